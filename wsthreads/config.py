@@ -1,0 +1,74 @@
+"""Every setting, its unit, its default and its range, in one place.
+
+A `Config` is frozen and validated when it is made. The command line makes an option of each field
+(`max_message_bytes` is ``--max-message-bytes``), `WebSocketApp` takes them as keyword arguments.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+from wsthreads.errors import ConfigError
+
+__all__ = ["Config"]
+
+
+def _setting(default: Any, about: str, low: float | None = None, high: float = math.inf) -> Any:
+    """A field with its help text and the range that `Config` holds it to."""
+    return field(default=default, metadata={"help": about, "low": low, "high": high})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The settings of an app. Immutable, so any thread may read them.
+
+    Raises `ConfigError`, which names the setting, the value seen and the range, for anything out of range.
+    """
+
+    max_message_bytes: int = _setting(1024 * 1024, "largest message taken from a client (1009 past it)", 1, 2**31)
+    max_outbox_bytes: int = _setting(1024 * 1024, "most that may wait for a slow client (1013 past it)", 1, 2**31)
+    send_timeout_s: float = _setting(10.0, "longest that a client may read nothing of what waits (1013)", 0.01)
+    ping_interval_s: float = _setting(25.0, "silence after which a client is pinged; 0 for never", 0)
+    ping_timeout_s: float = _setting(20.0, "longest wait for any sign of life after a ping (1006)", 0.01)
+    close_timeout_s: float = _setting(5.0, "longest wait for the client's half of a close handshake", 0.01)
+    handshake_timeout_s: float = _setting(10.0, "longest that onHandshake may take", 0.01)
+    script_timeout_s: float = _setting(5.0, "longest that one call of a JavaScript function may take (1011)", 0.01)
+    shutdown_timeout_s: float = _setting(10.0, "longest wait for sessions to end at shutdown", 0)
+    max_sessions: int = _setting(1000, "sessions at once in this process (503 past it)", 1)
+    max_rooms_per_session: int = _setting(1000, "rooms that one session may be in", 1)
+    max_room_name_chars: int = _setting(256, "longest room name", 1)
+    allowed_origins: tuple[str, ...] = _setting((), "browser origins let in beside our own, as https://host; * for any")
+    subprotocols: tuple[str, ...] = _setting((), "subprotocols spoken, the one preferred first")
+    accept_binary: bool = _setting(True, "take binary messages (1003 where not)")
+    trusted_proxies: int = _setting(0, "proxies in front whose X-Forwarded-* headers are believed", 0, 16)
+    scripts_without_deadline: bool = _setting(False, "run scripts even where their run time cannot be bounded")
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            object.__setattr__(self, setting.name, _validated(setting, getattr(self, setting.name)))
+
+
+def _validated(setting: Field[Any], value: Any) -> Any:
+    name, kind = setting.name, type(setting.default)
+    if kind is tuple:
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise ConfigError(f"{name} must be a list of texts, not {value!r}")
+        texts = tuple(value)
+        for text in texts:
+            if not isinstance(text, str) or not text or any(c.isspace() or c == "," for c in text):
+                raise ConfigError(f"{name} must hold non-empty texts without spaces or commas, not {text!r}")
+        return texts
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise ConfigError(f"{name} must be true or false, not {value!r}")
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else int):
+        raise ConfigError(f"{name} must be {'a number' if kind is float else 'a whole number'}, not {value!r}")
+    low, high = setting.metadata["low"], setting.metadata["high"]
+    if not low <= value <= high or (kind is float and not math.isfinite(value)):
+        top = f" and at most {high}" if high < math.inf else ""
+        raise ConfigError(f"{name} must be at least {low}{top}, not {value!r}")
+    return kind(value)

@@ -1,0 +1,169 @@
+"""The error tree: what can go wrong, and whose doing it is.
+
+::
+
+    WSThreadsError
+    ├── UsageError                 the caller's mistake
+    │   ├── ConfigError            (ValueError)  a setting out of range
+    │   ├── MessageTypeError       (TypeError)   a message that is neither text nor bytes
+    │   ├── CloseCodeError         (ValueError)  a close code or reason that may not be sent
+    │   ├── RoomNameError          (ValueError)  a room name that is not 1 to 256 characters of text
+    │   ├── RoomLimitError         (ValueError)  one room more than a session may be in
+    │   ├── HandlerError           (TypeError)   an object or a script without a single handler function
+    │   └── ScriptError            a script that does not load: file, line, column
+    ├── PeerError                  the peer's fault; `close_code` is what it is told
+    │   ├── ProtocolError          1002
+    │   ├── UnsupportedDataError   1003
+    │   ├── InvalidPayloadError    1007
+    │   ├── PolicyError            1008
+    │   └── MessageTooBigError     1009
+    ├── HandshakeRefused           no upgrade; `status` is the HTTP status of the answer
+    └── BackendError               a part of ours or of the machine's failed
+        └── IsolateError           the interpreter of a script is gone or cannot be had
+
+No class here does I/O or holds more than its own text and numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntEnum
+
+__all__ = [
+    "BackendError",
+    "CloseCode",
+    "CloseCodeError",
+    "ConfigError",
+    "HandlerError",
+    "HandshakeRefused",
+    "InvalidPayloadError",
+    "IsolateError",
+    "MessageTooBigError",
+    "MessageTypeError",
+    "PeerError",
+    "PolicyError",
+    "ProtocolError",
+    "RoomLimitError",
+    "RoomNameError",
+    "ScriptError",
+    "UnsupportedDataError",
+    "UsageError",
+    "WSThreadsError",
+]
+
+
+class CloseCode(IntEnum):
+    """The close codes that this server sends or reports (RFC 6455, 7.4.1, and the IANA registry)."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    UNSUPPORTED_DATA = 1003
+    NO_STATUS = 1005  # reported only: the peer's close frame had no code
+    ABNORMAL = 1006  # reported only: the connection was lost
+    INVALID_PAYLOAD = 1007
+    POLICY_VIOLATION = 1008
+    MESSAGE_TOO_BIG = 1009
+    INTERNAL_ERROR = 1011
+    SERVICE_RESTART = 1012
+    TRY_AGAIN_LATER = 1013
+
+
+class WSThreadsError(Exception):
+    """The root of every error that wsthreads raises on purpose."""
+
+
+class UsageError(WSThreadsError):
+    """The caller's mistake."""
+
+
+class ConfigError(UsageError, ValueError):
+    """A setting out of range or of the wrong type."""
+
+
+class MessageTypeError(UsageError, TypeError):
+    """A message that is neither text nor bytes."""
+
+
+class CloseCodeError(UsageError, ValueError):
+    """A close code or reason that may not be sent."""
+
+
+class RoomNameError(UsageError, ValueError):
+    """A room name that is not text of a permitted length."""
+
+
+class RoomLimitError(UsageError, ValueError):
+    """A session tried to join one room more than it may."""
+
+
+class HandlerError(UsageError, TypeError):
+    """An object, a module or a script that has none of the handler functions."""
+
+
+class ScriptError(UsageError):
+    """A script that cannot be loaded.
+
+    `path` is the file, `line` and `column` count from 1 and are None where the engine did not name them.
+    `str()` gives ``path:line:column: message``.
+    """
+
+    def __init__(self, message: str, path: str, line: int | None = None, column: int | None = None) -> None:
+        self.message, self.path, self.line, self.column = message, path, line, column
+        place = ":".join(str(part) for part in (path, line, column) if part is not None)
+        super().__init__(f"{place}: {message}")
+
+
+class PeerError(WSThreadsError):
+    """The peer's fault; the connection is closed with `close_code`."""
+
+    close_code = CloseCode.PROTOCOL_ERROR
+
+
+class ProtocolError(PeerError):
+    """Bytes that are not legal WebSocket frames."""
+
+
+class UnsupportedDataError(PeerError):
+    """A kind of message that the endpoint does not accept."""
+
+    close_code = CloseCode.UNSUPPORTED_DATA
+
+
+class InvalidPayloadError(PeerError):
+    """Text that is not UTF-8."""
+
+    close_code = CloseCode.INVALID_PAYLOAD
+
+
+class PolicyError(PeerError):
+    """More of something than the peer may use."""
+
+    close_code = CloseCode.POLICY_VIOLATION
+
+
+class MessageTooBigError(PeerError):
+    """A message over `Config.max_message_bytes`."""
+
+    close_code = CloseCode.MESSAGE_TOO_BIG
+
+
+class HandshakeRefused(WSThreadsError):
+    """No upgrade. Raise it in `on_handshake` to refuse a client with a status of your own.
+
+    `status` is an HTTP status from 400 to 599, `reason` becomes the body of the answer, `headers` are pairs of text.
+    """
+
+    def __init__(self, status: int, reason: str = "", headers: Iterable[tuple[str, str]] = ()) -> None:
+        if not isinstance(status, int) or not 400 <= status <= 599:
+            raise ConfigError(f"a refusal needs an HTTP status from 400 to 599, not {status!r}")
+        self.status, self.reason, self.headers = status, reason, tuple(headers)
+        super().__init__(f"{status} {reason}".strip())
+
+
+class BackendError(WSThreadsError):
+    """A part of ours or of the machine's failed."""
+
+
+class IsolateError(BackendError):
+    """The interpreter of a script is gone, or cannot be had on this machine."""

@@ -1,0 +1,189 @@
+"""What a handler is, and the Python one.
+
+A *handler* is what the user writes: any of `on_handshake`, `on_open`, `on_message`, `on_close`, `on_error`. An
+endpoint talks to it through `Handler`, which hides the language: `PythonHandler` calls the functions in the
+connection's own thread, `wsthreads.javascript.ScriptHandler` has them run by the script's isolate.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from wsthreads.errors import CloseCode, HandlerError, HandshakeRefused
+
+if TYPE_CHECKING:
+    from wsthreads.handshake import Request
+    from wsthreads.metrics import Metrics
+    from wsthreads.session import Session
+
+__all__ = ["HOOKS", "Handler", "PythonHandler", "Verdict", "verdict_of"]
+
+log = logging.getLogger(__name__)
+
+#: The functions that a handler may have, in Python's spelling.
+HOOKS = ("on_handshake", "on_open", "on_message", "on_close", "on_error")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What `on_handshake` decided of a client that it lets in."""
+
+    subprotocol: str | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+class Handler(ABC):
+    """The endpoint's view of a handler.
+
+    One thread at a time, the session's own, calls `handshake`, `open`, `message` and `close` of one session, in that
+    order; different sessions' calls come concurrently. `open` and `message` may return before the user's function
+    has run, but its calls keep their order and never overlap. No user error gets out of a method, but for
+    `HandshakeRefused` out of `handshake`.
+    """
+
+    #: For logs and pages: the script's file name, the class or the module.
+    name: str
+    #: Those of `HOOKS` that there are.
+    hooks: frozenset[str]
+
+    def start(self) -> None:
+        """Get what the handler needs in this process (a thread, an interpreter). Idempotent, any thread."""
+
+    def stop(self, timeout_s: float) -> None:
+        """Give back what `start` got, after at most `timeout_s`. Called once, when no session is left."""
+
+    @abstractmethod
+    def handshake(self, request: Request, session_id: str) -> Verdict:
+        """Let a client in, or raise `HandshakeRefused`. Called before the 101; `session_id` is its future one."""
+
+    def abandon(self, session_id: str) -> None:
+        """Forget what `handshake` kept for a client that was let in and then never opened a session."""
+
+    @abstractmethod
+    def open(self, session: Session) -> None:
+        """`on_open`. If it fails, the session is closed with 1011."""
+
+    @abstractmethod
+    def message(self, session: Session, message: str | bytes) -> None:
+        """`on_message`. May block while earlier messages of the session wait, which slows its reading down."""
+
+    @abstractmethod
+    def close(self, session: Session, code: int, reason: str) -> None:
+        """`on_close`. Returns when the user's function has, or never will. The session is not open any more."""
+
+
+class PythonHandler(Handler):
+    """Calls the functions of `target`, an instance of a class or a module, in the session's own thread.
+
+    Raises `HandlerError` if `target` has none of `HOOKS`, or one that cannot be called.
+    """
+
+    def __init__(self, target: object, metrics: Metrics) -> None:
+        if isinstance(target, type):
+            target = target()
+        kind = target if isinstance(target, ModuleType) else type(target)
+        self.name = kind.__name__
+        self._metrics = metrics
+        self._calls: dict[str, Callable[..., Any]] = {}
+        for hook in HOOKS:
+            function = getattr(target, hook, None)
+            if function is None:
+                continue
+            if not callable(function):
+                raise HandlerError(f"{self.name}.{hook} must be a function, not {function!r}")
+            self._calls[hook] = function
+        if not self._calls:
+            raise HandlerError(f"{self.name} has none of the handler functions {', '.join(HOOKS)}")
+        self.hooks = frozenset(self._calls)
+        self._close_arguments = _positional_room(self._calls.get("on_close"))
+        self._on_message = self._calls.get("on_message")
+
+    def handshake(self, request: Request, session_id: str) -> Verdict:
+        function = self._calls.get("on_handshake")
+        if function is None:
+            return Verdict()
+        try:
+            answer = function(request)
+        except HandshakeRefused:
+            raise
+        except Exception as error:
+            log.exception("%s.on_handshake failed for %s", self.name, request.remote_addr)
+            self._metrics.add("handler_errors")
+            raise HandshakeRefused(500, "the handler failed") from error
+        return verdict_of(answer, request)
+
+    def open(self, session: Session) -> None:
+        function = self._calls.get("on_open")
+        if function is not None and not self._call("on_open", function, session):
+            session.close(CloseCode.INTERNAL_ERROR, "on_open failed")
+
+    def message(self, session: Session, message: str | bytes) -> None:
+        function = self._on_message
+        if function is not None:
+            self._call("on_message", function, session, message)
+
+    def close(self, session: Session, code: int, reason: str) -> None:
+        function = self._calls.get("on_close")
+        if function is not None:
+            arguments = (session, code, reason)[: self._close_arguments]
+            self._call("on_close", function, *arguments)
+
+    def _call(self, hook: str, function: Callable[..., Any], session: Session, *arguments: Any) -> bool:
+        """Call the user's function; log, count and report what it raises. True if it returned."""
+        try:
+            function(session, *arguments)
+        except Exception as error:
+            log.exception("%s.%s failed in session %s", self.name, hook, session.id)
+            self._metrics.add("handler_errors")
+            on_error = self._calls.get("on_error")
+            if on_error is not None:
+                try:
+                    on_error(session, error)
+                except Exception:
+                    log.exception("%s.on_error failed in session %s", self.name, session.id)
+                    self._metrics.add("handler_errors")
+            return False
+        return True
+
+
+def verdict_of(answer: Any, request: Request) -> Verdict:
+    """What the return value of an `on_handshake`, in either language, means.
+
+    None and True let in; False is a 403; a whole number is the status of a refusal; a text is the subprotocol to
+    speak, which the client must have offered. Anything else raises `HandshakeRefused` with 500 and is logged.
+    """
+    if answer is None or answer is True:
+        return Verdict(attributes=request.attributes)
+    if answer is False:
+        raise HandshakeRefused(403, "refused")
+    if isinstance(answer, int) and 400 <= answer <= 599:
+        raise HandshakeRefused(answer, "refused")
+    if isinstance(answer, str) and answer in request.subprotocols:
+        return Verdict(subprotocol=answer, attributes=request.attributes)
+    log.error(
+        "on_handshake answered %.200r: it must be nothing, a boolean, a status from 400 to 599 "
+        "or one of the subprotocols that the client offered, %.200r",
+        answer,
+        request.subprotocols,
+    )
+    raise HandshakeRefused(500, "the handler failed")
+
+
+def _positional_room(function: Callable[..., Any] | None) -> int:
+    """How many of (session, code, reason) `function` takes, so that `on_close(session)` may be written too."""
+    import inspect
+
+    if function is None:
+        return 0
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a callable that does not tell: give it all
+        return 3
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
+        return 3
+    return min(3, sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters))

@@ -1,0 +1,160 @@
+"""The opening handshake: what a client asked for, and whether the request may become a WebSocket.
+
+Everything here is judged before the 101 (RFC 6455, 4.2.1); what does not pass raises `HandshakeRefused`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from functools import cached_property
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from wsthreads.errors import HandshakeRefused
+
+__all__ = ["Request", "check_origin", "check_upgrade", "choose_subprotocol", "is_upgrade"]
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+
+#: Query parameters read at most; what is beyond cannot be looked up.
+MAX_PARAMETERS = 1000
+
+
+class Request:
+    """The handshake of one client: what `on_handshake` sees, and where a session looks up its parameters.
+
+    Read-only but for `attributes`, a dict that becomes the session's if the client is let in. `environ` is the WSGI
+    environ (PEP 3333). Not thread-safe; it belongs to the thread of its connection until the session is open, and
+    is only read from then on.
+    """
+
+    def __init__(self, environ: dict[str, Any]) -> None:
+        self.environ = environ
+        self.attributes: dict[str, Any] = {}
+
+    @property
+    def request_path(self) -> str:
+        """The path of the URI, decoded, without the query."""
+        path = self.environ.get("SCRIPT_NAME", "") + self.environ.get("PATH_INFO", "")
+        return path.encode("latin-1").decode("utf-8", "replace") or "/"
+
+    @property
+    def remote_addr(self) -> str:
+        """The client's IP address; behind configured proxies, the one that they name."""
+        return str(self.environ.get("REMOTE_ADDR") or "")
+
+    def get_header(self, name: str) -> str | None:
+        """The header's value, whatever the case of `name`; a repeated header's values are joined by commas."""
+        key = name.upper().replace("-", "_")
+        if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            key = "HTTP_" + key
+        value = self.environ.get(key)
+        return None if value is None else str(value)
+
+    def get_parameter(self, name: str) -> str | None:
+        """The first value of a query parameter, URL-decoded as UTF-8, or None."""
+        return self.parameters.get(name)
+
+    @cached_property
+    def parameters(self) -> dict[str, str]:
+        """First value of each query parameter."""
+        query = self.environ.get("QUERY_STRING", "").encode("latin-1").decode("utf-8", "replace")
+        pairs = query.split("&", MAX_PARAMETERS)[:MAX_PARAMETERS]
+        found: dict[str, str] = {}
+        for name, value in parse_qsl("&".join(pairs), keep_blank_values=True, errors="replace"):
+            found.setdefault(name, value)
+        return found
+
+    @cached_property
+    def headers(self) -> dict[str, str]:
+        """All headers, names in lower case."""
+        found = {}
+        for key, value in self.environ.items():
+            if key.startswith("HTTP_"):
+                found[key[5:].replace("_", "-").lower()] = str(value)
+            elif key in ("CONTENT_TYPE", "CONTENT_LENGTH") and value:
+                found[key.replace("_", "-").lower()] = str(value)
+        return found
+
+    @cached_property
+    def subprotocols(self) -> tuple[str, ...]:
+        """The subprotocols that the client offers, the one it prefers first."""
+        return tuple(_tokens(self.get_header("Sec-WebSocket-Protocol")))
+
+
+def is_upgrade(environ: dict[str, Any]) -> bool:
+    """Whether the client asks for a WebSocket at all, well or badly."""
+    return "websocket" in (token.lower() for token in _tokens(environ.get("HTTP_UPGRADE")))
+
+
+def check_upgrade(environ: dict[str, Any]) -> None:
+    """Pass a well-formed WebSocket upgrade (RFC 6455, 4.2.1).
+
+    Raises `HandshakeRefused`: 426 for no upgrade or another version of the protocol, 400 for a malformed one.
+    """
+    if not is_upgrade(environ):
+        raise HandshakeRefused(426, "this is a WebSocket endpoint", [("Upgrade", "websocket")])
+    if environ.get("REQUEST_METHOD") != "GET":
+        raise HandshakeRefused(400, f"a WebSocket handshake is a GET, not a {environ.get('REQUEST_METHOD')}")
+    if environ.get("SERVER_PROTOCOL", "HTTP/1.1") in ("HTTP/0.9", "HTTP/1.0"):
+        raise HandshakeRefused(400, "a WebSocket handshake needs HTTP/1.1")
+    if "upgrade" not in (token.lower() for token in _tokens(environ.get("HTTP_CONNECTION"))):
+        raise HandshakeRefused(400, "a WebSocket handshake needs the header Connection: Upgrade")
+    version = environ.get("HTTP_SEC_WEBSOCKET_VERSION")
+    if version != "13":
+        raise HandshakeRefused(426, f"WebSocket version 13 is spoken here, not {version!r:.40}", [
+            ("Upgrade", "websocket"),
+            ("Sec-WebSocket-Version", "13"),
+        ])
+    key = environ.get("HTTP_SEC_WEBSOCKET_KEY", "")
+    try:
+        nonce = base64.b64decode(key, validate=True)
+    except (binascii.Error, ValueError):
+        nonce = b""
+    if len(nonce) != 16:
+        raise HandshakeRefused(400, "Sec-WebSocket-Key must be 16 bytes in base64")
+    for name in _tokens(environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL")):
+        if not _TOKEN.match(name):
+            raise HandshakeRefused(400, "Sec-WebSocket-Protocol must be a list of tokens")
+
+
+def check_origin(request: Request, allowed: tuple[str, ...]) -> None:
+    """Pass a client without an Origin, one of the page's own origin, or one in `allowed` (``*`` allows any).
+
+    Raises `HandshakeRefused` with 403. Browsers send the Origin of the page, and do not hold WebSockets to the
+    same-origin policy, so without this any page could act in its visitor's name (cross-site WebSocket hijacking).
+    """
+    origin = request.get_header("Origin")
+    if origin is None or "*" in allowed:
+        return
+    wanted = _origin_of(origin)
+    if wanted is not None:
+        scheme = request.environ.get("wsgi.url_scheme", "http")
+        host = request.get_header("Host") or ""
+        if wanted == _origin_of(f"{scheme}://{host}") or wanted in map(_origin_of, allowed):
+            return
+    raise HandshakeRefused(403, f"origin {origin!r:.200} is not allowed here")
+
+
+def choose_subprotocol(offered: tuple[str, ...], spoken: tuple[str, ...]) -> str | None:
+    """The first of `spoken` that the client offers, or None to go on without (RFC 6455, 4.2.2)."""
+    return next((name for name in spoken if name in offered), None)
+
+
+def _origin_of(text: str) -> tuple[str, str, int] | None:
+    """(scheme, host, port) of an origin, with the scheme's default port filled in; None if it is not one."""
+    try:
+        parts = urlsplit(text.strip())
+        port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
+    except ValueError:
+        return None
+    if not parts.scheme or not parts.hostname or port is None or parts.path.strip("/") or parts.username is not None:
+        return None
+    return parts.scheme, parts.hostname.lower(), port
+
+
+def _tokens(header: str | None) -> list[str]:
+    return [token for token in (part.strip() for part in (header or "").split(",")) if token]
