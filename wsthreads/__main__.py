@@ -1,0 +1,6 @@
+"""``python -m wsthreads`` is the command ``wsthreads``."""
+
+from wsthreads.cli import main
+
+if __name__ == "__main__":
+    main()

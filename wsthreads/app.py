@@ -1,0 +1,193 @@
+"""`WebSocketApp`, the WSGI callable: which path is whose, and shutdown."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from werkzeug.exceptions import NotFound
+from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.wrappers import Response
+
+from wsthreads.admission import Admission
+from wsthreads.config import Config
+from wsthreads.endpoint import Endpoint
+from wsthreads.errors import CloseCode, ConfigError, HandshakeRefused
+from wsthreads.flusher import Flusher
+from wsthreads.handlers import Handler, PythonHandler
+from wsthreads.metrics import Metrics
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+__all__ = ["WebSocketApp"]
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: At shutdown, a client has this long to answer the close frame.
+SHUTDOWN_CLOSE_TIMEOUT_S = 2.0
+
+
+class WebSocketApp:
+    """A WSGI application that serves WebSocket endpoints, and passes every other request on to `wsgi_app`.
+
+    Settings are those of `Config`, as keyword arguments or as one `config`. All methods may be called from any
+    thread; add endpoints before serving. It starts no thread until its first script or session, and starts afresh
+    in a forked process.
+    """
+
+    def __init__(
+        self, wsgi_app: WSGIApplication | None = None, *, config: Config | None = None, **settings: Any
+    ) -> None:
+        if config is not None and settings:
+            raise ConfigError(f"give either config or single settings, not both: {', '.join(settings)}")
+        self.config = config or _config(settings)
+        self.metrics = Metrics()
+        self._wsgi_app = wsgi_app
+        self._endpoints: dict[str, Endpoint] = {}
+        self._admission = Admission(self.config.max_sessions)
+        self._flusher = Flusher()
+        self._entry: WSGIApplication = self._dispatch
+        if self.config.trusted_proxies:
+            hops = self.config.trusted_proxies
+            self._entry = ProxyFix(self._dispatch, x_for=hops, x_proto=hops, x_host=hops, x_port=hops, x_prefix=hops)
+
+    def route(self, path: str) -> Callable[[T], T]:
+        """Decorate a class, of which one instance is made, or any handler object, to serve `path`.
+
+        Raises `HandlerError` if it has none of the handler functions, `ConfigError` if the path is no good.
+        """
+
+        def register(target: T) -> T:
+            self.add_handler(path, target)
+            return target
+
+        return register
+
+    def add_handler(self, path: str, target: object) -> Endpoint:
+        """Serve `path` with an object, a class or a module that has handler functions. Errors as in `route`."""
+        return self._add(path, PythonHandler(target, self.metrics))
+
+    def add_script(self, path: str, file: str | os.PathLike[str]) -> Endpoint:
+        """Serve `path` with a JavaScript module, which is loaded now.
+
+        Raises `ScriptError` (with file, line and column) if it does not load, `HandlerError` if it exports no handler
+        function, `IsolateError` if there is no JavaScript here, `FileNotFoundError`.
+        """
+        from wsthreads.javascript import ScriptHandler  # dukpy is for those who have scripts
+
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"no such file: {os.fspath(file)}")
+        endpoint = self._add(path, ScriptHandler(Path(file), self.config, self.metrics))
+        try:
+            endpoint.handler.start()
+        except BaseException:
+            del self._endpoints[path]
+            raise
+        return endpoint
+
+    def _add(self, path: str, handler: Handler) -> Endpoint:
+        if not isinstance(path, str) or not path.startswith("/"):
+            raise ConfigError(f"the path of an endpoint must begin with a slash, not {path!r}")
+        if "?" in path or "#" in path:
+            raise ConfigError(f"the path of an endpoint has no query and no fragment, not {path!r}")
+        if path in self._endpoints:
+            raise ConfigError(f"{path} is served by {self._endpoints[path].handler.name} already")
+        endpoint = self._endpoints[path] = Endpoint(
+            path,
+            handler,
+            config=self.config,
+            admission=self._admission,
+            flusher=self._flusher,
+            metrics=self.metrics,
+        )
+        return endpoint
+
+    def endpoint(self, path: str) -> Endpoint:
+        """The endpoint of a path. Raises `KeyError` with those that there are."""
+        try:
+            return self._endpoints[path]
+        except KeyError:
+            known = ", ".join(self._endpoints) or "none"
+            raise KeyError(f"no endpoint {path!r}; there are: {known}") from None
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """All endpoints, in the order in which they were added."""
+        return tuple(self._endpoints.values())
+
+    @property
+    def session_count(self) -> int:
+        """Sessions in this process, in all endpoints, from their handshake to the end of their `on_close`."""
+        return self._admission.taken
+
+    def limit_sessions(self, places: int) -> None:
+        """Lower the number of sessions that there may be at once, for a server that has fewer threads for them."""
+        self._admission.places = min(self._admission.places, max(1, places))
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        return self._entry(environ, start_response)
+
+    def _dispatch(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
+        endpoint = self._endpoints.get(path)
+        if endpoint is None:
+            if self._wsgi_app is not None:
+                return self._wsgi_app(environ, start_response)
+            return NotFound()(environ, start_response)
+        adopt = environ.get("wsthreads.adopt")
+        if adopt is not None:
+            adopt(self)  # see wsthreads.gunicorn
+        try:
+            return endpoint.accept(environ, start_response)
+        except HandshakeRefused as refusal:
+            self.metrics.add(f"handshakes_refused_{refusal.status}")
+            log.info("handshake on %s from %s refused: %s", endpoint.path, environ.get("REMOTE_ADDR"), refusal)
+            response = Response(f"{refusal.reason}\n", refusal.status, list(refusal.headers), mimetype="text/plain")
+            return response(environ, start_response)
+
+    def shutdown(
+        self,
+        timeout_s: float | None = None,
+        code: int = CloseCode.GOING_AWAY,
+        reason: str = "server shutting down",
+    ) -> int:
+        """Close every session and let it end, let nobody in any more, end all threads.
+
+        Waits for `timeout_s` at most, by default `shutdown_timeout_s`, and then cuts off the sessions that are left:
+        returns how many. An app that was shut down cannot be started again; to call it twice does no harm.
+        """
+        timeout_s = self.config.shutdown_timeout_s if timeout_s is None else timeout_s
+        deadline = monotonic() + timeout_s
+        self._admission.close()
+        for endpoint in self.endpoints:
+            endpoint.close_all(code, reason, min(SHUTDOWN_CLOSE_TIMEOUT_S, timeout_s))
+        left = 0
+        if not self._admission.wait_empty(timeout_s):
+            left = self.cut_off()
+            self._admission.wait_empty(SHUTDOWN_CLOSE_TIMEOUT_S)
+        for endpoint in self.endpoints:
+            endpoint.handler.stop(max(0.1, deadline - monotonic()))
+        self._flusher.stop(max(0.1, deadline - monotonic()))
+        if left:
+            log.warning("shutdown: %d sessions did not end within %g s and were cut off", left, timeout_s)
+        return left
+
+    def cut_off(self) -> int:
+        """End every connection at once, without a close handshake; how many there were."""
+        return sum(endpoint.cut_off() for endpoint in self.endpoints)
+
+
+def _config(settings: dict[str, Any]) -> Config:
+    try:
+        return Config(**settings)
+    except TypeError:
+        known = Config.__dataclass_fields__
+        unknown = ", ".join(name for name in settings if name not in known)
+        raise ConfigError(f"no such setting: {unknown}; there are: {', '.join(known)}") from None

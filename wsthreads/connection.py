@@ -1,0 +1,339 @@
+"""`simple_websocket.Server` made to run in the calling thread: bytes in, messages out, all writes through an outbox.
+
+What differs from the base class: no thread and no event of its own (it is read in the WSGI server's thread), nothing
+is ever written but by the outbox, limits are judged by a frame's header, before its payload is read, and the close
+handshake follows RFC 6455, section 7: whoever closed, the server shuts its side of TCP first, and then lingers.
+
+A complete data frame is decoded by `wsthreads.frames`; everything else goes to wsproto, the judge of what is legal.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from threading import Lock
+from time import monotonic
+from typing import Any
+
+import simple_websocket
+from wsproto.connection import ConnectionState
+from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Request, TextMessage
+from wsproto.utilities import RemoteProtocolError
+
+from wsthreads.config import Config
+from wsthreads.errors import (
+    CloseCode,
+    HandshakeRefused,
+    InvalidPayloadError,
+    MessageTooBigError,
+    PeerError,
+    ProtocolError,
+    UnsupportedDataError,
+)
+from wsthreads.flusher import Flusher, Timer
+from wsthreads.frames import (
+    BINARY,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    Header,
+    close_frame,
+    decode_message,
+    encode_frame,
+    parse_header,
+)
+from wsthreads.hosts import take_early_input
+from wsthreads.outbox import Outbox
+from wsthreads.transport import transport_for
+
+__all__ = ["Connection"]
+
+log = logging.getLogger(__name__)
+
+RECEIVE_BYTES = 16384
+
+
+class _NoThread:
+    """What the base class is given in place of the thread that it would start for each connection."""
+
+    name = ""
+
+    def __init__(self, target: Callable[[], None]) -> None:
+        pass
+
+    def start(self) -> None:
+        pass
+
+
+class _NoEvent:
+    """What the base class is given in place of the event that its thread would set."""
+
+
+class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base class has no annotations
+    """One upgraded connection. Making it sends the 101; its thread then iterates `messages` and calls `finish`.
+
+    `begin_close` and `lose` may be called from any thread, `outbox` says what it allows itself.
+    `on_slow` is called, without a lock, when the client is closed for not reading what it is sent.
+    """
+
+    outbox: Outbox
+
+    def __init__(
+        self,
+        environ: dict[str, Any],
+        *,
+        config: Config,
+        flusher: Flusher,
+        subprotocol: str | None = None,
+        on_slow: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._config = config
+        self._flusher = flusher
+        self._on_slow = on_slow
+        self._accepted_subprotocol = subprotocol
+        self._decision = Lock()  # guards the writing of closing; a leaf
+        #: Code and reason once the connection is closing, whoever began. Set once.
+        self.closing: tuple[int, str] | None = None
+        self._answered = False  # the peer's close frame has come
+        self._tail = b""  # input that is not decoded yet: less than a header
+        self._owed = 0  # bytes of the current frame that wsproto still has to get
+        self._fragmented = False  # between the frames of one message
+        self._message_bytes = 0  # of the message that is coming in, by its frames' headers
+        self._parts: list[str | bytes] = []
+        self.last_received = monotonic()
+        self._waiting = True  # in receive(), and not in a handler
+        self._pinged_at = 0.0
+        self._heartbeat_timer: Timer | None = None
+        self._close_timer: Timer | None = None
+        super().__init__(environ, thread_class=_NoThread, event_class=_NoEvent)
+
+    def handshake(self) -> None:
+        """Called by the base class: answer the request, which has been judged, with the 101."""
+        environ, config = self.environ, self._config
+        self._tail = take_early_input(environ)
+        self._transport = transport_for(self.sock)
+        self.outbox = Outbox(
+            self._transport,
+            self._flusher,
+            max_bytes=config.max_outbox_bytes,
+            timeout_s=config.send_timeout_s,
+            on_stuck=self._on_stuck,
+        )
+        self.outbox.append(self._accept(environ))
+        self.outbox.flush()
+        self.connected = True
+        if config.ping_interval_s:
+            self._heartbeat_timer = self._flusher.call_later(config.ping_interval_s, self._heartbeat)
+
+    def _accept(self, environ: dict[str, Any]) -> bytes:
+        """The 101, made by wsproto from the headers that matter to it."""
+        lines = ["GET / HTTP/1.1", f"Host: {environ.get('HTTP_HOST') or 'localhost'}", "Upgrade: websocket"]
+        lines += ["Connection: Upgrade", "Sec-WebSocket-Version: 13"]
+        for name in ("Sec-WebSocket-Key", "Sec-WebSocket-Protocol"):
+            value = environ.get("HTTP_" + name.upper().replace("-", "_"))
+            if value:
+                lines.append(f"{name}: {value}")
+        try:
+            self.ws.receive_data("\r\n".join([*lines, "", ""]).encode("latin-1"))
+            request = next(iter(self.ws.events()))
+            assert isinstance(request, Request), request
+        except (RemoteProtocolError, UnicodeEncodeError, StopIteration) as error:
+            raise HandshakeRefused(400, f"malformed handshake: {error}") from error
+        self.subprotocol = self._accepted_subprotocol
+        return bytes(self.ws.send(AcceptConnection(subprotocol=self.subprotocol)))
+
+    # Reading: in the connection's own thread.
+
+    def messages(self) -> Iterator[str | bytes]:
+        """Each message of the client, until the connection is over. What comes once it is closing is dropped."""
+        data = self._tail  # what came right behind the handshake
+        try:
+            while True:
+                self._tail = b""
+                yield from self._decode(data)
+                if self._answered:
+                    return
+                more = self._receive()
+                if not more:
+                    break
+                data = self._tail + more if self._tail else more
+        except PeerError as error:
+            log.debug("closing: %s", error)
+            self.begin_close(error.close_code, str(error))
+            return
+        self._settle(CloseCode.ABNORMAL, "connection lost")
+
+    def _receive(self) -> bytes:
+        """What has come in; empty at the end, however it came about."""
+        self._waiting = True
+        try:
+            data = self._transport.receive(RECEIVE_BYTES)
+        except OSError as error:
+            log.debug("connection lost: %s", error)
+            return b""
+        self.last_received = monotonic()
+        self._waiting = False
+        return data
+
+    def _decode(self, data: bytes) -> Iterator[str | bytes]:
+        """The messages that `data` completes. Leaves an incomplete header in `_tail`."""
+        start, end, limit = 0, len(data), self._config.max_message_bytes
+        while start < end and not self._answered:
+            if not self._owed:
+                if not self._fragmented:
+                    decoded = decode_message(data, start, limit)
+                    if decoded is not None:
+                        message, start = decoded
+                        self._check_kind(message)
+                        if self.closing is None:
+                            yield message
+                        continue
+                header = parse_header(data, start)
+                if header is None:
+                    self._tail = data[start:]
+                    return
+                self._admit(header)
+                self._owed = header.header_bytes + header.payload_bytes
+            chunk = data[start : start + self._owed]
+            self._owed -= len(chunk)
+            start += len(chunk)
+            yield from self._judge(chunk)
+
+    def _admit(self, header: Header) -> None:
+        """Hold a data frame to the limit, before its payload comes in, and keep track of fragments."""
+        if header.opcode not in (CONTINUATION, TEXT, BINARY):
+            return
+        if header.opcode != CONTINUATION:
+            self._message_bytes = 0
+        self._message_bytes += header.payload_bytes
+        self._fragmented = not header.fin
+        if self._message_bytes > self._config.max_message_bytes:
+            limit = self._config.max_message_bytes
+            raise MessageTooBigError(f"message of {self._message_bytes} bytes or more, at most {limit} are taken")
+
+    def _judge(self, chunk: bytes) -> Iterator[str | bytes]:
+        """Give wsproto a part of one frame, and do what it makes of it."""
+        self.ws.receive_data(chunk)
+        for event in self.ws.events():
+            if isinstance(event, (TextMessage, BytesMessage)):
+                self._parts.append(event.data)
+                if event.message_finished:
+                    parts, self._parts = self._parts, []
+                    empty = "" if isinstance(event, TextMessage) else b""
+                    message = parts[0] if len(parts) == 1 else empty.join(parts)  # type: ignore[arg-type]
+                    self._check_kind(message)
+                    if self.closing is None:
+                        yield message
+            elif isinstance(event, Ping):
+                self.outbox.append(encode_frame(PONG, bytes(event.payload)))
+                self.outbox.flush()
+            elif isinstance(event, CloseConnection):
+                self._on_close_event(event)
+                return
+
+    def _check_kind(self, message: str | bytes) -> None:
+        if not self._config.accept_binary and not isinstance(message, str):
+            raise UnsupportedDataError("binary messages are not taken here")
+
+    def _on_close_event(self, event: CloseConnection) -> None:
+        if self.ws.state is ConnectionState.OPEN:  # not a close frame: wsproto's word for an illegal frame
+            kind = InvalidPayloadError if event.code == CloseCode.INVALID_PAYLOAD else ProtocolError
+            raise kind(event.reason or "illegal frame")
+        self._answered = True
+        code = int(event.code)
+        if self._settle(code, event.reason or ""):  # ours to answer: RFC 6455, 5.5.1, with the same code
+            self.outbox.close(close_frame(None if code == CloseCode.NO_STATUS else code))
+
+    # Closing: any thread.
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can be sent, and come in."""
+        return self.closing is None
+
+    def begin_close(self, code: int, reason: str = "", *, discard: bool = False) -> bool:
+        """Start the close handshake; False if the connection is closing already. Does not block.
+
+        The client has `close_timeout_s` to answer. With `discard`, messages that wait to be sent are dropped.
+        """
+        if not self._settle(code, reason):
+            return False
+        self.outbox.close(close_frame(code, reason), discard=discard)
+        self._close_timer = self._flusher.call_later(self._config.close_timeout_s, self._transport.abort)
+        return True
+
+    def hasten_close(self, timeout_s: float) -> None:
+        """Give a client that is being closed no more than `timeout_s` from now."""
+        self._flusher.call_later(timeout_s, self._transport.abort)
+
+    def lose(self, reason: str) -> None:
+        """End the connection without a close handshake."""
+        self._settle(CloseCode.ABNORMAL, reason)
+        self._transport.abort()
+
+    def _settle(self, code: int, reason: str) -> bool:
+        """Decide how the connection ended; False if that has been decided. The first to come is right."""
+        with self._decision:
+            if self.closing is not None:
+                return False
+            self.closing = (code, reason)
+            return True
+
+    def finish(self) -> tuple[int, str]:
+        """Send what is left, end TCP first, let go of the socket. Blocks for `close_timeout_s` at most.
+
+        The connection's thread calls it when `messages` has ended. Returns the close code and reason.
+        """
+        deadline = monotonic() + self._config.close_timeout_s
+        closing = self.closing or (CloseCode.ABNORMAL, "")
+        lost = closing[0] == CloseCode.ABNORMAL
+        if not lost:
+            self.outbox.wait_sent(self._config.close_timeout_s)
+        for timer in (self._heartbeat_timer, self._close_timer):
+            if timer is not None:
+                timer.cancel()
+        self.outbox.detach()
+        self._transport.end_writing()
+        if not lost:
+            self._transport.linger(max(0.0, deadline - monotonic()))
+        self._transport.abort()
+        self.connected = False
+        return closing
+
+    # The flusher's thread.
+
+    def _on_stuck(self, reason: str) -> None:
+        if self.begin_close(CloseCode.TRY_AGAIN_LATER, f"too slow: {reason}", discard=True):
+            self._on_slow()
+
+    def _heartbeat(self) -> None:
+        """Ping a client that has been silent, and end the connection if it stays so."""
+        if self.closing is not None:
+            return
+        interval, timeout, now = self._config.ping_interval_s, self._config.ping_timeout_s, monotonic()
+        if not self._waiting:  # a handler runs, so nothing can be read: that is not the client's silence
+            self._pinged_at, delay = 0.0, min(interval, timeout)
+        elif self._pinged_at > self.last_received:
+            delay = self._pinged_at + timeout - now
+            if delay <= 0:
+                self.lose(f"no answer to a ping for {timeout:g} s")
+                return
+        else:
+            delay = self.last_received + interval - now
+            if delay <= 0:
+                self.outbox.append(encode_frame(PING, b""))
+                self.outbox.flush()
+                self._pinged_at, delay = now, timeout
+        self._heartbeat_timer = self._flusher.call_later(delay, self._heartbeat)
+
+    # The base class's way in; wsthreads itself uses sessions.
+
+    def send(self, data: str | bytes) -> None:
+        raise TypeError("send through the session")
+
+    def receive(self, timeout: float | None = None) -> str | bytes | None:
+        raise TypeError("iterate messages()")
+
+    def close(self, reason: int | None = None, message: str | None = None) -> None:
+        self.begin_close(reason or CloseCode.NORMAL, message or "")

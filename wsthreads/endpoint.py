@@ -1,0 +1,173 @@
+"""One path: its handler, its rooms, its sessions; runs each session from the handshake to the end.
+
+The order of a session's life, all in the connection's thread: `accept` judges the handshake (anything that does not
+pass is an HTTP answer), `_serve` sends the 101, opens, hands over messages, ends TCP, closes, and leaves the rooms.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from wsthreads.admission import Admission
+from wsthreads.config import Config
+from wsthreads.connection import Connection
+from wsthreads.errors import CloseCode, HandshakeRefused
+from wsthreads.flusher import Flusher
+from wsthreads.handlers import Handler, Verdict
+from wsthreads.handshake import Request, check_origin, check_upgrade, choose_subprotocol
+from wsthreads.hosts import SessionResponse, has_socket, log_upgrade
+from wsthreads.metrics import Metrics
+from wsthreads.rooms import Room, Rooms
+from wsthreads.session import Session, new_session_id
+from wsthreads.striped import StripedDict
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse
+
+__all__ = ["Endpoint"]
+
+log = logging.getLogger(__name__)
+
+
+class Endpoint:
+    """One path of an app. Any thread."""
+
+    def __init__(
+        self,
+        path: str,
+        handler: Handler,
+        *,
+        config: Config,
+        admission: Admission,
+        flusher: Flusher,
+        metrics: Metrics,
+    ) -> None:
+        self.path = path
+        self.handler = handler
+        self.rooms = Rooms(max_name_chars=config.max_room_name_chars, max_per_session=config.max_rooms_per_session)
+        self._config = config
+        self._admission = admission
+        self._flusher = flusher
+        self._metrics = metrics
+        self._connections: StripedDict[Session, Connection] = StripedDict()
+
+    def room(self, name: str) -> Room:
+        """A handle on a room, for broadcasting from outside of a session. Raises `RoomNameError`."""
+        return self.rooms.room(name)
+
+    def sessions(self) -> list[Session]:
+        """The sessions that there are, those in `on_close` included. A snapshot."""
+        return list(self._connections.snapshot())
+
+    def session_count(self) -> int:
+        return len(self._connections)
+
+    def accept(self, environ: dict[str, Any], start_response: StartResponse) -> SessionResponse:
+        """Judge a request for this path. Raises `HandshakeRefused` for anything but a good handshake.
+
+        A place is taken from here on; the response gives it back when it is over, or closed before it began.
+        """
+        check_upgrade(environ)
+        if not has_socket(environ):
+            raise HandshakeRefused(501, "this WSGI server does not hand over its socket: use gunicorn -k gthread")
+        request = Request(environ)
+        check_origin(request, self._config.allowed_origins)
+        self._admission.enter()
+        session_id = new_session_id()
+        try:
+            self._flusher.start()
+            self.handler.start()
+            verdict = self.handler.handshake(request, session_id)
+        except BaseException:
+            self._admission.leave()
+            raise
+        return SessionResponse(
+            partial(self._serve, request, session_id, verdict), partial(self._abandon, session_id), start_response
+        )
+
+    def close_all(self, code: int, reason: str, timeout_s: float) -> None:
+        """Start to close every session; clients have `timeout_s` at most to answer."""
+        for connection in self._connections.snapshot().values():
+            connection.begin_close(code, reason)
+            connection.hasten_close(min(timeout_s, self._config.close_timeout_s))
+
+    def cut_off(self) -> int:
+        """End every connection at once; how many there were."""
+        connections = self._connections.snapshot().values()
+        for connection in connections:
+            connection.lose("cut off at shutdown")
+        return len(connections)
+
+    def _abandon(self, session_id: str) -> None:
+        self.handler.abandon(session_id)
+        self._admission.leave()
+
+    def _serve(self, request: Request, session_id: str, verdict: Verdict) -> None:
+        """A session's whole life."""
+        opened = False
+        try:
+            connection = self._connect(request, verdict)
+            session = Session(session_id, request, connection, self.rooms, wait_s=self._config.send_timeout_s)
+            self._connections.put(session, connection)
+            opened = True
+            self._run(session, connection)
+        except OSError as error:  # the client was gone before the 101
+            log.debug("session %s lost in its handshake: %s", session_id, error)
+        finally:
+            if opened:
+                self._connections.pop(session)
+            else:
+                self.handler.abandon(session_id)
+            self._admission.leave()
+
+    def _connect(self, request: Request, verdict: Verdict) -> Connection:
+        subprotocol = verdict.subprotocol or choose_subprotocol(request.subprotocols, self._config.subprotocols)
+        connection = Connection(
+            request.environ,
+            config=self._config,
+            flusher=self._flusher,
+            subprotocol=subprotocol,
+            on_slow=partial(self._metrics.add, "slow_sessions_closed"),
+        )
+        log_upgrade(request.environ)
+        return connection
+
+    def _run(self, session: Session, connection: Connection) -> None:
+        """From `on_open` to `on_close`. Nothing that a handler does can get a later step left out."""
+        began = monotonic()
+        self._metrics.add("sessions_opened")
+        log.info("session %s opened on %s from %s", session.id, self.path, session.remote_addr)
+        if self._admission.closed:  # shutdown began between the handshake and here, and did not see this session
+            connection.begin_close(CloseCode.GOING_AWAY, "server shutting down")
+        handler = self.handler
+        code, reason = int(CloseCode.INTERNAL_ERROR), ""
+        try:
+            handler.open(session)
+            for message in connection.messages():
+                handler.message(session, message)
+        except BaseException:
+            # Not the handler's errors, which it keeps to itself: ours, or a SystemExit that it raised.
+            connection.begin_close(CloseCode.INTERNAL_ERROR, "server error")
+            raise
+        finally:
+            try:
+                code, reason = connection.finish()
+            finally:
+                try:
+                    handler.close(session, code, reason)
+                finally:
+                    self.rooms.leave_all(session)
+                    self._metrics.add("sessions_closed")
+                    log.info(
+                        "session %s closed on %s after %.1f s: %s %s",
+                        session.id, self.path, monotonic() - began, code, _printable(reason),
+                    )
+
+
+def _printable(text: str) -> str:
+    """A peer's text as it may go into a log."""
+    return text if text.isprintable() else repr(text)
+

@@ -1,0 +1,154 @@
+"""The housekeeping thread: waits for full sockets to have room again, and for deadlines.
+
+One per app and process, started at the first session, so that a process forked from one with a flusher gets its own.
+Its callbacks run one at a time and must not block. A callback that raises is logged and ends nothing else.
+
+All state belongs to the thread. Other threads only append to `_orders`, and wake it where the order cannot wait for
+its next tick.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import os
+import selectors
+import socket
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+from threading import Lock, Thread, current_thread
+from time import monotonic
+
+__all__ = ["Flusher", "Timer"]
+
+log = logging.getLogger(__name__)
+
+#: The thread looks at its orders at least this often, so that a timer further away needs no wake-up.
+TICK_S = 1.0
+
+
+class Timer:
+    """A callback that is due at `due` (monotonic seconds). `cancel` it from any thread, as often as you like."""
+
+    __slots__ = ("callback", "due")
+
+    def __init__(self, due: float, callback: Callable[[], None]) -> None:
+        self.due = due
+        self.callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        """A callback that runs right now goes on; otherwise it never will."""
+        self.callback = None
+
+
+class Flusher:
+    """Timers, and one-shot watches for room in a socket. All methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()  # guards starting and stopping; nothing blocks under it
+        self._pid = 0
+        self._thread: Thread | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._orders: deque[Callable[[], None]] = deque()
+        self._timers: list[tuple[float, int, Timer]] = []  # a heap; the thread's own
+        self._watched: dict[int, Callable[[], None]] = {}  # file descriptor -> callback; the thread's own
+        self._serial = count()  # breaks ties in the heap
+        self._stopping = False
+
+    def start(self) -> None:
+        """Start the thread where this process has none yet."""
+        if self._pid == os.getpid():
+            return
+        with self._lock:
+            if self._pid == os.getpid():
+                return
+            self._reset()  # after a fork: what the parent ordered is not ours
+            self._waker, self._wakee = socket.socketpair()
+            self._waker.setblocking(False)
+            self._wakee.setblocking(False)
+            self._thread = Thread(target=self._run, name="wsthreads-flusher", daemon=True)
+            self._thread.start()
+            self._pid = os.getpid()
+
+    def stop(self, timeout_s: float) -> None:
+        """End the thread after at most `timeout_s`; timers that are not due yet never run."""
+        with self._lock:
+            thread = self._thread if self._pid == os.getpid() else None
+            if thread is None:
+                return
+            self._stopping = True
+            self._wake()
+        if thread is not current_thread():
+            thread.join(timeout_s)
+        with self._lock:
+            self._thread, self._pid = None, 0
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
+        """Run `callback` on the flusher's thread in `delay_s` seconds."""
+        timer = Timer(monotonic() + delay_s, callback)
+        self._orders.append(lambda: heapq.heappush(self._timers, (timer.due, next(self._serial), timer)))
+        if delay_s < TICK_S:
+            self._wake()
+        return timer
+
+    def watch(self, descriptor: int, callback: Callable[[], None]) -> None:
+        """Run `callback` once, on the flusher's thread, when `descriptor` can be written to or has failed."""
+        self._orders.append(lambda: self._watch(descriptor, callback))
+        self._wake()
+
+    def forget(self, descriptor: int) -> None:
+        """End a watch. Call it before the descriptor is closed, since its number will be given out again."""
+        self._orders.append(lambda: self._unwatch(descriptor))
+
+    def _wake(self) -> None:
+        try:
+            self._waker.send(b"\0")
+        except (BlockingIOError, OSError):
+            pass  # it has wake-ups enough already, or has ended
+
+    def _run(self) -> None:
+        with selectors.DefaultSelector() as self._selector, self._waker, self._wakee:
+            self._selector.register(self._wakee, selectors.EVENT_READ)
+            while not self._stopping:
+                self._obey()
+                for key, _ in self._selector.select(self._run_timers()):
+                    if key.fileobj is self._wakee:
+                        self._wakee.recv(4096)
+                    else:
+                        self._call(self._unwatch(key.fd))
+
+    def _obey(self) -> None:
+        while self._orders:
+            self._call(self._orders.popleft())
+
+    def _run_timers(self) -> float:
+        """Run what is due; the seconds until the next look."""
+        timers = self._timers
+        while timers and timers[0][0] <= monotonic():
+            self._call(heapq.heappop(timers)[2].callback)
+        if self._orders:
+            return 0.0  # a callback ordered something
+        return min(TICK_S, max(0.0, timers[0][0] - monotonic())) if timers else TICK_S
+
+    def _watch(self, descriptor: int, callback: Callable[[], None]) -> None:
+        if descriptor < 0:
+            return  # closed meanwhile
+        self._unwatch(descriptor)
+        self._selector.register(descriptor, selectors.EVENT_WRITE)
+        self._watched[descriptor] = callback
+
+    def _unwatch(self, descriptor: int) -> Callable[[], None] | None:
+        callback = self._watched.pop(descriptor, None)
+        if callback is not None:
+            self._selector.unregister(descriptor)
+        return callback
+
+    def _call(self, callback: Callable[[], None] | None) -> None:
+        if callback is not None:
+            try:
+                callback()
+            except Exception:
+                log.exception("a housekeeping callback failed: %r", callback)

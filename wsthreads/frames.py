@@ -1,0 +1,157 @@
+"""WebSocket frames as bytes (RFC 6455, section 5): encoding, header parsing, and the fast decoder.
+
+Pure functions, no state, no I/O. The fast decoder takes only what is certainly legal: a complete, final, unextended,
+masked text or binary frame. It never rejects anything; whatever it does not take is for wsproto, which stays the only
+judge of what is legal.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import NamedTuple
+
+from wsthreads.errors import MessageTypeError
+
+__all__ = [
+    "BINARY",
+    "CLOSE",
+    "PING",
+    "PONG",
+    "TEXT",
+    "Header",
+    "close_frame",
+    "decode_message",
+    "encode_frame",
+    "message_frame",
+    "parse_header",
+]
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+
+MAX_CONTROL_BYTES = 125  # RFC 6455, 5.5
+MAX_REASON_BYTES = MAX_CONTROL_BYTES - 2  # what a close code leaves
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_UINT16 = struct.Struct("!H")
+_UINT64 = struct.Struct("!Q")
+_LONG_HEADER = struct.Struct("!BBH")
+_HUGE_HEADER = struct.Struct("!BBQ")
+
+
+class Header(NamedTuple):
+    """The header of a frame: what it says of itself, and its size in bytes with the masking key."""
+
+    fin: bool
+    opcode: int
+    payload_bytes: int
+    header_bytes: int
+
+
+def encode_frame(opcode: int, payload: bytes) -> bytes:
+    """One final, unmasked frame."""
+    size = len(payload)
+    if size <= 125:
+        return bytes((0x80 | opcode, size)) + payload
+    if size <= 0xFFFF:
+        return _LONG_HEADER.pack(0x80 | opcode, 126, size) + payload
+    return _HUGE_HEADER.pack(0x80 | opcode, 127, size) + payload
+
+
+def message_frame(message: str | bytes | bytearray | memoryview) -> bytes:
+    """The frame of a whole message: text for a str, binary for bytes.
+
+    A lone surrogate, which has no UTF-8, becomes U+FFFD. Raises `MessageTypeError` for anything else.
+    """
+    if isinstance(message, str):
+        try:
+            payload = message.encode()
+        except UnicodeEncodeError:
+            payload = _SURROGATE.sub("\ufffd", message).encode()
+        return encode_frame(TEXT, payload)
+    if isinstance(message, (bytes, bytearray, memoryview)):
+        return encode_frame(BINARY, bytes(message))
+    raise MessageTypeError(f"a message must be str or bytes, not {type(message).__name__}")
+
+
+def close_frame(code: int | None, reason: str = "") -> bytes:
+    """A close frame; no code (and no reason) for None. The reason is cut to the 123 bytes that it may have."""
+    if code is None:
+        return encode_frame(CLOSE, b"")
+    text = _SURROGATE.sub("\ufffd", reason).encode()
+    if len(text) > MAX_REASON_BYTES:
+        text = text[:MAX_REASON_BYTES].decode(errors="ignore").encode()  # whole characters only
+    return encode_frame(CLOSE, _UINT16.pack(code) + text)
+
+
+def parse_header(buffer: bytes, start: int = 0) -> Header | None:
+    """The header that begins at `start`, or None if some of it is still to come. It need not be legal."""
+    available = len(buffer) - start
+    if available < 2:
+        return None
+    first, second = buffer[start], buffer[start + 1]
+    size, header_bytes = second & 0x7F, 2
+    if size == 126:
+        header_bytes = 4
+        if available < 4:
+            return None
+        (size,) = _UINT16.unpack_from(buffer, start + 2)
+    elif size == 127:
+        header_bytes = 10
+        if available < 10:
+            return None
+        (size,) = _UINT64.unpack_from(buffer, start + 2)
+    if second & 0x80:
+        header_bytes += 4
+        if available < header_bytes:
+            return None
+    return Header(first & 0x80 != 0, first & 0x0F, size, header_bytes)
+
+
+def decode_message(buffer: bytes, start: int, max_bytes: int) -> tuple[str | bytes, int] | None:
+    """The message of the frame that begins at `start`, and where the next frame begins.
+
+    None unless it is a complete, final, masked text or binary frame without extension bits, minimal in its length
+    field, of at most `max_bytes`, and in UTF-8 if it is text: everything else goes to wsproto.
+    """
+    end = len(buffer)
+    if end - start < 6:
+        return None
+    first = buffer[start]
+    if first != 0x81 and first != 0x82:
+        return None
+    size = buffer[start + 1] - 0x80
+    if size < 0:
+        return None  # not masked
+    key_at = start + 2
+    if size >= 126:
+        if size == 126:
+            key_at = start + 4
+            size = buffer[start + 2] << 8 | buffer[start + 3]
+            if size < 126:
+                return None
+        else:
+            key_at = start + 10
+            if end < key_at:
+                return None
+            (size,) = _UINT64.unpack_from(buffer, start + 2)
+            if size <= 0xFFFF:
+                return None
+    body = key_at + 4
+    stop = body + size
+    if stop > end or size > max_bytes:
+        return None
+    payload = unmask(buffer[body:stop], buffer[key_at:body])
+    if first == 0x82:
+        return payload, stop
+    try:
+        return payload.decode(), stop
+    except UnicodeDecodeError:
+        return None
+
+
+def unmask(payload: bytes, key: bytes) -> bytes:
+    """`payload` XOR the repeated 4 bytes of `key` (RFC 6455, 5.3): one big integer operation."""
+    size = len(payload)
+    mask = (key * (size // 4 + 1))[:size]
+    return (int.from_bytes(payload, "little") ^ int.from_bytes(mask, "little")).to_bytes(size, "little")

@@ -1,0 +1,67 @@
+"""A gunicorn worker class: gthread, with a graceful drain and a session limit that leaves threads for HTTP.
+
+    gunicorn -k wsthreads.gunicorn.ThreadWorker --threads 1000 'wsthreads:create_app("chat.js")'
+
+A worker learns of the app, wherever it is inside the WSGI application, by the app finding the worker in its environ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+try:
+    from gunicorn.workers.gthread import ThreadWorker as _ThreadWorker
+except ImportError as error:
+    raise ImportError("wsthreads.gunicorn needs gunicorn: pip install 'wsthreads[gunicorn]'") from error
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+    from wsthreads.app import WebSocketApp
+
+__all__ = ["ThreadWorker"]
+
+#: Threads of a worker that sessions may not take, so that HTTP requests are still answered.
+RESERVED_THREADS = 2
+
+
+class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no annotations
+    """gthread for apps with WebSockets.
+
+    When the worker is told to go (TERM, HUP, `max_requests`), its sessions are closed with 1001, each `on_close`
+    runs, and the worker is gone as soon as they are: plain gthread would wait for `--graceful-timeout` and then drop
+    them. Sessions are limited to `--threads` less two.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._apps: set[WebSocketApp] = set()
+        self._draining = False
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        application = self.wsgi
+
+        def introduce(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            environ["wsthreads.adopt"] = self.adopt
+            response: Iterable[bytes] = application(environ, start_response)
+            return response
+
+        self.wsgi = introduce
+
+    def adopt(self, app: WebSocketApp) -> None:
+        """Called by an app, in any thread, when a request for one of its endpoints comes in."""
+        if app not in self._apps:
+            self._apps.add(app)
+            app.limit_sessions(self.cfg.threads - RESERVED_THREADS)
+
+    def notify(self) -> None:
+        """Called by the worker's loop every second, and as soon as it stops accepting."""
+        super().notify()
+        if not self.alive and not self._draining:
+            self._draining = True
+            for app in list(self._apps):
+                # Not in this thread: the loop has to go on, it counts the connections that end.
+                Thread(target=app.shutdown, args=(self.cfg.graceful_timeout,), name="wsthreads-drain").start()

@@ -1,0 +1,100 @@
+"""What the WSGI servers that hand over their socket differ in: input read too far, the access log, the ending.
+
+Werkzeug and gunicorn's gthread read the request through a buffer, write a response when the application returns, and
+close the socket themselves. A WebSocket session happens inside the response's iteration, and ends it so that neither
+writes anything more (Werkzeug would put an HTTP response onto the WebSocket, gunicorn its headers).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+__all__ = ["SessionResponse", "has_socket", "log_upgrade", "take_early_input"]
+
+
+def has_socket(environ: dict[str, Any]) -> bool:
+    """Whether the WSGI server is one that hands over its socket."""
+    return "werkzeug.socket" in environ or "gunicorn.socket" in environ
+
+
+def take_early_input(environ: dict[str, Any]) -> bytes:
+    """What the server has read beyond the request: a client may send its first frames right behind it."""
+    if "gunicorn.socket" in environ:
+        # gunicorn's Body wraps a reader that wraps the connection's Unreader, whose buffer has the rest.
+        unreader = getattr(getattr(environ.get("wsgi.input"), "reader", None), "unreader", None)
+        buffer = getattr(unreader, "buf", None)
+        if buffer is None:
+            return b""
+        early = bytes(buffer.getvalue())
+        buffer.seek(0)
+        buffer.truncate()
+        return early
+    return _buffered(environ.get("wsgi.input"), environ["werkzeug.socket"])
+
+
+def _buffered(reader: Any, sock: socket.socket) -> bytes:
+    """What is in the buffer of a `socket.makefile("rb")`, without waiting for more."""
+    timeout = sock.gettimeout()
+    sock.setblocking(False)
+    try:
+        with suppress(OSError, ValueError, AttributeError):
+            waiting = len(reader.peek(1))  # reads the socket once if the buffer is empty
+            return bytes(reader.read(waiting)) if waiting else b""
+        return b""
+    finally:
+        sock.settimeout(timeout)
+
+
+def log_upgrade(environ: dict[str, Any]) -> None:
+    """Werkzeug logs a request when it writes the response's head, which is ours here: log the 101 in its place."""
+    if "werkzeug.socket" not in environ:
+        return  # gunicorn's access log has it
+    logging.getLogger("werkzeug").info(
+        '%s - - [%s] "%s %s %s" 101 -',
+        environ.get("REMOTE_ADDR", "-"),
+        datetime.now().strftime("%d/%b/%Y %H:%M:%S"),
+        environ.get("REQUEST_METHOD", "-"),
+        _printable(environ.get("REQUEST_URI") or environ.get("PATH_INFO", "-")),
+        environ.get("SERVER_PROTOCOL", "-"),
+    )
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() and c != "\\" else f"\\x{ord(c):02x}" for c in text)
+
+
+class SessionResponse:
+    """A WSGI response that is a whole WebSocket session.
+
+    The server iterates it in the connection's thread: that runs `session`, and then raises the error of a connection
+    that the client has ended, which both servers take in silence: nothing more is written, gunicorn logs the 101 and
+    counts the connection, and each closes the socket. `abandon` is called instead if the server never gets so far.
+    """
+
+    def __init__(self, session: Callable[[], None], abandon: Callable[[], None], start_response: Any) -> None:
+        self._session: Callable[[], None] | None = session
+        self._abandon = abandon
+        self._start_response = start_response
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        session, self._session = self._session, None
+        if session is not None:
+            # For gunicorn's access log only: the 101 is on the wire as soon as the session begins.
+            self._start_response("101 Switching Protocols", [])
+            session()
+        raise ConnectionResetError(errno.ECONNRESET, "the WebSocket session is over")
+
+    def close(self) -> None:
+        """PEP 3333: called by the server in any case."""
+        if self._session is not None:
+            self._session = None
+            self._abandon()

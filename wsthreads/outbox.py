@@ -1,0 +1,294 @@
+"""A session's outgoing queue, bounded, and its combining writer.
+
+Guarantees, for any number of threads:
+
+- Frames leave whole and in the order of `append`, and none after the close frame.
+- `append` only appends to memory. It takes no lock, so it may be called under a room's order lock.
+- `flush` never blocks: a thread that finds the lock taken leaves its frames to the holder, who looks again after
+  letting go. What the kernel has no room for is left to the flusher.
+- What waits is bounded, in bytes and in seconds without progress. Past either, `on_stuck` is called, once.
+
+It relies on `deque.append` and `deque.popleft` being atomic, as they are with and without the GIL.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from threading import Condition, RLock
+from time import monotonic
+
+from wsthreads.flusher import Flusher, Timer
+from wsthreads.transport import Transport
+
+__all__ = ["Outbox", "flush_all"]
+
+
+class Outbox:
+    """Frames on their way to one client.
+
+    `on_stuck(reason)` is called without any lock held, by the thread that notices.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_backlog_bytes",
+        "_blocked",
+        "_close_frame",
+        "_detached",
+        "_draining",
+        "_flusher",
+        "_lock",
+        "_max_bytes",
+        "_offset",
+        "_on_stuck",
+        "_progress_at",
+        "_queue",
+        "_room",
+        "_sealed",
+        "_stall_timer",
+        "_stuck",
+        "_timeout_s",
+        "_transport",
+        "bytes_sent",
+    )
+
+    def __init__(
+        self,
+        transport: Transport,
+        flusher: Flusher,
+        *,
+        max_bytes: int,
+        timeout_s: float,
+        on_stuck: Callable[[str], None],
+    ) -> None:
+        self._transport = transport
+        self._flusher = flusher
+        self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
+        self._on_stuck = on_stuck
+        self._queue: deque[bytes] = deque()  # appended to by anybody, taken from under the lock
+        # The session's lock guards everything below, and every write to the transport. Nobody calls back, logs or
+        # waits for the network under it. Whoever held it must flush() after letting go.
+        self._lock = RLock()
+        self._backlog: deque[bytes] = deque()  # taken from the queue, and not or only partly sent
+        self._backlog_bytes = 0  # of the backlog, less _offset; kept while _blocked
+        self._offset = 0  # bytes of the backlog's first frame that are on the wire
+        self._blocked = False  # the kernel is full, and the flusher will call _on_room
+        self._progress_at = 0.0
+        self._stall_timer: Timer | None = None
+        self._stuck = False
+        self._close_frame: bytes | None = None  # nothing may be appended any more
+        self._sealed = False  # it has been taken from the queue: what comes behind it is dropped
+        self._detached = False  # the transport is not ours any more
+        self._draining = False  # a finalizer that sends may come back into _drain_locked: an RLock lets it in
+        self._room: Condition | None = None  # made for the first thread that waits for room
+        self.bytes_sent = 0
+
+    def append(self, frame: bytes) -> bool:
+        """Queue a frame; False, and nothing happens, once the outbox is closed. Call `flush` afterwards."""
+        if self._close_frame is not None or self._detached:
+            return False
+        self._queue.append(frame)
+        return True
+
+    def flush(self) -> None:
+        """Send what is queued, or see to it that somebody does. Never blocks."""
+        while self._queue and not self._blocked:
+            if not self._lock.acquire(blocking=False):
+                return  # its holder looks again
+            try:
+                self._drain_locked()
+            finally:
+                self._lock.release()
+        if self._queue and self._blocked:
+            self._hold()
+
+    def close(self, frame: bytes, *, discard: bool = False) -> bool:
+        """Queue the close frame, the last that is sent; False if there was one already.
+
+        With `discard`, whole frames that wait are dropped: the peer does not read them.
+        """
+        with self._lock:
+            if self._close_frame is not None or self._detached:
+                return False
+            if discard:
+                self._take_locked()
+                del_from = 1 if self._offset else 0  # the rest of a frame that has begun must be sent
+                while len(self._backlog) > del_from:
+                    self._backlog.pop()
+                self._backlog_bytes = sum(map(len, self._backlog)) - self._offset
+            self._close_frame = frame
+            self._queue.append(frame)
+        self.flush()
+        return True
+
+    def wait_for_room(self, size: int, timeout_s: float) -> bool:
+        """Wait until `size` more bytes would be within the bound, at most `timeout_s`. False if they are not."""
+
+        def has_room() -> bool:
+            return not self._blocked or self._backlog_bytes + size <= self._max_bytes
+
+        return self._wait(has_room, timeout_s)
+
+    def wait_sent(self, timeout_s: float) -> bool:
+        """Wait until nothing is queued any more, at most `timeout_s`. True also if the connection is lost."""
+        return self._wait(lambda: not self._blocked and not self._backlog, timeout_s)
+
+    def detach(self) -> None:
+        """Let go of the transport, for good. After this no byte is written, whoever calls what."""
+        with self._lock:
+            self._end_locked()
+            descriptor = self._transport.fileno()
+        if descriptor >= 0:
+            self._flusher.forget(descriptor)
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the client reads more slowly than it is sent to."""
+        return self._blocked
+
+    @property
+    def bytes_waiting(self) -> int:
+        """Bytes that the kernel has not taken yet. A snapshot."""
+        with self._lock:
+            self._take_locked()
+            waiting = self._backlog_bytes
+            self._drain_locked()
+        self.flush()
+        return waiting
+
+    def _wait(self, done: Callable[[], bool], timeout_s: float) -> bool:
+        with self._lock:
+            self._drain_locked()
+            if self._room is None:
+                self._room = Condition(self._lock)
+            result = self._room.wait_for(lambda: self._detached or done(), timeout_s)
+        self.flush()
+        return result
+
+    def _take_locked(self) -> None:
+        """Move the queue to the backlog, and drop what came behind the close frame."""
+        queue, backlog = self._queue, self._backlog
+        while queue:
+            frame = queue.popleft()
+            if self._sealed:
+                continue
+            backlog.append(frame)
+            self._backlog_bytes += len(frame)
+            if frame is self._close_frame:
+                self._sealed = True
+
+    def _drain_locked(self) -> None:
+        """Write everything there is, until the kernel has no more room."""
+        if self._draining:
+            return  # the caller further up the stack looks again
+        self._draining = True
+        try:
+            while not self._blocked and not self._detached:
+                self._take_locked()
+                if not self._backlog:
+                    return
+                self._write_locked()
+        finally:
+            self._draining = False
+
+    def _write_locked(self) -> None:
+        """Write the backlog as one piece; what the kernel does not take is the flusher's."""
+        backlog = self._backlog
+        data = backlog[0] if len(backlog) == 1 else b"".join(backlog)
+        try:
+            sent = self._transport.send(memoryview(data)[self._offset :] if self._offset else data)
+        except OSError:
+            self._end_locked()  # the reader finds out by itself
+            return
+        self.bytes_sent += sent
+        if self._offset + sent == len(data):
+            backlog.clear()
+            self._backlog_bytes = self._offset = 0
+            return
+        self._blocked = True
+        if sent or self._stall_timer is None:
+            self._progress_at = monotonic()
+        self._trim_locked(sent)
+        self._flusher.watch(self._transport.fileno(), self._on_room)
+        if self._stall_timer is None:
+            self._stall_timer = self._flusher.call_later(self._timeout_s, self._on_stall_timer)
+
+    def _trim_locked(self, sent: int) -> None:
+        """Drop what has been sent from the front of the backlog."""
+        self._backlog_bytes -= sent
+        sent += self._offset
+        while len(self._backlog[0]) <= sent:
+            sent -= len(self._backlog.popleft())
+        self._offset = sent
+
+    def _hold(self) -> None:
+        """Count what is queued while the kernel is full, and report a client that is over the bound."""
+        with self._lock:
+            self._take_locked()
+            self._drain_locked()
+            waiting = self._backlog_bytes
+            # One message is let in whatever its size, where nothing else waits.
+            over = waiting > self._max_bytes and len(self._backlog) > 1
+            over = over and not self._stuck and self._close_frame is None
+            self._stuck = self._stuck or over
+        if over:
+            self._on_stuck(f"{waiting} bytes wait, at most {self._max_bytes} may")
+
+    def _on_room(self) -> None:
+        """The flusher's: the kernel has room again, or the connection has failed."""
+        with self._lock:
+            if self._detached:
+                return
+            self._blocked = False
+            self._drain_locked()
+            if not self._blocked and self._stall_timer is not None:
+                self._stall_timer.cancel()
+                self._stall_timer = None
+            if self._room is not None:
+                self._room.notify_all()
+        self.flush()
+
+    def _on_stall_timer(self) -> None:
+        """The flusher's: look whether a full connection has made any progress."""
+        with self._lock:
+            self._stall_timer = None
+            if not self._blocked or self._detached:
+                return
+            left = self._progress_at + self._timeout_s - monotonic()
+            if left > 0:
+                self._stall_timer = self._flusher.call_later(left, self._on_stall_timer)
+                return
+            report = not self._stuck and self._close_frame is None
+            self._stuck = True
+        if report:
+            self._on_stuck(f"nothing was read for {self._timeout_s:g} s")
+
+    def _end_locked(self) -> None:
+        self._detached = True
+        self._blocked = False
+        self._queue.clear()
+        self._backlog.clear()
+        self._backlog_bytes = self._offset = 0
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+        if self._room is not None:
+            self._room.notify_all()
+
+    def _check(self) -> None:
+        """The invariants, for tests."""
+        with self._lock:
+            assert 0 <= self._offset, self._offset
+            assert not self._offset or self._offset < len(self._backlog[0]), (self._offset, len(self._backlog[0]))
+            if self._blocked:
+                assert self._backlog, "blocked with nothing to send"
+                assert self._backlog_bytes == sum(map(len, self._backlog)) - self._offset
+            assert self._sealed <= (self._close_frame is not None)
+
+
+def flush_all(outboxes: Iterable[Outbox]) -> None:
+    """`flush` each. The one place to make many writes quicker."""
+    for outbox in outboxes:
+        outbox.flush()

@@ -1,0 +1,213 @@
+"""Rooms: who is in them, and fan-out in one order.
+
+A room is made by its first member and gone with its last: both are one atomic step of the `StripedDict` that holds
+them all, so that somebody who joins while the last member leaves is never in a room that nobody can reach.
+
+Locks, in the order in which they may be taken: a room's `order`, a session's `_membership`, a stripe. Under `order`
+messages are only appended to memory; whoever broadcast sends them afterwards.
+"""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from wsthreads.errors import RoomLimitError, RoomNameError
+from wsthreads.frames import message_frame
+from wsthreads.outbox import Outbox, flush_all
+from wsthreads.striped import StripedDict
+
+if TYPE_CHECKING:
+    from wsthreads.session import Session
+
+__all__ = ["Room", "Rooms", "SessionRoom"]
+
+
+class _Members:
+    """The members of one room, while it has any."""
+
+    __slots__ = ("order", "outboxes", "sessions")
+
+    def __init__(self) -> None:
+        # Held while a broadcast is appended to every member's outbox: the one order of the room.
+        self.order = Lock()
+        self.sessions: dict[Session, Outbox] = {}  # guarded by the stripe lock of the room's name
+        self.outboxes: tuple[Outbox, ...] | None = None  # of sessions, until somebody joins or leaves; likewise
+
+
+class Rooms:
+    """All rooms of one endpoint. Any thread."""
+
+    def __init__(self, *, max_name_chars: int, max_per_session: int) -> None:
+        self._members: StripedDict[str, _Members] = StripedDict()
+        self._max_name_chars = max_name_chars
+        self._max_per_session = max_per_session
+
+    def room(self, name: str) -> Room:
+        """A handle for somebody who is no member. Raises `RoomNameError`."""
+        return Room(self._checked(name), self)
+
+    def for_session(self, name: str, session: Session) -> SessionRoom:
+        """A handle for a session. Raises `RoomNameError`."""
+        return SessionRoom(self._checked(name), self, session)
+
+    def names(self) -> list[str]:
+        """The rooms that there are, sorted. A snapshot."""
+        return sorted(self._members.snapshot())
+
+    def sessions(self, name: str) -> list[Session]:
+        """The members of a room. A snapshot."""
+        found: list[Session] = []
+
+        def copy(members: _Members) -> _Members:
+            found.extend(members.sessions)
+            return members
+
+        self._members.compute_if_present(name, copy)
+        return found
+
+    def count(self, name: str) -> int:
+        """How many members a room has; 0 where there is none."""
+        members = self._members.get(name)
+        return len(members.sessions) if members is not None else 0
+
+    def join(self, name: str, session: Session) -> None:
+        """Idempotent; does nothing for a session that is over. Raises `RoomLimitError`."""
+
+        def add(members: _Members | None) -> _Members:
+            members = members or _Members()
+            members.sessions[session] = session._outbox
+            members.outboxes = None
+            return members
+
+        with session._membership:
+            if session._ended or name in session._joined:
+                return
+            if len(session._joined) >= self._max_per_session:
+                limit = self._max_per_session
+                raise RoomLimitError(f"a session may be in {limit} rooms, {name!r:.80} would be one more")
+            self._members.compute(name, add)
+            session._joined.add(name)
+
+    def leave(self, name: str, session: Session) -> None:
+        """Idempotent. Waits for a broadcast that is being queued: once this returns, none of the room follows."""
+        while (members := self._members.get(name)) is not None:
+            with members.order, session._membership:
+                if name not in session._joined:
+                    return
+                # While we hold _membership, the room that the session is in stays. Is it still the one that we hold?
+                if self._members.get(name) is members:
+                    session._joined.remove(name)
+                    self._members.compute_if_present(name, lambda members: _without(members, session))
+                    return
+
+    def leave_all(self, session: Session) -> None:
+        """End all memberships of a session, for good."""
+        with session._membership:
+            session._ended = True
+            names = list(session._joined)
+        for name in names:
+            self.leave(name, session)
+
+    def broadcast(self, name: str, frame: bytes, exclude: Session | None = None) -> int:
+        """Send a frame to all members but `exclude`; to how many it was queued.
+
+        Every member of a room gets what it gets of the room in the same order. Never blocks on a slow reader.
+        """
+        members = self._members.get(name)
+        if members is None:
+            return 0
+        skip = None if exclude is None else exclude._outbox
+        with members.order:
+            outboxes = members.outboxes or self._copy(name, members)
+            queued = [outbox for outbox in outboxes if outbox is not skip and outbox.append(frame)]
+        flush_all(queued)
+        return len(queued)
+
+    def _copy(self, name: str, members: _Members) -> tuple[Outbox, ...]:
+        """The members' outboxes, remembered until somebody joins or leaves."""
+
+        outboxes: tuple[Outbox, ...] = ()
+
+        def copy(current: _Members) -> _Members:
+            nonlocal outboxes
+            if current is members:
+                outboxes = current.outboxes = tuple(current.sessions.values())
+            return current
+
+        self._members.compute_if_present(name, copy)
+        return outboxes
+
+    def _checked(self, name: str) -> str:
+        limit = self._max_name_chars
+        if not isinstance(name, str):
+            raise RoomNameError(f"a room name must be text of 1 to {limit} characters, not {type(name).__name__}")
+        if not 1 <= len(name) <= limit:
+            raise RoomNameError(f"a room name must have 1 to {limit} characters, this one has {len(name)}")
+        return name
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def _check(self) -> None:
+        """The invariants, for tests at a quiet point."""
+        for name, members in self._members.snapshot().items():
+            assert members.sessions, f"room {name!r} is empty"
+            for session, outbox in members.sessions.items():
+                assert name in session._joined, f"{session} does not know that it is in {name!r}"
+                assert not session._ended, f"{session} is over, and still in {name!r}"
+                assert outbox is session._outbox
+            assert members.outboxes in (None, tuple(members.sessions.values()))
+
+
+def _without(members: _Members, session: Session) -> _Members | None:
+    del members.sessions[session]
+    members.outboxes = None
+    return members if members.sessions else None
+
+
+class Room:
+    """A handle on a room: keep it as long as you like, it holds nothing. Any thread."""
+
+    __slots__ = ("_name", "_rooms")
+
+    def __init__(self, name: str, rooms: Rooms) -> None:
+        self._name = name
+        self._rooms = rooms
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def broadcast(self, message: str | bytes) -> None:
+        """Send to all members, the sender included if it is one. Raises `MessageTypeError`."""
+        self._rooms.broadcast(self._name, message_frame(message))
+
+    def members(self) -> int:
+        """How many members the room has."""
+        return self._rooms.count(self._name)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._name!r}>"
+
+
+class SessionRoom(Room):
+    """A session's handle on a room."""
+
+    __slots__ = ("_session",)
+
+    def __init__(self, name: str, rooms: Rooms, session: Session) -> None:
+        super().__init__(name, rooms)
+        self._session = session
+
+    def join(self) -> None:
+        """Become a member; nothing happens if the session is one, or is over. Raises `RoomLimitError`."""
+        self._rooms.join(self._name, self._session)
+
+    def leave(self) -> None:
+        """Be no member any more; nothing happens if the session is none."""
+        self._rooms.leave(self._name, self._session)
+
+    def broadcast_except(self, message: str | bytes) -> None:
+        """Send to all members but this session. Raises `MessageTypeError`."""
+        self._rooms.broadcast(self._name, message_frame(message), self._session)

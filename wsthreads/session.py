@@ -1,0 +1,154 @@
+"""A session: one client, from its handshake to the end of its connection, as a handler sees it."""
+
+from __future__ import annotations
+
+import secrets
+from threading import Lock, get_ident
+from time import time
+from typing import TYPE_CHECKING, Any
+
+from wsthreads.errors import CloseCode, CloseCodeError
+from wsthreads.frames import MAX_REASON_BYTES, message_frame
+
+if TYPE_CHECKING:
+    from wsthreads.connection import Connection
+    from wsthreads.handshake import Request
+    from wsthreads.rooms import Rooms, SessionRoom
+
+__all__ = ["Session", "new_session_id"]
+
+
+def new_session_id() -> str:
+    """22 characters of URL-safe base64: 128 random bits, so neither guessed nor met twice."""
+    return secrets.token_urlsafe(16)
+
+
+class Session:
+    """One client.
+
+    All methods may be called from any thread, at any time: a session that is over only answers false. `attributes`
+    is a plain dict: what several threads do to it is theirs to coordinate.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_connection",
+        "_ended",
+        "_id",
+        "_joined",
+        "_membership",
+        "_outbox",
+        "_rooms",
+        "_thread",
+        "_wait_s",
+        "attributes",
+        "opened_at",
+        "request",
+    )
+
+    def __init__(
+        self, session_id: str, request: Request, connection: Connection, rooms: Rooms, *, wait_s: float = 0.0
+    ) -> None:
+        self._id = session_id
+        #: The handshake: path, headers, parameters, address.
+        self.request = request
+        #: Whatever the handler wants to remember of this client.
+        self.attributes: dict[str, Any] = request.attributes
+        #: Seconds since the epoch.
+        self.opened_at = time()
+        self._connection = connection
+        self._outbox = connection.outbox
+        self._rooms = rooms
+        self._thread = get_ident()  # the connection's own; it may wait in send()
+        self._wait_s = wait_s
+        self._membership = Lock()  # guards _joined and _ended; only stripe locks are taken under it
+        self._joined: set[str] = set()
+        self._ended = False
+
+    @property
+    def id(self) -> str:
+        """Unique, unguessable, read-only."""
+        return self._id
+
+    def send(self, message: str | bytes, *, timeout: float | None = None) -> bool:
+        """Send text (a str) or binary (bytes) to this client; False, and nothing happens, if the session is closed.
+
+        Frames of concurrent calls are never mixed; those of one thread arrive in order. A lone surrogate in a str is
+        sent as U+FFFD. Raises `MessageTypeError` for anything else.
+
+        It does not block, and a client that lets more than `max_outbox_bytes` pile up is closed with 1013. Only in
+        the session's own thread, in a Python handler, it waits while that much is piled up: for `timeout` seconds at
+        most, by default `send_timeout_s`; so a handler may stream more than the outbox holds.
+        """
+        frame = message_frame(message)
+        outbox = self._outbox
+        if outbox.is_blocked and self._thread == get_ident():
+            wait_s = self._wait_s if timeout is None else timeout
+            if wait_s > 0:
+                outbox.wait_for_room(len(frame), wait_s)
+        if not self.is_open() or not outbox.append(frame):
+            return False
+        outbox.flush()
+        return True
+
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Start the close handshake; nothing happens if the session is closing already. Does not block.
+
+        `code` is 1000 to 1003, 1007 to 1014, or 3000 to 4999; `reason` is at most 123 bytes in UTF-8. Raises
+        `CloseCodeError` for others (RFC 6455, 7.4 and 5.5).
+        """
+        check_close(code, reason)
+        self._connection.begin_close(code, reason)
+
+    def is_open(self) -> bool:
+        """Whether messages can be sent: false from `close` on, from the client's close on, and in `on_close`."""
+        return self._connection.closing is None
+
+    @property
+    def request_path(self) -> str:
+        """The path of the handshake's URI, without the query."""
+        return self.request.request_path
+
+    @property
+    def remote_addr(self) -> str:
+        """The client's IP address; behind configured proxies, the one that they name."""
+        return self.request.remote_addr
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol that was agreed on, or None."""
+        subprotocol: str | None = self._connection.subprotocol
+        return subprotocol
+
+    def get_parameter(self, name: str) -> str | None:
+        """The first value of a query parameter of the handshake's URI, URL-decoded, or None."""
+        return self.request.get_parameter(name)
+
+    def get_header(self, name: str) -> str | None:
+        """A header of the handshake, whatever the case of its name, or None."""
+        return self.request.get_header(name)
+
+    def room(self, name: str) -> SessionRoom:
+        """A handle on a room of this endpoint; it does not join. Raises `RoomNameError`."""
+        return self._rooms.for_session(name, self)
+
+    def rooms(self) -> list[str]:
+        """The names of the rooms that this session is in, sorted."""
+        with self._membership:
+            return sorted(self._joined)
+
+    def __repr__(self) -> str:
+        return f"<Session {self._id} {'open' if self.is_open() else 'closed'}>"
+
+
+def check_close(code: int, reason: str) -> None:
+    """Raise `CloseCodeError` for what a close frame may not carry."""
+    if isinstance(code, bool) or not isinstance(code, int):
+        raise CloseCodeError(f"a close code must be a whole number, not {code!r:.40}")
+    if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+        raise CloseCodeError(f"close code {code} may not be sent: use 1000 to 1003, 1007 to 1014 or 3000 to 4999")
+    if not isinstance(reason, str):
+        raise CloseCodeError(f"a close reason must be text, not {type(reason).__name__}")
+    size = len(reason.encode("utf-8", "replace"))
+    if size > MAX_REASON_BYTES:
+        raise CloseCodeError(f"a close reason may have {MAX_REASON_BYTES} bytes in UTF-8, this one has {size}")

@@ -1,0 +1,111 @@
+"""`StripedDict`, a dict for many threads, in the manner of Java's ConcurrentHashMap.
+
+Guarantees:
+
+- Every method is atomic for its key: `compute` and `compute_if_present` run their function under the lock of the
+  key's stripe, so that check-then-act ("make it if it is absent", "remove it if it is empty") is one step.
+- Methods for different keys mostly do not wait for each other: the keys are spread over `stripes` locks.
+- `snapshot` and `len` take the stripes one after another: each stripe is a true picture, the whole is one that
+  existed only if nobody wrote meanwhile.
+
+The locks are leaves. A function given to `compute` must be quick: no I/O, no logging, no other lock, no other call
+of the same dict. It does not rely on the GIL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from threading import Lock
+from typing import Generic, TypeVar
+
+__all__ = ["StripedDict"]
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+D = TypeVar("D")
+
+
+class StripedDict(Generic[K, V]):
+    """A mapping whose values are never None: to a compute function, None means "there is none"."""
+
+    __slots__ = ("_locks", "_maps")
+
+    def __init__(self, stripes: int = 32) -> None:
+        if stripes < 1:
+            raise ValueError(f"a StripedDict needs at least 1 stripe, not {stripes}")
+        # _locks[i] guards _maps[i]. A list comprehension, since [Lock()] * n would be one lock, n times.
+        self._locks = [Lock() for _ in range(stripes)]
+        self._maps: list[dict[K, V]] = [{} for _ in range(stripes)]
+
+    def get(self, key: K, default: D | None = None) -> V | D | None:
+        """The key's value, or `default`."""
+        stripe = hash(key) % len(self._maps)
+        with self._locks[stripe]:
+            return self._maps[stripe].get(key, default)
+
+    def compute(self, key: K, function: Callable[[V | None], V | None]) -> V | None:
+        """Set the key's value to ``function(value or None)`` and return it; None removes the key.
+
+        If `function` raises, nothing changes and the exception goes to the caller.
+        """
+        stripe = hash(key) % len(self._maps)
+        values = self._maps[stripe]
+        with self._locks[stripe]:
+            value = function(values.get(key))
+            if value is None:
+                values.pop(key, None)
+            else:
+                values[key] = value
+            return value
+
+    def compute_if_present(self, key: K, function: Callable[[V], V | None]) -> V | None:
+        """The same, but only where there is a value; returns None where there is none."""
+        stripe = hash(key) % len(self._maps)
+        values = self._maps[stripe]
+        with self._locks[stripe]:
+            old = values.get(key)
+            if old is None:
+                return None
+            value = function(old)
+            if value is None:
+                del values[key]
+            else:
+                values[key] = value
+            return value
+
+    def put(self, key: K, value: V) -> None:
+        """Set the key's value, whatever it was."""
+        if value is None:
+            raise TypeError(f"None cannot be a value of a StripedDict (key {key!r})")
+        self.compute(key, lambda _: value)
+
+    def pop(self, key: K) -> V | None:
+        """Remove the key and return its value, or None where there was none."""
+        stripe = hash(key) % len(self._maps)
+        with self._locks[stripe]:
+            return self._maps[stripe].pop(key, None)
+
+    def snapshot(self) -> dict[K, V]:
+        """A plain dict with a copy of everything."""
+        copy: dict[K, V] = {}
+        for lock, values in zip(self._locks, self._maps, strict=True):
+            with lock:
+                copy.update(values)
+        return copy
+
+    def __contains__(self, key: K) -> bool:
+        return self.get(key) is not None
+
+    def __len__(self) -> int:
+        total = 0
+        for lock, values in zip(self._locks, self._maps, strict=True):
+            with lock:
+                total += len(values)
+        return total
+
+    def _check(self) -> None:
+        """The invariants, for tests."""
+        for stripe, values in enumerate(self._maps):
+            for key, value in values.items():
+                assert value is not None, f"{key!r} has no value"
+                assert hash(key) % len(self._maps) == stripe, f"{key!r} is in stripe {stripe}"
