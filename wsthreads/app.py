@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
+from threading import Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +21,7 @@ from wsthreads.endpoint import Endpoint
 from wsthreads.errors import CloseCode, ConfigError, HandshakeRefused
 from wsthreads.flusher import Flusher
 from wsthreads.handlers import Handler, PythonHandler
+from wsthreads.hosts import gunicorn_worker
 from wsthreads.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -29,6 +32,12 @@ __all__ = ["WebSocketApp"]
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+#: Threads that sessions may not take under gunicorn, so that HTTP requests are still answered.
+RESERVED_THREADS = 2
+
+#: Under plain gthread, the worker is asked this often whether it has been told to go.
+WORKER_WATCH_S = 0.5
 
 #: At shutdown, a client has this long to answer the close frame.
 SHUTDOWN_CLOSE_TIMEOUT_S = 2.0
@@ -53,6 +62,7 @@ class WebSocketApp:
         self._endpoints: dict[str, Endpoint] = {}
         self._admission = Admission(self.config.max_sessions)
         self._flusher = Flusher()
+        self._met_in = 0  # the process in which _meet_server ran
         self._entry: WSGIApplication = self._dispatch
         if self.config.trusted_proxies:
             hops = self.config.trusted_proxies
@@ -127,9 +137,9 @@ class WebSocketApp:
         """Sessions in this process, in all endpoints, from their handshake to the end of their `on_close`."""
         return self._admission.taken
 
-    def limit_sessions(self, places: int) -> None:
-        """Lower the number of sessions that there may be at once, for a server that has fewer threads for them."""
-        self._admission.places = min(self._admission.places, max(1, places))
+    def fit_to_threads(self, threads: int) -> None:
+        """Allow no more sessions than a server with so many threads can carry and still answer HTTP."""
+        self._admission.places = min(self._admission.places, max(1, threads - RESERVED_THREADS))
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         return self._entry(environ, start_response)
@@ -141,9 +151,9 @@ class WebSocketApp:
             if self._wsgi_app is not None:
                 return self._wsgi_app(environ, start_response)
             return NotFound()(environ, start_response)
-        adopt = environ.get("wsthreads.adopt")
-        if adopt is not None:
-            adopt(self)  # see wsthreads.gunicorn
+        if self._met_in != os.getpid():
+            self._met_in = os.getpid()
+            self._meet_server(environ)
         try:
             return endpoint.accept(environ, start_response)
         except HandshakeRefused as refusal:
@@ -151,6 +161,25 @@ class WebSocketApp:
             log.info("handshake on %s from %s refused: %s", endpoint.path, environ.get("REMOTE_ADDR"), refusal)
             response = Response(f"{refusal.reason}\n", refusal.status, list(refusal.headers), mimetype="text/plain")
             return response(environ, start_response)
+
+    def _meet_server(self, environ: WSGIEnvironment) -> None:
+        """Once in each process: learn from gunicorn how many threads there are and when to end."""
+        adopt = environ.get("wsthreads.adopt")
+        if adopt is not None:
+            adopt(self)  # wsthreads.gunicorn.ThreadWorker does the rest
+            return
+        worker = gunicorn_worker() if "gunicorn.socket" in environ else None
+        if worker is not None:
+            self.fit_to_threads(worker.cfg.threads)
+            self._flusher.start()
+            self._flusher.call_later(WORKER_WATCH_S, partial(self._watch_worker, worker))
+
+    def _watch_worker(self, worker: Any) -> None:
+        """The flusher's: shut down when plain gthread does, which tells nobody."""
+        if worker.alive:
+            self._flusher.call_later(WORKER_WATCH_S, partial(self._watch_worker, worker))
+        else:
+            Thread(target=self.shutdown, args=(worker.cfg.graceful_timeout,), name="wsthreads-drain").start()
 
     def shutdown(
         self,

@@ -23,16 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = ["ThreadWorker"]
 
-#: Threads of a worker that sessions may not take, so that HTTP requests are still answered.
-RESERVED_THREADS = 2
-
-
 class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no annotations
     """gthread for apps with WebSockets.
 
     When the worker is told to go (TERM, HUP, `max_requests`), its sessions are closed with 1001, each `on_close`
-    runs, and the worker is gone as soon as they are: plain gthread would wait for `--graceful-timeout` and then drop
-    them. Sessions are limited to `--threads` less two.
+    runs, and the worker is gone as soon as they are. By itself gthread would wait for `--graceful-timeout` and then
+    drop them. Sessions are limited to `--threads` less two. With plain ``-k gthread`` the app finds its worker by
+    itself, and notices the end half a second later.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -52,10 +49,9 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         self.wsgi = introduce
 
     def adopt(self, app: WebSocketApp) -> None:
-        """Called by an app, in any thread, when a request for one of its endpoints comes in."""
-        if app not in self._apps:
-            self._apps.add(app)
-            app.limit_sessions(self.cfg.threads - RESERVED_THREADS)
+        """Called by an app, in any thread, at the first request for one of its endpoints in this process."""
+        self._apps.add(app)
+        app.fit_to_threads(self.cfg.threads)
 
     def notify(self) -> None:
         """Called by the worker's loop every second, and as soon as it stops accepting."""

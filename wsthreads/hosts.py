@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import errno
 import logging
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-__all__ = ["SessionResponse", "has_socket", "log_upgrade", "take_early_input"]
+__all__ = ["SessionResponse", "gunicorn_worker", "has_socket", "log_upgrade", "take_early_input"]
 
 
 def has_socket(environ: dict[str, Any]) -> bool:
@@ -49,6 +50,12 @@ def _buffered(reader: Any, sock: socket.socket) -> bytes:
         return b""
     finally:
         sock.settimeout(timeout)
+
+
+def gunicorn_worker() -> Any | None:
+    """The gunicorn worker whose process this is: gunicorn's handler of SIGTERM is a method of it."""
+    worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return worker if hasattr(worker, "alive") and hasattr(getattr(worker, "cfg", None), "threads") else None
 
 
 def log_upgrade(environ: dict[str, Any]) -> None:
