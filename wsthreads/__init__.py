@@ -23,6 +23,8 @@ from wsthreads.handshake import Request
 from wsthreads.rooms import Room, SessionRoom
 from wsthreads.session import Session
 
+__version__ = "0.1.0"
+
 __all__ = [
     "BackendError",
     "CloseCode",
@@ -42,4 +44,5 @@ __all__ = [
     "UsageError",
     "WSThreadsError",
     "WebSocketApp",
+    "__version__",
 ]

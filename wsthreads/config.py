@@ -52,7 +52,8 @@ class Config:
 
 
 def _validated(setting: Field[Any], value: Any) -> Any:
-    name, kind = setting.name, type(setting.default)
+    name = setting.name
+    kind: type = type(setting.default)
     if kind is tuple:
         if isinstance(value, str) or not isinstance(value, Iterable):
             raise ConfigError(f"{name} must be a list of texts, not {value!r}")

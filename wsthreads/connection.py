@@ -18,12 +18,10 @@ from typing import Any
 import simple_websocket
 from wsproto.connection import ConnectionState
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Request, TextMessage
-from wsproto.utilities import RemoteProtocolError
 
 from wsthreads.config import Config
 from wsthreads.errors import (
     CloseCode,
-    HandshakeRefused,
     InvalidPayloadError,
     MessageTooBigError,
     PeerError,
@@ -71,7 +69,8 @@ class _NoEvent:
 
 
 class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base class has no annotations
-    """One upgraded connection. Making it sends the 101; its thread then iterates `messages` and calls `finish`.
+    """One upgraded connection. Making it sends the 101; its thread then iterates `messages`, and calls
+    `finish` and `hang_up`.
 
     `begin_close` and `lose` may be called from any thread, `outbox` says what it allows itself.
     `on_slow` is called, without a lock, when the client is closed for not reading what it is sent.
@@ -128,18 +127,15 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
 
     def _accept(self, environ: dict[str, Any]) -> bytes:
         """The 101, made by wsproto from the headers that matter to it."""
-        lines = ["GET / HTTP/1.1", f"Host: {environ.get('HTTP_HOST') or 'localhost'}", "Upgrade: websocket"]
-        lines += ["Connection: Upgrade", "Sec-WebSocket-Version: 13"]
+        lines = ["GET / HTTP/1.1", "Host: localhost", "Upgrade: websocket", "Connection: Upgrade"]
+        lines.append("Sec-WebSocket-Version: 13")
         for name in ("Sec-WebSocket-Key", "Sec-WebSocket-Protocol"):
             value = environ.get("HTTP_" + name.upper().replace("-", "_"))
             if value:
                 lines.append(f"{name}: {value}")
-        try:
-            self.ws.receive_data("\r\n".join([*lines, "", ""]).encode("latin-1"))
-            request = next(iter(self.ws.events()))
-            assert isinstance(request, Request), request
-        except (RemoteProtocolError, UnicodeEncodeError, StopIteration) as error:
-            raise HandshakeRefused(400, f"malformed handshake: {error}") from error
+        self.ws.receive_data("\r\n".join([*lines, "", ""]).encode("latin-1"))
+        request = next(iter(self.ws.events()))
+        assert isinstance(request, Request), request  # it was judged by wsthreads.handshake
         self.subprotocol = self._accepted_subprotocol
         return bytes(self.ws.send(AcceptConnection(subprotocol=self.subprotocol)))
 
@@ -217,7 +213,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self.ws.receive_data(chunk)
         for event in self.ws.events():
             if isinstance(event, (TextMessage, BytesMessage)):
-                self._parts.append(event.data)
+                self._parts.append(event.data if isinstance(event.data, str) else bytes(event.data))
                 if event.message_finished:
                     parts, self._parts = self._parts, []
                     empty = "" if isinstance(event, TextMessage) else b""
@@ -281,25 +277,36 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
             return True
 
     def finish(self) -> tuple[int, str]:
-        """Send what is left, end TCP first, let go of the socket. Blocks for `close_timeout_s` at most.
+        """How it ended: close code and reason. The connection's thread calls it when `messages` is over.
 
-        The connection's thread calls it when `messages` has ended. Returns the close code and reason.
+        It does not block, but where all has been sent, as a rule, TCP's sending side is ended here already, so that
+        a client which waits for that does not wait for `on_close`.
         """
-        deadline = monotonic() + self._config.close_timeout_s
-        closing = self.closing or (CloseCode.ABNORMAL, "")
-        lost = closing[0] == CloseCode.ABNORMAL
-        if not lost:
-            self.outbox.wait_sent(self._config.close_timeout_s)
         for timer in (self._heartbeat_timer, self._close_timer):
             if timer is not None:
                 timer.cancel()
+        closing = self.closing or (CloseCode.ABNORMAL, "")
+        if closing[0] == CloseCode.ABNORMAL:
+            self.outbox.detach()
+            self._transport.abort()
+        elif self.outbox.wait_sent(0):
+            self.outbox.detach()
+            self._transport.end_writing()
+        return closing
+
+    def hang_up(self) -> None:
+        """Send what is left, end TCP before the client does, let go of the socket. Blocks `close_timeout_s` at most.
+
+        The last thing that the connection's thread does. The socket is then the WSGI server's to close.
+        """
+        deadline = monotonic() + self._config.close_timeout_s
+        self.outbox.wait_sent(self._config.close_timeout_s)
         self.outbox.detach()
         self._transport.end_writing()
-        if not lost:
+        if self.closing is not None and self.closing[0] != CloseCode.ABNORMAL:
             self._transport.linger(max(0.0, deadline - monotonic()))
         self._transport.abort()
         self.connected = False
-        return closing
 
     # The flusher's thread.
 

@@ -71,8 +71,8 @@ class Endpoint:
         A place is taken from here on; the response gives it back when it is over, or closed before it began.
         """
         check_upgrade(environ)
-        if not has_socket(environ):
-            raise HandshakeRefused(501, "this WSGI server does not hand over its socket: use gunicorn -k gthread")
+        if not has_socket(environ) or not environ.get("wsgi.multithread"):
+            raise HandshakeRefused(501, "WebSockets need a threaded server, as gunicorn -k gthread")
         request = Request(environ)
         check_origin(request, self._config.allowed_origins)
         self._admission.enter()
@@ -160,6 +160,7 @@ class Endpoint:
                     handler.close(session, code, reason)
                 finally:
                     self.rooms.leave_all(session)
+                    connection.hang_up()
                     self._metrics.add("sessions_closed")
                     log.info(
                         "session %s closed on %s after %.1f s: %s %s",

@@ -16,6 +16,7 @@ import selectors
 import socket
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from threading import Lock, Thread, current_thread
 from time import monotonic
@@ -101,13 +102,11 @@ class Flusher:
 
     def forget(self, descriptor: int) -> None:
         """End a watch. Call it before the descriptor is closed, since its number will be given out again."""
-        self._orders.append(lambda: self._unwatch(descriptor))
+        self._orders.append(lambda: self._forget(descriptor))
 
     def _wake(self) -> None:
-        try:
+        with suppress(OSError):  # it has wake-ups enough already, or has ended
             self._waker.send(b"\0")
-        except (BlockingIOError, OSError):
-            pass  # it has wake-ups enough already, or has ended
 
     def _run(self) -> None:
         with selectors.DefaultSelector() as self._selector, self._waker, self._wakee:
@@ -139,6 +138,9 @@ class Flusher:
         self._unwatch(descriptor)
         self._selector.register(descriptor, selectors.EVENT_WRITE)
         self._watched[descriptor] = callback
+
+    def _forget(self, descriptor: int) -> None:
+        self._unwatch(descriptor)
 
     def _unwatch(self, descriptor: int) -> Callable[[], None] | None:
         callback = self._watched.pop(descriptor, None)

@@ -17,7 +17,7 @@ except ImportError as error:
     raise ImportError("wsthreads.gunicorn needs gunicorn: pip install 'wsthreads[gunicorn]'") from error
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from wsthreads.app import WebSocketApp
 
@@ -39,12 +39,11 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
-        application = self.wsgi
+        application: WSGIApplication = self.wsgi  # type: ignore[has-type]
 
         def introduce(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             environ["wsthreads.adopt"] = self.adopt
-            response: Iterable[bytes] = application(environ, start_response)
-            return response
+            return application(environ, start_response)
 
         self.wsgi = introduce
 

@@ -7,6 +7,7 @@ connection's own thread, `wsthreads.javascript.ScriptHandler` has them run by th
 
 from __future__ import annotations
 
+import inspect
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -29,6 +30,10 @@ log = logging.getLogger(__name__)
 HOOKS = ("on_handshake", "on_open", "on_message", "on_close", "on_error")
 
 
+#: What ends one call of a handler and nothing else: sys.exit() is not the server's end.
+_FAILURES = (Exception, SystemExit)
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What `on_handshake` decided of a client that it lets in."""
@@ -43,7 +48,7 @@ class Handler(ABC):
     One thread at a time, the session's own, calls `handshake`, `open`, `message` and `close` of one session, in that
     order; different sessions' calls come concurrently. `open` and `message` may return before the user's function
     has run, but its calls keep their order and never overlap. No user error gets out of a method, but for
-    `HandshakeRefused` out of `handshake`.
+    `HandshakeRefused` out of `handshake`. `start`, `stop` and `abandon` are for handlers that need them.
     """
 
     #: For logs and pages: the script's file name, the class or the module.
@@ -51,17 +56,17 @@ class Handler(ABC):
     #: Those of `HOOKS` that there are.
     hooks: frozenset[str]
 
-    def start(self) -> None:
+    def start(self) -> None:  # noqa: B027
         """Get what the handler needs in this process (a thread, an interpreter). Idempotent, any thread."""
 
-    def stop(self, timeout_s: float) -> None:
+    def stop(self, timeout_s: float) -> None:  # noqa: B027
         """Give back what `start` got, after at most `timeout_s`. Called once, when no session is left."""
 
     @abstractmethod
     def handshake(self, request: Request, session_id: str) -> Verdict:
         """Let a client in, or raise `HandshakeRefused`. Called before the 101; `session_id` is its future one."""
 
-    def abandon(self, session_id: str) -> None:
+    def abandon(self, session_id: str) -> None:  # noqa: B027
         """Forget what `handshake` kept for a client that was let in and then never opened a session."""
 
     @abstractmethod
@@ -100,7 +105,7 @@ class PythonHandler(Handler):
         if not self._calls:
             raise HandlerError(f"{self.name} has none of the handler functions {', '.join(HOOKS)}")
         self.hooks = frozenset(self._calls)
-        self._close_arguments = _positional_room(self._calls.get("on_close"))
+        self._close_arguments = _extra_arguments(self._calls.get("on_close"))
         self._on_message = self._calls.get("on_message")
 
     def handshake(self, request: Request, session_id: str) -> Verdict:
@@ -111,7 +116,7 @@ class PythonHandler(Handler):
             answer = function(request)
         except HandshakeRefused:
             raise
-        except Exception as error:
+        except _FAILURES as error:
             log.exception("%s.on_handshake failed for %s", self.name, request.remote_addr)
             self._metrics.add("handler_errors")
             raise HandshakeRefused(500, "the handler failed") from error
@@ -130,21 +135,20 @@ class PythonHandler(Handler):
     def close(self, session: Session, code: int, reason: str) -> None:
         function = self._calls.get("on_close")
         if function is not None:
-            arguments = (session, code, reason)[: self._close_arguments]
-            self._call("on_close", function, *arguments)
+            self._call("on_close", function, session, *(code, reason)[: self._close_arguments])
 
     def _call(self, hook: str, function: Callable[..., Any], session: Session, *arguments: Any) -> bool:
         """Call the user's function; log, count and report what it raises. True if it returned."""
         try:
             function(session, *arguments)
-        except Exception as error:
+        except _FAILURES as error:
             log.exception("%s.%s failed in session %s", self.name, hook, session.id)
             self._metrics.add("handler_errors")
             on_error = self._calls.get("on_error")
             if on_error is not None:
                 try:
                     on_error(session, error)
-                except Exception:
+                except _FAILURES:
                     log.exception("%s.on_error failed in session %s", self.name, session.id)
                     self._metrics.add("handler_errors")
             return False
@@ -174,16 +178,15 @@ def verdict_of(answer: Any, request: Request) -> Verdict:
     raise HandshakeRefused(500, "the handler failed")
 
 
-def _positional_room(function: Callable[..., Any] | None) -> int:
-    """How many of (session, code, reason) `function` takes, so that `on_close(session)` may be written too."""
-    import inspect
-
-    if function is None:
+def _extra_arguments(on_close: Callable[..., Any] | None) -> int:
+    """How many of code and reason `on_close` takes behind the session: ``on_close(session)`` may be written too."""
+    if on_close is None:
         return 0
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = inspect.signature(on_close).parameters.values()
     except (TypeError, ValueError):  # a callable that does not tell: give it all
-        return 3
+        return 2
     if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
-        return 3
-    return min(3, sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters))
+        return 2
+    named = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+    return max(0, min(2, named - 1))

@@ -122,9 +122,10 @@ def check_upgrade(environ: dict[str, Any]) -> None:
 
 
 def check_origin(request: Request, allowed: tuple[str, ...]) -> None:
-    """Pass a client without an Origin, one of the page's own origin, or one in `allowed` (``*`` allows any).
+    """Pass a client without an Origin, one of our own origin, or one in `allowed` (``*`` allows any).
 
-    Raises `HandshakeRefused` with 403. Browsers send the Origin of the page, and do not hold WebSockets to the
+    Our own is the Host header's; where the connection is not known to be TLS, a proxy may have ended it, so https is
+    our own as well as http. Raises `HandshakeRefused` with 403. Browsers send the Origin of the page, and do not hold WebSockets to the
     same-origin policy, so without this any page could act in its visitor's name (cross-site WebSocket hijacking).
     """
     origin = request.get_header("Origin")
@@ -132,9 +133,9 @@ def check_origin(request: Request, allowed: tuple[str, ...]) -> None:
         return
     wanted = _origin_of(origin)
     if wanted is not None:
-        scheme = request.environ.get("wsgi.url_scheme", "http")
-        host = request.get_header("Host") or ""
-        if wanted == _origin_of(f"{scheme}://{host}") or wanted in map(_origin_of, allowed):
+        schemes = ("https",) if request.environ.get("wsgi.url_scheme") == "https" else ("http", "https")
+        ours = (f"{scheme}://{request.get_header('Host') or ''}" for scheme in schemes)
+        if wanted in map(_origin_of, (*ours, *allowed)):
             return
     raise HandshakeRefused(403, f"origin {origin!r:.200} is not allowed here")
 

@@ -268,6 +268,7 @@ class Outbox:
     def _end_locked(self) -> None:
         self._detached = True
         self._blocked = False
+        self._on_stuck = _nobody_cares  # and no cycle of references keeps the connection in memory
         self._queue.clear()
         self._backlog.clear()
         self._backlog_bytes = self._offset = 0
@@ -280,12 +281,16 @@ class Outbox:
     def _check(self) -> None:
         """The invariants, for tests."""
         with self._lock:
-            assert 0 <= self._offset, self._offset
+            assert self._offset >= 0, self._offset
             assert not self._offset or self._offset < len(self._backlog[0]), (self._offset, len(self._backlog[0]))
             if self._blocked:
                 assert self._backlog, "blocked with nothing to send"
                 assert self._backlog_bytes == sum(map(len, self._backlog)) - self._offset
             assert self._sealed <= (self._close_frame is not None)
+
+
+def _nobody_cares(reason: str) -> None:
+    """The `on_stuck` of an outbox that is over."""
 
 
 def flush_all(outboxes: Iterable[Outbox]) -> None:
