@@ -125,8 +125,10 @@ def check_origin(request: Request, allowed: tuple[str, ...]) -> None:
     """Pass a client without an Origin, one of our own origin, or one in `allowed` (``*`` allows any).
 
     Our own is the Host header's; where the connection is not known to be TLS, a proxy may have ended it, so https is
-    our own as well as http. Raises `HandshakeRefused` with 403. Browsers send the Origin of the page, and do not hold WebSockets to the
-    same-origin policy, so without this any page could act in its visitor's name (cross-site WebSocket hijacking).
+    our own as well as http. Raises `HandshakeRefused` with 403.
+
+    Browsers send the Origin of the page, and do not hold WebSockets to the same-origin policy, so without this any
+    page could act in its visitor's name (cross-site WebSocket hijacking).
     """
     origin = request.get_header("Origin")
     if origin is None or "*" in allowed:
