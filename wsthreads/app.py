@@ -17,6 +17,7 @@ from werkzeug.wrappers import Response
 
 from wsthreads.admission import Admission
 from wsthreads.config import Config
+from wsthreads.drainer import Drainer
 from wsthreads.endpoint import Endpoint
 from wsthreads.errors import CloseCode, ConfigError, HandshakeRefused
 from wsthreads.flusher import Flusher
@@ -62,6 +63,7 @@ class WebSocketApp:
         self._endpoints: dict[str, Endpoint] = {}
         self._admission = Admission(self.config.max_sessions)
         self._flusher = Flusher()
+        self._drainer = Drainer()
         self._met_in = 0  # the process in which _meet_server ran
         self._entry: WSGIApplication = self._dispatch
         if self.config.trusted_proxies:
@@ -115,6 +117,7 @@ class WebSocketApp:
             config=self.config,
             admission=self._admission,
             flusher=self._flusher,
+            drainer=self._drainer,
             metrics=self.metrics,
         )
         return endpoint
@@ -203,6 +206,7 @@ class WebSocketApp:
             self._admission.wait_empty(SHUTDOWN_CLOSE_TIMEOUT_S)
         for endpoint in self.endpoints:
             endpoint.handler.stop(max(0.1, deadline - monotonic()))
+        self._drainer.stop(max(0.1, deadline - monotonic()))
         self._flusher.stop(max(0.1, deadline - monotonic()))
         if left:
             log.warning("shutdown: %d sessions did not end within %g s and were cut off", left, timeout_s)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from wsthreads.admission import Admission
 from wsthreads.config import Config
 from wsthreads.connection import Connection
+from wsthreads.drainer import Drainer
 from wsthreads.errors import CloseCode, HandshakeRefused
 from wsthreads.flusher import Flusher
 from wsthreads.handlers import Handler, Verdict
@@ -43,11 +44,14 @@ class Endpoint:
         config: Config,
         admission: Admission,
         flusher: Flusher,
+        drainer: Drainer,
         metrics: Metrics,
     ) -> None:
         self.path = path
         self.handler = handler
-        self.rooms = Rooms(max_name_chars=config.max_room_name_chars, max_per_session=config.max_rooms_per_session)
+        self.rooms = Rooms(
+            drainer, max_name_chars=config.max_room_name_chars, max_per_session=config.max_rooms_per_session
+        )
         self._config = config
         self._admission = admission
         self._flusher = flusher

@@ -12,6 +12,7 @@ import struct
 from typing import NamedTuple
 
 from wsthreads.errors import MessageTypeError
+from wsthreads.native import speedups
 
 __all__ = [
     "BINARY",
@@ -108,7 +109,7 @@ def parse_header(buffer: bytes, start: int = 0) -> Header | None:
     return Header(first & 0x80 != 0, first & 0x0F, size, header_bytes)
 
 
-def decode_message(buffer: bytes, start: int, max_bytes: int) -> tuple[str | bytes, int] | None:
+def _decode_message(buffer: bytes, start: int, max_bytes: int) -> tuple[str | bytes, int] | None:
     """The message of the frame that begins at `start`, and where the next frame begins.
 
     None unless it is a complete, final, masked text or binary frame without extension bits, minimal in its length
@@ -155,3 +156,6 @@ def unmask(payload: bytes, key: bytes) -> bytes:
     size = len(payload)
     mask = (key * (size // 4 + 1))[:size]
     return (int.from_bytes(payload, "little") ^ int.from_bytes(mask, "little")).to_bytes(size, "little")
+
+
+decode_message = _decode_message if speedups is None else speedups.decode_message

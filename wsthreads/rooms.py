@@ -9,12 +9,14 @@ messages are only appended to memory; whoever broadcast sends them afterwards.
 
 from __future__ import annotations
 
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from wsthreads.drainer import Drainer
 from wsthreads.errors import RoomLimitError, RoomNameError
 from wsthreads.frames import message_frame
-from wsthreads.outbox import Outbox, flush_all
+from wsthreads.outbox import Outbox, append_all, flush_all
 from wsthreads.striped import StripedDict
 
 if TYPE_CHECKING:
@@ -26,11 +28,13 @@ __all__ = ["Room", "Rooms", "SessionRoom"]
 class _Members:
     """The members of one room, while it has any."""
 
-    __slots__ = ("order", "outboxes", "sessions")
+    __slots__ = ("more", "order", "outboxes", "sending", "sessions")
 
     def __init__(self) -> None:
         # Held while a broadcast is appended to every member's outbox: the one order of the room.
         self.order = Lock()
+        self.sending = False  # somebody sends what is queued to the members; guarded by order
+        self.more = False  # something was queued since that began; guarded by order
         self.sessions: dict[Session, Outbox] = {}  # guarded by the stripe lock of the room's name
         self.outboxes: tuple[Outbox, ...] | None = None  # of sessions, until somebody joins or leaves; likewise
 
@@ -38,7 +42,8 @@ class _Members:
 class Rooms:
     """All rooms of one endpoint. Any thread."""
 
-    def __init__(self, *, max_name_chars: int, max_per_session: int) -> None:
+    def __init__(self, drainer: Drainer, *, max_name_chars: int, max_per_session: int) -> None:
+        self._drainer = drainer
         self._members: StripedDict[str, _Members] = StripedDict()
         self._max_name_chars = max_name_chars
         self._max_per_session = max_per_session
@@ -99,7 +104,8 @@ class Rooms:
                 if self._members.get(name) is members:
                     session._joined.remove(name)
                     self._members.compute_if_present(name, lambda members: _without(members, session))
-                    return
+                    break
+        session._outbox.flush()  # whoever sends to the members from now on leaves this one out
 
     def leave_all(self, session: Session) -> None:
         """End all memberships of a session, for good."""
@@ -109,20 +115,36 @@ class Rooms:
         for name in names:
             self.leave(name, session)
 
-    def broadcast(self, name: str, frame: bytes, exclude: Session | None = None) -> int:
-        """Send a frame to all members but `exclude`; to how many it was queued.
-
-        Every member of a room gets what it gets of the room in the same order. Never blocks on a slow reader.
-        """
+    def broadcast(self, name: str, frame: bytes, exclude: Session | None = None) -> None:
+        """Send a frame to all members but `exclude`, in the one order of the room. Waits for no reader."""
         members = self._members.get(name)
         if members is None:
-            return 0
-        skip = None if exclude is None else exclude._outbox
+            return
         with members.order:
             outboxes = members.outboxes or self._copy(name, members)
-            queued = [outbox for outbox in outboxes if outbox is not skip and outbox.append(frame)]
-        flush_all(queued)
-        return len(queued)
+            append_all(outboxes, frame, None if exclude is None else exclude._outbox)
+            if members.sending:
+                members.more = True  # for whoever sends
+                return
+            members.sending = True
+        if self._send(name, members, outboxes):
+            self._drainer.go_on(partial(self._send, name, members))
+
+    def _send(self, name: str, members: _Members, outboxes: tuple[Outbox, ...] | None = None) -> bool:
+        """Send what is queued to the members. True if more was queued meanwhile: it has to be called again then."""
+        try:
+            if outboxes is None:
+                with members.order:
+                    members.more = False
+                    outboxes = members.outboxes or self._copy(name, members)
+            left = flush_all(outboxes)
+        except BaseException:
+            with members.order:
+                members.sending = False  # the next broadcast tries again
+            raise
+        with members.order:
+            members.sending = bool(left) or members.more
+            return members.sending
 
     def _copy(self, name: str, members: _Members) -> tuple[Outbox, ...]:
         """The members' outboxes, remembered until somebody joins or leaves."""

@@ -34,6 +34,11 @@ class PlainTransport:
         with suppress(OSError):  # not TCP
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
+    @property
+    def plain_fd(self) -> int:
+        """The file descriptor, if what is written to it is what the peer reads; else -1."""
+        return self._sock.fileno()
+
     def fileno(self) -> int:
         """The file descriptor to wait on, or -1 once the server has closed it."""
         return self._sock.fileno()
@@ -85,6 +90,10 @@ class TLSTransport(PlainTransport):
         super().__init__(sock)
         sock.setblocking(False)
         self._lock = Lock()
+
+    @property
+    def plain_fd(self) -> int:
+        return -1
 
     def receive(self, size: int) -> bytes:
         while True:

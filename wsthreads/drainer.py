@@ -1,0 +1,62 @@
+"""A thread that goes on with sending where broadcasts come in faster than one thread sends.
+
+As long as nothing else is going on, whoever broadcasts also sends: to wake a thread costs more. A broadcaster that
+has finished, and finds that others have broadcast meanwhile, hands what is left to this thread and goes back to
+reading; the others only queue. So the more there is to do, the more frames go into one write.
+
+One per app and process, started when it is first needed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Lock, Thread
+
+__all__ = ["Drainer"]
+
+log = logging.getLogger(__name__)
+
+
+class Drainer:
+    """Runs steps, each again and again until it says that it is done, in turns. Any thread."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()  # guards starting and stopping
+        self._pid = 0
+        self._thread: Thread | None = None
+        self._steps: SimpleQueue[Callable[[], bool] | None] = SimpleQueue()
+
+    def go_on(self, step: Callable[[], bool]) -> None:
+        """Call `step`, which must not block, until it returns false."""
+        if self._pid != os.getpid():
+            self._start()
+        self._steps.put(step)
+
+    def stop(self, timeout_s: float) -> None:
+        """End the thread when it has done what it was given, after at most `timeout_s`."""
+        with self._lock:
+            thread = self._thread if self._pid == os.getpid() else None
+            self._thread, self._pid = None, 0
+        if thread is not None:
+            self._steps.put(None)
+            thread.join(timeout_s)
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._pid == os.getpid():
+                return
+            self._steps = SimpleQueue()  # after a fork: the parent's steps are not ours
+            self._thread = Thread(target=self._run, args=(self._steps,), name="wsthreads-drainer", daemon=True)
+            self._thread.start()
+            self._pid = os.getpid()
+
+    def _run(self, steps: SimpleQueue[Callable[[], bool] | None]) -> None:
+        while (step := steps.get()) is not None:
+            try:
+                if step():
+                    steps.put(step)
+            except Exception:
+                log.exception("sending failed: %r", step)
