@@ -22,6 +22,7 @@ from wsthreads.errors import (
 from wsthreads.handshake import Request
 from wsthreads.rooms import Room, SessionRoom
 from wsthreads.session import Session
+from wsthreads.targets import create_app
 
 __version__ = "0.1.0"
 
@@ -45,4 +46,5 @@ __all__ = [
     "WSThreadsError",
     "WebSocketApp",
     "__version__",
+    "create_app",
 ]

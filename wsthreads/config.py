@@ -15,6 +15,9 @@ from wsthreads.errors import ConfigError
 
 __all__ = ["Config"]
 
+#: Eleven days. poll(2) counts milliseconds in 32 bits, and takes no more than twice that.
+MAX_S = 1e6
+
 
 def _setting(default: Any, about: str, low: float | None = None, high: float = math.inf) -> Any:
     """A field with its help text and the range that `Config` holds it to."""
@@ -30,13 +33,13 @@ class Config:
 
     max_message_bytes: int = _setting(1024 * 1024, "largest message taken from a client (1009 past it)", 1, 2**31)
     max_outbox_bytes: int = _setting(1024 * 1024, "most that may wait for a slow client (1013 past it)", 1, 2**31)
-    send_timeout_s: float = _setting(10.0, "longest that a client may read nothing of what waits (1013)", 0.01)
-    ping_interval_s: float = _setting(25.0, "silence after which a client is pinged; 0 for never", 0)
-    ping_timeout_s: float = _setting(20.0, "longest wait for any sign of life after a ping (1006)", 0.01)
-    close_timeout_s: float = _setting(5.0, "longest wait for the client's half of a close handshake", 0.01)
-    handshake_timeout_s: float = _setting(10.0, "longest that onHandshake may take", 0.01)
-    script_timeout_s: float = _setting(5.0, "longest that one call of a JavaScript function may take (1011)", 0.01)
-    shutdown_timeout_s: float = _setting(10.0, "longest wait for sessions to end at shutdown", 0)
+    send_timeout_s: float = _setting(10.0, "longest that a client may read nothing of what waits (1013)", 0.01, MAX_S)
+    ping_interval_s: float = _setting(25.0, "silence after which a client is pinged; 0 for never", 0, MAX_S)
+    ping_timeout_s: float = _setting(20.0, "longest wait for any sign of life after a ping (1006)", 0.01, MAX_S)
+    close_timeout_s: float = _setting(5.0, "longest wait for the client's half of a close handshake", 0.01, MAX_S)
+    handshake_timeout_s: float = _setting(10.0, "longest that onHandshake may take", 0.01, MAX_S)
+    script_timeout_s: float = _setting(5.0, "longest that one call of a script may take (1011)", 0.01, MAX_S)
+    shutdown_timeout_s: float = _setting(10.0, "longest wait for sessions to end at shutdown", 0, MAX_S)
     max_sessions: int = _setting(1000, "sessions at once in this process (503 past it)", 1)
     max_rooms_per_session: int = _setting(1000, "rooms that one session may be in", 1)
     max_room_name_chars: int = _setting(256, "longest room name", 1)
@@ -69,7 +72,7 @@ def _validated(setting: Field[Any], value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else int):
         raise ConfigError(f"{name} must be {'a number' if kind is float else 'a whole number'}, not {value!r}")
     low, high = setting.metadata["low"], setting.metadata["high"]
-    if not low <= value <= high or (kind is float and not math.isfinite(value)):
-        top = f" and at most {high}" if high < math.inf else ""
+    if not low <= value <= high:  # nor NaN
+        top = f" and at most {high:.10g}" if high < math.inf else ""
         raise ConfigError(f"{name} must be at least {low}{top}, not {value!r}")
     return kind(value)

@@ -1,0 +1,63 @@
+# What one does with a checkout. Everything runs in .venv, which is made with the python3 on the path.
+
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 5000
+ARGS ?=
+SECONDS ?= 30
+CLIENTS ?= 50
+ROOMS ?= 5
+SEED ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PACKAGING := setup.cfg setup.py pyproject.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help run test stress bench lint clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "variables: run HOST PORT; test ARGS; stress SECONDS CLIENTS ROOMS SEED; bench ONLY SERVERS ROUNDS SECONDS QUICK PUBLISH"
+
+run: $(VENV)/installed ## serve the chat example and its page at http://127.0.0.1:5000/
+	@exec $(BIN)/wsthreads run examples/chat.js examples/rooms.js --static examples/public --host $(HOST) --port $(PORT)
+
+test: $(VENV)/installed-test ## run the tests, such as ARGS="-k browser -x"
+	@$(BIN)/python -m pytest $(ARGS)
+
+stress: $(VENV)/installed-test ## run the threaded stress test
+	@$(BIN)/python -m tests.stress --seconds $(SECONDS) --clients $(CLIENTS) --rooms $(ROOMS) $(if $(SEED),--seed $(SEED))
+
+bench: $(VENV)/bin/python ## measure beside the peers, such as ONLY=echo-100 ROUNDS=5
+	@$(BIN)/python -m tests.bench
+
+lint: $(VENV)/installed-lint ## check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+clean: ## remove what the others have made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("wsthreads needs Python 3.10 or later; make PYTHON=... names another one") \
+		if sys.version_info < (3, 10) else 0'
+	@$(PYTHON) -m venv $(VENV)
+
+# Stamps: one for each set of dependencies, made again when the packaging changes.
+$(VENV)/installed: $(VENV)/bin/python $(PACKAGING)
+	@echo "installing wsthreads into $(VENV)"
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	@echo "installing what the tests need"
+	@$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/installed-lint: $(VENV)/installed-test
+	@echo "installing ruff and mypy"
+	@$(PIP) --editable '.[lint]'
+	@touch $@

@@ -1,0 +1,24 @@
+"""The chat example in production: ``gunicorn -c examples/gunicorn.conf.py``, then http://127.0.0.1:8000/.
+
+A session keeps its thread for as long as it lasts, so `threads` is the number of sessions that a worker carries, and
+two more for HTTP. Rooms live in one process: with several workers, each would have rooms of its own.
+"""
+
+from pathlib import Path
+
+here = Path(__file__).resolve().parent
+
+wsgi_app = "wsthreads:create_app({!r}, {!r}, static={!r})".format(
+    *(str(here / name) for name in ("chat.js", "rooms.js", "public"))
+)
+
+bind = "127.0.0.1:8000"
+worker_class = "wsthreads.gunicorn.ThreadWorker"
+workers = 1
+threads = 1000
+worker_connections = threads + 100  # the 100 are for connections that wait, or are kept alive
+
+# At TERM and HUP, sessions are closed with 1001 and have this long to end; clients then connect to the new worker.
+graceful_timeout = 10
+
+accesslog = "-"

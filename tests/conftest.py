@@ -1,0 +1,40 @@
+"""Fixtures for all tests; plain helpers are in `tests.programs`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.programs import wait_until
+from wsthreads.app import WebSocketApp
+from wsthreads.serving import Server
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    """Serve an app on a free port: ``server = serve(app)``, then ``server.ws_url``.
+
+    At the end of the test every server is stopped, and no thread of theirs may be left.
+    """
+    before = set(threading.enumerate())
+    servers: list[Server] = []
+
+    def start(app: WebSocketApp, **options: Any) -> Server:
+        server = Server(app, **{"port": 0, **options})
+        servers.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in servers:
+        server.stop()
+    wait_until(lambda: not _left_over(before), f"the end of {_left_over(before)}")
+
+
+def _left_over(before: set[threading.Thread]) -> list[str]:
+    """Threads that have come up and are no client's."""
+    new = set(threading.enumerate()) - before
+    return [thread.name for thread in new if "recv_events" not in thread.name]

@@ -1,0 +1,167 @@
+"""What the tests share: deadlines, an independent client, the command as a process of its own.
+
+Every wait is bounded by `DEADLINE_S`; WSTHREADS_TEST_SCALE stretches it for slow machines.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import websockets.sync.client
+from werkzeug.test import Client
+from werkzeug.test import TestResponse as Answer
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "examples"
+
+#: Longest that a test waits for anything that is to happen at once.
+DEADLINE_S = 10.0 * float(os.environ.get("WSTHREADS_TEST_SCALE", "1"))
+
+
+def connect(url: str, **options: Any) -> websockets.sync.client.ClientConnection:
+    """A client by python-websockets: it shares no code with the server. Use it as a context manager."""
+    options = {
+        "compression": None,
+        "open_timeout": DEADLINE_S,
+        "close_timeout": DEADLINE_S,
+        "ping_interval": None,
+        "max_size": 2**26,
+        "proxy": None,
+        **options,
+    }
+    return websockets.sync.client.connect(url, **options)
+
+
+def receive(client: websockets.sync.client.ClientConnection) -> str | bytes:
+    """The next message; `TimeoutError` if none comes."""
+    return client.recv(timeout=DEADLINE_S)
+
+
+def wait_until(condition: Callable[[], Any], what: str = "") -> Any:
+    """Poll for something that nothing announces. Returns what `condition` does, once that is true."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"did not happen in {DEADLINE_S:g} s: {what or condition}"
+        time.sleep(0.01)
+    return result
+
+
+class Browser(Client):
+    """Asks a WSGI application without a server, and reads each answer to its end."""
+
+    def open(self, *args: Any, **options: Any) -> Answer:
+        return super().open(*args, buffered=True, **options)
+
+
+class Program:
+    """A process of its own whose output is collected. `log` is what it has printed so far, both streams together."""
+
+    def __init__(self, command: list[str], **options: Any) -> None:
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT), **options.pop("env", {})}
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            env=environment,
+            **{"stdin": subprocess.DEVNULL, **options},
+        )
+        self.log = ""
+        self._grown = threading.Condition()  # guards log
+        self._reader = threading.Thread(target=self._read, name="test-output", daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as output:
+            for line in output:
+                with self._grown:
+                    self.log += line
+                    self._grown.notify_all()
+        with self._grown:
+            self._grown.notify_all()
+
+    def wait_for(self, pattern: str, times: int = 1) -> re.Match[str]:
+        """Wait until the log has the regular expression, for the n-th time."""
+        deadline = time.monotonic() + DEADLINE_S
+        with self._grown:
+            while True:
+                found = list(re.finditer(pattern, self.log, re.MULTILINE))
+                if len(found) >= times:
+                    return found[times - 1]
+                left = deadline - time.monotonic()
+                assert left > 0, f"not in the log after {DEADLINE_S:g} s: {pattern!r}\n{self.log}"
+                assert self._reader.is_alive(), f"ended without {pattern!r} in its log\n{self.log}"
+                self._grown.wait(min(left, 0.2))
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal, wait for the end; the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for the end; the exit status."""
+        status = self.process.wait(DEADLINE_S)
+        self._reader.join(DEADLINE_S)
+        return status
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        if self.process.stdin is not None:
+            with suppress(OSError):
+                self.process.stdin.close()
+        self.wait()
+
+
+class ServerProgram(Program):
+    """One that serves: `port` and `ws_url` are known when it listens."""
+
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ws_url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}"
+
+
+@contextmanager
+def run_server(*arguments: str | os.PathLike[str], port: int = 0, **options: Any) -> Iterator[ServerProgram]:
+    """``wsthreads run`` with `arguments` as a process, from when it listens to the end of the block, where it is ended.
+
+    `options` are those of `subprocess.Popen`.
+    """
+    command = [sys.executable, "-m", "wsthreads", "run", "--port", str(port), *map(str, arguments)]
+    with ServerProgram(command, **options) as server:
+        server.port = int(server.wait_for(r"^Listening on http://[^ ]*:(\d+)\b")[1])
+        yield server
+
+
+def wsthreads(*arguments: str | os.PathLike[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    """The command, run to its end. `options` are those of `subprocess.run`."""
+    return subprocess.run(
+        [sys.executable, "-m", "wsthreads", *map(str, arguments)],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=DEADLINE_S,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})},
+        **({} if "input" in options else {"stdin": subprocess.DEVNULL}),
+        **options,
+    )

@@ -1,0 +1,271 @@
+"""The pages in a real browser. Needs Chromium; skipped without it, unless WSTHREADS_REQUIRE_BROWSER is set.
+
+With WSTHREADS_SCREENSHOTS=directory, screenshots of all pages are left there to look at.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.programs import DEADLINE_S, EXAMPLES, run_server
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+expect = playwright.expect
+expect.set_options(timeout=DEADLINE_S * 1000)
+
+PHONE = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
+CHAT = [EXAMPLES / "chat.js", EXAMPLES / "rooms.js", "--static", EXAMPLES / "public"]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        missing = "no Chromium on this machine"
+        if os.environ.get("WSTHREADS_REQUIRE_BROWSER"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    arguments = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def window(browser):
+    """Open a window, which shares nothing with the others. It may have no error on its console."""
+    contexts, errors = [], []
+
+    def open_window(url=None, **options):
+        context = browser.new_context(**options)
+        context.set_default_timeout(DEADLINE_S * 1000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: errors.append(error))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        if url is not None:
+            page.goto(url)
+        return page
+
+    yield open_window
+    for context in contexts:
+        context.close()
+    # A lost connection and a refused one are the browser's own lines, and meant to happen here.
+    meant = re.compile("WebSocket connection to|ERR_CONNECTION|Failed to load resource.*(426|404)|ERR_EMPTY_RESPONSE")
+    assert [error for error in errors if not meant.search(str(error))] == []
+
+
+@pytest.fixture
+def picture(request):
+    folder = os.environ.get("WSTHREADS_SCREENSHOTS")
+
+    def take(page, name):
+        if folder:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            page.screenshot(path=Path(folder) / f"{name}.png")
+
+    return take
+
+
+def field(page, name):
+    return page.get_by_role("textbox", name=name, exact=True)
+
+
+def join(page, user, room=None):
+    field(page, "Your name").fill(user)
+    if room is not None:
+        field(page, "Room").fill(room)
+    page.get_by_role("button", name="Join", exact=True).click()
+    expect(page.get_by_role("log")).to_contain_text(f"You are in, as {user}.")
+
+
+def say(page, text):
+    field(page, "Message").fill(text)
+    field(page, "Message").press("Enter")
+
+
+def has_no_sideways_scrolling(page):
+    return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_two_windows_chat_and_see_each_other_come_and_go(window, picture):
+    with run_server(*CHAT) as server:
+        alice, bob = window(server.url), window(server.url)
+        join(alice, "alice")
+        join(bob, "bob")
+        expect(alice.get_by_role("log")).to_contain_text("bob has come in.")
+        say(alice, "Hello Bob <b>& all</b> 🎉")
+        expect(bob.locator(".message")).to_have_count(1)
+        expect(bob.locator(".message .from")).to_have_text("alice")
+        expect(bob.locator(".message .text")).to_have_text("Hello Bob <b>& all</b> 🎉")
+        expect(alice.locator(".own .text")).to_have_text("Hello Bob <b>& all</b> 🎉")
+        say(bob, "Hello Alice")
+        say(bob, "How are you?")
+        expect(alice.locator(".message")).to_have_count(3)
+        picture(alice, "chat-wide-light")
+        bob.get_by_role("button", name="Leave").click()
+        expect(alice.get_by_role("log")).to_contain_text("bob has left.")
+        expect(bob.get_by_role("button", name="Join", exact=True)).to_be_visible()
+        picture(bob, "entrance-wide-light")
+
+
+def test_a_window_that_is_closed_has_left(window):
+    with run_server(*CHAT) as server:
+        alice, bob = window(server.url), window(server.url)
+        join(alice, "alice")
+        join(bob, "bob")
+        bob.close()
+        expect(alice.get_by_role("log")).to_contain_text("bob has left.")
+
+
+def test_rooms_are_apart_and_count_their_people(window):
+    with run_server(*CHAT) as server:
+        pages = {name: window(server.url) for name in ("ann", "bob", "eve")}
+        for name, room in (("ann", "the garden"), ("eve", "cellar"), ("bob", "the garden")):
+            join(pages[name], name, room)
+        expect(pages["ann"].locator("#people")).to_have_text("as ann, 2 here")
+        expect(pages["eve"].locator("#people")).to_have_text("as eve, 1 here")
+        say(pages["ann"], "for the garden")
+        expect(pages["bob"].get_by_role("log")).to_contain_text("for the garden")
+        expect(pages["eve"].get_by_role("log")).not_to_contain_text("for the garden")
+        pages["bob"].get_by_role("button", name="Leave").click()
+        expect(pages["ann"].locator("#people")).to_have_text("as ann, 1 here")
+        pages["bob"].get_by_role("button", name="the garden").click()  # a room that the browser remembers
+        expect(pages["ann"].locator("#people")).to_have_text("as ann, 2 here")
+
+
+def test_a_link_leads_into_its_room_and_a_reload_stays_there(window):
+    with run_server(*CHAT) as server:
+        page = window(f"{server.url}/?room=garden")
+        join(page, "ann")
+        expect(page.locator("#title")).to_have_text("# garden")
+        page.reload()
+        expect(page.get_by_role("log")).to_contain_text("You are in, as ann.")
+        expect(page.locator("#title")).to_have_text("# garden")
+
+
+def test_with_chat_js_alone_the_page_offers_its_one_room(window):
+    with run_server(EXAMPLES / "chat.js", "--static", EXAMPLES / "public") as server:
+        page = window(f"{server.url}/?room=garden")
+        expect(page.locator("#rooms-hint")).to_contain_text("This server has one room")
+        expect(field(page, "Room")).to_have_value("chat")
+        join(page, "ann")
+
+
+def test_the_page_comes_back_by_itself_when_the_server_does(window, picture):
+    with run_server(*CHAT) as server:
+        alice, bob = window(server.url), window(server.url, color_scheme="dark")
+        join(alice, "alice")
+        join(bob, "bob")
+        server.process.kill()  # without a close frame
+        expect(alice.get_by_role("log")).to_contain_text("The connection was lost.")
+        expect(alice.locator("#status")).to_contain_text("Not connected")
+        expect(alice.get_by_role("button", name="Send")).to_be_disabled()
+        field(alice, "Message").fill("typed meanwhile")
+        field(alice, "Message").press("Enter")
+        expect(field(alice, "Message")).to_have_value("typed meanwhile")
+        picture(alice, "lost-wide-light")
+        picture(bob, "lost-wide-dark")
+    with run_server(*CHAT, port=server.port):
+        for page in (alice, bob):
+            expect(page.get_by_role("log")).to_contain_text("You are back.")
+            expect(page.locator("#status")).to_be_hidden()
+        field(alice, "Message").press("Enter")
+        expect(bob.get_by_role("log")).to_contain_text("typed meanwhile")
+
+
+def test_it_works_on_a_phone(window, picture):
+    with run_server(*CHAT) as server:
+        phone = window(server.url, **PHONE)
+        dark = window(server.url, color_scheme="dark", **PHONE)
+        picture(phone, "entrance-narrow-light")
+        join(phone, "ann", "garden")
+        join(dark, "bob-with-a-very-long-name-that-goes-on", "garden")
+        for number in range(30):
+            say(phone, f"line {number}")
+        say(dark, "x" * 300)
+        say(dark, "and a link that is long: https://example.org/" + "path/" * 30)
+        expect(phone.locator(".message")).to_have_count(32)
+        for page in (phone, dark):
+            assert has_no_sideways_scrolling(page)
+            expect(field(page, "Message")).to_be_in_viewport(ratio=1)
+            expect(page.get_by_role("button", name="Send")).to_be_in_viewport(ratio=1)
+            expect(page.locator(".message").last).to_be_in_viewport()
+        picture(phone, "chat-narrow-light")
+        picture(dark, "chat-narrow-dark")
+        dark.get_by_role("button", name="Leave").tap()
+        picture(dark, "entrance-narrow-dark")
+
+
+def test_the_page_works_from_the_keyboard_alone(window):
+    with run_server(*CHAT) as server:
+        page = window(server.url)
+        expect(field(page, "Your name")).to_be_focused()
+        page.keyboard.type("ann")
+        page.keyboard.press("Enter")
+        expect(field(page, "Message")).to_be_focused()
+        page.keyboard.type("hello")
+        page.keyboard.press("Enter")
+        expect(page.locator(".own .text")).to_have_text("hello")
+        expect(field(page, "Message")).to_be_focused()
+
+
+# The page about the server
+
+
+@pytest.fixture
+def echo(tmp_path):
+    script = tmp_path / "echo.js"
+    script.write_text(
+        "export function onOpen(session) { session.send('hello ' + session.getParameter('user')) }\n"
+        "export function onMessage(session, message) {\n"
+        "  if (message === 'bye') session.close(4001, 'as you wish');\n"
+        "  else session.send(message);\n"
+        "}\n"
+    )
+    return script
+
+
+def test_the_page_about_the_server_lists_endpoints_and_their_sessions(window, picture, echo):
+    with run_server(echo, EXAMPLES / "chat.js") as server:
+        page = window(server.url)
+        expect(page).to_have_url(f"{server.url}/_wsthreads/")
+        row = page.locator("#endpoints tr").first
+        expect(row).to_contain_text(f"{server.ws_url}/ws/echo")
+        expect(row).to_contain_text("onOpen, onMessage")
+        expect(row.locator(".number")).to_have_text("0")
+        page.get_by_role("button", name="Connect").click()
+        expect(row.locator(".number")).to_have_text("1")
+        picture(page, "dashboard-wide-light")
+        assert server.end() == 0
+        expect(page.locator("#server")).to_have_text("the server does not answer")
+        expect(page.locator("#log")).to_contain_text("closed: 1001 going away: server shutting down")
+
+
+def test_the_page_about_the_server_is_a_client_too(window, picture, echo):
+    with run_server(echo) as server:
+        for name, options in (("wide-dark", {"color_scheme": "dark"}), ("narrow-light", PHONE)):
+            page = window(server.url, **options)
+            expect(page.get_by_role("combobox", name="Endpoint")).to_have_value("/ws/echo")
+            field(page, "Parameters").fill("user=ann%20lee")
+            field(page, "Parameters").press("Enter")
+            expect(page.locator("#log")).to_contain_text("hello ann lee")
+            field(page, "Message").fill("<i>hi</i>")
+            field(page, "Message").press("Enter")
+            expect(page.locator("#log .sent")).to_contain_text("<i>hi</i>")
+            expect(page.locator("#log li").last).to_contain_text("←")
+            assert has_no_sideways_scrolling(page)
+            picture(page, f"dashboard-{name}")
+            field(page, "Message").fill("bye")
+            field(page, "Message").press("Enter")
+            expect(page.locator("#log")).to_contain_text("closed: 4001 the application's own: as you wish")
+            page.get_by_role("button", name="Connect").click()
+            expect(page.get_by_role("button", name="Disconnect")).to_be_visible()
+            page.get_by_role("button", name="Disconnect").click()
+            expect(page.locator("#log")).to_contain_text("closed: 1000 normal")

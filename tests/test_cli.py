@@ -1,0 +1,394 @@
+"""The command as a process of its own, with real messages."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import sys
+import time
+import urllib.request
+from dataclasses import fields
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from tests.programs import DEADLINE_S, EXAMPLES, Program, connect, receive, run_server, wsthreads
+from wsthreads import Config, __version__
+
+ECHO_JS = "export function onMessage(session, message) { session.send(%s) }\n"
+ECHO_PY = "def on_message(session, message):\n    session.send(%s)\n"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty one, which is the current directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def fetch(url):
+    with urllib.request.urlopen(url, timeout=DEADLINE_S) as answer:
+        return answer.read().decode()
+
+
+def ask(url, message="x", **options):
+    with connect(url, **options) as client:
+        client.send(message)
+        return receive(client)
+
+
+# run
+
+
+def test_run_serves_the_chat_room():
+    with (
+        run_server(EXAMPLES / "chat.js") as server,
+        connect(server.ws_url + "/ws/chat?user=alice") as alice,
+    ):
+        welcome = json.loads(receive(alice))
+        assert welcome["type"] == "welcome"
+        assert welcome["id"]
+        with connect(server.ws_url + "/ws/chat?user=bob") as bob:
+            assert json.loads(receive(bob))["type"] == "welcome"
+            assert json.loads(receive(alice)) == {"type": "join", "user": "bob"}
+            alice.send("hello")
+            before = time.time() * 1000
+            message = json.loads(receive(bob))
+            assert abs(message.pop("timestamp") - before) < 60_000
+            assert message == {"type": "message", "from": "alice", "text": "hello"}
+        assert json.loads(receive(alice)) == {"type": "leave", "user": "bob"}
+        with connect(server.ws_url + "/ws/chat") as nobody:
+            receive(nobody)
+            assert json.loads(receive(alice)) == {"type": "join", "user": "anonymous"}
+            nobody.socket.shutdown(socket.SHUT_RDWR)  # lost, not closed
+        assert json.loads(receive(alice)) == {"type": "leave", "user": "anonymous"}
+        with pytest.raises(TimeoutError):
+            alice.recv(timeout=0.1)
+
+
+def test_run_says_where_it_listens_and_what_it_serves(folder):
+    (folder / "echo.js").write_text(ECHO_JS % "message")
+    (folder / "other.py").write_text("def on_open(session): pass\ndef on_close(session): pass\n")
+    (folder / "public").mkdir()
+    with run_server("echo.js", "other.py", "--static", "public") as server:
+        server.wait_for(r"/ws/other  .*\n")
+        lines = server.log[server.log.index("Listening") :].splitlines()
+        assert [re.split("  +", line) for line in lines] == [
+            [f"Listening on {server.url} (Ctrl-C stops)"],
+            ["", f"{server.url}/", "the files in public"],
+            ["", f"{server.url}/", "the page about this server"],
+            ["", f"{server.ws_url}/ws/echo", "echo.js: onMessage"],
+            ["", f"{server.ws_url}/ws/other", "other.py: on_open, on_close"],
+        ]
+        assert "Endpoints" in fetch(server.url)
+
+
+def test_run_serves_a_directory_of_handlers(folder):
+    (folder / "one.js").write_text(ECHO_JS % "'js ' + message")
+    (folder / "two.py").write_text("import _helper\n" + ECHO_PY % "_helper.text + message")
+    (folder / "three.mjs").write_text("import { text } from './_helper.js';\n" + ECHO_JS % "text + message")
+    (folder / "_helper.py").write_text("text = 'py '\n")
+    (folder / "_helper.js").write_text("export const text = 'mjs ';\n")
+    with run_server(".") as server:
+        assert ask(server.ws_url + "/ws/one") == "js x"
+        assert ask(server.ws_url + "/ws/two") == "py x"
+        assert ask(server.ws_url + "/ws/three") == "mjs x"
+
+
+def test_run_serves_at_another_path_and_only_there(folder):
+    (folder / "echo.js").write_text(ECHO_JS % "message")
+    with run_server("echo.js", "--path", "/live") as server:
+        assert ask(server.ws_url + "/live") == "x"
+        with pytest.raises(InvalidStatus) as caught, connect(server.ws_url + "/ws/echo"):
+            pass
+        assert caught.value.response.status_code == 404
+
+
+def test_run_serves_static_files_and_the_page_about_itself(folder):
+    (folder / "echo.js").write_text(ECHO_JS % "message")
+    (folder / "public").mkdir()
+    (folder / "public" / "page.html").write_text("<p>mine")
+    with run_server("echo.js", "--static", "public") as server:
+        assert fetch(server.url + "/page.html") == "<p>mine"
+        assert "Endpoints" in fetch(server.url)  # nothing else is at /
+        (folder / "public" / "index.html").write_text("<p>my index")
+        assert fetch(server.url) == "<p>my index"
+        assert "Endpoints" in fetch(server.url + "/_wsthreads/")
+        status = json.loads(fetch(server.url + "/_wsthreads/status.json"))
+        assert [endpoint["path"] for endpoint in status["endpoints"]] == ["/ws/echo"]
+
+
+def test_origins_are_let_in_by_an_option(folder):
+    (folder / "echo.js").write_text(ECHO_JS % "message")
+    with run_server("echo.js", "--origin", "https://a.example", "--origin", "https://b.example") as server:
+        assert ask(server.ws_url + "/ws/echo", origin="https://b.example") == "x"
+        assert ask(server.ws_url + "/ws/echo", origin=server.url) == "x"
+        with pytest.raises(InvalidStatus) as caught, connect(server.ws_url + "/ws/echo", origin="https://c.example"):
+            pass
+        assert caught.value.response.status_code == 403
+
+
+def test_settings_reach_the_server(folder):
+    (folder / "echo.py").write_text(ECHO_PY % "message")
+    options = ["--max-message-bytes", "10", "--subprotocol", "v2", "--subprotocol", "v1", "--no-accept-binary"]
+    with run_server("echo.py", *options) as server:
+        with connect(server.ws_url + "/ws/echo", subprotocols=["v1", "v2"]) as client:
+            assert client.subprotocol == "v2"
+            client.send("x" * 11)
+            with pytest.raises(ConnectionClosed) as caught:
+                receive(client)
+            assert caught.value.rcvd.code == 1009
+        with connect(server.ws_url + "/ws/echo") as client:
+            client.send(b"x")
+            with pytest.raises(ConnectionClosed) as caught:
+                receive(client)
+            assert caught.value.rcvd.code == 1003
+
+
+def test_every_setting_is_an_option_with_its_default():
+    text = " ".join(wsthreads("run", "--help").stdout.split())
+    for setting in fields(Config):
+        option = {"allowed_origins": "--origin", "subprotocols": "--subprotocol"}.get(setting.name)
+        option = option or "--" + setting.name.replace("_", "-")
+        assert f" {option} " in text
+        if isinstance(setting.default, (int, float)) and not isinstance(setting.default, bool):
+            assert f"[default: {setting.default}]" in text
+
+
+def test_the_log_is_as_quiet_as_one_likes(folder):
+    (folder / "echo.py").write_text(ECHO_PY % "message")
+    with run_server("echo.py") as server:
+        ask(server.ws_url + "/ws/echo?user=alice")
+        fetch(server.url + "/_wsthreads/")
+        fetch(server.url + "/_wsthreads/status.json")  # what an open page does every two seconds
+        assert server.end() == 0
+        assert server.log.count('"GET /ws/echo?user=alice HTTP/1.1" 101 -') == 1
+        assert server.log.count('"GET /_wsthreads/ HTTP/1.1" 200 -') == 1
+        assert "status.json" not in server.log
+        assert "opened on /ws/echo" in server.log
+        assert "\x1b" not in server.log
+        assert "Traceback" not in server.log
+    with run_server("echo.py", "--log-level", "warning") as server:
+        ask(server.ws_url + "/ws/echo?user=alice")
+        assert server.end() == 0
+        assert "alice" not in server.log
+        assert "opened" not in server.log
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_ctrl_c_ends_it_and_runs_every_on_close(folder, number):
+    (folder / "room.js").write_text(
+        "export function onOpen(session) { session.send('hi') }\n"
+        "export function onClose(session, code) { console.log('bye ' + code) }\n"
+    )
+    with run_server("room.js") as server, connect(server.ws_url + "/ws/room") as client:
+        receive(client)
+        began = time.monotonic()
+        assert server.end(number) == 0
+        assert time.monotonic() - began < 3
+        assert "bye 1001" in server.log
+        with pytest.raises(ConnectionClosed) as caught:
+            receive(client)
+        assert caught.value.rcvd.code == 1001
+
+
+# run --reload
+
+
+def test_a_script_is_reloaded_in_place_and_its_sessions_stay(folder):
+    script = folder / "echo.js"
+    script.write_text("import { text } from './_text.js';\n" + ECHO_JS % "text + message")
+    (folder / "_text.js").write_text("export const text = 'one ';\n")
+    with run_server("echo.js", "--reload") as server, connect(server.ws_url + "/ws/echo") as client:
+        client.send("x")
+        assert receive(client) == "one x"
+
+        (folder / "_text.js").write_text("export const text = 'second ';\n")
+        server.wait_for(r"echo\.js reloaded")
+        client.send("x")
+        assert receive(client) == "second x"
+
+        script.write_text("export function onMessage(session {\n")
+        server.wait_for(r"echo\.js not reloaded, the old code goes on: .*echo\.js:1:\d+: ")
+        client.send("x")
+        assert receive(client) == "second x"
+
+        script.write_text(ECHO_JS % "'third ' + message")
+        server.wait_for(r"echo\.js reloaded", times=2)
+        client.send("x")
+        assert receive(client) == "third x"
+
+
+def test_a_changed_python_handler_restarts_the_server_at_the_same_port(folder):
+    (folder / "echo.py").write_text("from beside import text\n" + ECHO_PY % "text + message")
+    (folder / "beside.py").write_text("text = 'one '\n")
+    with run_server("echo.py", "--reload") as server:
+        with connect(server.ws_url + "/ws/echo") as client:
+            client.send("x")
+            assert receive(client) == "one x"
+
+            (folder / "beside.py").write_text("text = \n")
+            server.wait_for(r"changed: beside\.py; checking")
+            server.wait_for(r"not restarted, the old code goes on: .*beside\.py:1: SyntaxError")
+            client.send("x")
+            assert receive(client) == "one x"
+
+            (folder / "beside.py").write_text("text = 'two '\n")
+            with pytest.raises(ConnectionClosed) as caught:
+                receive(client)
+            assert caught.value.rcvd.code == 1012
+        server.wait_for(rf"^Listening on {server.url} ", times=2)
+        assert ask(server.ws_url + "/ws/echo") == "two x"
+        assert server.end(signal.SIGINT) == 0
+
+
+def test_a_new_file_in_a_directory_is_served_after_a_restart(folder):
+    (folder / "handlers").mkdir()
+    (folder / "handlers" / "one.js").write_text(ECHO_JS % "message")
+    with run_server("handlers", "--reload") as server:
+        (folder / "handlers" / "two.js").write_text("export function onMessage(\n")
+        server.wait_for(r"not restarted, the old code goes on: .*two\.js:\d")
+        (folder / "handlers" / "two.js").write_text(ECHO_JS % "message")
+        server.wait_for(rf"^Listening on {server.url} ", times=2)
+        assert ask(server.ws_url + "/ws/two") == "x"
+
+
+# Mistakes: one line each, and no traceback
+
+
+def complaint_of(*arguments, **options):
+    done = wsthreads(*arguments, **options)
+    assert done.returncode not in (0, -signal.SIGABRT)
+    assert done.stdout == ""
+    assert done.stderr.endswith("\n")
+    lines = [line for line in done.stderr.splitlines() if " WARNING " not in line]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("wsthreads: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("chat.js", "export const a = 1;\n", r"chat\.js exports none of the functions .*onOpen.*a"),
+        ("chat.js", "let a = 1;\nexport function onOpen(session {\n}\n", r"chat\.js:2:\d+: "),
+        ("chat.js", "let a = 1;\n\nnowhere();\nexport function onOpen() {}\n", r"chat\.js:3(:\d+)?: .*nowhere"),
+        ("chat.js", "import './nowhere.js';\nexport function onOpen() {}\n", r"chat\.js.*nowhere"),
+        ("chat.py", "x = 1\n", r"chat\.py has none of the handler functions"),
+        ("chat.py", "x = 1\ndef on_open(session:\n", r"chat\.py:2:\d+: SyntaxError"),
+        ("chat.py", "import nowhere_at_all\n", r"chat\.py:1: ModuleNotFoundError: No module named 'nowhere_at_all'"),
+        ("chat.py", "on_open = 3\n", r"on_open must be a function, not 3"),
+        ("chat.txt", "", r"chat\.txt: a handler is a \.js, \.mjs or \.py file"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_bad_handler_is_one_line(folder, command, name, text, message):
+    (folder / name).write_text(text)
+    assert re.search(message, complaint_of(command, name))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run"], "Missing argument"),
+        (["run", "nowhere.js"], r"nowhere\.js: no such file or directory"),
+        (["run", "."], r"no \.js, \.mjs or \.py file in this directory"),
+        (["run", "ok.py", "--port", "70000"], "port 70000 is out of range"),
+        (["run", "ok.py", "--port", "-1"], "port -1 is out of range"),
+        (["run", "ok.py", "--port", "abc"], "--port.*abc"),
+        (["run", "ok.py", "--host", "no.such.host.invalid"], r"no\.such\.host\.invalid"),
+        (["run", "ok.py", "--max-message-bytes", "-1"], "--max-message-bytes must be at least 1 .*not -1"),
+        (["run", "ok.py", "--max-message-bytes", "1.5"], "--max-message-bytes.*1.5"),
+        (["run", "ok.py", "--send-timeout-s", "nan"], "--send-timeout-s must be at least"),
+        (["run", "ok.py", "--origin", "a b"], "--origin must hold"),
+        (["run", "ok.py", "--static", "ok.py"], r"ok\.py: not a directory"),
+        (["run", "ok.py", "--path", "live"], "a path begins with /"),
+        (["run", "ok.py", "ok.py"], "would both be /ws/ok"),
+        (["run", "ok.py", "--no-such-option"], "--no-such-option"),
+        (["run", "ok.py", "--log-level", "loud"], "loud"),
+        (["walk"], "walk"),
+        (["check", "nowhere.js"], r"nowhere\.js: no such file or directory"),
+        (["connect", "http://127.0.0.1/"], "a WebSocket URL looks like"),
+        (["connect", "ws://127.0.0.1:1/"], "cannot connect to ws://127.0.0.1:1/: Connection refused"),
+        (["connect", "ws://127.0.0.1:1/", "-H", "nonsense"], "name:value"),
+    ],
+)
+def test_a_bad_command_line_is_one_line(folder, arguments, message):
+    if arguments != ["run", "."]:
+        (folder / "ok.py").write_text("def on_open(session): pass\n")
+    assert re.search(message, complaint_of(*arguments))
+
+
+def test_a_port_in_use_is_one_line(folder):
+    (folder / "echo.js").write_text(ECHO_JS % "message")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        complaint = complaint_of("run", "echo.js", "--port", str(port))
+        assert f"127.0.0.1:{port}: the port is in use" in complaint
+
+
+def test_a_reader_that_goes_away_is_no_error(folder):
+    (folder / "echo.py").write_text(ECHO_PY % "message")
+    command = f"{sys.executable} -m wsthreads run --help | head -n 1"
+    with Program(["sh", "-c", command]) as process:
+        process.wait()
+        assert process.log == "Usage: wsthreads run [OPTIONS] TARGET...\n"
+
+
+# check, --version, --help
+
+
+def test_check_lists_functions_and_names_near_misses(folder):
+    (folder / "chat.js").write_text("export function onOpen() {}\nexport function onclose() {}\nexport const x = 1;\n")
+    (folder / "other.py").write_text("def on_message(session, message): pass\ndef onClose(session): pass\n")
+    done = wsthreads("check", ".")
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [
+        "chat.js  /ws/chat  onOpen",
+        "chat.js  onclose is never called; did you mean onClose?",
+        "other.py  /ws/other  on_message",
+        "other.py  onClose is never called; did you mean on_close?",
+    ]
+
+
+def test_check_goes_on_after_a_mistake(folder):
+    (folder / "a.js").write_text("export const x = 1;\n")
+    (folder / "b.py").write_text("def on_open(session): pass\n")
+    (folder / "c.py").write_text("import nowhere_at_all\n")
+    done = wsthreads("check", ".")
+    assert done.returncode == 1
+    assert done.stdout == "b.py  /ws/b  on_open\n"
+    assert len([line for line in done.stderr.splitlines() if line.startswith("wsthreads: ")]) == 2
+
+
+def test_versions_are_told():
+    done = wsthreads("--version")
+    assert done.returncode == 0
+    assert re.fullmatch(rf"wsthreads {re.escape(__version__)} \(Python [\d.]+\S*, dukpy 0\.6\.\d+, .+\)\n", done.stdout)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_help_lists_the_commands(arguments):
+    done = wsthreads(*arguments)
+    assert done.returncode == 0
+    for command in ("run", "check", "connect"):
+        assert re.search(rf"^  {command} ", done.stdout, re.MULTILINE)
+
+
+def test_help_imports_no_interpreter_and_no_server():
+    program = "import sys, wsthreads.cli; print([m for m in ('dukpy', 'wsthreads.serving') if m in sys.modules])"
+    with Program([sys.executable, "-c", program]) as process:
+        assert process.wait() == 0
+        assert process.log == "[]\n"
+
+
+def test_the_console_script_is_the_command():
+    script = os.path.join(os.path.dirname(sys.executable), "wsthreads")
+    if not os.path.exists(script):
+        pytest.skip("wsthreads is not installed in this environment, only on its path")
+    with Program([script, "--version"]) as process:
+        assert process.wait() == 0
+        assert process.log.startswith(f"wsthreads {__version__}")

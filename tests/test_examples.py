@@ -1,0 +1,175 @@
+"""Each example is run as its first lines say, and does what it says."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import sys
+import urllib.parse
+import urllib.request
+from contextlib import ExitStack
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from tests.programs import DEADLINE_S, EXAMPLES, Program, connect, receive, run_server, wait_until
+
+CHAT = """export function onOpen(session) {
+  const username = session.getParameter("user") || "anonymous";
+  session.setAttribute("username", username);
+  session.room("chat").join();
+  session.send(JSON.stringify({ type: "welcome", id: session.id }));
+  session.room("chat").broadcastExcept(JSON.stringify({
+    type: "join",
+    user: username
+  }));
+}
+export function onMessage(session, message) {
+  const username = session.getAttribute("username");
+  session.room("chat").broadcastExcept(JSON.stringify({
+    type: "message",
+    from: username,
+    text: message,
+    timestamp: Date.now()
+  }));
+}
+export function onClose(session) {
+  const username = session.getAttribute("username");
+  session.room("chat").broadcastExcept(JSON.stringify({
+    type: "leave",
+    user: username
+  }));
+  // room.leave() is called automatically after onClose returns
+}
+"""
+
+
+def heard(client):
+    return json.loads(receive(client))
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def answers(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), DEADLINE_S).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def fetch(url, **form):
+    data = urllib.parse.urlencode(form).encode() if form else None
+    with urllib.request.urlopen(url, data, timeout=DEADLINE_S) as answer:
+        return answer.read().decode()
+
+
+def chat(url):
+    """Alice and Bob, as every server of the chat example lets them talk."""
+    with connect(f"{url}?user=alice") as alice:
+        assert heard(alice).keys() >= {"type", "id"}
+        with connect(f"{url}?user=bob") as bob:
+            assert heard(bob)["type"] == "welcome"
+            assert heard(alice) == {"type": "join", "user": "bob"}
+            bob.send("héllo 🎉")
+            message = heard(alice)
+            assert isinstance(message.pop("timestamp"), int)
+            assert message == {"type": "message", "from": "bob", "text": "héllo 🎉"}
+        assert heard(alice) == {"type": "leave", "user": "bob"}
+
+
+def test_chat_js_is_the_specification_s_example_unchanged():
+    assert (EXAMPLES / "chat.js").read_text() == CHAT
+
+
+@pytest.mark.parametrize("name", ["chat.js", "chat.py"])
+def test_the_chat_rooms_in_both_languages(name):
+    with run_server(EXAMPLES / name) as server:
+        chat(server.ws_url + "/ws/chat")
+        assert "Traceback" not in server.log
+
+
+def test_rooms_js_has_rooms_by_name_and_counts_their_members():
+    with run_server(EXAMPLES / "rooms.js") as server, ExitStack() as stack:
+
+        def enter(user, room):
+            return stack.enter_context(connect(f"{server.ws_url}/ws/rooms?user={user}&room={room}"))
+
+        ann = enter("ann", "garden")
+        welcome = heard(ann)
+        assert welcome.pop("id")
+        assert welcome == {"type": "welcome", "room": "garden", "members": 1}
+        bob, eve = enter("bob", "garden"), enter("eve", "cellar")
+        assert heard(ann) == {"type": "join", "user": "bob", "members": 2}
+        assert heard(bob)["members"] == 2
+        assert heard(eve)["members"] == 1
+        eve.send("nobody hears this")
+        bob.send("hello")
+        assert heard(ann)["text"] == "hello"
+        bob.close()
+        assert heard(ann) == {"type": "leave", "user": "bob", "members": 1}
+        long = enter("x" * 400, "y" * 400)
+        assert len(heard(long)["room"]) == 40
+
+
+def flask_under(server_command, port):
+    pytest.importorskip("flask")
+    with Program([sys.executable, "-m", *server_command], cwd=EXAMPLES) as server, ExitStack() as stack:
+        wait_until(lambda: answers(port) or server.process.poll() is not None)
+        listeners = [stack.enter_context(connect(f"ws://127.0.0.1:{port}/ws/news")) for _ in range(3)]
+
+        def announce(text):
+            return json.loads(fetch(f"http://127.0.0.1:{port}/announce", text=text))["listeners"]
+
+        wait_until(lambda: announce("Anybody there?") == 3)  # they join right after the handshake
+        announce("Lunch is ready")
+        for listener in listeners:
+            while (news := heard(listener))["text"] == "Anybody there?":
+                pass
+            assert news == {"type": "announcement", "text": "Lunch is ready"}
+        listeners[0].send("thanks")
+        assert heard(listeners[1]) == {"type": "message", "text": "thanks"}
+        assert "<h1>News</h1>" in fetch(f"http://127.0.0.1:{port}/")
+        yield server, listeners
+    assert "Traceback" not in server.log
+
+
+def test_flask_views_broadcast_under_its_own_server():
+    port = free_port()
+    for _ in flask_under(["flask", "--app", "flask_app", "run", "--with-threads", "--port", str(port)], port):
+        pass
+
+
+def test_flask_views_broadcast_under_gunicorn():
+    pytest.importorskip("gunicorn")
+    port = free_port()
+    command = ["gunicorn", "-k", "wsthreads.gunicorn.ThreadWorker", "--threads", "20", "-b", f"127.0.0.1:{port}"]
+    for server, listeners in flask_under([*command, "flask_app:app"], port):
+        assert server.end(signal.SIGTERM) == 0
+        for listener in listeners:
+            with pytest.raises(ConnectionClosed) as caught:
+                for _ in range(10):
+                    receive(listener)
+            assert caught.value.rcvd.code == 1001
+
+
+def test_the_configuration_for_gunicorn_serves_the_chat_and_its_page():
+    pytest.importorskip("gunicorn")
+    port = free_port()
+    command = [sys.executable, "-m", "gunicorn", "-c", EXAMPLES / "gunicorn.conf.py", "-b", f"127.0.0.1:{port}"]
+    with Program([str(part) for part in command]) as server:
+        wait_until(lambda: answers(port) or server.process.poll() is not None)
+        chat(f"ws://127.0.0.1:{port}/ws/chat")
+        assert "<title>Chat</title>" in fetch(f"http://127.0.0.1:{port}/")
+        with connect(f"ws://127.0.0.1:{port}/ws/rooms?room=garden") as client:
+            assert heard(client)["room"] == "garden"
+            assert server.end(signal.SIGTERM) == 0
+            with pytest.raises(ConnectionClosed) as caught:
+                receive(client)
+            assert caught.value.rcvd.code == 1001
+        assert '"GET /ws/chat?user=alice HTTP/1.1" 101' in server.log
+        assert "Traceback" not in server.log

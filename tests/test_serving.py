@@ -1,0 +1,513 @@
+from __future__ import annotations
+
+import logging
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from tests.programs import DEADLINE_S, Program, connect, receive, wait_until
+from wsthreads import UsageError, WebSocketApp
+from wsthreads.serving import Server, bind
+from wsthreads.serving import serve as serve_until_signal
+
+
+class Echo:
+    def on_message(self, session, message):
+        session.send(message)
+
+
+def echo_app(wsgi_app=None, **settings):
+    app = WebSocketApp(wsgi_app, **settings)
+    app.add_handler("/ws/echo", Echo)
+    return app
+
+
+def get(url, **options):
+    return urllib.request.urlopen(urllib.request.Request(url, **options), timeout=DEADLINE_S)
+
+
+def hello(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "5")])
+    return [b"hello"]
+
+
+# Serving
+
+
+def test_http_and_websockets_on_one_port(serve):
+    server = serve(echo_app(hello))
+    assert get(server.url + "/").read() == b"hello"
+    with connect(server.ws_url + "/ws/echo") as client:
+        client.send("hi")
+        assert receive(client) == "hi"
+
+
+def test_a_server_is_a_context_manager():
+    with Server(echo_app(hello), port=0) as server:
+        assert get(server.url).read() == b"hello"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", server.port), DEADLINE_S)
+
+
+def test_port_0_is_a_free_one_and_is_told():
+    with Server(echo_app(), port=0) as one, Server(echo_app(), port=0) as other:
+        assert one.port != other.port
+        assert one.url == f"http://127.0.0.1:{one.port}"
+        assert one.ws_url == f"ws://127.0.0.1:{one.port}"
+
+
+@pytest.mark.parametrize("host", ["::1", "::", "localhost", "0.0.0.0"])
+def test_hosts_of_all_kinds(serve, host):
+    if ":" in host and not has_ipv6():
+        pytest.skip("no IPv6 on this machine")
+    server = serve(echo_app(), host=host)
+    with connect(server.ws_url + "/ws/echo") as client:
+        client.send("hi")
+        assert receive(client) == "hi"
+
+
+def test_an_ipv4_client_of_an_ipv6_socket_has_its_ipv4_address(serve):
+    if not has_ipv6():
+        pytest.skip("no IPv6 on this machine")
+    seen = []
+
+    class Handler:
+        def on_open(self, session):
+            seen.append(session.remote_addr)
+            session.close()
+
+    app = WebSocketApp()
+    app.add_handler("/", Handler)
+    server = serve(app, host="::")
+    with connect(f"ws://127.0.0.1:{server.port}/") as client, pytest.raises(ConnectionClosed):
+        receive(client)
+    assert seen == ["127.0.0.1"]
+
+
+def has_ipv6():
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def test_small_answers_are_not_held_back(serve):
+    """Nagle's algorithm and delayed acknowledgements together would cost 40 ms for each."""
+    server = serve(echo_app())
+    with connect(server.ws_url + "/ws/echo") as client:
+        began = time.monotonic()
+        for _ in range(50):
+            client.send("hi")
+            receive(client)
+        assert time.monotonic() - began < 50 * 0.02
+
+
+def test_a_thousand_clients_at_once_find_a_place_to_wait():
+    """In the backlog of the listening socket, while nobody accepts."""
+    with bind("127.0.0.1", 0) as listener:
+        clients = [socket.create_connection(listener.getsockname(), DEADLINE_S) for _ in range(400)]
+        for client in clients:
+            client.close()
+
+
+def test_each_connection_has_a_daemon_thread_that_tells_whose_it_is(serve):
+    server = serve(echo_app())
+    with connect(server.ws_url + "/ws/echo") as client:
+        client.send("hi")
+        receive(client)
+        own = f"wsthreads-connection-127.0.0.1:{client.local_address[1]}"
+        [thread] = [thread for thread in threading.enumerate() if thread.name == own]
+        assert thread.daemon
+    thread.join(DEADLINE_S)
+    assert not thread.is_alive()
+
+
+def test_the_access_log_has_one_line_for_each_request(serve, caplog):
+    caplog.set_level(logging.INFO, "werkzeug")
+    server = serve(echo_app(hello))
+    get(server.url + "/page?a=b").read()
+    with connect(server.ws_url + "/ws/echo?user=alice") as client:
+        client.send("hi")
+        receive(client)
+    server.stop()
+    lines = [record.getMessage().strip() for record in caplog.records if record.name == "werkzeug"]
+    date = r"\[\d\d/\w{3}/\d{4} \d\d:\d\d:\d\d\]"
+    assert len(lines) == 2
+    assert re.fullmatch(rf'127\.0\.0\.1 - - {date} "GET /page\?a=b HTTP/1\.1" 200 -', lines[0])
+    assert re.fullmatch(rf'127\.0\.0\.1 - - {date} "GET /ws/echo\?user=alice HTTP/1\.1" 101 -', lines[1])
+
+
+def test_a_failing_application_is_a_500_and_is_logged(serve, caplog):
+    def fail(environ, start_response):
+        raise ZeroDivisionError("of the application")
+
+    server = serve(echo_app(fail))
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        get(server.url)
+    with caught.value as answer:
+        assert answer.code == 500
+    wait_until(lambda: "of the application" in caplog.text)
+
+
+def test_tls(serve, certificate):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server = serve(echo_app(hello), ssl_context=context)
+    trusting = ssl.create_default_context(cafile=certificate)
+    assert server.url.startswith("https://")
+    assert urllib.request.urlopen(server.url, timeout=DEADLINE_S, context=trusting).read() == b"hello"
+    with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as silent:  # keeps nobody else waiting
+        with connect(server.ws_url + "/ws/echo", ssl=trusting) as client:
+            client.send("hi")
+            assert receive(client) == "hi"
+        silent.sendall(b"this is no TLS\r\n\r\n")
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    path = tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(path), "-out", str(tmp_path / "only")]
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+    except FileNotFoundError:
+        pytest.skip("no openssl command to make a certificate with")
+    path.write_text(path.read_text() + (tmp_path / "only").read_text())
+    return path
+
+
+# Errors at the start
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 70000, "80", True])
+def test_a_port_out_of_range(port):
+    with pytest.raises(UsageError, match=r"port .* is out of range: use one from 1 to 65535, or 0"):
+        Server(echo_app(), port=port)
+
+
+def test_a_port_in_use_is_named_with_its_host():
+    with Server(echo_app(), port=0) as server, pytest.raises(UsageError) as caught:
+        Server(echo_app(), port=server.port)
+    assert f"127.0.0.1:{server.port}" in str(caught.value)
+    assert "in use" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_port_can_be_used_again_at_once():
+    with Server(echo_app(), port=0) as server, connect(server.ws_url + "/ws/echo"):
+        pass
+    with Server(echo_app(), port=server.port):
+        pass
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "127.0.0.1.5", "a" * 300, "ex ample"])
+def test_a_host_that_does_not_exist(host):
+    with pytest.raises(UsageError, match="there is no host"):
+        Server(echo_app(), host=host, port=0)
+
+
+def test_an_address_of_another_machine():
+    with pytest.raises(UsageError, match=r"192\.0\.2\.1:0: this machine has no such address"):
+        Server(echo_app(), host="192.0.2.1", port=0)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux which ports are privileged")
+def test_a_port_that_needs_privileges():
+    limit = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()
+    if int(limit) <= 80:
+        pytest.skip(f"this machine lets anybody have ports from {limit.strip()} up")
+    program = "import os, encodings.idna; from wsthreads.serving import bind; "
+    program += "os.geteuid() or os.seteuid(65534); bind('127.0.0.1', 80)"
+    failed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=DEADLINE_S)
+    assert "127.0.0.1:80: this port needs privileges" in failed.stderr
+
+
+# Slow and silent peers
+
+
+def test_a_request_has_to_be_complete_within_the_handshake_timeout(serve):
+    """However steadily its bytes drip in."""
+    server = serve(echo_app(hello, handshake_timeout_s=0.5))
+    with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as drip:
+        drip.settimeout(0.05)
+        began = time.monotonic()
+        with suppress(ConnectionError):  # reset, or broken pipe, as it happens
+            ended = None
+            while ended != b"" and time.monotonic() - began < DEADLINE_S:
+                drip.sendall(b"G")
+                with suppress(TimeoutError):
+                    ended = drip.recv(1)
+        assert time.monotonic() - began < 0.5 + DEADLINE_S / 2
+
+
+def test_the_handshake_timeout_ends_with_the_handshake(serve):
+    server = serve(echo_app(handshake_timeout_s=0.3))
+    with connect(server.ws_url + "/ws/echo") as client:
+        with pytest.raises(TimeoutError):
+            client.recv(timeout=0.6)
+        client.send("hi")
+        assert receive(client) == "hi"
+
+
+def test_a_body_that_nobody_reads_and_that_never_ends_holds_no_thread(serve):
+    server = serve(echo_app(hello, handshake_timeout_s=0.3))
+    with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n")
+        client.sendall(b"only a part")
+        answer = client.makefile("rb").read()
+    assert answer.endswith(b"hello")
+
+
+def test_running_out_of_file_descriptors_is_survived():
+    """The server waits until there are some again, without spinning."""
+    program = """if True:
+        import resource, sys, time, threading
+        from wsthreads import WebSocketApp
+        from wsthreads.serving import Server
+        class Echo:
+            def on_message(self, session, message): session.send(message)
+        app = WebSocketApp(); app.add_handler("/ws/echo", Echo)
+        server = Server(app, port=0)
+        server.start()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+        print("port", server.port, flush=True)
+        sys.stdin.readline()
+        print("cpu %.2f" % time.process_time(), flush=True)
+        sys.stdin.readline()
+        server.stop()
+    """
+    with Program([sys.executable, "-c", program], stdin=subprocess.PIPE) as process:
+        port = int(process.wait_for(r"port (\d+)")[1])
+        clients = [socket.create_connection(("127.0.0.1", port), DEADLINE_S) for _ in range(60)]
+        process.wait_for("cannot accept connections")
+        time.sleep(1)  # in which it could spin
+        process.process.stdin.write("\n")
+        process.process.stdin.flush()
+        assert float(process.wait_for(r"cpu ([\d.]+)")[1]) < 1
+        for client in clients:
+            client.close()
+        with connect(f"ws://127.0.0.1:{port}/ws/echo") as client:
+            client.send("hi")
+            assert receive(client) == "hi"
+        process.process.stdin.close()
+        assert process.wait() == 0
+
+
+# Endings
+
+
+def test_stopping_closes_every_session_with_1001(serve):
+    server = serve(echo_app())
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connect(server.ws_url + "/ws/echo")) for _ in range(20)]
+        assert server.stop() == 0
+        for client in clients:
+            with pytest.raises(ConnectionClosed) as caught:
+                receive(client)
+            assert caught.value.rcvd.code == 1001
+            assert caught.value.rcvd.reason == "server shutting down"
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("wsthreads-connection")]
+
+
+def test_stopping_can_say_something_else(serve):
+    server = serve(echo_app())
+    with connect(server.ws_url + "/ws/echo") as client:
+        server.stop(code=1012, reason="back soon")
+        with pytest.raises(ConnectionClosed) as caught:
+            receive(client)
+    assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (1012, "back soon")
+
+
+def test_stopping_does_not_wait_for_connections_that_ask_for_nothing(serve):
+    """A browser opens some in advance."""
+    server = serve(echo_app())
+    with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S):
+        wait_until(lambda: any(t.name.startswith("wsthreads-connection") for t in threading.enumerate()))
+        began = time.monotonic()
+        server.stop()
+        assert time.monotonic() - began < 2
+
+
+def test_a_request_that_is_being_answered_is_finished(serve):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(environ, start_response):
+        begun.set()
+        go_on.wait(DEADLINE_S)
+        return hello(environ, start_response)
+
+    server = serve(echo_app(slow))
+    answers = []
+    client = threading.Thread(target=lambda: answers.append(get(server.url).read()))
+    client.start()
+    begun.wait(DEADLINE_S)
+    stopper = threading.Thread(target=server.stop)
+    stopper.start()
+    wait_until(lambda: refuses(server.port))
+    go_on.set()
+    client.join(DEADLINE_S)
+    stopper.join(DEADLINE_S)
+    assert answers == [b"hello"]
+
+
+def refuses(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), DEADLINE_S).close()
+    except ConnectionError:
+        return True
+    return False
+
+
+def test_a_request_that_does_not_end_is_cut_off_at_the_timeout(serve):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def endless(environ, start_response):
+        write = start_response("200 OK", [("Content-Type", "text/plain")])
+        begun.set()
+        while not go_on.is_set():
+            write(b"x" * 65536)
+        return []
+
+    server = serve(echo_app(endless))
+    with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        begun.wait(DEADLINE_S)
+        began = time.monotonic()
+        server.stop(timeout_s=0.3)
+        assert time.monotonic() - began < 3
+    go_on.set()
+
+
+def test_stop_may_be_called_again_and_by_several_threads(serve):
+    server = serve(echo_app())
+    with connect(server.ws_url + "/ws/echo"):
+        stoppers = [threading.Thread(target=server.stop) for _ in range(5)]
+        for stopper in stoppers:
+            stopper.start()
+        for stopper in stoppers:
+            stopper.join(DEADLINE_S)
+        assert not any(stopper.is_alive() for stopper in stoppers)
+    assert server.stop() == 0
+    with pytest.raises(RuntimeError, match="make another one"):
+        server.start()
+
+
+def test_a_server_that_never_started_gives_its_port_back():
+    server = Server(echo_app(), port=0)
+    server.stop()
+    assert refuses(server.port)
+
+
+def test_run_outside_of_the_main_thread_ends_when_it_is_asked_to():
+    server = Server(echo_app(), port=0)
+    statuses = []
+    thread = threading.Thread(target=lambda: statuses.append(server.run()))
+    thread.start()
+    with connect(server.ws_url + "/ws/echo") as client:
+        server.request_stop(1012, "new code")
+        with pytest.raises(ConnectionClosed) as caught:
+            receive(client)
+        assert caught.value.rcvd.code == 1012
+    thread.join(DEADLINE_S)
+    assert statuses == [0]
+
+
+# Signals, in a process of its own
+
+
+SERVER = """if True:
+    import sys, threading, time
+    from wsthreads import WebSocketApp
+    from wsthreads.serving import Server
+    class Handler:
+        def on_open(self, session): say("opened")
+        def on_message(self, session, message): time.sleep(float(message))
+        def on_close(self, session, code): say(f"closed {code}")
+    def say(text):  # in one write, so that threads do not get into each other's lines
+        sys.stdout.write(text + "\\n")
+        sys.stdout.flush()
+    app = WebSocketApp(shutdown_timeout_s=%s)
+    app.add_handler("/ws", Handler)
+    server = Server(app, port=0)
+    print("port", server.port, flush=True)
+    status = server.run()
+    print("threads", [t.name for t in threading.enumerate()], flush=True)
+    sys.exit(status)
+"""
+
+
+@pytest.fixture
+def program(request):
+    timeout_s = getattr(request, "param", 10)
+    with Program([sys.executable, "-c", SERVER % timeout_s]) as process:
+        process.url = f"ws://127.0.0.1:{process.wait_for(r'port ([0-9]+)')[1]}/ws"
+        yield process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_ends_everything_in_order_and_soon(program, number):
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connect(program.url)) for _ in range(100)]
+        program.wait_for("opened", times=100)
+        began = time.monotonic()
+        assert program.end(number) == 0
+        assert time.monotonic() - began < 3
+        for client in clients:
+            with pytest.raises(ConnectionClosed) as caught:
+                receive(client)
+            assert caught.value.rcvd.code == 1001
+    assert program.log.count("closed 1001") == 100
+    assert "threads ['MainThread']" in program.log
+    assert "Traceback" not in program.log
+
+
+def test_a_second_signal_does_not_wait(program):
+    with connect(program.url) as client:
+        client.send("60")  # a handler that takes its time
+        program.wait_for("opened")
+        program.process.send_signal(signal.SIGINT)
+        with pytest.raises(ConnectionClosed):
+            receive(client)  # so the first has arrived
+        began = time.monotonic()
+        assert program.end(signal.SIGINT) == 128 + signal.SIGINT
+        assert time.monotonic() - began < DEADLINE_S / 2  # and not the 10 s of the shutdown timeout
+
+
+@pytest.mark.parametrize("program", [0.5], indirect=True)
+def test_a_handler_that_does_not_return_is_not_waited_for_beyond_the_timeout(program):
+    with connect(program.url) as client:
+        client.send("60")
+        program.wait_for("opened")
+        began = time.monotonic()
+        assert program.end(signal.SIGTERM) == 0
+        assert time.monotonic() - began < DEADLINE_S  # the timeout, and 3 s for threads that are cut off
+
+
+def test_an_ignored_sigint_stays_ignored():
+    """As for what a shell script starts in the background."""
+    ignoring = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + SERVER % 10
+    with Program([sys.executable, "-c", ignoring]) as process:
+        url = f"ws://127.0.0.1:{process.wait_for(r'port ([0-9]+)')[1]}/ws"
+        process.process.send_signal(signal.SIGINT)
+        with connect(url):
+            process.wait_for("opened")
+        assert process.end(signal.SIGTERM) == 0
+
+
+def test_serve_reports_a_port_in_use_before_it_serves():
+    with Server(echo_app(), port=0) as server, pytest.raises(UsageError, match="in use"):
+        serve_until_signal(echo_app(), port=server.port)

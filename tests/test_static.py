@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.programs import Browser
+from wsthreads import UsageError
+from wsthreads.static import StaticFiles
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "public" / "sub").mkdir(parents=True)
+    (tmp_path / "public" / "index.html").write_text("the index")
+    (tmp_path / "public" / "sub" / "index.html").write_text("the index of sub")
+    (tmp_path / "public" / "page.js").write_text("let x;")
+    (tmp_path / "public" / ".env").write_text("SECRET=1")
+    (tmp_path / "public" / ".git").mkdir()
+    (tmp_path / "public" / ".git" / "config").write_text("secret")
+    (tmp_path / "public" / ".well-known").mkdir()
+    (tmp_path / "public" / ".well-known" / "security.txt").write_text("Contact: somebody")
+    (tmp_path / "outside.txt").write_text("secret")
+    return tmp_path / "public"
+
+
+@pytest.fixture
+def client(folder):
+    return Browser(StaticFiles(folder))
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "kind"),
+    [
+        ("/", "the index", "text/html"),
+        ("/sub/", "the index of sub", "text/html"),
+        ("/page.js", "let x;", "javascript"),
+        ("/.well-known/security.txt", "Contact: somebody", "text/plain"),
+    ],
+)
+def test_files_and_indexes_are_served(client, path, text, kind):
+    answer = client.get(path)
+    assert (answer.status_code, answer.text) == (200, text)
+    assert kind in answer.content_type
+    assert client.head(path).status_code == 200
+
+
+def test_a_folder_without_its_slash_is_redirected_so_that_relative_links_work(client):
+    answer = client.get("/sub?a=b")
+    assert answer.status_code in (307, 308)
+    assert answer.headers["Location"].endswith("sub/?a=b")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/no", "/.env", "/.git/config", "/../outside.txt", "/%2e%2e/outside.txt", "/sub/../../outside.txt", "/%00", "//",
+     "/" + "a" * 5000, "/..%5coutside.txt", "/%ff"],
+)  # fmt: skip
+def test_nothing_else_is(client, path):
+    answer = client.get(path)
+    assert answer.status_code == 404 or path == "//"
+    assert "secret" not in answer.text.lower()
+
+
+def test_an_unchanged_file_is_a_304(client):
+    tag = client.get("/page.js").headers["ETag"]
+    assert client.get("/page.js", headers={"If-None-Match": tag}).status_code == 304
+    assert client.get("/page.js").headers["Cache-Control"] == "no-cache"
+
+
+def test_what_is_no_file_or_no_get_goes_on(folder):
+    def other(environ, start_response):
+        start_response("200 OK", [])
+        return [b"other ", environ["REQUEST_METHOD"].encode()]
+
+    client = Browser(StaticFiles(folder, other))
+    assert client.get("/no").text == "other GET"
+    assert client.post("/page.js").text == "other POST"
+    assert client.get("/page.js").text == "let x;"
+
+
+def test_the_directory_has_to_exist(folder):
+    with pytest.raises(UsageError, match=r"index\.html: not a directory"):
+        StaticFiles(folder / "index.html")

@@ -1,0 +1,310 @@
+"""The command ``wsthreads``: parses, wires, runs.
+
+Every mistake of the user's is one line on standard error that begins with ``wsthreads:``, and a status that is not 0.
+Only what a command needs is imported, in the command, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from wsthreads.config import Config
+from wsthreads.errors import CloseCode, ConfigError, UsageError, WSThreadsError
+from wsthreads.logs import LEVELS, log_to
+from wsthreads.options import CommandWithSettings, config_of, setting_options
+
+if TYPE_CHECKING:
+    from wsthreads.app import WebSocketApp
+    from wsthreads.serving import Server
+    from wsthreads.targets import Target
+
+__all__ = ["main"]
+
+log = logging.getLogger(__name__)
+
+#: Environment variable that tells a restarted command which free port it had found.
+RESTART_PORT = "_WSTHREADS_RESTART_PORT"
+
+
+def main() -> NoReturn:
+    """The console script."""
+    try:
+        status = cli.main(prog_name="wsthreads", standalone_mode=False)
+    except click.exceptions.Abort:
+        status = 130
+    except click.ClickException as error:
+        status = _complain(error.format_message(), error.exit_code)
+    except WSThreadsError as error:
+        status = _complain(error, 2 if isinstance(error, ConfigError) else 1)
+    except BrokenPipeError:  # whoever read our output has gone; so that Python does not complain about it either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    sys.exit(status)
+
+
+def _complain(complaint: object, status: int = 1) -> int:
+    click.echo(f"wsthreads: {' '.join(str(complaint).split())}", err=True)
+    return status
+
+
+def _print_version(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if not wanted or context.resilient_parsing:
+        return
+    from importlib.metadata import version
+    from platform import python_version
+
+    from wsthreads import __version__
+
+    click.echo(f"wsthreads {__version__} (Python {python_version()}, dukpy {version('dukpy')}, frames in pure Python)")
+    context.exit()
+
+
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show versions."
+)
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """WebSocket server with rooms, on plain threads: handlers in JavaScript or Python."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+# wsthreads run
+
+
+@cli.command(cls=CommandWithSettings)
+@click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 for all.")
+@click.option("--port", type=int, default=5000, show_default=True, help="Port to listen at; 0 for any that is free.")
+@click.option("--path", help="Serve a single file at this path in place of /ws/<name>.")
+@click.option("--static", metavar="DIRECTORY", help="Serve the files of a directory beside the endpoints.")
+@click.option("--reload", is_flag=True, help="Load handlers again when their files change.")
+@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What to log.")
+@setting_options
+def run(
+    targets: tuple[str, ...],
+    host: str,
+    port: int,
+    path: str | None,
+    static: str | None,
+    reload: bool,
+    log_level: str,
+    **settings: Any,
+) -> int:
+    """Serve handlers on a port.
+
+    TARGET is a .js, .mjs or .py file, which is served at /ws/<name>, or a directory of such files. Beside them there
+    is a page about the server, at / or, if --static has an index.html, at /_wsthreads/.
+
+    Ctrl-C closes every session with 1001 and ends with status 0; pressed once more, it cuts them off.
+    """
+    from wsthreads.dashboard import STATUS_PATH, Dashboard
+    from wsthreads.serving import Server
+    from wsthreads.targets import create_app, find_targets
+
+    config = config_of(settings)
+    log_to(sys.stderr, log_level, polled_path=STATUS_PATH)
+    port = port or int(os.environ.pop(RESTART_PORT, 0))
+    page = Dashboard(lambda: app.endpoints)
+    app = create_app(*targets, wsgi_app=page, static=static, path=path, config=config)
+    try:
+        server = Server(app, host, port)
+        _announce(app, server, static)
+        if not reload:
+            return server.run()
+        check_arguments = [*(["--path", path] if path else []), "--", *targets]
+        return _run_with_reload(app, server, lambda: find_targets(targets, path), check_arguments)
+    finally:
+        app.shutdown(0)  # has been done, unless the server could not be made: a script's thread must not stay
+
+
+def _run_with_reload(
+    app: WebSocketApp, server: Server, find: Callable[[], Sequence[Target]], check_arguments: Sequence[str]
+) -> int:
+    """Never returns when a restart is due: becomes the same command again."""
+    from wsthreads.reloader import Reloader
+
+    restart = False
+
+    def ask_for_restart() -> None:
+        nonlocal restart
+        restart = True
+        server.request_stop(CloseCode.SERVICE_RESTART, "the server restarts with new code")
+
+    reloader = Reloader(app, find, ask_for_restart, check_arguments=check_arguments)
+    reloader.start()
+    status = server.run()
+    reloader.stop()
+    if restart and status == 0:
+        log.info("restarting")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.environ[RESTART_PORT] = str(server.port)  # what was any free port stays the same one
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    return status
+
+
+def _announce(app: WebSocketApp, server: Server, static: str | None) -> None:
+    """Say where it listens, and what is there. The port is bound already: whoever reads this can connect."""
+    from wsthreads.dashboard import PREFIX, function_names
+
+    has_index = static is not None and os.path.isfile(os.path.join(static, "index.html"))
+    served = [(f"{server.url}/", f"the files in {static}")] if static is not None else []
+    served.append((server.url + (PREFIX if has_index else "/"), "the page about this server"))
+    for endpoint in app.endpoints:
+        functions = ", ".join(function_names(endpoint))
+        served.append((server.ws_url + endpoint.path, f"{endpoint.handler.name}: {functions}"))
+    width = max(len(url) for url, _ in served)
+    click.echo(f"Listening on {' and '.join([server.url, *_other_urls(server)])} (Ctrl-C stops)")
+    for url, what in served:
+        click.echo(f"  {url:{width}}  {what}")
+    sys.stdout.flush()
+
+
+def _other_urls(server: Server) -> list[str]:
+    """Where other machines reach a server that listens at all addresses."""
+    import socket
+
+    from werkzeug.serving import get_interface_ip
+
+    if server.host not in ("0.0.0.0", "::", ""):
+        return []
+    address = get_interface_ip(socket.AF_INET)
+    return [] if address.startswith("127.") else [f"http://{address}:{server.port}"]
+
+
+# wsthreads check
+
+
+@cli.command()
+@click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
+@click.option("--path", help="The path that a single file is served at.")
+def check(targets: tuple[str, ...], path: str | None) -> int:
+    """Load handlers without serving them.
+
+    Lists the functions of each, and says what is wrong with it, with its file and line. Python files are run, as they
+    are by an import.
+    """
+    from wsthreads.targets import find_targets
+
+    logging.disable()  # what is wrong is said below; what a handler logs while it is loaded is of no interest here
+    status = 0
+    for target in find_targets(targets, path):
+        try:
+            names, remarks = _names_in(target)
+        except WSThreadsError as error:
+            status = _complain(error)
+            continue
+        click.echo(f"{target.file}  {target.path}  {', '.join(names)}")
+        for remark in remarks:
+            click.echo(f"{target.file}  {remark}")
+    return status
+
+
+def _names_in(target: Target) -> tuple[list[str], list[str]]:
+    """The handler functions of a file, and remarks on other names that look like one."""
+    from wsthreads.dashboard import spelled
+    from wsthreads.handlers import HOOKS, PythonHandler
+    from wsthreads.metrics import Metrics
+    from wsthreads.targets import load_module
+
+    if target.is_script:
+        from wsthreads.javascript import check_script
+
+        script = check_script(target.file, Config())
+        names, hooks = list(script.exports), script.hooks
+    else:
+        try:
+            module = load_module(target.file)
+        except OSError as error:
+            raise UsageError(f"{target.file}: {error.strerror}") from error
+        names, hooks = list(vars(module)), PythonHandler(module, Metrics()).hooks
+    missing = {
+        name.lower().replace("_", ""): name
+        for name in spelled([hook for hook in HOOKS if hook not in hooks], in_script=target.is_script)
+    }
+    meant = [(name, missing.get(name.lower().replace("_", ""))) for name in names]
+    remarks = [f"{name} is never called; did you mean {right}?" for name, right in meant if right]
+    return spelled(hooks, in_script=target.is_script), remarks
+
+
+# wsthreads connect
+
+
+def _pairs(separator: str, what: str) -> Callable[[click.Context, click.Parameter, Sequence[str]], Any]:
+    def split(context: click.Context, option: click.Parameter, texts: Sequence[str]) -> list[tuple[str, str]]:
+        pairs = [text.partition(separator) for text in texts]
+        for name, found, _ in pairs:
+            if not found or not name.strip():
+                raise click.BadParameter(f"{what} is written as name{separator}value, not {name!r}")
+        return [(name.strip(), value.strip()) for name, _, value in pairs]
+
+    return split
+
+
+@cli.command()
+@click.argument("url")
+@click.option("--param", "-p", "parameters", multiple=True, metavar="NAME=VALUE", callback=_pairs("=", "a parameter"),
+              help="Add a query parameter, repeatable.")
+@click.option("--header", "-H", "headers", multiple=True, metavar="NAME:VALUE", callback=_pairs(":", "a header"),
+              help="Add a header to the handshake, repeatable.")
+@click.option("--origin", metavar="URL", help="Claim to be a page of this origin.")
+@click.option("--subprotocol", "subprotocols", multiple=True, metavar="NAME", help="Offer a subprotocol, repeatable.")
+@click.option("--wait", "wait_s", type=click.FloatRange(0), default=1.0, show_default=True, metavar="SECONDS",
+              help="When the input is not a terminal: how long to wait for answers after its last line.")
+def connect(
+    url: str,
+    parameters: list[tuple[str, str]],
+    headers: list[tuple[str, str]],
+    origin: str | None,
+    subprotocols: tuple[str, ...],
+    wait_s: float,
+) -> int:
+    """Talk to a WebSocket server from the terminal.
+
+    Each line of the input is sent as a message, each message that arrives is printed behind an arrow. Ctrl-D, Ctrl-C
+    and the end of the input close the connection. The status is 0 if it was closed with 1000, 1001 or no code.
+    """
+    from wsthreads.client import Client, converse, describe_close
+
+    if origin is not None:
+        headers = [*headers, ("Origin", origin)]
+    try:
+        client = Client(url, parameters=parameters, headers=headers, subprotocols=subprotocols)
+    except UsageError:
+        raise
+    except WSThreadsError as error:
+        return _complain(f"cannot connect to {url}: {error}")
+    speaking = f", speaking {client.subprotocol}" if client.subprotocol else ""
+    terminal = sys.stdin.isatty()
+    greeting = f"connected{speaking}" + (" (Ctrl-D closes)" if terminal else "")
+    code, reason = converse(
+        client,
+        sys.stdin.fileno(),
+        _show,
+        wait_s=0 if terminal else wait_s,
+        on_start=lambda: click.echo(greeting, err=True),
+    )
+    click.echo(f"closed: {describe_close(code, reason)}", err=True)
+    return 0 if code in (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS) else 1
+
+
+def _show(message: str | bytes) -> None:
+    """Print a message; what would steer a terminal only as an escape."""
+    if isinstance(message, bytes):
+        message = f"({len(message)} bytes) {message[:64].hex(' ')}{' …' if len(message) > 64 else ''}"
+    elif sys.stdout.isatty():
+        message = "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in message)
+    encoding = sys.stdout.encoding or "utf-8"
+    arrow = "←" if "←".encode(encoding, "replace") != b"?" else "<"
+    click.echo(f"{arrow} {message}".encode(encoding, "backslashreplace"))

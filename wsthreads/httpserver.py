@@ -1,0 +1,195 @@
+"""Werkzeug's threaded HTTP server, made to know its connections: to let them go, wait for them, and cut them off.
+
+`wsthreads.serving` starts and stops it. One daemon thread serves each connection, which is one request long.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import socket
+import ssl
+from contextlib import suppress
+from threading import Event, Lock, Thread, current_thread
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
+
+from wsthreads.handshake import is_upgrade
+
+if TYPE_CHECKING:
+    from wsthreads.app import WebSocketApp
+
+__all__ = ["HTTPServer"]
+
+log = logging.getLogger(__name__)
+
+#: How long accepting pauses when the process has no file descriptors left.
+EXHAUSTED_PAUSE_S = 0.2
+
+
+class _Link:
+    """One TCP connection of the HTTP server, as the server sees it."""
+
+    __slots__ = ("busy", "sock")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.busy = False  # its request has been read
+
+
+class HTTPServer(ThreadedWSGIServer):
+    """Werkzeug's server, which knows its connections and their threads."""
+
+    daemon_threads = True
+
+    def __init__(self, app: WebSocketApp, listener: socket.socket, ssl_context: ssl.SSLContext | None) -> None:
+        host, port = listener.getsockname()[:2]
+        # Given a descriptor, of which it makes a copy, Werkzeug neither binds nor ends the process over errors.
+        super().__init__(host, port, app, _RequestHandler, fd=listener.fileno())
+        # Not given to Werkzeug, which would do each TLS handshake in the accepting thread.
+        self.ssl_context = ssl_context
+        self.handshake_timeout_s = app.config.handshake_timeout_s
+        self._links: dict[Thread, _Link] = {}
+        self._lock = Lock()  # guards _links; a leaf
+        self._warned_at = float("-inf")
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        try:
+            return self.socket.accept()
+        except OSError as error:  # the base class only tries again, at once, for as long as it takes
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                self._warn("cannot accept connections: %s", error.strerror)
+                Event().wait(EXHAUSTED_PAUSE_S)
+            raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        thread = Thread(
+            target=self.process_request_thread,
+            args=(request, client_address),
+            name=f"wsthreads-connection-{client_address[0]}:{client_address[1]}",
+            daemon=self.daemon_threads,
+        )
+        with self._lock:
+            self._links[thread] = _Link(request)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            with self._lock:
+                del self._links[thread]
+            self._warn("cannot serve a connection: %s", error)
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """The life of a connection, in its thread."""
+        thread = current_thread()
+        try:
+            if self.ssl_context is not None:
+                request.settimeout(self.handshake_timeout_s)
+                request = self.ssl_context.wrap_socket(request, server_side=True)
+                with self._lock:
+                    self._links[thread].sock = request
+        except OSError as error:
+            log.debug("no TLS with %s: %s", client_address, error)
+            self.shutdown_request(request)
+        else:
+            super().process_request_thread(request, client_address)
+        finally:
+            with self._lock:
+                del self._links[thread]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        log.exception("serving %s failed", client_address)
+
+    def mark_busy(self) -> None:
+        """The request of the calling thread's connection has been read: let it be answered, whatever happens."""
+        with self._lock:
+            self._links[current_thread()].busy = True
+
+    def drop_idle(self) -> None:
+        """End connections that have not sent their request: browsers open some in advance, and leave them."""
+        with self._lock:
+            idle = [link.sock for link in self._links.values() if not link.busy]
+        for sock in idle:
+            _end(sock)
+
+    def cut_off(self) -> None:
+        """End every connection at once."""
+        with self._lock:
+            socks = [link.sock for link in self._links.values()]
+        for sock in socks:
+            _end(sock)
+
+    def join_connections(self, deadline: float) -> bool:
+        """Wait for the threads of all connections, the caller's own excepted. False if some are left."""
+        with self._lock:
+            threads = [thread for thread in self._links if thread is not current_thread()]
+        for thread in threads:
+            thread.join(max(0.0, deadline - monotonic()))
+        return not any(thread.is_alive() for thread in threads)
+
+    def _warn(self, message: str, *args: object) -> None:
+        """Log at most once a second, in the accepting thread."""
+        if monotonic() - self._warned_at >= 1:
+            self._warned_at = monotonic()
+            log.warning(message, *args)
+
+
+def _end(sock: socket.socket) -> None:
+    """Wake whoever reads or writes `sock`; its thread closes it. Not by SSLSocket's method, which no other may call."""
+    with suppress(OSError):  # it has been closed
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+class _RequestHandler(WSGIRequestHandler):
+    """Reads one request, by a deadline for all of it, and has the app answer it."""
+
+    disable_nagle_algorithm = True
+    server: HTTPServer
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile.close()
+        self._input = _Input(self.connection, monotonic() + self.server.handshake_timeout_s)
+        self.rfile = io.BufferedReader(self._input)
+        if self.client_address[0].startswith("::ffff:") and "." in self.client_address[0]:  # IPv4, on an IPv6 socket
+            self.client_address = (self.client_address[0][len("::ffff:") :], *self.client_address[1:])
+
+    def run_wsgi(self) -> None:
+        self._input.deadline = None
+        if is_upgrade({"HTTP_UPGRADE": self.headers.get("Upgrade", "")}):
+            self.connection.settimeout(None)
+        else:  # a peer that neither sends nor reads any more holds its thread no longer than this
+            self.connection.settimeout(self.server.handshake_timeout_s)
+        self.server.mark_busy()
+        super().run_wsgi()
+
+    def log_error(self, format: str, *args: Any) -> None:
+        if format.startswith("Request timed out"):  # browsers open connections in advance: no error
+            log.debug("no request from %s: %s", self.client_address, *args)
+        else:
+            super().log_error(format, *args)
+
+
+class _Input(io.RawIOBase):
+    """What comes in on a socket. Until `deadline` is None, all of it has to come by then (TimeoutError past it)."""
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self._sock = sock
+        self.deadline: float | None = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self.deadline is not None:
+            left = self.deadline - monotonic()
+            if left <= 0:
+                raise TimeoutError("the request took too long")
+            self._sock.settimeout(left)
+        try:
+            return self._sock.recv_into(buffer)
+        except BlockingIOError:
+            return None

@@ -1,0 +1,155 @@
+"""Watches the files behind an app while somebody edits them.
+
+A script is loaded again in place: its sessions stay, and the next call runs the new code. A Python handler cannot be
+swapped under running threads, so for that, and for a file more or less in a directory, the whole server restarts.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Any
+
+from wsthreads.errors import ScriptError, UsageError, WSThreadsError
+from wsthreads.targets import Target
+
+if TYPE_CHECKING:
+    from wsthreads.app import WebSocketApp
+
+__all__ = ["Reloader"]
+
+log = logging.getLogger(__name__)
+
+#: Longest that the check of changed Python files may take before a restart.
+CHECK_TIMEOUT_S = 30.0
+
+Stamp = tuple[int, int]
+
+
+class Reloader:
+    """Polls, in a thread of its own from `start` to `stop`, and calls `restart` when a restart is needed.
+
+    `find` gives the targets as they are now. Before a restart ``wsthreads check`` with `check_arguments` has to pass
+    them, so that a mistake does not end the server: it is logged, and the old code goes on until the next change.
+    """
+
+    def __init__(
+        self,
+        app: WebSocketApp,
+        find: Callable[[], Sequence[Target]],
+        restart: Callable[[], None],
+        *,
+        check_arguments: Sequence[str],
+        interval_s: float = 0.5,
+    ) -> None:
+        self._app = app
+        self._find = find
+        self._restart = restart
+        self._check_arguments = tuple(check_arguments)
+        self._interval_s = interval_s
+        self._done = Event()
+        self._thread = Thread(target=self._run, name="wsthreads-reloader", daemon=True)
+        # Only the thread touches these: what is watched, and its stamps when it was last looked at.
+        served = {endpoint.path for endpoint in app.endpoints}
+        self._targets = tuple(target for target in find() if target.path in served)  # a file may have come up just now
+        self._scripts = {target: _stamps(self._files_of(target)) for target in self._targets if target.is_script}
+        self._others = _stamps(self._other_files())
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Idempotent; waits for the thread, unless that is the caller."""
+        self._done.set()
+        if self._thread.ident is not None:
+            self._thread.join(self._interval_s + 1)
+
+    def _run(self) -> None:
+        while not self._done.wait(self._interval_s):
+            try:
+                self._look()
+            except Exception:
+                log.exception("looking for changed files failed")
+
+    def _look(self) -> None:
+        for target, before in self._scripts.items():
+            now = _stamps(before, before=before)
+            if now != before:
+                self._scripts[target] = self._reload(target, now)
+        try:
+            targets = tuple(self._find())
+        except UsageError as error:  # a file is missing, perhaps while an editor replaces it
+            log.debug("%s", error)
+            targets = self._targets
+        changed = {target.file.name for target in {*targets} ^ {*self._targets}}
+        self._targets = targets
+        now = _stamps(self._other_files(), before=self._others)
+        changed |= {file.name for file in now if file in self._others and now[file] != self._others[file]}
+        self._others = now
+        if not changed:
+            return
+        log.info("changed: %s; checking", ", ".join(sorted(changed)))
+        complaint = _complaint(self._check_arguments)
+        if complaint:
+            log.error("not restarted, the old code goes on: %s", complaint)
+        else:
+            self._done.set()
+            self._restart()
+
+    def _reload(self, target: Target, now: dict[Path, Stamp]) -> dict[Path, Stamp]:
+        """Load a script again; what is to be watched from now on."""
+        handler: Any = self._app.endpoint(target.path).handler
+        try:
+            handler.reload()
+        except WSThreadsError as error:
+            log.error("%s not reloaded, the old code goes on: %s", target.file.name, error)
+            at_fault = [Path(error.path)] if isinstance(error, ScriptError) else []  # perhaps imported just now
+            return _stamps([*now, *at_fault], before=now)
+        log.info("%s reloaded", target.file.name)
+        return _stamps(self._files_of(target), before=now)
+
+    def _files_of(self, target: Target) -> Iterable[Path]:
+        """A script, and what it imports."""
+        handler: Any = self._app.endpoint(target.path).handler
+        return map(Path, handler.files())
+
+    def _other_files(self) -> list[Path]:
+        """The Python handlers and the modules beside them that have been imported; scripts that are new here."""
+        files = [target.file.absolute() for target in self._targets if target not in self._scripts]
+        folders = {file.parent for file in files if file.suffix == ".py"}
+        for module in list(sys.modules.values()):
+            name = getattr(module, "__file__", None)
+            if isinstance(name, str) and "site-packages" not in name and not folders.isdisjoint(Path(name).parents):
+                files.append(Path(name))
+        return files
+
+
+def _stamps(files: Iterable[Path], before: dict[Path, Stamp] | None = None) -> dict[Path, Stamp]:
+    """When each file was changed, and its size. One that is gone, as while an editor saves it, is as it was before."""
+    stamps = {}
+    for file in files:
+        try:
+            status = file.stat()
+        except OSError:
+            stamps[file] = (before or {}).get(file, (0, 0))
+        else:
+            stamps[file] = (status.st_mtime_ns, status.st_size)
+    return stamps
+
+
+def _complaint(check_arguments: Sequence[str]) -> str:
+    """What ``wsthreads check``, in a process of its own, has to say against the files; empty if nothing."""
+    command = [sys.executable, "-m", "wsthreads", "check", *check_arguments]
+    try:
+        check = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", timeout=CHECK_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired:
+        return f"loading them takes more than {CHECK_TIMEOUT_S:g} s"
+    if check.returncode == 0:
+        return ""
+    return "; ".join(check.stderr.splitlines()) or f"wsthreads check ended with status {check.returncode}"

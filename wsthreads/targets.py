@@ -1,0 +1,186 @@
+"""What a target of the command line means: a handler file or a directory of them, and the paths they are served at.
+
+A target is a ``.js``, ``.mjs`` or ``.py`` file, or a directory that has some. ``chat.js`` is served at ``/ws/chat``.
+In a directory, files whose names begin with ``_`` or ``.`` are left out: they are there to be imported.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from wsthreads.errors import ScriptError, UsageError
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+    from wsthreads.app import WebSocketApp
+    from wsthreads.endpoint import Endpoint
+
+__all__ = ["Target", "add_target", "create_app", "find_targets", "load_module"]
+
+SCRIPT_SUFFIXES = (".js", ".mjs")
+SUFFIXES = (*SCRIPT_SUFFIXES, ".py")
+
+#: Names that stand in a URL as they are (RFC 3986, 2.3: unreserved).
+_UNRESERVED = re.compile(r"[A-Za-z0-9._~-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A handler file, and the path that it is served at."""
+
+    path: str
+    file: Path
+
+    @property
+    def is_script(self) -> bool:
+        return self.file.suffix in SCRIPT_SUFFIXES
+
+
+def find_targets(targets: Iterable[str | os.PathLike[str]], path: str | None = None) -> tuple[Target, ...]:
+    """The handler files of all `targets`, each with its path: `path` if it is given, else ``/ws/<name>``.
+
+    Reads directories, opens no file. Raises `UsageError` for one that is missing or no handler file, an empty
+    directory, a name that makes no URL, two files with one path, and a `path` that is none or has several files.
+    """
+    files = [file for target in targets for file in _files_of(Path(target))]
+    if path is not None:
+        if len(files) != 1:
+            raise UsageError(f"a path of its own can be given to a single file, not to {len(files)}")
+        return (Target(_checked_path(path), files[0]),)
+    found: dict[str, Target] = {}
+    for file in files:
+        if not _UNRESERVED.fullmatch(file.stem):
+            raise UsageError(f"{file}: {file.stem!r} makes no path of a URL; rename it, or give it one with --path")
+        target = Target(f"/ws/{file.stem}", file)
+        other = found.setdefault(target.path, target)
+        if other is not target:
+            raise UsageError(f"{other.file} and {file} would both be {target.path}; rename one")
+    return tuple(found.values())
+
+
+def _files_of(target: Path) -> list[Path]:
+    kinds = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+    if target.is_dir():
+        files = sorted(f for f in target.iterdir() if f.suffix in SUFFIXES and f.name[0] not in "._" and f.is_file())
+        if not files:
+            raise UsageError(f"{target}: no {kinds} file in this directory")
+        return files
+    if not target.exists():
+        raise UsageError(f"{target}: no such file or directory")
+    if target.suffix not in SUFFIXES:
+        raise UsageError(f"{target}: a handler is a {kinds} file, or a directory of them")
+    return [target]
+
+
+def _checked_path(path: str) -> str:
+    if not path.startswith("/") or any(c in "?#" or c.isspace() or not c.isprintable() for c in path):
+        raise UsageError(f"a path begins with / and has no spaces, ? or #, as in /live; not {path!r}")
+    return path
+
+
+def add_target(app: WebSocketApp, target: Target) -> Endpoint:
+    """Load a handler file, and have `app` serve it. Python files are run, as `load_module` says.
+
+    Raises `ScriptError` if it does not load, `HandlerError` if it has no handler function, `IsolateError` if there is
+    no JavaScript here, `UsageError` if it cannot be read.
+    """
+    try:
+        if target.is_script:
+            return app.add_script(target.path, target.file)
+        return app.add_handler(target.path, load_module(target.file))
+    except OSError as error:
+        raise UsageError(f"{target.file}: {error.strerror or error}") from error
+
+
+def load_module(file: Path) -> ModuleType:
+    """Run a Python file as a module of its own, and return it.
+
+    It can import what lies beside it, as under ``python file.py``, and is in `sys.modules` by its file name, which no
+    import statement can spell: it hides no other module, and no other hides it. A file that is loaded twice is run
+    twice. Raises `ScriptError`, with file and line, whatever the file itself raises; `OSError` if it cannot be read.
+    """
+    file = file.absolute()
+    source = file.read_bytes()
+    try:
+        code = compile(source, str(file), "exec", dont_inherit=True)
+    except SyntaxError as error:
+        raise ScriptError(f"SyntaxError: {error.msg}", str(file), error.lineno, error.offset) from error
+    except ValueError as error:  # a NUL, before Python 3.12
+        raise ScriptError(f"SyntaxError: {error}", str(file)) from error
+
+    module = ModuleType(_free_module_name(file.name))
+    module.__file__ = str(file)
+    module.__package__ = ""  # so that a relative import says what is wrong with it
+    sys.modules[module.__name__] = module
+    folder = str(file.parent)
+    sys.path.insert(0, folder)
+    try:
+        exec(code, module.__dict__)
+    except (Exception, SystemExit) as error:
+        del sys.modules[module.__name__]
+        raise ScriptError(_summary(error), *_place_in(folder, error, default=str(file))) from error
+    finally:
+        sys.path.remove(folder)
+    if folder not in sys.path:
+        sys.path.append(folder)  # for imports inside functions; last, where it hides nobody else's modules
+    return module
+
+
+def _free_module_name(name: str) -> str:
+    free, number = name, 2
+    while free in sys.modules:
+        free, number = f"{name}#{number}", number + 1
+    return free
+
+
+def _summary(error: BaseException) -> str:
+    if isinstance(error, SyntaxError):  # of a module that the file imports; str() would name the place again
+        return f"{type(error).__name__}: {error.msg}"
+    return f"{type(error).__name__}: {error}"
+
+
+def _place_in(folder: str, error: BaseException, default: str) -> tuple[str, int | None]:
+    """File and line of the innermost code under `folder` that `error` came through: where its author would look."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return error.filename, error.lineno
+    frames = traceback.extract_tb(error.__traceback__)
+    return next(
+        ((frame.filename, frame.lineno) for frame in reversed(frames) if frame.filename.startswith(folder + os.sep)),
+        (default, None),
+    )
+
+
+def create_app(
+    *targets: str | os.PathLike[str],
+    wsgi_app: WSGIApplication | None = None,
+    static: str | os.PathLike[str] | None = None,
+    path: str | None = None,
+    **settings: Any,
+) -> WebSocketApp:
+    """A `WebSocketApp` that serves handler files, for a WSGI server: ``gunicorn 'wsthreads:create_app("chat.js")'``.
+
+    `targets` and `path` are those of ``wsthreads run``, `settings` are those of `Config`. `static` is a directory
+    whose files are served beside the endpoints; what is in neither goes to `wsgi_app`, or is a 404.
+    Raises what `find_targets` and `add_target` do, `ConfigError`, and `UsageError` if `static` is no directory.
+    """
+    from wsthreads.app import WebSocketApp
+    from wsthreads.static import StaticFiles
+
+    found = find_targets(targets, path)
+    if not found:
+        raise UsageError("nothing to serve: name a handler file, such as chat.js")
+    if static is not None:
+        wsgi_app = StaticFiles(static, wsgi_app)
+    app = WebSocketApp(wsgi_app, **settings)
+    for target in found:
+        add_target(app, target)
+    return app
