@@ -8,8 +8,8 @@ Guarantees, for any number of threads:
   again after letting go. What the kernel has no room for is left to the flusher.
 - What waits is bounded, in bytes and in seconds without progress. Past either, `on_stuck` is called, once.
 
-`append_all` and `flush_all` do the same for the members of a room; `wsthreads._speedups` has both in C, where the
-writes to many sockets happen in one go without the GIL.
+`append_all` and `flush_all` do the same for the members of a room. For both there is C in `wsthreads._speedups`: the
+writes to many sockets happen in one go there, without the GIL.
 
 It relies on each operation of a list being atomic, as it is with and without the GIL.
 """
@@ -124,7 +124,9 @@ class Outbox:
                 return False
             if discard:
                 self._take_locked()
-                while len(self._backlog) > (1 if self._offset else 0):  # what has begun must be sent to its end
+                # What has begun must be sent to its end; under TLS, so must what was only tried.
+                begun = self._offset > 0 or (self._blocked and self._transport.plain_fd < 0)
+                while len(self._backlog) > begun:
                     self._backlog_bytes -= len(self._backlog.pop())
             self._close_frame = frame
             self._queue.append(frame)
@@ -296,28 +298,14 @@ def _nobody_cares(reason: str) -> None:
     """The `on_stuck` of an outbox that is over."""
 
 
-def _append_all(outboxes: tuple[Outbox, ...], frame: bytes, skip: Outbox | None) -> None:
-    """`append` a frame to each but `skip`."""
-    for outbox in outboxes:
-        if outbox is not skip:
-            outbox.append(frame)
-
-
-def _flush_all(outboxes: Sequence[Outbox]) -> list[Outbox]:
-    """`flush` each. Returns those to which somebody left frames meanwhile: call again with them."""
-    for outbox in outboxes:
-        outbox.flush()
-    return []
-
-
-def _flush_all_in_c(outboxes: Sequence[Outbox]) -> list[Outbox]:
-    """The same, with the writes of `BATCH` outboxes at a time in one call that lets go of the GIL."""
+def flush_all(outboxes: Sequence[Outbox]) -> list[Outbox]:
+    """`flush` each, many in one go. Returns those to which others left frames meanwhile: call again with them."""
     left: list[Outbox] = []
     for start in range(0, len(outboxes), BATCH):
         waiting = [outbox for outbox in outboxes[start : start + BATCH] if outbox._queue and not outbox._draining]
         taken = [outbox for outbox in waiting if not outbox._blocked and outbox._lock.acquire(False)]
         try:
-            for outbox, data, sent in speedups.send_queues(taken):
+            for outbox, data, sent in send_queues(taken):
                 outbox._after_send_locked(data, sent)
         finally:
             for outbox in taken:
@@ -329,5 +317,21 @@ def _flush_all_in_c(outboxes: Sequence[Outbox]) -> list[Outbox]:
     return left
 
 
+def _append_all(outboxes: tuple[Outbox, ...], frame: bytes, skip: Outbox | None) -> None:
+    """`append` a frame to each but `skip`."""
+    for outbox in outboxes:
+        if outbox is not skip:
+            outbox.append(frame)
+
+
+def _send_queues(outboxes: list[Outbox]) -> list[tuple[Outbox, bytes | None, int]]:
+    """Write the queues of outboxes whose locks the caller holds, and which are not draining.
+
+    Returns what the caller has to go on with, by `_after_send_locked`: the outbox, and, where it was written to, the
+    data that was not sent completely and how much of it was sent, or -errno. Here that is all of them, untouched.
+    """
+    return [(outbox, None, 0) for outbox in outboxes]
+
+
 append_all = _append_all if speedups is None else speedups.append_all
-flush_all = _flush_all if speedups is None else _flush_all_in_c
+send_queues = _send_queues if speedups is None else speedups.send_queues

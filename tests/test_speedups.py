@@ -1,0 +1,297 @@
+"""The C functions and their Python twins: one contract for both, and the same answers to the same questions.
+
+Where there is a C compiler there must be a C module; WSTHREADS_PURE_PYTHON only keeps it from being used.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.programs import wait_until
+from wsthreads import frames, outbox
+from wsthreads.flusher import Flusher
+from wsthreads.outbox import Outbox
+from wsthreads.transport import PlainTransport
+
+BUILT = importlib.util.find_spec("wsthreads._speedups") is not None
+
+pytestmark = pytest.mark.skipif(
+    not BUILT and shutil.which(os.environ.get("CC", "cc")) is None, reason="there is no C compiler here"
+)
+
+
+def c_module() -> Any:
+    return importlib.import_module("wsthreads._speedups")
+
+
+def test_the_c_module_is_built_where_there_is_a_compiler() -> None:
+    assert BUILT, "wsthreads._speedups was not built: install with a C compiler and Python's headers"
+
+
+@pytest.mark.parametrize(("value", "expected"), [("1", "None"), ("0", "<module"), ("", "<module")])
+def test_the_environment_switches_it_off(value: str, expected: str) -> None:
+    code = "from wsthreads.native import speedups; print(speedups)"
+    environment = {**os.environ, "WSTHREADS_PURE_PYTHON": value}
+    output = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert output.stdout.startswith(expected), output
+
+
+# decode_message
+
+
+def masked(payload: bytes, first: int = 0x81, key: bytes = b"\x12\x34\x56\x78", length: int | None = None) -> bytes:
+    """A client's frame; `length` is 0, 2 or 8 bytes of extended length, by default what the size wants."""
+    size = len(payload)
+    if length is None:
+        length = 0 if size < 126 else 2 if size < 65536 else 8
+    code = {0: size, 2: 126, 8: 127}[length]
+    extended = size.to_bytes(length, "big") if length else b""
+    body = bytes(byte ^ key[i % 4] for i, byte in enumerate(payload))
+    return bytes((first, 0x80 | code)) + extended + key + body
+
+
+DECODERS = [
+    pytest.param(lambda: frames._decode_message, id="python"),
+    pytest.param(lambda: c_module().decode_message, id="c"),
+]
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 125, 126, 127, 65535, 65536, 70001])
+@pytest.mark.parametrize("start", [0, 3])
+def test_a_whole_frame_is_decoded(decoder: Callable[[], Any], size: int, start: int) -> None:
+    decode = decoder()
+    text = "".join(random.Random(size).choices("aé€😀", k=size))[:size]
+    payload = text.encode()
+    buffer = b"x" * start + masked(payload) + b"rest"
+    assert decode(buffer, start, len(payload)) == (text, len(buffer) - 4)
+    binary = masked(payload, 0x82)
+    assert decode(binary, 0, len(payload)) == (payload, len(binary))
+    assert decode(buffer, start, len(payload) - 1) is None, "over the limit"
+    for cut in range(1, min(len(binary), 20)):
+        assert decode(binary[:-cut], 0, 2**31) is None, "incomplete"
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pytest.param(b"\x81\x03abc", id="unmasked"),
+        pytest.param(masked(b"abc", 0x01), id="fragment"),
+        pytest.param(masked(b"abc", 0x80), id="continuation"),
+        pytest.param(masked(b"abc", 0xC1), id="reserved bit"),
+        pytest.param(masked(b"abc", 0x89), id="ping"),
+        pytest.param(masked(b"abc", length=2), id="2 bytes where 1 is enough"),
+        pytest.param(masked(b"a" * 300, length=8), id="8 bytes where 2 are enough"),
+        pytest.param(masked(b"\xff"), id="not UTF-8"),
+        pytest.param(b"\x82\xff" + b"\xff" * 8 + b"keys", id="2**64 bytes"),
+    ],
+)
+def test_everything_else_is_left_to_wsproto(decoder: Callable[[], Any], frame: bytes) -> None:
+    assert decoder()(frame, 0, 2**62) is None
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=200),
+        st.builds(
+            masked,
+            st.binary(max_size=300),
+            st.sampled_from([0x81, 0x82, 0x01, 0x88, 0xC1]),
+            st.binary(min_size=4, max_size=4),
+        ),
+    ),
+    st.integers(0, 5),
+    st.integers(0, 400),
+)
+def test_both_decoders_give_the_same(buffer: bytes, start: int, limit: int) -> None:
+    assert c_module().decode_message(buffer, start, limit) == frames._decode_message(buffer, start, limit)
+
+
+@pytest.mark.parametrize("arguments", [(), (b"", 0), ("", 0, 0), (bytearray(b"abcdefg"), 0, 9), (b"abcdef", "0", 0)])
+def test_wrong_arguments_of_the_c_decoder_are_a_type_error(arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(TypeError):
+        c_module().decode_message(*arguments)
+
+
+# append_all and send_queues
+
+
+class Line:
+    """An outbox, and the other end of its socket."""
+
+    def __init__(self, flusher: Flusher, *, send_buffer: int | None = None) -> None:
+        self.sock, self.peer = socket.socketpair()
+        if send_buffer is not None:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+        self.peer.settimeout(20)
+        self.stuck: list[str] = []
+        transport = PlainTransport(self.sock)
+        self.outbox = Outbox(transport, flusher, max_bytes=2**30, timeout_s=60, on_stuck=self.stuck.append)
+
+    def read(self, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            piece = self.peer.recv(size - len(data))
+            if not piece:
+                break
+            data += piece
+        return bytes(data)
+
+
+@pytest.fixture(params=["python", "c"])
+def lines(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Line]]:
+    """Makes lines, with `outbox.append_all` and `flush_all` being the Python or the C ones."""
+    c = request.param == "c"
+    monkeypatch.setattr(outbox, "send_queues", c_module().send_queues if c else outbox._send_queues)
+    monkeypatch.setattr(outbox, "append_all", c_module().append_all if c else outbox._append_all)
+    flusher = Flusher()
+    flusher.start()
+    made: list[Line] = []
+
+    def make(**options: Any) -> Line:
+        made.append(Line(flusher, **options))
+        return made[-1]
+
+    yield make
+    for line in made:
+        line.outbox._check()
+        line.outbox.detach()
+        line.sock.close()
+        line.peer.close()
+    flusher.stop(20)
+
+
+def test_members_in_step_and_out_of_step_get_what_is_theirs_in_order(lines: Callable[..., Line]) -> None:
+    members = [lines() for _ in range(300)]  # more than one batch
+    everybody = tuple(member.outbox for member in members)
+    outbox.append_all(everybody, b"one.", None)
+    for i, member in enumerate(members):
+        if i % 3 == 0:
+            member.outbox.append(b"own%d." % i)
+    outbox.append_all(everybody, b"two.", members[5].outbox)
+    assert outbox.flush_all(everybody) == []
+    for i, member in enumerate(members):
+        expected = b"one." + (b"own%d." % i if i % 3 == 0 else b"") + (b"" if i == 5 else b"two.")
+        assert member.read(len(expected)) == expected
+    assert outbox.flush_all(everybody) == [], "nothing is sent twice"
+    for member in members:
+        member.sock.shutdown(socket.SHUT_WR)
+        assert member.peer.recv(1) == b""
+
+
+def test_what_the_kernel_does_not_take_follows_whole(lines: Callable[..., Line]) -> None:
+    slow, quick = lines(send_buffer=4096), lines()
+    frame = bytes(range(256)) * 4096  # 1 MiB
+    for i in range(3):
+        outbox.append_all((slow.outbox, quick.outbox), b"%d" % i + frame, None)
+        outbox.flush_all((slow.outbox, quick.outbox))
+        slow.outbox.append(b"small")
+        slow.outbox.flush()
+    assert slow.outbox.is_blocked
+    for i in range(3):
+        assert slow.read(len(frame) + 6) == b"%d" % i + frame + b"small"
+        assert quick.read(len(frame) + 1) == b"%d" % i + frame
+    wait_until(lambda: not slow.outbox.is_blocked, "the outbox is empty")
+
+
+def test_a_lost_connection_harms_nobody_else(lines: Callable[..., Line]) -> None:
+    members = [lines() for _ in range(3)]
+    members[1].peer.close()
+    everybody = tuple(member.outbox for member in members)
+    for _ in range(2):
+        outbox.append_all(everybody, b"hello", None)
+        assert outbox.flush_all(everybody) == []
+    assert members[0].read(10) == members[2].read(10) == b"hellohello"
+    assert not members[1].outbox.append(b"more"), "it is over"
+
+
+def test_nothing_is_written_after_the_close_frame(lines: Callable[..., Line]) -> None:
+    line, other = lines(), lines()
+    both = (line.outbox, other.outbox)
+    outbox.append_all(both, b"a", None)
+    line.outbox.close(b"close")
+    line.outbox._queue.append(b"late")  # an append that was overtaken by the close
+    outbox.append_all(both, b"b", None)
+    assert outbox.flush_all(both) == []
+    line.sock.shutdown(socket.SHUT_WR)
+    assert line.read(100) == b"aclose"
+    assert other.read(2) == b"ab"
+
+
+def test_a_descriptor_that_belongs_to_somebody_else_now_is_not_written_to(lines: Callable[..., Line]) -> None:
+    line, stranger = lines(), lines()
+    number = line.sock.fileno()
+    line.outbox.detach()
+    line.sock.close()
+    os.dup2(stranger.sock.fileno(), number)
+    try:
+        line.outbox._queue.append(b"late")  # an append that was overtaken by the end
+        assert outbox.flush_all((line.outbox,)) == []
+        assert not line.outbox._queue
+        stranger.outbox.append(b"mine")
+        stranger.outbox.flush()
+        assert stranger.read(4) == b"mine"
+    finally:
+        os.close(number)
+
+
+def test_an_outbox_whose_lock_is_taken_is_left_to_its_holder(lines: Callable[..., Line]) -> None:
+    line = lines()
+    holding, let_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with line.outbox._lock:
+            holding.set()
+            let_go.wait(20)
+        line.outbox.flush()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert holding.wait(20)
+    line.outbox.append(b"x")
+    assert outbox.flush_all((line.outbox,)) == []
+    assert line.outbox._queue == [b"x"]
+    let_go.set()
+    holder.join(20)
+    assert line.read(1) == b"x"
+
+
+def test_tls_is_left_to_python(lines: Callable[..., Line]) -> None:
+    line = lines()
+    line.outbox._fd = -1
+    line.outbox.append(b"x")
+    assert outbox.flush_all((line.outbox,)) == []
+    assert line.read(1) == b"x"
+
+
+def test_what_is_not_bytes_is_an_error_and_loses_no_other() -> None:
+    left, right = socket.socketpair()
+    with left, right:
+        right.settimeout(20)
+        good = SimpleNamespace(_fd=left.fileno(), _queue=[b"a", b"b"], _close_frame=None, _blocked=False)
+        bad = SimpleNamespace(_fd=left.fileno(), _queue=["text"], _close_frame=None, _blocked=False)
+        with pytest.raises(TypeError):
+            c_module().send_queues([good, bad])
+        assert right.recv(10) == b"ab"
+        assert bad._queue == ["text"]
+        with pytest.raises(AttributeError):
+            c_module().send_queues([SimpleNamespace()])
+    with pytest.raises(TypeError):
+        c_module().send_queues(())
+    with pytest.raises(TypeError):
+        c_module().append_all([], b"", None)
