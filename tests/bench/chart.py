@@ -1,0 +1,117 @@
+"""Results as an SVG bar chart, with nothing but the standard library.
+
+Readable on light and on dark pages: the background is left out, and the colours follow the reader's preference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+from tests.bench.report import figure
+from tests.bench.servers import find_server
+
+__all__ = ["draw", "write_chart"]
+
+#: Drawn if they were measured; otherwise whatever was.
+SCENARIOS = ("echo-100", "fan-1000-4", "memory")
+MAX_PANELS = 4
+
+WIDTH, LABEL_WIDTH, VALUE_WIDTH, MARGIN = 820, 260, 110, 16
+BAR, ROW, TITLE, GAP = 16, 24, 34, 22
+
+STYLE = """
+text { font: 13px system-ui, -apple-system, "Segoe UI", Roboto, Helvetica, Arial, sans-serif; fill: #24292f; }
+.title { font-size: 15px; font-weight: 600; }
+.note { font-size: 11px; font-weight: 400; fill: #57606a; }
+.ours-text { font-weight: 600; }
+.bar { fill: #9aa7b4; } .ours { fill: #1f6feb; } .limit { fill: #d0d7de; }
+.spread { stroke: #24292f; stroke-width: 1.5; opacity: 0.6; }
+@media (prefers-color-scheme: dark) {
+  text { fill: #e6edf3; } .note { fill: #9198a1; }
+  .bar { fill: #57636f; } .ours { fill: #4493f8; } .limit { fill: #343b43; }
+  .spread { stroke: #e6edf3; }
+}
+"""
+
+
+def write_chart(document: Mapping[str, Any], file: Path) -> None:
+    """Draw the results, as `cli` writes them, into a file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(draw(document), encoding="utf-8")
+
+
+def draw(document: Mapping[str, Any]) -> str:
+    """The chart: a panel for each of the scenarios, a bar for each server, a line from its lowest to its highest."""
+    scenarios: Mapping[str, Any] = document["scenarios"]
+    names = [name for name in SCENARIOS if name in scenarios] or list(scenarios)[:MAX_PANELS]
+    parts, top = [], MARGIN
+    for name in names:
+        panel, height = _panel(scenarios[name], top)
+        parts += panel
+        top += height + GAP
+    for line in _notes(document):
+        parts.append(_text(MARGIN, top, line, "note"))
+        top += 16
+    description = escape(", ".join(scenarios[name]["title"] for name in names) or "no results")
+    return "\n".join(
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top}" width="{WIDTH}" height="{top}" '
+            f'role="img" aria-label="{description}">',
+            f"<title>{description}</title>",
+            f"<style>{STYLE}</style>",
+            *parts,
+            "</svg>\n",
+        )
+    )
+
+
+def _panel(scenario: Mapping[str, Any], top: int) -> tuple[list[str], int]:
+    """The elements of a panel, and how high it is."""
+    measured = [(name, server["value"]) for name, server in scenario["servers"].items() if server["value"]]
+    measured.sort(key=lambda row: row[1]["median"], reverse=scenario["better"] == "higher")
+    title = scenario["title"]
+    parts = [
+        f'<text class="title" x="{MARGIN}" y="{top + 14}">{escape(title[0].upper() + title[1:])}'
+        f'<tspan class="note" dx="10">{escape(scenario["unit"])}, {scenario["better"]} is better</tspan></text>'
+    ]
+    most = max((value["high"] for _, value in measured), default=0) or 1
+    scale = (WIDTH - LABEL_WIDTH - VALUE_WIDTH - 2 * MARGIN) / most
+    left = MARGIN + LABEL_WIDTH
+    for row, (name, value) in enumerate(measured):
+        y = top + TITLE + row * ROW
+        middle, ours = y + BAR / 2, name.startswith("wsthreads")
+        kind = "ours" if ours else "limit" if name == "limit" else "bar"
+        low, median, high = (max(0.0, value[key]) * scale for key in ("low", "median", "high"))
+        parts += [
+            _text(left - 8, middle + 4.5, _label(name), "ours-text" if ours else "", anchor="end"),
+            f'<rect class="{kind}" x="{left}" y="{y}" width="{max(1.0, median):.1f}" height="{BAR}" rx="2"/>',
+            f'<line class="spread" x1="{left + low:.1f}" x2="{left + high:.1f}" y1="{middle}" y2="{middle}"/>',
+            _text(left + max(median, high) + 8, middle + 4.5, figure(value["median"]), "ours-text" if ours else ""),
+        ]
+    return parts, TITLE + len(measured) * ROW
+
+
+def _label(name: str) -> str:
+    try:
+        return find_server(name).label
+    except KeyError:
+        return name  # of a server that has been taken out since
+
+
+def _notes(document: Mapping[str, Any]) -> Sequence[str]:
+    machine, options = document["environment"], document["options"]
+    return (
+        f"Median of {options['rounds']} interleaved round(s) of {options['seconds']:g} s; the thin line is from the "
+        f"lowest to the highest. {machine['cores']} cores, which the load generator shares.",
+        f"{machine['processor']}, {machine['kernel']}, Python {machine['versions']['python']}, {document['date'][:10]}",
+    )
+
+
+def _text(x: float, y: float, text: str, kind: str, anchor: str = "start") -> str:
+    attributes = f' class="{kind}"' if kind else ""
+    if anchor != "start":
+        attributes += f' text-anchor="{anchor}"'
+    return f'<text x="{x:.1f}" y="{y:.1f}"{attributes}>{escape(text)}</text>'

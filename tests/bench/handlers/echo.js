@@ -1,0 +1,4 @@
+// Answers each message with itself.
+export function onMessage(session, message) {
+  session.send(message);
+}

@@ -1,0 +1,93 @@
+"""Runs the load generator, wsload.c, and judges what it reports."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.processes import RunFailed, last_line
+
+__all__ = ["Load", "check", "parse", "run_load"]
+
+#: What opening connections, and giving up a server that stalls, may take on top of the run.
+EXTRA_S = 60.0
+
+#: Less than this of what had to arrive is no figure to compare.
+MIN_DELIVERED = 0.9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What clients do in a run. See the head of wsload.c."""
+
+    mode: str = "echo"
+    connections: int = 100
+    payload_bytes: int = 32
+    senders: int = 1
+    rate_per_s: float = 0.0  # of all messages; 0 for a closed loop
+    count: int = 0  # of messages or connections after which to end early; 0 for none
+    seconds: float = 3.0
+    warm_s: float = 1.0
+
+    def arguments(self) -> list[str]:
+        """For wsload's command line."""
+        arguments = {
+            "-m": self.mode,
+            "-n": self.connections,
+            "-s": self.payload_bytes,
+            "-k": self.senders,
+            "-r": self.rate_per_s,
+            "-c": self.count,
+            "-d": self.seconds,
+            "-W": self.warm_s,
+        }
+        return [text for option, value in arguments.items() for text in (option, str(value))]
+
+
+def run_load(wsload: Path, load: Load, *, port: int, path: str, pid: int, socket_io: bool = False) -> dict[str, float]:
+    """Put a load on a server, and return wsload's report. Blocks for as long as the load says.
+
+    Raises `RunFailed` unless all connections were opened, all stayed, and what was sent arrived.
+    """
+    command = [str(wsload), "-p", str(port), "-u", path, "-P", str(pid), *load.arguments()]
+    if socket_io:
+        command.append("-S")
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=load.seconds + load.warm_s + EXTRA_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RunFailed(f"the load generator was not done after {error.timeout:g} s") from None
+    report = parse(done.stdout, done.stderr)
+    check(load, report)
+    return report
+
+
+def parse(output: str, complaints: str = "") -> dict[str, float]:
+    """The figures of wsload's line of JSON. Raises `RunFailed`, with what it complained about, if there is none."""
+    try:
+        report = json.loads(output)
+    except ValueError:
+        raise RunFailed(last_line(complaints) or "the load generator reported nothing") from None
+    return {name: float(value) for name, value in report.items() if isinstance(value, (int, float))}
+
+
+def check(load: Load, report: dict[str, float]) -> None:
+    """Raises `RunFailed` for a report whose figures mean nothing."""
+    if report["ok"] < load.connections:
+        raise RunFailed(f"only {report['ok']:.0f} of {load.connections} connections could be opened")
+    if report["errors"]:
+        raise RunFailed(f"{report['errors']:.0f} of {load.connections} connections were lost")
+    if load.mode == "idle":
+        return
+    if not report["received"]:
+        raise RunFailed("not one message came back")
+    if load.mode == "churn" and not report["cycles"]:
+        raise RunFailed("not one connection was closed")
+    recipients = load.connections if load.mode == "fan" else 1
+    due = (load.rate_per_s * report["seconds"] if load.rate_per_s else report["sent"]) * recipients
+    under_way = (load.senders if load.mode == "fan" else load.connections) * recipients
+    if report["received"] < due * MIN_DELIVERED and due - report["received"] > 2 * under_way:
+        raise RunFailed(f"only {report['received'] / due:.0%} of the messages that were due arrived")

@@ -1,0 +1,137 @@
+"""The measurements that are more than one load on one server."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from statistics import median
+from time import monotonic, sleep
+from typing import Any
+
+from tests.bench.load import Load
+from tests.bench.processes import RunFailed, ServerProcess, Usage, last_line
+from tests.bench.results import Sample
+from tests.bench.runs import Context, Measure, sample_of
+from tests.bench.servers import Server, find_server
+from tests.bench.tools import ROOT
+
+__all__ = ["connect", "idle_through_pings", "import_time", "p99_at_half_rate", "soak", "start_time"]
+
+#: Starts and imports are so short that one run takes the median of several.
+REPEATS = 5
+
+#: The default of wsthreads, and what peers are told.
+PING_INTERVAL_S = 25.0
+
+#: A soak is so many equal parts; nothing may grow after the first.
+PARTS = 10
+PART_TIMEOUT_S = 240.0
+SETTLE_TIMEOUT_S = 15.0
+
+IMPORT = """
+import sys, time
+started = time.perf_counter()
+import {0}
+print(time.perf_counter() - started, "dukpy" in sys.modules)
+"""
+
+
+def connect(context: Context, server: Server) -> Sample:
+    """Connections opened per second, while those that are open stay so."""
+    connections = 1000
+    report = context.run(Load(mode="idle", connections=connections, seconds=0.1, warm_s=0), server, "echo")
+    return sample_of(connections / report["connect_s"], report)
+
+
+def idle_through_pings(context: Context, server: Server) -> Sample:
+    """CPU, in per cent of a core, of many idle connections. It is `RunFailed` if one of them is lost."""
+    load = Load(mode="idle", connections=5000, warm_s=2, seconds=2 * PING_INTERVAL_S + 10)
+    if context.quick:
+        load = replace(load, connections=1000, seconds=3)  # connects, and no more: there is no ping in that time
+    report = context.run(load, server, "echo", pings=True)
+    return sample_of(report["server_cpu"] * 100, report)
+
+
+def p99_at_half_rate(context: Context, server: Server) -> Sample:
+    """The 99th percentile of the latency in a room of 1,000 at one rate for all: half of what wsthreads can do."""
+    room: dict[str, Any] = {"mode": "fan", "connections": 1000, "senders": 4}
+    if "rate_per_s" not in context.shared:
+        report = context.run(context.load(**room), find_server("wsthreads"), "room")
+        context.shared["rate_per_s"] = report["recv_per_s"] / room["connections"] / 2
+    rate_per_s = context.shared["rate_per_s"]
+    report = context.run(context.load(**room, rate_per_s=rate_per_s), server, "room")
+    sample = sample_of(report["p99_us"], report)
+    return Sample(sample.value, {**sample.details, "messages_per_s": rate_per_s})
+
+
+def start_time(context: Context, server: Server) -> Sample:
+    """Seconds from the start of the process until it accepts connections."""
+    times = []
+    for _ in range(REPEATS):
+        with context.start(server, "room") as process:
+            times.append(process.start_s)
+    return Sample(median(times))
+
+
+def import_time(module: str) -> Measure:
+    """Measures the seconds that the import of a module takes, compiled already, without the start of Python."""
+
+    def measure(context: Context, server: Server) -> Sample:
+        times = []
+        for _ in range(REPEATS + 1):
+            done = subprocess.run(
+                [context.tools.python, "-c", IMPORT.format(module)],
+                cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+            )  # fmt: skip
+            if done.returncode:
+                raise RunFailed(last_line(done.stderr))
+            seconds, has_dukpy = done.stdout.split()
+            if has_dukpy == "True":
+                raise RunFailed(f"import {module} imports dukpy, without a script")
+            times.append(float(seconds))
+        return Sample(median(times[1:]))  # the first may have compiled
+
+    return measure
+
+
+def soak(load: Load, total: int, quick_total: int) -> Measure:
+    """Measures the growth of memory, in MiB, over `total` messages or connections, from the end of the first tenth.
+
+    It is `RunFailed` if threads or file descriptors are left over, or a tenth takes too long. Looks at the server when
+    it has no connections.
+    """
+
+    def measure(context: Context, server: Server) -> Sample:
+        part = replace(load, count=(quick_total if context.quick else total) // PARTS, warm_s=0, seconds=PART_TIMEOUT_S)
+        endpoint = "room" if load.mode == "fan" else "echo"
+        with context.start(server, endpoint) as process:
+            before = _settled(process)
+            usages = [_after(context, part, process, server, endpoint) for _ in range(PARTS)]
+        first, last = usages[0], usages[-1]
+        for name, then, now in (("threads", first.threads, last.threads), ("files", first.files, last.files)):
+            if now > then:
+                raise RunFailed(f"{name}: {then} after the first tenth, {now} at the end")
+        details = {"rss_mib": last.rss_mib, "rss_mib_at_start": before.rss_mib, "rss_mib_at_tenth": first.rss_mib}
+        return Sample(last.rss_mib - first.rss_mib, {**details, "threads": last.threads, "files": last.files})
+
+    return measure
+
+
+def _after(context: Context, part: Load, process: ServerProcess, server: Server, endpoint: str) -> Usage:
+    report = context.put(part, process, server, endpoint)
+    done = report["cycles" if part.mode == "churn" else "received"]
+    if done < part.count:
+        raise RunFailed(f"only {done:,.0f} of {part.count:,} done within {part.seconds:g} s")
+    return _settled(process)
+
+
+def _settled(process: ServerProcess) -> Usage:
+    """What the server holds once its connections are gone: when it has stayed the same for a while."""
+    deadline = monotonic() + SETTLE_TIMEOUT_S
+    usage, same = process.usage(), 0
+    while same < 5 and monotonic() < deadline:
+        sleep(0.2)
+        now = process.usage()
+        same = same + 1 if (now.threads, now.files) == (usage.threads, usage.files) else 0
+        usage = now
+    return usage

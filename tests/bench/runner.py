@@ -1,0 +1,114 @@
+"""Runs scenarios: servers in turn, round after round, in a fresh process each time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+from tests.bench.processes import RunFailed
+from tests.bench.results import Failure, Outcome, ScenarioResults, Target
+from tests.bench.runs import Context, Scenario
+from tests.bench.scenarios import SCENARIOS
+from tests.bench.servers import SERVERS, Server, find_server
+from tests.bench.tools import Tools
+
+__all__ = ["Part", "SelectionError", "choose", "estimate_s", "run_part"]
+
+#: To start and stop a server and to open connections, roughly.
+OVERHEAD_S = 1.5
+
+
+class SelectionError(Exception):
+    """Somebody asked for a scenario or a server that there is none of. The message says which there are."""
+
+
+@dataclass
+class Part:
+    """A scenario, and the servers that it is run on."""
+
+    scenario: Scenario
+    servers: list[Server]
+    rounds: int
+
+
+def choose(scenarios: Sequence[str], servers: Sequence[str], rounds: int) -> list[Part]:
+    """What to run. Names may be patterns, as in a shell; with no names, it is everything that does not take long.
+
+    A server that is named in full is run even where the scenario does not list it. Raises `SelectionError`.
+    """
+    chosen = [s for s in SCENARIOS.values() if not s.only_by_name] if not scenarios else _named_scenarios(scenarios)
+    for name in servers:
+        if not any(character in name for character in "*?["):
+            try:
+                find_server(name)
+            except KeyError as error:
+                raise SelectionError(error.args[0]) from None
+    parts = []
+    for scenario in chosen:
+        names = list(scenario.servers)
+        if servers:
+            names = [name for name in names if any(fnmatchcase(name, wanted) for wanted in servers)]
+            named = [name for name in servers if name.removesuffix("@1") in SERVERS]
+            names += [name for name in named if name not in names]
+        if names:
+            of_it = min(rounds, scenario.max_rounds or rounds)
+            parts.append(Part(scenario, [find_server(name) for name in names], of_it))
+    if not parts:
+        raise SelectionError(f"no scenario has a server like {', '.join(servers)}; see --list")
+    return parts
+
+
+def _named_scenarios(names: Sequence[str]) -> list[Scenario]:
+    chosen: dict[str, Scenario] = {}
+    for name in names:
+        found = {known: scenario for known, scenario in SCENARIOS.items() if fnmatchcase(known, name)}
+        if not found:
+            raise SelectionError(f"there is no scenario {name!r}; there are: {', '.join(SCENARIOS)}")
+        chosen |= found
+    return list(chosen.values())
+
+
+def estimate_s(parts: Iterable[Part], seconds: float) -> float:
+    """How long all of it takes, roughly."""
+    return sum(
+        part.rounds * len(part.servers) * (max(seconds * 1.5, part.scenario.run_s) + OVERHEAD_S) for part in parts
+    )
+
+
+def run_part(part: Part, context: Context, tell: Callable[[int, Server, Outcome], None]) -> ScenarioResults:
+    """Run a scenario. `tell` is given the round's number, the server and what came of it, after each run."""
+    results = new_results(part, context.tools)
+    servers = [server for server in part.servers if server.name not in results.skipped]
+    logs = context.tools.build / "logs"
+    for number in range(part.rounds):
+        context.shared.clear()
+        first = number % len(servers) if servers else 0  # nobody always comes first, or after the same one
+        for server in (*servers[first:], *servers[:first]):
+            context.log_file = logs / f"{part.scenario.name}-{server.name}-{number + 1}.log"
+            outcome: Outcome
+            try:
+                outcome = part.scenario.measure(context, server)
+            except RunFailed as failure:
+                outcome = Failure(str(failure))
+            results.add(number, server.name, outcome)
+            tell(number, server, outcome)
+    return results
+
+
+def new_results(part: Part, tools: Tools) -> ScenarioResults:
+    """Results with no runs yet, that know who is skipped and which targets there are."""
+    scenario = part.scenario
+    results = ScenarioResults(scenario.name, scenario.title, scenario.unit, scenario.better)
+    results.skipped = {server.name: why for server in part.servers if (why := server.why_not(tools))}
+    names = {server.name for server in part.servers}
+    results.subjects = tuple(s for s in scenario.subjects if s in names and s not in results.skipped)
+    targets = scenario.targets
+    if "speedups" in tools.missing:
+        targets = tuple(replace(target, subject=target.subject.removesuffix("-pure")) for target in targets)
+    results.targets = _without_doubles(t for t in targets if t.subject in names and (t.of is None or t.of in names))
+    return results
+
+
+def _without_doubles(targets: Iterable[Target]) -> tuple[Target, ...]:
+    return tuple(dict.fromkeys(targets))

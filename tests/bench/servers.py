@@ -1,0 +1,147 @@
+"""The catalogue of servers: how each is started, and what it is called.
+
+All serve the same endpoints, without compression and without Nagle's algorithm (Werkzeug leaves that on, which would
+cost some of them up to 40 ms a message). Any name may be followed by ``@1``: the same on one core, where Python with
+threads is faster than on two, since the GIL need not cross between them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from tests.bench.processes import ServerProcess, free_port
+from tests.bench.tools import HERE, ROOT, Tools
+
+__all__ = ["SERVERS", "THREADED_PEERS", "Server", "find_server"]
+
+ONE_CORE = "@1"
+
+#: Room for the largest scenario; the default of wsthreads is 1,000.
+MAX_SESSIONS = 20_000
+
+Command = Callable[[Tools, str, int], list[str]]  # (tools, endpoint, port) → command line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """One thing to measure."""
+
+    name: str
+    label: str
+    command: Command
+    needs: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    endpoints: tuple[str, ...] = ("echo", "room")
+    one_core: bool = False
+    socket_io: bool = False
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is wsthreads."""
+        return self.name.startswith("wsthreads")
+
+    def why_not(self, tools: Tools) -> str | None:
+        """Why it cannot be run here; None if it can."""
+        return next((f"{need}: {tools.missing[need]}" for need in self.needs if need in tools.missing), None)
+
+    def path(self, endpoint: str) -> str:
+        """Of an endpoint, in a URL."""
+        return f"/{endpoint}/?EIO=4&transport=websocket" if self.socket_io else f"/{endpoint}"
+
+    def start(self, tools: Tools, endpoint: str, log_file: Path, *, pings: bool = False) -> ServerProcess:
+        """A process to be entered. Peers send pings where `pings` is true; wsthreads always does."""
+        port = free_port()
+        env = {
+            "PYTHONPATH": str(ROOT),  # wsthreads as it stands here
+            "WSTHREADS_PURE_PYTHON": None,  # whatever it is where this is run
+            "PORT": str(port),
+            "PING": str(int(pings)),
+            **self.env,
+        }
+        return ServerProcess(
+            self.command(tools, endpoint, port),
+            port,
+            log_file,
+            env=env,
+            directory=tools.build,
+            one_core=self.one_core,
+        )
+
+
+def _wsthreads(suffix: str, *, file: str | None = None) -> Command:
+    def command(tools: Tools, endpoint: str, port: int) -> list[str]:
+        handler = str(HERE / "handlers" / (file or f"{endpoint}{suffix}"))
+        run = [str(tools.python), "-m", "wsthreads", "run", handler, "--path", f"/{endpoint}", "--port", str(port)]
+        return [*run, "--max-sessions", str(MAX_SESSIONS), "--log-level", "warning"]
+
+    return command
+
+
+def _gunicorn(worker: str, app: Callable[[str], str]) -> Command:
+    def command(tools: Tools, endpoint: str, port: int) -> list[str]:
+        threads = str(MAX_SESSIONS)
+        options = ["-k", worker, "--threads", threads, "--worker-connections", threads, "--log-level", "error"]
+        return [str(tools.python), "-m", "gunicorn", *options, "-b", f"127.0.0.1:{port}", app(endpoint)]
+
+    return command
+
+
+def _python(script: str) -> Command:
+    return lambda tools, endpoint, port: [str(tools.python), str(HERE / "peers" / "py" / script)]
+
+
+def _create_app(endpoint: str) -> str:
+    file = HERE / "handlers" / f"{endpoint}.py"
+    return f"wsthreads:create_app({os.fspath(file)!r}, path='/{endpoint}', max_sessions={MAX_SESSIONS})"
+
+
+PURE = {"WSTHREADS_PURE_PYTHON": "1"}
+WERKZEUG = {"NODELAY": "1"}
+
+_ALL = (
+    Server(name="wsthreads", label="wsthreads", command=_wsthreads(".py")),
+    Server(name="wsthreads-pure", label="wsthreads, pure Python", command=_wsthreads(".py"), needs=("speedups",),
+           env=PURE),
+    Server(name="wsthreads-js", label="wsthreads, JavaScript handler", command=_wsthreads(".js"), needs=("dukpy",)),
+    Server(name="wsthreads-js-pure", label="wsthreads JS, pure Python", command=_wsthreads(".js"),
+           needs=("dukpy", "speedups"), env=PURE),
+    Server(name="wsthreads-js-heap", label="wsthreads JS, 100,000 objects",
+           command=_wsthreads(".js", file="heap.js"), needs=("dukpy",), endpoints=("echo",)),
+    Server(name="wsthreads-gunicorn", label="wsthreads under gunicorn", needs=("gunicorn",),
+           command=_gunicorn("wsthreads.gunicorn.ThreadWorker", _create_app)),
+    Server(name="limit", label="one send() per delivery, in C", needs=("limit",),
+           command=lambda tools, endpoint, port: [str(tools.limit), str(port)]),
+    Server(name="flask-sock", label="flask-sock", command=_python("flask_sock_app.py"), needs=("flask-sock",),
+           env=WERKZEUG),
+    Server(name="flask-sock-gunicorn", label="flask-sock under gunicorn", needs=("flask-sock", "gunicorn"),
+           command=_gunicorn("gthread", lambda endpoint: "flask_sock_app:app"),
+           env={"PYTHONPATH": str(HERE / "peers" / "py")}),
+    Server(name="websockets", label="python-websockets (sync)", command=_python("websockets_sync.py"),
+           needs=("websockets",)),
+    Server(name="socketio", label="python-socketio (threading)", command=_python("socketio_app.py"),
+           needs=("python-socketio", "simple-websocket"), env=WERKZEUG, socket_io=True),
+    Server(name="aiohttp", label="aiohttp on uvloop", command=_python("aiohttp_app.py"), needs=("aiohttp", "uvloop"),
+           env={"LOOP": "uvloop"}),
+    Server(name="ws", label="ws on Node", needs=("node", "ws"),
+           command=lambda tools, endpoint, port: ["node", str(tools.node_folder / "ws_server.mjs")]),
+    Server(name="bun", label="Bun", needs=("bun",),
+           command=lambda tools, endpoint, port: [str(tools.bun), str(tools.node_folder / "bun_server.js")]),
+)  # fmt: skip
+
+SERVERS: Mapping[str, Server] = {server.name: server for server in _ALL}
+
+#: Peers that have a thread for each connection, as wsthreads has.
+THREADED_PEERS = ("flask-sock", "flask-sock@1", "websockets", "websockets@1", "socketio", "socketio@1")
+
+
+def find_server(name: str) -> Server:
+    """The server of a name, which may end in ``@1``. Raises `KeyError` with those that there are."""
+    base = name.removesuffix(ONE_CORE)
+    try:
+        server = SERVERS[base]
+    except KeyError:
+        raise KeyError(f"there is no server {name!r}; there are: {', '.join(SERVERS)}") from None
+    return server if base == name else replace(server, name=name, label=f"{server.label}, one core", one_core=True)

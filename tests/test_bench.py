@@ -1,0 +1,352 @@
+"""The benchmark's arithmetic, its reading of the load generator's reports, its chart; and the load generator itself."""
+
+import json
+import os
+import shutil
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from tests.bench import cli, report, runner
+from tests.bench.chart import draw
+from tests.bench.load import Load, check, parse, run_load
+from tests.bench.processes import RunFailed, ServerProcess, free_port
+from tests.bench.results import Failure, Sample, ScenarioResults, Spread, Target
+from tests.bench.runs import Context, Scenario
+from tests.bench.scenarios import SCENARIOS
+from tests.bench.servers import SERVERS, find_server
+from tests.bench.tools import HERE, Tools, compile_c
+
+
+def results_of(better="higher", **figures):
+    """Results of the servers named, with one figure, or None for a failed run, in each round."""
+    results = ScenarioResults("s", "some scenario", "messages/s", better)
+    for server, values in figures.items():
+        for number, value in enumerate(values):
+            results.add(number, server, Failure("it broke") if value is None else Sample(value))
+    return results
+
+
+class TestResults:
+    def test_median_and_extremes(self):
+        assert Spread.of([3, 1, 2]) == Spread(2, 1, 3)
+        assert Spread.of([4, 1]) == Spread(2.5, 1, 4)
+        assert Spread.of([]) is None
+
+    def test_ratios_are_those_of_each_round(self):
+        # The machine is twice as fast in the second round: each ratio is 2, and the ratio of the medians would be too;
+        # in the third one, it gets faster between the two runs.
+        results = results_of(ours=[200, 400, 600], peer=[100, 200, 400])
+        assert results.ratio("ours", "peer") == Spread(2, 1.5, 2)
+
+    def test_a_failed_run_is_not_a_zero(self):
+        results = results_of(ours=[100, None, 120], peer=[50, 50, None])
+        assert results.spread("ours") == Spread(110, 100, 120)
+        assert results.ratio("ours", "peer") == Spread(2, 2, 2)
+        assert results.failures("ours") == [Failure("it broke")]
+
+    def test_only_failures_make_no_figure(self):
+        results = results_of(ours=[None, None], peer=[1, 2])
+        assert results.spread("ours") is None
+        assert results.ratio("ours", "peer") is None
+
+    @pytest.mark.parametrize(
+        ("sign", "met"), [(">=", True), ("<=", True), (">", False), ("<", False)], ids=["ge", "le", "gt", "lt"]
+    )
+    def test_targets_at_their_bound(self, sign, met):
+        results = results_of(ours=[20], peer=[10])
+        results.targets = (Target("ours", sign, 2, "peer"), Target("ours", sign, 20), Target("ours", sign, 2, "other"))
+        assert [verdict.is_met for verdict in results.verdicts()] == [met, met, None]
+
+    def test_a_target_says_what_it_is(self):
+        assert str(Target("wsthreads", ">=", 8, "flask-sock")) == "wsthreads ≥ 8 × flask-sock"
+        assert str(Target("wsthreads", "<=", 0.15)) == "wsthreads ≤ 0.15"
+        assert str(Target("wsthreads", "<", 1, "bun")) == "wsthreads ahead of bun"
+        with pytest.raises(ValueError, match="'='"):
+            Target("wsthreads", "=", 1)
+
+    def test_json_keeps_every_run(self):
+        results = results_of(ours=[10, None], peer=[5, 5])
+        results.subjects = ("ours",)
+        results.targets = (Target("ours", ">=", 2, "peer"),)
+        document = json.loads(json.dumps(results.as_json()))
+        assert document["servers"]["ours"]["runs"] == [{"value": 10}, {"failure": "it broke"}]
+        assert document["servers"]["peer"]["ratio_of"]["ours"]["median"] == 2
+        assert document["targets"][0]["met"] is True
+
+
+class TestReport:
+    def test_figures_have_the_digits_that_mean_something(self):
+        assert [report.figure(value) for value in (35512.4, 40.26, 0.8123, 0)] == ["35,512", "40.3", "0.812", "0"]
+
+    def test_the_best_comes_first(self):
+        higher = report.table(results_of(slow=[1], fast=[2])).splitlines()
+        lower = report.table(results_of(better="lower", slow=[2], fast=[1])).splitlines()
+        for lines in (higher, lower):
+            assert [line.split()[0] for line in lines if line.split()[0] in ("slow", "fast")] == ["fast", "slow"]
+
+    def test_failed_and_skipped_servers_are_named_with_the_reason(self):
+        results = results_of(ours=[10, None], broken=[None, None])
+        results.skipped = {"bun": "bun: there is no npm"}
+        text = report.table(results)
+        assert "ours: 1 of 2 runs failed: it broke" in text
+        assert "broken: 2 of 2 runs failed: it broke" in text
+        assert "bun: skipped; bun: there is no npm" in text
+
+    def test_a_busy_load_generator_is_pointed_out(self):
+        results = results_of(ours=[10])
+        assert "load generator" not in report.table(results)
+        results.add(0, "ours", Sample(10, {"client_cpu": 0.99}))
+        assert "the load generator used" in report.table(results)
+
+    def test_a_busy_machine_is_pointed_out(self):
+        results = results_of(ours=[10])
+        results.add(0, "ours", Sample(10, {"other_cpu": 0.75}))
+        assert "other programs used up to 75% of a core" in report.table(results)
+
+    def test_missed_targets_are_summed_up(self):
+        results = results_of(ours=[10], peer=[10])
+        results.targets = (Target("ours", ">=", 2, "peer"), Target("ours", ">=", 1, "peer"))
+        text = report.summary([results])
+        assert "1 met, 1 missed, 0 not measured; 0 runs failed" in text
+        assert "s: ours ≥ 2 × peer: 1" in text
+
+
+REPORT = {"ok": 10, "errors": 0, "sent": 100, "received": 100, "cycles": 0, "seconds": 1}
+
+
+class TestLoad:
+    def test_reads_wsloads_line(self):
+        assert parse('{"mode":"echo","ok":10,"recv_per_s":12.5}\n') == {"ok": 10, "recv_per_s": 12.5}
+
+    def test_no_report_is_what_it_complained_about(self):
+        with pytest.raises(RunFailed, match="connect: Connection refused"):
+            parse("", "wsload: connect: Connection refused\n")
+        with pytest.raises(RunFailed, match="reported nothing"):
+            parse("")
+
+    def test_a_good_report_passes(self):
+        check(Load(connections=10), REPORT)
+        check(Load(mode="fan", connections=10), {**REPORT, "received": 1000})
+        check(Load(mode="idle", connections=10), {**REPORT, "received": 0})
+
+    @pytest.mark.parametrize(
+        ("load", "change", "reason"),
+        [
+            (Load(connections=10), {"ok": 9}, "only 9 of 10 connections could be opened"),
+            (Load(connections=10), {"errors": 2}, "2 of 10 connections were lost"),
+            (Load(mode="idle", connections=10), {"errors": 2}, "2 of 10 connections were lost"),
+            (Load(connections=10), {"received": 0}, "not one message came back"),
+            (Load(mode="fan", connections=10), {"received": 500}, "only 50% of the messages"),
+            (Load(mode="fan", connections=10, rate_per_s=200), {"received": 1000}, "only 50% of the messages"),
+            (Load(mode="churn", connections=10), {}, "not one connection was closed"),
+        ],
+    )
+    def test_a_report_that_means_nothing_is_a_failure(self, load, change, reason):
+        with pytest.raises(RunFailed, match=reason):
+            check(load, {**REPORT, **change})
+
+
+class TestRunner:
+    def run(self, tmp_path, measure, servers=("wsthreads", "bun", "ws"), rounds=3, **missing):
+        scenario = Scenario(name="s", title="s", unit="u", measure=measure, servers=servers)
+        part = runner.Part(scenario, [find_server(name) for name in servers], rounds)
+        context = Context(Tools(tmp_path, missing=missing), seconds=1, quick=True)
+        return runner.run_part(part, context, lambda number, server, outcome: None)
+
+    def test_rounds_interleave_the_servers_and_begin_with_another_each_time(self, tmp_path):
+        order = []
+        self.run(tmp_path, lambda context, server: order.append(server.name) or Sample(1))
+        assert order == ["wsthreads", "bun", "ws", "bun", "ws", "wsthreads", "ws", "wsthreads", "bun"]
+
+    def test_a_run_that_fails_stops_nothing(self, tmp_path):
+        def measure(context, server):
+            if server.name == "bun":
+                raise RunFailed("it broke")
+            return Sample(1)
+
+        results = self.run(tmp_path, measure)
+        assert len(results.samples("ws")) == 3
+        assert results.failures("bun") == [Failure("it broke")] * 3
+
+    def test_what_is_missing_is_skipped(self, tmp_path):
+        results = self.run(tmp_path, lambda context, server: Sample(1), bun="there is no npm")
+        assert results.servers == ["wsthreads", "ws"]
+        assert results.skipped == {"bun": "bun: there is no npm"}
+
+    def test_without_the_c_module_the_targets_of_pure_python_are_those_of_what_there_is(self, tmp_path):
+        part = runner.choose(["echo-10"], [], 1)[0]
+        results = runner.new_results(part, Tools(tmp_path, missing={"speedups": "not built"}))
+        assert "wsthreads-pure" in results.skipped
+        assert {target.subject for target in results.targets} == {"wsthreads"}
+
+    def test_patterns_choose_scenarios_and_servers(self):
+        parts = runner.choose(["fan-100-*"], ["wsthreads", "websockets*", "flask-sock-gunicorn"], 2)
+        assert [part.scenario.name for part in parts] == ["fan-100-1", "fan-100-4"]
+        names = [server.name for server in parts[0].servers]
+        assert names == ["wsthreads", "websockets", "websockets@1", "flask-sock-gunicorn"]
+
+    def test_soaks_are_run_only_by_name(self):
+        assert not any(part.scenario.only_by_name for part in runner.choose([], [], 1))
+        assert runner.choose(["soak-messages"], [], 5)[0].rounds == 1
+
+    @pytest.mark.parametrize(("scenarios", "servers"), [(["nope"], []), ([], ["nope"]), ([], ["nope*"])])
+    def test_what_there_is_not_is_an_error(self, scenarios, servers):
+        with pytest.raises(runner.SelectionError, match="nope"):
+            runner.choose(scenarios, servers, 1)
+
+    def test_the_catalogue_is_consistent(self):
+        for scenario in SCENARIOS.values():
+            names = {*scenario.servers, *scenario.subjects}
+            assert set(scenario.subjects) <= set(scenario.servers)
+            assert all(find_server(name).name == name for name in names)
+            assert all({target.subject, target.of or target.subject} <= names for target in scenario.targets)
+            assert scenario.better in ("higher", "lower")
+
+    def test_a_name_can_ask_for_one_core(self):
+        assert find_server("bun@1").one_core
+        assert find_server("bun@1").command is SERVERS["bun"].command
+        with pytest.raises(KeyError, match="there is no server 'bum'"):
+            find_server("bum")
+
+
+class TestCommand:
+    def test_make_passes_options_through_the_environment(self, monkeypatch):
+        for name, value in {"ROUNDS": "5", "SECONDS": "0.5", "ONLY": "echo-100,fan-*", "SERVERS": "bun ws"}.items():
+            monkeypatch.setenv(name, value)
+        options = cli._parse([])
+        assert (options.rounds, options.seconds) == (5, 0.5)
+        assert options.scenario == ["echo-100", "fan-*"]
+        assert options.server == ["bun", "ws"]
+
+    def test_lists_what_there_is(self, capsys):
+        assert cli.main(["--list"]) == 0
+        listed = capsys.readouterr().out
+        assert all(name in listed for name in (*SCENARIOS, *SERVERS))
+
+    def test_a_wrong_name_is_one_line(self, capsys):
+        assert cli.main(["--scenario", "nope"]) == 2
+        assert capsys.readouterr().err.startswith("bench: there is no scenario 'nope'; there are: echo-100")
+
+
+def document(**scenarios):
+    machine = {"cores": 2, "processor": "A & B", "kernel": "Linux", "versions": {"python": "3.12"}}
+    options = {"rounds": 2, "seconds": 1.0}
+    return {"date": "2026-01-02T03:04", "environment": machine, "options": options, "scenarios": scenarios}
+
+
+class TestChart:
+    def test_is_well_formed_and_has_a_bar_for_each_server_measured(self):
+        results = results_of(wsthreads=[10, 12], bun=[5, 6], ws=[None, None])
+        root = ElementTree.fromstring(draw(document(**{"echo-100": results.as_json()})))
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        bars = root.findall("{http://www.w3.org/2000/svg}rect")
+        assert [bar.get("class") for bar in bars] == ["ours", "bar"]
+        assert float(bars[0].get("width")) > float(bars[1].get("width")) > 0
+        texts = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+        assert "Bun" in texts
+        assert "11.0" in texts
+        assert any("A & B" in text for text in texts)
+
+    def test_is_well_formed_without_results(self):
+        ElementTree.fromstring(draw(document()))
+        ElementTree.fromstring(draw(document(s=results_of(ours=[None]).as_json())))
+
+
+class TestServerProcess:
+    def serve(self, code, tmp_path):
+        port = free_port()
+        return ServerProcess([sys.executable, "-c", code, str(port)], port, tmp_path / "log")
+
+    def test_a_server_that_ends_says_why(self, tmp_path):
+        server = self.serve("raise SystemExit('no luck')", tmp_path)
+        with pytest.raises(RunFailed, match="ended with status 1: no luck"), server:
+            pass
+
+    def test_a_server_that_will_not_end_is_ended(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("tests.bench.processes.STOP_TIMEOUT_S", 0.2)
+        code = (
+            "import signal, socket, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+            "s = socket.create_server(('127.0.0.1', int(sys.argv[1])))\nwhile True: s.accept()"
+        )
+        with self.serve(code, tmp_path) as server:
+            assert server.start_s > 0
+            usage = server.usage()
+            assert usage.threads == 1
+            assert usage.files >= 4
+            assert usage.rss_mib > 1
+        with pytest.raises(RunFailed, match="ended with status -9"):
+            server.check_alive()
+
+    def test_a_program_that_is_not_there_is_a_failed_run(self, tmp_path):
+        server = ServerProcess(["/nowhere/node"], free_port(), tmp_path / "log")
+        with pytest.raises(RunFailed, match="cannot start /nowhere/node: No such file"), server:
+            pass
+
+
+@pytest.fixture(scope="module")
+def wsload(tmp_path_factory):
+    if sys.platform != "linux" or not (shutil.which("cc") or shutil.which("gcc")):
+        pytest.skip("the load generator needs Linux and a C compiler")
+    target = tmp_path_factory.mktemp("bench") / "wsload"
+    assert compile_c(HERE / "wsload.c", target) is None
+    return target
+
+
+@pytest.fixture
+def port():
+    """Of a server in this process, with the benchmark's own handlers."""
+    from tests.bench.handlers import echo, room
+    from wsthreads import WebSocketApp
+    from wsthreads.serving import Server
+
+    app = WebSocketApp()
+    app.add_handler("/echo", echo)
+    app.add_handler("/room", room)
+    with Server(app, "127.0.0.1", 0) as server:
+        yield server.port
+
+
+class TestLoadGenerator:
+    @pytest.mark.parametrize(
+        ("path", "load"),
+        [
+            ("/echo", Load(connections=10, seconds=1, warm_s=0.1)),
+            ("/room", Load(mode="fan", connections=10, senders=2, seconds=0.2, warm_s=0.1)),
+            ("/echo", Load(connections=2, payload_bytes=70_000, seconds=0.2, warm_s=0.1)),
+            ("/echo", Load(connections=3, rate_per_s=100, seconds=0.5, warm_s=0)),
+        ],
+        ids=["echo", "fan", "large", "rate"],
+    )
+    def test_measures_a_server(self, wsload, port, path, load):
+        figures = run_load(wsload, load, port=port, path=path, pid=os.getpid())
+        assert figures["ok"] == figures["open"] == load.connections
+        assert figures["recv_per_s"] > 0
+        assert 0 < figures["p50_us"] <= figures["p90_us"] <= figures["p99_us"] <= figures["max_us"]
+        assert 0 <= figures["client_cpu"] <= 1.1
+        assert figures["rss_mb"] > 1
+
+    def test_opens_and_closes_connections(self, wsload, port):
+        load = Load(mode="churn", connections=5, count=50, seconds=10, warm_s=0)
+        figures = run_load(wsload, load, port=port, path="/echo", pid=0)
+        assert figures["cycles"] >= 50
+        assert figures["seconds"] < 10
+
+    def test_a_refusal_is_a_failed_run(self, wsload, port):
+        with pytest.raises(RunFailed, match="only 0 of 2 connections"):
+            run_load(wsload, Load(connections=2, seconds=0.1, warm_s=0), port=port, path="/nowhere", pid=0)
+
+    def test_nobody_there_is_a_failed_run(self, wsload):
+        with pytest.raises(RunFailed, match="Connection refused"):
+            run_load(wsload, Load(connections=2), port=free_port(), path="/", pid=0)
+
+
+def test_a_compiler_error_is_one_line(tmp_path):
+    if not (shutil.which("cc") or shutil.which("gcc")):
+        pytest.skip("needs a C compiler")
+    source = tmp_path / "broken.c"
+    source.write_text("#include <no/such/header.h>\n")
+    complaint = compile_c(source, tmp_path / "broken")
+    assert "no/such/header.h" in complaint
+    assert "\n" not in complaint
