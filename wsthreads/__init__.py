@@ -1,28 +1,34 @@
 """A multi-threaded WebSocket server with rooms, for handlers in JavaScript or Python.
 
-The public API is what `__all__` names; the rest may change.
+The public API is what `__all__` names; the rest may change. Each name is imported when it is first used, so that a
+command which needs none of the server, such as ``wsthreads --help``, does not wait for it.
 """
 
-from wsthreads.app import WebSocketApp
-from wsthreads.config import Config
-from wsthreads.errors import (
-    BackendError,
-    CloseCode,
-    CloseCodeError,
-    ConfigError,
-    HandlerError,
-    HandshakeRefused,
-    MessageTypeError,
-    RoomLimitError,
-    RoomNameError,
-    ScriptError,
-    UsageError,
-    WSThreadsError,
-)
-from wsthreads.handshake import Request
-from wsthreads.rooms import Room, SessionRoom
-from wsthreads.session import Session
-from wsthreads.targets import create_app
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wsthreads.app import WebSocketApp
+    from wsthreads.config import Config
+    from wsthreads.errors import (
+        BackendError,
+        CloseCode,
+        CloseCodeError,
+        ConfigError,
+        HandlerError,
+        HandshakeRefused,
+        IsolateError,
+        MessageTypeError,
+        RoomLimitError,
+        RoomNameError,
+        ScriptError,
+        UsageError,
+        WSThreadsError,
+    )
+    from wsthreads.handshake import Request
+    from wsthreads.rooms import Room, SessionRoom
+    from wsthreads.session import Session
+    from wsthreads.targets import create_app
 
 __version__ = "0.1.0"
 
@@ -34,6 +40,7 @@ __all__ = [
     "ConfigError",
     "HandlerError",
     "HandshakeRefused",
+    "IsolateError",
     "MessageTypeError",
     "Request",
     "Room",
@@ -48,3 +55,25 @@ __all__ = [
     "__version__",
     "create_app",
 ]
+
+_HOMES = {
+    "Config": "config",
+    "Request": "handshake",
+    "Room": "rooms",
+    "Session": "session",
+    "SessionRoom": "rooms",
+    "WebSocketApp": "app",
+    "create_app": "targets",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
