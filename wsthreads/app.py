@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -37,7 +38,7 @@ T = TypeVar("T")
 #: Threads that sessions may not take under gunicorn, so that HTTP requests are still answered.
 RESERVED_THREADS = 2
 
-#: Under plain gthread, the worker is asked this often whether it has been told to go.
+#: The gunicorn worker is asked this often whether it has been told to go.
 WORKER_WATCH_S = 0.5
 
 #: At shutdown, a client has this long to answer the close frame.
@@ -64,6 +65,8 @@ class WebSocketApp:
         self._admission = Admission(self.config.max_sessions)
         self._flusher = Flusher()
         self._drainer = Drainer()
+        self._shutting_down = Lock()  # held by the thread that shuts down; guards _cut_off
+        self._cut_off: int | None = None  # how many sessions were cut off at shutdown, once it is over
         self._met_in = 0  # the process in which _meet_server ran
         self._entry: WSGIApplication = self._dispatch
         if self.config.trusted_proxies:
@@ -169,8 +172,7 @@ class WebSocketApp:
         """Once in each process: learn from gunicorn how many threads there are and when to end."""
         adopt = environ.get("wsthreads.adopt")
         if adopt is not None:
-            adopt(self)  # wsthreads.gunicorn.ThreadWorker does the rest
-            return
+            adopt(self)  # wsthreads.gunicorn.ThreadWorker tells us at once, unless it is INT or QUIT
         worker = gunicorn_worker() if "gunicorn.socket" in environ else None
         if worker is not None:
             self.fit_to_threads(worker.cfg.threads)
@@ -178,11 +180,14 @@ class WebSocketApp:
             self._flusher.call_later(WORKER_WATCH_S, partial(self._watch_worker, worker))
 
     def _watch_worker(self, worker: Any) -> None:
-        """The flusher's: shut down when plain gthread does, which tells nobody."""
+        """The flusher's: shut down when gthread does, which tells nobody."""
         if worker.alive:
             self._flusher.call_later(WORKER_WATCH_S, partial(self._watch_worker, worker))
-        else:
-            Thread(target=self.shutdown, args=(worker.cfg.graceful_timeout,), name="wsthreads-drain").start()
+        elif not self._admission.closed:
+            timeout_s = drain_timeout_s(worker.cfg.graceful_timeout)
+            self._close_all(timeout_s, CloseCode.GOING_AWAY, "server shutting down")
+            with suppress(RuntimeError):  # after INT or QUIT, Python 3.12 is ending and starts no thread any more
+                Thread(target=self.shutdown, args=(timeout_s,), name="wsthreads-drain").start()
 
     def shutdown(
         self,
@@ -196,10 +201,14 @@ class WebSocketApp:
         returns how many. An app that was shut down cannot be started again; to call it twice does no harm.
         """
         timeout_s = self.config.shutdown_timeout_s if timeout_s is None else timeout_s
+        with self._shutting_down:  # a second call finds nothing left to do
+            if self._cut_off is None:
+                self._cut_off = self._shut_down(timeout_s, code, reason)
+            return self._cut_off
+
+    def _shut_down(self, timeout_s: float, code: int, reason: str) -> int:
         deadline = monotonic() + timeout_s
-        self._admission.close()
-        for endpoint in self.endpoints:
-            endpoint.close_all(code, reason, min(SHUTDOWN_CLOSE_TIMEOUT_S, timeout_s))
+        self._close_all(timeout_s, code, reason)
         left = 0
         if not self._admission.wait_empty(timeout_s):
             left = self.cut_off()
@@ -212,9 +221,20 @@ class WebSocketApp:
             log.warning("shutdown: %d sessions did not end within %g s and were cut off", left, timeout_s)
         return left
 
+    def _close_all(self, timeout_s: float, code: int, reason: str) -> None:
+        """Let nobody in any more and start to close every session. Does not block."""
+        self._admission.close()
+        for endpoint in self.endpoints:
+            endpoint.close_all(code, reason, min(SHUTDOWN_CLOSE_TIMEOUT_S, timeout_s))
+
     def cut_off(self) -> int:
         """End every connection at once, without a close handshake; how many there were."""
         return sum(endpoint.cut_off() for endpoint in self.endpoints)
+
+
+def drain_timeout_s(graceful_timeout_s: float) -> float:
+    """How long sessions may take to end, so that those cut off then have some of gunicorn's patience left."""
+    return max(graceful_timeout_s / 2, graceful_timeout_s - 2 * SHUTDOWN_CLOSE_TIMEOUT_S)
 
 
 def _config(settings: dict[str, Any]) -> Config:

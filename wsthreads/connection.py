@@ -101,7 +101,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self._message_bytes = 0  # of the message that is coming in, by its frames' headers
         self._parts: list[str | bytes] = []
         self.last_received = monotonic()
-        self._waiting = True  # in receive(), and not in a handler
+        self._waiting = False  # in receive(), and not in a handler (the first is on_open)
         self._pinged_at = 0.0
         self._heartbeat_timer: Timer | None = None
         self._close_timer: Timer | None = None
@@ -213,7 +213,8 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self.ws.receive_data(chunk)
         for event in self.ws.events():
             if isinstance(event, (TextMessage, BytesMessage)):
-                self._parts.append(event.data if isinstance(event.data, str) else bytes(event.data))
+                if event.data:  # there may be any number of empty fragments
+                    self._parts.append(event.data if isinstance(event.data, str) else bytes(event.data))
                 if event.message_finished:
                     parts, self._parts = self._parts, []
                     empty = "" if isinstance(event, TextMessage) else b""

@@ -136,8 +136,9 @@ class Flusher:
         if descriptor < 0:
             return  # closed meanwhile
         self._unwatch(descriptor)
-        self._selector.register(descriptor, selectors.EVENT_WRITE)
-        self._watched[descriptor] = callback
+        with suppress(OSError):  # closed meanwhile
+            self._selector.register(descriptor, selectors.EVENT_WRITE)
+            self._watched[descriptor] = callback
 
     def _forget(self, descriptor: int) -> None:
         self._unwatch(descriptor)

@@ -16,10 +16,10 @@ try:
 except ImportError as error:
     raise ImportError("wsthreads.gunicorn needs gunicorn: pip install 'wsthreads[gunicorn]'") from error
 
+from wsthreads.app import WebSocketApp, drain_timeout_s
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-
-    from wsthreads.app import WebSocketApp
 
 __all__ = ["ThreadWorker"]
 
@@ -51,6 +51,8 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         """Called by an app, in any thread, at the first request for one of its endpoints in this process."""
         self._apps.add(app)
         app.fit_to_threads(self.cfg.threads)
+        if self._draining:  # its first request came in while the worker was told to go
+            self._drain(app)
 
     def notify(self) -> None:
         """Called by the worker's loop every second, and as soon as it stops accepting."""
@@ -58,5 +60,9 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         if not self.alive and not self._draining:
             self._draining = True
             for app in list(self._apps):
-                # Not in this thread: the loop has to go on, it counts the connections that end.
-                Thread(target=app.shutdown, args=(self.cfg.graceful_timeout,), name="wsthreads-drain").start()
+                self._drain(app)
+
+    def _drain(self, app: WebSocketApp) -> None:
+        # Not in this thread: the loop has to go on, it counts the connections that end.
+        timeout_s = drain_timeout_s(self.cfg.graceful_timeout)
+        Thread(target=app.shutdown, args=(timeout_s,), name="wsthreads-drain").start()

@@ -93,10 +93,11 @@ class SessionResponse:
         return self
 
     def __next__(self) -> bytes:
-        session, self._session = self._session, None
+        session = self._session
         if session is not None:
             # For gunicorn's access log only: the 101 is on the wire as soon as the session begins.
             self._start_response("101 Switching Protocols", [])
+            self._session = None
             session()
         raise ConnectionResetError(errno.ECONNRESET, "the WebSocket session is over")
 

@@ -114,6 +114,12 @@ class Outbox:
             else:
                 return
 
+    def flush_surely(self) -> None:
+        """`flush`, but wait for a thread that writes: what was appended until now is on its way when this returns."""
+        with self._lock:
+            self._drain_locked()
+        self.flush()
+
     def close(self, frame: bytes, *, discard: bool = False) -> bool:
         """Queue the close frame, the last that is sent; False if there was one already.
 
@@ -187,6 +193,8 @@ class Outbox:
 
     def _drain_locked(self) -> None:
         """Write everything there is, until the kernel has no more room. Leaves the queue empty, but for newcomers."""
+        if self._draining:
+            return  # this thread does so already, further up its stack
         self._draining = True
         try:
             self._take_locked()

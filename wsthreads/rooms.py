@@ -105,7 +105,7 @@ class Rooms:
                     session._joined.remove(name)
                     self._members.compute_if_present(name, lambda members: _without(members, session))
                     break
-        session._outbox.flush()  # whoever sends to the members from now on leaves this one out
+        session._outbox.flush_surely()  # whoever sends to the members from now on leaves this one out
 
     def leave_all(self, session: Session) -> None:
         """End all memberships of a session, for good."""
@@ -128,7 +128,12 @@ class Rooms:
                 return
             members.sending = True
         if self._send(name, members, outboxes):
-            self._drainer.go_on(partial(self._send, name, members))
+            try:
+                self._drainer.go_on(partial(self._send, name, members))
+            except BaseException:
+                with members.order:
+                    members.sending = False  # the next broadcast tries again
+                raise
 
     def _send(self, name: str, members: _Members, outboxes: tuple[Outbox, ...] | None = None) -> bool:
         """Send what is queued to the members. True if more was queued meanwhile: it has to be called again then."""

@@ -21,6 +21,8 @@ __all__ = ["PlainTransport", "TLSTransport", "Transport", "transport_for"]
 #: Never raise SIGPIPE, never wait. (0 where the platform has no such flag: Python ignores SIGPIPE anyway.)
 _SEND_FLAGS = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
 
+_RECORD_BYTES = 16384  # RFC 8446, 5.1
+
 
 class PlainTransport:
     """TCP (or a Unix socket)."""
@@ -108,12 +110,13 @@ class TLSTransport(PlainTransport):
                 return b""
 
     def send(self, data: bytes | memoryview) -> int:
-        try:
-            with self._lock:
-                return self._sock.send(data)
-        except (ssl.SSLWantWriteError, ssl.SSLWantReadError, BlockingIOError):
-            # OpenSSL wants the same bytes again; the outbox keeps them at its front.
-            return 0
+        view, sent = memoryview(data), 0
+        # A write is all or nothing to OpenSSL, however large: only record by record is there progress to be seen.
+        with suppress(ssl.SSLWantWriteError, ssl.SSLWantReadError, BlockingIOError):
+            while sent < len(view):
+                with self._lock:
+                    sent += self._sock.send(view[sent : sent + _RECORD_BYTES])
+        return sent  # OpenSSL wants the same bytes again; the outbox keeps them at its front.
 
     def end_writing(self) -> None:
         # SSLSocket.shutdown() would drop the TLS layer under a reader; the end of TCP's stream is enough here.

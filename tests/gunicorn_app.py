@@ -1,0 +1,32 @@
+"""What test_gunicorn has gunicorn serve: a chat room, and a plain page. Each on_close leaves a line in a file."""
+
+import os
+import sys
+
+from wsthreads import WebSocketApp
+
+
+def plain(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"process %d" % os.getpid()]
+
+
+app = WebSocketApp(plain)
+
+
+@app.route("/ws/chat")
+class Chat:
+    def on_open(self, session):
+        session.room("chat").join()
+        session.send(f"process {os.getpid()}")
+        session.room("chat").broadcast_except("join")
+
+    def on_message(self, session, message):
+        if message == "exit":
+            sys.exit(3)
+        session.room("chat").broadcast_except(message)
+        session.send(f"sent {message}")
+
+    def on_close(self, session, code, reason):
+        with open(os.environ["MARKERS"], "a") as markers:
+            markers.write(f"{session.id} {code} {session.room('chat').members() > 0}\n")

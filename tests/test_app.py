@@ -1,0 +1,316 @@
+"""The WSGI callable: routing, places, proxies, shutdown."""
+
+import gc
+import logging
+import threading
+from contextlib import ExitStack
+from time import monotonic
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+
+from tests.programs import DEADLINE_S, wait_until
+from tests.wire import (
+    CLOSE,
+    TEXT,
+    Echo,
+    RawClient,
+    Recorder,
+    close_payload,
+    endpoint,
+    open_files,
+    run_all,
+    serving,
+    thread_names,
+)
+from wsthreads import ConfigError, HandlerError, WebSocketApp
+
+
+def plain(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"plain {environ['PATH_INFO']} from {environ['REMOTE_ADDR']}".encode()]
+
+
+def test_a_path_that_is_no_endpoint_is_a_404():
+    with endpoint(Echo()) as (_, port):
+        for path in ("/", "/ws/tes", "/ws/test/", "/WS/TEST"):
+            with RawClient(port, path) as client:
+                assert client.status == 404, path
+
+
+def test_every_other_path_falls_through_to_the_wsgi_app():
+    app = WebSocketApp(plain)
+    app.add_handler("/ws/é", Echo())
+    with serving(app) as port:
+        with urlopen(f"http://127.0.0.1:{port}/page", timeout=DEADLINE_S) as answer:
+            assert answer.read() == b"plain /page from 127.0.0.1"
+        with RawClient(port, "/ws/%C3%A9") as client:
+            assert client.status == 101
+            client.text("a")
+            assert client.receive_text() == "a"
+            client.leave()
+
+
+def test_route_makes_an_instance_of_a_class_and_gives_the_class_back():
+    app = WebSocketApp()
+
+    @app.route("/ws/test")
+    class Chat(Echo):
+        pass
+
+    assert isinstance(Chat(), Echo)
+    assert app.endpoint("/ws/test").handler.name == "Chat"
+    assert [each.path for each in app.endpoints] == ["/ws/test"]
+
+
+@pytest.mark.parametrize("path", ["", "ws", "/a?b", "/a#b", None, 3])
+def test_a_path_that_is_no_good_is_named(path):
+    with pytest.raises(ConfigError) as caught:
+        WebSocketApp().add_handler(path, Echo())
+    assert repr(path) in str(caught.value)
+
+
+def test_a_path_is_served_once():
+    app = WebSocketApp()
+    app.add_handler("/a", Echo())
+    with pytest.raises(ConfigError, match="/a is served by Echo already"):
+        app.add_handler("/a", Recorder())
+
+
+def test_an_object_that_is_no_handler_is_refused():
+    app = WebSocketApp()
+    with pytest.raises(HandlerError, match="on_message"):
+        app.add_handler("/a", object())
+    assert app.endpoints == ()
+
+
+def test_a_missing_endpoint_is_named_with_those_that_there_are():
+    app = WebSocketApp()
+    with pytest.raises(KeyError, match="no endpoint '/a'; there are: none"):
+        app.endpoint("/a")
+    app.add_handler("/b", Echo())
+    app.add_handler("/c", Echo())
+    with pytest.raises(KeyError, match="no endpoint '/a'; there are: /b, /c"):
+        app.endpoint("/a")
+
+
+def test_one_session_too_many_gets_a_503_that_says_when_to_try_again():
+    handler = Recorder()
+    with endpoint(handler, max_sessions=2) as (app, port), ExitStack() as stack:
+        first, _, third = [stack.enter_context(RawClient(port)) for _ in range(3)]
+        assert third.status == 503
+        assert int(third.headers["retry-after"]) > 0
+        assert "all 2 places" in third.body()
+        assert app.session_count == 2
+        first.leave()
+        handler.close()
+        wait_until(lambda: app.session_count == 1, "the place")
+        with RawClient(port) as fourth:
+            assert fourth.status == 101
+
+
+def test_a_refused_request_takes_no_place_and_a_plain_one_neither():
+    with endpoint(Echo(), max_sessions=1) as (app, port):
+        for _ in range(3):
+            with pytest.raises(HTTPError, match="426"):
+                urlopen(f"http://127.0.0.1:{port}/ws/test", timeout=DEADLINE_S)
+            with RawClient(port, headers={"Origin": "http://evil.example"}) as client:
+                assert client.status == 403
+        assert app.session_count == 0
+
+
+@pytest.mark.parametrize(
+    ("hops", "forwarded", "seen"),
+    [
+        (0, "203.0.113.9", "127.0.0.1"),
+        (1, "203.0.113.9", "203.0.113.9"),
+        (1, "198.51.100.1, 203.0.113.9", "203.0.113.9"),
+        (2, "198.51.100.1, 203.0.113.9", "198.51.100.1"),
+        (2, "203.0.113.9", "127.0.0.1"),
+        (1, None, "127.0.0.1"),
+    ],
+)
+def test_an_address_is_believed_from_as_many_proxies_as_there_are(hops, forwarded, seen):
+    handler = Recorder()
+    headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
+    with endpoint(handler, trusted_proxies=hops) as (_, port), RawClient(port, headers=headers):
+        assert handler.session().remote_addr == seen
+
+
+def test_the_origin_is_judged_by_the_host_that_a_trusted_proxy_names_and_only_by_that():
+    headers = {"X-Forwarded-Host": "chat.example", "X-Forwarded-Proto": "https", "Origin": "https://chat.example"}
+    for hops, status in ((0, 403), (1, 101)):
+        with endpoint(Echo(), trusted_proxies=hops) as (_, port), RawClient(port, headers=headers) as client:
+            assert client.status == status
+
+
+def test_shutdown_closes_every_session_with_1001_and_lets_on_close_run():
+    handler = Recorder()
+    with endpoint(handler) as (app, port), ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(port)) for _ in range(10)]
+        for _ in clients:
+            handler.session()
+
+        def answer(client):
+            assert client.receive_close() == (1001, "server shutting down")
+            client.send(CLOSE, close_payload(1001))
+            assert client.at_end()
+            client.sock.close()
+
+        left = []
+        run_all(lambda: left.append(app.shutdown()), *[lambda c=c: answer(c) for c in clients])
+        assert left == [0]
+        assert sorted(handler.close() for _ in clients) == [(1001, "server shutting down")] * 10
+        assert app.session_count == 0
+
+
+def test_shutdown_cuts_silent_clients_after_two_seconds_not_five():
+    handler = Recorder()
+    with endpoint(handler, close_timeout_s=60) as (app, port), RawClient(port), RawClient(port):
+        handler.session()
+        handler.session()
+        began = monotonic()
+        assert app.shutdown(30) == 0, "they were closed, not cut off"
+        assert 1.9 < monotonic() - began < 2 + DEADLINE_S / 2
+        assert handler.close() == handler.close() == (1001, "server shutting down")
+
+
+def test_shutdown_reports_the_sessions_that_it_had_to_cut_off(caplog):
+    go_on = threading.Event()
+
+    class Stuck(Recorder):
+        def on_message(self, session, message):
+            super().on_message(session, message)
+            assert go_on.wait(DEADLINE_S)
+
+    handler = Stuck()
+    with endpoint(handler) as (app, port), RawClient(port) as client:
+        client.text("a")
+        handler.message()
+        releaser = threading.Timer(0.4, go_on.set)
+        releaser.start()
+        assert app.shutdown(0.1) == 1
+        assert "1 sessions did not end within 0.1 s" in caplog.text
+        assert handler.close()[0] == 1001
+
+
+def test_shutdown_lets_nobody_in_any_more_and_can_be_called_again_and_by_many():
+    with endpoint(Echo()) as (app, port):
+        results = []
+        run_all(*[lambda: results.append(app.shutdown()) for _ in range(4)])
+        assert results == [0, 0, 0, 0]
+        assert app.shutdown() == 0
+        with RawClient(port) as client:
+            assert client.status == 503
+            assert client.headers["retry-after"]
+            assert "shutting down" in client.body()
+
+
+def test_a_session_that_opens_while_shutdown_begins_is_closed_too():
+    """on_handshake is still busy when shutdown looks for sessions to close."""
+    handler, asked, go_on = Recorder(), threading.Event(), threading.Event()
+
+    def on_handshake(request):
+        asked.set()
+        assert go_on.wait(DEADLINE_S)
+
+    handler.on_handshake = on_handshake
+    with endpoint(handler) as (app, port):
+        answers, results = [], []
+
+        def come():
+            with RawClient(port) as client:
+                answers.append(client.receive_close())
+                client.send(CLOSE, close_payload(1001))
+                assert client.at_end()
+
+        def shut():
+            assert asked.wait(DEADLINE_S)
+            release = threading.Timer(0.1, go_on.set)
+            release.start()
+            results.append(app.shutdown())
+
+        run_all(come, shut)
+        assert answers == [(1001, "server shutting down")]
+        assert results == [0]
+        assert handler.close() == (1001, "server shutting down")
+
+
+def test_shutdown_with_another_code_and_reason():
+    handler = Recorder()
+    with endpoint(handler) as (app, port), RawClient(port) as client:
+        handler.session()
+        thread = threading.Thread(target=app.shutdown, args=(5, 1012, "back in a minute"))
+        thread.start()
+        assert client.receive_close() == (1012, "back in a minute")
+        client.send(CLOSE, close_payload(1012))
+        assert handler.close() == (1012, "back in a minute")
+        client.sock.close()
+        thread.join(DEADLINE_S)
+
+
+def test_an_app_that_never_served_starts_no_thread_and_can_be_shut_down():
+    before = thread_names()
+    app = WebSocketApp()
+    app.add_handler("/a", Echo())
+    app.endpoint("/a").room("lobby").broadcast("nobody")
+    assert thread_names() == before
+    assert app.shutdown() == 0
+    assert thread_names() == before
+
+
+def test_nothing_is_left_when_all_is_over():
+    before, files = thread_names(), open_files()
+    handler = Echo()
+    with endpoint(handler, close_timeout_s=0.2) as (app, port), ExitStack() as stack:
+        for n in range(20):
+            client = stack.enter_context(RawClient(port))
+            client.text("a")
+            assert client.receive() == (TEXT, b"a")
+            if n % 4 == 0:
+                client.leave()
+            elif n % 4 == 1:
+                client.reset()
+            elif n % 4 == 2:
+                client.sock.close()
+        app.shutdown(1)
+    wait_until(lambda: thread_names() == before, f"the end of all threads but {before}")
+    # A client that resets has Werkzeug leave a selector to the garbage collector.
+    wait_until(lambda: gc.collect() >= 0 and open_files().items() <= files.items(), "the end of all files")
+
+
+def test_another_wsgi_server_is_told_what_is_needed(caplog):
+    app = WebSocketApp()
+    app.add_handler("/ws/test", Echo())
+    answers = []
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "PATH_INFO": "/ws/test",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "HTTP_UPGRADE": "websocket",
+        "HTTP_CONNECTION": "Upgrade",
+        "HTTP_SEC_WEBSOCKET_VERSION": "13",
+        "HTTP_SEC_WEBSOCKET_KEY": "AAAAAAAAAAAAAAAAAAAAAA==",
+        "wsgi.url_scheme": "http",
+        "wsgi.multithread": True,
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "80",
+    }
+    body = b"".join(app(environ, lambda status, headers: answers.append(status)))
+    assert answers[0].startswith("501 ")
+    assert b"gunicorn -k gthread" in body
+    assert app.session_count == 0
+
+
+def test_a_refusal_is_logged_without_more_than_its_reason(caplog):
+    caplog.set_level(logging.INFO)
+    with endpoint(Echo()) as (app, port):
+        with RawClient(port, "/ws/test?token=secret", {"Origin": "http://evil.example"}) as client:
+            assert client.status == 403
+        wait_until(lambda: "refused" in caplog.text, "the log")
+        assert app.metrics.snapshot() == {"handshakes_refused_403": 1}
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("wsthreads")]
+    assert ours == [
+        "handshake on /ws/test from 127.0.0.1 refused: 403 origin 'http://evil.example' is not allowed here"
+    ]

@@ -1,0 +1,314 @@
+"""A session's life, from the handshake to the end of on_close: the guarantees of the README, for Python handlers."""
+
+import gc
+import logging
+import threading
+import weakref
+from contextlib import ExitStack
+
+import pytest
+
+from tests.programs import DEADLINE_S, connect, wait_until
+from tests.wire import (
+    CLOSE,
+    TEXT,
+    Echo,
+    RawClient,
+    Recorder,
+    close_payload,
+    endpoint,
+    frame,
+    open_files,
+    self_signed,
+    thread_names,
+)
+
+
+class Lobby(Recorder):
+    """Is in a room, and keeps what it sees of it in on_close."""
+
+    def __init__(self):
+        super().__init__()
+        self.at_close = {}
+        self.fails = set()
+
+    def on_open(self, session):
+        session.room("lobby").join()
+        session.attributes["name"] = session.get_parameter("name")
+        super().on_open(session)
+        if "open" in self.fails:
+            raise ValueError("on_open is broken")
+
+    def on_message(self, session, message):
+        super().on_message(session, message)
+        if message == "exit":
+            raise SystemExit(3)
+        if message == "die":
+            raise BaseException("no Exception")
+        if message == "fail":
+            raise ValueError("on_message is broken")
+        session.send(message)
+
+    def on_close(self, session, code, reason):
+        room = session.room("lobby")
+        self.at_close[session.attributes["name"]] = (room.members(), session.is_open(), session.send("late"))
+        room.broadcast_except(f"{session.attributes['name']} leaves")
+        session.room("another").join()
+        super().on_close(session, code, reason)
+        if "close" in self.fails:
+            raise ValueError("on_close is broken")
+
+
+@pytest.fixture
+def lobby():
+    handler = Lobby()
+    with endpoint(handler, close_timeout_s=0.3) as (app, port):
+        handler.app, handler.port = app, port
+        yield handler
+
+
+def test_on_open_returns_before_the_first_message_and_messages_come_one_at_a_time_in_order():
+    calls, go_on = [], threading.Event()
+
+    class Slow(Recorder):
+        def on_open(self, session):
+            calls.append("open begins")
+            super().on_open(session)
+            assert go_on.wait(DEADLINE_S)
+            calls.append("open ends")
+
+        def on_message(self, session, message):
+            calls.append(f"{message} begins")
+            threading.Event().wait(0.001)  # long enough for another to begin, if it could
+            calls.append(f"{message} ends")
+
+        def on_close(self, session, code, reason):
+            calls.append("close")
+            super().on_close(session, code, reason)
+
+    handler = Slow()
+    early = b"".join(frame(TEXT, f"{n}") for n in range(3))
+    with endpoint(handler) as (_, port), RawClient(port, early=early) as client:
+        for n in range(3, 20):
+            client.text(f"{n}")
+        client.send(CLOSE, close_payload(1000))
+        handler.session()
+        assert calls == ["open begins"]
+        go_on.set()
+        handler.close()
+    expected = [f"{n} {what}" for n in range(20) for what in ("begins", "ends")]
+    assert calls == ["open begins", "open ends", *expected, "close"]
+
+
+ENDINGS = {
+    "clean": (lambda client, session, app: client.send(CLOSE, close_payload(1000)), 1000),
+    "no code": (lambda client, session, app: client.send(CLOSE), 1005),
+    "reset": (lambda client, session, app: client.reset(), 1006),
+    "eof": (lambda client, session, app: client.sock.close(), 1006),
+    "kick": (lambda client, session, app: session.close(4000, "kicked"), 4000),
+    "illegal": (lambda client, session, app: client.send(3), 1002),
+    "shutdown": (lambda client, session, app: app.shutdown(2), 1001),
+    "cut off": (lambda client, session, app: app.cut_off(), 1006),
+    "base exception": (lambda client, session, app: client.text("die"), 1011),
+}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # what is no Exception goes on
+@pytest.mark.parametrize("how", ENDINGS)
+def test_on_close_is_called_once_and_last_as_a_member_who_is_not_open_however_it_ends(lobby, how):
+    end, code = ENDINGS[how]
+    with RawClient(lobby.port, "/ws/test?name=b") as other, RawClient(lobby.port, "/ws/test?name=a") as client:
+        sessions = {session.attributes["name"]: session for session in (lobby.session(), lobby.session())}
+        end(client, sessions["a"], lobby.app)
+        if how in ("shutdown", "cut off"):
+            codes = [lobby.close()[0], lobby.close()[0]]
+            assert codes == [code, code]
+        else:
+            assert lobby.close()[0] == code
+            assert other.receive_text() == "a leaves"
+            assert lobby.at_close == {"a": (2, False, False)}
+            wait_until(lambda: lobby.app.session_count == 1, "the end of the session")
+            assert lobby.app.endpoint("/ws/test").rooms.names() == ["lobby"]
+            assert lobby.app.endpoint("/ws/test").sessions() == [sessions["b"]]
+            other.leave()
+            lobby.close()
+    wait_until(lambda: lobby.app.session_count == 0, "the end of all sessions")
+    assert lobby.closed.empty(), "on_close was called twice"
+    assert len(lobby.app.endpoint("/ws/test").rooms) == 0
+    counts = lobby.app.metrics.snapshot()
+    assert counts["sessions_opened"] == counts["sessions_closed"] == 2
+
+
+def test_an_error_in_on_open_closes_with_1011_and_on_close_is_called(lobby):
+    lobby.fails.add("open")
+    with RawClient(lobby.port, early=frame(TEXT, "early")) as client:
+        assert client.receive() == (CLOSE, close_payload(1011, "on_open failed"))
+        client.send(CLOSE, close_payload(1011))
+        assert client.at_end()
+    assert lobby.close() == (1011, "on_open failed")
+    assert lobby.messages.empty()
+    assert lobby.app.metrics.snapshot()["handler_errors"] == 1
+
+
+@pytest.mark.parametrize("message", ["fail", "exit"])
+def test_an_error_in_on_message_is_logged_and_ends_nothing_but_that_call(lobby, message, caplog):
+    with RawClient(lobby.port) as client:
+        client.text(message)
+        client.text("on")
+        assert client.receive_text() == "on"
+        assert f"Lobby.on_message failed in session {lobby.session().id}" in caplog.text
+        client.leave()
+    assert lobby.close() == (1000, "")
+
+
+def test_an_error_in_on_close_ends_the_memberships_all_the_same(lobby):
+    lobby.fails.add("close")
+    with RawClient(lobby.port) as client:
+        client.leave()
+    assert lobby.close() == (1000, "")
+    wait_until(lambda: lobby.app.session_count == 0, "the end of the session")
+    assert len(lobby.app.endpoint("/ws/test").rooms) == 0
+    assert lobby.app.endpoint("/ws/test").session_count() == 0
+
+
+def test_a_client_that_waits_for_the_end_of_tcp_does_not_wait_for_on_close():
+    go_on = threading.Event()
+
+    class Slow(Recorder):
+        def on_close(self, session, code, reason):
+            assert go_on.wait(DEADLINE_S)
+            super().on_close(session, code, reason)
+
+    handler = Slow()
+    with endpoint(handler) as (app, port), RawClient(port) as client:
+        client.leave()
+        assert app.session_count == 1
+        go_on.set()
+        assert handler.close() == (1000, "")
+
+
+def test_handlers_of_different_sessions_run_at_the_same_time():
+    barrier = threading.Barrier(3)
+
+    class Meets(Recorder):
+        def on_message(self, session, message):
+            barrier.wait(DEADLINE_S)
+            session.send("met")
+
+    with endpoint(Meets()) as (_, port), ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(port)) for _ in range(3)]
+        for client in clients:
+            client.text("meet")
+        assert [client.receive_text() for client in clients] == ["met"] * 3
+
+
+def test_the_access_log_says_101_and_there_is_no_500_and_no_second_response(caplog):
+    caplog.set_level(logging.INFO)
+    handler = Echo()
+    with endpoint(handler) as (_, port):
+        with RawClient(port, "/ws/test?a=1") as client:
+            client.leave()
+        with RawClient(port) as client:
+            client.reset()
+        handler.close()
+        handler.close()
+        wait_until(lambda: caplog.text.count("closed on /ws/test") == 2, "the log")
+    lines = [record.getMessage() for record in caplog.records if record.name == "werkzeug"]
+    requests = [line.partition('"')[2] for line in lines]
+    assert requests == ['GET /ws/test?a=1 HTTP/1.1" 101 -', 'GET /ws/test HTTP/1.1" 101 -']
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_peers_close_reason_cannot_forge_a_line_of_the_log(caplog):
+    caplog.set_level(logging.INFO)
+    handler = Echo()
+    with endpoint(handler, close_timeout_s=0.2) as (_, port), RawClient(port) as client:
+        client.send(CLOSE, close_payload(4000, "bye\nERROR all is lost"))
+        assert handler.close() == (4000, "bye\nERROR all is lost")
+        wait_until(lambda: "closed on" in caplog.text, "the log")
+    assert r"'bye\nERROR all is lost'" in caplog.text
+    assert "bye\n" not in caplog.text
+
+
+def test_over_tls_broadcasts_and_reading_go_on_at_once_and_the_end_is_clean(tmp_path, caplog):
+    server, client_context = self_signed(tmp_path)
+    handler = Lobby()
+    with endpoint(handler, ssl_context=server) as (app, port):
+        url = f"wss://127.0.0.1:{port}/ws/test?name=a"
+        stop = threading.Event()
+
+        def broadcast():
+            n = 0
+            while not stop.is_set():
+                app.endpoint("/ws/test").room("lobby").broadcast(f"broadcast {n} " + "x" * 5000)
+                n += 1
+                stop.wait(0.0005)
+
+        with connect(url, ssl=client_context) as client:
+            handler.session()
+            thread = threading.Thread(target=broadcast)
+            thread.start()
+            try:
+                seen = 0
+                for n in range(100):
+                    client.send(f"{n} " + "y" * 20_000)
+                    while not (message := client.recv(timeout=DEADLINE_S)).startswith(f"{n} "):
+                        assert message.startswith(f"broadcast {seen} ")
+                        seen += 1
+            finally:
+                stop.set()
+                thread.join(DEADLINE_S)
+            assert seen > 10
+        assert client.close_code == 1000
+        assert handler.close() == (1000, "")
+        with RawClient(port, "/ws/test?name=b", tls=client_context, early=frame(TEXT, "early")) as raw:
+            assert raw.receive_text() == "early"
+            raw.leave()
+        assert handler.close() == (1000, "")
+        with RawClient(port, "/ws/test?name=c", tls=client_context) as raw:
+            raw.reset()
+        assert handler.close()[0] == 1006
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING], caplog.text
+
+
+def test_200_idle_connections_are_200_threads_and_nothing_is_left_of_them():
+    handler = Recorder()
+    before, files = len(thread_names()), open_files()
+    with endpoint(handler) as (app, port):
+        with RawClient(port) as client:
+            handler.session()
+            client.leave()
+        wait_until(lambda: app.session_count == 0, "the end of the first")
+        idle, open_idle = len(thread_names()), len(open_files())
+        with ExitStack() as stack:
+            for _ in range(200):
+                stack.enter_context(RawClient(port))
+            for _ in range(200):
+                handler.session()
+            assert len(thread_names()) == idle + 200
+            assert app.session_count == app.endpoint("/ws/test").session_count() == 200
+        wait_until(lambda: len(thread_names()) == idle, "the end of the threads")
+        wait_until(lambda: len(open_files()) == open_idle, "the end of the sockets")
+    assert len(thread_names()) == before
+    wait_until(lambda: gc.collect() >= 0 and open_files().items() <= files.items(), "the end of all files")
+
+
+def test_a_session_that_has_ended_is_not_kept_in_memory():
+    class Forgets:
+        def __init__(self):
+            self.references, self.ended = [], threading.Event()
+
+        def on_open(self, session):
+            self.references.append(weakref.ref(session))
+            session.room("lobby").join()
+
+        def on_close(self, session):
+            self.ended.set()
+
+    handler = Forgets()
+    with endpoint(handler) as (app, port):
+        with RawClient(port) as client:
+            client.leave()
+        assert handler.ended.wait(DEADLINE_S)
+        wait_until(lambda: app.session_count == 0, "the end")
+        wait_until(lambda: gc.collect() is not None and handler.references[0]() is None, "the session to be forgotten")

@@ -1,0 +1,85 @@
+"""The error tree."""
+
+import pytest
+
+from wsthreads import errors
+from wsthreads.errors import (
+    BackendError,
+    CloseCode,
+    ConfigError,
+    HandshakeRefused,
+    PeerError,
+    ScriptError,
+    UsageError,
+    WSThreadsError,
+)
+
+
+def test_every_public_error_has_the_one_root():
+    for name in errors.__all__:
+        kind = getattr(errors, name)
+        if kind is not CloseCode:
+            assert issubclass(kind, WSThreadsError), name
+
+
+@pytest.mark.parametrize(
+    ("name", "builtin"),
+    [
+        ("ConfigError", ValueError),
+        ("MessageTypeError", TypeError),
+        ("CloseCodeError", ValueError),
+        ("RoomNameError", ValueError),
+        ("RoomLimitError", ValueError),
+        ("HandlerError", TypeError),
+    ],
+)
+def test_a_callers_mistake_is_also_the_builtin_error_that_one_would_expect(name, builtin):
+    kind = getattr(errors, name)
+    assert issubclass(kind, builtin)
+    assert issubclass(kind, UsageError)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("ProtocolError", 1002),
+        ("UnsupportedDataError", 1003),
+        ("InvalidPayloadError", 1007),
+        ("PolicyError", 1008),
+        ("MessageTooBigError", 1009),
+    ],
+)
+def test_each_fault_of_a_peer_names_its_close_code(name, code):
+    kind = getattr(errors, name)
+    assert issubclass(kind, PeerError)
+    assert kind.close_code == code
+
+
+def test_no_error_belongs_to_two_branches():
+    for name in errors.__all__:
+        kind = getattr(errors, name)
+        if kind is not CloseCode:
+            assert sum(issubclass(kind, branch) for branch in (UsageError, PeerError, BackendError)) <= 1, name
+
+
+@pytest.mark.parametrize(
+    ("line", "column", "text"),
+    [(3, 7, "chat.js:3:7: no"), (3, None, "chat.js:3: no"), (None, None, "chat.js: no")],
+)
+def test_a_script_error_reads_as_file_line_and_column(line, column, text):
+    error = ScriptError("no", "chat.js", line, column)
+    assert str(error) == text
+    assert (error.path, error.line, error.column, error.message) == ("chat.js", line, column, "no")
+
+
+@pytest.mark.parametrize("status", [101, 200, 302, 399, 600, "403", None])
+def test_a_refusal_with_a_status_that_is_no_error_is_a_mistake_that_names_it(status):
+    with pytest.raises(ConfigError, match="400 to 599") as caught:
+        HandshakeRefused(status)
+    assert repr(status) in str(caught.value)
+
+
+def test_a_refusal_keeps_its_status_reason_and_headers():
+    refusal = HandshakeRefused(429, "slow down", [("Retry-After", "3")])
+    assert (refusal.status, refusal.reason, refusal.headers) == (429, "slow down", (("Retry-After", "3"),))
+    assert str(refusal) == "429 slow down"

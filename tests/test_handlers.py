@@ -1,0 +1,161 @@
+"""What a handler is, and what becomes of its mistakes."""
+
+import logging
+import types
+
+import pytest
+
+from wsthreads import HandlerError, HandshakeRefused
+from wsthreads.handlers import HOOKS, PythonHandler, Verdict, verdict_of
+from wsthreads.handshake import Request
+from wsthreads.metrics import Metrics
+
+
+class FakeSession:
+    """Stands for a session where only its id and its closing matter; whole ones are in test_endpoint."""
+
+    id = "session-1"
+
+    def __init__(self):
+        self.closed = []
+
+    def close(self, code, reason):
+        self.closed.append((code, reason))
+
+
+def handler(**functions):
+    return PythonHandler(types.SimpleNamespace(**functions), Metrics())
+
+
+def request(**environ):
+    return Request({"REMOTE_ADDR": "192.0.2.1", **environ})
+
+
+def test_an_instance_a_class_and_a_module_will_do():
+    class Chat:
+        def on_open(self, session):
+            pass
+
+    module = types.ModuleType("chat")
+    module.on_message = lambda session, message: None
+    assert PythonHandler(Chat(), Metrics()).hooks == PythonHandler(Chat, Metrics()).hooks == {"on_open"}
+    assert PythonHandler(Chat, Metrics()).name == "Chat"
+    assert PythonHandler(module, Metrics()).name == "chat"
+    assert PythonHandler(module, Metrics()).hooks == {"on_message"}
+
+
+def test_an_object_without_any_of_the_functions_is_refused_with_their_names():
+    with pytest.raises(HandlerError, match=r"object has none of .* on_open, on_message, on_close, on_error"):
+        PythonHandler(object(), Metrics())
+    assert len(HOOKS) == 5
+
+
+def test_a_hook_that_cannot_be_called_is_refused_with_its_value():
+    with pytest.raises(HandlerError, match=r"on_open must be a function, not 3"):
+        handler(on_open=3)
+
+
+def test_a_missing_hook_is_nothing_that_happens():
+    only_error = handler(on_error=lambda session, error: None)
+    session = FakeSession()
+    only_error.open(session)
+    only_error.message(session, "a")
+    only_error.close(session, 1000, "")
+    assert isinstance(only_error.handshake(request(), "id"), Verdict)
+    assert session.closed == []
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda calls: lambda session: calls.append(()), ()),
+        (lambda calls: lambda session, code: calls.append((code,)), (1001,)),
+        (lambda calls: lambda session, code, reason: calls.append((code, reason)), (1001, "bye")),
+        (lambda calls: lambda session, *rest: calls.append(rest), (1001, "bye")),
+        (lambda calls: lambda session, code=0, reason="", more=1: calls.append((code, reason, more)), (1001, "bye", 1)),
+        (lambda calls: lambda *everything: calls.append(everything[1:]), (1001, "bye")),
+    ],
+)
+def test_on_close_takes_as_much_as_it_has_parameters_for(function, expected):
+    calls = []
+    handler(on_close=function(calls)).close(FakeSession(), 1001, "bye")
+    assert calls == [expected]
+
+
+@pytest.mark.parametrize("hook", ["open", "message", "close"])
+@pytest.mark.parametrize("error", [ValueError("broken"), SystemExit("broken")])
+def test_an_error_is_logged_with_its_stack_counted_and_given_to_on_error(hook, error, caplog):
+    def fail(*arguments):
+        raise error
+
+    seen, session = [], FakeSession()
+    it = handler(**{f"on_{hook}": fail}, on_error=lambda session, error: seen.append((session, error)))
+    arguments = {"open": (), "message": ("m",), "close": (1000, "")}[hook]
+    getattr(it, hook)(session, *arguments)
+    assert seen == [(session, error)]
+    assert it._metrics.snapshot() == {"handler_errors": 1}
+    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert f"on_{hook} failed in session session-1" in record.getMessage()
+    assert "in fail" in caplog.text
+    assert session.closed == ([(1011, "on_open failed")] if hook == "open" else [])
+
+
+def test_an_error_in_on_error_is_logged_and_ends_nothing(caplog):
+    def fail(*arguments):
+        raise SystemExit
+
+    it = handler(on_message=fail, on_error=fail)
+    it.message(FakeSession(), "a")
+    assert it._metrics.snapshot() == {"handler_errors": 2}
+    assert "on_error failed in session session-1" in caplog.text
+
+
+@pytest.mark.parametrize("answer", [None, True])
+def test_nothing_and_true_let_a_client_in_with_the_requests_attributes(answer):
+    asked = request()
+    asked.attributes["user"] = "ann"
+    assert verdict_of(answer, asked) == Verdict(None, {"user": "ann"})
+
+
+@pytest.mark.parametrize(("answer", "status"), [(False, 403), (401, 401), (599, 599)])
+def test_false_and_a_status_refuse(answer, status):
+    with pytest.raises(HandshakeRefused) as caught:
+        verdict_of(answer, request())
+    assert caught.value.status == status
+
+
+def test_a_text_is_the_subprotocol_to_speak_where_the_client_offered_it():
+    asked = request(HTTP_SEC_WEBSOCKET_PROTOCOL="a, b")
+    assert verdict_of("b", asked).subprotocol == "b"
+
+
+@pytest.mark.parametrize("answer", ["c", 200, 0, 600, 1.5, {}, b"a"])
+def test_any_other_answer_is_the_handlers_mistake_and_is_logged(answer, caplog):
+    with pytest.raises(HandshakeRefused) as caught:
+        verdict_of(answer, request(HTTP_SEC_WEBSOCKET_PROTOCOL="a"))
+    assert caught.value.status == 500
+    assert repr(answer) in caplog.text
+
+
+@pytest.mark.parametrize("error", [ValueError("broken"), SystemExit(1)])
+def test_an_error_in_on_handshake_is_a_500_logged_and_counted_and_tells_the_client_nothing(error, caplog):
+    def fail(request):
+        raise error
+
+    it = handler(on_handshake=fail)
+    with pytest.raises(HandshakeRefused) as caught:
+        it.handshake(request(), "id")
+    assert (caught.value.status, caught.value.reason) == (500, "the handler failed")
+    assert "on_handshake failed for 192.0.2.1" in caplog.text
+    assert it._metrics.snapshot() == {"handler_errors": 1}
+
+
+def test_a_refusal_of_on_handshake_goes_out_as_it_is():
+    refusal = HandshakeRefused(429, "later", [("Retry-After", "9")])
+
+    def refuse(request):
+        raise refusal
+
+    with pytest.raises(HandshakeRefused) as caught:
+        handler(on_handshake=refuse).handshake(request(), "id")
+    assert caught.value is refusal
