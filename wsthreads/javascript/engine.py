@@ -1,0 +1,261 @@
+"""QuickJS itself, below what dukpy offers: deadlines, promise jobs and unhandled rejections, through ctypes.
+
+dukpy (0.6) takes no time limit, keeps the GIL for as long as JavaScript runs, and runs promise jobs only when it leaves
+the interpreter. The shared library that it ships exports QuickJS's C API (quickjs-ng 0.11), which has what is missing.
+
+Guarantees and assumptions:
+
+- Every call here is made by the isolate's thread, with the GIL held; `interrupt` is the one exception, for any thread.
+- Nothing is touched before `JS_GetRuntime(context) == runtime` has proved that the capsule's struct begins with the
+  JSRuntime and the JSContext. What cannot be proved raises `EngineUnsupported`.
+- A JSValue is the 16-byte struct of 64-bit builds. Values that come from a `JS_` function are ours and are freed here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import time
+from collections.abc import Callable
+from ctypes import (
+    byref,
+    c_size_t,
+    c_void_p,
+)
+from typing import Any
+
+from wsthreads.javascript.pacing import Pace, find_counter
+from wsthreads.javascript.quickjs import (
+    UNDEFINED,
+    EngineUnsupported,
+    InterruptHandler,
+    RejectionTracker,
+    Value,
+    library,
+    pointers,
+)
+
+__all__ = ["Engine", "JavaScriptError"]
+
+log = logging.getLogger(__name__)
+
+#: A call that takes longer than this lets other threads run at each `TURN_S`. (Python's own switch interval works in
+#: here too, but has every thread wait for 5 ms each time that it wants the GIL, which is several times per message.)
+FIRST_TURN_S = 0.02
+TURN_S = 0.002
+#: Long enough for a waiting thread to be scheduled; `sleep(0)` would take the GIL back before it is.
+PAUSE_S = 0.00005
+
+#: Putting an error into words runs code of the script's, such as a getter.
+DESCRIBE_TIMEOUT_S = 0.5
+
+_FILE_NAME = b"<wsthreads>"
+
+
+class JavaScriptError(Exception):
+    """An error that came out of JavaScript; its text is the message and, below it, the stack."""
+
+
+class Engine:
+    """The engine under a dukpy interpreter, from `Engine(...)` to `close()`; both in the isolate's thread.
+
+    `capsule` is the interpreter's ``_ctx``. `on_error(what, text)` is told of errors that no caller sees: a job that
+    threw and a promise that was rejected with nobody to handle it. Raises `EngineUnsupported`.
+    """
+
+    def __init__(self, capsule: object, library_path: str, on_error: Callable[[str, str], None]) -> None:
+        if ctypes.sizeof(c_void_p) != 8:
+            raise EngineUnsupported("only 64-bit builds are known")
+        self._js: Any = library(library_path)
+        self._runtime, self._context = pointers(self._js, capsule)
+        self._on_error = on_error
+        self._deadline = float("inf")
+        self._interrupted = False
+        self._has_stopped = False  # anything since it was armed
+        self._turn_ends = self._asked_at = 0.0
+        self._pace: Pace | None = None
+        self._describe: Value | None = None
+        self._parcel: Value | None = None
+        self._rejected: dict[int, tuple[Value, Value]] = {}  # address of a promise: the promise, its reason
+        # The engine keeps the bare addresses of these two: they must live until close().
+        self._interrupt_handler = InterruptHandler(0)
+        self._rejection_tracker = RejectionTracker(self._track)
+        self._set_pace()
+        self._set_interrupt_handler(self._check)
+        self._js.JS_SetHostPromiseRejectionTracker(self._runtime, self._rejection_tracker, None)
+
+    def close(self) -> None:
+        """Let go of everything that would keep the interpreter from being freed."""
+        js = self._js
+        js.JS_SetInterruptHandler(self._runtime, InterruptHandler(0), None)
+        js.JS_SetHostPromiseRejectionTracker(self._runtime, RejectionTracker(0), None)
+        for promise, reason in self._rejected.values():
+            js.JS_FreeValue(self._context, promise)
+            js.JS_FreeValue(self._context, reason)
+        self._rejected.clear()
+        for value in (self._describe, self._parcel):
+            if value is not None:
+                js.JS_FreeValue(self._context, value)
+        self._describe = self._parcel = None
+
+    # Deadlines.
+
+    def arm(self, timeout_s: float) -> None:
+        """Stop whatever JavaScript still runs in `timeout_s` from now; until then it runs with pauses."""
+        self._has_stopped = False
+        now = self._asked_at = time.monotonic()
+        self._deadline = now + timeout_s
+        self._turn_ends = now + FIRST_TURN_S
+        if self._pace is not None:
+            self._pace.begin()
+
+    def disarm(self) -> None:
+        self._deadline = float("inf")
+
+    def interrupt(self) -> None:
+        """Stop JavaScript at once and for good. Any thread."""
+        self._interrupted = True
+
+    def _check(self, _runtime: int, _opaque: int) -> int:
+        """The engine asks whether to stop: 1 ends the call, past any `catch` or `finally`."""
+        now = time.monotonic()
+        pace = self._pace
+        if now >= self._deadline or self._interrupted:
+            self._has_stopped = True
+            if pace is not None:
+                pace.stop()
+            return 1
+        if pace is not None:
+            pace.go_on(now - self._asked_at)
+        if now >= self._turn_ends:
+            time.sleep(PAUSE_S)
+            now = time.monotonic()
+            self._turn_ends = now + TURN_S
+        self._asked_at = now
+        return 0
+
+    def _set_interrupt_handler(self, function: Callable[[int, int], int]) -> None:
+        self._interrupt_handler = InterruptHandler(function)
+        self._js.JS_SetInterruptHandler(self._runtime, self._interrupt_handler, None)
+
+    def _set_pace(self) -> None:
+        size = self._js.js_malloc_usable_size(self._context, self._context)
+        counter = find_counter(self._context, size, self.run, self._set_interrupt_handler)
+        if counter is None:
+            log.warning("QuickJS asks for deadlines at its own pace: built-in functions in a loop can delay everybody")
+        else:
+            self._pace = Pace(counter)
+
+    # Running.
+
+    def run(self, code: str) -> None:
+        """Run a script. Raises `JavaScriptError`; promise jobs are left to `run_jobs`."""
+        self._js.JS_UpdateStackTop(self._runtime)
+        result = self._evaluate(code)
+        if result.is_exception:
+            self.arm(DESCRIBE_TIMEOUT_S)
+            raise JavaScriptError(self._take_exception())
+        self._js.JS_FreeValue(self._context, result)
+
+    def use_runtime(self, name: str) -> None:
+        """Use two of the runtime's things: `describe`, which puts errors into words, and `parcel`, for bytes."""
+        self._describe = self._evaluate(f"{name}.describe")
+        self._parcel = self._evaluate(f"{name}.parcel")
+
+    # Bytes.
+
+    def put_bytes(self, data: bytes) -> bool:
+        """Copy `data` into the parcel. False if the script's heap has no room for it."""
+        assert self._parcel is not None
+        js, context = self._js, self._context
+        value = js.JS_NewArrayBufferCopy(context, data, len(data))
+        if value.is_exception or js.JS_SetPropertyStr(context, self._parcel, b"bytes", value) < 0:
+            js.JS_FreeValue(context, js.JS_GetException(context))
+            return False
+        return True
+
+    def take_bytes(self) -> bytes:
+        """A copy of the bytes in the parcel."""
+        js, context = self._js, self._context
+        value = js.JS_GetPropertyStr(context, self._parcel, b"bytes")
+        size = c_size_t()
+        address = js.JS_GetArrayBuffer(context, byref(size), value)
+        data = ctypes.string_at(address, size.value) if address and size.value else b""
+        js.JS_FreeValue(context, value)
+        return data
+
+    def run_jobs(self, timeout_s: float) -> bool:
+        """Run promise jobs until none is left; False if there was none.
+
+        They have `timeout_s` together. The job that is stopped then is dropped, and the rest get as much again, so
+        that a chain of jobs without end is broken and costs nothing but itself.
+        """
+        js, runtime = self._js, self._runtime
+        if not js.JS_IsJobPending(runtime):
+            return False
+        context = c_void_p()
+        self.arm(timeout_s)
+        while js.JS_IsJobPending(runtime) and not self._interrupted:
+            failed = js.JS_ExecutePendingJob(runtime, byref(context)) < 0
+            if self._has_stopped:
+                failed |= js.JS_HasException(self._context)  # some of the engine's own jobs do not tell
+                self.arm(timeout_s)
+            if failed:
+                self._on_error("a promise job", self._take_exception())
+        self.disarm()
+        return True
+
+    def report_rejections(self, timeout_s: float) -> None:
+        """Report the promises that were rejected and that nobody has handled by now."""
+        while self._rejected:
+            _, (promise, reason) = self._rejected.popitem()
+            self.arm(timeout_s)
+            text = self._text_of(reason)
+            self._js.JS_FreeValue(self._context, promise)
+            self._js.JS_FreeValue(self._context, reason)
+            self._on_error("a promise", text)
+        self.disarm()
+
+    def collect_garbage(self) -> None:
+        self._js.JS_RunGC(self._runtime)
+
+    def _track(self, context: int, promise: Value, reason: Value, handled: bool, _opaque: int) -> None:
+        """Called by the engine when a promise is rejected without a handler, and when it gets one after all."""
+        js = self._js
+        if not handled:
+            self._rejected[promise.bits] = (js.JS_DupValue(context, promise), js.JS_DupValue(context, reason))
+        elif promise.bits in self._rejected:
+            for value in self._rejected.pop(promise.bits):
+                js.JS_FreeValue(context, value)
+
+    def _evaluate(self, code: str) -> Value:
+        source = code.encode()
+        value: Value = self._js.JS_Eval(self._context, source, len(source), _FILE_NAME, 0)
+        return value
+
+    def _take_exception(self) -> str:
+        """The pending exception as text. It is not pending any more."""
+        error = self._js.JS_GetException(self._context)
+        text = self._text_of(error)
+        self._js.JS_FreeValue(self._context, error)
+        return text
+
+    def _text_of(self, value: Value) -> str:
+        js, context = self._js, self._context
+        text = None
+        if self._describe is not None:
+            described = js.JS_Call(context, self._describe, UNDEFINED, 1, byref(value))
+            text = self._string(described)
+            js.JS_FreeValue(context, described)
+        return text or self._string(value) or "an error that cannot be read"
+
+    def _string(self, value: Value) -> str | None:
+        js, context = self._js, self._context
+        size = c_size_t()
+        address = None if value.is_exception else js.JS_ToCStringLen2(context, byref(size), value, False)
+        if address is None:
+            js.JS_FreeValue(context, js.JS_GetException(context))
+            return None
+        text = ctypes.string_at(address, size.value).decode("utf-8", "replace")
+        js.JS_FreeCString(context, address)
+        return text

@@ -1,0 +1,53 @@
+"""What a script exports: which of the handler functions it has, and what to say if it has none."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from wsthreads.errors import HandlerError
+
+__all__ = ["Exports"]
+
+#: The handler functions in JavaScript's spelling, and in Python's.
+HOOKS = {
+    "onHandshake": "on_handshake",
+    "onOpen": "on_open",
+    "onMessage": "on_message",
+    "onClose": "on_close",
+    "onError": "on_error",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Exports:
+    """All exported names, and the handler functions among them in Python's spelling."""
+
+    names: tuple[str, ...]
+    hooks: frozenset[str]
+
+    @classmethod
+    def read(cls, script: str, exported: Iterable[tuple[str, str]]) -> Exports:
+        """From pairs of a name and its `typeof`. Raises `HandlerError` if there is nothing in it to call."""
+        kinds = dict(exported)
+        for name in HOOKS:
+            if kinds.get(name, "function") != "function":
+                raise HandlerError(f"{script} exports {name}, but as {kinds[name]}; it must be a function")
+        hooks = frozenset(hook for name, hook in HOOKS.items() if name in kinds)
+        if not hooks:
+            raise HandlerError(
+                f"{script} exports none of the functions {', '.join(HOOKS)}; "
+                f"it exports {', '.join(kinds) or 'nothing'}{_guess(kinds)}"
+            )
+        return cls(tuple(kinds), hooks)
+
+
+def _guess(names: Iterable[str]) -> str:
+    """The handler function that was perhaps meant by one of `names`."""
+    spellings = {name.lower(): name for name in HOOKS}
+    for name in names:
+        close = difflib.get_close_matches(name.lower().replace("_", ""), spellings, n=1, cutoff=0.7)
+        if close:
+            return f"; did you mean {spellings[close[0]]}?"
+    return ""

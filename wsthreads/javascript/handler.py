@@ -1,0 +1,155 @@
+"""`ScriptHandler`: a JavaScript file as a `Handler`, and what `wsthreads check` says of one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from wsthreads.errors import CloseCode, HandshakeRefused, IsolateError, ScriptError
+from wsthreads.handlers import Handler, Verdict, verdict_of
+from wsthreads.javascript.isolate import Isolate
+from wsthreads.metrics import Metrics
+
+if TYPE_CHECKING:
+    from wsthreads.config import Config
+    from wsthreads.handshake import Request
+    from wsthreads.session import Session
+
+__all__ = ["ScriptHandler", "ScriptInfo", "check_script"]
+
+log = logging.getLogger(__name__)
+
+
+class _Life:
+    """What a handler has in one process: the isolate, and a lock that nobody held when the process was forked."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()  # guards the change of `isolate`
+        self.isolate: Isolate | None = None
+
+
+class ScriptHandler(Handler):
+    """The functions that the ES module at `path` exports, run one at a time by the isolate of this process.
+
+    `start` must have been called in this process; it may be called as often as one likes, and starts a fresh isolate
+    if the last one has died. `hooks` is empty until then.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], config: Config, metrics: Metrics) -> None:
+        self.path = os.fspath(path)
+        self.name = os.path.basename(self.path)
+        self.hooks = frozenset()
+        self._config = config
+        self._metrics = metrics
+        # By process id. A fork's child leaves its parent's as it is: the thread that could free it is not there.
+        self._lives: dict[int, _Life] = {}
+
+    def start(self) -> None:
+        """Load the script. Blocks for as long as its top level runs, at most `Config.script_timeout_s`.
+
+        Raises `ScriptError` for a script that does not load, `HandlerError` for one without a handler function, and
+        `IsolateError` if there is no interpreter to be had.
+        """
+        life = self._lives.setdefault(os.getpid(), _Life())
+        if life.isolate is not None and life.isolate.is_alive:
+            return
+        with life.lock:
+            if life.isolate is not None and life.isolate.is_alive:
+                return
+            if not os.path.isfile(self.path):
+                raise ScriptError("there is no such file", self.path)
+            isolate = Isolate(self.path, self._config, self._metrics)
+            self.hooks = isolate.start().hooks
+            life.isolate = isolate
+
+    def stop(self, timeout_s: float) -> None:
+        """Handle what is queued, for at most `timeout_s`, and free the interpreter."""
+        isolate = self._isolate
+        if isolate is not None:
+            isolate.stop(timeout_s)
+
+    def reload(self) -> None:
+        """Load the script's files as they are now, and call their functions from now on, for existing sessions too.
+
+        The interpreter stays, so sessions keep their attributes and `globalThis` what is in it; module variables
+        start anew, and timers of the old modules run on. The old modules' memory is not freed: it is for development.
+        Raises as `start` does, and then the old functions stay.
+        """
+        isolate = self._isolate
+        if isolate is None or not isolate.is_alive:
+            self.start()
+        else:
+            self.hooks = isolate.load().hooks
+
+    def files(self) -> frozenset[str]:
+        """The real paths of the files that the script consists of, as far as they were loaded."""
+        isolate = self._isolate
+        return frozenset() if isolate is None else isolate.files
+
+    def handshake(self, request: Request, session_id: str) -> Verdict:
+        if "on_handshake" not in self.hooks:
+            return Verdict(attributes=request.attributes)
+        isolate = self._isolate
+        if isolate is None:
+            raise HandshakeRefused(503, "the handler is not running")
+        try:
+            return verdict_of(isolate.handshake(request, session_id), request)
+        except HandshakeRefused:
+            isolate.forget(session_id)
+            raise
+
+    def abandon(self, session_id: str) -> None:
+        isolate = self._isolate
+        if isolate is not None and "on_handshake" in self.hooks:
+            isolate.forget(session_id)
+
+    def open(self, session: Session) -> None:
+        try:
+            isolate = self._isolate
+            if isolate is None:
+                raise IsolateError(f"{self.name} was not started in this process")
+            isolate.open(session)
+        except IsolateError as error:
+            log.error("session %s cannot be opened: %s", session.id, error)
+            session.close(CloseCode.INTERNAL_ERROR, "handler failed")
+
+    def message(self, session: Session, message: str | bytes) -> None:
+        isolate = self._isolate
+        if isolate is not None and "on_message" in self.hooks:
+            isolate.message(session, message)
+
+    def close(self, session: Session, code: int, reason: str) -> None:
+        isolate = self._isolate
+        if isolate is not None:
+            isolate.close(session, code, reason)
+
+    @property
+    def _isolate(self) -> Isolate | None:
+        life = self._lives.get(os.getpid())
+        return None if life is None else life.isolate
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptInfo:
+    """What `check_script` found: all exported names, and the handler functions among them in Python's spelling."""
+
+    path: str
+    exports: tuple[str, ...]
+    hooks: frozenset[str]
+
+
+def check_script(path: str | os.PathLike[str], config: Config) -> ScriptInfo:
+    """Load the script in an isolate of its own, for a look at it. Its top level runs, with all that it does.
+
+    Raises `ScriptError` (file, line, column), `HandlerError` and `IsolateError` as `ScriptHandler.start` does.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise ScriptError("there is no such file", path)
+    isolate = Isolate(path, config, Metrics())
+    exports = isolate.start()
+    isolate.stop(0)
+    return ScriptInfo(path, exports.names, exports.hooks)

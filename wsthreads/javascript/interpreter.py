@@ -1,0 +1,120 @@
+"""dukpy's interpreter with our own functions, our own module loader and nothing of Node in it.
+
+dukpy 0.6 calls `_check_exported_function_exists`, `_call_python`, `_normalize_module` and `loader` on the interpreter
+object that it is given, from inside JavaScript. Ours do less: no ``process`` (whose ``env`` would be the server's whole
+environment), no ``require``, no modules from the working directory or from dukpy's own folder.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from wsthreads.errors import IsolateError, UsageError
+from wsthreads.javascript.engine import JavaScriptError
+from wsthreads.javascript.loader import ModuleLoader
+
+__all__ = ["Interpreter", "make_interpreter"]
+
+log = logging.getLogger(__name__)
+
+#: What dukpy must have for `Interpreter` to replace it.
+_REPLACED = (
+    "_init_process", "_init_console", "_init_require", "_normalize_module", "_call_python",
+    "_check_exported_function_exists", "loader",
+)  # fmt: skip
+
+_parse = json.JSONDecoder().raw_decode
+
+#: A function that JavaScript may call: arguments decoded from JSON, the answer as JSON or None for undefined.
+Function = Callable[..., "bytes | None"]
+
+
+class Interpreter:
+    """What is used of the interpreter. Only the thread that made it may touch it, and must be the one to free it."""
+
+    @property
+    def capsule(self) -> object:
+        """What dukpy keeps its C struct in."""
+        raise NotImplementedError
+
+    def free(self) -> None:
+        """Free the interpreter now; there is no other reference to it.
+
+        QuickJS (0.11) corrupts the heap when it is freed while a module is suspended in a top-level `await`. Where the
+        loader cannot rule that out, the interpreter is left in memory for good.
+        """
+        raise NotImplementedError
+
+    def evaluate(self, code: str, **values: Any) -> None:
+        """Run a script, then all promise jobs; `values` are in the global ``dukpy``. Raises `JavaScriptError`."""
+        raise NotImplementedError
+
+
+def make_interpreter(functions: dict[str, Function], loader: ModuleLoader) -> tuple[Interpreter, str]:
+    """A new interpreter, and the path of the shared library with its engine.
+
+    Raises `IsolateError` if dukpy is not there or is not the one that this module knows.
+    """
+    try:
+        import dukpy
+        from dukpy import _dukpy
+    except ImportError as error:
+        raise IsolateError(f"JavaScript handlers need dukpy: pip install dukpy ({error})") from error
+    missing = [name for name in _REPLACED if not hasattr(dukpy.JSInterpreter, name)]
+    if missing:
+        raise IsolateError(f"this dukpy is not supported, it lacks {', '.join(missing)}; 0.6 is known to work")
+    named = {name.encode(): function for name, function in functions.items()}
+
+    class Ours(dukpy.JSInterpreter, Interpreter):  # type: ignore[misc]
+        _ctx: Any
+
+        def evaluate(self, code: str, **values: Any) -> None:
+            try:
+                self.evaljs(code, **values)
+            except _dukpy.JSRuntimeError as error:
+                raise JavaScriptError(str(error)) from None
+
+        @property
+        def capsule(self) -> object:
+            return self._ctx
+
+        def free(self) -> None:
+            if loader.suspended:
+                set_destructor = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_void_p)
+                set_destructor(("PyCapsule_SetDestructor", ctypes.pythonapi))(self._ctx, None)
+                log.debug("an interpreter is not freed, for %s", ", ".join(loader.suspended))
+            self._ctx = None
+
+        loader = property(lambda self: loader)
+
+        def _normalize_module(self, base: str, name: str) -> str:
+            return loader.normalize(base, name)
+
+        def _check_exported_function_exists(self, name: bytes) -> bool:
+            return name in named
+
+        def _call_python(self, name: bytes, arguments: bytes) -> bytes | None:
+            try:
+                return named[name](*_parse(arguments.decode())[0])
+            except UsageError as error:
+                kind = "TypeError" if isinstance(error, TypeError) else "RangeError"
+                return refusal(kind if isinstance(error, (TypeError, ValueError)) else "Error", str(error))
+            except Exception:
+                log.exception("%s failed, called from JavaScript", name.decode())
+                return refusal("Error", f"{name.decode()} failed in Python, see the log")
+
+        def _init_nothing(self) -> None:
+            """No process, no console and no require of dukpy's."""
+
+        _init_process = _init_console = _init_require = _init_nothing
+
+    return Ours(), _dukpy.__file__
+
+
+def refusal(kind: str, message: str) -> bytes:
+    """An answer that the runtime throws as an error of the class `kind`."""
+    return json.dumps({"error": kind, "message": message}).encode()

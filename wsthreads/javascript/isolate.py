@@ -1,0 +1,284 @@
+"""The isolate: a script's interpreter, the one thread that may touch it, and the queue of events between them.
+
+Guarantees:
+
+- One thread creates, enters and frees the interpreter. It enters once and stays in the runtime's loop, which calls
+  `_pull` for each event; no event costs a compilation or a garbage collection.
+- Every event is handed over, in its session's order, or its session is closed and the log says why. The event in the
+  loop's hands is `_current` until the next pull says what became of it, or until the loop was thrown out.
+- A session's events never overlap: while a promise of its is pending, they wait in `Visit.backlog`.
+- No call of JavaScript takes longer than `Config.script_timeout_s`, if there is an engine to hold it to that.
+- Whatever happens to the thread, nobody is left waiting: `_bury` ends every visit and answers every reply.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, TimeoutError
+from typing import TYPE_CHECKING, Any
+
+from wsthreads.errors import CloseCode, HandshakeRefused, IsolateError
+from wsthreads.javascript import stacks
+from wsthreads.javascript.effects import Effects
+from wsthreads.javascript.engine import Engine, JavaScriptError
+from wsthreads.javascript.exports import Exports
+from wsthreads.javascript.interpreter import Interpreter, make_interpreter
+from wsthreads.javascript.loader import ENTRY, ModuleLoader
+from wsthreads.javascript.loop import STOP, Loop
+from wsthreads.javascript.quickjs import EngineUnsupported
+from wsthreads.javascript.schedule import Schedule
+from wsthreads.javascript.visits import Event, Visit
+
+if TYPE_CHECKING:
+    from wsthreads.config import Config
+    from wsthreads.handshake import Request
+    from wsthreads.metrics import Metrics
+    from wsthreads.session import Session
+
+__all__ = ["Isolate"]
+
+log = logging.getLogger(__name__)
+
+#: QuickJS takes 1 MiB of the stack; the server may run its other threads with less than that.
+STACK_BYTES = 16 * 1024 * 1024
+
+#: How long a thread may take to end after it was told to, and whatever it ran was interrupted.
+GRACE_S = 2.0
+
+_RUNTIME_PARTS = ("boot", "inspect", "console", "timers", "visitors", "loop")
+
+_spawning = threading.Lock()  # guards the stack size for new threads, which is the process's
+
+#: `Engine`, or what stands in for it in tests.
+EngineMaker = Callable[[object, str, Callable[[str, str], None]], Engine]
+
+
+class Isolate:
+    """Runs the script at `path`, from `start` to `stop`; afterwards it is of no more use. Any thread."""
+
+    def __init__(self, path: str, config: Config, metrics: Metrics, make_engine: EngineMaker = Engine) -> None:
+        self.name = os.path.basename(path)
+        self._path = path
+        self._config = config
+        self._make_engine = make_engine
+        self._loader = ModuleLoader(path)
+        self._loads = 0
+        self._schedule = Schedule()
+        self._visits: dict[str, Visit] = {}  # by session id; each single operation on it is atomic under the GIL
+        self._gate = threading.Lock()  # guards _is_closed: visits are added and replies awaited only until it is set
+        self._is_closed = False
+        script_log = logging.getLogger(f"wsthreads.script.{self.name}")
+        self._loop = Loop(self.name, self._schedule, self._visits, config, metrics, self._loader, script_log)
+        self._effects = Effects(self._visits, script_log)
+        self._started: Future[None] = Future()
+        self._thread: threading.Thread | None = None
+
+    # Life.
+
+    def start(self) -> Exports:
+        """Start the thread and load the script. Blocks until the script's top level has run.
+
+        Raises `IsolateError` if there is no interpreter to be had, `ScriptError` if the script does not load, and
+        `HandlerError` if it has no handler function; the isolate has ended then.
+        """
+        self._thread = threading.Thread(target=self._run, name=f"wsthreads-{self.name}", daemon=True)
+        with _spawning:
+            before = threading.stack_size(STACK_BYTES)
+            try:
+                self._thread.start()
+            finally:
+                threading.stack_size(before)
+        self._started.result()
+        try:
+            return self.load()
+        except Exception:
+            self.stop(0)
+            raise
+
+    @property
+    def is_alive(self) -> bool:
+        return not self._is_closed
+
+    @property
+    def files(self) -> frozenset[str]:
+        """The real paths of all files loaded so far."""
+        return self._loader.files
+
+    def load(self) -> Exports:
+        """Load the script anew, all of its modules included. If that works, its functions are called from now on.
+
+        Blocks until its top level has run; raises as `start` does, and then all is as it was.
+        """
+        with self._gate:
+            self._loads += 1
+            ticket = -self._loads
+        if self._loads > 1:
+            self._loader.renew()
+        try:
+            exports: Exports = self._ask(Event("load", None, (ticket, ENTRY), reply=Future())).result()
+        except JavaScriptError as error:
+            raise stacks.script_error(str(error), self._path, self._loader.problem) from None
+        if not self._loader.served:
+            raise IsolateError("this version of dukpy does not load modules as expected; 0.6 is known to work")
+        return exports
+
+    def stop(self, timeout_s: float) -> None:
+        """Let what is queued be handled, for at most `timeout_s`, then free the interpreter. Idempotent."""
+        self._schedule.post(STOP)
+        self._join(timeout_s)
+        if self._thread is not None and self._thread.is_alive():
+            self._loop.end_now()
+            self._schedule.post(STOP)
+            self._join(GRACE_S)
+            if self._thread.is_alive():
+                log.critical("the thread of %s cannot be ended: it is left to itself", self.name)
+
+    def _join(self, timeout_s: float) -> None:
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout_s)
+
+    # Events.
+
+    def open(self, session: Session) -> None:
+        visit = Visit(session.id, session)
+        event = Event("open", visit, (_handshake_data(session.request),))
+        with self._gate:
+            self._check_alive()
+            self._visits[visit.id] = visit
+            self._schedule.post(event)
+
+    def message(self, session: Session, message: str | bytes) -> None:
+        """Blocks while too much of the session's waits (`Visit.reserve`)."""
+        visit = self._visits.get(session.id)
+        if visit is None or not visit.reserve(len(message)):
+            return
+        if isinstance(message, str):
+            self._schedule.post(Event("message", visit, (message,), len(message)))
+        else:
+            self._schedule.post(Event("binary", visit, (message,), len(message)))
+
+    def close(self, session: Session, code: int, reason: str) -> None:
+        """Blocks until the script's onClose has ended or never will."""
+        visit = self._visits.get(session.id)
+        if visit is not None:
+            self._schedule.post(Event("close", visit, (code, reason)))
+            visit.wait_for_end()
+
+    def handshake(self, request: Request, session_id: str) -> Any:
+        """What onHandshake returned, as JSON has it. Raises `HandshakeRefused` if it threw or took too long."""
+        event = Event("handshake", Visit(session_id, None), (_handshake_data(request),), reply=Future())
+        try:
+            return self._ask(event).result(self._config.handshake_timeout_s)
+        except TimeoutError:
+            raise HandshakeRefused(503, "the handler timed out") from None
+        except IsolateError as error:
+            raise HandshakeRefused(503, "the handler is not running") from error
+
+    def forget(self, session_id: str) -> None:
+        """Drop what the script keeps of a handshake."""
+        self._schedule.post(Event("forget", Visit(session_id, None)))
+
+    def _ask(self, event: Event) -> Future[Any]:
+        assert event.reply is not None
+        with self._gate:
+            self._check_alive()
+            self._schedule.post(event)
+        return event.reply
+
+    def _check_alive(self) -> None:
+        if self._is_closed:
+            raise IsolateError(f"the interpreter of {self.name} has ended")
+
+    # The isolate's thread.
+
+    def _run(self) -> None:
+        interpreter: Interpreter | None = None
+        engine: Engine | None = None
+        try:
+            try:
+                functions = {**self._loop.functions(), **self._effects.functions()}
+                interpreter, library = make_interpreter(functions, self._loader)
+                engine = self._engine_of(interpreter, library)
+                code = self._boot(interpreter, engine)
+            except BaseException as error:
+                self._started.set_exception(error)
+                return
+            self._started.set_result(None)
+            while not self._loop.has_ended:
+                try:
+                    if engine is not None:
+                        engine.run(code)
+                    else:
+                        interpreter.evaluate(code)
+                except JavaScriptError as error:
+                    self._loop.stumbled(stacks.tidy(str(error)))
+        except IsolateError as error:
+            log.critical("the isolate of %s has died, its sessions are closed: %s", self.name, error)
+        except Exception:
+            log.critical("the isolate of %s has died, its sessions are closed", self.name, exc_info=True)
+        finally:
+            self._bury()
+            if engine is not None:
+                engine.close()
+            if interpreter is not None:
+                interpreter.free()
+
+    def _engine_of(self, interpreter: Interpreter, library: str) -> Engine | None:
+        try:
+            return self._make_engine(interpreter.capsule, library, self._loop.uncaught)
+        except EngineUnsupported as error:
+            if not self._config.scripts_without_deadline:
+                raise IsolateError(
+                    f"the run time of scripts cannot be bounded here ({error}), so that one could stop the whole "
+                    "server; the setting scripts_without_deadline accepts that"
+                ) from error
+            log.warning("%s runs without deadlines: %s", self.name, error)
+            return None
+
+    def _boot(self, interpreter: Interpreter, engine: Engine | None) -> str:
+        """Set up the runtime. Returns the code that enters its loop.
+
+        The runtime is a global constant, as only those outlive a script without being a property of `globalThis`;
+        nobody can guess its name.
+        """
+        name = f"wsthreads_{secrets.token_hex(16)}"
+        folder = importlib.resources.files(__package__).joinpath("runtime")
+        parts = [folder.joinpath(f"{part}.js").read_text("utf-8") for part in _RUNTIME_PARTS]
+        source = f'const {name} = (() => {{ "use strict";\n{"".join(parts)}}})();'
+        try:
+            limit = self._config.max_room_name_chars
+            interpreter.evaluate(source, max_room_name_chars=limit, has_engine=engine is not None)
+            if engine is not None:
+                engine.use_runtime(name)
+        except JavaScriptError as error:
+            raise IsolateError(f"the runtime does not start: {error}") from error
+        self._loop.engine = self._effects.engine = engine
+        return f"{name}.loop()"
+
+    def _bury(self) -> None:
+        """Leave nobody waiting, whatever the reason of the end."""
+        with self._gate:
+            self._is_closed = True
+            visits = list(self._visits.values())
+            self._visits.clear()
+        self._loop.abandon()
+        for visit in visits:
+            if visit.session is not None and visit.session.is_open():
+                visit.session.close(CloseCode.INTERNAL_ERROR, "handler failed")
+            visit.end()
+
+
+def _handshake_data(request: Request) -> dict[str, Any]:
+    """What the runtime looks up in a handshake."""
+    return {
+        "parameters": request.parameters,
+        "headers": request.headers,
+        "path": request.request_path,
+        "address": request.remote_addr,
+        "subprotocols": request.subprotocols,
+    }

@@ -1,0 +1,346 @@
+"""The Python half of the runtime's loop: what it pulls next, and what became of what it pulled before.
+
+Everything here runs in the isolate's thread, nearly all of it inside of a call from JavaScript. The event in the
+runtime's hands is `_current` until its next pull says what became of it, or until the loop was thrown out of
+JavaScript (`stumbled`). So no event is lost, and none is handed over twice; one that the runtime could not even read
+is tried once more.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from wsthreads.errors import CloseCode, HandlerError, HandshakeRefused, IsolateError
+from wsthreads.javascript import stacks
+from wsthreads.javascript.engine import JavaScriptError
+from wsthreads.javascript.exports import Exports
+from wsthreads.javascript.interpreter import Function
+from wsthreads.javascript.loader import ModuleLoader
+from wsthreads.javascript.reports import Reports
+from wsthreads.javascript.visits import Event, Visit
+
+if TYPE_CHECKING:
+    from wsthreads.config import Config
+    from wsthreads.javascript.engine import Engine
+    from wsthreads.javascript.schedule import Schedule
+    from wsthreads.metrics import Metrics
+
+__all__ = ["STOP", "Loop"]
+
+STOP = Event("stop")
+_AGAIN, _TIMER = Event("again"), Event("timer")
+
+#: What became of an event, as the runtime says it: 0 for done, above 0 for the ticket of a promise that is pending.
+_FAILED = -1
+
+#: Times in a row that the runtime may end without having pulled an event.
+MAX_STUMBLES = 3
+
+#: Without an engine, how long promise jobs may wait while events keep coming.
+JOB_DELAY_S = 0.02
+
+
+class Loop:
+    """Hands out the events of `schedule` and keeps account of them. `visits` is the isolate's table of sessions."""
+
+    def __init__(
+        self,
+        name: str,
+        schedule: Schedule,
+        visits: dict[str, Visit],
+        config: Config,
+        metrics: Metrics,
+        loader: ModuleLoader,
+        log: logging.Logger,
+    ) -> None:
+        self._name = name
+        self._schedule = schedule
+        self._visits = visits
+        self._timeout_s = config.script_timeout_s
+        self._loader = loader
+        self._reports = Reports(log, metrics, config.script_timeout_s)
+        self._handshakes: dict[str, Event] = {}  # by session id: those without an answer yet
+        self._loading: Event | None = None  # the last to load the script
+        self._load_error: str | None = None
+        self._current: Event | None = None
+        self._again: Event | None = None  # to be handed over once more
+        self._dispatched = 0
+        self._stumbles = 0
+        self._timer_was_last = False
+        self._is_stopping = False
+        self._jobs_due: float | None = None  # without an engine: when the interpreter is to be left for them
+        self.engine: Engine | None = None  # None: no deadlines, and promise jobs run only outside of the loop
+        self.has_ended = False
+        self._must_end = False
+
+    def functions(self) -> dict[str, Function]:
+        return {
+            "pull": self._pull,
+            "failed": self._failed,
+            "settled": self._settled,
+            "answer": self._answer,
+            "loaded": self._loaded,
+        }
+
+    def end_now(self) -> None:
+        """Stop what runs, and end whatever is left. Any thread; the schedule must be woken up after it."""
+        self._must_end = True
+        engine = self.engine
+        if engine is not None:
+            engine.interrupt()
+
+    # Handing out.
+
+    def _pull(self, dispatched: int, outcome: int, delay_ms: float) -> bytes | None:
+        """The next event, after `delay_ms` at the latest (below 0: however long). None: leave the interpreter.
+
+        `dispatched` counts the events that the runtime began with, `outcome` is what became of the last of them.
+        """
+        engine = self.engine
+        if engine is not None:
+            engine.disarm()
+        self._stumbles = 0
+        self._account(outcome, arrived=dispatched != self._dispatched)
+        self._dispatched = dispatched
+        event = self._next(float("inf") if delay_ms < 0 else time.monotonic() + delay_ms / 1000)
+        if event is None:
+            return None
+        self._current = event
+        if event.kind == "handshake" and event.visit is not None:
+            self._handshakes[event.visit.id] = event
+        if engine is not None:
+            engine.arm(self._timeout_s)
+        elif self._jobs_due is None:
+            self._jobs_due = time.monotonic() + JOB_DELAY_S
+        return event.encoded(None if engine is None else engine.put_bytes)
+
+    def _next(self, timer_due: float) -> Event | None:
+        """Wait for something to do. Timers and events take turns if both are due."""
+        schedule = self._schedule
+        while not self._must_end:
+            jobs_ran = self._run_jobs()
+            now = time.monotonic()
+            self._expire(now)
+            if self._jobs_due is not None and now >= self._jobs_due:
+                break
+            again, self._again = self._again, None
+            if again is not None:
+                return again
+            if timer_due <= now and not self._timer_was_last:
+                self._timer_was_last = True
+                return _TIMER
+            self._timer_was_last = False
+            event = schedule.take()
+            if event is None:
+                if self._is_stopping and schedule.is_idle and not jobs_ran and self._jobs_due is None:
+                    self.has_ended = True
+                    break
+                if timer_due <= now:
+                    continue
+                if jobs_ran:
+                    return _AGAIN  # they may have set timers that are due earlier
+                if self._jobs_due is not None:
+                    break
+                wake_up = min(timer_due, schedule.next_expiry or timer_due)
+                event = schedule.take(None if wake_up == float("inf") else max(0.0, wake_up - now))
+            if event is STOP:
+                self._is_stopping = True
+            elif event is not None and self._is_wanted(event):
+                return event
+        self.has_ended |= self._must_end
+        self._jobs_due = None
+        return None
+
+    def _run_jobs(self) -> bool:
+        """Run promise jobs and report rejections; False if there was nothing to run."""
+        engine = self.engine
+        if engine is None:
+            return False
+        ran = engine.run_jobs(self._timeout_s)
+        engine.report_rejections(self._timeout_s)
+        return ran
+
+    def _is_wanted(self, event: Event) -> bool:
+        """False for a message of a session that the script has closed, which is dropped here.
+
+        A session that the client has closed is another matter: what it sent before is handled yet.
+        """
+        visit = event.visit
+        if visit is not None and visit.over and event.kind in ("message", "binary"):
+            self._finish(event)
+            return False
+        if visit is not None and event.kind == "forget":
+            self._handshakes.pop(visit.id, None)
+        return True
+
+    # Keeping account.
+
+    def _account(self, outcome: int, arrived: bool) -> None:
+        """What became of the event in the runtime's hands."""
+        event, self._current = self._current, None
+        if event is None:
+            return
+        if not arrived:
+            self._hand_over_again(event)
+        elif outcome > 0:
+            self._schedule.suspend(event, outcome, time.monotonic() + self._timeout_s)
+        elif event.kind == "load":
+            self._loading = event
+            self._schedule.suspend(event, event.arguments[0], time.monotonic() + self._timeout_s)
+        else:
+            self._completed(event, failed=outcome == _FAILED)
+
+    def _hand_over_again(self, event: Event) -> None:
+        """The runtime had no memory to read the event, so it has had no effect."""
+        if event.retried:
+            self._give_up(event, "there was no memory for it")
+            return
+        if self.engine is not None:
+            self.engine.collect_garbage()
+        self._again = event._replace(retried=True)
+
+    def stumbled(self, text: str) -> None:
+        """The loop was thrown out of JavaScript with that error: at a deadline, or out of memory.
+
+        Raises `IsolateError` if that happened several times without an event in between.
+        """
+        self._stumbles += 1
+        if self.engine is not None:
+            self.engine.disarm()
+            if stacks.was_out_of_memory(text):
+                self.engine.collect_garbage()
+        event, self._current = self._current, None
+        if event is not None:
+            if stacks.was_interrupted(text):
+                self._overran(event, text)
+            else:
+                self._give_up(event, text)
+        elif self.engine is None and self._jobs_due is None:
+            self.uncaught("a promise", text)  # dukpy's own report, as it left the interpreter
+        self.has_ended |= self._must_end
+        if self._stumbles > MAX_STUMBLES and not self.has_ended:
+            raise IsolateError(f"the runtime cannot go on, most likely for want of memory: {text}")
+
+    def _overran(self, event: Event, text: str = "") -> None:
+        """The event's call was stopped with the error `text`, or its promise has not settled in time."""
+        if not text:
+            self._reports.unsettled(event)
+        elif self._must_end:
+            self._reports.stopped_to_end(event, text)
+        else:
+            self._reports.stopped(event, text)
+        _close_session(event.visit, "handler timed out")
+        self._fail_reply(event, 503, text)
+        self._completed(event, failed=True)
+
+    def _give_up(self, event: Event, text: str) -> None:
+        """The runtime itself failed at the event."""
+        self._reports.not_handled(event, text)
+        _close_session(event.visit, "handler failed")
+        self._fail_reply(event, 500, text)
+        self._completed(event, failed=True)
+
+    def _completed(self, event: Event, failed: bool) -> None:
+        """The event has had its call. A session whose onOpen failed is over, one whose onClose ended is forgotten."""
+        visit = event.visit
+        if visit is not None:
+            if event.kind == "open" and failed:
+                _close_session(visit, "onOpen failed")
+            elif event.kind == "close":
+                self._visits.pop(visit.id, None)
+                visit.end()
+                if failed:  # perhaps before the runtime forgot it
+                    self._schedule.post(Event("forget", visit))
+        self._finish(event)
+
+    def _finish(self, event: Event) -> None:
+        if event.kind in ("message", "binary") and event.visit is not None:
+            event.visit.release(event.size)
+        self._schedule.finish(event)
+
+    def _expire(self, now: float) -> None:
+        """End the wait for promises that have not settled in time."""
+        while (event := self._schedule.expire(now)) is not None:
+            if event.kind == "load":
+                self._fail_reply(event, 503, f"its top level has not ended after {self._timeout_s:g} s")
+            else:
+                self._overran(event)
+
+    def _fail_reply(self, event: Event, status: int, text: str) -> None:
+        """Tell whoever waits for the event that it failed."""
+        if event.reply is None:
+            return
+        if event.kind == "handshake" and event.visit is not None:
+            self._handshakes.pop(event.visit.id, None)
+            reason = "the handler timed out" if status == 503 else "the handler failed"
+            event.reply.set_exception(HandshakeRefused(status, reason))
+        else:
+            if stacks.was_interrupted(text):
+                text = f"its top level was stopped after {self._timeout_s:g} s{stacks.below(text)}"
+            event.reply.set_exception(JavaScriptError(text))
+
+    def abandon(self) -> None:
+        """The isolate is gone: answer everybody who waits for something that was taken from the schedule."""
+        events = [self._current, self._again, *self._handshakes.values(), *self._schedule.drain()]
+        for event in events:
+            if event is not None and event.reply is not None and not event.reply.done():
+                event.reply.set_exception(IsolateError(f"the interpreter of {self._name} has ended"))
+
+    def uncaught(self, what: str, text: str) -> None:
+        """An error that no handler call is to blame for: of a promise nobody waits for, or of a promise job."""
+        if text == self._load_error:  # the engine rejects a promise of its own, too
+            self._load_error = None
+            return
+        text = stacks.tidy(text)
+        loading = self._loading
+        if stacks.was_interrupted(text) and loading is not None and self._schedule.settle(loading.arguments[0]):
+            self._fail_reply(loading, 503, text)  # a module's top level runs in a job, whose promise is lost with it
+        else:
+            self._reports.uncaught(what, text)
+
+    # Called by the runtime.
+
+    def _failed(self, what: str, visit_id: str | None, text: str) -> None:
+        """A function of the script's threw, or its promise was rejected."""
+        text = stacks.tidy(text)
+        self._reports.failed(what, visit_id, text)
+        if self.engine is not None and stacks.was_out_of_memory(text):
+            self.engine.collect_garbage()
+
+    def _settled(self, visit_id: str, ticket: int, failed: bool) -> None:
+        event = self._schedule.settle(ticket)
+        if event is not None:
+            self._completed(event, failed)
+
+    def _answer(self, visit_id: str, allowed: bool, value: Any) -> None:
+        """onHandshake returned `value`, or threw."""
+        event = self._handshakes.pop(visit_id, None)
+        if event is not None and event.reply is not None:
+            if allowed:
+                event.reply.set_result(value)
+            else:
+                event.reply.set_exception(HandshakeRefused(500, "the handler failed"))
+
+    def _loaded(self, ticket: int, exports: list[tuple[str, str]] | None, error: str | None) -> bytes:
+        """The script's module has run, or not. True: its functions are the ones to call from now on."""
+        self._loader.suspended.clear()
+        event = self._schedule.settle(ticket)
+        if event is None or event.reply is None:
+            return b"false"
+        if exports is None:
+            self._load_error = error
+            self._fail_reply(event, 500, error or "")
+            return b"false"
+        try:
+            event.reply.set_result(Exports.read(self._name, exports))
+        except HandlerError as problem:
+            event.reply.set_exception(problem)
+            return b"false"
+        return b"true"
+
+
+def _close_session(visit: Visit | None, reason: str) -> None:
+    if visit is not None:
+        visit.close(CloseCode.INTERNAL_ERROR, reason)

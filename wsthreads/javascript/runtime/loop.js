@@ -1,0 +1,198 @@
+// The loop that pulls events from Python and calls the script's functions.
+
+const HOOKS = ["onHandshake", "onOpen", "onMessage", "onClose", "onError"];
+
+// What became of an event, told to Python with the next pull. A positive number is the ticket of a promise that the
+// handler returned; "settled" follows with the same ticket.
+const DONE = 0;
+const FAILED = -1;
+
+const MAX_FAILED_PULLS = 3;
+
+const visits = new Map();
+let handlers = { __proto__: null };
+let lastTicket = 0;
+let dispatched = 0;  // events begun; by this Python knows whether its last one arrived
+
+// Returns when Python says so, and throws when an event's call was stopped or left no memory to go on with. It can
+// be called again then; the event is Python's to account for.
+function loop() {
+  hideHost();
+  let outcome = DONE;
+  let failedPulls = 0;
+  for (;;) {
+    let event;
+    try {
+      event = answered(python("pull", dispatched, outcome, untilNextTimer()));
+    } catch (error) {  // no memory to ask, or none for the answer
+      if (++failedPulls > MAX_FAILED_PULLS) {
+        throw error;
+      }
+      continue;
+    }
+    if (event === undefined) {
+      return;
+    }
+    failedPulls = 0;
+    dispatched++;
+    outcome = dispatch[event[0]](event);
+  }
+}
+
+const dispatch = {
+  __proto__: null,
+
+  again() {
+    return DONE;
+  },
+
+  timer() {
+    runTimer();
+    return DONE;
+  },
+
+  message([, id, message]) {
+    return callHandler("onMessage", visits.get(id), message);
+  },
+
+  binary([, id, text]) {
+    return callHandler("onMessage", visits.get(id), receivedBytes(text));
+  },
+
+  open([, id, handshake]) {
+    const visit = visits.get(id) ?? makeVisit(id);
+    visit.handshake = handshake;
+    visit.session = new Session(visit);
+    visits.set(id, visit);
+    return callHandler("onOpen", visit);
+  },
+
+  close([, id, code, reason]) {
+    const visit = visits.get(id);
+    visits.delete(id);
+    return visit === undefined ? DONE : callHandler("onClose", visit, code, reason);
+  },
+
+  forget([, id]) {
+    visits.delete(id);
+    return DONE;
+  },
+
+  handshake([, id, handshake]) {
+    const visit = makeVisit(id);
+    visit.handshake = handshake;
+    visits.set(id, visit);
+    const handler = handlers.onHandshake;
+    const answer = (value) => void python("answer", id, true, answerOf(value));
+    const refuse = (error) => {
+      visits.delete(id);
+      python("failed", "onHandshake", null, describe(error));
+      python("answer", id, false, null);
+    };
+    try {
+      const result = handler === undefined ? undefined : handler(new Request(visit));
+      if (isThenable(result)) {
+        when(result, answer, refuse);
+      } else {
+        answer(result);
+      }
+    } catch (error) {
+      refuse(error);
+    }
+    return DONE;
+  },
+
+  load([, , ticket, specifier]) {
+    when(import(specifier), (module) => {
+      const kinds = {};
+      const fresh = { __proto__: null };
+      for (const name of Object.keys(module)) {
+        kinds[name] = typeof module[name];
+        if (HOOKS.includes(name)) {
+          fresh[name] = module[name];
+        }
+      }
+      if (python("loaded", ticket, Object.entries(kinds), null)) {
+        handlers = fresh;
+      }
+    }, (error) => python("loaded", ticket, null, describe(error)));
+    return DONE;
+  },
+};
+
+function makeVisit(id) {
+  return { id, handshake: null, session: null, attributes: new Map() };
+}
+
+// What verdict_of can judge; anything else goes in a list, as text, which it refuses by name.
+function answerOf(value) {
+  const plain = value === undefined || value === null || typeof value === "boolean" || Number.isFinite(value) ||
+    typeof value === "string";
+  return plain ? value ?? null : [inspect(value)];
+}
+
+// `handler` is called without `this`, and directly, so that the stack shows none of our frames above the script's.
+function callHandler(hook, visit, first, second) {
+  const handler = handlers[hook];
+  if (handler === undefined || visit === undefined) {
+    return DONE;
+  }
+  let result;
+  let outcome = DONE;
+  try {
+    result = handler(visit.session, first, second);
+    if (!isThenable(result)) {
+      return DONE;
+    }
+  } catch (error) {
+    result = handlerFailed(hook, visit, error);
+    outcome = FAILED;
+    if (!isThenable(result)) {
+      return FAILED;
+    }
+  }
+  const ticket = ++lastTicket;
+  const settled = (failed) => void python("settled", visit.id, ticket, failed);
+  when(result, () => settled(outcome === FAILED), (error) => {
+    const answer = outcome === FAILED ? onErrorFailed(visit, error) : handlerFailed(hook, visit, error);
+    if (isThenable(answer)) {
+      when(answer, () => settled(true), (again) => {
+        onErrorFailed(visit, again);
+        settled(true);
+      });
+    } else {
+      settled(true);
+    }
+  });
+  return ticket;
+}
+
+// Has the error logged, and gives it to onError, whose promise is the answer if it returns one.
+function handlerFailed(hook, visit, error) {
+  python("failed", hook, visit.id, describe(error));
+  const { onError } = handlers;
+  if (onError !== undefined) {
+    try {
+      const answer = onError(visit.session, error);
+      return isThenable(answer) ? answer : undefined;
+    } catch (again) {
+      onErrorFailed(visit, again);
+    }
+  }
+  return undefined;
+}
+
+function onErrorFailed(visit, error) {
+  python("failed", "onError", visit.id, describe(error));
+}
+
+function isThenable(value) {
+  return typeof value === "object" && value !== null && typeof value.then === "function";
+}
+
+// Not `await`: a call that was stopped at its deadline rejects with an error that no `catch` catches.
+function when(promise, fulfilled, rejected) {
+  apply(then, resolved(promise), [fulfilled, rejected]);
+}
+
+return { loop, describe, parcel };

@@ -1,0 +1,120 @@
+"""What the isolate keeps of a session: its turn in the queue, its share of the queue, and its end."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable
+from threading import Condition
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from wsthreads.session import Session
+
+__all__ = ["Event", "Visit"]
+
+#: Messages of one session that may wait for the script, and their characters or bytes. One may always wait.
+MAX_WAITING = 32
+MAX_WAITING_SIZE = 1024 * 1024
+
+#: How often a waiting thread looks whether the isolate is alive, should it ever have missed being told.
+RECHECK_S = 1.0
+
+
+class Event(NamedTuple):
+    """Something for the runtime's loop to do. `kind` is the name of a function in its `dispatch`."""
+
+    kind: str
+    visit: Visit | None = None
+    arguments: tuple[Any, ...] = ()
+    size: int = 0
+    reply: Future[Any] | None = None
+    retried: bool = False
+
+    def encoded(self, put_bytes: Callable[[bytes], bool] | None) -> bytes:
+        """What the loop pulls: the kind, the session's id, the arguments. Bytes go by `put_bytes` if there is one."""
+        visit_id = "null" if self.visit is None else self.visit.quoted_id
+        if self.kind == "message":
+            return f'["message",{visit_id},{quote(self.arguments[0])}]'.encode()
+        if self.kind == "binary":
+            data = self.arguments[0]
+            text = "null" if put_bytes is not None and put_bytes(data) else quote(data.decode("latin-1"))
+            return f'["binary",{visit_id},{text}]'.encode()
+        arguments = "".join(f",{json.dumps(argument)}" for argument in self.arguments)
+        return f'["{self.kind}",{visit_id}{arguments}]'.encode()
+
+
+class Visit:
+    """A session, from its `open` to the end of its `close`; or a handshake, which has no session.
+
+    The isolate's thread owns `backlog`, `busy` and `over`: while `busy`, a promise of the session's has not settled and
+    its further events wait in `backlog`; once `over`, the script has closed the session or failed it, and its further
+    messages are dropped. Everything below `_changed` is shared with the session's thread.
+    """
+
+    __slots__ = (
+        "_changed",
+        "_ended",
+        "_waiting",
+        "_waiting_size",
+        "backlog",
+        "busy",
+        "id",
+        "over",
+        "quoted_id",
+        "session",
+    )
+
+    def __init__(self, visit_id: str, session: Session | None) -> None:
+        self.id = visit_id
+        self.quoted_id = quote(visit_id)
+        self.session = session
+        self.backlog: deque[Event] = deque()
+        self.busy = False
+        self.over = False
+        self._changed = Condition()  # guards the rest; nothing is called under it
+        self._waiting = self._waiting_size = 0
+        self._ended = False
+
+    def close(self, code: int, reason: str) -> None:
+        """Close the session on behalf of the script. What the client sends, or has sent, is not handled any more."""
+        if self.session is not None:
+            self.session.close(code, reason)
+            self.over = True
+
+    def reserve(self, size: int) -> bool:
+        """Take a place in the queue for a message, as soon as there is one; False if the visit has ended."""
+        with self._changed:
+            while not self._ended and self._is_full_locked(size):
+                self._changed.wait(RECHECK_S)
+            self._waiting += 1
+            self._waiting_size += size
+            return not self._ended
+
+    def release(self, size: int) -> None:
+        """Give the place of a handled message back."""
+        with self._changed:
+            self._waiting -= 1
+            self._waiting_size -= size
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """Nothing more will be handled: let go of everybody who waits. Idempotent, any thread."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def wait_for_end(self) -> None:
+        with self._changed:
+            while not self._ended:
+                self._changed.wait(RECHECK_S)
+
+    def _is_full_locked(self, size: int) -> bool:
+        return self._waiting > 0 and (self._waiting >= MAX_WAITING or self._waiting_size + size > MAX_WAITING_SIZE)
+
+
+def quote(text: str) -> str:
+    """`text` in JSON; what json.dumps does for a str, without its look at the options."""
+    return json.encoder.encode_basestring_ascii(text)
