@@ -1,0 +1,15 @@
+"""The threaded stress test: ``python -m tests.stress``, or ``make stress``.
+
+A server process, many client threads, and a checker that holds what they saw against what DESIGN.md 2.2 promises.
+
+- `history` is what clients did and saw, and the little language they speak with the handler.
+- `handler.py` and `handler.js` are the handler, in both languages: they do what clients say and keep a journal.
+- `server` is the server process: app and control endpoint. `process` starts, watches and ends it.
+- `client` is a strict WebSocket client on a raw socket; it shares no code with wsthreads.
+- `roamer` is a client thread: what it does at random. `crew` has all of them do something together.
+- `checker` is the promises as code, `order` those about order. `run` is the course of a run: rounds, quiet points, end.
+- `__main__` has the options and the summary.
+
+The seed decides what each client does, one step after another. It does not decide how threads interleave: a run with
+the same seed is alike, not the same.
+"""

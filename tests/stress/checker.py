@@ -1,0 +1,387 @@
+"""The promises of DESIGN.md 2.2 as code, held against what clients saw and what the handler noted.
+
+At each quiet point the checker is given the handler's journal (`ingest`), then has a look at every stream (`check`) and
+at what is in the server (`check_quiet`), and forgets all of it: memory is bounded by one round. One thread.
+
+What it proves is said at each check. What it cannot: that a message that was concurrent with a join or a leave had to
+come (it may, and if it does, it is held to the order), and what happens in a session that its client reset: of what was
+on its way to it, only that it is a first part of what had to come, in order.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from tests.stress.history import BYE, FOREVER, Ledger, Step, Violations, Visit
+from tests.stress.order import common_order, find_gap, find_inversion
+
+SHOWN = 5
+
+
+class Span:
+    """A membership: surely one between `joined[1]` and `left[0]`, surely none before `joined[0]` or after `left[1]`."""
+
+    __slots__ = ("joined", "left", "visit")
+
+    def __init__(self, visit: Visit, began: int, ended: int) -> None:
+        self.visit = visit
+        self.joined: tuple[float, float] = (began, ended)
+        self.left: tuple[float, float] = (FOREVER, FOREVER)
+
+
+class Account:
+    """What the journal says of one session."""
+
+    __slots__ = ("closed", "expected", "is_closing", "next_seq", "opened", "spans")
+
+    def __init__(self) -> None:
+        self.opened = self.closed = False
+        self.next_seq = 0
+        self.is_closing = False  # the handler has closed it: it is sent nothing any more
+        self.spans: dict[str, Span] = {}  # its memberships now, by room
+        self.expected: list[Step] = []  # what it had to get of its own steps, in this round
+
+
+class Checker:
+    """See the module. Everything that is wrong goes to `violations`; `done` counts the checks."""
+
+    def __init__(self, ledger: Ledger, violations: Violations) -> None:
+        self._ledger = ledger
+        self._violations = violations
+        self._session_ids: set[str] = set()
+        self._accounts: defaultdict[Visit, Account] = defaultdict(Account)
+        # By room: the memberships that reach into this round, and its broadcasts, in the order in which they began.
+        self._spans: defaultdict[str, list[Span]] = defaultdict(list)
+        self._sent: defaultdict[str, list[Step]] = defaultdict(list)
+        self._asked: list[Step] = []
+        self.done: Counter[str] = Counter()
+
+    def _wrong(self, check: str, text: str) -> None:
+        self._violations.add(check, text)
+
+    # The journal.
+
+    def ingest(self, entries: Iterable[list[Any]]) -> None:
+        """Take in a part of the handler's journal, in the order in which it was written.
+
+        Proves the life cycle: `on_open` once and first, each message once and in order and none after a gap, `on_close`
+        once and last and with the right code, still a member and no longer open; calls that never overlap.
+        """
+        take = {"open": self._opened, "ran": self._ran, "close": self._closed, "wrong": self._misbehaved}
+        for kind, name, *what in entries:
+            visit = self._ledger.visits.get(name.encode())
+            if visit is None:
+                self._wrong("life cycle", f"{kind} {what!r:.100} of {name}, which was over at an earlier quiet point")
+                continue
+            account = self._accounts[visit]
+            if account.closed:
+                self._wrong("life cycle", f"{kind} {what!r:.100} of {visit} after its on_close")
+            elif not account.opened and kind != "open":
+                self._wrong("life cycle", f"{kind} {what!r:.100} of {visit} before its on_open")
+            else:
+                take[kind](visit, account, *what)
+            self.done["handler calls"] += 1
+        for sent in self._sent.values():
+            sent.sort(key=_began)
+
+    def _misbehaved(self, visit: Visit, account: Account, text: str) -> None:
+        self._wrong("life cycle", f"{visit}: {text}")
+
+    def _opened(self, visit: Visit, account: Account, session_id: str) -> None:
+        if account.opened:
+            self._wrong("life cycle", f"on_open of {visit} was called twice")
+        if session_id in self._session_ids:
+            self._wrong("life cycle", f"the session id of {visit} was given out before")
+        account.opened = True
+        self._session_ids.add(session_id)
+
+    def _ran(self, visit: Visit, account: Account, seq: int, times: list[int], farewells: list[str] | None) -> None:
+        if seq == BYE:
+            steps = [visit.farewell(room) for room in farewells or ()]
+        else:
+            command = visit.commands.get(seq)
+            if seq != account.next_seq or command is None:
+                self._wrong(
+                    "messages in", f"{visit} sent up to {visit.last_seq}; the handler got {seq}, not {account.next_seq}"
+                )
+                return
+            account.next_seq += 1
+            steps = command.steps
+        for step, began, ended in zip(steps, times[:-1], times[1:], strict=True):
+            step.began, step.ended = began, ended
+            self._follow(visit, account, step)
+
+    def _follow(self, visit: Visit, account: Account, step: Step) -> None:
+        """The model of one step: memberships, and what the session itself must get of it."""
+        op, room, spans = step.op, step.room, account.spans
+        if op == "j":
+            if room not in spans:
+                spans[room] = Span(visit, step.began, step.ended)
+                self._spans[room].append(spans[room])
+        elif op == "l":
+            if room in spans:
+                spans.pop(room).left = (step.began, step.ended)
+        elif op == "c":
+            account.is_closing = True
+        elif not account.is_closing and (op in "sem" or (op == "b" and room in spans)):
+            account.expected.append(step)
+        if op in "bx":
+            self._sent[room].append(step)
+        elif op == "m":
+            self._asked.append(step)
+
+    def _closed(
+        self, visit: Visit, account: Account, code: int, reason: str, rooms: list[str], alone: list[str], is_open: bool
+    ) -> None:
+        account.closed = True
+        if visit.end is None:
+            self._wrong("life cycle", f"on_close of {visit}, which is connected, with {code} {reason}")
+        elif code not in visit.end.codes:
+            self._wrong("life cycle", f"on_close of {visit} was given {code}, not {sorted(visit.end.codes)}")
+        if rooms != sorted(account.spans):
+            self._wrong("life cycle", f"in on_close {visit} was in {rooms}, not in {sorted(account.spans)}")
+        if alone:
+            self._wrong("life cycle", f"in on_close of {visit}, members() did not count it in {alone}")
+        if is_open:
+            self._wrong("life cycle", f"{visit} was open, or could send, in on_close")
+        for room, span in account.spans.items():
+            last = visit.farewell(room).ended  # the clock was read before the membership ended
+            span.left = (FOREVER if last is None else last, FOREVER)
+        account.spans = {}
+
+    # Streams.
+
+    def unheard(self) -> list[Visit]:
+        """Sessions that are connected, and of whose messages the journal lacks some."""
+        visits = self._ledger.visits.values()
+        return [visit for visit in visits if visit.end is None and self._accounts[visit].next_seq <= visit.last_seq]
+
+    def missing(self) -> dict[Visit, set[Step]]:
+        """What sessions that are connected have not received yet, and must."""
+        lacking = {
+            visit: set(account.expected)
+            for visit, account in self._accounts.items()
+            if visit.end is None and account.opened
+        }
+        for room in list(self._spans):
+            for visit, spans in self._spans_in(room).items():
+                if visit in lacking:
+                    lacking[visit] |= self._wanted(visit, room, spans)
+        for visit, steps in lacking.items():
+            steps.difference_update(visit.stream)
+        return {visit: steps for visit, steps in lacking.items() if steps}
+
+    def check(self) -> None:
+        """All checks of what was received since the last quiet point, in every session. Then it is forgotten."""
+        for visit in list(self._ledger.visits.values()):
+            self._check_ended(visit)
+            if self._check_known(visit):
+                self._check_own(visit)
+                self._check_inversion(visit)
+        self._check_rooms()
+        self._check_asked()
+        self._forget()
+
+    def _check_ended(self, visit: Visit) -> None:
+        """Proves that `on_close` was called for all that have gone, and that no message of theirs was passed over."""
+        account, end = self._accounts[visit], visit.end
+        if not account.opened:
+            if end is None or end.opened:
+                self._wrong("life cycle", f"{visit} has had no on_open")
+            return
+        if end is not None and not account.closed:
+            self._wrong("life cycle", f"{visit} has had no on_close")
+        if (end is None or end.handled) and account.next_seq <= visit.last_seq:
+            self._wrong(
+                "messages in", f"of {visit}, {account.next_seq} of {visit.last_seq + 1} messages were handled"
+            )
+        self.done["sessions"] += end is not None
+
+    def _check_known(self, visit: Visit) -> bool:
+        """Proves that each received step is of a handler call that has ended, which the other checks rely on."""
+        unknown = [step for step in visit.stream if step.began is None]
+        if unknown:
+            self._wrong("messages in", f"{visit} received {unknown[:SHOWN]}, whose handler call never ended")
+        return not unknown
+
+    def _check_own(self, visit: Visit) -> None:
+        """Proves that a session got of its own commands exactly what it had to, in the order of the calls.
+
+        That is: every `send`, every `broadcast` to a room that it was in, none to one that it was not in, mixed as they
+        were called. For a session that dropped dead, a first part of that.
+        """
+        expected = self._accounts[visit].expected
+        own = [step for step in visit.stream if step.command.visit is visit]
+        if visit.end is not None and visit.end.torn:
+            arrived = set(own)
+            expected = [step for step in expected if step in arrived]
+        elif visit.end is not None and not visit.end.complete:
+            expected = expected[: len(own)]
+        self.done["own messages"] += len(own)
+        if own != expected:
+            at = next((n for n, pair in enumerate(zip(own, expected, strict=False)) if pair[0] is not pair[1]), None)
+            at = min(len(own), len(expected)) if at is None else at
+            self._wrong(
+                "own messages",
+                f"{visit} got {len(own)} of {len(expected)}; from {at} on {own[at : at + SHOWN]}, "
+                f"not {expected[at : at + SHOWN]}",
+            )
+
+    def _check_inversion(self, visit: Visit) -> None:
+        """Proves the order of what comes from one sender, and from handler calls that did not overlap."""
+        self.done["orders of streams"] += 1
+        if found := find_inversion(visit.stream):
+            self._wrong("order", f"{visit} received {found[0]} before {found[1]}")
+
+    # Rooms.
+
+    def _check_rooms(self) -> None:
+        received: defaultdict[str, dict[Visit, list[Step]]] = defaultdict(dict)
+        for visit in self._ledger.visits.values():
+            for step in visit.stream:
+                if step.op in "bx" and step.began is not None:
+                    received[step.room].setdefault(visit, []).append(step)
+        for room in sorted(self._spans.keys() | received.keys()):
+            self._check_room(room, received[room])
+
+    def _check_room(self, room: str, received: dict[Visit, list[Step]]) -> None:
+        spans = self._spans_in(room)
+        for visit in spans.keys() | received.keys():
+            self._check_delivered(visit, room, spans[visit], received.get(visit, []))
+        order, circle = common_order(received.values())
+        self.done["orders of rooms"] += 1
+        if circle:
+            self._wrong("order of a room", _describe_circle(room, circle, received))
+            return
+        for visit, stream in received.items():
+            if len(spans[visit]) == 1:  # of somebody who left and came back, the gap may be the absence
+                not_sent = {step for step in self._sent[room] if step.op == "x" and step.command.visit is visit}
+                self.done["gaps"] += 1
+                if gap := find_gap(stream, order, received.values(), not_sent):
+                    self._wrong("gap", f"{room}: {visit} got {gap[0]} and {gap[2]}, and not {gap[1]} in between")
+
+    def _check_delivered(self, visit: Visit, room: str, spans: list[Span], received: list[Step]) -> None:
+        """Proves that nothing was lost, doubled, or sent to somebody who was no member."""
+        got = set(received)
+        self.done["deliveries"] += len(received)
+        if len(got) < len(received):
+            twice = [step for step, times in Counter(received).items() if times > 1]
+            self._wrong("doubled", f"{room}: {visit} received {len(twice)} messages twice: {twice[:SHOWN]}")
+        lost = self._wanted(visit, room, spans) - got
+        if lost:
+            first = sorted(lost, key=lambda step: step.began)[:SHOWN]
+            self._wrong("lost", f"{room}: {visit} did not receive {len(lost)} of {len(got | lost)} messages: {first}")
+        starts = [span.joined[0] for span in spans]
+        for step in got:
+            # Memberships follow one another: the last that began before the step was over is the only candidate.
+            last = bisect_left(starts, step.ended) - 1
+            is_member = last >= 0 and step.began < spans[last].left[1]
+            if not is_member or (step.op == "x" and step.command.visit is visit):
+                self._wrong("not a member", f"{room}: {visit} received {step}")
+
+    def _wanted(self, visit: Visit, room: str, spans: list[Span]) -> set[Step]:
+        """The broadcasts of a room that a session must get.
+
+        Of one that has ended: those that were over before the last one began of which it received something, since
+        what is queued for a session leaves in the order in which it was queued.
+        """
+        horizon = FOREVER
+        if visit.end is not None:
+            horizon = max((step.began for step in visit.stream if step.began is not None), default=-1)
+        sent = self._sent[room]
+        wanted = set()
+        for span in spans:
+            end = min(span.left[0], horizon)
+            start = bisect_left(sent, span.joined[1], key=_began)
+            stop = bisect_left(sent, end, lo=start, key=_began)
+            wanted.update(step for step in sent[start:stop] if step.ended <= end)
+        return {step for step in wanted if step.op == "b" or step.command.visit is not visit}
+
+    def _spans_in(self, room: str) -> defaultdict[Visit, list[Span]]:
+        found: defaultdict[Visit, list[Span]] = defaultdict(list)
+        for span in self._spans[room]:
+            found[span.visit].append(span)
+        return found
+
+    def _check_asked(self) -> None:
+        """Proves that `members()`, asked amid all this, counted all that surely were and none that were not."""
+        for step in self._asked:
+            if step.count is None:
+                continue  # the answer was lost with the connection
+            spans = self._spans[step.room]
+            low = sum(span.joined[1] <= step.began and step.ended <= span.left[0] for span in spans)
+            high = sum(span.joined[0] < step.ended and step.began < span.left[1] for span in spans)
+            self.done["members() at any time"] += 1
+            if not low <= step.count <= high:
+                self._wrong("members()", f"{step} said {step.count}: it must be {low} to {high}")
+
+    def _forget(self) -> None:
+        visits = self._ledger.visits
+        for name, visit in list(visits.items()):
+            if visit.end is not None:
+                del visits[name]
+                self._accounts.pop(visit, None)
+                continue
+            visit.stream.clear()
+            visit.commands.clear()
+            self._accounts[visit].expected.clear()
+        self._sent.clear()
+        self._asked.clear()
+        for room, spans in list(self._spans.items()):
+            left = [span for span in spans if span.left[0] == FOREVER and span.visit.end is None]
+            if left:
+                self._spans[room] = left
+            else:
+                del self._spans[room]
+
+    # Quiet points.
+
+    def members(self) -> dict[str, int]:
+        """How many members each room that there is must have now."""
+        counts: Counter[str] = Counter()
+        for account in self._accounts.values():
+            counts.update(account.spans.keys())
+        return dict(counts)
+
+    def check_quiet(self, state: dict[str, Any], over_wire: dict[str, int]) -> None:
+        """Proves that the server holds what the model does: `state` is the control endpoint's, `over_wire` a handler's.
+
+        Sessions, places of the admission, the names of the rooms, their members; and the invariants of the server's own
+        data structures.
+        """
+        members, alive = self.members(), sum(visit.end is None for visit in self._ledger.visits.values())
+        self.done["members() at quiet points"] += len(over_wire) + len(state["rooms"])
+        if state["rooms"] != members:
+            self._wrong("members()", f"the server has {_difference(state['rooms'], members)}")
+        told = {room: count for room, count in over_wire.items() if count}
+        if told != {room: members[room] for room in over_wire if room in members}:
+            self._wrong("members()", f"a session was told of {_difference(over_wire, members)}")
+        if (state["sessions"], state["taken"]) != (alive, alive):
+            self._wrong("sessions", f"{alive} connected, {state['sessions']} known, {state['taken']} places taken")
+        for text in state["broken"]:
+            self._wrong("invariant", text)
+
+
+def _began(step: Step) -> int:
+    return step.began
+
+
+def _difference(seen: dict[str, int], model: dict[str, int]) -> str:
+    """The rooms in which two counts differ."""
+    rooms = [room for room in sorted(seen.keys() | model.keys()) if seen.get(room, 0) != model.get(room, 0)]
+    rooms = rooms or sorted(seen.keys() ^ model.keys())
+    return ", ".join(f"{seen.get(room)} in {room}, not {model.get(room, 0)}" for room in rooms[:SHOWN])
+
+
+def _describe_circle(room: str, circle: list[Step], received: dict[Visit, list[Step]]) -> str:
+    """Who saw which step of the circle directly before which."""
+    seen = []
+    for before, after in zip(circle[:SHOWN], [*circle[1:], circle[0]], strict=False):
+        witness = next(
+            visit for visit, stream in received.items() if (before, after) in zip(stream, stream[1:])  # noqa: B905, RUF007
+        )
+        seen.append(f"{witness} saw {before} and then {after}")
+    return f"{room}: {len(circle)} messages have no common order: " + "; ".join(seen)

@@ -1,0 +1,115 @@
+// The handler of the stress test in JavaScript: the same as handler.py. See history.py.
+
+const BYE = -1;
+const CHUNK = 1000;
+
+let time = 0;
+let journal = [];
+
+export function onOpen(session) {
+  session.setAttribute("name", session.getParameter("name"));
+  call(session, "onOpen", () => {
+    note("open", session, session.id);
+    run(session, 0, session.getParameter("steps").split(" ").filter(Boolean), "");
+  });
+}
+
+export async function onMessage(session, message) {
+  if (message === "journal") {
+    sendJournal(session);
+    return;
+  }
+  const [head, body] = split(message);
+  const [seq, ...steps] = head.split(" ");
+  if (seq % 16 === 7) {
+    // Nobody else may call for this session while its promise is pending.
+    begin(session, "onMessage");
+    await new Promise((resolve) => setTimeout(resolve, 1));
+    end(session);
+  }
+  call(session, "onMessage", () => run(session, Number(seq), steps, body));
+}
+
+export function onClose(session, code, reason) {
+  call(session, "onClose", () => {
+    const isOpen = session.isOpen() || session.send("never to be seen");
+    const rooms = session.rooms().sort();
+    const alone = rooms.filter((room) => session.room(room).members() < 1);
+    run(session, BYE, rooms.map((room) => "x" + room), null);
+    note("close", session, code, reason, rooms, alone, isOpen);
+    session.setAttribute("over", true);
+  });
+}
+
+function call(session, hook, action) {
+  begin(session, hook);
+  try {
+    action();
+  } finally {
+    end(session);
+  }
+}
+
+function begin(session, hook) {
+  if (session.getAttribute("busy")) note("wrong", session, hook + " during another call");
+  if (session.getAttribute("over")) note("wrong", session, hook + " after onClose");
+  session.setAttribute("busy", true);
+}
+
+function end(session) {
+  session.setAttribute("busy", false);
+}
+
+function run(session, seq, steps, body) {
+  const times = [++time];
+  steps.forEach((step, index) => {
+    perform(session, step[0], step.slice(1), `${session.getAttribute("name")} ${seq} ${index}\n`, body);
+    times.push(++time);
+  });
+  note("ran", session, seq, times, seq === BYE ? steps.map((step) => step.slice(1)) : null);
+}
+
+function perform(session, op, argument, head, body) {
+  switch (op) {
+    case "s": session.send(head); break;
+    case "c": session.close(Number(argument), "as told"); break;
+    case "e": session.send(joined(head, body)); break;
+    case "j": session.room(argument).join(); break;
+    case "l": session.room(argument).leave(); break;
+    case "b": session.room(argument).broadcast(joined(head, body)); break;
+    case "x": session.room(argument).broadcastExcept(joined(head, body ?? argument)); break;
+    case "m": session.send(head + session.room(argument).members()); break;
+    default: throw new Error(`no such step: ${op}${argument}`);
+  }
+}
+
+function note(kind, session, ...what) {
+  journal.push([kind, session.getAttribute("name"), ...what]);
+}
+
+function sendJournal(session) {
+  const entries = journal;
+  journal = [];
+  for (let start = 0; start < entries.length; start += CHUNK) {
+    session.send(JSON.stringify(entries.slice(start, start + CHUNK)));
+  }
+  session.send("[]");
+}
+
+function split(message) {
+  if (typeof message === "string") {
+    const end = message.indexOf("\n");
+    return [message.slice(0, end), message.slice(end + 1)];
+  }
+  const bytes = new Uint8Array(message);
+  const end = bytes.indexOf(10);
+  return [String.fromCharCode(...bytes.subarray(0, end)), bytes.subarray(end + 1)];
+}
+
+function joined(head, body) {
+  if (typeof body === "string") return head + body;
+  const bytes = new Uint8Array(head.length + body.length);
+  for (let i = 0; i < head.length; i++) bytes[i] = head.charCodeAt(i);
+  bytes.set(body, head.length);
+  return bytes;
+}

@@ -1,0 +1,104 @@
+"""The handler of the stress test in Python: does what its clients say and keeps a journal. See `history`."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from threading import Lock
+
+from tests.stress.history import BYE
+from wsthreads import Session
+
+CHUNK = 1000
+
+
+class Handler:
+    """`handler.js` is the same in JavaScript."""
+
+    def __init__(self) -> None:
+        # One C call, so atomic with the GIL (and made so in free-threaded Python): a lock here would hide races.
+        self._clock = count(1).__next__
+        self._journal: deque[list[object]] = deque()
+
+    def on_open(self, session: Session) -> None:
+        session.attributes.update(name=session.get_parameter("name"), call=Lock(), over=False)
+        with self._call(session, "on_open"):
+            self._note("open", session, session.id)
+            self._run(session, 0, session.get_parameter("steps").split(), "")
+
+    def on_message(self, session: Session, message: str | bytes) -> None:
+        with self._call(session, "on_message"):
+            if message == "journal":
+                self._send_journal(session)
+                return
+            head, _, body = message.partition("\n" if isinstance(message, str) else b"\n")
+            seq, *steps = (head if isinstance(head, str) else head.decode()).split()
+            self._run(session, int(seq), steps, body)
+
+    def on_close(self, session: Session, code: int, reason: str) -> None:
+        with self._call(session, "on_close"):
+            is_open = session.is_open() or session.send("never to be seen")
+            rooms = session.rooms()
+            alone = [room for room in rooms if session.room(room).members() < 1]
+            self._run(session, BYE, [f"x{room}" for room in rooms], None)
+            self._note("close", session, code, reason, rooms, alone, is_open)
+            session.attributes["over"] = True
+
+    @contextmanager
+    def _call(self, session: Session, hook: str) -> Iterator[None]:
+        """Notes a call that overlaps with another one of its session, or comes after the last."""
+        lock = session.attributes["call"]
+        alone = lock.acquire(blocking=False)
+        if not alone or session.attributes["over"]:
+            self._note("wrong", session, f"{hook} {'after on_close' if alone else 'during another call'}")
+        try:
+            yield
+        finally:
+            if alone:
+                lock.release()
+
+    def _run(self, session: Session, seq: int, steps: list[str], body: str | bytes | None) -> None:
+        times = [self._clock()]
+        for index, step in enumerate(steps):
+            self._do(session, step[0], step[1:], f"{session.attributes['name']} {seq} {index}\n", body)
+            times.append(self._clock())
+        self._note("ran", session, seq, times, [step[1:] for step in steps] if seq == BYE else None)
+
+    def _do(self, session: Session, op: str, argument: str, head: str, body: str | bytes | None) -> None:
+        if op == "s":
+            session.send(head)
+        elif op == "c":
+            session.close(int(argument), "as told")
+        elif op == "e":
+            session.send(_joined(head, body))
+        elif op == "j":
+            session.room(argument).join()
+        elif op == "l":
+            session.room(argument).leave()
+        elif op == "b":
+            session.room(argument).broadcast(_joined(head, body))
+        elif op == "x":
+            session.room(argument).broadcast_except(_joined(head, argument if body is None else body))
+        elif op == "m":
+            session.send(f"{head}{session.room(argument).members()}")
+        else:
+            raise ValueError(f"no such step: {op}{argument}")
+
+    def _note(self, kind: str, session: Session, *what: object) -> None:
+        self._journal.append([kind, session.attributes["name"], *what])
+
+    def _send_journal(self, session: Session) -> None:
+        """What was noted since the last time, as JSON lists of entries; an empty one ends it."""
+        entries: list[object] = []
+        while self._journal:
+            entries.append(self._journal.popleft())
+        for start in range(0, len(entries), CHUNK):
+            session.send(json.dumps(entries[start : start + CHUNK]))
+        session.send("[]")
+
+
+def _joined(head: str, body: str | bytes | None) -> str | bytes:
+    return head + body if isinstance(body, str) else head.encode() + (body or b"")

@@ -1,0 +1,130 @@
+"""The server process as the stress test sees it: started, asked, made to show its stacks, ended."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+from urllib.parse import urlencode
+
+from tests.stress.history import SCALE, Wrong
+
+SERVERS = ("werkzeug", "gunicorn")
+
+START_TIMEOUT_S = 30.0 * SCALE
+STOP_TIMEOUT_S = 20.0 * SCALE
+ASK_TIMEOUT_S = 30.0 * SCALE
+POLL_S = 0.02
+
+_ROOT = Path(__file__).resolve().parents[2]
+_ADDRESS = re.compile(r"Listening at: http://([\d.]+):(\d+)")
+_TROUBLE = re.compile(
+    r"\b(ERROR|CRITICAL)\b|\[(error|critical)\]|Traceback|Exception ignored|Fatal Python|Segmentation"
+)
+
+
+class ServerProcess:
+    """A server of the kind `server` with the handler in the language `handler`. Raises `Wrong` if it does not start."""
+
+    def __init__(self, server: str, handler: str, clients: int) -> None:
+        self._log = tempfile.NamedTemporaryFile("w+", prefix="stress-", suffix=".log")  # noqa: SIM115
+        environment = dict(os.environ, PYTHONFAULTHANDLER="1", PYTHONUNBUFFERED="1")
+        self._process = subprocess.Popen(
+            _command(server, handler, clients),
+            cwd=_ROOT,
+            env=environment,
+            stdin=subprocess.PIPE,  # the server ends when we do
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            self.address = self._await_address()
+            self.pid = self.ask()["pid"]
+        except BaseException:
+            self.kill()
+            raise
+
+    def _await_address(self) -> tuple[str, int]:
+        deadline = monotonic() + START_TIMEOUT_S
+        while not (found := _ADDRESS.search(self.log())):
+            if self._process.poll() is not None or monotonic() > deadline:
+                raise Wrong("server", f"it did not start:\n{self.log()}")
+            sleep(POLL_S)
+        return found[1], int(found[2])
+
+    def log(self) -> str:
+        return Path(self._log.name).read_text(errors="replace")
+
+    def trouble(self) -> list[str]:
+        """The lines of the log that must not be there."""
+        return [line for line in self.log().splitlines() if _TROUBLE.search(line)]
+
+    def ask(self, **query: object) -> dict[str, Any]:
+        """What the control endpoint says. Raises `Wrong` if it does not answer."""
+        connection = http.client.HTTPConnection(*self.address, timeout=ASK_TIMEOUT_S)
+        try:
+            connection.request("GET", f"/control?{urlencode(query)}", headers={"Connection": "close"})
+            response = connection.getresponse()
+            body = response.read()
+            if response.status != 200:
+                raise Wrong("server", f"the control endpoint answered {response.status}")
+            answer: dict[str, Any] = json.loads(body)
+            return answer
+        except (OSError, http.client.HTTPException) as error:
+            raise Wrong("server", f"the control endpoint does not answer: {error!r}") from None
+        finally:
+            connection.close()
+
+    def show_stacks(self) -> None:
+        """Have the process write the stacks of all its threads to its log."""
+        with suppress(OSError):
+            os.kill(self.pid, signal.SIGUSR1)
+            sleep(0.5)
+
+    def stop(self) -> None:
+        """End it as an administrator would. Raises `Wrong` if it does not end in time, and with 0."""
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            status = self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.show_stacks()
+            raise Wrong("server", f"it did not end within {STOP_TIMEOUT_S:g} s after SIGTERM") from None
+        if status != 0:
+            raise Wrong("server", f"it ended with the status {status}")
+
+    def kill(self) -> None:
+        """End it, whatever its state; forget its log. Idempotent."""
+        self._process.stdin.close()
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(2)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        self._process.wait()
+        self._log.close()
+
+
+def _command(server: str, handler: str, clients: int) -> list[str]:
+    if server == "werkzeug":
+        return [sys.executable, "-m", "tests.stress.server", "--handler", handler, "--clients", str(clients)]
+    from gunicorn.config import KNOWN_SETTINGS  # an extra
+
+    threads = 3 * clients + 100
+    # Its socket in the user's home would be shared by all that run at a time. Older gunicorns have none.
+    no_control = [flag for setting in KNOWN_SETTINGS for flag in setting.cli or () if flag == "--no-control-socket"]
+    return [
+        sys.executable, "-m", "gunicorn", "-k", "wsthreads.gunicorn.ThreadWorker", "-w", "1", "-b", "127.0.0.1:0",
+        "--threads", str(threads), "--worker-connections", str(2 * threads), "--log-level", "info",
+        *no_control,
+        f"tests.stress.server:create_app({handler!r}, {clients})",
+    ]  # fmt: skip

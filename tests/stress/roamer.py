@@ -1,0 +1,474 @@
+"""A client thread's doings: comes, talks, joins and leaves rooms, reads slowly, goes in many ways, comes again."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from random import Random
+from time import monotonic, sleep
+from urllib.parse import quote
+
+from tests.stress.client import NO_CODE, Lost, WebSocket
+from tests.stress.history import SCALE, Command, End, Ledger, Step, Violations, Visit, Wrong
+
+#: A server that owes something, and from which nothing comes for so long, hangs.
+PATIENCE_S = 10.0 * SCALE
+
+#: At a quiet point, what is still to come has so long to come by itself.
+LATE_S = 5.0 * SCALE
+
+#: While a client waits, it looks this often whether the run has failed elsewhere.
+LOOK_S = 0.5
+
+#: Commands that a client has under way. More than one, so that the server is never waited for; few enough that what
+#: waits for a client that does not read stays far below the server's bound.
+WINDOW = 8
+
+#: Joins and leaves of one client in a stampede.
+STAMPEDE = 30
+
+#: Rooms that one client is in at most, so that rooms do not just fill.
+MOST_ROOMS = 4
+
+#: Small buffers on both sides: the server's writes are cut off in the middle all the time.
+TIGHT_BUFFER = 8192
+
+SIZES = ((0.75, 10, 300), (0.22, 300, 8_000), (0.03, 8_000, 65_536))
+BOUNDARIES = (0, 10, 100, 125, 126, 127, 65_500, 65_535, 65_536)
+
+
+class Over(Exception):
+    """The run has failed elsewhere; nothing is to be done any more."""
+
+
+class Bodies:
+    """Message bodies, cut from one pool. Any thread."""
+
+    ALPHABET = "abcdefghijklmnopqrstuvwxyz 0123456789\n\0\u007fäßñ€中𝄞🚪😀👩‍👩‍👧"
+
+    def __init__(self, seed: int) -> None:
+        rng = Random(seed)
+        self._text = "".join(rng.choices(self.ALPHABET, k=70_000))
+        self._bytes = rng.randbytes(140_000)
+
+    def choose(self, rng: Random) -> tuple[bytes, bool]:
+        """(body, whether it is binary): 10 bytes to 64 KiB."""
+        if rng.random() < 0.05:
+            size = rng.choice(BOUNDARIES)
+        else:
+            _, low, high = rng.choices(SIZES, [share for share, _, _ in SIZES])[0]
+            size = rng.randint(low, high)
+        if rng.random() < 0.25:
+            start = rng.randrange(len(self._bytes) - size)
+            return self._bytes[start : start + size], True
+        start = rng.randrange(len(self._text) - size)
+        # Whole characters: a cut one would be no UTF-8.
+        return self._text[start : start + size].encode()[:size].decode(errors="ignore").encode(), False
+
+
+class World:
+    """What all clients of a run share.
+
+    `lenient`: a client that ends its session with messages under way takes the chance that they, or answers to them,
+    are dropped.
+    """
+
+    def __init__(self, address: tuple[str, int], seed: int, rooms: int, *, lenient: bool = False) -> None:
+        self.lenient = lenient
+        self.address = address
+        self.seed = seed
+        self.ledger = Ledger()
+        self.violations = Violations()
+        self.bodies = Bodies(seed)
+        self.rooms = [f"room{n}" for n in range(rooms)]
+        #: Where nobody stays: they are made and deleted all the time.
+        self.passages = [f"passage{n}" for n in range(max(1, rooms // 4))]
+
+
+class Roamer:
+    """One client. All methods in its own thread; after `Wrong` has been noted it does nothing any more."""
+
+    def __init__(self, number: int, world: World) -> None:
+        self.number = number
+        self._world = world
+        self._rng = Random(f"{world.seed}/{number}")
+        self._visits = 0
+        self.visit: Visit | None = None
+        self.rooms: set[str] = set()  # that it is in once its commands are done
+        self.under_way = 0
+        self.counts: Counter[str] = Counter()
+        self._socket: WebSocket | None = None
+        self._actions, self._weights = zip(*self._repertoire(), strict=True)
+
+    def _repertoire(self) -> list[tuple[Callable[[], None], float]]:
+        """What `roam` chooses from, and how often."""
+        return [
+            (self.join, 12), (self.leave, 9), (self.broadcast, 30), (self.broadcast_except, 10), (self.echo, 6),
+            (self.mix, 10), (self.pass_through, 8), (self.ask_members, 4), (self.burst, 3), (self.ping, 3),
+            (self.doze, 1), (self.read_slowly, 1),
+            (self.close, 0.7), (self.close_from_there, 0.6), (self.reset, 0.5), (self.vanish, 0.3),
+            (self.break_off, 0.3), (self.give_up_handshake, 0.2),
+        ]  # fmt: skip
+
+    # Tasks, given by the crew.
+
+    def roam(self, until: float) -> None:
+        """Do one thing after another until then, and then wait for the last of it to be done."""
+        while monotonic() < until and not self._world.violations.happened.is_set():
+            if self.visit is None:
+                self.connect()
+            self._rng.choices(self._actions, self._weights)[0]()
+            if self.visit is not None:
+                pause = self._rng.choice((0.0, 0.0, 0.01, 0.05))
+                self._read_until(lambda: self.under_way < WINDOW, "an answer", at_least_s=pause)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait for all commands to be done."""
+        if self.visit is not None:
+            self._read_until(lambda: not self.under_way, "the end of all commands")
+
+    def await_steps(self, steps: set[Step], patience_s: float) -> None:
+        """Read, and send nothing, until all of these have come. If they do not, the checker says so."""
+        visit = self.visit
+        deadline = monotonic() + patience_s
+        while not steps.issubset(visit.stream) and monotonic() < deadline:
+            self._read(self._look())
+
+    def walk_out(self) -> None:
+        """Broadcast to a room, and leave it, at the same moment as all others; wait for nothing."""
+        if self.rooms:
+            room = self._own_room()
+            self.issue([f"b{room}", f"l{room}"], b"so long")
+
+    def volley(self, room: str | None, expected: int) -> None:
+        """Broadcast once, or not, and have some markers sent, at the same moment as all others; then only read.
+
+        Proves that nothing stays behind in the server when nothing comes behind it that would push it out: often the
+        last to be sent is a broadcast, by another thread, while the session's own is busy with a marker.
+        """
+        visit = self.visit
+        start = len(visit.stream)
+        steps = ["s"] * self._rng.randint(1, 3)
+        self.issue(steps if room is None else [f"b{room}", *steps], b"now")
+        self._read_until(lambda: not self.under_way, "the end of a volley's command")
+        self._read_until(
+            lambda: sum(step.is_broadcast for step in visit.stream[start:]) >= expected,
+            f"{expected} of a volley",
+            patience_s=LATE_S,
+        )
+
+    def stampede(self, room: str) -> None:
+        """Join and leave a room as quickly as can be, all at once: it is made and deleted under everybody's feet."""
+        self.issue([f"j{room}", f"l{room}"] * STAMPEDE + [f"j{room}", f"b{room}", f"l{room}", "s"], b"still here?")
+        self.settle()
+
+    def sync(self) -> None:
+        """Once this returns, all that was queued for this session earlier has arrived."""
+        if self.visit is not None:
+            self.issue(["s"])
+            self.settle()
+
+    def depart(self) -> None:
+        """The last close, and a clean one."""
+        if self.visit is not None:
+            self.close()
+
+    def ask(self, rooms: list[str]) -> dict[str, int]:
+        """The number of members of each room, over the wire."""
+        command = self.issue([f"m{room}" for room in rooms] + ["s"])
+        self.settle()
+        return {step.room: step.count for step in command.steps[:-1]}
+
+    # Coming.
+
+    def connect(self) -> None:
+        """Begin a session; some are in rooms, and have broadcast, from `on_open` on."""
+        steps, rooms = self._first_steps()
+        self._open(steps)
+        self.visit.end = None
+        self._socket.send_request()
+        self._socket.read_response()
+        self.rooms = rooms
+        self.under_way = 1
+        self.counts["sessions"] += 1
+
+    def _first_steps(self) -> tuple[list[str], set[str]]:
+        steps, rooms = [], set()
+        for room in self._rng.sample(self._world.rooms, min(len(self._world.rooms), self._rng.randint(0, 2))):
+            steps.append(f"j{room}")
+            rooms.add(room)
+            if self._rng.random() < 0.3:
+                steps.append(f"b{room}")
+        return [*steps, "s"], rooms
+
+    def _open(self, steps: list[str]) -> None:
+        self._visits += 1
+        name = f"{self.number}.{self._visits}"
+        tight = self._rng.random() < 0.2
+        target = f"/stress?name={name}&steps={quote(' '.join(steps))}"
+        if tight:
+            target += f"&buffer={TIGHT_BUFFER}"
+        if self._rng.random() < 0.2:
+            target += f"&pauses={name}"
+        self.visit = Visit(name, steps)
+        self._world.ledger.add(self.visit)
+        self._socket = WebSocket(
+            self._world.address, target, self._rng, receive_buffer=TIGHT_BUFFER if tight else None
+        )
+
+    def give_up_handshake(self) -> None:
+        """Send a handshake, or a part of it, and reset, having read nothing: the session may or may not have been."""
+        self.close()
+        share = self._rng.choice((0.3, 0.9, 1.0, 1.0))
+        self._open(self._first_steps()[0])
+        with suppress(Lost):
+            self._socket.send_request(share)
+        sleep(self._rng.choice((0.0, 0.001, 0.02)))
+        self._socket.reset()
+        self._gone(End("handshake given up", opened=False))
+
+    # Talking.
+
+    def issue(self, steps: list[str], body: bytes = b"", binary: bool = False) -> Command:
+        """Send a command. It is under way until its last step, a marker, arrives; without that, nobody waits for it."""
+        visit = self.visit
+        command = visit.add_command(steps, body, binary)
+        self.under_way += steps[-1] == "s"
+        self.counts["commands"] += 1
+        for step in command.steps:
+            if step.op == "j":
+                self.rooms.add(step.room)
+            elif step.op == "l":
+                self.rooms.discard(step.room)
+            self.counts[step.op] += 1
+        try:
+            self._socket.send(f"{command.seq} {' '.join(steps)}\n".encode() + body, binary)
+        except Lost as error:
+            raise Wrong("connection", f"{visit.name} lost its connection: {error}") from None
+        return command
+
+    def join(self) -> None:
+        if len(self.rooms) >= MOST_ROOMS:
+            self.leave()
+            return
+        room = self._rng.choice(self._world.rooms)
+        self.issue(["s", f"j{room}", "s"])
+
+    def leave(self) -> None:
+        room = self._own_room() if self._rng.random() < 0.9 else self._rng.choice(self._world.rooms)
+        # Without a marker behind it nothing would push out what is left of the room.
+        self.issue(["s", f"l{room}"] + ["s"] * (self._rng.random() < 0.7))
+
+    def broadcast(self) -> None:
+        # Now and then to a room that it is not in, which is allowed.
+        room = self._own_room() if self._rng.random() < 0.9 else self._rng.choice(self._world.rooms)
+        self.issue([f"b{room}", "s"], *self._world.bodies.choose(self._rng))
+
+    def broadcast_except(self) -> None:
+        self.issue([f"x{self._own_room()}", "s"], *self._world.bodies.choose(self._rng))
+
+    def echo(self) -> None:
+        self.issue(["e", "s"], *self._world.bodies.choose(self._rng))
+
+    def mix(self) -> None:
+        """`send` and `broadcast` in one call."""
+        rooms = [self._own_room(), self._own_room()]
+        steps = [self._rng.choice(("s", "e", "b", "x")) for _ in range(self._rng.randint(3, 8))]
+        self.issue(
+            [step + self._rng.choice(rooms) if step in "bx" else step for step in steps] + ["s"],
+            *self._world.bodies.choose(self._rng),
+        )
+
+    def pass_through(self) -> None:
+        """Join and leave in one call, several times, where others do the same: rooms come and go."""
+        room = self._rng.choice(self._world.passages)
+        steps = [step for _ in range(self._rng.randint(1, 8)) for step in (f"j{room}", f"b{room}", f"l{room}")]
+        self.issue([*steps, "s"], b"passing through")
+
+    def ask_members(self) -> None:
+        self.issue([f"m{self._own_room()}", "s"])
+
+    def burst(self) -> None:
+        """As many broadcasts as may be under way, written one behind the other."""
+        room = self._own_room()
+        while self.under_way < WINDOW:
+            self.issue([f"b{room}", "s"], *self._world.bodies.choose(self._rng))
+
+    def ping(self) -> None:
+        if self._socket.pings_open < WINDOW:
+            with suppress(Lost):  # whoever reads next will see it
+                self._socket.ping()
+
+    def _own_room(self) -> str:
+        return self._rng.choice(sorted(self.rooms) or self._world.rooms)
+
+    # Reading.
+
+    def doze(self) -> None:
+        """Read nothing for a while."""
+        self.counts["slow spells"] += 1
+        sleep(self._rng.uniform(0.05, 0.5))
+
+    def read_slowly(self) -> None:
+        self.counts["slow spells"] += 1
+        until = monotonic() + self._rng.uniform(0.1, 1.0)
+        while monotonic() < until and self.visit is not None:
+            self._read(0.02, size=512)
+            sleep(0.005)
+
+    def _read_until(
+        self, done: Callable[[], bool], what: str, *, at_least_s: float = 0.0, patience_s: float = PATIENCE_S
+    ) -> None:
+        start = alive = monotonic()
+        while not (done() and monotonic() - start >= at_least_s):
+            if monotonic() - alive > patience_s:
+                raise Wrong("progress", f"{self.visit.name} waits for {what}, and for {patience_s:g} s nothing came")
+            if self._read(start + at_least_s - monotonic() if done() else self._look()):
+                alive = monotonic()
+
+    def _look(self) -> float:
+        """How long to read at most before the next look. Raises `Over` if the run has failed meanwhile."""
+        if self._world.violations.happened.is_set():
+            raise Over
+        return LOOK_S
+
+    def _read(self, timeout_s: float, size: int = 65536) -> int:
+        """Read once; how many messages came. Raises `Wrong` if the server ends the session, unasked."""
+        try:
+            came = self._take(self._socket.receive(timeout_s, size))
+        except Lost as error:
+            raise Wrong("connection", f"{self.visit.name} lost its connection: {error}") from None
+        if self._socket.close_code is not None:
+            raise Wrong("connection", f"{self.visit.name} was closed by the server with {self._socket.close_code}")
+        return came
+
+    def _take(self, messages: list[tuple[bytes, bool]]) -> int:
+        visit, ledger = self.visit, self._world.ledger
+        for payload, binary in messages:
+            step = ledger.receive(visit, payload, binary)
+            command = step.command
+            if command.visit is visit and step.op == "s" and step.index == len(command.steps) - 1:
+                self.under_way -= 1
+        self.counts["received"] += len(messages)
+        return len(messages)
+
+    # Going.
+
+    def close(self) -> None:
+        """A close handshake, often with commands still under way."""
+        code = self._rng.choice((1000, 1000, 1001, 3000, 4999, NO_CODE))
+        try:
+            self._socket.send_close(code, b"" if code == NO_CODE else "bye \N{WAVING HAND SIGN}".encode())
+            self._read_to_close()
+        except Lost as error:
+            raise Wrong("close handshake", f"{self.visit.name} had no answer: {error}") from None
+        if self._socket.close_code != code:
+            raise Wrong("close handshake", f"{self.visit.name}: {self._socket.close_code} as answer to {code}")
+        self._socket.finish(PATIENCE_S)
+        self._gone(End("closed", frozenset({code}), handled=True, complete=True))
+
+    def close_from_there(self) -> None:
+        """The handler closes the session, and then sends and broadcasts: that arrives at others, not here."""
+        code = self._rng.choice((1000, 1008, 4000))
+        room = self._own_room()
+        self.issue(["e", f"c{code}", "s", f"b{room}", "e"], *self._world.bodies.choose(self._rng))
+        try:
+            self._read_to_close()
+            if self._socket.close_code != code:
+                raise Wrong("close handshake", f"{self.visit.name}: {self._socket.close_code} instead of {code}")
+            end = End("closed by handler", frozenset({code}), complete=True)
+            # Until the answer the room goes on; nothing of it may come.
+            until = monotonic() + self._rng.choice((0.0, 0.01, 0.1))
+            while monotonic() < until:
+                self._socket.receive(until - monotonic())
+            if self._rng.random() < 0.2:
+                self._socket.drop()
+                self._gone(End("closed by handler, no answer", end.codes, complete=True))
+                return
+            self._socket.send_close(code)
+        except Lost as error:
+            raise Wrong("close handshake", f"{self.visit.name}, closed by the handler: {error}") from None
+        self._socket.finish(PATIENCE_S)
+        self._gone(end)
+
+    def _read_to_close(self) -> None:
+        alive = monotonic()
+        while self._socket.close_code is None:
+            if monotonic() - alive > PATIENCE_S:
+                raise Wrong("close handshake", f"{self.visit.name}: nothing for {PATIENCE_S:g} s, and no close frame")
+            if self._take(self._socket.receive(self._look())):
+                alive = monotonic()
+
+    def reset(self) -> None:
+        """RST, with whatever is under way."""
+        self._socket.reset()
+        self._gone(End("reset"))
+
+    def vanish(self) -> None:
+        """FIN without a close frame. All that was sent before it must be handled."""
+        self._half_close("vanished")
+
+    def break_off(self) -> None:
+        """End in the middle of a frame, with FIN or RST."""
+        with suppress(Lost):
+            self._socket.send_part_of_frame()
+        if self._rng.random() < 0.5:
+            self._socket.reset()
+            self._gone(End("reset within a frame"))
+        else:
+            self._half_close("vanished within a frame")
+
+    def _half_close(self, kind: str) -> None:
+        alive = monotonic()
+        try:
+            self._socket.half_close()
+            while True:
+                if monotonic() - alive > PATIENCE_S:
+                    raise Wrong("progress", f"{self.visit.name} {kind}, and was not let go in {PATIENCE_S:g} s")
+                if self._take(self._socket.receive(self._look())):
+                    alive = monotonic()
+                if self._socket.close_code is not None:
+                    raise Wrong("close handshake", f"{self.visit.name} {kind}, and was sent a close frame")
+        except Lost:
+            self._socket.drop()
+        self._gone(End(kind, handled=True))
+
+    def _gone(self, end: End) -> None:
+        if self._world.lenient and end.handled:
+            end = replace(end, handled=False, complete=False, torn=True)
+        self.counts[end.kind] += 1
+        self.visit.end = end
+        self.visit = self._socket = None
+        self.rooms = set()
+        self.under_way = 0
+
+    def abandon(self) -> None:
+        """Let go of the descriptor, whatever the state."""
+        if self._socket is not None:
+            self._socket.drop()
+
+
+class Control(Roamer):
+    """The session that asks for the journal; it is in no room and does nothing by itself."""
+
+    def _first_steps(self) -> tuple[list[str], set[str]]:
+        return ["s"], set()
+
+    def fetch_journal(self) -> list[list[object]]:
+        """What the handler noted since the last time."""
+        self._socket.send(b"journal", False)
+        entries: list[list[object]] = []
+        deadline = monotonic() + PATIENCE_S
+        while True:
+            for payload, _ in self._socket.receive(deadline - monotonic()):
+                chunk = json.loads(payload)
+                if not chunk:
+                    return entries
+                entries += chunk
+            if monotonic() > deadline:
+                raise Wrong("progress", f"no journal within {PATIENCE_S:g} s")
+

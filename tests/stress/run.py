@@ -1,0 +1,306 @@
+"""The course of a run: a server, clients, rounds that end in quiet points, and the end, when nothing must be left."""
+
+from __future__ import annotations
+
+import faulthandler
+import sys
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+from time import monotonic, sleep
+from typing import Any
+
+from tests.stress.checker import SHOWN, Checker
+from tests.stress.crew import Crew
+from tests.stress.history import SCALE, Wrong
+from tests.stress.process import ServerProcess
+from tests.stress.roamer import LATE_S, PATIENCE_S, Control, Roamer, World
+
+#: Rounds are short, since quiet points are where most is checked; not too short, since joining in takes a moment.
+MAX_ROUND_S = 3.0
+MIN_ROUNDS = 5
+VOLLEYS = 30
+
+#: Sessions that have ended have gone by then.
+GONE_S = 12.0 * SCALE
+
+POLL_S = 0.02
+
+#: Threads switch as Python has it by default in every other round, and in those between as often as possible: each
+#: finds what the other does not.
+SWITCH_INTERVALS_S = (0.005, 1e-6)
+
+#: What shows in the stacks of both processes.
+HANGS = ("progress", "stuck", "server:", "left over", "close handshake")
+
+#: Threads that a process has one of, from the first time that it needs it.
+SINGLE_THREADS = ("wsthreads-flusher", "wsthreads-drainer")
+
+#: Those that gunicorn keeps for its next requests.
+POOL_THREAD = "ThreadPoolExecutor"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run is to be. `switch_interval_s` None: `SWITCH_INTERVALS_S` by turns."""
+
+    seconds: float = 30.0
+    clients: int = 100
+    rooms: int = 10
+    seed: int = 0
+    server: str = "werkzeug"
+    handler: str = "python"
+    switch_interval_s: float | None = None
+
+
+@dataclass
+class Outcome:
+    """How a run went. `trouble` is what the server logged and must not have."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    checks: Counter[str] = field(default_factory=Counter)
+    rounds: int = 0
+    violation_count: int = 0
+    violations: list[str] = field(default_factory=list)
+    first_violation_s: float | None = None
+    wall_s: float = 0.0
+    log: str = ""
+
+
+class _Broken(Exception):
+    """Something is among the violations, so the run is over."""
+
+
+class Run:
+    """One run. `tell` is given the lines of progress."""
+
+    def __init__(self, options: Options, tell: Callable[[str], None]) -> None:
+        self._options = options
+        self._tell = tell
+        self._began = monotonic()
+        self.outcome = Outcome()
+
+    def execute(self) -> Outcome:
+        """Run, whatever happens: what goes wrong is in the outcome. Every wait has a deadline; a hang shows stacks."""
+        outcome, server = self.outcome, None
+        try:
+            server = ServerProcess(self._options.server, self._options.handler, self._options.clients)
+            self._with_server(server)
+        except Wrong as wrong:
+            self._add(wrong)
+        except _Broken:
+            pass  # it has been collected
+        finally:
+            if server is not None and any(text.startswith(HANGS) for text in outcome.violations):
+                faulthandler.dump_traceback(sys.__stderr__)
+                server.show_stacks()
+            if server is not None:
+                outcome.log = server.log()
+                server.kill()
+            outcome.wall_s = monotonic() - self._began
+        return outcome
+
+    def _add(self, wrong: Wrong) -> None:
+        if self.outcome.first_violation_s is None:
+            self.outcome.first_violation_s = monotonic() - self._began
+        self.outcome.violation_count += 1
+        self.outcome.violations.append(f"{wrong.check}: {wrong.text}")
+
+    def _with_server(self, server: ServerProcess) -> None:
+        options = self._options
+        self._server = server
+        # A script's messages wait in a queue. When the client's close frame comes, those in it are dropped, and what
+        # those in hand still send. To be strict here, have the connection wait for the queue before it answers.
+        lenient = options.handler == "javascript"
+        self._world = World(server.address, options.seed, options.rooms, lenient=lenient)
+        self._checker = Checker(self._world.ledger, self._world.violations)
+        self._rng = Random(options.seed)
+        before = self._warm_up()
+        self._control = Control("control", self._world)
+        self._control.connect()
+        self._control.settle()
+        self._crew = Crew((Roamer(number, self._world) for number in range(options.clients)), self._world.violations)
+        try:
+            self._rounds()
+            self._check_left_over(before)
+            server.stop()
+        finally:
+            self._collect()
+            self._crew.end()
+            self._control.abandon()
+            if not self.outcome.violation_count:
+                for line in server.trouble():
+                    self._add(Wrong("server's log", line))
+
+    def _collect(self) -> None:
+        violations = self._world.violations
+        if violations.count:
+            with suppress(Wrong):
+                self._tell(f"The server has not sent: {self._server.ask()['unsent']}")
+        self.outcome.counts = self._crew.counts()
+        self.outcome.checks = self._checker.done
+        self.outcome.violation_count += violations.count
+        self.outcome.violations += violations.first
+        if violations.first_at is not None:
+            self.outcome.first_violation_s = violations.first_at - self._began
+
+    def _warm_up(self) -> dict[str, Any]:
+        """One session that comes and goes, so that what the server makes only once is there; the state after it."""
+        visitor = Control("warm-up", self._world)
+        visitor.connect()
+        visitor.settle()
+        visitor.depart()
+        return self._await_state("the end of the first session", lambda state: not state["taken"], memory="")
+
+    # Rounds.
+
+    def _rounds(self) -> None:
+        options = self._options
+        end = monotonic() + options.seconds
+        while monotonic() < end:
+            if options.switch_interval_s is not None:
+                interval_s = options.switch_interval_s
+            else:
+                interval_s = SWITCH_INTERVALS_S[self.outcome.rounds % len(SWITCH_INTERVALS_S)]
+            self._server.ask(switch_interval=interval_s)
+            round_s = min(MAX_ROUND_S, options.seconds / MIN_ROUNDS)
+            until = monotonic() + round_s
+            self._do("a round", {roamer: partial(roamer.roam, until) for roamer in self._crew.all}, round_s)
+            self._quiet_point()
+            self.outcome.rounds += 1
+        self._do("the last close", {roamer: roamer.depart for roamer in self._crew.connected})
+        self._quiet_point()
+
+    def _do(self, what: str, tasks: dict[Roamer, Callable[[], None]], seconds: float = 0.0) -> None:
+        self._crew.do(what, tasks, seconds + 6 * PATIENCE_S, self._every_second)
+        self._stop_if_broken()
+
+    def _stop_if_broken(self) -> None:
+        if self._world.violations.count:
+            raise _Broken
+
+    def _quiet_point(self) -> None:
+        """All clients wait; let everything arrive that is under way; then check everything.
+
+        First what must arrive has to come by itself, with nothing behind it that would push it out of the server: what
+        stays there is a violation although it would come with the next message. Then everybody sends one more, so that
+        what comes in addition (a message doubled, one of a room that was left) is not missed.
+        """
+        crew = self._crew
+        alive = self._alive()
+        self._await_state(f"{alive} sessions", lambda state: state["sessions"] == state["taken"] == alive)
+        self._await_journal()
+        self._await_missing()
+        self._do("walking out", {roamer: roamer.walk_out for roamer in crew.connected})
+        self._await_journal()
+        self._await_missing()
+        self._stampede()
+        for _ in range(VOLLEYS):
+            self._volley()
+        self._do("a last message of all", {roamer: roamer.sync for roamer in crew.connected})
+        over_wire = self._control.ask(self._world.rooms + self._world.passages)
+        self._await_journal()
+        self._checker.check_quiet(self._server.ask(), over_wire)
+        self._checker.check()
+        self._stop_if_broken()
+
+    def _alive(self) -> int:
+        return sum(visit.end is None for visit in self._world.ledger.visits.values())
+
+    def _await_journal(self) -> None:
+        """Wait until all messages of those who are connected have been handled. If they never are, a check says so."""
+        deadline = monotonic() + LATE_S
+        while monotonic() < deadline:
+            self._checker.ingest(self._control.fetch_journal())
+            if not self._checker.unheard():
+                return
+            sleep(POLL_S)
+
+    def _await_missing(self) -> None:
+        by_visit = {roamer.visit: roamer for roamer in [*self._crew.connected, self._control]}
+        missing = self._checker.missing()
+        self._do(
+            "late messages",
+            {by_visit[visit]: partial(by_visit[visit].await_steps, steps, LATE_S) for visit, steps in missing.items()},
+        )
+        for visit, steps in self._checker.missing().items():
+            some = sorted(steps, key=lambda step: step.began)[:SHOWN]
+            self._world.violations.add("stuck", f"{visit}: {len(steps)} messages did not come by themselves: {some}")
+
+    def _stampede(self) -> None:
+        room = self._rng.choice(self._world.passages)
+        self._do("a stampede", {roamer: partial(roamer.stampede, room) for roamer in self._crew.connected})
+
+    def _volley(self) -> None:
+        """Somebody in each room broadcasts, once."""
+        roamers = self._crew.connected
+        targets: dict[Roamer, str] = {}
+        for room in self._world.rooms:
+            members = [roamer for roamer in roamers if room in roamer.rooms and roamer not in targets]
+            if members:
+                targets[self._rng.choice(members)] = room
+        sent = set(targets.values())
+        self._do(
+            "a volley",
+            {roamer: partial(roamer.volley, targets.get(roamer), len(roamer.rooms & sent)) for roamer in roamers},
+        )
+
+    # The server.
+
+    def _await_state(self, what: str, done: Callable[[dict[str, Any]], bool], **query: object) -> dict[str, Any]:
+        deadline = monotonic() + GONE_S
+        while not done(state := self._server.ask(**query)):
+            if monotonic() > deadline:
+                shown = {key: state[key] for key in ("sessions", "taken", "rooms", "in memory")}
+                raise Wrong("left over", f"{what} did not come about within {GONE_S:g} s: {shown}")
+            sleep(POLL_S)
+        return state
+
+    def _check_left_over(self, before: dict[str, Any]) -> None:
+        """Proves that no session, room, thread, descriptor or object of a session stays when all clients have gone.
+
+        Held against the process as it was after a first session. More than then may be idle threads of gunicorn's, and
+        one each of `SINGLE_THREADS`.
+        """
+        self._control.depart()
+
+        def left(state: dict[str, Any]) -> dict[str, Any]:
+            found = {key: state[key] for key in ("sessions", "taken", "rooms", "broken", "in memory") if state[key]}
+            for key in ("threads", "descriptors"):
+                more = _more(state[key], _with_singles(before[key]))
+                if more:
+                    found[key] = more
+            return found
+
+        deadline = monotonic() + GONE_S
+        while found := left(self._server.ask(memory="")):
+            if monotonic() > deadline:
+                raise Wrong("left over", f"all clients have gone, and still there is {found}")
+            sleep(POLL_S)
+        self._checker.done["left over"] += 1
+
+    def _every_second(self) -> None:
+        for line in self._server.trouble():
+            self._world.violations.add("server's log", line)
+        counts = self._crew.counts()
+        self._tell(
+            f"{monotonic() - self._began:5.0f} s  round {self.outcome.rounds + 1}: "
+            f"{len(self._crew.connected)} connected, {counts['sessions']:,} sessions, {counts['commands']:,} sent, "
+            f"{counts['received']:,} received, {self._world.violations.count} violations"
+        )
+
+
+def _more(now: list[str], before: list[str]) -> list[str]:
+    """What there is more of. Threads and sockets are told apart by kind, since each has a number of its own."""
+
+    def kinds(names: list[str]) -> Counter[str]:
+        return Counter(name.split(":")[0].split("_")[0] for name in names if not name.startswith(POOL_THREAD))
+
+    return sorted((kinds(now) - kinds(before)).elements())
+
+
+def _with_singles(names: list[str]) -> list[str]:
+    return [*names, *(name for name in SINGLE_THREADS if name not in names)]

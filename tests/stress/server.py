@@ -1,0 +1,183 @@
+"""The server process: the app under test, and a control endpoint that tells what is in the process.
+
+By itself, ``python -m tests.stress.server``, it is the development server as `wsthreads run` has it; gunicorn gets
+`create_app`. Either ends when its standard input does, so that none outlives a stress test that was killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import gc
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from threading import Thread, current_thread, enumerate
+from typing import Any
+from urllib.parse import parse_qs
+
+from tests.stress.handler import Handler
+from tests.stress.perturb import perturb
+from wsthreads import Session, WebSocketApp
+from wsthreads.connection import Connection
+from wsthreads.endpoint import Endpoint
+from wsthreads.outbox import Outbox
+from wsthreads.serving import Server
+
+HANDLERS = ("python", "javascript")
+
+#: More than can ever wait for a client that reads at last: to close one for being slow is a violation.
+MAX_OUTBOX_BYTES = 256 * 1024 * 1024
+SEND_TIMEOUT_S = 120.0
+
+#: A client that closes reads all that waits for it before it sees the answer, however long that takes.
+CLOSE_TIMEOUT_S = 120.0
+
+#: Often enough that pings get between everything else.
+PING_INTERVAL_S = 0.5
+PING_TIMEOUT_S = 120.0
+
+#: What must not be in memory any more when the last client has gone.
+MORTALS = (Session, Connection, Outbox)
+
+
+class App(WebSocketApp):
+    """Makes life harder for those who ask for it in the query of their handshake.
+
+    `buffer` sets the socket's send buffer, so that writes are cut off in the middle; `pauses` seeds `perturb`.
+    """
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        query = parse_qs(environ.get("QUERY_STRING", ""))
+        for size in query.get("buffer", ()):
+            sock = environ.get("werkzeug.socket") or environ.get("gunicorn.socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, int(size))
+        perturb(query.get("pauses", [None])[0])  # also off again: gunicorn's threads serve one connection after another
+        return super().__call__(environ, start_response)
+
+
+def create_app(handler: str, clients: int) -> App:
+    """The app, for `clients` at once and for those that have gone and are not gone yet."""
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    app = App(
+        lambda environ, start_response: control(environ, start_response),
+        max_outbox_bytes=MAX_OUTBOX_BYTES,
+        send_timeout_s=SEND_TIMEOUT_S,
+        close_timeout_s=CLOSE_TIMEOUT_S,
+        ping_interval_s=PING_INTERVAL_S,
+        ping_timeout_s=PING_TIMEOUT_S,
+        max_sessions=3 * clients + 100,
+    )
+    if handler == "javascript":
+        endpoint = app.add_script("/stress", Path(__file__).with_name("handler.js"))
+    else:
+        endpoint = app.add_handler("/stress", Handler)
+    control = Control(app, endpoint)
+    Thread(target=_end_with_parent, name="stress-parent-watch", daemon=True).start()
+    return app
+
+
+class Control:
+    """``GET /control``: what is in the process, as JSON. ``?switch_interval=`` sets that, ``?memory`` looks there."""
+
+    def __init__(self, app: App, endpoint: Endpoint) -> None:
+        self._app, self._endpoint = app, endpoint
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
+        for interval in query.get("switch_interval", ()):
+            sys.setswitchinterval(float(interval))
+        body = json.dumps(self._state("memory" in query)).encode()
+        start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+        return [body]
+
+    def _state(self, with_memory: bool) -> dict[str, Any]:
+        rooms = self._endpoint.rooms
+        return {
+            "pid": os.getpid(),
+            "sessions": self._endpoint.session_count(),
+            "taken": self._app.session_count,
+            "rooms": {name: rooms.count(name) for name in rooms.names()},
+            "unsent": self._unsent(),
+            "threads": sorted(thread.name for thread in enumerate() if thread is not current_thread()),
+            "descriptors": _descriptors(),
+            "broken": self._broken(),
+            "in memory": _in_memory() if with_memory else {},
+            "metrics": self._app.metrics.snapshot(),
+        }
+
+    def _unsent(self) -> list[str]:
+        """Sessions for which something waits: at a quiet point, somebody has been forgotten, or is not read."""
+        waiting = []
+        for session in self._endpoint.sessions():
+            outbox = session._outbox
+            if outbox._queue or outbox._backlog:
+                waiting.append(
+                    f"{session.get_parameter('name')}: {len(outbox._queue)} queued, {outbox._backlog_bytes} bytes "
+                    f"behind them, blocked {outbox._blocked}, draining {outbox._draining}"
+                )
+        return waiting
+
+    def _broken(self) -> list[str]:
+        """The invariants that do not hold. They only have to at a quiet point."""
+        endpoint, rooms = self._endpoint, self._endpoint.rooms
+        checks = [rooms._check, rooms._members._check, endpoint._connections._check]
+        checks += [session._outbox._check for session in endpoint.sessions()]
+        broken = []
+        for check in checks:
+            try:
+                check()
+            except AssertionError as error:
+                broken.append(f"{check.__qualname__}: {error}")
+        return broken
+
+
+def _descriptors() -> list[str]:
+    """What each open file descriptor is, as far as the system tells."""
+    folder = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
+    found = []
+    for name in os.listdir(folder):
+        with suppress(OSError):  # it was that of listdir()
+            os.fstat(int(name))
+            found.append(os.readlink(f"{folder}/{name}") if folder.startswith("/proc") else name)
+    return sorted(found)
+
+
+def _in_memory() -> dict[str, int]:
+    gc.collect()
+    counts = Counter(type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, MORTALS))
+    return dict(counts)
+
+
+def _end_with_parent() -> None:
+    with suppress(OSError):
+        while os.read(0, 1024):  # not sys.stdin, whose lock would be missed at the end of the process
+            pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    # gunicorn's master would start another worker.
+    if "gunicorn" in sys.modules and os.getppid() > 1:
+        os.kill(os.getppid(), signal.SIGTERM)
+
+
+def main() -> int:
+    """Serve on a free port of the loopback; where, is in the log."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--handler", choices=HANDLERS, required=True)
+    parser.add_argument("--clients", type=int, required=True)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(threadName)s %(message)s")
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # its access log
+    server = Server(create_app(options.handler, options.clients), port=0)
+    print(f"Listening at: {server.url}", file=sys.stderr, flush=True)
+    return server.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
