@@ -7,7 +7,7 @@ from time import monotonic
 
 from wsthreads.errors import HandshakeRefused
 
-__all__ = ["Admission"]
+__all__ = ["RETRY_AFTER_S", "Admission"]
 
 #: What a client that finds no place is told to wait before it tries again, in seconds.
 RETRY_AFTER_S = 5

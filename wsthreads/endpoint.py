@@ -11,11 +11,11 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from wsthreads.admission import Admission
+from wsthreads.admission import RETRY_AFTER_S, Admission
 from wsthreads.config import Config
 from wsthreads.connection import Connection
 from wsthreads.drainer import Drainer
-from wsthreads.errors import CloseCode, HandshakeRefused
+from wsthreads.errors import CloseCode, HandshakeRefused, WSThreadsError
 from wsthreads.flusher import Flusher
 from wsthreads.handlers import Handler, Verdict
 from wsthreads.handshake import Request, check_origin, check_upgrade, choose_subprotocol
@@ -83,7 +83,7 @@ class Endpoint:
         session_id = new_session_id()
         try:
             self._flusher.start()
-            self.handler.start()
+            self._start_handler()
             verdict = self.handler.handshake(request, session_id)
         except BaseException:
             self._admission.leave()
@@ -91,6 +91,14 @@ class Endpoint:
         return SessionResponse(
             partial(self._serve, request, session_id, verdict), partial(self._abandon, session_id), start_response
         )
+
+    def _start_handler(self) -> None:
+        """Where a script's isolate has died, or this is a forked process, that loads the script again."""
+        try:
+            self.handler.start()
+        except WSThreadsError as error:
+            log.error("the handler of %s cannot be started: %s", self.path, error)
+            raise HandshakeRefused(503, "the handler is not running", [("Retry-After", str(RETRY_AFTER_S))]) from error
 
     def close_all(self, code: int, reason: str, timeout_s: float) -> None:
         """Start to close every session; clients have `timeout_s` at most to answer."""

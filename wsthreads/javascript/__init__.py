@@ -1,8 +1,9 @@
 """Handlers in JavaScript: ES modules run by QuickJS, which dukpy brings.
 
-`handler` is the way in. `isolate` owns the interpreter and its thread, `loop` and `schedule` decide what it does next,
-`effects` is what a script can do outside. `interpreter`, `loader` and `engine` adapt dukpy and QuickJS.
-The session and room objects, the console and the timers are JavaScript, in ``runtime/``.
+`handler` is the way in. `isolate` owns the interpreter and its thread; `loop` and `schedule` decide what it does next,
+`visits` is what they keep of a session, `reports` what they log. `effects` is what a script can do outside.
+`interpreter` and `loader` adapt dukpy; `engine`, `pacing` and `quickjs` reach below it. The session and room objects,
+the console and the timers are JavaScript, in ``runtime/``.
 
 Needs ``pip install dukpy``, which is imported only when a script is started.
 """

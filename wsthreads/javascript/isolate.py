@@ -2,12 +2,12 @@
 
 Guarantees:
 
-- One thread creates, enters and frees the interpreter. It enters once and stays in the runtime's loop, which calls
-  `_pull` for each event; no event costs a compilation or a garbage collection.
-- Every event is handed over, in its session's order, or its session is closed and the log says why. The event in the
-  loop's hands is `_current` until the next pull says what became of it, or until the loop was thrown out.
-- A session's events never overlap: while a promise of its is pending, they wait in `Visit.backlog`.
-- No call of JavaScript takes longer than `Config.script_timeout_s`, if there is an engine to hold it to that.
+- One thread creates, enters and frees the interpreter. It enters once and stays in the runtime's loop, which pulls its
+  events from `Loop`; no event costs a compilation or a garbage collection.
+- Every event is handed over, in its session's order, or its session is closed and the log says why (`Loop`).
+- A session's events never overlap: while a promise of its is pending, they wait (`Schedule`).
+- No call of JavaScript takes longer than `Config.script_timeout_s`, where there is an `Engine` to hold it to that.
+  A single built-in function cannot be stopped while it runs.
 - Whatever happens to the thread, nobody is left waiting: `_bury` ends every visit and answers every reply.
 """
 
