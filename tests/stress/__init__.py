@@ -4,9 +4,10 @@ A server process, many client threads, and a checker that holds what they saw ag
 
 - `history` is what clients did and saw, and the little language they speak with the handler.
 - `handler.py` and `handler.js` are the handler, in both languages: they do what clients say and keep a journal.
-- `server` is the server process: app and control endpoint. `process` starts, watches and ends it.
+- `server` is the server process: app and control endpoint; `perturb` makes threads in it pause anywhere. `process`
+  starts, watches and ends it.
 - `client` is a strict WebSocket client on a raw socket; it shares no code with wsthreads.
-- `roamer` is a client thread: what it does at random. `crew` has all of them do something together.
+- `roamer` is a client thread: what it does at random. `world` is what all share, `crew` has all do something together.
 - `checker` is the promises as code, `order` those about order. `run` is the course of a run: rounds, quiet points, end.
 - `__main__` has the options and the summary.
 

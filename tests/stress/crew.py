@@ -9,7 +9,8 @@ from queue import SimpleQueue
 from time import monotonic
 
 from tests.stress.history import Violations, Wrong
-from tests.stress.roamer import Over, Roamer
+from tests.stress.roamer import Roamer
+from tests.stress.world import Over
 
 STACK_BYTES = 512 * 1024
 

@@ -17,7 +17,8 @@ from tests.stress.checker import SHOWN, Checker
 from tests.stress.crew import Crew
 from tests.stress.history import SCALE, Wrong
 from tests.stress.process import ServerProcess
-from tests.stress.roamer import LATE_S, PATIENCE_S, Control, Roamer, World
+from tests.stress.roamer import LATE_S, PATIENCE_S, Control, Roamer
+from tests.stress.world import World
 
 #: Rounds are short, since quiet points are where most is checked; not too short, since joining in takes a moment.
 MAX_ROUND_S = 3.0
@@ -112,8 +113,8 @@ class Run:
     def _with_server(self, server: ServerProcess) -> None:
         options = self._options
         self._server = server
-        # A script's messages wait in a queue. When the client's close frame comes, those in it are dropped, and what
-        # those in hand still send. To be strict here, have the connection wait for the queue before it answers.
+        # A script's messages wait in a queue, and the client's close frame is answered before they are handled. To be
+        # strict here, have the connection wait for the queue first.
         lenient = options.handler == "javascript"
         self._world = World(server.address, options.seed, options.rooms, lenient=lenient)
         self._checker = Checker(self._world.ledger, self._world.violations)
@@ -203,7 +204,7 @@ class Run:
         self._do("a last message of all", {roamer: roamer.sync for roamer in crew.connected})
         over_wire = self._control.ask(self._world.rooms + self._world.passages)
         self._await_journal()
-        self._checker.check_quiet(self._server.ask(), over_wire)
+        self._checker.check_quiet(self._server.ask(quiet=""), over_wire)
         self._checker.check()
         self._stop_if_broken()
 
@@ -276,7 +277,7 @@ class Run:
             return found
 
         deadline = monotonic() + GONE_S
-        while found := left(self._server.ask(memory="")):
+        while found := left(self._server.ask(memory="", quiet="")):
             if monotonic() > deadline:
                 raise Wrong("left over", f"all clients have gone, and still there is {found}")
             sleep(POLL_S)
