@@ -52,6 +52,10 @@ log = logging.getLogger(__name__)
 RECEIVE_BYTES = 16384
 
 
+def _nothing() -> None:
+    """What is called where nobody wants to be."""
+
+
 class _NoThread:
     """What the base class is given in place of the thread that it would start for each connection."""
 
@@ -85,11 +89,14 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         config: Config,
         flusher: Flusher,
         subprotocol: str | None = None,
-        on_slow: Callable[[], None] = lambda: None,
+        on_slow: Callable[[], None] = _nothing,
     ) -> None:
         self._config = config
         self._flusher = flusher
         self._on_slow = on_slow
+        #: Called, in the connection's thread, before the connection counts as ended by the client: what it has sent
+        #: before can still be answered.
+        self.before_end: Callable[[], None] = _nothing
         self._accepted_subprotocol = subprotocol
         self._decision = Lock()  # guards the writing of closing; a leaf
         #: Code and reason once the connection is closing, whoever began. Set once.
@@ -156,8 +163,10 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
                 data = self._tail + more if self._tail else more
         except PeerError as error:
             log.debug("closing: %s", error)
+            self.before_end()
             self.begin_close(error.close_code, str(error))
             return
+        self.before_end()
         self._settle(CloseCode.ABNORMAL, "connection lost")
 
     def _receive(self) -> bytes:
@@ -238,6 +247,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
             kind = InvalidPayloadError if event.code == CloseCode.INVALID_PAYLOAD else ProtocolError
             raise kind(event.reason or "illegal frame")
         self._answered = True
+        self.before_end()
         code = int(event.code)
         if self._settle(code, event.reason or ""):  # ours to answer: RFC 6455, 5.5.1, with the same code
             self.outbox.close(close_frame(None if code == CloseCode.NO_STATUS else code))
@@ -307,6 +317,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         if self.closing is not None and self.closing[0] != CloseCode.ABNORMAL:
             self._transport.linger(max(0.0, deadline - monotonic()))
         self._transport.abort()
+        self.before_end = _nothing  # and no cycle of references keeps the session in memory
         self.connected = False
 
     # The flusher's thread.

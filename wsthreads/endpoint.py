@@ -123,6 +123,7 @@ class Endpoint:
         try:
             connection = self._connect(request, verdict)
             session = Session(session_id, request, connection, self.rooms, wait_s=self._config.send_timeout_s)
+            connection.before_end = partial(self.handler.catch_up, session)
             self._connections.put(session, connection)
             opened = True
             self._run(session, connection)

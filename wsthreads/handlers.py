@@ -45,10 +45,10 @@ class Verdict:
 class Handler(ABC):
     """The endpoint's view of a handler.
 
-    One thread at a time, the session's own, calls `handshake`, `open`, `message` and `close` of one session, in that
-    order; different sessions' calls come concurrently. `open` and `message` may return before the user's function
-    has run, but its calls keep their order and never overlap. No user error gets out of a method, but for
-    `HandshakeRefused` out of `handshake`. `start`, `stop` and `abandon` are for handlers that need them.
+    One thread at a time, the session's own, calls `handshake`, `open`, `message`, `catch_up`, `close` of one session,
+    in that order; different sessions' calls come concurrently. `open` and `message` may return before the user's
+    function has run, but its calls keep their order and never overlap. No user error gets out of a method, but for
+    `HandshakeRefused` out of `handshake`. Those that are not abstract are for handlers that need them.
     """
 
     #: For logs and pages: the script's file name, the class or the module.
@@ -76,6 +76,9 @@ class Handler(ABC):
     @abstractmethod
     def message(self, session: Session, message: str | bytes) -> None:
         """`on_message`. May block while earlier messages of the session wait, which slows its reading down."""
+
+    def catch_up(self, session: Session) -> None:  # noqa: B027
+        """Return when the messages handed over so far have been handled: the client has ended the session."""
 
     @abstractmethod
     def close(self, session: Session, code: int, reason: str) -> None:

@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from random import Random
 from time import monotonic, sleep
 from urllib.parse import quote
@@ -390,8 +389,6 @@ class Roamer:
         self._gone(End(kind, handled=True))
 
     def _gone(self, end: End) -> None:
-        if self._world.lenient and end.handled:
-            end = replace(end, complete=False, torn=True)
         self.counts[end.kind] += 1
         self.visit.end = end
         self.visit = self._socket = None

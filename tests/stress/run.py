@@ -115,8 +115,7 @@ class Run:
         self._server = server
         # A script's messages wait in a queue, and the client's close frame is answered before they are handled. To be
         # strict here, have the connection wait for the queue first.
-        lenient = options.handler == "javascript"
-        self._world = World(server.address, options.seed, options.rooms, lenient=lenient)
+        self._world = World(server.address, options.seed, options.rooms)
         self._checker = Checker(self._world.ledger, self._world.violations)
         self._rng = Random(options.seed)
         before = self._warm_up()

@@ -40,13 +40,9 @@ class Bodies:
 
 
 class World:
-    """What all clients of a run share.
+    """What all clients of a run share."""
 
-    `lenient`: a client that ends its session with messages under way takes the chance that the answers are dropped.
-    """
-
-    def __init__(self, address: tuple[str, int], seed: int, rooms: int, *, lenient: bool = False) -> None:
-        self.lenient = lenient
+    def __init__(self, address: tuple[str, int], seed: int, rooms: int) -> None:
         self.address = address
         self.seed = seed
         self.ledger = Ledger()

@@ -121,6 +121,11 @@ class ScriptHandler(Handler):
         if isolate is not None and "on_message" in self.hooks:
             isolate.message(session, message)
 
+    def catch_up(self, session: Session) -> None:
+        isolate = self._isolate
+        if isolate is not None:
+            isolate.catch_up(session)
+
     def close(self, session: Session, code: int, reason: str) -> None:
         isolate = self._isolate
         if isolate is not None:

@@ -149,6 +149,7 @@ class Isolate:
         event = Event("open", visit, (_handshake_data(session.request),))
         with self._gate:
             self._check_alive()
+            visit.reserve(event.size)
             self._visits[visit.id] = visit
             self._schedule.post(event)
 
@@ -161,6 +162,12 @@ class Isolate:
             self._schedule.post(Event("message", visit, (message,), len(message)))
         else:
             self._schedule.post(Event("binary", visit, (message,), len(message)))
+
+    def catch_up(self, session: Session) -> None:
+        """Blocks until the session's onOpen has run, and its messages have been handled."""
+        visit = self._visits.get(session.id)
+        if visit is not None:
+            visit.wait_handled()
 
     def close(self, session: Session, code: int, reason: str) -> None:
         """Blocks until the script's onClose has ended or never will."""

@@ -256,7 +256,7 @@ class Loop:
         self._finish(event)
 
     def _finish(self, event: Event) -> None:
-        if event.kind in ("message", "binary") and event.visit is not None:
+        if event.kind in ("open", "message", "binary") and event.visit is not None:
             event.visit.release(event.size)
         self._schedule.finish(event)
 

@@ -85,7 +85,7 @@ class Visit:
             self.over = True
 
     def reserve(self, size: int) -> bool:
-        """Take a place in the queue for a message, as soon as there is one; False if the visit has ended."""
+        """Take a place in the queue for onOpen or a message, as soon as there is one; False if the visit has ended."""
         with self._changed:
             while not self._ended and self._is_full_locked(size):
                 self._changed.wait(RECHECK_S)
@@ -99,6 +99,12 @@ class Visit:
             self._waiting -= 1
             self._waiting_size -= size
             self._changed.notify_all()
+
+    def wait_handled(self) -> None:
+        """Wait until onOpen has run and no message waits any more; what takes long meets its deadline."""
+        with self._changed:
+            while not self._ended and self._waiting:
+                self._changed.wait(RECHECK_S)
 
     def end(self) -> None:
         """Nothing more will be handled: let go of everybody who waits. Idempotent, any thread."""
