@@ -5,8 +5,8 @@ HOST ?= 127.0.0.1
 PORT ?= 5000
 ARGS ?=
 SECONDS ?= 30
-CLIENTS ?= 50
-ROOMS ?= 5
+CLIENTS ?= 100
+ROOMS ?= 10
 SEED ?=
 
 VENV := .venv
