@@ -34,10 +34,10 @@ def test_it_is_valid_restructured_text() -> None:
         docutils.core.publish_doctree((ROOT / name).read_text(), settings_overrides=strict)
 
 
-@pytest.mark.parametrize(("name", "language"), [("chat.js", "javascript"), ("chat.py", "python")])
+@pytest.mark.parametrize(("name", "language"), [("ten_lines.js", "javascript"), ("ten_lines.py", "python")])
 def test_the_handlers_of_ten_lines_chat(serve: Callable[..., Any], tmp_path: Path, name: str, language: str) -> None:
     (tmp_path / name).write_text(blocks(language)[0])
-    url = serve(create_app(tmp_path / name)).ws_url + "/ws/chat"
+    url = serve(create_app(tmp_path / name)).ws_url + "/ws/ten_lines"
     with connect(url + "?user=alice") as alice:
         assert json.loads(receive(alice)) == {"type": "welcome", "visitor": 1}
         with connect(url) as bob:

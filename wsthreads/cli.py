@@ -59,9 +59,10 @@ def _print_version(context: click.Context, option: click.Parameter, wanted: bool
     from importlib.metadata import version
     from platform import python_version
 
-    from wsthreads import __version__
+    from wsthreads import __version__, native
 
-    click.echo(f"wsthreads {__version__} (Python {python_version()}, dukpy {version('dukpy')}, frames in pure Python)")
+    built = "pure Python" if native.speedups is None else "with the C module"
+    click.echo(f"wsthreads {__version__} (Python {python_version()}, dukpy {version('dukpy')}, {built})")
     context.exit()
 
 

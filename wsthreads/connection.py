@@ -16,8 +16,10 @@ from time import monotonic
 from typing import Any
 
 import simple_websocket
-from wsproto.connection import ConnectionState
-from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Request, TextMessage
+from wsproto.connection import Connection as Protocol
+from wsproto.connection import ConnectionState, ConnectionType
+from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
+from wsproto.utilities import generate_accept_token
 
 from wsthreads.config import Config
 from wsthreads.errors import (
@@ -49,7 +51,9 @@ __all__ = ["Connection"]
 
 log = logging.getLogger(__name__)
 
-RECEIVE_BYTES = 16384
+#: Read at a time: little where little comes in, since the buffer is there for as long as nothing does.
+RECEIVE_BYTES = 2048
+RECEIVE_MANY_BYTES = 65536
 
 
 def _nothing() -> None:
@@ -102,7 +106,9 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         #: Code and reason once the connection is closing, whoever began. Set once.
         self.closing: tuple[int, str] | None = None
         self._answered = False  # the peer's close frame has come
+        self._receive_bytes = RECEIVE_BYTES
         self._tail = b""  # input that is not decoded yet: less than a header
+        self._protocol: Protocol | None = None  # made for the first frame that the fast decoder does not take
         self._owed = 0  # bytes of the current frame that wsproto still has to get
         self._fragmented = False  # between the frames of one message
         self._message_bytes = 0  # of the message that is coming in, by its frames' headers
@@ -116,8 +122,10 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
 
     def handshake(self) -> None:
         """Called by the base class: answer the request, which has been judged, with the 101."""
-        environ, config = self.environ, self._config
-        self._tail = take_early_input(environ)
+        config = self._config
+        self.subprotocol = self._accepted_subprotocol
+        self.ws = None  # the base class made one for a handshake that is judged already; it holds 10 kB
+        self._tail = take_early_input(self.environ)
         self._transport = transport_for(self.sock)
         self.outbox = Outbox(
             self._transport,
@@ -126,25 +134,20 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
             timeout_s=config.send_timeout_s,
             on_stuck=self._on_stuck,
         )
-        self.outbox.append(self._accept(environ))
+        self.outbox.append(self._accept())
         self.outbox.flush()
         self.connected = True
         if config.ping_interval_s:
             self._heartbeat_timer = self._flusher.call_later(config.ping_interval_s, self._heartbeat)
 
-    def _accept(self, environ: dict[str, Any]) -> bytes:
-        """The 101, made by wsproto from the headers that matter to it."""
-        lines = ["GET / HTTP/1.1", "Host: localhost", "Upgrade: websocket", "Connection: Upgrade"]
-        lines.append("Sec-WebSocket-Version: 13")
-        for name in ("Sec-WebSocket-Key", "Sec-WebSocket-Protocol"):
-            value = environ.get("HTTP_" + name.upper().replace("-", "_"))
-            if value:
-                lines.append(f"{name}: {value}")
-        self.ws.receive_data("\r\n".join([*lines, "", ""]).encode("latin-1"))
-        request = next(iter(self.ws.events()))
-        assert isinstance(request, Request), request  # it was judged by wsthreads.handshake
-        self.subprotocol = self._accepted_subprotocol
-        return bytes(self.ws.send(AcceptConnection(subprotocol=self.subprotocol)))
+    def _accept(self) -> bytes:
+        """The 101 (RFC 6455, 4.2.2). The base class would have h11 and wsproto parse the request once more."""
+        lines = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade"]
+        key: str = self.environ["HTTP_SEC_WEBSOCKET_KEY"]
+        lines.append(f"Sec-WebSocket-Accept: {generate_accept_token(key.encode()).decode()}")
+        if self.subprotocol is not None:
+            lines.append(f"Sec-WebSocket-Protocol: {self.subprotocol}")
+        return "\r\n".join([*lines, "", ""]).encode()
 
     # Reading: in the connection's own thread.
 
@@ -173,12 +176,13 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         """What has come in; empty at the end, however it came about."""
         self._waiting = True
         try:
-            data = self._transport.receive(RECEIVE_BYTES)
+            data = self._transport.receive(self._receive_bytes)
         except OSError as error:
             log.debug("connection lost: %s", error)
             return b""
         self.last_received = monotonic()
         self._waiting = False
+        self._receive_bytes = RECEIVE_MANY_BYTES if len(data) >= RECEIVE_BYTES else RECEIVE_BYTES
         return data
 
     def _decode(self, data: bytes) -> Iterator[str | bytes]:
@@ -219,8 +223,10 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
 
     def _judge(self, chunk: bytes) -> Iterator[str | bytes]:
         """Give wsproto a part of one frame, and do what it makes of it."""
-        self.ws.receive_data(chunk)
-        for event in self.ws.events():
+        if self._protocol is None:
+            self._protocol = Protocol(ConnectionType.SERVER)
+        self._protocol.receive_data(chunk)
+        for event in self._protocol.events():
             if isinstance(event, (TextMessage, BytesMessage)):
                 if event.data:  # there may be any number of empty fragments
                     self._parts.append(event.data if isinstance(event.data, str) else bytes(event.data))
@@ -235,15 +241,15 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
                 self.outbox.append(encode_frame(PONG, bytes(event.payload)))
                 self.outbox.flush()
             elif isinstance(event, CloseConnection):
-                self._on_close_event(event)
+                self._on_close_event(event, self._protocol.state)
                 return
 
     def _check_kind(self, message: str | bytes) -> None:
         if not self._config.accept_binary and not isinstance(message, str):
             raise UnsupportedDataError("binary messages are not taken here")
 
-    def _on_close_event(self, event: CloseConnection) -> None:
-        if self.ws.state is ConnectionState.OPEN:  # not a close frame: wsproto's word for an illegal frame
+    def _on_close_event(self, event: CloseConnection, state: ConnectionState) -> None:
+        if state is ConnectionState.OPEN:  # not a close frame: wsproto's word for an illegal frame
             kind = InvalidPayloadError if event.code == CloseCode.INVALID_PAYLOAD else ProtocolError
             raise kind(event.reason or "illegal frame")
         self._answered = True
