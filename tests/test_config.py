@@ -100,3 +100,14 @@ def test_an_app_names_a_setting_that_there_is_not_and_those_that_there_are():
 def test_an_app_takes_either_a_config_or_settings():
     with pytest.raises(ConfigError, match="max_sessions"):
         WebSocketApp(config=Config(), max_sessions=3)
+
+
+@pytest.mark.parametrize("origin", ["example.org", "https://", "https://example.org/path", "null", "https://u@example.org"])
+def test_what_can_never_be_an_origin_is_refused(origin):
+    with pytest.raises(ConfigError, match="an origin looks like https://host"):
+        Config(allowed_origins=(origin,))
+
+
+def test_origins_are_any_or_those_of_a_scheme():
+    allowed = ("*", "https://example.org", "http://localhost:3000", "chrome-extension://abcdef")
+    assert Config(allowed_origins=allowed).allowed_origins == allowed

@@ -159,3 +159,11 @@ def test_a_refusal_of_on_handshake_goes_out_as_it_is():
     with pytest.raises(HandshakeRefused) as caught:
         handler(on_handshake=refuse).handshake(request(), "id")
     assert caught.value is refusal
+
+
+def test_an_async_function_is_refused_since_nobody_would_await_it():
+    class Coroutine:
+        async def on_message(self, session, message): ...
+
+    with pytest.raises(HandlerError, match=r"Coroutine\.on_message is async"):
+        PythonHandler(Coroutine(), Metrics())

@@ -214,3 +214,10 @@ def test_only_so_many_parameters_are_read():
     request = Request({"QUERY_STRING": "&".join(f"p{n}=" for n in range(5000))})
     assert request.get_parameter("p999") == ""
     assert request.get_parameter("p1000") is None
+
+
+def test_an_origin_of_a_scheme_without_a_port_can_be_allowed():
+    request = Request({"HTTP_ORIGIN": "chrome-extension://abcdef", "HTTP_HOST": "example.org"})
+    check_origin(request, ("chrome-extension://abcdef",))
+    with pytest.raises(HandshakeRefused):
+        check_origin(request, ("chrome-extension://other",))

@@ -5,6 +5,7 @@ Where there is a C compiler there must be a C module; WSTHREADS_PURE_PYTHON only
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import random
@@ -23,8 +24,10 @@ from hypothesis import strategies as st
 
 from tests.programs import wait_until
 from wsthreads import frames, outbox
+from wsthreads.drainer import Drainer
 from wsthreads.flusher import Flusher
 from wsthreads.outbox import Outbox
+from wsthreads.rooms import Rooms
 from wsthreads.transport import PlainTransport
 
 BUILT = importlib.util.find_spec("wsthreads._speedups") is not None
@@ -285,13 +288,80 @@ def test_what_is_not_bytes_is_an_error_and_loses_no_other() -> None:
         right.settimeout(20)
         good = SimpleNamespace(_fd=left.fileno(), _queue=[b"a", b"b"], _close_frame=None, _blocked=False)
         bad = SimpleNamespace(_fd=left.fileno(), _queue=["text"], _close_frame=None, _blocked=False)
-        with pytest.raises(TypeError):
-            c_module().send_queues([good, bad])
+        assert c_module().send_queues([good, bad]) == []
         assert right.recv(10) == b"ab"
-        assert bad._queue == ["text"]
+        assert bad._queue == ["text"], "it is still there, for the next call"
+        with pytest.raises(TypeError):
+            c_module().send_queues([bad, good])
         with pytest.raises(AttributeError):
             c_module().send_queues([SimpleNamespace()])
     with pytest.raises(TypeError):
         c_module().send_queues(())
     with pytest.raises(TypeError):
         c_module().append_all([], b"", None)
+
+
+def test_a_finalizer_that_sends_while_incomplete_writes_are_told_of_loses_nothing(lines: Callable[..., Line]) -> None:
+    """It runs when the garbage collector does: at any allocation between the writes and their accounting."""
+    frame = b"x" * 300_000
+    thresholds = gc.get_threshold()
+    for threshold in range(3, 33):
+        first, second = lines(send_buffer=4096), lines(send_buffer=4096)
+        sent: list[bool] = []
+
+        class Cyclic:
+            def __init__(self, line: Line, sent: list[bool]) -> None:
+                self.me, self.line, self.sent = self, line, sent
+
+            def __del__(self) -> None:
+                self.sent.append(self.line.outbox.append(b"late."))
+                self.line.outbox.flush()
+
+        both = (first.outbox, second.outbox)
+        outbox.append_all(both, frame, None)
+        gc.collect()
+        gc.set_threshold(threshold)
+        try:
+            Cyclic(second, sent)
+            outbox.flush_all(both)
+        finally:
+            gc.set_threshold(*thresholds)
+        gc.collect()
+        assert sent == [True]
+        assert len(second.read(len(frame) + 5)) == len(frame) + 5
+        first.outbox._check()
+        second.outbox._check()
+
+
+class Member:
+    """What a room knows of a session."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox, self._membership, self._ended = outbox, threading.Lock(), False
+        self._joined: set[str] = set()
+
+
+def test_who_has_left_a_room_while_others_send_to_it_is_not_forgotten() -> None:
+    """Frames left in the queue of a former member, whose lock a sender of the room held, are the sender's to send."""
+    drainer, flusher = Drainer(), Flusher()
+    flusher.start()
+    rooms = Rooms(drainer, max_name_chars=9, max_per_session=9)
+    line = Line(flusher)
+    member = Member(line.outbox)
+    rooms.join("r", member)  # type: ignore[arg-type]
+    members = rooms._members.get("r")
+    assert members is not None
+    rooms.leave("r", member)  # type: ignore[arg-type]
+    with line.outbox._lock:  # a sender that took the members before has its lock
+        asked = threading.Thread(target=lambda: (line.outbox.append(b"two"), line.outbox.flush()))
+        asked.start()
+        asked.join(20)
+    assert line.outbox._queue == [b"two"]
+    members.left = [line.outbox]  # as that sender's flush_all tells
+    assert not rooms._send("r", members), "and nothing is left now"
+    assert line.read(3) == b"two"
+    line.outbox.detach()
+    line.sock.close()
+    line.peer.close()
+    flusher.stop(20)
+    drainer.stop(20)

@@ -5,9 +5,9 @@
  * - decode_message takes exactly what frames.decode_message takes.
  * - append_all only appends to memory. The caller holds the room's order lock.
  * - send_queues lets go of the GIL around the system calls, and of nothing else. The caller holds the lock of every
- *   outbox that it passes, so no other thread takes from their queues, writes to their sockets or closes them. From
- *   the moment when frames are taken from a queue to the moment when an incomplete write is marked in `_blocked`, no
- *   Python code can run in this thread: nothing is allocated there that the garbage collector tracks.
+ *   outbox that it passes, so no other thread takes from their queues, writes to their sockets or closes them. In this
+ *   thread a finalizer could, as the locks let it in: so from when frames are taken from a queue to when an incomplete
+ *   write is marked in `_draining`, which the caller unmarks, nothing is allocated that the garbage collector tracks.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -21,7 +21,7 @@
 #define MSG_NOSIGNAL 0
 #endif
 
-static PyObject *name_queue, *name_fd, *name_close_frame, *name_detached, *name_blocked;
+static PyObject *name_queue, *name_fd, *name_close_frame, *name_detached, *name_blocked, *name_draining;
 
 /* ---- decode_message(buffer, start, max_bytes) -> (message, next start) or None ---- */
 
@@ -226,8 +226,10 @@ static PyObject *send_queues(PyObject *module, PyObject *outboxes) {
         Py_DECREF(queue);
         if (!empty && write->data == NULL) break;
     }
-    /* On a failure above (no memory), what was taken is still sent; the exception is kept for afterwards. */
-    PyObject *type, *value, *traceback;
+    /* On a failure above, what was taken is still sent, and the rest is still queued: the next call meets it again. */
+    int failed = done < total;
+    if (failed && done > 0) PyErr_Clear();
+    PyObject *type, *value, *traceback; /* of the failure at the first outbox, kept for afterwards */
     PyErr_Fetch(&type, &value, &traceback);
 
     Py_BEGIN_ALLOW_THREADS
@@ -252,17 +254,28 @@ static PyObject *send_queues(PyObject *module, PyObject *outboxes) {
             continue;
         }
         incomplete++;
-        if (write->data != NULL) PyObject_SetAttr(PyList_GET_ITEM(outboxes, i), name_blocked, Py_True);
+        if (write->data == NULL) continue;
+        PyObject *outbox = PyList_GET_ITEM(outboxes, i);
+        if (PyObject_SetAttr(outbox, name_blocked, Py_True) < 0 || PyObject_SetAttr(outbox, name_draining, Py_True) < 0) {
+            PyErr_Clear();
+        }
     }
     forget(&shared);
     PyObject *result = PyList_New(0);
     for (Py_ssize_t i = 0; incomplete && i < done; i++) {
         Write *write = &writes[i];
         if (write->data == NULL && write->fd >= 0) continue;
-        PyObject *data = write->data ? write->data : Py_None;
-        PyObject *row = Py_BuildValue("(OOn)", PyList_GET_ITEM(outboxes, i), data, write->sent);
-        if (row == NULL || result == NULL || PyList_Append(result, row) < 0) Py_CLEAR(result);
+        PyObject *row = NULL;
+        if (result != NULL) {
+            PyObject *data = write->data ? write->data : Py_None;
+            row = Py_BuildValue("(OOn)", PyList_GET_ITEM(outboxes, i), data, write->sent);
+            if (row == NULL || PyList_Append(result, row) < 0) Py_CLEAR(result);
+        }
         Py_XDECREF(row);
+    }
+    for (Py_ssize_t i = 0; result == NULL && i < done; i++) {
+        /* Nobody will be told of what is left of these writes, so their streams end here. */
+        if (writes[i].data != NULL) shutdown(writes[i].fd, SHUT_RDWR);
     }
     for (Py_ssize_t i = 0; i < total; i++) Py_XDECREF(writes[i].data);
     PyMem_Free(writes);
@@ -291,6 +304,7 @@ PyMODINIT_FUNC PyInit__speedups(void) {
     name_close_frame = PyUnicode_InternFromString("_close_frame");
     name_detached = PyUnicode_InternFromString("_detached");
     name_blocked = PyUnicode_InternFromString("_blocked");
-    if (!name_queue || !name_fd || !name_close_frame || !name_detached || !name_blocked) return NULL;
+    name_draining = PyUnicode_InternFromString("_draining");
+    if (!name_queue || !name_fd || !name_close_frame || !name_detached || !name_blocked || !name_draining) return NULL;
     return PyModule_Create(&module);
 }

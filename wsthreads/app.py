@@ -41,6 +41,9 @@ RESERVED_THREADS = 2
 #: The gunicorn worker is asked this often whether it has been told to go.
 WORKER_WATCH_S = 0.5
 
+#: Sessions that were cut off have this long to run their on_close.
+CUT_OFF_WAIT_S = 0.5
+
 #: At shutdown, a client has this long to answer the close frame.
 SHUTDOWN_CLOSE_TIMEOUT_S = 2.0
 
@@ -212,7 +215,7 @@ class WebSocketApp:
         left = 0
         if not self._admission.wait_empty(timeout_s):
             left = self.cut_off()
-            self._admission.wait_empty(SHUTDOWN_CLOSE_TIMEOUT_S)
+            self._admission.wait_empty(CUT_OFF_WAIT_S)
         for endpoint in self.endpoints:
             endpoint.handler.stop(max(0.1, deadline - monotonic()))
         self._drainer.stop(max(0.1, deadline - monotonic()))

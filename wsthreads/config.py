@@ -7,6 +7,7 @@ A `Config` is frozen and validated when it is made. The command line makes an op
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 from wsthreads.errors import ConfigError
 
 __all__ = ["Config"]
+
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#@]+")
 
 #: Eleven days. poll(2) counts milliseconds in 32 bits, and takes no more than twice that.
 MAX_S = 1e6
@@ -52,6 +55,9 @@ class Config:
     def __post_init__(self) -> None:
         for setting in fields(self):
             object.__setattr__(self, setting.name, _validated(setting, getattr(self, setting.name)))
+        for origin in self.allowed_origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ConfigError(f"an origin looks like https://host or https://host:port, or is *; not {origin!r}")
 
 
 def _validated(setting: Field[Any], value: Any) -> Any:

@@ -326,14 +326,12 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self.before_end = _nothing  # and no cycle of references keeps the session in memory
         self.connected = False
 
-    # The flusher's thread.
-
     def _on_stuck(self, reason: str) -> None:
         if self.begin_close(CloseCode.TRY_AGAIN_LATER, f"too slow: {reason}", discard=True):
             self._on_slow()
 
     def _heartbeat(self) -> None:
-        """Ping a client that has been silent, and end the connection if it stays so."""
+        """The flusher's: ping a client that has been silent, and end the connection if it stays so."""
         if self.closing is not None:
             return
         interval, timeout, now = self._config.ping_interval_s, self._config.ping_timeout_s, monotonic()

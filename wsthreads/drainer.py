@@ -24,37 +24,41 @@ class Drainer:
     """Runs steps, each again and again until it says that it is done, in turns. Any thread."""
 
     def __init__(self) -> None:
-        self._lock = Lock()  # guards starting and stopping
+        self._lock = Lock()  # guards the rest; nothing blocks under it
         self._pid = 0
         self._thread: Thread | None = None
         self._steps: SimpleQueue[Callable[[], bool] | None] = SimpleQueue()
 
     def go_on(self, step: Callable[[], bool]) -> None:
         """Call `step`, which must not block, until it returns false."""
-        if self._pid != os.getpid():
-            self._start()
-        self._steps.put(step)
+        with self._lock:
+            if self._pid != os.getpid():
+                self._start_locked()
+            self._steps.put(step)
 
     def stop(self, timeout_s: float) -> None:
         """End the thread when it has done what it was given, after at most `timeout_s`."""
         with self._lock:
             thread = self._thread if self._pid == os.getpid() else None
             self._thread, self._pid = None, 0
+            if thread is not None:
+                self._steps.put(None)
         if thread is not None:
-            self._steps.put(None)
             thread.join(timeout_s)
 
-    def _start(self) -> None:
-        with self._lock:
-            if self._pid == os.getpid():
-                return
-            self._steps = SimpleQueue()  # after a fork: the parent's steps are not ours
-            self._thread = Thread(target=self._run, args=(self._steps,), name="wsthreads-drainer", daemon=True)
-            self._thread.start()
-            self._pid = os.getpid()
+    def _start_locked(self) -> None:
+        self._steps = SimpleQueue()  # after a fork: the parent's steps are not ours
+        self._thread = Thread(target=self._run, args=(self._steps,), name="wsthreads-drainer", daemon=True)
+        self._thread.start()
+        self._pid = os.getpid()
 
     def _run(self, steps: SimpleQueue[Callable[[], bool] | None]) -> None:
-        while (step := steps.get()) is not None:
+        stopping = False
+        while not stopping or not steps.empty():
+            step = steps.get()
+            if step is None:
+                stopping = True
+                continue
             try:
                 if step():
                     steps.put(step)

@@ -32,6 +32,11 @@ __all__ = ["Endpoint"]
 
 log = logging.getLogger(__name__)
 
+UNFIT_SERVER = (
+    "this WSGI server does not hand over its socket, or has no threads: "
+    "use gunicorn -k gthread, wsthreads run or flask run"
+)
+
 
 class Endpoint:
     """One path of an app. Any thread."""
@@ -76,11 +81,11 @@ class Endpoint:
         """
         check_upgrade(environ)
         if not has_socket(environ) or not environ.get("wsgi.multithread"):
-            raise HandshakeRefused(501, "WebSockets need a threaded server, as gunicorn -k gthread")
+            raise HandshakeRefused(501, UNFIT_SERVER)
         request = Request(environ)
         check_origin(request, self._config.allowed_origins)
-        self._admission.enter()
         session_id = new_session_id()
+        self._admission.enter()
         try:
             self._flusher.start()
             self._start_handler()
@@ -121,14 +126,16 @@ class Endpoint:
         """A session's whole life."""
         opened = False
         try:
-            connection = self._connect(request, verdict)
+            try:
+                connection = self._connect(request, verdict)
+            except OSError as error:  # the client was gone before the 101
+                log.debug("session %s lost in its handshake: %s", session_id, error)
+                return
             session = Session(session_id, request, connection, self.rooms, wait_s=self._config.send_timeout_s)
             connection.before_end = partial(self.handler.catch_up, session)
             self._connections.put(session, connection)
             opened = True
             self._run(session, connection)
-        except OSError as error:  # the client was gone before the 101
-            log.debug("session %s lost in its handshake: %s", session_id, error)
         finally:
             if opened:
                 self._connections.pop(session)
@@ -172,12 +179,14 @@ class Endpoint:
                 try:
                     handler.close(session, code, reason)
                 finally:
-                    self.rooms.leave_all(session)
-                    connection.hang_up()
+                    try:
+                        self.rooms.leave_all(session)
+                    finally:
+                        connection.hang_up()
                     self._metrics.add("sessions_closed")
                     log.info(
-                        "session %s closed on %s after %.1f s: %s %s",
-                        session.id, self.path, monotonic() - began, code, _printable(reason),
+                        "session %s closed on %s after %.1f s: %s",
+                        session.id, self.path, monotonic() - began, f"{code} {_printable(reason)}".strip(),
                     )
 
 

@@ -16,7 +16,7 @@ try:
 except ImportError as error:
     raise ImportError("wsthreads.gunicorn needs gunicorn: pip install 'wsthreads[gunicorn]'") from error
 
-from wsthreads.app import WebSocketApp, drain_timeout_s
+from wsthreads.app import RESERVED_THREADS, WebSocketApp, drain_timeout_s
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -36,6 +36,17 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         super().__init__(*args, **kwargs)
         self._apps: set[WebSocketApp] = set()
         self._draining = False
+
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """Called by gunicorn's master before it starts workers: warn of what will not do."""
+        super().check_config(cfg, log)
+        if cfg.threads <= RESERVED_THREADS:
+            log.warning(
+                "each WebSocket session holds a thread, and there are %d: use --threads, such as 500", cfg.threads
+            )
+        if cfg.workers > 1:
+            log.warning("rooms live in the memory of one process, so those of %d workers are apart", cfg.workers)
 
     def load_wsgi(self) -> None:
         super().load_wsgi()

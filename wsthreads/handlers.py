@@ -104,6 +104,8 @@ class PythonHandler(Handler):
                 continue
             if not callable(function):
                 raise HandlerError(f"{self.name}.{hook} must be a function, not {function!r}")
+            if inspect.iscoroutinefunction(function):
+                raise HandlerError(f"{self.name}.{hook} is async, but handlers are plain functions: drop the async")
             self._calls[hook] = function
         if not self._calls:
             raise HandlerError(f"{self.name} has none of the handler functions {', '.join(HOOKS)}")

@@ -147,14 +147,14 @@ def choose_subprotocol(offered: tuple[str, ...], spoken: tuple[str, ...]) -> str
     return next((name for name in spoken if name in offered), None)
 
 
-def _origin_of(text: str) -> tuple[str, str, int] | None:
-    """(scheme, host, port) of an origin, with the scheme's default port filled in; None if it is not one."""
+def _origin_of(text: str) -> tuple[str, str, int | None] | None:
+    """(scheme, host, port) of an origin, with the default port of a known scheme; None if it is not one."""
     try:
         parts = urlsplit(text.strip())
         port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
     except ValueError:
         return None
-    if not parts.scheme or not parts.hostname or port is None or parts.path.strip("/") or parts.username is not None:
+    if not parts.scheme or not parts.hostname or parts.path.strip("/") or parts.username is not None:
         return None
     return parts.scheme, parts.hostname.lower(), port
 

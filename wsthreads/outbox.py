@@ -126,18 +126,21 @@ class Outbox:
         With `discard`, what waits is dropped, but for a write that has begun: the peer does not read it.
         """
         with self._lock:
-            if self._close_frame is not None or self._detached:
-                return False
-            if discard:
-                self._take_locked()
-                # What has begun must be sent to its end; under TLS, so must what was only tried.
-                begun = self._offset > 0 or (self._blocked and self._transport.plain_fd < 0)
-                while len(self._backlog) > begun:
-                    self._backlog_bytes -= len(self._backlog.pop())
-            self._close_frame = frame
-            self._queue.append(frame)
+            closed = self._close_frame is not None or self._detached
+            if not closed:
+                self._close_locked(frame, discard)
         self.flush()
-        return True
+        return not closed
+
+    def _close_locked(self, frame: bytes, discard: bool) -> None:
+        if discard:
+            self._take_locked()
+            # What has begun must be sent to its end; under TLS, so must what was only tried.
+            begun = self._offset > 0 or (self._blocked and self._transport.plain_fd < 0)
+            while len(self._backlog) > begun:
+                self._backlog_bytes -= len(self._backlog.pop())
+        self._close_frame = frame
+        self._queue.append(frame)
 
     def wait_for_room(self, size: int, timeout_s: float) -> bool:
         """Wait until `size` more bytes would be within the bound, at most `timeout_s`. False if they are not."""
@@ -208,6 +211,9 @@ class Outbox:
                     return
                 self._settle_locked(data, self._offset + sent)
                 self._take_locked()
+        except BaseException:
+            self._end_locked()  # nobody knows what is on the wire
+            raise
         finally:
             self._draining = False
 
@@ -231,10 +237,17 @@ class Outbox:
         """Go on from `send_queues`, for an outbox whose queue it has not sent completely."""
         if data is None:  # it is not for it to write to: TLS, closing, over
             self._drain_locked()
-        elif sent < 0:
+            return
+        try:
+            if sent < 0:
+                self._end_locked()
+            else:
+                self._settle_locked(data, sent)
+        except BaseException:
             self._end_locked()
-        else:
-            self._settle_locked(data, sent)
+            raise
+        finally:
+            self._draining = False  # send_queues has set it
 
     def _hold(self) -> None:
         """Count what is queued while the kernel is full, and report a client that is over the bound."""
@@ -312,12 +325,18 @@ def flush_all(outboxes: Sequence[Outbox]) -> list[Outbox]:
     for start in range(0, len(outboxes), BATCH):
         waiting = [outbox for outbox in outboxes[start : start + BATCH] if outbox._queue and not outbox._draining]
         taken = [outbox for outbox in waiting if not outbox._blocked and outbox._lock.acquire(False)]
+        failure: Exception | None = None
         try:
             for outbox, data, sent in send_queues(taken):
-                outbox._after_send_locked(data, sent)
+                try:
+                    outbox._after_send_locked(data, sent)
+                except Exception as error:  # it has ended that outbox; the others go on
+                    failure = error
         finally:
             for outbox in taken:
                 outbox._lock.release()
+        if failure is not None:
+            raise failure
         for outbox in waiting:
             if outbox._blocked:
                 outbox.flush()

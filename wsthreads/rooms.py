@@ -9,6 +9,7 @@ messages are only appended to memory; whoever broadcast sends them afterwards.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -28,11 +29,13 @@ __all__ = ["Room", "Rooms", "SessionRoom"]
 class _Members:
     """The members of one room, while it has any."""
 
-    __slots__ = ("more", "order", "outboxes", "sending", "sessions")
+    __slots__ = ("left", "more", "order", "outboxes", "sending", "sessions")
 
     def __init__(self) -> None:
         # Held while a broadcast is appended to every member's outbox: the one order of the room.
         self.order = Lock()
+        # To these, members or not any more, others left frames while somebody sent; the sender's own.
+        self.left: list[Outbox] = []
         self.sending = False  # somebody sends what is queued to the members; guarded by order
         self.more = False  # something was queued since that began; guarded by order
         self.sessions: dict[Session, Outbox] = {}  # guarded by the stripe lock of the room's name
@@ -112,8 +115,9 @@ class Rooms:
         with session._membership:
             session._ended = True
             names = list(session._joined)
-        for name in names:
-            self.leave(name, session)
+        with ExitStack() as stack:  # each of them, even if one fails
+            for name in names:
+                stack.callback(self.leave, name, session)
 
     def broadcast(self, name: str, frame: bytes, exclude: Session | None = None) -> None:
         """Send a frame to all members but `exclude`, in the one order of the room. Waits for no reader."""
@@ -130,10 +134,9 @@ class Rooms:
         if self._send(name, members, outboxes):
             try:
                 self._drainer.go_on(partial(self._send, name, members))
-            except BaseException:
-                with members.order:
-                    members.sending = False  # the next broadcast tries again
-                raise
+            except RuntimeError:  # no thread can be started: then it is ours to do
+                while self._send(name, members):
+                    pass
 
     def _send(self, name: str, members: _Members, outboxes: tuple[Outbox, ...] | None = None) -> bool:
         """Send what is queued to the members. True if more was queued meanwhile: it has to be called again then."""
@@ -142,13 +145,14 @@ class Rooms:
                 with members.order:
                     members.more = False
                     outboxes = members.outboxes or self._copy(name, members)
-            left = flush_all(outboxes)
+            # Who has left the room is not among the members, and may have been sent something by others meanwhile.
+            members.left = flush_all(members.left) + flush_all(outboxes)
         except BaseException:
             with members.order:
                 members.sending = False  # the next broadcast tries again
             raise
         with members.order:
-            members.sending = bool(left) or members.more
+            members.sending = bool(members.left) or members.more
             return members.sending
 
     def _copy(self, name: str, members: _Members) -> tuple[Outbox, ...]:
@@ -194,7 +198,10 @@ def _without(members: _Members, session: Session) -> _Members | None:
 
 
 class Room:
-    """A handle on a room: keep it as long as you like, it holds nothing. Any thread."""
+    """A handle on a room: keep it as long as you like, it holds nothing. Any thread.
+
+    Not for finalizers: a ``__del__`` may run in the midst of a broadcast, and would wait for its own thread.
+    """
 
     __slots__ = ("_name", "_rooms")
 

@@ -154,7 +154,7 @@ class Server:
             stop = event if isinstance(event, _Stop) else _Stop()
             if isinstance(event, int):
                 name = signal.Signals(event).name
-                log.info("%s: closing %d sessions (once more to cut them off)", name, self._app.session_count)
+                log.info("%s: shutting down; sessions to close: %d (once more to cut them off)", name, self._app.session_count)
             stopper = Thread(target=self._stop_and_tell, args=(stop,), name="wsthreads-stop", daemon=True)
             stopper.start()
             while (event := self._events.get()) is not None:

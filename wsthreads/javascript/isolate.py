@@ -273,11 +273,14 @@ class Isolate:
             self._is_closed = True
             visits = list(self._visits.values())
             self._visits.clear()
-        self._loop.abandon()
+        try:
+            self._loop.abandon()
+        finally:
+            for visit in visits:
+                visit.end()
         for visit in visits:
-            if visit.session is not None and visit.session.is_open():
+            if visit.session is not None:
                 visit.session.close(CloseCode.INTERNAL_ERROR, "handler failed")
-            visit.end()
 
 
 def _handshake_data(request: Request) -> dict[str, Any]:

@@ -269,8 +269,8 @@ class Loop:
                 self._overran(event)
 
     def _fail_reply(self, event: Event, status: int, text: str) -> None:
-        """Tell whoever waits for the event that it failed."""
-        if event.reply is None:
+        """Tell whoever waits for the event that it failed, unless that was answered: it may fail right afterwards."""
+        if event.reply is None or event.reply.done():
             return
         if event.kind == "handshake" and event.visit is not None:
             self._handshakes.pop(event.visit.id, None)

@@ -19,7 +19,7 @@ __all__ = ["Event", "Visit"]
 MAX_WAITING = 32
 MAX_WAITING_SIZE = 1024 * 1024
 
-#: How often a waiting thread looks whether the isolate is alive, should it ever have missed being told.
+#: How often a waiting thread looks whether the visit has ended, should it ever have missed being told.
 RECHECK_S = 1.0
 
 
