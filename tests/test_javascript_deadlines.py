@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
 from tests.javascript_fakes import SHORT_S, Script, elapsed_s, running, script_log
 from tests.programs import DEADLINE_S, wait_until
+from wsthreads.config import Config
 from wsthreads.errors import HandshakeRefused, ScriptError
 from wsthreads.handshake import Request
+from wsthreads.javascript.loop import Loop
+from wsthreads.javascript.schedule import Schedule
+from wsthreads.javascript.visits import Event, Visit
+from wsthreads.metrics import Metrics
 
 #: Answers every message, but "go", which runs the code in question.
 SCRIPT = """
@@ -219,3 +226,15 @@ def test_a_script_that_keeps_all_memory_ends_its_isolate_and_the_next_start_make
         script.handler.start()
         assert script.answer(script.open()) == "ok"
         script.handler.stop(DEADLINE_S)
+
+
+def test_a_handshake_that_is_stopped_right_after_its_answer_ends_nothing_else() -> None:
+    """The deadline may strike between the answer and the next event: the answer stands, and the loop goes on."""
+    loop = Loop("x", Schedule(), {}, Config(), Metrics(), None, logging.getLogger("x"))  # type: ignore[arg-type]
+    event = Event("handshake", Visit("id", None), ({},), reply=Future())
+    loop._schedule.post(event)
+    loop._pull(0, 0, -1)
+    loop._answer("id", True, "as the handler said")
+    loop.stumbled("InternalError: interrupted\n")
+    assert event.reply is not None
+    assert event.reply.result(0) == "as the handler said"

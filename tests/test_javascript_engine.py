@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import dukpy
 import pytest
 
 from tests.javascript_fakes import SHORT_S, FakeSession, Script, script_log
@@ -18,8 +19,6 @@ from wsthreads.javascript import handler as handler_module
 from wsthreads.javascript.engine import Engine, JavaScriptError
 from wsthreads.javascript.isolate import Isolate
 from wsthreads.javascript.quickjs import EngineUnsupported
-
-dukpy = pytest.importorskip("dukpy")
 
 
 def unsupported(*_: Any) -> Engine:
