@@ -154,7 +154,8 @@ class Server:
             stop = event if isinstance(event, _Stop) else _Stop()
             if isinstance(event, int):
                 name = signal.Signals(event).name
-                log.info("%s: shutting down; sessions to close: %d (once more to cut them off)", name, self._app.session_count)
+                count = self._app.session_count
+                log.info("%s: shutting down; sessions to close: %d (once more to cut them off)", name, count)
             stopper = Thread(target=self._stop_and_tell, args=(stop,), name="wsthreads-stop", daemon=True)
             stopper.start()
             while (event := self._events.get()) is not None:
