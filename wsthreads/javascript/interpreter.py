@@ -11,7 +11,7 @@ import ctypes
 import json
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from wsthreads.errors import IsolateError, UsageError
 from wsthreads.javascript.engine import JavaScriptError
@@ -33,13 +33,12 @@ _parse = json.JSONDecoder().raw_decode
 Function = Callable[..., "bytes | None"]
 
 
-class Interpreter:
+class Interpreter(Protocol):
     """What is used of the interpreter. Only the thread that made it may touch it, and must be the one to free it."""
 
     @property
     def capsule(self) -> object:
         """What dukpy keeps its C struct in."""
-        raise NotImplementedError
 
     def free(self) -> None:
         """Free the interpreter now; there is no other reference to it.
@@ -47,11 +46,9 @@ class Interpreter:
         QuickJS (0.11) corrupts the heap when it is freed while a module is suspended in a top-level `await`. Where the
         loader cannot rule that out, the interpreter is left in memory for good.
         """
-        raise NotImplementedError
 
     def evaluate(self, code: str, **values: Any) -> None:
         """Run a script, then all promise jobs; `values` are in the global ``dukpy``. Raises `JavaScriptError`."""
-        raise NotImplementedError
 
 
 def make_interpreter(functions: dict[str, Function], loader: ModuleLoader) -> tuple[Interpreter, str]:
