@@ -12,7 +12,7 @@ SEED ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-PACKAGING := setup.cfg setup.py pyproject.toml
+PACKAGING := setup.cfg setup.py pyproject.toml wsthreads/_speedups.c
 
 .DEFAULT_GOAL := help
 .PHONY: help run test stress bench lint clean

@@ -210,6 +210,7 @@ def test_the_page_works_from_the_keyboard_alone(window):
         page.keyboard.type("ann")
         page.keyboard.press("Enter")
         expect(field(page, "Message")).to_be_focused()
+        expect(page.get_by_text("You are in, as ann.")).to_be_visible()  # before that, Enter keeps what was typed
         page.keyboard.type("hello")
         page.keyboard.press("Enter")
         expect(page.locator(".own .text")).to_have_text("hello")

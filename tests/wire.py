@@ -97,7 +97,7 @@ class RawClient:
         sock.settimeout(DEADLINE_S)
         sock.connect(("127.0.0.1", port))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sock = tls.wrap_socket(sock) if tls else sock
+        self.sock = tls.wrap_socket(sock, server_hostname="127.0.0.1") if tls else sock
         self.buffer = b""
         try:
             self.sock.sendall(request_bytes(path, headers, **request) + early)
