@@ -18,6 +18,7 @@ def test_the_defaults_are_those_of_the_design():
     assert config.allowed_origins == config.subprotocols == ()
     assert config.trusted_proxies == 0
     assert config.accept_binary is True
+    assert config.cpu_affinity is None
 
 
 def test_a_config_is_frozen():
@@ -62,6 +63,10 @@ def test_a_number_out_of_range_is_named_with_its_value_and_the_limit(name, value
         ("send_timeout_s", "1"),
         ("send_timeout_s", False),
         ("accept_binary", 1),
+        ("accept_binary", None),
+        ("max_sessions", None),
+        ("cpu_affinity", 1),
+        ("cpu_affinity", "auto"),
         ("allowed_origins", "https://example.org"),
         ("allowed_origins", 3),
         ("subprotocols", ["a b"]),
@@ -86,6 +91,10 @@ def test_a_whole_number_will_do_for_seconds():
     config = Config(close_timeout_s=3)
     assert isinstance(config.close_timeout_s, float)
     assert config.close_timeout_s == 3
+
+
+def test_whether_to_keep_to_a_core_may_be_left_open():
+    assert [Config(cpu_affinity=value).cpu_affinity for value in (None, True, False)] == [None, True, False]
 
 
 def test_lists_become_tuples():

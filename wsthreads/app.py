@@ -17,6 +17,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response
 
 from wsthreads.admission import Admission
+from wsthreads.affinity import Affinity
 from wsthreads.config import Config
 from wsthreads.drainer import Drainer
 from wsthreads.endpoint import Endpoint
@@ -68,6 +69,7 @@ class WebSocketApp:
         self._admission = Admission(self.config.max_sessions)
         self._flusher = Flusher()
         self._drainer = Drainer()
+        self._affinity = Affinity(self.config.cpu_affinity)
         self._shutting_down = Lock()  # held by the thread that shuts down; guards _cut_off
         self._cut_off: int | None = None  # how many sessions were cut off at shutdown, once it is over
         self._met_in = 0  # the process in which _meet_server ran
@@ -124,6 +126,7 @@ class WebSocketApp:
             admission=self._admission,
             flusher=self._flusher,
             drainer=self._drainer,
+            affinity=self._affinity,
             metrics=self.metrics,
         )
         return endpoint
@@ -149,6 +152,10 @@ class WebSocketApp:
     def fit_to_threads(self, threads: int) -> None:
         """Allow no more sessions than a server with so many threads can carry and still answer HTTP."""
         self._admission.places = min(self._admission.places, max(1, threads - RESERVED_THREADS))
+
+    def keep_on_core(self, nth: int) -> None:
+        """Keep the threads of sessions on the `nth` core (modulo), unless `cpu_affinity` is false."""
+        self._affinity.claim(nth)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         return self._entry(environ, start_response)

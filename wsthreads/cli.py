@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -61,7 +62,10 @@ def _print_version(context: click.Context, option: click.Parameter, wanted: bool
 
     from wsthreads import __version__, native
 
-    built = "pure Python" if native.speedups is None else "with the C module"
+    found = [
+        name for name, module in (("_speedups", native.speedups), ("_bridge", native.bridge())) if module is not None
+    ]
+    built = f"with the C modules {' and '.join(found)}" if found else "pure Python"
     click.echo(f"wsthreads {__version__} (Python {python_version()}, dukpy {version('dukpy')}, {built})")
     context.exit()
 
@@ -114,6 +118,8 @@ def run(
     from wsthreads.targets import create_app, find_targets
 
     config = config_of(settings)
+    if config.cpu_affinity is None:
+        config = replace(config, cpu_affinity=True)  # the process is our own
     log_to(sys.stderr, log_level, polled_path=STATUS_PATH)
     port = port or int(os.environ.pop(RESTART_PORT, 0))
     page = Dashboard(lambda: app.endpoints)

@@ -22,9 +22,11 @@ _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#@]+")
 MAX_S = 1e6
 
 
-def _setting(default: Any, about: str, low: float | None = None, high: float = math.inf) -> Any:
-    """A field with its help text and the range that `Config` holds it to."""
-    return field(default=default, metadata={"help": about, "low": low, "high": high})
+def _setting(
+    default: Any, about: str, low: float | None = None, high: float = math.inf, kind: type | None = None
+) -> Any:
+    """A field with its help text, the type and the range that `Config` holds it to. None as a default may be given."""
+    return field(default=default, metadata={"help": about, "low": low, "high": high, "kind": kind or type(default)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,9 @@ class Config:
     subprotocols: tuple[str, ...] = _setting((), "subprotocols spoken, the one preferred first")
     accept_binary: bool = _setting(True, "take binary messages (1003 where not)")
     trusted_proxies: int = _setting(0, "proxies in front whose X-Forwarded-* headers are believed", 0, 16)
+    cpu_affinity: bool | None = _setting(
+        None, "keep the threads of sessions on one core; by default where the process is ours", kind=bool
+    )
     scripts_without_deadline: bool = _setting(False, "run scripts even where their run time cannot be bounded")
 
     def __post_init__(self) -> None:
@@ -62,7 +67,9 @@ class Config:
 
 def _validated(setting: Field[Any], value: Any) -> Any:
     name = setting.name
-    kind: type = type(setting.default)
+    kind: type = setting.metadata["kind"]
+    if value is None and setting.default is None:
+        return None
     if kind is tuple:
         if isinstance(value, str) or not isinstance(value, Iterable):
             raise ConfigError(f"{name} must be a list of texts, not {value!r}")

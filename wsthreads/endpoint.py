@@ -12,6 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.admission import RETRY_AFTER_S, Admission
+from wsthreads.affinity import Affinity, Stay
 from wsthreads.config import Config
 from wsthreads.connection import Connection
 from wsthreads.drainer import Drainer
@@ -50,6 +51,7 @@ class Endpoint:
         admission: Admission,
         flusher: Flusher,
         drainer: Drainer,
+        affinity: Affinity,
         metrics: Metrics,
     ) -> None:
         self.path = path
@@ -60,6 +62,7 @@ class Endpoint:
         self._config = config
         self._admission = admission
         self._flusher = flusher
+        self._affinity = affinity
         self._metrics = metrics
         self._connections: StripedDict[Session, Connection] = StripedDict()
 
@@ -88,6 +91,7 @@ class Endpoint:
         self._admission.enter()
         try:
             self._flusher.start()
+            self._affinity.start(self._flusher, self._admission)
             self._start_handler()
             verdict = self.handler.handshake(request, session_id)
         except BaseException:
@@ -135,7 +139,8 @@ class Endpoint:
             connection.before_end = partial(self.handler.catch_up, session)
             self._connections.put(session, connection)
             opened = True
-            self._run(session, connection)
+            with self._affinity.kept() as stay:
+                self._run(session, connection, stay)
         finally:
             if opened:
                 self._connections.pop(session)
@@ -155,18 +160,20 @@ class Endpoint:
         log_upgrade(request.environ)
         return connection
 
-    def _run(self, session: Session, connection: Connection) -> None:
+    def _run(self, session: Session, connection: Connection, stay: Stay) -> None:
         """From `on_open` to `on_close`. Nothing that a handler does can get a later step left out."""
         began = monotonic()
         self._metrics.add("sessions_opened")
         log.info("session %s opened on %s from %s", session.id, self.path, session.remote_addr)
         if self._admission.closed:  # shutdown began between the handshake and here, and did not see this session
             connection.begin_close(CloseCode.GOING_AWAY, "server shutting down")
-        handler = self.handler
+        handler, affinity = self.handler, self._affinity
         code, reason = int(CloseCode.INTERNAL_ERROR), ""
         try:
             handler.open(session)
             for message in connection.messages():
+                if stay.core != affinity.core:
+                    stay.follow()
                 handler.message(session, message)
         except BaseException:
             # Not the handler's errors, which it keeps to itself: ours, or a SystemExit that it raised.
@@ -193,4 +200,3 @@ class Endpoint:
 def _printable(text: str) -> str:
     """A peer's text as it may go into a log."""
     return text if text.isprintable() else repr(text)
-

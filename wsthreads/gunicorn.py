@@ -8,8 +8,11 @@ A worker learns of the app, wherever it is inside the WSGI application, by the a
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import count
+from random import randrange
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakSet
 
 try:
     from gunicorn.workers.gthread import ThreadWorker as _ThreadWorker
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ThreadWorker"]
 
+
 class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no annotations
     """gthread for apps with WebSockets.
 
@@ -30,10 +34,21 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
     runs, and the worker is gone as soon as they are. By itself gthread would wait for `--graceful-timeout` and then
     drop them. Sessions are limited to `--threads` less two. With plain ``-k gthread`` the app finds its worker by
     itself, and notices the end half a second later.
+
+    Each worker keeps its sessions on a core of its own, as far as there are enough of them; a worker that replaces
+    one takes over its core.
     """
+
+    #: In the master: the workers that live. gunicorn makes a worker there, and lets go of it when its process is gone.
+    _living: ClassVar[WeakSet[ThreadWorker]] = WeakSet()
+    #: The slot of the first one. At random, so that the masters on a machine do not all begin with the same core.
+    _first_slot: ClassVar[int] = randrange(2**16)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        taken = {worker._slot for worker in self._living}
+        self._slot: int = next(nth for nth in count(self._first_slot) if nth not in taken)
+        self._living.add(self)
         self._apps: set[WebSocketApp] = set()
         self._draining = False
 
@@ -62,6 +77,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         """Called by an app, in any thread, at the first request for one of its endpoints in this process."""
         self._apps.add(app)
         app.fit_to_threads(self.cfg.threads)
+        app.keep_on_core(self._slot)
         if self._draining:  # its first request came in while the worker was told to go
             self._drain(app)
 

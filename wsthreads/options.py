@@ -24,7 +24,7 @@ def _option_of(setting: Field[Any]) -> str:
 def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate a command with an option for each setting of `Config`; they arrive under the settings' names."""
     for setting in reversed(fields(Config)):
-        kind, name, about = type(setting.default), _option_of(setting), setting.metadata["help"]
+        kind, name, about = setting.metadata["kind"], _option_of(setting), setting.metadata["help"]
         command = click.option(
             f"{name}/--no-{name[2:]}" if kind is bool else name,
             setting.name,

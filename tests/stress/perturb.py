@@ -6,8 +6,10 @@ A pause lets go of the GIL, and of no lock. It does nothing that a scheduler cou
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from threading import Lock
 from time import sleep
 from types import FrameType
 from typing import Any
@@ -18,13 +20,15 @@ import wsthreads
 LINES = 50
 PAUSES_S = (0.0, 0.00005, 0.0005)
 
+_setting = Lock()
+
 _FOLDER = str(Path(wsthreads.__file__).parent)
 
 
 def perturb(seed: str | None) -> None:
     """Have the calling thread pause from now on, where and how long `seed` says; None: no more."""
     if seed is None:
-        sys.settrace(None)
+        _trace(None)
         return
     rng = Random(seed)
 
@@ -36,4 +40,10 @@ def perturb(seed: str | None) -> None:
             sleep(rng.choice(PAUSES_S))
         return on_line
 
-    sys.settrace(on_call)
+    _trace(on_call)
+
+
+def _trace(function: Callable[[FrameType, str, Any], Any] | None) -> None:
+    """sys.settrace, which fails in a thread that gets in where another is told of it by an audit hook."""
+    with _setting:
+        sys.settrace(function)

@@ -1,0 +1,498 @@
+"""The threads of sessions are on one core where that is wanted, and nothing that they start is."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from urllib.request import urlopen
+
+import pytest
+
+from tests.programs import DEADLINE_S, Program, connect, receive, run_server, wait_until
+from tests.wire import RawClient, endpoint, serving
+from wsthreads import WebSocketApp
+from wsthreads.admission import Admission
+from wsthreads.affinity import Affinity
+from wsthreads.cores import read_loads, roomier_core
+from wsthreads.flusher import Flusher
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs Linux, and two cores"
+)
+
+if hasattr(os, "sched_getaffinity"):
+    ALL = os.sched_getaffinity(0)
+
+PRINT = "import os; print(*os.sched_getaffinity(0))"
+
+
+def here():
+    return os.sched_getaffinity(0)
+
+
+def numbers(text):
+    return set(map(int, text.split()))
+
+
+class FakeFlusher:
+    """Its timers run when the test says so."""
+
+    def __init__(self):
+        self.callbacks = []
+
+    def call_later(self, delay_s, callback):
+        assert 1 <= delay_s <= 5
+        self.callbacks.append(callback)
+
+    def run(self):
+        callbacks, self.callbacks = self.callbacks, []
+        for callback in callbacks:
+            callback()
+
+
+def busy(admission=None):
+    admission = admission or Admission(10)
+    admission.enter()
+    return admission
+
+
+def started(affinity):
+    affinity.start(FakeFlusher(), busy())
+    return affinity
+
+
+# Which threads are kept, and when.
+
+
+class Asked:
+    """Does what a message names, and answers with what that gave."""
+
+    def __init__(self, **functions):
+        self.functions = functions
+
+    def on_open(self, session):
+        session.send(" ".join(map(str, here())))
+
+    def on_message(self, session, message):
+        session.send(" ".join(map(str, self.functions.get(message, here)())))
+
+
+@contextmanager
+def asking(**functions):
+    """A function that has a kept session do something: each answer is a set of cores. And the app."""
+    with endpoint(Asked(**functions), cpu_affinity=True) as (app, port), RawClient(port) as client:
+        (core,) = numbers(client.receive_text())
+
+        def ask(what):
+            client.text(what)
+            return numbers(client.receive_text())
+
+        yield ask, core, app
+
+
+def test_a_session_is_on_one_core_from_on_open_on():
+    with asking() as (ask, core, _):
+        assert core in ALL
+        assert ask("place") == ask("place") == {core}
+
+
+def test_all_sessions_are_on_the_same_core():
+    with endpoint(Asked(), cpu_affinity=True) as (_, port), ExitStack() as stack:
+        places = [stack.enter_context(RawClient(port)).receive_text() for _ in range(10)]
+    assert len(set(places)) == 1
+
+
+def test_a_thread_is_on_its_former_cores_after_its_stay():
+    affinity = started(Affinity(wanted=True))
+    with affinity.kept():
+        assert here() == {affinity.core}
+    assert here() == ALL
+
+
+def test_a_thread_that_was_not_allowed_all_cores_is_not_afterwards():
+    affinity = started(Affinity(wanted=True))
+    (other,) = sorted(ALL - {affinity.core})[:1]
+
+    def stay():
+        os.sched_setaffinity(0, {other})
+        with affinity.kept():
+            inside = here()
+        return inside, here()
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(stay).result(DEADLINE_S) == ({affinity.core}, {other})
+
+
+def test_a_session_follows_when_the_core_changes():
+    with asking() as (ask, core, app):
+        (other,) = sorted(ALL - {core})[:1]
+        app._affinity.core = other
+        assert ask("place") == {other}
+        app._affinity.core = None
+        assert ask("place") == ALL
+
+
+def thread_named(name):
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == name]
+    return thread
+
+
+def test_a_script_has_all_cores(tmp_path):
+    (tmp_path / "echo.js").write_text("export function onMessage(session, message) { session.send(message) }")
+    app = WebSocketApp(cpu_affinity=True)
+    app.add_script("/ws/echo", tmp_path / "echo.js")
+    with serving(app) as port, RawClient(port, "/ws/echo") as client:
+        for _ in range(2):
+            client.text("x")
+            assert client.receive_text() == "x"
+        assert app._affinity.core in ALL
+        assert os.sched_getaffinity(thread_named("wsthreads-echo.js").native_id) == ALL
+
+
+def test_the_thread_that_sends_for_others_has_all_cores():
+    def drain():
+        app._drainer.go_on(lambda: False)
+        return os.sched_getaffinity(thread_named("wsthreads-drainer").native_id)
+
+    with asking(drain=drain) as (ask, core, app):
+        assert ask("drain") == ALL
+        assert os.sched_getaffinity(thread_named("wsthreads-flusher").native_id) == ALL
+        assert ask("place") == {core}
+
+
+# What a handler starts.
+
+
+def in_a_thread():
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(here).result(DEADLINE_S)
+
+
+def in_a_thread_of_the_low_level():
+    import _thread
+
+    found, done = [], threading.Event()
+    _thread.start_new_thread(lambda: (found.extend(here()), done.set()), ())
+    assert done.wait(DEADLINE_S)
+    return found
+
+
+def in_a_program():
+    return numbers(subprocess.run([sys.executable, "-c", PRINT], capture_output=True, text=True, check=True).stdout)
+
+
+def in_a_shell():
+    with tempfile.NamedTemporaryFile("r") as file:
+        assert os.system(f"{sys.executable} -c '{PRINT}' > {file.name}") == 0
+        return numbers(file.read())
+
+
+def in_a_spawned_program():
+    with tempfile.NamedTemporaryFile("r") as file:
+        to_file = [(os.POSIX_SPAWN_OPEN, 1, file.name, os.O_WRONLY, 0)]
+        process = os.posix_spawn(sys.executable, [sys.executable, "-c", PRINT], os.environ, file_actions=to_file)
+        assert os.waitpid(process, 0)[1] == 0
+        return numbers(file.read())
+
+
+def in_a_fork():
+    """Two looks: at the child's own thread, and at one that it starts."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            cores = [here()]
+            thread = threading.Thread(target=lambda: cores.append(here()))
+            thread.start()
+            thread.join()
+            os.write(writing, " ".join(map(str, cores[0] & cores[1])).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writing)
+    with open(reading) as answer:
+        return numbers(answer.read())
+
+
+def by_multiprocessing(method):
+    def start():
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
+            return pool.submit(os.sched_getaffinity, 0).result(3 * DEADLINE_S)
+
+    return start
+
+
+STARTS = {
+    "thread": in_a_thread,
+    "program": in_a_program,
+    "shell": in_a_shell,
+    "posix_spawn": in_a_spawned_program,
+    "fork": in_a_fork,
+    "multiprocessing fork": by_multiprocessing("fork"),
+    "multiprocessing spawn": by_multiprocessing("spawn"),
+    "multiprocessing forkserver": by_multiprocessing("forkserver"),
+}
+if sys.version_info >= (3, 12):
+    STARTS["low-level thread"] = in_a_thread_of_the_low_level
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # of os.fork, from Python 3.12 on
+@pytest.mark.parametrize("name", STARTS)
+def test_what_a_handler_starts_has_all_cores_and_the_session_is_back_at_its_next_message(name):
+    with asking(**STARTS) as (ask, core, _):
+        assert ask(name) == ALL
+        assert ask("place") == {core}
+
+
+# Where it is on.
+
+
+@pytest.mark.parametrize(("setting", "kept"), [(None, False), (False, False), (True, True)])
+def test_inside_somebody_elses_application_it_is_off_by_default(setting, kept):
+    with endpoint(Asked(), cpu_affinity=setting) as (_, port), RawClient(port) as client:
+        assert (len(numbers(client.receive_text())) == 1) is kept
+
+
+@pytest.mark.parametrize(("options", "kept"), [([], True), (["--cpu-affinity"], True), (["--no-cpu-affinity"], False)])
+def test_wsthreads_run_keeps_its_sessions_unless_told_not_to(tmp_path, options, kept):
+    (tmp_path / "place.py").write_text(
+        "import os\ndef on_open(session): session.send(' '.join(map(str, os.sched_getaffinity(0))))\n"
+    )
+    with run_server("place.py", *options, cwd=tmp_path) as server, connect(server.ws_url + "/ws/place") as client:
+        cores = numbers(receive(client))
+        assert cores < ALL if kept else cores == ALL
+        assert " core" not in server.log
+
+
+class Gunicorn(Program):
+    def __init__(self, worker, *options, setting=None):
+        command = [sys.executable, "-m", "gunicorn", "-k", worker, "-b", "127.0.0.1:0", *options]
+        env = {} if setting is None else {"CPU_AFFINITY": setting}
+        super().__init__([*command, "tests.affinity_app:app"], env=env)
+        self.port = int(self.wait_for(r"Listening at: http://127\.0\.0\.1:(\d+)")[1])
+
+    def page(self):
+        """The process, and the cores, of a request that is no session."""
+        with urlopen(f"http://127.0.0.1:{self.port}/", timeout=DEADLINE_S) as answer:
+            process, *cores = map(int, answer.read().split())
+        return process, set(cores)
+
+    def session(self, stack):
+        """The process and the cores of a new session, which lasts as long as `stack`. None if it was not let in."""
+        client = stack.enter_context(RawClient(self.port, "/ws/place"))
+        if client.status != 101:
+            return None
+        client.text("where?")
+        process, *cores = map(int, client.receive_text().split())
+        return process, set(cores)
+
+
+OURS, THEIRS = "wsthreads.gunicorn.ThreadWorker", "gthread"
+
+
+@pytest.mark.parametrize(
+    ("worker", "options", "setting", "kept"),
+    [
+        (OURS, [], None, True),
+        (OURS, ["--preload"], None, True),
+        (OURS, [], "0", False),
+        (THEIRS, [], None, False),
+        (THEIRS, ["--preload"], "1", True),
+    ],
+)
+def test_under_gunicorn_it_is_on_with_our_worker_class(worker, options, setting, kept):
+    with Gunicorn(worker, "--threads", "3", *options, setting=setting) as server:
+        for _ in range(3):
+            with ExitStack() as stack:
+                _, cores = wait_until(lambda stack=stack: server.session(stack))
+            assert cores < ALL if kept else cores == ALL
+        # The threads that served the sessions are among those that answer now.
+        assert [server.page()[1] for _ in range(9)] == [ALL] * 9
+        assert server.end() == 0
+
+
+def test_each_worker_has_its_core_and_leaves_it_to_the_one_that_replaces_it():
+    with Gunicorn(OURS, "--threads", "3", "-w", "2") as server, ExitStack() as stack:
+        server.wait_for("Booting worker with pid", times=2)
+
+        def new_session(known):  # a worker with three threads lets one in
+            place = server.session(stack)
+            return place if place and place[0] not in known else None
+
+        first, first_cores = wait_until(lambda: new_session([]))
+        second, second_cores = wait_until(lambda: new_session([first]))
+        assert len(first_cores) == len(second_cores) == 1
+        assert first_cores != second_cores
+        os.kill(first, signal.SIGKILL)
+        _, third_cores = wait_until(lambda: new_session([first, second]))
+        assert third_cores == first_cores
+
+
+# Where nothing can be done.
+
+
+def test_with_one_core_nothing_is_done(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3})
+    monkeypatch.setattr(os, "sched_setaffinity", None)
+    affinity, flusher = Affinity(wanted=True), FakeFlusher()
+    affinity.start(flusher, busy())
+    assert affinity.core is None
+    assert not flusher.callbacks
+    with affinity.kept() as stay:
+        assert stay.core is None
+
+
+def test_where_the_system_has_no_such_call_nothing_is_done(monkeypatch):
+    monkeypatch.delattr(os, "sched_setaffinity")
+    monkeypatch.delattr(os, "sched_getaffinity")
+    affinity = started(Affinity(wanted=True))
+    with affinity.kept() as stay:
+        assert stay.core is affinity.core is None
+
+
+def test_without_a_gil_nothing_is_done(monkeypatch):
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    assert started(Affinity(wanted=True)).core is None
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_a_system_that_refuses_breaks_no_session_and_is_asked_no_more(monkeypatch, caplog, allowed):
+    calls, real = [], os.sched_setaffinity
+
+    def refuse(thread, cores):
+        calls.append(cores)
+        if len(calls) > allowed:
+            raise PermissionError(1, "not here")
+        real(thread, cores)
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    with endpoint(Asked(), cpu_affinity=True) as (app, port), caplog.at_level(logging.WARNING):
+        for n in range(3):
+            with RawClient(port) as client:
+                client.receive_text()
+                if n == 1 and app._affinity.core is not None:
+                    app._affinity.core = min(ALL - {app._affinity.core})
+                for _ in range(2):
+                    client.text("place")
+                    client.receive_text()
+                assert client.leave() is None
+    assert [record.getMessage() for record in caplog.records if record.name == "wsthreads.affinity"] == [
+        "sessions are not kept on one core: [Errno 1] not here"
+    ]
+    assert len(calls) <= 3 + allowed
+
+
+# Another core, where others use this one.
+
+
+def loads(**cores):
+    """Seconds of (work, idleness) by core: ``a`` is core 0, ``b`` core 1."""
+    return {"abc".index(name): load for name, load in cores.items()}
+
+
+NOTHING = loads(a=(0, 0), b=(0, 0), c=(0, 0))
+
+
+@pytest.mark.parametrize(
+    ("now", "own_s", "roomier"),
+    [
+        (loads(a=(2, 0), b=(0, 2)), 1, 1),
+        (loads(a=(2, 0), b=(0.5, 1.5), c=(0.2, 1.8)), 1, 2),
+        (loads(a=(2, 0), b=(0, 2)), 1.9, None),  # it is us
+        (loads(a=(2, 0), b=(0, 2)), 4, None),  # it is us, here and there
+        (loads(a=(1.4, 0.6), b=(0, 2)), 0.5, None),  # there is something left
+        (loads(a=(2, 0), b=(1.2, 0.8)), 1, None),  # it is no better there
+        (loads(a=(2, 0)), 1, None),
+        (loads(b=(0, 2)), 1, None),
+        (loads(a=(0, 0), b=(0, 0)), 0, None),
+        ({}, 0, None),
+    ],
+)
+def test_the_core_is_changed_where_others_leave_us_too_little_and_another_has_plenty(now, own_s, roomier):
+    assert roomier_core(0, [0, 1, 2], NOTHING, now, own_s) == roomier
+
+
+def test_a_core_that_we_may_not_use_is_not_gone_to():
+    assert roomier_core(0, [0, 1], NOTHING, loads(a=(2, 0), b=(2, 0), c=(0, 2)), 1) is None
+
+
+class Machine:
+    """What /proc/stat would say: two seconds go by at each look."""
+
+    def __init__(self, **busy):
+        self.busy = busy  # the share of each core that programs take
+        self.counts = loads(**dict.fromkeys(busy, (0, 0)))
+        self.looks = 0
+
+    def read(self):
+        self.looks += 1
+        for core, busy in loads(**self.busy).items():
+            work, idle = self.counts[core]
+            self.counts[core] = (work + 2 * busy, idle + 2 * (1 - busy))
+        return dict(self.counts)
+
+
+@pytest.fixture
+def two_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None)
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_it_moves_when_it_was_crowded_in_two_looks_on_end():
+    machine, flusher = Machine(a=1, b=0), FakeFlusher()
+    affinity = Affinity(wanted=None, read=machine.read)
+    affinity.claim(0)
+    affinity.start(flusher, busy())
+    for machine.busy["a"] in (1, 1, 0.5, 1):  # the first look has nothing to compare with
+        flusher.run()
+        assert affinity.core == 0
+    flusher.run()
+    assert affinity.core == 1
+    for _ in range(5):
+        flusher.run()
+    assert affinity.core == 1
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_nobody_looks_when_there_are_no_sessions():
+    machine, flusher, admission = Machine(a=1, b=0), FakeFlusher(), Admission(10)
+    affinity = Affinity(wanted=True, read=machine.read)
+    for _ in range(3):
+        busy(admission)
+        affinity.start(flusher, admission)
+        affinity.start(flusher, admission)
+        assert len(flusher.callbacks) == 1
+        flusher.run()
+        assert len(flusher.callbacks) == 1
+        admission.leave()
+        flusher.run()
+        assert not flusher.callbacks
+    assert machine.looks == 3
+
+
+def test_this_machines_cores_are_read():
+    before = read_loads()
+    assert before.keys() >= ALL
+    assert all(work >= 0 and idle >= 0 for work, idle in before.values())
+
+
+def test_a_real_flusher_looks():
+    looked, flusher = threading.Event(), Flusher()
+
+    def read():
+        looked.set()
+        return {}
+
+    flusher.start()
+    try:
+        Affinity(wanted=True, read=read).start(flusher, busy())
+        assert looked.wait(DEADLINE_S)
+    finally:
+        flusher.stop(DEADLINE_S)

@@ -1,0 +1,183 @@
+"""Keeps the threads of sessions on one core.
+
+The GIL lets one of them run at a time anyway, and to hand it to another core takes longer than most messages do. What
+such a thread starts must not inherit the core: before it starts a thread or a process it leaves the core, and it is
+back before its next message. Only threads that a C library starts by itself inherit it.
+
+The process's other threads are free. So is a script's: it has nearly all of the work, and on the sessions' core it
+would get no more of it than each of them does (an echo in JavaScript then answers a third less).
+
+Nothing is done where the system cannot do it for a single thread (it can on Linux), with one core, or without a GIL.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Set
+from contextlib import suppress
+from functools import partial
+from random import uniform
+from time import process_time
+from typing import TYPE_CHECKING
+
+from wsthreads.cores import Loads, read_loads, roomier_core, usable_cores
+from wsthreads.starts import call_before_starts
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from wsthreads.admission import Admission
+    from wsthreads.flusher import Flusher
+
+__all__ = ["Affinity", "Stay"]
+
+log = logging.getLogger(__name__)
+
+#: Seconds between looks at the cores, at random, so that two servers on one core do not leave it at the same moment.
+LOOK_S = (1.5, 3.0)
+
+_here = threading.local()  # `stay`: the thread's own, if it is kept
+
+
+class Affinity:
+    """The core that an app's sessions are kept on, in this process. Any thread.
+
+    `wanted` is `Config.cpu_affinity`: with None, nothing is done until `claim` is called.
+    """
+
+    def __init__(self, wanted: bool | None = False, read: Callable[[], Loads] = read_loads) -> None:
+        #: Where the threads are to be; None for anywhere. It may change at any time.
+        self.core: int | None = None
+        #: Those that it is chosen from.
+        self.cores: Set[int] = frozenset()
+        self._wanted = wanted
+        self._read = read
+        self._nth: int | None = None
+        self._lock = threading.Lock()  # guards the next two, and choosing; nothing blocks under it
+        self._chosen_in = 0  # the process
+        self._watched_in = 0
+        self._last: tuple[Loads, float] | None = None  # what the last look saw; this and the next are the flusher's
+        self._was_crowded = False
+
+    def claim(self, nth: int) -> None:
+        """This process is our own: keep its sessions, unless that is not wanted, on the `nth` core (modulo)."""
+        self._wanted = self._wanted is not False
+        self._nth = nth
+        self._chosen_in = 0
+
+    def start(self, flusher: Flusher, admission: Admission) -> None:
+        """Choose a core in this process, and have `flusher` look at it for as long as there are sessions.
+
+        Called for each session when it has been admitted.
+        """
+        if not self._wanted:
+            return
+        process = os.getpid()
+        with self._lock:
+            if self._chosen_in != process:
+                self._chosen_in = process
+                self._choose_locked(process)
+            if self.core is None or self._watched_in == process:
+                return
+            self._watched_in = process
+            self._last, self._was_crowded = None, False
+        self._look_later(flusher, admission)
+
+    def _choose_locked(self, process: int) -> None:
+        has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+        self.cores = usable_cores() if has_gil else frozenset()
+        if len(self.cores) < 2:
+            self.core = None
+            return
+        call_before_starts(_leave)
+        # The hash of a text differs from run to run: process ids alone are the same in many a container. Another app
+        # in this process comes to the same core.
+        nth = hash((__name__, process)) if self._nth is None else self._nth
+        self.core = sorted(self.cores)[nth % len(self.cores)]
+        log.debug("sessions are kept on core %d", self.core)
+
+    def give_up(self, error: OSError) -> None:
+        """The system does not let us."""
+        if self.core is not None:
+            self.core = None
+            log.warning("sessions are not kept on one core: %s", error)
+
+    def _look_later(self, flusher: Flusher, admission: Admission) -> None:
+        flusher.call_later(uniform(*LOOK_S), partial(self._look, flusher, admission))
+
+    def _look(self, flusher: Flusher, admission: Admission) -> None:
+        """The flusher's: go to another core if ours was crowded in two looks on end."""
+        with self._lock:
+            core = self.core
+            if core is None or not admission.taken:
+                self._watched_in = 0
+                return
+        last, self._last = self._last, (self._read(), process_time())
+        if last is not None:
+            loads, own_s = self._last[0], self._last[1] - last[1]
+            roomier = roomier_core(core, self.cores, last[0], loads, own_s)
+            if roomier is not None and self._was_crowded:
+                log.debug("sessions move from core %d, which is crowded, to core %d", core, roomier)
+                self.core, roomier = roomier, None
+            self._was_crowded = roomier is not None
+        self._look_later(flusher, admission)
+
+    def kept(self) -> Stay:
+        """A context, in which the calling thread is kept on the core."""
+        return Stay(self)
+
+
+class Stay:
+    """One thread's time on the core, which alone may use this. Nothing here raises.
+
+    Before each message: ``if stay.core != affinity.core: stay.follow()``.
+    """
+
+    __slots__ = ("_affinity", "_former", "core")
+
+    def __init__(self, affinity: Affinity) -> None:
+        #: Where the thread is kept; None: nowhere.
+        self.core: int | None = None
+        self._affinity = affinity
+        self._former: Set[int] = frozenset()  # the cores that the thread may use by rights
+
+    def __enter__(self) -> Self:
+        _here.stay = self
+        self.follow()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _here.stay = None
+        self.leave()
+
+    def follow(self) -> None:
+        """Go to the core, wherever that is by now."""
+        core, cores = self._affinity.core, self._affinity.cores
+        if core is None:
+            self.leave()
+            return
+        try:
+            if not self._former:
+                former = os.sched_getaffinity(0)
+                self._former = cores if former == cores else former  # on a big machine, such a set has some kilobytes
+            os.sched_setaffinity(0, {core})
+            self.core = core
+        except OSError as error:
+            self._affinity.give_up(error)
+
+    def leave(self) -> None:
+        """Go back to where the thread came from, until the next `follow`."""
+        if self.core is not None:
+            self.core = None
+            with suppress(OSError):  # it may use none of them any more, so the system has given it others
+                os.sched_setaffinity(0, self._former)
+
+
+def _leave() -> None:
+    """Called before this thread starts a thread or a process."""
+    stay: Stay | None = getattr(_here, "stay", None)
+    if stay is not None:
+        stay.leave()
