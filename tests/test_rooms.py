@@ -387,3 +387,52 @@ def test_the_drainer_goes_on_with_a_step_until_it_is_done_and_ends_when_it_is_to
     drainer.stop(DEADLINE_S)
     assert calls == [1, 1, 1]
     wait_until(lambda: "wsthreads-drainer" not in thread_names(), "the end of the thread")
+
+
+class Held:
+    """A drainer that does its steps when the test says so."""
+
+    def __init__(self):
+        self.steps = []
+
+    def go_on(self, step):
+        self.steps.append(step)
+
+    def run(self):
+        steps, self.steps = self.steps, []
+        for step in steps:
+            if step():
+                self.go_on(step)
+
+
+def test_a_broadcast_is_sent_by_its_thread_unless_it_is_handed_over(world):
+    world.rooms._drainer = drainer = Held()
+    member = world.member("r")
+    member.session.room("r").broadcast("1")
+    assert member.receive(1) == ["1"]
+    assert drainer.steps == []
+    member.session.room("r").broadcast("2", hand_over=True)
+    member.session.room("r").broadcast_except("not this", hand_over=True)
+    assert len(drainer.steps) == 1
+    assert list(member.outbox._queue) != []
+    drainer.run()
+    assert member.receive(1) == ["2"]
+
+
+def test_while_broadcasts_meet_the_next_ones_are_the_drainers_and_then_no_longer(world):
+    world.rooms._drainer = drainer = Held()
+    member = world.member("r")
+    room = member.session.room("r")
+    room.broadcast("0", hand_over=True)
+    for number in (1, 2):
+        room.broadcast(str(number))
+    drainer.run()
+    assert member.receive(3) == ["0", "1", "2"]
+    for number in (3, 4):  # each meets nobody, which is forgotten one by one
+        room.broadcast(str(number))
+        assert len(drainer.steps) == 1
+        drainer.run()
+    room.broadcast("5")
+    assert drainer.steps == []
+    assert member.receive(3) == ["3", "4", "5"]
+    world.rooms._check()

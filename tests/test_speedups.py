@@ -10,11 +10,13 @@ import importlib.util
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +24,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.programs import wait_until
+from tests.programs import DEADLINE_S, wait_until
 from wsthreads import frames, outbox
 from wsthreads.drainer import Drainer
 from wsthreads.flusher import Flusher
@@ -129,6 +131,122 @@ def test_both_decoders_give_the_same(buffer: bytes, start: int, limit: int) -> N
 def test_wrong_arguments_of_the_c_decoder_are_a_type_error(arguments: tuple[Any, ...]) -> None:
     with pytest.raises(TypeError):
         c_module().decode_message(*arguments)
+
+
+# encode_text
+
+
+ENCODERS = [
+    pytest.param(lambda: frames._encode_text, id="python"),
+    pytest.param(lambda: c_module().encode_text, id="c"),
+]
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("character", ["a", "é", "€", "😀"])
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536, 70001])
+def test_text_is_a_frame_with_the_shortest_length_field(encoder: Callable[[], Any], size: int, character: str) -> None:
+    payload = character.encode() * (size // len(character.encode())) + b"x" * (size % len(character.encode()))
+    length = bytes((size,)) if size < 126 else b"\x7e" + size.to_bytes(2, "big") if size < 65536 else None
+    header = length if length is not None else b"\x7f" + size.to_bytes(8, "big")
+    assert encoder()(payload.decode()) == b"\x81" + header + payload
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_text_without_utf8_is_left_to_the_caller(encoder: Callable[[], Any]) -> None:
+    assert encoder()("a\ud800") is None
+    assert frames.message_frame("a\ud800") == b"\x81\x04a\xef\xbf\xbd"
+
+
+@given(st.text(st.characters(exclude_categories=()), max_size=300))
+def test_both_encoders_give_the_same(text: str) -> None:
+    assert c_module().encode_text(text) == frames._encode_text(text)
+
+
+# receive
+
+
+@pytest.mark.parametrize("size", [1, 2047, 2048, 2049, 65536])
+def test_as_much_is_received_as_there_is_and_was_asked_for(size: int) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"x" * size + b"y")
+        assert c_module().receive(ours.fileno(), size) == b"x" * size
+        assert c_module().receive(ours.fileno(), size) == b"y"
+        theirs.close()
+        assert c_module().receive(ours.fileno(), size) == b""
+
+
+def test_more_threads_than_may_ask_for_the_gil_receive_at_once() -> None:
+    with ExitStack() as stack:
+        pairs = [tuple(map(stack.enter_context, socket.socketpair())) for _ in range(100)]
+        received: list[bytes] = []
+        threads = [
+            threading.Thread(
+                target=lambda ours=ours: received.append(c_module().receive(ours.fileno(), 10)), daemon=True
+            )
+            for ours, _ in pairs
+        ]
+        for thread in threads:
+            thread.start()
+        for _, theirs in pairs:
+            theirs.sendall(b"now")
+        for thread in threads:
+            thread.join(DEADLINE_S)
+        assert received == [b"now"] * len(pairs)
+
+
+def test_a_forked_process_receives_though_its_parent_was_in_the_midst_of_it() -> None:
+    code = """
+import os, socket, threading
+from wsthreads._speedups import receive
+pairs = [socket.socketpair() for _ in range(50)]
+def echo(ours):
+    while data := receive(ours.fileno(), 10):
+        ours.send(data)
+def ask(theirs):
+    while True:
+        theirs.send(b"x"); theirs.recv(1)
+for ours, theirs in pairs:
+    threading.Thread(target=echo, args=(ours,), daemon=True).start()
+    threading.Thread(target=ask, args=(theirs,), daemon=True).start()
+for _ in range(30):
+    child = os.fork()
+    if not child:
+        ours, theirs = socket.socketpair()
+        theirs.send(b"x")
+        os._exit(receive(ours.fileno(), 10) != b"x")
+    assert os.waitpid(child, 0)[1] == 0
+print("fine")
+"""
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE_S)
+    assert output.stdout == "fine\n", output
+
+
+def test_what_cannot_be_received_from_is_an_os_error() -> None:
+    with pytest.raises(OSError):
+        c_module().receive(-1, 10)
+    for arguments in ((), (0,), ("0", 10), (0, "10"), (0, -1)):
+        with pytest.raises((TypeError, ValueError)):
+            c_module().receive(*arguments)
+
+
+def test_a_signal_handler_may_end_the_wait() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+
+        def interrupt(number: int, frame: object) -> None:
+            raise InterruptedError
+
+        previous = signal.signal(signal.SIGUSR1, interrupt)
+        interrupter = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1))
+        interrupter.start()
+        try:
+            with pytest.raises(InterruptedError):
+                c_module().receive(ours.fileno(), 10)
+        finally:
+            interrupter.join()
+            signal.signal(signal.SIGUSR1, previous)
 
 
 # append_all and send_queues

@@ -1,19 +1,24 @@
-/* The same functions as the Python ones in wsthreads.frames and wsthreads.outbox, for where they are called most.
+/* The same functions as the Python ones in wsthreads.frames, transport and outbox, for where they are called most.
  *
  * Optional: where it could not be built, or with WSTHREADS_PURE_PYTHON=1, those are used. What must hold:
  *
  * - decode_message takes exactly what frames.decode_message takes.
  * - append_all only appends to memory. The caller holds the room's order lock.
- * - send_queues lets go of the GIL around the system calls, and of nothing else. The caller holds the lock of every
- *   outbox that it passes, so no other thread takes from their queues, writes to their sockets or closes them. In this
+ * - encode_text makes what frames.message_frame makes of text.
+ * - send_queues lets go of the GIL around the system calls, and of nothing else; around none if there is but one outbox
+ *   and little to send, since getting the GIL back takes longer than that. The caller holds the lock of every outbox
+ *   that it passes, so no other thread takes from their queues, writes to their sockets or closes them. In this
  *   thread a finalizer could, as the locks let it in: so from when frames are taken from a queue to when an incomplete
  *   write is marked in `_draining`, which the caller unmarks, nothing is allocated that the garbage collector tracks.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <stdint.h>
 #include <string.h>
+#include <structmember.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 
@@ -21,7 +26,99 @@
 #define MSG_NOSIGNAL 0
 #endif
 
-static PyObject *name_queue, *name_fd, *name_close_frame, *name_detached, *name_blocked, *name_draining;
+/* ---- the attributes of an outbox ---- */
+
+enum { QUEUE, FD, CLOSE_FRAME, DETACHED, BLOCKED, DRAINING, ATTRIBUTES };
+
+static const char *const spelled[ATTRIBUTES] = {"_queue", "_fd", "_close_frame", "_detached", "_blocked", "_draining"};
+static PyObject *names[ATTRIBUTES];
+
+/* The class of the last outbox, and where in its objects __slots__ has put each attribute; 0 for "ask Python". */
+static PyTypeObject *known_type; /* ours */
+static Py_ssize_t offsets[ATTRIBUTES];
+
+static void know(PyTypeObject *type) {
+    Py_INCREF(type);
+    Py_XSETREF(known_type, type);
+    for (int i = 0; i < ATTRIBUTES; i++) {
+        PyObject *member = _PyType_Lookup(type, names[i]); /* borrowed */
+        offsets[i] = 0;
+        if (member != NULL && Py_IS_TYPE(member, &PyMemberDescr_Type)) {
+            const PyMemberDef *slot = ((PyMemberDescrObject *)member)->d_member;
+            if (slot->type == T_OBJECT_EX && PyType_IsSubtype(type, PyDescr_TYPE(member))) offsets[i] = slot->offset;
+        }
+    }
+}
+
+/* An attribute, borrowed: a constant, or something that the outbox goes on holding. NULL with an exception. */
+static PyObject *get(PyObject *outbox, int attribute) {
+    if (Py_TYPE(outbox) != known_type) know(Py_TYPE(outbox));
+    PyObject *value = offsets[attribute] ? *(PyObject **)((char *)outbox + offsets[attribute]) : NULL;
+    if (value == NULL) {
+        value = PyObject_GetAttr(outbox, names[attribute]);
+        Py_XDECREF(value);
+    }
+    return value;
+}
+
+/* 1 or 0, or -1 with an exception: whether an attribute is the given constant. */
+static int is(PyObject *outbox, int attribute, PyObject *constant) {
+    PyObject *value = get(outbox, attribute);
+    return value == NULL ? -1 : value == constant;
+}
+
+/* ---- receive(fd, size) -> bytes ---- */
+
+/* What comes in is little as a rule: it is read into the stack, and needs no memory that is then too much. */
+#define STACK_BYTES 2048
+
+/* Who waits for the GIL wakes up every 5 ms to ask for it. Thousands of clients that send, or leave, at once would have
+ * thousands of threads do that, and nothing else be done for minutes. So all but some wait here, without a time limit.
+ * (With one there would be no need to ask, but who is next would depend on who happens to run: some wait for long.)
+ */
+#define MAX_WAITING 16
+
+static sem_t turnstile;
+
+static void renew_turnstile(void) { /* in a child process, too, where nobody is left who would open it */
+    sem_init(&turnstile, 0, MAX_WAITING);
+}
+
+static PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    (void)module;
+    if (nargs != 2) {
+        PyErr_SetString(PyExc_TypeError, "receive(fd: int, size: int)");
+        return NULL;
+    }
+    long fd = PyLong_AsLong(args[0]);
+    Py_ssize_t size = PyLong_AsSsize_t(args[1]), received;
+    if ((fd == -1 || size == -1) && PyErr_Occurred()) return NULL;
+    if (size < 0) {
+        PyErr_SetString(PyExc_ValueError, "a negative size");
+        return NULL;
+    }
+    char little[STACK_BYTES];
+    PyObject *data = NULL;
+    if (size > STACK_BYTES && (data = PyBytes_FromStringAndSize(NULL, size)) == NULL) return NULL;
+    for (;;) {
+        char *to = data ? PyBytes_AS_STRING(data) : little;
+        PyThreadState *state = PyEval_SaveThread();
+        received = recv((int)fd, to, (size_t)size, 0);
+        int error = errno;
+        while (sem_wait(&turnstile) < 0 && errno == EINTR) continue;
+        PyEval_RestoreThread(state);
+        sem_post(&turnstile);
+        errno = error;
+        if (received >= 0) break;
+        if (errno != EINTR) PyErr_SetFromErrno(PyExc_OSError);
+        else if (PyErr_CheckSignals() == 0) continue;
+        Py_XDECREF(data);
+        return NULL;
+    }
+    if (data == NULL) return PyBytes_FromStringAndSize(little, received);
+    _PyBytes_Resize(&data, received);
+    return data;
+}
 
 /* ---- decode_message(buffer, start, max_bytes) -> (message, next start) or None ---- */
 
@@ -86,15 +183,54 @@ static PyObject *decode_message(PyObject *module, PyObject *const *args, Py_ssiz
     return Py_BuildValue("(Nn)", message, start + header + (Py_ssize_t)size);
 }
 
-/* ---- append_all(outboxes: tuple, frame, skip) -> None ---- */
+/* ---- encode_text(text) -> frame, or None for a str that has no UTF-8 ---- */
 
-/* 1 or 0, or -1 with an exception: whether an attribute of an outbox is the given constant. */
-static int attribute_is(PyObject *outbox, PyObject *name, PyObject *constant) {
-    PyObject *value = PyObject_GetAttr(outbox, name);
-    if (value == NULL) return -1;
-    Py_DECREF(value); /* a constant, or something that the outbox goes on holding */
-    return value == constant;
+static PyObject *encode_text(PyObject *module, PyObject *text) {
+    (void)module;
+    if (!PyUnicode_Check(text)) {
+        PyErr_SetString(PyExc_TypeError, "encode_text(text: str)");
+        return NULL;
+    }
+    PyObject *encoded = NULL; /* ours; NULL where the str is its own UTF-8 */
+    const char *payload;
+    size_t size;
+    if (PyUnicode_IS_READY(text) && PyUnicode_IS_COMPACT_ASCII(text)) {
+        payload = (const char *)PyUnicode_1BYTE_DATA(text);
+        size = (size_t)PyUnicode_GET_LENGTH(text);
+    } else {
+        encoded = PyUnicode_AsUTF8String(text);
+        if (encoded == NULL) {
+            if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) return NULL;
+            PyErr_Clear();
+            Py_RETURN_NONE;
+        }
+        payload = PyBytes_AS_STRING(encoded);
+        size = (size_t)PyBytes_GET_SIZE(encoded);
+    }
+    uint8_t header[10] = {0x81};
+    size_t header_bytes;
+    if (size <= 125) {
+        header[1] = (uint8_t)size;
+        header_bytes = 2;
+    } else if (size <= 0xFFFF) {
+        header[1] = 126;
+        header_bytes = 4;
+        for (int i = 0; i < 2; i++) header[2 + i] = (uint8_t)(size >> (8 - 8 * i));
+    } else {
+        header[1] = 127;
+        header_bytes = 10;
+        for (int i = 0; i < 8; i++) header[2 + i] = (uint8_t)((uint64_t)size >> (56 - 8 * i));
+    }
+    PyObject *frame = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(header_bytes + size));
+    if (frame != NULL) {
+        memcpy(PyBytes_AS_STRING(frame), header, header_bytes);
+        memcpy(PyBytes_AS_STRING(frame) + header_bytes, payload, size);
+    }
+    Py_XDECREF(encoded);
+    return frame;
 }
+
+/* ---- append_all(outboxes: tuple, frame, skip) -> None ---- */
 
 static PyObject *append_all(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
     (void)module;
@@ -105,20 +241,20 @@ static PyObject *append_all(PyObject *module, PyObject *const *args, Py_ssize_t 
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args[0]); i++) {
         PyObject *outbox = PyTuple_GET_ITEM(args[0], i);
         if (outbox == args[2]) continue;
-        int open = attribute_is(outbox, name_close_frame, Py_None);
-        if (open > 0) open = attribute_is(outbox, name_detached, Py_False);
+        int open = is(outbox, CLOSE_FRAME, Py_None);
+        if (open > 0) open = is(outbox, DETACHED, Py_False);
         if (open < 0) return NULL;
         if (!open) continue;
-        PyObject *queue = PyObject_GetAttr(outbox, name_queue);
-        if (queue == NULL) return NULL;
-        int failed = PyList_Append(queue, args[1]);
-        Py_DECREF(queue);
-        if (failed) return NULL;
+        PyObject *queue = get(outbox, QUEUE);
+        if (queue == NULL || PyList_Append(queue, args[1]) < 0) return NULL;
     }
     Py_RETURN_NONE;
 }
 
 /* ---- send_queues(outboxes: list) -> [(outbox, data, sent or -errno), ...] of those not sent completely ---- */
+
+/* Up to so many bytes for one socket are sent with the GIL held: some 5 µs. */
+#define MAX_HELD_BYTES 16384
 
 typedef struct {
     PyObject *data; /* bytes, ours; NULL where there is nothing to send here */
@@ -209,21 +345,19 @@ static PyObject *send_queues(PyObject *module, PyObject *outboxes) {
     for (done = 0; done < total; done++) {
         Write *write = &writes[done];
         PyObject *outbox = PyList_GET_ITEM(outboxes, done);
-        PyObject *fd = PyObject_GetAttr(outbox, name_fd);
+        PyObject *fd = get(outbox, FD);
         if (fd == NULL) break;
         write->fd = (int)PyLong_AsLong(fd);
-        Py_DECREF(fd);
         if (write->fd == -1 && PyErr_Occurred()) break;
-        int ready = attribute_is(outbox, name_close_frame, Py_None);
-        if (ready > 0) ready = attribute_is(outbox, name_blocked, Py_False);
+        int ready = is(outbox, CLOSE_FRAME, Py_None);
+        if (ready > 0) ready = is(outbox, BLOCKED, Py_False);
         if (ready < 0) break;
         if (!ready) write->fd = -1;
         if (write->fd < 0) continue; /* TLS, closing, over or full: the caller's */
-        PyObject *queue = PyObject_GetAttr(outbox, name_queue);
+        PyObject *queue = get(outbox, QUEUE);
         if (queue == NULL) break;
         int empty = !PyList_Check(queue) || PyList_GET_SIZE(queue) == 0;
         if (!empty) write->data = take(queue, &shared);
-        Py_DECREF(queue);
         if (!empty && write->data == NULL) break;
     }
     /* On a failure above, what was taken is still sent, and the rest is still queued: the next call meets it again. */
@@ -232,7 +366,8 @@ static PyObject *send_queues(PyObject *module, PyObject *outboxes) {
     PyObject *type, *value, *traceback; /* of the failure at the first outbox, kept for afterwards */
     PyErr_Fetch(&type, &value, &traceback);
 
-    Py_BEGIN_ALLOW_THREADS
+    int is_small = total == 1 && done == 1 && writes->data != NULL && PyBytes_GET_SIZE(writes->data) <= MAX_HELD_BYTES;
+    PyThreadState *state = is_small ? NULL : PyEval_SaveThread();
     for (Py_ssize_t i = 0; i < done; i++) {
         Write *write = &writes[i];
         if (write->data == NULL) continue;
@@ -245,7 +380,7 @@ static PyObject *send_queues(PyObject *module, PyObject *outboxes) {
             write->sent = write->error ? -write->error : 0;
         }
     }
-    Py_END_ALLOW_THREADS
+    if (state != NULL) PyEval_RestoreThread(state);
 
     for (Py_ssize_t i = 0; i < done; i++) {
         Write *write = &writes[i];
@@ -256,7 +391,8 @@ static PyObject *send_queues(PyObject *module, PyObject *outboxes) {
         incomplete++;
         if (write->data == NULL) continue;
         PyObject *outbox = PyList_GET_ITEM(outboxes, i);
-        if (PyObject_SetAttr(outbox, name_blocked, Py_True) < 0 || PyObject_SetAttr(outbox, name_draining, Py_True) < 0) {
+        if (PyObject_SetAttr(outbox, names[BLOCKED], Py_True) < 0 ||
+            PyObject_SetAttr(outbox, names[DRAINING], Py_True) < 0) {
             PyErr_Clear();
         }
     }
@@ -288,7 +424,9 @@ static PyObject *send_queues(PyObject *module, PyObject *outboxes) {
 }
 
 static PyMethodDef methods[] = {
+    {"receive", (PyCFunction)(void (*)(void))receive, METH_FASTCALL, "See wsthreads.transport."},
     {"decode_message", (PyCFunction)(void (*)(void))decode_message, METH_FASTCALL, "See wsthreads.frames."},
+    {"encode_text", encode_text, METH_O, "See wsthreads.frames."},
     {"append_all", (PyCFunction)(void (*)(void))append_all, METH_FASTCALL, "See wsthreads.outbox."},
     {"send_queues", send_queues, METH_O, "See wsthreads.outbox."},
     {NULL, NULL, 0, NULL},
@@ -299,12 +437,11 @@ static struct PyModuleDef module = {
 };
 
 PyMODINIT_FUNC PyInit__speedups(void) {
-    name_queue = PyUnicode_InternFromString("_queue");
-    name_fd = PyUnicode_InternFromString("_fd");
-    name_close_frame = PyUnicode_InternFromString("_close_frame");
-    name_detached = PyUnicode_InternFromString("_detached");
-    name_blocked = PyUnicode_InternFromString("_blocked");
-    name_draining = PyUnicode_InternFromString("_draining");
-    if (!name_queue || !name_fd || !name_close_frame || !name_detached || !name_blocked || !name_draining) return NULL;
+    for (int i = 0; i < ATTRIBUTES; i++) {
+        names[i] = PyUnicode_InternFromString(spelled[i]);
+        if (names[i] == NULL) return NULL;
+    }
+    renew_turnstile();
+    if (pthread_atfork(NULL, NULL, renew_turnstile)) return PyErr_NoMemory();
     return PyModule_Create(&module);
 }

@@ -153,11 +153,29 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
 
     def messages(self) -> Iterator[str | bytes]:
         """Each message of the client, until the connection is over. What comes once it is closing is dropped."""
-        data = self._tail  # what came right behind the handshake
+        data, limit = self._tail, self._config.max_message_bytes
         try:
             while True:
-                self._tail = b""
-                yield from self._decode(data)
+                self._tail, start, end = b"", 0, len(data)
+                while start < end and not self._answered:
+                    decoded = None if self._owed or self._fragmented else decode_message(data, start, limit)
+                    if decoded is not None:
+                        message, start = decoded
+                        self._check_kind(message)
+                        if self.closing is None:
+                            yield message
+                        continue
+                    if not self._owed:
+                        header = parse_header(data, start)
+                        if header is None:
+                            self._tail = data[start:]
+                            break
+                        self._admit(header)
+                        self._owed = header.header_bytes + header.payload_bytes
+                    chunk = data[start : start + self._owed]
+                    self._owed -= len(chunk)
+                    start += len(chunk)
+                    yield from self._judge(chunk)
                 if self._answered:
                     return
                 more = self._receive()
@@ -184,30 +202,6 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self._waiting = False
         self._receive_bytes = RECEIVE_MANY_BYTES if len(data) >= RECEIVE_BYTES else RECEIVE_BYTES
         return data
-
-    def _decode(self, data: bytes) -> Iterator[str | bytes]:
-        """The messages that `data` completes. Leaves an incomplete header in `_tail`."""
-        start, end, limit = 0, len(data), self._config.max_message_bytes
-        while start < end and not self._answered:
-            if not self._owed:
-                if not self._fragmented:
-                    decoded = decode_message(data, start, limit)
-                    if decoded is not None:
-                        message, start = decoded
-                        self._check_kind(message)
-                        if self.closing is None:
-                            yield message
-                        continue
-                header = parse_header(data, start)
-                if header is None:
-                    self._tail = data[start:]
-                    return
-                self._admit(header)
-                self._owed = header.header_bytes + header.payload_bytes
-            chunk = data[start : start + self._owed]
-            self._owed -= len(chunk)
-            start += len(chunk)
-            yield from self._judge(chunk)
 
     def _admit(self, header: Header) -> None:
         """Hold a data frame to the limit, before its payload comes in, and keep track of fragments."""

@@ -2,7 +2,8 @@
 
 As long as nothing else is going on, whoever broadcasts also sends: to wake a thread costs more. A broadcaster that
 has finished, and finds that others have broadcast meanwhile, hands what is left to this thread and goes back to
-reading; the others only queue. So the more there is to do, the more frames go into one write.
+reading; the others only queue, and for as long as broadcasts go on to meet, all is left to this thread. So the more
+there is to do, the more frames go into one write.
 
 One per app and process, started when it is first needed.
 """

@@ -65,14 +65,18 @@ def message_frame(message: str | bytes | bytearray | memoryview) -> bytes:
     A lone surrogate, which has no UTF-8, becomes U+FFFD. Raises `MessageTypeError` for anything else.
     """
     if isinstance(message, str):
-        try:
-            payload = message.encode()
-        except UnicodeEncodeError:
-            payload = _SURROGATE.sub("\ufffd", message).encode()
-        return encode_frame(TEXT, payload)
+        return encode_text(message) or encode_frame(TEXT, _SURROGATE.sub("\ufffd", message).encode())
     if isinstance(message, (bytes, bytearray, memoryview)):
         return encode_frame(BINARY, bytes(message))
     raise MessageTypeError(f"a message must be str or bytes, not {type(message).__name__}")
+
+
+def _encode_text(text: str) -> bytes | None:
+    """The frame of a text message; None if it has a lone surrogate, and so no UTF-8."""
+    try:
+        return encode_frame(TEXT, text.encode())
+    except UnicodeEncodeError:
+        return None
 
 
 def close_frame(code: int | None, reason: str = "") -> bytes:
@@ -158,4 +162,5 @@ def unmask(payload: bytes, key: bytes) -> bytes:
     return (int.from_bytes(payload, "little") ^ int.from_bytes(mask, "little")).to_bytes(size, "little")
 
 
+encode_text = _encode_text if speedups is None else speedups.encode_text
 decode_message = _decode_message if speedups is None else speedups.decode_message

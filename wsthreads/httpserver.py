@@ -143,6 +143,10 @@ def _end(sock: socket.socket) -> None:
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
+#: Enough for most requests in one read. It is there for as long as the connection is, and so for each session.
+_BUFFER_BYTES = 2048
+
+
 class _RequestHandler(WSGIRequestHandler):
     """Reads one request, by a deadline for all of it, and has the app answer it."""
 
@@ -153,7 +157,7 @@ class _RequestHandler(WSGIRequestHandler):
         super().setup()
         self.rfile.close()
         self._input = _Input(self.connection, monotonic() + self.server.handshake_timeout_s)
-        self.rfile = io.BufferedReader(self._input)
+        self.rfile = io.BufferedReader(self._input, _BUFFER_BYTES)
         if self.client_address[0].startswith("::ffff:") and "." in self.client_address[0]:  # IPv4, on an IPv6 socket
             self.client_address = (self.client_address[0][len("::ffff:") :], *self.client_address[1:])
 

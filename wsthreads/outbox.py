@@ -108,7 +108,8 @@ class Outbox:
                 self._hold()
             elif self._lock.acquire(blocking=False):
                 try:
-                    self._drain_locked()
+                    for _, data, sent in send_queues([self]):
+                        self._after_send_locked(data, sent)
                 finally:
                     self._lock.release()
             else:

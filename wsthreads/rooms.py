@@ -4,7 +4,7 @@ A room is made by its first member and gone with its last: both are one atomic s
 them all, so that somebody who joins while the last member leaves is never in a room that nobody can reach.
 
 Locks, in the order in which they may be taken: a room's `order`, a session's `_membership`, a stripe. Under `order`
-messages are only appended to memory; whoever broadcast sends them afterwards.
+messages are only appended to memory; whoever broadcast, or the drainer, sends them afterwards.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["Room", "Rooms", "SessionRoom"]
 class _Members:
     """The members of one room, while it has any."""
 
-    __slots__ = ("left", "more", "order", "outboxes", "sending", "sessions")
+    __slots__ = ("crowd", "left", "order", "outboxes", "queued", "sending", "sessions")
 
     def __init__(self) -> None:
         # Held while a broadcast is appended to every member's outbox: the one order of the room.
@@ -37,7 +37,9 @@ class _Members:
         # To these, members or not any more, others left frames while somebody sent; the sender's own.
         self.left: list[Outbox] = []
         self.sending = False  # somebody sends what is queued to the members; guarded by order
-        self.more = False  # something was queued since that began; guarded by order
+        self.queued = 0  # broadcasts since that began; guarded by order
+        # How many broadcasts met while others were sent; it falls by one each time that none did. The sender's own.
+        self.crowd = 0
         self.sessions: dict[Session, Outbox] = {}  # guarded by the stripe lock of the room's name
         self.outboxes: tuple[Outbox, ...] | None = None  # of sessions, until somebody joins or leaves; likewise
 
@@ -119,8 +121,11 @@ class Rooms:
             for name in names:
                 stack.callback(self.leave, name, session)
 
-    def broadcast(self, name: str, frame: bytes, exclude: Session | None = None) -> None:
-        """Send a frame to all members but `exclude`, in the one order of the room. Waits for no reader."""
+    def broadcast(self, name: str, frame: bytes, exclude: Session | None = None, *, hand_over: bool = False) -> None:
+        """Send a frame to all members but `exclude`, in the one order of the room. Waits for no reader.
+
+        With `hand_over`, the drainer does the sending: for a caller who has more to do than to wait for that.
+        """
         members = self._members.get(name)
         if members is None:
             return
@@ -128,10 +133,12 @@ class Rooms:
             outboxes = members.outboxes or self._copy(name, members)
             append_all(outboxes, frame, None if exclude is None else exclude._outbox)
             if members.sending:
-                members.more = True  # for whoever sends
+                members.queued += 1  # for whoever sends
                 return
             members.sending = True
-        if self._send(name, members, outboxes):
+            hand_over = hand_over or members.crowd > 0
+            members.queued = 1 if hand_over else 0
+        if hand_over or self._send(name, members, outboxes):
             try:
                 self._drainer.go_on(partial(self._send, name, members))
             except RuntimeError:  # no thread can be started: then it is ours to do
@@ -143,7 +150,8 @@ class Rooms:
         try:
             if outboxes is None:
                 with members.order:
-                    members.more = False
+                    members.crowd = max(members.queued, members.crowd, 1) - 1
+                    members.queued = 0
                     outboxes = members.outboxes or self._copy(name, members)
             # Who has left the room is not among the members, and may have been sent something by others meanwhile.
             members.left = flush_all(members.left) + flush_all(outboxes)
@@ -152,7 +160,7 @@ class Rooms:
                 members.sending = False  # the next broadcast tries again
             raise
         with members.order:
-            members.sending = bool(members.left) or members.more
+            members.sending = bool(members.left) or members.queued > 0
             return members.sending
 
     def _copy(self, name: str, members: _Members) -> tuple[Outbox, ...]:
@@ -213,9 +221,12 @@ class Room:
     def name(self) -> str:
         return self._name
 
-    def broadcast(self, message: str | bytes) -> None:
-        """Send to all members, the sender included if it is one. Raises `MessageTypeError`."""
-        self._rooms.broadcast(self._name, message_frame(message))
+    def broadcast(self, message: str | bytes, *, hand_over: bool = False) -> None:
+        """Send to all members, the sender included if it is one. Raises `MessageTypeError`.
+
+        With `hand_over`, another thread does the sending: for who has more to do, such as further broadcasts.
+        """
+        self._rooms.broadcast(self._name, message_frame(message), hand_over=hand_over)
 
     def members(self) -> int:
         """How many members the room has."""
@@ -242,6 +253,6 @@ class SessionRoom(Room):
         """Be no member any more; nothing happens if the session is none."""
         self._rooms.leave(self._name, self._session)
 
-    def broadcast_except(self, message: str | bytes) -> None:
-        """Send to all members but this session. Raises `MessageTypeError`."""
-        self._rooms.broadcast(self._name, message_frame(message), self._session)
+    def broadcast_except(self, message: str | bytes, *, hand_over: bool = False) -> None:
+        """Send to all members but this session; `hand_over` as in `broadcast`. Raises `MessageTypeError`."""
+        self._rooms.broadcast(self._name, message_frame(message), self._session, hand_over=hand_over)

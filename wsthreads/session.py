@@ -86,7 +86,7 @@ class Session:
             wait_s = self._wait_s if timeout is None else timeout
             if wait_s > 0:
                 outbox.wait_for_room(len(frame), wait_s)
-        if not self.is_open() or not outbox.append(frame):
+        if self._connection.closing is not None or not outbox.append(frame):
             return False
         outbox.flush()
         return True

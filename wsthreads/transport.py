@@ -1,4 +1,5 @@
-"""A connected socket that several threads write to and one reads from; the only place where bytes enter or leave.
+"""A connected socket that several threads write to and one reads from; the only place where bytes enter or leave,
+with `_speedups.send_queues`, which writes to what `plain_fd` says.
 
 `PlainTransport` is TCP. `TLSTransport` is an `ssl.SSLSocket`, whose OpenSSL object must never be read and written at
 the same time: it has a lock of its own around each call into the object, and waits without it.
@@ -15,6 +16,8 @@ import ssl
 from contextlib import suppress
 from threading import Lock
 from time import monotonic
+
+from wsthreads.native import speedups
 
 __all__ = ["PlainTransport", "TLSTransport", "Transport", "transport_for"]
 
@@ -47,7 +50,7 @@ class PlainTransport:
 
     def receive(self, size: int) -> bytes:
         """Up to `size` bytes; empty at the end of the stream. Blocks. Raises OSError if the connection is lost."""
-        return self._sock.recv(size)
+        return self._sock.recv(size) if speedups is None else speedups.receive(self._sock.fileno(), size)
 
     def send(self, data: bytes | memoryview) -> int:
         """How many bytes the kernel took, 0 if it has no room now. Raises OSError if the connection is lost."""
