@@ -1,5 +1,10 @@
-"""Everything is in setup.cfg, but for the C module, which is optional: without a compiler all is pure Python."""
+"""Everything is in setup.cfg, but for the C modules, which are optional: without a compiler all is pure Python."""
 
 from setuptools import Extension, setup
 
-setup(ext_modules=[Extension("wsthreads._speedups", ["wsthreads/_speedups.c"], optional=True)])
+setup(
+    ext_modules=[
+        Extension("wsthreads._speedups", ["wsthreads/_speedups.c"], optional=True),
+        Extension("wsthreads.javascript._bridge", ["wsthreads/javascript/_bridge.c"], optional=True),
+    ]
+)

@@ -93,11 +93,11 @@ class FakeRoom:
     def leave(self) -> None:
         self.session.hub.get(self.name, {}).pop(self.session.id, None)
 
-    def broadcast(self, message: str | bytes) -> None:
+    def broadcast(self, message: str | bytes, *, hand_over: bool = False) -> None:
         for member in list(self.session.hub.get(self.name, {}).values()):
             member.send(message)
 
-    def broadcast_except(self, message: str | bytes) -> None:
+    def broadcast_except(self, message: str | bytes, *, hand_over: bool = False) -> None:
         for member in list(self.session.hub.get(self.name, {}).values()):
             if member is not self.session:
                 member.send(message)

@@ -1,19 +1,30 @@
-"""The optional C module: `speedups` is `wsthreads._speedups`, or None where everything is pure Python.
+"""The optional C modules, or None where everything is pure Python.
 
-It is None if it was not built, or if WSTHREADS_PURE_PYTHON is set to anything but nothing or 0.
+They are None if they were not built, or if WSTHREADS_PURE_PYTHON is set to anything but nothing or 0.
 """
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-__all__ = ["speedups"]
+__all__ = ["bridge", "speedups"]
 
-speedups: Any = None
 
-if os.environ.get("WSTHREADS_PURE_PYTHON", "0") in ("", "0"):
-    with suppress(ImportError):  # not built: the Python functions do the same
-        speedups = import_module("wsthreads._speedups")
+def _optional(name: str) -> Any:
+    if os.environ.get("WSTHREADS_PURE_PYTHON", "0") not in ("", "0"):
+        return None
+    try:
+        return import_module(name)
+    except ImportError:  # not built: the Python functions do the same
+        return None
+
+
+#: `wsthreads._speedups`: what is done for each message and each delivery.
+speedups: Any = _optional("wsthreads._speedups")
+
+
+def bridge() -> Any:
+    """`wsthreads.javascript._bridge`: how scripts call Python. Only where there is a script it is loaded."""
+    return _optional("wsthreads.javascript._bridge")

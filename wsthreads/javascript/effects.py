@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from wsthreads.javascript import stacks
-from wsthreads.javascript.interpreter import Function
+from wsthreads.javascript.calls import Function
 from wsthreads.javascript.visits import Visit
 
 if TYPE_CHECKING:
@@ -18,17 +17,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Effects"]
 
-_TRUE, _FALSE, _NOTHING = b"true", b"false", b"[]"
-
 
 class Effects:
     """Functions for JavaScript, called in the isolate's thread. They act at once and never wait.
 
     `visits` is the isolate's table. A session that is not in it has ended: to it, nothing is sent, and nothing happens.
+    `is_busy` tells whether events wait for the isolate.
     """
 
-    def __init__(self, visits: Mapping[str, Visit], log: logging.Logger) -> None:
+    def __init__(self, visits: Mapping[str, Visit], is_busy: Callable[[], bool], log: logging.Logger) -> None:
         self._visits = visits
+        self._is_busy = is_busy
         self._log = log
         self.engine: Engine | None = None
 
@@ -60,22 +59,22 @@ class Effects:
         session = self._session(visit_id)
         return None if session is None else session.room(name)
 
-    def _send(self, message: str | None, is_binary: bool, visit_id: str) -> bytes:
+    def _send(self, message: str | None, is_binary: bool, visit_id: str) -> bool:
         session = self._session(visit_id)
-        return _TRUE if session is not None and session.send(self._message(message, is_binary)) else _FALSE
+        return session is not None and session.send(self._message(message, is_binary))
 
     def _close(self, visit_id: str, code: int, reason: str) -> None:
         visit = self._visits.get(visit_id)
         if visit is not None:
             visit.close(code, reason)
 
-    def _is_open(self, visit_id: str) -> bytes:
+    def _is_open(self, visit_id: str) -> bool:
         session = self._session(visit_id)
-        return _TRUE if session is not None and session.is_open() else _FALSE
+        return session is not None and session.is_open()
 
-    def _rooms(self, visit_id: str) -> bytes:
+    def _rooms(self, visit_id: str) -> tuple[str, ...]:
         session = self._session(visit_id)
-        return _NOTHING if session is None else json.dumps(session.rooms()).encode()
+        return () if session is None else tuple(session.rooms())
 
     def _join(self, visit_id: str, name: str) -> None:
         room = self._room(visit_id, name)
@@ -90,16 +89,16 @@ class Effects:
     def _broadcast(self, message: str | None, is_binary: bool, visit_id: str, name: str) -> None:
         room = self._room(visit_id, name)
         if room is not None:
-            room.broadcast(self._message(message, is_binary))
+            room.broadcast(self._message(message, is_binary), hand_over=self._is_busy())
 
     def _broadcast_except(self, message: str | None, is_binary: bool, visit_id: str, name: str) -> None:
         room = self._room(visit_id, name)
         if room is not None:
-            room.broadcast_except(self._message(message, is_binary))
+            room.broadcast_except(self._message(message, is_binary), hand_over=self._is_busy())
 
-    def _members(self, visit_id: str, name: str) -> bytes:
+    def _members(self, visit_id: str, name: str) -> int:
         room = self._room(visit_id, name)
-        return b"0" if room is None else str(room.members()).encode()
+        return 0 if room is None else room.members()
 
     def _console(self, level: int, text: str) -> None:
         self._log.log(level, "%s", stacks.tidy(text) if "<dukpy>" in text else text)

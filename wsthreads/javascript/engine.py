@@ -22,8 +22,10 @@ from ctypes import (
     c_size_t,
     c_void_p,
 )
+from functools import partial
 from typing import Any
 
+from wsthreads.javascript.calls import Function, parse, refusal
 from wsthreads.javascript.pacing import Pace, find_counter
 from wsthreads.javascript.quickjs import (
     UNDEFINED,
@@ -31,9 +33,11 @@ from wsthreads.javascript.quickjs import (
     InterruptHandler,
     RejectionTracker,
     Value,
+    bridge_addresses,
     library,
     pointers,
 )
+from wsthreads.native import bridge
 
 __all__ = ["Engine", "JavaScriptError"]
 
@@ -76,6 +80,11 @@ class Engine:
         self._pace: Pace | None = None
         self._describe: Value | None = None
         self._parcel: Value | None = None
+        #: Whether there is something for `run_jobs`.
+        self.has_jobs: Callable[[], bool] = partial(self._js.JS_IsJobPending, self._runtime)
+        #: Whether `connect` has found the C module.
+        self.is_connected = False
+        self._bridge: Any = None
         self._rejected: dict[int, tuple[Value, Value]] = {}  # address of a promise: the promise, its reason
         # The engine keeps the bare addresses of these two: they must live until close().
         self._interrupt_handler = InterruptHandler(0)
@@ -162,6 +171,30 @@ class Engine:
         self._describe = self._evaluate(f"{name}.describe")
         self._parcel = self._evaluate(f"{name}.parcel")
 
+    def connect(self, name: str, functions: dict[str, Function]) -> None:
+        """Have the runtime call `functions` by the C module, if there is one; else it goes on by dukpy's way.
+
+        From then on this object must outlive the interpreter.
+        """
+        module = bridge()
+        if module is None:
+            return
+        js, context = self._js, self._context
+        try:
+            addresses = bridge_addresses(js)
+        except EngineUnsupported as error:
+            log.debug("scripts call Python by way of dukpy: %s", error)
+            return
+        self._bridge = module.Bridge(functions, refusal, parse)
+        function = Value()
+        self._bridge.make(self._runtime, context, addresses, ctypes.addressof(function))
+        self.has_jobs = self._bridge.has_jobs
+        self.is_connected = True
+        connect = self._evaluate(f"{name}.connect")
+        js.JS_FreeValue(context, js.JS_Call(context, connect, UNDEFINED, 1, byref(function)))
+        js.JS_FreeValue(context, connect)
+        js.JS_FreeValue(context, function)
+
     # Bytes.
 
     def put_bytes(self, data: bytes) -> bool:
@@ -184,6 +217,11 @@ class Engine:
         js.JS_FreeValue(context, value)
         return data
 
+    @property
+    def has_rejections(self) -> bool:
+        """Whether there is something for `report_rejections`."""
+        return bool(self._rejected)
+
     def run_jobs(self, timeout_s: float) -> bool:
         """Run promise jobs until none is left; False if there was none.
 
@@ -191,7 +229,7 @@ class Engine:
         that a chain of jobs without end is broken and costs nothing but itself.
         """
         js, runtime = self._js, self._runtime
-        if not js.JS_IsJobPending(runtime):
+        if not self.has_jobs():
             return False
         context = c_void_p()
         self.arm(timeout_s)

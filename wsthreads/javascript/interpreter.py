@@ -8,12 +8,11 @@ environment), no ``require``, no modules from the working directory or from dukp
 from __future__ import annotations
 
 import ctypes
-import json
 import logging
-from collections.abc import Callable
 from typing import Any, Protocol
 
-from wsthreads.errors import IsolateError, UsageError
+from wsthreads.errors import IsolateError
+from wsthreads.javascript.calls import Function, in_json, parse, refusal
 from wsthreads.javascript.engine import JavaScriptError
 from wsthreads.javascript.loader import ModuleLoader
 
@@ -26,11 +25,6 @@ _REPLACED = (
     "_init_process", "_init_console", "_init_require", "_normalize_module", "_call_python",
     "_check_exported_function_exists", "loader",
 )  # fmt: skip
-
-_parse = json.JSONDecoder().raw_decode
-
-#: A function that JavaScript may call: arguments decoded from JSON, the answer as JSON or None for undefined.
-Function = Callable[..., "bytes | None"]
 
 
 class Interpreter(Protocol):
@@ -96,13 +90,9 @@ def make_interpreter(functions: dict[str, Function], loader: ModuleLoader) -> tu
 
         def _call_python(self, name: bytes, arguments: bytes) -> bytes | None:
             try:
-                return named[name](*_parse(arguments.decode())[0])
-            except UsageError as error:
-                kind = "TypeError" if isinstance(error, TypeError) else "RangeError"
-                return refusal(kind if isinstance(error, (TypeError, ValueError)) else "Error", str(error))
-            except Exception:
-                log.exception("%s failed, called from JavaScript", name.decode())
-                return refusal("Error", f"{name.decode()} failed in Python, see the log")
+                return in_json(named[name](*parse(arguments.decode())))
+            except Exception as error:
+                return refusal(name.decode(), error)
 
         def _init_nothing(self) -> None:
             """No process, no console and no require of dukpy's."""
@@ -110,8 +100,3 @@ def make_interpreter(functions: dict[str, Function], loader: ModuleLoader) -> tu
         _init_process = _init_console = _init_require = _init_nothing
 
     return Ours(), _dukpy.__file__
-
-
-def refusal(kind: str, message: str) -> bytes:
-    """An answer that the runtime throws as an error of the class `kind`."""
-    return json.dumps({"error": kind, "message": message}).encode()

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsthreads.errors import CloseCode, HandshakeRefused, IsolateError
 from wsthreads.javascript import stacks
+from wsthreads.javascript.calls import Function
 from wsthreads.javascript.effects import Effects
 from wsthreads.javascript.engine import Engine, JavaScriptError
 from wsthreads.javascript.exports import Exports
@@ -74,7 +75,7 @@ class Isolate:
         self._is_closed = False
         script_log = logging.getLogger(f"wsthreads.script.{self.name}")
         self._loop = Loop(self.name, self._schedule, self._visits, config, metrics, self._loader, script_log)
-        self._effects = Effects(self._visits, script_log)
+        self._effects = Effects(self._visits, self._schedule.has_more, script_log)
         self._started: Future[None] = Future()
         self._thread: threading.Thread | None = None
 
@@ -211,7 +212,7 @@ class Isolate:
                 functions = {**self._loop.functions(), **self._effects.functions()}
                 interpreter, library = make_interpreter(functions, self._loader)
                 engine = self._engine_of(interpreter, library)
-                code = self._boot(interpreter, engine)
+                code = self._boot(interpreter, engine, functions)
             except BaseException as error:
                 self._started.set_exception(error)
                 return
@@ -247,7 +248,7 @@ class Isolate:
             log.warning("%s runs without deadlines: %s", self.name, error)
             return None
 
-    def _boot(self, interpreter: Interpreter, engine: Engine | None) -> str:
+    def _boot(self, interpreter: Interpreter, engine: Engine | None, functions: dict[str, Function]) -> str:
         """Set up the runtime. Returns the code that enters its loop.
 
         The runtime is a global constant, as only those outlive a script without being a property of `globalThis`;
@@ -262,6 +263,7 @@ class Isolate:
             interpreter.evaluate(source, max_room_name_chars=limit, has_engine=engine is not None)
             if engine is not None:
                 engine.use_runtime(name)
+                engine.connect(name, functions)
         except JavaScriptError as error:
             raise IsolateError(f"the runtime does not start: {error}") from error
         self._loop.engine = self._effects.engine = engine

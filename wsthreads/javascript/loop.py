@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from wsthreads.errors import CloseCode, HandlerError, HandshakeRefused, IsolateError
 from wsthreads.javascript import stacks
+from wsthreads.javascript.calls import Answer, Function
 from wsthreads.javascript.engine import JavaScriptError
 from wsthreads.javascript.exports import Exports
-from wsthreads.javascript.interpreter import Function
 from wsthreads.javascript.loader import ModuleLoader
 from wsthreads.javascript.reports import Reports
+from wsthreads.javascript.schedule import NEVER
 from wsthreads.javascript.visits import Event, Visit
 
 if TYPE_CHECKING:
@@ -93,28 +94,31 @@ class Loop:
 
     # Handing out.
 
-    def _pull(self, dispatched: int, outcome: int, delay_ms: float) -> bytes | None:
+    def _pull(self, dispatched: int, outcome: int, delay_ms: float) -> Answer:
         """The next event, after `delay_ms` at the latest (below 0: however long). None: leave the interpreter.
 
         `dispatched` counts the events that the runtime began with, `outcome` is what became of the last of them.
         """
         engine = self.engine
-        if engine is not None:
-            engine.disarm()
         self._stumbles = 0
         self._account(outcome, arrived=dispatched != self._dispatched)
         self._dispatched = dispatched
-        event = self._next(float("inf") if delay_ms < 0 else time.monotonic() + delay_ms / 1000)
+        event = self._next(NEVER if delay_ms < 0 else time.monotonic() + delay_ms / 1000)
         if event is None:
+            if engine is not None:
+                engine.disarm()
             return None
         self._current = event
         if event.kind == "handshake" and event.visit is not None:
             self._handshakes[event.visit.id] = event
-        if engine is not None:
-            engine.arm(self._timeout_s)
-        elif self._jobs_due is None:
-            self._jobs_due = time.monotonic() + JOB_DELAY_S
-        return event.encoded(None if engine is None else engine.put_bytes)
+        if engine is None:
+            if self._jobs_due is None:
+                self._jobs_due = time.monotonic() + JOB_DELAY_S
+            return event.encoded(None)
+        engine.arm(self._timeout_s)
+        if engine.is_connected and event.kind == "message" and event.visit is not None:
+            return (event.kind, event.visit.id, event.arguments[0])
+        return event.encoded(engine.put_bytes)
 
     def _next(self, timer_due: float) -> Event | None:
         """Wait for something to do. Timers and events take turns if both are due."""
@@ -122,7 +126,8 @@ class Loop:
         while not self._must_end:
             jobs_ran = self._run_jobs()
             now = time.monotonic()
-            self._expire(now)
+            if schedule.next_expiry <= now:
+                self._expire(now)
             if self._jobs_due is not None and now >= self._jobs_due:
                 break
             again, self._again = self._again, None
@@ -143,8 +148,8 @@ class Loop:
                     return _AGAIN  # they may have set timers that are due earlier
                 if self._jobs_due is not None:
                     break
-                wake_up = min(timer_due, schedule.next_expiry or timer_due)
-                event = schedule.take(None if wake_up == float("inf") else max(0.0, wake_up - now))
+                wake_up = min(timer_due, schedule.next_expiry)
+                event = schedule.take(None if wake_up == NEVER else max(0.0, wake_up - now))
             if event is STOP:
                 self._is_stopping = True
             elif event is not None and self._is_wanted(event):
@@ -158,8 +163,9 @@ class Loop:
         engine = self.engine
         if engine is None:
             return False
-        ran = engine.run_jobs(self._timeout_s)
-        engine.report_rejections(self._timeout_s)
+        ran = engine.has_jobs() and engine.run_jobs(self._timeout_s)
+        if engine.has_rejections:
+            engine.report_rejections(self._timeout_s)
         return ran
 
     def _is_wanted(self, event: Event) -> bool:
@@ -323,22 +329,22 @@ class Loop:
             else:
                 event.reply.set_exception(HandshakeRefused(500, "the handler failed"))
 
-    def _loaded(self, ticket: int, exports: list[tuple[str, str]] | None, error: str | None) -> bytes:
+    def _loaded(self, ticket: int, exports: list[tuple[str, str]] | None, error: str | None) -> bool:
         """The script's module has run, or not. True: its functions are the ones to call from now on."""
         self._loader.suspended.clear()
         event = self._schedule.settle(ticket)
         if event is None or event.reply is None:
-            return b"false"
+            return False
         if exports is None:
             self._load_error = error
             self._fail_reply(event, 500, error or "")
-            return b"false"
+            return False
         try:
             event.reply.set_result(Exports.read(self._name, exports))
         except HandlerError as problem:
             event.reply.set_exception(problem)
-            return b"false"
-        return b"true"
+            return False
+        return True
 
 
 def _close_session(visit: Visit | None, reason: str) -> None:

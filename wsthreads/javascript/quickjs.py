@@ -10,7 +10,16 @@ import ctypes
 from ctypes import CFUNCTYPE, POINTER, PYFUNCTYPE, Structure, c_bool, c_char_p, c_int, c_size_t, c_uint64, c_void_p
 from typing import Any
 
-__all__ = ["UNDEFINED", "EngineUnsupported", "InterruptHandler", "RejectionTracker", "Value", "library", "pointers"]
+__all__ = [
+    "UNDEFINED",
+    "EngineUnsupported",
+    "InterruptHandler",
+    "RejectionTracker",
+    "Value",
+    "bridge_addresses",
+    "library",
+    "pointers",
+]
 
 _CAPSULE_NAME = b"DUKPY_CONTEXT_CAPSULE"
 _TAG_EXCEPTION = 6
@@ -58,6 +67,13 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "JS_FreeValue": (None, [c_void_p, Value]),
 }
 
+#: What the C module `_bridge` uses of the engine.
+_BRIDGE_FUNCTIONS = (
+    "JS_NewCFunctionData", "JS_NewStringLen", "JS_ToCStringLen2", "JS_FreeCString", "JS_NewArray",
+    "JS_DefinePropertyValueUint32", "JS_ParseJSON", "JS_JSONStringify", "JS_FreeValue",
+    "JS_IsJobPending",
+)  # fmt: skip
+
 
 def library(path: str) -> Any:
     """The functions of the engine, with their types. A library of its own, so nobody else's prototypes change."""
@@ -69,6 +85,14 @@ def library(path: str) -> Any:
     except (OSError, AttributeError) as error:
         raise EngineUnsupported(str(error)) from error
     return library
+
+
+def bridge_addresses(js: Any) -> dict[str, int]:
+    """Where the functions of the engine are that `_bridge` calls. Raises `EngineUnsupported`."""
+    try:
+        return {name: ctypes.cast(getattr(js, name), c_void_p).value or 0 for name in _BRIDGE_FUNCTIONS}
+    except AttributeError as error:
+        raise EngineUnsupported(str(error)) from error
 
 
 def pointers(js: Any, capsule: object) -> tuple[int, int]:

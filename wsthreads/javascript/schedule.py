@@ -7,7 +7,9 @@ from queue import Empty, SimpleQueue
 
 from wsthreads.javascript.visits import Event, Visit
 
-__all__ = ["Schedule"]
+__all__ = ["NEVER", "Schedule"]
+
+NEVER = float("inf")
 
 
 class Schedule:
@@ -24,22 +26,28 @@ class Schedule:
     def post(self, event: Event) -> None:
         self._inbox.put(event)
 
+    def has_more(self) -> bool:
+        """Whether events wait. Any thread."""
+        return not self._inbox.empty() or bool(self._ready)
+
     @property
     def is_idle(self) -> bool:
         """Whether nothing is pending or ready; the inbox may hold something yet."""
         return not self._ready and not self._pending
 
     @property
-    def next_expiry(self) -> float | None:
+    def next_expiry(self) -> float:
         """When the oldest pending event expires, on the monotonic clock."""
         for expires, _ in self._pending.values():
             return expires
-        return None
+        return NEVER
 
     def take(self, timeout_s: float | None = 0) -> Event | None:
         """The next event whose session is free, or None if none comes within `timeout_s` (None: however long)."""
         if self._ready:
-            return self._ready.popleft().backlog.popleft()
+            backlog = self._ready.popleft().backlog
+            assert backlog
+            return backlog.popleft()
         while True:
             try:
                 event = self._inbox.get(timeout=timeout_s) if timeout_s != 0 else self._inbox.get_nowait()
@@ -48,6 +56,8 @@ class Schedule:
             visit = event.visit
             if visit is None or not (visit.busy or visit.backlog):
                 return event
+            if visit.backlog is None:
+                visit.backlog = deque()
             visit.backlog.append(event)
             timeout_s = 0
 
@@ -83,7 +93,7 @@ class Schedule:
         events = [event for _, event in self._pending.values()]
         self._pending.clear()
         for visit in self._ready:
-            events.extend(visit.backlog)
+            events.extend(visit.backlog or ())
         self._ready.clear()
         while not self._inbox.empty():
             events.append(self._inbox.get_nowait())

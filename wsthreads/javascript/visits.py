@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable
-from threading import Condition
+from threading import Condition, Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -51,12 +51,13 @@ class Visit:
 
     The isolate's thread owns `backlog`, `busy` and `over`: while `busy`, a promise of the session's has not settled and
     its further events wait in `backlog`; once `over`, the script has closed the session or failed it, and its further
-    messages are dropped. Everything below `_changed` is shared with the session's thread.
+    messages are dropped. Everything below `_lock` is shared with the session's thread.
     """
 
     __slots__ = (
         "_changed",
         "_ended",
+        "_lock",
         "_waiting",
         "_waiting_size",
         "backlog",
@@ -71,11 +72,12 @@ class Visit:
         self.id = visit_id
         self.quoted_id = quote(visit_id)
         self.session = session
-        self.backlog: deque[Event] = deque()
+        self.backlog: deque[Event] | None = None  # made for the first event that has to wait; a deque takes a kilobyte
         self.busy = False
         self.over = False
-        self._changed = Condition()  # guards the rest; nothing is called under it
+        self._lock = Lock()  # guards the rest; nothing is called under it
         self._waiting = self._waiting_size = 0
+        self._changed: Condition | None = None  # those wait on it who wait for a change
         self._ended = False
 
     def close(self, code: int, reason: str) -> None:
@@ -86,36 +88,46 @@ class Visit:
 
     def reserve(self, size: int) -> bool:
         """Take a place in the queue for onOpen or a message, as soon as there is one; False if the visit has ended."""
-        with self._changed:
+        with self._lock:
             while not self._ended and self._is_full_locked(size):
-                self._changed.wait(RECHECK_S)
+                self._wait_locked()
             self._waiting += 1
             self._waiting_size += size
             return not self._ended
 
     def release(self, size: int) -> None:
         """Give the place of a handled message back."""
-        with self._changed:
+        with self._lock:
             self._waiting -= 1
             self._waiting_size -= size
-            self._changed.notify_all()
+            self._tell_locked()
 
     def wait_handled(self) -> None:
         """Wait until onOpen has run and no message waits any more; what takes long meets its deadline."""
-        with self._changed:
+        with self._lock:
             while not self._ended and self._waiting:
-                self._changed.wait(RECHECK_S)
+                self._wait_locked()
 
     def end(self) -> None:
         """Nothing more will be handled: let go of everybody who waits. Idempotent, any thread."""
-        with self._changed:
+        with self._lock:
             self._ended = True
-            self._changed.notify_all()
+            self._tell_locked()
 
     def wait_for_end(self) -> None:
-        with self._changed:
+        with self._lock:
             while not self._ended:
-                self._changed.wait(RECHECK_S)
+                self._wait_locked()
+
+    def _wait_locked(self) -> None:
+        if self._changed is None:
+            self._changed = Condition(self._lock)
+        self._changed.wait(RECHECK_S)
+
+    def _tell_locked(self) -> None:
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed.notify_all()
 
     def _is_full_locked(self, size: int) -> bool:
         return self._waiting > 0 and (self._waiting >= MAX_WAITING or self._waiting_size + size > MAX_WAITING_SIZE)

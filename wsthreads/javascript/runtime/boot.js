@@ -6,7 +6,8 @@
 // Deadlines strike at any backward jump or call in here, too. So each change of the runtime's state is one
 // operation of the engine (a Map.set, a splice), which is done or not done, never half done.
 
-const python = globalThis.call_python;
+// Calls a function of Python's by its name. It is dukpy's, until "connect" brings the one of our C module.
+let python = globalThis.call_python;
 const { max_room_name_chars: MAX_ROOM_NAME_CHARS, has_engine: HAS_ENGINE } = globalThis.dukpy;
 
 const now = performance.now.bind(performance);
@@ -37,6 +38,10 @@ function answered(answer) {
     throw new ERRORS[answer.error](answer.message);
   }
   return answer;
+}
+
+function connect(bridge) {
+  python = bridge;
 }
 
 function publish(name, value) {

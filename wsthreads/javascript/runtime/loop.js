@@ -195,4 +195,4 @@ function when(promise, fulfilled, rejected) {
   apply(then, resolved(promise), [fulfilled, rejected]);
 }
 
-return { loop, describe, parcel };
+return { loop, connect, describe, parcel };

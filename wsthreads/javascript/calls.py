@@ -1,0 +1,51 @@
+"""How JavaScript calls Python: what the functions take and answer, whichever way the call comes.
+
+By dukpy's call_python it comes in JSON; by the C module `_bridge`, where there is one, values cross as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from wsthreads.errors import UsageError
+
+__all__ = ["Answer", "Function", "in_json", "parse", "refusal"]
+
+log = logging.getLogger(__name__)
+
+_decode = json.JSONDecoder().raw_decode
+
+#: What a function can answer: None is undefined, a tuple is an array, bytes are anything else in JSON.
+Answer = bool | int | float | str | bytes | tuple[Any, ...] | None
+
+#: A function that JavaScript may call, with what JSON knows.
+Function = Callable[..., Answer]
+
+
+def parse(text: str) -> Any:
+    """What is in a text of JSON; `json.loads` without its look at the options."""
+    return _decode(text)[0]
+
+
+def in_json(answer: Answer) -> bytes | None:
+    """An answer in JSON, None for undefined."""
+    if answer is None or isinstance(answer, bytes):
+        return answer
+    if answer is True:
+        return b"true"
+    return b"false" if answer is False else json.dumps(answer).encode()
+
+
+def refusal(name: str, error: BaseException) -> bytes:
+    """The answer of a function that raised: the runtime throws it, as an error of the class that it names."""
+    if isinstance(error, UsageError):
+        message = str(error)
+        kinds = {TypeError: "TypeError", ValueError: "RangeError"}
+        kind = next((kinds[base] for base in kinds if isinstance(error, base)), "Error")
+    else:
+        kind, message = "Error", f"{name} failed in Python, see the log"
+        log.error("%s failed, called from JavaScript", name, exc_info=error)
+    return json.dumps({"error": kind, "message": message}).encode()
