@@ -12,7 +12,7 @@ SEED ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-PACKAGING := setup.cfg setup.py pyproject.toml wsthreads/_speedups.c wsthreads/javascript/_bridge.c
+PACKAGING := setup.cfg setup.py pyproject.toml $(wildcard wsthreads/*.[ch] wsthreads/javascript/*.c)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test stress bench sanitize lint clean
@@ -41,7 +41,8 @@ sanitize: $(VENV)/installed-test ## test the C modules under AddressSanitizer an
 	@cd build/sanitize && CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O1" \
 		$(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace
 	@cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$($${CC:-cc} -print-file-name=libasan.so)" \
-		$(CURDIR)/$(BIN)/python -m pytest -q tests/test_speedups.py tests/test_javascript_bridge.py $(ARGS)
+		$(CURDIR)/$(BIN)/python -m pytest -q tests/test_speedups.py \
+		tests/test_javascript_bridge.py tests/test_javascript_inbox.py $(ARGS)
 
 lint: $(VENV)/installed-lint ## check style and types
 	@$(BIN)/ruff check .

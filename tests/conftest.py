@@ -6,11 +6,16 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.programs import wait_until
 from wsthreads.app import WebSocketApp
 from wsthreads.serving import Server
+
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("wsthreads", deadline=None)
+hypothesis.settings.load_profile("wsthreads")
 
 
 @pytest.fixture

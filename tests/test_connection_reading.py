@@ -146,7 +146,7 @@ ANY_FRAME = st.builds(
 )
 BEGUN = st.builds(frame, st.sampled_from([TEXT, BINARY]), st.just(b"a"), fin=st.just(False), key=KEYS)
 PIECES = st.lists(st.one_of(st.integers(1, 8), st.integers(1, 20000)), max_size=30)
-thorough = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+thorough = settings(max_examples=150, suppress_health_check=list(HealthCheck))
 
 
 @thorough
@@ -182,7 +182,7 @@ def test_random_bytes_are_the_same(stream, early_bytes, sizes):
     agree(stream, early_bytes, sizes)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(message(), min_size=1, max_size=3), st.integers(0, 10**6), PIECES)
 def test_a_stream_that_ends_anywhere_has_given_the_messages_that_were_complete(messages, cut, sizes):
     stream = b"".join(messages)

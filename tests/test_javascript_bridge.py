@@ -99,7 +99,7 @@ def test_a_value_arrives_as_it_does_by_way_of_json(crossing: Crossing, value: st
 NUMBERS = st.integers(-(2**53), 2**53) | st.floats().filter(lambda number: not 2**53 < abs(number) < 1e21)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.recursive(st.none() | st.booleans() | NUMBERS | st.text(), st.lists, max_leaves=5))
 def test_any_value_arrives_as_it_does_by_way_of_json(crossing: Crossing, value: Any) -> None:
     code = json.dumps(value)

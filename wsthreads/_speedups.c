@@ -22,6 +22,10 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
+#include "_frames.h"
+#include "_inbox.h"
+#include "_turnstile.h"
+
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0
 #endif
@@ -72,16 +76,20 @@ static int is(PyObject *outbox, int attribute, PyObject *constant) {
 /* What comes in is little as a rule: it is read into the stack, and needs no memory that is then too much. */
 #define STACK_BYTES 2048
 
-/* Who waits for the GIL wakes up every 5 ms to ask for it. Thousands of clients that send, or leave, at once would have
- * thousands of threads do that, and nothing else be done for minutes. So all but some wait here, without a time limit.
- * (With one there would be no need to ask, but who is next would depend on who happens to run: some wait for long.)
- */
 #define MAX_WAITING 16
 
 static sem_t turnstile;
 
 static void renew_turnstile(void) { /* in a child process, too, where nobody is left who would open it */
     sem_init(&turnstile, 0, MAX_WAITING);
+}
+
+void restore_thread_in_turn(PyThreadState *state) {
+    int error = errno;
+    while (sem_wait(&turnstile) < 0 && errno == EINTR) continue;
+    PyEval_RestoreThread(state);
+    sem_post(&turnstile);
+    errno = error;
 }
 
 static PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
@@ -104,11 +112,7 @@ static PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t nar
         char *to = data ? PyBytes_AS_STRING(data) : little;
         PyThreadState *state = PyEval_SaveThread();
         received = recv((int)fd, to, (size_t)size, 0);
-        int error = errno;
-        while (sem_wait(&turnstile) < 0 && errno == EINTR) continue;
-        PyEval_RestoreThread(state);
-        sem_post(&turnstile);
-        errno = error;
+        restore_thread_in_turn(state);
         if (received >= 0) break;
         if (errno != EINTR) PyErr_SetFromErrno(PyExc_OSError);
         else if (PyErr_CheckSignals() == 0) continue;
@@ -122,22 +126,6 @@ static PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t nar
 
 /* ---- decode_message(buffer, start, max_bytes) -> (message, next start) or None ---- */
 
-static void unmask(uint8_t *to, const uint8_t *from, size_t size, const uint8_t key[4]) {
-    uint64_t wide;
-    uint8_t twice[8];
-    size_t i = 0;
-    memcpy(twice, key, 4);
-    memcpy(twice + 4, key, 4);
-    memcpy(&wide, twice, 8);
-    for (; i + 8 <= size; i += 8) {
-        uint64_t word;
-        memcpy(&word, from + i, 8);
-        word ^= wide;
-        memcpy(to + i, &word, 8);
-    }
-    for (; i < size; i++) to[i] = from[i] ^ key[i & 3];
-}
-
 static PyObject *decode_message(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
     (void)module;
     if (nargs != 3 || !PyBytes_Check(args[0])) {
@@ -148,29 +136,17 @@ static PyObject *decode_message(PyObject *module, PyObject *const *args, Py_ssiz
     if ((start == -1 || limit == -1) && PyErr_Occurred()) return NULL;
     const uint8_t *data = (const uint8_t *)PyBytes_AS_STRING(args[0]);
     Py_ssize_t end = PyBytes_GET_SIZE(args[0]);
-    if (start < 0 || end - start < 6) Py_RETURN_NONE;
+    if (start < 0 || start > end) Py_RETURN_NONE;
     const uint8_t *at = data + start;
-    uint8_t first = at[0];
-    if ((first != 0x81 && first != 0x82) || !(at[1] & 0x80)) Py_RETURN_NONE;
-    uint64_t size = at[1] & 0x7F;
-    Py_ssize_t header = 6;
-    if (size == 126) {
-        header = 8;
-        if (end - start < header) Py_RETURN_NONE;
-        size = (uint64_t)at[2] << 8 | at[3];
-        if (size < 126) Py_RETURN_NONE;
-    } else if (size == 127) {
-        header = 14;
-        if (end - start < header) Py_RETURN_NONE;
-        size = 0;
-        for (int i = 2; i < 10; i++) size = size << 8 | at[i];
-        if (size <= 0xFFFF) Py_RETURN_NONE;
-    }
+    Frame frame;
+    if (parse_data_frame(at, (size_t)(end - start), &frame) <= 0) Py_RETURN_NONE;
+    uint64_t size = frame.payload_bytes;
+    Py_ssize_t header = (Py_ssize_t)frame.header_bytes;
     if (limit < 0 || size > (uint64_t)limit || size > (uint64_t)(end - start - header)) Py_RETURN_NONE;
     PyObject *message = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
     if (message == NULL) return NULL;
     unmask((uint8_t *)PyBytes_AS_STRING(message), at + header, (size_t)size, at + header - 4);
-    if (first == 0x81) {
+    if (at[0] == FIN_TEXT) {
         PyObject *text = PyUnicode_DecodeUTF8(PyBytes_AS_STRING(message), (Py_ssize_t)size, NULL);
         Py_DECREF(message);
         if (text == NULL) {
@@ -443,5 +419,7 @@ PyMODINIT_FUNC PyInit__speedups(void) {
     }
     renew_turnstile();
     if (pthread_atfork(NULL, NULL, renew_turnstile)) return PyErr_NoMemory();
-    return PyModule_Create(&module);
+    PyObject *made = PyModule_Create(&module);
+    if (made != NULL && add_inbox_types(made) < 0) Py_CLEAR(made);
+    return made;
 }

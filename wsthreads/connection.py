@@ -43,6 +43,7 @@ from wsthreads.frames import (
     encode_frame,
     parse_header,
 )
+from wsthreads.handlers import Reader
 from wsthreads.hosts import take_early_input
 from wsthreads.outbox import Outbox
 from wsthreads.transport import transport_for
@@ -101,6 +102,8 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         #: Called, in the connection's thread, before the connection counts as ended by the client: what it has sent
         #: before can still be answered.
         self.before_end: Callable[[], None] = _nothing
+        #: Takes what messages it can past `messages`. Set once, by the connection's thread.
+        self.reader: Reader | None = None
         self._accepted_subprotocol = subprotocol
         self._decision = Lock()  # guards the writing of closing; a leaf
         #: Code and reason once the connection is closing, whoever began. Set once.
@@ -194,7 +197,11 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         """What has come in; empty at the end, however it came about."""
         self._waiting = True
         try:
-            data = self._transport.receive(self._receive_bytes)
+            reader = self.reader
+            if reader is None or self._tail or self._owed or self._fragmented or self.closing is not None:
+                data = self._transport.receive(self._receive_bytes)
+            else:
+                data = reader.read()
         except OSError as error:
             log.debug("connection lost: %s", error)
             return b""
@@ -255,6 +262,11 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
     # Closing: any thread.
 
     @property
+    def plain_fd(self) -> int:
+        """The socket's file descriptor, if what is read from it is what the client wrote; else -1 (TLS)."""
+        return self._transport.plain_fd
+
+    @property
     def is_open(self) -> bool:
         """Whether messages can be sent, and come in."""
         return self.closing is None
@@ -285,7 +297,10 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
             if self.closing is not None:
                 return False
             self.closing = (code, reason)
-            return True
+        reader = self.reader
+        if reader is not None:
+            reader.stop()
+        return True
 
     def finish(self) -> tuple[int, str]:
         """How it ended: close code and reason. The connection's thread calls it when `messages` is over.
@@ -317,6 +332,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         if self.closing is not None and self.closing[0] != CloseCode.ABNORMAL:
             self._transport.linger(max(0.0, deadline - monotonic()))
         self._transport.abort()
+        self.reader = None
         self.before_end = _nothing  # and no cycle of references keeps the session in memory
         self.connected = False
 
@@ -329,15 +345,17 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         if self.closing is not None:
             return
         interval, timeout, now = self._config.ping_interval_s, self._config.ping_timeout_s, monotonic()
+        reader = self.reader
+        heard_at = self.last_received if reader is None else max(self.last_received, reader.heard_at)
         if not self._waiting:  # a handler runs, so nothing can be read: that is not the client's silence
             self._pinged_at, delay = 0.0, min(interval, timeout)
-        elif self._pinged_at > self.last_received:
+        elif self._pinged_at > heard_at:
             delay = self._pinged_at + timeout - now
             if delay <= 0:
                 self.lose(f"no answer to a ping for {timeout:g} s")
                 return
         else:
-            delay = self.last_received + interval - now
+            delay = heard_at + interval - now
             if delay <= 0:
                 self.outbox.append(encode_frame(PING, b""))
                 self.outbox.flush()

@@ -171,8 +171,11 @@ class Endpoint:
         code, reason = int(CloseCode.INTERNAL_ERROR), ""
         try:
             handler.open(session)
+            reader = connection.reader = handler.reader(session, connection.plain_fd)
+            if reader is not None:
+                stay.leave()  # it seldom takes the GIL
             for message in connection.messages():
-                if stay.core != affinity.core:
+                if stay.core != affinity.core and reader is None:
                     stay.follow()
                 handler.message(session, message)
         except BaseException:

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from wsthreads.errors import CloseCode, HandlerError, HandshakeRefused
 
@@ -40,6 +40,23 @@ class Verdict:
 
     subprotocol: str | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
+
+
+class Reader(Protocol):
+    """Reads messages from a socket to where they are handled, without Python. For the session's thread, but `stop`."""
+
+    def read(self) -> bytes:
+        """Whatever comes in that it does not keep to itself; nothing at the end of the stream.
+
+        Blocks for as long as the client is silent, or sends what is kept. Raises OSError if the connection is lost.
+        """
+
+    def stop(self) -> None:
+        """From now on keep nothing. Any thread."""
+
+    @property
+    def heard_at(self) -> float:
+        """When a message came last, on the monotonic clock; 0 if none has."""
 
 
 class Handler(ABC):
@@ -76,6 +93,13 @@ class Handler(ABC):
     @abstractmethod
     def message(self, session: Session, message: str | bytes) -> None:
         """`on_message`. May block while earlier messages of the session wait, which slows its reading down."""
+
+    def reader(self, session: Session, descriptor: int) -> Reader | None:
+        """What reads the session's messages without Python, or None where `message` is to get them all.
+
+        `descriptor` is the socket, -1 if it must not be read like that. Called once, after `open`.
+        """
+        return None
 
     def catch_up(self, session: Session) -> None:  # noqa: B027
         """Return when the messages handed over so far have been handled: the client has ended the session."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wsthreads.errors import CloseCode, HandshakeRefused, IsolateError, ScriptError
-from wsthreads.handlers import Handler, Verdict, verdict_of
+from wsthreads.handlers import Handler, Reader, Verdict, verdict_of
 from wsthreads.javascript.isolate import Isolate
 from wsthreads.metrics import Metrics
 
@@ -120,6 +120,10 @@ class ScriptHandler(Handler):
         isolate = self._isolate
         if isolate is not None and "on_message" in self.hooks:
             isolate.message(session, message)
+
+    def reader(self, session: Session, descriptor: int) -> Reader | None:
+        isolate = self._isolate
+        return None if isolate is None or descriptor < 0 else isolate.reader(session, descriptor)
 
     def catch_up(self, session: Session) -> None:
         isolate = self._isolate

@@ -6,6 +6,7 @@ Guarantees:
   events from `Loop`; no event costs a compilation or a garbage collection.
 - Every event is handed over, in its session's order, or its session is closed and the log says why (`Loop`).
 - A session's events never overlap: while a promise of its is pending, they wait (`Schedule`).
+- Where there is the C module, a session's thread reads its messages to the queue without the GIL (`inbox`).
 - No call of JavaScript takes longer than `Config.script_timeout_s`, where there is an `Engine` to hold it to that.
   A single built-in function cannot be stopped while it runs.
 - Whatever happens to the thread, nobody is left waiting: `_bury` ends every visit and answers every reply.
@@ -37,6 +38,7 @@ from wsthreads.javascript.visits import Event, Visit
 
 if TYPE_CHECKING:
     from wsthreads.config import Config
+    from wsthreads.handlers import Reader
     from wsthreads.handshake import Request
     from wsthreads.metrics import Metrics
     from wsthreads.session import Session
@@ -163,6 +165,13 @@ class Isolate:
             self._schedule.post(Event("message", visit, (message,), len(message)))
         else:
             self._schedule.post(Event("binary", visit, (message,), len(message)))
+
+    def reader(self, session: Session, descriptor: int) -> Reader | None:
+        """What reads the session's messages without Python; None if there is no C module for that."""
+        visit = self._visits.get(session.id)
+        if visit is None or not hasattr(visit, "pump"):
+            return None
+        return self._schedule.reader(visit, descriptor, self._config.max_message_bytes)
 
     def catch_up(self, session: Session) -> None:
         """Blocks until the session's onOpen has run, and its messages have been handled."""

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from collections import deque
-from queue import Empty, SimpleQueue
+from collections.abc import Callable
+from functools import partial
 
+from wsthreads.javascript.inbox import Inbox
 from wsthreads.javascript.visits import Event, Visit
 
 __all__ = ["NEVER", "Schedule"]
 
 NEVER = float("inf")
+
+
+class MessageReader:
+    """`wsthreads.handlers.Reader` for a script's messages."""
+
+    __slots__ = ("_visit", "read")
+
+    def __init__(self, visit: Visit, read: Callable[[], bytes]) -> None:
+        self._visit = visit
+        self.read = read
+
+    def stop(self) -> None:
+        self._visit.shut()
+
+    @property
+    def heard_at(self) -> float:
+        heard_at: float = self._visit.heard_at
+        return heard_at
 
 
 class Schedule:
@@ -19,12 +39,16 @@ class Schedule:
     """
 
     def __init__(self) -> None:
-        self._inbox: SimpleQueue[Event] = SimpleQueue()
+        self._inbox = Inbox()
         self._ready: deque[Visit] = deque()  # not busy, with something in their backlog; each once
         self._pending: dict[int, tuple[float, Event]] = {}  # by ticket, the first to expire first
 
     def post(self, event: Event) -> None:
         self._inbox.put(event)
+
+    def reader(self, visit: Visit, descriptor: int, max_bytes: int) -> MessageReader:
+        """What reads the visit's messages, of up to `max_bytes`, from a socket to the inbox. Needs the C module."""
+        return MessageReader(visit, partial(visit.pump, self._inbox, descriptor, max_bytes))
 
     def has_more(self) -> bool:
         """Whether events wait. Any thread."""
@@ -49,9 +73,8 @@ class Schedule:
             assert backlog
             return backlog.popleft()
         while True:
-            try:
-                event = self._inbox.get(timeout=timeout_s) if timeout_s != 0 else self._inbox.get_nowait()
-            except Empty:
+            event = self._received(timeout_s)
+            if event is None:
                 return None
             visit = event.visit
             if visit is None or not (visit.busy or visit.backlog):
@@ -95,6 +118,15 @@ class Schedule:
         for visit in self._ready:
             events.extend(visit.backlog or ())
         self._ready.clear()
-        while not self._inbox.empty():
-            events.append(self._inbox.get_nowait())
+        while (event := self._received(0)) is not None:
+            events.append(event)
         return events
+
+    def _received(self, timeout_s: float | None) -> Event | None:
+        """What has come in first."""
+        entry = self._inbox.get(timeout_s)
+        if type(entry) is tuple:  # a message that a line has read
+            visit, text, size = entry
+            return Event("message", visit, (text,), size)
+        event: Event | None = entry
+        return event

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from threading import Condition, Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from wsthreads.javascript.inbox import Line
+
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
@@ -46,7 +48,7 @@ class Event(NamedTuple):
         return f'["{self.kind}",{visit_id}{arguments}]'.encode()
 
 
-class Visit:
+class Visit(Line):  # type: ignore[misc]  # in C it is untyped
     """A session, from its `open` to the end of its `close`; or a handshake, which has no session.
 
     The isolate's thread owns `backlog`, `busy` and `over`: while `busy`, a promise of the session's has not settled and
@@ -58,8 +60,6 @@ class Visit:
         "_changed",
         "_ended",
         "_lock",
-        "_waiting",
-        "_waiting_size",
         "backlog",
         "busy",
         "id",
@@ -69,6 +69,7 @@ class Visit:
     )
 
     def __init__(self, visit_id: str, session: Session | None) -> None:
+        super().__init__(MAX_WAITING, MAX_WAITING_SIZE)
         self.id = visit_id
         self.quoted_id = quote(visit_id)
         self.session = session
@@ -76,7 +77,6 @@ class Visit:
         self.busy = False
         self.over = False
         self._lock = Lock()  # guards the rest; nothing is called under it
-        self._waiting = self._waiting_size = 0
         self._changed: Condition | None = None  # those wait on it who wait for a change
         self._ended = False
 
@@ -89,23 +89,22 @@ class Visit:
     def reserve(self, size: int) -> bool:
         """Take a place in the queue for onOpen or a message, as soon as there is one; False if the visit has ended."""
         with self._lock:
-            while not self._ended and self._is_full_locked(size):
+            while not self._ended:
+                if self.enter(size):
+                    return True
                 self._wait_locked()
-            self._waiting += 1
-            self._waiting_size += size
-            return not self._ended
+            return False
 
     def release(self, size: int) -> None:
         """Give the place of a handled message back."""
         with self._lock:
-            self._waiting -= 1
-            self._waiting_size -= size
+            self.leave(size)
             self._tell_locked()
 
     def wait_handled(self) -> None:
         """Wait until onOpen has run and no message waits any more; what takes long meets its deadline."""
         with self._lock:
-            while not self._ended and self._waiting:
+            while not self._ended and self.count:
                 self._wait_locked()
 
     def end(self) -> None:
@@ -128,9 +127,6 @@ class Visit:
         changed, self._changed = self._changed, None
         if changed is not None:
             changed.notify_all()
-
-    def _is_full_locked(self, size: int) -> bool:
-        return self._waiting > 0 and (self._waiting >= MAX_WAITING or self._waiting_size + size > MAX_WAITING_SIZE)
 
 
 def quote(text: str) -> str:
