@@ -25,6 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.programs import DEADLINE_S, wait_until
+from tests.wire import run_all
 from wsthreads import frames, outbox
 from wsthreads.drainer import Drainer
 from wsthreads.flusher import Flusher
@@ -249,7 +250,7 @@ def test_a_signal_handler_may_end_the_wait() -> None:
             signal.signal(signal.SIGUSR1, previous)
 
 
-# append_all and send_queues
+# append_all, lock_queued, unlock and send_queues
 
 
 class Line:
@@ -278,8 +279,8 @@ class Line:
 def lines(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Line]]:
     """Makes lines, with `outbox.append_all` and `flush_all` being the Python or the C ones."""
     c = request.param == "c"
-    monkeypatch.setattr(outbox, "send_queues", c_module().send_queues if c else outbox._send_queues)
-    monkeypatch.setattr(outbox, "append_all", c_module().append_all if c else outbox._append_all)
+    for name in ("append_all", "lock_queued", "unlock", "send_queues"):
+        monkeypatch.setattr(outbox, name, getattr(c_module() if c else outbox, name if c else f"_{name}"))
     flusher = Flusher()
     flusher.start()
     made: list[Line] = []
@@ -313,6 +314,71 @@ def test_members_in_step_and_out_of_step_get_what_is_theirs_in_order(lines: Call
     for member in members:
         member.sock.shutdown(socket.SHUT_WR)
         assert member.peer.recv(1) == b""
+
+
+def free_locks(*outboxes: Outbox) -> list[bool]:
+    """Whether another thread could lock them."""
+    found = []
+
+    def look() -> None:
+        for each in outboxes:
+            found.append(each._lock.acquire(False))
+            if found[-1]:
+                each._lock.release()
+
+    run_all(look)
+    return found
+
+
+def test_only_what_has_something_queued_and_is_free_is_locked(lines: Callable[..., Line]) -> None:
+    idle, queued, blocked, held, draining, late = [lines().outbox for _ in range(6)]
+    everybody = (idle, queued, blocked, held, draining, late)
+    for each in everybody[1:]:
+        each.append(b"x")
+    blocked._blocked = draining._draining = True
+    holding, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with held._lock:
+            holding.set()
+            done.wait(DEADLINE_S)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert holding.wait(DEADLINE_S)
+    assert outbox.lock_queued(everybody, 0, 5) == ([queued], [blocked])
+    assert outbox.lock_queued(list(everybody), 5, 1) == ([late], [])
+    assert outbox.lock_queued(everybody, 6, 9) == ([], [])
+    assert free_locks(queued, late) == [False, False]
+    queued._queue.clear()
+    assert outbox.unlock([queued, late]) == [late]
+    assert free_locks(*everybody) == [True, True, True, False, True, True]
+    done.set()
+    holder.join()
+    blocked._blocked = draining._draining = False
+
+
+def test_a_lock_that_fails_leaves_none_locked() -> None:
+    flusher = Flusher()
+    lines = [Line(flusher) for _ in range(2)]
+    for line in lines:
+        line.outbox.append(b"x")
+    broken = SimpleNamespace(_queue=[b"x"], _draining=False, _blocked=False, _lock=None)
+    for broken._lock in (None, SimpleNamespace(acquire=lambda block: 1 / 0)):
+        with pytest.raises((AttributeError, ZeroDivisionError)):
+            c_module().lock_queued([lines[0].outbox, broken, lines[1].outbox], 0, 9)
+        assert free_locks(lines[0].outbox) == [True]
+    for wrong in ((), ((), 0), ("", 0, 0), ((), "0", 0), ((), -1, 0)):
+        with pytest.raises(TypeError):
+            c_module().lock_queued(*wrong)
+    with pytest.raises(TypeError):
+        c_module().unlock(())
+    with pytest.raises(RuntimeError):
+        c_module().unlock([lines[0].outbox, lines[1].outbox])
+    for line in lines:
+        line.outbox.detach()
+        line.sock.close()
+        line.peer.close()
 
 
 def test_what_the_kernel_does_not_take_follows_whole(lines: Callable[..., Line]) -> None:

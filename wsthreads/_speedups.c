@@ -32,10 +32,11 @@
 
 /* ---- the attributes of an outbox ---- */
 
-enum { QUEUE, FD, CLOSE_FRAME, DETACHED, BLOCKED, DRAINING, ATTRIBUTES };
+enum { QUEUE, FD, CLOSE_FRAME, DETACHED, BLOCKED, DRAINING, LOCK, ATTRIBUTES };
 
-static const char *const spelled[ATTRIBUTES] = {"_queue", "_fd", "_close_frame", "_detached", "_blocked", "_draining"};
-static PyObject *names[ATTRIBUTES];
+static const char *const spelled[ATTRIBUTES] = {"_queue",   "_fd",       "_close_frame", "_detached",
+                                                "_blocked", "_draining", "_lock"};
+static PyObject *names[ATTRIBUTES], *acquire, *release;
 
 /* The class of the last outbox, and where in its objects __slots__ has put each attribute; 0 for "ask Python". */
 static PyTypeObject *known_type; /* ours */
@@ -227,6 +228,80 @@ static PyObject *append_all(PyObject *module, PyObject *const *args, Py_ssize_t 
     Py_RETURN_NONE;
 }
 
+/* ---- lock_queued(outboxes, start, count) -> (locked: list, blocked: list), unlock(locked) -> list ---- */
+
+/* 1 if something is queued, 0 if not, -1 with an exception. */
+static int has_queued(PyObject *outbox) {
+    PyObject *queue = get(outbox, QUEUE);
+    if (queue == NULL) return -1;
+    return PyList_Check(queue) && PyList_GET_SIZE(queue) > 0;
+}
+
+/* Let go of the locks of all, whatever goes wrong; -1 with an exception if something has. */
+static int release_all(PyObject *outboxes) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(outboxes); i++) {
+        PyObject *lock = get(PyList_GET_ITEM(outboxes, i), LOCK);
+        PyObject *none = lock == NULL ? NULL : PyObject_CallMethodNoArgs(lock, release);
+        Py_XDECREF(none);
+        if (none == NULL && type == NULL) PyErr_Fetch(&type, &value, &traceback);
+        PyErr_Clear();
+    }
+    if (type == NULL) return 0;
+    PyErr_Restore(type, value, traceback);
+    return -1;
+}
+
+static PyObject *lock_queued(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    (void)module;
+    Py_ssize_t start = nargs == 3 ? PyLong_AsSsize_t(args[1]) : -1, count = nargs == 3 ? PyLong_AsSsize_t(args[2]) : -1;
+    if (start < 0 || count < 0 || !(PyTuple_Check(args[0]) || PyList_Check(args[0]))) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "lock_queued(outboxes, start: int, count: int)");
+        return NULL;
+    }
+    PyObject *locked = PyList_New(0), *blocked = PyList_New(0), *result = NULL;
+    if (locked == NULL || blocked == NULL) goto done;
+    for (Py_ssize_t i = start; i < PySequence_Fast_GET_SIZE(args[0]) && i - start < count; i++) {
+        PyObject *outbox = PySequence_Fast_GET_ITEM(args[0], i), *lock;
+        int wanted = has_queued(outbox);
+        if (wanted > 0) wanted = is(outbox, DRAINING, Py_False);
+        if (wanted < 0) goto failed;
+        if (!wanted) continue;
+        int is_blocked = is(outbox, BLOCKED, Py_True);
+        if (is_blocked < 0 || (is_blocked && PyList_Append(blocked, outbox) < 0)) goto failed;
+        if (is_blocked) continue;
+        if ((lock = get(outbox, LOCK)) == NULL || PyList_Append(locked, outbox) < 0) goto failed;
+        PyObject *taken = PyObject_CallMethodOneArg(lock, acquire, Py_False);
+        Py_XDECREF(taken);
+        if (taken != Py_True && PyList_SetSlice(locked, PyList_GET_SIZE(locked) - 1, PY_SSIZE_T_MAX, NULL) < 0) goto failed;
+        if (taken == NULL) goto failed;
+    }
+    result = PyTuple_Pack(2, locked, blocked);
+failed:
+    if (result == NULL) release_all(locked);
+done:
+    Py_XDECREF(locked);
+    Py_XDECREF(blocked);
+    return result;
+}
+
+static PyObject *unlock(PyObject *module, PyObject *outboxes) {
+    (void)module;
+    if (!PyList_Check(outboxes)) {
+        PyErr_SetString(PyExc_TypeError, "unlock(outboxes: list)");
+        return NULL;
+    }
+    if (release_all(outboxes) < 0) return NULL;
+    PyObject *left = PyList_New(0);
+    for (Py_ssize_t i = 0; left != NULL && i < PyList_GET_SIZE(outboxes); i++) {
+        PyObject *outbox = PyList_GET_ITEM(outboxes, i);
+        int queued = has_queued(outbox);
+        if (queued < 0 || (queued && PyList_Append(left, outbox) < 0)) Py_CLEAR(left);
+    }
+    return left;
+}
+
 /* ---- send_queues(outboxes: list) -> [(outbox, data, sent or -errno), ...] of those not sent completely ---- */
 
 /* Up to so many bytes for one socket are sent with the GIL held: some 5 µs. */
@@ -404,6 +479,8 @@ static PyMethodDef methods[] = {
     {"decode_message", (PyCFunction)(void (*)(void))decode_message, METH_FASTCALL, "See wsthreads.frames."},
     {"encode_text", encode_text, METH_O, "See wsthreads.frames."},
     {"append_all", (PyCFunction)(void (*)(void))append_all, METH_FASTCALL, "See wsthreads.outbox."},
+    {"lock_queued", (PyCFunction)(void (*)(void))lock_queued, METH_FASTCALL, "See wsthreads.outbox."},
+    {"unlock", unlock, METH_O, "See wsthreads.outbox."},
     {"send_queues", send_queues, METH_O, "See wsthreads.outbox."},
     {NULL, NULL, 0, NULL},
 };
@@ -417,6 +494,9 @@ PyMODINIT_FUNC PyInit__speedups(void) {
         names[i] = PyUnicode_InternFromString(spelled[i]);
         if (names[i] == NULL) return NULL;
     }
+    acquire = PyUnicode_InternFromString("acquire");
+    release = PyUnicode_InternFromString("release");
+    if (acquire == NULL || release == NULL) return NULL;
     renew_turnstile();
     if (pthread_atfork(NULL, NULL, renew_turnstile)) return PyErr_NoMemory();
     PyObject *made = PyModule_Create(&module);

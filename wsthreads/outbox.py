@@ -324,25 +324,41 @@ def flush_all(outboxes: Sequence[Outbox]) -> list[Outbox]:
     """`flush` each, many in one go. Returns those to which others left frames meanwhile: call again with them."""
     left: list[Outbox] = []
     for start in range(0, len(outboxes), BATCH):
-        waiting = [outbox for outbox in outboxes[start : start + BATCH] if outbox._queue and not outbox._draining]
-        taken = [outbox for outbox in waiting if not outbox._blocked and outbox._lock.acquire(False)]
+        locked, blocked = lock_queued(outboxes, start, BATCH)
         failure: Exception | None = None
         try:
-            for outbox, data, sent in send_queues(taken):
+            for outbox, data, sent in send_queues(locked):
                 try:
                     outbox._after_send_locked(data, sent)
                 except Exception as error:  # it has ended that outbox; the others go on
                     failure = error
         finally:
-            for outbox in taken:
-                outbox._lock.release()
+            queued = unlock(locked)
         if failure is not None:
             raise failure
-        for outbox in waiting:
+        for outbox in blocked + queued:
             if outbox._blocked:
                 outbox.flush()
-        left += [outbox for outbox in taken if outbox._queue and not outbox._blocked]
+            else:
+                left.append(outbox)
     return left
+
+
+def _lock_queued(outboxes: Sequence[Outbox], start: int, count: int) -> tuple[list[Outbox], list[Outbox]]:
+    """Of `count` outboxes from `start` on, those that have something queued: the locked ones, and the blocked ones.
+
+    Those whose lock another thread has, or which this thread drains further up its stack, are left to them.
+    """
+    waiting = [outbox for outbox in outboxes[start : start + count] if outbox._queue and not outbox._draining]
+    blocked = [outbox for outbox in waiting if outbox._blocked]
+    return [outbox for outbox in waiting if not outbox._blocked and outbox._lock.acquire(False)], blocked
+
+
+def _unlock(locked: list[Outbox]) -> list[Outbox]:
+    """Let go of their locks. Returns those that have something queued again."""
+    for outbox in locked:
+        outbox._lock.release()
+    return [outbox for outbox in locked if outbox._queue]
 
 
 def _append_all(outboxes: tuple[Outbox, ...], frame: bytes, skip: Outbox | None) -> None:
@@ -362,4 +378,6 @@ def _send_queues(outboxes: list[Outbox]) -> list[tuple[Outbox, bytes | None, int
 
 
 append_all = _append_all if speedups is None else speedups.append_all
+lock_queued = _lock_queued if speedups is None else speedups.lock_queued
+unlock = _unlock if speedups is None else speedups.unlock
 send_queues = _send_queues if speedups is None else speedups.send_queues
