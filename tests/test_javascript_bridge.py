@@ -111,6 +111,7 @@ def test_any_value_arrives_as_it_does_by_way_of_json(crossing: Crossing, value: 
     "value",
     [
         None, True, False, 0, -1, 2**31 - 1, 2**31, -(2**31), 2**53, 0.5, 1e300, "", "a", "é€😀", "a\0b", "x" * 100_000,
+        "\ud800", "a\udc00😀\ud83d", ("\udfff",),
         (), ("message", "id", "text"), (1, (None, 0.5), "€"), b'{"error": "TypeError", "message": "no"}', b"[1, 2]",
     ],
 )  # fmt: skip

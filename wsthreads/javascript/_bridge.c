@@ -115,7 +115,14 @@ static Value to_javascript(Context *context, PyObject *object) {
     if (PyUnicode_Check(object)) {
         Py_ssize_t size;
         const char *text = PyUnicode_AsUTF8AndSize(object, &size);
-        return text == NULL ? EXCEPTION : js.JS_NewStringLen(context, text, (size_t)size);
+        if (text != NULL) return js.JS_NewStringLen(context, text, (size_t)size);
+        if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) return EXCEPTION;
+        PyErr_Clear(); /* a lone surrogate, which JavaScript's text may have */
+        PyObject *encoded = PyUnicode_AsEncodedString(object, "utf-8", "surrogatepass");
+        if (encoded == NULL) return EXCEPTION;
+        Value value = js.JS_NewStringLen(context, PyBytes_AS_STRING(encoded), (size_t)PyBytes_GET_SIZE(encoded));
+        Py_DECREF(encoded);
+        return value;
     }
     if (PyBytes_Check(object))
         return js.JS_ParseJSON(context, PyBytes_AS_STRING(object), (size_t)PyBytes_GET_SIZE(object), "<wsthreads>");

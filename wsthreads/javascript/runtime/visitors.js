@@ -55,14 +55,17 @@ class Request extends Visitor {
 }
 
 class Session extends Visitor {
+  #id;  // that of this object, whatever a function is called on
+
   constructor(visit) {
     super(visit);
+    this.#id = visit.id;
     Object.defineProperty(this, "id", { value: visit.id, enumerable: true });
     Object.freeze(this);
   }
 
   send(message) {
-    return carried("send", "session.send", message, this.id);
+    return carried("send", "session.send", message, this.#id);
   }
 
   close(code = 1000, reason = "") {
@@ -72,26 +75,27 @@ class Session extends Visitor {
     if (typeof reason !== "string") {
       throw new TypeError(`a close reason is a string, not ${kindOf(reason)}`);
     }
-    answered(python("close", this.id, code, reason));
+    answered(python("close", this.#id, code, reason));
   }
 
   isOpen() {
-    return answered(python("is_open", this.id));
+    return answered(python("is_open", this.#id));
   }
 
   room(name) {
     if (typeof name !== "string") {
       throw new TypeError(`a room name is a string, not ${kindOf(name)}`);
     }
-    if (name === "" || (name.length > MAX_ROOM_NAME_CHARS && [...name].length > MAX_ROOM_NAME_CHARS)) {
+    const size = charactersOf(name);
+    if (size < 1 || size > MAX_ROOM_NAME_CHARS) {
       throw new RangeError(
-        `a room name has 1 to ${MAX_ROOM_NAME_CHARS} characters, not ${[...name].length}: ${quote(name.slice(0, 40))}`);
+        `a room name has 1 to ${MAX_ROOM_NAME_CHARS} characters, not ${size}: ${quote(name.slice(0, 40))}`);
     }
-    return new Room(this.id, name);
+    return new Room(this.#id, name);
   }
 
   rooms() {
-    return answered(python("rooms", this.id));
+    return answered(python("rooms", this.#id));
   }
 }
 
@@ -132,6 +136,12 @@ class Room {
 
 for (const { prototype } of [Visitor, Request, Session, Room]) {
   Object.freeze(prototype);
+}
+
+// The length of a room's name; one that is plainly too long is not gone through, since it may have come from a client.
+function charactersOf(name) {
+  const { length } = name;
+  return length <= MAX_ROOM_NAME_CHARS || length > 2 * MAX_ROOM_NAME_CHARS ? length : [...name].length;
 }
 
 function looked(table, name) {
