@@ -1,7 +1,13 @@
-"""Fixtures for all tests; plain helpers are in `tests.programs`."""
+"""Fixtures for all tests; plain helpers are in `tests.programs`.
+
+WSTHREADS_TEST_SWITCH_INTERVAL is how long a thread may hold the GIL while others want it, in seconds, instead of
+Python's 0.005: with 0.000001, threads get in between any two instructions of each other.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +22,11 @@ from wsthreads.serving import Server
 # How long an example takes says more about the machine than about the code.
 hypothesis.settings.register_profile("wsthreads", deadline=None)
 hypothesis.settings.load_profile("wsthreads")
+
+
+def pytest_configure() -> None:
+    if interval := os.environ.get("WSTHREADS_TEST_SWITCH_INTERVAL"):
+        sys.setswitchinterval(float(interval))
 
 
 @pytest.fixture
