@@ -7,6 +7,7 @@ Python's 0.005: with 0.000001, threads get in between any two instructions of ea
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -27,6 +28,9 @@ hypothesis.settings.load_profile("wsthreads")
 def pytest_configure() -> None:
     if interval := os.environ.get("WSTHREADS_TEST_SWITCH_INTERVAL"):
         sys.setswitchinterval(float(interval))
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As in the background of a script. The programs that are started here would inherit it, and ignore their Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
