@@ -17,6 +17,7 @@ from wsthreads.errors import HandshakeRefused
 __all__ = ["Request", "check_origin", "check_upgrade", "choose_subprotocol", "is_upgrade"]
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+_VISIBLE = re.compile(r"[!-~]+")
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 #: Query parameters read at most; what is beyond cannot be looked up.
@@ -133,7 +134,7 @@ def check_origin(request: Request, allowed: tuple[str, ...]) -> None:
     origin = request.get_header("Origin")
     if origin is None or "*" in allowed:
         return
-    wanted = _origin_of(origin)
+    wanted = _origin_of(origin.strip(" \t"))
     if wanted is not None:
         schemes = ("https",) if request.environ.get("wsgi.url_scheme") == "https" else ("http", "https")
         ours = (f"{scheme}://{request.get_header('Host') or ''}" for scheme in schemes)
@@ -149,15 +150,20 @@ def choose_subprotocol(offered: tuple[str, ...], spoken: tuple[str, ...]) -> str
 
 def _origin_of(text: str) -> tuple[str, str, int | None] | None:
     """(scheme, host, port) of an origin, with the default port of a known scheme; None if it is not one."""
+    if not _VISIBLE.fullmatch(text):
+        return None  # urlsplit would take out spaces, tabs and the like, and go on with the rest
     try:
-        parts = urlsplit(text.strip())
+        parts = urlsplit(text)
         port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
     except ValueError:
         return None
-    if not parts.scheme or not parts.hostname or parts.path.strip("/") or parts.username is not None:
+    if not parts.scheme or not parts.hostname or parts.username is not None:
+        return None
+    if parts.path.strip("/") or parts.query or parts.fragment:
         return None
     return parts.scheme, parts.hostname.lower(), port
 
 
 def _tokens(header: str | None) -> list[str]:
-    return [token for token in (part.strip() for part in (header or "").split(",")) if token]
+    """The parts of a list; around them there may be spaces and tabs, and no other white space (RFC 9110, 5.6.1)."""
+    return [token for token in (part.strip(" \t") for part in (header or "").split(",")) if token]
