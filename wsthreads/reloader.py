@@ -101,16 +101,22 @@ class Reloader:
             self._restart()
 
     def _reload(self, target: Target, now: dict[Path, Stamp]) -> dict[Path, Stamp]:
-        """Load a script again; what is to be watched from now on."""
+        """Load a script again; what is to be watched from now on: `now`, from before it was read, and what is new in it.
+
+        So a change that comes while it is loaded is not missed. Nothing is logged before all stamps are taken, for
+        those who answer to the log.
+        """
         handler: Any = self._app.endpoint(target.path).handler
         try:
             handler.reload()
         except WSThreadsError as error:
-            log.error("%s not reloaded, the old code goes on: %s", target.file.name, error)
             at_fault = [Path(error.path)] if isinstance(error, ScriptError) else []  # perhaps imported just now
-            return _stamps([*now, *at_fault], before=now)
+            watched = {**_stamps(at_fault), **now}
+            log.error("%s not reloaded, the old code goes on: %s", target.file.name, error)
+            return watched
+        watched = {**_stamps(self._files_of(target)), **now}
         log.info("%s reloaded", target.file.name)
-        return _stamps(self._files_of(target), before=now)
+        return watched
 
     def _files_of(self, target: Target) -> Iterable[Path]:
         """A script, and what it imports."""
