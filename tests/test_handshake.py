@@ -66,6 +66,11 @@ def test_a_post_and_http_1_0_are_refused(port):
         assert (client.status, "HTTP/1.1" in client.body()) == (400, True)
 
 
+def test_an_older_http_is_refused_whatever_its_number(port):
+    with RawClient(port, version="HTTP/0.1") as client:
+        assert (client.status, "HTTP/1.1" in client.body()) == (400, True)
+
+
 def test_header_values_are_read_as_lists_whatever_their_case(port):
     with RawClient(port, headers={"Upgrade": "WebSocket", "Connection": "keep-alive, UPGRADE"}) as client:
         assert client.status == 101

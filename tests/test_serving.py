@@ -137,6 +137,24 @@ def test_each_connection_has_a_daemon_thread_that_tells_whose_it_is(serve):
     assert not thread.is_alive()
 
 
+@pytest.mark.parametrize(
+    ("request_line", "headers", "status"),
+    [
+        (b"GET http://[ HTTP/1.1", b"", b"400 Malformed URI"),
+        (b"GET http://[ HTTP/1.1", b"A: b\r\n" * 200, b"431 "),
+        (b"GET /ws/echo HTTP/1.1", b"no header\r\nOrigin: http://evil.example\r\n", b"400 Malformed header"),
+    ],
+)
+def test_a_malformed_request_is_refused_and_no_error_of_the_servers(serve, caplog, request_line, headers, status):
+    caplog.set_level(logging.INFO)
+    server = serve(echo_app())
+    with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as sock:
+        sock.sendall(request_line + b"\r\n" + headers + b"\r\n")
+        assert sock.recv(4096).startswith(b"HTTP/1.1 " + status)
+    wait_until(lambda: any(f" {status.decode()[:3]} " in message for message in caplog.messages), "the access log")
+    assert "Traceback" not in caplog.text
+
+
 def test_the_access_log_has_one_line_for_each_request(serve, caplog):
     caplog.set_level(logging.INFO, "werkzeug")
     server = serve(echo_app(hello))

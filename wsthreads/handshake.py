@@ -100,7 +100,7 @@ def check_upgrade(environ: dict[str, Any]) -> None:
         raise HandshakeRefused(426, "this is a WebSocket endpoint", [("Upgrade", "websocket")])
     if environ.get("REQUEST_METHOD") != "GET":
         raise HandshakeRefused(400, f"a WebSocket handshake is a GET, not a {environ.get('REQUEST_METHOD')}")
-    if environ.get("SERVER_PROTOCOL", "HTTP/1.1") in ("HTTP/0.9", "HTTP/1.0"):
+    if environ.get("SERVER_PROTOCOL", "HTTP/1.1") < "HTTP/1.1":  # in the alphabet's order; servers take HTTP/0.1, too
         raise HandshakeRefused(400, "a WebSocket handshake needs HTTP/1.1")
     if "upgrade" not in (token.lower() for token in _tokens(environ.get("HTTP_CONNECTION"))):
         raise HandshakeRefused(400, "a WebSocket handshake needs the header Connection: Upgrade")

@@ -11,9 +11,11 @@ import logging
 import socket
 import ssl
 from contextlib import suppress
+from http import HTTPStatus
 from threading import Event, Lock, Thread, current_thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
 
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
@@ -162,6 +164,9 @@ class _RequestHandler(WSGIRequestHandler):
             self.client_address = (self.client_address[0][len("::ffff:") :], *self.client_address[1:])
 
     def run_wsgi(self) -> None:
+        if flaw := self._flaw():
+            self.send_error(HTTPStatus.BAD_REQUEST, flaw)
+            return
         self._input.deadline = None
         if is_upgrade({"HTTP_UPGRADE": self.headers.get("Upgrade", "")}):
             self.connection.settimeout(None)
@@ -169,6 +174,22 @@ class _RequestHandler(WSGIRequestHandler):
             self.connection.settimeout(self.server.handshake_timeout_s)
         self.server.mark_busy()
         super().run_wsgi()
+
+    def _flaw(self) -> str | None:
+        """What is wrong with the request that Werkzeug would fail at, or not notice."""
+        if self.headers.defects:  # a line that is none ends the headers for their parser: it has not seen the rest
+            return "Malformed header"
+        try:
+            urlsplit(self.path)
+        except ValueError:  # such as [, which begins an IPv6 address
+            return "Malformed URI"
+        return None
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        try:
+            super().log_request(code, size)
+        except ValueError:  # Werkzeug takes the URI apart for this, malformed as it may be
+            self.log("info", '"%s %s" %s %s', self.command, quote(self.path), code, size)
 
     def log_error(self, format: str, *args: Any) -> None:
         if format.startswith("Request timed out"):  # browsers open connections in advance: no error
