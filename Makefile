@@ -15,11 +15,12 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PACKAGING := setup.cfg setup.py pyproject.toml $(wildcard wsthreads/*.[ch] wsthreads/javascript/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test stress bench sanitize lint clean
+.PHONY: help run test stress bench sanitize fuzz lint clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "variables: run HOST PORT; test ARGS; stress SECONDS CLIENTS ROOMS SEED; bench ONLY SERVERS ROUNDS SECONDS QUICK PUBLISH"
+	@echo "variables: run HOST PORT; test ARGS; stress SECONDS CLIENTS ROOMS SEED; bench ONLY SERVERS ROUNDS SECONDS QUICK PUBLISH;"
+	@echo "           sanitize SANITIZER ARGS; fuzz TARGET SECONDS"
 
 run: $(VENV)/installed ## serve the chat example and its page at http://127.0.0.1:5000/
 	@exec $(BIN)/wsthreads run examples/chat.js examples/rooms.js --static examples/public --host $(HOST) --port $(PORT)
@@ -33,16 +34,35 @@ stress: $(VENV)/installed-test ## run the threaded stress test
 bench: $(VENV)/bin/python ## measure beside the peers, such as ONLY=echo-100 ROUNDS=5
 	@$(BIN)/python -m tests.bench
 
-# In a copy, since the C modules are built differently. Python itself leaks at its end, so leaks are not looked for.
-sanitize: $(VENV)/installed-test ## test the C modules under AddressSanitizer and UndefinedBehaviorSanitizer
-	@rm -rf build/sanitize && mkdir -p build/sanitize
-	@cp -r wsthreads tests examples setup.py setup.cfg pyproject.toml README.rst LICENSE build/sanitize
-	@find build/sanitize -name '*.so' -delete
-	@cd build/sanitize && CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O1" \
+# In copies, since the C modules are built differently.
+COPY = rm -rf $(1) && mkdir -p $(1) && \
+	cp -r wsthreads tests examples setup.py setup.cfg pyproject.toml README.rst LICENSE $(1) && find $(1) -name '*.so' -delete
+
+# Python itself leaks at its end, so leaks are not looked for. Under thread everything takes longer, and a fork hangs.
+SANITIZER ?= address,undefined
+sanitize: $(VENV)/installed-test ## test the C modules with SANITIZER=address,undefined, or thread
+	@$(call COPY,build/sanitize)
+	@cd build/sanitize && CFLAGS="-fsanitize=$(SANITIZER) -fno-sanitize-recover=undefined -g -O1" \
 		$(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace
-	@cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$($${CC:-cc} -print-file-name=libasan.so)" \
-		$(CURDIR)/$(BIN)/python -m pytest -q tests/test_speedups.py \
-		tests/test_javascript_bridge.py tests/test_javascript_inbox.py $(ARGS)
+	@cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 WSTHREADS_TEST_SCALE=5 setarch --addr-no-randomize \
+		env LD_PRELOAD="$$($${CC:-cc} -print-file-name=$(if $(filter thread,$(SANITIZER)),libtsan.so,libasan.so))" \
+		$(CURDIR)/$(BIN)/python -m pytest -q --capture=sys tests/test_speedups.py tests/test_javascript_bridge.py \
+		tests/test_javascript_inbox.py $(if $(filter thread,$(SANITIZER)),tests/test_outbox.py tests/test_rooms.py -k "not forked") $(ARGS)
+
+TARGETS := decode receive handshake script bridge
+fuzz: SECONDS = 60
+fuzz: $(VENV)/installed-fuzz ## fuzz with coverage for SECONDS each, such as TARGET="decode receive"
+	@command -v clang >/dev/null || { echo "make fuzz needs clang, as by: apt-get install clang" >&2; exit 1; }
+	@$(call COPY,build/fuzz/tree) && mkdir -p build/fuzz/crashes
+	@cd build/fuzz/tree && CC=clang LDSHARED="clang -shared" CFLAGS="-fsanitize=address,fuzzer-no-link -g -O1" \
+		$(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace
+	@cd build/fuzz/tree && for target in $(or $(TARGET),$(TARGETS)); do \
+		echo "== $$target for $(SECONDS) s" && mkdir -p ../corpus/$$target && \
+		ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=32 \
+		LD_PRELOAD="$$($(CURDIR)/$(BIN)/python -c 'import atheris; print(atheris.path())')/asan_with_fuzzer.so" \
+		$(CURDIR)/$(BIN)/python -m tests.fuzz $$target -max_total_time=$(SECONDS) -timeout=20 -rss_limit_mb=4096 \
+		-artifact_prefix=../crashes/$$target- -verbosity=0 -print_final_stats=1 \
+		../corpus/$$target tests/fuzz/corpus/$$target || exit 1; done
 
 lint: $(VENV)/installed-lint ## check style and types
 	@$(BIN)/ruff check .
@@ -66,6 +86,11 @@ $(VENV)/installed: $(VENV)/bin/python $(PACKAGING)
 $(VENV)/installed-test: $(VENV)/installed
 	@echo "installing what the tests need"
 	@$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/installed-fuzz: $(VENV)/installed-test
+	@echo "installing atheris"
+	@$(PIP) --editable '.[fuzz]'
 	@touch $@
 
 $(VENV)/installed-lint: $(VENV)/installed-test

@@ -3,6 +3,7 @@
 import socket
 import struct
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from wsproto import ConnectionType
@@ -15,6 +16,7 @@ from tests.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_payl
 from wsthreads import Config
 from wsthreads.connection import Connection
 from wsthreads.flusher import Flusher
+from wsthreads.frames import _decode_message
 from wsthreads.transport import PlainTransport
 
 KEY = "AAAAAAAAAAAAAAAAAAAAAA=="
@@ -190,6 +192,29 @@ def test_a_stream_that_ends_anywhere_has_given_the_messages_that_were_complete(m
     messages, pongs, close, code = ours(stream, b"", sizes)
     wanted_messages, wanted_pongs, _, _, _ = wsproto_alone(stream)
     assert (messages, pongs, close, code) == (wanted_messages, wanted_pongs, None, 1006)
+
+
+@pytest.mark.parametrize("decoder", ["python", "c"])
+def test_a_stream_cut_at_any_place_is_the_same(monkeypatch, decoder):
+    module = pytest.importorskip("wsthreads._speedups") if decoder == "c" else None
+    monkeypatch.setattr("wsthreads.connection.decode_message", module.decode_message if module else _decode_message)
+    key = b"abcd"
+    stream = b"".join([
+        frame(TEXT, "é€😀", key=key),
+        frame(TEXT, b"\xf0\x9f", fin=False, key=key),
+        frame(PING, "p", key=key),
+        frame(CONTINUATION, b"\x98\x80", fin=False, key=key),
+        frame(PONG, key=key),
+        frame(CONTINUATION, "", key=key),
+        frame(BINARY, bytes(130), key=key),
+        frame(BINARY, b"1", fin=False, key=key),
+        frame(CONTINUATION, b"2", key=key),
+        frame(CLOSE, close_payload(4000, "bye"), key=key),
+    ])
+    for cut in range(1, len(stream)):
+        agree(stream, 0, [cut])
+        agree(stream, cut)
+    agree(stream, 0, [1] * len(stream))
 
 
 def test_a_header_is_judged_when_all_of_it_is_there():

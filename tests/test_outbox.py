@@ -7,13 +7,17 @@ import socket
 import sys
 import threading
 from contextlib import suppress
+from itertools import accumulate
 from time import monotonic, sleep
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.programs import DEADLINE_S, wait_until
 from tests.wire import CLOSE, PING, TEXT, Line, parse_frames, run_all
-from wsthreads.flusher import Flusher
+from wsthreads import outbox
+from wsthreads.flusher import Flusher, Timer
 from wsthreads.frames import close_frame, encode_frame
 from wsthreads.outbox import flush_all
 from wsthreads.transport import PlainTransport
@@ -393,7 +397,7 @@ def test_a_lost_connection_frees_what_waited(line):
     box.fill()
     box.send(encode_frame(TEXT, b"x" * 10**6))
     box.theirs.close()
-    wait_until(lambda: not box.outbox.is_blocked, "the end")
+    assert box.outbox.wait_sent(DEADLINE_S), "the end"
     assert not box.outbox._backlog
     assert not box.outbox._queue
     assert box.outbox.bytes_waiting == 0
@@ -439,3 +443,92 @@ def test_a_finalizer_that_sends_during_a_drain_neither_hangs_nor_doubles_nor_los
     assert sorted(payload for _, payload in seen) == sorted([first, b"one", b"two"])
     gc.collect()
     box.outbox._check()
+
+
+# Any calls, against a model
+
+
+class Orders:
+    """In place of the flusher: `room` does what that would do when the kernel has room again."""
+
+    def __init__(self):
+        self.watched = {}
+
+    def watch(self, descriptor, callback):
+        self.watched[descriptor] = callback
+
+    def forget(self, descriptor):
+        self.watched.pop(descriptor, None)
+
+    def call_later(self, delay_s, callback):
+        return Timer(monotonic() + delay_s, callback)
+
+    def room(self):
+        watched, self.watched = self.watched, {}
+        for callback in watched.values():
+            callback()
+
+
+SIZES = st.sampled_from([0, 1, 130, 5000, 70_000])
+WHO = st.sampled_from([0, 1])
+CALLS = st.one_of(
+    st.tuples(st.just("append"), WHO, SIZES),
+    st.tuples(st.just("append_all"), st.sampled_from([0, 1, None]), SIZES),
+    st.tuples(st.sampled_from(["flush", "room", "flush_all"]), WHO, st.none()),
+    st.tuples(st.just("read"), WHO, st.integers(1, 100_000)),
+    st.tuples(st.just("close"), WHO, st.booleans()),
+)
+
+
+@pytest.mark.parametrize("twin", ["python", "c"])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(CALLS, max_size=40))
+def test_whatever_is_called_each_reader_gets_what_was_taken_for_it(monkeypatch, twin, calls):
+    module = pytest.importorskip("wsthreads._speedups") if twin == "c" else None
+    monkeypatch.setattr(outbox, "append_all", module.append_all if module else outbox._append_all)
+    monkeypatch.setattr(outbox, "send_queues", module.send_queues if module else outbox._send_queues)
+    orders = Orders()
+    lines = [Line(orders, send_buffer=4096) for _ in range(2)]
+    for line in lines:
+        line.theirs.setblocking(False)
+    both = tuple(line.outbox for line in lines)
+    taken, read, closed = [[], []], [bytearray(), bytearray()], [None, None]
+    for number, (call, who, how) in enumerate(calls):
+        if call in ("append", "append_all"):
+            data = encode_frame(TEXT, b"%d " % number + b"x" * how)
+            if call == "append_all":
+                outbox.append_all(both, data, None if who is None else both[who])
+            for n in range(2):
+                if call == "append" and n == who:
+                    assert both[n].append(data) == (closed[n] is None)
+                if closed[n] is None and (n == who) == (call == "append"):
+                    taken[n].append(data)
+        elif call == "flush":
+            both[who].flush()
+        elif call == "flush_all":
+            assert outbox.flush_all(both) == []
+        elif call == "room":
+            orders.room()
+        elif call == "read":
+            with suppress(BlockingIOError):
+                read[who] += lines[who].theirs.recv(how)
+        elif both[who].close(encode_frame(CLOSE, b""), discard=how):
+            closed[who] = how
+            taken[who].append(encode_frame(CLOSE, b""))
+        for each in both:
+            each._check()
+    for n, line in enumerate(lines):
+        line.outbox.flush()
+        while line.outbox.is_blocked:
+            with suppress(BlockingIOError):
+                read[n] += line.theirs.recv(1 << 20)
+            orders.room()
+        line.ours.shutdown(socket.SHUT_WR)
+        line.theirs.settimeout(DEADLINE_S)
+        read[n] += line.read_to_end()
+        if closed[n]:  # with discard: some of what waited was dropped, in whole frames, and nothing before them
+            assert read[n].endswith(taken[n].pop())
+            assert bytes(read[n][:-2]) in accumulate(taken[n], initial=b"")
+        else:
+            assert read[n] == b"".join(taken[n])
+        line.end()
