@@ -29,7 +29,7 @@ def pytest_configure() -> None:
     if interval := os.environ.get("WSTHREADS_TEST_SWITCH_INTERVAL"):
         sys.setswitchinterval(float(interval))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # As in the background of a script. The programs that are started here would inherit it, and ignore their Ctrl-C.
+        # As in the background of a script. Programs that are started here would inherit it, and ignore their Ctrl-C.
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

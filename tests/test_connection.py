@@ -242,48 +242,88 @@ def test_a_connection_that_is_lost_is_reported_as_1006(echo, how):
 
 def test_a_silent_client_is_pinged_and_gone_if_it_stays_silent():
     handler = Recorder()
-    with endpoint(handler, ping_interval_s=0.1, ping_timeout_s=0.2) as (_, port), RawClient(port) as client:
+    with endpoint(handler, ping_interval_s=0.1, ping_timeout_s=0.2) as (_, port):
         began = monotonic()
-        assert client.receive() == (PING, b"")
-        assert monotonic() - began >= 0.09
-        assert client.at_end(), "nothing but a ping is sent"
-        assert handler.close() == (1006, "no answer to a ping for 0.2 s")
-        assert monotonic() - began >= 0.29
-
-
-def test_a_client_that_answers_pings_stays():
-    handler = Recorder()
-    with endpoint(handler, ping_interval_s=0.05, ping_timeout_s=0.3) as (_, port), RawClient(port) as client:
-        for _ in range(4):
+        with RawClient(port) as client:
             assert client.receive() == (PING, b"")
+            assert monotonic() - began >= 0.1
+            assert client.at_end(), "nothing but a ping is sent"
+            assert handler.close() == (1006, "no answer to a ping for 0.2 s")
+            assert monotonic() - began >= 0.3
+
+
+class Clock:
+    """The clock of connections, which is turned by hand, and so is their heartbeat; the flusher's goes on by itself."""
+
+    def __init__(self):
+        self.now = monotonic()
+
+    def turn(self, connection, seconds):
+        self.now += seconds
+        connection._heartbeat()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("wsthreads.connection.monotonic", lambda: clock.now)
+    return clock
+
+
+def connection_of(handler):
+    """The connection of the session that has come, once it waits for the client."""
+    connection = handler.session()._connection
+    wait_until(lambda: connection._waiting, "the wait for a message")
+    return connection
+
+
+LONG = {"ping_interval_s": 100 * DEADLINE_S, "ping_timeout_s": 50 * DEADLINE_S}
+
+
+def test_a_client_that_answers_pings_stays(clock):
+    handler = Recorder()
+    with endpoint(handler, **LONG) as (_, port), RawClient(port) as client:
+        connection = connection_of(handler)
+        for _ in range(4):
+            clock.turn(connection, 100 * DEADLINE_S)
+            assert client.receive() == (PING, b"")
+            clock.now += 49 * DEADLINE_S
             client.send(PONG)
-        assert handler.closed.empty()
+            wait_until(lambda: connection.last_received == clock.now, "the pong")
+            clock.turn(connection, 2 * DEADLINE_S)
+            assert connection.is_open
         client.leave()
 
 
-def test_any_sign_of_life_counts_as_an_answer_to_a_ping():
+def test_any_sign_of_life_counts_as_an_answer_to_a_ping(clock):
     handler = Recorder()
-    with endpoint(handler, ping_interval_s=0.05, ping_timeout_s=0.3) as (_, port), RawClient(port) as client:
+    with endpoint(handler, **LONG) as (_, port), RawClient(port) as client:
+        connection = connection_of(handler)
         for _ in range(4):
+            clock.turn(connection, 100 * DEADLINE_S)
             assert client.receive() == (PING, b"")
+            clock.now += 49 * DEADLINE_S
             client.text("busy")
             assert handler.message() == "busy"
+            wait_until(lambda: connection._waiting, "the end of on_message")
+            clock.turn(connection, 2 * DEADLINE_S)
+            assert connection.is_open
         client.leave()
 
 
-def test_a_client_that_talks_is_not_pinged():
+def test_a_client_that_talks_is_not_pinged(clock):
     handler = Echo()
-    with endpoint(handler, ping_interval_s=0.4) as (_, port), RawClient(port) as client:
-        began, pause = monotonic(), threading.Event()
-        while monotonic() - began < 0.9:
+    with endpoint(handler, **LONG) as (_, port), RawClient(port) as client:
+        connection = connection_of(handler)
+        for _ in range(4):
+            clock.turn(connection, 60 * DEADLINE_S)
             client.text("a")
             assert client.receive_text() == "a", "a ping would be another frame"
-            pause.wait(0.01)
         client.leave()
 
 
 @pytest.mark.parametrize("hook", ["on_open", "on_message"])
-def test_a_handler_that_is_busy_longer_than_the_ping_timeout_does_not_lose_its_client(hook):
+def test_a_handler_that_is_busy_longer_than_the_ping_timeout_does_not_lose_its_client(clock, hook):
     go_on = threading.Event()
 
     class Busy(Recorder):
@@ -299,18 +339,22 @@ def test_a_handler_that_is_busy_longer_than_the_ping_timeout_does_not_lose_its_c
             session.send("done")
 
     handler = Busy()
-    with endpoint(handler, ping_interval_s=0.05, ping_timeout_s=0.05) as (_, port), RawClient(port) as client:
-        answering = threading.Event()
-        client.text("work")
+    with endpoint(handler, **LONG) as (_, port), RawClient(port) as client:
+        connection = handler.session()._connection
         if hook == "on_message":
+            client.text("work")
             handler.message()
-        handler.session()
-        answering.wait(0.5)  # nothing is read meanwhile: ten times as long as it may take to answer
-        assert handler.closed.empty()
+        for _ in range(3):
+            clock.turn(connection, 200 * DEADLINE_S)
+            assert connection.is_open
         go_on.set()
-        while (received := client.receive()) != (TEXT, b"done"):
-            assert received == (PING, b"")
-            client.send(PONG)
+        if hook == "on_message":
+            assert client.receive() == (TEXT, b"done"), "no ping is sent while nobody could see the answer"
+        wait_until(lambda: connection._waiting, "the end of the handler")
+        clock.turn(connection, 0)
+        assert connection.is_open, "the client has the whole timeout from now"
+        assert client.receive() == (PING, b"")
+        client.leave()
 
 
 def test_pings_can_be_turned_off():

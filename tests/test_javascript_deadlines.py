@@ -157,14 +157,11 @@ def test_other_threads_run_meanwhile(tmp_path: Path, code: str) -> None:
     with script_log(), running(tmp_path, SCRIPT % ("function", code), script_timeout_s=1.0) as script:
         session = script.open()
         script.message(session, "go")
-        longest = 0.0
-        last = began = time.monotonic()
-        while session.is_open() and last < began + DEADLINE_S:
+        turns, began = 0, time.monotonic()
+        while session.is_open() and time.monotonic() < began + DEADLINE_S:
             time.sleep(0.001)
-            now = time.monotonic()
-            longest, last = max(longest, now - last), now
-        assert longest < 0.7
-        assert last - began > 0.7
+            turns += 1
+        assert turns > 4, "one, and perhaps another, if this thread waited for the end of the script"
 
 
 @pytest.mark.parametrize(

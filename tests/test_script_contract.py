@@ -6,7 +6,6 @@ import json
 import logging
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -233,7 +232,7 @@ def test_an_endless_loop_stops_nobody_else(
     with contract.client() as looping, contract.client() as patient, connect(f"{contract.url}/ws/echo") as echo:
         call(patient, "isOpen")
         looping.send('["loop"]')
-        slowest, stop = 0.0, threading.Event()
+        stop = threading.Event()
 
         def wait_for_the_end() -> None:
             with pytest.raises(ConnectionClosed) as caught:
@@ -247,16 +246,13 @@ def test_an_endless_loop_stops_nobody_else(
         waiter.start()
         answers = 0
         while not stop.is_set():
-            began = time.monotonic()
             echo.send("still there?")
             assert receive(echo) == "still there?"
-            slowest = max(slowest, time.monotonic() - began)
             answers += 1
         waiter.join(DEADLINE_S)
         assert codes == [1011]
-        # 0.1 s on a quiet machine, by far; the loop runs for 1.5 s, so an answer that waits for it shows.
-        assert slowest < 1.0, f"slowest of {answers} answers: {slowest:.3f} s"
-        assert answers > 10
+        # Thousands on a quiet machine; one, and perhaps another, if an answer waited for the end of the loop.
+        assert answers > 5
         assert call(patient, "isOpen") is True
     line = 1 + (SCRIPTS / "contract.js").read_text().splitlines().index('  if (name === "loop") while (true) {}')
     assert f"contract.js:{line}" in caplog.text

@@ -108,13 +108,12 @@ def has_ipv6():
 
 def test_small_answers_are_not_held_back(serve):
     """Nagle's algorithm and delayed acknowledgements together would cost 40 ms for each."""
-    server = serve(echo_app())
-    with connect(server.ws_url + "/ws/echo") as client:
-        began = time.monotonic()
-        for _ in range(50):
-            client.send("hi")
-            receive(client)
-        assert time.monotonic() - began < 50 * 0.02
+    app = echo_app()
+    with connect(serve(app).ws_url + "/ws/echo") as client:
+        client.send("hi")
+        receive(client)
+        (session,) = app.endpoint("/ws/echo").sessions()
+        assert session._connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_thousand_clients_at_once_find_a_place_to_wait():
@@ -146,12 +145,12 @@ def test_each_connection_has_a_daemon_thread_that_tells_whose_it_is(serve):
     ],
 )
 def test_a_malformed_request_is_refused_and_no_error_of_the_servers(serve, caplog, request_line, headers, status):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "werkzeug")
     server = serve(echo_app())
     with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as sock:
         sock.sendall(request_line + b"\r\n" + headers + b"\r\n")
         assert sock.recv(4096).startswith(b"HTTP/1.1 " + status)
-    wait_until(lambda: any(f" {status.decode()[:3]} " in message for message in caplog.messages), "the access log")
+    wait_until(lambda: any(record.levelno == logging.INFO for record in caplog.records), "its line in the access log")
     assert "Traceback" not in caplog.text
 
 
@@ -276,16 +275,16 @@ def test_a_request_has_to_be_complete_within_the_handshake_timeout(serve):
 
 
 def test_the_handshake_timeout_ends_with_the_handshake(serve):
-    server = serve(echo_app(handshake_timeout_s=0.3))
+    server = serve(echo_app(handshake_timeout_s=1))
     with connect(server.ws_url + "/ws/echo") as client:
         with pytest.raises(TimeoutError):
-            client.recv(timeout=0.6)
+            client.recv(timeout=1.1)
         client.send("hi")
         assert receive(client) == "hi"
 
 
 def test_a_body_that_nobody_reads_and_that_never_ends_holds_no_thread(serve):
-    server = serve(echo_app(hello, handshake_timeout_s=0.3))
+    server = serve(echo_app(hello, handshake_timeout_s=1))
     with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as client:
         client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n")
         client.sendall(b"only a part")
@@ -305,9 +304,10 @@ def test_running_out_of_file_descriptors_is_survived():
         server = Server(app, port=0)
         server.start()
         resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+        began = time.process_time()
         print("port", server.port, flush=True)
         sys.stdin.readline()
-        print("cpu %.2f" % time.process_time(), flush=True)
+        print("cpu %.2f" % (time.process_time() - began), flush=True)
         sys.stdin.readline()
         server.stop()
     """
@@ -355,12 +355,12 @@ def test_stopping_can_say_something_else(serve):
 
 def test_stopping_does_not_wait_for_connections_that_ask_for_nothing(serve):
     """A browser opens some in advance."""
-    server = serve(echo_app())
+    server = serve(echo_app(shutdown_timeout_s=10 * DEADLINE_S))
     with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S):
         wait_until(lambda: any(t.name.startswith("wsthreads-connection") for t in threading.enumerate()))
         began = time.monotonic()
         server.stop()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < DEADLINE_S
 
 
 def test_a_request_that_is_being_answered_is_finished(serve):
@@ -409,7 +409,7 @@ def test_a_request_that_does_not_end_is_cut_off_at_the_timeout(serve):
         begun.wait(DEADLINE_S)
         began = time.monotonic()
         server.stop(timeout_s=0.3)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < DEADLINE_S
     go_on.set()
 
 
@@ -473,7 +473,7 @@ SERVER = """if True:
 
 @pytest.fixture
 def program(request):
-    timeout_s = getattr(request, "param", 10)
+    timeout_s = getattr(request, "param", 10 * DEADLINE_S)  # so what waits for it fails
     with Program([sys.executable, "-c", SERVER % timeout_s]) as process:
         process.url = f"ws://127.0.0.1:{process.wait_for(r'port ([0-9]+)')[1]}/ws"
         yield process
@@ -484,9 +484,7 @@ def test_the_first_signal_ends_everything_in_order_and_soon(program, number):
     with ExitStack() as stack:
         clients = [stack.enter_context(connect(program.url)) for _ in range(100)]
         program.wait_for("opened", times=100)
-        began = time.monotonic()
         assert program.end(number) == 0
-        assert time.monotonic() - began < 3
         for client in clients:
             with pytest.raises(ConnectionClosed) as caught:
                 receive(client)
@@ -503,9 +501,7 @@ def test_a_second_signal_does_not_wait(program):
         program.process.send_signal(signal.SIGINT)
         with pytest.raises(ConnectionClosed):
             receive(client)  # so the first has arrived
-        began = time.monotonic()
         assert program.end(signal.SIGINT) == 128 + signal.SIGINT
-        assert time.monotonic() - began < DEADLINE_S / 2  # and not the 10 s of the shutdown timeout
 
 
 @pytest.mark.parametrize("program", [0.5], indirect=True)

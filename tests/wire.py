@@ -282,8 +282,8 @@ def serving(app, *, ssl_context=None):
 
 @contextmanager
 def endpoint(handler, path="/ws/test", *, ssl_context=None, **settings):
-    """(app, port) of a server with one endpoint."""
-    app = WebSocketApp(**settings)
+    """(app, port) of a server with one endpoint. It does not ping, unless told to: no test is to depend on its time."""
+    app = WebSocketApp(**{"ping_interval_s": 0, **settings})
     app.add_handler(path, handler)
     with serving(app, ssl_context=ssl_context) as port:
         yield app, port

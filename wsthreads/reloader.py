@@ -101,7 +101,7 @@ class Reloader:
             self._restart()
 
     def _reload(self, target: Target, now: dict[Path, Stamp]) -> dict[Path, Stamp]:
-        """Load a script again; what is to be watched from now on: `now`, from before it was read, and what is new in it.
+        """Load a script again; what is to be watched from now on: `now`, from before it was read, and what is new.
 
         So a change that comes while it is loaded is not missed. Nothing is logged before all stamps are taken, for
         those who answer to the log.
