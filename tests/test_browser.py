@@ -57,7 +57,8 @@ def window(browser):
     for context in contexts:
         context.close()
     # A lost connection and a refused one are the browser's own lines, and meant to happen here.
-    meant = re.compile("WebSocket connection to|ERR_CONNECTION|Failed to load resource.*(426|404)|ERR_EMPTY_RESPONSE")
+    lost = "WebSocket connection to|ERR_CONNECTION|ERR_SOCKET_NOT_CONNECTED|ERR_EMPTY_RESPONSE"
+    meant = re.compile(f"{lost}|Failed to load resource.*(426|404)")
     assert [error for error in errors if not meant.search(str(error))] == []
 
 
