@@ -10,7 +10,7 @@ from tests.wire import TEXT, RawClient, Recorder, endpoint, parse_frames, run_al
 
 
 def test_in_a_room_of_50_the_one_that_never_reads_is_closed_and_the_others_get_all_in_order():
-    count, total, size = 50, 10_000, 2048
+    count, total, size = 50, 5_000, 2048
 
     class Joins(Recorder):
         def on_open(self, session):

@@ -19,6 +19,9 @@ __all__ = ["RunFailed", "ServerProcess", "Usage", "free_port", "last_line"]
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 5.0
 
+#: And a killed one so long to be gone, on a busy machine.
+KILL_TIMEOUT_S = 60.0
+
 #: How often it is tried whether a server accepts yet: what its start time is exact to.
 ACCEPT_POLL_S = 0.002
 
@@ -160,7 +163,7 @@ class ServerProcess:
             self._process.wait(STOP_TIMEOUT_S)
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(STOP_TIMEOUT_S)
+        self._process.wait(KILL_TIMEOUT_S)
 
 
 def _tree(pid: int) -> list[int]:
