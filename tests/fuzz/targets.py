@@ -12,12 +12,14 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from math import isfinite
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from tests.fuzz import handshakes, javascript
 from tests.test_connection_reading import agree
@@ -120,7 +122,8 @@ def script() -> Iterator[Check]:
 def bridge() -> Iterator[Check]:
     """The first byte is the choice of a value, the rest is JSON or else text."""
     with tempfile.TemporaryDirectory() as folder:
-        crossing = Crossing(Path(folder) / "none.js")
+        with patch.dict(os.environ, {"WSTHREADS_PURE_PYTHON": "0"}):
+            crossing = Crossing(Path(folder) / "none.js")
 
         def check(data: bytes) -> None:
             value = javascript.VALUES[Choices(data)(len(javascript.VALUES))]
