@@ -341,9 +341,18 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
             self._on_slow()
 
     def _heartbeat(self) -> None:
-        """The flusher's: ping a client that has been silent, and end the connection if it stays so."""
+        """The flusher's: `_check_pulse`, again and again, even where it fails once for want of memory."""
         if self.closing is not None:
             return
+        delay = self._config.ping_interval_s
+        try:
+            delay = self._check_pulse()
+        finally:
+            if self.closing is None:
+                self._heartbeat_timer = self._flusher.call_later(delay, self._heartbeat)
+
+    def _check_pulse(self) -> float:
+        """Ping a client that has been silent, and end the connection if it stays so; seconds until the next look."""
         interval, timeout, now = self._config.ping_interval_s, self._config.ping_timeout_s, monotonic()
         reader = self.reader
         heard_at = self.last_received if reader is None else max(self.last_received, reader.heard_at)
@@ -353,14 +362,13 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
             delay = self._pinged_at + timeout - now
             if delay <= 0:
                 self.lose(f"no answer to a ping for {timeout:g} s")
-                return
         else:
             delay = heard_at + interval - now
             if delay <= 0:
                 self.outbox.append(encode_frame(PING, b""))
                 self.outbox.flush()
                 self._pinged_at, delay = now, timeout
-        self._heartbeat_timer = self._flusher.call_later(delay, self._heartbeat)
+        return delay
 
     # The base class's way in; wsthreads itself uses sessions.
 

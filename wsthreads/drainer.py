@@ -5,20 +5,20 @@ has finished, and finds that others have broadcast meanwhile, hands what is left
 reading; the others only queue, and for as long as broadcasts go on to meet, all is left to this thread. So the more
 there is to do, the more frames go into one write.
 
-One per app and process, started when it is first needed.
+One per app and process, started when it is first needed. Should a step fail, it is called again later: what it sends
+is queued, and must not wait for somebody who broadcasts.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Lock, Thread
 
-__all__ = ["Drainer"]
+from wsthreads.restarts import keep_running
 
-log = logging.getLogger(__name__)
+__all__ = ["Drainer"]
 
 
 class Drainer:
@@ -55,13 +55,21 @@ class Drainer:
 
     def _run(self, steps: SimpleQueue[Callable[[], bool] | None]) -> None:
         stopping = False
-        while not stopping or not steps.empty():
-            step = steps.get()
-            if step is None:
-                stopping = True
-                continue
-            try:
-                if step():
+
+        def work() -> None:
+            nonlocal stopping
+            while not stopping or not steps.empty():
+                step = steps.get()
+                if step is None:
+                    stopping = True
+                    continue
+                try:
+                    more = step()
+                except BaseException:
+                    if not stopping:
+                        steps.put(step)
+                    raise
+                if more:
                     steps.put(step)
-            except Exception:
-                log.exception("sending failed: %r", step)
+
+        keep_running(work)

@@ -1,7 +1,8 @@
 """The housekeeping thread: waits for full sockets to have room again, and for deadlines.
 
 One per app and process, started at the first session, so that a process forked from one with a flusher gets its own.
-Its callbacks run one at a time and must not block. A callback that raises is logged and ends nothing else.
+Its callbacks run one at a time and must not block. A callback that raises is logged and ends nothing else; should the
+thread itself fail, it starts again, with all timers and watches.
 
 All state belongs to the thread. Other threads only append to `_orders`, and wake it where the order cannot wait for
 its next tick.
@@ -9,6 +10,7 @@ its next tick.
 
 from __future__ import annotations
 
+import errno
 import heapq
 import logging
 import os
@@ -16,10 +18,12 @@ import selectors
 import socket
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import count
-from threading import Lock, Thread, current_thread
+from threading import Event, Lock, Thread, current_thread
 from time import monotonic
+
+from wsthreads.restarts import keep_running
 
 __all__ = ["Flusher", "Timer"]
 
@@ -27,6 +31,9 @@ log = logging.getLogger(__name__)
 
 #: The thread looks at its orders at least this often, so that a timer further away needs no wake-up.
 TICK_S = 1.0
+
+#: A watch for which the system lacks memory is tried again after this.
+RETRY_S = 0.1
 
 
 class Timer:
@@ -57,22 +64,46 @@ class Flusher:
         self._timers: list[tuple[float, int, Timer]] = []  # a heap; the thread's own
         self._watched: dict[int, Callable[[], None]] = {}  # file descriptor -> callback; the thread's own
         self._serial = count()  # breaks ties in the heap
-        self._stopping = False
+        self._stopping = Event()
+        self._has_begun = False  # the thread's own
 
     def start(self) -> None:
-        """Start the thread where this process has none yet."""
+        """Start the thread where this process has none yet.
+
+        Raises OSError or RuntimeError where the process may have no more descriptors or threads; call it again then.
+        """
         if self._pid == os.getpid():
             return
         with self._lock:
             if self._pid == os.getpid():
                 return
             self._reset()  # after a fork: what the parent ordered is not ours
-            self._waker, self._wakee = socket.socketpair()
-            self._waker.setblocking(False)
-            self._wakee.setblocking(False)
-            self._thread = Thread(target=self._run, name="wsthreads-flusher", daemon=True)
-            self._thread.start()
-            self._pid = os.getpid()
+            self._open()
+            thread = Thread(target=self._run, name="wsthreads-flusher", daemon=True)
+            try:
+                thread.start()
+            except BaseException:
+                self._close()
+                raise
+            self._thread, self._pid = thread, os.getpid()
+
+    def _open(self) -> None:
+        """Make what the thread waits with. Watches are taken over. Raises OSError, and then all is as it was."""
+        with ExitStack() as made:
+            selector = made.enter_context(selectors.DefaultSelector())
+            waker, wakee = map(made.enter_context, socket.socketpair())
+            waker.setblocking(False)
+            wakee.setblocking(False)
+            selector.register(wakee, selectors.EVENT_READ)
+            made.pop_all()
+        self._waker, self._wakee, self._selector = waker, wakee, selector
+        watched, self._watched = self._watched, {}
+        for descriptor, callback in watched.items():
+            self._watch(descriptor, callback)
+
+    def _close(self) -> None:
+        for thing in (self._selector, self._waker, self._wakee):
+            thing.close()
 
     def stop(self, timeout_s: float) -> None:
         """End the thread after at most `timeout_s`; timers that are not due yet never run."""
@@ -80,7 +111,7 @@ class Flusher:
             thread = self._thread if self._pid == os.getpid() else None
             if thread is None:
                 return
-            self._stopping = True
+            self._stopping.set()
             self._wake()
         if thread is not current_thread():
             thread.join(timeout_s)
@@ -109,19 +140,36 @@ class Flusher:
             self._waker.send(b"\0")
 
     def _run(self) -> None:
-        with selectors.DefaultSelector() as self._selector, self._waker, self._wakee:
-            self._selector.register(self._wakee, selectors.EVENT_READ)
-            while not self._stopping:
-                self._obey()
-                for key, _ in self._selector.select(self._run_timers()):
-                    if key.fileobj is self._wakee:
-                        self._wakee.recv(4096)
-                    else:
-                        self._call(self._unwatch(key.fd))
+        keep_running(self._work, pause=self._stopping.wait)
+        self._close()
+
+    def _work(self) -> None:
+        if self._has_begun:  # and failed, perhaps since something was wrong with what it waits with
+            self._renew()
+        self._has_begun = True
+        while not self._stopping.is_set():
+            self._obey()
+            for key, _ in self._selector.select(self._run_timers()):
+                if key.fileobj is self._wakee:
+                    self._wakee.recv(4096)
+                else:
+                    self._call(self._unwatch(key.fd))
+
+    def _renew(self) -> None:
+        selector, waker, wakee = self._selector, self._waker, self._wakee
+        with suppress(OSError):  # there are no descriptors left: what we have may do
+            self._open()
+            for thing in (selector, waker, wakee):
+                thing.close()
 
     def _obey(self) -> None:
         while self._orders:
-            self._call(self._orders.popleft())
+            order = self._orders.popleft()
+            try:
+                order()
+            except MemoryError:
+                self._orders.appendleft(order)
+                raise
 
     def _run_timers(self) -> float:
         """Run what is due; the seconds until the next look."""
@@ -136,8 +184,12 @@ class Flusher:
         if descriptor < 0:
             return  # closed meanwhile
         self._unwatch(descriptor)
-        with suppress(OSError):  # closed meanwhile
+        try:
             self._selector.register(descriptor, selectors.EVENT_WRITE)
+        except OSError as error:
+            if error.errno != errno.EBADF:  # which would mean that it has been closed meanwhile
+                self.call_later(RETRY_S, lambda: self._watch(descriptor, callback))
+        else:
             self._watched[descriptor] = callback
 
     def _forget(self, descriptor: int) -> None:

@@ -213,7 +213,7 @@ class Outbox:
                 self._settle_locked(data, self._offset + sent)
                 self._take_locked()
         except BaseException:
-            self._end_locked()  # nobody knows what is on the wire
+            self._break_off_locked()
             raise
         finally:
             self._draining = False
@@ -245,7 +245,7 @@ class Outbox:
             else:
                 self._settle_locked(data, sent)
         except BaseException:
-            self._end_locked()
+            self._break_off_locked()
             raise
         finally:
             self._draining = False  # send_queues has set it
@@ -291,6 +291,11 @@ class Outbox:
         if report:
             self._on_stuck(f"nothing was read for {self._timeout_s:g} s")
 
+    def _break_off_locked(self) -> None:
+        """Nobody knows what is on the wire: end the connection, of which its reader learns by that."""
+        self._end_locked()
+        self._transport.abort()
+
     def _end_locked(self) -> None:
         self._detached = True
         self._fd = -1
@@ -323,24 +328,24 @@ def _nobody_cares(reason: str) -> None:
 def flush_all(outboxes: Sequence[Outbox]) -> list[Outbox]:
     """`flush` each, many in one go. Returns those to which others left frames meanwhile: call again with them."""
     left: list[Outbox] = []
+    failure: BaseException | None = None
     for start in range(0, len(outboxes), BATCH):
         locked, blocked = lock_queued(outboxes, start, BATCH)
-        failure: Exception | None = None
         try:
             for outbox, data, sent in send_queues(locked):
                 try:
                     outbox._after_send_locked(data, sent)
-                except Exception as error:  # it has ended that outbox; the others go on
+                except BaseException as error:  # it has ended that outbox; the others go on
                     failure = error
         finally:
             queued = unlock(locked)
-        if failure is not None:
-            raise failure
         for outbox in blocked + queued:
             if outbox._blocked:
                 outbox.flush()
             else:
                 left.append(outbox)
+    if failure is not None:
+        raise failure
     return left
 
 

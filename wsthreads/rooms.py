@@ -138,27 +138,37 @@ class Rooms:
             members.sending = True
             hand_over = hand_over or members.crowd > 0
             members.queued = 1 if hand_over else 0
-        if hand_over or self._send(name, members, outboxes):
+        if not hand_over:
             try:
-                self._drainer.go_on(partial(self._send, name, members))
-            except RuntimeError:  # no thread can be started: then it is ours to do
+                hand_over = self._send(name, members, outboxes)
+            except BaseException:
+                self._go_on(name, members)  # what is queued must not wait for the next broadcast
+                raise
+        if hand_over:
+            self._go_on(name, members)
+
+    def _go_on(self, name: str, members: _Members) -> None:
+        """Leave the sending to the drainer."""
+        try:
+            self._drainer.go_on(partial(self._send, name, members))
+        except RuntimeError:  # no thread can be started: then it is ours to do
+            try:
                 while self._send(name, members):
                     pass
+            except BaseException:
+                with members.order:
+                    members.sending = False  # the next broadcast tries again
+                raise
 
     def _send(self, name: str, members: _Members, outboxes: tuple[Outbox, ...] | None = None) -> bool:
-        """Send what is queued to the members. True if more was queued meanwhile: it has to be called again then."""
-        try:
-            if outboxes is None:
-                with members.order:
-                    members.crowd = max(members.queued, members.crowd, 1) - 1
-                    members.queued = 0
-                    outboxes = members.outboxes or self._copy(name, members)
-            # Who has left the room is not among the members, and may have been sent something by others meanwhile.
-            members.left = flush_all(members.left) + flush_all(outboxes)
-        except BaseException:
+        """Send what is queued to the members. True if more was queued meanwhile, or if it raises: call it again then."""
+        if outboxes is None:
             with members.order:
-                members.sending = False  # the next broadcast tries again
-            raise
+                members.crowd = max(members.queued, members.crowd, 1) - 1
+                members.queued = 0
+                outboxes = members.outboxes or self._copy(name, members)
+        # Who has left the room is not among the members, and may have been sent something by others meanwhile.
+        members.left = flush_all(members.left) + flush_all(outboxes)
         with members.order:
             members.sending = bool(members.left) or members.queued > 0
             return members.sending

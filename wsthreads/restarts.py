@@ -1,0 +1,59 @@
+"""What must go on goes on: a thread's work is begun again after whatever it raised, but not in a storm."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from threading import current_thread
+from time import monotonic, sleep
+
+__all__ = ["Restarts", "keep_running"]
+
+log = logging.getLogger(__name__)
+
+#: Before the second restart in a row; the first comes at once, and each further pause is twice as long.
+FIRST_PAUSE_S = 0.05
+MAX_PAUSE_S = 2.0
+
+#: After so long without one, the next restart is a first one again.
+CALM_S = 30.0
+
+
+class Restarts:
+    """How long to wait before the next restart. One thread at a time."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._last = float("-inf")
+        self._pause_s = 0.0
+
+    def next_pause_s(self) -> float:
+        """Seconds to wait before a restart that is necessary now."""
+        now = self._clock()
+        if now - self._last > CALM_S:
+            self._pause_s = 0.0
+        else:
+            self._pause_s = min(max(FIRST_PAUSE_S, 2 * self._pause_s), MAX_PAUSE_S)
+        self._last = now
+        return self._pause_s
+
+
+def keep_running(work: Callable[[], None], pause: Callable[[float], object] = sleep) -> None:
+    """Call `work` until it returns. What it raises is logged, and after a pause it is called again.
+
+    For the whole life of a thread that others rely on. `work` keeps its state where the next call finds it.
+    """
+    restarts = Restarts()
+    while True:
+        try:
+            work()
+        except BaseException:
+            if sys.is_finalizing():
+                return
+            with suppress(BaseException):  # for want of memory, say: to go on is more important
+                log.critical("%s has failed, and is started again", current_thread().name, exc_info=True)
+            pause(restarts.next_pause_s())
+        else:
+            return
