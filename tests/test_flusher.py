@@ -1,6 +1,8 @@
 """The housekeeping thread."""
 
 import logging
+import os
+import resource
 import socket
 import subprocess
 import sys
@@ -216,3 +218,102 @@ def test_a_forked_process_gets_a_thread_of_its_own_and_none_of_the_parents_timer
     )
     assert result.stderr == ""
     assert sorted(result.stdout.splitlines()) == ["child True", "the parent's timer in parent"]
+
+
+# Faults.
+
+
+class Fault(BaseException):
+    """What no `except Exception` catches."""
+
+
+def fail():
+    raise Fault
+
+
+def test_timers_and_watches_survive_the_death_of_the_thread(flusher, pair, caplog):
+    ours, theirs = pair
+    fill(ours)
+    writable, due = threading.Event(), threading.Event()
+    flusher.watch(ours.fileno(), writable.set)
+    flusher.call_later(0.2, due.set)
+    settle(flusher)
+    before = len(open_files())
+    flusher.call_later(0, fail)
+    assert due.wait(DEADLINE_S)
+    assert not writable.is_set()
+    while not writable.wait(0.01):
+        assert theirs.recv(10_000_000)
+    assert len(open_files()) == before
+    (record,) = (record for record in caplog.records if "has failed" in record.getMessage())
+    assert "wsthreads-flusher" in record.getMessage()
+    assert record.exc_info[0] is Fault
+
+
+def test_it_goes_on_when_what_it_waits_with_is_broken(flusher, pair, caplog):
+    ours, theirs = pair
+    fill(ours)
+    writable = threading.Event()
+    flusher.watch(ours.fileno(), writable.set)
+    settle(flusher)
+    flusher._selector.close()
+    settle(flusher)
+    while not writable.wait(0.01):
+        assert theirs.recv(10_000_000)
+    assert 1 <= sum("has failed" in record.getMessage() for record in caplog.records) <= 3
+
+
+def test_a_watch_whose_socket_was_closed_does_not_keep_it_from_going_on(flusher, pair):
+    ours, _ = pair
+    fill(ours)
+    flusher.watch(ours.fileno(), lambda: None)
+    settle(flusher)
+    ours.close()
+    flusher.call_later(0, fail)
+    settle(flusher)
+    settle(flusher)
+    assert not flusher._watched
+
+
+def test_an_order_for_which_there_was_no_memory_is_carried_out_later(flusher, caplog):
+    failures, due = [MemoryError(), MemoryError()], threading.Event()
+
+    def order():
+        if failures:
+            raise failures.pop()
+        due.set()
+
+    flusher._orders.append(order)
+    flusher._wake()
+    assert due.wait(DEADLINE_S)
+    assert sum("has failed" in record.getMessage() for record in caplog.records) == 2
+
+
+@pytest.mark.parametrize("missing", ["descriptors", "a thread"])
+def test_a_start_for_want_of_something_raises_leaves_nothing_and_can_be_tried_again(monkeypatch, missing):
+    flusher, before = Flusher(), len(open_files())
+    with monkeypatch.context() as patch:
+        if missing == "descriptors":
+            _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            number = os.open("/dev/null", os.O_RDONLY)  # the lowest that is free
+            os.close(number)
+            soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (number + 2, hard))
+            try:
+                with pytest.raises(OSError, match="Too many open files"):
+                    flusher.start()
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        else:
+            patch.setattr(threading.Thread, "start", no_thread)
+            with pytest.raises(RuntimeError, match="can't start"):
+                flusher.start()
+    assert len(open_files()) == before
+    flusher.start()
+    settle(flusher)
+    flusher.stop(DEADLINE_S)
+    assert len(open_files()) == before
+
+
+def no_thread(thread):
+    raise RuntimeError("can't start new thread")

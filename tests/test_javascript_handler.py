@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import pytest
 from tests.javascript_fakes import SHORT_S, FakeSession, Script, running, script_log
 from tests.programs import DEADLINE_S, wait_until
 from wsthreads.config import Config
-from wsthreads.errors import HandlerError, HandshakeRefused, ScriptError
+from wsthreads.errors import HandlerError, HandshakeRefused, IsolateError, ScriptError
 from wsthreads.handshake import Request
 from wsthreads.javascript import ScriptHandler, check_script
-from wsthreads.javascript.visits import MAX_WAITING
+from wsthreads.javascript.visits import MAX_WAITING, Event
 from wsthreads.metrics import Metrics
 
 #: Holds every message until "go" says that its session may go on. Answers with the message.
@@ -469,6 +470,84 @@ def test_sessions_come_and_go_without_a_trace(tmp_path: Path) -> None:
         assert isolate._schedule.is_idle
         if before:
             assert _resident_bytes() - before < 8 << 20  # 3,000 arrays of a thousand are 24 MB
+
+
+class Fault(BaseException):
+    """What no `except Exception` catches."""
+
+
+def kill(script: Script, error: BaseException) -> None:
+    """Have the isolate's thread die of `error`."""
+    isolate = script.handler._isolate
+    assert isolate is not None
+
+    def fail(*_: object) -> None:
+        raise error
+
+    isolate._loop.stumbled = fail  # type: ignore[method-assign]
+    isolate._schedule.take = fail  # type: ignore[method-assign]
+    isolate._schedule.post(Event("again"))
+    wait_until(lambda: not isolate.is_alive)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("injected"), MemoryError("injected"), Fault("injected")])
+def test_a_dead_isolate_is_logged_once_ends_its_sessions_and_is_replaced_at_the_next_handshake(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    source = """let n = 0;
+    export async function onMessage(s, m) { if (m === "wait") await new Promise(() => {}); s.send(String(++n)); }
+    export function onClose(s) { console.error("never"); }"""
+    with running(tmp_path, source) as script:
+        sessions = [script.open() for _ in range(3)]
+        assert script.answer(sessions[0]) == "1"
+        script.message(sessions[1], "wait")
+        kill(script, error)
+        for session in sessions:
+            assert session.wait_for_close() == (1011, "handler failed")
+            script.message(session)
+            script.close(session, 1011)
+        logged = [record for record in caplog.records if "has died" in record.getMessage()]
+        assert [record.exc_info and record.exc_info[1] for record in logged] == [error]
+        script.handler.start()
+        assert script.answer(script.open()) == "1", "the new interpreter starts afresh"
+    assert "never" not in caplog.text
+
+
+def test_an_isolate_that_keeps_dying_is_started_less_and_less_often(tmp_path: Path) -> None:
+    script = Script(tmp_path, "export function onMessage(s) { s.send('ok'); }")
+    script.handler.start()
+    kill(script, RuntimeError("injected"))
+    script.handler.start()  # the first time at once
+    kill(script, RuntimeError("injected"))
+    with pytest.raises(IsolateError, match="has died several times; it is started again in 0.0"):
+        script.handler.start()
+    wait_until(lambda: starts(script))
+    assert script.answer(script.open()) == "ok"
+    script.handler.stop(DEADLINE_S)
+
+
+def starts(script: Script) -> bool:
+    with suppress(IsolateError):
+        script.handler.start()
+        return True
+    return False
+
+
+def test_where_no_thread_can_be_started_the_next_start_tries_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = Script(tmp_path, "export function onMessage(s) { s.send('ok'); }")
+
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(IsolateError, match="no thread for script.js: can't start new thread"):
+            script.handler.start()
+    script.handler.start()
+    assert script.answer(script.open()) == "ok"
+    script.handler.stop(DEADLINE_S)
 
 
 def _resident_bytes() -> int:

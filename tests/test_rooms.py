@@ -4,9 +4,12 @@ import random
 import socket
 import sys
 import threading
+from contextlib import nullcontext
 
 import pytest
 
+import wsthreads.outbox
+import wsthreads.rooms
 from tests.programs import DEADLINE_S, wait_until
 from tests.wire import RawClient, Recorder, endpoint, parse_frames, run_all, thread_names
 from wsthreads import MessageTypeError, RoomLimitError, RoomNameError
@@ -436,3 +439,91 @@ def test_while_broadcasts_meet_the_next_ones_are_the_drainers_and_then_no_longer
     assert drainer.steps == []
     assert member.receive(3) == ["3", "4", "5"]
     world.rooms._check()
+
+
+# Faults.
+
+
+class Fault(BaseException):
+    """What no `except Exception` catches."""
+
+
+def failing(*errors):
+    """A function that raises each of these, and then does nothing."""
+    left = list(errors)
+
+    def fail(*_):
+        if left:
+            raise left.pop(0)
+
+    return fail
+
+
+def test_the_drainer_survives_what_a_step_raises_and_calls_it_again(caplog):
+    drainer, calls, done = Drainer(), [], threading.Event()
+    fail = failing(Fault("first"), MemoryError("second"))
+
+    def step():
+        calls.append(threading.current_thread())
+        fail()
+        done.set()
+        return False
+
+    drainer.go_on(step)
+    assert done.wait(DEADLINE_S)
+    drainer.stop(DEADLINE_S)
+    assert len(calls) == 3
+    assert len(set(calls)) == 1
+    assert [str(record.exc_info[1]) for record in caplog.records] == ["first", "second"]
+    assert all("wsthreads-drainer has failed" in record.getMessage() for record in caplog.records)
+
+
+def test_a_drainer_with_a_step_that_always_fails_serves_the_others_and_ends(caplog):
+    drainer, done = Drainer(), threading.Event()
+    drainer.go_on(lambda: 1 / 0)
+    drainer.go_on(lambda: done.set() or False)
+    assert done.wait(DEADLINE_S)
+    drainer.stop(DEADLINE_S)
+    wait_until(lambda: "wsthreads-drainer" not in thread_names(), "the end of the thread")
+
+
+@pytest.mark.parametrize("hand_over", [False, True])
+def test_a_broadcast_whose_sending_fails_arrives_once_and_without_another_one(world, monkeypatch, hand_over, caplog):
+    member = world.member("r")
+    fail, real = failing(MemoryError("injected")), wsthreads.rooms.flush_all
+
+    def flush_all(outboxes):
+        fail()
+        return real(outboxes)
+
+    monkeypatch.setattr(wsthreads.rooms, "flush_all", flush_all)
+    with nullcontext() if hand_over else pytest.raises(MemoryError, match="injected"):
+        member.session.room("r").broadcast("1", hand_over=hand_over)
+    assert member.receive(1) == ["1"]
+    member.session.room("r").broadcast("2")
+    assert member.receive(1) == ["2"]
+    world.rooms._check()
+
+
+def test_where_sending_to_one_member_fails_it_is_cut_off_and_the_others_get_everything(world, monkeypatch):
+    members = [world.member("r") for _ in range(3)]
+    unlucky = members[1]
+    monkeypatch.setattr(wsthreads.outbox, "send_queues", wsthreads.outbox._send_queues)
+    unlucky.outbox._transport = Unwritable(unlucky.outbox._transport)
+    with pytest.raises(MemoryError):
+        members[0].session.room("r").broadcast("1")
+    for member in (members[0], members[2]):
+        assert member.receive(1) == ["1"]
+    assert unlucky.theirs.recv(1) == b""
+    members[0].session.room("r").broadcast("2")
+    assert members[2].receive(1) == ["2"]
+
+
+class Unwritable:
+    """A transport that has no memory for writing."""
+
+    def __init__(self, transport):
+        self.fileno, self.abort, self.plain_fd = transport.fileno, transport.abort, transport.plain_fd
+
+    def send(self, data):
+        raise MemoryError

@@ -90,7 +90,7 @@ class Endpoint:
         session_id = new_session_id()
         self._admission.enter()
         try:
-            self._flusher.start()
+            self._start_flusher()
             self._affinity.start(self._flusher, self._admission)
             self._start_handler()
             verdict = self.handler.handshake(request, session_id)
@@ -100,6 +100,13 @@ class Endpoint:
         return SessionResponse(
             partial(self._serve, request, session_id, verdict), partial(self._abandon, session_id), start_response
         )
+
+    def _start_flusher(self) -> None:
+        try:
+            self._flusher.start()
+        except (OSError, RuntimeError) as error:  # no descriptor, or no thread, is to be had just now
+            log.error("the housekeeping thread cannot be started: %s", error)
+            raise HandshakeRefused(503, "out of resources", [("Retry-After", str(RETRY_AFTER_S))]) from error
 
     def _start_handler(self) -> None:
         """Where a script's isolate has died, or this is a forked process, that loads the script again."""

@@ -7,10 +7,13 @@ A worker learns of the app, wherever it is inside the WSGI application, by the a
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from random import randrange
 from threading import Thread
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet
 
@@ -26,6 +29,23 @@ if TYPE_CHECKING:
 
 __all__ = ["ThreadWorker"]
 
+#: How long the worker's loop pauses when a connection cannot be accepted: it has other things to do as well.
+EXHAUSTED_PAUSE_S = 0.05
+
+
+class _Pool(ThreadPoolExecutor):
+    """gthread's pool, which lives on where no thread can be started.
+
+    `submit` has queued the work by then: whichever of its threads is free first will do it, as when all are busy.
+    """
+
+    def _adjust_thread_count(self) -> None:
+        try:
+            super()._adjust_thread_count()  # not public, and as it is since Python 3.2
+        except RuntimeError:
+            if not self._threads:
+                raise
+
 
 class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no annotations
     """gthread for apps with WebSockets.
@@ -37,6 +57,9 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
 
     Each worker keeps its sessions on a core of its own, as far as there are enough of them; a worker that replaces
     one takes over its core.
+
+    Where the process has no file descriptors left, or may start no thread, gthread's worker would end, and all of its
+    sessions with it; here clients wait until there are some again.
     """
 
     #: In the master: the workers that live. gunicorn makes a worker there, and lets go of it when its process is gone.
@@ -51,6 +74,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         self._living.add(self)
         self._apps: set[WebSocketApp] = set()
         self._draining = False
+        self._warned_at = float("-inf")
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
@@ -72,6 +96,21 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
             return application(environ, start_response)
 
         self.wsgi = introduce
+
+    def get_thread_pool(self) -> ThreadPoolExecutor:
+        return _Pool(max_workers=self.cfg.threads)
+
+    def accept(self, *arguments: Any) -> None:
+        """Called by the worker's loop when a client waits."""
+        try:
+            super().accept(*arguments)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                raise
+            if monotonic() - self._warned_at >= 1:
+                self._warned_at = monotonic()
+                self.log.warning("cannot accept connections: %s", error.strerror)
+            sleep(EXHAUSTED_PAUSE_S)
 
     def adopt(self, app: WebSocketApp) -> None:
         """Called by an app, in any thread, at the first request for one of its endpoints in this process."""

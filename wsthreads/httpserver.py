@@ -12,6 +12,7 @@ import socket
 import ssl
 from contextlib import suppress
 from http import HTTPStatus
+from socketserver import BaseServer
 from threading import Event, Lock, Thread, current_thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,9 @@ from urllib.parse import quote, urlsplit
 
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
+from wsthreads.admission import RETRY_AFTER_S
 from wsthreads.handshake import is_upgrade
+from wsthreads.restarts import keep_running
 
 if TYPE_CHECKING:
     from wsthreads.app import WebSocketApp
@@ -27,6 +30,12 @@ if TYPE_CHECKING:
 __all__ = ["HTTPServer"]
 
 log = logging.getLogger(__name__)
+
+#: The answer where there is no thread to make another one in.
+_NO_THREAD = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: %d\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    % RETRY_AFTER_S
+)
 
 #: How long accepting pauses when the process has no file descriptors left.
 EXHAUSTED_PAUSE_S = 0.2
@@ -58,6 +67,13 @@ class HTTPServer(ThreadedWSGIServer):
         self._lock = Lock()  # guards _links; a leaf
         self._warned_at = float("-inf")
 
+    def serve_forever(self, poll_interval: float = 0.5) -> None:
+        """Accept connections until `shutdown`, whatever happens to one of them."""
+        try:
+            keep_running(lambda: BaseServer.serve_forever(self, poll_interval))
+        finally:
+            self.server_close()
+
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
             return self.socket.accept()
@@ -78,11 +94,20 @@ class HTTPServer(ThreadedWSGIServer):
             self._links[thread] = _Link(request)
         try:
             thread.start()
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:  # "can't start new thread"
             with self._lock:
                 del self._links[thread]
             self._warn("cannot serve a connection: %s", error)
-            self.shutdown_request(request)
+            self._refuse(request)
+
+    def _refuse(self, request: Any) -> None:
+        """Tell a client to come back, in what the socket's buffer takes. It must not wait: nobody else accepts."""
+        if self.ssl_context is None:
+            with suppress(OSError):
+                request.setblocking(False)
+                request.send(_NO_THREAD)
+                request.recv(65536)  # of a request that is not read, the kernel would send a reset
+        self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """The life of a connection, in its thread."""

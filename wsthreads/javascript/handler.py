@@ -6,12 +6,14 @@ import logging
 import os
 import threading
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from wsthreads.errors import CloseCode, HandshakeRefused, IsolateError, ScriptError
 from wsthreads.handlers import Handler, Reader, Verdict, verdict_of
 from wsthreads.javascript.isolate import Isolate
 from wsthreads.metrics import Metrics
+from wsthreads.restarts import Restarts
 
 if TYPE_CHECKING:
     from wsthreads.config import Config
@@ -27,8 +29,10 @@ class _Life:
     """What a handler has in one process: the isolate, and a lock that nobody held when the process was forked."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()  # guards the change of `isolate`
+        self.lock = threading.Lock()  # guards the change of what follows
         self.isolate: Isolate | None = None
+        self.restarts = Restarts()
+        self.not_before = 0.0  # monotonic: when the next isolate may be started
 
 
 class ScriptHandler(Handler):
@@ -51,7 +55,7 @@ class ScriptHandler(Handler):
         """Load the script. Blocks for as long as its top level runs, at most `Config.script_timeout_s`.
 
         Raises `ScriptError` for a script that does not load, `HandlerError` for one without a handler function, and
-        `IsolateError` if there is no interpreter to be had.
+        `IsolateError` if there is no interpreter to be had, or if it has died again too soon.
         """
         life = self._lives.setdefault(os.getpid(), _Life())
         if life.isolate is not None and life.isolate.is_alive:
@@ -61,9 +65,19 @@ class ScriptHandler(Handler):
                 return
             if not os.path.isfile(self.path):
                 raise ScriptError("there is no such file", self.path)
+            self._pace_restart(life)
             isolate = Isolate(self.path, self._config, self._metrics)
             self.hooks = isolate.start().hooks
             life.isolate = isolate
+
+    def _pace_restart(self, life: _Life) -> None:
+        """A script that has died is started again at once, and one that keeps dying after ever longer pauses."""
+        if life.isolate is not None and life.isolate.has_died:
+            life.isolate = None
+            life.not_before = monotonic() + life.restarts.next_pause_s()
+        left = life.not_before - monotonic()
+        if left > 0:
+            raise IsolateError(f"{self.name} has died several times; it is started again in {left:.2f} s")
 
     def stop(self, timeout_s: float) -> None:
         """Handle what is queued, for at most `timeout_s`, and free the interpreter."""

@@ -21,6 +21,7 @@ import secrets
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, TimeoutError
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.errors import CloseCode, HandshakeRefused, IsolateError
@@ -80,6 +81,8 @@ class Isolate:
         self._effects = Effects(self._visits, self._schedule.has_more, script_log)
         self._started: Future[None] = Future()
         self._thread: threading.Thread | None = None
+        #: Whether it has ended without being told to.
+        self.has_died = False
 
     # Life.
 
@@ -94,6 +97,10 @@ class Isolate:
             before = threading.stack_size(STACK_BYTES)
             try:
                 self._thread.start()
+            except RuntimeError as error:  # the process may have no more of them
+                self._thread = None
+                self._bury()
+                raise IsolateError(f"no thread for {self.name}: {error}") from error
             finally:
                 threading.stack_size(before)
         self._started.result()
@@ -235,15 +242,20 @@ class Isolate:
                 except JavaScriptError as error:
                     self._loop.stumbled(stacks.tidy(str(error)))
         except IsolateError as error:
+            self.has_died = True
             log.critical("the isolate of %s has died, its sessions are closed: %s", self.name, error)
-        except Exception:
-            log.critical("the isolate of %s has died, its sessions are closed", self.name, exc_info=True)
+        except BaseException:
+            self.has_died = True
+            with suppress(BaseException):  # for want of memory, say
+                log.critical("the isolate of %s has died, its sessions are closed", self.name, exc_info=True)
         finally:
-            self._bury()
-            if engine is not None:
-                engine.close()
-            if interpreter is not None:
-                interpreter.free()
+            try:
+                self._bury()
+            finally:
+                if engine is not None:
+                    engine.close()
+                if interpreter is not None:
+                    interpreter.free()
 
     def _engine_of(self, interpreter: Interpreter, library: str) -> Engine | None:
         try:
@@ -279,19 +291,17 @@ class Isolate:
         return f"{name}.loop()"
 
     def _bury(self) -> None:
-        """Leave nobody waiting, whatever the reason of the end."""
+        """Leave nobody waiting, whatever the reason of the end, and even if something fails here."""
         with self._gate:
             self._is_closed = True
             visits = list(self._visits.values())
             self._visits.clear()
-        try:
-            self._loop.abandon()
-        finally:
+        with ExitStack() as stack:
             for visit in visits:
-                visit.end()
-        for visit in visits:
-            if visit.session is not None:
-                visit.session.close(CloseCode.INTERNAL_ERROR, "handler failed")
+                stack.callback(visit.close, CloseCode.INTERNAL_ERROR, "handler failed")
+            for visit in visits:
+                stack.callback(visit.end)
+            stack.callback(self._loop.abandon)
 
 
 def _handshake_data(request: Request) -> dict[str, Any]:
