@@ -64,10 +64,20 @@ class Browser(Client):
 
 
 class Program:
-    """A process of its own whose output is collected. `log` is what it has printed so far, both streams together."""
+    """A process of its own whose output is collected. `log` is what it has printed so far, both streams together.
+
+    Where a wait is not over by its deadline, the process is ended in a way that has it, and those that it has started,
+    print the stacks of all of their threads.
+    """
 
     def __init__(self, command: list[str], **options: Any) -> None:
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT), **options.pop("env", {})}
+        environment = {
+            **os.environ,
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONFAULTHANDLER": "1",
+            "PYTHONPATH": str(ROOT),
+            **options.pop("env", {}),
+        }
         self.process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
@@ -100,9 +110,12 @@ class Program:
                 if len(found) >= times:
                     return found[times - 1]
                 left = deadline - time.monotonic()
-                assert left > 0, f"not in the log after {DEADLINE_S:g} s: {pattern!r}\n{self.log}"
+                if left <= 0:
+                    break
                 assert self._reader.is_alive(), f"ended without {pattern!r} in its log\n{self.log}"
                 self._grown.wait(min(left, 0.2))
+        self._show_stacks()
+        raise AssertionError(f"not in the log after {DEADLINE_S:g} s: {pattern!r}\n{self.log}")
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send a signal, wait for the end; the exit status."""
@@ -112,9 +125,23 @@ class Program:
 
     def wait(self) -> int:
         """Wait for the end; the exit status."""
-        status = self.process.wait(DEADLINE_S)
+        try:
+            status = self.process.wait(DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            self._show_stacks()
+            raise AssertionError(f"it has not ended after {DEADLINE_S:g} s\n{self.log}") from None
         self._reader.join(DEADLINE_S)
         return status
+
+    def _show_stacks(self) -> None:
+        """End the process by a signal at which faulthandler shows all threads, and which gunicorn leaves to it."""
+        for process in (*_children(self.process.pid), self.process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGBUS)
+                _await_end(process)  # one after the other, as all write to the same pipe
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(DEADLINE_S)
+        self._reader.join(DEADLINE_S)
 
     def __enter__(self) -> Program:
         return self
@@ -126,6 +153,21 @@ class Program:
             with suppress(OSError):
                 self.process.stdin.close()
         self.wait()
+
+
+def _children(process: int) -> list[int]:
+    """The processes that it has started, where the system tells."""
+    with suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    return []
+
+
+def _await_end(process: int) -> None:
+    """Wait until it is gone, or a zombie, where the system tells; for a second at most."""
+    deadline = time.monotonic() + 1
+    with suppress(OSError):
+        while "(zombie)" not in Path(f"/proc/{process}/status").read_text() and time.monotonic() < deadline:
+            time.sleep(0.01)
 
 
 class ServerProgram(Program):

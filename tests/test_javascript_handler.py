@@ -519,7 +519,7 @@ def test_an_isolate_that_keeps_dying_is_started_less_and_less_often(tmp_path: Pa
     kill(script, RuntimeError("injected"))
     script.handler.start()  # the first time at once
     kill(script, RuntimeError("injected"))
-    with pytest.raises(IsolateError, match="has died several times; it is started again in 0.0"):
+    with pytest.raises(IsolateError, match=r"has died several times; it is started again in 0\.0"):
         script.handler.start()
     wait_until(lambda: starts(script))
     assert script.answer(script.open()) == "ok"
@@ -543,7 +543,7 @@ def test_where_no_thread_can_be_started_the_next_start_tries_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", no_thread)
-        with pytest.raises(IsolateError, match="no thread for script.js: can't start new thread"):
+        with pytest.raises(IsolateError, match=r"no thread for script\.js: can't start new thread"):
             script.handler.start()
     script.handler.start()
     assert script.answer(script.open()) == "ok"

@@ -8,6 +8,7 @@ A worker learns of the app, wherever it is inside the WSGI application, by the a
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -29,22 +30,36 @@ if TYPE_CHECKING:
 
 __all__ = ["ThreadWorker"]
 
+log = logging.getLogger(__name__)
+
 #: How long the worker's loop pauses when a connection cannot be accepted: it has other things to do as well.
 EXHAUSTED_PAUSE_S = 0.05
 
 
 class _Pool(ThreadPoolExecutor):
-    """gthread's pool, which lives on where no thread can be started.
+    """gthread's pool, which lives on where no thread can be started: `submit` has queued the work by then.
 
-    `submit` has queued the work by then: whichever of its threads is free first will do it, as when all are busy.
+    Whichever of its threads is free first will do it, or one that `catch_up` starts. The worker's loop calls all.
     """
+
+    _is_short = False
 
     def _adjust_thread_count(self) -> None:
         try:
             super()._adjust_thread_count()  # not public, and as it is since Python 3.2
-        except RuntimeError:
-            if not self._threads:
-                raise
+        except RuntimeError as error:
+            if not self._is_short:
+                log.warning("a client has to wait: %s", error)
+            self._is_short = True
+
+    def catch_up(self) -> None:
+        """Start the threads that could not be started, as far as there is work for them."""
+        while self._is_short:
+            self._is_short = False
+            before = len(self._threads)
+            if not self._work_queue.empty():
+                self._adjust_thread_count()
+                self._is_short |= len(self._threads) > before
 
 
 class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no annotations
@@ -109,7 +124,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
                 raise
             if monotonic() - self._warned_at >= 1:
                 self._warned_at = monotonic()
-                self.log.warning("cannot accept connections: %s", error.strerror)
+                log.warning("cannot accept connections: %s", error.strerror)
             sleep(EXHAUSTED_PAUSE_S)
 
     def adopt(self, app: WebSocketApp) -> None:
@@ -123,6 +138,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
     def notify(self) -> None:
         """Called by the worker's loop every second, and as soon as it stops accepting."""
         super().notify()
+        self.tpool.catch_up()
         if not self.alive and not self._draining:
             self._draining = True
             for app in list(self._apps):

@@ -161,7 +161,7 @@ class Rooms:
                 raise
 
     def _send(self, name: str, members: _Members, outboxes: tuple[Outbox, ...] | None = None) -> bool:
-        """Send what is queued to the members. True if more was queued meanwhile: call it again then, and if it raises."""
+        """Send what is queued to the members. True if more was queued meanwhile: call it again; also if it raises."""
         if outboxes is None:
             with members.order:
                 members.crowd = max(members.queued, members.crowd, 1) - 1
