@@ -136,6 +136,29 @@ def test_a_handshake_is_stopped_at_the_deadline(tmp_path: Path) -> None:
         assert refused.value.status == 503
 
 
+@pytest.mark.parametrize("kind", ["function", "async function"])
+def test_a_call_that_is_stopped_is_not_held_against_those_whose_promises_waited_for_it(
+    tmp_path: Path, kind: str
+) -> None:
+    """While it ran, their timers could not."""
+    source = """const pause = () => new Promise((resolve) => setTimeout(resolve, 1));
+    export async function onOpen(session) { session.setAttribute("n", 0); }
+    export %s onMessage(session, message) {
+      if (message === "go") { for (;;); }
+      if (message === "jobs") return pause().then(() => { for (;;); });
+      return pause().then(pause).then(pause).then(() => session.send(message));
+    }"""
+    with script_log(), running(tmp_path, source % kind, script_timeout_s=SHORT_S) as script:
+        patient, offenders = script.open(), [script.open(), script.open()]
+        for offender, message in zip(offenders, ("go", "jobs"), strict=True):
+            script.message(patient, message + "?")
+            script.message(offender, message)
+            assert offender.wait_for_close() == (1011, "handler timed out")
+            assert patient.wait_for_messages(1)[-1] == message + "?"
+            patient.sent.clear()
+        assert patient.is_open()
+
+
 def test_two_scripts_run_side_by_side(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with (

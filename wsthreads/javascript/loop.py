@@ -217,6 +217,8 @@ class Loop:
             self.engine.disarm()
             if stacks.was_out_of_memory(text):
                 self.engine.collect_garbage()
+        if stacks.was_interrupted(text):
+            self._schedule.postpone(self._timeout_s)
         event, self._current = self._current, None
         if event is not None:
             if stacks.was_interrupted(text):
@@ -300,6 +302,8 @@ class Loop:
             self._load_error = None
             return
         text = stacks.tidy(text)
+        if stacks.was_interrupted(text):
+            self._schedule.postpone(self._timeout_s)
         loading = self._loading
         if stacks.was_interrupted(text) and loading is not None and self._schedule.settle(loading.arguments[0]):
             self._fail_reply(loading, 503, text)  # a module's top level runs in a job, whose promise is lost with it

@@ -98,6 +98,10 @@ class Schedule:
             event.visit.busy = True
         self._pending[ticket] = (expires, event)
 
+    def postpone(self, seconds: float) -> None:
+        """Let all that is pending expire so much later: nothing of it could go on meanwhile."""
+        self._pending = {ticket: (expires + seconds, event) for ticket, (expires, event) in self._pending.items()}
+
     def settle(self, ticket: int) -> Event | None:
         """The pending event of that ticket, to be finished; None if it has expired."""
         return self._pending.pop(ticket, (0.0, None))[1]
