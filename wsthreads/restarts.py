@@ -15,10 +15,10 @@ log = logging.getLogger(__name__)
 
 #: Before the second restart in a row; the first comes at once, and each further pause is twice as long.
 FIRST_PAUSE_S = 0.05
-MAX_PAUSE_S = 2.0
+MAX_PAUSE_S = 1.0
 
 #: After so long without one, the next restart is a first one again.
-CALM_S = 30.0
+CALM_S = 5.0
 
 
 class Restarts:

@@ -13,8 +13,11 @@ from tests.stress.process import SERVERS
 from tests.stress.run import Options, Outcome, Run
 from tests.stress.server import HANDLERS
 
-DROPS = ("reset", "reset within a frame", "vanished", "vanished within a frame", "handshake given up")
-CLOSES = ("closed", "closed by handler", "closed by handler, no answer")
+DROPS = (
+    "reset", "reset within a frame", "reset within a message", "vanished", "vanished within a frame",
+    "handshake given up", "handshake refused",
+)  # fmt: skip
+CLOSES = ("closed", "closed by handler", "closed by handler, no answer", "kicked", "timed out", "handler died")
 
 LOG_LINES = 60
 
@@ -23,7 +26,7 @@ LAST_RESORT_S = 600.0
 
 
 def parse(arguments: list[str] | None = None) -> Options:
-    """Options, or else the environment (SECONDS, CLIENTS, ROOMS, SEED), or else the defaults."""
+    """Options, or else the environment (SECONDS, CLIENTS, ROOMS, SEED, CHAOS), or else the defaults."""
 
     def number(name: str, kind: type, default: float) -> dict[str, object]:
         return {"type": kind, "default": kind(os.environ.get(name) or default), "metavar": name}
@@ -38,13 +41,19 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser.add_argument(
         "--switch-interval", type=float, metavar="S", help="the server's sys.setswitchinterval; by default it varies"
     )
+    parser.add_argument(
+        "--chaos",
+        action=argparse.BooleanOptionalAction,
+        default=os.environ.get("CHAOS") != "0",
+        help="inject faults, which is the default; CHAOS=0 is --no-chaos",
+    )
     options = parser.parse_args(arguments)
     for name in ("seconds", "clients", "rooms"):
         if getattr(options, name) <= 0:
             parser.error(f"--{name} must be above 0, not {getattr(options, name)}")
     return Options(
         options.seconds, options.clients, options.rooms, options.seed,
-        options.server, options.handler, options.switch_interval,
+        options.server, options.handler, options.switch_interval, options.chaos,
     )  # fmt: skip
 
 
@@ -63,6 +72,9 @@ def summary(options: Options, outcome: Outcome) -> str:
         ("messages received", f"{counts['received']:,}"),
         ("  of broadcasts", f"{checks['deliveries']:,}"),
         ("slow spells", f"{counts['slow spells']:,}"),
+        ("faults", "" if options.chaos else "none"),
+        *((f"  {name}", f"{done:,}") for name, done in sorted(counts.items()) if name.startswith("handler told")),
+        *((f"  {name}", f"{done:,}") for name, done in sorted(outcome.faults.items())),
         ("quiet points", f"{outcome.rounds:,}"),
         ("checks of", ""),
         *((f"  {name}", f"{done:,}") for name, done in sorted(checks.items())),

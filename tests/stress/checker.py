@@ -35,12 +35,13 @@ class Span:
 class Account:
     """What the journal says of one session."""
 
-    __slots__ = ("closed", "expected", "is_closing", "next_seq", "opened", "spans")
+    __slots__ = ("closed", "expected", "is_closing", "kicked_at", "next_seq", "opened", "spans")
 
     def __init__(self) -> None:
         self.opened = self.closed = False
         self.next_seq = 0
         self.is_closing = False  # the handler has closed it: it is sent nothing any more
+        self.kicked_at = FOREVER  # when another session's handler began to close it
         self.spans: dict[str, Span] = {}  # its memberships now, by room
         self.expected: list[Step] = []  # what it had to get of its own steps, in this round
 
@@ -126,6 +127,8 @@ class Checker:
                 spans.pop(room).left = (step.began, step.ended)
         elif op == "c":
             account.is_closing = True
+        elif op == "k":
+            self._accounts[self._ledger.visits[room.encode()]].kicked_at = step.began
         elif not account.is_closing and (op in "sem" or (op == "b" and room in spans)):
             account.expected.append(step)
         if op in "bx":
@@ -216,8 +219,8 @@ class Checker:
         expected = self._accounts[visit].expected
         own = [step for step in visit.stream if step.command.visit is visit]
         if visit.end is not None and visit.end.torn:
-            arrived = set(own)
-            expected = [step for step in expected if step in arrived]
+            arrived, kicked_at = set(own), self._accounts[visit].kicked_at
+            expected = [step for step in expected if step in arrived or step.ended <= kicked_at]
         elif visit.end is not None and not visit.end.complete:
             expected = expected[: len(own)]
         self.done["own messages"] += len(own)
@@ -317,6 +320,12 @@ class Checker:
             self.done["members() at any time"] += 1
             if not low <= step.count <= high:
                 self._wrong("members()", f"{step} said {step.count}: it must be {low} to {high}")
+
+    def lose_journal(self) -> None:
+        """The handler has died with its journal, and all sessions have ended: nothing is known of this round."""
+        self._ledger.visits.clear()
+        for memory in (self._accounts, self._spans, self._sent, self._asked):
+            memory.clear()
 
     def _forget(self) -> None:
         visits = self._ledger.visits

@@ -133,6 +133,11 @@ class WebSocket:
         frame = self._frame(TEXT, b"x" * self._rng.choice((1, 100, 300, 70_000)))
         self._write(frame[: self._rng.randrange(1, len(frame))])
 
+    def send_part_of_message(self) -> None:
+        """Fragments of which the last will never come."""
+        self._write(self._frame(TEXT, b"x" * self._rng.choice((0, 1, 300)), 0))
+        self._write(self._frame(CONTINUATION, b"x" * self._rng.choice((0, 70_000)), 0))
+
     def _frame(self, opcode: int, payload: bytes, fin: int = 0x80) -> bytes:
         size = len(payload)
         if size <= 125:

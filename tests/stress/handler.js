@@ -5,9 +5,11 @@ const CHUNK = 1000;
 
 let time = 0;
 let journal = [];
+const sessions = new Map();
 
 export function onOpen(session) {
   session.setAttribute("name", session.getParameter("name"));
+  sessions.set(session.getAttribute("name"), session);
   call(session, "onOpen", () => {
     note("open", session, session.id);
     run(session, 0, session.getParameter("steps").split(" ").filter(Boolean), "");
@@ -21,6 +23,7 @@ export async function onMessage(session, message) {
   }
   const [head, body] = split(message);
   const [seq, ...steps] = head.split(" ");
+  const fault = steps.at(-1).startsWith("!") ? steps.pop().slice(1) : null;
   if (seq % 16 === 7) {
     // Nobody else may call for this session while its promise is pending.
     begin(session, "onMessage");
@@ -28,6 +31,7 @@ export async function onMessage(session, message) {
     end(session);
   }
   call(session, "onMessage", () => run(session, Number(seq), steps, body));
+  if (fault) injected(fault); // behind the call, since one that is stopped at its deadline runs no `finally`
 }
 
 export function onClose(session, code, reason) {
@@ -38,7 +42,20 @@ export function onClose(session, code, reason) {
     run(session, BYE, rooms.map((room) => "x" + room), null);
     note("close", session, code, reason, rooms, alone, isOpen);
     session.setAttribute("over", true);
+    sessions.delete(session.getAttribute("name"));
   });
+}
+
+// Fails as a handler can; "injected" is then in the log.
+function injected(fault) {
+  const kept = [];
+  switch (fault) {
+    case "raise": throw new Error("injected");
+    case "recurse": return injected(fault) + 1;
+    case "heap": for (;;) kept.push(new Uint8Array(1 << 20));
+    case "loop": for (;;);
+    default: throw new Error(`no such fault: ${fault}`);
+  }
 }
 
 function call(session, hook, action) {
@@ -79,6 +96,7 @@ function perform(session, op, argument, head, body) {
     case "b": session.room(argument).broadcast(joined(head, body)); break;
     case "x": session.room(argument).broadcastExcept(joined(head, body ?? argument)); break;
     case "m": session.send(head + session.room(argument).members()); break;
+    case "k": sessions.get(argument).close(4001, "by another"); break;
     default: throw new Error(`no such step: ${op}${argument}`);
   }
 }

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from itertools import count
 from threading import Lock
 
-from tests.stress.history import BYE
+from tests.stress.faults import fail
+from tests.stress.history import BYE, FAULT, KICKED
 from wsthreads import Session
 
 CHUNK = 1000
@@ -22,9 +23,11 @@ class Handler:
         # One C call, so atomic with the GIL (and made so in free-threaded Python): a lock here would hide races.
         self._clock = count(1).__next__
         self._journal: deque[list[object]] = deque()
+        self._sessions: dict[str, Session] = {}  # by name; single operations, atomic likewise
 
     def on_open(self, session: Session) -> None:
         session.attributes.update(name=session.get_parameter("name"), call=Lock(), over=False)
+        self._sessions[session.attributes["name"]] = session
         with self._call(session, "on_open"):
             self._note("open", session, session.id)
             self._run(session, 0, session.get_parameter("steps").split(), "")
@@ -36,7 +39,10 @@ class Handler:
                 return
             head, _, body = message.partition("\n" if isinstance(message, str) else b"\n")
             seq, *steps = (head if isinstance(head, str) else head.decode()).split()
+            fault = steps.pop()[1:] if steps[-1].startswith(FAULT) else None
             self._run(session, int(seq), steps, body)
+            if fault is not None:
+                fail(fault)
 
     def on_close(self, session: Session, code: int, reason: str) -> None:
         with self._call(session, "on_close"):
@@ -46,6 +52,7 @@ class Handler:
             self._run(session, BYE, [f"x{room}" for room in rooms], None)
             self._note("close", session, code, reason, rooms, alone, is_open)
             session.attributes["over"] = True
+            self._sessions.pop(session.attributes["name"], None)
 
     @contextmanager
     def _call(self, session: Session, hook: str) -> Iterator[None]:
@@ -84,6 +91,8 @@ class Handler:
             session.room(argument).broadcast_except(_joined(head, argument if body is None else body))
         elif op == "m":
             session.send(f"{head}{session.room(argument).members()}")
+        elif op == "k":
+            self._sessions[argument].close(KICKED, "by another")
         else:
             raise ValueError(f"no such step: {op}{argument}")
 

@@ -12,11 +12,14 @@ e    sends the body to this session
 s    sends a marker to this session; most commands end with one: it says that they are done
 m    sends the number of a room's members to this session
 c    closes this session with a code
+k    closes another session, which is named, with the code `KICKED`
 ==== ====================================================================================
 
 On the wire a command is ``<seq> <step> <step> …\\n<body>``, a step being its op and the room (or the code); what comes
 of a step is ``<session> <seq> <index of the step>\\n<body>``. The steps of the command 0 run in ``on_open``, those of
 the command `BYE` in ``on_close``: a farewell to each room that the session is still in, whose body is the room's name.
+
+Behind its steps a command may have a fault, such as ``!raise``: the handler does all the steps, and then fails so.
 
 The handler reads one clock of whole numbers before the first step and after each one. So each step has an interval,
 `began` to `ended`, in the time of the server, and of two intervals that do not overlap it is certain which came first.
@@ -34,6 +37,8 @@ from zlib import crc32
 SCALE = float(os.environ.get("WSTHREADS_TEST_SCALE", "1"))
 
 BYE = -1
+FAULT = "!"
+KICKED = 4001
 FOREVER = float("inf")
 
 
@@ -102,7 +107,7 @@ class End:
 
     `codes` are those that ``on_close`` may have been given. `handled`: all commands must have been. `complete`: all
     that the session was sent must have arrived; otherwise only a first part of it, or if it is `torn`, any parts of
-    it, in order. `opened`: it surely was.
+    it, in order, and all that was over before it was kicked. `opened`: it surely was.
     """
 
     kind: str

@@ -6,10 +6,13 @@ import http.client
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
@@ -17,6 +20,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from tests.stress.history import SCALE, Wrong
+from tests.stress.log import Log
 
 SERVERS = ("werkzeug", "gunicorn")
 
@@ -27,16 +31,17 @@ POLL_S = 0.02
 
 _ROOT = Path(__file__).resolve().parents[2]
 _ADDRESS = re.compile(r"Listening at: http://([\d.]+):(\d+)")
-_TROUBLE = re.compile(
-    r"\b(ERROR|CRITICAL)\b|\[(error|critical)\]|Traceback|Exception ignored|Fatal Python|Segmentation"
-)
 
 
 class ServerProcess:
-    """A server of the kind `server` with the handler in the language `handler`. Raises `Wrong` if it does not start."""
+    """A server of the kind `server` with the handler in the language `handler`. Raises `Wrong` if it does not start.
 
-    def __init__(self, server: str, handler: str, clients: int) -> None:
+    `excuse` are texts of log records that are no trouble.
+    """
+
+    def __init__(self, server: str, handler: str, clients: int, excuse: Iterable[str] = ()) -> None:
         self._log = tempfile.NamedTemporaryFile("w+", prefix="stress-", suffix=".log")  # noqa: SIM115
+        self._records = Log(self._log.name, excuse)
         environment = dict(os.environ, PYTHONFAULTHANDLER="1", PYTHONUNBUFFERED="1")
         self._process = subprocess.Popen(
             _command(server, handler, clients),
@@ -65,8 +70,25 @@ class ServerProcess:
         return Path(self._log.name).read_text(errors="replace")
 
     def trouble(self) -> list[str]:
-        """The lines of the log that must not be there."""
-        return [line for line in self.log().splitlines() if _TROUBLE.search(line)]
+        """The records of the log that must not be there."""
+        return self._records.trouble()
+
+    def deaths(self) -> Counter[str]:
+        """How many threads' deaths are in the log, by thread."""
+        return self._records.deaths()
+
+    def starve(self, seconds: float) -> None:
+        """For so long, the process gets no file descriptor. Only Linux lets us do that to it."""
+        if not hasattr(resource, "prlimit"):
+            return
+        before = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)
+        taken = {int(name) for name in os.listdir(f"/proc/{self.pid}/fd")}
+        lowest_free = next(number for number in range(len(taken) + 1) if number not in taken)
+        resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (lowest_free, before[1]))
+        try:
+            sleep(seconds)
+        finally:
+            resource.prlimit(self.pid, resource.RLIMIT_NOFILE, before)
 
     def ask(self, **query: object) -> dict[str, Any]:
         """What the control endpoint says. Raises `Wrong` if it does not answer."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from random import Random
 from time import monotonic, sleep
 from urllib.parse import quote
 
 from tests.stress.client import NO_CODE, Lost, WebSocket
-from tests.stress.history import SCALE, Command, End, Step, Visit, Wrong
+from tests.stress.history import FAULT, SCALE, Command, End, Step, Visit, Wrong
 from tests.stress.world import Over, World
 
 #: A server that owes something, and from which nothing comes for so long, hangs.
@@ -40,7 +40,10 @@ RECEIVE_BUFFER = 32768
 
 
 class Roamer:
-    """One client. All methods in its own thread; after `Wrong` has been noted it does nothing any more."""
+    """One client. All methods in its own thread; after `Wrong` has been noted it does nothing any more.
+
+    What it does in a round follows from the seed, its number and the round; how much of that, from the time it has.
+    """
 
     def __init__(self, number: int, world: World) -> None:
         self.number = number
@@ -66,8 +69,11 @@ class Roamer:
 
     # Tasks, given by the crew.
 
-    def roam(self, until: float) -> None:
-        """Do one thing after another until then, and then wait for the last of it to be done."""
+    def roam(self, number: int, until: float, orders: Iterable[Callable[[], None]] = ()) -> None:
+        """In this round, follow the orders, do one thing after another until then, and wait for the last to be done."""
+        self._rng = Random(f"{self._world.seed}/{self.number}/{number}")
+        for order in orders:
+            order()
         while monotonic() < until and not self._world.violations.happened.is_set():
             if self.visit is None:
                 self.connect()
@@ -167,9 +173,9 @@ class Roamer:
             target += f"&pauses={name}"
         self.visit = Visit(name, steps)
         self._world.ledger.add(self.visit)
-        self._socket = WebSocket(
-            self._world.address, target, self._rng, receive_buffer=RECEIVE_BUFFER if tight else None
-        )
+        # Its own, since it also answers pings, which come when they come.
+        rng = Random(f"{self._world.seed}/{name}")
+        self._socket = WebSocket(self._world.address, target, rng, receive_buffer=RECEIVE_BUFFER if tight else None)
 
     def give_up_handshake(self) -> None:
         """Send a handshake, or a part of it, and reset, having read nothing: the session may or may not have been."""
@@ -184,7 +190,7 @@ class Roamer:
 
     # Talking.
 
-    def issue(self, steps: list[str], body: bytes = b"", binary: bool = False) -> Command:
+    def issue(self, steps: list[str], body: bytes = b"", binary: bool = False, fault: str = "") -> Command:
         """Send a command. It is under way until its last step, a marker, arrives; without that, nobody waits for it."""
         visit = self.visit
         command = visit.add_command(steps, body, binary)
@@ -197,7 +203,8 @@ class Roamer:
                 self.rooms.discard(step.room)
             self.counts[step.op] += 1
         try:
-            self._socket.send(f"{command.seq} {' '.join(steps)}\n".encode() + body, binary)
+            words = [str(command.seq), *steps, *([FAULT + fault] if fault else [])]
+            self._socket.send(f"{' '.join(words)}\n".encode() + body, binary)
         except Lost as error:
             raise Wrong("connection", f"{visit.name} lost its connection: {error}") from None
         return command
@@ -245,9 +252,9 @@ class Roamer:
 
     def burst(self) -> None:
         """As many broadcasts as may be under way, written one behind the other."""
-        room = self._own_room()
+        room, rng = self._own_room(), Random(self._rng.random())
         while self.under_way < WINDOW:
-            self.issue([f"b{room}", "s"], *self._world.bodies.choose(self._rng))
+            self.issue([f"b{room}", "s"], *self._world.bodies.choose(rng))
 
     def ping(self) -> None:
         if self._socket.pings_open < WINDOW:
@@ -317,8 +324,7 @@ class Roamer:
             self._read_to_close()
         except Lost as error:
             raise Wrong("close handshake", f"{self.visit.name} had no answer: {error}") from None
-        if self._socket.close_code != code:
-            raise Wrong("close handshake", f"{self.visit.name}: {self._socket.close_code} as answer to {code}")
+        self._check_code(code)
         self._socket.finish(PATIENCE_S)
         self._gone(End("closed", frozenset({code}), handled=True, complete=True))
 
@@ -329,8 +335,7 @@ class Roamer:
         self.issue(["e", f"c{code}", "s", f"b{room}", "e"], *self._world.bodies.choose(self._rng))
         try:
             self._read_to_close()
-            if self._socket.close_code != code:
-                raise Wrong("close handshake", f"{self.visit.name}: {self._socket.close_code} instead of {code}")
+            self._check_code(code)
             end = End("closed by handler", frozenset({code}), complete=True)
             # Until the answer the room goes on; nothing of it may come.
             until = monotonic() + self._rng.choice((0.0, 0.01, 0.1))
@@ -353,6 +358,10 @@ class Roamer:
                 raise Wrong("close handshake", f"{self.visit.name}: nothing for {PATIENCE_S:g} s, and no close frame")
             if self._take(self._socket.receive(self._look())):
                 alive = monotonic()
+
+    def _check_code(self, code: int) -> None:
+        if self._socket.close_code != code:
+            raise Wrong("close handshake", f"{self.visit.name}: closed with {self._socket.close_code}, not with {code}")
 
     def reset(self) -> None:
         """RST, with whatever is under way."""

@@ -13,9 +13,12 @@ from random import Random
 from time import monotonic, sleep
 from typing import Any
 
+from tests.stress.chaos import Chaos
 from tests.stress.checker import SHOWN, Checker
 from tests.stress.crew import Crew
+from tests.stress.daredevil import Daredevil, ToughControl
 from tests.stress.history import SCALE, Wrong
+from tests.stress.log import EXPECTED
 from tests.stress.process import ServerProcess
 from tests.stress.roamer import LATE_S, PATIENCE_S, Control, Roamer
 from tests.stress.world import World
@@ -24,6 +27,9 @@ from tests.stress.world import World
 MAX_ROUND_S = 3.0
 MIN_ROUNDS = 5
 VOLLEYS = 30
+
+#: Before every so many volleys, chaos kills a thread that the volley may need.
+KILL_EVERY = 10
 
 #: Sessions that have ended have gone by then.
 GONE_S = 12.0 * SCALE
@@ -55,6 +61,7 @@ class Options:
     server: str = "werkzeug"
     handler: str = "python"
     switch_interval_s: float | None = None
+    chaos: bool = True
 
 
 @dataclass
@@ -63,6 +70,7 @@ class Outcome:
 
     counts: Counter[str] = field(default_factory=Counter)
     checks: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
     rounds: int = 0
     violation_count: int = 0
     violations: list[str] = field(default_factory=list)
@@ -88,7 +96,9 @@ class Run:
         """Run, whatever happens: what goes wrong is in the outcome. Every wait has a deadline; a hang shows stacks."""
         outcome, server = self.outcome, None
         try:
-            server = ServerProcess(self._options.server, self._options.handler, self._options.clients)
+            options = self._options
+            excuse = EXPECTED if options.chaos else ()
+            server = ServerProcess(options.server, options.handler, options.clients, excuse)
             self._with_server(server)
         except Wrong as wrong:
             self._add(wrong)
@@ -119,13 +129,17 @@ class Run:
         self._checker = Checker(self._world.ledger, self._world.violations)
         self._rng = Random(options.seed)
         before = self._warm_up()
-        self._control = Control("control", self._world)
+        self._control = (ToughControl if options.chaos else Control)("control", self._world)
         self._control.connect()
         self._control.settle()
-        self._crew = Crew((Roamer(number, self._world) for number in range(options.clients)), self._world.violations)
+        self._chaos = Chaos(options.seed, options.handler, server, self._world) if options.chaos else None
+        kind = Daredevil if options.chaos else Roamer
+        self._crew = Crew((kind(number, self._world) for number in range(options.clients)), self._world.violations)
         try:
             self._rounds()
             self._check_left_over(before)
+            if self._chaos is not None:
+                self._chaos.check()
             server.stop()
         finally:
             self._collect()
@@ -142,6 +156,8 @@ class Run:
                 self._tell(f"The server has not sent: {self._server.ask()['unsent']}")
         self.outcome.counts = self._crew.counts()
         self.outcome.checks = self._checker.done
+        if self._chaos is not None:
+            self.outcome.faults = self._chaos.counts
         self.outcome.violation_count += violations.count
         self.outcome.violations += violations.first
         if violations.first_at is not None:
@@ -167,15 +183,49 @@ class Run:
                 interval_s = SWITCH_INTERVALS_S[self.outcome.rounds % len(SWITCH_INTERVALS_S)]
             self._server.ask(switch_interval=interval_s)
             round_s = min(MAX_ROUND_S, options.seconds / MIN_ROUNDS)
-            until = monotonic() + round_s
-            self._do("a round", {roamer: partial(roamer.roam, until) for roamer in self._crew.all}, round_s)
+            self._roam(round_s)
             self._quiet_point()
+            if self._chaos is not None and self._chaos.falls(self.outcome.rounds):
+                self._fall(self._chaos)
             self.outcome.rounds += 1
         self._do("the last close", {roamer: roamer.depart for roamer in self._crew.connected})
         self._quiet_point()
 
-    def _do(self, what: str, tasks: dict[Roamer, Callable[[], None]], seconds: float = 0.0) -> None:
-        self._crew.do(what, tasks, seconds + 6 * PATIENCE_S, self._every_second)
+    def _roam(self, seconds: float) -> None:
+        """A round: each does as it likes, and chaos strikes."""
+        chaos, number, until = self._chaos, self.outcome.rounds, monotonic() + seconds
+        orders = {} if chaos is None else chaos.plan(number, self._crew.connected)
+        tasks = {
+            roamer: partial(roamer.roam, number, until, [orders[roamer]] if roamer in orders else [])
+            for roamer in self._crew.all
+        }
+        self._do("a round", tasks, seconds, chaos.strike if chaos is not None else None)
+
+    def _fall(self, chaos: Chaos) -> None:
+        """The isolate dies, and the journal with it. All are told, and when they have gone, another one serves them."""
+        blows = iter([chaos.fell])
+        outlive = {roamer: roamer.outlive_handler for roamer in self._crew.connected}
+        self._do("the end of the isolate", outlive, every_second=lambda: next(blows, _nothing)())
+        self._control.outlive_handler()
+        self._await_state("the end of all sessions", lambda state: not state["sessions"] and not state["rooms"])
+        self._checker.lose_journal()
+        with self._world.excused():  # of a script that dies more than once, the next start may have to wait
+            self._control.connect()
+        self._control.settle()
+
+    def _do(
+        self,
+        what: str,
+        tasks: dict[Roamer, Callable[[], None]],
+        seconds: float = 0.0,
+        every_second: Callable[[], None] | None = None,
+    ) -> None:
+        def often() -> None:
+            self._every_second()
+            if every_second is not None:
+                every_second()
+
+        self._crew.do(what, tasks, seconds + 6 * PATIENCE_S, often)
         self._stop_if_broken()
 
     def _stop_if_broken(self) -> None:
@@ -198,7 +248,9 @@ class Run:
         self._await_journal()
         self._await_missing()
         self._stampede()
-        for _ in range(VOLLEYS):
+        for number in range(VOLLEYS):
+            if self._chaos is not None and number % KILL_EVERY == 0:
+                self._chaos.kill_a_thread()
             self._volley()
         self._do("a last message of all", {roamer: roamer.sync for roamer in crew.connected})
         over_wire = self._control.ask(self._world.rooms + self._world.passages)
@@ -291,6 +343,10 @@ class Run:
             f"{len(self._crew.connected)} connected, {counts['sessions']:,} sessions, {counts['commands']:,} sent, "
             f"{counts['received']:,} received, {self._world.violations.count} violations"
         )
+
+
+def _nothing() -> None:
+    pass
 
 
 def _more(now: list[str], before: list[str]) -> list[str]:

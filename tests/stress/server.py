@@ -23,7 +23,9 @@ from threading import Thread, current_thread, enumerate
 from typing import Any
 from urllib.parse import parse_qs
 
+from tests.stress.faults import Reaper
 from tests.stress.handler import Handler
+from tests.stress.history import SCALE
 from tests.stress.perturb import perturb
 from wsthreads import Session, WebSocketApp
 from wsthreads.connection import Connection
@@ -39,6 +41,9 @@ SEND_TIMEOUT_S = 120.0
 
 #: A client that closes reads all that waits for it before it sees the answer, however long that takes.
 CLOSE_TIMEOUT_S = 120.0
+
+#: A script that does not end is to be stopped while its clients are still patient; no other may take so long.
+SCRIPT_TIMEOUT_S = 3.0 * SCALE
 
 #: Often enough that pings get between everything else.
 PING_INTERVAL_S = 0.5
@@ -66,6 +71,7 @@ class App(WebSocketApp):
 def create_app(handler: str, clients: int) -> App:
     """The app, for `clients` at once and for those that have gone and are not gone yet."""
     faulthandler.register(signal.SIGUSR1, all_threads=True)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(threadName)s %(message)s")
     app = App(
         lambda environ, start_response: control(environ, start_response),
         max_outbox_bytes=MAX_OUTBOX_BYTES,
@@ -74,6 +80,7 @@ def create_app(handler: str, clients: int) -> App:
         ping_interval_s=PING_INTERVAL_S,
         ping_timeout_s=PING_TIMEOUT_S,
         max_sessions=3 * clients + 100,
+        script_timeout_s=SCRIPT_TIMEOUT_S,
     )
     if handler == "javascript":
         endpoint = app.add_script("/stress", Path(__file__).with_name("handler.js"))
@@ -87,17 +94,20 @@ def create_app(handler: str, clients: int) -> App:
 class Control:
     """``GET /control``: what is in the process, as JSON.
 
-    ``?switch_interval=`` sets that, ``?memory`` looks there too, ``?quiet`` checks the invariants: only at a quiet
-    point, since they, and looking at them, assume that nobody changes anything.
+    ``?switch_interval=`` sets that, ``?kill=`` kills a thread (see `Reaper`), ``?memory`` looks there too, ``?quiet``
+    checks the invariants: only at a quiet point, since they, and looking at them, assume that nobody changes anything.
     """
 
     def __init__(self, app: App, endpoint: Endpoint) -> None:
         self._app, self._endpoint = app, endpoint
+        self._reaper = Reaper(app, endpoint)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
         for interval in query.get("switch_interval", ()):
             sys.setswitchinterval(float(interval))
+        for what in query.get("kill", ()):
+            self._reaper.kill(what)
         body = json.dumps(self._state("memory" in query, "quiet" in query)).encode()
         start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
         return [body]
@@ -115,6 +125,7 @@ class Control:
             "broken": self._broken() if is_quiet else [],
             "in memory": _in_memory() if with_memory else {},
             "metrics": self._app.metrics.snapshot(),
+            "deaths": self._reaper.deaths,
         }
 
     def _unsent(self) -> list[str]:
@@ -176,7 +187,6 @@ def main() -> int:
     parser.add_argument("--handler", choices=HANDLERS, required=True)
     parser.add_argument("--clients", type=int, required=True)
     options = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(threadName)s %(message)s")
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # its access log
     server = Server(create_app(options.handler, options.clients), port=0)
     print(f"Listening at: {server.url}", file=sys.stderr, flush=True)

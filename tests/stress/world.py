@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from random import Random
+from time import monotonic
 
-from tests.stress.history import Ledger, Violations
+from tests.stress.history import FOREVER, Ledger, Violations
 
 SIZES = ((0.75, 10, 300), (0.22, 300, 8_000), (0.03, 8_000, 65_536))
 BOUNDARIES = (0, 10, 100, 125, 126, 127, 65_500, 65_535, 65_536)
@@ -51,3 +54,19 @@ class World:
         self.rooms = [f"room{n}" for n in range(rooms)]
         #: Where nobody stays: they are made and deleted all the time.
         self.passages = [f"passage{n}" for n in range(max(1, rooms // 4))]
+        #: When the server was, or is, without descriptors: monotonic, for `excused`.
+        self._excuse = (FOREVER, FOREVER)
+
+    @contextmanager
+    def excused(self) -> Iterator[None]:
+        """The server may turn away those who begin to come meanwhile, or are about to be let in."""
+        self._excuse = (monotonic(), FOREVER)
+        try:
+            yield
+        finally:
+            self._excuse = (self._excuse[0], monotonic())
+
+    def is_excused(self, since: float) -> bool:
+        """Whether a handshake that began then, and has just failed, may have."""
+        began, ended = self._excuse
+        return began <= monotonic() and since <= ended

@@ -1,0 +1,122 @@
+"""Faults inside of the server process: handlers that fail when told to, and threads of wsthreads that are killed.
+
+What is raised here says `INJECTED` in its text or its stack, so that the log can be told from one of real trouble.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from threading import Lock, current_thread
+from typing import Any
+
+import wsthreads.rooms
+from wsthreads import WebSocketApp
+from wsthreads.endpoint import Endpoint
+
+INJECTED = "injected"
+
+
+class Injected(Exception):
+    """What a handler raises when it is told to."""
+
+
+class Killed(BaseException):
+    """What a thread dies of: no `except Exception` catches it."""
+
+
+def fail(kind: str) -> None:
+    """Fail as a handler can; `handler.js` has the same, and one that does not end."""
+    if kind == "raise":
+        raise Injected(INJECTED)
+    if kind == "recurse":
+        _injected_recursion(0)
+    elif kind == "heap":
+        _injected_want_of_memory()
+    else:
+        raise ValueError(f"no such fault: {kind}")
+
+
+def _injected_recursion(depth: int) -> int:
+    return _injected_recursion(depth + 1) + 1
+
+
+def _injected_want_of_memory() -> None:
+    bytearray(2**62)
+
+
+class Reaper:
+    """Kills threads of wsthreads, each in several ways. `deaths` counts those that have come about, by thread."""
+
+    def __init__(self, app: WebSocketApp, endpoint: Endpoint) -> None:
+        self._app, self._endpoint = app, endpoint
+        self._lock = Lock()  # guards the counting
+        self.deaths: Counter[str] = Counter()
+        self._ways: dict[str, Callable[[], None]] = {
+            "flusher": self._kill_flusher,
+            "flusher in select": self._kill_flusher_in_select,
+            "drainer": self._kill_drainer,
+            "drainer in a step": self._kill_drainer_in_a_step,
+            "isolate": self._kill_isolate,
+        }
+
+    def kill(self, what: str) -> None:
+        self._ways[what]()
+
+    def _once(self, name: str, error: BaseException) -> Callable[[], bool]:
+        """A function that raises `error` the first time, and is false afterwards."""
+        left = [error]
+
+        def die() -> bool:
+            with self._lock:
+                fatal = left.pop() if left else None
+                if fatal is not None:
+                    self.deaths[name] += 1
+            if fatal is not None:
+                raise fatal
+            return False
+
+        return die
+
+    def _kill_flusher(self) -> None:
+        self._app._flusher.call_later(0, self._once("flusher", Killed(INJECTED)))
+
+    def _kill_flusher_in_select(self) -> None:
+        die = self._once("flusher", MemoryError(INJECTED))
+        selector = self._app._flusher._selector
+        real = selector.select
+
+        def select(timeout: float | None = None) -> Any:
+            die()
+            return real(timeout)
+
+        selector.select = select
+        self._app._flusher.call_later(0, lambda: None)  # wakes it up
+
+    def _kill_drainer(self) -> None:
+        self._app._drainer.go_on(self._once("drainer", Killed(INJECTED)))
+
+    def _kill_drainer_in_a_step(self) -> None:
+        """After a part of what a step has to send: it comes to the whole of it when it is called again."""
+        die = self._once("drainer", MemoryError(INJECTED))
+        real = wsthreads.rooms.flush_all
+
+        def flush_all(outboxes: Any) -> Any:
+            if outboxes and current_thread().name == "wsthreads-drainer":
+                wsthreads.rooms.flush_all = real
+                real(outboxes[: len(outboxes) // 2])
+                die()
+            return real(outboxes)
+
+        if real.__name__ == "flush_all" and real.__module__ == "wsthreads.outbox":  # or one is under way already
+            wsthreads.rooms.flush_all = flush_all
+
+    def _kill_isolate(self) -> None:
+        isolate: Any = self._endpoint.handler._isolate  # type: ignore[attr-defined]
+        die = self._once("isolate", Killed(INJECTED))
+
+        def take(*arguments: Any) -> Any:
+            raise MemoryError(INJECTED)
+
+        isolate._loop.stumbled = lambda text: die()
+        isolate._schedule.take = take
