@@ -8,6 +8,7 @@ SECONDS ?= 30
 CLIENTS ?= 100
 ROOMS ?= 10
 SEED ?=
+CHAOS ?= 1
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,8 +20,8 @@ PACKAGING := setup.cfg setup.py pyproject.toml $(wildcard wsthreads/*.[ch] wsthr
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "variables: run HOST PORT; test ARGS; stress SECONDS CLIENTS ROOMS SEED; bench ONLY SERVERS ROUNDS SECONDS QUICK PUBLISH;"
-	@echo "           sanitize SANITIZER ARGS; fuzz TARGET SECONDS"
+	@echo "variables: run HOST PORT; test ARGS; stress SECONDS CLIENTS ROOMS SEED CHAOS=0; sanitize SANITIZER ARGS;"
+	@echo "           bench ONLY SERVERS ROUNDS SECONDS QUICK PUBLISH; fuzz TARGET SECONDS"
 
 run: $(VENV)/installed ## serve the chat example and its page at http://127.0.0.1:5000/
 	@exec $(BIN)/wsthreads run examples/chat.js examples/rooms.js --static examples/public --host $(HOST) --port $(PORT)
@@ -28,8 +29,9 @@ run: $(VENV)/installed ## serve the chat example and its page at http://127.0.0.
 test: $(VENV)/installed-test ## run the tests, such as ARGS="-k browser -x"
 	@$(BIN)/python -m pytest $(ARGS)
 
-stress: $(VENV)/installed-test ## run the threaded stress test
-	@$(BIN)/python -m tests.stress --seconds $(SECONDS) --clients $(CLIENTS) --rooms $(ROOMS) $(if $(SEED),--seed $(SEED))
+stress: $(VENV)/installed-test ## run the threaded stress test, with injected faults
+	@CHAOS=$(CHAOS) $(BIN)/python -m tests.stress --seconds $(SECONDS) --clients $(CLIENTS) --rooms $(ROOMS) \
+		$(if $(SEED),--seed $(SEED))
 
 bench: $(VENV)/bin/python ## measure beside the peers, such as ONLY=echo-100 ROUNDS=5
 	@$(BIN)/python -m tests.bench

@@ -275,6 +275,27 @@ def test_a_watch_whose_socket_was_closed_does_not_keep_it_from_going_on(flusher,
     assert not flusher._watched
 
 
+def test_what_was_closed_while_the_thread_was_down_is_not_watched_again_under_its_number(flusher, caplog):
+    """The flusher's own new sockets get it."""
+    calls, gate, pairs = [], threading.Event(), [socket.socketpair() for _ in range(4)]
+    for ours, _ in pairs:
+        ours.setblocking(False)
+        fill(ours)
+        flusher.watch(ours.fileno(), lambda: calls.append(1))
+    settle(flusher)
+    flusher.call_later(0, lambda: gate.wait(DEADLINE_S) and fail())
+    for ours, theirs in pairs:
+        flusher.forget(ours.fileno())
+        ours.close()
+        theirs.close()
+    gate.set()
+    settle(flusher)
+    settle(flusher)
+    assert sum("has failed" in record.getMessage() for record in caplog.records) == 1
+    assert not calls
+    assert not flusher._watched
+
+
 def test_an_order_for_which_there_was_no_memory_is_carried_out_later(flusher, caplog):
     failures, due = [MemoryError(), MemoryError()], threading.Event()
 

@@ -63,6 +63,7 @@ class Flusher:
         self._orders: deque[Callable[[], None]] = deque()
         self._timers: list[tuple[float, int, Timer]] = []  # a heap; the thread's own
         self._watched: dict[int, Callable[[], None]] = {}  # file descriptor -> callback; the thread's own
+        self._unwatched: dict[int, Callable[[], None]] = {}  # the same, to be watched again; the thread's own
         self._serial = count()  # breaks ties in the heap
         self._stopping = Event()
         self._has_begun = False  # the thread's own
@@ -88,7 +89,7 @@ class Flusher:
             self._thread, self._pid = thread, os.getpid()
 
     def _open(self) -> None:
-        """Make what the thread waits with. Watches are taken over. Raises OSError, and then all is as it was."""
+        """Make what the thread waits with. Raises OSError, and then all is as it was."""
         with ExitStack() as made:
             selector = made.enter_context(selectors.DefaultSelector())
             waker, wakee = map(made.enter_context, socket.socketpair())
@@ -97,9 +98,6 @@ class Flusher:
             selector.register(wakee, selectors.EVENT_READ)
             made.pop_all()
         self._waker, self._wakee, self._selector = waker, wakee, selector
-        watched, self._watched = self._watched, {}
-        for descriptor, callback in watched.items():
-            self._watch(descriptor, callback)
 
     def _close(self) -> None:
         for thing in (self._selector, self._waker, self._wakee):
@@ -147,6 +145,9 @@ class Flusher:
         if self._has_begun:  # and failed, perhaps since something was wrong with what it waits with
             self._renew()
         self._has_begun = True
+        self._obey()  # what has been closed is forgotten before its number, which may be another's, is watched again
+        for descriptor, callback in list(self._unwatched.items()):
+            self._watch(descriptor, callback)
         while not self._stopping.is_set():
             self._obey()
             for key, _ in self._selector.select(self._run_timers()):
@@ -159,6 +160,8 @@ class Flusher:
         selector, waker, wakee = self._selector, self._waker, self._wakee
         with suppress(OSError):  # there are no descriptors left: what we have may do
             self._open()
+            self._unwatched.update(self._watched)
+            self._watched = {}
             for thing in (selector, waker, wakee):
                 thing.close()
 
@@ -196,6 +199,7 @@ class Flusher:
         self._unwatch(descriptor)
 
     def _unwatch(self, descriptor: int) -> Callable[[], None] | None:
+        self._unwatched.pop(descriptor, None)
         callback = self._watched.pop(descriptor, None)
         if callback is not None:
             self._selector.unregister(descriptor)

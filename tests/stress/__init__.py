@@ -8,9 +8,11 @@ A server process, many client threads, and a checker that holds what they saw ag
   starts, watches and ends it.
 - `client` is a strict WebSocket client on a raw socket; it shares no code with wsthreads.
 - `roamer` is a client thread: what it does at random. `world` is what all share, `crew` has all do something together.
+- `chaos` is the faults of a run: which and when. `daredevil` is a roamer that gets into trouble, `faults` is what fails
+  inside of the server, `log` knows what of that belongs into the server's log.
 - `checker` is the promises as code, `order` those about order. `run` is the course of a run: rounds, quiet points, end.
 - `__main__` has the options and the summary.
 
-The seed decides what each client does, one step after another. It does not decide how threads interleave: a run with
-the same seed is alike, not the same.
+The seed decides what each client does in each round, one step after another, and which faults there are. It does not
+decide how threads interleave, nor so how far a client gets in a round: a run with the same seed is alike, not the same.
 """
