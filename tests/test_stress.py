@@ -1,17 +1,24 @@
 """The stress test itself: it passes in small, and its checker finds what is wrong in a history."""
 
 import os
+import re
 import subprocess
 import sys
 from collections import deque
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from tests.stress.chaos import Chaos
 from tests.stress.checker import Checker
-from tests.stress.client import WebSocket
+from tests.stress.client import Lost, WebSocket
+from tests.stress.daredevil import Daredevil
 from tests.stress.history import BYE, End, Ledger, Violations, Visit, Wrong
+from tests.stress.log import EXPECTED, Log
 from tests.stress.order import common_order, find_gap, find_inversion
+from tests.stress.world import World
 
 ROOT = Path(__file__).resolve().parent.parent
 SCALE = float(os.environ.get("WSTHREADS_TEST_SCALE", "1"))
@@ -33,6 +40,9 @@ def test_five_seconds_break_no_promise(handler):
     assert rows["violations"] == "0"
     assert rows["seed"] == "20"
     assert int(rows["messages received"].replace(",", "")) > 1000
+    deaths = {"  deaths of the drainer", "  deaths of the flusher"}
+    assert {*deaths, *(["  deaths of the isolate"] if handler == "javascript" else [])} <= rows.keys()
+    assert int(rows["  handler told to raise"]) > 0
 
 
 @pytest.mark.parametrize("arguments", [("--clients", "0"), ("--seconds", "-1"), ("--rooms", "many"), ("--server", "x")])
@@ -408,3 +418,165 @@ def test_a_gap_needs_a_witness(steps):
     assert find_gap([b, d], order, [[a, b, c, d]], set()) == (b, c, d)
     assert find_gap([b, d], order, [[a, b, c, d]], {c}) is None
     assert find_gap([b, d], order, [[b, d], [a, c, e]], set()) is None
+
+
+# The same seed.
+
+
+class Line:
+    """In place of a connection: takes what is sent, answers `pace` commands at a time, and as the protocol wants it."""
+
+    def __init__(self, rehearsal):
+        self.rehearsal, self.close_code, self.is_half_closed, self.pings_open = rehearsal, None, False, 0
+
+    def send(self, payload, binary):
+        self.rehearsal.note(payload.partition(b" ")[2])  # without its number, of which bursts take as many as they can
+        told = re.search(rb" c(\d+) ", payload)
+        self.close_code = int(told[1]) if told else None
+
+    def send_close(self, code, reason=b""):
+        self.close_code = code
+
+    def half_close(self):
+        self.is_half_closed = True
+
+    def receive(self, timeout_s, size=0):
+        if self.is_half_closed:
+            raise Lost("at its end")
+        self.rehearsal.under_way = max(0, self.rehearsal.under_way - self.rehearsal.pace)
+        return []
+
+    def __getattr__(self, name):
+        return lambda *arguments: None
+
+
+class Rehearsal(Daredevil):
+    """Keeps what it does, and the first that it sends each time. `pace` is how fast the server is."""
+
+    def __init__(self, seed, pace):
+        self.actions, self.pace = [], pace
+        super().__init__(7, World(("127.0.0.1", 0), seed, rooms=5))
+
+    def _repertoire(self):
+        return [(partial(self.act, action), weight) for action, weight in super()._repertoire()]
+
+    def act(self, action):
+        self.actions.append([action.__name__])
+        action()
+
+    def note(self, payload):
+        if self.actions and len(self.actions[-1]) == 1:
+            self.actions[-1].append(payload)
+
+    def connect(self):
+        steps, self.rooms = self._first_steps()
+        self.actions.append(["connect", steps])
+        self._open(steps)
+
+    def _open(self, steps):
+        self._visits += 1
+        self.visit, self._socket = Visit(f"7.{self._visits}", steps), Line(self)
+
+
+def rehearse(monkeypatch, seed, number=3, pace=8):
+    clock = count()
+    for module in ("roamer", "visitor", "daredevil"):
+        monkeypatch.setattr(f"tests.stress.{module}.sleep", lambda seconds: None, raising=False)
+        monkeypatch.setattr(f"tests.stress.{module}.monotonic", lambda: next(clock) / (100 * pace), raising=False)
+    roamer = Rehearsal(seed, pace)
+    roamer.roam(number, 8)
+    return roamer.actions
+
+
+def test_the_same_seed_gives_the_same_actions_however_fast_the_server_is(monkeypatch):
+    fast, slow = (rehearse(monkeypatch, seed=5, pace=pace) for pace in (8, 1))
+    common = min(len(fast), len(slow))
+    assert common > 100
+    assert fast[:common] == slow[:common]
+    assert len({action[0] for action in fast}) > 12
+
+
+def test_another_seed_and_another_round_give_other_actions(monkeypatch):
+    first, *others = (rehearse(monkeypatch, seed, number)[:50] for seed, number in ((5, 3), (6, 3), (5, 4)))
+    assert all(other != first for other in others)
+
+
+def test_the_same_seed_gives_the_same_faults():
+    def faults(seed):
+        chaos = Chaos(seed, "javascript", None, None)
+        roamers = [Daredevil(number, World(("127.0.0.1", 0), 0, 5)) for number in range(40)]
+        for roamer in roamers:
+            roamer.visit = Visit(f"{roamer.number}.1", [])
+        told = [
+            {roamer.number: getattr(order, "func", order).__name__ for roamer, order in chaos.plan(n, roamers).items()}
+            for n in range(8)
+        ]
+        return told, [chaos.falls(n) for n in range(8)]
+
+    assert faults(1) == faults(1)
+    assert faults(1) != faults(2)
+    orders = [order for told in faults(1)[0] for order in told.values()]
+    assert {*orders} == {"kick", "be_kicked", "overrun"}
+    assert any(faults(1)[1])
+
+
+# Faults and the log.
+
+
+@pytest.fixture
+def log(tmp_path):
+    path = tmp_path / "log"
+    path.touch()
+
+    def write(text):
+        with path.open("a") as file:
+            file.write(text)
+
+    return Log(path, EXPECTED), write
+
+
+def test_what_a_fault_leaves_in_the_log_is_no_trouble_and_all_else_is(log):
+    log, write = log
+    write("Listening at: http://127.0.0.1:5000 (1)\n")
+    write("2026-11-23 12:00:00,000 ERROR wsthreads x failed\nTraceback (most recent call last):\nInjected: injected\n")
+    assert log.trouble() == []
+    write("2026-11-23 12:00:01,000 ERROR wsthreads x failed\nTraceback (most recent call last):\nKeyErr")
+    write("or: 1\n[2026-11-23 12:00:02 +0000] [7] [CRITICAL] WORKER TIMEOUT\n")
+    (first, second) = log.trouble()
+    assert first.endswith("KeyError: 1")
+    assert "WORKER TIMEOUT" in second
+
+
+def test_each_death_in_the_log_is_counted_once(log):
+    log, write = log
+    death = "2026-11-23 12:00:00,000 CRITICAL wsthreads-flusher has failed, and is started again\nKilled: injected\n"
+    write(death)
+    assert log.deaths() == {"flusher": 1}
+    assert log.deaths() == {"flusher": 1}
+    write(death)
+    assert log.deaths() == {"flusher": 2}
+    assert log.trouble() == []
+
+
+def test_a_kicked_session_must_have_got_what_was_over_before(scene, pair):
+    a, b = pair
+    first, second = scene.call(b, "s"), scene.call(b, "s")
+    a.stream += scene.call(a, "kb", "s")[1:]
+    scene.call(b, "s")  # at its end it was open no longer
+    b.stream += first
+    scene.close(b, End("kicked", frozenset({4001}), torn=True), 4001, rooms=["r"])
+    a.stream.append(b.farewell("r"))
+    assert scene.found() == {"own messages"}
+    assert second[0] not in b.stream
+
+
+def test_of_what_was_sent_to_a_kicked_session_at_that_moment_anything_may_be_missing(scene, pair):
+    a, b = pair
+    first = scene.call(b, "s")
+    a.stream += scene.call(a, "kb", "s")[1:]
+    late = scene.call(b, "s", "br")
+    b.stream += [*first, late[1]]
+    a.stream.append(late[1])
+    scene.close(b, End("kicked", frozenset({4001}), torn=True), 4001, rooms=["r"])
+    a.stream.append(b.farewell("r"))
+    assert scene.found() == set()

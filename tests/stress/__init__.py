@@ -7,10 +7,12 @@ A server process, many client threads, and a checker that holds what they saw ag
 - `server` is the server process: app and control endpoint; `perturb` makes threads in it pause anywhere. `process`
   starts, watches and ends it.
 - `client` is a strict WebSocket client on a raw socket; it shares no code with wsthreads.
-- `roamer` is a client thread: what it does at random. `world` is what all share, `crew` has all do something together.
+- `visitor` is a client with one session after another, `roamer` is what it does at random, in its thread. `world` is
+  what all share, `crew` has all do something together.
 - `chaos` is the faults of a run: which and when. `daredevil` is a roamer that gets into trouble, `faults` is what fails
   inside of the server, `log` knows what of that belongs into the server's log.
-- `checker` is the promises as code, `order` those about order. `run` is the course of a run: rounds, quiet points, end.
+- `checker` is the promises as code, `order` those about order. `run` is the course of a run: rounds, quiet points, end;
+  `leftovers` is what must not be there in the end.
 - `__main__` has the options and the summary.
 
 The seed decides what each client does in each round, one step after another, and which faults there are. It does not

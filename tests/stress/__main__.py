@@ -7,6 +7,8 @@ import faulthandler
 import os
 import platform
 import sys
+import tempfile
+from pathlib import Path
 from random import SystemRandom
 
 from tests.stress.process import SERVERS
@@ -96,6 +98,9 @@ def main(arguments: list[str] | None = None) -> int:
     faulthandler.cancel_dump_traceback_later()
     if outcome.violation_count:
         print("\nthe end of the server's log:\n" + "\n".join(outcome.log.splitlines()[-LOG_LINES:]), file=sys.stderr)
+        path = Path(tempfile.gettempdir(), f"stress-{options.seed}-{os.getpid()}.log")
+        path.write_text(outcome.log)
+        print(f"\nall of it is in {path}", file=sys.stderr)
     print("\n" + summary(options, outcome))
     for text in outcome.violations:
         print(f"\nVIOLATION {text}")

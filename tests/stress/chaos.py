@@ -40,23 +40,25 @@ class Chaos:
         self.counts: Counter[str] = Counter()
 
     def plan(self, round_number: int, roamers: list[Daredevil]) -> Orders:
-        """What some do first in a round: one in eight is closed by another's handler, one has its handler loop."""
+        """What some do first in a round: one in eight is closed by another's handler, one has its handler loop.
+
+        Those who have just gone are left out.
+        """
         rng = Random(f"{self._seed}/plan/{round_number}")
-        chosen = rng.sample(roamers, len(roamers) // 8 * 2)
+        looping, *chosen = rng.sample(roamers, 1 + (len(roamers) - 1) // 8 * 2)
         orders: Orders = {}
         for kicker, victim in zip(chosen[::2], chosen[1::2], strict=True):
-            orders[victim] = victim.be_kicked
-            orders[kicker] = partial(kicker.kick, victim.visit.name)
-        others = [roamer for roamer in roamers if roamer not in orders]
-        if self._is_script and others and round_number % OVERRUN_EVERY == 1:
-            looping = rng.choice(others)
+            if kicker.visit is not None and victim.visit is not None:
+                orders[victim] = victim.be_kicked
+                orders[kicker] = partial(kicker.kick, victim.visit.name)
+        if self._is_script and looping.visit is not None and round_number % OVERRUN_EVERY == 1:
             orders[looping] = looping.overrun
         self._blows = iter(rng.sample(BLOWS, len(BLOWS)))
         return orders
 
     def falls(self, round_number: int) -> bool:
         """Whether the isolate dies after this round."""
-        return self._is_script and round_number % FALL_EVERY == 2
+        return self._is_script and round_number % FALL_EVERY == 0
 
     def strike(self) -> None:
         """The next blow of the round, if it has another one."""

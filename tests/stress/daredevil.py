@@ -8,7 +8,8 @@ from time import monotonic, sleep
 
 from tests.stress.client import Lost
 from tests.stress.history import KICKED, End, Wrong
-from tests.stress.roamer import PATIENCE_S, WINDOW, Control, Roamer
+from tests.stress.roamer import WINDOW, Control, Roamer
+from tests.stress.visitor import PATIENCE_S
 
 #: How much more often clients drop dead here.
 RECKLESSNESS = 3

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from random import Random
 from time import monotonic, sleep
-from urllib.parse import quote
 
-from tests.stress.client import NO_CODE, Lost, WebSocket
-from tests.stress.history import FAULT, SCALE, Command, End, Step, Visit, Wrong
-from tests.stress.world import Over, World
-
-#: A server that owes something, and from which nothing comes for so long, hangs.
-PATIENCE_S = 10.0 * SCALE
+from tests.stress.client import NO_CODE, Lost
+from tests.stress.history import SCALE, End, Step, Wrong
+from tests.stress.visitor import PATIENCE_S, Visitor
+from tests.stress.world import World
 
 #: At a quiet point, what is still to come has so long to come by itself.
 LATE_S = 5.0 * SCALE
-
-#: While a client waits, it looks this often whether the run has failed elsewhere.
-LOOK_S = 0.5
 
 #: Commands that a client has under way. More than one, so that the server is never waited for; few enough that what
 #: waits for a client that does not read stays far below the server's bound.
@@ -33,28 +26,15 @@ STAMPEDE = 30
 #: Rooms that one client is in at most, so that rooms do not just fill.
 MOST_ROOMS = 4
 
-#: Small buffers, so that the server's writes are cut off in the middle all the time. (With a smaller one to receive,
-#: the kernel falls back to probing a closed window, at intervals that double each time.)
-SEND_BUFFER = 8192
-RECEIVE_BUFFER = 32768
 
-
-class Roamer:
+class Roamer(Visitor):
     """One client. All methods in its own thread; after `Wrong` has been noted it does nothing any more.
 
     What it does in a round follows from the seed, its number and the round; how much of that, from the time it has.
     """
 
     def __init__(self, number: int, world: World) -> None:
-        self.number = number
-        self._world = world
-        self._rng = Random(f"{world.seed}/{number}")
-        self._visits = 0
-        self.visit: Visit | None = None
-        self.rooms: set[str] = set()  # that it is in once its commands are done
-        self.under_way = 0
-        self.counts: Counter[str] = Counter()
-        self._socket: WebSocket | None = None
+        super().__init__(number, world)
         self._actions, self._weights = zip(*self._repertoire(), strict=True)
 
     def _repertoire(self) -> list[tuple[Callable[[], None], float]]:
@@ -71,9 +51,11 @@ class Roamer:
 
     def roam(self, number: int, until: float, orders: Iterable[Callable[[], None]] = ()) -> None:
         """In this round, follow the orders, do one thing after another until then, and wait for the last to be done."""
-        self._rng = Random(f"{self._world.seed}/{self.number}/{number}")
+        seed = f"{self._world.seed}/{self.number}/{number}"
+        self._rng = Random(f"{seed}/orders")
         for order in orders:
             order()
+        self._rng = Random(seed)
         while monotonic() < until and not self._world.violations.happened.is_set():
             if self.visit is None:
                 self.connect()
@@ -140,43 +122,6 @@ class Roamer:
         self.settle()
         return {step.room: step.count for step in command.steps[:-1]}
 
-    # Coming.
-
-    def connect(self) -> None:
-        """Begin a session; some are in rooms, and have broadcast, from `on_open` on."""
-        steps, rooms = self._first_steps()
-        self._open(steps)
-        self.visit.end = None
-        self._socket.send_request()
-        self._socket.read_response()
-        self.rooms = rooms
-        self.under_way = 1
-        self.counts["sessions"] += 1
-
-    def _first_steps(self) -> tuple[list[str], set[str]]:
-        steps, rooms = [], set()
-        for room in self._rng.sample(self._world.rooms, min(len(self._world.rooms), self._rng.randint(0, 2))):
-            steps.append(f"j{room}")
-            rooms.add(room)
-            if self._rng.random() < 0.3:
-                steps.append(f"b{room}")
-        return [*steps, "s"], rooms
-
-    def _open(self, steps: list[str]) -> None:
-        self._visits += 1
-        name = f"{self.number}.{self._visits}"
-        tight = self._rng.random() < 0.2
-        target = f"/stress?name={name}&steps={quote(' '.join(steps))}"
-        if tight:
-            target += f"&buffer={SEND_BUFFER}"
-        if self._rng.random() < 0.2:
-            target += f"&pauses={name}"
-        self.visit = Visit(name, steps)
-        self._world.ledger.add(self.visit)
-        # Its own, since it also answers pings, which come when they come.
-        rng = Random(f"{self._world.seed}/{name}")
-        self._socket = WebSocket(self._world.address, target, rng, receive_buffer=RECEIVE_BUFFER if tight else None)
-
     def give_up_handshake(self) -> None:
         """Send a handshake, or a part of it, and reset, having read nothing: the session may or may not have been."""
         self.close()
@@ -189,25 +134,6 @@ class Roamer:
         self._gone(End("handshake given up", opened=False))
 
     # Talking.
-
-    def issue(self, steps: list[str], body: bytes = b"", binary: bool = False, fault: str = "") -> Command:
-        """Send a command. It is under way until its last step, a marker, arrives; without that, nobody waits for it."""
-        visit = self.visit
-        command = visit.add_command(steps, body, binary)
-        self.under_way += steps[-1] == "s"
-        self.counts["commands"] += 1
-        for step in command.steps:
-            if step.op == "j":
-                self.rooms.add(step.room)
-            elif step.op == "l":
-                self.rooms.discard(step.room)
-            self.counts[step.op] += 1
-        try:
-            words = [str(command.seq), *steps, *([FAULT + fault] if fault else [])]
-            self._socket.send(f"{' '.join(words)}\n".encode() + body, binary)
-        except Lost as error:
-            raise Wrong("connection", f"{visit.name} lost its connection: {error}") from None
-        return command
 
     def join(self) -> None:
         if len(self.rooms) >= MOST_ROOMS:
@@ -261,9 +187,6 @@ class Roamer:
             with suppress(Lost):  # whoever reads next will see it
                 self._socket.ping()
 
-    def _own_room(self) -> str:
-        return self._rng.choice(sorted(self.rooms) or self._world.rooms)
-
     # Reading.
 
     def doze(self) -> None:
@@ -277,42 +200,6 @@ class Roamer:
         while monotonic() < until and self.visit is not None:
             self._read(0.02, size=512)
             sleep(0.005)
-
-    def _read_until(
-        self, done: Callable[[], bool], what: str, *, at_least_s: float = 0.0, patience_s: float = PATIENCE_S
-    ) -> None:
-        start = alive = monotonic()
-        while not (done() and monotonic() - start >= at_least_s):
-            if monotonic() - alive > patience_s:
-                raise Wrong("progress", f"{self.visit.name} waits for {what}, and for {patience_s:g} s nothing came")
-            if self._read(start + at_least_s - monotonic() if done() else self._look()):
-                alive = monotonic()
-
-    def _look(self) -> float:
-        """How long to read at most before the next look. Raises `Over` if the run has failed meanwhile."""
-        if self._world.violations.happened.is_set():
-            raise Over
-        return LOOK_S
-
-    def _read(self, timeout_s: float, size: int = 65536) -> int:
-        """Read once; how many messages came. Raises `Wrong` if the server ends the session, unasked."""
-        try:
-            came = self._take(self._socket.receive(timeout_s, size))
-        except Lost as error:
-            raise Wrong("connection", f"{self.visit.name} lost its connection: {error}") from None
-        if self._socket.close_code is not None:
-            raise Wrong("connection", f"{self.visit.name} was closed by the server with {self._socket.close_code}")
-        return came
-
-    def _take(self, messages: list[tuple[bytes, bool]]) -> int:
-        visit, ledger = self.visit, self._world.ledger
-        for payload, binary in messages:
-            step = ledger.receive(visit, payload, binary)
-            command = step.command
-            if command.visit is visit and step.op == "s" and step.index == len(command.steps) - 1:
-                self.under_way -= 1
-        self.counts["received"] += len(messages)
-        return len(messages)
 
     # Going.
 
@@ -351,18 +238,6 @@ class Roamer:
         self._socket.finish(PATIENCE_S)
         self._gone(end)
 
-    def _read_to_close(self) -> None:
-        alive = monotonic()
-        while self._socket.close_code is None:
-            if monotonic() - alive > PATIENCE_S:
-                raise Wrong("close handshake", f"{self.visit.name}: nothing for {PATIENCE_S:g} s, and no close frame")
-            if self._take(self._socket.receive(self._look())):
-                alive = monotonic()
-
-    def _check_code(self, code: int) -> None:
-        if self._socket.close_code != code:
-            raise Wrong("close handshake", f"{self.visit.name}: closed with {self._socket.close_code}, not with {code}")
-
     def reset(self) -> None:
         """RST, with whatever is under way."""
         self._socket.reset()
@@ -381,34 +256,6 @@ class Roamer:
             self._gone(End("reset within a frame"))
         else:
             self._half_close("vanished within a frame")
-
-    def _half_close(self, kind: str) -> None:
-        alive = monotonic()
-        try:
-            self._socket.half_close()
-            while True:
-                if monotonic() - alive > PATIENCE_S:
-                    raise Wrong("progress", f"{self.visit.name} {kind}, and was not let go in {PATIENCE_S:g} s")
-                if self._take(self._socket.receive(self._look())):
-                    alive = monotonic()
-                if self._socket.close_code is not None:
-                    raise Wrong("close handshake", f"{self.visit.name} {kind}, and was sent a close frame")
-        except Lost:
-            self._socket.drop()
-        self._gone(End(kind, handled=True))
-
-    def _gone(self, end: End) -> None:
-        self.counts[end.kind] += 1
-        self.visit.end = end
-        self.visit = self._socket = None
-        self.rooms = set()
-        self.under_way = 0
-
-    def abandon(self) -> None:
-        """Let go of the descriptor, whatever the state."""
-        if self._socket is not None:
-            self._socket.drop()
-
 
 class Control(Roamer):
     """The session that asks for the journal; it is in no room and does nothing by itself."""

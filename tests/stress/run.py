@@ -17,10 +17,12 @@ from tests.stress.chaos import Chaos
 from tests.stress.checker import SHOWN, Checker
 from tests.stress.crew import Crew
 from tests.stress.daredevil import Daredevil, ToughControl
-from tests.stress.history import SCALE, Wrong
+from tests.stress.history import Wrong
+from tests.stress.leftovers import await_state, check_left_over
 from tests.stress.log import EXPECTED
 from tests.stress.process import ServerProcess
-from tests.stress.roamer import LATE_S, PATIENCE_S, Control, Roamer
+from tests.stress.roamer import LATE_S, Control, Roamer
+from tests.stress.visitor import PATIENCE_S
 from tests.stress.world import World
 
 #: Rounds are short, since quiet points are where most is checked; not too short, since joining in takes a moment.
@@ -31,9 +33,6 @@ VOLLEYS = 30
 #: Before every so many volleys, chaos kills a thread that the volley may need.
 KILL_EVERY = 10
 
-#: Sessions that have ended have gone by then.
-GONE_S = 12.0 * SCALE
-
 POLL_S = 0.02
 
 #: Threads switch as Python has it by default in every other round, and in those between as often as possible: each
@@ -42,13 +41,6 @@ SWITCH_INTERVALS_S = (0.005, 1e-6)
 
 #: What shows in the stacks of both processes.
 HANGS = ("progress", "stuck", "server:", "left over", "close handshake")
-
-#: Threads that a process has one of, from the first time that it needs it.
-SINGLE_THREADS = ("wsthreads-flusher", "wsthreads-drainer")
-
-#: Those that gunicorn keeps for its next requests.
-POOL_THREAD = "ThreadPoolExecutor"
-
 
 @dataclass(frozen=True)
 class Options:
@@ -137,7 +129,9 @@ class Run:
         self._crew = Crew((kind(number, self._world) for number in range(options.clients)), self._world.violations)
         try:
             self._rounds()
-            self._check_left_over(before)
+            self._control.depart()
+            check_left_over(server, before)
+            self._checker.done["left over"] += 1
             if self._chaos is not None:
                 self._chaos.check()
             server.stop()
@@ -169,7 +163,7 @@ class Run:
         visitor.connect()
         visitor.settle()
         visitor.depart()
-        return self._await_state("the end of the first session", lambda state: not state["taken"], memory="")
+        return await_state(self._server, "the end of the first session", lambda state: not state["taken"], memory="")
 
     # Rounds.
 
@@ -194,7 +188,7 @@ class Run:
     def _roam(self, seconds: float) -> None:
         """A round: each does as it likes, and chaos strikes."""
         chaos, number, until = self._chaos, self.outcome.rounds, monotonic() + seconds
-        orders = {} if chaos is None else chaos.plan(number, self._crew.connected)
+        orders = {} if chaos is None else chaos.plan(number, self._crew.all)
         tasks = {
             roamer: partial(roamer.roam, number, until, [orders[roamer]] if roamer in orders else [])
             for roamer in self._crew.all
@@ -207,7 +201,7 @@ class Run:
         outlive = {roamer: roamer.outlive_handler for roamer in self._crew.connected}
         self._do("the end of the isolate", outlive, every_second=lambda: next(blows, _nothing)())
         self._control.outlive_handler()
-        self._await_state("the end of all sessions", lambda state: not state["sessions"] and not state["rooms"])
+        await_state(self._server, "the end of all sessions", lambda state: not state["sessions"] and not state["rooms"])
         self._checker.lose_journal()
         with self._world.excused():  # of a script that dies more than once, the next start may have to wait
             self._control.connect()
@@ -241,7 +235,7 @@ class Run:
         """
         crew = self._crew
         alive = self._alive()
-        self._await_state(f"{alive} sessions", lambda state: state["sessions"] == state["taken"] == alive)
+        await_state(self._server, f"{alive} sessions", lambda state: state["sessions"] == state["taken"] == alive)
         self._await_journal()
         self._await_missing()
         self._do("walking out", {roamer: roamer.walk_out for roamer in crew.connected})
@@ -302,38 +296,6 @@ class Run:
 
     # The server.
 
-    def _await_state(self, what: str, done: Callable[[dict[str, Any]], bool], **query: object) -> dict[str, Any]:
-        deadline = monotonic() + GONE_S
-        while not done(state := self._server.ask(**query)):
-            if monotonic() > deadline:
-                shown = {key: state[key] for key in ("sessions", "taken", "rooms", "in memory")}
-                raise Wrong("left over", f"{what} did not come about within {GONE_S:g} s: {shown}")
-            sleep(POLL_S)
-        return state
-
-    def _check_left_over(self, before: dict[str, Any]) -> None:
-        """Proves that no session, room, thread, descriptor or object of a session stays when all clients have gone.
-
-        Held against the process as it was after a first session. More than then may be idle threads of gunicorn's, and
-        one each of `SINGLE_THREADS`.
-        """
-        self._control.depart()
-
-        def left(state: dict[str, Any]) -> dict[str, Any]:
-            found = {key: state[key] for key in ("sessions", "taken", "rooms", "broken", "in memory") if state[key]}
-            for key in ("threads", "descriptors"):
-                more = _more(state[key], _with_singles(before[key]))
-                if more:
-                    found[key] = more
-            return found
-
-        deadline = monotonic() + GONE_S
-        while found := left(self._server.ask(memory="", quiet="")):
-            if monotonic() > deadline:
-                raise Wrong("left over", f"all clients have gone, and still there is {found}")
-            sleep(POLL_S)
-        self._checker.done["left over"] += 1
-
     def _every_second(self) -> None:
         for line in self._server.trouble():
             self._world.violations.add("server's log", line)
@@ -347,16 +309,3 @@ class Run:
 
 def _nothing() -> None:
     pass
-
-
-def _more(now: list[str], before: list[str]) -> list[str]:
-    """What there is more of. Threads and sockets are told apart by kind, since each has a number of its own."""
-
-    def kinds(names: list[str]) -> Counter[str]:
-        return Counter(name.split(":")[0].split("_")[0] for name in names if not name.startswith(POOL_THREAD))
-
-    return sorted((kinds(now) - kinds(before)).elements())
-
-
-def _with_singles(names: list[str]) -> list[str]:
-    return [*names, *(name for name in SINGLE_THREADS if name not in names)]

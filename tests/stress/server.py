@@ -43,7 +43,7 @@ SEND_TIMEOUT_S = 120.0
 CLOSE_TIMEOUT_S = 120.0
 
 #: A script that does not end is to be stopped while its clients are still patient; no other may take so long.
-SCRIPT_TIMEOUT_S = 3.0 * SCALE
+SCRIPT_TIMEOUT_S = 5.0 * SCALE
 
 #: Often enough that pings get between everything else.
 PING_INTERVAL_S = 0.5
