@@ -7,6 +7,7 @@ from time import monotonic
 
 import pytest
 
+import wsthreads.connection
 from tests.programs import DEADLINE_S, connect, wait_until
 from tests.wire import (
     BINARY,
@@ -250,6 +251,28 @@ def test_a_silent_client_is_pinged_and_gone_if_it_stays_silent():
             assert client.at_end(), "nothing but a ping is sent"
             assert handler.close() == (1006, "no answer to a ping for 0.2 s")
             assert monotonic() - began >= 0.3
+
+
+def test_pings_come_at_their_interval_though_an_answer_may_take_much_longer():
+    settings = {"ping_interval_s": 0.05, "ping_timeout_s": 4 * DEADLINE_S}
+    with endpoint(Recorder(), **settings) as (_, port), RawClient(port) as client:
+        for _ in range(3):
+            assert client.receive() == (PING, b"")
+            client.send(PONG)
+
+
+def test_a_ping_that_fails_for_want_of_memory_is_not_the_last(monkeypatch):
+    real, failures = wsthreads.connection.encode_frame, [MemoryError()]
+
+    def encode_frame(opcode, payload):
+        if opcode == PING and failures:
+            raise failures.pop()
+        return real(opcode, payload)
+
+    monkeypatch.setattr(wsthreads.connection, "encode_frame", encode_frame)
+    with endpoint(Recorder(), ping_interval_s=0.05) as (_, port), RawClient(port) as client:
+        assert client.receive() == (PING, b"")
+    assert not failures
 
 
 class Clock:

@@ -353,6 +353,7 @@ class Stream(WebSocket):
     def __init__(self, data):
         self._input = bytearray(data)
         self._pings = deque([b"asked"])
+        self.pings_received = 0
         self.close_code = None
         self.close_sent = True
 

@@ -367,7 +367,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
             if delay <= 0:
                 self.outbox.append(encode_frame(PING, b""))
                 self.outbox.flush()
-                self._pinged_at, delay = now, timeout
+                self._pinged_at, delay = now, min(interval, timeout)  # it may be answered at once, and the next one due
         return delay
 
     # The base class's way in; wsthreads itself uses sessions.

@@ -49,6 +49,7 @@ class WebSocket:
         self._input = bytearray()  # less than a frame, but for what came with the handshake
         self._came_early = False
         self._pings: deque[bytes] = deque()  # sent, and not answered yet
+        self.pings_received = 0
         self.close_code: int | None = None  # of the server's close frame
         self.close_sent = False
         self.ended = False  # the server's stream, in order
@@ -223,8 +224,10 @@ class WebSocket:
         elif opcode == PONG:
             if not self._pings or self._pings.popleft() != payload:
                 raise Wrong(FRAMING, f"a pong that answers no ping, or not the first: {payload!r}")
-        elif not self.close_sent:
-            self._write(self._frame(PONG, payload))
+        else:
+            self.pings_received += 1
+            if not self.close_sent:
+                self._write(self._frame(PONG, payload))
 
     # Ending.
 

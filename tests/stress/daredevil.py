@@ -57,6 +57,11 @@ class Daredevil(Roamer):
         self._socket.reset()
         self._gone(End("reset within a message"))
 
+    def await_ping(self) -> None:
+        """Be silent until the server asks whether somebody is there: its timers are not lost."""
+        before = self._socket.pings_received
+        self._read_until(lambda: self._socket.pings_received > before, "a ping")
+
     # Orders.
 
     def overrun(self) -> None:

@@ -246,6 +246,8 @@ class Run:
             if self._chaos is not None and number % KILL_EVERY == 0:
                 self._chaos.kill_a_thread()
             self._volley()
+        if self._chaos is not None:
+            self._do("a ping for each", {roamer: roamer.await_ping for roamer in crew.connected})
         self._do("a last message of all", {roamer: roamer.sync for roamer in crew.connected})
         over_wire = self._control.ask(self._world.rooms + self._world.passages)
         self._await_journal()
