@@ -357,18 +357,18 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         reader = self.reader
         heard_at = self.last_received if reader is None else max(self.last_received, reader.heard_at)
         if not self._waiting:  # a handler runs, so nothing can be read: that is not the client's silence
-            self._pinged_at, delay = 0.0, min(interval, timeout)
+            self._pinged_at, left = 0.0, timeout
         elif self._pinged_at > heard_at:
-            delay = self._pinged_at + timeout - now
-            if delay <= 0:
+            left = self._pinged_at + timeout - now
+            if left <= 0:
                 self.lose(f"no answer to a ping for {timeout:g} s")
         else:
-            delay = heard_at + interval - now
-            if delay <= 0:
+            left = heard_at + interval - now
+            if left <= 0:
                 self.outbox.append(encode_frame(PING, b""))
                 self.outbox.flush()
-                self._pinged_at, delay = now, min(interval, timeout)  # it may be answered at once, and the next one due
-        return delay
+                self._pinged_at, left = now, timeout
+        return min(interval, left)  # the answer may come at once, and the next ping be due
 
     # The base class's way in; wsthreads itself uses sessions.
 
