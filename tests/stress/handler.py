@@ -70,11 +70,14 @@ class Handler:
     def _run(self, session: Session, seq: int, steps: list[str], body: str | bytes | None) -> None:
         times = [self._clock()]
         for index, step in enumerate(steps):
-            self._do(session, step[0], step[1:], f"{session.attributes['name']} {seq} {index}\n", body)
+            head = f"{session.attributes['name']} {seq} {index}\n"
+            self._do(session, step[0], step[1:], head, body, hand_over=seq % 4 == 3)
             times.append(self._clock())
         self._note("ran", session, seq, times, [step[1:] for step in steps] if seq == BYE else None)
 
-    def _do(self, session: Session, op: str, argument: str, head: str, body: str | bytes | None) -> None:
+    def _do(
+        self, session: Session, op: str, argument: str, head: str, body: str | bytes | None, *, hand_over: bool
+    ) -> None:
         if op == "s":
             session.send(head)
         elif op == "c":
@@ -86,9 +89,10 @@ class Handler:
         elif op == "l":
             session.room(argument).leave()
         elif op == "b":
-            session.room(argument).broadcast(_joined(head, body))
+            session.room(argument).broadcast(_joined(head, body), hand_over=hand_over)
         elif op == "x":
-            session.room(argument).broadcast_except(_joined(head, argument if body is None else body))
+            message = _joined(head, argument if body is None else body)
+            session.room(argument).broadcast_except(message, hand_over=hand_over)
         elif op == "m":
             session.send(f"{head}{session.room(argument).members()}")
         elif op == "k":
