@@ -17,7 +17,7 @@ from tests.stress.chaos import Chaos
 from tests.stress.checker import SHOWN, Checker
 from tests.stress.crew import Crew
 from tests.stress.daredevil import Daredevil, ToughControl
-from tests.stress.history import Wrong
+from tests.stress.history import SCALE, Wrong
 from tests.stress.leftovers import await_state, check_left_over
 from tests.stress.log import EXPECTED
 from tests.stress.process import ServerProcess
@@ -34,6 +34,14 @@ VOLLEYS = 30
 KILL_EVERY = 10
 
 POLL_S = 0.02
+
+#: Often enough that pings get between everything else; and at quiet points so rarely that none pushes out, in time to
+#: hide it, what has been left behind.
+PING_INTERVAL_S = 0.5
+QUIET_PING_INTERVAL_S = LATE_S + 2 * SCALE
+
+#: Shorter runs do not wait for pings at their end, which takes `QUIET_PING_INTERVAL_S`.
+MIN_PING_CHECK_S = 10.0
 
 #: Threads switch as Python has it by default in every other round, and in those between as often as possible: each
 #: finds what the other does not.
@@ -175,13 +183,15 @@ class Run:
                 interval_s = options.switch_interval_s
             else:
                 interval_s = SWITCH_INTERVALS_S[self.outcome.rounds % len(SWITCH_INTERVALS_S)]
-            self._server.ask(switch_interval=interval_s)
+            self._server.ask(switch_interval=interval_s, ping_interval=PING_INTERVAL_S)
             round_s = min(MAX_ROUND_S, options.seconds / MIN_ROUNDS)
             self._roam(round_s)
             self._quiet_point()
             if self._chaos is not None and self._chaos.falls(self.outcome.rounds):
                 self._fall(self._chaos)
             self.outcome.rounds += 1
+        if options.chaos and options.seconds >= MIN_PING_CHECK_S:
+            self._do("a ping for each", {roamer: roamer.await_ping for roamer in self._crew.connected})
         self._do("the last close", {roamer: roamer.depart for roamer in self._crew.connected})
         self._quiet_point()
 
@@ -236,6 +246,7 @@ class Run:
         crew = self._crew
         alive = self._alive()
         await_state(self._server, f"{alive} sessions", lambda state: state["sessions"] == state["taken"] == alive)
+        self._server.ask(ping_interval=QUIET_PING_INTERVAL_S)
         self._await_journal()
         self._await_missing()
         self._do("walking out", {roamer: roamer.walk_out for roamer in crew.connected})
@@ -246,8 +257,6 @@ class Run:
             if self._chaos is not None and number % KILL_EVERY == 0:
                 self._chaos.kill_a_thread()
             self._volley()
-        if self._chaos is not None:
-            self._do("a ping for each", {roamer: roamer.await_ping for roamer in crew.connected})
         self._do("a last message of all", {roamer: roamer.sync for roamer in crew.connected})
         over_wire = self._control.ask(self._world.rooms + self._world.passages)
         self._await_journal()

@@ -45,8 +45,7 @@ CLOSE_TIMEOUT_S = 120.0
 #: A script that does not end is to be stopped while its clients are still patient; no other may take so long.
 SCRIPT_TIMEOUT_S = 5.0 * SCALE
 
-#: Often enough that pings get between everything else.
-PING_INTERVAL_S = 0.5
+PING_INTERVAL_S = 0.5  # `run` changes it
 PING_TIMEOUT_S = 120.0
 
 #: What must not be in memory any more when the last client has gone.
@@ -94,8 +93,9 @@ def create_app(handler: str, clients: int) -> App:
 class Control:
     """``GET /control``: what is in the process, as JSON.
 
-    ``?switch_interval=`` sets that, ``?kill=`` kills a thread (see `Reaper`), ``?memory`` looks there too, ``?quiet``
-    checks the invariants: only at a quiet point, since they, and looking at them, assume that nobody changes anything.
+    ``?switch_interval=`` and ``?ping_interval=`` set these, ``?kill=`` kills a thread (see `Reaper`), ``?memory`` looks
+    there too, ``?quiet`` checks the invariants: only at a quiet point, since they, and looking at them, assume that
+    nobody changes anything.
     """
 
     def __init__(self, app: App, endpoint: Endpoint) -> None:
@@ -106,6 +106,8 @@ class Control:
         query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
         for interval in query.get("switch_interval", ()):
             sys.setswitchinterval(float(interval))
+        for interval in query.get("ping_interval", ()):
+            object.__setattr__(self._app.config, "ping_interval_s", float(interval))
         for what in query.get("kill", ()):
             self._reaper.kill(what)
         body = json.dumps(self._state("memory" in query, "quiet" in query)).encode()
