@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -169,6 +170,11 @@ def test_gunicorns_worker_lives_without_threads_and_starts_them_when_it_can(tmp_
             for client in first[1:]:
                 while client.receive_text() != "meanwhile":
                     pass
+            server.wait_for("a client has to wait: can't start new thread")
+            before = cpu_s(process)
+            Event().wait(2)  # in which the worker's loop could spin
+            assert cpu_s(process) - before < 1
+        assert server.log.count("a client has to wait") == 1
         for sock in late:
             sock.settimeout(DEADLINE_S)
             assert sock.recv(12) == b"HTTP/1.1 101"
@@ -186,7 +192,7 @@ def test_a_message_for_which_there_is_no_memory_ends_its_session_with_1011_and_n
             talk(a, b, "after")
         server.wait_for("^closed 1011$")
         server.wait_for("MemoryError")
-        assert server.log.count("^closed") == 0
+        assert server.log.count("closed ") == 1
     server.check_alive()
 
 

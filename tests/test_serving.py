@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import http.client
 import logging
 import re
 import signal
@@ -326,6 +327,26 @@ def test_running_out_of_file_descriptors_is_survived():
             assert receive(client) == "hi"
         process.process.stdin.close()
         assert process.wait() == 0
+
+
+@pytest.mark.parametrize("error", [MemoryError, SystemExit])
+def test_accepting_goes_on_after_whatever_a_connection_has_raised(serve, monkeypatch, caplog, error):
+    server = serve(echo_app(hello))
+    real, errors = server._http.process_request, [error("injected")]
+
+    def process_request(request, address):
+        if errors:
+            request.close()
+            raise errors.pop()
+        real(request, address)
+
+    monkeypatch.setattr(server._http, "process_request", process_request)
+    monkeypatch.setattr(server._http, "handle_error", lambda *_: 1 / 0)  # as where the log has no memory either
+    with suppress(OSError, http.client.HTTPException):
+        get(server.url)
+    assert get(server.url).read() == b"hello"
+    (record,) = (record for record in caplog.records if "has failed" in record.getMessage())
+    assert "wsthreads-accept" in record.getMessage()
 
 
 # Endings

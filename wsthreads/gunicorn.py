@@ -54,12 +54,12 @@ class _Pool(ThreadPoolExecutor):
 
     def catch_up(self) -> None:
         """Start the threads that could not be started, as far as there is work for them."""
-        while self._is_short:
-            self._is_short = False
+        while self._is_short and not self._work_queue.empty():
             before = len(self._threads)
-            if not self._work_queue.empty():
-                self._adjust_thread_count()
-                self._is_short |= len(self._threads) > before
+            self._adjust_thread_count()
+            if len(self._threads) == before:
+                return  # none is to be had, or one is idle: see at the next call
+        self._is_short = False
 
 
 class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no annotations
