@@ -107,7 +107,11 @@ class ServerProcess:
             connection.close()
 
     def show_stacks(self) -> None:
-        """Have the process write the stacks of all its threads to its log."""
+        """Have the process write the stacks of all its threads to its log: the last thing, since it may not survive.
+
+        faulthandler walks the stacks of threads that run meanwhile. In CPython 3.11 that is a segmentation fault once
+        in a while, without wsthreads too, where threads come and go and are traced, as by `perturb`.
+        """
         with suppress(OSError):
             os.kill(self.pid, signal.SIGUSR1)
             sleep(0.5)
