@@ -250,6 +250,7 @@ class WebSocket:
 
     def half_close(self) -> None:
         """Send FIN. Raises `Lost`."""
+        self.close_sent = True  # pings can be answered no more
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError as error:

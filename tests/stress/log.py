@@ -17,7 +17,7 @@ _TROUBLE = re.compile(
 )
 
 #: What says that a record is of an injected fault. Some errors of QuickJS's have no stack.
-EXPECTED = (INJECTED, "out of memory", "Too many open files")
+EXPECTED = (INJECTED, "out of memory", "no memory left", "Too many open files")
 
 #: What is logged of each death, by thread.
 _DEATHS = {
