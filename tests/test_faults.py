@@ -50,6 +50,10 @@ SERVER = """if True:
 """
 
 
+#: Enough for everything but another thread, of whose stack Linux reserves 8 MiB.
+LESS_THAN_A_STACK = 2**22
+
+
 class Server(Program):
     """`SERVER`, as a process that ends with its standard input."""
 
@@ -143,7 +147,7 @@ def test_without_descriptors_sessions_go_on_and_those_who_come_wait(kind: str, t
 def test_a_client_for_whom_there_is_no_thread_is_told_to_come_back(server: Server) -> None:
     with RawClient(server.port, "/ws/room") as a, RawClient(server.port, "/ws/room") as b:
         talk(a, b, "before")
-        with little_memory(server.process.pid, 0), ExitStack() as stack:
+        with little_memory(server.process.pid, LESS_THAN_A_STACK), ExitStack() as stack:
             refused = None
             while refused is None:  # stacks of threads that have ended are used again
                 client = stack.enter_context(RawClient(server.port, "/ws/room"))
@@ -162,7 +166,7 @@ def test_gunicorns_worker_lives_without_threads_and_starts_them_when_it_can(tmp_
         server = stack.enter_context(Gunicorn("wsthreads.gunicorn.ThreadWorker", tmp_path))
         process = int(server.wait_for(r"Booting worker with pid: (\d+)")[1])
         first = [stack.enter_context(RawClient(server.port, PATH)) for _ in range(3)]
-        with little_memory(process, 0):
+        with little_memory(process, LESS_THAN_A_STACK):
             late = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(12)]
             for sock in late:
                 sock.sendall(request_bytes(PATH))
