@@ -32,7 +32,9 @@ SERVER = """if True:
 
     @app.route("/ws/room")
     class Room:
-        def on_open(self, session): session.room("r").join()
+        def on_open(self, session):
+            session.room("r").join()
+            session.send("in")
         def on_message(self, session, message):
             if message == "greedy":
                 bytearray(2**34)
@@ -65,6 +67,7 @@ class Server(Program):
     def check_alive(self) -> None:
         """It serves somebody new, and ends in order."""
         with connect(self.url) as client:
+            assert receive(client) == "in"
             client.send("hello")
             assert receive(client) == "hello"
         assert self.process.stdin is not None
@@ -109,11 +112,18 @@ def little_memory(process: int, more_bytes: int) -> AbstractContextManager[None]
     return limited(process, resource.RLIMIT_AS, now + more_bytes)
 
 
+def member(port: int, path: str = "/ws/room") -> RawClient:
+    """A client that is in the room by now."""
+    client = RawClient(port, path)
+    client.receive_text()
+    return client
+
+
 def talk(a: RawClient, b: RawClient, text: str) -> None:
-    """What one says both hear."""
+    """What one says both hear, and nothing else."""
     a.text(text)
-    assert a.receive_text() == text
-    assert b.receive_text() == text
+    for client in (a, b):
+        assert client.receive_text() == text
 
 
 @pytest.mark.parametrize("kind", ["wsthreads run", "gunicorn"])
@@ -126,7 +136,7 @@ def test_without_descriptors_sessions_go_on_and_those_who_come_wait(kind: str, t
         else:
             program = server = stack.enter_context(Server())
             port, path, process = server.port, "/ws/room", program.process.pid
-        a, b = (stack.enter_context(RawClient(port, path)) for _ in range(2))
+        a, b = (stack.enter_context(member(port, path)) for _ in range(2))
         with no_descriptors(process):
             late = [stack.enter_context(socket.create_connection(("127.0.0.1", port), DEADLINE_S)) for _ in range(3)]
             for sock in late:
@@ -145,7 +155,7 @@ def test_without_descriptors_sessions_go_on_and_those_who_come_wait(kind: str, t
 
 
 def test_a_client_for_whom_there_is_no_thread_is_told_to_come_back(server: Server) -> None:
-    with RawClient(server.port, "/ws/room") as a, RawClient(server.port, "/ws/room") as b:
+    with member(server.port) as a, member(server.port) as b:
         talk(a, b, "before")
         with little_memory(server.process.pid, LESS_THAN_A_STACK), ExitStack() as stack:
             refused = None
@@ -165,7 +175,7 @@ def test_gunicorns_worker_lives_without_threads_and_starts_them_when_it_can(tmp_
     with ExitStack() as stack:
         server = stack.enter_context(Gunicorn("wsthreads.gunicorn.ThreadWorker", tmp_path))
         process = int(server.wait_for(r"Booting worker with pid: (\d+)")[1])
-        first = [stack.enter_context(RawClient(server.port, PATH)) for _ in range(3)]
+        first = [stack.enter_context(member(server.port, PATH)) for _ in range(3)]
         with little_memory(process, LESS_THAN_A_STACK):
             late = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(12)]
             for sock in late:
@@ -187,8 +197,8 @@ def test_gunicorns_worker_lives_without_threads_and_starts_them_when_it_can(tmp_
 
 
 def test_a_message_for_which_there_is_no_memory_ends_its_session_with_1011_and_no_other(server: Server) -> None:
-    with RawClient(server.port, "/ws/room") as a, RawClient(server.port, "/ws/room") as b:
-        with RawClient(server.port, "/ws/room") as greedy, little_memory(server.process.pid, 2**25):
+    with member(server.port) as a, member(server.port) as b:
+        with member(server.port) as greedy, little_memory(server.process.pid, 2**25):
             talk(a, b, "before")
             with suppress(OSError):  # it is closed in the midst of it
                 greedy.sock.sendall(frame(TEXT, b"large" * (2**27 // 5)))
@@ -202,7 +212,7 @@ def test_a_message_for_which_there_is_no_memory_ends_its_session_with_1011_and_n
 
 @pytest.mark.parametrize(("message", "error"), [("greedy", "MemoryError"), ("deep", "RecursionError")])
 def test_a_handler_that_is_out_of_memory_or_stack_ends_that_call_only(server: Server, message: str, error: str) -> None:
-    with RawClient(server.port, "/ws/room") as a, RawClient(server.port, "/ws/room") as b:
+    with member(server.port) as a, member(server.port) as b:
         with little_memory(server.process.pid, 2**28):
             a.text(message)
             talk(a, b, "after")
