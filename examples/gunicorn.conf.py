@@ -18,7 +18,7 @@ workers = 1
 threads = 1000
 worker_connections = threads + 100  # the 100 are for connections that wait, or are kept alive
 
-# At TERM and HUP, sessions are closed with 1001 and have this long to end; clients then connect to the new worker.
+# At TERM and HUP, sessions are closed (1001, 1012) and have this long to end; clients then find the new worker.
 graceful_timeout = 10
 
 accesslog = "-"

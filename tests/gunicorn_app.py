@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 
 from wsthreads import WebSocketApp
 
@@ -24,6 +25,11 @@ class Chat:
     def on_message(self, session, message):
         if message == "exit":
             sys.exit(3)
+        if message == "work":
+            print("at work", flush=True)
+            while not os.path.exists(os.environ["MARKERS"] + ".go"):
+                time.sleep(0.01)
+            print("work is done", flush=True)
         session.room("chat").broadcast_except(message)
         session.send(f"sent {message}")
 

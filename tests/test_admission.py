@@ -26,8 +26,11 @@ def test_the_last_place_can_be_taken_and_no_more_and_be_given_back():
 def test_nobody_gets_in_once_it_is_closed():
     admission = Admission(2)
     assert not admission.closed
-    admission.close()
+    assert admission.goodbye is None
+    assert admission.close(1012, "back soon")
+    assert not admission.close(1001, "bye")
     assert admission.closed
+    assert admission.goodbye == (1012, "back soon")
     with pytest.raises(HandshakeRefused, match="shutting down") as caught:
         admission.enter()
     assert caught.value.status == 503

@@ -24,7 +24,7 @@ from tests.wire import (
     serving,
     thread_names,
 )
-from wsthreads import ConfigError, HandlerError, WebSocketApp
+from wsthreads import ConfigError, HandlerError, WebSocketApp, stagger
 
 
 def plain(environ, start_response):
@@ -163,6 +163,52 @@ def test_shutdown_closes_every_session_with_1001_and_lets_on_close_run():
         assert left == [0]
         assert sorted(handler.close() for _ in clients) == [(1001, "server shutting down")] * 10
         assert app.session_count == 0
+
+
+def test_sessions_past_the_first_few_hundred_are_closed_one_after_another(monkeypatch):
+    monkeypatch.setattr(stagger, "AT_ONCE", 10)
+    monkeypatch.setattr(stagger, "CLOSES_PER_S", 40)
+    handler, ended = Recorder(), []
+    with endpoint(handler) as (app, port), ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(port)) for _ in range(20)]
+        for _ in clients:
+            handler.session()
+
+        def answer(client):
+            assert client.receive_close() == (1012, "back soon")
+            ended.append(monotonic())
+            client.send(CLOSE, close_payload(1012))
+            assert client.at_end()
+            client.sock.close()
+
+        left = []
+        run_all(lambda: left.append(app.shutdown(60, 1012, "back soon")), *[lambda c=c: answer(c) for c in clients])
+        assert left == [0]
+        assert len(ended) == 20
+        assert max(ended) - min(ended) > 0.3  # of 20 / 40 s
+        assert [handler.close() for _ in clients] == [(1012, "back soon")] * 20
+
+
+def test_sessions_whose_turn_has_not_come_go_on_until_then_and_a_cut_off_does_not_wait(monkeypatch):
+    monkeypatch.setattr(stagger, "AT_ONCE", 1)
+    monkeypatch.setattr(stagger, "CLOSES_PER_S", 0.001)
+    handler = Echo()
+    with endpoint(handler) as (app, port), ExitStack() as stack:
+        clients = {name: stack.enter_context(RawClient(port, f"/ws/test?name={name}")) for name in "ab"}
+        sessions = [handler.session() for _ in clients]
+        thread = threading.Thread(target=app.shutdown, args=(1000,))
+        thread.start()
+        wait_until(lambda: not all(session.is_open() for session in sessions))
+        [there] = [session for session in sessions if session.is_open()]
+        client = clients[there.get_parameter("name")]
+        client.text("still there?")
+        assert client.receive_text() == "still there?"
+        with RawClient(port) as late:
+            assert late.status == 503
+        app.cut_off()
+        thread.join(DEADLINE_S)
+        assert not thread.is_alive()
+        assert client.at_end()
 
 
 def test_shutdown_cuts_silent_clients_after_two_seconds_not_five():

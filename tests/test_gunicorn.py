@@ -1,6 +1,9 @@
 """Under real gunicorn processes: plain gthread, and our worker class."""
 
+import os
+import re
 import signal
+import socket
 import sys
 from contextlib import ExitStack
 from time import monotonic
@@ -17,15 +20,31 @@ GONE_S = 3 + DEADLINE_S / 2
 PATH = "/ws/chat"
 
 
+OURS = "wsthreads.gunicorn.ThreadWorker"
+
+
+def command(worker, *options, threads=20):
+    start = [sys.executable, "-m", "gunicorn", "-k", worker, "--threads", str(threads), "-w", "1"]
+    return [*start, *map(str, options)]
+
+
 class Gunicorn(Program):
-    def __init__(self, worker, folder, *options, threads=20, close_s=5):
+    def __init__(self, worker, folder, *options, threads=20):
+        self.worker = worker
         self.markers = folder / "markers"
-        command = [sys.executable, "-m", "gunicorn", "-k", worker, "--threads", str(threads), "-w", "1"]
-        command += ["-b", "127.0.0.1:0", "--access-logfile", "-", "--log-level", "debug", *options]
-        super().__init__([*command, "tests.gunicorn_app:app"], env={"MARKERS": str(self.markers)})
+        options = ["--bind", "127.0.0.1:0", "--access-logfile", "-", "--log-level", "debug", *options]
+        options.append("tests.gunicorn_app:app")
+        super().__init__(command(worker, *options, threads=threads), env={"MARKERS": str(self.markers)})
         self.port = int(self.wait_for(r"Listening at: http://127\.0\.0\.1:(\d+)")[1])
         self.wait_for("Booting worker with pid")
         self.url = f"ws://127.0.0.1:{self.port}{PATH}"
+
+    def worker_pid(self):
+        return int(self.page().removeprefix("process "))
+
+    def let_go(self):
+        """Have handlers that are at "work" finish."""
+        self.markers.with_suffix(".go").touch()
 
     def page(self):
         with urlopen(f"http://127.0.0.1:{self.port}/", timeout=DEADLINE_S) as answer:
@@ -45,7 +64,7 @@ class Gunicorn(Program):
         assert "[CRITICAL]" not in self.log, self.log
 
 
-@pytest.fixture(params=["gthread", "wsthreads.gunicorn.ThreadWorker"])
+@pytest.fixture(params=["gthread", OURS])
 def gunicorn(request, tmp_path):
     with ExitStack() as stack:
         yield lambda *options, **more: stack.enter_context(Gunicorn(request.param, tmp_path, *options, **more))
@@ -138,18 +157,30 @@ def test_sessions_leave_two_threads_for_http(gunicorn):
 
 def test_hup_closes_the_sessions_and_a_new_worker_serves(gunicorn):
     server = gunicorn()
+    code = 1012 if server.worker == OURS else 1001  # gthread does not know of the new worker
     with RawClient(server.port, PATH) as client:
         old = client.receive_text()
         server.process.send_signal(signal.SIGHUP)
-        answer_close(client)
+        answer_close(client, code)
     server.wait_for(r"Worker exiting")
     with RawClient(server.port, PATH) as client:
         new = client.receive_text()
         assert new != old
         client.leave()
     assert server.end() == 0
-    assert server.closes() == [1001, 1000]
+    assert server.closes() == [code, 1000]
     server.check_log()
+
+
+def test_after_a_hup_term_is_told_from_it(tmp_path):
+    with Gunicorn(OURS, tmp_path) as server:
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for("Worker exiting")
+        with RawClient(server.port, PATH) as client:
+            client.receive()
+            server.process.send_signal(signal.SIGTERM)
+            answer_close(client, 1001)
+        assert server.wait() == 0
 
 
 def test_a_preloaded_app_works_in_its_forked_workers(gunicorn):
@@ -169,12 +200,12 @@ def test_a_preloaded_app_works_in_its_forked_workers(gunicorn):
 
 
 def test_a_worker_that_has_served_its_max_requests_closes_its_sessions_and_is_replaced(gunicorn):
-    server = gunicorn("--max-requests", "3")
+    server = gunicorn("--max-requests", "3", "--max-requests-jitter", "2")
     with RawClient(server.port, PATH) as client:
         old = client.receive_text()
-        for _ in range(2):
-            assert server.page() == old
-        answer_close(client)
+        for _ in range(2 + 2):  # the last may find the new worker
+            server.page()
+        answer_close(client, 1012)
     server.wait_for("Booting worker with pid", times=2)
     with RawClient(server.port, PATH) as client:
         assert client.receive_text() != old
@@ -195,14 +226,90 @@ def test_a_handler_that_calls_exit_ends_neither_its_worker_nor_anybodys_session(
         assert server.page() == process
 
 
-def test_interrupt_ends_it_without_waiting_for_the_sessions(gunicorn):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_interrupt_and_quit_end_it_without_waiting_for_the_sessions(gunicorn, number):
     server = gunicorn()
     with RawClient(server.port, PATH) as client:
         client.receive()
         began = monotonic()
+        server.process.send_signal(number)
+        answer_close(client, 1001)
+        assert server.wait() == 0
+        assert monotonic() - began < GONE_S
+    assert server.closes() == [1001]
+
+
+def test_term_lets_a_handler_finish_what_it_is_at(gunicorn):
+    server = gunicorn()
+    with RawClient(server.port, PATH) as client:
+        client.receive()
+        client.text("work")
+        server.wait_for("^at work")
+        server.process.send_signal(signal.SIGTERM)
+        assert client.receive_close()[0] == 1001
+        client.send(CLOSE, close_payload(1001))
+        server.let_go()
+        assert client.at_end()
+        client.sock.close()
+        assert server.wait() == 0
+    assert "work is done" in server.log
+    assert server.closes() == [1001]
+    server.check_log()
+
+
+def test_a_second_signal_does_not_wait_for_a_handler_that_does_not_finish(tmp_path):
+    options = ["--graceful-timeout", int(10 * GONE_S)]
+    with Gunicorn(OURS, tmp_path, *options) as server, RawClient(server.port, PATH) as client:
+        client.receive()
+        client.text("work")
+        server.wait_for("^at work")
+        server.process.send_signal(signal.SIGTERM)
+        assert client.receive_close()[0] == 1001
+        began = monotonic()
         server.end(signal.SIGINT)
         assert monotonic() - began < 2 + GONE_S
-        assert client.at_end() or client.receive()[0] == CLOSE
+
+
+def test_a_worker_that_is_killed_takes_its_sessions_along_and_is_replaced(gunicorn):
+    server = gunicorn()
+    with RawClient(server.port, PATH) as client:
+        client.receive()
+        os.kill(server.worker_pid(), signal.SIGKILL)
+        assert client.at_end()
+    server.wait_for("Booting worker with pid", times=2)
+    with RawClient(server.port, PATH) as client:
+        assert client.receive_text() == server.page()
+        client.leave()
+    assert server.end() == 0
+    assert server.closes() == [1000]
+
+
+def test_a_worker_that_hangs_is_killed_by_the_master_and_replaced(tmp_path):
+    with Gunicorn(OURS, tmp_path, "--timeout", "3") as server, RawClient(server.port, PATH) as client:
+        client.receive()
+        os.kill(server.worker_pid(), signal.SIGSTOP)
+        assert client.at_end()
+        server.wait_for("WORKER TIMEOUT")
+        server.wait_for("Booting worker with pid", times=2)
+        with RawClient(server.port, PATH) as another:
+            assert another.receive_text() == server.page()
+            another.leave()
+        assert server.end() == 0
+
+
+def test_a_worker_whose_master_is_killed_closes_its_sessions_and_ends(gunicorn):
+    server = gunicorn()
+    worker = server.worker_pid()
+    try:
+        with RawClient(server.port, PATH) as client:
+            client.receive()
+            server.process.kill()
+            answer_close(client, 1001)
+        server.wait_for("Worker exiting")
+        assert server.closes() == [1001]
+    except BaseException:
+        os.kill(worker, signal.SIGKILL)
+        raise
 
 
 def test_sessions_that_open_while_the_worker_ends_do_not_hold_it_up(gunicorn):
@@ -232,3 +339,100 @@ def test_sessions_that_open_while_the_worker_ends_do_not_hold_it_up(gunicorn):
     assert monotonic() - began < GONE_S
     assert set(refused) <= {503}
     assert set(server.closes()) <= {1001, 1006}
+
+
+# What is said
+
+
+SCRIPT = """console.log("loaded");
+export function onMessage(session, message) { console.log(`heard ${message}`); console.debug("no more"); fail(); }
+"""
+
+APPLICATION = """import logging
+%s
+from wsthreads import create_app
+app = create_app("chat.js")
+"""
+
+
+def said(folder, worker, target, *options, until):
+    """The lines that gunicorn prints of a script that logs, and of its failure; without those of gunicorn's own."""
+    (folder / "chat.js").write_text(SCRIPT)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        options = [*options, "--bind", f"fd://{listener.fileno()}", "--chdir", folder, target]
+        with Program(command(worker, *options), pass_fds=[listener.fileno()]) as server:
+            with connect(f"ws://127.0.0.1:{listener.getsockname()[1]}{PATH}") as client:
+                client.send("hello")
+                server.wait_for(until)
+            assert server.end() == 0
+        return [line for line in server.log.splitlines() if "script" in line or "wsthreads" in line]
+
+
+@pytest.mark.parametrize("worker", ["gthread", OURS])
+def test_what_scripts_log_and_what_fails_is_in_the_error_log_as_gunicorn_writes_it(tmp_path, worker):
+    lines = said(tmp_path, worker, 'wsthreads:create_app("chat.js")', until="onMessage failed")
+    lines = [line for line in lines if "Using worker" not in line]
+    head = r"\[\d{4}-\d\d-\d\d [\d:]{8} [+-]\d{4}\] \[\d+\] "
+    assert re.fullmatch(head + r"\[INFO\] wsthreads\.script\.chat\.js: loaded", lines[0])
+    assert re.fullmatch(head + r"\[INFO\] wsthreads\.script\.chat\.js: heard hello", lines[1])
+    assert re.fullmatch(head + r"\[ERROR\] wsthreads\.script\.chat\.js: onMessage failed.*", lines[2])
+    assert len(lines) == 3, lines  # no console.debug, and no line for each session
+
+
+@pytest.mark.parametrize("level", ["warning", "debug"])
+def test_gunicorn_s_level_holds_for_them(tmp_path, level):
+    options = ["--log-level", level, 'wsthreads:create_app("chat.js")']
+    lines = said(tmp_path, OURS, options.pop(), *options, until="onMessage failed")
+    text = "\n".join(lines)
+    assert ("heard hello" in text) == ("no more" in text) == (level == "debug")
+    assert ("opened on /ws/chat" in text) == (level == "debug")
+
+
+@pytest.mark.parametrize("worker", ["gthread", OURS])
+def test_an_application_that_configures_logging_is_left_alone(tmp_path, worker):
+    configure = "logging.basicConfig(level=logging.WARNING, format='MINE %(name)s %(message)s')"
+    (tmp_path / "application.py").write_text(APPLICATION % configure)
+    lines = said(tmp_path, worker, "application:app", until="onMessage failed")
+    lines = [line for line in lines if "Using worker" not in line]
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("MINE wsthreads.script.chat.js onMessage failed")
+
+
+def test_a_logging_configuration_of_gunicorn_is_left_alone(tmp_path):
+    (tmp_path / "gunicorn.conf.py").write_text(
+        "logconfig_dict = {'version': 1, 'formatters': {'mine': {'format': 'MINE %(name)s %(message)s'}}, "
+        "'handlers': {'mine': {'class': 'logging.StreamHandler', 'formatter': 'mine'}}, "
+        "'root': {'handlers': ['mine']}, 'loggers': {}}"
+    )
+    config = ["-c", tmp_path / "gunicorn.conf.py"]
+    lines = said(tmp_path, OURS, 'wsthreads:create_app("chat.js")', *config, until="onMessage failed")
+    lines = [line for line in lines if "wsthreads.script" in line]
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("MINE wsthreads.script.chat.js onMessage failed")
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        ('wsthreads:create_app("bad.js")', r"bad\.js:1:\d+: SyntaxError: .*"),
+        ('wsthreads:create_app("missing.js")', r"missing\.js: no such file or directory"),
+        ('wsthreads:create_app("ok.js", max_sessions=0)', r"max_sessions must be at least 1, not 0"),
+        ("application:app", r"missing\.js: no such file or directory"),
+    ],
+)
+def test_an_application_that_cannot_be_served_is_one_line_and_gunicorn_s_status_for_it(tmp_path, target, text):
+    (tmp_path / "bad.js").write_text("export function onOpen(session {\n")
+    (tmp_path / "ok.js").write_text("export function onOpen(session) {}\n")
+    (tmp_path / "application.py").write_text("from wsthreads import create_app\napp = create_app('missing.js')\n")
+    with Program(command(OURS, "--bind", "127.0.0.1:0", "--chdir", tmp_path, target)) as server:
+        assert server.wait() == 4
+        assert re.search(rf"^{text}$", server.log, re.MULTILINE), server.log
+        assert "Traceback" not in server.log
+        assert "App failed to load" in server.log
+
+
+def test_an_error_that_is_not_ours_keeps_its_traceback(tmp_path):
+    (tmp_path / "application.py").write_text("raise ZeroDivisionError('of the application')\n")
+    with Program(command(OURS, "--bind", "127.0.0.1:0", "--chdir", tmp_path, "application:app")) as server:
+        assert server.wait() == 3
+        assert "Traceback" in server.log

@@ -15,6 +15,7 @@ ROOT = Path(wsthreads.__file__).parent
 #: A module imports only from a lower rank, or, in rank 0, what RANK_0 names. Imports for annotations do not count.
 RANKS = {
     "errors": 0,
+    "logs": 0,
     "config": 0,
     "striped": 0,
     "native": 0,
@@ -25,6 +26,7 @@ RANKS = {
     "restarts": 0,
     "drainer": 0.5,
     "cores": 0,
+    "stagger": 0,
     "starts": 0,
     "admission": 1,
     "affinity": 1,
@@ -41,7 +43,6 @@ RANKS = {
     "app": 6,
     "__init__": 7.2,
     "options": 7,
-    "logs": 7,
     "httpserver": 7,
     "static": 6.8,
     "targets": 7,

@@ -19,13 +19,14 @@ class Admission:
     def __init__(self, places: int) -> None:
         self.places = places
         self._taken = 0
-        self._closed = False
-        self._changed = Condition()  # guards _taken and _closed
+        #: Close code and reason for sessions that come in late, once `close` has been called.
+        self.goodbye: tuple[int, str] | None = None
+        self._changed = Condition()  # guards _taken and goodbye
 
     def enter(self) -> None:
         """Take a place, to be given back with `leave`. Raises `HandshakeRefused` with 503 if there is none."""
         with self._changed:
-            if self._closed:
+            if self.goodbye is not None:
                 raise HandshakeRefused(503, "shutting down", [("Retry-After", str(RETRY_AFTER_S))])
             if self._taken >= self.places:
                 reason = f"all {self.places} places for sessions are taken"
@@ -38,10 +39,13 @@ class Admission:
             self._taken -= 1
             self._changed.notify_all()
 
-    def close(self) -> None:
-        """Let nobody in any more."""
+    def close(self, code: int, reason: str) -> bool:
+        """Let nobody in any more. False, and nothing happens, if that has been done."""
         with self._changed:
-            self._closed = True
+            first = self.goodbye is None
+            if first:
+                self.goodbye = (code, reason)
+            return first
 
     def wait_empty(self, timeout_s: float) -> bool:
         """Wait until the last session has left, at most `timeout_s`. False if some are still there."""
@@ -57,7 +61,7 @@ class Admission:
     @property
     def closed(self) -> bool:
         """Whether `close` has been called."""
-        return self._closed
+        return self.goodbye is not None
 
     @property
     def taken(self) -> int:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from threading import Lock, Thread
 from time import monotonic
@@ -24,11 +25,14 @@ from wsthreads.endpoint import Endpoint
 from wsthreads.errors import CloseCode, ConfigError, HandshakeRefused
 from wsthreads.flusher import Flusher
 from wsthreads.handlers import Handler, PythonHandler
-from wsthreads.hosts import gunicorn_worker
+from wsthreads.hosts import gunicorn_worker, is_ending, is_replaced
 from wsthreads.metrics import Metrics
+from wsthreads.stagger import in_batches
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from wsthreads.connection import Connection
 
 __all__ = ["WebSocketApp"]
 
@@ -191,13 +195,13 @@ class WebSocketApp:
 
     def _watch_worker(self, worker: Any) -> None:
         """The flusher's: shut down when gthread does, which tells nobody."""
-        if worker.alive:
+        if not is_ending(worker):
             self._flusher.call_later(WORKER_WATCH_S, partial(self._watch_worker, worker))
         elif not self._admission.closed:
-            timeout_s = drain_timeout_s(worker.cfg.graceful_timeout)
-            self._close_all(timeout_s, CloseCode.GOING_AWAY, "server shutting down")
+            timeout_s, goodbye = drain_timeout_s(worker.cfg.graceful_timeout), farewell(worker)
+            self._close_all(timeout_s, *goodbye)
             with suppress(RuntimeError):  # after INT or QUIT, Python 3.12 is ending and starts no thread any more
-                Thread(target=self.shutdown, args=(timeout_s,), name="wsthreads-drain").start()
+                Thread(target=self.shutdown, args=(timeout_s, *goodbye), name="wsthreads-drain").start()
 
     def shutdown(
         self,
@@ -207,6 +211,8 @@ class WebSocketApp:
     ) -> int:
         """Close every session and let it end, let nobody in any more, end all threads.
 
+        More than 500 sessions are closed one after another, as `wsthreads.stagger` has it: 1,000 a second, or as many
+        as it takes to be through after half of the time. Handlers that run may finish.
         Waits for `timeout_s` at most, by default `shutdown_timeout_s`, and then cuts off the sessions that are left:
         returns how many. An app that was shut down cannot be started again; to call it twice does no harm.
         """
@@ -232,14 +238,33 @@ class WebSocketApp:
         return left
 
     def _close_all(self, timeout_s: float, code: int, reason: str) -> None:
-        """Let nobody in any more and start to close every session. Does not block."""
-        self._admission.close()
-        for endpoint in self.endpoints:
-            endpoint.close_all(code, reason, min(SHUTDOWN_CLOSE_TIMEOUT_S, timeout_s))
+        """Let nobody in any more, and have every session closed, at once or soon. Does not block."""
+        if not self._admission.close(code, reason):
+            return
+        connections = chain.from_iterable(endpoint.connections() for endpoint in self.endpoints)
+        for delay_s, batch in in_batches(connections, timeout_s):
+            close = partial(_close, batch, code, reason, min(SHUTDOWN_CLOSE_TIMEOUT_S, timeout_s - delay_s))
+            if delay_s:
+                self._flusher.call_later(delay_s, close)
+            else:
+                close()
 
     def cut_off(self) -> int:
         """End every connection at once, without a close handshake; how many there were."""
         return sum(endpoint.cut_off() for endpoint in self.endpoints)
+
+
+def _close(connections: Iterable[Connection], code: int, reason: str, timeout_s: float) -> None:
+    for connection in connections:
+        connection.begin_close(code, reason)
+        connection.hasten_close(timeout_s)
+
+
+def farewell(worker: Any) -> tuple[CloseCode, str]:
+    """What clients of a gunicorn worker that ends are told."""
+    if is_replaced(worker):
+        return CloseCode.SERVICE_RESTART, "server restarting"
+    return CloseCode.GOING_AWAY, "server shutting down"
 
 
 def drain_timeout_s(graceful_timeout_s: float) -> float:

@@ -283,8 +283,8 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         return True
 
     def hasten_close(self, timeout_s: float) -> None:
-        """Give a client that is being closed no more than `timeout_s` from now."""
-        self._flusher.call_later(timeout_s, self._transport.abort)
+        """Give a client that is being closed no more than `timeout_s` from now, nor than `close_timeout_s`."""
+        self._flusher.call_later(min(timeout_s, self._config.close_timeout_s), self._transport.abort)
 
     def lose(self, reason: str) -> None:
         """End the connection without a close handshake."""

@@ -116,15 +116,13 @@ class Endpoint:
             log.error("the handler of %s cannot be started: %s", self.path, error)
             raise HandshakeRefused(503, "the handler is not running", [("Retry-After", str(RETRY_AFTER_S))]) from error
 
-    def close_all(self, code: int, reason: str, timeout_s: float) -> None:
-        """Start to close every session; clients have `timeout_s` at most to answer."""
-        for connection in self._connections.snapshot().values():
-            connection.begin_close(code, reason)
-            connection.hasten_close(min(timeout_s, self._config.close_timeout_s))
+    def connections(self) -> list[Connection]:
+        """The connections of its sessions. A snapshot."""
+        return list(self._connections.snapshot().values())
 
     def cut_off(self) -> int:
         """End every connection at once; how many there were."""
-        connections = self._connections.snapshot().values()
+        connections = self.connections()
         for connection in connections:
             connection.lose("cut off at shutdown")
         return len(connections)
@@ -172,8 +170,9 @@ class Endpoint:
         began = monotonic()
         self._metrics.add("sessions_opened")
         log.info("session %s opened on %s from %s", session.id, self.path, session.remote_addr)
-        if self._admission.closed:  # shutdown began between the handshake and here, and did not see this session
-            connection.begin_close(CloseCode.GOING_AWAY, "server shutting down")
+        goodbye = self._admission.goodbye
+        if goodbye is not None:  # shutdown began between the handshake and here, and did not see this session
+            connection.begin_close(*goodbye)
         handler, affinity = self.handler, self._affinity
         code, reason = int(CloseCode.INTERNAL_ERROR), ""
         try:

@@ -12,18 +12,24 @@ import logging
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
+from mmap import mmap
 from random import randrange
 from threading import Thread
 from time import monotonic, sleep
+from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet
 
 try:
+    from gunicorn.errors import AppImportError
     from gunicorn.workers.gthread import ThreadWorker as _ThreadWorker
 except ImportError as error:
     raise ImportError("wsthreads.gunicorn needs gunicorn: pip install 'wsthreads[gunicorn]'") from error
 
-from wsthreads.app import RESERVED_THREADS, WebSocketApp, drain_timeout_s
+from wsthreads.app import RESERVED_THREADS, WebSocketApp, drain_timeout_s, farewell
+from wsthreads.errors import WSThreadsError
+from wsthreads.hosts import is_ending
+from wsthreads.logs import log_to_gunicorn
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -65,10 +71,15 @@ class _Pool(ThreadPoolExecutor):
 class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no annotations
     """gthread for apps with WebSockets.
 
-    When the worker is told to go (TERM, HUP, `max_requests`), its sessions are closed with 1001, each `on_close`
-    runs, and the worker is gone as soon as they are. By itself gthread would wait for `--graceful-timeout` and then
-    drop them. Sessions are limited to `--threads` less two. With plain ``-k gthread`` the app finds its worker by
-    itself, and notices the end half a second later.
+    When the worker is to go, its sessions are closed, each `on_close` runs, and the worker is gone as soon as they
+    are. By itself gthread would wait for `--graceful-timeout` and then drop them. Clients are told 1012 where another
+    worker takes its place (HUP, `max_requests`, `--reload`), else 1001. Sessions are limited to `--threads` less two.
+    With plain ``-k gthread`` the app finds its worker by itself, notices the end half a second later, and takes a HUP
+    for a TERM.
+
+    The application's mistakes (a script that does not load, a setting out of range) are one line, and the master ends
+    with gunicorn's status for that. What wsthreads and scripts log goes to gunicorn's error log, see
+    `wsthreads.logs.log_to_gunicorn`.
 
     Each worker keeps its sessions on a core of its own, as far as there are enough of them; a worker that replaces
     one takes over its core.
@@ -90,6 +101,12 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         self._apps: set[WebSocketApp] = set()
         self._draining = False
         self._warned_at = float("-inf")
+        self._told = False  # to go, by a signal
+        #: One byte that the master shares with the worker: not 0 once there are workers of a later configuration.
+        self._outdated = mmap(-1, 1)
+        for worker in self._living:
+            if worker.cfg is not self.cfg:
+                worker._outdated[0] = 1
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
@@ -103,7 +120,12 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
             log.warning("rooms live in the memory of one process, so those of %d workers are apart", cfg.workers)
 
     def load_wsgi(self) -> None:
-        super().load_wsgi()
+        log_to_gunicorn()
+        try:
+            super().load_wsgi()
+        except WSThreadsError as error:
+            raise AppImportError(str(error)) from error
+        log_to_gunicorn()  # the application may have configured logging
         application: WSGIApplication = self.wsgi  # type: ignore[has-type]
 
         def introduce(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -135,11 +157,26 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         if self._draining:  # its first request came in while the worker was told to go
             self._drain(app)
 
+    def handle_exit(self, number: int, frame: FrameType | None) -> None:
+        """Called by gunicorn at TERM."""
+        self._told = True
+        super().handle_exit(number, frame)
+
+    def handle_quit(self, number: int, frame: FrameType | None) -> None:
+        """Called by gunicorn at INT and QUIT."""
+        self._told = True
+        super().handle_quit(number, frame)
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether a worker that ends has a successor: after a HUP, or where it ends by itself."""
+        return bool(self._outdated[0]) or not (self._told or self.alive)
+
     def notify(self) -> None:
         """Called by the worker's loop every second, and as soon as it stops accepting."""
         super().notify()
         self.tpool.catch_up()
-        if not self.alive and not self._draining:
+        if is_ending(self) and not self._draining:
             self._draining = True
             for app in list(self._apps):
                 self._drain(app)
@@ -147,4 +184,4 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
     def _drain(self, app: WebSocketApp) -> None:
         # Not in this thread: the loop has to go on, it counts the connections that end.
         timeout_s = drain_timeout_s(self.cfg.graceful_timeout)
-        Thread(target=app.shutdown, args=(timeout_s,), name="wsthreads-drain").start()
+        Thread(target=app.shutdown, args=(timeout_s, *farewell(self)), name="wsthreads-drain").start()

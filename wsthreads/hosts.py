@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -16,7 +17,15 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-__all__ = ["SessionResponse", "gunicorn_worker", "has_socket", "log_upgrade", "take_early_input"]
+__all__ = [
+    "SessionResponse",
+    "gunicorn_worker",
+    "has_socket",
+    "is_ending",
+    "is_replaced",
+    "log_upgrade",
+    "take_early_input",
+]
 
 
 def has_socket(environ: dict[str, Any]) -> bool:
@@ -56,6 +65,16 @@ def gunicorn_worker() -> Any | None:
     """The gunicorn worker whose process this is: gunicorn's handler of SIGTERM is a method of it."""
     worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     return worker if hasattr(worker, "alive") and hasattr(getattr(worker, "cfg", None), "threads") else None
+
+
+def is_ending(worker: Any) -> bool:
+    """Whether a gunicorn worker has been told to go, or has lost its master."""
+    return not worker.alive or worker.ppid != os.getppid()
+
+
+def is_replaced(worker: Any) -> bool:
+    """Whether another takes the place of a gunicorn worker that ends, as far as it knows."""
+    return bool(getattr(worker, "is_replaced", worker.nr >= worker.max_requests))
 
 
 def log_upgrade(environ: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.errors import ScriptError, UsageError
+from wsthreads.logs import log_to_gunicorn
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -170,11 +171,13 @@ def create_app(
 
     `targets` and `path` are those of ``wsthreads run``, `settings` are those of `Config`. `static` is a directory
     whose files are served beside the endpoints; what is in neither goes to `wsgi_app`, or is a 404.
+    Under gunicorn, what scripts log and what wsthreads warns of goes to its error log, unless logging is configured.
     Raises what `find_targets` and `add_target` do, `ConfigError`, and `UsageError` if `static` is no directory.
     """
     from wsthreads.app import WebSocketApp
     from wsthreads.static import StaticFiles
 
+    log_to_gunicorn()
     found = find_targets(targets, path)
     if not found:
         raise UsageError("nothing to serve: name a handler file, such as chat.js")
