@@ -192,7 +192,7 @@ def run_server(*arguments: str | os.PathLike[str], port: int = 0, **options: Any
     """
     command = [sys.executable, "-m", "wsthreads", "run", "--port", str(port), *map(str, arguments)]
     with ServerProgram(command, **options) as server:
-        server.port = int(server.wait_for(r"^Listening on http://[^ ]*:(\d+)\b")[1])
+        server.port = int(server.wait_for(r"^Listening on https?://[^ ]*:(\d+)\b")[1])
         yield server
 
 

@@ -27,6 +27,7 @@ RANKS = {
     "drainer": 0.5,
     "cores": 0,
     "stagger": 0,
+    "tls": 0,
     "starts": 0,
     "admission": 1,
     "affinity": 1,

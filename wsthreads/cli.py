@@ -92,6 +92,8 @@ def cli(context: click.Context) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 for all.")
 @click.option("--port", type=int, default=5000, show_default=True, help="Port to listen at; 0 for any that is free.")
 @click.option("--path", help="Serve a single file at this path in place of /ws/<name>.")
+@click.option("--cert", metavar="FILE", help="Speak TLS (https, wss) with the certificate in this PEM file.")
+@click.option("--key", metavar="FILE", help="Its private key, where that is in another file.")
 @click.option("--static", metavar="DIRECTORY", help="Serve the files of a directory beside the endpoints.")
 @click.option("--reload", is_flag=True, help="Load handlers again when their files change.")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What to log.")
@@ -101,6 +103,8 @@ def run(
     host: str,
     port: int,
     path: str | None,
+    cert: str | None,
+    key: str | None,
     static: str | None,
     reload: bool,
     log_level: str,
@@ -116,16 +120,20 @@ def run(
     from wsthreads.dashboard import STATUS_PATH, Dashboard
     from wsthreads.serving import Server
     from wsthreads.targets import create_app, find_targets
+    from wsthreads.tls import server_context
 
     config = config_of(settings)
     if config.cpu_affinity is None:
         config = replace(config, cpu_affinity=True)  # the process is our own
     log_to(sys.stderr, log_level, polled_path=STATUS_PATH)
+    if key is not None and cert is None:
+        raise UsageError("a key is of no use without its certificate: add --cert")
+    ssl_context = None if cert is None else server_context(cert, key)
     port = port or int(os.environ.pop(RESTART_PORT, 0))
     page = Dashboard(lambda: app.endpoints)
     app = create_app(*targets, wsgi_app=page, static=static, path=path, config=config)
     try:
-        server = Server(app, host, port)
+        server = Server(app, host, port, ssl_context=ssl_context)
         _announce(app, server, static)
         if not reload:
             return server.run()
@@ -187,7 +195,7 @@ def _other_urls(server: Server) -> list[str]:
     if server.host not in ("0.0.0.0", "::", ""):
         return []
     address = get_interface_ip(socket.AF_INET)
-    return [] if address.startswith("127.") else [f"http://{address}:{server.port}"]
+    return [] if address.startswith("127.") else [f"{server.url.partition(':')[0]}://{address}:{server.port}"]
 
 
 # wsthreads check

@@ -115,9 +115,10 @@ class HTTPServer(ThreadedWSGIServer):
         try:
             if self.ssl_context is not None:
                 request.settimeout(self.handshake_timeout_s)
-                request = self.ssl_context.wrap_socket(request, server_side=True)
+                request = self.ssl_context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
                 with self._lock:
-                    self._links[thread].sock = request
+                    self._links[thread].sock = request  # so that a handshake can be cut off
+                request.do_handshake()
         except OSError as error:
             log.debug("no TLS with %s: %s", client_address, error)
             self.shutdown_request(request)
