@@ -26,6 +26,7 @@ from wsthreads.errors import CloseCode, ConfigError, HandshakeRefused
 from wsthreads.flusher import Flusher
 from wsthreads.handlers import Handler, PythonHandler
 from wsthreads.hosts import gunicorn_worker, is_ending, is_replaced
+from wsthreads.logs import printable
 from wsthreads.metrics import Metrics
 from wsthreads.stagger import in_batches
 
@@ -165,6 +166,8 @@ class WebSocketApp:
         return self._entry(environ, start_response)
 
     def _dispatch(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        # A proxy vouches for it, and not every one looks at what it passes on; it goes into logs, the server's too.
+        environ["REMOTE_ADDR"] = printable(environ.get("REMOTE_ADDR") or "")
         path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
         endpoint = self._endpoints.get(path)
         if endpoint is None:
@@ -178,7 +181,8 @@ class WebSocketApp:
             return endpoint.accept(environ, start_response)
         except HandshakeRefused as refusal:
             self.metrics.add(f"handshakes_refused_{refusal.status}")
-            log.info("handshake on %s from %s refused: %s", endpoint.path, environ.get("REMOTE_ADDR"), refusal)
+            peer = environ["REMOTE_ADDR"]
+            log.info("handshake on %s from %s refused: %s", endpoint.path, peer, printable(str(refusal)))
             response = Response(f"{refusal.reason}\n", refusal.status, list(refusal.headers), mimetype="text/plain")
             return response(environ, start_response)
 

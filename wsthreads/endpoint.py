@@ -21,6 +21,7 @@ from wsthreads.flusher import Flusher
 from wsthreads.handlers import Handler, Verdict
 from wsthreads.handshake import Request, check_origin, check_upgrade, choose_subprotocol
 from wsthreads.hosts import SessionResponse, has_socket, log_upgrade
+from wsthreads.logs import printable
 from wsthreads.metrics import Metrics
 from wsthreads.rooms import Room, Rooms
 from wsthreads.session import Session, new_session_id
@@ -202,10 +203,5 @@ class Endpoint:
                     self._metrics.add("sessions_closed")
                     log.info(
                         "session %s closed on %s after %.1f s: %s",
-                        session.id, self.path, monotonic() - began, f"{code} {_printable(reason)}".strip(),
+                        session.id, self.path, monotonic() - began, f"{code} {printable(reason)}".strip(),
                     )
-
-
-def _printable(text: str) -> str:
-    """A peer's text as it may go into a log."""
-    return text if text.isprintable() else repr(text)

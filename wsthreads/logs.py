@@ -1,17 +1,42 @@
 """Where the log goes, and what it looks like, in processes that are our own: the command, and gunicorn's workers.
 
-A library leaves that to its application, so nothing here is called by `WebSocketApp`.
+A library leaves that to its application, so nothing of that is called by `WebSocketApp`. And, for logs anywhere:
+`printable` and `block`, without which what a client sends could forge lines, or steer the terminal that shows them.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from typing import IO
+from textwrap import indent
+from typing import IO, Any
 
-__all__ = ["LEVELS", "log_to", "log_to_gunicorn"]
+__all__ = ["LEVELS", "block", "log_to", "log_to_gunicorn", "printable"]
 
 LEVELS = ("debug", "info", "warning", "error")
+
+#: What steers a terminal, escaped; tabs and line ends are not among it.
+_ESCAPED = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)}
+
+
+def printable(text: str) -> str:
+    """A text of a peer's, on one line, in quotes and with escapes where it has what cannot be printed."""
+    return text if text.isprintable() else repr(text)
+
+
+def block(text: str) -> str:
+    """A text that may have several lines; only the first begins at the left. Control characters are escaped."""
+    return re.sub(r"\n(?![ \t])", "\n  ", text.translate(_ESCAPED))
+
+
+class _Formatter(logging.Formatter):
+    """Indents tracebacks, whose last lines are an exception's text, and escapes what steers terminals."""
+
+    def formatException(self, ei: Any) -> str:
+        return indent(super().formatException(ei).translate(_ESCAPED), "  ")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(record).translate(_ESCAPED)
 
 
 class _AccessFormatter(logging.Formatter):
@@ -32,7 +57,7 @@ def log_to(stream: IO[str], level: str, *, polled_path: str) -> None:
     Called once, by the program, not by a library.
     """
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
     logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(level.upper())
     access_handler = logging.StreamHandler(stream)
@@ -59,7 +84,9 @@ class _ToGunicorn(logging.Handler):
         if logging.getLogger().handlers:
             return  # logging has been configured meanwhile, and the record goes there
         named = logging.makeLogRecord(record.__dict__)
-        named.msg, named.args = f"{record.name}: {record.getMessage()}", ()
+        named.msg, named.args = f"{record.name}: {record.getMessage()}".translate(_ESCAPED), ()
+        if named.exc_info and not named.exc_text:
+            named.exc_text = _Formatter().formatException(named.exc_info)
         for handler in logging.getLogger("gunicorn.error").handlers:
             if named.levelno >= handler.level:
                 handler.handle(named)

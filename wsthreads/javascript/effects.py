@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from wsthreads.javascript import stacks
 from wsthreads.javascript.calls import Function
 from wsthreads.javascript.visits import Visit
+from wsthreads.logs import block
 
 if TYPE_CHECKING:
     from wsthreads.javascript.engine import Engine
@@ -101,4 +102,4 @@ class Effects:
         return 0 if room is None else room.members()
 
     def _console(self, level: int, text: str) -> None:
-        self._log.log(level, "%s", stacks.tidy(text) if "<dukpy>" in text else text)
+        self._log.log(level, "%s", block(stacks.tidy(text) if "<dukpy>" in text else text))

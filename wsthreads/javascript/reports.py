@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from wsthreads.javascript import stacks
 from wsthreads.javascript.visits import Event
+from wsthreads.logs import block
 
 if TYPE_CHECKING:
     from wsthreads.metrics import Metrics
@@ -35,36 +36,40 @@ class Reports:
     def failed(self, what: str, session_id: str | None, text: str) -> None:
         """A function of the script's threw, or its promise was rejected."""
         self._metrics.add("script_timeouts" if stacks.was_interrupted(text) else "handler_errors")
-        self._log.error("%s failed%s: %s", what, f" in session {session_id}" if session_id else "", text)
+        self._error("%s failed%s: %s", what, f" in session {session_id}" if session_id else "", text)
 
     def not_handled(self, event: Event, text: str) -> None:
         """The runtime itself failed at the event."""
         self._metrics.add("handler_errors")
-        self._log.error("%s could not be handled: %s", _name_of(event), text)
+        self._error("%s could not be handled: %s", _name_of(event), text)
 
     def stopped(self, event: Event, text: str) -> None:
         """The event's call was stopped at its deadline."""
         self._metrics.add("script_timeouts")
-        self._log.error("%s was stopped after %g s%s", _name_of(event), self._timeout_s, stacks.below(text))
+        self._error("%s was stopped after %g s%s", _name_of(event), self._timeout_s, stacks.below(text))
 
     def stopped_to_end(self, event: Event, text: str) -> None:
         """The event's call was stopped because the isolate must end."""
         self._metrics.add("script_timeouts")
-        self._log.error("%s was stopped, as the isolate is to end%s", _name_of(event), stacks.below(text))
+        self._error("%s was stopped, as the isolate is to end%s", _name_of(event), stacks.below(text))
 
     def unsettled(self, event: Event) -> None:
         """The event's promise is pending past its deadline."""
         self._metrics.add("script_timeouts")
-        self._log.error("%s returned a promise that has not settled in %g s", _name_of(event), self._timeout_s)
+        self._error("%s returned a promise that has not settled in %g s", _name_of(event), self._timeout_s)
 
     def uncaught(self, what: str, text: str) -> None:
         """An error that no handler call is to blame for: of a promise nobody waits for, or of a promise job."""
         if stacks.was_interrupted(text):
             self._metrics.add("script_timeouts")
-            self._log.error("%s was stopped after %g s%s", what, self._timeout_s, stacks.below(text))
+            self._error("%s was stopped after %g s%s", what, self._timeout_s, stacks.below(text))
         else:
             self._metrics.add("unhandled_rejections")
-            self._log.error("error in %s that nobody handles: %s", what, text)
+            self._error("error in %s that nobody handles: %s", what, text)
+
+    def _error(self, text: str, *arguments: object) -> None:
+        """Log an error whose text may hold anything that a client has sent."""
+        self._log.error("%s", block(text % arguments))
 
 
 def _name_of(event: Event) -> str:
