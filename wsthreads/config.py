@@ -7,16 +7,14 @@ A `Config` is frozen and validated when it is made. The command line makes an op
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 from wsthreads.errors import ConfigError
+from wsthreads.origins import parse_origin
 
 __all__ = ["Config"]
-
-_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#@]+")
 
 #: Eleven days. poll(2) counts milliseconds in 32 bits, and takes no more than twice that.
 MAX_S = 1e6
@@ -61,8 +59,11 @@ class Config:
         for setting in fields(self):
             object.__setattr__(self, setting.name, _validated(setting, getattr(self, setting.name)))
         for origin in self.allowed_origins:
-            if origin != "*" and not _ORIGIN.fullmatch(origin):
-                raise ConfigError(f"an origin looks like https://host or https://host:port, or is *; not {origin!r}")
+            if origin != "*" and parse_origin(origin) is None:
+                raise ConfigError(
+                    f"an origin looks like https://host or https://host:port, with the host in ASCII (Punycode), "
+                    f"or is * for any; not {origin!r}"
+                )
 
 
 def _validated(setting: Field[Any], value: Any) -> Any:

@@ -10,15 +10,14 @@ import binascii
 import re
 from functools import cached_property
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from wsthreads.errors import HandshakeRefused
+from wsthreads.origins import parse_origin
 
 __all__ = ["Request", "check_origin", "check_upgrade", "choose_subprotocol", "is_upgrade"]
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
-_VISIBLE = re.compile(r"[!-~]+")
-_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 #: Query parameters read at most; what is beyond cannot be looked up.
 MAX_PARAMETERS = 1000
@@ -134,11 +133,11 @@ def check_origin(request: Request, allowed: tuple[str, ...]) -> None:
     origin = request.get_header("Origin")
     if origin is None or "*" in allowed:
         return
-    wanted = _origin_of(origin.strip(" \t"))
+    wanted = parse_origin(origin.strip(" \t"))
     if wanted is not None:
         schemes = ("https",) if request.environ.get("wsgi.url_scheme") == "https" else ("http", "https")
         ours = (f"{scheme}://{request.get_header('Host') or ''}" for scheme in schemes)
-        if wanted in map(_origin_of, (*ours, *allowed)):
+        if wanted in map(parse_origin, (*ours, *allowed)):
             return
     raise HandshakeRefused(403, f"origin {origin!r:.200} is not allowed here")
 
@@ -146,22 +145,6 @@ def check_origin(request: Request, allowed: tuple[str, ...]) -> None:
 def choose_subprotocol(offered: tuple[str, ...], spoken: tuple[str, ...]) -> str | None:
     """The first of `spoken` that the client offers, or None to go on without (RFC 6455, 4.2.2)."""
     return next((name for name in spoken if name in offered), None)
-
-
-def _origin_of(text: str) -> tuple[str, str, int | None] | None:
-    """(scheme, host, port) of an origin, with the default port of a known scheme; None if it is not one."""
-    if not _VISIBLE.fullmatch(text):
-        return None  # urlsplit would take out spaces, tabs and the like, and go on with the rest
-    try:
-        parts = urlsplit(text)
-        port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
-    except ValueError:
-        return None
-    if not parts.scheme or not parts.hostname or parts.username is not None:
-        return None
-    if parts.path.strip("/") or parts.query or parts.fragment:
-        return None
-    return parts.scheme, parts.hostname.lower(), port
 
 
 def _tokens(header: str | None) -> list[str]:

@@ -1,0 +1,29 @@
+"""Web origins (RFC 6454): which two are the same."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["Origin", "parse_origin"]
+
+#: Scheme, host in lower case, port; None for the port of a scheme that has no default.
+Origin = tuple[str, str, int | None]
+
+_ORIGIN = re.compile(
+    r"([a-z][a-z0-9+.-]*)://([a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII | re.IGNORECASE
+)
+_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+
+
+def parse_origin(text: str) -> Origin | None:
+    """What a browser writes as an origin: a scheme, a host and perhaps a port, and nothing more. None for others.
+
+    So there is no path, query, user or white space in it, a host that is not ASCII is written in Punycode, and "null"
+    (of a sandboxed frame, say, which any page can make) is none. Hosts are compared as they are written: one with a
+    dot at its end is another one.
+    """
+    match = _ORIGIN.fullmatch(text)
+    if match is None:
+        return None
+    scheme, host, port = match.groups()
+    return scheme.lower(), host.lower(), _DEFAULT_PORTS.get(scheme.lower()) if port is None else int(port)
