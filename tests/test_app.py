@@ -145,6 +145,20 @@ def test_the_origin_is_judged_by_the_host_that_a_trusted_proxy_names_and_only_by
             assert client.status == status
 
 
+@pytest.mark.parametrize("hops", [0, 1])
+def test_headers_that_a_proxy_does_not_set_as_a_rule_are_the_client_s_and_not_believed(hops):
+    handler = Recorder()
+    headers = {"X-Forwarded-Prefix": "//evil.example", "X-Forwarded-Port": "81", "Forwarded": "for=203.0.113.9"}
+    headers |= {"X-Real-IP": "203.0.113.9", "X-Script-Name": "/evil", "Origin": "http://localhost:81"}
+    with endpoint(handler, trusted_proxies=hops) as (_, port):
+        with RawClient(port, headers=headers) as client:
+            assert client.status == 403
+        with RawClient(port, headers=headers | {"Origin": "http://localhost"}) as client:
+            assert client.status == 101
+            session = handler.session()
+            assert (session.request_path, session.remote_addr) == ("/ws/test", "127.0.0.1")
+
+
 def test_shutdown_closes_every_session_with_1001_and_lets_on_close_run():
     handler = Recorder()
     with endpoint(handler) as (app, port), ExitStack() as stack:

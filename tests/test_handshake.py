@@ -196,6 +196,37 @@ def test_an_origin_must_be_our_own_or_allowed(origin, host, scheme, passes):
     check_origin(Request(environ), ("*",))
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:5000", 101),
+        ("127.0.0.1:5000", 101),
+        ("[::1]:5000", 101),
+        ("192.0.2.7", 101),
+        ("app.localhost:5000", 101),
+        ("rebound.evil.example:5000", 403),
+        ("localhost.evil.example", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("evillocalhost", 403),
+        ("127.0.0.1.", 403),
+        ("good.example", 101),
+    ],
+)
+def test_a_page_whose_name_leads_to_this_machine_is_not_ours_unless_it_is_allowed(port, host, status):
+    scheme = "https" if host == "good.example" else "http"
+    with RawClient(port, headers={"Host": host, "Origin": f"{scheme}://{host}"}) as client:
+        assert client.status == status
+        if status == 403:
+            assert "leads to this very machine" in client.body()
+
+
+def test_behind_a_trusted_proxy_any_name_may_be_ours():
+    headers = {"Host": "chat.example", "Origin": "http://chat.example"}
+    for settings, status in (({}, 403), ({"trusted_proxies": 1}, 101)):
+        with endpoint(Echo(), **settings) as (_, port), RawClient(port, headers=headers) as client:
+            assert client.status == status
+
+
 def test_the_first_subprotocol_that_is_spoken_and_offered_is_taken():
     assert choose_subprotocol(("a", "b"), ("b", "a")) == "b"
     assert choose_subprotocol(("a",), ("b",)) is None

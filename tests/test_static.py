@@ -19,6 +19,16 @@ def folder(tmp_path):
     (tmp_path / "public" / ".well-known").mkdir()
     (tmp_path / "public" / ".well-known" / "security.txt").write_text("Contact: somebody")
     (tmp_path / "outside.txt").write_text("secret")
+    (tmp_path / "public2").mkdir()
+    (tmp_path / "public2" / "index.html").write_text("secret")
+    (tmp_path / "public" / "link.txt").symlink_to(tmp_path / "outside.txt")
+    (tmp_path / "public" / "linked").symlink_to(tmp_path / "public2")
+    (tmp_path / "public" / "etc").symlink_to("/etc")
+    (tmp_path / "public" / "sub2").mkdir()
+    (tmp_path / "public" / "sub2" / "index.html").symlink_to(tmp_path / "outside.txt")
+    (tmp_path / "public" / "loop").symlink_to("loop")
+    (tmp_path / "public" / "inner.js").symlink_to("page.js")
+    (tmp_path / "public" / "sub" / "up").symlink_to("..")
     return tmp_path / "public"
 
 
@@ -52,12 +62,35 @@ def test_a_folder_without_its_slash_is_redirected_so_that_relative_links_work(cl
 @pytest.mark.parametrize(
     "path",
     ["/no", "/.env", "/.git/config", "/../outside.txt", "/%2e%2e/outside.txt", "/sub/../../outside.txt", "/%00", "//",
-     "/" + "a" * 5000, "/..%5coutside.txt", "/%ff"],
+     "/" + "a" * 5000, "/..%5coutside.txt", "/%ff", "/link.txt", "/linked/", "/sub2/", "/sub2/index.html",
+     "/linked", "/linked/index.html",     "/etc/passwd", "/etc/hostname", "/loop", "/sub/up/link.txt", "/sub/up/sub/up/linked/", "/..", "/../public2/",
+     "/%2e%2e/public2/index.html", "/.%2e/outside.txt", "/%252e%252e/outside.txt", "/..%2foutside.txt", "/page.js/",
+     "/page.js%00.html", "/%00/../outside.txt", "/.ENV", "/sub/./../../outside.txt", "/./.env", "/sub/../.env",
+     "/.well-known/../.env", "/.well-known/../../outside.txt", "/..;/outside.txt", "/%c0%ae%c0%ae/outside.txt",
+     "/~root", "/C:/outside.txt", "/page.js::$DATA", "//etc/passwd", "///etc/passwd", "/%2fetc/passwd"],
 )  # fmt: skip
 def test_nothing_else_is(client, path):
+    for method in (client.get, client.head):
+        answer = method(path)
+        assert answer.status_code == 404 or path == "//"
+        assert "secret" not in answer.text.lower()
+        assert "root:" not in answer.text
+
+
+def test_links_that_stay_inside_are_followed_and_so_is_one_to_the_directory_itself(folder):
+    for directory in (folder, folder.parent / "current"):
+        if directory != folder:
+            directory.symlink_to(folder)
+        client = Browser(StaticFiles(directory))
+        assert client.get("/inner.js").text == "let x;"
+        assert client.get("/sub/up/page.js").text == "let x;"
+
+
+@pytest.mark.parametrize("path", ["//evil.example/%2e%2e/sub", "//sub", "/sub%0d%0aX:%20y", "/sub?a=%0d%0aX:%20y"])
+def test_a_redirect_leads_to_nowhere_else_and_adds_no_header(client, path):
     answer = client.get(path)
-    assert answer.status_code == 404 or path == "//"
-    assert "secret" not in answer.text.lower()
+    assert not answer.headers.get("Location", "").startswith(("//", "http"))
+    assert "X" not in answer.headers
 
 
 def test_an_unchanged_file_is_a_304(client):

@@ -81,7 +81,8 @@ class WebSocketApp:
         self._entry: WSGIApplication = self._dispatch
         if self.config.trusted_proxies:
             hops = self.config.trusted_proxies
-            self._entry = ProxyFix(self._dispatch, x_for=hops, x_proto=hops, x_host=hops, x_port=hops, x_prefix=hops)
+            # Those that every guide to a proxy has it set. One that it does not set is the client's to forge.
+            self._entry = ProxyFix(self._dispatch, x_for=hops, x_proto=hops, x_host=hops, x_port=0, x_prefix=0)
 
     def route(self, path: str) -> Callable[[T], T]:
         """Decorate a class, of which one instance is made, or any handler object, to serve `path`.

@@ -9,6 +9,7 @@ import base64
 import binascii
 import re
 from functools import cached_property
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -128,18 +129,41 @@ def check_origin(request: Request, allowed: tuple[str, ...]) -> None:
     our own as well as http. Raises `HandshakeRefused` with 403.
 
     Browsers send the Origin of the page, and do not hold WebSockets to the same-origin policy, so without this any
-    page could act in its visitor's name (cross-site WebSocket hijacking).
+    page could act in its visitor's name (cross-site WebSocket hijacking). A page whose name has been made to lead to
+    its visitor's own machine has our origin, too (DNS rebinding); so on a development server that is reached from its
+    own machine, no name but localhost is ours.
     """
     origin = request.get_header("Origin")
     if origin is None or "*" in allowed:
         return
     wanted = parse_origin(origin.strip(" \t"))
     if wanted is not None:
-        schemes = ("https",) if request.environ.get("wsgi.url_scheme") == "https" else ("http", "https")
-        ours = (f"{scheme}://{request.get_header('Host') or ''}" for scheme in schemes)
-        if wanted in map(parse_origin, (*ours, *allowed)):
+        if wanted in map(parse_origin, allowed):
             return
+        schemes = ("https",) if request.environ.get("wsgi.url_scheme") == "https" else ("http", "https")
+        if wanted in [parse_origin(f"{scheme}://{request.get_header('Host') or ''}") for scheme in schemes]:
+            if not _may_be_rebound(request, wanted[1]):
+                return
+            raise HandshakeRefused(403, f"origin {origin!r:.200} leads to this very machine; is it to be allowed?")
     raise HandshakeRefused(403, f"origin {origin!r:.200} is not allowed here")
+
+
+def _may_be_rebound(request: Request, host: str) -> bool:
+    """Whether a client on the machine of a development server reaches it by a name that anybody may have made up."""
+    environ = request.environ
+    if "werkzeug.socket" not in environ or "werkzeug.proxy_fix.orig" in environ:
+        return False
+    if host.startswith("[") or host == "localhost" or host.endswith(".localhost"):
+        return False
+    client = _address(request.remote_addr)
+    return client is not None and client.is_loopback and _address(host) is None
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
 
 
 def choose_subprotocol(offered: tuple[str, ...], spoken: tuple[str, ...]) -> str | None:

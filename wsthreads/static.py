@@ -22,8 +22,9 @@ __all__ = ["StaticFiles"]
 class StaticFiles:
     """Serves the files of `directory`, a folder by its ``index.html``; passes everything else on to `wsgi_app`.
 
-    Paths cannot leave the directory, and nothing whose name begins with a dot is served (``.git``, ``.env``), but for
-    ``.well-known``. Browsers are told to ask again each time, and get a 304 for what has not changed.
+    Neither paths nor symbolic links lead out of the directory, which may be such a link itself, and nothing whose name
+    begins with a dot is served (``.git``, ``.env``), but for ``.well-known``. Browsers are told to ask again each
+    time, and get a 304 for what has not changed.
     Raises `UsageError` if `directory` is none. Any thread.
     """
 
@@ -41,16 +42,23 @@ class StaticFiles:
         path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace").lstrip("/")
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD") or _is_hidden(path):
             return None
-        if path and not path.endswith("/") and os.path.isfile(self.directory / path / "index.html"):
-            return append_slash_redirect(environ)
         if not path or path.endswith("/"):
             path += "index.html"
+        if not self._is_inside(path):
+            return None
+        if os.path.isfile(self.directory / path / "index.html"):
+            return append_slash_redirect(environ)
         try:
             response = send_from_directory(self.directory, path, environ)
         except HTTPException:  # not there, or not inside
             return None
         response.headers.pop("Date", None)  # the server adds its own
         return response
+
+    def _is_inside(self, path: str) -> bool:
+        """Whether `path` is in the directory when all symbolic links are followed."""
+        root = os.path.realpath(self.directory)
+        return os.path.commonpath((root, os.path.realpath(os.path.join(root, path)))) == root
 
 
 def _is_hidden(path: str) -> bool:
