@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -298,6 +299,48 @@ def test_nothing_of_the_host_is_visible_to_scripts(js: Console) -> None:
         assert name not in names
         assert js(f"return typeof {name}") == "undefined"
     assert not [name for name in names if "dukpy" in name or "wsthreads" in name]
+
+
+#: All that can be reached from the global object, a session, a room, an error and a module, by name, prototype, getter.
+WALK = """
+const seen = new Map(), texts = new Set(), waiting = [
+  ["globalThis", globalThis], ["session", session], ["room", session.room("r")], ["error", new Error("x")],
+  ["this", (function () { return this })()], ["sloppy", new Function("return this")()],
+  ["generator", (function* () {})()], ["promise", (async () => {})()],
+  ["arguments", (function () { return arguments })()],
+];
+while (waiting.length) {
+  const [path, value] = waiting.pop();
+  if (typeof value === "string") { texts.add(value); continue; }
+  if (value === null || (typeof value !== "object" && typeof value !== "function") || seen.has(value)) continue;
+  seen.set(value, path);
+  if (typeof value === "function") texts.add(Function.prototype.toString.call(value));
+  waiting.push([path + ".__proto__", Reflect.getPrototypeOf(value)]);
+  for (const key of Reflect.ownKeys(value)) {
+    const own = Reflect.getOwnPropertyDescriptor(value, key);
+    for (const part of ["value", "get", "set"]) waiting.push([path + "." + String(key), own[part]]);
+  }
+}
+return [[...seen.values()], [...texts]];
+"""
+
+#: What is global beside the standard's own objects, whose names begin with a capital letter.
+GLOBALS = {
+    "Infinity", "NaN", "clearInterval", "clearTimeout", "console", "decodeURI", "decodeURIComponent", "encodeURI",
+    "encodeURIComponent", "escape", "eval", "globalThis", "isFinite", "isNaN", "parseFloat", "parseInt", "performance",
+    "queueMicrotask", "setInterval", "setTimeout", "undefined", "unescape",
+}  # fmt: skip
+
+
+def test_nothing_that_scripts_can_reach_leads_to_the_host(js: Console) -> None:
+    paths, texts = js(WALK)
+    assert len(paths) > 500
+    names = {path.split(".")[1] for path in paths if path.startswith("globalThis.")}
+    assert {name for name in names if not name[0].isupper()} <= GLOBALS | {"__proto__"}
+    for path in paths:
+        assert not any(word in path.lower() for word in ("python", "dukpy", "process", "environ", "wsthreads")), path
+    for secret in (os.environ["PATH"], os.getcwd()):
+        assert not any(secret in text for text in texts)
 
 
 def test_the_console_writes_to_the_scripts_logger(js: Console) -> None:

@@ -58,12 +58,41 @@ def test_relative_imports_work_statically_and_dynamically(folder: Path) -> None:
         ("file:///etc/passwd", "relative"),
         ("", "relative"),
         (".\\\\two.js", "relative"),
+        (".\\\\..\\\\secret.js", "relative"),
+        ("./..\\\\secret.js", "relative"),
+        ("..", "relative"),
+        ("../", "outside"),
+        ("../scripts2/sibling.js", "outside"),
+        ("./../secret.js", "outside"),
+        (".//../secret.js", "outside"),
+        ("./lib/.././../secret.js", "outside"),
+        ("./lib/deep/../../../secret.js", "outside"),
+        ("./absolute.js", "outside"),
+        ("./%2e%2e/secret.js", "no such file"),
+        ("./..%2fsecret.js", "no such file"),
+        ("./TWO.js", "no such file"),
+        ("./two.js?2", "no such file"),
+        ("./two.js#x", "no such file"),
+        ("./etc", "outside"),
+        ("//etc/passwd", "relative"),
+        ("std", "relative"),
+        ("os", "relative"),
+        ("qjs:os", "relative"),
+        ("node:fs", "relative"),
+        ("data:text/javascript,export default 1", "relative"),
+        ("https://evil.example/x.js", "relative"),
+        ("wsthreads:other", "relative"),
+        ("<dukpy>", "relative"),
     ],
 )
 def test_every_other_import_is_refused_by_name_and_folder(folder: Path, name: str, why: str) -> None:
     (folder / "two.js").write_text("export const two = 2;")
     (folder / "link.js").symlink_to(folder.parent / "secret.js")
     (folder / "linked").symlink_to(folder.parent)
+    (folder / "absolute.js").symlink_to("/etc/passwd")
+    (folder / "etc").symlink_to("/etc")
+    (folder.parent / "scripts2").mkdir()
+    (folder.parent / "scripts2" / "sibling.js").write_text("")
     with pytest.raises(ScriptError) as error:
         Script(folder, f'import "{name}";\n{HOOK}').handler.start()
     for part in (repr(name.replace("\\\\", "\\")), "script.js", why, str(folder.resolve())):
@@ -75,6 +104,15 @@ def test_every_other_import_is_refused_by_name_and_folder(folder: Path, name: st
         answer = script.answer(script.open())
         assert why in answer or len(answer) > 250  # the engine cuts its messages
         assert "cannot find module: import of" in answer
+
+
+@pytest.mark.parametrize("name", [r"./two.js\\0.txt", r"./\\ud800.js", "./" + "a" * 5000 + ".js", r"\\0../secret.js"])
+def test_names_that_no_file_can_have_are_refused_too(folder: Path, name: str) -> None:
+    source = """export async function onMessage(session, name) {
+      try { await import(JSON.parse(name)); session.send("imported"); } catch (error) { session.send("refused"); }
+    }"""
+    with running(folder, source) as script:
+        assert script.answer(script.open(), '"' + name.replace("\\\\", "\\") + '"') == "refused"
 
 
 def test_code_made_from_text_is_confined_as_well(folder: Path) -> None:
