@@ -9,9 +9,10 @@ import sys
 import urllib.parse
 import urllib.request
 from contextlib import ExitStack
+from urllib.error import HTTPError
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.programs import DEADLINE_S, EXAMPLES, Program, connect, receive, run_server, wait_until
 
@@ -172,4 +173,52 @@ def test_the_configuration_for_gunicorn_serves_the_chat_and_its_page():
                 receive(client)
             assert caught.value.rcvd.code == 1001
         assert '"GET /ws/chat?user=alice HTTP/1.1" 101' in server.log
+        assert "Traceback" not in server.log
+
+
+def test_signed_tokens_open_both_endpoints_and_nothing_else_does():
+    pytest.importorskip("flask")
+    itsdangerous = pytest.importorskip("itsdangerous")
+    port, secret = free_port(), "a secret of this test"
+    command = ["gunicorn", "-k", "wsthreads.gunicorn.ThreadWorker", "--threads", "20", "-b", f"127.0.0.1:{port}"]
+    environment = {"TOKEN_SECRET": secret}
+    with Program([sys.executable, "-m", *command, "signed_tokens:app"], cwd=EXAMPLES, env=environment) as server:
+        wait_until(lambda: answers(port) or server.process.poll() is not None)
+        token = json.loads(fetch(f"http://127.0.0.1:{port}/token", user="ann"))["token"]
+        with pytest.raises(HTTPError, match="400"):
+            fetch(f"http://127.0.0.1:{port}/token", user=" ")
+
+        class Late(itsdangerous.TimestampSigner):
+            def get_timestamp(self):
+                return super().get_timestamp() - 61
+
+        def sign(key=secret, salt="websocket", signer=None):
+            return itsdangerous.URLSafeTimedSerializer(key, salt=salt, signer=signer).dumps("ann")
+
+        bad = ["", "ann", token[:-1], token + "x", token.upper(), "." + token, sign(key="another"), sign(salt="cookie"),
+               sign(signer=Late), itsdangerous.URLSafeSerializer(secret, salt="websocket").dumps("ann")]  # fmt: skip
+        for path in ("/ws/python", "/ws/script"):
+            url = f"ws://127.0.0.1:{port}{path}"
+            for where, options in (
+                (f"{url}?token={token}", {}),
+                (f"{url}?token={sign()}", {}),
+                (url, {"additional_headers": {"Authorization": f"Bearer {token}"}}),
+                (url, {"subprotocols": ["chat", f"token.{token}"]}),
+                (f"{url}?token={token}", {"additional_headers": {"X-User": "root"}}),
+            ):
+                with connect(where, **options) as client:
+                    assert receive(client) == "welcome, ann"
+                    assert client.subprotocol == ("chat" if "subprotocols" in options else None)
+                    client.send("hello")
+                    assert receive(client) == "ann: hello"
+            for wrong in bad:
+                for where, options in (
+                    (f"{url}?token={wrong}", {}),
+                    (f"{url}?token={wrong}", {"additional_headers": {"X-User": "ann"}}),
+                    (url, {"additional_headers": {"Authorization": f"Bearer {wrong}"}}),
+                    (url, {"subprotocols": ["chat", f"token.{wrong}"]}),
+                ):
+                    with pytest.raises(InvalidStatus, match="401"), connect(where, **options):
+                        pass
+        assert server.end() == 0
         assert "Traceback" not in server.log

@@ -1,0 +1,17 @@
+// The chat of signed_tokens.py, as a script: X-User comes from there, and cannot come from a client.
+
+export function onHandshake(request) {
+  const user = request.getHeader("X-User");
+  if (!user) return 401;
+  request.setAttribute("user", user);
+  return request.getSubprotocols().includes("chat") ? "chat" : undefined;
+}
+
+export function onOpen(session) {
+  session.room("chat").join();
+  session.send(`welcome, ${session.getAttribute("user")}`);
+}
+
+export function onMessage(session, message) {
+  session.room("chat").broadcast(`${session.getAttribute("user")}: ${message}`);
+}
