@@ -1,15 +1,17 @@
 """The chat example in production: ``gunicorn -c examples/gunicorn.conf.py``, then http://127.0.0.1:8000/.
 
 A session keeps its thread for as long as it lasts, so `threads` is the number of sessions that a worker carries, and
-two more for HTTP. Rooms live in one process: with several workers, each would have rooms of its own.
+two more for HTTP. Rooms live in one process: with several workers, each would have rooms of its own. In front of it
+there may be nginx: ``TRUSTED_PROXIES=1``, and see deploy/.
 """
 
+import os
 from pathlib import Path
 
 here = Path(__file__).resolve().parent
 
-wsgi_app = "wsthreads:create_app({!r}, {!r}, static={!r})".format(
-    *(str(here / name) for name in ("chat.js", "rooms.js", "public"))
+wsgi_app = "wsthreads:create_app({!r}, {!r}, static={!r}, trusted_proxies={})".format(
+    *(str(here / name) for name in ("chat.js", "rooms.js", "public")), int(os.environ.get("TRUSTED_PROXIES", "0"))
 )
 
 bind = "127.0.0.1:8000"
@@ -22,3 +24,6 @@ worker_connections = threads + 100  # the 100 are for connections that wait, or 
 graceful_timeout = 10
 
 accesslog = "-"
+
+# gunicorn's own way to be steered, by a socket in its user's home directory, which a service has none of.
+control_socket_disable = True

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import runpy
 import signal
 import socket
 import sys
@@ -14,7 +16,7 @@ from urllib.error import HTTPError
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.programs import DEADLINE_S, EXAMPLES, Program, connect, receive, run_server, wait_until
+from tests.programs import DEADLINE_S, EXAMPLES, ROOT, Program, connect, receive, run_server, wait_until
 
 CHAT = """export function onOpen(session) {
   const username = session.getParameter("user") || "anonymous";
@@ -222,3 +224,20 @@ def test_signed_tokens_open_both_endpoints_and_nothing_else_does():
                         pass
         assert server.end() == 0
         assert "Traceback" not in server.log
+
+
+def test_what_is_there_for_deploying_goes_together():
+    config = runpy.run_path(str(EXAMPLES / "gunicorn.conf.py"))
+    unit = (EXAMPLES / "deploy" / "wsthreads.service").read_text()
+    container = (EXAMPLES / "deploy" / "Containerfile").read_text()
+    limits = re.findall(r"(?:TasksMax|LimitNOFILE|pids-limit|nofile)[= ](\d+)", unit + container)
+    assert len(limits) == 4
+    assert min(map(int, limits)) > config["worker_connections"] > config["threads"]
+    patience = re.findall(r"(?:TimeoutStopSec=|stop-timeout )(\d+)", unit + container)
+    assert len(patience) == 2
+    assert min(map(int, patience)) > config["graceful_timeout"]
+    nginx = (EXAMPLES / "deploy" / "nginx.conf").read_text()
+    shown = re.findall(r"code-block:: nginx\n\n((?: {4}.*\n|\n)+)", (ROOT / "README.rst").read_text())[0]
+    lines = [line.strip() for line in nginx.splitlines()]
+    assert all(line.strip() in lines for line in shown.splitlines())
+    assert f"proxy_pass http://{config['bind']};" in lines
