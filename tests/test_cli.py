@@ -14,6 +14,7 @@ from dataclasses import fields
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from werkzeug.serving import get_interface_ip
 
 from tests.programs import DEADLINE_S, EXAMPLES, Program, connect, receive, run_server, wsthreads
 from wsthreads import Config, __version__
@@ -84,6 +85,16 @@ def test_run_says_where_it_listens_and_what_it_serves(folder):
             ["", f"{server.ws_url}/ws/other", "other.py: on_open, on_close"],
         ]
         assert "Endpoints" in fetch(server.url)
+
+
+def test_run_listens_on_loopback_and_nowhere_else(folder):
+    (folder / "echo.py").write_text(ECHO_PY % "message")
+    with run_server("echo.py") as server:
+        assert ask(server.ws_url + "/ws/echo") == "x"
+        others = ["127.0.0.2", get_interface_ip(socket.AF_INET)]
+        for address in [other for other in others if other != "127.0.0.1"]:
+            with pytest.raises(OSError, match="refused"):
+                socket.create_connection((address, server.port), DEADLINE_S)
 
 
 def test_run_serves_a_directory_of_handlers(folder):
