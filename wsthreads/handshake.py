@@ -144,7 +144,7 @@ def check_origin(request: Request, allowed: tuple[str, ...]) -> None:
         if wanted in [parse_origin(f"{scheme}://{request.get_header('Host') or ''}") for scheme in schemes]:
             if not _may_be_rebound(request, wanted[1]):
                 return
-            raise HandshakeRefused(403, f"origin {origin!r:.200} leads to this very machine; is it to be allowed?")
+            raise HandshakeRefused(403, f"origin {origin!r:.200} leads to this very machine; --origin can allow it")
     raise HandshakeRefused(403, f"origin {origin!r:.200} is not allowed here")
 
 
