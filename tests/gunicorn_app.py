@@ -12,7 +12,7 @@ def plain(environ, start_response):
     return [b"process %d" % os.getpid()]
 
 
-app = WebSocketApp(plain)
+app = WebSocketApp(plain, handshake_timeout_s=float(os.environ["HANDSHAKE_TIMEOUT_S"]))
 
 
 @app.route("/ws/chat")

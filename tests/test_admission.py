@@ -81,3 +81,68 @@ def test_many_threads_never_take_more_places_than_there_are():
     run_all(*[visit] * 8)
     assert 0 < most[0] <= 3
     assert admission.taken == 0
+
+
+def test_one_address_may_have_so_many_and_no_more_and_others_are_not_held_to_it():
+    admission = Admission(100, per_address=2)
+    places = [admission.enter("192.0.2.1"), admission.enter("192.0.2.1")]
+    with pytest.raises(HandshakeRefused, match=r"192\.0\.2\.1 has 2 sessions, and may have no more") as caught:
+        admission.enter("192.0.2.1")
+    assert caught.value.status == 429
+    assert ("Retry-After", "5") in caught.value.headers
+    admission.enter("192.0.2.2")
+    admission.leave(places.pop())
+    places.append(admission.enter("192.0.2.1"))
+    with pytest.raises(HandshakeRefused):
+        admission.enter("192.0.2.1")
+    assert admission.taken == 3
+
+
+def test_all_of_an_ipv6_network_is_one_address_and_a_mapped_address_is_that_of_ipv4():
+    admission = Admission(100, per_address=1)
+    admission.enter("2001:db8::1")
+    for again in ("2001:db8::2", "2001:DB8:0:0:ffff::", "2001:db8::1%eth0"):
+        with pytest.raises(HandshakeRefused, match="2001:db8::/64 has 1"):
+            admission.enter(again)
+    admission.enter("2001:db8:0:1::1")
+    admission.enter("192.0.2.1")
+    with pytest.raises(HandshakeRefused):
+        admission.enter("::ffff:192.0.2.1")
+
+
+def test_who_has_no_address_is_not_limited_and_one_that_a_proxy_made_up_is():
+    admission = Admission(100, per_address=1)
+    for _ in range(5):
+        admission.leave(admission.enter(""))
+        admission.enter("")
+    admission.enter("unknown")
+    with pytest.raises(HandshakeRefused, match="unknown has 1"):
+        admission.enter("unknown")
+
+
+def test_addresses_that_have_left_are_forgotten():
+    admission = Admission(100, per_address=3)
+    for n in range(1000):
+        admission.leave(admission.enter(f"192.0.{n // 250}.{n % 250}"))
+    assert not admission._taken_by
+    unlimited = Admission(100)
+    unlimited.enter("192.0.2.1")
+    assert not unlimited._taken_by
+
+
+def test_many_threads_of_one_address_never_have_more_than_it_may():
+    admission, most, lock = Admission(100, per_address=3), [0], threading.Lock()
+
+    def visit():
+        for _ in range(300):
+            try:
+                place = admission.enter("192.0.2.1")
+            except HandshakeRefused:
+                continue
+            with lock:
+                most[0] = max(most[0], admission.taken)
+            admission.leave(place)
+
+    run_all(*[visit] * 8)
+    assert 0 < most[0] <= 3
+    assert not admission._taken_by

@@ -394,7 +394,7 @@ def test_pings_can_be_turned_off():
 
 def test_a_client_that_does_not_read_its_pongs_is_too_slow():
     handler = Recorder()
-    settings = {"max_outbox_bytes": 100_000, "close_timeout_s": 0.2}
+    settings = {"max_outbox_bytes": 100_000, "max_control_frames_per_s": 0, "close_timeout_s": 0.2}
     with endpoint(handler, **settings) as (app, port), RawClient(port, receive_buffer=4096) as client:
         data = frame(PING, b"x" * 125) * 100
         stop = threading.Event()

@@ -47,6 +47,7 @@ def test_a_callers_mistake_is_also_the_builtin_error_that_one_would_expect(name,
         ("InvalidPayloadError", 1007),
         ("PolicyError", 1008),
         ("MessageTooBigError", 1009),
+        ("TooManyFragmentsError", 1009),
     ],
 )
 def test_each_fault_of_a_peer_names_its_close_code(name, code):

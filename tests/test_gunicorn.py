@@ -29,12 +29,13 @@ def command(worker, *options, threads=20):
 
 
 class Gunicorn(Program):
-    def __init__(self, worker, folder, *options, threads=20):
+    def __init__(self, worker, folder, *options, threads=20, handshake_timeout_s=10):
         self.worker = worker
         self.markers = folder / "markers"
         options = ["--bind", "127.0.0.1:0", "--access-logfile", "-", "--log-level", "debug", *options]
         options.append("tests.gunicorn_app:app")
-        super().__init__(command(worker, *options, threads=threads), env={"MARKERS": str(self.markers)})
+        environment = {"MARKERS": str(self.markers), "HANDSHAKE_TIMEOUT_S": str(handshake_timeout_s)}
+        super().__init__(command(worker, *options, threads=threads), env=environment)
         self.port = int(self.wait_for(r"Listening at: http://127\.0\.0\.1:(\d+)")[1])
         self.wait_for("Booting worker with pid")
         self.url = f"ws://127.0.0.1:{self.port}{PATH}"
@@ -339,6 +340,23 @@ def test_sessions_that_open_while_the_worker_ends_do_not_hold_it_up(gunicorn):
     assert monotonic() - began < GONE_S
     assert set(refused) <= {503}
     assert set(server.closes()) <= {1001, 1006}
+
+
+def test_requests_that_drip_in_do_not_keep_the_threads_for_ever(tmp_path):
+    """As many as there are threads, so that nobody else is served until they are given up."""
+    with Gunicorn("wsthreads.gunicorn.ThreadWorker", tmp_path, threads=4, handshake_timeout_s=0.5) as server:
+        assert server.page().startswith("process")  # from here on the worker knows the app, and its timeout
+        with RawClient(server.port, PATH) as client, ExitStack() as stack:
+            client.receive()
+            for n in range(12):
+                drip = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), DEADLINE_S))
+                drip.sendall(b"GET / HTTP/1.1\r\nX-Begun: %d" % n)
+            assert server.page().startswith("process")
+            client.text("still there")
+            assert client.receive_text() == "sent still there"
+            client.leave()
+        assert server.end() == 0
+        server.check_log()
 
 
 # What is said

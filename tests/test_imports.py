@@ -19,6 +19,7 @@ RANKS = {
     "errors": 0,
     "config": 0,
     "striped": 0,
+    "allowance": 0,
     "native": 0,
     "frames": 0,
     "metrics": 0,

@@ -19,7 +19,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests.programs import DEADLINE_S, Program, connect, receive, wait_until
-from tests.wire import RawClient
+from tests.wire import TEXT, RawClient, frame, thread_names
 from wsthreads import UsageError, WebSocketApp
 from wsthreads.serving import Server, bind
 from wsthreads.serving import serve as serve_until_signal
@@ -273,6 +273,46 @@ def test_a_request_has_to_be_complete_within_the_handshake_timeout(serve):
                 with suppress(TimeoutError):
                     ended = drip.recv(1)
         assert time.monotonic() - began < 0.5 + DEADLINE_S / 2
+
+
+def test_requests_that_drip_in_are_counted_and_keep_nobody_waiting(serve):
+    server = serve(app := echo_app(hello, handshake_timeout_s=0.5))
+    with ExitStack() as stack:
+        for begun in (b"", b"G", b"GET / HTTP/1.1\r\nHost: x\r\n", b"GET / HTTP/1.1\r\nX: " + b"x" * 9000) * 5:
+            drip = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), DEADLINE_S))
+            drip.sendall(begun)
+        assert get(server.url).read() == b"hello"
+        with connect(server.ws_url + "/ws/echo") as client:
+            client.send("hi")
+            assert receive(client) == "hi"
+        wait_until(lambda: app.metrics.snapshot().get("past_handshake_timeout_s") == 20)
+    wait_until(lambda: not [name for name in thread_names() if name.startswith("wsthreads-connection")])
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /" + b"x" * 8192,
+        b"GET / HTTP/1.1\r\nCookie: " + b"x" * 8192,
+        b"GET / HTTP/1.1\r\n" + (b"X: " + b"y" * 80 + b"\r\n") * 90,
+    ],
+    ids=["one long line", "one long header", "many headers"],
+)
+def test_a_head_that_is_too_long_is_refused_with_431_before_its_end_has_come(serve, head):
+    server = serve(app := echo_app(hello, max_handshake_bytes=4096))
+    with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as client:
+        client.sendall(head[:6144])  # what is not read would have the kernel send a reset, and perhaps no answer
+        answer = client.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert b"a head of more than 4096 bytes" in answer
+    assert app.metrics.snapshot() == {"past_max_handshake_bytes": 1}
+
+
+def test_a_head_of_the_permitted_length_is_taken_with_frames_behind_it(serve):
+    server = serve(echo_app(max_handshake_bytes=4096))
+    early = frame(TEXT, "x" * 30_000)
+    with RawClient(server.port, "/ws/echo", {"Cookie": "x" * 3800}, early=early) as client:
+        assert client.receive_text() == "x" * 30_000
 
 
 def test_the_handshake_timeout_ends_with_the_handshake(serve):

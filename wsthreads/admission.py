@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address, ip_address
 from threading import Condition
 from time import monotonic
 
@@ -14,28 +15,46 @@ RETRY_AFTER_S = 5
 
 
 class Admission:
-    """Places for sessions. Any thread."""
+    """Places for sessions, of which one address may take `per_address` (0 for all). Any thread."""
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, places: int, per_address: int = 0) -> None:
         self.places = places
+        self._per_address = per_address
         self._taken = 0
+        self._taken_by: dict[str, int] = {}  # network -> places; only where there is a limit
         #: Close code and reason for sessions that come in late, once `close` has been called.
         self.goodbye: tuple[int, str] | None = None
-        self._changed = Condition()  # guards _taken and goodbye
+        self._changed = Condition()  # guards _taken, _taken_by and goodbye
 
-    def enter(self) -> None:
-        """Take a place, to be given back with `leave`. Raises `HandshakeRefused` with 503 if there is none."""
+    def enter(self, address: str = "") -> str:
+        """Take a place. Returns whose it is, with which to give it back: `leave`.
+
+        Raises `HandshakeRefused` with 503 if there is none, with 429 if the address has as many as it may. Who has no
+        address, since it comes in on a Unix socket, is not held to that.
+        """
+        network = network_of(address) if self._per_address else ""
         with self._changed:
             if self.goodbye is not None:
                 raise HandshakeRefused(503, "shutting down", [("Retry-After", str(RETRY_AFTER_S))])
             if self._taken >= self.places:
                 reason = f"all {self.places} places for sessions are taken"
                 raise HandshakeRefused(503, reason, [("Retry-After", str(RETRY_AFTER_S))])
+            if network:
+                taken = self._taken_by.get(network, 0)
+                if taken >= self._per_address:
+                    reason = f"{network} has {taken} sessions, and may have no more"
+                    raise HandshakeRefused(429, reason, [("Retry-After", str(RETRY_AFTER_S))])
+                self._taken_by[network] = taken + 1
             self._taken += 1
+        return network
 
-    def leave(self) -> None:
-        """Give a place back."""
+    def leave(self, network: str = "") -> None:
+        """Give a place back, of which `enter` has told whose it is."""
         with self._changed:
+            if network:
+                self._taken_by[network] -= 1
+                if not self._taken_by[network]:
+                    del self._taken_by[network]
             self._taken -= 1
             self._changed.notify_all()
 
@@ -67,3 +86,20 @@ class Admission:
     def taken(self) -> int:
         """Sessions now, those in their handshake or their `on_close` included."""
         return self._taken
+
+
+def network_of(address: str) -> str:
+    """Whom an address belongs to: an IPv4 address is its own, an IPv6 address one of a /64 that its owner has.
+
+    >>> network_of("192.0.2.1"), network_of("2001:db8::1:2:3:4"), network_of("::ffff:192.0.2.1")
+    ('192.0.2.1', '2001:db8::/64', '192.0.2.1')
+    """
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:  # none, or a name that a proxy made up
+        return address
+    if not isinstance(parsed, IPv6Address):
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"

@@ -71,7 +71,7 @@ class WebSocketApp:
         self.metrics = Metrics()
         self._wsgi_app = wsgi_app
         self._endpoints: dict[str, Endpoint] = {}
-        self._admission = Admission(self.config.max_sessions)
+        self._admission = Admission(self.config.max_sessions, self.config.max_sessions_per_address)
         self._flusher = Flusher()
         self._drainer = Drainer()
         self._affinity = Affinity(self.config.cpu_affinity)

@@ -35,15 +35,26 @@ class Config:
     """
 
     max_message_bytes: int = _setting(1024 * 1024, "largest message taken from a client (1009 past it)", 1, 2**31)
+    max_fragments: int = _setting(16384, "frames that one message may come in (1009 past it)", 1)
+    message_timeout_s: float = _setting(60.0, "longest that a message may take to come in (1008)", 0.01, MAX_S)
+    max_messages_per_s: int = _setting(
+        0, "messages a second from a client, on average over ten seconds; 0 for any number (1008)", 0
+    )
+    max_control_frames_per_s: int = _setting(100, "likewise of its pings and pongs; 0 for any number (1008)", 0)
+    idle_timeout_s: float = _setting(0.0, "longest that a client may send no message; 0 for ever (1001)", 0, MAX_S)
     max_outbox_bytes: int = _setting(1024 * 1024, "most that may wait for a slow client (1013 past it)", 1, 2**31)
     send_timeout_s: float = _setting(10.0, "longest that a client may read nothing of what waits (1013)", 0.01, MAX_S)
     ping_interval_s: float = _setting(25.0, "silence after which a client is pinged; 0 for never", 0, MAX_S)
     ping_timeout_s: float = _setting(20.0, "longest wait for any sign of life after a ping (1006)", 0.01, MAX_S)
     close_timeout_s: float = _setting(5.0, "longest wait for the client's half of a close handshake", 0.01, MAX_S)
-    handshake_timeout_s: float = _setting(10.0, "longest that onHandshake may take", 0.01, MAX_S)
+    handshake_timeout_s: float = _setting(10.0, "longest that a request, or onHandshake, may take", 0.01, MAX_S)
+    max_handshake_bytes: int = _setting(32768, "longest head of a request, under wsthreads run (431 past it)", 1024)
     script_timeout_s: float = _setting(5.0, "longest that one call of a script may take (1011)", 0.01, MAX_S)
     shutdown_timeout_s: float = _setting(10.0, "longest wait for sessions to end at shutdown", 0, MAX_S)
     max_sessions: int = _setting(1000, "sessions at once in this process (503 past it)", 1)
+    max_sessions_per_address: int = _setting(
+        0, "sessions at once of one IPv4 address or IPv6 /64 network; 0 for any number (429)", 0
+    )
     max_rooms_per_session: int = _setting(1000, "rooms that one session may be in", 1)
     max_room_name_chars: int = _setting(256, "longest room name", 1)
     allowed_origins: tuple[str, ...] = _setting((), "browser origins let in beside our own, as https://host; * for any")

@@ -21,13 +21,16 @@ from wsproto.connection import ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 from wsproto.utilities import generate_accept_token
 
+from wsthreads.allowance import Allowance
 from wsthreads.config import Config
 from wsthreads.errors import (
     CloseCode,
     InvalidPayloadError,
     MessageTooBigError,
     PeerError,
+    PolicyError,
     ProtocolError,
+    TooManyFragmentsError,
     UnsupportedDataError,
 )
 from wsthreads.flusher import Flusher, Timer
@@ -61,6 +64,10 @@ def _nothing() -> None:
     """What is called where nobody wants to be."""
 
 
+def _count_nothing(counter: str) -> None:
+    """The `count` of a connection that nobody counts."""
+
+
 class _NoThread:
     """What the base class is given in place of the thread that it would start for each connection."""
 
@@ -82,10 +89,19 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
     `finish` and `hang_up`.
 
     `begin_close` and `lose` may be called from any thread, `outbox` says what it allows itself.
-    `on_slow` is called, without a lock, when the client is closed for not reading what it is sent.
+    `count` is called, without a lock, with the name of a counter when the client has gone past a bound:
+    `slow_sessions_closed`, or `past_` and the name of the setting.
     """
 
     outbox: Outbox
+
+    # Most clients never need these, so they are no part of an instance until they do.
+    _fragments = 0  # of the message that is coming in
+    _incomplete_since = 0.0  # when that message's first header had come; 0 between messages
+    _message_timer: Timer | None = None  # runs, at the latest, when it has taken too long
+    _control_frames: Allowance | None = None
+    _last_message_at = 0.0
+    _idle_timer: Timer | None = None
 
     def __init__(
         self,
@@ -94,11 +110,11 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         config: Config,
         flusher: Flusher,
         subprotocol: str | None = None,
-        on_slow: Callable[[], None] = _nothing,
+        count: Callable[[str], None] = _count_nothing,
     ) -> None:
         self._config = config
         self._flusher = flusher
-        self._on_slow = on_slow
+        self._count = count
         #: Called, in the connection's thread, before the connection counts as ended by the client: what it has sent
         #: before can still be answered.
         self.before_end: Callable[[], None] = _nothing
@@ -156,6 +172,26 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
 
     def messages(self) -> Iterator[str | bytes]:
         """Each message of the client, until the connection is over. What comes once it is closing is dropped."""
+        config = self._config
+        return self._counted() if config.max_messages_per_s or config.idle_timeout_s else self._messages()
+
+    def _counted(self) -> Iterator[str | bytes]:
+        """`_messages`, held to `max_messages_per_s` and `idle_timeout_s`."""
+        config = self._config
+        allowance = Allowance(config.max_messages_per_s)
+        self._last_message_at = monotonic()
+        if config.idle_timeout_s:
+            self._idle_timer = self._flusher.call_later(config.idle_timeout_s, self._on_idle_timer)
+        for message in self._messages():
+            if config.max_messages_per_s and not allowance.take():
+                limit = f"more than {config.max_messages_per_s} messages a second"
+                self.before_end()
+                self._refuse(PolicyError(limit, setting="max_messages_per_s"))
+                return
+            yield message
+            self._last_message_at = monotonic()  # the time that the handler took is not the client's
+
+    def _messages(self) -> Iterator[str | bytes]:
         data, limit = self._tail, self._config.max_message_bytes
         try:
             while True:
@@ -178,6 +214,10 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
                     chunk = data[start : start + self._owed]
                     self._owed -= len(chunk)
                     start += len(chunk)
+                    if not self._owed and not self._fragmented:
+                        self._incomplete_since = 0.0
+                    elif not self._incomplete_since:
+                        self._watch_message()
                     yield from self._judge(chunk)
                 if self._answered:
                     return
@@ -186,9 +226,8 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
                     break
                 data = self._tail + more if self._tail else more
         except PeerError as error:
-            log.debug("closing: %s", error)
             self.before_end()
-            self.begin_close(error.close_code, str(error))
+            self._refuse(error)
             return
         self.before_end()
         self._settle(CloseCode.ABNORMAL, "connection lost")
@@ -211,16 +250,38 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         return data
 
     def _admit(self, header: Header) -> None:
-        """Hold a data frame to the limit, before its payload comes in, and keep track of fragments."""
+        """Hold a frame to the limits, before its payload comes in, and keep track of fragments."""
         if header.opcode not in (CONTINUATION, TEXT, BINARY):
+            self._admit_control_frame()
             return
         if header.opcode != CONTINUATION:
-            self._message_bytes = 0
+            self._message_bytes = self._fragments = 0
         self._message_bytes += header.payload_bytes
+        self._fragments += 1
         self._fragmented = not header.fin
         if self._message_bytes > self._config.max_message_bytes:
             limit = self._config.max_message_bytes
             raise MessageTooBigError(f"message of {self._message_bytes} bytes or more, at most {limit} are taken")
+        if self._fragments > self._config.max_fragments:
+            limit = self._config.max_fragments
+            raise TooManyFragmentsError(f"message in {self._fragments} frames or more, at most {limit} are taken")
+
+    def _admit_control_frame(self) -> None:
+        limit = self._config.max_control_frames_per_s
+        if limit and self._control_frames is None:
+            self._control_frames = Allowance(limit)
+        if self._control_frames is not None and not self._control_frames.take():
+            raise PolicyError(f"more than {limit} control frames a second", setting="max_control_frames_per_s")
+
+    def _watch_message(self) -> None:
+        """A message has begun whose end has not come yet: see to it that it does.
+
+        One timer serves as many messages as begin before it runs. Whichever comes first, this or `_on_message_timer`,
+        the other one sees what it has done.
+        """
+        self._incomplete_since = monotonic()
+        if self._message_timer is None:
+            self._message_timer = self._flusher.call_later(self._config.message_timeout_s, self._on_message_timer)
 
     def _judge(self, chunk: bytes) -> Iterator[str | bytes]:
         """Give wsproto a part of one frame, and do what it makes of it."""
@@ -279,8 +340,14 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         if not self._settle(code, reason):
             return False
         self.outbox.close(close_frame(code, reason), discard=discard)
-        self._close_timer = self._flusher.call_later(self._config.close_timeout_s, self._transport.abort)
+        self._close_timer = self._flusher.call_later(self._config.close_timeout_s, self._on_close_timer)
         return True
+
+    def _refuse(self, error: PeerError) -> None:
+        """Close for what the client has done; count it if it went past a bound."""
+        log.debug("closing: %s", error)
+        if self.begin_close(error.close_code, str(error)) and error.setting:
+            self._count(f"past_{error.setting}")
 
     def hasten_close(self, timeout_s: float) -> None:
         """Give a client that is being closed no more than `timeout_s` from now, nor than `close_timeout_s`."""
@@ -308,7 +375,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         It does not block, but where all has been sent, as a rule, TCP's sending side is ended here already, so that
         a client which waits for that does not wait for `on_close`.
         """
-        for timer in (self._heartbeat_timer, self._close_timer):
+        for timer in (self._heartbeat_timer, self._close_timer, self._message_timer, self._idle_timer):
             if timer is not None:
                 timer.cancel()
         closing = self.closing or (CloseCode.ABNORMAL, "")
@@ -338,7 +405,37 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
 
     def _on_stuck(self, reason: str) -> None:
         if self.begin_close(CloseCode.TRY_AGAIN_LATER, f"too slow: {reason}", discard=True):
-            self._on_slow()
+            self._count("slow_sessions_closed")
+
+    def _on_close_timer(self) -> None:
+        """The flusher's: the client has not answered the close frame."""
+        self._count("past_close_timeout_s")
+        self._transport.abort()
+
+    def _on_message_timer(self) -> None:
+        """The flusher's: look whether a message has taken too long."""
+        self._message_timer = None
+        since, timeout = self._incomplete_since, self._config.message_timeout_s
+        if self.closing is not None or not since:
+            return
+        left = since + timeout - monotonic()
+        if left > 0:
+            self._message_timer = self._flusher.call_later(left, self._on_message_timer)
+        else:
+            self._refuse(PolicyError(f"a message not complete after {timeout:g} s", setting="message_timeout_s"))
+
+    def _on_idle_timer(self) -> None:
+        """The flusher's: look whether the client has sent a message lately."""
+        if self.closing is not None:
+            return
+        timeout = self._config.idle_timeout_s
+        left = self._last_message_at + timeout - monotonic()
+        if left <= 0 and self._waiting:
+            if self.begin_close(CloseCode.GOING_AWAY, f"idle: no message for {timeout:g} s"):
+                self._count("past_idle_timeout_s")
+            return
+        # While a handler runs nothing can be read: that is not the client's idleness.
+        self._idle_timer = self._flusher.call_later(left if left > 0 else timeout, self._on_idle_timer)
 
     def _heartbeat(self) -> None:
         """The flusher's: `_check_pulse`, again and again, even where it fails once for want of memory."""
@@ -361,6 +458,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         elif self._pinged_at > heard_at:
             left = self._pinged_at + timeout - now
             if left <= 0:
+                self._count("past_ping_timeout_s")
                 self.lose(f"no answer to a ping for {timeout:g} s")
         else:
             left = heard_at + interval - now

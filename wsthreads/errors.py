@@ -17,6 +17,7 @@
     │   ├── InvalidPayloadError    1007
     │   ├── PolicyError            1008
     │   └── MessageTooBigError     1009
+    │       └── TooManyFragmentsError
     ├── HandshakeRefused           no upgrade; `status` is the HTTP status of the answer
     └── BackendError               a part of ours or of the machine's failed
         └── IsolateError           the interpreter of a script is gone or cannot be had
@@ -46,6 +47,7 @@ __all__ = [
     "RoomLimitError",
     "RoomNameError",
     "ScriptError",
+    "TooManyFragmentsError",
     "UnsupportedDataError",
     "UsageError",
     "WSThreadsError",
@@ -118,6 +120,8 @@ class PeerError(WSThreadsError):
     """The peer's fault; the connection is closed with `close_code`."""
 
     close_code = CloseCode.PROTOCOL_ERROR
+    #: The setting of `Config` whose bound the peer went past; empty if it was none.
+    setting = ""
 
 
 class ProtocolError(PeerError):
@@ -141,11 +145,22 @@ class PolicyError(PeerError):
 
     close_code = CloseCode.POLICY_VIOLATION
 
+    def __init__(self, message: str, *, setting: str = "") -> None:
+        super().__init__(message)
+        self.setting = setting
+
 
 class MessageTooBigError(PeerError):
     """A message over `Config.max_message_bytes`."""
 
     close_code = CloseCode.MESSAGE_TOO_BIG
+    setting = "max_message_bytes"
+
+
+class TooManyFragmentsError(MessageTooBigError):
+    """A message in more frames than `Config.max_fragments`."""
+
+    setting = "max_fragments"
 
 
 class HandshakeRefused(WSThreadsError):

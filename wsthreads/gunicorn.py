@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import errno
 import logging
+import socket
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import count
 from mmap import mmap
 from random import randrange
-from threading import Thread
+from threading import Lock, Thread, get_ident
 from time import monotonic, sleep
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -27,6 +29,7 @@ except ImportError as error:
     raise ImportError("wsthreads.gunicorn needs gunicorn: pip install 'wsthreads[gunicorn]'") from error
 
 from wsthreads.app import RESERVED_THREADS, WebSocketApp, drain_timeout_s, farewell
+from wsthreads.config import Config
 from wsthreads.errors import WSThreadsError
 from wsthreads.hosts import is_ending
 from wsthreads.logs import log_to_gunicorn
@@ -86,6 +89,9 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
 
     Where the process has no file descriptors left, or may start no thread, gthread's worker would end, and all of its
     sessions with it; here clients wait until there are some again.
+
+    A client has `handshake_timeout_s` (10 s until an app has been met) to send the head of its request. gthread waits
+    for that without a limit, so that as many clients as there are threads could keep it from everybody.
     """
 
     #: In the master: the workers that live. gunicorn makes a worker there, and lets go of it when its process is gone.
@@ -107,6 +113,9 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         for worker in self._living:
             if worker.cfg is not self.cfg:
                 worker._outdated[0] = 1
+        #: Threads that read the head of a request: since when, and from where.
+        self._reading: dict[int, tuple[float, Any]] = {}
+        self._lock = Lock()  # guards _reading; a leaf. Under it, a socket that is in there is its thread's own still
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
@@ -129,6 +138,8 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         application: WSGIApplication = self.wsgi  # type: ignore[has-type]
 
         def introduce(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            with self._lock:
+                self._reading.pop(get_ident(), None)
             environ["wsthreads.adopt"] = self.adopt
             return application(environ, start_response)
 
@@ -148,6 +159,16 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
                 self._warned_at = monotonic()
                 log.warning("cannot accept connections: %s", error.strerror)
             sleep(EXHAUSTED_PAUSE_S)
+
+    def handle(self, conn: Any) -> Any:
+        """Called by gthread in one of its threads: read a request from a connection, and answer it."""
+        with self._lock:
+            self._reading[get_ident()] = (monotonic(), conn)
+        try:
+            return super().handle(conn)
+        finally:
+            with self._lock:
+                self._reading.pop(get_ident(), None)
 
     def adopt(self, app: WebSocketApp) -> None:
         """Called by an app, in any thread, at the first request for one of its endpoints in this process."""
@@ -176,10 +197,27 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         """Called by the worker's loop every second, and as soon as it stops accepting."""
         super().notify()
         self.tpool.catch_up()
+        self._end_slow_requests()
         if is_ending(self) and not self._draining:
             self._draining = True
             for app in list(self._apps):
                 self._drain(app)
+
+    def _end_slow_requests(self) -> None:
+        """End the connections whose requests take too long to come in; their threads see the end of input."""
+        default = Config().handshake_timeout_s
+        timeout_s = max((app.config.handshake_timeout_s for app in list(self._apps)), default=default)
+        now = monotonic()
+        with self._lock:
+            slow = [thread for thread, (since, _) in self._reading.items() if now - since > timeout_s]
+            for thread in slow:
+                _, conn = self._reading.pop(thread)
+                with suppress(OSError):  # it has ended by itself
+                    socket.socket.shutdown(conn.sock, socket.SHUT_RDWR)
+        if slow:
+            log.debug("%d requests were not complete after %g s", len(slow), timeout_s)
+            for app in list(self._apps):
+                app.metrics.add("past_handshake_timeout_s", len(slow))
 
     def _drain(self, app: WebSocketApp) -> None:
         # Not in this thread: the loop has to go on, it counts the connections that end.

@@ -63,6 +63,8 @@ class HTTPServer(ThreadedWSGIServer):
         # Not given to Werkzeug, which would do each TLS handshake in the accepting thread.
         self.ssl_context = ssl_context
         self.handshake_timeout_s = app.config.handshake_timeout_s
+        self.max_handshake_bytes = app.config.max_handshake_bytes
+        self.count = app.metrics.add
         self._links: dict[Thread, _Link] = {}
         self._lock = Lock()  # guards _links; a leaf
         self._warned_at = float("-inf")
@@ -184,16 +186,27 @@ class _RequestHandler(WSGIRequestHandler):
     def setup(self) -> None:
         super().setup()
         self.rfile.close()
-        self._input = _Input(self.connection, monotonic() + self.server.handshake_timeout_s)
+        deadline = monotonic() + self.server.handshake_timeout_s
+        self._input = _Input(self.connection, deadline, self.server.max_handshake_bytes)
         self.rfile = io.BufferedReader(self._input, _BUFFER_BYTES)
         if self.client_address[0].startswith("::ffff:") and "." in self.client_address[0]:  # IPv4, on an IPv6 socket
             self.client_address = (self.client_address[0][len("::ffff:") :], *self.client_address[1:])
+
+    def handle_one_request(self) -> None:
+        try:
+            super().handle_one_request()
+        except _HeadTooLong as error:
+            self.server.count("past_max_handshake_bytes")
+            log.debug("the request of %s is refused: %s", self.client_address, error)
+            self.close_connection = True
+            self.requestline, self.request_version, self.command = "", "HTTP/1.1", ""  # it may not have come so far
+            self.send_error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, str(error))
 
     def run_wsgi(self) -> None:
         if flaw := self._flaw():
             self.send_error(HTTPStatus.BAD_REQUEST, flaw)
             return
-        self._input.deadline = None
+        self._input.unbind()
         if is_upgrade({"HTTP_UPGRADE": self.headers.get("Upgrade", "")}):
             self.connection.settimeout(None)
         else:  # a peer that neither sends nor reads any more holds its thread no longer than this
@@ -220,27 +233,46 @@ class _RequestHandler(WSGIRequestHandler):
     def log_error(self, format: str, *args: Any) -> None:
         if format.startswith("Request timed out"):  # browsers open connections in advance: no error
             log.debug("no request from %s: %s", self.client_address, *args)
+            self.server.count("past_handshake_timeout_s")
+        elif format.startswith("code "):  # a bad request, answered with an error; the access log has it
+            log.debug("a bad request from %s: " + format, self.client_address, *args)
         else:
             super().log_error(format, *args)
 
 
-class _Input(io.RawIOBase):
-    """What comes in on a socket. Until `deadline` is None, all of it has to come by then (TimeoutError past it)."""
+class _HeadTooLong(Exception):
+    """More of a request's head has come in than is taken."""
 
-    def __init__(self, sock: socket.socket, deadline: float) -> None:
+
+class _Input(io.RawIOBase):
+    """What comes in on a socket. Until `unbind` is called, when the head of the request is complete, all of it has to
+    come by `deadline` (TimeoutError past it), and be no longer than `max_bytes` (`_HeadTooLong`) and a buffer.
+    """
+
+    def __init__(self, sock: socket.socket, deadline: float, max_bytes: int) -> None:
         self._sock = sock
-        self.deadline: float | None = deadline
+        self._deadline: float | None = deadline
+        self._max_bytes = max_bytes
+        self._bytes = 0
+
+    def unbind(self) -> None:
+        self._deadline = None
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        if self.deadline is not None:
-            left = self.deadline - monotonic()
-            if left <= 0:
-                raise TimeoutError("the request took too long")
-            self._sock.settimeout(left)
-        try:
-            return self._sock.recv_into(buffer)
-        except BlockingIOError:
-            return None
+        if self._deadline is None:
+            try:
+                return self._sock.recv_into(buffer)
+            except BlockingIOError:
+                return None
+        if self._bytes >= self._max_bytes:
+            raise _HeadTooLong(f"a head of more than {self._max_bytes} bytes")
+        left = self._deadline - monotonic()
+        if left <= 0:
+            raise TimeoutError("the request took too long")
+        self._sock.settimeout(left)
+        received = self._sock.recv_into(buffer)
+        self._bytes += received
+        return received
