@@ -27,6 +27,10 @@ from wsthreads.transport import Transport
 
 __all__ = ["Outbox", "append_all", "flush_all"]
 
+#: Frames that wait are joined to writes of this size or so. Not all at once: a slow client takes little at a time, and
+#: what is joined is its own, while frames are shared by the members of a room.
+WRITE_BYTES = 65536
+
 #: So many outboxes are locked at a time to write to them in one go: about a millisecond.
 BATCH = 256
 
@@ -80,7 +84,7 @@ class Outbox:
         # waits for the network under it. Whoever held it must flush() after letting go.
         self._lock = RLock()
         self._backlog: deque[bytes] = deque()  # taken from the queue, and not sent; empty unless _blocked
-        self._backlog_bytes = 0  # of the backlog, less _offset; kept while _blocked
+        self._backlog_bytes = 0  # of the backlog, less _offset
         self._offset = 0  # bytes of the backlog's first piece that are on the wire
         self._blocked = False  # the kernel is full, and the flusher will call _on_room
         self._progress_at = 0.0
@@ -203,8 +207,7 @@ class Outbox:
         try:
             self._take_locked()
             while self._backlog and not self._blocked:
-                backlog = self._backlog
-                data = backlog[0] if len(backlog) == 1 else b"".join(backlog)
+                data = self._join_locked()
                 try:
                     sent = self._transport.send(memoryview(data)[self._offset :] if self._offset else data)
                 except OSError:
@@ -218,17 +221,28 @@ class Outbox:
         finally:
             self._draining = False
 
+    def _join_locked(self) -> bytes:
+        """Make one piece of the first ones of the backlog, and return it."""
+        backlog = self._backlog
+        if len(backlog) > 1 and len(backlog[0]) < WRITE_BYTES:
+            pieces, size = [], 0
+            while backlog and size < WRITE_BYTES:
+                pieces.append(backlog.popleft())
+                size += len(pieces[-1])
+            backlog.appendleft(b"".join(pieces))
+        return backlog[0]
+
     def _settle_locked(self, data: bytes, sent: int) -> None:
-        """Go on from a write: `sent` bytes of `data`, which is the whole backlog, are on the wire."""
-        self._backlog.clear()
+        """Go on from a write: `sent` bytes of `data`, the backlog's first piece, are on the wire."""
+        progress = sent - self._offset
+        self._backlog_bytes -= progress
         if sent == len(data):
-            self._backlog_bytes = self._offset = 0
+            self._backlog.popleft()
+            self._offset = 0
             return
         self._blocked = True
-        if sent > self._offset or self._stall_timer is None:
+        if progress or self._stall_timer is None:
             self._progress_at = monotonic()
-        self._backlog.append(data)
-        self._backlog_bytes = len(data) - sent
         self._offset = sent
         self._flusher.watch(self._transport.fileno(), self._on_room)
         if self._stall_timer is None:
@@ -243,6 +257,8 @@ class Outbox:
             if sent < 0:
                 self._end_locked()
             else:
+                self._backlog.append(data)  # the first piece: there was none
+                self._backlog_bytes = len(data)
                 self._settle_locked(data, sent)
         except BaseException:
             self._break_off_locked()
