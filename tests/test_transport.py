@@ -16,7 +16,7 @@ from tests.wire import CLOSE, TEXT, close_payload, frame, parse_frames, run_all,
 from wsthreads.flusher import Flusher
 from wsthreads.frames import close_frame, encode_frame
 from wsthreads.outbox import Outbox
-from wsthreads.transport import PlainTransport, TLSTransport, transport_for
+from wsthreads.transport import _DISCARD_PAUSE_S, PlainTransport, TLSTransport, transport_for
 
 MEBIBYTES = 4
 
@@ -147,6 +147,31 @@ def test_linger_reads_until_the_peer_ends_and_no_longer_than_it_may(ends):
     assert not done.is_set()
     client.close()
     assert done.wait(DEADLINE_S / 2)
+    thread.join(DEADLINE_S)
+
+
+def test_a_client_that_goes_on_sending_is_discarded_a_little_at_a_time(ends):
+    server, client = ends
+
+    class Counting(type(transport_for(server))):
+        __slots__ = ()
+        count = 0
+
+        def _discard(self):
+            Counting.count += 1
+            return super()._discard()
+
+    client.settimeout(0.5)
+
+    def flood():
+        with suppress(OSError):
+            while True:
+                client.sendall(b"x" * 65536)
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    Counting(server).linger(0.3)
+    assert 0 < Counting.count <= 0.3 / _DISCARD_PAUSE_S + 1
     thread.join(DEADLINE_S)
 
 

@@ -30,6 +30,7 @@ class Load:
     count: int = 0  # of messages or connections after which to end early; 0 for none
     seconds: float = 3.0
     warm_s: float = 1.0
+    drain_s: float = 0.0  # with a rate: longest wait, at the end, for what has not come yet
 
     def arguments(self) -> list[str]:
         """For wsload's command line."""
@@ -42,6 +43,7 @@ class Load:
             "-c": self.count,
             "-d": self.seconds,
             "-W": self.warm_s,
+            "-D": self.drain_s,
         }
         return [text for option, value in arguments.items() for text in (option, str(value))]
 
@@ -54,10 +56,9 @@ def run_load(wsload: Path, load: Load, *, port: int, path: str, pid: int, socket
     command = [str(wsload), "-p", str(port), "-u", path, "-P", str(pid), *load.arguments()]
     if socket_io:
         command.append("-S")
+    timeout_s = load.seconds + load.warm_s + load.drain_s + EXTRA_S
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=load.seconds + load.warm_s + EXTRA_S, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired as error:
         raise RunFailed(f"the load generator was not done after {error.timeout:g} s") from None
     report = parse(done.stdout, done.stderr)

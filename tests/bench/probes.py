@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from dataclasses import replace
 from statistics import median
@@ -15,7 +16,7 @@ from tests.bench.runs import Context, Measure, sample_of
 from tests.bench.servers import Server, find_server
 from tests.bench.tools import ROOT
 
-__all__ = ["connect", "idle_through_pings", "import_time", "p99_at_half_rate", "soak", "start_time"]
+__all__ = ["bad_peers", "connect", "idle_through_pings", "import_time", "p99_at_half_rate", "soak", "start_time"]
 
 #: Starts and imports are so short that one run takes the median of several.
 REPEATS = 5
@@ -27,6 +28,9 @@ PING_INTERVAL_S = 25.0
 PARTS = 10
 PART_TIMEOUT_S = 240.0
 SETTLE_TIMEOUT_S = 15.0
+
+#: Long enough for those that never read to be closed for it, and to come back.
+BAD_PEERS_S = 20.0
 
 IMPORT = """
 import sys, time
@@ -62,6 +66,39 @@ def p99_at_half_rate(context: Context, server: Server) -> Sample:
     report = context.run(context.load(**room, rate_per_s=rate_per_s), server, "room")
     sample = sample_of(report["p99_us"], report)
     return Sample(sample.value, {**sample.details, "messages_per_s": rate_per_s})
+
+
+def bad_peers(*, never: int, slow: int, flood: int) -> Measure:
+    """Measures how much longer 500 good members of a room wait, in their 99th percentile, where there are bad ones too.
+
+    They get 50 messages a second, of 1 KiB each, so that what is not read piles up within the run. It is `RunFailed` if
+    any of them loses one message, or is closed.
+    """
+
+    def measure(context: Context, server: Server) -> Sample:
+        load = context.load(mode="fan", connections=500, senders=5, rate_per_s=50.0, payload_bytes=1024, drain_s=10)
+        load = replace(load, seconds=3.0 if context.quick else BAD_PEERS_S)
+        alone = context.run(load, server, "crowd")
+        with context.start(server, "crowd") as process:
+            command = [context.tools.python, "-m", "tests.bench.badpeers", process.port, server.path("crowd")]
+            with subprocess.Popen(
+                [*map(str, command), str(never), str(slow), str(flood)],
+                cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            ) as crowd:  # fmt: skip
+                try:
+                    assert crowd.stdout is not None
+                    crowd.stdout.readline()  # all of them are there
+                    among = context.put(load, process, server, "crowd")
+                finally:
+                    said, _ = crowd.communicate("")  # which is the end of its input
+        for report in (alone, among):
+            lost = report["sent"] * load.connections - report["received"]
+            if lost:
+                raise RunFailed(f"{lost:.0f} of {report['sent'] * load.connections:.0f} messages were lost")
+        sample = sample_of(among["p99_us"] / alone["p99_us"], among)
+        return Sample(sample.value, {**sample.details, "p99_us_alone": alone["p99_us"], **json.loads(said)})
+
+    return measure
 
 
 def start_time(context: Context, server: Server) -> Sample:

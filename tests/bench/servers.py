@@ -71,11 +71,11 @@ class Server:
         )
 
 
-def _wsthreads(suffix: str, *, file: str | None = None) -> Command:
+def _wsthreads(suffix: str, *options: str, file: str | None = None) -> Command:
     def command(tools: Tools, endpoint: str, port: int) -> list[str]:
         handler = str(HERE / "handlers" / (file or f"{endpoint}{suffix}"))
         run = [str(tools.python), "-m", "wsthreads", "run", handler, "--path", f"/{endpoint}", "--port", str(port)]
-        return [*run, "--max-sessions", str(MAX_SESSIONS), "--log-level", "warning"]
+        return [*run, "--max-sessions", str(MAX_SESSIONS), "--log-level", "warning", *options]
 
     return command
 
@@ -105,6 +105,8 @@ _ALL = (
     Server(name="wsthreads", label="wsthreads", command=_wsthreads(".py")),
     Server(name="wsthreads-pure", label="wsthreads, pure Python", command=_wsthreads(".py"), needs=("speedups",),
            env=PURE),
+    Server(name="wsthreads-limited", label="wsthreads, 20 messages a second from each",
+           command=_wsthreads(".py", "--max-messages-per-s", "20"), endpoints=("crowd",)),
     Server(name="wsthreads-js", label="wsthreads, JavaScript handler", command=_wsthreads(".js"), needs=("dukpy",)),
     Server(name="wsthreads-js-pure", label="wsthreads JS, pure Python", command=_wsthreads(".js"),
            needs=("dukpy", "speedups"), env=PURE),

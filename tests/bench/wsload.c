@@ -1,7 +1,7 @@
 /* wsload: a WebSocket load generator on one epoll thread, for measuring servers side by side (Linux).
  *
  *   wsload -p PORT [-u PATH] [-m echo|fan|idle|churn] [-n CONNECTIONS] [-s PAYLOAD BYTES] [-d SECONDS]
- *          [-W WARM-UP SECONDS] [-w WINDOW] [-k SENDERS] [-r RATE] [-c COUNT] [-P SERVER PID] [-H HEADER] [-S]
+ *          [-W WARM-UP SECONDS] [-w WINDOW] [-k SENDERS] [-r RATE] [-c COUNT] [-D SECONDS] [-P SERVER PID] [-H HEADER] [-S]
  *
  *   echo    every connection keeps WINDOW messages in flight
  *   fan     the first SENDERS connections send to a room that echoes to all; each keeps WINDOW messages in flight
@@ -10,6 +10,7 @@
  *
  *   -r      open loop: so many messages a second in all, whether they are answered or not
  *   -c      end before SECONDS are over, once COUNT messages (churn: connections) are done
+ *   -D      with -r: at the end, wait so long at most for what has been sent and not come yet
  *   -P      report the CPU time and the memory of this process and its children
  *   -S      speak Socket.IO 4
  *
@@ -54,7 +55,7 @@ typedef struct {
 static struct {
     const char *path, *mode, *header;
     int port, connections, payload, senders, window, socket_io, pid;
-    double seconds, warm_s, rate;
+    double seconds, warm_s, rate, drain_s;
     uint64_t count;
 } options = {.path = "/", .mode = "echo", .header = "", .connections = 1, .payload = 32, .senders = 1, .window = 1,
              .seconds = 5, .warm_s = 1};
@@ -304,7 +305,7 @@ static double open_all(void) {
 }
 
 static void parse(int argc, char **argv) {
-    for (int o; (o = getopt(argc, argv, "p:u:m:n:s:d:W:w:k:r:c:P:H:S")) > 0;) switch (o) {
+    for (int o; (o = getopt(argc, argv, "p:u:m:n:s:d:W:w:k:r:c:D:P:H:S")) > 0;) switch (o) {
         case 'p': options.port = atoi(optarg); break;
         case 'u': options.path = optarg; break;
         case 'm': options.mode = optarg; break;
@@ -316,6 +317,7 @@ static void parse(int argc, char **argv) {
         case 'k': options.senders = atoi(optarg); break;
         case 'r': options.rate = atof(optarg); break;
         case 'c': options.count = strtoull(optarg, NULL, 10); break;
+        case 'D': options.drain_s = atof(optarg); break;
         case 'P': options.pid = atoi(optarg); break;
         case 'H': options.header = optarg; break;
         case 'S': options.socket_io = 1; break;
@@ -364,6 +366,10 @@ int main(int argc, char **argv) {
     double seconds = (now_ns() - started) / 1e9, own = own_cpu_s() - own_before;
     Usage after = usage_of_tree(options.pid);
     double server = after.cpu_s - before.cpu_s, others = machine_cpu_s() - machine_before - own - server;
+    if (options.drain_s > 0) {
+        uint64_t due = sent * (fan ? options.connections : 1), end = now_ns() + options.drain_s * 1e9;
+        while (received < due && now_ns() < end) step(20);
+    }
     phase = OVER;
 
     int open = 0;
