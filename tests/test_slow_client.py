@@ -2,10 +2,12 @@
 
 import queue
 import selectors
+import subprocess
+import sys
 import threading
 from contextlib import ExitStack
 
-from tests.programs import DEADLINE_S
+from tests.programs import DEADLINE_S, Program, wait_until
 from tests.wire import TEXT, RawClient, Recorder, endpoint, parse_frames, run_all
 
 
@@ -68,3 +70,38 @@ def test_in_a_room_of_50_the_one_that_never_reads_is_closed_and_the_others_get_a
 def _rss():
     with open("/proc/self/statm") as statm:
         return int(statm.read().split()[1]) * 4096
+
+
+def test_among_clients_that_never_read_are_slow_or_flood_the_others_lose_nothing():
+    """Those of the benchmark's bad-peers, fewer of them. Who is closed comes back and goes on."""
+    good, bad, total = 10, 10, 150
+
+    class Joins(Recorder):
+        def on_open(self, session):
+            session.room("crowd").join()
+            if session.get_parameter("good"):
+                super().on_open(session)
+
+        def on_message(self, session, message):
+            session.send(message)
+
+    handler = Joins()
+    settings = {"max_outbox_bytes": 65536, "send_timeout_s": 0.5, "close_timeout_s": 0.2, "max_messages_per_s": 20}
+    with endpoint(handler, **settings) as (app, port), ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(port, "/ws/test?good=1")) for _ in range(good)]
+        for _ in clients:
+            handler.session()
+        command = [sys.executable, "-m", "tests.bench.badpeers", str(port), "/ws/test", *[str(bad)] * 3]
+        crowd = stack.enter_context(Program(command, stdin=subprocess.PIPE))
+        crowd.wait_for(r"^\n")  # all of them are there
+        room, filler = app.endpoint("/ws/test").room("crowd"), "x" * 50_000
+        for n in range(total):
+            room.broadcast(f"{n:08}{filler}")
+            for client in clients:
+                assert client.receive() == (TEXT, b"%08d" % n + filler.encode()), "lost, doubled or out of order"
+        for counter in ("past_max_messages_per_s", "slow_sessions_closed"):
+            wait_until(lambda counter=counter: app.metrics.snapshot().get(counter, 0) >= bad, counter)
+        sessions = app.endpoint("/ws/test").sessions()
+        assert sum(session.is_open() for session in sessions if session.get_parameter("good")) == good
+        crowd.process.stdin.close()
+        assert crowd.wait() == 0
