@@ -105,7 +105,7 @@ def test_a_flood_of_control_frames_ends_with_1008(kind):
         client.sock.sendall((data + frame(PONG) if kind == "both" else data * 2) * int(10 * SPAN_S))
         send_until_closed(client, data * 100)
         code, reason = handler.close()
-        assert (code, reason) == (1008, "more than 20 control frames a second")
+        assert (code, reason) == (1008, "more than 20 pings and pongs a second")
         assert counted_once(app, "max_control_frames_per_s")
 
 

@@ -251,8 +251,9 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
 
     def _admit(self, header: Header) -> None:
         """Hold a frame to the limits, before its payload comes in, and keep track of fragments."""
-        if header.opcode not in (CONTINUATION, TEXT, BINARY):
+        if header.opcode in (PING, PONG):
             self._admit_control_frame()
+        if header.opcode not in (CONTINUATION, TEXT, BINARY):
             return
         if header.opcode != CONTINUATION:
             self._message_bytes = self._fragments = 0
@@ -271,7 +272,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         if limit and self._control_frames is None:
             self._control_frames = Allowance(limit)
         if self._control_frames is not None and not self._control_frames.take():
-            raise PolicyError(f"more than {limit} control frames a second", setting="max_control_frames_per_s")
+            raise PolicyError(f"more than {limit} pings and pongs a second", setting="max_control_frames_per_s")
 
     def _watch_message(self) -> None:
         """A message has begun whose end has not come yet: see to it that it does.
