@@ -7,7 +7,6 @@ pass is an HTTP answer), `_serve` sends the 101, opens, hands over messages, end
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -90,17 +89,17 @@ class Endpoint:
         request = Request(environ)
         check_origin(request, self._config.allowed_origins)
         session_id = new_session_id()
-        leave = partial(self._admission.leave, self._admission.enter(request.remote_addr))
+        network = self._admission.enter(request.remote_addr)
         try:
             self._start_flusher()
             self._affinity.start(self._flusher, self._admission)
             self._start_handler()
             verdict = self.handler.handshake(request, session_id)
         except BaseException:
-            leave()
+            self._admission.leave(network)
             raise
-        serve = partial(self._serve, request, session_id, verdict, leave)
-        return SessionResponse(serve, partial(self._abandon, session_id, leave), start_response)
+        serve = partial(self._serve, request, session_id, verdict, network)
+        return SessionResponse(serve, partial(self._abandon, session_id, network), start_response)
 
     def _start_flusher(self) -> None:
         try:
@@ -128,12 +127,12 @@ class Endpoint:
             connection.lose("cut off at shutdown")
         return len(connections)
 
-    def _abandon(self, session_id: str, leave: Callable[[], None]) -> None:
+    def _abandon(self, session_id: str, network: str) -> None:
         self.handler.abandon(session_id)
-        leave()
+        self._admission.leave(network)
 
-    def _serve(self, request: Request, session_id: str, verdict: Verdict, leave: Callable[[], None]) -> None:
-        """A session's whole life. `leave` gives back its place."""
+    def _serve(self, request: Request, session_id: str, verdict: Verdict, network: str) -> None:
+        """A session's whole life. Its place is `network`'s."""
         opened = False
         try:
             try:
@@ -152,7 +151,7 @@ class Endpoint:
                 self._connections.pop(session)
             else:
                 self.handler.abandon(session_id)
-            leave()
+            self._admission.leave(network)
 
     def _connect(self, request: Request, verdict: Verdict) -> Connection:
         subprotocol = verdict.subprotocol or choose_subprotocol(request.subprotocols, self._config.subprotocols)
