@@ -209,6 +209,8 @@ class Run:
         """The isolate dies, and the journal with it. All are told, and when they have gone, another one serves them."""
         blows = iter([chaos.fell])
         outlive = {roamer: roamer.outlive_handler for roamer in self._crew.connected}
+        if not outlive:
+            return  # of a handful of clients, all may have just gone
         self._do("the end of the isolate", outlive, every_second=lambda: next(blows, _nothing)())
         self._control.outlive_handler()
         await_state(self._server, "the end of all sessions", lambda state: not state["sessions"] and not state["rooms"])
