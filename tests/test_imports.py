@@ -54,6 +54,7 @@ RANKS = {
     "gunicorn": 7,
     "serving": 7.5,
     "reloader": 7.5,
+    "testing": 7.6,
     "cli": 8,
     "__main__": 9,
 }
@@ -69,7 +70,8 @@ ONLY_THERE = {
     "redis": {"brokers"},
     "prometheus_client": {"dashboard", "metrics"},
     "simple_websocket": {"connection"},
-    "wsproto": {"connection", "client"},
+    "wsproto": {"connection", "client", "testing"},
+    "pytest": {"testing"},
     "_thread": set(),
 }
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from queue import SimpleQueue
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 
 from wsthreads.restarts import keep_running
 
@@ -36,6 +36,21 @@ class Drainer:
             if self._pid != os.getpid():
                 self._start_locked()
             self._steps.put(step)
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until nothing is left to do, at most `timeout_s`. False if something is."""
+        with self._lock:
+            if self._pid != os.getpid():
+                return True
+            idle, steps = Event(), self._steps
+
+            def look() -> bool:
+                if steps.empty():
+                    idle.set()
+                return not idle.is_set()
+
+            steps.put(look)
+        return idle.wait(timeout_s)
 
     def stop(self, timeout_s: float) -> None:
         """End the thread when it has done what it was given, after at most `timeout_s`."""

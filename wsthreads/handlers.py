@@ -30,6 +30,10 @@ log = logging.getLogger(__name__)
 HOOKS = ("on_handshake", "on_open", "on_message", "on_close", "on_error")
 
 
+def _nobody(error: BaseException | str) -> None:
+    """What is told of failures where nobody wants to know."""
+
+
 #: What ends one call of a handler and nothing else: sys.exit() is not the server's end.
 _FAILURES = (Exception, SystemExit)
 
@@ -72,6 +76,8 @@ class Handler(ABC):
     name: str
     #: Those of `HOOKS` that there are.
     hooks: frozenset[str]
+    #: Told, in any thread, of each failure of the user's code after it was logged: the exception, or a script's text.
+    on_failure: Callable[[BaseException | str], None] = staticmethod(_nobody)
 
     def start(self) -> None:  # noqa: B027
         """Get what the handler needs in this process (a thread, an interpreter). Idempotent, any thread."""
@@ -103,6 +109,9 @@ class Handler(ABC):
 
     def catch_up(self, session: Session) -> None:  # noqa: B027
         """Return when the messages handed over so far have been handled: the client has ended the session."""
+
+    def settle(self, timeout_s: float) -> None:  # noqa: B027
+        """Return when all that was handed over so far has been done, or after `timeout_s`: for tests."""
 
     @abstractmethod
     def close(self, session: Session, code: int, reason: str) -> None:
@@ -147,7 +156,7 @@ class PythonHandler(Handler):
             raise
         except _FAILURES as error:
             log.exception("%s.on_handshake failed for %s", self.name, request.remote_addr)
-            self._metrics.add("handler_errors")
+            self._count(error)
             raise HandshakeRefused(500, "the handler failed") from error
         return verdict_of(answer, request)
 
@@ -172,16 +181,20 @@ class PythonHandler(Handler):
             function(session, *arguments)
         except _FAILURES as error:
             log.exception("%s.%s failed in session %s", self.name, hook, session.id)
-            self._metrics.add("handler_errors")
+            self._count(error)
             on_error = self._calls.get("on_error")
             if on_error is not None:
                 try:
                     on_error(session, error)
-                except _FAILURES:
+                except _FAILURES as another:
                     log.exception("%s.on_error failed in session %s", self.name, session.id)
-                    self._metrics.add("handler_errors")
+                    self._count(another)
             return False
         return True
+
+    def _count(self, error: BaseException) -> None:
+        self._metrics.add("handler_errors")
+        self.on_failure(error)
 
 
 def verdict_of(answer: Any, request: Request) -> Verdict:

@@ -142,8 +142,10 @@ class TLSTransport(PlainTransport):
 Transport = PlainTransport
 
 
-def transport_for(sock: socket.socket) -> Transport:
-    """The transport for a socket that a WSGI server handed over."""
+def transport_for(sock: socket.socket | Transport) -> Transport:
+    """The transport for a socket that a WSGI server handed over; one that stands in for a socket as it is."""
+    if isinstance(sock, Transport):
+        return sock
     if isinstance(sock, ssl.SSLSocket):
         return TLSTransport(sock)
     return PlainTransport(sock)

@@ -66,7 +66,7 @@ class ScriptHandler(Handler):
             if not os.path.isfile(self.path):
                 raise ScriptError("there is no such file", self.path)
             self._pace_restart(life)
-            isolate = Isolate(self.path, self._config, self._metrics)
+            isolate = Isolate(self.path, self._config, self._metrics, on_failure=lambda text: self.on_failure(text))
             self.hooks = isolate.start().hooks
             life.isolate = isolate
 
@@ -143,6 +143,11 @@ class ScriptHandler(Handler):
         isolate = self._isolate
         if isolate is not None:
             isolate.catch_up(session)
+
+    def settle(self, timeout_s: float) -> None:
+        isolate = self._isolate
+        if isolate is not None:
+            isolate.settle(timeout_s)
 
     def close(self, session: Session, code: int, reason: str) -> None:
         isolate = self._isolate

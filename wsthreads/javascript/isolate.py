@@ -34,6 +34,7 @@ from wsthreads.javascript.interpreter import Interpreter, make_interpreter
 from wsthreads.javascript.loader import ENTRY, ModuleLoader
 from wsthreads.javascript.loop import STOP, Loop
 from wsthreads.javascript.quickjs import EngineUnsupported
+from wsthreads.javascript.reports import Reports, ignore
 from wsthreads.javascript.schedule import Schedule
 from wsthreads.javascript.visits import Event, Visit
 
@@ -65,7 +66,15 @@ EngineMaker = Callable[[object, str, Callable[[str, str], None]], Engine]
 class Isolate:
     """Runs the script at `path`, from `start` to `stop`; afterwards it is of no more use. Any thread."""
 
-    def __init__(self, path: str, config: Config, metrics: Metrics, make_engine: EngineMaker = Engine) -> None:
+    def __init__(
+        self,
+        path: str,
+        config: Config,
+        metrics: Metrics,
+        make_engine: EngineMaker = Engine,
+        *,
+        on_failure: Callable[[str], None] = ignore,
+    ) -> None:
         self.name = os.path.basename(path)
         self._path = path
         self._config = config
@@ -77,7 +86,8 @@ class Isolate:
         self._gate = threading.Lock()  # guards _is_closed: visits are added and replies awaited only until it is set
         self._is_closed = False
         script_log = logging.getLogger(f"wsthreads.script.{self.name}")
-        self._loop = Loop(self.name, self._schedule, self._visits, config, metrics, self._loader, script_log)
+        reports = Reports(script_log, metrics, config.script_timeout_s, on_failure)
+        self._loop = Loop(self.name, self._schedule, self._visits, config, reports, self._loader)
         self._effects = Effects(self._visits, self._schedule.has_more, script_log)
         self._started: Future[None] = Future()
         self._thread: threading.Thread | None = None
@@ -185,6 +195,11 @@ class Isolate:
         visit = self._visits.get(session.id)
         if visit is not None:
             visit.wait_handled()
+
+    def settle(self, timeout_s: float) -> None:
+        """Blocks until all events so far have been handled, with the promise jobs that they left, or `timeout_s`."""
+        with suppress(IsolateError, TimeoutError):
+            self._ask(Event("again", reply=Future())).result(timeout_s)
 
     def close(self, session: Session, code: int, reason: str) -> None:
         """Blocks until the script's onClose has ended or never will."""

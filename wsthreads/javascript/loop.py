@@ -8,7 +8,6 @@ is tried once more.
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +17,14 @@ from wsthreads.javascript.calls import Answer, Function
 from wsthreads.javascript.engine import JavaScriptError
 from wsthreads.javascript.exports import Exports
 from wsthreads.javascript.loader import ModuleLoader
-from wsthreads.javascript.reports import Reports
 from wsthreads.javascript.schedule import NEVER
 from wsthreads.javascript.visits import Event, Visit
 
 if TYPE_CHECKING:
     from wsthreads.config import Config
     from wsthreads.javascript.engine import Engine
+    from wsthreads.javascript.reports import Reports
     from wsthreads.javascript.schedule import Schedule
-    from wsthreads.metrics import Metrics
 
 __all__ = ["STOP", "Loop"]
 
@@ -52,16 +50,15 @@ class Loop:
         schedule: Schedule,
         visits: dict[str, Visit],
         config: Config,
-        metrics: Metrics,
+        reports: Reports,
         loader: ModuleLoader,
-        log: logging.Logger,
     ) -> None:
         self._name = name
         self._schedule = schedule
         self._visits = visits
         self._timeout_s = config.script_timeout_s
         self._loader = loader
-        self._reports = Reports(log, metrics, config.script_timeout_s)
+        self._reports = reports
         self._handshakes: dict[str, Event] = {}  # by session id: those without an answer yet
         self._loading: Event | None = None  # the last to load the script
         self._load_error: str | None = None
@@ -266,6 +263,8 @@ class Loop:
     def _finish(self, event: Event) -> None:
         if event.kind in ("open", "message", "binary") and event.visit is not None:
             event.visit.release(event.size)
+        elif event.kind == "again" and event.reply is not None:
+            event.reply.set_result(None)
         self._schedule.finish(event)
 
     def _expire(self, now: float) -> None:

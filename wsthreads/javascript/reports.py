@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from wsthreads.javascript import stacks
@@ -12,7 +13,7 @@ from wsthreads.logs import block
 if TYPE_CHECKING:
     from wsthreads.metrics import Metrics
 
-__all__ = ["Reports"]
+__all__ = ["Reports", "ignore"]
 
 #: The script's function that an event calls.
 _HOOKS = {
@@ -25,51 +26,64 @@ _HOOKS = {
 }
 
 
-class Reports:
-    """Writes to `log`, the script's, and counts: each error once, as one of three counters."""
+def ignore(text: str) -> None:
+    """What is told of errors where nobody wants to know."""
 
-    def __init__(self, log: logging.Logger, metrics: Metrics, timeout_s: float) -> None:
+
+class Reports:
+    """Writes to `log`, the script's, and counts: each error once, as one of three counters.
+
+    `on_failure` is told of each, too: the text that was logged.
+    """
+
+    def __init__(
+        self, log: logging.Logger, metrics: Metrics, timeout_s: float, on_failure: Callable[[str], None] = ignore
+    ) -> None:
         self._log = log
         self._metrics = metrics
         self._timeout_s = timeout_s
+        self._on_failure = on_failure
 
     def failed(self, what: str, session_id: str | None, text: str) -> None:
         """A function of the script's threw, or its promise was rejected."""
-        self._metrics.add("script_timeouts" if stacks.was_interrupted(text) else "handler_errors")
-        self._error("%s failed%s: %s", what, f" in session {session_id}" if session_id else "", text)
+        counter = "script_timeouts" if stacks.was_interrupted(text) else "handler_errors"
+        self._report(counter, "%s failed%s: %s", what, f" in session {session_id}" if session_id else "", text)
 
     def not_handled(self, event: Event, text: str) -> None:
         """The runtime itself failed at the event."""
-        self._metrics.add("handler_errors")
-        self._error("%s could not be handled: %s", _name_of(event), text)
+        self._report("handler_errors", "%s could not be handled: %s", _name_of(event), text)
 
     def stopped(self, event: Event, text: str) -> None:
         """The event's call was stopped at its deadline."""
-        self._metrics.add("script_timeouts")
-        self._error("%s was stopped after %g s%s", _name_of(event), self._timeout_s, stacks.below(text))
+        self._report(
+            "script_timeouts", "%s was stopped after %g s%s", _name_of(event), self._timeout_s, stacks.below(text)
+        )
 
     def stopped_to_end(self, event: Event, text: str) -> None:
         """The event's call was stopped because the isolate must end."""
-        self._metrics.add("script_timeouts")
-        self._error("%s was stopped, as the isolate is to end%s", _name_of(event), stacks.below(text))
+        self._report(
+            "script_timeouts", "%s was stopped, as the isolate is to end%s", _name_of(event), stacks.below(text)
+        )
 
     def unsettled(self, event: Event) -> None:
         """The event's promise is pending past its deadline."""
-        self._metrics.add("script_timeouts")
-        self._error("%s returned a promise that has not settled in %g s", _name_of(event), self._timeout_s)
+        self._report(
+            "script_timeouts", "%s returned a promise that has not settled in %g s", _name_of(event), self._timeout_s
+        )
 
     def uncaught(self, what: str, text: str) -> None:
         """An error that no handler call is to blame for: of a promise nobody waits for, or of a promise job."""
         if stacks.was_interrupted(text):
-            self._metrics.add("script_timeouts")
-            self._error("%s was stopped after %g s%s", what, self._timeout_s, stacks.below(text))
+            self._report("script_timeouts", "%s was stopped after %g s%s", what, self._timeout_s, stacks.below(text))
         else:
-            self._metrics.add("unhandled_rejections")
-            self._error("error in %s that nobody handles: %s", what, text)
+            self._report("unhandled_rejections", "error in %s that nobody handles: %s", what, text)
 
-    def _error(self, text: str, *arguments: object) -> None:
+    def _report(self, counter: str, form: str, *values: object) -> None:
         """Log an error whose text may hold anything that a client has sent."""
-        self._log.error("%s", block(text % arguments))
+        text = form % values
+        self._metrics.add(counter)
+        self._log.error("%s", block(text))
+        self._on_failure(text)
 
 
 def _name_of(event: Event) -> str:

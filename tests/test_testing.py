@@ -1,0 +1,434 @@
+"""`wsthreads.testing`: a contract that `play` and a real server both keep, and what only `play` has."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack, contextmanager
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from tests.programs import DEADLINE_S, EXAMPLES, ROOT, connect
+from wsthreads import HandshakeRefused, UsageError, WebSocketApp
+from wsthreads.testing import Client, HandlerFailed, live_server, play
+
+#: The same handler in both languages: each message is a command.
+JS = """
+export function onHandshake(request) {
+  if (request.getParameter("user") === "eve") return 401;
+  request.setAttribute("user", request.getParameter("user"));
+  if (request.getSubprotocols().includes("v2")) return "v2";
+}
+export function onOpen(session) {
+  session.room("all").join();
+  session.send(`welcome ${session.getAttribute("user")}`);
+  if (session.getParameter("user") === "brief") session.close(4001, "no time");
+}
+export function onMessage(session, message) {
+  const room = session.room("all");
+  if (typeof message !== "string") return session.send(message);
+  const [command, rest] = [message.split(" ", 1)[0], message.slice(message.indexOf(" ") + 1)];
+  if (command === "say") room.broadcastExcept(rest);
+  else if (command === "all") { session.send("before"); room.broadcast(rest); session.send("after"); }
+  else if (command === "count") session.send(String(room.members()));
+  else if (command === "leave") room.leave();
+  else if (command === "where") session.send(session.rooms().join());
+  else if (command === "close") { session.close(4002, rest); session.send("never"); }
+  else if (command === "who") session.send([session.getHeader("X-Who"), session.getRequestPath()].join());
+  else if (command === "later") setTimeout(() => session.send("it is later"), 20);
+  else if (command === "fail") throw new Error("on purpose");
+}
+export function onClose(session, code, reason) {
+  session.room("all").broadcastExcept(`${session.getAttribute("user")} has left: ${code} ${reason}`);
+}
+export function onError(session, error) { session.send("sorry"); }
+"""
+
+PY = '''
+import threading
+
+def on_handshake(request):
+    if request.get_parameter("user") == "eve":
+        return 401
+    request.attributes["user"] = request.get_parameter("user")
+    return "v2" if "v2" in request.subprotocols else None
+
+def on_open(session):
+    session.room("all").join()
+    session.send(f"welcome {session.attributes['user']}")
+    if session.get_parameter("user") == "brief":
+        session.close(4001, "no time")
+
+def on_message(session, message):
+    room = session.room("all")
+    if isinstance(message, bytes):
+        session.send(message)
+        return
+    command, _, rest = message.partition(" ")
+    if command == "say":
+        room.broadcast_except(rest)
+    elif command == "all":
+        session.send("before")
+        room.broadcast(rest)
+        session.send("after")
+    elif command == "count":
+        session.send(str(room.members()))
+    elif command == "leave":
+        room.leave()
+    elif command == "where":
+        session.send(",".join(session.rooms()))
+    elif command == "close":
+        session.close(4002, rest)
+        session.send("never")
+    elif command == "who":
+        session.send(f"{session.get_header('X-Who')},{session.request_path}")
+    elif command == "later":
+        timer = threading.Timer(0.02, session.send, ["it is later"])
+        timer.start()
+    elif command == "fail":
+        raise ValueError("on purpose")
+
+def on_close(session, code, reason):
+    session.room("all").broadcast_except(f"{session.attributes['user']} has left: {code} {reason}")
+
+def on_error(session, error):
+    session.send("sorry")
+'''
+
+
+class LiveClient:
+    """A client of a real server, by python-websockets, with as much of `Client` as the contract needs."""
+
+    def __init__(self, stack, url, headers, subprotocols):
+        options = {"additional_headers": headers, "subprotocols": subprotocols or None}
+        try:
+            self._client = stack.enter_context(connect(url, **options))
+        except InvalidStatus as error:
+            raise HandshakeRefused(error.response.status_code, error.response.body.decode()) from None
+        self.subprotocol = self._client.subprotocol
+
+    def send(self, message):
+        self._client.send(message)
+
+    def receive(self):
+        return self._client.recv(timeout=DEADLINE_S)
+
+    def close(self, code=1000, reason=""):
+        self._client.close(code, reason)
+
+    def lose(self):
+        self._client.socket.shutdown(2)
+
+    def wait_closed(self):
+        with pytest.raises(ConnectionClosed) as caught:
+            self.receive()
+        frame = caught.value.rcvd
+        return (frame.code, frame.reason) if frame else (1006, "")
+
+
+class LivePlay:
+    def __init__(self, server, stack):
+        self._server, self._stack = server, stack
+
+    def connect(self, *, headers=None, subprotocols=(), **parameters):
+        query = "&".join(f"{name}={value}" for name, value in parameters.items())
+        url = f"{self._server.ws_url}/ws/crew?{query}"
+        return LiveClient(self._stack, url, headers or {}, list(subprotocols))
+
+
+@contextmanager
+def live_play(file, **settings):
+    with live_server(file, **settings) as server, ExitStack() as stack:
+        yield LivePlay(server, stack)
+
+
+@contextmanager
+def memory_play(file, **settings):
+    with play(file, raise_errors=False, deadline_s=DEADLINE_S, **settings) as crew:
+        yield crew
+
+
+@pytest.fixture(params=["crew.js", "crew.py"])
+def file(request, tmp_path):
+    path = tmp_path / request.param
+    path.write_text(JS if path.suffix == ".js" else PY)
+    return path
+
+
+@pytest.fixture(params=[memory_play, live_play], ids=["play", "server"])
+def crew(request, file):
+    with request.param(file, max_message_bytes=1000, max_sessions=3) as crew:
+        yield crew
+
+
+def enter(crew, user, **options):
+    client = crew.connect(user=user, **options)
+    assert client.receive() == f"welcome {user}"
+    return client
+
+
+# The contract
+
+
+def test_messages_go_to_their_rooms_in_order(crew):
+    ann, bob = enter(crew, "ann"), enter(crew, "bob")
+    ann.send("say one")
+    assert bob.receive() == "one"
+    bob.send("all two")
+    assert [bob.receive() for _ in range(3)] == ["before", "two", "after"]
+    assert ann.receive() == "two"
+    ann.send("say three")
+    ann.send("all four")
+    assert [bob.receive() for _ in range(2)] == ["three", "four"]
+    assert [ann.receive() for _ in range(3)] == ["before", "four", "after"]
+
+
+def test_text_and_binary_are_told_apart(crew):
+    ann = enter(crew, "ann")
+    ann.send(b"\x00\xff")
+    assert ann.receive() == b"\x00\xff"
+    ann.send("say")
+    ann.send("where ☃")
+    assert ann.receive() == "all"
+
+
+def test_rooms_are_left_and_counted(crew):
+    ann, bob = enter(crew, "ann"), enter(crew, "bob")
+    ann.send("leave")
+    ann.send("count")
+    assert ann.receive() == "1"
+    bob.send("say nobody hears this")
+    bob.send("count")
+    assert bob.receive() == "1"
+    ann.send("where")
+    assert ann.receive() == ""
+
+
+@pytest.mark.parametrize(("end", "told"), [
+    (lambda client: client.close(), "1000 "),
+    (lambda client: client.close(4000, "bye"), "4000 bye"),
+    (lambda client: client.lose(), "1006 connection lost"),
+    (lambda client: client.send("close so long"), "4002 so long"),
+], ids=["close", "close with code", "lost", "closed by the handler"])  # fmt: skip
+def test_an_end_is_told_to_the_others(crew, end, told):
+    ann, bob = enter(crew, "ann"), enter(crew, "bob")
+    end(bob)
+    assert ann.receive() == f"bob has left: {told}"
+    ann.send("count")
+    assert ann.receive() == "1"
+
+
+def test_close_codes_of_the_server(crew):
+    ann = enter(crew, "ann")
+    ann.send("close enough")
+    assert ann.wait_closed() == (4002, "enough")
+    brief = crew.connect(user="brief")
+    assert brief.receive() == "welcome brief"
+    assert brief.wait_closed() == (4001, "no time")
+    big = enter(crew, "big")
+    big.send("x" * 1001)
+    assert big.wait_closed()[0] == 1009
+
+
+def test_handshakes_are_refused_with_their_status(crew):
+    with pytest.raises(HandshakeRefused) as refused:
+        crew.connect(user="eve")
+    assert refused.value.status == 401
+    with pytest.raises(HandshakeRefused) as refused:
+        crew.connect(headers={"Origin": "https://elsewhere.example"})
+    assert refused.value.status == 403
+    clients = [enter(crew, user) for user in ("ann", "bob", "cid")]
+    with pytest.raises(HandshakeRefused) as refused:
+        crew.connect(user="dee")
+    assert refused.value.status == 503
+    assert [client.subprotocol for client in clients] == [None] * 3
+
+
+def test_handshakes_carry_headers_and_subprotocols(crew):
+    ann = enter(crew, "ann", headers={"X-Who": "me"}, subprotocols=["v1", "v2"])
+    assert ann.subprotocol == "v2"
+    ann.send("who")
+    assert ann.receive() == "me,/ws/crew"
+
+
+def test_what_comes_later_can_be_waited_for(crew):
+    ann = enter(crew, "ann")
+    ann.send("later")
+    assert ann.receive() == "it is later"
+
+
+def test_an_error_ends_only_its_call(crew):
+    ann = enter(crew, "ann")
+    ann.send("fail")
+    assert ann.receive() == "sorry"
+    ann.send("where")
+    assert ann.receive() == "all"
+
+
+# What only play has
+
+
+def test_everything_has_happened_when_a_call_returns(file):
+    with play(file) as crew:
+        clients = [crew.connect(user=str(number)) for number in range(20)]
+        for client in clients:
+            client.take()
+        for number, client in enumerate(clients):
+            client.send(f"say {number}")
+        for number, client in enumerate(clients):
+            assert client.take() == [str(other) for other in range(20) if other != number]
+        assert crew.room("all").members() == 20
+        crew.room("all").broadcast("from outside")
+        assert [client.take() for client in clients] == [["from outside"]] * 20
+        clients[0].lose()
+        assert clients[1].take() == ["0 has left: 1006 connection lost"]
+        assert (clients[0].closed, clients[0].is_open, len(crew.clients)) == ((1006, ""), False, 19)
+        clients[3].send("close now")
+        assert clients[3].closed == (4002, "now")
+        assert "never" not in clients[3].received
+
+
+def test_what_a_handler_throws_is_raised_by_the_call_that_set_it_off(file):
+    kind = HandlerFailed if file.suffix == ".js" else ValueError
+    with play(file) as crew:
+        ann = crew.connect(user="ann")
+        with pytest.raises(kind, match="on purpose") as caught:
+            ann.send("fail")
+        assert ann.received[-1] == "sorry"
+        ann.send("where")
+        assert ann.received[-1] == "all"
+        assert crew.errors == [caught.value]
+    if kind is HandlerFailed:
+        assert "crew.js:24:" in str(caught.value)
+
+
+def test_an_error_that_nobody_has_seen_is_raised_in_the_end(tmp_path):
+    class Late:
+        def on_close(self, session):
+            raise ValueError("too late")
+
+    with pytest.raises(ValueError, match="too late"), play(Late) as late:
+        late.connect()
+    with pytest.raises(KeyError), play(Late) as late:
+        late.connect()
+        raise KeyError("the test's own comes first")
+
+
+def test_errors_in_a_handshake_are_the_handler_s(tmp_path):
+    script = tmp_path / "guard.js"
+    script.write_text("export function onHandshake() { null.x }")
+    with play(script) as guard, pytest.raises(HandlerFailed, match=r"guard\.js:1"):
+        guard.connect()
+    with play(script, raise_errors=False) as guard, pytest.raises(HandshakeRefused) as refused:
+        guard.connect()
+    assert refused.value.status == 500
+    assert len(guard.errors) == 1
+
+
+def test_promises_of_a_script_are_waited_for(tmp_path):
+    script = tmp_path / "slow.js"
+    script.write_text(
+        "const later = (ms) => new Promise((resolve) => setTimeout(resolve, ms));\n"
+        "export async function onOpen(session) { await later(10); session.send('open') }\n"
+        "export async function onMessage(session, message) {\n"
+        "  await later(10);\n"
+        "  Promise.resolve().then(() => session.send(message));\n"
+        "}\n"
+    )
+    with play(script) as slow:
+        ann = slow.connect()
+        assert ann.received == ["open"]
+        ann.send("x")
+        assert ann.received == ["open", "x"]
+
+
+def test_a_python_session_can_be_looked_into():
+    class Memory:
+        def on_message(self, session, message):
+            session.attributes["last"] = message
+
+    with play(Memory) as memory:
+        ann = memory.connect()
+        ann.send("this")
+        assert ann.session.attributes == {"last": "this"}
+        assert ann.session.is_open()
+
+
+def test_a_handler_that_does_not_return_is_a_timeout():
+    let_go = threading.Event()
+
+    class Stuck:
+        def on_message(self, session, message):
+            let_go.wait(DEADLINE_S)
+
+    with play(Stuck, deadline_s=0.1) as stuck:
+        ann = stuck.connect()
+        with pytest.raises(TimeoutError, match=r"has not returned in 0\.1 s"):
+            ann.send("x")
+        with pytest.raises(TimeoutError):
+            ann.receive(0.01)
+        let_go.set()
+
+
+def test_what_is_closed_says_so(file):
+    with play(file) as crew:
+        ann = crew.connect(user="ann")
+        ann.close()
+        ann.close()
+        with pytest.raises(ConnectionError, match="it is closed"):
+            ann.send("x")
+        ann.take()
+        with pytest.raises(ConnectionError, match="no message will come"):
+            ann.receive()
+        assert isinstance(ann, Client)
+
+
+def test_an_app_of_one_s_own_goes_on_afterwards():
+    app = WebSocketApp()
+
+    @app.route("/ws/one")
+    class One:
+        def on_open(self, session):
+            session.send("one")
+
+    app.add_handler("/ws/two", type("Two", (), {"on_open": lambda self, session: session.send("two")}))
+    for _ in range(2):
+        with play(app) as both:
+            assert both.connect(path="/ws/two").received == ["two"]
+            with pytest.raises(UsageError, match="/ws/one, /ws/two"):
+                both.connect()
+        with play(app, "/ws/one") as one:
+            assert one.connect().received == ["one"]
+    with pytest.raises(UsageError, match="max_sessions"):
+        play(app, max_sessions=3)
+    app.shutdown()
+
+
+def test_no_thread_is_left(file):
+    before = set(threading.enumerate())
+    with play(file) as crew:
+        crew.connect(user="ann")
+    for thread in set(threading.enumerate()) - before:
+        thread.join(DEADLINE_S)
+        assert not thread.is_alive()
+
+
+def test_the_fixtures_end_what_they_began(tmp_path):
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["wsthreads.testing.fixtures"]\n')
+    (tmp_path / "test_it.py").write_text(
+        "import threading, urllib.request, urllib.error\n"
+        "import pytest\n"
+        f"CHAT = {str(EXAMPLES / 'chat.py')!r}\n"
+        "def test_play(play):\n"
+        "    assert len(play(CHAT).connect().received) == 1\n"
+        "def test_server(live_server):\n"
+        "    with pytest.raises(urllib.error.HTTPError, match='426'):\n"
+        "        urllib.request.urlopen(live_server(CHAT).url + '/ws/chat', timeout=10)\n"
+        "def test_nothing_is_left():\n"
+        "    assert [t.name for t in threading.enumerate()] == ['MainThread']\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tmp_path]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=DEADLINE_S * 3)
+    assert "3 passed" in done.stdout, done.stdout + done.stderr

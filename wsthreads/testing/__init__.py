@@ -1,0 +1,23 @@
+"""Testing handlers, without a socket or with a real server.
+
+::
+
+    from wsthreads.testing import play
+
+    def test_a_message_reaches_the_others():
+        with play("chat.js") as chat:
+            ann, bob = chat.connect(user="ann"), chat.connect(user="bob")
+            ann.send("hi")
+            assert bob.received[-1] == "hi"
+
+`play` runs the handler in the real server code, with its rooms, limits and close codes; only TCP is left out. What a
+call of a client sets off has happened when the call returns: there is nothing to wait for. `live_server` serves the
+same handler on a port, for tests with a client of your own or a browser; `wsthreads.testing.fixtures` has it as a
+pytest fixture.
+"""
+
+from wsthreads.testing.client import Client
+from wsthreads.testing.live import live_server
+from wsthreads.testing.play import HandlerFailed, Play, play
+
+__all__ = ["Client", "HandlerFailed", "Play", "live_server", "play"]

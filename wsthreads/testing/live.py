@@ -1,0 +1,23 @@
+"""`live_server`: a handler on a port, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from wsthreads.serving import Server
+from wsthreads.testing.play import app_for
+
+__all__ = ["live_server"]
+
+
+@contextmanager
+def live_server(target: object, path: str | None = None, **settings: Any) -> Iterator[Server]:
+    """Serve what `play` takes at a free port of 127.0.0.1: ``server.ws_url + "/ws/chat"``, ``server.url``.
+
+    At the end every session is closed with 1001, and the app, whosever it is, cannot be served again.
+    """
+    app, _ = app_for(target, path, settings)
+    with Server(app, port=0) as server:
+        yield server

@@ -1,0 +1,178 @@
+"""`play`: a handler in the real server code, with clients in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from time import monotonic
+from types import TracebackType
+from typing import Any
+
+from wsthreads.app import WebSocketApp
+from wsthreads.endpoint import Endpoint
+from wsthreads.errors import UsageError
+from wsthreads.rooms import Room
+from wsthreads.targets import create_app
+from wsthreads.testing.client import Client
+
+__all__ = ["HandlerFailed", "Play", "app_for", "play"]
+
+#: Where a handler that is an object is served.
+OBJECT_PATH = "/ws/test"
+
+#: At the end, sessions and a script's interpreter may take so long.
+END_TIMEOUT_S = 2.0
+
+
+class HandlerFailed(Exception):
+    """A script threw an error, or overran its deadline: the text of it, with its stack.
+
+    What a Python handler raises is raised in the test as it is.
+    """
+
+
+def play(
+    target: object, path: str | None = None, *, raise_errors: bool = True, deadline_s: float = 5.0, **settings: Any
+) -> Play:
+    """Run a handler for tests, as a context manager.
+
+    `target` is a handler file (``"chat.js"``), a handler object (a class, an instance, a module), or a `WebSocketApp`;
+    `path` is the endpoint that clients connect to, which need not be named if there is one only. `settings` are those
+    of `Config`. What a handler throws is raised in the test, by the call that set it off, unless `raise_errors` is
+    false. No wait is longer than `deadline_s`. Errors as in `create_app`.
+    """
+    return Play(target, path, raise_errors=raise_errors, deadline_s=deadline_s, settings=settings)
+
+
+def app_for(target: object, path: str | None, settings: Mapping[str, Any]) -> tuple[WebSocketApp, str | None]:
+    """The app that serves a target of `play`, and the endpoint's path if there is one only."""
+    if isinstance(target, WebSocketApp):
+        if settings:
+            raise UsageError(f"an app has its settings already: {', '.join(settings)} cannot be set")
+        app = target
+    elif isinstance(target, (str, os.PathLike)):
+        app = create_app(target, path=path, **settings)
+    else:
+        app = WebSocketApp(**settings)
+        app.add_handler(path or OBJECT_PATH, target)
+    return app, path or (app.endpoints[0].path if len(app.endpoints) == 1 else None)
+
+
+class Play:
+    """A handler that runs, and its clients. Made by `play`; use it as a context manager."""
+
+    def __init__(
+        self, target: object, path: str | None, *, raise_errors: bool, deadline_s: float, settings: Mapping[str, Any]
+    ) -> None:
+        self.app, self._path = app_for(target, path, settings)
+        self._is_ours = self.app is not target
+        self._raise_errors = raise_errors
+        self._deadline_s = deadline_s
+        self._clients: list[Client] = []
+        self._raised = 0  # so many of `errors` have been raised
+        #: What the handler has thrown so far: exceptions of a Python handler, `HandlerFailed` of a script.
+        self.errors: list[BaseException] = []
+        for endpoint in self.app.endpoints:
+            endpoint.handler.on_failure = self._failed
+
+    def connect(
+        self,
+        query: Mapping[str, str] | str = "",
+        /,
+        *,
+        path: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        subprotocols: Iterable[str] = (),
+        remote_addr: str = "127.0.0.1",
+        **parameters: str,
+    ) -> Client:
+        """Connect a client, with query parameters: ``chat.connect(user="ann")``, or a text or mapping as `query`.
+
+        `on_open` has returned when this does. Raises `HandshakeRefused`, with its status, if the client is not let in.
+        """
+        if query and parameters:
+            raise UsageError(f"give either a query or single parameters, not both: {', '.join(parameters)}")
+        endpoint = self._endpoint(path)
+        client = Client(self.settle, self._deadline_s)
+        client.begin(self.app, endpoint.path, query or parameters, headers or {}, subprotocols, remote_addr)
+        self._clients.append(client)
+        try:
+            client.finish_handshake()
+        except BaseException:
+            self._raise_failure()
+            raise
+        client.wait_idle(monotonic() + self._deadline_s)
+        client.meet(endpoint.sessions())
+        self.settle()
+        return client
+
+    @property
+    def clients(self) -> list[Client]:
+        """Those that are open."""
+        return [client for client in self._clients if client.is_open]
+
+    def room(self, name: str, *, path: str | None = None) -> Room:
+        """A handle on a room, as a view or a job would have it: `broadcast`, `members`."""
+        return self._endpoint(path).room(name)
+
+    def settle(self) -> None:
+        """Return when the server has nothing to do any more, and raise what the handler has thrown meanwhile.
+
+        Calls of clients do it by themselves. Timers that are not due are not waited for, nor are the handler's threads.
+        """
+        deadline = monotonic() + self._deadline_s
+        while True:
+            before = self._moved()
+            for client in self._clients:
+                client.wait_idle(deadline)
+            for endpoint in self.app.endpoints:
+                for session in endpoint.sessions():
+                    endpoint.handler.catch_up(session)
+                endpoint.handler.settle(max(0.0, deadline - monotonic()))
+            self.app._drainer.wait_idle(max(0.0, deadline - monotonic()))
+            if self._moved() == before and all(client.is_idle for client in self._clients):
+                break
+            if monotonic() > deadline:
+                raise TimeoutError(f"the clients and the handler have not come to rest in {self._deadline_s:g} s")
+        self._clients = [client for client in self._clients if not client.is_over]
+        self._raise_failure()
+
+    def _endpoint(self, path: str | None) -> Endpoint:
+        path = path or self._path
+        if path is None:
+            known = ", ".join(endpoint.path for endpoint in self.app.endpoints)
+            raise UsageError(f"there are several endpoints, name one with path=: {known}")
+        return self.app.endpoint(path)
+
+    def _moved(self) -> int:
+        """Grows while something happens on any connection."""
+        return sum(client.moved for client in self._clients)
+
+    def _failed(self, error: BaseException | str) -> None:
+        """The handler's: any thread."""
+        self.errors.append(HandlerFailed(error) if isinstance(error, str) else error)
+
+    def _raise_failure(self) -> None:
+        first, self._raised = self._raised, len(self.errors)
+        if self._raise_errors and first < self._raised:
+            raise self.errors[first]
+
+    def end(self) -> None:
+        """Close all clients with 1001, and stop the handler; an app that was given goes on. Idempotent."""
+        if self._is_ours:
+            self.app.shutdown(END_TIMEOUT_S)
+        else:
+            for client in self.clients:
+                client.lose()
+            for endpoint in self.app.endpoints:
+                del endpoint.handler.on_failure
+
+    def __enter__(self) -> Play:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+        if error is None:
+            self._raise_failure()
