@@ -283,14 +283,15 @@ def complaint_of(*arguments, **options):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("chat.js", "export const a = 1;\n", r"chat\.js exports none of the functions .*onOpen.*a"),
+        ("chat.js", "export const a = 1;\n", r"chat\.js: exports none of the functions .*onOpen.*a"),
         ("chat.js", "let a = 1;\nexport function onOpen(session {\n}\n", r"chat\.js:2:\d+: "),
         ("chat.js", "let a = 1;\n\nnowhere();\nexport function onOpen() {}\n", r"chat\.js:3(:\d+)?: .*nowhere"),
         ("chat.js", "import './nowhere.js';\nexport function onOpen() {}\n", r"chat\.js.*nowhere"),
-        ("chat.py", "x = 1\n", r"chat\.py has none of the handler functions"),
+        ("chat.py", "x = 1\n", r"chat\.py: has none of the handler functions"),
         ("chat.py", "x = 1\ndef on_open(session:\n", r"chat\.py:2:\d+: SyntaxError"),
         ("chat.py", "import nowhere_at_all\n", r"chat\.py:1: ModuleNotFoundError: No module named 'nowhere_at_all'"),
-        ("chat.py", "on_open = 3\n", r"on_open must be a function, not 3"),
+        ("chat.py", "on_open = 3\n", r"chat\.py:1:1: on_open must be a function, not 3"),
+        ("chat.js", "\nexport function onMesage() {}\n", r"chat\.js:2:17: .*onMesage; did you mean onMessage\?"),
         ("chat.txt", "", r"chat\.txt: a handler is a \.js, \.mjs or \.py file"),
     ],
 )
@@ -358,9 +359,9 @@ def test_check_lists_functions_and_names_near_misses(folder):
     assert done.returncode == 0
     assert done.stdout.splitlines() == [
         "chat.js  /ws/chat  onOpen",
-        "chat.js  onclose is never called; did you mean onClose?",
+        "chat.js:2:17: onclose is never called; did you mean onClose?",
         "other.py  /ws/other  on_message",
-        "other.py  onClose is never called; did you mean on_close?",
+        "other.py:2:5: onClose is never called; did you mean on_close?",
     ]
 
 

@@ -49,6 +49,8 @@ RANKS = {
     "httpserver": 7,
     "static": 6.8,
     "targets": 7,
+    "checks": 7.5,
+    "sources": 0,
     "client": 7,
     "dashboard": 7,
     "gunicorn": 7,

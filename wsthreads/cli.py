@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from wsthreads.config import Config
 from wsthreads.errors import CloseCode, ConfigError, UsageError, WSThreadsError
 from wsthreads.logs import LEVELS, log_to
 from wsthreads.options import CommandWithSettings, config_of, setting_options
@@ -207,50 +206,24 @@ def _other_urls(server: Server) -> list[str]:
 def check(targets: tuple[str, ...], path: str | None) -> int:
     """Load handlers without serving them.
 
-    Lists the functions of each, and says what is wrong with it, with its file and line. Python files are run, as they
-    are by an import.
+    Lists the functions of each, and says what is wrong with it, with file, line and column, and what was perhaps meant.
+    Python files are run, as they are by an import. The status is 1 if one of them cannot be served.
     """
+    from wsthreads.checks import check_target
     from wsthreads.targets import find_targets
 
     logging.disable()  # what is wrong is said below; what a handler logs while it is loaded is of no interest here
     status = 0
     for target in find_targets(targets, path):
         try:
-            names, remarks = _names_in(target)
+            finding = check_target(target)
         except WSThreadsError as error:
             status = _complain(error)
             continue
-        click.echo(f"{target.file}  {target.path}  {', '.join(names)}")
-        for remark in remarks:
-            click.echo(f"{target.file}  {remark}")
+        click.echo(f"{target.file}  {target.path}  {', '.join(finding.functions)}")
+        for remark in finding.remarks:
+            click.echo(remark)
     return status
-
-
-def _names_in(target: Target) -> tuple[list[str], list[str]]:
-    """The handler functions of a file, and remarks on other names that look like one."""
-    from wsthreads.dashboard import spelled
-    from wsthreads.handlers import HOOKS, PythonHandler
-    from wsthreads.metrics import Metrics
-    from wsthreads.targets import load_module
-
-    if target.is_script:
-        from wsthreads.javascript import check_script
-
-        script = check_script(target.file, Config())
-        names, hooks = list(script.exports), script.hooks
-    else:
-        try:
-            module = load_module(target.file)
-        except OSError as error:
-            raise UsageError(f"{target.file}: {error.strerror}") from error
-        names, hooks = list(vars(module)), PythonHandler(module, Metrics()).hooks
-    missing = {
-        name.lower().replace("_", ""): name
-        for name in spelled([hook for hook in HOOKS if hook not in hooks], in_script=target.is_script)
-    }
-    meant = [(name, missing.get(name.lower().replace("_", ""))) for name in names]
-    remarks = [f"{name} is never called; did you mean {right}?" for name, right in meant if right]
-    return spelled(hooks, in_script=target.is_script), remarks
 
 
 # wsthreads connect

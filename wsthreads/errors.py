@@ -9,7 +9,7 @@
     │   ├── CloseCodeError         (ValueError)  a close code or reason that may not be sent
     │   ├── RoomNameError          (ValueError)  a room name that is not 1 to 256 characters of text
     │   ├── RoomLimitError         (ValueError)  one room more than a session may be in
-    │   ├── HandlerError           (TypeError)   an object or a script without a single handler function
+    │   ├── HandlerError           (TypeError)   a handler without a single function, or with one of a wrong form
     │   └── ScriptError            a script that does not load: file, line, column
     ├── PeerError                  the peer's fault; `close_code` is what it is told
     │   ├── ProtocolError          1002
@@ -100,7 +100,14 @@ class RoomLimitError(UsageError, ValueError):
 
 
 class HandlerError(UsageError, TypeError):
-    """An object, a module or a script that has none of the handler functions."""
+    """An object, a module or a script that has none of the handler functions, or one that cannot be called.
+
+    `about` is the name in it that is wrong, if it is a single one.
+    """
+
+    def __init__(self, message: str, about: str | None = None) -> None:
+        self.about = about
+        super().__init__(message)
 
 
 class ScriptError(UsageError):

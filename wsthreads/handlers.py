@@ -10,12 +10,13 @@ from __future__ import annotations
 import inspect
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wsthreads.errors import CloseCode, HandlerError, HandshakeRefused
+from wsthreads.sources import did_you_mean
 
 if TYPE_CHECKING:
     from wsthreads.handshake import Request
@@ -121,7 +122,7 @@ class Handler(ABC):
 class PythonHandler(Handler):
     """Calls the functions of `target`, an instance of a class or a module, in the session's own thread.
 
-    Raises `HandlerError` if `target` has none of `HOOKS`, or one that cannot be called.
+    Raises `HandlerError` if `target` has none of `HOOKS`, or one that cannot be called as it will be.
     """
 
     def __init__(self, target: object, metrics: Metrics) -> None:
@@ -136,12 +137,15 @@ class PythonHandler(Handler):
             if function is None:
                 continue
             if not callable(function):
-                raise HandlerError(f"{self.name}.{hook} must be a function, not {function!r}")
+                raise HandlerError(f"{self.name}.{hook} must be a function, not {function!r}", hook)
             if inspect.iscoroutinefunction(function):
-                raise HandlerError(f"{self.name}.{hook} is async, but handlers are plain functions: drop the async")
+                raise HandlerError(
+                    f"{self.name}.{hook} is async, but handlers are plain functions: drop the async", hook
+                )
+            _check_signature(self.name, hook, function)
             self._calls[hook] = function
         if not self._calls:
-            raise HandlerError(f"{self.name} has none of the handler functions {', '.join(HOOKS)}")
+            raise _without_functions(self.name, dir(target))
         self.hooks = frozenset(self._calls)
         self._close_arguments = _extra_arguments(self._calls.get("on_close"))
         self._on_message = self._calls.get("on_message")
@@ -218,6 +222,44 @@ def verdict_of(answer: Any, request: Request) -> Verdict:
         request.subprotocols,
     )
     raise HandshakeRefused(500, "the handler failed")
+
+
+#: What each function is called with. Those of `on_close` behind the session may be left out.
+_ARGUMENTS = {
+    "on_handshake": ("request",),
+    "on_open": ("session",),
+    "on_message": ("session", "message"),
+    "on_close": ("session", "code", "reason"),
+    "on_error": ("session", "error"),
+}
+
+
+def _check_signature(name: str, hook: str, function: Callable[..., Any]) -> None:
+    """Raise `HandlerError` for a function that cannot be called as it will be."""
+    try:
+        signature = inspect.signature(function, follow_wrapped=False)  # a decorator may add arguments
+    except (TypeError, ValueError):  # a callable that does not tell
+        return
+    arguments = _ARGUMENTS[hook]
+    least = 1 if hook == "on_close" else len(arguments)
+    for count in range(least, len(arguments) + 1):
+        try:
+            signature.bind(*arguments[:count])
+        except TypeError:
+            continue
+        return
+    shown = [f"{hook}({', '.join(arguments[:count])})" for count in range(least, len(arguments) + 1)]
+    parameters = signature.replace(return_annotation=signature.empty)
+    raise HandlerError(f"{name}.{hook}{parameters} cannot be called as {' or '.join(shown)}", hook)
+
+
+def _without_functions(name: str, names: Iterable[str]) -> HandlerError:
+    message = f"{name} has none of the handler functions {', '.join(HOOKS)}"
+    for about in names:
+        meant = did_you_mean(about, HOOKS)
+        if meant is not None:
+            return HandlerError(f"{message}, but {about}; did you mean {meant}?", about)
+    return HandlerError(message)
 
 
 def _extra_arguments(on_close: Callable[..., Any] | None) -> int:

@@ -16,8 +16,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from wsthreads.errors import ScriptError, UsageError
+from wsthreads.errors import HandlerError, ScriptError, UsageError
 from wsthreads.logs import log_to_gunicorn
+from wsthreads.sources import names_in
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from wsthreads.app import WebSocketApp
     from wsthreads.endpoint import Endpoint
 
-__all__ = ["Target", "add_target", "create_app", "find_targets", "load_module"]
+__all__ = ["Target", "add_target", "create_app", "find_targets", "load_module", "placed", "source_of"]
 
 SCRIPT_SUFFIXES = (".js", ".mjs")
 SUFFIXES = (*SCRIPT_SUFFIXES, ".py")
@@ -98,8 +99,23 @@ def add_target(app: WebSocketApp, target: Target) -> Endpoint:
         if target.is_script:
             return app.add_script(target.path, target.file)
         return app.add_handler(target.path, load_module(target.file))
+    except HandlerError as error:
+        raise placed(error, target) from error
     except OSError as error:
         raise UsageError(f"{target.file}: {error.strerror or error}") from error
+
+
+def placed(error: HandlerError, target: Target) -> HandlerError:
+    """The error with the file in front, as its user wrote it, and the line and column of what it is about."""
+    line_and_column = names_in(source_of(target), in_script=target.is_script).get(error.about or "", ())
+    place = ":".join(map(str, (target.file, *line_and_column)))
+    message = re.sub(rf"\A{re.escape(target.file.name)}(#\d+)*[ .]", "", str(error))  # the name is in the place
+    return HandlerError(f"{place}: {message}", error.about)
+
+
+def source_of(target: Target) -> str:
+    """The text of a handler file. Raises `OSError`."""
+    return target.file.read_text("utf-8", "replace")
 
 
 def load_module(file: Path) -> ModuleType:
@@ -109,14 +125,14 @@ def load_module(file: Path) -> ModuleType:
     import statement can spell: it hides no other module, and no other hides it. A file that is loaded twice is run
     twice. Raises `ScriptError`, with file and line, whatever the file itself raises; `OSError` if it cannot be read.
     """
-    file = file.absolute()
+    written, file = file, file.absolute()
     source = file.read_bytes()
     try:
         code = compile(source, str(file), "exec", dont_inherit=True)
     except SyntaxError as error:
-        raise ScriptError(f"SyntaxError: {error.msg}", str(file), error.lineno, error.offset) from error
+        raise ScriptError(f"SyntaxError: {error.msg}", str(written), error.lineno, error.offset) from error
     except ValueError as error:  # a NUL, before Python 3.12
-        raise ScriptError(f"SyntaxError: {error}", str(file)) from error
+        raise ScriptError(f"SyntaxError: {error}", str(written)) from error
 
     module = ModuleType(_free_module_name(file.name))
     module.__file__ = str(file)
@@ -128,7 +144,10 @@ def load_module(file: Path) -> ModuleType:
         exec(code, module.__dict__)
     except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
-        raise ScriptError(_summary(error), *_place_in(folder, error, default=str(file))) from error
+        place, line = _place_in(folder, error, default=str(file))
+        if Path(place).is_relative_to(folder):  # as the user wrote it
+            place = str(written.parent / Path(place).relative_to(folder))
+        raise ScriptError(_summary(error), place, line) from error
     finally:
         sys.path.remove(folder)
     if folder not in sys.path:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from wsthreads.errors import HandlerError
+from wsthreads.sources import did_you_mean
 
 __all__ = ["Exports"]
 
@@ -33,21 +33,15 @@ class Exports:
         kinds = dict(exported)
         for name in HOOKS:
             if kinds.get(name, "function") != "function":
-                raise HandlerError(f"{script} exports {name}, but as {kinds[name]}; it must be a function")
+                raise HandlerError(f"{script} exports {name}, but as {kinds[name]}; it must be a function", name)
         hooks = frozenset(hook for name, hook in HOOKS.items() if name in kinds)
         if not hooks:
-            raise HandlerError(
-                f"{script} exports none of the functions {', '.join(HOOKS)}; "
-                f"it exports {', '.join(kinds) or 'nothing'}{_guess(kinds)}"
+            message = (
+                f"{script} exports none of the functions {', '.join(HOOKS)}; it exports {', '.join(kinds) or 'nothing'}"
             )
+            for name in kinds:
+                meant = did_you_mean(name, HOOKS)
+                if meant is not None:
+                    raise HandlerError(f"{message}; did you mean {meant}?", name)
+            raise HandlerError(message)
         return cls(tuple(kinds), hooks)
-
-
-def _guess(names: Iterable[str]) -> str:
-    """The handler function that was perhaps meant by one of `names`."""
-    spellings = {name.lower(): name for name in HOOKS}
-    for name in names:
-        close = difflib.get_close_matches(name.lower().replace("_", ""), spellings, n=1, cutoff=0.7)
-        if close:
-            return f"; did you mean {spellings[close[0]]}?"
-    return ""
