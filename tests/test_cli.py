@@ -292,7 +292,7 @@ def complaint_of(*arguments, **options):
         ("chat.py", "import nowhere_at_all\n", r"chat\.py:1: ModuleNotFoundError: No module named 'nowhere_at_all'"),
         ("chat.py", "on_open = 3\n", r"chat\.py:1:1: on_open must be a function, not 3"),
         ("chat.js", "\nexport function onMesage() {}\n", r"chat\.js:2:17: .*onMesage; did you mean onMessage\?"),
-        ("chat.txt", "", r"chat\.txt: a handler is a \.js, \.mjs or \.py file"),
+        ("chat.txt", "", r"chat\.txt: a handler is a \.js, \.mjs, \.ts or \.py file"),
     ],
 )
 @pytest.mark.parametrize("command", ["run", "check"])
@@ -306,7 +306,7 @@ def test_a_bad_handler_is_one_line(folder, command, name, text, message):
     [
         (["run"], "Missing argument"),
         (["run", "nowhere.js"], r"nowhere\.js: no such file or directory"),
-        (["run", "."], r"no \.js, \.mjs or \.py file in this directory"),
+        (["run", "."], r"no \.js, \.mjs, \.ts or \.py file in this directory"),
         (["run", "ok.py", "--port", "70000"], "port 70000 is out of range"),
         (["run", "ok.py", "--port", "-1"], "port -1 is out of range"),
         (["run", "ok.py", "--port", "abc"], "--port.*abc"),

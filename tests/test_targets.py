@@ -82,13 +82,13 @@ def test_what_is_missing_is_named(folder):
 
 
 def test_another_suffix_is_an_error(folder):
-    with pytest.raises(UsageError, match=r"chat\.ts: a handler is a \.js, \.mjs or \.py file"):
-        find_targets([write(folder, "chat.ts")])
+    with pytest.raises(UsageError, match=r"chat\.txt: a handler is a \.js, \.mjs, \.ts or \.py file"):
+        find_targets([write(folder, "chat.txt")])
 
 
 def test_an_empty_directory_is_an_error(folder):
     write(folder, "_only.js")
-    with pytest.raises(UsageError, match=r"no \.js, \.mjs or \.py file in this directory"):
+    with pytest.raises(UsageError, match=r"no \.js, \.mjs, \.ts or \.py file in this directory"):
         find_targets([folder])
 
 

@@ -1,7 +1,8 @@
 """What a target of the command line means: a handler file or a directory of them, and the paths they are served at.
 
-A target is a ``.js``, ``.mjs`` or ``.py`` file, or a directory that has some. ``chat.js`` is served at ``/ws/chat``.
-In a directory, files whose names begin with ``_`` or ``.`` are left out: they are there to be imported.
+A target is a ``.js``, ``.mjs``, ``.ts`` or ``.py`` file, or a directory that has some. ``chat.js`` is served at
+``/ws/chat``. In a directory, files whose names begin with ``_`` or ``.`` are left out, since they are there to be
+imported, and so are pytest's (``test_*.py``, ``conftest.py``) and types (``*.d.ts``).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Target", "add_target", "create_app", "find_targets", "load_module", "placed", "source_of"]
 
-SCRIPT_SUFFIXES = (".js", ".mjs")
+SCRIPT_SUFFIXES = (".js", ".mjs", ".ts")
 SUFFIXES = (*SCRIPT_SUFFIXES, ".py")
 
 #: Names that stand in a URL as they are (RFC 3986, 2.3: unreserved).
@@ -72,15 +73,21 @@ def find_targets(targets: Iterable[str | os.PathLike[str]], path: str | None = N
 def _files_of(target: Path) -> list[Path]:
     kinds = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
     if target.is_dir():
-        files = sorted(f for f in target.iterdir() if f.suffix in SUFFIXES and f.name[0] not in "._" and f.is_file())
+        files = sorted(file for file in target.iterdir() if file.suffix in SUFFIXES and _is_handler(file))
         if not files:
             raise UsageError(f"{target}: no {kinds} file in this directory")
         return files
     if not target.exists():
         raise UsageError(f"{target}: no such file or directory")
-    if target.suffix not in SUFFIXES:
+    if target.suffix not in SUFFIXES or target.name.endswith(".d.ts"):
         raise UsageError(f"{target}: a handler is a {kinds} file, or a directory of them")
     return [target]
+
+
+def _is_handler(file: Path) -> bool:
+    name = file.name
+    is_test = name == "conftest.py" or (name.startswith("test_") and file.suffix == ".py")
+    return not (name[0] in "._" or name.endswith(".d.ts") or is_test) and file.is_file()
 
 
 def _checked_path(path: str) -> str:

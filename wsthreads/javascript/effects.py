@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from wsthreads.javascript import stacks
 from wsthreads.javascript.calls import Function
 from wsthreads.javascript.visits import Visit
 from wsthreads.logs import block
@@ -23,13 +22,20 @@ class Effects:
     """Functions for JavaScript, called in the isolate's thread. They act at once and never wait.
 
     `visits` is the isolate's table. A session that is not in it has ended: to it, nothing is sent, and nothing happens.
-    `is_busy` tells whether events wait for the isolate.
+    `is_busy` tells whether events wait for the isolate, `tidy` makes stacks fit to be read.
     """
 
-    def __init__(self, visits: Mapping[str, Visit], is_busy: Callable[[], bool], log: logging.Logger) -> None:
+    def __init__(
+        self,
+        visits: Mapping[str, Visit],
+        is_busy: Callable[[], bool],
+        log: logging.Logger,
+        tidy: Callable[[str], str],
+    ) -> None:
         self._visits = visits
         self._is_busy = is_busy
         self._log = log
+        self._tidy = tidy
         self.engine: Engine | None = None
 
     def functions(self) -> dict[str, Function]:
@@ -102,4 +108,4 @@ class Effects:
         return 0 if room is None else room.members()
 
     def _console(self, level: int, text: str) -> None:
-        self._log.log(level, "%s", block(stacks.tidy(text) if "<dukpy>" in text else text))
+        self._log.log(level, "%s", block(self._tidy(text) if "\n    at " in text else text))

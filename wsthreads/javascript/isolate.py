@@ -25,7 +25,6 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.errors import CloseCode, HandshakeRefused, IsolateError
-from wsthreads.javascript import stacks
 from wsthreads.javascript.calls import Function
 from wsthreads.javascript.effects import Effects
 from wsthreads.javascript.engine import Engine, JavaScriptError
@@ -88,7 +87,7 @@ class Isolate:
         script_log = logging.getLogger(f"wsthreads.script.{self.name}")
         reports = Reports(script_log, metrics, config.script_timeout_s, on_failure)
         self._loop = Loop(self.name, self._schedule, self._visits, config, reports, self._loader)
-        self._effects = Effects(self._visits, self._schedule.has_more, script_log)
+        self._effects = Effects(self._visits, self._schedule.has_more, script_log, self._loader.tidy)
         self._started: Future[None] = Future()
         self._thread: threading.Thread | None = None
         #: Whether it has ended without being told to.
@@ -139,10 +138,11 @@ class Isolate:
             ticket = -self._loads
         if self._loads > 1:
             self._loader.renew()
+        self._loader.compile()
         try:
             exports: Exports = self._ask(Event("load", None, (ticket, ENTRY), reply=Future())).result()
         except JavaScriptError as error:
-            raise stacks.script_error(str(error), self._path, self._loader.problem) from None
+            raise self._loader.script_error(str(error)) from None
         if not self._loader.served:
             raise IsolateError("this version of dukpy does not load modules as expected; 0.6 is known to work")
         return exports
@@ -255,7 +255,7 @@ class Isolate:
                     else:
                         interpreter.evaluate(code)
                 except JavaScriptError as error:
-                    self._loop.stumbled(stacks.tidy(str(error)))
+                    self._loop.stumbled(self._loader.tidy(str(error)))
         except IsolateError as error:
             self.has_died = True
             log.critical("the isolate of %s has died, its sessions are closed: %s", self.name, error)

@@ -11,6 +11,10 @@ import os
 import posixpath
 import re
 
+from wsthreads.errors import IsolateError, ScriptError
+from wsthreads.javascript import stacks, typescript
+from wsthreads.javascript.typescript import Compiled, Compiler
+
 __all__ = ["ENTRY", "ModuleLoader", "bare_id"]
 
 #: The name by which the runtime imports the script itself.
@@ -33,6 +37,7 @@ class ModuleLoader:
         self._root = self._entry = ""
         self.files: frozenset[str] = frozenset()
         self.problem: str | None = None
+        self._compiled: dict[str, Compiled] = {}  # by id
         #: Modules that may be suspended in a top-level `await`: those with that word in them, until they are known to
         #: have run.
         self.suspended: set[str] = set()
@@ -44,6 +49,53 @@ class ModuleLoader:
         self._root, self._entry = os.path.split(real)
         self._version += 1
         self.problem = None
+
+    def compile(self) -> None:
+        """Compile a TypeScript script and what it imports, as far as that is written in it, before it is run.
+
+        Blocks for about a second if it is new. Raises `ScriptError` for a syntax error, `IsolateError` if there is no
+        compiler to be had. What is compiled here need not be when it is imported, against the script's deadline.
+        """
+        waiting, seen = [self._entry], set()
+        with Compiler() as compiler:
+            while waiting:
+                identity = waiting.pop()
+                path = self._confined(identity)
+                if identity in seen or path is None or not identity.endswith(typescript.SUFFIX):
+                    continue
+                seen.add(identity)
+                try:
+                    compiled = compiler.compile(identity, _source_of(path))
+                except (OSError, ValueError):
+                    continue  # whoever imports it is told
+                if compiled.error is not None:
+                    line, column, message = compiled.error
+                    raise ScriptError(f"SyntaxError: {message}", self._as_written(identity), line, column)
+                folder = posixpath.dirname(identity)
+                waiting += [posixpath.normpath(posixpath.join(folder, name)) for name in compiled.imports]
+
+    def tidy(self, text: str) -> str:
+        """`stacks.tidy`, with places in TypeScript as they are in its source."""
+        return stacks.tidy(text, self._original)
+
+    def _original(self, identity: str, line: int, column: int) -> tuple[int, int]:
+        compiled = self._compiled.get(identity)
+        return (line, column) if compiled is None else compiled.original(line, column)
+
+    def script_error(self, text: str) -> ScriptError:
+        """The `ScriptError` for what the engine said when the script did not load."""
+        text = self.tidy(text)
+        if self.problem is not None and "cannot find module" in text:
+            return ScriptError(self.problem, self._path)
+        message, place = stacks.message_and_place(text)
+        if place is None:
+            return ScriptError(message, self._path)
+        identity, line, column = place
+        return ScriptError(message, self._as_written(identity), line, column)
+
+    def _as_written(self, identity: str) -> str:
+        """The path of a module, beside that of the script as the user wrote it."""
+        return self._path if identity == self._entry else os.path.join(os.path.dirname(self._path), identity)
 
     @property
     def served(self) -> bool:
@@ -73,15 +125,27 @@ class ModuleLoader:
         try:
             if path is None:
                 raise ValueError("it lies outside of the script's folder")
-            with open(path, "rb") as file:
-                source = file.read().decode("utf-8-sig")
-        except (OSError, ValueError) as error:
+            source = _source_of(path)
+            self.files |= {path}
+            if path.endswith(typescript.SUFFIX):
+                source = self._compile(identity, source)
+        except (OSError, ValueError, IsolateError) as error:
             self.problem = f"{bare_id(identity)} cannot be read: {error}"
             return None, None, None
-        self.files |= {path}
+        except ScriptError as error:
+            self.problem = str(error)
+            return None, None, None
         if "await" in source:
             self.suspended.add(identity)
         return identity, source, "module"
+
+    def _compile(self, identity: str, source: str) -> str:
+        with Compiler() as compiler:
+            compiled = self._compiled[identity] = compiler.compile(bare_id(identity), source)
+        if compiled.error is not None:
+            line, column, message = compiled.error
+            raise ScriptError(f"SyntaxError: {message}", self._as_written(bare_id(identity)), line, column)
+        return compiled.code
 
     def _confined(self, identity: str) -> str | None:
         """The real path of a module, or None if that is not inside the folder."""
@@ -95,6 +159,12 @@ class ModuleLoader:
 
     def _versioned(self, identity: str, version: str) -> str:
         return identity if version == "1" else f"{identity}?{version}"
+
+
+def _source_of(path: str) -> str:
+    """Raises `OSError`, and `ValueError` for what is not UTF-8."""
+    with open(path, "rb") as file:
+        return file.read().decode("utf-8-sig")
 
 
 def _split(identity: str) -> tuple[str, str]:

@@ -300,7 +300,7 @@ class Loop:
         if text == self._load_error:  # the engine rejects a promise of its own, too
             self._load_error = None
             return
-        text = stacks.tidy(text)
+        text = self._loader.tidy(text)
         if stacks.was_interrupted(text):
             self._schedule.postpone(self._timeout_s)
         loading = self._loading
@@ -313,7 +313,7 @@ class Loop:
 
     def _failed(self, what: str, visit_id: str | None, text: str) -> None:
         """A function of the script's threw, or its promise was rejected."""
-        text = stacks.tidy(text)
+        text = self._loader.tidy(text)
         self._reports.failed(what, visit_id, text)
         if self.engine is not None and stacks.was_out_of_memory(text):
             self.engine.collect_garbage()

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-import os
 import re
+from collections.abc import Callable
 
-from wsthreads.errors import ScriptError
-
-__all__ = ["below", "script_error", "tidy", "was_interrupted", "was_out_of_memory"]
+__all__ = ["below", "message_and_place", "tidy", "was_interrupted", "was_out_of_memory"]
 
 _RUNTIME_FRAME = re.compile(r"^\s+at .*<(?:dukpy|wsthreads)>")
 _NATIVE_FRAME = re.compile(r"^\s+at .*\(native\)$")
 _FRAME = re.compile(r"^\s+at ")
-_VERSION = re.compile(r"\?\d+(?=[:)]|$)", re.MULTILINE)
-_PLACE = re.compile(r"^\s+at (?:.*\()?([^()\n]+?):(\d+)(?::(\d+))?\)?$", re.MULTILINE)
+_VERSION = re.compile(r"\?\d+$")
+_PLACE = re.compile(
+    r"^(?P<before>\s+at (?:.*\()?)(?P<id>[^()\n]+?):(?P<line>\d+)(?::(?P<column>\d+))?(?=\)?$)", re.MULTILINE
+)
 
 
-def tidy(text: str) -> str:
-    """The text of an error without the runtime's frames, without blank lines, and without versions of files."""
+def tidy(text: str, original: Callable[[str, int, int], tuple[int, int]] | None = None) -> str:
+    """The text of an error without the runtime's frames, without blank lines, and without versions of files.
+
+    `original` gives the line and column to show in place of those in the stack, from a module's id, line and column.
+    """
+
+    def shown(frame: re.Match[str]) -> str:
+        identity, line, column = frame["id"], int(frame["line"]), int(frame["column"] or 1)
+        if original is not None:
+            line, column = original(identity, line, column)
+        return f"{frame['before']}{_VERSION.sub('', identity)}:{line}" + (f":{column}" if frame["column"] else "")
+
     kept: list[str] = []
     for line in text.splitlines():
         if _RUNTIME_FRAME.match(line):
             while kept and _NATIVE_FRAME.match(kept[-1]):  # a native that the runtime called, not the script
                 kept.pop()
         elif line.strip():
-            kept.append(line.rstrip())
-    return _VERSION.sub("", "\n".join(kept))
+            kept.append(_PLACE.sub(shown, line.rstrip()))
+    return "\n".join(kept)
 
 
 def below(text: str) -> str:
@@ -44,18 +54,10 @@ def was_out_of_memory(text: str) -> bool:
     return text.startswith(("InternalError: out of memory", "null was thrown"))
 
 
-def script_error(text: str, path: str, import_problem: str | None = None) -> ScriptError:
-    """The `ScriptError` for a script at `path` that did not load, perhaps for want of a module.
-
-    Its place is the innermost one that the stack names. Files are given beside `path`, as the user wrote it.
-    """
-    text = tidy(text)
-    if import_problem is not None and "cannot find module" in text:
-        return ScriptError(import_problem, path)
+def message_and_place(text: str) -> tuple[str, tuple[str, int, int | None] | None]:
+    """The message of a tidy text, and the innermost place that its stack names: id, line, column."""
     message = "\n".join(line for line in text.splitlines() if not _FRAME.match(line))
     place = _PLACE.search(text)
     if place is None:
-        return ScriptError(message, path)
-    name, line, column = place.groups()
-    file = path if name == os.path.basename(os.path.realpath(path)) else os.path.join(os.path.dirname(path), name)
-    return ScriptError(message, file, int(line), int(column) if column else None)
+        return message, None
+    return message, (place["id"], int(place["line"]), int(place["column"]) if place["column"] else None)
