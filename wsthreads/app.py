@@ -19,6 +19,7 @@ from werkzeug.wrappers import Response
 
 from wsthreads.admission import Admission
 from wsthreads.affinity import Affinity
+from wsthreads.browser import is_client, send_client
 from wsthreads.config import Config
 from wsthreads.drainer import Drainer
 from wsthreads.endpoint import Endpoint
@@ -172,6 +173,8 @@ class WebSocketApp:
         path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
         endpoint = self._endpoints.get(path)
         if endpoint is None:
+            if self.config.serve_client and is_client(environ):
+                return send_client(environ, start_response)
             if self._wsgi_app is not None:
                 return self._wsgi_app(environ, start_response)
             return NotFound()(environ, start_response)

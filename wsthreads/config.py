@@ -64,6 +64,7 @@ class Config:
     cpu_affinity: bool | None = _setting(
         None, "keep the threads of sessions on one core; by default where the process is ours", kind=bool
     )
+    serve_client: bool = _setting(False, "serve the browser's client at /wsthreads.js")
     scripts_without_deadline: bool = _setting(False, "run scripts even where their run time cannot be bounded")
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ no suffix.
 
 from __future__ import annotations
 
+import json
 import os
 import posixpath
 import re
@@ -21,6 +22,9 @@ __all__ = ["ENTRY", "ModuleLoader", "bare_id"]
 ENTRY = "wsthreads:script"
 
 _VERSION = re.compile(r"\?(\d+)\Z")
+
+#: What a text in JavaScript seems to import.
+_IMPORT = re.compile(r"""\b(?:from|import)\s*\(?\s*["'](\.[^"'\n]*)["']""")
 
 
 class ModuleLoader:
@@ -51,28 +55,30 @@ class ModuleLoader:
         self.problem = None
 
     def compile(self) -> None:
-        """Compile a TypeScript script and what it imports, as far as that is written in it, before it is run.
+        """Compile what there is of TypeScript in the script, before it is run.
 
-        Blocks for about a second if it is new. Raises `ScriptError` for a syntax error, `IsolateError` if there is no
-        compiler to be had. What is compiled here need not be when it is imported, against the script's deadline.
+        Blocks for about a second if there is something new. Raises `ScriptError` for a syntax error, `IsolateError` if
+        there is no compiler to be had. What is imported by a name that is computed is not found here: it is compiled
+        when it is imported, against the script's deadline.
         """
         waiting, seen = [self._entry], set()
         with Compiler() as compiler:
             while waiting:
                 identity = waiting.pop()
                 path = self._confined(identity)
-                if identity in seen or path is None or not identity.endswith(typescript.SUFFIX):
+                if identity in seen or path is None:
                     continue
                 seen.add(identity)
                 try:
-                    compiled = compiler.compile(identity, _source_of(path))
+                    source = _source_of(path)
                 except (OSError, ValueError):
                     continue  # whoever imports it is told
-                if compiled.error is not None:
-                    line, column, message = compiled.error
-                    raise ScriptError(f"SyntaxError: {message}", self._as_written(identity), line, column)
+                if identity.endswith(typescript.SUFFIX):
+                    imports = self._checked(compiler.compile(identity, source), identity).imports
+                else:
+                    imports = tuple(_IMPORT.findall(source))
                 folder = posixpath.dirname(identity)
-                waiting += [posixpath.normpath(posixpath.join(folder, name)) for name in compiled.imports]
+                waiting += [posixpath.normpath(posixpath.join(folder, name)) for name in imports]
 
     def tidy(self, text: str) -> str:
         """`stacks.tidy`, with places in TypeScript as they are in its source."""
@@ -132,9 +138,8 @@ class ModuleLoader:
         except (OSError, ValueError, IsolateError) as error:
             self.problem = f"{bare_id(identity)} cannot be read: {error}"
             return None, None, None
-        except ScriptError as error:
-            self.problem = str(error)
-            return None, None, None
+        except ScriptError as error:  # whoever imports it gets it, as from the engine's own parser
+            source = f"throw new SyntaxError({json.dumps(str(error))});"
         if "await" in source:
             self.suspended.add(identity)
         return identity, source, "module"
@@ -142,10 +147,13 @@ class ModuleLoader:
     def _compile(self, identity: str, source: str) -> str:
         with Compiler() as compiler:
             compiled = self._compiled[identity] = compiler.compile(bare_id(identity), source)
+        return self._checked(compiled, bare_id(identity)).code
+
+    def _checked(self, compiled: Compiled, identity: str) -> Compiled:
         if compiled.error is not None:
             line, column, message = compiled.error
-            raise ScriptError(f"SyntaxError: {message}", self._as_written(bare_id(identity)), line, column)
-        return compiled.code
+            raise ScriptError(f"SyntaxError: {message}", self._as_written(identity), line, column)
+        return compiled
 
     def _confined(self, identity: str) -> str | None:
         """The real path of a module, or None if that is not inside the folder."""

@@ -1,0 +1,322 @@
+"""wsthreads.js: how it is served, and what it does in Chromium, with a server that comes and goes and with none at all.
+
+Needs Chromium, as tests/test_browser.py does. Delays are judged with a clock and sockets of the test's own.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import wsthreads.browser
+from tests.programs import Browser, run_server
+from tests.test_browser import browser, expect, window  # noqa: F401
+from tests.wire import serving
+from wsthreads import WebSocketApp
+from wsthreads.static import StaticFiles
+
+FOLDER = Path(wsthreads.browser.__file__).parent
+
+ECHO = """
+export function onOpen(session) { session.room("all").join() }
+export function onMessage(session, message) {
+  const [command, code] = message.split(" ");
+  if (command === "close") session.close(Number(code), "as you wish");
+  else session.send(`echo ${message}`);
+}
+"""
+
+PAGE = """<!doctype html><link rel="icon" href="data:,"><ol id="log"></ol><script type="module">
+import { ReconnectingWebSocket } from "/wsthreads.js";
+const socket = globalThis.socket = new ReconnectingWebSocket("/ws/echo", [], { minDelay: 50, maxDelay: 100 });
+const note = (text) => document.getElementById("log").append(
+  Object.assign(document.createElement("li"), { textContent: text }));
+socket.onopen = () => note("open");
+socket.onmessage = ({ data }) => note(data);
+socket.onreconnecting = ({ detail }) => { if (detail.attempt === 1) note(`lost ${detail.code}`); };
+socket.onclose = ({ code, reason, wasClean }) => note(`closed ${code} ${reason} ${wasClean}`);
+</script>"""
+
+
+@pytest.fixture
+def site(tmp_path):
+    (tmp_path / "public").mkdir()
+    (tmp_path / "public" / "index.html").write_text(PAGE)
+    (tmp_path / "echo.js").write_text(ECHO)
+    return [tmp_path / "echo.js", "--static", tmp_path / "public", "--serve-client"]
+
+
+def log_of(page):
+    return page.locator("#log li")
+
+
+def send(page, *messages):
+    return page.evaluate("(messages) => messages.map((message) => socket.send(message))", list(messages))
+
+
+# With a real server
+
+
+def test_it_comes_back_and_sends_what_was_queued_in_order(window, site):  # noqa: F811
+    with run_server(*site) as server:
+        page = window(server.url)
+        expect(log_of(page)).to_have_text(["open"])
+        assert send(page, "one") == [True]
+        expect(log_of(page)).to_have_text(["open", "echo one"])
+        server.process.kill()
+        expect(log_of(page)).to_have_text(["open", "echo one", "lost 1006"])
+        assert send(page, *(f"queued {number}" for number in range(20))) == [True] * 20
+        queued_bytes = 10 * len("queued 0") + 10 * len("queued 10")
+        assert page.evaluate("[socket.readyState, socket.bufferedAmount]") == [0, queued_bytes]
+    with run_server(*site, port=server.port) as server:
+        echoes = [f"echo queued {number}" for number in range(20)]
+        expect(log_of(page)).to_have_text(["open", "echo one", "lost 1006", "open", *echoes])
+        assert page.evaluate("[socket.readyState, socket.bufferedAmount]") == [1, 0]
+        page.evaluate("socket.close(4000, 'enough')")
+        expect(log_of(page).last).to_have_text("closed 4000  true")
+        assert send(page, "too late") == [False]
+
+
+def test_a_final_code_ends_it_and_another_does_not(window, site):  # noqa: F811
+    with run_server(*site) as server:
+        page = window()
+        for code in (1000, 1008, 4002):
+            page.goto(server.url)
+            expect(log_of(page)).to_have_text(["open"])
+            send(page, f"close {code}")
+            expect(log_of(page)).to_have_text(["open", f"closed {code} as you wish true"])
+            assert page.evaluate("socket.readyState") == 3
+        page.goto(server.url)
+        expect(log_of(page)).to_have_text(["open"])
+        send(page, "close 1012")
+        expect(log_of(page)).to_have_text(["open", "lost 1012", "open"])
+        send(page, "x")
+        expect(log_of(page).last).to_have_text("echo x")
+
+
+# With sockets and a clock of our own
+
+BENCH = """async (steps) => {
+  const { ReconnectingWebSocket, isFinal } = await import("/wsthreads.js");
+  const sockets = [];
+  class Fake {
+    constructor(url, protocols) { Object.assign(this, { url, protocols, readyState: 0, sent: [], bufferedAmount: 0 });
+      sockets.push(this); }
+    send(data) { this.sent.push(data); }
+    close(code, reason) { this.closedWith = [code, reason]; this.readyState = 2; }
+    open() { this.readyState = 1; this.onopen(); }
+    end(code) { this.readyState = 3; this.onclose({ code, reason: "", wasClean: code !== 1006 }); }
+  }
+  const timers = new Map();
+  let now = 0, last = 0, random = 0;
+  const tick = async (ms) => {
+    await settled();
+    for (const until = now + ms; ;) {
+      const [id, timer] = [...timers].sort((one, other) => one[1].due - other[1].due)[0] ?? [];
+      if (id === undefined || timer.due > until) { now = until; break; }
+      timers.delete(id); now = timer.due; timer.callback();
+      await settled();
+    }
+  };
+  const settled = () => new Promise((resolve) => { const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => { port1.close(); resolve(); }; port2.postMessage(0); });
+  const make = (url = "/ws/x", options = {}) => {
+    const socket = new ReconnectingWebSocket(url, [], {
+      WebSocket: Fake, random: () => random,
+      setTimeout: (callback, delay) => { timers.set(++last, { callback, due: now + delay }); return last; },
+      clearTimeout: (id) => timers.delete(id), connectTimeout: 1e9,
+      ...options,
+    });
+    const events = [];
+    for (const type of ["open", "message", "error", "close", "reconnecting"]) {
+      socket.addEventListener(type, (event) => events.push(event.detail ?? (event.type === "close"
+        ? ["close", event.code] : event.type)));
+    }
+    return [socket, events];
+  };
+  const bench = { sockets, timers, tick, make, settled, isFinal, setRandom: (value) => { random = value; } };
+  return await (new Function("bench", `return (async () => { with (bench) { ${steps} } })()`))(bench);
+}"""
+
+
+@pytest.fixture(scope="module")
+def blank_page(tmp_path_factory):
+    """The address of a page that shares its origin with wsthreads.js."""
+    folder = tmp_path_factory.mktemp("blank")
+    (folder / "index.html").write_text('<!doctype html><link rel="icon" href="data:,">')
+    with serving(WebSocketApp(StaticFiles(folder), serve_client=True)) as port:
+        yield f"http://127.0.0.1:{port}/"
+
+
+@pytest.fixture
+def run(window, blank_page):  # noqa: F811
+    """Run steps in the page, with `make`, `sockets`, `tick` and so on."""
+    page = window(blank_page)
+    return lambda steps: page.evaluate(BENCH, steps)
+
+
+def test_waiting_grows_with_jitter_and_starts_anew_after_a_stable_time(run):
+    result = run("""
+      const [socket, events] = make();
+      const delays = async (value, count) => {
+        setRandom(value);
+        for (let n = 0; n < count; n++) {
+          await settled();
+          sockets.at(-1).end(1006);
+          await tick(60_000);
+        }
+        return events.splice(0).filter((event) => event.delay !== undefined).map((event) => event.delay);
+      };
+      const found = [await delays(0, 8)];
+      sockets.at(-1).open(); await tick(5000);
+      found.push(await delays(0.999999, 3));
+      sockets.at(-1).open(); await tick(4999);
+      found.push(await delays(0, 1));
+      return found.map((delays) => delays.map(Math.round));
+    """)
+    assert result == [[500, 1000, 2000, 4000, 8000, 15000, 15000, 15000], [1000, 2000, 4000], [4000]]
+
+
+def test_an_attempt_that_takes_too_long_is_given_up(run):
+    result = run("""
+      const [socket, events] = make("/ws/x", { connectTimeout: 10_000 });
+      await tick(9999);
+      const before = [sockets.length, socket.readyState];
+      await tick(1);
+      sockets[0].open();  // too late: nobody listens
+      return [before, sockets[0].closedWith !== undefined, events, socket.readyState];
+    """)
+    assert result == [[1, 0], True, [{"code": 1006, "reason": "timeout", "attempt": 1, "delay": 500}], 0]
+
+
+def test_it_gives_up_after_as_many_attempts_as_it_may(run):
+    result = run("""
+      const [socket, events] = make("/ws/x", { maxAttempts: 2 });
+      for (let n = 0; n < 3; n++) { await settled(); sockets.at(-1).end(1006); await tick(60_000); }
+      return [sockets.length, events.at(-1), socket.readyState, socket.send("x"), timers.size];
+    """)
+    assert result == [3, ["close", 1006], 3, False, 0]
+
+
+def test_which_codes_are_final(run):
+    codes = [*range(1000, 1004), *range(1005, 1016), 3000, 3001, 4000, 4999]
+    final = run(f"return {codes}.filter(isFinal)")
+    assert final == [1000, 1002, 1003, 1007, 1008, 1009, 1010, 3000, 4000, 4999]
+    result = run("""
+      const [socket, events] = make("/ws/x", { isFinal: ({ code }) => code === 1011 });
+      await settled(); sockets[0].open(); sockets[0].end(4000); await tick(1000);
+      sockets[1].open(); sockets[1].end(1011);
+      return [sockets.length, socket.readyState, events.at(-1)];
+    """)
+    assert result == [2, 3, ["close", 1011]]
+
+
+def test_the_queue_is_bounded_and_says_so(run):
+    result = run("""
+      const [few] = make("/ws/x", { maxQueued: 2 });
+      const [small] = make("/ws/x", { maxQueuedBytes: 6 });
+      const answers = [
+        ["a", "b", "c"].map((text) => few.send(text)),
+        ["é☃", new Uint8Array(1), "x", ""].map((data) => small.send(data)),
+      ];
+      await settled();
+      for (const socket of sockets) socket.open();
+      return [...answers, sockets[1].sent.length, small.bufferedAmount, few.send("d"), sockets[0].sent];
+    """)
+    assert result == [[True, True, False], [True, True, False, True], 3, 0, True, ["a", "b", "d"]]
+
+
+def test_it_wakes_up_when_the_page_does(run):
+    result = run("""
+      const [socket] = make();
+      await settled(); sockets[0].end(1006);
+      window.dispatchEvent(new Event("online")); await settled();
+      const count = [sockets.length];
+      sockets[1].end(1006);
+      document.dispatchEvent(new Event("visibilitychange")); await settled();
+      count.push(sockets.length);
+      window.dispatchEvent(new Event("online")); await settled();  // an attempt is under way
+      count.push(sockets.length);
+      sockets[2].open(); socket.reconnect(); await settled();
+      count.push(sockets.length);
+      socket.close(); sockets[2].end(1000);
+      window.dispatchEvent(new Event("online")); await tick(60_000);
+      return [...count, sockets.length, timers.size];
+    """)
+    assert result == [2, 3, 3, 3, 3, 0]
+
+
+def test_close_is_for_good_at_any_time(run):
+    result = run("""
+      const [waiting, first] = make();
+      await settled(); sockets[0].end(1006); waiting.send("x");
+      waiting.close(4001, "bye"); await tick(60_000);
+      const [connecting, second] = make();
+      await settled(); connecting.close(); connecting.close(); await tick(60_000);
+      const [open, third] = make();
+      await settled(); sockets[2].open(); open.close(3500, "so long"); const state = open.readyState;
+      sockets[2].end(3500); await tick(60_000);
+      const refused = [[1001], [1000, "x".repeat(124)]].map((parts) => {
+        try { make()[0].close(...parts); return "no"; } catch (error) { return error.name; }
+      });
+      return [first.at(-1), second, sockets[1].closedWith !== undefined, sockets[2].closedWith, state, third, refused];
+    """)
+    assert result == [
+        ["close", 4001], [["close", 1000]], True, [3500, "so long"], 2, ["open", ["close", 3500]],
+        ["InvalidAccessError", "SyntaxError"],
+    ]  # fmt: skip
+
+
+def test_the_address_is_asked_for_each_time(run):
+    result = run("""
+      let calls = 0;
+      const [socket, events] = make(async () => {
+        if (++calls === 2) throw new Error("no token");
+        return `https://example.org/ws?token=${calls}`;
+      });
+      await settled(); sockets[0].end(1006); await tick(60_000);
+      make("live?x=1"); await settled();
+      return [calls, sockets.map((socket) => socket.url.replace(location.host, "HOST"))];
+    """)
+    assert result == [3, ["wss://example.org/ws?token=1", "wss://example.org/ws?token=3", "ws://HOST/live?x=1"]]
+
+
+def test_what_can_never_succeed_is_not_tried_again(run):
+    assert run("try { make('http://['); } catch (error) { return error.name; }") == "TypeError"
+    result = run("""
+      class Never { constructor() { throw new DOMException("no such subprotocol", "SyntaxError"); } }
+      const [socket, events] = make("/ws/x", { WebSocket: Never });
+      await tick(60_000);
+      return [events, socket.readyState, timers.size];
+    """)
+    assert result == [[["close", 1006]], 3, 0]
+    assert run("try { make('ftp://x/'); } catch (error) { return error.name; }") == "SyntaxError"
+
+
+def test_its_types_have_the_names_that_it_has(run):
+    types = (FOLDER / "wsthreads.d.ts").read_text()
+    body = re.search(r"export class ReconnectingWebSocket .*?\{\n(.*?)^\}", types, re.MULTILINE | re.DOTALL)[1]
+    names = set(re.findall(r"^  (?!static|constructor|addEventListener)(?:readonly )?(\w+)[(:]", body, re.MULTILINE))
+    found = run("""
+      const [socket] = make();
+      return Object.getOwnPropertyNames(Object.getPrototypeOf(socket)).filter((name) => name !== "constructor");
+    """)
+    assert names == set(found)
+    options = re.search(r"interface ReconnectingOptions \{\n(.*?)^\}", types, re.MULTILINE | re.DOTALL)[1]
+    error = run("try { make('/x', { nonsense: 1 }); } catch (error) { return error.message; }")
+    assert set(re.findall(r"^  (\w+)\?:", options, re.MULTILINE)) == set(error.partition("there are: ")[2].split(", "))
+
+
+# How it is served
+
+
+def test_it_is_served_where_the_setting_says_so():
+    client = Browser(WebSocketApp(serve_client=True))
+    answer = client.get("/wsthreads.js")
+    assert (answer.status_code, answer.mimetype) == (200, "text/javascript")
+    assert answer.get_data() == (FOLDER / "wsthreads.js").read_bytes()
+    assert client.get("/wsthreads.js", headers={"If-None-Match": answer.headers["ETag"]}).status_code == 304
+    assert client.post("/wsthreads.js").status_code == 404
+    assert Browser(WebSocketApp()).get("/wsthreads.js").status_code == 404

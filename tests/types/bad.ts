@@ -1,0 +1,22 @@
+import type { OnMessage, Session, OnHandshake } from "wsthreads";
+
+export function onOpen(session: Session): void {
+  // @ts-expect-error an object is no message
+  session.send({ type: "welcome" });
+  // @ts-expect-error read-only
+  session.id = "x";
+  // @ts-expect-error misspelt
+  session.room("chat").broadcastexcept("x");
+  // @ts-expect-error a code is a number
+  session.close("4000");
+  // @ts-expect-error may be null
+  session.getParameter("user").length;
+  // @ts-expect-error not a function
+  setTimeout("x", 3);
+  // @ts-expect-error a room has a name
+  session.room();
+}
+// @ts-expect-error a message may be binary
+export const onMessage: OnMessage = (session, message) => { message.slice(1).toUpperCase(); };
+// @ts-expect-error an object is no verdict
+export const onHandshake: OnHandshake = () => ({ status: 401 });

@@ -1,0 +1,288 @@
+// A WebSocket that comes back. Its interface is the browser's WebSocket, as far as that makes sense:
+//
+//   import { ReconnectingWebSocket } from "/wsthreads.js";
+//   const socket = new ReconnectingWebSocket("/ws/chat?user=ann");
+//   socket.onmessage = ({ data }) => show(data);
+//   socket.send("hello");        // queued until there is a connection
+//
+// What differs: "open" comes with each connection; "close" comes once, when no further one will be made, and the new
+// event "reconnecting" whenever one was lost; send() says whether it took the message, and throws for no state.
+//
+// A message that was on its way when the connection was lost may be lost with it: nothing is sent twice.
+
+const CONNECTING = 0;
+const OPEN = 1;
+const CLOSING = 2;
+const CLOSED = 3;
+
+// What the same client would only meet again: it has done something wrong, or is not wanted (RFC 6455, 7.4.1, and
+// IANA's registry). All others are somebody's trouble that may pass: 1001, 1006, 1011, 1012, 1013 and so on.
+const STOP_CODES = new Set([1000, 1002, 1003, 1007, 1008, 1009, 1010, 3000, 3003]);
+
+/** Whether a close code means that there is no use in coming back. 4000 to 4999 are the application's own: they do. */
+export function isFinal(code) {
+  return STOP_CODES.has(code) || (code >= 4000 && code <= 4999);
+}
+
+const DEFAULTS = {
+  minDelay: 1000,
+  maxDelay: 30_000,
+  connectTimeout: 10_000,
+  stableAfter: 5000,
+  maxAttempts: Infinity,
+  maxQueued: 1000,
+  maxQueuedBytes: 1024 * 1024,
+  isFinal: ({ code }) => isFinal(code),
+  // For tests.
+  WebSocket: globalThis.WebSocket,
+  random: Math.random,
+  setTimeout: (callback, delay) => setTimeout(callback, delay),
+  clearTimeout: (timer) => clearTimeout(timer),
+};
+
+const EVENTS = ["open", "message", "error", "close", "reconnecting"];
+
+export class ReconnectingWebSocket extends EventTarget {
+  static CONNECTING = CONNECTING;
+  static OPEN = OPEN;
+  static CLOSING = CLOSING;
+  static CLOSED = CLOSED;
+
+  #url;
+  #protocols;
+  #options;
+  #socket = null;
+  #state = CONNECTING;
+  #binaryType = "blob";
+  #queue = [];
+  #queuedBytes = 0;
+  #attempts = 0;  // since a connection was stable
+  #retryTimer = null;
+  #connectTimer = null;
+  #stableTimer = null;
+  #generation = 0;  // of connections: what an older one does is of no interest
+  #listeners = new Map();
+
+  constructor(url, protocols = [], options = {}) {
+    super();
+    const unknown = Object.keys(options).find((name) => !Object.hasOwn(DEFAULTS, name));
+    if (unknown !== undefined) {
+      throw new TypeError(`no such option: ${unknown}; there are: ${Object.keys(DEFAULTS).join(", ")}`);
+    }
+    this.#url = typeof url === "function" ? url : absolute(url);
+    this.#protocols = protocols;
+    this.#options = { ...DEFAULTS, ...options };
+    globalThis.addEventListener?.("online", this.#wake);
+    globalThis.document?.addEventListener("visibilitychange", this.#wake);
+    this.#connect();
+  }
+
+  get CONNECTING() { return CONNECTING; }
+  get OPEN() { return OPEN; }
+  get CLOSING() { return CLOSING; }
+  get CLOSED() { return CLOSED; }
+
+  /** CONNECTING also between connections; CLOSED when no further one will be made. */
+  get readyState() {
+    return this.#state;
+  }
+
+  get url() {
+    return this.#socket?.url ?? "";
+  }
+
+  get protocol() {
+    return this.#socket?.protocol ?? "";
+  }
+
+  get extensions() {
+    return this.#socket?.extensions ?? "";
+  }
+
+  /** Bytes that wait: in the browser, and in the queue while there is no connection. */
+  get bufferedAmount() {
+    return this.#queuedBytes + (this.#socket?.bufferedAmount ?? 0);
+  }
+
+  get binaryType() {
+    return this.#binaryType;
+  }
+
+  set binaryType(type) {
+    this.#binaryType = type;
+    if (this.#socket !== null) this.#socket.binaryType = type;
+  }
+
+  /** True if the message was sent or queued; false, and nothing happens, if the queue is full or all is over. */
+  send(data) {
+    if (this.#state === OPEN) {
+      this.#socket.send(data);
+      return true;
+    }
+    const { maxQueued, maxQueuedBytes } = this.#options;
+    const size = sizeOf(data);
+    if (this.#state !== CONNECTING || this.#queue.length >= maxQueued || this.#queuedBytes + size > maxQueuedBytes) {
+      return false;
+    }
+    this.#queue.push(data);
+    this.#queuedBytes += size;
+    return true;
+  }
+
+  /** Close for good. What is queued is not sent any more. */
+  close(code, reason) {
+    if (this.#state >= CLOSING) return;
+    checkClose(code, reason);
+    const wasOpen = this.#state === OPEN;
+    this.#state = CLOSING;
+    if (wasOpen) {
+      this.#socket.close(code ?? 1000, reason);
+    } else {
+      this.#abandon();
+      queueMicrotask(() => this.#end(code ?? 1000, reason ?? "", false));
+    }
+  }
+
+  /** Try now, without waiting any longer; nothing happens while there is a connection. */
+  reconnect() {
+    if (this.#retryTimer !== null) this.#connect();
+  }
+
+  #wake = () => {
+    if (!globalThis.document?.hidden) this.reconnect();
+  };
+
+  async #connect() {
+    const { WebSocket, setTimeout, clearTimeout, connectTimeout } = this.#options;
+    clearTimeout(this.#retryTimer);
+    this.#retryTimer = null;
+    const generation = ++this.#generation;
+    const isCurrent = () => generation === this.#generation;
+    this.#connectTimer = setTimeout(() => isCurrent() && this.#lost(1006, "timeout", false), connectTimeout);
+    let socket;
+    try {
+      // A function may take a while to come by a fresh token; it is called for each connection.
+      const url = typeof this.#url === "function" ? await this.#url() : this.#url;
+      if (!isCurrent()) return;
+      socket = this.#socket = new WebSocket(absolute(url), this.#protocols);
+    } catch (error) {
+      if (!isCurrent()) return;
+      if (error?.name === "SyntaxError") {  // of the address or a subprotocol: no attempt can ever succeed
+        this.#abandon();
+        queueMicrotask(() => this.#end(1006, error.message, false));
+      } else {
+        this.#lost(1006, "", false);  // the function failed: perhaps the next time it does not
+      }
+      return;
+    }
+    socket.binaryType = this.#binaryType;
+    socket.onopen = () => isCurrent() && this.#opened();
+    socket.onmessage = ({ data, origin }) => {
+      if (isCurrent()) this.#emit(new MessageEvent("message", { data, origin }));
+    };
+    socket.onerror = () => isCurrent() && this.#emit(new Event("error"));
+    socket.onclose = ({ code, reason, wasClean }) => isCurrent() && this.#lost(code, reason, wasClean);
+  }
+
+  #opened() {
+    const { setTimeout, clearTimeout, stableAfter } = this.#options;
+    clearTimeout(this.#connectTimer);
+    this.#state = OPEN;
+    // A server that lets in and closes at once must not be asked again and again without a pause.
+    this.#stableTimer = setTimeout(() => { this.#attempts = 0; }, stableAfter);
+    const queue = this.#queue;
+    this.#queue = [];
+    this.#queuedBytes = 0;
+    for (const data of queue) this.#socket.send(data);
+    this.#emit(new Event("open"));
+  }
+
+  #lost(code, reason, wasClean) {
+    const { setTimeout, maxAttempts } = this.#options;
+    const wasMeant = this.#state === CLOSING;
+    this.#abandon();
+    if (wasMeant || this.#options.isFinal({ code, reason, wasClean }) || this.#attempts >= maxAttempts) {
+      this.#end(code, reason, wasClean);
+      return;
+    }
+    this.#state = CONNECTING;
+    const attempt = ++this.#attempts;
+    const delay = this.#delayBefore(attempt);
+    this.#retryTimer = setTimeout(() => this.#connect(), delay);
+    this.#emit(new CustomEvent("reconnecting", { detail: { code, reason, attempt, delay } }));
+  }
+
+  // Doubles up to the longest, and is spread over its upper half, so that many clients do not come back at once.
+  #delayBefore(attempt) {
+    const { minDelay, maxDelay, random } = this.#options;
+    const longest = Math.min(maxDelay, minDelay * 2 ** (attempt - 1));
+    return longest / 2 + random() * (longest / 2);
+  }
+
+  // Let go of the present connection, or attempt, whatever becomes of it.
+  #abandon() {
+    const { clearTimeout } = this.#options;
+    for (const timer of [this.#connectTimer, this.#stableTimer, this.#retryTimer]) clearTimeout(timer);
+    this.#retryTimer = null;
+    this.#generation++;
+    if (this.#socket !== null && this.#socket.readyState < CLOSING) this.#socket.close();
+    this.#socket = null;
+  }
+
+  #end(code, reason, wasClean) {
+    this.#state = CLOSED;
+    this.#queue = [];
+    this.#queuedBytes = 0;
+    globalThis.removeEventListener?.("online", this.#wake);
+    globalThis.document?.removeEventListener("visibilitychange", this.#wake);
+    this.#emit(new CloseEvent("close", { code, reason, wasClean }));
+  }
+
+  #emit(event) {
+    this.dispatchEvent(event);
+  }
+
+  static {
+    // onopen and the like. A listener that is set anew stays in its place, as in the browser.
+    for (const type of EVENTS) {
+      Object.defineProperty(this.prototype, `on${type}`, {
+        configurable: true,
+        enumerable: true,
+        get() {
+          return this.#listeners.get(type) ?? null;
+        },
+        set(listener) {
+          if (!this.#listeners.has(type)) {
+            this.addEventListener(type, (event) => this.#listeners.get(type)?.call(this, event));
+          }
+          this.#listeners.set(type, typeof listener === "function" ? listener : null);
+        },
+      });
+    }
+  }
+}
+
+// An address as WebSocket wants it, from one that may be relative to the page.
+function absolute(url) {
+  const found = new URL(url, globalThis.location?.href);
+  found.protocol = found.protocol.replace(/^http/, "ws");
+  if (!/^wss?:$/.test(found.protocol) || found.hash !== "") {
+    throw new DOMException(`a WebSocket's address begins with ws: or wss: and has no #, not ${url}`, "SyntaxError");
+  }
+  return found.href;
+}
+
+function sizeOf(data) {
+  if (typeof data === "string") return new TextEncoder().encode(data).length;
+  return data.byteLength ?? data.size ?? 0;
+}
+
+// Refuse at once what a browser's close() would refuse, also where there is no socket to do it.
+function checkClose(code, reason) {
+  if (code !== undefined && code !== 1000 && !(code >= 3000 && code <= 4999)) {
+    throw new DOMException(`a close code is 1000, or 3000 to 4999, not ${code}`, "InvalidAccessError");
+  }
+  if (reason !== undefined && sizeOf(String(reason)) > 123) {
+    throw new DOMException("a close reason has at most 123 bytes", "SyntaxError");
+  }
+}
