@@ -51,6 +51,7 @@ RANKS = {
     "targets": 7,
     "checks": 7.5,
     "sources": 0,
+    "scaffold": 7,
     "browser": 5,
     "client": 7,
     "dashboard": 7,

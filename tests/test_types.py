@@ -56,6 +56,8 @@ def compiler():
 def test_the_compiler_takes_what_is_right_and_nothing_else(compiler):
     files = {path.name: path.read_text() for path in (ROOT / "tests" / "types").iterdir()}
     files["wsthreads.d.ts"] = DECLARATIONS
+    templates = Path(wsthreads.__file__).parent / "templates"  # what `wsthreads new` writes
+    files |= {f"new_{kind}.{kind}": (templates / f"chat.{kind}").read_text() for kind in ("js", "ts")}
     assert compiler.evaljs(CHECK, files=files) == []
     files["more.ts"] = 'import type { Session } from "wsthreads";\nexport const f = (s: Session) => s.sned("x");\n'
     (problem,) = compiler.evaljs(CHECK, files=files)

@@ -112,10 +112,10 @@ def test_a_syntax_error_has_its_place_and_file(folder, monkeypatch):
     assert str(caught.value) == f"{os.path.join(folder.name, 'lib', 'greet.ts')}:9:17: SyntaxError: Type expected."
     (folder / "lib" / "greet.ts").write_text(LIB)
     (folder / "late.ts").write_text("let late: ;\n")
-    with play(folder / "chat.ts", **PATIENT) as chat:
+    with play(folder / "chat.ts", raise_errors=False, **PATIENT) as chat:
         ann = chat.connect(user="ann")
         ann.send("./late.ts")
-        assert "late.ts:1:11: SyntaxError: Type expected." in ann.received[-1]
+        assert ann.received[-1].endswith("late.ts:1:11: Type expected.")
     (folder / "chat.ts").write_bytes(b"\xff")
     with pytest.raises(ScriptError, match=r"chat\.ts cannot be read"):
         check_script(written, Config())

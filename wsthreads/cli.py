@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -195,6 +196,32 @@ def _other_urls(server: Server) -> list[str]:
         return []
     address = get_interface_ip(socket.AF_INET)
     return [] if address.startswith("127.") else [f"{server.url.partition(':')[0]}://{address}:{server.port}"]
+
+
+# wsthreads new
+
+
+@cli.command()
+@click.argument("folder")
+@click.option("--typescript", "language", flag_value="typescript", help="In TypeScript, in place of JavaScript.")
+@click.option("--python", "language", flag_value="python", help="In Python, in place of JavaScript.")
+def new(folder: str, language: str | None) -> None:
+    """Make a folder with a handler to start from.
+
+    The handler is a chat, named as the folder; beside it are a page, a test, and for JavaScript and TypeScript the
+    types of what a handler sees, for your editor. Nothing that is there is written over.
+    """
+    from wsthreads.scaffold import scaffold
+
+    handler, *others = scaffold(folder, language or "javascript")
+    for file in (handler, *others):
+        click.echo(file)
+    click.echo("\nNext:")
+    if os.path.normpath(folder) != ".":
+        click.echo(f"  cd {shlex.quote(folder)}")
+    click.echo(f"  wsthreads run {handler.name} --static public --serve-client --reload")
+    click.echo(f"  wsthreads check {handler.name}")
+    click.echo("  python -m pytest    # after: pip install pytest")
 
 
 # wsthreads check

@@ -20,3 +20,5 @@ interface SharedArrayBuffer { readonly byteLength: number }
 interface ArrayBufferView { readonly buffer: ArrayBuffer }
 interface Uint8Array extends ArrayBufferView {}
 declare var Uint8Array: { new (length: number): Uint8Array };
+declare var JSON: { stringify(value: any): string };
+declare var String: (value: any) => string;

@@ -139,7 +139,8 @@ class ModuleLoader:
             self.problem = f"{bare_id(identity)} cannot be read: {error}"
             return None, None, None
         except ScriptError as error:  # whoever imports it gets it, as from the engine's own parser
-            source = f"throw new SyntaxError({json.dumps(str(error))});"
+            text = str(error).replace(": SyntaxError: ", ": ")
+            source = f"throw new SyntaxError({json.dumps(text)});"
         if "await" in source:
             self.suspended.add(identity)
         return identity, source, "module"
