@@ -54,9 +54,17 @@ def test_the_handshake_refuses_and_keeps_attributes(tmp_path: Path) -> None:
     assert check_script(script, Config()).hooks == {"on_handshake"}
 
 
+def test_the_test_of_a_handler_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "chat.js").write_text(blocks("javascript")[0])
+    names: dict[str, Any] = {}
+    exec(blocks("python")[1], names)
+    names["test_the_others_hear_what_one_says"]()
+
+
 def test_the_flask_application_broadcasts_from_a_view(serve: Callable[..., Any]) -> None:
     names: dict[str, Any] = {"__name__": "flask_example"}
-    exec(blocks("python")[1], names)
+    exec(blocks("python")[2], names)
     assert isinstance(names["websockets"], WebSocketApp)
     url = serve(names["websockets"]).ws_url + "/ws/chat"
     with connect(url) as client:

@@ -70,7 +70,15 @@ def _print_version(context: click.Context, option: click.Parameter, wanted: bool
     context.exit()
 
 
+class _InOrder(click.Group):
+    """Lists its commands as they stand in this file."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
 @click.group(
+    cls=_InOrder,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
@@ -79,7 +87,13 @@ def _print_version(context: click.Context, option: click.Parameter, wanted: bool
 )
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """WebSocket server with rooms, on plain threads: handlers in JavaScript or Python."""
+    """WebSocket server with rooms, on plain threads: handlers in JavaScript, TypeScript or Python.
+
+    \b
+    To begin with:
+      wsthreads new chat
+      wsthreads run chat/chat.js --static chat/public --serve-client --reload
+    """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
@@ -112,8 +126,8 @@ def run(
 ) -> int:
     """Serve handlers on a port.
 
-    TARGET is a .js, .mjs or .py file, which is served at /ws/<name>, or a directory of such files. Beside them there
-    is a page about the server, at / or, if --static has an index.html, at /_wsthreads/.
+    TARGET is a .js, .mjs, .ts or .py file, which is served at /ws/<name>, or a directory of such files. Beside them
+    there is a page about the server, at / or, if --static has an index.html, at /_wsthreads/.
 
     Ctrl-C closes every session with 1001 and ends with status 0; pressed once more, it cuts them off.
     """
