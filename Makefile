@@ -24,7 +24,7 @@ help: ## list these targets
 	@echo "           bench ONLY SERVERS ROUNDS SECONDS QUICK PUBLISH; fuzz TARGET SECONDS"
 
 run: $(VENV)/installed ## serve the chat example and its page at http://127.0.0.1:5000/
-	@exec $(BIN)/wsthreads run examples/chat.js examples/rooms.js --static examples/public --host $(HOST) --port $(PORT)
+	@exec $(BIN)/wsthreads run examples/chat.js examples/rooms.js --static examples/public --serve-client --host $(HOST) --port $(PORT)
 
 test: $(VENV)/installed-test ## run the tests, such as ARGS="-k browser -x"
 	@$(BIN)/python -m pytest $(ARGS)

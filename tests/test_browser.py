@@ -19,7 +19,7 @@ expect = playwright.expect
 expect.set_options(timeout=DEADLINE_S * 1000)
 
 PHONE = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
-CHAT = [EXAMPLES / "chat.js", EXAMPLES / "rooms.js", "--static", EXAMPLES / "public"]
+CHAT = [EXAMPLES / "chat.js", EXAMPLES / "rooms.js", "--static", EXAMPLES / "public", "--serve-client"]
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_a_link_leads_into_its_room_and_a_reload_stays_there(window):
 
 
 def test_with_chat_js_alone_the_page_offers_its_one_room(window):
-    with run_server(EXAMPLES / "chat.js", "--static", EXAMPLES / "public") as server:
+    with run_server(EXAMPLES / "chat.js", "--static", EXAMPLES / "public", "--serve-client") as server:
         page = window(f"{server.url}/?room=garden")
         expect(page.locator("#rooms-hint")).to_contain_text("This server has one room")
         expect(field(page, "Room")).to_have_value("chat")

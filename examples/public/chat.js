@@ -1,6 +1,6 @@
 // The chat page. The room "chat" is served by chat.js, at ws/chat; all other rooms by rooms.js, at ws/rooms.
 
-import { Connection } from "./connection.js";
+import { ReconnectingWebSocket } from "./wsthreads.js"; // the server's own: wsthreads run --serve-client
 
 const MAIN_ROOM = "chat";
 const MAX_LINES = 1000;
@@ -19,7 +19,6 @@ let unread = 0;
 
 function address(user, room) {
   const url = new URL(room === MAIN_ROOM ? "ws/chat" : "ws/rooms", location.href);
-  url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
   url.search = new URLSearchParams(room === MAIN_ROOM ? { user } : { user, room });
   return url;
 }
@@ -37,10 +36,14 @@ function join(user, room) {
   say("Connecting …");
   showPeople();
   showTitle();
-  connection = new Connection(address(user, room));
-  connection.addEventListener("open", onOpen);
-  connection.addEventListener("message", (event) => receive(JSON.parse(event.detail)));
-  connection.addEventListener("waiting", (event) => onWaiting(event.detail));
+  const socket = connection = new ReconnectingWebSocket(address(user, room), [], { minDelay: 500, maxDelay: 10_000 });
+  const handle = (type, handler) => socket.addEventListener(type, (event) => {
+    if (socket === connection) handler(event); // not one that we have left
+  });
+  handle("open", onOpen);
+  handle("message", ({ data }) => receive(JSON.parse(data)));
+  handle("reconnecting", ({ detail }) => onWaiting(Date.now() + detail.delay));
+  handle("close", ({ code, reason }) => onEnd(`The server has closed the connection: ${code} ${reason}`));
   $("text").focus();
 }
 
@@ -81,6 +84,12 @@ function onWaiting(until) {
   };
   tick();
   countdown = setInterval(tick, 500);
+}
+
+function onEnd(text) {
+  $("send").disabled = true;
+  clearInterval(countdown);
+  say(text);
 }
 
 function say(text, retrying = "") {
@@ -207,14 +216,15 @@ $("join").addEventListener("submit", (event) => {
 $("compose").addEventListener("submit", (event) => {
   event.preventDefault();
   const text = $("text").value.trim();
-  if (!text || !connection?.send(text)) return; // what cannot be sent stays in its field
+  if (!text || connection?.readyState !== WebSocket.OPEN) return; // what cannot be sent stays in its field
+  connection.send(text);
   addMessage(me, text, new Date(), true);
   $("text").value = "";
   $("text").focus();
 });
 
 $("leave").addEventListener("click", leave);
-$("retry").addEventListener("click", () => connection?.retryNow());
+$("retry").addEventListener("click", () => connection?.reconnect());
 
 document.addEventListener("visibilitychange", () => {
   if (document.hidden || !connection) return;
