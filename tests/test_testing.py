@@ -405,6 +405,7 @@ def test_an_app_of_one_s_own_goes_on_afterwards():
                 both.connect()
         with play(app, "/ws/one") as one:
             assert one.connect().received == ["one"]
+        assert app.session_count == 0
     with pytest.raises(UsageError, match="max_sessions"):
         play(app, max_sessions=3)
     app.shutdown()

@@ -28,7 +28,7 @@ SHOUT = """import { Color } from "./lib/greet.ts";
 export const shout = (text) => Color && text.toUpperCase();
 """
 
-CHAT = """import type { Session } from "wsthreads";
+CHAT = """import type { Session } from "wsthreads"; import type { Nothing } from "./types.d.ts";
 import { greet, Color, Greeting } from "./lib/greet.ts";
 import { shout } from "./shout.js";
 
@@ -72,6 +72,7 @@ def folder(tmp_path):
     (folder / "shout.js").write_text(SHOUT)
     (folder / "late.ts").write_text("export const late: string = 'late';\n")
     (folder / "chat.ts").write_text(CHAT)
+    (folder / "types.d.ts").write_text("export type Nothing = null;\n")
     (tmp_path / "secret.ts").write_text("export const late = 'secret';\n")
     return folder
 

@@ -50,7 +50,9 @@ class Drainer:
                 return not idle.is_set()
 
             steps.put(look)
-        return idle.wait(timeout_s)
+        was_idle = idle.wait(timeout_s)
+        idle.set()  # it need not look any more
+        return was_idle
 
     def stop(self, timeout_s: float) -> None:
         """End the thread when it has done what it was given, after at most `timeout_s`."""

@@ -198,7 +198,7 @@ class Isolate:
 
     def settle(self, timeout_s: float) -> None:
         """Blocks until all events so far have been handled, with the promise jobs that they left, or `timeout_s`."""
-        with suppress(IsolateError, TimeoutError):
+        with suppress(IsolateError, JavaScriptError, TimeoutError):
             self._ask(Event("again", reply=Future())).result(timeout_s)
 
     def close(self, session: Session, code: int, reason: str) -> None:

@@ -66,7 +66,7 @@ class ModuleLoader:
             while waiting:
                 identity = waiting.pop()
                 path = self._confined(identity)
-                if identity in seen or path is None:
+                if identity in seen or path is None or identity.endswith(".d.ts"):  # nothing but types
                     continue
                 seen.add(identity)
                 try:

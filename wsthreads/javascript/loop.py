@@ -263,7 +263,7 @@ class Loop:
     def _finish(self, event: Event) -> None:
         if event.kind in ("open", "message", "binary") and event.visit is not None:
             event.visit.release(event.size)
-        elif event.kind == "again" and event.reply is not None:
+        elif event.kind == "again" and event.reply is not None and not event.reply.done():
             event.reply.set_result(None)
         self._schedule.finish(event)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from io import BytesIO
@@ -77,8 +78,7 @@ class Client:
 
     def lose(self) -> None:
         """Lose the connection, without a close handshake: the handler gets 1006."""
-        self._feed(b"")
-        self._pipe.end()
+        self.vanish()
         self._settle()
 
     def receive(self, timeout_s: float | None = None) -> str | bytes:
@@ -146,6 +146,11 @@ class Client:
         self._environ = self._request(path, query, headers, ", ".join(subprotocols), remote_addr)
         Thread(target=self._serve, args=(app, self._environ), name="wsthreads-play", daemon=True).start()
 
+    def vanish(self) -> None:
+        """`lose`, but wait for nothing."""
+        self._feed(b"")
+        self._pipe.end()
+
     def finish_handshake(self) -> None:
         """Wait for the answer. Raises `HandshakeRefused` with what it says, unless it is a 101."""
         with self._changed:
@@ -207,7 +212,7 @@ class Client:
             "wsgi.version": (1, 0),
             "wsgi.url_scheme": "http",
             "wsgi.input": BytesIO(),
-            "wsgi.errors": None,
+            "wsgi.errors": sys.stderr,
             "wsgi.multithread": True,
             "wsgi.multiprocess": False,
             "wsgi.run_once": False,

@@ -59,7 +59,7 @@ def app_for(target: object, path: str | None, settings: Mapping[str, Any]) -> tu
 
 
 class Play:
-    """A handler that runs, and its clients. Made by `play`; use it as a context manager."""
+    """A handler that runs, and its clients. Made by `play`; use it as a context manager, in one thread at a time."""
 
     def __init__(
         self, target: object, path: str | None, *, raise_errors: bool, deadline_s: float, settings: Mapping[str, Any]
@@ -120,6 +120,10 @@ class Play:
 
         Calls of clients do it by themselves. Timers that are not due are not waited for, nor are the handler's threads.
         """
+        self._wait()
+        self._raise_failure()
+
+    def _wait(self) -> None:
         deadline = monotonic() + self._deadline_s
         while True:
             before = self._moved()
@@ -135,7 +139,6 @@ class Play:
             if monotonic() > deadline:
                 raise TimeoutError(f"the clients and the handler have not come to rest in {self._deadline_s:g} s")
         self._clients = [client for client in self._clients if not client.is_over]
-        self._raise_failure()
 
     def _endpoint(self, path: str | None) -> Endpoint:
         path = path or self._path
@@ -158,14 +161,18 @@ class Play:
             raise self.errors[first]
 
     def end(self) -> None:
-        """Close all clients with 1001, and stop the handler; an app that was given goes on. Idempotent."""
+        """Close all clients with 1001 and stop the handler. Idempotent.
+
+        An app that was given goes on; its clients are lost, and have ended when this returns.
+        """
         if self._is_ours:
             self.app.shutdown(END_TIMEOUT_S)
-        else:
-            for client in self.clients:
-                client.lose()
-            for endpoint in self.app.endpoints:
-                del endpoint.handler.on_failure
+            return
+        for client in self.clients:
+            client.vanish()
+        self._wait()
+        for endpoint in self.app.endpoints:
+            vars(endpoint.handler).pop("on_failure", None)
 
     def __enter__(self) -> Play:
         return self
