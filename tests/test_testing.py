@@ -348,6 +348,22 @@ def test_promises_of_a_script_are_waited_for(tmp_path):
         assert ann.received == ["open", "x"]
 
 
+def test_promise_jobs_that_nobody_waits_for_are_done_too(tmp_path):
+    script = tmp_path / "jobs.js"
+    script.write_text(
+        "const work = () => { for (const begin = Date.now(); Date.now() < begin + 2;); };\n"
+        "export function onMessage(session, message) {\n"
+        "  let done = Promise.resolve();\n"
+        "  for (let n = 0; n < 30; n++) done = done.then(work);\n"
+        "  done.then(() => session.send(message));\n"
+        "}\n"
+    )
+    with play(script) as jobs:
+        ann = jobs.connect()
+        ann.send("x")
+        assert ann.received == ["x"]
+
+
 def test_a_python_session_can_be_looked_into():
     class Memory:
         def on_message(self, session, message):
