@@ -72,11 +72,12 @@ def test_run_serves_the_chat_room():
 
 def test_run_says_where_it_listens_and_what_it_serves(folder):
     (folder / "echo.js").write_text(ECHO_JS % "message")
-    (folder / "other.py").write_text("def on_open(session): pass\ndef on_close(session): pass\n")
+    (folder / "other.py").write_text("def on_open(session): pass\ndef on_close(session): pass\ndef on_eror(): pass\n")
     (folder / "public").mkdir()
     with run_server("echo.js", "other.py", "--static", "public") as server:
+        server.wait_for(r"WARNING .*other\.py:3:5: on_eror is never called; did you mean on_error\?\n")
         server.wait_for(r"/ws/other  .*\n")
-        lines = server.log[server.log.index("Listening") :].splitlines()
+        lines = [line for line in server.log[server.log.index("Listening") :].splitlines() if "WARNING" not in line]
         assert [re.split("  +", line) for line in lines] == [
             [f"Listening on {server.url} (Ctrl-C stops)"],
             ["", f"{server.url}/", "the files in public"],

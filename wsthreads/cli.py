@@ -131,6 +131,7 @@ def run(
 
     Ctrl-C closes every session with 1001 and ends with status 0; pressed once more, it cuts them off.
     """
+    from wsthreads.checks import remarks_on
     from wsthreads.dashboard import STATUS_PATH, Dashboard
     from wsthreads.serving import Server
     from wsthreads.targets import create_app, find_targets
@@ -145,10 +146,14 @@ def run(
     ssl_context = None if cert is None else server_context(cert, key)
     port = port or int(os.environ.pop(RESTART_PORT, 0))
     page = Dashboard(lambda: app.endpoints)
+    found = find_targets(targets, path)
     app = create_app(*targets, wsgi_app=page, static=static, path=path, config=config)
     try:
         server = Server(app, host, port, ssl_context=ssl_context)
         _announce(app, server, static)
+        for target in found:
+            for remark in remarks_on(target, app.endpoint(target.path).handler.hooks):
+                log.warning("%s", remark)
         if not reload:
             return server.run()
         check_arguments = [*(["--path", path] if path else []), "--", *targets]

@@ -121,8 +121,11 @@ def placed(error: HandlerError, target: Target) -> HandlerError:
 
 
 def source_of(target: Target) -> str:
-    """The text of a handler file. Raises `OSError`."""
-    return target.file.read_text("utf-8", "replace")
+    """The text of a handler file; empty if it cannot be read any more."""
+    try:
+        return target.file.read_text("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def load_module(file: Path) -> ModuleType:
