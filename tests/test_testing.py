@@ -11,7 +11,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.programs import DEADLINE_S, EXAMPLES, ROOT, connect, wait_until
-from wsthreads import HandshakeRefused, UsageError, WebSocketApp
+from wsthreads import HandshakeRefused, MessageTypeError, UsageError, WebSocketApp
 from wsthreads.testing import Client, HandlerFailed, live_server, play
 
 #: The same handler in both languages: each message is a command.
@@ -392,6 +392,18 @@ def test_a_handler_that_does_not_return_is_a_timeout():
         let_go.set()
 
 
+def test_a_timer_that_fails_is_raised_where_its_message_is_waited_for(tmp_path):
+    script = tmp_path / "timer.js"
+    script.write_text("export function onOpen(session) { setTimeout(() => session.nothing(), 1) }\n")
+    with play(script) as timer, pytest.raises(HandlerFailed, match=r"setTimeout(.|\n)*timer\.js:1"):
+        timer.connect().receive(timeout_s=DEADLINE_S / 20)
+
+
+def test_what_is_no_message_is_refused(file):
+    with play(file) as crew, pytest.raises(MessageTypeError, match=r"not dict; try json\.dumps"):
+        crew.connect(user="ann").send({"type": "x"})
+
+
 def test_what_is_closed_says_so(file):
     with play(file) as crew:
         ann = crew.connect(user="ann")
@@ -451,5 +463,5 @@ def test_the_fixtures_end_what_they_began(tmp_path):
         "    assert [t.name for t in threading.enumerate()] == ['MainThread']\n"
     )
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tmp_path]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=DEADLINE_S * 3)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=DEADLINE_S * 6)
     assert "3 passed" in done.stdout, done.stdout + done.stderr

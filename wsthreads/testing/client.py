@@ -17,7 +17,7 @@ from wsproto.connection import Connection as Protocol
 from wsproto.connection import ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 
-from wsthreads.errors import CloseCode, HandshakeRefused
+from wsthreads.errors import CloseCode, HandshakeRefused, MessageTypeError
 from wsthreads.testing.pipe import Pipe
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ class Client:
 
     def send(self, message: str | bytes) -> None:
         """Send text (a str) or binary (bytes). Raises `ConnectionError` if the connection is closed."""
+        if not isinstance(message, (str, bytes)):
+            raise MessageTypeError(f"a message is text or bytes, not {type(message).__name__}; try json.dumps")
         with self._changed:
             if self.closed is not None or self._protocol.state is not ConnectionState.OPEN:
                 raise ConnectionError(f"this client cannot send, it is closed: {self.closed or 'by itself'}")
@@ -89,8 +91,11 @@ class Client:
         timeout_s = self._deadline_s if timeout_s is None else timeout_s
         self._settle()
         with self._changed:
-            if not self._changed.wait_for(lambda: self._taken < len(self.received) or self.closed, timeout_s):
-                raise TimeoutError(f"no message came in {timeout_s:g} s")
+            has_come = self._changed.wait_for(lambda: self._taken < len(self.received) or self.closed, timeout_s)
+        if not has_come:
+            self._settle()  # what the handler has thrown says more
+            raise TimeoutError(f"no message came in {timeout_s:g} s")
+        with self._changed:
             if self._taken == len(self.received):
                 raise ConnectionError(f"no message will come, the connection is closed: {self.closed}")
             self._taken += 1
