@@ -28,8 +28,8 @@ def unsupported(*_: Any) -> Engine:
 @pytest.fixture
 def without_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     class Bare(Isolate):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments, make_engine=unsupported)
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, make_engine=unsupported, **options)
 
     monkeypatch.setattr(handler_module, "Isolate", Bare)
 
