@@ -20,7 +20,9 @@ from tests.wire import (
     close_payload,
     endpoint,
     frame,
+    serving,
 )
+from wsthreads import WebSocketApp
 from wsthreads.allowance import SPAN_S
 
 
@@ -154,6 +156,24 @@ def test_who_is_refused_hears_the_answers_to_what_came_before_and_then_why():
         assert client.at_end()
 
 
+def test_a_scripts_messages_are_counted_like_others(tmp_path):
+    (tmp_path / "echo.js").write_text("export function onMessage(s, m) { s.send(m); }")
+    app = WebSocketApp(max_messages_per_s=1)
+    app.add_script("/ws/test", tmp_path / "echo.js")
+    with serving(app) as port, RawClient(port) as client:
+        client.sock.sendall(b"".join(frame(TEXT, str(n)) for n in range(int(SPAN_S) + 20)))
+        assert [client.receive_text() for _ in range(int(SPAN_S))] == [str(n) for n in range(int(SPAN_S))]
+        assert client.receive_close() == (1008, "more than 1 messages a second")
+
+
+def test_a_scripts_client_that_is_silent_is_idle(tmp_path):
+    (tmp_path / "echo.js").write_text("export function onMessage(s, m) { s.send(m); }")
+    app = WebSocketApp(idle_timeout_s=0.3)
+    app.add_script("/ws/test", tmp_path / "echo.js")
+    with serving(app) as port, RawClient(port) as client:
+        assert client.receive_close()[0] == 1001
+
+
 def test_one_client_uses_up_nothing_of_anothers():
     settings = {"max_messages_per_s": 1, "close_timeout_s": 0.2}
     with endpoint(Echo(), **settings) as (_, port), RawClient(port) as bad, RawClient(port) as good:
@@ -261,21 +281,35 @@ def test_a_client_that_sends_no_message_is_idle_even_if_it_answers_pings():
         assert counted_once(app, "idle_timeout_s")
 
 
-def test_a_client_that_sends_messages_is_not_idle():
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock of connections, as a list of one, to be turned by hand; the flusher's goes on by itself."""
+    clock = [monotonic()]
+    monkeypatch.setattr("wsthreads.connection.monotonic", lambda: clock[0])
+    return clock
+
+
+IDLE_S = 10 * DEADLINE_S  # longer than a test
+
+
+def test_a_client_that_sends_messages_is_not_idle(clock):
     handler = Recorder()
-    with endpoint(handler, idle_timeout_s=1.0) as (app, port), RawClient(port) as client:
-        began = monotonic()
-        while monotonic() - began < 1.5:
+    with endpoint(handler, idle_timeout_s=IDLE_S) as (app, port), RawClient(port) as client:
+        connection = handler.session()._connection
+        for _ in range(3):
+            clock[0] += 0.9 * IDLE_S
             client.text("x")
-            assert handler.message() == "x"
-            threading.Event().wait(0.05)
-        assert handler.closed.empty()
+            wait_until(lambda: connection._last_message_at == clock[0], "the end of the message")
+            connection._on_idle_timer()
+            assert connection.is_open
+        wait_until(lambda: connection._waiting)
+        clock[0] += 1.1 * IDLE_S
+        connection._on_idle_timer()
         assert client.receive_close()[0] == 1001
-        client.sock.close()
         assert counted_once(app, "idle_timeout_s")
 
 
-def test_a_client_whose_message_takes_long_to_handle_is_not_idle():
+def test_a_client_whose_message_takes_long_to_handle_is_not_idle(clock):
     go_on = threading.Event()
 
     class Slow(Echo):
@@ -285,14 +319,18 @@ def test_a_client_whose_message_takes_long_to_handle_is_not_idle():
             super().on_message(session, message)
 
     handler = Slow()
-    with endpoint(handler, idle_timeout_s=0.3) as (_, port), RawClient(port) as client:
+    with endpoint(handler, idle_timeout_s=IDLE_S) as (_, port), RawClient(port) as client:
+        connection = handler.session()._connection
         client.text("a")
         handler.message()
-        threading.Event().wait(1.0)
+        clock[0] += 2 * IDLE_S
+        connection._on_idle_timer()
+        assert connection.is_open
         go_on.set()
         assert client.receive_text() == "a"
-        client.text("b")
-        assert client.receive_text() == "b"
+        wait_until(lambda: connection._last_message_at == clock[0], "the end of the message")
+        connection._on_idle_timer()
+        assert connection.is_open, "its time begins when it can be read again"
 
 
 # Sessions

@@ -324,9 +324,10 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
     # Closing: any thread.
 
     @property
-    def plain_fd(self) -> int:
-        """The socket's file descriptor, if what is read from it is what the client wrote; else -1 (TLS)."""
-        return self._transport.plain_fd
+    def readable_fd(self) -> int:
+        """The socket, for a `Reader`; -1 where what comes in must be decrypted (TLS), or its messages be counted."""
+        config = self._config
+        return -1 if config.max_messages_per_s or config.idle_timeout_s else self._transport.plain_fd
 
     @property
     def is_open(self) -> bool:

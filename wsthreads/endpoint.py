@@ -177,7 +177,7 @@ class Endpoint:
         code, reason = int(CloseCode.INTERNAL_ERROR), ""
         try:
             handler.open(session)
-            reader = connection.reader = handler.reader(session, connection.plain_fd)
+            reader = connection.reader = handler.reader(session, connection.readable_fd)
             if reader is not None:
                 stay.leave()  # it seldom takes the GIL
             for message in connection.messages():
