@@ -21,6 +21,7 @@ def test_the_defaults_are_those_of_the_design():
     assert config.allowed_origins == config.subprotocols == ()
     assert config.trusted_proxies == 0
     assert config.accept_binary is True
+    assert config.compression is False
     assert config.cpu_affinity is None
 
 

@@ -97,12 +97,16 @@ def test_every_text_survives(decode, text):
 
 
 @given(
-    st.sampled_from([TEXT, BINARY, CLOSE, PING, PONG, 0, 3, 15]), st.sampled_from(SIZES), st.booleans(), st.booleans()
+    st.sampled_from([TEXT, BINARY, CLOSE, PING, PONG, 0, 3, 15]),
+    st.sampled_from(SIZES),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 7),
 )
-def test_a_header_says_what_the_frame_is_and_is_none_while_some_of_it_is_missing(opcode, size, fin, masked):
-    data = frame(opcode, b"x" * size, fin=fin, masked=masked)
+def test_a_header_says_what_the_frame_is_and_is_none_while_some_of_it_is_missing(opcode, size, fin, masked, rsv):
+    data = frame(opcode, b"x" * size, fin=fin, masked=masked, rsv=rsv)
     header = parse_header(b"?" + data, 1)
-    assert (header.fin, header.opcode, header.payload_bytes) == (fin, opcode, size)
+    assert (header.fin, header.rsv1, header.opcode, header.payload_bytes) == (fin, rsv >= 4, opcode, size)
     assert header.header_bytes + size == len(data)
     for cut in range(header.header_bytes):
         assert parse_header(data[:cut]) is None

@@ -33,6 +33,7 @@ RANKS = {
     "starts": 0,
     "admission": 1,
     "affinity": 1,
+    "deflate": 1,
     "flusher": 1,
     "transport": 1,
     "outbox": 1.5,
@@ -74,7 +75,7 @@ ONLY_THERE = {
     "redis": {"brokers"},
     "prometheus_client": {"dashboard", "metrics"},
     "simple_websocket": {"connection"},
-    "wsproto": {"connection", "client", "testing"},
+    "wsproto": {"connection", "client", "deflate", "testing"},
     "pytest": {"testing"},
     "_thread": set(),
 }

@@ -60,6 +60,7 @@ class Config:
     allowed_origins: tuple[str, ...] = _setting((), "browser origins let in beside our own, as https://host; * for any")
     subprotocols: tuple[str, ...] = _setting((), "subprotocols spoken, the one preferred first")
     accept_binary: bool = _setting(True, "take binary messages (1003 where not)")
+    compression: bool = _setting(False, "deflate messages to and from clients that can (permessage-deflate)")
     trusted_proxies: int = _setting(0, "proxies in front whose X-Forwarded-For, -Proto and -Host are believed", 0, 16)
     cpu_affinity: bool | None = _setting(
         None, "keep the threads of sessions on one core; by default where the process is ours", kind=bool

@@ -23,6 +23,7 @@ from wsproto.utilities import generate_accept_token
 
 from wsthreads.allowance import Allowance
 from wsthreads.config import Config
+from wsthreads.deflate import Agreement, Inflation, decode_any, most_deflated_bytes
 from wsthreads.errors import (
     CloseCode,
     InvalidPayloadError,
@@ -110,6 +111,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         config: Config,
         flusher: Flusher,
         subprotocol: str | None = None,
+        agreement: Agreement | None = None,
         count: Callable[[str], None] = _count_nothing,
     ) -> None:
         self._config = config
@@ -121,6 +123,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         #: Takes what messages it can past `messages`. Set once, by the connection's thread.
         self.reader: Reader | None = None
         self._accepted_subprotocol = subprotocol
+        self._agreement = agreement  # to deflate messages, in both directions
         self._decision = Lock()  # guards the writing of closing; a leaf
         #: Code and reason once the connection is closing, whoever began. Set once.
         self.closing: tuple[int, str] | None = None
@@ -131,6 +134,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self._owed = 0  # bytes of the current frame that wsproto still has to get
         self._fragmented = False  # between the frames of one message
         self._message_bytes = 0  # of the message that is coming in, by its frames' headers
+        self._message_limit = config.max_message_bytes  # for it
         self._parts: list[str | bytes] = []
         self.last_received = monotonic()
         self._waiting = False  # in receive(), and not in a handler (the first is on_open)
@@ -152,6 +156,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
             max_bytes=config.max_outbox_bytes,
             timeout_s=config.send_timeout_s,
             on_stuck=self._on_stuck,
+            window_bits=0 if self._agreement is None else self._agreement.window_bits,
         )
         self.outbox.append(self._accept())
         self.outbox.flush()
@@ -166,6 +171,8 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         lines.append(f"Sec-WebSocket-Accept: {generate_accept_token(key.encode()).decode()}")
         if self.subprotocol is not None:
             lines.append(f"Sec-WebSocket-Protocol: {self.subprotocol}")
+        if self._agreement is not None:
+            lines.append(f"Sec-WebSocket-Extensions: {self._agreement.answer}")
         return "\r\n".join([*lines, "", ""]).encode()
 
     # Reading: in the connection's own thread.
@@ -193,11 +200,12 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
 
     def _messages(self) -> Iterator[str | bytes]:
         data, limit = self._tail, self._config.max_message_bytes
+        decode = decode_message if self._agreement is None else decode_any
         try:
             while True:
                 self._tail, start, end = b"", 0, len(data)
                 while start < end and not self._answered:
-                    decoded = None if self._owed or self._fragmented else decode_message(data, start, limit)
+                    decoded = None if self._owed or self._fragmented else decode(data, start, limit)
                     if decoded is not None:
                         message, start = decoded
                         self._check_kind(message)
@@ -256,11 +264,13 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         if header.opcode not in (CONTINUATION, TEXT, BINARY):
             return
         if header.opcode != CONTINUATION:
+            limit = self._config.max_message_bytes
+            self._message_limit = most_deflated_bytes(limit) if header.rsv1 else limit
             self._message_bytes = self._fragments = 0
         self._message_bytes += header.payload_bytes
         self._fragments += 1
         self._fragmented = not header.fin
-        if self._message_bytes > self._config.max_message_bytes:
+        if self._message_bytes > self._message_limit:
             limit = self._config.max_message_bytes
             raise MessageTooBigError(f"message of {self._message_bytes} bytes or more, at most {limit} are taken")
         if self._fragments > self._config.max_fragments:
@@ -287,14 +297,17 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
     def _judge(self, chunk: bytes) -> Iterator[str | bytes]:
         """Give wsproto a part of one frame, and do what it makes of it."""
         if self._protocol is None:
-            self._protocol = Protocol(ConnectionType.SERVER)
+            limit = self._config.max_message_bytes
+            inflation = [] if self._agreement is None else [Inflation(self._parts, limit)]
+            self._protocol = Protocol(ConnectionType.SERVER, [*inflation])
         self._protocol.receive_data(chunk)
         for event in self._protocol.events():
             if isinstance(event, (TextMessage, BytesMessage)):
                 if event.data:  # there may be any number of empty fragments
                     self._parts.append(event.data if isinstance(event.data, str) else bytes(event.data))
                 if event.message_finished:
-                    parts, self._parts = self._parts, []
+                    parts = self._parts.copy()
+                    self._parts.clear()
                     empty = "" if isinstance(event, TextMessage) else b""
                     message = parts[0] if len(parts) == 1 else empty.join(parts)  # type: ignore[arg-type]
                     self._check_kind(message)

@@ -15,6 +15,7 @@ from wsthreads.admission import RETRY_AFTER_S, Admission
 from wsthreads.affinity import Affinity, Stay
 from wsthreads.config import Config
 from wsthreads.connection import Connection
+from wsthreads.deflate import Agreement, agree
 from wsthreads.drainer import Drainer
 from wsthreads.errors import CloseCode, HandshakeRefused, WSThreadsError
 from wsthreads.flusher import Flusher
@@ -88,6 +89,7 @@ class Endpoint:
             raise HandshakeRefused(501, UNFIT_SERVER)
         request = Request(environ)
         check_origin(request, self._config.allowed_origins)
+        agreement = agree(request.get_header("Sec-WebSocket-Extensions")) if self._config.compression else None
         session_id = new_session_id()
         network = self._admission.enter(request.remote_addr)
         try:
@@ -98,7 +100,7 @@ class Endpoint:
         except BaseException:
             self._admission.leave(network)
             raise
-        serve = partial(self._serve, request, session_id, verdict, network)
+        serve = partial(self._serve, request, session_id, verdict, agreement, network)
         return SessionResponse(serve, partial(self._abandon, session_id, network), start_response)
 
     def _start_flusher(self) -> None:
@@ -131,12 +133,14 @@ class Endpoint:
         self.handler.abandon(session_id)
         self._admission.leave(network)
 
-    def _serve(self, request: Request, session_id: str, verdict: Verdict, network: str) -> None:
+    def _serve(
+        self, request: Request, session_id: str, verdict: Verdict, agreement: Agreement | None, network: str
+    ) -> None:
         """A session's whole life. Its place is `network`'s."""
         opened = False
         try:
             try:
-                connection = self._connect(request, verdict)
+                connection = self._connect(request, verdict, agreement)
             except OSError as error:  # the client was gone before the 101
                 log.debug("session %s lost in its handshake: %s", session_id, error)
                 return
@@ -153,13 +157,14 @@ class Endpoint:
                 self.handler.abandon(session_id)
             self._admission.leave(network)
 
-    def _connect(self, request: Request, verdict: Verdict) -> Connection:
+    def _connect(self, request: Request, verdict: Verdict, agreement: Agreement | None) -> Connection:
         subprotocol = verdict.subprotocol or choose_subprotocol(request.subprotocols, self._config.subprotocols)
         connection = Connection(
             request.environ,
             config=self._config,
             flusher=self._flusher,
             subprotocol=subprotocol,
+            agreement=agreement,
             count=self._metrics.add,
         )
         log_upgrade(request.environ)

@@ -30,6 +30,8 @@ __all__ = [
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
+RSV1 = 0x40  # beside the opcode: the message is deflated (RFC 7692, 6)
+
 MAX_CONTROL_BYTES = 125  # RFC 6455, 5.5
 MAX_REASON_BYTES = MAX_CONTROL_BYTES - 2  # what a close code leaves
 
@@ -44,6 +46,7 @@ class Header(NamedTuple):
     """The header of a frame: what it says of itself, and its size in bytes with the masking key."""
 
     fin: bool
+    rsv1: bool
     opcode: int
     payload_bytes: int
     header_bytes: int
@@ -110,7 +113,7 @@ def parse_header(buffer: bytes, start: int = 0) -> Header | None:
         header_bytes += 4
         if available < header_bytes:
             return None
-    return Header(first & 0x80 != 0, first & 0x0F, size, header_bytes)
+    return Header(first & 0x80 != 0, first & RSV1 != 0, first & 0x0F, size, header_bytes)
 
 
 def _decode_message(buffer: bytes, start: int, max_bytes: int) -> tuple[str | bytes, int] | None:

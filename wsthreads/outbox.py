@@ -62,6 +62,7 @@ class Outbox:
         "_stuck",
         "_timeout_s",
         "_transport",
+        "window_bits",
     )
 
     def __init__(
@@ -72,7 +73,10 @@ class Outbox:
         max_bytes: int,
         timeout_s: float,
         on_stuck: Callable[[str], None],
+        window_bits: int = 0,
     ) -> None:
+        #: The client takes deflated messages, from a window of so many bits; 0 if it takes none.
+        self.window_bits = window_bits
         self._transport = transport
         self._flusher = flusher
         self._max_bytes = max_bytes

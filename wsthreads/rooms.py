@@ -4,16 +4,20 @@ A room is made by its first member and gone with its last: both are one atomic s
 them all, so that somebody who joins while the last member leaves is never in a room that nobody can reach.
 
 Locks, in the order in which they may be taken: a room's `order`, a session's `_membership`, a stripe. Under `order`
-messages are only appended to memory; whoever broadcast, or the drainer, sends them afterwards.
+messages are only appended to memory; whoever broadcast, or the drainer, sends them afterwards. They are deflated
+before, once for all members who take that.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from contextlib import ExitStack
 from functools import partial
+from operator import attrgetter
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from wsthreads.deflate import deflate_frame
 from wsthreads.drainer import Drainer
 from wsthreads.errors import RoomLimitError, RoomNameError
 from wsthreads.frames import message_frame
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from wsthreads.session import Session
 
 __all__ = ["Room", "Rooms", "SessionRoom"]
+
+_WINDOW_BITS = attrgetter("window_bits")
 
 
 class _Members:
@@ -41,7 +47,8 @@ class _Members:
         # How many broadcasts met while others were sent; it falls by one each time that none did. The sender's own.
         self.crowd = 0
         self.sessions: dict[Session, Outbox] = {}  # guarded by the stripe lock of the room's name
-        self.outboxes: tuple[Outbox, ...] | None = None  # of sessions, until somebody joins or leaves; likewise
+        # Of sessions, sorted by window_bits, until somebody joins or leaves; likewise.
+        self.outboxes: tuple[Outbox, ...] | None = None
 
 
 class Rooms:
@@ -129,15 +136,25 @@ class Rooms:
         members = self._members.get(name)
         if members is None:
             return
-        with members.order:
-            outboxes = members.outboxes or self._copy(name, members)
-            append_all(outboxes, frame, None if exclude is None else exclude._outbox)
-            if members.sending:
-                members.queued += 1  # for whoever sends
-                return
-            members.sending = True
-            hand_over = hand_over or members.crowd > 0
-            members.queued = 1 if hand_over else 0
+        skip = None if exclude is None else exclude._outbox
+        frames = {0: frame}  # by window_bits
+        while True:
+            with members.order:
+                outboxes = members.outboxes or self._copy(name, members)
+                kinds = _by_kind(outboxes)
+                missing = [bits for bits, _ in kinds if bits not in frames]
+                if not missing:
+                    for bits, some in kinds:
+                        append_all(some, frames[bits], skip)
+                    if members.sending:
+                        members.queued += 1  # for whoever sends
+                        return
+                    members.sending = True
+                    hand_over = hand_over or members.crowd > 0
+                    members.queued = 1 if hand_over else 0
+                    break
+            for bits in missing:  # and then look again who is there
+                frames[bits] = deflate_frame(frame, bits)
         if not hand_over:
             try:
                 hand_over = self._send(name, members, outboxes)
@@ -181,7 +198,7 @@ class Rooms:
         def copy(current: _Members) -> _Members:
             nonlocal outboxes
             if current is members:
-                outboxes = current.outboxes = tuple(current.sessions.values())
+                outboxes = current.outboxes = tuple(sorted(current.sessions.values(), key=_WINDOW_BITS))
             return current
 
         self._members.compute_if_present(name, copy)
@@ -206,7 +223,18 @@ class Rooms:
                 assert name in session._joined, f"{session} does not know that it is in {name!r}"
                 assert not session._ended, f"{session} is over, and still in {name!r}"
                 assert outbox is session._outbox
-            assert members.outboxes in (None, tuple(members.sessions.values()))
+            assert members.outboxes in (None, tuple(sorted(members.sessions.values(), key=_WINDOW_BITS)))
+
+
+def _by_kind(outboxes: tuple[Outbox, ...]) -> list[tuple[int, tuple[Outbox, ...]]]:
+    """Outboxes, sorted by window_bits, apart: those that get the same frame."""
+    kinds = []
+    while outboxes:
+        bits = outboxes[0].window_bits
+        end = len(outboxes) if outboxes[-1].window_bits == bits else bisect_right(outboxes, bits, key=_WINDOW_BITS)
+        kinds.append((bits, outboxes[:end]))
+        outboxes = outboxes[end:]
+    return kinds
 
 
 def _without(members: _Members, session: Session) -> _Members | None:

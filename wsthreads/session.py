@@ -7,6 +7,7 @@ from threading import Lock, get_ident
 from time import time
 from typing import TYPE_CHECKING, Any
 
+from wsthreads.deflate import deflate_frame
 from wsthreads.errors import CloseCode, CloseCodeError
 from wsthreads.frames import MAX_REASON_BYTES, message_frame
 
@@ -82,6 +83,8 @@ class Session:
         """
         frame = message_frame(message)
         outbox = self._outbox
+        if outbox.window_bits:
+            frame = deflate_frame(frame, outbox.window_bits)
         if outbox.is_blocked and self._thread == get_ident():
             wait_s = self._wait_s if timeout is None else timeout
             if wait_s > 0:
