@@ -9,6 +9,10 @@ CLIENTS ?= 100
 ROOMS ?= 10
 SEED ?=
 CHAOS ?= 1
+CASES ?=
+BUILDS ?=
+RUNS ?= 1
+PATIENCE ?= 1
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,12 +20,13 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PACKAGING := setup.cfg setup.py pyproject.toml $(wildcard wsthreads/*.[ch] wsthreads/javascript/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test stress bench sanitize fuzz lint clean
+.PHONY: help run test stress bench conformance sanitize fuzz lint clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "variables: run HOST PORT; test ARGS; stress SECONDS CLIENTS ROOMS SEED CHAOS=0; sanitize SANITIZER ARGS;"
-	@echo "           bench ONLY SERVERS ROUNDS SECONDS QUICK PUBLISH; fuzz TARGET SECONDS"
+	@echo "  bench ONLY SERVERS ROUNDS SECONDS QUICK PUBLISH; conformance CASES BUILDS RUNS PATIENCE PYTHON27;"
+	@echo "  fuzz TARGET SECONDS"
 
 run: $(VENV)/installed ## serve the chat example and its page at http://127.0.0.1:5000/
 	@exec $(BIN)/wsthreads run examples/chat.js examples/rooms.js --static examples/public --serve-client --host $(HOST) --port $(PORT)
@@ -35,6 +40,10 @@ stress: $(VENV)/installed-test ## run the threaded stress test, with injected fa
 
 bench: $(VENV)/bin/python ## measure beside the peers, such as ONLY=echo-100 ROUNDS=5
 	@$(BIN)/python -m tests.bench
+
+conformance: $(VENV)/installed-test ## run the Autobahn Testsuite, such as CASES="1.* 7.1.6" BUILDS="c python" RUNS=10
+	@$(BIN)/python -m tests.conformance --runs $(RUNS) --patience $(PATIENCE) \
+		$(if $(CASES),--cases "$(CASES)") $(if $(BUILDS),--builds "$(BUILDS)")
 
 # In copies, since the C modules are built differently.
 COPY = rm -rf $(1) && mkdir -p $(1) && \

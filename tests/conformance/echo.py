@@ -1,0 +1,5 @@
+"""The handler that the fuzzing client talks to."""
+
+
+def on_message(session, message):
+    session.send(message)
