@@ -108,6 +108,23 @@ def test_what_is_left_in_an_inbox_goes_with_it(kinds: tuple[Any, Any]) -> None:
     assert left() is None
 
 
+def test_what_comes_to_a_closed_inbox_is_dropped(kinds: tuple[Any, Any]) -> None:
+    class Thing:
+        pass
+
+    inbox, thing = kinds[0](), Thing()
+    inbox.put("before")
+    inbox.close()
+    assert inbox.get(0) == "before"
+    left = weakref.ref(thing)
+    inbox.put(thing)
+    del thing
+    gc.collect()
+    assert left() is None
+    assert inbox.empty()
+    assert inbox.get(0) is None
+
+
 @needs_c
 @pytest.mark.parametrize("timeout", ["soon", float("nan"), 1e300])
 def test_a_time_that_is_none_is_refused(timeout: Any) -> None:
@@ -284,6 +301,16 @@ def test_once_stopped_it_keeps_nothing(pump: Pump) -> None:
     thread.join(DEADLINE_S)
     assert back == [late]
     assert pump.texts() == ["a"]
+
+
+@needs_c
+def test_for_a_closed_inbox_it_keeps_nothing(pump: Pump) -> None:
+    pump.inbox.close()
+    data = frame(TEXT, b"a")
+    pump.theirs.sendall(data)
+    assert pump.pump() == data
+    assert pump.line.count == 0
+    assert pump.inbox.empty()
 
 
 @needs_c

@@ -3,7 +3,7 @@
  * Optional like the rest: javascript/inbox.py has the same classes in Python, but for `Line.pump`. What must hold:
  *
  * - `pump` keeps to itself what frames.decode_message would make a str of, and gives back everything else as it came.
- *   It waits for nothing but its client: where the line is full, it gives back, too.
+ *   It waits for nothing but its client: where the line is full, or the inbox closed, it gives back, too.
  * - `get` answers in the order of `put` and `pump`.
  * - `mutex` guards the queue and its lines' `queued`. It is a leaf: who holds it neither waits nor asks for the GIL.
  * - References are counted under the GIL. A queued text holds none to its line: while `pump` runs, its caller has one;
@@ -48,6 +48,7 @@ typedef struct {
     pthread_mutex_t mutex;
     pthread_cond_t filled;
     bool is_waited_for; /* somebody waits until it is `filled` */
+    bool is_closed;
     Item *first, **end;
 } Inbox;
 
@@ -55,16 +56,20 @@ static PyTypeObject InboxType, LineType;
 
 /* ---- the queue ---- */
 
-static void append(Inbox *inbox, Item *item) {
+/* False, and nothing happens, if the inbox is closed. */
+static bool append(Inbox *inbox, Item *item) {
     item->next = NULL;
     pthread_mutex_lock(&inbox->mutex);
-    *inbox->end = item;
-    inbox->end = &item->next;
-    if (item->object == NULL) item->line->queued++;
-    bool wake = inbox->is_waited_for;
-    inbox->is_waited_for = false;
+    bool is_open = !inbox->is_closed, wake = is_open && inbox->is_waited_for;
+    if (is_open) {
+        *inbox->end = item;
+        inbox->end = &item->next;
+        if (item->object == NULL) item->line->queued++;
+        inbox->is_waited_for = false;
+    }
     pthread_mutex_unlock(&inbox->mutex);
     if (wake) pthread_cond_signal(&inbox->filled);
+    return is_open;
 }
 
 static Item *take_locked(Inbox *inbox) {
@@ -147,9 +152,20 @@ static void inbox_dealloc(Inbox *self) {
 static PyObject *inbox_put(Inbox *self, PyObject *object) {
     Item *item = malloc(sizeof *item);
     if (item == NULL) return PyErr_NoMemory();
-    Py_INCREF(object);
     *item = (Item){.object = object};
-    append(self, item);
+    Py_INCREF(object);
+    if (!append(self, item)) {
+        free(item);
+        Py_DECREF(object);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *inbox_close(Inbox *self, PyObject *none) {
+    (void)none;
+    pthread_mutex_lock(&self->mutex);
+    self->is_closed = true;
+    pthread_mutex_unlock(&self->mutex);
     Py_RETURN_NONE;
 }
 
@@ -199,11 +215,15 @@ static PyObject *line_enter(Line *self, PyObject *argument) {
     return size == -1 && PyErr_Occurred() ? NULL : PyBool_FromLong(enter(self, size));
 }
 
+static void leave(Line *self, Py_ssize_t size) {
+    __atomic_sub_fetch(&self->size, size, __ATOMIC_RELEASE);
+    __atomic_sub_fetch(&self->count, 1, __ATOMIC_RELEASE);
+}
+
 static PyObject *line_leave(Line *self, PyObject *argument) {
     Py_ssize_t size = PyLong_AsSsize_t(argument);
     if (size == -1 && PyErr_Occurred()) return NULL;
-    __atomic_sub_fetch(&self->size, size, __ATOMIC_RELEASE);
-    __atomic_sub_fetch(&self->count, 1, __ATOMIC_RELEASE);
+    leave(self, size);
     Py_RETURN_NONE;
 }
 
@@ -272,7 +292,11 @@ static size_t put_texts(Line *self, Inbox *inbox, const uint8_t *data, size_t si
             free(item);
             break;
         }
-        append(inbox, item);
+        if (!append(inbox, item)) {
+            leave(self, (Py_ssize_t)bytes);
+            free(item);
+            break;
+        }
         at += frame.header_bytes + bytes;
     }
     return at;
@@ -326,6 +350,7 @@ static PyObject *line_pump(Line *self, PyObject *const *args, Py_ssize_t nargs) 
 static PyMethodDef inbox_methods[] = {
     {"put", (PyCFunction)inbox_put, METH_O, "See wsthreads.javascript.inbox."},
     {"get", (PyCFunction)(void (*)(void))inbox_get, METH_FASTCALL, "See wsthreads.javascript.inbox."},
+    {"close", (PyCFunction)inbox_close, METH_NOARGS, "See wsthreads.javascript.inbox."},
     {"empty", (PyCFunction)inbox_empty, METH_NOARGS, "See wsthreads.javascript.inbox."},
     {NULL, NULL, 0, NULL},
 };

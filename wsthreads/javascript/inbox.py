@@ -19,8 +19,17 @@ class _Inbox:
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[Any] = SimpleQueue()
-        self.put = self._queue.put
+        self._is_closed = False
         self.empty = self._queue.empty
+
+    def put(self, thing: Any) -> None:
+        self._queue.put(thing)
+        if self._is_closed:  # perhaps only since a moment, and who closed it has emptied it before this
+            self.get(0)
+
+    def close(self) -> None:
+        """What is put in from now on is dropped, and nothing is read any more. What is in there can still be got."""
+        self._is_closed = True
 
     def get(self, timeout_s: float | None = None) -> Any:
         """What was put in first, or None if nothing comes within `timeout_s` (None: however long).

@@ -116,7 +116,8 @@ class Schedule:
         return None
 
     def drain(self) -> list[Event]:
-        """All events that there are. Nothing is left."""
+        """All events that there are. Nothing is left, and what is posted from now on is dropped."""
+        self._inbox.close()
         events = [event for _, event in self._pending.values()]
         self._pending.clear()
         for visit in self._ready:
