@@ -25,6 +25,7 @@ from tests.wire import (
     request_bytes,
     thread_names,
 )
+from wsthreads.outbox import Outbox
 
 
 @pytest.fixture
@@ -198,6 +199,22 @@ def test_the_first_to_close_decides_code_and_reason():
         assert handler.close() == (4000, "first")
         assert client.receive_close() == (4000, "first")
         assert client.at_end()
+
+
+def test_a_close_that_the_end_of_the_connection_overtakes_leaves_no_timer(monkeypatch):
+    handler, real = Recorder(), Outbox.close
+
+    def close(outbox, frame, **how):
+        closed = real(outbox, frame, **how)
+        client.sock.close()
+        assert handler.close()[0] == 1000
+        return closed
+
+    with endpoint(handler, close_timeout_s=100 * DEADLINE_S) as (_, port), RawClient(port) as client:
+        session = handler.session()
+        monkeypatch.setattr(Outbox, "close", close)
+        session.close()
+        assert session._connection._close_timer.callback is None, "it would keep the connection, and count it as late"
 
 
 def test_a_client_that_never_answers_a_close_is_gone_after_the_close_timeout(echo):

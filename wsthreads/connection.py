@@ -103,6 +103,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
     _control_frames: Allowance | None = None
     _last_message_at = 0.0
     _idle_timer: Timer | None = None
+    _is_finished = False  # `finish` has cancelled the timers; who sets one looks at this afterwards
 
     def __init__(
         self,
@@ -356,6 +357,8 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
             return False
         self.outbox.close(close_frame(code, reason), discard=discard)
         self._close_timer = self._flusher.call_later(self._config.close_timeout_s, self._on_close_timer)
+        if self._is_finished:  # meanwhile
+            self._close_timer.cancel()
         return True
 
     def _refuse(self, error: PeerError) -> None:
@@ -390,6 +393,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         It does not block, but where all has been sent, as a rule, TCP's sending side is ended here already, so that
         a client which waits for that does not wait for `on_close`.
         """
+        self._is_finished = True
         for timer in (self._heartbeat_timer, self._close_timer, self._message_timer, self._idle_timer):
             if timer is not None:
                 timer.cancel()
@@ -462,6 +466,8 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         finally:
             if self.closing is None:
                 self._heartbeat_timer = self._flusher.call_later(delay, self._heartbeat)
+                if self._is_finished:  # meanwhile
+                    self._heartbeat_timer.cancel()
 
     def _check_pulse(self) -> float:
         """Ping a client that has been silent, and end the connection if it stays so; seconds until the next look."""
