@@ -8,13 +8,14 @@ import sys
 import threading
 import weakref
 from collections import defaultdict
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 import pytest
 
 from tests.programs import DEADLINE_S, wait_until
 from tests.wire import (
     CLOSE,
+    PONG,
     TEXT,
     RawClient,
     close_payload,
@@ -157,21 +158,17 @@ def test_dead_clients_of_every_kind_are_gone_in_time_and_delay_nobody(serve, tmp
 
         def receive():
             """The good one: gets all, in order, and answers pings."""
-            expected = 0
-            with suppress(EOFError):
-                while expected < len(sent) or not stop.is_set():
-                    opcode, payload = good.receive()
-                    if opcode == TEXT:
-                        assert payload == b"%d" % expected
-                        expected += 1
-                    else:
-                        good.send(0xA, payload)
-            received.append(expected)
+            while (frame := good.receive()) != (TEXT, b"end"):
+                opcode, payload = frame
+                if opcode == TEXT:
+                    received.append(payload)
+                else:
+                    good.send(PONG, payload)
 
         received = []
-        threads = [threading.Thread(target=target, daemon=True) for target in (broadcast, receive)]
-        for thread in threads:
-            thread.start()
+        broadcaster, reader = (threading.Thread(target=target, daemon=True) for target in (broadcast, receive))
+        broadcaster.start()
+        reader.start()
         stack.callback(stop.set)
         clients = []
         for kind, (misbehave, _) in KINDS.items():
@@ -202,8 +199,7 @@ def test_dead_clients_of_every_kind_are_gone_in_time_and_delay_nobody(serve, tmp
         assert not handler.closed["good"]
 
         stop.set()
-        room.broadcast(str(len(sent)))  # wakes the reader
-        sent.append(None)
-        for thread in threads:
-            thread.join(DEADLINE_S)
-        assert received == [len(sent)], "lost or delayed"
+        broadcaster.join(DEADLINE_S)
+        room.broadcast("end")
+        reader.join(DEADLINE_S)
+        assert received == [b"%d" % n for n in range(len(sent))], "lost, or not in order"
