@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wsthreads.app import WebSocketApp
+    from wsthreads.brokers.redis import RedisBroker as RedisBroker
     from wsthreads.config import Config
     from wsthreads.errors import (
         BackendError,
+        BrokerError,
         CloseCode,
         CloseCodeError,
         ConfigError,
@@ -34,6 +36,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BackendError",
+    "BrokerError",
     "CloseCode",
     "CloseCodeError",
     "Config",
@@ -58,6 +61,7 @@ __all__ = [
 
 _HOMES = {
     "Config": "config",
+    "RedisBroker": "brokers.redis",
     "Request": "handshake",
     "Room": "rooms",
     "Session": "session",
@@ -68,7 +72,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in __all__ and name not in _HOMES:  # RedisBroker: with it, a star import would need redis-py
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
     globals()[name] = value

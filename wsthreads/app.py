@@ -34,6 +34,7 @@ from wsthreads.stagger import in_batches
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from wsthreads.brokers import Broker
     from wsthreads.connection import Connection
 
 __all__ = ["WebSocketApp"]
@@ -41,6 +42,9 @@ __all__ = ["WebSocketApp"]
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+#: The environment variable that names a Redis for apps that are given no broker.
+REDIS_VARIABLE = "WSTHREADS_REDIS"
 
 #: Threads that sessions may not take under gunicorn, so that HTTP requests are still answered.
 RESERVED_THREADS = 2
@@ -58,18 +62,26 @@ SHUTDOWN_CLOSE_TIMEOUT_S = 2.0
 class WebSocketApp:
     """A WSGI application that serves WebSocket endpoints, and passes every other request on to `wsgi_app`.
 
-    Settings are those of `Config`, as keyword arguments or as one `config`. All methods may be called from any
-    thread; add endpoints before serving. It starts no thread until its first script or session, and starts afresh
-    in a forked process.
+    Settings are those of `Config`, as keyword arguments or as one `config`. With a `broker` (a `RedisBroker`; by
+    default one for WSTHREADS_REDIS, if that is in the environment) its rooms are those of all processes. All methods
+    may be called from any thread; add endpoints before serving. It starts no thread until its first script or session,
+    and starts afresh in a forked process.
     """
 
     def __init__(
-        self, wsgi_app: WSGIApplication | None = None, *, config: Config | None = None, **settings: Any
+        self,
+        wsgi_app: WSGIApplication | None = None,
+        *,
+        config: Config | None = None,
+        broker: Broker | None = None,
+        **settings: Any,
     ) -> None:
         if config is not None and settings:
             raise ConfigError(f"give either config or single settings, not both: {', '.join(settings)}")
         self.config = config or _config(settings)
         self.metrics = Metrics()
+        broker = broker or _broker_of_environment()
+        self._link = None if broker is None else broker.link(self.metrics)
         self._wsgi_app = wsgi_app
         self._endpoints: dict[str, Endpoint] = {}
         self._admission = Admission(self.config.max_sessions, self.config.max_sessions_per_address)
@@ -135,6 +147,7 @@ class WebSocketApp:
             drainer=self._drainer,
             affinity=self._affinity,
             metrics=self.metrics,
+            link=self._link,
         )
         return endpoint
 
@@ -155,6 +168,16 @@ class WebSocketApp:
     def session_count(self) -> int:
         """Sessions in this process, in all endpoints, from their handshake to the end of their `on_close`."""
         return self._admission.taken
+
+    @property
+    def shares_rooms(self) -> bool:
+        """Whether its rooms are those of other processes, too."""
+        return self._link is not None
+
+    def connect_broker(self) -> None:
+        """Connect now, in this process, and not at the first session; so that the log says if it does not work."""
+        if self._link is not None:
+            self._link.start()
 
     def fit_to_threads(self, threads: int) -> None:
         """Allow no more sessions than a server with so many threads can carry and still answer HTTP."""
@@ -239,6 +262,8 @@ class WebSocketApp:
             self._admission.wait_empty(CUT_OFF_WAIT_S)
         for endpoint in self.endpoints:
             endpoint.handler.stop(max(0.1, deadline - monotonic()))
+        if self._link is not None:
+            self._link.stop(max(0.1, deadline - monotonic()))
         self._drainer.stop(max(0.1, deadline - monotonic()))
         self._flusher.stop(max(0.1, deadline - monotonic()))
         if left:
@@ -278,6 +303,15 @@ def farewell(worker: Any) -> tuple[CloseCode, str]:
 def drain_timeout_s(graceful_timeout_s: float) -> float:
     """How long sessions may take to end, so that those cut off then have some of gunicorn's patience left."""
     return max(graceful_timeout_s / 2, graceful_timeout_s - 2 * SHUTDOWN_CLOSE_TIMEOUT_S)
+
+
+def _broker_of_environment() -> Broker | None:
+    url = os.environ.get(REDIS_VARIABLE)
+    if not url:
+        return None
+    from wsthreads.brokers.redis import RedisBroker
+
+    return RedisBroker(url)
 
 
 def _config(settings: dict[str, Any]) -> Config:

@@ -31,6 +31,8 @@ from wsthreads.striped import StripedDict
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
 
+    from wsthreads.brokers import Link
+
 __all__ = ["Endpoint"]
 
 log = logging.getLogger(__name__)
@@ -55,12 +57,18 @@ class Endpoint:
         drainer: Drainer,
         affinity: Affinity,
         metrics: Metrics,
+        link: Link | None = None,
     ) -> None:
         self.path = path
         self.handler = handler
-        self.rooms = Rooms(
-            drainer, max_name_chars=config.max_room_name_chars, max_per_session=config.max_rooms_per_session
-        )
+        limits = {"max_name_chars": config.max_room_name_chars, "max_per_session": config.max_rooms_per_session}
+        self.rooms = Rooms(drainer, **limits)
+        self._session_class = Session
+        if link is not None:
+            from wsthreads.brokers.rooms import SharedRooms, SharedSession  # for those who have a broker
+
+            self.rooms = SharedRooms(path, link, drainer, **limits)
+            self._session_class = SharedSession
         self._config = config
         self._admission = admission
         self._flusher = flusher
@@ -144,7 +152,8 @@ class Endpoint:
             except OSError as error:  # the client was gone before the 101
                 log.debug("session %s lost in its handshake: %s", session_id, error)
                 return
-            session = Session(session_id, request, connection, self.rooms, wait_s=self._config.send_timeout_s)
+            wait_s = self._config.send_timeout_s
+            session = self._session_class(session_id, request, connection, self.rooms, wait_s=wait_s)
             connection.before_end = partial(self.handler.catch_up, session)
             self._connections.put(session, connection)
             opened = True

@@ -20,7 +20,8 @@
     │       └── TooManyFragmentsError
     ├── HandshakeRefused           no upgrade; `status` is the HTTP status of the answer
     └── BackendError               a part of ours or of the machine's failed
-        └── IsolateError           the interpreter of a script is gone or cannot be had
+        ├── IsolateError           the interpreter of a script is gone or cannot be had
+        └── BrokerError            what joins the rooms of several processes does not take a broadcast
 
 No class here does I/O or holds more than its own text and numbers.
 """
@@ -32,6 +33,7 @@ from enum import IntEnum
 
 __all__ = [
     "BackendError",
+    "BrokerError",
     "CloseCode",
     "CloseCodeError",
     "ConfigError",
@@ -189,3 +191,7 @@ class BackendError(WSThreadsError):
 
 class IsolateError(BackendError):
     """The interpreter of a script is gone, or cannot be had on this machine."""
+
+
+class BrokerError(BackendError):
+    """What joins the rooms of several processes does not take a broadcast, or sends what is none."""

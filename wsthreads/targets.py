@@ -194,12 +194,14 @@ def create_app(
     wsgi_app: WSGIApplication | None = None,
     static: str | os.PathLike[str] | None = None,
     path: str | None = None,
+    redis: str | None = None,
     **settings: Any,
 ) -> WebSocketApp:
     """A `WebSocketApp` that serves handler files, for a WSGI server: ``gunicorn 'wsthreads:create_app("chat.js")'``.
 
     `targets` and `path` are those of ``wsthreads run``, `settings` are those of `Config`. `static` is a directory
-    whose files are served beside the endpoints; what is in neither goes to `wsgi_app`, or is a 404.
+    whose files are served beside the endpoints; what is in neither goes to `wsgi_app`, or is a 404. `redis` is the URL
+    of a Redis that joins the rooms of all processes; without it, WSTHREADS_REDIS in the environment is one.
     Under gunicorn, what scripts log and what wsthreads warns of goes to its error log, unless logging is configured.
     Raises what `find_targets` and `add_target` do, `ConfigError`, and `UsageError` if `static` is no directory.
     """
@@ -212,6 +214,10 @@ def create_app(
         raise UsageError("nothing to serve: name a handler file, such as chat.js")
     if static is not None:
         wsgi_app = StaticFiles(static, wsgi_app)
+    if redis is not None:
+        from wsthreads.brokers.redis import RedisBroker
+
+        settings["broker"] = RedisBroker(redis)
     app = WebSocketApp(wsgi_app, **settings)
     for target in found:
         add_target(app, target)

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from wsthreads.errors import UsageError
+from wsthreads.errors import BrokerError, UsageError
 
 __all__ = ["Answer", "Function", "in_json", "parse", "refusal"]
 
@@ -45,6 +45,8 @@ def refusal(name: str, error: BaseException) -> bytes:
         message = str(error)
         kinds = {TypeError: "TypeError", ValueError: "RangeError"}
         kind = next((kinds[base] for base in kinds if isinstance(error, base)), "Error")
+    elif isinstance(error, BrokerError):
+        kind, message = "Error", str(error)
     else:
         kind, message = "Error", f"{name} failed in Python, see the log"
         log.error("%s failed, called from JavaScript", name, exc_info=error)

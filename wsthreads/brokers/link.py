@@ -1,0 +1,381 @@
+"""What goes to Redis: one thread per app and process, which sends many orders at once.
+
+Handlers only queue. The thread has Redis publish what is queued, announces the rooms that have members here, asks for
+members elsewhere, and says now and then that this process is alive. Where the connection breaks, what Redis has not
+acknowledged stays in the queue and follows, in its order, when Redis is back. A broadcast may come twice by that,
+which readers notice by its ticket.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections import deque
+from itertools import count, groupby, islice
+from threading import Condition, Event, Lock, Thread
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from redis.exceptions import RedisError
+
+from wsthreads.brokers import messages, scripts
+from wsthreads.brokers.reader import Reader, SharedRoom
+from wsthreads.brokers.scripts import Address, Keys, Scripts
+from wsthreads.brokers.turns import Turns
+from wsthreads.errors import BrokerError
+
+if TYPE_CHECKING:
+    from wsthreads.brokers import Listener
+    from wsthreads.metrics import Metrics
+    from wsthreads.session import Session
+
+__all__ = ["RedisLink"]
+
+log = logging.getLogger(__name__)
+
+#: Longest that a handler waits for Redis.
+WAIT_S = 1.0
+
+#: Seconds between attempts to connect.
+RETRY_S = 0.5
+
+#: At most so much is sent at once.
+BATCH_MESSAGES = 256
+BATCH_BYTES = 1024 * 1024
+BATCH_ROOMS = 512
+
+#: What a queued message takes beside itself, roughly.
+MESSAGE_OVERHEAD_BYTES = 200
+
+
+class _Order(NamedTuple):
+    """A broadcast that Redis has not acknowledged. `comes_back`: to members in this process."""
+
+    address: Address
+    ticket: int
+    message: bytes
+    size: int  # in the queue
+    comes_back: bool
+
+
+class _Question:
+    """How many members a room has elsewhere."""
+
+    __slots__ = ("address", "answer", "answered")
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.answer: int | None = None  # None: Redis did not say
+        self.answered = Event()
+
+
+class RedisLink:
+    """A `Link` over Redis. `place` is what Redis is called in logs."""
+
+    def __init__(
+        self, client: Any, keys: Keys, metrics: Metrics, *, place: str, is_cluster: bool, max_queued_bytes: int
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self._metrics = metrics
+        self._place = place
+        self._scripts = Scripts(client, is_cluster=is_cluster)
+        self._max_queued_bytes = max_queued_bytes
+        self._starting = Lock()  # guards starting and stopping
+        self._pid = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self.turns = Turns()
+        self._process = secrets.token_urlsafe(12)
+        # Guards the rest. Under it, only leaves are locked, and nothing blocks but a wait for itself.
+        self._lock = Lock()
+        self._work = Condition(self._lock)  # there is something to do
+        self._space = Condition(self._lock)  # there is room in the queue
+        self._tickets = count()
+        self._queue: deque[_Order] = deque()
+        self._queued_bytes = 0
+        self._questions: list[_Question] = []
+        self._rooms: dict[tuple[str, str], SharedRoom] = {}  # by path and name
+        self._changed: dict[bytes, SharedRoom] = {}  # by key: their members are to be announced
+        self._answers = True  # Redis did, when it was last asked: so it is worth while to wait for it
+        self._stop_at: float | None = None
+        # These are the thread's own.
+        self._greetings = 0
+        self._name = ""  # of this process at Redis: a new one after each break, so that the old one's counts are dead
+        self._beat_at = 0.0
+        self._shards: set[int] = set()
+        self._lost_at: float | None = None
+        self._reader = Reader(
+            self._client, self._process, self._keys.wake(self._process), self._on_own, self._on_poll, self._metrics
+        )
+
+    # For rooms.
+
+    def start(self) -> None:
+        if self._pid == os.getpid():
+            return
+        with self._starting:
+            if self._pid == os.getpid():
+                return
+            if self._pid:
+                self._reset()  # forked
+            self._thread = Thread(target=self._run, name="wsthreads-redis", daemon=True)
+            self._thread.start()
+            self._reader.start()
+            self._pid = os.getpid()
+
+    def publish(self, path: str, name: str, frame: bytes, exclude: Session | None) -> None:
+        self.start()
+        exclude_id = None if exclude is None else exclude.id
+        size = len(frame) + MESSAGE_OVERHEAD_BYTES
+        with self._lock:
+            if not self._has_space_locked(size) and self._answers:
+                self._space.wait_for(lambda: self._has_space_locked(size), WAIT_S)
+            if not self._has_space_locked(size):
+                self._metrics.add("broker_refused")
+                raise BrokerError(
+                    f"{self._queued_bytes} bytes of broadcasts wait for {self._place}, "
+                    f"and at most {self._max_queued_bytes} may: this one is not sent"
+                )
+            room = self._rooms.get((path, name))
+            ticket = next(self._tickets)
+            address = self._keys.address(path, name) if room is None else room.address
+            message = messages.encode(self._process, ticket, exclude_id, frame)
+            if self._answers:
+                self.turns.begin(ticket, exclude_id)
+            if room is not None:
+                room.tickets.add(ticket)
+            self._queue.append(_Order(address, ticket, message, size, room is not None))
+            self._queued_bytes += size
+            self._work.notify()
+
+    def update(self, path: str, name: str, listener: Listener) -> None:
+        self.start()
+        key = (path, name)
+        forgotten: set[int] = set()
+        with self._lock:
+            room = self._rooms.get(key)
+            is_member = listener.count_here(name) > 0
+            if is_member and room is None:
+                room = self._rooms[key] = SharedRoom(listener, name, self._keys.address(path, name))
+                self._reader.want(room)
+            elif room is None:
+                return
+            elif not is_member:
+                del self._rooms[key]
+                self._reader.drop(room)
+                forgotten, room.tickets = room.tickets, set()
+            self._changed[room.address.members] = room
+            self._work.notify()
+            waits = is_member and self._answers
+        for ticket in forgotten:
+            self.turns.end(ticket)  # it will not come back here
+        if waits and not room.known.wait(WAIT_S):
+            self._answers = False
+
+    def members_elsewhere(self, path: str, name: str) -> int:
+        self.start()
+        with self._lock:
+            room = self._rooms.get((path, name))
+            question = _Question(self._keys.address(path, name) if room is None else room.address)
+            if self._answers:
+                self._questions.append(question)
+                self._work.notify()
+            else:
+                question.answered.set()
+        if not question.answered.wait(WAIT_S):
+            self._answers = False
+        if question.answer is None:
+            return 0 if room is None else room.elsewhere
+        if room is not None:
+            room.elsewhere = question.answer
+        return question.answer
+
+    def stop(self, timeout_s: float) -> None:
+        with self._starting:
+            if self._pid != os.getpid():
+                return
+            with self._lock:
+                if self._stop_at is None:
+                    self._stop_at = monotonic() + timeout_s
+                self._work.notify()
+            self._reader.stop(0)  # nobody is left to hear
+            self._thread.join(timeout_s + WAIT_S)
+            self._reader.stop(WAIT_S)
+
+    def _has_space_locked(self, size: int) -> bool:
+        # One is let in whatever its size, where nothing else waits.
+        return not self._queue or self._queued_bytes + size <= self._max_queued_bytes
+
+    def _on_own(self, room: SharedRoom, ticket: int) -> None:
+        """The reader's: a broadcast is back, and with the members."""
+        with self._lock:
+            room.tickets.discard(ticket)
+        self.turns.end(ticket)
+
+    def _on_poll(self) -> None:
+        """The reader's, several times a second."""
+        if self.turns.end_overdue():
+            self._answers = False
+
+    # The thread.
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._greet()
+                while self._step():
+                    pass
+                return
+            except (RedisError, OSError) as error:
+                self._lose(error)
+            except Exception as error:
+                log.exception("the link to %s failed", self._place)
+                self._lose(error)
+            if not self._pause():
+                return
+
+    def _pause(self) -> bool:
+        """Wait until it is time to try again; False if it is time to give up."""
+        with self._lock:
+            if self._stop_at is None:
+                self._work.wait_for(lambda: self._stop_at is not None, RETRY_S)
+                return True
+            waiting, left_s = len(self._queue), self._stop_at - monotonic()
+        if waiting and left_s > 0:
+            sleep(min(RETRY_S, left_s))
+            return True
+        if waiting:
+            log.error("%d broadcasts were never taken by %s", waiting, self._place)
+        return False
+
+    def _greet(self) -> None:
+        """Begin with a connection that knows nothing of us: all rooms are announced, under a new name."""
+        self._scripts.load()
+        former, self._name = self._name, f"{self._process}.{self._greetings}"
+        self._greetings += 1
+        if former:
+            pipeline = self._scripts.pipeline()
+            for shard in self._shards:
+                self._scripts.call(pipeline, scripts.FAREWELL, [self._keys.processes(shard)], former)
+            pipeline.execute()
+            self._reader.renew()
+        self._shards.clear()
+        self._beat_at = 0.0
+        with self._lock:
+            self._changed = {room.address.members: room for room in self._rooms.values()}
+
+    def _lose(self, error: Exception) -> None:
+        with self._lock:
+            self._answers = False
+            questions, self._questions = self._questions, []
+        for question in questions:
+            question.answered.set()
+        self.turns.end_all()
+        if self._lost_at is None:
+            self._lost_at = monotonic()
+            self._metrics.add("broker_outages")
+            log.warning("%s cannot be used, broadcasts wait: %s", self._place, error)
+
+    def _step(self) -> bool:
+        """Wait for something to do, and do it. False when it is time to end. Raises `RedisError`."""
+        with self._lock:
+            self._work.wait_for(self._has_work_locked, max(0.0, min(self._beat_at - monotonic(), WAIT_S)))
+            ending = self._stop_at is not None and not self._queue and not self._changed
+            rooms = [self._changed.pop(key) for key in list(islice(self._changed, BATCH_ROOMS))]
+            questions, self._questions = self._questions, []
+            orders = self._batch_locked()
+        if ending:
+            self._say_farewell()
+            return False
+        try:
+            self._exchange(rooms, questions, orders)
+        finally:
+            for question in questions:
+                question.answered.set()
+        self._answers = True
+        if self._lost_at is not None:
+            log.warning(
+                "%s is back after %.1f s, %d broadcasts follow",
+                self._place, monotonic() - self._lost_at, len(self._queue),
+            )  # fmt: skip
+            self._lost_at = None
+        return True
+
+    def _has_work_locked(self) -> bool:
+        return bool(self._queue or self._changed or self._questions or self._stop_at is not None)
+
+    def _batch_locked(self) -> list[_Order]:
+        batch: list[_Order] = []
+        size = 0
+        for order in self._queue:
+            batch.append(order)
+            size += len(order.message)
+            if len(batch) == BATCH_MESSAGES or size >= BATCH_BYTES:
+                break
+        return batch
+
+    def _exchange(self, rooms: list[SharedRoom], questions: list[_Question], orders: list[_Order]) -> None:
+        """One round trip. What comes first in it has happened for what comes behind."""
+        keys, call = self._keys, self._scripts.call
+        pipeline = self._scripts.pipeline()
+        now = monotonic()
+        for room in rooms:
+            where = room.address
+            here = room.listener.count_here(room.name)
+            call(pipeline, scripts.ANNOUNCE, [where.log, where.members, keys.processes(where.shard)], self._name, here)
+        for question in questions:
+            where = question.address
+            call(pipeline, scripts.COUNT, [where.members, keys.processes(where.shard)], self._name)
+        shards = sorted(self._shards) if now >= self._beat_at else []
+        for shard in shards:
+            call(pipeline, scripts.BEAT, [keys.processes(shard)], self._name)
+        for address, same in groupby(orders, lambda order: order.address):
+            call(pipeline, scripts.PUBLISH, [address.log], address.channel, *[order.message for order in same])
+        if rooms or now >= self._beat_at:
+            call(pipeline, scripts.WAKE, [keys.wake(self._process)])
+        answers = iter(pipeline.execute())
+
+        for room, (elsewhere, last) in zip(rooms, answers, strict=False):
+            self._announced(room, elsewhere, last, now)
+        for question, answer in zip(questions, answers, strict=False):
+            question.answer = answer
+        given_up = {shard for shard, known in zip(shards, answers, strict=False) if not known}
+        if now >= self._beat_at:
+            self._beat_at = now + scripts.BEAT_S
+            self._announce_again(given_up, now - scripts.TOUCH_S)
+        self._published(orders)
+
+    def _announced(self, room: SharedRoom, elsewhere: int, last: bytes, now: float) -> None:
+        room.elsewhere = elsewhere
+        room.touched_at = now
+        self._shards.add(room.address.shard)
+        if not room.known.is_set():
+            room.last = last
+            room.known.set()
+
+    def _announce_again(self, shards: set[int], before: float) -> None:
+        """Announce rooms of shards that have given us up, and those that may else expire."""
+        with self._lock:
+            for room in self._rooms.values():
+                if room.address.shard in shards or room.touched_at < before:
+                    self._changed[room.address.members] = room
+
+    def _published(self, orders: list[_Order]) -> None:
+        """Redis has them."""
+        with self._lock:
+            for order in orders:
+                self._queue.popleft()
+                self._queued_bytes -= order.size
+            self._space.notify_all()
+        for order in orders:
+            if not order.comes_back:
+                self.turns.end(order.ticket)
+
+    def _say_farewell(self) -> None:
+        pipeline = self._scripts.pipeline()
+        for shard in self._shards:
+            self._scripts.call(pipeline, scripts.FAREWELL, [self._keys.processes(shard)], self._name)
+        pipeline.execute()

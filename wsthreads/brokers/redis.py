@@ -1,0 +1,169 @@
+"""`RedisBroker`: rooms over Redis or Valkey, as an app is configured with it, and as others broadcast by it."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from itertools import count
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from wsthreads.errors import BrokerError, ConfigError, RoomNameError
+
+try:
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.exceptions import RedisError
+    from redis.retry import Retry
+except ImportError as error:
+    raise ConfigError("rooms over Redis need redis-py: pip install 'wsthreads[redis]'") from error
+
+from wsthreads.brokers import messages, scripts
+from wsthreads.brokers.link import RedisLink
+from wsthreads.brokers.scripts import Keys
+from wsthreads.frames import message_frame
+
+if TYPE_CHECKING:
+    from wsthreads.metrics import Metrics
+
+__all__ = ["RedisBroker", "RemoteRoom"]
+
+#: Redis has so long to answer, or to accept a connection. The URL may say otherwise (``?socket_timeout=10``).
+TIMEOUT_S = 3.0
+
+_PREFIX = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class RedisBroker:
+    """Joins the rooms of all processes that use the same Redis and the same `prefix`.
+
+    `redis` is a URL (``redis://``, ``rediss://``, ``unix://``, with redis-py's options in its query) or a client of
+    redis-py for what a URL cannot say: ``RedisCluster(…)``, ``Sentinel(…).master_for(…)``. Give such a client a
+    `socket_timeout`, without which a network that swallows packets is noticed after many minutes.
+
+    It makes no connection by itself: an app does with its first session in each process, `RemoteRoom` when it is used.
+    While Redis is away, each process keeps `max_queued_bytes` of broadcasts for it. Raises `ConfigError`.
+    """
+
+    def __init__(self, redis: Any, *, prefix: str = "wsthreads", max_queued_bytes: int = 16 * 1024 * 1024) -> None:
+        if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix):
+            raise ConfigError(f"the prefix for Redis must be 1 to 64 letters, digits, dots, _ or -, not {prefix!r:.80}")
+        if isinstance(max_queued_bytes, bool) or not isinstance(max_queued_bytes, int) or max_queued_bytes < 1:
+            raise ConfigError(f"max_queued_bytes must be a whole number above 0, not {max_queued_bytes!r}")
+        self._client, self._place = _from_url(redis) if isinstance(redis, str) else _from_client(redis)
+        self._is_cluster = _is_cluster(self._client)
+        self._keys = Keys(prefix, _database(self._client))
+        self._max_queued_bytes = max_queued_bytes
+        self._sending = Lock()  # guards the next three; held until Redis has a broadcast, so that tickets are in order
+        self._pid = 0
+        self._sender = ""
+        self._tickets = count()
+
+    def link(self, metrics: Metrics) -> RedisLink:
+        """For an app."""
+        return RedisLink(
+            self._client,
+            self._keys,
+            metrics,
+            place=self._place,
+            is_cluster=self._is_cluster,
+            max_queued_bytes=self._max_queued_bytes,
+        )
+
+    def room(self, endpoint: str, name: str) -> RemoteRoom:
+        """A room of an endpoint (``/ws/chat``), for programs that do not serve it. Raises `RoomNameError`."""
+        return RemoteRoom(self, endpoint, name)
+
+    def close(self) -> None:
+        """Close the connections that `room` made. Not needed before a program ends."""
+        self._client.close()
+
+    def _broadcast(self, endpoint: str, name: str, frame: bytes) -> None:
+        address = self._keys.address(endpoint, name)
+        with self._sending:
+            if self._pid != os.getpid():  # a fork must not go on with its parent's tickets
+                self._pid, self._sender, self._tickets = os.getpid(), secrets.token_urlsafe(12), count()
+            message = messages.encode(self._sender, next(self._tickets), None, frame)
+            self._ask(scripts.PUBLISH, [address.log], address.channel, message)
+
+    def _members(self, endpoint: str, name: str) -> int:
+        address = self._keys.address(endpoint, name)
+        return int(self._ask(scripts.COUNT, [address.members, self._keys.processes(address.shard)], ""))
+
+    def _ask(self, script: str, keys: list[bytes], *arguments: object) -> Any:
+        try:
+            return self._client.eval(script, len(keys), *keys, *arguments)
+        except (RedisError, OSError) as error:
+            raise BrokerError(f"{self._place}: {error}") from error
+
+    def __repr__(self) -> str:
+        return f"<RedisBroker {self._place}>"
+
+
+class RemoteRoom:
+    """A handle on a room for a program without a server in it. Any thread."""
+
+    __slots__ = ("_broker", "_endpoint", "_name")
+
+    def __init__(self, broker: RedisBroker, endpoint: str, name: str) -> None:
+        if not isinstance(endpoint, str) or not endpoint.startswith("/"):
+            raise ConfigError(f"the path of an endpoint begins with a slash, as in /ws/chat; not {endpoint!r:.80}")
+        if not isinstance(name, str) or not name:
+            raise RoomNameError(f"a room name must be text, and not empty; not {name!r:.80}")
+        self._broker = broker
+        self._endpoint = endpoint
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def broadcast(self, message: str | bytes) -> None:
+        """Send to all members. When it returns, Redis has the message.
+
+        Raises `MessageTypeError`, and `BrokerError` if Redis did not say that it has; it may have it all the same.
+        """
+        self._broker._broadcast(self._endpoint, self._name, message_frame(message))
+
+    def members(self) -> int:
+        """How many members the room has, in all processes. Raises `BrokerError`."""
+        return self._broker._members(self._endpoint, self._name)
+
+    def __repr__(self) -> str:
+        return f"<RemoteRoom {self._name!r} of {self._endpoint}>"
+
+
+def _from_url(url: str) -> tuple[Any, str]:
+    """A client that makes no connection yet, and the URL without its password."""
+    place = re.sub(r"//[^/@]*@", "//…@", url.partition("?")[0])
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in ("redis", "rediss", "unix"):
+            raise ValueError("it begins with redis://, rediss:// or unix://")
+        if parts.scheme != "unix" and not parts.hostname:
+            raise ValueError("it names no host")
+        # No attempts of redis-py's own: what is behind a break has to be known.
+        client = redis.Redis.from_url(
+            url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)
+        )
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{place!r} is no URL of a Redis: {error}") from error
+    return _from_client(client)[0], place
+
+
+def _from_client(client: Any) -> tuple[Any, str]:
+    if not hasattr(client, "pubsub") or not hasattr(client, "pipeline"):
+        raise ConfigError(f"a RedisBroker needs a URL or a client of redis-py, not {type(client).__name__}")
+    if client.get_encoder().decode_responses:
+        raise ConfigError("a RedisBroker needs a client that does not decode responses: decode_responses=False")
+    return client, "Redis Cluster" if _is_cluster(client) else "Redis"
+
+
+def _is_cluster(client: Any) -> bool:
+    return isinstance(client, redis.RedisCluster)
+
+
+def _database(client: Any) -> int:
+    return 0 if _is_cluster(client) else int(client.connection_pool.connection_kwargs.get("db") or 0)
