@@ -17,6 +17,7 @@ import hypothesis
 import pytest
 
 from tests.programs import wait_until
+from tests.redis_server import RedisServer
 from wsthreads.app import WebSocketApp
 from wsthreads.serving import Server
 
@@ -31,6 +32,13 @@ def pytest_configure() -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # As in the background of a script. Programs that are started here would inherit it, and ignore their Ctrl-C.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis for all tests that do not break it; each has a prefix of its own."""
+    with RedisServer() as server:
+        yield server
 
 
 @pytest.fixture

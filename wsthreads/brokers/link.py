@@ -172,7 +172,7 @@ class RedisLink:
             waits = is_member and self._answers
         for ticket in forgotten:
             self.turns.end(ticket)  # it will not come back here
-        if waits and not room.known.wait(WAIT_S):
+        if waits and not room.ready.wait(WAIT_S):
             self._answers = False
 
     def members_elsewhere(self, path: str, name: str) -> int:
@@ -352,9 +352,9 @@ class RedisLink:
         room.elsewhere = elsewhere
         room.touched_at = now
         self._shards.add(room.address.shard)
-        if not room.known.is_set():
+        if not room.known:
             room.last = last
-            room.known.set()
+            room.known = True
 
     def _announce_again(self, shards: set[int], before: float) -> None:
         """Announce rooms of shards that have given us up, and those that may else expire."""

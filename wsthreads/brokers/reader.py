@@ -54,20 +54,33 @@ _PUBLISHED = re.compile(rb"([0-9]{1,20}-[0-9]{1,20}) ((?:[0-9]{1,20}-[0-9]{1,20}
 class SharedRoom:
     """A room that has members in this process."""
 
-    __slots__ = ("address", "elsewhere", "known", "last", "listener", "live", "name", "seen", "tickets", "touched_at")
+    __slots__ = (
+        "address",
+        "elsewhere",
+        "known",
+        "last",
+        "listener",
+        "live",
+        "name",
+        "ready",
+        "seen",
+        "tickets",
+        "touched_at",
+    )
 
     def __init__(self, listener: Listener, name: str, address: Address) -> None:
         self.listener = listener
         self.name = name
         self.address = address
         # These are the link's.
-        self.known = Event()  # Redis knows of the members, and `last` is set
+        self.known = False  # Redis knows of the members, and `last` is set
         self.touched_at = 0.0
         self.elsewhere = 0  # members in other processes, when Redis last said
         self.tickets: set[int] = set()  # broadcasts of this process that have not come back; guarded by its lock
         # These are the reader's.
         self.last = b""  # the id of the last broadcast that was seen, empty for none; at first, that before the join
         self.live = False  # nothing is missing between `last` and what comes next
+        self.ready = Event()  # it has been live
         self.seen: dict[bytes, int] = {}  # sender → its last ticket: a broadcast that was sent again is not doubled
 
 
@@ -207,7 +220,7 @@ class Reader:
 
     def _catch_up(self) -> None:
         """Deliver what the logs have of rooms that have just been subscribed to. Raises `RedisError`."""
-        rooms = [room for room in self._behind.values() if room.known.is_set()][:FETCH_ROOMS]
+        rooms = [room for room in self._behind.values() if room.known][:FETCH_ROOMS]
         while rooms:
             pipeline = self._client.pipeline(transaction=False)
             for room in rooms:
@@ -220,6 +233,7 @@ class Reader:
                     unfinished.append(room)
                 else:
                     room.live = True
+                    room.ready.set()
                     self._behind.pop(room.address.channel, None)
             rooms = unfinished
 

@@ -1,0 +1,113 @@
+"""Rooms without a server, for tests: members on socketpairs, in one process, or in what Redis takes for two."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+
+from tests.programs import DEADLINE_S
+from tests.wire import parse_frames
+from wsthreads.brokers.redis import RedisBroker
+from wsthreads.brokers.rooms import SharedRooms, SharedSession
+from wsthreads.drainer import Drainer
+from wsthreads.flusher import Flusher
+from wsthreads.handshake import Request
+from wsthreads.metrics import Metrics
+from wsthreads.outbox import Outbox
+from wsthreads.rooms import Rooms
+from wsthreads.session import Session
+from wsthreads.transport import PlainTransport
+
+LIMITS = {"max_name_chars": 256, "max_per_session": 1000}
+
+
+class Member:
+    """A session over a socketpair, without a server."""
+
+    def __init__(self, rooms, flusher, session_class=Session):
+        self.ours, self.theirs = socket.socketpair()
+        self.theirs.settimeout(DEADLINE_S)
+        self.closing = self.subprotocol = None
+        self.outbox = Outbox(
+            PlainTransport(self.ours), flusher, max_bytes=2**30, timeout_s=DEADLINE_S, on_stuck=lambda reason: None
+        )
+        self.session = session_class(f"member-{id(self)}", Request({}), self, rooms)
+        self.data = b""
+
+    def begin_close(self, code, reason):
+        self.closing = (code, reason)
+
+    def receive(self, count):
+        found = []
+        while len(found) < count:
+            frames, self.data = parse_frames(self.data, count - len(found))
+            found += [payload.decode() for _, payload in frames]
+            if len(found) < count:
+                piece = self.theirs.recv(1 << 18)
+                assert piece
+                self.data += piece
+        return found
+
+    def receive_until(self, last):
+        found = []
+        while not found or found[-1] != last:
+            found += self.receive(1)
+        return found
+
+    def end(self):
+        self.outbox.detach()
+        self.ours.close()
+        self.theirs.close()
+
+
+class World:
+    """Rooms in the memory of one process."""
+
+    session_class = Session
+
+    def __init__(self):
+        self.flusher, self.drainer, self.members = Flusher(), Drainer(), []
+        self.flusher.start()
+        #: Those of each process.
+        self.all_rooms = self.make_rooms()
+        self.rooms = self.all_rooms[0]
+        self._turns = itertools.cycle(self.all_rooms)
+
+    def make_rooms(self):
+        return [Rooms(self.drainer, **LIMITS)]
+
+    def member(self, *rooms, of=None):
+        """A member of some rooms; in one process after the other, unless it is said in whose `rooms`."""
+        member = Member(of or next(self._turns), self.flusher, self.session_class)
+        self.members.append(member)
+        for room in rooms:
+            member.session.room(room).join()
+        return member
+
+    def end(self):
+        for member in self.members:
+            member.end()
+        self.drainer.stop(DEADLINE_S)
+        self.flusher.stop(DEADLINE_S)
+
+
+class RedisWorld(World):
+    """Rooms of two apps that have nothing in common but Redis."""
+
+    session_class = SharedSession
+
+    def __init__(self, redis, *, prefix="test", path="/ws/test", processes=2, **options):
+        self.path = path
+        self.metrics = [Metrics() for _ in range(processes)]
+        self.broker = RedisBroker(redis, prefix=prefix, **options)
+        self.links = [self.broker.link(metrics) for metrics in self.metrics]
+        super().__init__()
+
+    def make_rooms(self):
+        return [SharedRooms(self.path, link, self.drainer, **LIMITS) for link in self.links]
+
+    def end(self):
+        for link in self.links:
+            link.stop(DEADLINE_S)
+        self.broker.close()
+        super().end()
