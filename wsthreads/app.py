@@ -20,7 +20,7 @@ from werkzeug.wrappers import Response
 from wsthreads.admission import Admission
 from wsthreads.affinity import Affinity
 from wsthreads.browser import is_client, send_client
-from wsthreads.config import Config
+from wsthreads.config import REDIS_VARIABLE, Config
 from wsthreads.drainer import Drainer
 from wsthreads.endpoint import Endpoint
 from wsthreads.errors import CloseCode, ConfigError, HandshakeRefused
@@ -42,9 +42,6 @@ __all__ = ["WebSocketApp"]
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-#: The environment variable that names a Redis for apps that are given no broker.
-REDIS_VARIABLE = "WSTHREADS_REDIS"
 
 #: Threads that sessions may not take under gunicorn, so that HTTP requests are still answered.
 RESERVED_THREADS = 2

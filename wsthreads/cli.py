@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from wsthreads.errors import CloseCode, ConfigError, UsageError, WSThreadsError
+from wsthreads.config import REDIS_VARIABLE
+from wsthreads.errors import BrokerError, CloseCode, ConfigError, UsageError, WSThreadsError
 from wsthreads.logs import LEVELS, log_to
 from wsthreads.options import CommandWithSettings, config_of, setting_options
 
@@ -110,6 +111,8 @@ def cli(context: click.Context) -> None:
 @click.option("--key", metavar="FILE", help="Its private key, where that is in another file.")
 @click.option("--static", metavar="DIRECTORY", help="Serve the files of a directory beside the endpoints.")
 @click.option("--reload", is_flag=True, help="Load handlers again when their files change.")
+@click.option("--redis", envvar=REDIS_VARIABLE, metavar="URL", show_envvar=True,
+              help="Share rooms with all processes that use this Redis, such as redis://localhost.")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What to log.")
 @setting_options
 def run(
@@ -120,6 +123,7 @@ def run(
     cert: str | None,
     key: str | None,
     static: str | None,
+    redis: str | None,
     reload: bool,
     log_level: str,
     **settings: Any,
@@ -147,9 +151,10 @@ def run(
     port = port or int(os.environ.pop(RESTART_PORT, 0))
     page = Dashboard(lambda: app.endpoints)
     found = find_targets(targets, path)
-    app = create_app(*targets, wsgi_app=page, static=static, path=path, config=config)
+    app = create_app(*targets, wsgi_app=page, static=static, path=path, redis=redis or None, config=config)
     try:
         server = Server(app, host, port, ssl_context=ssl_context)
+        app.connect_broker()
         _announce(app, server, static)
         for target in found:
             for remark in remarks_on(target, app.endpoint(target.path).handler.hooks):
@@ -270,6 +275,33 @@ def check(targets: tuple[str, ...], path: str | None) -> int:
         for remark in finding.remarks:
             click.echo(remark)
     return status
+
+
+# wsthreads publish
+
+
+@cli.command()
+@click.argument("room")
+@click.argument("message")
+@click.option("--endpoint", required=True, metavar="PATH", help="The path of the room's endpoint, such as /ws/chat.")
+@click.option("--redis", envvar=REDIS_VARIABLE, metavar="URL", show_envvar=True, required=True,
+              help="The Redis that the servers use.")
+@click.option("--prefix", default="wsthreads", show_default=True, help="The prefix of the servers' keys in Redis.")
+def publish(room: str, message: str, endpoint: str, redis: str, prefix: str) -> int:
+    """Send a message to all members of a room, on all servers that share a Redis.
+
+    MESSAGE may be - for what is on the standard input. The status is 0 once Redis has the message, whether or not the
+    room has members.
+    """
+    from wsthreads.brokers.redis import RedisBroker
+
+    if message == "-":
+        message = sys.stdin.read()
+    try:
+        RedisBroker(redis, prefix=prefix).room(endpoint, room).broadcast(message)
+    except BrokerError as error:
+        return _complain(f"not published: {error}")
+    return 0
 
 
 # wsthreads connect

@@ -14,7 +14,10 @@ from typing import Any
 from wsthreads.errors import ConfigError
 from wsthreads.origins import parse_origin
 
-__all__ = ["Config"]
+__all__ = ["REDIS_VARIABLE", "Config"]
+
+#: The environment variable that names a Redis for apps that are given no broker.
+REDIS_VARIABLE = "WSTHREADS_REDIS"
 
 #: Eleven days. poll(2) counts milliseconds in 32 bits, and takes no more than twice that.
 MAX_S = 1e6

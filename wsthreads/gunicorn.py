@@ -125,8 +125,6 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
             log.warning(
                 "each WebSocket session holds a thread, and there are %d: use --threads, such as 500", cfg.threads
             )
-        if cfg.workers > 1:
-            log.warning("rooms live in the memory of one process, so those of %d workers are apart", cfg.workers)
 
     def load_wsgi(self) -> None:
         log_to_gunicorn()
@@ -173,6 +171,11 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
     def adopt(self, app: WebSocketApp) -> None:
         """Called by an app, in any thread, at the first request for one of its endpoints in this process."""
         self._apps.add(app)
+        if self.cfg.workers > 1 and not app.shares_rooms:
+            self.log.warning(
+                "the rooms of %d workers are apart, each in the memory of its own: see --redis in the README",
+                self.cfg.workers,
+            )
         app.fit_to_threads(self.cfg.threads)
         app.keep_on_core(self._slot)
         if self._draining:  # its first request came in while the worker was told to go

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 WAIT_S = 1.0
 
 #: Seconds between attempts to connect.
-RETRY_S = 0.5
+RETRY_S = 0.2
 
 #: At most so much is sent at once.
 BATCH_MESSAGES = 256

@@ -35,8 +35,11 @@ SILENCE_S = 3 * BEAT_S + 1
 #: The thread looks this often whether there is something other than messages.
 POLL_S = 0.25
 
+#: And this often where a room is subscribed to whose first position the link is about to learn.
+UNKNOWN_POLL_S = 0.001
+
 #: Seconds between attempts to connect.
-RETRY_S = 0.5
+RETRY_S = 0.2
 
 #: Entries of a log, and rooms, that are fetched at once.
 FETCH_ENTRIES = 1000
@@ -166,7 +169,7 @@ class Reader:
                 self._on_poll()
                 self._catch_up()
                 self._obey(pubsub)
-                message = pubsub.get_message(timeout=POLL_S if not self._behind else 0.01)
+                message = pubsub.get_message(timeout=POLL_S if not self._behind else UNKNOWN_POLL_S)
             if message is not None:
                 heard_at = monotonic()
                 self._take(message, is_busy)
@@ -214,9 +217,8 @@ class Reader:
         if former and former != room.last:
             room.live = False
             self._behind[room.address.channel] = room
-            return
-        room.last = entry
-        self._deliver(room, data[head.end() :], is_busy)
+        elif self._deliver(room, data[head.end() :], is_busy):  # else it was not published by us, nor is its id true
+            room.last = entry
 
     def _catch_up(self) -> None:
         """Deliver what the logs have of rooms that have just been subscribed to. Raises `RedisError`."""
@@ -249,12 +251,13 @@ class Reader:
             else:
                 self._deliver(room, message, is_busy=True)
 
-    def _deliver(self, room: SharedRoom, message: bytes, is_busy: bool) -> None:
+    def _deliver(self, room: SharedRoom, message: bytes, is_busy: bool) -> bool:
+        """Give a message to the members. False, and they are spared, if it is malformed."""
         try:
             broadcast = messages.decode(message)
         except BrokerError as error:
             self._drop(str(error))
-            return
+            return False
         if broadcast.ticket > room.seen.get(broadcast.sender, -1):
             room.seen[broadcast.sender] = broadcast.ticket
             if len(room.seen) > MAX_SENDERS:
@@ -265,6 +268,7 @@ class Reader:
                 log.exception("a broadcast to room %r was not delivered", room.name)
         if broadcast.sender == self._process:
             self._on_own(room, broadcast.ticket)
+        return True
 
     def _drop(self, what: str) -> None:
         """Count a malformed message, and say so now and then."""
