@@ -50,7 +50,7 @@ class RedisServer:
         self.port = free_port() if port is None else port
         self._program = find_redis_server()
         self._folder = tempfile.TemporaryDirectory(prefix="wsthreads-redis-")
-        self._options = options or ("--port", str(self.port))
+        self._options = options if "--port" in options else ("--port", str(self.port), *options)
         self._client_options = {"host": "127.0.0.1", "port": self.port, "socket_timeout": DEADLINE_S, **(client or {})}
         self.process: subprocess.Popen[bytes] | None = None
         self.start()

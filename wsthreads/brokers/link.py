@@ -83,10 +83,11 @@ class RedisLink:
         self._scripts = Scripts(client, is_cluster=is_cluster)
         self._max_queued_bytes = max_queued_bytes
         self._starting = Lock()  # guards starting and stopping
-        self._pid = 0
+        self._pid = 0  # the process in which the threads run
         self._reset()
 
     def _reset(self) -> None:
+        self._made_in = os.getpid()
         self.turns = Turns()
         self._process = secrets.token_urlsafe(12)
         # Guards the rest. Under it, only leaves are locked, and nothing blocks but a wait for itself.
@@ -119,8 +120,8 @@ class RedisLink:
         with self._starting:
             if self._pid == os.getpid():
                 return
-            if self._pid:
-                self._reset()  # forked
+            if self._made_in != os.getpid():
+                self._reset()  # in a fork, nothing of its parent's is ours, and least of all its name
             self._thread = Thread(target=self._run, name="wsthreads-redis", daemon=True)
             self._thread.start()
             self._reader.start()
