@@ -65,7 +65,7 @@ def test_what_others_broadcast_during_a_break_arrives_after_it_in_order(proxy, d
     assert "broker_gaps" not in divided[0].metrics[0].snapshot()
 
 
-def test_what_this_process_broadcasts_during_a_break_follows_in_order(proxy, divided):
+def test_what_this_process_broadcasts_during_a_break_follows_in_order(proxy, divided, redis_server):
     a, b = divided[0].member("lobby"), divided[1].member("lobby")
     assert a.session.room("lobby").members() == 2
     proxy.cut()
@@ -83,6 +83,9 @@ def test_what_this_process_broadcasts_during_a_break_follows_in_order(proxy, div
     for member in (a, b):
         assert member.receive(500) == [f"{n}" for n in range(500)]
     wait_until(lambda: b.session.room("lobby").members() == 3, "the member that joined during the break")
+    processes, members = processes_of(redis_server, divided[0])
+    assert len(redis_server.client.hkeys(members)) == 2, "what was announced before the break is gone"
+    assert redis_server.client.zcard(processes) == 2
 
 
 def test_a_broadcast_that_redis_took_without_saying_so_is_not_doubled(proxy, divided):
@@ -250,6 +253,17 @@ def test_a_process_that_is_no_longer_heard_does_not_count_and_counts_again_when_
     wait_until(lambda: b.session.room("lobby").members() == 2, "the next sign of life")
     a.session.room("lobby").leave()
     wait_until(lambda: b.session.room("lobby").members() == 1, "its leaving")
+
+
+def test_members_that_redis_has_forgotten_are_announced_again(divided, redis_server):
+    a, b = divided[0].member("lobby"), divided[1].member("lobby")
+    assert b.session.room("lobby").members() == 2
+    redis_server.client.delete(processes_of(redis_server, divided[0])[1])
+    for world in divided:
+        for room in world.links[0]._rooms.values():
+            room.touched_at -= scripts.TOUCH_S  # so that it is due
+    wait_until(lambda: b.session.room("lobby").members() == 2, "the next sign of life")
+    wait_until(lambda: a.session.room("lobby").members() == 2, "that of the other")
 
 
 def test_everything_in_redis_expires(divided, redis_server):

@@ -14,13 +14,16 @@ from tests.programs import DEADLINE_S, wait_until
 from tests.room_worlds import RedisWorld, World
 from tests.wire import run_all
 from wsthreads import MessageTypeError, RoomLimitError, RoomNameError
+from wsthreads.brokers import link, turns
 
 
 @pytest.fixture(params=["local", "redis"])
-def world(request):
+def world(request, monkeypatch):
     if request.param == "local":
         world = World()
     else:
+        monkeypatch.setattr(turns, "LONGEST_S", 1000.0)  # so that nothing goes on only because it has waited enough
+        monkeypatch.setattr(link, "WAIT_S", 1000.0)
         redis = request.getfixturevalue("redis_server")
         world = RedisWorld(redis.url, prefix=f"contract-{random.randrange(2**32)}")
     yield world
@@ -170,6 +173,19 @@ def test_who_broadcasts_and_leaves_or_closes_has_its_own_broadcast(world):
     b.session.room("lobby").broadcast("closing")
     b.session.close()
     assert b.receive_until("closing") == ["bye", "closing"]
+
+
+def test_a_send_does_not_wait_for_a_broadcast_that_nobody_here_is_to_get_any_more(world):
+    """As a script's thread does it: onClose broadcasts, and the connection's own thread ends the membership."""
+    a, b = world.member("lobby", of=world.rooms), world.member(of=world.rooms)
+    for n in range(50):
+        a.session.room("lobby").broadcast(f"{n}")
+        leaver = threading.Thread(target=a.session.room("lobby").leave)
+        leaver.start()
+        b.session.send(f"{n}")
+        assert b.receive(1) == [f"{n}"]
+        leaver.join(DEADLINE_S)
+        a.session.room("lobby").join()
 
 
 @pytest.mark.parametrize(("name", "text"), [("", "this one has 0"), ("x" * 257, "this one has 257")])

@@ -180,7 +180,7 @@ class Scripts:
 
     def __init__(self, client: Any, *, is_cluster: bool) -> None:
         self._client = client
-        # The pipeline of a cluster takes no EVALSHA.
+        # Without sums, each call brings its script: a node of a cluster may be one that has not seen it.
         self._sums = {} if is_cluster else {
             script: sha1(script.encode()).hexdigest()
             for script in (PUBLISH, ANNOUNCE, COUNT, BEAT, FAREWELL, WAKE)
@@ -201,4 +201,5 @@ class Scripts:
         if self._sums:
             pipeline.evalsha(self._sums[script], len(keys), *keys, *arguments)
         else:
-            pipeline.eval(script, len(keys), *keys, *arguments)
+            # Not eval(), which redis-py has in no pipeline of a cluster; all keys of a call of ours are on one node.
+            pipeline.execute_command("EVAL", script, len(keys), *keys, *arguments)
