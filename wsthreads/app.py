@@ -171,6 +171,11 @@ class WebSocketApp:
         """Whether its rooms are those of other processes, too."""
         return self._link is not None
 
+    @property
+    def broadcasts_waiting(self) -> int:
+        """Broadcasts that the broker has not taken, as while it is away. A snapshot."""
+        return 0 if self._link is None else self._link.waiting()
+
     def connect_broker(self) -> None:
         """Connect now, in this process, and not at the first session; so that the log says if it does not work."""
         if self._link is not None:

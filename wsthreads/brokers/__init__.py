@@ -53,6 +53,9 @@ class Link(Protocol):
     def members_elsewhere(self, path: str, name: str) -> int:
         """Members of a room in the other processes. Waits a second at most, and answers from memory otherwise."""
 
+    def waiting(self) -> int:
+        """How many broadcasts the broker has not taken. A snapshot."""
+
     def stop(self, timeout_s: float) -> None:
         """Hand over what waits, for so long at most, say goodbye, and end all threads."""
 

@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 from collections import deque
-from itertools import count, groupby, islice
+from itertools import groupby, islice, takewhile
 from threading import Condition, Event, Lock, Thread
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,8 +34,11 @@ __all__ = ["RedisLink"]
 
 log = logging.getLogger(__name__)
 
-#: Longest that a handler waits for Redis.
+#: Longest that a handler waits for Redis to answer.
 WAIT_S = 1.0
+
+#: And where it broadcasts faster than Redis takes it: after that long, Redis is thought lost anyway.
+SPACE_WAIT_S = 3.0
 
 #: Seconds between attempts to connect.
 RETRY_S = 0.2
@@ -50,13 +53,12 @@ MESSAGE_OVERHEAD_BYTES = 200
 
 
 class _Order(NamedTuple):
-    """A broadcast that Redis has not acknowledged. `comes_back`: to members in this process."""
+    """A broadcast that Redis has not acknowledged."""
 
     address: Address
     ticket: int
     message: bytes
     size: int  # in the queue
-    comes_back: bool
 
 
 class _Question:
@@ -94,12 +96,14 @@ class RedisLink:
         self._lock = Lock()
         self._work = Condition(self._lock)  # there is something to do
         self._space = Condition(self._lock)  # there is room in the queue
-        self._tickets = count()
+        self._next_ticket = 0
         self._queue: deque[_Order] = deque()
         self._queued_bytes = 0
         self._questions: list[_Question] = []
         self._rooms: dict[tuple[str, str], SharedRoom] = {}  # by path and name
-        self._changed: dict[bytes, SharedRoom] = {}  # by key: their members are to be announced
+        # By key: rooms whose members are to be announced, and the ticket that came next, in the order of these. So what
+        # was broadcast before a room's first member joined is with Redis before the member is, and the rest behind it.
+        self._changed: dict[bytes, tuple[SharedRoom, int]] = {}
         self._answers = True  # Redis did, when it was last asked: so it is worth while to wait for it
         self._stop_at: float | None = None
         # These are the thread's own.
@@ -133,7 +137,7 @@ class RedisLink:
         size = len(frame) + MESSAGE_OVERHEAD_BYTES
         with self._lock:
             if not self._has_space_locked(size) and self._answers:
-                self._space.wait_for(lambda: self._has_space_locked(size), WAIT_S)
+                self._space.wait_for(lambda: self._has_space_locked(size), SPACE_WAIT_S)
             if not self._has_space_locked(size):
                 self._metrics.add("broker_refused")
                 raise BrokerError(
@@ -141,14 +145,17 @@ class RedisLink:
                     f"and at most {self._max_queued_bytes} may: this one is not sent"
                 )
             room = self._rooms.get((path, name))
-            ticket = next(self._tickets)
-            address = self._keys.address(path, name) if room is None else room.address
+            ticket = self._next_ticket
+            self._next_ticket += 1
             message = messages.encode(self._process, ticket, exclude_id, frame)
-            if self._answers:
-                self.turns.begin(ticket, exclude_id)
-            if room is not None:
+            if room is None:
+                address = self._keys.address(path, name)
+            else:
+                address = room.address
                 room.tickets.add(ticket)
-            self._queue.append(_Order(address, ticket, message, size, room is not None))
+                if self._answers:
+                    self.turns.begin(ticket, exclude_id)
+            self._queue.append(_Order(address, ticket, message, size))
             self._queued_bytes += size
             self._work.notify()
 
@@ -168,7 +175,7 @@ class RedisLink:
                 del self._rooms[key]
                 self._reader.drop(room)
                 forgotten, room.tickets = room.tickets, set()
-            self._changed[room.address.members] = room
+            self._change_locked(room)
             self._work.notify()
             waits = is_member and self._answers
         for ticket in forgotten:
@@ -194,6 +201,9 @@ class RedisLink:
             room.elsewhere = question.answer
         return question.answer
 
+    def waiting(self) -> int:
+        return len(self._queue)
+
     def stop(self, timeout_s: float) -> None:
         with self._starting:
             if self._pid != os.getpid():
@@ -205,6 +215,13 @@ class RedisLink:
             self._reader.stop(0)  # nobody is left to hear
             self._thread.join(timeout_s + WAIT_S)
             self._reader.stop(WAIT_S)
+
+    def _change_locked(self, room: SharedRoom) -> None:
+        """Have a room's members announced. How many there are is looked up only then."""
+        former = self._changed.get(room.address.members)
+        if former is None or former[0] is not room:
+            self._changed.pop(room.address.members, None)
+            self._changed[room.address.members] = (room, self._next_ticket)
 
     def _has_space_locked(self, size: int) -> bool:
         # One is let in whatever its size, where nothing else waits.
@@ -266,7 +283,10 @@ class RedisLink:
         self._shards.clear()
         self._beat_at = 0.0
         with self._lock:
-            self._changed = {room.address.members: room for room in self._rooms.values()}
+            # First of all; but rooms that Redis never heard of keep their place behind what was broadcast before.
+            new = {key: change for key, change in self._changed.items() if not change[0].known}
+            known = {room.address.members: (room, 0) for room in self._rooms.values()}
+            self._changed = {key: change for key, change in known.items() if key not in new} | new
 
     def _lose(self, error: Exception) -> None:
         with self._lock:
@@ -285,8 +305,8 @@ class RedisLink:
         with self._lock:
             self._work.wait_for(self._has_work_locked, max(0.0, min(self._beat_at - monotonic(), WAIT_S)))
             ending = self._stop_at is not None and not self._queue and not self._changed
-            rooms = [self._changed.pop(key) for key in list(islice(self._changed, BATCH_ROOMS))]
             questions, self._questions = self._questions, []
+            rooms = self._rooms_locked()
             orders = self._batch_locked()
         if ending:
             self._say_farewell()
@@ -309,45 +329,57 @@ class RedisLink:
         return bool(self._queue or self._changed or self._questions or self._stop_at is not None)
 
     def _batch_locked(self) -> list[_Order]:
+        """What is to be published next, up to the next room that is to be announced."""
+        end = next((ticket for _, ticket in self._changed.values()), self._next_ticket)
         batch: list[_Order] = []
         size = 0
         for order in self._queue:
+            if order.ticket >= end or len(batch) == BATCH_MESSAGES or size >= BATCH_BYTES:
+                break
             batch.append(order)
             size += len(order.message)
-            if len(batch) == BATCH_MESSAGES or size >= BATCH_BYTES:
-                break
         return batch
+
+    def _rooms_locked(self) -> list[SharedRoom]:
+        """Take the rooms that are to be announced before anything else is published."""
+        first = self._queue[0].ticket if self._queue else self._next_ticket
+        due = (key for key, _ in takewhile(lambda item: item[1][1] <= first, self._changed.items()))
+        return [self._changed.pop(key)[0] for key in list(islice(due, BATCH_ROOMS))]
 
     def _exchange(self, rooms: list[SharedRoom], questions: list[_Question], orders: list[_Order]) -> None:
         """One round trip. What comes first in it has happened for what comes behind."""
         keys, call = self._keys, self._scripts.call
         pipeline = self._scripts.pipeline()
         now = monotonic()
+        shards = sorted(self._shards) if now >= self._beat_at else []
+        for shard in shards:
+            call(pipeline, scripts.BEAT, [keys.processes(shard)], self._name)
         for room in rooms:
             where = room.address
             here = room.listener.count_here(room.name)
             call(pipeline, scripts.ANNOUNCE, [where.log, where.members, keys.processes(where.shard)], self._name, here)
+        calls = 0
+        for address, same in groupby(orders, lambda order: order.address):
+            call(pipeline, scripts.PUBLISH, [address.log], address.channel, *[order.message for order in same])
+            calls += 1
         for question in questions:
             where = question.address
             call(pipeline, scripts.COUNT, [where.members, keys.processes(where.shard)], self._name)
-        shards = sorted(self._shards) if now >= self._beat_at else []
-        for shard in shards:
-            call(pipeline, scripts.BEAT, [keys.processes(shard)], self._name)
-        for address, same in groupby(orders, lambda order: order.address):
-            call(pipeline, scripts.PUBLISH, [address.log], address.channel, *[order.message for order in same])
         if rooms or now >= self._beat_at:
             call(pipeline, scripts.WAKE, [keys.wake(self._process)])
         answers = iter(pipeline.execute())
 
+        given_up = {shard for shard, known in zip(shards, answers, strict=False) if not known}
         for room, (elsewhere, last) in zip(rooms, answers, strict=False):
             self._announced(room, elsewhere, last, now)
+        self._published(orders)
+        for _ in range(calls):
+            next(answers)
         for question, answer in zip(questions, answers, strict=False):
             question.answer = answer
-        given_up = {shard for shard, known in zip(shards, answers, strict=False) if not known}
         if now >= self._beat_at:
             self._beat_at = now + scripts.BEAT_S
             self._announce_again(given_up, now - scripts.TOUCH_S)
-        self._published(orders)
 
     def _announced(self, room: SharedRoom, elsewhere: int, last: bytes, now: float) -> None:
         room.elsewhere = elsewhere
@@ -362,7 +394,7 @@ class RedisLink:
         with self._lock:
             for room in self._rooms.values():
                 if room.address.shard in shards or room.touched_at < before:
-                    self._changed[room.address.members] = room
+                    self._change_locked(room)
 
     def _published(self, orders: list[_Order]) -> None:
         """Redis has them."""
@@ -371,9 +403,6 @@ class RedisLink:
                 self._queue.popleft()
                 self._queued_bytes -= order.size
             self._space.notify_all()
-        for order in orders:
-            if not order.comes_back:
-                self.turns.end(order.ticket)
 
     def _say_farewell(self) -> None:
         pipeline = self._scripts.pipeline()

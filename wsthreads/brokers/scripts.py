@@ -22,6 +22,7 @@ All expire by themselves. A path stands in a key with its colons quoted.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import sha1
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -58,6 +59,10 @@ KEYS_S = 60
 TOUCH_S = 20.0
 
 
+#: Of rooms without members here, so many addresses are remembered.
+ADDRESSES = 1024
+
+
 class Address(NamedTuple):
     """Where a room is. Names may have lone surrogates, which no UTF-8 has: hence bytes."""
 
@@ -73,8 +78,9 @@ class Keys:
     def __init__(self, prefix: str, database: int) -> None:
         self._prefix = prefix
         self._database = f"{database}:" if database else ""
+        self.address = lru_cache(ADDRESSES)(self._address)
 
-    def address(self, path: str, name: str) -> Address:
+    def _address(self, path: str, name: str) -> Address:
         room = f"{quote(path, safe='/', errors='surrogatepass')}:{name}".encode("utf-8", "surrogatepass")
         shard = crc32(room) % SHARDS
         log = f"{{{self._prefix}:{shard}}}:log:".encode() + room
