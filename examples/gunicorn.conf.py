@@ -1,8 +1,8 @@
 """The chat example in production: ``gunicorn -c examples/gunicorn.conf.py``, then http://127.0.0.1:8000/.
 
 A session keeps its thread for as long as it lasts, so `threads` is the number of sessions that a worker carries, and
-two more for HTTP. Rooms live in one process: with several workers, each would have rooms of its own. In front of it
-there may be nginx: ``TRUSTED_PROXIES=1``, and see deploy/.
+two more for HTTP. Rooms live in one process: for several workers, name a Redis, WSTHREADS_REDIS=redis://localhost. In
+front of it there may be nginx: ``TRUSTED_PROXIES=1``, and see deploy/.
 """
 
 import os

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from dataclasses import replace
 from statistics import median
@@ -10,13 +11,24 @@ from time import monotonic, sleep
 from typing import Any
 
 from tests.bench.load import Load
-from tests.bench.processes import RunFailed, ServerProcess, Usage, last_line
+from tests.bench.processes import RunFailed, ServerProcess, Usage, free_port, last_line
 from tests.bench.results import Sample
 from tests.bench.runs import Context, Measure, sample_of
 from tests.bench.servers import Server, find_server
 from tests.bench.tools import ROOT
 
-__all__ = ["bad_peers", "connect", "idle_through_pings", "import_time", "p99_at_half_rate", "soak", "start_time"]
+__all__ = [
+    "bad_peers",
+    "connect",
+    "idle_cpu",
+    "idle_through_pings",
+    "import_time",
+    "latency_over",
+    "p99_at_half_rate",
+    "publish_rate",
+    "soak",
+    "start_time",
+]
 
 #: Starts and imports are so short that one run takes the median of several.
 REPEATS = 5
@@ -129,6 +141,45 @@ def import_time(module: str) -> Measure:
         return Sample(median(times[1:]))  # the first may have compiled
 
     return measure
+
+
+def latency_over(base: str, **settings: Any) -> Measure:
+    """Measures by how much the median latency, in µs, is above that of another server in the same round."""
+
+    def measure(context: Context, server: Server) -> Sample:
+        load = context.load(**settings)
+        if base not in context.shared:
+            context.shared[base] = context.run(load, find_server(base), "room")["p50_us"]
+        report = context.run(load, server, "room")
+        sample = sample_of(report["p50_us"] - context.shared[base], report)
+        return Sample(sample.value, {**sample.details, "base_p50_us": context.shared[base]})
+
+    return measure
+
+
+def idle_cpu(endpoint: str, **settings: Any) -> Measure:
+    """Measures the CPU, in per cent of a core, of a server and its Redis, while its connections are idle."""
+
+    def measure(context: Context, server: Server) -> Sample:
+        report = context.run(context.load(mode="idle", **settings), server, endpoint)
+        return sample_of(report["server_cpu"] * 100, report)
+
+    return measure
+
+
+def publish_rate(context: Context, server: Server) -> Sample:
+    """Broadcasts a second that one thread of a process gets into Redis."""
+    port = free_port()
+    redis = [context.tools.redis_server, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    with ServerProcess(redis, port, context.log_file):
+        done = subprocess.run(
+            [*server.command(context.tools, "publish", 0), f"redis://127.0.0.1:{port}", str(context.seconds)],
+            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+            timeout=context.seconds + 60, check=False,
+        )  # fmt: skip
+    if done.returncode:
+        raise RunFailed(last_line(done.stderr))
+    return Sample(float(done.stdout))
 
 
 def soak(load: Load, total: int, quick_total: int) -> Measure:

@@ -57,6 +57,7 @@ class Server:
         env = {
             "PYTHONPATH": str(ROOT),  # wsthreads as it stands here
             "WSTHREADS_PURE_PYTHON": None,  # whatever it is where this is run
+            "WSTHREADS_REDIS": None,
             "PORT": str(port),
             "PING": str(int(pings)),
             **self.env,
@@ -80,10 +81,11 @@ def _wsthreads(suffix: str, *options: str, file: str | None = None) -> Command:
     return command
 
 
-def _gunicorn(worker: str, app: Callable[[str], str]) -> Command:
+def _gunicorn(worker: str, app: Callable[[str], str], workers: int = 1) -> Command:
     def command(tools: Tools, endpoint: str, port: int) -> list[str]:
         threads = str(MAX_SESSIONS)
-        options = ["-k", worker, "--threads", threads, "--worker-connections", threads, "--log-level", "error"]
+        options = ["-k", worker, "-w", str(workers), "--threads", threads, "--worker-connections", threads]
+        options += ["--log-level", "error"]
         return [str(tools.python), "-m", "gunicorn", *options, "-b", f"127.0.0.1:{port}", app(endpoint)]
 
     return command
@@ -98,6 +100,24 @@ def _create_app(endpoint: str) -> str:
     return f"wsthreads:create_app({os.fspath(file)!r}, path='/{endpoint}', max_sessions={MAX_SESSIONS})"
 
 
+def _with_redis(command: Command) -> Command:
+    """The same with a Redis of its own, which is a child of the server."""
+
+    def with_redis(tools: Tools, endpoint: str, port: int) -> list[str]:
+        redis_port = free_port()
+        redis = f'{tools.redis_server} --port {redis_port} --bind 127.0.0.1 --save "" --loglevel warning'
+        url = f"redis://127.0.0.1:{redis_port}"
+        return ["sh", "-c", f'{redis} & WSTHREADS_REDIS={url} exec "$@"', "sh", *command(tools, endpoint, port)]
+
+    return with_redis
+
+
+def _publisher(script: str) -> Command:
+    """No server: a program that publishes, given a URL and for how many seconds. See `probes.publish_rate`."""
+    return lambda tools, endpoint, port: [str(tools.python), str(HERE / "publishers" / script)]
+
+
+REDIS = ("redis", "redis-server")
 PURE = {"WSTHREADS_PURE_PYTHON": "1"}
 WERKZEUG = {"NODELAY": "1"}
 
@@ -114,6 +134,14 @@ _ALL = (
            command=_wsthreads(".js", file="heap.js"), needs=("dukpy",), endpoints=("echo",)),
     Server(name="wsthreads-gunicorn", label="wsthreads under gunicorn", needs=("gunicorn",),
            command=_gunicorn("wsthreads.gunicorn.ThreadWorker", _create_app)),
+    Server(name="wsthreads-redis", label="wsthreads over Redis", command=_with_redis(_wsthreads(".py")), needs=REDIS),
+    Server(name="wsthreads-redis-2", label="wsthreads over Redis, 2 workers",
+           command=_with_redis(_gunicorn("wsthreads.gunicorn.ThreadWorker", _create_app, workers=2)),
+           needs=(*REDIS, "gunicorn")),
+    Server(name="wsthreads-publish", label="wsthreads", command=_publisher("wsthreads_publish.py"), needs=REDIS,
+           endpoints=("publish",)),
+    Server(name="socketio-publish", label="python-socketio, Redis manager",
+           command=_publisher("socketio_publish.py"), needs=(*REDIS, "python-socketio"), endpoints=("publish",)),
     Server(name="limit", label="one send() per delivery, in C", needs=("limit",),
            command=lambda tools, endpoint, port: [str(tools.limit), str(port)]),
     Server(name="flask-sock", label="flask-sock", command=_python("flask_sock_app.py"), needs=("flask-sock",),

