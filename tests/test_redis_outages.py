@@ -148,6 +148,7 @@ def test_past_the_bound_broadcast_says_so_and_what_was_taken_still_follows(redis
             member.session.room("lobby").broadcast("x" * 100)
             taken += 1
     assert 20 < taken < 100
+    assert world.links[0].waiting() == taken
     assert world.metrics[0].snapshot()["broker_refused"] == 1
     redis.start()
     assert member.receive(taken) == ["x" * 100] * taken
@@ -288,6 +289,9 @@ def test_a_process_that_ends_takes_its_members_with_it(divided, redis_server):
     processes, members = processes_of(redis_server, divided[1])
     assert len(redis_server.client.hkeys(members)) == 1
     assert redis_server.client.zcard(processes) == 1
+    with pytest.raises(BrokerError, match="was shut down"):
+        divided[0].rooms.room("lobby").broadcast("too late")
+    assert divided[0].rooms.room("lobby").members() == 0
 
 
 def test_only_rooms_with_members_are_subscribed_to(divided, redis_server):

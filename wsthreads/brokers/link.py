@@ -104,8 +104,10 @@ class RedisLink:
         # By key: rooms whose members are to be announced, and the ticket that came next, in the order of these. So what
         # was broadcast before a room's first member joined is with Redis before the member is, and the rest behind it.
         self._changed: dict[bytes, tuple[SharedRoom, int]] = {}
-        self._answers = True  # Redis did, when it was last asked: so it is worth while to wait for it
+        # Redis did, when it was last asked: so it is worth while to wait for it. A hint, set without the lock.
+        self._answers = True
         self._stop_at: float | None = None
+        self._has_ended = False
         # These are the thread's own.
         self._greetings = 0
         self._name = ""  # of this process at Redis: a new one after each break, so that the old one's counts are dead
@@ -136,6 +138,8 @@ class RedisLink:
         exclude_id = None if exclude is None else exclude.id
         size = len(frame) + MESSAGE_OVERHEAD_BYTES
         with self._lock:
+            if self._has_ended:
+                raise BrokerError(f"the app was shut down, and {self._place} gets no more broadcasts from it")
             if not self._has_space_locked(size) and self._answers:
                 self._space.wait_for(lambda: self._has_space_locked(size), SPACE_WAIT_S)
             if not self._has_space_locked(size):
@@ -241,19 +245,18 @@ class RedisLink:
     # The thread.
 
     def _run(self) -> None:
-        while True:
+        while not self._has_ended:
             try:
                 self._greet()
                 while self._step():
                     pass
-                return
             except (RedisError, OSError) as error:
                 self._lose(error)
             except Exception as error:
                 log.exception("the link to %s failed", self._place)
                 self._lose(error)
-            if not self._pause():
-                return
+            self._has_ended = not self._pause()
+        self._forget_questions()
 
     def _pause(self) -> bool:
         """Wait until it is time to try again; False if it is time to give up."""
@@ -289,16 +292,20 @@ class RedisLink:
             self._changed = {key: change for key, change in known.items() if key not in new} | new
 
     def _lose(self, error: Exception) -> None:
-        with self._lock:
-            self._answers = False
-            questions, self._questions = self._questions, []
-        for question in questions:
-            question.answered.set()
+        self._forget_questions()
         self.turns.end_all()
         if self._lost_at is None:
             self._lost_at = monotonic()
             self._metrics.add("broker_outages")
             log.warning("%s cannot be used, broadcasts wait: %s", self._place, error)
+
+    def _forget_questions(self) -> None:
+        """Nobody is to wait for Redis."""
+        with self._lock:
+            self._answers = False
+            questions, self._questions = self._questions, []
+        for question in questions:
+            question.answered.set()
 
     def _step(self) -> bool:
         """Wait for something to do, and do it. False when it is time to end. Raises `RedisError`."""
