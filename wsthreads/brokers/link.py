@@ -11,15 +11,15 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections import deque
-from itertools import groupby, islice, takewhile
+from itertools import groupby
 from threading import Condition, Event, Lock, Thread
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
 from wsthreads.brokers import messages, scripts
+from wsthreads.brokers.orders import Order, Orders
 from wsthreads.brokers.reader import Reader, SharedRoom
 from wsthreads.brokers.scripts import Address, Keys, Scripts
 from wsthreads.brokers.turns import Turns
@@ -42,23 +42,6 @@ SPACE_WAIT_S = 3.0
 
 #: Seconds between attempts to connect.
 RETRY_S = 0.2
-
-#: At most so much is sent at once.
-BATCH_MESSAGES = 256
-BATCH_BYTES = 1024 * 1024
-BATCH_ROOMS = 512
-
-#: What a queued message takes beside itself, roughly.
-MESSAGE_OVERHEAD_BYTES = 200
-
-
-class _Order(NamedTuple):
-    """A broadcast that Redis has not acknowledged."""
-
-    address: Address
-    ticket: int
-    message: bytes
-    size: int  # in the queue
 
 
 class _Question:
@@ -96,14 +79,9 @@ class RedisLink:
         self._lock = Lock()
         self._work = Condition(self._lock)  # there is something to do
         self._space = Condition(self._lock)  # there is room in the queue
-        self._next_ticket = 0
-        self._queue: deque[_Order] = deque()
-        self._queued_bytes = 0
+        self._orders = Orders(self._max_queued_bytes)
         self._questions: list[_Question] = []
         self._rooms: dict[tuple[str, str], SharedRoom] = {}  # by path and name
-        # By key: rooms whose members are to be announced, and the ticket that came next, in the order of these. So what
-        # was broadcast before a room's first member joined is with Redis before the member is, and the rest behind it.
-        self._changed: dict[bytes, tuple[SharedRoom, int]] = {}
         # Redis did, when it was last asked: so it is worth while to wait for it. A hint, set without the lock.
         self._answers = True
         self._stop_at: float | None = None
@@ -136,22 +114,20 @@ class RedisLink:
     def publish(self, path: str, name: str, frame: bytes, exclude: Session | None) -> None:
         self.start()
         exclude_id = None if exclude is None else exclude.id
-        size = len(frame) + MESSAGE_OVERHEAD_BYTES
         with self._lock:
             if self._has_ended:
                 raise BrokerError(f"the app was shut down, and {self._place} gets no more broadcasts from it")
-            if not self._has_space_locked(size) and self._answers:
-                self._space.wait_for(lambda: self._has_space_locked(size), SPACE_WAIT_S)
-            if not self._has_space_locked(size):
+            orders = self._orders
+            if not orders.has_space(len(frame)) and self._answers:
+                self._space.wait_for(lambda: orders.has_space(len(frame)), SPACE_WAIT_S)
+            if not orders.has_space(len(frame)):
                 self._metrics.add("broker_refused")
                 raise BrokerError(
-                    f"{self._queued_bytes} bytes of broadcasts wait for {self._place}, "
+                    f"{orders.waiting_bytes} bytes of broadcasts wait for {self._place}, "
                     f"and at most {self._max_queued_bytes} may: this one is not sent"
                 )
+            ticket = orders.next_ticket
             room = self._rooms.get((path, name))
-            ticket = self._next_ticket
-            self._next_ticket += 1
-            message = messages.encode(self._process, ticket, exclude_id, frame)
             if room is None:
                 address = self._keys.address(path, name)
             else:
@@ -159,8 +135,7 @@ class RedisLink:
                 room.tickets.add(ticket)
                 if self._answers:
                     self.turns.begin(ticket, exclude_id)
-            self._queue.append(_Order(address, ticket, message, size))
-            self._queued_bytes += size
+            orders.add(address, messages.encode(self._process, ticket, exclude_id, frame))
             self._work.notify()
 
     def update(self, path: str, name: str, listener: Listener) -> None:
@@ -179,7 +154,7 @@ class RedisLink:
                 del self._rooms[key]
                 self._reader.drop(room)
                 forgotten, room.tickets = room.tickets, set()
-            self._change_locked(room)
+            self._orders.announce(room)
             self._work.notify()
             waits = is_member and self._answers
         for ticket in forgotten:
@@ -206,7 +181,7 @@ class RedisLink:
         return question.answer
 
     def waiting(self) -> int:
-        return len(self._queue)
+        return len(self._orders)
 
     def stop(self, timeout_s: float) -> None:
         with self._starting:
@@ -219,17 +194,6 @@ class RedisLink:
             self._reader.stop(0)  # nobody is left to hear
             self._thread.join(timeout_s + WAIT_S)
             self._reader.stop(WAIT_S)
-
-    def _change_locked(self, room: SharedRoom) -> None:
-        """Have a room's members announced. How many there are is looked up only then."""
-        former = self._changed.get(room.address.members)
-        if former is None or former[0] is not room:
-            self._changed.pop(room.address.members, None)
-            self._changed[room.address.members] = (room, self._next_ticket)
-
-    def _has_space_locked(self, size: int) -> bool:
-        # One is let in whatever its size, where nothing else waits.
-        return not self._queue or self._queued_bytes + size <= self._max_queued_bytes
 
     def _on_own(self, room: SharedRoom, ticket: int) -> None:
         """The reader's: a broadcast is back, and with the members."""
@@ -264,7 +228,7 @@ class RedisLink:
             if self._stop_at is None:
                 self._work.wait_for(lambda: self._stop_at is not None, RETRY_S)
                 return True
-            waiting, left_s = len(self._queue), self._stop_at - monotonic()
+            waiting, left_s = len(self._orders), self._stop_at - monotonic()
         if waiting and left_s > 0:
             sleep(min(RETRY_S, left_s))
             return True
@@ -286,10 +250,7 @@ class RedisLink:
         self._shards.clear()
         self._beat_at = 0.0
         with self._lock:
-            # First of all; but rooms that Redis never heard of keep their place behind what was broadcast before.
-            new = {key: change for key, change in self._changed.items() if not change[0].known}
-            known = {room.address.members: (room, 0) for room in self._rooms.values()}
-            self._changed = {key: change for key, change in known.items() if key not in new} | new
+            self._orders.announce_all(self._rooms.values())
 
     def _lose(self, error: Exception) -> None:
         self._forget_questions()
@@ -311,10 +272,9 @@ class RedisLink:
         """Wait for something to do, and do it. False when it is time to end. Raises `RedisError`."""
         with self._lock:
             self._work.wait_for(self._has_work_locked, max(0.0, min(self._beat_at - monotonic(), WAIT_S)))
-            ending = self._stop_at is not None and not self._queue and not self._changed
+            ending = self._stop_at is not None and not self._orders
             questions, self._questions = self._questions, []
-            rooms = self._rooms_locked()
-            orders = self._batch_locked()
+            rooms, orders = self._orders.take_rooms(), self._orders.batch()
         if ending:
             self._say_farewell()
             return False
@@ -327,33 +287,15 @@ class RedisLink:
         if self._lost_at is not None:
             log.warning(
                 "%s is back after %.1f s, %d broadcasts follow",
-                self._place, monotonic() - self._lost_at, len(self._queue),
+                self._place, monotonic() - self._lost_at, len(self._orders),
             )  # fmt: skip
             self._lost_at = None
         return True
 
     def _has_work_locked(self) -> bool:
-        return bool(self._queue or self._changed or self._questions or self._stop_at is not None)
+        return bool(self._orders or self._questions or self._stop_at is not None)
 
-    def _batch_locked(self) -> list[_Order]:
-        """What is to be published next, up to the next room that is to be announced."""
-        end = next((ticket for _, ticket in self._changed.values()), self._next_ticket)
-        batch: list[_Order] = []
-        size = 0
-        for order in self._queue:
-            if order.ticket >= end or len(batch) == BATCH_MESSAGES or size >= BATCH_BYTES:
-                break
-            batch.append(order)
-            size += len(order.message)
-        return batch
-
-    def _rooms_locked(self) -> list[SharedRoom]:
-        """Take the rooms that are to be announced before anything else is published."""
-        first = self._queue[0].ticket if self._queue else self._next_ticket
-        due = (key for key, _ in takewhile(lambda item: item[1][1] <= first, self._changed.items()))
-        return [self._changed.pop(key)[0] for key in list(islice(due, BATCH_ROOMS))]
-
-    def _exchange(self, rooms: list[SharedRoom], questions: list[_Question], orders: list[_Order]) -> None:
+    def _exchange(self, rooms: list[SharedRoom], questions: list[_Question], orders: list[Order]) -> None:
         """One round trip. What comes first in it has happened for what comes behind."""
         keys, call = self._keys, self._scripts.call
         pipeline = self._scripts.pipeline()
@@ -379,7 +321,9 @@ class RedisLink:
         given_up = {shard for shard, known in zip(shards, answers, strict=False) if not known}
         for room, (elsewhere, last) in zip(rooms, answers, strict=False):
             self._announced(room, elsewhere, last, now)
-        self._published(orders)
+        with self._lock:
+            self._orders.done(len(orders))
+            self._space.notify_all()
         for _ in range(calls):
             next(answers)
         for question, answer in zip(questions, answers, strict=False):
@@ -401,15 +345,7 @@ class RedisLink:
         with self._lock:
             for room in self._rooms.values():
                 if room.address.shard in shards or room.touched_at < before:
-                    self._change_locked(room)
-
-    def _published(self, orders: list[_Order]) -> None:
-        """Redis has them."""
-        with self._lock:
-            for order in orders:
-                self._queue.popleft()
-                self._queued_bytes -= order.size
-            self._space.notify_all()
+                    self._orders.announce(room)
 
     def _say_farewell(self) -> None:
         pipeline = self._scripts.pipeline()
