@@ -1,4 +1,4 @@
-"""The parts of the brokers that need no Redis: the format of messages, what waits for its turn, and what waits to go."""
+"""The parts of the brokers that need no Redis: the format of messages, what waits for its turn, what waits to go."""
 
 import random
 

@@ -153,6 +153,7 @@ class RedisLink:
             elif not is_member:
                 del self._rooms[key]
                 self._reader.drop(room)
+                room.ready.set()  # who joined it meanwhile waits for nothing
                 forgotten, room.tickets = room.tickets, set()
             self._orders.announce(room)
             self._work.notify()

@@ -158,8 +158,6 @@ class Reader:
         """Returns when a fresh connection is wanted, or none any more."""
         self._renew = False
         self._behind.clear()
-        for room in self._rooms.values():
-            room.live = False
         pubsub.subscribe(self._wake_channel, *self._rooms)
         heard_at = monotonic()
         while not self._stopping.is_set() and not self._renew:
