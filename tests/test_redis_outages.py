@@ -136,6 +136,21 @@ def test_a_redis_that_comes_back_empty_gets_all_that_waits_and_counts_right(redi
     assert sum("is back after" in line for line in logged) == 2, logged
 
 
+def test_nothing_is_held_for_a_broadcast_that_comes_back_to_nobody_here(redis, worlds):
+    world = worlds(redis.url)
+    a, b = world.member("lobby"), world.member()
+    redis.freeze()
+    try:
+        a.session.room("lobby").broadcast("to nobody")
+        assert world.links[0].turns.behind(b.session) >= 0
+        leaver = threading.Thread(target=a.session.room("lobby").leave)  # as a script's session is left by its own
+        leaver.start()
+        leaver.join(DEADLINE_S)
+        assert world.links[0].turns.behind(b.session) < 0
+    finally:
+        redis.thaw()
+
+
 def test_past_the_bound_broadcast_says_so_and_what_was_taken_still_follows(redis, worlds):
     world = worlds(redis.url, max_queued_bytes=10_000)
     member = world.member("lobby")

@@ -275,6 +275,7 @@ class RedisLink:
             self._work.wait_for(self._has_work_locked, max(0.0, min(self._beat_at - monotonic(), WAIT_S)))
             ending = self._stop_at is not None and not self._orders
             questions, self._questions = self._questions, []
+            waiting = len(self._orders)
             rooms, orders = self._orders.take_rooms(), self._orders.batch()
         if ending:
             self._say_farewell()
@@ -286,10 +287,8 @@ class RedisLink:
                 question.answered.set()
         self._answers = True
         if self._lost_at is not None:
-            log.warning(
-                "%s is back after %.1f s, %d broadcasts follow",
-                self._place, monotonic() - self._lost_at, len(self._orders),
-            )  # fmt: skip
+            away_s = monotonic() - self._lost_at
+            log.warning("%s is back after %.1f s, and gets %d broadcasts that waited", self._place, away_s, waiting)
             self._lost_at = None
         return True
 
