@@ -11,6 +11,7 @@ from tests.redis_server import RedisServer
 from tests.room_worlds import RedisWorld
 from wsthreads import BrokerError
 from wsthreads.brokers import link, scripts
+from wsthreads.brokers.reader import Reader, SharedRoom
 
 
 @pytest.fixture
@@ -149,6 +150,43 @@ def test_nothing_is_held_for_a_broadcast_that_comes_back_to_nobody_here(redis, w
         assert world.links[0].turns.behind(b.session) < 0
     finally:
         redis.thaw()
+
+
+def test_a_room_is_joined_while_another_one_is_never_quiet(divided):
+    a, over = divided[0].member("loud"), threading.Event()
+    a.outbox.detach()  # nobody reads it
+
+    def shout():
+        while not over.is_set():
+            divided[1].rooms.room("loud").broadcast("x")
+
+    shouting = threading.Thread(target=shout)
+    shouting.start()
+    try:
+        b = divided[0].member("other")
+        divided[1].rooms.room("other").broadcast("heard")
+        assert b.receive(1) == ["heard"]
+    finally:
+        over.set()
+        shouting.join(DEADLINE_S)
+
+
+def test_a_connection_that_fails_while_it_subscribes_forgets_nothing(divided, redis_server):
+    """What was asked for in the same moment is subscribed to with the next connection."""
+
+    class Failing:
+        def subscribe(self, *channels):
+            raise ConnectionError("while subscribing")
+
+        unsubscribe = subscribe
+
+    rooms = {name: SharedRoom(divided[0].rooms, name, scripts.Keys("x", 0).address("/x", name)) for name in "abc"}
+    reader = Reader(redis_server.client, "me", b"wake", None, None, divided[0].metrics[0])
+    for wanted, name in [(True, "a"), (True, "b"), (False, "a"), (True, "c")]:
+        (reader.want if wanted else reader.drop)(rooms[name])
+    with pytest.raises(ConnectionError):
+        reader._obey(Failing())
+    assert list(reader._rooms.values()) == [rooms["b"], rooms["c"]]
 
 
 def test_past_the_bound_broadcast_says_so_and_what_was_taken_still_follows(redis, worlds):

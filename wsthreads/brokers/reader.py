@@ -11,6 +11,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import count, groupby
 from threading import Event, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,9 @@ POLL_S = 0.25
 
 #: And this often where a room is subscribed to whose first position the link is about to learn.
 UNKNOWN_POLL_S = 0.001
+
+#: While messages come without a pause, it looks after so many of them.
+BUSY_MESSAGES = 100
 
 #: Seconds between attempts to connect.
 RETRY_S = 0.2
@@ -160,13 +164,16 @@ class Reader:
         self._behind.clear()
         pubsub.subscribe(self._wake_channel, *self._rooms)
         heard_at = monotonic()
-        while not self._stopping.is_set() and not self._renew:
+        for number in count():
+            if self._stopping.is_set() or self._renew:
+                return
             message = pubsub.get_message(timeout=0)
             is_busy = message is not None
-            if message is None:
+            if not is_busy or number % BUSY_MESSAGES == 0:
                 self._on_poll()
                 self._catch_up()
                 self._obey(pubsub)
+            if not is_busy:
                 message = pubsub.get_message(timeout=POLL_S if not self._behind else UNKNOWN_POLL_S)
             if message is not None:
                 heard_at = monotonic()
@@ -176,23 +183,15 @@ class Reader:
 
     def _obey(self, pubsub: Any) -> None:
         """Subscribe and unsubscribe as it was asked for, many at once."""
-        former: bool | None = None
-        channels: list[bytes] = []
-        while True:
-            wanted, room = self._changes.popleft() if self._changes else (None, None)
-            if channels and wanted != former:
-                (pubsub.subscribe if former else pubsub.unsubscribe)(*channels)
-                channels = []
-            if room is None:
-                return
-            channel = room.address.channel
+        changes = [self._changes.popleft() for _ in range(len(self._changes))]
+        for wanted, room in changes:  # before anything can fail: the next connection begins with what is here
             if wanted:
-                self._rooms[channel] = room
-            elif self._rooms.get(channel) is room:
-                del self._rooms[channel]
-                self._behind.pop(channel, None)
-            channels.append(channel)
-            former = wanted
+                self._rooms[room.address.channel] = room
+            else:
+                self._rooms.pop(room.address.channel, None)
+                self._behind.pop(room.address.channel, None)
+        for wanted, same in groupby(changes, lambda change: change[0]):
+            (pubsub.subscribe if wanted else pubsub.unsubscribe)(*[room.address.channel for _, room in same])
 
     def _take(self, message: dict[str, Any], is_busy: bool) -> None:
         room = self._rooms.get(message["channel"])
