@@ -260,14 +260,14 @@ class Room:
         return self._name
 
     def broadcast(self, message: str | bytes, *, hand_over: bool = False) -> None:
-        """Send to all members, the sender included if it is one. Raises `MessageTypeError`.
+        """Send to all members, the sender included if it is one. Raises `MessageTypeError`; over Redis, `BrokerError`.
 
         With `hand_over`, another thread does the sending: for who has more to do, such as further broadcasts.
         """
         self._rooms.broadcast(self._name, message_frame(message), hand_over=hand_over)
 
     def members(self) -> int:
-        """How many members the room has."""
+        """How many members the room has; over Redis, in all processes."""
         return self._rooms.count(self._name)
 
     def __repr__(self) -> str:

@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 from itertools import groupby
+from random import uniform
 from threading import Condition, Event, Lock, Thread
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,7 @@ WAIT_S = 1.0
 #: And where it broadcasts faster than Redis takes it: after that long, Redis is thought lost anyway.
 SPACE_WAIT_S = 3.0
 
-#: Seconds between attempts to connect.
+#: Seconds between attempts to connect; at random half or twice of it, so that processes do not come all at once.
 RETRY_S = 0.2
 
 
@@ -227,7 +228,7 @@ class RedisLink:
         """Wait until it is time to try again; False if it is time to give up."""
         with self._lock:
             if self._stop_at is None:
-                self._work.wait_for(lambda: self._stop_at is not None, RETRY_S)
+                self._work.wait_for(lambda: self._stop_at is not None, uniform(0.5, 2) * RETRY_S)
                 return True
             waiting, left_s = len(self._orders), self._stop_at - monotonic()
         if waiting and left_s > 0:
@@ -240,14 +241,11 @@ class RedisLink:
     def _greet(self) -> None:
         """Begin with a connection that knows nothing of us: all rooms are announced, under a new name."""
         self._scripts.load()
-        former, self._name = self._name, f"{self._process}.{self._greetings}"
-        self._greetings += 1
-        if former:
-            pipeline = self._scripts.pipeline()
-            for shard in self._shards:
-                self._scripts.call(pipeline, scripts.FAREWELL, [self._keys.processes(shard)], former)
-            pipeline.execute()
+        if self._name:
+            self._say_farewell()
             self._reader.renew()
+        self._name = f"{self._process}.{self._greetings}"
+        self._greetings += 1
         self._shards.clear()
         self._beat_at = 0.0
         with self._lock:

@@ -12,6 +12,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import count, groupby
+from random import uniform
 from threading import Event, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ UNKNOWN_POLL_S = 0.001
 #: While messages come without a pause, it looks after so many of them.
 BUSY_MESSAGES = 100
 
-#: Seconds between attempts to connect.
+#: Seconds between attempts to connect; at random half or twice of it, so that processes do not come all at once.
 RETRY_S = 0.2
 
 #: Entries of a log, and rooms, that are fetched at once.
@@ -151,10 +152,10 @@ class Reader:
                     log.info("the subscriptions at Redis are lost: %s", error)
                 was_lost = True
                 self._on_poll()
-                self._stopping.wait(RETRY_S)
+                self._stopping.wait(uniform(0.5, 2) * RETRY_S)
             except Exception:
                 log.exception("reading from Redis failed")
-                self._stopping.wait(RETRY_S)
+                self._stopping.wait(uniform(0.5, 2) * RETRY_S)
             else:
                 was_lost = False
 
