@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 
 from tests.programs import DEADLINE_S
 
@@ -12,7 +13,7 @@ __all__ = ["Proxy"]
 
 
 class Proxy:
-    """Passes connections on to `port`; it can cut them off, swallow what they carry, or swallow the answers only."""
+    """Passes connections on to `port`; it can cut them off, swallow what they carry or only the answers, be slow."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -24,6 +25,8 @@ class Proxy:
         self._is_cut = False
         self._swallows = frozenset[str]()
         self.swallowed_bytes = 0
+        #: Seconds between the two halves of whatever Redis says.
+        self.pause_s = 0.0
         threading.Thread(target=self._accept, name="proxy-accept", daemon=True).start()
 
     @property
@@ -94,6 +97,10 @@ class Proxy:
                         self.swallowed_bytes += len(data)
                         self._state.notify_all()
                         continue
+                if direction == "answers" and self.pause_s:
+                    sink.sendall(data[: len(data) // 2])
+                    time.sleep(self.pause_s)
+                    data = data[len(data) // 2 :]
                 sink.sendall(data)
         for sock in (source, sink):
             with contextlib.suppress(OSError):

@@ -197,6 +197,16 @@ def test_a_connection_that_fails_while_it_subscribes_forgets_nothing(divided, re
     assert list(reader._rooms.values()) == [rooms["b"], rooms["c"]]
 
 
+def test_a_message_that_comes_in_pieces_is_waited_for(proxy, divided, caplog):
+    caplog.set_level(logging.INFO)
+    a, b = divided[0].member("lobby"), divided[1].member("lobby")
+    proxy.pause_s = 0.4  # longer than the reader waits for the next message
+    for n in range(2):
+        b.session.room("lobby").broadcast(f"{n}" * 1000)
+        assert a.receive(1) == b.receive(1) == [f"{n}" * 1000]
+    assert "are lost" not in caplog.text, "the connection was given up"
+
+
 def test_past_the_bound_broadcast_says_so_and_what_was_taken_still_follows(redis, worlds):
     world = worlds(redis.url, max_queued_bytes=10_000)
     member = world.member("lobby")

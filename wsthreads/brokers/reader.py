@@ -40,6 +40,9 @@ POLL_S = 0.25
 #: And this often where a room is subscribed to whose first position the link is about to learn.
 UNKNOWN_POLL_S = 0.001
 
+#: A message that has begun has so long for each of its next pieces.
+READ_S = 3.0
+
 #: While messages come without a pause, it looks after so many of them.
 BUSY_MESSAGES = 100
 
@@ -168,17 +171,16 @@ class Reader:
         for number in count():
             if self._stopping.is_set() or self._renew:
                 return
-            message = pubsub.get_message(timeout=0)
-            is_busy = message is not None
+            is_busy = pubsub.connection.can_read(timeout=0)
             if not is_busy or number % BUSY_MESSAGES == 0:
                 self._on_poll()
                 self._catch_up()
                 self._obey(pubsub)
-            if not is_busy:
-                message = pubsub.get_message(timeout=POLL_S if not self._behind else UNKNOWN_POLL_S)
-            if message is not None:
+            if is_busy or pubsub.connection.can_read(timeout=POLL_S if not self._behind else UNKNOWN_POLL_S):
                 heard_at = monotonic()
-                self._take(message, is_busy)
+                message = pubsub.get_message(timeout=READ_S)
+                if message is not None:
+                    self._take(message, is_busy)
             elif monotonic() - heard_at > SILENCE_S:
                 raise TimeoutError(f"no sign of life for {SILENCE_S:g} s")
 
