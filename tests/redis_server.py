@@ -71,7 +71,11 @@ class RedisServer:
                 command, cwd=self._folder.name, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         self.client = redis.Redis(**self._client_options)
-        wait_until(self._answers, "the start of redis-server")
+        try:
+            wait_until(self._answers, "the start of redis-server")
+        except BaseException:
+            self.kill()
+            raise
 
     def _answers(self) -> bool:
         assert self.process is not None
