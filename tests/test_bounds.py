@@ -1,5 +1,7 @@
 """What one client may use up: each bound, somebody who tries to get past it, and what he is told."""
 
+import subprocess
+import sys
 import threading
 from contextlib import ExitStack, suppress
 from time import monotonic
@@ -22,7 +24,7 @@ from tests.wire import (
     frame,
     serving,
 )
-from wsthreads import WebSocketApp
+from wsthreads import WebSocketApp, native
 from wsthreads.allowance import SPAN_S
 
 
@@ -260,6 +262,24 @@ def test_the_time_that_a_handler_takes_is_not_the_messages():
         assert client.receive_text() == "done"
         assert client.receive_close()[0] == 1008
         assert counted_once(app, "message_timeout_s")
+
+
+@pytest.mark.skipif(native.speedups is None, reason="in pure Python a flood keeps others waiting: see the README")
+def test_a_flood_of_a_hundred_clients_keeps_nobody_else_out(serve):
+    """Without the gate in `receive`, nobody gets in for as long as it lasts."""
+    app = WebSocketApp(max_sessions=200)
+    app.add_handler("/ws/test", Echo())
+    port = serve(app).port
+    command = [sys.executable, "-m", "tests.bench.badpeers", str(port), "/ws/test", "0", "0", "100"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as flood:
+        try:
+            assert flood.stdout.readline() == b"\n", "all have come"
+            with RawClient(port) as client:
+                for n in range(20):
+                    client.text(str(n))
+                    assert client.receive_text() == str(n)
+        finally:
+            flood.kill()
 
 
 # Silence

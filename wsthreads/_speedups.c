@@ -81,13 +81,22 @@ static int is(PyObject *outbox, int attribute, PyObject *constant) {
 
 static sem_t turnstile;
 
+/* Of those whose clients had sent more than was asked for, and who will be busy with it, one at a time may wait for the
+ * GIL. So a client that sends little waits for two of them at most, however many clients flood us. */
+static sem_t gate;
+
 static void renew_turnstile(void) { /* in a child process, too, where nobody is left who would open it */
     sem_init(&turnstile, 0, MAX_WAITING);
+    sem_init(&gate, 0, 1);
+}
+
+static void wait_for(sem_t *semaphore) {
+    while (sem_wait(semaphore) < 0 && errno == EINTR) continue;
 }
 
 void restore_thread_in_turn(PyThreadState *state) {
     int error = errno;
-    while (sem_wait(&turnstile) < 0 && errno == EINTR) continue;
+    wait_for(&turnstile);
     PyEval_RestoreThread(state);
     sem_post(&turnstile);
     errno = error;
@@ -113,7 +122,10 @@ static PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t nar
         char *to = data ? PyBytes_AS_STRING(data) : little;
         PyThreadState *state = PyEval_SaveThread();
         received = recv((int)fd, to, (size_t)size, 0);
+        int is_full = received > 0 && received == size;
+        if (is_full) wait_for(&gate);
         restore_thread_in_turn(state);
+        if (is_full) sem_post(&gate);
         if (received >= 0) break;
         if (errno != EINTR) PyErr_SetFromErrno(PyExc_OSError);
         else if (PyErr_CheckSignals() == 0) continue;

@@ -58,7 +58,10 @@ log = logging.getLogger(__name__)
 
 #: Read at a time: little where little comes in, since the buffer is there for as long as nothing does.
 RECEIVE_BYTES = 2048
-RECEIVE_MANY_BYTES = 65536
+#: Where there is more, but more than MANY_MESSAGES at a time: milliseconds of work, for which others wait for the GIL.
+RECEIVE_MANY_BYTES = 8192
+MANY_MESSAGES = 16
+RECEIVE_LARGE_BYTES = 65536
 
 
 def _nothing() -> None:
@@ -67,6 +70,13 @@ def _nothing() -> None:
 
 def _count_nothing(counter: str) -> None:
     """The `count` of a connection that nobody counts."""
+
+
+def _next_size(received: int, messages: int) -> int:
+    """How much to receive, after so many bytes with so many messages in them."""
+    if received < RECEIVE_BYTES:
+        return RECEIVE_BYTES
+    return RECEIVE_MANY_BYTES if messages > MANY_MESSAGES else RECEIVE_LARGE_BYTES
 
 
 class _NoThread:
@@ -129,7 +139,6 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         #: Code and reason once the connection is closing, whoever began. Set once.
         self.closing: tuple[int, str] | None = None
         self._answered = False  # the peer's close frame has come
-        self._receive_bytes = RECEIVE_BYTES
         self._tail = b""  # input that is not decoded yet: less than a header
         self._protocol: Protocol | None = None  # made for the first frame that the fast decoder does not take
         self._owed = 0  # bytes of the current frame that wsproto still has to get
@@ -205,10 +214,12 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         try:
             while True:
                 self._tail, start, end = b"", 0, len(data)
+                count = 0
                 while start < end and not self._answered:
                     decoded = None if self._owed or self._fragmented else decode(data, start, limit)
                     if decoded is not None:
                         message, start = decoded
+                        count += 1
                         self._check_kind(message)
                         if self.closing is None:
                             yield message
@@ -230,7 +241,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
                     yield from self._judge(chunk)
                 if self._answered:
                     return
-                more = self._receive()
+                more = self._receive(_next_size(end, count))
                 if not more:
                     break
                 data = self._tail + more if self._tail else more
@@ -241,13 +252,13 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self.before_end()
         self._settle(CloseCode.ABNORMAL, "connection lost")
 
-    def _receive(self) -> bytes:
-        """What has come in; empty at the end, however it came about."""
+    def _receive(self, size: int) -> bytes:
+        """Up to `size` bytes that have come in; empty at the end, however it came about."""
         self._waiting = True
         try:
             reader = self.reader
             if reader is None or self._tail or self._owed or self._fragmented or self.closing is not None:
-                data = self._transport.receive(self._receive_bytes)
+                data = self._transport.receive(size)
             else:
                 data = reader.read()
         except OSError as error:
@@ -255,7 +266,6 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
             return b""
         self.last_received = monotonic()
         self._waiting = False
-        self._receive_bytes = RECEIVE_MANY_BYTES if len(data) >= RECEIVE_BYTES else RECEIVE_BYTES
         return data
 
     def _admit(self, header: Header) -> None:
