@@ -13,7 +13,7 @@ import pytest
 
 from tests.programs import DEADLINE_S, wait_until
 from tests.wire import open_files
-from wsthreads.flusher import Flusher
+from wsthreads.flusher import MIN_SWEEP, Flusher
 
 
 @pytest.fixture
@@ -72,6 +72,21 @@ def test_a_timer_further_away_than_a_tick_runs_though_nobody_wakes_the_thread(fl
     flusher.call_later(1.05, done.set)
     assert done.wait(DEADLINE_S)
     assert monotonic() - began >= 1.05
+
+
+def test_cancelled_timers_are_not_kept_until_they_are_due_and_others_are(flusher):
+    ran = []
+    kept = [flusher.call_later(0.5, lambda n=n: ran.append(n)) for n in range(50)]
+    for _ in range(20):
+        for timer in [flusher.call_later(1000, ran.clear) for _ in range(500)]:
+            timer.cancel()
+        settle(flusher)
+        assert len(flusher._timers) <= MIN_SWEEP + 500
+    late = flusher.call_later(1000, ran.clear)
+    settle(flusher)
+    assert any(entry[2] is late for entry in flusher._timers)
+    wait_until(lambda: len(ran) == len(kept), "all that were not cancelled")
+    assert ran == list(range(50))
 
 
 def test_a_cancelled_timer_never_runs(flusher):

@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 #: The thread looks at its orders at least this often, so that a timer further away needs no wake-up.
 TICK_S = 1.0
 
+#: Fewer timers are never looked through for cancelled ones.
+MIN_SWEEP = 1000
+
 #: A watch for which the system lacks memory is tried again after this.
 RETRY_S = 0.1
 
@@ -62,6 +65,7 @@ class Flusher:
     def _reset(self) -> None:
         self._orders: deque[Callable[[], None]] = deque()
         self._timers: list[tuple[float, int, Timer]] = []  # a heap; the thread's own
+        self._sweep_at = MIN_SWEEP  # so many timers, cancelled ones included, are looked through
         self._watched: dict[int, Callable[[], None]] = {}  # file descriptor -> callback; the thread's own
         self._unwatched: dict[int, Callable[[], None]] = {}  # the same, to be watched again; the thread's own
         self._serial = count()  # breaks ties in the heap
@@ -119,7 +123,7 @@ class Flusher:
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
         """Run `callback` on the flusher's thread in `delay_s` seconds."""
         timer = Timer(monotonic() + delay_s, callback)
-        self._orders.append(lambda: heapq.heappush(self._timers, (timer.due, next(self._serial), timer)))
+        self._orders.append(lambda: self._push(timer))
         if delay_s < TICK_S:
             self._wake()
         return timer
@@ -173,6 +177,15 @@ class Flusher:
             except MemoryError:
                 self._orders.appendleft(order)
                 raise
+
+    def _push(self, timer: Timer) -> None:
+        """Add a timer. Cancelled ones are not kept until they are due, where there are many: clients come and go."""
+        if len(self._timers) >= self._sweep_at:
+            live = [entry for entry in self._timers if entry[2].callback is not None]
+            heapq.heapify(live)
+            self._timers[:] = live
+            self._sweep_at = max(MIN_SWEEP, 2 * len(live))
+        heapq.heappush(self._timers, (timer.due, next(self._serial), timer))
 
     def _run_timers(self) -> float:
         """Run what is due; the seconds until the next look."""
