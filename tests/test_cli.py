@@ -253,6 +253,7 @@ def test_a_changed_python_handler_restarts_the_server_at_the_same_port(folder):
             assert caught.value.rcvd.code == 1012
         server.wait_for(rf"^Listening on {server.url} ", times=2)
         assert ask(server.ws_url + "/ws/echo") == "two x"
+        assert not list(folder.rglob("*.pyc")), "of the same second and size, they would be taken for the new code's"
         assert server.end(signal.SIGINT) == 0
 
 

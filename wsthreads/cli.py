@@ -150,6 +150,10 @@ def run(
     ssl_context = None if cert is None else server_context(cert, key)
     port = port or int(os.environ.pop(RESTART_PORT, 0))
     page = Dashboard(lambda: app.endpoints)
+    if reload:
+        # Python takes bytecode for that of a file which was changed in the same second, and has the same size.
+        sys.dont_write_bytecode = True
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # for the process that checks a change
     found = find_targets(targets, path)
     app = create_app(*targets, wsgi_app=page, static=static, path=path, redis=redis or None, config=config)
     try:
