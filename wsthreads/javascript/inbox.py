@@ -1,7 +1,12 @@
 """What the threads of sessions leave for the isolate's: the inbox, and each session's line in it.
 
-`_speedups` has the same classes in C, and there a line can also read: its `pump` takes messages from the socket to the
-inbox without the GIL, so that a session's thread disturbs nobody who runs Python, or JavaScript, meanwhile.
+`_speedups` has the same classes in C, and there a line can also read, without the GIL, so that a session's thread
+disturbs nobody who runs Python, or JavaScript, meanwhile:
+
+- ``pump(inbox, descriptor, max_bytes)`` takes text messages from a socket to the inbox until something else comes in,
+  which it returns: nothing at the end of the stream. Blocks; raises OSError if the connection is lost.
+- ``shut()``, from any thread, has it keep nothing from then on.
+- ``heard_at`` is when it last kept something, on the monotonic clock; 0 if it never has.
 """
 
 from __future__ import annotations
