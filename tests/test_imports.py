@@ -58,7 +58,7 @@ RANKS = {
     "dashboard": 7,
     "gunicorn": 7,
     "serving": 7.5,
-    "reloader": 7.5,
+    "reloader": 7.6,
     "testing": 7.6,
     "cli": 8,
     "__main__": 9,

@@ -37,12 +37,12 @@ class Admission:
             if self.goodbye is not None:
                 raise HandshakeRefused(503, "shutting down", [("Retry-After", str(RETRY_AFTER_S))])
             if self._taken >= self.places:
-                reason = f"all {self.places} places for sessions are taken"
+                reason = f"all {self.places} places for sessions are taken (max_sessions, --threads less two)"
                 raise HandshakeRefused(503, reason, [("Retry-After", str(RETRY_AFTER_S))])
             if network:
                 taken = self._taken_by.get(network, 0)
                 if taken >= self._per_address:
-                    reason = f"{network} has {taken} sessions, and may have no more"
+                    reason = f"{network} has {taken} sessions, and may have no more (max_sessions_per_address)"
                     raise HandshakeRefused(429, reason, [("Retry-After", str(RETRY_AFTER_S))])
                 self._taken_by[network] = taken + 1
             self._taken += 1

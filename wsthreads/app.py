@@ -26,6 +26,7 @@ from wsthreads.endpoint import Endpoint
 from wsthreads.errors import CloseCode, ConfigError, HandshakeRefused
 from wsthreads.flusher import Flusher
 from wsthreads.handlers import Handler, PythonHandler
+from wsthreads.handshake import is_upgrade
 from wsthreads.hosts import gunicorn_worker, is_ending, is_replaced
 from wsthreads.logs import printable
 from wsthreads.metrics import Metrics
@@ -198,6 +199,9 @@ class WebSocketApp:
         path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
         endpoint = self._endpoints.get(path)
         if endpoint is None:
+            if is_upgrade(environ):
+                known = ", ".join(self._endpoints)
+                log.info("no endpoint %s for %s; there are: %.500s", printable(path), environ["REMOTE_ADDR"], known)
             if self.config.serve_client and is_client(environ):
                 return send_client(environ, start_response)
             if self._wsgi_app is not None:
@@ -222,6 +226,12 @@ class WebSocketApp:
             adopt(self)  # wsthreads.gunicorn.ThreadWorker tells us at once, unless it is INT or QUIT
         worker = gunicorn_worker() if "gunicorn.socket" in environ else None
         if worker is not None:
+            if worker.cfg.workers > 1 and not self.shares_rooms:
+                log.warning(
+                    "the rooms of %d workers are apart, each in the memory of its own; "
+                    "with a Redis they are one: WSTHREADS_REDIS=redis://…",
+                    worker.cfg.workers,
+                )
             self.fit_to_threads(worker.cfg.threads)
             self._flusher.start()
             self._flusher.call_later(WORKER_WATCH_S, partial(self._watch_worker, worker))

@@ -292,7 +292,7 @@ def check(targets: tuple[str, ...], path: str | None) -> int:
               help="The Redis that the servers use.")
 @click.option("--prefix", default="wsthreads", show_default=True, help="The prefix of the servers' keys in Redis.")
 def publish(room: str, message: str, endpoint: str, redis: str, prefix: str) -> int:
-    """Send a message to all members of a room, on all servers that share a Redis.
+    """Broadcast to a room, on all servers of a Redis.
 
     MESSAGE may be - for what is on the standard input. The status is 0 once Redis has the message, whether or not the
     room has members.

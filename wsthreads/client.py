@@ -111,8 +111,13 @@ class Client:
         except TimeoutError as error:
             raise ConnectFailed(f"no answer within {timeout_s:g} s") from error
         except ssl.SSLCertVerificationError as error:
-            raise ConnectFailed(f"its certificate is not trusted: {error.verify_message}") from error
+            advice = "SSL_CERT_FILE=FILE trusts the one in FILE"
+            raise ConnectFailed(f"its certificate is not trusted: {error.verify_message}; {advice}") from error
+        except ConnectionRefusedError as error:
+            raise ConnectFailed("Connection refused, nothing listens there") from error
         except OSError as error:
+            if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+                raise ConnectFailed("what answers there speaks no TLS: try ws:// in place of wss://") from error
             raise ConnectFailed(error.strerror or str(error)) from error
         except ProtocolError as error:
             raise ConnectFailed(f"no WebSocket server answers there: {error}") from error

@@ -171,11 +171,6 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
     def adopt(self, app: WebSocketApp) -> None:
         """Called by an app, in any thread, at the first request for one of its endpoints in this process."""
         self._apps.add(app)
-        if self.cfg.workers > 1 and not app.shares_rooms:
-            self.log.warning(
-                "the rooms of %d workers are apart, each in the memory of its own: see --redis in the README",
-                self.cfg.workers,
-            )
         app.fit_to_threads(self.cfg.threads)
         app.keep_on_core(self._slot)
         if self._draining:  # its first request came in while the worker was told to go

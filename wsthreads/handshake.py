@@ -20,6 +20,11 @@ __all__ = ["Request", "check_origin", "check_upgrade", "choose_subprotocol", "is
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 
+NO_UPGRADE = (
+    "this is a WebSocket endpoint: connect with ws:// or wss://; "
+    "a proxy in front has to pass on the headers Upgrade and Connection, over HTTP/1.1"
+)
+
 #: Query parameters read at most; what is beyond cannot be looked up.
 MAX_PARAMETERS = 1000
 
@@ -97,13 +102,13 @@ def check_upgrade(environ: dict[str, Any]) -> None:
     Raises `HandshakeRefused`: 426 for no upgrade or another version of the protocol, 400 for a malformed one.
     """
     if not is_upgrade(environ):
-        raise HandshakeRefused(426, "this is a WebSocket endpoint", [("Upgrade", "websocket")])
+        raise HandshakeRefused(426, NO_UPGRADE, [("Upgrade", "websocket")])
     if environ.get("REQUEST_METHOD") != "GET":
         raise HandshakeRefused(400, f"a WebSocket handshake is a GET, not a {environ.get('REQUEST_METHOD')}")
     if environ.get("SERVER_PROTOCOL", "HTTP/1.1") < "HTTP/1.1":  # in the alphabet's order; servers take HTTP/0.1, too
-        raise HandshakeRefused(400, "a WebSocket handshake needs HTTP/1.1")
+        raise HandshakeRefused(400, "a WebSocket handshake needs HTTP/1.1; in nginx, proxy_http_version 1.1")
     if "upgrade" not in (token.lower() for token in _tokens(environ.get("HTTP_CONNECTION"))):
-        raise HandshakeRefused(400, "a WebSocket handshake needs the header Connection: Upgrade")
+        raise HandshakeRefused(400, "a WebSocket handshake needs the header Connection: Upgrade, from a proxy, too")
     version = environ.get("HTTP_SEC_WEBSOCKET_VERSION")
     if version != "13":
         raise HandshakeRefused(426, f"WebSocket version 13 is spoken here, not {version!r:.40}", [
@@ -145,7 +150,9 @@ def check_origin(request: Request, allowed: tuple[str, ...]) -> None:
             if not _may_be_rebound(request, wanted[1]):
                 return
             raise HandshakeRefused(403, f"origin {origin!r:.200} leads to this very machine; --origin can allow it")
-    raise HandshakeRefused(403, f"origin {origin!r:.200} is not allowed here")
+    host = request.get_header("Host")
+    reason = f"it is not that of the Host, {host!r:.200}, nor one of allowed_origins (--origin)"
+    raise HandshakeRefused(403, f"origin {origin!r:.200} is not allowed here: {reason}")
 
 
 def _may_be_rebound(request: Request, host: str) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
+from wsthreads.checks import remarks_on
 from wsthreads.errors import ScriptError, UsageError, WSThreadsError
 from wsthreads.targets import Target
 
@@ -116,6 +117,8 @@ class Reloader:
             return watched
         watched = {**_stamps(self._files_of(target)), **now}
         log.info("%s reloaded", target.file.name)
+        for remark in remarks_on(target, handler.hooks):
+            log.warning("%s", remark)
         return watched
 
     def _files_of(self, target: Target) -> Iterable[Path]:

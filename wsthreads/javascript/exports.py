@@ -43,5 +43,7 @@ class Exports:
                 meant = did_you_mean(name, HOOKS)
                 if meant is not None:
                     raise HandlerError(f"{message}; did you mean {meant}?", name)
+            if not kinds.keys() - {"default"}:
+                message += "; functions are exported by their names: export function onMessage(session, message) { … }"
             raise HandlerError(message)
         return cls(tuple(kinds), hooks)
