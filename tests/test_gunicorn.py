@@ -392,7 +392,7 @@ def test_what_scripts_log_and_what_fails_is_in_the_error_log_as_gunicorn_writes_
     lines = [line for line in lines if "Using worker" not in line]
     head = r"\[\d{4}-\d\d-\d\d [\d:]{8} [+-]\d{4}\] \[\d+\] "
     assert re.fullmatch(head + r"\[INFO\] wsthreads\.script\.chat\.js: loaded", lines[0])
-    assert re.fullmatch(head + r"\[INFO\] wsthreads\.script\.chat\.js: heard hello", lines[1])
+    assert re.fullmatch(head + r"\[INFO\] wsthreads\.script\.chat\.js: heard hello \[\S{8} /ws/chat \S+\]", lines[1])
     assert re.fullmatch(head + r"\[ERROR\] wsthreads\.script\.chat\.js: onMessage failed.*", lines[2])
     assert len(lines) == 3, lines  # no console.debug, and no line for each session
 

@@ -12,12 +12,13 @@ from wsthreads.metrics import Metrics
 
 
 class FakeSession:
-    """Stands for a session where only its id and its closing matter; whole ones are in test_endpoint."""
+    """Stands for a session where only its id, address and closing matter; whole ones are in test_endpoint."""
 
     id = "session-1"
 
     def __init__(self):
         self.closed = []
+        self.request = request(PATH_INFO="/ws/chat")
 
     def close(self, code, reason):
         self.closed.append((code, reason))

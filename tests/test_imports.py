@@ -14,6 +14,7 @@ ROOT = Path(wsthreads.__file__).parent
 
 #: A module imports only from a lower rank, or, in rank 0, what RANK_0 names. Imports for annotations do not count.
 RANKS = {
+    "formats": -2,
     "logs": -1,
     "origins": -1,
     "errors": 0,

@@ -1,18 +1,35 @@
-"""Nothing that a client sends can forge a line of the log, or steer the terminal that shows it."""
+"""What lines of the log carry and look like; and that no client can forge one, or steer the terminal that shows it."""
 
 from __future__ import annotations
 
+import io
+import json
 import logging
+import re
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.programs import Program, run_server
+from tests.programs import Program, connect, receive, run_server, wait_until
 from tests.wire import CLOSE, RawClient, close_payload
-from wsthreads.logs import block, printable
+from wsthreads.app import WebSocketApp
+from wsthreads.formats import AccessFormatter, takes_colours
+from wsthreads.logs import (
+    SESSION_KEY,
+    AddContext,
+    JSONFormatter,
+    TextFormatter,
+    block,
+    hide_secrets,
+    in_context,
+    log_context,
+    printable,
+)
 
 FORGED = "12:00:00 ERROR forged: all is lost"
 NASTY = f"x\n{FORGED}\r{FORGED}\x1b[31mred\x9b0m\x07\x00\x7f\u202e"
@@ -116,3 +133,242 @@ def test_a_library_s_log_is_left_to_its_application() -> None:
     for name in ("wsthreads", "wsthreads.script"):
         assert not logging.getLogger(name).handlers
         assert logging.getLogger(name).level == logging.NOTSET
+
+
+CONTEXT = log_context({"PATH_INFO": "/ws/chat", "REMOTE_ADDR": "192.0.2.1", SESSION_KEY: "0123456789abcdef"})
+
+
+def record_of(message: str, *arguments: object, level: int = logging.INFO, **extra: object) -> logging.LogRecord:
+    return logging.getLogger("some.logger").makeRecord(
+        "some.logger", level, "file.py", 1, message, arguments, None, extra=extra
+    )
+
+
+@pytest.mark.parametrize(("url", "shown"), [
+    ("/ws?token=abc&user=ann", "/ws?token=***&user=ann"),
+    ('"GET /ws?a=1&API_KEY=a%20b HTTP/1.1" 101 -', '"GET /ws?a=1&API_KEY=*** HTTP/1.1" 101 -'),
+    ("/ws?%74oken=abc&password=&x=token", "/ws?%74oken=***&password=&x=token"),
+    ("https://host/page?session_id=1#top", "https://host/page?session_id=***#top"),
+    ("/ws?author=ann&room=a", "/ws?author=ann&room=a"),
+    ("token=abc&x=1", "token=***&x=1"),
+])
+def test_secrets_of_a_query_are_hidden(url: str, shown: str) -> None:
+    assert hide_secrets(url) == shown
+
+
+@pytest.mark.parametrize(("environment", "terminal", "colours"), [
+    ({"TERM": "xterm"}, True, True),
+    ({"TERM": "xterm"}, False, False),
+    ({"TERM": "dumb"}, True, False),
+    ({"TERM": "xterm", "NO_COLOR": "1"}, True, False),
+    ({"TERM": "xterm", "NO_COLOR": ""}, True, True),
+    ({"FORCE_COLOR": "1"}, False, True),
+    ({"TERM": "dumb", "FORCE_COLOR": "1"}, False, True),
+    ({"NO_COLOR": "1", "FORCE_COLOR": "1"}, True, False),
+])
+def test_colours_are_for_terminals_unless_the_environment_says_otherwise(
+    environment: dict[str, str], terminal: bool, colours: bool
+) -> None:
+    class Stream(io.StringIO):
+        def isatty(self) -> bool:
+            return terminal
+
+    assert takes_colours(Stream(), environment) is colours
+
+
+def test_text_has_the_context_that_the_message_does_not_tell() -> None:
+    line = TextFormatter().format(record_of("from %s:\nmore", "192.0.2.1", **CONTEXT))
+    assert re.fullmatch(r"\d\d:\d\d:\d\d INFO some\.logger: from 192\.0\.2\.1: \[01234567 /ws/chat\]\n  more", line)
+    assert TextFormatter().format(record_of("hello")).endswith("INFO some.logger: hello")
+
+
+def test_colours_change_nothing_but_colours() -> None:
+    record = record_of("lost\x1b[31m", level=logging.ERROR, **CONTEXT)
+    plain, coloured = TextFormatter().format(record), TextFormatter(colours=True).format(record)
+    assert "\x1b[31mERROR\x1b[0m" in coloured
+    assert re.sub(r"\x1b\[\d*m", "", coloured) == plain
+    access = record_of("\x1b[1mGET /\x1b[0m\n")
+    assert AccessFormatter(colours=True).format(access) == "\x1b[1mGET /\x1b[0m"
+    assert AccessFormatter().format(access) == "GET /"
+
+
+def test_json_is_one_object_a_line() -> None:
+    line = JSONFormatter().format(record_of(f"grüße\n{NASTY}", **CONTEXT, number=1, ratio=float("nan"), thing=object()))
+    assert line.isascii()
+    assert line.isprintable()
+    fields = json.loads(line)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", fields.pop("time"))
+    assert fields.pop("pid") > 0
+    assert fields == {
+        "level": "info", "logger": "some.logger", "message": f"grüße\n{NASTY}", "number": 1, "ratio": "nan",
+        "session": "0123456789abcdef", "endpoint": "/ws/chat", "address": "192.0.2.1",
+    }  # fmt: skip
+
+
+def test_json_has_the_stack_of_an_exception_as_text() -> None:
+    try:
+        raise ValueError("no")
+    except ValueError:
+        record = logging.getLogger("x").makeRecord("x", logging.ERROR, "f", 1, "failed", (), sys.exc_info())
+    fields = json.loads(JSONFormatter().format(record))
+    assert fields["message"] == "failed"
+    assert fields["exception"].startswith("Traceback")
+    assert fields["exception"].endswith("ValueError: no")
+
+
+def test_the_lines_of_a_block_in_context_get_it() -> None:
+    record, own = record_of("hello"), record_of("mine", address="198.51.100.1")
+    AddContext().filter(outside := record_of("outside"))
+    with in_context(CONTEXT):
+        AddContext().filter(record)
+        AddContext().filter(own)
+    assert not hasattr(outside, "session")
+    assert {name: getattr(record, name) for name in CONTEXT} == CONTEXT
+    assert own.address == "198.51.100.1"  # type: ignore[attr-defined]
+
+
+def chat(client_url: str, *messages: str) -> None:
+    with connect(client_url) as client:
+        for message in messages:
+            client.send(message)
+            assert receive(client) == message
+
+
+def test_every_line_about_a_session_says_whose_it_is(
+    serve: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In any set-up of logging: here it is pytest's."""
+    caplog.set_level(logging.DEBUG)
+    script = tmp_path / "chat.js"
+    script.write_text(
+        """import { refuse } from "./lib.js";
+        export function onHandshake(request) { if (request.getParameter("refuse")) refuse(); }
+        export function onOpen(session) { console.log("hello"); }
+        export function onMessage(session, message) { session.send(message); throw new Error("no"); }"""
+    )
+    (tmp_path / "lib.js").write_text("export function refuse() {\n  throw new Error('not you');\n}")
+    app = WebSocketApp(max_message_bytes=100)
+    app.add_script("/ws/script", script)
+
+    @app.route("/ws/python")
+    class Handler:
+        def on_handshake(self, request: Any) -> None:
+            if request.get_parameter("refuse"):
+                raise ValueError("not you")
+
+        def on_message(self, session: Any, message: str) -> None:
+            session.send(message)
+            raise ValueError("no")
+
+        def on_error(self, session: Any, error: BaseException) -> None:
+            logging.getLogger("mine").info("an error")
+
+    server = serve(app)
+    for path in ("/ws/script", "/ws/python"):
+        chat(server.ws_url + path, "hi")
+        with connect(server.ws_url + path) as client:
+            client.send("x" * 101)
+            with pytest.raises(Exception, match="1009"):
+                receive(client)
+        with pytest.raises(Exception, match="500"):
+            connect(server.ws_url + path + "?refuse=1")
+    wait_until(lambda: sum(" closed on " in record.getMessage() for record in caplog.records) == 4)
+    ids: dict[str, set[str]] = {"/ws/script": set(), "/ws/python": set()}
+    told = []
+    for record in caplog.records:
+        about: Any = record
+        if "wsthreads." in record.name and hasattr(record, "endpoint"):
+            assert about.address == "127.0.0.1"
+            text = record.getMessage()
+            if hasattr(record, "session"):
+                ids[about.endpoint].add(about.session)
+            else:
+                assert "andshake" in text, text
+            told.append(text.partition("\n")[0])
+        elif record.name == "mine":
+            assert not hasattr(record, "session")  # pytest's handlers have no AddContext
+    assert [len(known) for known in ids.values()] == [2, 2]
+    for word, count in (("opened", 4), ("closed", 4), ("closing: ", 2), ("failed in session", 2), ("refused", 2),
+                        ("andshake failed", 2), ("hello", 2)):  # fmt: skip
+        assert sum(word in text for text in told) == count, (word, told)
+    placed: list[Any] = [record for record in caplog.records if hasattr(record, "file")]
+    places = [(about.file, about.line, getattr(about, "column", None)) for about in placed]
+    assert ("lib.js", 2, 13) in places
+    assert ("chat.js", 3, 51) in places
+
+
+def lines_of(log: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.splitlines()]
+
+
+def test_json_under_wsthreads_run(folder: Path) -> None:
+    log = "logging.getLogger('mine').info('got %s', message)"
+    logging_too = HANDLER.replace("    raise ValueError", f"    {log}\n    raise ValueError")
+    (folder / "python.py").write_text(f"import logging\n{logging_too}")
+    command = [sys.executable, "-m", "wsthreads", "run", "--port", "0", "script.js", "python.py",
+               "--trusted-proxies", "1"]  # fmt: skip
+    with Program(command, cwd=folder, env={"WSTHREADS_LOG_FORMAT": "json"}) as server:
+        port = int(server.wait_for(r"Listening on http://127\.0\.0\.1:(\d+)")[1])
+        nasty_clients(port, forward=True)
+        with RawClient(port, "/ws/python?token=hidden") as client:
+            assert client.status == 101
+        server.wait_for("closed on", times=3)
+        assert server.end() == 0
+    lines = lines_of(server.log)
+    mine = next(line for line in lines if line["logger"] == "mine")
+    failed = next(line for line in lines if line["logger"] == "wsthreads.handlers" and "on_message" in line["message"])
+    assert mine["session"] == failed["session"]
+    assert (mine["endpoint"], mine["address"]) == ("/ws/python", failed["address"])
+    assert failed["exception"].startswith("Traceback")
+    assert (Path(failed["file"]).name, failed["line"]) == ("python.py", 11)
+    thrown = next(line for line in lines if "onMessage failed" in line["message"])
+    assert thrown["exception"] == "    at onMessage (script.js:5:13)"
+    assert (thrown["file"], thrown["line"], thrown["column"], thrown["endpoint"]) == ("script.js", 5, 13, "/ws/script")
+    access = [line for line in lines if line["logger"] == "werkzeug" and line["path"] == "/ws/python?token=***"]
+    assert [(line["method"], line["status"], line["address"]) for line in access] == [("GET", 101, "127.0.0.1")]
+    assert "hidden" not in server.log
+
+
+def test_json_under_gunicorn(folder: Path) -> None:
+    command = [sys.executable, "-m", "gunicorn", "-k", "wsthreads.gunicorn.ThreadWorker", "--threads", "10",
+               "--logger-class", "wsthreads.gunicorn.JSONLogger", "--access-logfile", "-", "--bind", "127.0.0.1:0",
+               "--log-level", "debug", 'wsthreads:create_app("script.js", "python.py")']  # fmt: skip
+    with Program(command, cwd=folder) as server:
+        port = int(server.wait_for(r"Listening at: http://127\.0\.0\.1:(\d+)")[1])
+        nasty_clients(port, forward=False)
+        server.wait_for("closed on", times=2)
+        with RawClient(port, "/ws/python?refuse=1&token=hidden") as client:
+            assert client.status == 401
+        server.wait_for('"status": 401', times=2)
+        assert server.end(signal.SIGTERM) == 0
+    lines = lines_of(server.log)
+    assert any("Listening at" in line["message"] for line in lines if line["logger"] == "gunicorn.error")
+    thrown = next(line for line in lines if "onMessage failed" in line["message"])
+    assert (thrown["logger"], thrown["endpoint"], thrown["line"]) == ("wsthreads.script.script.js", "/ws/script", 5)
+    access = [line for line in lines if line["logger"] == "gunicorn.access"]
+    session = next(line for line in access if line["status"] == 101 and line["path"] == "/ws/script")
+    assert session["session"] == thrown["session"]
+    assert session["duration_s"] > 0
+    assert session["message"].startswith('"GET /ws/script HTTP/1.1" 101')
+    assert access[-1]["path"] == "/ws/python?refuse=1&token=***"
+    assert "session" not in access[-1]
+    assert "hidden" not in server.log
+
+
+def test_secrets_are_hidden_in_the_access_logs_of_gunicorn_and_wsthreads_run(folder: Path) -> None:
+    command = [sys.executable, "-m", "gunicorn", "-k", "gthread", "--threads", "10", "--access-logfile", "-",
+               "--bind", "127.0.0.1:0", 'wsthreads:create_app("script.js", "python.py")']  # fmt: skip
+    with Program(command, cwd=folder) as program:
+        port = int(program.wait_for(r"Listening at: http://127\.0\.0\.1:(\d+)")[1])
+        referer = {"Referer": "http://127.0.0.1/?token=hidden"}
+        with RawClient(port, "/ws/python?refuse=1&token=hidden", referer) as client:
+            assert client.status == 401
+        program.wait_for(r'refuse=1&token=\*\*\* HTTP/1.1" 401 .*/\?token=\*\*\*')
+        assert program.end(signal.SIGTERM) == 0
+        assert "hidden" not in program.log
+    with run_server("python.py", cwd=folder) as server:
+        for query in ("refuse=1&token=hidden", "token=hidden"):
+            with RawClient(server.port, f"/ws/python?{query}") as client:
+                assert client.status in (101, 401)
+        server.wait_for(r'token=\*\*\* HTTP/1\.1" \d+ -', times=2)
+        assert "hidden" not in server.log

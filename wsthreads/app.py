@@ -28,7 +28,7 @@ from wsthreads.flusher import Flusher
 from wsthreads.handlers import Handler, PythonHandler
 from wsthreads.handshake import is_upgrade
 from wsthreads.hosts import gunicorn_worker, is_ending, is_replaced
-from wsthreads.logs import printable
+from wsthreads.logs import log_context, printable
 from wsthreads.metrics import Metrics
 from wsthreads.stagger import in_batches
 
@@ -215,7 +215,8 @@ class WebSocketApp:
         except HandshakeRefused as refusal:
             self.metrics.add(f"handshakes_refused_{refusal.status}")
             peer = environ["REMOTE_ADDR"]
-            log.info("handshake on %s from %s refused: %s", endpoint.path, peer, printable(str(refusal)))
+            why, context = printable(str(refusal)), log_context(environ)
+            log.info("handshake on %s from %s refused: %s", endpoint.path, peer, why, extra=context)
             response = Response(f"{refusal.reason}\n", refusal.status, list(refusal.headers), mimetype="text/plain")
             return response(environ, start_response)
 

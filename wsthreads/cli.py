@@ -18,7 +18,7 @@ import click
 
 from wsthreads.config import REDIS_VARIABLE
 from wsthreads.errors import BrokerError, CloseCode, ConfigError, UsageError, WSThreadsError
-from wsthreads.logs import LEVELS, log_to
+from wsthreads.logs import FORMAT_VARIABLE, FORMATS, LEVELS, log_to
 from wsthreads.options import CommandWithSettings, config_of, setting_options
 
 if TYPE_CHECKING:
@@ -114,6 +114,8 @@ def cli(context: click.Context) -> None:
 @click.option("--redis", envvar=REDIS_VARIABLE, metavar="URL", show_envvar=True,
               help="Share rooms with all processes that use this Redis, such as redis://localhost.")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What to log.")
+@click.option("--log-format", type=click.Choice(FORMATS), default="text", show_default=True, envvar=FORMAT_VARIABLE,
+              show_envvar=True, help="Lines for people, or a JSON object each.")
 @setting_options
 def run(
     targets: tuple[str, ...],
@@ -126,6 +128,7 @@ def run(
     redis: str | None,
     reload: bool,
     log_level: str,
+    log_format: str,
     **settings: Any,
 ) -> int:
     """Serve handlers on a port.
@@ -144,7 +147,7 @@ def run(
     config = config_of(settings)
     if config.cpu_affinity is None:
         config = replace(config, cpu_affinity=True)  # the process is our own
-    log_to(sys.stderr, log_level, polled_path=STATUS_PATH)
+    log_to(sys.stderr, log_level, polled_path=STATUS_PATH, form=log_format)
     if key is not None and cert is None:
         raise UsageError("a key is of no use without its certificate: add --cert")
     ssl_context = None if cert is None else server_context(cert, key)
@@ -159,7 +162,7 @@ def run(
     try:
         server = Server(app, host, port, ssl_context=ssl_context)
         app.connect_broker()
-        _announce(app, server, static)
+        _announce(app, server, static, click.echo if log_format == "text" else log.info)
         for target in found:
             for remark in remarks_on(target, app.endpoint(target.path).handler.hooks):
                 log.warning("%s", remark)
@@ -197,7 +200,7 @@ def _run_with_reload(
     return status
 
 
-def _announce(app: WebSocketApp, server: Server, static: str | None) -> None:
+def _announce(app: WebSocketApp, server: Server, static: str | None, say: Callable[[str], None]) -> None:
     """Say where it listens, and what is there. The port is bound already: whoever reads this can connect."""
     from wsthreads.dashboard import PREFIX, function_names
 
@@ -208,9 +211,9 @@ def _announce(app: WebSocketApp, server: Server, static: str | None) -> None:
         functions = ", ".join(function_names(endpoint))
         served.append((server.ws_url + endpoint.path, f"{endpoint.handler.name}: {functions}"))
     width = max(len(url) for url, _ in served)
-    click.echo(f"Listening on {' and '.join([server.url, *_other_urls(server)])} (Ctrl-C stops)")
+    say(f"Listening on {' and '.join([server.url, *_other_urls(server)])} (Ctrl-C stops)")
     for url, what in served:
-        click.echo(f"  {url:{width}}  {what}")
+        say(f"  {url:{width}}  {what}")
     sys.stdout.flush()
 
 

@@ -49,6 +49,7 @@ from wsthreads.frames import (
 )
 from wsthreads.handlers import Reader
 from wsthreads.hosts import take_early_input
+from wsthreads.logs import log_context
 from wsthreads.outbox import Outbox
 from wsthreads.transport import transport_for
 
@@ -262,7 +263,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
             else:
                 data = reader.read()
         except OSError as error:
-            log.debug("connection lost: %s", error)
+            log.debug("connection lost: %s", error, extra=log_context(self.environ))
             return b""
         self.last_received = monotonic()
         self._waiting = False
@@ -373,7 +374,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
 
     def _refuse(self, error: PeerError) -> None:
         """Close for what the client has done; count it if it went past a bound."""
-        log.debug("closing: %s", error)
+        log.debug("closing: %s", error, extra=log_context(self.environ))
         if self.begin_close(error.close_code, str(error)) and error.setting:
             self._count(f"past_{error.setting}")
 

@@ -22,7 +22,7 @@ from wsthreads.flusher import Flusher
 from wsthreads.handlers import Handler, Verdict
 from wsthreads.handshake import Request, check_origin, check_upgrade, choose_subprotocol
 from wsthreads.hosts import SessionResponse, has_socket, log_upgrade
-from wsthreads.logs import printable
+from wsthreads.logs import SESSION_KEY, in_context, log_context, printable
 from wsthreads.metrics import Metrics
 from wsthreads.rooms import Room, Rooms
 from wsthreads.session import Session, new_session_id
@@ -104,10 +104,12 @@ class Endpoint:
             self._start_flusher()
             self._affinity.start(self._flusher, self._admission)
             self._start_handler()
-            verdict = self.handler.handshake(request, session_id)
+            with in_context(log_context(environ)):
+                verdict = self.handler.handshake(request, session_id)
         except BaseException:
             self._admission.leave(network)
             raise
+        environ[SESSION_KEY] = session_id
         serve = partial(self._serve, request, session_id, verdict, agreement, network)
         return SessionResponse(serve, partial(self._abandon, session_id, network), start_response)
 
@@ -123,7 +125,7 @@ class Endpoint:
         try:
             self.handler.start()
         except WSThreadsError as error:
-            log.error("the handler of %s cannot be started: %s", self.path, error)
+            log.error("the handler of %s cannot be started: %s", self.path, error, extra={"endpoint": self.path})
             raise HandshakeRefused(503, "the handler is not running", [("Retry-After", str(RETRY_AFTER_S))]) from error
 
     def connections(self) -> list[Connection]:
@@ -146,19 +148,20 @@ class Endpoint:
     ) -> None:
         """A session's whole life. Its place is `network`'s."""
         opened = False
+        context = log_context(request.environ)
         try:
             try:
                 connection = self._connect(request, verdict, agreement)
             except OSError as error:  # the client was gone before the 101
-                log.debug("session %s lost in its handshake: %s", session_id, error)
+                log.debug("session %s lost in its handshake: %s", session_id, error, extra=context)
                 return
             wait_s = self._config.send_timeout_s
             session = self._session_class(session_id, request, connection, self.rooms, wait_s=wait_s)
             connection.before_end = partial(self.handler.catch_up, session)
             self._connections.put(session, connection)
             opened = True
-            with self._affinity.kept() as stay:
-                self._run(session, connection, stay)
+            with in_context(context), self._affinity.kept() as stay:
+                self._run(session, connection, stay, context)
         finally:
             if opened:
                 self._connections.pop(session)
@@ -179,11 +182,11 @@ class Endpoint:
         log_upgrade(request.environ)
         return connection
 
-    def _run(self, session: Session, connection: Connection, stay: Stay) -> None:
+    def _run(self, session: Session, connection: Connection, stay: Stay, context: dict[str, str]) -> None:
         """From `on_open` to `on_close`. Nothing that a handler does can get a later step left out."""
         began = monotonic()
         self._metrics.add("sessions_opened")
-        log.info("session %s opened on %s from %s", session.id, self.path, session.remote_addr)
+        log.info("session %s opened on %s from %s", session.id, self.path, session.remote_addr, extra=context)
         goodbye = self._admission.goodbye
         if goodbye is not None:  # shutdown began between the handshake and here, and did not see this session
             connection.begin_close(*goodbye)
@@ -217,4 +220,5 @@ class Endpoint:
                     log.info(
                         "session %s closed on %s after %.1f s: %s",
                         session.id, self.path, monotonic() - began, f"{code} {printable(reason)}".strip(),
+                        extra=context,
                     )

@@ -24,6 +24,7 @@ from weakref import WeakSet
 
 try:
     from gunicorn.errors import AppImportError
+    from gunicorn.glogging import Logger as _Logger
     from gunicorn.workers.gthread import ThreadWorker as _ThreadWorker
 except ImportError as error:
     raise ImportError("wsthreads.gunicorn needs gunicorn: pip install 'wsthreads[gunicorn]'") from error
@@ -32,12 +33,12 @@ from wsthreads.app import RESERVED_THREADS, WebSocketApp, drain_timeout_s, farew
 from wsthreads.config import Config
 from wsthreads.errors import WSThreadsError
 from wsthreads.hosts import is_ending
-from wsthreads.logs import log_to_gunicorn
+from wsthreads.logs import SESSION_KEY, JSONFormatter, access_context, log_to_gunicorn
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-__all__ = ["ThreadWorker"]
+__all__ = ["JSONLogger", "ThreadWorker"]
 
 log = logging.getLogger(__name__)
 
@@ -221,3 +222,36 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         # Not in this thread: the loop has to go on, it counts the connections that end.
         timeout_s = drain_timeout_s(self.cfg.graceful_timeout)
         Thread(target=app.shutdown, args=(timeout_s, *farewell(self)), name="wsthreads-drain").start()
+
+
+class JSONLogger(_Logger):  # type: ignore[misc]
+    """gunicorn's logs with a JSON object a line, as `wsthreads.logs.JSONFormatter` writes them: the master's lines, the
+    workers', what wsthreads and scripts log, and those of the access log.
+
+        gunicorn --logger-class wsthreads.gunicorn.JSONLogger -k wsthreads.gunicorn.ThreadWorker …
+
+    A line of the access log has `method`, `path`, `status`, `address` and `duration_s`; that of a session comes at its
+    end, and has its `session`. What a ``logconfig`` of gunicorn's sets up stays as it is.
+    """
+
+    def setup(self, cfg: Any) -> None:
+        """Called by gunicorn at its start, and when its configuration is read again."""
+        super().setup(cfg)
+        for log in (self.error_log, self.access_log):
+            for handler in log.handlers:
+                if getattr(handler, "_gunicorn", False):  # gunicorn's mark for its own
+                    handler.setFormatter(JSONFormatter())
+        self.access_log.addFilter(_tell_access)  # once, however often
+
+
+def _tell_access(record: logging.LogRecord) -> bool:
+    """A filter: what a line of the access log is made of becomes attributes of its record."""
+    atoms: Any = record.args
+    if isinstance(atoms, dict) and "s" in atoms:
+        query = atoms.get("q")
+        path = f"{atoms['U']}?{query}" if query else atoms["U"]
+        record.__dict__.update(access_context(atoms["h"], atoms["m"], path, atoms["s"]), duration_s=float(atoms["L"]))
+        session = atoms.get(f"{{{SESSION_KEY}}}e", "-")
+        if session != "-":
+            record.__dict__["session"] = session
+    return True

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wsthreads.errors import CloseCode, HandlerError, HandshakeRefused
+from wsthreads.logs import log_context
 from wsthreads.sources import did_you_mean
 
 if TYPE_CHECKING:
@@ -159,7 +160,8 @@ class PythonHandler(Handler):
         except HandshakeRefused:
             raise
         except _FAILURES as error:
-            log.exception("%s.on_handshake failed for %s", self.name, request.remote_addr)
+            context = log_context(request.environ, error=error)
+            log.exception("%s.on_handshake failed for %s", self.name, request.remote_addr, extra=context)
             self._count(error)
             raise HandshakeRefused(500, "the handler failed") from error
         return verdict_of(answer, request)
@@ -184,17 +186,20 @@ class PythonHandler(Handler):
         try:
             function(session, *arguments)
         except _FAILURES as error:
-            log.exception("%s.%s failed in session %s", self.name, hook, session.id)
-            self._count(error)
+            self._failed(hook, session, error)
             on_error = self._calls.get("on_error")
             if on_error is not None:
                 try:
                     on_error(session, error)
                 except _FAILURES as another:
-                    log.exception("%s.on_error failed in session %s", self.name, session.id)
-                    self._count(another)
+                    self._failed("on_error", session, another)
             return False
         return True
+
+    def _failed(self, hook: str, session: Session, error: BaseException) -> None:
+        context = log_context(session.request.environ, error=error)
+        log.error("%s.%s failed in session %s", self.name, hook, session.id, exc_info=error, extra=context)
+        self._count(error)
 
     def _count(self, error: BaseException) -> None:
         self._metrics.add("handler_errors")
@@ -220,6 +225,7 @@ def verdict_of(answer: Any, request: Request) -> Verdict:
         "or one of the subprotocols that the client offered, %.200r",
         answer,
         request.subprotocols,
+        extra=log_context(request.environ),
     )
     raise HandshakeRefused(500, "the handler failed")
 

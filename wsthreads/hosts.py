@@ -17,6 +17,8 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
+from wsthreads.logs import access_context, log_context
+
 __all__ = [
     "SessionResponse",
     "gunicorn_worker",
@@ -81,13 +83,16 @@ def log_upgrade(environ: dict[str, Any]) -> None:
     """Werkzeug logs a request when it writes the response's head, which is ours here: log the 101 in its place."""
     if "werkzeug.socket" not in environ:
         return  # gunicorn's access log has it
+    address, method = environ.get("REMOTE_ADDR", "-"), environ.get("REQUEST_METHOD", "-")
+    path = _printable(environ.get("REQUEST_URI") or environ.get("PATH_INFO", "-"))
     logging.getLogger("werkzeug").info(
         '%s - - [%s] "%s %s %s" 101 -',
-        environ.get("REMOTE_ADDR", "-"),
+        address,
         datetime.now().strftime("%d/%b/%Y %H:%M:%S"),
-        environ.get("REQUEST_METHOD", "-"),
-        _printable(environ.get("REQUEST_URI") or environ.get("PATH_INFO", "-")),
+        method,
+        path,
         environ.get("SERVER_PROTOCOL", "-"),
+        extra={**log_context(environ), **access_context(address, method, path, 101)},
     )
 
 

@@ -22,6 +22,7 @@ from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 from wsthreads.admission import RETRY_AFTER_S
 from wsthreads.handshake import is_upgrade
+from wsthreads.logs import access_context, hide_secrets
 from wsthreads.restarts import keep_running
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class HTTPServer(ThreadedWSGIServer):
                     self._links[thread].sock = request  # so that a handshake can be cut off
                 request.do_handshake()
         except OSError as error:
-            log.debug("no TLS with %s: %s", client_address, error)
+            log.debug("no TLS with %s: %s", client_address, error, extra={"address": client_address[0]})
             self.shutdown_request(request)
         else:
             super().process_request_thread(request, client_address)
@@ -131,7 +132,7 @@ class HTTPServer(ThreadedWSGIServer):
                 del self._links[thread]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        log.exception("serving %s failed", client_address)
+        log.exception("serving %s failed", client_address, extra={"address": client_address[0]})
 
     def mark_busy(self) -> None:
         """The request of the calling thread's connection has been read: let it be answered, whatever happens."""
@@ -173,6 +174,11 @@ def _end(sock: socket.socket) -> None:
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
+_access_log = logging.getLogger("werkzeug")
+
+#: What stays as it is where a URI is logged; controls and spaces do not (RFC 3986).
+_IN_URI = "/?#[]@!$&'()*+,;=:%"
+
 #: Enough for most requests in one read. It is there for as long as the connection is, and so for each session.
 _BUFFER_BYTES = 2048
 
@@ -197,7 +203,7 @@ class _RequestHandler(WSGIRequestHandler):
             super().handle_one_request()
         except _HeadTooLong as error:
             self.server.count("past_max_handshake_bytes")
-            log.debug("the request of %s is refused: %s", self.client_address, error)
+            log.debug("the request of %s is refused: %s", self.client_address, error, extra=self._context)
             self.close_connection = True
             self.requestline, self.request_version, self.command = "", "HTTP/1.1", ""  # it may not have come so far
             self.send_error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, str(error))
@@ -224,18 +230,32 @@ class _RequestHandler(WSGIRequestHandler):
             return "Malformed URI"
         return None
 
+    @property
+    def _context(self) -> dict[str, Any]:
+        return {"address": self.client_address[0]}
+
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         try:
             super().log_request(code, size)
         except ValueError:  # Werkzeug takes the URI apart for this, malformed as it may be
             self.log("info", '"%s %s" %s %s', self.command, quote(self.path), code, size)
 
+    def log(self, type: str, message: str, *args: Any) -> None:
+        """Werkzeug's line, with what it tells as attributes of its record."""
+        context = self._context
+        if len(args) >= 3 and message.endswith('" %s %s'):  # of log_request
+            path = quote(getattr(self, "path", "-"), _IN_URI)  # there is none in a bad request
+            context = access_context(context["address"], self.command or "-", path, args[-2])
+        head = f"{self.address_string()} - - [{self.log_date_time_string()}] ".replace("%", "%%")
+        getattr(_access_log, type)(head + message, *args, extra=context)
+
     def log_error(self, format: str, *args: Any) -> None:
         if format.startswith("Request timed out"):  # browsers open connections in advance: no error
-            log.debug("no request from %s: %s", self.client_address, *args)
+            log.debug("no request from %s: %s", self.client_address, *args, extra=self._context)
             self.server.count("past_handshake_timeout_s")
         elif format.startswith("code "):  # a bad request, answered with an error; the access log has it
-            log.debug("a bad request from %s: " + format, self.client_address, *args)
+            complaint = hide_secrets(format % args)
+            log.debug("a bad request from %s: %s", self.client_address, complaint, extra=self._context)
         else:
             super().log_error(format, *args)
 

@@ -1,22 +1,53 @@
-"""Where the log goes, and what it looks like, in processes that are our own: the command, and gunicorn's workers.
+"""Where the log goes in processes that are our own, the command and gunicorn's workers; and what its records carry.
 
-A library leaves that to its application, so nothing of that is called by `WebSocketApp`. And, for logs anywhere:
-`printable` and `block`, without which what a client sends could forge lines, or steer the terminal that shows them.
+A library leaves the first to its application, so nothing of that is called by `WebSocketApp`. For logs anywhere there
+is `log_context`: every line about a session, or a handshake, is given its `session`, `endpoint` and `address` by it, as
+attributes of its record. `AddContext` does the same for the lines that a Python handler logs, and `printable` and
+`block` make fit for a log what a client has sent.
 """
 
 from __future__ import annotations
 
 import logging
-import re
-from textwrap import indent
+from contextvars import ContextVar, Token
+from types import TracebackType
 from typing import IO, Any
 
-__all__ = ["LEVELS", "block", "log_to", "log_to_gunicorn", "printable"]
+from wsthreads.formats import (
+    AccessFormatter,
+    JSONFormatter,
+    TextFormatter,
+    block,
+    hide_secrets,
+    is_secret,
+    takes_colours,
+    with_context,
+)
+
+__all__ = [
+    "FORMATS",
+    "FORMAT_VARIABLE",
+    "LEVELS",
+    "SESSION_KEY",
+    "AddContext",
+    "JSONFormatter",
+    "TextFormatter",
+    "access_context",
+    "block",
+    "hide_secrets",
+    "in_context",
+    "is_secret",
+    "log_context",
+    "log_to",
+    "log_to_gunicorn",
+    "printable",
+]
 
 LEVELS = ("debug", "info", "warning", "error")
+FORMATS = ("text", "json")
 
-#: What steers a terminal, escaped; tabs and line ends are not among it.
-_ESCAPED = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)}
+#: The environment variable that names one of `FORMATS`.
+FORMAT_VARIABLE = "WSTHREADS_LOG_FORMAT"
 
 
 def printable(text: str) -> str:
@@ -24,44 +55,98 @@ def printable(text: str) -> str:
     return text if text.isprintable() else repr(text)
 
 
-def block(text: str) -> str:
-    """A text that may have several lines; only the first begins at the left. Control characters are escaped."""
-    return re.sub(r"\n(?![ \t])", "\n  ", text.translate(_ESCAPED))
+# What records carry.
 
 
-class _Formatter(logging.Formatter):
-    """Indents tracebacks, whose last lines are an exception's text, and escapes what steers terminals."""
-
-    def formatException(self, ei: Any) -> str:
-        return indent(super().formatException(ei).translate(_ESCAPED), "  ")
-
-    def format(self, record: logging.LogRecord) -> str:
-        return super().format(record).translate(_ESCAPED)
+#: Where the WSGI environ has the id of its session, from the handshake on: also for the formats of access logs.
+SESSION_KEY = "wsthreads.session"
 
 
-class _AccessFormatter(logging.Formatter):
-    """Werkzeug's lines have their own time, and colours, which are for terminals only."""
+def log_context(environ: dict[str, Any], *, error: BaseException | None = None) -> dict[str, Any]:
+    """The `extra` of a line about a session, or a handshake: `endpoint`, `address`, and `session` once there is one.
 
-    def __init__(self, colours: bool) -> None:
-        super().__init__("%(message)s")
-        self._colours = colours
+    `error`, of a Python handler, adds `file` and `line`: the innermost place in the handler's own file.
+    """
+    path: str = environ.get("PATH_INFO", "")
+    context = {"endpoint": path.encode("latin-1").decode("utf-8", "replace"), "address": environ.get("REMOTE_ADDR", "")}
+    if SESSION_KEY in environ:
+        context["session"] = environ[SESSION_KEY]
+    if error is not None and error.__traceback__ is not None:
+        context.update(_place_of(error.__traceback__))
+    return context
 
-    def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record).rstrip("\n")
-        return line if self._colours else re.sub(r"\x1b\[[0-9;]*m", "", line)
+
+def _place_of(ours: TracebackType) -> dict[str, Any]:
+    """`file` and `line`; the first frame is our own, the second one the handler's."""
+    handlers = frame = ours.tb_next
+    place: dict[str, Any] = {}
+    while handlers is not None and frame is not None:
+        file = frame.tb_frame.f_code.co_filename
+        if file == handlers.tb_frame.f_code.co_filename:
+            place = {"file": file, "line": frame.tb_lineno}
+        frame = frame.tb_next
+    return place
 
 
-def log_to(stream: IO[str], level: str, *, polled_path: str) -> None:
+def access_context(address: str, method: str, path: str, status: int | str) -> dict[str, Any]:
+    """The `extra` of a line about a request, of an access log."""
+    status = int(status) if str(status).isdigit() else str(status)
+    return {"address": address, "method": method, "path": hide_secrets(path), "status": status}
+
+
+_context: ContextVar[dict[str, Any] | None] = ContextVar("wsthreads.log_context", default=None)
+
+
+class in_context:
+    """A block, in a session's thread, whose lines `AddContext` gives the session's context."""
+
+    __slots__ = ("_context", "_token")
+
+    def __init__(self, context: dict[str, Any]) -> None:
+        self._context = context
+
+    def __enter__(self) -> None:
+        self._token: Token[dict[str, Any] | None] = _context.set(self._context)
+
+    def __exit__(self, *_: object) -> None:
+        _context.reset(self._token)
+
+
+class AddContext(logging.Filter):
+    """For handlers of logging: what is logged in the thread of a session, by whatever logger, gets its `session`,
+    `endpoint` and `address`.
+
+    Lines of wsthreads itself have them in any case.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        context = _context.get()
+        if context is not None and not hasattr(record, "address"):
+            record.__dict__.update({**context, **record.__dict__})
+        return True
+
+
+# Where it goes.
+
+
+def log_to(stream: IO[str], level: str, *, polled_path: str, form: str = "text") -> None:
     """Log to `stream` whatever is of `level` or above it; requests for `polled_path` only at the level debug.
 
-    Called once, by the program, not by a library.
+    `form` is one of `FORMATS`; in JSON, Python's warnings are lines of the log, too. Text has colours where
+    `takes_colours` says so. Called once, by the program, not by a library.
     """
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
+    colours = takes_colours(stream)
+    handler, access_handler = logging.StreamHandler(stream), logging.StreamHandler(stream)
+    handler.addFilter(AddContext())
+    if form == "json":
+        handler.setFormatter(JSONFormatter())
+        access_handler.setFormatter(JSONFormatter())
+        logging.captureWarnings(True)
+    else:
+        handler.setFormatter(TextFormatter(colours))
+        access_handler.setFormatter(AccessFormatter(colours))
     logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(level.upper())
-    access_handler = logging.StreamHandler(stream)
-    access_handler.setFormatter(_AccessFormatter(stream.isatty()))
     if level != "debug":
         access_handler.addFilter(lambda record: f"GET {polled_path} " not in record.getMessage())
     access = logging.getLogger("werkzeug")
@@ -79,26 +164,36 @@ class _ToGunicorn(logging.Handler):
     def __init__(self, levels: dict[logging.Logger, int]) -> None:
         super().__init__()
         self.levels = levels
+        self.addFilter(AddContext())
 
     def emit(self, record: logging.LogRecord) -> None:
         if logging.getLogger().handlers:
             return  # logging has been configured meanwhile, and the record goes there
         named = logging.makeLogRecord(record.__dict__)
-        named.msg, named.args = f"{record.name}: {record.getMessage()}".translate(_ESCAPED), ()
+        named.msg, named.args = f"{record.name}: {with_context(record)}", ()
         if named.exc_info and not named.exc_text:
-            named.exc_text = _Formatter().formatException(named.exc_info)
+            named.exc_text = TextFormatter().formatException(named.exc_info)
         for handler in logging.getLogger("gunicorn.error").handlers:
-            if named.levelno >= handler.level:
-                handler.handle(named)
+            if record.levelno >= handler.level:
+                handler.handle(record if isinstance(handler.formatter, JSONFormatter) else named)
+
+
+def _hide_secrets_of(record: logging.LogRecord) -> bool:
+    """A filter for gunicorn's access log."""
+    record.msg, record.args = hide_secrets(record.getMessage()), ()
+    return True
 
 
 def log_to_gunicorn() -> None:
     """Under gunicorn, have our log be part of its error log, unless logging has been configured.
 
     Scripts log by gunicorn's level, wsthreads itself from the level warning up, or all if gunicorn's is debug.
-    Called again, it takes that back where logging has been configured meanwhile. Does nothing elsewhere.
+    Called again, it takes that back where logging has been configured meanwhile. In gunicorn's access log, secrets in
+    URLs are hidden. Does nothing elsewhere.
     """
     error_log, ours, scripts = map(logging.getLogger, ("gunicorn.error", "wsthreads", "wsthreads.script"))
+    if error_log.handlers:
+        logging.getLogger("gunicorn.access").addFilter(_hide_secrets_of)  # once, however often
     handler = next((handler for handler in ours.handlers if isinstance(handler, _ToGunicorn)), None)
     others = {*logging.getLogger().handlers, *ours.handlers, *scripts.handlers} - {handler}
     if handler is None and error_log.handlers and not (others or ours.level or scripts.level):

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from wsthreads.javascript import stacks
 from wsthreads.javascript.calls import Function
 from wsthreads.javascript.visits import Visit
 from wsthreads.logs import block
@@ -22,18 +23,20 @@ class Effects:
     """Functions for JavaScript, called in the isolate's thread. They act at once and never wait.
 
     `visits` is the isolate's table. A session that is not in it has ended: to it, nothing is sent, and nothing happens.
-    `is_busy` tells whether events wait for the isolate, `tidy` makes stacks fit to be read.
+    `is_busy` tells whether events wait for the isolate, `current` whose call runs, `tidy` makes stacks fit to be read.
     """
 
     def __init__(
         self,
         visits: Mapping[str, Visit],
         is_busy: Callable[[], bool],
+        current: Callable[[], Visit | None],
         log: logging.Logger,
         tidy: Callable[[str], str],
     ) -> None:
         self._visits = visits
         self._is_busy = is_busy
+        self._current = current
         self._log = log
         self._tidy = tidy
         self.engine: Engine | None = None
@@ -107,5 +110,11 @@ class Effects:
         room = self._room(visit_id, name)
         return 0 if room is None else room.members()
 
-    def _console(self, level: int, text: str) -> None:
-        self._log.log(level, "%s", block(self._tidy(text) if "\n    at " in text else text))
+    def _console(self, level: int, text: str, stack: str) -> None:
+        """`stack` is that of the call, for its place. Of the code behind an `await` nobody knows whose it is."""
+        if not self._log.isEnabledFor(level):
+            return
+        visit = self._current()
+        context = {} if visit is None else visit.log_context
+        context.update(stacks.place_fields(self._tidy(stack)))
+        self._log.log(level, "%s", block(self._tidy(text) if "\n    at " in text else text), extra=context)

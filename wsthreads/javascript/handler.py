@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from wsthreads.errors import CloseCode, HandshakeRefused, IsolateError, ScriptError
 from wsthreads.handlers import Handler, Reader, Verdict, verdict_of
 from wsthreads.javascript.isolate import Isolate
+from wsthreads.logs import log_context
 from wsthreads.metrics import Metrics
 from wsthreads.restarts import Restarts
 
@@ -127,7 +128,8 @@ class ScriptHandler(Handler):
                 raise IsolateError(f"{self.name} was not started in this process")
             isolate.open(session)
         except IsolateError as error:
-            log.error("session %s cannot be opened: %s", session.id, error)
+            context = log_context(session.request.environ)
+            log.error("session %s cannot be opened: %s", session.id, error, extra=context)
             session.close(CloseCode.INTERNAL_ERROR, "handler failed")
 
     def message(self, session: Session, message: str | bytes) -> None:

@@ -87,7 +87,8 @@ class Isolate:
         script_log = logging.getLogger(f"wsthreads.script.{self.name}")
         reports = Reports(script_log, metrics, config.script_timeout_s, on_failure)
         self._loop = Loop(self.name, self._schedule, self._visits, config, reports, self._loader)
-        self._effects = Effects(self._visits, self._schedule.has_more, script_log, self._loader.tidy)
+        current, tidy = self._loop.current_visit, self._loader.tidy
+        self._effects = Effects(self._visits, self._schedule.has_more, current, script_log, tidy)
         self._started: Future[None] = Future()
         self._thread: threading.Thread | None = None
         #: Whether it has ended without being told to.
@@ -210,7 +211,7 @@ class Isolate:
 
     def handshake(self, request: Request, session_id: str) -> Any:
         """What onHandshake returned, as JSON has it. Raises `HandshakeRefused` if it threw or took too long."""
-        event = Event("handshake", Visit(session_id, None), (_handshake_data(request),), reply=Future())
+        event = Event("handshake", Visit(session_id, None, request), (_handshake_data(request),), reply=Future())
         try:
             return self._ask(event).result(self._config.handshake_timeout_s)
         except TimeoutError:

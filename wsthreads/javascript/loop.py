@@ -82,6 +82,10 @@ class Loop:
             "loaded": self._loaded,
         }
 
+    def current_visit(self) -> Visit | None:
+        """Whose call JavaScript is in; None for a timer's, and behind an `await`."""
+        return None if self._current is None else self._current.visit
+
     def end_now(self) -> None:
         """Stop what runs, and end whatever is left. Any thread; the schedule must be woken up after it."""
         self._must_end = True
@@ -314,7 +318,8 @@ class Loop:
     def _failed(self, what: str, visit_id: str | None, text: str) -> None:
         """A function of the script's threw, or its promise was rejected."""
         text = self._loader.tidy(text)
-        self._reports.failed(what, visit_id, text)
+        handshake = self._handshakes.get(visit_id or "")
+        self._reports.failed(what, self._visits.get(visit_id or "") or (handshake and handshake.visit), text)
         if self.engine is not None and stacks.was_out_of_memory(text):
             self.engine.collect_garbage()
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from wsthreads.javascript import stacks
-from wsthreads.javascript.visits import Event
+from wsthreads.javascript.visits import Event, Visit
 from wsthreads.logs import block
 
 if TYPE_CHECKING:
@@ -44,45 +44,63 @@ class Reports:
         self._timeout_s = timeout_s
         self._on_failure = on_failure
 
-    def failed(self, what: str, session_id: str | None, text: str) -> None:
+    def failed(self, what: str, visit: Visit | None, text: str) -> None:
         """A function of the script's threw, or its promise was rejected."""
         counter = "script_timeouts" if stacks.was_interrupted(text) else "handler_errors"
-        self._report(counter, "%s failed%s: %s", what, f" in session {session_id}" if session_id else "", text)
+        where = f" in session {visit.id}" if visit is not None and visit.session is not None else ""
+        self._report(counter, visit, "%s failed%s: %s", what, where, text)
 
     def not_handled(self, event: Event, text: str) -> None:
         """The runtime itself failed at the event."""
-        self._report("handler_errors", "%s could not be handled: %s", _name_of(event), text)
+        self._report("handler_errors", event.visit, "%s could not be handled: %s", _name_of(event), text)
 
     def stopped(self, event: Event, text: str) -> None:
         """The event's call was stopped at its deadline."""
         self._report(
-            "script_timeouts", "%s was stopped after %g s%s", _name_of(event), self._timeout_s, stacks.below(text)
+            "script_timeouts",
+            event.visit,
+            "%s was stopped after %g s%s",
+            _name_of(event),
+            self._timeout_s,
+            stacks.below(text),
         )
 
     def stopped_to_end(self, event: Event, text: str) -> None:
         """The event's call was stopped because the isolate must end."""
         self._report(
-            "script_timeouts", "%s was stopped, as the isolate is to end%s", _name_of(event), stacks.below(text)
+            "script_timeouts",
+            event.visit,
+            "%s was stopped, as the isolate is to end%s",
+            _name_of(event),
+            stacks.below(text),
         )
 
     def unsettled(self, event: Event) -> None:
         """The event's promise is pending past its deadline."""
         self._report(
-            "script_timeouts", "%s returned a promise that has not settled in %g s", _name_of(event), self._timeout_s
+            "script_timeouts",
+            event.visit,
+            "%s returned a promise that has not settled in %g s",
+            _name_of(event),
+            self._timeout_s,
         )
 
     def uncaught(self, what: str, text: str) -> None:
         """An error that no handler call is to blame for: of a promise nobody waits for, or of a promise job."""
         if stacks.was_interrupted(text):
-            self._report("script_timeouts", "%s was stopped after %g s%s", what, self._timeout_s, stacks.below(text))
+            below = stacks.below(text)
+            self._report("script_timeouts", None, "%s was stopped after %g s%s", what, self._timeout_s, below)
         else:
-            self._report("unhandled_rejections", "error in %s that nobody handles: %s", what, text)
+            self._report("unhandled_rejections", None, "error in %s that nobody handles: %s", what, text)
 
-    def _report(self, counter: str, form: str, *values: object) -> None:
+    def _report(self, counter: str, visit: Visit | None, form: str, *values: object) -> None:
         """Log an error whose text may hold anything that a client has sent."""
         text = form % values
         self._metrics.add(counter)
-        self._log.error("%s", block(text))
+        context = {} if visit is None else visit.log_context
+        shown = block(text)
+        context.update(stacks.place_fields(text), stack=stacks.stack_in(shown))
+        self._log.error("%s", shown, extra=context)
         self._on_failure(text)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
-__all__ = ["below", "message_and_place", "tidy", "was_interrupted", "was_out_of_memory"]
+__all__ = ["below", "message_and_place", "place_fields", "stack_in", "tidy", "was_interrupted", "was_out_of_memory"]
 
 _RUNTIME_FRAME = re.compile(r"^\s+at .*<(?:dukpy|wsthreads)>")
 _NATIVE_FRAME = re.compile(r"^\s+at .*\(native\)$")
 _FRAME = re.compile(r"^\s+at ")
+_FIRST_FRAME = re.compile(r"^    at .*:\d+(?::\d+)?\)?$", re.MULTILINE)
 _VERSION = re.compile(r"\?\d+$")
 _PLACE = re.compile(
     r"^(?P<before>\s+at (?:.*\()?)(?P<id>[^()\n]+?):(?P<line>\d+)(?::(?P<column>\d+))?(?=\)?$)", re.MULTILINE
@@ -61,3 +63,16 @@ def message_and_place(text: str) -> tuple[str, tuple[str, int, int | None] | Non
     if place is None:
         return message, None
     return message, (place["id"], int(place["line"]), int(place["column"]) if place["column"] else None)
+
+
+def stack_in(text: str) -> str:
+    """The frames at the end of a text, with the causes among them; empty if there are none."""
+    found = _FIRST_FRAME.search(text)
+    return "" if found is None else text[found.start() :]
+
+
+def place_fields(text: str) -> dict[str, Any]:
+    """The innermost place that a tidy text names, as `file`, `line` and `column`, each if it is known."""
+    _, place = message_and_place(text)
+    fields = zip(("file", "line", "column"), place or (), strict=False)
+    return {name: value for name, value in fields if value is not None}

@@ -9,10 +9,12 @@ from threading import Condition, Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wsthreads.javascript.inbox import Line
+from wsthreads.logs import log_context
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from wsthreads.handshake import Request
     from wsthreads.session import Session
 
 __all__ = ["Event", "Visit"]
@@ -49,7 +51,7 @@ class Event(NamedTuple):
 
 
 class Visit(Line):  # type: ignore[misc]  # in C it is untyped
-    """A session, from its `open` to the end of its `close`; or a handshake, which has no session.
+    """A session, from its `open` to the end of its `close`; or a handshake, which has only its `request` yet.
 
     The isolate's thread owns `backlog`, `busy` and `over`: while `busy`, a promise of the session's has not settled and
     its further events wait in `backlog`; once `over`, the script has closed the session or failed it, and its further
@@ -65,20 +67,28 @@ class Visit(Line):  # type: ignore[misc]  # in C it is untyped
         "id",
         "over",
         "quoted_id",
+        "request",
         "session",
     )
 
-    def __init__(self, visit_id: str, session: Session | None) -> None:
+    def __init__(self, visit_id: str, session: Session | None, request: Request | None = None) -> None:
         super().__init__(MAX_WAITING, MAX_WAITING_SIZE)
         self.id = visit_id
         self.quoted_id = quote(visit_id)
         self.session = session
+        self.request = request
         self.backlog: deque[Event] | None = None  # made for the first event that has to wait; a deque takes a kilobyte
         self.busy = False
         self.over = False
         self._lock = Lock()  # guards the rest; nothing is called under it
         self._changed: Condition | None = None  # those wait on it who wait for a change
         self._ended = False
+
+    @property
+    def log_context(self) -> dict[str, Any]:
+        """The `extra` of a line about it."""
+        request = self.request if self.session is None else self.session.request
+        return {} if request is None else log_context(request.environ)
 
     def close(self, code: int, reason: str) -> None:
         """Close the session on behalf of the script. What the client sends, or has sent, is not handled any more."""

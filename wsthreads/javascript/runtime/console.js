@@ -3,10 +3,16 @@
 const console = {};
 for (const [method, level] of Object.entries({ debug: 10, log: 20, info: 20, warn: 30, error: 40 })) {
   console[method] = (...values) => {
-    python("console", level, formatted(values));
+    python("console", level, formatted(values), callStack());
   };
 }
 publish("console", console);
+
+// For the place of the call. The script may have its own idea of what a stack is, or fail at that.
+function callStack() {
+  const stack = attempt(() => new ERRORS.Error("").stack, "");
+  return typeof stack === "string" ? stack : "";
+}
 
 // Texts as they are, everything else inspected; %s %d %i %f %j %o %O and %% in a first text are filled in.
 function formatted(values) {

@@ -86,7 +86,7 @@ const dispatch = {
     const answer = (value) => void python("answer", id, true, answerOf(value));
     const refuse = (error) => {
       visits.delete(id);
-      python("failed", "onHandshake", null, describe(error));
+      python("failed", "onHandshake", id, describe(error));
       python("answer", id, false, null);
     };
     try {

@@ -1,0 +1,145 @@
+"""What a line of the log looks like: for people, or as JSON for programs.
+
+In neither can what a client sends forge a line, or steer the terminal that shows it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from math import isfinite
+from textwrap import indent
+from typing import IO, Any
+from urllib.parse import unquote
+
+__all__ = ["AccessFormatter", "JSONFormatter", "TextFormatter", "block", "hide_secrets", "is_secret", "takes_colours",
+           "with_context"]
+
+#: What steers a terminal, escaped; tabs and line ends are not among it.
+ESCAPED = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)}
+
+_SECRET = re.compile(r"token|key|secret|passw|pwd|session|auth(?!or)|jwt|signature|\Asig\Z|credential|cookie|otp", re.I)
+_PARAMETER = re.compile(r"""(?P<name>(?<![^?&\s"'])[^=?&\s"'#]+)=[^&\s"'#]+""")
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_ACCESS_HEAD = re.compile(r"\A\S+ - \S+ \[[^\]]*\] ")
+
+#: So many characters of a session's id are enough to find the lines that have all of it.
+SHORT_ID_CHARS = 8
+
+#: What every record has; the rest was given to it by `extra`, or by a filter.
+_USUAL = frozenset({*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName", "stack"})
+
+
+def block(text: str) -> str:
+    """A text that may have several lines; only the first begins at the left. Control characters are escaped."""
+    return re.sub(r"\n(?![ \t])", "\n  ", text.translate(ESCAPED))
+
+
+def is_secret(name: str) -> bool:
+    """Whether what has this name (a parameter, a header) is better not shown: a token, a key, a password."""
+    return _SECRET.search(name) is not None
+
+
+def hide_secrets(text: str) -> str:
+    """A text with URLs in it, or a query, without the values of the parameters that `is_secret` says to hide."""
+    return _PARAMETER.sub(lambda found: f"{found['name']}=***" if is_secret(unquote(found["name"])) else found[0], text)
+
+
+def takes_colours(stream: IO[str], environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether to write colours to `stream`: to a terminal that has them, unless NO_COLOR or FORCE_COLOR decide it."""
+    if environment.get("NO_COLOR"):
+        return False
+    if environment.get("FORCE_COLOR"):
+        return True
+    return environment.get("TERM") != "dumb" and stream.isatty()
+
+
+def with_context(record: logging.LogRecord) -> str:
+    """A record's message, escaped, and behind its first line whose it is, as far as the message does not say."""
+    message = block(record.getMessage())
+    first, newline, rest = message.partition("\n")
+    return first + _context_of(record, message) + newline + rest
+
+
+def _context_of(record: logging.LogRecord, message: str) -> str:
+    told = []
+    for name in ("session", "endpoint", "address"):
+        value = str(getattr(record, name, "")).translate(ESCAPED)
+        if value and value not in message:
+            told.append(value[:SHORT_ID_CHARS] if name == "session" else value)
+    return f" [{' '.join(told)}]" if told else ""
+
+
+_LEVEL_COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
+
+
+class TextFormatter(logging.Formatter):
+    """Lines for people: time of day, level, logger, message, session, endpoint and address."""
+
+    def __init__(self, colours: bool = False) -> None:
+        super().__init__(datefmt="%H:%M:%S")
+        self._colours = colours
+
+    def formatException(self, ei: Any) -> str:
+        """Indented: the last lines of a traceback are an exception's text."""
+        return indent(super().formatException(ei).translate(ESCAPED), "  ")
+
+    def format(self, record: logging.LogRecord) -> str:
+        name = record.name.removeprefix("wsthreads.script.").translate(ESCAPED)
+        time, level = self.formatTime(record, self.datefmt), record.levelname
+        if self._colours:
+            time, level = f"\x1b[2m{time}\x1b[0m", f"\x1b[{_LEVEL_COLOURS.get(level, '32')}m{level}\x1b[0m"
+        lines = [f"{time} {level} {name}: {with_context(record)}"]
+        if record.exc_info:
+            lines.append(self.formatException(record.exc_info))
+        if record.stack_info:
+            lines.append(indent(record.stack_info.translate(ESCAPED), "  "))
+        return "\n".join(lines)
+
+
+class AccessFormatter(logging.Formatter):
+    """Werkzeug's lines, which have their own time, and colours. Secrets in URLs are hidden."""
+
+    def __init__(self, colours: bool = False) -> None:
+        super().__init__()
+        self._colours = colours
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = hide_secrets(record.getMessage().rstrip("\n"))
+        return line if self._colours else _COLOUR.sub("", line)
+
+
+class JSONFormatter(logging.Formatter):
+    """One object a line, in ASCII: `time` (ISO 8601, UTC), `level`, `logger`, `message`, `pid`; where they apply
+    `session`, `endpoint`, `address`, a script's `file`, `line` and `column`, `exception` (the stack), `method`, `path`
+    and `status` of a request; and what else a record was given by `extra`, if it is a text, a number or a boolean.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage().rstrip("\n")
+        stack = getattr(record, "stack", None)
+        if stack:
+            message = message.removesuffix(f"\n{stack}")
+        elif record.exc_info:
+            stack = self.formatException(record.exc_info)
+        if hasattr(record, "status"):  # the line of an access log: its head is in the other fields
+            message = hide_secrets(_COLOUR.sub("", _ACCESS_HEAD.sub("", message)))
+        time = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
+        fields: dict[str, object] = {
+            "time": time.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": message,
+            "pid": record.process,
+        }
+        for name, value in record.__dict__.items():
+            if name not in _USUAL and name not in fields and isinstance(value, (str, bool, int, float)):
+                fields[name] = str(value) if isinstance(value, float) and not isfinite(value) else value
+        if stack or record.stack_info:
+            fields["exception"] = "\n".join(filter(None, (stack, record.stack_info)))
+        return json.dumps(fields)
