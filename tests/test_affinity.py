@@ -15,12 +15,13 @@ from urllib.request import urlopen
 import pytest
 
 from tests.programs import DEADLINE_S, Program, connect, receive, run_server, wait_until
-from tests.wire import RawClient, endpoint, serving
+from tests.wire import RawClient, endpoint, self_signed, serving
 from wsthreads import WebSocketApp
 from wsthreads.admission import Admission
 from wsthreads.affinity import Affinity
 from wsthreads.cores import read_loads, roomier_core
 from wsthreads.flusher import Flusher
+from wsthreads.serving import Server
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs Linux, and two cores"
@@ -132,9 +133,9 @@ def test_a_thread_that_was_not_allowed_all_cores_is_not_afterwards():
 def test_a_session_follows_when_the_core_changes():
     with asking() as (ask, core, app):
         (other,) = sorted(ALL - {core})[:1]
-        app._affinity.core = other
+        app.affinity.core = other
         assert ask("place") == {other}
-        app._affinity.core = None
+        app.affinity.core = None
         assert ask("place") == ALL
 
 
@@ -151,7 +152,7 @@ def test_a_script_has_all_cores(tmp_path):
         for _ in range(2):
             client.text("x")
             assert client.receive_text() == "x"
-        assert app._affinity.core in ALL
+        assert app.affinity.core in ALL
         assert os.sched_getaffinity(thread_named("wsthreads-echo.js").native_id) == ALL
 
 
@@ -164,6 +165,73 @@ def test_the_thread_that_sends_for_others_has_all_cores():
         assert ask("drain") == ALL
         assert os.sched_getaffinity(thread_named("wsthreads-flusher").native_id) == ALL
         assert ask("place") == {core}
+
+
+# Under our own server, whose accepting thread hands the core on.
+
+
+class AskedAtOnce(Asked):
+    """The same, and answers in its handshake already."""
+
+    def on_handshake(self, request):
+        request.attributes["cores"] = here()
+        request.attributes["cores of a thread"] = in_a_thread()
+
+    def on_open(self, session):
+        session.send(" ".join(map(str, session.attributes["cores"])))
+        session.send(" ".join(map(str, session.attributes["cores of a thread"])))
+        super().on_open(session)
+
+
+def page(environ, start_response):
+    start_response("200 OK", [])
+    return [" ".join(map(str, here())).encode()]
+
+
+@contextmanager
+def serving_at_once(ssl_context=None):
+    app = WebSocketApp(page, cpu_affinity=True, ping_interval_s=0)
+    app.add_handler("/ws/test", AskedAtOnce())
+    with Server(app, port=0, ssl_context=ssl_context) as server:
+        yield server, app
+
+
+def places(client):
+    return [numbers(client.receive_text()) for _ in range(3)]
+
+
+def test_a_session_begins_on_its_core_and_what_its_handshake_starts_does_not():
+    with serving_at_once() as (server, app), ExitStack() as stack:
+        for _ in range(3):  # the first, for which the core is chosen, has to go there
+            *_, core = places(stack.enter_context(RawClient(server.port)))
+        assert places(stack.enter_context(RawClient(server.port))) == [core, ALL, core]
+        assert os.sched_getaffinity(thread_named("wsthreads-accept").native_id) == core == {app.affinity.core}
+
+
+def test_a_session_begins_where_the_core_is_by_then():
+    with serving_at_once() as (server, app), ExitStack() as stack:
+        *_, core = places(stack.enter_context(RawClient(server.port)))
+        app.affinity.core = other = min(ALL - core)
+        assert places(stack.enter_context(RawClient(server.port))) == [{other}, ALL, {other}]
+        app.affinity.core = None
+        assert places(stack.enter_context(RawClient(server.port))) == [ALL, ALL, ALL]
+
+
+def test_a_request_that_is_no_session_has_all_cores():
+    with serving_at_once() as (server, _), RawClient(server.port) as client:
+        places(client)
+        for _ in range(3):
+            with urlopen(server.url, timeout=DEADLINE_S) as answer:
+                assert numbers(answer.read()) == ALL
+
+
+def test_tls_handshakes_have_all_cores(tmp_path):
+    theirs, ours = self_signed(tmp_path)
+    with serving_at_once(ssl_context=theirs) as (server, _), ExitStack() as stack:
+        for _ in range(2):
+            *_, core = places(stack.enter_context(RawClient(server.port, tls=ours)))
+        assert len(core) == 1
+        assert os.sched_getaffinity(thread_named("wsthreads-accept").native_id) == ALL
 
 
 # What a handler starts.
@@ -376,8 +444,8 @@ def test_a_system_that_refuses_breaks_no_session_and_is_asked_no_more(monkeypatc
         for n in range(3):
             with RawClient(port) as client:
                 client.receive_text()
-                if n == 1 and app._affinity.core is not None:
-                    app._affinity.core = min(ALL - {app._affinity.core})
+                if n == 1 and app.affinity.core is not None:
+                    app.affinity.core = min(ALL - {app.affinity.core})
                 for _ in range(2):
                     client.text("place")
                     client.receive_text()

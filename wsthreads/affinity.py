@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from wsthreads.admission import Admission
     from wsthreads.flusher import Flusher
 
-__all__ = ["Affinity", "Stay"]
+__all__ = ["Affinity", "Stay", "leave"]
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Affinity:
         if len(self.cores) < 2:
             self.core = None
             return
-        call_before_starts(_leave)
+        call_before_starts(_leave_to_start)
         # The hash of a text differs from run to run: process ids alone are the same in many a container. Another app
         # in this process comes to the same core.
         nth = hash((__name__, process)) if self._nth is None else self._nth
@@ -126,8 +126,17 @@ class Affinity:
         self._look_later(flusher, admission)
 
     def kept(self) -> Stay:
-        """A context, in which the calling thread is kept on the core."""
-        return Stay(self)
+        """A context, in which the calling thread is kept on the core. Within another one of its own: that one."""
+        stay: Stay | None = getattr(_here, "stay", None)
+        return stay if stay is not None and stay.affinity is self else Stay(self)
+
+    def born(self, core: int | None) -> Stay:
+        """The same for a thread that was started on that core already, by one that hands it on."""
+        return Stay(self, core)
+
+    def handed_on(self) -> Stay:
+        """The same for a thread that starts threads for sessions, and nothing else: they begin where it is."""
+        return Stay(self, hands_on=True)
 
 
 class Stay:
@@ -136,17 +145,20 @@ class Stay:
     Before each message: ``if stay.core != affinity.core: stay.follow()``.
     """
 
-    __slots__ = ("_affinity", "_former", "core")
+    __slots__ = ("_former", "affinity", "core", "hands_on")
 
-    def __init__(self, affinity: Affinity) -> None:
+    def __init__(self, affinity: Affinity, core: int | None = None, *, hands_on: bool = False) -> None:
         #: Where the thread is kept; None: nowhere.
-        self.core: int | None = None
-        self._affinity = affinity
-        self._former: Set[int] = frozenset()  # the cores that the thread may use by rights
+        self.core = core
+        self.affinity = affinity
+        self.hands_on = hands_on
+        # The cores that the thread may use by rights.
+        self._former: Set[int] = frozenset() if core is None else affinity.cores
 
     def __enter__(self) -> Self:
         _here.stay = self
-        self.follow()
+        if self.core != self.affinity.core:
+            self.follow()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -155,7 +167,7 @@ class Stay:
 
     def follow(self) -> None:
         """Go to the core, wherever that is by now."""
-        core, cores = self._affinity.core, self._affinity.cores
+        core, cores = self.affinity.core, self.affinity.cores
         if core is None:
             self.leave()
             return
@@ -166,7 +178,7 @@ class Stay:
             os.sched_setaffinity(0, {core})
             self.core = core
         except OSError as error:
-            self._affinity.give_up(error)
+            self.affinity.give_up(error)
 
     def leave(self) -> None:
         """Go back to where the thread came from, until the next `follow`."""
@@ -176,8 +188,15 @@ class Stay:
                 os.sched_setaffinity(0, self._former)
 
 
-def _leave() -> None:
-    """Called before this thread starts a thread or a process."""
+def leave() -> None:
+    """Have the calling thread leave the core, if it is kept there: what it does now is not for a session."""
     stay: Stay | None = getattr(_here, "stay", None)
     if stay is not None:
+        stay.leave()
+
+
+def _leave_to_start() -> None:
+    """Called before this thread starts a thread or a process."""
+    stay: Stay | None = getattr(_here, "stay", None)
+    if stay is not None and not stay.hands_on:
         stay.leave()

@@ -18,7 +18,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response
 
 from wsthreads.admission import Admission
-from wsthreads.affinity import Affinity
+from wsthreads.affinity import Affinity, leave
 from wsthreads.browser import is_client, send_client
 from wsthreads.config import REDIS_VARIABLE, Config
 from wsthreads.drainer import Drainer
@@ -85,7 +85,8 @@ class WebSocketApp:
         self._admission = Admission(self.config.max_sessions, self.config.max_sessions_per_address)
         self._flusher = Flusher()
         self._drainer = Drainer()
-        self._affinity = Affinity(self.config.cpu_affinity)
+        #: Where the threads of sessions are kept; for a server of our own.
+        self.affinity = Affinity(self.config.cpu_affinity)
         self._shutting_down = Lock()  # held by the thread that shuts down; guards _cut_off
         self._cut_off: int | None = None  # how many sessions were cut off at shutdown, once it is over
         self._met_in = 0  # the process in which _meet_server ran
@@ -143,7 +144,7 @@ class WebSocketApp:
             admission=self._admission,
             flusher=self._flusher,
             drainer=self._drainer,
-            affinity=self._affinity,
+            affinity=self.affinity,
             metrics=self.metrics,
             link=self._link,
         )
@@ -188,7 +189,7 @@ class WebSocketApp:
 
     def keep_on_core(self, nth: int) -> None:
         """Keep the threads of sessions on the `nth` core (modulo), unless `cpu_affinity` is false."""
-        self._affinity.claim(nth)
+        self.affinity.claim(nth)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         return self._entry(environ, start_response)
@@ -202,6 +203,7 @@ class WebSocketApp:
             if is_upgrade(environ):
                 known = ", ".join(self._endpoints)
                 log.info("no endpoint %s for %s; there are: %.500s", printable(path), environ["REMOTE_ADDR"], known)
+            leave()  # the core of the sessions
             if self.config.serve_client and is_client(environ):
                 return send_client(environ, start_response)
             if self._wsgi_app is not None:

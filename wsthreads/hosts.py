@@ -81,11 +81,12 @@ def is_replaced(worker: Any) -> bool:
 
 def log_upgrade(environ: dict[str, Any]) -> None:
     """Werkzeug logs a request when it writes the response's head, which is ours here: log the 101 in its place."""
-    if "werkzeug.socket" not in environ:
+    access_log = logging.getLogger("werkzeug")
+    if "werkzeug.socket" not in environ or not access_log.isEnabledFor(logging.INFO):
         return  # gunicorn's access log has it
     address, method = environ.get("REMOTE_ADDR", "-"), environ.get("REQUEST_METHOD", "-")
     path = _printable(environ.get("REQUEST_URI") or environ.get("PATH_INFO", "-"))
-    logging.getLogger("werkzeug").info(
+    access_log.info(
         '%s - - [%s] "%s %s %s" 101 -',
         address,
         datetime.now().strftime("%d/%b/%Y %H:%M:%S"),

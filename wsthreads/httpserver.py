@@ -10,7 +10,7 @@ import io
 import logging
 import socket
 import ssl
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from http import HTTPStatus
 from socketserver import BaseServer
 from threading import Event, Lock, Thread, current_thread
@@ -45,10 +45,11 @@ EXHAUSTED_PAUSE_S = 0.2
 class _Link:
     """One TCP connection of the HTTP server, as the server sees it."""
 
-    __slots__ = ("busy", "sock")
+    __slots__ = ("busy", "core", "sock")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, core: int | None) -> None:
         self.sock = sock
+        self.core = core  # where its thread was started; None for anywhere
         self.busy = False  # its request has been read
 
 
@@ -66,14 +67,21 @@ class HTTPServer(ThreadedWSGIServer):
         self.handshake_timeout_s = app.config.handshake_timeout_s
         self.max_handshake_bytes = app.config.max_handshake_bytes
         self.count = app.metrics.add
+        self._affinity = app.affinity
+        self._stay = self._affinity.handed_on()  # the accepting thread's
         self._links: dict[Thread, _Link] = {}
         self._lock = Lock()  # guards _links; a leaf
         self._warned_at = float("-inf")
 
     def serve_forever(self, poll_interval: float = 0.5) -> None:
-        """Accept connections until `shutdown`, whatever happens to one of them."""
+        """Accept connections until `shutdown`, whatever happens to one of them.
+
+        The accepting thread is kept on the core of the sessions, and so each of theirs is there from its beginning: to
+        get there takes a new thread longer than to judge its handshake. Not with TLS, whose handshakes need no GIL.
+        """
         try:
-            keep_running(lambda: BaseServer.serve_forever(self, poll_interval))
+            with self._stay if self.ssl_context is None else nullcontext():
+                keep_running(lambda: BaseServer.serve_forever(self, poll_interval))
         finally:
             self.server_close()
 
@@ -87,6 +95,9 @@ class HTTPServer(ThreadedWSGIServer):
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        stay = self._stay
+        if self.ssl_context is None and stay.core != self._affinity.core:
+            stay.follow()
         thread = Thread(
             target=self.process_request_thread,
             args=(request, client_address),
@@ -94,7 +105,7 @@ class HTTPServer(ThreadedWSGIServer):
             daemon=self.daemon_threads,
         )
         with self._lock:
-            self._links[thread] = _Link(request)
+            self._links[thread] = _Link(request, stay.core)
         try:
             thread.start()
         except (RuntimeError, MemoryError) as error:  # "can't start new thread"
@@ -115,6 +126,7 @@ class HTTPServer(ThreadedWSGIServer):
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """The life of a connection, in its thread."""
         thread = current_thread()
+        stay = self._affinity.born(self._links[thread].core)
         try:
             if self.ssl_context is not None:
                 request.settimeout(self.handshake_timeout_s)
@@ -126,7 +138,8 @@ class HTTPServer(ThreadedWSGIServer):
             log.debug("no TLS with %s: %s", client_address, error, extra={"address": client_address[0]})
             self.shutdown_request(request)
         else:
-            super().process_request_thread(request, client_address)
+            with stay:
+                super().process_request_thread(request, client_address)
         finally:
             with self._lock:
                 del self._links[thread]
@@ -187,6 +200,7 @@ class _RequestHandler(WSGIRequestHandler):
     """Reads one request, by a deadline for all of it, and has the app answer it."""
 
     disable_nagle_algorithm = True
+    rbufsize = 0  # of what `setup` puts something else in the place of
     server: HTTPServer
 
     def setup(self) -> None:
