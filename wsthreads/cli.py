@@ -162,22 +162,33 @@ def run(
     try:
         server = Server(app, host, port, ssl_context=ssl_context)
         app.connect_broker()
-        _announce(app, server, static, click.echo if log_format == "text" else log.info)
-        for target in found:
-            for remark in remarks_on(target, app.endpoint(target.path).handler.hooks):
-                log.warning("%s", remark)
+
+        def announce() -> None:
+            _announce(app, server, static, click.echo if log_format == "text" else log.info)
+            for target in found:
+                for remark in remarks_on(target, app.endpoint(target.path).handler.hooks):
+                    log.warning("%s", remark)
+
         if not reload:
+            announce()
             return server.run()
         check_arguments = [*(["--path", path] if path else []), "--", *targets]
-        return _run_with_reload(app, server, lambda: find_targets(targets, path), check_arguments)
+        return _run_with_reload(app, server, lambda: find_targets(targets, path), check_arguments, announce)
     finally:
         app.shutdown(0)  # has been done, unless the server could not be made: a script's thread must not stay
 
 
 def _run_with_reload(
-    app: WebSocketApp, server: Server, find: Callable[[], Sequence[Target]], check_arguments: Sequence[str]
+    app: WebSocketApp,
+    server: Server,
+    find: Callable[[], Sequence[Target]],
+    check_arguments: Sequence[str],
+    announce: Callable[[], None],
 ) -> int:
-    """Never returns when a restart is due: becomes the same command again."""
+    """Never returns when a restart is due: becomes the same command again.
+
+    `announce` is called once the files are watched, so that a change by whoever waits for it is seen.
+    """
     from wsthreads.reloader import Reloader
 
     restart = False
@@ -188,6 +199,7 @@ def _run_with_reload(
         server.request_stop(CloseCode.SERVICE_RESTART, "the server restarts with new code")
 
     reloader = Reloader(app, find, ask_for_restart, check_arguments=check_arguments)
+    announce()
     reloader.start()
     status = server.run()
     reloader.stop()

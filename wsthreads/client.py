@@ -130,7 +130,9 @@ class Client:
         subprotocols: Sequence[str],
         deadline: float,
     ) -> None:
-        extra = [(name.encode("latin-1", "replace"), value.encode("utf-8")) for name, value in headers]
+        host = next((value for name, value in headers if name.lower() == "host"), host)
+        others = [(name, value) for name, value in headers if name.lower() != "host"]  # of which there may be one only
+        extra = [(name.encode("latin-1", "replace"), value.encode("utf-8")) for name, value in others]
         request = Request(host=host, target=path, subprotocols=list(subprotocols), extra_headers=extra)
         self._sock.sendall(self._protocol.send(request))
         refusal: RejectConnection | None = None
@@ -152,7 +154,8 @@ class Client:
                 break
             self._protocol.receive_data(data)
         if refusal is None:
-            raise ConnectFailed("the server hung up without an answer")
+            advice = "" if isinstance(self._sock, ssl.SSLSocket) else "; if it speaks TLS, try wss:// in place of ws://"
+            raise ConnectFailed(f"the server hung up without an answer{advice}")
         is_text = any(name == b"content-type" and value.startswith(b"text/plain") for name, value in refusal.headers)
         words = " ".join(body.decode("utf-8", "replace").split()) if is_text else ""
         raise ConnectFailed(f"the server refused with {refusal.status_code}" + (f": {words:.300}" if words else ""))

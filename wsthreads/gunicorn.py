@@ -59,7 +59,7 @@ class _Pool(ThreadPoolExecutor):
             super()._adjust_thread_count()  # not public, and as it is since Python 3.2
         except RuntimeError as error:
             if not self._is_short:
-                log.warning("a client has to wait: %s", error)
+                log.warning("a client has to wait: %s (see ulimit -u, TasksMax, pids-limit)", error)
             self._is_short = True
 
     def catch_up(self) -> None:
@@ -156,7 +156,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
                 raise
             if monotonic() - self._warned_at >= 1:
                 self._warned_at = monotonic()
-                log.warning("cannot accept connections: %s", error.strerror)
+                log.warning("cannot accept connections: %s (see ulimit -n, LimitNOFILE)", error.strerror)
             sleep(EXHAUSTED_PAUSE_S)
 
     def handle(self, conn: Any) -> Any:

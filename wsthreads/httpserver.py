@@ -90,7 +90,7 @@ class HTTPServer(ThreadedWSGIServer):
             return self.socket.accept()
         except OSError as error:  # the base class only tries again, at once, for as long as it takes
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                self._warn("cannot accept connections: %s", error.strerror)
+                self._warn("cannot accept connections: %s (see ulimit -n, LimitNOFILE)", error.strerror)
                 Event().wait(EXHAUSTED_PAUSE_S)
             raise
 
@@ -111,7 +111,7 @@ class HTTPServer(ThreadedWSGIServer):
         except (RuntimeError, MemoryError) as error:  # "can't start new thread"
             with self._lock:
                 del self._links[thread]
-            self._warn("cannot serve a connection: %s", error)
+            self._warn("cannot serve a connection: %s (see ulimit -u, TasksMax, pids-limit)", error)
             self._refuse(request)
 
     def _refuse(self, request: Any) -> None:

@@ -26,6 +26,9 @@ _VERSION = re.compile(r"\?(\d+)\Z")
 #: What a text in JavaScript seems to import.
 _IMPORT = re.compile(r"""\b(?:from|import)\s*\(?\s*["'](\.[^"'\n]*)["']""")
 
+#: What the engine says of Node's older kind of module.
+_COMMONJS = re.compile(r"ReferenceError: '?(?:require|module|exports)'? is not defined")
+
 
 class ModuleLoader:
     """The modules of the script at `path`. Used by the isolate's thread; `files` may be read by any.
@@ -94,6 +97,8 @@ class ModuleLoader:
         if self.problem is not None and "cannot find module" in text:
             return ScriptError(self.problem, self._path)
         message, place = stacks.message_and_place(text)
+        if _COMMONJS.search(message):
+            message += "; a script is an ES module: import { … } from './file.js', export function …"
         if place is None:
             return ScriptError(message, self._path)
         identity, line, column = place

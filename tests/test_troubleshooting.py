@@ -1,0 +1,431 @@
+"""Each text that README.rst quotes under Troubleshooting is provoked, so that it is what one sees.
+
+``…`` in a quotation stands for anything. `says` finds the quotation by a part of it; the first test sees to it that
+each has a part in this file.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
+
+from tests.programs import DEADLINE_S, ROOT, Program, ServerProgram, connect, receive, run_server, wait_until, wsthreads
+from tests.redis_server import free_port
+from tests.test_browser import browser, expect  # noqa: F401
+from tests.test_faults import LESS_THAN_A_STACK, little_memory, no_descriptors
+from tests.test_javascript_engine import without_engine  # noqa: F401
+from tests.wire import TEXT, RawClient, Recorder, endpoint, self_signed
+from wsthreads import BrokerError, RedisBroker, Session, WebSocketApp, create_app
+from wsthreads.errors import IsolateError
+
+_README = (ROOT / "README.rst").read_text()
+SECTION = _README[_README.index("\nTroubleshooting\n---") : _README.index("\nWhat it is not for\n---")]
+
+#: The texts in the terms of its definition lists.
+QUOTED = [text for term in re.findall(r"^(``.*)\n {4}\S", SECTION, re.M) for text in re.findall(r"``(.+?)``", term)]
+
+#: What a user sees that is no text of a message: codes, which stand with one, and a setting.
+NOT_TEXTS = {"1006", "1008", "1009", "1011", "1012", "1013", "cpu_affinity"}
+
+ECHO = "export function onMessage(session, message) { session.send(message); }"
+APP = ("wsthreads:create_app('echo.js')",)
+GUNICORN = (sys.executable, "-m", "gunicorn")
+OURS = ("-k", "wsthreads.gunicorn.ThreadWorker", "--threads", "10")
+UPGRADE = "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;"
+
+
+def says(part: str, output: str) -> None:
+    """The quotation that has this in it is in the output, which may have been wrapped."""
+    (quoted,) = [text for text in QUOTED if part in text]
+    pattern = ".{0,300}?".join(map(re.escape, quoted.split("…")))
+    assert re.search(pattern, " ".join(output.split())), f"{quoted!r} is not in\n{output}"
+
+
+def in_section(text: str, output: str) -> None:
+    """A text that stands somewhere in the section is in the output."""
+    assert text in " ".join(SECTION.split())
+    assert text in " ".join(output.split()), output
+
+
+def test_every_quotation_is_provoked() -> None:
+    texts = [node.value for node in ast.walk(ast.parse(Path(__file__).read_text())) if isinstance(node, ast.Constant)]
+    parts = [text for text in texts if isinstance(text, str) and len(text) >= 8]
+    assert len(QUOTED) > 40
+    for quoted in QUOTED:
+        assert quoted in NOT_TEXTS or any(part in quoted for part in parts), quoted
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with an ``echo.js``."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "echo.js").write_text(ECHO)
+    return tmp_path
+
+
+def complaint(*arguments: str | os.PathLike[str], **options: Any) -> str:
+    """What a command that fails prints."""
+    done = wsthreads(*arguments, **options)
+    assert done.returncode, done.stdout
+    return done.stderr
+
+
+def refusal(server: ServerProgram, path: str, *arguments: str, scheme: str = "ws", host: str | None = None) -> str:
+    """What ``wsthreads connect`` prints."""
+    headers = ["--header", host] if host else []
+    return complaint("connect", f"{scheme}://127.0.0.1:{server.port}{path}", *headers, *arguments)
+
+
+def end_of(client: ClientConnection, code: int) -> str:
+    """The reason with which a client is closed."""
+    with pytest.raises(ConnectionClosed) as caught:
+        while True:
+            receive(client)
+    assert caught.value.rcvd is not None
+    assert caught.value.rcvd.code == code
+    return caught.value.rcvd.reason
+
+
+def ending(server: ServerProgram, path: str, code: int, *messages: str) -> str:
+    """The reason with which a client that sends these is closed."""
+    with connect(server.ws_url + path) as client:
+        try:
+            for message in messages:
+                client.send(message)
+        except ConnectionClosed:
+            pass
+        return end_of(client, code)
+
+
+def slow_message(server: ServerProgram, path: str) -> str:
+    with RawClient(server.port, path) as client:
+        client.send(TEXT, "begun", fin=False)
+        code, reason = client.receive_close()
+        assert code == 1008
+        return str(reason)
+
+
+@contextmanager
+def gunicorn(*arguments: str) -> Iterator[ServerProgram]:
+    """gunicorn, from when it listens."""
+    port = free_port()
+    with ServerProgram([*GUNICORN, "-b", f"127.0.0.1:{port}", *arguments]) as server:
+        server.port = port
+        server.wait_for("Booting worker")
+        yield server
+
+
+@contextmanager
+def nginx(folder: Path, upstream: int, lines: str) -> Iterator[int]:
+    """The port of an nginx in front, with these lines beside ``proxy_pass``. Skips the test where there is none."""
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if program is None:
+        pytest.skip("there is no nginx")
+    port = free_port()
+    paths = "".join(f"{kind}_temp_path {folder};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    (folder / "nginx.conf").write_text(
+        f"daemon off; pid {folder}/pid; events {{}} http {{ access_log off; {paths} server {{ listen 127.0.0.1:{port};"
+        f" location / {{ proxy_pass http://127.0.0.1:{upstream}; {lines} }} }} }}"
+    )
+    with Program([program, "-c", str(folder / "nginx.conf"), "-e", "stderr"]) as server:
+        wait_until(lambda: _answers(port) or server.process.poll() is not None)
+        yield port
+        server.end()
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate and its key."""
+    folder.mkdir()
+    self_signed(folder)
+    return folder / "certificate.pem", folder / "key.pem"
+
+
+# It does not start
+
+
+def test_a_port_in_use(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        says("the port is in use", complaint("run", "echo.js", "--port", str(port)))
+        with Program([*GUNICORN, "-b", f"127.0.0.1:{port}", *APP]) as server:
+            server.wait_for("in use")
+            says("Connection in use", server.log)
+
+
+def test_files_that_are_not_there(folder: Path) -> None:
+    says("no such file or directory", complaint("run", "ecko.js"))
+    (folder / "empty").mkdir()
+    says("file in this directory", complaint("run", "empty"))
+    says("not a directory", complaint("run", "echo.js", "--static", "public"))
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "part"),
+    [
+        ("a.js", "function onMessage() {}", "functions are exported by their names"),
+        ("a.js", "export default { onMessage() {} }", "functions are exported by their names"),
+        ("a.js", "export function onMesage() {}", "none of the functions …; did you mean onMessage?"),
+        ("a.js", "const fs = require('fs'); export function onMessage() {}", "require is not defined"),
+        ("a.js", "import fs from 'fs'; export function onMessage() {}", "imports are relative paths"),
+        ("a.py", "def on_message(session): pass", "cannot be called as on_message"),
+        ("a.py", "async def on_message(session, message): pass", "is async"),
+    ],
+)
+def test_handlers_that_are_none(folder: Path, name: str, source: str, part: str) -> None:
+    (folder / name).write_text(source)
+    says(part, complaint("run", name))
+
+
+@pytest.mark.usefixtures("without_engine")
+def test_scripts_whose_time_cannot_be_bounded(folder: Path) -> None:
+    with pytest.raises(IsolateError) as caught:
+        create_app("echo.js")
+    says("the run time of scripts cannot be bounded", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("package", "module", "part"),
+    [("gunicorn", "gunicorn", "needs gunicorn: pip install"), ("redis", "brokers.redis", "wsthreads[redis]")],
+)
+def test_extras_that_are_not_installed(package: str, module: str, part: str) -> None:
+    program = f"import sys; sys.modules[{package!r}] = None; import wsthreads.{module}"
+    command = [sys.executable, "-c", program]
+    says(part, subprocess.run(command, capture_output=True, encoding="utf-8", cwd=ROOT, timeout=DEADLINE_S).stderr)
+
+
+# It does not connect
+
+
+def test_handshakes_that_the_server_refuses(folder: Path) -> None:
+    (folder / "guard.js").write_text("export const onHandshake = (request) => Number(request.getParameter('a'));")
+    (folder / "fail.js").write_text("export function onHandshake(request) { throw new Error('no'); }")
+    options = ["guard.js", "fail.js", "--max-sessions-per-address", "1", "--max-sessions", "2"]
+    with run_server("echo.js", *options) as server:
+        says("refused with 404", refusal(server, "/ws/eko"))
+        server.wait_for("no endpoint /ws/eko")
+        says("no endpoint …; there are", server.log)
+        says("refused with 403: origin … is not allowed", refusal(server, "/ws/echo", "--origin", "https://a.example"))
+        host = f"Host:chat.example:{server.port}"
+        rebound = refusal(server, "/ws/echo", "--origin", f"http://chat.example:{server.port}", host=host)
+        says("leads to this very machine", rebound)
+        says("refused with 403: refused", refusal(server, "/ws/guard?a=403"))
+        assert "refused with 401: refused" in refusal(server, "/ws/guard?a=401")
+        assert "refused with 500: the handler failed" in refusal(server, "/ws/fail")
+        with connect(f"{server.ws_url}/ws/echo"):
+            says("max_sessions_per_address", refusal(server, "/ws/echo"))
+
+
+def test_no_place_is_left(folder: Path) -> None:
+    with run_server("echo.js", "--max-sessions", "1") as server, connect(f"{server.ws_url}/ws/echo"):
+        says("places for sessions are taken", refusal(server, "/ws/echo"))
+
+
+def test_servers_that_will_not_do(folder: Path) -> None:
+    with gunicorn(*APP) as server:
+        says("this WSGI server does not hand over its socket", refusal(server, "/ws/echo"))
+    with gunicorn("-k", "wsthreads.gunicorn.ThreadWorker", *APP) as server:
+        in_section("each WebSocket session holds a thread, and there are 1: use --threads, such as 500", server.log)
+    with gunicorn("-k", "gthread", "--threads", "1000", *APP) as server:
+        in_section("No keepalived connections can be handled", server.log)
+
+
+@pytest.mark.parametrize(
+    ("lines", "part"),
+    [
+        ("", "this is a WebSocket endpoint: connect with"),
+        (UPGRADE, "400"),
+        (f"{UPGRADE} proxy_http_version 1.1;", "refused with 403: origin … is not allowed"),
+        (f"{UPGRADE} proxy_http_version 1.1; proxy_set_header Host $http_host; proxy_read_timeout 1s;", "1006"),
+    ],
+)
+def test_nginx_without_the_lines_that_it_needs(folder: Path, lines: str, part: str) -> None:
+    with run_server("echo.js") as server, nginx(folder, server.port, lines) as port:
+        url = f"ws://127.0.0.1:{port}/ws/echo"
+        done = wsthreads("connect", url, "--origin", f"http://127.0.0.1:{port}", "--wait", "5")
+        if part == "400":
+            in_section("a WebSocket handshake needs HTTP/1.1", done.stderr)
+        elif part == "1006":
+            says("1006 connection lost", done.stderr)
+            server.wait_for("1006 connection lost")
+        else:
+            says(part, done.stderr)
+
+
+def test_nobody_there_or_no_tls(folder: Path) -> None:
+    says("nothing listens there", complaint("connect", f"ws://127.0.0.1:{free_port()}/ws/echo"))
+    with run_server("echo.js") as server:
+        says("speaks no TLS: try ws://", refusal(server, "/ws/echo", scheme="wss"))
+    (one, key), (_, other) = certificate(folder / "one"), certificate(folder / "other")
+    with run_server("echo.js", "--cert", one, "--key", key) as server:
+        says("try wss://", refusal(server, "/ws/echo"))
+        says("its certificate is not trusted", refusal(server, "/ws/echo", scheme="wss"))
+        trusting = {"SSL_CERT_FILE": str(one)}
+        assert wsthreads("connect", f"wss://localhost:{server.port}/ws/echo", env=trusting).returncode == 0
+    says("no private key in PEM", complaint("run", "echo.js", "--cert", one))
+    says("the key is not that of the certificate", complaint("run", "echo.js", "--cert", one, "--key", other))
+
+
+CONNECT = """(url) => new Promise((done) => {
+  try { new WebSocket(url).onclose = ({ code }) => done(String(code)); } catch (error) { done(String(error)); }
+})"""
+
+
+def test_in_a_browser(folder: Path, browser: Any) -> None:  # noqa: F811
+    context = browser.new_context(ignore_https_errors=True)
+    page, console = context.new_page(), []
+    page.on("console", lambda message: console.append(message.text))
+    page.route("https://chat.example/", lambda route: route.fulfill(body="<p>A page"))
+    page.goto("https://chat.example/")
+    says("An insecure WebSocket connection", page.evaluate(CONNECT, "ws://chat.example/ws/echo"))
+    assert wsthreads("new", "chat").returncode == 0
+    with run_server("chat/chat.js", "--static", "chat/public") as server:
+        page.goto(f"{server.url}/")
+        expect(page.get_by_role("log")).to_contain_text("There is no")
+        says("There is no /wsthreads.js here", page.get_by_role("log").inner_text())
+        assert page.evaluate(CONNECT, f"{server.ws_url}/ws/nowhere") == "1006"
+        assert "Unexpected response code: 404" in console[-1]
+        assert page.evaluate(CONNECT, f"ws://127.0.0.1:{free_port()}/") == "1006"
+        says("net::ERR_CONNECTION_REFUSED", console[-1])
+    context.close()
+
+
+# It closes
+
+
+def test_close_codes_of_handlers_and_limits(folder: Path) -> None:
+    (folder / "open.js").write_text("export function onOpen() { fail(); }")
+    (folder / "open_py.py").write_text("def on_open(session): 1 / 0")
+    (folder / "loop.js").write_text("export function onMessage() { while (true); }")
+    limits = ["--max-messages-per-s", "1", "--script-timeout-s", "0.5", "--message-timeout-s", "0.2"]
+    with run_server("echo.js", "open.js", "open_py.py", "loop.js", *limits) as server:
+        says("message of … bytes", ending(server, "/ws/echo", 1009, "x" * 2**21))
+        says("messages a second", ending(server, "/ws/echo", 1008, *["x"] * 50))
+        says("a message not complete", slow_message(server, "/ws/echo"))
+        says("onOpen failed", ending(server, "/ws/open", 1011))
+        says("on_open failed", ending(server, "/ws/open_py", 1011))
+        assert re.search(r"open\.js:1:\d+", server.log), server.log
+        assert "ZeroDivisionError" in server.log
+        ending(server, "/ws/loop", 1011, "x")
+        says("was stopped after … s", server.log)
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({"max_outbox_bytes": 1000}, "bytes wait, at most"),
+        ({"max_outbox_bytes": 2**30, "send_timeout_s": 0.2}, "nothing was read for"),
+    ],
+)
+def test_a_client_that_does_not_read(settings: dict[str, Any], part: str) -> None:
+    class Flood(Recorder):
+        def on_open(self, session: Session) -> None:
+            super().on_open(session)
+            session.room("all").join()
+            for _ in range(1000):
+                session.room("all").broadcast(bytes(20_000))
+
+    handler = Flood()
+    with endpoint(handler, close_timeout_s=0.2, **settings) as (_, port), RawClient(port, receive_buffer=4096):
+        code, reason = handler.close()
+        assert code == 1013
+        says(part, reason)
+
+
+def test_restarts(folder: Path) -> None:
+    (folder / "echo.py").write_text("def on_open(session): pass")
+    with run_server("echo.py", "--reload") as server, connect(f"{server.ws_url}/ws/echo") as client:
+        (folder / "echo.py").write_text("def on_open(session): pass  # changed")
+        says("the server restarts with new code", end_of(client, 1012))
+    with gunicorn(*OURS, "--graceful-timeout", "5", *APP) as server, connect(f"{server.ws_url}/ws/echo") as client:
+        server.process.send_signal(signal.SIGHUP)
+        says("server restarting", end_of(client, 1012))
+
+
+# Messages do not arrive
+
+
+def test_rooms_that_are_apart(folder: Path) -> None:
+    for worker in OURS[1], "gthread":
+        with gunicorn("-k", worker, "--threads", "10", "-w", "2", *APP) as server:
+            with connect(f"{server.ws_url}/ws/echo"):
+                server.wait_for("workers are apart")
+            says("the rooms of … workers are apart", server.log)
+
+
+def test_a_redis_that_is_away(folder: Path) -> None:
+    url = f"redis://127.0.0.1:{free_port()}"
+    with run_server("echo.js", "--redis", url) as server:
+        server.wait_for("cannot be used")
+        says("cannot be used, broadcasts wait", server.log)
+    room = WebSocketApp(broker=RedisBroker(url, max_queued_bytes=1000)).add_handler("/x", Recorder()).room("r")
+    with pytest.raises(BrokerError) as caught:
+        for _ in range(20):
+            room.broadcast("x" * 100)
+    in_section("this one is not sent", str(caught.value))
+
+
+# It does not change
+
+
+def test_a_mistake_under_reload_and_a_misspelt_name(folder: Path) -> None:
+    with run_server("echo.js", "--reload") as server:
+        (folder / "echo.js").write_text(f"{ECHO} export function (")
+        server.wait_for("not reloaded")
+        says("not reloaded, the old code goes on", server.log)
+        (folder / "echo.js").write_text(f"{ECHO} export function onOpne() {{}}")
+        server.wait_for(r"onOpne is never called; did you mean onOpen\?")
+    (folder / "echo.js").write_text("export function onOpen() {} export function onMesage() {}")
+    says("is never called; did you mean onMessage?", wsthreads("check", "echo.js").stdout)
+
+
+def test_flasks_reloader(folder: Path) -> None:
+    (folder / "app.py").write_text(
+        "from flask import Flask\nfrom wsthreads import WebSocketApp\nprint('loaded')\napp = Flask(__name__)\n"
+        "sockets = app.wsgi_app = WebSocketApp(app.wsgi_app)\nsockets.add_script('/ws/echo', 'echo.js')\n"
+    )
+    port = free_port()
+    command = [sys.executable, "-m", "flask", "run", "--debug", "--port", str(port)]
+    with Program(command, start_new_session=True) as server:
+        try:
+            server.wait_for("loaded", times=2)
+            says("Restarting with stat", server.log)
+        finally:
+            os.killpg(server.process.pid, signal.SIGKILL)
+
+
+# It is slow, or full
+
+
+def test_the_machines_limits(folder: Path) -> None:
+    with run_server("echo.js") as server, connect(f"{server.ws_url}/ws/echo"), ExitStack() as stack:
+        with no_descriptors(server.process.pid):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), DEADLINE_S))
+            server.wait_for("cannot accept connections")
+        says("Too many open files", server.log)
+        with little_memory(server.process.pid, LESS_THAN_A_STACK):
+            while "cannot serve a connection" not in server.log:
+                stack.enter_context(RawClient(server.port, "/ws/echo"))
+        says("can't start new thread", server.log)
+
+
+def test_no_c_modules() -> None:
+    says("pure Python", wsthreads("--version", env={"WSTHREADS_PURE_PYTHON": "1"}).stdout)
