@@ -1,61 +1,225 @@
-"""WebSocket endpoints beside other applications' views, as README.rst embeds them: Django and plain WSGI."""
+"""WebSocket endpoints beside other applications' views, as the examples and README.rst embed them."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import socket
 import subprocess
 import sys
+import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import Any
 
-from tests.programs import DEADLINE_S, ROOT, connect, receive
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection
+
+from tests.programs import DEADLINE_S, EXAMPLES, ROOT, Program, connect, receive, wait_until, wsthreads
+from tests.redis_server import RedisServer, free_port
+from tests.wire import TEXT, RawClient, frame
 from wsthreads.app import WebSocketApp
 
-#: A project in one file. It configures Django for its whole process, so it is one of its own.
-DJANGO = '''
-import json, sys, urllib.request
+#: With its own static files, for which Django has another runserver.
+ECHO_IN_DJANGO = """
+import os
 from django.conf import settings
-settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], SECRET_KEY="for this test")
+from django.core.management import execute_from_command_line
 from django.core.wsgi import get_wsgi_application
-from django.http import HttpResponse
-from django.urls import path
 from wsthreads import WebSocketApp
-from wsthreads.serving import Server
 
-def announce(request, text):
-    application.endpoint("/ws/chat").room("chat").broadcast(text)
-    return HttpResponse("announced")
-
-urlpatterns = [path("announce/<text>", announce)]
+settings.configure(
+    DEBUG=True, SECRET_KEY="for this test", ROOT_URLCONF=__name__, WSGI_APPLICATION=f"{__name__}.application",
+    INSTALLED_APPS=["wsthreads.django", "django.contrib.staticfiles"], STATIC_URL="static/",
+    STATICFILES_DIRS=[os.environ["FOLDER"]],
+)
 application = WebSocketApp(get_wsgi_application())
 
-@application.route("/ws/chat")
-class Chat:
-    def on_open(self, session):
-        session.room("chat").join()
-        session.send("welcome")
+@application.route("/ws/echo")
+class Echo:
+    def on_message(self, session, message):
+        session.send(message)
 
-from tests.programs import connect, receive
-with Server(application, port=0) as server, connect(server.ws_url + "/ws/chat") as client:
-    assert receive(client) == "welcome"
-    with urllib.request.urlopen(server.url + "/announce/hello", timeout=10) as response:
-        print(response.read().decode())
-    print(receive(client))
-'''
+urlpatterns = []
+if __name__ == "__main__":
+    execute_from_command_line()
+"""
+
+OWN, GTHREAD = "wsthreads.gunicorn.ThreadWorker", "gthread"
 
 
-def test_a_django_view_broadcasts(tmp_path: Path) -> None:
-    project = tmp_path / "project.py"
-    project.write_text(DJANGO)
-    ran = subprocess.run(
-        [sys.executable, str(project)],
-        env={"PYTHONPATH": str(ROOT), "PATH": ""},
-        capture_output=True,
-        text=True,
-        timeout=3 * DEADLINE_S,
-    )
-    assert ran.stdout.split() == ["announced", "hello"], ran.stderr
+def gunicorn(worker: str, application: str) -> list[str]:
+    return ["gunicorn", "-k", worker, "--threads", "20", "-b", "127.0.0.1:{port}", application]
+
+
+class Visitor:
+    """A browser as far as these examples need one: cookies, forms, and their hidden fields against forgery."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._jar = CookieJar()
+        self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self._jar))
+        self._csrf: dict[str, str] = {}
+
+    def open(self, path: str, **form: str) -> str:
+        data = urllib.parse.urlencode({**form, **self._csrf}).encode() if form else None
+        with self._opener.open(f"http://127.0.0.1:{self.port}{path}", data, timeout=DEADLINE_S) as answer:
+            page: str = answer.read().decode()
+        found = re.search(r'csrfmiddlewaretoken" value="(\w+)"', page)
+        self._csrf = {"csrfmiddlewaretoken": found[1]} if found else {}
+        return page
+
+    def connect(self, path: str) -> ClientConnection:
+        cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in self._jar)
+        return connect(f"ws://127.0.0.1:{self.port}{path}", additional_headers={"Cookie": cookies})
+
+
+@contextmanager
+def served(command: list[str], folder: Path, **environment: str) -> Iterator[tuple[Program, Callable[[], Visitor]]]:
+    """An example under a server, and what makes visitors of it."""
+    port = free_port()
+    environment.update(PORT=str(port), PYTHONPATH=f"{ROOT}{os.pathsep}{EXAMPLES}")
+    command = [sys.executable, "-m", *(part.format(port=port) for part in command)]
+    with Program(command, cwd=folder, env=environment) as server:
+
+        def answers() -> bool:
+            with suppress(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port), DEADLINE_S).close()
+                return True
+            assert server.process.poll() is None, server.log
+            return False
+
+        wait_until(answers)
+        yield server, lambda: Visitor(port)
+        server.end()
+    assert "Traceback" not in server.log, server.log
+
+
+def check_login(visitor: Callable[[], Visitor], sign_up: Callable[[Visitor, str], None]) -> None:
+    """Who is logged in is let in, hears what a view and a signal say, and is let go at a logout."""
+    ann, bob = visitor(), visitor()
+    with pytest.raises(InvalidStatus, match="401"):
+        ann.connect("/ws/news")
+    sign_up(ann, "ann")
+    with ann.connect("/ws/news") as anns:
+        assert receive(anns) == "Hello, ann"
+        sign_up(bob, "bob")
+        with bob.connect("/ws/news") as bobs, ann.connect("/ws/news") as another:
+            assert (receive(bobs), receive(another)) == ("Hello, bob", "Hello, ann")
+            bob.open("/announce", text="héllo")
+            while (heard := receive(anns)) != "bob: héllo":
+                assert heard == "bob has an account now"
+            ann.open("/logout", any="")
+            for client in (anns, another):
+                with pytest.raises(ConnectionClosed) as caught:
+                    while receive(client):
+                        pass
+                assert caught.value.rcvd is not None
+                assert caught.value.rcvd.code == 4001
+            bob.open("/announce", text="still here")
+            assert receive(bobs) == "bob: héllo"
+            assert receive(bobs) == "bob: still here"
+    with pytest.raises(InvalidStatus, match="401"):
+        ann.connect("/ws/news")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["django_app", "runserver", "--noreload", "{port}"], gunicorn(GTHREAD, "django_app"), gunicorn(OWN, "django_app")],
+    ids=["runserver", GTHREAD, "worker class"],
+)
+def test_django_knows_who_is_logged_in_and_views_and_signals_broadcast(command: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("django")
+    environment = {"DATABASE": str(tmp_path / "news.sqlite3"), "PYTHONPATH": f"{ROOT}{os.pathsep}{EXAMPLES}"}
+    migrated = subprocess.run(
+        [sys.executable, "-m", "django_app", "migrate"],
+        env={**os.environ, **environment}, capture_output=True, text=True, timeout=3 * DEADLINE_S,
+    )  # fmt: skip
+    assert migrated.returncode == 0, migrated.stderr
+
+    def sign_up(visitor: Visitor, name: str) -> None:
+        visitor.open("/signup")
+        visitor.open("/signup", username=name, password1="pass of " + name, password2="pass of " + name)
+        assert f"Log out {name}" in visitor.open("/", username=name, password="pass of " + name)
+
+    with served(command, tmp_path, **environment) as (_, visitor):
+        check_login(visitor, sign_up)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["flask", "--app", "flask_login_app", "run", "--port", "{port}"], gunicorn(GTHREAD, "flask_login_app:app"),
+     gunicorn(OWN, "flask_login_app:app")],
+    ids=["flask run", GTHREAD, "worker class"],
+)  # fmt: skip
+def test_flask_knows_who_is_logged_in_and_views_and_signals_broadcast(command: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("flask_login")
+
+    def sign_up(visitor: Visitor, name: str) -> None:
+        assert f"Log out {name}" in visitor.open("/login", name=name)
+
+    with served(command, tmp_path) as (_, visitor):
+        check_login(visitor, sign_up)
+
+
+@pytest.mark.parametrize(
+    "command", [["bottle_app"], gunicorn(GTHREAD, "bottle_app:sockets")], ids=["its own server", GTHREAD]
+)
+def test_bottle_routes_set_a_cookie_that_lets_in_and_broadcast(command: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("bottle")
+    with served(command, tmp_path) as (_, visitor):
+        ann = visitor()
+        with pytest.raises(InvalidStatus, match="401"):
+            ann.connect("/ws/chat")
+        assert "<h1>Chat</h1>" in ann.open("/name", name="änn")
+        with ann.connect("/ws/chat") as client:
+            client.send("hello")
+            assert receive(client) == "änn: hello"
+            ann.open("/announce", text="lunch 🎉")
+            assert receive(client) == "lunch 🎉"
+
+
+def test_a_job_in_another_process_broadcasts_through_redis(redis_server: RedisServer, tmp_path: Path) -> None:
+    pytest.importorskip("flask")
+    environment = {"WSTHREADS_REDIS": redis_server.url}
+    app, job = gunicorn(OWN, "flask_app:app"), [sys.executable, EXAMPLES / "job.py", "The report is ready"]
+    with served(app, tmp_path, **environment) as (_, visitor), visitor().connect("/ws/news") as client:
+
+        def count() -> int:
+            listeners: int = json.loads(visitor().open("/announce", text="anybody?"))["listeners"]
+            return listeners
+
+        wait_until(lambda: count() == 1)
+        options: Any = {"env": {**os.environ, "PYTHONPATH": str(ROOT), **environment}, "timeout": 3 * DEADLINE_S}
+        assert subprocess.run(job, **options).returncode == 0
+        published = wsthreads("publish", "news", "from a shell", "--endpoint", "/ws/news", env=environment)
+        assert published.returncode == 0
+        heard = []
+        while "from a shell" not in heard:
+            heard.append(receive(client))
+        assert heard[-2] == '{"type": "announcement", "text": "The report is ready"}'
+
+
+def test_a_thread_of_the_same_process_broadcasts(serve: Callable[..., Any]) -> None:
+    app = WebSocketApp()
+
+    @app.route("/ws/jobs")
+    class Jobs:
+        def on_open(self, session: Any) -> None:
+            session.room("jobs").join()
+            session.send("joined")
+
+    server = serve(app)
+    with connect(server.ws_url + "/ws/jobs") as client, ThreadPoolExecutor() as pool:
+        assert receive(client) == "joined"
+        pool.submit(app.endpoint("/ws/jobs").room("jobs").broadcast, "done").result()
+        assert receive(client) == "done"
 
 
 def test_a_plain_wsgi_application_gets_every_other_path(serve: Callable[..., Any]) -> None:
@@ -76,3 +240,25 @@ def test_a_plain_wsgi_application_gets_every_other_path(serve: Callable[..., Any
     with connect(server.ws_url + "/ws/echo") as client:
         client.send("hello")
         assert receive(client) == "hello"
+
+
+def test_a_session_is_no_error_in_the_debugger_of_flask(tmp_path: Path) -> None:
+    pytest.importorskip("flask")
+    command = ["flask", "--app", "flask_app", "run", "--debug", "--no-reload", "--port", "{port}"]
+    with served(command, tmp_path) as (server, visitor):
+        with visitor().connect("/ws/news"):
+            pass
+        visitor().open("/")
+        server.wait_for('GET / HTTP')
+        assert server.log.count("/ws/news HTTP/1.1") == 1
+        assert '"GET /ws/news HTTP/1.1" 101 -' in server.log
+
+
+def test_what_a_client_sends_behind_its_handshake_is_not_lost_under_runserver(tmp_path: Path) -> None:
+    pytest.importorskip("django")
+    (tmp_path / "echo.py").write_text(ECHO_IN_DJANGO)
+    (tmp_path / "file.txt").write_text("static")
+    with served(["echo", "runserver", "--noreload", "{port}"], tmp_path, FOLDER=str(tmp_path)) as (_, visitor):
+        with RawClient(visitor().port, "/ws/echo", early=frame(TEXT, b"early")) as client:
+            assert client.receive_text() == "early"
+        assert "static" in visitor().open("/static/file.txt")

@@ -57,6 +57,7 @@ RANKS = {
     "browser": 5,
     "client": 7,
     "dashboard": 7,
+    "django": 7,
     "gunicorn": 7,
     "serving": 7.5,
     "reloader": 7.6,
@@ -70,6 +71,7 @@ RANK_0 = {"errors", "native"}
 
 #: Packages that are not ours, and the only modules that may import them.
 ONLY_THERE = {
+    "django": {"django"},
     "gunicorn": {"gunicorn"},
     "dukpy": {"javascript"},
     "click": {"cli", "options"},

@@ -15,14 +15,17 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 
 from wsthreads.logs import access_context, log_context
 
 __all__ = [
+    "INPUT_KEY",
+    "SOCKET_KEY",
     "SessionResponse",
     "gunicorn_worker",
     "has_socket",
+    "in_debugger",
     "is_ending",
     "is_replaced",
     "log_upgrade",
@@ -30,9 +33,16 @@ __all__ = [
 ]
 
 
+#: Where Werkzeug's environ has the connection's socket, and that of `wsthreads.django`, too.
+SOCKET_KEY = "werkzeug.socket"
+
+#: Where an environ has the buffered reader of that socket, if that is not its ``wsgi.input``.
+INPUT_KEY = "wsthreads.input"
+
+
 def has_socket(environ: dict[str, Any]) -> bool:
     """Whether the WSGI server is one that hands over its socket."""
-    return "werkzeug.socket" in environ or "gunicorn.socket" in environ
+    return SOCKET_KEY in environ or "gunicorn.socket" in environ
 
 
 def take_early_input(environ: dict[str, Any]) -> bytes:
@@ -47,7 +57,7 @@ def take_early_input(environ: dict[str, Any]) -> bytes:
         buffer.seek(0)
         buffer.truncate()
         return early
-    return _buffered(environ.get("wsgi.input"), environ["werkzeug.socket"])
+    return _buffered(environ.get(INPUT_KEY) or environ.get("wsgi.input"), environ[SOCKET_KEY])
 
 
 def _buffered(reader: Any, sock: socket.socket) -> bytes:
@@ -82,7 +92,7 @@ def is_replaced(worker: Any) -> bool:
 def log_upgrade(environ: dict[str, Any]) -> None:
     """Werkzeug logs a request when it writes the response's head, which is ours here: log the 101 in its place."""
     access_log = logging.getLogger("werkzeug")
-    if "werkzeug.socket" not in environ or not access_log.isEnabledFor(logging.INFO):
+    if SOCKET_KEY not in environ or not access_log.isEnabledFor(logging.INFO):
         return  # gunicorn's access log has it
     address, method = environ.get("REMOTE_ADDR", "-"), environ.get("REQUEST_METHOD", "-")
     path = _printable(environ.get("REQUEST_URI") or environ.get("PATH_INFO", "-"))
@@ -101,18 +111,39 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() and c != "\\" else f"\\x{ord(c):02x}" for c in text)
 
 
+def in_debugger(environ: dict[str, Any]) -> bool:
+    """Whether the application runs inside of Werkzeug's debugger, as under ``flask run --debug``."""
+    return "werkzeug.debug.preserve_context" in environ
+
+
+class _LostStatus(str):
+    """A status that ends Werkzeug's answer as a lost connection does, when it is taken apart to be logged and sent."""
+
+    def split(self, *_: Any, **__: Any) -> NoReturn:
+        raise ConnectionResetError(errno.ECONNRESET, "the WebSocket session is over")
+
+
 class SessionResponse:
     """A WSGI response that is a whole WebSocket session.
 
     The server iterates it in the connection's thread: that runs `session`, and then raises the error of a connection
     that the client has ended, which both servers take in silence: nothing more is written, gunicorn logs the 101 and
     counts the connection, and each closes the socket. `abandon` is called instead if the server never gets so far.
+    Werkzeug's debugger, around the application, would take the error for one to show: there, the server meets it later.
     """
 
-    def __init__(self, session: Callable[[], None], abandon: Callable[[], None], start_response: Any) -> None:
+    def __init__(
+        self,
+        session: Callable[[], None],
+        abandon: Callable[[], None],
+        start_response: Any,
+        *,
+        in_debugger: bool = False,
+    ) -> None:
         self._session: Callable[[], None] | None = session
         self._abandon = abandon
         self._start_response = start_response
+        self._in_debugger = in_debugger
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -121,9 +152,12 @@ class SessionResponse:
         session = self._session
         if session is not None:
             # For gunicorn's access log only: the 101 is on the wire as soon as the session begins.
-            self._start_response("101 Switching Protocols", [])
+            status = "101 Switching Protocols"
+            self._start_response(_LostStatus(status) if self._in_debugger else status, [])
             self._session = None
             session()
+        if self._in_debugger:
+            raise StopIteration
         raise ConnectionResetError(errno.ECONNRESET, "the WebSocket session is over")
 
     def close(self) -> None:

@@ -1,0 +1,36 @@
+"""Django's ``runserver``, whose server hands its socket over to `WebSocketApp`, the WSGI_APPLICATION of the settings.
+
+All that differs is what the WSGI environ has. `server_cls` is Django's own place for another server class.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.apps import apps
+from django.core.servers.basehttp import WSGIRequestHandler, WSGIServer
+
+from wsthreads.hosts import INPUT_KEY, SOCKET_KEY
+
+if apps.is_installed("django.contrib.staticfiles"):  # which has a runserver of its own
+    from django.contrib.staticfiles.management.commands.runserver import Command as _Command
+else:
+    from django.core.management.commands.runserver import Command as _Command
+
+__all__ = ["Command"]
+
+
+class _RequestHandler(WSGIRequestHandler):  # type: ignore[misc]  # Django has no annotations
+    def get_environ(self) -> dict[str, Any]:
+        return {**super().get_environ(), SOCKET_KEY: self.connection, INPUT_KEY: self.rfile}
+
+
+class _Server(WSGIServer):  # type: ignore[misc]
+    def __init__(self, address: Any, handler_class: type, **options: Any) -> None:
+        super().__init__(address, _RequestHandler, **options)
+
+
+class Command(_Command):  # type: ignore[misc]
+    """``runserver`` with WebSockets."""
+
+    server_cls = _Server
