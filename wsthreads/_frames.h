@@ -8,6 +8,8 @@
 
 enum { FIN_TEXT = 0x81, FIN_BINARY = 0x82 };
 
+enum { CONTROL = 0x08 }; /* in the first byte of a ping, pong or close frame, and of "HTTP/1.1" */
+
 typedef struct {
     uint64_t payload_bytes;
     size_t header_bytes; /* with the key, its last four */

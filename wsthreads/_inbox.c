@@ -29,6 +29,7 @@ typedef struct {
     Py_ssize_t count, size; /* of what has entered and not left; atomic, and only the session's thread enters */
     double heard_at;        /* when a text came last, by time.monotonic(); 0 if none has; atomic */
     bool is_shut;           /* `pump` gives everything back; atomic */
+    uint64_t texts, bytes;  /* that `pump` has kept, with their headers; atomic, only the session's thread writes them */
     Py_ssize_t queued;      /* texts in the inbox */
     bool is_kept;
 } Line;
@@ -245,6 +246,16 @@ static PyObject *line_get_heard_at(Line *self, void *closure) {
     return PyFloat_FromDouble(at);
 }
 
+static PyObject *line_get_texts(Line *self, void *closure) {
+    (void)closure;
+    return PyLong_FromUnsignedLongLong(__atomic_load_n(&self->texts, __ATOMIC_ACQUIRE));
+}
+
+static PyObject *line_get_bytes(Line *self, void *closure) {
+    (void)closure;
+    return PyLong_FromUnsignedLongLong(__atomic_load_n(&self->bytes, __ATOMIC_ACQUIRE));
+}
+
 /* ---- Line.pump(inbox, fd, max_bytes) -> bytes ---- */
 
 #define BUFFER_BYTES 2048
@@ -278,7 +289,7 @@ static bool is_utf8(const uint8_t *at, size_t size) {
 
 /* Put the texts that `data` begins with into the inbox, up to anything else. Returns how many bytes that took. */
 static size_t put_texts(Line *self, Inbox *inbox, const uint8_t *data, size_t size, size_t max_bytes) {
-    size_t at = 0;
+    size_t at = 0, texts = 0;
     Frame frame;
     while (parse_data_frame(data + at, size - at, &frame) > 0 && data[at] == FIN_TEXT) {
         size_t left = size - at - frame.header_bytes, bytes = (size_t)frame.payload_bytes;
@@ -298,7 +309,10 @@ static size_t put_texts(Line *self, Inbox *inbox, const uint8_t *data, size_t si
             break;
         }
         at += frame.header_bytes + bytes;
+        texts++;
     }
+    __atomic_store_n(&self->texts, self->texts + texts, __ATOMIC_RELEASE);
+    __atomic_store_n(&self->bytes, self->bytes + at, __ATOMIC_RELEASE);
     return at;
 }
 
@@ -376,6 +390,8 @@ static PyMethodDef line_methods[] = {
 static PyGetSetDef line_properties[] = {
     {"count", (getter)line_get_count, NULL, "See wsthreads.javascript.inbox.", NULL},
     {"heard_at", (getter)line_get_heard_at, NULL, "See wsthreads.javascript.inbox.", NULL},
+    {"texts", (getter)line_get_texts, NULL, "See wsthreads.javascript.inbox.", NULL},
+    {"text_bytes", (getter)line_get_bytes, NULL, "See wsthreads.javascript.inbox.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

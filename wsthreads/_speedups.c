@@ -24,6 +24,7 @@
 
 #include "_frames.h"
 #include "_inbox.h"
+#include "_metrics.h"
 #include "_turnstile.h"
 
 #ifndef MSG_NOSIGNAL
@@ -41,10 +42,12 @@ static PyObject *names[ATTRIBUTES], *acquire, *release;
 /* The class of the last outbox, and where in its objects __slots__ has put each attribute; 0 for "ask Python". */
 static PyTypeObject *known_type; /* ours */
 static Py_ssize_t offsets[ATTRIBUTES];
+static int known_counts; /* its objects begin with a Tally */
 
 static void know(PyTypeObject *type) {
     Py_INCREF(type);
     Py_XSETREF(known_type, type);
+    known_counts = PyType_IsSubtype(type, &TallyType);
     for (int i = 0; i < ATTRIBUTES; i++) {
         PyObject *member = _PyType_Lookup(type, names[i]); /* borrowed */
         offsets[i] = 0;
@@ -219,7 +222,7 @@ static PyObject *encode_text(PyObject *module, PyObject *text) {
     return frame;
 }
 
-/* ---- append_all(outboxes: tuple, frame, skip) -> None ---- */
+/* ---- append_all(outboxes: tuple, frame, skip) -> how many took it ---- */
 
 static PyObject *append_all(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
     (void)module;
@@ -227,6 +230,7 @@ static PyObject *append_all(PyObject *module, PyObject *const *args, Py_ssize_t 
         PyErr_SetString(PyExc_TypeError, "append_all(outboxes: tuple, frame: bytes, skip)");
         return NULL;
     }
+    Py_ssize_t count = 0;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args[0]); i++) {
         PyObject *outbox = PyTuple_GET_ITEM(args[0], i);
         if (outbox == args[2]) continue;
@@ -236,8 +240,9 @@ static PyObject *append_all(PyObject *module, PyObject *const *args, Py_ssize_t 
         if (!open) continue;
         PyObject *queue = get(outbox, QUEUE);
         if (queue == NULL || PyList_Append(queue, args[1]) < 0) return NULL;
+        count++;
     }
-    Py_RETURN_NONE;
+    return PyLong_FromSsize_t(count);
 }
 
 /* ---- lock_queued(outboxes, start, count) -> (locked: list, blocked: list), unlock(locked) -> list ---- */
@@ -321,6 +326,7 @@ static PyObject *unlock(PyObject *module, PyObject *outboxes) {
 
 typedef struct {
     PyObject *data; /* bytes, ours; NULL where there is nothing to send here */
+    Py_ssize_t messages; /* in it */
     Py_ssize_t sent;
     int fd;
     int error;
@@ -359,6 +365,7 @@ static PyObject *joined(PyObject *queue, Py_ssize_t count) {
 typedef struct {
     PyObject *frames[MAX_SHARED]; /* ours, so that no other object can get their addresses */
     Py_ssize_t count;
+    Py_ssize_t messages;
     PyObject *data; /* ours; NULL where there is none */
 } Shared;
 
@@ -368,20 +375,30 @@ static void forget(Shared *shared) {
     Py_CLEAR(shared->data);
 }
 
+/* How many of the first `count` frames of a queue are messages: pings, pongs and the HTTP answer are none. */
+static Py_ssize_t count_messages(PyObject *queue, Py_ssize_t count) {
+    Py_ssize_t messages = 0;
+    for (Py_ssize_t i = 0; i < count; i++) messages += !(*PyBytes_AS_STRING(PyList_GET_ITEM(queue, i)) & CONTROL);
+    return messages;
+}
+
 /* Take everything from a queue as one bytes object; NULL with an exception on failure, the queue is then as it was. */
-static PyObject *take(PyObject *queue, Shared *shared) {
+static PyObject *take(PyObject *queue, Shared *shared, Py_ssize_t *messages) {
     Py_ssize_t count = PyList_GET_SIZE(queue);
     int same = shared->data != NULL && count == shared->count;
     for (Py_ssize_t i = 0; same && i < count; i++) same = PyList_GET_ITEM(queue, i) == shared->frames[i];
     PyObject *data;
     if (same) {
         data = shared->data;
+        *messages = shared->messages;
         Py_INCREF(data);
     } else {
         data = joined(queue, count);
         if (data == NULL) return NULL;
+        *messages = count_messages(queue, count);
         forget(shared);
         if (count <= MAX_SHARED) {
+            shared->messages = *messages;
             for (; shared->count < count; shared->count++) {
                 shared->frames[shared->count] = PyList_GET_ITEM(queue, shared->count);
                 Py_INCREF(shared->frames[shared->count]);
@@ -420,7 +437,7 @@ static PyObject *send_queues(PyObject *module, PyObject *outboxes) {
         PyObject *queue = get(outbox, QUEUE);
         if (queue == NULL) break;
         int empty = !PyList_Check(queue) || PyList_GET_SIZE(queue) == 0;
-        if (!empty) write->data = take(queue, &shared);
+        if (!empty) write->data = take(queue, &shared, &write->messages);
         if (!empty && write->data == NULL) break;
     }
     /* On a failure above, what was taken is still sent, and the rest is still queued: the next call meets it again. */
@@ -447,13 +464,18 @@ static PyObject *send_queues(PyObject *module, PyObject *outboxes) {
 
     for (Py_ssize_t i = 0; i < done; i++) {
         Write *write = &writes[i];
-        if (write->data != NULL && write->sent == PyBytes_GET_SIZE(write->data)) {
+        PyObject *outbox = PyList_GET_ITEM(outboxes, i);
+        int complete = write->data != NULL && write->sent == PyBytes_GET_SIZE(write->data);
+        if (write->data != NULL && write->sent >= 0 && known_counts && Py_TYPE(outbox) == known_type) {
+            ((Tally *)outbox)->messages_out += (uint64_t)write->messages;
+            if (complete) ((Tally *)outbox)->bytes_out += (uint64_t)write->sent; /* else the caller counts them */
+        }
+        if (complete) {
             Py_CLEAR(write->data);
             continue;
         }
         incomplete++;
         if (write->data == NULL) continue;
-        PyObject *outbox = PyList_GET_ITEM(outboxes, i);
         if (PyObject_SetAttr(outbox, names[BLOCKED], Py_True) < 0 ||
             PyObject_SetAttr(outbox, names[DRAINING], Py_True) < 0) {
             PyErr_Clear();
@@ -512,6 +534,6 @@ PyMODINIT_FUNC PyInit__speedups(void) {
     renew_turnstile();
     if (pthread_atfork(NULL, NULL, renew_turnstile)) return PyErr_NoMemory();
     PyObject *made = PyModule_Create(&module);
-    if (made != NULL && add_inbox_types(made) < 0) Py_CLEAR(made);
+    if (made != NULL && (add_inbox_types(made) < 0 || add_metrics_types(made) < 0)) Py_CLEAR(made);
     return made;
 }

@@ -110,7 +110,8 @@ class WebSocketApp:
 
     def add_handler(self, path: str, target: object) -> Endpoint:
         """Serve `path` with an object, a class or a module that has handler functions. Errors as in `route`."""
-        return self._add(path, PythonHandler(target, self.metrics))
+        metrics = Metrics(self.metrics)
+        return self._add(path, PythonHandler(target, metrics), metrics)
 
     def add_script(self, path: str, file: str | os.PathLike[str]) -> Endpoint:
         """Serve `path` with a JavaScript module, which is loaded now.
@@ -122,7 +123,8 @@ class WebSocketApp:
 
         if not Path(file).is_file():
             raise FileNotFoundError(f"no such file: {os.fspath(file)}")
-        endpoint = self._add(path, ScriptHandler(Path(file), self.config, self.metrics))
+        metrics = Metrics(self.metrics)
+        endpoint = self._add(path, ScriptHandler(Path(file), self.config, metrics), metrics)
         try:
             endpoint.handler.start()
         except BaseException:
@@ -130,7 +132,7 @@ class WebSocketApp:
             raise
         return endpoint
 
-    def _add(self, path: str, handler: Handler) -> Endpoint:
+    def _add(self, path: str, handler: Handler, metrics: Metrics) -> Endpoint:
         if not isinstance(path, str) or not path.startswith("/"):
             raise ConfigError(f"the path of an endpoint must begin with a slash, not {path!r}")
         if "?" in path or "#" in path:
@@ -145,7 +147,7 @@ class WebSocketApp:
             flusher=self._flusher,
             drainer=self._drainer,
             affinity=self.affinity,
-            metrics=self.metrics,
+            metrics=metrics,
             link=self._link,
         )
         return endpoint

@@ -18,7 +18,7 @@ from typing import Any
 import simple_websocket
 from wsproto.connection import Connection as Protocol
 from wsproto.connection import ConnectionState, ConnectionType
-from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
+from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 from wsproto.utilities import generate_accept_token
 
 from wsthreads.allowance import Allowance
@@ -50,6 +50,7 @@ from wsthreads.frames import (
 from wsthreads.handlers import Reader
 from wsthreads.hosts import take_early_input
 from wsthreads.logs import log_context
+from wsthreads.metrics import Histogram, Traffic
 from wsthreads.outbox import Outbox
 from wsthreads.transport import transport_for
 
@@ -102,7 +103,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
 
     `begin_close` and `lose` may be called from any thread, `outbox` says what it allows itself.
     `count` is called, without a lock, with the name of a counter when the client has gone past a bound:
-    `slow_sessions_closed`, or `past_` and the name of the setting.
+    `slow_sessions_closed`, or `past_` and the name of the setting. `round_trips` gets the times from pings to pongs.
     """
 
     outbox: Outbox
@@ -114,6 +115,8 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
     _control_frames: Allowance | None = None
     _last_message_at = 0.0
     _idle_timer: Timer | None = None
+    _asked_at = 0.0  # when the ping was sent that has not been answered yet; 0 for none
+    _round_trip_s: float | None = None
     _is_finished = False  # `finish` has cancelled the timers; who sets one looks at this afterwards
 
     def __init__(
@@ -125,10 +128,12 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         subprotocol: str | None = None,
         agreement: Agreement | None = None,
         count: Callable[[str], None] = _count_nothing,
+        round_trips: Histogram | None = None,
     ) -> None:
         self._config = config
         self._flusher = flusher
         self._count = count
+        self._round_trips = round_trips
         #: Called, in the connection's thread, before the connection counts as ended by the client: what it has sent
         #: before can still be answered.
         self.before_end: Callable[[], None] = _nothing
@@ -147,6 +152,8 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self._message_bytes = 0  # of the message that is coming in, by its frames' headers
         self._message_limit = config.max_message_bytes  # for it
         self._parts: list[str | bytes] = []
+        # Without those that `reader` has kept. The connection's thread counts.
+        self._messages_in = self._bytes_in = 0
         self.last_received = monotonic()
         self._waiting = False  # in receive(), and not in a handler (the first is on_open)
         self._pinged_at = 0.0
@@ -160,6 +167,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self.subprotocol = self._accepted_subprotocol
         self.ws = None  # the base class made one for a handshake that is judged already; it holds 10 kB
         self._tail = take_early_input(self.environ)
+        self._bytes_in = len(self._tail)
         self._transport = transport_for(self.sock)
         self.outbox = Outbox(
             self._transport,
@@ -171,6 +179,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         )
         self.outbox.append(self._accept())
         self.outbox.flush()
+        self.outbox.bytes_out = 0  # that was HTTP, and nobody else has anything to send yet
         self.connected = True
         if config.ping_interval_s:
             self._heartbeat_timer = self._flusher.call_later(config.ping_interval_s, self._heartbeat)
@@ -211,18 +220,19 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
 
     def _messages(self) -> Iterator[str | bytes]:
         data, limit = self._tail, self._config.max_message_bytes
+        messages, received = self._messages_in, self._bytes_in  # which only this thread writes
         decode = decode_message if self._agreement is None else decode_any
         try:
             while True:
                 self._tail, start, end = b"", 0, len(data)
-                count = 0
+                before = messages
                 while start < end and not self._answered:
                     decoded = None if self._owed or self._fragmented else decode(data, start, limit)
                     if decoded is not None:
                         message, start = decoded
-                        count += 1
                         self._check_kind(message)
                         if self.closing is None:
+                            self._messages_in = messages = messages + 1
                             yield message
                         continue
                     if not self._owed:
@@ -239,12 +249,15 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
                         self._incomplete_since = 0.0
                     elif not self._incomplete_since:
                         self._watch_message()
-                    yield from self._judge(chunk)
+                    for message in self._judge(chunk):
+                        self._messages_in = messages = messages + 1
+                        yield message
                 if self._answered:
                     return
-                more = self._receive(_next_size(end, count))
+                more = self._receive(_next_size(end, messages - before))
                 if not more:
                     break
+                self._bytes_in = received = received + len(more)
                 data = self._tail + more if self._tail else more
         except PeerError as error:
             self.before_end()
@@ -328,6 +341,8 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
             elif isinstance(event, Ping):
                 self.outbox.append(encode_frame(PONG, bytes(event.payload)))
                 self.outbox.flush()
+            elif isinstance(event, Pong):
+                self._on_pong()
             elif isinstance(event, CloseConnection):
                 self._on_close_event(event, self._protocol.state)
                 return
@@ -345,6 +360,26 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         code = int(event.code)
         if self._settle(code, event.reason or ""):  # ours to answer: RFC 6455, 5.5.1, with the same code
             self.outbox.close(close_frame(None if code == CloseCode.NO_STATUS else code))
+
+    def _on_pong(self) -> None:
+        """The answer to our ping, unless there is none that waits for one: then it is one that nobody asked for."""
+        asked_at, self._asked_at = self._asked_at, 0.0
+        if asked_at:
+            self._round_trip_s = monotonic() - asked_at
+            if self._round_trips is not None:
+                self._round_trips.observe(self._round_trip_s)
+
+    def traffic(self) -> Traffic:
+        """What has gone through until now. Any thread."""
+        outbox = self.outbox
+        messages_in, bytes_in = self._messages_in, self._bytes_in
+        reader = self.reader  # after those, which get what it has counted when it is let go of
+        if reader is not None:
+            messages_in += reader.messages_in
+            bytes_in += reader.bytes_in
+        return Traffic(
+            messages_in, bytes_in, outbox.messages_out, outbox.bytes_out, outbox.bytes_waiting, self._round_trip_s
+        )
 
     # Closing: any thread.
 
@@ -429,7 +464,10 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         if self.closing is not None and self.closing[0] != CloseCode.ABNORMAL:
             self._transport.linger(max(0.0, deadline - monotonic()))
         self._transport.abort()
-        self.reader = None
+        reader, self.reader = self.reader, None
+        if reader is not None:
+            self._messages_in += reader.messages_in
+            self._bytes_in += reader.bytes_in
         self.before_end = _nothing  # and no cycle of references keeps the session in memory
         self.connected = False
 
@@ -495,6 +533,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         else:
             left = heard_at + interval - now
             if left <= 0:
+                self._asked_at = now
                 self.outbox.append(encode_frame(PING, b""))
                 self.outbox.flush()
                 self._pinged_at, left = now, timeout

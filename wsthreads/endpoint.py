@@ -23,7 +23,7 @@ from wsthreads.handlers import Handler, Verdict
 from wsthreads.handshake import Request, check_origin, check_upgrade, choose_subprotocol
 from wsthreads.hosts import SessionResponse, has_socket, in_debugger, log_upgrade
 from wsthreads.logs import SESSION_KEY, in_context, log_context, printable
-from wsthreads.metrics import Metrics
+from wsthreads.metrics import Ledger, Metrics, Totals
 from wsthreads.rooms import Room, Rooms
 from wsthreads.session import Session, new_session_id
 from wsthreads.striped import StripedDict
@@ -41,6 +41,10 @@ UNFIT_SERVER = (
     "this WSGI server does not hand over its socket, or has no threads: "
     "use gunicorn -k gthread, wsthreads run or flask run"
 )
+
+
+#: The counters of what a handler has done wrong.
+HANDLER_ERRORS = ("handler_errors", "script_timeouts", "unhandled_rejections")
 
 
 class Endpoint:
@@ -74,6 +78,8 @@ class Endpoint:
         self._flusher = flusher
         self._affinity = affinity
         self._metrics = metrics
+        self._round_trips = metrics.histogram("ping")
+        self._ledger = Ledger()
         self._connections: StripedDict[Session, Connection] = StripedDict()
 
     def room(self, name: str) -> Room:
@@ -86,6 +92,21 @@ class Endpoint:
 
     def session_count(self) -> int:
         return len(self._connections)
+
+    def live(self) -> dict[Session, Connection]:
+        """The sessions that there are, with their connections. A snapshot."""
+        return self._connections.snapshot()
+
+    def totals(self) -> Totals:
+        """What is going on here, and has been since the process began. Some microseconds of work for each session."""
+        counts, times = self._metrics.snapshot(), self._metrics.distributions()
+        return self._ledger.sum(
+            lambda: (connection.traffic() for connection in self.connections()),
+            self.rooms.totals,
+            errors=sum(counts.get(name, 0) for name in HANDLER_ERRORS),
+            round_trips=times.pop("ping", None),
+            handler_seconds=times,
+        )
 
     def accept(self, environ: dict[str, Any], start_response: StartResponse) -> SessionResponse:
         """Judge a request for this path. Raises `HandshakeRefused` for anything but a good handshake.
@@ -161,11 +182,14 @@ class Endpoint:
             connection.before_end = partial(self.handler.catch_up, session)
             self._connections.put(session, connection)
             opened = True
+            self._ledger.begin()
             with in_context(context), self._affinity.kept() as stay:
                 self._run(session, connection, stay, context)
         finally:
             if opened:
                 self._connections.pop(session)
+                code, _ = connection.closing or (CloseCode.ABNORMAL, "")
+                self._ledger.end(int(code), connection.traffic())
             else:
                 self.handler.abandon(session_id)
             self._admission.leave(network)
@@ -179,6 +203,7 @@ class Endpoint:
             subprotocol=subprotocol,
             agreement=agreement,
             count=self._metrics.add,
+            round_trips=self._round_trips,
         )
         log_upgrade(request.environ)
         return connection

@@ -12,6 +12,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -63,6 +64,14 @@ class Reader(Protocol):
     @property
     def heard_at(self) -> float:
         """When a message came last, on the monotonic clock; 0 if none has."""
+
+    @property
+    def messages_in(self) -> int:
+        """How many messages it has kept."""
+
+    @property
+    def bytes_in(self) -> int:
+        """And of how many bytes, with their frames' headers."""
 
 
 class Handler(ABC):
@@ -132,6 +141,7 @@ class PythonHandler(Handler):
         kind = target if isinstance(target, ModuleType) else type(target)
         self.name = kind.__name__
         self._metrics = metrics
+        self._close_arguments = 0
         self._calls: dict[str, Callable[..., Any]] = {}
         for hook in HOOKS:
             function = getattr(target, hook, None)
@@ -144,11 +154,12 @@ class PythonHandler(Handler):
                     f"{self.name}.{hook} is async, but handlers are plain functions: drop the async", hook
                 )
             _check_signature(self.name, hook, function)
-            self._calls[hook] = function
+            if hook == "on_close":
+                self._close_arguments = _extra_arguments(function)
+            self._calls[hook] = partial(metrics.histogram(hook).call, function)
         if not self._calls:
             raise _without_functions(self.name, dir(target))
         self.hooks = frozenset(self._calls)
-        self._close_arguments = _extra_arguments(self._calls.get("on_close"))
         self._on_message = self._calls.get("on_message")
 
     def handshake(self, request: Request, session_id: str) -> Verdict:
@@ -174,7 +185,10 @@ class PythonHandler(Handler):
     def message(self, session: Session, message: str | bytes) -> None:
         function = self._on_message
         if function is not None:
-            self._call("on_message", function, session, message)
+            try:  # for each message, so not by _call
+                function(session, message)
+            except _FAILURES as error:
+                self._failed("on_message", session, error)
 
     def close(self, session: Session, code: int, reason: str) -> None:
         function = self._calls.get("on_close")
@@ -182,24 +196,25 @@ class PythonHandler(Handler):
             self._call("on_close", function, session, *(code, reason)[: self._close_arguments])
 
     def _call(self, hook: str, function: Callable[..., Any], session: Session, *arguments: Any) -> bool:
-        """Call the user's function; log, count and report what it raises. True if it returned."""
+        """Call the user's function. True if it returned."""
         try:
             function(session, *arguments)
         except _FAILURES as error:
             self._failed(hook, session, error)
-            on_error = self._calls.get("on_error")
-            if on_error is not None:
-                try:
-                    on_error(session, error)
-                except _FAILURES as another:
-                    self._failed("on_error", session, another)
             return False
         return True
 
     def _failed(self, hook: str, session: Session, error: BaseException) -> None:
+        """Log, count and report what the user's function has raised."""
         context = log_context(session.request.environ, error=error)
         log.error("%s.%s failed in session %s", self.name, hook, session.id, exc_info=error, extra=context)
         self._count(error)
+        on_error = self._calls.get("on_error")
+        if on_error is not None and hook != "on_error":
+            try:
+                on_error(session, error)
+            except _FAILURES as another:
+                self._failed("on_error", session, another)
 
     def _count(self, error: BaseException) -> None:
         self._metrics.add("handler_errors")
@@ -268,10 +283,8 @@ def _without_functions(name: str, names: Iterable[str]) -> HandlerError:
     return HandlerError(message)
 
 
-def _extra_arguments(on_close: Callable[..., Any] | None) -> int:
+def _extra_arguments(on_close: Callable[..., Any]) -> int:
     """How many of code and reason `on_close` takes behind the session: ``on_close(session)`` may be written too."""
-    if on_close is None:
-        return 0
     try:
         parameters = inspect.signature(on_close).parameters.values()
     except (TypeError, ValueError):  # a callable that does not tell: give it all

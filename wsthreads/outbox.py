@@ -22,6 +22,7 @@ from threading import Condition, RLock
 from time import monotonic
 
 from wsthreads.flusher import Flusher, Timer
+from wsthreads.metrics import Tally
 from wsthreads.native import speedups
 from wsthreads.transport import Transport
 
@@ -31,12 +32,15 @@ __all__ = ["Outbox", "append_all", "flush_all"]
 #: what is joined is its own, while frames are shared by the members of a room.
 WRITE_BYTES = 65536
 
+#: How what is no message begins: close frames, pings, pongs, the HTTP answer.
+NO_MESSAGE = (b"\x88", b"\x89", b"\x8a", b"HTTP/")
+
 #: So many outboxes are locked at a time to write to them in one go: about a millisecond.
 BATCH = 256
 
 
-class Outbox:
-    """Frames on their way to one client.
+class Outbox(Tally):
+    """Frames on their way to one client, and how many messages and bytes have gone out.
 
     `on_stuck(reason)` is called without any lock held, by the thread that notices.
     """
@@ -87,6 +91,8 @@ class Outbox:
         # The session's lock guards everything below, and every write to the transport. Nobody calls back, logs or
         # waits for the network under it. Whoever held it must flush() after letting go.
         self._lock = RLock()
+        self.messages_out = 0  # taken from the queue, to be written
+        self.bytes_out = 0  # taken by the kernel
         self._backlog: deque[bytes] = deque()  # taken from the queue, and not sent; empty unless _blocked
         self._backlog_bytes = 0  # of the backlog, less _offset
         self._offset = 0  # bytes of the backlog's first piece that are on the wire
@@ -202,6 +208,7 @@ class Outbox:
             backlog.append(frame)
             self._backlog_bytes += len(frame)
             self._sealed = frame is self._close_frame
+            self.messages_out += not frame.startswith(NO_MESSAGE)
 
     def _drain_locked(self) -> None:
         """Write everything there is, until the kernel has no more room. Leaves the queue empty, but for newcomers."""
@@ -239,6 +246,7 @@ class Outbox:
     def _settle_locked(self, data: bytes, sent: int) -> None:
         """Go on from a write: `sent` bytes of `data`, the backlog's first piece, are on the wire."""
         progress = sent - self._offset
+        self.bytes_out += progress
         self._backlog_bytes -= progress
         if sent == len(data):
             self._backlog.popleft()
@@ -386,11 +394,9 @@ def _unlock(locked: list[Outbox]) -> list[Outbox]:
     return [outbox for outbox in locked if outbox._queue]
 
 
-def _append_all(outboxes: tuple[Outbox, ...], frame: bytes, skip: Outbox | None) -> None:
-    """`append` a frame to each but `skip`."""
-    for outbox in outboxes:
-        if outbox is not skip:
-            outbox.append(frame)
+def _append_all(outboxes: tuple[Outbox, ...], frame: bytes, skip: Outbox | None) -> int:
+    """`append` a frame to each but `skip`. Returns how many took it."""
+    return sum(outbox is not skip and outbox.append(frame) for outbox in outboxes)
 
 
 def _send_queues(outboxes: list[Outbox]) -> list[tuple[Outbox, bytes | None, int]]:

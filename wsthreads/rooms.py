@@ -35,13 +35,14 @@ _WINDOW_BITS = attrgetter("window_bits")
 class _Members:
     """The members of one room, while it has any."""
 
-    __slots__ = ("crowd", "left", "order", "outboxes", "queued", "sending", "sessions")
+    __slots__ = ("broadcasts", "crowd", "deliveries", "left", "order", "outboxes", "queued", "sending", "sessions")
 
     def __init__(self) -> None:
         # Held while a broadcast is appended to every member's outbox: the one order of the room.
         self.order = Lock()
         # To these, members or not any more, others left frames while somebody sent; the sender's own.
         self.left: list[Outbox] = []
+        self.broadcasts = self.deliveries = 0  # guarded by order; nothing is added once the room is gone
         self.sending = False  # somebody sends what is queued to the members; guarded by order
         self.queued = 0  # broadcasts since that began; guarded by order
         # How many broadcasts met while others were sent; it falls by one each time that none did. The sender's own.
@@ -59,6 +60,8 @@ class Rooms:
         self._members: StripedDict[str, _Members] = StripedDict()
         self._max_name_chars = max_name_chars
         self._max_per_session = max_per_session
+        self._ended = (0, 0)  # broadcasts and deliveries of rooms that are gone
+        self._ending = Lock()  # guards _ended; a leaf
 
     def room(self, name: str) -> Room:
         """A handle for somebody who is no member. Raises `RoomNameError`."""
@@ -88,6 +91,19 @@ class Rooms:
         members = self._members.get(name)
         return len(members.sessions) if members is not None else 0
 
+    def totals(self) -> tuple[int, int, int, int]:
+        """Rooms and members now; broadcasts that met a member, and messages that they left in outboxes, until now.
+
+        A room that goes meanwhile may be missing, and is not counted twice.
+        """
+        with self._ending:
+            broadcasts, deliveries = self._ended
+        rooms = self._members.snapshot().values()
+        for members in rooms:
+            broadcasts += members.broadcasts
+            deliveries += members.deliveries
+        return len(rooms), sum(len(members.sessions) for members in rooms), broadcasts, deliveries
+
     def join(self, name: str, session: Session) -> None:
         """Idempotent; does nothing for a session that is over. Raises `RoomLimitError`."""
 
@@ -115,7 +131,11 @@ class Rooms:
                 # While we hold _membership, the room that the session is in stays. Is it still the one that we hold?
                 if self._members.get(name) is members:
                     session._joined.remove(name)
-                    self._members.compute_if_present(name, lambda members: _without(members, session))
+                    left = self._members.compute_if_present(name, lambda members: _without(members, session))
+                    if left is None:
+                        with self._ending:
+                            broadcasts, deliveries = self._ended
+                            self._ended = (broadcasts + members.broadcasts, deliveries + members.deliveries)
                     break
         session._outbox.flush_surely()  # whoever sends to the members from now on leaves this one out
 
@@ -144,8 +164,10 @@ class Rooms:
                 kinds = _by_kind(outboxes)
                 missing = [bits for bits, _ in kinds if bits not in frames]
                 if not missing:
+                    if kinds:
+                        members.broadcasts += 1
                     for bits, some in kinds:
-                        append_all(some, frames[bits], skip)
+                        members.deliveries += append_all(some, frames[bits], skip)
                     if members.sending:
                         members.queued += 1  # for whoever sends
                         return

@@ -109,14 +109,15 @@ class Engine:
 
     # Deadlines.
 
-    def arm(self, timeout_s: float) -> None:
-        """Stop whatever JavaScript still runs in `timeout_s` from now; until then it runs with pauses."""
+    def arm(self, timeout_s: float) -> float:
+        """Stop whatever JavaScript still runs in `timeout_s` from now, which is returned; until then with pauses."""
         self._has_stopped = False
         now = self._asked_at = time.monotonic()
         self._deadline = now + timeout_s
         self._turn_ends = now + FIRST_TURN_S
         if self._pace is not None:
             self._pace.begin()
+        return now
 
     def disarm(self) -> None:
         self._deadline = float("inf")

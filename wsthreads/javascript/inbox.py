@@ -7,6 +7,7 @@ disturbs nobody who runs Python, or JavaScript, meanwhile:
   which it returns: nothing at the end of the stream. Blocks; raises OSError if the connection is lost.
 - ``shut()``, from any thread, has it keep nothing from then on.
 - ``heard_at`` is when it last kept something, on the monotonic clock; 0 if it never has.
+- ``texts`` is how many messages it has kept, ``text_bytes`` how many bytes these took on the wire.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class Isolate:
         self._is_closed = False
         script_log = logging.getLogger(f"wsthreads.script.{self.name}")
         reports = Reports(script_log, metrics, config.script_timeout_s, on_failure)
-        self._loop = Loop(self.name, self._schedule, self._visits, config, reports, self._loader)
+        self._loop = Loop(self.name, self._schedule, self._visits, config, reports, self._loader, metrics)
         current, tidy = self._loop.current_visit, self._loader.tidy
         self._effects = Effects(self._visits, self._schedule.has_more, current, script_log, tidy)
         self._started: Future[None] = Future()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from wsthreads.javascript.engine import Engine
     from wsthreads.javascript.reports import Reports
     from wsthreads.javascript.schedule import Schedule
+    from wsthreads.metrics import Histogram, Metrics
 
 __all__ = ["STOP", "Loop"]
 
@@ -33,6 +34,15 @@ _AGAIN, _TIMER = Event("again"), Event("timer")
 
 #: What became of an event, as the runtime says it: 0 for done, above 0 for the ticket of a promise that is pending.
 _FAILED = -1
+
+#: The handler function that an event calls, in Python's spelling.
+_HOOKS = {
+    "handshake": "on_handshake",
+    "open": "on_open",
+    "message": "on_message",
+    "binary": "on_message",
+    "close": "on_close",
+}
 
 #: Times in a row that the runtime may end without having pulled an event.
 MAX_STUMBLES = 3
@@ -52,6 +62,7 @@ class Loop:
         config: Config,
         reports: Reports,
         loader: ModuleLoader,
+        metrics: Metrics,
     ) -> None:
         self._name = name
         self._schedule = schedule
@@ -63,6 +74,9 @@ class Loop:
         self._loading: Event | None = None  # the last to load the script
         self._load_error: str | None = None
         self._current: Event | None = None
+        self._began = 0.0  # when the runtime got it
+        self._metrics = metrics
+        self._seconds: dict[str, Histogram] = {}  # by the kind of event: how long the script's functions take
         self._again: Event | None = None  # to be handed over once more
         self._dispatched = 0
         self._stumbles = 0
@@ -113,10 +127,11 @@ class Loop:
         if event.kind == "handshake" and event.visit is not None:
             self._handshakes[event.visit.id] = event
         if engine is None:
+            self._began = time.monotonic()
             if self._jobs_due is None:
-                self._jobs_due = time.monotonic() + JOB_DELAY_S
+                self._jobs_due = self._began + JOB_DELAY_S
             return event.encoded(None)
-        engine.arm(self._timeout_s)
+        self._began = engine.arm(self._timeout_s)
         if engine.is_connected and event.kind == "message" and event.visit is not None:
             return (event.kind, event.visit.id, event.arguments[0])
         return event.encoded(engine.put_bytes)
@@ -192,6 +207,7 @@ class Loop:
         if not arrived:
             self._hand_over_again(event)
         elif outcome > 0:
+            event = event._replace(began=self._began)
             self._schedule.suspend(event, outcome, time.monotonic() + self._timeout_s)
         elif event.kind == "load":
             self._loading = event
@@ -254,6 +270,9 @@ class Loop:
     def _completed(self, event: Event, failed: bool) -> None:
         """The event has had its call. A session whose onOpen failed is over, one whose onClose ended is forgotten."""
         visit = event.visit
+        histogram = self._seconds.get(event.kind)
+        if histogram is not None:
+            histogram.observe(time.monotonic() - (event.began or self._began))
         if visit is not None:
             if event.kind == "open" and failed:
                 _close_session(visit, "onOpen failed")
@@ -348,10 +367,12 @@ class Loop:
             self._fail_reply(event, 500, error or "")
             return False
         try:
-            event.reply.set_result(Exports.read(self._name, exports))
+            found = Exports.read(self._name, exports)
         except HandlerError as problem:
             event.reply.set_exception(problem)
             return False
+        self._seconds = {kind: self._metrics.histogram(hook) for kind, hook in _HOOKS.items() if hook in found.hooks}
+        event.reply.set_result(found)
         return True
 
 

@@ -31,6 +31,16 @@ class MessageReader:
         heard_at: float = self._visit.heard_at
         return heard_at
 
+    @property
+    def messages_in(self) -> int:
+        count: int = self._visit.texts
+        return count
+
+    @property
+    def bytes_in(self) -> int:
+        count: int = self._visit.text_bytes
+        return count
+
 
 class Schedule:
     """The events that wait for the isolate. `post` is for any thread, all else for the isolate's.

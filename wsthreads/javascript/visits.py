@@ -36,6 +36,8 @@ class Event(NamedTuple):
     size: int = 0
     reply: Future[Any] | None = None
     retried: bool = False
+    #: When the runtime got it, on the monotonic clock, where a promise of its is pending.
+    began: float = 0.0
 
     def encoded(self, put_bytes: Callable[[bytes], bool] | None) -> bytes:
         """What the loop pulls: the kind, the session's id, the arguments. Bytes go by `put_bytes` if there is one."""
