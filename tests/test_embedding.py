@@ -254,6 +254,34 @@ def test_a_session_is_no_error_in_the_debugger_of_flask(tmp_path: Path) -> None:
         assert '"GET /ws/news HTTP/1.1" 101 -' in server.log
 
 
+def test_a_session_is_no_error_for_what_is_around_the_application_under_gunicorn(tmp_path: Path) -> None:
+    """As Sentry is, for one."""
+    (tmp_path / "watched.py").write_text(
+        """import traceback
+from flask_app import app as flask_app
+
+class Watched:
+    def __init__(self, environ, start_response):
+        self.answer = flask_app(environ, start_response)
+    def __iter__(self):
+        try:
+            yield from self.answer
+        except Exception:
+            traceback.print_exc()
+        finally:
+            self.answer.close()
+"""
+    )
+    pytest.importorskip("flask")
+    for worker in (GTHREAD, OWN):
+        command = [*gunicorn(worker, "watched:Watched"), "--access-logfile", "-"]
+        with served(command, tmp_path) as (server, visitor):
+            with visitor().connect("/ws/news"):
+                pass
+            server.wait_for(r'"GET /ws/news HTTP/1\.1" 101')
+            assert "news" in visitor().open("/")
+
+
 def test_what_a_client_sends_behind_its_handshake_is_not_lost_under_runserver(tmp_path: Path) -> None:
     pytest.importorskip("django")
     (tmp_path / "echo.py").write_text(ECHO_IN_DJANGO)

@@ -91,11 +91,12 @@ class Server:
             response.close()
 
 
-def response_of(calls, start_response=None):
+def response_of(calls, start_response=None, environ=None):
     return SessionResponse(
         lambda: calls.append("session"),
         lambda: calls.append("abandoned"),
         start_response or (lambda status, headers: calls.append(status)),
+        environ or {},
     )
 
 
@@ -103,6 +104,26 @@ def test_a_session_runs_once_and_ends_like_a_lost_connection():
     calls = []
     Server(calls)(response_of(calls))
     assert calls == ["101 Switching Protocols", "session", "reset"]
+
+
+def test_under_gunicorn_it_ends_without_an_error_and_with_a_socket_that_takes_nothing_more():
+    """Whoever is around the application, such as Sentry, would report an error."""
+    calls = []
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        Server(calls)(response_of(calls, environ={"gunicorn.socket": ours}))
+        assert calls == ["101 Switching Protocols", "session"]
+        with pytest.raises(BrokenPipeError):
+            ours.sendall(b"HTTP/1.1 101")
+        assert theirs.recv(1) == b""
+
+
+def test_in_the_debugger_of_werkzeug_it_ends_without_an_error_and_its_status_is_that_of_a_lost_connection():
+    calls = []
+    Server(calls)(response_of(calls, environ={"werkzeug.socket": 1, "werkzeug.debug.preserve_context": 1}))
+    assert calls == ["101 Switching Protocols", "session"]
+    with pytest.raises(ConnectionResetError):
+        calls[0].split(None, 1)
 
 
 def test_a_response_that_is_closed_before_it_is_iterated_is_abandoned_once():

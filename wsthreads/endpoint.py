@@ -21,7 +21,7 @@ from wsthreads.errors import CloseCode, HandshakeRefused, WSThreadsError
 from wsthreads.flusher import Flusher
 from wsthreads.handlers import Handler, Verdict
 from wsthreads.handshake import Request, check_origin, check_upgrade, choose_subprotocol
-from wsthreads.hosts import SessionResponse, has_socket, in_debugger, log_upgrade
+from wsthreads.hosts import SessionResponse, has_socket, log_upgrade
 from wsthreads.logs import SESSION_KEY, in_context, log_context, printable
 from wsthreads.metrics import Ledger, Metrics, Totals
 from wsthreads.rooms import Room, Rooms
@@ -133,7 +133,7 @@ class Endpoint:
         environ[SESSION_KEY] = session_id
         serve = partial(self._serve, request, session_id, verdict, agreement, network)
         abandon = partial(self._abandon, session_id, network)
-        return SessionResponse(serve, abandon, start_response, in_debugger=in_debugger(environ))
+        return SessionResponse(serve, abandon, start_response, environ)
 
     def _start_flusher(self) -> None:
         try:

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
@@ -25,7 +26,6 @@ __all__ = [
     "SessionResponse",
     "gunicorn_worker",
     "has_socket",
-    "in_debugger",
     "is_ending",
     "is_replaced",
     "log_upgrade",
@@ -111,11 +111,6 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() and c != "\\" else f"\\x{ord(c):02x}" for c in text)
 
 
-def in_debugger(environ: dict[str, Any]) -> bool:
-    """Whether the application runs inside of Werkzeug's debugger, as under ``flask run --debug``."""
-    return "werkzeug.debug.preserve_context" in environ
-
-
 class _LostStatus(str):
     """A status that ends Werkzeug's answer as a lost connection does, when it is taken apart to be logged and sent."""
 
@@ -129,7 +124,10 @@ class SessionResponse:
     The server iterates it in the connection's thread: that runs `session`, and then raises the error of a connection
     that the client has ended, which both servers take in silence: nothing more is written, gunicorn logs the 101 and
     counts the connection, and each closes the socket. `abandon` is called instead if the server never gets so far.
-    Werkzeug's debugger, around the application, would take the error for one to show: there, the server meets it later.
+
+    What is around the application may report that error, as Werkzeug's debugger does, and Sentry. In the debugger, and
+    under gunicorn without TLS, the iteration just ends: they meet the same error when they turn to the socket. (With
+    TLS, gunicorn would log another one; without its debugger, Werkzeug would log a response before it comes to that.)
     """
 
     def __init__(
@@ -137,13 +135,14 @@ class SessionResponse:
         session: Callable[[], None],
         abandon: Callable[[], None],
         start_response: Any,
-        *,
-        in_debugger: bool = False,
+        environ: dict[str, Any],
     ) -> None:
         self._session: Callable[[], None] | None = session
         self._abandon = abandon
         self._start_response = start_response
-        self._in_debugger = in_debugger
+        self._in_debugger = "werkzeug.debug.preserve_context" in environ
+        sock: socket.socket | None = environ.get("gunicorn.socket")
+        self._gunicorn_socket = None if isinstance(sock, ssl.SSLSocket) else sock
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -156,6 +155,10 @@ class SessionResponse:
             self._start_response(_LostStatus(status) if self._in_debugger else status, [])
             self._session = None
             session()
+        if self._gunicorn_socket is not None:
+            with suppress(OSError):  # as a rule it is shut already
+                self._gunicorn_socket.shutdown(socket.SHUT_RDWR)
+            raise StopIteration
         if self._in_debugger:
             raise StopIteration
         raise ConnectionResetError(errno.ECONNRESET, "the WebSocket session is over")
