@@ -268,6 +268,20 @@ def test_a_new_file_in_a_directory_is_served_after_a_restart(folder):
         assert ask(server.ws_url + "/ws/two") == "x"
 
 
+def test_a_restart_that_a_broken_script_stood_in_the_way_of_comes_when_that_is_mended(folder):
+    (folder / "one.js").write_text(ECHO_JS % "message")
+    (folder / "two.py").write_text(ECHO_PY % "'old ' + message")
+    with run_server("one.js", "two.py", "--reload") as server:
+        (folder / "one.js").write_text("export function onMesage() {}\n")
+        server.wait_for(r"one\.js not reloaded, the old code goes on: \S*one\.js:1:17: .* did you mean onMessage\?")
+        (folder / "two.py").write_text(ECHO_PY % "'new ' + message")
+        server.wait_for(r"not restarted, the old code goes on: \S*one\.js:1:17: ")
+        (folder / "one.js").write_text(ECHO_JS % "message")
+        server.wait_for(r"changed: two\.py; checking", times=2)
+        server.wait_for(rf"^Listening on {server.url} ", times=2)
+        assert ask(server.ws_url + "/ws/two") == "new x"
+
+
 # Mistakes: one line each, and no traceback
 
 

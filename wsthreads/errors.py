@@ -104,8 +104,13 @@ class RoomLimitError(UsageError, ValueError):
 class HandlerError(UsageError, TypeError):
     """An object, a module or a script that has none of the handler functions, or one that cannot be called.
 
-    `about` is the name in it that is wrong, if it is a single one.
+    `about` is the name in it that is wrong, if it is a single one. Where the handler is a file, `path` is that, and
+    `line` and `column` count from 1, if they are known; they are in the text, too.
     """
+
+    path: str | None = None
+    line: int | None = None
+    column: int | None = None
 
     def __init__(self, message: str, about: str | None = None) -> None:
         self.about = about

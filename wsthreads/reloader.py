@@ -15,8 +15,8 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.checks import remarks_on
-from wsthreads.errors import ScriptError, UsageError, WSThreadsError
-from wsthreads.targets import Target
+from wsthreads.errors import HandlerError, ScriptError, UsageError, WSThreadsError
+from wsthreads.targets import Target, placed
 
 if TYPE_CHECKING:
     from wsthreads.app import WebSocketApp
@@ -54,7 +54,9 @@ class Reloader:
         self._interval_s = interval_s
         self._done = Event()
         self._thread = Thread(target=self._run, name="wsthreads-reloader", daemon=True)
-        # Only the thread touches these: what is watched, and its stamps when it was last looked at.
+        # Only the thread touches these: what is watched, its stamps when it was last looked at, and the names of what
+        # had changed when the files did not pass, so that a restart is due as soon as they do.
+        self._unserved: set[str] = set()
         served = {endpoint.path for endpoint in app.endpoints}
         self._targets = tuple(target for target in find() if target.path in served)  # a file may have come up just now
         self._scripts = {target: _stamps(self._files_of(target)) for target in self._targets if target.is_script}
@@ -77,16 +79,18 @@ class Reloader:
                 log.exception("looking for changed files failed")
 
     def _look(self) -> None:
+        changed: set[str] = set()
         for target, before in self._scripts.items():
             now = _stamps(before, before=before)
             if now != before:
                 self._scripts[target] = self._reload(target, now)
+                changed |= self._unserved  # a script may have been all that was wrong
         try:
             targets = tuple(self._find())
         except UsageError as error:  # a file is missing, perhaps while an editor replaces it
             log.debug("%s", error)
             targets = self._targets
-        changed = {target.file.name for target in {*targets} ^ {*self._targets}}
+        changed |= {target.file.name for target in {*targets} ^ {*self._targets}}
         self._targets = targets
         now = _stamps(self._other_files(), before=self._others)
         changed |= {file.name for file in now if file in self._others and now[file] != self._others[file]}
@@ -96,6 +100,7 @@ class Reloader:
         log.info("changed: %s; checking", ", ".join(sorted(changed)))
         complaint = _complaint(self._check_arguments)
         if complaint:
+            self._unserved |= changed
             log.error("not restarted, the old code goes on: %s", complaint)
         else:
             self._done.set()
@@ -113,12 +118,14 @@ class Reloader:
         except WSThreadsError as error:
             at_fault = [Path(error.path)] if isinstance(error, ScriptError) else []  # perhaps imported just now
             watched = {**_stamps(at_fault), **now}
-            log.error("%s not reloaded, the old code goes on: %s", target.file.name, error)
+            shown = placed(error, target) if isinstance(error, HandlerError) else error
+            context = {"endpoint": target.path, **_place_of(shown)}
+            log.error("%s not reloaded, the old code goes on: %s", target.file.name, shown, extra=context)
             return watched
         watched = {**_stamps(self._files_of(target)), **now}
-        log.info("%s reloaded", target.file.name)
+        log.info("%s reloaded", target.file.name, extra={"endpoint": target.path})
         for remark in remarks_on(target, handler.hooks):
-            log.warning("%s", remark)
+            log.warning("%s", remark, extra={"endpoint": target.path})
         return watched
 
     def _files_of(self, target: Target) -> Iterable[Path]:
@@ -150,6 +157,13 @@ def _stamps(files: Iterable[Path], before: dict[Path, Stamp] | None = None) -> d
     return stamps
 
 
+def _place_of(error: Exception) -> dict[str, Any]:
+    """What a record carries of where the error is."""
+    places = {"file": "path", "line": "line", "column": "column"}
+    found = {name: getattr(error, attribute, None) for name, attribute in places.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def _complaint(check_arguments: Sequence[str]) -> str:
     """What ``wsthreads check``, in a process of its own, has to say against the files; empty if nothing."""
     command = [sys.executable, "-m", "wsthreads", "check", *check_arguments]
@@ -161,4 +175,5 @@ def _complaint(check_arguments: Sequence[str]) -> str:
         return f"loading them takes more than {CHECK_TIMEOUT_S:g} s"
     if check.returncode == 0:
         return ""
-    return "; ".join(check.stderr.splitlines()) or f"wsthreads check ended with status {check.returncode}"
+    lines = [line.removeprefix("wsthreads: ") for line in check.stderr.splitlines()]
+    return "; ".join(lines) or f"wsthreads check ended with status {check.returncode}"

@@ -114,10 +114,13 @@ def add_target(app: WebSocketApp, target: Target) -> Endpoint:
 
 def placed(error: HandlerError, target: Target) -> HandlerError:
     """The error with the file in front, as its user wrote it, and the line and column of what it is about."""
-    line_and_column = names_in(source_of(target), in_script=target.is_script).get(error.about or "", ())
-    place = ":".join(map(str, (target.file, *line_and_column)))
+    names = names_in(source_of(target), in_script=target.is_script)
+    line_and_column = names.get(error.about or "", (None, None))
+    place = ":".join(str(part) for part in (target.file, *line_and_column) if part is not None)
     message = re.sub(rf"\A{re.escape(target.file.name)}(#\d+)*[ .]", "", str(error))  # the name is in the place
-    return HandlerError(f"{place}: {message}", error.about)
+    better = HandlerError(f"{place}: {message}", error.about)
+    better.path, (better.line, better.column) = str(target.file), line_and_column
+    return better
 
 
 def source_of(target: Target) -> str:
