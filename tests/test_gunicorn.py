@@ -432,7 +432,7 @@ def test_a_logging_configuration_of_gunicorn_is_left_alone(tmp_path):
 @pytest.mark.parametrize(
     ("target", "text"),
     [
-        ('wsthreads:create_app("bad.js")', r"bad\.js:1:\d+: SyntaxError: .*"),
+        ('wsthreads:create_app("bad.js")', r"bad\.js:1: SyntaxError: .*"),
         ('wsthreads:create_app("missing.js")', r"missing\.js: no such file or directory"),
         ('wsthreads:create_app("ok.js", max_sessions=0)', r"max_sessions must be at least 1, not 0"),
         ("application:app", r"missing\.js: no such file or directory"),

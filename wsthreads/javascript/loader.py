@@ -26,6 +26,9 @@ _VERSION = re.compile(r"\?(\d+)\Z")
 #: What a text in JavaScript seems to import.
 _IMPORT = re.compile(r"""\b(?:from|import)\s*\(?\s*["'](\.[^"'\n]*)["']""")
 
+#: A mistake that its parser found: no function is on the stack. Its column is not that of the mistake (dukpy 0.6).
+_PARSER = re.compile(r"\ASyntaxError: .*\n    at [^()\n]+\Z")
+
 #: What the engine says of Node's older kind of module.
 _COMMONJS = re.compile(r"ReferenceError: '?(?:require|module|exports)'? is not defined")
 
@@ -102,6 +105,8 @@ class ModuleLoader:
         if place is None:
             return ScriptError(message, self._path)
         identity, line, column = place
+        if _PARSER.search(text):
+            column = None
         return ScriptError(message, self._as_written(identity), line, column)
 
     def _as_written(self, identity: str) -> str:

@@ -1,0 +1,41 @@
+"""The lounge: its page, its tokens, and its WebSocket, in one WSGI application."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from flask import Flask, jsonify, request
+from itsdangerous import BadSignature, URLSafeTimedSerializer
+
+from wsthreads import Request, WebSocketApp
+
+here = Path(__file__).parent
+tokens = URLSafeTimedSerializer(os.environ["TOKEN_SECRET"], salt="lounge")
+
+app = Flask(__name__, static_folder=here / "public", static_url_path="")
+proxies = int(os.environ.get("TRUSTED_PROXIES", "0"))
+sockets = WebSocketApp(app.wsgi_app, serve_client=True, trusted_proxies=proxies)
+sockets.add_script("/ws/lounge", here / "lounge.js")
+
+
+@app.get("/")
+def index():
+    return app.send_static_file("index.html")
+
+
+@app.post("/token")
+def token():
+    """Where a real one looks at its session cookie, or a password, this one takes anybody's word."""
+    user = request.form.get("user", "").strip()[:40]
+    return jsonify(token=tokens.dumps(user)) if user else (jsonify(error="say who you are"), 400)
+
+
+def with_user(environ, start_response):
+    """X-User is who the token was made for, a minute ago at most; what a client sends under that name is dropped."""
+    environ.pop("HTTP_X_USER", None)
+    with suppress(BadSignature):
+        environ["HTTP_X_USER"] = tokens.loads(Request(environ).get_parameter("token") or "", max_age=60)
+    return sockets(environ, start_response)
+
+
+app.wsgi_app = with_user

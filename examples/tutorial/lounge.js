@@ -1,0 +1,34 @@
+// A chat room. All sessions share the variables of this file; no two of its calls overlap.
+
+/** @type {import("wsthreads").OnHandshake} */
+export function onHandshake(request) {
+  const user = request.getHeader("X-User"); // from app.py, never from a client
+  if (!user) return 401;
+  request.setAttribute("user", user);
+}
+
+/** @type {import("wsthreads").OnOpen} */
+export function onOpen(session) {
+  const user = session.getAttribute("user");
+  const room = session.room(session.getParameter("room") || "lobby");
+  room.join();
+  room.broadcast(JSON.stringify({ type: "join", user, members: room.members() }));
+}
+
+/** @type {import("wsthreads").OnMessage} */
+export function onMessage(session, message) {
+  const user = session.getAttribute("user");
+  for (const name of session.rooms()) {
+    session.room(name).broadcast(JSON.stringify({ type: "message", user, text: String(message) }));
+  }
+}
+
+/** @type {import("wsthreads").OnClose} */
+export function onClose(session) {
+  // Not open any more, but still a member of its rooms, which it leaves by itself afterwards.
+  const user = session.getAttribute("user");
+  for (const name of session.rooms()) {
+    const room = session.room(name);
+    room.broadcastExcept(JSON.stringify({ type: "leave", user, members: room.members() - 1 }));
+  }
+}
