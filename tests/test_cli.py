@@ -18,6 +18,7 @@ from werkzeug.serving import get_interface_ip
 
 from tests.programs import DEADLINE_S, EXAMPLES, Program, connect, receive, run_server, wsthreads
 from wsthreads import Config, __version__
+from wsthreads.options import SECTIONS
 
 ECHO_JS = "export function onMessage(session, message) { session.send(%s) }\n"
 ECHO_PY = "def on_message(session, message):\n    session.send(%s)\n"
@@ -160,14 +161,31 @@ def test_settings_reach_the_server(folder):
             assert caught.value.rcvd.code == 1003
 
 
-def test_every_setting_is_an_option_with_its_default():
-    text = " ".join(wsthreads("run", "--help").stdout.split())
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_every_setting_is_an_option_with_its_default(columns):
+    done = wsthreads("run", "--help", env={"COLUMNS": str(columns)})
+    assert max(map(len, done.stdout.splitlines())) < columns
+    text = " ".join(done.stdout.split())
     for setting in fields(Config):
         option = {"allowed_origins": "--origin", "subprotocols": "--subprotocol"}.get(setting.name)
         option = option or "--" + setting.name.replace("_", "-")
-        assert f" {option} " in text
-        if isinstance(setting.default, (int, float)) and not isinstance(setting.default, bool):
-            assert f"[default: {setting.default}]" in text
+        if setting.metadata["kind"] is bool:
+            option = f"--[no-]{option[2:]}"
+            default = {True: "[default: yes]", False: "[default: no]", None: ""}[setting.default]
+        elif isinstance(setting.default, (int, float)):
+            default = f"[default: {setting.default:g}]" if setting.default < 1e5 else f"[default: {setting.default}]"
+        else:
+            default = ""
+        found = re.search(rf" {re.escape(option)} .*?(?= --|$)", text)
+        assert found, option
+        assert default in found[0]
+
+
+def test_each_option_is_under_a_title_that_fits():
+    done = wsthreads("run", "--help")
+    other = done.stdout.partition("\nOther:\n")[2]
+    assert re.findall("--[a-z-]+", other) == ["--help"]
+    assert {setting.name for setting in fields(Config)} <= {name for _, names in SECTIONS for name in names}
 
 
 def test_the_log_is_as_quiet_as_one_likes(folder):

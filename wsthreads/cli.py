@@ -19,7 +19,7 @@ import click
 from wsthreads.config import REDIS_VARIABLE
 from wsthreads.errors import BrokerError, CloseCode, ConfigError, UsageError, WSThreadsError
 from wsthreads.logs import FORMAT_VARIABLE, FORMATS, LEVELS, log_to
-from wsthreads.options import CommandWithSettings, config_of, setting_options
+from wsthreads.options import CommandWithSections, config_of, setting_options
 
 if TYPE_CHECKING:
     from wsthreads.app import WebSocketApp
@@ -102,20 +102,27 @@ def cli(context: click.Context) -> None:
 # wsthreads run
 
 
-@cli.command(cls=CommandWithSettings)
+@cli.command(
+    cls=CommandWithSections,
+    epilog="A number in parentheses is the close code, or the HTTP status, of a client that goes past the limit.",
+)
 @click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 for all.")
-@click.option("--port", type=int, default=5000, show_default=True, help="Port to listen at; 0 for any that is free.")
-@click.option("--path", help="Serve a single file at this path in place of /ws/<name>.")
+@click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True,
+              help="Address to listen at; 0.0.0.0 for all.")
+@click.option("--port", type=int, metavar="N", default=5000, show_default=True,
+              help="Port to listen at; 0 for any that is free.")
+@click.option("--path", metavar="PATH", help="Serve a single file at this path in place of /ws/<name>.")
 @click.option("--cert", metavar="FILE", help="Speak TLS (https, wss) with the certificate in this PEM file.")
 @click.option("--key", metavar="FILE", help="Its private key, where that is in another file.")
-@click.option("--static", metavar="DIRECTORY", help="Serve the files of a directory beside the endpoints.")
-@click.option("--reload", is_flag=True, help="Load handlers again when their files change.")
+@click.option("--static", metavar="DIRECTORY", help="Serve the files in there, too; its index.html is then at /.")
+@click.option("--reload", is_flag=True,
+              help="Follow changes of the files: scripts are swapped and sessions stay, for Python it restarts (1012).")
 @click.option("--redis", envvar=REDIS_VARIABLE, metavar="URL", show_envvar=True,
               help="Share rooms with all processes that use this Redis, such as redis://localhost.")
-@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What to log.")
-@click.option("--log-format", type=click.Choice(FORMATS), default="text", show_default=True, envvar=FORMAT_VARIABLE,
-              show_envvar=True, help="Lines for people, or a JSON object each.")
+@click.option("--log-level", type=click.Choice(LEVELS), metavar="LEVEL", default="info", show_default=True,
+              help="Log what is of this level or above: debug, info, warning or error.")
+@click.option("--log-format", type=click.Choice(FORMATS), metavar="FORMAT", default="text", show_default=True,
+              envvar=FORMAT_VARIABLE, show_envvar=True, help="text, for people, or json, with an object a line.")
 @setting_options
 def run(
     targets: tuple[str, ...],
@@ -246,8 +253,9 @@ def _other_urls(server: Server) -> list[str]:
 
 @cli.command()
 @click.argument("folder")
-@click.option("--typescript", "language", flag_value="typescript", help="In TypeScript, in place of JavaScript.")
-@click.option("--python", "language", flag_value="python", help="In Python, in place of JavaScript.")
+@click.option("--typescript", "language", flag_value="typescript",
+              help="Write it in TypeScript, in place of JavaScript.")
+@click.option("--python", "language", flag_value="python", help="Write it in Python, in place of JavaScript.")
 def new(folder: str, language: str | None) -> None:
     """Make a folder with a handler to start from.
 
@@ -272,7 +280,7 @@ def new(folder: str, language: str | None) -> None:
 
 @cli.command()
 @click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
-@click.option("--path", help="The path that a single file is served at.")
+@click.option("--path", metavar="PATH", help="The path that a single file is served at.")
 def check(targets: tuple[str, ...], path: str | None) -> int:
     """Load handlers without serving them.
 
@@ -311,6 +319,9 @@ def publish(room: str, message: str, endpoint: str, redis: str, prefix: str) -> 
 
     MESSAGE may be - for what is on the standard input. The status is 0 once Redis has the message, whether or not the
     room has members.
+
+    \b
+      wsthreads publish lobby 'closing in 5 minutes' --endpoint /ws/chat
     """
     from wsthreads.brokers.redis import RedisBroker
 
@@ -337,6 +348,12 @@ def _pairs(separator: str, what: str) -> Callable[[click.Context, click.Paramete
     return split
 
 
+def _not_negative(context: click.Context, option: click.Parameter, value: float) -> float:
+    if value < 0:
+        raise click.BadParameter(f"it must be 0 or more, not {value:g}")
+    return value
+
+
 @cli.command()
 @click.argument("url")
 @click.option("--param", "-p", "parameters", multiple=True, metavar="NAME=VALUE", callback=_pairs("=", "a parameter"),
@@ -345,7 +362,7 @@ def _pairs(separator: str, what: str) -> Callable[[click.Context, click.Paramete
               help="Add a header to the handshake, repeatable.")
 @click.option("--origin", metavar="URL", help="Claim to be a page of this origin.")
 @click.option("--subprotocol", "subprotocols", multiple=True, metavar="NAME", help="Offer a subprotocol, repeatable.")
-@click.option("--wait", "wait_s", type=click.FloatRange(0), default=1.0, show_default=True, metavar="SECONDS",
+@click.option("--wait", "wait_s", type=float, default=1, show_default=True, metavar="SECONDS", callback=_not_negative,
               help="When the input is not a terminal: how long to wait for answers after its last line.")
 def connect(
     url: str,
@@ -359,6 +376,9 @@ def connect(
 
     Each line of the input is sent as a message, each message that arrives is printed behind an arrow. Ctrl-D, Ctrl-C
     and the end of the input close the connection. The status is 0 if it was closed with 1000, 1001 or no code.
+
+    \b
+      wsthreads connect ws://127.0.0.1:5000/ws/chat -p user=ann
     """
     from wsthreads.client import Client, converse, describe_close
 

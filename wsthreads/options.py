@@ -1,4 +1,4 @@
-"""Command-line options for the settings of `Config`, one for each."""
+"""Command-line options for the settings of `Config`, one for each, and the help that lists them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,39 @@ import click
 from wsthreads.config import Config
 from wsthreads.errors import ConfigError
 
-__all__ = ["CommandWithSettings", "config_of", "setting_options"]
+__all__ = ["CommandWithSections", "config_of", "setting_options"]
 
 #: Settings that hold several texts: an option of one each, which can be repeated.
 REPEATED_OPTIONS = {"allowed_origins": "--origin", "subprotocols": "--subprotocol"}
+
+
+#: What the others are called that hold a text.
+_METAVARS = {"allowed_origins": "URL", "subprotocols": "NAME", "dashboard_token": "TEXT"}
+
+#: The first column of a help is as wide, in all sections.
+COLUMN_WIDTH = 31
+
+#: The options of ``wsthreads run`` as its help groups them.
+SECTIONS = (
+    ("Serving", (
+        "host", "port", "path", "static", "serve_client", "reload", "cert", "key", "trusted_proxies", "cpu_affinity",
+        "shutdown_timeout_s",
+    )),
+    ("Rooms", ("redis", "max_rooms_per_session", "max_room_name_chars")),
+    ("Logging and monitoring", ("log_level", "log_format", "serve_metrics", "serve_health", "dashboard_token")),
+    ("Who may connect", (
+        "allowed_origins", "subprotocols", "max_sessions", "max_sessions_per_address", "handshake_timeout_s",
+        "max_handshake_bytes",
+    )),
+    ("Messages", (
+        "max_message_bytes", "max_fragments", "message_timeout_s", "max_messages_per_s", "max_control_frames_per_s",
+        "accept_binary", "compression",
+    )),
+    ("Slow and silent clients", (
+        "max_outbox_bytes", "send_timeout_s", "ping_interval_s", "ping_timeout_s", "idle_timeout_s", "close_timeout_s",
+    )),
+    ("Scripts", ("script_timeout_s", "scripts_without_deadline")),
+)  # fmt: skip
 
 
 def _option_of(setting: Field[Any]) -> str:
@@ -28,14 +57,32 @@ def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
         command = click.option(
             f"{name}/--no-{name[2:]}" if kind is bool else name,
             setting.name,
+            cls=_Option,
             type=None if kind in (bool, tuple) else kind,
             multiple=kind is tuple,
             default=setting.default,
-            show_default=kind is not tuple,
-            metavar={tuple: "TEXT", int: "N", float: "SECONDS"}.get(kind),
+            metavar=_METAVARS.get(setting.name) or {int: "N", float: "SECONDS"}.get(kind),
             help=about[0].upper() + about[1:] + ("; repeatable." if kind is tuple else "."),
         )(command)
     return command
+
+
+class _Option(click.Option):
+    """Shown as ``--[no-]reload`` if it is a flag, and with its default in few characters."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        record = super().get_help_record(ctx)
+        if record is None:
+            return None
+        name, about = record
+        if self.secondary_opts:
+            name = f"--[no-]{self.opts[0][2:]}"
+        default = self.default
+        if isinstance(default, bool):
+            about += f"  [default: {'yes' if default else 'no'}]"
+        elif isinstance(default, (int, float)):
+            about += f"  [default: {default if isinstance(default, int) else format(default, 'g')}]"
+        return name, about
 
 
 def config_of(settings: Mapping[str, Any]) -> Config:
@@ -50,13 +97,15 @@ def config_of(settings: Mapping[str, Any]) -> Config:
         raise ConfigError(message) from error
 
 
-class CommandWithSettings(click.Command):
-    """Lists the settings apart from the other options."""
+class CommandWithSections(click.Command):
+    """Lists its options under titles: those that `SECTIONS` names by their parameters, in that order, then the rest."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        settings = {setting.name for setting in fields(Config)}
-        options = [option for option in self.get_params(ctx) if isinstance(option, click.Option)]
-        for title, wanted in (("Options", False), ("Settings", True)):
-            records = [option.get_help_record(ctx) for option in options if (option.name in settings) is wanted]
-            with formatter.section(title):
-                formatter.write_dl([record for record in records if record])
+        options = {option.name or "": option for option in self.get_params(ctx) if isinstance(option, click.Option)}
+        sections = [(title, [options.pop(name) for name in names if name in options]) for title, names in SECTIONS]
+        for title, listed in [*sections, ("Other", [*options.values()])]:
+            records = filter(None, [option.get_help_record(ctx) for option in listed])
+            rows = [(name.ljust(COLUMN_WIDTH), about) for name, about in records]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows, col_max=COLUMN_WIDTH)
