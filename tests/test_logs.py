@@ -372,3 +372,23 @@ def test_secrets_are_hidden_in_the_access_logs_of_gunicorn_and_wsthreads_run(fol
                 assert client.status in (101, 401)
         server.wait_for(r'token=\*\*\* HTTP/1\.1" \d+ -', times=2)
         assert "hidden" not in server.log
+
+
+def test_the_set_up_of_an_application_can_use_the_filter_and_the_formatter() -> None:
+    configured = """
+import logging.config, sys
+from wsthreads.logs import in_context
+logging.config.dictConfig({
+    "version": 1,
+    "filters": {"session": {"()": "wsthreads.logs.AddContext"}},
+    "formatters": {"json": {"()": "wsthreads.logs.JSONFormatter"}},
+    "handlers": {"all": {"class": "logging.StreamHandler", "filters": ["session"], "formatter": "json"}},
+    "root": {"handlers": ["all"], "level": "INFO"},
+})
+with in_context({"session": "abc", "endpoint": "/ws", "address": "192.0.2.1"}):
+    logging.getLogger("mine").info("hello")
+"""
+    with Program([sys.executable, "-c", configured]) as program:
+        assert program.wait() == 0
+    (line,) = lines_of(program.log)
+    assert (line["logger"], line["message"], line["session"]) == ("mine", "hello", "abc")
