@@ -16,6 +16,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from tests.browsing import browser, picture, window  # noqa: F401, these are fixtures
 from tests.programs import wait_until
 from tests.redis_server import RedisServer
 from wsthreads.app import WebSocketApp

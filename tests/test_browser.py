@@ -1,81 +1,13 @@
-"""The pages in a real browser. Needs Chromium; skipped without it, unless WSTHREADS_REQUIRE_BROWSER is set.
-
-With WSTHREADS_SCREENSHOTS=directory, screenshots of all pages are left there to look at.
-"""
+"""The pages in a real browser."""
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-from pathlib import Path
-
 import pytest
 
-from tests.programs import DEADLINE_S, EXAMPLES, run_server
+from tests.browsing import PHONE, expect, field, has_no_sideways_scrolling
+from tests.programs import EXAMPLES, run_server
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-expect = playwright.expect
-expect.set_options(timeout=DEADLINE_S * 1000)
-
-PHONE = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
 CHAT = [EXAMPLES / "chat.js", EXAMPLES / "rooms.js", "--static", EXAMPLES / "public", "--serve-client"]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        missing = "no Chromium on this machine"
-        if os.environ.get("WSTHREADS_REQUIRE_BROWSER"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    arguments = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=program, args=arguments)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def window(browser):
-    """Open a window, which shares nothing with the others. It may have no error on its console."""
-    contexts, errors = [], []
-
-    def open_window(url=None, **options):
-        context = browser.new_context(**options)
-        context.set_default_timeout(DEADLINE_S * 1000)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: errors.append(error))
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        if url is not None:
-            page.goto(url)
-        return page
-
-    yield open_window
-    for context in contexts:
-        context.close()
-    # A lost connection and a refused one are the browser's own lines, and meant to happen here.
-    lost = "WebSocket connection to|ERR_CONNECTION|ERR_SOCKET_NOT_CONNECTED|ERR_EMPTY_RESPONSE"
-    meant = re.compile(f"{lost}|Failed to load resource.*(426|404)")
-    assert [error for error in errors if not meant.search(str(error))] == []
-
-
-@pytest.fixture
-def picture(request):
-    folder = os.environ.get("WSTHREADS_SCREENSHOTS")
-
-    def take(page, name):
-        if folder:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            page.screenshot(path=Path(folder) / f"{name}.png")
-
-    return take
-
-
-def field(page, name):
-    return page.get_by_role("textbox", name=name, exact=True)
 
 
 def join(page, user, room=None):
@@ -89,10 +21,6 @@ def join(page, user, room=None):
 def say(page, text):
     field(page, "Message").fill(text)
     field(page, "Message").press("Enter")
-
-
-def has_no_sideways_scrolling(page):
-    return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_two_windows_chat_and_see_each_other_come_and_go(window, picture):

@@ -1,6 +1,6 @@
 """wsthreads.js: how it is served, and what it does in Chromium, with a server that comes and goes and with none at all.
 
-Needs Chromium, as tests/test_browser.py does. Delays are judged with a clock and sockets of the test's own.
+Delays are judged with a clock and sockets of the test's own.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import wsthreads.browser
+from tests.browsing import expect
 from tests.programs import Browser, run_server
-from tests.test_browser import browser, expect, window  # noqa: F401
 from tests.wire import serving
 from wsthreads import WebSocketApp
 from wsthreads.static import StaticFiles
@@ -59,7 +59,7 @@ def send(page, *messages):
 # With a real server
 
 
-def test_it_comes_back_and_sends_what_was_queued_in_order(window, site):  # noqa: F811
+def test_it_comes_back_and_sends_what_was_queued_in_order(window, site):
     with run_server(*site) as server:
         page = window(server.url)
         expect(log_of(page)).to_have_text(["open"])
@@ -79,7 +79,7 @@ def test_it_comes_back_and_sends_what_was_queued_in_order(window, site):  # noqa
         assert send(page, "too late") == [False]
 
 
-def test_a_final_code_ends_it_and_another_does_not(window, site):  # noqa: F811
+def test_a_final_code_ends_it_and_another_does_not(window, site):
     with run_server(*site) as server:
         page = window()
         for code in (1000, 1008, 4002):
@@ -151,7 +151,7 @@ def blank_page(tmp_path_factory):
 
 
 @pytest.fixture
-def run(window, blank_page):  # noqa: F811
+def run(window, blank_page):
     """Run steps in the page, with `make`, `sockets`, `tick` and so on."""
     page = window(blank_page)
     return lambda steps: page.evaluate(BENCH, steps)

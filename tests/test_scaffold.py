@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
+from tests.browsing import expect
 from tests.programs import DEADLINE_S, ROOT, run_server, wsthreads
-from tests.test_browser import browser, expect, window  # noqa: F401
 from wsthreads import UsageError
 from wsthreads.checks import Finding, check_target
 from wsthreads.scaffold import LANGUAGES, scaffold
@@ -81,7 +81,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         scaffold(tmp_path / "file" / "chat", "python")
 
 
-def test_the_command_says_what_to_do_next_and_that_works(tmp_path, window):  # noqa: F811
+def test_the_command_says_what_to_do_next_and_that_works(tmp_path, window):
     done = wsthreads("new", "chat", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     written, _, commands = done.stdout.partition("\nNext:\n")
