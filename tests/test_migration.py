@@ -1,0 +1,161 @@
+"""README's tables for those who come from elsewhere: what they say of wsthreads stands here in code that runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import docutils.core
+import docutils.nodes
+import pytest
+
+from tests.programs import ROOT
+from tests.redis_server import RedisServer
+from wsthreads import Config, HandshakeRefused
+from wsthreads.testing import play
+
+PYTHON = '''
+import json
+from threading import Thread
+
+from wsthreads import RedisBroker, WebSocketApp
+
+sockets = WebSocketApp(allowed_origins=["https://example.org"], broker=RedisBroker("redis://localhost"))
+ended = []
+
+@sockets.route("/ws/chat")
+class Chat:
+    def on_handshake(self, request):
+        if request.get_parameter("user") is None:
+            return 401
+        request.attributes["user"] = request.get_parameter("user")
+
+    def on_open(self, session):
+        session.room("lobby").join()
+
+    def on_message(self, session, message):
+        if json.loads(message)["type"] == "answer":
+            data = [session.attributes["user"], session.id]
+            session.send(json.dumps(data))
+        elif json.loads(message)["type"] == "all":
+            text = "all"
+            session.room("lobby").broadcast(text)
+        elif json.loads(message)["type"] == "others":
+            text = "others"
+            session.room("lobby").broadcast_except(text)
+        elif json.loads(message)["type"] == "work":
+            def work():
+                text = "from a thread"
+                sockets.endpoint("/ws/chat").room("lobby").broadcast(text)
+            Thread(target=work).start()
+        elif json.loads(message)["type"] == "leave":
+            session.room("lobby").leave()
+            session.close(4000, "bye")
+
+    def on_close(self, session, code, reason):
+        ended.append((code, reason))
+'''
+
+JAVASCRIPT = """
+export function onHandshake(request) {
+  const user = request.getParameter("user");
+  if (!user) return 401;
+  request.setAttribute("user", user);
+}
+
+export function onOpen(session) {
+  const user = session.getParameter("user");
+  session.setAttribute("user", user);
+  session.room("all").join();
+}
+
+export function onMessage(session, message) {
+  if (typeof message !== "string") session.send(String(message instanceof ArrayBuffer));
+  if (message === "all") session.room("all").broadcast(message);
+  if (message === "answer") session.send(message);
+  if (message === "cookie") session.send(session.getHeader("Cookie"));
+  if (message === "fail") fail();
+  if (message === "bye") {
+    session.close(4000, "bye");
+    session.room("all").broadcast(String(session.isOpen()));
+  }
+}
+
+export function onError(session, error) {
+  session.send(error.message);
+}
+
+export function onClose(session, code, reason) {
+  session.room("all").broadcastExcept(`${code} ${reason}`);
+}
+"""
+
+#: What is no part of those handlers, and where it is shown to be true.
+ELSEWHERE = {
+    "play(sockets)": "this file",
+    "wsthreads.testing": "this file",
+    "new ReconnectingWebSocket(url)": "tests/test_browser_client.py",
+    "WSTHREADS_REDIS=redis://localhost": "tests/test_tutorial.py",
+}
+
+
+def tables() -> list[list[list[list[str]]]]:
+    """For each table: its rows of columns, which are the literals in them."""
+    text = (ROOT / "README.rst").read_text()
+    begin = text.index("\nComing from another library\n") + 1
+    end = text.index("\nWhen to use what\n")
+    section = re.sub(r"`([^`]+)`_(?!_)", r"\1", text[begin:end])
+    document = docutils.core.publish_doctree(section, settings_overrides={"syntax_highlight": "none"})
+    return [
+        [
+            [[literal.astext() for literal in entry.findall(docutils.nodes.literal)] for entry in row.children]
+            for row in table.findall(docutils.nodes.row)
+        ]
+        for table in document.findall(docutils.nodes.table)
+    ]
+
+
+def test_whatever_it_says_of_wsthreads_is_in_code_that_runs() -> None:
+    found = tables()
+    assert [len(rows) > 12 for rows in found] == [True, True]
+    for literal in (literal for rows in found for row in rows for literal in row[3]):
+        assert literal in PYTHON + JAVASCRIPT or literal in ELSEWHERE or literal in Config.__dataclass_fields__, literal
+
+
+def test_handlers_in_python(redis_server: RedisServer) -> None:
+    names: dict[str, Any] = {"__name__": "chat"}
+    exec(PYTHON.replace("redis://localhost", redis_server.url), names)
+    sockets, ended = names["sockets"], names["ended"]
+    with play(sockets) as chat:
+        with pytest.raises(HandshakeRefused, match="401"):
+            chat.connect()
+        ann, bob = chat.connect(user="ann"), chat.connect(user="bob", headers={"Origin": "https://example.org"})
+        ann.send(json.dumps({"type": "answer"}))
+        assert json.loads(ann.receive()) == ["ann", ann.session.id]
+        ann.send(json.dumps({"type": "others"}))
+        assert bob.receive() == "others"
+        for kind, text in ("all", "all"), ("work", "from a thread"):
+            ann.send(json.dumps({"type": kind}))
+            assert (ann.receive(), bob.receive()) == (text, text)
+        ann.send(json.dumps({"type": "leave"}))
+        assert (ann.closed, ended) == ((4000, "bye"), [(4000, "bye")])
+    sockets.shutdown()
+
+
+def test_scripts(tmp_path: Path) -> None:
+    (tmp_path / "chat.js").write_text(JAVASCRIPT)
+    with play(tmp_path / "chat.js", raise_errors=False) as chat:
+        with pytest.raises(HandshakeRefused, match="401"):
+            chat.connect()
+        ann, bob = chat.connect(user="ann", headers={"Cookie": "a=b"}), chat.connect(user="bob")
+        for message, answer in ("answer", "answer"), ("cookie", "a=b"), (b"binary", "true"), ("all", "all"):
+            ann.send(message)
+            assert ann.take() == [answer]
+        bob.take()
+        ann.send("fail")
+        assert "fail" in ann.take()[0]
+        ann.send("bye")
+        assert ann.closed == (4000, "bye")
+        assert bob.take() == ["false", "4000 bye"]
