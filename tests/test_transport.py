@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import select
 import socket
 import ssl
 import struct
@@ -11,12 +12,13 @@ from time import monotonic
 
 import pytest
 
+import wsthreads.transport
 from tests.programs import DEADLINE_S, wait_until
 from tests.wire import CLOSE, TEXT, close_payload, frame, parse_frames, run_all, self_signed
 from wsthreads.flusher import Flusher
 from wsthreads.frames import close_frame, encode_frame
 from wsthreads.outbox import Outbox
-from wsthreads.transport import _DISCARD_PAUSE_S, PlainTransport, TLSTransport, transport_for
+from wsthreads.transport import PlainTransport, TLSTransport, transport_for
 
 MEBIBYTES = 4
 
@@ -133,6 +135,7 @@ def test_abort_after_the_server_has_closed_the_socket_is_harmless(ends):
         transport.send(b"x")
 
 
+@pytest.mark.usefixtures("lingering")
 def test_linger_reads_until_the_peer_ends_and_no_longer_than_it_may(ends):
     server, client = ends
     transport = transport_for(server)
@@ -150,29 +153,69 @@ def test_linger_reads_until_the_peer_ends_and_no_longer_than_it_may(ends):
     thread.join(DEADLINE_S)
 
 
-def test_a_client_that_goes_on_sending_is_discarded_a_little_at_a_time(ends):
-    server, client = ends
+@pytest.fixture(params=["as it is", "pure Python"])
+def lingering(request, monkeypatch):
+    """Lingers in C where that is built, and then in Python."""
+    if request.param == "pure Python":
+        monkeypatch.setattr(wsthreads.transport, "speedups", None)
 
-    class Counting(type(transport_for(server))):
-        __slots__ = ()
-        count = 0
 
-        def _discard(self):
-            Counting.count += 1
-            return super()._discard()
-
-    client.settimeout(0.5)
+def flooding(client):
+    """A thread that sends as much as is taken; its `sent` has how much that was."""
 
     def flood():
         with suppress(OSError):
             while True:
-                client.sendall(b"x" * 65536)
+                thread.sent += client.send(b"x" * 65536)
 
     thread = threading.Thread(target=flood)
+    thread.sent = 0
+    client.settimeout(0.5)
     thread.start()
-    Counting(server).linger(0.3)
-    assert 0 < Counting.count <= 0.3 / _DISCARD_PAUSE_S + 1
+    return thread
+
+
+@pytest.mark.usefixtures("lingering")
+def test_a_client_that_goes_on_sending_is_discarded_a_little_at_a_time(ends):
+    server, client = ends
+    thread = flooding(client)
+    wait_until(lambda: thread.sent and not client_can_send(client), "the buffers to be full")
+    before = thread.sent
+    transport_for(server).linger(0.2)
+    assert thread.sent - before < 4_000_000  # 0.3 MB were discarded; buffers may grow
+    socket.socket.shutdown(client, socket.SHUT_RDWR)
     thread.join(DEADLINE_S)
+
+
+def client_can_send(client):
+    return bool(select.select([], [client], [], 0)[1])
+
+
+@pytest.mark.usefixtures("lingering")
+def test_who_sends_a_large_message_can_end_it_within_the_time(ends):
+    server, client = ends
+    client.settimeout(DEADLINE_S)
+    thread = threading.Thread(target=lambda: (client.sendall(bytes(12_000_000)), client.close()))
+    thread.start()
+    transport_for(server).linger(DEADLINE_S)
+    thread.join(0)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("ends", ["plain"], indirect=True)
+@pytest.mark.usefixtures("lingering")
+def test_linger_leaves_nothing_to_read_of_a_client_that_has_gone(ends):
+    """Werkzeug would read it, into memory, and the kernel have a reset overtake what we sent last."""
+    server, client = ends
+    client.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            client.send(b"x" * 65536)
+    client.shutdown(socket.SHUT_WR)
+    transport, began = transport_for(server), monotonic()
+    transport.linger(DEADLINE_S)
+    assert monotonic() - began < DEADLINE_S / 2
+    assert server.recv(1) == b""
 
 
 @pytest.mark.parametrize("ends", ["plain"], indirect=True)  # that a TLS client sees the end is in test_endpoint

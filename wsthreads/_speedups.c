@@ -11,16 +11,20 @@
  *   thread a finalizer could, as the locks let it in: so from when frames are taken from a queue to when an incomplete
  *   write is marked in `_draining`, which the caller unmarks, nothing is allocated that the garbage collector tracks.
  */
+#define _GNU_SOURCE /* POLLRDHUP */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <structmember.h>
 #include <sys/socket.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include "_frames.h"
 #include "_inbox.h"
@@ -29,6 +33,9 @@
 
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0
+#endif
+#ifndef POLLRDHUP
+#define POLLRDHUP 0
 #endif
 
 /* ---- the attributes of an outbox ---- */
@@ -75,7 +82,7 @@ static int is(PyObject *outbox, int attribute, PyObject *constant) {
     return value == NULL ? -1 : value == constant;
 }
 
-/* ---- receive(fd, size) -> bytes ---- */
+/* ---- receive(fd, size) -> bytes, give_way() -> None ---- */
 
 /* What comes in is little as a rule: it is read into the stack, and needs no memory that is then too much. */
 #define STACK_BYTES 2048
@@ -84,8 +91,9 @@ static int is(PyObject *outbox, int attribute, PyObject *constant) {
 
 static sem_t turnstile;
 
-/* Of those whose clients had sent more than was asked for, and who will be busy with it, one at a time may wait for the
- * GIL. So a client that sends little waits for two of them at most, however many clients flood us. */
+/* Of those who will be busy for a while, since their clients had sent more than was asked for, or want to be let in, or
+ * have left, one at a time may wait for the GIL. So a client that sends little waits for two of them at most, however
+ * many clients flood us. */
 static sem_t gate;
 
 static void renew_turnstile(void) { /* in a child process, too, where nobody is left who would open it */
@@ -103,6 +111,19 @@ void restore_thread_in_turn(PyThreadState *state) {
     PyEval_RestoreThread(state);
     sem_post(&turnstile);
     errno = error;
+}
+
+static void restore_thread_through_gate(PyThreadState *state) {
+    wait_for(&gate);
+    restore_thread_in_turn(state);
+    sem_post(&gate);
+}
+
+static PyObject *give_way(PyObject *module, PyObject *nothing) {
+    (void)module, (void)nothing;
+    PyThreadState *state = PyEval_SaveThread();
+    restore_thread_through_gate(state);
+    Py_RETURN_NONE;
 }
 
 static PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
@@ -138,6 +159,47 @@ static PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t nar
     if (data == NULL) return PyBytes_FromStringAndSize(little, received);
     _PyBytes_Resize(&data, received);
     return data;
+}
+
+/* ---- linger(fd, timeout_s, first_pause_s, last_pause_s) -> None ---- */
+
+#define DISCARD_LITTLE_BYTES 65536
+#define DISCARD_MUCH_BYTES 1048576
+
+static double monotonic(void) { /* as time.monotonic() */
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static void discard_until(int fd, double deadline, double pause, double last_pause) {
+    struct pollfd peer = {.fd = fd, .events = POLLIN | POLLRDHUP};
+    char *room = malloc(DISCARD_MUCH_BYTES); /* never written to under TCP, where MSG_TRUNC throws away */
+    for (double left; room != NULL && fd >= 0 && (left = deadline - monotonic()) > 0;) {
+        int ready = poll(&peer, 1, left < 1000 ? (int)(left * 1000) + 1 : 1000000);
+        if (ready < 0 && errno == EINTR) continue;
+        if (ready <= 0) break;
+        size_t size = pause < last_pause ? DISCARD_LITTLE_BYTES : DISCARD_MUCH_BYTES;
+        ssize_t received = recv(fd, room, size, MSG_DONTWAIT | MSG_TRUNC);
+        if (received == 0 || (received < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) break;
+        if (peer.revents & (POLLRDHUP | POLLHUP | POLLERR)) continue;
+        if (pause > left) pause = left;
+        struct timespec time = {.tv_sec = (time_t)pause, .tv_nsec = (long)((pause - (double)(time_t)pause) * 1e9)};
+        nanosleep(&time, NULL);
+        pause = 2 * pause < last_pause ? 2 * pause : last_pause;
+    }
+    free(room);
+}
+
+static PyObject *linger(PyObject *module, PyObject *args) {
+    (void)module;
+    int fd;
+    double timeout_s, first_pause_s, last_pause_s;
+    if (!PyArg_ParseTuple(args, "iddd:linger", &fd, &timeout_s, &first_pause_s, &last_pause_s)) return NULL;
+    PyThreadState *state = PyEval_SaveThread();
+    discard_until(fd, monotonic() + timeout_s, first_pause_s, last_pause_s);
+    restore_thread_through_gate(state);
+    Py_RETURN_NONE;
 }
 
 /* ---- decode_message(buffer, start, max_bytes) -> (message, next start) or None ---- */
@@ -510,6 +572,8 @@ static PyObject *send_queues(PyObject *module, PyObject *outboxes) {
 
 static PyMethodDef methods[] = {
     {"receive", (PyCFunction)(void (*)(void))receive, METH_FASTCALL, "See wsthreads.transport."},
+    {"give_way", give_way, METH_NOARGS, "See wsthreads.transport."},
+    {"linger", linger, METH_VARARGS, "See wsthreads.transport."},
     {"decode_message", (PyCFunction)(void (*)(void))decode_message, METH_FASTCALL, "See wsthreads.frames."},
     {"encode_text", encode_text, METH_O, "See wsthreads.frames."},
     {"append_all", (PyCFunction)(void (*)(void))append_all, METH_FASTCALL, "See wsthreads.outbox."},

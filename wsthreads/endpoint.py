@@ -27,6 +27,7 @@ from wsthreads.metrics import Ledger, Metrics, Totals
 from wsthreads.rooms import Room, Rooms
 from wsthreads.session import Session, new_session_id
 from wsthreads.striped import StripedDict
+from wsthreads.transport import give_way
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
@@ -116,6 +117,7 @@ class Endpoint:
         check_upgrade(environ)
         if not has_socket(environ) or not environ.get("wsgi.multithread"):
             raise HandshakeRefused(501, UNFIT_SERVER)
+        give_way()
         request = Request(environ)
         check_origin(request, self._config.allowed_origins)
         agreement = agree(request.get_header("Sec-WebSocket-Extensions")) if self._config.compression else None

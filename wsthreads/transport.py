@@ -19,15 +19,22 @@ from time import monotonic, sleep
 
 from wsthreads.native import speedups
 
-__all__ = ["PlainTransport", "TLSTransport", "Transport", "transport_for"]
+__all__ = ["PlainTransport", "TLSTransport", "Transport", "give_way", "transport_for"]
 
 #: Never raise SIGPIPE, never wait. (0 where the platform has no such flag: Python ignores SIGPIPE anyway.)
 _SEND_FLAGS = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
 
 _RECORD_BYTES = 16384  # RFC 8446, 5.1
 
-#: Between two reads of what is only discarded: some 6 MiB a second for each client.
-_DISCARD_PAUSE_S = 0.01
+#: Read at once of what is only discarded, and the pauses after it, each twice as long as the one before up to the last:
+#: who floods us is to notice that it is closed, and not to be made room for. Who still sends after that may be in the
+#: midst of a large message, and is read 6 MiB a second, so that it can end it, and learn why it was closed.
+_DISCARD_LITTLE_BYTES = 65536
+_DISCARD_MUCH_BYTES = 1 << 20
+_DISCARD_PAUSES_S = (0.01, 0.16)
+
+#: The peer has ended its stream, or the connection: no more will come than is there already.
+_ENDED = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
 
 class PlainTransport:
@@ -71,22 +78,29 @@ class PlainTransport:
         """Read and discard until the peer ends its stream, or for `timeout_s`.
 
         Closing a socket with unread input makes the kernel send a reset, which can overtake what we sent last. What is
-        read is little at a time: a client that floods us and was closed for it gets no more work out of us.
+        read is little at a time: a client that floods us and was closed for it gets no more work out of us. In C it
+        takes no GIL, and does not even copy what comes in.
         """
+        if speedups is not None:
+            speedups.linger(self._sock.fileno(), timeout_s, *_DISCARD_PAUSES_S)
+            return
         deadline = monotonic() + timeout_s
+        pause, last_pause = _DISCARD_PAUSES_S
         with suppress(OSError):
-            while (left := deadline - monotonic()) > 0 and _wait(self._sock, select.POLLIN, left):
-                if not self._discard():
+            while (left := deadline - monotonic()) > 0:
+                events = _wait(self._sock, select.POLLIN | getattr(select, "POLLRDHUP", 0), left)
+                size = _DISCARD_LITTLE_BYTES if pause < last_pause else _DISCARD_MUCH_BYTES
+                # Under TLS, too: nobody wants to know any more what it was.
+                if not events or not socket.socket.recv(self._sock, size, getattr(socket, "MSG_DONTWAIT", 0)):
                     return
-                sleep(min(_DISCARD_PAUSE_S, left))
+                if not events & _ENDED:
+                    sleep(min(pause, left))
+                    pause = min(2 * pause, last_pause)
 
     def abort(self) -> None:
         """End both directions at once, from any thread; a `receive` that waits returns."""
         with suppress(OSError):  # already lost
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
-
-    def _discard(self) -> bool:
-        return bool(self._sock.recv(65536, getattr(socket, "MSG_DONTWAIT", 0)))
 
 
 class TLSTransport(PlainTransport):
@@ -131,13 +145,6 @@ class TLSTransport(PlainTransport):
         with suppress(OSError):
             socket.socket.shutdown(self._sock, socket.SHUT_WR)
 
-    def _discard(self) -> bool:
-        try:
-            with self._lock:
-                return bool(self._sock.recv(65536))
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return True
-
 
 Transport = PlainTransport
 
@@ -151,8 +158,20 @@ def transport_for(sock: socket.socket | Transport) -> Transport:
     return PlainTransport(sock)
 
 
-def _wait(sock: socket.socket, events: int, timeout_s: float | None) -> bool:
-    """Whether `sock` became ready, was ended or failed within the time. poll(2), since select(2) stops at fd 1023."""
+def give_way() -> None:
+    """Let others have the GIL before a piece of work such as a handshake, of which many may come at once.
+
+    One thread at a time asks for it back, so that the others who need it, for a message, do not wait behind all of
+    them. Does nothing in pure Python.
+    """
+    if speedups is not None:
+        speedups.give_way()
+
+
+def _wait(sock: socket.socket, events: int, timeout_s: float | None) -> int:
+    """Which `events`, or end or failure, `sock` is ready for; 0 if none came within the time. poll(2), since select(2)
+    stops at fd 1023."""
     poller = select.poll()
     poller.register(sock, events)
-    return bool(poller.poll(None if timeout_s is None else timeout_s * 1000))
+    ready = poller.poll(None if timeout_s is None else timeout_s * 1000)
+    return ready[0][1] if ready else 0
