@@ -168,6 +168,31 @@ def test_flask_knows_who_is_logged_in_and_views_and_signals_broadcast(command: l
         check_login(visitor, sign_up)
 
 
+def test_the_session_of_flask_is_there_in_a_handshake_and_a_forged_one_is_empty(serve: Callable[..., Any]) -> None:
+    flask = pytest.importorskip("flask")
+    flask_app = flask.Flask("test")
+    flask_app.secret_key = "for this test"
+    app = WebSocketApp(flask_app.wsgi_app)
+
+    @app.route("/ws/who")
+    class Who:
+        def on_handshake(self, request: Any) -> None:
+            with flask_app.request_context(request.environ):
+                request.attributes["user"] = flask.session.get("user")
+
+        def on_open(self, session: Any) -> None:
+            session.send(str(session.attributes["user"]))
+
+    browser = flask_app.test_client()
+    with browser.session_transaction() as session:
+        session["user"] = "änn"
+    cookie = browser.get_cookie("session").value
+    server = serve(app)
+    for sent, user in ((cookie, "änn"), (cookie[:-2], "None"), ("", "None")):
+        with connect(server.ws_url + "/ws/who", additional_headers={"Cookie": f"session={sent}"}) as client:
+            assert receive(client) == user
+
+
 @pytest.mark.parametrize(
     "command", [["bottle_app"], gunicorn(GTHREAD, "bottle_app:sockets")], ids=["its own server", GTHREAD]
 )
