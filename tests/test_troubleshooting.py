@@ -23,9 +23,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
+from tests.browsing import expect
 from tests.programs import DEADLINE_S, ROOT, Program, ServerProgram, connect, receive, run_server, wait_until, wsthreads
 from tests.redis_server import free_port
-from tests.test_browser import browser, expect  # noqa: F401
 from tests.test_faults import LESS_THAN_A_STACK, little_memory, no_descriptors
 from tests.test_javascript_engine import without_engine  # noqa: F401
 from tests.wire import TEXT, RawClient, Recorder, endpoint, self_signed
@@ -289,7 +289,7 @@ CONNECT = """(url) => new Promise((done) => {
 })"""
 
 
-def test_in_a_browser(folder: Path, browser: Any) -> None:  # noqa: F811
+def test_in_a_browser(folder: Path, browser: Any) -> None:
     context = browser.new_context(ignore_https_errors=True)
     page, console = context.new_page(), []
     page.on("console", lambda message: console.append(message.text))

@@ -21,9 +21,9 @@ from typing import Any
 import docutils.core
 import pytest
 
+from tests.browsing import expect, field
 from tests.programs import DEADLINE_S, EXAMPLES, ROOT, Program
 from tests.redis_server import RedisServer, free_port
-from tests.test_browser import browser, expect, field, window  # noqa: F401
 from tests.test_troubleshooting import nginx
 
 TUTORIAL = EXAMPLES / "tutorial"
@@ -61,7 +61,7 @@ def changed(text: str, diff: str) -> str:
 class Reader:
     """Somebody who follows the tutorial in a folder, with ports of their own."""
 
-    def __init__(self, folder: Path, window: Any, redis: str) -> None:  # noqa: F811
+    def __init__(self, folder: Path, window: Any, redis: str) -> None:
         self.folder = folder
         self._open = window
         self._redis = redis
@@ -127,8 +127,9 @@ class Reader:
             done = self._bash(f"{command}; env -0")
             self._environment.update(pair.split("=", 1) for pair in done.rstrip("\0").split("\0"))
         elif command.startswith(SERVERS):
-            self._url = f"http://127.0.0.1:{self._ports['8000' if command == 'gunicorn' else '5000']}"
-            port = "" if command == "gunicorn" else f" --port {self._ports['5000']}"
+            is_gunicorn = command.startswith("gunicorn")
+            self._url = f"http://127.0.0.1:{self._ports['8000' if is_gunicorn else '5000']}"
+            port = "" if is_gunicorn else f" --port {self._ports['5000']}"
             self._server = self._stack.enter_context(
                 Program(["bash", "-c", f"exec {command}{port}"], cwd=self.folder, env=self._environment)
             )
@@ -234,6 +235,10 @@ class Reader:
         self._say("bob", "roses")
         self._hears("ann", "bob: roses")
 
+    def the_pages_are_closed(self) -> None:
+        for page in self._windows.values():
+            page.close()
+
     def ann_hears_the_house(self) -> None:
         self._hears("ann", "the house: closing soon")
 
@@ -243,7 +248,7 @@ def files_in(folder: Path) -> set[Path]:
     return {path for path in files if not {"__pycache__", ".pytest_cache"} & {*path.parts}}
 
 
-def test_who_follows_it_has_the_files_beside_it(tmp_path: Path, window: Any, redis_server: RedisServer) -> None:  # noqa: F811
+def test_who_follows_it_has_the_files_beside_it(tmp_path: Path, window: Any, redis_server: RedisServer) -> None:
     reader = Reader(tmp_path, window, redis_server.url)
     try:
         reader.follow()
