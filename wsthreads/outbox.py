@@ -6,7 +6,8 @@ Guarantees, for any number of threads:
 - `append` only appends to memory. It takes no lock, so it may be called under a room's order lock.
 - `flush` never blocks on the network: a thread that finds the lock taken leaves its frames to the holder, who looks
   again after letting go. What the kernel has no room for is left to the flusher.
-- What waits is bounded, in bytes and in seconds without progress. Past either, `on_stuck` is called, once.
+- What waits is bounded, in bytes and in seconds without progress. Past either, `on_stuck` is called, once. Bytes are
+  counted by the holder of the lock: what others append while it writes, for whom it looks again, comes on top.
 
 `append_all` and `flush_all` do the same for the members of a room. For both there is C in `wsthreads._speedups`: the
 writes to many sockets happen in one go there, without the GIL.
