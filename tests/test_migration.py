@@ -105,7 +105,7 @@ def tables() -> list[list[list[list[str]]]]:
     """For each table: its rows of columns, which are the literals in them."""
     text = (ROOT / "README.rst").read_text()
     begin = text.index("\nComing from another library\n") + 1
-    end = text.index("\nWhen to use what\n")
+    end = text.index("\nHow it is built\n")
     section = re.sub(r"`([^`]+)`_(?!_)", r"\1", text[begin:end])
     document = docutils.core.publish_doctree(section, settings_overrides={"syntax_highlight": "none"})
     return [

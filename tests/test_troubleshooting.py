@@ -33,7 +33,7 @@ from wsthreads import BrokerError, RedisBroker, Session, WebSocketApp, create_ap
 from wsthreads.errors import IsolateError
 
 _README = (ROOT / "README.rst").read_text()
-SECTION = _README[_README.index("\nTroubleshooting\n---") : _README.index("\nWhat it is not for\n---")]
+SECTION = re.findall(r"^Troubleshooting\n-+\n(.*?)^\S[^\n]*\n-+\n", _README, re.MULTILINE | re.DOTALL)[0]
 
 #: The texts in the terms of its definition lists.
 QUOTED = [text for term in re.findall(r"^(``.*)\n {4}\S", SECTION, re.M) for text in re.findall(r"``(.+?)``", term)]
