@@ -35,15 +35,15 @@ class Admission:
         network = network_of(address) if self._per_address else ""
         with self._changed:
             if self.goodbye is not None:
-                raise HandshakeRefused(503, "shutting down", [("Retry-After", str(RETRY_AFTER_S))])
+                raise _refusal(503, "shutting down", "shutting_down")
             if self._taken >= self.places:
                 reason = f"all {self.places} places for sessions are taken (max_sessions, --threads less two)"
-                raise HandshakeRefused(503, reason, [("Retry-After", str(RETRY_AFTER_S))])
+                raise _refusal(503, reason, "full")
             if network:
                 taken = self._taken_by.get(network, 0)
                 if taken >= self._per_address:
                     reason = f"{network} has {taken} sessions, and may have no more (max_sessions_per_address)"
-                    raise HandshakeRefused(429, reason, [("Retry-After", str(RETRY_AFTER_S))])
+                    raise _refusal(429, reason, "address_full")
                 self._taken_by[network] = taken + 1
             self._taken += 1
         return network
@@ -86,6 +86,10 @@ class Admission:
     def taken(self) -> int:
         """Sessions now, those in their handshake or their `on_close` included."""
         return self._taken
+
+
+def _refusal(status: int, reason: str, cause: str) -> HandshakeRefused:
+    return HandshakeRefused(status, reason, [("Retry-After", str(RETRY_AFTER_S))], cause=cause)
 
 
 def network_of(address: str) -> str:

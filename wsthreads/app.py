@@ -20,13 +20,14 @@ from werkzeug.wrappers import Response
 from wsthreads.admission import Admission
 from wsthreads.affinity import Affinity, leave
 from wsthreads.browser import is_client, send_client
-from wsthreads.config import REDIS_VARIABLE, Config
+from wsthreads.config import METRICS_TOKEN_VARIABLE, REDIS_VARIABLE, Config
 from wsthreads.drainer import Drainer
 from wsthreads.endpoint import Endpoint
 from wsthreads.errors import CloseCode, ConfigError, HandshakeRefused
 from wsthreads.flusher import Flusher
 from wsthreads.handlers import Handler, PythonHandler
 from wsthreads.handshake import is_upgrade
+from wsthreads.health import HEALTH_PATH, READY_PATH, Health
 from wsthreads.hosts import gunicorn_worker, is_ending, is_replaced
 from wsthreads.logs import log_context, printable
 from wsthreads.metrics import Metrics
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from wsthreads.brokers import Broker
     from wsthreads.connection import Connection
+    from wsthreads.prometheus import MetricsPage
 
 __all__ = ["WebSocketApp"]
 
@@ -90,6 +92,16 @@ class WebSocketApp:
         self._shutting_down = Lock()  # held by the thread that shuts down; guards _cut_off
         self._cut_off: int | None = None  # how many sessions were cut off at shutdown, once it is over
         self._met_in = 0  # the process in which _meet_server ran
+        self._services: dict[str, WSGIApplication] = {}  # what is served beside the endpoints, by its path
+        self._metrics_page: MetricsPage | None = None
+        if self.config.serve_metrics:
+            from wsthreads.prometheus import METRICS_PATH, MetricsPage  # prometheus-client is for those who want it
+
+            token = self.config.metrics_token or os.environ.get(METRICS_TOKEN_VARIABLE, "")
+            self._metrics_page = self._services[METRICS_PATH] = MetricsPage(self, token)
+        if self.config.serve_health:
+            health = Health(lambda: self._admission.closed, lambda: self.endpoints)
+            self._services.update({HEALTH_PATH: health, READY_PATH: health})
         self._entry: WSGIApplication = self._dispatch
         if self.config.trusted_proxies:
             hops = self.config.trusted_proxies
@@ -171,6 +183,11 @@ class WebSocketApp:
         return self._admission.taken
 
     @property
+    def places(self) -> int:
+        """How many sessions there may be at once."""
+        return self._admission.places
+
+    @property
     def shares_rooms(self) -> bool:
         """Whether its rooms are those of other processes, too."""
         return self._link is not None
@@ -206,18 +223,20 @@ class WebSocketApp:
                 known = ", ".join(self._endpoints)
                 log.info("no endpoint %s for %s; there are: %.500s", printable(path), environ["REMOTE_ADDR"], known)
             leave()  # the core of the sessions
+            service = self._services.get(path)
+            if service is not None:
+                self._meet_server(environ)
+                return service(environ, start_response)
             if self.config.serve_client and is_client(environ):
                 return send_client(environ, start_response)
             if self._wsgi_app is not None:
                 return self._wsgi_app(environ, start_response)
             return NotFound()(environ, start_response)
-        if self._met_in != os.getpid():
-            self._met_in = os.getpid()
-            self._meet_server(environ)
+        self._meet_server(environ)
         try:
             return endpoint.accept(environ, start_response)
         except HandshakeRefused as refusal:
-            self.metrics.add(f"handshakes_refused_{refusal.status}")
+            endpoint.count_refusal(refusal)
             peer = environ["REMOTE_ADDR"]
             why, context = printable(str(refusal)), log_context(environ)
             log.info("handshake on %s from %s refused: %s", endpoint.path, peer, why, extra=context)
@@ -226,6 +245,11 @@ class WebSocketApp:
 
     def _meet_server(self, environ: WSGIEnvironment) -> None:
         """Once in each process: learn from gunicorn how many threads there are and when to end."""
+        if self._met_in == os.getpid():
+            return
+        self._met_in = os.getpid()
+        if self._metrics_page is not None:
+            self._metrics_page.begin(self._flusher)
         adopt = environ.get("wsthreads.adopt")
         if adopt is not None:
             adopt(self)  # wsthreads.gunicorn.ThreadWorker tells us at once, unless it is INT or QUIT
@@ -235,6 +259,12 @@ class WebSocketApp:
                 log.warning(
                     "the rooms of %d workers are apart, each in the memory of its own; "
                     "with a Redis they are one: WSTHREADS_REDIS=redis://…",
+                    worker.cfg.workers,
+                )
+            if worker.cfg.workers > 1 and self._metrics_page is not None and not self._metrics_page.adds_up:
+                log.warning(
+                    "each of %d workers tells its own metrics only; "
+                    "to have them added up, name an empty directory: PROMETHEUS_MULTIPROC_DIR=…",
                     worker.cfg.workers,
                 )
             self.fit_to_threads(worker.cfg.threads)

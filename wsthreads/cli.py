@@ -154,6 +154,8 @@ def run(
     config = config_of(settings)
     if config.cpu_affinity is None:
         config = replace(config, cpu_affinity=True)  # the process is our own
+    if config.serve_health is None:
+        config = replace(config, serve_health=True)
     log_to(sys.stderr, log_level, polled_path=STATUS_PATH, form=log_format)
     if key is not None and cert is None:
         raise UsageError("a key is of no use without its certificate: add --cert")

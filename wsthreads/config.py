@@ -14,20 +14,29 @@ from typing import Any
 from wsthreads.errors import ConfigError
 from wsthreads.origins import parse_origin
 
-__all__ = ["REDIS_VARIABLE", "Config"]
+__all__ = ["METRICS_TOKEN_VARIABLE", "REDIS_VARIABLE", "Config"]
 
 #: The environment variable that names a Redis for apps that are given no broker.
 REDIS_VARIABLE = "WSTHREADS_REDIS"
+
+#: The environment variable for `metrics_token`.
+METRICS_TOKEN_VARIABLE = "WSTHREADS_METRICS_TOKEN"
 
 #: Eleven days. poll(2) counts milliseconds in 32 bits, and takes no more than twice that.
 MAX_S = 1e6
 
 
 def _setting(
-    default: Any, about: str, low: float | None = None, high: float = math.inf, kind: type | None = None
+    default: Any,
+    about: str,
+    low: float | None = None,
+    high: float = math.inf,
+    kind: type | None = None,
+    secret: bool = False,
 ) -> Any:
     """A field with its help text, the type and the range that `Config` holds it to. None as a default may be given."""
-    return field(default=default, metadata={"help": about, "low": low, "high": high, "kind": kind or type(default)})
+    metadata = {"help": about, "low": low, "high": high, "kind": kind or type(default)}
+    return field(default=default, metadata=metadata, repr=not secret)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +78,13 @@ class Config:
         None, "keep the threads of sessions on one core; by default where the process is ours", kind=bool
     )
     serve_client: bool = _setting(False, "serve the browser's client at /wsthreads.js")
+    serve_health: bool | None = _setting(
+        None, "answer /healthz and /readyz; by default where nobody else may answer there", kind=bool
+    )
+    serve_metrics: bool = _setting(False, "serve metrics for Prometheus at /metrics (extra: prometheus)")
+    metrics_token: str = _setting(
+        "", f"bearer token without which there are no metrics; better in {METRICS_TOKEN_VARIABLE}", secret=True
+    )
     scripts_without_deadline: bool = _setting(False, "run scripts even where their run time cannot be bounded")
 
     def __post_init__(self) -> None:
@@ -95,6 +111,10 @@ def _validated(setting: Field[Any], value: Any) -> Any:
             if not isinstance(text, str) or not text or any(c.isspace() or c == "," for c in text):
                 raise ConfigError(f"{name} must hold non-empty texts without spaces or commas, not {text!r}")
         return texts
+    if kind is str:
+        if not isinstance(value, str) or not value.isascii() or any(not c.isprintable() or c == " " for c in value):
+            raise ConfigError(f"{name} must be ASCII text without spaces")  # which is not shown: it is a secret
+        return value
     if kind is bool:
         if not isinstance(value, bool):
             raise ConfigError(f"{name} must be true or false, not {value!r}")

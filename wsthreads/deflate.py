@@ -112,7 +112,8 @@ def _parse_offers(header: str) -> Iterator[tuple[str, list[tuple[str, str | None
 
 
 def _malformed(header: str) -> HandshakeRefused:
-    return HandshakeRefused(400, f"Sec-WebSocket-Extensions must be a list of extensions, not {header!r:.200}")
+    reason = f"Sec-WebSocket-Extensions must be a list of extensions, not {header!r:.200}"
+    return HandshakeRefused(400, reason, cause="bad_request")
 
 
 def deflate_frame(frame: bytes, window_bits: int) -> bytes:

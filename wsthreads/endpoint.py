@@ -67,12 +67,12 @@ class Endpoint:
         self.path = path
         self.handler = handler
         limits = {"max_name_chars": config.max_room_name_chars, "max_per_session": config.max_rooms_per_session}
-        self.rooms = Rooms(drainer, **limits)
+        self.rooms = Rooms(drainer, **limits, count=metrics.add)
         self._session_class = Session
         if link is not None:
             from wsthreads.brokers.rooms import SharedRooms, SharedSession  # for those who have a broker
 
-            self.rooms = SharedRooms(path, link, drainer, **limits)
+            self.rooms = SharedRooms(path, link, drainer, **limits, count=metrics.add)
             self._session_class = SharedSession
         self._config = config
         self._admission = admission
@@ -105,9 +105,15 @@ class Endpoint:
             lambda: (connection.traffic() for connection in self.connections()),
             self.rooms.totals,
             errors=sum(counts.get(name, 0) for name in HANDLER_ERRORS),
+            counters=counts,
             round_trips=times.pop("ping", None),
             handler_seconds=times,
         )
+
+    def count_refusal(self, refusal: HandshakeRefused) -> None:
+        """A handshake for this path was refused."""
+        self._metrics.add(f"handshakes_refused_{refusal.status}")
+        self._ledger.refuse(refusal.status, refusal.cause)
 
     def accept(self, environ: dict[str, Any], start_response: StartResponse) -> SessionResponse:
         """Judge a request for this path. Raises `HandshakeRefused` for anything but a good handshake.
@@ -116,7 +122,7 @@ class Endpoint:
         """
         check_upgrade(environ)
         if not has_socket(environ) or not environ.get("wsgi.multithread"):
-            raise HandshakeRefused(501, UNFIT_SERVER)
+            raise HandshakeRefused(501, UNFIT_SERVER, cause="server")
         give_way()
         request = Request(environ)
         check_origin(request, self._config.allowed_origins)
@@ -142,7 +148,8 @@ class Endpoint:
             self._flusher.start()
         except (OSError, RuntimeError) as error:  # no descriptor, or no thread, is to be had just now
             log.error("the housekeeping thread cannot be started: %s", error)
-            raise HandshakeRefused(503, "out of resources", [("Retry-After", str(RETRY_AFTER_S))]) from error
+            retry = [("Retry-After", str(RETRY_AFTER_S))]
+            raise HandshakeRefused(503, "out of resources", retry, cause="resources") from error
 
     def _start_handler(self) -> None:
         """Where a script's isolate has died, or this is a forked process, that loads the script again."""
@@ -150,7 +157,8 @@ class Endpoint:
             self.handler.start()
         except WSThreadsError as error:
             log.error("the handler of %s cannot be started: %s", self.path, error, extra={"endpoint": self.path})
-            raise HandshakeRefused(503, "the handler is not running", [("Retry-After", str(RETRY_AFTER_S))]) from error
+            retry = [("Retry-After", str(RETRY_AFTER_S))]
+            raise HandshakeRefused(503, "the handler is not running", retry, cause="handler_down") from error
 
     def connections(self) -> list[Connection]:
         """The connections of its sessions. A snapshot."""

@@ -181,12 +181,15 @@ class HandshakeRefused(WSThreadsError):
     """No upgrade. Raise it in `on_handshake` to refuse a client with a status of your own.
 
     `status` is an HTTP status from 400 to 599, `reason` becomes the body of the answer, `headers` are pairs of text.
+    `cause` is one of few words, by which refusals are counted.
     """
 
-    def __init__(self, status: int, reason: str = "", headers: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self, status: int, reason: str = "", headers: Iterable[tuple[str, str]] = (), *, cause: str = "handler"
+    ) -> None:
         if not isinstance(status, int) or not 400 <= status <= 599:
             raise ConfigError(f"a refusal needs an HTTP status from 400 to 599, not {status!r}")
-        self.status, self.reason, self.headers = status, reason, tuple(headers)
+        self.status, self.reason, self.headers, self.cause = status, reason, tuple(headers), cause
         super().__init__(f"{status} {reason}".strip())
 
 

@@ -124,6 +124,10 @@ class Handler(ABC):
     def settle(self, timeout_s: float) -> None:  # noqa: B027
         """Return when all that was handed over so far has been done, or after `timeout_s`: for tests."""
 
+    def heap_bytes(self) -> int | None:
+        """What the objects of a script take; None where there is none, or nobody knows. Does not block."""
+        return None
+
     @abstractmethod
     def close(self, session: Session, code: int, reason: str) -> None:
         """`on_close`. Returns when the user's function has, or never will. The session is not open any more."""
@@ -174,7 +178,7 @@ class PythonHandler(Handler):
             context = log_context(request.environ, error=error)
             log.exception("%s.on_handshake failed for %s", self.name, request.remote_addr, extra=context)
             self._count(error)
-            raise HandshakeRefused(500, "the handler failed") from error
+            raise HandshakeRefused(500, "the handler failed", cause="handler_failed") from error
         return verdict_of(answer, request)
 
     def open(self, session: Session) -> None:
@@ -242,7 +246,7 @@ def verdict_of(answer: Any, request: Request) -> Verdict:
         request.subprotocols,
         extra=log_context(request.environ),
     )
-    raise HandshakeRefused(500, "the handler failed")
+    raise HandshakeRefused(500, "the handler failed", cause="handler_failed")
 
 
 #: What each function is called with. Those of `on_close` behind the session may be left out.

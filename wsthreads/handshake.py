@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Iterable
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
@@ -102,16 +103,16 @@ def check_upgrade(environ: dict[str, Any]) -> None:
     Raises `HandshakeRefused`: 426 for no upgrade or another version of the protocol, 400 for a malformed one.
     """
     if not is_upgrade(environ):
-        raise HandshakeRefused(426, NO_UPGRADE, [("Upgrade", "websocket")])
+        raise _bad_request(426, NO_UPGRADE, [("Upgrade", "websocket")])
     if environ.get("REQUEST_METHOD") != "GET":
-        raise HandshakeRefused(400, f"a WebSocket handshake is a GET, not a {environ.get('REQUEST_METHOD')}")
+        raise _bad_request(400, f"a WebSocket handshake is a GET, not a {environ.get('REQUEST_METHOD')}")
     if environ.get("SERVER_PROTOCOL", "HTTP/1.1") < "HTTP/1.1":  # in the alphabet's order; servers take HTTP/0.1, too
-        raise HandshakeRefused(400, "a WebSocket handshake needs HTTP/1.1; in nginx, proxy_http_version 1.1")
+        raise _bad_request(400, "a WebSocket handshake needs HTTP/1.1; in nginx, proxy_http_version 1.1")
     if "upgrade" not in (token.lower() for token in _tokens(environ.get("HTTP_CONNECTION"))):
-        raise HandshakeRefused(400, "a WebSocket handshake needs the header Connection: Upgrade, from a proxy, too")
+        raise _bad_request(400, "a WebSocket handshake needs the header Connection: Upgrade, from a proxy, too")
     version = environ.get("HTTP_SEC_WEBSOCKET_VERSION")
     if version != "13":
-        raise HandshakeRefused(426, f"WebSocket version 13 is spoken here, not {version!r:.40}", [
+        raise _bad_request(426, f"WebSocket version 13 is spoken here, not {version!r:.40}", [
             ("Upgrade", "websocket"),
             ("Sec-WebSocket-Version", "13"),
         ])
@@ -121,10 +122,14 @@ def check_upgrade(environ: dict[str, Any]) -> None:
     except (binascii.Error, ValueError):
         nonce = b""
     if len(nonce) != 16:
-        raise HandshakeRefused(400, "Sec-WebSocket-Key must be 16 bytes in base64")
+        raise _bad_request(400, "Sec-WebSocket-Key must be 16 bytes in base64")
     for name in _tokens(environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL")):
         if not _TOKEN.match(name):
-            raise HandshakeRefused(400, "Sec-WebSocket-Protocol must be a list of tokens")
+            raise _bad_request(400, "Sec-WebSocket-Protocol must be a list of tokens")
+
+
+def _bad_request(status: int, reason: str, headers: Iterable[tuple[str, str]] = ()) -> HandshakeRefused:
+    return HandshakeRefused(status, reason, headers, cause="bad_request")
 
 
 def check_origin(request: Request, allowed: tuple[str, ...]) -> None:
@@ -149,10 +154,11 @@ def check_origin(request: Request, allowed: tuple[str, ...]) -> None:
         if wanted in [parse_origin(f"{scheme}://{request.get_header('Host') or ''}") for scheme in schemes]:
             if not _may_be_rebound(request, wanted[1]):
                 return
-            raise HandshakeRefused(403, f"origin {origin!r:.200} leads to this very machine; --origin can allow it")
+            reason = f"origin {origin!r:.200} leads to this very machine; --origin can allow it"
+            raise HandshakeRefused(403, reason, cause="origin")
     host = request.get_header("Host")
     reason = f"it is not that of the Host, {host!r:.200}, nor one of allowed_origins (--origin)"
-    raise HandshakeRefused(403, f"origin {origin!r:.200} is not allowed here: {reason}")
+    raise HandshakeRefused(403, f"origin {origin!r:.200} is not allowed here: {reason}", cause="origin")
 
 
 def _may_be_rebound(request: Request, host: str) -> bool:

@@ -201,12 +201,17 @@ class Totals:
     errors: int = 0
     #: By function, in Python's spelling, such as ``on_message``. An async function's time ends with its promise.
     handler_seconds: dict[str, Distribution] = field(default_factory=dict)
+    #: Handshakes: (HTTP status, cause) -> how many.
+    refused: dict[tuple[int, str], int] = field(default_factory=dict)
+    #: The endpoint's `Metrics`.
+    counters: dict[str, int] = field(default_factory=dict)
     #: From pings to their pongs.
     round_trips: Distribution | None = None
 
 
 class Ledger:
-    """What the sessions of one endpoint have sent and received, those that have ended included. Any thread.
+    """What the sessions of one endpoint have sent and received, those that have ended included, and who was refused.
+    Any thread.
 
     Who ends is taken from the living ones first, and then put in here with `end`; `sum` reads in the other order. So
     somebody may be missing for a moment, in which the sums stay as they were, and nobody is counted twice.
@@ -216,44 +221,45 @@ class Ledger:
         self._lock = Lock()  # guards the rest; a leaf
         self._opened = 0
         self._closed: Counter[int] = Counter()
-        self._ended = (0, 0, 0, 0)
+        self._refused: Counter[tuple[int, str]] = Counter()
+        self._ended: tuple[int, ...] = (0, 0, 0, 0)  # the first four of `Traffic`
         self._highest: tuple[int, ...] = (0,) * 6
 
     def begin(self) -> None:
         with self._lock:
             self._opened += 1
 
+    def refuse(self, status: int, cause: str) -> None:
+        with self._lock:
+            self._refused[status, cause] += 1
+
     def end(self, code: int, traffic: Traffic) -> None:
         with self._lock:
             self._closed[code] += 1
-            self._ended = _added(self._ended, traffic)
+            self._ended = tuple(before + more for before, more in zip(self._ended, traffic[:4], strict=True))
 
     def sum(
         self, living: Callable[[], Iterable[Traffic]], rooms: Callable[[], tuple[int, int, int, int]], **more: Any
     ) -> Totals:
         """`Totals` of those that have ended and the `living`; `rooms` are rooms, members, broadcasts, deliveries."""
         with self._lock:
-            opened, closed, sums = self._opened, dict(self._closed), self._ended
-        sessions = waiting = 0
-        for traffic in living():
-            sums = _added(sums, traffic)
+            opened, closed, refused = self._opened, dict(self._closed), dict(self._refused)
+            messages_in, bytes_in, messages_out, bytes_out = self._ended
+        sessions = bytes_waiting = 0
+        for more_in, more_bytes_in, more_out, more_bytes_out, waiting, _ in living():  # one at a time, for the GC
+            messages_in += more_in
+            bytes_in += more_bytes_in
+            messages_out += more_out
+            bytes_out += more_bytes_out
+            bytes_waiting += waiting
             sessions += 1
-            waiting += traffic.bytes_waiting
         room_count, members, broadcasts, deliveries = rooms()
+        sums = (messages_in, bytes_in, messages_out, bytes_out, broadcasts, deliveries)
         with self._lock:
-            self._highest = tuple(map(max, self._highest, (*sums, broadcasts, deliveries)))
+            self._highest = tuple(map(max, self._highest, sums))
             messages_in, bytes_in, messages_out, bytes_out, broadcasts, deliveries = self._highest
         return Totals(
-            sessions=sessions, opened=opened, closed=closed, bytes_waiting=waiting,
+            sessions=sessions, opened=opened, closed=closed, refused=refused, bytes_waiting=bytes_waiting,
             messages_in=messages_in, bytes_in=bytes_in, messages_out=messages_out, bytes_out=bytes_out,
             rooms=room_count, members=members, broadcasts=broadcasts, deliveries=deliveries, **more,
         )  # fmt: skip
-
-
-def _added(sums: tuple[int, int, int, int], traffic: Traffic) -> tuple[int, int, int, int]:
-    return (
-        sums[0] + traffic.messages_in,
-        sums[1] + traffic.bytes_in,
-        sums[2] + traffic.messages_out,
-        sums[3] + traffic.bytes_out,
-    )

@@ -18,7 +18,7 @@ REPEATED_OPTIONS = {"allowed_origins": "--origin", "subprotocols": "--subprotoco
 
 
 #: What the others are called that hold a text.
-_METAVARS = {"allowed_origins": "URL", "subprotocols": "NAME", "dashboard_token": "TEXT"}
+_METAVARS = {"allowed_origins": "URL", "subprotocols": "NAME", "dashboard_token": "TEXT", "metrics_token": "TEXT"}
 
 #: The first column of a help is as wide, in all sections.
 COLUMN_WIDTH = 31
@@ -30,7 +30,9 @@ SECTIONS = (
         "shutdown_timeout_s",
     )),
     ("Rooms", ("redis", "max_rooms_per_session", "max_room_name_chars")),
-    ("Logging and monitoring", ("log_level", "log_format", "serve_metrics", "serve_health", "dashboard_token")),
+    ("Logging and monitoring", (
+        "log_level", "log_format", "serve_metrics", "metrics_token", "serve_health", "dashboard_token",
+    )),
     ("Who may connect", (
         "allowed_origins", "subprotocols", "max_sessions", "max_sessions_per_address", "handshake_timeout_s",
         "max_handshake_bytes",

@@ -11,6 +11,7 @@ before, once for all members who take that.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from operator import attrgetter
@@ -52,14 +53,29 @@ class _Members:
         self.outboxes: tuple[Outbox, ...] | None = None
 
 
-class Rooms:
-    """All rooms of one endpoint. Any thread."""
+def _count_nothing(counter: str) -> None:
+    """The `count` of rooms that nobody counts for."""
 
-    def __init__(self, drainer: Drainer, *, max_name_chars: int, max_per_session: int) -> None:
+
+class Rooms:
+    """All rooms of one endpoint. Any thread.
+
+    `count` is called with the name of a counter when a session wants to be in more rooms than it may.
+    """
+
+    def __init__(
+        self,
+        drainer: Drainer,
+        *,
+        max_name_chars: int,
+        max_per_session: int,
+        count: Callable[[str], None] = _count_nothing,
+    ) -> None:
         self._drainer = drainer
         self._members: StripedDict[str, _Members] = StripedDict()
         self._max_name_chars = max_name_chars
         self._max_per_session = max_per_session
+        self._count = count
         self._ended = (0, 0)  # broadcasts and deliveries of rooms that are gone
         self._ending = Lock()  # guards _ended; a leaf
 
@@ -118,6 +134,7 @@ class Rooms:
                 return
             if len(session._joined) >= self._max_per_session:
                 limit = self._max_per_session
+                self._count("past_max_rooms_per_session")
                 raise RoomLimitError(f"a session may be in {limit} rooms, {name!r:.80} would be one more")
             self._members.compute(name, add)
             session._joined.add(name)

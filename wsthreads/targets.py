@@ -205,6 +205,7 @@ def create_app(
     `targets` and `path` are those of ``wsthreads run``, `settings` are those of `Config`. `static` is a directory
     whose files are served beside the endpoints; what is in neither goes to `wsgi_app`, or is a 404. `redis` is the URL
     of a Redis that joins the rooms of all processes; without it, WSTHREADS_REDIS in the environment is one.
+    Without a `wsgi_app`, `serve_health` is on.
     Under gunicorn, what scripts log and what wsthreads warns of goes to its error log, unless logging is configured.
     Raises what `find_targets` and `add_target` do, `ConfigError`, and `UsageError` if `static` is no directory.
     """
@@ -215,6 +216,8 @@ def create_app(
     found = find_targets(targets, path)
     if not found:
         raise UsageError("nothing to serve: name a handler file, such as chat.js")
+    if wsgi_app is None and "config" not in settings:
+        settings.setdefault("serve_health", True)
     if static is not None:
         wsgi_app = StaticFiles(static, wsgi_app)
     if redis is not None:

@@ -24,8 +24,8 @@ __all__ = ["SharedRooms", "SharedSession"]
 class SharedRooms(Rooms):
     """All rooms of one endpoint, over `link`. Any thread."""
 
-    def __init__(self, path: str, link: Link, drainer: Drainer, **limits: int) -> None:
-        super().__init__(drainer, **limits)
+    def __init__(self, path: str, link: Link, drainer: Drainer, **options: Any) -> None:
+        super().__init__(drainer, **options)
         self._path = path
         self._link = link
         self._by_id: WeakValueDictionary[str, SharedSession] = WeakValueDictionary()

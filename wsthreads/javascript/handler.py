@@ -109,7 +109,7 @@ class ScriptHandler(Handler):
             return Verdict(attributes=request.attributes)
         isolate = self._isolate
         if isolate is None:
-            raise HandshakeRefused(503, "the handler is not running")
+            raise HandshakeRefused(503, "the handler is not running", cause="handler_down")
         try:
             return verdict_of(isolate.handshake(request, session_id), request)
         except HandshakeRefused:
@@ -150,6 +150,10 @@ class ScriptHandler(Handler):
         isolate = self._isolate
         if isolate is not None:
             isolate.settle(timeout_s)
+
+    def heap_bytes(self) -> int | None:
+        isolate = self._isolate
+        return None if isolate is None or not isolate.is_alive else isolate.heap_bytes()
 
     def close(self, session: Session, code: int, reason: str) -> None:
         isolate = self._isolate

@@ -22,6 +22,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, TimeoutError
 from contextlib import ExitStack, suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.errors import CloseCode, HandshakeRefused, IsolateError
@@ -53,6 +54,9 @@ STACK_BYTES = 16 * 1024 * 1024
 
 #: How long a thread may take to end after it was told to, and whatever it ran was interrupted.
 GRACE_S = 2.0
+
+#: How old a figure for the size of the heap may get, in seconds.
+HEAP_AGE_S = 10.0
 
 _RUNTIME_PARTS = ("boot", "inspect", "console", "timers", "visitors", "loop")
 
@@ -89,6 +93,7 @@ class Isolate:
         self._loop = Loop(self.name, self._schedule, self._visits, config, reports, self._loader, metrics)
         current, tidy = self._loop.current_visit, self._loader.tidy
         self._effects = Effects(self._visits, self._schedule.has_more, current, script_log, tidy)
+        self._heap_due = 0.0  # monotonic: when the next look at it may be taken
         self._started: Future[None] = Future()
         self._thread: threading.Thread | None = None
         #: Whether it has ended without being told to.
@@ -146,6 +151,7 @@ class Isolate:
             raise self._loader.script_error(str(error)) from None
         if not self._loader.served:
             raise IsolateError("this version of dukpy does not load modules as expected; 0.6 is known to work")
+        self.heap_bytes()  # a first look, so that there is a figure
         return exports
 
     def stop(self, timeout_s: float) -> None:
@@ -215,9 +221,21 @@ class Isolate:
         try:
             return self._ask(event).result(self._config.handshake_timeout_s)
         except TimeoutError:
-            raise HandshakeRefused(503, "the handler timed out") from None
+            raise HandshakeRefused(503, "the handler timed out", cause="handler_timeout") from None
         except IsolateError as error:
-            raise HandshakeRefused(503, "the handler is not running") from error
+            raise HandshakeRefused(503, "the handler is not running", cause="handler_down") from error
+
+    def heap_bytes(self) -> int | None:
+        """What the script's objects take, of at most 128 MiB, some seconds ago; None where nobody can tell.
+
+        Does not wait. The isolate looks, after it was asked, every `HEAP_AGE_S` at most: it takes it a millisecond for
+        some 50,000 objects.
+        """
+        now = monotonic()
+        if now >= self._heap_due:
+            self._heap_due = now + HEAP_AGE_S
+            self._schedule.post(Event("measure"))
+        return self._loop.heap_bytes
 
     def forget(self, session_id: str) -> None:
         """Drop what the script keeps of a handshake."""

@@ -84,6 +84,8 @@ class Loop:
         self._is_stopping = False
         self._jobs_due: float | None = None  # without an engine: when the interpreter is to be left for them
         self.engine: Engine | None = None  # None: no deadlines, and promise jobs run only outside of the loop
+        #: What the script's objects take, when it was looked at last. Any thread.
+        self.heap_bytes: int | None = None
         self.has_ended = False
         self._must_end = False
 
@@ -185,10 +187,13 @@ class Loop:
         return ran
 
     def _is_wanted(self, event: Event) -> bool:
-        """False for a message of a session that the script has closed, which is dropped here.
+        """False for what is done here: a look at the heap, or a message of a session that the script has closed.
 
-        A session that the client has closed is another matter: what it sent before is handled yet.
+        The latter is dropped. A session that the client has closed is another matter: what it sent before is handled.
         """
+        if event.kind == "measure":
+            self.heap_bytes = None if self.engine is None else self.engine.heap_bytes()
+            return False
         visit = event.visit
         if visit is not None and visit.over and event.kind in ("message", "binary"):
             self._finish(event)
@@ -304,8 +309,10 @@ class Loop:
             return
         if event.kind == "handshake" and event.visit is not None:
             self._handshakes.pop(event.visit.id, None)
-            reason = "the handler timed out" if status == 503 else "the handler failed"
-            event.reply.set_exception(HandshakeRefused(status, reason))
+            reason, cause = "the handler failed", "handler_failed"
+            if status == 503:
+                reason, cause = "the handler timed out", "handler_timeout"
+            event.reply.set_exception(HandshakeRefused(status, reason, cause=cause))
         else:
             if stacks.was_interrupted(text):
                 text = f"its top level was stopped after {self._timeout_s:g} s{stacks.below(text)}"
@@ -354,7 +361,7 @@ class Loop:
             if allowed:
                 event.reply.set_result(value)
             else:
-                event.reply.set_exception(HandshakeRefused(500, "the handler failed"))
+                event.reply.set_exception(HandshakeRefused(500, "the handler failed", cause="handler_failed"))
 
     def _loaded(self, ticket: int, exports: list[tuple[str, str]] | None, error: str | None) -> bool:
         """The script's module has run, or not. True: its functions are the ones to call from now on."""

@@ -7,7 +7,19 @@ which takes that for granted; with `ctypes.CDLL` it crashes.
 from __future__ import annotations
 
 import ctypes
-from ctypes import CFUNCTYPE, POINTER, PYFUNCTYPE, Structure, c_bool, c_char_p, c_int, c_size_t, c_uint64, c_void_p
+from ctypes import (
+    CFUNCTYPE,
+    POINTER,
+    PYFUNCTYPE,
+    Structure,
+    c_bool,
+    c_char_p,
+    c_int,
+    c_int64,
+    c_size_t,
+    c_uint64,
+    c_void_p,
+)
 from typing import Any
 
 __all__ = [
@@ -53,6 +65,7 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "JS_UpdateStackTop": (None, [c_void_p]),
     "js_malloc_usable_size": (c_size_t, [c_void_p, c_void_p]),
     "JS_RunGC": (None, [c_void_p]),
+    "JS_ComputeMemoryUsage": (None, [c_void_p, POINTER(c_int64)]),
     "JS_Eval": (Value, [c_void_p, c_char_p, c_size_t, c_char_p, c_int]),
     "JS_Call": (Value, [c_void_p, Value, Value, c_int, POINTER(Value)]),
     "JS_HasException": (c_bool, [c_void_p]),
