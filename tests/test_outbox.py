@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 from contextlib import suppress
-from itertools import accumulate
+from itertools import accumulate, count
 from time import monotonic, sleep
 
 import pytest
@@ -198,8 +198,12 @@ def test_nothing_leaves_behind_the_close_frame(line):
     def write():
         barrier.wait(DEADLINE_S)
         deadline = monotonic() + DEADLINE_S
-        while box.send(encode_frame(TEXT, b"early")):  # until it is refused, so the close comes in the midst of it
+        for n in count():  # until it is refused, so the close comes in the midst of it
+            if not box.send(encode_frame(TEXT, b"early")):
+                break
             assert monotonic() < deadline
+            if n % 100 == 99:
+                sleep(0.001)  # so that who waits for the lock gets it, also where threads switch all the time
 
     def close():
         barrier.wait(DEADLINE_S)
