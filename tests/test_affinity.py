@@ -10,6 +10,7 @@ import tempfile
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from urllib.request import urlopen
 
 import pytest
@@ -18,8 +19,8 @@ from tests.programs import DEADLINE_S, Program, connect, receive, run_server, wa
 from tests.wire import RawClient, endpoint, self_signed, serving
 from wsthreads import WebSocketApp
 from wsthreads.admission import Admission
-from wsthreads.affinity import Affinity
-from wsthreads.cores import read_loads, roomier_core
+from wsthreads.affinity import Affinity, Place
+from wsthreads.cores import is_ours, read_loads, roomier_core
 from wsthreads.flusher import Flusher
 from wsthreads.serving import Server
 
@@ -112,13 +113,13 @@ def test_all_sessions_are_on_the_same_core():
 def test_a_thread_is_on_its_former_cores_after_its_stay():
     affinity = started(Affinity(wanted=True))
     with affinity.kept():
-        assert here() == {affinity.core}
+        assert here() == {affinity.place.core}
     assert here() == ALL
 
 
 def test_a_thread_that_was_not_allowed_all_cores_is_not_afterwards():
     affinity = started(Affinity(wanted=True))
-    (other,) = sorted(ALL - {affinity.core})[:1]
+    (other,) = sorted(ALL - {affinity.place.core})[:1]
 
     def stay():
         os.sched_setaffinity(0, {other})
@@ -127,15 +128,15 @@ def test_a_thread_that_was_not_allowed_all_cores_is_not_afterwards():
         return inside, here()
 
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(stay).result(DEADLINE_S) == ({affinity.core}, {other})
+        assert pool.submit(stay).result(DEADLINE_S) == ({affinity.place.core}, {other})
 
 
 def test_a_session_follows_when_the_core_changes():
     with asking() as (ask, core, app):
         (other,) = sorted(ALL - {core})[:1]
-        app.affinity.core = other
+        app.affinity.place = Place(other, turns=True)
         assert ask("place") == {other}
-        app.affinity.core = None
+        app.affinity.place = None
         assert ask("place") == ALL
 
 
@@ -152,7 +153,7 @@ def test_a_script_has_all_cores(tmp_path):
         for _ in range(2):
             client.text("x")
             assert client.receive_text() == "x"
-        assert app.affinity.core in ALL
+        assert app.affinity.place.core in ALL
         assert os.sched_getaffinity(thread_named("wsthreads-echo.js").native_id) == ALL
 
 
@@ -205,15 +206,16 @@ def test_a_session_begins_on_its_core_and_what_its_handshake_starts_does_not():
         for _ in range(3):  # the first, for which the core is chosen, has to go there
             *_, core = places(stack.enter_context(RawClient(server.port)))
         assert places(stack.enter_context(RawClient(server.port))) == [core, ALL, core]
-        assert os.sched_getaffinity(thread_named("wsthreads-accept").native_id) == core == {app.affinity.core}
+        assert os.sched_getaffinity(thread_named("wsthreads-accept").native_id) == core == {app.affinity.place.core}
 
 
 def test_a_session_begins_where_the_core_is_by_then():
     with serving_at_once() as (server, app), ExitStack() as stack:
         *_, core = places(stack.enter_context(RawClient(server.port)))
-        app.affinity.core = other = min(ALL - core)
+        other = min(ALL - core)
+        app.affinity.place = Place(other, turns=True)
         assert places(stack.enter_context(RawClient(server.port))) == [{other}, ALL, {other}]
-        app.affinity.core = None
+        app.affinity.place = None
         assert places(stack.enter_context(RawClient(server.port))) == [ALL, ALL, ALL]
 
 
@@ -232,6 +234,91 @@ def test_tls_handshakes_have_all_cores(tmp_path):
             *_, core = places(stack.enter_context(RawClient(server.port, tls=ours)))
         assert len(core) == 1
         assert os.sched_getaffinity(thread_named("wsthreads-accept").native_id) == ALL
+
+
+# What interrupts what.
+
+
+class Classed:
+    """Tells of which of the scheduler's classes its thread is; joins a room, and starts a thread, when told to."""
+
+    def on_open(self, session):
+        session.send(str(os.sched_getscheduler(0)))
+
+    def on_message(self, session, message):
+        if message == "join":
+            session.room("bench").join()
+        if message == "thread":
+            with ThreadPoolExecutor(1) as pool:
+                session.send(str(pool.submit(os.sched_getscheduler, 0).result(DEADLINE_S)))
+        session.send(str(os.sched_getscheduler(0)))
+
+
+BATCH, OTHER = "3", "0"
+
+
+@contextmanager
+def classed(**settings):
+    app = WebSocketApp(page, ping_interval_s=0, **{"cpu_affinity": True, **settings})
+    app.add_handler("/ws/test", Classed())
+    with Server(app, port=0) as server, RawClient(server.port):
+        yield server, app
+
+
+def answers(client, message, count=1):
+    client.text(message)
+    return [client.receive_text() for _ in range(count)]
+
+
+def test_a_session_interrupts_no_other_one():
+    with classed() as (server, _), RawClient(server.port) as client:
+        assert client.receive_text() == BATCH
+        assert answers(client, "class") == [BATCH]
+
+
+def test_a_session_in_a_room_interrupts_others():
+    with classed() as (server, _), RawClient(server.port) as client:
+        client.receive_text()
+        assert answers(client, "join") == answers(client, "class") == [OTHER]
+
+
+def test_what_a_session_starts_interrupts_others_and_the_session_does_not_at_its_next_message():
+    with classed() as (server, _), RawClient(server.port) as client:
+        client.receive_text()
+        assert answers(client, "thread", 2) == [OTHER, OTHER]
+        assert answers(client, "class") == [BATCH]
+
+
+def test_a_session_interrupts_others_while_the_core_is_crowded():
+    with classed() as (server, app), RawClient(server.port) as client:
+        client.receive_text()
+        place = app.affinity.place
+        for turns, expected in ((False, OTHER), (True, BATCH)):
+            app.affinity.place = Place(place.core, turns)
+            assert answers(client, "class") == [expected]
+
+
+def test_a_session_that_is_not_kept_interrupts_others():
+    with classed(cpu_affinity=False) as (server, _), RawClient(server.port) as client:
+        assert client.receive_text() == OTHER
+
+
+def test_a_thread_that_accepts_interrupts_others():
+    with classed():
+        assert os.sched_getscheduler(thread_named("wsthreads-accept").native_id) == int(OTHER)
+
+
+def test_a_process_of_another_class_keeps_it(tmp_path):
+    (tmp_path / "place.py").write_text(
+        "import os\n"
+        "def on_open(session):\n"
+        "    session.room('bench').join()\n"
+        "    session.send(f'{os.sched_getscheduler(0)} {len(os.sched_getaffinity(0))}')\n"
+    )
+    all_of_it = partial(os.sched_setscheduler, 0, os.SCHED_BATCH, os.sched_param(0))
+    options = {"cwd": tmp_path, "preexec_fn": all_of_it}
+    with run_server("place.py", **options) as server, connect(server.ws_url + "/ws/place") as client:
+        assert receive(client) == f"{BATCH} 1"
 
 
 # What a handler starts.
@@ -410,10 +497,10 @@ def test_with_one_core_nothing_is_done(monkeypatch):
     monkeypatch.setattr(os, "sched_setaffinity", None)
     affinity, flusher = Affinity(wanted=True), FakeFlusher()
     affinity.start(flusher, busy())
-    assert affinity.core is None
+    assert affinity.place is None
     assert not flusher.callbacks
     with affinity.kept() as stay:
-        assert stay.core is None
+        assert stay.place is None
 
 
 def test_where_the_system_has_no_such_call_nothing_is_done(monkeypatch):
@@ -421,12 +508,12 @@ def test_where_the_system_has_no_such_call_nothing_is_done(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity")
     affinity = started(Affinity(wanted=True))
     with affinity.kept() as stay:
-        assert stay.core is affinity.core is None
+        assert stay.place is affinity.place is None
 
 
 def test_without_a_gil_nothing_is_done(monkeypatch):
     monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
-    assert started(Affinity(wanted=True)).core is None
+    assert started(Affinity(wanted=True)).place is None
 
 
 @pytest.mark.parametrize("allowed", [0, 1])
@@ -444,8 +531,8 @@ def test_a_system_that_refuses_breaks_no_session_and_is_asked_no_more(monkeypatc
         for n in range(3):
             with RawClient(port) as client:
                 client.receive_text()
-                if n == 1 and app.affinity.core is not None:
-                    app.affinity.core = min(ALL - {app.affinity.core})
+                if n == 1 and app.affinity.place is not None:
+                    app.affinity.place = Place(min(ALL - {app.affinity.place.core}), turns=True)
                 for _ in range(2):
                     client.text("place")
                     client.receive_text()
@@ -520,12 +607,41 @@ def test_it_moves_when_it_was_crowded_in_two_looks_on_end():
     affinity.start(flusher, busy())
     for machine.busy["a"] in (1, 1, 0.5, 1):  # the first look has nothing to compare with
         flusher.run()
-        assert affinity.core == 0
+        assert affinity.place.core == 0
     flusher.run()
-    assert affinity.core == 1
+    assert affinity.place == (1, True)
     for _ in range(5):
         flusher.run()
-    assert affinity.core == 1
+    assert affinity.place == (1, True)
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_sessions_take_turns_where_others_do_not_crowd_them():
+    machine, flusher = Machine(a=0.1, b=1), FakeFlusher()
+    affinity = Affinity(wanted=None, read=machine.read)
+    affinity.claim(0)
+    affinity.start(flusher, busy())
+    for machine.busy["a"], turns in ((0.5, True), (0.5, False), (0.1, True), (0.1, True), (0.5, False), (0.1, True)):
+        before = affinity.place
+        flusher.run()
+        assert affinity.place == (0, turns)
+        assert (affinity.place is before) is (before.turns is turns)
+
+
+@pytest.mark.parametrize(
+    ("now", "own_s", "ours"),
+    [
+        (loads(a=(2, 0)), 1.6, True),
+        (loads(a=(2, 0)), 1.4, False),
+        (loads(a=(0.4, 1.6)), 0, True),
+        (loads(a=(0.6, 1.4)), 0, False),
+        (loads(a=(1, 1)), 3, True),  # ours on other cores, too
+        (loads(a=(0, 0)), 0, True),
+        ({}, 0, True),
+    ],
+)
+def test_a_core_is_ours_where_others_have_less_than_a_quarter_of_it(now, own_s, ours):
+    assert is_ours(0, NOTHING, now, own_s) is ours
 
 
 @pytest.mark.usefixtures("two_cores")

@@ -4,6 +4,12 @@ The GIL lets one of them run at a time anyway, and to hand it to another core ta
 such a thread starts must not inherit the core: before it starts a thread or a process it leaves the core, and it is
 back before its next message. Only threads that a C library starts by itself inherit it.
 
+There they are also, once connected, of the scheduler's batch class (sched(7), SCHED_BATCH): one that is woken, since
+its client has sent something, does not interrupt the one that runs. It would only find that that one holds the GIL, and
+go back to sleep. Not so those whose sessions are in rooms: they run beside the thread that sends to the members, and
+the sooner they have added to what it sends, the more is sent at once. Nor where other programs crowd the core, which
+they would wait for, too.
+
 The process's other threads are free. So is a script's: it has nearly all of the work, and on the sessions' core it
 would get no more of it than each of them does (an echo in JavaScript then answers a third less).
 
@@ -21,9 +27,9 @@ from contextlib import suppress
 from functools import partial
 from random import uniform
 from time import process_time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from wsthreads.cores import Loads, read_loads, roomier_core, usable_cores
+from wsthreads.cores import Loads, is_ours, read_loads, roomier_core, usable_cores
 from wsthreads.starts import call_before_starts
 
 if TYPE_CHECKING:
@@ -32,7 +38,7 @@ if TYPE_CHECKING:
     from wsthreads.admission import Admission
     from wsthreads.flusher import Flusher
 
-__all__ = ["Affinity", "Stay", "leave"]
+__all__ = ["Affinity", "Place", "Stay", "be_prompt", "leave"]
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +46,13 @@ log = logging.getLogger(__name__)
 LOOK_S = (1.5, 3.0)
 
 _here = threading.local()  # `stay`: the thread's own, if it is kept
+
+
+class Place(NamedTuple):
+    """A core, and whether the threads that are kept there take turns, of the batch class."""
+
+    core: int
+    turns: bool
 
 
 class Affinity:
@@ -50,10 +63,11 @@ class Affinity:
 
     def __init__(self, wanted: bool | None = False, read: Callable[[], Loads] = read_loads) -> None:
         #: Where the threads are to be; None for anywhere. It may change at any time.
-        self.core: int | None = None
+        self.place: Place | None = None
         #: Those that it is chosen from.
         self.cores: Set[int] = frozenset()
         self._wanted = wanted
+        self._may_turn = False  # not if the process is of another class than most
         self._read = read
         self._nth: int | None = None
         self._lock = threading.Lock()  # guards the next two, and choosing; nothing blocks under it
@@ -80,7 +94,7 @@ class Affinity:
             if self._chosen_in != process:
                 self._chosen_in = process
                 self._choose_locked(process)
-            if self.core is None or self._watched_in == process:
+            if self.place is None or self._watched_in == process:
                 return
             self._watched_in = process
             self._last, self._was_crowded = None, False
@@ -90,39 +104,43 @@ class Affinity:
         has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
         self.cores = usable_cores() if has_gil else frozenset()
         if len(self.cores) < 2:
-            self.core = None
+            self.place = None
             return
+        self._may_turn = os.sched_getscheduler(0) == os.SCHED_OTHER
         call_before_starts(_leave_to_start)
         # The hash of a text differs from run to run: process ids alone are the same in many a container. Another app
         # in this process comes to the same core.
         nth = hash((__name__, process)) if self._nth is None else self._nth
-        self.core = sorted(self.cores)[nth % len(self.cores)]
-        log.debug("sessions are kept on core %d", self.core)
+        self.place = Place(sorted(self.cores)[nth % len(self.cores)], self._may_turn)
+        log.debug("sessions are kept on core %d", self.place.core)
 
     def give_up(self, error: OSError) -> None:
         """The system does not let us."""
-        if self.core is not None:
-            self.core = None
+        if self.place is not None:
+            self.place = None
             log.warning("sessions are not kept on one core: %s", error)
 
     def _look_later(self, flusher: Flusher, admission: Admission) -> None:
         flusher.call_later(uniform(*LOOK_S), partial(self._look, flusher, admission))
 
     def _look(self, flusher: Flusher, admission: Admission) -> None:
-        """The flusher's: go to another core if ours was crowded in two looks on end."""
+        """The flusher's: go to another core if ours was crowded in two looks on end; take turns if it was not."""
         with self._lock:
-            core = self.core
-            if core is None or not admission.taken:
+            place = self.place
+            if place is None or not admission.taken:
                 self._watched_in = 0
                 return
         last, self._last = self._last, (self._read(), process_time())
         if last is not None:
-            loads, own_s = self._last[0], self._last[1] - last[1]
+            core, loads, own_s = place.core, self._last[0], self._last[1] - last[1]
             roomier = roomier_core(core, self.cores, last[0], loads, own_s)
             if roomier is not None and self._was_crowded:
                 log.debug("sessions move from core %d, which is crowded, to core %d", core, roomier)
-                self.core, roomier = roomier, None
+                core, roomier = roomier, None
             self._was_crowded = roomier is not None
+            turns = self._may_turn and (core != place.core or is_ours(core, last[0], loads, own_s))
+            if place != (core, turns):
+                self.place = Place(core, turns)
         self._look_later(flusher, admission)
 
     def kept(self) -> Stay:
@@ -130,9 +148,9 @@ class Affinity:
         stay: Stay | None = getattr(_here, "stay", None)
         return stay if stay is not None and stay.affinity is self else Stay(self)
 
-    def born(self, core: int | None) -> Stay:
-        """The same for a thread that was started on that core already, by one that hands it on."""
-        return Stay(self, core)
+    def born(self, place: Place | None) -> Stay:
+        """The same for a thread that was started there already, by one that hands it on."""
+        return Stay(self, place)
 
     def handed_on(self) -> Stay:
         """The same for a thread that starts threads for sessions, and nothing else: they begin where it is."""
@@ -142,22 +160,23 @@ class Affinity:
 class Stay:
     """One thread's time on the core, which alone may use this. Nothing here raises.
 
-    Before each message: ``if stay.core != affinity.core: stay.follow()``.
+    Before each message: ``if stay.place is not affinity.place: stay.follow()``.
     """
 
-    __slots__ = ("_former", "affinity", "core", "hands_on")
+    __slots__ = ("_former", "_is_batch", "_takes_turns", "affinity", "hands_on", "place")
 
-    def __init__(self, affinity: Affinity, core: int | None = None, *, hands_on: bool = False) -> None:
+    def __init__(self, affinity: Affinity, place: Place | None = None, *, hands_on: bool = False) -> None:
         #: Where the thread is kept; None: nowhere.
-        self.core = core
+        self.place = place
         self.affinity = affinity
         self.hands_on = hands_on
         # The cores that the thread may use by rights.
-        self._former: Set[int] = frozenset() if core is None else affinity.cores
+        self._former: Set[int] = frozenset() if place is None else affinity.cores
+        self._is_batch = self._takes_turns = False
 
     def __enter__(self) -> Self:
         _here.stay = self
-        if self.core != self.affinity.core:
+        if self.place is not self.affinity.place:
             self.follow()
         return self
 
@@ -167,25 +186,40 @@ class Stay:
 
     def follow(self) -> None:
         """Go to the core, wherever that is by now."""
-        core, cores = self.affinity.core, self.affinity.cores
-        if core is None:
+        place, cores = self.affinity.place, self.affinity.cores
+        if place is None:
             self.leave()
             return
         try:
             if not self._former:
                 former = os.sched_getaffinity(0)
                 self._former = cores if former == cores else former  # on a big machine, such a set has some kilobytes
-            os.sched_setaffinity(0, {core})
-            self.core = core
+            os.sched_setaffinity(0, {place.core})
         except OSError as error:
             self.affinity.give_up(error)
+        else:
+            self.place = place
+            self._choose_class()
 
     def leave(self) -> None:
         """Go back to where the thread came from, until the next `follow`."""
-        if self.core is not None:
-            self.core = None
+        if self.place is not None:
+            self.place = None
             with suppress(OSError):  # it may use none of them any more, so the system has given it others
                 os.sched_setaffinity(0, self._former)
+            self._choose_class()
+
+    def take_turns(self, wanted: bool = True) -> None:
+        """Whether from now on the thread is not to interrupt others on the core when it is woken."""
+        self._takes_turns = wanted
+        self._choose_class()
+
+    def _choose_class(self) -> None:
+        is_batch = self._takes_turns and self.place is not None and self.place.turns
+        if is_batch != self._is_batch:
+            with suppress(OSError):  # it goes without
+                os.sched_setscheduler(0, os.SCHED_BATCH if is_batch else os.SCHED_OTHER, os.sched_param(0))
+                self._is_batch = is_batch
 
 
 def leave() -> None:
@@ -200,3 +234,10 @@ def _leave_to_start() -> None:
     stay: Stay | None = getattr(_here, "stay", None)
     if stay is not None and not stay.hands_on:
         stay.leave()
+
+
+def be_prompt() -> None:
+    """Have the calling thread, if it is kept on a core, take no turns from now on: others wait for what it does."""
+    stay: Stay | None = getattr(_here, "stay", None)
+    if stay is not None:
+        stay.take_turns(False)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 
-__all__ = ["Loads", "read_loads", "roomier_core", "usable_cores"]
+__all__ = ["Loads", "is_ours", "read_loads", "roomier_core", "usable_cores"]
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,15 @@ def roomier_core(core: int, cores: Iterable[int], before: Loads, now: Loads, own
     """
     spent = {n: (now[n][0] - before[n][0], now[n][1] - before[n][1]) for n in cores if n in before and n in now}
     left = {n: idle / (busy + idle) for n, (busy, idle) in spent.items() if busy + idle > 0}
-    if core not in left or left[core] > SCARCE or spent[core][0] - own_s < CROWDED * sum(spent[core]):
+    if core not in left or left[core] > SCARCE or is_ours(core, before, now, own_s):
         return None
     roomiest = max(left, key=lambda n: left[n])
     return roomiest if left[roomiest] > ROOMY else None
+
+
+def is_ours(core: int, before: Loads, now: Loads, own_s: float) -> bool:
+    """Whether others had less of `core` than CROWDED, as far as can be told; `own_s` as for `roomier_core`."""
+    if core not in before or core not in now:
+        return True
+    busy, idle = (now[core][i] - before[core][i] for i in (0, 1))
+    return busy - own_s < CROWDED * (busy + idle) or busy + idle <= 0

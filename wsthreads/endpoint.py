@@ -194,6 +194,7 @@ class Endpoint:
             opened = True
             self._ledger.begin()
             with in_context(context), self._affinity.kept() as stay:
+                stay.take_turns()
                 self._run(session, connection, stay, context)
         finally:
             if opened:
@@ -234,7 +235,7 @@ class Endpoint:
             if reader is not None:
                 stay.leave()  # it seldom takes the GIL
             for message in connection.messages():
-                if stay.core != affinity.core and reader is None:
+                if stay.place is not affinity.place and reader is None:
                     stay.follow()
                 handler.message(session, message)
         except BaseException:

@@ -21,6 +21,7 @@ from urllib.parse import quote, urlsplit
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 from wsthreads.admission import RETRY_AFTER_S
+from wsthreads.affinity import Place
 from wsthreads.handshake import is_upgrade
 from wsthreads.logs import access_context, hide_secrets
 from wsthreads.restarts import keep_running
@@ -45,11 +46,11 @@ EXHAUSTED_PAUSE_S = 0.2
 class _Link:
     """One TCP connection of the HTTP server, as the server sees it."""
 
-    __slots__ = ("busy", "core", "sock")
+    __slots__ = ("busy", "place", "sock")
 
-    def __init__(self, sock: socket.socket, core: int | None) -> None:
+    def __init__(self, sock: socket.socket, place: Place | None) -> None:
         self.sock = sock
-        self.core = core  # where its thread was started; None for anywhere
+        self.place = place  # where its thread was started; None for anywhere
         self.busy = False  # its request has been read
 
 
@@ -96,7 +97,7 @@ class HTTPServer(ThreadedWSGIServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         stay = self._stay
-        if self.ssl_context is None and stay.core != self._affinity.core:
+        if self.ssl_context is None and stay.place is not self._affinity.place:
             stay.follow()
         thread = Thread(
             target=self.process_request_thread,
@@ -105,7 +106,7 @@ class HTTPServer(ThreadedWSGIServer):
             daemon=self.daemon_threads,
         )
         with self._lock:
-            self._links[thread] = _Link(request, stay.core)
+            self._links[thread] = _Link(request, stay.place)
         try:
             thread.start()
         except (RuntimeError, MemoryError) as error:  # "can't start new thread"
@@ -126,7 +127,7 @@ class HTTPServer(ThreadedWSGIServer):
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """The life of a connection, in its thread."""
         thread = current_thread()
-        stay = self._affinity.born(self._links[thread].core)
+        stay = self._affinity.born(self._links[thread].place)
         try:
             if self.ssl_context is not None:
                 request.settimeout(self.handshake_timeout_s)

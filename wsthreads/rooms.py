@@ -18,6 +18,7 @@ from operator import attrgetter
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from wsthreads.affinity import be_prompt
 from wsthreads.deflate import deflate_frame
 from wsthreads.drainer import Drainer
 from wsthreads.errors import RoomLimitError, RoomNameError
@@ -129,6 +130,7 @@ class Rooms:
             members.outboxes = None
             return members
 
+        be_prompt()
         with session._membership:
             if session._ended or name in session._joined:
                 return
