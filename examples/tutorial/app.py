@@ -13,8 +13,13 @@ here = Path(__file__).parent
 tokens = URLSafeTimedSerializer(os.environ["TOKEN_SECRET"], salt="lounge")
 
 app = Flask(__name__, static_folder=here / "public", static_url_path="")
-proxies = int(os.environ.get("TRUSTED_PROXIES", "0"))
-sockets = WebSocketApp(app.wsgi_app, serve_client=True, trusted_proxies=proxies)
+sockets = WebSocketApp(
+    app.wsgi_app,
+    serve_client=True,
+    serve_health=True,
+    serve_metrics=True,
+    trusted_proxies=int(os.environ.get("TRUSTED_PROXIES", "0")),
+)
 sockets.add_script("/ws/lounge", here / "lounge.js")
 
 
