@@ -204,7 +204,11 @@ def test_scripts_whose_time_cannot_be_bounded(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("package", "module", "part"),
-    [("gunicorn", "gunicorn", "needs gunicorn: pip install"), ("redis", "brokers.redis", "wsthreads[redis]")],
+    [
+        ("gunicorn", "gunicorn", "needs gunicorn: pip install"),
+        ("redis", "brokers.redis", "[redis]'"),
+        ("prometheus_client", "prometheus", "[prometheus]'"),
+    ],
 )
 def test_extras_that_are_not_installed(package: str, module: str, part: str) -> None:
     program = f"import sys; sys.modules[{package!r}] = None; import wsthreads.{module}"
