@@ -193,7 +193,8 @@ def test_colours_change_nothing_but_colours() -> None:
 
 
 def test_json_is_one_object_a_line() -> None:
-    line = JSONFormatter().format(record_of(f"grüße\n{NASTY}", **CONTEXT, number=1, ratio=float("nan"), thing=object()))
+    others = {"number": 1, "ratio": float("nan"), "thing": object(), "stack": ()}
+    line = JSONFormatter().format(record_of(f"grüße\n{NASTY}", **CONTEXT, **others))
     assert line.isascii()
     assert line.isprintable()
     fields = json.loads(line)

@@ -123,10 +123,10 @@ class JSONFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage().rstrip("\n")
         stack = getattr(record, "stack", None)
-        if stack:
+        if stack and isinstance(stack, str):
             message = message.removesuffix(f"\n{stack}")
-        elif record.exc_info:
-            stack = self.formatException(record.exc_info)
+        else:
+            stack = self.formatException(record.exc_info) if record.exc_info else None
         if hasattr(record, "status"):  # the line of an access log: its head is in the other fields
             message = hide_secrets(_COLOUR.sub("", _ACCESS_HEAD.sub("", message)))
         time = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
