@@ -4,6 +4,7 @@ import io
 import logging
 import signal
 import socket
+import ssl
 from types import SimpleNamespace
 
 import pytest
@@ -116,6 +117,15 @@ def test_under_gunicorn_it_ends_without_an_error_and_with_a_socket_that_takes_no
         with pytest.raises(BrokenPipeError):
             ours.sendall(b"HTTP/1.1 101")
         assert theirs.recv(1) == b""
+
+
+def test_with_what_is_no_plain_socket_it_ends_like_a_lost_connection():
+    """TLS, in which gunicorn would log an error of its own, and the sockets of wsthreads.testing."""
+    with ssl.create_default_context().wrap_socket(socket.socket(), server_hostname="x") as tls:
+        for sock in (tls, object()):
+            calls = []
+            Server(calls)(response_of(calls, environ={"gunicorn.socket": sock}))
+            assert calls == ["101 Switching Protocols", "session", "reset"]
 
 
 def test_in_the_debugger_of_werkzeug_it_ends_without_an_error_and_its_status_is_that_of_a_lost_connection():

@@ -141,8 +141,9 @@ class SessionResponse:
         self._abandon = abandon
         self._start_response = start_response
         self._in_debugger = "werkzeug.debug.preserve_context" in environ
-        sock: socket.socket | None = environ.get("gunicorn.socket")
-        self._gunicorn_socket = None if isinstance(sock, ssl.SSLSocket) else sock
+        sock = environ.get("gunicorn.socket")  # in `wsthreads.testing` not one of the system's
+        is_plain = isinstance(sock, socket.socket) and not isinstance(sock, ssl.SSLSocket)
+        self._gunicorn_socket: socket.socket | None = sock if is_plain else None
 
     def __iter__(self) -> Iterator[bytes]:
         return self
