@@ -20,7 +20,7 @@ from werkzeug.wrappers import Response
 from wsthreads.admission import Admission
 from wsthreads.affinity import Affinity, leave
 from wsthreads.browser import is_client, send_client
-from wsthreads.config import METRICS_TOKEN_VARIABLE, REDIS_VARIABLE, Config
+from wsthreads.config import METRICS_TOKEN_VARIABLE, REDIS_VARIABLE, Config, dashboard_token_of
 from wsthreads.drainer import Drainer
 from wsthreads.endpoint import Endpoint
 from wsthreads.errors import CloseCode, ConfigError, HandshakeRefused
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from wsthreads.brokers import Broker
     from wsthreads.connection import Connection
+    from wsthreads.dashboard import Dashboard
     from wsthreads.prometheus import MetricsPage
 
 __all__ = ["WebSocketApp"]
@@ -63,9 +64,10 @@ class WebSocketApp:
     """A WSGI application that serves WebSocket endpoints, and passes every other request on to `wsgi_app`.
 
     Settings are those of `Config`, as keyword arguments or as one `config`. With a `broker` (a `RedisBroker`; by
-    default one for WSTHREADS_REDIS, if that is in the environment) its rooms are those of all processes. All methods
-    may be called from any thread; add endpoints before serving. It starts no thread until its first script or session,
-    and starts afresh in a forked process.
+    default one for WSTHREADS_REDIS, if that is in the environment) its rooms are those of all processes. With a
+    `dashboard` (by default one for `Config.dashboard_token` or WSTHREADS_DASHBOARD_TOKEN, if there is either) the page
+    about it is at ``/_wsthreads/``. All methods may be called from any thread; add endpoints before serving. It starts
+    no thread until its first script or session, and starts afresh in a forked process.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class WebSocketApp:
         *,
         config: Config | None = None,
         broker: Broker | None = None,
+        dashboard: Dashboard | None = None,
         **settings: Any,
     ) -> None:
         if config is not None and settings:
@@ -102,6 +105,9 @@ class WebSocketApp:
         if self.config.serve_health:
             health = Health(lambda: self._admission.closed, lambda: self.endpoints)
             self._services.update({HEALTH_PATH: health, READY_PATH: health})
+        self._dashboard = dashboard or _dashboard_by_token(self.config)
+        if self._dashboard is not None:
+            self._dashboard.serve(self, partial(self._make_endpoint, affinity=Affinity(False), link=None))
         self._entry: WSGIApplication = self._dispatch
         if self.config.trusted_proxies:
             hops = self.config.trusted_proxies
@@ -149,20 +155,23 @@ class WebSocketApp:
             raise ConfigError(f"the path of an endpoint must begin with a slash, not {path!r}")
         if "?" in path or "#" in path:
             raise ConfigError(f"the path of an endpoint has no query and no fragment, not {path!r}")
+        if self._dashboard is not None and self._dashboard.owns(path):
+            raise ConfigError(f"{path} is the dashboard's")
         if path in self._endpoints:
             raise ConfigError(f"{path} is served by {self._endpoints[path].handler.name} already")
-        endpoint = self._endpoints[path] = Endpoint(
-            path,
-            handler,
-            config=self.config,
-            admission=self._admission,
-            flusher=self._flusher,
-            drainer=self._drainer,
-            affinity=self.affinity,
-            metrics=metrics,
-            link=self._link,
-        )
+        endpoint = self._endpoints[path] = self._make_endpoint(path, handler, metrics)
         return endpoint
+
+    def _make_endpoint(self, path: str, handler: Handler, metrics: Metrics, **options: Any) -> Endpoint:
+        shared = {
+            "config": self.config,
+            "admission": self._admission,
+            "flusher": self._flusher,
+            "drainer": self._drainer,
+            "affinity": self.affinity,
+            "link": self._link,
+        }
+        return Endpoint(path, handler, metrics=metrics, **{**shared, **options})
 
     def endpoint(self, path: str) -> Endpoint:
         """The endpoint of a path. Raises `KeyError` with those that there are."""
@@ -204,7 +213,8 @@ class WebSocketApp:
 
     def fit_to_threads(self, threads: int) -> None:
         """Allow no more sessions than a server with so many threads can carry and still answer HTTP."""
-        self._admission.places = min(self._admission.places, max(1, threads - RESERVED_THREADS))
+        reserved = RESERVED_THREADS + (0 if self._dashboard is None else self._dashboard.admission.places)
+        self._admission.places = min(self._admission.places, max(1, threads - reserved))
 
     def keep_on_core(self, nth: int) -> None:
         """Keep the threads of sessions on the `nth` core (modulo), unless `cpu_affinity` is false."""
@@ -218,6 +228,12 @@ class WebSocketApp:
         environ["REMOTE_ADDR"] = printable(environ.get("REMOTE_ADDR") or "")
         path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
         endpoint = self._endpoints.get(path)
+        dashboard = self._dashboard
+        if endpoint is None and dashboard is not None and dashboard.owns(path):
+            leave()  # the core of the sessions
+            if path != dashboard.endpoint.path:
+                return dashboard(environ, start_response)
+            endpoint = dashboard.endpoint
         if endpoint is None:
             if is_upgrade(environ):
                 known = ", ".join(self._endpoints)
@@ -270,6 +286,10 @@ class WebSocketApp:
             self.fit_to_threads(worker.cfg.threads)
             self._flusher.start()
             self._flusher.call_later(WORKER_WATCH_S, partial(self._watch_worker, worker))
+        if self._dashboard is not None:
+            with suppress(OSError, RuntimeError):  # for want of descriptors or threads: then the plots begin later
+                self._flusher.start()
+                self._dashboard.start(self._flusher)
 
     def _watch_worker(self, worker: Any) -> None:
         """The flusher's: shut down when gthread does, which tells nobody."""
@@ -309,6 +329,8 @@ class WebSocketApp:
             self._admission.wait_empty(CUT_OFF_WAIT_S)
         for endpoint in self.endpoints:
             endpoint.handler.stop(max(0.1, deadline - monotonic()))
+        if self._dashboard is not None:
+            self._dashboard.stop(max(0.1, deadline - monotonic()))
         if self._link is not None:
             self._link.stop(max(0.1, deadline - monotonic()))
         self._drainer.stop(max(0.1, deadline - monotonic()))
@@ -321,6 +343,8 @@ class WebSocketApp:
         """Let nobody in any more, and have every session closed, at once or soon. Does not block."""
         if not self._admission.close(code, reason):
             return
+        if self._dashboard is not None:
+            self._dashboard.close_viewers(code, reason)
         connections = chain.from_iterable(endpoint.connections() for endpoint in self.endpoints)
         for delay_s, batch in in_batches(connections, timeout_s):
             close = partial(_close, batch, code, reason, min(SHUTDOWN_CLOSE_TIMEOUT_S, timeout_s - delay_s))
@@ -350,6 +374,15 @@ def farewell(worker: Any) -> tuple[CloseCode, str]:
 def drain_timeout_s(graceful_timeout_s: float) -> float:
     """How long sessions may take to end, so that those cut off then have some of gunicorn's patience left."""
     return max(graceful_timeout_s / 2, graceful_timeout_s - 2 * SHUTDOWN_CLOSE_TIMEOUT_S)
+
+
+def _dashboard_by_token(config: Config) -> Dashboard | None:
+    token = dashboard_token_of(config)
+    if not token:
+        return None
+    from wsthreads.dashboard import Dashboard  # for those who have it
+
+    return Dashboard(token)
 
 
 def _broker_of_environment() -> Broker | None:

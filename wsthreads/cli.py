@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from wsthreads.config import REDIS_VARIABLE
+from wsthreads.config import DASHBOARD_TOKEN_VARIABLE, REDIS_VARIABLE, dashboard_token_of
 from wsthreads.errors import BrokerError, CloseCode, ConfigError, UsageError, WSThreadsError
 from wsthreads.logs import FORMAT_VARIABLE, FORMATS, LEVELS, log_to
 from wsthreads.options import CommandWithSections, config_of, setting_options
 
 if TYPE_CHECKING:
     from wsthreads.app import WebSocketApp
+    from wsthreads.config import Config
     from wsthreads.serving import Server
     from wsthreads.targets import Target
 
@@ -30,8 +31,9 @@ __all__ = ["main"]
 
 log = logging.getLogger(__name__)
 
-#: Environment variable that tells a restarted command which free port it had found.
+#: Environment variables that tell a restarted command which free port it had found, and which token it had made.
 RESTART_PORT = "_WSTHREADS_RESTART_PORT"
+RESTART_TOKEN = "_WSTHREADS_RESTART_TOKEN"
 
 
 def main() -> NoReturn:
@@ -146,7 +148,7 @@ def run(
     Ctrl-C closes every session with 1001 and ends with status 0; pressed once more, it cuts them off.
     """
     from wsthreads.checks import remarks_on
-    from wsthreads.dashboard import STATUS_PATH, Dashboard
+    from wsthreads.dashboard import PREFIX, STATUS_PATH, Dashboard
     from wsthreads.serving import Server
     from wsthreads.targets import create_app, find_targets
     from wsthreads.tls import server_context
@@ -160,20 +162,37 @@ def run(
     if key is not None and cert is None:
         raise UsageError("a key is of no use without its certificate: add --cert")
     ssl_context = None if cert is None else server_context(cert, key)
+    restarted = RESTART_PORT in os.environ
     port = port or int(os.environ.pop(RESTART_PORT, 0))
-    page = Dashboard(lambda: app.endpoints)
+    token = dashboard_token_of(config)
+    made_token = "" if token else _token_for(host, config)
+    dashboard = Dashboard(token or made_token, logger="", reloads=reload)
     if reload:
         # Python takes bytecode for that of a file which was changed in the same second, and has the same size.
         sys.dont_write_bytecode = True
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # for the process that checks a change
     found = find_targets(targets, path)
-    app = create_app(*targets, wsgi_app=page, static=static, path=path, redis=redis or None, config=config)
+    app = create_app(
+        *targets,
+        wsgi_app=dashboard.lead_here,
+        static=static,
+        path=path,
+        redis=redis or None,
+        config=config,
+        dashboard=dashboard,
+    )
     try:
         server = Server(app, host, port, ssl_context=ssl_context)
         app.connect_broker()
 
         def announce() -> None:
             _announce(app, server, static, click.echo if log_format == "text" else log.info)
+            if made_token and log_format == "text":
+                click.echo(f"The page needs a token, as others could reach it: {server.url}{PREFIX}#token={made_token}")
+            elif made_token:  # which is not for logs
+                log.info("the page needs a token, as others could reach it: set %s", DASHBOARD_TOKEN_VARIABLE)
+            if restarted:
+                log.info("restarted with new code", extra={"kind": "reload"})
             for target in found:
                 for remark in remarks_on(target, app.endpoint(target.path).handler.hooks):
                     log.warning("%s", remark)
@@ -182,9 +201,19 @@ def run(
             announce()
             return server.run()
         check_arguments = [*(["--path", path] if path else []), "--", *targets]
-        return _run_with_reload(app, server, lambda: find_targets(targets, path), check_arguments, announce)
+        return _run_with_reload(app, server, lambda: find_targets(targets, path), check_arguments, announce, made_token)
     finally:
         app.shutdown(0)  # has been done, unless the server could not be made: a script's thread must not stay
+
+
+def _token_for(host: str, config: Config) -> str:
+    """A token made for the page, where others than this machine's users could reach it; else none."""
+    from secrets import token_urlsafe
+
+    from wsthreads.serving import is_loopback
+
+    token = os.environ.pop(RESTART_TOKEN, "")
+    return "" if is_loopback(host) and not config.trusted_proxies else token or token_urlsafe(16)
 
 
 def _run_with_reload(
@@ -193,6 +222,7 @@ def _run_with_reload(
     find: Callable[[], Sequence[Target]],
     check_arguments: Sequence[str],
     announce: Callable[[], None],
+    token: str,
 ) -> int:
     """Never returns when a restart is due: becomes the same command again.
 
@@ -217,6 +247,7 @@ def _run_with_reload(
         sys.stdout.flush()
         sys.stderr.flush()
         os.environ[RESTART_PORT] = str(server.port)  # what was any free port stays the same one
+        os.environ[RESTART_TOKEN] = token  # and whoever has the page open still may
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     return status
 

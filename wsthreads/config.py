@@ -7,20 +7,31 @@ A `Config` is frozen and validated when it is made. The command line makes an op
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 
 from wsthreads.errors import ConfigError
 from wsthreads.origins import parse_origin
 
-__all__ = ["METRICS_TOKEN_VARIABLE", "REDIS_VARIABLE", "Config"]
+__all__ = [
+    "DASHBOARD_TOKEN_VARIABLE",
+    "METRICS_TOKEN_VARIABLE",
+    "REDIS_VARIABLE",
+    "Config",
+    "dashboard_token_of",
+]
 
 #: The environment variable that names a Redis for apps that are given no broker.
 REDIS_VARIABLE = "WSTHREADS_REDIS"
 
-#: The environment variable for `metrics_token`.
+#: The environment variables for `metrics_token` and `dashboard_token`.
 METRICS_TOKEN_VARIABLE = "WSTHREADS_METRICS_TOKEN"
+DASHBOARD_TOKEN_VARIABLE = "WSTHREADS_DASHBOARD_TOKEN"
+
+#: Shorter ones could be guessed, and who has guessed the dashboard's can act.
+MIN_DASHBOARD_TOKEN_CHARS = 16
 
 #: Eleven days. poll(2) counts milliseconds in 32 bits, and takes no more than twice that.
 MAX_S = 1e6
@@ -34,7 +45,10 @@ def _setting(
     kind: type | None = None,
     secret: bool = False,
 ) -> Any:
-    """A field with its help text, the type and the range that `Config` holds it to. None as a default may be given."""
+    """A field with its help text, the type and the range that `Config` holds it to. None as a default may be given.
+
+    Of a text, the range is that of its length.
+    """
     metadata = {"help": about, "low": low, "high": high, "kind": kind or type(default)}
     return field(default=default, metadata=metadata, repr=not secret)
 
@@ -85,6 +99,12 @@ class Config:
     metrics_token: str = _setting(
         "", f"bearer token without which there are no metrics; better in {METRICS_TOKEN_VARIABLE}", secret=True
     )
+    dashboard_token: str = _setting(
+        "",
+        f"token without which there is no page about the server; better in {DASHBOARD_TOKEN_VARIABLE}",
+        MIN_DASHBOARD_TOKEN_CHARS,
+        secret=True,
+    )
     scripts_without_deadline: bool = _setting(False, "run scripts even where their run time cannot be bounded")
 
     def __post_init__(self) -> None:
@@ -114,6 +134,9 @@ def _validated(setting: Field[Any], value: Any) -> Any:
     if kind is str:
         if not isinstance(value, str) or not value.isascii() or any(not c.isprintable() or c == " " for c in value):
             raise ConfigError(f"{name} must be ASCII text without spaces")  # which is not shown: it is a secret
+        if value and len(value) < (setting.metadata["low"] or 0):
+            least = setting.metadata["low"]
+            raise ConfigError(f"{name} must have at least {least} characters, this one has {len(value)}")
         return value
     if kind is bool:
         if not isinstance(value, bool):
@@ -126,3 +149,12 @@ def _validated(setting: Field[Any], value: Any) -> Any:
         top = f" and at most {high:.10g}" if high < math.inf else ""
         raise ConfigError(f"{name} must be at least {low}{top}, not {value!r}")
     return kind(value)
+
+
+def dashboard_token_of(config: Config) -> str:
+    """The token of the dashboard, by the settings or else by the environment; empty if there is none.
+
+    Raises `ConfigError` for one in the environment that is no good.
+    """
+    token = config.dashboard_token or os.environ.get(DASHBOARD_TOKEN_VARIABLE, "")
+    return replace(config, dashboard_token=token).dashboard_token

@@ -121,6 +121,13 @@ class Handler(ABC):
     def catch_up(self, session: Session) -> None:  # noqa: B027
         """Return when the messages handed over so far have been handled: the client has ended the session."""
 
+    def attributes(self, session: Session) -> dict[str, Any]:
+        """What the handler remembers of a session: a copy. Any thread; waits for a moment at most.
+
+        Raises `IsolateError` where a script cannot tell just now.
+        """
+        return dict(session.attributes)
+
     def settle(self, timeout_s: float) -> None:  # noqa: B027
         """Return when all that was handed over so far has been done, or after `timeout_s`: for tests."""
 

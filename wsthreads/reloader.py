@@ -7,6 +7,7 @@ swapped under running threads, so for that, and for a file more or less in a dir
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -101,7 +102,8 @@ class Reloader:
         complaint = _complaint(self._check_arguments)
         if complaint:
             self._unserved |= changed
-            log.error("not restarted, the old code goes on: %s", complaint)
+            context = {"kind": "reload", **self._place_in(complaint)}
+            log.error("not restarted, the old code goes on: %s", complaint, extra=context)
         else:
             self._done.set()
             self._restart()
@@ -119,14 +121,25 @@ class Reloader:
             at_fault = [Path(error.path)] if isinstance(error, ScriptError) else []  # perhaps imported just now
             watched = {**_stamps(at_fault), **now}
             shown = placed(error, target) if isinstance(error, HandlerError) else error
-            context = {"endpoint": target.path, **_place_of(shown)}
+            context = {"kind": "reload", "endpoint": target.path, **_place_of(shown)}
             log.error("%s not reloaded, the old code goes on: %s", target.file.name, shown, extra=context)
             return watched
         watched = {**_stamps(self._files_of(target)), **now}
-        log.info("%s reloaded", target.file.name, extra={"endpoint": target.path})
+        context = {"kind": "reload", "endpoint": target.path, "file": str(target.file)}
+        log.info("%s reloaded", target.file.name, extra=context)
         for remark in remarks_on(target, handler.hooks):
             log.warning("%s", remark, extra={"endpoint": target.path})
         return watched
+
+    def _place_in(self, complaint: str) -> dict[str, Any]:
+        """What a record carries of the first place in what the check says, if it is in a target's file."""
+        for target in self._targets:
+            file = str(target.file)
+            found = re.search(rf"(?<!\S){re.escape(file)}(?::(\d+)(?::(\d+))?)?: ", complaint)
+            if found is not None:
+                numbers = zip(("line", "column"), found.groups(), strict=True)
+                return {"endpoint": target.path, "file": file, **{name: int(n) for name, n in numbers if n}}
+        return {}
 
     def _files_of(self, target: Target) -> Iterable[Path]:
         """A script, and what it imports."""

@@ -92,6 +92,10 @@ class Rooms:
         """The rooms that there are, sorted. A snapshot."""
         return sorted(self._members.snapshot())
 
+    def sizes(self) -> dict[str, int]:
+        """The rooms that there are, with how many members each has in this process. A snapshot."""
+        return {name: len(members.sessions) for name, members in self._members.snapshot().items()}
+
     def sessions(self, name: str) -> list[Session]:
         """The members of a room. A snapshot."""
         found: list[Session] = []

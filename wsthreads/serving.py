@@ -13,6 +13,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from queue import SimpleQueue
 from threading import Event, Lock, Thread, current_thread, main_thread
 from time import monotonic
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from wsthreads.app import WebSocketApp
 
-__all__ = ["Server", "serve"]
+__all__ = ["Server", "is_loopback", "serve"]
 
 log = logging.getLogger(__name__)
 
@@ -249,6 +250,14 @@ def bind(host: str, port: int) -> socket.socket:
         listener.close()
         raise UsageError(f"cannot listen on {place}: {_advice(error)}") from error
     return listener
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens at `host`. Of names only localhost is known to be so."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _advice(error: OSError) -> str:

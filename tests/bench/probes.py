@@ -28,6 +28,7 @@ __all__ = [
     "publish_rate",
     "soak",
     "start_time",
+    "watched",
 ]
 
 #: Starts and imports are so short that one run takes the median of several.
@@ -43,6 +44,9 @@ SETTLE_TIMEOUT_S = 15.0
 
 #: Long enough for those that never read to be closed for it, and to come back.
 BAD_PEERS_S = 20.0
+
+#: Loads with and without a viewer, of which the median difference is taken.
+PAIRS = 5
 
 IMPORT = """
 import sys, time
@@ -109,6 +113,44 @@ def bad_peers(*, never: int, slow: int, flood: int) -> Measure:
                 raise RunFailed(f"{lost:.0f} of {report['sent'] * load.connections:.0f} messages were lost")
         sample = sample_of(among["p99_us"] / alone["p99_us"], among)
         return Sample(sample.value, {**sample.details, "p99_us_alone": alone["p99_us"], **json.loads(said)})
+
+    return measure
+
+
+def watched(**settings: Any) -> Measure:
+    """Measures the CPU, in per cent of a core, that a server needs more of while somebody has its dashboard open.
+
+    The same load is put on the same server again and again, with a viewer every second time. It is `RunFailed` if the
+    viewer has not got a sample for every two seconds.
+    """
+
+    def measure(context: Context, server: Server) -> Sample:
+        load = context.load(mode="echo", **settings)
+        seen: list[float] = []
+        pairs: list[tuple[float, float]] = []
+        with context.start(server, "echo") as process:
+            command = [context.tools.python, "-m", "tests.bench.viewer", process.port]
+            for _ in range(1 if context.quick else PAIRS):
+                alone = context.put(load, process, server, "echo")
+                _settled(process)
+                with subprocess.Popen(
+                    [*map(str, command)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                ) as viewer:
+                    try:
+                        assert viewer.stdout is not None
+                        viewer.stdout.readline()  # it is there
+                        among = context.put(load, process, server, "echo")
+                    finally:
+                        said, _ = viewer.communicate("")  # which is the end of its input
+                samples = json.loads(said or "{}").get("sample", 0)
+                if samples < load.seconds / 2:
+                    raise RunFailed(f"the viewer got {samples} samples in {load.seconds:g} s")
+                seen.append(samples)
+                pairs.append((alone["server_cpu"], among["server_cpu"]))
+                _settled(process)
+        sample = sample_of(100 * median(with_viewer - without for without, with_viewer in pairs), among)
+        details = {"server_cpu_alone": median(without for without, _ in pairs), "samples": median(seen)}
+        return Sample(sample.value, {**sample.details, **details})
 
     return measure
 

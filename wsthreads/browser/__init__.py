@@ -15,12 +15,13 @@ from werkzeug.utils import send_file
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-__all__ = ["CLIENT_PATH", "is_client", "send_client"]
+__all__ = ["CLIENT_FILE", "CLIENT_PATH", "is_client", "send_client"]
 
 #: Where it is served.
 CLIENT_PATH = "/wsthreads.js"
 
-_FILE = Path(__file__).with_name("wsthreads.js")
+#: The module itself.
+CLIENT_FILE = Path(__file__).with_name("wsthreads.js")
 
 
 def is_client(environ: WSGIEnvironment) -> bool:
@@ -30,6 +31,6 @@ def is_client(environ: WSGIEnvironment) -> bool:
 
 def send_client(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """The client, as a WSGI application. Browsers ask again each time, and get a 304 while it is the same."""
-    response = send_file(_FILE, environ, mimetype="text/javascript", conditional=True)
+    response = send_file(CLIENT_FILE, environ, mimetype="text/javascript", conditional=True)
     response.headers.pop("Date", None)  # the server adds its own
     return response(environ, start_response)

@@ -1,68 +1,216 @@
-"""The page about a running server: its endpoints with their functions and sessions, and a client to try them with.
+"""The page about a running server: endpoints with a client to try them, sessions, rooms, load, errors.
 
-It lives at ``/_wsthreads/``, and ``/`` leads there unless something else is at ``/``. Nothing on it is loaded from
-elsewhere, and its Content-Security-Policy lets it talk to its own server only.
+It lives at ``/_wsthreads/``; under ``wsthreads run``, ``/`` leads there unless something else is at ``/``. Nothing on
+it is loaded from elsewhere, and its Content-Security-Policy lets it talk to its own server only. Its data comes over a
+WebSocket of wsthreads itself, see `wsthreads.dashboard.live`; who gets it, `wsthreads.dashboard.access` says.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import os
 import re
+import sys
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from werkzeug.exceptions import NotFound
-from werkzeug.utils import redirect
+from werkzeug.utils import redirect, send_file
 from werkzeug.wrappers import Response
 
+from wsthreads.admission import Admission
+from wsthreads.browser import CLIENT_FILE
+from wsthreads.dashboard.access import Access, bearer_token
+from wsthreads.dashboard.events import Events
+from wsthreads.dashboard.live import Live
+from wsthreads.dashboard.sampler import Sampler
+from wsthreads.endpoint import Endpoint
 from wsthreads.handlers import HOOKS, PythonHandler
+from wsthreads.hosts import gunicorn_worker
+from wsthreads.metrics import Metrics
 from wsthreads.static import StaticFiles
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-    from wsthreads.endpoint import Endpoint
+    from wsthreads.app import WebSocketApp
+    from wsthreads.config import Config
+    from wsthreads.flusher import Flusher
 
-__all__ = ["PREFIX", "STATUS_PATH", "Dashboard", "function_names", "spelled", "status_of"]
+__all__ = ["MAX_VIEWERS", "PREFIX", "STATUS_PATH", "Dashboard", "function_names", "spelled"]
 
-#: Where the page is.
+#: Where the page is, its WebSocket, and what tells whether a token is needed and right.
 PREFIX = "/_wsthreads/"
-
-#: What it asks for every two seconds: `status_of`, as JSON.
+LIVE_PATH = PREFIX + "live"
 STATUS_PATH = PREFIX + "status.json"
+CLIENT_PATH = PREFIX + "wsthreads.js"
+
+#: Pages that may be open at once; each takes a thread, as every session does.
+MAX_VIEWERS = 8
+
+#: What a viewer may send: a message to a room may be as big as that. And what may wait for one that is slow to read.
+MAX_MESSAGE_BYTES = 1024 * 1024
+MAX_MESSAGES_PER_S = 20
+MAX_OUTBOX_BYTES = 4 * 1024 * 1024
+
+#: While nobody watches, this often something is noted for those who will.
+IDLE_INTERVAL_S = 5.0
+
+#: At shutdown, a page has this long to answer the close frame.
+CLOSE_TIMEOUT_S = 1.0
 
 _HOST = re.compile(r"[A-Za-z0-9.:\[\]-]+")
 
 
 class Dashboard:
-    """The page as a WSGI application; what is not its own goes to `wsgi_app`. Any thread.
+    """The page of one app, as a WSGI application for what it `owns`, and an endpoint. Any thread.
 
-    `endpoints` gives those that there are, for each request anew.
+    `token` is what viewers must have; empty, none is asked for. `reloads` is whether changed handlers are loaded again,
+    for them to know. It sees at once what `logger` and those below it log,
+    until `stop`. An app that is given one serves it: `serve` is the app's to call.
     """
 
-    def __init__(self, endpoints: Callable[[], Iterable[Endpoint]], wsgi_app: WSGIApplication | None = None) -> None:
-        self._endpoints = endpoints
+    def __init__(self, token: str = "", *, logger: str = "wsthreads", reloads: bool = False) -> None:
+        self._reloads = reloads
+        self.access = Access(token)
+        #: Places for viewers, who are no sessions of the app's.
+        self.admission = Admission(MAX_VIEWERS)
         self._files = StaticFiles(Path(__file__).parent / "page")
-        self._wsgi_app = wsgi_app or NotFound()
+        self._events = Events(but=LIVE_PATH)
+        self._events.attach(logging.getLogger(logger))
+        self._sampled_in = 0  # the process
+
+    def serve(self, app: WebSocketApp, make_endpoint: Callable[..., Endpoint]) -> Endpoint:
+        """The endpoint through which the page sees `app`, made by `make_endpoint`."""
+        self._app = app
+        self._sampler = Sampler(lambda: app.endpoints)
+        live = Live(lambda: app.endpoints, self._specification, self._events, self._sampler, self.access)
+        metrics = Metrics()
+        self.endpoint = make_endpoint(
+            LIVE_PATH,
+            PythonHandler(live, metrics),
+            metrics,
+            config=_config_for_viewers(app.config, with_token=self.access.needs_token),
+            admission=self.admission,
+        )
+        return self.endpoint
+
+    def start(self, flusher: Flusher) -> None:
+        """Begin to take samples in this process, by a timer of the app's `flusher`, which runs. Idempotent."""
+        if self._sampled_in != os.getpid():
+            self._sampled_in = os.getpid()
+            self._sampler.forget()
+            self._tick(flusher)
+
+    def _tick(self, flusher: Flusher) -> None:
+        """The flusher's. Where it takes long, it is done less often: a thousandth of the time at most."""
+        began = monotonic()
+        self._sampler.take(IDLE_INTERVAL_S * 0.9)
+        flusher.call_later(max(IDLE_INTERVAL_S, 1000 * (monotonic() - began)), lambda: self._tick(flusher))
+
+    def close_viewers(self, code: int, reason: str) -> None:
+        """Let nobody in any more, and begin to close the pages that are open. Does not block."""
+        if self.admission.close(code, reason):
+            for connection in self.endpoint.connections():
+                connection.begin_close(code, reason)
+                connection.hasten_close(CLOSE_TIMEOUT_S)
+
+    def stop(self, timeout_s: float) -> None:
+        """End what `close_viewers` has begun, in `timeout_s` at most, and see nothing of the log any more."""
+        if not self.admission.wait_empty(timeout_s):
+            self.endpoint.cut_off()
+            self.admission.wait_empty(CLOSE_TIMEOUT_S)
+        self._events.close()
+
+    def owns(self, path: str) -> bool:
+        """Whether a path is the page's."""
+        return path.startswith(PREFIX) or path == PREFIX.rstrip("/")
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         response = self._answer(environ) if environ["REQUEST_METHOD"] in ("GET", "HEAD") else None
-        return (response or self._wsgi_app)(environ, start_response)
+        return (response or NotFound())(environ, start_response)
+
+    def lead_here(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """A WSGI application whose root leads to the page, and that has nothing else."""
+        is_root = environ.get("PATH_INFO", "") in ("", "/") and environ["REQUEST_METHOD"] in ("GET", "HEAD")
+        response = redirect(environ.get("SCRIPT_NAME", "") + PREFIX) if is_root else NotFound()
+        return response(environ, start_response)
 
     def _answer(self, environ: WSGIEnvironment) -> Response | None:
         path = environ.get("PATH_INFO", "")
-        if path in ("", "/", PREFIX.rstrip("/")):
+        if not path.startswith(PREFIX):
             return redirect(environ.get("SCRIPT_NAME", "") + PREFIX)
-        response: Response | None = None
+        response: Response | None
         if path == STATUS_PATH:
-            response = Response(json.dumps(status_of(self._endpoints())), mimetype="application/json")
-            response.headers["Cache-Control"] = "no-store"
-        elif path.startswith(PREFIX):
+            response = self._status(environ)
+        elif path == CLIENT_PATH:
+            response = send_file(CLIENT_FILE, environ, mimetype="text/javascript", conditional=True)
+            response.headers.pop("Date", None)  # the server adds its own
+        else:
             response = self._files.find({**environ, "PATH_INFO": path[len(PREFIX) - 1 :]})
         if response is not None:
             response.headers.update(_security_headers(environ.get("HTTP_HOST", "")))
         return response
+
+    def _status(self, environ: WSGIEnvironment) -> Response:
+        """Whether a token is needed and right; browsers do not tell a page why a WebSocket was refused."""
+        complaint = self.access.complaint(environ, bearer_token(environ))
+        status: dict[str, Any] = {"token": self.access.needs_token}
+        if complaint:
+            status["error"] = complaint
+        else:
+            status["endpoints"] = [
+                {**fields, "sessions": endpoint.session_count()}
+                for fields, endpoint in zip(self._specification()["endpoints"], self._app.endpoints, strict=True)
+            ]
+        response = Response(json.dumps(status), 403 if complaint else 200, mimetype="application/json")
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    def _specification(self) -> dict[str, Any]:
+        """What is to be known of the app."""
+        return {
+            "version": sys.modules["wsthreads"].__version__,  # it imports us, not we it
+            "reload": self._reloads,
+            "process": "development" if gunicorn_worker() is None else f"gunicorn worker {os.getpid()}",
+            "subprotocols": list(self._app.config.subprotocols),
+            "endpoints": [
+                {
+                    "path": endpoint.path,
+                    "handler": endpoint.handler.name,
+                    "functions": function_names(endpoint),
+                    "language": _language_of(endpoint),
+                }
+                for endpoint in self._app.endpoints
+            ],
+        }
+
+
+def _config_for_viewers(config: Config, *, with_token: bool) -> Config:
+    """The settings of the page's endpoint.
+
+    Origins that the app lets in are let in here only where they also need the token: they are not the operator's.
+    """
+    return replace(
+        config,
+        allowed_origins=config.allowed_origins if with_token else (),
+        subprotocols=(),
+        compression=False,  # what is hidden by TLS is not to show in sizes
+        max_message_bytes=MAX_MESSAGE_BYTES,
+        max_messages_per_s=MAX_MESSAGES_PER_S,
+        max_outbox_bytes=MAX_OUTBOX_BYTES,
+        idle_timeout_s=0.0,
+    )
+
+
+def _language_of(endpoint: Endpoint) -> str:
+    if isinstance(endpoint.handler, PythonHandler):
+        return "python"
+    return "typescript" if endpoint.handler.name.endswith(".ts") else "javascript"
 
 
 def _security_headers(host: str) -> dict[str, str]:
@@ -76,21 +224,6 @@ def _security_headers(host: str) -> dict[str, str]:
         "Cross-Origin-Opener-Policy": "same-origin",
         "Referrer-Policy": "no-referrer",
         "X-Content-Type-Options": "nosniff",
-    }
-
-
-def status_of(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
-    """What the page shows, as plain data."""
-    return {
-        "endpoints": [
-            {
-                "path": endpoint.path,
-                "handler": endpoint.handler.name,
-                "functions": function_names(endpoint),
-                "sessions": endpoint.session_count(),
-            }
-            for endpoint in endpoints
-        ]
     }
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wsthreads.errors import CloseCode, HandshakeRefused, IsolateError, ScriptError
 from wsthreads.handlers import Handler, Reader, Verdict, verdict_of
@@ -146,6 +147,13 @@ class ScriptHandler(Handler):
         if isolate is not None:
             isolate.catch_up(session)
 
+    def attributes(self, session: Session) -> dict[str, Any]:
+        """Those that the script has set: texts, what JSON has, and anything else in text."""
+        isolate = self._isolate
+        if isolate is None:
+            raise IsolateError(f"{self.name} was not started in this process")
+        return {name: text if is_text else _parsed(text) for name, is_text, text in isolate.attributes(session.id)}
+
     def settle(self, timeout_s: float) -> None:
         isolate = self._isolate
         if isolate is not None:
@@ -164,6 +172,13 @@ class ScriptHandler(Handler):
     def _isolate(self) -> Isolate | None:
         life = self._lives.get(os.getpid())
         return None if life is None else life.isolate
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,8 @@ GRACE_S = 2.0
 
 #: How old a figure for the size of the heap may get, in seconds.
 HEAP_AGE_S = 10.0
+#: How long somebody who only looks may wait for a script.
+LOOK_TIMEOUT_S = 0.2
 
 _RUNTIME_PARTS = ("boot", "inspect", "console", "timers", "visitors", "loop")
 
@@ -207,6 +209,21 @@ class Isolate:
         """Blocks until all events so far have been handled, with the promise jobs that they left, or `timeout_s`."""
         with suppress(IsolateError, JavaScriptError, TimeoutError):
             self._ask(Event("again", reply=Future())).result(timeout_s)
+
+    def attributes(self, session_id: str) -> list[tuple[str, bool, str]]:
+        """The names and values of a session's attributes: whether each is a text, and what it is in text.
+
+        Raises `IsolateError` if the script is busy for longer than a moment, or has ended.
+        """
+        try:
+            entries: list[tuple[str, bool, str]] = self._ask(Event("look", None, (session_id,), reply=Future())).result(
+                LOOK_TIMEOUT_S
+            )
+        except TimeoutError:
+            raise IsolateError(f"{self.name} is busy") from None
+        except JavaScriptError as error:  # a getter of the script's, say
+            raise IsolateError(f"what {self.name} has put there cannot be looked at") from error
+        return entries
 
     def close(self, session: Session, code: int, reason: str) -> None:
         """Blocks until the script's onClose has ended or never will."""

@@ -96,6 +96,7 @@ class Loop:
             "settled": self._settled,
             "answer": self._answer,
             "loaded": self._loaded,
+            "looked": self._looked,
         }
 
     def current_visit(self) -> Visit | None:
@@ -362,6 +363,12 @@ class Loop:
                 event.reply.set_result(value)
             else:
                 event.reply.set_exception(HandshakeRefused(500, "the handler failed", cause="handler_failed"))
+
+    def _looked(self, entries: list[tuple[str, bool, str]]) -> None:
+        """The attributes of the session that is looked at: name, whether the value is a text, and that in text."""
+        event = self._current
+        if event is not None and event.reply is not None and not event.reply.done():
+            event.reply.set_result(entries)
 
     def _loaded(self, ticket: int, exports: list[tuple[str, str]] | None, error: str | None) -> bool:
         """The script's module has run, or not. True: its functions are the ones to call from now on."""

@@ -78,6 +78,13 @@ const dispatch = {
     return DONE;
   },
 
+  look([, , id]) {
+    const attributes = visits.get(id)?.attributes ?? [];
+    const entries = Array.from(attributes, ([key, value]) => [key, typeof value === "string", shown(value)]);
+    answered(python("looked", entries));
+    return DONE;
+  },
+
   handshake([, id, handshake]) {
     const visit = makeVisit(id);
     visit.handshake = handshake;

@@ -1,0 +1,83 @@
+"""What of a session may be shown: values whose names say that they are secret are replaced by how long they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+from wsthreads.logs import hide_secrets, is_secret
+
+__all__ = ["public_headers", "public_values", "shown_values"]
+
+#: Headers that hold secrets, whatever their names say. Browsers can hand over a token as a subprotocol only.
+SECRET_HEADERS = frozenset(
+    {"authorization", "cookie", "proxy-authorization", "sec-websocket-key", "sec-websocket-protocol"}
+)
+
+MAX_CHARS = 1_000
+MAX_ITEMS = 100
+MAX_DEPTH = 4
+
+#: Values that are shown as Python writes them. Of others, whose code might do anything, only the type's name is shown.
+PLAIN_TYPES = (int, float, complex, bool, type(None))
+PLAIN_MODULES = ("datetime", "decimal", "fractions", "uuid")
+
+
+def public_values(values: Mapping[str, str]) -> dict[str, str]:
+    """Parameters with the secrets among them hidden, and long values cut."""
+    return {name: _public(name, value) for name, value in islice(values.items(), MAX_ITEMS)}
+
+
+def public_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers likewise; URLs in them, as in Referer, lose the secrets of their queries."""
+    return {
+        name: _hidden(value) if name in SECRET_HEADERS else _public(name, hide_secrets(value))
+        for name, value in islice(headers.items(), MAX_ITEMS)
+    }
+
+
+def shown_values(values: Mapping[str, Any]) -> dict[str, str]:
+    """Attributes as texts, likewise. They may be anything, and change meanwhile."""
+    shown = {}
+    for name, value in islice(list(values.items()), MAX_ITEMS):
+        text = value if isinstance(value, str) else _written(value)
+        shown[str(name)[:MAX_CHARS]] = _public(str(name), text)
+    return shown
+
+
+def _public(name: str, value: str) -> str:
+    if is_secret(name):
+        return _hidden(value)
+    return value if len(value) <= MAX_CHARS else f"{value[:MAX_CHARS]}… ({len(value)} characters)"
+
+
+def _hidden(value: str) -> str:
+    return f"hidden ({len(value)} characters)"
+
+
+def _written(value: Any, depth: int = 0) -> str:
+    """A value, much as Python writes it, with the secrets inside hidden."""
+    kind: Any = type(value)
+    if depth > MAX_DEPTH:
+        return "…"
+    if kind is dict:
+        items = list(islice(list(value.items()), MAX_ITEMS + 1))
+        parts = [f"{_written(key)}: {_item(key, item, depth + 1)}" for key, item in items[:MAX_ITEMS]]
+        return "{" + ", ".join(parts + ["…"] * (len(items) > MAX_ITEMS)) + "}"
+    if kind in (list, tuple, set, frozenset):
+        items = list(islice(list(value), MAX_ITEMS + 1))
+        parts = [_written(item, depth + 1) for item in items[:MAX_ITEMS]]
+        opening, closing = "[]" if kind is list else "()" if kind is tuple else "{}"
+        return opening + ", ".join(parts + ["…"] * (len(items) > MAX_ITEMS)) + closing
+    if kind in (str, bytes, bytearray):
+        return repr(value if len(value) <= MAX_CHARS else value[:MAX_CHARS]) + "…" * (len(value) > MAX_CHARS)
+    if kind is int and value.bit_length() > 4 * MAX_CHARS:
+        return f"<int of {value.bit_length()} bits>"
+    return repr(value) if kind in PLAIN_TYPES or kind.__module__ in PLAIN_MODULES else f"<{kind.__name__}>"
+
+
+def _item(key: Any, value: Any, depth: int) -> str:
+    if isinstance(key, str) and is_secret(key):
+        return _hidden(value if isinstance(value, str) else _written(value))
+    return _written(value, depth)

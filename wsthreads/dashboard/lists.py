@@ -1,0 +1,149 @@
+"""What the page lists: sessions and rooms by a filter, and one session with everything about it but its secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from heapq import nlargest, nsmallest
+from typing import TYPE_CHECKING, Any
+
+from wsthreads.dashboard.disclosure import public_headers, public_values, shown_values
+from wsthreads.errors import IsolateError
+
+if TYPE_CHECKING:
+    from wsthreads.connection import Connection
+    from wsthreads.dashboard.requests import Watch
+    from wsthreads.endpoint import Endpoint
+    from wsthreads.metrics import Traffic
+    from wsthreads.session import Session
+
+__all__ = ["find_session", "rooms_list", "session_details", "sessions_list"]
+
+#: Rooms of a session that a row names.
+ROOMS_SHOWN = 5
+
+#: A longer text is no user's name.
+MAX_USER_CHARS = 100
+
+USER_NAMES = ("user", "name")
+
+
+def sessions_list(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
+    """The sessions that `watch` asks for, as the page gets them."""
+    total = 0
+    found: list[tuple[Endpoint, Session, Connection]] = []
+    for endpoint in endpoints:
+        live = endpoint.live()
+        total += len(live)
+        if watch.endpoint in (None, endpoint.path):
+            found += _matching(endpoint, live, watch)
+    rows = (nlargest if watch.descending else nsmallest)(watch.limit, found, key=lambda entry: _key(watch.sort, entry))
+    return {
+        "type": "sessions",
+        "request": watch.request,
+        "total": total,
+        "matched": len(found),
+        "rows": [_row(*entry) for entry in rows],
+    }
+
+
+def _matching(
+    endpoint: Endpoint, live: dict[Session, Connection], watch: Watch
+) -> Iterator[tuple[Endpoint, Session, Connection]]:
+    members = None if watch.room is None else set(endpoint.rooms.sessions(watch.room))
+    needle = watch.filter.lower()
+    for session, connection in live.items():
+        if (members is None or session in members) and (not needle or _has(session, needle)):
+            yield endpoint, session, connection
+
+
+def _has(session: Session, needle: str) -> bool:
+    texts = (session.id, session.remote_addr, session.request_path, _user_of(session) or "")
+    return any(needle in text.lower() for text in texts) or any(needle in name.lower() for name in session.rooms())
+
+
+def _key(sort: str, entry: tuple[Endpoint, Session, Connection]) -> Any:
+    _, session, connection = entry
+    return 0 if sort == "since" else getattr(connection.traffic(), sort) or 0, session.opened_at
+
+
+def _row(endpoint: Endpoint, session: Session, connection: Connection) -> dict[str, Any]:
+    rooms = session.rooms()
+    traffic: Traffic = connection.traffic()
+    return {
+        "id": session.id,
+        "endpoint": endpoint.path,
+        "address": session.remote_addr,
+        "path": session.request_path,
+        "user": _user_of(session),
+        "since": session.opened_at,
+        "rooms": rooms[:ROOMS_SHOWN],
+        "room_count": len(rooms),
+        **traffic._asdict(),
+        "open": session.is_open(),
+    }
+
+
+def _user_of(session: Session) -> str | None:
+    """Whose session it seems to be: what the handler or the client calls a user."""
+    query = session.request.environ.get("QUERY_STRING", "")
+    for name in USER_NAMES:
+        user = session.attributes.get(name)
+        if user is None and f"{name}=" in query:  # taking a query apart takes time, and memory for as long as it lives
+            user = session.get_parameter(name)
+        if isinstance(user, str) and 0 < len(user) <= MAX_USER_CHARS:
+            return user
+    return None
+
+
+def find_session(endpoints: Iterable[Endpoint], session_id: str) -> tuple[Endpoint, Session, Connection] | None:
+    """The session of that id, with what belongs to it; None if there is none any more."""
+    for endpoint in endpoints:
+        for session, connection in endpoint.live().items():
+            if session.id == session_id:
+                return endpoint, session, connection
+    return None
+
+
+def session_details(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
+    """Everything about the session that `watch` asks for, secrets hidden."""
+    found = find_session(endpoints, watch.session_id)
+    head = {"type": "session", "request": watch.request, "id": watch.session_id, "gone": found is None}
+    if found is None:
+        return head
+    endpoint, session, _ = found
+    return {
+        **head,
+        **_row(*found),
+        "rooms": session.rooms(),
+        "parameters": public_values(session.request.parameters),
+        "headers": public_headers(session.request.headers),
+        "attributes": _attributes_of(endpoint, session),
+        "subprotocol": session.subprotocol,
+    }
+
+
+def _attributes_of(endpoint: Endpoint, session: Session) -> dict[str, str]:
+    try:
+        return shown_values(endpoint.handler.attributes(session))
+    except IsolateError as error:
+        return {"?": str(error)}
+
+
+def rooms_list(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
+    """The rooms that `watch` asks for, the fullest first, as the page gets them. Members are those in this process."""
+    total = 0
+    found: list[tuple[int, str, str]] = []
+    needle = watch.filter.lower()
+    for endpoint in endpoints:
+        rooms = endpoint.rooms.sizes()
+        total += len(rooms)
+        if watch.endpoint in (None, endpoint.path):
+            found += [(-size, endpoint.path, name) for name, size in rooms.items() if needle in name.lower()]
+    rows = nsmallest(watch.limit, found)
+    return {
+        "type": "rooms",
+        "request": watch.request,
+        "total": total,
+        "matched": len(found),
+        "rows": [{"endpoint": path, "name": name, "members": -size} for size, path, name in rows],
+    }

@@ -1,0 +1,308 @@
+"""The page's WebSocket: what it is sent, and what it asks for.
+
+A viewer is a session whose handler is `Live`. Its requests are done in its own thread; what all of them are sent comes
+from one thread, which lives while there are viewers. That thread has little to say to a viewer who is slow to read:
+what does not fit is left out. And it takes what it does, whatever that costs here, at such intervals that it is busy
+for a small part of the time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+from collections.abc import Callable
+from functools import partial
+from platform import python_version
+from threading import Event, Lock, Thread
+from time import monotonic, thread_time, time
+from typing import TYPE_CHECKING, Any
+
+from wsthreads.dashboard.access import SUBPROTOCOL, Access, offered_token
+from wsthreads.dashboard.events import Events
+from wsthreads.dashboard.lists import find_session, rooms_list, session_details, sessions_list
+from wsthreads.dashboard.requests import Broadcast, Close, Mistake, PageRequest, Unwatch, Watch, parse
+from wsthreads.dashboard.sampler import Sampler
+from wsthreads.errors import BrokerError, HandshakeRefused, UsageError
+from wsthreads.restarts import keep_running
+
+if TYPE_CHECKING:
+    from wsthreads.endpoint import Endpoint
+    from wsthreads.handshake import Request
+    from wsthreads.session import Session
+
+__all__ = ["Live"]
+
+log = logging.getLogger(__name__)
+
+#: Between two samples with somebody watching; and between two looks at a list that is watched.
+INTERVAL_S = 1.0
+LIST_INTERVAL_S = 2.0
+
+#: Between two messages with events.
+EVENTS_INTERVAL_S = 0.1
+
+#: At most one part in so many of a core's time goes into samples, and into lists.
+SAMPLES_SHARE = 100
+LISTS_SHARE = 30
+
+#: How long the last viewer waits for the end of the thread.
+JOIN_S = 2.0
+
+LISTS = {"sessions": sessions_list, "rooms": rooms_list, "session": session_details}
+
+
+class _Watching:
+    """A list that a viewer watches; the thread's own, but for what its comment says."""
+
+    __slots__ = ("due", "sent", "watch")
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.due = 0.0  # monotonic; the viewer's thread may set it to 0, for at once
+        self.sent = ""
+
+
+class _Viewer:
+    """Somebody who has the page open."""
+
+    __slots__ = ("events_seen", "session", "specification", "watching")
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.specification = ""  # the last hello, but for its history
+        self.events_seen = -1
+        self.watching: dict[str, _Watching] = {}  # by list; each single operation on it is atomic under the GIL
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether what was sent has not been read: then there is no use in more of it."""
+        return self.session._outbox.is_blocked
+
+    def send(self, text: str) -> bool:
+        return not self.is_behind and self.session.send(text)
+
+
+class _Term:
+    """The time of one thread: from the first viewer to the last. When what is due is the thread's own."""
+
+    def __init__(self, run: Callable[[_Term], None]) -> None:
+        self.done, self.wake = Event(), Event()
+        self.thread = Thread(target=run, args=(self,), name="wsthreads-dashboard", daemon=True)
+        self.sample_at = self.lists_at = self.events_at = 0.0  # monotonic
+
+
+class Live:
+    """The handler of the page's endpoint: any thread.
+
+    `endpoints` gives those to show, `specify` what a hello says beside what is known here.
+    """
+
+    def __init__(
+        self,
+        endpoints: Callable[[], tuple[Endpoint, ...]],
+        specify: Callable[[], dict[str, Any]],
+        events: Events,
+        sampler: Sampler,
+        access: Access,
+    ) -> None:
+        self._endpoints = endpoints
+        self._specify = specify
+        self._events = events
+        self._sampler = sampler
+        self._access = access
+        self._started = time()
+        self._lock = Lock()  # guards the next three; no more than a thread is started under it
+        self._pid = os.getpid()
+        self._viewers: dict[Session, _Viewer] = {}
+        self._term: _Term | None = None
+        events.on_event = self._wake
+
+    # In a viewer's thread.
+
+    def on_handshake(self, request: Request) -> str | None:
+        complaint = self._access.complaint(request.environ, offered_token(request.subprotocols))
+        if complaint:
+            raise HandshakeRefused(403, complaint)
+        return SUBPROTOCOL if SUBPROTOCOL in request.subprotocols else None
+
+    def on_open(self, session: Session) -> None:
+        with self._lock:
+            if self._pid != os.getpid():  # a fork: the thread and the viewers are the parent's
+                self._pid, self._viewers, self._term = os.getpid(), {}, None
+            self._viewers[session] = _Viewer(session)
+            if self._term is None:
+                term = _Term(self._run)
+                term.thread.start()
+                self._term = term
+        self._wake()
+
+    def on_message(self, session: Session, message: str | bytes) -> None:
+        try:
+            request = parse(message)
+            text = self._do(session, request)
+        except Mistake as mistake:
+            _answer(session, mistake.request, str(mistake), ok=False)
+        else:
+            if request.request is not None:
+                _answer(session, request.request, text, ok=True)
+
+    def on_close(self, session: Session) -> None:
+        with self._lock:
+            self._viewers.pop(session, None)
+            if self._viewers or self._term is None:
+                return
+            term, self._term = self._term, None
+            term.done.set()
+            term.wake.set()
+        term.thread.join(JOIN_S)
+
+    def _do(self, session: Session, request: PageRequest) -> str:
+        """Do what a viewer asks for; what it is told about it. Raises `Mistake`."""
+        viewer = self._viewers[session]
+        try:
+            if isinstance(request, Watch):
+                viewer.watching[request.list] = _Watching(request)
+                self._wake()
+            elif isinstance(request, Unwatch):
+                viewer.watching.pop(request.list, None)
+            elif isinstance(request, Close):
+                text = self._close(session, request)
+                for watching in list(viewer.watching.values()):
+                    watching.due = 0.0  # to see it go
+                self._wake()
+                return text
+            else:
+                return self._broadcast(session, request)
+        except (UsageError, BrokerError) as error:
+            raise Mistake(str(error), request.request) from error
+        return ""
+
+    def _close(self, viewer: Session, request: Close) -> str:
+        found = find_session(self._endpoints(), request.session_id)
+        if found is None:
+            raise Mistake(f"there is no session {request.session_id!r:.60} any more", request.request)
+        session = found[1]
+        if not session.is_open():
+            raise Mistake("it is closing already", request.request)
+        session.close(request.code, request.reason)
+        log.info("session %s closed with %d from the dashboard at %s", session.id, request.code, viewer.remote_addr)
+        return f"closing with {request.code}"
+
+    def _broadcast(self, viewer: Session, request: Broadcast) -> str:
+        endpoint = next((endpoint for endpoint in self._endpoints() if endpoint.path == request.endpoint), None)
+        if endpoint is None:
+            known = ", ".join(endpoint.path for endpoint in self._endpoints()) or "none"
+            raise Mistake(f"no endpoint {request.endpoint!r:.60}; there are: {known}", request.request)
+        room = endpoint.room(request.room)
+        members = room.members()
+        room.broadcast(request.message)
+        log.info("broadcast to %r of %s from the dashboard at %s", room.name, endpoint.path, viewer.remote_addr)
+        return f"sent to {members} member{'' if members == 1 else 's'}"
+
+    def _wake(self) -> None:
+        term = self._term
+        if term is not None:
+            term.wake.set()
+
+    # In the thread for all viewers.
+
+    def _run(self, term: _Term) -> None:
+        keep_running(partial(self._serve, term), pause=term.done.wait)
+
+    def _serve(self, term: _Term) -> None:
+        while not term.done.is_set():
+            with self._lock:
+                viewers = list(self._viewers.values())
+            viewers = self._greeted(viewers)
+            self._send_sample(term, viewers)
+            due = min(term.sample_at, self._send_events(term, viewers), self._send_lists(term, viewers))
+            term.wake.wait(max(0.0, due - monotonic()))
+            term.wake.clear()
+
+    def _greeted(self, viewers: list[_Viewer]) -> list[_Viewer]:
+        """Send a hello to those who have none yet, and to all when what it says has changed; who has had one."""
+        fields = self._specification()
+        specification = _encoded(fields)
+        hello = ""
+        for viewer in viewers:
+            if viewer.specification != specification:
+                hello = hello or _encoded({**fields, "history": self._sampler.history()})
+                if viewer.send(hello):
+                    viewer.specification = specification
+        return [viewer for viewer in viewers if viewer.specification]
+
+    def _specification(self) -> dict[str, Any]:
+        return {
+            "type": "hello",
+            "python": python_version(),
+            "pid": os.getpid(),
+            "started": self._started,
+            "host": socket.gethostname(),
+            "interval_s": INTERVAL_S,
+            **self._specify(),
+        }
+
+    def _send_sample(self, term: _Term, viewers: list[_Viewer]) -> None:
+        now = monotonic()
+        if now < term.sample_at:
+            return
+        began = thread_time()
+        sample = self._sampler.take(INTERVAL_S / 2)
+        if sample is not None:
+            text = _encoded(sample)
+            for viewer in viewers:
+                viewer.send(text)
+        interval_s = max(INTERVAL_S, SAMPLES_SHARE * (thread_time() - began))
+        term.sample_at = max(term.sample_at + interval_s, now + interval_s / 2)
+
+    def _send_events(self, term: _Term, viewers: list[_Viewer]) -> float:
+        """Send what has happened, if it is time for that; when there will be more to do (monotonic)."""
+        newest = self._events.newest
+        waiting = [viewer for viewer in viewers if viewer.events_seen != newest and not viewer.is_behind]
+        if not waiting:
+            return float("inf")
+        now = monotonic()
+        if now < term.events_at:
+            return term.events_at
+        term.events_at = now + EVENTS_INTERVAL_S
+        for seen in {viewer.events_seen for viewer in waiting}:
+            events, newest, dropped = self._events.since(max(0, seen))
+            if seen < 0:
+                dropped = 0  # before they came
+            text = _encoded({"type": "events", "events": events, "dropped": dropped})
+            for viewer in waiting:
+                if viewer.events_seen == seen and viewer.send(text):
+                    viewer.events_seen = newest
+        return float("inf")
+
+    def _send_lists(self, term: _Term, viewers: list[_Viewer]) -> float:
+        """Send what is due; when the next of them will be (monotonic)."""
+        now = monotonic()
+        if now >= term.lists_at:
+            began = thread_time()
+            for viewer in viewers:
+                for watching in list(viewer.watching.values()):
+                    if watching.due <= now and not viewer.is_behind:
+                        self._send_list(viewer, watching)
+            term.lists_at = now + LISTS_SHARE * (thread_time() - began)
+        due = (watching.due for viewer in viewers for watching in list(viewer.watching.values()))
+        return max(term.lists_at, min(due, default=float("inf")))
+
+    def _send_list(self, viewer: _Viewer, watching: _Watching) -> None:
+        watching.due = monotonic() + LIST_INTERVAL_S
+        content = LISTS[watching.watch.list](self._endpoints(), watching.watch)
+        text = _encoded(content)
+        if text != watching.sent and viewer.send(text):
+            watching.sent = text
+        if content.get("gone"):
+            watching.due = float("inf")
+
+
+def _encoded(message: dict[str, Any]) -> str:
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+
+
+def _answer(session: Session, request: int | None, text: str, *, ok: bool) -> None:
+    session.send(_encoded({"type": "answer", "request": request, "ok": ok, "text": text}))

@@ -1,0 +1,178 @@
+"""What the page asks for, read from JSON and checked. A mistake gets an error that names the value and the limit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Broadcast", "Close", "Mistake", "PageRequest", "Unwatch", "Watch", "parse"]
+
+LISTS = ("sessions", "rooms", "session")
+SORTS = ("since", "messages_in", "messages_out", "bytes_waiting", "round_trip_s")
+MAX_LIMIT = 500
+MAX_FILTER_CHARS = 200
+MAX_NAME_CHARS = 4096
+
+KICKED = (1008, "kicked by the operator")
+
+
+class Mistake(Exception):
+    """A request that cannot be done, in words. `request` is its number, where it has one."""
+
+    def __init__(self, text: str, request: int | None = None) -> None:
+        super().__init__(text)
+        self.request = request
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A list that is to be sent now and whenever it has changed, or a single session with everything about it."""
+
+    request: int | None
+    list: str
+    filter: str = ""
+    endpoint: str | None = None
+    room: str | None = None
+    sort: str = "since"
+    descending: bool = False
+    limit: int = 50
+    session_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unwatch:
+    request: int | None
+    list: str
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """A session that is to be closed."""
+
+    request: int | None
+    session_id: str
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    request: int | None
+    endpoint: str
+    room: str
+    message: str
+
+
+PageRequest = Watch | Unwatch | Close | Broadcast
+
+
+def parse(message: str | bytes) -> PageRequest:
+    """Raises `Mistake`."""
+    if isinstance(message, bytes):
+        raise Mistake("a request is a JSON text, not binary")
+    try:
+        fields = json.loads(message)
+    except (ValueError, RecursionError) as error:
+        raise Mistake(f"a request is a JSON text: {error}") from None
+    if not isinstance(fields, dict):
+        raise Mistake(f"a request is a JSON object, not {_shown(fields)}")
+    request = fields.get("request")
+    if request is not None and (isinstance(request, bool) or not isinstance(request, int)):
+        raise Mistake(f"request must be a whole number, not {_shown(request)}")
+    kind = fields.get("type")
+    read = _READERS.get(kind) if isinstance(kind, str) else None
+    if read is None:
+        raise Mistake(f"type must be one of {', '.join(_READERS)}, not {_shown(kind)}", request)
+    try:
+        return read(request, fields)
+    except Mistake as mistake:
+        raise Mistake(str(mistake), request) from None
+
+
+def _watch(request: int | None, fields: dict[str, Any]) -> Watch:
+    name = _one_of(fields, "list", LISTS)
+    if name == "session":
+        return Watch(request, name, session_id=_text(fields, "id"))
+    return Watch(
+        request,
+        name,
+        filter=_text(fields, "filter", "", MAX_FILTER_CHARS).strip(),
+        endpoint=_text_or_null(fields, "endpoint"),
+        room=_text_or_null(fields, "room"),
+        sort=_one_of(fields, "sort", SORTS, SORTS[0]),
+        descending=_boolean(fields, "descending"),
+        limit=_whole(fields, "limit", 50, 1, MAX_LIMIT),
+    )
+
+
+def _unwatch(request: int | None, fields: dict[str, Any]) -> Unwatch:
+    return Unwatch(request, _one_of(fields, "list", LISTS))
+
+
+def _close(request: int | None, fields: dict[str, Any]) -> Close:
+    code = _whole(fields, "code", 1000, 1000, 4999)
+    return Close(request, _text(fields, "session"), code, _text(fields, "reason", ""))
+
+
+def _kick(request: int | None, fields: dict[str, Any]) -> Close:
+    return Close(request, _text(fields, "session"), *KICKED)
+
+
+def _broadcast(request: int | None, fields: dict[str, Any]) -> Broadcast:
+    message = _text(fields, "message", most_chars=None)
+    return Broadcast(request, _text(fields, "endpoint"), _text(fields, "room"), message)
+
+
+_READERS: dict[str, Callable[[int | None, dict[str, Any]], PageRequest]] = {
+    "watch": _watch,
+    "unwatch": _unwatch,
+    "close": _close,
+    "kick": _kick,
+    "broadcast": _broadcast,
+}
+
+
+def _text(
+    fields: dict[str, Any], name: str, default: str | None = None, most_chars: int | None = MAX_NAME_CHARS
+) -> str:
+    value = fields.get(name, default)
+    if not isinstance(value, str):
+        raise Mistake(f"{name} must be a text, not {_shown(value)}")
+    if most_chars is not None and len(value) > most_chars:
+        raise Mistake(f"{name} may have {most_chars} characters, this one has {len(value)}")
+    return value
+
+
+def _text_or_null(fields: dict[str, Any], name: str) -> str | None:
+    return None if fields.get(name) is None else _text(fields, name)
+
+
+def _one_of(fields: dict[str, Any], name: str, known: tuple[str, ...], default: str | None = None) -> str:
+    value = fields.get(name, default)
+    if value not in known:
+        raise Mistake(f"{name} must be one of {', '.join(known)}, not {_shown(value)}")
+    return str(value)
+
+
+def _boolean(fields: dict[str, Any], name: str) -> bool:
+    value = fields.get(name, False)
+    if not isinstance(value, bool):
+        raise Mistake(f"{name} must be true or false, not {_shown(value)}")
+    return value
+
+
+def _whole(fields: dict[str, Any], name: str, default: int, low: int, high: int) -> int:
+    value = fields.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise Mistake(f"{name} must be a whole number from {low} to {high}, not {_shown(value)}")
+    return value
+
+
+def _shown(value: Any) -> str:
+    """A value of a request's, in JSON, cut short."""
+    if value is None:
+        return "nothing"
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:60] + "…"
