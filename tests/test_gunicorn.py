@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import sys
+from collections import Counter
 from contextlib import ExitStack
 from time import monotonic
 from urllib.request import urlopen
@@ -124,6 +125,23 @@ def test_term_closes_100_idle_sessions_with_1001_and_each_on_close_runs(gunicorn
         assert monotonic() - began < GONE_S
     assert server.closes() == [1001] * 100
     server.check_log()
+
+
+@pytest.mark.parametrize("gunicorn", [OURS], indirect=True)
+def test_a_full_worker_leaves_clients_to_the_others_and_http_is_answered_when_all_are_full(gunicorn):
+    server = gunicorn("--workers", "2", threads=7)
+    pids = set()
+    wait_until(lambda: pids.add(server.page()) or len(pids) == 2, "both workers to answer")
+    with ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(server.port, PATH)) for _ in range(10)]  # 5 places in each
+        assert [client.status for client in clients] == [101] * 10
+        workers = Counter(client.receive_text() for client in clients)
+        assert sorted(workers.values()) == [5, 5]
+        for _ in range(5):
+            with RawClient(server.port, PATH) as client:
+                assert client.status == 503
+            assert server.page() in pids
+    server.end()
 
 
 def test_clients_that_do_not_answer_hold_the_end_up_for_two_seconds_at_most(gunicorn):

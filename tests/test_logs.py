@@ -126,7 +126,8 @@ def test_under_gunicorn(folder: Path) -> None:
         nasty_clients(port, forward=False)  # gunicorn itself refuses such headers
         server.wait_for("closed on", times=2)
         assert server.end(signal.SIGTERM) == 0
-        check(server.log)
+        # Before gunicorn 27, this line of its own has the path as it came.
+        check("\n".join(line for line in server.log.splitlines() if "[DEBUG] GET /" not in line))
 
 
 def test_a_library_s_log_is_left_to_its_application() -> None:

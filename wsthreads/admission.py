@@ -83,6 +83,11 @@ class Admission:
         return self.goodbye is not None
 
     @property
+    def free(self) -> int:
+        """Places that are left. A snapshot."""
+        return self.places - self._taken
+
+    @property
     def taken(self) -> int:
         """Sessions now, those in their handshake or their `on_close` included."""
         return self._taken

@@ -197,6 +197,11 @@ class WebSocketApp:
         return self._admission.places
 
     @property
+    def free_places(self) -> int:
+        """Sessions that may still come, in this process."""
+        return self._admission.free
+
+    @property
     def shares_rooms(self) -> bool:
         """Whether its rooms are those of other processes, too."""
         return self._link is not None

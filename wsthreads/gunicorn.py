@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import select
 import socket
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -44,6 +45,13 @@ log = logging.getLogger(__name__)
 
 #: How long the worker's loop pauses when a connection cannot be accepted: it has other things to do as well.
 EXHAUSTED_PAUSE_S = 0.05
+
+
+#: A worker that is full leaves a client to the others for so long, at most. If none takes it, they are full too, or
+#: busy: the worker accepts it, for it may want something other than a session, and waits for nobody for a while.
+LEAVE_S = 0.05
+LEAVE_STEP_S = 0.002
+LEAVE_AGAIN_S = 1.0
 
 
 class _Pool(ThreadPoolExecutor):
@@ -88,6 +96,8 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
     Each worker keeps its sessions on a core of its own, as far as there are enough of them; a worker that replaces
     one takes over its core.
 
+    A worker whose places are all taken leaves clients to the others, as long as one of those takes them.
+
     Where the process has no file descriptors left, or may start no thread, gthread's worker would end, and all of its
     sessions with it; here clients wait until there are some again.
 
@@ -108,6 +118,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         self._apps: set[WebSocketApp] = set()
         self._draining = False
         self._warned_at = float("-inf")
+        self._alone_at = float("-inf")  # when no other worker took a client that was left to them
         self._told = False  # to go, by a signal
         #: One byte that the master shares with the worker: not 0 once there are workers of a later configuration.
         self._outdated = mmap(-1, 1)
@@ -147,10 +158,14 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
     def get_thread_pool(self) -> ThreadPoolExecutor:
         return _Pool(max_workers=self.cfg.threads)
 
-    def accept(self, *arguments: Any) -> None:
+    def accept(self, listener: Any, *arguments: Any) -> None:
         """Called by the worker's loop when a client waits."""
+        if self._is_full() and monotonic() - self._alone_at >= LEAVE_AGAIN_S:
+            if self._leave(listener):
+                return
+            self._alone_at = monotonic()
         try:
-            super().accept(*arguments)
+            super().accept(listener, *arguments)
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 raise
@@ -158,6 +173,22 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
                 self._warned_at = monotonic()
                 log.warning("cannot accept connections: %s (see ulimit -n, LimitNOFILE)", error.strerror)
             sleep(EXHAUSTED_PAUSE_S)
+
+    def _leave(self, listener: Any) -> bool:
+        """Wait until another worker has accepted; False if none does."""
+        waiting = select.poll()
+        waiting.register(listener, select.POLLIN)
+        deadline = monotonic() + LEAVE_S
+        while monotonic() < deadline:
+            sleep(LEAVE_STEP_S)
+            if not waiting.poll(0):
+                return True
+        return False
+
+    def _is_full(self) -> bool:
+        """Whether a session more would find no place here, but perhaps in another worker."""
+        apps = list(self._apps)
+        return self.cfg.workers > 1 and bool(apps) and max(app.free_places for app in apps) <= len(self._reading)
 
     def handle(self, conn: Any) -> Any:
         """Called by gthread in one of its threads: read a request from a connection, and answer it."""
