@@ -287,6 +287,8 @@ class _Together:
 class _Shared:
     """Adds what has come in to prometheus-client's metrics, whose files all processes read. Any thread.
 
+    A forked process has files of its own, and adds only what has come in since it began.
+
     Raises `ConfigError` if the directory is none.
     """
 
@@ -296,13 +298,10 @@ class _Shared:
             raise ConfigError(f"{DIRECTORY_VARIABLE} must name a directory, empty at the start, not {self.directory!r}")
         self._app = app
         self._lock = Lock()  # guards the rest; nothing of ours is locked under it but leaves
-        self._pid = 0
         self._pushed: dict[tuple[str, tuple[str, ...]], Any] = {}
 
     def push(self) -> None:
         with self._lock:
-            if self._pid != os.getpid():  # what a parent has pushed is in files of its own
-                self._pid, self._pushed = os.getpid(), {}
             for family in families(self._app):
                 self._push(family)
 

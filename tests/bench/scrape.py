@@ -1,7 +1,8 @@
 """What a scrape of ``/metrics`` costs with many sessions: ``python -m tests.bench.scrape [SESSIONS]``.
 
 A server in a process of its own, sessions in rooms of 50, while it is idle and while messages are broadcast. Prints the
-median and the longest of a number of scrapes, over HTTP, and the processor time of one where nothing else goes on.
+median and the longest of a number of scrapes, over HTTP; beside them those of /healthz, which shows what waiting for
+the processor and for the GIL takes by itself; and the processor time of a scrape where nothing else goes on.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from wsthreads.serving import Server
 
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-app = WebSocketApp(max_sessions=100_000, serve_metrics=True, cpu_affinity=True)
+app = WebSocketApp(max_sessions=100_000, serve_metrics=True, serve_health=True, cpu_affinity=True)
 
 @app.route("/ws/test")
 class Chat:
@@ -75,20 +76,29 @@ def main() -> None:
         server.wait()
 
 
-def _scrapes(port: int, sessions: int) -> list[float]:
-    times = []
+def _scrapes(port: int, sessions: int) -> tuple[list[float], list[float]]:
+    """Milliseconds that scrapes took, and requests for /healthz between them."""
+    times, others = [], []
     for _ in range(SCRAPES):
-        began = perf_counter()
-        with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-            text = answer.read().decode()
-        times.append((perf_counter() - began) * 1000)
+        text = _timed(port, "/metrics", times)
         assert f'wsthreads_sessions{{endpoint="/ws/test"}} {sessions}.0' in text
         sleep(0.1)
-    return times
+        _timed(port, "/healthz", others)
+        sleep(0.1)
+    return times, others
 
 
-def _told(times: list[float]) -> str:
-    return f"median {median(times):.1f} ms, longest {max(times):.1f} ms"
+def _timed(port: int, path: str, times: list[float]) -> str:
+    began = perf_counter()
+    with urlopen(f"http://127.0.0.1:{port}{path}") as answer:
+        text: str = answer.read().decode()
+    times.append((perf_counter() - began) * 1000)
+    return text
+
+
+def _told(times: tuple[list[float], list[float]]) -> str:
+    scrapes, others = (f"median {median(some):.1f} ms, longest {max(some):.1f} ms" for some in times)
+    return f"{scrapes} (/healthz: {others})"
 
 
 def _processor_s(server: subprocess.Popen[str]) -> float:
