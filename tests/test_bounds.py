@@ -353,6 +353,33 @@ def test_a_client_whose_message_takes_long_to_handle_is_not_idle(clock):
         assert connection.is_open, "its time begins when it can be read again"
 
 
+# What is counted, where another test is about what the client is told
+
+
+def test_a_message_that_is_too_big_is_counted():
+    with endpoint(Recorder(), max_message_bytes=10) as (app, port):
+        for count in (1, 2):
+            with RawClient(port) as client:
+                client.send(TEXT, "x" * 11)
+                assert client.receive_close()[0] == 1009
+            wait_until(lambda count=count: count_of(app, "max_message_bytes") == count)
+
+
+def test_a_client_that_answers_no_ping_is_counted():
+    handler = Recorder()
+    with endpoint(handler, ping_interval_s=0.05, ping_timeout_s=0.05) as (app, port), RawClient(port):
+        assert handler.close()[0] == 1006
+        assert counted_once(app, "ping_timeout_s")
+
+
+def test_a_client_that_does_not_answer_the_close_is_counted():
+    handler = Recorder()
+    with endpoint(handler, close_timeout_s=0.05) as (app, port), RawClient(port):
+        handler.session().close(4000)
+        assert handler.close()[0] == 4000
+        assert counted_once(app, "close_timeout_s")
+
+
 # Sessions
 
 
@@ -371,6 +398,15 @@ def test_one_address_may_have_so_many_sessions_and_gets_429_for_more():
         clients.pop().leave()
         wait_until(lambda: app.session_count == 2)
         assert stack.enter_context(RawClient(port)).status == 101
+
+
+def test_when_all_places_are_taken_those_who_come_get_503_and_are_counted():
+    with endpoint(Recorder(), max_sessions=2) as (app, port), RawClient(port), RawClient(port):
+        for count in (1, 2):
+            with RawClient(port) as another:
+                assert another.status == 503
+                assert another.headers["retry-after"]
+            assert app.metrics.snapshot()["handshakes_refused_503"] == count
 
 
 def test_a_place_is_given_back_however_a_handshake_or_a_session_ends():
