@@ -102,16 +102,16 @@ class Events(logging.Handler):
         """None for what is no event: what wsthreads tells of its ordinary course."""
         if getattr(record, "endpoint", None) == self._but:
             return None
-        if record.exc_info or hasattr(record, "stack"):
+        if record.exc_info:
             return "error"
         name = record.name
+        if not name.startswith("wsthreads."):
+            return "log"
         if name.startswith("wsthreads.script."):
-            return "console"
+            return "error" if hasattr(record, "stack") else "console"
         if getattr(record, "kind", None) == "reload":
             return "reload"
-        if name.startswith("wsthreads."):
-            return "log" if record.levelno >= logging.WARNING else None
-        return "log"
+        return "log" if record.levelno >= logging.WARNING else None
 
     def _is_alone(self, record: logging.LogRecord) -> bool:
         """Whether logging has nobody else to give the record to. It would print it then, were we not there."""
@@ -128,16 +128,16 @@ def _handlers_of(name: str) -> Iterable[logging.Handler]:
 
 def _described(n: int, kind: str, record: logging.LogRecord) -> dict[str, Any]:
     """A record as the page gets it."""
-    text, detail = record.getMessage(), getattr(record, "stack", None)
+    place = record.__dict__
+    if not record.name.startswith("wsthreads."):  # the user's own, whose attributes mean something else
+        place = {"file": record.pathname, "line": record.lineno}
+    text, detail = record.getMessage(), place.get("stack")
     if detail:
         text = text.removesuffix("\n" + detail)
     elif record.exc_info and record.exc_info[1] is not None:
         error = record.exc_info[1]
         text = f"{text}: {type(error).__name__}: {error}"
         detail = logging.Formatter().formatException(record.exc_info)
-    place = record.__dict__
-    if not record.name.startswith("wsthreads."):  # the user's own, who knows best where
-        place = {"file": record.pathname, "line": record.lineno}
     return {
         "n": n,
         "at": record.created,
@@ -146,7 +146,7 @@ def _described(n: int, kind: str, record: logging.LogRecord) -> dict[str, Any]:
         "endpoint": getattr(record, "endpoint", None),
         "session": getattr(record, "session", None),
         "text": text[:MAX_TEXT_CHARS],
-        "detail": detail and detail[-MAX_DETAIL_CHARS:],
+        "detail": detail[-MAX_DETAIL_CHARS:] if detail else None,
         "file": place.get("file"),
         "line": place.get("line"),
         "column": place.get("column"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from heapq import nlargest, nsmallest
+from itertools import chain
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.dashboard.disclosure import public_headers, public_values, shown_values
@@ -36,7 +38,7 @@ def sessions_list(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]
         total += len(live)
         if watch.endpoint in (None, endpoint.path):
             found += _matching(endpoint, live, watch)
-    rows = (nlargest if watch.descending else nsmallest)(watch.limit, found, key=lambda entry: _key(watch.sort, entry))
+    rows = (nlargest if watch.descending else nsmallest)(watch.limit, found, key=_key_for(watch.sort))
     return {
         "type": "sessions",
         "request": watch.request,
@@ -50,20 +52,36 @@ def _matching(
     endpoint: Endpoint, live: dict[Session, Connection], watch: Watch
 ) -> Iterator[tuple[Endpoint, Session, Connection]]:
     members = None if watch.room is None else set(endpoint.rooms.sessions(watch.room))
-    needle = watch.filter.lower()
+    has = _finder(endpoint, watch.filter.lower())
     for session, connection in live.items():
-        if (members is None or session in members) and (not needle or _has(session, needle)):
+        if (members is None or session in members) and has(session):
             yield endpoint, session, connection
 
 
-def _has(session: Session, needle: str) -> bool:
-    texts = (session.id, session.remote_addr, session.request_path, _user_of(session) or "")
-    return any(needle in text.lower() for text in texts) or any(needle in name.lower() for name in session.rooms())
+def _finder(endpoint: Endpoint, needle: str) -> Callable[[Session], bool]:
+    """Whether a session has `needle` in what it is found by; written for many of them."""
+    if needle in endpoint.path.lower():
+        return lambda session: True
+    rooms = endpoint.rooms
+    members = set(chain.from_iterable(rooms.sessions(name) for name in rooms.sizes() if needle in name.lower()))
+
+    def has(session: Session) -> bool:
+        return (
+            session in members
+            or needle in session.id.lower()
+            or needle in session.remote_addr
+            or needle in (_user_of(session) or "").lower()
+        )
+
+    return has
 
 
-def _key(sort: str, entry: tuple[Endpoint, Session, Connection]) -> Any:
-    _, session, connection = entry
-    return 0 if sort == "since" else getattr(connection.traffic(), sort) or 0, session.opened_at
+def _key_for(sort: str) -> Callable[[tuple[Endpoint, Session, Connection]], Any]:
+    """What sessions are sorted by; those that are alike, by their age."""
+    if sort == "since":
+        return lambda entry: entry[1].opened_at
+    value = attrgetter(sort)
+    return lambda entry: (value(entry[2].traffic()) or 0, entry[1].opened_at)
 
 
 def _row(endpoint: Endpoint, session: Session, connection: Connection) -> dict[str, Any]:

@@ -45,7 +45,7 @@ EVENTS_INTERVAL_S = 0.1
 
 #: At most one part in so many of a core's time goes into samples, and into lists.
 SAMPLES_SHARE = 100
-LISTS_SHARE = 30
+LISTS_SHARE = 40
 
 #: How long the last viewer waits for the end of the thread.
 JOIN_S = 2.0
