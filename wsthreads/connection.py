@@ -5,6 +5,10 @@ is ever written but by the outbox, limits are judged by a frame's header, before
 handshake follows RFC 6455, section 7: whoever closed, the server shuts its side of TCP first, and then lingers.
 
 A complete data frame is decoded by `wsthreads.frames`; everything else goes to wsproto, the judge of what is legal.
+
+Over 400 lines, since it is one state: what is read decides how the connection ends, how it ends what is still read, and
+the clocks (pings, the time of a message, idleness) look at both. Parts in modules of their own would need each other's
+insides; what needs none of them is elsewhere: `outbox`, `transport`, `allowance`, `deflate`, `frames`.
 """
 
 from __future__ import annotations
