@@ -555,3 +555,15 @@ def _resident_bytes() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except FileNotFoundError:
         return 0
+
+
+def test_a_session_that_is_over_needs_no_garbage_collection(tmp_path: Path) -> None:
+    source = """
+    const known = [];
+    export function onOpen(session) { known.push(new WeakRef(session)); }
+    export function onMessage(session) { session.send(String(known.filter((ref) => ref.deref()).length)); }
+    """
+    with running(tmp_path, source) as script:
+        for _ in range(10):
+            script.close(script.open())
+        assert script.answer(script.open()) == "1"

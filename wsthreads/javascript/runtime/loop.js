@@ -61,7 +61,7 @@ const dispatch = {
 
   open([, id, handshake]) {
     const visit = visits.get(id) ?? makeVisit(id);
-    visit.handshake = handshake;
+    visit.told.handshake = handshake;
     visit.session = new Session(visit);
     visits.set(id, visit);
     return callHandler("onOpen", visit);
@@ -87,7 +87,7 @@ const dispatch = {
 
   handshake([, id, handshake]) {
     const visit = makeVisit(id);
-    visit.handshake = handshake;
+    visit.told.handshake = handshake;
     visits.set(id, visit);
     const handler = handlers.onHandshake;
     const answer = (value) => void python("answer", id, true, answerOf(value));
@@ -128,7 +128,7 @@ const dispatch = {
 };
 
 function makeVisit(id) {
-  return { id, handshake: null, session: null, attributes: new Map() };
+  return { id, session: null, told: { handshake: null, attributes: new Map() } };
 }
 
 // What verdict_of can judge; anything else goes in a list, as text, which it refuses by name.

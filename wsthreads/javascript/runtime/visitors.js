@@ -5,38 +5,38 @@
 // nothing.
 
 class Visitor {
-  #visit;
+  #told;
 
-  constructor(visit) {
-    this.#visit = visit;
+  constructor({ told }) {  // not the visit, which holds its session: what is no cycle goes without a collection
+    this.#told = told;
   }
 
   getParameter(name) {
-    return looked(this.#visit.handshake.parameters, name);
+    return looked(this.#told.handshake.parameters, name);
   }
 
   getHeader(name) {
-    return looked(this.#visit.handshake.headers, String(name).toLowerCase());
+    return looked(this.#told.handshake.headers, String(name).toLowerCase());
   }
 
   getRequestPath() {
-    return this.#visit.handshake.path;
+    return this.#told.handshake.path;
   }
 
   getRemoteAddr() {
-    return this.#visit.handshake.address;
+    return this.#told.handshake.address;
   }
 
   setAttribute(key, value) {
-    this.#visit.attributes.set(`${key}`, value);
+    this.#told.attributes.set(`${key}`, value);
   }
 
   getAttribute(key) {
-    return this.#visit.attributes.get(`${key}`) ?? null;
+    return this.#told.attributes.get(`${key}`) ?? null;
   }
 
   getAttributes() {
-    return Object.fromEntries(this.#visit.attributes);
+    return Object.fromEntries(this.#told.attributes);
   }
 }
 
@@ -45,7 +45,7 @@ class Request extends Visitor {
 
   constructor(visit) {
     super(visit);
-    this.#subprotocols = visit.handshake.subprotocols;
+    this.#subprotocols = visit.told.handshake.subprotocols;
     Object.freeze(this);
   }
 
