@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.stress import perturb as perturbing
 from tests.stress.chaos import Chaos
 from tests.stress.checker import Checker
 from tests.stress.client import Lost, WebSocket
@@ -19,6 +20,7 @@ from tests.stress.history import BYE, End, Ledger, Violations, Visit, Wrong
 from tests.stress.log import EXPECTED, Log
 from tests.stress.order import common_order, find_gap, find_inversion
 from tests.stress.world import World
+from wsthreads import frames
 
 ROOT = Path(__file__).resolve().parent.parent
 SCALE = float(os.environ.get("WSTHREADS_TEST_SCALE", "1"))
@@ -500,6 +502,23 @@ def test_the_same_seed_gives_the_same_actions_however_fast_the_server_is(monkeyp
 def test_another_seed_and_another_round_give_other_actions(monkeypatch):
     first, *others = (rehearse(monkeypatch, seed, number)[:50] for seed, number in ((5, 3), (6, 3), (5, 4)))
     assert all(other != first for other in others)
+
+
+def test_a_perturbed_thread_pauses_where_its_seed_says_and_stops_when_it_is_told(monkeypatch):
+    def pauses_of(seed):
+        found = []
+        monkeypatch.setattr(perturbing, "sleep", found.append)
+        perturbing.perturb(seed)
+        try:
+            for _ in range(200):
+                frames.parse_header(b"\x81\xfe\x00\xff1234", 0)
+        finally:
+            perturbing.perturb(None)
+        frames.parse_header(b"\x81\xfe\x00\xff1234", 0)
+        return found
+
+    assert pauses_of("a") == pauses_of("a") != pauses_of("b")
+    assert len(pauses_of("a")) > 5
 
 
 def test_the_same_seed_gives_the_same_faults():
