@@ -79,7 +79,7 @@ const dispatch = {
   },
 
   look([, , id]) {
-    const attributes = visits.get(id)?.attributes ?? [];
+    const attributes = visits.get(id)?.told.attributes ?? [];
     const entries = Array.from(attributes, ([key, value]) => [key, typeof value === "string", shown(value)]);
     answered(python("looked", entries));
     return DONE;
