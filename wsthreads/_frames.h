@@ -48,4 +48,16 @@ static inline void unmask(uint8_t *to, const uint8_t *from, size_t size, const u
     for (; i < size; i++) to[i] = from[i] ^ key[i & 3];
 }
 
+static inline int is_ascii(const uint8_t *data, size_t size) {
+    uint64_t seen = 0;
+    size_t i = 0;
+    for (; i + 8 <= size; i += 8) {
+        uint64_t word;
+        memcpy(&word, data + i, 8);
+        seen |= word;
+    }
+    for (; i < size; i++) seen |= data[i];
+    return !(seen & 0x8080808080808080u);
+}
+
 #endif
