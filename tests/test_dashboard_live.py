@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
+import socket
 import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -535,6 +538,37 @@ def test_who_comes_later_gets_the_last_events(viewer, server, people):
         assert another.event(lambda event: event["n"] > first["n"])["kind"] == "error"
 
 
+class CountingDashboard(Dashboard):
+    """Counts how often the thread for viewers goes round."""
+
+    rounds = 0
+
+    def _specification(self):
+        self.rounds += 1
+        return super()._specification()
+
+
+def test_a_flood_of_events_comes_in_few_messages_and_keeps_the_thread_no_busier(serve, caplog):
+    caplog.set_level("INFO", "wsthreads.script")
+    log = logging.getLogger("wsthreads.script.flood")
+    dashboard = CountingDashboard()
+    server = serve(WebSocketApp(dashboard=dashboard))
+    with Viewer(server.ws_url) as viewer:
+        began, rounds = time.monotonic(), dashboard.rounds
+        for number in range(20_000):
+            log.info("%d", number)
+        log.error("the last")
+        received = dropped = 0
+        while True:
+            message = viewer.next("events")
+            received, dropped = received + len(message["events"]), dropped + message["dropped"]
+            if any(event["text"] == "the last" for event in message["events"]):
+                break
+        assert received + dropped == 20_001
+        assert dropped > 15_000
+        assert dashboard.rounds - rounds <= 10 + 30 * (time.monotonic() - began)
+
+
 def test_reloads_are_told_good_and_bad(serve, script):
     app = WebSocketApp(dashboard=Dashboard(logger=""))
     app.add_script("/ws/echo", script)
@@ -580,20 +614,22 @@ def test_a_viewer_that_does_not_read_is_sent_no_more_than_fits_and_nobody_waits_
     app = WebSocketApp(dashboard=Dashboard())
     app.add_handler("/ws/crowd", Crowd)
     server = serve(app)
-    slow = {"max_queue": 1}  # what it does not read stays in the socket
     with ExitStack() as stack:
         for _ in range(40):
             receive(stack.enter_context(connect(server.ws_url + "/ws/crowd")))
-        slow_viewer = stack.enter_context(Viewer(server.ws_url, **slow))
+        sock = stack.enter_context(socket.socket())
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # little room for what it does not read
+        sock.connect(("127.0.0.1", server.port))
+        slow_viewer = stack.enter_context(Viewer(server.ws_url, sock=sock, max_queue=1))
         connection = next(iter(app._dashboard.endpoint.live().values()))
         viewer = stack.enter_context(Viewer(server.ws_url))
 
-        def ask_until_it_is_behind():
+        for _ in range(100):
             slow_viewer.send(type="watch", list="sessions", limit=500)
-            viewer.next("sample", lambda sample: True) if connection.outbox.is_blocked else None
-            return connection.outbox.is_blocked
-
-        wait_until(ask_until_it_is_behind, "a viewer that is behind")
+            viewer.watch("rooms")  # which is done behind it
+            if connection.outbox.is_blocked:
+                break
+        assert connection.outbox.is_blocked
         before = connection.outbox.bytes_waiting
         slow_viewer.send(type="watch", list="rooms")
         for _ in range(2):

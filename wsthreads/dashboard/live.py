@@ -117,7 +117,8 @@ class Live:
         self._pid = os.getpid()
         self._viewers: dict[Session, _Viewer] = {}
         self._term: _Term | None = None
-        events.on_event = self._wake
+        self._has_news = False  # there are events that the thread has been told of
+        events.on_event = self._on_event
 
     # In a viewer's thread.
 
@@ -206,6 +207,12 @@ class Live:
         if term is not None:
             term.wake.set()
 
+    def _on_event(self) -> None:
+        """In whatever thread logs: a flood of events wakes the thread no more often than it sends."""
+        if not self._has_news:
+            self._has_news = True
+            self._wake()
+
     # In the thread for all viewers.
 
     def _run(self, term: _Term) -> None:
@@ -259,12 +266,14 @@ class Live:
 
     def _send_events(self, term: _Term, viewers: list[_Viewer]) -> float:
         """Send what has happened, if it is time for that; when there will be more to do (monotonic)."""
+        self._has_news = False
         newest = self._events.newest
         waiting = [viewer for viewer in viewers if viewer.events_seen != newest and not viewer.is_behind]
         if not waiting:
             return float("inf")
         now = monotonic()
         if now < term.events_at:
+            self._has_news = True
             return term.events_at
         term.events_at = now + EVENTS_INTERVAL_S
         for seen in {viewer.events_seen for viewer in waiting}:
