@@ -58,7 +58,7 @@ def test_a_site_keeps_its_own_and_who_has_none_gets_ours(tmp_path):
         start_response("200 OK", [])
         return [b"the site's own"]
 
-    file = tmp_path / "chat.py"
+    file = tmp_path / "probed.py"
     file.write_text("def on_message(session, message): pass\n")
     own = [(200, "the site's own")] * 2
     assert answers(WebSocketApp(site)) == answers(create_app(file, wsgi_app=site)) == own
@@ -71,7 +71,7 @@ def test_a_site_keeps_its_own_and_who_has_none_gets_ours(tmp_path):
 def test_run_answers(tmp_path):
     from urllib.request import urlopen
 
-    file = tmp_path / "chat.py"
+    file = tmp_path / "probed.py"
     file.write_text("def on_message(session, message): pass\n")
     with run_server(file) as server, urlopen(server.url + "/readyz") as answer:
         assert answer.read() == b"ready\n"

@@ -180,7 +180,7 @@ def test_a_script_and_a_module_become_endpoints(folder):
         assert [endpoint.path for endpoint in app.endpoints] == ["/ws/one", "/ws/two"]
         assert [endpoint.handler.name for endpoint in app.endpoints] == ["one.js", "two.py"]
         assert [set(endpoint.handler.hooks) for endpoint in app.endpoints] == [{"on_message"}, {"on_open"}]
-        assert app.config == Config(max_sessions=5)
+        assert app.config == Config(max_sessions=5, serve_health=True)
     finally:
         app.shutdown(0)
 
