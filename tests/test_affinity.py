@@ -1,5 +1,6 @@
 """The threads of sessions are on one core where that is wanted, and nothing that they start is."""
 
+import errno
 import logging
 import multiprocessing
 import os
@@ -319,6 +320,18 @@ def test_a_process_of_another_class_keeps_it(tmp_path):
     options = {"cwd": tmp_path, "preexec_fn": all_of_it}
     with run_server("place.py", **options) as server, connect(server.ws_url + "/ws/place") as client:
         assert receive(client) == f"{BATCH} 1"
+
+
+def test_sessions_are_kept_where_the_system_has_no_such_classes_or_forbids_them(monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")  # as musl
+
+    for call in ("sched_getscheduler", "sched_setscheduler"):
+        monkeypatch.setattr(os, call, refuse)
+    with endpoint(Asked(), cpu_affinity=True) as (app, port), RawClient(port) as client:
+        assert client.status == 101
+        assert len(numbers(client.receive_text())) == 1
+    assert not app.affinity.place.turns
 
 
 # What a handler starts.

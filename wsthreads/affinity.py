@@ -106,7 +106,9 @@ class Affinity:
         if len(self.cores) < 2:
             self.place = None
             return
-        self._may_turn = os.sched_getscheduler(0) == os.SCHED_OTHER
+        self._may_turn = False
+        with suppress(OSError):  # musl has no such call, and a container may forbid it: then it goes without
+            self._may_turn = os.sched_getscheduler(0) == os.SCHED_OTHER
         call_before_starts(_leave_to_start)
         # The hash of a text differs from run to run: process ids alone are the same in many a container. Another app
         # in this process comes to the same core.
