@@ -5,10 +5,11 @@ import types
 
 import pytest
 
-from wsthreads import HandlerError, HandshakeRefused
+from wsthreads import HandlerError, HandshakeRefused, metrics
 from wsthreads.handlers import HOOKS, PythonHandler, Verdict, verdict_of
 from wsthreads.handshake import Request
 from wsthreads.metrics import Metrics
+from wsthreads.native import speedups
 
 
 class FakeSession:
@@ -99,6 +100,29 @@ def test_an_error_is_logged_with_its_stack_counted_and_given_to_on_error(hook, e
     assert f"on_{hook} failed in session session-1" in record.getMessage()
     assert "in fail" in caplog.text
     assert session.closed == ([(1011, "on_open failed")] if hook == "open" else [])
+
+
+HISTOGRAMS = [metrics._PYTHON[1]] if speedups is None else [metrics._PYTHON[1], speedups.Histogram]
+
+
+@pytest.mark.parametrize("histogram", HISTOGRAMS)
+def test_the_record_of_an_error_has_the_handlers_file_and_line(histogram, monkeypatch, caplog):
+    monkeypatch.setattr(metrics, "Histogram", histogram)
+
+    class Failing:
+        def on_handshake(self, request):
+            raise OSError
+
+        def on_message(self, session, message):
+            raise OSError
+
+    handler = PythonHandler(Failing, Metrics())
+    handler.message(FakeSession(), "hi")
+    with pytest.raises(HandshakeRefused):
+        handler.handshake(request(), "session-1")
+    first = Failing.on_handshake.__code__.co_firstlineno
+    places = [(record.file, record.line - first) for record in caplog.records if record.levelno == logging.ERROR]
+    assert places == [(__file__, 4), (__file__, 1)]
 
 
 def test_an_error_in_on_error_is_logged_and_ends_nothing(caplog):

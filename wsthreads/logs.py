@@ -76,9 +76,12 @@ def log_context(environ: dict[str, Any], *, error: BaseException | None = None) 
     return context
 
 
-def _place_of(ours: TracebackType) -> dict[str, Any]:
-    """`file` and `line`; the first frame is our own, the second one the handler's."""
-    handlers = frame = ours.tb_next
+def _place_of(traceback: TracebackType) -> dict[str, Any]:
+    """`file` and `line`; the first frames are our own, the one behind them is the handler's."""
+    handlers: TracebackType | None = traceback
+    while handlers is not None and str(handlers.tb_frame.f_globals.get("__name__")).startswith("wsthreads."):
+        handlers = handlers.tb_next
+    frame = handlers
     place: dict[str, Any] = {}
     while handlers is not None and frame is not None:
         file = frame.tb_frame.f_code.co_filename
