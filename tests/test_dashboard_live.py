@@ -225,30 +225,30 @@ def test_a_list_that_is_watched_no_more_does_not_come_again(viewer, people):
 @pytest.mark.parametrize(
     ("request_", "expected"),
     [
-        ({}, ["ann", "bob", "cid"]),
-        ({"filter": "BO"}, ["bob"]),
-        ({"filter": "side"}, ["bob", "cid"]),
-        ({"filter": "127.0.0"}, ["ann", "bob", "cid"]),
-        ({"filter": "/WS/chat"}, ["ann", "bob", "cid"]),
+        ({}, ["ann", "boris", "cid"]),
+        ({"filter": "BORI"}, ["boris"]),
+        ({"filter": "side"}, ["boris", "cid"]),
+        ({"filter": "127.0.0"}, ["ann", "boris", "cid"]),
+        ({"filter": "/WS/chat"}, ["ann", "boris", "cid"]),
         ({"filter": "nobody"}, []),
-        ({"endpoint": "/ws/chat"}, ["ann", "bob", "cid"]),
+        ({"endpoint": "/ws/chat"}, ["ann", "boris", "cid"]),
         ({"endpoint": "/ws/empty"}, []),
         ({"endpoint": "/ws/none"}, []),
-        ({"room": "lobby"}, ["ann", "bob"]),
+        ({"room": "lobby"}, ["ann", "boris"]),
         ({"room": "lob"}, []),
-        ({"room": "lobby", "filter": "side"}, ["bob"]),
-        ({"limit": 2}, ["ann", "bob"]),
-        ({"limit": 2, "descending": True}, ["cid", "bob"]),
-        ({"sort": "messages_in", "descending": True, "limit": 1}, ["bob"]),
-        ({"sort": "messages_out", "descending": True, "limit": 1}, ["bob"]),
-        ({"sort": "bytes_waiting"}, ["ann", "bob", "cid"]),
-        ({"sort": "round_trip_s"}, ["ann", "bob", "cid"]),
+        ({"room": "lobby", "filter": "side"}, ["boris"]),
+        ({"limit": 2}, ["ann", "boris"]),
+        ({"limit": 2, "descending": True}, ["cid", "boris"]),
+        ({"sort": "messages_in", "descending": True, "limit": 1}, ["boris"]),
+        ({"sort": "messages_out", "descending": True, "limit": 1}, ["boris"]),
+        ({"sort": "bytes_waiting"}, ["ann", "boris", "cid"]),
+        ({"sort": "round_trip_s"}, ["ann", "boris", "cid"]),
     ],
 )
 def test_sessions_are_filtered_sorted_and_limited(viewer, people, request_, expected):
-    clients = people(ann="lobby", bob="lobby,side", cid="inside")
-    clients["bob"].send("x")
-    receive(clients["bob"])
+    clients = people(ann="lobby", boris="lobby,side", cid="inside")
+    clients["boris"].send("x")
+    receive(clients["boris"])
     message = viewer.watch("sessions", **request_)
     assert users(message) == expected
     assert message["total"] == 3
@@ -271,13 +271,13 @@ def test_rooms_are_listed_the_fullest_first(viewer, people):
 
 
 def test_two_viewers_see_each_what_they_asked_for(viewer, server, people):
-    people(ann="lobby", bob="lobby")
+    people(annie="lobby", boris="lobby")
     with Viewer(server.ws_url) as another:
-        assert users(viewer.watch("sessions", filter="ann")) == ["ann"]
-        assert users(another.watch("sessions", filter="bob")) == ["bob"]
-        people(anna="lobby", bobby="lobby")
-        assert users(viewer.next("sessions", lambda message: len(message["rows"]) == 2)) == ["ann", "anna"]
-        assert users(another.next("sessions", lambda message: len(message["rows"]) == 2)) == ["bob", "bobby"]
+        assert users(viewer.watch("sessions", filter="annie")) == ["annie"]
+        assert users(another.watch("sessions", filter="boris")) == ["boris"]
+        people(annie2="lobby", boris2="lobby")
+        assert users(viewer.next("sessions", lambda message: len(message["rows"]) == 2)) == ["annie", "annie2"]
+        assert users(another.next("sessions", lambda message: len(message["rows"]) == 2)) == ["boris", "boris2"]
 
 
 # One session
@@ -381,11 +381,11 @@ def test_attributes_that_a_script_has_set_are_shown(serve, tmp_path):
 
 
 def test_a_session_is_kicked(viewer, people):
-    clients = people(ann="lobby", bob="lobby")
-    session_id = viewer.watch("sessions", filter="ann")["rows"][0]["id"]
+    clients = people(annie="lobby", bob="lobby")
+    session_id = viewer.watch("sessions", filter="annie")["rows"][0]["id"]
     answer = viewer.ask(type="kick", session=session_id)
     assert (answer["ok"], answer["text"]) == (True, "closing with 1008")
-    assert closed_with(clients["ann"]) == (1008, "kicked by the operator")
+    assert closed_with(clients["annie"]) == (1008, "kicked by the operator")
     viewer.next("sessions", lambda message: not message["rows"])
     assert viewer.ask(type="kick", session=session_id) == {
         "type": "answer", "request": 3, "ok": False, "text": f"there is no session {session_id!r} any more",
