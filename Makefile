@@ -20,7 +20,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PACKAGING := setup.cfg setup.py pyproject.toml $(wildcard wsthreads/*.[ch] wsthreads/javascript/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test stress bench conformance sanitize fuzz lint clean
+.PHONY: help run test stress bench conformance sanitize fuzz screenshots lint clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ fuzz: $(VENV)/installed-fuzz ## fuzz with coverage for SECONDS each, such as TAR
 		$(CURDIR)/$(BIN)/python -m tests.fuzz $$target -max_total_time=$(SECONDS) -timeout=20 -rss_limit_mb=4096 \
 		-artifact_prefix=../crashes/$$target- -verbosity=0 -print_final_stats=1 \
 		../corpus/$$target tests/fuzz/corpus/$$target || exit 1; done
+
+screenshots: $(VENV)/installed-test ## make the pictures in examples/pictures anew, with Chromium; takes two minutes
+	@$(BIN)/python -m tests.screenshots
 
 lint: $(VENV)/installed-lint ## check style and types
 	@$(BIN)/ruff check .

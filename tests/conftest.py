@@ -17,6 +17,7 @@ import hypothesis
 import pytest
 
 from tests.browsing import browser, picture, window  # noqa: F401, these are fixtures
+from tests.dashboard_windows import guests, host_script, page_of  # noqa: F401
 from tests.programs import wait_until
 from tests.redis_server import RedisServer
 from wsthreads.app import WebSocketApp

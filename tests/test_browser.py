@@ -1,8 +1,6 @@
-"""The pages in a real browser."""
+"""The chat example's page in a real browser."""
 
 from __future__ import annotations
-
-import pytest
 
 from tests.browsing import PHONE, expect, field, has_no_sideways_scrolling
 from tests.programs import EXAMPLES, run_server
@@ -144,58 +142,3 @@ def test_the_page_works_from_the_keyboard_alone(window):
         page.keyboard.press("Enter")
         expect(page.locator(".own .text")).to_have_text("hello")
         expect(field(page, "Message")).to_be_focused()
-
-
-# The page about the server
-
-
-@pytest.fixture
-def echo(tmp_path):
-    script = tmp_path / "echo.js"
-    script.write_text(
-        "export function onOpen(session) { session.send('hello ' + session.getParameter('user')) }\n"
-        "export function onMessage(session, message) {\n"
-        "  if (message === 'bye') session.close(4001, 'as you wish');\n"
-        "  else session.send(message);\n"
-        "}\n"
-    )
-    return script
-
-
-def test_the_page_about_the_server_lists_endpoints_and_their_sessions(window, picture, echo):
-    with run_server(echo, EXAMPLES / "chat.js") as server:
-        page = window(server.url)
-        expect(page).to_have_url(f"{server.url}/_wsthreads/")
-        row = page.locator("#endpoints tr").first
-        expect(row).to_contain_text(f"{server.ws_url}/ws/echo")
-        expect(row).to_contain_text("onOpen, onMessage")
-        expect(row.locator(".number")).to_have_text("0")
-        page.get_by_role("button", name="Connect").click()
-        expect(row.locator(".number")).to_have_text("1")
-        picture(page, "dashboard-wide-light")
-        assert server.end() == 0
-        expect(page.locator("#server")).to_have_text("the server does not answer")
-        expect(page.locator("#log")).to_contain_text("closed: 1001 going away: server shutting down")
-
-
-def test_the_page_about_the_server_is_a_client_too(window, picture, echo):
-    with run_server(echo) as server:
-        for name, options in (("wide-dark", {"color_scheme": "dark"}), ("narrow-light", PHONE)):
-            page = window(server.url, **options)
-            expect(page.get_by_role("combobox", name="Endpoint")).to_have_value("/ws/echo")
-            field(page, "Parameters").fill("user=ann%20lee")
-            field(page, "Parameters").press("Enter")
-            expect(page.locator("#log")).to_contain_text("hello ann lee")
-            field(page, "Message").fill("<i>hi</i>")
-            field(page, "Message").press("Enter")
-            expect(page.locator("#log .sent")).to_contain_text("<i>hi</i>")
-            expect(page.locator("#log li").last).to_contain_text("←")
-            assert has_no_sideways_scrolling(page)
-            picture(page, f"dashboard-{name}")
-            field(page, "Message").fill("bye")
-            field(page, "Message").press("Enter")
-            expect(page.locator("#log")).to_contain_text("closed: 4001 the application's own: as you wish")
-            page.get_by_role("button", name="Connect").click()
-            expect(page.get_by_role("button", name="Disconnect")).to_be_visible()
-            page.get_by_role("button", name="Disconnect").click()
-            expect(page.locator("#log")).to_contain_text("closed: 1000 normal")

@@ -148,7 +148,7 @@ def run(
     Ctrl-C closes every session with 1001 and ends with status 0; pressed once more, it cuts them off.
     """
     from wsthreads.checks import remarks_on
-    from wsthreads.dashboard import PREFIX, STATUS_PATH, Dashboard
+    from wsthreads.dashboard import PREFIX, Dashboard
     from wsthreads.serving import Server
     from wsthreads.targets import create_app, find_targets
     from wsthreads.tls import server_context
@@ -158,7 +158,7 @@ def run(
         config = replace(config, cpu_affinity=True)  # the process is our own
     if config.serve_health is None:
         config = replace(config, serve_health=True)
-    log_to(sys.stderr, log_level, polled_path=STATUS_PATH, form=log_format)
+    log_to(sys.stderr, log_level, quiet_below=PREFIX, form=log_format)
     if key is not None and cert is None:
         raise UsageError("a key is of no use without its certificate: add --cert")
     ssl_context = None if cert is None else server_context(cert, key)

@@ -9,6 +9,7 @@ attributes of its record. `AddContext` does the same for the lines that a Python
 from __future__ import annotations
 
 import logging
+import re
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import IO, Any
@@ -132,8 +133,9 @@ class AddContext(logging.Filter):
 # Where it goes.
 
 
-def log_to(stream: IO[str], level: str, *, polled_path: str, form: str = "text") -> None:
-    """Log to `stream` whatever is of `level` or above it; requests for `polled_path` only at the level debug.
+def log_to(stream: IO[str], level: str, *, quiet_below: str, form: str = "text") -> None:
+    """Log to `stream` whatever is of `level` or above it; requests for what is below the path
+    `quiet_below`, which ends with a slash, only at the level debug, unless they fail.
 
     `form` is one of `FORMATS`; in JSON, Python's warnings are lines of the log, too. Text has colours where
     `takes_colours` says so. Called once, by the program, not by a library.
@@ -151,7 +153,8 @@ def log_to(stream: IO[str], level: str, *, polled_path: str, form: str = "text")
     logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(level.upper())
     if level != "debug":
-        access_handler.addFilter(lambda record: f"GET {polled_path} " not in record.getMessage())
+        quiet = re.compile(rf'"GET {re.escape(quiet_below)}[^ ]+ [^"]*" (101|2|304)')
+        access_handler.addFilter(lambda record: quiet.search(record.getMessage()) is None)
     access = logging.getLogger("werkzeug")
     access.propagate = False
     access.setLevel(level.upper())

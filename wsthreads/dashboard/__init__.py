@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from wsthreads.config import Config
     from wsthreads.flusher import Flusher
 
-__all__ = ["MAX_VIEWERS", "PREFIX", "STATUS_PATH", "Dashboard", "function_names", "spelled"]
+__all__ = ["MAX_VIEWERS", "PREFIX", "Dashboard", "function_names", "spelled"]
 
 #: Where the page is, its WebSocket, and what tells whether a token is needed and right.
 PREFIX = "/_wsthreads/"
@@ -162,11 +162,6 @@ class Dashboard:
         status: dict[str, Any] = {"token": self.access.needs_token}
         if complaint:
             status["error"] = complaint
-        else:
-            status["endpoints"] = [
-                {**fields, "sessions": endpoint.session_count()}
-                for fields, endpoint in zip(self._specification()["endpoints"], self._app.endpoints, strict=True)
-            ]
         response = Response(json.dumps(status), 403 if complaint else 200, mimetype="application/json")
         response.headers["Cache-Control"] = "no-store"
         return response

@@ -1,0 +1,60 @@
+// Questions in a modal dialog, and a short line at the bottom that says how something went.
+
+import { $, make, setText } from "./dom.js";
+
+/**
+ * Ask; `fields` are the names, types and values of inputs: [{ name, label, type, value, … }]. What was typed, by name,
+ * as texts; null if it was cancelled. Escape cancels.
+ */
+export function ask({ title, text = "", action, fields = [], isDangerous = false }) {
+  const dialog = $("dialog");
+  const inputs = fields.map(({ label, ...properties }) => make("input", { autocomplete: "off", ...properties }));
+  const form = make(
+    "form",
+    { method: "dialog" },
+    make("h2", { id: "dialog-title", textContent: title }),
+    text && make("p", { textContent: text }),
+    ...inputs.map((input, index) => make("label", { className: "field" }, `${fields[index].label} `, input)),
+    make(
+      "div",
+      { className: "buttons" },
+      make("button", { value: "yes", className: isDangerous ? "danger" : "", textContent: action }),
+      make("button", { type: "button", className: "quiet", textContent: "Cancel", onclick: () => dialog.close("") }),
+    ),
+  );
+  dialog.replaceChildren(form);
+  dialog.returnValue = "";
+  dialog.showModal();
+  (inputs[0] ?? form.querySelector("button")).focus();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => {
+      const typed = Object.fromEntries(inputs.map((input) => [input.name, input.value]));
+      resolve(dialog.returnValue === "yes" ? typed : null);
+    }, { once: true });
+  });
+}
+
+/** Ask for a close code and a reason: { code, reason } or null. `pattern` says which codes may be sent from here. */
+export async function askForClose(title, codes = "1000 or 3000 to 4999", pattern = "1000|[34][0-9]{3}") {
+  const typed = await ask({
+    title,
+    action: "Close",
+    fields: [
+      { name: "code", label: `Code (${codes})`, value: "1000", inputMode: "numeric", pattern, required: true, title: codes },
+      { name: "reason", label: "Reason", value: "", maxLength: 120 },
+    ],
+  });
+  return typed && { code: Number(typed.code), reason: typed.reason };
+}
+
+let hiding = null;
+
+/** Say how something went, for some seconds. */
+export function toast(text, isBad = false) {
+  const line = $("toast");
+  setText(line, text);
+  line.classList.toggle("bad", isBad);
+  line.hidden = false;
+  clearTimeout(hiding);
+  hiding = setTimeout(() => { line.hidden = true; }, 5000);
+}

@@ -1,0 +1,73 @@
+// The endpoints: where they are, what their handlers have, and how they do at the moment.
+
+import { $, copyButton, make, setText } from "../dom.js";
+import { count, rate, seconds } from "../format.js";
+import { Rows } from "../rows.js";
+
+/** The address of an endpoint, as seen from this page; the server may be mounted below a path. */
+export function addressOf(path) {
+  const url = new URL(`..${path}`, location.href);
+  url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+  url.hash = "";
+  return url;
+}
+
+const NUMBERS = [
+  ["sessions", "Sessions", count],
+  ["rooms", "Rooms", count],
+  ["messages_in", "In", rate],
+  ["messages_out", "Out", rate],
+  ["handler_p50_s", "p50", seconds],
+  ["handler_p99_s", "p99", seconds],
+  ["errors", "Errors", rate],
+];
+
+/** `onTry(path)` is called for an endpoint to connect to. Returns { endpoints, sample }. */
+export function makeEndpoints(onTry) {
+  let numbers = {};
+  let shown = [];
+
+  const create = ({ path, handler, language, functions }) => {
+    const address = addressOf(path).href;
+    return make(
+      "tr",
+      {},
+      make("th", { scope: "row", className: "title" },
+        make("span", { className: "mono path", textContent: path }),
+        make("span", { className: "address" }, make("span", { className: "mono soft", textContent: address }), " ", copyButton(address))),
+      make("td", { className: "handler" },
+        make("span", { className: "mono", textContent: handler }), " ", make("span", { className: "tag", textContent: language ?? "" }),
+        make("span", { className: "soft functions mono", textContent: functions.join(", ") })),
+      ...NUMBERS.map(([, label]) => make("td", { className: "number", "data-label": label })),
+      make("td", { className: "actions" },
+        make("button", { type: "button", className: "small", textContent: "Try it", "aria-label": `Try ${path}`, onclick: () => onTry(path) })),
+    );
+  };
+
+  const update = (row, { path }) => {
+    const now = numbers[path];
+    NUMBERS.forEach(([name, , format], index) => {
+      const cell = row.cells[index + 2];
+      setText(cell, format(now?.[name]));
+      if (name === "errors") cell.classList.toggle("bad", Boolean(now?.errors));
+    });
+  };
+
+  const rows = new Rows($("endpoints"), {
+    key: ({ path, handler, language, functions }) => JSON.stringify([path, handler, language, functions]),
+    create,
+    update,
+  });
+
+  return {
+    endpoints: (endpoints) => {
+      shown = endpoints;
+      $("no-endpoints").hidden = endpoints.length > 0;
+      rows.show(shown);
+    },
+    sample: (sample) => {
+      numbers = sample.endpoints;
+      rows.show(shown);
+    },
+  };
+}

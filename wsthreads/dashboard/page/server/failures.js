@@ -1,0 +1,57 @@
+// A script that could not be reloaded: said at the top of the page until it is mended, as the old code goes on.
+
+import { $, copyButton, make } from "../dom.js";
+import { toast } from "../dialogs.js";
+import { clock, place } from "../format.js";
+
+export function showFailures(connection) {
+  const failed = new Map(); // endpoint, or file -> the event that told
+  let process = null;
+  let last = 0;
+  let isNew = false; // the first events are those from before this page came, and no news
+
+  // The log line also says what the heading and the place beside it do.
+  const complaint = (event) => {
+    const text = event.text.replace(/^.*?the old code goes on: /, "");
+    const start = `${place(event)}: `;
+    return text.startsWith(start) ? text.slice(start.length) : text;
+  };
+
+  const draw = () => {
+    $("failures").replaceChildren(...Array.from(failed.values(), (event) => make(
+      "section",
+      { className: "failure" },
+      make("p", {},
+        copyButton([event.text, event.detail].filter(Boolean).join("\n")),
+        make("strong", { textContent: "Not reloaded, the old code goes on. " }),
+        make("span", { className: "mono place", textContent: place(event) || (event.endpoint ?? "") }),
+        make("span", { className: "soft", textContent: ` ${clock(event.at)}` })),
+      make("pre", { textContent: complaint(event) }),
+      event.detail && make("pre", { className: "stack", textContent: event.detail }),
+    )));
+  };
+
+  connection.on("hello", ({ pid, started }) => {
+    if (process === `${pid} ${started}`) return;
+    process = `${pid} ${started}`;
+    failed.clear(); // another process runs the code as it is now
+    last = 0;
+    draw();
+  });
+
+  connection.on("events", ({ events }) => {
+    const wereNew = isNew;
+    isNew = true;
+    const fresh = events.filter(({ n, kind }) => n > last && kind === "reload");
+    last = Math.max(last, ...events.map(({ n }) => n));
+    if (!fresh.length) return;
+    for (const event of fresh) {
+      const key = event.endpoint ?? event.file ?? "";
+      if (event.level === "error") failed.set(key, event);
+      else failed.delete(key);
+    }
+    draw();
+    const news = fresh.at(-1);
+    if (wereNew && news.level !== "error") toast(news.text);
+  });
+}

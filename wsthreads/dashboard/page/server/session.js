@@ -1,0 +1,158 @@
+// A look into one session: all that is known of it, and what can be done about it.
+
+import { $, copyButton, make, setText } from "../dom.js";
+import { age, bytes, clock, count, seconds } from "../format.js";
+import { ask, askForClose, toast } from "../dialogs.js";
+import { nameOf } from "./sessions.js";
+
+const FACTS = [
+  ["Id", ({ id }) => id],
+  ["Endpoint", ({ endpoint }) => endpoint],
+  ["Address", ({ address }) => address],
+  ["Path", ({ path }) => path],
+  ["Subprotocol", ({ subprotocol }) => subprotocol || "none"],
+  ["Open", ({ since }, now) => `since ${clock(since)}, for ${age(now - since)}`],
+  ["Received", ({ messages_in: messages, bytes_in: size }) => `${count(messages)} messages, ${bytes(size)}`],
+  ["Sent", ({ messages_out: messages, bytes_out: size }) => `${count(messages)} messages, ${bytes(size)}`],
+  ["Waiting", ({ bytes_waiting: size }) => bytes(size)],
+  ["Ping", ({ round_trip_s: time }) => (time === null || time === undefined ? "not measured yet" : seconds(time))],
+];
+
+export class SessionView {
+  #connection;
+  #onRoom;
+  #onChange;
+  #id = null;
+  #isShown = false;
+  #last = null;
+  #parts = null;
+
+  /** `onRoom(room)` is called for a room of its that is chosen, `onChange(id)` when another session, or none (null), is. */
+  constructor(connection, { onRoom, onChange }) {
+    this.#connection = connection;
+    this.#onRoom = onRoom;
+    this.#onChange = onChange;
+    connection.on("session", (message) => {
+      if (message.id === this.#id) this.#update(message);
+    });
+    $("session").addEventListener("keydown", (event) => {
+      if (event.key === "Escape") this.choose(null);
+    });
+  }
+
+  show() {
+    this.#isShown = true;
+    if (this.#id !== null) this.#connection.watch("session", { id: this.#id });
+  }
+
+  hide() {
+    this.#isShown = false;
+    this.#connection.unwatch("session");
+  }
+
+  /** Look into the session with this id; null closes the view. */
+  choose(id) {
+    const hadFocus = $("session").contains(document.activeElement);
+    this.#id = id;
+    this.#last = null;
+    $("session").hidden = true;
+    $("session").parentElement.classList.remove("looking");
+    this.#connection.unwatch("session");
+    this.#onChange(id);
+    if (id === null) {
+      if (hadFocus) $("sessions-rows").querySelector("button[tabindex='0']")?.focus();
+      return;
+    }
+    this.#build();
+    if (this.#isShown) this.#connection.watch("session", { id });
+  }
+
+  #build() {
+    const parts = this.#parts = {
+      title: make("h2", { tabIndex: -1 }),
+      note: make("p", { className: "warn", role: "status", hidden: true }),
+      close: make("button", { type: "button", className: "small quiet", textContent: "Close …", onclick: () => this.#close() }),
+      kick: make("button", { type: "button", className: "small danger", textContent: "Kick …", onclick: () => this.#kick() }),
+      facts: FACTS.map(() => make("dd", { className: "mono" })),
+      rooms: make("p", { className: "chips" }),
+      tables: ["Parameters", "Attributes", "Headers"].map((name) => ({ name, body: make("dl", { className: "facts" }) })),
+    };
+    $("session").replaceChildren(
+      make("div", { className: "aside-head" }, parts.title,
+        make("button", { type: "button", className: "small quiet back", textContent: "✕", "aria-label": "Close this view", onclick: () => this.choose(null) })),
+      parts.note,
+      make("div", { className: "buttons" }, parts.close, parts.kick, copyButton(() => this.#id, "Copy id")),
+      make("dl", { className: "facts" }, ...FACTS.flatMap(([name], index) => [make("dt", { textContent: name }), parts.facts[index]])),
+      make("h3", { textContent: "Rooms" }),
+      parts.rooms,
+      ...parts.tables.flatMap(({ name, body }) => [make("h3", { textContent: name }), body]),
+    );
+  }
+
+  #update(message) {
+    const parts = this.#parts;
+    const isFirst = this.#last === null;
+    const session = this.#last = message.gone ? { ...this.#last, id: this.#id, gone: true } : message;
+    setText(parts.title, nameOf(session));
+    const note = session.gone ? "This session has ended." : session.open ? "" : "This session is closing.";
+    setText(parts.note, note);
+    parts.note.hidden = note === "";
+    parts.close.disabled = parts.kick.disabled = Boolean(session.gone);
+    if (session.endpoint !== undefined) this.#fill(session);
+    $("session").hidden = false;
+    $("session").parentElement.classList.add("looking");
+    // On a phone the list makes way for it, so it is where one is now.
+    if (isFirst) parts.title.focus({ preventScroll: matchMedia("(min-width: 60rem)").matches });
+  }
+
+  #fill(session) {
+    const parts = this.#parts;
+    FACTS.forEach(([, text], index) => setText(parts.facts[index], text(session, this.#connection.now())));
+    this.#fillRooms(session);
+    const tables = [session.parameters, session.attributes, session.headers];
+    tables.forEach((table, index) => fillTable(parts.tables[index].body, table ?? {}));
+  }
+
+  #fillRooms({ endpoint, rooms }) {
+    const { rooms: place } = this.#parts;
+    const names = rooms ?? [];
+    if (place.dataset.rooms === JSON.stringify(names)) return;
+    place.dataset.rooms = JSON.stringify(names);
+    place.replaceChildren(...names.map((name) => make("button", {
+      type: "button", className: "chip", textContent: name, onclick: () => this.#onRoom({ endpoint, name }),
+    })));
+    if (!names.length) place.append(make("span", { className: "soft", textContent: "none" }));
+  }
+
+  async #close() {
+    const id = this.#id;
+    const chosen = await askForClose(`Close the session of ${nameOf(this.#last)}`, "1000 to 1014, 3000 to 4999", "[134][0-9]{3}");
+    if (chosen) await this.#do({ type: "close", session: id, ...chosen });
+  }
+
+  async #kick() {
+    const id = this.#id;
+    const isSure = await ask({
+      title: `Kick ${nameOf(this.#last)}?`,
+      text: "Its connection is closed with 1008, which tells well-behaved clients to stay away.",
+      action: "Kick",
+      isDangerous: true,
+    });
+    if (isSure) await this.#do({ type: "kick", session: id });
+  }
+
+  async #do(action) {
+    const { ok, text } = await this.#connection.request(action);
+    toast(text || (ok ? "Done." : "That did not work."), !ok);
+  }
+}
+
+function fillTable(body, table) {
+  const entries = Object.entries(table);
+  const wanted = JSON.stringify(entries);
+  if (body.dataset.shown === wanted) return; // so that a text which is selected in it stays so
+  body.dataset.shown = wanted;
+  body.replaceChildren(...entries.flatMap(([name, value]) => [
+    make("dt", { className: "mono", textContent: name }), make("dd", { className: "mono", textContent: value })]));
+  if (!entries.length) body.append(make("dd", { className: "soft", textContent: "none" }));
+}

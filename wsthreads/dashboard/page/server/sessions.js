@@ -1,0 +1,185 @@
+// The sessions that are open: filtered, sorted and cut off by the server, so that any number of them can be looked at.
+
+import { $, debounced, make, setOptions, setText } from "../dom.js";
+import { age, bytes, count, plural, seconds } from "../format.js";
+import { rove } from "../roving.js";
+import { Rows } from "../rows.js";
+
+const COLUMNS = [
+  { label: "Session" },
+  { label: "Endpoint" },
+  { label: "Rooms" },
+  { label: "Address" },
+  { label: "Open for", sort: "since", isNumber: true },
+  { label: "Received", sort: "messages_in", isNumber: true },
+  { label: "Sent", sort: "messages_out", isNumber: true },
+  { label: "Waiting", sort: "bytes_waiting", isNumber: true },
+  { label: "Ping", sort: "round_trip_s", isNumber: true },
+];
+
+/** What a session is called: its user, or the beginning of its id. */
+export function nameOf({ id, user }) {
+  return user || id.slice(0, 8);
+}
+
+/** Its rooms in a few words. */
+function roomsOf({ rooms, room_count: total }) {
+  const more = (total ?? rooms.length) - rooms.length;
+  return rooms.join(", ") + (more > 0 ? ` and ${more} more` : "");
+}
+
+export class Sessions {
+  #connection;
+  #onChoose;
+  #isShown = false;
+  #room = null; // { endpoint, name }: only its members
+  #sort = "since";
+  #descending = true;
+  #chosen = null; // an id
+  #rows;
+  #listed = [];
+  #refreshRoving;
+
+  /** `onChoose(id)` is called for a session to look into. */
+  constructor(connection, onChoose) {
+    this.#connection = connection;
+    this.#onChoose = onChoose;
+    this.#rows = new Rows($("sessions-rows"), { key: ({ id }) => id, create: (item) => this.#create(item), update: (row, item) => this.#update(row, item) });
+    this.#refreshRoving = rove($("sessions-rows"), "button.name");
+    this.#makeHead();
+    $("sessions-filter").addEventListener("input", debounced(() => this.#watch(), 200));
+    for (const id of ["sessions-endpoint", "sessions-limit"]) $(id).addEventListener("change", () => this.#watch());
+    $("sessions-room").addEventListener("click", () => this.inRoom(null));
+    connection.on("sessions", (message) => this.#list(message));
+    connection.on("sample", () => this.#tick());
+  }
+
+  show() {
+    this.#isShown = true;
+    this.#watch();
+  }
+
+  hide() {
+    this.#isShown = false;
+    this.#connection.unwatch("sessions");
+  }
+
+  endpoints(paths) {
+    setOptions($("sessions-endpoint"), paths, 1);
+  }
+
+  /** Show the members of a room only, { endpoint, name }; with null, all again. */
+  inRoom(room) {
+    this.#room = room;
+    const button = $("sessions-room");
+    button.hidden = room === null;
+    $("sessions-endpoint").disabled = room !== null;
+    $("sessions-endpoint").value = room?.endpoint ?? "";
+    setText(button, room ? `in room ${room.name} ✕` : "");
+    button.setAttribute("aria-label", room ? `Show all rooms, not only ${room.name}` : "");
+    this.#watch();
+  }
+
+  /** Mark one as the one that is looked into. */
+  mark(id) {
+    this.#chosen = id;
+    this.#rows.show(this.#listed);
+  }
+
+  #watch() {
+    if (!this.#isShown) return;
+    this.#connection.watch("sessions", {
+      filter: $("sessions-filter").value.trim().slice(0, 200),
+      endpoint: $("sessions-endpoint").value || null,
+      room: this.#room?.name ?? null,
+      sort: this.#sort,
+      descending: this.#descending,
+      limit: Number($("sessions-limit").value),
+    });
+  }
+
+  #makeHead() {
+    $("sessions-head").replaceChildren(...COLUMNS.map(({ label, sort, isNumber }) => {
+      const head = make("th", { scope: "col", className: isNumber ? "number" : "" });
+      if (sort) {
+        head.dataset.sort = sort;
+        head.append(make("button", { type: "button", className: "sort", textContent: label, onclick: () => this.#sortBy(sort) }));
+      } else {
+        head.textContent = label;
+      }
+      return head;
+    }));
+    this.#showSort();
+  }
+
+  #sortBy(sort) {
+    this.#descending = sort === this.#sort ? !this.#descending : true;
+    this.#sort = sort;
+    this.#showSort();
+    this.#watch();
+  }
+
+  #showSort() {
+    for (const head of $("sessions-head").cells) {
+      if (head.dataset.sort !== this.#sort) head.removeAttribute("aria-sort");
+      else head.setAttribute("aria-sort", this.#descending ? "descending" : "ascending");
+    }
+  }
+
+  #list({ rows, matched, total }) {
+    if (!this.#isShown) return; // it was for the members of a room
+    this.#listed = rows;
+    this.#rows.show(rows);
+    this.#refreshRoving();
+    const found = matched === total ? plural(total, "session") : `${count(matched)} of ${plural(total, "session")}`;
+    setText($("sessions-count"), rows.length < matched ? `${found}, the first ${rows.length} shown` : found);
+    $("no-sessions").hidden = rows.length > 0;
+    setText($("no-sessions"), total ? "No session matches." : "Nobody is connected. Open some connections under Client.");
+  }
+
+  #create(item) {
+    const button = make("button", { type: "button", className: "name link" });
+    const row = make(
+      "tr",
+      { className: "choosable" },
+      make("th", { scope: "row", className: "title" }, button, make("span", { className: "soft mono id", textContent: item.id.slice(0, 8) })),
+      ...COLUMNS.slice(1).map(({ label, isNumber }) => make("td", { className: isNumber ? "number" : "", "data-label": label })),
+    );
+    // A click anywhere in the row will do, but for one that ends the selection of a text.
+    row.addEventListener("click", () => {
+      if (getSelection().isCollapsed) this.#onChoose(item.id);
+    });
+    return row;
+  }
+
+  #update(row, item) {
+    const [name, endpoint, rooms, address, since, received, sent, waiting, ping] = row.cells;
+    const button = name.firstElementChild;
+    setText(button, nameOf(item));
+    name.lastElementChild.hidden = !item.user; // it is the name already
+    button.setAttribute("aria-pressed", item.id === this.#chosen);
+    row.classList.toggle("chosen", item.id === this.#chosen);
+    row.classList.toggle("closing", !item.open);
+    setText(endpoint, item.endpoint);
+    setText(rooms, roomsOf(item));
+    rooms.title = rooms.textContent;
+    setText(address, item.address);
+    row.dataset.since = item.since;
+    setText(since, item.open ? age(this.#connection.now() - item.since) : "closing");
+    setText(received, count(item.messages_in));
+    received.title = bytes(item.bytes_in);
+    setText(sent, count(item.messages_out));
+    sent.title = bytes(item.bytes_out);
+    setText(waiting, bytes(item.bytes_waiting));
+    waiting.classList.toggle("warn", item.bytes_waiting > 0);
+    setText(ping, seconds(item.round_trip_s));
+  }
+
+  // The server sends the list when it has changed; time goes on in between.
+  #tick() {
+    if (!this.#isShown) return;
+    for (const row of $("sessions-rows").rows) {
+      if (!row.classList.contains("closing")) setText(row.cells[4], age(this.#connection.now() - Number(row.dataset.since)));
+    }
+  }
+}

@@ -1,0 +1,70 @@
+// The head of the page: which server this is, whether it is reached, and the token if it wants one.
+
+import { $, setText } from "./dom.js";
+import { age } from "./format.js";
+import { keepToken } from "./token.js";
+
+const WORDS = {
+  connecting: "connecting",
+  live: "live",
+  silent: "the server is silent",
+  away: "the server is away",
+  restarting: "the server restarts",
+  draining: "the server shuts down",
+  refused: "not let in",
+};
+
+export function showStatus(connection) {
+  let hello = null;
+  let until = null;
+
+  const showProcess = () => {
+    if (hello === null) return;
+    const { process, python, pid, host, started, reload } = hello;
+    // On the machine that one develops on, its name says nothing.
+    const parts = [process, process !== "development" && host, `Python ${python}`, `pid ${pid}`, `up ${age(connection.now() - started)}`];
+    if (reload) parts.push("reloads");
+    setText($("process"), parts.filter(Boolean).join(" · "));
+  };
+
+  const showCountdown = () => {
+    const left = until === null ? 0 : Math.ceil((until - Date.now()) / 1000);
+    setText($("countdown"), left > 0 ? `trying again in ${left} s` : until === null ? "" : "trying …");
+  };
+
+  connection.on("hello", (message) => {
+    hello = message;
+    setText($("version"), message.version);
+    showProcess();
+  });
+  connection.on("sample", showProcess);
+  connection.on("state", (detail) => {
+    until = detail.until;
+    $("state").dataset.state = detail.state;
+    setText($("state-text"), WORDS[detail.state]);
+    $("retry").hidden = until === null;
+    document.title = ["live", "connecting"].includes(detail.state) ? "wsthreads" : `(${WORDS[detail.state]}) wsthreads`;
+    showCountdown();
+    showRefusal(detail.refusal);
+  });
+  setInterval(showCountdown, 500);
+  $("retry").addEventListener("click", () => connection.retry());
+
+  $("token-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    keepToken($("token").value.trim());
+    $("token").value = "";
+    setText($("token-problem"), "");
+    connection.open();
+  });
+}
+
+function showRefusal(refusal) {
+  const form = $("token-form");
+  form.hidden = refusal === null;
+  document.body.classList.toggle("locked", refusal !== null);
+  if (refusal === null) return;
+  setText($("token-problem"), refusal.text);
+  $("token-fields").hidden = !refusal.needsToken; // otherwise none helps, as through a proxy that nobody set one for
+  if (refusal.needsToken) $("token").focus();
+}
