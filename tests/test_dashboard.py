@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -160,10 +161,42 @@ def test_the_page_learns_whether_a_token_is_needed_and_right():
     app.shutdown(0)
 
 
-def test_what_comes_through_a_proxy_needs_a_token(serve):
-    server = serve(greeter(dashboard=Dashboard()))
-    with pytest.raises(websockets.InvalidStatus, match="403"):
-        connect(server.ws_url + "/_wsthreads/live", additional_headers={"X-Forwarded-For": "192.0.2.1"})
+def connect_by_name(server, Host="", *, origin, **headers):
+    """Connect to the page's socket by a name, which is in the header Host, of the machine."""
+    address = socket.create_connection(("127.0.0.1", server.port))
+    url = f"ws://{Host or f'127.0.0.1:{server.port}'}/_wsthreads/live"
+    return connect(url, sock=address, origin=origin, additional_headers=headers)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-Forwarded-For": "192.0.2.1"},
+        {"X-Forwarded-Proto": "https"},  # all that some proxies are made to set
+        {"Via": "1.1 proxy"},
+        {"Host": "chat.example"},
+        {"Host": "192.0.2.1"},
+        {"Host": "localhost.example:5000"},
+        {"Host": "127.0.0.1.example"},
+    ],
+    ids=str,
+)
+def test_what_comes_through_a_proxy_needs_a_token(serve, headers):
+    app = greeter(dashboard=Dashboard())
+    assert Browser(app).get("/_wsthreads/status.json", headers=headers).status_code == 403
+    server = serve(app)
+    for origin in (None, f"http://{headers.get('Host', f'127.0.0.1:{server.port}')}"):  # of no browser, and of one
+        with pytest.raises(websockets.InvalidStatus, match="403"):
+            connect_by_name(server, **headers, origin=origin)
+
+
+HOSTS = ["localhost", "LOCALHOST:1", "chat.localhost:5000", "127.0.0.1:5000", "127.1.2.3", "[::1]"]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_whoever_uses_the_machine_needs_none(serve, host):
+    with connect_by_name(serve(greeter(dashboard=Dashboard())), host, origin=f"http://{host}") as viewer:
+        assert json.loads(receive(viewer))["type"] == "hello"
 
 
 @pytest.mark.parametrize("allowed", [(), ("*",), ("https://example.org",)])
@@ -179,7 +212,7 @@ def test_a_page_that_was_made_to_lead_to_this_machine_is_refused(serve):
     server = serve(greeter(dashboard=Dashboard()))
     host = f"evil.example:{server.port}"
     with pytest.raises(websockets.InvalidStatus, match="403"):
-        connect(server.ws_url + "/_wsthreads/live", origin=f"http://{host}", additional_headers={"Host": host})
+        connect_by_name(server, host, origin=f"http://{host}")
 
 
 def test_origins_that_the_app_lets_in_may_with_the_token(serve):
