@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from wsthreads.dashboard.disclosure import shown_values
-from wsthreads.dashboard.events import KEPT, Events
+from wsthreads.dashboard.events import KEPT, MAX_TEXT_CHARS, TOLD_CHARS, Events
 from wsthreads.dashboard.sampler import COARSE_S, FINE_S, HISTORY_S, Snapshot, _thinned, sample_of
 from wsthreads.metrics import BOUNDS_S, Distribution, Totals
 
@@ -99,6 +99,44 @@ def test_a_record_that_cannot_be_formatted_ends_nothing(events, capsys, monkeypa
     assert "TypeError" in capsys.readouterr().err
 
 
+class Unspeakable(Exception):
+    def __str__(self):
+        raise LookupError("no words")
+
+
+def test_an_exception_without_a_text_is_told_by_its_name(events):
+    try:
+        raise Unspeakable
+    except Unspeakable:
+        logging.getLogger("wsthreads.test").exception("it failed")
+    (event,) = events.since(0)[0]
+    assert event["text"] == "it failed: Unspeakable, whose text cannot be had"
+    assert event["detail"].startswith("Traceback")
+
+
+def test_of_a_record_s_own_attributes_only_texts_are_told(events):
+    session = SimpleNamespace()  # a database's, say
+    logging.getLogger("wsthreads.mine").warning("x", extra={"session": session, "endpoint": float("nan")})
+    (event,) = events.since(0)[0]
+    assert (event["session"], event["endpoint"]) == (None, None)
+
+
+def test_much_is_told_in_parts(events):
+    log = logging.getLogger("wsthreads.test")
+    for _ in range(3 * TOLD_CHARS // MAX_TEXT_CHARS):
+        log.warning("x" * 2 * MAX_TEXT_CHARS)
+    told, newest, parts = [], 0, 0
+    while newest != events.newest:
+        part, newest, _ = events.since(newest)
+        assert 0 < sum(len(event["text"]) for event in part) <= TOLD_CHARS
+        told += part
+        parts += 1
+    assert parts >= 2
+    numbers = [event["n"] for event in told]
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) == KEPT // 2
+
+
 def test_where_logging_is_not_configured_warnings_are_still_printed(capsys, monkeypatch):
     monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's are there
     first, second = Events(but=""), Events(but="")
@@ -178,7 +216,14 @@ class Trap:
     __str__ = __repr__
 
 
+class Name(str):
+    __str__ = __repr__ = __len__ = __getitem__ = Trap.__repr__
+
+
 def test_values_are_shown_without_calling_their_code():
+    assert shown_values({Trap(): 1, "name": Name("ann"), Name("other"): 2, 7: 3}) == {
+        "<Trap>": "1", "name": "ann", "other": "2", "7": "3",
+    }  # fmt: skip
     deep: list = []
     deep.append(deep)
     shown = shown_values(

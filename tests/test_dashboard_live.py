@@ -336,6 +336,27 @@ def test_a_look_into_a_session_hides_its_secrets(serve):
         assert "0123" not in json.dumps(details)
 
 
+class Careless:
+    def on_open(self, session):
+        session.attributes = None
+        session.send("hi")
+
+
+def test_a_list_that_cannot_be_made_is_told_and_stops_nothing_else(serve, caplog):
+    app = WebSocketApp(dashboard=Dashboard())
+    app.add_handler("/ws/careless", Careless)
+    server = serve(app)
+    with Viewer(server.ws_url) as viewer, connect(server.ws_url + "/ws/careless") as client:
+        receive(client)
+        viewer.send(type="watch", list="sessions")
+        answer = viewer.next("answer", lambda answer: not answer["ok"])
+        assert answer["text"].startswith("the list of sessions failed")
+        assert viewer.watch("rooms")["total"] == 0
+        viewer.next("sample")
+        viewer.next("sample")
+    assert len([record for record in caplog.records if record.exc_info]) == 1
+
+
 def test_a_session_that_has_ended_is_gone(viewer, people):
     ann = people(ann="lobby")["ann"]
     session_id = viewer.watch("sessions")["rows"][0]["id"]
@@ -567,6 +588,30 @@ def test_a_flood_of_events_comes_in_few_messages_and_keeps_the_thread_no_busier(
         assert received + dropped == 20_001
         assert dropped > 15_000
         assert dashboard.rounds - rounds <= 10 + 30 * (time.monotonic() - began)
+
+
+class Loud:
+    def on_message(self, session, message):
+        session.send(message)
+        raise ValueError("\x01" * 10_000)  # six characters each, in JSON
+
+
+def test_many_long_errors_come_in_messages_that_fit(serve):
+    app = WebSocketApp(dashboard=Dashboard())
+    app.add_handler("/ws/loud", Loud)
+    server = serve(app)
+    with connect(server.ws_url + "/ws/loud") as client:
+        for _ in range(60):
+            client.send("x")
+            receive(client)
+        wait_until(lambda: app._dashboard._events.newest == 60, "all errors")
+        with Viewer(server.ws_url) as viewer:
+            events = []
+            while len(events) < 60:
+                message = viewer.next("events")
+                assert len(json.dumps(message)) < 2_000_000
+                events += message["events"]
+        assert [event["n"] for event in events] == list(range(1, 61))
 
 
 def test_reloads_are_told_good_and_bad(serve, script):

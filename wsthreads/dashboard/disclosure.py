@@ -40,9 +40,9 @@ def public_headers(headers: Mapping[str, str]) -> dict[str, str]:
 def shown_values(values: Mapping[str, Any]) -> dict[str, str]:
     """Attributes as texts, likewise. They may be anything, and change meanwhile."""
     shown = {}
-    for name, value in islice(list(values.items()), MAX_ITEMS):
-        text = value if isinstance(value, str) else _written(value)
-        shown[str(name)[:MAX_CHARS]] = _public(str(name), text)
+    for key, value in islice(list(values.items()), MAX_ITEMS):
+        name, text = (str.__str__(part) if isinstance(part, str) else _written(part) for part in (key, value))
+        shown[name[:MAX_CHARS]] = _public(name, text)
     return shown
 
 

@@ -27,6 +27,9 @@ MAX_PER_S = 20
 MAX_TEXT_CHARS = 4_000
 MAX_DETAIL_CHARS = 16_000
 
+#: So many characters are told at a time: clients have a hand in what errors say, and it has to fit into an outbox.
+TOLD_CHARS = 200_000
+
 _LEVELS = ((logging.ERROR, "error"), (logging.WARNING, "warning"), (logging.INFO, "info"), (0, "debug"))
 
 
@@ -89,13 +92,24 @@ class Events(logging.Handler):
         return self._n
 
     def since(self, n: int) -> tuple[list[dict[str, Any]], int, int]:
-        """The events after the `n`-th that are still there, the number of the last, and how many there are not."""
+        """The events after the `n`-th that are still there, the number of the last, and how many there are not.
+
+        Where they are more than `TOLD_CHARS`, the first of them, and the number of the last of these.
+        """
         self.acquire()
         try:
             newest, severe, others = self._n, list(self._severe), list(self._others)
         finally:
             self.release()
-        events = [event for event in merge(severe, others, key=itemgetter("n")) if event["n"] > n]
+        events: list[dict[str, Any]] = []
+        chars = 0
+        for event in merge(severe, others, key=itemgetter("n")):
+            if event["n"] > n:
+                chars += len(event["text"]) + len(event["detail"] or "")
+                if chars > TOLD_CHARS and events:
+                    newest = events[-1]["n"]
+                    break
+                events.append(event)
         return events, newest, newest - n - len(events)
 
     def _kind_of(self, record: logging.LogRecord) -> str | None:
@@ -135,19 +149,32 @@ def _described(n: int, kind: str, record: logging.LogRecord) -> dict[str, Any]:
     if detail:
         text = text.removesuffix("\n" + detail)
     elif record.exc_info and record.exc_info[1] is not None:
-        error = record.exc_info[1]
-        text = f"{text}: {type(error).__name__}: {error}"
+        text = f"{text}: {_summary(record.exc_info[1])}"
         detail = logging.Formatter().formatException(record.exc_info)
     return {
         "n": n,
         "at": record.created,
         "kind": kind,
         "level": next(name for least, name in _LEVELS if record.levelno >= least),
-        "endpoint": getattr(record, "endpoint", None),
-        "session": getattr(record, "session", None),
+        "endpoint": _text_of(record, "endpoint"),
+        "session": _text_of(record, "session"),
         "text": text[:MAX_TEXT_CHARS],
         "detail": detail[-MAX_DETAIL_CHARS:] if detail else None,
         "file": place.get("file"),
         "line": place.get("line"),
         "column": place.get("column"),
     }
+
+
+def _text_of(record: logging.LogRecord, name: str) -> str | None:
+    """An attribute of a record. The user's own records may have another thing of that name, as a database's session."""
+    value = getattr(record, name, None)
+    return value if type(value) is str else None
+
+
+def _summary(error: BaseException) -> str:
+    """An exception's type and text, which is its author's code."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return f"{type(error).__name__}, whose text cannot be had"

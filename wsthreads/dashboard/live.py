@@ -284,6 +284,9 @@ class Live:
             for viewer in waiting:
                 if viewer.events_seen == seen and viewer.send(text):
                     viewer.events_seen = newest
+        if any(viewer.events_seen != self._events.newest and not viewer.is_behind for viewer in waiting):
+            self._has_news = True  # they were too much for one message
+            return term.events_at
         return float("inf")
 
     def _send_lists(self, term: _Term, viewers: list[_Viewer]) -> float:
@@ -301,7 +304,14 @@ class Live:
 
     def _send_list(self, viewer: _Viewer, watching: _Watching) -> None:
         watching.due = monotonic() + LIST_INTERVAL_S
-        content = LISTS[watching.watch.list](self._endpoints(), watching.watch)
+        try:
+            content = LISTS[watching.watch.list](self._endpoints(), watching.watch)
+        except Exception:  # of what a handler has put into its sessions' attributes; the others' lists go on
+            watching.due = float("inf")
+            text = f"the list of {watching.watch.list} failed (see the log); it is tried again when it is asked for"
+            log.exception("%s", text)
+            _answer(viewer.session, None, text, ok=False)
+            return
         text = _encoded(content)
         if text != watching.sent and viewer.send(text):
             watching.sent = text
