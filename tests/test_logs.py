@@ -152,6 +152,9 @@ def record_of(message: str, *arguments: object, level: int = logging.INFO, **ext
     ("https://host/page?session_id=1#top", "https://host/page?session_id=***#top"),
     ("/ws?author=ann&room=a", "/ws?author=ann&room=a"),
     ("token=abc&x=1", "token=***&x=1"),
+    ("/ws?pass=a&passphrase=b&sid=c", "/ws?pass=***&passphrase=***&sid=***"),
+    ("/ws?PHPSESSID=a&ticket=b", "/ws?PHPSESSID=***&ticket=***"),
+    ("/ws?side=a&passenger=b&assessment=c", "/ws?side=a&passenger=b&assessment=c"),
 ])
 def test_secrets_of_a_query_are_hidden(url: str, shown: str) -> None:
     assert hide_secrets(url) == shown

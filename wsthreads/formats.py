@@ -22,7 +22,11 @@ __all__ = ["AccessFormatter", "JSONFormatter", "TextFormatter", "block", "hide_s
 #: What steers a terminal, escaped; tabs and line ends are not among it.
 ESCAPED = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)}
 
-_SECRET = re.compile(r"token|key|secret|passw|pwd|session|auth(?!or)|jwt|signature|\Asig\Z|credential|cookie|otp", re.I)
+_SECRET = re.compile(
+    r"token|key|secret|pass(?:w|phrase|code|\Z)|pwd|sess(?:ion|_?id)|\Asid\Z|auth(?!or)|jwt|signature|\Asig\Z"
+    r"|credential|cookie|otp|ticket|[cx]srf|bearer",
+    re.I,
+)
 _PARAMETER = re.compile(r"""(?P<name>(?<![^?&\s"'])[^=?&\s"'#]+)=[^&\s"'#]+""")
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
