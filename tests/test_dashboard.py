@@ -342,8 +342,11 @@ def test_under_gunicorn_it_shows_the_process_that_answers(tmp_path, monkeypatch,
         assert TOKEN not in server.log
 
 
-def test_under_gunicorn_threads_are_set_aside_for_pages(tmp_path):
+@pytest.mark.parametrize(
+    ("threads", "viewers", "sessions"), [(100, 8, 90), (34, 8, 24), (30, 7, 21), (8, 1, 5), (4, 1, 1), (2, 1, 1)]
+)
+def test_under_gunicorn_threads_are_set_aside_for_pages(threads, viewers, sessions):
     app = greeter(dashboard_token=TOKEN)
-    app.fit_to_threads(30)
-    assert app._admission.places == 20  # as many less for pages, and two for HTTP
+    app.fit_to_threads(threads)  # two are for HTTP
+    assert (app._dashboard.admission.places, app._admission.places) == (viewers, sessions)
     app.shutdown(0)

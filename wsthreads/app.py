@@ -217,8 +217,15 @@ class WebSocketApp:
             self._link.start()
 
     def fit_to_threads(self, threads: int) -> None:
-        """Allow no more sessions than a server with so many threads can carry and still answer HTTP."""
-        reserved = RESERVED_THREADS + (0 if self._dashboard is None else self._dashboard.admission.places)
+        """Allow no more sessions than a server with so many threads can carry and still answer HTTP.
+
+        With a dashboard, up to a quarter of them is for those who look at it.
+        """
+        reserved = RESERVED_THREADS
+        if self._dashboard is not None:
+            viewers = self._dashboard.admission
+            viewers.places = min(viewers.places, max(1, (threads - reserved) // 4))
+            reserved += viewers.places
         self._admission.places = min(self._admission.places, max(1, threads - reserved))
 
     def keep_on_core(self, nth: int) -> None:
