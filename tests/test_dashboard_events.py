@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -114,11 +115,11 @@ def test_an_exception_without_a_text_is_told_by_its_name(events):
     assert event["detail"].startswith("Traceback")
 
 
-def test_of_a_record_s_own_attributes_only_texts_are_told(events):
-    session = SimpleNamespace()  # a database's, say
-    logging.getLogger("wsthreads.mine").warning("x", extra={"session": session, "endpoint": float("nan")})
+def test_of_a_record_s_own_attributes_only_plain_ones_are_told(events):
+    extra = {"session": SimpleNamespace(), "endpoint": float("nan"), "file": Path("x"), "line": "7", "column": True}
+    logging.getLogger("wsthreads.mine").warning("x", extra=extra)  # a database's session, say
     (event,) = events.since(0)[0]
-    assert (event["session"], event["endpoint"]) == (None, None)
+    assert [event[name] for name in extra] == [None] * 5
 
 
 def test_much_is_told_in_parts(events):

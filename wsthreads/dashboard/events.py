@@ -156,20 +156,19 @@ def _described(n: int, kind: str, record: logging.LogRecord) -> dict[str, Any]:
         "at": record.created,
         "kind": kind,
         "level": next(name for least, name in _LEVELS if record.levelno >= least),
-        "endpoint": _text_of(record, "endpoint"),
-        "session": _text_of(record, "session"),
+        "endpoint": _plain(record.__dict__.get("endpoint")),
+        "session": _plain(record.__dict__.get("session")),
         "text": text[:MAX_TEXT_CHARS],
         "detail": detail[-MAX_DETAIL_CHARS:] if detail else None,
-        "file": place.get("file"),
-        "line": place.get("line"),
-        "column": place.get("column"),
+        "file": _plain(place.get("file")),
+        "line": _plain(place.get("line"), int),
+        "column": _plain(place.get("column"), int),
     }
 
 
-def _text_of(record: logging.LogRecord, name: str) -> str | None:
-    """An attribute of a record. The user's own records may have another thing of that name, as a database's session."""
-    value = getattr(record, name, None)
-    return value if type(value) is str else None
+def _plain(value: Any, kind: type = str) -> Any:
+    """An attribute of a record, or None. The user's own may have anything of that name, as a database's session."""
+    return value if type(value) is kind else None
 
 
 def _summary(error: BaseException) -> str:
