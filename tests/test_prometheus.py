@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import ExitStack
 from urllib.request import Request, urlopen
 
@@ -308,6 +309,29 @@ def test_workers_that_do_not_add_up_say_so():
     with Workers(None) as server, ExitStack() as stack:
         server.join(stack)
         server.wait_for(r"each of 2 workers tells its own metrics only.*PROMETHEUS_MULTIPROC_DIR")
+
+
+def test_a_worker_is_met_at_the_next_request_where_no_thread_can_be_started_at_the_first(monkeypatch, tmp_path):
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    app, adopted = WebSocketApp(serve_metrics=True), []
+    environ = {"PATH_INFO": "/metrics", "REQUEST_METHOD": "GET", "wsthreads.adopt": adopted.append}
+    statuses = []
+
+    def ask():
+        app(environ, lambda status, headers: statuses.append(status))
+
+    with monkeypatch.context() as short:
+        short.setattr(threading.Thread, "start", no_thread)
+        ask()
+    for _ in range(2):
+        ask()
+    assert statuses == ["200 OK"] * 3
+    assert adopted == [app, app]
+    app.shutdown(0)
+
+
+def no_thread(thread):
+    raise RuntimeError("can't start new thread")
 
 
 def test_a_directory_that_is_none_is_named(monkeypatch, tmp_path):

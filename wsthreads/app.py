@@ -67,7 +67,7 @@ class WebSocketApp:
     default one for WSTHREADS_REDIS, if that is in the environment) its rooms are those of all processes. With a
     `dashboard` (by default one for `Config.dashboard_token` or WSTHREADS_DASHBOARD_TOKEN, if there is either) the page
     about it is at ``/_wsthreads/``. All methods may be called from any thread; add endpoints before serving. It starts
-    no thread until its first script or session, and starts afresh in a forked process.
+    no thread until its first script or request, and starts afresh in a forked process.
     """
 
     def __init__(
@@ -272,16 +272,23 @@ class WebSocketApp:
             return response(environ, start_response)
 
     def _meet_server(self, environ: WSGIEnvironment) -> None:
-        """Once in each process: learn from gunicorn how many threads there are and when to end."""
+        """Once in each process: learn from gunicorn how many threads there are and when to end, begin what is done from
+        time to time. Where the thread for that cannot be started, the next request tries again.
+        """
         if self._met_in == os.getpid():
             return
         self._met_in = os.getpid()
-        if self._metrics_page is not None:
-            self._metrics_page.begin(self._flusher)
         adopt = environ.get("wsthreads.adopt")
         if adopt is not None:
             adopt(self)  # wsthreads.gunicorn.ThreadWorker tells us at once, unless it is INT or QUIT
         worker = gunicorn_worker() if "gunicorn.socket" in environ else None
+        if worker is not None:
+            self.fit_to_threads(worker.cfg.threads)
+        try:
+            self._flusher.start()
+        except (OSError, RuntimeError):  # no descriptor, or no thread; where a session is wanted, that is logged
+            self._met_in = 0
+            return
         if worker is not None:
             if worker.cfg.workers > 1 and not self.shares_rooms:
                 log.warning(
@@ -289,19 +296,16 @@ class WebSocketApp:
                     "with a Redis they are one: WSTHREADS_REDIS=redis://…",
                     worker.cfg.workers,
                 )
-            if worker.cfg.workers > 1 and self._metrics_page is not None and not self._metrics_page.adds_up:
+            if worker.cfg.workers > 1 and self._metrics_page and not self._metrics_page.adds_up:
                 log.warning(
                     "each of %d workers tells its own metrics only; "
                     "to have them added up, name an empty directory: PROMETHEUS_MULTIPROC_DIR=…",
                     worker.cfg.workers,
                 )
-            self.fit_to_threads(worker.cfg.threads)
-            self._flusher.start()
             self._flusher.call_later(WORKER_WATCH_S, partial(self._watch_worker, worker))
-        if self._dashboard is not None:
-            with suppress(OSError, RuntimeError):  # for want of descriptors or threads: then the plots begin later
-                self._flusher.start()
-                self._dashboard.start(self._flusher)
+        for served in (self._metrics_page, self._dashboard):
+            if served is not None:
+                served.start(self._flusher)
 
     def _watch_worker(self, worker: Any) -> None:
         """The flusher's: shut down when gthread does, which tells nobody."""

@@ -251,8 +251,11 @@ class MetricsPage:
         """Whether it has the numbers of all processes, and not of its own only."""
         return self._shared is not None
 
-    def begin(self, flusher: Flusher) -> None:
-        """A process serves: where there may be others, have it leave its numbers for them from now on."""
+    def start(self, flusher: Flusher) -> None:
+        """A process serves: where there may be others, have it leave its numbers for them from now on.
+
+        By a timer of `flusher`, which runs. Once in each process.
+        """
         shared = self._shared
         if shared is None:
             return
@@ -261,7 +264,6 @@ class MetricsPage:
             flusher.call_later(PUSH_S, go_on)
             shared.push()
 
-        flusher.start()
         flusher.call_later(PUSH_S, go_on)
         atexit.register(shared.end, os.getpid())
 
