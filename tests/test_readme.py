@@ -102,3 +102,13 @@ def test_what_run_prints_is_what_it_shows(tmp_path: Path) -> None:
         printed = server.log.replace(server.url.rpartition(":")[2], "5000")
     for line in shown.splitlines():
         assert re.sub(" +", " ", line.strip()) in re.sub(" +", " ", printed)
+
+
+def test_its_pictures_and_the_files_that_it_leads_to_are_there() -> None:
+    pictures = re.findall(r"^\.\. image:: (\S+)", README, re.MULTILINE)
+    links = re.findall(r"`[^`<]+<([^>:]+\.\w+)>`_", README)
+    named = re.findall(r"``((?:examples|tests|wsthreads)/[\w./-]+\.\w+)``", README)
+    assert len(pictures) >= 4
+    for path in (*pictures, *links, *named):
+        assert (ROOT / path).is_file(), path
+    assert len(re.findall(r"^   :alt: \S", README, re.MULTILINE)) == len(pictures)
