@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from wsthreads.dashboard import disclosure
 from wsthreads.dashboard.disclosure import shown_values
 from wsthreads.dashboard.events import KEPT, MAX_TEXT_CHARS, TOLD_CHARS, Events
 from wsthreads.dashboard.sampler import COARSE_S, FINE_S, HISTORY_S, Snapshot, _thinned, sample_of
@@ -251,3 +252,20 @@ def test_values_are_shown_without_calling_their_code():
     assert shown["none"] == "None"
     assert shown["token"] == "hidden (5 characters)"
     assert shown["inside"] == "{'token': hidden (3 characters), 'list': [{'password': hidden (3 characters)}]}"
+
+
+def test_of_a_value_with_much_inside_little_is_looked_at(monkeypatch):
+    looked_at = 0
+
+    def is_secret(name):
+        nonlocal looked_at
+        looked_at += 1
+        return False
+
+    monkeypatch.setattr(disclosure, "is_secret", is_secret)
+    much: object = 0
+    for _ in range(4):
+        much = {f"key {number}": much for number in range(20)}  # 160,000 inside
+    shown = shown_values({"much": much})["much"]
+    assert shown.startswith("{'key 0': {'key 0': {'key 0': {'key 0': 0, 'key 1': 0")
+    assert looked_at < 1500

@@ -19,6 +19,9 @@ MAX_CHARS = 1_000
 MAX_ITEMS = 100
 MAX_DEPTH = 4
 
+#: So many values inside of one are looked at: MAX_ITEMS at each depth would be a hundred million.
+MAX_PARTS = 1_000
+
 #: Values that are shown as Python writes them. Of others, whose code might do anything, only the type's name is shown.
 PLAIN_TYPES = (int, float, complex, bool, type(None))
 PLAIN_MODULES = ("datetime", "decimal", "fractions", "uuid")
@@ -56,20 +59,21 @@ def _hidden(value: str) -> str:
     return f"hidden ({len(value)} characters)"
 
 
-def _written(value: Any, depth: int = 0) -> str:
-    """A value, much as Python writes it, with the secrets inside hidden."""
+def _written(value: Any, depth: int = 0, left: list[int] | None = None) -> str:
+    """A value, much as Python writes it, with the secrets inside hidden. `left` counts MAX_PARTS down."""
     kind: Any = type(value)
-    if depth > MAX_DEPTH:
+    left = [MAX_PARTS] if left is None else left
+    left[0] -= 1
+    if depth > MAX_DEPTH or left[0] < 0:
         return "…"
     if kind is dict:
         items = list(islice(list(value.items()), MAX_ITEMS + 1))
-        parts = [f"{_written(key)}: {_item(key, item, depth + 1)}" for key, item in items[:MAX_ITEMS]]
-        return "{" + ", ".join(parts + ["…"] * (len(items) > MAX_ITEMS)) + "}"
+        parts = [f"{_written(key, depth + 1, left)}: {_item(key, item, depth + 1, left)}" for key, item in items]
+        return "{" + ", ".join(_cut(parts)) + "}"
     if kind in (list, tuple, set, frozenset):
         items = list(islice(list(value), MAX_ITEMS + 1))
-        parts = [_written(item, depth + 1) for item in items[:MAX_ITEMS]]
         opening, closing = "[]" if kind is list else "()" if kind is tuple else "{}"
-        return opening + ", ".join(parts + ["…"] * (len(items) > MAX_ITEMS)) + closing
+        return opening + ", ".join(_cut([_written(item, depth + 1, left) for item in items])) + closing
     if kind in (str, bytes, bytearray):
         return repr(value if len(value) <= MAX_CHARS else value[:MAX_CHARS]) + "…" * (len(value) > MAX_CHARS)
     if kind is int and value.bit_length() > 4 * MAX_CHARS:
@@ -77,7 +81,11 @@ def _written(value: Any, depth: int = 0) -> str:
     return repr(value) if kind in PLAIN_TYPES or kind.__module__ in PLAIN_MODULES else f"<{kind.__name__}>"
 
 
-def _item(key: Any, value: Any, depth: int) -> str:
+def _cut(parts: list[str]) -> list[str]:
+    return parts if len(parts) <= MAX_ITEMS else [*parts[:MAX_ITEMS], "…"]
+
+
+def _item(key: Any, value: Any, depth: int, left: list[int]) -> str:
     if isinstance(key, str) and is_secret(key):
-        return _hidden(value if isinstance(value, str) else _written(value))
-    return _written(value, depth)
+        return _hidden(value if isinstance(value, str) else _written(value, depth, left))
+    return _written(value, depth, left)
