@@ -37,7 +37,8 @@ class Admission:
             if self.goodbye is not None:
                 raise _refusal(503, "shutting down", "shutting_down")
             if self._taken >= self.places:
-                reason = f"all {self.places} places for sessions are taken (max_sessions, --threads less two)"
+                bounds = "max_sessions, or --threads without what is kept for HTTP"
+                reason = f"all {self.places} places for sessions are taken ({bounds})"
                 raise _refusal(503, reason, "full")
             if network:
                 taken = self._taken_by.get(network, 0)
