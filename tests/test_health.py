@@ -4,7 +4,7 @@ import pytest
 
 from tests.programs import Browser, run_server
 from tests.wire import RawClient, Recorder, endpoint
-from wsthreads import WebSocketApp, create_app
+from wsthreads import Config, WebSocketApp, create_app
 
 
 def answers(app):
@@ -64,7 +64,9 @@ def test_a_site_keeps_its_own_and_who_has_none_gets_ours(tmp_path):
     assert answers(WebSocketApp(site)) == answers(create_app(file, wsgi_app=site)) == own
     assert answers(create_app(file, wsgi_app=site, serve_health=True)) == [(200, "ok\n"), (200, "ready\n")]
     assert answers(create_app(file)) == answers(create_app(file, static=tmp_path)) == [(200, "ok\n"), (200, "ready\n")]
-    assert [status for status, _ in answers(create_app(file, serve_health=False))] == [404, 404]
+    assert answers(create_app(file, config=Config())) == [(200, "ok\n"), (200, "ready\n")]
+    for settings in ({"serve_health": False}, {"config": Config(serve_health=False)}):
+        assert [status for status, _ in answers(create_app(file, **settings))] == [404, 404]
     assert [status for status, _ in answers(WebSocketApp())] == [404, 404]
 
 

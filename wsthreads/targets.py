@@ -12,7 +12,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
     from wsthreads.app import WebSocketApp
+    from wsthreads.config import Config
     from wsthreads.endpoint import Endpoint
 
 __all__ = ["Target", "add_target", "create_app", "find_targets", "load_module", "placed", "source_of"]
@@ -205,7 +206,7 @@ def create_app(
     `targets` and `path` are those of ``wsthreads run``, `settings` are those of `Config`. `static` is a directory
     whose files are served beside the endpoints; what is in neither goes to `wsgi_app`, or is a 404. `redis` is the URL
     of a Redis that joins the rooms of all processes; without it, WSTHREADS_REDIS in the environment is one.
-    Without a `wsgi_app`, `serve_health` is on.
+    Without a `wsgi_app`, `serve_health` is on by default.
     Under gunicorn, what scripts log and what wsthreads warns of goes to its error log, unless logging is configured.
     Raises what `find_targets` and `add_target` do, `ConfigError`, and `UsageError` if `static` is no directory.
     """
@@ -216,8 +217,12 @@ def create_app(
     found = find_targets(targets, path)
     if not found:
         raise UsageError("nothing to serve: name a handler file, such as chat.js")
-    if wsgi_app is None and "config" not in settings:
-        settings.setdefault("serve_health", True)
+    if wsgi_app is None:
+        config: Config | None = settings.get("config")
+        if config is None:
+            settings.setdefault("serve_health", True)
+        elif config.serve_health is None:
+            settings["config"] = replace(config, serve_health=True)
     if static is not None:
         wsgi_app = StaticFiles(static, wsgi_app)
     if redis is not None:
