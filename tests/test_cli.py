@@ -323,6 +323,7 @@ def complaint_of(*arguments, **options):
         ("chat.js", "export const a = 1;\n", r"chat\.js: exports none of the functions .*onOpen.*a"),
         ("chat.js", "let a = 1;\nexport function onOpen(session {\n}\n", r"chat\.js:2: SyntaxError"),
         ("chat.js", "let a = 1;\n\nnowhere();\nexport function onOpen() {}\n", r"chat\.js:3(:\d+)?: .*nowhere"),
+        ("chat.js", "let a = 1;\n  JSON.parse('{a');\nexport function onOpen() {}\n", r"chat\.js:2.*SyntaxError"),
         ("chat.js", "import './nowhere.js';\nexport function onOpen() {}\n", r"chat\.js.*nowhere"),
         ("chat.py", "x = 1\n", r"chat\.py: has none of the handler functions"),
         ("chat.py", "x = 1\ndef on_open(session:\n", r"chat\.py:2:\d+: SyntaxError"),

@@ -358,6 +358,15 @@ def test_stacks_after_a_reload_name_the_file_as_before(tmp_path: Path) -> None:
         assert "(script.js:1:" in log.wait_for("Error: x")
 
 
+def test_what_is_no_json_is_said_of_the_line_that_parses_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = "export function onMessage(session, message) {\n  JSON.parse(message);\n}"
+    with script_log() as log, running(tmp_path, source) as script:
+        script.message(script.open(), "{a")
+        log.wait_for("SyntaxError")
+    failed: Any = next(record for record in caplog.records if "SyntaxError" in record.getMessage())
+    assert (failed.file, failed.line) == ("script.js", 2)
+
+
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [

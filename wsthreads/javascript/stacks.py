@@ -13,6 +13,7 @@ _NATIVE_FRAME = re.compile(r"^\s+at .*\(native\)$")
 _FRAME = re.compile(r"^\s+at ")
 _FIRST_FRAME = re.compile(r"^    at .*:\d+(?::\d+)?\)?$", re.MULTILINE)
 _VERSION = re.compile(r"\?\d+$")
+_NO_FILE = "<input>"  #: what the engine calls the text that `JSON.parse` or `eval` is given
 _PLACE = re.compile(
     r"^(?P<before>\s+at (?:.*\()?)(?P<id>[^()\n]+?):(?P<line>\d+)(?::(?P<column>\d+))?(?=\)?$)", re.MULTILINE
 )
@@ -57,9 +58,9 @@ def was_out_of_memory(text: str) -> bool:
 
 
 def message_and_place(text: str) -> tuple[str, tuple[str, int, int | None] | None]:
-    """The message of a tidy text, and the innermost place that its stack names: id, line, column."""
+    """The message of a tidy text, and the innermost place in a file that its stack names: id, line, column."""
     message = "\n".join(line for line in text.splitlines() if not _FRAME.match(line))
-    place = _PLACE.search(text)
+    place = next((found for found in _PLACE.finditer(text) if found["id"] != _NO_FILE), None)
     if place is None:
         return message, None
     return message, (place["id"], int(place["line"]), int(place["column"]) if place["column"] else None)
@@ -72,7 +73,7 @@ def stack_in(text: str) -> str:
 
 
 def place_fields(text: str) -> dict[str, Any]:
-    """The innermost place that a tidy text names, as `file`, `line` and `column`, each if it is known."""
+    """The innermost place in a file that a tidy text names, as `file`, `line` and `column`, each if it is known."""
     _, place = message_and_place(text)
     fields = zip(("file", "line", "column"), place or (), strict=False)
     return {name: value for name, value in fields if value is not None}
