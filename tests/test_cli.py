@@ -331,6 +331,7 @@ def complaint_of(*arguments, **options):
         ("chat.py", "on_open = 3\n", r"chat\.py:1:1: on_open must be a function, not 3"),
         ("chat.js", "\nexport function onMesage() {}\n", r"chat\.js:2:17: .*onMesage; did you mean onMessage\?"),
         ("chat.txt", "", r"chat\.txt: a handler is a \.js, \.mjs, \.ts or \.py file"),
+        ("chat.d.ts", "", r"chat\.d\.ts: a \.d\.ts file has types, and no handler"),
     ],
 )
 @pytest.mark.parametrize("command", ["run", "check"])

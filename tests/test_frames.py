@@ -131,7 +131,7 @@ def test_a_message_becomes_one_frame(message, opcode, payload):
 
 @pytest.mark.parametrize("message", [None, 3, ["a"], {"a": 1}, object()])
 def test_anything_but_text_and_bytes_is_a_type_error_that_names_the_type(message):
-    with pytest.raises(MessageTypeError, match=f"str or bytes, not {type(message).__name__}"):
+    with pytest.raises(MessageTypeError, match=f"str or bytes, not {type(message).__name__}; try json.dumps"):
         message_frame(message)
 
 

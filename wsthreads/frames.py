@@ -71,7 +71,7 @@ def message_frame(message: str | bytes | bytearray | memoryview) -> bytes:
         return encode_text(message) or encode_frame(TEXT, _SURROGATE.sub("\ufffd", message).encode())
     if isinstance(message, (bytes, bytearray, memoryview)):
         return encode_frame(BINARY, bytes(message))
-    raise MessageTypeError(f"a message must be str or bytes, not {type(message).__name__}")
+    raise MessageTypeError(f"a message must be str or bytes, not {type(message).__name__}; try json.dumps")
 
 
 def _encode_text(text: str) -> bytes | None:

@@ -80,7 +80,9 @@ def _files_of(target: Path) -> list[Path]:
         return files
     if not target.exists():
         raise UsageError(f"{target}: no such file or directory")
-    if target.suffix not in SUFFIXES or target.name.endswith(".d.ts"):
+    if target.name.endswith(".d.ts"):
+        raise UsageError(f"{target}: a .d.ts file has types, and no handler")
+    if target.suffix not in SUFFIXES:
         raise UsageError(f"{target}: a handler is a {kinds} file, or a directory of them")
     return [target]
 
