@@ -312,3 +312,13 @@ def test_a_session_that_has_ended_is_not_kept_in_memory():
         assert handler.ended.wait(DEADLINE_S)
         wait_until(lambda: app.session_count == 0, "the end")
         wait_until(lambda: gc.collect() is not None and handler.references[0]() is None, "the session to be forgotten")
+
+
+def test_a_session_gives_its_place_back_whatever_fails_at_its_end(monkeypatch):
+    with endpoint(Echo()) as (app, port):
+        with RawClient(port) as client:
+            client.text("hello")
+            assert client.receive_text() == "hello"
+            assert app.session_count == 1
+            monkeypatch.setattr(app.endpoints[0], "_ledger", None)
+        wait_until(lambda: not app.session_count, "the place to be given back")

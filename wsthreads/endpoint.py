@@ -197,13 +197,15 @@ class Endpoint:
                 stay.take_turns()
                 self._run(session, connection, stay, context)
         finally:
-            if opened:
-                self._connections.pop(session)
-                code, _ = connection.closing or (CloseCode.ABNORMAL, "")
-                self._ledger.end(int(code), connection.traffic())
-            else:
-                self.handler.abandon(session_id)
-            self._admission.leave(network)
+            try:
+                if opened:
+                    self._connections.pop(session)
+                    code, _ = connection.closing or (CloseCode.ABNORMAL, "")
+                    self._ledger.end(int(code), connection.traffic())
+                else:
+                    self.handler.abandon(session_id)
+            finally:
+                self._admission.leave(network)
 
     def _connect(self, request: Request, verdict: Verdict, agreement: Agreement | None) -> Connection:
         subprotocol = verdict.subprotocol or choose_subprotocol(request.subprotocols, self._config.subprotocols)

@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from operator import sub
 from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -64,7 +65,7 @@ class Distribution:
 
     def since(self, earlier: Distribution) -> Distribution:
         """What has come in since `earlier`, of the same histogram."""
-        counts = tuple(now - before for now, before in zip(self.counts, earlier.counts, strict=True))
+        counts = (*map(sub, self.counts, earlier.counts),)
         return Distribution(counts, self.total_s - earlier.total_s)
 
     def quantile(self, q: float) -> float | None:
@@ -222,8 +223,9 @@ class Ledger:
         self._opened = 0
         self._closed: Counter[int] = Counter()
         self._refused: Counter[tuple[int, str]] = Counter()
-        self._ended: tuple[int, ...] = (0, 0, 0, 0)  # the first four of `Traffic`
-        self._highest: tuple[int, ...] = (0,) * 6
+        # Lists, since CPython fails to make a tuple of an iterator while another thread's gc.get_objects() sees it.
+        self._ended = [0, 0, 0, 0]  # the first four of `Traffic`
+        self._highest = [0] * 6
 
     def begin(self) -> None:
         with self._lock:
@@ -236,7 +238,7 @@ class Ledger:
     def end(self, code: int, traffic: Traffic) -> None:
         with self._lock:
             self._closed[code] += 1
-            self._ended = tuple(before + more for before, more in zip(self._ended, traffic[:4], strict=True))
+            self._ended = [before + more for before, more in zip(self._ended, traffic[:4], strict=True)]
 
     def sum(
         self, living: Callable[[], Iterable[Traffic]], rooms: Callable[[], tuple[int, int, int, int]], **more: Any
@@ -256,7 +258,7 @@ class Ledger:
         room_count, members, broadcasts, deliveries = rooms()
         sums = (messages_in, bytes_in, messages_out, bytes_out, broadcasts, deliveries)
         with self._lock:
-            self._highest = tuple(map(max, self._highest, sums))
+            self._highest = list(map(max, self._highest, sums))
             messages_in, bytes_in, messages_out, bytes_out, broadcasts, deliveries = self._highest
         return Totals(
             sessions=sessions, opened=opened, closed=closed, refused=refused, bytes_waiting=bytes_waiting,

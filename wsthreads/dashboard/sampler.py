@@ -121,5 +121,5 @@ def _handler_times(before: Totals | None, after: Totals) -> Distribution | None:
     ]
     if not grown:
         return None
-    counts = tuple(map(sum, zip(*(times.counts for times in grown), strict=True)))
+    counts = (*map(sum, zip(*(times.counts for times in grown), strict=True)),)
     return Distribution(counts, sum(times.total_s for times in grown))
