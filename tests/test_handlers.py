@@ -52,6 +52,27 @@ def test_an_object_without_any_of_the_functions_is_refused_with_their_names():
     assert len(HOOKS) == 5
 
 
+def test_a_method_whose_name_is_nearly_a_hook_is_warned_of(caplog):
+    class Chat:
+        def on_open(self, session):
+            pass
+
+        def on_mesage(self, session, message):
+            pass
+
+        def on_disconnect(self, session):
+            pass
+
+        def open(self):
+            pass
+
+    PythonHandler(Chat, Metrics())
+    assert [record.getMessage() for record in caplog.records] == [
+        "Chat.on_disconnect is never called; did you mean on_close?",
+        "Chat.on_mesage is never called; did you mean on_message?",
+    ]
+
+
 def test_a_hook_that_cannot_be_called_is_refused_with_its_value():
     with pytest.raises(HandlerError, match=r"on_open must be a function, not 3"):
         handler(on_open=3)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from types import ModuleType
@@ -171,6 +171,8 @@ class PythonHandler(Handler):
         if not self._calls:
             raise _without_functions(self.name, dir(target))
         self.hooks = frozenset(self._calls)
+        if not isinstance(target, ModuleType):  # of a module, `checks.remarks_on` says so, with the line
+            _warn_of_misspelt(self.name, dir(target), self.hooks)
         self._on_message = self._calls.get("on_message")
 
     def handshake(self, request: Request, session_id: str) -> Verdict:
@@ -292,6 +294,15 @@ def _without_functions(name: str, names: Iterable[str]) -> HandlerError:
         if meant is not None:
             return HandlerError(f"{message}, but {about}; did you mean {meant}?", about)
     return HandlerError(message)
+
+
+def _warn_of_misspelt(name: str, names: Iterable[str], hooks: Container[str]) -> None:
+    """Say which methods are nearly called like one of `HOOKS` that is missing."""
+    missing = [hook for hook in HOOKS if hook not in hooks]
+    for written in names:
+        meant = did_you_mean(written, missing)
+        if meant is not None:
+            log.warning("%s.%s is never called; did you mean %s?", name, written, meant)
 
 
 def _extra_arguments(on_close: Callable[..., Any]) -> int:
