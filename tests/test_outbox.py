@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 from contextlib import suppress
-from itertools import accumulate, count
+from itertools import accumulate
 from time import monotonic, sleep
 
 import pytest
@@ -198,12 +198,8 @@ def test_nothing_leaves_behind_the_close_frame(line):
     def write():
         barrier.wait(DEADLINE_S)
         deadline = monotonic() + DEADLINE_S
-        for n in count():  # until it is refused, so the close comes in the midst of it
-            if not box.send(encode_frame(TEXT, b"early")):
-                break
+        while box.send(encode_frame(TEXT, b"early")):  # until it is refused, so the close comes in the midst of it
             assert monotonic() < deadline
-            if n % 100 == 99:
-                sleep(0.001)  # so that who waits for the lock gets it, also where threads switch all the time
 
     def close():
         barrier.wait(DEADLINE_S)
@@ -225,6 +221,22 @@ def test_nothing_leaves_behind_the_close_frame(line):
     assert [opcode for opcode, _ in frames].index(CLOSE) == len(frames) - 1
     assert not box.outbox._queue
     box.outbox._check()
+
+
+def test_who_closes_does_not_wait_for_who_writes(line):
+    box, closed = line(), threading.Event()
+
+    def close():
+        assert box.outbox.close(close_frame(1000))
+        closed.set()
+
+    def write():
+        with box.outbox._lock:
+            assert closed.wait(DEADLINE_S)
+        box.outbox.flush()
+
+    run_all(write, close)
+    assert [opcode for opcode, _ in box.read_frames(1)] == [CLOSE]
 
 
 @pytest.mark.parametrize("blocked", [False, True])

@@ -1,4 +1,7 @@
-"""`WebSocketApp`, the WSGI callable: which path is whose, and shutdown."""
+"""`WebSocketApp`, the WSGI callable: which path is whose, and shutdown.
+
+It is long because everything meets here. What there is to know of each part is in that part's module.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The command ``wsthreads``: parses, wires, runs.
 
 Every mistake of the user's is one line on standard error that begins with ``wsthreads:``, and a status that is not 0.
-Only what a command needs is imported, in the command, so that ``--help`` is quick.
+Only what a command needs is imported, in the command, so that ``--help`` is quick. Most of its lines are options and
+their texts: all that a user can type is in this file, and in `options`.
 """
 
 from __future__ import annotations

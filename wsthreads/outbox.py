@@ -52,6 +52,7 @@ class Outbox(Tally):
         "_blocked",
         "_close_frame",
         "_detached",
+        "_discards",
         "_draining",
         "_fd",
         "_flusher",
@@ -101,7 +102,8 @@ class Outbox(Tally):
         self._progress_at = 0.0
         self._stall_timer: Timer | None = None
         self._stuck = False
-        self._close_frame: bytes | None = None  # nothing may be appended any more
+        self._close_frame: bytes | None = None  # nothing may be appended any more; set without the lock, and once
+        self._discards = False  # what waits before it is dropped when it is taken from the queue; set before it
         self._sealed = False  # it has been taken from the queue: what comes behind it is dropped
         self._detached = False  # the transport is not ours any more
         self._draining = False  # a finalizer that sends may come back into _drain_locked: an RLock lets it in
@@ -137,26 +139,19 @@ class Outbox(Tally):
         self.flush()
 
     def close(self, frame: bytes, *, discard: bool = False) -> bool:
-        """Queue the close frame, the last that is sent; False if there was one already.
+        """Queue the close frame, the last that is sent; False if there was one already. Like `append`, it waits for no
+        lock: others may send to this client without a pause, and who closes it may be another client's thread.
 
-        With `discard`, what waits is dropped, but for a write that has begun: the peer does not read it.
+        With `discard`, what waits is dropped, but for a write that has begun: the peer does not read it. Of two calls at
+        once, both may count as the first: `Connection` decides before whose it is.
         """
-        with self._lock:
-            closed = self._close_frame is not None or self._detached
-            if not closed:
-                self._close_locked(frame, discard)
-        self.flush()
-        return not closed
-
-    def _close_locked(self, frame: bytes, discard: bool) -> None:
-        if discard:
-            self._take_locked()
-            # What has begun must be sent to its end; under TLS, so must what was only tried.
-            begun = self._offset > 0 or (self._blocked and self._transport.plain_fd < 0)
-            while len(self._backlog) > begun:
-                self._backlog_bytes -= len(self._backlog.pop())
+        if self._close_frame is not None or self._detached:
+            return False
+        self._discards = discard
         self._close_frame = frame
         self._queue.append(frame)
+        self.flush()
+        return True
 
     def wait_for_room(self, size: int, timeout_s: float) -> bool:
         """Wait until `size` more bytes would be within the bound, at most `timeout_s`. False if they are not."""
@@ -206,10 +201,19 @@ class Outbox(Tally):
         for frame in frames:
             if self._sealed or self._detached:
                 return
+            if frame is self._close_frame:
+                self._sealed = True
+                if self._discards:
+                    self._discard_locked()
             backlog.append(frame)
             self._backlog_bytes += len(frame)
-            self._sealed = frame is self._close_frame
             self.messages_out += not frame.startswith(NO_MESSAGE)
+
+    def _discard_locked(self) -> None:
+        """Drop the backlog. What has begun must be sent to its end; under TLS, so must what was only tried."""
+        begun = self._offset > 0 or (self._blocked and self._transport.plain_fd < 0)
+        while len(self._backlog) > begun:
+            self._backlog_bytes -= len(self._backlog.pop())
 
     def _drain_locked(self) -> None:
         """Write everything there is, until the kernel has no more room. Leaves the queue empty, but for newcomers."""
