@@ -265,6 +265,7 @@ def test_shutdown_lets_nobody_in_any_more_and_can_be_called_again_and_by_many():
             assert client.status == 503
             assert client.headers["retry-after"]
             assert "shutting down" in client.body()
+        assert "wsthreads-flusher" not in thread_names(), "a thread of an app that has ended"
 
 
 def test_a_session_that_opens_while_shutdown_begins_is_closed_too():
@@ -361,6 +362,7 @@ def test_another_wsgi_server_is_told_what_is_needed(caplog):
     assert answers[0].startswith("501 ")
     assert b"gunicorn -k gthread" in body
     assert app.session_count == 0
+    app.shutdown(0)
 
 
 def test_a_refusal_is_logged_without_more_than_its_reason(caplog):

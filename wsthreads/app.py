@@ -276,9 +276,10 @@ class WebSocketApp:
 
     def _meet_server(self, environ: WSGIEnvironment) -> None:
         """Once in each process: learn from gunicorn how many threads there are and when to end, begin what is done from
-        time to time. Where the thread for that cannot be started, the next request tries again.
+        time to time. Where the thread for that cannot be started, the next request tries again; once shutdown has begun
+        there is nothing to be done any more.
         """
-        if self._met_in == os.getpid():
+        if self._met_in == os.getpid() or self._admission.closed:
             return
         self._met_in = os.getpid()
         adopt = environ.get("wsthreads.adopt")
