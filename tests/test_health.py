@@ -12,6 +12,13 @@ def answers(app):
     return [(answer.status_code, answer.text) for answer in (browser.get("/healthz"), browser.get("/readyz"))]
 
 
+def answers_at_once(app):
+    try:
+        return answers(app)
+    finally:
+        app.shutdown(0)
+
+
 def test_a_process_is_well_and_ready_until_it_shuts_down():
     app = WebSocketApp(serve_health=True)
     app.add_handler("/ws/chat", Recorder())
@@ -51,6 +58,7 @@ def test_only_reading_makes_sense(path):
     app = WebSocketApp(serve_health=True)
     assert Browser(app).head(path).status_code == 200
     assert Browser(app).delete(path).status_code == 405
+    app.shutdown(0)
 
 
 def test_a_site_keeps_its_own_and_who_has_none_gets_ours(tmp_path):
@@ -61,13 +69,14 @@ def test_a_site_keeps_its_own_and_who_has_none_gets_ours(tmp_path):
     file = tmp_path / "probed.py"
     file.write_text("def on_message(session, message): pass\n")
     own = [(200, "the site's own")] * 2
-    assert answers(WebSocketApp(site)) == answers(create_app(file, wsgi_app=site)) == own
-    assert answers(create_app(file, wsgi_app=site, serve_health=True)) == [(200, "ok\n"), (200, "ready\n")]
-    assert answers(create_app(file)) == answers(create_app(file, static=tmp_path)) == [(200, "ok\n"), (200, "ready\n")]
-    assert answers(create_app(file, config=Config())) == [(200, "ok\n"), (200, "ready\n")]
+    assert answers_at_once(WebSocketApp(site)) == answers_at_once(create_app(file, wsgi_app=site)) == own
+    assert answers_at_once(create_app(file, wsgi_app=site, serve_health=True)) == [(200, "ok\n"), (200, "ready\n")]
+    for settings in ({}, {"static": tmp_path}):
+        assert answers_at_once(create_app(file, **settings)) == [(200, "ok\n"), (200, "ready\n")]
+    assert answers_at_once(create_app(file, config=Config())) == [(200, "ok\n"), (200, "ready\n")]
     for settings in ({"serve_health": False}, {"config": Config(serve_health=False)}):
-        assert [status for status, _ in answers(create_app(file, **settings))] == [404, 404]
-    assert [status for status, _ in answers(WebSocketApp())] == [404, 404]
+        assert [status for status, _ in answers_at_once(create_app(file, **settings))] == [404, 404]
+    assert [status for status, _ in answers_at_once(WebSocketApp())] == [404, 404]
 
 
 def test_run_answers(tmp_path):
