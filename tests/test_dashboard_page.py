@@ -89,6 +89,19 @@ def test_sessions_are_found_looked_into_and_kicked(page_of, host_script, guests,
         expect(row(page, "ann")).to_have_count(0)
 
 
+def test_a_question_is_not_answered_by_the_end_of_the_one_before(page_of, host_script, guests):
+    with run_server(host_script) as server:
+        [ann] = guests(server, "user=ann")
+        page = page_of(server, "Sessions")
+        row(page, "ann").click()
+        kick = button(page.locator("#session"), "Kick …")
+        expect(kick).to_be_visible()
+        # In one go: the first dialog tells of its end only when the second is open.
+        kick.evaluate("(kick) => { kick.click(); document.querySelector('dialog').close(''); kick.click(); }")
+        page.keyboard.press("Enter")
+        wait_until(lambda: ended(ann), "the kick")
+
+
 def test_a_session_is_closed_with_a_code_and_a_reason(page_of, host_script, guests):
     with run_server(host_script) as server:
         [ann] = guests(server, "user=ann")

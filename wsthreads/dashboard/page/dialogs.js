@@ -7,12 +7,11 @@ import { $, make, setText } from "./dom.js";
  * as texts; null if it was cancelled. Escape cancels.
  */
 export function ask({ title, text = "", action, fields = [], isDangerous = false }) {
-  const dialog = $("dialog");
   const inputs = fields.map(({ label, ...properties }) => make("input", { autocomplete: "off", ...properties }));
   const form = make(
     "form",
     { method: "dialog" },
-    make("h2", { id: "dialog-title", textContent: title }),
+    make("h2", { textContent: title }),
     text && make("p", { textContent: text }),
     ...inputs.map((input, index) => make("label", { className: "field" }, `${fields[index].label} `, input)),
     make(
@@ -22,15 +21,17 @@ export function ask({ title, text = "", action, fields = [], isDangerous = false
       make("button", { type: "button", className: "quiet", textContent: "Cancel", onclick: () => dialog.close("") }),
     ),
   );
-  dialog.replaceChildren(form);
-  dialog.returnValue = "";
+  // One of its own for each question: "close" is told later than a dialog closes, and could reach the next question.
+  const dialog = make("dialog", { "aria-label": title }, form);
+  document.body.append(dialog);
   dialog.showModal();
   (inputs[0] ?? form.querySelector("button")).focus();
   return new Promise((resolve) => {
     dialog.addEventListener("close", () => {
+      dialog.remove();
       const typed = Object.fromEntries(inputs.map((input) => [input.name, input.value]));
       resolve(dialog.returnValue === "yes" ? typed : null);
-    }, { once: true });
+    });
   });
 }
 
