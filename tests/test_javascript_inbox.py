@@ -171,6 +171,23 @@ class Pump:
         result: bytes = self.line.pump(self.inbox, self.ours.fileno(), self.max_bytes)
         return result
 
+    def send(self, *pieces: bytes) -> bytes:
+        """Send that, and no more: what it gives back, with all that it has not read."""
+        left = bytearray()
+
+        def write() -> None:
+            for piece in pieces:
+                self.theirs.sendall(piece)
+            self.theirs.shutdown(socket.SHUT_WR)
+
+        def read() -> None:
+            left.extend(self.pump())
+            while data := self.ours.recv(100_000):
+                left.extend(data)
+
+        run_all(write, read)
+        return bytes(left)
+
     def texts(self) -> list[str]:
         found = []
         while (entry := self.inbox.get(0)) is not None:
@@ -217,19 +234,7 @@ def test_it_keeps_the_texts_up_to_anything_else_and_loses_nothing(
     stream = b"".join(texts) + other + rest
     pump = Pump(max_bytes=max_bytes)
 
-    def write() -> None:
-        for start in range(0, len(stream), piece):
-            pump.theirs.sendall(stream[start : start + piece])
-        pump.theirs.shutdown(socket.SHUT_WR)
-
-    left = bytearray()
-
-    def read() -> None:
-        left.extend(pump.pump())
-        while data := pump.ours.recv(100_000):
-            left.extend(data)
-
-    run_all(write, read)
+    left = pump.send(*[stream[start : start + piece] for start in range(0, len(stream), piece)])
     at = 0
     for text in pump.texts():
         message, at = frames._decode_message(stream, at, max_bytes) or (None, at)
@@ -266,6 +271,36 @@ def test_it_knows_utf_8_as_python_does(data: bytes, offset: int) -> None:
         assert pump.texts() == ([data.decode()] if is_text else [])
     except UnicodeDecodeError:
         assert not is_text
+    pump.close()
+
+
+@needs_c
+@pytest.mark.parametrize("size", [2043, 16_384, 1_000_000])
+def test_a_text_longer_than_the_buffer_is_kept_where_its_rest_comes_soon(pump: Pump, size: int) -> None:
+    texts = ["aé" * 500, "x" * (size - 2) + "é", "b", "y" * size]
+    ping = frame(PING)
+    assert pump.send(*[frame(TEXT, text) for text in texts], ping) == ping
+    assert pump.texts() == texts
+
+
+@needs_c
+def test_a_text_whose_rest_does_not_come_soon_is_given_back_as_far_as_it_has(pump: Pump) -> None:
+    long = frame(TEXT, "x" * 16_384)
+    for size in (8, 100, 5000, len(long) - 1):
+        pump.theirs.sendall(frame(TEXT, "a") + long[:size])
+        assert pump.pump() == long[:size]
+        assert pump.texts() == ["a"]
+
+
+@needs_c
+@pytest.mark.parametrize(
+    ("payload", "max_bytes", "max_count"),
+    [(b"x" * 9999 + b"\xff", 10_000, 9), (b"x" * 9999, 9998, 9), (b"x" * 9999, 9999, 1)],
+)
+def test_a_long_text_that_it_must_not_keep_is_given_back(payload: bytes, max_bytes: int, max_count: int) -> None:
+    pump, long = Pump(max_count, max_bytes), frame(TEXT, payload)
+    assert pump.send(frame(TEXT, "a"), long) == long
+    assert pump.texts() == ["a"]
     pump.close()
 
 

@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -260,6 +261,10 @@ static PyObject *line_get_bytes(Line *self, void *closure) {
 
 #define BUFFER_BYTES 2048
 
+/* How long the rest of a text is waited for whose end the buffer does not have. What takes longer is given back as far
+ * as it has come: how long it may take, and whether its beginning is UTF-8, is the caller's to judge. */
+#define REST_S 0.05
+
 /* Whether text is UTF-8 as Python has it (Unicode 15, table 3-7). */
 static bool is_utf8(const uint8_t *at, size_t size) {
     const uint8_t *end = at + size;
@@ -316,6 +321,44 @@ static size_t put_texts(Line *self, Inbox *inbox, const uint8_t *data, size_t si
     return at;
 }
 
+/* `put_texts`, if the line is not shut; `data` and `size` are then what is left. */
+static void keep_texts(Line *self, Inbox *inbox, const uint8_t **data, size_t *size, size_t max_bytes) {
+    if (__atomic_load_n(&self->is_shut, __ATOMIC_ACQUIRE)) return;
+    size_t done = put_texts(self, inbox, *data, *size, max_bytes);
+    if (done > 0) {
+        double now = monotonic();
+        __atomic_store(&self->heard_at, &now, __ATOMIC_RELEASE);
+    }
+    *data += done;
+    *size -= done;
+}
+
+/* A copy of the text that `data` is the beginning of, with what comes in of it within REST_S; `size` is then that of
+ * the copy. NULL if it is no such beginning. */
+static uint8_t *with_rest(int fd, const uint8_t *data, size_t *size, size_t max_bytes) {
+    Frame frame;
+    if (parse_data_frame(data, *size, &frame) <= 0 || *data != FIN_TEXT || frame.payload_bytes > max_bytes) return NULL;
+    size_t bytes = frame.header_bytes + (size_t)frame.payload_bytes;
+    uint8_t *text = bytes > *size ? malloc(bytes) : NULL;
+    if (text == NULL) return NULL;
+    memcpy(text, data, *size);
+    struct pollfd socket = {.fd = fd, .events = POLLIN};
+    double until = monotonic() + REST_S;
+    while (*size < bytes) {
+        ssize_t received = recv(fd, text + *size, bytes - *size, MSG_DONTWAIT);
+        if (received > 0) {
+            *size += (size_t)received;
+        } else if (received == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
+            break; /* the next to read is told so again */
+        } else {
+            double left_s = until - monotonic();
+            if (left_s <= 0) break;
+            poll(&socket, 1, (int)ceil(left_s * 1000));
+        }
+    }
+    return text;
+}
+
 static PyObject *line_pump(Line *self, PyObject *const *args, Py_ssize_t nargs) {
     if (nargs != 3 || !Py_IS_TYPE(args[0], &InboxType)) {
         PyErr_SetString(PyExc_TypeError, "pump(inbox: Inbox, fd: int, max_bytes: int)");
@@ -323,26 +366,29 @@ static PyObject *line_pump(Line *self, PyObject *const *args, Py_ssize_t nargs) 
     }
     Inbox *inbox = (Inbox *)args[0];
     long fd = PyLong_AsLong(args[1]);
-    Py_ssize_t max_bytes = PyLong_AsSsize_t(args[2]);
-    if ((fd == -1 || max_bytes == -1) && PyErr_Occurred()) return NULL;
-    uint8_t buffer[BUFFER_BYTES];
+    Py_ssize_t limit = PyLong_AsSsize_t(args[2]);
+    if ((fd == -1 || limit == -1) && PyErr_Occurred()) return NULL;
+    size_t max_bytes = limit < 0 ? 0 : (size_t)limit, size;
+    uint8_t buffer[BUFFER_BYTES], *text = NULL;
+    const uint8_t *data; /* in one of these: what came in last, and is not kept */
     ssize_t received;
-    size_t done;
     PyThreadState *state = PyEval_SaveThread();
     do {
+        free(text);
+        text = NULL;
         do {
             received = recv((int)fd, buffer, sizeof buffer, 0);
         } while (received < 0 && errno == EINTR);
-        if (received <= 0 || __atomic_load_n(&self->is_shut, __ATOMIC_ACQUIRE)) {
-            done = 0;
-            break;
+        data = buffer;
+        size = received < 0 ? 0 : (size_t)received;
+        if (received <= 0) break;
+        keep_texts(self, inbox, &data, &size, max_bytes);
+        text = with_rest((int)fd, data, &size, max_bytes);
+        if (text != NULL) {
+            data = text;
+            keep_texts(self, inbox, &data, &size, max_bytes);
         }
-        done = put_texts(self, inbox, buffer, (size_t)received, max_bytes < 0 ? 0 : (size_t)max_bytes);
-        if (done > 0) {
-            double now = monotonic();
-            __atomic_store(&self->heard_at, &now, __ATOMIC_RELEASE);
-        }
-    } while (done == (size_t)received);
+    } while (size == 0);
     int error = errno;
     restore_thread_in_turn(state);
     pthread_mutex_lock(&inbox->mutex);
@@ -356,7 +402,9 @@ static PyObject *line_pump(Line *self, PyObject *const *args, Py_ssize_t nargs) 
         errno = error;
         return PyErr_SetFromErrno(PyExc_OSError);
     }
-    return PyBytes_FromStringAndSize((char *)buffer + done, received - (Py_ssize_t)done);
+    PyObject *rest = PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)size);
+    free(text);
+    return rest;
 }
 
 /* ---- the types ---- */

@@ -62,6 +62,12 @@ def _room_js(members: int) -> Scenario:
     )
 
 
+TARGETS_16K = (
+    *_ahead("wsthreads", PYTHON_PEERS),
+    *_ahead("wsthreads-pure", THREADED_PEERS),
+    *_ahead("wsthreads-js", THREADED_PEERS),
+)
+
 _ALL = (
     Scenario(
         name="echo-100",
@@ -121,16 +127,16 @@ _ALL = (
         title="echo of 16 KiB, 100 connections",
         unit="messages/s",
         measure=under_load("recv_per_s", "echo", connections=100, payload_bytes=16384),
-        servers=(*OURS, "limit", *PEERS),
-        targets=(*_ahead("wsthreads", PYTHON_PEERS), *_ahead("wsthreads-pure", THREADED_PEERS)),
+        servers=(*OURS, "wsthreads-js", "limit", *PEERS),
+        targets=TARGETS_16K,
     ),
     Scenario(
         name="fan-16k",
         title="room of 100, 16 KiB, one sender",
         unit="deliveries/s",
         measure=under_load("recv_per_s", "room", mode="fan", connections=100, payload_bytes=16384),
-        servers=(*OURS, *PEERS),  # not the C server, which cuts off what a socket does not take at once
-        targets=(*_ahead("wsthreads", PYTHON_PEERS), *_ahead("wsthreads-pure", THREADED_PEERS)),
+        servers=(*OURS, "wsthreads-js", *PEERS),  # not limit, which cuts off what a socket does not take at once
+        targets=TARGETS_16K,
     ),
     Scenario(
         name="p99",

@@ -4,7 +4,8 @@
 disturbs nobody who runs Python, or JavaScript, meanwhile:
 
 - ``pump(inbox, descriptor, max_bytes)`` takes text messages from a socket to the inbox until something else comes in,
-  which it returns: nothing at the end of the stream. Blocks; raises OSError if the connection is lost.
+  which it returns: nothing at the end of the stream. It returns a message, too, whose rest does not come soon. Blocks;
+  raises OSError if the connection is lost.
 - ``shut()``, from any thread, has it keep nothing from then on.
 - ``heard_at`` is when it last kept something, on the monotonic clock; 0 if it never has.
 - ``texts`` is how many messages it has kept, ``text_bytes`` how many bytes these took on the wire.
