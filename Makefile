@@ -58,7 +58,7 @@ sanitize: $(VENV)/installed-test ## test the C modules with SANITIZER=address,un
 	@cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 WSTHREADS_TEST_SCALE=5 setarch --addr-no-randomize \
 		env LD_PRELOAD="$$($${CC:-cc} -print-file-name=$(if $(filter thread,$(SANITIZER)),libtsan.so,libasan.so))" \
 		$(CURDIR)/$(BIN)/python -m pytest -q --capture=sys tests/test_speedups.py tests/test_javascript_bridge.py \
-		tests/test_javascript_inbox.py tests/test_metrics.py $(if $(filter thread,$(SANITIZER)),tests/test_outbox.py tests/test_rooms.py -k "not forked") $(ARGS)
+		tests/test_javascript_inbox.py tests/test_metrics.py tests/test_rlock.py $(if $(filter thread,$(SANITIZER)),tests/test_outbox.py tests/test_rooms.py -k "not forked") $(ARGS)
 
 TARGETS := decode receive handshake script bridge
 fuzz: SECONDS = 60

@@ -6,8 +6,8 @@ setup(
     ext_modules=[
         Extension(
             "wsthreads._speedups",
-            ["wsthreads/_speedups.c", "wsthreads/_inbox.c", "wsthreads/_metrics.c"],
-            depends=[f"wsthreads/_{name}.h" for name in ("frames", "inbox", "metrics", "turnstile")],
+            [f"wsthreads/_{name}.c" for name in ("speedups", "inbox", "metrics", "rlock")],
+            depends=[f"wsthreads/_{name}.h" for name in ("frames", "inbox", "metrics", "rlock", "turnstile")],
             optional=True,
         ),
         Extension("wsthreads.javascript._bridge", ["wsthreads/javascript/_bridge.c"], optional=True),

@@ -29,6 +29,7 @@
 #include "_frames.h"
 #include "_inbox.h"
 #include "_metrics.h"
+#include "_rlock.h"
 #include "_turnstile.h"
 
 #ifndef MSG_NOSIGNAL
@@ -319,15 +320,29 @@ static int has_queued(PyObject *outbox) {
     return PyList_Check(queue) && PyList_GET_SIZE(queue) > 0;
 }
 
+/* 1 if the lock of an outbox has been taken, 0 if another thread has it, -1 with an exception. */
+static int try_lock(PyObject *lock) {
+    if (Py_IS_TYPE(lock, &RLockType)) return try_rlock(lock);
+    PyObject *taken = PyObject_CallMethodOneArg(lock, acquire, Py_False);
+    Py_XDECREF(taken);
+    return taken == NULL ? -1 : taken == Py_True;
+}
+
+static int release_lock(PyObject *lock) {
+    if (Py_IS_TYPE(lock, &RLockType)) return release_rlock(lock);
+    PyObject *none = PyObject_CallMethodNoArgs(lock, release);
+    Py_XDECREF(none);
+    return none == NULL ? -1 : 0;
+}
+
 /* Let go of the locks of all, whatever goes wrong; -1 with an exception if something has. */
 static int release_all(PyObject *outboxes) {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(outboxes); i++) {
         PyObject *lock = get(PyList_GET_ITEM(outboxes, i), LOCK);
-        PyObject *none = lock == NULL ? NULL : PyObject_CallMethodNoArgs(lock, release);
-        Py_XDECREF(none);
-        if (none == NULL && type == NULL) PyErr_Fetch(&type, &value, &traceback);
+        if (lock != NULL && release_lock(lock) == 0) continue;
+        if (type == NULL) PyErr_Fetch(&type, &value, &traceback);
         PyErr_Clear();
     }
     if (type == NULL) return 0;
@@ -354,10 +369,9 @@ static PyObject *lock_queued(PyObject *module, PyObject *const *args, Py_ssize_t
         if (is_blocked < 0 || (is_blocked && PyList_Append(blocked, outbox) < 0)) goto failed;
         if (is_blocked) continue;
         if ((lock = get(outbox, LOCK)) == NULL || PyList_Append(locked, outbox) < 0) goto failed;
-        PyObject *taken = PyObject_CallMethodOneArg(lock, acquire, Py_False);
-        Py_XDECREF(taken);
-        if (taken != Py_True && PyList_SetSlice(locked, PyList_GET_SIZE(locked) - 1, PY_SSIZE_T_MAX, NULL) < 0) goto failed;
-        if (taken == NULL) goto failed;
+        int taken = try_lock(lock);
+        if (taken < 1 && PyList_SetSlice(locked, PyList_GET_SIZE(locked) - 1, PY_SSIZE_T_MAX, NULL) < 0) goto failed;
+        if (taken < 0) goto failed;
     }
     result = PyTuple_Pack(2, locked, blocked);
 failed:
@@ -601,6 +615,8 @@ PyMODINIT_FUNC PyInit__speedups(void) {
     renew_turnstile();
     if (pthread_atfork(NULL, NULL, renew_turnstile)) return PyErr_NoMemory();
     PyObject *made = PyModule_Create(&module);
-    if (made != NULL && (add_inbox_types(made) < 0 || add_metrics_types(made) < 0)) Py_CLEAR(made);
+    if (made != NULL && (add_inbox_types(made) < 0 || add_metrics_types(made) < 0 || add_rlock_type(made) < 0)) {
+        Py_CLEAR(made);
+    }
     return made;
 }

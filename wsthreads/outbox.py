@@ -19,7 +19,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from threading import Condition, RLock
+from threading import Condition
+from threading import RLock as _RLock
 from time import monotonic
 
 from wsthreads.flusher import Flusher, Timer
@@ -38,6 +39,8 @@ NO_MESSAGE = (b"\x88", b"\x89", b"\x8a", b"HTTP/")
 
 #: So many outboxes are locked at a time to write to them in one go: about a millisecond.
 BATCH = 256
+
+RLock = _RLock if speedups is None else speedups.RLock
 
 
 class Outbox(Tally):
@@ -123,7 +126,7 @@ class Outbox(Tally):
         while self._queue and not self._draining:
             if self._blocked:
                 self._hold()
-            elif self._lock.acquire(blocking=False):
+            elif self._lock.acquire(False):
                 try:
                     for _, data, sent in send_queues([self]):
                         self._after_send_locked(data, sent)
