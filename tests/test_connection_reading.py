@@ -246,6 +246,20 @@ def test_empty_fragments_are_not_kept():
         assert len(connection._parts) <= 1
 
 
+def test_a_connection_is_small():
+    """Python has the dicts of instances share their keys for up to 30 attributes. The base class has 20."""
+    server, client = socket.socketpair()
+    with server, client, server.makefile("rb") as reader:
+        environ = {"werkzeug.socket": server, "wsgi.input": reader, "HTTP_SEC_WEBSOCKET_KEY": KEY}
+        connection = Connection(environ, config=CONFIG, flusher=_quiet(Flusher()))
+        client.sendall(frame(TEXT, "a") + frame(PING) + frame(CLOSE))
+        assert list(connection.messages()) == ["a"]
+        connection.finish()
+        connection.hang_up()
+        assert not {"_config", "_round_trip_s", "_is_finished"} & vars(connection).keys()
+        assert len(vars(connection)) <= 25
+
+
 # Deflated
 
 

@@ -199,6 +199,7 @@ def test_attributes_hold_any_value_by_reference(js: Console) -> None:
 
 
 def test_get_attributes_is_a_plain_copy(js: Console) -> None:
+    assert js("return [session.getAttribute('a'), Object.entries(session.getAttributes())]") == [None, []]
     js("session.setAttribute('a', 1); session.setAttribute('__proto__', 2); session.setAttribute('toString', 3)")
     assert js("return Object.entries(session.getAttributes())") == [["a", 1], ["__proto__", 2], ["toString", 3]]
     assert js("return Object.getPrototypeOf(session.getAttributes()) === Object.prototype") is True

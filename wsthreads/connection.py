@@ -101,6 +101,48 @@ class _NoEvent:
     """What the base class is given in place of the event that its thread would set."""
 
 
+#: With those of the base class they would be too many for the dicts of instances to share their keys: a kilobyte each.
+#: (They have a name since mypy takes `__slots__` for all that there is; the base class has a dict.)
+_OWN_ATTRIBUTES = (
+    "_accepted_subprotocol",
+    "_agreement",
+    "_answered",
+    "_asked_at",
+    "_bytes_in",
+    "_close_timer",
+    "_config",
+    "_control_frames",
+    "_count",
+    "_decision",
+    "_flusher",
+    "_fragmented",
+    "_fragments",
+    "_heartbeat_timer",
+    "_idle_timer",
+    "_incomplete_since",
+    "_is_finished",
+    "_last_message_at",
+    "_message_bytes",
+    "_message_limit",
+    "_message_timer",
+    "_messages_in",
+    "_owed",
+    "_parts",
+    "_pinged_at",
+    "_protocol",
+    "_round_trip_s",
+    "_round_trips",
+    "_tail",
+    "_transport",
+    "_waiting",
+    "before_end",
+    "closing",
+    "last_received",
+    "outbox",
+    "reader",
+)
+
+
 class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base class has no annotations
     """One upgraded connection. Making it sends the 101; its thread then iterates `messages`, and calls
     `finish` and `hang_up`.
@@ -110,18 +152,9 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
     `slow_sessions_closed`, or `past_` and the name of the setting. `round_trips` gets the times from pings to pongs.
     """
 
-    outbox: Outbox
+    __slots__ = _OWN_ATTRIBUTES
 
-    # Most clients never need these, so they are no part of an instance until they do.
-    _fragments = 0  # of the message that is coming in
-    _incomplete_since = 0.0  # when that message's first header had come; 0 between messages
-    _message_timer: Timer | None = None  # runs, at the latest, when it has taken too long
-    _control_frames: Allowance | None = None
-    _last_message_at = 0.0
-    _idle_timer: Timer | None = None
-    _asked_at = 0.0  # when the ping was sent that has not been answered yet; 0 for none
-    _round_trip_s: float | None = None
-    _is_finished = False  # `finish` has cancelled the timers; who sets one looks at this afterwards
+    outbox: Outbox
 
     def __init__(
         self,
@@ -153,16 +186,25 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self._protocol: Protocol | None = None  # made for the first frame that the fast decoder does not take
         self._owed = 0  # bytes of the current frame that wsproto still has to get
         self._fragmented = False  # between the frames of one message
+        self._fragments = 0  # of the message that is coming in
         self._message_bytes = 0  # of the message that is coming in, by its frames' headers
         self._message_limit = config.max_message_bytes  # for it
         self._parts: list[str | bytes] = []
+        self._incomplete_since = 0.0  # when its first header had come; 0 between messages
+        self._message_timer: Timer | None = None  # runs, at the latest, when it has taken too long
+        self._control_frames: Allowance | None = None
         # Without those that `reader` has kept. The connection's thread counts.
         self._messages_in = self._bytes_in = 0
         self.last_received = monotonic()
         self._waiting = False  # in receive(), and not in a handler (the first is on_open)
+        self._last_message_at = 0.0
+        self._idle_timer: Timer | None = None
         self._pinged_at = 0.0
+        self._asked_at = 0.0  # when the ping was sent that has not been answered yet; 0 for none
+        self._round_trip_s: float | None = None
         self._heartbeat_timer: Timer | None = None
         self._close_timer: Timer | None = None
+        self._is_finished = False  # `finish` has cancelled the timers; who sets one looks at this afterwards
         super().__init__(environ, thread_class=_NoThread, event_class=_NoEvent)
 
     def handshake(self) -> None:

@@ -75,9 +75,9 @@ class Request:
             found.setdefault(name, value)
         return found
 
-    @cached_property
+    @property
     def headers(self) -> dict[str, str]:
-        """All headers, names in lower case."""
+        """All headers, names in lower case: a new dict each time."""
         found = {}
         for key, value in self.environ.items():
             if key.startswith("HTTP_"):
@@ -86,7 +86,7 @@ class Request:
                 found[key.replace("_", "-").lower()] = str(value)
         return found
 
-    @cached_property
+    @property
     def subprotocols(self) -> tuple[str, ...]:
         """The subprotocols that the client offers, the one it prefers first."""
         return tuple(_tokens(self.get_header("Sec-WebSocket-Protocol")))

@@ -175,7 +175,7 @@ class Isolate:
 
     def open(self, session: Session) -> None:
         visit = Visit(session.id, session)
-        event = Event("open", visit, (_handshake_data(session.request),))
+        event = Event("open", visit, (_told(session.request),))
         with self._gate:
             self._check_alive()
             visit.reserve(event.size)
@@ -234,7 +234,8 @@ class Isolate:
 
     def handshake(self, request: Request, session_id: str) -> Any:
         """What onHandshake returned, as JSON has it. Raises `HandshakeRefused` if it threw or took too long."""
-        event = Event("handshake", Visit(session_id, None, request), (_handshake_data(request),), reply=Future())
+        told = {**_told(request), "subprotocols": request.subprotocols}
+        event = Event("handshake", Visit(session_id, None, request), (told,), reply=Future())
         try:
             return self._ask(event).result(self._config.handshake_timeout_s)
         except TimeoutError:
@@ -355,12 +356,11 @@ class Isolate:
             stack.callback(self._loop.abandon)
 
 
-def _handshake_data(request: Request) -> dict[str, Any]:
-    """What the runtime looks up in a handshake."""
+def _told(request: Request) -> dict[str, Any]:
+    """What the runtime keeps of a handshake, for as long as the session lives."""
     return {
         "parameters": request.parameters,
         "headers": request.headers,
         "path": request.request_path,
         "address": request.remote_addr,
-        "subprotocols": request.subprotocols,
     }

@@ -128,7 +128,7 @@ const dispatch = {
 };
 
 function makeVisit(id) {
-  return { id, session: null, told: { handshake: null, attributes: new Map() } };
+  return { id, session: null, told: { handshake: null, attributes: null } };
 }
 
 // What verdict_of can judge; anything else goes in a list, as text, which it refuses by name.

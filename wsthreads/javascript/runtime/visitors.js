@@ -28,15 +28,19 @@ class Visitor {
   }
 
   setAttribute(key, value) {
-    this.#told.attributes.set(`${key}`, value);
+    const told = this.#told;
+    const name = `${key}`;
+    told.attributes ??= new Map();
+    told.attributes.set(name, value);
   }
 
   getAttribute(key) {
-    return this.#told.attributes.get(`${key}`) ?? null;
+    return this.#told.attributes?.get(`${key}`) ?? null;
   }
 
   getAttributes() {
-    return Object.fromEntries(this.#told.attributes);
+    const { attributes } = this.#told;
+    return attributes === null ? {} : Object.fromEntries(attributes);
   }
 }
 
