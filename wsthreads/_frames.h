@@ -32,8 +32,9 @@ static inline int parse_data_frame(const uint8_t *data, size_t size, Frame *fram
     return frame->payload_bytes > (length_bytes == 2 ? 125 : 0xFFFF) ? 1 : -1; /* else it is not the shortest form */
 }
 
-static inline void unmask(uint8_t *to, const uint8_t *from, size_t size, const uint8_t key[4]) {
-    uint64_t wide;
+/* Whether what it unmasks is ASCII: in the same pass, since a long message is not in the nearest cache any more. */
+static inline int unmask(uint8_t *to, const uint8_t *from, size_t size, const uint8_t key[4]) {
+    uint64_t wide, seen = 0;
     uint8_t twice[8];
     size_t i = 0;
     memcpy(twice, key, 4);
@@ -43,20 +44,10 @@ static inline void unmask(uint8_t *to, const uint8_t *from, size_t size, const u
         uint64_t word;
         memcpy(&word, from + i, 8);
         word ^= wide;
+        seen |= word;
         memcpy(to + i, &word, 8);
     }
-    for (; i < size; i++) to[i] = from[i] ^ key[i & 3];
-}
-
-static inline int is_ascii(const uint8_t *data, size_t size) {
-    uint64_t seen = 0;
-    size_t i = 0;
-    for (; i + 8 <= size; i += 8) {
-        uint64_t word;
-        memcpy(&word, data + i, 8);
-        seen |= word;
-    }
-    for (; i < size; i++) seen |= data[i];
+    for (; i < size; i++) seen |= to[i] = from[i] ^ key[i & 3];
     return !(seen & 0x8080808080808080u);
 }
 

@@ -227,8 +227,8 @@ static PyObject *decode_message(PyObject *module, PyObject *const *args, Py_ssiz
     PyObject *message = is_text ? PyUnicode_New((Py_ssize_t)size, 127) : PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
     if (message == NULL) return NULL;
     uint8_t *payload = is_text ? PyUnicode_1BYTE_DATA(message) : (uint8_t *)PyBytes_AS_STRING(message);
-    unmask(payload, at + header, (size_t)size, at + header - 4);
-    if (is_text && !is_ascii(payload, (size_t)size)) {
+    int is_ascii = unmask(payload, at + header, (size_t)size, at + header - 4);
+    if (is_text && !is_ascii) {
         PyObject *text = PyUnicode_DecodeUTF8((const char *)payload, (Py_ssize_t)size, NULL);
         Py_DECREF(message);
         if (text == NULL) {
