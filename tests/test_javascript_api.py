@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from tests.javascript_fakes import FakeSession, running, script_log
+from tests.javascript_fakes import FakeSession, Script, running, script_log
 from tests.programs import EXAMPLES
 
 #: Runs each message as code over the session, and answers with the result or the error.
@@ -90,6 +92,44 @@ def test_a_session_is_the_same_object_in_every_call(js: Console) -> None:
 def test_send_carries_text_as_it_is(js: Console, text: str) -> None:
     js.script.message(js.session, f"return session.send({json.dumps(text)})")
     assert js.session.wait_for_messages(2) == [text, '{"value":true}']
+
+
+#: Any, surrogates too, around something long: it crosses in another way where there is no C module.
+TEXTS = st.builds(
+    "{}{}{}".format,
+    st.text(st.characters(exclude_categories=())),
+    st.sampled_from(["", "x" * 1020, "é" * 1020, "€" * 1020, "\U0001f600" * 510]),
+    st.text(st.characters(exclude_categories=())),
+)
+
+
+@pytest.fixture(scope="module", params=["0", "1"], ids=["with C", "without C"])
+def echo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    source = """
+    export function onOpen(session) { session.room("r").join(); }
+    export function onMessage(session, message) {
+      session.send(message);
+      session.room("r").broadcast(message);
+      session.send(String(message.length));
+    }
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WSTHREADS_PURE_PYTHON", request.param)
+        with running(tmp_path_factory.mktemp("echo"), source) as script:
+            yield script, script.open()
+
+
+@given(TEXTS)
+@example("x" * 1023)
+@example("x" * 1024)
+@example("\0\u2028\u2029\"\\\ufeff\U0001f600\udc00\ud800" * 200)
+def test_any_text_crosses_as_it_is(echo: tuple[Script, FakeSession], text: str) -> None:
+    script, session = echo
+    units = text.encode("utf-16-le", "surrogatepass")
+    session.sent.clear()
+    script.message(session, text)
+    text = units.decode("utf-16-le", "surrogatepass")  # in JavaScript, two surrogates may be one character
+    assert session.wait_for_messages(3) == [text, text, str(len(units) // 2)]
 
 
 @pytest.mark.parametrize(

@@ -56,9 +56,10 @@ class Effects:
         }
 
     def _message(self, text: str | None, is_binary: bool) -> str | bytes:
-        """A message as the runtime hands it over: text, or bytes in the engine's parcel, or as text to U+00FF."""
-        if text is None:
-            return b"" if self.engine is None else self.engine.take_bytes()
+        """A message as the runtime hands it over: itself or in the engine's parcel; bytes also as text to U+00FF."""
+        if text is None and self.engine is not None:
+            return self.engine.take_bytes() if is_binary else self.engine.take_text()
+        assert text is not None
         return text.encode("latin-1") if is_binary else text
 
     def _session(self, visit_id: str) -> Session | None:

@@ -169,7 +169,7 @@ class Engine:
         self._js.JS_FreeValue(self._context, result)
 
     def use_runtime(self, name: str) -> None:
-        """Use two of the runtime's things: `describe`, which puts errors into words, and `parcel`, for bytes."""
+        """Use two of the runtime's things: `describe`, which puts errors into words, and `parcel`, for what is long."""
         self._describe = self._evaluate(f"{name}.describe")
         self._parcel = self._evaluate(f"{name}.parcel")
 
@@ -197,14 +197,31 @@ class Engine:
         js.JS_FreeValue(context, connect)
         js.JS_FreeValue(context, function)
 
-    # Bytes.
+    # What crosses in the parcel. Texts may have lone surrogates.
+
+    def put_text(self, text: str) -> bool:
+        """Copy `text` into the parcel. False if the script's heap has no room for it."""
+        data = text.encode("utf-8", "surrogatepass")
+        return self._put(b"text", self._js.JS_NewStringLen(self._context, data, len(data)))
+
+    def take_text(self) -> str:
+        """A copy of the text in the parcel. Raises MemoryError."""
+        js, context = self._js, self._context
+        value = js.JS_GetPropertyStr(context, self._parcel, b"text")
+        text = self._string(value, "surrogatepass")
+        js.JS_FreeValue(context, value)
+        if text is None:
+            raise MemoryError("the script's heap has no room for the text")
+        return text
 
     def put_bytes(self, data: bytes) -> bool:
         """Copy `data` into the parcel. False if the script's heap has no room for it."""
+        return self._put(b"bytes", self._js.JS_NewArrayBufferCopy(self._context, data, len(data)))
+
+    def _put(self, name: bytes, value: Value) -> bool:
         assert self._parcel is not None
         js, context = self._js, self._context
-        value = js.JS_NewArrayBufferCopy(context, data, len(data))
-        if value.is_exception or js.JS_SetPropertyStr(context, self._parcel, b"bytes", value) < 0:
+        if value.is_exception or js.JS_SetPropertyStr(context, self._parcel, name, value) < 0:
             js.JS_FreeValue(context, js.JS_GetException(context))
             return False
         return True
@@ -295,13 +312,13 @@ class Engine:
             js.JS_FreeValue(context, described)
         return text or self._string(value) or "an error that cannot be read"
 
-    def _string(self, value: Value) -> str | None:
+    def _string(self, value: Value, errors: str = "replace") -> str | None:
         js, context = self._js, self._context
         size = c_size_t()
         address = None if value.is_exception else js.JS_ToCStringLen2(context, byref(size), value, False)
         if address is None:
             js.JS_FreeValue(context, js.JS_GetException(context))
             return None
-        text = ctypes.string_at(address, size.value).decode("utf-8", "replace")
+        text = ctypes.string_at(address, size.value).decode("utf-8", errors)
         js.JS_FreeCString(context, address)
         return text

@@ -137,7 +137,7 @@ class Loop:
         self._began = engine.arm(self._timeout_s)
         if engine.is_connected and event.kind == "message" and event.visit is not None:
             return (event.kind, event.visit.id, event.arguments[0])
-        return event.encoded(engine.put_bytes)
+        return event.encoded(engine)
 
     def _next(self, timer_due: float) -> Event | None:
         """Wait for something to do. Timers and events take turns if both are due."""

@@ -72,6 +72,7 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "JS_GetException": (Value, [c_void_p]),
     "JS_ToCStringLen2": (c_void_p, [c_void_p, POINTER(c_size_t), Value, c_bool]),
     "JS_FreeCString": (None, [c_void_p, c_void_p]),
+    "JS_NewStringLen": (Value, [c_void_p, c_char_p, c_size_t]),
     "JS_NewArrayBufferCopy": (Value, [c_void_p, c_char_p, c_size_t]),
     "JS_GetArrayBuffer": (c_void_p, [c_void_p, POINTER(c_size_t), Value]),
     "JS_GetPropertyStr": (Value, [c_void_p, Value, c_char_p]),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable
 from threading import Condition, Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from wsthreads.handshake import Request
+    from wsthreads.javascript.engine import Engine
     from wsthreads.session import Session
 
 __all__ = ["Event", "Visit"]
@@ -22,6 +22,9 @@ __all__ = ["Event", "Visit"]
 #: Messages of one session that may wait for the script, and their characters or bytes. One may always wait.
 MAX_WAITING = 32
 MAX_WAITING_SIZE = 1024 * 1024
+
+#: Characters from which on the way by the parcel, of some microseconds, is shorter than that by JSON.
+LONG_TEXT = 1024
 
 #: How often a waiting thread looks whether the visit has ended, should it ever have missed being told.
 RECHECK_S = 1.0
@@ -39,15 +42,19 @@ class Event(NamedTuple):
     #: When the runtime got it, on the monotonic clock, where a promise of its is pending.
     began: float = 0.0
 
-    def encoded(self, put_bytes: Callable[[bytes], bool] | None) -> bytes:
-        """What the loop pulls: the kind, the session's id, the arguments. Bytes go by `put_bytes` if there is one."""
+    def encoded(self, engine: Engine | None) -> bytes:
+        """What the loop pulls: the kind, the session's id, the arguments. Bytes and long texts go by the engine's
+        parcel, if it has room for them: then they are null.
+        """
         visit_id = "null" if self.visit is None else self.visit.quoted_id
         if self.kind == "message":
-            return f'["message",{visit_id},{quote(self.arguments[0])}]'.encode()
+            message = self.arguments[0]
+            is_put = engine is not None and len(message) >= LONG_TEXT and engine.put_text(message)
+            return f'["message",{visit_id},{"null" if is_put else quote(message)}]'.encode()
         if self.kind == "binary":
             data = self.arguments[0]
-            text = "null" if put_bytes is not None and put_bytes(data) else quote(data.decode("latin-1"))
-            return f'["binary",{visit_id},{text}]'.encode()
+            is_put = engine is not None and engine.put_bytes(data)
+            return f'["binary",{visit_id},{"null" if is_put else quote(data.decode("latin-1"))}]'.encode()
         arguments = "".join(f",{json.dumps(argument)}" for argument in self.arguments)
         return f'["{self.kind}",{visit_id}{arguments}]'.encode()
 

@@ -28,7 +28,10 @@ function hideHost() {
 hideHost();
 
 // Bytes cross in here, as an ArrayBuffer that the engine copies. Without an engine, as text of characters to U+00FF.
-const parcel = { bytes: null };
+// So do long texts, as long as `python` is dukpy's, which would have each character quoted and parsed.
+const parcel = { bytes: null, text: null };
+let parcelsText = HAS_ENGINE;
+const LONG_TEXT = 1024;  // Python has its own idea of it
 
 const ERRORS = { __proto__: null, Error, RangeError, TypeError };
 
@@ -42,6 +45,7 @@ function answered(answer) {
 
 function connect(bridge) {
   python = bridge;
+  parcelsText = false;
 }
 
 function publish(name, value) {

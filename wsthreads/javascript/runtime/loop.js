@@ -52,7 +52,7 @@ const dispatch = {
   },
 
   message([, id, message]) {
-    return callHandler("onMessage", visits.get(id), message);
+    return callHandler("onMessage", visits.get(id), message ?? receivedText());
   },
 
   binary([, id, text]) {

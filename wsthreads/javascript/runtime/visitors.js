@@ -152,10 +152,16 @@ function looked(table, name) {
   return Object.hasOwn(table, name) ? table[name] : null;
 }
 
-// Hands a message to the Python function `effect`: text as it is, bytes in the parcel.
+// Hands a message to the Python function `effect`: text as it is, long text and bytes in the parcel.
 function carried(effect, caller, message, ...target) {
   if (typeof message === "string") {
-    return answered(python(effect, message, false, ...target));
+    if (!parcelsText || message.length < LONG_TEXT) {
+      return answered(python(effect, message, false, ...target));
+    }
+    parcel.text = message;
+    const answer = python(effect, null, false, ...target);
+    parcel.text = null;
+    return answered(answer);
   }
   const bytes = bytesOf(message);
   if (bytes === null) {
@@ -183,6 +189,12 @@ function textOfBytes(bytes) {
   for (let start = 0; start < bytes.length; start += 8192) {
     text += apply(fromCharCode, null, bytes.subarray(start, start + 8192));
   }
+  return text;
+}
+
+function receivedText() {
+  const { text } = parcel;
+  parcel.text = null;
   return text;
 }
 
