@@ -11,6 +11,9 @@ from tests.programs import DEADLINE_S, wait_until
 from tests.room_worlds import World
 from tests.wire import RawClient, Recorder, endpoint, thread_names
 from wsthreads.drainer import Drainer
+from wsthreads.frames import message_frame
+from wsthreads.outbox import flush_all
+from wsthreads.rooms import MEETINGS
 
 
 @pytest.fixture
@@ -120,6 +123,26 @@ def test_while_broadcasts_meet_the_next_ones_are_the_drainers_and_then_no_longer
     room.broadcast("5")
     assert drainer.steps == []
     assert member.receive(3) == ["3", "4", "5"]
+    world.rooms._check()
+
+
+@pytest.mark.parametrize("meeting", [1, MEETINGS, MEETINGS + 1])
+def test_a_broadcaster_sends_what_others_broadcast_meanwhile_but_not_for_ever(world, monkeypatch, meeting):
+    world.rooms._drainer = drainer = Held()
+    member = world.member("r")
+    others = [str(number) for number in range(1, meeting + 1)]
+    waiting = list(others)
+
+    def meet(outboxes):
+        if outboxes and waiting:
+            world.rooms.broadcast("r", message_frame(waiting.pop(0)))
+        return flush_all(outboxes)
+
+    monkeypatch.setattr("wsthreads.rooms.flush_all", meet)
+    world.rooms.broadcast("r", message_frame("0"))
+    assert len(drainer.steps) == (meeting > MEETINGS)
+    drainer.run()
+    assert member.receive(1 + meeting) == ["0", *others]
     world.rooms._check()
 
 

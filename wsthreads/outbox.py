@@ -37,8 +37,9 @@ WRITE_BYTES = 65536
 #: How what is no message begins: close frames, pings, pongs, the HTTP answer.
 NO_MESSAGE = (b"\x88", b"\x89", b"\x8a", b"HTTP/")
 
-#: So many outboxes are locked at a time to write to them in one go: about a millisecond.
-BATCH = 256
+#: So many outboxes are locked at a time to write to them in one go: some milliseconds. In C each go takes the GIL once,
+#: and where many want it, that takes as long.
+BATCH = 1024
 
 RLock = _RLock if speedups is None else speedups.RLock
 
