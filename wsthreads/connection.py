@@ -55,6 +55,7 @@ from wsthreads.handlers import Reader
 from wsthreads.hosts import take_early_input
 from wsthreads.logs import log_context
 from wsthreads.metrics import Histogram, Traffic
+from wsthreads.newcomers import let_go, let_go_to_wait
 from wsthreads.outbox import Outbox
 from wsthreads.transport import transport_for
 
@@ -268,6 +269,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         data, limit = self._tail, self._config.max_message_bytes
         messages, received = self._messages_in, self._bytes_in  # which only this thread writes
         decode = decode_message if self._agreement is None else decode_any
+        is_new = True
         try:
             while True:
                 self._tail, start, end = b"", 0, len(data)
@@ -300,6 +302,10 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
                         yield message
                 if self._answered:
                     return
+                if is_new:
+                    is_new = not end and self.reader is None and not let_go_to_wait(self.sock)
+                    if not is_new:
+                        let_go()
                 more = self._receive(_next_size(end, messages - before))
                 if not more:
                     break
