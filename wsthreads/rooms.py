@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Room", "Rooms", "SessionRoom"]
 
 #: So many times a broadcaster also sends what others have broadcast while it sent. Then the drainer does.
-MEETINGS = 2
+MEETINGS = 1
 
 _WINDOW_BITS = attrgetter("window_bits")
 
