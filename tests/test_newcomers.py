@@ -129,6 +129,15 @@ def test_who_waits_for_its_client_holds_nobody_up(patience, serve):
             assert idle.receive_text() == "so am I"
 
 
+def test_who_is_turned_away_and_stays_holds_nobody_up(patience, serve):
+    app = WebSocketApp(ping_interval_s=0, max_messages_per_s=1, close_timeout_s=2 * DEADLINE_S)
+    app.add_handler("/ws/test", Echo())
+    port = serve(app).port
+    with RawClient(port, early=50 * frame(TEXT, b"flood")), RawClient(port) as client:
+        client.text("hello")
+        assert client.receive_text() == "hello"
+
+
 def test_who_waits_in_code_of_the_application_holds_nobody_up(patience, serve):
     both = threading.Barrier(2)
 

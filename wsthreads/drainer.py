@@ -3,8 +3,8 @@
 As long as nothing else is going on, whoever broadcasts also sends: to wake a thread costs more, and on a machine that
 is busy with other things it may be long before it runs. So a broadcaster that has finished, and finds that others have
 broadcast meanwhile, sends that, too; but if it finds that again, it hands what is left to this thread and goes back to
-reading. The others only queue, and for as long as broadcasts go on to meet, all is left to this thread. So
-the more there is to do, the more frames go into one write.
+reading. The others only queue, and for as long as broadcasts go on to meet, all is left to this thread. So the more
+there is to do, the more frames go into one write.
 
 One per app and process, started when it is first needed. Should a step fail, it is called again later: what it sends
 is queued, and must not wait for somebody who broadcasts.

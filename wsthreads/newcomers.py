@@ -4,7 +4,8 @@ Each takes a thread, which needs the GIL for its handshake, for `on_open` and fo
 hundred of those at once, say after a restart, or where floods are turned away and come back, are a hundred that wait
 for the GIL beside one that has a message to pass on, and whoever lets go of the GIL for a moment gets it back before
 one that sleeps. Let in one by one, they are done as soon, and in between the others get their turn. Those who are not
-in yet cost nothing: they wait in the kernel.
+in yet cost nothing: they wait in the kernel. `wsthreads.httpserver` lets them in so; under other servers nobody is a
+newcomer, and all of this does nothing.
 
 Who waits for something holds nobody up: a `Newcomer` is let go when its client has sent nothing that waits to be read,
 when its first messages are handled, before the application's own code for handshakes and for HTTP, and in any case

@@ -13,6 +13,9 @@ Guarantees, for any number of threads:
 writes to many sockets happen in one go there, without the GIL.
 
 It relies on each operation of a list being atomic, as it is with and without the GIL.
+
+Over 400 lines, since a write to one client and a write to a room's members are one protocol, over the same lock and the
+same marks: where either changes, the other does.
 """
 
 from __future__ import annotations

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Room", "Rooms", "SessionRoom"]
 
-#: So many times a broadcaster also sends what others have broadcast while it sent. Then the drainer does.
-MEETINGS = 1
-
 _WINDOW_BITS = attrgetter("window_bits")
 
 
@@ -206,8 +203,7 @@ class Rooms:
         if not hand_over:
             try:
                 hand_over = self._send(name, members, outboxes)
-                for _ in range(MEETINGS):
-                    hand_over = hand_over and self._send(name, members)
+                hand_over = hand_over and self._send(name, members)  # once more, if others met it
             except BaseException:
                 self._go_on(name, members)  # what is queued must not wait for the next broadcast
                 raise
