@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
@@ -208,6 +209,102 @@ def test_all_who_give_way_at_once_go_on() -> None:
 
     run_all(*[give_way_often] * 50)
     assert count == 1000
+
+
+@pytest.fixture
+def room_of_readers() -> Iterator[Callable[[], None]]:
+    """Writes to many members of a room, which takes some milliseconds."""
+    with socket.socket(type=socket.SOCK_DGRAM) as reader, socket.socket(type=socket.SOCK_DGRAM) as writer:
+        reader.bind(("127.0.0.1", 0))  # what it has no room for is dropped, and so nobody has to read
+        writer.connect(reader.getsockname())
+        members = [
+            SimpleNamespace(
+                _queue=[], _fd=writer.fileno(), _close_frame=None, _detached=False, _blocked=False, _draining=False
+            )
+            for _ in range(1000)
+        ]
+
+        def write() -> None:
+            for member in members:
+                member._queue.append(bytes(4000))
+            c_module().send_queues(members)
+
+        yield write
+
+
+def counts_while(write: Callable[[], None], work: Callable[[], None]) -> list[int]:
+    """How often another thread does `work` while `write` runs, each of 25 times."""
+    count, counts, stopping = 0, [], threading.Event()
+
+    def work_on() -> None:
+        nonlocal count
+        while not stopping.is_set():
+            work()
+            count += 1
+
+    def write_often() -> None:
+        try:
+            for _ in range(25):
+                before = count
+                write()
+                counts.append(count - before)
+        finally:
+            stopping.set()
+
+    run_all(work_on, write_often)
+    return counts
+
+
+def busy_by_reading(stack: ExitStack) -> Callable[[], None]:
+    ours, theirs = (stack.enter_context(sock) for sock in socket.socketpair())
+
+    def read() -> None:
+        theirs.send(b"flood")
+        assert c_module().receive(ours.fileno(), 3) == b"flo"  # there is more
+        assert c_module().receive(ours.fileno(), 3) == b"od"
+
+    return read
+
+
+def not_busy(stack: ExitStack) -> Callable[[], None]:
+    ours, theirs = (stack.enter_context(sock) for sock in socket.socketpair())
+
+    def read() -> None:
+        theirs.send(b"one")
+        assert c_module().receive(ours.fileno(), 10) == b"one"
+
+    return read
+
+
+@pytest.mark.parametrize("busy", [lambda stack: c_module().give_way, busy_by_reading])
+def test_who_is_busy_waits_while_members_are_written_to(
+    room_of_readers: Callable[[], None], busy: Callable[[ExitStack], Callable[[], None]]
+) -> None:
+    with ExitStack() as stack:
+        # Mostly, since the writer may lose the GIL, or its core, before it begins. One piece of work was under way.
+        assert median(counts_while(room_of_readers, busy(stack))) <= 5
+
+
+def test_a_client_that_sends_little_is_read_while_members_are_written_to(room_of_readers: Callable[[], None]) -> None:
+    with ExitStack() as stack:
+        assert sum(counts_while(room_of_readers, not_busy(stack))) > 100
+
+
+def test_who_is_busy_goes_on_though_there_is_always_another_who_writes(room_of_readers: Callable[[], None]) -> None:
+    done = threading.Event()
+
+    def write_on() -> None:
+        while not done.is_set():
+            room_of_readers()
+
+    def give_way_often() -> None:
+        try:
+            for _ in range(20):
+                c_module().give_way()
+        finally:
+            done.set()
+
+    run_all(write_on, give_way_often)
 
 
 def test_linger_needs_an_open_socket() -> None:

@@ -94,12 +94,55 @@ static sem_t turnstile;
 
 /* Of those who will be busy for a while, since their clients had sent more than was asked for, or want to be let in, or
  * have left, one at a time may wait for the GIL. So a client that sends little waits for two of them at most, however
- * many clients flood us. */
+ * many clients flood us. Nor do they come in between where a room's members are written to: `defer_to_writers`. */
 static sem_t gate;
+
+/* Writes to so many sockets take milliseconds, without the GIL. Whoever takes it meanwhile, on the same core, has them
+ * take twice as long, and the members of a room wait. So who is busy waits until one of those who write is done: not for
+ * all of them, since there may always be another. Nor longer than this, in nanoseconds. */
+#define MANY_WRITES 64
+#define MAX_DEFERRED_NS 20000000
+
+static pthread_mutex_t writing; /* guards the next two; a leaf, held for a moment */
+static unsigned long writers;   /* threads that write to many sockets now */
+static unsigned long written;   /* how often one of them was done */
+static pthread_cond_t one_done;
 
 static void renew_turnstile(void) { /* in a child process, too, where nobody is left who would open it */
     sem_init(&turnstile, 0, MAX_WAITING);
     sem_init(&gate, 0, 1);
+    pthread_mutex_init(&writing, NULL);
+    pthread_cond_init(&one_done, NULL);
+    writers = 0;
+}
+
+static void begin_writing(void) {
+    pthread_mutex_lock(&writing);
+    writers++;
+    pthread_mutex_unlock(&writing);
+}
+
+static void end_writing(void) {
+    pthread_mutex_lock(&writing);
+    writers--;
+    written++;
+    pthread_cond_broadcast(&one_done);
+    pthread_mutex_unlock(&writing);
+}
+
+/* Called without the GIL. */
+static void defer_to_writers(void) {
+    struct timespec deadline; /* of the clock that all systems have for this: set back, it leaves us the end of a write */
+    clock_gettime(CLOCK_REALTIME, &deadline);
+    deadline.tv_nsec += MAX_DEFERRED_NS;
+    if (deadline.tv_nsec >= 1000000000) {
+        deadline.tv_sec++;
+        deadline.tv_nsec -= 1000000000;
+    }
+    pthread_mutex_lock(&writing);
+    unsigned long before = written;
+    while (writers > 0 && written == before && pthread_cond_timedwait(&one_done, &writing, &deadline) == 0) continue;
+    pthread_mutex_unlock(&writing);
 }
 
 static void wait_for(sem_t *semaphore) {
@@ -114,8 +157,13 @@ void restore_thread_in_turn(PyThreadState *state) {
     errno = error;
 }
 
-static void restore_thread_through_gate(PyThreadState *state) {
+static void pass_gate(void) {
     wait_for(&gate);
+    defer_to_writers();
+}
+
+static void restore_thread_through_gate(PyThreadState *state) {
+    pass_gate();
     restore_thread_in_turn(state);
     sem_post(&gate);
 }
@@ -148,7 +196,7 @@ static PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t nar
         PyThreadState *state = PyEval_SaveThread();
         received = recv((int)fd, to, (size_t)size, 0);
         int is_full = received > 0 && received == size;
-        if (is_full) wait_for(&gate);
+        if (is_full) pass_gate();
         restore_thread_in_turn(state);
         if (is_full) sem_post(&gate);
         if (received >= 0) break;
@@ -526,6 +574,8 @@ static PyObject *send_queues(PyObject *module, PyObject *outboxes) {
     PyErr_Fetch(&type, &value, &traceback);
 
     int is_small = total == 1 && done == 1 && writes->data != NULL && PyBytes_GET_SIZE(writes->data) <= MAX_HELD_BYTES;
+    int are_many = done >= MANY_WRITES;
+    if (are_many) begin_writing();
     PyThreadState *state = is_small ? NULL : PyEval_SaveThread();
     for (Py_ssize_t i = 0; i < done; i++) {
         Write *write = &writes[i];
@@ -540,6 +590,7 @@ static PyObject *send_queues(PyObject *module, PyObject *outboxes) {
         }
     }
     if (state != NULL) PyEval_RestoreThread(state);
+    if (are_many) end_writing(); /* with the GIL: who has waited gets it after us */
 
     for (Py_ssize_t i = 0; i < done; i++) {
         Write *write = &writes[i];
