@@ -21,6 +21,7 @@ RANKS = {
     "config": 0,
     "striped": 0,
     "allowance": 0,
+    "arenas": 0,
     "native": 0,
     "frames": 0,
     "metrics": 0,

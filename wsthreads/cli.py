@@ -148,6 +148,7 @@ def run(
 
     Ctrl-C closes every session with 1001 and ends with status 0; pressed once more, it cuts them off.
     """
+    from wsthreads.arenas import keep_few_arenas
     from wsthreads.checks import remarks_on
     from wsthreads.dashboard import PREFIX, Dashboard
     from wsthreads.serving import Server
@@ -155,8 +156,9 @@ def run(
     from wsthreads.tls import server_context
 
     config = config_of(settings)
+    keep_few_arenas()  # the process is our own
     if config.cpu_affinity is None:
-        config = replace(config, cpu_affinity=True)  # the process is our own
+        config = replace(config, cpu_affinity=True)
     if config.serve_health is None:
         config = replace(config, serve_health=True)
     log_to(sys.stderr, log_level, quiet_below=PREFIX, form=log_format)
