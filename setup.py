@@ -6,8 +6,8 @@ setup(
     ext_modules=[
         Extension(
             "wsthreads._speedups",
-            [f"wsthreads/_{name}.c" for name in ("speedups", "inbox", "metrics", "rlock")],
-            depends=[f"wsthreads/_{name}.h" for name in ("frames", "inbox", "metrics", "rlock", "turnstile")],
+            [f"wsthreads/_{name}.c" for name in ("speedups", "inbox", "metrics", "reading", "rlock")],
+            depends=[f"wsthreads/_{name}.h" for name in ("frames", "inbox", "metrics", "reading", "rlock")],
             optional=True,
         ),
         Extension("wsthreads.javascript._bridge", ["wsthreads/javascript/_bridge.c"], optional=True),

@@ -129,6 +129,23 @@ def test_who_waits_for_its_client_holds_nobody_up(patience, serve):
             assert idle.receive_text() == "so am I"
 
 
+def test_whose_first_message_came_while_it_was_opened_holds_nobody_up(patience, serve):
+    sent = threading.Event()
+
+    class Opens(Echo):
+        def on_open(self, session):
+            sent.wait(DEADLINE_S)
+
+    port = serve(app_with(Opens())).port
+    with RawClient(port) as first:
+        first.text("hello")
+        sent.set()
+        assert first.receive_text() == "hello"
+        with RawClient(port) as client:
+            client.text("so am I")
+            assert client.receive_text() == "so am I"
+
+
 def test_who_is_turned_away_and_stays_holds_nobody_up(patience, serve):
     app = WebSocketApp(ping_interval_s=0, max_messages_per_s=1, close_timeout_s=2 * DEADLINE_S)
     app.add_handler("/ws/test", Echo())

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from tests.programs import DEADLINE_S, wait_until
 from tests.wire import run_all
-from wsthreads import frames, outbox
+from wsthreads import frames, outbox, transport
 from wsthreads.drainer import Drainer
 from wsthreads.flusher import Flusher
 from wsthreads.outbox import Outbox
@@ -219,7 +219,7 @@ def room_of_readers() -> Iterator[Callable[[], None]]:
         writer.connect(reader.getsockname())
         members = [
             SimpleNamespace(
-                _queue=[], _fd=writer.fileno(), _close_frame=None, _detached=False, _blocked=False, _draining=False
+                _queue=[], _fd=writer.fileno(), _close_frame=None, _detached=False, is_blocked=False, _draining=False
             )
             for _ in range(1000)
         ]
@@ -366,7 +366,109 @@ def test_a_signal_handler_may_end_the_wait() -> None:
             signal.signal(signal.SIGUSR1, previous)
 
 
-# append_all, lock_queued, unlock and send_queues
+# receive_message
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    left, right = socket.socketpair()
+    with left, right:
+        yield left, right
+
+
+def receive_in_python(sock: socket.socket, max_bytes: int, takes_binary: bool) -> Any:
+    return transport._receive_message(PlainTransport(sock), max_bytes, takes_binary)
+
+
+def receive_in_c(sock: socket.socket, max_bytes: int, takes_binary: bool) -> Any:
+    return c_module().receive_message(sock.fileno(), max_bytes, takes_binary)
+
+
+RECEIVERS = [pytest.param(receive_in_python, id="python"), pytest.param(receive_in_c, id="c")]
+Pair = tuple[socket.socket, socket.socket]
+
+
+@pytest.mark.parametrize("receive", RECEIVERS)
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        pytest.param(masked("né".encode()), "né", id="text"),
+        pytest.param(masked(b""), "", id="empty"),
+        pytest.param(masked(b"\xff", 0x82), b"\xff", id="binary"),
+        pytest.param(masked(b"x" * 300), "x" * 300, id="as long as it may be"),
+        pytest.param(masked(b"x" * 301), None, id="longer"),
+        pytest.param(masked(b"a") + masked(b"b"), None, id="two"),
+        pytest.param(masked(b"a") + b"\x81", None, id="one and a bit"),
+        pytest.param(b"\x81", None, id="less than a header"),
+        pytest.param(masked(b"\xff"), None, id="no UTF-8"),
+        pytest.param(masked(b"", 0x89), None, id="ping"),
+        pytest.param(masked(b"a", 0x01), None, id="fragment"),
+    ],
+)
+def test_a_message_that_comes_alone_is_received_as_such(
+    pair: Pair, receive: Callable[..., Any], data: bytes, expected: str | bytes | None
+) -> None:
+    pair[1].sendall(data)
+    assert receive(pair[0], 300, True) == (data if expected is None else (expected, len(data)))
+
+
+@pytest.mark.parametrize("receive", RECEIVERS)
+def test_binary_is_no_message_where_it_is_not_taken(pair: Pair, receive: Callable[..., Any]) -> None:
+    binary, text = masked(b"a", 0x82), masked(b"a")
+    pair[1].sendall(binary)
+    assert receive(pair[0], 300, False) == binary
+    pair[1].sendall(text)
+    assert receive(pair[0], 300, False) == ("a", len(text))
+
+
+@pytest.mark.parametrize("receive", RECEIVERS)
+def test_the_end_and_a_loss_are_told_as_for_receive(pair: Pair, receive: Callable[..., Any]) -> None:
+    pair[1].close()
+    assert receive(pair[0], 300, True) == b""
+    pair[0].close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        receive(pair[0], 300, True)
+
+
+@given(st.one_of(st.binary(max_size=200), st.builds(masked, st.binary(max_size=300))), st.integers(0, 400))
+def test_both_receive_the_same(data: bytes, max_bytes: int) -> None:
+    found = []
+    for receive in (receive_in_python, receive_in_c):
+        left, right = socket.socketpair()
+        with left, right:
+            right.sendall(data)
+            right.shutdown(socket.SHUT_WR)  # nobody waits for the rest
+            found.append(receive(left, max_bytes, len(data) % 2 == 0))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("first", [0x81, 0x82])
+def test_the_rest_of_a_long_message_is_waited_for(pair: Pair, first: int) -> None:
+    payload = random.Random(1).randbytes(1 << 20).hex().encode()
+    data = masked(payload, first)
+    sender = threading.Thread(target=pair[1].sendall, args=[data + masked(b"next")])
+    sender.start()
+    found = receive_in_c(pair[0], len(payload), True)
+    sender.join(20)
+    assert found == (payload.decode() if first == 0x81 else payload, len(data))
+    assert receive_in_c(pair[0], 300, True) == ("next", 10)
+
+
+def test_what_does_not_come_at_once_is_not_waited_for(pair: Pair) -> None:
+    data = masked(b"x" * 3000)
+    pair[1].sendall(data[:2500])
+    assert receive_in_c(pair[0], 3000, True) == data[:2500]
+    pair[1].sendall(data[2500:])
+    assert receive_in_c(pair[0], 3000, True) == data[2500:]
+
+
+@pytest.mark.parametrize("arguments", [(), (0, 1), ("0", 1, True), (0, "1", True), (0, 1, True, 2)])
+def test_wrong_arguments_of_receive_message_are_a_type_error(arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(TypeError):
+        c_module().receive_message(*arguments)
+
+
+# append_all, lock_queued, unlock, send_queues and post
 
 
 class Line:
@@ -393,9 +495,9 @@ class Line:
 
 @pytest.fixture(params=["python", "c"])
 def lines(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Line]]:
-    """Makes lines, with `outbox.append_all` and `flush_all` being the Python or the C ones."""
+    """Makes lines, with `outbox.append_all`, `flush_all` and `post` being the Python or the C ones."""
     c = request.param == "c"
-    for name in ("append_all", "lock_queued", "unlock", "send_queues"):
+    for name in ("append_all", "lock_queued", "unlock", "send_queues", "post"):
         monkeypatch.setattr(outbox, name, getattr(c_module() if c else outbox, name if c else f"_{name}"))
     flusher = Flusher()
     flusher.start()
@@ -451,7 +553,7 @@ def test_only_what_has_something_queued_and_is_free_is_locked(lines: Callable[..
     everybody = (idle, queued, blocked, held, draining, late)
     for each in everybody[1:]:
         each.append(b"x")
-    blocked._blocked = draining._draining = True
+    blocked.is_blocked = draining._draining = True
     holding, done = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -471,7 +573,7 @@ def test_only_what_has_something_queued_and_is_free_is_locked(lines: Callable[..
     assert free_locks(*everybody) == [True, True, True, False, True, True]
     done.set()
     holder.join()
-    blocked._blocked = draining._draining = False
+    blocked.is_blocked = draining._draining = False
 
 
 def test_a_lock_that_fails_leaves_none_locked() -> None:
@@ -479,7 +581,7 @@ def test_a_lock_that_fails_leaves_none_locked() -> None:
     lines = [Line(flusher) for _ in range(2)]
     for line in lines:
         line.outbox.append(b"x")
-    broken = SimpleNamespace(_queue=[b"x"], _draining=False, _blocked=False, _lock=None)
+    broken = SimpleNamespace(_queue=[b"x"], _draining=False, is_blocked=False, _lock=None)
     for broken._lock in (None, SimpleNamespace(acquire=lambda block: 1 / 0)):
         with pytest.raises((AttributeError, ZeroDivisionError)):
             c_module().lock_queued([lines[0].outbox, broken, lines[1].outbox], 0, 9)
@@ -586,8 +688,8 @@ def test_what_is_not_bytes_is_an_error_and_loses_no_other() -> None:
     left, right = socket.socketpair()
     with left, right:
         right.settimeout(20)
-        good = SimpleNamespace(_fd=left.fileno(), _queue=[b"a", b"b"], _close_frame=None, _blocked=False)
-        bad = SimpleNamespace(_fd=left.fileno(), _queue=["text"], _close_frame=None, _blocked=False)
+        good = SimpleNamespace(_fd=left.fileno(), _queue=[b"a", b"b"], _close_frame=None, is_blocked=False)
+        bad = SimpleNamespace(_fd=left.fileno(), _queue=["text"], _close_frame=None, is_blocked=False)
         assert c_module().send_queues([good, bad]) == []
         assert right.recv(10) == b"ab"
         assert bad._queue == ["text"], "it is still there, for the next call"
@@ -631,6 +733,103 @@ def test_a_finalizer_that_sends_while_incomplete_writes_are_told_of_loses_nothin
         assert len(second.read(len(frame) + 5)) == len(frame) + 5
         first.outbox._check()
         second.outbox._check()
+
+
+# post, where it is not as in the tests above
+
+
+def test_a_message_to_one_goes_out_at_once_with_what_was_queued(lines: Callable[..., Line]) -> None:
+    line = lines()
+    line.outbox.append(b"\x81one")
+    assert outbox.post(line.outbox, b"\x82two") is True
+    assert line.read(8) == b"\x81one\x82two"
+    assert (line.outbox.messages_out, line.outbox.bytes_out) == (2, 8)
+    line.outbox.close(b"\x88\x00")
+    assert outbox.post(line.outbox, b"late") is False
+    assert not line.outbox._queue
+    line.outbox.detach()
+    assert outbox.post(line.outbox, b"later") is False
+
+
+def test_a_message_to_one_whose_lock_is_taken_is_left_to_the_holder(lines: Callable[..., Line]) -> None:
+    line = lines()
+    with line.outbox._lock:
+        posted: list[bool] = []
+        other = threading.Thread(target=lambda: posted.append(outbox.post(line.outbox, b"one")))
+        other.start()
+        other.join(20)
+        assert posted == [True]
+        assert line.outbox._queue == [b"one"]
+    assert free_locks(line.outbox) == [True]
+    line.outbox.flush()
+    assert line.read(3) == b"one"
+    line.outbox._draining = True  # its thread looks again afterwards
+    assert outbox.post(line.outbox, b"two")
+    assert line.outbox._queue == [b"two"]
+    line.outbox._draining = False
+    line.outbox.flush()
+    assert line.read(3) == b"two"
+
+
+@pytest.mark.parametrize("size", [10, 100_000])  # sent with the GIL, and without
+def test_what_the_kernel_does_not_take_of_messages_to_one_follows_whole(
+    lines: Callable[..., Line], size: int
+) -> None:
+    line, expected = lines(send_buffer=4096), bytearray()
+    while not line.outbox.is_blocked:
+        expected += (message := b"%10d" % len(expected) * (size // 10))
+        assert outbox.post(line.outbox, message)
+    assert free_locks(line.outbox) == [True]
+    assert outbox.post(line.outbox, b"last")
+    assert line.read(len(expected) + 4) == expected + b"last"
+
+
+def test_a_message_to_one_who_is_gone_ends_its_outbox(lines: Callable[..., Line]) -> None:
+    line = lines()
+    line.peer.close()
+    outbox.post(line.outbox, b"one")
+    assert free_locks(line.outbox) == [True]
+    assert outbox.post(line.outbox, b"two") is False
+
+
+def test_messages_to_one_under_tls_are_left_to_python(lines: Callable[..., Line]) -> None:
+    line = lines()
+    line.outbox._fd = -1
+    assert outbox.post(line.outbox, b"x")
+    assert line.read(1) == b"x"
+
+
+def test_an_error_after_an_incomplete_write_is_told_and_lets_go_of_the_lock(lines: Callable[..., Line]) -> None:
+    line = lines(send_buffer=4096)
+
+    def fail(*_: object) -> None:
+        raise MemoryError("in the flusher")
+
+    line.outbox._flusher = SimpleNamespace(watch=fail, forget=lambda descriptor: None)  # type: ignore[assignment]
+    with pytest.raises(MemoryError, match="in the flusher"):
+        outbox.post(line.outbox, b"x" * 1_000_000)
+    assert free_locks(line.outbox) == [True]
+    assert outbox.post(line.outbox, b"more") is False, "nobody knows what is on the wire"
+
+
+def test_many_who_send_to_one_lose_and_mix_nothing(lines: Callable[..., Line]) -> None:
+    line, count = lines(), 2000
+
+    def send(sender: bytes) -> Callable[[], None]:
+        return lambda: [outbox.post(line.outbox, b"%s%05d" % (sender, i)) for i in range(count)] and None
+
+    read: list[bytes] = []
+    run_all(*map(send, [b"a", b"b", b"c"]), lambda: read.append(line.read(3 * count * 6)))
+    messages = [read[0][i : i + 6] for i in range(0, len(read[0]), 6)]
+    for sender in (b"a", b"b", b"c"):
+        assert [m for m in messages if m.startswith(sender)] == [b"%s%05d" % (sender, i) for i in range(count)]
+
+
+def test_posting_what_is_not_bytes_is_a_type_error() -> None:
+    with pytest.raises(TypeError):
+        c_module().post(SimpleNamespace(), "text")
+    with pytest.raises(AttributeError):
+        c_module().post(SimpleNamespace(), b"")
 
 
 class Member:

@@ -13,7 +13,6 @@
 
 #include <errno.h>
 #include <math.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -22,7 +21,7 @@
 #include <time.h>
 
 #include "_frames.h"
-#include "_turnstile.h"
+#include "_reading.h"
 
 typedef struct {
     PyObject_HEAD
@@ -82,12 +81,6 @@ static Item *take_locked(Inbox *inbox) {
         if (item->object == NULL) item->is_last = --item->line->queued == 0;
     }
     return item;
-}
-
-static double monotonic(void) { /* as time.monotonic() */
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
 /* The next item, NULL if none comes in time (below 0: however long that is). */
@@ -261,10 +254,6 @@ static PyObject *line_get_bytes(Line *self, void *closure) {
 
 #define BUFFER_BYTES 2048
 
-/* How long the rest of a text is waited for whose end the buffer does not have. What takes longer is given back as far
- * as it has come: how long it may take, and whether its beginning is UTF-8, is the caller's to judge. */
-#define REST_S 0.05
-
 /* Whether text is UTF-8 as Python has it (Unicode 15, table 3-7). */
 static bool is_utf8(const uint8_t *at, size_t size) {
     const uint8_t *end = at + size;
@@ -331,32 +320,6 @@ static void keep_texts(Line *self, Inbox *inbox, const uint8_t **data, size_t *s
     }
     *data += done;
     *size -= done;
-}
-
-/* A copy of the text that `data` is the beginning of, with what comes in of it within REST_S; `size` is then that of
- * the copy. NULL if it is no such beginning. */
-static uint8_t *with_rest(int fd, const uint8_t *data, size_t *size, size_t max_bytes) {
-    Frame frame;
-    if (parse_data_frame(data, *size, &frame) <= 0 || *data != FIN_TEXT || frame.payload_bytes > max_bytes) return NULL;
-    size_t bytes = frame.header_bytes + (size_t)frame.payload_bytes;
-    uint8_t *text = bytes > *size ? malloc(bytes) : NULL;
-    if (text == NULL) return NULL;
-    memcpy(text, data, *size);
-    struct pollfd socket = {.fd = fd, .events = POLLIN};
-    double until = monotonic() + REST_S;
-    while (*size < bytes) {
-        ssize_t received = recv(fd, text + *size, bytes - *size, MSG_DONTWAIT);
-        if (received > 0) {
-            *size += (size_t)received;
-        } else if (received == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
-            break; /* the next to read is told so again */
-        } else {
-            double left_s = until - monotonic();
-            if (left_s <= 0) break;
-            poll(&socket, 1, (int)ceil(left_s * 1000));
-        }
-    }
-    return text;
 }
 
 static PyObject *line_pump(Line *self, PyObject *const *args, Py_ssize_t nargs) {

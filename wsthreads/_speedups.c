@@ -1,8 +1,8 @@
-/* The same functions as the Python ones in wsthreads.frames, transport and outbox, for where they are called most.
+/* The same functions as the Python ones in wsthreads.frames and outbox, for where they are called most, and the module;
+ * what reads, and the types, are in the other files.
  *
  * Optional: where it could not be built, or with WSTHREADS_PURE_PYTHON=1, those are used. What must hold:
  *
- * - decode_message takes exactly what frames.decode_message takes.
  * - append_all only appends to memory. The caller holds the room's order lock.
  * - encode_text makes what frames.message_frame makes of text.
  * - send_queues lets go of the GIL around the system calls, and of nothing else; around none if there is but one outbox
@@ -11,32 +11,23 @@
  *   thread a finalizer could, as the locks let it in: so from when frames are taken from a queue to when an incomplete
  *   write is marked in `_draining`, which the caller unmarks, nothing is allocated that the garbage collector tracks.
  */
-#define _GNU_SOURCE /* POLLRDHUP */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <errno.h>
-#include <poll.h>
-#include <pthread.h>
-#include <semaphore.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 #include <structmember.h>
 #include <sys/socket.h>
 #include <sys/types.h>
-#include <time.h>
 
 #include "_frames.h"
 #include "_inbox.h"
 #include "_metrics.h"
+#include "_reading.h"
 #include "_rlock.h"
-#include "_turnstile.h"
 
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0
-#endif
-#ifndef POLLRDHUP
-#define POLLRDHUP 0
 #endif
 
 /* ---- the attributes of an outbox ---- */
@@ -44,8 +35,8 @@
 enum { QUEUE, FD, CLOSE_FRAME, DETACHED, BLOCKED, DRAINING, LOCK, ATTRIBUTES };
 
 static const char *const spelled[ATTRIBUTES] = {"_queue",   "_fd",       "_close_frame", "_detached",
-                                                "_blocked", "_draining", "_lock"};
-static PyObject *names[ATTRIBUTES], *acquire, *release;
+                                                "is_blocked", "_draining", "_lock"};
+static PyObject *names[ATTRIBUTES], *acquire, *release, *flush, *after_send;
 
 /* The class of the last outbox, and where in its objects __slots__ has put each attribute; 0 for "ask Python". */
 static PyTypeObject *known_type; /* ours */
@@ -81,212 +72,6 @@ static PyObject *get(PyObject *outbox, int attribute) {
 static int is(PyObject *outbox, int attribute, PyObject *constant) {
     PyObject *value = get(outbox, attribute);
     return value == NULL ? -1 : value == constant;
-}
-
-/* ---- receive(fd, size) -> bytes, give_way() -> None ---- */
-
-/* What comes in is little as a rule: it is read into the stack, and needs no memory that is then too much. */
-#define STACK_BYTES 2048
-
-#define MAX_WAITING 16
-
-static sem_t turnstile;
-
-/* Of those who will be busy for a while, since their clients had sent more than was asked for, or want to be let in, or
- * have left, one at a time may wait for the GIL. So a client that sends little waits for two of them at most, however
- * many clients flood us. Nor do they come in between where a room's members are written to: `defer_to_writers`. */
-static sem_t gate;
-
-/* Writes to so many sockets take milliseconds, without the GIL. Whoever takes it meanwhile, on the same core, has them
- * take twice as long, and the members of a room wait. So who is busy waits until one of those who write is done: not for
- * all of them, since there may always be another. Nor longer than this, in nanoseconds. */
-#define MANY_WRITES 64
-#define MAX_DEFERRED_NS 20000000
-
-static pthread_mutex_t writing; /* guards the next two; a leaf, held for a moment */
-static unsigned long writers;   /* threads that write to many sockets now */
-static unsigned long written;   /* how often one of them was done */
-static pthread_cond_t one_done;
-
-static void renew_turnstile(void) { /* in a child process, too, where nobody is left who would open it */
-    sem_init(&turnstile, 0, MAX_WAITING);
-    sem_init(&gate, 0, 1);
-    pthread_mutex_init(&writing, NULL);
-    pthread_cond_init(&one_done, NULL);
-    writers = 0;
-}
-
-static void begin_writing(void) {
-    pthread_mutex_lock(&writing);
-    writers++;
-    pthread_mutex_unlock(&writing);
-}
-
-static void end_writing(void) {
-    pthread_mutex_lock(&writing);
-    writers--;
-    written++;
-    pthread_cond_broadcast(&one_done);
-    pthread_mutex_unlock(&writing);
-}
-
-/* Called without the GIL. */
-static void defer_to_writers(void) {
-    struct timespec deadline; /* of the clock that all systems have for this: set back, it leaves us the end of a write */
-    clock_gettime(CLOCK_REALTIME, &deadline);
-    deadline.tv_nsec += MAX_DEFERRED_NS;
-    if (deadline.tv_nsec >= 1000000000) {
-        deadline.tv_sec++;
-        deadline.tv_nsec -= 1000000000;
-    }
-    pthread_mutex_lock(&writing);
-    unsigned long before = written;
-    while (writers > 0 && written == before && pthread_cond_timedwait(&one_done, &writing, &deadline) == 0) continue;
-    pthread_mutex_unlock(&writing);
-}
-
-static void wait_for(sem_t *semaphore) {
-    while (sem_wait(semaphore) < 0 && errno == EINTR) continue;
-}
-
-void restore_thread_in_turn(PyThreadState *state) {
-    int error = errno;
-    wait_for(&turnstile);
-    PyEval_RestoreThread(state);
-    sem_post(&turnstile);
-    errno = error;
-}
-
-static void pass_gate(void) {
-    wait_for(&gate);
-    defer_to_writers();
-}
-
-static void restore_thread_through_gate(PyThreadState *state) {
-    pass_gate();
-    restore_thread_in_turn(state);
-    sem_post(&gate);
-}
-
-static PyObject *give_way(PyObject *module, PyObject *nothing) {
-    (void)module, (void)nothing;
-    PyThreadState *state = PyEval_SaveThread();
-    restore_thread_through_gate(state);
-    Py_RETURN_NONE;
-}
-
-static PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
-    (void)module;
-    if (nargs != 2) {
-        PyErr_SetString(PyExc_TypeError, "receive(fd: int, size: int)");
-        return NULL;
-    }
-    long fd = PyLong_AsLong(args[0]);
-    Py_ssize_t size = PyLong_AsSsize_t(args[1]), received;
-    if ((fd == -1 || size == -1) && PyErr_Occurred()) return NULL;
-    if (size < 0) {
-        PyErr_SetString(PyExc_ValueError, "a negative size");
-        return NULL;
-    }
-    char little[STACK_BYTES];
-    PyObject *data = NULL;
-    if (size > STACK_BYTES && (data = PyBytes_FromStringAndSize(NULL, size)) == NULL) return NULL;
-    for (;;) {
-        char *to = data ? PyBytes_AS_STRING(data) : little;
-        PyThreadState *state = PyEval_SaveThread();
-        received = recv((int)fd, to, (size_t)size, 0);
-        int is_full = received > 0 && received == size;
-        if (is_full) pass_gate();
-        restore_thread_in_turn(state);
-        if (is_full) sem_post(&gate);
-        if (received >= 0) break;
-        if (errno != EINTR) PyErr_SetFromErrno(PyExc_OSError);
-        else if (PyErr_CheckSignals() == 0) continue;
-        Py_XDECREF(data);
-        return NULL;
-    }
-    if (data == NULL) return PyBytes_FromStringAndSize(little, received);
-    _PyBytes_Resize(&data, received);
-    return data;
-}
-
-/* ---- linger(fd, timeout_s, first_pause_s, last_pause_s) -> None ---- */
-
-#define DISCARD_LITTLE_BYTES 65536
-#define DISCARD_MUCH_BYTES 1048576
-
-static double monotonic(void) { /* as time.monotonic() */
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-static void discard_until(int fd, double deadline, double pause, double last_pause) {
-    struct pollfd peer = {.fd = fd, .events = POLLIN | POLLRDHUP};
-    char *room = malloc(DISCARD_MUCH_BYTES); /* never written to under TCP, where MSG_TRUNC throws away */
-    for (double left; room != NULL && fd >= 0 && (left = deadline - monotonic()) > 0;) {
-        int ready = poll(&peer, 1, left < 1000 ? (int)(left * 1000) + 1 : 1000000);
-        if (ready < 0 && errno == EINTR) continue;
-        if (ready <= 0) break;
-        size_t size = pause < last_pause ? DISCARD_LITTLE_BYTES : DISCARD_MUCH_BYTES;
-        ssize_t received = recv(fd, room, size, MSG_DONTWAIT | MSG_TRUNC);
-        if (received == 0 || (received < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) break;
-        if (peer.revents & (POLLRDHUP | POLLHUP | POLLERR)) continue;
-        if (pause > left) pause = left;
-        struct timespec time = {.tv_sec = (time_t)pause, .tv_nsec = (long)((pause - (double)(time_t)pause) * 1e9)};
-        nanosleep(&time, NULL);
-        pause = 2 * pause < last_pause ? 2 * pause : last_pause;
-    }
-    free(room);
-}
-
-static PyObject *linger(PyObject *module, PyObject *args) {
-    (void)module;
-    int fd;
-    double timeout_s, first_pause_s, last_pause_s;
-    if (!PyArg_ParseTuple(args, "iddd:linger", &fd, &timeout_s, &first_pause_s, &last_pause_s)) return NULL;
-    PyThreadState *state = PyEval_SaveThread();
-    discard_until(fd, monotonic() + timeout_s, first_pause_s, last_pause_s);
-    restore_thread_through_gate(state);
-    Py_RETURN_NONE;
-}
-
-/* ---- decode_message(buffer, start, max_bytes) -> (message, next start) or None ---- */
-
-static PyObject *decode_message(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
-    (void)module;
-    if (nargs != 3 || !PyBytes_Check(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "decode_message(buffer: bytes, start: int, max_bytes: int)");
-        return NULL;
-    }
-    Py_ssize_t start = PyLong_AsSsize_t(args[1]), limit = PyLong_AsSsize_t(args[2]);
-    if ((start == -1 || limit == -1) && PyErr_Occurred()) return NULL;
-    const uint8_t *data = (const uint8_t *)PyBytes_AS_STRING(args[0]);
-    Py_ssize_t end = PyBytes_GET_SIZE(args[0]);
-    if (start < 0 || start > end) Py_RETURN_NONE;
-    const uint8_t *at = data + start;
-    Frame frame;
-    if (parse_data_frame(at, (size_t)(end - start), &frame) <= 0) Py_RETURN_NONE;
-    uint64_t size = frame.payload_bytes;
-    Py_ssize_t header = (Py_ssize_t)frame.header_bytes;
-    if (limit < 0 || size > (uint64_t)limit || size > (uint64_t)(end - start - header)) Py_RETURN_NONE;
-    int is_text = at[0] == FIN_TEXT;
-    /* Text is ASCII mostly, and then its own UTF-8: it is unmasked to where it stays. */
-    PyObject *message = is_text ? PyUnicode_New((Py_ssize_t)size, 127) : PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
-    if (message == NULL) return NULL;
-    uint8_t *payload = is_text ? PyUnicode_1BYTE_DATA(message) : (uint8_t *)PyBytes_AS_STRING(message);
-    int is_ascii = unmask(payload, at + header, (size_t)size, at + header - 4);
-    if (is_text && !is_ascii) {
-        PyObject *text = PyUnicode_DecodeUTF8((const char *)payload, (Py_ssize_t)size, NULL);
-        Py_DECREF(message);
-        if (text == NULL) {
-            if (!PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) return NULL;
-            PyErr_Clear();
-            Py_RETURN_NONE;
-        }
-        message = text;
-    }
-    return Py_BuildValue("(Nn)", message, start + header + (Py_ssize_t)size);
 }
 
 /* ---- encode_text(text) -> frame, or None for a str that has no UTF-8 ---- */
@@ -338,6 +123,15 @@ static PyObject *encode_text(PyObject *module, PyObject *text) {
 
 /* ---- append_all(outboxes: tuple, frame, skip) -> how many took it ---- */
 
+/* Outbox.append: 1 if it took the frame, 0 if it is closed, -1 with an exception. */
+static int append(PyObject *outbox, PyObject *frame) {
+    int open = is(outbox, CLOSE_FRAME, Py_None);
+    if (open > 0) open = is(outbox, DETACHED, Py_False);
+    if (open < 1) return open;
+    PyObject *queue = get(outbox, QUEUE);
+    return queue == NULL || PyList_Append(queue, frame) < 0 ? -1 : 1;
+}
+
 static PyObject *append_all(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
     (void)module;
     if (nargs != 3 || !PyTuple_Check(args[0]) || !PyBytes_Check(args[1])) {
@@ -348,13 +142,9 @@ static PyObject *append_all(PyObject *module, PyObject *const *args, Py_ssize_t 
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args[0]); i++) {
         PyObject *outbox = PyTuple_GET_ITEM(args[0], i);
         if (outbox == args[2]) continue;
-        int open = is(outbox, CLOSE_FRAME, Py_None);
-        if (open > 0) open = is(outbox, DETACHED, Py_False);
-        if (open < 0) return NULL;
-        if (!open) continue;
-        PyObject *queue = get(outbox, QUEUE);
-        if (queue == NULL || PyList_Append(queue, args[1]) < 0) return NULL;
-        count++;
+        int took = append(outbox, args[1]);
+        if (took < 0) return NULL;
+        count += took;
     }
     return PyLong_FromSsize_t(count);
 }
@@ -538,6 +328,62 @@ static PyObject *take(PyObject *queue, Shared *shared, Py_ssize_t *messages) {
     return data;
 }
 
+/* Take what an outbox has queued; -1 with an exception on failure. What `write` is then:
+ *
+ * - with `fd` < 0, nothing is taken: TLS, closing, over or full, the caller's;
+ * - else without `data`, nothing is queued. */
+static int begin_write(Write *write, PyObject *outbox, Shared *shared) {
+    PyObject *fd = get(outbox, FD);
+    if (fd == NULL) return -1;
+    write->fd = (int)PyLong_AsLong(fd);
+    if (write->fd == -1 && PyErr_Occurred()) return -1;
+    int ready = is(outbox, CLOSE_FRAME, Py_None);
+    if (ready > 0) ready = is(outbox, BLOCKED, Py_False);
+    if (ready < 0) return -1;
+    if (!ready) write->fd = -1;
+    if (write->fd < 0) return 0;
+    PyObject *queue = get(outbox, QUEUE);
+    if (queue == NULL) return -1;
+    if (PyList_Check(queue) && PyList_GET_SIZE(queue) > 0) {
+        write->data = take(queue, shared, &write->messages);
+        if (write->data == NULL) return -1;
+    }
+    return 0;
+}
+
+/* Needs no GIL. */
+static void do_write(Write *write) {
+    const char *data = PyBytes_AS_STRING(write->data);
+    do {
+        write->sent = send(write->fd, data, (size_t)PyBytes_GET_SIZE(write->data), MSG_DONTWAIT | MSG_NOSIGNAL);
+    } while (write->sent < 0 && errno == EINTR);
+    if (write->sent < 0) {
+        write->error = errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS ? 0 : errno;
+        write->sent = write->error ? -write->error : 0;
+    }
+}
+
+/* Count what has been written. Whether it was all, and `data` is gone; else the outbox is marked, for the caller to go
+ * on with. */
+static int end_write(Write *write, PyObject *outbox) {
+    int complete = write->sent == PyBytes_GET_SIZE(write->data);
+    if (write->sent >= 0 && known_counts && Py_TYPE(outbox) == known_type) {
+        ((Tally *)outbox)->messages_out += (uint64_t)write->messages;
+        if (complete) ((Tally *)outbox)->bytes_out += (uint64_t)write->sent; /* else the caller counts them */
+    }
+    if (complete) {
+        Py_CLEAR(write->data);
+    } else if (PyObject_SetAttr(outbox, names[BLOCKED], Py_True) < 0 ||
+               PyObject_SetAttr(outbox, names[DRAINING], Py_True) < 0) {
+        PyErr_Clear();
+    }
+    return complete;
+}
+
+static int is_small(const Write *write) {
+    return write->data != NULL && PyBytes_GET_SIZE(write->data) <= MAX_HELD_BYTES;
+}
+
 static PyObject *send_queues(PyObject *module, PyObject *outboxes) {
     (void)module;
     if (!PyList_Check(outboxes)) {
@@ -549,67 +395,24 @@ static PyObject *send_queues(PyObject *module, PyObject *outboxes) {
     if (writes == NULL) return PyErr_NoMemory();
     Shared shared = {.count = 0, .data = NULL};
 
-    for (done = 0; done < total; done++) {
-        Write *write = &writes[done];
-        PyObject *outbox = PyList_GET_ITEM(outboxes, done);
-        PyObject *fd = get(outbox, FD);
-        if (fd == NULL) break;
-        write->fd = (int)PyLong_AsLong(fd);
-        if (write->fd == -1 && PyErr_Occurred()) break;
-        int ready = is(outbox, CLOSE_FRAME, Py_None);
-        if (ready > 0) ready = is(outbox, BLOCKED, Py_False);
-        if (ready < 0) break;
-        if (!ready) write->fd = -1;
-        if (write->fd < 0) continue; /* TLS, closing, over or full: the caller's */
-        PyObject *queue = get(outbox, QUEUE);
-        if (queue == NULL) break;
-        int empty = !PyList_Check(queue) || PyList_GET_SIZE(queue) == 0;
-        if (!empty) write->data = take(queue, &shared, &write->messages);
-        if (!empty && write->data == NULL) break;
-    }
+    while (done < total && begin_write(&writes[done], PyList_GET_ITEM(outboxes, done), &shared) == 0) done++;
     /* On a failure above, what was taken is still sent, and the rest is still queued: the next call meets it again. */
-    int failed = done < total;
-    if (failed && done > 0) PyErr_Clear();
+    if (done < total && done > 0) PyErr_Clear();
     PyObject *type, *value, *traceback; /* of the failure at the first outbox, kept for afterwards */
     PyErr_Fetch(&type, &value, &traceback);
 
-    int is_small = total == 1 && done == 1 && writes->data != NULL && PyBytes_GET_SIZE(writes->data) <= MAX_HELD_BYTES;
     int are_many = done >= MANY_WRITES;
     if (are_many) begin_writing();
-    PyThreadState *state = is_small ? NULL : PyEval_SaveThread();
+    PyThreadState *state = total == 1 && done == 1 && is_small(writes) ? NULL : PyEval_SaveThread();
     for (Py_ssize_t i = 0; i < done; i++) {
-        Write *write = &writes[i];
-        if (write->data == NULL) continue;
-        do {
-            write->sent = send(write->fd, PyBytes_AS_STRING(write->data), (size_t)PyBytes_GET_SIZE(write->data),
-                               MSG_DONTWAIT | MSG_NOSIGNAL);
-        } while (write->sent < 0 && errno == EINTR);
-        if (write->sent < 0) {
-            write->error = errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS ? 0 : errno;
-            write->sent = write->error ? -write->error : 0;
-        }
+        if (writes[i].data != NULL) do_write(&writes[i]);
     }
     if (state != NULL) PyEval_RestoreThread(state);
-    if (are_many) end_writing(); /* with the GIL: who has waited gets it after us */
+    if (are_many) end_writing();
 
     for (Py_ssize_t i = 0; i < done; i++) {
-        Write *write = &writes[i];
-        PyObject *outbox = PyList_GET_ITEM(outboxes, i);
-        int complete = write->data != NULL && write->sent == PyBytes_GET_SIZE(write->data);
-        if (write->data != NULL && write->sent >= 0 && known_counts && Py_TYPE(outbox) == known_type) {
-            ((Tally *)outbox)->messages_out += (uint64_t)write->messages;
-            if (complete) ((Tally *)outbox)->bytes_out += (uint64_t)write->sent; /* else the caller counts them */
-        }
-        if (complete) {
-            Py_CLEAR(write->data);
-            continue;
-        }
-        incomplete++;
-        if (write->data == NULL) continue;
-        if (PyObject_SetAttr(outbox, names[BLOCKED], Py_True) < 0 ||
-            PyObject_SetAttr(outbox, names[DRAINING], Py_True) < 0) {
-            PyErr_Clear();
-        }
+        int complete = writes[i].data == NULL ? writes[i].fd >= 0 : end_write(&writes[i], PyList_GET_ITEM(outboxes, i));
+        incomplete += !complete;
     }
     forget(&shared);
     PyObject *result = PyList_New(0);
@@ -638,16 +441,73 @@ static PyObject *send_queues(PyObject *module, PyObject *outboxes) {
     return result;
 }
 
+/* ---- post(outbox, frame) -> whether it took it ---- */
+
+/* What _send_queues and _after_send_locked are for one outbox, whose lock the caller holds. 1 if what was queued is
+ * written, 0 if there is more to do than that, -1 with an exception. */
+static int send_queue_locked(PyObject *outbox) {
+    Write write = {.data = NULL};
+    Shared none = {.count = 0, .data = NULL};
+    int failed = begin_write(&write, outbox, &none);
+    forget(&none);
+    if (failed || write.data == NULL) return failed;
+    PyThreadState *state = is_small(&write) ? NULL : PyEval_SaveThread();
+    do_write(&write);
+    if (state != NULL) PyEval_RestoreThread(state);
+    if (end_write(&write, outbox)) return 1;
+    PyObject *sent = PyLong_FromSsize_t(write.sent);
+    PyObject *told = sent ? PyObject_CallMethodObjArgs(outbox, after_send, write.data, sent, NULL) : NULL;
+    if (sent == NULL) shutdown(write.fd, SHUT_RDWR); /* nobody is told what is left of it */
+    Py_XDECREF(sent);
+    Py_XDECREF(told);
+    Py_DECREF(write.data);
+    return told == NULL ? -1 : 0;
+}
+
+/* Outbox.flush, for what an outbox mostly is: open, not full, and nobody else's just now. 0 where it is not, and
+ * Outbox.flush must be called; 1 where that is done, -1 with an exception. */
+static int flush_plain(PyObject *outbox) {
+    int queued, sent = 1;
+    while ((queued = has_queued(outbox)) > 0 && sent > 0) {
+        int idle = is(outbox, DRAINING, Py_False);
+        if (idle < 1) return idle < 0 ? -1 : 1;
+        int ready = is(outbox, BLOCKED, Py_False);
+        if (ready < 1) return ready;
+        PyObject *lock = get(outbox, LOCK);
+        int taken = lock == NULL ? -1 : try_lock(lock);
+        if (taken < 1) return taken < 0 ? -1 : 1;
+        sent = send_queue_locked(outbox);
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        if (release_lock(lock) < 0) sent = -1;
+        if (type != NULL) PyErr_Restore(type, value, traceback);
+    }
+    return queued < 0 ? -1 : sent;
+}
+
+static PyObject *post(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    (void)module;
+    if (nargs != 2 || !PyBytes_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "post(outbox, frame: bytes)");
+        return NULL;
+    }
+    int took = append(args[0], args[1]);
+    if (took < 1) return took < 0 ? NULL : Py_NewRef(Py_False);
+    int flushed = flush_plain(args[0]);
+    if (flushed < 0) return NULL;
+    PyObject *none = flushed ? NULL : PyObject_CallMethodNoArgs(args[0], flush);
+    if (!flushed && none == NULL) return NULL;
+    Py_XDECREF(none);
+    Py_RETURN_TRUE;
+}
+
 static PyMethodDef methods[] = {
-    {"receive", (PyCFunction)(void (*)(void))receive, METH_FASTCALL, "See wsthreads.transport."},
-    {"give_way", give_way, METH_NOARGS, "See wsthreads.transport."},
-    {"linger", linger, METH_VARARGS, "See wsthreads.transport."},
-    {"decode_message", (PyCFunction)(void (*)(void))decode_message, METH_FASTCALL, "See wsthreads.frames."},
     {"encode_text", encode_text, METH_O, "See wsthreads.frames."},
     {"append_all", (PyCFunction)(void (*)(void))append_all, METH_FASTCALL, "See wsthreads.outbox."},
     {"lock_queued", (PyCFunction)(void (*)(void))lock_queued, METH_FASTCALL, "See wsthreads.outbox."},
     {"unlock", unlock, METH_O, "See wsthreads.outbox."},
     {"send_queues", send_queues, METH_O, "See wsthreads.outbox."},
+    {"post", (PyCFunction)(void (*)(void))post, METH_FASTCALL, "See wsthreads.outbox."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -662,11 +522,13 @@ PyMODINIT_FUNC PyInit__speedups(void) {
     }
     acquire = PyUnicode_InternFromString("acquire");
     release = PyUnicode_InternFromString("release");
-    if (acquire == NULL || release == NULL) return NULL;
-    renew_turnstile();
-    if (pthread_atfork(NULL, NULL, renew_turnstile)) return PyErr_NoMemory();
+    flush = PyUnicode_InternFromString("flush");
+    after_send = PyUnicode_InternFromString("_after_send_locked");
+    if (acquire == NULL || release == NULL || flush == NULL || after_send == NULL) return NULL;
     PyObject *made = PyModule_Create(&module);
-    if (made != NULL && (add_inbox_types(made) < 0 || add_metrics_types(made) < 0 || add_rlock_type(made) < 0)) {
+    if (made == NULL) return NULL;
+    if (add_reading_functions(made) < 0 || add_inbox_types(made) < 0 || add_metrics_types(made) < 0 ||
+        add_rlock_type(made) < 0) {
         Py_CLEAR(made);
     }
     return made;

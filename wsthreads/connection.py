@@ -57,14 +57,12 @@ from wsthreads.logs import log_context
 from wsthreads.metrics import Histogram, Traffic
 from wsthreads.newcomers import let_go, let_go_to_wait
 from wsthreads.outbox import Outbox
-from wsthreads.transport import transport_for
+from wsthreads.transport import RECEIVE_BYTES, message_receiver, transport_for
 
 __all__ = ["Connection"]
 
 log = logging.getLogger(__name__)
 
-#: Read at a time: little where little comes in, since the buffer is there for as long as nothing does.
-RECEIVE_BYTES = 2048
 #: Where there is more, but more than MANY_MESSAGES at a time: milliseconds of work, for which others wait for the GIL.
 RECEIVE_MANY_BYTES = 8192
 MANY_MESSAGES = 16
@@ -269,6 +267,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         data, limit = self._tail, self._config.max_message_bytes
         messages, received = self._messages_in, self._bytes_in  # which only this thread writes
         decode = decode_message if self._agreement is None else decode_any
+        receive = message_receiver(self._transport, limit, self._config.accept_binary)
         is_new = True
         try:
             while True:
@@ -306,11 +305,32 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
                     is_new = not end and self.reader is None and not let_go_to_wait(self.sock)
                     if not is_new:
                         let_go()
-                more = self._receive(_next_size(end, messages - before))
-                if not more:
+                size = _next_size(end, messages - before)
+                # Nearly all messages come in alone, and take this way.
+                is_between = not (is_new or self._tail or self._owed or self._fragmented) and self.reader is None
+                while is_between and size == RECEIVE_BYTES:
+                    self._waiting = True
+                    try:
+                        found = receive()
+                    except OSError as error:
+                        found = self._lost(error)
+                    self.last_received = monotonic()
+                    self._waiting = False
+                    if isinstance(found, bytes):
+                        data = found
+                        break
+                    message, count = found
+                    self._bytes_in = received = received + count
+                    if self.closing is None:
+                        self._messages_in = messages = messages + 1
+                        yield message
+                else:
+                    data = self._receive(size)
+                if not data:
                     break
-                self._bytes_in = received = received + len(more)
-                data = self._tail + more if self._tail else more
+                self._bytes_in = received = received + len(data)
+                if self._tail:
+                    data = self._tail + data
         except PeerError as error:
             self.before_end()
             self._refuse(error)
@@ -328,11 +348,15 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
             else:
                 data = reader.read()
         except OSError as error:
-            log.debug("connection lost: %s", error, extra=log_context(self.environ))
-            return b""
+            data = self._lost(error)
         self.last_received = monotonic()
         self._waiting = False
         return data
+
+    def _lost(self, error: OSError) -> bytes:
+        """What has been received then: the end."""
+        log.debug("connection lost: %s", error, extra=log_context(self.environ))
+        return b""
 
     def _admit(self, header: Header) -> None:
         """Hold a frame to the limits, before its payload comes in, and keep track of fragments."""

@@ -31,7 +31,7 @@ from wsthreads.metrics import Tally
 from wsthreads.native import speedups
 from wsthreads.transport import Transport
 
-__all__ = ["Outbox", "append_all", "flush_all"]
+__all__ = ["Outbox", "append_all", "flush_all", "post"]
 
 #: Frames that wait are joined to writes of this size or so. Not all at once: a slow client takes little at a time, and
 #: what is joined is its own, while frames are shared by the members of a room.
@@ -56,7 +56,6 @@ class Outbox(Tally):
     __slots__ = (
         "_backlog",
         "_backlog_bytes",
-        "_blocked",
         "_close_frame",
         "_detached",
         "_discards",
@@ -75,6 +74,7 @@ class Outbox(Tally):
         "_stuck",
         "_timeout_s",
         "_transport",
+        "is_blocked",
         "window_bits",
     )
 
@@ -102,10 +102,10 @@ class Outbox(Tally):
         self._lock = RLock()
         self.messages_out = 0  # taken from the queue, to be written
         self.bytes_out = 0  # taken by the kernel
-        self._backlog: deque[bytes] = deque()  # taken from the queue, and not sent; empty unless _blocked
+        self._backlog: deque[bytes] = deque()  # taken from the queue, and not sent; empty unless is_blocked
         self._backlog_bytes = 0  # of the backlog, less _offset
         self._offset = 0  # bytes of the backlog's first piece that are on the wire
-        self._blocked = False  # the kernel is full, and the flusher will call _on_room
+        self.is_blocked = False  # the kernel is full, and the flusher will call _on_room
         self._progress_at = 0.0
         self._stall_timer: Timer | None = None
         self._stuck = False
@@ -128,7 +128,7 @@ class Outbox(Tally):
         # _draining: its thread looks at the queue again afterwards. Without it, a finalizer that sends in the midst
         # of a drain would get past the lock, which is its own thread's.
         while self._queue and not self._draining:
-            if self._blocked:
+            if self.is_blocked:
                 self._hold()
             elif self._lock.acquire(False):
                 try:
@@ -164,13 +164,13 @@ class Outbox(Tally):
         """Wait until `size` more bytes would be within the bound, at most `timeout_s`. False if they are not."""
 
         def has_room() -> bool:
-            return not self._blocked or self._backlog_bytes + size <= self._max_bytes
+            return not self.is_blocked or self._backlog_bytes + size <= self._max_bytes
 
         return self._wait(has_room, timeout_s)
 
     def wait_sent(self, timeout_s: float) -> bool:
         """Wait until nothing is queued any more, at most `timeout_s`. True also if the connection is lost."""
-        return self._wait(lambda: not self._blocked and not self._backlog, timeout_s)
+        return self._wait(lambda: not self.is_blocked and not self._backlog, timeout_s)
 
     def detach(self) -> None:
         """Let go of the transport, for good. After this no byte is written, whoever calls what."""
@@ -181,14 +181,9 @@ class Outbox(Tally):
             self._flusher.forget(descriptor)
 
     @property
-    def is_blocked(self) -> bool:
-        """Whether the client reads more slowly than it is sent to."""
-        return self._blocked
-
-    @property
     def bytes_waiting(self) -> int:
         """Bytes that the kernel has not taken. A snapshot."""
-        return self._backlog_bytes if self._blocked else 0
+        return self._backlog_bytes if self.is_blocked else 0
 
     def _wait(self, done: Callable[[], bool], timeout_s: float) -> bool:
         with self._lock:
@@ -218,7 +213,7 @@ class Outbox(Tally):
 
     def _discard_locked(self) -> None:
         """Drop the backlog. What has begun must be sent to its end; under TLS, so must what was only tried."""
-        begun = self._offset > 0 or (self._blocked and self._transport.plain_fd < 0)
+        begun = self._offset > 0 or (self.is_blocked and self._transport.plain_fd < 0)
         while len(self._backlog) > begun:
             self._backlog_bytes -= len(self._backlog.pop())
 
@@ -229,7 +224,7 @@ class Outbox(Tally):
         self._draining = True
         try:
             self._take_locked()
-            while self._backlog and not self._blocked:
+            while self._backlog and not self.is_blocked:
                 data = self._join_locked()
                 try:
                     sent = self._transport.send(memoryview(data)[self._offset :] if self._offset else data)
@@ -264,7 +259,7 @@ class Outbox(Tally):
             self._backlog.popleft()
             self._offset = 0
             return
-        self._blocked = True
+        self.is_blocked = True
         if progress or self._stall_timer is None:
             self._progress_at = monotonic()
         self._offset = sent
@@ -307,9 +302,9 @@ class Outbox(Tally):
         with self._lock:
             if self._detached:
                 return
-            self._blocked = False
+            self.is_blocked = False
             self._drain_locked()
-            if not self._blocked and self._stall_timer is not None:
+            if not self.is_blocked and self._stall_timer is not None:
                 self._stall_timer.cancel()
                 self._stall_timer = None
             if self._room is not None:
@@ -320,7 +315,7 @@ class Outbox(Tally):
         """The flusher's: look whether a full connection has made any progress."""
         with self._lock:
             self._stall_timer = None
-            if not self._blocked or self._detached:
+            if not self.is_blocked or self._detached:
                 return
             left = self._progress_at + self._timeout_s - monotonic()
             if left > 0:
@@ -339,7 +334,7 @@ class Outbox(Tally):
     def _end_locked(self) -> None:
         self._detached = True
         self._fd = -1
-        self._blocked = False
+        self.is_blocked = False
         self._on_stuck = _nobody_cares  # and no cycle of references keeps the connection in memory
         self._queue.clear()
         self._backlog.clear()
@@ -355,7 +350,7 @@ class Outbox(Tally):
         with self._lock:
             assert self._offset >= 0, self._offset
             assert not self._offset or self._offset < len(self._backlog[0]), (self._offset, len(self._backlog[0]))
-            if self._blocked:
+            if self.is_blocked:
                 assert self._backlog, "blocked with nothing to send"
                 assert self._backlog_bytes == sum(map(len, self._backlog)) - self._offset
             assert self._sealed <= (self._close_frame is not None)
@@ -380,7 +375,7 @@ def flush_all(outboxes: Sequence[Outbox]) -> list[Outbox]:
         finally:
             queued = unlock(locked)
         for outbox in blocked + queued:
-            if outbox._blocked:
+            if outbox.is_blocked:
                 outbox.flush()
             else:
                 left.append(outbox)
@@ -395,8 +390,8 @@ def _lock_queued(outboxes: Sequence[Outbox], start: int, count: int) -> tuple[li
     Those whose lock another thread has, or which this thread drains further up its stack, are left to them.
     """
     waiting = [outbox for outbox in outboxes[start : start + count] if outbox._queue and not outbox._draining]
-    blocked = [outbox for outbox in waiting if outbox._blocked]
-    return [outbox for outbox in waiting if not outbox._blocked and outbox._lock.acquire(False)], blocked
+    blocked = [outbox for outbox in waiting if outbox.is_blocked]
+    return [outbox for outbox in waiting if not outbox.is_blocked and outbox._lock.acquire(False)], blocked
 
 
 def _unlock(locked: list[Outbox]) -> list[Outbox]:
@@ -420,7 +415,16 @@ def _send_queues(outboxes: list[Outbox]) -> list[tuple[Outbox, bytes | None, int
     return [(outbox, None, 0) for outbox in outboxes]
 
 
+def _post(outbox: Outbox, frame: bytes) -> bool:
+    """`append` a frame and `flush`, as for every message to one client. False if the outbox is closed."""
+    if not outbox.append(frame):
+        return False
+    outbox.flush()
+    return True
+
+
 append_all = _append_all if speedups is None else speedups.append_all
 lock_queued = _lock_queued if speedups is None else speedups.lock_queued
 unlock = _unlock if speedups is None else speedups.unlock
 send_queues = _send_queues if speedups is None else speedups.send_queues
+post = _post if speedups is None else speedups.post

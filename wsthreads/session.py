@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from wsthreads.deflate import deflate_frame
 from wsthreads.errors import CloseCode, CloseCodeError
 from wsthreads.frames import MAX_REASON_BYTES, message_frame
+from wsthreads.outbox import post
 
 if TYPE_CHECKING:
     from wsthreads.connection import Connection
@@ -89,10 +90,7 @@ class Session:
             wait_s = self._wait_s if timeout is None else timeout
             if wait_s > 0:
                 outbox.wait_for_room(len(frame), wait_s)
-        if self._connection.closing is not None or not outbox.append(frame):
-            return False
-        outbox.flush()
-        return True
+        return self._connection.closing is None and post(outbox, frame)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Start the close handshake; nothing happens if the session is closing already. Does not block.

@@ -13,13 +13,27 @@ from __future__ import annotations
 import select
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from threading import Lock
 from time import monotonic, sleep
 
+from wsthreads.frames import decode_message
 from wsthreads.native import speedups
 
-__all__ = ["PlainTransport", "TLSTransport", "Transport", "give_way", "transport_for"]
+__all__ = [
+    "RECEIVE_BYTES",
+    "PlainTransport",
+    "TLSTransport",
+    "Transport",
+    "give_way",
+    "message_receiver",
+    "transport_for",
+]
+
+#: Read at a time: little where little comes in, since the buffer is there for as long as nothing does.
+RECEIVE_BYTES = 2048
 
 #: Never raise SIGPIPE, never wait. (0 where the platform has no such flag: Python ignores SIGPIPE anyway.)
 _SEND_FLAGS = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
@@ -156,6 +170,28 @@ def transport_for(sock: socket.socket | Transport) -> Transport:
     if isinstance(sock, ssl.SSLSocket):
         return TLSTransport(sock)
     return PlainTransport(sock)
+
+
+def message_receiver(
+    transport: Transport, max_bytes: int, takes_binary: bool
+) -> Callable[[], tuple[str | bytes, int] | bytes]:
+    """What waits for input as `receive` does, and returns a message that came in alone, and its bytes on the wire.
+
+    What came in is returned as it is where it is not one message, whole, that `decode_message` takes, of at most
+    `max_bytes`, nor binary unless that is taken. In C the rest of a message that is longer than RECEIVE_BYTES is waited
+    for, if it comes at once.
+    """
+    if speedups is None or transport.plain_fd < 0:
+        return partial(_receive_message, transport, max_bytes, takes_binary)
+    return partial(speedups.receive_message, transport.plain_fd, max_bytes, takes_binary)
+
+
+def _receive_message(transport: Transport, max_bytes: int, takes_binary: bool) -> tuple[str | bytes, int] | bytes:
+    data = transport.receive(RECEIVE_BYTES)
+    decoded = decode_message(data, 0, max_bytes)
+    if decoded is None or decoded[1] < len(data) or not (takes_binary or isinstance(decoded[0], str)):
+        return data
+    return decoded
 
 
 def give_way() -> None:

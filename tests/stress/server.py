@@ -138,7 +138,7 @@ class Control:
             if outbox._queue or outbox._backlog:
                 waiting.append(
                     f"{session.get_parameter('name')}: {len(outbox._queue)} queued, {outbox._backlog_bytes} bytes "
-                    f"behind them, blocked {outbox._blocked}, draining {outbox._draining}"
+                    f"behind them, blocked {outbox.is_blocked}, draining {outbox._draining}"
                 )
         return waiting
 
