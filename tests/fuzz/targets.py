@@ -1,6 +1,6 @@
 """What can be fuzzed: context managers of a function that takes any bytes, and raises where they find a fault.
 
-``decode``     the frame decoders and encoders, C against Python
+``decode``     the frame decoders and encoders, C against Python, and what receives a message from a socket
 ``receive``    the whole reading path of a connection, in pieces, against wsproto alone
 ``handshake``  a live server, which must answer any request, and upgrade none that it must not
 ``script``     one call of the script API with any arguments (`tests.fuzz.javascript`)
@@ -13,6 +13,7 @@ import importlib
 import json
 import logging
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -55,10 +56,28 @@ def decode() -> Iterator[Check]:
         decoded = frames._decode_message(buffer, start, limit)
         ours = c.decode_message(buffer, start, limit)
         assert ours == decoded and type(ours) is type(decoded), (buffer, start, limit, ours, decoded)  # noqa: PT018
+        _receive_one(c, buffer, limit)
         for text in (buffer.decode("latin-1"), buffer.decode("utf-8", "surrogateescape")):
             assert c.encode_text(text) == frames._encode_text(text), text
 
     yield check
+
+
+def _receive_one(c: Any, buffer: bytes, limit: int) -> None:
+    """Have the C module receive what begins a stream, which then ends."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        stream = buffer[:100_000]  # as much as a socket holds
+        theirs.sendall(stream)
+        theirs.shutdown(socket.SHUT_WR)
+        received = c.receive_message(ours.fileno(), limit, True)
+    if isinstance(received, bytes):
+        assert stream.startswith(received), (stream, received)
+        assert received or not stream, stream
+        decoded = frames._decode_message(received, 0, limit)
+        assert decoded is None or decoded[1] < len(received), (received, decoded)
+    else:
+        assert received == frames._decode_message(stream[: received[1]], 0, limit), (stream, received)
 
 
 @contextmanager
