@@ -49,13 +49,16 @@ conformance: $(VENV)/installed-test ## run the Autobahn Testsuite, such as CASES
 COPY = rm -rf $(1) && mkdir -p $(1) && \
 	cp -r wsthreads tests examples setup.py setup.cfg pyproject.toml README.rst LICENSE $(1) && find $(1) -name '*.so' -delete
 
+# A C module that cannot be built is left out, and another copy's would be tested.
+BUILT = ls wsthreads/_speedups.*.so wsthreads/javascript/_bridge.*.so >/dev/null
+
 # Python itself leaks at its end, so leaks are not looked for. Under thread everything takes longer, and a fork hangs; its
 # search for deadlocks ends the process where a thread has more than 64 locks, as of a room's members.
 SANITIZER ?= address,undefined
 sanitize: $(VENV)/installed-test ## test the C modules with SANITIZER=address,undefined, or thread
 	@$(call COPY,build/sanitize)
 	@cd build/sanitize && CFLAGS="-fsanitize=$(SANITIZER) -fno-sanitize-recover=undefined -g -O1" \
-		$(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace
+		$(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace && $(BUILT)
 	@cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 TSAN_OPTIONS=detect_deadlocks=0 WSTHREADS_TEST_SCALE=5 setarch --addr-no-randomize \
 		env LD_PRELOAD="$$($${CC:-cc} -print-file-name=$(if $(filter thread,$(SANITIZER)),libtsan.so,libasan.so))" \
 		$(CURDIR)/$(BIN)/python -m pytest -q --capture=sys tests/test_speedups.py tests/test_javascript_bridge.py \
@@ -64,10 +67,11 @@ sanitize: $(VENV)/installed-test ## test the C modules with SANITIZER=address,un
 TARGETS := decode receive handshake script bridge
 fuzz: SECONDS = 60
 fuzz: $(VENV)/installed-fuzz ## fuzz with coverage for SECONDS each, such as TARGET="decode receive"
-	@command -v clang >/dev/null || { echo "make fuzz needs clang, as by: apt-get install clang" >&2; exit 1; }
+	@command -v clang >/dev/null || { echo "make fuzz needs clang and its runtime, as by: apt-get install clang libclang-rt-14-dev" >&2; exit 1; }
 	@$(call COPY,build/fuzz/tree) && mkdir -p build/fuzz/crashes
 	@cd build/fuzz/tree && CC=clang LDSHARED="clang -shared" CFLAGS="-fsanitize=address,fuzzer-no-link -g -O1" \
-		$(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace
+		$(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace && $(BUILT) || \
+		{ echo "make fuzz needs clang's runtime, as by: apt-get install libclang-rt-14-dev" >&2; exit 1; }
 	@cd build/fuzz/tree && for target in $(or $(TARGET),$(TARGETS)); do \
 		echo "== $$target for $(SECONDS) s" && mkdir -p ../corpus/$$target && \
 		ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=32 \

@@ -70,6 +70,7 @@ def _receive_one(c: Any, buffer: bytes, limit: int) -> None:
         stream = buffer[:100_000]  # as much as a socket holds
         theirs.sendall(stream)
         theirs.shutdown(socket.SHUT_WR)
+        limit = min(limit, 1 << 20)  # so much is asked for at once
         received = c.receive_message(ours.fileno(), limit, True)
     if isinstance(received, bytes):
         assert stream.startswith(received), (stream, received)
