@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,10 @@ def test_a_header_that_is_none_is_a_bad_request(header: str) -> None:
     assert repr(header) in str(caught.value)
 
 
+#: websockets takes 8 bits, with which zlib cannot deflate, up to 16.
+BITS = ("9", "12", "15") if int(version("websockets").split(".")[0]) < 17 else ("8", "9", "12", "15")
+
+
 @settings(deadline=None)
 @given(
     st.lists(
@@ -160,7 +165,7 @@ def test_a_header_that_is_none_is_a_bad_request(header: str) -> None:
                 "server_no_context_takeover", "client_no_context_takeover",
                 "server_max_window_bits", "client_max_window_bits", "other",
             ]),
-            st.sampled_from([None, None, "8", "9", "12", "15", "16", "012", "x"]),
+            st.sampled_from([None, None, *BITS, "16", "012", "x"]),
         ),
         max_size=4,
     )

@@ -124,7 +124,8 @@ def test_on_close_is_called_once_and_last_as_a_member_who_is_not_open_however_it
             codes = [lobby.close()[0], lobby.close()[0]]
             assert codes == [code, code]
         else:
-            assert lobby.close()[0] == code
+            codes = [lobby.close()[0]]
+            assert codes == [code]
             assert other.receive_text() == "a leaves"
             assert lobby.at_close == {"a": (2, False, False)}
             wait_until(lambda: lobby.app.session_count == 1, "the end of the session")
@@ -132,7 +133,10 @@ def test_on_close_is_called_once_and_last_as_a_member_who_is_not_open_however_it
             assert lobby.app.endpoint("/ws/test").sessions() == [sessions["b"]]
             other.leave()
             lobby.close()
+    assert f"{codes[0]}" == str(code), "it is a plain number"
     wait_until(lambda: lobby.app.session_count == 0, "the end of all sessions")
+    # What one raises is to be this test's, not the next one's.
+    wait_until(lambda: not any("process_request" in each.name for each in threading.enumerate()), "their threads' end")
     assert lobby.closed.empty(), "on_close was called twice"
     assert len(lobby.app.endpoint("/ws/test").rooms) == 0
     counts = lobby.app.metrics.snapshot()

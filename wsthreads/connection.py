@@ -503,7 +503,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         with self._decision:
             if self.closing is not None:
                 return False
-            self.closing = (code, reason)
+            self.closing = (int(code), reason)  # not a CloseCode, which Python 3.10 writes by its name
         reader = self.reader
         if reader is not None:
             reader.stop()
@@ -519,7 +519,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         for timer in (self._heartbeat_timer, self._close_timer, self._message_timer, self._idle_timer):
             if timer is not None:
                 timer.cancel()
-        closing = self.closing or (CloseCode.ABNORMAL, "")
+        closing = self.closing or (int(CloseCode.ABNORMAL), "")
         if closing[0] == CloseCode.ABNORMAL:
             self.outbox.detach()
             self._transport.abort()
