@@ -27,7 +27,6 @@ RANKS = {
     "metrics": 0,
     "hosts": 0,
     "handshake": 0,
-    "newcomers": 0,
     "restarts": 0,
     "drainer": 0.5,
     "cores": 0,

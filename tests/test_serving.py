@@ -19,7 +19,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests.programs import DEADLINE_S, Program, connect, receive, wait_until
-from tests.wire import TEXT, RawClient, frame, thread_names
+from tests.wire import TEXT, RawClient, frame, request_bytes, thread_names
 from wsthreads import UsageError, WebSocketApp
 from wsthreads.serving import Server, bind
 from wsthreads.serving import serve as serve_until_signal
@@ -54,6 +54,31 @@ def test_http_and_websockets_on_one_port(serve):
     with connect(server.ws_url + "/ws/echo") as client:
         client.send("hi")
         assert receive(client) == "hi"
+
+
+def test_a_crowd_whose_on_open_waits_comes_in_together(serve):
+    """Nobody queues for those who came before: where each waited for 20 ms of its predecessor, this took 4 s."""
+    crowd, patience_s = int(20 * DEADLINE_S), DEADLINE_S / 5
+    lock, everybody, opened, gave_up = threading.Lock(), threading.Event(), [], []
+
+    class Waits(Echo):
+        def on_open(self, session):
+            with lock:
+                opened.append(session)
+                if len(opened) == crowd:
+                    everybody.set()
+            if not everybody.wait(patience_s):
+                gave_up.append(session)
+
+    app = WebSocketApp(max_sessions=2 * crowd)
+    app.add_handler("/ws/test", Waits())
+    server = serve(app)
+    with ExitStack() as stack:
+        for _ in range(crowd):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), DEADLINE_S))
+            sock.sendall(request_bytes())
+        wait_until(lambda: everybody.is_set() or gave_up, "the crowd has come in, or not")
+        assert not gave_up, f"{len(opened)} of {crowd} had come in after {patience_s:g} s"
 
 
 def test_a_server_is_a_context_manager():

@@ -55,7 +55,6 @@ from wsthreads.handlers import Reader
 from wsthreads.hosts import take_early_input
 from wsthreads.logs import log_context
 from wsthreads.metrics import Histogram, Traffic
-from wsthreads.newcomers import let_go, let_go_to_wait
 from wsthreads.outbox import Outbox
 from wsthreads.transport import RECEIVE_BYTES, message_receiver, transport_for
 
@@ -268,7 +267,6 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         messages, received = self._messages_in, self._bytes_in  # which only this thread writes
         decode = decode_message if self._agreement is None else decode_any
         receive = message_receiver(self._transport, limit, self._config.accept_binary)
-        is_new = True
         try:
             while True:
                 self._tail, start, end = b"", 0, len(data)
@@ -301,13 +299,9 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
                         yield message
                 if self._answered:
                     return
-                if is_new:
-                    is_new = not end and self.reader is None and not let_go_to_wait(self.sock)
-                    if not is_new:
-                        let_go()
                 size = _next_size(end, messages - before)
                 # Nearly all messages come in alone, and take this way.
-                is_between = not (is_new or self._tail or self._owed or self._fragmented) and self.reader is None
+                is_between = not (self._tail or self._owed or self._fragmented) and self.reader is None
                 while is_between and size == RECEIVE_BYTES:
                     self._waiting = True
                     try:

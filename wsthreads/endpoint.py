@@ -24,7 +24,6 @@ from wsthreads.handshake import Request, check_origin, check_upgrade, choose_sub
 from wsthreads.hosts import SessionResponse, has_socket, log_upgrade
 from wsthreads.logs import SESSION_KEY, in_context, log_context, printable
 from wsthreads.metrics import Ledger, Metrics, Totals
-from wsthreads.newcomers import let_go
 from wsthreads.rooms import Room, Rooms
 from wsthreads.session import Session, new_session_id
 from wsthreads.striped import StripedDict
@@ -255,7 +254,6 @@ class Endpoint:
                     try:
                         self.rooms.leave_all(session)
                     finally:
-                        let_go()
                         connection.hang_up()
                     self._metrics.add("sessions_closed")
                     log.info(

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from wsthreads.errors import CloseCode, HandlerError, HandshakeRefused
 from wsthreads.logs import log_context
-from wsthreads.newcomers import let_go
 from wsthreads.sources import did_you_mean
 
 if TYPE_CHECKING:
@@ -180,7 +179,6 @@ class PythonHandler(Handler):
         function = self._calls.get("on_handshake")
         if function is None:
             return Verdict()
-        let_go()
         try:
             answer = function(request)
         except HandshakeRefused:

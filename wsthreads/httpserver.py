@@ -24,7 +24,6 @@ from wsthreads.admission import RETRY_AFTER_S
 from wsthreads.affinity import Place
 from wsthreads.handshake import is_upgrade
 from wsthreads.logs import access_context, hide_secrets
-from wsthreads.newcomers import Newcomer, let_go, let_go_to_wait
 from wsthreads.restarts import keep_running
 
 if TYPE_CHECKING:
@@ -40,9 +39,6 @@ _NO_THREAD = (
     % RETRY_AFTER_S
 )
 
-#: The head of a request is on its way when a connection is accepted: it is waited for so long before others are let in.
-HEAD_DELAY_S = 0.001
-
 #: How long accepting pauses when the process has no file descriptors left.
 EXHAUSTED_PAUSE_S = 0.2
 
@@ -50,12 +46,11 @@ EXHAUSTED_PAUSE_S = 0.2
 class _Link:
     """One TCP connection of the HTTP server, as the server sees it."""
 
-    __slots__ = ("busy", "newcomer", "place", "sock")
+    __slots__ = ("busy", "place", "sock")
 
     def __init__(self, sock: socket.socket, place: Place | None) -> None:
         self.sock = sock
         self.place = place  # where its thread was started; None for anywhere
-        self.newcomer = Newcomer()
         self.busy = False  # its request has been read
 
 
@@ -75,7 +70,6 @@ class HTTPServer(ThreadedWSGIServer):
         self.count = app.metrics.add
         self._affinity = app.affinity
         self._stay = self._affinity.handed_on()  # the accepting thread's
-        self._last: Newcomer | None = None  # likewise
         self._links: dict[Thread, _Link] = {}
         self._lock = Lock()  # guards _links; a leaf
         self._warned_at = float("-inf")
@@ -93,8 +87,6 @@ class HTTPServer(ThreadedWSGIServer):
             self.server_close()
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        if self._last is not None and self.ssl_context is None:  # TLS handshakes need no GIL
-            self._last.wait()
         try:
             return self.socket.accept()
         except OSError as error:  # the base class only tries again, at once, for as long as it takes
@@ -116,11 +108,9 @@ class HTTPServer(ThreadedWSGIServer):
         link = _Link(request, stay.place)
         with self._lock:
             self._links[thread] = link
-        self._last = link.newcomer
         try:
             thread.start()
         except (RuntimeError, MemoryError) as error:  # "can't start new thread"
-            self._last = None
             with self._lock:
                 del self._links[thread]
             self._warn("cannot serve a connection: %s (see ulimit -u, TasksMax, pids-limit)", error)
@@ -151,7 +141,7 @@ class HTTPServer(ThreadedWSGIServer):
             log.debug("no TLS with %s: %s", client_address, error, extra={"address": client_address[0]})
             self.shutdown_request(request)
         else:
-            with stay, link.newcomer:
+            with stay:
                 super().process_request_thread(request, client_address)
         finally:
             with self._lock:
@@ -243,7 +233,6 @@ class _RequestHandler(WSGIRequestHandler):
         if is_upgrade({"HTTP_UPGRADE": self.headers.get("Upgrade", "")}):
             self.connection.settimeout(None)
         else:
-            let_go()
             # A peer that neither sends nor reads any more holds its thread no longer than this.
             self.connection.settimeout(self.server.handshake_timeout_s)
         self.server.mark_busy()
@@ -321,7 +310,6 @@ class _Input(io.RawIOBase):
         left = self._deadline - monotonic()
         if left <= 0:
             raise TimeoutError("the request took too long")
-        let_go_to_wait(self._sock, HEAD_DELAY_S)
         self._sock.settimeout(left)
         received = self._sock.recv_into(buffer)
         self._bytes += received

@@ -15,7 +15,6 @@ from wsthreads.handlers import Handler, Reader, Verdict, verdict_of
 from wsthreads.javascript.isolate import Isolate
 from wsthreads.logs import log_context
 from wsthreads.metrics import Metrics
-from wsthreads.newcomers import let_go
 from wsthreads.restarts import Restarts
 
 if TYPE_CHECKING:
@@ -112,7 +111,6 @@ class ScriptHandler(Handler):
         isolate = self._isolate
         if isolate is None:
             raise HandshakeRefused(503, "the handler is not running", cause="handler_down")
-        let_go()
         try:
             return verdict_of(isolate.handshake(request, session_id), request)
         except HandshakeRefused:
