@@ -23,6 +23,7 @@ from tests.wire import TEXT, RawClient, frame, request_bytes, thread_names
 from wsthreads import UsageError, WebSocketApp
 from wsthreads.serving import Server, bind
 from wsthreads.serving import serve as serve_until_signal
+from wsthreads.static import StaticFiles
 
 
 class Echo:
@@ -356,6 +357,31 @@ def test_a_body_that_nobody_reads_and_that_never_ends_holds_no_thread(serve):
         client.sendall(b"only a part")
         answer = client.makefile("rb").read()
     assert answer.endswith(b"hello")
+
+
+@pytest.mark.parametrize(
+    "claim", [b"", b"Upgrade: websocket\r\n", b"Connection: Upgrade\r\nUpgrade: WebSocket, h2c\r\n"]
+)
+def test_an_answer_that_nobody_reads_holds_no_thread_whatever_the_request_claims_to_become(serve, tmp_path, claim):
+    with (tmp_path / "big.bin").open("wb") as big:
+        big.truncate(64 << 20)  # more than the buffers of any socket
+    app = echo_app(StaticFiles(tmp_path), handshake_timeout_s=0.5)
+    server = serve(app)
+    with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as client:
+        client.sendall(b"GET /big.bin HTTP/1.1\r\nHost: x\r\n" + claim + b"\r\n")
+        assert client.recv(12) == b"HTTP/1.1 200"
+        wait_until(lambda: not [name for name in thread_names() if name.startswith("wsthreads-connection")])
+
+
+def test_a_body_that_never_comes_holds_no_thread_whatever_the_request_claims_to_become(serve):
+    def read(environ, start_response):
+        environ["wsgi.input"].read(100)
+        return hello(environ, start_response)
+
+    server = serve(echo_app(read, handshake_timeout_s=0.5))
+    with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nContent-Length: 100\r\n\r\n")
+        wait_until(lambda: not [name for name in thread_names() if name.startswith("wsthreads-connection")])
 
 
 def test_running_out_of_file_descriptors_is_survived():

@@ -22,7 +22,6 @@ from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 from wsthreads.admission import RETRY_AFTER_S
 from wsthreads.affinity import Place
-from wsthreads.handshake import is_upgrade
 from wsthreads.logs import access_context, hide_secrets
 from wsthreads.restarts import keep_running
 
@@ -230,11 +229,9 @@ class _RequestHandler(WSGIRequestHandler):
             self.send_error(HTTPStatus.BAD_REQUEST, flaw)
             return
         self._input.unbind()
-        if is_upgrade({"HTTP_UPGRADE": self.headers.get("Upgrade", "")}):
-            self.connection.settimeout(None)
-        else:
-            # A peer that neither sends nor reads any more holds its thread no longer than this.
-            self.connection.settimeout(self.server.handshake_timeout_s)
+        # A peer that neither sends nor reads any more holds its thread no longer than this. A session has other
+        # limits: its transport removes the timeout when the 101 is sent. What a client asks for does not.
+        self.connection.settimeout(self.server.handshake_timeout_s)
         self.server.mark_busy()
         super().run_wsgi()
 
