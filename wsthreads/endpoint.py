@@ -74,6 +74,7 @@ class Endpoint:
 
             self.rooms = SharedRooms(path, link, drainer, **limits, count=metrics.add)
             self._session_class = SharedSession
+        handler.use_rooms(self.rooms.room)
         self._config = config
         self._admission = admission
         self._flusher = flusher

@@ -23,6 +23,7 @@ from wsthreads.sources import did_you_mean
 if TYPE_CHECKING:
     from wsthreads.handshake import Request
     from wsthreads.metrics import Metrics
+    from wsthreads.rooms import Room
     from wsthreads.session import Session
 
 __all__ = ["HOOKS", "Handler", "PythonHandler", "Verdict", "verdict_of"]
@@ -89,6 +90,9 @@ class Handler(ABC):
     hooks: frozenset[str]
     #: Told, in any thread, of each failure of the user's code after it was logged: the exception, or a script's text.
     on_failure: Callable[[BaseException | str], None] = staticmethod(_nobody)
+
+    def use_rooms(self, room: Callable[[str], Room]) -> None:  # noqa: B027
+        """Told by the endpoint, once and before anything else: how to get a handle on one of its rooms."""
 
     def start(self) -> None:  # noqa: B027
         """Get what the handler needs in this process (a thread, an interpreter). Idempotent, any thread."""

@@ -13,7 +13,7 @@ from wsthreads.logs import block
 
 if TYPE_CHECKING:
     from wsthreads.javascript.engine import Engine
-    from wsthreads.rooms import SessionRoom
+    from wsthreads.rooms import Room, SessionRoom
     from wsthreads.session import Session
 
 __all__ = ["Effects"]
@@ -22,7 +22,8 @@ __all__ = ["Effects"]
 class Effects:
     """Functions for JavaScript, called in the isolate's thread. They act at once and never wait.
 
-    `visits` is the isolate's table. A session that is not in it has ended: to it, nothing is sent, and nothing happens.
+    `visits` is the isolate's table. A session that is not in it has ended: nothing is sent to it, and it joins no room.
+    Its handles on rooms still reach the members, by `room`, which gives a handle on a room without a session.
     `is_busy` tells whether events wait for the isolate, `current` whose call runs, `tidy` makes stacks fit to be read.
     """
 
@@ -33,12 +34,14 @@ class Effects:
         current: Callable[[], Visit | None],
         log: logging.Logger,
         tidy: Callable[[str], str],
+        room: Callable[[str], Room] | None = None,
     ) -> None:
         self._visits = visits
         self._is_busy = is_busy
         self._current = current
         self._log = log
         self._tidy = tidy
+        self._room_of_all = room
         self.engine: Engine | None = None
 
     def functions(self) -> dict[str, Function]:
@@ -67,8 +70,14 @@ class Effects:
         return None if visit is None else visit.session
 
     def _room(self, visit_id: str, name: str) -> SessionRoom | None:
+        """The session's handle on a room; None if the session has ended."""
         session = self._session(visit_id)
         return None if session is None else session.room(name)
+
+    def _any_room(self, visit_id: str, name: str) -> Room | None:
+        """A handle on a room, whether or not the session has ended; None if there is no endpoint."""
+        room = self._room(visit_id, name)
+        return self._room_of_all(name) if room is None and self._room_of_all is not None else room
 
     def _send(self, message: str | None, is_binary: bool, visit_id: str) -> bool:
         session = self._session(visit_id)
@@ -98,17 +107,19 @@ class Effects:
             room.leave()
 
     def _broadcast(self, message: str | None, is_binary: bool, visit_id: str, name: str) -> None:
-        room = self._room(visit_id, name)
+        room = self._any_room(visit_id, name)
         if room is not None:
             room.broadcast(self._message(message, is_binary), hand_over=self._is_busy())
 
     def _broadcast_except(self, message: str | None, is_binary: bool, visit_id: str, name: str) -> None:
         room = self._room(visit_id, name)
-        if room is not None:
+        if room is None:  # the session has ended, so that it is no member
+            self._broadcast(message, is_binary, visit_id, name)
+        else:
             room.broadcast_except(self._message(message, is_binary), hand_over=self._is_busy())
 
     def _members(self, visit_id: str, name: str) -> int:
-        room = self._room(visit_id, name)
+        room = self._any_room(visit_id, name)
         return 0 if room is None else room.members()
 
     def _console(self, level: int, text: str, stack: str) -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from wsthreads.restarts import Restarts
 if TYPE_CHECKING:
     from wsthreads.config import Config
     from wsthreads.handshake import Request
+    from wsthreads.rooms import Room
     from wsthreads.session import Session
 
 __all__ = ["ScriptHandler", "ScriptInfo", "check_script"]
@@ -50,8 +52,12 @@ class ScriptHandler(Handler):
         self.hooks = frozenset()
         self._config = config
         self._metrics = metrics
+        self._room: Callable[[str], Room] | None = None
         # By process id. A fork's child leaves its parent's as it is: the thread that could free it is not there.
         self._lives: dict[int, _Life] = {}
+
+    def use_rooms(self, room: Callable[[str], Room]) -> None:
+        self._room = room
 
     def start(self) -> None:
         """Load the script. Blocks for as long as its top level runs, at most `Config.script_timeout_s`.
@@ -68,7 +74,13 @@ class ScriptHandler(Handler):
             if not os.path.isfile(self.path):
                 raise ScriptError("there is no such file", self.path)
             self._pace_restart(life)
-            isolate = Isolate(self.path, self._config, self._metrics, on_failure=lambda text: self.on_failure(text))
+            isolate = Isolate(
+                self.path,
+                self._config,
+                self._metrics,
+                on_failure=lambda text: self.on_failure(text),
+                room=self._room,
+            )
             self.hooks = isolate.start().hooks
             life.isolate = isolate
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from wsthreads.handlers import Reader
     from wsthreads.handshake import Request
     from wsthreads.metrics import Metrics
+    from wsthreads.rooms import Room
     from wsthreads.session import Session
 
 __all__ = ["Isolate"]
@@ -79,6 +80,7 @@ class Isolate:
         make_engine: EngineMaker = Engine,
         *,
         on_failure: Callable[[str], None] = ignore,
+        room: Callable[[str], Room] | None = None,
     ) -> None:
         self.name = os.path.basename(path)
         self._path = path
@@ -94,7 +96,7 @@ class Isolate:
         reports = Reports(script_log, metrics, config.script_timeout_s, on_failure)
         self._loop = Loop(self.name, self._schedule, self._visits, config, reports, self._loader, metrics)
         current, tidy = self._loop.current_visit, self._loader.tidy
-        self._effects = Effects(self._visits, self._schedule.has_more, current, script_log, tidy)
+        self._effects = Effects(self._visits, self._schedule.has_more, current, script_log, tidy, room)
         self._heap_due = 0.0  # monotonic: when the next look at it may be taken
         self._started: Future[None] = Future()
         self._thread: threading.Thread | None = None

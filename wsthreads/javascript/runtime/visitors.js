@@ -1,8 +1,8 @@
 // The objects that a script is given: the request of a handshake, the session, the room.
 //
 // All are frozen. What a session was told in its handshake is kept here, so that looking it up does not cross over to
-// Python. After onClose a session and its rooms can still be called: they say that they are closed and empty, and do
-// nothing.
+// Python. After onClose a session can still be called: it is closed and in no room, and does not join one. Its handles
+// on rooms still reach the members.
 
 class Visitor {
   #told;

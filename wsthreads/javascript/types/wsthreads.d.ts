@@ -46,15 +46,18 @@ declare module "wsthreads" {
     close(code?: number, reason?: string): void;
     /** False from `close` on, from the client's close on, and in `onClose`. */
     isOpen(): boolean;
-    /** A handle on a room of this endpoint, to be kept as long as you like. It does not join. */
+    /** A handle on a room of this endpoint. It does not join. You may keep it: see `Room`. */
     room(name: string): Room;
     /** The names of the rooms that this session is in, sorted. */
     rooms(): string[];
   }
 
-  /** A session's handle on a room. */
+  /**
+   * A session's handle on a room. It works for as long as the script runs: after the end of the session, `broadcast`,
+   * `broadcastExcept`, `members` and `getName` reach the room as before, `join` and `leave` do nothing.
+   */
   export interface Room {
-    /** Become a member; nothing happens if the session is one. The first member makes the room. */
+    /** Become a member; nothing happens if the session is one, or has ended. The first member makes the room. */
     join(): void;
     /** Be no member any more. The last one to leave ends the room; who is gone leaves all rooms by itself. */
     leave(): void;
