@@ -102,11 +102,15 @@ def test_a_record_that_cannot_be_formatted_ends_nothing(events, capsys, monkeypa
 
 
 class Unspeakable(Exception):
+    error = LookupError
+
     def __str__(self):
-        raise LookupError("no words")
+        raise self.error("no words")
 
 
-def test_an_exception_without_a_text_is_told_by_its_name(events):
+@pytest.mark.parametrize("error", [LookupError, SystemExit])
+def test_an_exception_without_a_text_is_told_by_its_name(events, error, monkeypatch):
+    monkeypatch.setattr(Unspeakable, "error", error)
     try:
         raise Unspeakable
     except Unspeakable:

@@ -5,6 +5,7 @@ import logging
 import threading
 import weakref
 from contextlib import ExitStack
+from unittest.mock import Mock
 
 import pytest
 
@@ -100,6 +101,12 @@ def test_on_open_returns_before_the_first_message_and_messages_come_one_at_a_tim
     assert calls == ["open begins", "open ends", *expected, "close"]
 
 
+def fail_inside(client, session, app):
+    """What no handler can do: our own code fails, or another thread raises something in the session's."""
+    app.endpoint("/ws/test").handler.message = Mock(side_effect=BaseException)
+    client.text("next")
+
+
 ENDINGS = {
     "clean": (lambda client, session, app: client.send(CLOSE, close_payload(1000)), 1000),
     "no code": (lambda client, session, app: client.send(CLOSE), 1005),
@@ -109,11 +116,10 @@ ENDINGS = {
     "illegal": (lambda client, session, app: client.send(3), 1002),
     "shutdown": (lambda client, session, app: app.shutdown(2), 1001),
     "cut off": (lambda client, session, app: app.cut_off(), 1006),
-    "base exception": (lambda client, session, app: client.text("die"), 1011),
+    "failure": (fail_inside, 1011),
 }
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # what is no Exception goes on
 @pytest.mark.parametrize("how", ENDINGS)
 def test_on_close_is_called_once_and_last_as_a_member_who_is_not_open_however_it_ends(lobby, how):
     end, code = ENDINGS[how]
@@ -135,8 +141,6 @@ def test_on_close_is_called_once_and_last_as_a_member_who_is_not_open_however_it
             lobby.close()
     assert f"{codes[0]}" == str(code), "it is a plain number"
     wait_until(lambda: lobby.app.session_count == 0, "the end of all sessions")
-    # What one raises is to be this test's, not the next one's.
-    wait_until(lambda: not any("process_request" in each.name for each in threading.enumerate()), "their threads' end")
     assert lobby.closed.empty(), "on_close was called twice"
     assert len(lobby.app.endpoint("/ws/test").rooms) == 0
     counts = lobby.app.metrics.snapshot()
@@ -154,7 +158,7 @@ def test_an_error_in_on_open_closes_with_1011_and_on_close_is_called(lobby):
     assert lobby.app.metrics.snapshot()["handler_errors"] == 1
 
 
-@pytest.mark.parametrize("message", ["fail", "exit"])
+@pytest.mark.parametrize("message", ["fail", "exit", "die"])
 def test_an_error_in_on_message_is_logged_and_ends_nothing_but_that_call(lobby, message, caplog):
     with RawClient(lobby.port) as client:
         client.text(message)

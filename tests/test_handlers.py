@@ -1,5 +1,6 @@
 """What a handler is, and what becomes of its mistakes."""
 
+import asyncio
 import logging
 import types
 
@@ -23,6 +24,23 @@ class FakeSession:
 
     def close(self, code, reason):
         self.closed.append((code, reason))
+
+
+#: What has to end a call only, and is not caught by `except Exception`.
+NO_EXCEPTIONS = [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError(), BaseException()]
+
+
+class Treacherous:
+    """A value that raises what is no `Exception` whatever is done with it."""
+
+    def __eq__(self, other):
+        raise SystemExit
+
+    __hash__ = __str__ = __repr__ = __len__ = __bool__ = __eq__
+
+    @property
+    def __class__(self):
+        raise SystemExit
 
 
 def handler(**functions):
@@ -106,7 +124,7 @@ def test_on_close_takes_as_much_as_it_has_parameters_for(function, expected):
 
 
 @pytest.mark.parametrize("hook", ["open", "message", "close"])
-@pytest.mark.parametrize("error", [ValueError("broken"), SystemExit("broken")])
+@pytest.mark.parametrize("error", [ValueError("broken"), *NO_EXCEPTIONS])
 def test_an_error_is_logged_with_its_stack_counted_and_given_to_on_error(hook, error, caplog):
     def fail(*arguments):
         raise error
@@ -146,9 +164,10 @@ def test_the_record_of_an_error_has_the_handlers_file_and_line(histogram, monkey
     assert places == [(__file__, 4), (__file__, 1)]
 
 
-def test_an_error_in_on_error_is_logged_and_ends_nothing(caplog):
+@pytest.mark.parametrize("error", NO_EXCEPTIONS)
+def test_an_error_in_on_error_is_logged_and_ends_nothing(error, caplog):
     def fail(*arguments):
-        raise SystemExit
+        raise error
 
     it = handler(on_message=fail, on_error=fail)
     it.message(FakeSession(), "a")
@@ -183,7 +202,7 @@ def test_any_other_answer_is_the_handlers_mistake_and_is_logged(answer, caplog):
     assert repr(answer) in caplog.text
 
 
-@pytest.mark.parametrize("error", [ValueError("broken"), SystemExit(1)])
+@pytest.mark.parametrize("error", [ValueError("broken"), *NO_EXCEPTIONS])
 def test_an_error_in_on_handshake_is_a_500_logged_and_counted_and_tells_the_client_nothing(error, caplog):
     def fail(request):
         raise error
@@ -193,6 +212,14 @@ def test_an_error_in_on_handshake_is_a_500_logged_and_counted_and_tells_the_clie
         it.handshake(request(), "id")
     assert (caught.value.status, caught.value.reason) == (500, "the handler failed")
     assert "on_handshake failed for 192.0.2.1" in caplog.text
+    assert it._metrics.snapshot() == {"handler_errors": 1}
+
+
+def test_an_answer_of_on_handshake_that_cannot_be_looked_at_is_a_500(caplog):
+    it = handler(on_handshake=lambda request: Treacherous())
+    with pytest.raises(HandshakeRefused) as caught:
+        it.handshake(request(), "id")
+    assert caught.value.status == 500
     assert it._metrics.snapshot() == {"handler_errors": 1}
 
 

@@ -28,6 +28,7 @@ RANKS = {
     "hosts": 0,
     "handshake": 0,
     "restarts": 0,
+    "contained": 0,
     "drainer": 0.5,
     "cores": 0,
     "stagger": 0,

@@ -151,6 +151,7 @@ def test_an_edit_within_the_same_second_is_not_missed(folder):
         ("a = 1\n\nimport nowhere_at_all\n", r"chat\.py:3: ModuleNotFoundError: No module named 'nowhere_at_all'"),
         ("def f():\n    1 / 0\nf()\n", r"chat\.py:2: ZeroDivisionError: division by zero"),
         ("import sys\nsys.exit('no')\n", r"chat\.py:2: SystemExit: no"),
+        ("import asyncio\nraise asyncio.CancelledError\n", r"chat\.py:2: CancelledError: "),
         ("from . import other\n", r"chat\.py:1: ImportError: attempted relative import"),
         ("import json\njson.loads('{')\n", r"chat\.py:2: JSONDecodeError: "),
         ("a = '\0'\n", r"chat\.py.*: SyntaxError: .*null byte"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import threading
@@ -465,3 +466,28 @@ def test_the_fixtures_end_what_they_began(tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tmp_path]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=DEADLINE_S * 6)
     assert "3 passed" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("error", [SystemExit, asyncio.CancelledError, pytest.fail.Exception])
+def test_what_is_no_exception_is_raised_in_the_test_as_well(error):
+    class Failing:
+        def on_message(self, session, message):
+            raise error("out of on_message")
+
+    with play(Failing) as failing:
+        client = failing.connect()
+        with pytest.raises(error, match="out of on_message"):
+            client.send("hi")
+        assert client.is_open
+
+
+def test_a_keyboard_interrupt_of_a_handler_does_not_end_the_run_of_the_tests():
+    class Failing:
+        def on_message(self, session, message):
+            raise KeyboardInterrupt
+
+    with play(Failing) as failing:
+        client = failing.connect()
+        with pytest.raises(HandlerFailed, match="KeyboardInterrupt") as caught:
+            client.send("hi")
+        assert isinstance(caught.value.__cause__, KeyboardInterrupt)

@@ -24,6 +24,7 @@ from wsthreads.admission import Admission
 from wsthreads.affinity import Affinity, leave
 from wsthreads.browser import is_client, send_client
 from wsthreads.config import METRICS_TOKEN_VARIABLE, REDIS_VARIABLE, Config, dashboard_token_of
+from wsthreads.contained import Contained, contained
 from wsthreads.drainer import Drainer
 from wsthreads.endpoint import Endpoint
 from wsthreads.errors import CloseCode, ConfigError, HandshakeRefused
@@ -88,7 +89,7 @@ class WebSocketApp:
         self.metrics = Metrics()
         broker = broker or _broker_of_environment()
         self._link = None if broker is None else broker.link(self.metrics)
-        self._wsgi_app = wsgi_app
+        self._wsgi_app = None if wsgi_app is None else Contained(wsgi_app)
         self._endpoints: dict[str, Endpoint] = {}
         self._admission = Admission(self.config.max_sessions, self.config.max_sessions_per_address)
         self._flusher = Flusher()
@@ -236,7 +237,8 @@ class WebSocketApp:
         self.affinity.claim(nth)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        return self._entry(environ, start_response)
+        with contained():
+            return self._entry(environ, start_response)
 
     def _dispatch(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         # A proxy vouches for it, and not every one looks at what it passes on; it goes into logs, the server's too.

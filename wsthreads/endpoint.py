@@ -140,7 +140,7 @@ class Endpoint:
             self._admission.leave(network)
             raise
         environ[SESSION_KEY] = session_id
-        serve = partial(self._serve, request, session_id, verdict, agreement, network)
+        serve = partial(self._serve_contained, request, session_id, verdict, agreement, network)
         abandon = partial(self._abandon, session_id, network)
         return SessionResponse(serve, abandon, start_response, environ)
 
@@ -175,6 +175,13 @@ class Endpoint:
     def _abandon(self, session_id: str, network: str) -> None:
         self.handler.abandon(session_id)
         self._admission.leave(network)
+
+    def _serve_contained(self, request: Request, session_id: str, *arguments: Any) -> None:
+        """`_serve`, whose errors end here: the thread is the WSGI server's, and so is the end of the connection."""
+        try:
+            self._serve(request, session_id, *arguments)
+        except BaseException:  # ours, or what another thread has raised in this one (PyThreadState_SetAsyncExc)
+            log.exception("session %s on %s failed", session_id, self.path, extra=log_context(request.environ))
 
     def _serve(
         self, request: Request, session_id: str, verdict: Verdict, agreement: Agreement | None, network: str
@@ -242,7 +249,7 @@ class Endpoint:
                     stay.follow()
                 handler.message(session, message)
         except BaseException:
-            # Not the handler's errors, which it keeps to itself: ours, or a SystemExit that it raised.
+            # Not the handler's errors, which it keeps to itself.
             connection.begin_close(CloseCode.INTERNAL_ERROR, "server error")
             raise
         finally:

@@ -32,6 +32,7 @@ except ImportError as error:
 
 from wsthreads.app import RESERVED_THREADS, WebSocketApp, drain_timeout_s, farewell
 from wsthreads.config import Config
+from wsthreads.contained import Contained
 from wsthreads.errors import WSThreadsError
 from wsthreads.hosts import is_ending
 from wsthreads.logs import SESSION_KEY, JSONFormatter, access_context, log_to_gunicorn
@@ -145,7 +146,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         except WSThreadsError as error:
             raise AppImportError(str(error)) from error
         log_to_gunicorn()  # the application may have configured logging
-        application: WSGIApplication = self.wsgi  # type: ignore[has-type]
+        application: WSGIApplication = Contained(self.wsgi)  # type: ignore[has-type]  # what is around an app, too
 
         def introduce(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             with self._lock:

@@ -38,10 +38,6 @@ def _nobody(error: BaseException | str) -> None:
     """What is told of failures where nobody wants to know."""
 
 
-#: What ends one call of a handler and nothing else: sys.exit() is not the server's end.
-_FAILURES = (Exception, SystemExit)
-
-
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What `on_handshake` decided of a client that it lets in."""
@@ -147,6 +143,9 @@ class Handler(ABC):
 class PythonHandler(Handler):
     """Calls the functions of `target`, an instance of a class or a module, in the session's own thread.
 
+    Whatever a function raises ends that call and nothing else, be it no `Exception`: SystemExit, KeyboardInterrupt,
+    GeneratorExit, `asyncio.CancelledError`. The thread is the WSGI server's, and gunicorn's worker would end with it.
+
     Raises `HandlerError` if `target` has none of `HOOKS`, or one that cannot be called as it will be.
     """
 
@@ -184,15 +183,14 @@ class PythonHandler(Handler):
         if function is None:
             return Verdict()
         try:
-            answer = function(request)
+            return verdict_of(function(request), request)
         except HandshakeRefused:
             raise
-        except _FAILURES as error:
+        except BaseException as error:
             context = log_context(request.environ, error=error)
             log.exception("%s.on_handshake failed for %s", self.name, request.remote_addr, extra=context)
             self._count(error)
             raise HandshakeRefused(500, "the handler failed", cause="handler_failed") from error
-        return verdict_of(answer, request)
 
     def open(self, session: Session) -> None:
         function = self._calls.get("on_open")
@@ -204,7 +202,7 @@ class PythonHandler(Handler):
         if function is not None:
             try:  # for each message, so not by _call
                 function(session, message)
-            except _FAILURES as error:
+            except BaseException as error:
                 self._failed("on_message", session, error)
 
     def close(self, session: Session, code: int, reason: str) -> None:
@@ -216,7 +214,7 @@ class PythonHandler(Handler):
         """Call the user's function. True if it returned."""
         try:
             function(session, *arguments)
-        except _FAILURES as error:
+        except BaseException as error:
             self._failed(hook, session, error)
             return False
         return True
@@ -230,7 +228,7 @@ class PythonHandler(Handler):
         if on_error is not None and hook != "on_error":
             try:
                 on_error(session, error)
-            except _FAILURES as another:
+            except BaseException as another:
                 self._failed("on_error", session, another)
 
     def _count(self, error: BaseException) -> None:

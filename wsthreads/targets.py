@@ -139,7 +139,8 @@ def load_module(file: Path) -> ModuleType:
 
     It can import what lies beside it, as under ``python file.py``, and is in `sys.modules` by its file name, which no
     import statement can spell: it hides no other module, and no other hides it. A file that is loaded twice is run
-    twice. Raises `ScriptError`, with file and line, whatever the file itself raises; `OSError` if it cannot be read.
+    twice. Raises `ScriptError`, with file and line, whatever the file itself raises, but for KeyboardInterrupt;
+    `OSError` if it cannot be read.
     """
     written, file = file, file.absolute()
     source = file.read_bytes()
@@ -158,8 +159,10 @@ def load_module(file: Path) -> ModuleType:
     sys.path.insert(0, folder)
     try:
         exec(code, module.__dict__)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         del sys.modules[module.__name__]
+        if isinstance(error, KeyboardInterrupt):  # this is the main thread, as a rule
+            raise
         place, line = _place_in(folder, error, default=str(file))
         if Path(place).is_relative_to(folder):  # as the user wrote it
             place = str(written.parent / Path(place).relative_to(folder))

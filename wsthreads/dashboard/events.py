@@ -175,5 +175,5 @@ def _summary(error: BaseException) -> str:
     """An exception's type and text, which is its author's code."""
     try:
         return f"{type(error).__name__}: {error}"
-    except Exception:
+    except BaseException:
         return f"{type(error).__name__}, whose text cannot be had"

@@ -306,7 +306,7 @@ class Live:
         watching.due = monotonic() + LIST_INTERVAL_S
         try:
             content = LISTS[watching.watch.list](self._endpoints(), watching.watch)
-        except Exception:  # of what a handler has put into its sessions' attributes; the others' lists go on
+        except BaseException:  # of what a handler has put into its sessions' attributes; the others' lists go on
             watching.due = float("inf")
             text = f"the list of {watching.watch.list} failed (see the log); it is tried again when it is asked for"
             log.exception("%s", text)

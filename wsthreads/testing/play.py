@@ -27,7 +27,8 @@ END_TIMEOUT_S = 2.0
 class HandlerFailed(Exception):
     """A script threw an error, or overran its deadline: the text of it, with its stack.
 
-    What a Python handler raises is raised in the test as it is.
+    What a Python handler raises is raised in the test as it is. Only for a KeyboardInterrupt, which would end the
+    whole run of the tests, this is raised, with the KeyboardInterrupt as its cause.
     """
 
 
@@ -158,7 +159,10 @@ class Play:
     def _raise_failure(self) -> None:
         first, self._raised = self._raised, len(self.errors)
         if self._raise_errors and first < self._raised:
-            raise self.errors[first]
+            error = self.errors[first]
+            if isinstance(error, KeyboardInterrupt):
+                raise HandlerFailed("the handler raised KeyboardInterrupt") from error
+            raise error
 
     def end(self) -> None:
         """Close all clients with 1001 and stop the handler. Idempotent.
