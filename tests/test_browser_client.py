@@ -6,13 +6,17 @@ Delays are judged with a clock and sockets of the test's own.
 from __future__ import annotations
 
 import re
+import sys
+import tempfile
+from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
 import wsthreads.browser
 from tests.browsing import expect
-from tests.programs import Browser, run_server
+from tests.programs import DEADLINE_S, Browser, Program, run_server
 from tests.wire import serving
 from wsthreads import WebSocketApp
 from wsthreads.static import StaticFiles
@@ -320,3 +324,68 @@ def test_it_is_served_where_the_setting_says_so():
     assert client.get("/wsthreads.js", headers={"If-None-Match": answer.headers["ETag"]}).status_code == 304
     assert client.post("/wsthreads.js").status_code == 404
     assert Browser(WebSocketApp()).get("/wsthreads.js").status_code == 404
+    types = client.get("/wsthreads.d.ts")
+    assert (types.status_code, types.mimetype) == (200, "application/typescript")
+    assert types.get_data() == (FOLDER / "wsthreads.d.ts").read_bytes()
+    assert Browser(WebSocketApp()).get("/wsthreads.d.ts").status_code == 404
+
+
+@contextmanager
+def served_by(server, *origins):
+    """The port of a server with the client, for pages of these origins."""
+    settings = f"serve_client=True, allowed_origins={list(origins)!r}"
+    if server == "run":
+        program = [sys.executable, "-m", "wsthreads", "run", "--port", "0", "--serve-client", "handler.js"]
+        for origin in origins:
+            program += ["--origin", origin]
+    else:
+        program = [sys.executable, "-m", "gunicorn", "-k", server, "--threads", "10", "--bind", "127.0.0.1:0"]
+        program += [f'wsthreads:create_app("handler.js", {settings})']
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "handler.js").write_text("export function onMessage(session, message) {}")
+        with Program(program, cwd=folder) as process:
+            yield int(process.wait_for(r"Listening (?:on|at:) http://127\.0\.0\.1:(\d+)")[1])
+
+
+def headers_of(port, path, **headers):
+    connection = HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
+    connection.request("GET", path, headers=headers)
+    response = connection.getresponse()
+    connection.close()
+    return response.status, response.headers
+
+
+@pytest.mark.parametrize("server", ["run", "gthread", "wsthreads.gunicorn.ThreadWorker"])
+def test_pages_of_allowed_origins_may_import_it(server):
+    with served_by(server, "https://a.example", "https://b.example:8443") as port:
+        for path in ("/wsthreads.js", "/wsthreads.d.ts"):
+            for origin in ("https://a.example", "https://B.example:8443"):
+                status, headers = headers_of(port, path, Origin=origin)
+                assert (status, headers["Access-Control-Allow-Origin"], headers["Vary"]) == (200, origin, "Origin")
+                again, headers = headers_of(port, path, Origin=origin, **{"If-None-Match": headers["ETag"]})
+                assert (again, headers["Access-Control-Allow-Origin"], headers["Vary"]) == (304, origin, "Origin")
+            for others in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {}):
+                status, headers = headers_of(port, path, **others)
+                assert (status, headers["Access-Control-Allow-Origin"], headers["Vary"]) == (200, None, "Origin")
+
+
+def test_any_page_may_import_it_where_any_may_connect():
+    client = Browser(WebSocketApp(serve_client=True, allowed_origins=["*"]))
+    answer = client.get("/wsthreads.js", headers={"Origin": "https://a.example"})
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    answer = Browser(WebSocketApp(serve_client=True)).get("/wsthreads.js", headers={"Origin": "https://a.example"})
+    assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_a_page_elsewhere_imports_it_and_talks_to_its_server(window, blank_page, tmp_path):
+    origin = blank_page.rstrip("/")
+    (tmp_path / "echo.js").write_text(ECHO)
+    with run_server(tmp_path / "echo.js", "--serve-client", "--origin", origin) as server:
+        page = window(blank_page)
+        answer = page.evaluate("""async (url) => {
+          const { ReconnectingWebSocket } = await import(`${url}/wsthreads.js`);
+          const socket = new ReconnectingWebSocket(`${url}/ws/echo`);
+          socket.send("from elsewhere");
+          return new Promise((resolve) => { socket.onmessage = ({ data }) => { socket.close(); resolve(data); }; });
+        }""", server.url)
+    assert answer == "echo from elsewhere"

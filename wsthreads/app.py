@@ -261,7 +261,7 @@ class WebSocketApp:
                 self._meet_server(environ)
                 return service(environ, start_response)
             if self.config.serve_client and is_client(environ):
-                return send_client(environ, start_response)
+                return send_client(environ, start_response, self.config.allowed_origins)
             if self._wsgi_app is not None:
                 return self._wsgi_app(environ, start_response)
             return NotFound()(environ, start_response)

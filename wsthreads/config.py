@@ -91,7 +91,7 @@ class Config:
     cpu_affinity: bool | None = _setting(
         None, "keep the threads of sessions on one core; by default where the process is ours", kind=bool
     )
-    serve_client: bool = _setting(False, "serve the browser's client at /wsthreads.js")
+    serve_client: bool = _setting(False, "serve the browser's client at /wsthreads.js, and its types")
     serve_health: bool | None = _setting(
         None, "answer /healthz and /readyz; by default where nobody else may answer there", kind=bool
     )

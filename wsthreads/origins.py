@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-__all__ = ["Origin", "parse_origin"]
+__all__ = ["Origin", "is_among", "parse_origin"]
 
 #: Scheme, host in lower case, port; None for the port of a scheme that has no default.
 Origin = tuple[str, str, int | None]
@@ -27,3 +28,9 @@ def parse_origin(text: str) -> Origin | None:
         return None
     scheme, host, port = match.groups()
     return scheme.lower(), host.lower(), _DEFAULT_PORTS.get(scheme.lower()) if port is None else int(port)
+
+
+def is_among(origin: str, allowed: Iterable[str]) -> bool:
+    """Whether a page's origin is one of those in `allowed`."""
+    wanted = parse_origin(origin)
+    return wanted is not None and wanted in map(parse_origin, allowed)
