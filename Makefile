@@ -4,6 +4,7 @@ PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 5000
 ARGS ?=
+JOBS ?= 6
 SECONDS ?= 30
 CLIENTS ?= 100
 ROOMS ?= 10
@@ -24,7 +25,7 @@ PACKAGING := setup.cfg setup.py pyproject.toml $(wildcard wsthreads/*.[ch] wsthr
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "variables: run HOST PORT; test ARGS; stress SECONDS CLIENTS ROOMS SEED CHAOS=0; sanitize SANITIZER ARGS;"
+	@echo "variables: run HOST PORT; test ARGS JOBS; stress SECONDS CLIENTS ROOMS SEED CHAOS=0; sanitize SANITIZER ARGS;"
 	@echo "  bench ONLY SERVERS ROUNDS SECONDS QUICK PUBLISH; conformance CASES BUILDS RUNS PATIENCE PYTHON27;"
 	@echo "  fuzz TARGET SECONDS"
 
@@ -32,7 +33,7 @@ run: $(VENV)/installed ## serve the chat example and its page at http://127.0.0.
 	@exec $(BIN)/wsthreads run examples/chat.js examples/rooms.js --static examples/public --serve-client --host $(HOST) --port $(PORT)
 
 test: $(VENV)/installed-test ## run the tests, such as ARGS="-k browser -x"
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m tests $(JOBS) $(ARGS)
 
 stress: $(VENV)/installed-test ## run the threaded stress test, with injected faults
 	@CHAOS=$(CHAOS) $(BIN)/python -m tests.stress --seconds $(SECONDS) --clients $(CLIENTS) --rooms $(ROOMS) \

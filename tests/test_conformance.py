@@ -34,6 +34,7 @@ if find_python27():
                 raise
             pytest.skip(str(error))
 
+    @pytest.mark.long
     def test_the_quick_cases_pass_as_they_must(fuzzer: Fuzzer) -> None:
         """With compression on, since what is not compressed must be as it is without.
 

@@ -16,7 +16,7 @@ from wsthreads.frames import close_frame, decode_message, encode_frame, message_
 SIZES = [0, 1, 124, 125, 126, 127, 65535, 65536, 70000]
 LIMIT = 2**31
 
-decoders = pytest.mark.parametrize("decode", list({frames._decode_message, decode_message}))
+decoders = pytest.mark.parametrize("decode", list(dict.fromkeys([frames._decode_message, decode_message])))
 
 
 @pytest.mark.parametrize("size", SIZES)

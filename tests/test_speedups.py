@@ -448,6 +448,7 @@ def test_both_receive_the_same(data: bytes, max_bytes: int) -> None:
     assert found[0] == found[1]
 
 
+@pytest.mark.quiet  # the rest is waited for 50 ms
 @pytest.mark.parametrize("first", [0x81, 0x82])
 def test_the_rest_of_a_long_message_is_waited_for(pair: Pair, first: int) -> None:
     payload = random.Random(1).randbytes(1 << 20).hex().encode()
