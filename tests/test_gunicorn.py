@@ -111,6 +111,23 @@ def test_a_chat_a_clean_log_and_a_prompt_end(gunicorn):
     server.check_log()
 
 
+def test_a_handshake_without_a_good_host_or_with_a_body_is_refused(gunicorn):
+    server = gunicorn()
+    for bad in (
+        {"without": ["Host"]},
+        {"headers": {"Host": ""}},
+        {"headers": {"Host": "a, b"}},
+        {"headers": {"Host": "localhost\r\nHost: localhost"}},
+        {"headers": {"Host": "a b"}},
+        {"headers": {"Content-Length": "7"}, "early": frame(TEXT, "a")},
+        {"headers": {"Transfer-Encoding": "chunked"}, "early": b"0\r\n\r\n"},
+    ):
+        with RawClient(server.port, PATH, **bad) as client:
+            assert client.status == 400, bad
+    with RawClient(server.port, PATH, {"Content-Length": "0", "Sec-WebSocket-Version": "13 \t"}) as client:
+        assert client.status == 101
+
+
 def test_term_closes_100_idle_sessions_with_1001_and_each_on_close_runs(gunicorn):
     server = gunicorn(threads=110)
     with ExitStack() as stack:

@@ -16,6 +16,7 @@ ROOT = Path(wsthreads.__file__).parent
 RANKS = {
     "formats": -2,
     "logs": -1,
+    "heads": -1,
     "origins": -1,
     "errors": 0,
     "config": 0,

@@ -167,7 +167,8 @@ def test_each_connection_has_a_daemon_thread_that_tells_whose_it_is(serve):
     ("request_line", "headers", "status"),
     [
         (b"GET http://[ HTTP/1.1", b"", b"400 Malformed URI"),
-        (b"GET http://[ HTTP/1.1", b"A: b\r\n" * 200, b"431 "),
+        (b"GET / HTTP/1.1", b"A: b\r\n" * 200, b"431 "),
+        (b"\x16\x03\x01\x02\x00\x01\n\x00", b"", b"400 Malformed request line"),
         (b"GET /ws/echo HTTP/1.1", b"no header\r\nOrigin: http://evil.example\r\n", b"400 Malformed header"),
     ],
 )
@@ -179,6 +180,63 @@ def test_a_malformed_request_is_refused_and_no_error_of_the_servers(serve, caplo
         assert sock.recv(4096).startswith(b"HTTP/1.1 " + status)
     wait_until(lambda: any(record.levelno == logging.INFO for record in caplog.records), "its line in the access log")
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        [],
+        ["Host: a", "Host: b"],
+        ["Host: a b"],
+        ["Host:"],
+        ["Host: a", "A: b\rOrigin: http://evil.example"],
+        ["Host: a", "A: b\x00"],
+        ["Host: a", "A: b", " c"],
+        ["Host: a", "A : b"],
+        ["Host: a", "A b: c"],
+        ["Host: a", "Content-Length: 1", "Content-Length: 1"],
+        ["Host: a", "Content-Length: 1", "Transfer-Encoding: chunked"],
+        ["Host: a", "Content-Length: +1"],
+    ],
+)
+@pytest.mark.parametrize("path", ["/", "/ws/echo"])
+def test_a_head_that_can_be_read_in_two_ways_is_refused(serve, path, head):
+    server = serve(echo_app(hello))
+    upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    fields = "".join(f"{field}\r\n" for field in head)
+    key = "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as sock:
+        sock.sendall(f"GET {path} HTTP/1.1\r\n{upgrade}{fields}{key}\r\n".encode())
+        answer = sock.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 400 "), answer
+    assert b"hello" not in answer
+
+
+@pytest.mark.parametrize("empty", [b"\r\n", b"\n", b"\r\n\r\n\n"])
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"])
+def test_empty_lines_before_a_request_are_passed_over(serve, empty, end):
+    """RFC 9112, 2.2."""
+    server = serve(echo_app(hello))
+    with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as sock:
+        sock.sendall(empty + b"GET / HTTP/1.1" + end + b"Host: x" + end + end)
+        assert sock.makefile("rb").read().endswith(b"hello")
+
+
+def test_empty_lines_without_end_are_no_request(serve):
+    server = serve(app := echo_app(hello, max_handshake_bytes=4096))
+    with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as sock:
+        sock.sendall(b"\r\n" * 2500)
+        assert sock.makefile("rb").read().startswith(b"HTTP/1.1 431 ")
+    assert app.metrics.snapshot() == {"past_max_handshake_bytes": 1}
+
+
+def test_half_a_head_is_no_request(serve):
+    server = serve(echo_app(hello))
+    for half in (b"GET / HTTP/1.1", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n", b"\r\n"):
+        with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as sock:
+            sock.sendall(half)
+            sock.shutdown(socket.SHUT_WR)
+            assert b"hello" not in sock.makefile("rb").read()
 
 
 def test_the_access_log_has_one_line_for_each_request(serve, caplog):

@@ -20,7 +20,7 @@ from wsthreads.drainer import Drainer
 from wsthreads.errors import CloseCode, HandshakeRefused, WSThreadsError
 from wsthreads.flusher import Flusher
 from wsthreads.handlers import Handler, Verdict
-from wsthreads.handshake import Request, check_origin, check_upgrade, choose_subprotocol
+from wsthreads.handshake import Request, check_origin, check_upgrade, choose_subprotocol, strip_values
 from wsthreads.hosts import SessionResponse, has_socket, log_upgrade
 from wsthreads.logs import SESSION_KEY, in_context, log_context, printable
 from wsthreads.metrics import Ledger, Metrics, Totals
@@ -121,9 +121,10 @@ class Endpoint:
 
         A place is taken from here on; the response gives it back when it is over, or closed before it began.
         """
-        check_upgrade(environ)
         if not has_socket(environ) or not environ.get("wsgi.multithread"):
             raise HandshakeRefused(501, UNFIT_SERVER, cause="server")
+        strip_values(environ)
+        check_upgrade(environ)
         give_way()
         request = Request(environ)
         check_origin(request, self._config.allowed_origins)

@@ -15,9 +15,10 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from wsthreads.errors import HandshakeRefused
+from wsthreads.heads import is_host
 from wsthreads.origins import parse_origin
 
-__all__ = ["Request", "check_origin", "check_upgrade", "choose_subprotocol", "is_upgrade"]
+__all__ = ["Request", "check_origin", "check_upgrade", "choose_subprotocol", "is_upgrade", "strip_values"]
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 
@@ -110,6 +111,9 @@ def check_upgrade(environ: dict[str, Any]) -> None:
         raise _bad_request(400, "a WebSocket handshake needs HTTP/1.1; in nginx, proxy_http_version 1.1")
     if "upgrade" not in (token.lower() for token in _tokens(environ.get("HTTP_CONNECTION"))):
         raise _bad_request(400, "a WebSocket handshake needs the header Connection: Upgrade, from a proxy, too")
+    _check_host(environ)
+    if _has_body(environ):  # what comes behind the head would be taken for frames
+        raise _bad_request(400, "a WebSocket handshake has no body, and so no Content-Length and no Transfer-Encoding")
     version = environ.get("HTTP_SEC_WEBSOCKET_VERSION")
     if version != "13":
         raise _bad_request(426, f"WebSocket version 13 is spoken here, not {version!r:.40}", [
@@ -126,6 +130,30 @@ def check_upgrade(environ: dict[str, Any]) -> None:
     for name in _tokens(environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL")):
         if not _TOKEN.match(name):
             raise _bad_request(400, "Sec-WebSocket-Protocol must be a list of tokens")
+
+
+def strip_values(environ: dict[str, Any]) -> None:
+    """Take the white space from around all headers' values (RFC 9110, 5.5), which Werkzeug's parser leaves behind them.
+
+    In place, since libraries that a handler calls look at the same environ.
+    """
+    for key, value in list(environ.items()):
+        if key.startswith(("HTTP_", "CONTENT_")) and isinstance(value, str) and value != value.strip(" \t"):
+            environ[key] = value.strip(" \t")
+
+
+def _check_host(environ: dict[str, Any]) -> None:
+    """RFC 6455, 4.2.1, and RFC 9112, 3.2: one valid Host. Servers join two with a comma, which is not valid."""
+    host = environ.get("HTTP_HOST")
+    if host is None:
+        raise _bad_request(400, "a WebSocket handshake needs the header Host, from a proxy, too")
+    if not is_host(str(host)):
+        raise _bad_request(400, f"Host must be one name or address, perhaps with a port, not {host!r:.200}")
+
+
+def _has_body(environ: dict[str, Any]) -> bool:
+    length = str(environ.get("CONTENT_LENGTH") or "0")
+    return "HTTP_TRANSFER_ENCODING" in environ or length.strip("0") != ""
 
 
 def _bad_request(status: int, reason: str, headers: Iterable[tuple[str, str]] = ()) -> HandshakeRefused:

@@ -16,12 +16,13 @@ from socketserver import BaseServer
 from threading import Event, Lock, Thread, current_thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 from wsthreads.admission import RETRY_AFTER_S
 from wsthreads.affinity import Place
+from wsthreads.heads import MAX_FIELDS, MAX_LINE_BYTES, BadHead, check_request_line, clean_head
 from wsthreads.logs import access_context, hide_secrets
 from wsthreads.restarts import keep_running
 
@@ -204,6 +205,7 @@ class _RequestHandler(WSGIRequestHandler):
     disable_nagle_algorithm = True
     rbufsize = 0  # of what `setup` puts something else in the place of
     server: HTTPServer
+    raw_requestline: bytes
 
     def setup(self) -> None:
         super().setup()
@@ -224,26 +226,46 @@ class _RequestHandler(WSGIRequestHandler):
             self.requestline, self.request_version, self.command = "", "HTTP/1.1", ""  # it may not have come so far
             self.send_error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, str(error))
 
+    def parse_request(self) -> bool:
+        """Read the head, have it judged, and taken apart by the base class."""
+        while self.raw_requestline in (b"\r\n", b"\n"):  # RFC 9112, 2.2
+            self.raw_requestline = self.rfile.readline(MAX_LINE_BYTES + 1)
+        if not self.raw_requestline:
+            self.close_connection = True
+            return False
+        try:
+            version = check_request_line(self.raw_requestline)  # at once: what is no HTTP may have no end
+            head = clean_head(version, self._header_lines())
+        except BadHead as flaw:
+            self.close_connection = True
+            self.requestline = self.raw_requestline.decode("latin-1").rstrip("\r\n")
+            self.request_version, self.command = "HTTP/1.1", ""
+            self.send_error(flaw.status, str(flaw))
+            return False
+        rfile = self.rfile
+        self.rfile = io.BytesIO(head)
+        try:
+            return super().parse_request()
+        finally:
+            self.rfile = rfile
+
+    def _header_lines(self) -> list[bytes]:
+        """Up to the empty line, the end of the stream, or more than is taken."""
+        lines: list[bytes] = []
+        while len(lines) <= MAX_FIELDS:
+            line = self.rfile.readline(MAX_LINE_BYTES + 1)
+            lines.append(line)
+            if line in (b"\r\n", b"\n") or not line.endswith(b"\n"):
+                break
+        return lines
+
     def run_wsgi(self) -> None:
-        if flaw := self._flaw():
-            self.send_error(HTTPStatus.BAD_REQUEST, flaw)
-            return
         self._input.unbind()
         # A peer that neither sends nor reads any more holds its thread no longer than this. A session has other
         # limits: its transport removes the timeout when the 101 is sent. What a client asks for does not.
         self.connection.settimeout(self.server.handshake_timeout_s)
         self.server.mark_busy()
         super().run_wsgi()
-
-    def _flaw(self) -> str | None:
-        """What is wrong with the request that Werkzeug would fail at, or not notice."""
-        if self.headers.defects:  # a line that is none ends the headers for their parser: it has not seen the rest
-            return "Malformed header"
-        try:
-            urlsplit(self.path)
-        except ValueError:  # such as [, which begins an IPv6 address
-            return "Malformed URI"
-        return None
 
     @property
     def _context(self) -> dict[str, Any]:
