@@ -1,8 +1,11 @@
 """What a handler is, and what becomes of its mistakes."""
 
 import asyncio
+import functools
 import logging
+import re
 import types
+from pathlib import Path
 
 import pytest
 
@@ -234,9 +237,108 @@ def test_a_refusal_of_on_handshake_goes_out_as_it_is():
     assert caught.value is refusal
 
 
-def test_an_async_function_is_refused_since_nobody_would_await_it():
-    class Coroutine:
-        async def on_message(self, session, message): ...
+async def coroutine(*arguments): ...
 
-    with pytest.raises(HandlerError, match=r"Coroutine\.on_message is async"):
-        PythonHandler(Coroutine(), Metrics())
+
+def generator(*arguments):
+    yield
+
+
+async def async_generator(*arguments):
+    yield
+
+
+class Called:
+    async def __call__(self, *arguments): ...
+
+
+class Yielding:
+    def on_message(self, session, message):
+        yield
+
+    @staticmethod
+    async def on_open(session): ...
+
+    @classmethod
+    def on_close(cls, session):
+        yield
+
+
+RUN_NOTHING = {
+    "an async function": coroutine,
+    "a generator function": generator,
+    "an async generator function": async_generator,
+    "a partial": functools.partial(functools.partial(generator), session=None),
+    "an object that is called": Called(),
+    "a partial of an object": functools.partial(Called()),
+    "a method": Yielding().on_message,
+    "a static method": Yielding().on_open,
+    "a class method": Yielding().on_close,
+    "types.coroutine": types.coroutine(generator),
+}
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("what", RUN_NOTHING)
+def test_a_function_whose_call_runs_nothing_is_refused_with_its_place(hook, what):
+    with pytest.raises(HandlerError, match="whose body never runs; handlers are plain functions") as caught:
+        handler(**{hook: RUN_NOTHING[what]})
+    assert str(caught.value).startswith(f"SimpleNamespace.{hook} is a")
+    assert caught.value.path == __file__
+    assert f"({__file__}:{caught.value.line})" in str(caught.value)
+    assert re.search("async|yield|def|@", Path(__file__).read_text().splitlines()[caught.value.line - 1])
+
+
+def undecorated(function):
+    """A decorator that hides what a function is."""
+
+    @functools.wraps(function)
+    def wrapper(*arguments):
+        return function(*arguments)
+
+    return wrapper
+
+
+@pytest.mark.parametrize("function", [coroutine, generator, async_generator])
+@pytest.mark.parametrize("hook", [hook for hook in HOOKS if hook != "on_error"])
+@pytest.mark.filterwarnings("error")
+def test_what_a_decorated_function_returns_in_place_of_running_is_its_error(hook, function, caplog):
+    seen, session = [], FakeSession()
+    it = handler(**{hook: undecorated(function)}, on_error=lambda session, error: seen.append(error))
+    failures = []
+    it.on_failure = failures.append
+    for _ in range(2):
+        if hook == "on_handshake":
+            with pytest.raises(HandshakeRefused, match="500"):
+                it.handshake(request(), "id")
+        else:
+            arguments = {"on_open": (), "on_message": ("m",), "on_close": (1000, "")}[hook]
+            getattr(it, hook.removeprefix("on_"))(session, *arguments)
+    assert it._metrics.snapshot() == {"handler_errors": 2}
+    assert [str(error) for error in failures[:1]] * 2 == [str(error) for error in failures]
+    assert seen == ([] if hook == "on_handshake" else failures)
+    assert session.closed == ([(1011, "on_open failed")] * 2 if hook == "on_open" else [])
+    (record,) = caplog.records
+    assert f"SimpleNamespace.{hook} failed" in record.getMessage()
+    assert "whose body never runs" in record.getMessage()
+    assert (record.file, record.line) == (__file__, function.__code__.co_firstlineno)
+
+
+def test_an_on_error_that_returns_a_coroutine_is_told_of_once(caplog):
+    def fail(session, message):
+        raise ValueError
+
+    it = handler(on_message=fail, on_error=undecorated(coroutine))
+    for _ in range(2):
+        it.message(FakeSession(), "m")
+    assert it._metrics.snapshot() == {"handler_errors": 4}
+    assert sum("on_error failed" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_a_generator_that_has_been_begun_is_somebody_s_and_any_other_value_is_let_be(caplog):
+    begun = (n for n in range(3))
+    next(begun)
+    for value in (begun, True, [], Treacherous, lambda: None):
+        handler(on_message=lambda session, message, value=value: value).message(FakeSession(), "m")
+    assert list(begun) == [1, 2]
+    assert not caplog.records

@@ -30,6 +30,7 @@ RANKS = {
     "handshake": 0,
     "restarts": 0,
     "contained": 0,
+    "generators": 0,
     "drainer": 0.5,
     "cores": 0,
     "stagger": 0,

@@ -576,3 +576,50 @@ def test_a_session_that_is_over_needs_no_garbage_collection(tmp_path: Path) -> N
         for _ in range(10):
             script.close(script.open())
         assert script.answer(script.open()) == "1"
+
+
+#: Hides what a function is, as a decorator or another function around it does.
+HIDDEN = "const hidden = (f) => (...some) => f(...some);\n"
+
+
+@pytest.mark.parametrize("function", ["function* () {}", "async function* () {}", "async () => (function* () {})()"])
+@pytest.mark.parametrize("hook", ["onOpen", "onMessage", "onClose", "onError"])
+def test_a_generator_that_a_function_returns_is_its_error_logged_once(
+    hook: str, function: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = f"{HIDDEN}export const {hook} = hidden({function});\n"
+    if hook != "onError":
+        source += "export const onError = (s, e) => s.send(e.message);\n"
+    if hook != "onMessage":
+        source += "export const onMessage = () => { throw new Error('x'); };\n"
+    with running(tmp_path, source) as script:
+        failures: list[object] = []
+        script.handler.on_failure = failures.append
+        sessions = [script.open(), script.open()]
+        for session in sessions:
+            if hook in ("onMessage", "onError"):
+                script.message(session, "m")
+            script.handler.settle(DEADLINE_S)
+            script.close(session)
+        lines = [line for line in caplog.messages if f"{hook} failed" in line]
+        assert len(lines) == 1
+        assert "TypeError: " + hook + " returned a generator, whose body never runs: drop the *" in lines[0]
+        assert "at " + hook + " (script.js:" in lines[0]
+        assert sum(f"{hook} returned a generator" in str(failure) for failure in failures) == 2
+        assert script.metrics.snapshot()["handler_errors"] == len(failures)
+        if hook in ("onOpen", "onMessage"):
+            assert [session.sent for session in sessions] == [[lines[0].split("TypeError: ")[1].splitlines()[0]]] * 2
+        if hook == "onOpen":
+            assert [session.closed for session in sessions] == [(1011, "onOpen failed")] * 2
+
+
+@pytest.mark.parametrize("function", ["function* () {}", "async function* () {}", "async () => (function* () {})()"])
+def test_a_generator_that_on_handshake_returns_refuses_with_500(
+    function: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running(tmp_path, f"{HIDDEN}export const onHandshake = hidden({function});\n") as script:
+        for number in range(2):
+            with pytest.raises(HandshakeRefused, match="500"):
+                script.handler.handshake(Request({}), f"id {number}")
+        assert len([line for line in caplog.messages if "onHandshake failed" in line]) == 1
+        assert script.metrics.snapshot() == {"handler_errors": 2}

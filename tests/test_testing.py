@@ -12,7 +12,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.programs import DEADLINE_S, EXAMPLES, ROOT, connect, wait_until
-from wsthreads import HandshakeRefused, MessageTypeError, UsageError, WebSocketApp
+from wsthreads import HandlerError, HandshakeRefused, MessageTypeError, UsageError, WebSocketApp
 from wsthreads.testing import Client, HandlerFailed, live_server, play
 
 #: The same handler in both languages: each message is a command.
@@ -492,3 +492,21 @@ def test_a_keyboard_interrupt_of_a_handler_does_not_end_the_run_of_the_tests():
         with pytest.raises(HandlerFailed, match="KeyboardInterrupt") as caught:
             client.send("hi")
         assert isinstance(caught.value.__cause__, KeyboardInterrupt)
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("a.py", "w = lambda f: lambda *a: f(*a)\n@w\ndef on_message(session, message):\n    yield 1\n"),
+        ("a.py", "w = lambda f: lambda *a: f(*a)\n@w\nasync def on_message(session, message): ...\n"),
+        ("a.js", "export const onMessage = ((f) => (...a) => f(...a))(function* () { yield 1; });"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_generator_or_a_coroutine_that_a_handler_returns_fails_the_test(name, source, tmp_path):
+    (tmp_path / name).write_text(source)
+    with play(tmp_path / name) as silent:
+        client = silent.connect()
+        for _ in range(2):
+            with pytest.raises((HandlerError, HandlerFailed), match="whose body never runs"):
+                client.send("hi")

@@ -187,7 +187,8 @@ def test_files_that_are_not_there(folder: Path) -> None:
         ("a.js", "const fs = require('fs'); export function onMessage() {}", "require is not defined"),
         ("a.js", "import fs from 'fs'; export function onMessage() {}", "imports are relative paths"),
         ("a.py", "def on_message(session): pass", "cannot be called as on_message"),
-        ("a.py", "async def on_message(session, message): pass", "is async"),
+        ("a.py", "async def on_message(session, message): pass", "whose body never runs; handlers are plain functions"),
+        ("a.js", "export function* onMessage() {}", "whose body never runs: drop the *"),
     ],
 )
 def test_handlers_that_are_none(folder: Path, name: str, source: str, part: str) -> None:

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wsthreads.errors import CloseCode, HandlerError, HandshakeRefused
+from wsthreads.generators import Place, kind_of, returned, unwrapped
 from wsthreads.logs import log_context
 from wsthreads.sources import did_you_mean
 
@@ -69,6 +70,14 @@ class Reader(Protocol):
     @property
     def bytes_in(self) -> int:
         """And of how many bytes, with their frames' headers."""
+
+
+class NotRun(HandlerError):
+    """A function of a handler that is, or has returned, a generator or a coroutine; `place` is where that is."""
+
+    def __init__(self, message: str, hook: str, place: Place) -> None:
+        super().__init__(message, hook)
+        self.path, self.line = place
 
 
 class Handler(ABC):
@@ -163,10 +172,8 @@ class PythonHandler(Handler):
                 continue
             if not callable(function):
                 raise HandlerError(f"{self.name}.{hook} must be a function, not {function!r}", hook)
-            if inspect.iscoroutinefunction(function):
-                raise HandlerError(
-                    f"{self.name}.{hook} is async, but handlers are plain functions: drop the async", hook
-                )
+            if (runs_nothing := kind_of(function)) is not None:
+                raise _not_run(f"{self.name}.{hook} is {runs_nothing}", hook, function, in_file=kind is target)
             _check_signature(self.name, hook, function)
             if hook == "on_close":
                 self._close_arguments = _extra_arguments(function)
@@ -177,18 +184,21 @@ class PythonHandler(Handler):
         if not isinstance(target, ModuleType):  # of a module, `checks.remarks_on` says so, with the line
             _warn_of_misspelt(self.name, dir(target), self.hooks)
         self._on_message = self._calls.get("on_message")
+        self._logged_once: set[str] = set()  # hooks that have returned what runs nothing
 
     def handshake(self, request: Request, session_id: str) -> Verdict:
         function = self._calls.get("on_handshake")
         if function is None:
             return Verdict()
         try:
-            return verdict_of(function(request), request)
+            answer = function(request)
+            if answer is not None:
+                self._check_returned("on_handshake", answer)
+            return verdict_of(answer, request)
         except HandshakeRefused:
             raise
         except BaseException as error:
-            context = log_context(request.environ, error=error)
-            log.exception("%s.on_handshake failed for %s", self.name, request.remote_addr, extra=context)
+            self._log("on_handshake", f"for {request.remote_addr}", request, error)
             self._count(error)
             raise HandshakeRefused(500, "the handler failed", cause="handler_failed") from error
 
@@ -201,7 +211,9 @@ class PythonHandler(Handler):
         function = self._on_message
         if function is not None:
             try:  # for each message, so not by _call
-                function(session, message)
+                result = function(session, message)
+                if result is not None:
+                    self._check_returned("on_message", result)
             except BaseException as error:
                 self._failed("on_message", session, error)
 
@@ -213,7 +225,9 @@ class PythonHandler(Handler):
     def _call(self, hook: str, function: Callable[..., Any], session: Session, *arguments: Any) -> bool:
         """Call the user's function. True if it returned."""
         try:
-            function(session, *arguments)
+            result = function(session, *arguments)
+            if result is not None:
+                self._check_returned(hook, result)
         except BaseException as error:
             self._failed(hook, session, error)
             return False
@@ -221,15 +235,29 @@ class PythonHandler(Handler):
 
     def _failed(self, hook: str, session: Session, error: BaseException) -> None:
         """Log, count and report what the user's function has raised."""
-        context = log_context(session.request.environ, error=error)
-        log.error("%s.%s failed in session %s", self.name, hook, session.id, exc_info=error, extra=context)
+        self._log(hook, f"in session {session.id}", session.request, error)
         self._count(error)
         on_error = self._calls.get("on_error")
         if on_error is not None and hook != "on_error":
-            try:
-                on_error(session, error)
-            except BaseException as another:
-                self._failed("on_error", session, another)
+            self._call("on_error", on_error, session, error)
+
+    def _check_returned(self, hook: str, result: object) -> None:
+        """Raise `NotRun` where a function has returned something in place of running."""
+        found = returned(result)
+        if found is not None:
+            kind, place = found
+            message = f"{self.name}.{hook} returned {kind}, whose body never runs; handlers are plain functions"
+            raise NotRun(f"{message} ({place.file}:{place.line})", hook, place)
+
+    def _log(self, hook: str, where: str, request: Request, error: BaseException) -> None:
+        """Log what the user's function has raised; `NotRun` once for each hook, since every call raises it."""
+        context = log_context(request.environ, error=error)
+        if not isinstance(error, NotRun):
+            log.error("%s.%s failed %s", self.name, hook, where, exc_info=error, extra=context)
+        elif hook not in self._logged_once:
+            self._logged_once.add(hook)
+            place = {"file": error.path, "line": error.line}
+            log.error("%s.%s failed %s: %s", self.name, hook, where, error, extra={**context, **place})
 
     def _count(self, error: BaseException) -> None:
         self._metrics.add("handler_errors")
@@ -268,6 +296,15 @@ _ARGUMENTS = {
     "on_close": ("session", "code", "reason"),
     "on_error": ("session", "error"),
 }
+
+
+def _not_run(what: str, hook: str, function: Callable[..., Any], *, in_file: bool) -> HandlerError:
+    """The error for a function whose call runs nothing. With its place, unless `in_file`: whoever reads that knows."""
+    message = f"{what}, whose body never runs; handlers are plain functions"
+    code = getattr(unwrapped(function), "__code__", None)
+    if in_file or code is None:
+        return HandlerError(message, hook)
+    return NotRun(f"{message} ({code.co_filename}:{code.co_firstlineno})", hook, Place.of(code))
 
 
 def _check_signature(name: str, hook: str, function: Callable[..., Any]) -> None:

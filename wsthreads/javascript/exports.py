@@ -19,6 +19,9 @@ HOOKS = {
     "onError": "on_error",
 }
 
+#: Functions that only return a generator when they are called.
+GENERATORS = {"generator function": "a generator function", "async generator function": "an async generator function"}
+
 
 @dataclass(frozen=True, slots=True)
 class Exports:
@@ -29,9 +32,15 @@ class Exports:
 
     @classmethod
     def read(cls, script: str, exported: Iterable[tuple[str, str]]) -> Exports:
-        """From pairs of a name and its `typeof`. Raises `HandlerError` if there is nothing in it to call."""
+        """From pairs of a name and its `typeof`, or one of `GENERATORS`.
+
+        Raises `HandlerError` if there is nothing in it to call, or a handler function that cannot be called.
+        """
         kinds = dict(exported)
         for name in HOOKS:
+            if kinds.get(name) in GENERATORS:
+                kind = GENERATORS[kinds[name]]
+                raise HandlerError(f"{script} exports {name} as {kind}, whose body never runs: drop the *", name)
             if kinds.get(name, "function") != "function":
                 raise HandlerError(f"{script} exports {name}, but as {kinds[name]}; it must be a function", name)
         hooks = frozenset(hook for name, hook in HOOKS.items() if name in kinds)

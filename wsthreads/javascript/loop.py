@@ -342,11 +342,12 @@ class Loop:
 
     # Called by the runtime.
 
-    def _failed(self, what: str, visit_id: str | None, text: str) -> None:
-        """A function of the script's threw, or its promise was rejected."""
+    def _failed(self, what: str, visit_id: str | None, text: str, is_known: bool = False) -> None:
+        """A function of the script's threw, or its promise was rejected. `is_known`: log it if it is the first such."""
         text = self._loader.tidy(text)
         handshake = self._handshakes.get(visit_id or "")
-        self._reports.failed(what, self._visits.get(visit_id or "") or (handshake and handshake.visit), text)
+        visit = self._visits.get(visit_id or "") or (handshake and handshake.visit)
+        self._reports.failed(what, visit, text, once=is_known)
         if self.engine is not None and stacks.was_out_of_memory(text):
             self.engine.collect_garbage()
 

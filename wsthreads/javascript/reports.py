@@ -43,9 +43,16 @@ class Reports:
         self._metrics = metrics
         self._timeout_s = timeout_s
         self._on_failure = on_failure
+        self._logged_once: set[str] = set()
 
-    def failed(self, what: str, visit: Visit | None, text: str) -> None:
-        """A function of the script's threw, or its promise was rejected."""
+    def failed(self, what: str, visit: Visit | None, text: str, *, once: bool = False) -> None:
+        """A function of the script's threw, or its promise was rejected. `once`: log the same text only once."""
+        if once:
+            if text in self._logged_once:
+                self._metrics.add("handler_errors")
+                self._on_failure(f"{what} failed: {text}")
+                return
+            self._logged_once.add(text)
         counter = "script_timeouts" if stacks.was_interrupted(text) else "handler_errors"
         where = f" in session {visit.id}" if visit is not None and visit.session is not None else ""
         self._report(counter, visit, "%s failed%s: %s", what, where, text)

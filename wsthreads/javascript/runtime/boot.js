@@ -12,7 +12,10 @@ const { max_room_name_chars: MAX_ROOM_NAME_CHARS, has_engine: HAS_ENGINE } = glo
 
 const now = performance.now.bind(performance);
 const resolved = Promise.resolve.bind(Promise);
-const { apply } = Reflect;
+const { apply, getPrototypeOf } = Reflect;
+const { isPrototypeOf } = Object.prototype;
+const GENERATOR_FUNCTION = getPrototypeOf(function* () {});
+const ASYNC_GENERATOR_FUNCTION = getPrototypeOf(async function* () {});
 const { then } = Promise.prototype;
 const { fromCharCode } = String;
 const quote = JSON.stringify;

@@ -91,15 +91,17 @@ const dispatch = {
     visits.set(id, visit);
     const handler = handlers.onHandshake;
     const answer = (value) => void python("answer", id, true, answerOf(value));
-    const refuse = (error) => {
+    const refuse = (error, isKnown = false) => {
       visits.delete(id);
-      python("failed", "onHandshake", id, describe(error));
+      python("failed", "onHandshake", id, describe(error), isKnown);
       python("answer", id, false, null);
     };
     try {
       const result = handler === undefined ? undefined : handler(new Request(visit));
       if (isThenable(result)) {
-        when(result, answer, refuse);
+        whenRun("onHandshake", result, answer, refuse);
+      } else if (isGenerator(result)) {
+        refuse(notRun("onHandshake"), true);
       } else {
         answer(result);
       }
@@ -114,7 +116,7 @@ const dispatch = {
       const kinds = {};
       const fresh = { __proto__: null };
       for (const name of Object.keys(module)) {
-        kinds[name] = typeof module[name];
+        kinds[name] = kindOfExport(module[name]);
         if (HOOKS.includes(name)) {
           fresh[name] = module[name];
         }
@@ -146,13 +148,18 @@ function callHandler(hook, visit, first, second) {
   }
   let result;
   let outcome = DONE;
+  let isKnown = false;
   try {
     result = handler(visit.session, first, second);
     if (!isThenable(result)) {
-      return DONE;
+      isKnown = isGenerator(result);
+      if (!isKnown) {
+        return DONE;
+      }
+      throw notRun(hook);
     }
   } catch (error) {
-    result = handlerFailed(hook, visit, error);
+    result = handlerFailed(hook, visit, error, isKnown);
     outcome = FAILED;
     if (!isThenable(result)) {
       return FAILED;
@@ -160,27 +167,34 @@ function callHandler(hook, visit, first, second) {
   }
   const ticket = ++lastTicket;
   const settled = (failed) => void python("settled", visit.id, ticket, failed);
-  when(result, () => settled(outcome === FAILED), (error) => {
-    const answer = outcome === FAILED ? onErrorFailed(visit, error) : handlerFailed(hook, visit, error);
+  const failed = (error, isKnown = false) => {
+    const answer = outcome === FAILED ? onErrorFailed(visit, error, isKnown)
+      : handlerFailed(hook, visit, error, isKnown);
     if (isThenable(answer)) {
-      when(answer, () => settled(true), (again) => {
-        onErrorFailed(visit, again);
+      whenRun("onError", answer, () => settled(true), (again, isKnownAgain) => {
+        onErrorFailed(visit, again, isKnownAgain);
         settled(true);
       });
     } else {
       settled(true);
     }
-  });
+  };
+  whenRun(outcome === FAILED ? "onError" : hook, result, () => settled(outcome === FAILED), failed);
   return ticket;
 }
 
-// Has the error logged, and gives it to onError, whose promise is the answer if it returns one.
-function handlerFailed(hook, visit, error) {
-  python("failed", hook, visit.id, describe(error));
+// Has the error logged, unless it is known already, and gives it to onError, whose promise is the answer if it returns
+// one.
+function handlerFailed(hook, visit, error, isKnown) {
+  python("failed", hook, visit.id, describe(error), isKnown);
   const { onError } = handlers;
   if (onError !== undefined) {
     try {
       const answer = onError(visit.session, error);
+      if (isGenerator(answer)) {
+        onErrorFailed(visit, notRun("onError"), true);
+        return undefined;
+      }
       return isThenable(answer) ? answer : undefined;
     } catch (again) {
       onErrorFailed(visit, again);
@@ -189,12 +203,41 @@ function handlerFailed(hook, visit, error) {
   return undefined;
 }
 
-function onErrorFailed(visit, error) {
-  python("failed", "onError", visit.id, describe(error));
+function onErrorFailed(visit, error, isKnown = false) {
+  python("failed", "onError", visit.id, describe(error), isKnown);
+}
+
+// `typeof`, with a word of its own for functions that only return a generator when they are called.
+function kindOfExport(value) {
+  const prototype = typeof value === "function" ? attempt(() => getPrototypeOf(value), null) : null;
+  if (prototype === GENERATOR_FUNCTION) {
+    return "generator function";
+  }
+  return prototype === ASYNC_GENERATOR_FUNCTION ? "async generator function" : typeof value;
+}
+
+function isGenerator(value) {
+  return typeof value === "object" && value !== null &&
+    (apply(isPrototypeOf, GENERATOR_FUNCTION.prototype, [value]) ||
+      apply(isPrototypeOf, ASYNC_GENERATOR_FUNCTION.prototype, [value]));
+}
+
+// The error for a function that has returned a generator. It names the function's place, in the form of a stack.
+function notRun(hook) {
+  const handler = handlers[hook];
+  const error = new ERRORS.TypeError(`${hook} returned a generator, whose body never runs: drop the *`);
+  const place = attempt(() => `${handler.fileName}:${handler.lineNumber}:${handler.columnNumber}`, "");
+  Object.defineProperty(error, "stack", { value: `    at ${hook} (${place})`, writable: true, configurable: true });
+  return error;
 }
 
 function isThenable(value) {
   return typeof value === "object" && value !== null && typeof value.then === "function";
+}
+
+// `when`, for the promise of a handler's function: a generator is a failure, of a known kind.
+function whenRun(hook, promise, fulfilled, failed) {
+  when(promise, (value) => isGenerator(value) ? failed(notRun(hook), true) : fulfilled(value), (error) => failed(error));
 }
 
 // Not `await`: a call that was stopped at its deadline rejects with an error that no `catch` catches.
