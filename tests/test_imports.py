@@ -18,6 +18,7 @@ RANKS = {
     "logs": -1,
     "heads": -1,
     "origins": -1,
+    "proxies": -1,
     "errors": 0,
     "config": 0,
     "striped": 0,
