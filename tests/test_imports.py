@@ -35,6 +35,7 @@ RANKS = {
     "drainer": 0.5,
     "cores": 0,
     "stagger": 0,
+    "streams": 0,
     "tls": 0,
     "starts": 0,
     "admission": 1,
