@@ -57,7 +57,7 @@ RANKS = {
     "__init__": 7.2,
     "options": 7,
     "httpserver": 7,
-    "static": 5,
+    "static": 4,
     "targets": 7,
     "checks": 7.5,
     "sources": 0,

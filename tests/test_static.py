@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
-from tests.programs import Browser
-from wsthreads import UsageError
+from tests.programs import DEADLINE_S, Browser
+from wsthreads import UsageError, WebSocketApp
 from wsthreads.static import StaticFiles
 
 
@@ -98,6 +100,119 @@ def test_an_unchanged_file_is_a_304(client):
     tag = client.get("/page.js").headers["ETag"]
     assert client.get("/page.js", headers={"If-None-Match": tag}).status_code == 304
     assert client.get("/page.js").headers["Cache-Control"] == "no-cache"
+
+
+def range_of(client, wanted, path="/digits.bin", **headers):
+    """(status, body, Content-Range) of a GET with this Range."""
+    answer = client.get(path, headers={"Range": wanted, **headers})
+    assert int(answer.headers["Content-Length"]) == len(answer.data)
+    return answer.status_code, answer.text, answer.headers.get("Content-Range")
+
+
+@pytest.fixture
+def digits(folder, client):
+    (folder / "digits.bin").write_text("0123456789")
+    (folder / "empty.bin").write_text("")
+    return client
+
+
+@pytest.mark.parametrize(
+    ("wanted", "body", "part"),
+    [
+        ("bytes=0-3", "0123", "0-3"),
+        ("bytes=3-", "3456789", "3-9"),
+        ("bytes=9-", "9", "9-9"),
+        ("bytes=0-0", "0", "0-0"),
+        ("bytes=0-9", "0123456789", "0-9"),
+        ("bytes=5-999", "56789", "5-9"),
+        ("bytes=5-" + "9" * 400, "56789", "5-9"),
+        ("bytes=0005-0006", "56", "5-6"),
+        ("bytes=-3", "789", "7-9"),
+        ("bytes=-10", "0123456789", "0-9"),
+        ("bytes=-11", "0123456789", "0-9"),  # more than there is
+        ("bytes=-" + "9" * 400, "0123456789", "0-9"),
+        ("Bytes=1-2", "12", "1-2"),
+        ("bytes= 1-2", "12", "1-2"),
+        ("bytes=,1-2,", "12", "1-2"),
+        (" bytes=1-2 ", "12", "1-2"),
+    ],
+)
+def test_a_range_is_a_206(digits, wanted, body, part):
+    assert range_of(digits, wanted) == (206, body, f"bytes {part}/10")
+
+
+@pytest.mark.parametrize("wanted", ["bytes=10-", "bytes=10-20", "bytes=99-99", "bytes=" + "9" * 400 + "-", "bytes=-0"])
+def test_a_range_that_cannot_be_met_is_a_416_that_tells_the_size(digits, wanted):
+    """RFC 9110, 15.5.17. With it, ``curl -C -`` of a file that is complete knows that it is."""
+    assert range_of(digits, wanted) == (416, "the file has 10 bytes\n", "bytes */10")
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    ["", "0-3", "items=0-3", "bytes", "bytes=", "bytes=-", "bytes=a-b", "bytes=3-1", "bytes=1-x", "bytes=--1",
+     "bytes=1-2-3", "bytes=+1-2", "bytes=1_0-", "bytes=0x1-2", "bytes=\xb2-3", "bytes 0-3", "bytes=1", "none",
+     "bytes=0-1,4-5", "bytes=0-1, -1", "bytes=20-30,40-50", "bytes=0-1;a=b", "bytes=" + "9" * 5000 + "-"],
+)  # fmt: skip
+def test_what_is_no_single_range_of_bytes_is_ignored(digits, wanted):
+    """RFC 9110, 14.2."""
+    assert range_of(digits, wanted) == (200, "0123456789", None)
+
+
+@pytest.mark.parametrize("wanted", ["bytes=0-", "bytes=0-5", "bytes=-5", "bytes=5-"])
+def test_an_empty_file_has_no_ranges(digits, wanted):
+    assert range_of(digits, wanted, "/empty.bin") == (200, "", None)
+
+
+def test_a_head_is_about_the_whole_file(digits):
+    for wanted in ("bytes=0-3", "bytes=10-", "bytes=x"):
+        answer = digits.head("/digits.bin", headers={"Range": wanted})
+        assert (answer.status_code, answer.headers["Content-Length"], answer.data) == (200, "10", b"")
+        assert answer.headers["Accept-Ranges"] == "bytes"
+
+
+def test_a_range_of_a_file_that_has_changed_is_the_whole_file(digits):
+    whole = digits.get("/digits.bin")
+    tag, modified = whole.headers["ETag"], whole.headers["Last-Modified"]
+    for same in (tag, modified, f" {tag} "):
+        assert range_of(digits, "bytes=0-3", **{"If-Range": same})[0] == 206
+        assert range_of(digits, "bytes=10-", **{"If-Range": same})[0] == 416
+    for other in ('"other"', f"W/{tag}", tag.strip('"'), "*", "", "Sat, 01 Jan 2050 00:00:00 GMT", "yesterday"):
+        for wanted in ("bytes=0-3", "bytes=10-"):
+            assert range_of(digits, wanted, **{"If-Range": other})[:2] == (200, "0123456789")
+
+
+def test_a_file_that_has_not_changed_is_a_304_whatever_range_is_asked_for(digits):
+    """RFC 9110, 13.2.2."""
+    tag = digits.get("/digits.bin").headers["ETag"]
+    for wanted in ("bytes=0-3", "bytes=10-", "bytes=0-1,4-5"):
+        answer = digits.get("/digits.bin", headers={"Range": wanted, "If-None-Match": tag})
+        assert (answer.status_code, answer.data) == (304, b"")
+
+
+def test_a_file_that_is_not_there_has_no_ranges(digits):
+    assert digits.get("/no", headers={"Range": "bytes=0-3"}).status_code == 404
+    assert digits.get("/.env", headers={"Range": "bytes=99-"}).status_code == 404
+
+
+def test_the_clients_for_browsers_have_ranges_too():
+    app = WebSocketApp(serve_client=True, dashboard_token="0123456789abcdef")
+    for path in ("/wsthreads.js", "/_wsthreads/wsthreads.js", "/_wsthreads/"):
+        client = Browser(app)
+        size = len(client.get(path).data)
+        assert range_of(client, f"bytes={size}-", path)[::2] == (416, f"bytes */{size}")
+        assert range_of(client, "bytes=0-3", path)[::2] == (206, f"bytes 0-3/{size}")
+        assert range_of(client, "bytes=0-1,2-3", path)[0] == 200
+
+
+@pytest.mark.parametrize("there", [0, 4, 10])
+def test_curl_continues_a_file_that_is_there_in_part_or_as_a_whole(folder, serve, there):
+    (folder / "digits.bin").write_text("0123456789")
+    server = serve(WebSocketApp(StaticFiles(folder)))
+    copy = folder.parent / "copy"
+    copy.write_text("0123456789"[:there])
+    command = ["curl", "--silent", "--show-error", "-C", "-", "-o", copy, f"{server.url}/digits.bin"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert (done.returncode, done.stderr, copy.read_text()) == (0, "", "0123456789")
 
 
 def test_what_is_no_file_or_no_get_goes_on(folder):

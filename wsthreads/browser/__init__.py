@@ -8,17 +8,20 @@ may open a WebSocket: they have the headers of CORS. The request is a simple one
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from werkzeug.utils import send_file
 
 from wsthreads.origins import is_among
+from wsthreads.static import send_part
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from werkzeug.wrappers import Response
 
-__all__ = ["CLIENT_FILE", "is_client", "send_client"]
+__all__ = ["CLIENT_FILE", "find_client", "is_client", "send_client"]
 
 #: The module itself.
 CLIENT_FILE = Path(__file__).with_name("wsthreads.js")
@@ -39,9 +42,7 @@ def send_client(
     environ: WSGIEnvironment, start_response: StartResponse, allowed_origins: tuple[str, ...] = ()
 ) -> Iterable[bytes]:
     """The client, as a WSGI application. Browsers ask again each time, and get a 304 while it is the same."""
-    file, kind = _SERVED[environ["PATH_INFO"]]
-    response = send_file(file, environ, mimetype=kind, conditional=True)
-    response.headers.pop("Date", None)  # the server adds its own
+    response = find_client(environ, *_SERVED[environ["PATH_INFO"]])
     if "*" in allowed_origins:
         response.headers["Access-Control-Allow-Origin"] = "*"
     elif allowed_origins:
@@ -50,3 +51,8 @@ def send_client(
         if is_among(origin, allowed_origins):
             response.headers["Access-Control-Allow-Origin"] = origin
     return response(environ, start_response)
+
+
+def find_client(environ: WSGIEnvironment, file: Path = CLIENT_FILE, kind: str = "text/javascript") -> Response:
+    """The answer to a request for the client."""
+    return send_part(partial(send_file, file, mimetype=kind, conditional=True), environ)

@@ -19,11 +19,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from werkzeug.exceptions import NotFound
-from werkzeug.utils import redirect, send_file
+from werkzeug.utils import redirect
 from werkzeug.wrappers import Response
 
 from wsthreads.admission import Admission
-from wsthreads.browser import CLIENT_FILE
+from wsthreads.browser import find_client
 from wsthreads.dashboard.access import Access, bearer_token
 from wsthreads.dashboard.events import Events
 from wsthreads.dashboard.live import Live
@@ -148,8 +148,7 @@ class Dashboard:
         if path == STATUS_PATH:
             response = self._status(environ)
         elif path == CLIENT_PATH:
-            response = send_file(CLIENT_FILE, environ, mimetype="text/javascript", conditional=True)
-            response.headers.pop("Date", None)  # the server adds its own
+            response = find_client(environ)
         else:
             response = self._files.find({**environ, "PATH_INFO": path[len(PREFIX) - 1 :]})
         if response is not None:
