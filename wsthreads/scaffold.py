@@ -24,10 +24,8 @@ def scaffold(folder: str | os.PathLike[str], language: str) -> list[Path]:
     Raises `UsageError` for a name that makes no handler's, and if any of the files is there already: then none is
     written.
     """
-    if not os.fspath(folder):
-        raise UsageError("the folder has no name; . is the current directory")
     folder = Path(folder)
-    name = os.path.basename(os.path.realpath(folder))
+    name = folder.resolve().name
     if not _NAME.fullmatch(name):
         raise UsageError(f"a name has letters, digits, - and _, and begins with a letter; not {name!r}")
     suffix = LANGUAGES[language]
@@ -45,7 +43,7 @@ def scaffold(folder: str | os.PathLike[str], language: str) -> list[Path]:
         folder / path: source.read_text("utf-8").replace("chat.EXT", name + suffix).replace("/ws/chat", f"/ws/{name}")
         for path, source in sources.items()
     }
-    there = sorted(str(path) for path in texts if os.path.lexists(path))
+    there = sorted(str(path) for path in texts if path.exists())
     if there:
         raise UsageError(f"nothing was written, since there is already: {', '.join(there)}")
     try:

@@ -15,8 +15,9 @@ A server process, many client threads, and a checker that holds what they saw ag
   `leftovers` is what must not be there in the end.
 - `__main__` has the options and the summary.
 
-Beside it, `cluster` is a test of its own, of rooms over Redis: ``python -m tests.stress.cluster``, with `machines` and
-`cluster_handler`.
+Beside it, `model` runs many short random programs, in one process or in three that Redis joins: ``python -m
+tests.stress.model``. `cluster` is a test of its own, of rooms over Redis: ``python -m tests.stress.cluster``, with
+`machines` and `cluster_handler`.
 
 The seed decides what each client does in each round, one step after another, and which faults there are. It does not
 decide how threads interleave, nor so how far a client gets in a round: a run with the same seed is alike, not the same.

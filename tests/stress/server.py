@@ -86,7 +86,7 @@ def create_app(handler: str, clients: int) -> App:
     else:
         endpoint = app.add_handler("/stress", Handler)
     control = Control(app, endpoint)
-    Thread(target=_end_with_parent, name="stress-parent-watch", daemon=True).start()
+    Thread(target=end_with_parent, name="stress-parent-watch", daemon=True).start()
     return app
 
 
@@ -173,7 +173,7 @@ def _in_memory() -> dict[str, int]:
     return dict(counts)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     with suppress(OSError):
         while os.read(0, 1024):  # not sys.stdin, whose lock would be missed at the end of the process
             pass

@@ -1,0 +1,298 @@
+"""What each client must have seen, and must not have: the promises of DESIGN.md section 2, over what is certain.
+
+Of two steps it is certain which came first if one thread did both, or if the first was known to be done before the
+second was sent. Nothing else is relied on, no clock of a server above all.
+
+Over Redis (`shared`) a broadcast that a call has made is with the members a moment later: surely when the round is
+over, and for what the same thread does next. While Redis is in trouble, not even that: then a `send` may overtake a
+broadcast, and a broadcast to one room another one, and a join may come too late. What must hold all the same: nothing
+is lost or doubled, and each room has one order.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+
+from tests.stress.history import Violations
+from tests.stress.model.client import Client
+from tests.stress.model.program import FOREVER, ROOMS, Command, Program, Step
+from tests.stress.order import common_order
+
+SHOWN = 3
+
+#: What a step answers that did nothing: Redis was away for too long, or a session was over.
+NOT_DONE = ("refused", "gone")
+
+#: What a session's own thread does, in the order in which its client told it, and before it reads what comes behind.
+OWN = ("open", "own", "await")
+
+
+class Checker:
+    """`take` notes what servers say; the rest is asked by who runs the program. One thread."""
+
+    def __init__(
+        self, program: Program, clients: Mapping[str, Client], violations: Violations, *, shared: bool
+    ) -> None:
+        self._program, self._clients, self._violations, self._shared = program, clients, violations, shared
+        self._settled_at: dict[int, float] = {}  # by round
+        self._round = 0  # the one that goes on
+        self._trouble = {round.number for round in program.rounds if shared and round.fault not in (None, "slow")}
+        self._flushed = {round.number for round in program.rounds if shared and "flushed" in (round.fault or "")}
+        self._places: Counter[tuple[object, ...]] = Counter()
+        self._opened: Counter[object] = Counter()
+        self._closed: Counter[object] = Counter()
+        self._rooms_at_close: dict[str, list[str]] = {}
+        self._moves: defaultdict[tuple[str, str], list[Step]] = defaultdict(list)  # joins and leaves by name and room
+        self._closes: defaultdict[str, list[Step]] = defaultdict(list)  # that handlers did, by name
+        self.excused = 0  # messages lost with Redis's data
+        self.done: Counter[str] = Counter()
+
+    # What servers say.
+
+    def take(self, process: str, entries: Iterable[list[object]]) -> None:
+        """A part of a process's journal, in its order."""
+        for kind, *what in entries:
+            if kind == "did":
+                thread, number, result = what
+                self._did(self._program.steps[int(number)], (process, thread), result)
+            elif kind == "opened":
+                self._opened[what[0]] += 1
+            elif kind == "closed":
+                name, _, rooms = what
+                self._closed[name] += 1
+                self._rooms_at_close[str(name)] = list(rooms)
+            else:
+                self._wrong("life cycle", str(what[0]))
+
+    def _did(self, step: Step, thread: tuple[object, ...], result: object) -> None:
+        if step.thread is not None:
+            self._wrong("messages in", f"{step} was done twice")
+        step.thread, step.result = thread, result
+        if step.command.via == "last":
+            step.command.round = self._round  # nobody knew when it would be
+        step.place = self._places[thread] = self._places[thread] + 1
+        self.done["steps"] += 1
+        if result == "refused" and step.command.round not in self._trouble:
+            self._wrong("refused", f"{step}, and Redis was there all the time")
+        if step.op in ("join", "leave") and result != "gone":
+            self._moves[step.command.visit, step.argument].append(step)
+        elif step.op == "close" and result != "gone":
+            self._closes[step.argument].append(step)
+
+    def undone(self) -> list[Command]:
+        """Commands that have been sent, must be carried out, and are not."""
+        return [
+            command
+            for command in self._program.commands
+            if command.steps[-1].thread is None and self._is_to_be_done(command)
+        ]
+
+    def unclosed(self) -> list[str]:
+        """Sessions that are over, and whose `on_close` has not been called."""
+        return [name for name, client in self._clients.items() if client.is_over and not self._closed[name]]
+
+    def settle(self, number: int, now: float) -> None:
+        """All of a round is done, and with the clients."""
+        self._settled_at[number], self._round = now, number + 1
+        for command in self._program.commands:
+            if command.round == number and command.steps[-1].thread is not None:
+                command.done_at = min(command.done_at, now)
+
+    def _is_to_be_done(self, command: Command) -> bool:
+        client = self._clients.get(command.visit)
+        if client is None or command.sent_at == FOREVER or (command.via == "last" and not client.is_over):
+            return False
+        # What comes behind a close frame is not read; nobody knows when a handler's was sent.
+        return not self._closes[client.name] and client.end not in ("FIN", "RST")
+
+    # What is certain.
+
+    def _precedes(self, one: Step, other: Step) -> bool:
+        if one.thread == other.thread:
+            return one.place < other.place
+        return one.command.done_at < other.command.sent_at
+
+    def _settles_before(self, broadcast: Step, step: Step) -> bool:
+        """Whether a broadcast was with all members before a step."""
+        if not self._shared:
+            return self._precedes(broadcast, step)
+        if broadcast.thread == step.thread and broadcast.command.round not in self._trouble:
+            return broadcast.place < step.place
+        return self._settled_at.get(broadcast.command.round, FOREVER) < step.command.sent_at
+
+    def _settles_before_end(self, broadcast: Step, client: Client) -> bool:
+        """Whether a broadcast was surely there before its client, or a handler, began to end the session."""
+        command, closes = broadcast.command, self._closes[client.name]
+        rested_at = self._settled_at.get(command.round, FOREVER)
+        if client.is_over and not client.is_clean:  # what had not been received by a quiet point may be lost
+            return rested_at < min([client.ended_at, *(close.command.sent_at for close in closes)])
+        if not all(self._settles_before(broadcast, close) for close in closes):
+            return False
+        if client.end is None or (rested_at if self._shared else command.done_at) < client.ended_at:
+            return True
+        is_own = command.visit == client.name and command.via in OWN
+        return is_own and command.round not in self._trouble
+
+    def _admits(self, join: Step, broadcast: Step) -> bool:
+        """Whether the join was done when the broadcast was made."""
+        in_trouble = join.command.round in self._trouble and join.command.round == broadcast.command.round
+        return self._precedes(join, broadcast) and (not in_trouble or broadcast.command.is_mark)
+
+    def _must_see(self, client: Client, broadcast: Step) -> bool:
+        moves = self._moves[client.name, broadcast.argument]
+        if _is_left_out(client, broadcast) or broadcast.result in NOT_DONE:
+            return False
+        if not any(move.op == "join" and self._admits(move, broadcast) for move in moves):
+            return False
+        for move in moves:
+            # A leave does not matter if it came behind the broadcast, or a join came behind it and before that.
+            if move.op == "leave" and not self._settles_before(broadcast, move):
+                joins = (other for other in moves if other.op == "join")
+                if not any(self._precedes(move, join) and self._admits(join, broadcast) for join in joins):
+                    return False
+        return self._settles_before_end(broadcast, client)
+
+    def _may_see(self, client: Client, broadcast: Step) -> bool:
+        if _is_left_out(client, broadcast) or broadcast.result in NOT_DONE:
+            return False
+        moves = self._moves[client.name, broadcast.argument]
+        leaves = [move for move in moves if move.op == "leave"]
+        return any(
+            move.op == "join"
+            and not self._settles_before(broadcast, move)
+            and not any(self._precedes(move, leave) and self._precedes(leave, broadcast) for leave in leaves)
+            for move in moves
+        )
+
+    def _was_sent(self, send: Step) -> bool:
+        return send.op == "send" and send.result is True
+
+    def _may_be_in(self, name: str, room: str) -> set[bool]:
+        """Whether a session is in a room when all is done: what its last move was, or may have been."""
+        moves = self._moves[name, room]
+        last = [move for move in moves if not any(self._precedes(move, other) for other in moves)]
+        return {move.op == "join" for move in last} or {False}
+
+    # Checks.
+
+    def _wrong(self, check: str, text: str) -> None:
+        self._violations.add(check, text)
+
+    def members(self, room: str) -> tuple[int, int]:
+        """How many there are at least, and at most, when all is done."""
+        states = [self._may_be_in(name, room) for name, client in self._clients.items() if not client.is_over]
+        return sum(state == {True} for state in states), sum(True in state for state in states)
+
+    def missing(self) -> dict[str, list[Step]]:
+        """What clients have not received, and must."""
+        found: dict[str, list[Step]] = {}
+        done = [step for step in self._program.steps.values() if step.thread is not None]
+        sends: defaultdict[str, list[Step]] = defaultdict(list)
+        for step in done:
+            if self._was_sent(step):
+                sends[step.argument].append(step)
+        broadcasts = [step for step in done if step.is_broadcast]
+        for name, client in self._clients.items():
+            had = set(client.stream)
+            lacking = []
+            if client.is_clean or not client.is_over:
+                lacking += [step for step in sends[name] if step not in had]
+            lacking += [step for step in broadcasts if step not in had and self._must_see(client, step)]
+            if lacking:
+                found[name] = lacking
+        return found
+
+    def check(self) -> None:
+        """All of it, once everything is settled."""
+        self._check_lost()
+        for client in self._clients.values():
+            self._check_stream(client)
+            self._check_threads(client)
+            self._check_life(client)
+        self._check_answers()
+        for room in ROOMS:
+            streams = [[step for step in client.stream if step.is_broadcast and step.argument == room]
+                       for client in self._clients.values()]  # fmt: skip
+            _, circle = common_order(streams)
+            self.done["orders of rooms"] += 1
+            if circle:
+                self._wrong("order of a room", f"{room}: {circle[:SHOWN]} were each seen before the next, in a circle")
+
+    def _check_lost(self) -> None:
+        for name, lacking in self.missing().items():
+            flushed = [step for step in lacking if step.is_broadcast and step.command.round in self._flushed
+                       and not step.command.is_mark]  # fmt: skip
+            self.excused += len(flushed)
+            lost = [step for step in lacking if step not in flushed]
+            if lost:
+                moves = [move for step in lost[:1] for move in self._moves[name, step.argument] if step.is_broadcast]
+                how = f"; it moved so: {moves}" if moves else ""
+                self._wrong("lost", f"{self._clients[name]} did not receive {len(lost)}: {lost[:SHOWN]}{how}")
+
+    def _check_stream(self, client: Client) -> None:
+        self.done["deliveries"] += len(client.stream)
+        doubled = [step for step, times in Counter(client.stream).items() if times > 1]
+        if doubled:
+            self._wrong("doubled", f"{client.name} received {len(doubled)} twice: {doubled[:SHOWN]}")
+        for step in client.stream:
+            if step.thread is None:
+                self._wrong("messages in", f"{client.name} received {step}, of which the journal does not tell")
+            elif step.op == "send":
+                if step.argument != client.name or step.result is not True:
+                    self._wrong("not sent", f"{client.name} received {step}, which answered {step.result!r}")
+            elif not self._may_see(client, step):
+                moves = self._moves[client.name, step.argument]
+                self._wrong("not a member", f"{client.name} received {step}, and moved so: {moves}")
+
+    def _check_threads(self, client: Client) -> None:
+        """What one thread sends to one session arrives in the order of its calls."""
+        latest: dict[tuple[object, ...], Step] = {}
+        for step in client.stream:
+            if step.thread is None:
+                continue
+            channel = step.argument if step.is_broadcast else "send"
+            # In trouble, what went different ways may have been mixed otherwise.
+            keys = [(step.thread, channel), *([] if step.command.round in self._trouble else [(step.thread,)])]
+            for key in keys:
+                before = latest.get(key)
+                if before is not None and before.place > step.place:
+                    self._wrong("order of calls", f"{client.name} received {before} before {step}")
+                    return
+                latest[key] = step
+
+    def _check_life(self, client: Client) -> None:
+        name = client.name
+        if self._opened[name] > 1 or self._closed[name] > 1:
+            self._wrong(
+                "life cycle", f"{name}: on_open {self._opened[name]} times, on_close {self._closed[name]} times"
+            )
+        if self._closed[name] and not client.is_over and client.end is None and not self._closes[name]:
+            self._wrong("life cycle", f"on_close of {name}, which is connected")
+        if name in self._rooms_at_close:
+            found = self._rooms_at_close[name]
+            for room in ROOMS:
+                moves = self._moves[name, room]
+                if all(move.command.via in OWN for move in moves) and (room in found) not in self._may_be_in(
+                    name, room
+                ):
+                    self._wrong("rooms", f"in on_close {name} was in {found}; it moved so: {moves}")
+
+    def _check_answers(self) -> None:
+        """`send` is true until the session is closed, and false from then on."""
+        for step in self._program.steps.values():
+            client = self._clients.get(step.argument)
+            if step.op != "send" or client is None:
+                continue
+            closes = self._closes[client.name]
+            if step.result is False and step.command.via != "last" and client.ended_at > step.command.done_at:
+                if not any(not self._precedes(step, close) for close in closes):
+                    self._wrong("denied", f"{step} answered false, and {client.name} was open")
+            elif step.result is True and any(
+                close.thread == step.thread and close.place < step.place for close in closes
+            ):
+                self._wrong("sent when closed", f"{step} answered true, behind a close by its own thread")
+
+
+def _is_left_out(client: Client, broadcast: Step) -> bool:
+    return broadcast.op == "broadcast_except" and broadcast.command.visit == client.name

@@ -1,0 +1,198 @@
+"""The server broken on purpose, one way at a time: what shows that the checker sees it.
+
+Each is what a change of wsthreads could break. They need the modules without their C twins (WSTHREADS_PURE_PYTHON=1).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from random import Random
+from threading import Timer
+from typing import Any
+
+import wsthreads.rooms
+import wsthreads.session
+from wsthreads.endpoint import Endpoint
+from wsthreads.outbox import Outbox
+from wsthreads.rooms import Rooms
+from wsthreads.session import Session
+
+__all__ = ["MUTATIONS", "apply"]
+
+#: Of so many messages or calls, one meets a mutation that is not there for all.
+SELDOM = 30
+#: And of so many sessions.
+SESSIONS = 4
+
+_dice = Random(0)
+
+
+def _seldom(times: int = SELDOM) -> bool:
+    return _dice.randrange(times) == 0
+
+
+def apply(name: str) -> None:
+    """Break what `name` says; nothing for an empty name."""
+    if name:
+        MUTATIONS[name]()
+
+
+def a_broadcast_is_dropped() -> None:
+    """To one member, as a queue that loses a frame does."""
+    _append_all(lambda outbox, frame: _seldom() or outbox.append(frame))
+
+
+def a_message_is_dropped() -> None:
+    real = wsthreads.session.post
+    wsthreads.session.post = lambda outbox, frame: _seldom() or real(outbox, frame)
+
+
+def two_frames_are_swapped() -> None:
+    def append(outbox: Outbox, frame: bytes) -> bool:
+        if outbox._close_frame is not None or outbox._detached:
+            return False
+        if _seldom() and (last := outbox._queue[-1:]):
+            outbox._queue[-1:] = [frame, *last]
+        else:
+            outbox._queue.append(frame)
+            time.sleep(0.0005)  # so that there are two
+        return True
+
+    Outbox.append = append
+
+
+def a_broadcast_comes_twice() -> None:
+    _append_all(lambda outbox, frame: outbox.append(frame) and (not _seldom() or outbox.append(frame)))
+
+
+def a_room_has_no_order() -> None:
+    real = wsthreads.rooms._Members.__init__
+
+    def init(members: Any) -> None:
+        real(members)
+        members.order = nullcontext()
+
+    wsthreads.rooms._Members.__init__ = init
+    _append_all(lambda outbox, frame: (time.sleep(0.0002), outbox.append(frame))[1])
+
+
+def nobody_is_left_out() -> None:
+    wsthreads.rooms.append_all = lambda outboxes, frame, skip: sum(outbox.append(frame) for outbox in outboxes)
+
+
+def what_waits_is_lost_at_a_close() -> None:
+    """Now and then something waits for a moment, as it does where a client is slow."""
+    real = Outbox.close
+
+    def close(outbox: Outbox, frame: bytes, *, discard: bool = False) -> bool:
+        outbox._queue.clear()
+        return real(outbox, frame, discard=True)
+
+    def post(outbox: Outbox, frame: bytes) -> bool:
+        Timer(0.005, outbox.flush).start()
+        return outbox.append(frame)
+
+    Outbox.close = close
+    wsthreads.session.post = post
+
+
+def a_leave_comes_late() -> None:
+    """To nobody but who leaves in the midst of broadcasts does that matter."""
+    real = Rooms.leave
+
+    def leave(rooms: Rooms, name: str, session: Session) -> None:
+        Timer(0.05, real, (rooms, name, session)).start()
+
+    Rooms.leave = leave
+
+
+def a_join_comes_late() -> None:
+    real = Rooms.join
+
+    def join(rooms: Rooms, name: str, session: Session) -> None:
+        Timer(0.05, real, (rooms, name, session)).start()
+
+    Rooms.join = join
+
+
+def somebody_stays_a_member() -> None:
+    Rooms.leave_all = lambda rooms, session: None
+
+
+def a_send_is_denied() -> None:
+    real = wsthreads.session.post
+    wsthreads.session.post = lambda outbox, frame: real(outbox, frame) and not _seldom()
+
+
+def on_close_comes_twice() -> None:
+    real = Endpoint._run
+
+    def run(endpoint: Endpoint, session: Session, *rest: Any) -> None:
+        real(endpoint, session, *rest)
+        if _seldom(SESSIONS):
+            endpoint.handler.close(session, 1000, "")
+
+    Endpoint._run = run
+
+
+def on_close_is_forgotten() -> None:
+    real = Endpoint.__init__
+
+    def init(endpoint: Endpoint, path: str, handler: Any, **options: Any) -> None:
+        close = handler.close
+        handler.close = lambda *arguments: None if _seldom(SESSIONS) else close(*arguments)
+        real(endpoint, path, handler, **options)
+
+    Endpoint.__init__ = init
+
+
+def a_send_overtakes_a_broadcast() -> None:
+    """That only Redis can do."""
+    from wsthreads.brokers.rooms import SharedSession
+
+    SharedSession.send = Session.send
+
+
+def a_send_stays_behind() -> None:
+    """Of what one thread does, a send is not done at once."""
+    real = Session.send
+
+    def send(session: Session, message: str | bytes, **options: Any) -> bool:
+        if not _seldom():
+            return real(session, message, **options)
+        Timer(0.005, real, (session, message)).start()
+        return True
+
+    Session.send = send
+
+
+def _append_all(append: Callable[[Outbox, bytes], bool]) -> None:
+    def append_all(outboxes: tuple[Outbox, ...], frame: bytes, skip: Outbox | None) -> int:
+        return sum(outbox is not skip and append(outbox, frame) for outbox in outboxes)
+
+    wsthreads.rooms.append_all = append_all
+
+
+#: By name. All but the last can be seen without Redis.
+MUTATIONS: dict[str, Callable[[], None]] = {
+    mutation.__name__.replace("_", " "): mutation
+    for mutation in (
+        a_broadcast_is_dropped,
+        a_message_is_dropped,
+        two_frames_are_swapped,
+        a_broadcast_comes_twice,
+        a_room_has_no_order,
+        nobody_is_left_out,
+        what_waits_is_lost_at_a_close,
+        a_leave_comes_late,
+        a_join_comes_late,
+        somebody_stays_a_member,
+        a_send_is_denied,
+        a_send_stays_behind,
+        on_close_comes_twice,
+        on_close_is_forgotten,
+        a_send_overtakes_a_broadcast,
+    )
+}

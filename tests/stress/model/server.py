@@ -1,0 +1,73 @@
+"""A server process: ``python -m tests.stress.model.server``, or an app for gunicorn; what it is, the environment says.
+
+MODEL_HANDLER is the language, MODEL_REDIS where Redis is, MODEL_STRICT that nothing goes on only because it has
+waited for Redis long enough, MODEL_MUTATION what is broken on purpose.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from threading import Thread
+
+from tests.stress.model import mutations
+from tests.stress.model.handler import Handler
+from tests.stress.model.program import MAX_OUTBOX_BYTES
+from tests.stress.server import App, Control, end_with_parent
+from wsthreads import RedisBroker
+from wsthreads.serving import Server
+
+PATH = "/model"
+PATIENCE_S = 120.0
+STRICT_S = 60.0
+
+
+def create_app() -> App:
+    """The app, and ``/control`` beside it, as in `tests.stress.server`."""
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(threadName)s %(message)s")
+    url = os.environ.get("MODEL_REDIS")
+    if url and os.environ.get("MODEL_STRICT"):
+        _wait_for_redis_as_long_as_it_takes()
+    mutations.apply(os.environ.get("MODEL_MUTATION", ""))
+    app = App(
+        lambda environ, start_response: control(environ, start_response),
+        broker=RedisBroker(url) if url else None,
+        max_outbox_bytes=MAX_OUTBOX_BYTES,
+        send_timeout_s=PATIENCE_S,
+        close_timeout_s=PATIENCE_S,
+        ping_interval_s=0,
+        script_timeout_s=PATIENCE_S,
+    )
+    if os.environ["MODEL_HANDLER"] == "javascript":
+        endpoint = app.add_script(PATH, Path(__file__).with_name("handler.js"))
+    else:
+        handler = Handler()
+        endpoint = handler.endpoint = app.add_handler(PATH, handler)
+    if "gunicorn" in sys.modules and url:
+        endpoint.room("before the fork").broadcast("which starts the link in the process that forks")
+    control = Control(app, endpoint)
+    return app
+
+
+def _wait_for_redis_as_long_as_it_takes() -> None:
+    from wsthreads.brokers import link, turns
+
+    link.WAIT_S = turns.LONGEST_S = STRICT_S
+
+
+def main() -> int:
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # its access log
+    app = create_app()
+    Thread(target=end_with_parent, name="stress-parent-watch", daemon=True).start()
+    server = Server(app, port=0)
+    print(f"Listening at: {server.url}", flush=True)
+    return server.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""Rooms and sessions under random programs, against the model of `tests.stress.model`; and what the model notices."""
+
+import os
+import random
+import re
+
+import pytest
+
+from tests.stress.model.program import Program
+from tests.stress.model.run import Kind, Run, World
+
+SCALE = float(os.environ.get("WSTHREADS_TEST_SCALE", "1"))
+
+#: A mutation has the checker wait for what never comes.
+PATIENCE_S = 1.5 * SCALE
+
+#: Programs until a mutation that shows itself seldom is noticed.
+PROGRAMS = 12
+
+#: Which check notices what. A message that is lost may be one that a client, or the test, waits for.
+NOTICED_AS = {
+    "a broadcast is dropped": "lost",
+    "a message is dropped": "lost|progress|life cycle",
+    "two frames are swapped": "order of calls|order of a room",
+    "a broadcast comes twice": "doubled",
+    "a room has no order": "order of a room",
+    "nobody is left out": "not a member",
+    "what waits is lost at a close": "lost",
+    "a leave comes late": "not a member",
+    "a join comes late": "lost",
+    "somebody stays a member": "members",
+    "a send is denied": "not sent",
+    "a send stays behind": "order of calls|life cycle|progress",
+    "on close comes twice": "life cycle",
+    "on close is forgotten": "messages in",
+}
+
+
+def shape(program):
+    return [
+        (round.fault, [guest.name for guest in round.arrivals],
+         {name: [(action.kind, action.seconds, action.command and [(step.number, step.op, step.argument, step.size)
+                 for step in action.command.steps]) for action in actions] for name, actions in round.actions.items()})
+        for round in program.rounds
+    ]  # fmt: skip
+
+
+def test_a_seed_decides_on_the_program():
+    assert shape(Program(7, faults=True)) == shape(Program(7, faults=True))
+    assert shape(Program(7, faults=True)) != shape(Program(8, faults=True))
+
+
+@pytest.mark.parametrize("kind", [Kind("python"), Kind("javascript")], ids=lambda kind: kind.handler)
+def test_random_programs_break_no_promise(kind):
+    with World(kind) as world:
+        for seed in (1, random.randrange(10**6)):
+            assert Run(world, Program(seed)).execute() == [], f"seed {seed}"
+
+
+@pytest.mark.parametrize(("mutation", "check"), NOTICED_AS.items())
+def test_the_model_notices_a_server_that_is_broken(mutation, check):
+    with World(Kind(mutation=mutation)) as world:
+        wrong = []
+        for seed in range(PROGRAMS):
+            wrong = Run(world, Program(seed, rounds=2), patience_s=PATIENCE_S).execute()
+            if wrong:
+                break
+    assert any(re.match(f"({check}): ", text) for text in wrong), wrong
