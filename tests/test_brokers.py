@@ -1,11 +1,14 @@
 """The parts of the brokers that need no Redis: the format of messages, what waits for its turn, what waits to go."""
 
 import random
+import threading
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from tests.programs import DEADLINE_S
 from wsthreads import BrokerError
 from wsthreads.brokers import messages, orders, turns
 from wsthreads.brokers.reader import SharedRoom
@@ -40,6 +43,9 @@ def test_the_format_is_the_one_that_other_versions_know():
 
 
 class Outbox:
+    max_bytes = 100
+    is_blocked = is_queued = False
+
     def __init__(self):
         self.frames = []
         self.is_flushed = True
@@ -48,54 +54,183 @@ class Outbox:
         self.frames.append(frame)
         self.is_flushed = False
 
+    append_close = append
+
     def flush(self):
         self.is_flushed = True
 
+    def excuse(self, size):
+        pass
+
 
 class Someone:
-    def __init__(self, id):
+    """A session in some rooms."""
+
+    def __init__(self, under_way, *names, id="a"):
         self.id = id
+        self._rooms = ROOMS
+        self._joined = frozenset(names)
+        self.turns = under_way
+        self.outbox = Outbox()
+        self._line = turns.Line(self.outbox, under_way)
+
+    def send(self, frame):
+        self.turns.hold(self, frame, self.turns.before_message(self))
+
+    def close(self):
+        self.turns.hold(self, b"close", self.turns.before_close(self), closes=True)
+
+    def sent(self):
+        assert self.outbox.is_flushed
+        frames, self.outbox.frames = self.outbox.frames, []
+        return frames
 
 
-def test_what_is_held_follows_when_all_before_it_are_back():
-    line, outbox, someone = turns.Turns(), Outbox(), Someone("a")
-    assert line.behind(someone) == -1
-    line.begin(1, None)
-    line.begin(2, None)
-    assert line.behind(someone) == 2
-    line.hold(2, outbox, b"held")
-    line.end(2)
-    assert outbox.frames == [], "the first is not back"
-    line.end(1)
-    assert outbox.frames == [b"held"]
-    assert outbox.is_flushed
-    assert line.behind(someone) == -1
-    line.hold(2, outbox, b"too late to be held")
-    assert outbox.frames[1:] == [b"too late to be held"]
-    assert outbox.is_flushed
+ROOMS = SimpleNamespace(path="/x")
+ONE, TWO = ("/x", "one"), ("/x", "two")
 
 
-def test_only_who_may_get_the_broadcast_has_to_wait_for_it():
-    line, sender, other = turns.Turns(), Someone("a"), Someone("b")
-    line.begin(1, "a")
-    assert line.behind(sender) == -1
-    assert line.behind(other) == 1
-    line.begin(2, "b")
-    assert line.behind(sender) == line.behind(other) == 2
-    line.end_all()
-    line.begin(3, "a")
-    assert line.behind(sender) == -1, "the others are over"
+@pytest.fixture
+def under_way():
+    return turns.Turns()
 
 
-def test_a_broadcast_that_does_not_come_back_is_overtaken(monkeypatch):
-    line, outbox = turns.Turns(), Outbox()
-    line.begin(1, None)
-    line.hold(1, outbox, b"held")
-    assert not line.end_overdue()
+def in_another_thread(function):
+    thread = threading.Thread(target=function)
+    thread.start()
+    thread.join()
+
+
+def test_what_is_sent_behind_a_broadcast_follows_when_it_is_back(under_way):
+    someone = Someone(under_way, "one")
+    under_way.begin(1, ONE, None)
+    someone.send(b"a")
+    under_way.begin(2, ONE, None)
+    someone.send(b"b")
+    assert someone.sent() == []
+    under_way.end(1)
+    assert someone.sent() == [b"a"]
+    someone.send(b"c")
+    under_way.end(2)
+    assert someone.sent() == [b"b", b"c"]
+    assert under_way.before_message(someone) == []
+
+
+def test_what_is_held_for_one_thread_s_broadcast_does_not_wait_for_another_thread_s(under_way):
+    mine, other = Someone(under_way, "one"), Someone(under_way, "two")
+    under_way.begin(1, ONE, None)
+    in_another_thread(lambda: (under_way.begin(2, TWO, None), other.send(b"b")))
+    mine.send(b"a")
+    under_way.end(1)
+    assert (mine.sent(), other.sent()) == ([b"a"], [])
+    mine.send(b"c")
+    assert mine.sent() == [b"c"]
+    under_way.end(2)
+    assert other.sent() == [b"b"]
+
+
+def test_whatever_is_sent_to_a_session_goes_behind_what_is_held_for_it(under_way):
+    someone = Someone(under_way, "one")
+    under_way.begin(1, ONE, None)
+    someone.send(b"a")
+    in_another_thread(lambda: someone.send(b"b"))
+    assert someone.sent() == []
+    under_way.end(1)
+    assert someone.sent() == [b"a", b"b"]
+
+
+def test_only_who_may_get_the_broadcast_has_to_wait_for_it(under_way):
+    sender, other = Someone(under_way, "one", id="a"), Someone(under_way, "one", id="b")
+    outside = Someone(under_way, "two", id="c")
+    under_way.begin(1, ONE, "a")
+    assert [len(under_way.before_message(someone)) for someone in (sender, other, outside)] == [0, 1, 0]
+    under_way.begin(2, ONE, "b")
+    assert [flight.ticket for flight in under_way.before_message(sender)] == [2]
+    assert [flight.ticket for flight in under_way.before_message(other)] == [1]
+    under_way.end_all()
+    under_way.begin(3, ONE, "a")
+    assert under_way.before_message(sender) == [], "the others are over"
+
+
+def test_a_close_frame_comes_behind_what_anybody_has_broadcast_to_the_session_s_rooms(under_way):
+    someone = Someone(under_way, "one")
+    in_another_thread(lambda: (under_way.begin(1, ONE, None), under_way.begin(2, TWO, None)))
+    assert under_way.before_message(someone) == []
+    someone.close()
+    assert someone.sent() == []
+    under_way.end(1)
+    assert someone.sent() == [b"close"]
+
+
+def test_a_broadcast_that_does_not_come_back_is_overtaken(under_way, monkeypatch):
+    someone = Someone(under_way, "one")
+    under_way.begin(1, ONE, None)
+    someone.send(b"held")
+    assert not under_way.end_overdue()
+    assert someone.sent() == []
     monkeypatch.setattr(turns, "monotonic", lambda: float("inf"))
-    assert line.end_overdue()
-    assert outbox.frames == [b"held"]
-    assert not line.end_overdue()
+    assert under_way.end_overdue()
+    assert someone.sent() == [b"held"]
+    assert not under_way.end_overdue()
+
+
+def test_a_broadcast_is_overtaken_by_a_later_one_that_the_session_gets_first_and_what_was_sent_before(under_way):
+    """As in a cluster: nodes answer in any order."""
+    both, only_one, only_two = (Someone(under_way, *names) for names in (["one", "two"], ["one"], ["two"]))
+    everybody = (both, only_one, only_two)
+    under_way.begin(1, ONE, None)
+    for someone in everybody:
+        someone.send(b"a")
+    under_way.begin(2, TWO, None)
+    for someone in everybody:
+        someone.send(b"b")
+    under_way.coming(2, ROOMS, "two", None)
+    assert [someone.sent() for someone in everybody] == [[b"a"], [], [b"a"]]
+    under_way.end(2)
+    assert [someone.sent() for someone in everybody] == [[], [], [b"b"]]
+    under_way.coming(1, ROOMS, "one", None)
+    under_way.end(1)
+    assert [someone.sent() for someone in everybody] == [[b"b"], [b"a", b"b"], []]
+
+
+def test_a_thread_s_frame_behind_another_thread_s_late_broadcast_goes_before_its_own_next_one(under_way):
+    someone = Someone(under_way, "one", "two")
+    under_way.begin(1, ONE, None)
+    in_another_thread(lambda: (under_way.begin(2, TWO, None), someone.send(b"b")))
+    someone.send(b"a")
+    under_way.begin(3, ONE, None)
+    under_way.coming(1, ROOMS, "one", None)
+    under_way.end(1)
+    assert someone.sent() == []
+    under_way.coming(3, ROOMS, "one", None)
+    assert someone.sent() == [b"b", b"a"]
+
+
+def test_what_is_held_for_one_session_is_bounded(under_way, monkeypatch):
+    monkeypatch.setattr(turns, "MAX_HELD_BYTES", 5)
+    someone = Someone(under_way, "one")
+    under_way.begin(1, ONE, None)
+    for frame in (b"12", b"34"):
+        someone.send(frame)
+    assert (someone.sent(), someone._line.held_bytes) == ([], 4)
+    someone.send(b"56")
+    assert (someone.sent(), someone._line.held_bytes) == ([b"12", b"34", b"56"], 0)
+
+
+def test_who_waits_for_room_goes_on_when_what_is_held_is_gone(under_way):
+    someone = Someone(under_way, "one")
+    under_way.begin(1, ONE, None)
+    someone.send(b"x" * 90)
+    assert not someone._line.wait_empty(0)
+    someone._line.wait_for_room(5, DEADLINE_S)  # there is
+    someone._line.wait_for_room(20, 0.01)
+    assert someone.sent() == []
+    ender = threading.Timer(0.05, under_way.end, (1,))
+    ender.start()
+    someone._line.wait_for_room(20, DEADLINE_S)
+    assert someone._line.wait_empty(DEADLINE_S)
+    ender.join()
+    assert someone.sent() == [b"x" * 90]
 
 
 def room(name, known=False):

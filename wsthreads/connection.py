@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from threading import Lock
 from time import monotonic
 from typing import Any
 
@@ -111,7 +110,7 @@ _OWN_ATTRIBUTES = (
     "_config",
     "_control_frames",
     "_count",
-    "_decision",
+    "_endings",
     "_flusher",
     "_fragmented",
     "_fragments",
@@ -176,7 +175,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self.reader: Reader | None = None
         self._accepted_subprotocol = subprotocol
         self._agreement = agreement  # to deflate messages, in both directions
-        self._decision = Lock()  # guards the writing of closing; a leaf
+        self._endings: list[tuple[int, str]] = []  # the first counts
         #: Code and reason once the connection is closing, whoever began. Set once.
         self.closing: tuple[int, str] | None = None
         self._answered = False  # the peer's close frame has come
@@ -494,10 +493,14 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
 
     def _settle(self, code: int, reason: str) -> bool:
         """Decide how the connection ended; False if that has been decided. The first to come is right."""
-        with self._decision:
-            if self.closing is not None:
-                return False
-            self.closing = (int(code), reason)  # not a CloseCode, which Python 3.10 writes by its name
+        if self.closing is not None:
+            return False
+        # Without a lock, since a finalizer may close in the midst of it. To append to a list is atomic.
+        ending = (int(code), reason)  # not a CloseCode, which Python 3.10 writes by its name
+        self._endings.append(ending)
+        self.closing = self._endings[0]
+        if self.closing is not ending:
+            return False
         reader = self.reader
         if reader is not None:
             reader.stop()

@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from threading import Condition
 from threading import RLock as _RLock
 from time import monotonic
+from typing import Protocol
 
 from wsthreads.flusher import Flusher, Timer
 from wsthreads.metrics import Tally
@@ -47,6 +48,21 @@ BATCH = 1024
 RLock = _RLock if speedups is None else speedups.RLock
 
 
+class Front(Protocol):
+    """Holds frames of a session back before they come to its outbox: over a broker, what is behind a broadcast."""
+
+    @property
+    def _held_bytes(self) -> int:
+        """A snapshot."""
+
+    def _hold_close(self, frame: bytes) -> bool:
+        """Keep the close frame, to append it behind all that comes before it. False, and nothing happens, if that is
+        here already. Does not wait."""
+
+    def _wait_released(self, timeout_s: float) -> bool:
+        """Wait until nothing is held, at most `timeout_s`. False if something is."""
+
+
 class Outbox(Tally):
     """Frames on their way to one client, and how many messages and bytes have gone out.
 
@@ -60,10 +76,10 @@ class Outbox(Tally):
         "_detached",
         "_discards",
         "_draining",
+        "_excused",
         "_fd",
         "_flusher",
         "_lock",
-        "_max_bytes",
         "_offset",
         "_on_stuck",
         "_progress_at",
@@ -74,7 +90,9 @@ class Outbox(Tally):
         "_stuck",
         "_timeout_s",
         "_transport",
+        "front",
         "is_blocked",
+        "max_bytes",
         "window_bits",
     )
 
@@ -90,9 +108,12 @@ class Outbox(Tally):
     ) -> None:
         #: The client takes deflated messages, from a window of so many bits; 0 if it takes none.
         self.window_bits = window_bits
+        #: What may wait for the client, in bytes.
+        self.max_bytes = max_bytes
+        #: What holds frames back; None, as without a broker, if nothing does.
+        self.front: Front | None = None
         self._transport = transport
         self._flusher = flusher
-        self._max_bytes = max_bytes
         self._timeout_s = timeout_s
         self._on_stuck = on_stuck
         self._queue: list[bytes] = []  # appended to by anybody, taken from under the lock; always the same list
@@ -109,6 +130,7 @@ class Outbox(Tally):
         self._progress_at = 0.0
         self._stall_timer: Timer | None = None
         self._stuck = False
+        self._excused = (0, 0.0)  # so many bytes more may wait, until then; written by `excuse` alone
         self._close_frame: bytes | None = None  # nothing may be appended any more; set without the lock, and once
         self._discards = False  # what waits before it is dropped when it is taken from the queue; set before it
         self._sealed = False  # it has been taken from the queue: what comes behind it is dropped
@@ -128,16 +150,19 @@ class Outbox(Tally):
         # _draining: its thread looks at the queue again afterwards. Without it, a finalizer that sends in the midst
         # of a drain would get past the lock, which is its own thread's.
         while self._queue and not self._draining:
-            if self.is_blocked:
-                self._hold()
-            elif self._lock.acquire(False):
-                try:
+            if not self._lock.acquire(False):
+                return
+            over = ""
+            try:
+                if self.is_blocked:
+                    over = self._hold_locked()
+                else:
                     for _, data, sent in send_queues([self]):
                         self._after_send_locked(data, sent)
-                finally:
-                    self._lock.release()
-            else:
-                return
+            finally:
+                self._lock.release()
+            if over:
+                self._on_stuck(over)
 
     def flush_surely(self) -> None:
         """`flush`, but wait for a thread that writes: what was appended until now is on its way when this returns."""
@@ -152,25 +177,51 @@ class Outbox(Tally):
         With `discard`, what waits is dropped, but for a write that has begun: the peer does not read it. Of two calls
         at once, both may count as the first: `Connection` decides before whose it is.
         """
+        front = self.front
+        if front is not None and not discard and front._hold_close(frame):
+            return True
+        if not self.append_close(frame, discard=discard):
+            return False
+        self.flush()
+        return True
+
+    def append_close(self, frame: bytes, *, discard: bool = False) -> bool:
+        """`close`, but past what is held in front; call `flush` afterwards."""
         if self._close_frame is not None or self._detached:
             return False
         self._discards = discard
         self._close_frame = frame
         self._queue.append(frame)
-        self.flush()
         return True
+
+    def excuse(self, size: int) -> None:
+        """Frames are about to be appended that were held back, so that the client could not read them before.
+
+        So many more bytes may wait for it, for as long as it may read nothing. One thread at a time.
+        """
+        if size > self._excused_bytes():
+            self._excused = (size, monotonic() + self._timeout_s)
 
     def wait_for_room(self, size: int, timeout_s: float) -> bool:
         """Wait until `size` more bytes would be within the bound, at most `timeout_s`. False if they are not."""
 
         def has_room() -> bool:
-            return not self.is_blocked or self._backlog_bytes + size <= self._max_bytes
+            return not self.is_blocked or self._backlog_bytes + size <= self.max_bytes
 
         return self._wait(has_room, timeout_s)
 
     def wait_sent(self, timeout_s: float) -> bool:
         """Wait until nothing is queued any more, at most `timeout_s`. True also if the connection is lost."""
+        deadline = monotonic() + timeout_s
+        if not self.wait_released(timeout_s):
+            return False
+        timeout_s = max(0.0, deadline - monotonic())
         return self._wait(lambda: not self.is_blocked and not self._backlog, timeout_s)
+
+    def wait_released(self, timeout_s: float) -> bool:
+        """Wait until nothing is held in front, at most `timeout_s`. True also where nothing can be sent any more."""
+        front = self.front
+        return front is None or self._close_frame is not None or self._detached or front._wait_released(timeout_s)
 
     def detach(self) -> None:
         """Let go of the transport, for good. After this no byte is written, whoever calls what."""
@@ -181,9 +232,15 @@ class Outbox(Tally):
             self._flusher.forget(descriptor)
 
     @property
+    def is_queued(self) -> bool:
+        """Whether something has been appended that nobody has begun to send: another thread writes, and will."""
+        return bool(self._queue)
+
+    @property
     def bytes_waiting(self) -> int:
-        """Bytes that the kernel has not taken. A snapshot."""
-        return self._backlog_bytes if self.is_blocked else 0
+        """Bytes that the kernel has not taken, with those that are held in front. A snapshot."""
+        front = self.front
+        return (self._backlog_bytes if self.is_blocked else 0) + (0 if front is None else front._held_bytes)
 
     def _wait(self, done: Callable[[], bool], timeout_s: float) -> bool:
         with self._lock:
@@ -285,17 +342,20 @@ class Outbox(Tally):
         finally:
             self._draining = False  # send_queues has set it
 
-    def _hold(self) -> None:
-        """Count what is queued while the kernel is full, and report a client that is over the bound."""
-        with self._lock:
-            self._drain_locked()
-            waiting = self._backlog_bytes
-            # One write is let in whatever its size, where nothing else waits.
-            over = waiting > self._max_bytes and len(self._backlog) > 1
-            over = over and not self._stuck and self._close_frame is None
-            self._stuck = self._stuck or over
-        if over:
-            self._on_stuck(f"{waiting} bytes wait, at most {self._max_bytes} may")
+    def _hold_locked(self) -> str:
+        """Count what is queued while the kernel is full. If it is over the bound, what is to be reported, once."""
+        self._drain_locked()
+        waiting = self._backlog_bytes
+        if waiting <= self.max_bytes or len(self._backlog) < 2 or self._stuck or self._close_frame is not None:
+            return ""  # one write is let in whatever its size, where nothing else waits
+        if waiting <= self.max_bytes + self._excused_bytes():
+            return ""
+        self._stuck = True
+        return f"{waiting} bytes wait, at most {self.max_bytes} may"
+
+    def _excused_bytes(self) -> int:
+        size, until = self._excused
+        return size if size and monotonic() < until else 0
 
     def _on_room(self) -> None:
         """The flusher's: the kernel has room again, or the connection has failed."""
@@ -313,16 +373,17 @@ class Outbox(Tally):
 
     def _on_stall_timer(self) -> None:
         """The flusher's: look whether a full connection has made any progress."""
+        report = False
         with self._lock:
             self._stall_timer = None
-            if not self.is_blocked or self._detached:
-                return
-            left = self._progress_at + self._timeout_s - monotonic()
-            if left > 0:
-                self._stall_timer = self._flusher.call_later(left, self._on_stall_timer)
-                return
-            report = not self._stuck and self._close_frame is None
-            self._stuck = True
+            if self.is_blocked and not self._detached:
+                left = self._progress_at + self._timeout_s - monotonic()
+                if left > 0:
+                    self._stall_timer = self._flusher.call_later(left, self._on_stall_timer)
+                else:
+                    report = not self._stuck and self._close_frame is None
+                    self._stuck = True
+        self.flush()
         if report:
             self._on_stuck(f"nothing was read for {self._timeout_s:g} s")
 
@@ -335,6 +396,7 @@ class Outbox(Tally):
         self._detached = True
         self._fd = -1
         self.is_blocked = False
+        self.front = None
         self._on_stuck = _nobody_cares  # and no cycle of references keeps the connection in memory
         self._queue.clear()
         self._backlog.clear()

@@ -143,7 +143,7 @@ class Rooms:
                 self._count("past_max_rooms_per_session")
                 raise RoomLimitError(f"a session may be in {limit} rooms, {name!r:.80} would be one more")
             self._members.compute(name, add)
-            session._joined.add(name)
+            session._joined |= {name}
 
     def leave(self, name: str, session: Session) -> None:
         """Idempotent. Waits for a broadcast that is being queued: once this returns, none of the room follows."""
@@ -153,7 +153,7 @@ class Rooms:
                     return
                 # While we hold _membership, the room that the session is in stays. Is it still the one that we hold?
                 if self._members.get(name) is members:
-                    session._joined.remove(name)
+                    session._joined -= {name}
                     left = self._members.compute_if_present(name, lambda members: _without(members, session))
                     if left is None:
                         with self._ending:
@@ -166,7 +166,7 @@ class Rooms:
         """End all memberships of a session, for good."""
         with session._membership:
             session._ended = True
-            names = list(session._joined)
+            names = session._joined
         with ExitStack() as stack:  # each of them, even if one fails
             for name in names:
                 stack.callback(self.leave, name, session)

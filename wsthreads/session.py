@@ -63,8 +63,9 @@ class Session:
         self._rooms = rooms
         self._thread = get_ident()  # the connection's own; it may wait in send()
         self._wait_s = wait_s
-        self._membership = Lock()  # guards _joined and _ended; only stripe locks are taken under it
-        self._joined: set[str] = set()
+        # Guards the writing of _joined and _ended; only stripe locks are taken under it.
+        self._membership = Lock()
+        self._joined: frozenset[str] = frozenset()
         self._ended = False
 
     @property
@@ -135,8 +136,7 @@ class Session:
 
     def rooms(self) -> list[str]:
         """The names of the rooms that this session is in, sorted."""
-        with self._membership:
-            return sorted(self._joined)
+        return sorted(self._joined)
 
     def __repr__(self) -> str:
         return f"<Session {self._id} {'open' if self.is_open() else 'closed'}>"

@@ -25,8 +25,11 @@ class Listener(Protocol):
     def count_here(self, name: str) -> int:
         """Members in this process. Takes no lock but a leaf."""
 
-    def deliver(self, name: str, frame: bytes, exclude_id: str | None, *, hand_over: bool) -> None:
-        """Send a frame that has come back from the broker to the members in this process."""
+    def deliver(self, name: str, frame: bytes, exclude_id: str | None, *, ticket: int, hand_over: bool) -> None:
+        """Send a frame that has come back from the broker to the members in this process.
+
+        `ticket` is that of a broadcast of this process, -1 for others.
+        """
 
 
 class Link(Protocol):

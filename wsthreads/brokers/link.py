@@ -135,7 +135,7 @@ class RedisLink:
                 address = room.address
                 room.tickets.add(ticket)
                 if self._answers:
-                    self.turns.begin(ticket, exclude_id)
+                    self.turns.begin(ticket, (path, name), exclude_id)
             orders.add(address, messages.encode(self._process, ticket, exclude_id, frame))
             self._work.notify()
 
@@ -154,6 +154,7 @@ class RedisLink:
             elif not is_member:
                 del self._rooms[key]
                 self._reader.drop(room)
+                self.turns.forget(key)
                 room.ready.set()  # who joined it meanwhile waits for nothing
                 forgotten, room.tickets = room.tickets, set()
             self._orders.announce(room)

@@ -258,15 +258,19 @@ class Reader:
         except BrokerError as error:
             self._drop(str(error))
             return False
+        own = broadcast.sender == self._process
         if broadcast.ticket > room.seen.get(broadcast.sender, -1):
             room.seen[broadcast.sender] = broadcast.ticket
             if len(room.seen) > MAX_SENDERS:
                 del room.seen[next(iter(room.seen))]
             try:
-                room.listener.deliver(room.name, broadcast.frame, broadcast.exclude_id, hand_over=is_busy)
+                ticket = broadcast.ticket if own else -1
+                room.listener.deliver(
+                    room.name, broadcast.frame, broadcast.exclude_id, ticket=ticket, hand_over=is_busy
+                )
             except Exception:
                 log.exception("a broadcast to room %r was not delivered", room.name)
-        if broadcast.sender == self._process:
+        if own:
             self._on_own(room, broadcast.ticket)
         return True
 

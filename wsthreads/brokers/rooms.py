@@ -6,10 +6,12 @@ order in which the broker took it. Members in this process are kept, and sent to
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from wsthreads.errors import CloseCode
+from wsthreads.brokers.turns import LONGEST_S, Line
+from wsthreads.deflate import deflate_frame
 from wsthreads.frames import message_frame
 from wsthreads.rooms import Rooms
 from wsthreads.session import Session
@@ -26,13 +28,13 @@ class SharedRooms(Rooms):
 
     def __init__(self, path: str, link: Link, drainer: Drainer, **options: Any) -> None:
         super().__init__(drainer, **options)
-        self._path = path
+        self.path = path
         self._link = link
         self._by_id: WeakValueDictionary[str, SharedSession] = WeakValueDictionary()
 
     def count(self, name: str) -> int:
         """How many members a room has, in all processes. Waits for the broker, for a second at most."""
-        elsewhere = self._link.members_elsewhere(self._path, name)
+        elsewhere = self._link.members_elsewhere(self.path, name)
         return elsewhere + self.count_here(name)
 
     def count_here(self, name: str) -> int:
@@ -41,53 +43,91 @@ class SharedRooms(Rooms):
 
     def join(self, name: str, session: Session) -> None:
         """As in `Rooms`. The first member in this process waits until broadcasts reach it, for a second at most."""
-        self._link.turns.wait(session)  # what this thread has broadcast is not for who joins now
+        self._link.turns.wait(_shared(session), name)  # what this thread has broadcast is not for who joins now
         super().join(name, session)
-        self._link.update(self._path, name, self)
+        self._link.update(self.path, name, self)
 
     def leave(self, name: str, session: Session) -> None:
-        """As in `Rooms`."""
-        self._link.turns.wait(session)
+        """As in `Rooms`, behind what the current thread has broadcast to the room."""
+        if not session._ended:
+            self._link.turns.wait(_shared(session), name)
         super().leave(name, session)
-        self._link.update(self._path, name, self)
+        self._link.update(self.path, name, self)
+
+    def leave_all(self, session: Session) -> None:
+        """As in `Rooms`. What comes before the session's close frame is waited for, for a second or so."""
+        session._outbox.wait_released(2 * LONGEST_S)
+        super().leave_all(session)
 
     def broadcast(self, name: str, frame: bytes, exclude: Session | None = None, *, hand_over: bool = False) -> None:
         """Have a frame sent to all members but `exclude`, in the one order of the room. Raises `BrokerError`.
 
         It is always another thread that sends.
         """
-        self._link.publish(self._path, name, frame, exclude)
+        self._link.publish(self.path, name, frame, exclude)
 
-    def deliver(self, name: str, frame: bytes, exclude_id: str | None, *, hand_over: bool) -> None:
+    def deliver(self, name: str, frame: bytes, exclude_id: str | None, *, ticket: int, hand_over: bool) -> None:
         """Send a frame that has come back to the members in this process."""
+        if ticket >= 0:
+            self._link.turns.coming(ticket, self, name, exclude_id)
         exclude = None if exclude_id is None else self._by_id.get(exclude_id)
         super().broadcast(name, frame, exclude, hand_over=hand_over)
 
 
 class SharedSession(Session):
-    """A session in `SharedRooms`: what is sent to it does not overtake what the same thread has broadcast."""
+    """A session in `SharedRooms`: what is sent to it does not overtake what the same thread has broadcast.
 
-    __slots__ = ()
+    `Outbox` knows it as its `Front`.
+    """
+
+    __slots__ = ("_line",)
 
     _rooms: SharedRooms
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._rooms._by_id[self.id] = self
+        self._line = Line(self._outbox, self._rooms._link.turns)
+        self._outbox.front = self
 
     def send(self, message: str | bytes, *, timeout: float | None = None) -> bool:
-        """As in `Session`; behind a broadcast that is on its way, it is true before the message is sent."""
-        turns = self._rooms._link.turns
-        ticket = turns.behind(self)
-        if ticket < 0:
+        """As in `Session`; behind a broadcast that is on its way, it is true before the message is sent.
+
+        What is held until then counts as piled up.
+        """
+        turns, line, outbox = self._rooms._link.turns, self._line, self._outbox
+        if turns.is_inside:
+            timeout = 0.0
+        flights = turns.before_message(self)
+        if not flights and line.is_empty and not outbox.is_queued:
             return super().send(message, timeout=timeout)
         frame = message_frame(message)
+        if outbox.window_bits:
+            frame = deflate_frame(frame, outbox.window_bits)
+        if self._thread == get_ident():
+            line.wait_for_room(len(frame), self._wait_s if timeout is None else timeout)
         if not self.is_open():
             return False
-        turns.hold(ticket, self._outbox, frame)
+        turns.hold(self, frame, flights)
         return True
 
-    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """As in `Session`, behind what the current thread has broadcast."""
-        self._rooms._link.turns.wait(self)
-        super().close(code, reason)
+    @property
+    def _held_bytes(self) -> int:
+        return self._line.held_bytes
+
+    def _hold_close(self, frame: bytes) -> bool:
+        turns = self._rooms._link.turns
+        flights = turns.before_close(self)
+        if not flights and self._line.is_empty:
+            return False
+        turns.hold(self, frame, flights, closes=True)
+        return True
+
+    def _wait_released(self, timeout_s: float) -> bool:
+        return self._line.wait_empty(timeout_s)
+
+
+def _shared(session: Session) -> SharedSession:
+    """All sessions of `SharedRooms` are."""
+    assert isinstance(session, SharedSession)
+    return session

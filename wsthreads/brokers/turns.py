@@ -1,124 +1,330 @@
 """What must not overtake a broadcast that is on its way.
 
 A broadcast reaches the members in this process when it comes back from the broker, which gives it its place in the
-room's order; its thread does not wait for that. What the same thread does next to a session that the broadcast may be
-for has to come behind it, as it would without a broker: a `send` is held until then, and whoever joins, leaves or
-closes waits.
+room's order. The thread that broadcast does not wait for that. What is then sent to a session is held in the session's
+`Line` until the broadcast is back.
 
-Neither lasts longer than `LONGEST_S`, and with the broker away there is nothing to wait for: order between a broadcast
-and what is sent directly is promised only where broadcasts come back within that time.
+What holds, for each session: what its `send` and `close` are called with, by any thread, arrives in the order of the
+calls. What one thread sends to the session and broadcasts to its rooms arrives in the order of the calls. The exception
+is a broadcast that comes back late; it is overtaken. It is late after `LONGEST_S`, when the broker is away, when more
+than `MAX_HELD_BYTES` are held behind it, or when the session gets a later broadcast of this process first: nodes of a
+cluster answer in any order, and after a break the rooms' logs are read one after the other.
+
+A finalizer may send, close and ask at any point of this, in the thread that it interrupts. So these calls take no lock
+but by trying, and wait for nothing: a thread that finds a line's lock taken leaves its frame to the holder, who looks
+again after letting go. It relies on each operation of a list or dict being atomic, as it is with and without the GIL.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
+from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from wsthreads.brokers.rooms import SharedRooms, SharedSession
     from wsthreads.outbox import Outbox
-    from wsthreads.session import Session
 
-__all__ = ["LONGEST_S", "Turns"]
+__all__ = ["LONGEST_S", "MAX_HELD_BYTES", "Flight", "Line", "Turns"]
 
 #: A broadcast that is not back after this long is overtaken.
 LONGEST_S = 1.0
 
+#: So is one behind which more than this is held for one session. Only threads that must not wait can get here: a
+#: session's own thread waits in `send` while `max_outbox_bytes` are held.
+MAX_HELD_BYTES = 64 * 1024 * 1024
+
+#: A room: the path of its endpoint, and its name.
+RoomKey = tuple[str, str]
+
+#: What is put in to wake a thread. `SimpleQueue.put` may interrupt itself, which the methods of a Condition may not.
+Bell = SimpleQueue[None]
+
+
+class Flight:
+    """A broadcast of this process, from its call until it is back and with the members, or late."""
+
+    __slots__ = ("bells", "due", "exclude_id", "is_back", "sessions", "ticket")
+
+    def __init__(self, ticket: int, exclude_id: str | None) -> None:
+        self.ticket = ticket
+        self.exclude_id = exclude_id
+        self.due = monotonic() + LONGEST_S
+        self.is_back = False
+        # To be told when it is back. Who adds something looks at is_back afterwards.
+        self.sessions: dict[SharedSession, None] = {}  # a frame in the line of each waits for it
+        self.bells: list[Bell] = []
+
+
+class _Last(NamedTuple):
+    """What a thread broadcast last to a room."""
+
+    flight: Flight
+    other: Flight | None  # and before it, to be received by the session which that one leaves out
+
+    def of(self, session: SharedSession) -> Flight | None:
+        """The last one that may be for a session, if it is not back. Those before it come back before it."""
+        flight = self.flight if self.flight.exclude_id != session.id else self.other
+        return None if flight is None or flight.is_back else flight
+
 
 class _Here(threading.local):
-    """What the current thread broadcast last."""
+    """What the current thread has broadcast, and is about."""
 
     def __init__(self) -> None:
-        self.ticket = -1
-        self.exclude_id: str | None = None  # whom all of its broadcasts that are on their way leave out
+        self.rooms: dict[RoomKey, _Last] = {}
+        self.newest: Flight | None = None  # None: rooms is empty
+        self.depth = 0  # calls of `Line.let_go` that it is in
 
 
 class Turns:
-    """Tickets of broadcasts, which grow, and what waits for them. Any thread."""
+    """The broadcasts of this process that are on their way, by ticket; tickets grow. Any thread."""
 
     def __init__(self) -> None:
-        # Guards the rest. Under it frames are only appended to an outbox; it is taken under a link's lock.
-        self._changed = threading.Condition(threading.Lock())
-        self._out: dict[int, float] = {}  # ticket → when it is overtaken; in the order of the tickets
-        self._held: deque[tuple[int, Outbox, bytes]] = deque()
-        self._oldest: float = float("inf")  # of those that are out; what was held for older ones is in the outboxes
+        self._out: dict[int, Flight] = {}
+        self._awaited: dict[int, Flight] = {}  # those of them that hold something back
+        self._rooms: dict[RoomKey, Flight] = {}  # the last to each room, of any thread
+        self._next = 0  # the first ticket that is not given out
+        self._low = 0  # all tickets below are back; the reader's
         self._here = _Here()
 
-    def begin(self, ticket: int, exclude_id: str | None) -> None:
-        """The current thread has broadcast. To be called in the order of the tickets."""
-        here = self._here
-        with self._changed:
-            if here.ticket < self._oldest:  # the former is back
-                here.exclude_id = exclude_id
-            elif exclude_id != here.exclude_id:
-                here.exclude_id = None
-            here.ticket = ticket
-            self._out[ticket] = monotonic() + LONGEST_S
-            if len(self._out) == 1:
-                self._oldest = ticket
+    def begin(self, ticket: int, room: RoomKey, exclude_id: str | None) -> None:
+        """The current thread has broadcast. To be called under one lock, in the order of the tickets."""
+        flight = Flight(ticket, exclude_id)
+        self._out[ticket] = self._rooms[room] = flight
+        self._next = ticket + 1
+        here = self._current()
+        last = here.rooms.get(room)
+        other = None if last is None else last.other if last.flight.exclude_id == exclude_id else last.flight
+        here.rooms[room] = _Last(flight, other)
+        here.newest = flight
+
+    def forget(self, room: RoomKey) -> None:
+        """A room has no members in this process any more. Under the lock of `begin`."""
+        self._rooms.pop(room, None)
 
     def end(self, ticket: int) -> None:
         """It is back and with the members, or never will be."""
-        if ticket < self._oldest:
-            return
-        with self._changed:
-            self._out.pop(ticket, None)
-            freed = self._free_locked()
-        _flush(freed)
+        self._end([ticket])
 
     def end_all(self) -> None:
         """The broker is away: nothing comes back for now."""
-        with self._changed:
-            self._out.clear()
-            freed = self._free_locked()
-        _flush(freed)
+        self._end(self._out.copy())
 
     def end_overdue(self) -> bool:
         """To be called again and again. Whether there was one."""
+        if not self._out:
+            return False
         now = monotonic()
-        with self._changed:
-            overdue = [ticket for ticket, end in self._out.items() if end <= now]
-            for ticket in overdue:
-                del self._out[ticket]
-            freed = self._free_locked() if overdue else []
-        _flush(freed)
+        overdue = [ticket for ticket, flight in self._out.copy().items() if flight.due <= now]
+        self._end(overdue)
         return bool(overdue)
 
-    def behind(self, session: Session) -> int:
-        """The ticket that the current thread's next message to `session` has to come behind; -1 for none."""
+    def coming(self, ticket: int, rooms: SharedRooms, name: str, exclude_id: str | None) -> None:
+        """The reader's: this one is about to be given to the members of a room.
+
+        If there are earlier ones that are not back, they are overtaken where it matters: see the head of the module.
+        """
+        while self._low < ticket and self._low not in self._out:
+            self._low += 1
+        if self._low == ticket:
+            return
+        for late in self._awaited.copy().values():
+            if late.ticket < ticket:
+                for session in late.sessions.copy():
+                    if session._rooms is rooms and name in session._joined and session.id != exclude_id:
+                        session._line.let_go(ticket, surely=True)
+
+    def before_message(self, session: SharedSession) -> list[Flight]:
+        """What the current thread's next message to a session comes behind."""
+        rooms = self._current().rooms
+        if not rooms:
+            return []
+        path, joined = session._rooms.path, session._joined
+        if len(joined) <= len(rooms):
+            found = [last.of(session) for name in joined if (last := rooms.get((path, name))) is not None]
+        else:
+            found = [last.of(session) for (of, name), last in rooms.items() if of == path and name in joined]
+        return [flight for flight in found if flight is not None]
+
+    def before_close(self, session: SharedSession) -> list[Flight]:
+        """What the close frame of a session comes behind: whatever has been broadcast to its rooms, by any thread."""
+        path = session._rooms.path
+        found = [self._rooms.get((path, name)) for name in session._joined]
+        return [flight for flight in found if flight is not None and not flight.is_back]
+
+    def hold(self, session: SharedSession, frame: bytes, flights: list[Flight], *, closes: bool = False) -> None:
+        """Have a frame follow when `flights` are back, and all that is held for its session has gone."""
+        for flight in flights:
+            flight.sessions[session] = None
+            self._awaited[flight.ticket] = flight
+            if flight.is_back:
+                self._awaited.pop(flight.ticket, None)
+        session._line.put(_Held(self._next, flights, frame, closes))
+
+    def wait(self, session: SharedSession, name: str) -> None:
+        """Wait until what the current thread broadcast to a room is with `session`, if it may be for it."""
+        last = self._current().rooms.get((session._rooms.path, name))
+        flight = None if last is None else last.of(session)
+        if flight is not None:
+            bell = Bell()
+            flight.bells.append(bell)
+            if not flight.is_back:
+                _await(bell, LONGEST_S)
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether a line's lock may be the current thread's, so that it must not wait: it is in a finalizer."""
+        return self._here.depth > 0
+
+    def _current(self) -> _Here:
+        """The current thread's, without what is back."""
         here = self._here
-        return -1 if here.ticket < self._oldest or here.exclude_id == session.id else here.ticket
+        if here.newest is not None and here.newest.is_back:
+            here.rooms = {room: last for room, last in here.rooms.items() if not last.flight.is_back}
+            here.newest = next((last.flight for last in here.rooms.values()), None)
+        return here
 
-    def hold(self, ticket: int, outbox: Outbox, frame: bytes) -> None:
-        """Append a frame to the outbox and send it, as soon as the ticket and all before it are back."""
-        with self._changed:
-            if ticket >= self._oldest:
-                self._held.append((ticket, outbox, frame))
-                return
-            outbox.append(frame)
-        outbox.flush()
-
-    def wait(self, session: Session) -> None:
-        """Wait until what the current thread broadcast is with `session`, if it may be for it."""
-        ticket = self.behind(session)
-        if ticket >= 0:
-            with self._changed:
-                self._changed.wait_for(lambda: ticket < self._oldest, LONGEST_S)
-
-    def _free_locked(self) -> list[Outbox]:
-        """Append what is not held any more; the outboxes to be flushed."""
-        oldest = next(iter(self._out), float("inf"))
-        freed = []
-        while self._held and self._held[0][0] < oldest:
-            _, outbox, frame = self._held.popleft()
-            outbox.append(frame)
-            freed.append(outbox)
-        self._oldest = oldest  # only now: from here on its thread appends directly
-        self._changed.notify_all()
-        return freed
+    def _end(self, tickets: Iterable[int]) -> None:
+        with ExitStack() as stack:  # each of them, even if one fails
+            for ticket in tickets:
+                flight = self._out.pop(ticket, None)
+                if flight is None:
+                    continue
+                flight.is_back = True
+                self._awaited.pop(ticket, None)
+                for session in flight.sessions.copy():
+                    stack.callback(session._line.let_go, surely=True)
+                for bell in flight.bells.copy():
+                    bell.put(None)
+                flight.sessions.clear()  # its thread may remember it for long
+                flight.bells.clear()
 
 
-def _flush(outboxes: list[Outbox]) -> None:
-    for outbox in outboxes:
-        outbox.flush()
+class _Held(NamedTuple):
+    """A frame in a line."""
+
+    stamp: int  # broadcasts from this ticket on began after it
+    flights: list[Flight]
+    frame: bytes
+    closes: bool
+
+    def is_free(self, until: int) -> bool:
+        return self.stamp <= until or all(flight.is_back for flight in self.flights)
+
+
+class Line:
+    """The frames of one session that are held, in the order in which they will be in its outbox."""
+
+    __slots__ = ("_bells", "_counted", "_here", "_items", "_lock", "_outbox", "held_bytes")
+
+    def __init__(self, outbox: Outbox, turns: Turns) -> None:
+        self._outbox = outbox
+        self._here = turns._here
+        self._items: list[_Held] = []  # appended to by anybody; one is taken off when it is in the outbox
+        # Held to take from _items, and to write the next two. Frames are only appended to the outbox under it.
+        self._lock = threading.Lock()
+        self._counted = 0  # so many of _items are in held_bytes
+        self.held_bytes = 0
+        self._bells: list[Bell] = []  # of threads that wait for something to be taken off
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._items
+
+    def put(self, item: _Held) -> None:
+        """Does not wait."""
+        self._items.append(item)
+        self.let_go()
+
+    def let_go(self, until: int = -1, *, surely: bool = False) -> None:
+        """Send what need not be held any more, or is not to be behind a broadcast with the ticket `until`.
+
+        With `surely`, it is in the outbox when this returns; without, another thread may be at it.
+        """
+        sends = False
+        here = self._here
+        here.depth += 1
+        try:
+            while self._has_work(until) and self._lock.acquire(surely):
+                try:
+                    sends = self._take_locked(until) or sends
+                finally:
+                    self._lock.release()
+        finally:
+            here.depth -= 1
+        if sends:
+            self._outbox.flush()
+
+    def wait_for_room(self, size: int, timeout_s: float) -> None:
+        """Wait until `size` more bytes would be within the outbox's bound, at most `timeout_s`.
+
+        Also for a thread that writes to the client: it might let any number be queued meanwhile.
+        """
+        if timeout_s <= 0:
+            return
+        outbox, deadline = self._outbox, monotonic() + timeout_s
+        self._wait(lambda: self.held_bytes + size <= outbox.max_bytes or not self.held_bytes, timeout_s)
+        if outbox.is_blocked or outbox.is_queued:
+            outbox.wait_for_room(self.held_bytes + size, max(0.0, deadline - monotonic()))
+
+    def wait_empty(self, timeout_s: float) -> bool:
+        """Wait until nothing is held, at most `timeout_s`. False if something is."""
+        return self._wait(lambda: not self._items, timeout_s)
+
+    def _wait(self, done: Callable[[], bool], timeout_s: float) -> bool:
+        if done() or timeout_s <= 0:
+            return done()
+        deadline, bell = monotonic() + timeout_s, Bell()
+        self._bells.append(bell)
+        try:
+            while not done() and (left_s := deadline - monotonic()) > 0:
+                _await(bell, left_s)
+        finally:
+            self._bells.remove(bell)
+        return done()
+
+    def _has_work(self, until: int) -> bool:
+        first = self._items[:1]
+        return bool(first) and (self._counted < len(self._items) or first[0].is_free(until))
+
+    def _take_locked(self, until: int) -> bool:
+        """Append to the outbox what is free at the head of the line. Whether there was something."""
+        items, outbox = self._items, self._outbox
+        fresh = items[self._counted :]
+        self._counted += len(fresh)
+        self.held_bytes += sum(len(item.frame) for item in fresh)
+        if self.held_bytes > MAX_HELD_BYTES:
+            until = self._items[-1].stamp
+        count = taken = size = 0
+        while count < self._counted and items[count].is_free(until):
+            size += len(items[count].frame)
+            count += 1
+        if not count:
+            return False
+        # If that alone is past the bound, more will wait behind it than did before it, until the client is even.
+        outbox.excuse(size if size <= outbox.max_bytes else 4 * size)
+        try:
+            while taken < count:
+                item = items[taken]
+                taken += 1
+                if item.closes:
+                    outbox.append_close(item.frame)
+                else:
+                    outbox.append(item.frame)
+        finally:
+            size = sum(len(item.frame) for item in items[:taken])
+            del items[:taken]
+            self._counted -= taken
+            self.held_bytes -= size
+            for bell in self._bells.copy():
+                bell.put(None)
+        return True
+
+
+def _await(bell: Bell, timeout_s: float) -> None:
+    with suppress(Empty):
+        bell.get(timeout=timeout_s)
