@@ -7,17 +7,19 @@ swapped under running threads, so for that, and for a file more or less in a dir
 from __future__ import annotations
 
 import logging
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.checks import remarks_on
 from wsthreads.errors import HandlerError, ScriptError, UsageError, WSThreadsError
-from wsthreads.targets import Target, placed
+from wsthreads.targets import SUFFIXES, Target, placed
 
 if TYPE_CHECKING:
     from wsthreads.app import WebSocketApp
@@ -29,7 +31,11 @@ log = logging.getLogger(__name__)
 #: Longest that the check of changed Python files may take before a restart.
 CHECK_TIMEOUT_S = 30.0
 
-Stamp = tuple[int, int]
+#: Which file a path leads to and when it was changed; None where there is none.
+Stamp = tuple[int, ...] | None
+
+#: While files do not pass, so many files and folders beside them are looked at for what they lack.
+MAX_BESIDE = 5000
 
 
 class Reloader:
@@ -58,6 +64,7 @@ class Reloader:
         # Only the thread touches these: what is watched, its stamps when it was last looked at, and the names of what
         # had changed when the files did not pass, so that a restart is due as soon as they do.
         self._unserved: set[str] = set()
+        self._beside: dict[Path, Stamp] = {}  # while there is something unserved
         served = {endpoint.path for endpoint in app.endpoints}
         self._targets = tuple(target for target in find() if target.path in served)  # a file may have come up just now
         self._scripts = {target: _stamps(self._files_of(target)) for target in self._targets if target.is_script}
@@ -96,12 +103,18 @@ class Reloader:
         now = _stamps(self._other_files(), before=self._others)
         changed |= {file.name for file in now if file in self._others and now[file] != self._others[file]}
         self._others = now
+        if self._unserved:  # a file that was missing may be there now
+            beside = _stamps(self._files_beside())
+            changed |= {file.name for file in beside if beside[file] != self._beside.get(file)}
+            self._beside = beside
         if not changed:
             return
         log.info("changed: %s; checking", ", ".join(sorted(changed)))
+        beside = _stamps(self._files_beside())  # before they are read
         complaint = _complaint(self._check_arguments)
         if complaint:
             self._unserved |= changed
+            self._beside = beside
             context = {"kind": "reload", **self._place_in(complaint)}
             log.error("not restarted, the old code goes on: %s", complaint, extra=context)
         else:
@@ -119,7 +132,7 @@ class Reloader:
             handler.reload()
         except WSThreadsError as error:
             at_fault = [Path(error.path)] if isinstance(error, ScriptError) else []  # perhaps imported just now
-            watched = {**_stamps(at_fault), **now}
+            watched = {**_stamps([*at_fault, *self._files_of(target)]), **now}
             shown = placed(error, target) if isinstance(error, HandlerError) else error
             context = {"kind": "reload", "endpoint": target.path, **_place_of(shown)}
             log.error("%s not reloaded, the old code goes on: %s", target.file.name, shown, extra=context)
@@ -142,9 +155,15 @@ class Reloader:
         return {}
 
     def _files_of(self, target: Target) -> Iterable[Path]:
-        """A script, and what it imports."""
+        """A script, and what it imports. It itself as it is named, too: a symbolic link on the way may be swapped."""
         handler: Any = self._app.endpoint(target.path).handler
-        return map(Path, handler.files())
+        return [target.file, *map(Path, handler.files())]
+
+    def _files_beside(self) -> Iterator[Path]:
+        """What targets could import, `MAX_BESIDE` files at most; nothing of packages that were installed there."""
+        folders = sorted({target.file.absolute().parent for target in self._targets})
+        found = (Path(folder, name) for top in folders for folder, names in _walk(top) for name in names)
+        return islice((file for file in found if file.suffix in SUFFIXES), MAX_BESIDE)
 
     def _other_files(self) -> list[Path]:
         """The Python handlers and the modules beside them that have been imported; scripts that are new here."""
@@ -157,16 +176,30 @@ class Reloader:
         return files
 
 
+def _walk(top: Path) -> Iterator[tuple[str, list[str]]]:
+    for folder, folders, names in islice(os.walk(top), MAX_BESIDE):
+        is_installed = "pyvenv.cfg" in names or Path(folder).name in ("node_modules", "__pycache__", "site-packages")
+        folders[:] = [] if is_installed else [name for name in sorted(folders) if not name.startswith(".")]
+        if not is_installed:
+            yield folder, names
+
+
 def _stamps(files: Iterable[Path], before: dict[Path, Stamp] | None = None) -> dict[Path, Stamp]:
-    """When each file was changed, and its size. One that is gone, as while an editor saves it, is as it was before."""
-    stamps = {}
+    """Where each path leads to, and in which state. One that is gone, as while an editor saves it, is as it was before.
+
+    The inode and the time of its last change are part of it: a file may be replaced by one with the same size and time,
+    or a symbolic link on the way to it by another.
+    """
+    stamps: dict[Path, Stamp] = {}
     for file in files:
         try:
             status = file.stat()
         except OSError:
-            stamps[file] = (before or {}).get(file, (0, 0))
+            stamps[file] = (before or {}).get(file)
         else:
-            stamps[file] = (status.st_mtime_ns, status.st_size)
+            stamps[file] = (
+                status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size,
+            )  # fmt: skip
     return stamps
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from wsthreads.config import Config
     from wsthreads.endpoint import Endpoint
 
-__all__ = ["Target", "add_target", "create_app", "find_targets", "load_module", "placed", "source_of"]
+__all__ = ["SUFFIXES", "Target", "add_target", "create_app", "find_targets", "load_module", "placed", "source_of"]
 
 SCRIPT_SUFFIXES = (".js", ".mjs", ".ts")
 SUFFIXES = (*SCRIPT_SUFFIXES, ".py")

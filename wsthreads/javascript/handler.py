@@ -113,7 +113,7 @@ class ScriptHandler(Handler):
             self.hooks = isolate.load().hooks
 
     def files(self) -> frozenset[str]:
-        """The real paths of the files that the script consists of, as far as they were loaded."""
+        """The paths of the files that the script consists of, as far as they were loaded, and of missing imports."""
         isolate = self._isolate
         return frozenset() if isolate is None else isolate.files
 

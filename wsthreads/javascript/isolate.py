@@ -135,7 +135,7 @@ class Isolate:
 
     @property
     def files(self) -> frozenset[str]:
-        """The real paths of all files loaded so far."""
+        """The paths of all files loaded so far, or looked for in vain: see `ModuleLoader`."""
         return self._loader.files
 
     def load(self) -> Exports:

@@ -34,7 +34,9 @@ _COMMONJS = re.compile(r"ReferenceError: '?(?:require|module|exports)'? is not d
 
 
 class ModuleLoader:
-    """The modules of the script at `path`. Used by the isolate's thread; `files` may be read by any.
+    """The modules of the script at `path`. Used by the isolate's thread; `files` may be read by any: the paths of all
+    that it has read, real ones and as they were imported, which may be by a symbolic link, and of imports that are
+    missing.
 
     dukpy turns whatever is raised here into a text of its own, so nothing is: a module that may not be or cannot be
     had gets a name that says so, and is not found under it. `problem` keeps the whole text of the last one, since
@@ -129,6 +131,7 @@ class ModuleLoader:
         path = self._confined(identity)
         if path is None:
             return self._refused(name, base, "it lies outside of")
+        self.files |= {os.path.join(self._root, identity)}
         if not os.path.isfile(path):
             return self._refused(name, base, "there is no such file in")
         return self._versioned(identity, str(self._version) if base.startswith("<") else version)
