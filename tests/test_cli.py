@@ -7,17 +7,19 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import fields
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from werkzeug.serving import get_interface_ip
 
-from tests.programs import DEADLINE_S, EXAMPLES, Program, connect, receive, run_server, wsthreads
+from tests.programs import DEADLINE_S, EXAMPLES, ROOT, Program, connect, receive, run_server, wait_until, wsthreads
 from wsthreads import Config, __version__
 from wsthreads.options import SECTIONS
 
@@ -370,6 +372,117 @@ def test_a_bad_command_line_is_one_line(folder, arguments, message):
     if arguments != ["run", "."]:
         (folder / "ok.py").write_text("def on_open(session): pass\n")
     assert re.search(message, complaint_of(*arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check", "x" * 300 + ".js"], r"x\.js: no such file or directory"),
+        (["run", "x" * 5000], "no such file or directory"),
+        (["run", "ok.py", "--static", "x" * 300], "x: not a directory"),
+        (["run", "ok.py", "--static", ""], "'': not a directory"),
+        (["run", "ok.py", "--host", ""], "--host"),
+        (["new", "n" * 300], "n: File name too long"),
+        (["new", "n" * 5000], "n: File name too long"),
+        (["new", ""], "the folder has no name"),
+        (["new", "loop"], r"loop: (File exists|Too many levels)"),
+        (["check", "pipe.py"], r"pipe\.py: not a regular file"),
+        (["check", "pipe.js"], r"pipe\.js: not a regular file"),
+        (["check", "zero.ts"], r"zero\.ts: not a regular file"),
+        (["run", "ok.py", "--cert", "pipe.py"], r"pipe\.py: not a regular file"),
+        (["run", "ok.py", "--cert", "/dev/zero"], "/dev/zero: not a regular file"),
+        (["run", "ok.py", "--cert", "/dev/null", "--key", "/dev/full"], "/dev/null: not a regular file"),
+        (["run", "ok.py", "--cert", "x" * 300], "x: file name too long"),
+        (["connect", "ws://127.0.0.1:1/", "-H", "Bad Name: x"], "a header's name has .*'Bad Name'"),
+        (["connect", "ws://127.0.0.1:1/", "--origin", "https://a\nX: 1"], "header Origin may have no line ends"),
+        (["connect", "ws://127.0.0.1:1/", "--subprotocol", "\udcff"], "a subprotocol has letters"),
+        (["connect", f"ws://{'x' * 70}.example/"], "is no name of a host"),
+        (["connect", "ws://127.0.0.1:99999/"], "a WebSocket URL looks like .*99999|out of range"),
+        (["connect", "ws://127.0.0.1:0/"], "cannot connect to ws://127.0.0.1:0/"),
+    ],
+)
+def test_odd_values_are_one_line(folder, arguments, message):
+    (folder / "ok.py").write_text("def on_open(session): pass\n")
+    (folder / "loop").symlink_to("loop")
+    (folder / "zero.ts").symlink_to("/dev/zero")
+    for pipe in ("pipe.py", "pipe.js"):
+        os.mkfifo(folder / pipe)
+    assert re.search(message, complaint_of(*arguments))
+
+
+# Standard streams that are closed, full, or cannot write a character
+
+
+def shell(line, **options):
+    """A line of the shell's in which $W is the command."""
+    environment = {**os.environ, "W": f"{sys.executable} -m wsthreads", "PYTHONPATH": str(ROOT)}
+    command = ["sh", "-c", line]
+    return subprocess.run(command, capture_output=True, text=True, timeout=3 * DEADLINE_S, env=environment, **options)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_commands_do_not_need_their_standard_streams(folder, closed):
+    (folder / "ok.py").write_text("def on_open(session): pass\n")
+    (folder / "no.py").write_text("on_open = 1\n")
+    redis = "--endpoint /ws/x --redis redis://127.0.0.1:1"
+    expected = {
+        "$W --help": 0, "$W --version": 0, "$W check ok.py": 0, "$W check no.py": 1, "$W run no.py": 1,
+        "$W new made": 0, f"$W publish room - {redis} </dev/null": 1, "$W connect ws://127.0.0.1:1/": 1,
+    }  # fmt: skip
+    for command, status in expected.items():
+        done = shell(f"{command} {closed}")
+        assert (done.returncode, "Traceback" in done.stderr) == (status, False), (command, done.stderr)
+        assert len(done.stderr.splitlines()) == (status if "2>&-" not in closed else 0), (command, done.stderr)
+
+
+def test_an_input_that_is_closed_is_no_message():
+    done = shell("$W publish room - --endpoint /ws/x --redis redis://127.0.0.1:1 <&-")
+    assert done.stderr == "wsthreads: - means the standard input, which is closed\n"
+    done = shell("printf '\\377' | $W publish room - --endpoint /ws/x --redis redis://127.0.0.1:1")
+    assert done.stderr.startswith("wsthreads: the standard input is no text in UTF-8: ")
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("streams", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full", "2>/dev/full"])
+def test_run_serves_whatever_its_standard_streams_are(folder, streams):
+    """No socket of the server's may get the number of a stream that is closed: what is printed would go there."""
+    (folder / "echo.py").write_text(
+        "import os, sys\n"
+        "def on_message(session, message):\n"
+        "    print('printed')\n"
+        "    kinds = [os.readlink(f'/proc/self/fd/{n}').partition(':')[0] for n in range(3)]\n"
+        "    session.send(repr('socket' in kinds))\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    line = f"exec {sys.executable} -m wsthreads run echo.py --port {port} {streams}"
+    with Program(["sh", "-c", line], env={"PYTHONUNBUFFERED": ""}) as process:
+
+        def answer():
+            with suppress(OSError):
+                return ask(f"ws://127.0.0.1:{port}/ws/echo")
+
+        assert wait_until(answer) == "False"
+        assert process.end() == 0
+        assert "Traceback" not in process.log
+
+
+@pytest.mark.parametrize("command", ["--help", "--version", "check ok.py", "new made"])
+def test_an_output_that_is_full_is_one_line(folder, command):
+    (folder / "ok.py").write_text("def on_open(session): pass\n")
+    done = shell(f"$W {command} >/dev/full")
+    assert done.stderr == "wsthreads: the output cannot be written: No space left on device\n"
+    assert done.returncode == 1
+    assert shell(f"$W {command} >/dev/full 2>&1").returncode == 1
+
+
+def test_what_the_output_cannot_write_is_an_escape(tmp_path):
+    folder = tmp_path / "ü\udcff"
+    folder.mkdir()
+    (folder / "ok.py").write_text("def on_open(session): pass\n")
+    done = wsthreads("check", folder, env={"PYTHONIOENCODING": "utf-8:strict"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"ü\udcff/ok.py" in done.stdout
 
 
 def test_a_port_in_use_is_one_line(folder):

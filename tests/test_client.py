@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import base64
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,6 +12,8 @@ import time
 from contextlib import contextmanager
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.programs import DEADLINE_S, Program, wait_until, wsthreads
 from wsthreads import UsageError, WebSocketApp
@@ -101,6 +105,110 @@ def test_a_url_that_is_none(url):
         Client(url)
 
 
+#: What reaches a program by its command line, and more: any text, and bytes that are no UTF-8.
+odd_texts = st.text(
+    st.one_of(st.sampled_from("\x00\r\n\t :;@/?#[]%,=\x7f\udcff\xfcüa1-.x"), st.characters()), max_size=80
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.sampled_from(["", "ws://127.0.0.1:1/", "ws://127.0.0.1:1/?", "ws://", "ws://a@", "wss://["]), odd_texts,
+       st.lists(st.tuples(odd_texts, odd_texts), max_size=2), st.lists(odd_texts, max_size=2))  # fmt: skip
+def test_whatever_is_asked_for_is_one_error_of_ours(start, rest, pairs, subprotocols):
+    with patched_connect(), pytest.raises((UsageError, ConnectFailed)):
+        Client(start + rest, parameters=pairs, headers=pairs, subprotocols=subprotocols)
+    with patched_connect(), pytest.raises((UsageError, ConnectFailed)):
+        Client(start + rest, parameters=pairs)
+
+
+@contextmanager
+def patched_connect():
+    """No name is looked up, and nobody is met; the address has to be one that could be."""
+
+    def refuse(address, timeout_s):
+        host, port = address
+        host.encode("idna")
+        assert 0 <= port <= 65535
+        raise ConnectionRefusedError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "create_connection", refuse)
+        yield
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"headers": [("Bad Name", "x")]}, "a header's name has .*, not 'Bad Name'"),
+        ({"headers": [("", "x")]}, "a header's name has .*, not ''"),
+        ({"headers": [("Origin", "https://a\nX: 1")]}, "the value of the header Origin may have no line ends"),
+        ({"headers": [("Host", "x" * 70)]}, "'x{70}' is no name of a host"),
+        ({"subprotocols": ["a b"]}, "a subprotocol has letters, .*, not 'a b'"),
+    ],
+)
+def test_what_would_be_no_http_is_not_sent(options, message):
+    with pytest.raises(UsageError, match=message):
+        Client("ws://127.0.0.1:1/", **options)
+
+
+def test_header_values_are_sent_as_they_were_typed():
+    """Bytes that are no UTF-8 reach a program as surrogates, and are bytes again on the wire."""
+    with answering(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n") as (url, received), pytest.raises(ConnectFailed):
+        Client(url + "a\udcff", headers=[("X-Odd", " \udcffü ")], parameters=[("p", "\udcff")])
+    assert received[0].startswith(b"GET /a%FF?p=%FF HTTP/1.1\r\n")
+    assert b"\r\nX-Odd: \xff\xc3\xbc\r\n" in received[0]
+
+
+@pytest.mark.parametrize(
+    ("credentials", "sent"),
+    [("ann:pa55", "ann:pa55"), ("ann", "ann:"), (":t%6Fken", ":token"), ("a%40b:p%3Aw%20%C3%BC", "a@b:p:w ü"),
+     ("ann:p@55", "ann:p@55")],
+)  # fmt: skip
+def test_a_user_and_a_password_are_sent_and_never_shown(credentials, sent):
+    refusal = b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n"
+    with answering(refusal) as (url, received), pytest.raises(ConnectFailed, match="401"):
+        Client(url.replace("ws://", f"ws://{credentials}@"))
+    host = url.removeprefix("ws://").rstrip("/")
+    assert f"\r\nHost: {host}\r\n".encode() in received[0]
+    (line,) = re.findall(rb"\r\nAuthorization: Basic (\S+)\r\n", received[0])
+    assert base64.b64decode(line).decode() == sent
+
+
+def test_a_header_of_one_s_own_comes_before_the_url_s_user():
+    with answering(b"HTTP/1.1 401 No\r\n\r\n") as (url, received), pytest.raises(ConnectFailed):
+        Client(url.replace("ws://", "ws://ann:pa55@"), headers=[("authorization", "Bearer x")])
+    assert re.findall(rb"(?i)\r\nauthorization: (.*)\r\n", received[0]) == [b"Bearer x"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ws://ann:pa55@127.0.0.1:1/", "ws://ann:pa55@127.0.0.1:1/?token=pa55", "ws://ann:pa55@[1/", "ann:pa55@host/",
+        "ws://ann:/pa55@host/", "ws://ann:x/pa55@127.0.0.1:1/", "http://ann:pa55@127.0.0.1:1/", "ws://ann:pa55@/",
+        "ws://ann:pa55@host:99999/", "ws://ann:p?pa55@host:x/", "ws://ann:pa55@" + "x" * 70 + "/", "//ann:pa55@h/",
+    ],
+)  # fmt: skip
+def test_no_error_shows_a_password(url):
+    done = wsthreads("connect", url)
+    assert done.returncode != 0
+    assert re.fullmatch(r"wsthreads: .*\n", done.stderr)
+    assert "pa55" not in done.stderr
+
+
+def test_a_redirect_says_where_to():
+    answer = b"HTTP/1.1 301 Moved\r\nLocation: wss://a:b@example.org/ws?token=1\r\nContent-Length: 0\r\n\r\n"
+    with answering(answer) as (url, _):
+        message = r"refused with 301, which leads to wss://\*\*\*@example\.org/ws\?token=\*\*\*$"
+        with pytest.raises(ConnectFailed, match=message):
+            Client(url)
+
+
+def test_a_wait_without_end_ends_with_the_server(url):
+    done = wsthreads("connect", url, "--wait", "inf", input="close 1000\n")
+    assert done.stderr.endswith("closed: 1000 normal: as you wish\n")
+    assert "must be 0 or more, not nan" in wsthreads("connect", url, "--wait", "nan").stderr
+
+
 def test_a_refusal_is_told_in_the_servers_words(url):
     with pytest.raises(ConnectFailed, match="refused with 404"):
         Client(url + "/no")
@@ -119,13 +227,13 @@ def test_nobody_there():
 
 @contextmanager
 def answering(data, hang_up=True):
-    """A server that is none: it reads once, says `data`, and perhaps hangs up."""
-    over = threading.Event()
+    """A server that is none: it reads once, says `data`, and perhaps hangs up. Its URL, and a list of what it read."""
+    over, received = threading.Event(), []
 
     def answer():
         connection, _ = listener.accept()
         with connection:
-            connection.recv(65536)
+            received.append(connection.recv(65536))
             connection.sendall(data)
             if not hang_up:
                 over.wait(DEADLINE_S)
@@ -133,7 +241,7 @@ def answering(data, hang_up=True):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=answer)
         thread.start()
-        yield f"ws://127.0.0.1:{listener.getsockname()[1]}/"
+        yield f"ws://127.0.0.1:{listener.getsockname()[1]}/", received
         over.set()
         thread.join(DEADLINE_S)
 
@@ -152,12 +260,15 @@ WRONG_ACCEPT = b"HTTP/1.1 101 Y\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n
     ],
 )
 def test_what_is_no_websocket_server(data, message):
-    with answering(data) as url, pytest.raises(ConnectFailed, match=message):
+    with answering(data) as (url, _), pytest.raises(ConnectFailed, match=message):
         Client(url)
 
 
 def test_a_server_that_does_not_answer_is_not_waited_for_for_long():
-    with answering(b"HTTP/1.1 ", hang_up=False) as url, pytest.raises(ConnectFailed, match=r"no answer within 0\.3 s"):
+    with (
+        answering(b"HTTP/1.1 ", hang_up=False) as (url, _),
+        pytest.raises(ConnectFailed, match=r"no answer within 0\.3 s"),
+    ):
         Client(url, timeout_s=0.3)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from threading import Condition
 from time import monotonic
 
 from wsthreads.errors import HandshakeRefused
+from wsthreads.proxies import parse_address
 
 __all__ = ["RETRY_AFTER_S", "Admission"]
 
@@ -98,18 +99,21 @@ def _refusal(status: int, reason: str, cause: str) -> HandshakeRefused:
     return HandshakeRefused(status, reason, [("Retry-After", str(RETRY_AFTER_S))], cause=cause)
 
 
+_NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
+
+
 def network_of(address: str) -> str:
     """Whom an address belongs to: an IPv4 address is its own, an IPv6 address one of a /64 that its owner has.
+
+    IPv4 inside of IPv6 is IPv4: a 6to4 address gives its owner 65,536 networks, NAT64 puts everybody into one.
 
     >>> network_of("192.0.2.1"), network_of("2001:db8::1:2:3:4"), network_of("::ffff:192.0.2.1")
     ('192.0.2.1', '2001:db8::/64', '192.0.2.1')
     """
-    try:
-        parsed = ip_address(address.partition("%")[0])
-    except ValueError:  # none, or a name that a proxy made up
+    parsed = parse_address(address.partition("%")[0])
+    if not isinstance(parsed, IPv6Address):  # or none, or a name that a proxy made up
         return address
-    if not isinstance(parsed, IPv6Address):
-        return address
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"
+    inside = parsed.ipv4_mapped or parsed.sixtofour
+    if parsed in _NAT64:
+        inside = IPv4Address(int(parsed) & 0xFFFFFFFF)
+    return f"{IPv6Address(int(parsed) >> 64 << 64)}/64" if inside is None else str(inside)

@@ -17,7 +17,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from werkzeug.exceptions import NotFound
-from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response
 
 from wsthreads.admission import Admission
@@ -35,6 +34,7 @@ from wsthreads.health import HEALTH_PATH, READY_PATH, Health
 from wsthreads.hosts import gunicorn_worker, is_ending, is_replaced
 from wsthreads.logs import log_context, printable
 from wsthreads.metrics import Metrics
+from wsthreads.proxies import ProxyHeaders, address_of
 from wsthreads.stagger import in_batches
 
 if TYPE_CHECKING:
@@ -114,9 +114,7 @@ class WebSocketApp:
             self._dashboard.serve(self, partial(self._make_endpoint, affinity=Affinity(False), link=None))
         self._entry: WSGIApplication = self._dispatch
         if self.config.trusted_proxies:
-            hops = self.config.trusted_proxies
-            # Those that every guide to a proxy has it set. One that it does not set is the client's to forge.
-            self._entry = ProxyFix(self._dispatch, x_for=hops, x_proto=hops, x_host=hops, x_port=0, x_prefix=0)
+            self._entry = ProxyHeaders(self._dispatch, self.config.trusted_proxies)
 
     def route(self, path: str) -> Callable[[T], T]:
         """Decorate a class, of which one instance is made, or any handler object, to serve `path`.
@@ -242,7 +240,7 @@ class WebSocketApp:
 
     def _dispatch(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         # A proxy vouches for it, and not every one looks at what it passes on; it goes into logs, the server's too.
-        environ["REMOTE_ADDR"] = printable(environ.get("REMOTE_ADDR") or "")
+        environ["REMOTE_ADDR"] = printable(address_of(environ.get("REMOTE_ADDR") or ""))
         path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
         endpoint = self._endpoints.get(path)
         dashboard = self._dashboard

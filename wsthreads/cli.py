@@ -12,6 +12,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,6 +22,7 @@ from wsthreads.config import DASHBOARD_TOKEN_VARIABLE, REDIS_VARIABLE, dashboard
 from wsthreads.errors import BrokerError, CloseCode, ConfigError, UsageError, WSThreadsError
 from wsthreads.logs import FORMAT_VARIABLE, FORMATS, LEVELS, log_to
 from wsthreads.options import CommandWithSections, config_of, setting_options
+from wsthreads.streams import discard_output, fill_closed_streams, flush_output, output_failure
 
 if TYPE_CHECKING:
     from wsthreads.app import WebSocketApp
@@ -39,6 +41,7 @@ RESTART_TOKEN = "_WSTHREADS_RESTART_TOKEN"
 
 def main() -> NoReturn:
     """The console script."""
+    fill_closed_streams()
     try:
         status = cli.main(prog_name="wsthreads", standalone_mode=False)
     except click.exceptions.Abort:
@@ -47,14 +50,19 @@ def main() -> NoReturn:
         status = _complain(error.format_message(), error.exit_code)
     except WSThreadsError as error:
         status = _complain(error, 2 if isinstance(error, ConfigError) else 1)
-    except BrokenPipeError:  # whoever read our output has gone; so that Python does not complain about it either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # nobody reads our output any more
+        discard_output()
         status = 1
+    except OSError as error:
+        discard_output()
+        status = _complain(output_failure(error))
+    flush_output()
     sys.exit(status)
 
 
 def _complain(complaint: object, status: int = 1) -> int:
-    click.echo(f"wsthreads: {' '.join(str(complaint).split())}", err=True)
+    with suppress(OSError):  # nobody reads it, or the disk is full; the status tells
+        click.echo(f"wsthreads: {' '.join(str(complaint).split())}", err=True)
     return status
 
 
@@ -155,6 +163,8 @@ def run(
     from wsthreads.targets import create_app, find_targets
     from wsthreads.tls import server_context
 
+    if not host:  # an empty variable of the shell's is not to let in everybody
+        raise UsageError("--host is empty; 0.0.0.0 listens at all addresses")
     config = config_of(settings)
     keep_few_arenas()  # the process is our own
     if config.cpu_affinity is None:
@@ -189,10 +199,15 @@ def run(
         app.connect_broker()
 
         def announce() -> None:
-            _announce(app, server, static, click.echo if log_format == "text" else log.info)
-            if made_token and log_format == "text":
-                click.echo(f"The page needs a token, as others could reach it: {server.url}{PREFIX}#token={made_token}")
-            elif made_token:  # which is not for logs
+            try:
+                _announce(app, server, static, click.echo if log_format == "text" else log.info)
+                if made_token and log_format == "text":
+                    page = f"{server.url}{PREFIX}#token={made_token}"
+                    click.echo(f"The page needs a token, as others could reach it: {page}")
+            except OSError as error:  # it serves without having said so
+                discard_output()
+                log.warning("serving at %s; %s", server.url, output_failure(error))
+            if made_token and log_format != "text":  # a token is not for logs
                 log.info("the page needs a token, as others could reach it: set %s", DASHBOARD_TOKEN_VARIABLE)
             if restarted:
                 log.info("restarted with new code", extra={"kind": "reload"})
@@ -362,12 +377,21 @@ def publish(room: str, message: str, endpoint: str, redis: str, prefix: str) -> 
     from wsthreads.brokers.redis import RedisBroker
 
     if message == "-":
-        message = sys.stdin.read()
+        message = _standard_input()
     try:
         RedisBroker(redis, prefix=prefix).room(endpoint, room).broadcast(message)
     except BrokerError as error:
         return _complain(f"not published: {error}")
     return 0
+
+
+def _standard_input() -> str:
+    if sys.stdin is None:
+        raise UsageError("- means the standard input, which is closed")
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the standard input is no text in UTF-8: {error}") from error
 
 
 # wsthreads connect
@@ -385,7 +409,7 @@ def _pairs(separator: str, what: str) -> Callable[[click.Context, click.Paramete
 
 
 def _not_negative(context: click.Context, option: click.Parameter, value: float) -> float:
-    if value < 0:
+    if not value >= 0:  # nor NaN
         raise click.BadParameter(f"it must be 0 or more, not {value:g}")
     return value
 
@@ -412,11 +436,12 @@ def connect(
 
     Each line of the input is sent as a message, each message that arrives is printed behind an arrow. Ctrl-D, Ctrl-C
     and the end of the input close the connection. The status is 0 if it was closed with 1000, 1001 or no code.
+    A user and a password in the URL (ws://user:password@host/) are sent as Basic authentication.
 
     \b
       wsthreads connect ws://127.0.0.1:5000/ws/chat -p user=ann
     """
-    from wsthreads.client import Client, converse, describe_close
+    from wsthreads.client import Client, converse, describe_close, shown
 
     if origin is not None:
         headers = [*headers, ("Origin", origin)]
@@ -425,13 +450,13 @@ def connect(
     except UsageError:
         raise
     except WSThreadsError as error:
-        return _complain(f"cannot connect to {url}: {error}")
+        return _complain(f"cannot connect to {shown(url)}: {error}")
     speaking = f", speaking {client.subprotocol}" if client.subprotocol else ""
-    terminal = sys.stdin.isatty()
+    terminal = sys.stdin is not None and sys.stdin.isatty()
     greeting = f"connected{speaking}" + (" (Ctrl-D closes)" if terminal else "")
     code, reason = converse(
         client,
-        sys.stdin.fileno(),
+        0,  # the standard input
         _show,
         wait_s=0 if terminal else wait_s,
         on_start=lambda: click.echo(greeting, err=True),

@@ -6,8 +6,10 @@ may not be read and written at once. Only the reading of lines has a thread of i
 
 from __future__ import annotations
 
+import base64
 import codecs
 import os
+import re
 import select
 import socket
 import ssl
@@ -17,7 +19,7 @@ from queue import Empty, Queue
 from threading import Thread
 from time import monotonic
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlencode, urlsplit
 
 from wsproto import ConnectionType, WSConnection
 from wsproto.connection import ConnectionState
@@ -35,8 +37,9 @@ from wsproto.events import (
 from wsproto.utilities import ProtocolError
 
 from wsthreads.errors import BackendError, CloseCode, UsageError
+from wsthreads.formats import hide_secrets
 
-__all__ = ["Client", "ConnectFailed", "converse", "describe_close"]
+__all__ = ["Client", "ConnectFailed", "converse", "describe_close", "shown"]
 
 RECEIVE_BYTES = 65536
 
@@ -48,6 +51,17 @@ CLOSE_TIMEOUT_S = 3.0
 
 #: Lines that are read ahead of what is sent.
 MAX_LINES_AHEAD = 100
+
+#: The clock is looked at this often while nothing happens: `select` takes no time without end.
+MAX_SELECT_S = 3600.0
+
+#: What a header's name, a subprotocol, and a header's value consist of (RFC 9110, 5.6.2 and 5.5).
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
+
+#: The user and the password in a URL, slashes in them included; and in one that cannot be taken apart.
+_CREDENTIALS = re.compile(r"(?:(?<=//)|\A(?!.*//))[^?#]*@", re.DOTALL)
+_PERHAPS_CREDENTIALS = re.compile(r"(?:(?<=//)|\A(?!.*//)).*@", re.DOTALL)
 
 _WORDS = {
     CloseCode.NORMAL: "normal",
@@ -77,8 +91,9 @@ def describe_close(code: int, reason: str = "") -> str:
 class Client:
     """A connection to a WebSocket server. Not thread-safe.
 
-    Raises `UsageError` for a URL that is none, `ConnectFailed` if no WebSocket comes about within `timeout_s`, which
-    is also how long one `send` may block.
+    A user and a password in `url` are sent as Basic authentication (RFC 7617), unless `headers` have an Authorization.
+    Raises `UsageError` for a URL, a header or a subprotocol that is none, `ConnectFailed` if no WebSocket comes about
+    within `timeout_s`, which is also how long one `send` may block.
     """
 
     def __init__(
@@ -90,7 +105,7 @@ class Client:
         subprotocols: Sequence[str] = (),
         timeout_s: float = 10.0,
     ) -> None:
-        secure, address, host, path = _parse(url, parameters)
+        secure, address, host, path, authorization = _parse(url, parameters)
         self.subprotocol: str | None = None
         #: (code, reason) when the connection is over.
         self.closed: tuple[int, str] | None = None
@@ -98,11 +113,12 @@ class Client:
         self._parts: list[str | bytes] = []
         self._early: list[str | bytes] = []  # messages that came with the answer to the handshake
         self._protocol = WSConnection(ConnectionType.CLIENT)
+        request = self._protocol.send(_request(host, path, headers, subprotocols, authorization))
         deadline = monotonic() + timeout_s
         try:
             self._sock = _connect(address, secure, timeout_s)
             try:
-                self._handshake(host, path, headers, subprotocols, deadline)
+                self._handshake(request, deadline)
                 self._sock.settimeout(timeout_s)
                 self._early = self._take()
             except BaseException:
@@ -122,19 +138,8 @@ class Client:
         except ProtocolError as error:
             raise ConnectFailed(f"no WebSocket server answers there: {error}") from error
 
-    def _handshake(
-        self,
-        host: str,
-        path: str,
-        headers: Sequence[tuple[str, str]],
-        subprotocols: Sequence[str],
-        deadline: float,
-    ) -> None:
-        host = next((value for name, value in headers if name.lower() == "host"), host)
-        others = [(name, value) for name, value in headers if name.lower() != "host"]  # of which there may be one only
-        extra = [(name.encode("latin-1", "replace"), value.encode("utf-8")) for name, value in others]
-        request = Request(host=host, target=path, subprotocols=list(subprotocols), extra_headers=extra)
-        self._sock.sendall(self._protocol.send(request))
+    def _handshake(self, request: bytes, deadline: float) -> None:
+        self._sock.sendall(request)
         refusal: RejectConnection | None = None
         body, complete = b"", False
         while True:
@@ -158,7 +163,10 @@ class Client:
             raise ConnectFailed(f"the server hung up without an answer{advice}")
         is_text = any(name == b"content-type" and value.startswith(b"text/plain") for name, value in refusal.headers)
         words = " ".join(body.decode("utf-8", "replace").split()) if is_text else ""
-        raise ConnectFailed(f"the server refused with {refusal.status_code}" + (f": {words:.300}" if words else ""))
+        location = next((value for name, value in refusal.headers if name == b"location"), b"").decode("latin-1")
+        leads = f", which leads to {shown(location):.300}" if location and 300 <= refusal.status_code < 400 else ""
+        told = f": {words:.300}" if words else ""
+        raise ConnectFailed(f"the server refused with {refusal.status_code}{leads}{told}")
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -231,27 +239,99 @@ class Client:
         self._sock.close()
 
 
-def _parse(url: str, parameters: Sequence[tuple[str, str]]) -> tuple[bool, tuple[str, int], str, str]:
-    """Whether it is TLS, where to connect, the Host header, the path with the query."""
+def shown(url: str) -> str:
+    """A URL without what is secret in it: the user and the password, and parameters that look like a token.
+
+    >>> shown("ws://ann:pa55@localhost:5000/ws/chat?token=1")
+    'ws://***@localhost:5000/ws/chat?token=***'
+    """
     try:
+        parts = urlsplit(url)
+        pattern = _PERHAPS_CREDENTIALS if parts.port is None and not parts.netloc else _CREDENTIALS
+    except ValueError:  # such as a password with a slash in it, which makes a bad port of what is before
+        pattern = _PERHAPS_CREDENTIALS
+    return hide_secrets(pattern.sub("***@", url))
+
+
+def _parse(url: str, parameters: Sequence[tuple[str, str]]) -> tuple[bool, tuple[str, int], str, str, str]:
+    """Whether it is TLS, where to connect, the Host header, the path with the query, the Authorization header."""
+    form = f"{shown(url)}: a WebSocket URL looks like ws://127.0.0.1:5000/ws/chat"
+    try:
+        _bytes_of(url)
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise UsageError(f"{url}: {error}") from error
+        raise UsageError(form + ("" if "@" in url else f"; {error}")) from error
     if parts.scheme not in ("ws", "wss") or not host:
-        raise UsageError(f"{url}: a WebSocket URL looks like ws://127.0.0.1:5000/ws/chat")
+        raise UsageError(form)
     secure = parts.scheme == "wss"
-    path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
-    query = "&".join(text for text in (quote(parts.query, safe="/%:@!$&'()*+,;=~-._?"), urlencode(parameters)) if text)
-    netloc = parts.netloc.rpartition("@")[2]
-    return secure, (host, port or (443 if secure else 80)), netloc, path + (f"?{query}" if query else "")
+    port = (443 if secure else 80) if port is None else port
+    path = _quoted(parts.path or "/", "/%:@!$&'()*+,;=~-._")
+    query = _quoted(parts.query, "/%:@!$&'()*+,;=~-._?")
+    added = urlencode([(_encoded(name), _encoded(value)) for name, value in parameters])
+    query = "&".join(filter(None, (query, added)))
+    credentials, _, netloc = parts.netloc.rpartition("@")
+    user, _, password = credentials.partition(":")
+    pair = unquote_to_bytes(_bytes_of(user)) + b":" + unquote_to_bytes(_bytes_of(password))
+    authorization = f"Basic {base64.b64encode(pair).decode()}" if credentials else ""
+    return secure, (host, port), netloc, path + (f"?{query}" if query else ""), authorization
+
+
+def _quoted(text: str, safe: str) -> str:
+    return quote(text, safe=safe, errors="surrogateescape")
+
+
+def _bytes_of(text: str) -> bytes:
+    """A text of the command line; what was not UTF-8 there is again what it was."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _request(
+    host: str,
+    path: str,
+    headers: Sequence[tuple[str, str]],
+    subprotocols: Sequence[str],
+    authorization: str,
+) -> Request:
+    """The handshake. Raises `UsageError` for what would not be HTTP."""
+    pairs = [_checked_header(name, value) for name, value in headers]
+    host = next((value.decode("latin-1") for name, value in pairs if name.lower() == b"host"), host)
+    extra = [(name, value) for name, value in pairs if name.lower() != b"host"]  # of which there may be one only
+    try:
+        written = host.encode("idna")  # as wsproto writes it
+    except UnicodeError:
+        written = b""
+    if not re.fullmatch(rb"[!-~]+", written):
+        raise UsageError(f"{host!r:.100} is no name of a host")
+    if authorization and not any(name.lower() == b"authorization" for name, _ in extra):
+        extra.append((b"Authorization", authorization.encode()))
+    for subprotocol in subprotocols:
+        if not _TOKEN.fullmatch(_encoded(subprotocol)):
+            raise UsageError(f"a subprotocol has letters, digits and some of !#$%&'*+-.^_`|~, not {subprotocol!r:.100}")
+    return Request(host=host, target=path, subprotocols=list(subprotocols), extra_headers=extra)
+
+
+def _checked_header(name: str, value: str) -> tuple[bytes, bytes]:
+    raw_name, raw_value = _encoded(name), _encoded(value).strip(b" \t")
+    if not _TOKEN.fullmatch(raw_name):
+        raise UsageError(f"a header's name has letters, digits and some of !#$%&'*+-.^_`|~, not {name!r:.100}")
+    if not _VALUE.fullmatch(raw_value):
+        raise UsageError(f"the value of the header {name} may have no line ends or other control characters")
+    return raw_name, raw_value
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return _bytes_of(text)
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{text!r:.100} cannot be written in UTF-8") from error
 
 
 def _connect(address: tuple[str, int], secure: bool, timeout_s: float) -> socket.socket:
     try:
         sock = socket.create_connection(address, timeout_s)
-    except socket.gaierror as error:
-        raise ConnectFailed(f"there is no host {address[0]}") from error
+    except (socket.gaierror, ValueError) as error:  # ValueError: what could not be looked up, as a label of 64 letters
+        raise ConnectFailed(f"there is no host {address[0]:.300}") from error
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if not secure:
         return sock
@@ -310,7 +390,7 @@ def _next_messages(client: Client, lines: _Lines | None, deadline: float | None)
     """Wait for a message, a line or the deadline; the messages, if that was what came."""
     if not client.pending:
         waiting: list[Any] = [client, lines.wake] if lines else [client]
-        timeout_s = None if deadline is None else max(0.0, deadline - monotonic())
+        timeout_s = None if deadline is None else min(max(0.0, deadline - monotonic()), MAX_SELECT_S)
         if client not in select.select(waiting, [], [], timeout_s)[0]:
             return []
     return client.receive()

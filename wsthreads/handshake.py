@@ -10,13 +10,13 @@ import binascii
 import re
 from collections.abc import Iterable
 from functools import cached_property
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 from urllib.parse import parse_qsl
 
 from wsthreads.errors import HandshakeRefused
 from wsthreads.heads import is_host
 from wsthreads.origins import parse_origin
+from wsthreads.proxies import PROXY_KEY, parse_address
 
 __all__ = ["Request", "check_origin", "check_upgrade", "choose_subprotocol", "is_upgrade", "strip_values"]
 
@@ -192,19 +192,12 @@ def check_origin(request: Request, allowed: tuple[str, ...]) -> None:
 def _may_be_rebound(request: Request, host: str) -> bool:
     """Whether a client on the machine of a development server reaches it by a name that anybody may have made up."""
     environ = request.environ
-    if "werkzeug.socket" not in environ or "werkzeug.proxy_fix.orig" in environ:
+    if "werkzeug.socket" not in environ or PROXY_KEY in environ or "werkzeug.proxy_fix.orig" in environ:
         return False
     if host.startswith("[") or host == "localhost" or host.endswith(".localhost"):
         return False
-    client = _address(request.remote_addr)
-    return client is not None and client.is_loopback and _address(host) is None
-
-
-def _address(text: str) -> IPv4Address | IPv6Address | None:
-    try:
-        return ip_address(text)
-    except ValueError:
-        return None
+    client = parse_address(request.remote_addr)
+    return client is not None and client.is_loopback and parse_address(host) is None
 
 
 def choose_subprotocol(offered: tuple[str, ...], spoken: tuple[str, ...]) -> str | None:

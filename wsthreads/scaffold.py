@@ -24,8 +24,10 @@ def scaffold(folder: str | os.PathLike[str], language: str) -> list[Path]:
     Raises `UsageError` for a name that makes no handler's, and if any of the files is there already: then none is
     written.
     """
+    if not os.fspath(folder):
+        raise UsageError("the folder has no name; . is the current directory")
     folder = Path(folder)
-    name = folder.resolve().name
+    name = os.path.basename(os.path.realpath(folder))
     if not _NAME.fullmatch(name):
         raise UsageError(f"a name has letters, digits, - and _, and begins with a letter; not {name!r}")
     suffix = LANGUAGES[language]
@@ -43,7 +45,7 @@ def scaffold(folder: str | os.PathLike[str], language: str) -> list[Path]:
         folder / path: source.read_text("utf-8").replace("chat.EXT", name + suffix).replace("/ws/chat", f"/ws/{name}")
         for path, source in sources.items()
     }
-    there = sorted(str(path) for path in texts if path.exists())
+    there = sorted(str(path) for path in texts if os.path.lexists(path))
     if there:
         raise UsageError(f"nothing was written, since there is already: {', '.join(there)}")
     try:

@@ -31,8 +31,8 @@ class StaticFiles:
     """
 
     def __init__(self, directory: str | os.PathLike[str], wsgi_app: WSGIApplication | None = None) -> None:
-        if not Path(directory).is_dir():
-            raise UsageError(f"{os.fspath(directory)}: not a directory")
+        if not os.fspath(directory) or not os.path.isdir(directory):
+            raise UsageError(f"{os.fspath(directory) or repr('')}: not a directory")
         self.directory = Path(directory).absolute()
         self._wsgi_app = wsgi_app or NotFound()
 

@@ -73,17 +73,19 @@ def find_targets(targets: Iterable[str | os.PathLike[str]], path: str | None = N
 
 def _files_of(target: Path) -> list[Path]:
     kinds = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
-    if target.is_dir():
+    if os.path.isdir(target):  # which is false, not an error, for a name that is too long
         files = sorted(file for file in target.iterdir() if file.suffix in SUFFIXES and _is_handler(file))
         if not files:
             raise UsageError(f"{target}: no {kinds} file in this directory")
         return files
-    if not target.exists():
+    if not os.path.exists(target):
         raise UsageError(f"{target}: no such file or directory")
     if target.name.endswith(".d.ts"):
         raise UsageError(f"{target}: a .d.ts file has types, and no handler")
     if target.suffix not in SUFFIXES:
         raise UsageError(f"{target}: a handler is a {kinds} file, or a directory of them")
+    if not os.path.isfile(target):  # a pipe would be waited for, and some devices have no end
+        raise UsageError(f"{target}: not a regular file")
     return [target]
 
 

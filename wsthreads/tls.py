@@ -44,6 +44,8 @@ def server_context(certificate: str | os.PathLike[str], key: str | os.PathLike[s
 
 def _contents(file: Path) -> bytes:
     try:
+        if file.exists() and not (file.is_file() or file.is_dir()):  # a pipe is read once only, some devices for ever
+            raise UsageError(f"{file}: not a regular file")
         return file.read_bytes()
     except OSError as error:
         raise UsageError(f"{file}: {(error.strerror or str(error)).lower()}") from error
