@@ -160,10 +160,11 @@ class Reloader:
         return [target.file, *map(Path, handler.files())]
 
     def _files_beside(self) -> Iterator[Path]:
-        """What targets could import, `MAX_BESIDE` files at most; nothing of packages that were installed there."""
+        """What targets could import and is not watched, `MAX_BESIDE` files at most; no packages that were installed."""
+        watched = {file.absolute() for files in (self._others, *self._scripts.values()) for file in files}
         folders = sorted({target.file.absolute().parent for target in self._targets})
         found = (Path(folder, name) for top in folders for folder, names in _walk(top) for name in names)
-        return islice((file for file in found if file.suffix in SUFFIXES), MAX_BESIDE)
+        return islice((file for file in found if file.suffix in SUFFIXES and file not in watched), MAX_BESIDE)
 
     def _other_files(self) -> list[Path]:
         """The Python handlers and the modules beside them that have been imported; scripts that are new here."""
