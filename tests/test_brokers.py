@@ -27,19 +27,19 @@ def test_a_broadcast_comes_back_as_it_was(size, kind, exclude_id):
     assert broadcast == (b"Sender_-1", 12345678901, exclude_id, frame)
 
 
-@given(some.binary(max_size=300) | some.binary(max_size=100).map(lambda tail: b"1 me 7 . t" + tail))
+@given(some.binary(max_size=300) | some.binary(max_size=100).map(lambda tail: b"2 me 7 . t" + tail))
 def test_whatever_comes_is_a_broadcast_or_refused(data):
     try:
         broadcast = messages.decode(data)
     except BrokerError:
         return
-    assert data.startswith(b"1 ")
+    assert data.startswith(b"2 ")
     assert messages.encode(broadcast.sender.decode(), broadcast.ticket, broadcast.exclude_id, broadcast.frame)
 
 
 def test_the_format_is_the_one_that_other_versions_know():
-    assert messages.encode("me", 7, None, message_frame("hi")) == b"1 me 7 . t\nhi"
-    assert messages.encode("me", 8, "you", message_frame(b"\0")) == b"1 me 8 you b\n\0"
+    assert messages.encode("me", 7, None, message_frame("hi")) == b"2 me 7 . t\nhi"
+    assert messages.encode("me", 8, "you", message_frame(b"\0")) == b"2 me 8 you b\n\0"
 
 
 class Outbox:

@@ -10,8 +10,9 @@ from tests.redis_proxy import Proxy
 from tests.redis_server import RedisServer
 from tests.room_worlds import RedisWorld
 from wsthreads import BrokerError
-from wsthreads.brokers import link, scripts
+from wsthreads.brokers import link, messages, scripts
 from wsthreads.brokers.reader import Reader, SharedRoom
+from wsthreads.frames import message_frame
 
 
 @pytest.fixture
@@ -189,7 +190,7 @@ def test_a_connection_that_fails_while_it_subscribes_forgets_nothing(divided, re
         unsubscribe = subscribe
 
     rooms = {name: SharedRoom(divided[0].rooms, name, scripts.Keys("x", 0).address("/x", name)) for name in "abc"}
-    reader = Reader(redis_server.client, "me", b"wake", None, None, divided[0].metrics[0])
+    reader = Reader(redis_server.client, None, "me", b"wake", None, None, divided[0].metrics[0])
     for wanted, name in [(True, "a"), (True, "b"), (False, "a"), (True, "c")]:
         (reader.want if wanted else reader.drop)(rooms[name])
     with pytest.raises(ConnectionError):
@@ -251,7 +252,7 @@ def test_what_redis_no_longer_has_is_counted_as_a_gap(proxy, divided, redis_serv
     proxy.heal()
     assert a.receive(2) == ["3", "4"]
     wait_until(lambda: divided[0].metrics[0].snapshot().get("broker_gaps") == 1, "the gap in the metrics")
-    assert "broadcasts are lost" in caplog.text
+    assert "3 broadcasts are lost" in caplog.text
 
 
 def test_a_missing_message_is_fetched_from_the_log(divided, redis_server):
@@ -259,10 +260,9 @@ def test_a_missing_message_is_fetched_from_the_log(divided, redis_server):
     b.session.room("lobby").broadcast("1")
     assert a.receive(1) == b.receive(1) == ["1"]
     address = divided[1].links[0]._keys.address("/ws/test", "lobby")
-    (last, fields), = redis_server.client.xrevrange(address.log, count=1)
     # As a cluster's bus may do: a message is in the log, and not on the channel.
-    unheard = fields[b"m"].replace(b" 0 ", b" 999999 ", 1).replace(b"\n1", b"\nunheard")
-    redis_server.client.xadd(address.log, {"p": last, "m": unheard.replace(b"1 ", b"1 other", 1)})
+    message = messages.encode("other", 1, None, message_frame("unheard"))
+    redis_server.client.eval(scripts.PUBLISH, 2, address.log, address.head, "nobody hears this", "", message)
     b.session.room("lobby").broadcast("2")
     assert a.receive(2) == b.receive(2) == ["unheard", "2"]
 
@@ -272,10 +272,10 @@ def test_a_missing_message_is_fetched_from_the_log(divided, redis_server):
     [
         b"",
         b"no id",
-        b"9999999999999-9 \n",
-        b"9999999999999-9 \n2 future 1 . t\nx",
-        b"9999999999999-9 \n1 me 1 . t\n\xff",
-        b"9999999999999-9 \n1 me 1 . z\nx",
+        b"epoch 9 9999999999999-9 0-0\n",
+        b"epoch 9 9999999999999-9 0-0\n3 future 1 . t\nx",
+        b"epoch 9 9999999999999-9 0-0\n2 me 1 . t\n\xff",
+        b"epoch 9 9999999999999-9 0-0\n2 me 1 . z\nx",
         b"\x80" * 999,
     ],
 )
@@ -294,12 +294,16 @@ def test_malformed_messages_are_one_line_in_the_log(divided, redis_server, caplo
     caplog.set_level(logging.WARNING)
     a = divided[0].member("lobby")
     address = divided[0].links[0]._keys.address("/ws/test", "lobby")
+    a.session.room("lobby").broadcast("0")
+    assert a.receive(1) == ["0"]
     for _ in range(20):
         redis_server.client.xadd(address.log, {"p": "", "m": b"\x80secret"})
         redis_server.client.xadd(address.log, {"q": "1"})
         redis_server.client.publish(address.channel, b"garbage")
+    message = messages.encode("other", 1, None, message_frame("unheard"))  # so that the log is looked at
+    redis_server.client.eval(scripts.PUBLISH, 2, address.log, address.head, "nobody hears this", "", message)
     a.session.room("lobby").broadcast("1")
-    assert a.receive(1) == ["1"]
+    assert a.receive(2) == ["unheard", "1"]
     wait_until(lambda: divided[0].metrics[0].snapshot().get("broker_malformed") == 60, "all are counted")
     lines = [record.getMessage() for record in caplog.records if "is not ours" in record.getMessage()]
     assert len(lines) == 1
@@ -344,9 +348,10 @@ def test_everything_in_redis_expires(divided, redis_server):
     assert a.receive(1) == ["1"]
     prefix = divided[0].links[0]._keys._prefix
     keys = redis_server.keys(f"{{{prefix}:*")
-    assert len(keys) == 3
+    assert len(keys) == 4
     for key in keys:
-        assert 0 < redis_server.client.pttl(key) <= 60_000, key
+        longest_s = scripts.HEAD_S if b":head:" in key else 60
+        assert 0 < redis_server.client.pttl(key) <= longest_s * 1000, key
 
 
 def test_a_process_that_ends_takes_its_members_with_it(divided, redis_server):
@@ -380,7 +385,10 @@ def test_the_layout_is_what_its_description_says():
     address = keys.address("/ws/a:b", "c:d")
     assert address.log == b"{app:%d}:log:/ws/a%%3Ab:c:d" % address.shard
     assert address.members == b"{app:%d}:members:/ws/a%%3Ab:c:d" % address.shard
+    assert address.head == b"{app:%d}:head:/ws/a%%3Ab:c:d" % address.shard
     assert address.channel == address.log
+    assert keys.wake("me") == (b"{app:wake:me}", b"{app:wake:me}")
+    assert scripts.Keys("app", 5).wake("me") == (b"{app:wake:me}", b"5:{app:wake:me}")
     assert keys.processes(3) == b"{app:3}:processes"
     assert keys.address("/ws/a", "b:c:d") != address
     assert scripts.Keys("app", 5).address("/x", "y").channel.startswith(b"5:{app:")
@@ -401,3 +409,35 @@ def test_threads_that_wait_for_a_full_queue_go_on_when_there_is_room(redis_serve
     for sender in senders:
         sender.join(DEADLINE_S)
         assert not sender.is_alive()
+
+
+def test_a_redis_that_forgets_its_scripts_is_told_them_again_without_an_outage(redis, worlds, caplog):
+    caplog.set_level(logging.WARNING)
+    world = worlds(redis.url)
+    member, outside = world.member("lobby"), world.broker.room("/ws/test", "lobby")
+    for n in range(5):
+        redis.client.script_flush()
+        if n % 2:
+            outside.broadcast("known to Redis")  # only one of the scripts is
+            assert member.receive(1) == ["known to Redis"]
+        for k in range(50):
+            member.session.room("lobby").broadcast(f"{n} {k}")
+            if not k % 10:
+                redis.client.script_flush()
+        assert member.receive(50) == [f"{n} {k}" for k in range(50)]
+        other = world.member("lobby", f"room {n}")
+        assert other.session.room("lobby").members() == n + 2
+    assert "broker_outages" not in world.metrics[0].snapshot()
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+def test_an_error_of_redis_is_logged_without_the_message(redis, worlds, caplog):
+    caplog.set_level(logging.WARNING)
+    world = worlds(redis.url)
+    world.member("lobby")
+    redis.client.config_set("maxmemory", "1mb")
+    world.rooms.room("lobby").broadcast("s3cret")
+    wait_until(lambda: "cannot be used, broadcasts wait" in caplog.text, "a line in the log")
+    assert "s3cret" not in caplog.text
+    assert "command not allowed when used memory" in caplog.text
+    assert "EVAL" not in caplog.text

@@ -68,7 +68,7 @@ _SIMPLE = (
 
 _BROKER = (
     ("broker_outages", "Times that the broker was away"),
-    ("broker_gaps", "Times that broadcasts may have been missed while it was"),
+    ("broker_gaps", "Times that broadcasts to a room were, or may have been, lost"),
     ("broker_refused", "Broadcasts that were refused, since too many waited for it"),
     ("broker_malformed", "Messages of the broker's that were none of ours"),
 )

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from wsthreads.brokers import messages, scripts
+from wsthreads.brokers.complaints import explain
 from wsthreads.brokers.orders import Order, Orders
+from wsthreads.brokers.positions import Position, new_epoch
 from wsthreads.brokers.reader import Reader, SharedRoom
 from wsthreads.brokers.scripts import Address, Keys, Scripts
 from wsthreads.brokers.turns import Turns
@@ -93,8 +95,10 @@ class RedisLink:
         self._beat_at = 0.0
         self._shards: set[int] = set()
         self._lost_at: float | None = None
+        self._wake_key, channel = self._keys.wake(self._process)
+        self._wake_channel = channel
         self._reader = Reader(
-            self._client, self._process, self._keys.wake(self._process), self._on_own, self._on_poll, self._metrics
+            self._client, self._scripts, self._process, channel, self._on_own, self._on_poll, self._metrics
         )
 
     # For rooms.
@@ -220,7 +224,8 @@ class RedisLink:
             except (RedisError, OSError) as error:
                 self._lose(error)
             except Exception as error:
-                log.exception("the link to %s failed", self._place)
+                if self._lost_at is None:
+                    log.exception("the link to %s failed", self._place)
                 self._lose(error)
             self._has_ended = not self._pause()
         self._forget_questions()
@@ -241,7 +246,6 @@ class RedisLink:
 
     def _greet(self) -> None:
         """Begin with a connection that knows nothing of us: all rooms are announced, under a new name."""
-        self._scripts.load()
         if self._name:
             self._say_farewell()
             self._reader.renew()
@@ -258,7 +262,7 @@ class RedisLink:
         if self._lost_at is None:
             self._lost_at = monotonic()
             self._metrics.add("broker_outages")
-            log.warning("%s cannot be used, broadcasts wait: %s", self._place, error)
+            log.warning("%s cannot be used, broadcasts wait: %s", self._place, explain(error))
 
     def _forget_questions(self) -> None:
         """Nobody is to wait for Redis."""
@@ -296,30 +300,30 @@ class RedisLink:
 
     def _exchange(self, rooms: list[SharedRoom], questions: list[_Question], orders: list[Order]) -> None:
         """One round trip. What comes first in it has happened for what comes behind."""
-        keys, call = self._keys, self._scripts.call
-        pipeline = self._scripts.pipeline()
-        now = monotonic()
+        keys, pipeline = self._keys, self._scripts.pipeline()
+        now, epoch = monotonic(), new_epoch()
         shards = sorted(self._shards) if now >= self._beat_at else []
         for shard in shards:
-            call(pipeline, scripts.BEAT, [keys.processes(shard)], self._name)
+            pipeline.call(scripts.BEAT, [keys.processes(shard)], self._name)
         for room in rooms:
             where = room.address
-            here = room.listener.count_here(room.name)
-            call(pipeline, scripts.ANNOUNCE, [where.log, where.members, keys.processes(where.shard)], self._name, here)
+            touched = [where.log, where.head, where.members, keys.processes(where.shard)]
+            pipeline.call(scripts.ANNOUNCE, touched, self._name, room.listener.count_here(room.name), epoch)
         calls = 0
         for address, same in groupby(orders, lambda order: order.address):
-            call(pipeline, scripts.PUBLISH, [address.log], address.channel, *[order.message for order in same])
+            published = [order.message for order in same]
+            pipeline.call(scripts.PUBLISH, [address.log, address.head], address.channel, epoch, *published)
             calls += 1
         for question in questions:
             where = question.address
-            call(pipeline, scripts.COUNT, [where.members, keys.processes(where.shard)], self._name)
+            pipeline.call(scripts.COUNT, [where.members, keys.processes(where.shard)], self._name)
         if rooms or now >= self._beat_at:
-            call(pipeline, scripts.WAKE, [keys.wake(self._process)])
+            pipeline.call(scripts.WAKE, [self._wake_key], self._wake_channel)
         answers = iter(pipeline.execute())
 
         given_up = {shard for shard, known in zip(shards, answers, strict=False) if not known}
-        for room, (elsewhere, last) in zip(rooms, answers, strict=False):
-            self._announced(room, elsewhere, last, now)
+        for room, (elsewhere, *head) in zip(rooms, answers, strict=False):
+            self._announced(room, elsewhere, head, now)
         with self._lock:
             self._orders.done(len(orders))
             self._space.notify_all()
@@ -331,13 +335,19 @@ class RedisLink:
             self._beat_at = now + scripts.BEAT_S
             self._announce_again(given_up, now - scripts.TOUCH_S)
 
-    def _announced(self, room: SharedRoom, elsewhere: int, last: bytes, now: float) -> None:
+    def _announced(self, room: SharedRoom, elsewhere: int, head: list[bytes], now: float) -> None:
         room.elsewhere = elsewhere
         room.touched_at = now
         self._shards.add(room.address.shard)
+        position = Position(head[0], int(head[1]), head[2])
         if not room.known:
-            room.last = last
+            room.position = position
             room.known = True
+        elif now - room.announced_at < scripts.TOUCH_S / 2:
+            return
+        elif room.position.epoch != room.announced.epoch or room.position.number < room.announced.number:
+            self._reader.check(room)  # what Redis had so long ago has not come
+        room.announced, room.announced_at = position, now
 
     def _announce_again(self, shards: set[int], before: float) -> None:
         """Announce rooms of shards that have given us up, and those that may else expire."""
@@ -349,5 +359,5 @@ class RedisLink:
     def _say_farewell(self) -> None:
         pipeline = self._scripts.pipeline()
         for shard in self._shards:
-            self._scripts.call(pipeline, scripts.FAREWELL, [self._keys.processes(shard)], self._name)
+            pipeline.call(scripts.FAREWELL, [self._keys.processes(shard)], self._name)
         pipeline.execute()

@@ -1,16 +1,16 @@
 """What comes from Redis: one thread per app and process, with a connection of its own.
 
 It is subscribed to the rooms that have members in this process. A subscription, a first one or one after a break,
-begins with what the room's log has behind the last broadcast that the room has seen; each broadcast names the one
-before it, so that one which is missing is fetched from there, too.
+begins with what the room's log has behind the last broadcast that the room has seen; each broadcast has a number and
+names the one before it, so that one which is missing is fetched from there, too. What is not there any more is counted
+and logged, and so is a log that is another one than before.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import count, groupby
 from random import uniform
 from threading import Event, Thread
@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from wsthreads.brokers import messages
-from wsthreads.brokers.scripts import BEAT_S, Address
+from wsthreads.brokers.complaints import explain
+from wsthreads.brokers.positions import START, Position, parse_published
+from wsthreads.brokers.scripts import BEAT_S, FETCH, Address, Scripts
 from wsthreads.errors import BrokerError
 
 if TYPE_CHECKING:
@@ -59,20 +61,20 @@ MAX_SENDERS = 1000
 #: One log line for all malformed messages of this time.
 COMPLAIN_S = 10.0
 
-_PUBLISHED = re.compile(rb"([0-9]{1,20}-[0-9]{1,20}) ((?:[0-9]{1,20}-[0-9]{1,20})?)\n")
-
 
 class SharedRoom:
     """A room that has members in this process."""
 
     __slots__ = (
         "address",
+        "announced",
+        "announced_at",
         "elsewhere",
         "known",
-        "last",
         "listener",
         "live",
         "name",
+        "position",
         "ready",
         "seen",
         "tickets",
@@ -84,15 +86,29 @@ class SharedRoom:
         self.name = name
         self.address = address
         # These are the link's.
-        self.known = False  # Redis knows of the members, and `last` is set
+        self.known = False  # Redis knows of the members, and `position` is set
         self.touched_at = 0.0
+        self.announced = START  # where the log ended at `announced_at`, which is some time ago
+        self.announced_at = 0.0
         self.elsewhere = 0  # members in other processes, when Redis last said
         self.tickets: set[int] = set()  # broadcasts of this process that have not come back; guarded by its lock
         # These are the reader's.
-        self.last = b""  # the id of the last broadcast that was seen, empty for none; at first, that before the join
-        self.live = False  # nothing is missing between `last` and what comes next
+        self.position = START  # of the last broadcast that was seen; at first, of that before the join
+        self.live = False  # nothing is missing between `position` and what comes next
         self.ready = Event()  # it has been live
-        self.seen: dict[bytes, int] = {}  # sender → its last ticket: a broadcast that was sent again is not doubled
+        # Sender → its last ticket: a broadcast that was sent again is not doubled. Whoever was heard last is last.
+        self.seen: dict[bytes, int] = {}
+
+    def has_seen(self, broadcast: messages.Broadcast) -> bool:
+        """Whether the broadcast, or a later one of its sender, was delivered. The reader's."""
+        return broadcast.ticket <= self.seen.get(broadcast.sender, -1)
+
+    def see(self, broadcast: messages.Broadcast) -> None:
+        """Remember the broadcast. The reader's."""
+        self.seen.pop(broadcast.sender, None)
+        self.seen[broadcast.sender] = broadcast.ticket
+        if len(self.seen) > MAX_SENDERS:
+            del self.seen[next(iter(self.seen))]
 
 
 class Reader:
@@ -104,6 +120,7 @@ class Reader:
     def __init__(
         self,
         client: Any,
+        scripts: Scripts,
         process: str,
         wake_channel: bytes,
         on_own: Callable[[SharedRoom, int], None],
@@ -111,12 +128,14 @@ class Reader:
         metrics: Metrics,
     ) -> None:
         self._client = client
+        self._scripts = scripts
         self._process = process.encode()
         self._wake_channel = wake_channel
         self._on_own = on_own
         self._on_poll = on_poll
         self._metrics = metrics
         self._changes: deque[tuple[bool, SharedRoom]] = deque()  # appended to by anybody
+        self._checks: deque[SharedRoom] = deque()  # likewise
         self._rooms: dict[bytes, SharedRoom] = {}  # by channel; this and the next are the thread's own
         self._behind: dict[bytes, SharedRoom] = {}  # subscribed to, and to be caught up with
         self._malformed = 0
@@ -140,6 +159,10 @@ class Reader:
         """End that, likewise."""
         self._changes.append((False, room))
 
+    def check(self, room: SharedRoom) -> None:
+        """Look whether a room has missed anything, likewise."""
+        self._checks.append(room)
+
     def renew(self) -> None:
         """The connection may be dead: make another one."""
         self._renew = True
@@ -152,12 +175,15 @@ class Reader:
                     self._listen(pubsub)
             except (RedisError, OSError) as error:
                 if not was_lost:
-                    log.info("the subscriptions at Redis are lost: %s", error)
+                    log.info("the subscriptions at Redis are lost: %s", explain(error))
                 was_lost = True
                 self._on_poll()
                 self._stopping.wait(uniform(0.5, 2) * RETRY_S)
             except Exception:
-                log.exception("reading from Redis failed")
+                if not was_lost:
+                    log.exception("reading from Redis failed")
+                was_lost = True
+                self._on_poll()
                 self._stopping.wait(uniform(0.5, 2) * RETRY_S)
             else:
                 was_lost = False
@@ -167,6 +193,10 @@ class Reader:
         self._renew = False
         self._behind.clear()
         pubsub.subscribe(self._wake_channel, *self._rooms)
+        # redis-py's own handler of what comes by RESP3 logs each broadcast. pubsub() takes another one, but redis-py
+        # before 6 sets it for RESP2, too, where it fails.
+        if hasattr(pubsub.connection._parser, "set_pubsub_push_handler"):
+            pubsub.connection._parser.set_pubsub_push_handler(_keep)
         heard_at = monotonic()
         for number in count():
             if self._stopping.is_set() or self._renew:
@@ -193,6 +223,11 @@ class Reader:
             else:
                 self._rooms.pop(room.address.channel, None)
                 self._behind.pop(room.address.channel, None)
+        for room in [self._checks.popleft() for _ in range(len(self._checks))]:
+            channel = room.address.channel
+            if self._rooms.get(channel) is room and room.live:
+                room.live = False
+                self._behind[channel] = room
         for wanted, same in groupby(changes, lambda change: change[0]):
             (pubsub.subscribe if wanted else pubsub.unsubscribe)(*[room.address.channel for _, room in same])
 
@@ -207,62 +242,94 @@ class Reader:
             self._take_published(room, message["data"], is_busy)
 
     def _take_published(self, room: SharedRoom, data: bytes, is_busy: bool) -> None:
-        head = _PUBLISHED.match(data)
-        if head is None:
-            self._drop(f"{len(data)} bytes without an id")
+        published = parse_published(data)
+        if published is None:
+            self._drop(f"{len(data)} bytes that are not published in version {messages.VERSION} of the format")
             return
-        entry, former = head.groups()
-        if _order(entry) <= _order(room.last):
-            return
-        if former and former != room.last:
+        position, former, message = published
+        broadcast = self._decode(message)
+        if room.position.is_followed_by(position, former):
+            room.position = position
+            if broadcast is not None:
+                self._deliver(room, broadcast, is_busy)
+        elif broadcast is not None and not room.has_seen(broadcast):  # else the log had it
             room.live = False
             self._behind[room.address.channel] = room
-        elif self._deliver(room, data[head.end() :], is_busy):  # else it was not published by us, nor is its id true
-            room.last = entry
 
     def _catch_up(self) -> None:
         """Deliver what the logs have of rooms that have just been subscribed to. Raises `RedisError`."""
         rooms = [room for room in self._behind.values() if room.known][:FETCH_ROOMS]
+        gaps: list[tuple[SharedRoom, int | None]] = []
         while rooms:
-            pipeline = self._client.pipeline(transaction=False)
+            pipeline = self._scripts.pipeline(transaction=False)
             for room in rooms:
-                first = b"(" + room.last if room.last else b"-"
-                pipeline.xrange(room.address.log, min=first, count=FETCH_ENTRIES)
+                address = room.address
+                pipeline.call(FETCH, [address.log, address.head], *room.position, FETCH_ENTRIES)
             unfinished = []
-            for room, entries in zip(rooms, pipeline.execute(), strict=True):
-                self._take_logged(room, entries)
-                if len(entries) == FETCH_ENTRIES:
-                    unfinished.append(room)
-                else:
+            for room, found in zip(rooms, pipeline.execute(), strict=True):
+                if self._take_fetched(room, found, gaps):
                     room.live = True
                     room.ready.set()
                     self._behind.pop(room.address.channel, None)
+                else:
+                    unfinished.append(room)
             rooms = unfinished
+        if gaps:
+            self._tell_of(gaps)
 
-    def _take_logged(self, room: SharedRoom, entries: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> None:
+    def _take_fetched(self, room: SharedRoom, found: list[Any], gaps: list[tuple[SharedRoom, int | None]]) -> bool:
+        """The head and the entries of a log. Whether that was all. Adds to `gaps` what is missing."""
+        epoch, number, last, entries = found or (*START, [])
+        missed: list[int | None] = []
         for entry, fields in entries:
-            former, message = fields.get(b"p", b""), fields.get(b"m")
-            if room.last and former and _order(former) > _order(room.last):
-                self._metrics.add("broker_gaps")
-                log.warning("broadcasts are lost: more than Redis keeps came while this process was cut off from it")
-            room.last = entry
-            if message is None:
-                self._drop("an entry of a log without a message")
-            else:
-                self._deliver(room, message, is_busy=True)
+            if len(fields) != 6 or not fields[1].isdigit():
+                self._drop(f"an entry of a log that is none in version {messages.VERSION} of the format")
+                continue
+            position, former, message = Position(epoch, int(fields[1]), entry), fields[3], fields[5]
+            if not room.position.is_followed_by(position, former):
+                until = room.position.missed_until(position)
+                missed.append(None if until is None else until - 1)
+            room.position = position
+            broadcast = self._decode(message)
+            if broadcast is not None:
+                self._deliver(room, broadcast, is_busy=True)
+        is_all = len(entries) < FETCH_ENTRIES
+        head = Position(epoch, int(number), last)
+        if is_all:
+            missed.append(room.position.missed_until(head))
+            room.position = head
+        if None in missed:
+            gaps.append((room, None))
+        elif any(missed):
+            gaps.append((room, sum(filter(None, missed))))
+        return is_all
 
-    def _deliver(self, room: SharedRoom, message: bytes, is_busy: bool) -> bool:
-        """Give a message to the members. False, and they are spared, if it is malformed."""
+    def _tell_of(self, gaps: list[tuple[SharedRoom, int | None]]) -> None:
+        """Count and log what is lost, in one line for all rooms."""
+        known = sum(missed or 0 for _, missed in gaps)
+        doubtful = sum(missed is None for _, missed in gaps)
+        what = [f"{known} broadcasts are lost"] if known else []
+        if doubtful:
+            what.append(f"broadcasts to {doubtful} rooms may be lost")
+        why = "Redis no longer had them when this process read again"
+        if doubtful:
+            why = "Redis has lost its data, has failed over, or did not hear of the room for too long"
+        log.warning("%s: %s (%d rooms, such as %r)", ", and ".join(what), why, len(gaps), gaps[0][0].name)
+        self._metrics.add("broker_gaps", len(gaps))
+
+    def _decode(self, message: bytes) -> messages.Broadcast | None:
+        """None, and it is counted, if it is malformed."""
         try:
-            broadcast = messages.decode(message)
+            return messages.decode(message)
         except BrokerError as error:
             self._drop(str(error))
-            return False
+            return None
+
+    def _deliver(self, room: SharedRoom, broadcast: messages.Broadcast, is_busy: bool) -> None:
+        """Give a broadcast to the members, unless they have had it."""
         own = broadcast.sender == self._process
-        if broadcast.ticket > room.seen.get(broadcast.sender, -1):
-            room.seen[broadcast.sender] = broadcast.ticket
-            if len(room.seen) > MAX_SENDERS:
-                del room.seen[next(iter(room.seen))]
+        if not room.has_seen(broadcast):
+            room.see(broadcast)
             try:
                 ticket = broadcast.ticket if own else -1
                 room.listener.deliver(
@@ -272,7 +339,6 @@ class Reader:
                 log.exception("a broadcast to room %r was not delivered", room.name)
         if own:
             self._on_own(room, broadcast.ticket)
-        return True
 
     def _drop(self, what: str) -> None:
         """Count a malformed message, and say so now and then."""
@@ -283,9 +349,6 @@ class Reader:
             self._complained_at = monotonic()
 
 
-def _order(entry: bytes) -> tuple[int, int]:
-    """What ids of a stream are compared by; an empty one is before all others."""
-    if not entry:
-        return (0, 0)
-    milliseconds, _, number = entry.partition(b"-")
-    return (int(milliseconds), int(number))
+def _keep(response: Any) -> Any:
+    """What is done with a push of RESP3, before it is read."""
+    return response

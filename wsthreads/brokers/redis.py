@@ -21,7 +21,9 @@ except ImportError as error:
     raise ConfigError("rooms over Redis need redis-py: pip install 'wsthreads[redis]'") from error
 
 from wsthreads.brokers import messages, scripts
+from wsthreads.brokers.complaints import explain
 from wsthreads.brokers.link import RedisLink
+from wsthreads.brokers.positions import new_epoch
 from wsthreads.brokers.scripts import Keys
 from wsthreads.frames import message_frame
 
@@ -86,7 +88,7 @@ class RedisBroker:
             if self._pid != os.getpid():  # a fork must not go on with its parent's tickets
                 self._pid, self._sender, self._tickets = os.getpid(), secrets.token_urlsafe(12), count()
             message = messages.encode(self._sender, next(self._tickets), None, frame)
-            self._ask(scripts.PUBLISH, [address.log], address.channel, message)
+            self._ask(scripts.PUBLISH, [address.log, address.head], address.channel, new_epoch(), message)
 
     def _members(self, endpoint: str, name: str) -> int:
         address = self._keys.address(endpoint, name)
@@ -96,7 +98,7 @@ class RedisBroker:
         try:
             return self._client.eval(script, len(keys), *keys, *arguments)
         except (RedisError, OSError) as error:
-            raise BrokerError(f"{self._place}: {error}") from error
+            raise BrokerError(f"{self._place}: {explain(error)}") from error
 
     def __repr__(self) -> str:
         return f"<RedisBroker {self._place}>"

@@ -4,10 +4,21 @@ Rooms are spread over `SHARDS`; what belongs to one shard has one hash tag, so t
 node, and scripts may use it together:
 
 ``{<prefix>:<shard>}:log:<path>:<room>``
-    A stream: the broadcasts of the room of the last `LOG_S` seconds, at most `LOG_ENTRIES`. Each has ``m``, the
-    message, and ``p``, the id of the one before it. Whoever lost the connection goes on from the last one it saw.
+    A stream: the broadcasts of the room of the last `LOG_S` seconds, at most `LOG_ENTRIES`. Each entry has ``n``, its
+    number, ``p``, the id of the entry before it, and ``m``, the message. Numbers begin with 1 and have no holes.
     A channel has the same name (with the number of the database in front, unless that is 0): there, each broadcast is
-    published as ``<id> <id of the one before>\\n<message>``.
+    published as ``<epoch> <number> <id> <id of the one before>\\n<message>``. The first entry's former id is ``0-0``.
+
+``{<prefix>:<shard>}:head:<path>:<room>``
+    A hash: where the log ends. ``epoch``, a random name that was made with the log; ``number`` and ``id`` of the last
+    broadcast. It lives for `HEAD_S` seconds after the room's last use, and so outlives the entries. A log has entries
+    of one epoch only: where there is no head, a new one is made, and what is left of an older log is deleted.
+
+    Epoch and number say how far a process has got. A process that was cut off compares the two with the head: so it
+    knows how many broadcasts it has missed, though their entries have expired. Another epoch, or a number that went
+    back, means that Redis has lost its data or has failed over to a replica that lagged; the process counts a possible
+    loss, and goes on with what is there. Ids serve to find entries, and to tell apart two histories with the same
+    numbers; they are never compared by size, since Redis's clock may be set back.
 
 ``{<prefix>:<shard>}:members:<path>:<room>``
     A hash: how many members each process has.
@@ -17,16 +28,21 @@ node, and scripts may use it together:
     and its members count no longer than that.
 
 All expire by themselves. A path stands in a key with its colons quoted.
+
+Processes with another version of the format (`messages`) use the same names. They do not understand each other: both
+drop and count what they do not know, and a process with the older version makes log entries without a number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import sha1
 from typing import Any, NamedTuple
 from urllib.parse import quote
 from zlib import crc32
+
+from redis.exceptions import NoScriptError
 
 __all__ = [
     "ANNOUNCE",
@@ -34,6 +50,7 @@ __all__ = [
     "BEAT_S",
     "COUNT",
     "FAREWELL",
+    "FETCH",
     "PUBLISH",
     "SHARDS",
     "TOUCH_S",
@@ -49,6 +66,10 @@ SHARDS = 16
 #: Broadcasts are kept for so long, and no more than so many of a room: a process may be cut off for that long.
 LOG_S = 60
 LOG_ENTRIES = 10_000
+
+#: The end of a log is known for so long after the room's last use. A process that is cut off for longer cannot tell
+#: whether it has missed anything.
+HEAD_S = 600
 
 #: Processes say that they are alive this often, and are believed for so long.
 BEAT_S = 2.0
@@ -68,6 +89,7 @@ class Address(NamedTuple):
 
     shard: int
     log: bytes
+    head: bytes
     members: bytes
     channel: bytes
 
@@ -84,15 +106,17 @@ class Keys:
         room = f"{quote(path, safe='/', errors='surrogatepass')}:{name}".encode("utf-8", "surrogatepass")
         shard = crc32(room) % SHARDS
         log = f"{{{self._prefix}:{shard}}}:log:".encode() + room
+        head = f"{{{self._prefix}:{shard}}}:head:".encode() + room
         members = f"{{{self._prefix}:{shard}}}:members:".encode() + room
-        return Address(shard, log, members, self._database.encode() + log)
+        return Address(shard, log, head, members, self._database.encode() + log)
 
     def processes(self, shard: int) -> bytes:
         return f"{{{self._prefix}:{shard}}}:processes".encode()
 
-    def wake(self, process: str) -> bytes:
-        """The channel on which a process tells its own reader that there is something to do."""
-        return f"{self._database}{{{self._prefix}:wake:{process}}}".encode()
+    def wake(self, process: str) -> tuple[bytes, bytes]:
+        """A key, and the channel on which a process tells its own reader that there is something to do."""
+        key = f"{{{self._prefix}:wake:{process}}}".encode()
+        return key, self._database.encode() + key
 
 
 _NOW = """
@@ -100,51 +124,82 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
-_LAST = """
-local found = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
-local last = found[1] and found[1][1] or ''
+# KEYS: log, head. `fresh` becomes the epoch where there is no head.
+_HEAD = f"""
+local head = redis.call('HMGET', KEYS[2], 'epoch', 'number', 'id')
+if not head[1] then
+  head = {{fresh, '0', '0-0'}}
+  redis.call('DEL', KEYS[1])
+  redis.call('HSET', KEYS[2], 'epoch', fresh, 'number', '0', 'id', '0-0')
+end
+redis.call('PEXPIRE', KEYS[2], {HEAD_S * 1000})
 """
 
-#: KEYS: log. ARGV: channel, messages. One call may have many, which come one behind the other.
+#: KEYS: log, head. ARGV: channel, a random epoch, messages. One call may have many, which come one behind the other.
 PUBLISH = f"""
-{_NOW} {_LAST}
+local fresh = ARGV[2]
+{_NOW} {_HEAD}
 local oldest = string.format('%.0f', now - {LOG_S * 1000})
-for i = 2, #ARGV do
-  local id = redis.call('XADD', KEYS[1], 'MINID', '~', oldest, '*', 'p', last, 'm', ARGV[i])
-  redis.call('PUBLISH', ARGV[1], id .. ' ' .. last .. '\\n' .. ARGV[i])
+local number, last = tonumber(head[2]), head[3]
+for i = 3, #ARGV do
+  number = number + 1
+  local text = string.format('%.0f', number)
+  local id = redis.call('XADD', KEYS[1], 'MINID', '~', oldest, '*', 'n', text, 'p', last, 'm', ARGV[i])
+  redis.call('PUBLISH', ARGV[1], head[1] .. ' ' .. text .. ' ' .. id .. ' ' .. last .. '\\n' .. ARGV[i])
   last = id
 end
+redis.call('HSET', KEYS[2], 'number', string.format('%.0f', number), 'id', last)
 if redis.call('XLEN', KEYS[1]) > {LOG_ENTRIES} then
   redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', {LOG_ENTRIES})
 end
 redis.call('PEXPIRE', KEYS[1], {LOG_S * 1000})
 """
 
-#: KEYS: log, members, processes. ARGV: process, its members. The others' members, and the id of the last broadcast.
+#: KEYS: log, head. ARGV: an epoch, a number and an id, where a process has got to; how many entries it wants at most.
+#: The head, and the entries behind that place: all entries of the log, if that is another one. Nothing without a head.
+FETCH = """
+local head = redis.call('HMGET', KEYS[2], 'epoch', 'number', 'id')
+if not head[1] then
+  return {}
+end
+local entries = {}
+if head[1] ~= ARGV[1] then
+  entries = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', ARGV[4])
+elseif head[3] ~= ARGV[3] then
+  entries = redis.call('XRANGE', KEYS[1], '(' .. ARGV[3], '+', 'COUNT', ARGV[4])
+  if #entries == 0 and tonumber(head[2]) > tonumber(ARGV[2]) then  -- the clock was set back while the log was empty
+    entries = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', ARGV[4])
+  end
+end
+return {head[1], head[2], head[3], entries}
+"""
+
+#: KEYS: log, head, members, processes. ARGV: process, its members, a random epoch. The others' members, and the head.
 #: Processes that have died are left out, and removed.
 ANNOUNCE = f"""
-{_NOW} {_LAST}
-redis.call('ZADD', KEYS[3], string.format('%.0f', now + {ALIVE_S * 1000}), ARGV[1])
-redis.call('PEXPIRE', KEYS[3], {KEYS_S * 1000})
+local fresh = ARGV[3]
+{_NOW} {_HEAD}
+redis.call('ZADD', KEYS[4], string.format('%.0f', now + {ALIVE_S * 1000}), ARGV[1])
+redis.call('PEXPIRE', KEYS[4], {KEYS_S * 1000})
 if ARGV[2] == '0' then
-  redis.call('HDEL', KEYS[2], ARGV[1])
+  redis.call('HDEL', KEYS[3], ARGV[1])
 else
-  redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+  redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
 end
 local others = 0
-local all = redis.call('HGETALL', KEYS[2])
+local all = redis.call('HGETALL', KEYS[3])
 for i = 1, #all, 2 do
   if all[i] ~= ARGV[1] then
-    local alive = redis.call('ZSCORE', KEYS[3], all[i])
+    local alive = redis.call('ZSCORE', KEYS[4], all[i])
     if alive and tonumber(alive) >= now then
       others = others + all[i + 1]
     else
-      redis.call('HDEL', KEYS[2], all[i])
+      redis.call('HDEL', KEYS[3], all[i])
     end
   end
 end
-redis.call('PEXPIRE', KEYS[2], {KEYS_S * 1000})
-return {{others, last}}
+redis.call('PEXPIRE', KEYS[3], {KEYS_S * 1000})
+return {{others, head[1], head[2], head[3]}}
 """
 
 #: KEYS: members, processes. ARGV: process. The others' members; changes nothing.
@@ -177,35 +232,65 @@ return 1
 #: KEYS: processes. ARGV: process.
 FAREWELL = "redis.call('ZREM', KEYS[1], ARGV[1])"
 
-#: KEYS: a channel, which is no key: PUBLISH by itself may not be in the pipeline of a cluster.
-WAKE = "redis.call('PUBLISH', KEYS[1], '')"
+#: KEYS: a key that need not exist; in a cluster, its node publishes. ARGV: channel.
+#: PUBLISH by itself may not be in the pipeline of a cluster.
+WAKE = "redis.call('PUBLISH', ARGV[1], '')"
 
 
 class Scripts:
-    """Puts calls of the scripts into the pipelines of `client`."""
+    """Makes pipelines of `client`."""
 
     def __init__(self, client: Any, *, is_cluster: bool) -> None:
         self._client = client
-        # Without sums, each call brings its script: a node of a cluster may be one that has not seen it.
-        self._sums = {} if is_cluster else {
-            script: sha1(script.encode()).hexdigest()
-            for script in (PUBLISH, ANNOUNCE, COUNT, BEAT, FAREWELL, WAKE)
-        }  # fmt: skip
+        self._is_cluster = is_cluster
 
-    def pipeline(self) -> Any:
-        return self._client.pipeline(transaction=False)
+    def pipeline(self, *, transaction: bool = True) -> Pipeline:
+        """A `transaction` is atomic, but in a cluster."""
+        return Pipeline(self._client, is_cluster=self._is_cluster, transaction=transaction and not self._is_cluster)
 
-    def load(self) -> None:
-        """To be called once for each Redis, as it may be another one, or have forgotten them, after each connection."""
-        if self._sums:
-            pipeline = self.pipeline()
-            for script in self._sums:
-                pipeline.script_load(script)
-            pipeline.execute()
 
-    def call(self, pipeline: Any, script: str, keys: Sequence[bytes], *arguments: object) -> None:
-        if self._sums:
-            pipeline.evalsha(self._sums[script], len(keys), *keys, *arguments)
-        else:
+class Pipeline:
+    """Calls of scripts, in one round trip. It does not matter which scripts Redis knows.
+
+    Broadcasts must not be made again, nor in another order. So none of several calls may fail alone for want of its
+    script: in a transaction, no SCRIPT FLUSH comes in between, and calls of different scripts bring them. In a cluster
+    each call brings its script, since the calls are for several nodes.
+    """
+
+    def __init__(self, client: Any, *, is_cluster: bool, transaction: bool) -> None:
+        self._client = client
+        self._is_cluster = is_cluster
+        self._transaction = transaction
+        self._calls: list[tuple[str, Sequence[bytes], tuple[object, ...]]] = []
+
+    def call(self, script: str, keys: Sequence[bytes], *arguments: object) -> None:
+        self._calls.append((script, keys, arguments))
+
+    def execute(self) -> list[Any]:
+        """The answers. Raises the first `RedisError` that is among them."""
+        scripts = {script for script, _, _ in self._calls}
+        answers = self._execute(known=scripts if len(scripts) == 1 and not self._is_cluster else set())
+        if any(isinstance(answer, NoScriptError) for answer in answers):  # so nothing was done, or it changes nothing
+            answers = self._execute(known=set())
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
+
+    def _execute(self, known: set[str]) -> list[Any]:
+        pipeline = self._client.pipeline(transaction=self._transaction and len(self._calls) > 1)
+        known = set(known)
+        for script, keys, arguments in self._calls:
             # Not eval(), which redis-py has in no pipeline of a cluster; all keys of a call of ours are on one node.
-            pipeline.execute_command("EVAL", script, len(keys), *keys, *arguments)
+            how = ("EVALSHA", _sum(script)) if script in known else ("EVAL", script)
+            pipeline.execute_command(*how, len(keys), *keys, *arguments)
+            if not self._is_cluster:
+                known.add(script)
+        # redis-py is not to raise: to the text of an exception it adds the arguments, and so the message.
+        answers: list[Any] = pipeline.execute(raise_on_error=False)
+        return answers
+
+
+@cache
+def _sum(script: str) -> str:
+    return sha1(script.encode()).hexdigest()

@@ -1,0 +1,30 @@
+"""What to say of an error of Redis: what the operator has to do, and nothing of messages or passwords."""
+
+from __future__ import annotations
+
+from redis.exceptions import AuthenticationError, NoPermissionError
+
+__all__ = ["explain"]
+
+#: redis-py writes the failed command, with its arguments, in front of this.
+_OF_PIPELINE = " of pipeline caused error: "
+
+_CLUSTER = ("MOVED ", "ASK ", "CROSSSLOT", "CLUSTERDOWN")
+
+
+def explain(error: BaseException) -> str:
+    """The text of an error of redis-py, without the command that failed; and what it means, where that is not clear."""
+    text = str(error).rpartition(_OF_PIPELINE)[2] or type(error).__name__
+    name = type(error).__name__
+    if name in ("MovedError", "AskError", "ClusterCrossSlotError", "ClusterDownError") or text.startswith(_CLUSTER):
+        return (
+            "it is a node of a Redis Cluster, which a URL cannot name: "
+            "use RedisBroker(redis.RedisCluster(host=…, port=…, socket_timeout=3))"
+        )
+    if isinstance(error, NoPermissionError) or text.startswith("NOPERM"):
+        return f"the user may not do what wsthreads does; the README lists the rights (ACL) that it needs: {text}"
+    if "HELLO must be called" in text or text.startswith("NOAUTH") or "Authentication required" in text:
+        return "it wants a password: redis://:PASSWORD@HOST, or redis://USER:PASSWORD@HOST"
+    if isinstance(error, AuthenticationError) or text.startswith("WRONGPASS"):
+        return "it refuses the user name or the password"
+    return text
