@@ -33,7 +33,7 @@ PHONE = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobil
 #: A lost connection and a refused one are the browser's own lines, and meant to happen here.
 _MEANT = re.compile(
     "WebSocket connection to|ERR_CONNECTION|ERR_SOCKET_NOT_CONNECTED|ERR_EMPTY_RESPONSE|"
-    "Failed to load resource.*(403|404|426)"
+    "Failed to load resource.*(400|403|404)"
 )
 
 

@@ -2,11 +2,15 @@
 
 import gc
 import logging
+import socketserver
 import threading
+import wsgiref.simple_server
+import wsgiref.validate
 from contextlib import ExitStack
 from time import monotonic
 from urllib.error import HTTPError
 from urllib.request import urlopen
+from wsgiref.util import is_hop_by_hop
 
 import pytest
 
@@ -25,6 +29,7 @@ from tests.wire import (
     thread_names,
 )
 from wsthreads import ConfigError, HandlerError, WebSocketApp, stagger
+from wsthreads.hosts import INPUT_KEY, SOCKET_KEY
 
 
 def plain(environ, start_response):
@@ -113,7 +118,7 @@ def test_one_session_too_many_gets_a_503_that_says_when_to_try_again():
 def test_a_refused_request_takes_no_place_and_a_plain_one_neither():
     with endpoint(Echo(), max_sessions=1) as (app, port):
         for _ in range(3):
-            with pytest.raises(HTTPError, match="426"):
+            with pytest.raises(HTTPError, match="400"):
                 urlopen(f"http://127.0.0.1:{port}/ws/test", timeout=DEADLINE_S)
             with RawClient(port, headers={"Origin": "http://evil.example"}) as client:
                 assert client.status == 403
@@ -362,6 +367,41 @@ def test_another_wsgi_server_is_told_what_is_needed(caplog):
     assert answers[0].startswith("501 ")
     assert b"gunicorn -k gthread" in body
     assert app.session_count == 0
+    app.shutdown(0)
+
+
+@pytest.mark.parametrize("hands_over", [False, True])
+def test_a_server_that_holds_applications_to_wsgi_answers_without_an_error(hands_over, capfd):
+    """wsgiref, and Waitress, refuse headers that are for the next hop only: an endpoint opened as a page was a 500."""
+    app = WebSocketApp()
+    app.add_handler("/ws/test", Echo())
+
+    class Handler(wsgiref.simple_server.WSGIRequestHandler):
+        def get_environ(self):
+            sockets = {SOCKET_KEY: self.connection, INPUT_KEY: self.rfile} if hands_over else {}  # as wsthreads.django
+            return {**super().get_environ(), **sockets}
+
+    class Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
+        daemon_threads = True
+
+    def threaded(environ, start_response):
+        return wsgiref.validate.validator(app)({**environ, "wsgi.multithread": True}, start_response)
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.set_app(threaded)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            status, text = (400, "this is a WebSocket endpoint") if hands_over else (501, "use gunicorn -k gthread")
+            for request in ({"without": ["Upgrade"]}, {"headers": {"Sec-WebSocket-Version": "8"}}, {"method": "POST"}):
+                with RawClient(server.server_port, **request) as client:
+                    assert client.status == status
+                    assert not [name for name in client.headers if is_hop_by_hop(name)]
+                    assert text in client.body() or request != {"without": ["Upgrade"]}
+        finally:
+            server.shutdown()
+            thread.join(DEADLINE_S)
+    assert "Traceback" not in capfd.readouterr().err
     app.shutdown(0)
 
 

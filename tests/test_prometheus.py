@@ -222,7 +222,7 @@ def test_it_is_off_unless_asked_for_and_an_endpoint_comes_first():
     assert Browser(WebSocketApp()).get("/metrics").status_code == 404
     app = WebSocketApp(serve_metrics=True)
     app.add_handler("/metrics", Recorder())
-    assert Browser(app).get("/metrics").status_code == 426
+    assert Browser(app).get("/metrics").status_code == 501
 
 
 def test_without_prometheus_client_it_says_what_to_install():

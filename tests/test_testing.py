@@ -459,7 +459,7 @@ def test_the_fixtures_end_what_they_began(tmp_path):
         "def test_play(play):\n"
         "    assert len(play(CHAT).connect().received) == 1\n"
         "def test_server(live_server):\n"
-        "    with pytest.raises(urllib.error.HTTPError, match='426'):\n"
+        "    with pytest.raises(urllib.error.HTTPError, match='400'):\n"
         "        urllib.request.urlopen(live_server(CHAT).url + '/ws/chat', timeout=10)\n"
         "def test_nothing_is_left():\n"
         "    assert [t.name for t in threading.enumerate()] == ['MainThread']\n"

@@ -130,7 +130,7 @@ def gunicorn(*arguments: str) -> Iterator[ServerProgram]:
 
 
 @contextmanager
-def nginx(folder: Path, upstream: int, lines: str) -> Iterator[int]:
+def nginx(folder: Path, upstream: int, lines: str, listen: str = "") -> Iterator[int]:
     """The port of an nginx in front, with these lines beside ``proxy_pass``. Skips the test where there is none."""
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if program is None:
@@ -138,8 +138,8 @@ def nginx(folder: Path, upstream: int, lines: str) -> Iterator[int]:
     port = free_port()
     paths = "".join(f"{kind}_temp_path {folder};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     (folder / "nginx.conf").write_text(
-        f"daemon off; pid {folder}/pid; events {{}} http {{ access_log off; {paths} server {{ listen 127.0.0.1:{port};"
-        f" location / {{ proxy_pass http://127.0.0.1:{upstream}; {lines} }} }} }}"
+        f"daemon off; pid {folder}/pid; events {{}} http {{ access_log off; {paths} server {{"
+        f" listen 127.0.0.1:{port}{listen}; location / {{ proxy_pass http://127.0.0.1:{upstream}; {lines} }} }} }}"
     )
     with Program([program, "-c", str(folder / "nginx.conf"), "-e", "stderr"]) as server:
         wait_until(lambda: _answers(port) or server.process.poll() is not None)
@@ -251,6 +251,16 @@ def test_servers_that_will_not_do(folder: Path) -> None:
         in_section("each WebSocket session holds a thread, and there are 1: use --threads, such as 500", server.log)
     with gunicorn("-k", "gthread", "--threads", "1000", *APP) as server:
         in_section("No keepalived connections can be handled", server.log)
+
+
+def test_an_endpoint_that_is_opened_as_a_page_by_http_2_says_what_it_is(folder: Path) -> None:
+    """nginx passes on the header Upgrade, which HTTP/2 forbids: browsers show a protocol error."""
+    lines = f"{UPGRADE} proxy_http_version 1.1;".replace("upgrade;", "close;")
+    with run_server("echo.js") as server, nginx(folder, server.port, lines, " http2") as port:
+        command = ["curl", "--silent", "--show-error", "--http2-prior-knowledge", f"http://127.0.0.1:{port}/ws/echo"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
+        assert (done.returncode, done.stderr) == (0, "")
+        in_section("this is a WebSocket endpoint: connect with ws:// or wss://", done.stdout)
 
 
 @pytest.mark.parametrize(

@@ -101,35 +101,34 @@ def is_upgrade(environ: dict[str, Any]) -> bool:
 def check_upgrade(environ: dict[str, Any]) -> None:
     """Pass a well-formed WebSocket upgrade (RFC 6455, 4.2.1).
 
-    Raises `HandshakeRefused`: 426 for no upgrade or another version of the protocol, 400 for a malformed one.
+    Raises `HandshakeRefused` with 400. A 426 would need the header Upgrade (RFC 9110, 15.5.22), which WSGI forbids
+    to applications (PEP 3333), and with which nginx breaks an HTTP/2 connection.
     """
     if not is_upgrade(environ):
-        raise _bad_request(426, NO_UPGRADE, [("Upgrade", "websocket")])
+        raise _bad_request(NO_UPGRADE)
     if environ.get("REQUEST_METHOD") != "GET":
-        raise _bad_request(400, f"a WebSocket handshake is a GET, not a {environ.get('REQUEST_METHOD')}")
+        raise _bad_request(f"a WebSocket handshake is a GET, not a {environ.get('REQUEST_METHOD')}")
     if environ.get("SERVER_PROTOCOL", "HTTP/1.1") < "HTTP/1.1":  # in the alphabet's order; servers take HTTP/0.1, too
-        raise _bad_request(400, "a WebSocket handshake needs HTTP/1.1; in nginx, proxy_http_version 1.1")
+        raise _bad_request("a WebSocket handshake needs HTTP/1.1; in nginx, proxy_http_version 1.1")
     if "upgrade" not in (token.lower() for token in _tokens(environ.get("HTTP_CONNECTION"))):
-        raise _bad_request(400, "a WebSocket handshake needs the header Connection: Upgrade, from a proxy, too")
+        raise _bad_request("a WebSocket handshake needs the header Connection: Upgrade, from a proxy, too")
     _check_host(environ)
     if _has_body(environ):  # what comes behind the head would be taken for frames
-        raise _bad_request(400, "a WebSocket handshake has no body, and so no Content-Length and no Transfer-Encoding")
+        raise _bad_request("a WebSocket handshake has no body, and so no Content-Length and no Transfer-Encoding")
     version = environ.get("HTTP_SEC_WEBSOCKET_VERSION")
     if version != "13":
-        raise _bad_request(426, f"WebSocket version 13 is spoken here, not {version!r:.40}", [
-            ("Upgrade", "websocket"),
-            ("Sec-WebSocket-Version", "13"),
-        ])
+        reason = f"WebSocket version 13 is spoken here, not {version!r:.40}"
+        raise _bad_request(reason, [("Sec-WebSocket-Version", "13")])
     key = environ.get("HTTP_SEC_WEBSOCKET_KEY", "")
     try:
         nonce = base64.b64decode(key, validate=True)
     except (binascii.Error, ValueError):
         nonce = b""
     if len(nonce) != 16:
-        raise _bad_request(400, "Sec-WebSocket-Key must be 16 bytes in base64")
+        raise _bad_request("Sec-WebSocket-Key must be 16 bytes in base64")
     for name in _tokens(environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL")):
         if not _TOKEN.match(name):
-            raise _bad_request(400, "Sec-WebSocket-Protocol must be a list of tokens")
+            raise _bad_request("Sec-WebSocket-Protocol must be a list of tokens")
 
 
 def strip_values(environ: dict[str, Any]) -> None:
@@ -146,9 +145,9 @@ def _check_host(environ: dict[str, Any]) -> None:
     """RFC 6455, 4.2.1, and RFC 9112, 3.2: one valid Host. Servers join two with a comma, which is not valid."""
     host = environ.get("HTTP_HOST")
     if host is None:
-        raise _bad_request(400, "a WebSocket handshake needs the header Host, from a proxy, too")
+        raise _bad_request("a WebSocket handshake needs the header Host, from a proxy, too")
     if not is_host(str(host)):
-        raise _bad_request(400, f"Host must be one name or address, perhaps with a port, not {host!r:.200}")
+        raise _bad_request(f"Host must be one name or address, perhaps with a port, not {host!r:.200}")
 
 
 def _has_body(environ: dict[str, Any]) -> bool:
@@ -156,8 +155,8 @@ def _has_body(environ: dict[str, Any]) -> bool:
     return "HTTP_TRANSFER_ENCODING" in environ or length.strip("0") != ""
 
 
-def _bad_request(status: int, reason: str, headers: Iterable[tuple[str, str]] = ()) -> HandshakeRefused:
-    return HandshakeRefused(status, reason, headers, cause="bad_request")
+def _bad_request(reason: str, headers: Iterable[tuple[str, str]] = ()) -> HandshakeRefused:
+    return HandshakeRefused(400, reason, headers, cause="bad_request")
 
 
 def check_origin(request: Request, allowed: tuple[str, ...]) -> None:

@@ -194,7 +194,7 @@ function showRecent() {
   }));
 }
 
-/** With chat.js alone there is one room: an endpoint answers a plain request with 426, a path that is none with 404. */
+/** With chat.js alone there is one room: an endpoint answers a plain request with 400, a path that is none with 404. */
 async function offerRooms() {
   const answer = await fetch("ws/rooms").catch(() => null);
   if (answer?.status !== 404) return;
