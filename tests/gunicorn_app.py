@@ -6,8 +6,22 @@ import time
 
 from wsthreads import WebSocketApp
 
+BIG_BYTES = 2**26  # more than sockets buffer
+
 
 def plain(environ, start_response):
+    if environ["PATH_INFO"] == "/upload":
+        print("a body is wanted", flush=True)
+        got = len(environ["wsgi.input"].read())
+        start_response("200 OK", [])
+        return [b"got %d" % got]
+    if environ["PATH_INFO"] == "/big":
+        start_response("200 OK", [("Content-Length", str(BIG_BYTES))])
+        return (b"x" * 65536 for _ in range(BIG_BYTES // 65536))
+    if environ["PATH_INFO"] == "/work":
+        print("at work", flush=True)
+        while not os.path.exists(os.environ["MARKERS"] + ".go"):
+            time.sleep(0.01)
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"process %d" % os.getpid()]
 

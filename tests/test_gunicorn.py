@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import signal
 import socket
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from tests.programs import DEADLINE_S, Program, connect, receive, wait_until
 from tests.wire import CLOSE, PING, PONG, TEXT, RawClient, close_payload, frame, run_all
+from wsthreads.stalls import STALL_S
 
 #: DESIGN: the worker is gone within 3 seconds of SIGTERM. Here for a busy machine.
 GONE_S = 3 + DEADLINE_S / 2
@@ -392,6 +394,102 @@ def test_requests_that_drip_in_do_not_keep_the_threads_for_ever(tmp_path):
             client.leave()
         assert server.end() == 0
         server.check_log()
+
+
+def ask(server, head, body=b""):
+    sock = socket.create_connection(("127.0.0.1", server.port), DEADLINE_S)
+    sock.sendall(b"\r\n".join([head, b"Host: localhost", b"Content-Length: 10", b"", b""]) + body if head else body)
+    return sock
+
+
+def begin_nothing(server):
+    return ask(server, b"")
+
+
+def begin_a_head(server):
+    return ask(server, b"", b"GET / HTTP/1.1\r\nHos")
+
+
+def begin_a_body(server):
+    read = server.log.count("a body is wanted")
+    sock = ask(server, b"POST /upload HTTP/1.1", b"half")
+    server.wait_for("^a body is wanted", times=read + 1)
+    return sock
+
+
+def read_half_an_answer(server):
+    sock = ask(server, b"GET /big HTTP/1.1", b"0123456789")
+    assert sock.recv(1000)
+    return sock
+
+
+def stay_after_an_answer(server):
+    sock = ask(server, b"GET / HTTP/1.1", b"0123456789")
+    assert sock.recv(1000).startswith(b"HTTP/1.1 200 ")
+    return sock
+
+
+UNFINISHED = [begin_nothing, begin_a_head, begin_a_body, read_half_an_answer, stay_after_an_answer]
+
+
+@pytest.mark.parametrize("options", [[], ["--workers", 2, "--preload"]])
+@pytest.mark.parametrize("begin", UNFINISHED)
+def test_clients_that_leave_their_requests_unfinished_do_not_hold_up_the_end(tmp_path, begin, options):
+    patience = ["--graceful-timeout", int(10 * GONE_S), "--keep-alive", int(10 * GONE_S)]
+    with Gunicorn(OURS, tmp_path, *patience, *options) as server, RawClient(server.port, PATH) as client:
+        client.receive()
+        with ExitStack() as stack:
+            for _ in range(5):
+                stack.enter_context(begin(server))
+            began = monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            answer_close(client)
+            assert server.wait() == 0
+            assert monotonic() - began < GONE_S
+        assert server.closes() == [1001]
+        server.check_log()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_nor_do_they_at_an_interrupt(tmp_path, number):
+    with Gunicorn(OURS, tmp_path, "--graceful-timeout", int(10 * GONE_S)) as server:
+        with RawClient(server.port, PATH) as client, ExitStack() as stack:
+            client.receive()
+            for begin in UNFINISHED:
+                stack.enter_context(begin(server))
+            began = monotonic()
+            server.process.send_signal(number)
+            answer_close(client)
+            assert server.wait() == 0
+            assert monotonic() - began < GONE_S
+        assert server.closes() == [1001]
+
+
+def test_term_lets_a_client_send_the_rest_and_a_view_finish(tmp_path):
+    with Gunicorn(OURS, tmp_path, "--graceful-timeout", int(10 * GONE_S)) as server:
+        with begin_a_body(server) as upload, ask(server, b"GET /work HTTP/1.1", b"0123456789") as view:
+            server.wait_for("^at work")
+            server.process.send_signal(signal.SIGTERM)
+            server.wait_for("Handling signal: term")
+            for part in [b"a ", b"by", b"te"]:  # it takes longer than is waited for one that does not move
+                assert select.select([upload], [], [], STALL_S / 2) == ([], [], [])
+                upload.sendall(part)
+            assert b"got 10" in upload.makefile("rb").read()
+            server.let_go()
+            assert view.makefile("rb").read().startswith(b"HTTP/1.1 200 ")
+        assert server.wait() == 0
+        server.check_log()
+
+
+def test_clients_that_do_not_close_keep_nobody_else_out(tmp_path):
+    """gunicorn waits for each of them for two seconds, and in the loop that lets in everybody."""
+    with Gunicorn(OURS, tmp_path) as server, ExitStack() as stack:
+        began = monotonic()
+        for _ in range(10):
+            rude = stack.enter_context(ask(server, b"GET / HTTP/1.1\r\nConnection: close", b"0123456789"))
+            assert rude.recv(1000).startswith(b"HTTP/1.1 200 ")
+            assert server.page().startswith("process")
+        assert monotonic() - began < GONE_S
 
 
 # What is said

@@ -36,6 +36,7 @@ RANKS = {
     "cores": 0,
     "stagger": 0,
     "streams": 0,
+    "stalls": 0,
     "tls": 0,
     "starts": 0,
     "admission": 1,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import http.client
 import logging
 import re
+import select
 import signal
 import socket
 import ssl
@@ -23,6 +24,7 @@ from tests.wire import TEXT, RawClient, frame, request_bytes, thread_names
 from wsthreads import UsageError, WebSocketApp
 from wsthreads.serving import Server, bind
 from wsthreads.serving import serve as serve_until_signal
+from wsthreads.stalls import STALL_S
 from wsthreads.static import StaticFiles
 
 
@@ -80,6 +82,51 @@ def test_a_crowd_whose_on_open_waits_comes_in_together(serve):
             sock.sendall(request_bytes())
         wait_until(lambda: everybody.is_set() or gave_up, "the crowd has come in, or not")
         assert not gave_up, f"{len(opened)} of {crowd} had come in after {patience_s:g} s"
+
+
+def test_clients_that_leave_their_requests_unfinished_do_not_hold_up_the_end(serve):
+    reads = threading.Semaphore(0)
+
+    def application(environ, start_response):
+        reads.release()
+        environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"] or 0))
+        start_response("200 OK", [])
+        return (bytes(65536) for _ in range(1000))  # more than sockets buffer
+
+    server = serve(echo_app(application, shutdown_timeout_s=10 * DEADLINE_S, handshake_timeout_s=10 * DEADLINE_S))
+    with ExitStack() as stack:
+        half_a_body = b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\nhalf"
+        for request in [b"", b"GET / HT", half_a_body, b"GET / HTTP/1.1\r\n\r\n"]:
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), DEADLINE_S))
+            sock.sendall(request)
+        assert reads.acquire(timeout=DEADLINE_S)
+        assert reads.acquire(timeout=DEADLINE_S)
+        assert sock.recv(1000)
+        began = time.monotonic()
+        server.stop()
+        assert time.monotonic() - began < DEADLINE_S
+
+
+def test_a_request_that_has_come_is_answered_though_the_server_stops(serve):
+    """And a view that works may finish, though nothing moves on its connection."""
+    asked, done = threading.Event(), threading.Event()
+
+    def application(environ, start_response):
+        asked.set()
+        assert done.wait(DEADLINE_S)
+        return hello(environ, start_response)
+
+    server = serve(echo_app(application, shutdown_timeout_s=10 * DEADLINE_S))
+    with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert asked.wait(DEADLINE_S)
+        stopper = threading.Thread(target=server.stop)
+        stopper.start()
+        assert select.select([sock], [], [], STALL_S + 1) == ([], [], [])
+        done.set()
+        assert sock.makefile("rb").read().endswith(b"hello")
+        stopper.join(DEADLINE_S)
+        assert not stopper.is_alive()
 
 
 def test_a_server_is_a_context_manager():

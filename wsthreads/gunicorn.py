@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet
 
 try:
+    from gunicorn import util
     from gunicorn.errors import AppImportError
     from gunicorn.glogging import Logger as _Logger
     from gunicorn.workers.gthread import ThreadWorker as _ThreadWorker
@@ -36,6 +37,7 @@ from wsthreads.contained import Contained
 from wsthreads.errors import WSThreadsError
 from wsthreads.hosts import is_ending
 from wsthreads.logs import SESSION_KEY, JSONFormatter, access_context, log_to_gunicorn
+from wsthreads.stalls import Stalls, wake
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -53,6 +55,15 @@ EXHAUSTED_PAUSE_S = 0.05
 LEAVE_S = 0.05
 LEAVE_STEP_S = 0.002
 LEAVE_AGAIN_S = 1.0
+
+#: A worker that is to go looks at its connections this often.
+END_STEP_S = 0.1
+
+#: The head of a request that is on its way then has so long to come in, from when it began.
+END_HEAD_S = 0.5
+
+#: A connection that is kept alive stays so long then, for a request that may be on its way; gunicorn from 26 on has it.
+END_KEEPALIVE_S = 2.0
 
 
 class _Pool(ThreadPoolExecutor):
@@ -102,6 +113,9 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
     Where the process has no file descriptors left, or may start no thread, gthread's worker would end, and all of its
     sessions with it; here clients wait until there are some again.
 
+    HTTP clients that have not sent the head of a request by then, or stop in the middle of a request or an answer, do
+    not delay the worker's end.
+
     A client has `handshake_timeout_s` (10 s until an app has been met) to send the head of its request. gthread waits
     for that without a limit, so that as many clients as there are threads could keep it from everybody.
     """
@@ -128,7 +142,12 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
                 worker._outdated[0] = 1
         #: Threads that read the head of a request: since when, and from where.
         self._reading: dict[int, tuple[float, Any]] = {}
-        self._lock = Lock()  # guards _reading; a leaf. Under it, a socket that is in there is its thread's own still
+        #: Threads that answer a request, those of sessions included, and the connection of each.
+        self._answering: dict[int, Any] = {}
+        self._lock = Lock()  # guards these two; a leaf. Under it, a socket that is in there is its thread's own still
+        self._stalls = Stalls()
+        self._ends_at = float("inf")
+        self._drains: list[Thread] = []
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
@@ -150,7 +169,9 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
 
         def introduce(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             with self._lock:
-                self._reading.pop(get_ident(), None)
+                _, conn = self._reading.pop(get_ident(), (0.0, None))
+                if conn is not None:
+                    self._answering[get_ident()] = conn
             environ["wsthreads.adopt"] = self.adopt
             return application(environ, start_response)
 
@@ -196,10 +217,37 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         with self._lock:
             self._reading[get_ident()] = (monotonic(), conn)
         try:
-            return super().handle(conn)
+            keeps = super().handle(conn)
+            if not keeps:
+                _linger(conn.sock)
+            return keeps
         finally:
             with self._lock:
                 self._reading.pop(get_ident(), None)
+                self._answering.pop(get_ident(), None)
+
+    def run(self) -> None:
+        """The worker's loop. Python does not end before the threads do, and whoever waits for a client does not."""
+        try:
+            super().run()
+        finally:  # of INT and QUIT, or of `--graceful-timeout`
+            if self._reading or self._answering:
+                self._wind_up()
+                Thread(target=self._cut_off, name="wsthreads-end").start()
+
+    def _cut_off(self) -> None:
+        for thread in self._drains:
+            thread.join()  # `app.shutdown` has a time limit
+        with self._lock:
+            for conn in [conn for _, conn in self._reading.values()] + list(self._answering.values()):
+                wake(conn.sock, socket.SHUT_RDWR)
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Called by the worker's loop in each of its rounds."""
+        if is_ending(self):
+            self._wind_up()
+            timeout = min(timeout, END_STEP_S)
+        super().wait_for_and_dispatch_events(timeout)
 
     def adopt(self, app: WebSocketApp) -> None:
         """Called by an app, in any thread, at the first request for one of its endpoints in this process."""
@@ -229,10 +277,28 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         super().notify()
         self.tpool.catch_up()
         self._end_slow_requests()
-        if is_ending(self) and not self._draining:
+        if is_ending(self):
+            self._wind_up()
+
+    def _wind_up(self) -> None:
+        """Wait for nobody who keeps the worker without need. The loop's, again and again until it ends."""
+        if not self._draining:
             self._draining = True
+            self._ends_at = monotonic() + END_KEEPALIVE_S  # the time of connections that are kept alive
             for app in list(self._apps):
                 self._drain(app)
+        for conn in self.keepalived_conns:
+            conn.timeout = min(conn.timeout, self._ends_at)
+        for conn in getattr(self, "pending_conns", ()):  # gunicorn's from 26 on: those that have not sent a byte
+            conn.timeout = 0.0
+        now = monotonic()
+        with self._lock:
+            for since, conn in self._reading.values():
+                if now - since > END_HEAD_S:  # what has come of it can still be read
+                    wake(conn.sock, socket.SHUT_RD)
+            # While there may be sessions, whose ends are not HTTP's, nobody is given up.
+            if not any(thread.is_alive() for thread in self._drains):
+                self._stalls.end(conn.sock for conn in self._answering.values())
 
     def _end_slow_requests(self) -> None:
         """End the connections whose requests take too long to come in; their threads see the end of input."""
@@ -243,8 +309,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
             slow = [thread for thread, (since, _) in self._reading.items() if now - since > timeout_s]
             for thread in slow:
                 _, conn = self._reading.pop(thread)
-                with suppress(OSError):  # it has ended by itself
-                    socket.socket.shutdown(conn.sock, socket.SHUT_RDWR)
+                wake(conn.sock, socket.SHUT_RDWR)
         if slow:
             log.debug("%d requests were not complete after %g s", len(slow), timeout_s)
             for app in list(self._apps):
@@ -253,7 +318,20 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
     def _drain(self, app: WebSocketApp) -> None:
         # Not in this thread: the loop has to go on, it counts the connections that end.
         timeout_s = drain_timeout_s(self.cfg.graceful_timeout)
-        Thread(target=app.shutdown, args=(timeout_s, *farewell(self)), name="wsthreads-drain").start()
+        thread = Thread(target=app.shutdown, args=(timeout_s, *farewell(self)), name="wsthreads-drain")
+        self._drains.append(thread)
+        thread.start()
+
+
+def _linger(sock: socket.socket) -> None:
+    """Wait until the client has closed, as long as gunicorn does from 26 on. It would do so in the worker's loop, where
+    each client that does not close would keep everybody else out for two seconds.
+    """
+    close_graceful = getattr(util, "close_graceful", None)
+    if close_graceful is not None:
+        with suppress(OSError, ValueError):  # it has been closed
+            close_graceful(socket.fromfd(sock.fileno(), sock.family, sock.type))
+        wake(sock, socket.SHUT_RD)  # so that the loop finds its end
 
 
 class JSONLogger(_Logger):  # type: ignore[misc]

@@ -25,6 +25,7 @@ from wsthreads.affinity import Place
 from wsthreads.heads import MAX_FIELDS, MAX_LINE_BYTES, BadHead, check_request_line, clean_head
 from wsthreads.logs import access_context, hide_secrets
 from wsthreads.restarts import keep_running
+from wsthreads.stalls import Stalls, wake
 
 if TYPE_CHECKING:
     from wsthreads.app import WebSocketApp
@@ -41,6 +42,9 @@ _NO_THREAD = (
 
 #: How long accepting pauses when the process has no file descriptors left.
 EXHAUSTED_PAUSE_S = 0.2
+
+#: While the server ends, it looks for clients that have stalled this often.
+JOIN_STEP_S = 0.1
 
 
 class _Link:
@@ -71,7 +75,8 @@ class HTTPServer(ThreadedWSGIServer):
         self._affinity = app.affinity
         self._stay = self._affinity.handed_on()  # the accepting thread's
         self._links: dict[Thread, _Link] = {}
-        self._lock = Lock()  # guards _links; a leaf
+        self._lock = Lock()  # guards _links and _drops_idle; a leaf
+        self._drops_idle = False
         self._warned_at = float("-inf")
 
     def serve_forever(self, poll_interval: float = 0.5) -> None:
@@ -136,6 +141,8 @@ class HTTPServer(ThreadedWSGIServer):
                 request = self.ssl_context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
                 with self._lock:
                     link.sock = request  # so that a handshake can be cut off
+                    if self._drops_idle:  # it was, before this was its socket
+                        wake(request)
                 request.do_handshake()
         except OSError as error:
             log.debug("no TLS with %s: %s", client_address, error, extra={"address": client_address[0]})
@@ -158,36 +165,39 @@ class HTTPServer(ThreadedWSGIServer):
     def drop_idle(self) -> None:
         """End connections that have not sent their request: browsers open some in advance, and leave them."""
         with self._lock:
+            self._drops_idle = True
             idle = [link.sock for link in self._links.values() if not link.busy]
         for sock in idle:
-            _end(sock)
+            wake(sock, socket.SHUT_RD)  # a request that has come, and has not been read, is answered
 
     def cut_off(self) -> None:
         """End every connection at once."""
         with self._lock:
             socks = [link.sock for link in self._links.values()]
         for sock in socks:
-            _end(sock)
+            wake(sock)
 
     def join_connections(self, deadline: float) -> bool:
-        """Wait for the threads of all connections, the caller's own excepted. False if some are left."""
+        """Wait for the threads of all connections, the caller's own excepted. False if some are left.
+
+        Not for clients that neither send their request nor take their answer any more. Sessions have ended before.
+        """
         with self._lock:
-            threads = [thread for thread in self._links if thread is not current_thread()]
-        for thread in threads:
-            thread.join(max(0.0, deadline - monotonic()))
-        return not any(thread.is_alive() for thread in threads)
+            links = {thread: link for thread, link in self._links.items() if thread is not current_thread()}
+        stalls = Stalls()
+        while links := {thread: link for thread, link in links.items() if thread.is_alive()}:
+            left_s = deadline - monotonic()
+            if left_s <= 0:
+                return False
+            stalls.end(link.sock for link in links.values())
+            next(iter(links)).join(min(left_s, JOIN_STEP_S))
+        return True
 
     def _warn(self, message: str, *args: object) -> None:
         """Log at most once a second, in the accepting thread."""
         if monotonic() - self._warned_at >= 1:
             self._warned_at = monotonic()
             log.warning(message, *args)
-
-
-def _end(sock: socket.socket) -> None:
-    """Wake whoever reads or writes `sock`; its thread closes it. Not by SSLSocket's method, which no other may call."""
-    with suppress(OSError):  # it has been closed
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 _access_log = logging.getLogger("werkzeug")
