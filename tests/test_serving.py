@@ -95,8 +95,8 @@ def test_clients_that_leave_their_requests_unfinished_do_not_hold_up_the_end(ser
 
     server = serve(echo_app(application, shutdown_timeout_s=10 * DEADLINE_S, handshake_timeout_s=10 * DEADLINE_S))
     with ExitStack() as stack:
-        half_a_body = b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\nhalf"
-        for request in [b"", b"GET / HT", half_a_body, b"GET / HTTP/1.1\r\n\r\n"]:
+        half_a_body = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf"
+        for request in [b"", b"GET / HT", half_a_body, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"]:
             sock = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), DEADLINE_S))
             sock.sendall(request)
         assert reads.acquire(timeout=DEADLINE_S)
@@ -118,7 +118,7 @@ def test_a_request_that_has_come_is_answered_though_the_server_stops(serve):
 
     server = serve(echo_app(application, shutdown_timeout_s=10 * DEADLINE_S))
     with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as sock:
-        sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert asked.wait(DEADLINE_S)
         stopper = threading.Thread(target=server.stop)
         stopper.start()
