@@ -2,12 +2,15 @@
 
 import gc
 import logging
+import queue
 import socketserver
 import threading
+import weakref
 import wsgiref.simple_server
 import wsgiref.validate
 from contextlib import ExitStack
 from time import monotonic
+from unittest.mock import Mock
 from urllib.error import HTTPError
 from urllib.request import urlopen
 from wsgiref.util import is_hop_by_hop
@@ -28,8 +31,9 @@ from tests.wire import (
     serving,
     thread_names,
 )
-from wsthreads import ConfigError, HandlerError, WebSocketApp, stagger
+from wsthreads import ConfigError, HandlerError, RedisBroker, WebSocketApp, stagger
 from wsthreads.hosts import INPUT_KEY, SOCKET_KEY
+from wsthreads.testing import play
 
 
 def plain(environ, start_response):
@@ -303,6 +307,92 @@ def test_a_session_that_opens_while_shutdown_begins_is_closed_too():
         assert handler.close() == (1001, "server shutting down")
 
 
+class Switch(Recorder):
+    """Shuts its app down, from whichever function is to."""
+
+    app: WebSocketApp
+    at = ""
+
+    def __init__(self):
+        super().__init__()
+        self.left = queue.Queue()
+
+    def shut_down(self, here):
+        if self.at == here:
+            began = monotonic()
+            self.left.put((self.app.shutdown(10 * DEADLINE_S), monotonic() - began < DEADLINE_S))
+
+    def on_handshake(self, request):
+        if request.get_parameter("at"):
+            self.shut_down("on_handshake")
+
+    def on_open(self, session):
+        super().on_open(session)
+        if session.get_parameter("at"):
+            self.shut_down("on_open")
+
+    def on_message(self, session, message):
+        if message == "shut down":
+            self.shut_down("on_message")
+        else:
+            super().on_message(session, message)
+
+    def on_close(self, session, code, reason):
+        if session.get_parameter("at"):
+            self.shut_down("on_close")
+        super().on_close(session, code, reason)
+
+
+@pytest.mark.parametrize("at", ["on_handshake", "on_open", "on_message", "on_close"])
+def test_shutdown_in_a_handler_does_not_wait_for_its_own_session(at):
+    handler = Switch()
+    with endpoint(handler, shutdown_timeout_s=10 * DEADLINE_S) as (app, port), RawClient(port) as other:
+        handler.app, handler.at = app, at
+        handler.session()
+        others = threading.Thread(target=lambda: (other.receive_close(), other.send(CLOSE, close_payload(1001))))
+        others.start()
+        with RawClient(port, "/ws/test?at=here") as client:
+            if at == "on_message":
+                client.text("shut down")
+            if at == "on_close":
+                client.leave()
+            else:
+                assert client.receive_close() == (1001, "server shutting down")
+                client.send(CLOSE, close_payload(1001))
+        assert handler.left.get(timeout=DEADLINE_S) == (0, True)
+        assert sorted([handler.close()[0], handler.close()[0]]) == [1000 if at == "on_close" else 1001, 1001]
+        others.join(DEADLINE_S)
+        wait_until(lambda: not {"wsthreads-flusher", "wsthreads-shutdown"} & set(thread_names()), "the threads' end")
+
+
+def test_handlers_that_shut_down_at_once_do_not_wait_for_each_other():
+    handler = Switch()
+    handler.at = "on_message"
+    with endpoint(handler, shutdown_timeout_s=10 * DEADLINE_S) as (app, port), ExitStack() as stack:
+        meeting = threading.Barrier(4, timeout=DEADLINE_S)
+        handler.app = Mock(shutdown=lambda timeout_s: meeting.wait() * 0 + app.shutdown(timeout_s))
+        clients = [stack.enter_context(RawClient(port)) for _ in range(4)]
+        for _ in clients:
+            handler.session()
+        run_all(*[lambda client=client: client.text("shut down") for client in clients])
+        assert [handler.left.get(timeout=DEADLINE_S) for _ in clients] == [(0, True)] * 4
+        assert app.shutdown() == 0
+
+
+def test_shutdown_in_a_handler_tells_of_others_that_are_left_at_its_timeout():
+    handler, begun, go_on = Switch(), threading.Event(), threading.Event()
+    handler.at = "on_message"
+    handler.messages = Mock(put=lambda message: (begun.set(), go_on.wait(DEADLINE_S)))
+    with endpoint(handler) as (app, port), RawClient(port) as busy, RawClient(port) as client:
+        handler.app = Mock(shutdown=lambda timeout_s: app.shutdown(0.1))
+        busy.text("work")
+        assert begun.wait(DEADLINE_S)
+        client.text("shut down")
+        left, _ = handler.left.get(timeout=DEADLINE_S)
+        go_on.set()
+        assert left == 1
+
+
 def test_shutdown_with_another_code_and_reason():
     handler = Recorder()
     with endpoint(handler) as (app, port), RawClient(port) as client:
@@ -324,6 +414,60 @@ def test_an_app_that_never_served_starts_no_thread_and_can_be_shut_down():
     assert thread_names() == before
     assert app.shutdown() == 0
     assert thread_names() == before
+
+
+class Knowing:
+    """A handler that knows its app, as closures and instances do."""
+
+    def __init__(self, app):
+        self.app = app
+
+    def on_open(self, session):
+        session.room("all").join()
+
+    def on_message(self, session, message):
+        session.room("all").broadcast(message, hand_over=True)
+
+
+@pytest.mark.parametrize("kind", ["python", "script", "dashboard", "metrics", "redis"])
+def test_an_app_that_is_dropped_without_a_shutdown_leaves_no_thread_and_no_log_handler(
+    kind, tmp_path, monkeypatch, redis_server
+):
+    """Served, or not yet: a broker and a script start before the first request."""
+    script = tmp_path / "a.js"
+    script.write_text("export function onMessage(session, message) { session.send(message); }")
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+
+    def served():
+        options = {
+            "dashboard": {"dashboard_token": "a-token-of-many-letters"},
+            "metrics": {"serve_metrics": True, "metrics_token": "another-token-of-many"},
+            "redis": {"broker": RedisBroker(redis_server.url, prefix="dropped")},
+        }
+        app = WebSocketApp(serve_health=True, **options.get(kind, {}))
+        app.add_handler("/ws", Knowing(app))
+        if kind == "script":
+            app.add_script("/script", script)
+        app.connect_broker()
+        return app
+
+    def drop_served():
+        app = served()
+        running = play(app, "/ws")
+        with running as clients:
+            clients.connect().send("hi")
+            if kind == "script":
+                clients.connect(path="/script").send("hi")
+        return weakref.ref(app)
+
+    def state():
+        return sorted(thread_names()), list(logging.getLogger("wsthreads").handlers)
+
+    before = state()
+    for drop in (drop_served, lambda: weakref.ref(served())):
+        reference = drop()
+        wait_until(lambda gone=reference: gc.collect() is not None and gone() is None, "the app to be collected")
+        wait_until(lambda: state() == before, lambda: state())
 
 
 def test_nothing_is_left_when_all_is_over():

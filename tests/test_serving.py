@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import http.client
 import logging
+import queue
 import re
 import select
 import signal
@@ -642,6 +643,44 @@ def test_stop_may_be_called_again_and_by_several_threads(serve):
     assert server.stop() == 0
     with pytest.raises(RuntimeError, match="make another one"):
         server.start()
+
+
+def test_stop_in_a_handler_and_in_a_view_does_not_wait_for_itself(serve):
+    results, closed = queue.Queue(), threading.Event()
+
+    def stop(where):
+        began = time.monotonic()
+        results.put((where, server.stop(), time.monotonic() - began < DEADLINE_S))
+
+    class Switch:
+        def on_message(self, session, message):
+            stop("handler")
+
+        def on_close(self, session, code):
+            closed.set()
+
+    def view(environ, start_response):
+        stop("view")
+        return hello(environ, start_response)
+
+    for where in ("handler", "view"):
+        closed.clear()
+        app = WebSocketApp(view, shutdown_timeout_s=10 * DEADLINE_S)
+        app.add_handler("/ws", Switch())
+        server = serve(app)
+        with connect(server.ws_url + "/ws") as client:
+            if where == "handler":
+                client.send("stop")
+            else:
+                assert get(server.url).read() == b"hello"
+            with pytest.raises(ConnectionClosed) as caught:
+                receive(client)
+            assert caught.value.rcvd.code == 1001
+        assert results.get(timeout=DEADLINE_S) == (where, 0, True)
+        assert server.stop() == 0, "it waits for what the first call has begun"
+        assert closed.is_set()
+        assert refuses(server.port)
+        assert not [t.name for t in threading.enumerate() if t.name.startswith("wsthreads-connection")]
 
 
 def test_a_server_that_never_started_gives_its_port_back():

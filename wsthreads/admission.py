@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
-from threading import Condition
+from threading import Condition, local
 from time import monotonic
 
 from wsthreads.errors import HandshakeRefused
@@ -15,8 +15,18 @@ __all__ = ["RETRY_AFTER_S", "Admission"]
 RETRY_AFTER_S = 5
 
 
+class _Here(local):
+    """The calling thread's."""
+
+    has_place = False
+    is_left_out = False  # see `Admission.wait_others`
+
+
 class Admission:
-    """Places for sessions, of which one address may take `per_address` (0 for all). Any thread."""
+    """Places for sessions, of which one address may take `per_address` (0 for all). Any thread.
+
+    A place is taken and given back by the same thread, that of its connection.
+    """
 
     def __init__(self, places: int, per_address: int = 0) -> None:
         self.places = places
@@ -25,7 +35,9 @@ class Admission:
         self._taken_by: dict[str, int] = {}  # network -> places; only where there is a limit
         #: Close code and reason for sessions that come in late, once `close` has been called.
         self.goodbye: tuple[int, str] | None = None
-        self._changed = Condition()  # guards _taken, _taken_by and goodbye
+        self._left_out = 0  # of the places taken, those whose threads wait for the others, or have
+        self._here = _Here()
+        self._changed = Condition()  # guards _taken, _taken_by, _left_out and goodbye
 
     def enter(self, address: str = "") -> str:
         """Take a place. Returns whose it is, with which to give it back: `leave`.
@@ -48,6 +60,7 @@ class Admission:
                     raise _refusal(429, reason, "address_full")
                 self._taken_by[network] = taken + 1
             self._taken += 1
+        self._here.has_place = True
         return network
 
     def leave(self, network: str = "") -> None:
@@ -58,6 +71,9 @@ class Admission:
                 if not self._taken_by[network]:
                     del self._taken_by[network]
             self._taken -= 1
+            if self._here.is_left_out:
+                self._left_out -= 1
+            self._here.has_place = self._here.is_left_out = False
             self._changed.notify_all()
 
     def close(self, code: int, reason: str) -> bool:
@@ -78,6 +94,29 @@ class Admission:
                     return False
                 self._changed.wait(left)
             return True
+
+    @property
+    def has_place(self) -> bool:
+        """Whether the calling thread has a place: it is in a handshake, or in a session."""
+        return self._here.has_place
+
+    def wait_others(self, timeout_s: float) -> int:
+        """Wait until the other sessions have left, at most `timeout_s`. Returns how many are still there.
+
+        Only for a thread that has a place. Several of them do not wait for each other.
+        """
+        deadline = monotonic() + timeout_s
+        with self._changed:
+            if not self._here.is_left_out:
+                self._here.is_left_out = True
+                self._left_out += 1
+                self._changed.notify_all()
+            while self._taken > self._left_out:
+                left = deadline - monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            return self._taken - self._left_out
 
     @property
     def closed(self) -> bool:

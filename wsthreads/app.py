@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Lock, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import finalize
 
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
@@ -27,7 +28,7 @@ from wsthreads.contained import Contained, contained
 from wsthreads.drainer import Drainer
 from wsthreads.endpoint import Endpoint
 from wsthreads.errors import CloseCode, ConfigError, HandshakeRefused
-from wsthreads.flusher import Flusher
+from wsthreads.flusher import Flusher, weakly
 from wsthreads.handlers import Handler, PythonHandler
 from wsthreads.handshake import is_upgrade
 from wsthreads.health import HEALTH_PATH, READY_PATH, Health
@@ -40,7 +41,7 @@ from wsthreads.stagger import in_batches
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from wsthreads.brokers import Broker
+    from wsthreads.brokers import Broker, Link
     from wsthreads.connection import Connection
     from wsthreads.dashboard import Dashboard
     from wsthreads.prometheus import MetricsPage
@@ -112,6 +113,7 @@ class WebSocketApp:
         self._dashboard = dashboard or _dashboard_by_token(self.config)
         if self._dashboard is not None:
             self._dashboard.serve(self, partial(self._make_endpoint, affinity=Affinity(False), link=None))
+        finalize(self, _release, self._flusher, self._drainer, self._link).atexit = False
         self._entry: WSGIApplication = self._dispatch
         if self.config.trusted_proxies:
             self._entry = ProxyHeaders(self._dispatch, self.config.trusted_proxies)
@@ -306,7 +308,7 @@ class WebSocketApp:
                     "to have them added up, name an empty directory: PROMETHEUS_MULTIPROC_DIR=…",
                     worker.cfg.workers,
                 )
-            self._flusher.call_later(WORKER_WATCH_S, partial(self._watch_worker, worker))
+            self._flusher.call_later(WORKER_WATCH_S, weakly(self._watch_worker, worker))
         for served in (self._metrics_page, self._dashboard):
             if served is not None:
                 served.start(self._flusher)
@@ -314,7 +316,7 @@ class WebSocketApp:
     def _watch_worker(self, worker: Any) -> None:
         """The flusher's: shut down when gthread does, which tells nobody."""
         if not is_ending(worker):
-            self._flusher.call_later(WORKER_WATCH_S, partial(self._watch_worker, worker))
+            self._flusher.call_later(WORKER_WATCH_S, weakly(self._watch_worker, worker))
         elif not self._admission.closed:
             timeout_s, goodbye = drain_timeout_s(worker.cfg.graceful_timeout), farewell(worker)
             self._close_all(timeout_s, *goodbye)
@@ -333,8 +335,16 @@ class WebSocketApp:
         as it takes to be through after half of the time. Handlers that run may finish.
         Waits for `timeout_s` at most, by default `shutdown_timeout_s`, and then cuts off the sessions that are left:
         returns how many. An app that was shut down cannot be started again; to call it twice does no harm.
+
+        A handler that calls it, in its session's own thread, waits for the other sessions only. It returns how many of
+        them are left. The caller's session ends when the handler returns, and after that the threads end.
         """
         timeout_s = self.config.shutdown_timeout_s if timeout_s is None else timeout_s
+        if self._admission.has_place:
+            self._close_all(timeout_s, code, reason)
+            arguments = (timeout_s, code, reason)
+            Thread(target=self.shutdown, args=arguments, name="wsthreads-shutdown", daemon=True).start()
+            return self._admission.wait_others(timeout_s)
         with self._shutting_down:  # a second call finds nothing left to do
             if self._cut_off is None:
                 self._cut_off = self._shut_down(timeout_s, code, reason)
@@ -376,6 +386,14 @@ class WebSocketApp:
     def cut_off(self) -> int:
         """End every connection at once, without a close handshake; how many there were."""
         return sum(endpoint.cut_off() for endpoint in self.endpoints)
+
+
+def _release(flusher: Flusher, drainer: Drainer, link: Link | None) -> None:
+    """An app's finalizer: end its threads. Any thread may run this at any point, so it takes no lock."""
+    flusher.release()
+    drainer.release()
+    if link is not None:
+        link.release()
 
 
 def _close(connections: Iterable[Connection], code: int, reason: str, timeout_s: float) -> None:

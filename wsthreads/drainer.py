@@ -65,6 +65,11 @@ class Drainer:
         if thread is not None:
             thread.join(timeout_s)
 
+    def release(self) -> None:
+        """End the thread when it has done what it was given. Takes no lock and does not wait: for a finalizer."""
+        if self._pid == os.getpid():
+            self._steps.put(None)
+
     def _start_locked(self) -> None:
         self._steps = SimpleQueue()  # after a fork: the parent's steps are not ours
         self._thread = Thread(target=self._run, args=(self._steps,), name="wsthreads-drainer", daemon=True)

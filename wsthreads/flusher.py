@@ -22,10 +22,11 @@ from contextlib import ExitStack, suppress
 from itertools import count
 from threading import Event, Lock, Thread, current_thread
 from time import monotonic
+from weakref import WeakMethod
 
 from wsthreads.restarts import keep_running
 
-__all__ = ["Flusher", "Timer"]
+__all__ = ["Flusher", "Timer", "weakly"]
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,18 @@ class Timer:
         self.callback = None
 
 
+def weakly(method: Callable[..., None], *arguments: object) -> Callable[[], None]:
+    """A callback that calls a method as long as its object is there, and does not keep it."""
+    reference = WeakMethod(method)
+
+    def call() -> None:
+        method = reference()
+        if method is not None:
+            method(*arguments)
+
+    return call
+
+
 class Flusher:
     """Timers, and one-shot watches for room in a socket. All methods may be called from any thread."""
 
@@ -71,6 +84,7 @@ class Flusher:
         self._serial = count()  # breaks ties in the heap
         self._stopping = Event()
         self._has_begun = False  # the thread's own
+        self._is_released = False
 
     def start(self) -> None:
         """Start the thread where this process has none yet.
@@ -120,6 +134,12 @@ class Flusher:
         with self._lock:
             self._thread, self._pid = None, 0
 
+    def release(self) -> None:
+        """End the thread soon. Takes no lock and does not wait: for a finalizer, which may run anywhere."""
+        if self._pid == os.getpid():
+            self._is_released = True
+            self._wake()
+
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
         """Run `callback` on the flusher's thread in `delay_s` seconds."""
         timer = Timer(monotonic() + delay_s, callback)
@@ -152,7 +172,7 @@ class Flusher:
         self._obey()  # what has been closed is forgotten before its number, which may be another's, is watched again
         for descriptor, callback in list(self._unwatched.items()):
             self._watch(descriptor, callback)
-        while not self._stopping.is_set():
+        while not (self._stopping.is_set() or self._is_released):
             self._obey()
             for key, _ in self._selector.select(self._run_timers()):
                 if key.fileobj is self._wakee:

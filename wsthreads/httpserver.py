@@ -177,13 +177,18 @@ class HTTPServer(ThreadedWSGIServer):
         for sock in socks:
             wake(sock)
 
+    def serves_here(self) -> bool:
+        """Whether the calling thread is a connection's."""
+        with self._lock:
+            return current_thread() in self._links
+
     def join_connections(self, deadline: float) -> bool:
-        """Wait for the threads of all connections, the caller's own excepted. False if some are left.
+        """Wait for the threads of all connections. False if some are left.
 
         Not for clients that neither send their request nor take their answer any more. Sessions have ended before.
         """
         with self._lock:
-            links = {thread: link for thread, link in self._links.items() if thread is not current_thread()}
+            links = dict(self._links)
         stalls = Stalls()
         while links := {thread: link for thread, link in links.items() if thread.is_alive()}:
             left_s = deadline - monotonic()

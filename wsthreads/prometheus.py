@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from werkzeug.wrappers import Response
 
 from wsthreads.errors import ConfigError
+from wsthreads.flusher import Flusher, weakly
 from wsthreads.metrics import BOUNDS_S, Distribution, Totals
 
 try:
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
     from wsthreads.app import WebSocketApp
-    from wsthreads.flusher import Flusher
 
 __all__ = ["METRICS_PATH", "MetricsPage", "WebSocketCollector", "families"]
 
@@ -260,12 +260,8 @@ class MetricsPage:
         if shared is None:
             return
 
-        def go_on() -> None:
-            flusher.call_later(PUSH_S, go_on)
-            shared.push()
-
-        flusher.call_later(PUSH_S, go_on)
-        atexit.register(shared.end, os.getpid())
+        shared.push_later(flusher)
+        atexit.register(weakly(shared.end, os.getpid()))
 
 
 class _Together:
@@ -301,6 +297,13 @@ class _Shared:
         self._app = app
         self._lock = Lock()  # guards the rest; nothing of ours is locked under it but leaves
         self._pushed: dict[tuple[str, tuple[str, ...]], Any] = {}
+
+    def push_later(self, flusher: Flusher) -> None:
+        flusher.call_later(PUSH_S, weakly(self._go_on, flusher))
+
+    def _go_on(self, flusher: Flusher) -> None:
+        self.push_later(flusher)
+        self.push()
 
     def push(self) -> None:
         with self._lock:

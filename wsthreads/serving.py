@@ -108,9 +108,15 @@ class Server:
         """Accept no more, shut the app down, end every connection. Returns how many sessions had to be cut off.
 
         Blocks for `timeout_s` (by default the app's `shutdown_timeout_s`) and a moment more at most. Idempotent:
-        a second call waits for the first. Any thread, that of a connection included.
+        a second call waits for the first. Any thread.
+
+        In the thread of a connection, as in a handler or a view, it begins all of this, and waits for the other
+        sessions only, as `WebSocketApp.shutdown` does: its own connection ends when the handler returns.
         """
         timeout_s = self._app.config.shutdown_timeout_s if timeout_s is None else timeout_s
+        if self._http.serves_here():
+            Thread(target=self.stop, args=(timeout_s, code, reason), name="wsthreads-stop", daemon=True).start()
+            return self._app.shutdown(timeout_s, code, reason)
         with self._lock:
             first, self._stopping = not self._stopping, True
         if not first:

@@ -62,6 +62,9 @@ class Link(Protocol):
     def stop(self, timeout_s: float) -> None:
         """Hand over what waits, for so long at most, say goodbye, and end all threads."""
 
+    def release(self) -> None:
+        """`stop` soon. Takes no lock and does not wait: for a finalizer."""
+
 
 class Broker(Protocol):
     """What carries rooms between processes: a description, without connections of its own."""

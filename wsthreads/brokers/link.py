@@ -202,6 +202,10 @@ class RedisLink:
             self._thread.join(timeout_s + WAIT_S)
             self._reader.stop(WAIT_S)
 
+    def release(self) -> None:
+        if self._pid == os.getpid() and self._stop_at is None:
+            self._stop_at = monotonic()  # the thread looks every second
+
     def _on_own(self, room: SharedRoom, ticket: int) -> None:
         """The reader's: a broadcast is back, and with the members."""
         with self._lock:
@@ -229,6 +233,7 @@ class RedisLink:
                 self._lose(error)
             self._has_ended = not self._pause()
         self._forget_questions()
+        self._reader.stop(0)
 
     def _pause(self) -> bool:
         """Wait until it is time to try again; False if it is time to give up."""

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from weakref import finalize
 
 from werkzeug.exceptions import NotFound
 from werkzeug.utils import redirect
@@ -29,6 +30,7 @@ from wsthreads.dashboard.events import Events
 from wsthreads.dashboard.live import Live
 from wsthreads.dashboard.sampler import Sampler
 from wsthreads.endpoint import Endpoint
+from wsthreads.flusher import Flusher, weakly
 from wsthreads.handlers import HOOKS, PythonHandler
 from wsthreads.hosts import gunicorn_worker
 from wsthreads.metrics import Metrics
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
 
     from wsthreads.app import WebSocketApp
     from wsthreads.config import Config
-    from wsthreads.flusher import Flusher
 
 __all__ = ["MAX_VIEWERS", "PREFIX", "Dashboard", "function_names", "spelled"]
 
@@ -82,6 +83,7 @@ class Dashboard:
         self._files = StaticFiles(Path(__file__).parent / "page")
         self._events = Events(but=LIVE_PATH)
         self._events.attach(logging.getLogger(logger))
+        finalize(self, self._events.close).atexit = False
         self._sampled_in = 0  # the process
 
     def serve(self, app: WebSocketApp, make_endpoint: Callable[..., Endpoint]) -> Endpoint:
@@ -110,7 +112,7 @@ class Dashboard:
         """The flusher's. Where it takes long, it is done less often: a thousandth of the time at most."""
         began = monotonic()
         self._sampler.take(IDLE_INTERVAL_S * 0.9)
-        flusher.call_later(max(IDLE_INTERVAL_S, 1000 * (monotonic() - began)), lambda: self._tick(flusher))
+        flusher.call_later(max(IDLE_INTERVAL_S, 1000 * (monotonic() - began)), weakly(self._tick, flusher))
 
     def close_viewers(self, code: int, reason: str) -> None:
         """Let nobody in any more, and begin to close the pages that are open. Does not block."""

@@ -25,6 +25,7 @@ from wsthreads.dashboard.lists import find_session, rooms_list, session_details,
 from wsthreads.dashboard.requests import Broadcast, Close, Mistake, PageRequest, Unwatch, Watch, parse
 from wsthreads.dashboard.sampler import Sampler
 from wsthreads.errors import BrokerError, HandshakeRefused, UsageError
+from wsthreads.flusher import weakly
 from wsthreads.restarts import keep_running
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class Live:
         self._viewers: dict[Session, _Viewer] = {}
         self._term: _Term | None = None
         self._has_news = False  # there are events that the thread has been told of
-        events.on_event = self._on_event
+        events.on_event = weakly(self._on_event)  # loggers keep events, and are not to keep us
 
     # In a viewer's thread.
 

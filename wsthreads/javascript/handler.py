@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
@@ -39,6 +40,25 @@ class _Life:
         self.not_before = 0.0  # monotonic: when the next isolate may be started
 
 
+def _release(lives: dict[int, _Life]) -> None:
+    """A handler's finalizer: end its isolate in this process."""
+    life = lives.get(os.getpid())
+    if life is not None and life.isolate is not None:
+        life.isolate.release()
+
+
+def _teller(handler: ScriptHandler) -> Callable[[str], None]:
+    """Tells the handler of failures, and does not keep it: its isolate's thread has this."""
+    reference = weakref.ref(handler)
+
+    def tell(text: str) -> None:
+        handler = reference()
+        if handler is not None:
+            handler.on_failure(text)
+
+    return tell
+
+
 class ScriptHandler(Handler):
     """The functions that the ES module at `path` exports, run one at a time by the isolate of this process.
 
@@ -55,6 +75,7 @@ class ScriptHandler(Handler):
         self._room: Callable[[str], Room] | None = None
         # By process id. A fork's child leaves its parent's as it is: the thread that could free it is not there.
         self._lives: dict[int, _Life] = {}
+        weakref.finalize(self, _release, self._lives).atexit = False
 
     def use_rooms(self, room: Callable[[str], Room]) -> None:
         self._room = room
@@ -78,7 +99,7 @@ class ScriptHandler(Handler):
                 self.path,
                 self._config,
                 self._metrics,
-                on_failure=lambda text: self.on_failure(text),
+                on_failure=_teller(self),
                 room=self._room,
             )
             self.hooks = isolate.start().hooks

@@ -169,6 +169,10 @@ class Isolate:
             if self._thread.is_alive():
                 log.critical("the thread of %s cannot be ended: it is left to itself", self.name)
 
+    def release(self) -> None:
+        """`stop` soon. Takes no lock and does not wait: for a finalizer."""
+        self._schedule.post(STOP)
+
     def _join(self, timeout_s: float) -> None:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
