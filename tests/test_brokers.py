@@ -72,7 +72,7 @@ class Someone:
         self._joined = frozenset(names)
         self.turns = under_way
         self.outbox = Outbox()
-        self._line = turns.Line(self.outbox, under_way)
+        self._line = turns.Line(self.outbox)
 
     def send(self, frame):
         self.turns.hold(self, frame, self.turns.before_message(self))

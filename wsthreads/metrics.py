@@ -8,7 +8,7 @@ own: a connection's thread counts what comes in, whoever holds its outbox's lock
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from operator import sub
@@ -30,6 +30,10 @@ BOUNDS_S = (
     *(1.0, 2.5, 5.0),
     10.0,
 )  # fmt: skip
+
+
+#: What is added to counters is summed up when this much has come together, and when somebody looks.
+MAX_ADDED = 100
 
 
 class Traffic(NamedTuple):
@@ -139,28 +143,39 @@ if not TYPE_CHECKING and speedups is not None:
 class Metrics:
     """Named counters that only grow, and histograms. Any thread.
 
-    Counters are for events, not for every message: each `add` takes a lock. What is added to one with a `parent` is
-    added there, too.
+    Counters are for events, not for every message. What is added to one with a `parent` is added there, too.
+    A finalizer may call `add` at any point, even of another `add`: it takes no lock but by trying.
     """
 
-    __slots__ = ("_counts", "_histograms", "_lock", "_parent")
+    __slots__ = ("_added", "_counts", "_histograms", "_lock", "_parent")
 
     def __init__(self, parent: Metrics | None = None) -> None:
         self._parent = parent
-        self._counts: Counter[str] = Counter()
+        self._added: deque[tuple[str, int]] = deque()  # appended to by anybody
+        self._counts: Counter[str] = Counter()  # without _added
         self._histograms: dict[str, Histogram] = {}
-        self._lock = Lock()  # guards both; a leaf, nothing is called under it
+        self._lock = Lock()  # guards the last two, and taking from _added; a leaf, nothing is called under it
 
     def add(self, name: str, amount: int = 1) -> None:
-        with self._lock:
-            self._counts[name] += amount
+        self._added.append((name, amount))
+        if len(self._added) > MAX_ADDED and self._lock.acquire(False):
+            try:
+                self._sum_up_locked()
+            finally:
+                self._lock.release()
         if self._parent is not None:
             self._parent.add(name, amount)
 
     def snapshot(self) -> dict[str, int]:
         """A copy of all counters; one that was never added to is missing."""
         with self._lock:
+            self._sum_up_locked()
             return dict(self._counts)
+
+    def _sum_up_locked(self) -> None:
+        for _ in range(len(self._added)):
+            name, amount = self._added.popleft()
+            self._counts[name] += amount
 
     def histogram(self, name: str) -> Histogram:
         """The histogram of that name, which is made if there is none."""

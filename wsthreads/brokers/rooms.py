@@ -14,7 +14,7 @@ from wsthreads.brokers.turns import LONGEST_S, Line
 from wsthreads.deflate import deflate_frame
 from wsthreads.frames import message_frame
 from wsthreads.rooms import Rooms
-from wsthreads.session import Session
+from wsthreads.session import Session, may_wait
 
 if TYPE_CHECKING:
     from wsthreads.brokers import Link
@@ -87,7 +87,7 @@ class SharedSession(Session):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._rooms._by_id[self.id] = self
-        self._line = Line(self._outbox, self._rooms._link.turns)
+        self._line = Line(self._outbox)
         self._outbox.front = self
 
     def send(self, message: str | bytes, *, timeout: float | None = None) -> bool:
@@ -96,15 +96,13 @@ class SharedSession(Session):
         What is held until then counts as piled up.
         """
         turns, line, outbox = self._rooms._link.turns, self._line, self._outbox
-        if turns.is_inside:
-            timeout = 0.0
         flights = turns.before_message(self)
         if not flights and line.is_empty and not outbox.is_queued:
             return super().send(message, timeout=timeout)
         frame = message_frame(message)
         if outbox.window_bits:
             frame = deflate_frame(frame, outbox.window_bits)
-        if self._thread == get_ident():
+        if self._thread == get_ident() and may_wait():
             line.wait_for_room(len(frame), self._wait_s if timeout is None else timeout)
         if not self.is_open():
             return False

@@ -72,12 +72,11 @@ class _Last(NamedTuple):
 
 
 class _Here(threading.local):
-    """What the current thread has broadcast, and is about."""
+    """What the current thread has broadcast."""
 
     def __init__(self) -> None:
         self.rooms: dict[RoomKey, _Last] = {}
         self.newest: Flight | None = None  # None: rooms is empty
-        self.depth = 0  # calls of `Line.let_go` that it is in
 
 
 class Turns:
@@ -175,11 +174,6 @@ class Turns:
             if not flight.is_back:
                 _await(bell, LONGEST_S)
 
-    @property
-    def is_inside(self) -> bool:
-        """Whether a line's lock may be the current thread's, so that it must not wait: it is in a finalizer."""
-        return self._here.depth > 0
-
     def _current(self) -> _Here:
         """The current thread's, without what is back."""
         here = self._here
@@ -219,11 +213,10 @@ class _Held(NamedTuple):
 class Line:
     """The frames of one session that are held, in the order in which they will be in its outbox."""
 
-    __slots__ = ("_bells", "_counted", "_here", "_items", "_lock", "_outbox", "held_bytes")
+    __slots__ = ("_bells", "_counted", "_items", "_lock", "_outbox", "held_bytes")
 
-    def __init__(self, outbox: Outbox, turns: Turns) -> None:
+    def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        self._here = turns._here
         self._items: list[_Held] = []  # appended to by anybody; one is taken off when it is in the outbox
         # Held to take from _items, and to write the next two. Frames are only appended to the outbox under it.
         self._lock = threading.Lock()
@@ -246,16 +239,11 @@ class Line:
         With `surely`, it is in the outbox when this returns; without, another thread may be at it.
         """
         sends = False
-        here = self._here
-        here.depth += 1
-        try:
-            while self._has_work(until) and self._lock.acquire(surely):
-                try:
-                    sends = self._take_locked(until) or sends
-                finally:
-                    self._lock.release()
-        finally:
-            here.depth -= 1
+        while self._has_work(until) and self._lock.acquire(surely):
+            try:
+                sends = self._take_locked(until) or sends
+            finally:
+                self._lock.release()
         if sends:
             self._outbox.flush()
 
