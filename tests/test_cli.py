@@ -19,6 +19,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from werkzeug.serving import get_interface_ip
 
+from tests.dashboard_viewer import Viewer
 from tests.programs import DEADLINE_S, EXAMPLES, ROOT, Program, connect, receive, run_server, wait_until, wsthreads
 from wsthreads import Config, __version__
 from wsthreads.options import SECTIONS
@@ -194,15 +195,20 @@ def test_the_log_is_as_quiet_as_one_likes(folder):
     with run_server("echo.py") as server:
         ask(server.ws_url + "/ws/echo?user=alice")
         fetch(server.url + "/_wsthreads/")
-        for file in ("main.js", "styles/theme.css", "status.json"):  # one line for the page is enough
+        fetch(server.url + "/_wsthreads")  # redirected
+        for file in ("main.js", "styles/theme.css", "status.json", "icon.svg", "?x"):
             fetch(f"{server.url}/_wsthreads/{file}")
+        again = urllib.request.Request(server.url + "/_wsthreads/icon.svg")
+        again.add_header("If-Modified-Since", "Fri, 01 Jan 2038 00:00:00 GMT")
+        with pytest.raises(urllib.error.HTTPError, match="304"):
+            urllib.request.urlopen(again, timeout=DEADLINE_S)
+        with Viewer(server.ws_url):
+            pass
         with pytest.raises(urllib.error.HTTPError):
             fetch(server.url + "/_wsthreads/missing.js")
         assert server.end() == 0
         assert server.log.count('"GET /ws/echo?user=alice HTTP/1.1" 101 -') == 1
-        assert server.log.count('"GET /_wsthreads/ HTTP/1.1" 200 -') == 1
-        assert not re.search("main.js|theme.css|status.json", server.log)
-        assert server.log.count('"GET /_wsthreads/missing.js HTTP/1.1" 404 -') == 1
+        assert re.findall("_wsthreads.*", server.log) == ['_wsthreads/missing.js HTTP/1.1" 404 -']
         assert "opened on /ws/echo" in server.log
         assert "\x1b" not in server.log
         assert "Traceback" not in server.log

@@ -1,11 +1,14 @@
 """No client can make another wait, nor fill the memory."""
 
 import queue
+import re
 import selectors
 import subprocess
 import sys
 import threading
 from contextlib import ExitStack
+
+import pytest
 
 from tests.programs import DEADLINE_S, Program, wait_until
 from tests.wire import TEXT, RawClient, Recorder, endpoint, parse_frames, run_all
@@ -106,3 +109,30 @@ def test_among_clients_that_never_read_are_slow_or_flood_the_others_lose_nothing
         assert sum(session.is_open() for session in sessions if session.get_parameter("good")) == good
         crowd.process.stdin.close()
         assert crowd.wait() == 0
+
+
+FLOODS = {
+    ".js": "export function onMessage(session) { for (let i = 0; i < 400; i++) session.send('x'.repeat(65536)); }\n",
+    ".py": "def on_message(session, message):\n    for _ in range(400):\n        session.send('x' * 65536)\n",
+}
+
+
+@pytest.mark.parametrize("suffix", FLOODS)
+@pytest.mark.parametrize("server", ["run", "gthread", "wsthreads.gunicorn.ThreadWorker"])
+def test_a_client_that_is_closed_as_too_slow_is_one_line_of_the_log(tmp_path, suffix, server):
+    (tmp_path / f"flood{suffix}").write_text(FLOODS[suffix])
+    if server == "run":
+        command = [sys.executable, "-m", "wsthreads", "run", f"flood{suffix}", "--port", "0"]
+        command += ["--send-timeout-s", "0.5", "--close-timeout-s", "0.5"]
+    else:
+        app = f"wsthreads:create_app('flood{suffix}', send_timeout_s=0.5, close_timeout_s=0.5)"
+        command = [sys.executable, "-m", "gunicorn", "-k", server, "--threads", "8", "-b", "127.0.0.1:0", app]
+    with Program(command, cwd=tmp_path) as program:
+        port = int(program.wait_for(r"(?i)^.*listening (?:on|at:) http://127\.0\.0\.1:(\d+)")[1])
+        with RawClient(port, "/ws/flood", receive_buffer=4096) as client:
+            client.text("go")
+            lines = r"(?m)^.*session (\S+) closed on /ws/flood after .*1013 too slow: .*$"
+            program.wait_for(lines)
+        assert program.end() == 0
+        assert len(re.findall(lines, program.log)) == 1
+        assert len(re.findall("too slow", program.log)) == 1

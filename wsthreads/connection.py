@@ -137,6 +137,7 @@ _OWN_ATTRIBUTES = (
     "last_received",
     "outbox",
     "reader",
+    "was_too_slow",
 )
 
 
@@ -178,6 +179,8 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self._endings: list[tuple[int, str]] = []  # the first counts
         #: Code and reason once the connection is closing, whoever began. Set once.
         self.closing: tuple[int, str] | None = None
+        #: It was closed since the client did not read what was sent.
+        self.was_too_slow = False
         self._answered = False  # the peer's close frame has come
         self._tail = b""  # input that is not decoded yet: less than a header
         self._protocol: Protocol | None = None  # made for the first frame that the fast decoder does not take
@@ -546,6 +549,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
 
     def _on_stuck(self, reason: str) -> None:
         if self.begin_close(CloseCode.TRY_AGAIN_LATER, f"too slow: {reason}", discard=True):
+            self.was_too_slow = True
             self._count("slow_sessions_closed")
 
     def _on_close_timer(self) -> None:

@@ -38,6 +38,9 @@ __all__ = ["Endpoint"]
 
 log = logging.getLogger(__name__)
 
+#: The end of a session whose client was too slow: a logger of its own, which the log under gunicorn has from info up.
+slow_log = log.getChild("slow")
+
 UNFIT_SERVER = (
     "this WSGI server does not hand over its socket, or has no threads: "
     "use gunicorn -k gthread, wsthreads run or flask run"
@@ -49,7 +52,7 @@ HANDLER_ERRORS = ("handler_errors", "script_timeouts", "unhandled_rejections")
 
 
 class Endpoint:
-    """One path of an app. Any thread."""
+    """One path of an app. Any thread. That a session opens and ends is logged at `log_level`."""
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class Endpoint:
         affinity: Affinity,
         metrics: Metrics,
         link: Link | None = None,
+        log_level: int = logging.INFO,
     ) -> None:
         self.path = path
         self.handler = handler
@@ -75,6 +79,7 @@ class Endpoint:
             self.rooms = SharedRooms(path, link, drainer, **limits, count=metrics.add)
             self._session_class = SharedSession
         handler.use_rooms(self.rooms.room)
+        self._log_level = log_level
         self._config = config
         self._admission = admission
         self._flusher = flusher
@@ -234,7 +239,8 @@ class Endpoint:
         """From `on_open` to `on_close`. Nothing that a handler does can get a later step left out."""
         began = monotonic()
         self._metrics.add("sessions_opened")
-        log.info("session %s opened on %s from %s", session.id, self.path, session.remote_addr, extra=context)
+        opened = "session %s opened on %s from %s"
+        log.log(self._log_level, opened, session.id, self.path, session.remote_addr, extra=context)
         goodbye = self._admission.goodbye
         if goodbye is not None:  # shutdown began between the handshake and here, and did not see this session
             connection.begin_close(*goodbye)
@@ -265,8 +271,8 @@ class Endpoint:
                     finally:
                         connection.hang_up()
                     self._metrics.add("sessions_closed")
-                    log.info(
-                        "session %s closed on %s after %.1f s: %s",
+                    (slow_log if connection.was_too_slow else log).log(
+                        self._log_level, "session %s closed on %s after %.1f s: %s",
                         session.id, self.path, monotonic() - began, f"{code} {printable(reason)}".strip(),
                         extra=context,
                     )

@@ -16,8 +16,8 @@ from textwrap import indent
 from typing import IO, Any
 from urllib.parse import unquote
 
-__all__ = ["AccessFormatter", "JSONFormatter", "TextFormatter", "block", "hide_secrets", "is_secret", "takes_colours",
-           "with_context"]
+__all__ = ["AccessFormatter", "JSONFormatter", "TextFormatter", "block", "hide_secrets", "is_secret", "plain",
+           "takes_colours", "with_context"]
 
 #: What steers a terminal, escaped; tabs and line ends are not among it.
 ESCAPED = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)}
@@ -42,6 +42,11 @@ _USUAL = frozenset({*logging.makeLogRecord({}).__dict__, "message", "asctime", "
 def block(text: str) -> str:
     """A text that may have several lines; only the first begins at the left. Control characters are escaped."""
     return re.sub(r"\n(?![ \t])", "\n  ", text.translate(ESCAPED))
+
+
+def plain(text: str) -> str:
+    """A text without its colours."""
+    return _COLOUR.sub("", text)
 
 
 def is_secret(name: str) -> bool:
@@ -115,7 +120,7 @@ class AccessFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line = hide_secrets(record.getMessage().rstrip("\n"))
-        return line if self._colours else _COLOUR.sub("", line)
+        return line if self._colours else plain(line)
 
 
 class JSONFormatter(logging.Formatter):
@@ -132,7 +137,7 @@ class JSONFormatter(logging.Formatter):
         else:
             stack = self.formatException(record.exc_info) if record.exc_info else None
         if hasattr(record, "status"):  # the line of an access log: its head is in the other fields
-            message = hide_secrets(_COLOUR.sub("", _ACCESS_HEAD.sub("", message)))
+            message = hide_secrets(plain(_ACCESS_HEAD.sub("", message)))
         time = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
         fields: dict[str, object] = {
             "time": time.replace("+00:00", "Z"),

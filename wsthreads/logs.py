@@ -21,6 +21,7 @@ from wsthreads.formats import (
     block,
     hide_secrets,
     is_secret,
+    plain,
     takes_colours,
     with_context,
 )
@@ -134,8 +135,8 @@ class AddContext(logging.Filter):
 
 
 def log_to(stream: IO[str], level: str, *, quiet_below: str, form: str = "text") -> None:
-    """Log to `stream` whatever is of `level` or above it; requests for what is below the path
-    `quiet_below`, which ends with a slash, only at the level debug, unless they fail.
+    """Log to `stream` whatever is of `level` or above it; requests for the path `quiet_below`, which ends with a
+    slash, and for what is below it only at the level debug, unless they fail.
 
     `form` is one of `FORMATS`; in JSON, Python's warnings are lines of the log, too. Text has colours where
     `takes_colours` says so. Called once, by the program, not by a library.
@@ -153,8 +154,8 @@ def log_to(stream: IO[str], level: str, *, quiet_below: str, form: str = "text")
     logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(level.upper())
     if level != "debug":
-        quiet = re.compile(rf'"GET {re.escape(quiet_below)}[^ ]+ [^"]*" (101|2|304)')
-        access_handler.addFilter(lambda record: quiet.search(record.getMessage()) is None)
+        quiet = re.compile(rf'"(GET|HEAD) {re.escape(quiet_below.removesuffix("/"))}[/? ].*" (101|2|3)')
+        access_handler.addFilter(lambda record: quiet.search(plain(record.getMessage())) is None)
     access = logging.getLogger("werkzeug")
     access.propagate = False
     access.setLevel(level.upper())
@@ -193,18 +194,21 @@ def _hide_secrets_of(record: logging.LogRecord) -> bool:
 def log_to_gunicorn() -> None:
     """Under gunicorn, have our log be part of its error log, unless logging has been configured.
 
-    Scripts log by gunicorn's level, wsthreads itself from the level warning up, or all if gunicorn's is debug.
+    Scripts log by gunicorn's level, and so does the end of a session whose client was too slow; wsthreads itself from
+    the level warning up, or all if gunicorn's is debug.
     Called again, it takes that back where logging has been configured meanwhile. In gunicorn's access log, secrets in
     URLs are hidden. Does nothing elsewhere.
     """
     error_log, ours, scripts = map(logging.getLogger, ("gunicorn.error", "wsthreads", "wsthreads.script"))
+    slow = logging.getLogger("wsthreads.endpoint.slow")
     if error_log.handlers:
         logging.getLogger("gunicorn.access").addFilter(_hide_secrets_of)  # once, however often
     handler = next((handler for handler in ours.handlers if isinstance(handler, _ToGunicorn)), None)
     others = {*logging.getLogger().handlers, *ours.handlers, *scripts.handlers} - {handler}
     if handler is None and error_log.handlers and not (others or ours.level or scripts.level):
         level = error_log.level
-        handler = _ToGunicorn({ours: level if level <= logging.DEBUG else max(level, logging.WARNING), scripts: level})
+        level_of_ours = level if level <= logging.DEBUG else max(level, logging.WARNING)
+        handler = _ToGunicorn({ours: level_of_ours, scripts: level, slow: level})
         ours.addHandler(handler)
         for logger, level in handler.levels.items():
             logger.setLevel(level)

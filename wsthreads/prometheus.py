@@ -55,7 +55,7 @@ _ERRORS = {"handler_errors": "exception", "script_timeouts": "deadline", "unhand
 _SIMPLE = (
     ("wsthreads_sessions", "gauge", "WebSocket sessions", "sessions"),
     ("wsthreads_sessions_opened_total", "counter", "Sessions that were opened", "opened"),
-    ("wsthreads_rooms", "gauge", "Rooms with a member in this process", "rooms"),
+    ("wsthreads_rooms", "gauge", "Rooms with a member; one with members in several processes counts in each", "rooms"),
     ("wsthreads_room_members", "gauge", "Memberships: a session in three rooms counts three times", "members"),
     ("wsthreads_messages_received_total", "counter", "Text and binary messages from clients", "messages_in"),
     ("wsthreads_received_bytes_total", "counter", "Bytes of WebSocket frames from clients, on the wire", "bytes_in"),

@@ -98,6 +98,7 @@ class Dashboard:
             metrics,
             config=_config_for_viewers(app.config, with_token=self.access.needs_token),
             admission=self.admission,
+            log_level=logging.DEBUG,  # whoever looks on is no news
         )
         return self.endpoint
 
