@@ -32,6 +32,7 @@ RANKS = {
     "restarts": 0,
     "contained": 0,
     "generators": 0,
+    "patience": 0,
     "drainer": 0.5,
     "cores": 0,
     "stagger": 0,

@@ -27,6 +27,7 @@ from wsthreads.brokers.reader import Reader, SharedRoom
 from wsthreads.brokers.scripts import Address, Keys, Scripts
 from wsthreads.brokers.turns import Turns
 from wsthreads.errors import BrokerError
+from wsthreads.patience import may_wait
 
 if TYPE_CHECKING:
     from wsthreads.brokers import Listener
@@ -37,11 +38,8 @@ __all__ = ["RedisLink"]
 
 log = logging.getLogger(__name__)
 
-#: Longest that a handler waits for Redis to answer.
+#: Longest that a call of a handler waits for Redis. When Redis has owed an answer for so long, nobody waits for it.
 WAIT_S = 1.0
-
-#: And where it broadcasts faster than Redis takes it: after that long, Redis is thought lost anyway.
-SPACE_WAIT_S = 3.0
 
 #: Seconds between attempts to connect; at random half or twice of it, so that processes do not come all at once.
 RETRY_S = 0.2
@@ -87,6 +85,8 @@ class RedisLink:
         self._rooms: dict[tuple[str, str], SharedRoom] = {}  # by path and name
         # Redis did, when it was last asked: so it is worth while to wait for it. A hint, set without the lock.
         self._answers = True
+        self._asked_at: float | None = None  # when Redis was asked what it has not answered
+        self._missed_at = float("-inf")  # when a room was not ready in time, for want of subscriptions
         self._stop_at: float | None = None
         self._has_ended = False
         # These are the thread's own.
@@ -123,8 +123,8 @@ class RedisLink:
             if self._has_ended:
                 raise BrokerError(f"the app was shut down, and {self._place} gets no more broadcasts from it")
             orders = self._orders
-            if not orders.has_space(len(frame)) and self._answers:
-                self._space.wait_for(lambda: orders.has_space(len(frame)), SPACE_WAIT_S)
+            if not orders.has_space(len(frame)) and self._answers and may_wait():
+                self._space.wait_for(lambda: orders.has_space(len(frame)), self._patience_s())
             if not orders.has_space(len(frame)):
                 self._metrics.add("broker_refused")
                 raise BrokerError(
@@ -163,10 +163,11 @@ class RedisLink:
                 forgotten, room.tickets = room.tickets, set()
             self._orders.announce(room)
             self._work.notify()
-            waits = is_member and self._answers
+            waits = is_member and self._answers and self._reader.heard_at >= self._missed_at
         for ticket in forgotten:
             self.turns.end(ticket)  # it will not come back here
-        if waits and not room.ready.wait(WAIT_S):
+        if waits and not room.ready.wait(self._patience_s()):
+            self._missed_at = monotonic()
             self._answers = False
 
     def members_elsewhere(self, path: str, name: str) -> int:
@@ -179,13 +180,18 @@ class RedisLink:
                 self._work.notify()
             else:
                 question.answered.set()
-        if not question.answered.wait(WAIT_S):
+        if not question.answered.wait(self._patience_s()):
             self._answers = False
         if question.answer is None:
             return 0 if room is None else room.elsewhere
         if room is not None:
             room.elsewhere = question.answer
         return question.answer
+
+    def _patience_s(self) -> float:
+        """How long to wait for Redis: `WAIT_S`, less the time for which it has owed an answer."""
+        asked_at = self._asked_at
+        return WAIT_S if asked_at is None else max(0.0, min(WAIT_S, asked_at + WAIT_S - monotonic()))
 
     def waiting(self) -> int:
         return len(self._orders)
@@ -214,8 +220,12 @@ class RedisLink:
 
     def _on_poll(self) -> None:
         """The reader's, several times a second."""
+        asked_at = self._asked_at
         if self.turns.end_overdue():
             self._answers = False
+        if asked_at is not None and monotonic() - asked_at >= WAIT_S:
+            self._answers = False
+            self.turns.end_all()  # who waits for one of them has waited enough
 
     # The thread.
 
@@ -288,9 +298,11 @@ class RedisLink:
         if ending:
             self._say_farewell()
             return False
+        self._asked_at = monotonic()
         try:
             self._exchange(rooms, questions, orders)
         finally:
+            self._asked_at = None
             for question in questions:
                 question.answered.set()
         self._answers = True

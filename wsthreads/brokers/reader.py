@@ -141,6 +141,8 @@ class Reader:
         self._malformed = 0
         self._complained_at = float("-inf")
         self._renew = False
+        #: When something came, on the monotonic clock. Any thread.
+        self.heard_at = float("-inf")
         self._stopping = Event()
         self._thread = Thread(target=self._run, name="wsthreads-redis-reader", daemon=True)
 
@@ -197,7 +199,7 @@ class Reader:
         # before 6 sets it for RESP2, too, where it fails.
         if hasattr(pubsub.connection._parser, "set_pubsub_push_handler"):
             pubsub.connection._parser.set_pubsub_push_handler(_keep)
-        heard_at = monotonic()
+        self.heard_at = monotonic()
         for number in count():
             if self._stopping.is_set() or self._renew:
                 return
@@ -207,11 +209,11 @@ class Reader:
                 self._catch_up()
                 self._obey(pubsub)
             if is_busy or pubsub.connection.can_read(timeout=POLL_S if not self._behind else UNKNOWN_POLL_S):
-                heard_at = monotonic()
+                self.heard_at = monotonic()
                 message = pubsub.get_message(timeout=READ_S)
                 if message is not None:
                     self._take(message, is_busy)
-            elif monotonic() - heard_at > SILENCE_S:
+            elif monotonic() - self.heard_at > SILENCE_S:
                 raise TimeoutError(f"no sign of life for {SILENCE_S:g} s")
 
     def _obey(self, pubsub: Any) -> None:

@@ -37,6 +37,7 @@ from wsthreads.javascript.quickjs import EngineUnsupported
 from wsthreads.javascript.reports import Reports, ignore
 from wsthreads.javascript.schedule import Schedule
 from wsthreads.javascript.visits import Event, Visit
+from wsthreads.patience import never_wait
 
 if TYPE_CHECKING:
     from wsthreads.config import Config
@@ -281,6 +282,7 @@ class Isolate:
     def _run(self) -> None:
         interpreter: Interpreter | None = None
         engine: Engine | None = None
+        never_wait()
         try:
             try:
                 functions = {**self._loop.functions(), **self._effects.functions()}
