@@ -116,12 +116,12 @@ def test_an_app_takes_either_a_config_or_settings():
         WebSocketApp(config=Config(), max_sessions=3)
 
 
-@pytest.mark.parametrize("origin", ["example.org", "https://", "https://example.org/path", "null", "https://u@example.org"])
+@pytest.mark.parametrize("origin", ["example.org", "https://", "https://example.org/path", "file:///x", "https://u@example.org"])
 def test_what_can_never_be_an_origin_is_refused(origin):
     with pytest.raises(ConfigError, match="an origin looks like https://host"):
         Config(allowed_origins=(origin,))
 
 
 def test_origins_are_any_or_those_of_a_scheme():
-    allowed = ("*", "https://example.org", "http://localhost:3000", "chrome-extension://abcdef")
+    allowed = ("*", "https://example.org", "http://localhost:3000", "chrome-extension://abcdef", "null", "file://")
     assert Config(allowed_origins=allowed).allowed_origins == allowed

@@ -360,3 +360,14 @@ def test_an_origin_of_a_scheme_without_a_port_can_be_allowed():
     check_origin(request, ("chrome-extension://abcdef",))
     with pytest.raises(HandshakeRefused):
         check_origin(request, ("chrome-extension://other",))
+
+
+@pytest.mark.parametrize("origin", ["null", "file://"])
+def test_the_origin_of_pages_without_one_can_be_allowed_and_only_by_its_name(origin):
+    request = Request({"HTTP_ORIGIN": origin, "HTTP_HOST": origin.removesuffix("://")})
+    check_origin(request, ("https://good.example", origin))
+    check_origin(request, ("*",))
+    other = {"null": "file://", "file://": "null"}[origin]
+    for allowed in ((), ("https://good.example", other), (f"http://{origin.removesuffix('://')}",)):
+        with pytest.raises(HandshakeRefused, match="is not allowed here"):
+            check_origin(request, allowed)

@@ -13,7 +13,7 @@ from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 
 from wsthreads.errors import ConfigError
-from wsthreads.origins import parse_origin
+from wsthreads.origins import NAMELESS, parse_origin
 
 __all__ = [
     "DASHBOARD_TOKEN_VARIABLE",
@@ -111,10 +111,10 @@ class Config:
         for setting in fields(self):
             object.__setattr__(self, setting.name, _validated(setting, getattr(self, setting.name)))
         for origin in self.allowed_origins:
-            if origin != "*" and parse_origin(origin) is None:
+            if origin != "*" and origin not in NAMELESS and parse_origin(origin) is None:
                 raise ConfigError(
                     f"an origin looks like https://host or https://host:port, with the host in ASCII (Punycode), "
-                    f"or is * for any; not {origin!r}"
+                    f"or is * for any, file:// for files, or null; not {origin!r}"
                 )
 
 

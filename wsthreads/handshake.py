@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 
 from wsthreads.errors import HandshakeRefused
 from wsthreads.heads import is_host
-from wsthreads.origins import parse_origin
+from wsthreads.origins import is_among, parse_origin
 from wsthreads.proxies import PROXY_KEY, parse_address
 
 __all__ = ["Request", "check_origin", "check_upgrade", "choose_subprotocol", "is_upgrade", "strip_values"]
@@ -173,10 +173,11 @@ def check_origin(request: Request, allowed: tuple[str, ...]) -> None:
     origin = request.get_header("Origin")
     if origin is None or "*" in allowed:
         return
-    wanted = parse_origin(origin.strip(" \t"))
+    origin = origin.strip(" \t")
+    if is_among(origin, allowed):
+        return
+    wanted = parse_origin(origin)
     if wanted is not None:
-        if wanted in map(parse_origin, allowed):
-            return
         schemes = ("https",) if request.environ.get("wsgi.url_scheme") == "https" else ("http", "https")
         if wanted in [parse_origin(f"{scheme}://{request.get_header('Host') or ''}") for scheme in schemes]:
             if not _may_be_rebound(request, wanted[1]):
