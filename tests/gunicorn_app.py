@@ -4,7 +4,9 @@ import os
 import sys
 import time
 
-from wsthreads import WebSocketApp
+from werkzeug.exceptions import abort
+
+from wsthreads import Refusal, WebSocketApp
 
 BIG_BYTES = 2**26  # more than sockets buffer
 
@@ -31,6 +33,13 @@ app = WebSocketApp(plain, handshake_timeout_s=float(os.environ["HANDSHAKE_TIMEOU
 
 @app.route("/ws/chat")
 class Chat:
+    def on_handshake(self, request):
+        if request.get_parameter("refuse") == "code":
+            return Refusal(4003, "banned")
+        if request.get_parameter("refuse") == "abort":
+            abort(401, "who are you?")
+        return None
+
     def on_open(self, session):
         session.room("chat").join()
         session.send(f"process {os.getpid()}")

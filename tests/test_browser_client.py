@@ -63,6 +63,19 @@ def send(page, *messages):
 # With a real server
 
 
+def test_a_client_that_is_refused_with_a_close_code_learns_it_and_does_not_come_back(window, site):
+    """Also one that offers a token as a subprotocol: a browser gives up where none of these is spoken."""
+    script = site[0]
+    refuse = "export function onHandshake(request) { return { close: 4003, reason: 'banned' }; }"
+    script.write_text(script.read_text() + refuse)
+    page_file = script.parent / "public" / "index.html"
+    page_file.write_text(PAGE.replace('"/ws/echo", []', '"/ws/echo", ["token.abc"]'))
+    with run_server(*site) as server:
+        page = window(server.url)
+        expect(log_of(page)).to_have_text(["open", "closed 4003 banned true"])
+        server.wait_for("refused with a 101: 4003 banned")
+
+
 def test_it_comes_back_and_sends_what_was_queued_in_order(window, site):
     with run_server(*site) as server:
         page = window(server.url)

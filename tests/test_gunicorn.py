@@ -113,6 +113,19 @@ def test_a_chat_a_clean_log_and_a_prompt_end(gunicorn):
     server.check_log()
 
 
+def test_a_handler_refuses_with_a_close_code_and_with_abort(gunicorn):
+    server = gunicorn()
+    with RawClient(server.port, f"{PATH}?refuse=code") as client:
+        assert client.status == 101
+        answer_close(client, 4003)
+    with RawClient(server.port, f"{PATH}?refuse=abort") as client:
+        assert client.status == 401
+        assert "who are you?" in client.body()
+    assert server.closes() == []
+    server.end()
+    server.check_log()
+
+
 def test_a_handshake_without_a_good_host_or_with_a_body_is_refused(gunicorn):
     server = gunicorn()
     for bad in (

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from wsthreads import HandlerError, HandshakeRefused, metrics
-from wsthreads.handlers import HOOKS, PythonHandler, Verdict, verdict_of
+from wsthreads.handlers import HOOKS, PythonHandler
 from wsthreads.handshake import Request
 from wsthreads.metrics import Metrics
 from wsthreads.native import speedups
+from wsthreads.verdicts import Verdict
 
 
 class FakeSession:
@@ -176,33 +177,6 @@ def test_an_error_in_on_error_is_logged_and_ends_nothing(error, caplog):
     it.message(FakeSession(), "a")
     assert it._metrics.snapshot() == {"handler_errors": 2}
     assert "on_error failed in session session-1" in caplog.text
-
-
-@pytest.mark.parametrize("answer", [None, True])
-def test_nothing_and_true_let_a_client_in_with_the_requests_attributes(answer):
-    asked = request()
-    asked.attributes["user"] = "ann"
-    assert verdict_of(answer, asked) == Verdict(None, {"user": "ann"})
-
-
-@pytest.mark.parametrize(("answer", "status"), [(False, 403), (401, 401), (599, 599)])
-def test_false_and_a_status_refuse(answer, status):
-    with pytest.raises(HandshakeRefused) as caught:
-        verdict_of(answer, request())
-    assert caught.value.status == status
-
-
-def test_a_text_is_the_subprotocol_to_speak_where_the_client_offered_it():
-    asked = request(HTTP_SEC_WEBSOCKET_PROTOCOL="a, b")
-    assert verdict_of("b", asked).subprotocol == "b"
-
-
-@pytest.mark.parametrize("answer", ["c", 200, 0, 600, 1.5, {}, b"a"])
-def test_any_other_answer_is_the_handlers_mistake_and_is_logged(answer, caplog):
-    with pytest.raises(HandshakeRefused) as caught:
-        verdict_of(answer, request(HTTP_SEC_WEBSOCKET_PROTOCOL="a"))
-    assert caught.value.status == 500
-    assert repr(answer) in caplog.text
 
 
 @pytest.mark.parametrize("error", [ValueError("broken"), *NO_EXCEPTIONS])

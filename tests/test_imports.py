@@ -46,6 +46,7 @@ RANKS = {
     "flusher": 1,
     "transport": 1,
     "outbox": 1.5,
+    "verdicts": 0.5,
     "handlers": 1,
     "connection": 2,
     "javascript": 2,

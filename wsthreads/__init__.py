@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from wsthreads.rooms import Room, SessionRoom
     from wsthreads.session import Session
     from wsthreads.targets import create_app
+    from wsthreads.verdicts import Refusal
 
 __version__ = "0.1.0"
 
@@ -45,6 +46,7 @@ __all__ = [
     "HandshakeRefused",
     "IsolateError",
     "MessageTypeError",
+    "Refusal",
     "Request",
     "Room",
     "RoomLimitError",
@@ -62,6 +64,7 @@ __all__ = [
 _HOMES = {
     "Config": "config",
     "RedisBroker": "brokers.redis",
+    "Refusal": "verdicts",
     "Request": "handshake",
     "Room": "rooms",
     "Session": "session",

@@ -273,8 +273,10 @@ class WebSocketApp:
             peer = environ["REMOTE_ADDR"]
             why, context = printable(str(refusal)), log_context(environ)
             log.info("handshake on %s from %s refused: %s", endpoint.path, peer, why, extra=context)
-            response = Response(f"{refusal.reason}\n", refusal.status, list(refusal.headers), mimetype="text/plain")
-            return response(environ, start_response)
+            answer = refusal.response
+            if answer is None:
+                answer = Response(f"{refusal.reason}\n", refusal.status, list(refusal.headers), mimetype="text/plain")
+            return answer(environ, start_response)
 
     def _meet_server(self, environ: WSGIEnvironment) -> None:
         """Once in each process: learn from gunicorn how many threads there are and when to end, begin what is done from

@@ -19,7 +19,7 @@ from wsthreads.deflate import Agreement, agree
 from wsthreads.drainer import Drainer
 from wsthreads.errors import CloseCode, HandshakeRefused, WSThreadsError
 from wsthreads.flusher import Flusher
-from wsthreads.handlers import Handler, Verdict
+from wsthreads.handlers import Handler
 from wsthreads.handshake import Request, check_origin, check_upgrade, choose_subprotocol, strip_values
 from wsthreads.hosts import SessionResponse, has_socket, log_upgrade
 from wsthreads.logs import SESSION_KEY, in_context, log_context, printable
@@ -28,6 +28,7 @@ from wsthreads.rooms import Room, Rooms
 from wsthreads.session import Session, new_session_id
 from wsthreads.striped import StripedDict
 from wsthreads.transport import give_way
+from wsthreads.verdicts import Refusal, Verdict
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
@@ -145,7 +146,8 @@ class Endpoint:
         except BaseException:
             self._admission.leave(network)
             raise
-        environ[SESSION_KEY] = session_id
+        if verdict.refusal is None:
+            environ[SESSION_KEY] = session_id
         serve = partial(self._serve_contained, request, session_id, verdict, agreement, network)
         abandon = partial(self._abandon, session_id, network)
         return SessionResponse(serve, abandon, start_response, environ)
@@ -182,12 +184,43 @@ class Endpoint:
         self.handler.abandon(session_id)
         self._admission.leave(network)
 
-    def _serve_contained(self, request: Request, session_id: str, *arguments: Any) -> None:
+    def _serve_contained(
+        self, request: Request, session_id: str, verdict: Verdict, agreement: Agreement | None, network: str
+    ) -> None:
         """`_serve`, whose errors end here: the thread is the WSGI server's, and so is the end of the connection."""
         try:
-            self._serve(request, session_id, *arguments)
+            if verdict.refusal is None:
+                self._serve(request, session_id, verdict, agreement, network)
+            else:
+                self._turn_away(request, verdict.refusal, network)
         except BaseException:  # ours, or what another thread has raised in this one (PyThreadState_SetAsyncExc)
             log.exception("session %s on %s failed", session_id, self.path, extra=log_context(request.environ))
+
+    def _turn_away(self, request: Request, refusal: Refusal, network: str) -> None:
+        """Send the 101, and with it the close frame: browsers tell their page of that, and of no HTTP status.
+
+        They give up a connection that speaks none of the subprotocols that they offer, so one of these is spoken.
+        """
+        context = log_context(request.environ)
+        offered = request.subprotocols
+        spoken = choose_subprotocol(offered, self._config.subprotocols) or next(iter(offered), None)
+        why = f"{refusal.code} {printable(refusal.reason)}".strip()
+        self._metrics.add("handshakes_refused_101")
+        self._ledger.refuse(101, "handler")
+        log.info("handshake on %s from %s refused with a 101: %s", self.path, request.remote_addr, why, extra=context)
+        try:
+            connection = self._connect(request, spoken, None)
+            try:
+                connection.begin_close(refusal.code, refusal.reason)
+                for _ in connection.messages():  # until the client has answered, or `close_timeout_s` is over
+                    pass
+            finally:
+                connection.finish()
+                connection.hang_up()
+        except OSError as error:  # the client was gone before the 101
+            log.debug("a client was lost in its handshake: %s", error, extra=context)
+        finally:
+            self._admission.leave(network)
 
     def _serve(
         self, request: Request, session_id: str, verdict: Verdict, agreement: Agreement | None, network: str
@@ -197,7 +230,8 @@ class Endpoint:
         context = log_context(request.environ)
         try:
             try:
-                connection = self._connect(request, verdict, agreement)
+                spoken = verdict.subprotocol or choose_subprotocol(request.subprotocols, self._config.subprotocols)
+                connection = self._connect(request, spoken, agreement)
             except OSError as error:  # the client was gone before the 101
                 log.debug("session %s lost in its handshake: %s", session_id, error, extra=context)
                 return
@@ -221,8 +255,7 @@ class Endpoint:
             finally:
                 self._admission.leave(network)
 
-    def _connect(self, request: Request, verdict: Verdict, agreement: Agreement | None) -> Connection:
-        subprotocol = verdict.subprotocol or choose_subprotocol(request.subprotocols, self._config.subprotocols)
+    def _connect(self, request: Request, subprotocol: str | None, agreement: Agreement | None) -> Connection:
         connection = Connection(
             request.environ,
             config=self._config,

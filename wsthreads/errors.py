@@ -30,6 +30,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 __all__ = [
     "BackendError",
@@ -190,7 +194,20 @@ class HandshakeRefused(WSThreadsError):
         if not isinstance(status, int) or not 400 <= status <= 599:
             raise ConfigError(f"a refusal needs an HTTP status from 400 to 599, not {status!r}")
         self.status, self.reason, self.headers, self.cause = status, reason, tuple(headers), cause
+        for header in self.headers:
+            _check_header(header)
+        #: A WSGI application that answers in place of the reason.
+        self.response: WSGIApplication | None = None
         super().__init__(f"{status} {reason}".strip())
+
+
+def _check_header(header: tuple[str, str]) -> None:
+    try:
+        name, value = header
+        if not (name + value).encode("latin-1").translate(None, b"\r\n\0") == (name + value).encode("latin-1"):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise ConfigError(f"a header of a refusal must be two texts of one line each, not {header!r:.200}") from None
 
 
 class BackendError(WSThreadsError):

@@ -11,7 +11,7 @@ import re
 import struct
 from typing import NamedTuple
 
-from wsthreads.errors import MessageTypeError
+from wsthreads.errors import CloseCodeError, MessageTypeError
 from wsthreads.native import speedups
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "PONG",
     "TEXT",
     "Header",
+    "check_close",
     "close_frame",
     "decode_message",
     "encode_frame",
@@ -167,3 +168,16 @@ def unmask(payload: bytes, key: bytes) -> bytes:
 
 encode_text = _encode_text if speedups is None else speedups.encode_text
 decode_message = _decode_message if speedups is None else speedups.decode_message
+
+
+def check_close(code: int, reason: str) -> None:
+    """Raise `CloseCodeError` for what a close frame may not carry."""
+    if isinstance(code, bool) or not isinstance(code, int):
+        raise CloseCodeError(f"a close code must be a whole number, not {code!r:.40}")
+    if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+        raise CloseCodeError(f"close code {code} may not be sent: use 1000 to 1003, 1007 to 1014 or 3000 to 4999")
+    if not isinstance(reason, str):
+        raise CloseCodeError(f"a close reason must be text, not {type(reason).__name__}")
+    size = len(reason.encode("utf-8", "replace"))
+    if size > MAX_REASON_BYTES:
+        raise CloseCodeError(f"a close reason may have {MAX_REASON_BYTES} bytes in UTF-8, this one has {size}")

@@ -11,15 +11,17 @@ import inspect
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass, field
 from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from werkzeug.exceptions import HTTPException
+
 from wsthreads.errors import CloseCode, HandlerError, HandshakeRefused
 from wsthreads.generators import Place, kind_of, returned, unwrapped
-from wsthreads.logs import log_context
+from wsthreads.logs import log_context, printable
 from wsthreads.sources import did_you_mean
+from wsthreads.verdicts import BadVerdict, Verdict, refused_by, verdict_of
 
 if TYPE_CHECKING:
     from wsthreads.handshake import Request
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from wsthreads.rooms import Room
     from wsthreads.session import Session
 
-__all__ = ["HOOKS", "Handler", "PythonHandler", "Verdict", "verdict_of"]
+__all__ = ["HOOKS", "Handler", "PythonHandler"]
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +39,6 @@ HOOKS = ("on_handshake", "on_open", "on_message", "on_close", "on_error")
 
 def _nobody(error: BaseException | str) -> None:
     """What is told of failures where nobody wants to know."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What `on_handshake` decided of a client that it lets in."""
-
-    subprotocol: str | None = None
-    attributes: dict[str, Any] = field(default_factory=dict)
 
 
 class Reader(Protocol):
@@ -107,7 +101,10 @@ class Handler(ABC):
 
     @abstractmethod
     def handshake(self, request: Request, session_id: str) -> Verdict:
-        """Let a client in, or raise `HandshakeRefused`. Called before the 101; `session_id` is its future one."""
+        """Let a client in, or raise `HandshakeRefused`. Called before the 101; `session_id` is its future one.
+
+        For a client that is let in only to be closed (`Verdict.refusal`) nothing else is called.
+        """
 
     def abandon(self, session_id: str) -> None:  # noqa: B027
         """Forget what `handshake` kept for a client that was let in and then never opened a session."""
@@ -190,11 +187,15 @@ class PythonHandler(Handler):
         function = self._calls.get("on_handshake")
         if function is None:
             return Verdict()
+        what = f"{self.name}.on_handshake"
         try:
-            answer = function(request)
+            try:
+                answer = function(request)
+            except HTTPException as error:  # werkzeug's, and so of Flask's abort()
+                raise refused_by(error, request, what) from error
             if answer is not None:
                 self._check_returned("on_handshake", answer)
-            return verdict_of(answer, request)
+            return verdict_of(answer, request, what, refusal="Refusal(code, reason)")
         except HandshakeRefused:
             raise
         except BaseException as error:
@@ -252,7 +253,9 @@ class PythonHandler(Handler):
     def _log(self, hook: str, where: str, request: Request, error: BaseException) -> None:
         """Log what the user's function has raised; `NotRun` once for each hook, since every call raises it."""
         context = log_context(request.environ, error=error)
-        if not isinstance(error, NotRun):
+        if isinstance(error, BadVerdict):  # whose stack is ours
+            log.error("%s", printable(str(error)), extra=log_context(request.environ))
+        elif not isinstance(error, NotRun):
             log.error("%s.%s failed %s", self.name, hook, where, exc_info=error, extra=context)
         elif hook not in self._logged_once:
             self._logged_once.add(hook)
@@ -262,30 +265,6 @@ class PythonHandler(Handler):
     def _count(self, error: BaseException) -> None:
         self._metrics.add("handler_errors")
         self.on_failure(error)
-
-
-def verdict_of(answer: Any, request: Request) -> Verdict:
-    """What the return value of an `on_handshake`, in either language, means.
-
-    None and True let in; False is a 403; a whole number is the status of a refusal; a text is the subprotocol to
-    speak, which the client must have offered. Anything else raises `HandshakeRefused` with 500 and is logged.
-    """
-    if answer is None or answer is True:
-        return Verdict(attributes=request.attributes)
-    if answer is False:
-        raise HandshakeRefused(403, "refused")
-    if isinstance(answer, int) and 400 <= answer <= 599:
-        raise HandshakeRefused(answer, "refused")
-    if isinstance(answer, str) and answer in request.subprotocols:
-        return Verdict(subprotocol=answer, attributes=request.attributes)
-    log.error(
-        "on_handshake answered %.200r: it must be nothing, a boolean, a status from 400 to 599 "
-        "or one of the subprotocols that the client offered, %.200r",
-        answer,
-        request.subprotocols,
-        extra=log_context(request.environ),
-    )
-    raise HandshakeRefused(500, "the handler failed", cause="handler_failed")
 
 
 #: What each function is called with. Those of `on_close` behind the session may be left out.

@@ -10,8 +10,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.deflate import deflate_frame
-from wsthreads.errors import CloseCode, CloseCodeError
-from wsthreads.frames import MAX_REASON_BYTES, message_frame
+from wsthreads.errors import CloseCode
+from wsthreads.frames import check_close, message_frame
 from wsthreads.outbox import post
 
 if TYPE_CHECKING:
@@ -157,16 +157,3 @@ def may_wait() -> bool:
     while frame is not None and frame.f_globals.get("__name__") not in LOCKING:
         frame = frame.f_back
     return frame is None
-
-
-def check_close(code: int, reason: str) -> None:
-    """Raise `CloseCodeError` for what a close frame may not carry."""
-    if isinstance(code, bool) or not isinstance(code, int):
-        raise CloseCodeError(f"a close code must be a whole number, not {code!r:.40}")
-    if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
-        raise CloseCodeError(f"close code {code} may not be sent: use 1000 to 1003, 1007 to 1014 or 3000 to 4999")
-    if not isinstance(reason, str):
-        raise CloseCodeError(f"a close reason must be text, not {type(reason).__name__}")
-    size = len(reason.encode("utf-8", "replace"))
-    if size > MAX_REASON_BYTES:
-        raise CloseCodeError(f"a close reason may have {MAX_REASON_BYTES} bytes in UTF-8, this one has {size}")

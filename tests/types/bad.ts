@@ -20,3 +20,5 @@ export function onOpen(session: Session): void {
 export const onMessage: OnMessage = (session, message) => { message.slice(1).toUpperCase(); };
 // @ts-expect-error an object is no verdict
 export const onHandshake: OnHandshake = () => ({ status: 401 });
+// @ts-expect-error a code is a number
+export const refuses: OnHandshake = () => ({ close: "4003" });

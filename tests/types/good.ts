@@ -3,6 +3,8 @@ import type { OnClose, Received, Request, Room, Session, Verdict } from "wsthrea
 export function onHandshake(request: Request): Verdict {
   const user: string | null = request.getHeader("X-User");
   request.setAttribute("user", user);
+  if (request.getParameter("banned")) return { close: 4003, reason: "banned" };
+  if (request.getParameter("gone")) return { close: 4004 };
   return user === null ? 401 : request.getSubprotocols()[0];
 }
 export async function onOpen(session: Session): Promise<void> {

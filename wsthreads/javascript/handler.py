@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from wsthreads.errors import CloseCode, HandshakeRefused, IsolateError, ScriptError
-from wsthreads.handlers import Handler, Reader, Verdict, verdict_of
+from wsthreads.errors import CloseCode, CloseCodeError, HandshakeRefused, IsolateError, ScriptError
+from wsthreads.handlers import Handler, Reader
 from wsthreads.javascript.isolate import Isolate
-from wsthreads.logs import log_context
+from wsthreads.logs import log_context, printable
 from wsthreads.metrics import Metrics
 from wsthreads.restarts import Restarts
+from wsthreads.verdicts import BadVerdict, Refusal, Verdict, verdict_of
 
 if TYPE_CHECKING:
     from wsthreads.config import Config
@@ -145,10 +146,39 @@ class ScriptHandler(Handler):
         if isolate is None:
             raise HandshakeRefused(503, "the handler is not running", cause="handler_down")
         try:
-            return verdict_of(isolate.handshake(request, session_id), request)
+            verdict = self._verdict(isolate.handshake(request, session_id), request)
+        except BadVerdict as error:
+            isolate.forget(session_id)
+            text = printable(" ".join(str(error).split()))
+            log.error("%s", text, extra=log_context(request.environ))
+            self._metrics.add("handler_errors")
+            self.on_failure(text)
+            raise HandshakeRefused(500, "the handler failed", cause="handler_failed") from error
         except HandshakeRefused:
             isolate.forget(session_id)
             raise
+        if verdict.refusal is not None:
+            isolate.forget(session_id)
+        return verdict
+
+    def _verdict(self, answer: Any, request: Request) -> Verdict:
+        """What onHandshake decided. Of what is not plain, `answerOf` of the runtime has made a list."""
+        what = f"{self.name}: onHandshake"
+        if not isinstance(answer, (list, tuple)):
+            shown = json.dumps(answer, ensure_ascii=False)
+        else:
+            shown, *close = answer
+            answer = ...
+            if close:
+                code, reason, others = close
+                if others:
+                    names = ", ".join(others)
+                    raise BadVerdict(f"{what} returned {shown:.200}: beside close and reason it has {names:.100}")
+                try:
+                    answer = Refusal(code, reason)
+                except CloseCodeError as error:
+                    raise BadVerdict(f"{what} returned {shown:.200}: {error}") from None
+        return verdict_of(answer, request, what, shown=shown, refusal="{ close: code, reason }")
 
     def abandon(self, session_id: str) -> None:
         isolate = self._isolate

@@ -130,7 +130,7 @@ class Client:
     def session(self) -> Session:
         """The server's side of this client: its id, its rooms, and what a Python handler keeps in its attributes."""
         if self._session is None:
-            raise ConnectionError("the session has ended while it was opened")
+            raise ConnectionError(f"this client has no session: it was closed at once, {self.closed}")
         return self._session
 
     def __repr__(self) -> str:

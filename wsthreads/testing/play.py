@@ -90,6 +90,7 @@ class Play:
         """Connect a client, with query parameters: ``chat.connect(user="ann")``, or a text or mapping as `query`.
 
         `on_open` has returned when this does. Raises `HandshakeRefused`, with its status, if the client is not let in.
+        A client that was refused with a close code (`Refusal`) is `closed`, and has no `session`.
         """
         if query and parameters:
             raise UsageError(f"give either a query or single parameters, not both: {', '.join(parameters)}")

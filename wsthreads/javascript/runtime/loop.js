@@ -90,7 +90,16 @@ const dispatch = {
     visit.told.handshake = handshake;
     visits.set(id, visit);
     const handler = handlers.onHandshake;
-    const answer = (value) => void python("answer", id, true, answerOf(value));
+    const answer = (value) => {
+      let plain;
+      try {
+        plain = answerOf(value);
+      } catch (error) {  // of a getter or a proxy
+        refuse(error);
+        return;
+      }
+      python("answer", id, true, plain);
+    };
     const refuse = (error, isKnown = false) => {
       visits.delete(id);
       python("failed", "onHandshake", id, describe(error), isKnown);
@@ -133,11 +142,26 @@ function makeVisit(id) {
   return { id, session: null, told: { handshake: null, attributes: null } };
 }
 
-// What verdict_of can judge; anything else goes in a list, as text, which it refuses by name.
+// What verdict_of can judge. Anything else goes in a list, as text; with it the code, the reason, and the names of what
+// else there is, where it is to be closed.
 function answerOf(value) {
-  const plain = value === undefined || value === null || typeof value === "boolean" || Number.isFinite(value) ||
+  if (isPlain(value)) {
+    return value ?? null;
+  }
+  if (typeof value !== "object" || !("close" in value)) {
+    return [inspect(value)];
+  }
+  const { close, reason, ...others } = value;
+  return [inspect(value), plainOf(close), reason === undefined ? "" : plainOf(reason), Object.keys(others)];
+}
+
+function isPlain(value) {
+  return value === undefined || value === null || typeof value === "boolean" || Number.isFinite(value) ||
     typeof value === "string";
-  return plain ? value ?? null : [inspect(value)];
+}
+
+function plainOf(value) {
+  return isPlain(value) ? value ?? null : inspect(value);
 }
 
 // `handler` is called without `this`, and directly, so that the stack shows none of our frames above the script's.

@@ -73,9 +73,20 @@ declare module "wsthreads" {
 
   /**
    * What `onHandshake` makes of a client: nothing or true lets it in, a text lets it in and is the subprotocol to speak;
-   * false refuses it with 403, a number from 400 to 599 with that HTTP status.
+   * false refuses it with 403, a number from 400 to 599 with that HTTP status, a `Refusal` with a close code.
    */
-  export type Verdict = void | undefined | null | boolean | number | string;
+  export type Verdict = void | undefined | null | boolean | number | string | Refusal;
+
+  /**
+   * Refuses a client so that its page learns why: it is let in, and closed at once. (A browser hides an HTTP status: its
+   * page sees 1006, as for a lost connection.) No other function is called for it.
+   */
+  export interface Refusal {
+    /** 4000 to 4999 for your own, or any other that `Session.close` takes. */
+    close: number;
+    /** At most 123 bytes in UTF-8. */
+    reason?: string;
+  }
 
   /** Before the client is let in. */
   export type OnHandshake = (request: Request) => Verdict | Promise<Verdict>;
