@@ -78,7 +78,8 @@ class World:
 
     def member(self, *rooms, of=None):
         """A member of some rooms; in one process after the other, unless it is said in whose `rooms`."""
-        member = Member(of or next(self._turns), self.flusher, self.session_class)
+        rooms_of = next(self._turns) if of is None else of
+        member = Member(rooms_of, self.flusher, self.session_class)
         self.members.append(member)
         for room in rooms:
             member.session.room(room).join()

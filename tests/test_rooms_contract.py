@@ -188,6 +188,20 @@ def test_a_send_does_not_wait_for_a_broadcast_that_nobody_here_is_to_get_any_mor
         a.session.room("lobby").join()
 
 
+@pytest.mark.parametrize("others", [0, 1, 2])
+def test_who_leaves_broadcasts_and_joins_again_does_not_get_it(world, others):
+    a = world.member("lobby", of=world.rooms)
+    for rooms in world.all_rooms[::-1][:others]:
+        world.member("lobby", of=rooms)
+    room = a.session.room("lobby")
+    for n in range(50):
+        room.leave()
+        room.broadcast(f"{n} left")
+        room.join()
+        room.broadcast(f"{n} joined")
+        assert a.receive_until(f"{n} joined") == [f"{n} joined"]
+
+
 @pytest.mark.parametrize(("name", "text"), [("", "this one has 0"), ("x" * 257, "this one has 257")])
 def test_a_room_name_that_is_too_short_or_too_long_is_refused_with_the_limit(world, name, text):
     a = world.member()

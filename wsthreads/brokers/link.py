@@ -157,6 +157,7 @@ class RedisLink:
                 return
             elif not is_member:
                 del self._rooms[key]
+                room.dropped = True
                 self._reader.drop(room)
                 self.turns.forget(key)
                 room.ready.set()  # who joined it meanwhile waits for nothing

@@ -69,6 +69,7 @@ class SharedRoom:
         "address",
         "announced",
         "announced_at",
+        "dropped",
         "elsewhere",
         "known",
         "listener",
@@ -92,6 +93,9 @@ class SharedRoom:
         self.announced_at = 0.0
         self.elsewhere = 0  # members in other processes, when Redis last said
         self.tickets: set[int] = set()  # broadcasts of this process that have not come back; guarded by its lock
+        # Its last member here has left. Who joins the room now has another object, and gets by that what is for it; but
+        # until the reader obeys `drop`, this one is still subscribed.
+        self.dropped = False
         # These are the reader's.
         self.position = START  # of the last broadcast that was seen; at first, of that before the join
         self.live = False  # nothing is missing between `position` and what comes next
@@ -330,7 +334,7 @@ class Reader:
     def _deliver(self, room: SharedRoom, broadcast: messages.Broadcast, is_busy: bool) -> None:
         """Give a broadcast to the members, unless they have had it."""
         own = broadcast.sender == self._process
-        if not room.has_seen(broadcast):
+        if not room.dropped and not room.has_seen(broadcast):
             room.see(broadcast)
             try:
                 ticket = broadcast.ticket if own else -1

@@ -139,19 +139,18 @@ class Checker:
         in_trouble = join.command.round in self._trouble and join.command.round == broadcast.command.round
         return self._precedes(join, broadcast) and (not in_trouble or broadcast.command.is_mark)
 
-    def _must_see(self, client: Client, broadcast: Step) -> bool:
+    def _is_member(self, client: Client, broadcast: Step) -> bool:
+        """Whether a session surely was in the room, from the broadcast until it was with all members."""
         moves = self._moves[client.name, broadcast.argument]
+        joins = [move for move in moves if move.op == "join" and self._admits(move, broadcast)]
+        leaves = [move for move in moves if move.op == "leave" and not self._settles_before(broadcast, move)]
+        # A leave does not matter where a join followed it, before the broadcast.
+        return bool(joins) and all(any(self._precedes(leave, join) for join in joins) for leave in leaves)
+
+    def _must_see(self, client: Client, broadcast: Step) -> bool:
         if _is_left_out(client, broadcast) or broadcast.result in NOT_DONE:
             return False
-        if not any(move.op == "join" and self._admits(move, broadcast) for move in moves):
-            return False
-        for move in moves:
-            # A leave does not matter if it came behind the broadcast, or a join came behind it and before that.
-            if move.op == "leave" and not self._settles_before(broadcast, move):
-                joins = (other for other in moves if other.op == "join")
-                if not any(self._precedes(move, join) and self._admits(join, broadcast) for join in joins):
-                    return False
-        return self._settles_before_end(broadcast, client)
+        return self._is_member(client, broadcast) and self._settles_before_end(broadcast, client)
 
     def _may_see(self, client: Client, broadcast: Step) -> bool:
         if _is_left_out(client, broadcast) or broadcast.result in NOT_DONE:
@@ -252,14 +251,31 @@ class Checker:
             if step.thread is None:
                 continue
             channel = step.argument if step.is_broadcast else "send"
-            # In trouble, what went different ways may have been mixed otherwise.
-            keys = [(step.thread, channel), *([] if step.command.round in self._trouble else [(step.thread,)])]
+            keys: list[tuple[object, ...]] = [(step.thread, channel)]
+            if not self._may_go_astray(client, step):
+                keys.append((step.thread,))
             for key in keys:
                 before = latest.get(key)
                 if before is not None and before.place > step.place:
-                    self._wrong("order of calls", f"{client.name} received {before} before {step}")
+                    moves = [
+                        move
+                        for one in (step, before)
+                        if one.is_broadcast
+                        for move in self._moves[client.name, one.argument]
+                    ]
+                    how = f"; it moved so: {moves}" if moves else ""
+                    self._wrong("order of calls", f"{client.name} received {before} before {step}{how}")
                     return
                 latest[key] = step
+
+    def _may_go_astray(self, client: Client, step: Step) -> bool:
+        """Over Redis, whether a step and what the same thread has sent otherwise may arrive in any order.
+
+        That is so in trouble, and where a session joins or leaves meanwhile: then it need not get the broadcast at all.
+        """
+        if not self._shared or step.command.round in self._trouble:
+            return self._shared
+        return step.is_broadcast and not self._is_member(client, step)
 
     def _check_life(self, client: Client) -> None:
         name = client.name
