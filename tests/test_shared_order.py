@@ -143,10 +143,17 @@ def test_what_is_held_does_not_have_a_fast_client_closed(proxy, broker, serve_ov
         assert "slow_sessions_closed" not in app.metrics.snapshot()
 
 
-def test_an_answer_reaches_a_client_that_closes_right_behind_its_message(broker, serve_over):
+@pytest.mark.parametrize(
+    ("last", "code"),
+    [(frame(CLOSE, close_payload(1000)), 1000), (frame(TEXT, masked=False), 1002)],
+    ids=["closes", "breaks-rules"],
+)
+def test_an_answer_reaches_a_client_that_ends_the_session_right_behind_its_message(broker, serve_over, last, code):
     """And so does what was broadcast to its own rooms."""
     with serve_over(broker) as (_, port), RawClient(port) as client:
-        client.sock.sendall(frame(TEXT, "1 1") + frame(CLOSE, close_payload(1000)))
+        client.sock.sendall(frame(TEXT, "1 1") + last)
         assert [client.receive_text() for _ in range(4)] == ["own", "0 x", "all", "end"]
-        assert client.receive_close() == (1000, "")
+        assert client.receive_close()[0] == code
+        if code == 1002:
+            client.send(CLOSE, close_payload(code))
         assert client.at_end()

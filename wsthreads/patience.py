@@ -1,10 +1,20 @@
-"""Which threads must not wait for a queue to become shorter: the thread of a script, which serves all its sessions."""
+"""Who must not wait for a queue to become shorter.
+
+The thread of a script must not: it serves all its sessions. Nor must a finalizer that runs while its thread has a lock
+which others need to send.
+"""
 
 from __future__ import annotations
 
+import sys
 import threading
+from types import FrameType
 
-__all__ = ["may_wait", "never_wait"]
+__all__ = ["has_interrupted", "may_wait", "never_wait"]
+
+#: Modules with locks that others need to send. They call no handler: one that is among the callers of `send` was
+#: interrupted by a finalizer.
+LOCKING = ("wsthreads.rooms", "wsthreads.outbox", "wsthreads.brokers.turns", "wsthreads.brokers.link")
 
 
 class _Thread(threading.local):
@@ -22,3 +32,14 @@ def never_wait() -> None:
 def may_wait() -> bool:
     """Whether the current thread may wait."""
     return _thread.may_wait
+
+
+def has_interrupted() -> bool:
+    """Whether the current thread is in a finalizer that has interrupted one of `LOCKING`.
+
+    Takes some microseconds: for who is about to wait.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__") not in LOCKING:
+        frame = frame.f_back
+    return frame is not None

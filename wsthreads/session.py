@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import secrets
-import sys
 from threading import Lock, get_ident
 from time import time
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.deflate import deflate_frame
 from wsthreads.errors import CloseCode
 from wsthreads.frames import check_close, message_frame
 from wsthreads.outbox import post
+from wsthreads.patience import has_interrupted
 
 if TYPE_CHECKING:
     from wsthreads.connection import Connection
     from wsthreads.handshake import Request
     from wsthreads.rooms import Rooms, SessionRoom
 
-__all__ = ["Session", "may_wait", "new_session_id"]
-
-#: Modules with locks that others' messages need. They call no handler: where one is among the callers of `send`, that
-#: is a finalizer's.
-LOCKING = ("wsthreads.rooms", "wsthreads.outbox", "wsthreads.brokers.turns", "wsthreads.brokers.link")
+__all__ = ["Session", "new_session_id"]
 
 
 def new_session_id() -> str:
@@ -95,7 +90,7 @@ class Session:
             frame = deflate_frame(frame, outbox.window_bits)
         if outbox.is_blocked and self._thread == get_ident():
             wait_s = self._wait_s if timeout is None else timeout
-            if wait_s > 0 and may_wait():
+            if wait_s > 0 and not has_interrupted():
                 outbox.wait_for_room(len(frame), wait_s)
         return self._connection.closing is None and post(outbox, frame)
 
@@ -146,14 +141,3 @@ class Session:
 
     def __repr__(self) -> str:
         return f"<Session {self._id} {'open' if self.is_open() else 'closed'}>"
-
-
-def may_wait() -> bool:
-    """Whether the current thread may wait for its session's client. Some µs, for when it is about to.
-
-    Not in a finalizer that has interrupted what others wait for, such as a broadcast with the room's lock.
-    """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_globals.get("__name__") not in LOCKING:
-        frame = frame.f_back
-    return frame is None

@@ -13,8 +13,9 @@ from weakref import WeakValueDictionary
 from wsthreads.brokers.turns import LONGEST_S, Line
 from wsthreads.deflate import deflate_frame
 from wsthreads.frames import message_frame
+from wsthreads.patience import has_interrupted
 from wsthreads.rooms import Rooms
-from wsthreads.session import Session, may_wait
+from wsthreads.session import Session
 
 if TYPE_CHECKING:
     from wsthreads.brokers import Link
@@ -102,7 +103,7 @@ class SharedSession(Session):
         frame = message_frame(message)
         if outbox.window_bits:
             frame = deflate_frame(frame, outbox.window_bits)
-        if self._thread == get_ident() and may_wait():
+        if self._thread == get_ident() and not has_interrupted():
             line.wait_for_room(len(frame), self._wait_s if timeout is None else timeout)
         if not self.is_open():
             return False

@@ -162,6 +162,7 @@ class Turns:
             self._awaited[flight.ticket] = flight
             if flight.is_back:
                 self._awaited.pop(flight.ticket, None)
+                flight.sessions.pop(session, None)
         session._line.put(_Held(self._next, flights, frame, closes))
 
     def wait(self, session: SharedSession, name: str) -> None:
@@ -298,11 +299,11 @@ class Line:
         try:
             while taken < count:
                 item = items[taken]
-                taken += 1
                 if item.closes:
                     outbox.append_close(item.frame)
                 else:
                     outbox.append(item.frame)
+                taken += 1
         finally:
             size = sum(len(item.frame) for item in items[:taken])
             del items[:taken]
