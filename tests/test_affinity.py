@@ -1,4 +1,4 @@
-"""The threads of sessions are on one core where that is wanted, and nothing that they start is."""
+"""The threads of sessions are on one core where that is wanted, and nothing that they start stays there."""
 
 import errno
 import logging
@@ -7,20 +7,21 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
+from unittest.mock import Mock
 from urllib.request import urlopen
 
 import pytest
 
-from tests.programs import DEADLINE_S, Program, connect, receive, run_server, wait_until
+from tests.programs import DEADLINE_S, ROOT, Program, connect, receive, run_server, wait_until
 from tests.wire import RawClient, endpoint, self_signed, serving
 from wsthreads import WebSocketApp
 from wsthreads.admission import Admission
-from wsthreads.affinity import Affinity, Place
+from wsthreads.affinity import Affinity, Place, use_all_cores
 from wsthreads.cores import is_ours, read_loads, roomier_core
 from wsthreads.flusher import Flusher
 from wsthreads.serving import Server
@@ -50,8 +51,9 @@ class FakeFlusher:
         self.callbacks = []
 
     def call_later(self, delay_s, callback):
-        assert 1 <= delay_s <= 5
-        self.callbacks.append(callback)
+        if callback.func.__name__ != "_look_for_strays":
+            assert 1 <= delay_s <= 5
+            self.callbacks.append(callback)
 
     def run(self):
         callbacks, self.callbacks = self.callbacks, []
@@ -155,17 +157,18 @@ def test_a_script_has_all_cores(tmp_path):
             client.text("x")
             assert client.receive_text() == "x"
         assert app.affinity.place.core in ALL
-        assert os.sched_getaffinity(thread_named("wsthreads-echo.js").native_id) == ALL
+        wait_until(lambda: os.sched_getaffinity(thread_named("wsthreads-echo.js").native_id) == ALL)
 
 
 def test_the_thread_that_sends_for_others_has_all_cores():
     def drain():
         app._drainer.go_on(lambda: False)
-        return os.sched_getaffinity(thread_named("wsthreads-drainer").native_id)
+        return []
 
     with asking(drain=drain) as (ask, core, app):
-        assert ask("drain") == ALL
-        assert os.sched_getaffinity(thread_named("wsthreads-flusher").native_id) == ALL
+        ask("drain")
+        for name in ("drainer", "flusher"):
+            wait_until(lambda name=name: os.sched_getaffinity(thread_named(f"wsthreads-{name}").native_id) == ALL)
         assert ask("place") == {core}
 
 
@@ -177,11 +180,9 @@ class AskedAtOnce(Asked):
 
     def on_handshake(self, request):
         request.attributes["cores"] = here()
-        request.attributes["cores of a thread"] = in_a_thread()
 
     def on_open(self, session):
         session.send(" ".join(map(str, session.attributes["cores"])))
-        session.send(" ".join(map(str, session.attributes["cores of a thread"])))
         super().on_open(session)
 
 
@@ -199,14 +200,14 @@ def serving_at_once(ssl_context=None):
 
 
 def places(client):
-    return [numbers(client.receive_text()) for _ in range(3)]
+    return [numbers(client.receive_text()) for _ in range(2)]
 
 
-def test_a_session_begins_on_its_core_and_what_its_handshake_starts_does_not():
+def test_a_session_begins_on_its_core():
     with serving_at_once() as (server, app), ExitStack() as stack:
         for _ in range(3):  # the first, for which the core is chosen, has to go there
             *_, core = places(stack.enter_context(RawClient(server.port)))
-        assert places(stack.enter_context(RawClient(server.port))) == [core, ALL, core]
+        assert places(stack.enter_context(RawClient(server.port))) == [core, core]
         assert os.sched_getaffinity(thread_named("wsthreads-accept").native_id) == core == {app.affinity.place.core}
 
 
@@ -215,9 +216,9 @@ def test_a_session_begins_where_the_core_is_by_then():
         *_, core = places(stack.enter_context(RawClient(server.port)))
         other = min(ALL - core)
         app.affinity.place = Place(other, turns=True)
-        assert places(stack.enter_context(RawClient(server.port))) == [{other}, ALL, {other}]
+        assert places(stack.enter_context(RawClient(server.port))) == [{other}, {other}]
         app.affinity.place = None
-        assert places(stack.enter_context(RawClient(server.port))) == [ALL, ALL, ALL]
+        assert places(stack.enter_context(RawClient(server.port))) == [ALL, ALL]
 
 
 def test_a_request_that_is_no_session_has_all_cores():
@@ -250,8 +251,7 @@ class Classed:
         if message == "join":
             session.room("bench").join()
         if message == "thread":
-            with ThreadPoolExecutor(1) as pool:
-                session.send(str(pool.submit(os.sched_getscheduler, 0).result(DEADLINE_S)))
+            wait_until(in_a_thread(lambda: os.sched_getscheduler(0) == os.SCHED_OTHER))
         session.send(str(os.sched_getscheduler(0)))
 
 
@@ -283,11 +283,10 @@ def test_a_session_in_a_room_interrupts_others():
         assert answers(client, "join") == answers(client, "class") == [OTHER]
 
 
-def test_what_a_session_starts_interrupts_others_and_the_session_does_not_at_its_next_message():
+def test_what_a_session_starts_interrupts_others_soon():
     with classed() as (server, _), RawClient(server.port) as client:
         client.receive_text()
-        assert answers(client, "thread", 2) == [OTHER, OTHER]
-        assert answers(client, "class") == [BATCH]
+        assert answers(client, "thread") == answers(client, "class") == [BATCH]
 
 
 def test_a_session_interrupts_others_while_the_core_is_crowded():
@@ -336,86 +335,158 @@ def test_sessions_are_kept_where_the_system_has_no_such_classes_or_forbids_them(
 
 # What a handler starts.
 
+#: A program that ends well as soon as it may use all cores.
+UNTIL_ALL = f"""
+import os, time
+deadline = time.monotonic() + {DEADLINE_S}
+while len(os.sched_getaffinity(0)) < {len(ALL)}:
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+"""
 
-def in_a_thread():
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(here).result(DEADLINE_S)
+
+def has_all():
+    return here() == ALL
 
 
-def in_a_thread_of_the_low_level():
+def soon_all(*_):
+    wait_until(has_all)
+
+
+def in_a_thread(function):
+    """A function that calls another one, in a thread that stays the same until that has returned true."""
+    pool = ThreadPoolExecutor(1)
+
+    def call():
+        result = pool.submit(function).result(DEADLINE_S)
+        if result:
+            pool.shutdown()
+        return result
+
+    return call
+
+
+def a_thread():
+    wait_until(in_a_thread(has_all))
+
+
+def a_low_level_thread():
     import _thread
 
-    found, done = [], threading.Event()
-    _thread.start_new_thread(lambda: (found.extend(here()), done.set()), ())
+    done = threading.Event()
+    _thread.start_new_thread(lambda: (soon_all(), done.set()), ())
     assert done.wait(DEADLINE_S)
-    return found
 
 
-def in_a_program():
-    return numbers(subprocess.run([sys.executable, "-c", PRINT], capture_output=True, text=True, check=True).stdout)
+def a_thread_of_a_thread():
+    wait_until(in_a_thread(lambda: wait_until(in_a_thread(has_all)) and has_all()))
 
 
-def in_a_shell():
-    with tempfile.NamedTemporaryFile("r") as file:
-        assert os.system(f"{sys.executable} -c '{PRINT}' > {file.name}") == 0
-        return numbers(file.read())
+def a_program():
+    subprocess.run([sys.executable, "-c", UNTIL_ALL], check=True)
 
 
-def in_a_spawned_program():
-    with tempfile.NamedTemporaryFile("r") as file:
-        to_file = [(os.POSIX_SPAWN_OPEN, 1, file.name, os.O_WRONLY, 0)]
-        process = os.posix_spawn(sys.executable, [sys.executable, "-c", PRINT], os.environ, file_actions=to_file)
-        assert os.waitpid(process, 0)[1] == 0
-        return numbers(file.read())
+def a_program_of_a_shell():
+    assert os.system(f"{sys.executable} -c '{UNTIL_ALL}' | cat && {sys.executable} -c '{UNTIL_ALL}'") == 0
 
 
-def in_a_fork():
-    """Two looks: at the child's own thread, and at one that it starts."""
-    reading, writing = os.pipe()
+def a_spawned_program():
+    process = os.posix_spawn(sys.executable, [sys.executable, "-c", UNTIL_ALL], os.environ)
+    assert os.waitpid(process, 0)[1] == 0
+
+
+def a_fork():
+    """Its own thread, and one that it has started."""
     child = os.fork()
     if child == 0:
         try:
-            cores = [here()]
-            thread = threading.Thread(target=lambda: cores.append(here()))
+            thread = threading.Thread(target=soon_all)
             thread.start()
             thread.join()
-            os.write(writing, " ".join(map(str, cores[0] & cores[1])).encode())
-        finally:
+            soon_all()
             os._exit(0)
-    os.waitpid(child, 0)
-    os.close(writing)
-    with open(reading) as answer:
-        return numbers(answer.read())
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def by_multiprocessing(method):
     def start():
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
-            return pool.submit(os.sched_getaffinity, 0).result(3 * DEADLINE_S)
+            pool.submit(soon_all).result(3 * DEADLINE_S)
 
     return start
 
 
 STARTS = {
-    "thread": in_a_thread,
-    "program": in_a_program,
-    "shell": in_a_shell,
-    "posix_spawn": in_a_spawned_program,
-    "fork": in_a_fork,
+    "thread": a_thread,
+    "low-level thread": a_low_level_thread,
+    "thread of a thread": a_thread_of_a_thread,
+    "program": a_program,
+    "programs of a shell": a_program_of_a_shell,
+    "posix_spawn": a_spawned_program,
+    "fork": a_fork,
     "multiprocessing fork": by_multiprocessing("fork"),
     "multiprocessing spawn": by_multiprocessing("spawn"),
     "multiprocessing forkserver": by_multiprocessing("forkserver"),
 }
-if sys.version_info >= (3, 12):
-    STARTS["low-level thread"] = in_a_thread_of_the_low_level
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # of os.fork, from Python 3.12 on
 @pytest.mark.parametrize("name", STARTS)
-def test_what_a_handler_starts_has_all_cores_and_the_session_is_back_at_its_next_message(name):
-    with asking(**STARTS) as (ask, core, _):
-        assert ask(name) == ALL
+def test_what_a_handler_starts_has_all_cores_soon_and_the_session_keeps_its_own(name):
+    with asking(start=lambda: STARTS[name]() or here()) as (ask, core, _):
+        assert ask("start") == ask("place") == {core}
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_what_the_last_session_has_started_has_all_cores_soon(goes_on):
+    """Where the app goes on without sessions, and where it is shut down at once."""
+    thread = threading.Thread(target=soon_all)
+    with endpoint(Asked(start=lambda: thread.start() or here()), cpu_affinity=True) as (_, port):
+        with RawClient(port) as client:
+            client.receive_text()
+            client.text("start")
+            client.receive_text()
+        if goes_on:
+            thread.join(DEADLINE_S)
+            assert not thread.is_alive()
+    thread.join(DEADLINE_S)
+    assert not thread.is_alive()
+
+
+def test_what_a_handler_starts_after_use_all_cores_has_them_at_once():
+    def start():
+        use_all_cores()
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(here).result(DEADLINE_S) == ALL
+        printed = subprocess.run([sys.executable, "-c", PRINT], capture_output=True, text=True, check=True).stdout
+        return numbers(printed)
+
+    use_all_cores()  # nothing happens elsewhere
+    with asking(start=start) as (ask, core, _):
+        assert ask("start") == ALL
         assert ask("place") == {core}
+
+
+def test_a_core_that_somebody_chose_is_left_to_them_from_the_second_look_on():
+    """And a choice of other cores from the first."""
+    affinity = started(Affinity(wanted=True))
+    core = affinity.place.core
+    flusher, admission = Mock(), busy()
+    (other,) = sorted(ALL - {core})[:1]
+    with ThreadPoolExecutor(1) as pool:
+        for chosen, expected in ((other, {other}), (core, {core})):
+            pool.submit(os.sched_setaffinity, 0, {chosen}).result(DEADLINE_S)
+            for _ in range(3):
+                affinity._look_for_strays(flusher, admission)
+            assert pool.submit(here).result(DEADLINE_S) == expected
+
+
+def test_nothing_of_the_standard_library_is_changed():
+    program = Path(__file__).with_name("unpatched.py")
+    outcome = subprocess.run([sys.executable, program], capture_output=True, text=True, cwd=ROOT, timeout=DEADLINE_S)
+    assert outcome.stdout == "nothing\n", outcome.stdout + outcome.stderr
 
 
 # Where it is on.

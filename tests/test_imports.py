@@ -39,7 +39,7 @@ RANKS = {
     "streams": 0,
     "stalls": 0,
     "tls": 0,
-    "starts": 0,
+    "strays": 0,
     "admission": 1,
     "affinity": 1,
     "deflate": 1,

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wsthreads.affinity import use_all_cores
     from wsthreads.app import WebSocketApp
     from wsthreads.brokers.redis import RedisBroker as RedisBroker
     from wsthreads.config import Config
@@ -59,6 +60,7 @@ __all__ = [
     "WebSocketApp",
     "__version__",
     "create_app",
+    "use_all_cores",
 ]
 
 _HOMES = {
@@ -71,6 +73,7 @@ _HOMES = {
     "SessionRoom": "rooms",
     "WebSocketApp": "app",
     "create_app": "targets",
+    "use_all_cores": "affinity",
 }
 
 

@@ -1,8 +1,8 @@
 """Keeps the threads of sessions on one core.
 
 The GIL lets one of them run at a time anyway, and to hand it to another core takes longer than most messages do. What
-such a thread starts must not inherit the core: before it starts a thread or a process it leaves the core, and it is
-back before its next message. Only threads that a C library starts by itself inherit it.
+such a thread starts inherits the core, and is given all cores back within a second, by `wsthreads.strays`; or at once,
+where the thread leaves the core before: `use_all_cores`.
 
 There they are also, once connected, of the scheduler's batch class (sched(7), SCHED_BATCH): one that is woken, since
 its client has sent something, does not interrupt the one that runs. It would only find that that one holds the GIL, and
@@ -26,11 +26,11 @@ from collections.abc import Callable, Set
 from contextlib import suppress
 from functools import partial
 from random import uniform
-from time import process_time
+from time import monotonic, process_time
 from typing import TYPE_CHECKING, NamedTuple
 
 from wsthreads.cores import Loads, is_ours, read_loads, roomier_core, usable_cores
-from wsthreads.starts import call_before_starts
+from wsthreads.strays import Strays
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -38,14 +38,19 @@ if TYPE_CHECKING:
     from wsthreads.admission import Admission
     from wsthreads.flusher import Flusher
 
-__all__ = ["Affinity", "Place", "Stay", "be_prompt", "leave"]
+__all__ = ["Affinity", "Place", "Stay", "be_prompt", "use_all_cores"]
 
 log = logging.getLogger(__name__)
 
 #: Seconds between looks at the cores, at random, so that two servers on one core do not leave it at the same moment.
 LOOK_S = (1.5, 3.0)
 
+#: Seconds between looks for what was started on the core, which two of them find; and their share of the time, at most.
+STRAY_LOOK_S = 0.4
+STRAY_LOOK_SHARE = 0.01
+
 _here = threading.local()  # `stay`: the thread's own, if it is kept
+_kept: set[int] = set()  # the native ids of threads that have one; each single operation on it is atomic
 
 
 class Place(NamedTuple):
@@ -75,6 +80,10 @@ class Affinity:
         self._watched_in = 0
         self._last: tuple[Loads, float] | None = None  # what the last look saw; this and the next are the flusher's
         self._was_crowded = False
+        self._strays_watched_in = 0  # the process; this and the next are guarded by the lock
+        self._stray_looks = 0  # so many are left, once the last session has ended
+        self._used: set[int] = set()  # all cores that were ours so far; this and the next are the flusher's
+        self._strays = Strays()
 
     def claim(self, nth: int) -> None:
         """This process is our own: keep its sessions, unless that is not wanted, on the `nth` core (modulo)."""
@@ -94,11 +103,17 @@ class Affinity:
             if self._chosen_in != process:
                 self._chosen_in = process
                 self._choose_locked(process)
-            if self.place is None or self._watched_in == process:
+            if self.place is None:
                 return
-            self._watched_in = process
-            self._last, self._was_crowded = None, False
-        self._look_later(flusher, admission)
+            begins, self._watched_in = self._watched_in != process, process
+            if begins:
+                self._last, self._was_crowded = None, False
+            self._stray_looks = 2
+            begins_with_strays, self._strays_watched_in = self._strays_watched_in != process, process
+        if begins:
+            self._look_later(flusher, admission)
+        if begins_with_strays:
+            flusher.call_later(STRAY_LOOK_S, partial(self._look_for_strays, flusher, admission))
 
     def _choose_locked(self, process: int) -> None:
         has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
@@ -109,7 +124,6 @@ class Affinity:
         self._may_turn = False
         with suppress(OSError):  # musl has no such call, and a container may forbid it: then it goes without
             self._may_turn = os.sched_getscheduler(0) == os.SCHED_OTHER
-        call_before_starts(_leave_to_start)
         # The hash of a text differs from run to run: process ids alone are the same in many a container. Another app
         # in this process comes to the same core.
         nth = hash((__name__, process)) if self._nth is None else self._nth
@@ -145,6 +159,29 @@ class Affinity:
                 self.place = Place(core, turns)
         self._look_later(flusher, admission)
 
+    def _look_for_strays(self, flusher: Flusher, admission: Admission) -> None:
+        """The flusher's: look, until two looks after the last session; what that one has started was seen then."""
+        began = monotonic()
+        self._look_at_strays()
+        with self._lock:
+            self._stray_looks = 2 if self.place is not None and admission.taken else self._stray_looks - 1
+            if self._stray_looks < 0:
+                self._strays_watched_in = 0
+                return
+        delay_s = max(STRAY_LOOK_S, (monotonic() - began) / STRAY_LOOK_SHARE)
+        flusher.call_later(delay_s, partial(self._look_for_strays, flusher, admission))
+
+    def _look_at_strays(self) -> None:
+        if self.place is not None:
+            self._used.add(self.place.core)
+        self._strays.look(_kept, self._used, self.cores, may_be_batch=self._may_turn)
+
+    def stop(self) -> None:
+        """Called when the flusher has ended: no session begins any more, and what was started on the core stays."""
+        if self._strays_watched_in == os.getpid():
+            self._look_at_strays()
+            self._look_at_strays()
+
     def kept(self) -> Stay:
         """A context, in which the calling thread is kept on the core. Within another one of its own: that one."""
         stay: Stay | None = getattr(_here, "stay", None)
@@ -154,10 +191,6 @@ class Affinity:
         """The same for a thread that was started there already, by one that hands it on."""
         return Stay(self, place)
 
-    def handed_on(self) -> Stay:
-        """The same for a thread that starts threads for sessions, and nothing else: they begin where it is."""
-        return Stay(self, hands_on=True)
-
 
 class Stay:
     """One thread's time on the core, which alone may use this. Nothing here raises.
@@ -165,19 +198,19 @@ class Stay:
     Before each message: ``if stay.place is not affinity.place: stay.follow()``.
     """
 
-    __slots__ = ("_former", "_is_batch", "_takes_turns", "affinity", "hands_on", "place")
+    __slots__ = ("_former", "_is_batch", "_takes_turns", "affinity", "place")
 
-    def __init__(self, affinity: Affinity, place: Place | None = None, *, hands_on: bool = False) -> None:
+    def __init__(self, affinity: Affinity, place: Place | None = None) -> None:
         #: Where the thread is kept; None: nowhere.
         self.place = place
         self.affinity = affinity
-        self.hands_on = hands_on
         # The cores that the thread may use by rights.
         self._former: Set[int] = frozenset() if place is None else affinity.cores
         self._is_batch = self._takes_turns = False
 
     def __enter__(self) -> Self:
         _here.stay = self
+        _kept.add(threading.get_native_id())
         if self.place is not self.affinity.place:
             self.follow()
         return self
@@ -185,6 +218,7 @@ class Stay:
     def __exit__(self, *_: object) -> None:
         _here.stay = None
         self.leave()
+        _kept.discard(threading.get_native_id())
 
     def follow(self) -> None:
         """Go to the core, wherever that is by now."""
@@ -224,17 +258,14 @@ class Stay:
                 self._is_batch = is_batch
 
 
-def leave() -> None:
-    """Have the calling thread leave the core, if it is kept there: what it does now is not for a session."""
+def use_all_cores() -> None:
+    """Let the calling thread use all cores until the next message of its session; so may what it starts meanwhile.
+
+    For a handler that is about to start a thread or a program which counts its cores, or which should have all of them
+    from its beginning: without this, it gets them a second later at most. Nothing happens in other threads.
+    """
     stay: Stay | None = getattr(_here, "stay", None)
     if stay is not None:
-        stay.leave()
-
-
-def _leave_to_start() -> None:
-    """Called before this thread starts a thread or a process."""
-    stay: Stay | None = getattr(_here, "stay", None)
-    if stay is not None and not stay.hands_on:
         stay.leave()
 
 

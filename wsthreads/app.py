@@ -21,7 +21,7 @@ from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
 from wsthreads.admission import Admission
-from wsthreads.affinity import Affinity, leave
+from wsthreads.affinity import Affinity, use_all_cores
 from wsthreads.browser import is_client, send_client
 from wsthreads.config import METRICS_TOKEN_VARIABLE, REDIS_VARIABLE, Config, dashboard_token_of
 from wsthreads.contained import Contained, contained
@@ -247,7 +247,7 @@ class WebSocketApp:
         endpoint = self._endpoints.get(path)
         dashboard = self._dashboard
         if endpoint is None and dashboard is not None and dashboard.owns(path):
-            leave()  # the core of the sessions
+            use_all_cores()  # and not the sessions' only
             if path != dashboard.endpoint.path:
                 return dashboard(environ, start_response)
             endpoint = dashboard.endpoint
@@ -255,7 +255,7 @@ class WebSocketApp:
             if is_upgrade(environ):
                 known = ", ".join(self._endpoints)
                 log.info("no endpoint %s for %s; there are: %.500s", printable(path), environ["REMOTE_ADDR"], known)
-            leave()  # the core of the sessions
+            use_all_cores()  # and not the sessions' only
             service = self._services.get(path)
             if service is not None:
                 self._meet_server(environ)
@@ -367,6 +367,7 @@ class WebSocketApp:
             self._link.stop(max(0.1, deadline - monotonic()))
         self._drainer.stop(max(0.1, deadline - monotonic()))
         self._flusher.stop(max(0.1, deadline - monotonic()))
+        self.affinity.stop()
         if left:
             log.warning("shutdown: %d sessions did not end within %g s and were cut off", left, timeout_s)
         return left

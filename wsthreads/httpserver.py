@@ -73,7 +73,7 @@ class HTTPServer(ThreadedWSGIServer):
         self.max_handshake_bytes = app.config.max_handshake_bytes
         self.count = app.metrics.add
         self._affinity = app.affinity
-        self._stay = self._affinity.handed_on()  # the accepting thread's
+        self._stay = self._affinity.kept()  # the accepting thread's; those that it starts begin where it is
         self._links: dict[Thread, _Link] = {}
         self._lock = Lock()  # guards _links and _drops_idle; a leaf
         self._drops_idle = False
