@@ -111,7 +111,10 @@ def welcome(instance, created, **_):
 
 @receiver(user_logged_out)
 def close_sessions(user, **_):
-    """The cookie was looked at in the handshake, and never again: a logout has to end the sessions itself."""
+    """The cookie was looked at in the handshake, and never again: a logout has to end the sessions itself.
+
+    These are the sessions of this process. Under several workers, the user's sessions in the others stay open.
+    """
     for session in news.sessions():
         if user is not None and session.attributes["user"] == user.get_username():
             session.close(4001, "logged out")

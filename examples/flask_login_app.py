@@ -70,7 +70,10 @@ def tell(user: str, text: str) -> None:
 
 @user_logged_out.connect
 def close_sessions(sender: Flask, user: UserMixin) -> None:
-    """The cookie was looked at in the handshake, and never again: a logout has to end the sessions itself."""
+    """The cookie was looked at in the handshake, and never again: a logout has to end the sessions itself.
+
+    These are the sessions of this process. Under several workers, the user's sessions in the others stay open.
+    """
     for session in news.sessions():
         if session.attributes["user"] == user.id:
             session.close(4001, "logged out")

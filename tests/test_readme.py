@@ -13,6 +13,7 @@ from typing import Any
 import docutils.core
 import pytest
 
+import wsthreads
 from tests.programs import ROOT, connect, receive, run_server
 from wsthreads.app import WebSocketApp
 from wsthreads.config import Config
@@ -71,6 +72,32 @@ def test_the_flask_application_broadcasts_from_a_view(serve: Callable[..., Any])
         client.ping().wait(10)  # on_open has run
         assert names["flask_app"].test_client().post("/announce/hello").status_code == 204
         assert receive(client) == "hello"
+
+
+def test_the_flask_application_is_the_one_that_mypy_checks() -> None:
+    def lines(text: str) -> set[str]:
+        return {re.sub(r" +#", "  #", line) for line in text.splitlines() if "wsgi_app" in line}
+
+    checked = (ROOT / "tests" / "types" / "embedded.py").read_text()
+    (shown,) = [block for block in blocks("python") if "flask_app.wsgi_app" in block]
+    assert lines(shown) == lines(checked)
+
+
+def test_the_table_of_an_endpoint_s_methods_is_true() -> None:
+    named = set(re.findall(r"^``endpoint\.(\w+)[(`]", README, re.MULTILINE))
+    assert named == {"path", "room", "sessions", "session_count", "totals"}
+    for name in named - {"path"}:
+        assert callable(getattr(wsthreads.Endpoint, name))
+        assert getattr(wsthreads.Endpoint, name).__doc__
+
+
+@pytest.mark.parametrize("name", ["flask_login_app.py", "django_app.py"])
+def test_an_example_that_closes_a_user_s_sessions_says_whose_it_reaches(name: str) -> None:
+    """`sessions` has those of one process; README.rst says so, too."""
+    text = (ROOT / "examples" / name).read_text()
+    assert ".sessions()" in text
+    assert "These are the sessions of this process." in text
+    assert "**This ends sessions in one process.**" in README
 
 
 def test_the_table_of_settings_is_the_configuration() -> None:

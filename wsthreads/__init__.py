@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from wsthreads.app import WebSocketApp
     from wsthreads.brokers.redis import RedisBroker as RedisBroker
     from wsthreads.config import Config
+    from wsthreads.endpoint import Endpoint
     from wsthreads.errors import (
         BackendError,
         BrokerError,
@@ -43,6 +44,7 @@ __all__ = [
     "CloseCodeError",
     "Config",
     "ConfigError",
+    "Endpoint",
     "HandlerError",
     "HandshakeRefused",
     "IsolateError",
@@ -65,6 +67,7 @@ __all__ = [
 
 _HOMES = {
     "Config": "config",
+    "Endpoint": "endpoint",
     "RedisBroker": "brokers.redis",
     "Refusal": "verdicts",
     "Request": "handshake",

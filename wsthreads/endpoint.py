@@ -95,10 +95,11 @@ class Endpoint:
         return self.rooms.room(name)
 
     def sessions(self) -> list[Session]:
-        """The sessions that there are, those in `on_close` included. A snapshot."""
+        """The sessions in this process, those in `on_close` included. A snapshot."""
         return list(self._connections.snapshot())
 
     def session_count(self) -> int:
+        """How many sessions there are in this process."""
         return len(self._connections)
 
     def live(self) -> dict[Session, Connection]:
