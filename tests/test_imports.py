@@ -17,6 +17,7 @@ RANKS = {
     "formats": -2,
     "logs": -1,
     "heads": -1,
+    "hints": -1,
     "origins": -1,
     "proxies": -1,
     "errors": 0,

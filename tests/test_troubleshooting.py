@@ -228,6 +228,13 @@ def test_handshakes_that_the_server_refuses(folder: Path) -> None:
         says("refused with 404", refusal(server, "/ws/eko"))
         server.wait_for("no endpoint /ws/eko")
         says("no endpoint …; there are", server.log)
+        hint = "no WebSocket endpoint is at /ws/echo/; did you mean /ws/echo?"
+        assert hint in refusal(server, "/ws/echo/")
+        in_section(hint.replace("/ws/echo/", "…").replace("/ws/echo", "…"), SECTION)
+        says("this server speaks plain WebSocket", refusal(server, "/socket.io/?EIO=4&transport=websocket"))
+        with connect(f"{server.ws_url}/ws/echo", subprotocols=["token.abc"]):
+            server.wait_for("offers the subprotocols")
+        says("a client of … offers the subprotocols …, of which", server.log)
         says("refused with 403: origin … is not allowed", refusal(server, "/ws/echo", "--origin", "https://a.example"))
         host = f"Host:chat.example:{server.port}"
         rebound = refusal(server, "/ws/echo", "--origin", f"http://chat.example:{server.port}", host=host)

@@ -32,6 +32,7 @@ from wsthreads.flusher import Flusher, weakly
 from wsthreads.handlers import Handler, PythonHandler
 from wsthreads.handshake import is_upgrade
 from wsthreads.health import HEALTH_PATH, READY_PATH, Health
+from wsthreads.hints import answer_with_hint, foreign_protocol, near_path
 from wsthreads.hosts import gunicorn_worker, is_ending, is_replaced
 from wsthreads.logs import log_context, printable
 from wsthreads.metrics import Metrics
@@ -252,9 +253,6 @@ class WebSocketApp:
                 return dashboard(environ, start_response)
             endpoint = dashboard.endpoint
         if endpoint is None:
-            if is_upgrade(environ):
-                known = ", ".join(self._endpoints)
-                log.info("no endpoint %s for %s; there are: %.500s", printable(path), environ["REMOTE_ADDR"], known)
             use_all_cores()  # and not the sessions' only
             service = self._services.get(path)
             if service is not None:
@@ -262,9 +260,10 @@ class WebSocketApp:
                 return service(environ, start_response)
             if self.config.serve_client and is_client(environ):
                 return send_client(environ, start_response, self.config.allowed_origins)
-            if self._wsgi_app is not None:
-                return self._wsgi_app(environ, start_response)
-            return NotFound()(environ, start_response)
+            application = self._wsgi_app or NotFound()
+            if is_upgrade(environ) or foreign_protocol(environ):
+                return answer_with_hint(application, self._hint(environ, path), environ, start_response)
+            return application(environ, start_response)
         self._meet_server(environ)
         try:
             return endpoint.accept(environ, start_response)
@@ -277,6 +276,16 @@ class WebSocketApp:
             if answer is None:
                 answer = Response(f"{refusal.reason}\n", refusal.status, list(refusal.headers), mimetype="text/plain")
             return answer(environ, start_response)
+
+    def _hint(self, environ: WSGIEnvironment, path: str) -> str:
+        """For a client that looks for an endpoint where there is none. The log has it, too."""
+        known = ", ".join(self._endpoints)
+        near, foreign = near_path(path, self._endpoints), foreign_protocol(environ)
+        hint = f"; did you mean {environ.get('SCRIPT_NAME', '')}{near}?" if near else ""
+        hint += f"; {foreign}" if foreign else ""
+        shown, peer = printable(path), environ["REMOTE_ADDR"]
+        log.info("no endpoint %.500s for %s; there are: %.500s%s", shown, peer, known, printable(hint))
+        return f"no WebSocket endpoint is at {shown:.500}{hint}"
 
     def _meet_server(self, environ: WSGIEnvironment) -> None:
         """Once in each process: learn from gunicorn how many threads there are and when to end, begin what is done from

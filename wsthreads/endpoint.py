@@ -21,6 +21,7 @@ from wsthreads.errors import CloseCode, HandshakeRefused, WSThreadsError
 from wsthreads.flusher import Flusher
 from wsthreads.handlers import Handler
 from wsthreads.handshake import Request, check_origin, check_upgrade, choose_subprotocol, strip_values
+from wsthreads.hints import foreign_protocol
 from wsthreads.hosts import SessionResponse, has_socket, log_upgrade
 from wsthreads.logs import SESSION_KEY, in_context, log_context, printable
 from wsthreads.metrics import Ledger, Metrics, Totals
@@ -82,6 +83,7 @@ class Endpoint:
         handler.use_rooms(self.rooms.room)
         self._log_level = log_level
         self._config = config
+        self._warned: set[str] = set()
         self._admission = admission
         self._flusher = flusher
         self._affinity = affinity
@@ -242,6 +244,7 @@ class Endpoint:
             self._connections.put(session, connection)
             opened = True
             self._ledger.begin()
+            self._hint_at_protocol(request, connection.subprotocol)
             with in_context(context), self._affinity.kept() as stay:
                 stay.take_turns()
                 self._run(session, connection, stay, context)
@@ -255,6 +258,22 @@ class Endpoint:
                     self.handler.abandon(session_id)
             finally:
                 self._admission.leave(network)
+
+    def _hint_at_protocol(self, request: Request, spoken: str | None) -> None:
+        """Say once what becomes of clients that want to speak something else."""
+        if request.subprotocols and spoken is None:
+            self._warn_once(
+                "a client of %s offers the subprotocols %.200s, of which none is spoken, so that browsers give up the "
+                "connection: see the setting subprotocols (--subprotocol), or return one from the handshake function",
+                self.path, printable(", ".join(request.subprotocols)),
+            )  # fmt: skip
+        if foreign := foreign_protocol(request.environ):
+            self._warn_once("a client of %s will hear nothing that it understands: %s", self.path, foreign)
+
+    def _warn_once(self, text: str, *values: object) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            log.warning(text, *values, extra={"endpoint": self.path})
 
     def _connect(self, request: Request, subprotocol: str | None, agreement: Agreement | None) -> Connection:
         connection = Connection(

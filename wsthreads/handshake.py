@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 
 from wsthreads.errors import HandshakeRefused
 from wsthreads.heads import is_host
+from wsthreads.hints import foreign_protocol
 from wsthreads.origins import is_among, parse_origin
 from wsthreads.proxies import PROXY_KEY, parse_address
 
@@ -105,7 +106,7 @@ def check_upgrade(environ: dict[str, Any]) -> None:
     to applications (PEP 3333), and with which nginx breaks an HTTP/2 connection.
     """
     if not is_upgrade(environ):
-        raise _bad_request(NO_UPGRADE)
+        raise _bad_request(foreign_protocol(environ) or NO_UPGRADE)
     if environ.get("REQUEST_METHOD") != "GET":
         raise _bad_request(f"a WebSocket handshake is a GET, not a {environ.get('REQUEST_METHOD')}")
     if environ.get("SERVER_PROTOCOL", "HTTP/1.1") < "HTTP/1.1":  # in the alphabet's order; servers take HTTP/0.1, too
@@ -186,6 +187,9 @@ def check_origin(request: Request, allowed: tuple[str, ...]) -> None:
             raise HandshakeRefused(403, reason, cause="origin")
     host = request.get_header("Host")
     reason = f"it is not that of the Host, {host!r:.200}, nor one of allowed_origins (--origin)"
+    if wanted is None or wanted[0] in ("ws", "wss"):
+        ours = f"{request.environ.get('wsgi.url_scheme', 'http')}://{host}"
+        reason += f"; a page of this Host sends {ours!r:.200}, and a client that is no browser need send none"
     raise HandshakeRefused(403, f"origin {origin!r:.200} is not allowed here: {reason}", cause="origin")
 
 

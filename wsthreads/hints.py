@@ -1,0 +1,65 @@
+"""Hints for clients whose requests lead nowhere: a path that is nearly an endpoint's, a protocol that is not ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+__all__ = ["answer_with_hint", "foreign_protocol", "near_path"]
+
+_PLAIN = "this server speaks plain WebSocket, not {}: connect with new WebSocket(url), or with wsthreads.js"
+
+#: Headers of an answer that are about its body.
+_ABOUT_BODY = frozenset(
+    {"content-type", "content-length", "content-encoding", "content-language", "content-range", "etag", "last-modified"}
+)
+
+
+def foreign_protocol(environ: dict[str, Any]) -> str:
+    """A hint for the clients of Socket.IO and SignalR, which begin with requests of their own; empty for others."""
+    query = str(environ.get("QUERY_STRING", ""))
+    if re.search(r"(?:\A|&)EIO=[0-9]", query):
+        return _PLAIN.format("Socket.IO")
+    is_negotiation = environ.get("REQUEST_METHOD") == "POST" or "clientProtocol=" in query
+    if is_negotiation and str(environ.get("PATH_INFO", "")).rstrip("/").endswith("/negotiate"):
+        return _PLAIN.format("SignalR")
+    return ""
+
+
+def near_path(path: str, known: Iterable[str]) -> str | None:
+    """The one of the paths that is the same but for slashes, capitals, or a query that was encoded."""
+    return next((other for other in known if _folded(other) == _folded(path)), None)
+
+
+def _folded(path: str) -> str:
+    return re.sub("/+", "/", path.partition("?")[0].strip() + "/").lower()
+
+
+def answer_with_hint(
+    app: WSGIApplication, hint: str, environ: WSGIEnvironment, start_response: StartResponse
+) -> Iterable[bytes]:
+    """What `app` answers; where that is a 404, its text is the hint."""
+    body = f"{hint}\n".encode()
+    is_late = is_missing = False
+
+    def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+        nonlocal is_missing
+        if not is_late and status.startswith("404"):
+            is_missing = True
+            headers = [header for header in headers if header[0].lower() not in _ABOUT_BODY]
+            headers += [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
+            start_response(status, headers, *more)
+            return lambda data: None
+        return start_response(status, headers, *more)
+
+    response = app(environ, start)
+    is_late = True  # an answer that begins only when it is read is left as it is
+    if not is_missing:
+        return response
+    if hasattr(response, "close"):
+        response.close()
+    return [b"" if environ.get("REQUEST_METHOD") == "HEAD" else body]
