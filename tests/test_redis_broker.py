@@ -2,18 +2,21 @@
 
 import json
 import os
+import re
 import select
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+import traceback
 
 import pytest
 import redis
 
 from tests.programs import DEADLINE_S, EXAMPLES, ROOT, Program, connect, receive, run_server, wait_until, wsthreads
 from tests.redis_server import RedisServer, find_redis_server, free_port
+from tests.room_worlds import RedisWorld
 from tests.wire import RawClient, Recorder, endpoint, run_all, self_signed, thread_names
 from wsthreads import BrokerError, ConfigError, MessageTypeError, RedisBroker, RoomNameError, WebSocketApp, create_app
 from wsthreads.brokers import scripts
@@ -36,18 +39,56 @@ def no_redis_in_the_environment(monkeypatch):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("http://localhost", "'http://localhost' is no URL of a Redis: it begins with redis://"),
-        ("localhost:6379", "it begins with redis://, rediss:// or unix://"),
-        ("redis://", "it names no host"),
-        ("redis://:secret@localhost:port", "'redis://…@localhost:port' is no URL"),
-        ("redis://localhost?socket_timeout=soon", "'redis://localhost' is no URL"),
+        ("http://:s3cret@localhost", "no URL of a Redis: it must begin with redis://, rediss:// or unix://"),
+        ("localhost:6379", "it must begin with redis://, rediss:// or unix://"),
+        ("redis://", "names no host"),
+        ("redis://:s3cret@localhost:port", "has a host or a port that is none"),
+        ("redis://:s3cret@", "names no host"),
+        ("redis://:pa/s3cret@h", "has a host or a port that is none"),
+        ("redis://:12/s3cret@h", "no number of a database"),
+        ("redis://s3cret:12/34@h", "no number of a database"),
+        ("redis://:[s3cret]@h:x", "has a host or a port that is none"),
+        ("redis://s3cret:12#34@h", "has a #"),
+        ("redis://s3cret:12?34@h", "no option=value"),
+        ("redis://s3cret:12?34=5@h", "has an option that redis-py does not know. In a name or password, write"),
+        ("redis://h?s3cret=5@h", "does not know. In a name or password, write"),
+        ("redis://:s3cret@h/x", "no number of a database"),
+        ("unix://s3cret/x", "needs three slashes"),
+        ("unix://", "names no socket"),
+        ("redis://localhost?socket_timeout=s3cret", "has a value for socket_timeout that redis-py does not accept"),
+        ("redis://h?socket_timeot=3", "does not know: socket_timeot; socket_timeout?"),
+        ("redis://h?port=s3cret", "redis-py does not accept"),
+        ("redis://h?protocol=7", "protocol is 2 or 3"),
+        ("rediss://h?ssl_ca_certs=/nowhere/ca.pem&password=s3cret", "ssl_ca_certs in the URL of the Redis names '/now"),
+        ("rediss://h?ssl_cert_reqs=s3cret", "redis-py does not accept"),
     ],
 )
 def test_a_bad_url_is_refused_without_telling_the_password(url, message):
     with pytest.raises(ConfigError) as raised:
         RedisBroker(url)
     assert message in str(raised.value)
-    assert "secret" not in str(raised.value)
+    shown = "".join(traceback.format_exception(raised.value))
+    assert "s3cret" not in shown.replace(repr(url), "").replace("s3cret\n", "")
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("redis://:p@s3cret@host", "redis://host:6379"),
+        ("redis://user:s3cret@host:7000/5", "redis://host:7000/5"),
+        ("rediss://:s3cret%2F%5B%40@[::1]:7000", "rediss://[::1]:7000"),
+        ("redis://host?password=s3cret&db=3", "redis://host:6379/3"),
+        ("redis://host?password=s3cr@t", "redis://host:6379"),
+        ("unix://user:s3cret@/run/redis.sock?db=2", "unix:///run/redis.sock"),
+    ],
+)
+def test_of_a_url_only_what_redis_py_took_for_a_place_is_shown(url, place):
+    broker = RedisBroker(url)
+    assert repr(broker) == f"<RedisBroker {place}>"
+    assert "s3cr" not in repr(broker.room("/x", "y"))
+    with pytest.raises(BrokerError) as raised:
+        RedisBroker(url.replace("host", "127.0.0.1:1").replace(":1:7000", ":1")).room("/x", "y").broadcast("z")
+    assert "s3cr" not in "".join(traceback.format_exception(raised.value))
 
 
 @pytest.mark.parametrize(
@@ -180,7 +221,8 @@ def test_publish_and_run_from_the_command_line(redis_server, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--endpoint", "/x", "--redis", "http://x"], "'http://x' is no URL of a Redis"),
+        (["--endpoint", "/x", "--redis", "http://x"], "this is no URL of a Redis"),
+        (["--endpoint", "/x", "--redis", "redis://h?socket_timeot=3"], "does not know: socket_timeot; socket_timeout?"),
         (["--endpoint", "x", "--redis", "redis://localhost"], "begins with a slash"),
         (["--endpoint", "/x"], "Missing option '--redis'"),
         (["--endpoint", "/x", "--redis", "redis://127.0.0.1:1"], "not published: redis://127.0.0.1:1: "),
@@ -197,7 +239,7 @@ def test_what_cannot_be_published_is_one_line(arguments, message):
 def test_run_starts_without_redis_and_says_so(tmp_path):
     (tmp_path / "x.py").write_text("def on_open(session): session.send('in')\n")
     with run_server("x.py", "--redis", "redis://:secret@127.0.0.1:1", cwd=tmp_path) as server:
-        server.wait_for(r"redis://…@127\.0\.0\.1:1 cannot be used, broadcasts wait: .*")
+        server.wait_for(r"redis://127\.0\.0\.1:1 cannot be used, broadcasts wait: .*")
         with connect(server.ws_url + "/ws/x") as client:
             assert receive(client) == "in"
         assert "secret" not in server.log
@@ -324,8 +366,60 @@ def test_redis_py_prints_no_broadcasts(caplog, capfd, protocol):
 def test_a_password():
     with RedisServer("--requirepass", "s3cret/@", client={"password": "s3cret/@"}) as server:
         RedisBroker(f"redis://:s3cret%2F%40@127.0.0.1:{server.port}").room("/x", "y").broadcast("z")
-        with pytest.raises(BrokerError, match=r"(?i)auth|password"):
-            RedisBroker(server.url).room("/x", "y").broadcast("z")
+        for protocol in (2, 3):
+            with pytest.raises(BrokerError, match="it wants a password: redis://:PASSWORD@HOST"):
+                RedisBroker(f"{server.url}?protocol={protocol}").room("/x", "y").broadcast("z")
+        for protocol in (2, 3):
+            with pytest.raises(BrokerError, match="it refuses the user name or the password") as raised:
+                url = f"redis://:wr0ng@127.0.0.1:{server.port}?protocol={protocol}"
+                RedisBroker(url).room("/x", "y").broadcast("z")
+            assert "wr0ng" not in "".join(traceback.format_exception(raised.value))
+
+
+def acl_of_the_readme():
+    """The rights that the README lists, for the prefix `wsthreads`."""
+    found = re.search(r"ACL SETUSER wsthreads on >PASSWORD ((?:.|\n)*?)\n\n", (ROOT / "README.rst").read_text())
+    assert found
+    return found[1].replace("\\\n", " ").split()
+
+
+@pytest.mark.parametrize("database", [0, 5])
+def test_the_rights_that_the_readme_lists_are_enough(database):
+    with RedisServer() as server:
+        server.client.execute_command("ACL", "SETUSER", "app", "reset", "on", ">pw", *acl_of_the_readme())
+        url = f"redis://app:pw@127.0.0.1:{server.port}/{database}"
+        world = RedisWorld(url, prefix="wsthreads")
+        try:
+            a, b = world.member("lobby", "other"), world.member("lobby")
+            b.session.room("lobby").broadcast("inside")
+            assert a.receive(1) == b.receive(1) == ["inside"]
+            assert a.session.room("lobby").members() == 2
+            a.session.room("lobby").leave()
+            room = RedisBroker(url).room("/ws/test", "lobby")
+            room.broadcast("outside")
+            assert b.receive(1) == ["outside"]
+            assert room.members() == 1
+            done = wsthreads("publish", "lobby", "shell", "--endpoint", "/ws/test", "--redis", url)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert b.receive(1) == ["shell"]
+        finally:
+            world.end()
+        denied = {entry["object"] for entry in server.client.acl_log()}
+        assert denied <= {b"client|setinfo", b"client|maint_notifications", b"client"}, "redis-py does without these"
+        for metrics in world.metrics:
+            assert "broker_outages" not in metrics.snapshot()
+
+
+def test_a_right_that_is_missing_is_named(caplog):
+    with RedisServer() as server:
+        rights = [right for right in acl_of_the_readme() if right != "+evalsha"]
+        server.client.execute_command("ACL", "SETUSER", "app", "reset", "on", ">pw", *rights, "-eval")
+        url = f"redis://app:pw@127.0.0.1:{server.port}"
+        with pytest.raises(BrokerError, match=r"the README lists the rights \(ACL\) that it needs: .*eval"):
+            RedisBroker(url).room("/ws/test", "lobby").broadcast("x")
+        with endpoint(Joins(), broker=RedisBroker(url)) as (_, port), RawClient(port) as client:
+            assert client.receive_text() == "1"
+            wait_until(lambda: "the README lists the rights (ACL) that it needs" in caplog.text, "a line in the log")
 
 
 def has_tls(program):

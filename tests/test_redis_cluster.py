@@ -11,6 +11,7 @@ from redis.cluster import ClusterNode
 from tests.programs import DEADLINE_S, wait_until
 from tests.redis_server import RedisServer, free_port
 from tests.room_worlds import RedisWorld
+from wsthreads import BrokerError, RedisBroker
 from wsthreads.brokers import link, turns
 
 SLOTS = 16384
@@ -93,3 +94,15 @@ def test_broadcast_and_send_keep_their_order(world):
         a.session.room("one").broadcast(f"{n} a")
         a.session.send(f"{n} b")
     assert a.receive(100) == [f"{n} {which}" for n in range(50) for which in "ab"]
+
+
+def test_a_url_of_a_node_is_told_to_be_of_a_cluster(nodes, caplog):
+    """A cluster needs another client."""
+    with pytest.raises(BrokerError, match=r"a node of a Redis Cluster, .* use RedisBroker\(redis\.RedisCluster\("):
+        for n in range(30):  # some rooms are this node's own
+            RedisBroker(nodes[0].url).room("/ws/test", f"room {n}").broadcast("x")
+    world = RedisWorld(nodes[0].url, processes=1)
+    for n in range(30):
+        world.rooms.room(f"room {n}").broadcast("x")
+    wait_until(lambda: "it is a node of a Redis Cluster" in caplog.text, "a line in the log")
+    world.end()

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 
 import pytest
 
@@ -441,3 +442,31 @@ def test_an_error_of_redis_is_logged_without_the_message(redis, worlds, caplog):
     assert "s3cret" not in caplog.text
     assert "command not allowed when used memory" in caplog.text
     assert "EVAL" not in caplog.text
+
+
+@pytest.mark.parametrize("how", ["away", "hanging"])
+def test_the_end_does_not_wait_for_a_redis_that_says_nothing(redis, worlds, caplog, how):
+    world = worlds(f"{redis.url}?socket_timeout=1000")
+    member = world.member("lobby")
+    redis.kill() if how == "away" else redis.freeze()
+    for n in range(3):
+        member.session.room("lobby").broadcast(f"{n}")
+    begun = time.monotonic()
+    world.links[0].stop(DEADLINE_S)
+    assert time.monotonic() - begun < 0.6 * DEADLINE_S
+    assert "3 broadcasts were never taken by redis://127.0.0.1" in caplog.text
+    with pytest.raises(BrokerError, match="was shut down"):
+        member.session.room("lobby").broadcast("too late")
+
+
+def test_the_end_waits_for_a_redis_that_comes_back_at_once(redis, worlds, monkeypatch):
+    monkeypatch.setattr(link, "GIVE_UP_S", DEADLINE_S)
+    world = worlds(redis.url)
+    member = world.member("lobby")
+    redis.kill()
+    member.session.room("lobby").broadcast("last")
+    stopping = threading.Thread(target=world.links[0].stop, args=(DEADLINE_S,))
+    stopping.start()
+    redis.start()
+    stopping.join(DEADLINE_S)
+    assert world.links[0].waiting() == 0

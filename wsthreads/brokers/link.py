@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+from contextlib import suppress
 from itertools import groupby
 from random import uniform
 from threading import Condition, Event, Lock, Thread
@@ -40,6 +41,9 @@ log = logging.getLogger(__name__)
 
 #: Longest that a call of a handler waits for Redis. When Redis has owed an answer for so long, nobody waits for it.
 WAIT_S = 1.0
+
+#: At the end, Redis is given up when it has said nothing for so long.
+GIVE_UP_S = 2.0
 
 #: Seconds between attempts to connect; at random half or twice of it, so that processes do not come all at once.
 RETRY_S = 0.2
@@ -88,7 +92,9 @@ class RedisLink:
         self._asked_at: float | None = None  # when Redis was asked what it has not answered
         self._missed_at = float("-inf")  # when a room was not ready in time, for want of subscriptions
         self._stop_at: float | None = None
+        self._answered_at = 0.0  # when Redis did, or the end began
         self._has_ended = False
+        self._has_told = False  # what is lost at the end
         # These are the thread's own.
         self._greetings = 0
         self._name = ""  # of this process at Redis: a new one after each break, so that the old one's counts are dead
@@ -204,10 +210,20 @@ class RedisLink:
             with self._lock:
                 if self._stop_at is None:
                     self._stop_at = monotonic() + timeout_s
+                    self._answered_at = monotonic()
                 self._work.notify()
             self._reader.stop(0)  # nobody is left to hear
-            self._thread.join(timeout_s + WAIT_S)
+            while self._thread.is_alive() and (left_s := self._left_s()) > 0:
+                self._thread.join(left_s)
+            self._has_ended = True
+            if self._thread.is_alive():  # Redis does not let go of it
+                self._tell_of_rest()
             self._reader.stop(WAIT_S)
+
+    def _left_s(self) -> float:
+        """How long it is worth while to go on, once it is to end."""
+        assert self._stop_at is not None
+        return min(self._stop_at, self._answered_at + GIVE_UP_S) - monotonic()
 
     def release(self) -> None:
         if self._pid == os.getpid() and self._stop_at is None:
@@ -244,6 +260,16 @@ class RedisLink:
                 self._lose(error)
             self._has_ended = not self._pause()
         self._forget_questions()
+        self._tell_of_rest()
+        with suppress(AttributeError):  # a cluster has several
+            self._client.connection_pool.disconnect(inuse_connections=False)
+
+    def _tell_of_rest(self) -> None:
+        """Say, once, how many broadcasts are lost at the end."""
+        waiting = 0 if self._has_told else len(self._orders)
+        self._has_told = True
+        if waiting:
+            log.error("%d broadcasts were never taken by %s", waiting, self._place)
         self._reader.stop(0)
 
     def _pause(self) -> bool:
@@ -252,13 +278,10 @@ class RedisLink:
             if self._stop_at is None:
                 self._work.wait_for(lambda: self._stop_at is not None, uniform(0.5, 2) * RETRY_S)
                 return True
-            waiting, left_s = len(self._orders), self._stop_at - monotonic()
-        if waiting and left_s > 0:
+            left_s = self._left_s() if self._orders else 0.0
+        if left_s > 0:
             sleep(min(RETRY_S, left_s))
-            return True
-        if waiting:
-            log.error("%d broadcasts were never taken by %s", waiting, self._place)
-        return False
+        return left_s > 0
 
     def _greet(self) -> None:
         """Begin with a connection that knows nothing of us: all rooms are announced, under a new name."""
@@ -307,6 +330,7 @@ class RedisLink:
             for question in questions:
                 question.answered.set()
         self._answers = True
+        self._answered_at = monotonic()
         if self._lost_at is not None:
             away_s = monotonic() - self._lost_at
             log.warning("%s is back after %.1f s, and gets %d broadcasts that waited", self._place, away_s, waiting)

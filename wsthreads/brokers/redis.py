@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from difflib import get_close_matches
+from inspect import signature
 from itertools import count
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -34,6 +36,8 @@ __all__ = ["RedisBroker", "RemoteRoom"]
 
 #: Redis has so long to answer, or to accept a connection. The URL may say otherwise (``?socket_timeout=10``).
 TIMEOUT_S = 3.0
+
+_ENCODE = "In a name or password, write %40 for @, %2F for /, %3A for :, %23 for #, %3F for ?, %5B for [, %5D for ]"
 
 _PREFIX = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -138,21 +142,80 @@ class RemoteRoom:
 
 
 def _from_url(url: str) -> tuple[Any, str]:
-    """A client that makes no connection yet, and the URL without its password."""
-    place = re.sub(r"//[^/@]*@", "//…@", url.partition("?")[0])
+    """A client that makes no connection yet, and what it is called in logs: what redis-py found that is no secret."""
+    scheme = next((scheme for scheme in ("redis", "rediss", "unix") if url.startswith(f"{scheme}://")), None)
+    if scheme is None:
+        raise ConfigError("this is no URL of a Redis: it must begin with redis://, rediss:// or unix://")
+    problem = _problem_of(url)
+    if problem:
+        raise ConfigError(f"this {scheme}:// URL {problem}. {_ENCODE}")
     try:
-        parts = urlsplit(url)
-        if parts.scheme not in ("redis", "rediss", "unix"):
-            raise ValueError("it begins with redis://, rediss:// or unix://")
-        if parts.scheme != "unix" and not parts.hostname:
-            raise ValueError("it names no host")
         # No attempts of redis-py's own: what is behind a break has to be known.
         client = redis.Redis.from_url(
             url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)
         )
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{place!r} is no URL of a Redis: {error}") from error
-    return _from_client(client)[0], place
+        pool = client.connection_pool
+        pool.connection_class(**pool.connection_kwargs)  # as each connection is made, which says what is unknown
+    except (ValueError, TypeError, RedisError) as error:
+        # Without the error: redis-py and Python put parts of the URL into their texts.
+        raise ConfigError(f"this {scheme}:// URL {_problem_with_options(url, str(error))}") from None
+    options = pool.connection_kwargs
+    for option in ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"):
+        if options.get(option) and not os.path.exists(options[option]):
+            raise ConfigError(f"{option} in the URL of the Redis names {options[option]!r}, which does not exist")
+    return _from_client(client)[0], _place(scheme, options)
+
+
+def _problem_of(url: str) -> str | None:
+    """What makes a URL one that redis-py would understand in another way than its author, most likely."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return "has a host or a port that is none"
+    if "#" in url:
+        return "has a #, which begins what is ignored"
+    if any(part and "=" not in part for part in parts.query.split("&")):
+        return "has something behind its ? that is no option=value"
+    if parts.scheme == "unix":
+        if not parts.path:
+            return "names no socket: unix:///run/redis.sock"
+        if parts.netloc and not parts.netloc.endswith("@"):
+            return "needs three slashes in front of the path of the socket: unix:///run/redis.sock"
+    elif not re.fullmatch("/?[0-9]*", parts.path):
+        return "has something behind its host that is no number of a database: redis://localhost/0"
+    elif not host:
+        return "names no host: redis://localhost"
+    return None
+
+
+def _problem_with_options(url: str, text: str) -> str:
+    """`text` is redis-py's or Python's; of it, only the name of an option is shown."""
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", text)
+    if unknown and "@" not in url.partition("?")[2]:  # else that may be a part of the password
+        known = sorted(_options_of(redis.SSLConnection) | _options_of(redis.UnixDomainSocketConnection))
+        meant = get_close_matches(unknown[1], known, 1)
+        return f"has an option that redis-py does not know: {unknown[1]}" + (f"; {meant[0]}?" if meant else "")
+    if unknown:
+        return f"has an option that redis-py does not know. {_ENCODE}"
+    invalid = re.search(r"Invalid value for '(\w+)'", text)
+    if invalid:
+        return f"has a value for {invalid[1]} that redis-py does not accept"
+    return "has an option with a value that redis-py does not accept" + (
+        ": protocol is 2 or 3" if text.startswith("protocol must be") else ""
+    )
+
+
+def _options_of(connection_class: type) -> set[str]:
+    return {name for each in connection_class.__mro__ for name in signature(each.__init__).parameters}  # type: ignore[misc]
+
+
+def _place(scheme: str, options: dict[str, Any]) -> str:
+    if scheme == "unix":
+        return f"unix://{options['path']}"
+    host, database = str(options.get("host", "localhost")), options.get("db") or 0
+    host = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{host}:{options.get('port', 6379)}" + (f"/{database}" if database else "")
 
 
 def _from_client(client: Any) -> tuple[Any, str]:
