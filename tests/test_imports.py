@@ -39,6 +39,7 @@ RANKS = {
     "stagger": 0,
     "streams": 0,
     "stalls": 0,
+    "fitness": 1,
     "tls": 0,
     "strays": 0,
     "admission": 1,

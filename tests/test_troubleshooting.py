@@ -253,11 +253,21 @@ def test_no_place_is_left(folder: Path) -> None:
 
 def test_servers_that_will_not_do(folder: Path) -> None:
     with gunicorn(*APP) as server:
-        says("this WSGI server does not hand over its socket", refusal(server, "/ws/echo"))
+        says("runs without threads, and a session needs one", refusal(server, "/ws/echo"))
     with gunicorn("-k", "wsthreads.gunicorn.ThreadWorker", *APP) as server:
         in_section("each WebSocket session holds a thread, and there are 1: use --threads, such as 500", server.log)
     with gunicorn("-k", "gthread", "--threads", "1000", *APP) as server:
         in_section("No keepalived connections can be handled", server.log)
+    port = free_port()
+    serve = f"make_server('127.0.0.1', {port}, wsthreads.{APP[0].partition(':')[2]}).serve_forever()"
+    program = f"import wsthreads; from wsgiref.simple_server import make_server; print('serves'); {serve}"
+    with ServerProgram([sys.executable, "-c", program]) as server:
+        server.port = port
+        server.wait_for("serves")
+        wait_until(lambda: "501" in refusal(server, "/ws/echo"), "the server to listen")
+        says("does not hand over its socket", refusal(server, "/ws/echo"))
+    (folder / "green.py").write_text("import gevent.monkey\ngevent.monkey.patch_all()\ndef on_open(session): pass\n")
+    says("has replaced Python's threads and sockets", complaint("run", "green.py"))
 
 
 def test_an_endpoint_that_is_opened_as_a_page_by_http_2_says_what_it_is(folder: Path) -> None:

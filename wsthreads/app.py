@@ -28,6 +28,7 @@ from wsthreads.contained import Contained, contained
 from wsthreads.drainer import Drainer
 from wsthreads.endpoint import Endpoint
 from wsthreads.errors import CloseCode, ConfigError, HandshakeRefused
+from wsthreads.fitness import USE, green_threads, is_to_serve
 from wsthreads.flusher import Flusher, weakly
 from wsthreads.handlers import Handler, PythonHandler
 from wsthreads.handshake import is_upgrade
@@ -87,6 +88,8 @@ class WebSocketApp:
     ) -> None:
         if config is not None and settings:
             raise ConfigError(f"give either config or single settings, not both: {', '.join(settings)}")
+        if is_to_serve() and (unfit := green_threads()):  # the threads of the server itself may hang
+            raise ConfigError(unfit)
         self.config = config or _config(settings)
         self.metrics = Metrics()
         broker = broker or _broker_of_environment()
@@ -100,6 +103,7 @@ class WebSocketApp:
         self.affinity = Affinity(self.config.cpu_affinity)
         self._shutting_down = Lock()  # held by the thread that shuts down; guards _cut_off
         self._cut_off: int | None = None  # how many sessions were cut off at shutdown, once it is over
+        self._warned = False  # of a server that can have no sessions
         self._met_in = 0  # the process in which _meet_server ran
         self._services: dict[str, WSGIApplication] = {}  # what is served beside the endpoints, by its path
         self._metrics_page: MetricsPage | None = None
@@ -237,7 +241,9 @@ class WebSocketApp:
         """Keep the threads of sessions on the `nth` core (modulo), unless `cpu_affinity` is false."""
         self.affinity.claim(nth)
 
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse | None = None) -> Iterable[bytes]:
+        if start_response is None:
+            raise TypeError(f"this is a WSGI application, and the server one for ASGI: {USE}")
         with contained():
             return self._entry(environ, start_response)
 
@@ -271,7 +277,10 @@ class WebSocketApp:
             endpoint.count_refusal(refusal)
             peer = environ["REMOTE_ADDR"]
             why, context = printable(str(refusal)), log_context(environ)
-            log.info("handshake on %s from %s refused: %s", endpoint.path, peer, why, extra=context)
+            level = logging.INFO
+            if refusal.cause == "server" and not self._warned:  # once: the operator's mistake, and not the client's
+                self._warned, level = True, logging.WARNING
+            log.log(level, "handshake on %s from %s refused: %s", endpoint.path, peer, why, extra=context)
             answer = refusal.response
             if answer is None:
                 answer = Response(f"{refusal.reason}\n", refusal.status, list(refusal.headers), mimetype="text/plain")

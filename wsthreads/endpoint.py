@@ -18,11 +18,12 @@ from wsthreads.connection import Connection
 from wsthreads.deflate import Agreement, agree
 from wsthreads.drainer import Drainer
 from wsthreads.errors import CloseCode, HandshakeRefused, WSThreadsError
+from wsthreads.fitness import unfitness
 from wsthreads.flusher import Flusher
 from wsthreads.handlers import Handler
 from wsthreads.handshake import Request, check_origin, check_upgrade, choose_subprotocol, strip_values
 from wsthreads.hints import foreign_protocol
-from wsthreads.hosts import SessionResponse, has_socket, log_upgrade
+from wsthreads.hosts import SessionResponse, log_upgrade
 from wsthreads.logs import SESSION_KEY, in_context, log_context, printable
 from wsthreads.metrics import Ledger, Metrics, Totals
 from wsthreads.rooms import Room, Rooms
@@ -42,11 +43,6 @@ log = logging.getLogger(__name__)
 
 #: The end of a session whose client was too slow: a logger of its own, which the log under gunicorn has from info up.
 slow_log = log.getChild("slow")
-
-UNFIT_SERVER = (
-    "this WSGI server does not hand over its socket, or has no threads: "
-    "use gunicorn -k gthread, wsthreads run or flask run"
-)
 
 
 #: The counters of what a handler has done wrong.
@@ -130,8 +126,8 @@ class Endpoint:
 
         A place is taken from here on; the response gives it back when it is over, or closed before it began.
         """
-        if not has_socket(environ) or not environ.get("wsgi.multithread"):
-            raise HandshakeRefused(501, UNFIT_SERVER, cause="server")
+        if unfit := unfitness(environ):
+            raise HandshakeRefused(501, unfit, cause="server")
         strip_values(environ)
         check_upgrade(environ)
         give_way()

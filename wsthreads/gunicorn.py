@@ -35,6 +35,7 @@ from wsthreads.app import RESERVED_THREADS, WebSocketApp, drain_timeout_s, farew
 from wsthreads.config import Config
 from wsthreads.contained import Contained
 from wsthreads.errors import WSThreadsError
+from wsthreads.fitness import green_threads
 from wsthreads.hosts import is_ending
 from wsthreads.logs import SESSION_KEY, JSONFormatter, access_context, log_to_gunicorn
 from wsthreads.stalls import Stalls, wake
@@ -164,6 +165,8 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
             super().load_wsgi()
         except WSThreadsError as error:
             raise AppImportError(str(error)) from error
+        if unfit := green_threads():  # by now, as by a module that the application imports
+            raise AppImportError(unfit)
         log_to_gunicorn()  # the application may have configured logging
         application: WSGIApplication = Contained(self.wsgi)  # type: ignore[has-type]  # what is around an app, too
 

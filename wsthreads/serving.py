@@ -21,6 +21,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.errors import CloseCode, UsageError
+from wsthreads.fitness import green_threads
 from wsthreads.httpserver import HTTPServer
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ class Server:
         *,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
+        if unfit := green_threads():
+            raise UsageError(unfit)
         self._app = app
         self.host = host
         with bind(host, port) as listener:

@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from django.apps import apps
+from django.core.management.base import CommandError
 from django.core.servers.basehttp import WSGIRequestHandler, WSGIServer
 
+from wsthreads.fitness import green_threads
 from wsthreads.hosts import INPUT_KEY, SOCKET_KEY
 
 if apps.is_installed("django.contrib.staticfiles"):  # which has a runserver of its own
@@ -34,3 +36,13 @@ class Command(_Command):  # type: ignore[misc]
     """``runserver`` with WebSockets."""
 
     server_cls = _Server
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if not options["use_threading"]:
+            raise CommandError(
+                "--nothreading serves one connection at a time, so that the first WebSocket would block all others: "
+                'drop it, or take "wsthreads.django" out of INSTALLED_APPS'
+            )
+        if unfit := green_threads():
+            raise CommandError(unfit)
+        super().handle(*args, **options)
