@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import traceback
 
@@ -190,6 +191,37 @@ def test_a_program_without_a_server_broadcasts_and_counts(redis_server):
     with pytest.raises(ConfigError, match="begins with a slash"):
         broker.room("ws/test", "lobby")
     broker.close()
+
+
+def test_a_fork_broadcasts_whatever_a_thread_of_its_parent_did_meanwhile(redis_server):
+    """redis-py 8.1 takes the lock of the parent's pool, when the child first uses it."""
+    world = RedisWorld(redis_server.url, prefix="fork", processes=1)
+    member, room = world.member("lobby"), world.rooms.room("lobby")
+    room.broadcast("from the parent")
+    assert member.receive(1) == ["from the parent"]
+    held, forked = threading.Event(), threading.Event()
+
+    def connect():
+        with world.broker._client.connection_pool._lock:
+            held.set()
+            forked.wait(DEADLINE_S)
+
+    thread = threading.Thread(target=connect)
+    thread.start()
+    assert held.wait(DEADLINE_S)
+    child = os.fork()
+    if child == 0:
+        try:
+            room.broadcast("from the child")
+            world.links[0].stop(DEADLINE_S / 2)
+        finally:
+            os._exit(0)
+    forked.set()
+    thread.join()
+    os.waitpid(child, 0)
+    room.broadcast("end")
+    assert member.receive_until("end") == ["from the child", "end"]
+    world.end()
 
 
 def test_a_program_is_told_that_redis_has_not_taken_its_broadcast():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import groupby
 from random import uniform
@@ -61,16 +62,25 @@ class _Question:
 
 
 class RedisLink:
-    """A `Link` over Redis. `place` is what Redis is called in logs."""
+    """A `Link` over Redis. `place` is what Redis is called in logs; `client_of_fork` makes the client of a fork."""
 
     def __init__(
-        self, client: Any, keys: Keys, metrics: Metrics, *, place: str, is_cluster: bool, max_queued_bytes: int
+        self,
+        client: Any,
+        client_of_fork: Callable[[], Any],
+        keys: Keys,
+        metrics: Metrics,
+        *,
+        place: str,
+        is_cluster: bool,
+        max_queued_bytes: int,
     ) -> None:
         self._client = client
+        self._client_of_fork = client_of_fork
         self._keys = keys
         self._metrics = metrics
         self._place = place
-        self._scripts = Scripts(client, is_cluster=is_cluster)
+        self._is_cluster = is_cluster
         self._max_queued_bytes = max_queued_bytes
         self._starting = Lock()  # guards starting and stopping
         self._pid = 0  # the process in which the threads run
@@ -78,6 +88,7 @@ class RedisLink:
 
     def _reset(self) -> None:
         self._made_in = os.getpid()
+        self._scripts = Scripts(self._client, is_cluster=self._is_cluster)
         self.turns = Turns()
         self._process = secrets.token_urlsafe(12)
         # Guards the rest. Under it, only leaves are locked, and nothing blocks but a wait for itself.
@@ -116,6 +127,7 @@ class RedisLink:
             if self._pid == os.getpid():
                 return
             if self._made_in != os.getpid():
+                self._client = self._client_of_fork()
                 self._reset()  # in a fork, nothing of its parent's is ours, and least of all its name
             self._thread = Thread(target=self._run, name="wsthreads-redis", daemon=True)
             self._thread.start()

@@ -58,6 +58,7 @@ class RedisBroker:
             raise ConfigError(f"the prefix for Redis must be 1 to 64 letters, digits, dots, _ or -, not {prefix!r:.80}")
         if isinstance(max_queued_bytes, bool) or not isinstance(max_queued_bytes, int) or max_queued_bytes < 1:
             raise ConfigError(f"max_queued_bytes must be a whole number above 0, not {max_queued_bytes!r}")
+        self._redis = redis
         self._client, self._place = _from_url(redis) if isinstance(redis, str) else _from_client(redis)
         self._is_cluster = _is_cluster(self._client)
         self._keys = Keys(prefix, _database(self._client))
@@ -71,12 +72,20 @@ class RedisBroker:
         """For an app."""
         return RedisLink(
             self._client,
+            self._client_of_fork,
             self._keys,
             metrics,
             place=self._place,
             is_cluster=self._is_cluster,
             max_queued_bytes=self._max_queued_bytes,
         )
+
+    def _client_of_fork(self) -> Any:
+        """For a forked process: a client of its own, if a URL says which.
+
+        A thread of its parent may have held the lock of the client's pool at the fork. redis-py 8.1 waits for it.
+        """
+        return _from_url(self._redis)[0] if isinstance(self._redis, str) else self._client
 
     def room(self, endpoint: str, name: str) -> RemoteRoom:
         """A room of an endpoint (``/ws/chat``), for programs that do not serve it. Raises `RoomNameError`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sys
@@ -235,17 +236,18 @@ class Run:
 
     def _take_control(self) -> None:
         """A session in each process. Under gunicorn it is chance where one gets."""
+        numbers = itertools.count()
         deadline = monotonic() + self._patience_s
         while len(self._controls) < self._world.processes and not self._violations.count:
             assert monotonic() < deadline, f"{len(self._controls)} of {self._world.processes} processes let us in"
-            number = len(self._controls) + len(self._clients)
-            name = f"control {self._program.seed}.{number}"
+            name = f"control {self._program.seed}.{next(numbers)}"
             opening, last = (self._program.command(name, via, -1, ("send", name, 20)) for via in ("open", "last"))
-            guest = Guest(name, len(self._controls), number, opening, last, False)
+            guest = Guest(name, len(self._controls), 0, opening, last, False)
             client = self._connect(guest)
             self._await_clients([client])
             if client.process in self._controls:
-                self._clients[name] = client  # one more guest, which is in no room
+                client.do([Action("close")])
+                self._await_clients([client])
             else:
                 self._controls[client.process] = client
         self._listen(lambda process, entries: None)  # of programs that were before

@@ -49,7 +49,9 @@ def create_app() -> App:
         handler = Handler()
         endpoint = handler.endpoint = app.add_handler(PATH, handler)
     if "gunicorn" in sys.modules and url:
-        endpoint.room("before the fork").broadcast("which starts the link in the process that forks")
+        room = endpoint.room("before the fork")  # which starts the link in the process that forks
+        room.broadcast("and has nobody to hear it")
+        room.members()  # by now it is connected, and its threads wait: one that imports something may not be forked
     control = Control(app, endpoint)
     return app
 
