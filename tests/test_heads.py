@@ -82,7 +82,7 @@ def test_what_says_twice_how_long_the_body_is_is_refused():
     "line",
     ["GET / HTTP/1.1", "GET /a?b=c#d HTTP/1.1", "OPTIONS * HTTP/1.1", "CONNECT a.example:80 HTTP/1.1",
      "GET http://a.example/ HTTP/1.1", "M-SEARCH / HTTP/1.1", "GET /\xc3\xbc HTTP/1.1", "GET //a HTTP/1.1",
-     "GET /%zz%00|^{}\" HTTP/1.1", "get / HTTP/1.0", "GET / HTTP/2.0"],
+     "GET /%zz%00|^{}\" HTTP/1.1", "get / HTTP/1.0", "GET / HTTP/0.9"],
 )  # fmt: skip
 def test_request_lines_of_all_forms_are_taken(line):
     assert judge(line=line)
@@ -99,6 +99,13 @@ def test_any_other_request_line_is_refused(line):
     with pytest.raises(BadHead) as caught:
         judge(line=line)
     assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("line", ["PRI * HTTP/2.0", "GET / HTTP/3.0", "GET / HTTP/2.1"])
+def test_a_later_version_of_http_is_a_505(line):
+    with pytest.raises(BadHead) as caught:
+        judge(line=line, host=None)
+    assert caught.value.status == 505
 
 
 def test_a_head_that_ends_in_its_midst_is_refused():

@@ -50,6 +50,8 @@ def check_request_line(line: bytes) -> tuple[int, int]:
     if match is None:
         raise BadHead("Malformed request line")
     target, major, minor = match.groups()
+    if major > b"1":
+        raise BadHead("Only HTTP/1.1 is spoken here", HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
     try:
         urlsplit(target.decode("latin-1"))
     except ValueError:  # such as [, which begins an IPv6 address

@@ -49,7 +49,13 @@ def flaw(request: bytes) -> str | None:
         return "no version 13"
     if not any(map(_is_key, _values(head, b"sec-websocket-key", rb".*"))):
         return "no key of 16 bytes"
+    if any(value.strip(b"0") for value in _values(head, b"content-length", rb".*")[-1:]):
+        return "a body"
+    if _values(head, b"transfer-encoding", rb".*"):
+        return "a body, in chunks"
     hosts = _values(head, b"host", rb".*") + re.findall(rb"\s[a-z]+://([^/?#\s]*)", head[0], re.IGNORECASE)
+    if not any(hosts):
+        return "no Host"
     ours = {_without_port(scheme + b"://" + host) for scheme in (b"http", b"https") for host in hosts}
     for origin in _values(head, b"origin", rb".*"):
         if _without_port(origin) not in {ALLOWED_ORIGIN.encode(), *ours}:
