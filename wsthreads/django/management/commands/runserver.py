@@ -11,8 +11,8 @@ from django.apps import apps
 from django.core.management.base import CommandError
 from django.core.servers.basehttp import WSGIRequestHandler, WSGIServer
 
+from wsthreads.django.sockets import HandsOverSocket
 from wsthreads.fitness import green_threads
-from wsthreads.hosts import INPUT_KEY, SOCKET_KEY
 
 if apps.is_installed("django.contrib.staticfiles"):  # which has a runserver of its own
     from django.contrib.staticfiles.management.commands.runserver import Command as _Command
@@ -22,9 +22,8 @@ else:
 __all__ = ["Command"]
 
 
-class _RequestHandler(WSGIRequestHandler):  # type: ignore[misc]  # Django has no annotations
-    def get_environ(self) -> dict[str, Any]:
-        return {**super().get_environ(), SOCKET_KEY: self.connection, INPUT_KEY: self.rfile}
+class _RequestHandler(HandsOverSocket, WSGIRequestHandler):  # type: ignore[misc]  # Django has no annotations
+    pass
 
 
 class _Server(WSGIServer):  # type: ignore[misc]

@@ -1,0 +1,115 @@
+"""What ``wsthreads.django`` brings: a system check, and a live server for tests."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.programs import DEADLINE_S, ROOT
+
+SITE = """
+from django.conf import settings
+from django.core.management import execute_from_command_line
+from django.core.wsgi import get_wsgi_application
+from django.http import HttpResponse
+from django.urls import path
+from wsthreads import WebSocketApp
+
+settings.configure(
+    DEBUG=True, SECRET_KEY="for this test", ROOT_URLCONF="site_", WSGI_APPLICATION="site_.application",
+    INSTALLED_APPS=["django.contrib.contenttypes", "wsthreads.django"], STATIC_URL="static/", MEDIA_URL="media/",
+    MEDIA_ROOT="media", DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+)
+application = WebSocketApp(get_wsgi_application())
+
+@application.route("/ws/count")
+class Count:
+    def on_open(self, session):
+        from django.contrib.contenttypes.models import ContentType
+        session.send(str(ContentType.objects.filter(app_label="test").count()))
+
+urlpatterns = [path("page", lambda request: HttpResponse("a page"))]
+"""
+
+TESTS = """
+from urllib.request import urlopen
+import pathlib
+from django.contrib.contenttypes.models import ContentType
+from django.contrib.staticfiles.testing import StaticLiveServerTestCase
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+import site_
+from wsthreads.django.test import LiveServerTestCase, LiveServerThread
+
+left = []
+
+class Live(LiveServerTestCase):
+    def test_pages_files_and_websockets_that_share_the_database(self):
+        ContentType.objects.create(app_label="test", model="one")
+        assert urlopen(self.live_server_url + "/page").read() == b"a page"
+        pathlib.Path("media").mkdir()
+        pathlib.Path("media/file.txt").write_text("a file")
+        assert urlopen(self.live_server_url + "/media/file.txt").read() == b"a file"
+        client = connect("ws" + self.live_server_url[4:] + "/ws/count", proxy=None)
+        assert client.recv(timeout=10) == "1"
+        left.append(client)
+
+class Static(StaticLiveServerTestCase):  # Django's, after the other, which has ended
+    server_thread_class = LiveServerThread
+
+    def test_the_session_that_was_left_has_been_closed_and_the_application_still_serves(self):
+        try:
+            left[0].recv(timeout=10)
+        except ConnectionClosed as end:
+            assert (end.rcvd.code, end.rcvd.reason) == (1001, "the test is over")
+        left[0].close()
+        with connect("ws" + self.live_server_url[4:] + "/ws/count", proxy=None) as client:
+            assert client.recv(timeout=10) == "0"
+"""
+
+RUN = "import site_; site_.execute_from_command_line()"
+
+
+def manage(folder: Path, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    """``manage.py``, for `SITE` with some of its text replaced by another."""
+    text = SITE
+    for old, new in changes.values():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "site_.py").write_text(text)
+    (folder / "manage.py").write_text(RUN)
+    return subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, encoding="utf-8", timeout=6 * DEADLINE_S,
+    )
+
+
+def test_the_live_server_of_tests_serves_websockets(tmp_path):
+    (tmp_path / "test_site.py").write_text(TESTS)
+    done = manage(tmp_path, "test", "--noinput")
+    assert done.returncode == 0, done.stderr
+    assert "Ran 2 tests" in done.stderr
+
+
+def test_check_is_silent_where_all_is_well(tmp_path):
+    assert "no issues" in manage(tmp_path, "check").stdout
+
+
+@pytest.mark.parametrize("apps", ['"django.contrib.staticfiles", "wsthreads.django"', '"mine", "wsthreads.django"'])
+def test_check_tells_of_a_runserver_that_is_another_s(tmp_path, apps):
+    commands = tmp_path / "mine/management/commands"
+    commands.mkdir(parents=True)
+    (tmp_path / "mine/__init__.py").touch()
+    (commands / "runserver.py").write_text("from django.core.management.commands.runserver import Command")
+    done = manage(tmp_path, "check", apps=('"wsthreads.django"', apps))
+    owner = apps.split('"')[1]
+    assert f"(wsthreads.W001) manage.py runserver is that of {owner}" in done.stderr
+    assert f'put "wsthreads.django" before "{owner}"' in done.stderr
+
+
+def test_check_tells_of_a_missing_application(tmp_path):
+    done = manage(tmp_path, "check", setting=(' WSGI_APPLICATION="site_.application",', ""))
+    assert "(wsthreads.W002) WSGI_APPLICATION is not set" in done.stderr
