@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.javascript_fakes import FakeSession, Script, running, script_log
-from tests.programs import EXAMPLES
+from tests.programs import DEADLINE_S, EXAMPLES
 
 #: Runs each message as code over the session, and answers with the result or the error.
 EVALUATE = """
@@ -26,6 +26,10 @@ export function onMessage(session, message) {
   session.send(answer);
 }
 """
+
+
+#: Frames of a stack.
+AT = "    at …"
 
 
 class Console:
@@ -430,6 +434,69 @@ def test_the_console_shows_errors_with_their_stack(tmp_path: Path) -> None:
         text = log.wait_for("oops")
         assert text.startswith("oops TypeError: bad\n    at onOpen (script.js:2:")
         assert "caused by Error: why\n    at onOpen (script.js:2:" in text
+
+
+@pytest.mark.parametrize("method", ["debug", "log", "info", "warn", "error"])
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("E('a'), 'behind'", ["Error: a behind", AT]),
+        ("'before', E('a'), 'behind', { b: 1 }", ['before Error: a behind {"b":1}', AT]),
+        ("'%s, %s and %o', E('a'), 5, E('b'), 'rest'", ["Error: a, 5 and [Error: b] rest", AT, "Error: b", AT]),
+        ("E('a'), E('b')", ["Error: a Error: b", AT, "Error: b", AT]),
+        ("E('a', 'why'), 'behind'", ["Error: a behind", AT, 'caused by "why"']),
+        ("E('a', E('why')), 'behind'", ["Error: a behind", AT, "caused by Error: why", AT]),
+        ("{ e: E('a') }, [E('b')], 'behind'", ['{"e":[Error: a]} [[Error: b]] behind', "Error: a", AT, "Error: b", AT]),
+        (
+            "new AggregateError([E('a'), 'b'], 'many'), 'behind'",
+            ["AggregateError: many behind", AT, "error 1 of 2: Error: a", AT, 'error 2 of 2: "b"'],
+        ),
+        ("Object.defineProperty(E('a'), 'cause', { get() { throw 1 } }), 'behind'", ["Error: a behind", AT]),
+        ("Object.defineProperty(E('a'), 'message', { get() { throw 1 } }), 'behind'",
+         ["an Error that cannot be read behind", AT]),
+        ("(() => { const a = E('a'); a.cause = a; return a })(), 'behind'",
+         ["Error: a behind", AT, "caused by [circular]"]),
+        ("new Proxy(E('a'), {}), 'behind'", ["Error: a behind", AT]),
+        ("new Proxy(E('a'), { get() { throw 1 }, getPrototypeOf() { throw 1 }, ownKeys() { throw 1 } }), 'behind'",
+         ["[unreadable] behind"]),
+        ("Object.defineProperty(E('a'), 'stack', { get() { throw 1 } }), 'behind'", ["Error: a behind"]),
+        ("Object.setPrototypeOf({ name: 'Old', message: 'style' }, Error.prototype), 1", ["Old: style 1"]),
+        ("E(''), 'behind'", ["Error behind", AT]),
+    ],
+)  # fmt: skip
+def test_the_console_loses_nothing_around_errors(
+    tmp_path: Path, method: str, arguments: str, expected: list[str]
+) -> None:
+    source = f"""const E = (message, cause) => new Error(message, cause === undefined ? {{}} : {{ cause }});
+    export function onMessage() {{ console.{method}({arguments}); }}"""
+    with script_log() as log, running(tmp_path, source) as script:
+        script.message(script.open())
+        script.handler.settle(DEADLINE_S)
+        (text,) = log.texts()
+    lines = [AT if line.startswith("    at ") else line for line in text.split("\n")]
+    assert [line for line, before in zip(lines, ["", *lines], strict=False) if (line, before) != (AT, AT)] == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "'x'.repeat(1 << 24)", "new Error('x'.repeat(1 << 24))", "2n ** 500000n", "Symbol('x'.repeat(1 << 24))",
+        "{ ['k'.repeat(1 << 24)]: 1 }", "new Map(Array.from({ length: 1e5 }, (_, i) => [i, 'x'.repeat(1000)]))",
+        "new Float64Array(1e6)", "new Set(Array.from({ length: 1e5 }, (_, i) => i))",
+        "Array.from({ length: 7 }).reduce((inner) => new Array(100).fill(inner), 'leaf')",
+        "Object.defineProperty(function () {}, 'name', { value: 'x'.repeat(1 << 24) })",
+        "Object.assign(new Error('many'), { errors: new Array(1e6).fill(new Error('x'.repeat(30000))) })",
+        "Array.from({ length: 1000 }).reduce((cause) => new Error('x', { cause }), undefined)",
+        "...new Array(1e4).fill('text '.repeat(1000))", "/x/, ...new Array(1000).fill(new Error('y'.repeat(5000)))",
+    ],
+)  # fmt: skip
+def test_no_value_makes_a_long_line(tmp_path: Path, value: str) -> None:
+    source = f"export function onMessage(session) {{ console.log('before', {value}); session.send('ok'); }}"
+    with script_log() as log, running(tmp_path, source) as script:
+        assert script.answer(script.open()) == "ok"
+        (text,) = log.texts()
+    assert text.startswith("before ")
+    assert len(text) < 300_000
 
 
 def test_the_console_bounds_what_it_shows(js: Console) -> None:

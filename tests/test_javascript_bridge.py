@@ -37,7 +37,8 @@ class Crossing:
         functions = {"seen": lambda *values: self.seen.append(values), "give": lambda: self.answer, "fail": self._fail}
         self.interpreter, library = make_interpreter(functions, ModuleLoader(os.fspath(path)))
         self.engine = Engine(self.interpreter.capsule, library, lambda what, text: None)
-        runtime = "{ describe: String, parcel: {}, connect(python) { globalThis.native = python; } }"
+        describe = "(error) => JSON.stringify([String(error), String()])"
+        runtime = f"{{ describe: {describe}, parcel: {{}}, connect(python) {{ globalThis.native = python; }} }}"
         self.interpreter.evaluate(f"const runtime = {runtime};")
         self.engine.use_runtime("runtime")
         self.engine.connect("runtime", functions)

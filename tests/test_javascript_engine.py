@@ -19,6 +19,7 @@ from wsthreads.javascript import handler as handler_module
 from wsthreads.javascript.engine import Engine, JavaScriptError
 from wsthreads.javascript.isolate import Isolate
 from wsthreads.javascript.quickjs import EngineUnsupported
+from wsthreads.javascript.stacks import Failure
 
 
 def unsupported(*_: Any) -> Engine:
@@ -37,7 +38,7 @@ def without_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def engine() -> Any:
     interpreter = dukpy.JSInterpreter()
-    errors: list[tuple[str, str]] = []
+    errors: list[tuple[str, Failure]] = []
     engine: Any = Engine(interpreter._ctx, dukpy.evaljs.__globals__["_dukpy"].__file__, lambda *e: errors.append(e))
     engine.errors = errors
     yield engine
@@ -63,9 +64,9 @@ def test_jobs_run_after_one_that_was_stopped(engine: Any) -> None:
     assert engine.run_jobs(0.05)
     assert not engine.run_jobs(0.05)
     engine.run("if (!ran) throw new Error('dropped')")
-    ((what, text),) = engine.errors
+    ((what, failure),) = engine.errors
     assert what == "a promise job"
-    assert text.startswith("InternalError: interrupted")
+    assert failure.was_interrupted
 
 
 @pytest.mark.parametrize("words", [(0, 0), (8, 4096), (4097, 8192)])

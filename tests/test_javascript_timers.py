@@ -49,6 +49,38 @@ def test_a_delay_that_is_none_is_the_shortest(tmp_path: Path, delay: str) -> Non
         script.open().wait_for_messages(1)
 
 
+@pytest.mark.parametrize(
+    ("delay", "why"),
+    [
+        ("2 ** 31", "the delay 2147483648 is longer than 2147483647 ms, about 24.8 days"),
+        ("Infinity", "the delay Infinity is longer than 2147483647 ms, about 24.8 days"),
+        ("-1", "the delay -1 is negative"),
+        ("NaN", "the delay NaN is not a number"),
+        ("'soon'", 'the delay "soon" is not a number'),
+    ],
+)
+@pytest.mark.parametrize("kind", ["setTimeout", "setInterval"])
+def test_a_delay_that_is_not_meant_is_told_of_once(tmp_path: Path, kind: str, delay: str, why: str) -> None:
+    source = f"""export function onMessage(session) {{
+      const timer = {kind}(() => {{ clearInterval(timer); session.send("x"); }}, {delay});
+    }}"""
+    with script_log() as log, running(tmp_path, source) as script:
+        session = script.open()
+        for _ in range(3):
+            assert script.answer(session) == "x"
+        (record,) = log.records
+        assert (record.levelname, record.getMessage()) == ("WARNING", f"{kind} waits for 1 ms: {why}")
+        assert (record.file, record.line) == ("script.js", 2)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("delay", ["", "undefined", "0", "null", "0.5", "2 ** 31 - 1", "'5'"])
+def test_an_ordinary_delay_is_not_told_of(tmp_path: Path, delay: str) -> None:
+    source = f"export function onMessage(s) {{ clearTimeout(setTimeout(() => {{}}, {delay})); s.send('ok'); }}"
+    with script_log() as log, running(tmp_path, source) as script:
+        assert script.answer(script.open()) == "ok"
+        assert log.texts() == []
+
+
 def test_a_callback_must_be_a_function(tmp_path: Path) -> None:
     source = """export function onOpen(s) {
       for (const start of [setTimeout, setInterval]) {

@@ -20,7 +20,7 @@ import click
 
 from wsthreads.config import DASHBOARD_TOKEN_VARIABLE, REDIS_VARIABLE, dashboard_token_of
 from wsthreads.errors import BrokerError, CloseCode, ConfigError, UsageError, WSThreadsError
-from wsthreads.logs import FORMAT_VARIABLE, FORMATS, LEVELS, log_to
+from wsthreads.logs import FORMAT_VARIABLE, FORMATS, LEVELS, escaped, log_to
 from wsthreads.options import CommandWithSections, config_of, setting_options
 from wsthreads.streams import discard_output, fill_closed_streams, flush_output, output_failure
 
@@ -62,7 +62,7 @@ def main() -> NoReturn:
 
 def _complain(complaint: object, status: int = 1) -> int:
     with suppress(OSError):  # nobody reads it, or the disk is full; the status tells
-        click.echo(f"wsthreads: {' '.join(str(complaint).split())}", err=True)
+        click.echo(f"wsthreads: {escaped(' '.join(str(complaint).split()))}", err=True)
     return status
 
 
@@ -470,7 +470,7 @@ def _show(message: str | bytes) -> None:
     if isinstance(message, bytes):
         message = f"({len(message)} bytes) {message[:64].hex(' ')}{' …' if len(message) > 64 else ''}"
     elif sys.stdout.isatty():
-        message = "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in message)
+        message = escaped(message).replace("\n", "\n  ")
     encoding = sys.stdout.encoding or "utf-8"
     arrow = "←" if "←".encode(encoding, "replace") != b"?" else "<"
     click.echo(f"{arrow} {message}".encode(encoding, "backslashreplace"))

@@ -38,6 +38,7 @@ from wsproto.utilities import ProtocolError
 
 from wsthreads.errors import BackendError, CloseCode, UsageError
 from wsthreads.formats import hide_secrets
+from wsthreads.logs import printable
 
 __all__ = ["Client", "ConnectFailed", "converse", "describe_close", "shown"]
 
@@ -85,7 +86,7 @@ def describe_close(code: int, reason: str = "") -> str:
         words = _WORDS.get(CloseCode(code)) or CloseCode(code).name.lower().replace("_", " ")
     except ValueError:
         words = "the application's own" if 4000 <= code <= 4999 else "unknown"
-    return f"{code} {words}" + (f": {reason}" if reason else "")
+    return f"{code} {words}" + (f": {printable(reason)}" if reason else "")
 
 
 class Client:
@@ -165,7 +166,7 @@ class Client:
         words = " ".join(body.decode("utf-8", "replace").split()) if is_text else ""
         location = next((value for name, value in refusal.headers if name == b"location"), b"").decode("latin-1")
         leads = f", which leads to {shown(location):.300}" if location and 300 <= refusal.status_code < 400 else ""
-        told = f": {words:.300}" if words else ""
+        told = f": {printable(words[:300])}" if words else ""
         raise ConnectFailed(f"the server refused with {refusal.status_code}{leads}{told}")
 
     def fileno(self) -> int:

@@ -9,18 +9,20 @@ import json
 import logging
 import os
 import re
+import unicodedata
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from itertools import chain, zip_longest
 from math import isfinite
 from textwrap import indent
 from typing import IO, Any
 from urllib.parse import unquote
 
-__all__ = ["AccessFormatter", "JSONFormatter", "TextFormatter", "block", "hide_secrets", "is_secret", "plain",
-           "takes_colours", "with_context"]
+__all__ = ["AccessFormatter", "JSONFormatter", "TextFormatter", "block", "escaped", "hide_secrets", "is_secret",
+           "on_one_line", "plain", "quoted", "takes_colours", "with_context"]
 
-#: What steers a terminal, escaped; tabs and line ends are not among it.
-ESCAPED = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)}
+#: What `escaped` has to look at.
+_SUSPECT = re.compile(r"[^\x20-\x7e\t\n]")
 
 _SECRET = re.compile(
     r"token|key|secret|pass(?:w|phrase|code|\Z)|pwd|sess(?:ion|_?id)|\Asid\Z|auth(?!or)|jwt|signature|\Asig\Z"
@@ -39,9 +41,34 @@ SHORT_ID_CHARS = 8
 _USUAL = frozenset({*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName", "stack"})
 
 
+def escaped(text: str) -> str:
+    """A text without what steers a terminal, or makes a text look like another one: control characters, line ends but
+    for the newline, marks that change the direction (U+202E) or that nobody sees (U+200B), lone surrogates.
+    """
+    return _SUSPECT.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    character = found[0]
+    if character.isprintable() or unicodedata.category(character) == "Zs":  # spaces of other widths
+        return character
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
 def block(text: str) -> str:
-    """A text that may have several lines; only the first begins at the left. Control characters are escaped."""
-    return re.sub(r"\n(?![ \t])", "\n  ", text.translate(ESCAPED))
+    """A text that may have several lines; only the first begins at the left. It is `escaped`."""
+    return re.sub(r"\n(?![ \t])", "\n  ", escaped(text))
+
+
+def on_one_line(text: str) -> str:
+    """What is `escaped`, with its newlines."""
+    return escaped(text).replace("\n", "\\n")
+
+
+def quoted(text: str) -> str:
+    """What somebody else says, as a `block` whose further lines begin with a bar: none of them is a line of ours."""
+    return escaped(text).replace("\n", "\n  | ")
 
 
 def plain(text: str) -> str:
@@ -78,7 +105,7 @@ def with_context(record: logging.LogRecord) -> str:
 def _context_of(record: logging.LogRecord, message: str) -> str:
     told = []
     for name in ("session", "endpoint", "address"):
-        value = str(getattr(record, name, "")).translate(ESCAPED)
+        value = escaped(str(getattr(record, name, "")))
         if value and value not in message:
             told.append(value[:SHORT_ID_CHARS] if name == "session" else value)
     return f" [{' '.join(told)}]" if told else ""
@@ -96,10 +123,10 @@ class TextFormatter(logging.Formatter):
 
     def formatException(self, ei: Any) -> str:
         """Indented: the last lines of a traceback are an exception's text."""
-        return indent(super().formatException(ei).translate(ESCAPED), "  ")
+        return indent(escaped(super().formatException(ei)), "  ")
 
     def format(self, record: logging.LogRecord) -> str:
-        name = record.name.removeprefix("wsthreads.script.").translate(ESCAPED)
+        name = escaped(record.name.removeprefix("wsthreads.script."))
         time, level = self.formatTime(record, self.datefmt), record.levelname
         if self._colours:
             time, level = f"\x1b[2m{time}\x1b[0m", f"\x1b[{_LEVEL_COLOURS.get(level, '32')}m{level}\x1b[0m"
@@ -107,7 +134,7 @@ class TextFormatter(logging.Formatter):
         if record.exc_info:
             lines.append(self.formatException(record.exc_info))
         if record.stack_info:
-            lines.append(indent(record.stack_info.translate(ESCAPED), "  "))
+            lines.append(indent(escaped(record.stack_info), "  "))
         return "\n".join(lines)
 
 
@@ -120,7 +147,8 @@ class AccessFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line = hide_secrets(record.getMessage().rstrip("\n"))
-        return line if self._colours else plain(line)
+        colours = _COLOUR.findall(line) if self._colours else []
+        return "".join(chain.from_iterable(zip_longest(map(on_one_line, _COLOUR.split(line)), colours, fillvalue="")))
 
 
 class JSONFormatter(logging.Formatter):

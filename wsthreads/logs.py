@@ -19,9 +19,12 @@ from wsthreads.formats import (
     JSONFormatter,
     TextFormatter,
     block,
+    escaped,
     hide_secrets,
     is_secret,
+    on_one_line,
     plain,
+    quoted,
     takes_colours,
     with_context,
 )
@@ -36,6 +39,7 @@ __all__ = [
     "TextFormatter",
     "access_context",
     "block",
+    "escaped",
     "hide_secrets",
     "in_context",
     "is_secret",
@@ -43,6 +47,7 @@ __all__ = [
     "log_to",
     "log_to_gunicorn",
     "printable",
+    "quoted",
 ]
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -187,7 +192,7 @@ class _ToGunicorn(logging.Handler):
 
 def _hide_secrets_of(record: logging.LogRecord) -> bool:
     """A filter for gunicorn's access log."""
-    record.msg, record.args = hide_secrets(record.getMessage()), ()
+    record.msg, record.args = on_one_line(hide_secrets(record.getMessage())), ()
     return True
 
 

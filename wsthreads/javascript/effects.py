@@ -6,13 +6,13 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from wsthreads.javascript import stacks
 from wsthreads.javascript.calls import Function
+from wsthreads.javascript.stacks import Failure
 from wsthreads.javascript.visits import Visit
-from wsthreads.logs import block
 
 if TYPE_CHECKING:
     from wsthreads.javascript.engine import Engine
+    from wsthreads.javascript.loader import ModuleLoader
     from wsthreads.rooms import Room, SessionRoom
     from wsthreads.session import Session
 
@@ -24,7 +24,7 @@ class Effects:
 
     `visits` is the isolate's table. A session that is not in it has ended: nothing is sent to it, and it joins no room.
     Its handles on rooms still reach the members, by `room`, which gives a handle on a room without a session.
-    `is_busy` tells whether events wait for the isolate, `current` whose call runs, `tidy` makes stacks fit to be read.
+    `is_busy` tells whether events wait for the isolate, `current` whose call runs, `loader` knows the script's files.
     """
 
     def __init__(
@@ -33,14 +33,14 @@ class Effects:
         is_busy: Callable[[], bool],
         current: Callable[[], Visit | None],
         log: logging.Logger,
-        tidy: Callable[[str], str],
+        loader: ModuleLoader,
         room: Callable[[str], Room] | None = None,
     ) -> None:
         self._visits = visits
         self._is_busy = is_busy
         self._current = current
         self._log = log
-        self._tidy = tidy
+        self._loader = loader
         self._room_of_all = room
         self.engine: Engine | None = None
 
@@ -122,11 +122,13 @@ class Effects:
         room = self._any_room(visit_id, name)
         return 0 if room is None else room.members()
 
-    def _console(self, level: int, text: str, stack: str) -> None:
+    def _console(self, level: int, described: str, stack: str) -> None:
         """`stack` is that of the call, for its place. Of the code behind an `await` nobody knows whose it is."""
         if not self._log.isEnabledFor(level):
             return
         visit = self._current()
         context = {} if visit is None else visit.log_context
-        context.update(stacks.place_fields(self._tidy(stack)))
-        self._log.log(level, "%s", block(self._tidy(text) if "\n    at " in text else text), extra=context)
+        tidy, modules = self._loader.tidy, self._loader.modules
+        context.update(tidy(Failure((("", stack),))).fields(modules))
+        line, below = tidy(Failure.read(described)).shown()
+        self._log.log(level, "%s", f"{line}\n{below}" if below else line, extra=context)

@@ -38,6 +38,7 @@ from wsthreads.javascript.quickjs import (
     library,
     pointers,
 )
+from wsthreads.javascript.stacks import Failure
 from wsthreads.native import bridge
 
 __all__ = ["Engine", "JavaScriptError"]
@@ -58,17 +59,21 @@ _FILE_NAME = b"<wsthreads>"
 
 
 class JavaScriptError(Exception):
-    """An error that came out of JavaScript; its text is the message and, below it, the stack."""
+    """An error that came out of JavaScript."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
 
 
 class Engine:
     """The engine under a dukpy interpreter, from `Engine(...)` to `close()`; both in the isolate's thread.
 
-    `capsule` is the interpreter's ``_ctx``. `on_error(what, text)` is told of errors that no caller sees: a job that
+    `capsule` is the interpreter's ``_ctx``. `on_error(what, failure)` is told of errors that no caller sees: a job that
     threw and a promise that was rejected with nobody to handle it. Raises `EngineUnsupported`.
     """
 
-    def __init__(self, capsule: object, library_path: str, on_error: Callable[[str, str], None]) -> None:
+    def __init__(self, capsule: object, library_path: str, on_error: Callable[[str, Failure], None]) -> None:
         if ctypes.sizeof(c_void_p) != 8:
             raise EngineUnsupported("only 64-bit builds are known")
         self._js: Any = library(library_path)
@@ -267,20 +272,27 @@ class Engine:
         while self._rejected:
             _, (promise, reason) = self._rejected.popitem()
             self.arm(timeout_s)
-            text = self._text_of(reason)
+            failure = self._failure_of(reason)
             self._js.JS_FreeValue(self._context, promise)
             self._js.JS_FreeValue(self._context, reason)
-            self._on_error("a promise", text)
+            self._on_error("a promise", failure)
         self.disarm()
 
     def heap_bytes(self) -> int:
         """What is allocated for the script. It looks at each object: a millisecond for some 50,000."""
-        usage = (c_int64 * 64)()  # JSMemoryUsage has 26; the first is malloc_size
-        self._js.JS_ComputeMemoryUsage(self._runtime, usage)
-        return usage[0]
+        return self._memory()[0]
 
-    def collect_garbage(self) -> None:
+    def collect_garbage(self) -> int:
+        """Returns how many bytes the script may allocate then."""
         self._js.JS_RunGC(self._runtime)
+        size, limit = self._memory()
+        return limit - size
+
+    def _memory(self) -> tuple[int, int]:
+        """What is allocated, and how much may be."""
+        usage = (c_int64 * 64)()  # JSMemoryUsage has 26; the first two are malloc_size and malloc_limit
+        self._js.JS_ComputeMemoryUsage(self._runtime, usage)
+        return usage[0], usage[1]
 
     def _track(self, context: int, promise: Value, reason: Value, handled: bool, _opaque: int) -> None:
         """Called by the engine when a promise is rejected without a handler, and when it gets one after all."""
@@ -296,21 +308,22 @@ class Engine:
         value: Value = self._js.JS_Eval(self._context, source, len(source), _FILE_NAME, 0)
         return value
 
-    def _take_exception(self) -> str:
-        """The pending exception as text. It is not pending any more."""
+    def _take_exception(self) -> Failure:
+        """The pending exception in words. It is not pending any more."""
         error = self._js.JS_GetException(self._context)
-        text = self._text_of(error)
+        failure = self._failure_of(error)
         self._js.JS_FreeValue(self._context, error)
-        return text
+        return failure
 
-    def _text_of(self, value: Value) -> str:
+    def _failure_of(self, value: Value) -> Failure:
         js, context = self._js, self._context
-        text = None
         if self._describe is not None:
             described = js.JS_Call(context, self._describe, UNDEFINED, 1, byref(value))
             text = self._string(described)
             js.JS_FreeValue(context, described)
-        return text or self._string(value) or "an error that cannot be read"
+            if text is not None:
+                return Failure.read(text)
+        return Failure.of(self._string(value) or "an error that cannot be read")
 
     def _string(self, value: Value, errors: str = "replace") -> str | None:
         js, context = self._js, self._context

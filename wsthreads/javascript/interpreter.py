@@ -15,6 +15,7 @@ from wsthreads.errors import IsolateError
 from wsthreads.javascript.calls import Function, in_json, parse, refusal
 from wsthreads.javascript.engine import JavaScriptError
 from wsthreads.javascript.loader import ModuleLoader
+from wsthreads.javascript.stacks import Failure
 
 __all__ = ["Interpreter", "make_interpreter"]
 
@@ -67,7 +68,7 @@ def make_interpreter(functions: dict[str, Function], loader: ModuleLoader) -> tu
             try:
                 self.evaljs(code, **values)
             except _dukpy.JSRuntimeError as error:
-                raise JavaScriptError(str(error)) from None
+                raise JavaScriptError(Failure.of(str(error))) from None
 
         @property
         def capsule(self) -> object:

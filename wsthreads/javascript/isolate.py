@@ -36,6 +36,7 @@ from wsthreads.javascript.loop import STOP, Loop
 from wsthreads.javascript.quickjs import EngineUnsupported
 from wsthreads.javascript.reports import Reports, ignore
 from wsthreads.javascript.schedule import Schedule
+from wsthreads.javascript.stacks import Failure
 from wsthreads.javascript.visits import Event, Visit
 from wsthreads.patience import never_wait
 
@@ -67,7 +68,7 @@ _RUNTIME_PARTS = ("boot", "inspect", "console", "timers", "visitors", "loop")
 _spawning = threading.Lock()  # guards the stack size for new threads, which is the process's
 
 #: `Engine`, or what stands in for it in tests.
-EngineMaker = Callable[[object, str, Callable[[str, str], None]], Engine]
+EngineMaker = Callable[[object, str, Callable[[str, Failure], None]], Engine]
 
 
 class Isolate:
@@ -94,10 +95,10 @@ class Isolate:
         self._gate = threading.Lock()  # guards _is_closed: visits are added and replies awaited only until it is set
         self._is_closed = False
         script_log = logging.getLogger(f"wsthreads.script.{self.name}")
-        reports = Reports(script_log, metrics, config.script_timeout_s, on_failure)
+        reports = Reports(script_log, metrics, config.script_timeout_s, self._loader.modules, on_failure)
         self._loop = Loop(self.name, self._schedule, self._visits, config, reports, self._loader, metrics)
-        current, tidy = self._loop.current_visit, self._loader.tidy
-        self._effects = Effects(self._visits, self._schedule.has_more, current, script_log, tidy, room)
+        current = self._loop.current_visit
+        self._effects = Effects(self._visits, self._schedule.has_more, current, script_log, self._loader, room)
         self._heap_due = 0.0  # monotonic: when the next look at it may be taken
         self._started: Future[None] = Future()
         self._thread: threading.Thread | None = None
@@ -153,7 +154,7 @@ class Isolate:
         try:
             exports: Exports = self._ask(Event("load", None, (ticket, ENTRY), reply=Future())).result()
         except JavaScriptError as error:
-            raise self._loader.script_error(str(error)) from None
+            raise self._loader.script_error(error.failure) from None
         if not self._loader.served:
             raise IsolateError("this version of dukpy does not load modules as expected; 0.6 is known to work")
         self.heap_bytes()  # a first look, so that there is a figure
@@ -300,7 +301,9 @@ class Isolate:
                     else:
                         interpreter.evaluate(code)
                 except JavaScriptError as error:
-                    self._loop.stumbled(self._loader.tidy(str(error)))
+                    self._loop.stumbled(self._loader.tidy(error.failure))
+                if self._loop.is_full:
+                    raise IsolateError("its heap is full, and a garbage collection has freed nothing")
         except IsolateError as error:
             self.has_died = True
             log.critical("the isolate of %s has died, its sessions are closed: %s", self.name, error)

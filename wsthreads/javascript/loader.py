@@ -13,7 +13,8 @@ import posixpath
 import re
 
 from wsthreads.errors import IsolateError, ScriptError
-from wsthreads.javascript import stacks, typescript
+from wsthreads.javascript import typescript
+from wsthreads.javascript.stacks import Failure
 from wsthreads.javascript.typescript import Compiled, Compiler
 
 __all__ = ["ENTRY", "ModuleLoader", "bare_id"]
@@ -25,9 +26,6 @@ _VERSION = re.compile(r"\?(\d+)\Z")
 
 #: What a text in JavaScript seems to import.
 _IMPORT = re.compile(r"""\b(?:from|import)\s*\(?\s*["'](\.[^"'\n]*)["']""")
-
-#: A mistake that its parser found: no function is on the stack. Its column is not that of the mistake (dukpy 0.6).
-_PARSER = re.compile(r"\ASyntaxError: .*\n    at [^()\n]+\Z")
 
 #: What the engine says of Node's older kind of module.
 _COMMONJS = re.compile(r"ReferenceError: '?(?:require|module|exports)'? is not defined")
@@ -48,6 +46,8 @@ class ModuleLoader:
         self._version = 0
         self._root = self._entry = ""
         self.files: frozenset[str] = frozenset()
+        #: The ids of all modules so far, without their versions.
+        self.modules: set[str] = set()
         self.problem: str | None = None
         self._compiled: dict[str, Compiled] = {}  # by id
         #: Modules that may be suspended in a top-level `await`: those with that word in them, until they are known to
@@ -88,28 +88,27 @@ class ModuleLoader:
                 folder = posixpath.dirname(identity)
                 waiting += [posixpath.normpath(posixpath.join(folder, name)) for name in imports]
 
-    def tidy(self, text: str) -> str:
-        """`stacks.tidy`, with places in TypeScript as they are in its source."""
-        return stacks.tidy(text, self._original)
+    def tidy(self, failure: Failure) -> Failure:
+        """`Failure.tidy`, with places in TypeScript as they are in its source."""
+        return failure.tidy(self._original)
 
     def _original(self, identity: str, line: int, column: int) -> tuple[int, int]:
         compiled = self._compiled.get(identity)
         return (line, column) if compiled is None else compiled.original(line, column)
 
-    def script_error(self, text: str) -> ScriptError:
+    def script_error(self, failure: Failure) -> ScriptError:
         """The `ScriptError` for what the engine said when the script did not load."""
-        text = self.tidy(text)
-        if self.problem is not None and "cannot find module" in text:
+        failure = self.tidy(failure)
+        message = "\n".join(message for message, _ in failure.parts)
+        if self.problem is not None and "cannot find module" in message:
             return ScriptError(self.problem, self._path)
-        message, place = stacks.message_and_place(text)
         if _COMMONJS.search(message):
             message += "; a script is an ES module: import { … } from './file.js', export function …"
+        place = failure.place(self.modules)
         if place is None:
             return ScriptError(message, self._path)
-        identity, line, column = place
-        if _PARSER.search(text):
-            column = None
-        return ScriptError(message, self._as_written(identity), line, column)
+        column = None if failure.was_parsed else place.column  # the parser's is not that of the mistake (dukpy 0.6)
+        return ScriptError(message, self._as_written(place.file), place.line, column)
 
     def _as_written(self, identity: str) -> str:
         """The path of a module, beside that of the script as the user wrote it."""
@@ -146,6 +145,7 @@ class ModuleLoader:
                 raise ValueError("it lies outside of the script's folder")
             source = _source_of(path)
             self.files |= {path}
+            self.modules.add(bare_id(identity))
             if path.endswith(typescript.SUFFIX):
                 source = self._compile(identity, source)
         except (OSError, ValueError, IsolateError) as error:

@@ -8,16 +8,17 @@ is tried once more.
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.errors import CloseCode, HandlerError, HandshakeRefused, IsolateError
-from wsthreads.javascript import stacks
 from wsthreads.javascript.calls import Answer, Function
 from wsthreads.javascript.engine import JavaScriptError
 from wsthreads.javascript.exports import Exports
 from wsthreads.javascript.loader import ModuleLoader
 from wsthreads.javascript.schedule import NEVER
+from wsthreads.javascript.stacks import Failure
 from wsthreads.javascript.visits import Event, Visit
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ _HOOKS = {
 #: Times in a row that the runtime may end without having pulled an event.
 MAX_STUMBLES = 3
 
+#: With less than that left of its heap, a script could go on for ever, and fail at each call.
+MIN_FREE_BYTES = 64 * 1024
+
 #: Without an engine, how long promise jobs may wait while events keep coming.
 JOB_DELAY_S = 0.02
 
@@ -72,7 +76,7 @@ class Loop:
         self._reports = reports
         self._handshakes: dict[str, Event] = {}  # by session id: those without an answer yet
         self._loading: Event | None = None  # the last to load the script
-        self._load_error: str | None = None
+        self._load_error: Failure | None = None
         self._current: Event | None = None
         self._began = 0.0  # when the runtime got it
         self._metrics = metrics
@@ -87,6 +91,8 @@ class Loop:
         #: What the script's objects take, when it was looked at last. Any thread.
         self.heap_bytes: int | None = None
         self.has_ended = False
+        #: Whether the heap is full for good. Then there is nothing to be pulled any more.
+        self.is_full = False
         self._must_end = False
 
     def functions(self) -> dict[str, Function]:
@@ -142,7 +148,7 @@ class Loop:
     def _next(self, timer_due: float) -> Event | None:
         """Wait for something to do. Timers and events take turns if both are due."""
         schedule = self._schedule
-        while not self._must_end:
+        while not self._must_end and not self.is_full:
             jobs_ran = self._run_jobs()
             now = time.monotonic()
             if schedule.next_expiry <= now:
@@ -224,13 +230,13 @@ class Loop:
     def _hand_over_again(self, event: Event) -> None:
         """The runtime had no memory to read the event, so it has had no effect."""
         if event.retried:
-            self._give_up(event, "there was no memory for it")
+            self._give_up(event, Failure.of("there was no memory for it"))
             return
         if self.engine is not None:
             self.engine.collect_garbage()
         self._again = event._replace(retried=True)
 
-    def stumbled(self, text: str) -> None:
+    def stumbled(self, failure: Failure) -> None:
         """The loop was thrown out of JavaScript with that error: at a deadline, or out of memory.
 
         Raises `IsolateError` if that happened several times without an event in between.
@@ -238,39 +244,38 @@ class Loop:
         self._stumbles += 1
         if self.engine is not None:
             self.engine.disarm()
-            if stacks.was_out_of_memory(text):
-                self.engine.collect_garbage()
-        if stacks.was_interrupted(text):
+            self._make_room(failure)
+        if failure.was_interrupted:
             self._schedule.postpone(self._timeout_s)
         event, self._current = self._current, None
         if event is not None:
-            if stacks.was_interrupted(text):
-                self._overran(event, text)
+            if failure.was_interrupted:
+                self._overran(event, failure)
             else:
-                self._give_up(event, text)
+                self._give_up(event, failure)
         elif self.engine is None and self._jobs_due is None:
-            self.uncaught("a promise", text)  # dukpy's own report, as it left the interpreter
+            self.uncaught("a promise", failure)  # dukpy's own report, as it left the interpreter
         self.has_ended |= self._must_end
         if self._stumbles > MAX_STUMBLES and not self.has_ended:
-            raise IsolateError(f"the runtime cannot go on, most likely for want of memory: {text}")
+            raise IsolateError(f"the runtime cannot go on, most likely for want of memory: {failure.message}")
 
-    def _overran(self, event: Event, text: str = "") -> None:
-        """The event's call was stopped with the error `text`, or its promise has not settled in time."""
-        if not text:
+    def _overran(self, event: Event, failure: Failure | None = None) -> None:
+        """The event's call was stopped with the error `failure`, or its promise has not settled in time."""
+        if failure is None:
             self._reports.unsettled(event)
         elif self._must_end:
-            self._reports.stopped_to_end(event, text)
+            self._reports.stopped_to_end(event, failure)
         else:
-            self._reports.stopped(event, text)
+            self._reports.stopped(event, failure)
         _close_session(event.visit, "handler timed out")
-        self._fail_reply(event, 503, text)
+        self._fail_reply(event, 503, failure or Failure.of("its promise has not settled in time"))
         self._completed(event, failed=True)
 
-    def _give_up(self, event: Event, text: str) -> None:
+    def _give_up(self, event: Event, failure: Failure) -> None:
         """The runtime itself failed at the event."""
-        self._reports.not_handled(event, text)
+        self._reports.not_handled(event, failure)
         _close_session(event.visit, "handler failed")
-        self._fail_reply(event, 500, text)
+        self._fail_reply(event, 500, failure)
         self._completed(event, failed=True)
 
     def _completed(self, event: Event, failed: bool) -> None:
@@ -300,11 +305,12 @@ class Loop:
         """End the wait for promises that have not settled in time."""
         while (event := self._schedule.expire(now)) is not None:
             if event.kind == "load":
-                self._fail_reply(event, 503, f"its top level has not ended after {self._timeout_s:g} s")
+                message = f"its top level has not ended after {self._timeout_s:g} s"
+                self._fail_reply(event, 503, Failure.of(message))
             else:
                 self._overran(event)
 
-    def _fail_reply(self, event: Event, status: int, text: str) -> None:
+    def _fail_reply(self, event: Event, status: int, failure: Failure) -> None:
         """Tell whoever waits for the event that it failed, unless that was answered: it may fail right afterwards."""
         if event.reply is None or event.reply.done():
             return
@@ -315,9 +321,9 @@ class Loop:
                 reason, cause = "the handler timed out", "handler_timeout"
             event.reply.set_exception(HandshakeRefused(status, reason, cause=cause))
         else:
-            if stacks.was_interrupted(text):
-                text = f"its top level was stopped after {self._timeout_s:g} s{stacks.below(text)}"
-            event.reply.set_exception(JavaScriptError(text))
+            if failure.was_interrupted:
+                failure = failure.saying(f"its top level was stopped after {self._timeout_s:g} s")
+            event.reply.set_exception(JavaScriptError(failure))
 
     def abandon(self) -> None:
         """The isolate is gone: answer everybody who waits for something that was taken from the schedule."""
@@ -326,63 +332,72 @@ class Loop:
             if event is not None and event.reply is not None and not event.reply.done():
                 event.reply.set_exception(IsolateError(f"the interpreter of {self._name} has ended"))
 
-    def uncaught(self, what: str, text: str) -> None:
+    def uncaught(self, what: str, failure: Failure) -> None:
         """An error that no handler call is to blame for: of a promise nobody waits for, or of a promise job."""
-        if text == self._load_error:  # the engine rejects a promise of its own, too
+        if failure == self._load_error:  # the engine rejects a promise of its own, too
             self._load_error = None
             return
-        text = self._loader.tidy(text)
-        if stacks.was_interrupted(text):
+        failure = self._loader.tidy(failure)
+        if failure.was_interrupted:
             self._schedule.postpone(self._timeout_s)
         loading = self._loading
-        if stacks.was_interrupted(text) and loading is not None and self._schedule.settle(loading.arguments[0]):
-            self._fail_reply(loading, 503, text)  # a module's top level runs in a job, whose promise is lost with it
+        if failure.was_interrupted and loading is not None and self._schedule.settle(loading.arguments[0]):
+            self._fail_reply(loading, 503, failure)  # a module's top level runs in a job, whose promise is lost with it
         else:
-            self._reports.uncaught(what, text)
+            self._reports.uncaught(what, failure)
+
+    def _make_room(self, failure: Failure) -> None:
+        if self.engine is not None and failure.was_out_of_memory:
+            self.is_full |= self.engine.collect_garbage() < MIN_FREE_BYTES
 
     # Called by the runtime.
 
-    def _failed(self, what: str, visit_id: str | None, text: str, is_known: bool = False) -> None:
+    def _failed(self, what: str, visit_id: str | None, described: str, is_known: bool = False) -> None:
         """A function of the script's threw, or its promise was rejected. `is_known`: log it if it is the first such."""
-        text = self._loader.tidy(text)
+        failure = self._loader.tidy(Failure.read(described))
         handshake = self._handshakes.get(visit_id or "")
         visit = self._visits.get(visit_id or "") or (handshake and handshake.visit)
-        self._reports.failed(what, visit, text, once=is_known)
-        if self.engine is not None and stacks.was_out_of_memory(text):
-            self.engine.collect_garbage()
+        self._reports.failed(what, visit, failure, once=is_known)
+        self._make_room(failure)
 
     def _settled(self, visit_id: str, ticket: int, failed: bool) -> None:
         event = self._schedule.settle(ticket)
         if event is not None:
             self._completed(event, failed)
 
-    def _answer(self, visit_id: str, allowed: bool, value: Any) -> None:
-        """onHandshake returned `value`, or threw."""
+    def _answer(self, visit_id: str, allowed: bool, value: Any, other: str | None = None) -> None:
+        """onHandshake returned `value`, or, in JSON, `other`, for `verdict_of`; or it threw."""
         event = self._handshakes.pop(visit_id, None)
         if event is not None and event.reply is not None:
             if allowed:
-                event.reply.set_result(value)
+                event.reply.set_result(value if other is None else json.loads(other))
             else:
                 event.reply.set_exception(HandshakeRefused(500, "the handler failed", cause="handler_failed"))
 
-    def _looked(self, entries: list[tuple[str, bool, str]]) -> None:
-        """The attributes of the session that is looked at: name, whether the value is a text, and that in text."""
+    def _looked(self, entries: str) -> None:
+        """The attributes of the session that is looked at, in JSON: name, kind ("text" or "other"), value in text."""
         event = self._current
         if event is not None and event.reply is not None and not event.reply.done():
-            event.reply.set_result(entries)
+            texts = json.loads(entries)
+            triples = zip(texts[::3], texts[1::3], texts[2::3], strict=True)
+            event.reply.set_result([(name, kind == "text", text) for name, kind, text in triples])
 
-    def _loaded(self, ticket: int, exports: list[tuple[str, str]] | None, error: str | None) -> bool:
-        """The script's module has run, or not. True: its functions are the ones to call from now on."""
+    def _loaded(self, ticket: int, exports: str | None, error: str | None) -> bool:
+        """The script's module has run, or not. True: its functions are the ones to call from now on.
+
+        `exports` are names and what `typeof` says of them, by turns, in JSON.
+        """
         self._loader.suspended.clear()
         event = self._schedule.settle(ticket)
         if event is None or event.reply is None:
             return False
         if exports is None:
-            self._load_error = error
-            self._fail_reply(event, 500, error or "")
+            failure = self._load_error = Failure.read(error or '["",""]')
+            self._fail_reply(event, 500, failure)
             return False
         try:
-            found = Exports.read(self._name, exports)
+            texts = json.loads(exports)
+            found = Exports.read(self._name, zip(texts[::2], texts[1::2], strict=True))
         except HandlerError as problem:
             event.reply.set_exception(problem)
             return False

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
-from wsthreads.javascript import stacks
+from wsthreads.javascript.stacks import Failure
 from wsthreads.javascript.visits import Event, Visit
-from wsthreads.logs import block
 
 if TYPE_CHECKING:
     from wsthreads.metrics import Metrics
@@ -33,81 +32,73 @@ def ignore(text: str) -> None:
 class Reports:
     """Writes to `log`, the script's, and counts: each error once, as one of three counters.
 
-    `on_failure` is told of each, too: the text that was logged.
+    `modules` are the ids of the script's files. `on_failure` is told of each, too: the text that was logged.
     """
 
     def __init__(
-        self, log: logging.Logger, metrics: Metrics, timeout_s: float, on_failure: Callable[[str], None] = ignore
+        self,
+        log: logging.Logger,
+        metrics: Metrics,
+        timeout_s: float,
+        modules: Collection[str],
+        on_failure: Callable[[str], None] = ignore,
     ) -> None:
         self._log = log
         self._metrics = metrics
         self._timeout_s = timeout_s
+        self._modules = modules
         self._on_failure = on_failure
-        self._logged_once: set[str] = set()
+        self._logged_once: set[Failure] = set()
 
-    def failed(self, what: str, visit: Visit | None, text: str, *, once: bool = False) -> None:
-        """A function of the script's threw, or its promise was rejected. `once`: log the same text only once."""
+    def failed(self, what: str, visit: Visit | None, failure: Failure, *, once: bool = False) -> None:
+        """A function of the script's threw, or its promise was rejected. `once`: log the same failure only once."""
         if once:
-            if text in self._logged_once:
+            if failure in self._logged_once:
                 self._metrics.add("handler_errors")
-                self._on_failure(f"{what} failed: {text}")
+                self._on_failure(f"{what} failed: {failure.message}")
                 return
-            self._logged_once.add(text)
-        counter = "script_timeouts" if stacks.was_interrupted(text) else "handler_errors"
+            self._logged_once.add(failure)
+        counter = "script_timeouts" if failure.was_interrupted else "handler_errors"
         where = f" in session {visit.id}" if visit is not None and visit.session is not None else ""
-        self._report(counter, visit, "%s failed%s: %s", what, where, text)
+        self._report(counter, visit, f"{what} failed{where}: ", failure)
 
-    def not_handled(self, event: Event, text: str) -> None:
+    def not_handled(self, event: Event, failure: Failure) -> None:
         """The runtime itself failed at the event."""
-        self._report("handler_errors", event.visit, "%s could not be handled: %s", _name_of(event), text)
+        self._report("handler_errors", event.visit, f"{_name_of(event)} could not be handled: ", failure)
 
-    def stopped(self, event: Event, text: str) -> None:
+    def stopped(self, event: Event, failure: Failure) -> None:
         """The event's call was stopped at its deadline."""
-        self._report(
-            "script_timeouts",
-            event.visit,
-            "%s was stopped after %g s%s",
-            _name_of(event),
-            self._timeout_s,
-            stacks.below(text),
-        )
+        self._stopped(event.visit, _name_of(event), failure)
 
-    def stopped_to_end(self, event: Event, text: str) -> None:
+    def stopped_to_end(self, event: Event, failure: Failure) -> None:
         """The event's call was stopped because the isolate must end."""
-        self._report(
-            "script_timeouts",
-            event.visit,
-            "%s was stopped, as the isolate is to end%s",
-            _name_of(event),
-            stacks.below(text),
-        )
+        message = f"{_name_of(event)} was stopped, as the isolate is to end"
+        self._report("script_timeouts", event.visit, "", failure.saying(message))
 
     def unsettled(self, event: Event) -> None:
         """The event's promise is pending past its deadline."""
-        self._report(
-            "script_timeouts",
-            event.visit,
-            "%s returned a promise that has not settled in %g s",
-            _name_of(event),
-            self._timeout_s,
-        )
+        message = f"{_name_of(event)} returned a promise that has not settled in {self._timeout_s:g} s"
+        self._report("script_timeouts", event.visit, "", Failure.of(message))
 
-    def uncaught(self, what: str, text: str) -> None:
+    def uncaught(self, what: str, failure: Failure) -> None:
         """An error that no handler call is to blame for: of a promise nobody waits for, or of a promise job."""
-        if stacks.was_interrupted(text):
-            below = stacks.below(text)
-            self._report("script_timeouts", None, "%s was stopped after %g s%s", what, self._timeout_s, below)
+        if failure.was_interrupted:
+            self._stopped(None, what, failure)
         else:
-            self._report("unhandled_rejections", None, "error in %s that nobody handles: %s", what, text)
+            self._report("unhandled_rejections", None, f"error in {what} that nobody handles: ", failure)
 
-    def _report(self, counter: str, visit: Visit | None, form: str, *values: object) -> None:
-        """Log an error whose text may hold anything that a client has sent."""
-        text = form % values
+    def _stopped(self, visit: Visit | None, what: str, failure: Failure) -> None:
+        message = f"{what} was stopped after {self._timeout_s:g} s"
+        self._report("script_timeouts", visit, "", failure.saying(message))
+
+    def _report(self, counter: str, visit: Visit | None, before: str, failure: Failure) -> None:
+        """Log an error whose message may hold anything that a client has sent."""
         self._metrics.add(counter)
+        message, stack = failure.shown(before)
+        text = f"{message}\n{stack}" if stack else message
         context = {} if visit is None else visit.log_context
-        shown = block(text)
-        context.update(stacks.place_fields(text), stack=stacks.stack_in(shown))
-        self._log.error("%s", shown, extra=context)
+        context.update(failure.fields(self._modules), stack=stack)
+        self._log.error("%s", text, extra=context)
         self._on_failure(text)
 
 

@@ -1,79 +1,129 @@
-"""What QuickJS says of an error, made fit to be read: the script's own files and lines, nothing of the runtime's."""
+"""What QuickJS says of an error, made fit to be read: the script's own files and lines, nothing of the runtime's.
+
+What an error says may be a client's text, so no place is ever looked for in it: the runtime sends text and stacks
+apart. The names of functions are in the stack, too. One that a script makes of a client's text can name another line of
+the script's own files, and nothing else.
+"""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
 
-__all__ = ["below", "message_and_place", "place_fields", "stack_in", "tidy", "was_interrupted", "was_out_of_memory"]
+from wsthreads.logs import block, quoted
 
-_RUNTIME_FRAME = re.compile(r"^\s+at .*<(?:dukpy|wsthreads)>")
-_NATIVE_FRAME = re.compile(r"^\s+at .*\(native\)$")
-_FRAME = re.compile(r"^\s+at ")
-_FIRST_FRAME = re.compile(r"^    at .*:\d+(?::\d+)?\)?$", re.MULTILINE)
-_VERSION = re.compile(r"\?\d+$")
-_NO_FILE = "<input>"  #: what the engine calls the text that `JSON.parse` or `eval` is given
-_PLACE = re.compile(
-    r"^(?P<before>\s+at (?:.*\()?)(?P<id>[^()\n]+?):(?P<line>\d+)(?::(?P<column>\d+))?(?=\)?$)", re.MULTILINE
+__all__ = ["Failure", "Place"]
+
+#: A frame of the engine's. A function's name may be anything, so what counts is the end of the line.
+_FRAME = re.compile(
+    r"    at (?P<before>.* \(|)(?P<id>[^()\n]+?|<[a-z]+>):(?P<line>\d+)(?::(?P<column>\d+))?(?P<end>\)?)"
 )
+_OF_RUNTIME = ("<dukpy>", "<wsthreads>")
+_NATIVE = " (native)"
+_VERSION = re.compile(r"\?\d+\Z")
 
 
-def tidy(text: str, original: Callable[[str, int, int], tuple[int, int]] | None = None) -> str:
-    """The text of an error without the runtime's frames, without blank lines, and without versions of files.
+class Place(NamedTuple):
+    """Where in the script's files: the id of a module, without its version."""
 
-    `original` gives the line and column to show in place of those in the stack, from a module's id, line and column.
+    file: str
+    line: int
+    column: int | None
+
+
+class Failure(NamedTuple):
+    """An error, its causes and the errors in it: what each says, and its stack, which may be empty.
+
+    Or, of the console, what a line says, and the stacks of the errors in it.
     """
 
-    def shown(frame: re.Match[str]) -> str:
-        identity, line, column = frame["id"], int(frame["line"]), int(frame["column"] or 1)
-        if original is not None:
-            line, column = original(identity, line, column)
-        return f"{frame['before']}{_VERSION.sub('', identity)}:{line}" + (f":{column}" if frame["column"] else "")
+    parts: tuple[tuple[str, str], ...]
 
+    @classmethod
+    def read(cls, described: str) -> Failure:
+        """What the runtime's `describe` has made of an error: text, stack, text, stack, and so on, in JSON."""
+        texts = json.loads(described)
+        return cls(tuple(zip(texts[::2], texts[1::2], strict=True)))
+
+    @classmethod
+    def of(cls, message: str) -> Failure:
+        """One without a stack. Whatever is in its message, it is a message."""
+        return cls(((message, ""),))
+
+    @property
+    def message(self) -> str:
+        return self.parts[0][0]
+
+    @property
+    def was_interrupted(self) -> bool:
+        """Whether this is the error by which the engine stops a call at its deadline."""
+        return self.message == "InternalError: interrupted"
+
+    @property
+    def was_out_of_memory(self) -> bool:
+        """Whether this is the engine's error for a full heap, or what it throws where there is no room for that."""
+        return self.message.startswith(("InternalError: out of memory", "null was thrown"))
+
+    @property
+    def was_parsed(self) -> bool:
+        """Whether the engine's parser found it in a file: no function is on its stack."""
+        (message, stack) = self.parts[0]
+        return message.startswith("SyntaxError: ") and "\n" not in stack and not stack.endswith(")") and bool(stack)
+
+    def saying(self, message: str) -> Failure:
+        """The same with another message."""
+        return Failure(((message, self.parts[0][1]), *self.parts[1:]))
+
+    def tidy(self, original: Callable[[str, int, int], tuple[int, int]]) -> Failure:
+        """The same without frames of the runtime, and without versions of files.
+
+        `original` gives the line and column to show for those in the stack, from a module's id, line and column.
+        """
+        return Failure(tuple((message, _tidy(stack, original)) for message, stack in self.parts))
+
+    def place(self, files: Collection[str]) -> Place | None:
+        """The innermost place in one of these files, ids of modules, that the first stack with such a place names."""
+        for _, stack in self.parts:
+            for line in stack.split("\n"):
+                frame = _FRAME.fullmatch(line)
+                if frame is not None and frame["id"] in files:
+                    return Place(frame["id"], int(frame["line"]), int(frame["column"]) if frame["column"] else None)
+        return None
+
+    def fields(self, files: Collection[str]) -> dict[str, Any]:
+        """That place as `file`, `line` and `column` of a log record, each if it is known."""
+        place = self.place(files)
+        return {} if place is None else {name: value for name, value in place._asdict().items() if value is not None}
+
+    def shown(self, before: str = "") -> tuple[str, str]:
+        """For a log: the message, behind what comes `before` it, and all that is below it, in lines of their own.
+
+        A line of a message begins with a bar there, so that it cannot pass for a frame.
+        """
+        below = []
+        for index, (message, stack) in enumerate(self.parts):
+            if index > 0:
+                below.append(quoted(message))
+            if stack:
+                below.append(block(stack))
+        return quoted(before + self.message), "\n".join(below)
+
+
+def _tidy(stack: str, original: Callable[[str, int, int], tuple[int, int]]) -> str:
     kept: list[str] = []
-    for line in text.splitlines():
-        if _RUNTIME_FRAME.match(line):
-            while kept and _NATIVE_FRAME.match(kept[-1]):  # a native that the runtime called, not the script
+    for line in stack.split("\n"):
+        frame = _FRAME.fullmatch(line)
+        if frame is None:
+            if line.strip():
+                kept.append(line)
+        elif frame["id"] in _OF_RUNTIME:
+            while kept and kept[-1].endswith(_NATIVE):  # a native that the runtime called, not the script
                 kept.pop()
-        elif line.strip():
-            kept.append(_PLACE.sub(shown, line.rstrip()))
+        else:
+            identity = _VERSION.sub("", frame["id"])
+            row, column = original(frame["id"], int(frame["line"]), int(frame["column"] or 1))
+            place = f"{identity}:{row}" + (f":{column}" if frame["column"] else "")
+            kept.append(f"    at {frame['before']}{place}{frame['end']}")
     return "\n".join(kept)
-
-
-def below(text: str) -> str:
-    """The text of an error without its first line, to go below another one."""
-    _, newline, stack = text.partition("\n")
-    return newline + stack
-
-
-def was_interrupted(text: str) -> bool:
-    """Whether this is the error by which the engine stops a call at its deadline."""
-    return text.startswith("InternalError: interrupted")
-
-
-def was_out_of_memory(text: str) -> bool:
-    """Whether this is the engine's error for a full heap, or what it throws where there is no room for that either."""
-    return text.startswith(("InternalError: out of memory", "null was thrown"))
-
-
-def message_and_place(text: str) -> tuple[str, tuple[str, int, int | None] | None]:
-    """The message of a tidy text, and the innermost place in a file that its stack names: id, line, column."""
-    message = "\n".join(line for line in text.splitlines() if not _FRAME.match(line))
-    place = next((found for found in _PLACE.finditer(text) if found["id"] != _NO_FILE), None)
-    if place is None:
-        return message, None
-    return message, (place["id"], int(place["line"]), int(place["column"]) if place["column"] else None)
-
-
-def stack_in(text: str) -> str:
-    """The frames at the end of a text, with the causes among them; empty if there are none."""
-    found = _FIRST_FRAME.search(text)
-    return "" if found is None else text[found.start() :]
-
-
-def place_fields(text: str) -> dict[str, Any]:
-    """The innermost place in a file that a tidy text names, as `file`, `line` and `column`, each if it is known."""
-    _, place = message_and_place(text)
-    fields = zip(("file", "line", "column"), place or (), strict=False)
-    return {name: value for name, value in fields if value is not None}

@@ -1,40 +1,129 @@
-// Values as text for logs. Nothing here throws, whatever the value does when it is looked at.
+// Values and errors as text for logs. Nothing here throws, whatever the value does when it is looked at, and nothing
+// is longer than MAX_TEXT, whatever its size.
+//
+// What an error says may be a client's text, with lines in it that look like a stack. So text and stacks are kept apart
+// on their way to Python: `parts` is an array of text, stack, text, stack, and so on. A stack is the engine's, or "".
 
 const MAX_DEPTH = 6;
 const MAX_ENTRIES = 100;
 const MAX_TEXT = 20000;
+const MAX_STACK = 8000;
+const MAX_PARTS = 2 * 20;
+const LARGEST = 2n ** 4096n;  // to write one out takes the square of its length
 
-// An error with its stack and its causes, anything else as `inspect` shows it.
+const mapEntries = asFunction(Map.prototype.entries);
+const nextOfMap = asFunction(getPrototypeOf(new Map().entries()).next);
+const sizeOfMap = asGetter(Map.prototype, "size");
+const setValues = asFunction(Set.prototype.values);
+const nextOfSet = asFunction(getPrototypeOf(new Set().values()).next);
+const sizeOfSet = asGetter(Set.prototype, "size");
+const kindOfView = asGetter(TYPED_ARRAY, Symbol.toStringTag);
+const lengthOfView = asGetter(TYPED_ARRAY, "length");
+const textOfObject = asFunction(Object.prototype.toString);
+const textOfSymbol = asFunction(Symbol.prototype.toString);
+
+// An error with its stack, its causes and the errors in it, anything else as `inspect` shows it: parts, as JSON.
 function describe(error) {
   try {
     if (error === null) {
-      return "null was thrown, as the engine does where there is no memory left for an Error";
+      return '["null was thrown, as the engine does where there is no memory left for an Error",""]';
     }
-    return isError(error) ? describeError(error, 0) : `${inspect(error)} was thrown, which is not an Error`;
-  } catch {
-    return "something was thrown that cannot be read";
+    if (!looksLikeError(error)) {
+      return wire(`${inspect(error)} was thrown, which is not an Error`);
+    }
+    const parts = arrayOf();
+    appendError(parts, "", error, newBudget(MAX_TEXT), arrayOf());
+    return inJson(parts);
+  } catch {  // there may be no memory left, so no text is made here
+    return isOutOfMemory(error) ? '["InternalError: out of memory",""]' : '["something was thrown that cannot be read",""]';
   }
 }
 
-function isError(value) {
+function isOutOfMemory(error) {
   try {
-    return value instanceof Error;
+    return isError(error) && error.message === "out of memory" && error.name === "InternalError";
   } catch {
-    return false;  // a Proxy may throw here
+    return false;
   }
 }
 
-function describeError(error, depth) {
-  let text = attempt(() => `${error.name}: ${error.message}`, "an Error that cannot be read");
-  const stack = attempt(() => error.stack, "");
-  if (typeof stack === "string" && stack !== "") {
-    text += `\n${stack.trimEnd()}`;
+// A text as parts, as JSON.
+function wire(text) {
+  return `[${quote(text)},""]`;
+}
+
+function inJson(parts) {
+  let text = "";
+  for (let index = 0; index < parts.length; index++) {
+    text += `${index === 0 ? "" : ","}${quote(parts[index])}`;
   }
+  return `[${text}]`;
+}
+
+// Whether it is an Error, or has been made to inherit from one, as was done before there were classes.
+function looksLikeError(value) {
+  if (typeof value !== "object" || value === null) {
+    return false;
+  }
+  return isError(value) || attempt(() => {  // a Proxy may throw here
+    let object = value;
+    for (let depth = 0; object !== null && depth < MAX_ENTRIES; depth++) {
+      object = getPrototypeOf(object);
+      if (object === ERROR_PROTOTYPE) {
+        return true;
+      }
+    }
+    return false;
+  }, false);
+}
+
+function headOf(error, budget) {
+  return spent(budget, attempt(() => {
+    const { name, message } = error;
+    return message === "" ? `${name}` : `${name}: ${message}`;
+  }, "an Error that cannot be read"));
+}
+
+// As the engine made it: no getter of the script's is asked.
+function stackOf(error) {
+  const property = attempt(() => getOwnPropertyDescriptor(error, "stack"), undefined);
+  const stack = property !== undefined && hasOwn(property, "value") ? property.value : "";
+  return typeof stack === "string" ? cut(stack, MAX_STACK) : "";
+}
+
+// `parents` are the errors that it is the cause of.
+function appendError(parts, prefix, error, budget, parents) {
+  append(parts, prefix + headOf(error, budget));
+  append(parts, stackOf(error));
+  appendRelated(parts, error, budget, parents);
+}
+
+function appendRelated(parts, error, budget, parents) {
+  const within = joined(parents, error);
   const cause = attempt(() => error.cause, undefined);
-  if (cause !== undefined && depth < MAX_DEPTH) {
-    text += `\ncaused by ${isError(cause) ? describeError(cause, depth + 1) : inspect(cause)}`;
+  if (cause !== undefined) {
+    appendOther(parts, "caused by ", cause, budget, within);
   }
-  return text;
+  const errors = attempt(() => error.errors, undefined);  // of an AggregateError
+  if (isArray(errors)) {
+    const length = attempt(() => toNumber(errors.length), 0);
+    for (let index = 0; index < length && parts.length < MAX_PARTS; index++) {
+      const item = attempt(() => errors[index], undefined);
+      appendOther(parts, `error ${index + 1} of ${length}: `, item, budget, within);
+    }
+  }
+}
+
+function appendOther(parts, prefix, value, budget, parents) {
+  if (parts.length >= MAX_PARTS) {
+    return;
+  }
+  if (!includes(parents, value) && parents.length <= MAX_DEPTH && looksLikeError(value)) {
+    appendError(parts, prefix, value, budget, parents);
+  } else {
+    append(parts, prefix + inspected(value, parents, budget, null));
+    append(parts, "");
+  }
 }
 
 function attempt(read, otherwise) {
@@ -45,79 +134,127 @@ function attempt(read, otherwise) {
   }
 }
 
+// How many characters may still be written.
+function newBudget(left) {
+  return { __proto__: null, left };
+}
+
+function spent(budget, text) {
+  const short = cut(text, max(0, budget.left));
+  budget.left -= short.length;
+  return short;
+}
+
+function cut(text, length) {
+  return text.length > length ? `${upTo(text, length)}…` : text;
+}
+
+function joined(items, item) {
+  const copy = arrayOf();
+  for (let index = 0; index < items.length; index++) {
+    append(copy, items[index]);
+  }
+  append(copy, item);
+  return copy;
+}
+
+function includes(items, item) {
+  return items.indexOf(item) >= 0;
+}
+
 // JSON where the value has one, and something readable where it has not: cycles, BigInt, Map, Set, functions, symbols.
 function inspect(value) {
-  let text;
-  try {
-    text = inspected(value, []);
-  } catch {
-    text = "[unreadable]";
-  }
-  return text.length > MAX_TEXT ? `${text.slice(0, MAX_TEXT)}…` : text;
+  return inspected(value, arrayOf(), newBudget(MAX_TEXT), null);
 }
 
-function inspected(value, parents) {
-  switch (typeof value) {
-    case "string": return quote(value);
-    case "bigint": return `${value}n`;
-    case "symbol": return value.toString();
-    case "function": return attempt(() => `[function ${value.name || "anonymous"}]`, "[function]");
-    case "object": return value === null ? "null" : inspectedObject(value, parents);
-    default: return String(value);
+// `errors`, if it is not null, gets the errors that are met, which are shown without their stack here.
+function inspected(value, parents, budget, errors) {
+  if (budget.left <= 0) {
+    return "…";
   }
+  return attempt(() => {
+    switch (typeof value) {
+      case "string": return spent(budget, quote(cut(value, budget.left)));
+      case "bigint": return spent(budget, value > -LARGEST && value < LARGEST ? `${value}n` : "[huge bigint]");
+      case "symbol": return spent(budget, textOfSymbol(value));
+      case "function": return spent(budget, attempt(() => `[function ${value.name || "anonymous"}]`, "[function]"));
+      case "object": return value === null ? "null" : inspectedObject(value, parents, budget, errors);
+      default: return spent(budget, `${value}`);
+    }
+  }, "[unreadable]");
 }
 
-function inspectedObject(object, parents) {
-  if (parents.includes(object)) {
+function inspectedObject(object, parents, budget, errors) {
+  if (includes(parents, object)) {
     return "[circular]";
   }
+  if (looksLikeError(object)) {
+    if (errors !== null) {
+      append(errors, object);
+    }
+    return `[${headOf(object, budget)}]`;
+  }
   if (parents.length >= MAX_DEPTH) {
-    return Array.isArray(object) ? "[…]" : "{…}";
+    return isArray(object) ? "[…]" : "{…}";
   }
-  const within = [...parents, object];
-  const inner = (value) => attempt(() => inspected(value, within), "[unreadable]");
-  if (isError(object)) {
-    return describeError(object, parents.length);
+  const within = joined(parents, object);
+  const inner = (value) => inspected(value, within, budget, errors);
+  budget.left -= 2;
+  if (isArray(object)) {
+    return `[${listed(object.length, budget, (index) => inner(object[index]))}]`;
   }
-  if (Array.isArray(object)) {
-    return `[${listed(object, object.length, inner)}]`;
+  if (isView(object) && kindOfView(object) !== undefined) {
+    return `${kindOfView(object)} [${listed(lengthOfView(object), budget, (index) => inner(object[index]))}]`;
   }
-  if (object instanceof Map) {
-    return `Map {${listed(object, object.size, ([key, value]) => `${inner(key)}:${inner(value)}`)}}`;
+  const kind = textOfObject(object);
+  if (kind === "[object Map]") {
+    const size = sizeOfMap(object);
+    const entries = mapEntries(object);
+    return `Map {${listed(size, budget, () => {
+      const { value } = nextOfMap(entries);
+      return `${inner(value[0])}:${inner(value[1])}`;
+    })}}`;
   }
-  if (object instanceof Set) {
-    return `Set {${listed(object, object.size, inner)}}`;
+  if (kind === "[object Set]") {
+    const size = sizeOfSet(object);
+    const values = setValues(object);
+    return `Set {${listed(size, budget, () => inner(nextOfSet(values).value))}}`;
   }
-  if (ArrayBuffer.isView(object) && !(object instanceof DataView)) {
-    return `${object.constructor.name} [${listed(object, object.length, inner)}]`;
+  if (kind === "[object ArrayBuffer]") {
+    return `ArrayBuffer (${bytesOfBuffer(object)} bytes)`;
   }
-  if (object instanceof ArrayBuffer) {
-    return `ArrayBuffer (${object.byteLength} bytes)`;
-  }
-  if (object instanceof RegExp || object instanceof Promise || object instanceof WeakMap || object instanceof WeakSet) {
-    return String(object);
+  if (kind === "[object RegExp]" || kind === "[object Promise]" || kind === "[object WeakMap]" ||
+      kind === "[object WeakSet]") {
+    return spent(budget, `${object}`);
   }
   if (typeof object.toJSON === "function") {
-    return inspected(object.toJSON(), within);
+    return inspected(object.toJSON(), within, budget, errors);
   }
-  const keys = Object.keys(object);
-  return `{${listed(keys, keys.length, (key) => `${quote(key)}:${inner(ownValue(object, key))}`)}}`;
+  const names = keysOf(object);
+  return `{${listed(names.length, budget, (index) => {
+    const name = spent(budget, quote(cut(names[index], max(0, budget.left))));
+    return `${name}:${innerOf(object, names[index], inner)}`;
+  })}}`;
 }
 
 // The property without running a getter of the script's.
-function ownValue(object, key) {
-  const property = Object.getOwnPropertyDescriptor(object, key);
-  return property !== undefined && property.get !== undefined ? Symbol("getter") : object[key];
+function innerOf(object, name, inner) {
+  const property = getOwnPropertyDescriptor(object, name);
+  return property === undefined || hasOwn(property, "value") ? inner(property?.value) : "Symbol(getter)";
 }
 
-function listed(items, length, show) {
-  const texts = [];
-  for (const item of items) {
-    if (texts.length === MAX_ENTRIES) {
-      texts.push(`… ${length - MAX_ENTRIES} more`);
-      break;
+// Of `length` items, as many as there is room for.
+function listed(length, budget, show) {
+  let text = "";
+  for (let index = 0; index < length; index++) {
+    if (index > 0) {
+      text += ",";
     }
-    texts.push(show(item));
+    if (index === MAX_ENTRIES || budget.left <= 0) {
+      return `${text}… ${length - index} more`;
+    }
+    text += show(index);
+    budget.left--;
   }
-  return texts.join(",");
+  return text;
 }

@@ -1,6 +1,6 @@
 // The loop that pulls events from Python and calls the script's functions.
 
-const HOOKS = ["onHandshake", "onOpen", "onMessage", "onClose", "onError"];
+const HOOKS = { __proto__: null, onHandshake: true, onOpen: true, onMessage: true, onClose: true, onError: true };
 
 // What became of an event, told to Python with the next pull. A positive number is the ticket of a promise that the
 // handler returned; "settled" follows with the same ticket.
@@ -9,7 +9,7 @@ const FAILED = -1;
 
 const MAX_FAILED_PULLS = 3;
 
-const visits = new Map();
+const visits = newMap();
 let handlers = { __proto__: null };
 let lastTicket = 0;
 let dispatched = 0;  // events begun; by this Python knows whether its last one arrived
@@ -51,54 +51,63 @@ const dispatch = {
     return DONE;
   },
 
-  message([, id, message]) {
-    return callHandler("onMessage", visits.get(id), message ?? receivedText());
+  // An event is [kind, id of a session, arguments …].
+
+  message(event) {
+    return callHandler("onMessage", visits.get(event[1]), event[2] ?? receivedText());
   },
 
-  binary([, id, text]) {
-    return callHandler("onMessage", visits.get(id), receivedBytes(text));
+  binary(event) {
+    return callHandler("onMessage", visits.get(event[1]), receivedBytes(event[2]));
   },
 
-  open([, id, handshake]) {
+  open(event) {
+    const id = event[1];
     const visit = visits.get(id) ?? makeVisit(id);
-    visit.told.handshake = handshake;
+    visit.told.handshake = event[2];
     visit.session = new Session(visit);
     visits.set(id, visit);
     return callHandler("onOpen", visit);
   },
 
-  close([, id, code, reason]) {
-    const visit = visits.get(id);
-    visits.delete(id);
-    return visit === undefined ? DONE : callHandler("onClose", visit, code, reason);
+  close(event) {
+    const visit = visits.get(event[1]);
+    visits.delete(event[1]);
+    return visit === undefined ? DONE : callHandler("onClose", visit, event[2], event[3]);
   },
 
-  forget([, id]) {
-    visits.delete(id);
+  forget(event) {
+    visits.delete(event[1]);
     return DONE;
   },
 
-  look([, , id]) {
-    const attributes = visits.get(id)?.told.attributes ?? [];
-    const entries = Array.from(attributes, ([key, value]) => [key, typeof value === "string", shown(value)]);
-    answered(python("looked", entries));
+  look(event) {
+    const entries = arrayOf();
+    visits.get(event[2])?.told.attributes?.forEach((value, key) => {
+      const isText = typeof value === "string";
+      append(entries, key);
+      append(entries, isText ? "text" : "other");
+      append(entries, isText ? value : inspect(value));
+    });
+    answered(python("looked", inJson(entries)));
     return DONE;
   },
 
-  handshake([, id, handshake]) {
+  handshake(event) {
+    const id = event[1];
     const visit = makeVisit(id);
-    visit.told.handshake = handshake;
+    visit.told.handshake = event[2];
     visits.set(id, visit);
     const handler = handlers.onHandshake;
     const answer = (value) => {
-      let plain;
+      let words = null;
       try {
-        plain = answerOf(value);
+        words = isPlain(value) ? null : inWords(value);
       } catch (error) {  // of a getter or a proxy
         refuse(error);
         return;
       }
-      python("answer", id, true, plain);
+      python("answer", id, true, words === null ? value ?? null : null, words);
     };
     const refuse = (error, isKnown = false) => {
       visits.delete(id);
@@ -120,17 +129,21 @@ const dispatch = {
     return DONE;
   },
 
-  load([, , ticket, specifier]) {
-    when(import(specifier), (module) => {
-      const kinds = {};
+  load(event) {
+    const ticket = event[2];
+    when(import(event[3]), (module) => {
+      const names = keysOf(module);
+      const kinds = arrayOf();
       const fresh = { __proto__: null };
-      for (const name of Object.keys(module)) {
-        kinds[name] = kindOfExport(module[name]);
-        if (HOOKS.includes(name)) {
+      for (let index = 0; index < names.length; index++) {
+        const name = names[index];
+        append(kinds, name);
+        append(kinds, kindOfExport(module[name]));
+        if (HOOKS[name] === true) {
           fresh[name] = module[name];
         }
       }
-      if (python("loaded", ticket, Object.entries(kinds), null)) {
+      if (python("loaded", ticket, inJson(kinds), null)) {
         handlers = fresh;
       }
     }, (error) => python("loaded", ticket, null, describe(error)));
@@ -139,29 +152,31 @@ const dispatch = {
 };
 
 function makeVisit(id) {
-  return { id, session: null, told: { handshake: null, attributes: null } };
+  return { __proto__: null, id, session: null, told: { __proto__: null, handshake: null, attributes: null } };
 }
 
-// What verdict_of can judge. Anything else goes in a list, as text; with it the code, the reason, and the names of what
-// else there is, where it is to be closed.
-function answerOf(value) {
-  if (isPlain(value)) {
-    return value ?? null;
-  }
-  if (typeof value !== "object" || !("close" in value)) {
-    return [inspect(value)];
-  }
-  const { close, reason, ...others } = value;
-  return [inspect(value), plainOf(close), reason === undefined ? "" : plainOf(reason), Object.keys(others)];
-}
-
+// What verdict_of can judge as it is.
 function isPlain(value) {
-  return value === undefined || value === null || typeof value === "boolean" || Number.isFinite(value) ||
+  return value === undefined || value === null || typeof value === "boolean" || isFinite(value) ||
     typeof value === "string";
 }
 
-function plainOf(value) {
-  return isPlain(value) ? value ?? null : inspect(value);
+// Anything else in JSON: a list of its text; with it the code, the reason, and the names of what else there is, where
+// the client is to be let in and closed.
+function inWords(value) {
+  if (typeof value !== "object" || !("close" in value)) {
+    return `[${quote(inspect(value))}]`;
+  }
+  const { close, reason, ...others } = value;
+  const words = reason === undefined ? '""' : literal(reason);
+  return `[${quote(inspect(value))},${literal(close)},${words},${inJson(keysOf(others))}]`;
+}
+
+function literal(value) {
+  if (typeof value === "string" || !isPlain(value)) {
+    return quote(typeof value === "string" ? value : inspect(value));
+  }
+  return `${value ?? null}`;
 }
 
 // `handler` is called without `this`, and directly, so that the stack shows none of our frames above the script's.
@@ -242,8 +257,7 @@ function kindOfExport(value) {
 
 function isGenerator(value) {
   return typeof value === "object" && value !== null &&
-    (apply(isPrototypeOf, GENERATOR_FUNCTION.prototype, [value]) ||
-      apply(isPrototypeOf, ASYNC_GENERATOR_FUNCTION.prototype, [value]));
+    (apply(isPrototypeOf, GENERATOR, [value]) || apply(isPrototypeOf, ASYNC_GENERATOR, [value]));
 }
 
 // The error for a function that has returned a generator. It names the function's place, in the form of a stack.
@@ -251,7 +265,7 @@ function notRun(hook) {
   const handler = handlers[hook];
   const error = new ERRORS.TypeError(`${hook} returned a generator, whose body never runs: drop the *`);
   const place = attempt(() => `${handler.fileName}:${handler.lineNumber}:${handler.columnNumber}`, "");
-  Object.defineProperty(error, "stack", { value: `    at ${hook} (${place})`, writable: true, configurable: true });
+  defineProperty(error, "stack", { __proto__: null, value: `    at ${hook} (${place})`, configurable: true });
   return error;
 }
 
@@ -266,7 +280,11 @@ function whenRun(hook, promise, fulfilled, failed) {
 
 // Not `await`: a call that was stopped at its deadline rejects with an error that no `catch` catches.
 function when(promise, fulfilled, rejected) {
-  apply(then, resolved(promise), [fulfilled, rejected]);
+  try {
+    apply(then, resolved(promise), [fulfilled, rejected]);
+  } catch (error) {  // of a Promise that the script has changed
+    rejected(error);
+  }
 }
 
-return { loop, connect, describe, parcel };
+return { __proto__: null, loop, connect, describe, parcel };

@@ -3,8 +3,10 @@
 const MAX_DELAY_MS = 2 ** 31 - 1;
 
 // Sorted by due time, those due together in the order in which they were set.
-const timers = [];
+const timers = arrayOf();
+const byId = newMap();
 let lastTimer = 0;
+const warnedOf = { __proto__: null };
 
 publish("setTimeout", function setTimeout(callback, delay, ...args) {
   return startTimer("setTimeout", callback, delay, args, false);
@@ -15,18 +17,30 @@ publish("setInterval", function setInterval(callback, delay, ...args) {
 publish("clearTimeout", clearTimer);
 publish("clearInterval", clearTimer);
 
-const byId = new Map();
-
 function startTimer(kind, callback, delay, args, repeats) {
   if (typeof callback !== "function") {
-    throw new TypeError(`${kind} takes a function, not ${kindOf(callback)}`);
+    throw new ERRORS.TypeError(`${kind} takes a function, not ${kindOf(callback)}`);
   }
-  const asked = Number(delay);  // as in Node: what is no delay is the shortest, and so is what is too long
-  const period = asked >= 1 && asked <= MAX_DELAY_MS ? asked : 1;
-  const timer = { id: ++lastTimer, due: now() + period, period, repeats, callback, args, kind };
+  const period = periodOf(kind, delay);
+  const timer = { __proto__: null, id: ++lastTimer, due: now() + period, period, repeats, callback, args, kind };
   byId.set(timer.id, timer);
   enqueue(timer);
   return timer.id;
+}
+
+// As in Node: what is no delay is the shortest, and so is what is too long. Each kind of these is told of once.
+function periodOf(kind, delay) {
+  const asked = toNumber(delay);
+  if (asked >= 1 && asked <= MAX_DELAY_MS) {
+    return asked;
+  }
+  const why = asked > MAX_DELAY_MS ? `longer than ${MAX_DELAY_MS} ms, about 24.8 days` :
+    asked < 0 ? "negative" : asked !== asked && delay !== undefined ? "not a number" : "";
+  if (why !== "" && warnedOf[why] !== true) {
+    warnedOf[why] = true;
+    python("console", 30, wire(`${kind} waits for 1 ms: the delay ${inspect(delay)} is ${why}`), callStack());
+  }
+  return 1;
 }
 
 function clearTimer(id) {
@@ -61,7 +75,7 @@ function firstAfter(due) {
 
 // How long the loop may wait for an event: 0 if a timer is due, -1 if there is none.
 function untilNextTimer() {
-  return timers.length === 0 ? -1 : Math.max(0, timers[0].due - now());
+  return timers.length === 0 ? -1 : max(0, timers[0].due - now());
 }
 
 // Runs one timer, if one is due. An interval goes on when its callback has ended, also by throwing, but not when the
@@ -70,18 +84,18 @@ function runTimer() {
   if (timers.length === 0 || timers[0].due > now() + 1) {
     return;
   }
-  const [timer] = timers.splice(0, 1);
+  const timer = timers[0];
+  timers.splice(0, 1);
   if (!timer.repeats) {
     byId.delete(timer.id);
   }
   try {
-    const { callback, args } = timer;
-    callback(...args);
+    apply(timer.callback, undefined, timer.args);
   } catch (error) {
     python("failed", `a callback of ${timer.kind}`, null, describe(error));
   }
   if (timer.repeats && byId.has(timer.id)) {
-    timer.due = Math.max(timer.due + timer.period, now());
+    timer.due = max(timer.due + timer.period, now());
     enqueue(timer);
   }
 }

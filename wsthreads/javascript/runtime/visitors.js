@@ -4,6 +4,11 @@
 // Python. After onClose a session can still be called: it is closed and in no room, and does not join one. Its handles
 // on rooms still reach the members.
 
+const bufferOfData = asGetter(DataView.prototype, "buffer");
+const startOfData = asGetter(DataView.prototype, "byteOffset");
+const bytesOfData = asGetter(DataView.prototype, "byteLength");
+const setBytes = asFunction(TYPED_ARRAY.set);
+
 class Visitor {
   #told;
 
@@ -16,7 +21,7 @@ class Visitor {
   }
 
   getHeader(name) {
-    return looked(this.#told.handshake.headers, String(name).toLowerCase());
+    return looked(this.#told.handshake.headers, inLowerCase(toText(name)));
   }
 
   getRequestPath() {
@@ -30,7 +35,7 @@ class Visitor {
   setAttribute(key, value) {
     const told = this.#told;
     const name = `${key}`;
-    told.attributes ??= new Map();
+    told.attributes ??= newMap();
     told.attributes.set(name, value);
   }
 
@@ -39,8 +44,11 @@ class Visitor {
   }
 
   getAttributes() {
-    const { attributes } = this.#told;
-    return attributes === null ? {} : Object.fromEntries(attributes);
+    const copy = {};
+    this.#told.attributes?.forEach((value, key) => {
+      defineProperty(copy, key, { __proto__: null, value, writable: true, configurable: true, enumerable: true });
+    });
+    return copy;
   }
 }
 
@@ -50,11 +58,15 @@ class Request extends Visitor {
   constructor(visit) {
     super(visit);
     this.#subprotocols = visit.told.handshake.subprotocols;
-    Object.freeze(this);
+    freeze(this);
   }
 
   getSubprotocols() {
-    return [...this.#subprotocols];
+    const copy = [];
+    for (let index = 0; index < this.#subprotocols.length; index++) {
+      append(copy, this.#subprotocols[index]);
+    }
+    return copy;
   }
 }
 
@@ -64,8 +76,8 @@ class Session extends Visitor {
   constructor(visit) {
     super(visit);
     this.#id = visit.id;
-    Object.defineProperty(this, "id", { value: visit.id, enumerable: true });
-    Object.freeze(this);
+    defineProperty(this, "id", { __proto__: null, value: visit.id, enumerable: true });
+    freeze(this);
   }
 
   send(message) {
@@ -73,11 +85,11 @@ class Session extends Visitor {
   }
 
   close(code = 1000, reason = "") {
-    if (typeof code !== "number" || !Number.isInteger(code)) {
-      throw new TypeError(`a close code is a whole number such as 1000 or 4000, not ${inspect(code)}`);
+    if (typeof code !== "number" || !isInteger(code)) {
+      throw new ERRORS.TypeError(`a close code is a whole number such as 1000 or 4000, not ${inspect(code)}`);
     }
     if (typeof reason !== "string") {
-      throw new TypeError(`a close reason is a string, not ${kindOf(reason)}`);
+      throw new ERRORS.TypeError(`a close reason is a string, not ${kindOf(reason)}`);
     }
     answered(python("close", this.#id, code, reason));
   }
@@ -88,12 +100,12 @@ class Session extends Visitor {
 
   room(name) {
     if (typeof name !== "string") {
-      throw new TypeError(`a room name is a string, not ${kindOf(name)}`);
+      throw new ERRORS.TypeError(`a room name is a string, not ${kindOf(name)}`);
     }
     const size = charactersOf(name);
     if (size < 1 || size > MAX_ROOM_NAME_CHARS) {
-      throw new RangeError(
-        `a room name has 1 to ${MAX_ROOM_NAME_CHARS} characters, not ${size}: ${quote(name.slice(0, 40))}`);
+      throw new ERRORS.RangeError(
+        `a room name has 1 to ${MAX_ROOM_NAME_CHARS} characters, not ${size}: ${quote(upTo(name, 40))}`);
     }
     return new Room(this.#id, name);
   }
@@ -110,7 +122,7 @@ class Room {
   constructor(id, name) {
     this.#id = id;
     this.#name = name;
-    Object.freeze(this);
+    freeze(this);
   }
 
   join() {
@@ -139,55 +151,90 @@ class Room {
 }
 
 for (const { prototype } of [Visitor, Request, Session, Room]) {
-  Object.freeze(prototype);
+  freeze(prototype);
 }
 
 // The length of a room's name; one that is plainly too long is not gone through, since it may have come from a client.
 function charactersOf(name) {
   const { length } = name;
-  return length <= MAX_ROOM_NAME_CHARS || length > 2 * MAX_ROOM_NAME_CHARS ? length : [...name].length;
+  if (length <= MAX_ROOM_NAME_CHARS || length > 2 * MAX_ROOM_NAME_CHARS) {
+    return length;
+  }
+  let count = 0;
+  for (let index = 0; index < length; index++) {
+    count++;
+    if (isSurrogate(name, index, 0xD800) && index + 1 < length && isSurrogate(name, index + 1, 0xDC00)) {
+      index++;
+    }
+  }
+  return count;
+}
+
+function isSurrogate(text, index, first) {
+  return (codeAt(text, index) & 0xFC00) === first;
 }
 
 function looked(table, name) {
-  return Object.hasOwn(table, name) ? table[name] : null;
+  return hasOwn(table, name) ? table[name] : null;
 }
 
-// Hands a message to the Python function `effect`: text as it is, long text and bytes in the parcel.
-function carried(effect, caller, message, ...target) {
+// Hands a message to the Python function `effect`: text as it is, long text and bytes in the parcel. `room` is the name
+// of one, or undefined.
+function carried(effect, caller, message, id, room) {
   if (typeof message === "string") {
     if (!parcelsText || message.length < LONG_TEXT) {
-      return answered(python(effect, message, false, ...target));
+      return answered(handed(effect, message, false, id, room));
     }
     parcel.text = message;
-    const answer = python(effect, null, false, ...target);
+    const answer = handed(effect, null, false, id, room);
     parcel.text = null;
     return answered(answer);
   }
   const bytes = bytesOf(message);
   if (bytes === null) {
-    throw new TypeError(
+    throw new ERRORS.TypeError(
       `${caller} takes a string, an ArrayBuffer or a typed array, not ${kindOf(message)}; try JSON.stringify`);
   }
   if (!HAS_ENGINE) {
-    return answered(python(effect, textOfBytes(bytes), true, ...target));
+    return answered(handed(effect, textOfBytes(bytes), true, id, room));
   }
-  parcel.bytes = bytes.slice().buffer;
-  const answer = python(effect, null, true, ...target);
+  parcel.bytes = bufferOfView(bytes);
+  const answer = handed(effect, null, true, id, room);
   parcel.bytes = null;
   return answered(answer);
 }
 
+function handed(effect, message, isBinary, id, room) {
+  return room === undefined ? python(effect, message, isBinary, id) : python(effect, message, isBinary, id, room);
+}
+
+// A copy of the bytes of a buffer or a view; null for anything else.
 function bytesOf(message) {
-  if (ArrayBuffer.isView(message)) {
-    return new Uint8Array(message.buffer, message.byteOffset, message.byteLength);
+  if (typeof message !== "object" || message === null) {
+    return null;
   }
-  return message instanceof ArrayBuffer || message instanceof SharedArrayBuffer ? new Uint8Array(message) : null;
+  if (!isView(message)) {
+    const size = attempt(() => bytesOfBuffer(message), attempt(() => bytesOfSharedBuffer(message), -1));
+    return size < 0 ? null : copyOf(new Bytes(message));
+  }
+  const isTyped = kindOfView(message) !== undefined;
+  const buffer = isTyped ? bufferOfView(message) : bufferOfData(message);
+  const start = isTyped ? startOfView(message) : startOfData(message);
+  return copyOf(new Bytes(buffer, start, isTyped ? bytesOfView(message) : bytesOfData(message)));
+}
+
+function copyOf(bytes) {
+  const copy = new Bytes(lengthOfView(bytes));
+  setBytes(copy, bytes);
+  return copy;
 }
 
 function textOfBytes(bytes) {
+  const length = lengthOfView(bytes);
   let text = "";
-  for (let start = 0; start < bytes.length; start += 8192) {
-    text += apply(fromCharCode, null, bytes.subarray(start, start + 8192));
+  for (let start = 0; start < length; start += 8192) {
+    const size = length - start < 8192 ? length - start : 8192;
+    text += apply(fromCharCode, null, new Bytes(bufferOfView(bytes), start, size));
   }
   return text;
 }
@@ -204,18 +251,21 @@ function receivedBytes(text) {
     parcel.bytes = null;
     return bytes;
   }
-  const bytes = new Uint8Array(text.length);
+  const bytes = new Bytes(text.length);
   for (let index = 0; index < text.length; index++) {
-    bytes[index] = text.charCodeAt(index);
+    bytes[index] = codeAt(text, index);
   }
-  return bytes.buffer;
+  return bufferOfView(bytes);
 }
 
 // "a number", "null", "an Array": for messages that name the type seen.
 function kindOf(value) {
   if (value === null || value === undefined) {
-    return String(value);
+    return `${value}`;
   }
-  const name = typeof value === "object" ? attempt(() => value.constructor.name, "") || "object" : typeof value;
-  return `${/^[aeiou]/i.test(name) ? "an" : "a"} ${name}`;
+  const name = typeof value === "object" ? attempt(() => `${value.constructor.name}`, "") || "object" : typeof value;
+  switch (inLowerCase(upTo(name, 1))) {
+    case "a": case "e": case "i": case "o": case "u": return `an ${name}`;
+    default: return `a ${name}`;
+  }
 }
