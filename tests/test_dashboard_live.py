@@ -15,10 +15,11 @@ import websockets
 
 from tests.dashboard_viewer import Viewer
 from tests.programs import DEADLINE_S, connect, receive, wait_until
+from tests.wire import CLOSE, TEXT, RawClient
 from wsthreads import WebSocketApp
 from wsthreads.dashboard import MAX_VIEWERS, Dashboard
 from wsthreads.reloader import Reloader
-from wsthreads.targets import Target
+from wsthreads.targets import Target, add_target
 
 
 class Chat:
@@ -396,6 +397,81 @@ def test_attributes_that_a_script_has_set_are_shown(serve, tmp_path):
         assert receive(client) == "busy"
         assert viewer.watch("session", id=session_id)["attributes"] == {"?": "chat.js is busy"}
         viewer.next("session", lambda message: message["attributes"].get("name") == "ann")
+
+
+HANDLERS_WITH_ROOMS = {
+    ".js": """
+        export function onOpen(session) {
+          const room = session.room("lobby");
+          session.setAttribute("lobby", room);
+          session.setAttribute("several", { room, me: session, password: "sesame" });
+        }
+    """,
+    ".py": """
+def on_open(session):
+    room = session.room("lobby")
+    session.attributes.update(lobby=room, several={"room": room, "password": "sesame"})
+""",
+}
+
+
+@pytest.mark.parametrize("suffix", HANDLERS_WITH_ROOMS)
+def test_a_room_that_is_an_attribute_is_shown_by_its_name(serve, tmp_path, suffix):
+    handler = tmp_path / f"chat{suffix}"
+    handler.write_text(HANDLERS_WITH_ROOMS[suffix])
+    app = WebSocketApp(dashboard=Dashboard())
+    add_target(app, Target("/ws/chat", handler))
+    server = serve(app)
+    with Viewer(server.ws_url) as viewer, connect(server.ws_url + "/ws/chat"):
+        session_id = viewer.watch("sessions")["rows"][0]["id"]
+        attributes = viewer.watch("session", id=session_id)["attributes"]
+        assert attributes["lobby"].replace('"', "'") in ("Room lobby", "Room 'lobby'")
+        assert "Room" in attributes["several"]
+        assert "lobby" in attributes["several"]
+        assert "sesame" not in attributes["several"]
+
+
+BUSY = {
+    ".js": "export function onMessage(session, message) { session.send(message); }",
+    ".py": "def on_message(session, message):\n    session.send(message)\n",
+}
+
+
+@pytest.mark.parametrize("suffix", BUSY)
+def test_the_ping_of_a_client_that_sends_all_the_time_is_measured_too(serve, tmp_path, suffix):
+    handler = tmp_path / f"busy{suffix}"
+    handler.write_text(BUSY[suffix])
+    app = WebSocketApp(dashboard=Dashboard())
+    add_target(app, Target("/ws/busy", handler))
+    server = serve(app)
+    with Viewer(server.ws_url) as viewer, connect(server.ws_url + "/ws/busy") as client:
+        done = threading.Event()
+
+        def talk():
+            while not done.is_set():
+                client.send("x")
+                receive(client)
+
+        talker = threading.Thread(target=talk)
+        talker.start()
+        try:
+            viewer.watch("sessions")
+            measured = viewer.next("sessions", lambda message: message["rows"][0]["round_trip_s"] is not None)
+            assert 0 < measured["rows"][0]["round_trip_s"] < DEADLINE_S
+        finally:
+            done.set()
+            talker.join(DEADLINE_S)
+
+
+def test_nobody_is_pinged_where_pings_are_switched_off(serve):
+    app = WebSocketApp(dashboard=Dashboard(), ping_interval_s=0)
+    app.add_handler("/ws", Empty)
+    server = serve(app)
+    with Viewer(server.ws_url) as viewer, RawClient(server.port, "/ws") as client:
+        assert client.receive() == (TEXT, b"hi")
+        session_id = viewer.watch("sessions")["rows"][0]["id"]
+        assert viewer.ask(type="close", session=session_id, code=1000, reason="")["ok"]
+        assert client.receive()[0] == CLOSE, "a ping was sent before"
 
 
 # Actions

@@ -178,6 +178,18 @@ def test_every_part_is_reached_from_the_keyboard_alone(page_of, host_script, gue
         expect(page.locator("#session")).to_be_hidden()
 
 
+def test_the_view_of_a_session_that_ends_keeps_the_focus(page_of, host_script, guests):
+    with run_server(host_script) as server:
+        [ann] = guests(server, "user=ann")
+        page = page_of(server, "Sessions")
+        page.get_by_role("button", name="ann").click()
+        page.locator("#session .danger").focus()
+        ann.close()
+        expect(page.locator("#session")).to_contain_text("This session has ended.")
+        page.keyboard.press("Escape")
+        expect(page.locator("#session")).to_be_hidden()
+
+
 def tab_to(page, locator, most=40):
     for _ in range(most):
         page.keyboard.press("Tab")

@@ -216,7 +216,8 @@ def test_the_console_is_filtered_by_level_and_text_and_can_be_paused(page_of, ho
         expect(page.get_by_role("button", name="Resume (1 new)")).to_be_visible()
         expect(lines).to_have_count(2)
         page.get_by_role("button", name="Resume (1 new)").click()
-        expect(lines).to_have_count(3)
+        expect(lines).to_have_count(2)
+        expect(lines.last).to_contain_text("error ×2")
         button(page, "Clear").click()
         expect(lines).to_have_count(0)
 

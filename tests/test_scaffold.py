@@ -99,5 +99,15 @@ def test_the_command_says_what_to_do_next_and_that_works(tmp_path, window):
         bob.get_by_role("textbox", name="Message").fill("hello <b>ann</b>")
         bob.get_by_role("button", name="Send").click()
         expect(ann.get_by_role("log")).to_contain_text("bob: hello <b>ann</b>")
+        message = bob.get_by_role("textbox", name="Message")
+        for lines in (0, 60):  # with little to show and with much, one writes at the bottom of the window
+            for n in range(lines):
+                message.fill(f"line {n}")
+                message.press("Enter")
+            if lines:
+                expect(bob.get_by_text(f"line {lines - 1}")).to_be_in_viewport()
+            expect(message).to_be_in_viewport()
+            box = message.bounding_box()
+            assert 0 < bob.viewport_size["height"] - (box["y"] + box["height"]) < 40
         bob.close()
         expect(ann.get_by_role("log")).to_contain_text("bob has left, 1 here")

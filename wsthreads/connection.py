@@ -104,6 +104,7 @@ _OWN_ATTRIBUTES = (
     "_accepted_subprotocol",
     "_agreement",
     "_answered",
+    "_answered_at",
     "_asked_at",
     "_bytes_in",
     "_close_timer",
@@ -201,6 +202,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self._idle_timer: Timer | None = None
         self._pinged_at = 0.0
         self._asked_at = 0.0  # when the ping was sent that has not been answered yet; 0 for none
+        self._answered_at = float("-inf")  # when the last one was
         self._round_trip_s: float | None = None
         self._heartbeat_timer: Timer | None = None
         self._close_timer: Timer | None = None
@@ -437,7 +439,8 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         """The answer to our ping, unless there is none that waits for one: then it is one that nobody asked for."""
         asked_at, self._asked_at = self._asked_at, 0.0
         if asked_at:
-            self._round_trip_s = monotonic() - asked_at
+            self._answered_at = monotonic()
+            self._round_trip_s = self._answered_at - asked_at
             if self._round_trips is not None:
                 self._round_trips.observe(self._round_trip_s)
 
@@ -452,6 +455,19 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         return Traffic(
             messages_in, bytes_in, outbox.messages_out, outbox.bytes_out, outbox.bytes_waiting, self._round_trip_s
         )
+
+    def measure(self, least_age_s: float) -> None:
+        """Ping the client if its round trip is not known, or older than that; `traffic` has it when it has answered.
+
+        A client that sends is not pinged otherwise. Any thread. Does nothing where pings are switched off.
+        """
+        now = monotonic()
+        if self.closing is not None or not self._config.ping_interval_s or self.outbox.is_blocked:
+            return
+        if not self._asked_at and now - self._answered_at >= least_age_s:
+            self._asked_at = now
+            self.outbox.append(encode_frame(PING, b""))
+            self.outbox.flush()
 
     # Closing: any thread.
 

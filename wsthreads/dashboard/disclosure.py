@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from wsthreads.logs import hide_secrets, is_secret
+from wsthreads.rooms import Room, SessionRoom
 
 __all__ = ["public_headers", "public_values", "shown_values"]
 
@@ -76,6 +77,8 @@ def _written(value: Any, depth: int = 0, left: list[int] | None = None) -> str:
         return opening + ", ".join(_cut([_written(item, depth + 1, left) for item in items])) + closing
     if kind in (str, bytes, bytearray):
         return repr(value if len(value) <= MAX_CHARS else value[:MAX_CHARS]) + "…" * (len(value) > MAX_CHARS)
+    if kind in (Room, SessionRoom):
+        return f"Room {value.name!r}"
     if kind is int and value.bit_length() > 4 * MAX_CHARS:
         return f"<int of {value.bit_length()} bits>"
     return repr(value) if kind in PLAIN_TYPES or kind.__module__ in PLAIN_MODULES else f"<{kind.__name__}>"

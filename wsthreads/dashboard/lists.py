@@ -26,6 +26,9 @@ ROOMS_SHOWN = 5
 #: A longer text is no user's name.
 MAX_USER_CHARS = 100
 
+#: How often a session that is looked at is pinged, at most.
+MEASURED_S = 10.0
+
 USER_NAMES = ("user", "name")
 
 
@@ -86,6 +89,7 @@ def _key_for(sort: str) -> Callable[[tuple[Endpoint, Session, Connection]], Any]
 
 def _row(endpoint: Endpoint, session: Session, connection: Connection) -> dict[str, Any]:
     rooms = session.rooms()
+    connection.measure(MEASURED_S)
     traffic: Traffic = connection.traffic()
     return {
         "id": session.id,

@@ -103,6 +103,7 @@ def sample_of(before: Snapshot, after: Snapshot) -> dict[str, Any]:
 
 def _of_endpoint(before: Totals | None, after: Totals, span_s: float) -> dict[str, Any]:
     fields: dict[str, Any] = {name: getattr(after, name) for name in ("sessions", "rooms", "bytes_waiting")}
+    fields["errors_total"] = after.errors
     for name in RATES:
         grown = getattr(after, name) - (0 if before is None else getattr(before, name))
         fields[name] = round(max(0, grown) / span_s, 2)

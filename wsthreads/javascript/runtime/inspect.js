@@ -227,6 +227,12 @@ function inspectedObject(object, parents, budget, errors) {
       kind === "[object WeakSet]") {
     return spent(budget, `${object}`);
   }
+  if (object instanceof Room) {  // all that it has is private; in quotes, so that what it is part of stays JSON
+    return quote(`Room ${object.getName()}`);
+  }
+  if (object instanceof Session) {
+    return quote(`Session ${object.id}`);
+  }
   if (typeof object.toJSON === "function") {
     return inspected(object.toJSON(), within, budget, errors);
   }

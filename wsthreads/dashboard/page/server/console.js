@@ -2,14 +2,45 @@
 
 import { $, copyButton, debounced, make, onNextFrame, setText } from "../dom.js";
 import { clock, count, place, plural } from "../format.js";
+import { Rows } from "../rows.js";
 
 const LEVELS = ["debug", "info", "warning", "error"];
 const KEPT = 1000;
 const SHOWN = 300;
 
 /** The text that one would put into a report. */
-function asText(event) {
-  return [`${clock(event.at)} ${event.level} ${place(event)} ${event.text}`, event.detail].filter(Boolean).join("\n");
+function asText({ last: event, count: times }) {
+  const head = `${clock(event.at)} ${event.level}${times > 1 ? ` ×${times}` : ""} ${place(event)} ${event.text}`;
+  return [head, event.detail].filter(Boolean).join("\n");
+}
+
+/**
+ * Events in groups of those that differ in nothing but their time and session: errors and warnings all, in the place of
+ * the last one, and what else there is only where one follows the other.
+ */
+function grouped(events) {
+  const groups = new Map(); // in order
+  let before = null;
+  for (const event of events) {
+    const same = sameness(event);
+    const isSevere = ["error", "warning"].includes(event.level);
+    const name = isSevere ? same : before?.same === same ? before.name : event.key;
+    const group = groups.get(name) ?? { key: event.key, name, same, first: event, count: 0 };
+    groups.delete(name);
+    groups.set(name, group);
+    group.last = event;
+    group.count += 1;
+    before = group;
+  }
+  return [...groups.values()];
+}
+
+// The text of an error names its session, too.
+function sameness(event) {
+  event.same ??= JSON.stringify([
+    event.level, event.kind, place(event), event.endpoint, event.session ? event.text.replaceAll(event.session, "") : event.text,
+  ]);
+  return event.same;
 }
 
 export class Console {
@@ -23,7 +54,10 @@ export class Console {
   #isNew = false; // the first events are those from before this page came, and no news
   #onSession;
   #draw = onNextFrame(() => this.#drawNow());
-  #elements = new Map(); // n -> its line, so that an unfolded stack stays so
+  #rows = new Rows($("console-lines"), {
+    key: ({ key }) => key, create: (group) => this.#line(group), update: (line, group) => this.#updates.get(line)(group),
+  });
+  #updates = new WeakMap(); // line -> what brings it up to date
 
   /** `onSession(id)` is called for the session of a line. */
   constructor(connection, onSession) {
@@ -67,7 +101,7 @@ export class Console {
     this.#dropped += dropped;
     if (this.#isPaused) this.#waiting += fresh.length;
     const errors = fresh.filter(({ kind, level }) => level === "error" && kind !== "reload"); // these have a place of their own
-    if (errors.length && this.#isNew && !(this.#isShown && !document.hidden)) this.#tell(errors);
+    if (errors.length && !(this.#isShown && !document.hidden)) this.#tell(errors, this.#isNew);
     this.#isNew = true;
     this.#draw();
   }
@@ -77,12 +111,14 @@ export class Console {
     return last && !last.isOld ? last.n : 0;
   }
 
-  #tell(errors) {
+  // How many there are is on the tab; the last one is told at the bottom of the page if it has come just now.
+  #tell(errors, isNews) {
     this.#unseen += errors.length;
     const last = errors.at(-1);
     $("unseen").hidden = false;
     setText($("unseen"), this.#unseen > 99 ? "99+" : this.#unseen);
-    $("unseen").setAttribute("aria-label", plural(this.#unseen, "new error"));
+    $("unseen").setAttribute("aria-label", plural(this.#unseen, "unseen error"));
+    if (!isNews) return;
     setText($("latest-place"), place(last) || (last.endpoint ?? ""));
     setText($("latest-text"), last.text);
     $("latest").hidden = false;
@@ -102,8 +138,7 @@ export class Console {
   }
 
   #refilter() {
-    this.#elements.clear();
-    $("console-lines").replaceChildren();
+    this.#rows.show([]);
     this.#waiting = 0;
     this.#drawNow();
   }
@@ -120,21 +155,11 @@ export class Console {
     const level = LEVELS.indexOf($("console-level").value);
     const text = $("console-filter").value.trim().toLowerCase();
     const found = this.#events.filter((event) => this.#matches(event, level, text));
-    const shown = found.slice(-SHOWN);
+    const groups = grouped(found);
+    const shown = groups.slice(-SHOWN);
     const list = $("console-lines");
     const isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
-    const keys = new Set(shown.map(({ key }) => key));
-    for (const [key, element] of this.#elements) {
-      if (keys.has(key)) continue;
-      element.remove();
-      this.#elements.delete(key);
-    }
-    for (const event of shown) {
-      if (this.#elements.has(event.key)) continue;
-      const line = this.#line(event);
-      this.#elements.set(event.key, line);
-      list.append(line);
-    }
+    this.#rows.show(shown);
     if (isAtEnd) list.scrollTop = list.scrollHeight;
     $("no-lines").hidden = this.#events.length > 0;
     list.hidden = this.#events.length === 0;
@@ -143,26 +168,38 @@ export class Console {
     setText($("console-count"), parts.join("; "));
   }
 
-  #line(event) {
+  /** A line for a group: as more of the same come, it has their number, and the last one's time and session. */
+  #line({ last: event }) {
+    let group = null;
     const where = place(event);
+    const time = make("time");
+    const times = make("span", { className: "times" });
+    const session = make("button", { type: "button", className: "link", onclick: () => this.#onSession(group.last.session) });
     const text = event.detail
       ? make("details", {}, make("summary", { className: "text", textContent: event.text }),
         make("pre", { className: "stack", textContent: event.detail }))
       : make("span", { className: "text", textContent: event.text });
-    return make(
+    const element = make(
       "li",
       { className: event.level },
-      make("time", { textContent: clock(event.at), title: new Date(event.at * 1000).toLocaleString() }),
-      make("span", { className: `level ${event.level}`, textContent: event.level }),
+      time,
+      make("span", { className: `level ${event.level}` }, event.level, " ", times),
       make("div", { className: "body" },
         text,
         make("span", { className: "from soft" },
           where && make("span", { className: "mono place", textContent: where }),
           event.endpoint && make("span", { className: "mono", textContent: event.endpoint }),
-          event.session && make("button", {
-            type: "button", className: "link", textContent: `session ${event.session.slice(0, 8)}`, onclick: () => this.#onSession(event.session),
-          }))),
-      copyButton(asText(event)),
+          event.session && session)),
+      copyButton(() => asText(group)),
     );
+    this.#updates.set(element, (now) => {
+      group = now;
+      setText(time, clock(now.last.at));
+      time.title = new Date(now.last.at * 1000).toLocaleString();
+      setText(times, now.count > 1 ? `×${count(now.count)}` : "");
+      times.title = now.count > 1 ? `since ${clock(now.first.at)}` : "";
+      setText(session, `session ${(now.last.session ?? "").slice(0, 8)}`);
+    });
+    return element;
   }
 }

@@ -19,7 +19,7 @@ const NUMBERS = [
   ["messages_out", "Out", rate],
   ["handler_p50_s", "p50", seconds],
   ["handler_p99_s", "p99", seconds],
-  ["errors", "Errors", rate],
+  ["errors_total", "Errors", count],
 ];
 
 /** `onTry(path)` is called for an endpoint to connect to. Returns { endpoints, sample }. */
@@ -49,7 +49,10 @@ export function makeEndpoints(onTry) {
     NUMBERS.forEach(([name, , format], index) => {
       const cell = row.cells[index + 2];
       setText(cell, format(now?.[name]));
-      if (name === "errors") cell.classList.toggle("bad", Boolean(now?.errors));
+      if (name === "errors_total") {
+        cell.classList.toggle("bad", Boolean(now?.errors_total));
+        cell.title = `since the start of the server; ${rate(now?.errors)} now`;
+      }
     });
   };
 

@@ -6,6 +6,7 @@ import { GAP_S } from "./samples.js";
 
 const HEIGHT = 132;
 const MARGIN = { top: 8, right: 8, bottom: 18, left: 56 };
+const LONE_PX = 4;
 const DASHES = ["", "5 3", "1.5 3"]; // lines are told apart by these too, not by their colour alone
 
 export class Plot {
@@ -17,8 +18,9 @@ export class Plot {
   #onMoment;
 
   /**
-   * `definition` is { title, series: [{ name, of }], format, smallest }: `of` takes a value from a sample, `format`
-   * makes a text of it with its unit, `smallest` is the least that the vertical axis reaches to. `onMoment(time)` is
+   * `definition` is { title, series: [{ name, of }], format, smallest, note }: `of` takes a value from a sample, `format`
+   * makes a text of it with its unit, `smallest` is the least that the vertical axis reaches to, `note(sample)` a text
+   * about the newest one, if there is to be any. `onMoment(time)` is
    * told which moment is looked at, so that all plots can show the same.
    */
   constructor(definition, onMoment) {
@@ -33,14 +35,15 @@ export class Plot {
     const legend = series.map(({ name }, index) => make(
       "span",
       { className: `key series-${index}` },
-      makeSvg("svg", { width: 22, height: 8, "aria-hidden": "true" },
-        makeSvg("path", { d: "M0 4H22", "stroke-dasharray": DASHES[index] })),
+      makeSvg("svg", { width: 19, height: 8, "aria-hidden": "true" },
+        makeSvg("path", { d: "M0 4H19", "stroke-dasharray": DASHES[index] })),
       name && `${name} `,
       this.values[index],
     ));
+    this.note = this.#definition.note && make("span", { className: "note soft" });
     this.svg = makeSvg("svg", { role: "slider", tabindex: "0", "aria-label": `${title}: values over time`, height: HEIGHT });
     this.element = make("figure", { className: "plot" },
-      make("figcaption", {}, make("h3", { textContent: title }), make("span", { className: "legend" }, ...legend)), this.svg);
+      make("figcaption", {}, make("h3", { textContent: title }), this.note, make("span", { className: "legend" }, ...legend)), this.svg);
     this.axes = makeSvg("g", { class: "axes" });
     this.lines = series.map((_, index) => makeSvg("path", { class: `line series-${index}`, "stroke-dasharray": DASHES[index] }));
     this.cursor = makeSvg("path", { class: "cursor" });
@@ -72,6 +75,7 @@ export class Plot {
     const highest = Math.max(smallest, ...this.#samples.flatMap((sample) => series.map(({ of }) => of(sample) ?? 0)));
     this.top = niceCeiling(highest);
     this.end = this.#samples.at(-1)?.at ?? Date.now() / 1000;
+    if (this.note) setText(this.note, this.#definition.note(this.#samples.at(-1)));
     this.#drawAxes();
     series.forEach(({ of }, index) => this.lines[index].setAttribute("d", this.#pathOf(of)));
     this.#drawMoment();
@@ -94,8 +98,8 @@ export class Plot {
       const x = this.#x(sample.at);
       if (value === null || value === undefined || x < MARGIN.left) continue;
       const point = `${x.toFixed(1)} ${this.#y(value).toFixed(1)}`;
-      // A lone value would be no line at all: it begins with a dot.
-      path += sample.at - before > GAP_S ? `M${point}h.1` : `L${point}`;
+      // A lone value would be no line at all: each line begins with a dash of its own.
+      path += sample.at - before > GAP_S ? `M${(x - LONE_PX).toFixed(1)} ${point.split(" ")[1]}H${x.toFixed(1)}` : `L${point}`;
       before = sample.at;
     }
     return path;

@@ -1,7 +1,7 @@
 // The plots of the last minutes: all show the same endpoint, the same time, and the same moment under the pointer.
 
 import { $, onNextFrame, setOptions, setText } from "../dom.js";
-import { bytes, clock, rate, seconds, short } from "../format.js";
+import { bytes, clock, count, rate, seconds, short } from "../format.js";
 import { Plot } from "./plot.js";
 
 const PLOTS = [
@@ -9,7 +9,8 @@ const PLOTS = [
     { name: "in", of: (sample) => sample.messages_in }, { name: "out", of: (sample) => sample.messages_out }] },
   { title: "Handler time", format: seconds, smallest: 0.001, series: [
     { name: "p50", of: (sample) => sample.handler_p50_s }, { name: "p99", of: (sample) => sample.handler_p99_s }] },
-  { title: "Errors", format: rate, smallest: 1, series: [{ name: "", of: (sample) => sample.errors }] },
+  { title: "Errors", format: rate, smallest: 1, series: [{ name: "", of: (sample) => sample.errors }],
+    note: (sample) => `${count(sample?.errors_total ?? 0)} since the start` },
   { title: "Bytes", format: (value) => value === null ? bytes(null) : `${bytes(value)}/s`, smallest: 100, series: [
     { name: "in", of: (sample) => sample.bytes_in }, { name: "out", of: (sample) => sample.bytes_out }] },
   { title: "Sessions and rooms", format: short, smallest: 2, series: [
@@ -17,17 +18,25 @@ const PLOTS = [
   { title: "Waiting to be sent", format: bytes, smallest: 100, series: [{ name: "", of: (sample) => sample.bytes_waiting }] },
 ];
 
+const IDLE = "Nobody was connected in this time. Try an endpoint above, or connect a page or a program to its address.";
+
 /** `samples` is what there is. Returns { show, hide, endpoints, draw } */
 export function makePlots(samples) {
   let isShown = false;
+  let isChosen = false; // the time shown, by whoever looks
   let moment = null;
 
   const draw = onNextFrame(() => {
     if (!isShown) return;
-    // A server that has just started has little to show: that little fills the plot.
-    const span = Math.min(Number($("plots-span").value), Math.max(60, Math.ceil(samples.span)));
+    // A server that has just started has little to show: the shortest time has the most of it.
+    if (!isChosen) $("plots-span").value = samples.span > 60 ? "300" : "60";
+    const span = Number($("plots-span").value);
     const found = samples.of($("plots-endpoint").value, span);
     for (const plot of plots) plot.show(found, span, moment);
+    const isIdle = found.every((sample) => !(sample.sessions || sample.messages_in || sample.messages_out || sample.errors));
+    $("no-load").hidden = !isIdle;
+    $("plots").hidden = found.length === 0;
+    setText($("no-load"), found.length ? IDLE : "The first values come in a moment.");
     setText($("plots-moment"), moment === null ? "" : `values at ${clock(moment)}`);
   });
   const plots = PLOTS.map((definition) => new Plot(definition, (at) => {
@@ -42,6 +51,7 @@ export function makePlots(samples) {
     }
   });
   for (const plot of plots) observer.observe(plot.element);
+  $("plots-span").addEventListener("change", () => { isChosen = true; });
   for (const id of ["plots-endpoint", "plots-span"]) $(id).addEventListener("change", draw);
 
   return {

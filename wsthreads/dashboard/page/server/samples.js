@@ -5,6 +5,8 @@ const KEPT_S = 600;
 // Between two samples that are further apart nothing is known: the page, or the server, was away.
 export const GAP_S = 15;
 
+const RATES = new Set(["messages_in", "bytes_in", "messages_out", "bytes_out", "errors"]);
+
 export class Samples {
   #all = [];
 
@@ -35,7 +37,7 @@ export class Samples {
       if (endpoint === "") found.push({ at, ...joined(Object.values(endpoints)) });
       else if (endpoint in endpoints) found.push({ at, ...endpoints[endpoint] });
     }
-    return found;
+    return evened(found);
   }
 
   #forget() {
@@ -43,6 +45,47 @@ export class Samples {
     const first = this.#all.findIndex(({ at }) => at >= from);
     if (first > 0) this.#all.splice(0, first);
   }
+}
+
+// While nobody looked, the server measured every five seconds, since then every second: so that load does not seem to
+// get restless now, all of it is shown in steps of the longer kind. The last one is made of the last five seconds.
+const STEP_S = 5;
+
+function evened(samples) {
+  const isCoarse = samples.some(({ at }, index) => index > 0 && within(at - samples[index - 1].at, STEP_S / 2, GAP_S));
+  if (!isCoarse) return samples;
+  const steps = [];
+  for (const sample of samples) {
+    const step = Math.floor(sample.at / STEP_S);
+    if (steps.at(-1)?.step === step) steps.at(-1).parts.push(sample);
+    else steps.push({ step, parts: [sample] });
+  }
+  const { at } = samples.at(-1);
+  steps.at(-1).parts = samples.filter((sample) => sample.at > at - STEP_S);
+  return steps.map(({ parts }) => (parts.length === 1 ? parts[0] : mean(parts)));
+}
+
+function within(value, low, high) {
+  return value > low && value < high;
+}
+
+// The newest of counts; of rates the mean; of times the mean over the messages that they were measured at.
+function mean(parts) {
+  const result = { ...parts.at(-1) };
+  for (const name of Object.keys(result)) {
+    const isTime = name.endsWith("_s");
+    if (!isTime && !RATES.has(name)) continue;
+    let sum = 0;
+    let weights = 0;
+    for (const part of parts) {
+      if (part[name] === null || part[name] === undefined) continue;
+      const weight = isTime ? part.messages_in + 0.01 : 1;
+      sum += part[name] * weight;
+      weights += weight;
+    }
+    result[name] = weights ? sum / weights : null;
+  }
+  return result;
 }
 
 // Counts and rates add up. Of latencies the worst is taken: a mean of percentiles would be none.

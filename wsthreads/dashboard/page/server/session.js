@@ -97,6 +97,8 @@ export class SessionView {
     const note = session.gone ? "This session has ended." : session.open ? "" : "This session is closing.";
     setText(parts.note, note);
     parts.note.hidden = note === "";
+    // A button that is disabled loses the focus, and with it the keys that work here.
+    if (session.gone && [parts.close, parts.kick].includes(document.activeElement)) parts.title.focus();
     parts.close.disabled = parts.kick.disabled = Boolean(session.gone);
     if (session.endpoint !== undefined) this.#fill(session);
     $("session").hidden = false;

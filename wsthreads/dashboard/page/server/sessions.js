@@ -17,6 +17,16 @@ const COLUMNS = [
   { label: "Ping", sort: "round_trip_s", isNumber: true },
 ];
 
+// On a phone, where there is no head of a table to be pressed.
+const ORDERS = [
+  ["newest", "since", "descending"],
+  ["oldest", "since", "ascending"],
+  ...COLUMNS.slice(5).flatMap(({ label, sort }) => [
+    [`${label.toLowerCase()}, most`, sort, "descending"],
+    [`${label.toLowerCase()}, least`, sort, "ascending"],
+  ]),
+];
+
 /** What a session is called: its user, or the beginning of its id. */
 export function nameOf({ id, user }) {
   return user || id.slice(0, 8);
@@ -47,6 +57,11 @@ export class Sessions {
     this.#rows = new Rows($("sessions-rows"), { key: ({ id }) => id, create: (item) => this.#create(item), update: (row, item) => this.#update(row, item) });
     this.#refreshRoving = rove($("sessions-rows"), "button.name");
     this.#makeHead();
+    $("sessions-sort").append(...ORDERS.map(([text, sort, way]) => new Option(text, `${sort} ${way}`)));
+    $("sessions-sort").addEventListener("change", () => {
+      const [sort, way] = $("sessions-sort").value.split(" ");
+      this.#sortBy(sort, way === "descending");
+    });
     $("sessions-filter").addEventListener("input", debounced(() => this.#watch(), 200));
     for (const id of ["sessions-endpoint", "sessions-limit"]) $(id).addEventListener("change", () => this.#watch());
     $("sessions-room").addEventListener("click", () => this.inRoom(null));
@@ -112,14 +127,15 @@ export class Sessions {
     this.#showSort();
   }
 
-  #sortBy(sort) {
-    this.#descending = sort === this.#sort ? !this.#descending : true;
+  #sortBy(sort, descending = sort === this.#sort ? !this.#descending : true) {
+    this.#descending = descending;
     this.#sort = sort;
     this.#showSort();
     this.#watch();
   }
 
   #showSort() {
+    $("sessions-sort").value = `${this.#sort} ${this.#descending ? "descending" : "ascending"}`;
     for (const head of $("sessions-head").cells) {
       if (head.dataset.sort !== this.#sort) head.removeAttribute("aria-sort");
       else head.setAttribute("aria-sort", this.#descending ? "descending" : "ascending");
