@@ -233,8 +233,8 @@ def test_handshakes_that_the_server_refuses(folder: Path) -> None:
         in_section(hint.replace("/ws/echo/", "…").replace("/ws/echo", "…"), SECTION)
         says("this server speaks plain WebSocket", refusal(server, "/socket.io/?EIO=4&transport=websocket"))
         with connect(f"{server.ws_url}/ws/echo", subprotocols=["token.abc"]):
-            server.wait_for("offers the subprotocols")
-        says("a client of … offers the subprotocols …, of which", server.log)
+            server.wait_for("offers subprotocols")
+        says("a client of … offers subprotocols, of which", server.log)
         says("refused with 403: origin … is not allowed", refusal(server, "/ws/echo", "--origin", "https://a.example"))
         host = f"Host:chat.example:{server.port}"
         rebound = refusal(server, "/ws/echo", "--origin", f"http://chat.example:{server.port}", host=host)

@@ -53,7 +53,7 @@ def test_any_other_answer_is_named_with_what_is_allowed(answer: Any) -> None:
     assert text.startswith(f"chat.on_handshake returned {answer!r}")
     assert text.endswith(
         "; it may return nothing, true, false, a status from 400 to 599, Refusal(code, reason), "
-        "or a subprotocol that the client offered (a, b)"
+        "or a subprotocol that the client offered (2)"
     )
 
 
@@ -204,6 +204,17 @@ def test_a_refused_client_that_does_not_answer_gives_its_place_back() -> None:
             wait_until(lambda: app.session_count == 0, "its place")
         with RawClient(port, "/ws/test?wish=code") as client:
             client.reset()
+        wait_until(lambda: app.session_count == 0, "its place")
+
+
+def test_a_refused_client_that_does_not_answer_does_not_hold_up_the_end() -> None:
+    with (
+        endpoint(Doorman(), close_timeout_s=60) as (app, port),
+        RawClient(port, "/ws/test?wish=code") as client,
+    ):
+        assert client.receive_close()[0] == 4003
+        app.shutdown(0.2)
+        assert client.at_end()
         wait_until(lambda: app.session_count == 0, "its place")
 
 

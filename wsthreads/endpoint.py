@@ -87,6 +87,7 @@ class Endpoint:
         self._round_trips = metrics.histogram("ping")
         self._ledger = Ledger()
         self._connections: StripedDict[Session, Connection] = StripedDict()
+        self._turned_away: StripedDict[int, Connection] = StripedDict()  # by its id()
 
     def room(self, name: str) -> Room:
         """A handle on a room, for broadcasting from outside of a session. Raises `RoomNameError`."""
@@ -108,7 +109,7 @@ class Endpoint:
         """What is going on here, and has been since the process began. Some microseconds of work for each session."""
         counts, times = self._metrics.snapshot(), self._metrics.distributions()
         return self._ledger.sum(
-            lambda: (connection.traffic() for connection in self.connections()),
+            lambda: (connection.traffic() for connection in self._connections.snapshot().values()),
             self.rooms.totals,
             errors=sum(counts.get(name, 0) for name in HANDLER_ERRORS),
             counters=counts,
@@ -169,8 +170,8 @@ class Endpoint:
             raise HandshakeRefused(503, "the handler is not running", retry, cause="handler_down") from error
 
     def connections(self) -> list[Connection]:
-        """The connections of its sessions. A snapshot."""
-        return list(self._connections.snapshot().values())
+        """The connections of its sessions, and of clients that are being turned away. A snapshot."""
+        return [*self._connections.snapshot().values(), *self._turned_away.snapshot().values()]
 
     def cut_off(self) -> int:
         """End every connection at once; how many there were."""
@@ -209,6 +210,7 @@ class Endpoint:
         log.info("handshake on %s from %s refused with a 101: %s", self.path, request.remote_addr, why, extra=context)
         try:
             connection = self._connect(request, spoken, None)
+            self._turned_away.put(id(connection), connection)
             try:
                 connection.begin_close(refusal.code, refusal.reason)
                 for _ in connection.messages():  # until the client has answered, or `close_timeout_s` is over
@@ -216,6 +218,7 @@ class Endpoint:
             finally:
                 connection.finish()
                 connection.hang_up()
+                self._turned_away.pop(id(connection))
         except OSError as error:  # the client was gone before the 101
             log.debug("a client was lost in its handshake: %s", error, extra=context)
         finally:
@@ -257,12 +260,12 @@ class Endpoint:
 
     def _hint_at_protocol(self, request: Request, spoken: str | None) -> None:
         """Say once what becomes of clients that want to speak something else."""
-        if request.subprotocols and spoken is None:
+        if request.subprotocols and spoken is None:  # which may be tokens: the log does not name them
             self._warn_once(
-                "a client of %s offers the subprotocols %.200s, of which none is spoken, so that browsers give up the "
-                "connection: see the setting subprotocols (--subprotocol), or return one from the handshake function",
-                self.path, printable(", ".join(request.subprotocols)),
-            )  # fmt: skip
+                "a client of %s offers subprotocols, of which none is spoken, so that browsers give up the connection: "
+                "see the setting subprotocols (--subprotocol), or return one from the handshake function",
+                self.path,
+            )
         if foreign := foreign_protocol(request.environ):
             self._warn_once("a client of %s will hear nothing that it understands: %s", self.path, foreign)
 
