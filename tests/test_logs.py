@@ -7,7 +7,9 @@ import json
 import logging
 import re
 import signal
+import socket
 import sys
+import timeit
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.programs import Program, connect, receive, run_server, wait_until
+from tests.programs import DEADLINE_S, Program, connect, receive, run_server, wait_until
 from tests.wire import CLOSE, RawClient, close_payload
 from wsthreads.app import WebSocketApp
 from wsthreads.client import describe_close
@@ -179,15 +181,48 @@ def record_of(message: str, *arguments: object, level: int = logging.INFO, **ext
     ("/ws?token=abc&user=ann", "/ws?token=***&user=ann"),
     ('"GET /ws?a=1&API_KEY=a%20b HTTP/1.1" 101 -', '"GET /ws?a=1&API_KEY=*** HTTP/1.1" 101 -'),
     ("/ws?%74oken=abc&password=&x=token", "/ws?%74oken=***&password=&x=token"),
-    ("https://host/page?session_id=1#top", "https://host/page?session_id=***#top"),
+    ("https://host/page?session_id=1#top", "https://host/page?session_id=***"),
+    ("https://host/page?x=1#top", "https://host/page?x=1#top"),
     ("/ws?author=ann&room=a", "/ws?author=ann&room=a"),
     ("token=abc&x=1", "token=***&x=1"),
     ("/ws?pass=a&passphrase=b&sid=c", "/ws?pass=***&passphrase=***&sid=***"),
     ("/ws?PHPSESSID=a&ticket=b", "/ws?PHPSESSID=***&ticket=***"),
     ("/ws?side=a&passenger=b&assessment=c", "/ws?side=a&passenger=b&assessment=c"),
+    ("/ws?authorization=abc&Authorisation=d", "/ws?authorization=***&Authorisation=***"),
+    ("/ws?authority=abc&authors=d&co_author=e", "/ws?authority=abc&authors=d&co_author=e"),
+    ("/cb?code=abc&passcode=d&codec=e", "/cb?code=***&passcode=***&codec=e"),
+    ("/ws?hmac=a&SAMLResponse=b&client_assertion=c", "/ws?hmac=***&SAMLResponse=***&client_assertion=***"),
+    ("/ws?token=ab'cd", "/ws?token=***"),
+    ('"GET /ws?token=ab"c\'d HTTP/1.1" 101', '"GET /ws?token=*** HTTP/1.1" 101'),
+    ("('/ws?token=ab')", "('/ws?token=***')"),
+    ('"http://h/?token=abc" "Mozilla"', '"http://h/?token=***" "Mozilla"'),
+    ("/ws?token=a;b&x=1", "/ws?token=***&x=1"),
+    ("/ws?x=1;token=abc&y=2", "/ws?x=1;token=***&y=2"),
+    ("/ws;jsessionid=abc?x=1", "/ws;jsessionid=***"),
+    ("/ws?token=abc&x=1&token=def", "/ws?token=***&x=1&token=***"),
+    ("/page?x=1#access_token=abc&y=2", "/page?x=1#access_token=***&y=2"),
+    ("/page#access_token=abc", "/page#access_token=***"),
+    ("/ws?user[password]=abc&user%5Bpassword%5D=d", "/ws?user[password]=***&user%5Bpassword%5D=***"),
+    ("/ws?api+key=abc&%61%75th=d", "/ws?api+key=***&%61%75th=***"),
+    ("/ws?token=a=b=c&x=1", "/ws?token=***&x=1"),
+    ("/login?next=/ws?token=abc&x=1", "/login?next=/ws?token=***&x=1"),
+    ("/login?next=%2Fws%3Fx%3D1%26token%3Dabc&x=1", "/login?next=***&x=1"),
+    ("/login?next=%252Fws%253Ftoken%253Dabc&x=%20", "/login?next=***&x=%20"),
+    ("/login?next=%2Fws%3Froom%3Dabc", "/login?next=%2Fws%3Froom%3Dabc"),
+    ("/ws?token=abc, /ws?token=def", "/ws?token=***, /ws?token=***"),
 ])
 def test_secrets_of_a_query_are_hidden(url: str, shown: str) -> None:
     assert hide_secrets(url) == shown
+
+
+@pytest.mark.parametrize("unit", ["a=", "a=%", "a;", "=", "token=", "a=%3D&", ";a=%", "%25", "?", "%a=", "'"])
+def test_secrets_of_a_long_url_are_hidden_without_much_work(unit: str) -> None:
+    shorter, longer = unit * 1_000, unit * 10_000
+
+    def work(text: str) -> float:
+        return min(timeit.repeat(lambda: hide_secrets(text), number=1, repeat=5))
+
+    assert work(longer) < 50 * work(shorter) + 0.01, "it grows with the square of the length"
 
 
 @pytest.mark.parametrize(("environment", "terminal", "colours"), [
@@ -396,18 +431,40 @@ def test_secrets_are_hidden_in_the_access_logs_of_gunicorn_and_wsthreads_run(fol
                "--bind", "127.0.0.1:0", 'wsthreads:create_app("script.js", "python.py")']  # fmt: skip
     with Program(command, cwd=folder) as program:
         port = int(program.wait_for(r"Listening at: http://127\.0\.0\.1:(\d+)")[1])
-        referer = {"Referer": "http://127.0.0.1/?token=hidden"}
+        referer = {"Referer": "http://127.0.0.1/?token='hidden&authorization=hidden"}
         with RawClient(port, "/ws/python?refuse=1&token=hidden", referer) as client:
             assert client.status == 401
-        program.wait_for(r'refuse=1&token=\*\*\* HTTP/1.1" 401 .*/\?token=\*\*\*')
+        program.wait_for(r'refuse=1&token=\*\*\* HTTP/1.1" 401 .*/\?token=\*\*\*&authorization=\*\*\*')
+        requests = b"GET /?token=hidden hidden HTTP/1.1 x", b"G@T /?token=hidden HTTP/1.1", b"GET / HTTP/1.1\r\nhidden"
+        for request in requests:
+            with socket.create_connection(("127.0.0.1", port), DEADLINE_S) as sock:
+                sock.sendall(request + b"\r\n\r\n")
+                assert sock.recv(65536).startswith(b"HTTP/1.1 400")
         assert program.end(signal.SIGTERM) == 0
         assert "hidden" not in program.log
-    with run_server("python.py", cwd=folder) as server:
+    with run_server("python.py", "--log-level", "debug", cwd=folder) as server:
         for query in ("refuse=1&token=hidden", "token=hidden"):
             with RawClient(server.port, f"/ws/python?{query}") as client:
                 assert client.status in (101, 401)
         server.wait_for(r'token=\*\*\* HTTP/1\.1" \d+ -', times=2)
+        with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as sock:
+            sock.sendall(b"GET /ws?token=hidden hidden HTTP/1.1 x\r\n\r\n")
+            assert b"400" in sock.recv(65536)
+        server.wait_for("a bad request from .*")
         assert "hidden" not in server.log
+
+
+def test_secrets_are_hidden_whatever_logging_the_application_has_set_up(serve, caplog) -> None:
+    caplog.set_level("DEBUG")
+    app = WebSocketApp()
+    app.add_handler("/ws", type("Handler", (), {"on_open": lambda self, session: session.send("in")})())
+    server = serve(app)
+    for path, status in (("/ws", 101), ("/other", 404)):
+        with RawClient(server.port, f"{path}?authorization=hidden") as client:
+            assert client.status == status
+    wait_until(lambda: caplog.text.count("authorization=***") == 2, lambda: caplog.text)
+    assert "hidden" not in caplog.text
+    assert all("hidden" not in str(record.__dict__) for record in caplog.records)
 
 
 def test_the_set_up_of_an_application_can_use_the_filter_and_the_formatter() -> None:

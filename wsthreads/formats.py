@@ -25,11 +25,20 @@ __all__ = ["AccessFormatter", "JSONFormatter", "TextFormatter", "block", "escape
 _SUSPECT = re.compile(r"[^\x20-\x7e\t\n]")
 
 _SECRET = re.compile(
-    r"token|key|secret|pass(?:w|phrase|code|\Z)|pwd|sess(?:ion|_?id)|\Asid\Z|auth(?!or)|jwt|signature|\Asig\Z"
-    r"|credential|cookie|otp|ticket|[cx]srf|bearer",
+    r"token|key|secret|pass(?:w|phrase|\Z)|pwd|sess(?:ion|_?id)|\Asid\Z|auth(?!or(?!i[sz]))|jwt|signature|\Asig\Z|hmac"
+    r"|credential|cookie|otp|ticket|[cx]srf|bearer|assertion|saml|nonce|code\Z",
     re.I,
 )
-_PARAMETER = re.compile(r"""(?P<name>(?<![^?&\s"'])[^=?&\s"'#]+)=[^&\s"'#]+""")
+# A name of a parameter, wherever one may be in a text; and a value, up to what ends it for any server.
+_NAME = re.compile(r"""(?<![^?&;#=\s"'(])([^?&;#=\s"'(]+)=""")
+_VALUE = re.compile(r"[^&\s]*")
+_PART = re.compile(r"[^&;#\s]*")
+
+#: What may stand behind a URL in a text, and is not its own.
+_BEHIND = "\"')]>,"
+
+#: So often may a URL be encoded that is a parameter of another one.
+_TIMES_ENCODED = 3
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _ACCESS_HEAD = re.compile(r"\A\S+ - \S+ \[[^\]]*\] ")
@@ -82,8 +91,46 @@ def is_secret(name: str) -> bool:
 
 
 def hide_secrets(text: str) -> str:
-    """A text with URLs in it, or a query, without the values of the parameters that `is_secret` says to hide."""
-    return _PARAMETER.sub(lambda found: f"{found['name']}=***" if is_secret(unquote(found["name"])) else found[0], text)
+    """A text with URLs in it, or a query, without the values of the parameters that `is_secret` says to hide.
+
+    So is the value of a parameter that is a URL, or a query, with such a parameter in it.
+    """
+    shown: list[str] = []
+    end = decoded_to = 0
+    for found in _NAME.finditer(text):
+        start = found.end()
+        if found.start() < end:
+            continue
+        if is_secret(unquote(found[1])):
+            value = _rest(_VALUE, text, start)
+        elif start > decoded_to:
+            value = _rest(_PART, text, start)
+            decoded_to = start + len(value)
+            if "%" not in value or not _has_secret(value):
+                continue
+        else:
+            continue
+        value = value.rstrip(_BEHIND)
+        if value:
+            shown += [text[end:start], "***"]
+            end = start + len(value)
+    return "".join([*shown, text[end:]])
+
+
+def _rest(pattern: re.Pattern[str], text: str, start: int) -> str:
+    found = pattern.match(text, start)
+    return found[0] if found else ""
+
+
+def _has_secret(encoded: str) -> bool:
+    for _ in range(_TIMES_ENCODED):
+        decoded = unquote(encoded)
+        if any(is_secret(unquote(found[1])) for found in _NAME.finditer(decoded)):
+            return True
+        if decoded == encoded:
+            break
+        encoded = decoded
+    return False
 
 
 def takes_colours(stream: IO[str], environment: Mapping[str, str] = os.environ) -> bool:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, NoReturn
 
-from wsthreads.logs import access_context, log_context
+from wsthreads.logs import access_context, hide_secrets, log_context
 
 __all__ = [
     "INPUT_KEY",
@@ -101,7 +101,7 @@ def log_upgrade(environ: dict[str, Any]) -> None:
         address,
         datetime.now().strftime("%d/%b/%Y %H:%M:%S"),
         method,
-        path,
+        hide_secrets(path),
         environ.get("SERVER_PROTOCOL", "-"),
         extra={**log_context(environ), **access_context(address, method, path, 101)},
     )

@@ -299,17 +299,25 @@ class _RequestHandler(WSGIRequestHandler):
             path = quote(getattr(self, "path", "-"), _IN_URI)  # there is none in a bad request
             context = access_context(context["address"], self.command or "-", path, args[-2])
         head = f"{self.address_string()} - - [{self.log_date_time_string()}] ".replace("%", "%%")
-        getattr(_access_log, type)(head + message, *args, extra=context)
+        hide = hide_secrets if self.command else _hide_query
+        shown = [hide(value) if isinstance(value, str) else value for value in args]
+        getattr(_access_log, type)(head + message, *shown, extra=context)
 
     def log_error(self, format: str, *args: Any) -> None:
         if format.startswith("Request timed out"):  # browsers open connections in advance: no error
             log.debug("no request from %s: %s", self.client_address, *args, extra=self._context)
             self.server.count("past_handshake_timeout_s")
         elif format.startswith("code "):  # a bad request, answered with an error; the access log has it
-            complaint = hide_secrets(format % args)
+            complaint = _hide_query(format % args)
             log.debug("a bad request from %s: %s", self.client_address, complaint, extra=self._context)
         else:
             super().log_error(format, *args)
+
+
+def _hide_query(text: str) -> str:
+    """A text about a bad request, whose query may be malformed in any way; it ends with the colours that it had."""
+    text, query, rest = text.partition("?")
+    return text + query + (query and "***") + ("\x1b[0m" if rest.endswith("\x1b[0m") else "")
 
 
 class _HeadTooLong(Exception):

@@ -196,18 +196,29 @@ def _hide_secrets_of(record: logging.LogRecord) -> bool:
     return True
 
 
+def _hide_secrets_of_error(record: logging.LogRecord) -> bool:
+    """A filter for gunicorn's error log. What is quoted of a malformed request is hidden, but for its method."""
+    message = record.getMessage()
+    if message.startswith("Invalid request") and "HTTP method" not in message:
+        message, quote, _ = message.partition("'")
+        message += quote and "***'"
+    record.msg, record.args = hide_secrets(message), ()
+    return True
+
+
 def log_to_gunicorn() -> None:
     """Under gunicorn, have our log be part of its error log, unless logging has been configured.
 
     Scripts log by gunicorn's level, and so does the end of a session whose client was too slow; wsthreads itself from
     the level warning up, or all if gunicorn's is debug.
-    Called again, it takes that back where logging has been configured meanwhile. In gunicorn's access log, secrets in
-    URLs are hidden. Does nothing elsewhere.
+    Called again, it takes that back where logging has been configured meanwhile. In gunicorn's logs, secrets in URLs
+    are hidden. Does nothing elsewhere.
     """
     error_log, ours, scripts = map(logging.getLogger, ("gunicorn.error", "wsthreads", "wsthreads.script"))
     slow = logging.getLogger("wsthreads.endpoint.slow")
     if error_log.handlers:
         logging.getLogger("gunicorn.access").addFilter(_hide_secrets_of)  # once, however often
+        error_log.addFilter(_hide_secrets_of_error)
     handler = next((handler for handler in ours.handlers if isinstance(handler, _ToGunicorn)), None)
     others = {*logging.getLogger().handlers, *ours.handlers, *scripts.handlers} - {handler}
     if handler is None and error_log.handlers and not (others or ours.level or scripts.level):
