@@ -203,7 +203,12 @@ def test_a_thread_s_frame_behind_another_thread_s_late_broadcast_goes_before_its
     under_way.end(1)
     assert someone.sent() == []
     under_way.coming(3, ROOMS, "one", None)
-    assert someone.sent() == [b"b", b"a"]
+    assert someone.sent() == [b"a"]
+    under_way.end(3)
+    assert someone.sent() == []
+    under_way.coming(2, ROOMS, "two", None)
+    under_way.end(2)
+    assert someone.sent() == [b"b"]
 
 
 def test_what_is_held_for_one_session_is_bounded(under_way, monkeypatch):

@@ -10,6 +10,7 @@ from tests.programs import DEADLINE_S, wait_until
 from tests.redis_proxy import Proxy
 from tests.redis_server import RedisServer
 from tests.room_worlds import RedisWorld
+from tests.wire import run_all
 from wsthreads import BrokerError
 from wsthreads.brokers import link, messages, scripts
 from wsthreads.brokers.reader import Reader, SharedRoom
@@ -150,6 +151,27 @@ def test_nothing_is_held_for_a_broadcast_that_comes_back_to_nobody_here(redis, w
         leaver.start()
         leaver.join(DEADLINE_S)
         assert not world.links[0].turns._out
+    finally:
+        redis.thaw()
+
+
+def test_a_broadcast_is_back_when_the_room_that_it_was_for_has_it(redis, worlds):
+    """Not by the subscription of a former room of its name; and not before the reader is done with it."""
+    world = worlds(redis.url)
+    a, link = world.member("lobby"), world.links[0]
+    (room,) = link._rooms.values()
+    former = SharedRoom(room.listener, room.name, room.address)
+    redis.freeze()
+    try:
+        a.session.room("lobby").broadcast("to nobody")
+        (ticket,) = link.turns._out
+        link._on_own(former, ticket)
+        assert ticket in link.turns._out
+        room.delivering = ticket
+        run_all(a.session.room("lobby").leave)
+        assert ticket in link.turns._out
+        link._on_own(room, ticket)
+        assert not link.turns._out
     finally:
         redis.thaw()
 

@@ -179,7 +179,8 @@ class RedisLink:
                 self._reader.drop(room)
                 self.turns.forget(key)
                 room.ready.set()  # who joined it meanwhile waits for nothing
-                forgotten, room.tickets = room.tickets, set()
+                forgotten = room.tickets - {room.delivering}  # which the reader ends, with the members or not
+                room.tickets -= forgotten
             self._orders.announce(room)
             self._work.notify()
             waits = is_member and self._answers and self._reader.heard_at >= self._missed_at
@@ -244,7 +245,9 @@ class RedisLink:
     def _on_own(self, room: SharedRoom, ticket: int) -> None:
         """The reader's: a broadcast is back, and with the members."""
         with self._lock:
-            room.tickets.discard(ticket)
+            if ticket not in room.tickets:
+                return  # it was forgotten; or it is not back yet, but is a later room's of the same name
+            room.tickets.remove(ticket)
         self.turns.end(ticket)
 
     def _on_poll(self) -> None:

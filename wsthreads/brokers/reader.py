@@ -69,6 +69,7 @@ class SharedRoom:
         "address",
         "announced",
         "announced_at",
+        "delivering",
         "dropped",
         "elsewhere",
         "known",
@@ -99,6 +100,7 @@ class SharedRoom:
         # These are the reader's.
         self.position = START  # of the last broadcast that was seen; at first, of that before the join
         self.live = False  # nothing is missing between `position` and what comes next
+        self.delivering = -1  # the ticket of a broadcast of this process; set before it looks at `dropped`
         self.ready = Event()  # it has been live
         # Sender → its last ticket: a broadcast that was sent again is not doubled. Whoever was heard last is last.
         self.seen: dict[bytes, int] = {}
@@ -334,10 +336,10 @@ class Reader:
     def _deliver(self, room: SharedRoom, broadcast: messages.Broadcast, is_busy: bool) -> None:
         """Give a broadcast to the members, unless they have had it."""
         own = broadcast.sender == self._process
+        ticket = room.delivering = broadcast.ticket if own else -1
         if not room.dropped and not room.has_seen(broadcast):
             room.see(broadcast)
             try:
-                ticket = broadcast.ticket if own else -1
                 room.listener.deliver(
                     room.name, broadcast.frame, broadcast.exclude_id, ticket=ticket, hand_over=is_busy
                 )

@@ -7,8 +7,8 @@ room's order. The thread that broadcast does not wait for that. What is then sen
 What holds, for each session: what its `send` and `close` are called with, by any thread, arrives in the order of the
 calls. What one thread sends to the session and broadcasts to its rooms arrives in the order of the calls. The exception
 is a broadcast that comes back late; it is overtaken. It is late after `LONGEST_S`, when the broker is away, when more
-than `MAX_HELD_BYTES` are held behind it, or when the session gets a later broadcast of this process first: nodes of a
-cluster answer in any order, and after a break the rooms' logs are read one after the other.
+than `MAX_HELD_BYTES` are held behind it, or when the session gets a later broadcast of the same thread first: nodes of
+a cluster answer in any order, and after a break the rooms' logs are read one after the other.
 
 A finalizer may send, close and ask at any point of this, in the thread that it interrupts. So these calls take no lock
 but by trying, and wait for nothing: a thread that finds a line's lock taken leaves its frame to the holder, who looks
@@ -47,11 +47,12 @@ Bell = SimpleQueue[None]
 class Flight:
     """A broadcast of this process, from its call until it is back and with the members, or late."""
 
-    __slots__ = ("bells", "due", "exclude_id", "is_back", "sessions", "ticket")
+    __slots__ = ("bells", "due", "exclude_id", "is_back", "sessions", "thread", "ticket")
 
     def __init__(self, ticket: int, exclude_id: str | None) -> None:
         self.ticket = ticket
         self.exclude_id = exclude_id
+        self.thread = threading.get_ident()
         self.due = monotonic() + LONGEST_S
         self.is_back = False
         # To be told when it is back. Who adds something looks at is_back afterwards.
@@ -129,13 +130,14 @@ class Turns:
         """
         while self._low < ticket and self._low not in self._out:
             self._low += 1
-        if self._low == ticket:
+        flight = self._out.get(ticket)
+        if self._low == ticket or flight is None:
             return
         for late in self._awaited.copy().values():
             if late.ticket < ticket:
                 for session in late.sessions.copy():
                     if session._rooms is rooms and name in session._joined and session.id != exclude_id:
-                        session._line.let_go(ticket, surely=True)
+                        session._line.let_go(flight, surely=True)
 
     def before_message(self, session: SharedSession) -> list[Flight]:
         """What the current thread's next message to a session comes behind."""
@@ -163,7 +165,7 @@ class Turns:
             if flight.is_back:
                 self._awaited.pop(flight.ticket, None)
                 flight.sessions.pop(session, None)
-        session._line.put(_Held(self._next, flights, frame, closes))
+        session._line.put(_Held(threading.get_ident(), self._next, flights, frame, closes))
 
     def wait(self, session: SharedSession, name: str) -> None:
         """Wait until what the current thread broadcast to a room is with `session`, if it may be for it."""
@@ -202,13 +204,18 @@ class Turns:
 class _Held(NamedTuple):
     """A frame in a line."""
 
+    thread: int
     stamp: int  # broadcasts from this ticket on began after it
     flights: list[Flight]
     frame: bytes
     closes: bool
 
-    def is_free(self, until: int) -> bool:
-        return self.stamp <= until or all(flight.is_back for flight in self.flights)
+    def is_free(self) -> bool:
+        return all(flight.is_back for flight in self.flights)
+
+    def precedes(self, flight: Flight | None) -> bool:
+        """Whether the same thread broadcast that behind it."""
+        return flight is not None and self.thread == flight.thread and self.stamp <= flight.ticket
 
 
 class Line:
@@ -234,15 +241,15 @@ class Line:
         self._items.append(item)
         self.let_go()
 
-    def let_go(self, until: int = -1, *, surely: bool = False) -> None:
-        """Send what need not be held any more, or is not to be behind a broadcast with the ticket `until`.
+    def let_go(self, coming: Flight | None = None, *, surely: bool = False) -> None:
+        """Send what need not be held any more; of the thread that is `coming`, all that precedes that.
 
         With `surely`, it is in the outbox when this returns; without, another thread may be at it.
         """
         sends = False
-        while self._has_work(until) and self._lock.acquire(surely):
+        while self._has_work(coming) and self._lock.acquire(surely):
             try:
-                sends = self._take_locked(until) or sends
+                sends = self._take_locked(coming) or sends
             finally:
                 self._lock.release()
         if sends:
@@ -276,41 +283,43 @@ class Line:
             self._bells.remove(bell)
         return done()
 
-    def _has_work(self, until: int) -> bool:
+    def _has_work(self, coming: Flight | None) -> bool:
+        if coming is not None:
+            return any(item.precedes(coming) for item in self._items.copy())
         first = self._items[:1]
-        return bool(first) and (self._counted < len(self._items) or first[0].is_free(until))
+        return bool(first) and (self._counted < len(self._items) or first[0].is_free())
 
-    def _take_locked(self, until: int) -> bool:
-        """Append to the outbox what is free at the head of the line. Whether there was something."""
+    def _take_locked(self, coming: Flight | None) -> bool:
+        """Append to the outbox what may go. Whether there was something."""
         items, outbox = self._items, self._outbox
         fresh = items[self._counted :]
         self._counted += len(fresh)
         self.held_bytes += sum(len(item.frame) for item in fresh)
-        if self.held_bytes > MAX_HELD_BYTES:
-            until = self._items[-1].stamp
-        count = taken = size = 0
-        while count < self._counted and items[count].is_free(until):
-            size += len(items[count].frame)
-            count += 1
-        if not count:
+        if coming is not None:
+            going = [item for item in items[: self._counted] if item.precedes(coming)]
+        else:
+            count = self._counted if self.held_bytes > MAX_HELD_BYTES else 0
+            while count < self._counted and items[count].is_free():
+                count += 1
+            going = items[:count]
+        if not going:
             return False
+        size = sum(len(item.frame) for item in going)
         # If that alone is past the bound, more will wait behind it than did before it, until the client is even.
         outbox.excuse(size if size <= outbox.max_bytes else 4 * size)
-        try:
-            while taken < count:
-                item = items[taken]
-                if item.closes:
-                    outbox.append_close(item.frame)
-                else:
-                    outbox.append(item.frame)
-                taken += 1
-        finally:
-            size = sum(len(item.frame) for item in items[:taken])
-            del items[:taken]
-            self._counted -= taken
-            self.held_bytes -= size
-            for bell in self._bells.copy():
-                bell.put(None)
+        for item in going:
+            if item.closes:
+                outbox.append_close(item.frame)
+            else:
+                outbox.append(item.frame)
+        if coming is None:
+            del items[: len(going)]
+        else:
+            items[: self._counted] = [item for item in items[: self._counted] if not item.precedes(coming)]
+        self._counted -= len(going)
+        self.held_bytes -= size
+        for bell in self._bells.copy():
+            bell.put(None)
         return True
 
 
