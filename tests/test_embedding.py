@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import textwrap
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -305,6 +306,38 @@ class Watched:
                 pass
             server.wait_for(r'"GET /ws/news HTTP/1\.1" 101')
             assert "news" in visitor().open("/")
+
+
+def test_what_measures_requests_inside_sees_those_of_http_only(tmp_path: Path) -> None:
+    """As the README's chapter Tracing has it: the app outermost, so that no session is a request that lasts."""
+    text = textwrap.dedent('''
+        from flask import Flask
+        from wsthreads import WebSocketApp
+
+        flask_app = Flask(__name__)
+        flask_app.add_url_rule("/", view_func=lambda: "a page")
+
+        def measured(environ, start_response):
+            print("begins", environ["PATH_INFO"], flush=True)
+            answer = flask_app(environ, start_response)
+            print("ends", environ["PATH_INFO"], flush=True)
+            return answer
+
+        websockets = WebSocketApp(measured)
+
+        @websockets.route("/ws/echo")
+        class Echo:
+            def on_message(self, session, message):
+                session.send(message)
+    ''')
+    (tmp_path / "traced.py").write_text(text)
+    with served(gunicorn(OWN, "traced:websockets"), tmp_path) as (server, visitor):
+        with visitor().connect("/ws/echo") as client:
+            client.send("hello")
+            assert receive(client) == "hello"
+        assert "a page" in visitor().open("/")
+        server.wait_for("^ends /$")
+        assert "/ws/echo" not in "".join(re.findall("^(?:begins|ends) (.*)$", server.log, re.M))
 
 
 def test_what_a_client_sends_behind_its_handshake_is_not_lost_under_runserver(tmp_path: Path) -> None:

@@ -31,6 +31,10 @@ websockets.add_handler("/ws/test", sys.modules[__name__])
 app.wsgi_app = websockets
 """
 
+ADD = """
+websockets.add_handler("/ws/test", sys.modules[__name__])
+"""
+
 GUNICORN = [sys.executable, "-m", "gunicorn", "--threads", "10", "-b", "127.0.0.1:{port}", "-k"]
 OURS = "wsthreads.gunicorn.ThreadWorker"
 
@@ -144,6 +148,30 @@ def test_a_server_beside_gevent_that_has_patched_nothing_serves(tmp_path):
         with connect(f"ws://127.0.0.1:{server.port}/ws/test") as client:
             client.send("hello")
             assert receive(client) == "hello"
+
+
+def test_a_validator_of_wsgi_lets_http_through_and_has_a_clear_answer_for_websockets(tmp_path):
+    (tmp_path / "app.py").write_text(ECHO + APP + "from wsgiref.validate import validator; app = validator(websockets)")
+    with program(SERVERS["gthread"], tmp_path) as server:
+        status, body = refusal(server)
+        assert (status, body.strip().endswith("WebSocketApp(validator(app))")) == (501, True)
+        for path, expected in {"/healthz": 200, "/nowhere": 404, "/ws/test": 501}.items():
+            with RawClient(server.port, path, without=["Upgrade", "Connection"]) as client:
+                assert client.status == expected
+        assert server.end() == 0
+        assert "AssertionError" not in server.log
+
+
+def test_a_validator_inside_does_no_harm(tmp_path):
+    inside = "from wsgiref.validate import validator; app = websockets = WebSocketApp(validator(app.wsgi_app))"
+    (tmp_path / "app.py").write_text(ECHO + APP.replace("app.wsgi_app = websockets", "") + inside + ADD)
+    with program(SERVERS["gthread"], tmp_path) as server:
+        wait_until(lambda: answers(server), "the server to listen")
+        with connect(f"ws://127.0.0.1:{server.port}/ws/test") as client:
+            client.send("hello")
+            assert receive(client) == "hello"
+        with RawClient(server.port, "/nowhere", without=["Upgrade", "Connection"]) as client:
+            assert client.status == 404
 
 
 SERVE = {

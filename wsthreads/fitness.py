@@ -59,6 +59,8 @@ def unfitness(environ: dict[str, Any]) -> str | None:
     """Why the server of a request can have no sessions; None if it can."""
     if green := green_threads():
         return green
+    if type(environ.get("wsgi.input")).__module__ == "wsgiref.validate":
+        return "wsgiref.validate holds an application to WSGI, which knows no WebSockets: WebSocketApp(validator(app))"
     software = str(environ.get("SERVER_SOFTWARE", ""))
     name = next((name for key, name in _SERVERS.items() if key in environ or software.startswith(key)), None)
     name = name or f"this WSGI server ({printable(software)[:60] or 'of no name'})"
