@@ -119,6 +119,15 @@ def test_a_redis_that_was_emptied_is_noticed_and_nothing_more_is_dropped(pair, p
     assert lines(caplog)[0].startswith("broadcasts to 1 rooms may be lost: Redis has lost its data, has failed over")
 
 
+def test_members_are_counted_again_after_redis_was_emptied_also_beside_a_room_that_changes(pair):
+    """The two rooms are on one shard, and what changes in the one has Redis know the process again."""
+    keys = pair.worlds[0].links[0]._keys
+    beside = next(name for name in map(str, range(1000)) if keys.address("/ws/test", name).shard == pair.address.shard)
+    pair.client.flushall()
+    pair.a.session.room(beside).join()
+    wait_until(lambda: pair.b.session.room("lobby").members() == 2, "the member in the other process")
+
+
 @pytest.mark.parametrize("again", [2, 3, 4])
 @pytest.mark.parametrize("is_cut", [False, True], ids=["connected", "cut off"])
 def test_a_replica_that_lagged_is_noticed_and_nothing_more_is_dropped(pair, proxy, again, is_cut):

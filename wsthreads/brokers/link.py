@@ -379,7 +379,9 @@ class RedisLink:
         answers = iter(pipeline.execute())
 
         given_up = {shard for shard, known in zip(shards, answers, strict=False) if not known}
-        for room, (elsewhere, *head) in zip(rooms, answers, strict=False):
+        for room, (elsewhere, *head, is_new) in zip(rooms, answers, strict=False):
+            if is_new and room.address.shard in self._shards:
+                given_up.add(room.address.shard)  # Redis has lost its data, and BEAT will not tell any more
             self._announced(room, elsewhere, head, now)
         with self._lock:
             self._orders.done(len(orders))
@@ -391,6 +393,8 @@ class RedisLink:
         if now >= self._beat_at:
             self._beat_at = now + scripts.BEAT_S
             self._announce_again(given_up, now - scripts.TOUCH_S)
+        elif given_up:
+            self._announce_again(given_up, float("-inf"))
 
     def _announced(self, room: SharedRoom, elsewhere: int, head: list[bytes], now: float) -> None:
         room.elsewhere = elsewhere

@@ -174,12 +174,12 @@ end
 return {head[1], head[2], head[3], entries}
 """
 
-#: KEYS: log, head, members, processes. ARGV: process, its members, a random epoch. The others' members, and the head.
-#: Processes that have died are left out, and removed.
+#: KEYS: log, head, members, processes. ARGV: process, its members, a random epoch. The others' members, the
+#: head, and 1 if the process was not known as alive. Processes that have died are left out, and removed.
 ANNOUNCE = f"""
 local fresh = ARGV[3]
 {_NOW} {_HEAD}
-redis.call('ZADD', KEYS[4], string.format('%.0f', now + {ALIVE_S * 1000}), ARGV[1])
+local added = redis.call('ZADD', KEYS[4], string.format('%.0f', now + {ALIVE_S * 1000}), ARGV[1])
 redis.call('PEXPIRE', KEYS[4], {KEYS_S * 1000})
 if ARGV[2] == '0' then
   redis.call('HDEL', KEYS[3], ARGV[1])
@@ -199,7 +199,7 @@ for i = 1, #all, 2 do
   end
 end
 redis.call('PEXPIRE', KEYS[3], {KEYS_S * 1000})
-return {{others, head[1], head[2], head[3]}}
+return {{others, head[1], head[2], head[3], added}}
 """
 
 #: KEYS: members, processes. ARGV: process. The others' members; changes nothing.
