@@ -5,9 +5,12 @@ Delays are judged with a clock and sockets of the test's own.
 
 from __future__ import annotations
 
+import hashlib
 import re
+import socket
 import sys
 import tempfile
+from base64 import b64encode
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
@@ -113,6 +116,61 @@ def test_a_final_code_ends_it_and_another_does_not(window, site):
         expect(log_of(page).last).to_have_text("echo x")
 
 
+def answer_upgrade(connection):
+    """Take a browser's handshake, without extensions."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += connection.recv(1)
+    key = re.search(rb"(?i)sec-websocket-key: *(\S+)", head)[1]
+    accept = b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+    connection.sendall(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+    )
+
+
+def receive_short(connection):
+    """The next message of a browser, of less than 126 bytes."""
+    head = connection.recv(6, socket.MSG_WAITALL)
+    data = connection.recv(head[1] & 127, socket.MSG_WAITALL)
+    return bytes(byte ^ head[2 + index % 4] for index, byte in enumerate(data))
+
+
+def test_no_message_is_lost_while_a_slow_connection_closes(window, blank_page):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(DEADLINE_S)
+        page = window(blank_page)
+        page.evaluate("""async (url) => {
+          const { ReconnectingWebSocket } = await import("/wsthreads.js");
+          const Noted = class extends WebSocket { constructor(...a) { super(...a); globalThis.native = this; } };
+          globalThis.socket = new ReconnectingWebSocket(url, [], { minDelay: 10, WebSocket: Noted });
+        }""", f"ws://127.0.0.1:{listener.getsockname()[1]}/")
+        first, _ = listener.accept()
+        with first:
+            first.settimeout(DEADLINE_S)
+            answer_upgrade(first)
+            page.wait_for_function("socket.readyState === 1")
+            first.sendall(b"\x88\x02\x03\xf4")  # 1012; the TCP connection stays for the time being
+            page.wait_for_function("native.readyState === 2")
+            assert page.evaluate("['one', 'two'].map((text) => socket.send(text))") == [True, True]
+        second, _ = listener.accept()
+        with second:
+            second.settimeout(DEADLINE_S)
+            answer_upgrade(second)
+            assert [receive_short(second), receive_short(second)] == [b"one", b"two"]
+
+
+def test_a_connection_from_before_the_network_was_away_is_replaced(window, site):
+    with run_server(*site) as server:
+        page = window(server.url)
+        expect(log_of(page)).to_have_text(["open"])
+        page.context.set_offline(True)  # it stays open, as far as Chromium is concerned
+        page.context.set_offline(False)
+        expect(log_of(page)).to_have_text(["open", "lost 1006", "open"])
+        send(page, "x")
+        expect(log_of(page).last).to_have_text("echo x")
+
+
 # With sockets and a clock of our own
 
 BENCH = """async (steps) => {
@@ -143,7 +201,7 @@ BENCH = """async (steps) => {
     const socket = new ReconnectingWebSocket(url, [], {
       WebSocket: Fake, random: () => random,
       setTimeout: (callback, delay) => { timers.set(++last, { callback, due: now + delay }); return last; },
-      clearTimeout: (id) => timers.delete(id), connectTimeout: 1e9,
+      clearTimeout: (id) => timers.delete(id), now: () => now, connectTimeout: 1e9,
       ...options,
     });
     const events = [];
@@ -153,7 +211,8 @@ BENCH = """async (steps) => {
     }
     return [socket, events];
   };
-  const bench = { sockets, timers, tick, make, settled, isFinal, setRandom: (value) => { random = value; } };
+  const sleep = (ms) => { now += ms; for (const timer of timers.values()) timer.due += ms; };
+  const bench = { sockets, timers, tick, sleep, make, settled, isFinal, setRandom: (value) => { random = value; } };
   return await (new Function("bench", `return (async () => { with (bench) { ${steps} } })()`))(bench);
 }"""
 
@@ -243,6 +302,113 @@ def test_the_queue_is_bounded_and_says_so(run):
       return [...answers, sockets[1].sent.length, small.bufferedAmount, few.send("d"), sockets[0].sent];
     """)
     assert result == [[True, True, False], [True, True, False, True], 3, 0, True, ["a", "b", "d"]]
+
+
+def test_what_is_sent_while_the_other_side_closes_waits_for_the_next_connection(run):
+    result = run("""
+      const [socket, events] = make();
+      await settled(); sockets[0].open(); socket.send("before");
+      sockets[0].readyState = 2;
+      const answers = [socket.readyState, socket.send("while"), socket.send(new Uint8Array([1]))];
+      answers.push(socket.bufferedAmount);
+      sockets[0].end(1012); await tick(1000);
+      sockets[1].open(); socket.send("after");
+      const [other] = make(); await settled();
+      sockets[2].open(); sockets[2].readyState = 3; other.send("x"); sockets[2].end(4000);
+      return [answers, sockets[0].sent, sockets[1].sent.map(String), socket.readyState, other.readyState,
+        other.send("y"), other.bufferedAmount];
+    """)
+    assert result == [[0, True, True, 6], ["before"], ["while", "1", "after"], 1, 3, False, 0]
+
+
+def test_bytes_that_wait_are_copied(run):
+    result = run("""
+      const [socket] = make();
+      const bytes = new Uint8Array([1, 2, 3, 4, 5, 6, 7, 8]);
+      const kinds = [bytes, bytes.buffer, bytes.subarray(2, 4), new Uint16Array(bytes.buffer, 2, 1),
+        new DataView(bytes.buffer, 6)];
+      const waiting = kinds.map((kind) => socket.send(kind));
+      const size = socket.bufferedAmount;
+      bytes.fill(99);
+      await settled(); sockets[0].open();
+      const copied = sockets[0].sent.map((data) => [...new Uint8Array(data.buffer ?? data)]);
+      sockets[0].sent.length = 0;
+      kinds.forEach((kind) => socket.send(kind));
+      const direct = sockets[0].sent.map((data) => data.byteLength);
+      const blob = new Blob(["blob"]);
+      const [other] = make(); await settled();
+      other.send(blob); sockets[1].open();
+      return [waiting, size, copied, direct, sockets[1].sent[0] === blob];
+    """)
+    whole = [1, 2, 3, 4, 5, 6, 7, 8]
+    assert result == [[True] * 5, 22, [whole, whole, [3, 4], [3, 4], [7, 8]], [8, 8, 2, 2, 2], True]
+
+
+def test_anything_else_is_a_text_whether_it_waits_or_not(run):
+    result = run("""
+      const values = [undefined, null, 5, {}, [1, 2], true, 10n, new Date(NaN), { toString: () => "own" }];
+      const bad = [() => socket.send(), () => socket.send(Symbol("s")), () => socket.send({ toString() { throw 1; } })];
+      const outcome = (call) => { try { return call(); } catch (error) { return error?.name ?? error; } };
+      const [socket] = make();
+      const waiting = [...values.map((value) => socket.send(value)), ...bad.map(outcome)];
+      await settled(); sockets[0].open();
+      const queued = sockets[0].sent.splice(0);
+      const open = [...values.map((value) => socket.send(value)), ...bad.map(outcome)];
+      return [waiting, open, queued, sockets[0].sent];
+    """)
+    texts = ["undefined", "null", "5", "[object Object]", "1,2", "true", "10", "Invalid Date", "own"]
+    answers = [True] * 9 + ["TypeError", "TypeError", 1]
+    assert result == [answers, answers, texts, texts]
+
+
+def test_an_open_connection_is_replaced_when_the_page_has_stood_still(run):
+    result = run("""
+      const [socket, events] = make();
+      await settled(); sockets[0].open();
+      await tick(600_000);  // an ordinary time
+      const counts = [sockets.length];
+      sleep(60_000); await tick(60_000);  // as a hidden page may
+      counts.push(sockets.length);
+      sleep(3_600_000); await tick(9_999);
+      counts.push(sockets.length);
+      await tick(1);
+      counts.push(sockets.length);
+      const state = socket.readyState;
+      socket.send("x"); sockets[1].open();
+      const [never] = make("/ws/x", { maxPause: Infinity });
+      await settled(); sockets[2].open(); sleep(1e12); await tick(20_000);
+      return [counts, sockets[0].closedWith !== undefined, state, sockets[1].sent, events.at(2), never.readyState];
+    """)
+    lost = {"code": 1006, "reason": "the page was away", "attempt": 1, "delay": 0}
+    assert result[:5] == [[1, 1, 1, 2], True, 0, ["x"], "open"]
+    assert result[5] == 1
+    assert run("""
+      const [socket, events] = make();
+      await settled(); sockets[0].open(); sleep(100_000); await tick(10_000);
+      return events[1];
+    """) == lost
+
+
+@pytest.mark.parametrize(("event", "replaced"), [
+    ("window.dispatchEvent(new Event('online'))", True),
+    ("window.dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))", True),
+    ("window.dispatchEvent(new PageTransitionEvent('pageshow'))", False),
+    ("document.dispatchEvent(new Event('visibilitychange'))", False),
+    ("sleep(91_000); document.dispatchEvent(new Event('visibilitychange'))", True),
+])
+def test_an_open_connection_is_replaced_when_the_page_comes_back(run, event, replaced):
+    result = run(f"""
+      const [socket, events] = make();
+      await settled(); sockets[0].open(); await tick(5000);
+      {event};
+      await tick(0);
+      sockets.at(-1).open();
+      socket.send("x");
+      socket.close(); sockets.at(-1).end(1000);
+      window.dispatchEvent(new Event("online")); await tick(100_000);
+      return [sockets.length, sockets.at(-1).sent, timers.size];
+    """)
+    assert result == [2 if replaced else 1, ["x"], 0]
 
 
 def test_it_wakes_up_when_the_page_does(run):

@@ -18,10 +18,17 @@ export interface ReconnectingOptions {
   maxQueued?: number;
   /** Their bytes at most. 1 MiB. */
   maxQueuedBytes?: number;
+  /**
+   * Milliseconds that the page may stand still, as while the device sleeps, before an open connection is taken for dead
+   * and replaced. 90,000: browsers let the timers of a hidden page wait for a minute. Infinity never does.
+   */
+  maxPause?: number;
   /** Whether it shall not come back after this close; by default the function `isFinal` of the code. */
   isFinal?: (close: { code: number; reason: string; wasClean: boolean }) => boolean;
   /** For tests. */
   WebSocket?: typeof WebSocket;
+  /** For tests. */
+  now?: () => number;
   /** For tests. */
   random?: () => number;
   /** For tests. */
@@ -73,7 +80,7 @@ export class ReconnectingWebSocket extends EventTarget {
     options?: ReconnectingOptions,
   );
 
-  /** CONNECTING also between connections; CLOSED when no further one will be made. */
+  /** CONNECTING also between connections, from when the other side closes; CLOSED when no further one will be made. */
   readonly readyState: 0 | 1 | 2 | 3;
   readonly url: string;
   readonly protocol: string;
@@ -82,7 +89,10 @@ export class ReconnectingWebSocket extends EventTarget {
   readonly bufferedAmount: number;
   binaryType: BinaryType;
 
-  /** True if the message was sent or queued; false, and nothing happens, if the queue is full or all is over. */
+  /**
+   * True if the message was sent or queued; false, and nothing happens, if the queue is full or all is over. Bytes that
+   * are queued are copied. Anything else is made a text, as by WebSocket: `undefined` is "undefined".
+   */
   send(data: string | ArrayBufferLike | Blob | ArrayBufferView): boolean;
   /** Close for good. What is queued is not sent any more. */
   close(code?: number, reason?: string): void;

@@ -8,7 +8,11 @@
 // What differs: "open" comes with each connection; "close" comes once, when no further one will be made, and the new
 // event "reconnecting" whenever one was lost; send() says whether it took the message, and throws for no state.
 //
-// A message that was on its way when the connection was lost may be lost with it: nothing is sent twice.
+// A message that was on its way when the connection was lost may be lost with it: nothing is sent twice. One that is
+// sent when the browser knows that the connection is closing waits for the next one.
+//
+// No page can ping, and a connection may die without the browser being told, as when the device sleeps. So an open
+// connection is replaced when the page goes online, comes back from the back/forward cache, or has stood still.
 
 const CONNECTING = 0;
 const OPEN = 1;
@@ -24,6 +28,9 @@ export function isFinal(code) {
   return STOP_CODES.has(code) || (code >= 4000 && code <= 4999);
 }
 
+// How often it looks whether the page has stood still.
+const WATCH_MS = 10_000;
+
 const DEFAULTS = {
   minDelay: 1000,
   maxDelay: 30_000,
@@ -32,9 +39,11 @@ const DEFAULTS = {
   maxAttempts: Infinity,
   maxQueued: 1000,
   maxQueuedBytes: 1024 * 1024,
+  maxPause: 90_000,  // more than the minute that browsers let the timers of a hidden page wait
   isFinal: ({ code }) => isFinal(code),
   // For tests.
   WebSocket: globalThis.WebSocket,
+  now: Date.now,
   random: Math.random,
   setTimeout: (callback, delay) => setTimeout(callback, delay),
   clearTimeout: (timer) => clearTimeout(timer),
@@ -60,6 +69,8 @@ export class ReconnectingWebSocket extends EventTarget {
   #retryTimer = null;
   #connectTimer = null;
   #stableTimer = null;
+  #watchTimer = null;
+  #movedAt = 0;  // when the page was last seen not to stand still
   #generation = 0;  // of connections: what an older one does is of no interest
   #listeners = new Map();
 
@@ -72,7 +83,8 @@ export class ReconnectingWebSocket extends EventTarget {
     this.#url = typeof url === "function" ? url : absolute(url);
     this.#protocols = protocols;
     this.#options = { ...DEFAULTS, ...options };
-    globalThis.addEventListener?.("online", this.#wake);
+    globalThis.addEventListener?.("online", this.#renew);
+    globalThis.addEventListener?.("pageshow", this.#show);
     globalThis.document?.addEventListener("visibilitychange", this.#wake);
     this.#connect();
   }
@@ -84,7 +96,12 @@ export class ReconnectingWebSocket extends EventTarget {
 
   /** CONNECTING also between connections; CLOSED when no further one will be made. */
   get readyState() {
-    return this.#state;
+    return this.#state === OPEN && !this.#isOpen ? CONNECTING : this.#state;
+  }
+
+  // The socket knows first that the other side is closing: its event comes a round trip later.
+  get #isOpen() {
+    return this.#state === OPEN && this.#socket.readyState === OPEN;
   }
 
   get url() {
@@ -113,18 +130,24 @@ export class ReconnectingWebSocket extends EventTarget {
     if (this.#socket !== null) this.#socket.binaryType = type;
   }
 
-  /** True if the message was sent or queued; false, and nothing happens, if the queue is full or all is over. */
+  /**
+   * True if the message was sent or queued; false, and nothing happens, if the queue is full or all is over. What is
+   * neither text nor bytes nor a Blob is made a text, as by WebSocket.
+   */
   send(data) {
-    if (this.#state === OPEN) {
-      this.#socket.send(data);
+    if (arguments.length === 0) throw new TypeError("send() takes a message");
+    const bytes = bytesOf(data);
+    const message = bytes ?? (data instanceof Blob ? data : `${data}`);
+    if (this.#isOpen) {
+      this.#socket.send(message);
       return true;
     }
     const { maxQueued, maxQueuedBytes } = this.#options;
-    const size = sizeOf(data);
-    if (this.#state !== CONNECTING || this.#queue.length >= maxQueued || this.#queuedBytes + size > maxQueuedBytes) {
+    const size = sizeOf(message);
+    if (this.#state >= CLOSING || this.#queue.length >= maxQueued || this.#queuedBytes + size > maxQueuedBytes) {
       return false;
     }
-    this.#queue.push(data);
+    this.#queue.push(bytes?.slice() ?? message);
     this.#queuedBytes += size;
     return true;
   }
@@ -149,8 +172,32 @@ export class ReconnectingWebSocket extends EventTarget {
   }
 
   #wake = () => {
-    if (!globalThis.document?.hidden) this.reconnect();
+    if (globalThis.document?.hidden) return;
+    this.#watch();
+    this.reconnect();
   };
+
+  #show = ({ persisted }) => {
+    if (persisted) this.#renew();
+  };
+
+  // An open connection is given up for another, at once; a wait for the next one ends.
+  #renew = () => {
+    if (this.#state === OPEN) this.#lost(1006, "the page was away", false, 0);
+    else this.#wake();
+  };
+
+  #watch() {
+    if (this.#state !== OPEN) return;
+    const { now, maxPause, setTimeout, clearTimeout } = this.#options;
+    clearTimeout(this.#watchTimer);
+    if (now() - this.#movedAt > maxPause) {
+      this.#renew();
+    } else {
+      this.#movedAt = now();
+      this.#watchTimer = setTimeout(() => this.#watch(), WATCH_MS);
+    }
+  }
 
   async #connect() {
     const { WebSocket, setTimeout, clearTimeout, connectTimeout } = this.#options;
@@ -185,19 +232,22 @@ export class ReconnectingWebSocket extends EventTarget {
   }
 
   #opened() {
-    const { setTimeout, clearTimeout, stableAfter } = this.#options;
+    const { now, setTimeout, clearTimeout, stableAfter } = this.#options;
     clearTimeout(this.#connectTimer);
     this.#state = OPEN;
+    this.#movedAt = now();
+    this.#watch();
     // A server that lets in and closes at once must not be asked again and again without a pause.
     this.#stableTimer = setTimeout(() => { this.#attempts = 0; }, stableAfter);
-    const queue = this.#queue;
-    this.#queue = [];
-    this.#queuedBytes = 0;
-    for (const data of queue) this.#socket.send(data);
+    while (this.#queue.length > 0 && this.#isOpen) {
+      const message = this.#queue.shift();
+      this.#queuedBytes -= sizeOf(message);
+      this.#socket.send(message);
+    }
     this.#emit(new Event("open"));
   }
 
-  #lost(code, reason, wasClean) {
+  #lost(code, reason, wasClean, soon) {
     const { setTimeout, maxAttempts } = this.#options;
     const wasMeant = this.#state === CLOSING;
     this.#abandon();
@@ -207,7 +257,7 @@ export class ReconnectingWebSocket extends EventTarget {
     }
     this.#state = CONNECTING;
     const attempt = ++this.#attempts;
-    const delay = this.#delayBefore(attempt);
+    const delay = soon ?? this.#delayBefore(attempt);
     this.#retryTimer = setTimeout(() => this.#connect(), delay);
     this.#emit(new CustomEvent("reconnecting", { detail: { code, reason, attempt, delay } }));
   }
@@ -222,7 +272,9 @@ export class ReconnectingWebSocket extends EventTarget {
   // Let go of the present connection, or attempt, whatever becomes of it.
   #abandon() {
     const { clearTimeout } = this.#options;
-    for (const timer of [this.#connectTimer, this.#stableTimer, this.#retryTimer]) clearTimeout(timer);
+    for (const timer of [this.#connectTimer, this.#stableTimer, this.#watchTimer, this.#retryTimer]) {
+      clearTimeout(timer);
+    }
     this.#retryTimer = null;
     this.#generation++;
     if (this.#socket !== null && this.#socket.readyState < CLOSING) this.#socket.close();
@@ -233,7 +285,8 @@ export class ReconnectingWebSocket extends EventTarget {
     this.#state = CLOSED;
     this.#queue = [];
     this.#queuedBytes = 0;
-    globalThis.removeEventListener?.("online", this.#wake);
+    globalThis.removeEventListener?.("online", this.#renew);
+    globalThis.removeEventListener?.("pageshow", this.#show);
     globalThis.document?.removeEventListener("visibilitychange", this.#wake);
     this.#emit(new CloseEvent("close", { code, reason, wasClean }));
   }
@@ -272,9 +325,17 @@ function absolute(url) {
   return found.href;
 }
 
-function sizeOf(data) {
-  if (typeof data === "string") return new TextEncoder().encode(data).length;
-  return data.byteLength ?? data.size ?? 0;
+// The bytes of a buffer, or of a part of one; null for anything else. A view of memory that is shared cannot be sent.
+function bytesOf(data) {
+  const isView = ArrayBuffer.isView(data);
+  if (!isView && !/^\[object (Shared)?ArrayBuffer\]$/.test(Object.prototype.toString.call(data))) return null;
+  const bytes = isView ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength) : new Uint8Array(data);
+  return bytes.buffer instanceof ArrayBuffer ? bytes : bytes.slice();
+}
+
+function sizeOf(message) {
+  if (typeof message === "string") return new TextEncoder().encode(message).length;
+  return message.byteLength ?? message.size;
 }
 
 // Refuse at once what a browser's close() would refuse, also where there is no socket to do it.
