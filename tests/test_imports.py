@@ -32,6 +32,7 @@ RANKS = {
     "handshake": 0,
     "restarts": 0,
     "contained": 0,
+    "lingering": 0,
     "generators": 0,
     "patience": 0,
     "drainer": 0.5,

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import pickle
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.programs import DEADLINE_S, Program, connect, run_server
 from wsthreads import Config, ConfigError, HandlerError, ScriptError, UsageError, WebSocketApp
 from wsthreads.targets import Target, add_target, create_app, find_targets, load_module
 
@@ -116,10 +119,66 @@ def test_a_module_has_the_name_of_its_file_and_hides_no_other(folder):
 
 
 def test_a_file_that_is_loaded_twice_is_run_twice(folder):
-    file = write(folder, "chat.py", "state = []\n")
+    file = write(folder, "chat_twice.py", "state = []\n")
     first, second = load_module(file), load_module(file)
+    assert first is not second
     assert first.state is not second.state
-    assert first.__name__ != second.__name__
+    assert sys.modules["chat_twice"] is second
+    file.write_text("1 / 0")
+    with pytest.raises(ScriptError):
+        load_module(file)
+    assert sys.modules["chat_twice"] is second
+
+
+@pytest.mark.parametrize("name", ["pooled.py", "pooled-too.py"])
+def test_a_module_is_imported_by_its_name_in_other_processes(folder, name):
+    """Its folder is on the path that such a process is given, and so it finds what lies beside it."""
+    write(folder, "beside_pooled.py", "value = 42\n")
+    module = load_module(write(folder, name, "import beside_pooled\ndef job(): return beside_pooled.value\n"))
+    assert module.__name__ == name.removesuffix(".py")
+    assert module.__spec__.origin == module.__file__ == str(folder / name)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(module.job).result(3 * DEADLINE_S) == 42
+
+
+POOLED = """
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
+def job(n):
+    return f"{n * n} by {__name__}"
+
+def on_message(session, method):
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
+        session.send(pool.submit(job, 7).result())
+"""
+
+
+def check_pools(url):
+    with connect(f"{url}/ws/pooled") as client:
+        for method in ("spawn", "forkserver"):
+            client.send(method)
+            assert client.recv(timeout=3 * DEADLINE_S) == "49 by pooled"
+
+
+def test_a_handler_file_has_pools_of_processes_of_every_kind_under_run(folder):
+    with run_server(write(folder, "pooled.py", POOLED)) as server:
+        check_pools(server.ws_url)
+
+
+def test_a_handler_file_has_pools_of_processes_of_every_kind_under_gunicorn(folder):
+    application = f"wsthreads:create_app({str(write(folder, 'pooled.py', POOLED))!r})"
+    options = ["-k", "wsthreads.gunicorn.ThreadWorker", "--threads", "5", "-b", "127.0.0.1:0", application]
+    with Program([sys.executable, "-m", "gunicorn", *options], cwd=folder) as server:
+        check_pools(f"ws://127.0.0.1:{server.wait_for(r'Listening at: http://127.0.0.1:([0-9]+)')[1]}")
+
+
+@pytest.mark.parametrize("name", ["json.py", "email.py", "pytest.py", "sys.py", "a.b.py", "wsthreads.py"])
+def test_a_module_with_another_one_s_name_takes_no_place_of_it(folder, name):
+    before = sys.modules.get(name.removesuffix(".py"))
+    module = load_module(write(folder, name, "x = 1\n"))
+    assert module.__name__.partition("#")[0] == name
+    assert sys.modules.get(name.removesuffix(".py")) is before
 
 
 def test_a_module_imports_what_lies_beside_it_even_later(folder):
@@ -215,5 +274,5 @@ def test_static_has_to_be_a_directory(folder):
 
 def test_loggers_named_after_the_module_work(folder, caplog):
     with caplog.at_level(logging.INFO):
-        load_module(write(folder, "chat.py", "import logging\nlogging.getLogger(__name__).info('hello')\n"))
-    assert caplog.record_tuples == [("chat.py", logging.INFO, "hello")]
+        load_module(write(folder, "logging_chat.py", "import logging\nlogging.getLogger(__name__).info('hello')\n"))
+    assert caplog.record_tuples == [("logging_chat", logging.INFO, "hello")]

@@ -35,6 +35,7 @@ from wsthreads.handshake import is_upgrade
 from wsthreads.health import HEALTH_PATH, READY_PATH, Health
 from wsthreads.hints import answer_with_hint, foreign_protocol, near_path
 from wsthreads.hosts import gunicorn_worker, is_ending, is_replaced
+from wsthreads.lingering import watch_lingering
 from wsthreads.logs import log_context, printable
 from wsthreads.metrics import Metrics
 from wsthreads.proxies import ProxyHeaders, address_of
@@ -341,7 +342,11 @@ class WebSocketApp:
             timeout_s, goodbye = drain_timeout_s(worker.cfg.graceful_timeout), farewell(worker)
             self._close_all(timeout_s, *goodbye)
             with suppress(RuntimeError):  # after INT or QUIT, Python 3.12 is ending and starts no thread any more
-                Thread(target=self.shutdown, args=(timeout_s, *goodbye), name="wsthreads-drain").start()
+                Thread(target=self._drain, args=(worker, timeout_s, *goodbye), name="wsthreads-drain").start()
+
+    def _drain(self, worker: Any, timeout_s: float, code: int, reason: str) -> None:
+        self.shutdown(timeout_s, code, reason)
+        watch_lingering(but=worker.tpool._threads)  # gthread itself waits for these
 
     def shutdown(
         self,

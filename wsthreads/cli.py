@@ -159,6 +159,7 @@ def run(
     from wsthreads.arenas import keep_few_arenas
     from wsthreads.checks import remarks_on
     from wsthreads.dashboard import PREFIX, Dashboard
+    from wsthreads.lingering import watch_lingering
     from wsthreads.serving import Server
     from wsthreads.targets import create_app, find_targets
     from wsthreads.tls import server_context
@@ -217,7 +218,9 @@ def run(
 
         if not reload:
             announce()
-            return server.run()
+            status = server.run()
+            watch_lingering()
+            return status
         check_arguments = [*(["--path", path] if path else []), "--", *targets]
         return _run_with_reload(app, server, lambda: find_targets(targets, path), check_arguments, announce, made_token)
     finally:
@@ -246,6 +249,7 @@ def _run_with_reload(
 
     `announce` is called once the files are watched, so that a change by whoever waits for it is seen.
     """
+    from wsthreads.lingering import watch_lingering
     from wsthreads.reloader import Reloader
 
     restart = False
@@ -267,6 +271,7 @@ def _run_with_reload(
         os.environ[RESTART_PORT] = str(server.port)  # what was any free port stays the same one
         os.environ[RESTART_TOKEN] = token  # and whoever has the page open still may
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    watch_lingering()
     return status
 
 

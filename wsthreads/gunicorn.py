@@ -37,6 +37,7 @@ from wsthreads.contained import Contained
 from wsthreads.errors import WSThreadsError
 from wsthreads.fitness import green_threads
 from wsthreads.hosts import is_ending
+from wsthreads.lingering import watch_lingering
 from wsthreads.logs import SESSION_KEY, JSONFormatter, access_context, log_to_gunicorn
 from wsthreads.stalls import Stalls, wake
 
@@ -237,6 +238,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
             if self._reading or self._answering:
                 self._wind_up()
                 Thread(target=self._cut_off, name="wsthreads-end").start()
+            watch_lingering(but=self.tpool._threads)  # which are told of where they are waited for
 
     def _cut_off(self) -> None:
         for thread in self._drains:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable
 from functools import partial
@@ -159,7 +160,7 @@ class PythonHandler(Handler):
         if isinstance(target, type):
             target = target()
         kind = target if isinstance(target, ModuleType) else type(target)
-        self.name = kind.__name__
+        self.name = _name_of(kind)
         self._metrics = metrics
         self._close_arguments = 0
         self._calls: dict[str, Callable[..., Any]] = {}
@@ -275,6 +276,12 @@ _ARGUMENTS = {
     "on_close": ("session", "code", "reason"),
     "on_error": ("session", "error"),
 }
+
+
+def _name_of(kind: type | ModuleType) -> str:
+    """What logs call a handler: its class or its module, and one that is a file of no package by its file."""
+    file = kind.__file__ if isinstance(kind, ModuleType) else None
+    return os.path.basename(file) if file and "." not in kind.__name__.removesuffix(".py") else kind.__name__
 
 
 def _not_run(what: str, hook: str, function: Callable[..., Any], *, in_file: bool) -> HandlerError:

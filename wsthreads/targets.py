@@ -13,6 +13,8 @@ import sys
 import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from importlib import invalidate_caches
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -139,10 +141,11 @@ def source_of(target: Target) -> str:
 def load_module(file: Path) -> ModuleType:
     """Run a Python file as a module of its own, and return it.
 
-    It can import what lies beside it, as under ``python file.py``, and is in `sys.modules` by its file name, which no
-    import statement can spell: it hides no other module, and no other hides it. A file that is loaded twice is run
-    twice. Raises `ScriptError`, with file and line, whatever the file itself raises, but for KeyboardInterrupt;
-    `OSError` if it cannot be read.
+    It can import what lies beside it, as under ``python file.py``. Its name is ``chat`` for ``chat.py``, by which other
+    processes import it, such as those of multiprocessing. Where another module has that name, its own is that of the
+    file, ``json.py``, which no import statement can spell: it hides no other module.
+    A file that is loaded twice is run twice. Raises `ScriptError`, with file and line, whatever the file itself raises,
+    but for KeyboardInterrupt; `OSError` if it cannot be read.
     """
     written, file = file, file.absolute()
     source = file.read_bytes()
@@ -153,16 +156,18 @@ def load_module(file: Path) -> ModuleType:
     except ValueError as error:  # a NUL, before Python 3.12
         raise ScriptError(f"SyntaxError: {error}", str(written)) from error
 
-    module = ModuleType(_free_module_name(file.name))
-    module.__file__ = str(file)
-    module.__package__ = ""  # so that a relative import says what is wrong with it
-    sys.modules[module.__name__] = module
+    module = _module_for(file)
+    name = module.__name__
+    earlier = sys.modules.get(name)
+    sys.modules[name] = module
     folder = str(file.parent)
     sys.path.insert(0, folder)
     try:
         exec(code, module.__dict__)
     except BaseException as error:
-        del sys.modules[module.__name__]
+        del sys.modules[name]
+        if earlier is not None:
+            sys.modules[name] = earlier
         if isinstance(error, KeyboardInterrupt):  # this is the main thread, as a rule
             raise
         place, line = _place_in(folder, error, default=str(file))
@@ -174,6 +179,46 @@ def load_module(file: Path) -> ModuleType:
     if folder not in sys.path:
         sys.path.append(folder)  # for imports inside functions; last, where it hides nobody else's modules
     return module
+
+
+def _module_for(file: Path) -> ModuleType:
+    """A module for a file, not run yet; see `load_module` for its name."""
+    name = file.stem
+    if _is_ours(sys.modules.get(name), file) or (name not in sys.modules and _is_imported_as(name, file)):
+        spec = spec_from_file_location(name, file)
+        if spec is not None:
+            spec.loader_state = _OURS
+            return module_from_spec(spec)
+    module = ModuleType(_free_module_name(file.name))
+    module.__file__ = str(file)
+    module.__package__ = ""  # so that a relative import says what is wrong with it
+    return module
+
+
+#: The `loader_state` of modules that are handler files: a newer one may take their place.
+_OURS = "wsthreads.targets"
+
+
+def _is_ours(module: ModuleType | None, file: Path) -> bool:
+    spec = getattr(module, "__spec__", None)
+    return spec is not None and spec.loader_state == _OURS and spec.origin == str(file)
+
+
+def _is_imported_as(name: str, file: Path) -> bool:
+    """Whether an import of that name finds the file, once its folder is the last one on the path."""
+    folder = str(file.parent)
+    is_new = folder not in sys.path
+    if is_new:
+        sys.path.append(folder)
+    invalidate_caches()  # the file may be new
+    try:
+        spec = None if "." in name else find_spec(name)
+    except (ImportError, ValueError):  # what somebody else's finder says to such a name
+        return False
+    finally:
+        if is_new:
+            sys.path.remove(folder)
+    return spec is not None and spec.origin == str(file)
 
 
 def _free_module_name(name: str) -> str:
