@@ -19,7 +19,7 @@ import os, sys, threading
 from collections import Counter
 from pathlib import Path
 import wsthreads
-from tests.wire import RawClient, Recorder, endpoint, run_all
+from tests.wire import RawClient, Recorder, endpoint, run_all, self_signed
 from wsthreads import RedisBroker
 
 FOLDER = str(Path(wsthreads.__file__).parent)
@@ -62,10 +62,11 @@ class Handler(Recorder):
             room.leave()
         session.send("end")
 
-broker = RedisBroker(sys.argv[1]) if sys.argv[1] else None
+broker = RedisBroker(sys.argv[2]) if sys.argv[1] == "redis" else None
+ours, theirs = self_signed(Path(sys.argv[2])) if sys.argv[1] == "tls" else (None, None)
 handler = Handler()
 threading.settrace(trace)
-with endpoint(handler, broker=broker) as (app, port):
+with endpoint(handler, ssl_context=ours, broker=broker) as (app, port):
     def talk(client):
         client.text("20")
         while client.receive_text() != "end":
@@ -73,7 +74,7 @@ with endpoint(handler, broker=broker) as (app, port):
 
     def come_and_go():
         for n in range(10):
-            with RawClient(port) as client:
+            with RawClient(port, tls=theirs) as client:
                 victims[:] = [handler.session()]
                 victims[0].room("here").join()
                 victims[0].send("so")
@@ -82,7 +83,7 @@ with endpoint(handler, broker=broker) as (app, port):
                 client.send(8)
                 handler.close()
 
-    clients = [RawClient(port) for _ in range(3)]
+    clients = [RawClient(port, tls=theirs) for _ in range(3)]
     sessions[:] = [handler.session() for _ in clients]
     run_all(*[lambda client=client: talk(client) for client in clients], come_and_go)
     assert app.metrics.snapshot()["finalized"] == len(finalized)
@@ -92,11 +93,11 @@ os._exit(0)
 """
 
 
-@pytest.mark.parametrize("over", ["memory", "redis"])
+@pytest.mark.parametrize("over", ["memory", "redis", "tls"])
 @pytest.mark.parametrize("pure", ["", "1"])
-def test_finalizers_send_ask_and_close_at_any_allocation(request, over, pure):
-    url = request.getfixturevalue("redis_server").url if over == "redis" else ""
-    command = [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(PROGRAM), url]
+def test_finalizers_send_ask_and_close_at_any_allocation(request, over, pure, tmp_path):
+    where = request.getfixturevalue("redis_server").url if over == "redis" else tmp_path
+    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), over, where]
     environ = {**os.environ, "WSTHREADS_PURE_PYTHON": pure}
     result = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=3 * DEADLINE_S)
     assert result.stdout.startswith("end "), result.stderr

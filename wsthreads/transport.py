@@ -16,7 +16,7 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from threading import Lock
+from threading import RLock
 from time import monotonic, sleep
 
 from wsthreads.frames import decode_message
@@ -118,7 +118,10 @@ class PlainTransport:
 
 
 class TLSTransport(PlainTransport):
-    """TLS. The same promises. `_lock` guards the OpenSSL object; a leaf, and nobody waits for the network under it."""
+    """TLS. The same promises. `_lock` guards the OpenSSL object; a leaf, and nobody waits for the network under it.
+
+    Its own thread gets in, for a finalizer that sends amid a `receive`: between two calls of OpenSSL, not within one.
+    """
 
     __slots__ = ("_lock",)
 
@@ -127,7 +130,7 @@ class TLSTransport(PlainTransport):
     def __init__(self, sock: ssl.SSLSocket) -> None:
         super().__init__(sock)
         sock.setblocking(False)
-        self._lock = Lock()
+        self._lock = RLock()
 
     @property
     def plain_fd(self) -> int:
