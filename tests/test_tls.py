@@ -343,6 +343,30 @@ def test_stopping_does_not_wait_for_handshakes_that_stall(tls: Callable[..., Any
     assert not connections()
 
 
+def test_stopping_finds_a_handshake_that_begins_meanwhile(tls: Callable[..., Any], monkeypatch: Any) -> None:
+    """Its socket is another one from there on."""
+    server, _, _ = tls(handshake_timeout_s=10 * DEADLINE_S, shutdown_timeout_s=10 * DEADLINE_S)
+    begun, dropped, http = threading.Event(), threading.Event(), server._http
+    context, drop_idle = http.ssl_context, http.drop_idle
+
+    class Context:
+        def wrap_socket(self, *arguments: Any, **options: Any) -> Any:
+            wrapped = context.wrap_socket(*arguments, **options)
+            begun.set()
+            assert dropped.wait(DEADLINE_S)
+            return wrapped
+
+    monkeypatch.setattr("wsthreads.stalls.STALL_S", 20 * DEADLINE_S)
+    monkeypatch.setattr(http, "ssl_context", Context())
+    monkeypatch.setattr(http, "drop_idle", lambda: (drop_idle(), dropped.set()))
+    with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S):
+        assert begun.wait(DEADLINE_S)
+        began = time.monotonic()
+        server.stop()
+        assert time.monotonic() - began < DEADLINE_S
+    assert not connections()
+
+
 def connections() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("wsthreads-connection")]
 
