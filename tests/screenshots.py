@@ -168,6 +168,8 @@ def take_sessions(browser: Any, server: ServerProgram, folder: Path) -> None:
     page = open_page(browser, f"{server.url}/_wsthreads/#/sessions", "dark", WIDE)
     page.get_by_role("button", name="judy").click()
     expect(page.locator("#session")).to_contain_text("garden")
+    for ping in page.locator("#sessions-rows td:last-child").all():
+        expect(ping).to_have_text(re.compile("s$"))
     shoot(page, folder, "sessions-dark")
     page.context.close()
 

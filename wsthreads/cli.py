@@ -177,7 +177,8 @@ def run(
         raise UsageError("a key is of no use without its certificate: add --cert")
     ssl_context = None if cert is None else server_context(cert, key)
     restarted = RESTART_PORT in os.environ
-    port = port or int(os.environ.pop(RESTART_PORT, 0))
+    restart_port = os.environ.pop(RESTART_PORT, "")
+    port = port or (int(restart_port) if restart_port.isdecimal() else 0)
     token = dashboard_token_of(config)
     made_token = "" if token else _token_for(host, config)
     dashboard = Dashboard(token or made_token, logger="", reloads=reload)

@@ -10,8 +10,8 @@ from typing import TextIO
 
 __all__ = ["discard_output", "fill_closed_streams", "flush_output", "output_failure"]
 
-#: What a write to a file can fail with, beside a pipe that nobody reads.
-_WRITE_ERRORS = frozenset({errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT, errno.EFBIG})
+#: What a write to a file can fail with.
+_WRITE_ERRORS = frozenset({errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EPIPE})
 
 
 def fill_closed_streams() -> None:

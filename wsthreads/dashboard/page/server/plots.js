@@ -29,7 +29,7 @@ export function makePlots(samples) {
   const draw = onNextFrame(() => {
     if (!isShown) return;
     // A server that has just started has little to show: the shortest time has the most of it.
-    if (!isChosen) $("plots-span").value = samples.span > 60 ? "300" : "60";
+    if (!isChosen) $("plots-span").value = samples.span > 150 ? "300" : "60";
     const span = Number($("plots-span").value);
     const found = samples.of($("plots-endpoint").value, span);
     for (const plot of plots) plot.show(found, span, moment);
