@@ -1,6 +1,7 @@
 """Over Redis: the order of what one call sends to one session, and what is held meanwhile."""
 
 import contextlib
+import json
 import random
 import threading
 import time
@@ -11,39 +12,52 @@ from tests.redis_proxy import Proxy
 from tests.room_worlds import RedisWorld
 from tests.wire import CLOSE, TEXT, RawClient, close_payload, endpoint, frame, run_all, serving
 from wsthreads import RedisBroker, create_app
+from wsthreads.brokers import link, turns
 
 
 class Handler:
-    """What the script below does. A message is a size and a count."""
+    """Does what a message says, a list of calls. The script below does the same."""
 
     def on_open(self, session):
-        session.room("all").join()
         session.room(session.id).join()
 
     def on_message(self, session, message):
-        size, count = map(int, message.split())
-        session.room(session.id).broadcast("own")
-        for n in range(count):
-            session.send(f"{n} " + "x" * size)
-        session.room("all").broadcast_except("except")
-        session.room("all").broadcast("all")
-        session.send("end")
+        own, shared = session.room(session.id), session.room("shared")
+        for name, text, size in json.loads(message):
+            if name == "send":
+                session.send(text + " " + "x" * size)
+            elif name == "close":
+                session.close(size, text)
+            elif name == "own":
+                own.broadcast(text)
+            elif name in ("join", "leave"):
+                getattr(shared, name)()
+            else:
+                getattr(shared, name)(text)
 
 
 SCRIPT = """
 export function onOpen(session) {
-    session.room("all").join();
     session.room(session.id).join();
 }
 export function onMessage(session, message) {
-    const [size, count] = message.split(" ").map(Number);
-    session.room(session.id).broadcast("own");
-    for (let n = 0; n < count; n++) session.send(n + " " + "x".repeat(size));
-    session.room("all").broadcastExcept("except");
-    session.room("all").broadcast("all");
-    session.send("end");
+    const own = session.room(session.id), shared = session.room("shared");
+    for (const [name, text, size] of JSON.parse(message)) {
+        if (name === "send") session.send(text + " " + "x".repeat(size));
+        else if (name === "close") session.close(size, text);
+        else if (name === "own") own.broadcast(text);
+        else if (name === "join" || name === "leave") shared[name]();
+        else shared[name === "broadcast_except" ? "broadcastExcept" : name](text);
+    }
 }
 """
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_late(monkeypatch):
+    """Nothing goes on only because it has waited enough."""
+    monkeypatch.setattr(turns, "LONGEST_S", 1000.0)
+    monkeypatch.setattr(link, "WAIT_S", 1000.0)
 
 
 @pytest.fixture(params=["python", "script"])
@@ -65,19 +79,13 @@ def serve_over(request, tmp_path):
     return serve
 
 
-def talk(client, size, count):
-    """What arrives of one call, without what others broadcast; the texts without their filler."""
-    client.text(f"{size} {count}")
-    found = []
-    while not found or found[-1] != "end":
-        text = client.receive_text().split(" ")[0]
-        if text not in ("all", "except"):
-            found.append(text)
-    return found
+def calls(*calls):
+    """The frame of a message."""
+    return frame(TEXT, json.dumps([(*call, 0)[:3] if len(call) > 1 else (*call, "", 0) for call in calls]))
 
 
-def in_order(count):
-    return ["own", *map(str, range(count)), "end"]
+def receive(client, count):
+    return [client.receive_text().strip(" x") for _ in range(count)]
 
 
 @pytest.fixture
@@ -124,14 +132,43 @@ def test_what_one_call_sends_stays_in_order_beside_others_that_broadcast(redis_s
         world.end()
 
 
-def test_each_session_s_calls_are_in_order_where_several_call_at_once(broker, serve_over):
-    def client(port):
-        with RawClient(port) as client:
-            for _ in range(50):
-                assert talk(client, 1, 20) == in_order(20)
+def random_calls(dice, tag, joined):
+    """Calls, what of them arrives at their own session, and whether it is in the shared room then."""
+    done, expected = [], []
+    for n in range(dice.randrange(1, 15)):
+        name = dice.choice(["send", "send", "send", "own", "broadcast", "broadcast_except", "join", "leave"])
+        text = f"{tag}.{n}"
+        done.append((name, text, dice.choice([0, 0, 3000, 70_000])))
+        if name in ("send", "own") or (name == "broadcast" and joined):
+            expected.append(text)
+        joined = name == "join" or (joined and name != "leave")
+    return done, expected, joined
+
+
+def test_each_session_gets_what_its_calls_send_in_order_whoever_else_broadcasts_joins_and_leaves(broker, serve_over):
+    """And all of it before the close frame, whoever closes."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+
+    def client(port, k):
+        dice = random.Random(seed + k)
+        for life in range(6):
+            data, expected, joined = b"", [], False
+            for call in range(dice.randrange(1, 6)):
+                done, more, joined = random_calls(dice, f"{k}.{life}.{call}", joined)
+                data, expected = data + calls(*done), expected + more
+            code = dice.choice([1000, 4000])
+            data += frame(CLOSE, close_payload(1000)) if code == 1000 else calls(("close", "", code))
+            with RawClient(port) as client:
+                client.sock.sendall(data)
+                found = []
+                while (message := client.receive())[0] == TEXT:
+                    found.append(message[1].decode().strip(" x"))
+                assert message == (CLOSE, close_payload(code))
+                assert [text for text in found if text.startswith(f"{k}.{life}.")] == expected
 
     with serve_over(broker) as (_, port):
-        run_all(*[lambda: client(port)] * 5)
+        run_all(*[lambda k=k: client(port, k) for k in range(6)])
 
 
 @pytest.mark.parametrize("pause_s", [0, 0.02])
@@ -139,7 +176,8 @@ def test_what_is_held_does_not_have_a_fast_client_closed(proxy, broker, serve_ov
     proxy.pause_s = pause_s
     with serve_over(broker) as (app, port), RawClient(port) as client:
         for _ in range(3):
-            assert talk(client, 65536, 300) == in_order(300)
+            client.sock.sendall(calls(("own", "own"), *[("send", f"{n}", 65536) for n in range(300)], ("send", "end")))
+            assert receive(client, 302) == ["own", *map(str, range(300)), "end"]
         assert "slow_sessions_closed" not in app.metrics.snapshot()
 
 
@@ -151,8 +189,9 @@ def test_what_is_held_does_not_have_a_fast_client_closed(proxy, broker, serve_ov
 def test_an_answer_reaches_a_client_that_ends_the_session_right_behind_its_message(broker, serve_over, last, code):
     """And so does what was broadcast to its own rooms."""
     with serve_over(broker) as (_, port), RawClient(port) as client:
-        client.sock.sendall(frame(TEXT, "1 1") + last)
-        assert [client.receive_text() for _ in range(4)] == ["own", "0 x", "all", "end"]
+        message = calls(("join",), ("own", "first"), ("send", "answer"), ("broadcast", "last"))
+        client.sock.sendall(message + last)
+        assert receive(client, 3) == ["first", "answer", "last"]
         assert client.receive_close()[0] == code
         if code == 1002:
             client.send(CLOSE, close_payload(code))
