@@ -485,7 +485,9 @@ def test_a_core_that_somebody_chose_is_left_to_them_from_the_second_look_on():
 
 def test_nothing_of_the_standard_library_is_changed():
     program = Path(__file__).with_name("unpatched.py")
-    outcome = subprocess.run([sys.executable, program], capture_output=True, text=True, cwd=ROOT, timeout=DEADLINE_S)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(program)]
+    outcome = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=DEADLINE_S)
     assert outcome.stdout == "nothing\n", outcome.stdout + outcome.stderr
 
 

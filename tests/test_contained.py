@@ -107,7 +107,7 @@ class FileWrapper:
 @pytest.mark.parametrize("response", [[b"a"], (b"a",), FileWrapper()])
 def test_a_response_that_cannot_fail_or_is_the_server_s_own_is_handed_on_as_it_is(response):
     app = WebSocketApp(lambda environ, start_response: response)
-    assert app({"PATH_INFO": "/", "wsgi.file_wrapper": FileWrapper}, None) is response
+    assert app({"PATH_INFO": "/", "wsgi.file_wrapper": FileWrapper}, print) is response
 
 
 @pytest.mark.parametrize("error", [ValueError, StopIteration])
@@ -116,7 +116,7 @@ def test_an_exception_is_handed_on_as_it_is(error):
         raise error
 
     with pytest.raises(error):
-        WebSocketApp(fail)({"PATH_INFO": "/"}, None)
+        WebSocketApp(fail)({"PATH_INFO": "/"}, print)
 
 
 def test_an_application_s_error_is_the_cause_of_ours():
@@ -124,5 +124,5 @@ def test_an_application_s_error_is_the_cause_of_ours():
         raise asyncio.CancelledError("why")
 
     with pytest.raises(ApplicationFailed, match="CancelledError") as caught:
-        WebSocketApp(fail)({"PATH_INFO": "/"}, None)
+        WebSocketApp(fail)({"PATH_INFO": "/"}, print)
     assert isinstance(caught.value.__cause__, asyncio.CancelledError)

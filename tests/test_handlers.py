@@ -66,6 +66,10 @@ def test_an_instance_a_class_and_a_module_will_do():
     assert PythonHandler(Chat, Metrics()).name == "Chat"
     assert PythonHandler(module, Metrics()).name == "chat"
     assert PythonHandler(module, Metrics()).hooks == {"on_message"}
+    module.__file__ = "/srv/chat.py"
+    assert PythonHandler(module, Metrics()).name == "chat.py"
+    module.__name__ = "project.chat"
+    assert PythonHandler(module, Metrics()).name == "project.chat"
 
 
 def test_an_object_without_any_of_the_functions_is_refused_with_their_names():

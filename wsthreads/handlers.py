@@ -280,7 +280,7 @@ _ARGUMENTS = {
 
 def _name_of(kind: type | ModuleType) -> str:
     """What logs call a handler: its class or its module, and one that is a file of no package by its file."""
-    file = kind.__file__ if isinstance(kind, ModuleType) else None
+    file = getattr(kind, "__file__", None) if isinstance(kind, ModuleType) else None  # one made in memory has none
     return os.path.basename(file) if file and "." not in kind.__name__.removesuffix(".py") else kind.__name__
 
 
