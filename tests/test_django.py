@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.programs import DEADLINE_S, ROOT
+from tests.programs import DEADLINE_S, ROOT, Program, wait_until
+from tests.redis_server import free_port
+from tests.wire import RawClient
 
 SITE = """
 from django.conf import settings
@@ -108,6 +111,24 @@ def test_check_tells_of_a_runserver_that_is_another_s(tmp_path, apps):
     owner = apps.split('"')[1]
     assert f"(wsthreads.W001) manage.py runserver is that of {owner}" in done.stderr
     assert f'put "wsthreads.django" before "{owner}"' in done.stderr
+
+
+def test_the_refusal_under_another_s_runserver_names_the_order(tmp_path):
+    apps = '"django.contrib.staticfiles", "wsthreads.django"'
+    (tmp_path / "site_.py").write_text(SITE.replace('"wsthreads.django"', apps))
+    port = free_port()
+    command = [sys.executable, "-c", RUN, "runserver", "--noreload", "--skip-checks", str(port)]
+    with Program(command, cwd=tmp_path, env={"PYTHONPATH": f"{ROOT}:{tmp_path}"}) as server:
+        server.wait_for("Quit the server with|Starting development server")
+
+        def listens():
+            with suppress(ConnectionRefusedError):
+                return RawClient(port, "/ws/count")
+
+        with wait_until(listens, "the server to listen") as client:
+            assert client.status == 501
+            assert 'put "wsthreads.django" first in INSTALLED_APPS' in client.body()
+        server.wait_for('refused: 501 .*put "wsthreads.django" first')
 
 
 def test_check_tells_of_a_missing_application(tmp_path):
