@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 from contextlib import suppress
@@ -623,3 +624,22 @@ def test_a_generator_that_on_handshake_returns_refuses_with_500(
                 script.handler.handshake(Request({}), f"id {number}")
         assert len([line for line in caplog.messages if "onHandshake failed" in line]) == 1
         assert script.metrics.snapshot() == {"handler_errors": 2}
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+def test_what_fails_where_a_script_calls_python_ends_no_isolate(error: type[BaseException], tmp_path: Path) -> None:
+    """Handlers of logging are the application's code, and run in the isolate's thread."""
+
+    class Failing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise error
+
+    script_log, failing = logging.getLogger("wsthreads.script.script.js"), Failing()
+    script_log.addHandler(failing)
+    try:
+        with running(tmp_path, "export function onMessage(s, m) { console.error(m); s.send(m); }") as script:
+            session = script.open()
+            assert [script.answer(session, "a"), script.answer(session, "b")] == ["a", "b"]
+            script.close(session)
+    finally:
+        script_log.removeHandler(failing)
