@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import logging
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import IO
 
 from wsthreads.config import Config
 from wsthreads.dashboard import spelled
 from wsthreads.errors import HandlerError, UsageError
 from wsthreads.handlers import HOOKS, PythonHandler
+from wsthreads.logs import block
 from wsthreads.metrics import Metrics
 from wsthreads.sources import did_you_mean, names_in
 from wsthreads.targets import Target, load_module, placed, source_of
 
-__all__ = ["Finding", "check_target", "remarks_on"]
+__all__ = ["Finding", "all_logs_hidden", "check_target", "console_shown", "remarks_on"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,47 @@ class Finding:
 
     functions: tuple[str, ...]
     remarks: tuple[str, ...]
+
+
+@contextmanager
+def all_logs_hidden() -> Iterator[None]:
+    """A block in which nothing is logged: what is wrong with a Python handler is said by `check_target`."""
+    before = logging.root.manager.disable
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+@contextmanager
+def console_shown(stream: IO[str]) -> Iterator[None]:
+    """A block in which `stream` gets what a script writes to its console at its top level, with its place.
+
+    Errors that it throws later, and in promises, are among it.
+    """
+    handler, logger = logging.StreamHandler(stream), logging.getLogger("wsthreads.script")
+    handler.setFormatter(_ConsoleFormatter())
+    level, propagates = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagates
+
+
+class _ConsoleFormatter(logging.Formatter):
+    """``file:line:column: `` and the message, escaped; other levels than info by name."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        told = record.__dict__
+        place = ":".join(str(told[name]) for name in ("file", "line", "column") if name in told)
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        return f"{place or record.name.rpartition('script.')[2]}: {level}{block(record.getMessage())}"
 
 
 def check_target(target: Target) -> Finding:

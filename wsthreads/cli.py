@@ -344,14 +344,14 @@ def check(targets: tuple[str, ...], path: str | None) -> int:
     Lists the functions of each, and says what is wrong with it, with file, line and column, and what was perhaps meant.
     Python files are run, as they are by an import. The status is 1 if one of them cannot be served.
     """
-    from wsthreads.checks import check_target
+    from wsthreads.checks import all_logs_hidden, check_target, console_shown
     from wsthreads.targets import find_targets
 
-    logging.disable()  # what is wrong is said below; what a handler logs while it is loaded is of no interest here
     status = 0
     for target in find_targets(targets, path):
         try:
-            finding = check_target(target)
+            with console_shown(sys.stderr) if target.is_script else all_logs_hidden():
+                finding = check_target(target)
         except WSThreadsError as error:
             status = _complain(error)
             continue

@@ -14,6 +14,13 @@ import re
 
 from wsthreads.errors import IsolateError, ScriptError
 from wsthreads.javascript import typescript
+from wsthreads.javascript.imports import (
+    explain_missing,
+    json_module,
+    meant_files,
+    place_of_import,
+    without_attributes,
+)
 from wsthreads.javascript.stacks import Failure
 from wsthreads.javascript.typescript import Compiled, Compiler
 
@@ -23,6 +30,8 @@ __all__ = ["ENTRY", "ModuleLoader", "bare_id"]
 ENTRY = "wsthreads:script"
 
 _VERSION = re.compile(r"\?(\d+)\Z")
+
+_JSON = ".json"
 
 #: What a text in JavaScript seems to import.
 _IMPORT = re.compile(r"""\b(?:from|import)\s*\(?\s*["'](\.[^"'\n]*)["']""")
@@ -49,7 +58,9 @@ class ModuleLoader:
         #: The ids of all modules so far, without their versions.
         self.modules: set[str] = set()
         self.problem: str | None = None
+        self._problem_place: tuple[str, int, int] | None = None  # of the import
         self._compiled: dict[str, Compiled] = {}  # by id
+        self._sources: dict[str, str] = {}  # as they are in the files, by id without its version
         #: Modules that may be suspended in a top-level `await`: those with that word in them, until they are known to
         #: have run.
         self.suspended: set[str] = set()
@@ -74,7 +85,7 @@ class ModuleLoader:
             while waiting:
                 identity = waiting.pop()
                 path = self._confined(identity)
-                if identity in seen or path is None or identity.endswith(".d.ts"):  # nothing but types
+                if identity in seen or path is None or identity.endswith((".d.ts", _JSON)):  # no code
                     continue
                 seen.add(identity)
                 try:
@@ -101,7 +112,10 @@ class ModuleLoader:
         failure = self.tidy(failure)
         message = "\n".join(message for message, _ in failure.parts)
         if self.problem is not None and "cannot find module" in message:
-            return ScriptError(self.problem, self._path)
+            return ScriptError(self.problem, *(self._problem_place or (self._path,)))
+        missing = explain_missing(message, self._sources)
+        if missing is not None:
+            return ScriptError(missing.message, self._as_written(missing.module), missing.line, missing.column)
         if _COMMONJS.search(message):
             message += "; a script is an ES module: import { … } from './file.js', export function …"
         place = failure.place(self.modules)
@@ -132,7 +146,7 @@ class ModuleLoader:
             return self._refused(name, base, "it lies outside of")
         self.files |= {os.path.join(self._root, identity)}
         if not os.path.isfile(path):
-            return self._refused(name, base, "there is no such file in")
+            return self._refused(name, base, "there is no such file in", self._meant(name, base))
         return self._versioned(identity, str(self._version) if base.startswith("<") else version)
 
     def load(self, identity: str) -> tuple[str | None, str | None, str | None]:
@@ -146,17 +160,27 @@ class ModuleLoader:
             source = _source_of(path)
             self.files |= {path}
             self.modules.add(bare_id(identity))
-            if path.endswith(typescript.SUFFIX):
+            self._sources[bare_id(identity)] = source
+            if path.endswith(_JSON):
+                source = self._json(identity, source)
+            elif path.endswith(typescript.SUFFIX):
                 source = self._compile(identity, source)
+            source = without_attributes(source)
         except (OSError, ValueError, IsolateError) as error:
-            self.problem = f"{bare_id(identity)} cannot be read: {error}"
+            self.problem, self._problem_place = f"{bare_id(identity)} cannot be read: {error}", None
             return None, None, None
         except ScriptError as error:  # whoever imports it gets it, as from the engine's own parser
             text = str(error).replace(": SyntaxError: ", ": ")
-            source = f"throw new SyntaxError({json.dumps(text)});"
+            source = f"export default 0; throw new SyntaxError({json.dumps(text)});"
         if "await" in source:
             self.suspended.add(identity)
         return identity, source, "module"
+
+    def _json(self, identity: str, source: str) -> str:
+        try:
+            return json_module(source)
+        except ValueError as error:
+            raise ScriptError(f"no JSON: {error}", self._as_written(bare_id(identity))) from None
 
     def _compile(self, identity: str, source: str) -> str:
         with Compiler() as compiler:
@@ -174,9 +198,23 @@ class ModuleLoader:
         path = os.path.realpath(os.path.join(self._root, identity))
         return path if os.path.commonpath((self._root, path)) == self._root else None
 
-    def _refused(self, name: str, base: str, why: str) -> str:
-        importer = "" if base.startswith("<") else f" in {base}"
-        self.problem = f"import of {name!r}{importer}: {why} {self._root}"
+    def _meant(self, name: str, base: str) -> str:
+        """What to say of a file that there is in place of the one that is imported."""
+        folder = posixpath.dirname(base)
+
+        def exists(other: str) -> bool:
+            path = self._confined(posixpath.normpath(posixpath.join(folder, other)))
+            return path is not None and os.path.isfile(path)
+
+        meant = meant_files(name, exists)
+        return "" if meant is None else f"; there is {meant}: imports name the file as it is, with its suffix"
+
+    def _refused(self, name: str, base: str, why: str, meant: str = "") -> str:
+        is_file = not base.startswith("<")
+        importer = f" in {base}" if is_file else ""
+        place = place_of_import(name, self._sources.get(base, "")) if is_file else None
+        self._problem_place = None if place is None else (self._as_written(base), *place)
+        self.problem = f"import of {name!r}{importer}: {why} {self._root}{meant}"
         return self.problem
 
     def _versioned(self, identity: str, version: str) -> str:
