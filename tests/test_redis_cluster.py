@@ -3,6 +3,7 @@
 import contextlib
 import os
 import threading
+import time
 
 import pytest
 import redis
@@ -39,7 +40,8 @@ def _ports(count):
 
 
 def _options(port):
-    return ["--port", str(port), "--cluster-enabled", "yes", "--cluster-node-timeout", "2000"]
+    return ["--port", str(port), "--cluster-enabled", "yes", "--cluster-node-timeout", "2000",
+            "--cluster-require-full-coverage", "no"]  # fmt: skip
 
 
 def _is_complete(node):
@@ -105,4 +107,43 @@ def test_a_url_of_a_node_is_told_to_be_of_a_cluster(nodes, caplog):
     for n in range(30):
         world.rooms.room(f"room {n}").broadcast("x")
     wait_until(lambda: "it is a node of a Redis Cluster" in caplog.text, "a line in the log")
+    world.end()
+
+
+@pytest.mark.parametrize("hanging", range(3))
+def test_a_node_that_hangs_does_not_delay_the_rooms_of_others(nodes, monkeypatch, hanging):
+    """Neither their broadcasts, nor what is sent behind those, nor their counts. Nor does a thread wait for long."""
+    client = redis.RedisCluster(startup_nodes=[ClusterNode("127.0.0.1", nodes[0].port)], socket_timeout=3)
+    world = RedisWorld(client, prefix=f"hanging-{hanging}-{os.getpid()}")
+    names = [f"room {n}" for n in range(30)]
+    a, b = world.member(*names), world.member(*names)
+    ports = {
+        name: client.get_node_from_key(world.broker._keys.address("/ws/test", name).log).port for name in names
+    }
+    there = [name for name in names if ports[name] == nodes[hanging].port]
+    others = [name for name in names if ports[name] != nodes[hanging].port]
+    assert there
+    assert len(set(ports.values())) == 3
+    for name in names:
+        wait_until(lambda name=name: a.session.room(name).members() == 2, "both are counted")
+    nodes[hanging].freeze()
+    try:
+        begun = time.monotonic()
+        a.session.room(there[0]).broadcast("waits")
+        a.session.send("behind it")
+        assert a.receive(1) == ["behind it"], "held for a second at most"
+        assert time.monotonic() - begun < 0.2 * DEADLINE_S
+        b.session.room(there[0]).broadcast("waits, too")
+        for name in others:
+            a.session.room(name).broadcast(f"to {name}")
+            assert a.receive(1) == b.receive(1) == [f"to {name}"]
+            assert a.session.room(name).members() == 2
+        b.session.room(others[0]).leave()
+        b.session.room(others[0]).join()
+        assert time.monotonic() - begun < 0.4 * DEADLINE_S
+    finally:
+        nodes[hanging].thaw()
+    for member in (a, b):
+        assert sorted(member.receive(2)) == ["waits", "waits, too"]
+    wait_until(lambda: all(_is_complete(node) for node in nodes), "the cluster's being complete")
     world.end()

@@ -213,7 +213,7 @@ def test_a_connection_that_fails_while_it_subscribes_forgets_nothing(divided, re
         unsubscribe = subscribe
 
     rooms = {name: SharedRoom(divided[0].rooms, name, scripts.Keys("x", 0).address("/x", name)) for name in "abc"}
-    reader = Reader(redis_server.client, None, "me", b"wake", None, None, divided[0].metrics[0])
+    reader = Reader(None, None, "me", b"wake", None, None, divided[0].metrics[0])
     for wanted, name in [(True, "a"), (True, "b"), (False, "a"), (True, "c")]:
         (reader.want if wanted else reader.drop)(rooms[name])
     with pytest.raises(ConnectionError):
@@ -410,8 +410,8 @@ def test_the_layout_is_what_its_description_says():
     assert address.members == b"{app:%d}:members:/ws/a%%3Ab:c:d" % address.shard
     assert address.head == b"{app:%d}:head:/ws/a%%3Ab:c:d" % address.shard
     assert address.channel == address.log
-    assert keys.wake("me") == (b"{app:wake:me}", b"{app:wake:me}")
-    assert scripts.Keys("app", 5).wake("me") == (b"{app:wake:me}", b"5:{app:wake:me}")
+    assert keys.wake("me") == (b"{app:0}:wake:me", b"{app:0}:wake:me")
+    assert scripts.Keys("app", 5).wake("me", 3) == (b"{app:3}:wake:me", b"5:{app:3}:wake:me")
     assert keys.processes(3) == b"{app:3}:processes"
     assert keys.address("/ws/a", "b:c:d") != address
     assert scripts.Keys("app", 5).address("/x", "y").channel.startswith(b"5:{app:")

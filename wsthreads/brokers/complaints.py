@@ -9,14 +9,14 @@ __all__ = ["explain"]
 #: redis-py writes the failed command, with its arguments, in front of this.
 _OF_PIPELINE = " of pipeline caused error: "
 
-_CLUSTER = ("MOVED ", "ASK ", "CROSSSLOT", "CLUSTERDOWN")
+_CLUSTER = ("MOVED ", "ASK ", "CROSSSLOT")
 
 
 def explain(error: BaseException) -> str:
     """The text of an error of redis-py, without the command that failed; and what it means, where that is not clear."""
     text = str(error).rpartition(_OF_PIPELINE)[2] or type(error).__name__
     name = type(error).__name__
-    if name in ("MovedError", "AskError", "ClusterCrossSlotError", "ClusterDownError") or text.startswith(_CLUSTER):
+    if name in ("MovedError", "AskError", "ClusterCrossSlotError") or text.startswith(_CLUSTER):
         return (
             "it is a node of a Redis Cluster, which a URL cannot name: "
             "use RedisBroker(redis.RedisCluster(host=…, port=…, socket_timeout=3))"

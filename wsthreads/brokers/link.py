@@ -61,8 +61,21 @@ class _Question:
         self.answered = Event()
 
 
+class Shared:
+    """What links to the nodes of one cluster have in common; another link has it for itself."""
+
+    def __init__(self) -> None:
+        self.turns = Turns()
+        self.process = secrets.token_urlsafe(12)
+        self.lock = Lock()
+        self.next_ticket = 0  # guarded by the lock
+
+
 class RedisLink:
-    """A `Link` over Redis. `place` is what Redis is called in logs; `client_of_fork` makes the client of a fork."""
+    """A `Link` over Redis. `place` is what Redis is called in logs; `client_of_fork` makes the client of a fork.
+
+    Of a cluster it has the node that `shard` is on, and the rooms there; then its owner takes care of forks.
+    """
 
     def __init__(
         self,
@@ -72,15 +85,17 @@ class RedisLink:
         metrics: Metrics,
         *,
         place: str,
-        is_cluster: bool,
         max_queued_bytes: int,
+        cluster: Shared | None = None,
+        shard: int = 0,
     ) -> None:
         self._client = client
         self._client_of_fork = client_of_fork
         self._keys = keys
         self._metrics = metrics
         self._place = place
-        self._is_cluster = is_cluster
+        self._cluster = cluster
+        self._shard = shard
         self._max_queued_bytes = max_queued_bytes
         self._starting = Lock()  # guards starting and stopping
         self._pid = 0  # the process in which the threads run
@@ -88,11 +103,12 @@ class RedisLink:
 
     def _reset(self) -> None:
         self._made_in = os.getpid()
-        self._scripts = Scripts(self._client, is_cluster=self._is_cluster)
-        self.turns = Turns()
-        self._process = secrets.token_urlsafe(12)
+        self._scripts = Scripts(self._client, is_cluster=self._cluster is not None)
+        self._shared = self._cluster or Shared()
+        self.turns = self._shared.turns
+        self._process = self._shared.process
         # Guards the rest. Under it, only leaves are locked, and nothing blocks but a wait for itself.
-        self._lock = Lock()
+        self._lock = self._shared.lock
         self._work = Condition(self._lock)  # there is something to do
         self._space = Condition(self._lock)  # there is room in the queue
         self._orders = Orders(self._max_queued_bytes)
@@ -112,11 +128,17 @@ class RedisLink:
         self._beat_at = 0.0
         self._shards: set[int] = set()
         self._lost_at: float | None = None
-        self._wake_key, channel = self._keys.wake(self._process)
+        self._wake_key, channel = self._keys.wake(self._process, self._shard)
         self._wake_channel = channel
         self._reader = Reader(
-            self._client, self._scripts, self._process, channel, self._on_own, self._on_poll, self._metrics
+            self._open_pubsub, self._scripts, self._process, channel, self._on_own, self._on_poll, self._metrics
         )
+
+    def _open_pubsub(self) -> Any:
+        if self._cluster is None:
+            return self._client.pubsub()
+        # By itself redis-py asks the node of the first channel, and goes on with that one where it has moved.
+        return self._client.pubsub(node=self._client.get_node_from_key(self._wake_key))
 
     # For rooms.
 
@@ -149,7 +171,8 @@ class RedisLink:
                     f"{orders.waiting_bytes} bytes of broadcasts wait for {self._place}, "
                     f"and at most {self._max_queued_bytes} may: this one is not sent"
                 )
-            ticket = orders.next_ticket
+            ticket = orders.next_ticket = self._shared.next_ticket
+            self._shared.next_ticket += 1
             room = self._rooms.get((path, name))
             if room is None:
                 address = self._keys.address(path, name)
@@ -253,11 +276,21 @@ class RedisLink:
     def _on_poll(self) -> None:
         """The reader's, several times a second."""
         asked_at = self._asked_at
-        if self.turns.end_overdue():
+        if self.turns.end_overdue() and self._cluster is None:
             self._answers = False
         if asked_at is not None and monotonic() - asked_at >= WAIT_S:
             self._answers = False
-            self.turns.end_all()  # who waits for one of them has waited enough
+            self._end_turns()  # who waits for one of them has waited enough
+
+    def _end_turns(self) -> None:
+        """Nothing comes back for now."""
+        if self._cluster is None:
+            self.turns.end_all()
+            return
+        with self._lock:
+            tickets = [ticket for room in self._rooms.values() for ticket in room.tickets]
+        for ticket in tickets:
+            self.turns.end(ticket)
 
     # The thread.
 
@@ -312,7 +345,7 @@ class RedisLink:
 
     def _lose(self, error: Exception) -> None:
         self._forget_questions()
-        self.turns.end_all()
+        self._end_turns()
         if self._lost_at is None:
             self._lost_at = monotonic()
             self._metrics.add("broker_outages")

@@ -125,7 +125,7 @@ class Reader:
 
     def __init__(
         self,
-        client: Any,
+        open_pubsub: Callable[[], Any],
         scripts: Scripts,
         process: str,
         wake_channel: bytes,
@@ -133,7 +133,7 @@ class Reader:
         on_poll: Callable[[], None],
         metrics: Metrics,
     ) -> None:
-        self._client = client
+        self._open_pubsub = open_pubsub
         self._scripts = scripts
         self._process = process.encode()
         self._wake_channel = wake_channel
@@ -179,7 +179,7 @@ class Reader:
         was_lost = False
         while not self._stopping.is_set():
             try:
-                with self._client.pubsub() as pubsub:
+                with self._open_pubsub() as pubsub:
                     self._listen(pubsub)
             except (RedisError, OSError) as error:
                 if not was_lost:

@@ -23,6 +23,7 @@ except ImportError as error:
     raise ConfigError("rooms over Redis need redis-py: pip install 'wsthreads[redis]'") from error
 
 from wsthreads.brokers import messages, scripts
+from wsthreads.brokers.cluster import ClusterLink
 from wsthreads.brokers.complaints import explain
 from wsthreads.brokers.link import RedisLink
 from wsthreads.brokers.positions import new_epoch
@@ -30,6 +31,7 @@ from wsthreads.brokers.scripts import Keys
 from wsthreads.frames import message_frame
 
 if TYPE_CHECKING:
+    from wsthreads.brokers import Link
     from wsthreads.metrics import Metrics
 
 __all__ = ["RedisBroker", "RemoteRoom"]
@@ -68,15 +70,15 @@ class RedisBroker:
         self._sender = ""
         self._tickets = count()
 
-    def link(self, metrics: Metrics) -> RedisLink:
+    def link(self, metrics: Metrics) -> Link:
         """For an app."""
-        return RedisLink(
+        link_class: type[ClusterLink | RedisLink] = ClusterLink if self._is_cluster else RedisLink
+        return link_class(
             self._client,
             self._client_of_fork,
             self._keys,
             metrics,
             place=self._place,
-            is_cluster=self._is_cluster,
             max_queued_bytes=self._max_queued_bytes,
         )
 

@@ -35,14 +35,14 @@ drop and count what they do not know, and a process with the older version makes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 from hashlib import sha1
 from typing import Any, NamedTuple
 from urllib.parse import quote
 from zlib import crc32
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import AskError, ConnectionError, MovedError, NoScriptError, TimeoutError
 
 __all__ = [
     "ANNOUNCE",
@@ -113,9 +113,9 @@ class Keys:
     def processes(self, shard: int) -> bytes:
         return f"{{{self._prefix}:{shard}}}:processes".encode()
 
-    def wake(self, process: str) -> tuple[bytes, bytes]:
+    def wake(self, process: str, shard: int = 0) -> tuple[bytes, bytes]:
         """A key, and the channel on which a process tells its own reader that there is something to do."""
-        key = f"{{{self._prefix}:wake:{process}}}".encode()
+        key = f"{{{self._prefix}:{shard}}}:wake:{process}".encode()
         return key, self._database.encode() + key
 
 
@@ -278,10 +278,31 @@ class Pipeline:
         return answers
 
     def _execute(self, known: set[str]) -> list[Any]:
-        pipeline = self._client.pipeline(transaction=self._transaction and len(self._calls) > 1)
+        if not self._is_cluster:
+            return self._send(self._client, range(len(self._calls)), known)
+        # Not by redis-py's pipeline of a cluster: it has another node find the keys of each EVAL.
+        by_node: dict[str, tuple[Any, list[int]]] = {}
+        for n, (_, keys, _) in enumerate(self._calls):
+            node = self._client.get_node_from_key(keys[0])
+            by_node.setdefault(node.name, (node, []))[1].append(n)
+        answers: list[Any] = [None] * len(self._calls)
+        try:
+            for node, numbers in by_node.values():
+                connection = self._client.get_redis_connection(node)
+                for n, answer in zip(numbers, self._send(connection, numbers, set()), strict=True):
+                    answers[n] = answer
+        except (ConnectionError, TimeoutError):
+            self._client.nodes_manager.initialize()  # another node may have taken over
+            raise
+        if any(isinstance(answer, (MovedError, AskError)) for answer in answers):
+            self._client.nodes_manager.initialize()
+        return answers
+
+    def _send(self, client: Any, numbers: Iterable[int], known: set[str]) -> list[Any]:
+        calls = [self._calls[n] for n in numbers]
+        pipeline = client.pipeline(transaction=self._transaction and len(calls) > 1)
         known = set(known)
-        for script, keys, arguments in self._calls:
-            # Not eval(), which redis-py has in no pipeline of a cluster; all keys of a call of ours are on one node.
+        for script, keys, arguments in calls:
             how = ("EVALSHA", _sum(script)) if script in known else ("EVAL", script)
             pipeline.execute_command(*how, len(keys), *keys, *arguments)
             if not self._is_cluster:
