@@ -155,7 +155,7 @@ def test_a_validator_of_wsgi_lets_http_through_and_has_a_clear_answer_for_websoc
     with program(SERVERS["gthread"], tmp_path) as server:
         status, body = refusal(server)
         assert (status, body.strip().endswith("WebSocketApp(validator(app))")) == (501, True)
-        for path, expected in {"/healthz": 200, "/nowhere": 404, "/ws/test": 501}.items():
+        for path, expected in {"/healthz": 200, "/nowhere": 404, "/ws/test": 400}.items():
             with RawClient(server.port, path, without=["Upgrade", "Connection"]) as client:
                 assert client.status == expected
         assert server.end() == 0

@@ -18,7 +18,7 @@ from wsthreads.connection import Connection
 from wsthreads.deflate import Agreement, agree
 from wsthreads.drainer import Drainer
 from wsthreads.errors import CloseCode, HandshakeRefused, WSThreadsError
-from wsthreads.fitness import unfitness
+from wsthreads.fitness import is_validated, unfitness
 from wsthreads.flusher import Flusher
 from wsthreads.handlers import Handler
 from wsthreads.handshake import Request, check_origin, check_upgrade, choose_subprotocol, strip_values
@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 #: The end of a session whose client was too slow: a logger of its own, which the log under gunicorn has from info up.
 slow_log = log.getChild("slow")
 
+
+VALIDATED = "wsgiref.validate holds an application to WSGI, which knows no WebSockets: WebSocketApp(validator(app))"
 
 #: The counters of what a handler has done wrong.
 HANDLER_ERRORS = ("handler_errors", "script_timeouts", "unhandled_rejections")
@@ -131,6 +133,8 @@ class Endpoint:
             raise HandshakeRefused(501, unfit, cause="server")
         strip_values(environ)
         check_upgrade(environ)
+        if is_validated(environ):
+            raise HandshakeRefused(501, VALIDATED, cause="server")
         give_way()
         request = Request(environ)
         check_origin(request, self._config.allowed_origins)

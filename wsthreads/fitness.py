@@ -9,7 +9,7 @@ from typing import Any
 from wsthreads.hosts import has_socket
 from wsthreads.logs import printable
 
-__all__ = ["USE", "green_threads", "is_to_serve", "unfitness"]
+__all__ = ["USE", "green_threads", "is_to_serve", "is_validated", "unfitness"]
 
 #: What a user is told to do.
 USE = "use gunicorn -k gthread, or -k wsthreads.gunicorn.ThreadWorker, wsthreads run or flask run"
@@ -55,12 +55,15 @@ def is_to_serve() -> bool:
     return "gunicorn.arbiter" in sys.modules or (os.environ.get("FLASK_RUN_FROM_CLI") == "true" and "run" in sys.argv)
 
 
+def is_validated(environ: dict[str, Any]) -> bool:
+    """Whether `wsgiref.validate` is around the app: it lets plain HTTP through, and fails at each upgrade."""
+    return type(environ.get("wsgi.input")).__module__ == "wsgiref.validate"
+
+
 def unfitness(environ: dict[str, Any]) -> str | None:
     """Why the server of a request can have no sessions; None if it can."""
     if green := green_threads():
         return green
-    if type(environ.get("wsgi.input")).__module__ == "wsgiref.validate":
-        return "wsgiref.validate holds an application to WSGI, which knows no WebSockets: WebSocketApp(validator(app))"
     software = str(environ.get("SERVER_SOFTWARE", ""))
     name = next((name for key, name in _SERVERS.items() if key in environ or software.startswith(key)), None)
     name = name or f"this WSGI server ({printable(software)[:60] or 'of no name'})"
