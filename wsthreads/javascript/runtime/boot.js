@@ -59,6 +59,7 @@ const bytesOfSharedBuffer = asGetter(SharedArrayBuffer.prototype, "byteLength");
 
 // The runtime's own maps and arrays, whose methods are these, and which have nothing else for a prototype. To Python go
 // only single values: the engine's JSON.stringify asks for a toJSON, and has arrays of its own that a script can break.
+// (Without our C module dukpy makes an array of the values: there an Array.prototype.toJSON is the end of the isolate.)
 const MAP = { __proto__: null };
 for (const name of ["get", "set", "has", "delete", "forEach"]) {
   MAP[name] = Map.prototype[name];
