@@ -33,6 +33,7 @@ NOTICED_AS = {
     "a send stays behind": "order of calls|life cycle|progress",
     "on close comes twice": "life cycle",
     "on close is forgotten": "messages in",
+    "a send overtakes a broadcast": "order of calls",
 }
 
 
@@ -50,16 +51,29 @@ def test_a_seed_decides_on_the_program():
     assert shape(Program(7, faults=True)) != shape(Program(8, faults=True))
 
 
-@pytest.mark.parametrize("kind", [Kind("python"), Kind("javascript")], ids=lambda kind: kind.handler)
-def test_random_programs_break_no_promise(kind):
+@pytest.mark.parametrize("handler", ["python", "javascript"])
+@pytest.mark.parametrize("shared", [False, True], ids=["memory", "redis"])
+def test_random_programs_break_no_promise(handler, shared):
+    hold(Kind(handler, shared), anything())
+
+
+def test_random_programs_break_no_promise_in_forks_over_redis():
+    hold(Kind(shared=True, gunicorn=True), anything(), rounds=2)
+
+
+def anything():
+    return random.randrange(10**6)
+
+
+def hold(kind, seed, rounds=4):
     with World(kind) as world:
-        for seed in (1, random.randrange(10**6)):
-            assert Run(world, Program(seed)).execute() == [], f"seed {seed}"
+        wrong = Run(world, Program(seed, rounds=rounds, faults=kind.faults)).execute()
+        assert wrong == [], f"seed {seed}, {rounds} rounds, {kind}\n{world.log()}"
 
 
 @pytest.mark.parametrize(("mutation", "check"), NOTICED_AS.items())
 def test_the_model_notices_a_server_that_is_broken(mutation, check):
-    with World(Kind(mutation=mutation)) as world:
+    with World(Kind(mutation=mutation, shared=mutation == "a send overtakes a broadcast")) as world:
         wrong = []
         for seed in range(PROGRAMS):
             wrong = Run(world, Program(seed, rounds=2), patience_s=PATIENCE_S).execute()

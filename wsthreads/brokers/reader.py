@@ -335,9 +335,11 @@ class Reader:
 
     def _deliver(self, room: SharedRoom, broadcast: messages.Broadcast, is_busy: bool) -> None:
         """Give a broadcast to the members, unless they have had it."""
+        if room.dropped:
+            return  # another object has what is for the members of now, and tells when that is back
         own = broadcast.sender == self._process
         ticket = room.delivering = broadcast.ticket if own else -1
-        if not room.dropped and not room.has_seen(broadcast):
+        if not room.has_seen(broadcast):
             room.see(broadcast)
             try:
                 room.listener.deliver(

@@ -39,6 +39,7 @@ class Checker:
         self._round = 0  # the one that goes on
         self._trouble = {round.number for round in program.rounds if shared and round.fault not in (None, "slow")}
         self._flushed = {round.number for round in program.rounds if shared and "flushed" in (round.fault or "")}
+        self._emptied = min(self._flushed, default=FOREVER)  # the first of these
         self._places: Counter[tuple[object, ...]] = Counter()
         self._opened: Counter[object] = Counter()
         self._closed: Counter[object] = Counter()
@@ -183,8 +184,8 @@ class Checker:
         states = [self._may_be_in(name, room) for name, client in self._clients.items() if not client.is_over]
         return sum(state == {True} for state in states), sum(True in state for state in states)
 
-    def missing(self) -> dict[str, list[Step]]:
-        """What clients have not received, and must."""
+    def missing(self, *, excused: bool = False) -> dict[str, list[Step]]:
+        """What clients have not received, and must; or what they would have to, if Redis had not lost its data."""
         found: dict[str, list[Step]] = {}
         done = [step for step in self._program.steps.values() if step.thread is not None]
         sends: defaultdict[str, list[Step]] = defaultdict(list)
@@ -198,6 +199,7 @@ class Checker:
             if client.is_clean or not client.is_over:
                 lacking += [step for step in sends[name] if step not in had]
             lacking += [step for step in broadcasts if step not in had and self._must_see(client, step)]
+            lacking = [step for step in lacking if self._is_excused(step) == excused]
             if lacking:
                 found[name] = lacking
         return found
@@ -218,16 +220,15 @@ class Checker:
             if circle:
                 self._wrong("order of a room", f"{room}: {circle[:SHOWN]} were each seen before the next, in a circle")
 
+    def _is_excused(self, step: Step) -> bool:
+        return step.is_broadcast and step.command.round in self._flushed and not step.command.is_mark
+
     def _check_lost(self) -> None:
-        for name, lacking in self.missing().items():
-            flushed = [step for step in lacking if step.is_broadcast and step.command.round in self._flushed
-                       and not step.command.is_mark]  # fmt: skip
-            self.excused += len(flushed)
-            lost = [step for step in lacking if step not in flushed]
-            if lost:
-                moves = [move for step in lost[:1] for move in self._moves[name, step.argument] if step.is_broadcast]
-                how = f"; it moved so: {moves}" if moves else ""
-                self._wrong("lost", f"{self._clients[name]} did not receive {len(lost)}: {lost[:SHOWN]}{how}")
+        self.excused += sum(map(len, self.missing(excused=True).values()))
+        for name, lost in self.missing().items():
+            moves = [move for step in lost[:1] for move in self._moves[name, step.argument] if step.is_broadcast]
+            how = f"; it moved so: {moves}" if moves else ""
+            self._wrong("lost", f"{self._clients[name]} did not receive {len(lost)}: {lost[:SHOWN]}{how}")
 
     def _check_stream(self, client: Client) -> None:
         self.done["deliveries"] += len(client.stream)
@@ -272,9 +273,12 @@ class Checker:
         """Over Redis, whether a step and what the same thread has sent otherwise may arrive in any order.
 
         That is so in trouble, and where a session joins or leaves meanwhile: then it need not get the broadcast at all.
+        Once Redis has lost its data, each room finds out at another time, and begins with its log.
         """
-        if not self._shared or step.command.round in self._trouble:
-            return self._shared
+        if not self._shared:
+            return False
+        if step.command.round in self._trouble or step.command.round >= self._emptied:
+            return True
         return step.is_broadcast and not self._is_member(client, step)
 
     def _check_life(self, client: Client) -> None:

@@ -59,9 +59,9 @@ class Handler:
         self._start()
         name = session.get_parameter("name")
         session.attributes.update(name=name, call=Lock(), over=False, last=json.loads(session.get_parameter("last")))
-        self._sessions[name] = session
         with self._call(session, "on_open"):
             session.send(f"hello {os.getpid()}")
+            self._sessions[name] = session  # from here on others may send to it
             self._note("opened", name)
             self._run(name, session, json.loads(session.get_parameter("open")))
 

@@ -22,6 +22,8 @@ FOREVER = float("inf")
 
 PROCESSES = 3
 ROOMS = ("red", "green", "blue")
+#: The room of those who drive the run, one in each process.
+BACKSTAGE = "backstage"
 PLAIN_THREADS = 2
 
 #: The share of messages of a size, in bytes.

@@ -22,7 +22,7 @@ from tests.redis_server import RedisServer
 from tests.stress.history import SCALE, Violations
 from tests.stress.model.checker import Checker
 from tests.stress.model.client import Action, Client
-from tests.stress.model.program import PLAIN_THREADS, PROCESSES, ROOMS, Command, Guest, Program, Round
+from tests.stress.model.program import BACKSTAGE, PLAIN_THREADS, PROCESSES, ROOMS, Command, Guest, Program, Round
 
 #: A step of a run is over by then, on a machine that has much else to do; what has not come by then never will.
 PATIENCE_S = 20.0 * SCALE
@@ -196,6 +196,8 @@ class Run:
         for control in self._controls.values():
             for _ in range(PLAIN_THREADS):  # what sessions that are over have left to these threads is done before
                 self._tell(control, "nap", round.number, via="plain", rooms=ROOMS[:2])
+        self._meet(round)
+        for control in self._controls.values():
             self._tell(control, "broadcast", round.number, 50)
         self._await_clients(list(self._controls.values()))
         self._poll(lambda: (self._listen(), not self._checker.missing())[1])
@@ -205,6 +207,13 @@ class Run:
             self._violations.add("lost", f"{self._checker.excused} with Redis's data, and broker_gaps does not say so")
         if not self._violations.count:
             self._check_members(round)
+
+    def _meet(self, round: Round) -> None:
+        """Wait until no process is cut off any more: all hear each other, and Redis knows the rooms of all."""
+        controls = list(self._controls.values())
+        steps = [self._tell(control, "broadcast", round.number, 50, rooms=[BACKSTAGE]).steps[0] for control in controls]
+        if not self._poll(lambda: all(step in control.stream for step in steps for control in controls)):
+            self._violations.add("progress", f"processes do not hear each other: {steps}")
 
     def _check_members(self, round: Round) -> None:
         wrong: list[str] = []
@@ -241,7 +250,9 @@ class Run:
         while len(self._controls) < self._world.processes and not self._violations.count:
             assert monotonic() < deadline, f"{len(self._controls)} of {self._world.processes} processes let us in"
             name = f"control {self._program.seed}.{next(numbers)}"
-            opening, last = (self._program.command(name, via, -1, ("send", name, 20)) for via in ("open", "last"))
+            ack = ("send", name, 20)
+            opening = self._program.command(name, "open", -1, ("join", BACKSTAGE), ack)
+            last = self._program.command(name, "last", -1, ack)
             guest = Guest(name, len(self._controls), 0, opening, last, False)
             client = self._connect(guest)
             self._await_clients([client])
