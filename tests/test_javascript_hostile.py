@@ -243,6 +243,27 @@ def test_a_stack_frame_gives_no_function_away(tmp_path: Path) -> None:
         assert script.answer(script.open()) == "none string string"
 
 
+def test_what_a_script_is_given_cannot_be_changed(tmp_path: Path) -> None:
+    source = """export function onMessage(session) {
+      const refused = [];
+      const given = { session, room: session.room("r") };
+      for (const [name, thing] of Object.entries(given)) {
+        const prototype = Object.getPrototypeOf(thing);
+        for (const target of [thing, prototype, thing.constructor, Object.getPrototypeOf(prototype).constructor]) {
+          if (target === Object) continue;
+          try {
+            Object.defineProperty(target, Symbol.hasInstance, { value: () => true });
+          } catch (error) {
+            refused.push(`${name} ${error.constructor.name}`);
+          }
+        }
+      }
+      session.send(refused.join());
+    }"""
+    with running(tmp_path, source) as script:
+        assert script.answer(script.open()) == ",".join(["session TypeError"] * 4 + ["room TypeError"] * 3)
+
+
 @pytest.mark.parametrize("code", [
     "arguments.callee.caller", "(function f() { return f.caller })()", "(function f() { return f.arguments })()",
     "onMessage.caller", "onMessage.arguments", "(0, eval)('(function f() { return f.caller })()')",

@@ -54,7 +54,7 @@ def compiler():
 
 
 def test_the_compiler_takes_what_is_right_and_nothing_else(compiler):
-    files = {path.name: path.read_text() for path in (ROOT / "tests" / "types").iterdir()}
+    files = {path.name: path.read_text() for path in (ROOT / "tests" / "types").glob("*.[jt]s")}
     files["wsthreads.d.ts"] = DECLARATIONS
     templates = Path(wsthreads.__file__).parent / "templates"  # what `wsthreads new` writes
     files |= {f"new_{kind}.{kind}": (templates / f"chat.{kind}").read_text() for kind in ("js", "ts")}

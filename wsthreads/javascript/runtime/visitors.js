@@ -150,8 +150,9 @@ class Room {
   }
 }
 
-for (const { prototype } of [Visitor, Request, Session, Room]) {
-  freeze(prototype);
+for (const visible of [Visitor, Request, Session, Room]) {
+  freeze(visible.prototype);
+  freeze(visible);  // a script gets there by `constructor`, and could have an idea of its own of what is one
 }
 
 // The length of a room's name; one that is plainly too long is not gone through, since it may have come from a client.
