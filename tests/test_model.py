@@ -61,6 +61,10 @@ def test_random_programs_break_no_promise_in_forks_over_redis():
     hold(Kind(shared=True, gunicorn=True), anything(), rounds=2)
 
 
+def test_random_programs_break_no_promise_while_redis_is_in_trouble():
+    hold(Kind(shared=True, faults=True), anything(), rounds=3)
+
+
 def anything():
     return random.randrange(10**6)
 

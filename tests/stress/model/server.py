@@ -30,6 +30,8 @@ def create_app() -> App:
     """The app, and ``/control`` beside it, as in `tests.stress.server`."""
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(threadName)s %(message)s")
+    if interval := os.environ.get("WSTHREADS_TEST_SWITCH_INTERVAL"):
+        sys.setswitchinterval(float(interval))
     url = os.environ.get("MODEL_REDIS")
     if url and os.environ.get("MODEL_STRICT"):
         _wait_for_redis_as_long_as_it_takes()
