@@ -18,10 +18,11 @@ again after letting go. It relies on each operation of a list or dict being atom
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from queue import Empty, SimpleQueue
 from time import monotonic
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -73,11 +74,10 @@ class _Last(NamedTuple):
 
 
 class _Here(threading.local):
-    """What the current thread has broadcast."""
+    """What the current thread has broadcast. Without an `__init__`, in which a finalizer would meet half of it."""
 
-    def __init__(self) -> None:
-        self.rooms: dict[RoomKey, _Last] = {}
-        self.newest: Flight | None = None  # None: rooms is empty
+    rooms: Mapping[RoomKey, _Last] = MappingProxyType({})  # never changed, only replaced
+    newest: Flight | None = None  # None: rooms is empty
 
 
 class Turns:
@@ -99,7 +99,7 @@ class Turns:
         here = self._current()
         last = here.rooms.get(room)
         other = None if last is None else last.other if last.flight.exclude_id == exclude_id else last.flight
-        here.rooms[room] = _Last(flight, other)
+        here.rooms = {**here.rooms, room: _Last(flight, other)}
         here.newest = flight
 
     def forget(self, room: RoomKey) -> None:
