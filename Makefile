@@ -18,7 +18,7 @@ PATIENCE ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-PACKAGING := setup.cfg setup.py pyproject.toml $(wildcard wsthreads/*.[ch] wsthreads/javascript/*.c)
+PACKAGING := setup.cfg setup.py pyproject.toml $(wildcard wsthreads/_native/*.[ch])
 
 .DEFAULT_GOAL := help
 .PHONY: help run test stress bench conformance sanitize fuzz screenshots lint clean
@@ -51,7 +51,7 @@ COPY = rm -rf $(1) && mkdir -p $(1) && \
 	cp -r wsthreads tests examples setup.py setup.cfg pyproject.toml README.rst LICENSE $(1) && find $(1) -name '*.so' -delete
 
 # A C module that cannot be built is left out, and another copy's would be tested.
-BUILT = ls wsthreads/_speedups.*.so wsthreads/javascript/_bridge.*.so >/dev/null
+BUILT = ls wsthreads/_native/_speedups.*.so wsthreads/_native/_bridge.*.so >/dev/null
 
 # Python itself leaks at its end, so leaks are not looked for. Under thread everything takes longer, and a fork hangs; its
 # search for deadlocks ends the process where a thread has more than 64 locks, as of a room's members.
@@ -62,8 +62,8 @@ sanitize: $(VENV)/installed-test ## test the C modules with SANITIZER=address,un
 		$(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace && $(BUILT)
 	@cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 TSAN_OPTIONS=detect_deadlocks=0 WSTHREADS_TEST_SCALE=5 setarch --addr-no-randomize \
 		env LD_PRELOAD="$$($${CC:-cc} -print-file-name=$(if $(filter thread,$(SANITIZER)),libtsan.so,libasan.so))" \
-		$(CURDIR)/$(BIN)/python -m pytest -q --capture=sys tests/test_speedups.py tests/test_javascript_bridge.py \
-		tests/test_javascript_inbox.py tests/test_metrics.py tests/test_rlock.py $(if $(filter thread,$(SANITIZER)),tests/test_outbox.py tests/test_rooms.py -k "not forked") $(ARGS)
+		$(CURDIR)/$(BIN)/python -m pytest -q --capture=sys tests/_native/test_speedups.py tests/javascript/test_bridge.py \
+		tests/javascript/test_inbox.py tests/monitoring/test_metrics.py tests/_native/test_rlock.py $(if $(filter thread,$(SANITIZER)),tests/protocol/test_outbox.py tests/rooms/test_rooms.py -k "not forked") $(ARGS)
 
 TARGETS := decode receive handshake script bridge
 fuzz: SECONDS = 60

@@ -5,11 +5,11 @@ from setuptools import Extension, setup
 setup(
     ext_modules=[
         Extension(
-            "wsthreads._speedups",
-            [f"wsthreads/_{name}.c" for name in ("speedups", "inbox", "metrics", "reading", "rlock")],
-            depends=[f"wsthreads/_{name}.h" for name in ("frames", "inbox", "metrics", "reading", "rlock")],
+            "wsthreads._native._speedups",
+            [f"wsthreads/_native/_{name}.c" for name in ("speedups", "inbox", "metrics", "reading", "rlock")],
+            depends=[f"wsthreads/_native/_{name}.h" for name in ("frames", "inbox", "metrics", "reading", "rlock")],
             optional=True,
         ),
-        Extension("wsthreads.javascript._bridge", ["wsthreads/javascript/_bridge.c"], optional=True),
+        Extension("wsthreads._native._bridge", ["wsthreads/_native/_bridge.c"], optional=True),
     ]
 )

@@ -12,7 +12,7 @@ import os
 import bottle
 
 from wsthreads import Request, Session, WebSocketApp
-from wsthreads.serving import serve
+from wsthreads.servers.serving import serve
 
 SECRET = os.environ.get("SECRET_KEY", "only for trying it out")
 

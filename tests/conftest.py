@@ -21,7 +21,7 @@ from tests.dashboard_windows import guests, host_script, page_of  # noqa: F401
 from tests.programs import wait_until
 from tests.redis_server import RedisServer
 from wsthreads.app import WebSocketApp
-from wsthreads.serving import Server
+from wsthreads.servers.serving import Server
 
 # How long an example takes says more about the machine than about the code.
 hypothesis.settings.register_profile("wsthreads", deadline=None)

@@ -14,10 +14,10 @@ from typing import Any
 from tests.programs import DEADLINE_S
 from wsthreads.config import Config
 from wsthreads.errors import MessageTypeError, RoomLimitError, RoomNameError
-from wsthreads.frames import check_close
-from wsthreads.handshake import Request
 from wsthreads.javascript import ScriptHandler
-from wsthreads.metrics import Metrics
+from wsthreads.monitoring.metrics import Metrics
+from wsthreads.protocol.frames import check_close
+from wsthreads.protocol.handshake import Request
 
 #: The script's deadline where a test runs into it: long enough for what ends by itself, on a busy machine too.
 SHORT_S = 0.5

@@ -9,14 +9,14 @@ from tests.programs import DEADLINE_S
 from tests.wire import parse_frames
 from wsthreads.brokers.redis import RedisBroker
 from wsthreads.brokers.rooms import SharedRooms, SharedSession
-from wsthreads.drainer import Drainer
-from wsthreads.flusher import Flusher
-from wsthreads.handshake import Request
-from wsthreads.metrics import Metrics
-from wsthreads.outbox import Outbox
-from wsthreads.rooms import Rooms
-from wsthreads.session import Session
-from wsthreads.transport import PlainTransport
+from wsthreads.monitoring.metrics import Metrics
+from wsthreads.protocol.handshake import Request
+from wsthreads.protocol.outbox import Outbox
+from wsthreads.protocol.transport import PlainTransport
+from wsthreads.rooms.rooms import Rooms
+from wsthreads.sessions.session import Session
+from wsthreads.threads.drainer import Drainer
+from wsthreads.threads.flusher import Flusher
 
 LIMITS = {"max_name_chars": 256, "max_per_session": 1000}
 

@@ -31,8 +31,9 @@ from tests.wire import (
     serving,
     thread_names,
 )
-from wsthreads import ConfigError, HandlerError, RedisBroker, WebSocketApp, stagger
-from wsthreads.hosts import INPUT_KEY, SOCKET_KEY
+from wsthreads import ConfigError, HandlerError, RedisBroker, WebSocketApp
+from wsthreads.protocol.hosts import INPUT_KEY, SOCKET_KEY
+from wsthreads.servers import stagger
 from wsthreads.testing import play
 
 

@@ -299,7 +299,7 @@ def port():
     """Of a server in this process, with the benchmark's own handlers."""
     from tests.bench.handlers import echo, room
     from wsthreads import WebSocketApp
-    from wsthreads.serving import Server
+    from wsthreads.servers.serving import Server
 
     app = WebSocketApp()
     app.add_handler("/echo", echo)

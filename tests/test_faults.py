@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 SERVER = """if True:
     import logging, sys
     from wsthreads import WebSocketApp
-    from wsthreads.serving import Server
+    from wsthreads.servers.serving import Server
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
     app = WebSocketApp(max_message_bytes=2**31, max_outbox_bytes=2**31)

@@ -15,7 +15,7 @@ import pytest
 
 from tests.programs import DEADLINE_S, Program, connect, receive, wait_until
 from tests.wire import CLOSE, PING, PONG, TEXT, RawClient, close_payload, frame, run_all
-from wsthreads.stalls import STALL_S
+from wsthreads.servers.stalls import STALL_S
 
 #: DESIGN: the worker is gone within 3 seconds of SIGTERM. Here for a busy machine.
 GONE_S = 3 + DEADLINE_S / 2

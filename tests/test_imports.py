@@ -1,8 +1,10 @@
 """Who may import whom, and what an import may do."""
 
 import ast
+import importlib
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,100 +14,71 @@ from tests.programs import DEADLINE_S
 
 ROOT = Path(wsthreads.__file__).parent
 
-#: A module imports only from a lower rank, or, in rank 0, what RANK_0 names. Imports for annotations do not count.
-RANKS = {
-    "formats": -2,
-    "logs": -1,
-    "heads": -1,
-    "hints": -1,
-    "origins": -1,
-    "proxies": -1,
+#: What is at the top level of the package. Each imports only what has a lower number, also for annotations.
+LEVELS = {
     "errors": 0,
-    "config": 0,
-    "striped": 0,
-    "allowance": 0,
-    "arenas": 0,
-    "native": 0,
-    "frames": 0,
-    "metrics": 0,
-    "hosts": 0,
-    "handshake": 0,
-    "restarts": 0,
-    "contained": 0,
-    "lingering": 0,
-    "generators": 0,
-    "patience": 0,
-    "drainer": 0.5,
-    "cores": 0,
-    "stagger": 0,
-    "streams": 0,
-    "stalls": 0,
-    "fitness": 1,
-    "tls": 0,
-    "strays": 0,
-    "admission": 1,
-    "affinity": 1,
-    "deflate": 1,
-    "flusher": 1,
-    "transport": 1,
-    "outbox": 1.5,
-    "verdicts": 0.5,
-    "handlers": 1,
-    "connection": 2,
-    "javascript": 2,
-    "session": 3,
-    "rooms": 3,
-    "brokers": 4,
-    "endpoint": 5,
-    "health": 5,
-    "prometheus": 5,
-    "app": 6,
-    "__init__": 7.2,
-    "options": 7,
-    "httpserver": 7,
-    "static": 4,
-    "targets": 7,
-    "checks": 7.5,
-    "sources": 0,
-    "scaffold": 7,
-    "browser": 5,
-    "client": 7,
-    "dashboard": 5.5,
-    "django": 7,
-    "gunicorn": 7,
-    "serving": 7.5,
-    "reloader": 7.6,
-    "testing": 7.6,
-    "cli": 8,
-    "__main__": 9,
+    "origins": 0,
+    "_native": 0,
+    "config": 1,
+    "threads": 2,
+    "monitoring": 3,
+    "protocol": 4,
+    "rooms": 5,
+    "sessions": 6,
+    "brokers": 7,
+    "javascript": 7,
+    "servers": 7,
+    "client": 8,
+    "dashboard": 9,
+    "app": 10,
+    "gunicorn": 11,
+    "cli": 12,
+    "django": 12,
+    "testing": 13,
+    "logs": 13,
+    "prometheus": 13,
+    "__main__": 13,
+    "__init__": 14,
 }
-
-#: What the others of rank 0 may import.
-RANK_0 = {"errors", "native"}
 
 #: Packages that are not ours, and the only modules that may import them.
 ONLY_THERE = {
     "django": {"django"},
     "gunicorn": {"gunicorn"},
     "dukpy": {"javascript"},
-    "click": {"cli", "options"},
+    "click": {"cli.commands", "cli.options"},
     "redis": {"brokers"},
-    "prometheus_client": {"prometheus"},
-    "simple_websocket": {"connection"},
-    "wsproto": {"connection", "client", "deflate", "testing"},
+    "prometheus_client": {"monitoring.prometheus"},
+    "simple_websocket": {"protocol.connection"},
+    "wsproto": {"protocol.connection", "protocol.deflate", "cli.terminal", "testing"},
     "pytest": {"testing"},
     "_thread": set(),
 }
 
+#: Names that people write in their programs and configurations, whatever moves.
+WRITTEN_NAMES = [
+    "wsthreads.WebSocketApp",
+    "wsthreads.create_app",
+    "wsthreads.django",
+    "wsthreads.gunicorn.JSONLogger",
+    "wsthreads.gunicorn.ThreadWorker",
+    "wsthreads.logs.AddContext",
+    "wsthreads.logs.JSONFormatter",
+    "wsthreads.prometheus.WebSocketCollector",
+    "wsthreads.testing.live_server",
+    "wsthreads.testing.play",
+]
+
 
 def modules():
+    """(dotted name below wsthreads, file) of every module."""
     for path in sorted(ROOT.rglob("*.py")):
-        parts = path.relative_to(ROOT).parts
-        yield (parts[0] if len(parts) > 1 else path.stem), path
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        yield ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts), path
 
 
 def imports(path):
-    """(module, line, whether it is only for annotations, whether it is at the top) of every import of a file."""
+    """(module, name or None, line, whether it is only for annotations) of every import of a file."""
     tree = ast.parse(path.read_text())
     typing_only = set()
     for node in ast.walk(tree):
@@ -113,41 +86,60 @@ def imports(path):
             typing_only |= {id(child) for child in ast.walk(node)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            found = [(alias.name, None) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path.name}:{node.lineno}: a relative import"
-            names = [node.module]
+            found = [(node.module, alias.name) for alias in node.names]
         else:
             continue
-        for name in names:
-            yield name, node.lineno, id(node) in typing_only
+        for module, name in found:
+            yield module, name, node.lineno, id(node) in typing_only
 
 
-def test_every_module_has_a_rank():
-    assert {name for name, _ in modules()} <= RANKS.keys()
-
-
-def test_a_module_imports_only_from_a_lower_rank():
-    wrong = []
-    for name, path in modules():
-        for imported, line, typing_only in imports(path):
-            root, _, rest = imported.partition(".")
-            other = rest.partition(".")[0] or "__init__"
-            if root != "wsthreads" or typing_only or other == name:
+def our_imports():
+    """(importing module, imported module, place) of every import of ours, but for names of the package itself."""
+    names = {name for name, _ in modules()}
+    for importer, path in modules():
+        for module, name, line, _ in imports(path):
+            root, _, imported = module.partition(".")
+            if root != "wsthreads":
                 continue
-            fine = RANKS[other] < RANKS[name] or (RANKS[other] == RANKS[name] == 0 and other in RANK_0)
-            if not fine:
-                wrong.append(f"{path.relative_to(ROOT)}:{line}: {name} (rank {RANKS[name]}) imports {other}")
+            below = f"{imported}.{name}".lstrip(".")
+            imported = below if below in names else imported
+            if imported:
+                yield importer, imported, f"{path.relative_to(ROOT)}:{line}"
+
+
+def test_everything_at_the_top_level_has_a_level_and_there_is_nothing_else():
+    assert {name.partition(".")[0] for name, _ in modules()} == LEVELS.keys()
+
+
+def test_imports_lead_downward():
+    wrong = []
+    for importer, imported, place in our_imports():
+        above, below = importer.partition(".")[0], imported.partition(".")[0]
+        if above != below and LEVELS[below] >= LEVELS[above]:
+            wrong.append(f"{place}: {above} ({LEVELS[above]}) imports {imported} ({LEVELS[below]})")
     assert not wrong, "\n".join(wrong)
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graph = {name: set() for name, _ in modules()}
+    for importer, imported, _ in our_imports():
+        graph[importer].add(imported)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
 
 
 def test_each_dependency_is_imported_by_its_adapter_only():
     wrong = []
-    for name, path in modules():
-        for imported, line, typing_only in imports(path):
-            allowed = ONLY_THERE.get(imported.partition(".")[0])
-            if allowed is not None and name not in allowed and not typing_only:
-                wrong.append(f"{path.relative_to(ROOT)}:{line}: {imported}")
+    for importer, path in modules():
+        for module, _, line, typing_only in imports(path):
+            allowed = ONLY_THERE.get(module.partition(".")[0])
+            if allowed is not None and not typing_only and not {importer, importer.partition(".")[0]} & allowed:
+                wrong.append(f"{path.relative_to(ROOT)}:{line}: {module}")
     assert not wrong, "\n".join(wrong)
 
 
@@ -155,6 +147,12 @@ def test_the_public_names_are_there_and_no_others():
     for name in wsthreads.__all__:
         assert hasattr(wsthreads, name)
     assert len(set(wsthreads.__all__)) == len(wsthreads.__all__)
+
+
+@pytest.mark.parametrize("name", WRITTEN_NAMES)
+def test_names_that_people_write_stay(name):
+    module, _, attribute = name.rpartition(".")
+    assert hasattr(importlib.import_module(module), attribute) or importlib.import_module(name)
 
 
 @pytest.mark.parametrize("module", ["wsthreads", "wsthreads.app"])

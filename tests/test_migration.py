@@ -96,7 +96,7 @@ export function onClose(session, code, reason) {
 ELSEWHERE = {
     "play(sockets)": "this file",
     "wsthreads.testing": "this file",
-    "new ReconnectingWebSocket(url)": "tests/test_browser_client.py",
+    "new ReconnectingWebSocket(url)": "tests/client/test_browser_client.py",
     "WSTHREADS_REDIS=redis://localhost": "tests/test_tutorial.py",
 }
 

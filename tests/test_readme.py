@@ -16,9 +16,9 @@ import pytest
 import wsthreads
 from tests.programs import ROOT, connect, receive, run_server
 from wsthreads.app import WebSocketApp
+from wsthreads.cli.targets import create_app
 from wsthreads.config import Config
 from wsthreads.javascript import check_script
-from wsthreads.targets import create_app
 
 README = (ROOT / "README.rst").read_text()
 
@@ -78,7 +78,7 @@ def test_the_flask_application_is_the_one_that_mypy_checks() -> None:
     def lines(text: str) -> set[str]:
         return {re.sub(r" +#", "  #", line) for line in text.splitlines() if "wsgi_app" in line}
 
-    checked = (ROOT / "tests" / "types" / "embedded.py").read_text()
+    checked = (ROOT / "tests" / "javascript" / "types" / "embedded.py").read_text()
     (shown,) = [block for block in blocks("python") if "flask_app.wsgi_app" in block]
     assert lines(shown) == lines(checked)
 

@@ -20,7 +20,7 @@ from tests.stress.history import BYE, End, Ledger, Violations, Visit, Wrong
 from tests.stress.log import EXPECTED, Log
 from tests.stress.order import common_order, find_gap, find_inversion
 from tests.stress.world import World
-from wsthreads import frames
+from wsthreads.protocol import frames
 
 ROOT = Path(__file__).resolve().parent.parent
 SCALE = float(os.environ.get("WSTHREADS_TEST_SCALE", "1"))

@@ -24,10 +24,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 from tests.browsing import expect
+from tests.javascript.test_engine import without_engine  # noqa: F401
 from tests.programs import DEADLINE_S, ROOT, Program, ServerProgram, connect, receive, run_server, wait_until, wsthreads
 from tests.redis_server import free_port
 from tests.test_faults import LESS_THAN_A_STACK, little_memory, no_descriptors
-from tests.test_javascript_engine import without_engine  # noqa: F401
 from tests.wire import TEXT, RawClient, Recorder, endpoint, self_signed
 from wsthreads import BrokerError, RedisBroker, Session, WebSocketApp, create_app
 from wsthreads.errors import IsolateError

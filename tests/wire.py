@@ -17,9 +17,9 @@ from werkzeug.serving import make_server
 
 from tests.programs import DEADLINE_S
 from wsthreads import WebSocketApp
-from wsthreads.frames import encode_frame
-from wsthreads.outbox import Outbox
-from wsthreads.transport import PlainTransport
+from wsthreads.protocol.frames import encode_frame
+from wsthreads.protocol.outbox import Outbox
+from wsthreads.protocol.transport import PlainTransport
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 

@@ -8,11 +8,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wsthreads.affinity import use_all_cores
     from wsthreads.app import WebSocketApp
     from wsthreads.brokers.redis import RedisBroker as RedisBroker
+    from wsthreads.cli.targets import create_app
     from wsthreads.config import Config
-    from wsthreads.endpoint import Endpoint
     from wsthreads.errors import (
         BackendError,
         BrokerError,
@@ -29,11 +28,12 @@ if TYPE_CHECKING:
         UsageError,
         WSThreadsError,
     )
-    from wsthreads.handshake import Request
-    from wsthreads.rooms import Room, SessionRoom
-    from wsthreads.session import Session
-    from wsthreads.targets import create_app
-    from wsthreads.verdicts import Refusal
+    from wsthreads.protocol.handshake import Request
+    from wsthreads.rooms.rooms import Room, SessionRoom
+    from wsthreads.sessions.endpoint import Endpoint
+    from wsthreads.sessions.session import Session
+    from wsthreads.sessions.verdicts import Refusal
+    from wsthreads.threads.affinity import use_all_cores
 
 __version__ = "0.1.0"
 
@@ -67,16 +67,16 @@ __all__ = [
 
 _HOMES = {
     "Config": "config",
-    "Endpoint": "endpoint",
+    "Endpoint": "sessions.endpoint",
     "RedisBroker": "brokers.redis",
-    "Refusal": "verdicts",
-    "Request": "handshake",
-    "Room": "rooms",
-    "Session": "session",
-    "SessionRoom": "rooms",
+    "Refusal": "sessions.verdicts",
+    "Request": "protocol.handshake",
+    "Room": "rooms.rooms",
+    "Session": "sessions.session",
+    "SessionRoom": "rooms.rooms",
     "WebSocketApp": "app",
-    "create_app": "targets",
-    "use_all_cores": "affinity",
+    "create_app": "cli.targets",
+    "use_all_cores": "threads.affinity",
 }
 
 

@@ -1,6 +1,6 @@
 """``python -m wsthreads`` is the command ``wsthreads``."""
 
-from wsthreads.cli import main
+from wsthreads.cli.commands import main
 
 if __name__ == "__main__":
     main()

@@ -20,34 +20,36 @@ from weakref import finalize
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
-from wsthreads.admission import Admission
-from wsthreads.affinity import Affinity, use_all_cores
-from wsthreads.browser import is_client, send_client
+from wsthreads.client import is_client, send_client
 from wsthreads.config import METRICS_TOKEN_VARIABLE, REDIS_VARIABLE, Config, dashboard_token_of
-from wsthreads.contained import Contained, contained
-from wsthreads.drainer import Drainer
-from wsthreads.endpoint import Endpoint
 from wsthreads.errors import CloseCode, ConfigError, HandshakeRefused
-from wsthreads.fitness import USE, green_threads, is_to_serve
-from wsthreads.flusher import Flusher, weakly
-from wsthreads.handlers import Handler, PythonHandler
-from wsthreads.handshake import is_upgrade
-from wsthreads.health import HEALTH_PATH, READY_PATH, Health
-from wsthreads.hints import answer_with_hint, foreign_protocol, near_path
-from wsthreads.hosts import gunicorn_worker, is_ending, is_replaced
-from wsthreads.lingering import watch_lingering
-from wsthreads.logs import log_context, printable
-from wsthreads.metrics import Metrics
-from wsthreads.proxies import ProxyHeaders, address_of
-from wsthreads.stagger import in_batches
+from wsthreads.monitoring.health import HEALTH_PATH, READY_PATH, Health
+from wsthreads.monitoring.logs import log_context, printable
+from wsthreads.monitoring.metrics import Metrics
+from wsthreads.protocol.fitness import USE, green_threads, is_to_serve
+from wsthreads.protocol.handshake import is_upgrade
+from wsthreads.protocol.hints import answer_with_hint, foreign_protocol, near_path
+from wsthreads.protocol.hosts import gunicorn_worker, is_ending, is_replaced
+from wsthreads.protocol.proxies import ProxyHeaders, address_of
+from wsthreads.rooms.rooms import Rooms
+from wsthreads.servers.contained import Contained, contained
+from wsthreads.servers.stagger import in_batches
+from wsthreads.sessions.admission import Admission
+from wsthreads.sessions.endpoint import Endpoint
+from wsthreads.sessions.handlers import Handler, PythonHandler
+from wsthreads.sessions.session import Session
+from wsthreads.threads.affinity import Affinity, use_all_cores
+from wsthreads.threads.drainer import Drainer
+from wsthreads.threads.flusher import Flusher, weakly
+from wsthreads.threads.lingering import watch_lingering
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from wsthreads.brokers import Broker, Link
-    from wsthreads.connection import Connection
     from wsthreads.dashboard import Dashboard
-    from wsthreads.prometheus import MetricsPage
+    from wsthreads.monitoring.prometheus import MetricsPage
+    from wsthreads.protocol.connection import Connection
 
 __all__ = ["WebSocketApp"]
 
@@ -109,7 +111,10 @@ class WebSocketApp:
         self._services: dict[str, WSGIApplication] = {}  # what is served beside the endpoints, by its path
         self._metrics_page: MetricsPage | None = None
         if self.config.serve_metrics:
-            from wsthreads.prometheus import METRICS_PATH, MetricsPage  # prometheus-client is for those who want it
+            from wsthreads.monitoring.prometheus import (  # prometheus-client is for those who want it
+                METRICS_PATH,
+                MetricsPage,
+            )
 
             token = self.config.metrics_token or os.environ.get(METRICS_TOKEN_VARIABLE, "")
             self._metrics_page = self._services[METRICS_PATH] = MetricsPage(self, token)
@@ -118,7 +123,7 @@ class WebSocketApp:
             self._services.update({HEALTH_PATH: health, READY_PATH: health})
         self._dashboard = dashboard or _dashboard_by_token(self.config)
         if self._dashboard is not None:
-            self._dashboard.serve(self, partial(self._make_endpoint, affinity=Affinity(False), link=None))
+            self._dashboard.serve(self, partial(self._make_endpoint, affinity=Affinity(False), shares_rooms=False))
         finalize(self, _release, self._flusher, self._drainer, self._link).atexit = False
         self._entry: WSGIApplication = self._dispatch
         if self.config.trusted_proxies:
@@ -172,16 +177,32 @@ class WebSocketApp:
         endpoint = self._endpoints[path] = self._make_endpoint(path, handler, metrics)
         return endpoint
 
-    def _make_endpoint(self, path: str, handler: Handler, metrics: Metrics, **options: Any) -> Endpoint:
-        shared = {
+    def _make_endpoint(
+        self, path: str, handler: Handler, metrics: Metrics, *, shares_rooms: bool = True, **options: Any
+    ) -> Endpoint:
+        parts = {
             "config": self.config,
             "admission": self._admission,
             "flusher": self._flusher,
-            "drainer": self._drainer,
             "affinity": self.affinity,
-            "link": self._link,
         }
-        return Endpoint(path, handler, metrics=metrics, **{**shared, **options})
+        rooms, session_class = self._make_rooms(path, metrics, shared=shares_rooms)
+        return Endpoint(
+            path, handler, metrics=metrics, rooms=rooms, session_class=session_class, **{**parts, **options}
+        )
+
+    def _make_rooms(self, path: str, metrics: Metrics, *, shared: bool) -> tuple[Rooms[Any], type[Session]]:
+        """The rooms of an endpoint, and the sessions that may be in them."""
+        limits: dict[str, Any] = {
+            "max_name_chars": self.config.max_room_name_chars,
+            "max_per_session": self.config.max_rooms_per_session,
+            "count": metrics.add,
+        }
+        if self._link is None or not shared:
+            return Rooms(self._drainer, **limits), Session
+        from wsthreads.brokers.rooms import SharedRooms, SharedSession  # for those who have a broker
+
+        return SharedRooms(path, self._link, self._drainer, **limits), SharedSession
 
     def endpoint(self, path: str) -> Endpoint:
         """The endpoint of a path. Raises `KeyError` with those that there are."""
@@ -356,7 +377,7 @@ class WebSocketApp:
     ) -> int:
         """Close every session and let it end, let nobody in any more, end all threads.
 
-        More than 500 sessions are closed one after another, as `wsthreads.stagger` has it: 1,000 a second, or as many
+        More than 500 sessions are closed one after another, as `servers.stagger` has it: 1,000 a second, or as many
         as it takes to be through after half of the time. Handlers that run may finish.
         Waits for `timeout_s` at most, by default `shutdown_timeout_s`, and then cuts off the sessions that are left:
         returns how many. An app that was shut down cannot be started again; to call it twice does no harm.

@@ -33,13 +33,13 @@ except ImportError as error:
 
 from wsthreads.app import RESERVED_THREADS, WebSocketApp, drain_timeout_s, farewell
 from wsthreads.config import Config
-from wsthreads.contained import Contained
 from wsthreads.errors import WSThreadsError
-from wsthreads.fitness import green_threads
-from wsthreads.hosts import is_ending
-from wsthreads.lingering import watch_lingering
-from wsthreads.logs import SESSION_KEY, JSONFormatter, access_context, log_to_gunicorn
-from wsthreads.stalls import Stalls, wake
+from wsthreads.monitoring.logs import SESSION_KEY, JSONFormatter, access_context, log_to_gunicorn
+from wsthreads.protocol.fitness import green_threads
+from wsthreads.protocol.hosts import is_ending
+from wsthreads.servers.contained import Contained
+from wsthreads.servers.stalls import Stalls, wake
+from wsthreads.threads.lingering import watch_lingering
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -105,7 +105,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
 
     The application's mistakes (a script that does not load, a setting out of range) are one line, and the master ends
     with gunicorn's status for that. What wsthreads and scripts log goes to gunicorn's error log, see
-    `wsthreads.logs.log_to_gunicorn`.
+    `wsthreads.monitoring.logs.log_to_gunicorn`.
 
     Each worker keeps its sessions on a core of its own, as far as there are enough of them; a worker that replaces
     one takes over its core.

@@ -26,7 +26,7 @@ SENDERS = 20
 SERVER = """
 import resource, sys, time
 from wsthreads import WebSocketApp
-from wsthreads.serving import Server
+from wsthreads.servers.serving import Server
 
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

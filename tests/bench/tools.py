@@ -34,7 +34,7 @@ for name in sys.argv[1:]:
         versions[name] = m.version(name)
     except m.PackageNotFoundError:
         pass
-print(json.dumps({"versions": versions, "speedups": u.find_spec("wsthreads._speedups") is not None}))
+print(json.dumps({"versions": versions, "speedups": u.find_spec("wsthreads._native._speedups") is not None}))
 """
 
 

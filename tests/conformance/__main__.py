@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.conformance.environment import BUILD, HERE, EnvironmentMissing, Fuzzer, install
 from tests.conformance.summary import EXPLAINED, Summary, read_summary
 from tests.programs import run_server
-from wsthreads.native import speedups
+from wsthreads._native import speedups
 
 __all__ = ["ALL_CASES", "BUILDS", "Build", "run"]
 

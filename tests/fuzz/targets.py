@@ -23,11 +23,12 @@ from typing import Any
 from unittest.mock import patch
 
 from tests.fuzz import handshakes, javascript
-from tests.test_connection_reading import agree
-from tests.test_javascript_bridge import Crossing
+from tests.javascript.test_bridge import Crossing
+from tests.protocol.test_connection_reading import agree
 from tests.wire import Recorder
-from wsthreads import WebSocketApp, frames
-from wsthreads.serving import Server
+from wsthreads import WebSocketApp
+from wsthreads.protocol import frames
+from wsthreads.servers.serving import Server
 
 __all__ = ["TARGETS"]
 
@@ -48,7 +49,7 @@ class Choices:
 @contextmanager
 def decode() -> Iterator[Check]:
     """The first byte says where to begin, the second how much a message may have; behind them is the buffer."""
-    c = importlib.import_module("wsthreads._speedups")
+    c = importlib.import_module("wsthreads._native._speedups")
 
     def check(data: bytes) -> None:
         choose, buffer = Choices(data[:2]), data[2:]

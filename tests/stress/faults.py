@@ -10,9 +10,9 @@ from collections.abc import Callable
 from threading import Lock, current_thread
 from typing import Any
 
-import wsthreads.rooms
+import wsthreads.rooms.rooms
 from wsthreads import WebSocketApp
-from wsthreads.endpoint import Endpoint
+from wsthreads.sessions.endpoint import Endpoint
 
 INJECTED = "injected"
 
@@ -99,17 +99,18 @@ class Reaper:
     def _kill_drainer_in_a_step(self) -> None:
         """After a part of what a step has to send: it comes to the whole of it when it is called again."""
         die = self._once("drainer", MemoryError(INJECTED))
-        real = wsthreads.rooms.flush_all
+        real = wsthreads.rooms.rooms.flush_all
 
         def flush_all(outboxes: Any) -> Any:
             if outboxes and current_thread().name == "wsthreads-drainer":
-                wsthreads.rooms.flush_all = real
+                wsthreads.rooms.rooms.flush_all = real
                 real(outboxes[: len(outboxes) // 2])
                 die()
             return real(outboxes)
 
-        if real.__name__ == "flush_all" and real.__module__ == "wsthreads.outbox":  # or one is under way already
-            wsthreads.rooms.flush_all = flush_all
+        # Or one is under way already.
+        if real.__name__ == "flush_all" and real.__module__ == "wsthreads.protocol.outbox":
+            wsthreads.rooms.rooms.flush_all = flush_all
 
     def _kill_isolate(self) -> None:
         isolate: Any = self._endpoint.handler._isolate  # type: ignore[attr-defined]

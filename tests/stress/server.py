@@ -28,10 +28,10 @@ from tests.stress.handler import Handler
 from tests.stress.history import SCALE
 from tests.stress.perturb import perturb
 from wsthreads import Session, WebSocketApp
-from wsthreads.connection import Connection
-from wsthreads.endpoint import Endpoint
-from wsthreads.outbox import Outbox
-from wsthreads.serving import Server
+from wsthreads.protocol.connection import Connection
+from wsthreads.protocol.outbox import Outbox
+from wsthreads.servers.serving import Server
+from wsthreads.sessions.endpoint import Endpoint
 
 HANDLERS = ("python", "javascript")
 

@@ -15,8 +15,8 @@ from wsthreads.brokers.scripts import SHARDS, Keys
 
 if TYPE_CHECKING:
     from wsthreads.brokers import Listener
-    from wsthreads.metrics import Metrics
-    from wsthreads.session import Session
+    from wsthreads.monitoring.metrics import Metrics
+    from wsthreads.sessions.session import Session
 
 __all__ = ["ClusterLink"]
 

@@ -29,12 +29,12 @@ from wsthreads.brokers.reader import Reader, SharedRoom
 from wsthreads.brokers.scripts import Address, Keys, Scripts
 from wsthreads.brokers.turns import Turns
 from wsthreads.errors import BrokerError
-from wsthreads.patience import may_wait
+from wsthreads.threads.patience import may_wait
 
 if TYPE_CHECKING:
-    from wsthreads.brokers import Listener
-    from wsthreads.metrics import Metrics
-    from wsthreads.session import Session
+    from wsthreads.brokers.links import Listener
+    from wsthreads.monitoring.metrics import Metrics
+    from wsthreads.sessions.session import Session
 
 __all__ = ["RedisLink"]
 

@@ -18,7 +18,7 @@ import re
 from typing import NamedTuple
 
 from wsthreads.errors import BrokerError
-from wsthreads.frames import BINARY, TEXT, encode_frame
+from wsthreads.protocol.frames import BINARY, TEXT, encode_frame
 
 __all__ = ["MAX_HEAD_BYTES", "VERSION", "Broadcast", "decode", "encode"]
 

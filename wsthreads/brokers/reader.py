@@ -26,8 +26,8 @@ from wsthreads.brokers.scripts import BEAT_S, FETCH, Address, Scripts
 from wsthreads.errors import BrokerError
 
 if TYPE_CHECKING:
-    from wsthreads.brokers import Listener
-    from wsthreads.metrics import Metrics
+    from wsthreads.brokers.links import Listener
+    from wsthreads.monitoring.metrics import Metrics
 
 __all__ = ["Reader", "SharedRoom"]
 

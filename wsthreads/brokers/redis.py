@@ -28,11 +28,11 @@ from wsthreads.brokers.complaints import explain
 from wsthreads.brokers.link import RedisLink
 from wsthreads.brokers.positions import new_epoch
 from wsthreads.brokers.scripts import Keys
-from wsthreads.frames import message_frame
+from wsthreads.protocol.frames import message_frame
 
 if TYPE_CHECKING:
     from wsthreads.brokers import Link
-    from wsthreads.metrics import Metrics
+    from wsthreads.monitoring.metrics import Metrics
 
 __all__ = ["RedisBroker", "RemoteRoom"]
 

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from wsthreads.brokers.turns import LONGEST_S, Line
-from wsthreads.deflate import deflate_frame
-from wsthreads.frames import message_frame
-from wsthreads.patience import has_interrupted
-from wsthreads.rooms import Rooms
-from wsthreads.session import Session
+from wsthreads.protocol.deflate import deflate_frame
+from wsthreads.protocol.frames import message_frame
+from wsthreads.rooms.rooms import Rooms
+from wsthreads.sessions.session import Session
+from wsthreads.threads.patience import has_interrupted
 
 if TYPE_CHECKING:
-    from wsthreads.brokers import Link
-    from wsthreads.drainer import Drainer
+    from wsthreads.brokers.links import Link
+    from wsthreads.threads.drainer import Drainer
 
 __all__ = ["SharedRooms", "SharedSession"]
 
 
-class SharedRooms(Rooms):
+class SharedRooms(Rooms[Session]):
     """All rooms of one endpoint, over `link`. Any thread."""
 
     def __init__(self, path: str, link: Link, drainer: Drainer, **options: Any) -> None:

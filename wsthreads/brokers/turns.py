@@ -23,11 +23,10 @@ from contextlib import ExitStack, suppress
 from queue import Empty, SimpleQueue
 from time import monotonic
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from wsthreads.brokers.rooms import SharedRooms, SharedSession
-    from wsthreads.outbox import Outbox
+    from wsthreads.protocol.outbox import Outbox
 
 __all__ = ["LONGEST_S", "MAX_HELD_BYTES", "Flight", "Line", "Turns"]
 
@@ -45,6 +44,32 @@ RoomKey = tuple[str, str]
 Bell = SimpleQueue[None]
 
 
+class EndpointRooms(Protocol):
+    """The rooms of one endpoint."""
+
+    path: str
+
+
+class Addressee(Protocol):
+    """A session, as what is held for it sees it."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+
+    @property
+    def _rooms(self) -> EndpointRooms:
+        """The rooms of its endpoint."""
+
+    @property
+    def _joined(self) -> frozenset[str]:
+        """The names of those that it is in."""
+
+    @property
+    def _line(self) -> Line:
+        """What is held for it."""
+
+
 class Flight:
     """A broadcast of this process, from its call until it is back and with the members, or late."""
 
@@ -57,7 +82,7 @@ class Flight:
         self.due = monotonic() + LONGEST_S
         self.is_back = False
         # To be told when it is back. Who adds something looks at is_back afterwards.
-        self.sessions: dict[SharedSession, None] = {}  # a frame in the line of each waits for it
+        self.sessions: dict[Addressee, None] = {}  # a frame in the line of each waits for it
         self.bells: list[Bell] = []
 
 
@@ -67,7 +92,7 @@ class _Last(NamedTuple):
     flight: Flight
     other: Flight | None  # and before it, to be received by the session which that one leaves out
 
-    def of(self, session: SharedSession) -> Flight | None:
+    def of(self, session: Addressee) -> Flight | None:
         """The last one that may be for a session, if it is not back. Those before it come back before it."""
         flight = self.flight if self.flight.exclude_id != session.id else self.other
         return None if flight is None or flight.is_back else flight
@@ -123,7 +148,7 @@ class Turns:
         self._end(overdue)
         return bool(overdue)
 
-    def coming(self, ticket: int, rooms: SharedRooms, name: str, exclude_id: str | None) -> None:
+    def coming(self, ticket: int, rooms: EndpointRooms, name: str, exclude_id: str | None) -> None:
         """The reader's: this one is about to be given to the members of a room.
 
         If there are earlier ones that are not back, they are overtaken where it matters: see the head of the module.
@@ -139,7 +164,7 @@ class Turns:
                     if session._rooms is rooms and name in session._joined and session.id != exclude_id:
                         session._line.let_go(flight, surely=True)
 
-    def before_message(self, session: SharedSession) -> list[Flight]:
+    def before_message(self, session: Addressee) -> list[Flight]:
         """What the current thread's next message to a session comes behind."""
         rooms = self._current().rooms
         if not rooms:
@@ -151,13 +176,13 @@ class Turns:
             found = [last.of(session) for (of, name), last in rooms.items() if of == path and name in joined]
         return [flight for flight in found if flight is not None]
 
-    def before_close(self, session: SharedSession) -> list[Flight]:
+    def before_close(self, session: Addressee) -> list[Flight]:
         """What the close frame of a session comes behind: whatever has been broadcast to its rooms, by any thread."""
         path = session._rooms.path
         found = [self._rooms.get((path, name)) for name in session._joined]
         return [flight for flight in found if flight is not None and not flight.is_back]
 
-    def hold(self, session: SharedSession, frame: bytes, flights: list[Flight], *, closes: bool = False) -> None:
+    def hold(self, session: Addressee, frame: bytes, flights: list[Flight], *, closes: bool = False) -> None:
         """Have a frame follow when `flights` are back, and all that is held for its session has gone."""
         for flight in flights:
             flight.sessions[session] = None
@@ -167,7 +192,7 @@ class Turns:
                 flight.sessions.pop(session, None)
         session._line.put(_Held(threading.get_ident(), self._next, flights, frame, closes))
 
-    def wait(self, session: SharedSession, name: str) -> None:
+    def wait(self, session: Addressee, name: str) -> None:
         """Wait until what the current thread broadcast to a room is with `session`, if it may be for it."""
         last = self._current().rooms.get((session._rooms.path, name))
         flight = None if last is None else last.of(session)

@@ -16,30 +16,29 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import finalize
 
 from werkzeug.exceptions import NotFound
 from werkzeug.utils import redirect
 from werkzeug.wrappers import Response
 
-from wsthreads.admission import Admission
-from wsthreads.browser import find_client
+from wsthreads.client import find_client
 from wsthreads.dashboard.access import Access, bearer_token
 from wsthreads.dashboard.events import Events
 from wsthreads.dashboard.live import Live
 from wsthreads.dashboard.sampler import Sampler
-from wsthreads.endpoint import Endpoint
-from wsthreads.flusher import Flusher, weakly
-from wsthreads.handlers import HOOKS, PythonHandler
-from wsthreads.hosts import gunicorn_worker
-from wsthreads.metrics import Metrics
-from wsthreads.static import StaticFiles
+from wsthreads.monitoring.metrics import Metrics
+from wsthreads.protocol.hosts import gunicorn_worker
+from wsthreads.servers.static import StaticFiles
+from wsthreads.sessions.admission import Admission
+from wsthreads.sessions.endpoint import Endpoint
+from wsthreads.sessions.handlers import HOOKS, PythonHandler
+from wsthreads.threads.flusher import Flusher, weakly
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-    from wsthreads.app import WebSocketApp
     from wsthreads.config import Config
 
 __all__ = ["MAX_VIEWERS", "PREFIX", "Dashboard", "function_names", "spelled"]
@@ -67,6 +66,18 @@ CLOSE_TIMEOUT_S = 1.0
 _HOST = re.compile(r"[A-Za-z0-9.:\[\]-]+")
 
 
+class ShownApp(Protocol):
+    """The app that the page shows, as `wsthreads.WebSocketApp` is."""
+
+    @property
+    def config(self) -> Config:
+        """Its settings."""
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """All endpoints."""
+
+
 class Dashboard:
     """The page of one app, as a WSGI application for what it `owns`, and an endpoint. Any thread.
 
@@ -86,7 +97,7 @@ class Dashboard:
         finalize(self, self._events.close).atexit = False
         self._sampled_in = 0  # the process
 
-    def serve(self, app: WebSocketApp, make_endpoint: Callable[..., Endpoint]) -> Endpoint:
+    def serve(self, app: ShownApp, make_endpoint: Callable[..., Endpoint]) -> Endpoint:
         """The endpoint through which the page sees `app`, made by `make_endpoint`."""
         self._app = app
         self._sampler = Sampler(lambda: app.endpoints)

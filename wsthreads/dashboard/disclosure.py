@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
-from wsthreads.logs import hide_secrets, is_secret
-from wsthreads.rooms import Room, SessionRoom
+from wsthreads.monitoring.logs import hide_secrets, is_secret
+from wsthreads.rooms.rooms import Room, SessionRoom
 
 __all__ = ["public_headers", "public_values", "shown_values"]
 

@@ -1,7 +1,7 @@
 """What happened lately: errors of handlers, what they write to the console or log, warnings, reloads.
 
 Nothing reports here by itself: it is read from the log records that there are anyway, by their attributes (`session`,
-`endpoint`, `file`, `line`, `column`, `stack`, see `wsthreads.logs`), at the levels that the log has.
+`endpoint`, `file`, `line`, `column`, `stack`, see `wsthreads.monitoring.logs`), at the levels that the log has.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from heapq import merge
 from operator import itemgetter
 from typing import Any
 
-from wsthreads.allowance import Allowance
-from wsthreads.logs import AddContext
+from wsthreads.monitoring.logs import AddContext
+from wsthreads.protocol.allowance import Allowance
 
 __all__ = ["KEPT", "Events"]
 
@@ -43,7 +43,7 @@ class Events(logging.Handler):
     `n` of an event counts all of them, those included that were not kept. Those of the endpoint `but` are left out.
     """
 
-    #: For `wsthreads.logs`: it is no place that a log goes to.
+    #: For `wsthreads.monitoring.logs`: it is no place that a log goes to.
     is_observer = True
 
     def __init__(self, but: str) -> None:

@@ -12,11 +12,11 @@ from wsthreads.dashboard.disclosure import public_headers, public_values, shown_
 from wsthreads.errors import IsolateError
 
 if TYPE_CHECKING:
-    from wsthreads.connection import Connection
     from wsthreads.dashboard.requests import Watch
-    from wsthreads.endpoint import Endpoint
-    from wsthreads.metrics import Traffic
-    from wsthreads.session import Session
+    from wsthreads.monitoring.metrics import Traffic
+    from wsthreads.protocol.connection import Connection
+    from wsthreads.sessions.endpoint import Endpoint
+    from wsthreads.sessions.session import Session
 
 __all__ = ["find_session", "rooms_list", "session_details", "sessions_list"]
 

@@ -25,13 +25,13 @@ from wsthreads.dashboard.lists import find_session, rooms_list, session_details,
 from wsthreads.dashboard.requests import Broadcast, Close, Mistake, PageRequest, Unwatch, Watch, parse
 from wsthreads.dashboard.sampler import Sampler
 from wsthreads.errors import BrokerError, HandshakeRefused, UsageError
-from wsthreads.flusher import weakly
-from wsthreads.restarts import keep_running
+from wsthreads.threads.flusher import weakly
+from wsthreads.threads.restarts import keep_running
 
 if TYPE_CHECKING:
-    from wsthreads.endpoint import Endpoint
-    from wsthreads.handshake import Request
-    from wsthreads.session import Session
+    from wsthreads.protocol.handshake import Request
+    from wsthreads.sessions.endpoint import Endpoint
+    from wsthreads.sessions.session import Session
 
 __all__ = ["Live"]
 

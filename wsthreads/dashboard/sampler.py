@@ -9,11 +9,11 @@ from threading import Lock
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
-from wsthreads.metrics import Distribution
+from wsthreads.monitoring.metrics import Distribution
 
 if TYPE_CHECKING:
-    from wsthreads.endpoint import Endpoint
-    from wsthreads.metrics import Totals
+    from wsthreads.monitoring.metrics import Totals
+    from wsthreads.sessions.endpoint import Endpoint
 
 __all__ = ["Sampler", "Snapshot", "sample_of"]
 

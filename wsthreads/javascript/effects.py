@@ -13,8 +13,8 @@ from wsthreads.javascript.visits import Visit
 if TYPE_CHECKING:
     from wsthreads.javascript.engine import Engine
     from wsthreads.javascript.loader import ModuleLoader
-    from wsthreads.rooms import Room, SessionRoom
-    from wsthreads.session import Session
+    from wsthreads.rooms.rooms import Room, SessionRoom
+    from wsthreads.sessions.session import Session
 
 __all__ = ["Effects"]
 

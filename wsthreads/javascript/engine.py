@@ -26,6 +26,7 @@ from ctypes import (
 from functools import partial
 from typing import Any
 
+from wsthreads._native import bridge
 from wsthreads.javascript.calls import Function, parse, refusal
 from wsthreads.javascript.pacing import Pace, find_counter
 from wsthreads.javascript.quickjs import (
@@ -39,7 +40,6 @@ from wsthreads.javascript.quickjs import (
     pointers,
 )
 from wsthreads.javascript.stacks import Failure
-from wsthreads.native import bridge
 
 __all__ = ["Engine", "JavaScriptError"]
 

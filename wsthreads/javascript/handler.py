@@ -13,18 +13,19 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.errors import CloseCode, CloseCodeError, HandshakeRefused, IsolateError, ScriptError
-from wsthreads.handlers import Handler, Reader
 from wsthreads.javascript.isolate import Isolate
-from wsthreads.logs import log_context, printable
-from wsthreads.metrics import Metrics
-from wsthreads.restarts import Restarts
-from wsthreads.verdicts import BadVerdict, Refusal, Verdict, verdict_of
+from wsthreads.monitoring.logs import log_context, printable
+from wsthreads.monitoring.metrics import Metrics
+from wsthreads.protocol.readers import Reader
+from wsthreads.sessions.handlers import Handler
+from wsthreads.sessions.verdicts import BadVerdict, Refusal, Verdict, verdict_of
+from wsthreads.threads.restarts import Restarts
 
 if TYPE_CHECKING:
     from wsthreads.config import Config
-    from wsthreads.handshake import Request
-    from wsthreads.rooms import Room
-    from wsthreads.session import Session
+    from wsthreads.protocol.handshake import Request
+    from wsthreads.rooms.rooms import Room
+    from wsthreads.sessions.session import Session
 
 __all__ = ["ScriptHandler", "ScriptInfo", "check_script"]
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from wsthreads.native import speedups
+from wsthreads._native import speedups
 
 __all__ = ["Inbox", "Line"]
 

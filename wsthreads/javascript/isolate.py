@@ -38,15 +38,15 @@ from wsthreads.javascript.reports import Reports, ignore
 from wsthreads.javascript.schedule import Schedule
 from wsthreads.javascript.stacks import Failure
 from wsthreads.javascript.visits import Event, Visit
-from wsthreads.patience import never_wait
+from wsthreads.threads.patience import never_wait
 
 if TYPE_CHECKING:
     from wsthreads.config import Config
-    from wsthreads.handlers import Reader
-    from wsthreads.handshake import Request
-    from wsthreads.metrics import Metrics
-    from wsthreads.rooms import Room
-    from wsthreads.session import Session
+    from wsthreads.monitoring.metrics import Metrics
+    from wsthreads.protocol.handshake import Request
+    from wsthreads.protocol.readers import Reader
+    from wsthreads.rooms.rooms import Room
+    from wsthreads.sessions.session import Session
 
 __all__ = ["Isolate"]
 

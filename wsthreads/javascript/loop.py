@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from wsthreads.javascript.engine import Engine
     from wsthreads.javascript.reports import Reports
     from wsthreads.javascript.schedule import Schedule
-    from wsthreads.metrics import Histogram, Metrics
+    from wsthreads.monitoring.metrics import Histogram, Metrics
 
 __all__ = ["STOP", "Loop"]
 

@@ -10,7 +10,7 @@ from wsthreads.javascript.stacks import Failure
 from wsthreads.javascript.visits import Event, Visit
 
 if TYPE_CHECKING:
-    from wsthreads.metrics import Metrics
+    from wsthreads.monitoring.metrics import Metrics
 
 __all__ = ["Reports", "ignore"]
 

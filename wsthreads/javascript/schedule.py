@@ -15,7 +15,7 @@ NEVER = float("inf")
 
 
 class MessageReader:
-    """`wsthreads.handlers.Reader` for a script's messages."""
+    """`wsthreads.protocol.readers.Reader` for a script's messages."""
 
     __slots__ = ("_visit", "read")
 

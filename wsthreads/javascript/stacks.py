@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
-from wsthreads.logs import block, quoted
+from wsthreads.monitoring.logs import block, quoted
 
 __all__ = ["Failure", "Place"]
 

@@ -8,14 +8,14 @@ from threading import Condition, Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wsthreads.javascript.inbox import Line
-from wsthreads.logs import log_context
+from wsthreads.monitoring.logs import log_context
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from wsthreads.handshake import Request
     from wsthreads.javascript.engine import Engine
-    from wsthreads.session import Session
+    from wsthreads.protocol.handshake import Request
+    from wsthreads.sessions.session import Session
 
 __all__ = ["Event", "Visit"]
 

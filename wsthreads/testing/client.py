@@ -23,7 +23,7 @@ from wsthreads.testing.pipe import Pipe
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-    from wsthreads.session import Session
+    from wsthreads.sessions.session import Session
 
 __all__ = ["Client"]
 

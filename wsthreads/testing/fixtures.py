@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import pytest
 
 from wsthreads import testing
-from wsthreads.serving import Server
+from wsthreads.servers.serving import Server
 from wsthreads.testing import Play
 
 __all__ = ["live_server", "play"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from wsthreads.serving import Server
+from wsthreads.servers.serving import Server
 from wsthreads.testing.play import app_for
 
 __all__ = ["live_server"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from threading import Condition
 
-from wsthreads.transport import PlainTransport
+from wsthreads.protocol.transport import PlainTransport
 
 __all__ = ["Pipe"]
 

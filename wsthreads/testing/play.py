@@ -9,10 +9,10 @@ from types import TracebackType
 from typing import Any
 
 from wsthreads.app import WebSocketApp
-from wsthreads.endpoint import Endpoint
+from wsthreads.cli.targets import create_app
 from wsthreads.errors import UsageError
-from wsthreads.rooms import Room
-from wsthreads.targets import create_app
+from wsthreads.rooms.rooms import Room
+from wsthreads.sessions.endpoint import Endpoint
 from wsthreads.testing.client import Client
 
 __all__ = ["HandlerFailed", "Play", "app_for", "play"]

@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.stress.model.program import PLAIN_THREADS, message
 from wsthreads import BrokerError, Session
-from wsthreads.endpoint import Endpoint
+from wsthreads.sessions.endpoint import Endpoint
 
 #: Entries of the journal in one message.
 CHUNK = 500

@@ -12,12 +12,12 @@ from random import Random
 from threading import Timer
 from typing import Any
 
-import wsthreads.rooms
-import wsthreads.session
-from wsthreads.endpoint import Endpoint
-from wsthreads.outbox import Outbox
-from wsthreads.rooms import Rooms
-from wsthreads.session import Session
+import wsthreads.rooms.rooms
+import wsthreads.sessions.session
+from wsthreads.protocol.outbox import Outbox
+from wsthreads.rooms.rooms import Rooms
+from wsthreads.sessions.endpoint import Endpoint
+from wsthreads.sessions.session import Session
 
 __all__ = ["MUTATIONS", "apply"]
 
@@ -45,8 +45,8 @@ def a_broadcast_is_dropped() -> None:
 
 
 def a_message_is_dropped() -> None:
-    real = wsthreads.session.post
-    wsthreads.session.post = lambda outbox, frame: _seldom() or real(outbox, frame)
+    real = wsthreads.sessions.session.post
+    wsthreads.sessions.session.post = lambda outbox, frame: _seldom() or real(outbox, frame)
 
 
 def two_frames_are_swapped() -> None:
@@ -68,18 +68,18 @@ def a_broadcast_comes_twice() -> None:
 
 
 def a_room_has_no_order() -> None:
-    real = wsthreads.rooms._Members.__init__
+    real = wsthreads.rooms.rooms._Members.__init__
 
     def init(members: Any) -> None:
         real(members)
         members.order = nullcontext()
 
-    wsthreads.rooms._Members.__init__ = init
+    wsthreads.rooms.rooms._Members.__init__ = init
     _append_all(lambda outbox, frame: (time.sleep(0.0002), outbox.append(frame))[1])
 
 
 def nobody_is_left_out() -> None:
-    wsthreads.rooms.append_all = lambda outboxes, frame, skip: sum(outbox.append(frame) for outbox in outboxes)
+    wsthreads.rooms.rooms.append_all = lambda outboxes, frame, skip: sum(outbox.append(frame) for outbox in outboxes)
 
 
 def what_waits_is_lost_at_a_close() -> None:
@@ -95,7 +95,7 @@ def what_waits_is_lost_at_a_close() -> None:
         return outbox.append(frame)
 
     Outbox.close = close
-    wsthreads.session.post = post
+    wsthreads.sessions.session.post = post
 
 
 def a_leave_comes_late() -> None:
@@ -122,8 +122,8 @@ def somebody_stays_a_member() -> None:
 
 
 def a_send_is_denied() -> None:
-    real = wsthreads.session.post
-    wsthreads.session.post = lambda outbox, frame: real(outbox, frame) and not _seldom()
+    real = wsthreads.sessions.session.post
+    wsthreads.sessions.session.post = lambda outbox, frame: real(outbox, frame) and not _seldom()
 
 
 def on_close_comes_twice() -> None:
@@ -172,7 +172,7 @@ def _append_all(append: Callable[[Outbox, bytes], bool]) -> None:
     def append_all(outboxes: tuple[Outbox, ...], frame: bytes, skip: Outbox | None) -> int:
         return sum(outbox is not skip and append(outbox, frame) for outbox in outboxes)
 
-    wsthreads.rooms.append_all = append_all
+    wsthreads.rooms.rooms.append_all = append_all
 
 
 #: By name. All but the last can be seen without Redis.

@@ -19,7 +19,7 @@ from tests.stress.model.handler import Handler
 from tests.stress.model.program import MAX_OUTBOX_BYTES
 from tests.stress.server import App, Control, end_with_parent
 from wsthreads import RedisBroker
-from wsthreads.serving import Server
+from wsthreads.servers.serving import Server
 
 PATH = "/model"
 PATIENCE_S = 120.0

@@ -12,7 +12,7 @@ from django.core.management.base import CommandError
 from django.core.servers.basehttp import WSGIRequestHandler, WSGIServer
 
 from wsthreads.django.sockets import HandsOverSocket
-from wsthreads.fitness import green_threads
+from wsthreads.protocol.fitness import green_threads
 
 if apps.is_installed("django.contrib.staticfiles"):  # which has a runserver of its own
     from django.contrib.staticfiles.management.commands.runserver import Command as _Command

@@ -1,0 +1,314 @@
+"""The parts of the brokers that need no Redis: the format of messages, what waits for its turn, what waits to go."""
+
+import random
+import threading
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from tests.programs import DEADLINE_S
+from wsthreads import BrokerError
+from wsthreads.brokers import messages, orders, turns
+from wsthreads.brokers.reader import SharedRoom
+from wsthreads.brokers.scripts import Keys
+from wsthreads.protocol.frames import message_frame
+
+KEYS = Keys("app", 0)
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536, 1_000_000])
+@pytest.mark.parametrize("kind", ["text", "binary"])
+@pytest.mark.parametrize("exclude_id", [None, "Session_-1"])
+def test_a_broadcast_comes_back_as_it_was(size, kind, exclude_id):
+    frame = message_frame("ä" * (size // 2) + "x" * (size % 2) if kind == "text" else b"\xff" * size)
+    broadcast = messages.decode(messages.encode("Sender_-1", 12345678901, exclude_id, frame))
+    assert broadcast == (b"Sender_-1", 12345678901, exclude_id, frame)
+
+
+@given(some.binary(max_size=300) | some.binary(max_size=100).map(lambda tail: b"2 me 7 . t" + tail))
+def test_whatever_comes_is_a_broadcast_or_refused(data):
+    try:
+        broadcast = messages.decode(data)
+    except BrokerError:
+        return
+    assert data.startswith(b"2 ")
+    assert messages.encode(broadcast.sender.decode(), broadcast.ticket, broadcast.exclude_id, broadcast.frame)
+
+
+def test_the_format_is_the_one_that_other_versions_know():
+    assert messages.encode("me", 7, None, message_frame("hi")) == b"2 me 7 . t\nhi"
+    assert messages.encode("me", 8, "you", message_frame(b"\0")) == b"2 me 8 you b\n\0"
+
+
+class Outbox:
+    max_bytes = 100
+    is_blocked = is_queued = False
+
+    def __init__(self):
+        self.frames = []
+        self.is_flushed = True
+
+    def append(self, frame):
+        self.frames.append(frame)
+        self.is_flushed = False
+
+    append_close = append
+
+    def flush(self):
+        self.is_flushed = True
+
+    def excuse(self, size):
+        pass
+
+
+class Someone:
+    """A session in some rooms."""
+
+    def __init__(self, under_way, *names, id="a"):
+        self.id = id
+        self._rooms = ROOMS
+        self._joined = frozenset(names)
+        self.turns = under_way
+        self.outbox = Outbox()
+        self._line = turns.Line(self.outbox)
+
+    def send(self, frame):
+        self.turns.hold(self, frame, self.turns.before_message(self))
+
+    def close(self):
+        self.turns.hold(self, b"close", self.turns.before_close(self), closes=True)
+
+    def sent(self):
+        assert self.outbox.is_flushed
+        frames, self.outbox.frames = self.outbox.frames, []
+        return frames
+
+
+ROOMS = SimpleNamespace(path="/x")
+ONE, TWO = ("/x", "one"), ("/x", "two")
+
+
+@pytest.fixture
+def under_way():
+    return turns.Turns()
+
+
+def in_another_thread(function):
+    thread = threading.Thread(target=function)
+    thread.start()
+    thread.join()
+
+
+def test_what_is_sent_behind_a_broadcast_follows_when_it_is_back(under_way):
+    someone = Someone(under_way, "one")
+    under_way.begin(1, ONE, None)
+    someone.send(b"a")
+    under_way.begin(2, ONE, None)
+    someone.send(b"b")
+    assert someone.sent() == []
+    under_way.end(1)
+    assert someone.sent() == [b"a"]
+    someone.send(b"c")
+    under_way.end(2)
+    assert someone.sent() == [b"b", b"c"]
+    assert under_way.before_message(someone) == []
+
+
+def test_what_is_held_for_one_thread_s_broadcast_does_not_wait_for_another_thread_s(under_way):
+    mine, other = Someone(under_way, "one"), Someone(under_way, "two")
+    under_way.begin(1, ONE, None)
+    in_another_thread(lambda: (under_way.begin(2, TWO, None), other.send(b"b")))
+    mine.send(b"a")
+    under_way.end(1)
+    assert (mine.sent(), other.sent()) == ([b"a"], [])
+    mine.send(b"c")
+    assert mine.sent() == [b"c"]
+    under_way.end(2)
+    assert other.sent() == [b"b"]
+
+
+def test_whatever_is_sent_to_a_session_goes_behind_what_is_held_for_it(under_way):
+    someone = Someone(under_way, "one")
+    under_way.begin(1, ONE, None)
+    someone.send(b"a")
+    in_another_thread(lambda: someone.send(b"b"))
+    assert someone.sent() == []
+    under_way.end(1)
+    assert someone.sent() == [b"a", b"b"]
+
+
+def test_only_who_may_get_the_broadcast_has_to_wait_for_it(under_way):
+    sender, other = Someone(under_way, "one", id="a"), Someone(under_way, "one", id="b")
+    outside = Someone(under_way, "two", id="c")
+    under_way.begin(1, ONE, "a")
+    assert [len(under_way.before_message(someone)) for someone in (sender, other, outside)] == [0, 1, 0]
+    under_way.begin(2, ONE, "b")
+    assert [flight.ticket for flight in under_way.before_message(sender)] == [2]
+    assert [flight.ticket for flight in under_way.before_message(other)] == [1]
+    under_way.end_all()
+    under_way.begin(3, ONE, "a")
+    assert under_way.before_message(sender) == [], "the others are over"
+
+
+def test_a_close_frame_comes_behind_what_anybody_has_broadcast_to_the_session_s_rooms(under_way):
+    someone = Someone(under_way, "one")
+    in_another_thread(lambda: (under_way.begin(1, ONE, None), under_way.begin(2, TWO, None)))
+    assert under_way.before_message(someone) == []
+    someone.close()
+    assert someone.sent() == []
+    under_way.end(1)
+    assert someone.sent() == [b"close"]
+
+
+def test_a_broadcast_that_does_not_come_back_is_overtaken(under_way, monkeypatch):
+    someone = Someone(under_way, "one")
+    under_way.begin(1, ONE, None)
+    someone.send(b"held")
+    assert not under_way.end_overdue()
+    assert someone.sent() == []
+    monkeypatch.setattr(turns, "monotonic", lambda: float("inf"))
+    assert under_way.end_overdue()
+    assert someone.sent() == [b"held"]
+    assert not under_way.end_overdue()
+
+
+def test_a_broadcast_is_overtaken_by_a_later_one_that_the_session_gets_first_and_what_was_sent_before(under_way):
+    """As in a cluster: nodes answer in any order."""
+    both, only_one, only_two = (Someone(under_way, *names) for names in (["one", "two"], ["one"], ["two"]))
+    everybody = (both, only_one, only_two)
+    under_way.begin(1, ONE, None)
+    for someone in everybody:
+        someone.send(b"a")
+    under_way.begin(2, TWO, None)
+    for someone in everybody:
+        someone.send(b"b")
+    under_way.coming(2, ROOMS, "two", None)
+    assert [someone.sent() for someone in everybody] == [[b"a"], [], [b"a"]]
+    under_way.end(2)
+    assert [someone.sent() for someone in everybody] == [[], [], [b"b"]]
+    under_way.coming(1, ROOMS, "one", None)
+    under_way.end(1)
+    assert [someone.sent() for someone in everybody] == [[b"b"], [b"a", b"b"], []]
+
+
+def test_a_thread_s_frame_behind_another_thread_s_late_broadcast_goes_before_its_own_next_one(under_way):
+    someone = Someone(under_way, "one", "two")
+    under_way.begin(1, ONE, None)
+    in_another_thread(lambda: (under_way.begin(2, TWO, None), someone.send(b"b")))
+    someone.send(b"a")
+    under_way.begin(3, ONE, None)
+    under_way.coming(1, ROOMS, "one", None)
+    under_way.end(1)
+    assert someone.sent() == []
+    under_way.coming(3, ROOMS, "one", None)
+    assert someone.sent() == [b"a"]
+    under_way.end(3)
+    assert someone.sent() == []
+    under_way.coming(2, ROOMS, "two", None)
+    under_way.end(2)
+    assert someone.sent() == [b"b"]
+
+
+def test_what_is_held_for_one_session_is_bounded(under_way, monkeypatch):
+    monkeypatch.setattr(turns, "MAX_HELD_BYTES", 5)
+    someone = Someone(under_way, "one")
+    under_way.begin(1, ONE, None)
+    for frame in (b"12", b"34"):
+        someone.send(frame)
+    assert (someone.sent(), someone._line.held_bytes) == ([], 4)
+    someone.send(b"56")
+    assert (someone.sent(), someone._line.held_bytes) == ([b"12", b"34", b"56"], 0)
+
+
+def test_who_waits_for_room_goes_on_when_what_is_held_is_gone(under_way):
+    someone = Someone(under_way, "one")
+    under_way.begin(1, ONE, None)
+    someone.send(b"x" * 90)
+    assert not someone._line.wait_empty(0)
+    someone._line.wait_for_room(5, DEADLINE_S)  # there is
+    someone._line.wait_for_room(20, 0.01)
+    assert someone.sent() == []
+    ender = threading.Timer(0.05, under_way.end, (1,))
+    ender.start()
+    someone._line.wait_for_room(20, DEADLINE_S)
+    assert someone._line.wait_empty(DEADLINE_S)
+    ender.join()
+    assert someone.sent() == [b"x" * 90]
+
+
+def room(name, known=False):
+    made = SharedRoom(None, name, KEYS.address("/x", name))
+    made.known = known
+    return made
+
+
+def take(waiting):
+    """What goes in the next round trip: rooms, then tickets."""
+    rooms, batch = waiting.take_rooms(), waiting.batch()
+    waiting.done(len(batch))
+    return [r.name for r in rooms], [order.ticket for order in batch]
+
+
+def test_a_room_is_announced_between_what_came_before_its_members_and_what_came_after():
+    waiting = orders.Orders(10_000)
+    address = KEYS.address("/x", "y")
+    waiting.announce(room("first"))
+    waiting.add(address, b"0")
+    waiting.add(address, b"1")
+    changed = room("second")
+    waiting.announce(changed)
+    waiting.add(address, b"2")
+    waiting.announce(changed)  # keeps its place
+    assert len(waiting) == 3
+    assert take(waiting) == (["first"], [0, 1])
+    assert take(waiting) == (["second"], [2])
+    assert not waiting
+    assert waiting.waiting_bytes == 0
+
+
+def test_after_a_break_known_rooms_come_first_and_new_ones_keep_their_places():
+    waiting = orders.Orders(10_000)
+    address = KEYS.address("/x", "y")
+    known, new = room("known", known=True), room("new")
+    waiting.add(address, b"0")
+    waiting.announce(known)
+    waiting.announce(new)
+    waiting.add(address, b"1")
+    waiting.announce_all([known, new, room("popped before it was known")])
+    assert take(waiting) == (["known", "popped before it was known"], [0])
+    assert take(waiting) == (["new"], [1])
+
+
+def test_the_bound_is_in_bytes_and_lets_one_in_whatever_its_size():
+    waiting = orders.Orders(1000)
+    address = KEYS.address("/x", "y")
+    assert waiting.has_space(10**6)
+    waiting.add(address, b"x" * 500)
+    assert waiting.has_space(50)
+    assert not waiting.has_space(400)
+
+
+def test_nothing_is_left_out_or_comes_twice_however_it_is_mixed():
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    dice, waiting, address = random.Random(seed), orders.Orders(10**9), KEYS.address("/x", "y")
+    placed, sent, announced = {}, [], {}
+    for step in range(3000):
+        choice = dice.random()
+        if choice < 0.5:
+            waiting.add(address, b"x" * dice.choice([1, 1000, 300_000]))
+        elif choice < 0.8:
+            placed[f"{step}"] = waiting.next_ticket
+            waiting.announce(room(f"{step}"))
+        else:
+            names, tickets = take(waiting)
+            announced.update(dict.fromkeys(names, len(sent)))
+            sent += tickets
+    while waiting:
+        names, tickets = take(waiting)
+        announced.update(dict.fromkeys(names, len(sent)))
+        sent += tickets
+    assert sent == list(range(waiting.next_ticket))
+    assert announced == placed

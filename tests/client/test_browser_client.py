@@ -1,0 +1,570 @@
+"""wsthreads.js: how it is served, and what it does in Chromium, with a server that comes and goes and with none at all.
+
+Delays are judged with a clock and sockets of the test's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import socket
+import sys
+import tempfile
+from base64 import b64encode
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+import wsthreads.client
+from tests.browsing import expect
+from tests.programs import DEADLINE_S, Browser, Program, run_server
+from tests.wire import serving
+from wsthreads import WebSocketApp
+from wsthreads.servers.static import StaticFiles
+
+FOLDER = Path(wsthreads.client.__file__).parent
+
+ECHO = """
+export function onOpen(session) { session.room("all").join() }
+export function onMessage(session, message) {
+  const [command, code] = message.split(" ");
+  if (command === "close") session.close(Number(code), "as you wish");
+  else session.send(`echo ${message}`);
+}
+"""
+
+PAGE = """<!doctype html><link rel="icon" href="data:,"><ol id="log"></ol><script type="module">
+import { ReconnectingWebSocket } from "/wsthreads.js";
+const socket = globalThis.socket = new ReconnectingWebSocket("/ws/echo", [], { minDelay: 50, maxDelay: 100 });
+const note = (text) => document.getElementById("log").append(
+  Object.assign(document.createElement("li"), { textContent: text }));
+socket.onopen = () => note("open");
+socket.onmessage = ({ data }) => note(data);
+socket.onreconnecting = ({ detail }) => { if (detail.attempt === 1) note(`lost ${detail.code}`); };
+socket.onclose = ({ code, reason, wasClean }) => note(`closed ${code} ${reason} ${wasClean}`);
+</script>"""
+
+
+@pytest.fixture
+def site(tmp_path):
+    (tmp_path / "public").mkdir()
+    (tmp_path / "public" / "index.html").write_text(PAGE)
+    (tmp_path / "echo.js").write_text(ECHO)
+    return [tmp_path / "echo.js", "--static", tmp_path / "public", "--serve-client"]
+
+
+def log_of(page):
+    return page.locator("#log li")
+
+
+def send(page, *messages):
+    return page.evaluate("(messages) => messages.map((message) => socket.send(message))", list(messages))
+
+
+# With a real server
+
+
+def test_a_client_that_is_refused_with_a_close_code_learns_it_and_does_not_come_back(window, site):
+    """Also one that offers a token as a subprotocol: a browser gives up where none of these is spoken."""
+    script = site[0]
+    refuse = "export function onHandshake(request) { return { close: 4003, reason: 'banned' }; }"
+    script.write_text(script.read_text() + refuse)
+    page_file = script.parent / "public" / "index.html"
+    page_file.write_text(PAGE.replace('"/ws/echo", []', '"/ws/echo", ["token.abc"]'))
+    with run_server(*site) as server:
+        page = window(server.url)
+        expect(log_of(page)).to_have_text(["open", "closed 4003 banned true"])
+        server.wait_for("refused with a 101: 4003 banned")
+
+
+def test_it_comes_back_and_sends_what_was_queued_in_order(window, site):
+    with run_server(*site) as server:
+        page = window(server.url)
+        expect(log_of(page)).to_have_text(["open"])
+        assert send(page, "one") == [True]
+        expect(log_of(page)).to_have_text(["open", "echo one"])
+        server.process.kill()
+        expect(log_of(page)).to_have_text(["open", "echo one", "lost 1006"])
+        assert send(page, *(f"queued {number}" for number in range(20))) == [True] * 20
+        queued_bytes = 10 * len("queued 0") + 10 * len("queued 10")
+        assert page.evaluate("[socket.readyState, socket.bufferedAmount]") == [0, queued_bytes]
+    with run_server(*site, port=server.port) as server:
+        echoes = [f"echo queued {number}" for number in range(20)]
+        expect(log_of(page)).to_have_text(["open", "echo one", "lost 1006", "open", *echoes])
+        assert page.evaluate("[socket.readyState, socket.bufferedAmount]") == [1, 0]
+        page.evaluate("socket.close(4000, 'enough')")
+        expect(log_of(page).last).to_have_text("closed 4000  true")
+        assert send(page, "too late") == [False]
+
+
+def test_a_final_code_ends_it_and_another_does_not(window, site):
+    with run_server(*site) as server:
+        page = window()
+        for code in (1000, 1008, 4002):
+            page.goto(server.url)
+            expect(log_of(page)).to_have_text(["open"])
+            send(page, f"close {code}")
+            expect(log_of(page)).to_have_text(["open", f"closed {code} as you wish true"])
+            assert page.evaluate("socket.readyState") == 3
+        page.goto(server.url)
+        expect(log_of(page)).to_have_text(["open"])
+        send(page, "close 1012")
+        expect(log_of(page)).to_have_text(["open", "lost 1012", "open"])
+        send(page, "x")
+        expect(log_of(page).last).to_have_text("echo x")
+
+
+def answer_upgrade(connection):
+    """Take a browser's handshake, without extensions."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += connection.recv(1)
+    key = re.search(rb"(?i)sec-websocket-key: *(\S+)", head)[1]
+    accept = b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+    connection.sendall(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+    )
+
+
+def receive_short(connection):
+    """The next message of a browser, of less than 126 bytes."""
+    head = connection.recv(6, socket.MSG_WAITALL)
+    data = connection.recv(head[1] & 127, socket.MSG_WAITALL)
+    return bytes(byte ^ head[2 + index % 4] for index, byte in enumerate(data))
+
+
+def test_no_message_is_lost_while_a_slow_connection_closes(window, blank_page):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(DEADLINE_S)
+        page = window(blank_page)
+        page.evaluate("""async (url) => {
+          const { ReconnectingWebSocket } = await import("/wsthreads.js");
+          const Noted = class extends WebSocket { constructor(...a) { super(...a); globalThis.native = this; } };
+          globalThis.socket = new ReconnectingWebSocket(url, [], { minDelay: 10, WebSocket: Noted });
+        }""", f"ws://127.0.0.1:{listener.getsockname()[1]}/")
+        first, _ = listener.accept()
+        with first:
+            first.settimeout(DEADLINE_S)
+            answer_upgrade(first)
+            page.wait_for_function("socket.readyState === 1")
+            first.sendall(b"\x88\x02\x03\xf4")  # 1012; the TCP connection stays for the time being
+            page.wait_for_function("native.readyState === 2")
+            assert page.evaluate("['one', 'two'].map((text) => socket.send(text))") == [True, True]
+        second, _ = listener.accept()
+        with second:
+            second.settimeout(DEADLINE_S)
+            answer_upgrade(second)
+            assert [receive_short(second), receive_short(second)] == [b"one", b"two"]
+
+
+def test_a_connection_from_before_the_network_was_away_is_replaced(window, site):
+    with run_server(*site) as server:
+        page = window(server.url)
+        expect(log_of(page)).to_have_text(["open"])
+        page.context.set_offline(True)  # it stays open, as far as Chromium is concerned
+        page.context.set_offline(False)
+        expect(log_of(page)).to_have_text(["open", "lost 1006", "open"])
+        send(page, "x")
+        expect(log_of(page).last).to_have_text("echo x")
+
+
+# With sockets and a clock of our own
+
+BENCH = """async (steps) => {
+  const { ReconnectingWebSocket, isFinal } = await import("/wsthreads.js");
+  const sockets = [];
+  class Fake {
+    constructor(url, protocols) { Object.assign(this, { url, protocols, readyState: 0, sent: [], bufferedAmount: 0 });
+      sockets.push(this); }
+    send(data) { this.sent.push(data); }
+    close(code, reason) { this.closedWith = [code, reason]; this.readyState = 2; }
+    open() { this.readyState = 1; this.onopen(); }
+    end(code) { this.readyState = 3; this.onclose({ code, reason: "", wasClean: code !== 1006 }); }
+  }
+  const timers = new Map();
+  let now = 0, last = 0, random = 0;
+  const tick = async (ms) => {
+    await settled();
+    for (const until = now + ms; ;) {
+      const [id, timer] = [...timers].sort((one, other) => one[1].due - other[1].due)[0] ?? [];
+      if (id === undefined || timer.due > until) { now = until; break; }
+      timers.delete(id); now = timer.due; timer.callback();
+      await settled();
+    }
+  };
+  const settled = () => new Promise((resolve) => { const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => { port1.close(); resolve(); }; port2.postMessage(0); });
+  const make = (url = "/ws/x", options = {}) => {
+    const socket = new ReconnectingWebSocket(url, [], {
+      WebSocket: Fake, random: () => random,
+      setTimeout: (callback, delay) => { timers.set(++last, { callback, due: now + delay }); return last; },
+      clearTimeout: (id) => timers.delete(id), now: () => now, connectTimeout: 1e9,
+      ...options,
+    });
+    const events = [];
+    for (const type of ["open", "message", "error", "close", "reconnecting"]) {
+      socket.addEventListener(type, (event) => events.push(event.detail ?? (event.type === "close"
+        ? ["close", event.code] : event.type)));
+    }
+    return [socket, events];
+  };
+  const sleep = (ms) => { now += ms; for (const timer of timers.values()) timer.due += ms; };
+  const bench = { sockets, timers, tick, sleep, make, settled, isFinal, setRandom: (value) => { random = value; } };
+  return await (new Function("bench", `return (async () => { with (bench) { ${steps} } })()`))(bench);
+}"""
+
+
+@pytest.fixture(scope="module")
+def blank_page(tmp_path_factory):
+    """The address of a page that shares its origin with wsthreads.js."""
+    folder = tmp_path_factory.mktemp("blank")
+    (folder / "index.html").write_text('<!doctype html><link rel="icon" href="data:,">')
+    with serving(WebSocketApp(StaticFiles(folder), serve_client=True)) as port:
+        yield f"http://127.0.0.1:{port}/"
+
+
+@pytest.fixture
+def run(window, blank_page):
+    """Run steps in the page, with `make`, `sockets`, `tick` and so on."""
+    page = window(blank_page)
+    return lambda steps: page.evaluate(BENCH, steps)
+
+
+def test_waiting_grows_with_jitter_and_starts_anew_after_a_stable_time(run):
+    result = run("""
+      const [socket, events] = make();
+      const delays = async (value, count) => {
+        setRandom(value);
+        for (let n = 0; n < count; n++) {
+          await settled();
+          sockets.at(-1).end(1006);
+          await tick(60_000);
+        }
+        return events.splice(0).filter((event) => event.delay !== undefined).map((event) => event.delay);
+      };
+      const found = [await delays(0, 8)];
+      sockets.at(-1).open(); await tick(5000);
+      found.push(await delays(0.999999, 3));
+      sockets.at(-1).open(); await tick(4999);
+      found.push(await delays(0, 1));
+      return found.map((delays) => delays.map(Math.round));
+    """)
+    assert result == [[500, 1000, 2000, 4000, 8000, 15000, 15000, 15000], [1000, 2000, 4000], [4000]]
+
+
+def test_an_attempt_that_takes_too_long_is_given_up(run):
+    result = run("""
+      const [socket, events] = make("/ws/x", { connectTimeout: 10_000 });
+      await tick(9999);
+      const before = [sockets.length, socket.readyState];
+      await tick(1);
+      sockets[0].open();  // too late: nobody listens
+      return [before, sockets[0].closedWith !== undefined, events, socket.readyState];
+    """)
+    assert result == [[1, 0], True, [{"code": 1006, "reason": "timeout", "attempt": 1, "delay": 500}], 0]
+
+
+def test_it_gives_up_after_as_many_attempts_as_it_may(run):
+    result = run("""
+      const [socket, events] = make("/ws/x", { maxAttempts: 2 });
+      for (let n = 0; n < 3; n++) { await settled(); sockets.at(-1).end(1006); await tick(60_000); }
+      return [sockets.length, events.at(-1), socket.readyState, socket.send("x"), timers.size];
+    """)
+    assert result == [3, ["close", 1006], 3, False, 0]
+
+
+def test_which_codes_are_final(run):
+    codes = [*range(1000, 1004), *range(1005, 1016), 3000, 3001, 4000, 4999]
+    final = run(f"return {codes}.filter(isFinal)")
+    assert final == [1000, 1002, 1003, 1007, 1008, 1009, 1010, 3000, 4000, 4999]
+    result = run("""
+      const [socket, events] = make("/ws/x", { isFinal: ({ code }) => code === 1011 });
+      await settled(); sockets[0].open(); sockets[0].end(4000); await tick(1000);
+      sockets[1].open(); sockets[1].end(1011);
+      return [sockets.length, socket.readyState, events.at(-1)];
+    """)
+    assert result == [2, 3, ["close", 1011]]
+
+
+def test_the_queue_is_bounded_and_says_so(run):
+    result = run("""
+      const [few] = make("/ws/x", { maxQueued: 2 });
+      const [small] = make("/ws/x", { maxQueuedBytes: 6 });
+      const answers = [
+        ["a", "b", "c"].map((text) => few.send(text)),
+        ["é☃", new Uint8Array(1), "x", ""].map((data) => small.send(data)),
+      ];
+      await settled();
+      for (const socket of sockets) socket.open();
+      return [...answers, sockets[1].sent.length, small.bufferedAmount, few.send("d"), sockets[0].sent];
+    """)
+    assert result == [[True, True, False], [True, True, False, True], 3, 0, True, ["a", "b", "d"]]
+
+
+def test_what_is_sent_while_the_other_side_closes_waits_for_the_next_connection(run):
+    result = run("""
+      const [socket, events] = make();
+      await settled(); sockets[0].open(); socket.send("before");
+      sockets[0].readyState = 2;
+      const answers = [socket.readyState, socket.send("while"), socket.send(new Uint8Array([1]))];
+      answers.push(socket.bufferedAmount);
+      sockets[0].end(1012); await tick(1000);
+      sockets[1].open(); socket.send("after");
+      const [other] = make(); await settled();
+      sockets[2].open(); sockets[2].readyState = 3; other.send("x"); sockets[2].end(4000);
+      return [answers, sockets[0].sent, sockets[1].sent.map(String), socket.readyState, other.readyState,
+        other.send("y"), other.bufferedAmount];
+    """)
+    assert result == [[0, True, True, 6], ["before"], ["while", "1", "after"], 1, 3, False, 0]
+
+
+def test_bytes_that_wait_are_copied(run):
+    result = run("""
+      const [socket] = make();
+      const bytes = new Uint8Array([1, 2, 3, 4, 5, 6, 7, 8]);
+      const kinds = [bytes, bytes.buffer, bytes.subarray(2, 4), new Uint16Array(bytes.buffer, 2, 1),
+        new DataView(bytes.buffer, 6)];
+      const waiting = kinds.map((kind) => socket.send(kind));
+      const size = socket.bufferedAmount;
+      bytes.fill(99);
+      await settled(); sockets[0].open();
+      const copied = sockets[0].sent.map((data) => [...new Uint8Array(data.buffer ?? data)]);
+      sockets[0].sent.length = 0;
+      kinds.forEach((kind) => socket.send(kind));
+      const direct = sockets[0].sent.map((data) => data.byteLength);
+      const blob = new Blob(["blob"]);
+      const [other] = make(); await settled();
+      other.send(blob); sockets[1].open();
+      return [waiting, size, copied, direct, sockets[1].sent[0] === blob];
+    """)
+    whole = [1, 2, 3, 4, 5, 6, 7, 8]
+    assert result == [[True] * 5, 22, [whole, whole, [3, 4], [3, 4], [7, 8]], [8, 8, 2, 2, 2], True]
+
+
+def test_anything_else_is_a_text_whether_it_waits_or_not(run):
+    result = run("""
+      const values = [undefined, null, 5, {}, [1, 2], true, 10n, new Date(NaN), { toString: () => "own" }];
+      const bad = [() => socket.send(), () => socket.send(Symbol("s")), () => socket.send({ toString() { throw 1; } })];
+      const outcome = (call) => { try { return call(); } catch (error) { return error?.name ?? error; } };
+      const [socket] = make();
+      const waiting = [...values.map((value) => socket.send(value)), ...bad.map(outcome)];
+      await settled(); sockets[0].open();
+      const queued = sockets[0].sent.splice(0);
+      const open = [...values.map((value) => socket.send(value)), ...bad.map(outcome)];
+      return [waiting, open, queued, sockets[0].sent];
+    """)
+    texts = ["undefined", "null", "5", "[object Object]", "1,2", "true", "10", "Invalid Date", "own"]
+    answers = [True] * 9 + ["TypeError", "TypeError", 1]
+    assert result == [answers, answers, texts, texts]
+
+
+def test_an_open_connection_is_replaced_when_the_page_has_stood_still(run):
+    result = run("""
+      const [socket, events] = make();
+      await settled(); sockets[0].open();
+      await tick(600_000);  // an ordinary time
+      const counts = [sockets.length];
+      sleep(60_000); await tick(60_000);  // as a hidden page may
+      counts.push(sockets.length);
+      sleep(3_600_000); await tick(9_999);
+      counts.push(sockets.length);
+      await tick(1);
+      counts.push(sockets.length);
+      const state = socket.readyState;
+      socket.send("x"); sockets[1].open();
+      const [never] = make("/ws/x", { maxPause: Infinity });
+      await settled(); sockets[2].open(); sleep(1e12); await tick(20_000);
+      return [counts, sockets[0].closedWith !== undefined, state, sockets[1].sent, events.at(2), never.readyState];
+    """)
+    lost = {"code": 1006, "reason": "the page was away", "attempt": 1, "delay": 0}
+    assert result[:5] == [[1, 1, 1, 2], True, 0, ["x"], "open"]
+    assert result[5] == 1
+    assert run("""
+      const [socket, events] = make();
+      await settled(); sockets[0].open(); sleep(100_000); await tick(10_000);
+      return events[1];
+    """) == lost
+
+
+@pytest.mark.parametrize(("event", "replaced"), [
+    ("window.dispatchEvent(new Event('online'))", True),
+    ("window.dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))", True),
+    ("window.dispatchEvent(new PageTransitionEvent('pageshow'))", False),
+    ("document.dispatchEvent(new Event('visibilitychange'))", False),
+    ("sleep(91_000); document.dispatchEvent(new Event('visibilitychange'))", True),
+])
+def test_an_open_connection_is_replaced_when_the_page_comes_back(run, event, replaced):
+    result = run(f"""
+      const [socket, events] = make();
+      await settled(); sockets[0].open(); await tick(5000);
+      {event};
+      await tick(0);
+      sockets.at(-1).open();
+      socket.send("x");
+      socket.close(); sockets.at(-1).end(1000);
+      window.dispatchEvent(new Event("online")); await tick(100_000);
+      return [sockets.length, sockets.at(-1).sent, timers.size];
+    """)
+    assert result == [2 if replaced else 1, ["x"], 0]
+
+
+def test_it_wakes_up_when_the_page_does(run):
+    result = run("""
+      const [socket] = make();
+      await settled(); sockets[0].end(1006);
+      window.dispatchEvent(new Event("online")); await settled();
+      const count = [sockets.length];
+      sockets[1].end(1006);
+      document.dispatchEvent(new Event("visibilitychange")); await settled();
+      count.push(sockets.length);
+      window.dispatchEvent(new Event("online")); await settled();  // an attempt is under way
+      count.push(sockets.length);
+      sockets[2].open(); socket.reconnect(); await settled();
+      count.push(sockets.length);
+      socket.close(); sockets[2].end(1000);
+      window.dispatchEvent(new Event("online")); await tick(60_000);
+      return [...count, sockets.length, timers.size];
+    """)
+    assert result == [2, 3, 3, 3, 3, 0]
+
+
+def test_close_is_for_good_at_any_time(run):
+    result = run("""
+      const [waiting, first] = make();
+      await settled(); sockets[0].end(1006); waiting.send("x");
+      waiting.close(4001, "bye"); await tick(60_000);
+      const [connecting, second] = make();
+      await settled(); connecting.close(); connecting.close(); await tick(60_000);
+      const [open, third] = make();
+      await settled(); sockets[2].open(); open.close(3500, "so long"); const state = open.readyState;
+      sockets[2].end(3500); await tick(60_000);
+      const refused = [[1001], [1000, "x".repeat(124)]].map((parts) => {
+        try { make()[0].close(...parts); return "no"; } catch (error) { return error.name; }
+      });
+      return [first.at(-1), second, sockets[1].closedWith !== undefined, sockets[2].closedWith, state, third, refused];
+    """)
+    assert result == [
+        ["close", 4001], [["close", 1000]], True, [3500, "so long"], 2, ["open", ["close", 3500]],
+        ["InvalidAccessError", "SyntaxError"],
+    ]  # fmt: skip
+
+
+def test_the_address_is_asked_for_each_time(run):
+    result = run("""
+      let calls = 0;
+      const [socket, events] = make(async () => {
+        if (++calls === 2) throw new Error("no token");
+        return `https://example.org/ws?token=${calls}`;
+      });
+      await settled(); sockets[0].end(1006); await tick(60_000);
+      make("live?x=1"); await settled();
+      return [calls, sockets.map((socket) => socket.url.replace(location.host, "HOST"))];
+    """)
+    assert result == [3, ["wss://example.org/ws?token=1", "wss://example.org/ws?token=3", "ws://HOST/live?x=1"]]
+
+
+def test_what_can_never_succeed_is_not_tried_again(run):
+    assert run("try { make('http://['); } catch (error) { return error.name; }") == "TypeError"
+    result = run("""
+      class Never { constructor() { throw new DOMException("no such subprotocol", "SyntaxError"); } }
+      const [socket, events] = make("/ws/x", { WebSocket: Never });
+      await tick(60_000);
+      return [events, socket.readyState, timers.size];
+    """)
+    assert result == [[["close", 1006]], 3, 0]
+    assert run("try { make('ftp://x/'); } catch (error) { return error.name; }") == "SyntaxError"
+
+
+def test_its_types_have_the_names_that_it_has(run):
+    types = (FOLDER / "wsthreads.d.ts").read_text()
+    body = re.search(r"export class ReconnectingWebSocket .*?\{\n(.*?)^\}", types, re.MULTILINE | re.DOTALL)[1]
+    names = set(re.findall(r"^  (?!static|constructor|addEventListener)(?:readonly )?(\w+)[(:]", body, re.MULTILINE))
+    found = run("""
+      const [socket] = make();
+      return Object.getOwnPropertyNames(Object.getPrototypeOf(socket)).filter((name) => name !== "constructor");
+    """)
+    assert names == set(found)
+    options = re.search(r"interface ReconnectingOptions \{\n(.*?)^\}", types, re.MULTILINE | re.DOTALL)[1]
+    error = run("try { make('/x', { nonsense: 1 }); } catch (error) { return error.message; }")
+    assert set(re.findall(r"^  (\w+)\?:", options, re.MULTILINE)) == set(error.partition("there are: ")[2].split(", "))
+
+
+# How it is served
+
+
+def test_it_is_served_where_the_setting_says_so():
+    client = Browser(WebSocketApp(serve_client=True))
+    answer = client.get("/wsthreads.js")
+    assert (answer.status_code, answer.mimetype) == (200, "text/javascript")
+    assert answer.get_data() == (FOLDER / "wsthreads.js").read_bytes()
+    assert client.get("/wsthreads.js", headers={"If-None-Match": answer.headers["ETag"]}).status_code == 304
+    assert client.post("/wsthreads.js").status_code == 404
+    assert Browser(WebSocketApp()).get("/wsthreads.js").status_code == 404
+    types = client.get("/wsthreads.d.ts")
+    assert (types.status_code, types.mimetype) == (200, "application/typescript")
+    assert types.get_data() == (FOLDER / "wsthreads.d.ts").read_bytes()
+    assert Browser(WebSocketApp()).get("/wsthreads.d.ts").status_code == 404
+
+
+@contextmanager
+def served_by(server, *origins):
+    """The port of a server with the client, for pages of these origins."""
+    settings = f"serve_client=True, allowed_origins={list(origins)!r}"
+    if server == "run":
+        program = [sys.executable, "-m", "wsthreads", "run", "--port", "0", "--serve-client", "handler.js"]
+        for origin in origins:
+            program += ["--origin", origin]
+    else:
+        program = [sys.executable, "-m", "gunicorn", "-k", server, "--threads", "10", "--bind", "127.0.0.1:0"]
+        program += [f'wsthreads:create_app("handler.js", {settings})']
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "handler.js").write_text("export function onMessage(session, message) {}")
+        with Program(program, cwd=folder) as process:
+            yield int(process.wait_for(r"Listening (?:on|at:) http://127\.0\.0\.1:(\d+)")[1])
+
+
+def headers_of(port, path, **headers):
+    connection = HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
+    connection.request("GET", path, headers=headers)
+    response = connection.getresponse()
+    connection.close()
+    return response.status, response.headers
+
+
+@pytest.mark.parametrize("server", ["run", "gthread", "wsthreads.gunicorn.ThreadWorker"])
+def test_pages_of_allowed_origins_may_import_it(server):
+    with served_by(server, "https://a.example", "https://b.example:8443") as port:
+        for path in ("/wsthreads.js", "/wsthreads.d.ts"):
+            for origin in ("https://a.example", "https://B.example:8443"):
+                status, headers = headers_of(port, path, Origin=origin)
+                assert (status, headers["Access-Control-Allow-Origin"], headers["Vary"]) == (200, origin, "Origin")
+                again, headers = headers_of(port, path, Origin=origin, **{"If-None-Match": headers["ETag"]})
+                assert (again, headers["Access-Control-Allow-Origin"], headers["Vary"]) == (304, origin, "Origin")
+            for others in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {}):
+                status, headers = headers_of(port, path, **others)
+                assert (status, headers["Access-Control-Allow-Origin"], headers["Vary"]) == (200, None, "Origin")
+
+
+def test_any_page_may_import_it_where_any_may_connect():
+    client = Browser(WebSocketApp(serve_client=True, allowed_origins=["*"]))
+    answer = client.get("/wsthreads.js", headers={"Origin": "https://a.example"})
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    answer = Browser(WebSocketApp(serve_client=True)).get("/wsthreads.js", headers={"Origin": "https://a.example"})
+    assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_a_page_elsewhere_imports_it_and_talks_to_its_server(window, blank_page, tmp_path):
+    origin = blank_page.rstrip("/")
+    (tmp_path / "echo.js").write_text(ECHO)
+    with run_server(tmp_path / "echo.js", "--serve-client", "--origin", origin) as server:
+        page = window(blank_page)
+        answer = page.evaluate("""async (url) => {
+          const { ReconnectingWebSocket } = await import(`${url}/wsthreads.js`);
+          const socket = new ReconnectingWebSocket(`${url}/ws/echo`);
+          socket.send("from elsewhere");
+          return new Promise((resolve) => { socket.onmessage = ({ data }) => { socket.close(); resolve(data); }; });
+        }""", server.url)
+    assert answer == "echo from elsewhere"

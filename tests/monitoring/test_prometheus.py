@@ -1,0 +1,383 @@
+"""``/metrics``, as prometheus-client's own parsers read it, in one process and in several."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack
+from urllib.request import Request, urlopen
+
+import prometheus_client
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from tests.programs import DEADLINE_S, EXAMPLES, Browser, Program, connect, receive, wait_until
+from tests.wire import PONG, RawClient, Recorder, close_payload, endpoint
+from wsthreads import ConfigError, HandshakeRefused, RedisBroker, WebSocketApp, create_app
+from wsthreads.monitoring.prometheus import WebSocketCollector, families
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+
+def get(port, path="/metrics", **headers):
+    with urlopen(Request(f"http://127.0.0.1:{port}{path}", headers=headers), timeout=DEADLINE_S) as answer:
+        return answer.read().decode()
+
+
+def checked(text):
+    """{(name, labels): value}, of an exposition that promtool would pass."""
+    found, names = {}, set()
+    for family in parse(text):
+        assert family.name not in names, f"{family.name} is there twice"
+        names.add(family.name)
+        assert family.type in ("counter", "gauge", "histogram", "summary", "info"), family.name
+        assert family.documentation, family.name
+        for sample in family.samples:
+            key = (sample.name, tuple(sorted(sample.labels.items())))
+            assert key not in found, f"{key} is there twice"
+            found[key] = sample.value
+            if family.name.startswith("wsthreads_"):
+                assert (family.type == "counter") == sample.name.endswith("_total"), sample.name
+    buckets = {}
+    for (name, labels), value in found.items():
+        if name.endswith("_bucket"):
+            plain = tuple(pair for pair in labels if pair[0] != "le")
+            buckets.setdefault((name.removesuffix("_bucket"), plain), []).append((float(dict(labels)["le"]), value))
+    for (name, labels), steps in buckets.items():
+        counts = [count for _, count in sorted(steps)]
+        assert counts == sorted(counts), f"{name}: buckets are cumulative"
+        assert counts[-1] == found[name + "_count", labels]
+        assert (name + "_sum", labels) in found
+    return found
+
+
+def value(found, name, **labels):
+    return found.get((name, tuple(sorted(labels.items()))))
+
+
+TEST, HERE = {"endpoint": "/ws/test"}, {"endpoint": "/ws/chat"}
+
+
+class Chat(Recorder):
+    def on_handshake(self, request):
+        return 418 if request.get_parameter("tea") else None
+
+    def on_open(self, session):
+        session.room("chat").join()
+        super().on_open(session)
+
+    def on_message(self, session, message):
+        super().on_message(session, message)
+        if message == "fail":
+            raise ValueError(message)
+        session.room("chat").broadcast(message)
+
+
+def test_it_tells_what_has_happened():
+    with endpoint(Chat(), serve_metrics=True, ping_interval_s=0.1) as (app, port):
+        here = TEST
+        with RawClient(port) as client:
+            client.text("fail")
+            client.text("hello")
+            assert client.receive_text() == "hello"
+            client.receive()
+            client.send(PONG, b"")
+            for bad in ("/ws/test?tea=1", "/ws/test"):
+                with RawClient(port, bad, {"Origin": "https://evil.example"} if "tea" not in bad else {}) as refused:
+                    assert refused.status in (403, 418)
+            with RawClient(port) as another:
+                another.send(8, close_payload(4123))
+                another.receive_close()
+            wait_until(lambda: app.endpoint("/ws/test").totals().round_trips)
+            wait_until(lambda: app.endpoint("/ws/test").totals().closed)
+            found = checked(get(port))
+        assert value(found, "wsthreads_sessions", **here) == 1
+        assert value(found, "wsthreads_sessions_opened_total", **here) == 2
+        assert value(found, "wsthreads_sessions_closed_total", **here, code="4xxx") == 1
+        assert value(found, "wsthreads_rooms", **here) == value(found, "wsthreads_room_members", **here) == 1
+        assert value(found, "wsthreads_messages_received_total", **here) == 2
+        assert value(found, "wsthreads_messages_sent_total", **here) == 1
+        assert value(found, "wsthreads_broadcasts_total", **here) == 1
+        assert value(found, "wsthreads_deliveries_total", **here) == 1
+        assert value(found, "wsthreads_received_bytes_total", **here) > 0
+        assert value(found, "wsthreads_sent_bytes_total", **here) > 0
+        assert value(found, "wsthreads_outbox_bytes", **here) == 0
+        refused = "wsthreads_handshakes_refused_total"
+        assert value(found, refused, **here, status="418", cause="handler") == 1
+        assert value(found, refused, **here, status="403", cause="origin") == 1
+        assert value(found, "wsthreads_handler_errors_total", **here, kind="exception") == 1
+        assert value(found, "wsthreads_handler_errors_total", **here, kind="deadline") == 0
+        assert value(found, "wsthreads_handler_seconds_count", **here, function="on_message") == 2
+        assert value(found, "wsthreads_handler_seconds_bucket", **here, function="on_message", le="+Inf") == 2
+        assert value(found, "wsthreads_ping_round_trip_seconds_count", **here) >= 1
+        assert value(found, "wsthreads_session_places") == 1000
+        assert value(found, "process_open_fds") > 0, "what prometheus-client tells of a process by itself"
+
+
+def test_openmetrics_is_spoken_with_those_who_ask_for_it():
+    with endpoint(Chat(), serve_metrics=True) as (_, port):
+        text = get(port, Accept=OPENMETRICS)
+        assert text.endswith("# EOF\n")
+        names = {family.name for family in parse_openmetrics(text)}
+        assert {"wsthreads_sessions", "wsthreads_broadcasts", "wsthreads_handler_seconds"} <= names
+
+
+def test_a_script_has_a_heap_and_times_under_the_same_names(tmp_path):
+    file = tmp_path / "chat.js"
+    file.write_text("export function onMessage(session, message) { session.send(message); }")
+    app = create_app(file, serve_metrics=True)
+    try:
+
+
+        def told(name, **labels):
+            return value(checked(Browser(app).get("/metrics").text), name, **HERE, **labels)
+
+        heap = wait_until(lambda: told("wsthreads_script_heap_bytes"))
+        assert 10_000 < heap < 128 * 1024 * 1024
+        assert told("wsthreads_handler_seconds_count", function="on_message") == 0
+        assert told("wsthreads_handler_seconds_count", function="on_open") is None, "it has none"
+    finally:
+        app.shutdown(0)
+
+
+def test_what_clients_choose_is_no_label():
+    with endpoint(Recorder(), serve_metrics=True, max_rooms_per_session=1) as (app, port):
+        it = app.endpoint("/ws/test")
+        for code in (1000, 3000, 3500, 4000, 4999, 1008, 2500):
+            with RawClient(port, f"/ws/test?name={code}") as client:
+                client.send(8, close_payload(code))
+                client.receive_close()
+        wait_until(lambda: it.totals().sessions == 0)
+        codes = {
+            dict(labels)["code"]
+            for name, labels in checked(get(port))
+            if name == "wsthreads_sessions_closed_total"
+        }
+        assert codes <= {"1000", "1002", "1008", "3xxx", "4xxx", "other"}
+        assert {"1000", "1008", "3xxx", "4xxx"} <= codes
+
+
+def test_a_limit_that_was_gone_past_counts_by_its_setting():
+    class Joins(Recorder):
+        def on_message(self, session, message):
+            session.room(message).join()
+
+    with endpoint(Joins(), serve_metrics=True, max_rooms_per_session=1) as (app, port), RawClient(port) as client:
+        client.text("one")
+        client.text("two")
+        wait_until(lambda: app.endpoint("/ws/test").totals().errors)
+        found = checked(get(port))
+        assert value(found, "wsthreads_limit_exceeded_total", setting="max_rooms_per_session") == 1
+
+
+def test_endpoints_of_any_name_are_told_of():
+    app = WebSocketApp(serve_metrics=True)
+    path = '/ws/"quoted" \\ and\nbroken ü'
+    app.add_handler(path, Recorder())
+    assert value(checked(Browser(app).get("/metrics").text), "wsthreads_sessions", endpoint=path) == 0
+
+
+# Who may see it, and where.
+
+
+def test_a_token_is_asked_for_where_there_is_one(monkeypatch):
+    def status(app, *authorization):
+        return Browser(app).get("/metrics", headers=[("Authorization", each) for each in authorization]).status_code
+
+    app = WebSocketApp(serve_metrics=True, metrics_token="s3cret")
+    assert status(app) == status(app, "Bearer wrong") == status(app, "Basic s3cret") == 401
+    assert status(app, "Bearer sécret") == status(app, "Bearer") == 401
+    assert Browser(app).get("/metrics").headers["WWW-Authenticate"] == "Bearer"
+    assert status(app, "Bearer s3cret") == status(app, "bearer s3cret") == 200
+    assert "s3cret" not in repr(app.config)
+    monkeypatch.setenv("WSTHREADS_METRICS_TOKEN", "other")
+    assert status(WebSocketApp(serve_metrics=True), "Bearer other") == 200
+    assert status(WebSocketApp(serve_metrics=True)) == 401
+
+
+@pytest.mark.parametrize("token", ["with space", "ünicode", "line\n"])
+def test_a_token_that_no_header_can_carry_is_refused_and_not_shown(token):
+    with pytest.raises(ConfigError, match="metrics_token") as caught:
+        WebSocketApp(metrics_token=token)
+    assert token not in str(caught.value)
+
+
+def test_it_is_read_and_nothing_else():
+    app = WebSocketApp(serve_metrics=True)
+    assert Browser(app).head("/metrics").status_code == 200
+    answer = Browser(app).post("/metrics")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD")
+
+
+def test_it_is_off_unless_asked_for_and_an_endpoint_comes_first():
+    def site(environ, start_response):
+        start_response("200 OK", [])
+        return [b"the site's own"]
+
+    assert Browser(WebSocketApp(site)).get("/metrics").text == "the site's own"
+    assert Browser(WebSocketApp()).get("/metrics").status_code == 404
+    app = WebSocketApp(serve_metrics=True)
+    app.add_handler("/metrics", Recorder())
+    assert Browser(app).get("/metrics").status_code == 501
+
+
+def test_without_prometheus_client_it_says_what_to_install():
+    code = (
+        "import sys; sys.modules['prometheus_client'] = None\n"
+        "from wsthreads import WebSocketApp\n"
+        "WebSocketApp(serve_metrics=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE_S)
+    assert "ConfigError: serve_metrics needs prometheus-client: pip install 'wsthreads[prometheus]'" in done.stderr
+
+
+def test_a_registry_of_ones_own_can_have_them():
+    with endpoint(Chat()) as (app, port), RawClient(port):
+        registry = prometheus_client.CollectorRegistry()
+        registry.register(WebSocketCollector(app))
+
+
+        def told():
+            return value(checked(prometheus_client.generate_latest(registry).decode()), "wsthreads_sessions", **TEST)
+
+        wait_until(lambda: told() == 1)
+
+
+# Several processes.
+
+
+class Workers(Program):
+    def __init__(self, directory, *, workers=2):
+        command = [sys.executable, "-m", "gunicorn", "-k", "wsthreads.gunicorn.ThreadWorker", "--threads", "102"]
+        command += ["-w", str(workers), "--bind", "127.0.0.1:0", "--graceful-timeout", "5", "tests.prometheus_app:app"]
+        super().__init__(command, env={"PROMETHEUS_MULTIPROC_DIR": str(directory)} if directory else {})
+        self.port = int(self.wait_for(r"Listening at: http://127\.0\.0\.1:(\d+)")[1])
+        self.wait_for("Booting worker with pid", times=workers)
+
+    def join(self, stack):
+        client = stack.enter_context(connect(f"ws://127.0.0.1:{self.port}/ws/chat"))
+        return client, int(receive(client).removeprefix("process "))
+
+
+def test_a_scrape_of_any_worker_has_the_numbers_of_all(tmp_path):
+    with Workers(tmp_path) as server, ExitStack() as stack:
+        clients = {}
+        while len(clients) < 2 or sum(map(len, clients.values())) < 6:
+            client, process = server.join(stack)
+            clients.setdefault(process, []).append(client)
+            assert sum(map(len, clients.values())) < 90, "all in one worker"
+        everybody = [client for some in clients.values() for client in some]
+        for client in everybody:
+            for _ in range(3):
+                client.send("hello")
+                assert receive(client) == "hello"
+
+        def told(name, **labels):
+            return value(checked(get(server.port)), name, **HERE, **labels)
+
+        # Who has just been scraped is exact; what the other one has left is some seconds old.
+        wait_until(lambda: told("wsthreads_messages_received_total") == 3 * len(everybody), "both have left all")
+        for _ in range(4):
+            assert told("wsthreads_sessions") == len(everybody)
+            assert told("wsthreads_handler_seconds_count", function="on_message") == 3 * len(everybody)
+            assert told("wsthreads_rooms") == 2
+        assert value(checked(get(server.port)), "wsthreads_session_places") == 200
+
+        # A worker that is killed has counted what it has, and has nothing now.
+        (killed, gone), (_, left) = clients.items()
+        os.kill(killed, signal.SIGKILL)
+        server.wait_for("Booting worker with pid", times=3)
+        wait_until(lambda: told("wsthreads_sessions") == len(left), "the dead one's sessions are gone")
+        assert told("wsthreads_messages_received_total") == 3 * len(everybody)
+        assert not list(tmp_path.glob(f"gauge_*_{killed}.db"))
+        for client in gone:
+            client.close()
+        for client in left:
+            client.close()
+        wait_until(lambda: told("wsthreads_sessions") == 0)
+        wait_until(lambda: told("wsthreads_sessions_closed_total", code="1000") == len(left))
+        assert server.end() == 0
+        assert not list(tmp_path.glob("gauge_live*.db")), "workers that end in order clean up"
+        assert "Traceback" not in server.log
+
+
+def test_workers_that_do_not_add_up_say_so():
+    with Workers(None) as server, ExitStack() as stack:
+        server.join(stack)
+        server.wait_for(r"each of 2 workers tells its own metrics only.*PROMETHEUS_MULTIPROC_DIR")
+
+
+def test_a_worker_is_met_at_the_next_request_where_no_thread_can_be_started_at_the_first(monkeypatch, tmp_path):
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    app, adopted = WebSocketApp(serve_metrics=True), []
+    environ = {"PATH_INFO": "/metrics", "REQUEST_METHOD": "GET", "wsthreads.adopt": adopted.append}
+    statuses = []
+
+    def ask():
+        app(environ, lambda status, headers: statuses.append(status))
+
+    with monkeypatch.context() as short:
+        short.setattr(threading.Thread, "start", no_thread)
+        ask()
+    for _ in range(2):
+        ask()
+    assert statuses == ["200 OK"] * 3
+    assert adopted == [app, app]
+    app.shutdown(0)
+
+
+def no_thread(thread):
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_directory_that_is_none_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "missing"))
+    with pytest.raises(ConfigError, match="missing"):
+        WebSocketApp(serve_metrics=True)
+
+
+# The dashboard for Grafana.
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are():
+    dashboard = json.loads((EXAMPLES / "deploy" / "grafana.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    assert len(queries) > 15
+    app = WebSocketApp(serve_metrics=True, broker=RedisBroker("redis://127.0.0.1:1/"))
+    app.add_handler("/ws/chat", Recorder())
+    kinds = {family.name: family.kind for family in families(app)}
+    asked = {name for query in queries for name in re.findall(r"\bwsthreads_\w+", query)}
+    parts = {re.sub("_(bucket|count|sum)$", "", name) for name in asked}
+    assert parts == kinds.keys(), "a metric is missing here or there"
+    assert {name for name, kind in kinds.items() if kind == "histogram"} == parts - asked
+    labels = {label for query in queries for label in re.findall(r"by \(([\w, ]+)\)", query)}
+    assert {each for label in labels for each in label.split(", ")} <= {
+        "job", "endpoint", "function", "code", "status", "cause", "kind", "setting", "le"
+    }  # fmt: skip
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    assert len(set(ids)) == len(ids)
+    assert all(query.count("(") == query.count(")") for query in queries)
+
+
+def test_a_refusal_of_a_handlers_own_is_the_handlers():
+    assert HandshakeRefused(402, "pay").cause == "handler"
+    assert HandshakeRefused(402, "pay", cause="unpaid").cause == "unpaid"
+
+
+def test_the_example_for_gunicorn_has_them_with_those_of_no_earlier_run(tmp_path):
+    directory = tmp_path / "metrics"
+    directory.mkdir()
+    (directory / "counter_1.db").write_bytes(b"")
+    command = [sys.executable, "-m", "gunicorn", "-c", str(EXAMPLES / "gunicorn.conf.py"), "-b", "127.0.0.1:0"]
+    environment = {"METRICS": "1", "PROMETHEUS_MULTIPROC_DIR": str(directory), "WSTHREADS_METRICS_TOKEN": "s3cret"}
+    with Program(command, env=environment) as server:
+        port = int(server.wait_for(r"Listening at: http://127\.0\.0\.1:(\d+)")[1])
+        found = checked(get(port, Authorization="Bearer s3cret"))
+        assert value(found, "wsthreads_sessions", **HERE) == 0
+        assert get(port, "/readyz") == "ready\n"
+        assert not (directory / "counter_1.db").exists()
+        assert server.end() == 0

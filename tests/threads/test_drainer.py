@@ -1,0 +1,32 @@
+"""The thread that goes on with sending."""
+
+from __future__ import annotations
+
+import threading
+
+from tests.programs import DEADLINE_S
+from wsthreads.threads.drainer import Drainer
+
+
+def test_one_that_was_never_needed_is_idle():
+    before = threading.active_count()
+    assert Drainer().wait_idle(0)
+    assert threading.active_count() == before
+
+
+def test_idle_means_that_every_step_is_done():
+    drainer, left, go = Drainer(), [3, 2], threading.Event()
+
+    def step(which):
+        go.wait(DEADLINE_S)
+        left[which] -= 1
+        return left[which] > 0
+
+    drainer.go_on(lambda: step(0))
+    drainer.go_on(lambda: step(1))
+    assert not drainer.wait_idle(0.01)
+    go.set()
+    assert drainer.wait_idle(DEADLINE_S)
+    assert left == [0, 0]
+    drainer.stop(DEADLINE_S)
+    assert drainer.wait_idle(0)

@@ -1,0 +1,333 @@
+/* What reads from sockets, the same as the Python functions in wsthreads.protocol.transport and frames.
+ *
+ * decode_message takes exactly what frames.decode_message takes; so does receive_message, of what has come in.
+ */
+#define _GNU_SOURCE /* POLLRDHUP */
+#include "_reading.h"
+
+#include <errno.h>
+#include <math.h>
+#include <poll.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "_frames.h"
+
+#ifndef POLLRDHUP
+#define POLLRDHUP 0
+#endif
+
+/* ---- whose turn it is to get the GIL, give_way() -> None ---- */
+
+#define MAX_WAITING 16
+
+static sem_t turnstile;
+
+/* Of those who will be busy for a while, since their clients had sent more than was asked for, or want to be let in, or
+ * have left, one at a time may wait for the GIL. So a client that sends little waits for two of them at most, however
+ * many clients flood us. Nor do they come in between where a room's members are written to: `defer_to_writers`. */
+static sem_t gate;
+
+/* Who is busy waits for those that write to many sockets until one of them is done: not all of them, since there may
+ * always be another. Nor longer than this, in nanoseconds. */
+#define MAX_DEFERRED_NS 20000000
+
+static pthread_mutex_t writing; /* guards the next two; a leaf, held for a moment */
+static unsigned long writers;   /* threads that write to many sockets now */
+static unsigned long written;   /* how often one of them was done */
+static pthread_cond_t one_done;
+
+static void renew_turnstile(void) { /* in a child process, too, where nobody is left who would open it */
+    sem_init(&turnstile, 0, MAX_WAITING);
+    sem_init(&gate, 0, 1);
+    pthread_mutex_init(&writing, NULL);
+    pthread_cond_init(&one_done, NULL);
+    writers = 0;
+}
+
+void begin_writing(void) {
+    pthread_mutex_lock(&writing);
+    writers++;
+    pthread_mutex_unlock(&writing);
+}
+
+void end_writing(void) {
+    pthread_mutex_lock(&writing);
+    writers--;
+    written++;
+    pthread_cond_broadcast(&one_done);
+    pthread_mutex_unlock(&writing);
+}
+
+/* Called without the GIL. */
+static void defer_to_writers(void) {
+    struct timespec deadline; /* of the clock that all systems have for this: set back, it leaves us the end of a write */
+    clock_gettime(CLOCK_REALTIME, &deadline);
+    deadline.tv_nsec += MAX_DEFERRED_NS;
+    if (deadline.tv_nsec >= 1000000000) {
+        deadline.tv_sec++;
+        deadline.tv_nsec -= 1000000000;
+    }
+    pthread_mutex_lock(&writing);
+    unsigned long before = written;
+    while (writers > 0 && written == before && pthread_cond_timedwait(&one_done, &writing, &deadline) == 0) continue;
+    pthread_mutex_unlock(&writing);
+}
+
+static void wait_for(sem_t *semaphore) {
+    while (sem_wait(semaphore) < 0 && errno == EINTR) continue;
+}
+
+void restore_thread_in_turn(PyThreadState *state) {
+    int error = errno;
+    wait_for(&turnstile);
+    PyEval_RestoreThread(state);
+    sem_post(&turnstile);
+    errno = error;
+}
+
+static void pass_gate(void) {
+    wait_for(&gate);
+    defer_to_writers();
+}
+
+static void restore_thread_through_gate(PyThreadState *state) {
+    pass_gate();
+    restore_thread_in_turn(state);
+    sem_post(&gate);
+}
+
+static PyObject *give_way(PyObject *module, PyObject *nothing) {
+    (void)module, (void)nothing;
+    PyThreadState *state = PyEval_SaveThread();
+    restore_thread_through_gate(state);
+    Py_RETURN_NONE;
+}
+
+/* ---- receive(fd, size) -> bytes ---- */
+
+/* What comes in is little as a rule: it is read into the stack, and needs no memory that is then too much. */
+#define STACK_BYTES 2048
+
+static PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    (void)module;
+    if (nargs != 2) {
+        PyErr_SetString(PyExc_TypeError, "receive(fd: int, size: int)");
+        return NULL;
+    }
+    long fd = PyLong_AsLong(args[0]);
+    Py_ssize_t size = PyLong_AsSsize_t(args[1]), received;
+    if ((fd == -1 || size == -1) && PyErr_Occurred()) return NULL;
+    if (size < 0) {
+        PyErr_SetString(PyExc_ValueError, "a negative size");
+        return NULL;
+    }
+    char little[STACK_BYTES];
+    PyObject *data = NULL;
+    if (size > STACK_BYTES && (data = PyBytes_FromStringAndSize(NULL, size)) == NULL) return NULL;
+    for (;;) {
+        char *to = data ? PyBytes_AS_STRING(data) : little;
+        PyThreadState *state = PyEval_SaveThread();
+        received = recv((int)fd, to, (size_t)size, 0);
+        int is_full = received > 0 && received == size;
+        if (is_full) pass_gate();
+        restore_thread_in_turn(state);
+        if (is_full) sem_post(&gate);
+        if (received >= 0) break;
+        if (errno != EINTR) PyErr_SetFromErrno(PyExc_OSError);
+        else if (PyErr_CheckSignals() == 0) continue;
+        Py_XDECREF(data);
+        return NULL;
+    }
+    if (data == NULL) return PyBytes_FromStringAndSize(little, received);
+    _PyBytes_Resize(&data, received);
+    return data;
+}
+
+double monotonic(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* ---- the rest of a message ---- */
+
+#define REST_S 0.05
+
+uint8_t *with_rest(int fd, const uint8_t *data, size_t *size, size_t max_bytes) {
+    Frame frame;
+    if (parse_data_frame(data, *size, &frame) <= 0 || frame.payload_bytes > max_bytes) return NULL;
+    size_t bytes = frame.header_bytes + (size_t)frame.payload_bytes;
+    uint8_t *whole = bytes > *size ? malloc(bytes) : NULL;
+    if (whole == NULL) return NULL;
+    memcpy(whole, data, *size);
+    struct pollfd socket = {.fd = fd, .events = POLLIN};
+    double until = monotonic() + REST_S;
+    while (*size < bytes) {
+        ssize_t received = recv(fd, whole + *size, bytes - *size, MSG_DONTWAIT);
+        if (received > 0) {
+            *size += (size_t)received;
+        } else if (received == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
+            break; /* the next to read is told so again */
+        } else {
+            double left_s = until - monotonic();
+            if (left_s <= 0) break;
+            poll(&socket, 1, (int)ceil(left_s * 1000));
+        }
+    }
+    return whole;
+}
+
+/* ---- decode_message(buffer, start, max_bytes) -> (message, next start) or None ---- */
+
+/* The message of the whole frame at `data`: a new str or bytes. NULL without an exception for what is not for us, since
+ * it is no such frame, or no UTF-8; with one if something fails. `end` becomes where the frame ends. */
+static PyObject *decoded(const uint8_t *data, size_t size, size_t max_bytes, size_t *end) {
+    Frame frame;
+    if (parse_data_frame(data, size, &frame) <= 0) return NULL;
+    size_t header = frame.header_bytes, bytes = (size_t)frame.payload_bytes;
+    if (frame.payload_bytes > max_bytes || frame.payload_bytes > size - header) return NULL;
+    int is_text = data[0] == FIN_TEXT;
+    /* Text is ASCII mostly, and then its own UTF-8: it is unmasked to where it stays. */
+    PyObject *message = is_text ? PyUnicode_New((Py_ssize_t)bytes, 127) : PyBytes_FromStringAndSize(NULL, (Py_ssize_t)bytes);
+    if (message == NULL) return NULL;
+    uint8_t *payload = is_text ? PyUnicode_1BYTE_DATA(message) : (uint8_t *)PyBytes_AS_STRING(message);
+    int is_ascii = unmask(payload, data + header, bytes, data + header - 4);
+    if (is_text && !is_ascii) {
+        PyObject *text = PyUnicode_DecodeUTF8((const char *)payload, (Py_ssize_t)bytes, NULL);
+        Py_DECREF(message);
+        if (text == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) PyErr_Clear();
+        message = text;
+    }
+    *end = header + bytes;
+    return message;
+}
+
+static PyObject *with_size(PyObject *message, Py_ssize_t size) {
+    PyObject *number = PyLong_FromSsize_t(size), *pair = number == NULL ? NULL : PyTuple_New(2);
+    if (pair == NULL) {
+        Py_XDECREF(number);
+        Py_DECREF(message);
+        return NULL;
+    }
+    PyTuple_SET_ITEM(pair, 0, message);
+    PyTuple_SET_ITEM(pair, 1, number);
+    return pair;
+}
+
+static PyObject *decode_message(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    (void)module;
+    if (nargs != 3 || !PyBytes_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "decode_message(buffer: bytes, start: int, max_bytes: int)");
+        return NULL;
+    }
+    Py_ssize_t start = PyLong_AsSsize_t(args[1]), limit = PyLong_AsSsize_t(args[2]), size = PyBytes_GET_SIZE(args[0]);
+    if ((start == -1 || limit == -1) && PyErr_Occurred()) return NULL;
+    if (start < 0 || start > size || limit < 0) Py_RETURN_NONE;
+    size_t end = 0;
+    const uint8_t *data = (const uint8_t *)PyBytes_AS_STRING(args[0]) + start;
+    PyObject *message = decoded(data, (size_t)(size - start), (size_t)limit, &end);
+    if (message != NULL) return with_size(message, start + (Py_ssize_t)end);
+    if (PyErr_Occurred()) return NULL;
+    Py_RETURN_NONE;
+}
+
+/* ---- receive_message(fd, max_bytes, takes_binary) -> (message, bytes on the wire), or what came in ---- */
+
+#define LONG_BYTES 65536 /* what comes with so many keeps us busy for a while */
+
+static PyObject *receive_message(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    (void)module;
+    if (nargs != 3) {
+        PyErr_SetString(PyExc_TypeError, "receive_message(fd: int, max_bytes: int, takes_binary: bool)");
+        return NULL;
+    }
+    long fd = PyLong_AsLong(args[0]);
+    Py_ssize_t limit = PyLong_AsSsize_t(args[1]), received;
+    if ((fd == -1 || limit == -1) && PyErr_Occurred()) return NULL;
+    size_t max_bytes = limit < 0 ? 0 : (size_t)limit, size, end = 0;
+    uint8_t little[STACK_BYTES], *whole = NULL;
+    for (;;) {
+        PyThreadState *state = PyEval_SaveThread();
+        received = recv((int)fd, little, sizeof little, 0);
+        size = received < 0 ? 0 : (size_t)received;
+        if (received > 0) whole = with_rest((int)fd, little, &size, max_bytes);
+        int is_long = whole == NULL ? size == sizeof little : size >= LONG_BYTES;
+        if (is_long) pass_gate();
+        restore_thread_in_turn(state);
+        if (is_long) sem_post(&gate);
+        if (received >= 0) break;
+        if (errno != EINTR) return PyErr_SetFromErrno(PyExc_OSError);
+        if (PyErr_CheckSignals() < 0) return NULL;
+    }
+    const uint8_t *data = whole == NULL ? little : whole;
+    PyObject *message = size > 0 && (*data == FIN_TEXT || args[2] == Py_True) ? decoded(data, size, max_bytes, &end) : NULL;
+    PyObject *answer;
+    if (message != NULL && end == size) {
+        answer = with_size(message, (Py_ssize_t)size);
+    } else {
+        Py_XDECREF(message);
+        answer = PyErr_Occurred() ? NULL : PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)size);
+    }
+    free(whole);
+    return answer;
+}
+
+/* ---- linger(fd, timeout_s, first_pause_s, last_pause_s) -> None ---- */
+
+#define DISCARD_LITTLE_BYTES 65536
+#define DISCARD_MUCH_BYTES 1048576
+
+static void discard_until(int fd, double deadline, double pause, double last_pause) {
+    struct pollfd peer = {.fd = fd, .events = POLLIN | POLLRDHUP};
+    char *room = malloc(DISCARD_MUCH_BYTES); /* never written to under TCP, where MSG_TRUNC throws away */
+    for (double left; room != NULL && fd >= 0 && (left = deadline - monotonic()) > 0;) {
+        int ready = poll(&peer, 1, left < 1000 ? (int)(left * 1000) + 1 : 1000000);
+        if (ready < 0 && errno == EINTR) continue;
+        if (ready <= 0) break;
+        size_t size = pause < last_pause ? DISCARD_LITTLE_BYTES : DISCARD_MUCH_BYTES;
+        ssize_t received = recv(fd, room, size, MSG_DONTWAIT | MSG_TRUNC);
+        if (received == 0 || (received < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) break;
+        if (peer.revents & (POLLRDHUP | POLLHUP | POLLERR)) continue;
+        if (pause > left) pause = left;
+        struct timespec time = {.tv_sec = (time_t)pause, .tv_nsec = (long)((pause - (double)(time_t)pause) * 1e9)};
+        nanosleep(&time, NULL);
+        pause = 2 * pause < last_pause ? 2 * pause : last_pause;
+    }
+    free(room);
+}
+
+static PyObject *linger(PyObject *module, PyObject *args) {
+    (void)module;
+    int fd;
+    double timeout_s, first_pause_s, last_pause_s;
+    if (!PyArg_ParseTuple(args, "iddd:linger", &fd, &timeout_s, &first_pause_s, &last_pause_s)) return NULL;
+    PyThreadState *state = PyEval_SaveThread();
+    discard_until(fd, monotonic() + timeout_s, first_pause_s, last_pause_s);
+    restore_thread_through_gate(state);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef functions[] = {
+    {"receive", (PyCFunction)(void (*)(void))receive, METH_FASTCALL, "See wsthreads.protocol.transport."},
+    {"receive_message", (PyCFunction)(void (*)(void))receive_message, METH_FASTCALL, "See wsthreads.protocol.transport."},
+    {"give_way", give_way, METH_NOARGS, "See wsthreads.protocol.transport."},
+    {"linger", linger, METH_VARARGS, "See wsthreads.protocol.transport."},
+    {"decode_message", (PyCFunction)(void (*)(void))decode_message, METH_FASTCALL, "See wsthreads.protocol.frames."},
+    {NULL, NULL, 0, NULL},
+};
+
+int add_reading_functions(PyObject *module) {
+    static int is_ready;
+    if (!is_ready && pthread_atfork(NULL, NULL, renew_turnstile)) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (!is_ready) renew_turnstile();
+    is_ready = 1;
+    return PyModule_AddFunctions(module, functions);
+}

@@ -1,0 +1,1 @@
+"""The command ``wsthreads``: run, check, connect, new, publish."""

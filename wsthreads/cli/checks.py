@@ -1,0 +1,96 @@
+"""What ``wsthreads check`` says of a handler file: which functions it has, and what looks like a mistake."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO
+
+from wsthreads.cli.targets import Target, load_module, placed, source_of
+from wsthreads.config import Config
+from wsthreads.dashboard import spelled
+from wsthreads.errors import HandlerError, UsageError
+from wsthreads.monitoring.logs import block
+from wsthreads.monitoring.metrics import Metrics
+from wsthreads.sessions.handlers import HOOKS, PythonHandler
+from wsthreads.sessions.sources import did_you_mean, names_in
+
+__all__ = ["Finding", "all_logs_hidden", "check_target", "console_shown", "remarks_on"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The handler functions of a file, as their author spells them; remarks, which begin with ``file:line:column``."""
+
+    functions: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+
+@contextmanager
+def all_logs_hidden() -> Iterator[None]:
+    """A block in which nothing is logged: what is wrong with a Python handler is said by `check_target`."""
+    before = logging.root.manager.disable
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+@contextmanager
+def console_shown(stream: IO[str]) -> Iterator[None]:
+    """A block in which `stream` gets what a script writes to its console at its top level, with its place.
+
+    Errors that it throws later, and in promises, are among it.
+    """
+    handler, logger = logging.StreamHandler(stream), logging.getLogger("wsthreads.script")
+    handler.setFormatter(_ConsoleFormatter())
+    level, propagates = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagates
+
+
+class _ConsoleFormatter(logging.Formatter):
+    """``file:line:column: `` and the message, escaped; other levels than info by name."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        told = record.__dict__
+        place = ":".join(str(told[name]) for name in ("file", "line", "column") if name in told)
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        return f"{place or record.name.rpartition('script.')[2]}: {level}{block(record.getMessage())}"
+
+
+def check_target(target: Target) -> Finding:
+    """Load a handler file, without serving it. Raises what `add_target` does."""
+    try:
+        if target.is_script:
+            from wsthreads.javascript import check_script
+
+            hooks = check_script(target.file, Config()).hooks
+        else:
+            hooks = PythonHandler(load_module(target.file), Metrics()).hooks
+    except HandlerError as error:
+        raise placed(error, target) from error
+    except OSError as error:
+        raise UsageError(f"{target.file}: {error.strerror or error}") from error
+    return Finding(tuple(spelled(hooks, in_script=target.is_script)), remarks_on(target, hooks))
+
+
+def remarks_on(target: Target, hooks: Collection[str]) -> tuple[str, ...]:
+    """What looks like a mistake in a handler file that has those of `HOOKS`: names that are nearly those of others."""
+    missing = spelled([hook for hook in HOOKS if hook not in hooks], in_script=target.is_script)
+    remarks = []
+    for name, (line, column) in names_in(source_of(target), in_script=target.is_script).items():
+        meant = did_you_mean(name, missing)
+        if meant is not None:
+            remarks.append(f"{target.file}:{line}:{column}: {name} is never called; did you mean {meant}?")
+    return tuple(remarks)

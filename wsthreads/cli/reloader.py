@@ -1,0 +1,226 @@
+"""Watches the files behind an app while somebody edits them.
+
+A script is loaded again in place: its sessions stay, and the next call runs the new code. A Python handler cannot be
+swapped under running threads, so for that, and for a file more or less in a directory, the whole server restarts.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Any
+
+from wsthreads.cli.checks import remarks_on
+from wsthreads.cli.targets import SUFFIXES, Target, placed
+from wsthreads.errors import HandlerError, ScriptError, UsageError, WSThreadsError
+
+if TYPE_CHECKING:
+    from wsthreads.app import WebSocketApp
+
+__all__ = ["Reloader"]
+
+log = logging.getLogger(__name__)
+
+#: Longest that the check of changed Python files may take before a restart.
+CHECK_TIMEOUT_S = 30.0
+
+#: Which file a path leads to and when it was changed; None where there is none.
+Stamp = tuple[int, ...] | None
+
+#: While files do not pass, so many files and folders beside them are looked at for what they lack.
+MAX_BESIDE = 5000
+
+
+class Reloader:
+    """Polls, in a thread of its own from `start` to `stop`, and calls `restart` when a restart is needed.
+
+    `find` gives the targets as they are now. Before a restart ``wsthreads check`` with `check_arguments` has to pass
+    them, so that a mistake does not end the server: it is logged, and the old code goes on until the next change.
+    """
+
+    def __init__(
+        self,
+        app: WebSocketApp,
+        find: Callable[[], Sequence[Target]],
+        restart: Callable[[], None],
+        *,
+        check_arguments: Sequence[str],
+        interval_s: float = 0.5,
+    ) -> None:
+        self._app = app
+        self._find = find
+        self._restart = restart
+        self._check_arguments = tuple(check_arguments)
+        self._interval_s = interval_s
+        self._done = Event()
+        self._thread = Thread(target=self._run, name="wsthreads-reloader", daemon=True)
+        # Only the thread touches these: what is watched, its stamps when it was last looked at, and the names of what
+        # had changed when the files did not pass, so that a restart is due as soon as they do.
+        self._unserved: set[str] = set()
+        self._beside: dict[Path, Stamp] = {}  # while there is something unserved
+        served = {endpoint.path for endpoint in app.endpoints}
+        self._targets = tuple(target for target in find() if target.path in served)  # a file may have come up just now
+        self._scripts = {target: _stamps(self._files_of(target)) for target in self._targets if target.is_script}
+        self._others = _stamps(self._other_files())
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Idempotent; waits for the thread, unless that is the caller."""
+        self._done.set()
+        if self._thread.ident is not None:
+            self._thread.join(self._interval_s + 1)
+
+    def _run(self) -> None:
+        while not self._done.wait(self._interval_s):
+            try:
+                self._look()
+            except Exception:
+                log.exception("looking for changed files failed")
+
+    def _look(self) -> None:
+        changed: set[str] = set()
+        for target, before in self._scripts.items():
+            now = _stamps(before, before=before)
+            if now != before:
+                self._scripts[target] = self._reload(target, now)
+                changed |= self._unserved  # a script may have been all that was wrong
+        try:
+            targets = tuple(self._find())
+        except UsageError as error:  # a file is missing, perhaps while an editor replaces it
+            log.debug("%s", error)
+            targets = self._targets
+        changed |= {target.file.name for target in {*targets} ^ {*self._targets}}
+        self._targets = targets
+        now = _stamps(self._other_files(), before=self._others)
+        changed |= {file.name for file in now if file in self._others and now[file] != self._others[file]}
+        self._others = now
+        if self._unserved:  # a file that was missing may be there now
+            beside = _stamps(self._files_beside())
+            changed |= {file.name for file in beside if beside[file] != self._beside.get(file)}
+            self._beside = beside
+        if not changed:
+            return
+        log.info("changed: %s; checking", ", ".join(sorted(changed)))
+        beside = _stamps(self._files_beside())  # before they are read
+        complaint = _complaint(self._check_arguments)
+        if complaint:
+            self._unserved |= changed
+            self._beside = beside
+            context = {"kind": "reload", **self._place_in(complaint)}
+            log.error("not restarted, the old code goes on: %s", complaint, extra=context)
+        else:
+            self._done.set()
+            self._restart()
+
+    def _reload(self, target: Target, now: dict[Path, Stamp]) -> dict[Path, Stamp]:
+        """Load a script again; what is to be watched from now on: `now`, from before it was read, and what is new.
+
+        So a change that comes while it is loaded is not missed. Nothing is logged before all stamps are taken, for
+        those who answer to the log.
+        """
+        handler: Any = self._app.endpoint(target.path).handler
+        try:
+            handler.reload()
+        except WSThreadsError as error:
+            at_fault = [Path(error.path)] if isinstance(error, ScriptError) else []  # perhaps imported just now
+            watched = {**_stamps([*at_fault, *self._files_of(target)]), **now}
+            shown = placed(error, target) if isinstance(error, HandlerError) else error
+            context = {"kind": "reload", "endpoint": target.path, **_place_of(shown)}
+            log.error("%s not reloaded, the old code goes on: %s", target.file.name, shown, extra=context)
+            return watched
+        watched = {**_stamps(self._files_of(target)), **now}
+        context = {"kind": "reload", "endpoint": target.path, "file": str(target.file)}
+        log.info("%s reloaded", target.file.name, extra=context)
+        for remark in remarks_on(target, handler.hooks):
+            log.warning("%s", remark, extra={"endpoint": target.path})
+        return watched
+
+    def _place_in(self, complaint: str) -> dict[str, Any]:
+        """What a record carries of the first place in what the check says, if it is in a target's file."""
+        for target in self._targets:
+            file = str(target.file)
+            found = re.search(rf"(?<!\S){re.escape(file)}(?::(\d+)(?::(\d+))?)?: ", complaint)
+            if found is not None:
+                numbers = zip(("line", "column"), found.groups(), strict=True)
+                return {"endpoint": target.path, "file": file, **{name: int(n) for name, n in numbers if n}}
+        return {}
+
+    def _files_of(self, target: Target) -> Iterable[Path]:
+        """A script, and what it imports. It itself as it is named, too: a symbolic link on the way may be swapped."""
+        handler: Any = self._app.endpoint(target.path).handler
+        return [target.file, *map(Path, handler.files())]
+
+    def _files_beside(self) -> Iterator[Path]:
+        """What targets could import and is not watched, `MAX_BESIDE` files at most; no packages that were installed."""
+        watched = {file.absolute() for files in (self._others, *self._scripts.values()) for file in files}
+        folders = sorted({target.file.absolute().parent for target in self._targets})
+        found = (Path(folder, name) for top in folders for folder, names in _walk(top) for name in names)
+        return islice((file for file in found if file.suffix in SUFFIXES and file not in watched), MAX_BESIDE)
+
+    def _other_files(self) -> list[Path]:
+        """The Python handlers and the modules beside them that have been imported; scripts that are new here."""
+        files = [target.file.absolute() for target in self._targets if target not in self._scripts]
+        folders = {file.parent for file in files if file.suffix == ".py"}
+        for module in list(sys.modules.values()):
+            name = getattr(module, "__file__", None)
+            if isinstance(name, str) and "site-packages" not in name and not folders.isdisjoint(Path(name).parents):
+                files.append(Path(name))
+        return files
+
+
+def _walk(top: Path) -> Iterator[tuple[str, list[str]]]:
+    for folder, folders, names in islice(os.walk(top), MAX_BESIDE):
+        is_installed = "pyvenv.cfg" in names or Path(folder).name in ("node_modules", "__pycache__", "site-packages")
+        folders[:] = [] if is_installed else [name for name in sorted(folders) if not name.startswith(".")]
+        if not is_installed:
+            yield folder, names
+
+
+def _stamps(files: Iterable[Path], before: dict[Path, Stamp] | None = None) -> dict[Path, Stamp]:
+    """Where each path leads to, and in which state. One that is gone, as while an editor saves it, is as it was before.
+
+    The inode and the time of its last change are part of it: a file may be replaced by one with the same size and time,
+    or a symbolic link on the way to it by another.
+    """
+    stamps: dict[Path, Stamp] = {}
+    for file in files:
+        try:
+            status = file.stat()
+        except OSError:
+            stamps[file] = (before or {}).get(file)
+        else:
+            stamps[file] = (
+                status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size,
+            )  # fmt: skip
+    return stamps
+
+
+def _place_of(error: Exception) -> dict[str, Any]:
+    """What a record carries of where the error is."""
+    places = {"file": "path", "line": "line", "column": "column"}
+    found = {name: getattr(error, attribute, None) for name, attribute in places.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _complaint(check_arguments: Sequence[str]) -> str:
+    """What ``wsthreads check``, in a process of its own, has to say against the files; empty if nothing."""
+    command = [sys.executable, "-m", "wsthreads", "check", *check_arguments]
+    try:
+        check = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", timeout=CHECK_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired:
+        return f"loading them takes more than {CHECK_TIMEOUT_S:g} s"
+    if check.returncode == 0:
+        return ""
+    lines = [line.removeprefix("wsthreads: ") for line in check.stderr.splitlines()]
+    return "; ".join(lines) or f"wsthreads check ended with status {check.returncode}"

@@ -1,0 +1,287 @@
+"""What a target of the command line means: a handler file or a directory of them, and the paths they are served at.
+
+A target is a ``.js``, ``.mjs``, ``.ts`` or ``.py`` file, or a directory that has some. ``chat.js`` is served at
+``/ws/chat``. In a directory, files whose names begin with ``_`` or ``.`` are left out, since they are there to be
+imported, and so are pytest's (``test_*.py``, ``conftest.py``) and types (``*.d.ts``).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from importlib import invalidate_caches
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from wsthreads.errors import HandlerError, ScriptError, UsageError
+from wsthreads.monitoring.logs import log_to_gunicorn
+from wsthreads.sessions.sources import names_in
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+    from wsthreads.app import WebSocketApp
+    from wsthreads.config import Config
+    from wsthreads.sessions.endpoint import Endpoint
+
+__all__ = ["SUFFIXES", "Target", "add_target", "create_app", "find_targets", "load_module", "placed", "source_of"]
+
+SCRIPT_SUFFIXES = (".js", ".mjs", ".ts")
+SUFFIXES = (*SCRIPT_SUFFIXES, ".py")
+
+#: Names that stand in a URL as they are (RFC 3986, 2.3: unreserved).
+_UNRESERVED = re.compile(r"[A-Za-z0-9._~-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A handler file, and the path that it is served at."""
+
+    path: str
+    file: Path
+
+    @property
+    def is_script(self) -> bool:
+        return self.file.suffix in SCRIPT_SUFFIXES
+
+
+def find_targets(targets: Iterable[str | os.PathLike[str]], path: str | None = None) -> tuple[Target, ...]:
+    """The handler files of all `targets`, each with its path: `path` if it is given, else ``/ws/<name>``.
+
+    Reads directories, opens no file. Raises `UsageError` for one that is missing or no handler file, an empty
+    directory, a name that makes no URL, two files with one path, and a `path` that is none or has several files.
+    """
+    files = [file for target in targets for file in _files_of(Path(target))]
+    if path is not None:
+        if len(files) != 1:
+            raise UsageError(f"a path of its own can be given to a single file, not to {len(files)}")
+        return (Target(_checked_path(path), files[0]),)
+    found: dict[str, Target] = {}
+    for file in files:
+        if not _UNRESERVED.fullmatch(file.stem):
+            raise UsageError(f"{file}: {file.stem!r} makes no path of a URL; rename it, or give it one with --path")
+        target = Target(f"/ws/{file.stem}", file)
+        other = found.setdefault(target.path, target)
+        if other is not target:
+            raise UsageError(f"{other.file} and {file} would both be {target.path}; rename one")
+    return tuple(found.values())
+
+
+def _files_of(target: Path) -> list[Path]:
+    kinds = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+    if os.path.isdir(target):  # which is false, not an error, for a name that is too long
+        files = sorted(file for file in target.iterdir() if file.suffix in SUFFIXES and _is_handler(file))
+        if not files:
+            raise UsageError(f"{target}: no {kinds} file in this directory")
+        return files
+    if not os.path.exists(target):
+        raise UsageError(f"{target}: no such file or directory")
+    if target.name.endswith(".d.ts"):
+        raise UsageError(f"{target}: a .d.ts file has types, and no handler")
+    if target.suffix not in SUFFIXES:
+        raise UsageError(f"{target}: a handler is a {kinds} file, or a directory of them")
+    if not os.path.isfile(target):  # a pipe would be waited for, and some devices have no end
+        raise UsageError(f"{target}: not a regular file")
+    return [target]
+
+
+def _is_handler(file: Path) -> bool:
+    name = file.name
+    is_test = name == "conftest.py" or (name.startswith("test_") and file.suffix == ".py")
+    return not (name[0] in "._" or name.endswith(".d.ts") or is_test) and file.is_file()
+
+
+def _checked_path(path: str) -> str:
+    if not path.startswith("/") or any(c in "?#" or c.isspace() or not c.isprintable() for c in path):
+        raise UsageError(f"a path begins with / and has no spaces, ? or #, as in /live; not {path!r}")
+    return path
+
+
+def add_target(app: WebSocketApp, target: Target) -> Endpoint:
+    """Load a handler file, and have `app` serve it. Python files are run, as `load_module` says.
+
+    Raises `ScriptError` if it does not load, `HandlerError` if it has no handler function, `IsolateError` if there is
+    no JavaScript here, `UsageError` if it cannot be read.
+    """
+    try:
+        if target.is_script:
+            return app.add_script(target.path, target.file)
+        return app.add_handler(target.path, load_module(target.file))
+    except HandlerError as error:
+        raise placed(error, target) from error
+    except OSError as error:
+        raise UsageError(f"{target.file}: {error.strerror or error}") from error
+
+
+def placed(error: HandlerError, target: Target) -> HandlerError:
+    """The error with the file in front, as its user wrote it, and the line and column of what it is about."""
+    names = names_in(source_of(target), in_script=target.is_script)
+    line_and_column = names.get(error.about or "", (None, None))
+    place = ":".join(str(part) for part in (target.file, *line_and_column) if part is not None)
+    message = re.sub(rf"\A{re.escape(target.file.name)}(#\d+)*[ .]", "", str(error))  # the name is in the place
+    better = HandlerError(f"{place}: {message}", error.about)
+    better.path, (better.line, better.column) = str(target.file), line_and_column
+    return better
+
+
+def source_of(target: Target) -> str:
+    """The text of a handler file; empty if it cannot be read any more."""
+    try:
+        return target.file.read_text("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def load_module(file: Path) -> ModuleType:
+    """Run a Python file as a module of its own, and return it.
+
+    It can import what lies beside it, as under ``python file.py``. Its name is ``chat`` for ``chat.py``, by which other
+    processes import it, such as those of multiprocessing. Where another module has that name, its own is that of the
+    file, ``json.py``, which no import statement can spell: it hides no other module.
+    A file that is loaded twice is run twice. Raises `ScriptError`, with file and line, whatever the file itself raises,
+    but for KeyboardInterrupt; `OSError` if it cannot be read.
+    """
+    written, file = file, file.absolute()
+    source = file.read_bytes()
+    try:
+        code = compile(source, str(file), "exec", dont_inherit=True)
+    except SyntaxError as error:
+        raise ScriptError(f"SyntaxError: {error.msg}", str(written), error.lineno, error.offset) from error
+    except ValueError as error:  # a NUL, before Python 3.12
+        raise ScriptError(f"SyntaxError: {error}", str(written)) from error
+
+    module = _module_for(file)
+    name = module.__name__
+    earlier = sys.modules.get(name)
+    sys.modules[name] = module
+    folder = str(file.parent)
+    sys.path.insert(0, folder)
+    try:
+        exec(code, module.__dict__)
+    except BaseException as error:
+        del sys.modules[name]
+        if earlier is not None:
+            sys.modules[name] = earlier
+        if isinstance(error, KeyboardInterrupt):  # this is the main thread, as a rule
+            raise
+        place, line = _place_in(folder, error, default=str(file))
+        if Path(place).is_relative_to(folder):  # as the user wrote it
+            place = str(written.parent / Path(place).relative_to(folder))
+        raise ScriptError(_summary(error), place, line) from error
+    finally:
+        sys.path.remove(folder)
+    if folder not in sys.path:
+        sys.path.append(folder)  # for imports inside functions; last, where it hides nobody else's modules
+    return module
+
+
+def _module_for(file: Path) -> ModuleType:
+    """A module for a file, not run yet; see `load_module` for its name."""
+    name = file.stem
+    if _is_ours(sys.modules.get(name), file) or (name not in sys.modules and _is_imported_as(name, file)):
+        spec = spec_from_file_location(name, file)
+        if spec is not None:
+            spec.loader_state = _OURS
+            return module_from_spec(spec)
+    module = ModuleType(_free_module_name(file.name))
+    module.__file__ = str(file)
+    module.__package__ = ""  # so that a relative import says what is wrong with it
+    return module
+
+
+#: The `loader_state` of modules that are handler files: a newer one may take their place.
+_OURS = "wsthreads.cli.targets"
+
+
+def _is_ours(module: ModuleType | None, file: Path) -> bool:
+    spec = getattr(module, "__spec__", None)
+    return spec is not None and spec.loader_state == _OURS and spec.origin == str(file)
+
+
+def _is_imported_as(name: str, file: Path) -> bool:
+    """Whether an import of that name finds the file, once its folder is the last one on the path."""
+    folder = str(file.parent)
+    is_new = folder not in sys.path
+    if is_new:
+        sys.path.append(folder)
+    invalidate_caches()  # the file may be new
+    try:
+        spec = None if "." in name else find_spec(name)
+    except (ImportError, ValueError):  # what somebody else's finder says to such a name
+        return False
+    finally:
+        if is_new:
+            sys.path.remove(folder)
+    return spec is not None and spec.origin == str(file)
+
+
+def _free_module_name(name: str) -> str:
+    free, number = name, 2
+    while free in sys.modules:
+        free, number = f"{name}#{number}", number + 1
+    return free
+
+
+def _summary(error: BaseException) -> str:
+    if isinstance(error, SyntaxError):  # of a module that the file imports; str() would name the place again
+        return f"{type(error).__name__}: {error.msg}"
+    return f"{type(error).__name__}: {error}"
+
+
+def _place_in(folder: str, error: BaseException, default: str) -> tuple[str, int | None]:
+    """File and line of the innermost code under `folder` that `error` came through: where its author would look."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return error.filename, error.lineno
+    frames = traceback.extract_tb(error.__traceback__)
+    return next(
+        ((frame.filename, frame.lineno) for frame in reversed(frames) if frame.filename.startswith(folder + os.sep)),
+        (default, None),
+    )
+
+
+def create_app(
+    *targets: str | os.PathLike[str],
+    wsgi_app: WSGIApplication | None = None,
+    static: str | os.PathLike[str] | None = None,
+    path: str | None = None,
+    redis: str | None = None,
+    **settings: Any,
+) -> WebSocketApp:
+    """A `WebSocketApp` that serves handler files, for a WSGI server: ``gunicorn 'wsthreads:create_app("chat.js")'``.
+
+    `targets` and `path` are those of ``wsthreads run``, `settings` are those of `Config`. `static` is a directory
+    whose files are served beside the endpoints; what is in neither goes to `wsgi_app`, or is a 404. `redis` is the URL
+    of a Redis that joins the rooms of all processes; without it, WSTHREADS_REDIS in the environment is one.
+    Without a `wsgi_app`, `serve_health` is on by default.
+    Under gunicorn, what scripts log and what wsthreads warns of goes to its error log, unless logging is configured.
+    Raises what `find_targets` and `add_target` do, `ConfigError`, and `UsageError` if `static` is no directory.
+    """
+    from wsthreads.app import WebSocketApp
+    from wsthreads.servers.static import StaticFiles
+
+    log_to_gunicorn()
+    found = find_targets(targets, path)
+    if not found:
+        raise UsageError("nothing to serve: name a handler file, such as chat.js")
+    if wsgi_app is None:
+        config: Config | None = settings.get("config")
+        if config is None:
+            settings.setdefault("serve_health", True)
+        elif config.serve_health is None:
+            settings["config"] = replace(config, serve_health=True)
+    if static is not None:
+        wsgi_app = StaticFiles(static, wsgi_app)
+    if redis is not None:
+        from wsthreads.brokers.redis import RedisBroker
+
+        settings["broker"] = RedisBroker(redis)
+    app = WebSocketApp(wsgi_app, **settings)
+    for target in found:
+        add_target(app, target)
+    return app

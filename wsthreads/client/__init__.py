@@ -1,0 +1,58 @@
+"""The browser's client, wsthreads.js, over HTTP.
+
+`wsthreads.js` is an ES module without dependencies, `wsthreads.d.ts` its types. The setting `serve_client` has an app
+serve both at the root of its paths. A page of an origin in `allowed_origins` may import them from its own site, as it
+may open a WebSocket: they have the headers of CORS. The request is a simple one, so that no preflight comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from werkzeug.utils import send_file
+
+from wsthreads.origins import is_among
+from wsthreads.servers.static import send_part
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from werkzeug.wrappers import Response
+
+__all__ = ["CLIENT_FILE", "find_client", "is_client", "send_client"]
+
+#: The module itself.
+CLIENT_FILE = Path(__file__).with_name("wsthreads.js")
+
+#: What is served where, as what.
+_SERVED = {
+    "/wsthreads.js": (CLIENT_FILE, "text/javascript"),
+    "/wsthreads.d.ts": (CLIENT_FILE.with_name("wsthreads.d.ts"), "application/typescript"),
+}
+
+
+def is_client(environ: WSGIEnvironment) -> bool:
+    """Whether the request is for the client, or its types."""
+    return environ.get("PATH_INFO") in _SERVED and environ.get("REQUEST_METHOD") in ("GET", "HEAD")
+
+
+def send_client(
+    environ: WSGIEnvironment, start_response: StartResponse, allowed_origins: tuple[str, ...] = ()
+) -> Iterable[bytes]:
+    """The client, as a WSGI application. Browsers ask again each time, and get a 304 while it is the same."""
+    response = find_client(environ, *_SERVED[environ["PATH_INFO"]])
+    if "*" in allowed_origins:
+        response.headers["Access-Control-Allow-Origin"] = "*"
+    elif allowed_origins:
+        response.headers["Vary"] = "Origin"
+        origin = environ.get("HTTP_ORIGIN", "").strip(" \t")
+        if is_among(origin, allowed_origins):
+            response.headers["Access-Control-Allow-Origin"] = origin
+    return response(environ, start_response)
+
+
+def find_client(environ: WSGIEnvironment, file: Path = CLIENT_FILE, kind: str = "text/javascript") -> Response:
+    """The answer to a request for the client."""
+    return send_part(partial(send_file, file, mimetype=kind, conditional=True), environ)

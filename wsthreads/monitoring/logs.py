@@ -1,0 +1,235 @@
+"""Where the log goes in processes that are our own, the command and gunicorn's workers; and what its records carry.
+
+A library leaves the first to its application, so nothing of that is called by `WebSocketApp`. For logs anywhere there
+is `log_context`: every line about a session, or a handshake, is given its `session`, `endpoint` and `address` by it, as
+attributes of its record. `AddContext` does the same for the lines that a Python handler logs, and `printable` and
+`block` make fit for a log what a client has sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import IO, Any
+
+from wsthreads.monitoring.formats import (
+    AccessFormatter,
+    JSONFormatter,
+    TextFormatter,
+    block,
+    escaped,
+    hide_secrets,
+    is_secret,
+    on_one_line,
+    plain,
+    quoted,
+    takes_colours,
+    with_context,
+)
+
+__all__ = [
+    "FORMATS",
+    "FORMAT_VARIABLE",
+    "LEVELS",
+    "SESSION_KEY",
+    "AddContext",
+    "JSONFormatter",
+    "TextFormatter",
+    "access_context",
+    "block",
+    "escaped",
+    "hide_secrets",
+    "in_context",
+    "is_secret",
+    "log_context",
+    "log_to",
+    "log_to_gunicorn",
+    "printable",
+    "quoted",
+]
+
+LEVELS = ("debug", "info", "warning", "error")
+FORMATS = ("text", "json")
+
+#: The environment variable that names one of `FORMATS`.
+FORMAT_VARIABLE = "WSTHREADS_LOG_FORMAT"
+
+
+def printable(text: str) -> str:
+    """A text of a peer's, on one line, in quotes and with escapes where it has what cannot be printed."""
+    return text if text.isprintable() else repr(text)
+
+
+# What records carry.
+
+
+#: Where the WSGI environ has the id of its session, from the handshake on: also for the formats of access logs.
+SESSION_KEY = "wsthreads.sessions.session"
+
+
+def log_context(environ: dict[str, Any], *, error: BaseException | None = None) -> dict[str, Any]:
+    """The `extra` of a line about a session, or a handshake: `endpoint`, `address`, and `session` once there is one.
+
+    `error`, of a Python handler, adds `file` and `line`: the innermost place in the handler's own file.
+    """
+    path: str = environ.get("PATH_INFO", "")
+    context = {"endpoint": path.encode("latin-1").decode("utf-8", "replace"), "address": environ.get("REMOTE_ADDR", "")}
+    if SESSION_KEY in environ:
+        context["session"] = environ[SESSION_KEY]
+    if error is not None and error.__traceback__ is not None:
+        context.update(_place_of(error.__traceback__))
+    return context
+
+
+def _place_of(traceback: TracebackType) -> dict[str, Any]:
+    """`file` and `line`; the first frames are our own, the one behind them is the handler's."""
+    handlers: TracebackType | None = traceback
+    while handlers is not None and str(handlers.tb_frame.f_globals.get("__name__")).startswith("wsthreads."):
+        handlers = handlers.tb_next
+    frame = handlers
+    place: dict[str, Any] = {}
+    while handlers is not None and frame is not None:
+        file = frame.tb_frame.f_code.co_filename
+        if file == handlers.tb_frame.f_code.co_filename:
+            place = {"file": file, "line": frame.tb_lineno}
+        frame = frame.tb_next
+    return place
+
+
+def access_context(address: str, method: str, path: str, status: int | str) -> dict[str, Any]:
+    """The `extra` of a line about a request, of an access log."""
+    status = int(status) if str(status).isdigit() else str(status)
+    return {"address": address, "method": method, "path": hide_secrets(path), "status": status}
+
+
+_context: ContextVar[dict[str, Any] | None] = ContextVar("wsthreads.log_context", default=None)
+
+
+class in_context:
+    """A block, in a session's thread, whose lines `AddContext` gives the session's context."""
+
+    __slots__ = ("_context", "_token")
+
+    def __init__(self, context: dict[str, Any]) -> None:
+        self._context = context
+
+    def __enter__(self) -> None:
+        self._token: Token[dict[str, Any] | None] = _context.set(self._context)
+
+    def __exit__(self, *_: object) -> None:
+        _context.reset(self._token)
+
+
+class AddContext(logging.Filter):
+    """For handlers of logging: what is logged in the thread of a session, by whatever logger, gets its `session`,
+    `endpoint` and `address`.
+
+    Lines of wsthreads itself have them in any case.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        context = _context.get()
+        if context is not None and not hasattr(record, "address"):
+            record.__dict__.update({**context, **record.__dict__})
+        return True
+
+
+# Where it goes.
+
+
+def log_to(stream: IO[str], level: str, *, quiet_below: str, form: str = "text") -> None:
+    """Log to `stream` whatever is of `level` or above it; requests for the path `quiet_below`, which ends with a
+    slash, and for what is below it only at the level debug, unless they fail.
+
+    `form` is one of `FORMATS`; in JSON, Python's warnings are lines of the log, too. Text has colours where
+    `takes_colours` says so. Called once, by the program, not by a library.
+    """
+    colours = takes_colours(stream)
+    handler, access_handler = logging.StreamHandler(stream), logging.StreamHandler(stream)
+    handler.addFilter(AddContext())
+    if form == "json":
+        handler.setFormatter(JSONFormatter())
+        access_handler.setFormatter(JSONFormatter())
+        logging.captureWarnings(True)
+    else:
+        handler.setFormatter(TextFormatter(colours))
+        access_handler.setFormatter(AccessFormatter(colours))
+    logging.getLogger().addHandler(handler)
+    logging.getLogger().setLevel(level.upper())
+    if level != "debug":
+        quiet = re.compile(rf'"(GET|HEAD) {re.escape(quiet_below.removesuffix("/"))}[/? ].*" (101|2|3)')
+        access_handler.addFilter(lambda record: quiet.search(plain(record.getMessage())) is None)
+    access = logging.getLogger("werkzeug")
+    access.propagate = False
+    access.setLevel(level.upper())
+    access.addHandler(access_handler)
+
+
+class _ToGunicorn(logging.Handler):
+    """Hands records to the handlers of gunicorn's error log, whose format does not name the logger.
+
+    `levels` are those that the loggers were given along with it.
+    """
+
+    def __init__(self, levels: dict[logging.Logger, int]) -> None:
+        super().__init__()
+        self.levels = levels
+        self.addFilter(AddContext())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if logging.getLogger().handlers:
+            return  # logging has been configured meanwhile, and the record goes there
+        named = logging.makeLogRecord(record.__dict__)
+        named.msg, named.args = f"{record.name}: {with_context(record)}", ()
+        if named.exc_info and not named.exc_text:
+            named.exc_text = TextFormatter().formatException(named.exc_info)
+        for handler in logging.getLogger("gunicorn.error").handlers:
+            if record.levelno >= handler.level:
+                handler.handle(record if isinstance(handler.formatter, JSONFormatter) else named)
+
+
+def _hide_secrets_of(record: logging.LogRecord) -> bool:
+    """A filter for gunicorn's access log."""
+    record.msg, record.args = on_one_line(hide_secrets(record.getMessage())), ()
+    return True
+
+
+def _hide_secrets_of_error(record: logging.LogRecord) -> bool:
+    """A filter for gunicorn's error log. What is quoted of a malformed request is hidden, but for its method."""
+    message = record.getMessage()
+    if message.startswith("Invalid request") and "HTTP method" not in message:
+        message, quote, _ = message.partition("'")
+        message += quote and "***'"
+    record.msg, record.args = hide_secrets(message), ()
+    return True
+
+
+def log_to_gunicorn() -> None:
+    """Under gunicorn, have our log be part of its error log, unless logging has been configured.
+
+    Scripts log by gunicorn's level, and so does the end of a session whose client was too slow; wsthreads itself from
+    the level warning up, or all if gunicorn's is debug.
+    Called again, it takes that back where logging has been configured meanwhile. In gunicorn's logs, secrets in URLs
+    are hidden. Does nothing elsewhere.
+    """
+    error_log, ours, scripts = map(logging.getLogger, ("gunicorn.error", "wsthreads", "wsthreads.script"))
+    slow = logging.getLogger("wsthreads.sessions.endpoint.slow")
+    if error_log.handlers:
+        logging.getLogger("gunicorn.access").addFilter(_hide_secrets_of)  # once, however often
+        error_log.addFilter(_hide_secrets_of_error)
+    handler = next((handler for handler in ours.handlers if isinstance(handler, _ToGunicorn)), None)
+    others = {*logging.getLogger().handlers, *ours.handlers, *scripts.handlers} - {handler}
+    if handler is None and error_log.handlers and not (others or ours.level or scripts.level):
+        level = error_log.level
+        level_of_ours = level if level <= logging.DEBUG else max(level, logging.WARNING)
+        handler = _ToGunicorn({ours: level_of_ours, scripts: level, slow: level})
+        ours.addHandler(handler)
+        for logger, level in handler.levels.items():
+            logger.setLevel(level)
+    elif handler is not None and others:
+        ours.removeHandler(handler)
+        for logger, level in handler.levels.items():
+            if logger.level == level:
+                logger.setLevel(logging.NOTSET)

@@ -1,0 +1,1 @@
+"""From a WSGI request to messages and back: handshake, frames, compression, the connection. Knows no session."""

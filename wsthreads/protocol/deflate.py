@@ -1,0 +1,271 @@
+"""permessage-deflate (RFC 7692): what is agreed on, deflating frames, inflating messages within a bound.
+
+Every message is deflated by itself (both sides have "no context takeover"), so that a broadcast is deflated once for
+all of its readers, and that a connection on which nothing moves holds nothing for it.
+
+A client's frame that is certainly legal is decoded here; `Inflation` makes wsproto, the judge of all others, take
+deflated messages. (Its own extension has no bound, and fails at a ping amid a fragmented message: wsproto 1.3.)
+No I/O; `Inflater` and `Inflation` are their connection's, not thread-safe.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from codecs import IncrementalDecoder, getincrementaldecoder
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from wsproto.extensions import Extension
+from wsproto.frame_protocol import Opcode, RsvBits
+
+from wsthreads.errors import HandshakeRefused, InvalidPayloadError, MessageTooBigError, PeerError, ProtocolError
+from wsthreads.protocol.frames import RSV1, TEXT, decode_message, encode_frame, parse_header, unmask
+
+__all__ = ["Agreement", "Inflater", "Inflation", "agree", "decode_any", "deflate_frame", "most_deflated_bytes"]
+
+#: Our window: 4 kB. With it, a compressor needs 32 kB, and its making takes 2 µs; with the largest, 256 kB and up to
+#: 35 µs, for messages that are smaller by at most a tenth, past 16 kB, and not at all up to 4 kB.
+WINDOW_BITS = 12
+MEMORY_LEVEL = 5
+SMALLEST_WINDOW_BITS = 9  # 8 is legal, but zlib cannot do it without a header
+
+#: Smaller messages go as they are: at 64 bytes nothing is saved, at 128 a quarter.
+MIN_DEFLATED_BYTES = 128
+
+#: Bytes inflated at a time: what a message may be over its bound before that is seen.
+STEP_BYTES = 65536
+
+#: Deflate streams that one message may consist of: most have one that never ends, some end it (RFC 7692, 7.2.3.4).
+MAX_STREAMS = 64
+
+_TAIL = b"\x00\x00\xff\xff"  # of each message, and not sent (RFC 7692, 7.2.1)
+
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_PARAMETER = re.compile(rf'[ \t]*;[ \t]*({_TOKEN})[ \t]*(?:=[ \t]*(?:({_TOKEN})|"({_TOKEN})"))?')
+_NAME = re.compile(rf"[ \t]*({_TOKEN})")
+_SEPARATOR = re.compile(r"[ \t]*(?:,[ \t]*)+|[ \t]*\Z")
+_BITS = re.compile(r"[89]|1[0-5]")
+
+
+class Agreement(NamedTuple):
+    """That both sides deflate: the size of our window, as a power of two, and what the 101 says."""
+
+    window_bits: int
+    answer: str
+
+
+def agree(offers: str | None) -> Agreement | None:
+    """Accept the first offer of a ``Sec-WebSocket-Extensions`` header that can be; None to go on without.
+
+    An offer with an unknown, repeated or invalid parameter is declined (RFC 7692, 7.1), and so is one that wants our
+    window to be 256 bytes. Raises `HandshakeRefused` for a header that is none (RFC 6455, 9.1).
+    """
+    for name, parameters in list(_parse_offers(offers or "")):  # all of them, whether there is a malformed one
+        if name != "permessage-deflate":
+            continue
+        agreement = _accept(parameters)
+        if agreement is not None:
+            return agreement
+    return None
+
+
+def _accept(parameters: list[tuple[str, str | None]]) -> Agreement | None:
+    # Neither side keeps its window, whatever the client asks for: a server may decide so (RFC 7692, 7.1.1).
+    answer = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+    bits = WINDOW_BITS
+    if len({name for name, _ in parameters}) < len(parameters):
+        return None
+    for name, value in parameters:
+        if name in ("server_no_context_takeover", "client_no_context_takeover"):
+            if value is not None:
+                return None
+        elif name == "client_max_window_bits":  # a window of any size is inflated
+            if value is not None and not _BITS.fullmatch(value):
+                return None
+        elif name == "server_max_window_bits":
+            if value is None or not _BITS.fullmatch(value) or int(value) < SMALLEST_WINDOW_BITS:
+                return None
+            bits = min(bits, int(value))
+            answer += f"; {name}={bits}"
+        else:
+            return None
+    return Agreement(bits, answer)
+
+
+def _parse_offers(header: str) -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
+    """Name and parameters of each extension (RFC 6455, 9.1); empty elements do not count (RFC 9110, 5.6.1)."""
+    header, at = header.lstrip(" \t,"), 0
+    while at < len(header):
+        name = _NAME.match(header, at)
+        if name is None:
+            raise _malformed(header)
+        at, parameters = name.end(), []
+        while parameter := _PARAMETER.match(header, at):
+            at = parameter.end()
+            parameters.append((parameter[1].lower(), parameter[2] or parameter[3]))
+        separator = _SEPARATOR.match(header, at)
+        if separator is None:
+            raise _malformed(header)
+        at = separator.end()
+        yield name[1].lower(), parameters
+
+
+def _malformed(header: str) -> HandshakeRefused:
+    reason = f"Sec-WebSocket-Extensions must be a list of extensions, not {header!r:.200}"
+    return HandshakeRefused(400, reason, cause="bad_request")
+
+
+def deflate_frame(frame: bytes, window_bits: int) -> bytes:
+    """The same message deflated; `frame` itself, a whole text or binary frame of ours, where that would not pay.
+
+    It takes about 8 µs for 1 kB of JSON, without the GIL for most of it.
+    """
+    header = parse_header(frame)
+    assert header is not None
+    if header.payload_bytes < MIN_DEFLATED_BYTES:
+        return frame
+    compressor = zlib.compressobj(wbits=-window_bits, memLevel=MEMORY_LEVEL)
+    deflated = compressor.compress(memoryview(frame)[header.header_bytes :])
+    deflated += compressor.flush(zlib.Z_SYNC_FLUSH)
+    payload = deflated[: -len(_TAIL)]
+    return encode_frame(RSV1 | header.opcode, payload) if len(payload) < header.payload_bytes else frame
+
+
+def most_deflated_bytes(message_bytes: int) -> int:
+    """The most that a message may have when it comes in deflated: what cannot be compressed grows.
+
+    By zlib's own bound, `deflateBound`, for the worst of its settings.
+    """
+    return message_bytes + message_bytes // 8 + message_bytes // 128 + 64
+
+
+class Inflater:
+    """Inflates one message, piece by piece, to `max_bytes` at most."""
+
+    __slots__ = ("_left", "_max_bytes", "_stream", "_streams")
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = self._left = max_bytes
+        self._stream = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._streams = 1
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """What `data` adds to the message, in steps.
+
+        Raises `MessageTooBigError` once it is too big, having inflated one step more at most, and
+        `InvalidPayloadError` for what is not deflate.
+        """
+        while True:
+            step = min(STEP_BYTES, self._left + 1)
+            try:
+                piece = self._stream.decompress(data, step)
+            except zlib.error as error:
+                raise InvalidPayloadError(f"not deflated data: {error}") from error
+            if len(piece) > self._left:
+                raise MessageTooBigError(f"message inflates to more than the {self._max_bytes} bytes taken here")
+            self._left -= len(piece)
+            if piece:
+                yield piece
+            ended = self._stream.eof
+            data = self._next_stream() if ended else self._stream.unconsumed_tail
+            if not data and (ended or len(piece) < step):
+                return
+
+    def end(self) -> Iterator[bytes]:
+        """What is left at the message's end; as `feed`."""
+        return self.feed(_TAIL)
+
+    def _next_stream(self) -> bytes:
+        """Go on behind a block that is marked as the last: what is left of the data."""
+        rest: bytes = self._stream.unused_data
+        self._streams += 1
+        if self._streams > MAX_STREAMS:
+            raise InvalidPayloadError(f"a message of more than {MAX_STREAMS} deflate streams")
+        self._stream = zlib.decompressobj(-zlib.MAX_WBITS)
+        return rest
+
+
+def decode_any(buffer: bytes, start: int, max_bytes: int) -> tuple[str | bytes, int] | None:
+    """What `frames.decode_message` takes, and the same deflated; None for all that wsproto has to judge."""
+    return decode_message(buffer, start, max_bytes) or _decode_deflated(buffer, start, max_bytes)
+
+
+def _decode_deflated(buffer: bytes, start: int, max_bytes: int) -> tuple[str | bytes, int] | None:
+    first = buffer[start]
+    if first != 0xC1 and first != 0xC2:  # final, RSV1, text or binary
+        return None
+    header = parse_header(buffer, start)
+    if header is None or not buffer[start + 1] & 0x80:
+        return None
+    size, body = header.payload_bytes, start + header.header_bytes
+    stop = body + size
+    minimal = 6 if size <= 125 else 8 if size <= 0xFFFF else 14
+    if stop > len(buffer) or header.header_bytes != minimal or size > most_deflated_bytes(max_bytes):
+        return None
+    inflater = Inflater(max_bytes)
+    try:
+        payload = b"".join([*inflater.feed(unmask(buffer[body:stop], buffer[body - 4 : body])), *inflater.end()])
+        return (payload.decode() if header.opcode == TEXT else payload), stop
+    except (PeerError, UnicodeDecodeError):
+        return None  # wsproto finds the same
+
+
+class Inflation(Extension):
+    """The extension as wsproto asks for it, on a server that reads.
+
+    What is inflated goes to `parts`, in pieces, text as str: wsproto would copy it several times. It sees the message
+    as empty, and judges everything else. Raises `PeerError`, through wsproto.
+    """
+
+    name = "permessage-deflate"
+
+    def __init__(self, parts: list[str | bytes], max_bytes: int) -> None:
+        self._parts = parts
+        self._max_bytes = max_bytes
+        self._in_message = False
+        self._in_control = False
+        self._inflater: Inflater | None = None  # of a deflated message
+        self._decoder: IncrementalDecoder | None = None  # of one that is text
+
+    def enabled(self) -> bool:
+        return True
+
+    def offer(self) -> bool:
+        return False
+
+    def frame_inbound_header(self, proto: Any, opcode: Opcode, rsv: RsvBits, payload_length: int) -> RsvBits:
+        self._in_control = opcode.iscontrol()
+        begins = opcode in (Opcode.TEXT, Opcode.BINARY)
+        if begins:
+            if self._in_message:
+                raise ProtocolError("a message begins within another")
+            self._in_message = True
+            self._inflater = Inflater(self._max_bytes) if rsv.rsv1 else None
+            self._decoder = getincrementaldecoder("utf-8")() if rsv.rsv1 and opcode is Opcode.TEXT else None
+        return RsvBits(begins, False, False)  # that may be set: on others, it is a protocol error (RFC 7692, 6.1)
+
+    def frame_inbound_payload_data(self, proto: Any, data: bytes) -> bytes:
+        if self._inflater is None or self._in_control:
+            return data
+        for piece in self._inflater.feed(data):
+            self._take(piece)
+        return b""
+
+    def frame_inbound_complete(self, proto: Any, fin: bool) -> None:
+        if self._in_control or not fin:
+            return
+        self._in_message = False
+        if self._inflater is not None:
+            for piece in self._inflater.end():
+                self._take(piece)
+            self._take(b"", final=True)
+            self._inflater = self._decoder = None
+
+    def _take(self, piece: bytes, final: bool = False) -> None:
+        try:
+            part = piece if self._decoder is None else self._decoder.decode(piece, final)
+        except UnicodeDecodeError as error:
+            raise InvalidPayloadError(str(error)) from error
+        if part:
+            self._parts.append(part)

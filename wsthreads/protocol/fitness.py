@@ -1,0 +1,75 @@
+"""Why there can be no sessions: the server does not hand over its socket, has no threads, or only green ones."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from wsthreads.monitoring.logs import printable
+from wsthreads.protocol.hosts import has_socket
+
+__all__ = ["USE", "green_threads", "is_to_serve", "is_validated", "unfitness"]
+
+#: What a user is told to do.
+USE = "use gunicorn -k gthread, or -k wsthreads.gunicorn.ThreadWorker, wsthreads run or flask run"
+
+#: By a key in their environ, or how their SERVER_SOFTWARE begins.
+_SERVERS = {
+    "uwsgi.version": "uWSGI",
+    "mod_wsgi.version": "mod_wsgi",
+    "eventlet.posthooks": "eventlet.wsgi",
+    "gunicorn": "this gunicorn worker",
+    "waitress": "Waitress",
+    "Cheroot": "Cheroot",
+    "gevent": "gevent.pywsgi",
+    "WSGIServer": "wsgiref",
+    "Werkzeug": "Werkzeug's server",
+}
+
+#: Of each library: the module that replaces others, its question, and the modules that sessions need as they were.
+_GREEN = {
+    "gevent": ("gevent.monkey", "is_module_patched", ("threading", "socket")),
+    "eventlet": ("eventlet.patcher", "is_monkey_patched", ("thread", "socket")),
+}
+
+
+def green_threads() -> str | None:
+    """What is wrong if gevent or eventlet has replaced the threads, or the sockets, of this process, as by now."""
+    for name, (module, question, parts) in _GREEN.items():
+        is_patched = getattr(sys.modules.get(module), question, None)
+        if is_patched is not None and any(map(is_patched, parts)):
+            call = "monkey.patch_all()" if name == "gevent" else "monkey_patch()"
+            return (
+                f"{name} has replaced Python's threads and sockets in this process, and a session needs real ones: "
+                f"no {call} here, and {USE}"
+            )
+    return None
+
+
+def is_to_serve() -> bool:
+    """Whether this process is known to be for serving: it is gunicorn's, or that of ``flask run``.
+
+    Others, such as a worker of a task queue, may import an application and be green for reasons of their own.
+    """
+    return "gunicorn.arbiter" in sys.modules or (os.environ.get("FLASK_RUN_FROM_CLI") == "true" and "run" in sys.argv)
+
+
+def is_validated(environ: dict[str, Any]) -> bool:
+    """Whether `wsgiref.validate` is around the app: it lets plain HTTP through, and fails at each upgrade."""
+    return type(environ.get("wsgi.input")).__module__ == "wsgiref.validate"
+
+
+def unfitness(environ: dict[str, Any]) -> str | None:
+    """Why the server of a request can have no sessions; None if it can."""
+    if green := green_threads():
+        return green
+    software = str(environ.get("SERVER_SOFTWARE", ""))
+    name = next((name for key, name in _SERVERS.items() if key in environ or software.startswith(key)), None)
+    name = name or f"this WSGI server ({printable(software)[:60] or 'of no name'})"
+    if not has_socket(environ):
+        hint = ' (for runserver, put "wsthreads.django" first in INSTALLED_APPS)' if name == "wsgiref" else ""
+        return f"{name} does not hand over its socket, so there are no WebSockets: {USE}{hint}"
+    if not environ.get("wsgi.multithread"):
+        return f"{name} runs without threads, and a session needs one: {USE}, and no --without-threads, --nothreading"
+    return None

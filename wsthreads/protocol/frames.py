@@ -1,0 +1,183 @@
+"""WebSocket frames as bytes (RFC 6455, section 5): encoding, header parsing, and the fast decoder.
+
+Pure functions, no state, no I/O. The fast decoder takes only what is certainly legal: a complete, final, unextended,
+masked text or binary frame. It never rejects anything; whatever it does not take is for wsproto, which stays the only
+judge of what is legal.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import NamedTuple
+
+from wsthreads._native import speedups
+from wsthreads.errors import CloseCodeError, MessageTypeError
+
+__all__ = [
+    "BINARY",
+    "CLOSE",
+    "PING",
+    "PONG",
+    "TEXT",
+    "Header",
+    "check_close",
+    "close_frame",
+    "decode_message",
+    "encode_frame",
+    "message_frame",
+    "parse_header",
+]
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+
+RSV1 = 0x40  # beside the opcode: the message is deflated (RFC 7692, 6)
+
+MAX_CONTROL_BYTES = 125  # RFC 6455, 5.5
+MAX_REASON_BYTES = MAX_CONTROL_BYTES - 2  # what a close code leaves
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_UINT16 = struct.Struct("!H")
+_UINT64 = struct.Struct("!Q")
+_LONG_HEADER = struct.Struct("!BBH")
+_HUGE_HEADER = struct.Struct("!BBQ")
+
+
+class Header(NamedTuple):
+    """The header of a frame: what it says of itself, and its size in bytes with the masking key."""
+
+    fin: bool
+    rsv1: bool
+    opcode: int
+    payload_bytes: int
+    header_bytes: int
+
+
+def encode_frame(opcode: int, payload: bytes) -> bytes:
+    """One final, unmasked frame."""
+    size = len(payload)
+    if size <= 125:
+        return bytes((0x80 | opcode, size)) + payload
+    if size <= 0xFFFF:
+        return _LONG_HEADER.pack(0x80 | opcode, 126, size) + payload
+    return _HUGE_HEADER.pack(0x80 | opcode, 127, size) + payload
+
+
+def message_frame(message: str | bytes | bytearray | memoryview) -> bytes:
+    """The frame of a whole message: text for a str, binary for bytes.
+
+    A lone surrogate, which has no UTF-8, becomes U+FFFD. Raises `MessageTypeError` for anything else.
+    """
+    if isinstance(message, str):
+        return encode_text(message) or encode_frame(TEXT, _SURROGATE.sub("\ufffd", message).encode())
+    if isinstance(message, (bytes, bytearray, memoryview)):
+        return encode_frame(BINARY, bytes(message))
+    raise MessageTypeError(f"a message must be str or bytes, not {type(message).__name__}; try json.dumps")
+
+
+def _encode_text(text: str) -> bytes | None:
+    """The frame of a text message; None if it has a lone surrogate, and so no UTF-8."""
+    try:
+        return encode_frame(TEXT, text.encode())
+    except UnicodeEncodeError:
+        return None
+
+
+def close_frame(code: int | None, reason: str = "") -> bytes:
+    """A close frame; no code (and no reason) for None. The reason is cut to the 123 bytes that it may have."""
+    if code is None:
+        return encode_frame(CLOSE, b"")
+    text = _SURROGATE.sub("\ufffd", reason).encode()
+    if len(text) > MAX_REASON_BYTES:
+        text = text[:MAX_REASON_BYTES].decode(errors="ignore").encode()  # whole characters only
+    return encode_frame(CLOSE, _UINT16.pack(code) + text)
+
+
+def parse_header(buffer: bytes, start: int = 0) -> Header | None:
+    """The header that begins at `start`, or None if some of it is still to come. It need not be legal."""
+    available = len(buffer) - start
+    if available < 2:
+        return None
+    first, second = buffer[start], buffer[start + 1]
+    size, header_bytes = second & 0x7F, 2
+    if size == 126:
+        header_bytes = 4
+        if available < 4:
+            return None
+        (size,) = _UINT16.unpack_from(buffer, start + 2)
+    elif size == 127:
+        header_bytes = 10
+        if available < 10:
+            return None
+        (size,) = _UINT64.unpack_from(buffer, start + 2)
+    if second & 0x80:
+        header_bytes += 4
+        if available < header_bytes:
+            return None
+    return Header(first & 0x80 != 0, first & RSV1 != 0, first & 0x0F, size, header_bytes)
+
+
+def _decode_message(buffer: bytes, start: int, max_bytes: int) -> tuple[str | bytes, int] | None:
+    """The message of the frame that begins at `start`, and where the next frame begins.
+
+    None unless it is a complete, final, masked text or binary frame without extension bits, minimal in its length
+    field, of at most `max_bytes`, and in UTF-8 if it is text: everything else goes to wsproto.
+    """
+    end = len(buffer)
+    if end - start < 6:
+        return None
+    first = buffer[start]
+    if first != 0x81 and first != 0x82:
+        return None
+    size = buffer[start + 1] - 0x80
+    if size < 0:
+        return None  # not masked
+    key_at = start + 2
+    if size >= 126:
+        if size == 126:
+            key_at = start + 4
+            size = buffer[start + 2] << 8 | buffer[start + 3]
+            if size < 126:
+                return None
+        else:
+            key_at = start + 10
+            if end < key_at:
+                return None
+            (size,) = _UINT64.unpack_from(buffer, start + 2)
+            if size <= 0xFFFF:
+                return None
+    body = key_at + 4
+    stop = body + size
+    if stop > end or size > max_bytes:
+        return None
+    payload = unmask(buffer[body:stop], buffer[key_at:body])
+    if first == 0x82:
+        return payload, stop
+    try:
+        return payload.decode(), stop
+    except UnicodeDecodeError:
+        return None
+
+
+def unmask(payload: bytes, key: bytes) -> bytes:
+    """`payload` XOR the repeated 4 bytes of `key` (RFC 6455, 5.3): one big integer operation."""
+    size = len(payload)
+    mask = (key * (size // 4 + 1))[:size]
+    return (int.from_bytes(payload, "little") ^ int.from_bytes(mask, "little")).to_bytes(size, "little")
+
+
+encode_text = _encode_text if speedups is None else speedups.encode_text
+decode_message = _decode_message if speedups is None else speedups.decode_message
+
+
+def check_close(code: int, reason: str) -> None:
+    """Raise `CloseCodeError` for what a close frame may not carry."""
+    if isinstance(code, bool) or not isinstance(code, int):
+        raise CloseCodeError(f"a close code must be a whole number, not {code!r:.40}")
+    if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+        raise CloseCodeError(f"close code {code} may not be sent: use 1000 to 1003, 1007 to 1014 or 3000 to 4999")
+    if not isinstance(reason, str):
+        raise CloseCodeError(f"a close reason must be text, not {type(reason).__name__}")
+    size = len(reason.encode("utf-8", "replace"))
+    if size > MAX_REASON_BYTES:
+        raise CloseCodeError(f"a close reason may have {MAX_REASON_BYTES} bytes in UTF-8, this one has {size}")

@@ -1,0 +1,214 @@
+"""The opening handshake: what a client asked for, and whether the request may become a WebSocket.
+
+Everything here is judged before the 101 (RFC 6455, 4.2.1); what does not pass raises `HandshakeRefused`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+from urllib.parse import parse_qsl
+
+from wsthreads.errors import HandshakeRefused
+from wsthreads.origins import is_among, parse_origin
+from wsthreads.protocol.heads import is_host
+from wsthreads.protocol.hints import foreign_protocol
+from wsthreads.protocol.proxies import PROXY_KEY, parse_address
+
+__all__ = ["Request", "check_origin", "check_upgrade", "choose_subprotocol", "is_upgrade", "strip_values"]
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+
+NO_UPGRADE = (
+    "this is a WebSocket endpoint: connect with ws:// or wss://; "
+    "a proxy in front has to pass on the headers Upgrade and Connection, over HTTP/1.1"
+)
+
+#: Query parameters read at most; what is beyond cannot be looked up.
+MAX_PARAMETERS = 1000
+
+
+class Request:
+    """The handshake of one client: what `on_handshake` sees, and where a session looks up its parameters.
+
+    Read-only but for `attributes`, a dict that becomes the session's if the client is let in. `environ` is the WSGI
+    environ (PEP 3333). Not thread-safe; it belongs to the thread of its connection until the session is open, and
+    is only read from then on.
+    """
+
+    def __init__(self, environ: dict[str, Any]) -> None:
+        self.environ = environ
+        self.attributes: dict[str, Any] = {}
+
+    @property
+    def request_path(self) -> str:
+        """The path of the URI, decoded, without the query."""
+        path = self.environ.get("SCRIPT_NAME", "") + self.environ.get("PATH_INFO", "")
+        return path.encode("latin-1").decode("utf-8", "replace") or "/"
+
+    @property
+    def remote_addr(self) -> str:
+        """The client's IP address; behind configured proxies, the one that they name."""
+        return str(self.environ.get("REMOTE_ADDR") or "")
+
+    def get_header(self, name: str) -> str | None:
+        """The header's value, whatever the case of `name`; a repeated header's values are joined by commas."""
+        key = name.upper().replace("-", "_")
+        if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            key = "HTTP_" + key
+        value = self.environ.get(key)
+        return None if value is None else str(value)
+
+    def get_parameter(self, name: str) -> str | None:
+        """The first value of a query parameter, URL-decoded as UTF-8, or None."""
+        return self.parameters.get(name)
+
+    @cached_property
+    def parameters(self) -> dict[str, str]:
+        """First value of each query parameter."""
+        query = self.environ.get("QUERY_STRING", "").encode("latin-1").decode("utf-8", "replace")
+        pairs = query.split("&", MAX_PARAMETERS)[:MAX_PARAMETERS]
+        found: dict[str, str] = {}
+        for name, value in parse_qsl("&".join(pairs), keep_blank_values=True, errors="replace"):
+            found.setdefault(name, value)
+        return found
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """All headers, names in lower case: a new dict each time."""
+        found = {}
+        for key, value in self.environ.items():
+            if key.startswith("HTTP_"):
+                found[key[5:].replace("_", "-").lower()] = str(value)
+            elif key in ("CONTENT_TYPE", "CONTENT_LENGTH") and value:
+                found[key.replace("_", "-").lower()] = str(value)
+        return found
+
+    @property
+    def subprotocols(self) -> tuple[str, ...]:
+        """The subprotocols that the client offers, the one it prefers first."""
+        return tuple(_tokens(self.get_header("Sec-WebSocket-Protocol")))
+
+
+def is_upgrade(environ: dict[str, Any]) -> bool:
+    """Whether the client asks for a WebSocket at all, well or badly."""
+    return "websocket" in (token.lower() for token in _tokens(environ.get("HTTP_UPGRADE")))
+
+
+def check_upgrade(environ: dict[str, Any]) -> None:
+    """Pass a well-formed WebSocket upgrade (RFC 6455, 4.2.1).
+
+    Raises `HandshakeRefused` with 400. A 426 would need the header Upgrade (RFC 9110, 15.5.22), which WSGI forbids
+    to applications (PEP 3333), and with which nginx breaks an HTTP/2 connection.
+    """
+    if not is_upgrade(environ):
+        raise _bad_request(foreign_protocol(environ) or NO_UPGRADE)
+    if environ.get("REQUEST_METHOD") != "GET":
+        raise _bad_request(f"a WebSocket handshake is a GET, not a {environ.get('REQUEST_METHOD')}")
+    if environ.get("SERVER_PROTOCOL", "HTTP/1.1") < "HTTP/1.1":  # in the alphabet's order; servers take HTTP/0.1, too
+        raise _bad_request("a WebSocket handshake needs HTTP/1.1; in nginx, proxy_http_version 1.1")
+    if "upgrade" not in (token.lower() for token in _tokens(environ.get("HTTP_CONNECTION"))):
+        raise _bad_request("a WebSocket handshake needs the header Connection: Upgrade, from a proxy, too")
+    _check_host(environ)
+    if _has_body(environ):  # what comes behind the head would be taken for frames
+        raise _bad_request("a WebSocket handshake has no body, and so no Content-Length and no Transfer-Encoding")
+    version = environ.get("HTTP_SEC_WEBSOCKET_VERSION")
+    if version != "13":
+        reason = f"WebSocket version 13 is spoken here, not {version!r:.40}"
+        raise _bad_request(reason, [("Sec-WebSocket-Version", "13")])
+    key = environ.get("HTTP_SEC_WEBSOCKET_KEY", "")
+    try:
+        nonce = base64.b64decode(key, validate=True)
+    except (binascii.Error, ValueError):
+        nonce = b""
+    if len(nonce) != 16:
+        raise _bad_request("Sec-WebSocket-Key must be 16 bytes in base64")
+    for name in _tokens(environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL")):
+        if not _TOKEN.match(name):
+            raise _bad_request("Sec-WebSocket-Protocol must be a list of tokens")
+
+
+def strip_values(environ: dict[str, Any]) -> None:
+    """Take the white space from around all headers' values (RFC 9110, 5.5), which Werkzeug's parser leaves behind them.
+
+    In place, since libraries that a handler calls look at the same environ.
+    """
+    for key, value in list(environ.items()):
+        if key.startswith(("HTTP_", "CONTENT_")) and isinstance(value, str) and value != value.strip(" \t"):
+            environ[key] = value.strip(" \t")
+
+
+def _check_host(environ: dict[str, Any]) -> None:
+    """RFC 6455, 4.2.1, and RFC 9112, 3.2: one valid Host. Servers join two with a comma, which is not valid."""
+    host = environ.get("HTTP_HOST")
+    if host is None:
+        raise _bad_request("a WebSocket handshake needs the header Host, from a proxy, too")
+    if not is_host(str(host)):
+        raise _bad_request(f"Host must be one name or address, perhaps with a port, not {host!r:.200}")
+
+
+def _has_body(environ: dict[str, Any]) -> bool:
+    length = str(environ.get("CONTENT_LENGTH") or "0")
+    return "HTTP_TRANSFER_ENCODING" in environ or length.strip("0") != ""
+
+
+def _bad_request(reason: str, headers: Iterable[tuple[str, str]] = ()) -> HandshakeRefused:
+    return HandshakeRefused(400, reason, headers, cause="bad_request")
+
+
+def check_origin(request: Request, allowed: tuple[str, ...]) -> None:
+    """Pass a client without an Origin, one of our own origin, or one in `allowed` (``*`` allows any).
+
+    Our own is the Host header's; where the connection is not known to be TLS, a proxy may have ended it, so https is
+    our own as well as http. Raises `HandshakeRefused` with 403.
+
+    Browsers send the Origin of the page, and do not hold WebSockets to the same-origin policy, so without this any
+    page could act in its visitor's name (cross-site WebSocket hijacking). A page whose name has been made to lead to
+    its visitor's own machine has our origin, too (DNS rebinding); so on a development server that is reached from its
+    own machine, no name but localhost is ours.
+    """
+    origin = request.get_header("Origin")
+    if origin is None or "*" in allowed:
+        return
+    origin = origin.strip(" \t")
+    if is_among(origin, allowed):
+        return
+    wanted = parse_origin(origin)
+    if wanted is not None:
+        schemes = ("https",) if request.environ.get("wsgi.url_scheme") == "https" else ("http", "https")
+        if wanted in [parse_origin(f"{scheme}://{request.get_header('Host') or ''}") for scheme in schemes]:
+            if not _may_be_rebound(request, wanted[1]):
+                return
+            reason = f"origin {origin!r:.200} leads to this very machine; --origin can allow it"
+            raise HandshakeRefused(403, reason, cause="origin")
+    host = request.get_header("Host")
+    reason = f"it is not that of the Host, {host!r:.200}, nor one of allowed_origins (--origin)"
+    if wanted is None or wanted[0] in ("ws", "wss"):
+        ours = f"{request.environ.get('wsgi.url_scheme', 'http')}://{host}"
+        reason += f"; a page of this Host sends {ours!r:.200}, and a client that is no browser need send none"
+    raise HandshakeRefused(403, f"origin {origin!r:.200} is not allowed here: {reason}", cause="origin")
+
+
+def _may_be_rebound(request: Request, host: str) -> bool:
+    """Whether a client on the machine of a development server reaches it by a name that anybody may have made up."""
+    environ = request.environ
+    if "werkzeug.socket" not in environ or PROXY_KEY in environ or "werkzeug.proxy_fix.orig" in environ:
+        return False
+    if host.startswith("[") or host == "localhost" or host.endswith(".localhost"):
+        return False
+    client = parse_address(request.remote_addr)
+    return client is not None and client.is_loopback and parse_address(host) is None
+
+
+def choose_subprotocol(offered: tuple[str, ...], spoken: tuple[str, ...]) -> str | None:
+    """The first of `spoken` that the client offers, or None to go on without (RFC 6455, 4.2.2)."""
+    return next((name for name in spoken if name in offered), None)
+
+
+def _tokens(header: str | None) -> list[str]:
+    """The parts of a list; around them there may be spaces and tabs, and no other white space (RFC 9110, 5.6.1)."""
+    return [token for token in (part.strip(" \t") for part in (header or "").split(",")) if token]

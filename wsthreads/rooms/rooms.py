@@ -1,0 +1,352 @@
+"""Rooms: who is in them, and fan-out in one order.
+
+A room is made by its first member and gone with its last: both are one atomic step of the `StripedDict` that holds
+them all, so that somebody who joins while the last member leaves is never in a room that nobody can reach.
+
+Locks, in the order in which they may be taken: a room's `order`, a session's `_membership`, a stripe. Under `order`
+messages are only appended to memory; whoever broadcast, or the drainer, sends them afterwards. They are deflated
+before, once for all members who take that.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from operator import attrgetter
+from threading import Lock
+from typing import Any, Generic, Protocol, TypeVar
+
+from wsthreads.errors import RoomLimitError, RoomNameError
+from wsthreads.protocol.deflate import deflate_frame
+from wsthreads.protocol.frames import message_frame
+from wsthreads.protocol.outbox import Outbox, append_all, flush_all
+from wsthreads.rooms.striped import StripedDict
+from wsthreads.threads.affinity import be_prompt
+from wsthreads.threads.drainer import Drainer
+
+__all__ = ["Member", "Room", "Rooms", "SessionRoom"]
+
+_WINDOW_BITS = attrgetter("window_bits")
+
+
+class Member(Protocol):
+    """What rooms need of a session."""
+
+    _outbox: Outbox
+    #: Guards the writing of the next two; only stripe locks are taken under it.
+    _membership: Lock
+    _joined: frozenset[str]
+    _ended: bool
+
+
+M = TypeVar("M", bound=Member)
+
+
+class _Members:
+    """The members of one room, while it has any."""
+
+    __slots__ = ("broadcasts", "crowd", "deliveries", "left", "order", "outboxes", "queued", "sending", "sessions")
+
+    def __init__(self) -> None:
+        # Held while a broadcast is appended to every member's outbox: the one order of the room.
+        self.order = Lock()
+        # To these, members or not any more, others left frames while somebody sent; the sender's own.
+        self.left: list[Outbox] = []
+        self.broadcasts = self.deliveries = 0  # guarded by order; nothing is added once the room is gone
+        self.sending = False  # somebody sends what is queued to the members; guarded by order
+        self.queued = 0  # broadcasts since that began; guarded by order
+        # How many broadcasts met while others were sent; it falls by one each time that none did. The sender's own.
+        self.crowd = 0
+        self.sessions: dict[Any, Outbox] = {}  # guarded by the stripe lock of the room's name
+        # Of sessions, sorted by window_bits, until somebody joins or leaves; likewise.
+        self.outboxes: tuple[Outbox, ...] | None = None
+
+
+def _count_nothing(counter: str) -> None:
+    """The `count` of rooms that nobody counts for."""
+
+
+class Rooms(Generic[M]):
+    """All rooms of one endpoint. Any thread.
+
+    `count` is called with the name of a counter when a session wants to be in more rooms than it may.
+    """
+
+    def __init__(
+        self,
+        drainer: Drainer,
+        *,
+        max_name_chars: int,
+        max_per_session: int,
+        count: Callable[[str], None] = _count_nothing,
+    ) -> None:
+        self._drainer = drainer
+        self._members: StripedDict[str, _Members] = StripedDict()
+        self._max_name_chars = max_name_chars
+        self._max_per_session = max_per_session
+        self._count = count
+        self._ended = (0, 0)  # broadcasts and deliveries of rooms that are gone
+        self._ending = Lock()  # guards _ended; a leaf
+
+    def room(self, name: str) -> Room:
+        """A handle for somebody who is no member. Raises `RoomNameError`."""
+        return Room(self._checked(name), self)
+
+    def for_session(self, name: str, session: M) -> SessionRoom:
+        """A handle for a session. Raises `RoomNameError`."""
+        return SessionRoom(self._checked(name), self, session)
+
+    def names(self) -> list[str]:
+        """The rooms that there are, sorted. A snapshot."""
+        return sorted(self._members.snapshot())
+
+    def sizes(self) -> dict[str, int]:
+        """The rooms that there are, with how many members each has in this process. A snapshot."""
+        return {name: len(members.sessions) for name, members in self._members.snapshot().items()}
+
+    def sessions(self, name: str) -> list[M]:
+        """The members of a room. A snapshot."""
+        found: list[M] = []
+
+        def copy(members: _Members) -> _Members:
+            found.extend(members.sessions)
+            return members
+
+        self._members.compute_if_present(name, copy)
+        return found
+
+    def count(self, name: str) -> int:
+        """How many members a room has; 0 where there is none."""
+        members = self._members.get(name)
+        return len(members.sessions) if members is not None else 0
+
+    def totals(self) -> tuple[int, int, int, int]:
+        """Rooms and members now; broadcasts that met a member, and messages that they left in outboxes, until now.
+
+        A room that goes meanwhile may be missing, and is not counted twice.
+        """
+        with self._ending:
+            broadcasts, deliveries = self._ended
+        rooms = self._members.snapshot().values()
+        for members in rooms:
+            broadcasts += members.broadcasts
+            deliveries += members.deliveries
+        return len(rooms), sum(len(members.sessions) for members in rooms), broadcasts, deliveries
+
+    def join(self, name: str, session: M) -> None:
+        """Idempotent; does nothing for a session that is over. Raises `RoomLimitError`."""
+
+        def add(members: _Members | None) -> _Members:
+            members = members or _Members()
+            members.sessions[session] = session._outbox
+            members.outboxes = None
+            return members
+
+        be_prompt()
+        with session._membership:
+            if session._ended or name in session._joined:
+                return
+            if len(session._joined) >= self._max_per_session:
+                limit = self._max_per_session
+                self._count("past_max_rooms_per_session")
+                raise RoomLimitError(f"a session may be in {limit} rooms, {name!r:.80} would be one more")
+            self._members.compute(name, add)
+            session._joined |= {name}
+
+    def leave(self, name: str, session: M) -> None:
+        """Idempotent. Waits for a broadcast that is being queued: once this returns, none of the room follows."""
+        while (members := self._members.get(name)) is not None:
+            with members.order, session._membership:
+                if name not in session._joined:
+                    return
+                # While we hold _membership, the room that the session is in stays. Is it still the one that we hold?
+                if self._members.get(name) is members:
+                    session._joined -= {name}
+                    left = self._members.compute_if_present(name, lambda members: _without(members, session))
+                    if left is None:
+                        with self._ending:
+                            broadcasts, deliveries = self._ended
+                            self._ended = (broadcasts + members.broadcasts, deliveries + members.deliveries)
+                    break
+        session._outbox.flush_surely()  # whoever sends to the members from now on leaves this one out
+
+    def leave_all(self, session: M) -> None:
+        """End all memberships of a session, for good."""
+        with session._membership:
+            session._ended = True
+            names = session._joined
+        with ExitStack() as stack:  # each of them, even if one fails
+            for name in names:
+                stack.callback(self.leave, name, session)
+
+    def broadcast(self, name: str, frame: bytes, exclude: M | None = None, *, hand_over: bool = False) -> None:
+        """Send a frame to all members but `exclude`, in the one order of the room. Waits for no reader.
+
+        With `hand_over`, the drainer does the sending: for a caller who has more to do than to wait for that.
+        """
+        members = self._members.get(name)
+        if members is None:
+            return
+        skip = None if exclude is None else exclude._outbox
+        frames = {0: frame}  # by window_bits
+        while True:
+            with members.order:
+                outboxes = members.outboxes or self._copy(name, members)
+                kinds = _by_kind(outboxes)
+                missing = [bits for bits, _ in kinds if bits not in frames]
+                if not missing:
+                    if kinds:
+                        members.broadcasts += 1
+                    for bits, some in kinds:
+                        members.deliveries += append_all(some, frames[bits], skip)
+                    if members.sending:
+                        members.queued += 1  # for whoever sends
+                        return
+                    members.sending = True
+                    hand_over = hand_over or members.crowd > 0
+                    members.queued = 1 if hand_over else 0
+                    break
+            for bits in missing:  # and then look again who is there
+                frames[bits] = deflate_frame(frame, bits)
+        if not hand_over:
+            try:
+                hand_over = self._send(name, members, outboxes)
+                hand_over = hand_over and self._send(name, members)  # once more, if others met it
+            except BaseException:
+                self._go_on(name, members)  # what is queued must not wait for the next broadcast
+                raise
+        if hand_over:
+            self._go_on(name, members)
+
+    def _go_on(self, name: str, members: _Members) -> None:
+        """Leave the sending to the drainer."""
+        try:
+            self._drainer.go_on(partial(self._send, name, members))
+        except RuntimeError:  # no thread can be started: then it is ours to do
+            try:
+                while self._send(name, members):
+                    pass
+            except BaseException:
+                with members.order:
+                    members.sending = False  # the next broadcast tries again
+                raise
+
+    def _send(self, name: str, members: _Members, outboxes: tuple[Outbox, ...] | None = None) -> bool:
+        """Send what is queued to the members. True if more was queued meanwhile: call it again; also if it raises."""
+        if outboxes is None:
+            with members.order:
+                members.crowd = max(members.queued, members.crowd, 1) - 1
+                members.queued = 0
+                outboxes = members.outboxes or self._copy(name, members)
+        # Who has left the room is not among the members, and may have been sent something by others meanwhile.
+        members.left = flush_all(members.left) + flush_all(outboxes)
+        with members.order:
+            members.sending = bool(members.left) or members.queued > 0
+            return members.sending
+
+    def _copy(self, name: str, members: _Members) -> tuple[Outbox, ...]:
+        """The members' outboxes, remembered until somebody joins or leaves."""
+
+        outboxes: tuple[Outbox, ...] = ()
+
+        def copy(current: _Members) -> _Members:
+            nonlocal outboxes
+            if current is members:
+                outboxes = current.outboxes = tuple(sorted(current.sessions.values(), key=_WINDOW_BITS))
+            return current
+
+        self._members.compute_if_present(name, copy)
+        return outboxes
+
+    def _checked(self, name: str) -> str:
+        limit = self._max_name_chars
+        if not isinstance(name, str):
+            raise RoomNameError(f"a room name must be text of 1 to {limit} characters, not {type(name).__name__}")
+        if not 1 <= len(name) <= limit:
+            raise RoomNameError(f"a room name must have 1 to {limit} characters, this one has {len(name)}")
+        return name
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def _check(self) -> None:
+        """The invariants, for tests at a quiet point."""
+        for name, members in self._members.snapshot().items():
+            assert members.sessions, f"room {name!r} is empty"
+            for session, outbox in members.sessions.items():
+                assert name in session._joined, f"{session} does not know that it is in {name!r}"
+                assert not session._ended, f"{session} is over, and still in {name!r}"
+                assert outbox is session._outbox
+            assert members.outboxes in (None, tuple(sorted(members.sessions.values(), key=_WINDOW_BITS)))
+
+
+def _by_kind(outboxes: tuple[Outbox, ...]) -> list[tuple[int, tuple[Outbox, ...]]]:
+    """Outboxes, sorted by window_bits, apart: those that get the same frame."""
+    kinds = []
+    while outboxes:
+        bits = outboxes[0].window_bits
+        end = len(outboxes) if outboxes[-1].window_bits == bits else bisect_right(outboxes, bits, key=_WINDOW_BITS)
+        kinds.append((bits, outboxes[:end]))
+        outboxes = outboxes[end:]
+    return kinds
+
+
+def _without(members: _Members, session: Member) -> _Members | None:
+    del members.sessions[session]
+    members.outboxes = None
+    return members if members.sessions else None
+
+
+class Room:
+    """A handle on a room: keep it as long as you like, it holds nothing. Any thread.
+
+    Not for finalizers: a ``__del__`` may run in the midst of a broadcast, and would wait for its own thread.
+    """
+
+    __slots__ = ("_name", "_rooms")
+
+    def __init__(self, name: str, rooms: Rooms[Any]) -> None:
+        self._name = name
+        self._rooms = rooms
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def broadcast(self, message: str | bytes, *, hand_over: bool = False) -> None:
+        """Send to all members, the sender included if it is one. Raises `MessageTypeError`; over Redis, `BrokerError`.
+
+        With `hand_over`, another thread does the sending: for who has more to do, such as further broadcasts.
+        """
+        self._rooms.broadcast(self._name, message_frame(message), hand_over=hand_over)
+
+    def members(self) -> int:
+        """How many members the room has; over Redis, in all processes."""
+        return self._rooms.count(self._name)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._name!r}>"
+
+
+class SessionRoom(Room):
+    """A session's handle on a room."""
+
+    __slots__ = ("_session",)
+
+    def __init__(self, name: str, rooms: Rooms[Any], session: Member) -> None:
+        super().__init__(name, rooms)
+        self._session = session
+
+    def join(self) -> None:
+        """Become a member; nothing happens if the session is one, or is over. Raises `RoomLimitError`."""
+        self._rooms.join(self._name, self._session)
+
+    def leave(self) -> None:
+        """Be no member any more; nothing happens if the session is none."""
+        self._rooms.leave(self._name, self._session)
+
+    def broadcast_except(self, message: str | bytes, *, hand_over: bool = False) -> None:
+        """Send to all members but this session; `hand_over` as in `broadcast`. Raises `MessageTypeError`."""
+        self._rooms.broadcast(self._name, message_frame(message), self._session, hand_over=hand_over)

@@ -1,0 +1,1 @@
+"""The server of ``wsthreads run``: HTTP, TLS, static files, an orderly end."""

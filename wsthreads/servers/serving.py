@@ -1,0 +1,279 @@
+"""The development server: starts with clear errors, and ends in order.
+
+One daemon thread accepts, one daemon thread serves each connection. In order means: no new connections, WebSocket
+sessions closed with 1001 (`WebSocketApp.shutdown`), HTTP requests finished, and all of it within a deadline.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+from queue import SimpleQueue
+from threading import Event, Lock, Thread, current_thread, main_thread
+from time import monotonic
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from wsthreads.errors import CloseCode, UsageError
+from wsthreads.protocol.fitness import green_threads
+from wsthreads.servers.httpserver import HTTPServer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from wsthreads.servers.apps import ServedApp
+
+__all__ = ["Server", "is_loopback", "serve"]
+
+log = logging.getLogger(__name__)
+
+#: Connections that may wait to be accepted: many clients come at once when a server is back after a restart.
+BACKLOG = 1024
+
+#: The accepting thread looks this often whether it is to stop.
+ACCEPT_POLL_S = 0.1
+
+#: Connections that are cut off have this long for their threads to notice.
+CUT_OFF_TIMEOUT_S = 1.0
+
+
+class Server:
+    """Serves `app` at `host` and `port`; 0 is any free port, `port` is the real one.
+
+    The port is bound when a server is made. Either call `run`, in the main thread of a program of its own, or have it
+    serve in the background::
+
+        with Server(app, port=0) as server:
+            ... server.url ...
+
+    Raises `UsageError` for a port out of range or in use, and for a host that is unknown or not of this machine.
+    With `ssl_context`, the server speaks TLS. A server serves once: after `stop`, make another, and another app.
+    """
+
+    def __init__(
+        self,
+        app: ServedApp,
+        host: str = "127.0.0.1",
+        port: int = 5000,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        if unfit := green_threads():
+            raise UsageError(unfit)
+        self._app = app
+        self.host = host
+        with bind(host, port) as listener:
+            self._http = HTTPServer(app, listener, ssl_context)
+        self.port: int = self._http.port
+        self._secure = ssl_context is not None
+        self._lock = Lock()  # guards _thread and _stopping
+        self._thread: Thread | None = None
+        self._stopping = False
+        self._stopped = Event()
+        self._cut_off = 0
+        # For run(): signal numbers, _Stop when asked to, None when stopped. Its put() is safe in a signal handler.
+        self._events: SimpleQueue[int | _Stop | None] = SimpleQueue()
+
+    @property
+    def url(self) -> str:
+        """Where to reach it from this machine, such as ``http://127.0.0.1:5000``."""
+        host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"{'https' if self._secure else 'http'}://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    @property
+    def ws_url(self) -> str:
+        """The same for WebSockets, such as ``ws://127.0.0.1:5000``."""
+        return "ws" + self.url[len("http") :]
+
+    def start(self) -> None:
+        """Serve in a thread in the background. Idempotent; `RuntimeError` once it has been stopped."""
+        with self._lock:
+            if self._stopping:
+                raise RuntimeError("this server has been stopped; make another one")
+            if self._thread is None:
+                self._thread = Thread(
+                    target=self._http.serve_forever, args=(ACCEPT_POLL_S,), name="wsthreads-accept", daemon=True
+                )
+                self._thread.start()
+
+    def stop(
+        self,
+        timeout_s: float | None = None,
+        code: int = CloseCode.GOING_AWAY,
+        reason: str = "server shutting down",
+    ) -> int:
+        """Accept no more, shut the app down, end every connection. Returns how many sessions had to be cut off.
+
+        Blocks for `timeout_s` (by default the app's `shutdown_timeout_s`) and a moment more at most. Idempotent:
+        a second call waits for the first. Any thread.
+
+        In the thread of a connection, as in a handler or a view, it begins all of this, and waits for the other
+        sessions only, as `WebSocketApp.shutdown` does: its own connection ends when the handler returns.
+        """
+        timeout_s = self._app.config.shutdown_timeout_s if timeout_s is None else timeout_s
+        if self._http.serves_here():
+            Thread(target=self.stop, args=(timeout_s, code, reason), name="wsthreads-stop", daemon=True).start()
+            return self._app.shutdown(timeout_s, code, reason)
+        with self._lock:
+            first, self._stopping = not self._stopping, True
+        if not first:
+            self._stopped.wait(timeout_s + 2 * CUT_OFF_TIMEOUT_S)
+            return self._cut_off
+        deadline = monotonic() + timeout_s
+        try:
+            if self._thread is None:
+                self._http.server_close()
+            else:
+                self._http.shutdown()
+                self._thread.join(timeout_s + CUT_OFF_TIMEOUT_S)
+            self._http.drop_idle()
+            self._cut_off = self._app.shutdown(timeout_s, code, reason)
+            if not self._http.join_connections(deadline):
+                self._http.cut_off()
+                if not self._http.join_connections(monotonic() + CUT_OFF_TIMEOUT_S):
+                    log.warning("some connections' threads have not ended; they end with the process")
+        finally:
+            self._stopped.set()
+        return self._cut_off
+
+    def request_stop(self, code: int = CloseCode.GOING_AWAY, reason: str = "server shutting down") -> None:
+        """Have `run` stop and return. Returns at once. Any thread, and signal handlers."""
+        self._events.put(_Stop(code, reason))
+
+    def cut_off(self) -> None:
+        """End every connection at once, which brings a `stop` under way to its end. Any thread."""
+        self._app.cut_off()
+        self._http.cut_off()
+
+    def run(self) -> int:
+        """Serve until SIGINT (Ctrl-C), SIGTERM or `request_stop`; returns the exit status for the process.
+
+        The first signal stops the server in order, within `shutdown_timeout_s`, and the status is 0. A second one cuts
+        everything off, and the status is 128 and its number. A third one does what it would have done without us.
+        Outside of the main thread no signals are handled.
+        """
+        with _signals_to(self._events.put) as restore_signals:
+            self.start()
+            event = self._events.get()
+            stop = event if isinstance(event, _Stop) else _Stop()
+            if isinstance(event, int):
+                name = signal.Signals(event).name
+                count = self._app.session_count
+                log.info("%s: shutting down; sessions to close: %d (once more to cut them off)", name, count)
+            stopper = Thread(target=self._stop_and_tell, args=(stop,), name="wsthreads-stop", daemon=True)
+            stopper.start()
+            while (event := self._events.get()) is not None:
+                if isinstance(event, int):
+                    restore_signals()
+                    self.cut_off()
+                    stopper.join(CUT_OFF_TIMEOUT_S)
+                    return 128 + event
+            return 0
+
+    def _stop_and_tell(self, stop: _Stop) -> None:
+        try:
+            self.stop(code=stop.code, reason=stop.reason)
+        except Exception:
+            log.exception("shutdown failed")
+        finally:
+            self._events.put(None)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def serve(
+    app: ServedApp,
+    host: str = "127.0.0.1",
+    port: int = 5000,
+    *,
+    ssl_context: ssl.SSLContext | None = None,
+) -> int:
+    """Serve until SIGINT or SIGTERM; returns the exit status. Errors as for `Server`, signals as in `Server.run`."""
+    return Server(app, host, port, ssl_context=ssl_context).run()
+
+
+class _Stop:
+    """Asks `Server.run` to stop, and says what clients are told."""
+
+    def __init__(self, code: int = CloseCode.GOING_AWAY, reason: str = "server shutting down") -> None:
+        self.code, self.reason = code, reason
+
+
+@contextmanager
+def _signals_to(put: Callable[[int], None]) -> Iterator[Callable[[], None]]:
+    """Pass SIGINT and SIGTERM to `put`, until the function that is given is called, or the block ends.
+
+    One that is ignored stays so: the shell has SIGINT ignored for what a script starts in the background.
+    """
+    before: dict[int, Any] = {}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        put(number)
+
+    def restore() -> None:
+        while before:
+            signal.signal(*before.popitem())
+
+    if current_thread() is main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, handle)
+    try:
+        yield restore
+    finally:
+        restore()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening TCP socket. A name that has addresses of both families means the IPv4 one.
+
+    Raises `UsageError`, in one line that names host and port and what can be done.
+    """
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
+        raise UsageError(f"port {port} is out of range: use one from 1 to 65535, or 0 for any that is free")
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"cannot listen on {place}: there is no host {host!r}; try 127.0.0.1 or 0.0.0.0") from error
+    family, kind, protocol, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise UsageError(f"cannot listen on {place}: {_advice(error)}") from error
+    return listener
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens at `host`. Of names only localhost is known to be so."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _advice(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "the port is in use; stop what uses it, or choose another port (0 for any that is free)"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "this port needs privileges; choose one from 1024 up, and put a proxy in front"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address; use 127.0.0.1, or 0.0.0.0 for all that it has"
+    return error.strerror or str(error)

@@ -1,0 +1,143 @@
+"""A session: one client, from its handshake to the end of its connection, as a handler sees it."""
+
+from __future__ import annotations
+
+import secrets
+from threading import Lock, get_ident
+from time import time
+from typing import TYPE_CHECKING, Any
+
+from wsthreads.errors import CloseCode
+from wsthreads.protocol.deflate import deflate_frame
+from wsthreads.protocol.frames import check_close, message_frame
+from wsthreads.protocol.outbox import post
+from wsthreads.threads.patience import has_interrupted
+
+if TYPE_CHECKING:
+    from wsthreads.protocol.connection import Connection
+    from wsthreads.protocol.handshake import Request
+    from wsthreads.rooms.rooms import Rooms, SessionRoom
+
+__all__ = ["Session", "new_session_id"]
+
+
+def new_session_id() -> str:
+    """22 characters of URL-safe base64: 128 random bits, so neither guessed nor met twice."""
+    return secrets.token_urlsafe(16)
+
+
+class Session:
+    """One client.
+
+    All methods may be called from any thread, at any time, in finalizers (``__del__``) too: a session that is over only
+    answers false. `attributes` is a plain dict: what several threads do to it is theirs to coordinate.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_connection",
+        "_ended",
+        "_id",
+        "_joined",
+        "_membership",
+        "_outbox",
+        "_rooms",
+        "_thread",
+        "_wait_s",
+        "attributes",
+        "opened_at",
+        "request",
+    )
+
+    def __init__(
+        self, session_id: str, request: Request, connection: Connection, rooms: Rooms[Any], *, wait_s: float = 0.0
+    ) -> None:
+        self._id = session_id
+        #: The handshake: path, headers, parameters, address.
+        self.request = request
+        #: Whatever the handler wants to remember of this client.
+        self.attributes: dict[str, Any] = request.attributes
+        #: Seconds since the epoch.
+        self.opened_at = time()
+        self._connection = connection
+        self._outbox = connection.outbox
+        self._rooms = rooms
+        self._thread = get_ident()  # the connection's own; it may wait in send()
+        self._wait_s = wait_s
+        # Guards the writing of _joined and _ended; only stripe locks are taken under it.
+        self._membership = Lock()
+        self._joined: frozenset[str] = frozenset()
+        self._ended = False
+
+    @property
+    def id(self) -> str:
+        """Unique, unguessable, read-only."""
+        return self._id
+
+    def send(self, message: str | bytes, *, timeout: float | None = None) -> bool:
+        """Send text (a str) or binary (bytes) to this client; False, and nothing happens, if the session is closed.
+
+        Frames of concurrent calls are never mixed; those of one thread arrive in order. A lone surrogate in a str is
+        sent as U+FFFD. Raises `MessageTypeError` for anything else.
+
+        It does not block, and a client that lets more than `max_outbox_bytes` pile up is closed with 1013. Only in
+        the session's own thread, in a Python handler, it waits while that much is piled up: for `timeout` seconds at
+        most, by default `send_timeout_s`; so a handler may stream more than the outbox holds.
+        """
+        frame = message_frame(message)
+        outbox = self._outbox
+        if outbox.window_bits:
+            frame = deflate_frame(frame, outbox.window_bits)
+        if outbox.is_blocked and self._thread == get_ident():
+            wait_s = self._wait_s if timeout is None else timeout
+            if wait_s > 0 and not has_interrupted():
+                outbox.wait_for_room(len(frame), wait_s)
+        return self._connection.closing is None and post(outbox, frame)
+
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Start the close handshake; nothing happens if the session is closing already. Does not block.
+
+        `code` is 1000 to 1003, 1007 to 1014, or 3000 to 4999; `reason` is at most 123 bytes in UTF-8. Raises
+        `CloseCodeError` for others (RFC 6455, 7.4 and 5.5).
+        """
+        check_close(code, reason)
+        self._connection.begin_close(code, reason)
+
+    def is_open(self) -> bool:
+        """Whether messages can be sent: false from `close` on, from the client's close on, and in `on_close`."""
+        return self._connection.closing is None
+
+    @property
+    def request_path(self) -> str:
+        """The path of the handshake's URI, without the query."""
+        return self.request.request_path
+
+    @property
+    def remote_addr(self) -> str:
+        """The client's IP address; behind configured proxies, the one that they name."""
+        return self.request.remote_addr
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol that was agreed on, or None."""
+        subprotocol: str | None = self._connection.subprotocol
+        return subprotocol
+
+    def get_parameter(self, name: str) -> str | None:
+        """The first value of a query parameter of the handshake's URI, URL-decoded, or None."""
+        return self.request.get_parameter(name)
+
+    def get_header(self, name: str) -> str | None:
+        """A header of the handshake, whatever the case of its name, or None."""
+        return self.request.get_header(name)
+
+    def room(self, name: str) -> SessionRoom:
+        """A handle on a room of this endpoint; it does not join. Raises `RoomNameError`."""
+        return self._rooms.for_session(name, self)
+
+    def rooms(self) -> list[str]:
+        """The names of the rooms that this session is in, sorted."""
+        return sorted(self._joined)
+
+    def __repr__(self) -> str:
+        return f"<Session {self._id} {'open' if self.is_open() else 'closed'}>"

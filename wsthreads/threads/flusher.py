@@ -1,0 +1,246 @@
+"""The housekeeping thread: waits for full sockets to have room again, and for deadlines.
+
+One per app and process, started at the first session, so that a process forked from one with a flusher gets its own.
+Its callbacks run one at a time and must not block. A callback that raises is logged and ends nothing else; should the
+thread itself fail, it starts again, with all timers and watches.
+
+All state belongs to the thread. Other threads only append to `_orders`, and wake it where the order cannot wait for
+its next tick.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import logging
+import os
+import selectors
+import socket
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from itertools import count
+from threading import Event, Lock, Thread, current_thread
+from time import monotonic
+from weakref import WeakMethod
+
+from wsthreads.threads.restarts import keep_running
+
+__all__ = ["Flusher", "Timer", "weakly"]
+
+log = logging.getLogger(__name__)
+
+#: The thread looks at its orders at least this often, so that a timer further away needs no wake-up.
+TICK_S = 1.0
+
+#: Fewer timers are never looked through for cancelled ones.
+MIN_SWEEP = 1000
+
+#: A watch for which the system lacks memory is tried again after this.
+RETRY_S = 0.1
+
+
+class Timer:
+    """A callback that is due at `due` (monotonic seconds). `cancel` it from any thread, as often as you like."""
+
+    __slots__ = ("callback", "due")
+
+    def __init__(self, due: float, callback: Callable[[], None]) -> None:
+        self.due = due
+        self.callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        """A callback that runs right now goes on; otherwise it never will."""
+        self.callback = None
+
+
+def weakly(method: Callable[..., None], *arguments: object) -> Callable[[], None]:
+    """A callback that calls a method as long as its object is there, and does not keep it."""
+    reference = WeakMethod(method)
+
+    def call() -> None:
+        method = reference()
+        if method is not None:
+            method(*arguments)
+
+    return call
+
+
+class Flusher:
+    """Timers, and one-shot watches for room in a socket. All methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()  # guards starting and stopping; nothing blocks under it
+        self._pid = 0
+        self._thread: Thread | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._orders: deque[Callable[[], None]] = deque()
+        self._timers: list[tuple[float, int, Timer]] = []  # a heap; the thread's own
+        self._sweep_at = MIN_SWEEP  # so many timers, cancelled ones included, are looked through
+        self._watched: dict[int, Callable[[], None]] = {}  # file descriptor -> callback; the thread's own
+        self._unwatched: dict[int, Callable[[], None]] = {}  # the same, to be watched again; the thread's own
+        self._serial = count()  # breaks ties in the heap
+        self._stopping = Event()
+        self._has_begun = False  # the thread's own
+        self._is_released = False
+
+    def start(self) -> None:
+        """Start the thread where this process has none yet.
+
+        Raises OSError or RuntimeError where the process may have no more descriptors or threads; call it again then.
+        """
+        if self._pid == os.getpid():
+            return
+        with self._lock:
+            if self._pid == os.getpid():
+                return
+            self._reset()  # after a fork: what the parent ordered is not ours
+            self._open()
+            thread = Thread(target=self._run, name="wsthreads-flusher", daemon=True)
+            try:
+                thread.start()
+            except BaseException:
+                self._close()
+                raise
+            self._thread, self._pid = thread, os.getpid()
+
+    def _open(self) -> None:
+        """Make what the thread waits with. Raises OSError, and then all is as it was."""
+        with ExitStack() as made:
+            selector = made.enter_context(selectors.DefaultSelector())
+            waker, wakee = map(made.enter_context, socket.socketpair())
+            waker.setblocking(False)
+            wakee.setblocking(False)
+            selector.register(wakee, selectors.EVENT_READ)
+            made.pop_all()
+        self._waker, self._wakee, self._selector = waker, wakee, selector
+
+    def _close(self) -> None:
+        for thing in (self._selector, self._waker, self._wakee):
+            thing.close()
+
+    def stop(self, timeout_s: float) -> None:
+        """End the thread after at most `timeout_s`; timers that are not due yet never run."""
+        with self._lock:
+            thread = self._thread if self._pid == os.getpid() else None
+            if thread is None:
+                return
+            self._stopping.set()
+            self._wake()
+        if thread is not current_thread():
+            thread.join(timeout_s)
+        with self._lock:
+            self._thread, self._pid = None, 0
+
+    def release(self) -> None:
+        """End the thread soon. Takes no lock and does not wait: for a finalizer, which may run anywhere."""
+        if self._pid == os.getpid():
+            self._is_released = True
+            self._wake()
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
+        """Run `callback` on the flusher's thread in `delay_s` seconds."""
+        timer = Timer(monotonic() + delay_s, callback)
+        self._orders.append(lambda: self._push(timer))
+        if delay_s < TICK_S:
+            self._wake()
+        return timer
+
+    def watch(self, descriptor: int, callback: Callable[[], None]) -> None:
+        """Run `callback` once, on the flusher's thread, when `descriptor` can be written to or has failed."""
+        self._orders.append(lambda: self._watch(descriptor, callback))
+        self._wake()
+
+    def forget(self, descriptor: int) -> None:
+        """End a watch. Call it before the descriptor is closed, since its number will be given out again."""
+        self._orders.append(lambda: self._forget(descriptor))
+
+    def _wake(self) -> None:
+        with suppress(OSError):  # it has wake-ups enough already, or has ended
+            self._waker.send(b"\0")
+
+    def _run(self) -> None:
+        keep_running(self._work, pause=self._stopping.wait)
+        self._close()
+
+    def _work(self) -> None:
+        if self._has_begun:  # and failed, perhaps since something was wrong with what it waits with
+            self._renew()
+        self._has_begun = True
+        self._obey()  # what has been closed is forgotten before its number, which may be another's, is watched again
+        for descriptor, callback in list(self._unwatched.items()):
+            self._watch(descriptor, callback)
+        while not (self._stopping.is_set() or self._is_released):
+            self._obey()
+            for key, _ in self._selector.select(self._run_timers()):
+                if key.fileobj is self._wakee:
+                    self._wakee.recv(4096)
+                else:
+                    self._call(self._unwatch(key.fd))
+
+    def _renew(self) -> None:
+        selector, waker, wakee = self._selector, self._waker, self._wakee
+        with suppress(OSError):  # there are no descriptors left: what we have may do
+            self._open()
+            self._unwatched.update(self._watched)
+            self._watched = {}
+            for thing in (selector, waker, wakee):
+                thing.close()
+
+    def _obey(self) -> None:
+        while self._orders:
+            order = self._orders.popleft()
+            try:
+                order()
+            except MemoryError:
+                self._orders.appendleft(order)
+                raise
+
+    def _push(self, timer: Timer) -> None:
+        """Add a timer. Cancelled ones are not kept until they are due, where there are many: clients come and go."""
+        if len(self._timers) >= self._sweep_at:
+            live = [entry for entry in self._timers if entry[2].callback is not None]
+            heapq.heapify(live)
+            self._timers[:] = live
+            self._sweep_at = max(MIN_SWEEP, 2 * len(live))
+        heapq.heappush(self._timers, (timer.due, next(self._serial), timer))
+
+    def _run_timers(self) -> float:
+        """Run what is due; the seconds until the next look."""
+        timers = self._timers
+        while timers and timers[0][0] <= monotonic():
+            self._call(heapq.heappop(timers)[2].callback)
+        if self._orders:
+            return 0.0  # a callback ordered something
+        return min(TICK_S, max(0.0, timers[0][0] - monotonic())) if timers else TICK_S
+
+    def _watch(self, descriptor: int, callback: Callable[[], None]) -> None:
+        if descriptor < 0:
+            return  # closed meanwhile
+        self._unwatch(descriptor)
+        try:
+            self._selector.register(descriptor, selectors.EVENT_WRITE)
+        except OSError as error:
+            if error.errno != errno.EBADF:  # which would mean that it has been closed meanwhile
+                self.call_later(RETRY_S, lambda: self._watch(descriptor, callback))
+        else:
+            self._watched[descriptor] = callback
+
+    def _forget(self, descriptor: int) -> None:
+        self._unwatch(descriptor)
+
+    def _unwatch(self, descriptor: int) -> Callable[[], None] | None:
+        self._unwatched.pop(descriptor, None)
+        callback = self._watched.pop(descriptor, None)
+        if callback is not None:
+            self._selector.unregister(descriptor)
+        return callback
+
+    def _call(self, callback: Callable[[], None] | None) -> None:
+        if callback is not None:
+            try:
+                callback()
+            except Exception:
+                log.exception("a housekeeping callback failed: %r", callback)
