@@ -1,5 +1,6 @@
 """Under real gunicorn processes: plain gthread, and our worker class."""
 
+import json
 import os
 import re
 import select
@@ -9,11 +10,13 @@ import sys
 from collections import Counter
 from contextlib import ExitStack
 from time import monotonic
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
 
-from tests.programs import DEADLINE_S, Program, connect, receive, wait_until
+from tests.programs import DEADLINE_S, ROOT, Program, connect, receive, wait_until
+from tests.redis_server import free_port
 from tests.wire import CLOSE, PING, PONG, TEXT, RawClient, close_payload, frame, run_all
 from wsthreads.servers.stalls import STALL_S
 
@@ -541,6 +544,97 @@ def test_what_scripts_log_and_what_fails_is_in_the_error_log_as_gunicorn_writes_
     assert re.fullmatch(head + r"\[INFO\] wsthreads\.script\.chat\.js: heard hello \[\S{8} /ws/chat \S+\]", lines[1])
     assert re.fullmatch(head + r"\[ERROR\] wsthreads\.script\.chat\.js: onMessage failed.*", lines[2])
     assert len(lines) == 3, lines  # no console.debug, and no line for each session
+
+
+EMBEDDED = """import logging
+from flask import Flask
+from wsthreads import WebSocketApp
+app = Flask(__name__)
+app.wsgi_app = websockets = WebSocketApp(app.wsgi_app)
+websockets.add_script("/ws/chat", "chat.js")
+@app.get("/boom")
+def boom():
+    raise SystemExit("no")
+%s
+"""
+
+#: gunicorn started by a program that has made its application before, and so before gunicorn's log was there.
+STARTED_BY_A_PROGRAM = """
+def main():
+    from gunicorn.app.base import BaseApplication
+    class Started(BaseApplication):
+        def load_config(self):
+            for option in %r.items():
+                self.cfg.set(*option)
+        def load(self):
+            return app
+    Started().run()
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["--preload"]])
+@pytest.mark.parametrize("worker", ["gthread", OURS])
+def test_what_an_app_of_one_s_own_logs_is_in_the_error_log_too(tmp_path, worker, options):
+    (tmp_path / "embedded.py").write_text(EMBEDDED % "")
+    lines = said(tmp_path, worker, "embedded:app", *options, until="onMessage failed")
+    lines = [line for line in lines if "Using worker" not in line]
+    head = r"\[\d{4}-\d\d-\d\d [\d:]{8} [+-]\d{4}\] \[\d+\] "
+    assert re.fullmatch(head + r"\[INFO\] wsthreads\.script\.chat\.js: loaded", lines[0])
+    assert re.fullmatch(head + r"\[ERROR\] wsthreads\.script\.chat\.js: onMessage failed.*", lines[-1])
+    heard = [line for line in lines if "heard hello" in line]
+    assert re.fullmatch(head + r"\[INFO\] wsthreads\.script\.chat\.js: heard hello \[\S{8} /ws/chat \S+\]", heard[0])
+    assert len(heard) == 1
+
+
+def test_what_it_logs_is_json_with_the_json_logger(tmp_path):
+    (tmp_path / "embedded.py").write_text(EMBEDDED % "")
+    options = ["--logger-class", "wsthreads.gunicorn.JSONLogger"]
+    lines = said(tmp_path, "gthread", "embedded:app", *options, until="onMessage failed")
+    heard = [json.loads(line) for line in lines if "heard hello" in line]
+    assert [line["endpoint"] for line in heard] == [PATH]
+
+
+@pytest.mark.parametrize("configure", ["logging.getLogger()", "logging.getLogger('wsthreads')"])
+def test_an_app_of_one_s_own_that_configures_logging_later_is_left_alone(tmp_path, configure):
+    handler = "handler = logging.StreamHandler()\n"
+    handler += "handler.setFormatter(logging.Formatter('MINE %(name)s %(message)s'))\n"
+    (tmp_path / "embedded.py").write_text(EMBEDDED % f"{handler}{configure}.addHandler(handler)")
+    lines = said(tmp_path, "gthread", "embedded:app", until="onMessage failed")
+    failed = [line for line in lines if "onMessage failed" in line]
+    assert len(failed) == 1, lines
+    assert failed[0].startswith("MINE wsthreads.script.chat.js onMessage failed")
+
+
+@pytest.mark.parametrize("start", ["command", "preload", "program"])
+def test_secrets_of_urls_are_in_none_of_gunicorn_s_logs_under_plain_gthread(tmp_path, start):
+    port = free_port()
+    (tmp_path / "chat.js").write_text(SCRIPT)
+    options = {"bind": f"127.0.0.1:{port}", "worker_class": "gthread", "threads": 9, "accesslog": "-"}
+    (tmp_path / "embedded.py").write_text(EMBEDDED % (STARTED_BY_A_PROGRAM % options))
+    arguments = ["--bind", options["bind"], "--access-logfile", "-", "--chdir", tmp_path, "embedded:app"]
+    program = [sys.executable, "-c", "import embedded; embedded.main()"]
+    if start != "program":
+        program = command("gthread", *arguments, *(["--preload"] if start == "preload" else []))
+    with Program(program, cwd=tmp_path, env={"PYTHONPATH": f"{tmp_path}:{ROOT}"}) as server:
+        server.wait_for("Booting worker with pid")
+        for path in ("/missing?token=SECRET", "/boom?token=SECRET"):
+            wait_until(lambda path=path: status(port, path) in (404, 500))
+        with connect(f"ws://127.0.0.1:{port}{PATH}?token=SECRET", additional_headers={"Referer": "http://a/?key=SECRET"}):
+            pass
+        server.wait_for(r'"GET /ws/chat\?token=\*\*\* HTTP/1\.1" 101 ')
+        server.wait_for(r"Error handling request (GET )?/boom\?token=\*\*\*")
+        assert server.end() == 0
+        assert "SECRET" not in server.log, server.log
+
+
+def status(port, path):
+    try:
+        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=DEADLINE_S) as answer:
+            return answer.status
+    except HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
 
 
 @pytest.mark.parametrize("level", ["warning", "debug"])

@@ -24,7 +24,7 @@ from wsthreads.client import is_client, send_client
 from wsthreads.config import METRICS_TOKEN_VARIABLE, REDIS_VARIABLE, Config, dashboard_token_of
 from wsthreads.errors import CloseCode, ConfigError, HandshakeRefused
 from wsthreads.monitoring.health import HEALTH_PATH, READY_PATH, Health
-from wsthreads.monitoring.logs import log_context, printable
+from wsthreads.monitoring.logs import log_context, log_to_gunicorn, printable
 from wsthreads.monitoring.metrics import Metrics
 from wsthreads.protocol.fitness import USE, green_threads, is_to_serve
 from wsthreads.protocol.handshake import is_upgrade
@@ -89,6 +89,7 @@ class WebSocketApp:
         dashboard: Dashboard | None = None,
         **settings: Any,
     ) -> None:
+        log_to_gunicorn()  # for what scripts log as they load
         if config is not None and settings:
             raise ConfigError(f"give either config or single settings, not both: {', '.join(settings)}")
         if is_to_serve() and (unfit := green_threads()):  # the threads of the server itself may hang
@@ -107,6 +108,7 @@ class WebSocketApp:
         self._shutting_down = Lock()  # held by the thread that shuts down; guards _cut_off
         self._cut_off: int | None = None  # how many sessions were cut off at shutdown, once it is over
         self._warned = False  # of a server that can have no sessions
+        self._logs_in = 0  # the process in which gunicorn's logs were looked at
         self._met_in = 0  # the process in which _meet_server ran
         self._services: dict[str, WSGIApplication] = {}  # what is served beside the endpoints, by its path
         self._metrics_page: MetricsPage | None = None
@@ -270,6 +272,10 @@ class WebSocketApp:
             return self._entry(environ, start_response)
 
     def _dispatch(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if self._logs_in != os.getpid():
+            # The application was made before gunicorn's log was, perhaps, or has configured logging since.
+            self._logs_in = os.getpid()
+            log_to_gunicorn()
         # A proxy vouches for it, and not every one looks at what it passes on; it goes into logs, the server's too.
         environ["REMOTE_ADDR"] = printable(address_of(environ.get("REMOTE_ADDR") or ""))
         path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")

@@ -1,9 +1,9 @@
 """Where the log goes in processes that are our own, the command and gunicorn's workers; and what its records carry.
 
-A library leaves the first to its application, so nothing of that is called by `WebSocketApp`. For logs anywhere there
-is `log_context`: every line about a session, or a handshake, is given its `session`, `endpoint` and `address` by it, as
-attributes of its record. `AddContext` does the same for the lines that a Python handler logs, and `printable` and
-`block` make fit for a log what a client has sent.
+A library leaves the first to its application: `WebSocketApp` calls nothing of that but `log_to_gunicorn`, whose process
+gunicorn has set up. For logs anywhere there is `log_context`: every line about a session, or a handshake, is given its
+`session`, `endpoint` and `address` by it, as attributes of its record. `AddContext` does the same for the lines that a
+Python handler logs, and `printable` and `block` make fit for a log what a client has sent.
 """
 
 from __future__ import annotations
