@@ -212,7 +212,8 @@ BENCH = """async (steps) => {
     return [socket, events];
   };
   const sleep = (ms) => { now += ms; for (const timer of timers.values()) timer.due += ms; };
-  const bench = { sockets, timers, tick, sleep, make, settled, isFinal, setRandom: (value) => { random = value; } };
+  const setRandom = (value) => { random = value; };
+  const bench = { Fake, sockets, timers, tick, sleep, make, settled, isFinal, setRandom };
   return await (new Function("bench", `return (async () => { with (bench) { ${steps} } })()`))(bench);
 }"""
 
@@ -476,6 +477,158 @@ def test_what_can_never_succeed_is_not_tried_again(run):
     """)
     assert result == [[["close", 1006]], 3, 0]
     assert run("try { make('ftp://x/'); } catch (error) { return error.name; }") == "SyntaxError"
+
+
+@pytest.mark.parametrize("failure", [
+    "(await new Response('<html>502 Bad Gateway</html>', { status: 502 }).json())",
+    "(() => { throw new SyntaxError('mine'); })()",
+    "(() => { throw new DOMException('mine', 'SyntaxError'); })()",
+    "(() => { throw { get name() { throw 1; }, get message() { throw 2; } }; })()",
+    "(() => { throw null; })()",
+    "'http://['",
+    "Symbol('no address')",
+    "({ toString() { return JSON.parse('<html>'); } })",
+])  # fmt: skip
+def test_whatever_the_function_for_the_address_fails_with_it_is_asked_again(run, failure):
+    result = run(f"""
+      let calls = 0;
+      const [socket, events] = make(async () => ++calls < 3 ? {failure} : "/ws/x");
+      await tick(60_000);
+      sockets[0].open();
+      return [calls, socket.readyState, events.map((event) => event.attempt ?? event)];
+    """)
+    assert result == [3, 1, [1, 2, "open"]]
+
+
+def test_why_the_function_for_the_address_failed_is_told(run):
+    result = run("""
+      const [socket, events] = make(async () => { throw new TypeError("Failed to fetch"); });
+      await settled();
+      return [events[0].code, events[0].reason];
+    """)
+    assert result == [1006, "Failed to fetch"]
+
+
+@pytest.mark.parametrize(("url", "options", "expected"), [
+    ("() => { throw new Error('no token'); }", "{}", [0, [1]]),
+    ("() => { throw new Error('no token'); }", "{ maxAttempts: 0 }", [3, [["close", 1006]]]),
+    ("'/ws/x'", "{ WebSocket: class { constructor() { throw new DOMException('no', 'SecurityError'); } } }", [0, [1]]),
+    ("'/ws/x'", "{ WebSocket: class { constructor() { throw new DOMException('no', 'SyntaxError'); } } }",
+     [3, [["close", 1006]]]),
+])  # fmt: skip
+def test_what_fails_while_it_is_constructed_is_heard_by_listeners(run, url, options, expected):
+    result = run(f"""
+      const [socket, events] = make({url}, {options});
+      const before = [socket.readyState, events.length, socket.send("x")];
+      await settled();
+      const after = [socket.readyState, events.map((event) => event.attempt ?? event)];
+      const [closed, heard] = make({url}, {options});
+      closed.close(4005);
+      await tick(60_000);
+      return [before, after, heard];
+    """)
+    assert result == [[0, 0, True], expected, [["close", 4005]]]
+
+
+@pytest.mark.parametrize("begin", ["sockets[0].open(); sockets[0].end(1006)", "sockets[0].end(1006)"])
+def test_is_final_may_look_at_the_socket_and_send(run, begin):
+    result = run(f"""
+      const seen = [];
+      const [socket, events] = make("/ws/x", {{ isFinal: () => {{
+        socket.reconnect();
+        seen.push(socket.readyState, socket.url, socket.bufferedAmount, socket.send("x"));
+        return false;
+      }} }});
+      await settled(); {begin}; await tick(1000);
+      sockets[1].open();
+      return [seen, sockets.length, sockets[1].sent, socket.readyState];
+    """)
+    assert result == [[0, "", 0, True], 2, ["x"], 1]
+
+
+@pytest.mark.parametrize("answer", ["true", "false"])
+@pytest.mark.parametrize("begin", ["sockets[0].open(); sockets[0].end(1006)", "sockets[0].end(1006)"])
+def test_is_final_may_close_it(run, begin, answer):
+    result = run(f"""
+      const [socket, events] = make("/ws/x", {{ isFinal: () => {{ socket.close(4000, "mine"); return {answer}; }} }});
+      await settled(); {begin}; await tick(60_000);
+      return [sockets.length, socket.readyState, events.filter((event) => event !== "open"), timers.size];
+    """)
+    assert result == [1, 3, [["close", 4000]], 0]
+
+
+@pytest.mark.parametrize("bad", ["() => { throw new Error('boom'); }", "null", "true"])
+def test_a_failing_is_final_is_reported_and_the_default_decides(run, bad):
+    result = run(f"""
+      const reported = [];
+      globalThis.reportError = (error) => reported.push(error.name);
+      const [socket, events] = make("/ws/x", {{ isFinal: {bad} }});
+      await settled(); sockets[0].open(); sockets[0].end(1006);
+      const after = [socket.readyState, socket.send("a")];
+      await tick(1000); sockets[1].open(); sockets[1].end(4000);
+      return [reported.length, after, sockets[1].sent, socket.readyState, events.at(-1)];
+    """)
+    assert result == [2, [0, True], ["a"], 3, ["close", 4000]]
+
+
+def test_an_option_that_is_undefined_has_its_default(run):
+    result = run("""
+      const names = ["minDelay", "maxDelay", "stableAfter", "maxAttempts", "maxQueued", "maxQueuedBytes", "maxPause",
+        "isFinal"];
+      const [socket, events] = make("/ws/x", Object.fromEntries(names.map((name) => [name, undefined])));
+      const sent = socket.send("x");
+      await settled(); sockets[0].open(); sockets[0].end(1006);
+      return [sent, sockets[0].sent, events.at(-1).delay];
+    """)
+    assert result == [True, ["x"], 500]
+
+
+def test_the_queue_follows_what_the_listeners_of_open_send(run):
+    result = run("""
+      const [socket, events] = make();
+      socket.onopen = async () => { socket.send("login"); await null; socket.send("behind an await"); };
+      socket.addEventListener("open", () => socket.send("join"));
+      socket.send("early");
+      await settled(); sockets[0].open(); await settled();
+      sockets[0].end(1006);
+      socket.send("meanwhile 1"); socket.send("meanwhile 2");
+      await tick(1000); sockets[1].open(); await settled();
+      return sockets.map((each) => each.sent);
+    """)
+    order = ["login", "join", "early", "behind an await"]
+    assert result == [order, ["login", "join", "meanwhile 1", "meanwhile 2", "behind an await"]]
+
+
+def test_listeners_that_throw_close_or_lose_the_connection_keep_the_queue_right(run):
+    result = run("""
+      const reported = [];
+      addEventListener("error", (event) => { event.preventDefault(); reported.push(event.error); });
+      const [throwing] = make();
+      throwing.onopen = () => { throw "boom"; };
+      throwing.send("x"); await settled(); sockets[0].open(); throwing.send("y");
+      const [closing, events] = make();
+      closing.onopen = () => closing.close(4000);
+      closing.send("x"); await settled(); sockets[1].open(); sockets[1].end(4000);
+      const [losing] = make();
+      losing.onopen = () => { if (sockets.length === 3) sockets[2].end(1006); };
+      losing.send("x"); await settled(); sockets[2].open(); await tick(1000); sockets[3].open();
+      return [reported, sockets.map((each) => each.sent), events, closing.bufferedAmount];
+    """)
+    assert result == [["boom"], [["x", "y"], [], [], ["x"]], ["open", ["close", 4000]], 0]
+
+
+@pytest.mark.parametrize("arguments", ["1000, Symbol('s')", "3500n", "Symbol('s')", "1000, { toString() { throw 1 } }"])
+def test_arguments_that_close_cannot_take_leave_it_as_it_is(run, arguments):
+    result = run(f"""
+      Fake.prototype.close = function (code, reason) {{
+        this.readyState = 2; `${{reason}}`; if (code !== +code) throw 1;
+      }};
+      const [socket, events] = make();
+      await settled(); sockets[0].open();
+      try {{ socket.close({arguments}); sockets[0].end(3500); }} catch {{ socket.send("x"); }}
+      return [socket.readyState, sockets[0].sent, events.at(-1)];
+    """)
+    assert result in ([1, ["x"], "open"], [3, [], ["close", 3500]])
 
 
 def test_its_types_have_the_names_that_it_has(run):

@@ -23,7 +23,10 @@ export interface ReconnectingOptions {
    * and replaced. 90,000: browsers let the timers of a hidden page wait for a minute. Infinity never does.
    */
   maxPause?: number;
-  /** Whether it shall not come back after this close; by default the function `isFinal` of the code. */
+  /**
+   * Whether it shall not come back after this close; by default the function `isFinal` of the code. It is called between
+   * two connections, and may call `close`. If it throws, the error is reported, and the default decides.
+   */
   isFinal?: (close: { code: number; reason: string; wasClean: boolean }) => boolean;
   /** For tests. */
   WebSocket?: typeof WebSocket;
@@ -38,7 +41,7 @@ export interface ReconnectingOptions {
 }
 
 export interface Reconnecting {
-  /** How the connection was lost. */
+  /** How the connection was lost. If the function for the address failed: 1006, and its error's message. */
   code: number;
   reason: string;
   /** The number of the attempt that follows, from 1, since a connection was stable. */
@@ -48,7 +51,10 @@ export interface Reconnecting {
 }
 
 export interface ReconnectingEventMap {
-  /** There is a connection, the first one or another. */
+  /**
+   * There is a connection, the first one or another. The queue is sent afterwards: what a listener sends before it
+   * returns or awaits, such as a login, goes before all that was queued.
+   */
   open: Event;
   message: MessageEvent;
   /** An attempt has failed, or a connection. */
@@ -72,7 +78,9 @@ export class ReconnectingWebSocket extends EventTarget {
 
   /**
    * `url` may be relative to the page, and begin with http: as well as with ws:. A function is called for each
-   * connection, as for a token that expires; it may be async.
+   * connection, as for a token that expires; it may be async. If it fails, whatever it throws, it is called again after
+   * a delay. An address or a subprotocol that WebSocket refuses with a SyntaxError is final. An option that is undefined
+   * has its default.
    */
   constructor(
     url: string | URL | (() => string | URL | Promise<string | URL>),
@@ -90,8 +98,8 @@ export class ReconnectingWebSocket extends EventTarget {
   binaryType: BinaryType;
 
   /**
-   * True if the message was sent or queued; false, and nothing happens, if the queue is full or all is over. Bytes that
-   * are queued are copied. Anything else is made a text, as by WebSocket: `undefined` is "undefined".
+   * True if the message was sent or queued; false, and nothing happens, if the queue is full or all is over. The queue is
+   * sent in its order, after the `open` event. Bytes that are queued are copied. Anything else is made a text, as by WebSocket: `undefined` is "undefined".
    */
   send(data: string | ArrayBufferLike | Blob | ArrayBufferView): boolean;
   /** Close for good. What is queued is not sent any more. */

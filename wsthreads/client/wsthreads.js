@@ -8,6 +8,9 @@
 // What differs: "open" comes with each connection; "close" comes once, when no further one will be made, and the new
 // event "reconnecting" whenever one was lost; send() says whether it took the message, and throws for no state.
 //
+// "open" comes before the queue is sent: what its listeners send at once, such as a login, is the first that the server
+// gets from the new connection.
+//
 // A message that was on its way when the connection was lost may be lost with it: nothing is sent twice. One that is
 // sent when the browser knows that the connection is closing waits for the next one.
 //
@@ -82,7 +85,8 @@ export class ReconnectingWebSocket extends EventTarget {
     }
     this.#url = typeof url === "function" ? url : absolute(url);
     this.#protocols = protocols;
-    this.#options = { ...DEFAULTS, ...options };
+    const given = Object.entries(options).filter(([, value]) => value !== undefined);
+    this.#options = { ...DEFAULTS, ...Object.fromEntries(given) };
     globalThis.addEventListener?.("online", this.#renew);
     globalThis.addEventListener?.("pageshow", this.#show);
     globalThis.document?.addEventListener("visibilitychange", this.#wake);
@@ -101,7 +105,7 @@ export class ReconnectingWebSocket extends EventTarget {
 
   // The socket knows first that the other side is closing: its event comes a round trip later.
   get #isOpen() {
-    return this.#state === OPEN && this.#socket.readyState === OPEN;
+    return this.#state === OPEN && this.#socket?.readyState === OPEN;
   }
 
   get url() {
@@ -153,16 +157,17 @@ export class ReconnectingWebSocket extends EventTarget {
   }
 
   /** Close for good. What is queued is not sent any more. */
-  close(code, reason) {
+  close(code = 1000, reason = "") {
     if (this.#state >= CLOSING) return;
-    checkClose(code, reason);
+    const [number, text] = [Number(code), `${reason}`];
+    checkClose(number, text);
     const wasOpen = this.#state === OPEN;
     this.#state = CLOSING;
     if (wasOpen) {
-      this.#socket.close(code ?? 1000, reason);
+      this.#socket.close(number, text);
     } else {
       this.#abandon();
-      queueMicrotask(() => this.#end(code ?? 1000, reason ?? "", false));
+      queueMicrotask(() => this.#end(number, text, false));
     }
   }
 
@@ -183,7 +188,7 @@ export class ReconnectingWebSocket extends EventTarget {
 
   // An open connection is given up for another, at once; a wait for the next one ends.
   #renew = () => {
-    if (this.#state === OPEN) this.#lost(1006, "the page was away", false, 0);
+    if (this.#state === OPEN) this.#lost(1006, "the page was away", false, { soon: 0 });
     else this.#wake();
   };
 
@@ -206,20 +211,26 @@ export class ReconnectingWebSocket extends EventTarget {
     const generation = ++this.#generation;
     const isCurrent = () => generation === this.#generation;
     this.#connectTimer = setTimeout(() => isCurrent() && this.#lost(1006, "timeout", false), connectTimeout);
+    // In the constructor no event can be heard yet.
+    const fail = (error, isHopeless) => queueMicrotask(() => {
+      if (isCurrent()) this.#lost(1006, messageOf(error), false, { isHopeless });
+    });
+    let url = this.#url;
+    try {
+      // A function may take a while to come by a fresh token; it is called for each connection. Whatever it throws,
+      // the next call may succeed: a proxy's error page, say, is a SyntaxError for JSON.parse.
+      if (typeof url === "function") url = await url();
+    } catch (error) {
+      fail(error, false);
+      return;
+    }
+    if (!isCurrent()) return;
     let socket;
     try {
-      // A function may take a while to come by a fresh token; it is called for each connection.
-      const url = typeof this.#url === "function" ? await this.#url() : this.#url;
-      if (!isCurrent()) return;
       socket = this.#socket = new WebSocket(absolute(url), this.#protocols);
     } catch (error) {
-      if (!isCurrent()) return;
-      if (error?.name === "SyntaxError") {  // of the address or a subprotocol: no attempt can ever succeed
-        this.#abandon();
-        queueMicrotask(() => this.#end(1006, error.message, false));
-      } else {
-        this.#lost(1006, "", false);  // the function failed: perhaps the next time it does not
-      }
+      // WebSocket refuses the address or a subprotocol: no attempt can ever succeed.
+      fail(error, error instanceof DOMException && error.name === "SyntaxError");
       return;
     }
     socket.binaryType = this.#binaryType;
@@ -239,27 +250,40 @@ export class ReconnectingWebSocket extends EventTarget {
     this.#watch();
     // A server that lets in and closes at once must not be asked again and again without a pause.
     this.#stableTimer = setTimeout(() => { this.#attempts = 0; }, stableAfter);
+    this.#emit(new Event("open"));
     while (this.#queue.length > 0 && this.#isOpen) {
       const message = this.#queue.shift();
       this.#queuedBytes -= sizeOf(message);
       this.#socket.send(message);
     }
-    this.#emit(new Event("open"));
   }
 
-  #lost(code, reason, wasClean, soon) {
+  #lost(code, reason, wasClean, { isHopeless = false, soon } = {}) {
     const { setTimeout, maxAttempts } = this.#options;
     const wasMeant = this.#state === CLOSING;
     this.#abandon();
-    if (wasMeant || this.#options.isFinal({ code, reason, wasClean }) || this.#attempts >= maxAttempts) {
+    if (!wasMeant) this.#state = CONNECTING;
+    const generation = this.#generation;
+    const isOver = wasMeant || isHopeless || this.#mayNotComeBack({ code, reason, wasClean });
+    if (generation !== this.#generation) return;  // isFinal has called close()
+    if (isOver || this.#attempts >= maxAttempts) {
       this.#end(code, reason, wasClean);
       return;
     }
-    this.#state = CONNECTING;
     const attempt = ++this.#attempts;
     const delay = soon ?? this.#delayBefore(attempt);
     this.#retryTimer = setTimeout(() => this.#connect(), delay);
     this.#emit(new CustomEvent("reconnecting", { detail: { code, reason, attempt, delay } }));
+  }
+
+  // The page's isFinal decides; if it throws, the default does.
+  #mayNotComeBack(close) {
+    try {
+      return Boolean(this.#options.isFinal(close));
+    } catch (error) {
+      (globalThis.reportError ?? console.error)(error);
+      return isFinal(close.code);
+    }
   }
 
   // Doubles up to the longest, and is spread over its upper half, so that many clients do not come back at once.
@@ -340,10 +364,19 @@ function sizeOf(message) {
 
 // Refuse at once what a browser's close() would refuse, also where there is no socket to do it.
 function checkClose(code, reason) {
-  if (code !== undefined && code !== 1000 && !(code >= 3000 && code <= 4999)) {
+  if (code !== 1000 && !(code >= 3000 && code <= 4999)) {
     throw new DOMException(`a close code is 1000, or 3000 to 4999, not ${code}`, "InvalidAccessError");
   }
-  if (reason !== undefined && sizeOf(String(reason)) > 123) {
+  if (sizeOf(reason) > 123) {
     throw new DOMException("a close reason has at most 123 bytes", "SyntaxError");
+  }
+}
+
+// What an error says, which may be anything that a function of the page's has thrown.
+function messageOf(error) {
+  try {
+    return `${error?.message ?? error}`;
+  } catch {
+    return "";
   }
 }
