@@ -12,6 +12,7 @@ from contextlib import ExitStack
 
 import pytest
 
+import wsthreads.protocol.connection
 from tests.programs import DEADLINE_S, wait_until
 from tests.wire import (
     CLOSE,
@@ -203,3 +204,124 @@ def test_dead_clients_of_every_kind_are_gone_in_time_and_delay_nobody(serve, tmp
         room.broadcast("end")
         reader.join(DEADLINE_S)
         assert received == [b"%d" % n for n in range(len(sent))], "lost, or not in order"
+
+
+class Streamer:
+    """Works for a client for as long as it is there, as people write it who are used to loops over a socket."""
+
+    def __init__(self, *, hook, sends):
+        self.hook, self.sends = hook, sends
+        self.began, self.left, self.closed = threading.Event(), threading.Event(), threading.Event()
+        self.messages = []
+        self.given_up = threading.Event()  # by the test
+        self.code = None
+
+    def work(self, session):
+        self.began.set()
+        while session.is_open() and not self.given_up.is_set():
+            if self.sends:
+                session.send("tick")
+            self.given_up.wait(0.02)
+        self.sent_after = session.send("late")
+        self.left.set()
+
+    def on_open(self, session):
+        if self.hook == "on_open":
+            self.work(session)
+
+    def on_message(self, session, message):
+        self.messages.append(message)
+        if message == "go" and self.hook == "on_message":
+            self.work(session)
+
+    def on_close(self, session, code, reason):
+        assert self.left.is_set(), "on_close amid another call"
+        self.code = code
+        self.closed.set()
+
+
+def closes_tcp(client):
+    client.sock.close()
+
+
+def leaves_the_page(client):
+    client.send(CLOSE, close_payload(1001))
+    client.sock.close()
+
+
+#: How a client goes, and the codes with which its session may end then.
+DEPARTURES = {
+    "resets": (resets, {1006}),
+    "closes TCP": (closes_tcp, {1006}),
+    "leaves the page": (leaves_the_page, {1001, 1006}),
+    "vanishes": (vanishes, {1006, 1013}),
+}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs the socket filters of Linux")
+@pytest.mark.parametrize("sends", [False, True], ids=["silently", "sending"])
+@pytest.mark.parametrize("how", DEPARTURES)
+@pytest.mark.parametrize(
+    ("hook", "tls"), [("on_open", False), ("on_message", False), ("on_message", True)], ids=["open", "message", "tls"]
+)
+def test_a_handler_that_works_while_its_session_is_open_learns_that_its_client_is_gone(
+    serve, tmp_path, hook, how, sends, tls
+):
+    ours, theirs = self_signed(tmp_path) if tls else (None, None)
+    handler, app = Streamer(hook=hook, sends=sends), WebSocketApp(ping_interval_s=0.3, ping_timeout_s=1.0)
+    app.add_handler("/ws/test", handler)
+    server = serve(app, ssl_context=ours)
+    leave, codes = DEPARTURES[how]
+    with ExitStack() as stack:
+        stack.callback(handler.given_up.set)
+        client = stack.enter_context(RawClient(server.port, "/ws/test", tls=theirs))
+        if hook == "on_message":
+            client.text("go")
+        assert handler.began.wait(DEADLINE_S)
+        leave(client)
+        assert handler.left.wait(DEADLINE_S), "is_open() is true for a client that is gone"
+        assert not handler.given_up.is_set()
+        assert handler.sent_after is False
+        assert handler.closed.wait(DEADLINE_S)
+        assert handler.code in codes
+        wait_until(lambda: app.session_count == 0)
+
+
+def test_a_handler_learns_of_it_without_pings_too(serve, monkeypatch):
+    monkeypatch.setattr(wsthreads.protocol.connection, "LOOK_S", 0.1)
+    handler, app = Streamer(hook="on_message", sends=False), WebSocketApp(ping_interval_s=0, ping_timeout_s=0.3)
+    app.add_handler("/ws/test", handler)
+    with RawClient(serve(app).port, "/ws/test") as client:
+        client.text("go")
+        assert handler.began.wait(DEADLINE_S)
+        client.reset()
+        assert handler.left.wait(DEADLINE_S)
+        handler.given_up.set()
+        assert handler.closed.wait(DEADLINE_S)
+
+
+def test_what_a_client_has_sent_before_it_went_is_handed_over_though_the_session_is_not_open(serve):
+    handler, app = Streamer(hook="on_message", sends=True), WebSocketApp(ping_interval_s=0.3, ping_timeout_s=0.3)
+    app.add_handler("/ws/test", handler)
+    with RawClient(serve(app).port, "/ws/test") as client:
+        client.text("go")
+        assert handler.began.wait(DEADLINE_S)
+        client.text("save this")
+        client.send(CLOSE, close_payload(4001))
+        client.sock.shutdown(socket.SHUT_WR)  # it is still there, and reads
+        assert handler.left.wait(DEADLINE_S)
+        handler.given_up.set()
+        assert handler.closed.wait(DEADLINE_S)
+        assert handler.messages == ["go", "save this"]
+        assert handler.code == 4001
+
+
+def test_a_client_that_is_there_and_silent_is_open_for_a_busy_handler(serve):
+    handler, app = Streamer(hook="on_message", sends=False), WebSocketApp(ping_interval_s=0.05, ping_timeout_s=0.05)
+    app.add_handler("/ws/test", handler)
+    with RawClient(serve(app).port, "/ws/test") as client:
+        client.text("go")
+        assert handler.began.wait(DEADLINE_S)
+        assert not handler.left.wait(1.0)  # many times the time-out
+        handler.given_up.set()
+        assert client.receive_text() == "late"

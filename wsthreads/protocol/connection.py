@@ -66,6 +66,9 @@ RECEIVE_MANY_BYTES = 8192
 MANY_MESSAGES = 16
 RECEIVE_LARGE_BYTES = 65536
 
+#: Where pings are switched off, a client whose handler runs is looked at this often.
+LOOK_S = 25.0
+
 
 def _nothing() -> None:
     """What is called where nobody wants to be."""
@@ -111,6 +114,7 @@ _OWN_ATTRIBUTES = (
     "_config",
     "_control_frames",
     "_count",
+    "_end_seen_at",
     "_endings",
     "_flusher",
     "_fragmented",
@@ -204,6 +208,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self._asked_at = 0.0  # when the ping was sent that has not been answered yet; 0 for none
         self._answered_at = float("-inf")  # when the last one was
         self._round_trip_s: float | None = None
+        self._end_seen_at = 0.0  # when the peer was found to have ended its stream, while a handler ran
         self._heartbeat_timer: Timer | None = None
         self._close_timer: Timer | None = None
         self._is_finished = False  # `finish` has cancelled the timers; who sets one looks at this afterwards
@@ -229,8 +234,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self.outbox.flush()
         self.outbox.bytes_out = 0  # that was HTTP, and nobody else has anything to send yet
         self.connected = True
-        if config.ping_interval_s:
-            self._heartbeat_timer = self._flusher.call_later(config.ping_interval_s, self._heartbeat)
+        self._heartbeat_timer = self._flusher.call_later(config.ping_interval_s or LOOK_S, self._heartbeat)
 
     def _accept(self) -> bytes:
         """The 101 (RFC 6455, 4.2.2). The base class would have h11 and wsproto parse the request once more."""
@@ -479,8 +483,8 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
 
     @property
     def is_open(self) -> bool:
-        """Whether messages can be sent, and come in."""
-        return self.closing is None
+        """Whether messages can be sent. Where it is lost, those that have come in before may still be handed over."""
+        return self.closing is None and not self.outbox.is_over
 
     def begin_close(self, code: int, reason: str = "", *, discard: bool = False) -> bool:
         """Start the close handshake; False if the connection is closing already. Does not block.
@@ -602,7 +606,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         """The flusher's: `_check_pulse`, again and again, even where it fails once for want of memory."""
         if self.closing is not None:
             return
-        delay = self._config.ping_interval_s
+        delay = self._config.ping_interval_s or LOOK_S
         try:
             delay = self._check_pulse()
         finally:
@@ -613,11 +617,15 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
 
     def _check_pulse(self) -> float:
         """Ping a client that has been silent, and end the connection if it stays so; seconds until the next look."""
-        interval, timeout, now = self._config.ping_interval_s, self._config.ping_timeout_s, monotonic()
+        pings, timeout, now = self._config.ping_interval_s, self._config.ping_timeout_s, monotonic()
+        interval = pings or LOOK_S
         reader = self.reader
         heard_at = self.last_received if reader is None else max(self.last_received, reader.heard_at)
         if not self._waiting:  # a handler runs, so nothing can be read: that is not the client's silence
             self._pinged_at, left = 0.0, timeout
+            self._look_for_end(now)
+        elif not pings:
+            left = interval
         elif self._pinged_at > heard_at:
             left = self._pinged_at + timeout - now
             if left <= 0:
@@ -631,6 +639,25 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
                 self.outbox.flush()
                 self._pinged_at, left = now, timeout
         return min(interval, left)  # the answer may come at once, and the next ping be due
+
+    def _look_for_end(self, now: float) -> None:
+        """A handler runs: see to it that it can learn that its client is gone, by `is_open` and `send`.
+
+        How it ended is for the reading to say, which has still to come: there may be messages, and a close frame. So
+        one that has ended its stream only is given `ping_timeout_s`, since it may wait for answers to these.
+        """
+        config = self._config
+        if not self.is_open:
+            return
+        is_lost, has_ended = self._transport.end_seen(config.ping_timeout_s)
+        if has_ended and not self._end_seen_at:
+            self._end_seen_at = now
+        if is_lost or (has_ended and now - self._end_seen_at >= config.ping_timeout_s):
+            log.debug("the client is gone, while a handler runs", extra=log_context(self.environ))
+            self.outbox.detach()
+            self._transport.abort()
+        elif config.ping_interval_s:
+            self._transport.probe(config.ping_interval_s, config.ping_timeout_s)
 
     # The base class's way in; wsthreads itself uses sessions.
 

@@ -232,6 +232,11 @@ class Outbox(Tally):
             self._flusher.forget(descriptor)
 
     @property
+    def is_over(self) -> bool:
+        """Whether nothing can be sent any more: the connection was found lost, or let go of."""
+        return self._detached
+
+    @property
     def is_queued(self) -> bool:
         """Whether something has been appended that nobody has begun to send: another thread writes, and will."""
         return bool(self._queue)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import select
 import socket
 import ssl
+import struct
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -48,7 +49,13 @@ _DISCARD_MUCH_BYTES = 1 << 20
 _DISCARD_PAUSES_S = (0.01, 0.16)
 
 #: The peer has ended its stream, or the connection: no more will come than is there already.
-_ENDED = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+_HALF_ENDED = getattr(select, "POLLRDHUP", 0)
+_LOST = select.POLLHUP | select.POLLERR
+_ENDED = _HALF_ENDED | _LOST
+
+#: Linux's `struct tcp_info`, as far as it is needed: behind 8 bytes, the 5th and the 13th of its 32-bit numbers.
+_TCP_INFO = struct.Struct("=8x16xI28xI")
+_PROBES = 3
 
 
 class PlainTransport:
@@ -115,6 +122,39 @@ class PlainTransport:
         """End both directions at once, from any thread; a `receive` that waits returns."""
         with suppress(OSError):  # already lost
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+
+    def probe(self, idle_s: float, timeout_s: float) -> None:
+        """From now on, have the kernel find out by itself that a silent peer is gone: TCP's keepalive.
+
+        For connections that nobody reads just now, so that no pong would be seen. Another look at `end_seen` tells.
+        """
+        options = (("TCP_KEEPIDLE", idle_s), ("TCP_KEEPINTVL", timeout_s / _PROBES), ("TCP_KEEPCNT", _PROBES))
+        with suppress(OSError):  # not TCP, or lost
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in options:
+                if hasattr(socket, name):
+                    self._sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), min(max(1, round(value)), 32767))
+
+    def end_seen(self, timeout_s: float) -> tuple[bool, bool]:
+        """Whether the connection is lost, and whether the peer has ended its stream, without reading. Never blocks.
+
+        Lost is also one whose peer has acknowledged nothing for `timeout_s`, though it was sent something.
+        """
+        descriptor = self.fileno()
+        if descriptor < 0:  # the server has closed it, or there is none
+            return False, False
+        events = _wait(descriptor, _HALF_ENDED, 0)
+        return bool(events & _LOST) or self._is_unanswered(timeout_s), bool(events & _HALF_ENDED)
+
+    def _is_unanswered(self, timeout_s: float) -> bool:
+        if not hasattr(socket, "TCP_INFO"):
+            return False
+        try:
+            info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+            unacknowledged, heard_ms_ago = _TCP_INFO.unpack(info)
+        except (OSError, struct.error):  # not TCP, or another system's
+            return False
+        return bool(unacknowledged) and heard_ms_ago >= timeout_s * 1000
 
 
 class TLSTransport(PlainTransport):
@@ -208,7 +248,7 @@ def give_way() -> None:
         speedups.give_way()
 
 
-def _wait(sock: socket.socket, events: int, timeout_s: float | None) -> int:
+def _wait(sock: socket.socket | int, events: int, timeout_s: float | None) -> int:
     """Which `events`, or end or failure, `sock` is ready for; 0 if none came within the time. poll(2), since select(2)
     stops at fd 1023."""
     poller = select.poll()

@@ -104,8 +104,12 @@ class Session:
         self._connection.begin_close(code, reason)
 
     def is_open(self) -> bool:
-        """Whether messages can be sent: false from `close` on, from the client's close on, and in `on_close`."""
-        return self._connection.closing is None
+        """Whether messages can be sent: false from `close` on, from the client's close on, and in `on_close`.
+
+        A handler that runs for long is told, too, that its client is gone: at the first `send` that fails, or, for a
+        client whose network is gone or that has closed, after `ping_interval_s` and `ping_timeout_s` at most.
+        """
+        return self._connection.closing is None and not self._outbox.is_over
 
     @property
     def request_path(self) -> str:
