@@ -24,6 +24,9 @@ def plain(environ, start_response):
         print("at work", flush=True)
         while not os.path.exists(os.environ["MARKERS"] + ".go"):
             time.sleep(0.01)
+    if environ["PATH_INFO"] == "/cookies":
+        start_response("200 OK", [])
+        return [environ["HTTP_COOKIE"].encode()]
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"process %d" % os.getpid()]
 
@@ -44,6 +47,8 @@ class Chat:
         session.room("chat").join()
         session.send(f"process {os.getpid()}")
         session.room("chat").broadcast_except("join")
+        if name := session.get_parameter("tell"):
+            session.send(session.get_header(name))
 
     def on_message(self, session, message):
         if message == "exit":

@@ -129,6 +129,21 @@ def test_a_handler_refuses_with_a_close_code_and_with_abort(gunicorn):
     server.check_log()
 
 
+def test_cookies_of_several_lines_are_joined_by_semicolons(tmp_path):
+    """A proxy may pass on HTTP/2's, which has a line for each (RFC 9113, 8.2.3). gthread itself takes commas."""
+    with Gunicorn(OURS, tmp_path) as server:
+        with RawClient(server.port, f"{PATH}?tell=Cookie", {"Cookie": "a=1\r\nA: b\r\ncookie: b=2,3"}) as client:
+            assert client.receive_text().startswith("process ")
+            assert client.receive_text() == "a=1; b=2,3"
+            client.sock.close()
+        with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as sock:  # a page
+            head = b"GET /cookies HTTP/1.1\r\nHost: a\r\nCookie: a=1\r\nCookie: b=2\r\nConnection: close\r\n\r\n"
+            sock.sendall(head)
+            assert b"\r\na=1; b=2\r\n" in sock.makefile("rb").read()
+        server.end()
+        server.check_log()
+
+
 def test_a_handshake_without_a_good_host_or_with_a_body_is_refused(gunicorn):
     server = gunicorn()
     for bad in (

@@ -230,6 +230,14 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
                 self._reading.pop(get_ident(), None)
                 self._answering.pop(get_ident(), None)
 
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """Called by gthread with the request, whose headers it then makes the environ of."""
+        cookies = [value for name, value in req.headers if name == "COOKIE"]
+        if len(cookies) > 1:  # HTTP/2's, by a proxy that does not join them (RFC 9113, 8.2.3); gunicorn takes commas
+            others = [field for field in req.headers if field[0] != "COOKIE"]
+            req.headers = [*others, ("COOKIE", "; ".join(cookies))]
+        return super().handle_request(req, conn)
+
     def run(self) -> None:
         """The worker's loop. Python does not end before the threads do, and whoever waits for a client does not."""
         try:

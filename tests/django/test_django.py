@@ -34,10 +34,14 @@ class Count:
         from django.contrib.contenttypes.models import ContentType
         session.send(str(ContentType.objects.filter(app_label="test").count()))
 
-urlpatterns = [path("page", lambda request: HttpResponse("a page"))]
+urlpatterns = [
+    path("page", lambda request: HttpResponse("a page")),
+    path("cookies", lambda request: HttpResponse(request.META["HTTP_COOKIE"])),
+]
 """
 
 TESTS = """
+from http.client import HTTPConnection
 from urllib.request import urlopen
 import pathlib
 from django.contrib.contenttypes.models import ContentType
@@ -59,6 +63,15 @@ class Live(LiveServerTestCase):
         client = connect("ws" + self.live_server_url[4:] + "/ws/count", proxy=None)
         assert client.recv(timeout=10) == "1"
         left.append(client)
+
+    def test_cookies_of_several_lines_are_joined_by_semicolons(self):
+        page = HTTPConnection(self.live_server_url.removeprefix("http://"), timeout=10)
+        page.putrequest("GET", "/cookies")
+        for cookie in ("a=1", "b=2"):
+            page.putheader("Cookie", cookie)
+        page.endheaders()
+        assert page.getresponse().read() == b"a=1; b=2"
+        page.close()
 
 class Static(StaticLiveServerTestCase):  # Django's, after the other, which has ended
     server_thread_class = LiveServerThread
@@ -94,7 +107,7 @@ def test_the_live_server_of_tests_serves_websockets(tmp_path):
     (tmp_path / "test_site.py").write_text(TESTS)
     done = manage(tmp_path, "test", "--noinput")
     assert done.returncode == 0, done.stderr
-    assert "Ran 2 tests" in done.stderr
+    assert "Ran 3 tests" in done.stderr
 
 
 def test_check_is_silent_where_all_is_well(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from wsthreads.protocol.heads import BadHead, check_request_line, clean_head, is_host
+from wsthreads.protocol.heads import BadHead, check_request_line, check_trailer, chunk_size, clean_head, is_host
 
 
 def judge_all(head):
@@ -33,6 +33,7 @@ def judge(*headers, line="GET / HTTP/1.1", host="Host: a.example", end="\r\n"):
         ("!#$%&'*+-.^_`|~09azAZ: x", b"!#$%&'*+-.^_`|~09azAZ: x"),
         ("Content-Length: 0", b"Content-Length: 0"),
         ("content-length:\t007 ", b"content-length: 007"),
+        ("Content-Length: " + "9" * 18, b"Content-Length: " + b"9" * 18),
         ("Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"),
         ("Transfer-Encoding: Chunked\t", b"Transfer-Encoding: Chunked"),
     ],
@@ -49,6 +50,7 @@ def test_a_value_has_no_white_space_around_it(given, taken, end):
         "Na\xfcme: x", "Name\x0b: x", "(comment): x", "A: b\rC: d", "A: b\r", "A: \x00", "A: b\x0bc", "A: \x7f",
         "A: \x1b[2J", "Content-Length: ", "Content-Length: 1, 1", "Content-Length: +1", "Content-Length: -1",
         "Content-Length: 0x1", "Content-Length: 1_0", "Content-Length: 1 0", "Content-Length: \xb2",
+        "Content-Length: " + "9" * 19, "Content-Length: " + "0" * 5000 + "1",
         "Transfer-Encoding: ", "Transfer-Encoding: identity", "Transfer-Encoding: chunked, gzip",
         "Transfer-Encoding: chunked, chunked", "Transfer-Encoding: xchunked", "Transfer-Encoding: chunked;q=1",
         "Transfer-Encoding: \xa0chunked", "Transfer-Encoding: chunked,", "Host: a.example", "HOST: b.example",
@@ -80,8 +82,9 @@ def test_what_says_twice_how_long_the_body_is_is_refused():
 
 @pytest.mark.parametrize(
     "line",
-    ["GET / HTTP/1.1", "GET /a?b=c#d HTTP/1.1", "OPTIONS * HTTP/1.1", "CONNECT a.example:80 HTTP/1.1",
-     "GET http://a.example/ HTTP/1.1", "M-SEARCH / HTTP/1.1", "GET /\xc3\xbc HTTP/1.1", "GET //a HTTP/1.1",
+    ["GET / HTTP/1.1", "GET /a?b=c#d HTTP/1.1", "OPTIONS * HTTP/1.1", "OPTIONS / HTTP/1.1",
+     "GET http://a.example/ HTTP/1.1", "GET HTTPS://[::1]:80?a HTTP/1.1", "GET http://a.example HTTP/1.1",
+     "M-SEARCH / HTTP/1.1", "GET /%C3%BC HTTP/1.1", "GET //a HTTP/1.1", "GET /http://a,b HTTP/1.1",
      "GET /%zz%00|^{}\" HTTP/1.1", "get / HTTP/1.0", "GET / HTTP/0.9"],
 )  # fmt: skip
 def test_request_lines_of_all_forms_are_taken(line):
@@ -93,7 +96,13 @@ def test_request_lines_of_all_forms_are_taken(line):
     ["GET /", "GET", "", " GET / HTTP/1.1", "GET  / HTTP/1.1", "GET /  HTTP/1.1", "GET / HTTP/1.1 ", "GET /\tHTTP/1.1",
      "GET / a HTTP/1.1", "GET /\x00 HTTP/1.1", "GET /\x7f HTTP/1.1", "GET /\r HTTP/1.1", "GE:T / HTTP/1.1",
      "G\xcbT / HTTP/1.1", "GET / http/1.1", "GET / HTTP/1", "GET / HTTP/1.10", "GET / HTTP/\xb9.1", "GET / HTTP/1.1\r",
-     "GET http://[ HTTP/1.1", "\x16\x03\x01\x02"],
+     "GET http://[ HTTP/1.1", "\x16\x03\x01\x02",
+     "GET /\xc3\xbc HTTP/1.1", "GET /?\xfc HTTP/1.1", "GET http://\xe2\x84\x80.example/ HTTP/1.1",
+     "GET ws HTTP/1.1", "GET javascript:alert(1) HTTP/1.1", "GET * HTTP/1.1", "OPTIONS ** HTTP/1.1", "GET ?a HTTP/1.1",
+     "CONNECT a.example:80 HTTP/1.1", "CONNECT / HTTP/1.1", "GET a.example:80 HTTP/1.1", "GET http:/a HTTP/1.1",
+     "GET ftp://a.example/ HTTP/1.1", "GET http:///a HTTP/1.1", "GET http://a,b\"<>/ HTTP/1.1",
+     "GET http://u:p@a.example/ HTTP/1.1", "GET http://a:b/ HTTP/1.1", "GET http://[::1]x/ HTTP/1.1",
+     "GET http://a,b#/ HTTP/1.1", "GET http://a\\b/ HTTP/1.1"],
 )  # fmt: skip
 def test_any_other_request_line_is_refused(line):
     with pytest.raises(BadHead) as caught:
@@ -148,3 +157,35 @@ def test_a_request_has_one_valid_host_and_one_of_http_1_0_may_have_none():
     assert judge(line="GET / HTTP/1.0", host=None) == b"\r\n"
     with pytest.raises(BadHead, match="Missing header: Host"):
         judge(host=None)
+
+
+def test_cookies_of_several_lines_are_one_list_and_what_has_one_value_comes_once():
+    """RFC 9113, 8.2.3: HTTP/2 has a line for each. RFC 9110, 5.3: only lists are joined by commas."""
+    assert judge("Cookie: a=1", "B: c", "cookie: b=2,3 ", "COOKIE: c=4") == (
+        b"Host: a.example\r\nB: c\r\nCookie: a=1; b=2,3; c=4\r\n\r\n"
+    )
+    assert judge("cookie: a=1; b=2") == b"Host: a.example\r\ncookie: a=1; b=2\r\n\r\n"
+    assert judge("Accept: a", "Accept: b") == b"Host: a.example\r\nAccept: a\r\nAccept: b\r\n\r\n"
+    for name in ("Authorization", "Proxy-Authorization", "Content-Type"):
+        assert judge(f"{name}: a")
+        with pytest.raises(BadHead, match=f"more than one {name}"):
+            judge(f"{name}: a", f"{name.upper()}: b")
+
+
+def test_the_size_of_a_chunk_is_a_hexadecimal_number_and_its_line_ends_with_cr_lf():
+    sizes = {"0": 0, "3": 3, "00aF": 175, "f" * 15: 16**15 - 1, "3;a=b": 3, "3 ;a": 3, '3;a="b;c"\t': 3, "3;": 3}
+    assert {given: chunk_size(f"{given}\r\n".encode()) for given in sizes} == sizes
+    for bad in ("", "0x3", "+3", "-3", "0_3", " 3", "3 ", "3 a", "g", "\xb2", "1" * 16, ";a", "3\r", "3;a\rb", "3;\0"):
+        with pytest.raises(BadHead, match="chunk"):
+            chunk_size(f"{bad}\r\n".encode("latin-1"))
+    for end in ("", "\n", "\r"):
+        with pytest.raises(BadHead, match="chunk"):
+            chunk_size(f"3{end}".encode())
+
+
+def test_a_trailer_is_a_header_line_that_ends_with_cr_lf():
+    assert check_trailer(b"A: b\r\n")
+    assert not check_trailer(b"\r\n")
+    for bad in (b"", b"\n", b"A: b\n", b"A b\r\n", b" A: b\r\n", b"A: b\rc\r\n"):
+        with pytest.raises(BadHead):
+            check_trailer(bad)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import logging
 import queue
 import re
@@ -245,6 +246,8 @@ def test_a_malformed_request_is_refused_and_no_error_of_the_servers(serve, caplo
         ["Host: a", "Content-Length: 1", "Content-Length: 1"],
         ["Host: a", "Content-Length: 1", "Transfer-Encoding: chunked"],
         ["Host: a", "Content-Length: +1"],
+        ["Host: a", "Content-Length: " + "9" * 5000],
+        ["Host: a", "Authorization: Basic YTpi", "Authorization: Basic YzpkCg=="],
     ],
 )
 @pytest.mark.parametrize("path", ["/", "/ws/echo"])
@@ -258,6 +261,101 @@ def test_a_head_that_can_be_read_in_two_ways_is_refused(serve, path, head):
         answer = sock.makefile("rb").read()
     assert answer.startswith(b"HTTP/1.1 400 "), answer
     assert b"hello" not in answer
+
+
+def ask(server, request):
+    with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as sock:
+        sock.sendall(request)
+        return sock.makefile("rb").read()
+
+
+def telling(environ, start_response):
+    """An application that tells what its environ has; the answer's body is JSON."""
+    body = environ["wsgi.input"].read() if environ.get("wsgi.input_terminated") else b""
+    told = {name: environ.get(name) for name in ("PATH_INFO", "HTTP_HOST", "HTTP_COOKIE", "QUERY_STRING")}
+    page = json.dumps({**told, "body": body.decode()}).encode()
+    start_response("200 OK", [("Content-Length", str(len(page)))])
+    return [page]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'GET http://a,b"<>/x', "GET http://u:p@a.example/x", "GET http://[::1]x/", "GET http://a:b/", "GET ws/echo",
+        "GET javascript:alert(1)", "CONNECT a.example:443", "GET *", "GET /\u0447\u0430\u0442", "GET /?u=j\xfcrgen",
+    ],
+)  # fmt: skip
+def test_a_target_of_no_lawful_form_or_host_does_not_reach_the_application(serve, line):
+    """RFC 9112, 3.2. Raw UTF-8 is refused as gunicorn refuses it; it was encoded twice."""
+    answer = ask(serve(echo_app(telling)), f"{line} HTTP/1.1\r\nHost: a.example\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 400 Malformed URI"), answer
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("GET http://b.example:80/x?y", {"PATH_INFO": "/x", "HTTP_HOST": "b.example:80", "QUERY_STRING": "y"}),
+        ("GET /j%C3%BCrgen?%C3%BC", {"PATH_INFO": "/j\xc3\xbcrgen", "QUERY_STRING": "%C3%BC"}),
+        ("OPTIONS *", {"PATH_INFO": "", "HTTP_HOST": "a.example"}),
+    ],
+)
+def test_a_target_of_each_lawful_form_reaches_the_application(serve, line, told):
+    answer = ask(serve(echo_app(telling)), f"{line} HTTP/1.1\r\nHost: a.example\r\n\r\n".encode())
+    assert json.loads(answer.rpartition(b"\r\n\r\n")[2]).items() >= told.items()
+
+
+def test_cookies_of_several_lines_are_joined_by_semicolons(serve):
+    request = b"GET / HTTP/1.1\r\nHost: a\r\nCookie: a=1\r\nAccept: x\r\nCookie: b=2\r\n\r\n"
+    assert b'"HTTP_COOKIE": "a=1; b=2"' in ask(serve(echo_app(telling)), request)
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        b"0x3\r\nabc\r\n0\r\n\r\n", b"+3\r\nabc\r\n0\r\n\r\n", b"0_3\r\nabc\r\n0\r\n\r\n", b"-3\r\nabc\r\n0\r\n\r\n",
+        b"3\nabc\n0\n\n", b"3\r\nabc\n0\r\n\r\n", b"3\r\nabcd\r\n0\r\n\r\n", b"3\r\nabc\r\n0\r\nno field\r\n\r\n",
+        b"3;" + b"a" * 5000 + b"\r\nabc\r\n0\r\n\r\n", b"0\r\n" + b"A: b\r\n" * 200 + b"\r\n",
+    ],
+)  # fmt: skip
+def test_a_malformed_chunk_is_a_400(serve, caplog, chunks):
+    answer = ask(serve(echo_app(telling)), CHUNKED + chunks)
+    assert answer.startswith(b"HTTP/1.1 400 "), answer
+    assert b"Malformed" in answer
+    assert "Traceback" not in caplog.text
+
+
+def test_a_body_that_ends_in_the_middle_of_a_chunk_is_a_400(serve):
+    server = serve(echo_app(telling))
+    for cut in (b"", b"5", b"5\r\n", b"5\r\nab", b"2\r\nab\r\n", b"2\r\nab\r\n0\r\n", b"0\r\nA: b\r\n"):
+        with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as sock:
+            sock.sendall(CHUNKED + cut)
+            sock.shutdown(socket.SHUT_WR)
+            assert sock.makefile("rb").read().startswith(b"HTTP/1.1 400 "), cut
+
+
+def test_chunks_with_extensions_and_trailers_are_read(serve):
+    chunks = b'3;a=b\r\nabc\r\n00A ;c="d"\r\n' + b"0123456789\r\n0;x\r\nA: b\r\nC: d\r\n\r\n"
+    assert b'"body": "abc0123456789"' in ask(serve(echo_app(telling)), CHUNKED + chunks)
+
+
+def test_a_body_whose_chunk_was_malformed_is_not_read_on(serve):
+    """An application that catches the error does not get what comes behind it for the body."""
+
+    def insistent(environ, start_response):
+        got = []
+        for _ in range(3):
+            try:
+                got.append(environ["wsgi.input"].read(3))
+            except OSError as error:
+                got.append(type(error).__name__.encode())
+        start_response("200 OK", [("Content-Length", str(len(b",".join(got))))])
+        return [b",".join(got)]
+
+    answer = ask(serve(echo_app(insistent)), CHUNKED + b"3\r\nabc\r\nno\r\n3\r\ndef\r\n0\r\n\r\n")
+    assert answer.endswith(b"abc,BadBody,BadBody")
 
 
 @pytest.mark.parametrize("empty", [b"\r\n", b"\n", b"\r\n\r\n\n"])

@@ -1,4 +1,4 @@
-"""What Django's server lacks for WebSockets: in its environ, the connection's socket and its buffer."""
+"""What Django's environ lacks for WebSockets: the socket of the connection, its buffer, and all of its cookies."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ class HandsOverSocket:
 
     connection: Any
     rfile: Any
+    headers: Any
 
     def get_environ(self) -> dict[str, Any]:
-        return {**super().get_environ(), SOCKET_KEY: self.connection, INPUT_KEY: self.rfile}  # type: ignore[misc]
+        environ: dict[str, Any] = super().get_environ()  # type: ignore[misc]
+        if cookies := self.headers.get_all("Cookie"):  # Django joins several by commas; see RFC 9113, 8.2.3
+            environ["HTTP_COOKIE"] = "; ".join(value.strip() for value in cookies)
+        return {**environ, SOCKET_KEY: self.connection, INPUT_KEY: self.rfile}

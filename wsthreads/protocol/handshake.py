@@ -56,7 +56,10 @@ class Request:
         return str(self.environ.get("REMOTE_ADDR") or "")
 
     def get_header(self, name: str) -> str | None:
-        """The header's value, whatever the case of `name`; a repeated header's values are joined by commas."""
+        """The header's value, whatever the case of `name`; a repeated header's values are joined by commas.
+
+        Those of ``Cookie`` are joined by semicolons. Only plain ``-k gthread`` joins them by commas, too.
+        """
         key = name.upper().replace("-", "_")
         if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
             key = "HTTP_" + key

@@ -1,7 +1,7 @@
-"""The head of an HTTP/1.1 request, judged by RFC 9112: what can be read in two ways is refused, never guessed at.
+"""The head of an HTTP/1.1 request and the lines of a chunked body, judged by RFC 9112.
 
-A proxy that reads such a head otherwise than we do would pass on what it means to refuse (request smuggling).
-No I/O.
+What can be read in two ways is refused, never guessed at: a proxy that reads it otherwise than we do would pass on
+what it means to refuse (request smuggling). No I/O.
 """
 
 from __future__ import annotations
@@ -11,7 +11,16 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
-__all__ = ["MAX_FIELDS", "MAX_LINE_BYTES", "BadHead", "check_request_line", "clean_head", "is_host"]
+__all__ = [
+    "MAX_FIELDS",
+    "MAX_LINE_BYTES",
+    "BadHead",
+    "check_request_line",
+    "check_trailer",
+    "chunk_size",
+    "clean_head",
+    "is_host",
+]
 
 #: The longest line of a head, and the most header lines; that is what http.server takes.
 MAX_LINE_BYTES = 65536
@@ -19,10 +28,16 @@ MAX_FIELDS = 100
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _NAME = re.compile(_TOKEN)
-#: A target in UTF-8 is taken, though a client should encode it.
-_REQUEST_LINE = re.compile(_TOKEN + rb" ([^\x00-\x20\x7f]+) HTTP/([0-9])\.([0-9])")
+_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([^\x00-\x20\x7f]+) HTTP/([0-9])\.([0-9])")
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)[\x21-\x7e]*", re.IGNORECASE)
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_DIGITS = re.compile(rb"[0-9]+")
+#: Of a length: more digits are more than 64 bits, and past some thousand of them Python makes no number of it.
+_DIGITS = re.compile(rb"[0-9]{1,18}")
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;.*)?")
+
+#: Headers of one value that say who asks, or what the body is. Joined by a comma, or cut down to one of them, two would
+#: say something else than the client or a proxy meant. (Host and Content-Length are judged on their own.)
+_SINGLE = (b"authorization", b"proxy-authorization", b"content-type")
 
 #: Without the comma, which is legal and in no name: it is how WSGI servers join two headers.
 _HOST = re.compile(
@@ -49,13 +64,10 @@ def check_request_line(line: bytes) -> tuple[int, int]:
     match = _REQUEST_LINE.fullmatch(_content(line))
     if match is None:
         raise BadHead("Malformed request line")
-    target, major, minor = match.groups()
+    method, target, major, minor = match.groups()
     if major > b"1":
         raise BadHead("Only HTTP/1.1 is spoken here", HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
-    try:
-        urlsplit(target.decode("latin-1"))
-    except ValueError:  # such as [, which begins an IPv6 address
-        raise BadHead("Malformed URI") from None
+    _check_target(method, target)
     return int(major), int(minor)
 
 
@@ -74,7 +86,67 @@ def clean_head(version: tuple[int, int], lines: Sequence[bytes]) -> bytes:
         values.setdefault(name.lower(), []).append(value)
     _check_host(values.get(b"host", []), version)
     _check_framing(values.get(b"content-length", []), values.get(b"transfer-encoding", []), version)
+    for name in _SINGLE:
+        if len(values.get(name, ())) > 1:
+            raise BadHead(f"Malformed header: more than one {name.decode().title()}")
+    if len(cookies := values.get(b"cookie", [])) > 1:  # HTTP/2's, by a proxy that does not join them (RFC 9113, 8.2.3)
+        fields = [field for field in fields if field[0].lower() != b"cookie"]
+        fields.append((b"Cookie", b"; ".join(cookies)))
     return b"".join(b"%s: %s\r\n" % field for field in fields) + b"\r\n"
+
+
+def chunk_size(line: bytes) -> int:
+    """How many bytes of the body follow this line (RFC 9112, 7.1); 0 for the last chunk. Extensions are ignored.
+
+    Raises `BadHead`.
+    """
+    match = _CHUNK_SIZE.fullmatch(_ended(line))
+    if match is None:
+        raise BadHead("Malformed chunk: a size that is no hexadecimal number")
+    return int(match[1], 16)
+
+
+def check_trailer(line: bytes) -> bool:
+    """Whether a line behind the last chunk is a trailer field; False for the empty line, the last one.
+
+    Raises `BadHead`.
+    """
+    content = _ended(line)
+    if content:
+        _field(content)
+    return bool(content)
+
+
+def _ended(line: bytes) -> bytes:
+    """A line of a chunked body without its CR LF, which nothing may stand for here (RFC 9112, 7.1)."""
+    if not line.endswith(b"\r\n"):
+        raise BadHead("Malformed chunk: a line that does not end with CR LF")
+    if _CONTROLS.search(line, 0, len(line) - 2):
+        raise BadHead("Malformed chunk: a control character")
+    return line[:-2]
+
+
+def _check_target(method: bytes, target: bytes) -> None:
+    """A path, an address of http or https, or the asterisk of OPTIONS (RFC 9112, 3.2).
+
+    Only ASCII, as RFC 3986 has it and gunicorn, too: which encoding other bytes are in is anybody's guess.
+    """
+    if not target.isascii():
+        raise BadHead("Malformed URI: a character beyond ASCII, which must be percent-encoded")
+    if method == b"CONNECT":
+        raise BadHead("Malformed URI: CONNECT is for proxies, and this is none")
+    if target == b"*" and method == b"OPTIONS":
+        return
+    if not target.startswith(b"/"):
+        absolute = _ABSOLUTE.fullmatch(target)
+        if absolute is None:
+            raise BadHead("Malformed URI: it must begin with a slash, or with http:// or https://")
+        if not is_host(absolute[1].decode()):  # it goes before the header Host
+            raise BadHead("Malformed URI: its host")
+    try:
+        urlsplit(target.decode())
+    except ValueError:  # such as [, which begins an IPv6 address
+        raise BadHead("Malformed URI") from None
 
 
 def _content(line: bytes) -> bytes:

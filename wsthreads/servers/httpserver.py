@@ -22,12 +22,15 @@ from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 from wsthreads.monitoring.logs import access_context, hide_secrets
 from wsthreads.protocol.heads import MAX_FIELDS, MAX_LINE_BYTES, BadHead, check_request_line, clean_head
+from wsthreads.servers.chunks import ChunkedBody, refusing_bad_bodies
 from wsthreads.servers.stalls import Stalls, wake
 from wsthreads.sessions.admission import RETRY_AFTER_S
 from wsthreads.threads.affinity import Place
 from wsthreads.threads.restarts import keep_running
 
 if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
     from wsthreads.servers.apps import ServedApp
 
 __all__ = ["HTTPServer"]
@@ -66,7 +69,7 @@ class HTTPServer(ThreadedWSGIServer):
     def __init__(self, app: ServedApp, listener: socket.socket, ssl_context: ssl.SSLContext | None) -> None:
         host, port = listener.getsockname()[:2]
         # Given a descriptor, of which it makes a copy, Werkzeug neither binds nor ends the process over errors.
-        super().__init__(host, port, app, _RequestHandler, fd=listener.fileno())
+        super().__init__(host, port, refusing_bad_bodies(app), _RequestHandler, fd=listener.fileno())
         # Not given to Werkzeug, which would do each TLS handshake in the accepting thread.
         self.ssl_context = ssl_context
         self.handshake_timeout_s = app.config.handshake_timeout_s
@@ -273,6 +276,14 @@ class _RequestHandler(WSGIRequestHandler):
             if line in (b"\r\n", b"\n") or not line.endswith(b"\n"):
                 break
         return lines
+
+    def make_environ(self) -> WSGIEnvironment:
+        environ = super().make_environ()
+        if environ.get("wsgi.input_terminated"):  # Werkzeug's reader of chunks takes sizes such as 0x3, and a bare LF
+            environ["wsgi.input"] = io.BufferedReader(ChunkedBody(self.rfile))
+        if self.path == "*":  # RFC 9112, 3.3: no path at all
+            environ["PATH_INFO"] = ""
+        return environ
 
     def run_wsgi(self) -> None:
         self._input.unbind()
