@@ -143,6 +143,16 @@ def test_each_dependency_is_imported_by_its_adapter_only():
     assert not wrong, "\n".join(wrong)
 
 
+def test_chance_comes_from_the_system_and_not_from_the_generator_that_applications_seed():
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {name or module}"
+        for _, path in modules()
+        for module, name, line, _ in imports(path)
+        if module == "random" and name != "SystemRandom"
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_the_public_names_are_there_and_no_others():
     for name in wsthreads.__all__:
         assert hasattr(wsthreads, name)

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
 from mmap import mmap
-from random import randrange
+from random import SystemRandom
 from threading import Lock, Thread, get_ident
 from time import monotonic, sleep
 from types import FrameType
@@ -125,7 +125,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
     #: In the master: the workers that live. gunicorn makes a worker there, and lets go of it when its process is gone.
     _living: ClassVar[WeakSet[ThreadWorker]] = WeakSet()
     #: The slot of the first one. At random, so that the masters on a machine do not all begin with the same core.
-    _first_slot: ClassVar[int] = randrange(2**16)
+    _first_slot: ClassVar[int] = SystemRandom().randrange(2**16)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

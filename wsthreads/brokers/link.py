@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import groupby
-from random import uniform
+from random import SystemRandom
 from threading import Condition, Event, Lock, Thread
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
@@ -324,7 +324,7 @@ class RedisLink:
         """Wait until it is time to try again; False if it is time to give up."""
         with self._lock:
             if self._stop_at is None:
-                self._work.wait_for(lambda: self._stop_at is not None, uniform(0.5, 2) * RETRY_S)
+                self._work.wait_for(lambda: self._stop_at is not None, SystemRandom().uniform(0.5, 2) * RETRY_S)
                 return True
             left_s = self._left_s() if self._orders else 0.0
         if left_s > 0:

@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from itertools import count, groupby
-from random import uniform
+from random import SystemRandom
 from threading import Event, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -186,13 +186,13 @@ class Reader:
                     log.info("the subscriptions at Redis are lost: %s", explain(error))
                 was_lost = True
                 self._on_poll()
-                self._stopping.wait(uniform(0.5, 2) * RETRY_S)
+                self._stopping.wait(SystemRandom().uniform(0.5, 2) * RETRY_S)
             except Exception:
                 if not was_lost:
                     log.exception("reading from Redis failed")
                 was_lost = True
                 self._on_poll()
-                self._stopping.wait(uniform(0.5, 2) * RETRY_S)
+                self._stopping.wait(SystemRandom().uniform(0.5, 2) * RETRY_S)
             else:
                 was_lost = False
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator
+from random import SystemRandom
 from typing import TypeVar
 
 __all__ = ["in_batches"]
@@ -26,7 +26,7 @@ def in_batches(things: Iterable[T], timeout_s: float) -> Iterator[tuple[float, l
     if len(waiting) <= AT_ONCE:
         yield 0.0, waiting
         return
-    random.shuffle(waiting)
+    SystemRandom().shuffle(waiting)
     spread_s = min(len(waiting) / CLOSES_PER_S, timeout_s / 2)
     batches = min(len(waiting), int(spread_s / BATCH_INTERVAL_S) + 1)
     for nth in range(batches):

@@ -25,7 +25,7 @@ import threading
 from collections.abc import Callable, Set
 from contextlib import suppress
 from functools import partial
-from random import uniform
+from random import SystemRandom
 from time import monotonic, process_time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -144,7 +144,7 @@ class Affinity:
             log.warning("sessions are not kept on one core: %s", error)
 
     def _look_later(self, flusher: Flusher, occupancy: Occupancy) -> None:
-        flusher.call_later(uniform(*LOOK_S), partial(self._look, flusher, occupancy))
+        flusher.call_later(SystemRandom().uniform(*LOOK_S), partial(self._look, flusher, occupancy))
 
     def _look(self, flusher: Flusher, occupancy: Occupancy) -> None:
         """The flusher's: go to another core if ours was crowded in two looks on end; take turns if it was not."""
