@@ -62,6 +62,8 @@ class Outbox:
     def excuse(self, size):
         pass
 
+    flusher = SimpleNamespace(call_later=lambda delay_s, callback: None)
+
 
 class Someone:
     """A session in some rooms."""

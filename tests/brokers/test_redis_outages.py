@@ -12,7 +12,7 @@ from tests.redis_server import RedisServer
 from tests.room_worlds import RedisWorld
 from tests.wire import run_all
 from wsthreads import BrokerError
-from wsthreads.brokers import link, messages, scripts
+from wsthreads.brokers import link, messages, scripts, turns
 from wsthreads.brokers.reader import Reader, SharedRoom
 from wsthreads.protocol.frames import message_frame
 
@@ -90,6 +90,39 @@ def test_what_this_process_broadcasts_during_a_break_follows_in_order(proxy, div
     processes, members = processes_of(redis_server, divided[0])
     assert len(redis_server.client.hkeys(members)) == 2, "what was announced before the break is gone"
     assert redis_server.client.zcard(processes) == 2
+
+
+def test_a_short_break_keeps_the_order_of_what_a_thread_sends_and_broadcasts(proxy, divided, monkeypatch):
+    for module, name in [(link, "WAIT_S"), (turns, "LONGEST_S")]:
+        monkeypatch.setattr(module, name, DEADLINE_S)  # so that this break is a short one
+    a, b = divided[0].member("lobby"), divided[1].member("lobby")
+    proxy.cut()
+    expected = []
+    for n in range(100):
+        if n == 50:
+            wait_until(lambda: is_away(divided[0]), "the loss of the connection")
+        a.session.room("lobby").broadcast(f"b{n}")
+        a.session.send(f"s{n}")
+        expected += [f"b{n}", f"s{n}"]
+    proxy.heal()
+    assert a.receive(200) == expected
+    assert b.receive(100) == expected[::2]
+
+
+def test_the_log_counts_an_outage_from_what_redis_first_did_not_answer(redis, worlds, caplog):
+    caplog.set_level(logging.WARNING)
+    world = worlds(f"{redis.url}?socket_timeout=1")
+    member = world.member("lobby")
+    redis.freeze()
+    member.session.room("lobby").broadcast("late")
+    wait_until(lambda: world.links[0]._asked_at is not None, "the question")
+    asked_at = world.links[0]._asked_at
+    wait_until(lambda: "broker_outages" in world.metrics[0].snapshot(), "the end of Redis's time to answer")
+    redis.thaw()
+    least_s = time.monotonic() - asked_at
+    assert member.receive(1) == ["late"]
+    wait_until(lambda: "is back after" in caplog.text, "the line")
+    assert float(caplog.text.rpartition("is back after ")[2].partition(" s")[0]) >= least_s - 0.05  # as it is rounded
 
 
 def test_a_broadcast_that_redis_took_without_saying_so_is_not_doubled(proxy, divided):

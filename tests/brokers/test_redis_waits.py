@@ -95,6 +95,56 @@ def test_joins_wait_once_for_subscriptions_that_do_not_come(redis, world, monkey
         over.set()
 
 
+@pytest.fixture
+def stuck_reader(world):
+    """The thread that reads from the world's Redis waits for an answer, as when Redis hangs while a room is fetched."""
+    reader, stuck, over = world.links[0]._reader, threading.Event(), threading.Event()
+
+    def catch_up():
+        stuck.set()
+        over.wait()
+
+    world.member("lobby")
+    reader._catch_up = catch_up
+    assert stuck.wait(DEADLINE_S)
+    yield
+    over.set()
+
+
+@pytest.mark.parametrize("hangs", [False, True], ids=["Redis answers others", "Redis hangs"])
+def test_what_is_sent_behind_a_broadcast_waits_for_a_second_though_the_reader_waits_for_longer(
+    redis, world, stuck_reader, hangs
+):
+    member = world.member()
+    member.session.room("lobby").join()
+    if hangs:
+        redis.freeze()
+    member.session.room("lobby").broadcast("late")
+    member.session.send("direct")
+    assert timed(lambda: member.receive_until("direct")) < BOUND_S
+    member.session.room("lobby").broadcast("later")
+    member.session.send("at once")
+    assert timed(lambda: member.receive_until("at once")) < BOUND_S
+    redis.thaw()
+
+
+def test_calls_that_wait_for_broadcasts_wait_for_a_second_together(redis, world, stuck_reader):
+    member, rooms = world.member(), [f"{n}" for n in range(10)]
+    for name in rooms:
+        member.session.room(name).join()
+    redis.freeze()
+
+    def calls():
+        for name in rooms:
+            member.session.room(name).broadcast("x")
+            member.session.room(name).leave()
+            member.session.room(name).join()
+            member.session.send("direct")
+
+    assert timed(calls) < BOUND_S
+    redis.thaw()
+
+
 SCRIPT = """
     let room;
     export function onOpen(session) {

@@ -106,6 +106,7 @@ class RedisLink:
         self._scripts = Scripts(self._client, is_cluster=self._cluster is not None)
         self._shared = self._cluster or Shared()
         self.turns = self._shared.turns
+        self.turns.checks.append(self._end_late)
         self._process = self._shared.process
         # Guards the rest. Under it, only leaves are locked, and nothing blocks but a wait for itself.
         self._lock = self._shared.lock
@@ -116,8 +117,11 @@ class RedisLink:
         self._rooms: dict[tuple[str, str], SharedRoom] = {}  # by path and name
         # Redis did, when it was last asked: so it is worth while to wait for it. A hint, set without the lock.
         self._answers = True
-        self._asked_at: float | None = None  # when Redis was asked what it has not answered
-        self._missed_at = float("-inf")  # when a room was not ready in time, for want of subscriptions
+        # Set by the thread, read by all: when Redis was asked what it has not answered, and that since which it has
+        # answered nothing, over several connections.
+        self._asked_at: float | None = None
+        self._lost_at: float | None = None
+        self._missed_at = float("-inf")  # when a room was not ready or a broadcast back in time, for want of a reader
         self._stop_at: float | None = None
         self._answered_at = 0.0  # when Redis did, or the end began
         self._has_ended = False
@@ -127,11 +131,10 @@ class RedisLink:
         self._name = ""  # of this process at Redis: a new one after each break, so that the old one's counts are dead
         self._beat_at = 0.0
         self._shards: set[int] = set()
-        self._lost_at: float | None = None
         self._wake_key, channel = self._keys.wake(self._process, self._shard)
         self._wake_channel = channel
         self._reader = Reader(
-            self._open_pubsub, self._scripts, self._process, channel, self._on_own, self._on_poll, self._metrics
+            self._open_pubsub, self._scripts, self._process, channel, self._on_own, self._end_late, self._metrics
         )
 
     def _open_pubsub(self) -> Any:
@@ -179,7 +182,7 @@ class RedisLink:
             else:
                 address = room.address
                 room.tickets.add(ticket)
-                if self._answers:
+                if self._patience_s() > 0 and self._reader.heard_at >= self._missed_at:
                     self.turns.begin(ticket, (path, name), exclude_id)
             orders.add(address, messages.encode(self._process, ticket, exclude_id, frame))
             self._work.notify()
@@ -233,8 +236,8 @@ class RedisLink:
 
     def _patience_s(self) -> float:
         """How long to wait for Redis: `WAIT_S`, less the time for which it has owed an answer."""
-        asked_at = self._asked_at
-        return WAIT_S if asked_at is None else max(0.0, min(WAIT_S, asked_at + WAIT_S - monotonic()))
+        since = [at for at in (self._lost_at, self._asked_at) if at is not None]
+        return max(0.0, min(WAIT_S, min(since) + WAIT_S - monotonic())) if since else WAIT_S
 
     def waiting(self) -> int:
         return len(self._orders)
@@ -273,12 +276,11 @@ class RedisLink:
             room.tickets.remove(ticket)
         self.turns.end(ticket)
 
-    def _on_poll(self) -> None:
-        """The reader's, several times a second."""
-        asked_at = self._asked_at
+    def _end_late(self) -> None:
+        """Several times a second: by the reader; and by the flusher (see `Turns`), as the reader may wait for Redis."""
         if self.turns.end_overdue() and self._cluster is None:
-            self._answers = False
-        if asked_at is not None and monotonic() - asked_at >= WAIT_S:
+            self._missed_at = monotonic()
+        if self._patience_s() <= 0:
             self._answers = False
             self._end_turns()  # who waits for one of them has waited enough
 
@@ -345,9 +347,9 @@ class RedisLink:
 
     def _lose(self, error: Exception) -> None:
         self._forget_questions()
-        self._end_turns()
+        asked_at, self._asked_at = self._asked_at, None
         if self._lost_at is None:
-            self._lost_at = monotonic()
+            self._lost_at = monotonic() if asked_at is None else asked_at
             self._metrics.add("broker_outages")
             log.warning("%s cannot be used, broadcasts wait: %s", self._place, explain(error))
 
@@ -374,15 +376,14 @@ class RedisLink:
         try:
             self._exchange(rooms, questions, orders)
         finally:
-            self._asked_at = None
             for question in questions:
                 question.answered.set()
-        self._answers = True
         self._answered_at = monotonic()
-        if self._lost_at is not None:
-            away_s = monotonic() - self._lost_at
+        lost_at, self._lost_at, self._asked_at = self._lost_at, None, None
+        self._answers = True
+        if lost_at is not None:
+            away_s = self._answered_at - lost_at
             log.warning("%s is back after %.1f s, and gets %d broadcasts that waited", self._place, away_s, waiting)
-            self._lost_at = None
         return True
 
     def _has_work_locked(self) -> bool:

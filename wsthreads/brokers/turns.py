@@ -6,9 +6,10 @@ room's order. The thread that broadcast does not wait for that. What is then sen
 
 What holds, for each session: what its `send` and `close` are called with, by any thread, arrives in the order of the
 calls. What one thread sends to the session and broadcasts to its rooms arrives in the order of the calls. The exception
-is a broadcast that comes back late; it is overtaken. It is late after `LONGEST_S`, when the broker is away, when more
-than `MAX_HELD_BYTES` are held behind it, or when the session gets a later broadcast of the same thread first: nodes of
-a cluster answer in any order, and after a break the rooms' logs are read one after the other.
+is a broadcast that comes back late; it is overtaken. It is late after `LONGEST_S`, when the broker has owed an answer
+for so long, when more than `MAX_HELD_BYTES` are held behind it, or when the session gets a later broadcast of the same
+thread first: nodes of a cluster answer in any order, and after a break the rooms' logs are read one after the other.
+While somebody waits, the flusher looks for what is late, as it never waits for the broker itself.
 
 A finalizer may send, close and ask at any point of this, in the thread that it interrupts. So these calls take no lock
 but by trying, and wait for nothing: a thread that finds a line's lock taken leaves its frame to the holder, who looks
@@ -20,6 +21,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic
 from types import MappingProxyType
@@ -27,11 +29,15 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from wsthreads.protocol.outbox import Outbox
+    from wsthreads.threads.flusher import Flusher
 
 __all__ = ["LONGEST_S", "MAX_HELD_BYTES", "Flight", "Line", "Turns"]
 
 #: A broadcast that is not back after this long is overtaken.
 LONGEST_S = 1.0
+
+#: How often the flusher looks for those.
+LOOK_S = 0.1
 
 #: So is one behind which more than this is held for one session. Only threads that must not wait can get here: a
 #: session's own thread waits in `send` while `max_outbox_bytes` are held.
@@ -115,6 +121,9 @@ class Turns:
         self._next = 0  # the first ticket that is not given out
         self._low = 0  # all tickets below are back; the reader's
         self._here = _Here()
+        #: Each ends what is late. The flusher calls them while a thread or a frame may have to wait.
+        self.checks: list[Callable[[], object]] = []
+        self._looking = threading.Lock()  # held while the flusher has a timer; only tried
 
     def begin(self, ticket: int, room: RoomKey, exclude_id: str | None) -> None:
         """The current thread has broadcast. To be called under one lock, in the order of the tickets."""
@@ -191,6 +200,7 @@ class Turns:
                 self._awaited.pop(flight.ticket, None)
                 flight.sessions.pop(session, None)
         session._line.put(_Held(threading.get_ident(), self._next, flights, frame, closes))
+        self._have_looked_after(session)
 
     def wait(self, session: Addressee, name: str) -> None:
         """Wait until what the current thread broadcast to a room is with `session`, if it may be for it."""
@@ -199,8 +209,22 @@ class Turns:
         if flight is not None:
             bell = Bell()
             flight.bells.append(bell)
+            self._have_looked_after(session)
             if not flight.is_back:
-                _await(bell, LONGEST_S)
+                _await(bell, max(0.0, flight.due - monotonic()))
+
+    def _have_looked_after(self, session: Addressee) -> None:
+        flusher = session._line.flusher
+        if self._out and self._looking.acquire(blocking=False):
+            flusher.call_later(LOOK_S, partial(self._look, flusher))
+
+    def _look(self, flusher: Flusher) -> None:
+        """The flusher's."""
+        self._looking.release()
+        for check in self.checks:
+            check()
+        if self._out and self._looking.acquire(blocking=False):
+            flusher.call_later(LOOK_S, partial(self._look, flusher))
 
     def _current(self) -> _Here:
         """The current thread's, without what is back."""
@@ -256,6 +280,11 @@ class Line:
         self._counted = 0  # so many of _items are in held_bytes
         self.held_bytes = 0
         self._bells: list[Bell] = []  # of threads that wait for something to be taken off
+
+    @property
+    def flusher(self) -> Flusher:
+        """What keeps time for the session."""
+        return self._outbox.flusher
 
     @property
     def is_empty(self) -> bool:

@@ -237,6 +237,11 @@ class Outbox(Tally):
         return self._detached
 
     @property
+    def flusher(self) -> Flusher:
+        """What keeps time for it."""
+        return self._flusher
+
+    @property
     def is_queued(self) -> bool:
         """Whether something has been appended that nobody has begun to send: another thread writes, and will."""
         return bool(self._queue)
