@@ -79,6 +79,21 @@ def gunicorn_worker() -> Any | None:
     return worker if hasattr(worker, "alive") and hasattr(getattr(worker, "cfg", None), "threads") else None
 
 
+def _default_signals() -> None:
+    """Have a process that a gunicorn worker's application has forked end at signals, as one of its own does.
+
+    gunicorn's own handlers would only set a mark there that nobody looks at.
+    """
+    worker = gunicorn_worker()
+    if worker is not None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            if getattr(signal.getsignal(number), "__self__", None) is worker:
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_default_signals)
+
+
 def is_ending(worker: Any) -> bool:
     """Whether a gunicorn worker has been told to go, or has lost its master."""
     return not worker.alive or worker.ppid != os.getppid()

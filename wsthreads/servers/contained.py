@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from wsthreads.threads import forks
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -20,16 +22,18 @@ class ApplicationFailed(RuntimeError):
 
 
 class contained:
-    """A block in which what is no `Exception` becomes one."""
+    """A block in which what is no `Exception` becomes one. A process that is forked in it ends with it."""
 
-    __slots__ = ()
+    __slots__ = ("_fork",)
 
     def __enter__(self) -> None:
-        pass
+        self._fork = forks.number
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._fork != forks.number:
+            forks.leave(error)
         if error is not None and not isinstance(error, Exception):
             what = f"the application raised {type(error).__name__}, which ends this request only"
             raise ApplicationFailed(what) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import signal
 import socket
 import ssl
@@ -217,6 +218,7 @@ def _signals_to(put: Callable[[int], None]) -> Iterator[Callable[[], None]]:
     """Pass SIGINT and SIGTERM to `put`, until the function that is given is called, or the block ends.
 
     One that is ignored stays so: the shell has SIGINT ignored for what a script starts in the background.
+    In processes that are forked meanwhile they do what they did before.
     """
     before: dict[int, Any] = {}
 
@@ -231,10 +233,24 @@ def _signals_to(put: Callable[[int], None]) -> Iterator[Callable[[], None]]:
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.signal(number, handle)
+    _in_forks.append(restore)
     try:
         yield restore
     finally:
+        _in_forks.remove(restore)
         restore()
+
+
+#: What gives the signals back, of servers that run.
+_in_forks: list[Callable[[], None]] = []
+
+
+def _restore_signals() -> None:
+    while _in_forks:
+        _in_forks.pop()()
+
+
+os.register_at_fork(after_in_child=_restore_signals)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -23,6 +23,7 @@ from wsthreads.monitoring.logs import log_context, printable
 from wsthreads.sessions.generators import Place, kind_of, returned, unwrapped
 from wsthreads.sessions.sources import did_you_mean
 from wsthreads.sessions.verdicts import BadVerdict, Verdict, refused_by, verdict_of
+from wsthreads.threads import forks
 
 if TYPE_CHECKING:
     from wsthreads.monitoring.metrics import Metrics
@@ -128,6 +129,7 @@ class PythonHandler(Handler):
 
     Whatever a function raises ends that call and nothing else, be it no `Exception`: SystemExit, KeyboardInterrupt,
     GeneratorExit, `asyncio.CancelledError`. The thread is the WSGI server's, and gunicorn's worker would end with it.
+    A process that a function has forked ends where the function does.
 
     Raises `HandlerError` if `target` has none of `HOOKS`, or one that cannot be called as it will be.
     """
@@ -165,9 +167,12 @@ class PythonHandler(Handler):
         if function is None:
             return Verdict()
         what = f"{self.name}.on_handshake"
+        fork = forks.number
         try:
             try:
                 answer = function(request)
+                if fork != forks.number:
+                    forks.leave(None)
             except HTTPException as error:  # werkzeug's, and so of Flask's abort()
                 raise refused_by(error, request, what) from error
             if answer is not None:
@@ -176,6 +181,8 @@ class PythonHandler(Handler):
         except HandshakeRefused:
             raise
         except BaseException as error:
+            if fork != forks.number:
+                forks.leave(error)
             self._log("on_handshake", f"for {request.remote_addr}", request, error)
             self._count(error)
             raise HandshakeRefused(500, "the handler failed", cause="handler_failed") from error
@@ -188,11 +195,16 @@ class PythonHandler(Handler):
     def message(self, session: Session, message: str | bytes) -> None:
         function = self._on_message
         if function is not None:
+            fork = forks.number
             try:  # for each message, so not by _call
                 result = function(session, message)
+                if fork != forks.number:
+                    forks.leave(None)
                 if result is not None:
                     self._check_returned("on_message", result)
             except BaseException as error:
+                if fork != forks.number:
+                    forks.leave(error)
                 self._failed("on_message", session, error)
 
     def close(self, session: Session, code: int, reason: str) -> None:
@@ -202,11 +214,16 @@ class PythonHandler(Handler):
 
     def _call(self, hook: str, function: Callable[..., Any], session: Session, *arguments: Any) -> bool:
         """Call the user's function. True if it returned."""
+        fork = forks.number
         try:
             result = function(session, *arguments)
+            if fork != forks.number:
+                forks.leave(None)
             if result is not None:
                 self._check_returned(hook, result)
         except BaseException as error:
+            if fork != forks.number:
+                forks.leave(error)
             self._failed(hook, session, error)
             return False
         return True
