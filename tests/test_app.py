@@ -550,6 +550,23 @@ def test_a_server_that_holds_applications_to_wsgi_answers_without_an_error(hands
     app.shutdown(0)
 
 
+@pytest.mark.parametrize(
+    ("path", "headers", "line"),
+    [
+        ("/ws/test", {"Origin": "http://b.example?token=abc"}, "origin 'http://b.example?token=***' is not allowed"),
+        ("/ws/test", {"Origin": "http://ann:abc@evil.example"}, "origin 'http://***@evil.example' is not allowed"),
+        ("/ws/none;token=abc", {}, "no endpoint /ws/none;token=*** for"),
+    ],
+)
+def test_what_looks_like_a_secret_in_a_refused_handshake_is_not_logged(caplog, path, headers, line):
+    caplog.set_level(logging.INFO, "wsthreads")
+    with endpoint(Echo()) as (_, port), RawClient(port, path, headers) as client:
+        assert client.status in (403, 404)
+        wait_until(lambda: line in caplog.text, "the log")
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("wsthreads")]
+    assert not [message for message in ours if "abc" in message]
+
+
 def test_a_refusal_is_logged_without_more_than_its_reason(caplog):
     caplog.set_level(logging.INFO)
     with endpoint(Echo()) as (app, port):

@@ -24,7 +24,7 @@ from wsthreads.client import is_client, send_client
 from wsthreads.config import METRICS_TOKEN_VARIABLE, REDIS_VARIABLE, Config, dashboard_token_of
 from wsthreads.errors import CloseCode, ConfigError, HandshakeRefused
 from wsthreads.monitoring.health import HEALTH_PATH, READY_PATH, Health
-from wsthreads.monitoring.logs import log_context, log_to_gunicorn, printable
+from wsthreads.monitoring.logs import hide_secrets, log_context, log_to_gunicorn, printable
 from wsthreads.monitoring.metrics import Metrics
 from wsthreads.protocol.fitness import USE, green_threads, is_to_serve
 from wsthreads.protocol.handshake import is_upgrade
@@ -304,7 +304,7 @@ class WebSocketApp:
         except HandshakeRefused as refusal:
             endpoint.count_refusal(refusal)
             peer = environ["REMOTE_ADDR"]
-            why, context = printable(str(refusal)), log_context(environ)
+            why, context = printable(hide_secrets(str(refusal))), log_context(environ)
             level = logging.INFO
             if refusal.cause == "server" and not self._warned:  # once: the operator's mistake, and not the client's
                 self._warned, level = True, logging.WARNING
@@ -320,7 +320,7 @@ class WebSocketApp:
         near, foreign = near_path(path, self._endpoints), foreign_protocol(environ)
         hint = f"; did you mean {environ.get('SCRIPT_NAME', '')}{near}?" if near else ""
         hint += f"; {foreign}" if foreign else ""
-        shown, peer = printable(path), environ["REMOTE_ADDR"]
+        shown, peer = printable(hide_secrets(path)), environ["REMOTE_ADDR"]
         log.info("no endpoint %.500s for %s; there are: %.500s%s", shown, peer, known, printable(hint))
         return f"no WebSocket endpoint is at {shown:.500}{hint}"
 

@@ -210,12 +210,22 @@ def record_of(message: str, *arguments: object, level: int = logging.INFO, **ext
     ("/login?next=%252Fws%253Ftoken%253Dabc&x=%20", "/login?next=***&x=%20"),
     ("/login?next=%2Fws%3Froom%3Dabc", "/login?next=%2Fws%3Froom%3Dabc"),
     ("/ws?token=abc, /ws?token=def", "/ws?token=***, /ws?token=***"),
+    ("/ws?pw=a&pin=b&my_psk=c&sess=d&connect.sid=e", "/ws?pw=***&pin=***&my_psk=***&sess=***&connect.sid=***"),
+    ("/ws?pwa=a&spin=b&basid=c&less=d", "/ws?pwa=a&spin=b&basid=c&less=d"),
+    ('/ws?json={"token":"abc"}&x=1', "/ws?json=***&x=1"),
+    ("/ws?json=%7B%22a%22%3A1%2C%22token%22%20%3A%22abc%22%7D&x=1", "/ws?json=***&x=1"),
+    ('/ws?json={"room":"abc"}&x=1', '/ws?json={"room":"abc"}&x=1'),
+    ('"GET http://ann:abc@host/x HTTP/1.1" 400 -', '"GET http://***@host/x HTTP/1.1" 400 -'),
+    ("redis://:a@b@host/0?x=a@b", "redis://***@host/0?x=a@b"),
+    ("/ws?next=https%3A%2F%2Fann%3Aabc%40host%2F&x=1", "/ws?next=***&x=1"),
+    ("see http://host/a@b, ann@host, http://host ann@host", "see http://host/a@b, ann@host, http://host ann@host"),
 ])
 def test_secrets_of_a_query_are_hidden(url: str, shown: str) -> None:
     assert hide_secrets(url) == shown
 
 
-@pytest.mark.parametrize("unit", ["a=", "a=%", "a;", "=", "token=", "a=%3D&", ";a=%", "%25", "?", "%a=", "'"])
+@pytest.mark.parametrize("unit", ["a=", "a=%", "a;", "=", "token=", "a=%3D&", ";a=%", "%25", "?", "%a=", "'",
+                                  "://", "://a", "://@", '"a"', '"', '?a="b":', '"a":%'])
 def test_secrets_of_a_long_url_are_hidden_without_much_work(unit: str) -> None:
     shorter, longer = unit * 1_000, unit * 10_000
 

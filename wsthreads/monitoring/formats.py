@@ -25,7 +25,7 @@ __all__ = ["AccessFormatter", "JSONFormatter", "TextFormatter", "block", "escape
 _SUSPECT = re.compile(r"[^\x20-\x7e\t\n]")
 
 _SECRET = re.compile(
-    r"token|key|secret|pass(?:w|phrase|\Z)|pwd|sess(?:ion|_?id)|\Asid\Z|auth(?!or(?!i[sz]))|jwt|signature|\Asig\Z|hmac"
+    r"token|key|secret|pass(?:w|phrase|\Z)|pwd|\Apw\Z|\Apin\Z|psk|sess(?:ion|_?id|\Z)|(?<![a-z])sid\Z|auth(?!or(?!i[sz]))|jwt|signature|\Asig\Z|hmac"
     r"|credential|cookie|otp|ticket|[cx]srf|bearer|assertion|saml|nonce|code\Z",
     re.I,
 )
@@ -33,6 +33,9 @@ _SECRET = re.compile(
 _NAME = re.compile(r"""(?<![^?&;#=\s"'(])([^?&;#=\s"'(]+)=""")
 _VALUE = re.compile(r"[^&\s]*")
 _PART = re.compile(r"[^&;#\s]*")
+#: A name in a value that is JSON; and a user and a password before a host.
+_JSON_NAME = re.compile(r'"([^"\\]{1,100})"\s*:')
+_CREDENTIALS = re.compile(r'(?<=://)[^/?#\s"<>]*@')
 
 #: What may stand behind a URL in a text, and is not its own.
 _BEHIND = "\"')]>,"
@@ -93,8 +96,10 @@ def is_secret(name: str) -> bool:
 def hide_secrets(text: str) -> str:
     """A text with URLs in it, or a query, without the values of the parameters that `is_secret` says to hide.
 
-    So is the value of a parameter that is a URL, or a query, with such a parameter in it.
+    So is the value of a parameter that is a URL, a query, or JSON, with such a parameter in it; and the user and the
+    password before a host.
     """
+    text = _CREDENTIALS.sub("***@", text)
     shown: list[str] = []
     end = decoded_to = 0
     for found in _NAME.finditer(text):
@@ -106,7 +111,7 @@ def hide_secrets(text: str) -> str:
         elif start > decoded_to:
             value = _rest(_PART, text, start)
             decoded_to = start + len(value)
-            if "%" not in value or not _has_secret(value):
+            if ("%" not in value and '"' not in value) or not _has_secret(value):
                 continue
         else:
             continue
@@ -125,7 +130,8 @@ def _rest(pattern: re.Pattern[str], text: str, start: int) -> str:
 def _has_secret(encoded: str) -> bool:
     for _ in range(_TIMES_ENCODED):
         decoded = unquote(encoded)
-        if any(is_secret(unquote(found[1])) for found in _NAME.finditer(decoded)):
+        names = chain(_NAME.finditer(decoded), _JSON_NAME.finditer(decoded))
+        if any(is_secret(unquote(found[1])) for found in names) or _CREDENTIALS.search(decoded):
             return True
         if decoded == encoded:
             break
