@@ -167,6 +167,9 @@ class Client:
         location = next((value for name, value in refusal.headers if name == b"location"), b"").decode("latin-1")
         leads = f", which leads to {shown(location):.300}" if location and 300 <= refusal.status_code < 400 else ""
         told = f": {printable(words[:300])}" if words else ""
+        if refusal.status_code < 300:  # a page, such as the dashboard's
+            where = "check the path, and that a proxy passes on the header Upgrade"
+            raise ConnectFailed(f"the server answered with {refusal.status_code}, as to a request for a page: {where}")
         raise ConnectFailed(f"the server refused with {refusal.status_code}{leads}{told}")
 
     def fileno(self) -> int:
