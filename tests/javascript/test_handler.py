@@ -180,6 +180,29 @@ def test_an_error_in_on_error_is_logged_too(tmp_path: Path, kind: str) -> None:
         assert script.count("handler_errors") == 2
 
 
+@pytest.mark.parametrize("kind", ["function", "async function"])
+@pytest.mark.parametrize("reads", [1, 2])
+def test_a_then_of_what_on_error_returns_that_throws_ends_only_that_call(tmp_path: Path, kind: str, reads: int) -> None:
+    source = f"""
+    let seen = 0;
+    export {kind} onMessage(session, message) {{
+      if (message === "fail") throw new Error("first");
+      session.send(message);
+    }}
+    export function onError() {{
+      return {{ get then() {{ if (++seen === {reads}) throw new Error("read"); return (done) => done(); }} }};
+    }}"""
+    with script_log() as log, running(tmp_path, source) as script:
+        session = script.open()
+        script.message(session, "fail")
+        assert script.answer(session, "still here") == "still here"
+        assert session.is_open()
+        assert [text.partition("\n")[0] for text in log.texts()] == [
+            f"onMessage failed in session {session.id}: Error: first",
+            f"onError failed in session {session.id}: Error: read",
+        ]
+
+
 @pytest.mark.parametrize(
     ("thrown", "logged"),
     [

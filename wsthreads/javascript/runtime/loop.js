@@ -200,7 +200,7 @@ function callHandler(hook, visit, first, second) {
   } catch (error) {
     result = handlerFailed(hook, visit, error, isKnown);
     outcome = FAILED;
-    if (!isThenable(result)) {
+    if (result === undefined) {
       return FAILED;
     }
   }
@@ -209,7 +209,7 @@ function callHandler(hook, visit, first, second) {
   const failed = (error, isKnown = false) => {
     const answer = outcome === FAILED ? onErrorFailed(visit, error, isKnown)
       : handlerFailed(hook, visit, error, isKnown);
-    if (isThenable(answer)) {
+    if (answer !== undefined) {
       whenRun("onError", answer, () => settled(true), (again, isKnownAgain) => {
         onErrorFailed(visit, again, isKnownAgain);
         settled(true);
