@@ -318,7 +318,8 @@ def test_a_missing_message_is_fetched_from_the_log(divided, redis_server):
     address = divided[1].links[0]._keys.address("/ws/test", "lobby")
     # As a cluster's bus may do: a message is in the log, and not on the channel.
     message = messages.encode("other", 1, None, message_frame("unheard"))
-    redis_server.client.eval(scripts.PUBLISH, 2, address.log, address.head, "nobody hears this", "", message)
+    publish = [scripts.PUBLISH, 2, address.log, address.head, "nobody hears this", ""]
+    redis_server.client.eval(*publish, "other", 1, message)
     b.session.room("lobby").broadcast("2")
     assert a.receive(2) == b.receive(2) == ["unheard", "2"]
 
@@ -357,7 +358,8 @@ def test_malformed_messages_are_one_line_in_the_log(divided, redis_server, caplo
         redis_server.client.xadd(address.log, {"q": "1"})
         redis_server.client.publish(address.channel, b"garbage")
     message = messages.encode("other", 1, None, message_frame("unheard"))  # so that the log is looked at
-    redis_server.client.eval(scripts.PUBLISH, 2, address.log, address.head, "nobody hears this", "", message)
+    publish = [scripts.PUBLISH, 2, address.log, address.head, "nobody hears this", ""]
+    redis_server.client.eval(*publish, "other", 1, message)
     a.session.room("lobby").broadcast("1")
     assert a.receive(2) == ["unheard", "1"]
     wait_until(lambda: divided[0].metrics[0].snapshot().get("broker_malformed") == 60, "all are counted")

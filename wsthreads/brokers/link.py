@@ -2,8 +2,8 @@
 
 Handlers only queue. The thread has Redis publish what is queued, announces the rooms that have members here, asks for
 members elsewhere, and says now and then that this process is alive. Where the connection breaks, what Redis has not
-acknowledged stays in the queue and follows, in its order, when Redis is back. A broadcast may come twice by that,
-which readers notice by its ticket.
+acknowledged stays in the queue and follows, in its order, when Redis is back. Redis notices by the ticket what it has
+taken already.
 """
 
 from __future__ import annotations
@@ -402,8 +402,9 @@ class RedisLink:
             pipeline.call(scripts.ANNOUNCE, touched, self._name, room.listener.count_here(room.name), epoch)
         calls = 0
         for address, same in groupby(orders, lambda order: order.address):
-            published = [order.message for order in same]
-            pipeline.call(scripts.PUBLISH, [address.log, address.head], address.channel, epoch, *published)
+            published = [part for order in same for part in (order.ticket, order.message)]
+            keys_of_log = [address.log, address.head]
+            pipeline.call(scripts.PUBLISH, keys_of_log, address.channel, epoch, self._process, *published)
             calls += 1
         for question in questions:
             where = question.address

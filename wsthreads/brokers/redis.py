@@ -102,8 +102,9 @@ class RedisBroker:
         with self._sending:
             if self._pid != os.getpid():  # a fork must not go on with its parent's tickets
                 self._pid, self._sender, self._tickets = os.getpid(), secrets.token_urlsafe(12), count()
-            message = messages.encode(self._sender, next(self._tickets), None, frame)
-            self._ask(scripts.PUBLISH, [address.log, address.head], address.channel, new_epoch(), message)
+            ticket, keys = next(self._tickets), [address.log, address.head]
+            message = messages.encode(self._sender, ticket, None, frame)
+            self._ask(scripts.PUBLISH, keys, address.channel, new_epoch(), self._sender, ticket, message)
 
     def _members(self, endpoint: str, name: str) -> int:
         address = self._keys.address(endpoint, name)

@@ -14,6 +14,11 @@ node, and scripts may use it together:
     broadcast. It lives for `HEAD_S` seconds after the room's last use, and so outlives the entries. A log has entries
     of one epoch only: where there is no head, a new one is made, and what is left of an older log is deleted.
 
+    ``@<sender>``, for each of the last senders, is the ticket of its last broadcast and the number that this got. A
+    broadcast with that ticket, or an older one, has been published; a sender publishes it again if it did not get the
+    answer, and it is passed over. ``senders`` says how many these are: of more than `MAX_SENDERS`, the half goes that
+    has been silent for longest. What such a sender repeats stands in the log twice, and readers know it by its ticket.
+
     Epoch and number say how far a process has got. A process that was cut off compares the two with the head: so it
     knows how many broadcasts it has missed, though their entries have expired. Another epoch, or a number that went
     back, means that Redis has lost its data or has failed over to a replica that lagged; the process counts a possible
@@ -70,6 +75,9 @@ LOG_ENTRIES = 10_000
 #: The end of a log is known for so long after the room's last use. A process that is cut off for longer cannot tell
 #: whether it has missed anything.
 HEAD_S = 600
+
+#: The head of a log knows the last tickets of so many senders.
+MAX_SENDERS = 256
 
 #: Processes say that they are alive this often, and are believed for so long.
 BEAT_S = 2.0
@@ -135,20 +143,47 @@ end
 redis.call('PEXPIRE', KEYS[2], {HEAD_S * 1000})
 """
 
-#: KEYS: log, head. ARGV: channel, a random epoch, messages. One call may have many, which come one behind the other.
+#: KEYS: log, head. ARGV: channel, a random epoch, the sender; and of each broadcast the ticket and the message. A call
+#: may have many, which come one behind the other. Those that have been published are passed over.
 PUBLISH = f"""
-local fresh = ARGV[2]
+local fresh, field = ARGV[2], '@' .. ARGV[3]
 {_NOW} {_HEAD}
 local oldest = string.format('%.0f', now - {LOG_S * 1000})
 local number, last = tonumber(head[2]), head[3]
-for i = 3, #ARGV do
-  number = number + 1
-  local text = string.format('%.0f', number)
-  local id = redis.call('XADD', KEYS[1], 'MINID', '~', oldest, '*', 'n', text, 'p', last, 'm', ARGV[i])
-  redis.call('PUBLISH', ARGV[1], head[1] .. ' ' .. text .. ' ' .. id .. ' ' .. last .. '\\n' .. ARGV[i])
-  last = id
+local known = redis.call('HMGET', KEYS[2], field, 'senders')
+local ticket = known[1] and tonumber(string.match(known[1], '^%d+')) or -1
+local text
+for i = 4, #ARGV, 2 do
+  if tonumber(ARGV[i]) > ticket then
+    ticket, number = tonumber(ARGV[i]), number + 1
+    text = string.format('%.0f', number)
+    local id = redis.call('XADD', KEYS[1], 'MINID', '~', oldest, '*', 'n', text, 'p', last, 'm', ARGV[i + 1])
+    redis.call('PUBLISH', ARGV[1], head[1] .. ' ' .. text .. ' ' .. id .. ' ' .. last .. '\\n' .. ARGV[i + 1])
+    last = id
+  end
 end
-redis.call('HSET', KEYS[2], 'number', string.format('%.0f', number), 'id', last)
+if not text then
+  return
+end
+local spoken = string.format('%.0f', ticket) .. ' ' .. text
+if redis.call('HSET', KEYS[2], 'number', text, 'id', last, field, spoken) > 0 then
+  local senders = tonumber(known[2] or '0') + 1
+  if senders > {MAX_SENDERS} then
+    local all, found = redis.call('HGETALL', KEYS[2]), {{}}
+    for i = 1, #all, 2 do
+      if string.sub(all[i], 1, 1) == '@' then
+        found[#found + 1] = {{all[i], tonumber(string.match(all[i + 1], '%d+$'))}}
+      end
+    end
+    table.sort(found, function(one, other) return one[2] < other[2] end)
+    senders = #found
+    while senders > {MAX_SENDERS // 2} do
+      redis.call('HDEL', KEYS[2], found[#found - senders + 1][1])
+      senders = senders - 1
+    end
+  end
+  redis.call('HSET', KEYS[2], 'senders', senders)
+end
 if redis.call('XLEN', KEYS[1]) > {LOG_ENTRIES} then
   redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', {LOG_ENTRIES})
 end

@@ -6,7 +6,7 @@ second was sent. Nothing else is relied on, no clock of a server above all.
 Over Redis (`shared`) a broadcast that a call has made is with the members a moment later: surely when the round is
 over, and for what the same thread does next. While Redis is in trouble, not even that: then a `send` may overtake a
 broadcast, and a broadcast to one room another one, and a join may come too late. What must hold all the same: nothing
-is lost or doubled, and each room has one order; but for who joins while answers of Redis are lost, see `_may_be_late`.
+is lost or doubled, and each room has one order.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ class Checker:
         self._round = 0  # the one that goes on
         self._trouble = {round.number for round in program.rounds if shared and round.fault not in (None, "slow")}
         self._flushed = {round.number for round in program.rounds if shared and "flushed" in (round.fault or "")}
-        self._unanswered = {round.number for round in program.rounds if shared and round.fault == "unanswered"}
         self._emptied = min(self._flushed, default=FOREVER)  # the first of these
         self._places: Counter[tuple[object, ...]] = Counter()
         self._opened: Counter[object] = Counter()
@@ -215,11 +214,7 @@ class Checker:
         self._check_answers()
         for room in ROOMS:
             streams = [
-                [
-                    step
-                    for step in client.stream
-                    if step.argument == room and step.is_broadcast and not self._may_be_late(client, step)
-                ]
+                [step for step in client.stream if step.argument == room and step.is_broadcast]
                 for client in self._clients.values()
             ]
             _, circle = common_order(streams)
@@ -239,8 +234,7 @@ class Checker:
 
     def _check_stream(self, client: Client) -> None:
         self.done["deliveries"] += len(client.stream)
-        times = Counter(step for step in client.stream if not self._may_be_late(client, step))
-        doubled = [step for step, count in times.items() if count > 1]
+        doubled = [step for step, count in Counter(client.stream).items() if count > 1]
         if doubled:
             self._wrong("doubled", f"{client.name} received {len(doubled)} twice: {doubled[:SHOWN]}")
         for step in client.stream:
@@ -257,7 +251,7 @@ class Checker:
         """What one thread sends to one session arrives in the order of its calls."""
         latest: dict[tuple[object, ...], Step] = {}
         for step in client.stream:
-            if step.thread is None or self._may_be_late(client, step):
+            if step.thread is None:
                 continue
             channel = step.argument if step.is_broadcast else "send"
             keys: list[tuple[object, ...]] = [(step.thread, channel)]
@@ -288,17 +282,6 @@ class Checker:
         if step.command.round in self._trouble or step.command.round >= self._emptied:
             return True
         return step.is_broadcast and not self._is_member(client, step)
-
-    def _may_be_late(self, client: Client, broadcast: Step) -> bool:
-        """Whether a session may get late, or twice, what Redis had taken and was sent again when no answer came.
-
-        It is published twice then. A process knows that if it has heard the first, for members who have stayed since.
-        """
-        number = broadcast.command.round
-        if not broadcast.is_broadcast:
-            return False
-        moves = self._moves[client.name, broadcast.argument]
-        return number in self._unanswered and any(move.command.round == number for move in moves)
 
     def _check_life(self, client: Client) -> None:
         name = client.name
