@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -202,4 +203,24 @@ def test_a_missing_import_is_there_now(
     missing = folder / f"{name}{suffix}"
     missing.parent.mkdir(exist_ok=True)
     missing.write_text("")
+    assert watched.look() == 1
+
+
+@pytest.mark.parametrize("name", ["chat", "_text"])
+def test_a_file_that_stays_away_is_reported_once(
+    tmp_path: Path, suffix: str, watch: Callable[[Path], Watched], name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = release(tmp_path / "app", suffix, "old")
+    file = folder / f"{name}{suffix}"
+    watched = watch(folder / f"chat{suffix}")
+    text = file.read_text()
+    file.unlink()
+    assert watched.look() == 0
+    assert "the old code goes on" not in caplog.text  # an editor may be about to save it
+    for _ in range(4):
+        assert watched.look() == 0
+    assert caplog.text.count("the old code goes on") == 1
+    complaint = next(record.getMessage() for record in caplog.records if "goes on" in record.getMessage())
+    assert re.search(rf"{name}.*no such file|No module named '{name}'", complaint), complaint
+    file.write_text(text)
     assert watched.look() == 1

@@ -64,6 +64,7 @@ class Reloader:
         # Only the thread touches these: what is watched, its stamps when it was last looked at, and the names of what
         # had changed when the files did not pass, so that a restart is due as soon as they do.
         self._unserved: set[str] = set()
+        self._gone: set[Path] = set()  # missing at the last look
         self._beside: dict[Path, Stamp] = {}  # while there is something unserved
         served = {endpoint.path for endpoint in app.endpoints}
         self._targets = tuple(target for target in find() if target.path in served)  # a file may have come up just now
@@ -88,8 +89,9 @@ class Reloader:
 
     def _look(self) -> None:
         changed: set[str] = set()
+        gone: set[Path] = set()
         for target, before in self._scripts.items():
-            now = _stamps(before, before=before)
+            now = self._stamps_now(before, before, gone)
             if now != before:
                 self._scripts[target] = self._reload(target, now)
                 changed |= self._unserved  # a script may have been all that was wrong
@@ -100,7 +102,8 @@ class Reloader:
             targets = self._targets
         changed |= {target.file.name for target in {*targets} ^ {*self._targets}}
         self._targets = targets
-        now = _stamps(self._other_files(), before=self._others)
+        now = self._stamps_now(self._other_files(), self._others, gone)
+        self._gone = gone
         changed |= {file.name for file in now if file in self._others and now[file] != self._others[file]}
         self._others = now
         if self._unserved:  # a file that was missing may be there now
@@ -120,6 +123,13 @@ class Reloader:
         else:
             self._done.set()
             self._restart()
+
+    def _stamps_now(self, files: Iterable[Path], before: dict[Path, Stamp], gone: set[Path]) -> dict[Path, Stamp]:
+        """`_stamps`, and what is missing in `gone`. What is missing only now, as while it is saved, is as `before`."""
+        now = _stamps(files)
+        missing = {file for file, stamp in now.items() if stamp is None}
+        gone |= missing
+        return {**now, **{file: before.get(file) for file in missing - self._gone}}
 
     def _reload(self, target: Target, now: dict[Path, Stamp]) -> dict[Path, Stamp]:
         """Load a script again; what is to be watched from now on: `now`, from before it was read, and what is new.
@@ -185,8 +195,8 @@ def _walk(top: Path) -> Iterator[tuple[str, list[str]]]:
             yield folder, names
 
 
-def _stamps(files: Iterable[Path], before: dict[Path, Stamp] | None = None) -> dict[Path, Stamp]:
-    """Where each path leads to, and in which state. One that is gone, as while an editor saves it, is as it was before.
+def _stamps(files: Iterable[Path]) -> dict[Path, Stamp]:
+    """Where each path leads to, and in which state; None if it is gone.
 
     The inode and the time of its last change are part of it: a file may be replaced by one with the same size and time,
     or a symbolic link on the way to it by another.
@@ -196,7 +206,7 @@ def _stamps(files: Iterable[Path], before: dict[Path, Stamp] | None = None) -> d
         try:
             status = file.stat()
         except OSError:
-            stamps[file] = (before or {}).get(file)
+            stamps[file] = None
         else:
             stamps[file] = (
                 status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size,

@@ -126,9 +126,12 @@ class ScriptHandler(Handler):
         """Load the script's files as they are now, and call their functions from now on, for existing sessions too.
 
         The interpreter stays, so sessions keep their attributes and `globalThis` what is in it; module variables
-        start anew, and timers of the old modules run on. The old modules' memory is not freed: it is for development.
-        Raises as `start` does, and then the old functions stay.
+        start anew. Timers that the old top level set end, as do those that their callbacks set; timers that were set
+        in a session's call run on. The old modules' memory is not freed: it is for development.
+        Raises as `start` does. Then the old functions and timers stay, and those of the new version end.
         """
+        if not os.path.isfile(self.path):
+            raise ScriptError("there is no such file", self.path)
         isolate = self._isolate
         if isolate is None or not isolate.is_alive:
             self.start()

@@ -45,6 +45,9 @@ _HOOKS = {
     "close": "on_close",
 }
 
+#: Events to whose promise jobs the runtime gives timers to own. Without an engine, no other jobs may run with theirs.
+_OWNERS = ("load", "timer")
+
 #: Times in a row that the runtime may end without having pulled an event.
 MAX_STUMBLES = 3
 
@@ -159,6 +162,8 @@ class Loop:
             if again is not None:
                 return again
             if timer_due <= now and not self._timer_was_last:
+                if self._jobs_due is not None:
+                    break
                 self._timer_was_last = True
                 return _TIMER
             self._timer_was_last = False
@@ -178,6 +183,9 @@ class Loop:
             if event is STOP:
                 self._is_stopping = True
             elif event is not None and self._is_wanted(event):
+                if event.kind in _OWNERS and self._jobs_due is not None:
+                    self._again = event
+                    break
                 return event
         self.has_ended |= self._must_end
         self._jobs_due = None
@@ -216,6 +224,8 @@ class Loop:
         event, self._current = self._current, None
         if event is None:
             return
+        if self.engine is None and event.kind in _OWNERS:
+            self._jobs_due = 0.0
         if not arrived:
             self._hand_over_again(event)
         elif outcome > 0:
@@ -323,6 +333,8 @@ class Loop:
         else:
             if failure.was_interrupted:
                 failure = failure.saying(f"its top level was stopped after {self._timeout_s:g} s")
+            if event.kind == "load":
+                self._schedule.post(Event("refuse", None, (event.arguments[0],)))
             event.reply.set_exception(JavaScriptError(failure))
 
     def abandon(self) -> None:

@@ -11,6 +11,8 @@ const MAX_FAILED_PULLS = 3;
 
 const visits = newMap();
 let handlers = { __proto__: null };
+let version = makeVersion();  // whose functions these are
+const loading = newMap();  // the versions whose top level has not ended, by ticket
 let lastTicket = 0;
 let dispatched = 0;  // events begun; by this Python knows whether its last one arrived
 
@@ -35,6 +37,7 @@ function loop() {
     }
     failedPulls = 0;
     dispatched++;
+    owner = null;
     outcome = dispatch[event[0]](event);
   }
 }
@@ -131,6 +134,8 @@ const dispatch = {
 
   load(event) {
     const ticket = event[2];
+    const fresher = owner = makeVersion();
+    loading.set(ticket, fresher);
     when(import(event[3]), (module) => {
       const names = keysOf(module);
       const kinds = arrayOf();
@@ -143,13 +148,37 @@ const dispatch = {
           fresh[name] = module[name];
         }
       }
+      loading.delete(ticket);
       if (python("loaded", ticket, inJson(kinds), null)) {
+        version.hasEnded = true;
+        version = fresher;
         handlers = fresh;
+      } else {
+        fresher.hasEnded = true;
       }
-    }, (error) => python("loaded", ticket, null, describe(error)));
+    }, (error) => {
+      loading.delete(ticket);
+      fresher.hasEnded = true;
+      python("loaded", ticket, null, describe(error));
+    });
+    return DONE;
+  },
+
+  // A version was given up whose top level does not end.
+  refuse(event) {
+    const refused = loading.get(event[2]);
+    if (refused !== undefined) {
+      refused.hasEnded = true;
+      loading.delete(event[2]);
+    }
     return DONE;
   },
 };
+
+// One loading of the script, as the owner of timers.
+function makeVersion() {
+  return { __proto__: null, hasEnded: false };
+}
 
 function makeVisit(id) {
   return { __proto__: null, id, session: null, told: { __proto__: null, handshake: null, attributes: null } };

@@ -1,4 +1,8 @@
 // setTimeout, setInterval and their clear functions. Times are milliseconds of `now`.
+//
+// A timer belongs to the version of the script whose top level set it, itself or by a timer of its own; it ends with that
+// version. One that was set in a session's call belongs to none and runs on, since the session stays: a promise that
+// waits for it would never settle otherwise.
 
 const MAX_DELAY_MS = 2 ** 31 - 1;
 
@@ -7,6 +11,8 @@ const timers = arrayOf();
 const byId = newMap();
 let lastTimer = 0;
 const warnedOf = { __proto__: null };
+// The version that new timers belong to, or null. The loop sets it for each event; promise jobs follow their event.
+let owner = null;
 
 publish("setTimeout", function setTimeout(callback, delay, ...args) {
   return startTimer("setTimeout", callback, delay, args, false);
@@ -22,7 +28,10 @@ function startTimer(kind, callback, delay, args, repeats) {
     throw new ERRORS.TypeError(`${kind} takes a function, not ${kindOf(callback)}`);
   }
   const period = periodOf(kind, delay);
-  const timer = { __proto__: null, id: ++lastTimer, due: now() + period, period, repeats, callback, args, kind };
+  const timer = { __proto__: null, id: ++lastTimer, due: now() + period, period, repeats, callback, args, kind, owner };
+  if (hasEnded(timer)) {
+    return timer.id;
+  }
   byId.set(timer.id, timer);
   enqueue(timer);
   return timer.id;
@@ -41,6 +50,10 @@ function periodOf(kind, delay) {
     python("console", 30, wire(`${kind} waits for 1 ms: the delay ${inspect(delay)} is ${why}`), callStack());
   }
   return 1;
+}
+
+function hasEnded(timer) {
+  return timer.owner !== null && timer.owner.hasEnded;
 }
 
 function clearTimer(id) {
@@ -86,9 +99,13 @@ function runTimer() {
   }
   const timer = timers[0];
   timers.splice(0, 1);
-  if (!timer.repeats) {
+  if (!timer.repeats || hasEnded(timer)) {
     byId.delete(timer.id);
   }
+  if (hasEnded(timer)) {
+    return;
+  }
+  owner = timer.owner;
   try {
     apply(timer.callback, undefined, timer.args);
   } catch (error) {

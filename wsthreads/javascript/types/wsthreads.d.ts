@@ -114,10 +114,16 @@ interface Console {
 
 declare var console: Console;
 
-/** Call a function once, in `delay` milliseconds. */
+/**
+ * Call a function once, in `delay` milliseconds. A reload ends the timers that the script's top level set, and those that
+ * their callbacks set; the new version sets its own. A timer that was set in a session's call, as in `onOpen`, runs on.
+ */
 declare function setTimeout<Values extends any[]>(
   callback: (...values: Values) => void, delay?: number, ...values: Values): number;
-/** Call a function every `delay` milliseconds. */
+/**
+ * Call a function every `delay` milliseconds. A reload ends it as it ends `setTimeout`. Set a timer that all sessions
+ * share at the top level: one that the first `onOpen` sets would run beside the one that the new version sets.
+ */
 declare function setInterval<Values extends any[]>(
   callback: (...values: Values) => void, delay?: number, ...values: Values): number;
 /** End a timer; what is none is ignored. */
