@@ -450,6 +450,21 @@ def test_no_thread_is_left(file):
         assert not thread.is_alive()
 
 
+def test_a_play_that_has_ended_connects_no_client():
+    class Quiet:
+        def on_open(self, session):
+            session.send("hi")
+
+    app = WebSocketApp()
+    app.add_handler("/ws/quiet", Quiet)
+    for target in (Quiet, app):  # the app would let it in, and nobody would end it
+        with play(target) as ended:
+            assert ended.connect().receive() == "hi"
+        with pytest.raises(UsageError, match="this play has ended"):
+            ended.connect()
+    assert app.endpoint("/ws/quiet").sessions() == []
+
+
 def test_the_fixtures_end_what_they_began(tmp_path):
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["wsthreads.testing.fixtures"]\n')
     (tmp_path / "test_it.py").write_text(

@@ -70,6 +70,7 @@ class Play:
         self._raise_errors = raise_errors
         self._deadline_s = deadline_s
         self._clients: list[Client] = []
+        self._has_ended = False
         self._raised = 0  # so many of `errors` have been raised
         #: What the handler has thrown so far: exceptions of a Python handler, `HandlerFailed` of a script.
         self.errors: list[BaseException] = []
@@ -92,6 +93,8 @@ class Play:
         `on_open` has returned when this does. Raises `HandshakeRefused`, with its status, if the client is not let in.
         A client that was refused with a close code (`Refusal`) is `closed`, and has no `session`.
         """
+        if self._has_ended:  # nobody would end the client, or raise what the handler throws
+            raise UsageError("this play has ended: connect clients inside its with statement")
         if query and parameters:
             raise UsageError(f"give either a query or single parameters, not both: {', '.join(parameters)}")
         endpoint = self._endpoint(path)
@@ -170,6 +173,7 @@ class Play:
 
         An app that was given goes on; its clients are lost, and have ended when this returns.
         """
+        self._has_ended = True
         if self._is_ours:
             self.app.shutdown(END_TIMEOUT_S)
             return
