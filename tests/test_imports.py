@@ -17,6 +17,7 @@ ROOT = Path(wsthreads.__file__).parent
 #: What is at the top level of the package. Each imports only what has a lower number, also for annotations.
 LEVELS = {
     "errors": 0,
+    "loggers": 0,
     "origins": 0,
     "_native": 0,
     "config": 1,

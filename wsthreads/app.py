@@ -23,6 +23,7 @@ from werkzeug.wrappers import Response
 from wsthreads.client import is_client, send_client
 from wsthreads.config import METRICS_TOKEN_VARIABLE, REDIS_VARIABLE, Config, dashboard_token_of
 from wsthreads.errors import CloseCode, ConfigError, HandshakeRefused
+from wsthreads.loggers import get_logger
 from wsthreads.monitoring.health import HEALTH_PATH, READY_PATH, Health
 from wsthreads.monitoring.logs import hide_secrets, log_context, log_to_gunicorn, printable
 from wsthreads.monitoring.metrics import Metrics
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WebSocketApp"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 T = TypeVar("T")
 

@@ -23,6 +23,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet
 
+from wsthreads.loggers import get_logger
+
 try:
     from gunicorn import util
     from gunicorn.errors import AppImportError
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JSONLogger", "ThreadWorker"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: How long the worker's loop pauses when a connection cannot be accepted: it has other things to do as well.
 EXHAUSTED_PAUSE_S = 0.05

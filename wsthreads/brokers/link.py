@@ -8,7 +8,6 @@ taken already.
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from wsthreads.brokers.reader import Reader, SharedRoom
 from wsthreads.brokers.scripts import Address, Keys, Scripts
 from wsthreads.brokers.turns import Turns
 from wsthreads.errors import BrokerError
+from wsthreads.loggers import get_logger
 from wsthreads.threads.patience import may_wait
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisLink"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Longest that a call of a handler waits for Redis. When Redis has owed an answer for so long, nobody waits for it.
 WAIT_S = 1.0

@@ -8,7 +8,6 @@ and logged, and so is a log that is another one than before.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable
 from itertools import count, groupby
@@ -24,6 +23,7 @@ from wsthreads.brokers.complaints import explain
 from wsthreads.brokers.positions import START, Position, parse_published
 from wsthreads.brokers.scripts import BEAT_S, FETCH, Address, Scripts
 from wsthreads.errors import BrokerError
+from wsthreads.loggers import get_logger
 
 if TYPE_CHECKING:
     from wsthreads.brokers.links import Listener
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Reader", "SharedRoom"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Something comes at every beat. After a longer silence the connection is thought dead.
 SILENCE_S = 3 * BEAT_S + 1

@@ -7,7 +7,6 @@ their texts: all that a user can type is in this file, and in `options`.
 
 from __future__ import annotations
 
-import logging
 import os
 import shlex
 import sys
@@ -22,6 +21,7 @@ from wsthreads.cli.options import CommandWithSections, config_of, setting_option
 from wsthreads.cli.streams import discard_output, fill_closed_streams, flush_output, output_failure
 from wsthreads.config import DASHBOARD_TOKEN_VARIABLE, REDIS_VARIABLE, dashboard_token_of
 from wsthreads.errors import BrokerError, CloseCode, ConfigError, UsageError, WSThreadsError
+from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import FORMAT_VARIABLE, FORMATS, LEVELS, escaped, log_to
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Environment variables that tell a restarted command which free port it had found, and which token it had made.
 RESTART_PORT = "_WSTHREADS_RESTART_PORT"

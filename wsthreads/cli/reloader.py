@@ -6,7 +6,6 @@ swapped under running threads, so for that, and for a file more or less in a dir
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import subprocess
@@ -20,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 from wsthreads.cli.checks import remarks_on
 from wsthreads.cli.targets import SUFFIXES, Target, placed
 from wsthreads.errors import HandlerError, ScriptError, UsageError, WSThreadsError
+from wsthreads.loggers import get_logger
 
 if TYPE_CHECKING:
     from wsthreads.app import WebSocketApp
 
 __all__ = ["Reloader"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Longest that the check of changed Python files may take before a restart.
 CHECK_TIMEOUT_S = 30.0

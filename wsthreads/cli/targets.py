@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.errors import HandlerError, ScriptError, UsageError
+from wsthreads.monitoring.failures import bounded, summary_of
 from wsthreads.monitoring.logs import log_to_gunicorn
 from wsthreads.sessions.sources import names_in
 
@@ -231,7 +232,7 @@ def _free_module_name(name: str) -> str:
 def _summary(error: BaseException) -> str:
     if isinstance(error, SyntaxError):  # of a module that the file imports; str() would name the place again
         return f"{type(error).__name__}: {error.msg}"
-    return f"{type(error).__name__}: {error}"
+    return bounded(summary_of(error))
 
 
 def _place_in(folder: str, error: BaseException, default: str) -> tuple[str, int | None]:

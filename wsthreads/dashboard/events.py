@@ -9,10 +9,13 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from heapq import merge
 from operator import itemgetter
 from typing import Any
 
+from wsthreads.monitoring.failures import summary_of
+from wsthreads.monitoring.formats import stack_of
 from wsthreads.monitoring.logs import AddContext
 from wsthreads.protocol.allowance import Allowance
 
@@ -80,8 +83,9 @@ class Events(logging.Handler):
                 if (self._severe_allowance if severe else self._allowance).take():
                     (self._severe if severe else self._others).append(_described(self._n, kind, record))
                 self.on_event()
-        except Exception:
-            self.handleError(record)
+        except BaseException:  # of what a record has: its values are somebody's code
+            with suppress(BaseException):
+                self.handleError(record)
         last_resort = logging.lastResort
         if last_resort is not None and record.levelno >= last_resort.level and self._is_alone(record):
             last_resort.handle(record)
@@ -149,8 +153,8 @@ def _described(n: int, kind: str, record: logging.LogRecord) -> dict[str, Any]:
     if detail:
         text = text.removesuffix("\n" + detail)
     elif record.exc_info and record.exc_info[1] is not None:
-        text = f"{text}: {_summary(record.exc_info[1])}"
-        detail = logging.Formatter().formatException(record.exc_info)
+        text = f"{text}: {summary_of(record.exc_info[1])}"
+        detail = stack_of(record.exc_info)
     return {
         "n": n,
         "at": record.created,
@@ -169,11 +173,3 @@ def _described(n: int, kind: str, record: logging.LogRecord) -> dict[str, Any]:
 def _plain(value: Any, kind: type = str) -> Any:
     """An attribute of a record, or None. The user's own may have anything of that name, as a database's session."""
     return value if type(value) is kind else None
-
-
-def _summary(error: BaseException) -> str:
-    """An exception's type and text, which is its author's code."""
-    try:
-        return f"{type(error).__name__}: {error}"
-    except BaseException:
-        return f"{type(error).__name__}, whose text cannot be had"

@@ -9,7 +9,6 @@ for a small part of the time.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import socket
 from collections.abc import Callable
@@ -25,6 +24,8 @@ from wsthreads.dashboard.lists import find_session, rooms_list, session_details,
 from wsthreads.dashboard.requests import Broadcast, Close, Mistake, PageRequest, Unwatch, Watch, parse
 from wsthreads.dashboard.sampler import Sampler
 from wsthreads.errors import BrokerError, HandshakeRefused, UsageError
+from wsthreads.loggers import get_logger
+from wsthreads.monitoring.failures import exc_info_of
 from wsthreads.threads.flusher import weakly
 from wsthreads.threads.restarts import keep_running
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Live"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Between two samples with somebody watching; and between two looks at a list that is watched.
 INTERVAL_S = 1.0
@@ -307,10 +308,10 @@ class Live:
         watching.due = monotonic() + LIST_INTERVAL_S
         try:
             content = LISTS[watching.watch.list](self._endpoints(), watching.watch)
-        except BaseException:  # of what a handler has put into its sessions' attributes; the others' lists go on
+        except BaseException as error:  # of what is in sessions' attributes; the others' lists go on
             watching.due = float("inf")
             text = f"the list of {watching.watch.list} failed (see the log); it is tried again when it is asked for"
-            log.exception("%s", text)
+            log.error("%s", text, exc_info=exc_info_of(error))
             _answer(viewer.session, None, text, ok=False)
             return
         text = _encoded(content)

@@ -6,15 +6,16 @@ By dukpy's call_python it comes in JSON; by the C module `_bridge`, where there 
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable
 from typing import Any
 
 from wsthreads.errors import BrokerError, UsageError
+from wsthreads.loggers import get_logger
+from wsthreads.monitoring.failures import exc_info_of
 
 __all__ = ["Answer", "Function", "in_json", "parse", "refusal"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _decode = json.JSONDecoder().raw_decode
 
@@ -49,5 +50,5 @@ def refusal(name: str, error: BaseException) -> bytes:
         kind, message = "Error", str(error)
     else:
         kind, message = "Error", f"{name} failed in Python, see the log"
-        log.error("%s failed, called from JavaScript", name, exc_info=error)
+        log.error("%s failed, called from JavaScript", name, exc_info=exc_info_of(error))
     return json.dumps({"error": kind, "message": message}).encode()

@@ -14,7 +14,6 @@ Guarantees and assumptions:
 from __future__ import annotations
 
 import ctypes
-import logging
 import time
 from collections.abc import Callable
 from ctypes import (
@@ -40,10 +39,11 @@ from wsthreads.javascript.quickjs import (
     pointers,
 )
 from wsthreads.javascript.stacks import Failure
+from wsthreads.loggers import get_logger
 
 __all__ = ["Engine", "JavaScriptError"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: A call that takes longer than this lets other threads run at each `TURN_S`. (Python's own switch interval works in
 #: here too, but has every thread wait for 5 ms each time that it wants the GIL, which is several times per message.)

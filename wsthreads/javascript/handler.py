@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import threading
 import weakref
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsthreads.errors import CloseCode, CloseCodeError, HandshakeRefused, IsolateError, ScriptError
 from wsthreads.javascript.isolate import Isolate
+from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import log_context, printable
 from wsthreads.monitoring.metrics import Metrics
 from wsthreads.protocol.readers import Reader
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ScriptHandler", "ScriptInfo", "check_script"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class _Life:

@@ -8,7 +8,6 @@ environment), no ``require``, no modules from the working directory or from dukp
 from __future__ import annotations
 
 import ctypes
-import logging
 from typing import Any, Protocol
 
 from wsthreads.errors import IsolateError
@@ -16,10 +15,11 @@ from wsthreads.javascript.calls import Function, in_json, parse, refusal
 from wsthreads.javascript.engine import JavaScriptError
 from wsthreads.javascript.loader import ModuleLoader
 from wsthreads.javascript.stacks import Failure
+from wsthreads.loggers import get_logger
 
 __all__ = ["Interpreter", "make_interpreter"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: What dukpy must have for `Interpreter` to replace it.
 _REPLACED = (

@@ -15,7 +15,6 @@ Guarantees:
 from __future__ import annotations
 
 import importlib.resources
-import logging
 import os
 import secrets
 import threading
@@ -38,6 +37,7 @@ from wsthreads.javascript.reports import Reports, ignore
 from wsthreads.javascript.schedule import Schedule
 from wsthreads.javascript.stacks import Failure
 from wsthreads.javascript.visits import Event, Visit
+from wsthreads.loggers import get_logger
 from wsthreads.threads.patience import never_wait
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Isolate"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: QuickJS takes 1 MiB of the stack; the server may run its other threads with less than that.
 STACK_BYTES = 16 * 1024 * 1024
@@ -94,7 +94,7 @@ class Isolate:
         self._visits: dict[str, Visit] = {}  # by session id; each single operation on it is atomic under the GIL
         self._gate = threading.Lock()  # guards _is_closed: visits are added and replies awaited only until it is set
         self._is_closed = False
-        script_log = logging.getLogger(f"wsthreads.script.{self.name}")
+        script_log = get_logger(f"wsthreads.script.{self.name}")
         reports = Reports(script_log, metrics, config.script_timeout_s, self._loader.modules, on_failure)
         self._loop = Loop(self.name, self._schedule, self._visits, config, reports, self._loader, metrics)
         current = self._loop.current_visit

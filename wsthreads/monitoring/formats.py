@@ -18,8 +18,10 @@ from textwrap import indent
 from typing import IO, Any
 from urllib.parse import unquote
 
+from wsthreads.monitoring.failures import exc_info_of
+
 __all__ = ["AccessFormatter", "JSONFormatter", "TextFormatter", "block", "escaped", "hide_secrets", "is_secret",
-           "on_one_line", "plain", "quoted", "takes_colours", "with_context"]
+           "on_one_line", "plain", "quoted", "stack_of", "takes_colours", "with_context"]
 
 #: What `escaped` has to look at.
 _SUSPECT = re.compile(r"[^\x20-\x7e\t\n]")
@@ -167,6 +169,14 @@ def _context_of(record: logging.LogRecord, message: str) -> str:
 _LEVEL_COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 
 
+def stack_of(exc_info: Any) -> str:
+    """An exception with its stack, as logging shows it, whatever the exception's class makes of being asked."""
+    try:
+        return logging.Formatter().formatException(exc_info)
+    except BaseException:
+        return logging.Formatter().formatException(exc_info_of(exc_info[1]))
+
+
 class TextFormatter(logging.Formatter):
     """Lines for people: time of day, level, logger, message, session, endpoint and address."""
 
@@ -176,7 +186,7 @@ class TextFormatter(logging.Formatter):
 
     def formatException(self, ei: Any) -> str:
         """Indented: the last lines of a traceback are an exception's text."""
-        return indent(escaped(super().formatException(ei)), "  ")
+        return indent(escaped(stack_of(ei)), "  ")
 
     def format(self, record: logging.LogRecord) -> str:
         name = escaped(record.name.removeprefix("wsthreads.script."))
@@ -216,7 +226,7 @@ class JSONFormatter(logging.Formatter):
         if stack and isinstance(stack, str):
             message = message.removesuffix(f"\n{stack}")
         else:
-            stack = self.formatException(record.exc_info) if record.exc_info else None
+            stack = stack_of(record.exc_info) if record.exc_info else None
         if hasattr(record, "status"):  # the line of an access log: its head is in the other fields
             message = hide_secrets(plain(_ACCESS_HEAD.sub("", message)))
         time = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from werkzeug.wrappers import Response
 
 from wsthreads.errors import WSThreadsError
+from wsthreads.loggers import get_logger
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HEALTH_PATH", "READY_PATH", "Health"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: 200 while the process answers at all.
 HEALTH_PATH = "/healthz"

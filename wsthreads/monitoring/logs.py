@@ -14,6 +14,7 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import IO, Any
 
+from wsthreads.monitoring.failures import traceback_of
 from wsthreads.monitoring.formats import (
     AccessFormatter,
     JSONFormatter,
@@ -78,8 +79,9 @@ def log_context(environ: dict[str, Any], *, error: BaseException | None = None) 
     context = {"endpoint": path.encode("latin-1").decode("utf-8", "replace"), "address": environ.get("REMOTE_ADDR", "")}
     if SESSION_KEY in environ:
         context["session"] = environ[SESSION_KEY]
-    if error is not None and error.__traceback__ is not None:
-        context.update(_place_of(error.__traceback__))
+    traceback = None if error is None else traceback_of(error)
+    if traceback is not None:
+        context.update(_place_of(traceback))
     return context
 
 

@@ -13,7 +13,6 @@ insides; what needs none of them is elsewhere: `outbox`, `transport`, `allowance
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
@@ -35,6 +34,7 @@ from wsthreads.errors import (
     TooManyFragmentsError,
     UnsupportedDataError,
 )
+from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import log_context
 from wsthreads.monitoring.metrics import Histogram, Traffic
 from wsthreads.protocol.allowance import Allowance
@@ -59,7 +59,7 @@ from wsthreads.threads.flusher import Flusher, Timer
 
 __all__ = ["Connection"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Where there is more, but more than MANY_MESSAGES at a time: milliseconds of work, for which others wait for the GIL.
 RECEIVE_MANY_BYTES = 8192

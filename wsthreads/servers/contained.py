@@ -34,8 +34,8 @@ class contained:
     ) -> None:
         if self._fork != forks.number:
             forks.leave(error)
-        if error is not None and not isinstance(error, Exception):
-            what = f"the application raised {type(error).__name__}, which ends this request only"
+        if kind is not None and not issubclass(kind, Exception):
+            what = f"the application raised {kind.__name__}, which ends this request only"
             raise ApplicationFailed(what) from error
 
 

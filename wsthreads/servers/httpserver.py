@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
+from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import access_context, hide_secrets
 from wsthreads.protocol.heads import MAX_FIELDS, MAX_LINE_BYTES, BadHead, check_request_line, clean_head
 from wsthreads.servers.chunks import ChunkedBody, refusing_bad_bodies
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTPServer"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: The answer where there is no thread to make another one in.
 _NO_THREAD = (

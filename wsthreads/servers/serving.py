@@ -7,7 +7,6 @@ sessions closed with 1001 (`WebSocketApp.shutdown`), HTTP requests finished, and
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import signal
 import socket
@@ -22,6 +21,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.errors import CloseCode, UsageError
+from wsthreads.loggers import get_logger
 from wsthreads.protocol.fitness import green_threads
 from wsthreads.servers.httpserver import HTTPServer
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Server", "is_loopback", "serve"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Connections that may wait to be accepted: many clients come at once when a server is back after a restart.
 BACKLOG = 1024

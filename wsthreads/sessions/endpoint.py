@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from wsthreads.config import Config
 from wsthreads.errors import CloseCode, HandshakeRefused, WSThreadsError
+from wsthreads.loggers import get_logger
+from wsthreads.monitoring.failures import exc_info_of
 from wsthreads.monitoring.logs import SESSION_KEY, in_context, log_context, printable
 from wsthreads.monitoring.metrics import Ledger, Metrics, Totals
 from wsthreads.protocol.connection import Connection
@@ -36,10 +38,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Endpoint"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: The end of a session whose client was too slow: a logger of its own, which the log under gunicorn has from info up.
-slow_log = log.getChild("slow")
+slow_log = get_logger(f"{__name__}.slow")
 
 
 VALIDATED = "wsgiref.validate holds an application to WSGI, which knows no WebSockets: WebSocketApp(validator(app))"
@@ -188,8 +190,9 @@ class Endpoint:
                 self._serve(request, session_id, verdict, agreement, network)
             else:
                 self._turn_away(request, verdict.refusal, network)
-        except BaseException:  # ours, or what another thread has raised in this one (PyThreadState_SetAsyncExc)
-            log.exception("session %s on %s failed", session_id, self.path, extra=log_context(request.environ))
+        except BaseException as error:  # ours, or another thread's, by PyThreadState_SetAsyncExc
+            context, ours = log_context(request.environ), exc_info_of(error)
+            log.error("session %s on %s failed", session_id, self.path, exc_info=ours, extra=context)
 
     def _turn_away(self, request: Request, refusal: Refusal, network: str) -> None:
         """Send the 101, and with it the close frame: browsers tell their page of that, and of no HTTP status.

@@ -8,7 +8,6 @@ connection's own thread, `wsthreads.javascript.ScriptHandler` has them run by th
 from __future__ import annotations
 
 import inspect
-import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable
@@ -19,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from werkzeug.exceptions import HTTPException
 
 from wsthreads.errors import CloseCode, HandlerError, HandshakeRefused
+from wsthreads.loggers import get_logger
+from wsthreads.monitoring.failures import exc_info_of
 from wsthreads.monitoring.logs import log_context, printable
 from wsthreads.sessions.generators import Place, kind_of, returned, unwrapped
 from wsthreads.sessions.sources import did_you_mean
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HOOKS", "Handler", "PythonHandler"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: The functions that a handler may have, in Python's spelling.
 HOOKS = ("on_handshake", "on_open", "on_message", "on_close", "on_error")
@@ -247,11 +248,12 @@ class PythonHandler(Handler):
     def _log(self, hook: str, where: str, request: Request, error: BaseException) -> None:
         """Log what the user's function has raised; `NotRun` once for each hook, since every call raises it."""
         context = log_context(request.environ, error=error)
-        if isinstance(error, BadVerdict):  # whose stack is ours
+        kind = type(error)  # and not isinstance, which asks the error
+        if issubclass(kind, BadVerdict):  # whose stack is ours
             log.error("%s", printable(str(error)), extra=log_context(request.environ))
-        elif not isinstance(error, NotRun):
-            log.error("%s.%s failed %s", self.name, hook, where, exc_info=error, extra=context)
-        elif hook not in self._logged_once:
+        elif not issubclass(kind, NotRun):
+            log.error("%s.%s failed %s", self.name, hook, where, exc_info=exc_info_of(error), extra=context)
+        elif isinstance(error, NotRun) and hook not in self._logged_once:
             self._logged_once.add(hook)
             place = {"file": error.path, "line": error.line}
             log.error("%s.%s failed %s: %s", self.name, hook, where, error, extra={**context, **place})

@@ -18,7 +18,6 @@ Nothing is done where the system cannot do it for a single thread (it can on Lin
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
@@ -29,6 +28,7 @@ from random import SystemRandom
 from time import monotonic, process_time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from wsthreads.loggers import get_logger
 from wsthreads.threads.cores import Loads, is_ours, read_loads, roomier_core, usable_cores
 from wsthreads.threads.strays import Strays
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Affinity", "Place", "Stay", "be_prompt", "use_all_cores"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Seconds between looks at the cores, at random, so that two servers on one core do not leave it at the same moment.
 LOOK_S = (1.5, 3.0)

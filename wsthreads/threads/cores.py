@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable
 from contextlib import suppress
 
+from wsthreads.loggers import get_logger
+
 __all__ = ["Loads", "is_ours", "read_loads", "roomier_core", "usable_cores"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: By core, the seconds since boot that it has spent on programs, and on nothing.
 Loads = dict[int, tuple[float, float]]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import heapq
-import logging
 import os
 import selectors
 import socket
@@ -24,11 +23,12 @@ from threading import Event, Lock, Thread, current_thread
 from time import monotonic
 from weakref import WeakMethod
 
+from wsthreads.loggers import get_logger
 from wsthreads.threads.restarts import keep_running
 
 __all__ = ["Flusher", "Timer", "weakly"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: The thread looks at its orders at least this often, so that a timer further away needs no wake-up.
 TICK_S = 1.0

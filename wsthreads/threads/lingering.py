@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
@@ -12,9 +11,11 @@ from threading import Thread
 from time import sleep
 from types import FrameType
 
+from wsthreads.loggers import get_logger
+
 __all__ = ["watch_lingering"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Threads have this long to end without a word.
 LINGER_S = 1.0

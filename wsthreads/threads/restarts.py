@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from threading import current_thread
 from time import monotonic, sleep
 
+from wsthreads.loggers import get_logger
+
 __all__ = ["Restarts", "keep_running"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Before the second restart in a row; the first comes at once, and each further pause is twice as long.
 FIRST_PAUSE_S = 0.05
