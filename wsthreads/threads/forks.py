@@ -7,15 +7,16 @@ calls `leave` where it has changed.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from contextlib import suppress
 from typing import NoReturn
 
+from wsthreads.loggers import get_logger
+
 __all__ = ["leave"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Another one in a process than in the one that has forked it.
 number = 0
