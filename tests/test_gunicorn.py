@@ -224,6 +224,28 @@ def test_sessions_leave_two_threads_for_http(gunicorn):
     server.check_log()
 
 
+def test_a_worker_with_one_thread_keeps_it_for_http_and_says_why(gunicorn):
+    server = gunicorn(threads=1)
+    for _ in range(2):
+        with RawClient(server.port, PATH) as client:
+            assert client.status == 501
+            assert "more, such as --threads 500" in client.body()
+        assert server.page().startswith("process")
+    assert server.end() == 0
+    warnings = re.findall(r"\[WARNING\].* handshake on /ws/chat .* refused: 501 a session holds a thread", server.log)
+    assert len(warnings) == 1, server.log  # once, and not for each client
+
+
+def test_of_two_threads_one_is_for_http(gunicorn):
+    server = gunicorn(threads=2)
+    with RawClient(server.port, PATH) as client:
+        assert client.receive_text() == server.page()
+        with RawClient(server.port, PATH) as another:
+            assert another.status == 503
+        client.leave()
+    assert server.end() == 0
+
+
 def test_hup_closes_the_sessions_and_a_new_worker_serves(gunicorn):
     server = gunicorn()
     code = 1012 if server.worker == OURS else 1001  # gthread does not know of the new worker

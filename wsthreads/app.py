@@ -253,14 +253,14 @@ class WebSocketApp:
     def fit_to_threads(self, threads: int) -> None:
         """Allow no more sessions than a server with so many threads can carry and still answer HTTP.
 
-        With a dashboard, up to a quarter of them is for those who look at it.
+        With a dashboard, up to a quarter of them is for those who look at it. One thread is for HTTP in any case.
         """
-        reserved = RESERVED_THREADS
+        reserved, spare = RESERVED_THREADS, threads - 1
         if self._dashboard is not None:
             viewers = self._dashboard.admission
-            viewers.places = min(viewers.places, max(1, (threads - reserved) // 4))
+            viewers.places = min(viewers.places, max(0, min(1, spare - 1), (threads - reserved) // 4))
             reserved += viewers.places
-        self._admission.places = min(self._admission.places, max(1, threads - reserved))
+        self._admission.places = min(self._admission.places, max(min(1, spare), threads - reserved))
 
     def keep_on_core(self, nth: int) -> None:
         """Keep the threads of sessions on the `nth` core (modulo), unless `cpu_affinity` is false."""

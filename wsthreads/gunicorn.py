@@ -216,7 +216,9 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
     def _is_full(self) -> bool:
         """Whether a session more would find no place here, but perhaps in another worker."""
         apps = list(self._apps)
-        return self.cfg.workers > 1 and bool(apps) and max(app.free_places for app in apps) <= len(self._reading)
+        if self.cfg.workers == 1 or not apps or not any(app.places for app in apps):
+            return False  # nobody could do better
+        return max(app.free_places for app in apps) <= len(self._reading)
 
     def handle(self, conn: Any) -> Any:
         """Called by gthread in one of its threads: read a request from a connection, and answer it."""

@@ -343,7 +343,8 @@ def test_under_gunicorn_it_shows_the_process_that_answers(tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize(
-    ("threads", "viewers", "sessions"), [(100, 8, 90), (34, 8, 24), (30, 7, 21), (8, 1, 5), (4, 1, 1), (2, 1, 1)]
+    ("threads", "viewers", "sessions"),
+    [(100, 8, 90), (34, 8, 24), (30, 7, 21), (8, 1, 5), (4, 1, 1), (3, 1, 1), (2, 0, 1), (1, 0, 0)],
 )
 def test_under_gunicorn_threads_are_set_aside_for_pages(threads, viewers, sessions):
     app = greeter(dashboard_token=TOKEN)

@@ -14,6 +14,9 @@ __all__ = ["RETRY_AFTER_S", "Admission"]
 #: What a client that finds no place is told to wait before it tries again, in seconds.
 RETRY_AFTER_S = 5
 
+#: Where a server has so few threads that a session would leave none for HTTP.
+NO_THREAD = "a session holds a thread, and this server has none to spare: start it with more, such as --threads 500"
+
 
 class _Here(local):
     """The calling thread's."""
@@ -42,13 +45,15 @@ class Admission:
     def enter(self, address: str = "") -> str:
         """Take a place. Returns whose it is, with which to give it back: `leave`.
 
-        Raises `HandshakeRefused` with 503 if there is none, with 429 if the address has as many as it may. Who has no
-        address, since it comes in on a Unix socket, is not held to that.
+        Raises `HandshakeRefused` with 503 if there is none, with 501 if there never is one, with 429 if the address
+        has as many as it may. Who has no address, since it comes in on a Unix socket, is not held to that.
         """
         network = network_of(address) if self._per_address else ""
         with self._changed:
             if self.goodbye is not None:
                 raise _refusal(503, "shutting down", "shutting_down")
+            if not self.places:
+                raise HandshakeRefused(501, NO_THREAD, cause="server")
             if self._taken >= self.places:
                 bounds = "max_sessions, or --threads without what is kept for HTTP"
                 reason = f"all {self.places} places for sessions are taken ({bounds})"
