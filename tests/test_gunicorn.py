@@ -132,7 +132,8 @@ def test_a_handler_refuses_with_a_close_code_and_with_abort(gunicorn):
 def test_cookies_of_several_lines_are_joined_by_semicolons(tmp_path):
     """A proxy may pass on HTTP/2's, which has a line for each (RFC 9113, 8.2.3). gthread itself takes commas."""
     with Gunicorn(OURS, tmp_path) as server:
-        with RawClient(server.port, f"{PATH}?tell=Cookie", {"Cookie": "a=1\r\nA: b\r\ncookie: b=2,3"}) as client:
+        cookies = "a=1\r\nA: b\r\nCookie:\r\ncookie: b=2,3"
+        with RawClient(server.port, f"{PATH}?tell=Cookie", {"Cookie": cookies}) as client:
             assert client.receive_text().startswith("process ")
             assert client.receive_text() == "a=1; b=2,3"
             client.sock.close()

@@ -239,7 +239,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         cookies = [value for name, value in req.headers if name == "COOKIE"]
         if len(cookies) > 1:  # HTTP/2's, by a proxy that does not join them (RFC 9113, 8.2.3); gunicorn takes commas
             others = [field for field in req.headers if field[0] != "COOKIE"]
-            req.headers = [*others, ("COOKIE", "; ".join(cookies))]
+            req.headers = [*others, ("COOKIE", "; ".join(filter(None, cookies)))]
         return super().handle_request(req, conn)
 
     def run(self) -> None:

@@ -19,5 +19,5 @@ class HandsOverSocket:
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()  # type: ignore[misc]
         if cookies := self.headers.get_all("Cookie"):  # Django joins several by commas; see RFC 9113, 8.2.3
-            environ["HTTP_COOKIE"] = "; ".join(value.strip() for value in cookies)
+            environ["HTTP_COOKIE"] = "; ".join(filter(None, map(str.strip, cookies)))
         return {**environ, SOCKET_KEY: self.connection, INPUT_KEY: self.rfile}

@@ -91,7 +91,7 @@ def clean_head(version: tuple[int, int], lines: Sequence[bytes]) -> bytes:
             raise BadHead(f"Malformed header: more than one {name.decode().title()}")
     if len(cookies := values.get(b"cookie", [])) > 1:  # HTTP/2's, by a proxy that does not join them (RFC 9113, 8.2.3)
         fields = [field for field in fields if field[0].lower() != b"cookie"]
-        fields.append((b"Cookie", b"; ".join(cookies)))
+        fields.append((b"Cookie", b"; ".join(filter(None, cookies))))
     return b"".join(b"%s: %s\r\n" % field for field in fields) + b"\r\n"
 
 
