@@ -2,6 +2,7 @@
 
 import logging
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -71,7 +72,7 @@ def test_broadcasts_whose_log_has_expired_are_counted_by_who_was_cut_off(pair, p
     proxy.heal()
     wait_until(lambda: pair.gaps() == 1, "the gap in the metrics")
     assert lines(caplog) == [
-        "3 broadcasts are lost: Redis no longer had them when this process read again (1 rooms, such as 'lobby')"
+        "3 broadcasts are lost in the room 'lobby': Redis no longer had everything when this process read again"
     ]
     pair.say("after")
     assert pair.a.receive(1) == ["after"]
@@ -116,7 +117,7 @@ def test_a_redis_that_was_emptied_is_noticed_and_nothing_more_is_dropped(pair, p
     assert pair.a.receive(1) == ["4"]
     assert pair.gaps() == pair.gaps(of=1) == 1
     assert len(lines(caplog)) == 2
-    assert lines(caplog)[0].startswith("broadcasts to 1 rooms may be lost: Redis has lost its data, has failed over")
+    assert lines(caplog)[0].startswith("broadcasts may be lost in the room 'lobby': Redis has lost its data, has")
 
 
 def test_members_are_counted_again_after_redis_was_emptied_also_beside_a_room_that_changes(pair):
@@ -197,6 +198,21 @@ def test_one_line_tells_of_all_rooms(redis, proxy, caplog):
     finally:
         for world in pair.worlds:
             world.end()
+
+
+@pytest.mark.parametrize(
+    ("missed", "line"),
+    [
+        ([1], "1 broadcast is lost in the room '0': Redis no longer had everything"),
+        ([1, 2], "3 broadcasts are lost in 2 rooms, such as '0': Redis no longer had everything"),
+        ([None, None], "broadcasts may be lost in 2 rooms, such as '0': Redis has lost its data"),
+        ([None, 1], "1 broadcast is lost, and others may be, in 2 rooms, such as '0': Redis has lost its data"),
+    ],
+)
+def test_what_is_lost_is_told_in_one_sentence(pair, caplog, missed, line):
+    rooms = [SimpleNamespace(name=f"{n}") for n in range(len(missed))]
+    pair.worlds[0].links[0]._reader._tell_of(list(zip(rooms, missed, strict=True)))
+    assert lines(caplog)[0].startswith(line)
 
 
 def test_what_an_older_version_broadcasts_is_counted_and_harms_nobody(pair, caplog):

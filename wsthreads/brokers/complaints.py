@@ -1,10 +1,10 @@
-"""What to say of an error of Redis: what the operator has to do, and nothing of messages or passwords."""
+"""What to say of trouble with Redis: what the operator has to do, and nothing of messages or passwords."""
 
 from __future__ import annotations
 
 from redis.exceptions import AuthenticationError, NoPermissionError
 
-__all__ = ["explain"]
+__all__ = ["counted", "explain"]
 
 #: redis-py writes the failed command, with its arguments, in front of this.
 _OF_PIPELINE = " of pipeline caused error: "
@@ -28,3 +28,8 @@ def explain(error: BaseException) -> str:
     if isinstance(error, AuthenticationError) or text.startswith("WRONGPASS"):
         return "it refuses the user name or the password"
     return text
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 room``, ``2 rooms``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

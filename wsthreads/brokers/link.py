@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from wsthreads.brokers import messages, scripts
-from wsthreads.brokers.complaints import explain
+from wsthreads.brokers.complaints import counted, explain
 from wsthreads.brokers.orders import Order, Orders
 from wsthreads.brokers.positions import Position, new_epoch
 from wsthreads.brokers.reader import Reader, SharedRoom
@@ -319,7 +319,7 @@ class RedisLink:
         waiting = 0 if self._has_told else len(self._orders)
         self._has_told = True
         if waiting:
-            log.error("%d broadcasts were never taken by %s", waiting, self._place)
+            log.error("%s never took %s that waited", self._place, counted(waiting, "broadcast"))
         self._reader.stop(0)
 
     def _pause(self) -> bool:
@@ -383,7 +383,8 @@ class RedisLink:
         self._answers = True
         if lost_at is not None:
             away_s = self._answered_at - lost_at
-            log.warning("%s is back after %.1f s, and gets %d broadcasts that waited", self._place, away_s, waiting)
+            what = counted(waiting, "broadcast")
+            log.warning("%s is back after %.1f s, and gets %s that waited", self._place, away_s, what)
         return True
 
     def _has_work_locked(self) -> bool:

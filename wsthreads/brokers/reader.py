@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from wsthreads.brokers import messages
-from wsthreads.brokers.complaints import explain
+from wsthreads.brokers.complaints import counted, explain
 from wsthreads.brokers.positions import START, Position, parse_published
 from wsthreads.brokers.scripts import BEAT_S, FETCH, Address, Scripts
 from wsthreads.errors import BrokerError
@@ -315,14 +315,14 @@ class Reader:
     def _tell_of(self, gaps: list[tuple[SharedRoom, int | None]]) -> None:
         """Count and log what is lost, in one line for all rooms."""
         known = sum(missed or 0 for _, missed in gaps)
-        doubtful = sum(missed is None for _, missed in gaps)
-        what = [f"{known} broadcasts are lost"] if known else []
-        if doubtful:
-            what.append(f"broadcasts to {doubtful} rooms may be lost")
-        why = "Redis no longer had them when this process read again"
-        if doubtful:
+        what = "are lost" if known != 1 else "is lost"
+        what = f"{counted(known, 'broadcast')} {what}" if known else "broadcasts may be lost"
+        why = "Redis no longer had everything when this process read again"
+        if any(missed is None for _, missed in gaps):
+            what += ", and others may be," if known else ""
             why = "Redis has lost its data, has failed over, or did not hear of the room for too long"
-        log.warning("%s: %s (%d rooms, such as %r)", ", and ".join(what), why, len(gaps), gaps[0][0].name)
+        where = "the room" if len(gaps) == 1 else f"{len(gaps)} rooms, such as"
+        log.warning("%s in %s %r: %s", what, where, gaps[0][0].name, why)
         self._metrics.add("broker_gaps", len(gaps))
 
     def _decode(self, message: bytes) -> messages.Broadcast | None:

@@ -184,6 +184,9 @@ def _problem_of(url: str) -> str | None:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
+        account, _, place = url.partition("://")[2].rpartition("@")
+        if account and not re.search(r"[/?#\[\]]", account):  # else a part of the password may pass for the host
+            return f"has a host or a port that is none: {re.split('[/?#]', place)[0]!r:.80}"
         return "has a host or a port that is none"
     if "#" in url:
         return "has a #, which begins what is ignored"
@@ -195,7 +198,9 @@ def _problem_of(url: str) -> str | None:
         if parts.netloc and not parts.netloc.endswith("@"):
             return "needs three slashes in front of the path of the socket: unix:///run/redis.sock"
     elif not re.fullmatch("/?[0-9]*", parts.path):
-        return "has something behind its host that is no number of a database: redis://localhost/0"
+        if "@" in f"{parts.path}?{parts.query}":  # so it may be a part of the password
+            return "has something behind its host that is no number of a database, as in redis://localhost/0"
+        return f"names the database {parts.path[1:]!r:.80}, which is no number, as in redis://localhost/0"
     elif not host:
         return "names no host: redis://localhost"
     return None
