@@ -9,6 +9,7 @@ import weakref
 import wsgiref.simple_server
 import wsgiref.validate
 from contextlib import ExitStack
+from pathlib import Path
 from time import monotonic
 from unittest.mock import Mock
 from urllib.error import HTTPError
@@ -16,6 +17,7 @@ from urllib.request import urlopen
 from wsgiref.util import is_hop_by_hop
 
 import pytest
+from werkzeug.test import EnvironBuilder
 
 from tests.programs import DEADLINE_S, wait_until
 from tests.wire import (
@@ -579,3 +581,97 @@ def test_a_refusal_is_logged_without_more_than_its_reason(caplog):
         "handshake on /ws/test from 127.0.0.1 refused: 403 origin 'http://evil.example' is not allowed here: "
         "it is not that of the Host, 'localhost', nor one of allowed_origins (--origin)"
     ]
+
+
+def test_an_app_that_is_its_own_wsgi_app_says_so_at_once(serve):
+    flask = pytest.importorskip("flask").Flask(__name__)
+    flask.get("/")(lambda: "hi")
+    app = WebSocketApp(flask)  # and not flask.wsgi_app
+    flask.wsgi_app = app
+    app.add_handler("/ws/test", Echo())
+    environ = EnvironBuilder("/").get_environ()
+    for entry in (flask, app):
+        with pytest.raises(ConfigError, match=r"WebSocketApp\(app\.wsgi_app\)"):
+            entry(dict(environ), Mock())
+    server = serve(app)
+    with RawClient(server.port, "/ws/test") as client:
+        client.text("still served")
+        assert client.receive_text() == "still served"
+
+
+def test_apps_in_each_others_place_are_found_too_and_a_request_may_be_passed_on_elsewhere():
+    inner = WebSocketApp()
+    outer = WebSocketApp(inner)
+    inner._wsgi_app = outer
+    with pytest.raises(ConfigError, match="its own wsgi_app"):
+        outer(EnvironBuilder("/").get_environ(), Mock())
+
+    def moved(environ, start_response):
+        if environ["PATH_INFO"] == "/old":
+            return app({**environ, "PATH_INFO": "/new"}, start_response)
+        return plain(environ, start_response)
+
+    app = WebSocketApp(moved)
+    assert b"plain /new" in b"".join(app(EnvironBuilder("/old").get_environ(), Mock()))
+
+
+def test_redis_is_a_setting_of_an_app_as_of_create_app(redis_server, monkeypatch):
+    monkeypatch.setenv("WSTHREADS_REDIS", "redis://nowhere.invalid")
+    app = WebSocketApp(redis=redis_server.url)
+    assert app.shares_rooms
+    app.connect_broker()
+    app.shutdown(1)
+
+
+PASSWORD = "redis://:pa55@localhost"
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        ({"broker": PASSWORD}, r'broker is a RedisBroker\("redis://…"\), not a str; a URL is for redis='),
+        ({"redis": PASSWORD, "broker": RedisBroker(PASSWORD)}, "either redis=.* or broker=.*, not both"),
+        ({"redis": 5}, "needs a URL or a client of redis-py, not int"),
+        ({"redis": "localhost"}, "must begin with redis://"),
+        ({"dashboard": "0123456789abcdef"}, r"dashboard is a Dashboard\(token\), not a str; .* dashboard_token="),
+        ({"config": {"max_sessions": 5}}, "config is a Config, not a dict"),
+        ({"wsgi_app": "flask"}, "wsgi_app is a WSGI application, .*, not 'flask'"),
+    ],
+)
+def test_a_part_that_is_not_of_its_kind_is_refused_by_name(parts, told):
+    with pytest.raises(ConfigError, match=told) as raised:
+        WebSocketApp(**parts)
+    assert "pa55" not in str(raised.value)
+    assert "0123456789" not in str(raised.value)
+
+
+async def on_a_socket(socket):
+    """A view, as other libraries have it."""
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("chat.js", r"not the name of a file, 'chat\.js': add_script\(path, file\) serves a script, create_app"),
+        (Path("chat.py"), r"not the name of a file, 'chat\.py'.*create_app\(file\)"),
+        (plain, "plain is a function; a handler is a class.* class Plain: def on_message"),
+        (on_a_socket, "on_a_socket is a function; a handler is a class"),
+        (len, "len is a function"),
+    ],
+)
+def test_what_people_give_in_place_of_a_handler_is_named_with_what_they_want(target, told):
+    app = WebSocketApp()
+    with pytest.raises(HandlerError, match=told):
+        app.add_handler("/ws/x", target)
+    with pytest.raises(HandlerError, match=told):
+        app.route("/ws/x")(target)
+    assert not app.endpoints
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [("chat.py", r"chat\.py is Python: import it, for add_handler"), (Echo(), "not a Echo; see add_handler")],
+)
+def test_add_script_says_what_serves_the_rest(file, told):
+    with pytest.raises(HandlerError, match=told):
+        WebSocketApp().add_script("/ws/x", file)

@@ -22,7 +22,7 @@ from werkzeug.wrappers import Response
 
 from wsthreads.client import is_client, send_client
 from wsthreads.config import METRICS_TOKEN_VARIABLE, REDIS_VARIABLE, Config, dashboard_token_of
-from wsthreads.errors import CloseCode, ConfigError, HandshakeRefused
+from wsthreads.errors import CloseCode, ConfigError, HandlerError, HandshakeRefused
 from wsthreads.loggers import get_logger
 from wsthreads.monitoring.health import HEALTH_PATH, READY_PATH, Health
 from wsthreads.monitoring.logs import hide_secrets, log_context, log_to_gunicorn, printable
@@ -74,8 +74,9 @@ SHUTDOWN_CLOSE_TIMEOUT_S = 2.0
 class WebSocketApp:
     """A WSGI application that serves WebSocket endpoints, and passes every other request on to `wsgi_app`.
 
-    Settings are those of `Config`, as keyword arguments or as one `config`. With a `broker` (a `RedisBroker`; by
-    default one for WSTHREADS_REDIS, if that is in the environment) its rooms are those of all processes. With a
+    Settings are those of `Config`, as keyword arguments or as one `config`. With `redis` (the URL of a Redis; by
+    default WSTHREADS_REDIS, if that is in the environment), or a `broker` (a `RedisBroker`, which takes more than a
+    URL), its rooms are those of all processes. With a
     `dashboard` (by default one for `Config.dashboard_token` or WSTHREADS_DASHBOARD_TOKEN, if there is either) the page
     about it is at ``/_wsthreads/``. All methods may be called from any thread; add endpoints before serving. It starts
     no thread until its first script or request, and starts afresh in a forked process.
@@ -86,6 +87,7 @@ class WebSocketApp:
         wsgi_app: WSGIApplication | None = None,
         *,
         config: Config | None = None,
+        redis: Any = None,
         broker: Broker | None = None,
         dashboard: Dashboard | None = None,
         **settings: Any,
@@ -95,9 +97,11 @@ class WebSocketApp:
             raise ConfigError(f"give either config or single settings, not both: {', '.join(settings)}")
         if is_to_serve() and (unfit := green_threads()):  # the threads of the server itself may hang
             raise ConfigError(unfit)
+        _check_parts(wsgi_app, config, redis, broker, dashboard)
         self.config = config or _config(settings)
         self.metrics = Metrics()
-        broker = broker or _broker_of_environment()
+        if broker is None:
+            broker = _broker_for(redis)
         self._link = None if broker is None else broker.link(self.metrics)
         self._wsgi_app = None if wsgi_app is None else Contained(wsgi_app)
         self._endpoints: dict[str, Endpoint] = {}
@@ -145,7 +149,10 @@ class WebSocketApp:
         return register
 
     def add_handler(self, path: str, target: object) -> Endpoint:
-        """Serve `path` with an object, a class or a module that has handler functions. Errors as in `route`."""
+        """Serve `path` with an object, a class or a module that has handler functions. Errors as in `route`.
+
+        A script is served by `add_script`.
+        """
         metrics = Metrics(self.metrics)
         return self._add(path, PythonHandler(target, metrics), metrics)
 
@@ -157,6 +164,10 @@ class WebSocketApp:
         """
         from wsthreads.javascript import ScriptHandler  # dukpy is for those who have scripts
 
+        if not isinstance(file, (str, os.PathLike)):
+            raise HandlerError(f"a script is the name of a file, not a {type(file).__name__}; see add_handler")
+        if Path(file).suffix == ".py":
+            raise HandlerError(f"{os.fspath(file)} is Python: import it, for add_handler, or take create_app")
         if not Path(file).is_file():
             raise FileNotFoundError(f"no such file: {os.fspath(file)}")
         metrics = Metrics(self.metrics)
@@ -296,6 +307,8 @@ class WebSocketApp:
             if self.config.serve_client and is_client(environ):
                 return send_client(environ, start_response, self.config.allowed_origins)
             application = self._wsgi_app or NotFound()
+            if self._wsgi_app is not None:
+                self._pass_on_once(environ, path)
             if is_upgrade(environ) or foreign_protocol(environ):
                 return answer_with_hint(application, self._hint(environ, path), environ, start_response)
             return application(environ, start_response)
@@ -314,6 +327,16 @@ class WebSocketApp:
             if answer is None:
                 answer = Response(f"{refusal.reason}\n", refusal.status, list(refusal.headers), mimetype="text/plain")
             return answer(environ, start_response)
+
+    def _pass_on_once(self, environ: WSGIEnvironment, path: str) -> None:
+        """Raise `ConfigError` for a request that the application behind this one has passed back to it."""
+        passed_on: tuple[object, ...] = environ.get("wsthreads.passed_on", ())
+        if (self, path) in passed_on:
+            raise ConfigError(
+                "this WebSocketApp is its own wsgi_app: write app.wsgi_app = WebSocketApp(app.wsgi_app), "
+                "or have the server serve WebSocketApp(app), and leave app.wsgi_app as it is"
+            )
+        environ["wsthreads.passed_on"] = (*passed_on, (self, path))
 
     def _hint(self, environ: WSGIEnvironment, path: str) -> str:
         """For a client that looks for an endpoint where there is none. The log has it, too."""
@@ -477,13 +500,28 @@ def _dashboard_by_token(config: Config) -> Dashboard | None:
     return Dashboard(token)
 
 
-def _broker_of_environment() -> Broker | None:
-    url = os.environ.get(REDIS_VARIABLE)
-    if not url:
+def _broker_for(redis: Any) -> Broker | None:
+    redis = (os.environ.get(REDIS_VARIABLE) or None) if redis is None else redis
+    if redis is None:
         return None
     from wsthreads.brokers.redis import RedisBroker
 
-    return RedisBroker(url)
+    return RedisBroker(redis)
+
+
+def _check_parts(wsgi_app: object, config: object, redis: object, broker: object, dashboard: object) -> None:
+    """Raise `ConfigError` for what is not of its kind: else that would show much later, and far away."""
+    if wsgi_app is not None and not callable(wsgi_app):
+        raise ConfigError(f"wsgi_app is a WSGI application, such as Flask(__name__), not {wsgi_app!r:.100}")
+    if config is not None and not isinstance(config, Config):
+        raise ConfigError(f"config is a Config, not a {type(config).__name__}; single settings are keyword arguments")
+    if redis is not None and broker is not None:
+        raise ConfigError('give either redis="redis://…" or broker=RedisBroker(…), not both')
+    if broker is not None and not hasattr(broker, "link"):  # not what it is: URLs have passwords
+        raise ConfigError(f'broker is a RedisBroker("redis://…"), not a {type(broker).__name__}; a URL is for redis=')
+    if dashboard is not None and not hasattr(dashboard, "serve"):
+        kind = type(dashboard).__name__
+        raise ConfigError(f"dashboard is a Dashboard(token), not a {kind}; a token is for dashboard_token=")
 
 
 def _config(settings: dict[str, Any]) -> Config:

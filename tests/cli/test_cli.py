@@ -334,6 +334,17 @@ def complaint_of(*arguments, **options):
         ("chat.js", "let a = 1;\n  JSON.parse('{a');\nexport function onOpen() {}\n", r"chat\.js:2.*SyntaxError"),
         ("chat.js", "import './nowhere.js';\nexport function onOpen() {}\n", r"chat\.js.*nowhere"),
         ("chat.py", "x = 1\n", r"chat\.py: has none of the handler functions"),
+        (
+            "site.py",
+            "import flask, wsthreads\nweb = flask.Flask('site')\nsockets = wsthreads.WebSocketApp(web.wsgi_app)\n"
+            "web.wsgi_app = sockets\n",
+            r"site\.py:3:1: it has a WebSocketApp, which a WSGI server serves: gunicorn .* site:web\. .*on_message",
+        ),
+        (
+            "app.py",
+            "from wsthreads import WebSocketApp\nsockets = WebSocketApp()\n",
+            r"app\.py:2:1: it has a WebSocketApp, which a WSGI server serves: gunicorn .* app:sockets\. ",
+        ),
         ("chat.py", "x = 1\ndef on_open(session:\n", r"chat\.py:2:\d+: SyntaxError"),
         ("chat.py", "import nowhere_at_all\n", r"chat\.py:1: ModuleNotFoundError: No module named 'nowhere_at_all'"),
         ("chat.py", "on_open = 3\n", r"chat\.py:1:1: on_open must be a function, not 3"),

@@ -261,6 +261,16 @@ def test_an_app_needs_a_target():
         create_app()
 
 
+def test_what_is_no_name_of_a_file_is_no_target(folder):
+    with pytest.raises(UsageError, match=r"a target is the name of a file or a directory, not a list: \['chat\.js'\]"):
+        create_app(["chat.js"])
+
+
+def test_a_broker_that_is_a_url_is_told_where_that_belongs(folder):
+    with pytest.raises(ConfigError, match="a URL is for redis="):
+        create_app(write(folder, "chat.py"), broker="redis://localhost")
+
+
 def test_an_unknown_setting_is_named(folder):
     with pytest.raises(ConfigError, match="max_message_byte"):
         create_app(write(folder, "chat.py"), max_message_byte=1)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 
-from wsthreads.cli.targets import Target, load_module, placed, source_of
+from wsthreads.cli.targets import Target, check_module, load_module, placed, source_of
 from wsthreads.config import Config
 from wsthreads.dashboard import spelled
 from wsthreads.errors import HandlerError, UsageError
@@ -77,7 +77,9 @@ def check_target(target: Target) -> Finding:
 
             hooks = check_script(target.file, Config()).hooks
         else:
-            hooks = PythonHandler(load_module(target.file), Metrics()).hooks
+            module = load_module(target.file)
+            check_module(module)
+            hooks = PythonHandler(module, Metrics()).hooks
     except HandlerError as error:
         raise placed(error, target) from error
     except OSError as error:

@@ -12,6 +12,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import invalidate_caches
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from wsthreads.errors import HandlerError, ScriptError, UsageError
 from wsthreads.monitoring.failures import bounded, summary_of
 from wsthreads.monitoring.logs import log_to_gunicorn
+from wsthreads.sessions.handlers import HOOKS
 from wsthreads.sessions.sources import names_in
 
 if TYPE_CHECKING:
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
     from wsthreads.config import Config
     from wsthreads.sessions.endpoint import Endpoint
 
-__all__ = ["SUFFIXES", "Target", "add_target", "create_app", "find_targets", "load_module", "placed", "source_of"]
+__all__ = ["SUFFIXES", "Target", "add_target", "check_module", "create_app", "find_targets", "load_module", "placed",
+           "source_of"]
 
 SCRIPT_SUFFIXES = (".js", ".mjs", ".ts")
 SUFFIXES = (*SCRIPT_SUFFIXES, ".py")
@@ -58,7 +61,7 @@ def find_targets(targets: Iterable[str | os.PathLike[str]], path: str | None = N
     Reads directories, opens no file. Raises `UsageError` for one that is missing or no handler file, an empty
     directory, a name that makes no URL, two files with one path, and a `path` that is none or has several files.
     """
-    files = [file for target in targets for file in _files_of(Path(target))]
+    files = [file for target in targets for file in _files_of(_path_of(target))]
     if path is not None:
         if len(files) != 1:
             raise UsageError(f"a path of its own can be given to a single file, not to {len(files)}")
@@ -72,6 +75,12 @@ def find_targets(targets: Iterable[str | os.PathLike[str]], path: str | None = N
         if other is not target:
             raise UsageError(f"{other.file} and {file} would both be {target.path}; rename one")
     return tuple(found.values())
+
+
+def _path_of(target: object) -> Path:
+    if isinstance(target, (str, os.PathLike)):
+        return Path(target)
+    raise UsageError(f"a target is the name of a file or a directory, not a {type(target).__name__}: {target!r:.100}")
 
 
 def _files_of(target: Path) -> list[Path]:
@@ -113,11 +122,38 @@ def add_target(app: WebSocketApp, target: Target) -> Endpoint:
     try:
         if target.is_script:
             return app.add_script(target.path, target.file)
-        return app.add_handler(target.path, load_module(target.file))
+        module = load_module(target.file)
+        check_module(module)
+        return app.add_handler(target.path, module)
     except HandlerError as error:
         raise placed(error, target) from error
     except OSError as error:
         raise UsageError(f"{target.file}: {error.strerror or error}") from error
+
+
+def check_module(module: ModuleType) -> None:
+    """Raise `HandlerError` for a module that is no handler, but has a `WebSocketApp` that a WSGI server can serve."""
+    from wsthreads.app import WebSocketApp
+
+    parts = vars(module)
+    if parts.keys() & set(HOOKS):
+        return
+    for name, app in parts.items():
+        if isinstance(app, WebSocketApp):
+            served = next((outer for outer, part in parts.items() if _is_around(part, app)), name)
+            raise HandlerError(
+                f"it has a WebSocketApp, which a WSGI server serves: gunicorn -k wsthreads.gunicorn.ThreadWorker "
+                f"{Path(module.__file__ or '').stem}:{served}. This command takes files with handler functions: "
+                f"{', '.join(HOOKS)}",
+                name,
+            )
+
+
+def _is_around(part: object, app: WebSocketApp) -> bool:
+    """Whether `part` is an application, such as Flask's, that `app` was put into."""
+    with suppress(Exception):  # of a proxy, say
+        return not isinstance(part, type) and getattr(part, "wsgi_app", None) is app
+    return False
 
 
 def placed(error: HandlerError, target: Target) -> HandlerError:
@@ -251,7 +287,7 @@ def create_app(
     wsgi_app: WSGIApplication | None = None,
     static: str | os.PathLike[str] | None = None,
     path: str | None = None,
-    redis: str | None = None,
+    redis: Any = None,
     **settings: Any,
 ) -> WebSocketApp:
     """A `WebSocketApp` that serves handler files, for a WSGI server: ``gunicorn 'wsthreads:create_app("chat.js")'``.
@@ -278,11 +314,7 @@ def create_app(
             settings["config"] = replace(config, serve_health=True)
     if static is not None:
         wsgi_app = StaticFiles(static, wsgi_app)
-    if redis is not None:
-        from wsthreads.brokers.redis import RedisBroker
-
-        settings["broker"] = RedisBroker(redis)
-    app = WebSocketApp(wsgi_app, **settings)
+    app = WebSocketApp(wsgi_app, redis=redis, **settings)
     for target in found:
         add_target(app, target)
     return app

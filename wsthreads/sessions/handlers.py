@@ -156,7 +156,7 @@ class PythonHandler(Handler):
                 self._close_arguments = _extra_arguments(function)
             self._calls[hook] = partial(metrics.histogram(hook).call, function)
         if not self._calls:
-            raise _without_functions(self.name, dir(target))
+            raise _without_functions(self.name, target)
         self.hooks = frozenset(self._calls)
         if not isinstance(target, ModuleType):  # of a module, `checks.remarks_on` says so, with the line
             _warn_of_misspelt(self.name, dir(target), self.hooks)
@@ -307,9 +307,20 @@ def _check_signature(name: str, hook: str, function: Callable[..., Any]) -> None
     raise HandlerError(f"{name}.{hook}{parameters} cannot be called as {' or '.join(shown)}", hook)
 
 
-def _without_functions(name: str, names: Iterable[str]) -> HandlerError:
+def _without_functions(name: str, target: object) -> HandlerError:
     message = f"{name} has none of the handler functions {', '.join(HOOKS)}"
-    for about in names:
+    if isinstance(target, (str, os.PathLike)):
+        return HandlerError(
+            f"a handler is a class, an object or a module, not the name of a file, {os.fspath(target)!r:.100}: "
+            "add_script(path, file) serves a script, create_app(file) any handler file"
+        )
+    if inspect.isroutine(target):
+        written = getattr(target, "__name__", name)
+        return HandlerError(
+            f"{written} is a function; a handler is a class, an object or a module that has some of the functions "
+            f"{', '.join(HOOKS)}: class {written.title()}: def on_message(self, session, message): …"
+        )
+    for about in dir(target):
         meant = did_you_mean(about, HOOKS)
         if meant is not None:
             return HandlerError(f"{message}, but {about}; did you mean {meant}?", about)
