@@ -145,6 +145,15 @@ def test_cookies_of_several_lines_are_joined_by_semicolons(tmp_path):
         server.check_log()
 
 
+def test_a_uri_in_raw_utf_8_is_refused_and_not_misread(gunicorn):
+    """By gunicorn from 27 on, by us before."""
+    server = gunicorn()
+    with RawClient(server.port, f"{PATH}?user=j\xc3\xbcrgen") as client:
+        assert client.status == 400
+    server.end()
+    server.check_log()
+
+
 def test_a_handshake_without_a_good_host_or_with_a_body_is_refused(gunicorn):
     server = gunicorn()
     for bad in (

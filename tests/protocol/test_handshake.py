@@ -67,6 +67,11 @@ def test_anything_else_gets_its_status_and_a_text_that_says_why(port, headers, w
         assert int(client.headers["content-length"]) == len(body)
 
 
+def test_a_uri_in_raw_utf_8_is_refused_and_not_misread(port):
+    with RawClient(port, "/ws/test?user=j\xc3\xbcrgen") as client:
+        assert (client.status, "percent-encode" in client.body()) == (400, True)
+
+
 def test_a_post_and_http_1_0_are_refused(port):
     with RawClient(port, method="POST") as client:
         assert (client.status, "not a POST" in client.body()) == (400, True)

@@ -117,6 +117,8 @@ def check_upgrade(environ: dict[str, Any]) -> None:
     if "upgrade" not in (token.lower() for token in _tokens(environ.get("HTTP_CONNECTION"))):
         raise _bad_request("a WebSocket handshake needs the header Connection: Upgrade, from a proxy, too")
     _check_host(environ)
+    if not str(environ.get("RAW_URI") or "").isascii():  # which Werkzeug, and gunicorn before 27, encode a second time
+        raise _bad_request("the URI has characters beyond ASCII: percent-encode them (RFC 3986)")
     if _has_body(environ):  # what comes behind the head would be taken for frames
         raise _bad_request("a WebSocket handshake has no body, and so no Content-Length and no Transfer-Encoding")
     version = environ.get("HTTP_SEC_WEBSOCKET_VERSION")
