@@ -145,6 +145,24 @@ def test_calls_that_wait_for_broadcasts_wait_for_a_second_together(redis, world,
     redis.thaw()
 
 
+def test_threads_that_broadcast_from_outside_do_not_wait_for_redis_one_after_the_other(redis):
+    room = RedisBroker(f"{redis.url}?socket_timeout=0.5").room("/ws/test", "lobby")
+    room.broadcast("x")
+    redis.freeze()
+    taken = []
+
+    def work():
+        taken.append(timed(lambda: room.broadcast("x")))
+
+    threads = [threading.Thread(target=work) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(taken) < BOUND_S
+    redis.thaw()
+
+
 SCRIPT = """
     let room;
     export function onOpen(session) {

@@ -99,12 +99,17 @@ class RedisBroker:
 
     def _broadcast(self, endpoint: str, name: str, frame: bytes) -> None:
         address = self._keys.address(endpoint, name)
-        with self._sending:
+        wait_s = _timeout_s(self._client)
+        if not self._sending.acquire(timeout=wait_s):
+            raise BrokerError(f"{self._place}: another thread's broadcast has waited for it for {wait_s:g} s")
+        try:
             if self._pid != os.getpid():  # a fork must not go on with its parent's tickets
                 self._pid, self._sender, self._tickets = os.getpid(), secrets.token_urlsafe(12), count()
             ticket, keys = next(self._tickets), [address.log, address.head]
             message = messages.encode(self._sender, ticket, None, frame)
             self._ask(scripts.PUBLISH, keys, address.channel, new_epoch(), self._sender, ticket, message)
+        finally:
+            self._sending.release()
 
     def _members(self, endpoint: str, name: str) -> int:
         address = self._keys.address(endpoint, name)
@@ -141,7 +146,8 @@ class RemoteRoom:
     def broadcast(self, message: str | bytes) -> None:
         """Send to all members. When it returns, Redis has the message.
 
-        Raises `MessageTypeError`, and `BrokerError` if Redis did not say that it has; it may have it all the same.
+        Threads broadcast one after the other. Raises `MessageTypeError`, and `BrokerError` if Redis did not say that it
+        has the message, in the time of the URL's ``socket_timeout``; it may have it all the same.
         """
         self._broker._broadcast(self._endpoint, self._name, message_frame(message))
 
@@ -245,6 +251,12 @@ def _from_client(client: Any) -> tuple[Any, str]:
 
 def _is_cluster(client: Any) -> bool:
     return isinstance(client, redis.RedisCluster)
+
+
+def _timeout_s(client: Any) -> float:
+    """How long one call of the client may take."""
+    pool = getattr(client, "connection_pool", None)  # a cluster has several
+    return float((pool and pool.connection_kwargs.get("socket_timeout")) or TIMEOUT_S)
 
 
 def _database(client: Any) -> int:
