@@ -17,10 +17,11 @@ PATIENCE_S = 1.5 * SCALE
 #: Programs until a mutation that shows itself seldom is noticed.
 PROGRAMS = 12
 
-#: Which check notices what. A message that is lost may be one that a client, or the test, waits for.
+#: Which check notices what. A message that is lost may be one that a client, or the test, waits for; or a part of what
+#: the server notes of itself, which comes in messages, too: then what that told of seems not to have been handled.
 NOTICED_AS = {
     "a broadcast is dropped": "lost",
-    "a message is dropped": "lost|progress|life cycle",
+    "a message is dropped": "lost|progress|life cycle|messages in",
     "two frames are swapped": "order of calls|order of a room",
     "a broadcast comes twice": "doubled",
     "a room has no order": "order of a room",
