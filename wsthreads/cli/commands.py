@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from wsthreads.cli.options import CommandWithSections, config_of, setting_options
-from wsthreads.cli.streams import discard_output, fill_closed_streams, flush_output, output_failure
+from wsthreads.cli.streams import discard_output, fill_closed_streams, flush_output, output_failure, output_is_stuck
 from wsthreads.config import DASHBOARD_TOKEN_VARIABLE, REDIS_VARIABLE, dashboard_token_of
 from wsthreads.errors import BrokerError, CloseCode, ConfigError, UsageError, WSThreadsError
 from wsthreads.loggers import get_logger
@@ -220,13 +220,21 @@ def run(
 
         if not reload:
             announce()
-            status = server.run()
+            status = _served(server)
             watch_lingering()
             return status
         check_arguments = [*(["--path", path] if path else []), "--", *targets]
         return _run_with_reload(app, server, lambda: find_targets(targets, path), check_arguments, announce, made_token)
     finally:
         app.shutdown(0)  # has been done, unless the server could not be made: a script's thread must not stay
+
+
+def _served(server: Server) -> int:
+    """Serve until a signal. Does not return where an output that nobody reads would hold up the end of the process."""
+    status = server.run()
+    if output_is_stuck():
+        os._exit(status)
+    return status
 
 
 def _token_for(host: str, config: Config) -> str:
@@ -264,7 +272,7 @@ def _run_with_reload(
     reloader = Reloader(app, find, ask_for_restart, check_arguments=check_arguments)
     announce()
     reloader.start()
-    status = server.run()
+    status = _served(server)
     reloader.stop()
     if restart and status == 0:
         log.info("restarting")

@@ -5,10 +5,14 @@ from __future__ import annotations
 import errno
 import io
 import os
+import select
 import sys
 from typing import TextIO
 
-__all__ = ["discard_output", "fill_closed_streams", "flush_output", "output_failure"]
+__all__ = ["discard_output", "fill_closed_streams", "flush_output", "output_failure", "output_is_stuck"]
+
+#: A pipe that is full has so long to be read from.
+STUCK_MS = 1000
 
 #: What a write to a file can fail with.
 _WRITE_ERRORS = frozenset({errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EPIPE})
@@ -55,3 +59,13 @@ def flush_output() -> None:
             stream.flush()
         except OSError:
             discard_output(number)
+
+
+def output_is_stuck() -> bool:
+    """Whether a standard stream takes nothing more, since nobody reads the pipe: Python waits for that at its end."""
+    for number in (1, 2):
+        waiting = select.poll()
+        waiting.register(number, select.POLLOUT)
+        if not waiting.poll(STUCK_MS):
+            return True
+    return False

@@ -14,7 +14,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread, current_thread, main_thread
 from time import monotonic
 from types import FrameType, TracebackType
@@ -42,6 +42,12 @@ ACCEPT_POLL_S = 0.1
 
 #: Connections that are cut off have this long for their threads to notice.
 CUT_OFF_TIMEOUT_S = 1.0
+
+#: `run` returns so long after the app's `shutdown_timeout_s` at the latest, though something may still hold up the end.
+STOP_SLACK_S = 3.0
+
+#: A line of the log is waited for no longer than this where a signal is to be obeyed.
+LOG_TIMEOUT_S = 0.5
 
 
 class Server:
@@ -157,7 +163,7 @@ class Server:
 
         The first signal stops the server in order, within `shutdown_timeout_s`, and the status is 0. A second one cuts
         everything off, and the status is 128 and its number. A third one does what it would have done without us.
-        Outside of the main thread no signals are handled.
+        Outside of the main thread no signals are handled. A log that nobody reads does not keep it from returning.
         """
         with _signals_to(self._events.put) as restore_signals:
             self.start()
@@ -166,16 +172,26 @@ class Server:
             if isinstance(event, int):
                 name = signal.Signals(event).name
                 count = self._app.session_count
-                log.info("%s: shutting down; sessions to close: %d (once more to cut them off)", name, count)
+                text = "%s: shutting down; sessions to close: %d (once more to cut them off)"
+                teller = Thread(target=log.info, args=(text, name, count), name="wsthreads-log", daemon=True)
+                teller.start()
+                teller.join(LOG_TIMEOUT_S)
+            deadline = monotonic() + self._app.config.shutdown_timeout_s + STOP_SLACK_S
             stopper = Thread(target=self._stop_and_tell, args=(stop,), name="wsthreads-stop", daemon=True)
             stopper.start()
-            while (event := self._events.get()) is not None:
+            while (event := self._next_event(deadline)) is not None:
                 if isinstance(event, int):
                     restore_signals()
                     self.cut_off()
                     stopper.join(CUT_OFF_TIMEOUT_S)
                     return 128 + event
             return 0
+
+    def _next_event(self, deadline: float) -> int | _Stop | None:
+        try:
+            return self._events.get(timeout=max(0.0, deadline - monotonic()))
+        except Empty:
+            return None
 
     def _stop_and_tell(self, stop: _Stop) -> None:
         try:
