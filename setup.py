@@ -1,8 +1,19 @@
-"""Everything is in setup.cfg, but for the C modules, which are optional: without a compiler all is pure Python."""
+"""Everything is in setup.cfg, but for two things.
+
+The C modules are optional: without a compiler all is pure Python. The long description is the README without its
+pictures, since they are files of the repository, which a package index does not have.
+"""
+
+import re
+from pathlib import Path
 
 from setuptools import Extension, setup
 
+README = (Path(__file__).parent / "README.rst").read_text(encoding="utf-8")
+
 setup(
+    long_description=re.sub(r"\.\. image::.*\n(?: +.*\n)*\n?", "", README),
+    long_description_content_type="text/x-rst",
     ext_modules=[
         Extension(
             "wsthreads._native._speedups",

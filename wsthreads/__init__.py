@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from wsthreads.sessions.verdicts import Refusal
     from wsthreads.threads.affinity import use_all_cores
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "BackendError",
