@@ -1,4 +1,4 @@
-"""`WebSocketApp`, the WSGI callable: which path is whose, and shutdown.
+"""`WebSocketApp`: passes requests to endpoints, and shuts down.
 
 It is long because everything meets here. What there is to know of each part is in that part's module.
 """
@@ -74,12 +74,14 @@ SHUTDOWN_CLOSE_TIMEOUT_S = 2.0
 class WebSocketApp:
     """A WSGI application that serves WebSocket endpoints, and passes every other request on to `wsgi_app`.
 
-    Settings are those of `Config`, as keyword arguments or as one `config`. With `redis` (the URL of a Redis; by
-    default WSTHREADS_REDIS, if that is in the environment), or a `broker` (a `RedisBroker`, which takes more than a
-    URL), its rooms are those of all processes. With a
-    `dashboard` (by default one for `Config.dashboard_token` or WSTHREADS_DASHBOARD_TOKEN, if there is either) the page
-    about it is at ``/_wsthreads/``. All methods may be called from any thread; add endpoints before serving. It starts
-    no thread until its first script or request, and starts afresh in a forked process.
+    - Give the settings of `Config` as keyword arguments, or as one `config`.
+    - With `redis`, a URL, or a `broker`, a `RedisBroker`, rooms span all processes. The default is the Redis that
+      WSTHREADS_REDIS names.
+    - With a `dashboard`, the page about the server is at ``/_wsthreads/``. By default there is one if
+      `dashboard_token` or WSTHREADS_DASHBOARD_TOKEN is set.
+
+    Add endpoints before serving. All methods may be called from any thread. The app starts no thread before its first
+    script or request. It may be forked: each process starts its own threads.
     """
 
     def __init__(
@@ -137,9 +139,9 @@ class WebSocketApp:
             self._entry = ProxyHeaders(self._dispatch, self.config.trusted_proxies)
 
     def route(self, path: str) -> Callable[[T], T]:
-        """Decorate a class, of which one instance is made, or any handler object, to serve `path`.
+        """A decorator: serve `path` with a class, of which one instance is made, or with any handler object.
 
-        Raises `HandlerError` if it has none of the handler functions, `ConfigError` if the path is no good.
+        Raises `HandlerError` if it has none of the handler functions, `ConfigError` if the path is not valid.
         """
 
         def register(target: T) -> T:
@@ -160,7 +162,7 @@ class WebSocketApp:
         """Serve `path` with a JavaScript module, which is loaded now.
 
         Raises `ScriptError` (with file, line and column) if it does not load, `HandlerError` if it exports no handler
-        function, `IsolateError` if there is no JavaScript here, `FileNotFoundError`.
+        function, `IsolateError` if JavaScript cannot run here, `FileNotFoundError` if there is no such file.
         """
         from wsthreads.javascript import ScriptHandler  # dukpy is for those who have scripts
 
@@ -219,7 +221,7 @@ class WebSocketApp:
         return SharedRooms(path, self._link, self._drainer, **limits), SharedSession
 
     def endpoint(self, path: str) -> Endpoint:
-        """The endpoint of a path. Raises `KeyError` with those that there are."""
+        """The endpoint of a path. Raises `KeyError`, which names all paths."""
         try:
             return self._endpoints[path]
         except KeyError:
@@ -233,17 +235,17 @@ class WebSocketApp:
 
     @property
     def session_count(self) -> int:
-        """Sessions in this process, in all endpoints, from their handshake to the end of their `on_close`."""
+        """The number of sessions in this process, from the handshake to the end of `on_close`."""
         return self._admission.taken
 
     @property
     def places(self) -> int:
-        """How many sessions there may be at once."""
+        """The most sessions that this process takes."""
         return self._admission.places
 
     @property
     def free_places(self) -> int:
-        """Sessions that may still come, in this process."""
+        """How many more sessions this process takes."""
         return self._admission.free
 
     @property
@@ -257,7 +259,7 @@ class WebSocketApp:
         return 0 if self._link is None else self._link.waiting()
 
     def connect_broker(self) -> None:
-        """Connect now, in this process, and not at the first session; so that the log says if it does not work."""
+        """Connect to the broker now, not at the first session. If that fails, the log says so at once."""
         if self._link is not None:
             self._link.start()
 
@@ -405,15 +407,14 @@ class WebSocketApp:
         code: int = CloseCode.GOING_AWAY,
         reason: str = "server shutting down",
     ) -> int:
-        """Close every session and let it end, let nobody in any more, end all threads.
+        """Close every session, refuse new ones, and end all threads. Returns how many sessions had to be cut off.
 
-        More than 500 sessions are closed one after another, as `servers.stagger` has it: 1,000 a second, or as many
-        as it takes to be through after half of the time. Handlers that run may finish.
-        Waits for `timeout_s` at most, by default `shutdown_timeout_s`, and then cuts off the sessions that are left:
-        returns how many. An app that was shut down cannot be started again; to call it twice does no harm.
+        Handlers that run may finish. Waits at most `timeout_s`, by default `shutdown_timeout_s`, and then cuts off the
+        sessions that are left. More than 500 sessions are not closed at once: 1,000 a second, or faster, so that all
+        are closed after half of the time. An app that was shut down cannot start again. A second call does nothing.
 
-        A handler that calls it, in its session's own thread, waits for the other sessions only. It returns how many of
-        them are left. The caller's session ends when the handler returns, and after that the threads end.
+        A handler may call it, in its session's own thread. It then waits for the other sessions only, and returns how
+        many of them are left. The caller's session ends when the handler returns, and the threads end after that.
         """
         timeout_s = self.config.shutdown_timeout_s if timeout_s is None else timeout_s
         if self._admission.has_place:
@@ -461,7 +462,7 @@ class WebSocketApp:
                 close()
 
     def cut_off(self) -> int:
-        """End every connection at once, without a close handshake; how many there were."""
+        """End every connection at once, without a close handshake. Returns how many there were."""
         return sum(endpoint.cut_off() for endpoint in self.endpoints)
 
 

@@ -57,7 +57,7 @@ def _setting(
 class Config:
     """The settings of an app. Immutable, so any thread may read them.
 
-    Raises `ConfigError`, which names the setting, the value seen and the range, for anything out of range.
+    Raises `ConfigError` for a value out of range. It names the setting, the value and the range.
     """
 
     max_message_bytes: int = _setting(1024 * 1024, "largest message taken from a client (1009 past it)", 1, 2**31)

@@ -1,4 +1,4 @@
-"""The error tree: what can go wrong, and whose doing it is.
+"""All errors of wsthreads, by who caused them.
 
 ::
 
@@ -9,9 +9,9 @@
     │   ├── CloseCodeError         (ValueError)  a close code or reason that may not be sent
     │   ├── RoomNameError          (ValueError)  a room name that is not 1 to 256 characters of text
     │   ├── RoomLimitError         (ValueError)  one room more than a session may be in
-    │   ├── HandlerError           (TypeError)   a handler without a single function, or with one of a wrong form
+    │   ├── HandlerError           (TypeError)   a handler without functions, or with a function of a wrong form
     │   └── ScriptError            a script that does not load: file, line, column
-    ├── PeerError                  the peer's fault; `close_code` is what it is told
+    ├── PeerError                  the client's fault; it is closed with `close_code`
     │   ├── ProtocolError          1002
     │   ├── UnsupportedDataError   1003
     │   ├── InvalidPayloadError    1007
@@ -19,9 +19,9 @@
     │   └── MessageTooBigError     1009
     │       └── TooManyFragmentsError
     ├── HandshakeRefused           no upgrade; `status` is the HTTP status of the answer
-    └── BackendError               a part of ours or of the machine's failed
-        ├── IsolateError           the interpreter of a script is gone or cannot be had
-        └── BrokerError            what joins the rooms of several processes does not take a broadcast
+    └── BackendError               a part of wsthreads or of the machine failed
+        ├── IsolateError           the interpreter of a script has ended or cannot start
+        └── BrokerError            the broker (Redis) does not take a broadcast
 
 No class here does I/O or holds more than its own text and numbers.
 """
@@ -106,10 +106,10 @@ class RoomLimitError(UsageError, ValueError):
 
 
 class HandlerError(UsageError, TypeError):
-    """An object, a module or a script that has none of the handler functions, or one that cannot be called.
+    """A handler that has none of the handler functions, or one that cannot be called.
 
-    `about` is the name in it that is wrong, if it is a single one. Where the handler is a file, `path` is that, and
-    `line` and `column` count from 1, if they are known; they are in the text, too.
+    `about` is the name that is wrong, if it is a single one. If the handler is a file, `path` names it. `line` and
+    `column` count from 1, if they are known. The text contains them, too.
     """
 
     path: str | None = None
@@ -124,7 +124,7 @@ class HandlerError(UsageError, TypeError):
 class ScriptError(UsageError):
     """A script that cannot be loaded.
 
-    `path` is the file, `line` and `column` count from 1 and are None where the engine did not name them.
+    `path` is the file. `line` and `column` count from 1, and are None if they are not known.
     `str()` gives ``path:line:column: message``.
     """
 
@@ -182,10 +182,10 @@ class TooManyFragmentsError(MessageTooBigError):
 
 
 class HandshakeRefused(WSThreadsError):
-    """No upgrade. Raise it in `on_handshake` to refuse a client with a status of your own.
+    """Raise it in `on_handshake` to refuse a client with an HTTP status of your own.
 
-    `status` is an HTTP status from 400 to 599, `reason` becomes the body of the answer, `headers` are pairs of text.
-    `cause` is one of few words, by which refusals are counted.
+    `status` is from 400 to 599, `reason` becomes the body of the answer, `headers` are pairs of text. Refusals are
+    counted by `cause`, one of a few words.
     """
 
     def __init__(
@@ -211,12 +211,12 @@ def _check_header(header: tuple[str, str]) -> None:
 
 
 class BackendError(WSThreadsError):
-    """A part of ours or of the machine's failed."""
+    """A part of wsthreads or of the machine failed."""
 
 
 class IsolateError(BackendError):
-    """The interpreter of a script is gone, or cannot be had on this machine."""
+    """The interpreter of a script has ended, or cannot run on this machine."""
 
 
 class BrokerError(BackendError):
-    """What joins the rooms of several processes does not take a broadcast, or sends what is none."""
+    """The broker (Redis) does not take a broadcast, or sends something that is not a broadcast."""

@@ -1,4 +1,4 @@
-"""A gunicorn worker class: gthread, with a graceful drain and a session limit that leaves threads for HTTP.
+"""A gunicorn worker class with an orderly shutdown.
 
     gunicorn -k wsthreads.gunicorn.ThreadWorker --threads 1000 'wsthreads:create_app("chat.js")'
 
@@ -97,31 +97,21 @@ class _Pool(ThreadPoolExecutor):
 
 
 class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no annotations
-    """gthread for apps with WebSockets.
+    """gthread for apps with WebSockets. It differs from gthread as follows.
 
-    When the worker is to go, its sessions are closed, each `on_close` runs, and the worker is gone as soon as they
-    are. By itself gthread would wait for `--graceful-timeout` and then drop them. Clients are told 1012 where another
-    worker takes its place (HUP, `max_requests`, `--reload`), else 1001. Sessions are limited to `--threads` less two.
-    With plain ``-k gthread`` the app finds its worker by itself, notices the end half a second later, and takes a HUP
-    for a TERM.
-
-    The application's mistakes (a script that does not load, a setting out of range) are one line, and the master ends
-    with gunicorn's status for that. What wsthreads and scripts log goes to gunicorn's error log, see
-    `wsthreads.monitoring.logs.log_to_gunicorn`.
-
-    Each worker keeps its sessions on a core of its own, as far as there are enough of them; a worker that replaces
-    one takes over its core.
-
-    A worker whose places are all taken leaves clients to the others, as long as one of those takes them.
-
-    Where the process has no file descriptors left, or may start no thread, gthread's worker would end, and all of its
-    sessions with it; here clients wait until there are some again.
-
-    HTTP clients that have not sent the head of a request by then, or stop in the middle of a request or an answer, do
-    not delay the worker's end.
-
-    A client has `handshake_timeout_s` (10 s until an app has been met) to send the head of its request. gthread waits
-    for that without a limit, so that as many clients as there are threads could keep it from everybody.
+    - At its end, the worker closes its sessions, runs each `on_close`, and exits as soon as they are done. Clients get
+      1012 if another worker takes over (HUP, `max_requests`, `--reload`), else 1001. Plain ``-k gthread`` notices the
+      end half a second later, and closes with 1001 at a HUP, too.
+    - Sessions are limited to `--threads` less two, so that threads are left for HTTP.
+    - A full worker leaves new clients to other workers, as long as one of them has room.
+    - A client must send the head of its request within `handshake_timeout_s` (10 s before the first request to an app).
+      gthread waits without a limit, so a few clients could take all threads.
+    - HTTP clients with unfinished requests or answers do not delay the worker's end.
+    - Without file descriptors or threads, new clients wait. The worker of gthread would end, with all of its sessions.
+    - Each worker keeps its sessions on a core of its own, as far as there are enough cores. A worker that replaces
+      another one takes over its core.
+    - A script that does not load, or a setting out of range, is one line of the log, and gunicorn ends. Lines of
+      wsthreads and of scripts go to gunicorn's error log.
     """
 
     #: In the master: the workers that live. gunicorn makes a worker there, and lets go of it when its process is gone.
@@ -352,13 +342,14 @@ def _linger(sock: socket.socket) -> None:
 
 
 class JSONLogger(_Logger):  # type: ignore[misc]
-    """gunicorn's logs with a JSON object a line, as `wsthreads.logs.JSONFormatter` writes them: the master's lines, the
-    workers', what wsthreads and scripts log, and those of the access log.
+    """gunicorn's logs as JSON, one object for each line, as `wsthreads.logs.JSONFormatter` writes them.
+
+    This covers the lines of the master and the workers, of wsthreads and scripts, and of the access log::
 
         gunicorn --logger-class wsthreads.gunicorn.JSONLogger -k wsthreads.gunicorn.ThreadWorker …
 
-    A line of the access log has `method`, `path`, `status`, `address` and `duration_s`; that of a session comes at its
-    end, and has its `session`. What a ``logconfig`` of gunicorn's sets up stays as it is.
+    A line of the access log has `method`, `path`, `status`, `address` and `duration_s`. The line of a session comes
+    at its end, and has its `session`. Handlers that gunicorn's ``logconfig`` sets up stay as they are.
     """
 
     def setup(self, cfg: Any) -> None:

@@ -1,4 +1,4 @@
-"""The optional C modules, or None where everything is pure Python.
+"""The optional C modules; None where everything runs in pure Python.
 
 They are None if they were not built, or if WSTHREADS_PURE_PYTHON is set to anything but nothing or 0.
 """

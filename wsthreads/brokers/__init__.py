@@ -1,4 +1,4 @@
-"""Where other processes come in: the seam between rooms and what carries them.
+"""Rooms that several processes share, over Redis.
 
 Without a broker none of this is imported. With one, an app has a `Link`, and each of its endpoints `SharedRooms` in
 place of `Rooms`. In the order in which they build on each other: `links`

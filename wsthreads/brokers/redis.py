@@ -47,12 +47,12 @@ _PREFIX = re.compile(r"[A-Za-z0-9._-]{1,64}")
 class RedisBroker:
     """Joins the rooms of all processes that use the same Redis and the same `prefix`.
 
-    `redis` is a URL (``redis://``, ``rediss://``, ``unix://``, with redis-py's options in its query) or a client of
-    redis-py for what a URL cannot say: ``RedisCluster(…)``, ``Sentinel(…).master_for(…)``. Give such a client a
-    `socket_timeout`, without which a network that swallows packets is noticed after many minutes.
+    `redis` is a URL (``redis://``, ``rediss://``, ``unix://``; the query takes redis-py's options) or a client of
+    redis-py, such as ``RedisCluster(…)`` or ``Sentinel(…).master_for(…)``. Give such a client a `socket_timeout`:
+    without one, it notices a dead network only after many minutes.
 
-    It makes no connection by itself: an app does with its first session in each process, `RemoteRoom` when it is used.
-    While Redis is away, each process keeps `max_queued_bytes` of broadcasts for it. Raises `ConfigError`.
+    Each process connects with its first session, or at the first use of a `RemoteRoom`. While Redis is not available,
+    each process keeps up to `max_queued_bytes` of broadcasts. Raises `ConfigError`.
     """
 
     def __init__(self, redis: Any, *, prefix: str = "wsthreads", max_queued_bytes: int = 16 * 1024 * 1024) -> None:
@@ -90,11 +90,11 @@ class RedisBroker:
         return _from_url(self._redis)[0] if isinstance(self._redis, str) else self._client
 
     def room(self, endpoint: str, name: str) -> RemoteRoom:
-        """A room of an endpoint (``/ws/chat``), for programs that do not serve it. Raises `RoomNameError`."""
+        """A room of an endpoint (``/ws/chat``), for programs without a server. Raises `RoomNameError`."""
         return RemoteRoom(self, endpoint, name)
 
     def close(self) -> None:
-        """Close the connections that `room` made. Not needed before a program ends."""
+        """Close the connections that `room` made. You need not call it at the end of a program."""
         self._client.close()
 
     def _broadcast(self, endpoint: str, name: str, frame: bytes) -> None:
@@ -126,7 +126,7 @@ class RedisBroker:
 
 
 class RemoteRoom:
-    """A handle on a room for a program without a server in it. Any thread."""
+    """A handle on a room, for a program without a server. Any thread."""
 
     __slots__ = ("_broker", "_endpoint", "_name")
 
@@ -146,13 +146,13 @@ class RemoteRoom:
     def broadcast(self, message: str | bytes) -> None:
         """Send to all members. When it returns, Redis has the message.
 
-        Threads broadcast one after the other. Raises `MessageTypeError`, and `BrokerError` if Redis did not say that it
-        has the message, in the time of the URL's ``socket_timeout``; it may have it all the same.
+        Threads broadcast one after the other. Raises `MessageTypeError`, and `BrokerError` if Redis did not confirm within
+        the URL's ``socket_timeout``. Redis may have the message nevertheless.
         """
         self._broker._broadcast(self._endpoint, self._name, message_frame(message))
 
     def members(self) -> int:
-        """How many members the room has, in all processes. Raises `BrokerError`."""
+        """The number of members, in all processes. Raises `BrokerError`."""
         return self._broker._members(self._endpoint, self._name)
 
     def __repr__(self) -> str:

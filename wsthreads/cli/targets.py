@@ -292,12 +292,14 @@ def create_app(
 ) -> WebSocketApp:
     """A `WebSocketApp` that serves handler files, for a WSGI server: ``gunicorn 'wsthreads:create_app("chat.js")'``.
 
-    `targets` and `path` are those of ``wsthreads run``, `settings` are those of `Config`. `static` is a directory
-    whose files are served beside the endpoints; what is in neither goes to `wsgi_app`, or is a 404. `redis` is the URL
-    of a Redis that joins the rooms of all processes; without it, WSTHREADS_REDIS in the environment is one.
-    Without a `wsgi_app`, `serve_health` is on by default.
-    Under gunicorn, what scripts log and what wsthreads warns of goes to its error log, unless logging is configured.
-    Raises what `find_targets` and `add_target` do, `ConfigError`, and `UsageError` if `static` is no directory.
+    - `targets` and `path` mean the same as for ``wsthreads run``. `settings` are those of `Config`.
+    - `static` is a folder whose files are served beside the endpoints.
+    - `wsgi_app` gets all other requests; without one they are a 404. Without one, `serve_health` is on by default.
+    - `redis` is the URL of a Redis that joins the rooms of all processes. The default is WSTHREADS_REDIS.
+
+    Under gunicorn, lines of scripts and warnings go to its error log, unless you have configured logging.
+    Raises `ScriptError`, `HandlerError` or `IsolateError` if a target does not load, `UsageError` if a target or
+    `static` does not exist, and `ConfigError`.
     """
     from wsthreads.app import WebSocketApp
     from wsthreads.servers.static import StaticFiles

@@ -1,31 +1,31 @@
 // Types of wsthreads.js, for a page in TypeScript or with `// @ts-check`.
 
-/** Whether a close code means that there is no use in coming back: 1000, the client's mistakes, and 4000 to 4999. */
+/** Whether reconnecting is useless after this close code: 1000, mistakes of the client, and 4000 to 4999. */
 export function isFinal(code: number): boolean;
 
 export interface ReconnectingOptions {
-  /** Milliseconds before the first attempt to come back; doubled for each that follows. 1000. */
+  /** Milliseconds before the first attempt to reconnect. Doubled for each attempt after it. Default: 1,000. */
   minDelay?: number;
-  /** The longest of these. Each delay is spread over its upper half. 30,000. */
+  /** The longest delay. Each delay is a random value from its upper half. Default: 30,000. */
   maxDelay?: number;
-  /** Milliseconds that one attempt may take. 10,000. */
+  /** Milliseconds that one attempt may take. Default: 10,000. */
   connectTimeout?: number;
-  /** A connection that has lasted so many milliseconds starts the delays anew. 5,000. */
+  /** After a connection of this many milliseconds, delays begin at `minDelay` again. Default: 5,000. */
   stableAfter?: number;
-  /** Attempts without a stable connection, after which it gives up. Infinity. */
+  /** It gives up after this many attempts without a stable connection. Default: Infinity. */
   maxAttempts?: number;
-  /** Messages that wait at most while there is no connection. 1,000. */
+  /** The most messages that wait while there is no connection. Default: 1,000. */
   maxQueued?: number;
-  /** Their bytes at most. 1 MiB. */
+  /** The most bytes of these messages. Default: 1 MiB. */
   maxQueuedBytes?: number;
   /**
-   * Milliseconds that the page may stand still, as while the device sleeps, before an open connection is taken for dead
-   * and replaced. 90,000: browsers let the timers of a hidden page wait for a minute. Infinity never does.
+   * If the page stood still for this many milliseconds, as while the device sleeps, an open connection counts as dead
+   * and is replaced. Default: 90,000, because browsers delay timers of hidden pages by up to a minute. Infinity: never.
    */
   maxPause?: number;
   /**
-   * Whether it shall not come back after this close; by default the function `isFinal` of the code. It is called between
-   * two connections, and may call `close`. If it throws, the error is reported, and the default decides.
+   * Returns true if it must not reconnect after this close. Default: `isFinal(close.code)`. It is called between two
+   * connections, and may call `close`. If it throws, the error is reported and the default decides.
    */
   isFinal?: (close: { code: number; reason: string; wasClean: boolean }) => boolean;
   /** For tests. */
@@ -44,28 +44,28 @@ export interface Reconnecting {
   /** How the connection was lost. If the function for the address failed: 1006, and its error's message. */
   code: number;
   reason: string;
-  /** The number of the attempt that follows, from 1, since a connection was stable. */
+  /** The number of the next attempt since the last stable connection, from 1. */
   attempt: number;
-  /** Milliseconds until then. */
+  /** Milliseconds until the next attempt. */
   delay: number;
 }
 
 export interface ReconnectingEventMap {
   /**
-   * There is a connection, the first one or another. The queue is sent afterwards: what a listener sends before it
-   * returns or awaits, such as a login, goes before all that was queued.
+   * A connection is open: the first one, or one after a reconnect. The queue is sent afterwards. What a listener sends
+   * before it returns or awaits, such as a login, goes before the queue.
    */
   open: Event;
   message: MessageEvent;
-  /** An attempt has failed, or a connection. */
+  /** An attempt or a connection has failed. */
   error: Event;
-  /** It is over: closed by this page, or by the server with a final code, or given up. Comes once. */
+  /** The end: closed by this page, closed by the server with a final code, or given up. Called once. */
   close: CloseEvent;
-  /** The connection was lost, and another attempt will be made. */
+  /** The connection was lost, and another attempt follows. */
   reconnecting: CustomEvent<Reconnecting>;
 }
 
-/** A WebSocket that comes back by itself when its connection is lost. */
+/** A WebSocket that reconnects by itself when its connection is lost. */
 export class ReconnectingWebSocket extends EventTarget {
   static readonly CONNECTING: 0;
   static readonly OPEN: 1;
@@ -77,9 +77,9 @@ export class ReconnectingWebSocket extends EventTarget {
   readonly CLOSED: 3;
 
   /**
-   * `url` may be relative to the page, and begin with http: as well as with ws:. A function is called for each
-   * connection, as for a token that expires; it may be async. If it fails, whatever it throws, it is called again after
-   * a delay. An address or a subprotocol that WebSocket refuses with a SyntaxError is final. An option that is undefined
+   * `url` may be relative to the page, and may begin with http: or ws:. It may be a function, also an async one, that
+   * is called for each connection, for example to get a fresh token. If the function fails, it is called again after a
+   * delay. An address or a subprotocol that WebSocket refuses with a SyntaxError is final. An option that is undefined
    * has its default.
    */
   constructor(
@@ -88,23 +88,24 @@ export class ReconnectingWebSocket extends EventTarget {
     options?: ReconnectingOptions,
   );
 
-  /** CONNECTING also between connections, from when the other side closes; CLOSED when no further one will be made. */
+  /** CONNECTING also between two connections, from the other side's close on. CLOSED when no other one will follow. */
   readonly readyState: 0 | 1 | 2 | 3;
   readonly url: string;
   readonly protocol: string;
   readonly extensions: string;
-  /** Bytes that wait: in the browser, and in the queue while there is no connection. */
+  /** Bytes that wait, in the browser and in the queue for the next connection. */
   readonly bufferedAmount: number;
   binaryType: BinaryType;
 
   /**
-   * True if the message was sent or queued; false, and nothing happens, if the queue is full or all is over. The queue is
-   * sent in its order, after the `open` event. Bytes that are queued are copied. Anything else is made a text, as by WebSocket: `undefined` is "undefined".
+   * Returns true if the message was sent or queued, and false if the queue is full or the end has come. The queue is
+   * sent in its order, after the `open` event. Bytes that are queued are copied. Other values become text, as with
+   * WebSocket: `undefined` is sent as "undefined".
    */
   send(data: string | ArrayBufferLike | Blob | ArrayBufferView): boolean;
-  /** Close for good. What is queued is not sent any more. */
+  /** Close for good. Queued messages are dropped. */
   close(code?: number, reason?: string): void;
-  /** Try now, without waiting any longer; nothing happens while there is a connection. */
+  /** Connect now, without waiting for the delay. Does nothing while there is a connection. */
   reconnect(): void;
 
   onopen: ((event: Event) => any) | null;

@@ -1,4 +1,6 @@
-"""The page about a running server: endpoints with a client to try them, sessions, rooms, load, errors.
+"""The page about a running server.
+
+It shows endpoints with a client to try them, sessions, rooms, load and errors.
 
 It lives at ``/_wsthreads/``; under ``wsthreads run``, ``/`` leads there unless something else is at ``/``. Nothing on
 it is loaded from elsewhere, and its Content-Security-Policy lets it talk to its own server only. Its data comes over a

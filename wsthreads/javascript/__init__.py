@@ -1,4 +1,4 @@
-"""Handlers in JavaScript: ES modules run by QuickJS, which dukpy brings.
+"""Handlers in JavaScript: ES modules, run by QuickJS.
 
 `handler` is the way in. `isolate` owns the interpreter and its thread; `loop` and `schedule` decide what it does next,
 `visits` is what they keep of a session, `reports` what they log. `effects` is what a script can do outside.

@@ -1,1 +1,1 @@
-"""What is logged and counted, and how it is read: log formats, metrics, Prometheus, health."""
+"""Logs, metrics, Prometheus and health checks."""

@@ -215,9 +215,11 @@ class AccessFormatter(logging.Formatter):
 
 
 class JSONFormatter(logging.Formatter):
-    """One object a line, in ASCII: `time` (ISO 8601, UTC), `level`, `logger`, `message`, `pid`; where they apply
-    `session`, `endpoint`, `address`, a script's `file`, `line` and `column`, `exception` (the stack), `method`, `path`
-    and `status` of a request; and what else a record was given by `extra`, if it is a text, a number or a boolean.
+    """Writes each record as one JSON object in ASCII, on one line.
+
+    Every object has `time` (ISO 8601, UTC), `level`, `logger`, `message` and `pid`. Where they apply, it has `session`,
+    `endpoint`, `address`; `file`, `line` and `column` of a script; `exception`, the stack; `method`, `path` and
+    `status` of a request. Values of `extra` are added if they are text, numbers or booleans.
     """
 
     def format(self, record: logging.LogRecord) -> str:

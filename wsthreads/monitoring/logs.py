@@ -125,10 +125,9 @@ class in_context:
 
 
 class AddContext(logging.Filter):
-    """For handlers of logging: what is logged in the thread of a session, by whatever logger, gets its `session`,
-    `endpoint` and `address`.
+    """A filter for handlers of `logging`. Adds `session`, `endpoint` and `address` to records of a session's thread.
 
-    Lines of wsthreads itself have them in any case.
+    It works for every logger. Records of wsthreads itself have these attributes without the filter.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

@@ -172,7 +172,7 @@ def _by_code(closed: dict[int, int]) -> dict[tuple[str, ...], int]:
 class WebSocketCollector:
     """The metrics of an app for a registry of your own: ``REGISTRY.register(WebSocketCollector(app))``.
 
-    Not for prometheus-client's multi-process mode, which knows no such collectors: `serve_metrics` is.
+    It does not work in prometheus-client's multi-process mode. Use `serve_metrics` there.
     """
 
     def __init__(self, app: WatchedApp) -> None:

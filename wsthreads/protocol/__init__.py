@@ -1,1 +1,1 @@
-"""From a WSGI request to messages and back: handshake, frames, compression, the connection. Knows no session."""
+"""From bytes to messages and back: handshake, frames, compression. Knows no session."""

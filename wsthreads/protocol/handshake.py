@@ -33,11 +33,10 @@ MAX_PARAMETERS = 1000
 
 
 class Request:
-    """The handshake of one client: what `on_handshake` sees, and where a session looks up its parameters.
+    """The handshake of one client, as `on_handshake` gets it.
 
-    Read-only but for `attributes`, a dict that becomes the session's if the client is let in. `environ` is the WSGI
-    environ (PEP 3333). Not thread-safe; it belongs to the thread of its connection until the session is open, and
-    is only read from then on.
+    Read-only except `attributes`, a dict that becomes the session's. `environ` is the WSGI environ (PEP 3333).
+    Use it only in the thread that calls `on_handshake`. Once the session is open, any thread may read it.
     """
 
     def __init__(self, environ: dict[str, Any]) -> None:
@@ -52,13 +51,13 @@ class Request:
 
     @property
     def remote_addr(self) -> str:
-        """The client's IP address; behind configured proxies, the one that they name."""
+        """The client's IP address. Behind configured proxies, the address that they name."""
         return str(self.environ.get("REMOTE_ADDR") or "")
 
     def get_header(self, name: str) -> str | None:
-        """The header's value, whatever the case of `name`; a repeated header's values are joined by commas.
+        """The value of a header, or None. The case of `name` does not matter.
 
-        Those of ``Cookie`` are joined by semicolons. Only plain ``-k gthread`` joins them by commas, too.
+        Repeated headers are joined by commas, ``Cookie`` by semicolons. Plain ``-k gthread`` joins ``Cookie`` by commas.
         """
         key = name.upper().replace("-", "_")
         if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
@@ -72,7 +71,7 @@ class Request:
 
     @cached_property
     def parameters(self) -> dict[str, str]:
-        """First value of each query parameter."""
+        """The first value of each query parameter."""
         query = self.environ.get("QUERY_STRING", "").encode("latin-1").decode("utf-8", "replace")
         pairs = query.split("&", MAX_PARAMETERS)[:MAX_PARAMETERS]
         found: dict[str, str] = {}
@@ -82,7 +81,7 @@ class Request:
 
     @property
     def headers(self) -> dict[str, str]:
-        """All headers, names in lower case: a new dict each time."""
+        """All headers, with names in lower case. A new dict each time."""
         found = {}
         for key, value in self.environ.items():
             if key.startswith("HTTP_"):

@@ -1,1 +1,1 @@
-"""Who is in which room, and fan-out to all members in one order."""
+"""Who is in which room, and broadcasts in one order."""

@@ -300,9 +300,9 @@ def _without(members: _Members, session: Member) -> _Members | None:
 
 
 class Room:
-    """A handle on a room: keep it as long as you like, it holds nothing. Any thread.
+    """A handle on a room. Keep it as long as you like: it does not keep the room. Any thread.
 
-    Not for finalizers: a ``__del__`` may run in the midst of a broadcast, and would wait for its own thread.
+    Do not use it in finalizers: a ``__del__`` may run during a broadcast, and would wait for its own thread.
     """
 
     __slots__ = ("_name", "_rooms")
@@ -313,17 +313,18 @@ class Room:
 
     @property
     def name(self) -> str:
+        """The name of the room."""
         return self._name
 
     def broadcast(self, message: str | bytes, *, hand_over: bool = False) -> None:
-        """Send to all members, the sender included if it is one. Raises `MessageTypeError`; over Redis, `BrokerError`.
+        """Send to all members, also to the sender if it is one. Raises `MessageTypeError`; over Redis, `BrokerError`.
 
-        With `hand_over`, another thread does the sending: for who has more to do, such as further broadcasts.
+        With `hand_over`, another thread does the sending. Use it if the caller has more to do, such as more broadcasts.
         """
         self._rooms.broadcast(self._name, message_frame(message), hand_over=hand_over)
 
     def members(self) -> int:
-        """How many members the room has; over Redis, in all processes."""
+        """The number of members; over Redis, in all processes."""
         return self._rooms.count(self._name)
 
     def __repr__(self) -> str:
@@ -340,11 +341,11 @@ class SessionRoom(Room):
         self._session = session
 
     def join(self) -> None:
-        """Become a member; nothing happens if the session is one, or is over. Raises `RoomLimitError`."""
+        """Join the room. Does nothing if the session is a member, or has ended. Raises `RoomLimitError`."""
         self._rooms.join(self._name, self._session)
 
     def leave(self) -> None:
-        """Be no member any more; nothing happens if the session is none."""
+        """Leave the room. Does nothing if the session is not a member."""
         self._rooms.leave(self._name, self._session)
 
     def broadcast_except(self, message: str | bytes, *, hand_over: bool = False) -> None:

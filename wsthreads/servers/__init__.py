@@ -1,1 +1,1 @@
-"""The server of ``wsthreads run``: HTTP, TLS, static files, an orderly end."""
+"""The server of ``wsthreads run``: HTTP, TLS, static files, shutdown."""

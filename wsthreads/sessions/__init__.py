@@ -1,1 +1,1 @@
-"""The life of a session: who is let in, the handler's functions, the session and its endpoint."""
+"""The life of a session: handshake, calls of the handler, end."""

@@ -51,7 +51,10 @@ HANDLER_ERRORS = ("handler_errors", "script_timeouts", "unhandled_rejections")
 
 
 class Endpoint:
-    """One path of an app. Any thread. That a session opens and ends is logged at `log_level`."""
+    """One path of an app. Any thread.
+
+    The start and the end of each session are logged at `log_level`.
+    """
 
     def __init__(
         self,
@@ -85,15 +88,15 @@ class Endpoint:
         self._turned_away: StripedDict[int, Connection] = StripedDict()  # by its id()
 
     def room(self, name: str) -> Room:
-        """A handle on a room, for broadcasting from outside of a session. Raises `RoomNameError`."""
+        """A handle on a room, to broadcast without a session. Raises `RoomNameError`."""
         return self.rooms.room(name)
 
     def sessions(self) -> list[Session]:
-        """The sessions in this process, those in `on_close` included. A snapshot."""
+        """The sessions in this process, also those in `on_close`. A snapshot."""
         return list(self._connections.snapshot())
 
     def session_count(self) -> int:
-        """How many sessions there are in this process."""
+        """The number of sessions in this process."""
         return len(self._connections)
 
     def live(self) -> dict[Session, Connection]:
@@ -101,7 +104,7 @@ class Endpoint:
         return self._connections.snapshot()
 
     def totals(self) -> Totals:
-        """What is going on here, and has been since the process began. Some microseconds of work for each session."""
+        """Counters of this endpoint, now and since the process began. Takes some microseconds for each session."""
         counts, times = self._metrics.snapshot(), self._metrics.distributions()
         return self._ledger.sum(
             lambda: (connection.traffic() for connection in self._connections.snapshot().values()),

@@ -29,8 +29,8 @@ def new_session_id() -> str:
 class Session:
     """One client.
 
-    All methods may be called from any thread, at any time, in finalizers (``__del__``) too: a session that is over only
-    answers false. `attributes` is a plain dict: what several threads do to it is theirs to coordinate.
+    All methods may be called from any thread, at any time, also in finalizers (``__del__``) and after the end of the
+    session. `attributes` is a plain dict: use a lock of your own if several threads change it together.
     """
 
     __slots__ = (
@@ -55,9 +55,9 @@ class Session:
         self._id = session_id
         #: The handshake: path, headers, parameters, address.
         self.request = request
-        #: Whatever the handler wants to remember of this client.
+        #: Values that the handler keeps with this session.
         self.attributes: dict[str, Any] = request.attributes
-        #: Seconds since the epoch.
+        #: When the session began, in seconds since the epoch.
         self.opened_at = time()
         self._connection = connection
         self._outbox = connection.outbox
@@ -75,14 +75,14 @@ class Session:
         return self._id
 
     def send(self, message: str | bytes, *, timeout: float | None = None) -> bool:
-        """Send text (a str) or binary (bytes) to this client; False, and nothing happens, if the session is closed.
+        """Send text (a str) or binary (bytes) to this client. Returns False if the session is closed.
 
-        Frames of concurrent calls are never mixed; those of one thread arrive in order. A lone surrogate in a str is
-        sent as U+FFFD. Raises `MessageTypeError` for anything else.
+        Frames of concurrent calls are never mixed. Messages of one thread arrive in order. A lone surrogate in a str is
+        sent as U+FFFD. Raises `MessageTypeError` for anything but str and bytes.
 
-        It does not block, and a client that lets more than `max_outbox_bytes` pile up is closed with 1013. Only in
-        the session's own thread, in a Python handler, it waits while that much is piled up: for `timeout` seconds at
-        most, by default `send_timeout_s`; so a handler may stream more than the outbox holds.
+        It does not block. If more than `max_outbox_bytes` wait for the client, the client is closed with 1013. There is
+        one exception: in the session's own thread, in a Python handler, `send` waits until there is room, for at most
+        `timeout` seconds, by default `send_timeout_s`. So a handler may stream more than the outbox holds.
         """
         frame = message_frame(message)
         outbox = self._outbox
@@ -95,19 +95,19 @@ class Session:
         return self._connection.closing is None and post(outbox, frame)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """Start the close handshake; nothing happens if the session is closing already. Does not block.
+        """Start the close handshake. Does nothing if the session is closing already. Does not block.
 
         `code` is 1000 to 1003, 1007 to 1014, or 3000 to 4999; `reason` is at most 123 bytes in UTF-8. Raises
-        `CloseCodeError` for others (RFC 6455, 7.4 and 5.5).
+        `CloseCodeError` for anything else (RFC 6455, 7.4 and 5.5).
         """
         check_close(code, reason)
         self._connection.begin_close(code, reason)
 
     def is_open(self) -> bool:
-        """Whether messages can be sent: false from `close` on, from the client's close on, and in `on_close`.
+        """Whether messages can be sent: False after `close`, after the client's close, and in `on_close`.
 
-        A handler that runs for long is told, too, that its client is gone: at the first `send` that fails, or, for a
-        client whose network is gone or that has closed, after `ping_interval_s` and `ping_timeout_s` at most.
+        It also becomes False while a handler runs and the client is gone: at the first `send` that fails, and otherwise
+        after `ping_interval_s` plus `ping_timeout_s` at most.
         """
         return self._connection.closing is None and not self._outbox.is_over
 
@@ -118,7 +118,7 @@ class Session:
 
     @property
     def remote_addr(self) -> str:
-        """The client's IP address; behind configured proxies, the one that they name."""
+        """The client's IP address. Behind configured proxies, the address that they name."""
         return self.request.remote_addr
 
     @property
@@ -132,11 +132,11 @@ class Session:
         return self.request.get_parameter(name)
 
     def get_header(self, name: str) -> str | None:
-        """A header of the handshake, whatever the case of its name, or None."""
+        """A header of the handshake, or None. The case of `name` does not matter."""
         return self.request.get_header(name)
 
     def room(self, name: str) -> SessionRoom:
-        """A handle on a room of this endpoint; it does not join. Raises `RoomNameError`."""
+        """A handle on a room of this endpoint. Does not join. Raises `RoomNameError`."""
         return self._rooms.for_session(name, self)
 
     def rooms(self) -> list[str]:

@@ -23,11 +23,11 @@ NO_REDIRECT = "browsers do not follow a redirect of a WebSocket"
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Return it from `on_handshake` to refuse a client so that its page learns why.
+    """Return it from `on_handshake` to refuse a client with a close code, which its page can read.
 
-    A browser hides the HTTP status of a refused handshake: the page sees 1006, as for a lost connection. So the client
-    is let in, and closed at once with this code and reason. No other function of the handler is called for it. Codes
-    are those of `Session.close`; take 4000 to 4999 for your own. Raises `CloseCodeError` for others.
+    A browser hides the HTTP status of a refused handshake: the page sees 1006, as for a lost connection. So this lets
+    the client in and closes it at once with `code` and `reason`. No other function of the handler is called.
+    Use 4000 to 4999 for codes of your own. Raises `CloseCodeError` for a code that `Session.close` does not take.
     """
 
     code: int

@@ -1,4 +1,4 @@
-"""Testing handlers, without a socket or with a real server.
+"""Tests of handlers, without a socket or with a real server.
 
 ::
 

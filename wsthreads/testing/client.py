@@ -29,10 +29,10 @@ __all__ = ["Client"]
 
 
 class Client:
-    """One client of a `Play`, which makes it. Its methods return when all that they set off has happened.
+    """One client, as `Play.connect` returns it. A method returns when everything that it caused has happened.
 
-    What a handler throws meanwhile is raised by the method. Every wait has the play's deadline, and raises
-    `TimeoutError` past it.
+    If the handler throws meanwhile, the method raises the exception. Every wait has the deadline of the `Play`, and
+    raises `TimeoutError` after it.
     """
 
     def __init__(self, settle: Callable[[], None], deadline_s: float) -> None:
@@ -50,10 +50,10 @@ class Client:
         self._over = False
         self._crash: BaseException | None = None
         self._session: Session | None = None
-        #: All messages so far, texts as str and binary ones as bytes.
+        #: All messages so far: text as str, binary as bytes.
         self.received: list[str | bytes] = []
-        #: How the connection ended, as a browser would say it: the close code (1006 for a lost connection, 1005 for a
-        #: close without a code) and the reason; None while it is open.
+        #: The close code and the reason, as a browser reports them, or None while the connection is open. The code is
+        #: 1006 for a lost connection, and 1005 for a close without a code.
         self.closed: tuple[int, str] | None = None
         #: The subprotocol that was agreed on, or None.
         self.subprotocol: str | None = None
@@ -72,21 +72,21 @@ class Client:
         self._settle()
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """Close the connection, by a close handshake. Nothing happens if it is closed."""
+        """Close the connection by a close handshake. Does nothing if it is closed."""
         with self._changed:
             if self.closed is None and self._protocol.state is ConnectionState.OPEN:
                 self._pipe.put(self._protocol.send(CloseConnection(code, reason)))
         self._settle()
 
     def lose(self) -> None:
-        """Lose the connection, without a close handshake: the handler gets 1006."""
+        """Lose the connection without a close handshake. The handler gets 1006."""
         self.vanish()
         self._settle()
 
     def receive(self, timeout_s: float | None = None) -> str | bytes:
-        """The next message that neither this method nor `take` has given; waits for it, `timeout_s` at most.
+        """The next message that neither this method nor `take` has returned. Waits for it, at most `timeout_s`.
 
-        For what comes later than the call that set it off, such as by a script's timer or a thread of the handler's.
+        Use it for messages that timers of a script or threads of a handler send later.
         """
         timeout_s = self._deadline_s if timeout_s is None else timeout_s
         self._settle()
@@ -102,7 +102,7 @@ class Client:
             return self.received[self._taken - 1]
 
     def take(self) -> list[str | bytes]:
-        """The messages that neither this method nor `receive` has given."""
+        """All messages that neither this method nor `receive` has returned."""
         self._settle()
         with self._changed:
             taken, self._taken = self._taken, len(self.received)
@@ -113,7 +113,7 @@ class Client:
         return [json.loads(message) for message in self.take()]
 
     def wait_closed(self, timeout_s: float | None = None) -> tuple[int, str]:
-        """How the connection ended; waits for that, `timeout_s` at most."""
+        """Wait for the end of the connection, at most `timeout_s`. Returns the close code and the reason."""
         timeout_s = self._deadline_s if timeout_s is None else timeout_s
         with self._changed:
             if not self._changed.wait_for(lambda: self.closed is not None, timeout_s):
@@ -128,7 +128,7 @@ class Client:
 
     @property
     def session(self) -> Session:
-        """The server's side of this client: its id, its rooms, and what a Python handler keeps in its attributes."""
+        """The session of this client: its id, its rooms, and the attributes that a Python handler sets."""
         if self._session is None:
             raise ConnectionError(f"this client has no session: it was closed at once, {self.closed}")
         return self._session

@@ -25,10 +25,10 @@ END_TIMEOUT_S = 2.0
 
 
 class HandlerFailed(Exception):
-    """A script threw an error, or overran its deadline: the text of it, with its stack.
+    """A script threw an error, or exceeded its deadline. The text has the stack.
 
-    What a Python handler raises is raised in the test as it is. Only for a KeyboardInterrupt, which would end the
-    whole run of the tests, this is raised, with the KeyboardInterrupt as its cause.
+    Exceptions of a Python handler are raised in the test as they are. There is one exception: for a KeyboardInterrupt,
+    which would end the whole test run, this is raised, with the KeyboardInterrupt as its cause.
     """
 
 
@@ -37,10 +37,10 @@ def play(
 ) -> Play:
     """Run a handler for tests, as a context manager.
 
-    `target` is a handler file (``"chat.js"``), a handler object (a class, an instance, a module), or a `WebSocketApp`;
-    `path` is the endpoint that clients connect to, which need not be named if there is one only. `settings` are those
-    of `Config`. What a handler throws is raised in the test, by the call that set it off, unless `raise_errors` is
-    false. No wait is longer than `deadline_s`. Errors as in `create_app`.
+    `target` is a handler file (``"chat.js"``), a handler object (a class, an instance, a module), or a `WebSocketApp`.
+    `path` is the endpoint that clients connect to; leave it out if there is only one. `settings` are those of `Config`.
+    If a handler throws, the call that caused it raises the exception in the test, unless `raise_errors` is false. No
+    wait is longer than `deadline_s`. Raises the same errors as `create_app`.
     """
     return Play(target, path, raise_errors=raise_errors, deadline_s=deadline_s, settings=settings)
 
@@ -60,7 +60,7 @@ def app_for(target: object, path: str | None, settings: Mapping[str, Any]) -> tu
 
 
 class Play:
-    """A handler that runs, and its clients. Made by `play`; use it as a context manager, in one thread at a time."""
+    """A running handler and its clients, as `play` returns it. Use it as a context manager, in one thread at a time."""
 
     def __init__(
         self, target: object, path: str | None, *, raise_errors: bool, deadline_s: float, settings: Mapping[str, Any]
@@ -72,7 +72,7 @@ class Play:
         self._clients: list[Client] = []
         self._has_ended = False
         self._raised = 0  # so many of `errors` have been raised
-        #: What the handler has thrown so far: exceptions of a Python handler, `HandlerFailed` of a script.
+        #: All errors of the handler so far: exceptions of a Python handler, `HandlerFailed` of a script.
         self.errors: list[BaseException] = []
         for endpoint in self.app.endpoints:
             endpoint.handler.on_failure = self._failed
@@ -88,10 +88,10 @@ class Play:
         remote_addr: str = "127.0.0.1",
         **parameters: str,
     ) -> Client:
-        """Connect a client, with query parameters: ``chat.connect(user="ann")``, or a text or mapping as `query`.
+        """Connect a client. Give query parameters by name, as in ``chat.connect(user="ann")``, or as `query`.
 
-        `on_open` has returned when this does. Raises `HandshakeRefused`, with its status, if the client is not let in.
-        A client that was refused with a close code (`Refusal`) is `closed`, and has no `session`.
+        When it returns, `on_open` has returned. Raises `HandshakeRefused` if the client is refused with a status. A
+        client that was refused with a close code (`Refusal`) is `closed`, and has no `session`.
         """
         if self._has_ended:  # nobody would end the client, or raise what the handler throws
             raise UsageError("this play has ended: connect clients inside its with statement")
@@ -113,17 +113,17 @@ class Play:
 
     @property
     def clients(self) -> list[Client]:
-        """Those that are open."""
+        """The clients that are open."""
         return [client for client in self._clients if client.is_open]
 
     def room(self, name: str, *, path: str | None = None) -> Room:
-        """A handle on a room, as a view or a job would have it: `broadcast`, `members`."""
+        """A handle on a room without a session: `broadcast`, `members`."""
         return self._endpoint(path).room(name)
 
     def settle(self) -> None:
-        """Return when the server has nothing to do any more, and raise what the handler has thrown meanwhile.
+        """Wait until the server has nothing to do, and raise what the handler has thrown meanwhile.
 
-        Calls of clients do it by themselves. Timers that are not due are not waited for, nor are the handler's threads.
+        Methods of clients do this by themselves. It does not wait for timers, nor for threads of the handler.
         """
         self._wait()
         self._raise_failure()
@@ -171,7 +171,7 @@ class Play:
     def end(self) -> None:
         """Close all clients with 1001 and stop the handler. Idempotent.
 
-        An app that was given goes on; its clients are lost, and have ended when this returns.
+        If `play` was given an app, only its clients are ended, and the app stays usable.
         """
         self._has_ended = True
         if self._is_ours:

@@ -266,10 +266,10 @@ class Stay:
 
 
 def use_all_cores() -> None:
-    """Let the calling thread use all cores until the next message of its session; so may what it starts meanwhile.
+    """Let the calling thread, and what it starts, use all cores until the next message of its session.
 
-    For a handler that is about to start a thread or a program which counts its cores, or which should have all of them
-    from its beginning: without this, it gets them a second later at most. Nothing happens in other threads.
+    Call it in a handler before you start a thread or a program that counts its cores or needs all of them at once.
+    Without this call, it gets all cores within a second. Does nothing in threads that are not kept on a core.
     """
     stay: Stay | None = getattr(_here, "stay", None)
     if stay is not None:

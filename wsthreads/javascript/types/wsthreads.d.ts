@@ -1,38 +1,38 @@
-// Types of what a wsthreads handler sees, for editors and for tsc. `wsthreads new` puts this file beside a handler and
-// names it in a jsconfig.json; elsewhere a first line does: /// <reference path="./wsthreads.d.ts" />
+// Types for wsthreads handlers, for editors and for tsc. `wsthreads new` puts this file beside a handler and names it
+// in a jsconfig.json. Elsewhere begin your file with: /// <reference path="./wsthreads.d.ts" />
 //
 // In JavaScript:  /** @type {import("wsthreads").OnMessage} */
 //                 export function onMessage(session, message) { … }
 // In TypeScript:  import type { Session } from "wsthreads";
 
 declare module "wsthreads" {
-  /** What a session or room can send: text, or bytes, which go as a binary message. */
+  /** A message to send: text, or bytes, which are sent as a binary message. */
   export type Message = string | ArrayBuffer | SharedArrayBuffer | ArrayBufferView;
 
-  /** What a client's message is: text, or the bytes of a binary message. */
+  /** A message of a client: text, or the bytes of a binary message. */
   export type Received = string | ArrayBuffer;
 
-  /** What a handshake told of a client. */
+  /** What a session and a request have in common: data of the handshake, and attributes. */
   export interface Visitor {
     /** The first value of a query parameter of the URI, decoded, or null. */
     getParameter(name: string): string | null;
-    /** A header of the handshake, whatever the case of its name, or null. */
+    /** A header of the handshake, or null. The case of the name does not matter. */
     getHeader(name: string): string | null;
     /** The path of the URI, without the query. */
     getRequestPath(): string;
-    /** The client's IP address; behind a configured proxy, the one that the proxy names. */
+    /** The client's IP address. Behind a configured proxy, the address that the proxy names. */
     getRemoteAddr(): string;
-    /** Remember a value, any at all, for as long as the session lasts. */
+    /** Keep a value of any type for as long as the session lasts. */
     setAttribute(key: string, value: any): void;
-    /** What was set under that key, or null. */
+    /** The value of this key, or null. */
     getAttribute(key: string): any;
     /** A copy of all attributes. */
     getAttributes(): { [key: string]: any };
   }
 
-  /** A client that asks to be let in. Its attributes become those of its session. */
+  /** A client before the upgrade. Its attributes become those of its session. */
   export interface Request extends Visitor {
-    /** The subprotocols that the client offers, the one it prefers first. */
+    /** The subprotocols that the client offers, its preferred one first. */
     getSubprotocols(): string[];
   }
 
@@ -40,11 +40,11 @@ declare module "wsthreads" {
   export interface Session extends Visitor {
     /** Unique and unguessable. */
     readonly id: string;
-    /** Send to this client. False, and nothing happens, if the session is closed. */
+    /** Send to this client. Returns false, and sends nothing, if the session is closed. */
     send(message: Message): boolean;
-    /** Start the close handshake: 1000 unless a code is given, which is 1000 to 1003, 1007 to 1014 or 3000 to 4999. */
+    /** Start the close handshake. The default code is 1000. Allowed: 1000 to 1003, 1007 to 1014, 3000 to 4999. */
     close(code?: number, reason?: string): void;
-    /** False from `close` on, from the client's close on, and in `onClose`. */
+    /** False after `close`, after the client's close, and in `onClose`. */
     isOpen(): boolean;
     /** A handle on a room of this endpoint. It does not join. You may keep it: see `Room`. */
     room(name: string): Room;
@@ -53,57 +53,57 @@ declare module "wsthreads" {
   }
 
   /**
-   * A session's handle on a room. It works for as long as the script runs: after the end of the session, `broadcast`,
-   * `broadcastExcept`, `members` and `getName` reach the room as before, `join` and `leave` do nothing.
+   * A session's handle on a room. You may keep it. After the end of the session, `broadcast`, `broadcastExcept`,
+   * `members` and `getName` still work, and `join` and `leave` do nothing.
    */
   export interface Room {
-    /** Become a member; nothing happens if the session is one, or has ended. The first member makes the room. */
+    /** Join the room. Does nothing if the session is a member, or has ended. The first member creates the room. */
     join(): void;
-    /** Be no member any more. The last one to leave ends the room; who is gone leaves all rooms by itself. */
+    /** Leave the room. The last member deletes the room. A session that ends leaves all rooms by itself. */
     leave(): void;
-    /** Send to all members, this session included if it is one. */
+    /** Send to all members, also to this session if it is one. */
     broadcast(message: Message): void;
-    /** Send to all members but this session. */
+    /** Send to all members except this session. */
     broadcastExcept(message: Message): void;
-    /** How many members there are. */
+    /** The number of members. */
     members(): number;
     /** The name of the room. */
     getName(): string;
   }
 
   /**
-   * What `onHandshake` makes of a client: nothing or true lets it in, a text lets it in and is the subprotocol to speak;
-   * false refuses it with 403, a number from 400 to 599 with that HTTP status, a `Refusal` with a close code.
+   * What `onHandshake` returns. Nothing or true lets the client in. A text lets it in, and is the subprotocol to speak.
+   * False refuses the client with 403, a number from 400 to 599 with that HTTP status, a `Refusal` with a close code.
    */
   export type Verdict = void | undefined | null | boolean | number | string | Refusal;
 
   /**
-   * Refuses a client so that its page learns why: it is let in, and closed at once. (A browser hides an HTTP status: its
-   * page sees 1006, as for a lost connection.) No other function is called for it.
+   * Refuses a client with a close code, which its page can read: the client is let in and closed at once. (A browser
+   * hides HTTP statuses: the page sees 1006, as for a lost connection.) No other function is called for the client.
    */
   export interface Refusal {
-    /** 4000 to 4999 for your own, or any other that `Session.close` takes. */
+    /** Use 4000 to 4999 for codes of your own. `Session.close` says which others are allowed. */
     close: number;
     /** At most 123 bytes in UTF-8. */
     reason?: string;
   }
 
-  /** Before the client is let in. */
+  /** Called before the upgrade. Decides whether to let the client in. */
   export type OnHandshake = (request: Request) => Verdict | Promise<Verdict>;
-  /** First. It returns, or its promise settles, before any message; if it throws, the session is closed with 1011. */
+  /** Called first. Messages wait until it returns or its promise settles. If it throws, the session ends with 1011. */
   export type OnOpen = (session: Session) => void | Promise<void>;
-  /** One message at a time, in order. */
+  /** Called for one message at a time, in order. */
   export type OnMessage = (session: Session, message: Received) => void | Promise<void>;
   /**
-   * Last, exactly once, however the session ended: 1006 for a lost connection. It is not open any more, but still a
-   * member of its rooms, which it leaves by itself afterwards.
+   * Called last, exactly once, for every kind of end. The code of a lost connection is 1006. The session is closed, and
+   * still a member of its rooms. It leaves them when the function has returned.
    */
   export type OnClose = (session: Session, code: number, reason: string) => void | Promise<void>;
-  /** After one of the other functions has thrown, and the error was logged. */
+  /** Called after another function has thrown. The error is logged already. */
   export type OnError = (session: Session, error: any) => void | Promise<void>;
 }
 
-/** Writes to the server's log, under the script's name. Objects are shown as in Node, errors with their stack. */
+/** Writes to the server's log, under the script's name. Shows objects as Node does, and errors with their stack. */
 interface Console {
   debug(...values: any[]): void;
   log(...values: any[]): void;
@@ -115,20 +115,20 @@ interface Console {
 declare var console: Console;
 
 /**
- * Call a function once, in `delay` milliseconds. A reload ends the timers that the script's top level set, and those that
- * their callbacks set; the new version sets its own. A timer that was set in a session's call, as in `onOpen`, runs on.
+ * Call a function once, after `delay` milliseconds. A reload stops the timers that the script's top level set, and those
+ * that their callbacks set. A timer that a session's call set, as in `onOpen`, runs on.
  */
 declare function setTimeout<Values extends any[]>(
   callback: (...values: Values) => void, delay?: number, ...values: Values): number;
 /**
- * Call a function every `delay` milliseconds. A reload ends it as it ends `setTimeout`. Set a timer that all sessions
- * share at the top level: one that the first `onOpen` sets would run beside the one that the new version sets.
+ * Call a function every `delay` milliseconds. A reload stops it as it stops `setTimeout`. Set a timer for all sessions at
+ * the top level: one that the first `onOpen` sets would run beside the one of the new version.
  */
 declare function setInterval<Values extends any[]>(
   callback: (...values: Values) => void, delay?: number, ...values: Values): number;
-/** End a timer; what is none is ignored. */
+/** Stop a timer. Any other value is ignored. */
 declare function clearTimeout(timer: number | null | undefined): void;
-/** End a timer; what is none is ignored. */
+/** Stop a timer. Any other value is ignored. */
 declare function clearInterval(timer: number | null | undefined): void;
-/** Call a function as soon as the present call is over, before anything else happens. */
+/** Call a function right after the current call, before anything else. */
 declare function queueMicrotask(callback: () => void): void;
