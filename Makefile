@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PACKAGING := setup.cfg setup.py pyproject.toml $(wildcard wsthreads/_native/*.[ch])
 
 .DEFAULT_GOAL := help
-.PHONY: help run test stress bench conformance sanitize fuzz screenshots lint clean
+.PHONY: help run test stress bench conformance sanitize fuzz screenshots lint docs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ lint: $(VENV)/installed-lint ## check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
+docs: $(VENV)/installed-docs ## build the documentation in build/docs; a warning is an error
+	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/docs
+
 clean: ## remove what the others have made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
@@ -116,4 +119,9 @@ $(VENV)/installed-fuzz: $(VENV)/installed-test
 $(VENV)/installed-lint: $(VENV)/installed-test
 	@echo "installing ruff and mypy"
 	@$(PIP) --editable '.[lint]'
+	@touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed-test
+	@echo "installing sphinx and furo"
+	@$(PIP) --editable '.[docs]'
 	@touch $@

@@ -1,4 +1,4 @@
-"""Makes the pictures that the README shows: ``python -m tests.screenshots [folder]``, by default examples/pictures.
+"""Makes the pictures in README.rst and docs/: ``python -m tests.screenshots [folder]``, by default examples/pictures.
 
 It serves the chat example on a free port, has a dozen people chat in it, and takes pictures of the page about the
 server (light and dark, wide and narrow) and of the chat itself, in Chromium. Takes two minutes; every wait is bounded.

@@ -1,4 +1,4 @@
-"""WebSocket endpoints beside other applications' views, as the examples and README.rst embed them."""
+"""WebSocket endpoints beside other applications' views, as the examples and docs/how-to/embedding.rst embed them."""
 
 from __future__ import annotations
 
@@ -309,7 +309,7 @@ class Watched:
 
 
 def test_what_measures_requests_inside_sees_those_of_http_only(tmp_path: Path) -> None:
-    """As the README's chapter Tracing has it: the app outermost, so that no session is a request that lasts."""
+    """As docs/how-to/tracing.rst has it: the app outermost, so that no session is a request that lasts."""
     text = textwrap.dedent('''
         from flask import Flask
         from wsthreads import WebSocketApp

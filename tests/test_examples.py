@@ -16,7 +16,8 @@ from urllib.error import HTTPError
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.programs import DEADLINE_S, EXAMPLES, ROOT, Program, connect, receive, run_server, wait_until
+from tests.pages import blocks
+from tests.programs import DEADLINE_S, EXAMPLES, Program, connect, receive, run_server, wait_until
 
 CHAT = """export function onOpen(session) {
   const username = session.getParameter("user") || "anonymous";
@@ -237,7 +238,7 @@ def test_what_is_there_for_deploying_goes_together():
     assert len(patience) == 2
     assert min(map(int, patience)) > config["graceful_timeout"]
     nginx = (EXAMPLES / "deploy" / "nginx.conf").read_text()
-    shown = re.findall(r"code-block:: nginx\n\n((?: {4}.*\n|\n)+)", (ROOT / "README.rst").read_text())[0]
+    (shown,) = blocks("docs/how-to/deploying", "nginx")
     lines = [line.strip() for line in nginx.splitlines()]
     assert all(line.strip() in lines for line in shown.splitlines())
     assert f"proxy_pass http://{config['bind']};" in lines

@@ -1,17 +1,14 @@
-"""README's tables for those who come from elsewhere: what they say of wsthreads stands here in code that runs."""
+"""The tables of docs/how-to/migrating.rst: what they say of wsthreads is here in code that runs."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
-import docutils.core
-import docutils.nodes
 import pytest
 
-from tests.programs import ROOT
+from tests.pages import tables
 from tests.redis_server import RedisServer
 from wsthreads import Config, HandshakeRefused
 from wsthreads.testing import play
@@ -92,6 +89,39 @@ export function onClose(session, code, reason) {
 }
 """
 
+FROM_ROOMS = """
+export function onHandshake(request) {
+  const user = request.getParameter("user");
+  if (!user) return 401;
+  request.setAttribute("user", user);
+}
+
+export function onOpen(session) {
+  session.room("lobby").join();
+  if (session.getParameter("room")) session.room(session.getParameter("room")).join();
+}
+
+export function onMessage(session, message) {
+  const type = JSON.parse(message).type;
+  const text = type;
+  if (type === "answer") {
+    const data = [session.id, session.getAttribute("user"), session.rooms().sort(), session.room("lobby").members()];
+    session.send(JSON.stringify(data));
+  }
+  if (type === "all") session.room("lobby").broadcast(text);
+  if (type === "others") session.room("lobby").broadcastExcept(text);
+  if (type === "leave") session.room("lobby").leave();
+  if (type === "bye") session.close(4000, "bye");
+  if (type === "later") {
+    const timer = setInterval(() => { session.send(text); clearInterval(timer); }, 1);
+  }
+}
+
+export function onClose(session, code, reason) {
+  session.room("lobby").broadcastExcept(`${code} ${reason}`);
+}
+"""
+
 #: What is no part of those handlers, and where it is shown to be true.
 ELSEWHERE = {
     "play(sockets)": "this file",
@@ -101,27 +131,15 @@ ELSEWHERE = {
 }
 
 
-def tables() -> list[list[list[list[str]]]]:
-    """For each table: its rows of columns, which are the literals in them."""
-    text = (ROOT / "README.rst").read_text()
-    begin = text.index("\nComing from another library\n") + 1
-    end = text.index("\nHow it is built\n")
-    section = re.sub(r"`([^`]+)`_(?!_)", r"\1", text[begin:end])
-    document = docutils.core.publish_doctree(section, settings_overrides={"syntax_highlight": "none"})
-    return [
-        [
-            [[literal.astext() for literal in entry.findall(docutils.nodes.literal)] for entry in row.children]
-            for row in table.findall(docutils.nodes.row)
-        ]
-        for table in document.findall(docutils.nodes.table)
-    ]
-
-
 def test_whatever_it_says_of_wsthreads_is_in_code_that_runs() -> None:
-    found = tables()
-    assert [len(rows) > 12 for rows in found] == [True, True]
-    for literal in (literal for rows in found for row in rows for literal in row[3]):
-        assert literal in PYTHON + JAVASCRIPT or literal in ELSEWHERE or literal in Config.__dataclass_fields__, literal
+    from_python, from_java, from_rooms, without = tables("docs/how-to/migrating")
+    assert min(len(from_python), len(from_java), len(from_rooms), len(without)) > 9
+    for literal in (literal for rows in (from_python, from_java, from_rooms) for row in rows for literal in row[-1]):
+        assert (
+            literal in PYTHON + JAVASCRIPT + FROM_ROOMS
+            or literal in ELSEWHERE
+            or literal in Config.__dataclass_fields__
+        ), literal
 
 
 def test_handlers_in_python(redis_server: RedisServer) -> None:
@@ -159,3 +177,27 @@ def test_scripts(tmp_path: Path) -> None:
         ann.send("bye")
         assert ann.closed == (4000, "bye")
         assert bob.take() == ["false", "4000 bye"]
+
+
+def test_scripts_of_those_who_had_rooms(tmp_path: Path) -> None:
+    (tmp_path / "chat.js").write_text(FROM_ROOMS)
+    with play(tmp_path / "chat.js") as chat:
+        with pytest.raises(HandshakeRefused, match="401"):
+            chat.connect()
+        ann, bob = chat.connect(user="ann", room="garden"), chat.connect(user="bob")
+
+        def say(kind: str) -> None:
+            ann.send(json.dumps({"type": kind}))
+
+        say("answer")
+        assert ann.take_json() == [[ann.session.id, "ann", ["garden", "lobby"], 2]]
+        say("all")
+        assert (ann.take(), bob.take()) == (["all"], ["all"])
+        say("others")
+        assert (ann.take(), bob.take()) == ([], ["others"])
+        say("later")
+        assert ann.receive() == "later"
+        say("bye")
+        assert (ann.closed, bob.take()) == ((4000, "bye"), ["4000 bye"])
+        bob.send(json.dumps({"type": "leave"}))
+        assert chat.room("lobby").members() == 0

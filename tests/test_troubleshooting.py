@@ -1,4 +1,4 @@
-"""Each text that README.rst quotes under Troubleshooting is provoked, so that it is what one sees.
+"""Each text that docs/how-to/troubleshooting.rst quotes is provoked, so that it is what a user sees.
 
 ``…`` in a quotation stands for anything. `says` finds the quotation by a part of it; the first test sees to it that
 each has a part in this file.
@@ -25,6 +25,7 @@ from websockets.sync.client import ClientConnection
 
 from tests.browsing import expect
 from tests.javascript.test_engine import without_engine  # noqa: F401
+from tests.pages import text_of
 from tests.programs import DEADLINE_S, ROOT, Program, ServerProgram, connect, receive, run_server, wait_until, wsthreads
 from tests.redis_server import free_port
 from tests.test_faults import LESS_THAN_A_STACK, little_memory, no_descriptors
@@ -32,11 +33,10 @@ from tests.wire import TEXT, RawClient, Recorder, endpoint, self_signed
 from wsthreads import BrokerError, RedisBroker, Session, WebSocketApp, create_app
 from wsthreads.errors import IsolateError
 
-_README = (ROOT / "README.rst").read_text()
-SECTION = re.findall(r"^Troubleshooting\n-+\n(.*?)^\S[^\n]*\n-+\n", _README, re.MULTILINE | re.DOTALL)[0]
+PAGE = text_of("docs/how-to/troubleshooting")
 
 #: The texts in the terms of its definition lists.
-QUOTED = [text for term in re.findall(r"^(``.*)\n {4}\S", SECTION, re.M) for text in re.findall(r"``(.+?)``", term)]
+QUOTED = [text for term in re.findall(r"^(``.*)\n {4}\S", PAGE, re.M) for text in re.findall(r"``(.+?)``", term)]
 
 #: What a user sees that is no text of a message: codes, which stand with one, and a setting.
 NOT_TEXTS = {"1006", "1008", "1009", "1011", "1012", "1013", "cpu_affinity"}
@@ -55,9 +55,9 @@ def says(part: str, output: str) -> None:
     assert re.search(pattern, " ".join(output.split())), f"{quoted!r} is not in\n{output}"
 
 
-def in_section(text: str, output: str) -> None:
-    """A text that stands somewhere in the section is in the output."""
-    assert text in " ".join(SECTION.split())
+def on_page(text: str, output: str) -> None:
+    """A text that stands somewhere on the page is in the output."""
+    assert text in " ".join(PAGE.split())
     assert text in " ".join(output.split()), output
 
 
@@ -230,7 +230,7 @@ def test_handshakes_that_the_server_refuses(folder: Path) -> None:
         says("no endpoint …; there are", server.log)
         hint = "no WebSocket endpoint is at /ws/echo/; did you mean /ws/echo?"
         assert hint in refusal(server, "/ws/echo/")
-        in_section(hint.replace("/ws/echo/", "…").replace("/ws/echo", "…"), SECTION)
+        on_page(hint.replace("/ws/echo/", "…").replace("/ws/echo", "…"), PAGE)
         says("this server speaks plain WebSocket", refusal(server, "/socket.io/?EIO=4&transport=websocket"))
         with connect(f"{server.ws_url}/ws/echo", subprotocols=["token.abc"]):
             server.wait_for("offers subprotocols")
@@ -255,9 +255,9 @@ def test_servers_that_will_not_do(folder: Path) -> None:
     with gunicorn(*APP) as server:
         says("runs without threads, and a session needs one", refusal(server, "/ws/echo"))
     with gunicorn("-k", "wsthreads.gunicorn.ThreadWorker", *APP) as server:
-        in_section("each WebSocket session holds a thread, and there are 1: use --threads, such as 500", server.log)
+        on_page("each WebSocket session holds a thread, and there are 1: use --threads, such as 500", server.log)
     with gunicorn("-k", "gthread", "--threads", "1000", *APP) as server:
-        in_section("No keepalived connections can be handled", server.log)
+        on_page("No keepalived connections can be handled", server.log)
     port = free_port()
     serve = f"make_server('127.0.0.1', {port}, wsthreads.{APP[0].partition(':')[2]}).serve_forever()"
     program = f"import wsthreads; from wsgiref.simple_server import make_server; print('serves'); {serve}"
@@ -277,7 +277,7 @@ def test_an_endpoint_that_is_opened_as_a_page_by_http_2_says_what_it_is(folder: 
         command = ["curl", "--silent", "--show-error", "--http2-prior-knowledge", f"http://127.0.0.1:{port}/ws/echo"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
         assert (done.returncode, done.stderr) == (0, "")
-        in_section("this is a WebSocket endpoint: connect with ws:// or wss://", done.stdout)
+        on_page("this is a WebSocket endpoint: connect with ws:// or wss://", done.stdout)
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_nginx_without_the_lines_that_it_needs(folder: Path, lines: str, part: s
         url = f"ws://127.0.0.1:{port}/ws/echo"
         done = wsthreads("connect", url, "--origin", f"http://127.0.0.1:{port}", "--wait", "5")
         if part == "400":
-            in_section("a WebSocket handshake needs HTTP/1.1", done.stderr)
+            on_page("a WebSocket handshake needs HTTP/1.1", done.stderr)
         elif part == "1006":
             says("1006 connection lost", done.stderr)
             server.wait_for("1006 connection lost")
@@ -413,7 +413,7 @@ def test_a_redis_that_is_away(folder: Path) -> None:
     with pytest.raises(BrokerError) as caught:
         for _ in range(20):
             room.broadcast("x" * 100)
-    in_section("this one is not sent", str(caught.value))
+    on_page("this one is not sent", str(caught.value))
 
 
 # It does not change

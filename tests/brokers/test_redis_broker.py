@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import select
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import traceback
 import pytest
 import redis
 
+from tests.pages import blocks
 from tests.programs import DEADLINE_S, EXAMPLES, ROOT, Program, connect, receive, run_server, wait_until, wsthreads
 from tests.redis_server import RedisServer, find_redis_server, free_port
 from tests.room_worlds import RedisWorld
@@ -410,17 +410,16 @@ def test_a_password():
             assert "wr0ng" not in "".join(traceback.format_exception(raised.value))
 
 
-def acl_of_the_readme():
-    """The rights that the README lists, for the prefix `wsthreads`."""
-    found = re.search(r"ACL SETUSER wsthreads on >PASSWORD ((?:.|\n)*?)\n\n", (ROOT / "README.rst").read_text())
-    assert found
-    return found[1].replace("\\\n", " ").split()
+def rights_of_the_page():
+    """The rights that docs/how-to/redis.rst lists, for the prefix `wsthreads`."""
+    (command,) = (block for block in blocks("docs/how-to/redis", "text") if block.startswith("ACL SETUSER"))
+    return command.replace("\\\n", " ").split("on >PASSWORD ")[1].split()
 
 
 @pytest.mark.parametrize("database", [0, 5])
-def test_the_rights_that_the_readme_lists_are_enough(database):
+def test_the_rights_that_the_page_lists_are_enough(database):
     with RedisServer() as server:
-        server.client.execute_command("ACL", "SETUSER", "app", "reset", "on", ">pw", *acl_of_the_readme())
+        server.client.execute_command("ACL", "SETUSER", "app", "reset", "on", ">pw", *rights_of_the_page())
         url = f"redis://app:pw@127.0.0.1:{server.port}/{database}"
         world = RedisWorld(url, prefix="wsthreads")
         try:
@@ -446,7 +445,7 @@ def test_the_rights_that_the_readme_lists_are_enough(database):
 
 def test_a_right_that_is_missing_is_named(caplog):
     with RedisServer() as server:
-        rights = [right for right in acl_of_the_readme() if right != "+evalsha"]
+        rights = [right for right in rights_of_the_page() if right != "+evalsha"]
         server.client.execute_command("ACL", "SETUSER", "app", "reset", "on", ">pw", *rights, "-eval")
         url = f"redis://app:pw@127.0.0.1:{server.port}"
         with pytest.raises(BrokerError, match=r"the README lists the rights \(ACL\) that it needs: .*eval"):

@@ -266,7 +266,7 @@ def test_the_time_that_a_handler_takes_is_not_the_messages():
 
 
 @pytest.mark.quiet  # the flood and the server take a core each
-@pytest.mark.skipif(native.speedups is None, reason="in pure Python a flood keeps others waiting: see the README")
+@pytest.mark.skipif(native.speedups is None, reason="in pure Python a flood keeps others waiting: see docs/")
 def test_a_flood_of_a_hundred_clients_keeps_nobody_else_out(serve):
     """Without the gate in `receive`, nobody gets in for as long as it lasts."""
     app = WebSocketApp(max_sessions=200)

@@ -2,9 +2,9 @@
 
 Four workers on two machines (network namespaces, so root is needed), Redis on a third, clients on this one. One after
 the other: workers are killed and started again, Redis is cut off for 5 and for 30 s, and so is a machine with its
-workers, Redis is killed and comes back empty. Then all that clients saw is held against what the README promises; what
-may be lost there is counted, and any other loss, a doubled message, two orders in one room, or a count that is wrong
-10 s after a worker was killed is a violation, and the exit status 1.
+workers, Redis is killed and comes back empty. Then all that clients saw is held against what docs/how-to/redis.rst
+promises; what may be lost there is counted, and any other loss, a doubled message, two orders in one room, or a count
+that is wrong 10 s after a worker was killed is a violation, and the exit status 1.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class Request:
     def get_header(self, name: str) -> str | None:
         """The value of a header, or None. The case of `name` does not matter.
 
-        Repeated headers are joined by commas, ``Cookie`` by semicolons. Plain ``-k gthread`` joins ``Cookie`` by commas.
+        Repeated headers are joined by commas, ``Cookie`` by semicolons. Plain ``-k gthread`` joins it by commas, too.
         """
         key = name.upper().replace("-", "_")
         if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):

@@ -1,4 +1,4 @@
-"""What `make lint` has mypy check: the public names as an application uses them, and what README.rst shows."""
+"""What `make lint` has mypy check: the public names, as docs/how-to/embedding.rst uses them."""
 
 from flask import Flask
 

@@ -1,0 +1,305 @@
+"""The examples of the how-to pages in docs/ run, each as its page has it.
+
+docs/how-to/handshakes.rst, migrating.rst and troubleshooting.rst have tests of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.config
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import flask
+import pytest
+
+import wsthreads
+from tests.browsing import expect
+from tests.pages import blocks, text_of
+from tests.programs import EXAMPLES, ROOT, Program, connect, receive, run_server, wait_until
+from tests.programs import wsthreads as wsthreads_command
+from tests.redis_server import RedisServer, free_port
+from wsthreads import HandshakeRefused, WebSocketApp
+from wsthreads.testing import play
+
+#: What esbuild made of the handler in docs/how-to/bundlers.rst; its first line is the command.
+BUNDLE = ROOT / "tests" / "javascript" / "scripts" / "bundled.js"
+
+
+# Embedding
+
+def test_the_flask_application_broadcasts_from_a_view(serve: Callable[..., Any]) -> None:
+    names: dict[str, Any] = {"__name__": "flask_example"}
+    (source,) = blocks("docs/how-to/embedding", "python")
+    exec(source, names)
+    assert isinstance(names["websockets"], WebSocketApp)
+    url = serve(names["websockets"]).ws_url + "/ws/chat"
+    with connect(url) as client:
+        client.ping().wait(10)  # on_open has run
+        assert names["flask_app"].test_client().post("/announce/hello").status_code == 204
+        assert receive(client) == "hello"
+
+
+def test_the_flask_application_is_the_one_that_mypy_checks() -> None:
+    def lines(text: str) -> set[str]:
+        return {re.sub(r" +#", "  #", line) for line in text.splitlines() if "wsgi_app" in line}
+
+    checked = (ROOT / "tests" / "javascript" / "types" / "embedded.py").read_text()
+    (shown,) = blocks("docs/how-to/embedding", "python")
+    assert lines(shown) == lines(checked)
+
+
+def test_the_table_of_an_endpoint_s_methods_is_true() -> None:
+    named = set(re.findall(r"^``endpoint\.(\w+)[(`]", text_of("docs/how-to/embedding"), re.MULTILINE))
+    assert named == {"path", "room", "sessions", "session_count", "totals"}
+    for name in named - {"path"}:
+        assert callable(getattr(wsthreads.Endpoint, name))
+        assert getattr(wsthreads.Endpoint, name).__doc__
+
+
+@pytest.mark.parametrize("name", ["flask_login_app.py", "django_app.py"])
+def test_an_example_that_closes_a_user_s_sessions_says_whose_it_reaches(name: str) -> None:
+    """`sessions` has those of one process; the page says so, too."""
+    text = (EXAMPLES / name).read_text()
+    assert ".sessions()" in text
+    assert "These are the sessions of this process." in text
+    assert f"``examples/{name}``" in text_of("docs/how-to/embedding")
+    assert "**This ends sessions in one\n  process.**" in text_of("docs/how-to/embedding")
+
+
+# Browser and bundlers
+
+
+def test_the_client_on_a_page(tmp_path: Path, browser: Any) -> None:
+    (tmp_path / "chat.js").write_text("export function onMessage(session, message) { session.send(message); }")
+    (tmp_path / "public").mkdir()
+    (module,) = blocks("docs/how-to/browser", "html")
+    (tmp_path / "public" / "index.html").write_text(f"<!doctype html>{module}")
+    with run_server(tmp_path / "chat.js", "--serve-client", "--static", tmp_path / "public") as server:
+        context = browser.new_context()
+        page, console = context.new_page(), []
+        page.on("console", lambda message: console.append(message.text))
+        page.goto(server.url)
+        wait_until(lambda: page.evaluate("1") and "hello" in console, "the echo")
+        context.close()
+
+
+def test_the_script_with_a_package_is_what_the_bundler_made_of_it(tmp_path: Path) -> None:
+    """tests/javascript/scripts/bundled.js is recorded: it was made by the command in its first line."""
+    recorded = BUNDLE.read_text()
+    command = recorded.partition("\n")[0].removeprefix("// ").partition(", by")[0]
+    assert f"$ {command}\n" in blocks("docs/how-to/bundlers", "console")[0]
+    source = blocks("docs/how-to/bundlers", "javascript")[0]
+    for line in source.split("\n\n", 1)[1].splitlines():  # the bundler keeps the functions as they are
+        line = line.removeprefix("export ").partition("escapeHtml")[0]
+        assert line in recorded, line
+    (tmp_path / "chat.js").write_text(recorded)
+    with play(tmp_path / "chat.js") as chat:
+        ann = chat.connect()
+        ann.send("<b>")
+        assert ann.take() == ["&lt;b&gt;"]
+
+
+class _Files(SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_a_page_of_vite_connects_from_its_origin(tmp_path: Path, browser: Any) -> None:
+    """Vite itself is not here: its page is one of another origin with a copy of the client."""
+    (tmp_path / "chat.js").write_text("export function onOpen(session) { session.send('hello'); }")
+    page_text = text_of("docs/how-to/bundlers")
+    (origin,) = re.findall(r"--origin (http://localhost:\d+)", page_text)
+    imports, _, connects = blocks("docs/how-to/bundlers", "javascript")[1:]
+    for path in re.findall(r"http://127.0.0.1:5000(/wsthreads\S+)", page_text):
+        assert path in ("/wsthreads.js", "/wsthreads.d.ts")
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=str(pages))) as vite:
+        Thread(target=vite.serve_forever, daemon=True).start()
+        origin = re.sub(r"\d+$", str(vite.server_port), origin)
+        with run_server(tmp_path / "chat.js", "--origin", origin) as server:
+            connects = connects.replace("127.0.0.1:5000", f"127.0.0.1:{server.port}")
+            shows = "socket.onmessage = ({ data }) => { document.title = data; };"
+            (pages / "main.js").write_text("\n".join([imports.partition("\n")[0], connects, shows]))
+            (pages / "index.html").write_text("<!doctype html><script type=module src=main.js></script>")
+            shutil.copy(ROOT / "wsthreads" / "client" / "wsthreads.js", pages)
+            context = browser.new_context()
+            page = context.new_page()
+            page.goto(f"{origin}/")
+            expect(page).to_have_title("hello")
+            context.close()
+        vite.shutdown()
+
+
+def test_the_proxy_of_vite_leads_to_where_run_listens() -> None:
+    (config,) = [block for block in blocks("docs/how-to/bundlers", "javascript") if "proxy" in block]
+    shown = " ".join(wsthreads_command("run", "--help").stdout.split())
+    (target,) = re.findall(r'target: "http://([\d.]+):(\d+)"', config)
+    assert re.search(rf"--host [^[]*\[default: {re.escape(target[0])}\]", shown)
+    assert re.search(rf"--port [^[]*\[default: {target[1]}\]", shown)
+    assert '"/ws"' in config
+
+
+# Private messages
+
+
+def private(tmp_path: Path, language: str, which: int = 0) -> Path:
+    """The handler of docs/how-to/private-messages.rst; with another ``onMessage`` by `which`."""
+    first, *others = blocks("docs/how-to/private-messages", language)
+    if which:
+        start = {"javascript": "export function onMessage", "python": "def on_message"}[language]
+        first = first[: first.index(start)] + others[which - 1]
+    path = tmp_path / f"private{'.js' if language == 'javascript' else '.py'}"
+    path.write_text(first)
+    return path
+
+
+@pytest.mark.parametrize("language", ["javascript", "python"])
+def test_a_private_message_reaches_all_sessions_of_a_user_and_nobody_else(tmp_path: Path, language: str) -> None:
+    with play(private(tmp_path, language)) as chat:
+        with pytest.raises(HandshakeRefused, match="401"):
+            chat.connect()
+        ann, bob, bobs_phone, eve = (chat.connect(user=name) for name in ("ann", "bob", "bob", "eve"))
+        ann.send(json.dumps({"to": "bob", "text": "hi"}))
+        assert bob.take_json() == bobs_phone.take_json() == [{"from": "ann", "text": "hi"}]
+        ann.send(json.dumps({"to": "nobody", "text": "hi"}))
+        assert ann.take() == eve.take() == []
+
+
+@pytest.mark.parametrize("language", ["javascript", "python"])
+def test_who_is_online_is_the_number_of_members(tmp_path: Path, language: str) -> None:
+    with play(private(tmp_path, language, which=1)) as chat:
+        ann, bob, _ = (chat.connect(user=name) for name in ("ann", "bob", "bob"))
+        for user, sessions in ("bob", 2), ("eve", 0):
+            ann.send(json.dumps({"isOnline": user}))
+            assert ann.take_json() == [{"user": user, "sessions": sessions}]
+        bob.close()
+        ann.send(json.dumps({"isOnline": "bob"}))
+        assert ann.take_json() == [{"user": "bob", "sessions": 1}]
+
+
+def test_a_user_is_kicked_in_python() -> None:
+    names: dict[str, Any] = {"__name__": "private"}
+    exec(blocks("docs/how-to/private-messages", "python")[2], names)
+    with play(names["sockets"]) as chat:
+        ann, bob, bobs_phone = (chat.connect(user=name) for name in ("ann", "bob", "bob"))
+        names["kick"]("bob")
+        assert bob.wait_closed() == bobs_phone.wait_closed() == (4003, "banned")
+        again = chat.connect(user="bob")
+        assert again.closed == (4003, "banned")
+        with pytest.raises(ConnectionError, match="has no session"):
+            _ = again.session
+        assert ann.is_open
+
+
+def test_a_user_is_kicked_by_a_script(tmp_path: Path) -> None:
+    (tmp_path / "kick.js").write_text(blocks("docs/how-to/private-messages", "javascript")[2])
+    with play(tmp_path / "kick.js") as chat:
+        admin, ann, bob, bobs_phone = (chat.connect(user=name) for name in ("admin", "ann", "bob", "bob"))
+        ann.send(json.dumps({"kick": "bob"}))
+        assert bob.is_open
+        admin.send(json.dumps({"kick": "bob"}))
+        assert bob.wait_closed() == bobs_phone.wait_closed() == (4003, "banned")
+        again = chat.connect(user="bob")
+        assert again.closed == (4003, "banned")
+        with pytest.raises(ConnectionError, match="has no session"):
+            _ = again.session
+        assert ann.is_open
+
+
+# Testing, logs, tracing, Redis, sizing
+
+
+def test_the_tests_of_the_page_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "chat.js").write_text(blocks("README", "javascript")[0])
+    played, live, fixtures = blocks("docs/how-to/testing", "python")
+
+    def my_client(url: str) -> None:
+        with connect(url) as client:
+            assert json.loads(receive(client))["type"] == "welcome"
+
+    names: dict[str, Any] = {"my_client": my_client}
+    exec(played + live, names)
+    names["test_the_others_hear_what_one_says"]()
+    names["test_a_client_of_my_own"]()
+    exec(fixtures, names)
+    module = __import__(names["pytest_plugins"][0], fromlist=["play"])
+    assert module.play
+    assert module.live_server
+
+
+def test_the_configuration_of_logging_writes_json(capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        exec(blocks("docs/how-to/logs", "python")[0], {})
+        (handler,) = root.handlers
+
+        class Logs:
+            def on_message(self, session: Any, message: str) -> None:
+                logging.getLogger("mine").info("got %s", message)
+
+        with play(Logs) as chat:
+            client = chat.connect()
+            client.send("hi")
+        handler.flush()
+    finally:
+        root.handlers[:], root.level = before
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    (mine,) = [line for line in lines if line["logger"] == "mine"]
+    assert mine["message"] == "got hi"
+    assert mine["endpoint"] == "/ws/test"
+    assert mine["session"]
+
+
+def test_an_error_of_a_script_is_logged_with_the_keys_of_the_page(tmp_path: Path) -> None:
+    (shown,) = blocks("docs/how-to/logs", "json")
+    (tmp_path / "chat.js").write_text("export function onMessage(session) {\n  session.sendd();\n}\n")
+    port = free_port()
+    command = [sys.executable, "-m", "wsthreads", "run", "chat.js", "--log-format", "json", "--port", str(port)]
+    with Program(command, cwd=tmp_path) as server:
+        server.wait_for("Listening on")
+        with connect(f"ws://127.0.0.1:{port}/ws/chat") as client:
+            client.send("x")
+            found = server.wait_for(r'^.*"onMessage failed in.*$')
+    assert json.loads(found[0]).keys() == json.loads(shown).keys()
+
+
+def test_the_app_of_the_page_on_tracing_is_outermost() -> None:
+    seen = []
+
+    def middleware(app: Any) -> Any:
+        def traced(environ: Any, start_response: Any) -> Any:
+            seen.append(environ["PATH_INFO"])
+            return app(environ, start_response)
+
+        return traced
+
+    names: dict[str, Any] = {"WebSocketApp": WebSocketApp, "OpenTelemetryMiddleware": middleware}
+    names["flask_app"] = flask.Flask(__name__)
+    exec(blocks("docs/how-to/tracing", "python")[0], names)
+
+    class Quiet:
+        def on_open(self, session: Any) -> None:
+            pass
+
+    names["websockets"].add_handler("/ws/chat", Quiet())
+    with play(names["websockets"]) as chat:
+        chat.connect()
+    assert seen == []
+
+
+def test_a_job_broadcasts_over_redis(redis_server: RedisServer) -> None:
+    names: dict[str, Any] = {}
+    exec(blocks("docs/how-to/redis", "python")[0].replace("redis://localhost", redis_server.url), names)
+    assert names["room"].members() == 0
