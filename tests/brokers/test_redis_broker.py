@@ -452,7 +452,7 @@ def test_a_right_that_is_missing_is_named(caplog):
             RedisBroker(url).room("/ws/test", "lobby").broadcast("x")
         with endpoint(Joins(), broker=RedisBroker(url)) as (_, port), RawClient(port) as client:
             assert client.receive_text() == "1"
-            wait_until(lambda: "the README lists the rights (ACL) that it needs" in caplog.text, "a line in the log")
+            wait_until(lambda: "docs/how-to/redis.rst lists the rights (ACL) that it needs" in caplog.text, "a line in the log")
 
 
 def has_tls(program):

@@ -146,8 +146,8 @@ class RemoteRoom:
     def broadcast(self, message: str | bytes) -> None:
         """Send to all members. When it returns, Redis has the message.
 
-        Threads broadcast one after the other. Raises `MessageTypeError`, and `BrokerError` if Redis did not confirm within
-        the URL's ``socket_timeout``. Redis may have the message nevertheless.
+        Threads broadcast one after the other. Raises `MessageTypeError`. Raises `BrokerError` if Redis did not confirm
+        within the URL's ``socket_timeout``; Redis may have the message nevertheless.
         """
         self._broker._broadcast(self._endpoint, self._name, message_frame(message))
 
