@@ -448,11 +448,11 @@ def test_a_right_that_is_missing_is_named(caplog):
         rights = [right for right in rights_of_the_page() if right != "+evalsha"]
         server.client.execute_command("ACL", "SETUSER", "app", "reset", "on", ">pw", *rights, "-eval")
         url = f"redis://app:pw@127.0.0.1:{server.port}"
-        with pytest.raises(BrokerError, match=r"the README lists the rights \(ACL\) that it needs: .*eval"):
+        with pytest.raises(BrokerError, match=r"docs/how-to/redis.rst lists the rights that wsthreads needs: .*eval"):
             RedisBroker(url).room("/ws/test", "lobby").broadcast("x")
         with endpoint(Joins(), broker=RedisBroker(url)) as (_, port), RawClient(port) as client:
             assert client.receive_text() == "1"
-            wait_until(lambda: "docs/how-to/redis.rst lists the rights (ACL) that it needs" in caplog.text, "a line in the log")
+            wait_until(lambda: "lists the rights that wsthreads needs" in caplog.text, "a line in the log")
 
 
 def has_tls(program):

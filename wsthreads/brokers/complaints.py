@@ -22,7 +22,7 @@ def explain(error: BaseException) -> str:
             "use RedisBroker(redis.RedisCluster(host=…, port=…, socket_timeout=3))"
         )
     if isinstance(error, NoPermissionError) or text.startswith("NOPERM"):
-        return f"the user may not do what wsthreads does; docs/how-to/redis.rst lists the rights (ACL) that it needs: {text}"
+        return f"the user lacks rights (ACL); docs/how-to/redis.rst lists the rights that wsthreads needs: {text}"
     if "HELLO must be called" in text or text.startswith("NOAUTH") or "Authentication required" in text:
         return "it wants a password: redis://:PASSWORD@HOST, or redis://USER:PASSWORD@HOST"
     if isinstance(error, AuthenticationError) or text.startswith("WRONGPASS"):
