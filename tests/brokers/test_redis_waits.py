@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import signal
 import threading
 import time
 
@@ -161,6 +163,35 @@ def test_threads_that_broadcast_from_outside_do_not_wait_for_redis_one_after_the
         thread.join()
     assert max(taken) < BOUND_S
     redis.thaw()
+
+
+def test_a_fork_broadcasts_from_outside_while_its_parent_does(redis):
+    """A thread of the parent waits for Redis at the fork, and another one takes a connection."""
+    broker = RedisBroker(f"{redis.url}?socket_timeout=1000")
+    room, pool = broker.room("/ws/test", "lobby"), broker._client.connection_pool
+    room.broadcast("x")
+    redis.freeze()
+    thread = threading.Thread(target=room.broadcast, args=("from the parent",), daemon=True)
+    thread.start()
+    wait_until(lambda: not pool._available_connections, "the thread at work")
+    with pool._lock:
+        child = os.fork()
+        if child == 0:
+            try:
+                room.broadcast("from the child")
+            finally:
+                os._exit(0)
+    redis.thaw()
+    ended = threading.Event()
+    threading.Thread(target=lambda: (os.waitpid(child, 0), ended.set()), daemon=True).start()
+    try:
+        assert ended.wait(DEADLINE_S)
+    finally:
+        if not ended.is_set():
+            os.kill(child, signal.SIGKILL)
+    thread.join(DEADLINE_S)
+    (log,) = redis.keys("*:log:*")
+    assert len(redis.client.xrange(log)) == 3
 
 
 SCRIPT = """

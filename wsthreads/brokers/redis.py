@@ -65,10 +65,8 @@ class RedisBroker:
         self._is_cluster = _is_cluster(self._client)
         self._keys = Keys(prefix, _database(self._client))
         self._max_queued_bytes = max_queued_bytes
-        self._sending = Lock()  # guards the next three; held until Redis has a broadcast, so that tickets are in order
-        self._pid = 0
-        self._sender = ""
-        self._tickets = count()
+        self._made_in = os.getpid()
+        self._outsides: dict[int, _Outside] = {}  # by process
 
     def link(self, metrics: Metrics) -> Link:
         """For an app."""
@@ -95,21 +93,28 @@ class RedisBroker:
 
     def close(self) -> None:
         """Close the connections that `room` made. You need not call it at the end of a program."""
-        self._client.close()
+        self._outside().client.close()
+
+    def _outside(self) -> _Outside:
+        """This process's."""
+        pid = os.getpid()
+        found = self._outsides.get(pid)
+        if found is None:
+            client = self._client if pid == self._made_in else self._client_of_fork()
+            found = self._outsides.setdefault(pid, _Outside(client))
+        return found
 
     def _broadcast(self, endpoint: str, name: str, frame: bytes) -> None:
-        address = self._keys.address(endpoint, name)
-        wait_s = _timeout_s(self._client)
-        if not self._sending.acquire(timeout=wait_s):
+        address, outside = self._keys.address(endpoint, name), self._outside()
+        wait_s = _timeout_s(outside.client)
+        if not outside.sending.acquire(timeout=wait_s):
             raise BrokerError(f"{self._place}: another thread's broadcast has waited for it for {wait_s:g} s")
         try:
-            if self._pid != os.getpid():  # a fork must not go on with its parent's tickets
-                self._pid, self._sender, self._tickets = os.getpid(), secrets.token_urlsafe(12), count()
-            ticket, keys = next(self._tickets), [address.log, address.head]
-            message = messages.encode(self._sender, ticket, None, frame)
-            self._ask(scripts.PUBLISH, keys, address.channel, new_epoch(), self._sender, ticket, message)
+            ticket, keys = next(outside.tickets), [address.log, address.head]
+            message = messages.encode(outside.sender, ticket, None, frame)
+            self._ask(scripts.PUBLISH, keys, address.channel, new_epoch(), outside.sender, ticket, message)
         finally:
-            self._sending.release()
+            outside.sending.release()
 
     def _members(self, endpoint: str, name: str) -> int:
         address = self._keys.address(endpoint, name)
@@ -117,12 +122,25 @@ class RedisBroker:
 
     def _ask(self, script: str, keys: list[bytes], *arguments: object) -> Any:
         try:
-            return self._client.eval(script, len(keys), *keys, *arguments)
+            return self._outside().client.eval(script, len(keys), *keys, *arguments)
         except (RedisError, OSError) as error:
             raise BrokerError(f"{self._place}: {explain(error)}") from error
 
     def __repr__(self) -> str:
         return f"<RedisBroker {self._place}>"
+
+
+class _Outside:
+    """What one process broadcasts by, from outside of an app.
+
+    A fork has its own: a thread of its parent may have held a lock, and the parent goes on with its tickets.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.sending = Lock()  # held until Redis has a broadcast, so that it gets tickets in their order
+        self.sender = secrets.token_urlsafe(12)
+        self.tickets = count()
 
 
 class RemoteRoom:
