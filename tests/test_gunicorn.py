@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 from collections import Counter
 from contextlib import ExitStack
 from time import monotonic
@@ -18,6 +19,7 @@ import pytest
 from tests.programs import DEADLINE_S, ROOT, Program, connect, receive, wait_until
 from tests.redis_server import free_port
 from tests.wire import CLOSE, PING, PONG, TEXT, RawClient, close_payload, frame, run_all
+from wsthreads.gunicorn import _Pool
 from wsthreads.servers.stalls import STALL_S
 
 #: DESIGN: the worker is gone within 3 seconds of SIGTERM. Here for a busy machine.
@@ -327,11 +329,46 @@ def test_a_handler_that_calls_exit_ends_neither_its_worker_nor_anybodys_session(
         assert server.page() == process
 
 
+def await_loop(server):
+    """Wait until gthread's loop has started the threads that it is to start.
+
+    gunicorn's own handler of INT and QUIT waits for itself for ever if they come while it does: `_Pool` does not.
+    """
+    with ask(server, b"GET / HTTP/1.1\r\nConnection: close", b"0123456789") as sock:
+        assert sock.makefile("rb").read().startswith(b"HTTP/1.1 200 ")  # to its end, which is the loop's
+
+
+def test_a_pool_of_threads_can_be_shut_down_while_it_starts_one(monkeypatch):
+    pool, start, done = _Pool(2), threading.Thread.start, threading.Event()
+
+    def interrupted_start(thread):
+        start(thread)
+        if thread in workers:
+            return
+        workers.append(thread)
+        pool.shutdown(wait=False)  # as gunicorn does at INT and QUIT, in a signal's handler
+        raise SystemExit(0)
+
+    def submit():
+        with pytest.raises(SystemExit):
+            pool.submit(int)
+        done.set()
+
+    workers = [threading.Thread(target=submit, daemon=True)]
+    monkeypatch.setattr(threading.Thread, "start", interrupted_start)
+    workers[0].start()
+    assert done.wait(DEADLINE_S)
+    workers[1].join(DEADLINE_S)
+    assert not workers[1].is_alive()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
 def test_interrupt_and_quit_end_it_without_waiting_for_the_sessions(gunicorn, number):
     server = gunicorn()
     with RawClient(server.port, PATH) as client:
         client.receive()
+        if server.worker == "gthread":
+            await_loop(server)
         began = monotonic()
         server.process.send_signal(number)
         answer_close(client, 1001)

@@ -17,7 +17,7 @@ from contextlib import suppress
 from itertools import count
 from mmap import mmap
 from random import SystemRandom
-from threading import Lock, Thread, get_ident
+from threading import Lock, RLock, Thread, get_ident
 from time import monotonic, sleep
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -74,9 +74,15 @@ class _Pool(ThreadPoolExecutor):
     """gthread's pool, which lives on where no thread can be started: `submit` has queued the work by then.
 
     Whichever of its threads is free first will do it, or one that `catch_up` starts. The worker's loop calls all.
+    At INT and QUIT gunicorn calls `shutdown` in a signal's handler, and so perhaps in the midst of `submit`.
     """
 
     _is_short = False
+
+    def __init__(self, max_workers: int) -> None:
+        super().__init__(max_workers)
+        # A Lock there, and the worker would wait for itself.
+        self._shutdown_lock = RLock()  # type: ignore[assignment]
 
     def _adjust_thread_count(self) -> None:
         try:
