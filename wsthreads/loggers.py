@@ -12,8 +12,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from threading import current_thread, main_thread
+from typing import Any
 
-__all__ = ["get_logger"]
+__all__ = ["get_logger", "log_contained"]
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -22,6 +23,15 @@ def get_logger(name: str) -> logging.Logger:
     if "handle" not in vars(logger):
         logger.handle = partial(_handle, logger.handle)  # type: ignore[method-assign]
     return logger
+
+
+def log_contained(
+    logger: logging.Logger, level: int, message: str, *values: object, extra: dict[str, Any] | None = None
+) -> None:
+    """`logger.log`, as if the logger were ours: for a line that we write to the log of another library."""
+    if logger.isEnabledFor(level):
+        record = logger.makeRecord(logger.name, level, __file__, 0, message, values, None, extra=extra)
+        _handle(logger.handle, record)
 
 
 def _handle(handle: Callable[[logging.LogRecord], None], record: logging.LogRecord) -> None:

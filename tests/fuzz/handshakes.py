@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import re
 import socket
 
@@ -25,8 +26,9 @@ def exchange(port: int, request: bytes) -> tuple[int | None, bytes]:
             sock.shutdown(socket.SHUT_WR)
             while piece := sock.recv(65536):
                 answer += piece
-        except (ConnectionResetError, BrokenPipeError):  # refused before all of it was read
-            pass
+        except OSError as error:
+            if error.errno not in (errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN):  # refused before all of it was read
+                raise
     final = re.sub(rb"\A(HTTP/1\.[01] 100 [^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n)+", b"", bytes(answer))
     status = re.match(rb"HTTP/1\.[01] ([0-9]{3}) ", final)
     return int(status[1]) if status else None, bytes(answer)

@@ -9,6 +9,7 @@ from collections import Counter
 from functools import partial
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from tests.programs import Program, connect, receive, wait_until
 from wsthreads.app import WebSocketApp
@@ -203,10 +204,12 @@ def test_a_filter_that_raises_costs_no_session_anything(serve, capsys, monkeypat
     handler, app = Raiser(ValueError), WebSocketApp()
     app.add_handler("/ws/py", handler)
     app.add_script("/ws/js", tmp_path / "chat.js")
-    bad, root = Bad(kind), logging.getLogger()
-    monkeypatch.setattr(root, "level", logging.DEBUG)
-    monkeypatch.setattr(logging.getLogger("wsthreads"), "level", logging.DEBUG)
-    root.addHandler(bad)
+    bad = Bad(kind)
+    loggers = [logging.getLogger(name) for name in ("wsthreads", "werkzeug")]  # the latter has the line of the 101
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.DEBUG)
+        logger.addHandler(bad)
     try:
         server = serve(app)
         for path in ("/ws/py", "/ws/js"):
@@ -216,12 +219,15 @@ def test_a_filter_that_raises_costs_no_session_anything(serve, capsys, monkeypat
                 assert receive(client) == "next"
         wait_until(lambda: app.session_count == 0)
     finally:
-        root.removeHandler(bad)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.removeHandler(bad)
+            logger.setLevel(level)
     counts = app.metrics.snapshot()
     assert counts["handler_errors"] == 2
     assert counts["sessions_opened"] == counts["sessions_closed"] == 2
     assert bad.seen["wsthreads.sessions.handlers"] >= 1
     assert bad.seen["wsthreads.script.chat.js"] >= 2
+    assert bad.seen["werkzeug"] >= 2
     assert handler.closed == [1000]
     assert f"(logging it raised {kind.__name__})" in capsys.readouterr().err
 
@@ -246,3 +252,16 @@ def test_a_handler_file_whose_error_cannot_be_shown_is_refused_in_one_line(tmp_p
     with Program([sys.executable, "-m", "wsthreads", "check", str(tmp_path / "chat.py")]) as program:
         assert program.wait() == 1
         assert "chat.py:3: Odd" in program.log
+
+
+def test_a_failure_of_ours_behind_the_101_ends_the_connection_and_gives_its_place_back(serve, monkeypatch):
+    def fail(environ):
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr("wsthreads.sessions.endpoint.log_upgrade", fail)
+    app = WebSocketApp()
+    app.add_handler("/ws/py", Raiser(ValueError))
+    with connect(serve(app).ws_url + "/ws/py") as client, pytest.raises(ConnectionClosed) as closed:
+        receive(client)
+    assert closed.value.rcvd is None
+    wait_until(lambda: app.session_count == 0)

@@ -18,6 +18,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, NoReturn
 
+from wsthreads.loggers import log_contained
 from wsthreads.monitoring.logs import access_context, hide_secrets, log_context
 
 __all__ = [
@@ -111,7 +112,9 @@ def log_upgrade(environ: dict[str, Any]) -> None:
         return  # gunicorn's access log has it
     address, method = environ.get("REMOTE_ADDR", "-"), environ.get("REQUEST_METHOD", "-")
     path = _printable(environ.get("REQUEST_URI") or environ.get("PATH_INFO", "-"))
-    access_log.info(
+    log_contained(
+        access_log,
+        logging.INFO,
         '%s - - [%s] "%s %s %s" 101 -',
         address,
         datetime.now().strftime("%d/%b/%Y %H:%M:%S"),

@@ -230,6 +230,7 @@ class Endpoint:
     ) -> None:
         """A session's whole life. Its place is `network`'s."""
         opened = False
+        connection: Connection | None = None
         context = log_context(request.environ)
         try:
             try:
@@ -250,12 +251,14 @@ class Endpoint:
                 self._run(session, connection, stay, context)
         finally:
             try:
-                if opened:
+                if opened and connection is not None:
                     self._connections.pop(session)
                     code, _ = connection.closing or (CloseCode.ABNORMAL, "")
                     self._ledger.end(int(code), connection.traffic())
                 else:
                     self.handler.abandon(session_id)
+                if connection is not None and connection.connected:  # something of ours failed outside of `_run`
+                    _give_up(connection)
             finally:
                 self._admission.leave(network)
 
@@ -285,7 +288,11 @@ class Endpoint:
             count=self._metrics.add,
             round_trips=self._round_trips,
         )
-        log_upgrade(request.environ)
+        try:
+            log_upgrade(request.environ)
+        except BaseException:
+            _give_up(connection)
+            raise
         return connection
 
     def _run(self, session: Session, connection: Connection, stay: Stay, context: dict[str, str]) -> None:
@@ -329,3 +336,10 @@ class Endpoint:
                         session.id, self.path, monotonic() - began, f"{code} {printable(reason)}".strip(),
                         extra=context,
                     )
+
+
+def _give_up(connection: Connection) -> None:
+    """End a connection for which nothing else will be done."""
+    connection.lose("server error")
+    connection.finish()
+    connection.hang_up()
