@@ -1,7 +1,7 @@
 """A multi-threaded WebSocket server with rooms, for handlers in JavaScript or Python.
 
-The public API is what `__all__` names; the rest may change. Each name is imported when it is first used, so that a
-command which needs none of the server, such as ``wsthreads --help``, does not wait for it.
+`__all__` lists the public API; everything else may change. A name is imported at its first use, so commands such as
+``wsthreads --help`` start fast: they do not import the server.
 """
 
 from importlib import import_module
@@ -81,7 +81,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__ and name not in _HOMES:  # RedisBroker: with it, a star import would need redis-py
+    if name not in __all__ and name not in _HOMES:  # RedisBroker is not in __all__: a star import would need redis-py
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
     globals()[name] = value

@@ -1,7 +1,7 @@
 """Every setting, its unit, its default and its range, in one place.
 
-A `Config` is frozen and validated when it is made. The command line makes an option of each field
-(`max_message_bytes` is ``--max-message-bytes``), `WebSocketApp` takes them as keyword arguments.
+A `Config` is immutable; creating one validates it. Each field is an option of the command line (`max_message_bytes` is
+``--max-message-bytes``) and a keyword argument of `WebSocketApp`.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ __all__ = [
     "dashboard_token_of",
 ]
 
-#: The environment variable that names a Redis for apps that are given no broker.
+#: The environment variable with the URL of a Redis, for apps without an explicit broker.
 REDIS_VARIABLE = "WSTHREADS_REDIS"
 
 #: The environment variables for `metrics_token` and `dashboard_token`.
 METRICS_TOKEN_VARIABLE = "WSTHREADS_METRICS_TOKEN"
 DASHBOARD_TOKEN_VARIABLE = "WSTHREADS_DASHBOARD_TOKEN"
 
-#: Shorter ones could be guessed, and who has guessed the dashboard's can act.
+#: A shorter token could be guessed, and the dashboard's token allows actions, not only reading.
 MIN_DASHBOARD_TOKEN_CHARS = 16
 
-#: Eleven days. poll(2) counts milliseconds in 32 bits, and takes no more than twice that.
+#: Eleven days. poll(2) counts milliseconds in 32 bits, so its maximum is about twice this.
 MAX_S = 1e6
 
 
@@ -45,9 +45,9 @@ def _setting(
     kind: type | None = None,
     secret: bool = False,
 ) -> Any:
-    """A field with its help text, the type and the range that `Config` holds it to. None as a default may be given.
+    """A field with its help text, type and range, which `Config` validates. None is valid if it is the default.
 
-    Of a text, the range is that of its length.
+    For text, the range applies to the length.
     """
     metadata = {"help": about, "low": low, "high": high, "kind": kind or type(default)}
     return field(default=default, metadata=metadata, repr=not secret)
@@ -55,57 +55,69 @@ def _setting(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The settings of an app. Immutable, so any thread may read them.
+    """The settings of an app. Immutable, so every thread may read them.
 
-    Raises `ConfigError` for a value out of range. It names the setting, the value and the range.
+    Raises `ConfigError` for a value out of range. The error names the setting, the value and the range.
     """
 
-    max_message_bytes: int = _setting(1024 * 1024, "largest message taken from a client (1009 past it)", 1, 2**31)
-    max_fragments: int = _setting(16384, "frames that one message may come in (1009 past it)", 1)
-    message_timeout_s: float = _setting(60.0, "longest that a message may take to come in (1008)", 0.01, MAX_S)
+    max_message_bytes: int = _setting(1024 * 1024, "largest message from a client (1009)", 1, 2**31)
+    max_fragments: int = _setting(16384, "most frames in one message (1009)", 1)
+    message_timeout_s: float = _setting(60.0, "longest time to receive one message (1008)", 0.01, MAX_S)
     max_messages_per_s: int = _setting(
-        0, "messages a second from a client, on average over ten seconds; 0 for any number (1008)", 0
+        0, "most messages per second from a client, averaged over ten seconds; 0: no limit (1008)", 0
     )
-    max_control_frames_per_s: int = _setting(100, "likewise of its pings and pongs; 0 for any number (1008)", 0)
-    idle_timeout_s: float = _setting(0.0, "longest that a client may send no message; 0 for ever (1001)", 0, MAX_S)
-    max_outbox_bytes: int = _setting(1024 * 1024, "most that may wait for a slow client (1013 past it)", 1, 2**31)
-    send_timeout_s: float = _setting(10.0, "longest that a client may read nothing of what waits (1013)", 0.01, MAX_S)
-    ping_interval_s: float = _setting(25.0, "silence after which a client is pinged; 0 for never", 0, MAX_S)
-    ping_timeout_s: float = _setting(20.0, "longest wait for any sign of life after a ping (1006)", 0.01, MAX_S)
-    close_timeout_s: float = _setting(5.0, "longest wait for the client's half of a close handshake", 0.01, MAX_S)
-    handshake_timeout_s: float = _setting(10.0, "longest that a request, or onHandshake, may take", 0.01, MAX_S)
-    max_handshake_bytes: int = _setting(32768, "longest head of a request, under wsthreads run (431 past it)", 1024)
-    script_timeout_s: float = _setting(5.0, "longest that one call of a script may take (1011)", 0.01, MAX_S)
-    shutdown_timeout_s: float = _setting(10.0, "longest wait for sessions to end at shutdown", 0, MAX_S)
-    max_sessions: int = _setting(1000, "sessions at once in this process (503 past it)", 1)
+    max_control_frames_per_s: int = _setting(
+        100, "most pings and pongs per second from a client; 0: no limit (1008)", 0
+    )
+    idle_timeout_s: float = _setting(
+        0.0, "longest time without a message from the client; 0: no limit (1001)", 0, MAX_S
+    )
+    max_outbox_bytes: int = _setting(1024 * 1024, "most bytes queued for a slow client (1013)", 1, 2**31)
+    send_timeout_s: float = _setting(
+        10.0, "longest time that a client may read nothing while bytes are queued (1013)", 0.01, MAX_S
+    )
+    ping_interval_s: float = _setting(25.0, "silence after which the server pings a client; 0: no pings", 0, MAX_S)
+    ping_timeout_s: float = _setting(
+        20.0, "longest wait for any bytes from the client after a ping (1006)", 0.01, MAX_S
+    )
+    close_timeout_s: float = _setting(5.0, "longest wait for the client's close frame", 0.01, MAX_S)
+    handshake_timeout_s: float = _setting(10.0, "longest time for a request's head, or for onHandshake", 0.01, MAX_S)
+    max_handshake_bytes: int = _setting(32768, "longest head of a request, under wsthreads run (431)", 1024)
+    script_timeout_s: float = _setting(5.0, "longest time of one call of a script (1011)", 0.01, MAX_S)
+    shutdown_timeout_s: float = _setting(10.0, "longest wait for sessions to end at a shutdown", 0, MAX_S)
+    max_sessions: int = _setting(1000, "most sessions in this process (503)", 1)
     max_sessions_per_address: int = _setting(
-        0, "sessions at once of one IPv4 address or IPv6 /64 network; 0 for any number (429)", 0
+        0, "most sessions of one IPv4 address or IPv6 /64 network; 0: no limit (429)", 0
     )
-    max_rooms_per_session: int = _setting(1000, "rooms that one session may be in", 1)
+    max_rooms_per_session: int = _setting(1000, "most rooms that one session may be in", 1)
     max_room_name_chars: int = _setting(256, "longest room name", 1)
-    allowed_origins: tuple[str, ...] = _setting((), "browser origins let in beside our own, as https://host; * for any")
-    subprotocols: tuple[str, ...] = _setting((), "subprotocols spoken, the one preferred first")
-    accept_binary: bool = _setting(True, "take binary messages (1003 where not)")
-    compression: bool = _setting(False, "deflate messages to and from clients that can (permessage-deflate)")
-    trusted_proxies: int = _setting(0, "proxies in front whose X-Forwarded-For, -Proto and -Host are believed", 0, 16)
-    cpu_affinity: bool | None = _setting(
-        None, "keep the threads of sessions on one core; by default where the process is ours", kind=bool
+    allowed_origins: tuple[str, ...] = _setting(
+        (), "origins of pages that may connect, beside the server's own, such as https://host; * for all"
     )
-    serve_client: bool = _setting(False, "serve the browser's client at /wsthreads.js, and its types")
+    subprotocols: tuple[str, ...] = _setting((), "subprotocols that the server speaks, the preferred one first")
+    accept_binary: bool = _setting(True, "accept binary messages (1003 if not)")
+    compression: bool = _setting(False, "compress messages if the client supports it (permessage-deflate)")
+    trusted_proxies: int = _setting(
+        0, "number of proxies in front whose X-Forwarded-For, -Proto and -Host are believed", 0, 16
+    )
+    cpu_affinity: bool | None = _setting(
+        None, "keep session threads on one core; default: on under wsthreads run and our gunicorn worker", kind=bool
+    )
+    serve_client: bool = _setting(False, "serve the browser client at /wsthreads.js, with its types")
     serve_health: bool | None = _setting(
-        None, "answer /healthz and /readyz; by default where nobody else may answer there", kind=bool
+        None, "serve /healthz and /readyz; default: on unless another WSGI application gets these paths", kind=bool
     )
     serve_metrics: bool = _setting(False, "serve metrics for Prometheus at /metrics (extra: prometheus)")
     metrics_token: str = _setting(
-        "", f"bearer token without which there are no metrics; better in {METRICS_TOKEN_VARIABLE}", secret=True
+        "", f"bearer token that /metrics requires; safer in {METRICS_TOKEN_VARIABLE}", secret=True
     )
     dashboard_token: str = _setting(
         "",
-        f"token without which there is no page about the server; better in {DASHBOARD_TOKEN_VARIABLE}",
+        f"token of the dashboard; embedded apps serve it only with a token; safer in {DASHBOARD_TOKEN_VARIABLE}",
         MIN_DASHBOARD_TOKEN_CHARS,
         secret=True,
     )
-    scripts_without_deadline: bool = _setting(False, "run scripts even where their run time cannot be bounded")
+    scripts_without_deadline: bool = _setting(False, "run scripts even where script_timeout_s cannot be enforced")
 
     def __post_init__(self) -> None:
         for setting in fields(self):
@@ -114,7 +126,7 @@ class Config:
             if origin != "*" and origin not in NAMELESS and parse_origin(origin) is None:
                 raise ConfigError(
                     f"an origin looks like https://host or https://host:port, with the host in ASCII (Punycode), "
-                    f"or is * for any, file:// for files, or null; not {origin!r}"
+                    f"or is * for all origins, file:// for local files, or null; not {origin!r}"
                 )
 
 
@@ -133,7 +145,7 @@ def _validated(setting: Field[Any], value: Any) -> Any:
         return texts
     if kind is str:
         if not isinstance(value, str) or not value.isascii() or any(not c.isprintable() or c == " " for c in value):
-            raise ConfigError(f"{name} must be ASCII text without spaces")  # which is not shown: it is a secret
+            raise ConfigError(f"{name} must be ASCII text without spaces")  # without the value, a secret
         if value and len(value) < (setting.metadata["low"] or 0):
             least = setting.metadata["low"]
             raise ConfigError(f"{name} must have at least {least} characters, this one has {len(value)}")
@@ -145,16 +157,16 @@ def _validated(setting: Field[Any], value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else int):
         raise ConfigError(f"{name} must be {'a number' if kind is float else 'a whole number'}, not {value!r}")
     low, high = setting.metadata["low"], setting.metadata["high"]
-    if not low <= value <= high:  # nor NaN
+    if not low <= value <= high:  # also refuses NaN
         top = f" and at most {high:.10g}" if high < math.inf else ""
         raise ConfigError(f"{name} must be at least {low}{top}, not {value!r}")
     return kind(value)
 
 
 def dashboard_token_of(config: Config) -> str:
-    """The token of the dashboard, by the settings or else by the environment; empty if there is none.
+    """The dashboard's token, from the settings or else from the environment; empty if neither has one.
 
-    Raises `ConfigError` for one in the environment that is no good.
+    Raises `ConfigError` if the environment's token is invalid.
     """
     token = config.dashboard_token or os.environ.get(DASHBOARD_TOKEN_VARIABLE, "")
     return replace(config, dashboard_token=token).dashboard_token

@@ -1,4 +1,4 @@
-"""All errors of wsthreads, by who caused them.
+"""All errors of wsthreads, grouped by their cause.
 
 ::
 
@@ -6,24 +6,24 @@
     ├── UsageError                 the caller's mistake
     │   ├── ConfigError            (ValueError)  a setting out of range
     │   ├── MessageTypeError       (TypeError)   a message that is neither text nor bytes
-    │   ├── CloseCodeError         (ValueError)  a close code or reason that may not be sent
-    │   ├── RoomNameError          (ValueError)  a room name that is not 1 to 256 characters of text
-    │   ├── RoomLimitError         (ValueError)  one room more than a session may be in
-    │   ├── HandlerError           (TypeError)   a handler without functions, or with a function of a wrong form
-    │   └── ScriptError            a script that does not load: file, line, column
-    ├── PeerError                  the client's fault; it is closed with `close_code`
+    │   ├── CloseCodeError         (ValueError)  an invalid close code or reason
+    │   ├── RoomNameError          (ValueError)  a room name that is not text, too short or too long
+    │   ├── RoomLimitError         (ValueError)  a session is in too many rooms
+    │   ├── HandlerError           (TypeError)   a handler without functions, or with a wrong signature
+    │   └── ScriptError            a script that does not load; has file, line, column
+    ├── PeerError                  the client's fault; the server closes with `close_code`
     │   ├── ProtocolError          1002
     │   ├── UnsupportedDataError   1003
     │   ├── InvalidPayloadError    1007
     │   ├── PolicyError            1008
     │   └── MessageTooBigError     1009
     │       └── TooManyFragmentsError
-    ├── HandshakeRefused           no upgrade; `status` is the HTTP status of the answer
+    ├── HandshakeRefused           the server refuses the upgrade with the HTTP status `status`
     └── BackendError               a part of wsthreads or of the machine failed
-        ├── IsolateError           the interpreter of a script has ended or cannot start
-        └── BrokerError            the broker (Redis) does not take a broadcast
+        ├── IsolateError           a script's interpreter has ended or cannot start
+        └── BrokerError            the broker (Redis) does not accept a broadcast
 
-No class here does I/O or holds more than its own text and numbers.
+These classes do no I/O and hold only text and numbers.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class CloseCode(IntEnum):
 
 
 class WSThreadsError(Exception):
-    """The root of every error that wsthreads raises on purpose."""
+    """The base class of all errors that wsthreads raises on purpose."""
 
 
 class UsageError(WSThreadsError):
@@ -94,22 +94,22 @@ class MessageTypeError(UsageError, TypeError):
 
 
 class CloseCodeError(UsageError, ValueError):
-    """A close code or reason that may not be sent."""
+    """An invalid close code or reason."""
 
 
 class RoomNameError(UsageError, ValueError):
-    """A room name that is not text of a permitted length."""
+    """A room name that is not text, or is too short or too long."""
 
 
 class RoomLimitError(UsageError, ValueError):
-    """A session tried to join one room more than it may."""
+    """A session tried to join more rooms than `Config.max_rooms_per_session`."""
 
 
 class HandlerError(UsageError, TypeError):
-    """A handler that has none of the handler functions, or one that cannot be called.
+    """A handler without any handler function, or with one that cannot be called.
 
-    `about` is the name that is wrong, if it is a single one. If the handler is a file, `path` names it. `line` and
-    `column` count from 1, if they are known. The text contains them, too.
+    `about` is the name of the wrong function, if there is one. `path` is the handler's file, if it has one. `line` and
+    `column` count from 1, and are None if unknown. The error's text contains all of them.
     """
 
     path: str | None = None
@@ -124,8 +124,8 @@ class HandlerError(UsageError, TypeError):
 class ScriptError(UsageError):
     """A script that cannot be loaded.
 
-    `path` is the file. `line` and `column` count from 1, and are None if they are not known.
-    `str()` gives ``path:line:column: message``.
+    `path` is the file. `line` and `column` count from 1, and are None if unknown. `str()` gives ``path:line:column:
+    message``.
     """
 
     def __init__(self, message: str, path: str, line: int | None = None, column: int | None = None) -> None:
@@ -135,15 +135,15 @@ class ScriptError(UsageError):
 
 
 class PeerError(WSThreadsError):
-    """The peer's fault; the connection is closed with `close_code`."""
+    """The peer's fault. The server closes the connection with `close_code`."""
 
     close_code = CloseCode.PROTOCOL_ERROR
-    #: The setting of `Config` whose bound the peer went past; empty if it was none.
+    #: The `Config` setting whose limit the peer exceeded; empty if no limit was exceeded.
     setting = ""
 
 
 class ProtocolError(PeerError):
-    """Bytes that are not legal WebSocket frames."""
+    """Bytes that are not valid WebSocket frames."""
 
 
 class UnsupportedDataError(PeerError):
@@ -159,7 +159,7 @@ class InvalidPayloadError(PeerError):
 
 
 class PolicyError(PeerError):
-    """More of something than the peer may use."""
+    """The peer exceeded a limit, such as a message rate."""
 
     close_code = CloseCode.POLICY_VIOLATION
 
@@ -169,7 +169,7 @@ class PolicyError(PeerError):
 
 
 class MessageTooBigError(PeerError):
-    """A message over `Config.max_message_bytes`."""
+    """A message larger than `Config.max_message_bytes`."""
 
     close_code = CloseCode.MESSAGE_TOO_BIG
     setting = "max_message_bytes"
@@ -182,10 +182,10 @@ class TooManyFragmentsError(MessageTooBigError):
 
 
 class HandshakeRefused(WSThreadsError):
-    """Raise it in `on_handshake` to refuse a client with an HTTP status of your own.
+    """Raise this in `on_handshake` to refuse a client with an HTTP status of your choice.
 
-    `status` is from 400 to 599, `reason` becomes the body of the answer, `headers` are pairs of text. Refusals are
-    counted by `cause`, one of a few words.
+    `status` is from 400 to 599. `reason` becomes the body of the response. `headers` are pairs of text. Metrics count
+    refusals by `cause`, so use few different words for it.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class HandshakeRefused(WSThreadsError):
         self.status, self.reason, self.headers, self.cause = status, reason, tuple(headers), cause
         for header in self.headers:
             _check_header(header)
-        #: A WSGI application that answers in place of the reason.
+        #: A WSGI application that responds instead of `reason`.
         self.response: WSGIApplication | None = None
         super().__init__(f"{status} {reason}".strip())
 
@@ -215,8 +215,8 @@ class BackendError(WSThreadsError):
 
 
 class IsolateError(BackendError):
-    """The interpreter of a script has ended, or cannot run on this machine."""
+    """A script's interpreter has ended, or cannot run on this machine."""
 
 
 class BrokerError(BackendError):
-    """The broker (Redis) does not take a broadcast, or sends something that is not a broadcast."""
+    """The broker (Redis) does not accept a broadcast, or sends data that is not a broadcast."""

@@ -1,7 +1,7 @@
-"""The loggers of wsthreads: what a filter or a handler of the application's raises does not get out of them.
+"""The loggers of wsthreads. They contain exceptions that the application's logging filters and handlers raise.
 
-Logging lets it through to whoever logs. Here that would be the thread of a session, whose client it would cost, or one
-that all rely on.
+By default, `logging` passes such an exception on to the caller. Here that would end a session's connection, or a thread
+that all sessions need.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["get_logger", "log_contained"]
 
 
 def get_logger(name: str) -> logging.Logger:
-    """`logging.getLogger`, for a logger that is ours."""
+    """Like `logging.getLogger`, but the logger contains exceptions of filters and handlers."""
     logger = logging.getLogger(name)
     if "handle" not in vars(logger):
         logger.handle = partial(_handle, logger.handle)  # type: ignore[method-assign]
@@ -28,7 +28,7 @@ def get_logger(name: str) -> logging.Logger:
 def log_contained(
     logger: logging.Logger, level: int, message: str, *values: object, extra: dict[str, Any] | None = None
 ) -> None:
-    """`logger.log`, as if the logger were ours: for a line that we write to the log of another library."""
+    """Like `logger.log`, but contains exceptions. For lines that wsthreads writes to another library's log."""
     if logger.isEnabledFor(level):
         record = logger.makeRecord(logger.name, level, __file__, 0, message, values, None, extra=extra)
         _handle(logger.handle, record)
@@ -38,12 +38,12 @@ def _handle(handle: Callable[[logging.LogRecord], None], record: logging.LogReco
     try:
         handle(record)
     except BaseException as error:
-        if type(error) is KeyboardInterrupt and current_thread() is main_thread():  # somebody's Ctrl-C
+        if type(error) is KeyboardInterrupt and current_thread() is main_thread():  # the user pressed Ctrl-C
             raise
         if logging.raiseExceptions:
             _complain(record, type(error).__name__)
 
 
 def _complain(record: logging.LogRecord, kind: str) -> None:
-    with suppress(BaseException):  # there is nowhere left to say it
+    with suppress(BaseException):  # stderr is the last resort; if it fails, too, nothing can be done
         sys.stderr.write(f"{record.levelname} {record.name}: {record.getMessage()!r} (logging it raised {kind})\n")

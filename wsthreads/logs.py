@@ -1,4 +1,4 @@
-"""The formatters and the filter for the ``logging`` of your own program, under the name that it writes."""
+"""The public name of the formatters and the filter, for the ``logging`` set-up of your own program."""
 
 from wsthreads.monitoring.logs import AddContext, JSONFormatter, TextFormatter
 

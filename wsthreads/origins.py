@@ -1,4 +1,4 @@
-"""Web origins (RFC 6454): which two are the same."""
+"""Compares web origins (RFC 6454)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 __all__ = ["NAMELESS", "Origin", "is_among", "parse_origin"]
 
-#: What pages without an origin of their own send: of a file, in WebViews and Electron, and "null", which any page can
-#: bring about by a sandboxed frame. They are nobody's own, but they may be allowed.
+#: What a page without its own origin sends: "file://" for a local file, a WebView or Electron; "null", which any page
+#: can cause by a sandboxed frame. They never count as the server's own origin, but `allowed_origins` may list them.
 NAMELESS = frozenset({"file://", "null"})
 
-#: Scheme, host in lower case, port; None for the port of a scheme that has no default.
+#: Scheme, host in lower case, port. The port is None if the scheme has no default port.
 Origin = tuple[str, str, int | None]
 
 _ORIGIN = re.compile(
@@ -21,11 +21,10 @@ _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
 def parse_origin(text: str) -> Origin | None:
-    """What a browser writes as an origin: a scheme, a host and perhaps a port, and nothing more. None for others.
+    """Parse an origin as browsers write it: scheme, host and an optional port. None if the text is anything else.
 
-    So there is no path, query, user or white space in it, a host that is not ASCII is written in Punycode, and those
-    of `NAMELESS` are none. Hosts are compared as they are written: one with a
-    dot at its end is another one.
+    So a path, a query, a user or white space is not accepted, nor a value in `NAMELESS`. A non-ASCII host must be in
+    Punycode. Hosts are compared as text: "example.org." with its final dot differs from "example.org".
     """
     match = _ORIGIN.fullmatch(text)
     if match is None:
@@ -35,7 +34,7 @@ def parse_origin(text: str) -> Origin | None:
 
 
 def is_among(origin: str, allowed: Iterable[str]) -> bool:
-    """Whether a page's origin is one of those in `allowed`; one of `NAMELESS` only where that itself is among them."""
+    """Whether `allowed` contains a page's origin. A value in `NAMELESS` must be listed itself."""
     if origin in NAMELESS:
         return origin in allowed
     wanted = parse_origin(origin)

@@ -1,4 +1,4 @@
-"""The collector for your own registry of prometheus-client, under the name that your program writes."""
+"""The public name of the collector, for a prometheus-client registry of your own."""
 
 from wsthreads.monitoring.prometheus import WebSocketCollector
 

@@ -116,7 +116,7 @@ def test_an_exception_without_a_text_is_told_by_its_name(events, error, monkeypa
     except Unspeakable:
         logging.getLogger("wsthreads.test").exception("it failed")
     (event,) = events.since(0)[0]
-    assert event["text"] == "it failed: Unspeakable, whose text cannot be had"
+    assert event["text"] == "it failed: Unspeakable (no text: its __str__ failed)"
     assert event["detail"].startswith("Traceback")
 
 

@@ -179,7 +179,7 @@ def test_a_huge_text_is_cut_as_a_scripts_is_wherever_it_is(serve, logged):
 
 def test_a_summary_is_had_of_whatever_was_raised():
     assert summary_of(ValueError("x")) == "ValueError: x"
-    assert summary_of(ODD["everything"]("x")) == "Odd, whose text cannot be had"
+    assert summary_of(ODD["everything"]("x")) == "Odd (no text: its __str__ failed)"
 
 
 class Bad(logging.Handler):

@@ -1,7 +1,7 @@
-"""Exceptions of a user's code, made fit for logging: whatever their class does, and however long their text is.
+"""Makes any exception of a user's code safe to log, whatever its class does and however long its text is.
 
-Logging and `traceback` ask an exception for its truth value and its attributes, and show its text whole. What a class
-does then is its author's: it may raise, or give a text of many megabytes that a client has sent.
+`logging` and `traceback` use an exception's truth value and attributes, and show its whole text. A user's exception
+class can raise at each of these steps, or return a text of many megabytes that a client sent.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Any
 
 __all__ = ["MAX_TEXT_CHARS", "bounded", "exc_info_of", "summary_of", "traceback_of"]
 
-#: So long may what an exception and its causes say be, as in the errors of a script.
+#: The most characters that are shown of an exception and its causes. Errors of scripts have the same limit.
 MAX_TEXT_CHARS = 20_000
 
-#: So many causes of one that cannot be shown as it is are shown.
+#: The most causes that are copied for an exception that cannot be logged as it is.
 MAX_CAUSES = 10
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
 def exc_info_of(error: BaseException) -> ExcInfo:
-    """What to give to logging as `exc_info`: the error, or, if it cannot be shown as it is, one that looks like it."""
+    """A safe `exc_info` for logging: of the error itself, or of a copy if logging the error would fail."""
     try:
         plain = type(error), error, traceback_of(error)
         shown = TracebackException(*plain, limit=0)
@@ -35,19 +35,19 @@ def exc_info_of(error: BaseException) -> ExcInfo:
 
 
 def traceback_of(error: BaseException) -> TracebackType | None:
-    """Its traceback, past what its class makes of its attributes."""
+    """The traceback. Ignores an attribute that the exception's class overrides."""
     found: TracebackType | None = _slot("__traceback__", error)
     return found
 
 
 def summary_of(error: BaseException) -> str:
-    """An exception's type and text, which is its author's code."""
+    """An exception's type and text, even if its `__str__` raises."""
     name, text = type(error).__name__, _text_of(error)
-    return f"{name}, whose text cannot be had" if text is None else f"{name}: {text}"
+    return f"{name} (no text: its __str__ failed)" if text is None else f"{name}: {text}"
 
 
 def bounded(text: str, limit: int = MAX_TEXT_CHARS) -> str:
-    """A text of at most so many characters; behind it, how many are left out."""
+    """At most `limit` characters of a text, and a note of how many are left out."""
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit} more characters)"
 
 
@@ -56,7 +56,7 @@ def _slot(name: str, error: BaseException) -> Any:
 
 
 def _text_of(error: BaseException) -> str | None:
-    """None if it cannot be had."""
+    """`str(error)`, or None if that raises."""
     try:
         text = str(error)
         return text if type(text) is str else str.__str__(text)
@@ -65,7 +65,7 @@ def _text_of(error: BaseException) -> str | None:
 
 
 def _twin_of(error: BaseException) -> Exception:
-    """An exception with the name, the place and the text of another, and its causes; nothing else."""
+    """A copy of an exception with its name, traceback, text and causes only."""
     first = last = _alone(error, left := MAX_TEXT_CHARS)
     seen = {id(error)}
     for _ in range(MAX_CAUSES):
@@ -88,6 +88,6 @@ def _twin_of(error: BaseException) -> Exception:
 def _alone(error: BaseException, limit: int) -> Exception:
     kind, text = type(error), _text_of(error)
     names = {name: type.__getattribute__(kind, name) for name in ("__module__", "__qualname__")}
-    shown = f"<{kind.__name__}, whose text cannot be had>" if text is None else bounded(text, limit)
+    shown = f"<{kind.__name__} (no text: its __str__ failed)>" if text is None else bounded(text, limit)
     twin: Exception = type(kind.__name__, (Exception,), names)(shown)
     return twin.with_traceback(traceback_of(error))

@@ -1,6 +1,6 @@
-"""What a line of the log looks like: for people, or as JSON for programs.
+"""The formats of log lines: text for people, JSON for programs.
 
-In neither can what a client sends forge a line, or steer the terminal that shows it.
+In both, data from a client cannot forge a line or control the terminal that shows it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from wsthreads.monitoring.failures import exc_info_of
 __all__ = ["AccessFormatter", "JSONFormatter", "TextFormatter", "block", "escaped", "hide_secrets", "is_secret",
            "on_one_line", "plain", "quoted", "stack_of", "takes_colours", "with_context"]
 
-#: What `escaped` has to look at.
+#: The characters that `escaped` checks.
 _SUSPECT = re.compile(r"[^\x20-\x7e\t\n]")
 
 _SECRET = re.compile(
@@ -31,75 +31,75 @@ _SECRET = re.compile(
     r"|credential|cookie|otp|ticket|[cx]srf|bearer|assertion|saml|nonce|code\Z",
     re.I,
 )
-# A name of a parameter, wherever one may be in a text; and a value, up to what ends it for any server.
+# The name of a parameter, anywhere in a text; its value, up to a character that ends it for every server.
 _NAME = re.compile(r"""(?<![^?&;#=\s"'(])([^?&;#=\s"'(]+)=""")
 _VALUE = re.compile(r"[^&\s]*")
 _PART = re.compile(r"[^&;#\s]*")
-#: A name in a value that is JSON; and a user and a password before a host.
+#: A name in a JSON value; a user and a password before a host.
 _JSON_NAME = re.compile(r'"([^"\\]{1,100})"\s*:')
 _CREDENTIALS = re.compile(r'(?<=://)[^/?#\s"<>]*@')
 
-#: What may stand behind a URL in a text, and is not its own.
+#: Characters after a URL in a text that do not belong to the URL.
 _BEHIND = "\"')]>,"
 
-#: So often may a URL be encoded that is a parameter of another one.
+#: How many times a URL in another URL's parameter may be percent-encoded.
 _TIMES_ENCODED = 3
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _ACCESS_HEAD = re.compile(r"\A\S+ - \S+ \[[^\]]*\] ")
 
-#: So many characters of a session's id are enough to find the lines that have all of it.
+#: The length of a short session id, enough to find the lines that have the full id.
 SHORT_ID_CHARS = 8
 
-#: What every record has; the rest was given to it by `extra`, or by a filter.
+#: The attributes of every record. All others come from `extra` or from a filter.
 _USUAL = frozenset({*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName", "stack"})
 
 
 def escaped(text: str) -> str:
-    """A text without what steers a terminal, or makes a text look like another one: control characters, line ends but
-    for the newline, marks that change the direction (U+202E) or that nobody sees (U+200B), lone surrogates.
+    """Escape characters that control a terminal or disguise a text: control characters, line ends other than the
+    newline, marks that change the direction (U+202E) or are invisible (U+200B), lone surrogates.
     """
     return _SUSPECT.sub(_escape, text)
 
 
 def _escape(found: re.Match[str]) -> str:
     character = found[0]
-    if character.isprintable() or unicodedata.category(character) == "Zs":  # spaces of other widths
+    if character.isprintable() or unicodedata.category(character) == "Zs":  # other spaces, such as U+2003
         return character
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def block(text: str) -> str:
-    """A text that may have several lines; only the first begins at the left. It is `escaped`."""
+    """Escape a text and indent its lines after the first, so that none looks like a new log line."""
     return re.sub(r"\n(?![ \t])", "\n  ", escaped(text))
 
 
 def on_one_line(text: str) -> str:
-    """What is `escaped`, with its newlines."""
+    """Escape a text, newlines included."""
     return escaped(text).replace("\n", "\\n")
 
 
 def quoted(text: str) -> str:
-    """What somebody else says, as a `block` whose further lines begin with a bar: none of them is a line of ours."""
+    """Escape foreign text and begin each further line with a bar, so that none looks like a log line."""
     return escaped(text).replace("\n", "\n  | ")
 
 
 def plain(text: str) -> str:
-    """A text without its colours."""
+    """Remove terminal colours from a text."""
     return _COLOUR.sub("", text)
 
 
 def is_secret(name: str) -> bool:
-    """Whether what has this name (a parameter, a header) is better not shown: a token, a key, a password."""
+    """Whether the name of a parameter or header suggests a secret value: a token, a key, a password."""
     return _SECRET.search(name) is not None
 
 
 def hide_secrets(text: str) -> str:
-    """A text with URLs in it, or a query, without the values of the parameters that `is_secret` says to hide.
+    """Replace the values of secret parameters (`is_secret`) in a text that contains URLs or queries.
 
-    So is the value of a parameter that is a URL, a query, or JSON, with such a parameter in it; and the user and the
-    password before a host.
+    Also replaces a value that is itself a URL, a query or JSON with a secret parameter, and the user and the password
+    before a host.
     """
     text = _CREDENTIALS.sub("***@", text)
     shown: list[str] = []
@@ -142,7 +142,7 @@ def _has_secret(encoded: str) -> bool:
 
 
 def takes_colours(stream: IO[str], environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether to write colours to `stream`: to a terminal that has them, unless NO_COLOR or FORCE_COLOR decide it."""
+    """Whether to write colours to `stream`: yes for a terminal with colours; NO_COLOR and FORCE_COLOR override this."""
     if environment.get("NO_COLOR"):
         return False
     if environment.get("FORCE_COLOR"):
@@ -151,7 +151,8 @@ def takes_colours(stream: IO[str], environment: Mapping[str, str] = os.environ) 
 
 
 def with_context(record: logging.LogRecord) -> str:
-    """A record's message, escaped, and behind its first line whose it is, as far as the message does not say."""
+    """A record's escaped message. Its first line ends with session, endpoint and address, unless the message has
+    them."""
     message = block(record.getMessage())
     first, newline, rest = message.partition("\n")
     return first + _context_of(record, message) + newline + rest
@@ -170,7 +171,7 @@ _LEVEL_COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;3
 
 
 def stack_of(exc_info: Any) -> str:
-    """An exception with its stack, as logging shows it, whatever the exception's class makes of being asked."""
+    """An exception with its stack, as logging shows it, even if the exception's class raises when it is formatted."""
     try:
         return logging.Formatter().formatException(exc_info)
     except BaseException:
@@ -185,7 +186,7 @@ class TextFormatter(logging.Formatter):
         self._colours = colours
 
     def formatException(self, ei: Any) -> str:
-        """Indented: the last lines of a traceback are an exception's text."""
+        """Indented, because a traceback ends with the exception's text, which can hold any line."""
         return indent(escaped(stack_of(ei)), "  ")
 
     def format(self, record: logging.LogRecord) -> str:
@@ -202,7 +203,7 @@ class TextFormatter(logging.Formatter):
 
 
 class AccessFormatter(logging.Formatter):
-    """Werkzeug's lines, which have their own time, and colours. Secrets in URLs are hidden."""
+    """For Werkzeug's access lines, which have their own time and colours. Hides secrets in URLs."""
 
     def __init__(self, colours: bool = False) -> None:
         super().__init__()
@@ -219,7 +220,7 @@ class JSONFormatter(logging.Formatter):
 
     Every object has `time` (ISO 8601, UTC), `level`, `logger`, `message` and `pid`. Where they apply, it has `session`,
     `endpoint`, `address`; `file`, `line` and `column` of a script; `exception`, the stack; `method`, `path` and
-    `status` of a request. Values of `extra` are added if they are text, numbers or booleans.
+    `status` of a request. Text, numbers and booleans of `extra` are added.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -229,7 +230,7 @@ class JSONFormatter(logging.Formatter):
             message = message.removesuffix(f"\n{stack}")
         else:
             stack = stack_of(record.exc_info) if record.exc_info else None
-        if hasattr(record, "status"):  # the line of an access log: its head is in the other fields
+        if hasattr(record, "status"):  # an access line: the other fields have the content of its head
             message = hide_secrets(plain(_ACCESS_HEAD.sub("", message)))
         time = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
         fields: dict[str, object] = {

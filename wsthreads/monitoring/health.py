@@ -1,4 +1,4 @@
-"""``/healthz`` and ``/readyz``, for load balancers and whoever restarts what is stuck."""
+"""``/healthz`` and ``/readyz``, for load balancers and process managers."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from wsthreads.loggers import get_logger
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-    from wsthreads.monitoring.watched import WatchedEndpoint
+    from wsthreads.monitoring.interfaces import MonitoredEndpoint
 
 __all__ = ["HEALTH_PATH", "READY_PATH", "Health"]
 
 log = get_logger(__name__)
 
-#: 200 while the process answers at all.
+#: Always 200 while the process can respond.
 HEALTH_PATH = "/healthz"
 
-#: 200 while new sessions are taken: 503 while the app shuts down, or where a script does not run and cannot be started.
-#: A server that is full is ready, or else its other requests would go nowhere, too.
+#: 200 while the app accepts new sessions. 503 while it shuts down, or if a script does not run and cannot be started. A
+#: full server still reports ready; otherwise the load balancer would stop its HTTP traffic, too.
 READY_PATH = "/readyz"
 
 
 class Health:
-    """Both as a WSGI application. `is_closing` and `endpoints` are asked at each request. Any thread."""
+    """A WSGI application for both paths. It calls `is_closing` and `endpoints` at each request. Any thread."""
 
-    def __init__(self, is_closing: Callable[[], bool], endpoints: Callable[[], Iterable[WatchedEndpoint]]) -> None:
+    def __init__(self, is_closing: Callable[[], bool], endpoints: Callable[[], Iterable[MonitoredEndpoint]]) -> None:
         self._is_closing = is_closing
         self._endpoints = endpoints
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            response = Response("ask by GET\n", 405, {"Allow": "GET, HEAD"})
+            response = Response("use GET\n", 405, {"Allow": "GET, HEAD"})
         elif environ.get("PATH_INFO") == HEALTH_PATH:
             response = Response("ok\n")
         else:
@@ -46,12 +46,12 @@ class Health:
         return response(environ, start_response)
 
     def _lack(self) -> str:
-        """Why no session can be had; empty if one can."""
+        """Why the app accepts no session; empty if it does."""
         if self._is_closing():
             return "shutting down"
         for endpoint in self._endpoints():
             try:
-                endpoint.handler.start()  # does nothing where it runs; else the next handshake would do it
+                endpoint.handler.start()  # does nothing if it runs; otherwise the next handshake would start it
             except WSThreadsError as error:
                 log.warning("not ready: the handler of %s cannot be started: %s", endpoint.path, error)
                 return f"the handler of {endpoint.path} is not running"

@@ -1,9 +1,9 @@
-"""Where the log goes in processes that are our own, the command and gunicorn's workers; and what its records carry.
+"""Sets up logging in wsthreads's own processes (command line, gunicorn's workers), and adds context to log records.
 
-A library leaves the first to its application: `WebSocketApp` calls nothing of that but `log_to_gunicorn`, whose process
-gunicorn has set up. For logs anywhere there is `log_context`: every line about a session, or a handshake, is given its
-`session`, `endpoint` and `address` by it, as attributes of its record. `AddContext` does the same for the lines that a
-Python handler logs, and `printable` and `block` make fit for a log what a client has sent.
+An embedded `WebSocketApp` leaves the set-up to the application. It calls only `log_to_gunicorn`, because gunicorn has
+set up that process. `log_context` adds the attributes `session`, `endpoint` and `address` to every record about a
+session or a handshake. `AddContext` does the same for records of a Python handler. `printable` and `block` make a
+client's text safe for a log.
 """
 
 from __future__ import annotations
@@ -59,21 +59,21 @@ FORMAT_VARIABLE = "WSTHREADS_LOG_FORMAT"
 
 
 def printable(text: str) -> str:
-    """A text of a peer's, on one line, in quotes and with escapes where it has what cannot be printed."""
+    """A client's text on one line. Quoted and escaped if it has unprintable characters."""
     return text if text.isprintable() else repr(text)
 
 
-# What records carry.
+# The context of records.
 
 
-#: Where the WSGI environ has the id of its session, from the handshake on: also for the formats of access logs.
+#: The key of the session's id in the WSGI environ, set at the handshake. Formats of access logs can use it, too.
 SESSION_KEY = "wsthreads.sessions.session"
 
 
 def log_context(environ: dict[str, Any], *, error: BaseException | None = None) -> dict[str, Any]:
-    """The `extra` of a line about a session, or a handshake: `endpoint`, `address`, and `session` once there is one.
+    """The `extra` of a record about a session or a handshake: `endpoint`, `address`, and `session` once it exists.
 
-    `error`, of a Python handler, adds `file` and `line`: the innermost place in the handler's own file.
+    A Python handler's `error` adds `file` and `line`: the innermost place in the handler's own file.
     """
     path: str = environ.get("PATH_INFO", "")
     context = {"endpoint": path.encode("latin-1").decode("utf-8", "replace"), "address": environ.get("REMOTE_ADDR", "")}
@@ -86,7 +86,7 @@ def log_context(environ: dict[str, Any], *, error: BaseException | None = None) 
 
 
 def _place_of(traceback: TracebackType) -> dict[str, Any]:
-    """`file` and `line`; the first frames are our own, the one behind them is the handler's."""
+    """`file` and `line`. The first frames are wsthreads's own, the next one is the handler's."""
     handlers: TracebackType | None = traceback
     while handlers is not None and str(handlers.tb_frame.f_globals.get("__name__")).startswith("wsthreads."):
         handlers = handlers.tb_next
@@ -101,7 +101,7 @@ def _place_of(traceback: TracebackType) -> dict[str, Any]:
 
 
 def access_context(address: str, method: str, path: str, status: int | str) -> dict[str, Any]:
-    """The `extra` of a line about a request, of an access log."""
+    """The `extra` of an access log's record."""
     status = int(status) if str(status).isdigit() else str(status)
     return {"address": address, "method": method, "path": hide_secrets(path), "status": status}
 
@@ -110,7 +110,7 @@ _context: ContextVar[dict[str, Any] | None] = ContextVar("wsthreads.log_context"
 
 
 class in_context:
-    """A block, in a session's thread, whose lines `AddContext` gives the session's context."""
+    """A context manager for a session's thread: inside, `AddContext` adds the session's context to log records."""
 
     __slots__ = ("_context", "_token")
 
@@ -137,15 +137,14 @@ class AddContext(logging.Filter):
         return True
 
 
-# Where it goes.
+# Set-up.
 
 
 def log_to(stream: IO[str], level: str, *, quiet_below: str, form: str = "text") -> None:
-    """Log to `stream` whatever is of `level` or above it; requests for the path `quiet_below`, which ends with a
-    slash, and for what is below it only at the level debug, unless they fail.
+    """Log to `stream` from `level` upward.
 
-    `form` is one of `FORMATS`; in JSON, Python's warnings are lines of the log, too. Text has colours where
-    `takes_colours` says so. Called once, by the program, not by a library.
+    `form` is one of `FORMATS`. In JSON, Python's warnings are logged, too. `takes_colours` decides whether text has
+    colours. A program calls this once; a library never does.
     """
     colours = takes_colours(stream)
     handler, access_handler = logging.StreamHandler(stream), logging.StreamHandler(stream)
@@ -171,7 +170,7 @@ def log_to(stream: IO[str], level: str, *, quiet_below: str, form: str = "text")
 class _ToGunicorn(logging.Handler):
     """Hands records to the handlers of gunicorn's error log, whose format does not name the logger.
 
-    `levels` are those that the loggers were given along with it.
+    `levels` are the levels that `log_to_gunicorn` gave the loggers.
     """
 
     def __init__(self, levels: dict[logging.Logger, int]) -> None:
@@ -181,7 +180,7 @@ class _ToGunicorn(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if logging.getLogger().handlers:
-            return  # logging has been configured meanwhile, and the record goes there
+            return  # the application has configured logging meanwhile, and that gets the record
         named = logging.makeLogRecord(record.__dict__)
         named.msg, named.args = f"{record.name}: {with_context(record)}", ()
         if named.exc_info and not named.exc_text:
@@ -198,7 +197,7 @@ def _hide_secrets_of(record: logging.LogRecord) -> bool:
 
 
 def _hide_secrets_of_error(record: logging.LogRecord) -> bool:
-    """A filter for gunicorn's error log. What is quoted of a malformed request is hidden, but for its method."""
+    """A filter for gunicorn's error log. Hides what gunicorn quotes of a malformed request, except its method."""
     message = record.getMessage()
     if message.startswith("Invalid request") and "HTTP method" not in message:
         message, quote, _ = message.partition("'")
@@ -208,17 +207,16 @@ def _hide_secrets_of_error(record: logging.LogRecord) -> bool:
 
 
 def log_to_gunicorn() -> None:
-    """Under gunicorn, have our log be part of its error log, unless logging has been configured.
+    """Under gunicorn, send wsthreads's log to gunicorn's error log, unless the application has configured logging.
 
-    Scripts log by gunicorn's level, and so does the end of a session whose client was too slow; wsthreads itself from
-    the level warning up, or all if gunicorn's is debug.
-    Called again, it takes that back where logging has been configured meanwhile. In gunicorn's logs, secrets in URLs
-    are hidden. Does nothing elsewhere.
+    Scripts, and lines about slow clients, are logged at gunicorn's level. Other lines of wsthreads are logged from the
+    level warning, or all of them if gunicorn's level is debug. Also hides secrets in URLs in gunicorn's logs. A later
+    call undoes the set-up if the application has configured logging meanwhile. Does nothing outside gunicorn.
     """
     error_log, ours, scripts = map(logging.getLogger, ("gunicorn.error", "wsthreads", "wsthreads.script"))
     slow = logging.getLogger("wsthreads.sessions.endpoint.slow")
     if error_log.handlers:
-        logging.getLogger("gunicorn.access").addFilter(_hide_secrets_of)  # once, however often
+        logging.getLogger("gunicorn.access").addFilter(_hide_secrets_of)  # adding it again has no effect
         error_log.addFilter(_hide_secrets_of_error)
     handler = next((handler for handler in ours.handlers if isinstance(handler, _ToGunicorn)), None)
     others = {*logging.getLogger().handlers, *ours.handlers, *scripts.handlers} - {handler}

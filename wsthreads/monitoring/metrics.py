@@ -1,8 +1,8 @@
-"""What is counted: events, how long things took, and what went through each connection and endpoint.
+"""Counters and histograms: events, durations, and the traffic of each connection and endpoint.
 
-Nothing that is counted gets lost, whatever threads do at once. What is counted for every message takes no lock of its
-own: a connection's thread counts what comes in, whoever holds its outbox's lock counts what goes out. `_speedups` has
-`Tally` and `Histogram` in C.
+No count is lost when threads count at the same time. Counting a message needs no lock of its own: a connection's thread
+counts incoming messages, and the holder of the outbox's lock counts outgoing ones. `_speedups` has `Tally` and
+`Histogram` in C.
 """
 
 from __future__ import annotations
@@ -32,34 +32,34 @@ BOUNDS_S = (
 )  # fmt: skip
 
 
-#: What is added to counters is summed up when this much has come together, and when somebody looks.
+#: Counters sum up their pending additions when there are this many, and when they are read.
 MAX_ADDED = 100
 
 
 class Traffic(NamedTuple):
-    """What has gone through one connection, as `Connection.traffic` found it.
+    """The traffic of one connection, as `Connection.traffic` returned it.
 
-    Messages are text and binary ones. Bytes are those of WebSocket frames, as on the wire: with their headers, deflated
-    where that was agreed on, pings, pongs and close frames included; without the HTTP handshake and TLS.
+    Messages are text and binary messages. Bytes are those of all WebSocket frames on the wire: with headers, after
+    compression, with pings, pongs and close frames; without the HTTP handshake and TLS.
     """
 
     messages_in: int
     bytes_in: int
-    #: Handed over to be written. Where a slow client is closed, it does not get the last of them.
+    #: Queued for writing. A slow client that is closed does not receive the last of them.
     messages_out: int
-    #: Taken by the kernel.
+    #: Accepted by the kernel.
     bytes_out: int
-    #: Not taken by the kernel yet.
+    #: Not accepted by the kernel yet.
     bytes_waiting: int
-    #: From the last ping of ours to its pong; None until there was one. What the server was busy with is in it.
+    #: Time from the server's last ping to its pong; None before the first pong. Includes delays of a busy server.
     round_trip_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """What a `Histogram` held at one moment."""
+    """A snapshot of a `Histogram`."""
 
-    #: How many took at most `BOUNDS_S[i]`, and more than the bound before; and one more for all that took longer.
+    #: `counts[i]` durations were at most `BOUNDS_S[i]` and above the previous bound. The last entry counts longer ones.
     counts: tuple[int, ...]
     total_s: float
 
@@ -68,14 +68,14 @@ class Distribution:
         return sum(self.counts)
 
     def since(self, earlier: Distribution) -> Distribution:
-        """What has come in since `earlier`, of the same histogram."""
+        """The difference to `earlier`, a snapshot of the same histogram."""
         counts = (*map(sub, self.counts, earlier.counts),)
         return Distribution(counts, self.total_s - earlier.total_s)
 
     def quantile(self, q: float) -> float | None:
-        """About how many seconds a share `q` (0 to 1) took at most; None where there is nothing.
+        """Estimate the quantile `q` (0 to 1) in seconds; None if the histogram is empty.
 
-        It lies within the right bucket; of what took longer than the last bound, that bound is told.
+        The result is exact to one bucket. Beyond the last bound, it is that bound.
 
         >>> Distribution((0,) * 6 + (100,) + (0,) * 13, 0.08).quantile(0.5)
         0.00075
@@ -93,7 +93,7 @@ class Distribution:
 
 
 class Tally:
-    """What has gone out of an outbox, which begins with it; guarded by the outbox's lock."""
+    """What an outbox has sent. It is the first part of the outbox; the outbox's lock guards it."""
 
     __slots__ = ("bytes_out", "messages_out")
 
@@ -102,7 +102,7 @@ class Tally:
 
 
 class Histogram:
-    """How many things took how long, by `BOUNDS_S`. Any thread."""
+    """Counts durations in the buckets of `BOUNDS_S`. Any thread."""
 
     __slots__ = ("_counts", "_lock", "_total_s")
 
@@ -112,7 +112,7 @@ class Histogram:
         self._lock = Lock()  # guards both; a leaf
 
     def observe(self, seconds: float) -> None:
-        """Count something that took so long. Raises ValueError past 1e9."""
+        """Count one duration. Raises ValueError from 1e9 seconds."""
         if not seconds < 1e9:
             raise ValueError("observe(seconds: fewer than 1e9)")
         seconds = max(0.0, seconds)
@@ -122,7 +122,7 @@ class Histogram:
             self._total_s += seconds
 
     def call(self, function: Callable[..., Any], /, *arguments: Any) -> Any:
-        """``function(*arguments)``; how long it took is counted, also if it raises."""
+        """Call ``function(*arguments)`` and count its duration, also if it raises."""
         began = monotonic()
         try:
             return function(*arguments)
@@ -130,7 +130,7 @@ class Histogram:
             self.observe(monotonic() - began)
 
     def snapshot(self) -> tuple[tuple[int, ...], float]:
-        """What makes a `Distribution`."""
+        """The arguments of a `Distribution`."""
         with self._lock:
             return tuple(self._counts), self._total_s
 
@@ -143,18 +143,18 @@ if not TYPE_CHECKING and speedups is not None:
 class Metrics:
     """Named counters that only grow, and histograms. Any thread.
 
-    Counters are for events, not for every message. What is added to one with a `parent` is added there, too.
-    A finalizer may call `add` at any point, even of another `add`: it takes no lock but by trying.
+    Counters are for events, not for every message. `add` also adds to the `parent`, if there is one. A finalizer may
+    call `add` at any time, even inside another `add`: it only tries the lock and never waits.
     """
 
     __slots__ = ("_added", "_counts", "_histograms", "_lock", "_parent")
 
     def __init__(self, parent: Metrics | None = None) -> None:
         self._parent = parent
-        self._added: deque[tuple[str, int]] = deque()  # appended to by anybody
-        self._counts: Counter[str] = Counter()  # without _added
+        self._added: deque[tuple[str, int]] = deque()  # every thread appends
+        self._counts: Counter[str] = Counter()  # does not include _added
         self._histograms: dict[str, Histogram] = {}
-        self._lock = Lock()  # guards the last two, and taking from _added; a leaf, nothing is called under it
+        self._lock = Lock()  # guards the last two, and removal from _added; a leaf, nothing is called under it
 
     def add(self, name: str, amount: int = 1) -> None:
         self._added.append((name, amount))
@@ -167,7 +167,7 @@ class Metrics:
             self._parent.add(name, amount)
 
     def snapshot(self) -> dict[str, int]:
-        """A copy of all counters; one that was never added to is missing."""
+        """A copy of all counters, without those that were never added to."""
         with self._lock:
             self._sum_up_locked()
             return dict(self._counts)
@@ -178,12 +178,12 @@ class Metrics:
             self._counts[name] += amount
 
     def histogram(self, name: str) -> Histogram:
-        """The histogram of that name, which is made if there is none."""
+        """The histogram of that name; created if missing."""
         with self._lock:
             return self._histograms.setdefault(name, Histogram())
 
     def distributions(self) -> dict[str, Distribution]:
-        """What is in the histograms; one with nothing in it is missing."""
+        """Snapshots of all histograms that are not empty."""
         with self._lock:
             histograms = dict(self._histograms)
         found = {name: Distribution(*histogram.snapshot()) for name, histogram in histograms.items()}
@@ -192,45 +192,45 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What one endpoint has now, and has had since the process began. Those that only grow never fall back."""
+    """One endpoint's numbers: current values, and sums since the process began. The sums never decrease."""
 
     sessions: int = 0
     opened: int = 0
     #: Close code -> sessions.
     closed: dict[int, int] = field(default_factory=dict)
-    #: As in `Traffic`, those of ended sessions included.
+    #: As in `Traffic`, ended sessions included.
     messages_in: int = 0
     bytes_in: int = 0
     messages_out: int = 0
     bytes_out: int = 0
-    #: Now.
+    #: Current.
     bytes_waiting: int = 0
-    #: Now, with members in this process.
+    #: Current rooms with members in this process.
     rooms: int = 0
-    #: Now, in this process: who is in three rooms counts three times.
+    #: Current memberships in this process: a session in three rooms counts three times.
     members: int = 0
-    #: That met a member in this process. Over Redis each process counts those that come to it.
+    #: Broadcasts that reached a member in this process. Over Redis, each process counts those that it receives.
     broadcasts: int = 0
-    #: Messages that these have left in outboxes.
+    #: Messages that broadcasts have put into outboxes.
     deliveries: int = 0
-    #: Of the handler: exceptions, deadlines, promises rejected with nobody to handle it.
+    #: Errors of the handler: exceptions, deadlines, unhandled promise rejections.
     errors: int = 0
-    #: By function, in Python's spelling, such as ``on_message``. An async function's time ends with its promise.
+    #: By function, in Python's spelling, such as ``on_message``. An async function's time ends when its promise
+    #: settles.
     handler_seconds: dict[str, Distribution] = field(default_factory=dict)
-    #: Handshakes: (HTTP status, cause) -> how many.
+    #: Refused handshakes: (HTTP status, cause) -> count.
     refused: dict[tuple[int, str], int] = field(default_factory=dict)
     #: The endpoint's `Metrics`.
     counters: dict[str, int] = field(default_factory=dict)
-    #: From pings to their pongs.
+    #: Times from pings to their pongs.
     round_trips: Distribution | None = None
 
 
 class Ledger:
-    """What the sessions of one endpoint have sent and received, those that have ended included, and who was refused.
-    Any thread.
+    """Sums of one endpoint's traffic, ended sessions included, and of its refused handshakes. Any thread.
 
-    Who ends is taken from the living ones first, and then put in here with `end`; `sum` reads in the other order. So
-    somebody may be missing for a moment, in which the sums stay as they were, and nobody is counted twice.
+    A session that ends is first removed from the living ones and then added here with `end`; `sum` reads in the
+    opposite order. So no session is counted twice. One can be missing for a moment; then the sums stay as they were.
     """
 
     def __init__(self) -> None:
@@ -238,7 +238,8 @@ class Ledger:
         self._opened = 0
         self._closed: Counter[int] = Counter()
         self._refused: Counter[tuple[int, str]] = Counter()
-        # Lists, since CPython fails to make a tuple of an iterator while another thread's gc.get_objects() sees it.
+        # Lists, not tuples: CPython fails to build a tuple from an iterator while another thread calls
+        # gc.get_objects().
         self._ended = [0, 0, 0, 0]  # the first four of `Traffic`
         self._highest = [0] * 6
 
@@ -258,12 +259,13 @@ class Ledger:
     def sum(
         self, living: Callable[[], Iterable[Traffic]], rooms: Callable[[], tuple[int, int, int, int]], **more: Any
     ) -> Totals:
-        """`Totals` of those that have ended and the `living`; `rooms` are rooms, members, broadcasts, deliveries."""
+        """`Totals` of ended and `living` sessions. `rooms` returns the numbers of rooms, members, broadcasts,
+        deliveries."""
         with self._lock:
             opened, closed, refused = self._opened, dict(self._closed), dict(self._refused)
             messages_in, bytes_in, messages_out, bytes_out = self._ended
         sessions = bytes_waiting = 0
-        for more_in, more_bytes_in, more_out, more_bytes_out, waiting, _ in living():  # one at a time, for the GC
+        for more_in, more_bytes_in, more_out, more_bytes_out, waiting, _ in living():  # no list of all, see `_ended`
             messages_in += more_in
             bytes_in += more_bytes_in
             messages_out += more_out

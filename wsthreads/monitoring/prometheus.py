@@ -1,8 +1,9 @@
-"""Metrics for Prometheus: what an app counts, at ``/metrics``, through prometheus-client.
+"""Serves an app's metrics for Prometheus at ``/metrics``, through prometheus-client.
 
-In one process each scrape reads the app's own counters. Where there are several (gunicorn's workers), and
-PROMETHEUS_MULTIPROC_DIR names a directory, each one leaves there what has come in since the last time, every `PUSH_S`
-and at each scrape of its own; a scrape of any of them adds up all. That is prometheus-client's multi-process mode.
+In a single process, a scrape reads the app's counters. With several processes (gunicorn's workers),
+PROMETHEUS_MULTIPROC_DIR names a directory: this is prometheus-client's multi-process mode. Each process writes its new
+counts to that directory every `PUSH_S` seconds, and when it is scraped. A scrape of any process adds up the counts of
+all.
 """
 
 from __future__ import annotations
@@ -37,46 +38,46 @@ except ImportError as error:
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-    from wsthreads.monitoring.watched import WatchedApp
+    from wsthreads.monitoring.interfaces import MonitoredApp
 
 __all__ = ["METRICS_PATH", "MetricsPage", "WebSocketCollector", "families"]
 
-#: Where metrics are served.
+#: The path of the metrics.
 METRICS_PATH = "/metrics"
 
-#: In multi-process mode, how often each process leaves its numbers for the others, in seconds.
+#: In multi-process mode, how often each process writes its numbers for the others, in seconds.
 PUSH_S = 5.0
 
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
-#: What each counter of a handler's errors is called as a label.
+#: Counter of handler errors -> value of the label `kind`.
 _ERRORS = {"handler_errors": "exception", "script_timeouts": "deadline", "unhandled_rejections": "rejection"}
 
 _SIMPLE = (
-    ("wsthreads_sessions", "gauge", "WebSocket sessions", "sessions"),
-    ("wsthreads_sessions_opened_total", "counter", "Sessions that were opened", "opened"),
-    ("wsthreads_rooms", "gauge", "Rooms with a member; one with members in several processes counts in each", "rooms"),
+    ("wsthreads_sessions", "gauge", "Open WebSocket sessions", "sessions"),
+    ("wsthreads_sessions_opened_total", "counter", "Sessions opened", "opened"),
+    ("wsthreads_rooms", "gauge", "Rooms with members; each process counts the rooms of its own members", "rooms"),
     ("wsthreads_room_members", "gauge", "Memberships: a session in three rooms counts three times", "members"),
     ("wsthreads_messages_received_total", "counter", "Text and binary messages from clients", "messages_in"),
-    ("wsthreads_received_bytes_total", "counter", "Bytes of WebSocket frames from clients, on the wire", "bytes_in"),
+    ("wsthreads_received_bytes_total", "counter", "Bytes of WebSocket frames from clients, as on the wire", "bytes_in"),
     ("wsthreads_messages_sent_total", "counter", "Text and binary messages to clients", "messages_out"),
-    ("wsthreads_sent_bytes_total", "counter", "Bytes of WebSocket frames that the kernel took", "bytes_out"),
-    ("wsthreads_outbox_bytes", "gauge", "Bytes that wait for clients that read too slowly", "bytes_waiting"),
-    ("wsthreads_broadcasts_total", "counter", "Broadcasts that met a member in this process", "broadcasts"),
-    ("wsthreads_deliveries_total", "counter", "Messages that broadcasts left for members", "deliveries"),
+    ("wsthreads_sent_bytes_total", "counter", "Bytes of WebSocket frames that the kernel accepted", "bytes_out"),
+    ("wsthreads_outbox_bytes", "gauge", "Bytes queued for slow clients", "bytes_waiting"),
+    ("wsthreads_broadcasts_total", "counter", "Broadcasts that reached a member in this process", "broadcasts"),
+    ("wsthreads_deliveries_total", "counter", "Messages queued for members by broadcasts", "deliveries"),
 )
 
 _BROKER = (
-    ("broker_outages", "Times that the broker was away"),
-    ("broker_gaps", "Times that broadcasts to a room were, or may have been, lost"),
-    ("broker_refused", "Broadcasts that were refused, since too many waited for it"),
-    ("broker_malformed", "Messages of the broker's that were none of ours"),
+    ("broker_outages", "Broker outages"),
+    ("broker_gaps", "Times that broadcasts to a room were lost, or could have been"),
+    ("broker_refused", "Broadcasts refused because too many waited for the broker"),
+    ("broker_malformed", "Messages from the broker that were not valid"),
 )
 
 
 @dataclass(slots=True)
 class Family:
-    """One metric: the values of its labels -> a number, or, for a histogram, a `Distribution`."""
+    """One metric. `samples` maps label values to a number, or to a `Distribution` for a histogram."""
 
     name: str
     kind: str
@@ -85,8 +86,11 @@ class Family:
     samples: dict[tuple[str, ...], Any] = field(default_factory=dict)
 
 
-def families(app: WatchedApp) -> list[Family]:
-    """All metrics of an app, as they are now. No client chooses a label: their number has a bound. Any thread."""
+def families(app: MonitoredApp) -> list[Family]:
+    """The current metrics of an app. Clients cannot choose label values, so the number of series is bounded.
+
+    Any thread.
+    """
     endpoints = [(endpoint, endpoint.totals()) for endpoint in app.endpoints]
     by_path = [(endpoint.path, totals) for endpoint, totals in endpoints]
     counters = app.metrics.snapshot()
@@ -100,11 +104,11 @@ def families(app: WatchedApp) -> list[Family]:
         found.append(Family(name, kind, about, ("endpoint",), values))
     found += [
         Family(
-            "wsthreads_sessions_closed_total", "counter", "Sessions that have ended, by close code",
+            "wsthreads_sessions_closed_total", "counter", "Sessions ended, by close code",
             ("endpoint", "code"), each(lambda totals: _by_code(totals.closed)),
         ),
         Family(
-            "wsthreads_slow_sessions_closed_total", "counter", "Sessions closed with 1013, as too much waited for them",
+            "wsthreads_slow_sessions_closed_total", "counter", "Sessions closed with 1013, for reading too slowly",
             ("endpoint",), each(lambda totals: {(): totals.counters.get("slow_sessions_closed", 0)}),
         ),
         Family(
@@ -113,12 +117,12 @@ def families(app: WatchedApp) -> list[Family]:
             each(lambda totals: {(str(status), cause): n for (status, cause), n in totals.refused.items()}),
         ),
         Family(
-            "wsthreads_handler_errors_total", "counter", "Errors of handlers: exceptions, deadlines, rejected promises",
+            "wsthreads_handler_errors_total", "counter", "Handler errors: exceptions, deadlines, rejected promises",
             ("endpoint", "kind"),
             each(lambda totals: {(kind,): totals.counters.get(name, 0) for name, kind in _ERRORS.items()}),
         ),
         Family(
-            "wsthreads_handler_seconds", "histogram", "Time that the functions of handlers took",
+            "wsthreads_handler_seconds", "histogram", "Duration of handler functions",
             ("endpoint", "function"),
             {
                 (endpoint.path, hook): totals.handler_seconds.get(hook, _NOTHING)
@@ -131,25 +135,26 @@ def families(app: WatchedApp) -> list[Family]:
             ("endpoint",), each(lambda totals: {(): totals.round_trips or _NOTHING}),
         ),
         Family(
-            "wsthreads_script_heap_bytes", "gauge", "Memory of scripts' objects, some seconds ago",
+            "wsthreads_script_heap_bytes", "gauge", "Heap of the script's interpreter, measured every few seconds",
             ("endpoint",),
             {(e.path,): heap for e, _ in endpoints if (heap := e.handler.heap_bytes()) is not None},
         ),
         Family(
-            "wsthreads_limit_exceeded_total", "counter", "Times that a client went past a limit, by its setting",
+            "wsthreads_limit_exceeded_total", "counter", "Times that a client exceeded a limit, by the limit's setting",
             ("setting",),
             {(name[len("past_") :],): count for name, count in counters.items() if name.startswith("past_")},
         ),
         Family(
-            "wsthreads_session_places", "gauge", "Sessions that there may be at once, in all endpoints",
+            "wsthreads_session_places", "gauge", "Most sessions that all endpoints together accept",
             (), {(): app.places},
         ),
     ]  # fmt: skip
     if app.shares_rooms:
         for name, about in _BROKER:
             found.append(Family(f"wsthreads_{name}_total", "counter", about, (), {(): counters.get(name, 0)}))
+        about = "Broadcasts that wait for the broker"
         waiting: dict[tuple[str, ...], Any] = {(): app.broadcasts_waiting}
-        found.append(Family("wsthreads_broker_broadcasts_waiting", "gauge", "Broadcasts it has not taken", (), waiting))
+        found.append(Family("wsthreads_broker_broadcasts_waiting", "gauge", about, (), waiting))
     return found
 
 
@@ -160,7 +165,7 @@ _KNOWN_CODES = frozenset(range(1000, 1016)) - {1004}
 
 
 def _by_code(closed: dict[int, int]) -> dict[tuple[str, ...], int]:
-    """By close code; of those that clients choose freely, 3000 to 3999 are one, and 4000 to 4999."""
+    """Counts by close code. Codes that clients choose freely share a label: "3xxx", "4xxx" or "other"."""
     counts: dict[tuple[str, ...], int] = {}
     for code, count in closed.items():
         known = code in _KNOWN_CODES
@@ -170,16 +175,16 @@ def _by_code(closed: dict[int, int]) -> dict[tuple[str, ...], int]:
 
 
 class WebSocketCollector:
-    """The metrics of an app for a registry of your own: ``REGISTRY.register(WebSocketCollector(app))``.
+    """The metrics of an app, for a registry of your own: ``REGISTRY.register(WebSocketCollector(app))``.
 
-    It does not work in prometheus-client's multi-process mode. Use `serve_metrics` there.
+    Does not work in prometheus-client's multi-process mode. Use `serve_metrics` there.
     """
 
-    def __init__(self, app: WatchedApp) -> None:
+    def __init__(self, app: MonitoredApp) -> None:
         self._app = app
 
     def describe(self) -> Iterable[Any]:
-        """Called at registration; nothing need be read for it."""
+        """Called at registration. Returns nothing, so that registration reads no metrics."""
         return ()
 
     def collect(self) -> Iterator[Any]:
@@ -216,9 +221,9 @@ _FORMS = {
 
 
 class MetricsPage:
-    """The metrics as a WSGI application, for who has the bearer `token`, if that is not empty. Any thread."""
+    """A WSGI application that serves the metrics. Requires the bearer `token`, unless it is empty. Any thread."""
 
-    def __init__(self, app: WatchedApp, token: str = "") -> None:
+    def __init__(self, app: MonitoredApp, token: str = "") -> None:
         self._app = app
         self._token = token.encode()
         self._shared = _Shared(app) if os.environ.get(DIRECTORY_VARIABLE) else None
@@ -228,16 +233,16 @@ class MetricsPage:
 
     def _answer(self, environ: WSGIEnvironment) -> Response:
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return Response("metrics are read by GET\n", 405, {"Allow": "GET, HEAD"})
+            return Response("use GET\n", 405, {"Allow": "GET, HEAD"})
         kind, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
         is_known = kind.lower() == "bearer" and compare_digest(token.strip().encode("latin-1"), self._token)
         if self._token and not is_known:
-            return Response("the metrics are for those who have the token\n", 401, {"WWW-Authenticate": "Bearer"})
+            return Response("the bearer token is missing or wrong\n", 401, {"WWW-Authenticate": "Bearer"})
         encode, content_type = exposition.choose_encoder(environ.get("HTTP_ACCEPT", ""))
         return Response(encode(self._registry()), content_type=content_type, headers={"Cache-Control": "no-store"})
 
     def _registry(self) -> Any:
-        """What is to be told: our metrics, and those that the process has beside them."""
+        """wsthreads's metrics, and those of the default registry of prometheus-client."""
         registry = prometheus_client.CollectorRegistry()
         if self._shared is not None:
             self._shared.push()
@@ -248,13 +253,13 @@ class MetricsPage:
 
     @property
     def adds_up(self) -> bool:
-        """Whether it has the numbers of all processes, and not of its own only."""
+        """Whether a scrape shows the sum over all processes, not only this one."""
         return self._shared is not None
 
     def start(self, flusher: Flusher) -> None:
-        """A process serves: where there may be others, have it leave its numbers for them from now on.
+        """In multi-process mode, begin to write this process's numbers, by a timer of the running `flusher`.
 
-        By a timer of `flusher`, which runs. Once in each process.
+        Call it once in each process.
         """
         shared = self._shared
         if shared is None:
@@ -265,7 +270,7 @@ class MetricsPage:
 
 
 class _Together:
-    """Several collectors as a registry. Of two metrics with one name it has the first."""
+    """Combines several collectors into a registry. Of two metrics with the same name, it keeps the first."""
 
     def __init__(self, collectors: Iterable[Any]) -> None:
         self._collectors = collectors
@@ -279,23 +284,23 @@ class _Together:
                     yield family
 
 
-# Several processes.
+# Multi-process mode.
 
 
 class _Shared:
-    """Adds what has come in to prometheus-client's metrics, whose files all processes read. Any thread.
+    """Adds new counts to prometheus-client's metrics, whose files all processes read. Any thread.
 
-    A forked process has files of its own, and adds only what has come in since it began.
+    A forked process has its own files, and adds only what it has counted itself.
 
-    Raises `ConfigError` if the directory is none.
+    Raises `ConfigError` if the directory does not exist.
     """
 
-    def __init__(self, app: WatchedApp) -> None:
+    def __init__(self, app: MonitoredApp) -> None:
         self.directory = os.environ[DIRECTORY_VARIABLE]
         if not os.path.isdir(self.directory):
             raise ConfigError(f"{DIRECTORY_VARIABLE} must name a directory, empty at the start, not {self.directory!r}")
         self._app = app
-        self._lock = Lock()  # guards the rest; nothing of ours is locked under it but leaves
+        self._lock = Lock()  # guards the rest; under it, only leaf locks are taken
         self._pushed: dict[tuple[str, tuple[str, ...]], Any] = {}
 
     def push_later(self, flusher: Flusher) -> None:
@@ -311,8 +316,8 @@ class _Shared:
                 self._push(family)
 
     def end(self, process: int) -> None:
-        """The process is about to end: leave everything, and take back what was true of now."""
-        if process == os.getpid():  # and not one that it has forked
+        """The process is about to end: write the last counts, and remove its gauges."""
+        if process == os.getpid():  # not a forked child
             self.push()
             with suppress(OSError):  # the directory may be gone by now
                 mark_process_dead(process, self.directory)
@@ -325,7 +330,7 @@ class _Shared:
             child = metric.labels(*labels) if labels else metric
             if family.kind == "histogram":
                 news = value if before is None else value.since(before)
-                # There is no public way to add more than one at a time; as it is since 0.2.
+                # prometheus-client has no public way to add more than one; these attributes are the same since 0.2.
                 for bucket, count in zip(child._buckets, news.counts, strict=True):
                     if count:
                         bucket.inc(count)
@@ -337,7 +342,7 @@ class _Shared:
 
 @cache
 def _metric(name: str, kind: str, about: str, labels: tuple[str, ...]) -> Any:
-    """The one of that name in this process: several apps add to the same."""
+    """The metric of that name in this process. Several apps share it."""
     if kind == "histogram":
         return prometheus_client.Histogram(name, about, labels, buckets=BOUNDS_S, registry=None)
     if kind == "counter":
@@ -346,7 +351,7 @@ def _metric(name: str, kind: str, about: str, labels: tuple[str, ...]) -> Any:
 
 
 def _bury_dead(directory: str) -> None:
-    """Forget what processes have now that are gone, as after a SIGKILL. What they have counted stays."""
+    """Remove the gauges of processes that have ended, for example by SIGKILL. Their counters stay."""
     for file in glob.glob(os.path.join(glob.escape(directory), "gauge_live*_*.db")):
         pid = int(match[1]) if (match := re.search(r"_(\d+)\.db$", file)) else os.getpid()
         try:
@@ -354,5 +359,5 @@ def _bury_dead(directory: str) -> None:
         except ProcessLookupError:
             with suppress(OSError):  # another process was quicker
                 mark_process_dead(pid, directory)
-        except OSError:  # it lives, and is somebody else's
+        except OSError:  # the process is alive and belongs to another user
             pass

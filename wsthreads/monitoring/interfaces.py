@@ -1,0 +1,64 @@
+"""What monitoring needs of an app, its endpoints and handlers: protocol classes. Any thread may call them."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from wsthreads.monitoring.metrics import Metrics, Totals
+
+__all__ = ["MonitoredApp", "MonitoredEndpoint", "MonitoredHandler"]
+
+
+class MonitoredHandler(Protocol):
+    """A handler."""
+
+    @property
+    def hooks(self) -> Set[str]:
+        """The names of its functions."""
+
+    def heap_bytes(self) -> int | None:
+        """The heap size of its interpreter; None for a Python handler."""
+
+    def start(self) -> None:
+        """Start it unless it runs. Raises `WSThreadsError` if it cannot be started."""
+
+
+class MonitoredEndpoint(Protocol):
+    """One path of an app."""
+
+    @property
+    def path(self) -> str:
+        """Its path."""
+
+    @property
+    def handler(self) -> MonitoredHandler:
+        """Its handler."""
+
+    def totals(self) -> Totals:
+        """Its current numbers, and its sums since the process began."""
+
+
+class MonitoredApp(Protocol):
+    """An app."""
+
+    @property
+    def endpoints(self) -> tuple[MonitoredEndpoint, ...]:
+        """All endpoints."""
+
+    @property
+    def metrics(self) -> Metrics:
+        """Counters that belong to no endpoint."""
+
+    @property
+    def places(self) -> int:
+        """The most sessions that the app accepts."""
+
+    @property
+    def shares_rooms(self) -> bool:
+        """Whether it shares its rooms with other processes."""
+
+    @property
+    def broadcasts_waiting(self) -> int:
+        """The number of broadcasts that the broker has not accepted yet."""
