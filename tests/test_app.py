@@ -602,7 +602,7 @@ def test_an_app_that_is_its_own_wsgi_app_says_so_at_once(serve):
 def test_apps_in_each_others_place_are_found_too_and_a_request_may_be_passed_on_elsewhere():
     inner = WebSocketApp()
     outer = WebSocketApp(inner)
-    inner._wsgi_app = outer
+    inner._dispatcher._wsgi_app = outer
     with pytest.raises(ConfigError, match="its own wsgi_app"):
         outer(EnvironBuilder("/").get_environ(), Mock())
 

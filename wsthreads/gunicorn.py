@@ -33,7 +33,8 @@ try:
 except ImportError as error:
     raise ImportError("wsthreads.gunicorn needs gunicorn: pip install 'wsthreads[gunicorn]'") from error
 
-from wsthreads.app import RESERVED_THREADS, WebSocketApp, drain_timeout_s, farewell
+from wsthreads.app import WebSocketApp
+from wsthreads.app.host import RESERVED_THREADS, drain_timeout_s, farewell
 from wsthreads.config import Config
 from wsthreads.errors import WSThreadsError
 from wsthreads.monitoring.logs import SESSION_KEY, JSONFormatter, access_context, log_to_gunicorn

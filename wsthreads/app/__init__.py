@@ -1,0 +1,14 @@
+"""`WebSocketApp`, the WSGI application that users make.
+
+- `application`: the class, with everything that users call.
+- `arguments`: checks what `WebSocketApp` is given, and makes what it is not given.
+- `routing`: finds the endpoint for the path of a request.
+- `dispatcher`: decides which part of the app answers a request.
+- `factory`: makes an endpoint with its rooms.
+- `host`: learns from the WSGI server how many threads there are and when they end.
+- `shutdown`: closes all sessions and ends all threads.
+"""
+
+from wsthreads.app.application import WebSocketApp
+
+__all__ = ["WebSocketApp"]

@@ -1,0 +1,271 @@
+"""`WebSocketApp`: the class that users make, with everything that they call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import finalize
+
+from wsthreads.app.arguments import check_parts, config_of, make_broker, make_dashboard
+from wsthreads.app.dispatcher import Dispatcher
+from wsthreads.app.factory import EndpointFactory
+from wsthreads.app.host import Host
+from wsthreads.app.routing import Routing
+from wsthreads.app.shutdown import Shutdown, release
+from wsthreads.config import METRICS_TOKEN_VARIABLE, Config
+from wsthreads.errors import CloseCode, ConfigError, HandlerError
+from wsthreads.monitoring.health import HEALTH_PATH, READY_PATH, Health
+from wsthreads.monitoring.logs import log_to_gunicorn
+from wsthreads.monitoring.metrics import Metrics
+from wsthreads.protocol.fitness import USE, green_threads, is_to_serve
+from wsthreads.protocol.proxies import ProxyHeaders
+from wsthreads.servers.contained import Contained, contained
+from wsthreads.sessions.admission import Admission
+from wsthreads.sessions.endpoint import Endpoint
+from wsthreads.sessions.handlers import Handler, PythonHandler
+from wsthreads.threads.affinity import Affinity
+from wsthreads.threads.drainer import Drainer
+from wsthreads.threads.flusher import Flusher
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from wsthreads.brokers import Broker
+    from wsthreads.dashboard import Dashboard
+    from wsthreads.monitoring.prometheus import MetricsPage
+
+__all__ = ["WebSocketApp"]
+
+T = TypeVar("T")
+
+
+class WebSocketApp:
+    """A WSGI application that serves WebSocket endpoints, and passes every other request on to `wsgi_app`.
+
+    - Give the settings of `Config` as keyword arguments, or as one `config`.
+    - With `redis`, a URL, or a `broker`, a `RedisBroker`, rooms span all processes. The default is the Redis that
+      WSTHREADS_REDIS names.
+    - With a `dashboard`, the page about the server is at ``/_wsthreads/``. By default there is one if
+      `dashboard_token` or WSTHREADS_DASHBOARD_TOKEN is set.
+
+    Add endpoints before serving. All methods may be called from any thread. The app starts no thread before its first
+    script or request. It may be forked: each process starts its own threads.
+    """
+
+    def __init__(
+        self,
+        wsgi_app: WSGIApplication | None = None,
+        *,
+        config: Config | None = None,
+        redis: Any = None,
+        broker: Broker | None = None,
+        dashboard: Dashboard | None = None,
+        **settings: Any,
+    ) -> None:
+        log_to_gunicorn()  # scripts may log while they load
+        if config is not None and settings:
+            raise ConfigError(f"give either config or single settings, not both: {', '.join(settings)}")
+        if is_to_serve() and (unfit := green_threads()):  # with green threads, the server's own threads could hang
+            raise ConfigError(unfit)
+        check_parts(wsgi_app, config, redis, broker, dashboard)
+        self.config = config or config_of(settings)
+        self.metrics = Metrics()
+        if broker is None:
+            broker = make_broker(redis)
+        self._link = None if broker is None else broker.link(self.metrics)
+        self._routing = Routing()
+        self._admission = Admission(self.config.max_sessions, self.config.max_sessions_per_address)
+        self._flusher = Flusher()
+        self._drainer = Drainer()
+        #: Where the threads of sessions are kept; for a server of our own.
+        self.affinity = Affinity(self.config.cpu_affinity)
+        self._factory = EndpointFactory(
+            self.config,
+            admission=self._admission,
+            flusher=self._flusher,
+            drainer=self._drainer,
+            affinity=self.affinity,
+            link=self._link,
+        )
+        self._dashboard = dashboard or make_dashboard(self.config)
+        if self._dashboard is not None:
+            self._dashboard.serve(self, partial(self._factory.make, affinity=Affinity(False), shares_rooms=False))
+        self._shutdown = Shutdown(
+            self._routing,
+            admission=self._admission,
+            dashboard=self._dashboard,
+            link=self._link,
+            drainer=self._drainer,
+            flusher=self._flusher,
+            affinity=self.affinity,
+        )
+        services, metrics_page = self._make_services()
+        self._host = Host(
+            self,
+            admission=self._admission,
+            flusher=self._flusher,
+            shutdown=self._shutdown,
+            dashboard=self._dashboard,
+            metrics_page=metrics_page,
+        )
+        self._dispatcher = Dispatcher(
+            self._routing,
+            config=self.config,
+            host=self._host,
+            services=services,
+            dashboard=self._dashboard,
+            wsgi_app=None if wsgi_app is None else Contained(wsgi_app),
+        )
+        self._entry: WSGIApplication = self._dispatcher
+        if self.config.trusted_proxies:
+            self._entry = ProxyHeaders(self._dispatcher, self.config.trusted_proxies)
+        finalize(self, release, self._flusher, self._drainer, self._link).atexit = False
+
+    def _make_services(self) -> tuple[dict[str, WSGIApplication], MetricsPage | None]:
+        """What is served beside the endpoints, by its path. The page with the metrics also by itself."""
+        services: dict[str, WSGIApplication] = {}
+        metrics_page = None
+        if self.config.serve_metrics:
+            from wsthreads.monitoring.prometheus import (  # only an app with metrics needs prometheus-client
+                METRICS_PATH,
+                MetricsPage,
+            )
+
+            token = self.config.metrics_token or os.environ.get(METRICS_TOKEN_VARIABLE, "")
+            metrics_page = services[METRICS_PATH] = MetricsPage(self, token)
+        if self.config.serve_health:
+            health = Health(lambda: self._admission.closed, lambda: self.endpoints)
+            services.update({HEALTH_PATH: health, READY_PATH: health})
+        return services, metrics_page
+
+    def route(self, path: str) -> Callable[[T], T]:
+        """A decorator: serve `path` with a class, of which one instance is made, or with any handler object.
+
+        Raises `HandlerError` if it has none of the handler functions, `ConfigError` if the path is not valid.
+        """
+
+        def register(target: T) -> T:
+            self.add_handler(path, target)
+            return target
+
+        return register
+
+    def add_handler(self, path: str, target: object) -> Endpoint:
+        """Serve `path` with an object, a class or a module that has handler functions. Errors as in `route`.
+
+        A script is served by `add_script`.
+        """
+        metrics = Metrics(self.metrics)
+        return self._add(path, PythonHandler(target, metrics), metrics)
+
+    def add_script(self, path: str, file: str | os.PathLike[str]) -> Endpoint:
+        """Serve `path` with a JavaScript module, which is loaded now.
+
+        Raises `ScriptError` (with file, line and column) if it does not load, `HandlerError` if it exports no handler
+        function, `IsolateError` if JavaScript cannot run here, `FileNotFoundError` if there is no such file.
+        """
+        from wsthreads.javascript import ScriptHandler  # only an app with scripts needs dukpy
+
+        if not isinstance(file, (str, os.PathLike)):
+            raise HandlerError(f"a script is the name of a file, not a {type(file).__name__}; see add_handler")
+        if Path(file).suffix == ".py":
+            raise HandlerError(f"{os.fspath(file)} is Python: import it, for add_handler, or take create_app")
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"no such file: {os.fspath(file)}")
+        metrics = Metrics(self.metrics)
+        endpoint = self._add(path, ScriptHandler(Path(file), self.config, metrics), metrics)
+        try:
+            endpoint.handler.start()
+        except BaseException:
+            self._routing.remove(endpoint)
+            raise
+        return endpoint
+
+    def _add(self, path: str, handler: Handler, metrics: Metrics) -> Endpoint:
+        self._routing.check(path)
+        if self._dashboard is not None and self._dashboard.owns(path):
+            raise ConfigError(f"{path} is the dashboard's")
+        endpoint = self._factory.make(path, handler, metrics)
+        self._routing.add(endpoint)
+        return endpoint
+
+    def endpoint(self, path: str) -> Endpoint:
+        """The endpoint of a path. Raises `KeyError`, which names all paths."""
+        return self._routing.find(path)
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """All endpoints, in the order in which they were added."""
+        return self._routing.endpoints
+
+    @property
+    def session_count(self) -> int:
+        """The number of sessions in this process, from the handshake to the end of `on_close`."""
+        return self._admission.taken
+
+    @property
+    def places(self) -> int:
+        """The most sessions that this process takes."""
+        return self._admission.places
+
+    @property
+    def free_places(self) -> int:
+        """How many more sessions this process takes."""
+        return self._admission.free
+
+    @property
+    def shares_rooms(self) -> bool:
+        """Whether its rooms are those of other processes, too."""
+        return self._link is not None
+
+    @property
+    def broadcasts_waiting(self) -> int:
+        """Broadcasts that the broker has not taken, as while it is away. A snapshot."""
+        return 0 if self._link is None else self._link.waiting()
+
+    def connect_broker(self) -> None:
+        """Connect to the broker now, not at the first session. If that fails, the log says so at once."""
+        if self._link is not None:
+            self._link.start()
+
+    def fit_to_threads(self, threads: int) -> None:
+        """Allow no more sessions than a server with so many threads can carry and still answer HTTP.
+
+        With a dashboard, up to a quarter of them is for those who look at it. One thread is for HTTP in any case.
+        """
+        self._host.fit_to_threads(threads)
+
+    def keep_on_core(self, nth: int) -> None:
+        """Keep the threads of sessions on the `nth` core (modulo), unless `cpu_affinity` is false."""
+        self.affinity.claim(nth)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse | None = None) -> Iterable[bytes]:
+        if start_response is None:
+            raise TypeError(f"this is a WSGI application, and the server one for ASGI: {USE}")
+        with contained():
+            return self._entry(environ, start_response)
+
+    def shutdown(
+        self,
+        timeout_s: float | None = None,
+        code: int = CloseCode.GOING_AWAY,
+        reason: str = "server shutting down",
+    ) -> int:
+        """Close every session, refuse new ones, and end all threads. Returns how many sessions had to be cut off.
+
+        Handlers that run may finish. Waits at most `timeout_s`, by default `shutdown_timeout_s`, and then cuts off the
+        sessions that are left. More than 500 sessions are not closed at once: 1,000 a second, or faster, so that all
+        are closed after half of the time. An app that was shut down cannot start again. A second call does nothing.
+
+        A handler may call it, in its session's own thread. It then waits for the other sessions only, and returns how
+        many of them are left. The caller's session ends when the handler returns, and the threads end after that.
+        """
+        timeout_s = self.config.shutdown_timeout_s if timeout_s is None else timeout_s
+        return self._shutdown.run(timeout_s, code, reason)
+
+    def cut_off(self) -> int:
+        """End every connection at once, without a close handshake. Returns how many there were."""
+        return self._shutdown.cut_off()

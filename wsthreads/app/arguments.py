@@ -1,0 +1,60 @@
+"""Checks what `WebSocketApp` is given, and makes what it is not given."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from wsthreads.config import REDIS_VARIABLE, Config, dashboard_token_of
+from wsthreads.errors import ConfigError
+
+if TYPE_CHECKING:
+    from wsthreads.brokers import Broker
+    from wsthreads.dashboard import Dashboard
+
+__all__ = ["check_parts", "config_of", "make_broker", "make_dashboard"]
+
+
+def check_parts(wsgi_app: object, config: object, redis: object, broker: object, dashboard: object) -> None:
+    """Raise `ConfigError` for an argument of the wrong kind. Without this check, the error would come much later."""
+    if wsgi_app is not None and not callable(wsgi_app):
+        raise ConfigError(f"wsgi_app is a WSGI application, such as Flask(__name__), not {wsgi_app!r:.100}")
+    if config is not None and not isinstance(config, Config):
+        raise ConfigError(f"config is a Config, not a {type(config).__name__}; single settings are keyword arguments")
+    if redis is not None and broker is not None:
+        raise ConfigError('give either redis="redis://…" or broker=RedisBroker(…), not both')
+    if broker is not None and not hasattr(broker, "link"):  # the type only: a URL can contain a password
+        raise ConfigError(f'broker is a RedisBroker("redis://…"), not a {type(broker).__name__}; a URL is for redis=')
+    if dashboard is not None and not hasattr(dashboard, "serve"):
+        kind = type(dashboard).__name__
+        raise ConfigError(f"dashboard is a Dashboard(token), not a {kind}; a token is for dashboard_token=")
+
+
+def config_of(settings: dict[str, Any]) -> Config:
+    """The `Config` with these settings. Raises `ConfigError` for a name that is no setting."""
+    try:
+        return Config(**settings)
+    except TypeError:
+        known = Config.__dataclass_fields__
+        unknown = ", ".join(name for name in settings if name not in known)
+        raise ConfigError(f"no such setting: {unknown}; there are: {', '.join(known)}") from None
+
+
+def make_broker(redis: Any) -> Broker | None:
+    """The broker for a Redis URL, by default that of WSTHREADS_REDIS. None without a URL."""
+    redis = (os.environ.get(REDIS_VARIABLE) or None) if redis is None else redis
+    if redis is None:
+        return None
+    from wsthreads.brokers.redis import RedisBroker  # only an app with a broker needs redis-py
+
+    return RedisBroker(redis)
+
+
+def make_dashboard(config: Config) -> Dashboard | None:
+    """The dashboard for the token in the settings or in the environment. None without a token."""
+    token = dashboard_token_of(config)
+    if not token:
+        return None
+    from wsthreads.dashboard import Dashboard  # only an app with a dashboard needs it
+
+    return Dashboard(token)

@@ -1,0 +1,126 @@
+"""Decides which part of an app answers a request."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from werkzeug.exceptions import NotFound
+from werkzeug.wrappers import Response
+
+from wsthreads.app.host import Host
+from wsthreads.app.routing import Routing
+from wsthreads.client import is_client, send_client
+from wsthreads.config import Config
+from wsthreads.errors import ConfigError, HandshakeRefused
+from wsthreads.loggers import get_logger
+from wsthreads.monitoring.logs import hide_secrets, log_context, printable
+from wsthreads.protocol.handshake import is_upgrade
+from wsthreads.protocol.hints import answer_with_hint, foreign_protocol, near_path
+from wsthreads.protocol.proxies import address_of
+from wsthreads.sessions.endpoint import Endpoint
+from wsthreads.threads.affinity import use_all_cores
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from wsthreads.dashboard import Dashboard
+
+__all__ = ["Dispatcher"]
+
+log = get_logger(__name__)
+
+
+class Dispatcher:
+    """The WSGI application inside `WebSocketApp`. Any thread.
+
+    A request goes to the endpoint of its path. If there is none, it goes to the dashboard, to the one of `services`
+    (by path) that is at its path, to ``wsthreads.js``, or else to `wsgi_app`.
+    """
+
+    def __init__(
+        self,
+        routing: Routing,
+        *,
+        config: Config,
+        host: Host,
+        services: dict[str, WSGIApplication],
+        dashboard: Dashboard | None,
+        wsgi_app: WSGIApplication | None,
+    ) -> None:
+        self._routing = routing
+        self._config = config
+        self._host = host
+        self._services = services
+        self._dashboard = dashboard
+        self._wsgi_app = wsgi_app
+        self._warned = False  # that the server cannot carry sessions
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        self._host.look_at_logs()
+        # A proxy can pass on an address that it did not check. The address goes into logs, also into the server's.
+        environ["REMOTE_ADDR"] = printable(address_of(environ.get("REMOTE_ADDR") or ""))
+        path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
+        match = self._routing.match(path)
+        if match is not None:
+            return self._accept(match.endpoint, environ, start_response)
+        use_all_cores()  # this thread may be bound to the sessions' core
+        if self._dashboard is not None and self._dashboard.owns(path):
+            if path == self._dashboard.endpoint.path:
+                return self._accept(self._dashboard.endpoint, environ, start_response)
+            return self._dashboard(environ, start_response)
+        service = self._services.get(path)
+        if service is not None:
+            self._host.meet(environ)
+            return service(environ, start_response)
+        if self._config.serve_client and is_client(environ):
+            return send_client(environ, start_response, self._config.allowed_origins)
+        return self._pass_on(path, environ, start_response)
+
+    def _accept(self, endpoint: Endpoint, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        self._host.meet(environ)
+        try:
+            return endpoint.accept(environ, start_response)
+        except HandshakeRefused as refusal:
+            endpoint.count_refusal(refusal)
+            self._log_refusal(endpoint, refusal, environ)
+            answer = refusal.response
+            if answer is None:
+                answer = Response(f"{refusal.reason}\n", refusal.status, list(refusal.headers), mimetype="text/plain")
+            return answer(environ, start_response)
+
+    def _log_refusal(self, endpoint: Endpoint, refusal: HandshakeRefused, environ: WSGIEnvironment) -> None:
+        peer, why = environ["REMOTE_ADDR"], printable(hide_secrets(str(refusal)))
+        level = logging.INFO
+        if refusal.cause == "server" and not self._warned:  # the operator's mistake: warn of it, but only once
+            self._warned, level = True, logging.WARNING
+        log.log(level, "handshake on %s from %s refused: %s", endpoint.path, peer, why, extra=log_context(environ))
+
+    def _pass_on(self, path: str, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        application: WSGIApplication = NotFound()
+        if self._wsgi_app is not None:
+            self._mark_passed_on(path, environ)
+            application = self._wsgi_app
+        if is_upgrade(environ) or foreign_protocol(environ):
+            return answer_with_hint(application, self._hint(path, environ), environ, start_response)
+        return application(environ, start_response)
+
+    def _mark_passed_on(self, path: str, environ: WSGIEnvironment) -> None:
+        """Raise `ConfigError` if `wsgi_app` has passed the request back to this app."""
+        passed_on: tuple[object, ...] = environ.get("wsthreads.passed_on", ())
+        if (self, path) in passed_on:
+            raise ConfigError(
+                "this WebSocketApp is its own wsgi_app: write app.wsgi_app = WebSocketApp(app.wsgi_app), "
+                "or have the server serve WebSocketApp(app), and leave app.wsgi_app as it is"
+            )
+        environ["wsthreads.passed_on"] = (*passed_on, (self, path))
+
+    def _hint(self, path: str, environ: WSGIEnvironment) -> str:
+        """For a client that looks for an endpoint where there is none. It is logged, too."""
+        near, foreign = near_path(path, self._routing.paths), foreign_protocol(environ)
+        hint = f"; did you mean {environ.get('SCRIPT_NAME', '')}{near}?" if near else ""
+        hint += f"; {foreign}" if foreign else ""
+        shown, peer, known = printable(hide_secrets(path)), environ["REMOTE_ADDR"], ", ".join(self._routing.paths)
+        log.info("no endpoint %.500s for %s; there are: %.500s%s", shown, peer, known, printable(hint))
+        return f"no WebSocket endpoint is at {shown:.500}{hint}"

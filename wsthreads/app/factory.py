@@ -1,0 +1,61 @@
+"""Makes endpoints with their rooms."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from wsthreads.config import Config
+from wsthreads.monitoring.metrics import Metrics
+from wsthreads.rooms.rooms import Rooms
+from wsthreads.sessions.admission import Admission
+from wsthreads.sessions.endpoint import Endpoint
+from wsthreads.sessions.handlers import Handler
+from wsthreads.sessions.session import Session
+from wsthreads.threads.affinity import Affinity
+from wsthreads.threads.drainer import Drainer
+from wsthreads.threads.flusher import Flusher
+
+if TYPE_CHECKING:
+    from wsthreads.brokers import Link
+
+__all__ = ["EndpointFactory"]
+
+
+class EndpointFactory:
+    """Makes endpoints that share the settings, the limits and the threads of one app."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        admission: Admission,
+        flusher: Flusher,
+        drainer: Drainer,
+        affinity: Affinity,
+        link: Link | None,
+    ) -> None:
+        self._config = config
+        self._shared = {"config": config, "admission": admission, "flusher": flusher, "affinity": affinity}
+        self._drainer = drainer
+        self._link = link
+
+    def make(
+        self, path: str, handler: Handler, metrics: Metrics, *, shares_rooms: bool = True, **options: Any
+    ) -> Endpoint:
+        """An endpoint. `options` of `Endpoint` replace those of the app; its rooms need not be those of the broker."""
+        rooms, session_class = self._make_rooms(path, metrics, shared=shares_rooms)
+        parts = {**self._shared, **options}
+        return Endpoint(path, handler, metrics=metrics, rooms=rooms, session_class=session_class, **parts)
+
+    def _make_rooms(self, path: str, metrics: Metrics, *, shared: bool) -> tuple[Rooms[Any], type[Session]]:
+        """The rooms of an endpoint, and the class of the sessions in them."""
+        limits: dict[str, Any] = {
+            "max_name_chars": self._config.max_room_name_chars,
+            "max_per_session": self._config.max_rooms_per_session,
+            "count": metrics.add,
+        }
+        if self._link is None or not shared:
+            return Rooms(self._drainer, **limits), Session
+        from wsthreads.brokers.rooms import SharedRooms, SharedSession  # only an app with a broker needs them
+
+        return SharedRooms(path, self._link, self._drainer, **limits), SharedSession

@@ -1,0 +1,153 @@
+"""Learns from the WSGI server how many threads there are and when they end.
+
+Each process meets its server at the first request: an app may be made before gunicorn forks its workers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Protocol
+
+from wsthreads.app.shutdown import CLOSE_TIMEOUT_S, Shutdown
+from wsthreads.errors import CloseCode
+from wsthreads.loggers import get_logger
+from wsthreads.monitoring.logs import log_to_gunicorn
+from wsthreads.protocol.hosts import gunicorn_worker, is_ending, is_replaced
+from wsthreads.sessions.admission import Admission
+from wsthreads.threads.flusher import Flusher, weakly
+from wsthreads.threads.lingering import watch_lingering
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+    from wsthreads.dashboard import Dashboard
+    from wsthreads.monitoring.prometheus import MetricsPage
+
+__all__ = ["RESERVED_THREADS", "Host", "HostedApp", "drain_timeout_s", "farewell"]
+
+log = get_logger(__name__)
+
+#: Threads that sessions may not take under gunicorn, so that HTTP requests are still answered.
+RESERVED_THREADS = 2
+
+#: How often to look whether the gunicorn worker was told to end.
+WORKER_WATCH_S = 0.5
+
+
+class HostedApp(Protocol):
+    """What the server is told of: a `WebSocketApp`."""
+
+    @property
+    def shares_rooms(self) -> bool:
+        """Whether the rooms are shared with other processes."""
+
+    def shutdown(self, timeout_s: float | None = ..., code: int = ..., reason: str = ...) -> int:
+        """Close every session, and end all threads."""
+
+
+class Host:
+    """The server around an app, in each process. Any thread."""
+
+    def __init__(
+        self,
+        app: HostedApp,
+        *,
+        admission: Admission,
+        flusher: Flusher,
+        shutdown: Shutdown,
+        dashboard: Dashboard | None,
+        metrics_page: MetricsPage | None,
+    ) -> None:
+        self._app = app
+        self._admission = admission
+        self._flusher = flusher
+        self._shutdown = shutdown
+        self._dashboard = dashboard
+        self._metrics_page = metrics_page
+        self._logs_in = 0  # the process in which `look_at_logs` ran
+        self._met_in = 0  # the process in which `meet` ran
+
+    def look_at_logs(self) -> None:
+        """Once in each process: log to gunicorn's log. When the app was made, that may not have been set up yet."""
+        if self._logs_in != os.getpid():
+            self._logs_in = os.getpid()
+            log_to_gunicorn()
+
+    def meet(self, environ: WSGIEnvironment) -> None:
+        """Once in each process: learn about the server, and start the timers.
+
+        If no thread can be started, the next request tries again. Does nothing once the shutdown has begun.
+        """
+        if self._met_in == os.getpid() or self._shutdown.has_begun:
+            return
+        self._met_in = os.getpid()
+        adopt = environ.get("wsthreads.adopt")
+        if adopt is not None:
+            adopt(self._app)  # our gunicorn worker announces its end itself, except after INT and QUIT
+        worker = gunicorn_worker() if "gunicorn.socket" in environ else None
+        if worker is not None:
+            self.fit_to_threads(worker.cfg.threads)
+        try:
+            self._flusher.start()
+        except (OSError, RuntimeError):  # no file descriptor or no thread; a handshake logs that
+            self._met_in = 0
+            return
+        if worker is not None:
+            self._warn_of_workers(worker.cfg.workers)
+            self._flusher.call_later(WORKER_WATCH_S, weakly(self._watch_worker, worker))
+        parts: Iterable[Dashboard | MetricsPage | None] = (self._metrics_page, self._dashboard)
+        for part in parts:
+            if part is not None:
+                part.start(self._flusher)
+
+    def fit_to_threads(self, threads: int) -> None:
+        """Do what `WebSocketApp.fit_to_threads` says."""
+        reserved, spare = RESERVED_THREADS, threads - 1
+        if self._dashboard is not None:
+            viewers = self._dashboard.admission
+            viewers.places = min(viewers.places, max(0, min(1, spare - 1), (threads - reserved) // 4))
+            reserved += viewers.places
+        self._admission.places = min(self._admission.places, max(min(1, spare), threads - reserved))
+
+    def _warn_of_workers(self, workers: int) -> None:
+        if workers > 1 and not self._app.shares_rooms:
+            log.warning(
+                "the rooms of %d workers are apart, each in the memory of its own; "
+                "with a Redis they are one: WSTHREADS_REDIS=redis://…",
+                workers,
+            )
+        if workers > 1 and self._metrics_page and not self._metrics_page.adds_up:
+            log.warning(
+                "each of %d workers tells its own metrics only; "
+                "to have them added up, name an empty directory: PROMETHEUS_MULTIPROC_DIR=…",
+                workers,
+            )
+
+    def _watch_worker(self, worker: Any) -> None:
+        """Called by the flusher: shut down when the worker ends. gthread does not announce its end."""
+        if not is_ending(worker):
+            self._flusher.call_later(WORKER_WATCH_S, weakly(self._watch_worker, worker))
+        elif not self._shutdown.has_begun:
+            timeout_s, goodbye = drain_timeout_s(worker.cfg.graceful_timeout), farewell(worker)
+            self._shutdown.begin(timeout_s, *goodbye)
+            with suppress(RuntimeError):  # after INT and QUIT, Python 3.12 ends and starts no thread any more
+                Thread(target=self._drain, args=(worker, timeout_s, *goodbye), name="wsthreads-drain").start()
+
+    def _drain(self, worker: Any, timeout_s: float, code: int, reason: str) -> None:
+        self._app.shutdown(timeout_s, code, reason)
+        watch_lingering(but=worker.tpool._threads)  # gthread itself waits for these
+
+
+def farewell(worker: Any) -> tuple[CloseCode, str]:
+    """Close code and reason for the clients of a gunicorn worker that ends."""
+    if is_replaced(worker):
+        return CloseCode.SERVICE_RESTART, "server restarting"
+    return CloseCode.GOING_AWAY, "server shutting down"
+
+
+def drain_timeout_s(graceful_timeout_s: float) -> float:
+    """How long sessions may take to end. The rest of gunicorn's timeout is for sessions that are cut off."""
+    return max(graceful_timeout_s / 2, graceful_timeout_s - 2 * CLOSE_TIMEOUT_S)

@@ -1,0 +1,129 @@
+"""Closes all sessions of an app and ends its threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from itertools import chain
+from threading import Lock, Thread
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from wsthreads.app.routing import Routing
+from wsthreads.loggers import get_logger
+from wsthreads.servers.stagger import in_batches
+from wsthreads.sessions.admission import Admission
+from wsthreads.threads.affinity import Affinity
+from wsthreads.threads.drainer import Drainer
+from wsthreads.threads.flusher import Flusher
+
+if TYPE_CHECKING:
+    from wsthreads.brokers import Link
+    from wsthreads.dashboard import Dashboard
+    from wsthreads.protocol.connection import Connection
+
+__all__ = ["CLOSE_TIMEOUT_S", "Shutdown", "release"]
+
+log = get_logger(__name__)
+
+#: Sessions that were cut off have this long to run their on_close.
+CUT_OFF_WAIT_S = 0.5
+
+#: A client has this long to answer the close frame.
+CLOSE_TIMEOUT_S = 2.0
+
+#: Each part of the app has at least this long to end its thread, also after the deadline.
+LEAST_WAIT_S = 0.1
+
+
+class Shutdown:
+    """The end of one app: `begin` closes its sessions, `run` also waits for them and ends the threads. Any thread."""
+
+    def __init__(
+        self,
+        routing: Routing,
+        *,
+        admission: Admission,
+        dashboard: Dashboard | None,
+        link: Link | None,
+        drainer: Drainer,
+        flusher: Flusher,
+        affinity: Affinity,
+    ) -> None:
+        self._routing = routing
+        self._admission = admission
+        self._dashboard = dashboard
+        self._link = link
+        self._drainer = drainer
+        self._flusher = flusher
+        self._affinity = affinity
+        self._running = Lock()  # held by the thread that shuts down; guards _cut_off
+        self._cut_off: int | None = None  # how many sessions were cut off; None until the shutdown is over
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the app refuses new sessions, because it shuts down."""
+        return self._admission.closed
+
+    def begin(self, timeout_s: float, code: int, reason: str) -> None:
+        """Refuse new sessions, and close all sessions now or soon. Does not block. A second call does nothing."""
+        if not self._admission.close(code, reason):
+            return
+        if self._dashboard is not None:
+            self._dashboard.close_viewers(code, reason)
+        connections = chain.from_iterable(endpoint.connections() for endpoint in self._routing.endpoints)
+        for delay_s, batch in in_batches(connections, timeout_s):
+            close = partial(_close, batch, code, reason, min(CLOSE_TIMEOUT_S, timeout_s - delay_s))
+            if delay_s:
+                self._flusher.call_later(delay_s, close)
+            else:
+                close()
+
+    def run(self, timeout_s: float, code: int, reason: str) -> int:
+        """Do what `WebSocketApp.shutdown` says."""
+        if self._admission.has_place:
+            self.begin(timeout_s, code, reason)
+            arguments = (timeout_s, code, reason)
+            Thread(target=self.run, args=arguments, name="wsthreads-shutdown", daemon=True).start()
+            return self._admission.wait_others(timeout_s)
+        with self._running:  # a second call has nothing left to do
+            if self._cut_off is None:
+                self._cut_off = self._end(timeout_s, code, reason)
+            return self._cut_off
+
+    def _end(self, timeout_s: float, code: int, reason: str) -> int:
+        deadline = monotonic() + timeout_s
+        self.begin(timeout_s, code, reason)
+        left = 0
+        if not self._admission.wait_empty(timeout_s):
+            left = self.cut_off()
+            self._admission.wait_empty(CUT_OFF_WAIT_S)
+        stops = [endpoint.handler.stop for endpoint in self._routing.endpoints]
+        stops += [part.stop for part in (self._dashboard, self._link) if part is not None]
+        for stop in (*stops, self._drainer.stop, self._flusher.stop):
+            stop(max(LEAST_WAIT_S, deadline - monotonic()))
+        self._affinity.stop()
+        if left:
+            log.warning("shutdown: %d sessions did not end within %g s and were cut off", left, timeout_s)
+        return left
+
+    def cut_off(self) -> int:
+        """End every connection at once, without a close handshake. Returns how many there were."""
+        return sum(endpoint.cut_off() for endpoint in self._routing.endpoints)
+
+
+def release(flusher: Flusher, drainer: Drainer, link: Link | None) -> None:
+    """Finalizer of an app that nobody shut down: end its threads.
+
+    The garbage collector may run it in any thread, at any point. So it takes no lock.
+    """
+    flusher.release()
+    drainer.release()
+    if link is not None:
+        link.release()
+
+
+def _close(connections: Iterable[Connection], code: int, reason: str, timeout_s: float) -> None:
+    for connection in connections:
+        connection.begin_close(code, reason)
+        connection.hasten_close(timeout_s)
