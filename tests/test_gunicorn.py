@@ -320,15 +320,16 @@ def test_a_worker_that_has_served_its_max_requests_closes_its_sessions_and_is_re
 
 def test_a_handler_that_calls_exit_ends_neither_its_worker_nor_anybodys_session(gunicorn):
     server = gunicorn()
-    with RawClient(server.port, PATH) as a, RawClient(server.port, PATH) as b:
+    with RawClient(server.port, PATH) as a:
         process = a.receive_text()
-        b.receive()
-        assert a.receive_text() == "join"
-        b.text("exit")
-        server.wait_for("Chat.on_message failed in session")
-        b.text("still there")
-        assert a.receive_text() == "still there"
-        assert server.page() == process
+        with RawClient(server.port, PATH) as b:
+            b.receive()
+            assert a.receive_text() == "join"
+            b.text("exit")
+            server.wait_for("Chat.on_message failed in session")
+            b.text("still there")
+            assert a.receive_text() == "still there"
+            assert server.page() == process
 
 
 def await_loop(server):
