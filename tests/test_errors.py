@@ -30,6 +30,7 @@ def test_every_public_error_has_the_one_root():
         ("CloseCodeError", ValueError),
         ("RoomNameError", ValueError),
         ("RoomLimitError", ValueError),
+        ("PresenceError", ValueError),
         ("HandlerError", TypeError),
     ],
 )

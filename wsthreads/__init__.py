@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         HandshakeRefused,
         IsolateError,
         MessageTypeError,
+        PresenceError,
         RoomLimitError,
         RoomNameError,
         ScriptError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         WSThreadsError,
     )
     from wsthreads.protocol.handshake import Request
+    from wsthreads.rooms.presence import Person, PresenceChanges
     from wsthreads.rooms.rooms import Room, SessionRoom
     from wsthreads.sessions.endpoint import Endpoint
     from wsthreads.sessions.session import Session
@@ -49,6 +51,9 @@ __all__ = [
     "HandshakeRefused",
     "IsolateError",
     "MessageTypeError",
+    "Person",
+    "PresenceChanges",
+    "PresenceError",
     "Refusal",
     "Request",
     "Room",
@@ -68,6 +73,8 @@ __all__ = [
 _HOMES = {
     "Config": "config",
     "Endpoint": "sessions.endpoint",
+    "Person": "rooms.presence",
+    "PresenceChanges": "rooms.presence",
     "RedisBroker": "brokers.redis",
     "Refusal": "sessions.verdicts",
     "Request": "protocol.handshake",

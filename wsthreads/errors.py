@@ -9,6 +9,7 @@
     │   ├── CloseCodeError         (ValueError)  an invalid close code or reason
     │   ├── RoomNameError          (ValueError)  a room name that is not text, too short or too long
     │   ├── RoomLimitError         (ValueError)  a session is in too many rooms
+    │   ├── PresenceError          (ValueError)  a presence value that is not JSON or too long, or of no member
     │   ├── HandlerError           (TypeError)   a handler without functions, or with a wrong signature
     │   └── ScriptError            a script that does not load; has file, line, column
     ├── PeerError                  the client's fault; the server closes with `close_code`
@@ -49,6 +50,7 @@ __all__ = [
     "MessageTypeError",
     "PeerError",
     "PolicyError",
+    "PresenceError",
     "ProtocolError",
     "RoomLimitError",
     "RoomNameError",
@@ -103,6 +105,10 @@ class RoomNameError(UsageError, ValueError):
 
 class RoomLimitError(UsageError, ValueError):
     """A session tried to join more rooms than `Config.max_rooms_per_session`."""
+
+
+class PresenceError(UsageError, ValueError):
+    """A presence value that is not JSON or too long, or a value set by a session that is not a member of the room."""
 
 
 class HandlerError(UsageError, TypeError):

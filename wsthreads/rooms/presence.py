@@ -1,0 +1,267 @@
+"""Who is there in one room: a pure state, without a clock, a lock or I/O. The caller's lock guards it.
+
+A *person* is a user with all of the user's sessions in the room, or one session without a user. Each session has one
+`Entry`. Only the process that owns the session changes the entry, each time with a higher version. So messages may be
+applied twice, and messages of different processes in any order: all processes come to the same list.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from wsthreads.errors import PresenceError
+
+__all__ = ["Entry", "Person", "Presence", "PresenceChanges", "presence_json"]
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody in a room: a user with all of the user's sessions there, or one session without a user."""
+
+    #: The user, or the id of the session.
+    key: str
+    #: None for a session without a user.
+    user: str | None
+    #: The value that one of the sessions has set last. Each call returns a copy.
+    presence: Any
+    #: When the person came, in seconds since the epoch.
+    since: float
+    #: The number of sessions. Those whose connection was lost do not count, so it can be 0.
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceChanges:
+    """What has changed in a room since the last call of `on_presence`. Each list is in order of arrival."""
+
+    #: Those who have come.
+    joined: list[Person]
+    #: Those who have left, with the value that they had last.
+    left: list[Person]
+    #: Those who have another value than before.
+    changed: list[Person]
+
+
+class Entry(NamedTuple):
+    """One session in one room. Immutable."""
+
+    session_id: str
+    user: str | None
+    #: When the person came, as the session's process saw it; seconds since the epoch.
+    since: float
+    #: JSON text.
+    value: str
+    #: The version with which the value was set.
+    set_at: int
+    #: Grows with each change of the entry.
+    version: int
+    #: When the session is given up, since its connection was lost; on the clock of whoever asks `lapsed`.
+    lost_until: float | None = None
+    #: The process that owns the session; empty for this one.
+    process: str = ""
+
+    @property
+    def key(self) -> str:
+        """Which person the session belongs to."""
+        return self.session_id if self.user is None else self.user
+
+
+_ARRIVAL = attrgetter("since", "key")
+_SET_LAST = attrgetter("set_at", "session_id")
+
+
+class Presence:
+    """The persons of one room. Holds one entry for each session, and for each person what was reported last.
+
+    With `reports`, `take_changes` tells what has changed; without, nothing is kept for it.
+    """
+
+    __slots__ = ("_changed", "_departed", "_entries", "_gone", "_lost", "_persons", "_reported")
+
+    def __init__(self, *, reports: bool) -> None:
+        self._entries: dict[str, Entry] = {}  # by session id
+        self._persons: dict[str, list[Entry]] = {}  # by key; never empty
+        self._lost: set[str] = set()  # sessions whose connection was lost
+        self._gone: dict[str, tuple[int, float]] = {}  # session id -> version, and until when to remember it
+        # What was reported last, by key; None where nobody asks for reports.
+        self._reported: dict[str, str] | None = {} if reports else None
+        self._changed: set[str] = set()  # keys of persons that may differ from what was reported
+        self._departed: dict[str, Entry] = {}  # reported persons who have left since, as they were at last
+
+    def apply_set(self, entry: Entry) -> bool:
+        """Add or change a session. False, and nothing happens, if something as new or newer is known of it."""
+        old = self._entries.get(entry.session_id)
+        known = self._gone.get(entry.session_id, (0, 0.0))[0] if old is None else old.version
+        if entry.version <= known or (old is not None and old.key != entry.key):  # a session keeps its user
+            return False
+        self._gone.pop(entry.session_id, None)
+        self._entries[entry.session_id] = entry
+        if entry.lost_until is None:
+            self._lost.discard(entry.session_id)
+        else:
+            self._lost.add(entry.session_id)
+        of_person = self._persons.setdefault(entry.key, [])
+        if old is not None:
+            of_person.remove(old)
+        of_person.append(entry)
+        self._note(entry.key)
+        self._departed.pop(entry.key, None)
+        return True
+
+    def apply_gone(self, session_id: str, version: int, *, remember_until: float | None = None) -> bool:
+        """Remove a session. False, and nothing happens, if something newer is known of it.
+
+        If messages of one process can arrive out of order, `remember_until` keeps the version until `forget` is called
+        with a later time: an older `apply_set` is ignored until then.
+        """
+        old = self._entries.get(session_id)
+        if old is not None and version < old.version:
+            return False
+        if remember_until is not None:
+            known, _ = self._gone.get(session_id, (0, 0.0))
+            self._gone[session_id] = (max(known, version), remember_until)
+        if old is None:
+            return False
+        del self._entries[session_id]
+        self._lost.discard(session_id)
+        of_person = self._persons[old.key]
+        last = max(of_person, key=_SET_LAST)
+        since = min(entry.since for entry in of_person)
+        of_person.remove(old)
+        if not of_person:
+            del self._persons[old.key]
+            if self._reported is not None and old.key in self._reported:
+                self._departed[old.key] = last._replace(since=since)
+        self._note(old.key)
+        return True
+
+    def _note(self, key: str) -> None:
+        if self._reported is not None:
+            self._changed.add(key)
+
+    def entry(self, session_id: str) -> Entry | None:
+        """What is known of a session."""
+        return self._entries.get(session_id)
+
+    def entries(self, process: str | None = None) -> list[Entry]:
+        """All entries, or those of one process."""
+        found: Iterable[Entry] = self._entries.values()
+        return [entry for entry in found if process is None or entry.process == process]
+
+    def since(self, key: str, now: float) -> float:
+        """What `Entry.since` is for a new session of a person: when the person came, or `now` for a new person.
+
+        Somebody who has left, and whose leaving was not reported, counts as still there.
+        """
+        entries = self._persons.get(key)
+        if entries:
+            return min(entry.since for entry in entries)
+        departed = self._departed.get(key)
+        return now if departed is None else departed.since
+
+    def lapsed(self, now: float) -> list[Entry]:
+        """The sessions that were lost and whose time is over. They stay until `apply_gone`."""
+        lost = (self._entries[session_id] for session_id in self._lost)
+        return [entry for entry in lost if entry.lost_until is not None and entry.lost_until <= now]
+
+    def next_lapse(self) -> float | None:
+        """When `lapsed` has something next; None if no session is lost."""
+        times = (self._entries[session_id].lost_until for session_id in self._lost)
+        return min((time for time in times if time is not None), default=None)
+
+    def forget(self, now: float) -> None:
+        """Forget the versions of sessions that are gone, where the time to remember them is over."""
+        self._gone = {session_id: gone for session_id, gone in self._gone.items() if gone[1] > now}
+
+    def persons(self) -> list[Person]:
+        """Everybody, in order of arrival."""
+        return sorted(map(_person, self._persons.values()), key=_ARRIVAL)
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether `take_changes` may have something to tell."""
+        return bool(self._changed)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody is there, and nothing is remembered or left to report."""
+        return not (self._entries or self._gone or self._changed)
+
+    def take_changes(self) -> PresenceChanges | None:
+        """What differs from what this method returned so far, or None if nothing does. Needs `reports`."""
+        reported = self._reported
+        assert reported is not None, "a Presence without reports"
+        joined, left, changed = [], [], []
+        for key in self._changed:
+            before, entries = reported.get(key), self._persons.get(key)
+            if entries is None:
+                if before is not None:
+                    left.append(_person([self._departed[key]], sessions=0))
+                    del reported[key]
+                continue
+            value = reported[key] = max(entries, key=_SET_LAST).value
+            if before is None:
+                joined.append(_person(entries))
+            elif value != before:
+                changed.append(_person(entries))
+        self._changed, self._departed = set(), {}
+        if not (joined or left or changed):
+            return None
+        for some in (joined, left, changed):
+            some.sort(key=_ARRIVAL)
+        return PresenceChanges(joined, left, changed)
+
+    def _check(self) -> None:
+        """The invariants, for tests."""
+        assert all(self._persons.values())
+        everybody = {id(entry) for entries in self._persons.values() for entry in entries}
+        assert everybody == {id(entry) for entry in self._entries.values()}
+        assert all(entry.key == key for key, entries in self._persons.items() for entry in entries)
+        assert self._lost == {entry.session_id for entry in self._entries.values() if entry.lost_until is not None}
+        assert not self._gone.keys() & self._entries.keys()
+        if self._reported is None:
+            assert not self._changed
+            assert not self._departed
+        else:
+            assert self._departed.keys() <= self._changed & self._reported.keys() - self._persons.keys()
+            assert self._reported.keys() ^ self._persons.keys() <= self._changed
+
+
+def _person(entries: list[Entry], sessions: int | None = None) -> Person:
+    last = max(entries, key=_SET_LAST)
+    if sessions is None:
+        sessions = sum(entry.lost_until is None for entry in entries)
+    since = min(entry.since for entry in entries)
+    return Person(last.key, last.user, json.loads(last.value), since, sessions)
+
+
+def presence_json(value: Any, max_bytes: int) -> str:
+    """A presence value as JSON text. Raises `PresenceError` if it is not JSON, or longer than `max_bytes` in UTF-8."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PresenceError(f"a presence value must be JSON, not {_shown(value)}: {error}") from None
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can only escape
+        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+        size = len(text)
+    return checked_size(text, size, max_bytes)
+
+
+def checked_size(text: str, size: int, max_bytes: int) -> str:
+    """The text. Raises `PresenceError` if its `size` is over `max_bytes`."""
+    if size > max_bytes:
+        raise PresenceError(f"a presence value may have {max_bytes} bytes as JSON (max_presence_bytes), not {size}")
+    return text
+
+
+def _shown(value: Any) -> str:
+    try:
+        return f"{value!r:.80}"
+    except Exception:  # the value's class is the handler's code
+        return type(value).__name__
