@@ -51,7 +51,7 @@ class FakeFlusher:
         self.callbacks = []
 
     def call_later(self, delay_s, callback):
-        if callback.func.__name__ != "_look_for_strays":
+        if callback.func.__name__ != "_look_for_inherited":
             assert 1 <= delay_s <= 5
             self.callbacks.append(callback)
 
@@ -115,7 +115,7 @@ def test_all_sessions_are_on_the_same_core():
 
 def test_a_thread_is_on_its_former_cores_after_its_stay():
     affinity = started(Affinity(wanted=True))
-    with affinity.kept():
+    with affinity.pin():
         assert here() == {affinity.place.core}
     assert here() == ALL
 
@@ -126,7 +126,7 @@ def test_a_thread_that_was_not_allowed_all_cores_is_not_afterwards():
 
     def stay():
         os.sched_setaffinity(0, {other})
-        with affinity.kept():
+        with affinity.pin():
             inside = here()
         return inside, here()
 
@@ -137,9 +137,9 @@ def test_a_thread_that_was_not_allowed_all_cores_is_not_afterwards():
 def test_a_session_follows_when_the_core_changes():
     with asking() as (ask, core, app):
         (other,) = sorted(ALL - {core})[:1]
-        app.affinity.place = Place(other, turns=True)
+        app.scheduling.affinity.place = Place(other, batch=True)
         assert ask("place") == {other}
-        app.affinity.place = None
+        app.scheduling.affinity.place = None
         assert ask("place") == ALL
 
 
@@ -156,7 +156,7 @@ def test_a_script_has_all_cores(tmp_path):
         for _ in range(2):
             client.text("x")
             assert client.receive_text() == "x"
-        assert app.affinity.place.core in ALL
+        assert app.scheduling.affinity.place.core in ALL
         wait_until(lambda: os.sched_getaffinity(thread_named("wsthreads-echo.js").native_id) == ALL)
 
 
@@ -208,16 +208,17 @@ def test_a_session_begins_on_its_core():
         for _ in range(3):  # the first, for which the core is chosen, has to go there
             *_, core = places(stack.enter_context(RawClient(server.port)))
         assert places(stack.enter_context(RawClient(server.port))) == [core, core]
-        assert os.sched_getaffinity(thread_named("wsthreads-accept").native_id) == core == {app.affinity.place.core}
+        accepting = os.sched_getaffinity(thread_named("wsthreads-accept").native_id)
+        assert accepting == core == {app.scheduling.affinity.place.core}
 
 
 def test_a_session_begins_where_the_core_is_by_then():
     with serving_at_once() as (server, app), ExitStack() as stack:
         *_, core = places(stack.enter_context(RawClient(server.port)))
         other = min(ALL - core)
-        app.affinity.place = Place(other, turns=True)
+        app.scheduling.affinity.place = Place(other, batch=True)
         assert places(stack.enter_context(RawClient(server.port))) == [{other}, {other}]
-        app.affinity.place = None
+        app.scheduling.affinity.place = None
         assert places(stack.enter_context(RawClient(server.port))) == [ALL, ALL]
 
 
@@ -292,9 +293,9 @@ def test_what_a_session_starts_interrupts_others_soon():
 def test_a_session_interrupts_others_while_the_core_is_crowded():
     with classed() as (server, app), RawClient(server.port) as client:
         client.receive_text()
-        place = app.affinity.place
-        for turns, expected in ((False, OTHER), (True, BATCH)):
-            app.affinity.place = Place(place.core, turns)
+        place = app.scheduling.affinity.place
+        for batch, expected in ((False, OTHER), (True, BATCH)):
+            app.scheduling.affinity.place = Place(place.core, batch)
             assert answers(client, "class") == [expected]
 
 
@@ -330,7 +331,7 @@ def test_sessions_are_kept_where_the_system_has_no_such_classes_or_forbids_them(
     with endpoint(Asked(), cpu_affinity=True) as (app, port), RawClient(port) as client:
         assert client.status == 101
         assert len(numbers(client.receive_text())) == 1
-    assert not app.affinity.place.turns
+    assert not app.scheduling.affinity.place.batch
 
 
 # What a handler starts.
@@ -479,7 +480,7 @@ def test_a_core_that_somebody_chose_is_left_to_them_from_the_second_look_on():
         for chosen, expected in ((other, {other}), (core, {core})):
             pool.submit(os.sched_setaffinity, 0, {chosen}).result(DEADLINE_S)
             for _ in range(3):
-                affinity._look_for_strays(flusher, admission)
+                affinity._look_for_inherited(flusher, admission)
             assert pool.submit(here).result(DEADLINE_S) == expected
 
 
@@ -585,21 +586,16 @@ def test_with_one_core_nothing_is_done(monkeypatch):
     affinity.start(flusher, busy())
     assert affinity.place is None
     assert not flusher.callbacks
-    with affinity.kept() as stay:
-        assert stay.place is None
+    with affinity.pin():
+        assert affinity.place is None
 
 
 def test_where_the_system_has_no_such_call_nothing_is_done(monkeypatch):
     monkeypatch.delattr(os, "sched_setaffinity")
     monkeypatch.delattr(os, "sched_getaffinity")
     affinity = started(Affinity(wanted=True))
-    with affinity.kept() as stay:
-        assert stay.place is affinity.place is None
-
-
-def test_without_a_gil_nothing_is_done(monkeypatch):
-    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
-    assert started(Affinity(wanted=True)).place is None
+    with affinity.pin():
+        assert affinity.place is None
 
 
 @pytest.mark.parametrize("allowed", [0, 1])
@@ -617,8 +613,8 @@ def test_a_system_that_refuses_breaks_no_session_and_is_asked_no_more(monkeypatc
         for n in range(3):
             with RawClient(port) as client:
                 client.receive_text()
-                if n == 1 and app.affinity.place is not None:
-                    app.affinity.place = Place(min(ALL - {app.affinity.place.core}), turns=True)
+                if n == 1 and app.scheduling.affinity.place is not None:
+                    app.scheduling.affinity.place = Place(min(ALL - {app.scheduling.affinity.place.core}), batch=True)
                 for _ in range(2):
                     client.text("place")
                     client.receive_text()
@@ -702,16 +698,16 @@ def test_it_moves_when_it_was_crowded_in_two_looks_on_end():
 
 
 @pytest.mark.usefixtures("two_cores")
-def test_sessions_take_turns_where_others_do_not_crowd_them():
+def test_sessions_use_the_batch_class_where_others_do_not_crowd_them():
     machine, flusher = Machine(a=0.1, b=1), FakeFlusher()
     affinity = Affinity(wanted=None, read=machine.read)
     affinity.claim(0)
     affinity.start(flusher, busy())
-    for machine.busy["a"], turns in ((0.5, True), (0.5, False), (0.1, True), (0.1, True), (0.5, False), (0.1, True)):
+    for machine.busy["a"], batch in ((0.5, True), (0.5, False), (0.1, True), (0.1, True), (0.5, False), (0.1, True)):
         before = affinity.place
         flusher.run()
-        assert affinity.place == (0, turns)
-        assert (affinity.place is before) is (before.turns is turns)
+        assert affinity.place == (0, batch)
+        assert (affinity.place is before) is (before.batch is batch)
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,9 @@ from wsthreads.servers.contained import Contained, contained
 from wsthreads.sessions.admission import Admission
 from wsthreads.sessions.endpoint import Endpoint
 from wsthreads.sessions.handlers import Handler, PythonHandler
-from wsthreads.threads.affinity import Affinity
 from wsthreads.threads.drainer import Drainer
 from wsthreads.threads.flusher import Flusher
+from wsthreads.threads.gil import GILScheduling, scheduling_for
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -80,19 +80,20 @@ class WebSocketApp:
         self._admission = Admission(self.config.max_sessions, self.config.max_sessions_per_address)
         self._flusher = Flusher()
         self._drainer = Drainer()
-        #: Where the threads of sessions are kept; for a server of our own.
-        self.affinity = Affinity(self.config.cpu_affinity)
+        #: What the app and its server tell of their threads.
+        self.scheduling = scheduling_for(self.config.cpu_affinity)
         self._factory = EndpointFactory(
             self.config,
             admission=self._admission,
             flusher=self._flusher,
             drainer=self._drainer,
-            affinity=self.affinity,
+            scheduling=self.scheduling,
             link=self._link,
         )
         self._dashboard = dashboard or make_dashboard(self.config)
         if self._dashboard is not None:
-            self._dashboard.serve(self, partial(self._factory.make, affinity=Affinity(False), shares_rooms=False))
+            unpinned = GILScheduling(cpu_affinity=False)
+            self._dashboard.serve(self, partial(self._factory.make, scheduling=unpinned, shares_rooms=False))
         self._shutdown = Shutdown(
             self._routing,
             admission=self._admission,
@@ -100,7 +101,7 @@ class WebSocketApp:
             link=self._link,
             drainer=self._drainer,
             flusher=self._flusher,
-            affinity=self.affinity,
+            scheduling=self.scheduling,
         )
         services, metrics_page = self._make_services()
         self._host = Host(
@@ -117,6 +118,7 @@ class WebSocketApp:
             host=self._host,
             services=services,
             dashboard=self._dashboard,
+            scheduling=self.scheduling,
             wsgi_app=None if wsgi_app is None else Contained(wsgi_app),
         )
         self._entry: WSGIApplication = self._dispatcher
@@ -240,7 +242,7 @@ class WebSocketApp:
 
     def keep_on_core(self, nth: int) -> None:
         """Keep the threads of sessions on the `nth` core (modulo), unless `cpu_affinity` is false."""
-        self.affinity.claim(nth)
+        self.scheduling.owns_process(nth)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse | None = None) -> Iterable[bytes]:
         if start_response is None:

@@ -20,7 +20,7 @@ from wsthreads.protocol.handshake import is_upgrade
 from wsthreads.protocol.hints import answer_with_hint, foreign_protocol, near_path
 from wsthreads.protocol.proxies import address_of
 from wsthreads.sessions.endpoint import Endpoint
-from wsthreads.threads.affinity import use_all_cores
+from wsthreads.threads.scheduling import Scheduling
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -47,6 +47,7 @@ class Dispatcher:
         host: Host,
         services: dict[str, WSGIApplication],
         dashboard: Dashboard | None,
+        scheduling: Scheduling,
         wsgi_app: WSGIApplication | None,
     ) -> None:
         self._routing = routing
@@ -54,6 +55,7 @@ class Dispatcher:
         self._host = host
         self._services = services
         self._dashboard = dashboard
+        self._scheduling = scheduling
         self._wsgi_app = wsgi_app
         self._warned = False  # that the server cannot carry sessions
 
@@ -65,7 +67,7 @@ class Dispatcher:
         match = self._routing.match(path)
         if match is not None:
             return self._accept(match.endpoint, environ, start_response)
-        use_all_cores()  # this thread may be bound to the sessions' core
+        self._scheduling.other_request()
         if self._dashboard is not None and self._dashboard.owns(path):
             if path == self._dashboard.endpoint.path:
                 return self._accept(self._dashboard.endpoint, environ, start_response)

@@ -11,9 +11,9 @@ from wsthreads.sessions.admission import Admission
 from wsthreads.sessions.endpoint import Endpoint
 from wsthreads.sessions.handlers import Handler
 from wsthreads.sessions.session import Session
-from wsthreads.threads.affinity import Affinity
 from wsthreads.threads.drainer import Drainer
 from wsthreads.threads.flusher import Flusher
+from wsthreads.threads.scheduling import Scheduling
 
 if TYPE_CHECKING:
     from wsthreads.brokers import Link
@@ -31,12 +31,13 @@ class EndpointFactory:
         admission: Admission,
         flusher: Flusher,
         drainer: Drainer,
-        affinity: Affinity,
+        scheduling: Scheduling,
         link: Link | None,
     ) -> None:
         self._config = config
-        self._shared = {"config": config, "admission": admission, "flusher": flusher, "affinity": affinity}
+        self._shared = {"config": config, "admission": admission, "flusher": flusher, "scheduling": scheduling}
         self._drainer = drainer
+        self._scheduling = scheduling
         self._link = link
 
     def make(
@@ -53,6 +54,7 @@ class EndpointFactory:
             "max_name_chars": self._config.max_room_name_chars,
             "max_per_session": self._config.max_rooms_per_session,
             "count": metrics.add,
+            "scheduling": self._scheduling,
         }
         if self._link is None or not shared:
             return Rooms(self._drainer, **limits), Session

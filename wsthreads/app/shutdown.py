@@ -13,9 +13,9 @@ from wsthreads.app.routing import Routing
 from wsthreads.loggers import get_logger
 from wsthreads.servers.stagger import in_batches
 from wsthreads.sessions.admission import Admission
-from wsthreads.threads.affinity import Affinity
 from wsthreads.threads.drainer import Drainer
 from wsthreads.threads.flusher import Flusher
+from wsthreads.threads.scheduling import Scheduling
 
 if TYPE_CHECKING:
     from wsthreads.brokers import Link
@@ -48,7 +48,7 @@ class Shutdown:
         link: Link | None,
         drainer: Drainer,
         flusher: Flusher,
-        affinity: Affinity,
+        scheduling: Scheduling,
     ) -> None:
         self._routing = routing
         self._admission = admission
@@ -56,7 +56,7 @@ class Shutdown:
         self._link = link
         self._drainer = drainer
         self._flusher = flusher
-        self._affinity = affinity
+        self._scheduling = scheduling
         self._running = Lock()  # held by the thread that shuts down; guards _cut_off
         self._cut_off: int | None = None  # how many sessions were cut off; None until the shutdown is over
 
@@ -102,7 +102,7 @@ class Shutdown:
         stops += [part.stop for part in (self._dashboard, self._link) if part is not None]
         for stop in (*stops, self._drainer.stop, self._flusher.stop):
             stop(max(LEAST_WAIT_S, deadline - monotonic()))
-        self._affinity.stop()
+        self._scheduling.stopped()
         if left:
             log.warning("shutdown: %d sessions did not end within %g s and were cut off", left, timeout_s)
         return left

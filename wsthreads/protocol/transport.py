@@ -28,7 +28,6 @@ __all__ = [
     "PlainTransport",
     "TLSTransport",
     "Transport",
-    "give_way",
     "message_receiver",
     "transport_for",
 ]
@@ -235,17 +234,6 @@ def _receive_message(transport: Transport, max_bytes: int, takes_binary: bool) -
     if decoded is None or decoded[1] < len(data) or not (takes_binary or isinstance(decoded[0], str)):
         return data
     return decoded
-
-
-def give_way() -> None:
-    """Let others have the GIL before a piece of work such as a handshake, of which many may come at once.
-
-    One thread at a time asks for it back, so that the others who need it, for a message, do not wait behind all of
-    them; and while another writes to many members of a room, none does, for 20 ms at most. Does nothing in pure
-    Python.
-    """
-    if speedups is not None:
-        speedups.give_way()
 
 
 def _wait(sock: socket.socket | int, events: int, timeout_s: float | None) -> int:

@@ -23,8 +23,8 @@ from wsthreads.protocol.deflate import deflate_frame
 from wsthreads.protocol.frames import message_frame
 from wsthreads.protocol.outbox import Outbox, append_all, flush_all
 from wsthreads.rooms.striped import StripedDict
-from wsthreads.threads.affinity import be_prompt
 from wsthreads.threads.drainer import Drainer
+from wsthreads.threads.scheduling import NO_SCHEDULING, Scheduling
 
 __all__ = ["Member", "Room", "Rooms", "SessionRoom"]
 
@@ -81,8 +81,10 @@ class Rooms(Generic[M]):
         max_name_chars: int,
         max_per_session: int,
         count: Callable[[str], None] = _count_nothing,
+        scheduling: Scheduling = NO_SCHEDULING,
     ) -> None:
         self._drainer = drainer
+        self._scheduling = scheduling
         self._members: StripedDict[str, _Members] = StripedDict()
         self._max_name_chars = max_name_chars
         self._max_per_session = max_per_session
@@ -144,7 +146,7 @@ class Rooms(Generic[M]):
             members.outboxes = None
             return members
 
-        be_prompt()
+        self._scheduling.joins_room()
         with session._membership:
             if session._ended or name in session._joined:
                 return

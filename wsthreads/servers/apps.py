@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from wsthreads.config import Config
     from wsthreads.monitoring.metrics import Metrics
-    from wsthreads.threads.affinity import Affinity
+    from wsthreads.threads.scheduling import Scheduling
 
 __all__ = ["ServedApp"]
 
@@ -20,7 +20,7 @@ class ServedApp(Protocol):
 
     config: Config
     metrics: Metrics
-    affinity: Affinity
+    scheduling: Scheduling
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""

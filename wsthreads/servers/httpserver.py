@@ -26,8 +26,8 @@ from wsthreads.protocol.heads import MAX_FIELDS, MAX_LINE_BYTES, BadHead, check_
 from wsthreads.servers.chunks import ChunkedBody, refusing_bad_bodies
 from wsthreads.servers.stalls import Stalls, wake
 from wsthreads.sessions.admission import RETRY_AFTER_S
-from wsthreads.threads.affinity import Place
 from wsthreads.threads.restarts import keep_running
+from wsthreads.threads.scheduling import ScheduledThread
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -54,11 +54,11 @@ JOIN_STEP_S = 0.1
 class _Link:
     """One TCP connection of the HTTP server, as the server sees it."""
 
-    __slots__ = ("busy", "place", "sock")
+    __slots__ = ("busy", "sock", "thread")
 
-    def __init__(self, sock: socket.socket, place: Place | None) -> None:
+    def __init__(self, sock: socket.socket, thread: ScheduledThread) -> None:
         self.sock = sock
-        self.place = place  # where its thread was started; None for anywhere
+        self.thread = thread  # entered by the connection's thread
         self.busy = False  # its request has been read
 
 
@@ -76,8 +76,7 @@ class HTTPServer(ThreadedWSGIServer):
         self.handshake_timeout_s = app.config.handshake_timeout_s
         self.max_handshake_bytes = app.config.max_handshake_bytes
         self.count = app.metrics.add
-        self._affinity = app.affinity
-        self._stay = self._affinity.kept()  # the accepting thread's; those that it starts begin where it is
+        self._accepting = app.scheduling.accepting_thread()
         self._links: dict[Thread, _Link] = {}
         self._lock = Lock()  # guards _links and _drops_idle; a leaf
         self._drops_idle = False
@@ -90,7 +89,7 @@ class HTTPServer(ThreadedWSGIServer):
         get there takes a new thread longer than to judge its handshake. Not with TLS, whose handshakes need no GIL.
         """
         try:
-            with self._stay if self.ssl_context is None else nullcontext():
+            with self._accepting if self.ssl_context is None else nullcontext():
                 keep_running(lambda: BaseServer.serve_forever(self, poll_interval))
         finally:
             self.server_close()
@@ -105,16 +104,13 @@ class HTTPServer(ThreadedWSGIServer):
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        stay = self._stay
-        if self.ssl_context is None and stay.place is not self._affinity.place:
-            stay.follow()
         thread = Thread(
             target=self.process_request_thread,
             args=(request, client_address),
             name=f"wsthreads-connection-{client_address[0]}:{client_address[1]}",
             daemon=self.daemon_threads,
         )
-        link = _Link(request, stay.place)
+        link = _Link(request, self._accepting.starts_thread())
         with self._lock:
             self._links[thread] = link
         try:
@@ -138,7 +134,6 @@ class HTTPServer(ThreadedWSGIServer):
         """The life of a connection, in its thread."""
         thread = current_thread()
         link = self._links[thread]
-        stay = self._affinity.born(link.place)
         try:
             if self.ssl_context is not None:
                 request.settimeout(self.handshake_timeout_s)
@@ -152,7 +147,7 @@ class HTTPServer(ThreadedWSGIServer):
             log.debug("no TLS with %s: %s", client_address, error, extra={"address": client_address[0]})
             self.shutdown_request(request)
         else:
-            with stay:
+            with link.thread:
                 super().process_request_thread(request, client_address)
         finally:
             with self._lock:

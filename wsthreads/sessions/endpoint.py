@@ -23,15 +23,14 @@ from wsthreads.protocol.fitness import is_validated, unfitness
 from wsthreads.protocol.handshake import Request, check_origin, check_upgrade, choose_subprotocol, strip_values
 from wsthreads.protocol.hints import foreign_protocol
 from wsthreads.protocol.hosts import SessionResponse, log_upgrade
-from wsthreads.protocol.transport import give_way
 from wsthreads.rooms.rooms import Room, Rooms
 from wsthreads.rooms.striped import StripedDict
 from wsthreads.sessions.admission import RETRY_AFTER_S, Admission
 from wsthreads.sessions.handlers import Handler
 from wsthreads.sessions.session import Session, new_session_id
 from wsthreads.sessions.verdicts import Refusal, Verdict
-from wsthreads.threads.affinity import Affinity, Stay
 from wsthreads.threads.flusher import Flusher
+from wsthreads.threads.scheduling import ScheduledThread, Scheduling
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
@@ -64,7 +63,7 @@ class Endpoint:
         config: Config,
         admission: Admission,
         flusher: Flusher,
-        affinity: Affinity,
+        scheduling: Scheduling,
         metrics: Metrics,
         rooms: Rooms[Any],
         session_class: type[Session] = Session,
@@ -80,7 +79,7 @@ class Endpoint:
         self._warned: set[str] = set()
         self._admission = admission
         self._flusher = flusher
-        self._affinity = affinity
+        self._scheduling = scheduling
         self._metrics = metrics
         self._round_trips = metrics.histogram("ping")
         self._ledger = Ledger()
@@ -131,7 +130,7 @@ class Endpoint:
         check_upgrade(environ)
         if is_validated(environ):
             raise HandshakeRefused(501, VALIDATED, cause="server")
-        give_way()
+        self._scheduling.handshake_begins()
         request = Request(environ)
         check_origin(request, self._config.allowed_origins)
         agreement = agree(request.get_header("Sec-WebSocket-Extensions")) if self._config.compression else None
@@ -139,7 +138,7 @@ class Endpoint:
         network = self._admission.enter(request.remote_addr)
         try:
             self._start_flusher()
-            self._affinity.start(self._flusher, self._admission)
+            self._scheduling.session_begins(self._flusher, self._admission)
             self._start_handler()
             with in_context(log_context(environ)):
                 verdict = self.handler.handshake(request, session_id)
@@ -246,9 +245,8 @@ class Endpoint:
             opened = True
             self._ledger.begin()
             self._hint_at_protocol(request, connection.subprotocol)
-            with in_context(context), self._affinity.kept() as stay:
-                stay.take_turns()
-                self._run(session, connection, stay, context)
+            with in_context(context), self._scheduling.session_thread() as thread:
+                self._run(session, connection, thread, context)
         finally:
             try:
                 if opened and connection is not None:
@@ -295,7 +293,7 @@ class Endpoint:
             raise
         return connection
 
-    def _run(self, session: Session, connection: Connection, stay: Stay, context: dict[str, str]) -> None:
+    def _run(self, session: Session, connection: Connection, thread: ScheduledThread, context: dict[str, str]) -> None:
         """From `on_open` to `on_close`. Nothing that a handler does can get a later step left out."""
         began = monotonic()
         self._metrics.add("sessions_opened")
@@ -304,16 +302,16 @@ class Endpoint:
         goodbye = self._admission.goodbye
         if goodbye is not None:  # shutdown began between the handshake and here, and did not see this session
             connection.begin_close(*goodbye)
-        handler, affinity = self.handler, self._affinity
+        handler = self.handler
         code, reason = int(CloseCode.INTERNAL_ERROR), ""
         try:
             handler.open(session)
             reader = connection.reader = handler.reader(session, connection.readable_fd)
             if reader is not None:
-                stay.leave()  # it seldom takes the GIL
+                thread.only_reads()
             for message in connection.messages():
-                if stay.place is not affinity.place and reader is None:
-                    stay.follow()
+                if thread.is_displaced:
+                    thread.runs_handler()
                 handler.message(session, message)
         except BaseException:
             # Not the handler's errors, which it keeps to itself.

@@ -1,35 +1,37 @@
 """Keeps the threads of sessions on one core.
 
-The GIL lets one of them run at a time anyway, and to hand it to another core takes longer than most messages do. What
-such a thread starts inherits the core, and is given all cores back within a second, by `threads.strays`; or at once,
-where the thread leaves the core before: `use_all_cores`.
+The GIL lets only one of them run at a time, and handing it to another core takes longer than most messages do. A thread
+or a process that a session thread starts inherits the core. `threads.inheritance` gives it all cores back within a
+second; `use_all_cores` does so at once.
 
-There they are also, once connected, of the scheduler's batch class (sched(7), SCHED_BATCH): one that is woken, since
-its client has sent something, does not interrupt the one that runs. It would only find that that one holds the GIL, and
-go back to sleep. Not so those whose sessions are in rooms: they run beside the thread that sends to the members, and
-the sooner they have added to what it sends, the more is sent at once. Nor where other programs crowd the core, which
-they would wait for, too.
+Pinned session threads also use the scheduler's batch class (sched(7), SCHED_BATCH). A thread of this class does not
+preempt the running thread when a message wakes it: it would only find that the running thread holds the GIL. There are
+two exceptions:
 
-The process's other threads are free. So is a script's: it has nearly all of the work, and on the sessions' core it
-would get no more of it than each of them does (an echo in JavaScript then answers a third less).
+- Sessions in rooms. They run beside the thread that sends to the members. The sooner they add to what it sends, the
+  more it sends at once.
+- A core that other programs crowd. The session threads would wait for those programs, too.
 
-Nothing is done where the system cannot do it for a single thread (it can on Linux), with one core, or without a GIL.
+The other threads of the process are not pinned. Neither is the thread of a script: it does nearly all of the work, and
+on the sessions' core it would get no more time than each session does. An echo in JavaScript is a third slower then.
+
+Nothing is done if the system cannot pin a single thread (Linux can), or if there is only one core.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Callable, Set
 from contextlib import suppress
 from functools import partial
 from random import SystemRandom
 from time import monotonic, process_time
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from wsthreads.loggers import get_logger
 from wsthreads.threads.cores import Loads, is_ours, read_loads, roomier_core, usable_cores
+from wsthreads.threads.scheduling import Occupancy, ScheduledThread
 from wsthreads.threads.strays import Strays
 
 if TYPE_CHECKING:
@@ -37,49 +39,44 @@ if TYPE_CHECKING:
 
     from wsthreads.threads.flusher import Flusher
 
-__all__ = ["Affinity", "Place", "Stay", "be_prompt", "use_all_cores"]
+__all__ = ["Affinity", "PinnedThread", "Place", "leave_core", "preempt_others", "use_all_cores"]
 
 log = get_logger(__name__)
 
-#: Seconds between looks at the cores, at random, so that two servers on one core do not leave it at the same moment.
+#: Seconds between looks at the load of the cores. Random, so that two servers on one core do not both leave it.
 LOOK_S = (1.5, 3.0)
 
-#: Seconds between looks for what was started on the core, which two of them find; and their share of the time, at most.
-STRAY_LOOK_S = 0.4
-STRAY_LOOK_SHARE = 0.01
+#: Seconds between looks for threads and processes that inherited the core; two looks find them. And the share of the
+#: time that the looks may take.
+INHERITED_LOOK_S = 0.4
+INHERITED_LOOK_SHARE = 0.01
 
-_here = threading.local()  # `stay`: the thread's own, if it is kept
-_kept: set[int] = set()  # the native ids of threads that have one; each single operation on it is atomic
+_here = threading.local()  # `thread`: the calling thread's PinnedThread, while it is one
+_pinned: dict[int, PinnedThread] = {}  # by native id; each single operation is atomic under the GIL
 
 
 class Place(NamedTuple):
-    """A core, and whether the threads that are kept there take turns, of the batch class."""
+    """A core, and whether session threads may use the batch class there."""
 
     core: int
-    turns: bool
-
-
-class Occupancy(Protocol):
-    """How many sessions there are in this process."""
-
-    @property
-    def taken(self) -> int:
-        """A snapshot."""
+    batch: bool
 
 
 class Affinity:
-    """The core that an app's sessions are kept on, in this process. Any thread.
+    """The core that one app's sessions are pinned to, in this process. Any thread.
 
-    `wanted` is `Config.cpu_affinity`: with None, nothing is done until `claim` is called.
+    `wanted` is `Config.cpu_affinity`. With None, nothing is done until `claim` is called.
     """
 
-    def __init__(self, wanted: bool | None = False, read: Callable[[], Loads] = read_loads) -> None:
-        #: Where the threads are to be; None for anywhere. It may change at any time.
-        self.place: Place | None = None
-        #: Those that it is chosen from.
+    def __init__(
+        self, wanted: bool | None = False, read: Callable[[], Loads] = read_loads, *, batch: bool = True
+    ) -> None:
+        #: The cores that `place` is chosen from.
         self.cores: Set[int] = frozenset()
+        self._place: Place | None = None
         self._wanted = wanted
-        self._may_turn = False  # not if the process is of another class than most
+        self._batch = batch
+        self._may_batch = False  # false if the process is of another class than most
         self._read = read
         self._nth: int | None = None
         self._lock = threading.Lock()  # guards the next two, and choosing; nothing blocks under it
@@ -87,10 +84,22 @@ class Affinity:
         self._watched_in = 0
         self._last: tuple[Loads, float] | None = None  # what the last look saw; this and the next are the flusher's
         self._was_crowded = False
-        self._strays_watched_in = 0  # the process; this and the next are guarded by the lock
-        self._stray_looks = 0  # so many are left, once the last session has ended
+        self._inherited_watched_in = 0  # the process; this and the next are guarded by the lock
+        self._inherited_looks = 0  # how many are left after the last session has ended
         self._used: set[int] = set()  # all cores that were ours so far; this and the next are the flusher's
         self._strays = Strays()
+
+    @property
+    def place(self) -> Place | None:
+        """Where the threads are to be; None for anywhere. It may change at any time."""
+        return self._place
+
+    @place.setter
+    def place(self, place: Place | None) -> None:
+        self._place = place
+        # A thread that pins itself meanwhile is among these, or sees the new place: it registers first.
+        for thread in _pinned.copy().values():
+            thread.place_changed(self)
 
     def claim(self, nth: int) -> None:
         """This process is our own: keep its sessions, unless that is not wanted, on the `nth` core (modulo)."""
@@ -115,26 +124,25 @@ class Affinity:
             begins, self._watched_in = self._watched_in != process, process
             if begins:
                 self._last, self._was_crowded = None, False
-            self._stray_looks = 2
-            begins_with_strays, self._strays_watched_in = self._strays_watched_in != process, process
+            self._inherited_looks = 2
+            begins_with_inherited, self._inherited_watched_in = self._inherited_watched_in != process, process
         if begins:
             self._look_later(flusher, occupancy)
-        if begins_with_strays:
-            flusher.call_later(STRAY_LOOK_S, partial(self._look_for_strays, flusher, occupancy))
+        if begins_with_inherited:
+            flusher.call_later(INHERITED_LOOK_S, partial(self._look_for_inherited, flusher, occupancy))
 
     def _choose_locked(self, process: int) -> None:
-        has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
-        self.cores = usable_cores() if has_gil else frozenset()
+        self.cores = usable_cores()
         if len(self.cores) < 2:
             self.place = None
             return
-        self._may_turn = False
-        with suppress(OSError):  # musl has no such call, and a container may forbid it: then it goes without
-            self._may_turn = os.sched_getscheduler(0) == os.SCHED_OTHER
+        self._may_batch = False
+        with suppress(OSError):  # musl has no such call, and a container may forbid it
+            self._may_batch = self._batch and os.sched_getscheduler(0) == os.SCHED_OTHER
         # The hash of a text differs from run to run: process ids alone are the same in many a container. Another app
         # in this process comes to the same core.
         nth = hash((__name__, process)) if self._nth is None else self._nth
-        self.place = Place(sorted(self.cores)[nth % len(self.cores)], self._may_turn)
+        self.place = Place(sorted(self.cores)[nth % len(self.cores)], self._may_batch)
         log.debug("sessions are kept on core %d", self.place.core)
 
     def give_up(self, error: OSError) -> None:
@@ -147,7 +155,7 @@ class Affinity:
         flusher.call_later(SystemRandom().uniform(*LOOK_S), partial(self._look, flusher, occupancy))
 
     def _look(self, flusher: Flusher, occupancy: Occupancy) -> None:
-        """The flusher's: go to another core if ours was crowded in two looks on end; take turns if it was not."""
+        """The flusher's: leave a core that two looks in a row found crowded; use the batch class on one that is not."""
         with self._lock:
             place = self.place
             if place is None or not occupancy.taken:
@@ -161,106 +169,133 @@ class Affinity:
                 log.debug("sessions move from core %d, which is crowded, to core %d", core, roomier)
                 core, roomier = roomier, None
             self._was_crowded = roomier is not None
-            turns = self._may_turn and (core != place.core or is_ours(core, last[0], loads, own_s))
-            if place != (core, turns):
-                self.place = Place(core, turns)
+            batch = self._may_batch and (core != place.core or is_ours(core, last[0], loads, own_s))
+            if place != (core, batch):
+                self.place = Place(core, batch)
         self._look_later(flusher, occupancy)
 
-    def _look_for_strays(self, flusher: Flusher, occupancy: Occupancy) -> None:
+    def _look_for_inherited(self, flusher: Flusher, occupancy: Occupancy) -> None:
         """The flusher's: look, until two looks after the last session; what that one has started was seen then."""
         began = monotonic()
-        self._look_at_strays()
+        self._look_at_inherited()
         with self._lock:
-            self._stray_looks = 2 if self.place is not None and occupancy.taken else self._stray_looks - 1
-            if self._stray_looks < 0:
-                self._strays_watched_in = 0
+            self._inherited_looks = 2 if self.place is not None and occupancy.taken else self._inherited_looks - 1
+            if self._inherited_looks < 0:
+                self._inherited_watched_in = 0
                 return
-        delay_s = max(STRAY_LOOK_S, (monotonic() - began) / STRAY_LOOK_SHARE)
-        flusher.call_later(delay_s, partial(self._look_for_strays, flusher, occupancy))
+        delay_s = max(INHERITED_LOOK_S, (monotonic() - began) / INHERITED_LOOK_SHARE)
+        flusher.call_later(delay_s, partial(self._look_for_inherited, flusher, occupancy))
 
-    def _look_at_strays(self) -> None:
+    def _look_at_inherited(self) -> None:
         if self.place is not None:
             self._used.add(self.place.core)
-        self._strays.look(_kept, self._used, self.cores, may_be_batch=self._may_turn)
+        self._strays.look(_pinned, self._used, self.cores, may_be_batch=self._may_batch)
 
     def stop(self) -> None:
         """Called when the flusher has ended: no session begins any more, and what was started on the core stays."""
-        if self._strays_watched_in == os.getpid():
-            self._look_at_strays()
-            self._look_at_strays()
+        if self._inherited_watched_in == os.getpid():
+            self._look_at_inherited()
+            self._look_at_inherited()
 
-    def kept(self) -> Stay:
-        """A context, in which the calling thread is kept on the core. Within another one of its own: that one."""
-        stay: Stay | None = getattr(_here, "stay", None)
-        return stay if stay is not None and stay.affinity is self else Stay(self)
+    def pin(self, *, may_batch: bool = False) -> PinnedThread:
+        """A context in which the calling thread is pinned to the core. Reuses the context that the thread is in.
 
-    def born(self, place: Place | None) -> Stay:
-        """The same for a thread that was started there already, by one that hands it on."""
-        return Stay(self, place)
+        With `may_batch`, the thread does not preempt others, if `place` allows that.
+        """
+        thread: PinnedThread | None = getattr(_here, "thread", None)
+        if thread is None or thread.affinity is not self:
+            thread = PinnedThread(self, None)
+        thread.begin(may_batch=may_batch)
+        return thread
 
 
-class Stay:
-    """One thread's time on the core, which alone may use this. Nothing here raises.
+class PinnedThread(ScheduledThread):
+    """One thread's time on the core. Only this thread may use it, but for `place_changed`. Nothing here raises."""
 
-    Before each message: ``if stay.place is not affinity.place: stay.follow()``.
-    """
+    __slots__ = ("_cores", "_is_batch", "_may_batch", "_place", "_roams", "affinity", "is_displaced")
 
-    __slots__ = ("_former", "_is_batch", "_takes_turns", "affinity", "place")
-
-    def __init__(self, affinity: Affinity, place: Place | None = None) -> None:
-        #: Where the thread is kept; None: nowhere.
-        self.place = place
+    def __init__(self, affinity: Affinity, place: Place | None) -> None:
+        """`place` is where the thread was started; None: anywhere."""
         self.affinity = affinity
-        # The cores that the thread may use by rights.
-        self._former: Set[int] = frozenset() if place is None else affinity.cores
-        self._is_batch = self._takes_turns = False
+        self.is_displaced = False
+        self._place = place  # where it is pinned; None: nowhere
+        self._cores: Set[int] = frozenset() if place is None else affinity.cores  # that it may use otherwise
+        self._is_batch = self._may_batch = self._roams = False
+
+    def begin(self, *, may_batch: bool) -> None:
+        """Before it is entered."""
+        self._may_batch = may_batch
+        self._roams = False
 
     def __enter__(self) -> Self:
-        _here.stay = self
-        _kept.add(threading.get_native_id())
-        if self.place is not self.affinity.place:
-            self.follow()
+        _here.thread = self
+        _pinned[threading.get_native_id()] = self
+        if self._place is not self.affinity.place:
+            self.runs_handler()
+        else:
+            self._choose_class()
         return self
 
     def __exit__(self, *_: object) -> None:
-        _here.stay = None
-        self.leave()
-        _kept.discard(threading.get_native_id())
+        _here.thread = None
+        self._leave()
+        _pinned.pop(threading.get_native_id(), None)
 
-    def follow(self) -> None:
-        """Go to the core, wherever that is by now."""
+    def place_changed(self, affinity: Affinity) -> None:
+        """Any thread: the place of `affinity` is another one now."""
+        if self.affinity is affinity:
+            self.is_displaced = True
+
+    def runs_handler(self) -> None:
+        self.is_displaced = False
         place, cores = self.affinity.place, self.affinity.cores
+        if self._roams:
+            return
         if place is None:
-            self.leave()
+            self._leave()
             return
         try:
-            if not self._former:
+            if not self._cores:
                 former = os.sched_getaffinity(0)
-                self._former = cores if former == cores else former  # on a big machine, such a set has some kilobytes
+                self._cores = cores if former == cores else former  # on a big machine, such a set has some kilobytes
             os.sched_setaffinity(0, {place.core})
         except OSError as error:
             self.affinity.give_up(error)
         else:
-            self.place = place
+            self._place = place
             self._choose_class()
 
-    def leave(self) -> None:
-        """Go back to where the thread came from, until the next `follow`."""
-        if self.place is not None:
-            self.place = None
-            with suppress(OSError):  # it may use none of them any more, so the system has given it others
-                os.sched_setaffinity(0, self._former)
-            self._choose_class()
+    def only_reads(self) -> None:
+        self._roams = True
+        self._leave()
 
-    def take_turns(self, wanted: bool = True) -> None:
-        """Whether from now on the thread is not to interrupt others on the core when it is woken."""
-        self._takes_turns = wanted
+    def starts_thread(self) -> PinnedThread:
+        """The new thread begins on this core. To move there takes it longer than to judge a handshake."""
+        if self.is_displaced:
+            self.runs_handler()
+        return PinnedThread(self.affinity, self._place)
+
+    def use_all_cores(self) -> None:
+        """Leave the core until the next `runs_handler`."""
+        self._leave()
+        self.is_displaced = True
+
+    def preempt_others(self) -> None:
+        """Leave the batch class for good."""
+        self._may_batch = False
         self._choose_class()
 
+    def _leave(self) -> None:
+        if self._place is not None:
+            self._place = None
+            with suppress(OSError):  # it may use none of them any more, so the system has given it others
+                os.sched_setaffinity(0, self._cores)
+            self._choose_class()
+
     def _choose_class(self) -> None:
-        is_batch = self._takes_turns and self.place is not None and self.place.turns
+        is_batch = self._may_batch and self._place is not None and self._place.batch
         if is_batch != self._is_batch:
-            with suppress(OSError):  # it goes without
+            with suppress(OSError):  # it stays in its class
                 os.sched_setscheduler(0, os.SCHED_BATCH if is_batch else os.SCHED_OTHER, os.sched_param(0))
                 self._is_batch = is_batch
 
@@ -271,13 +306,20 @@ def use_all_cores() -> None:
     Call it in a handler before you start a thread or a program that counts its cores or needs all of them at once.
     Without this call, it gets all cores within a second. Does nothing in threads that are not kept on a core.
     """
-    stay: Stay | None = getattr(_here, "stay", None)
-    if stay is not None:
-        stay.leave()
+    thread: PinnedThread | None = getattr(_here, "thread", None)
+    if thread is not None:
+        thread.use_all_cores()
 
 
-def be_prompt() -> None:
-    """Have the calling thread, if it is kept on a core, take no turns from now on: others wait for what it does."""
-    stay: Stay | None = getattr(_here, "stay", None)
-    if stay is not None:
-        stay.take_turns(False)
+def leave_core() -> None:
+    """Have the calling thread, if it is pinned, leave its core for good."""
+    thread: PinnedThread | None = getattr(_here, "thread", None)
+    if thread is not None:
+        thread.only_reads()
+
+
+def preempt_others() -> None:
+    """Have the calling thread, if it is pinned, leave the batch class for good: others wait for what it does."""
+    thread: PinnedThread | None = getattr(_here, "thread", None)
+    if thread is not None:
+        thread.preempt_others()

@@ -1,0 +1,142 @@
+"""What core modules tell of their threads, and who decides what that means."""
+
+import sys
+import threading
+
+import pytest
+
+from tests.wire import RawClient, endpoint, serving
+from wsthreads import WebSocketApp
+from wsthreads._native import speedups
+from wsthreads.servers.serving import Server
+from wsthreads.threads.gil import GILScheduling, scheduling_for
+from wsthreads.threads.scheduling import NO_SCHEDULING, ScheduledThread, Scheduling
+
+
+class Told(Scheduling):
+    """Notes what it is told, by which thread; each of its threads has a displaced moment before every message."""
+
+    def __init__(self):
+        self.events = []
+
+    def note(self, event):
+        self.events.append((event, threading.get_ident()))
+
+    def names(self):
+        return [event for event, _ in self.events]
+
+    def handshake_begins(self):
+        self.note("handshake begins")
+
+    def session_begins(self, flusher, occupancy):
+        assert occupancy.taken >= 1
+        self.note("session begins")
+
+    def session_thread(self):
+        return ToldThread(self)
+
+    def other_request(self):
+        self.note("other request")
+
+    def joins_room(self):
+        self.note("joins room")
+
+    def stopped(self):
+        self.note("stopped")
+
+
+class ToldThread(ScheduledThread):
+    is_displaced = True
+
+    def __init__(self, told):
+        self.note = told.note
+
+    def __enter__(self):
+        self.note("enters")
+        return self
+
+    def __exit__(self, *_):
+        self.note("exits")
+
+    def runs_handler(self):
+        self.note("runs handler")
+
+    def only_reads(self):
+        self.note("only reads")
+        self.is_displaced = False
+
+
+class Joins:
+    def __init__(self, note):
+        self.note = note
+
+    def on_handshake(self, request):
+        self.note("on_handshake")
+
+    def on_open(self, session):
+        self.note("on_open")
+
+    def on_message(self, session, message):
+        self.note("on_message")
+        session.room("lobby").join()
+        session.send(message)
+
+    def on_close(self, session):
+        self.note("on_close")
+
+
+@pytest.fixture
+def told(monkeypatch):
+    told = Told()
+    monkeypatch.setattr("wsthreads.app.application.scheduling_for", lambda cpu_affinity: told)
+    return told
+
+
+def test_a_session_tells_what_happens_in_its_own_thread(told):
+    with endpoint(Joins(told.note)) as (_, port), RawClient(port) as client:
+        for _ in range(2):
+            client.text("x")
+            assert client.receive_text() == "x"
+        client.leave()
+    assert told.names() == [
+        "handshake begins", "session begins", "on_handshake", "enters", "on_open",
+        "runs handler", "on_message", "joins room", "runs handler", "on_message", "joins room",
+        "on_close", "exits", "stopped",
+    ]  # fmt: skip
+    assert len({thread for event, thread in told.events if event != "stopped"}) == 1
+
+
+def test_a_request_that_is_no_session_is_told(told):
+    assert WebSocketApp().scheduling is told
+    with endpoint(Joins(told.note)) as (_, port), RawClient(port, "/elsewhere") as client:
+        assert client.status == 404
+    assert told.names() == ["other request", "stopped"]
+
+
+def test_the_session_of_a_script_that_is_read_without_the_gil_only_reads(told, tmp_path):
+    (tmp_path / "echo.js").write_text("export function onMessage(session, message) { session.send(message) }")
+    app = WebSocketApp()
+    app.add_script("/ws/echo", tmp_path / "echo.js")
+    expected = ["runs handler"] if speedups is None else ["only reads"]
+    with serving(app) as port, RawClient(port, "/ws/echo") as client:
+        client.text("x")
+        assert client.receive_text() == "x"
+    assert [event for event in told.names() if event in ("runs handler", "only reads")] == expected
+
+
+def test_a_python_without_a_gil_needs_no_scheduling(monkeypatch):
+    assert isinstance(scheduling_for(True), GILScheduling)
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    assert scheduling_for(True) is NO_SCHEDULING
+
+
+def test_without_scheduling_our_server_serves_sessions(monkeypatch):
+    monkeypatch.setattr("wsthreads.app.application.scheduling_for", lambda cpu_affinity: NO_SCHEDULING)
+    notes = []
+    app = WebSocketApp(cpu_affinity=True)
+    app.add_handler("/ws/test", Joins(notes.append))
+    with Server(app, port=0) as server, RawClient(server.port) as client:
+        client.text("x")
+        assert client.receive_text() == "x"
+        client.leave()
+    assert notes == ["on_handshake", "on_open", "on_message", "on_close"]

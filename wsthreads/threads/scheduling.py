@@ -1,0 +1,88 @@
+"""What core modules tell about their threads: "a handshake begins", "this thread only reads from now on".
+
+The base class does nothing. `wsthreads.threads.gil` decides what each event means for the GIL, the cores and the
+classes of the system's scheduler. Core modules know nothing of these.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from wsthreads.threads.flusher import Flusher
+
+__all__ = ["NO_SCHEDULING", "Occupancy", "ScheduledThread", "Scheduling"]
+
+
+class Occupancy(Protocol):
+    """How many sessions there are in this process."""
+
+    @property
+    def taken(self) -> int:
+        """A snapshot."""
+
+
+class ScheduledThread:
+    """One thread that serves clients, and a context for as long as it does. Only this thread may use it.
+
+    Before each message: ``if thread.is_displaced: thread.runs_handler()``. Nothing here raises.
+    """
+
+    __slots__ = ()
+
+    #: Whether `runs_handler` has something to do. Most of the time it has not, so callers look here first.
+    is_displaced = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The thread serves no client any more."""
+
+    def runs_handler(self) -> None:
+        """The thread is about to run a handler."""
+
+    def only_reads(self) -> None:
+        """From now on the thread only reads its socket and seldom runs Python code."""
+
+    def starts_thread(self) -> ScheduledThread:
+        """The thread is about to start one that serves a client: what that thread enters."""
+        return self
+
+
+class Scheduling:
+    """The threads of one app. This class does nothing. Any thread."""
+
+    def owns_process(self, nth: int) -> None:
+        """The process belongs to the app alone, and is the `nth` worker of its server."""
+
+    def handshake_begins(self) -> None:
+        """The calling thread is about to judge a handshake."""
+
+    def session_begins(self, flusher: Flusher, occupancy: Occupancy) -> None:
+        """A session was admitted. `flusher` runs, and `occupancy` counts the app's sessions."""
+
+    def session_thread(self) -> ScheduledThread:
+        """The calling thread serves a session for as long as it is in this context."""
+        return _NO_THREAD
+
+    def accepting_thread(self) -> ScheduledThread:
+        """The thread that enters this context accepts connections and starts their threads."""
+        return _NO_THREAD
+
+    def other_request(self) -> None:
+        """The calling thread is about to answer a request that is no session."""
+
+    def joins_room(self) -> None:
+        """The calling thread is about to add a session to a room."""
+
+    def stopped(self) -> None:
+        """The app was shut down, and its flusher has ended."""
+
+
+_NO_THREAD = ScheduledThread()
+
+#: For tests, for Python without a GIL, and for objects that are used without an app.
+NO_SCHEDULING = Scheduling()
