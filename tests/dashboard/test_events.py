@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from wsthreads.dashboard import disclosure
-from wsthreads.dashboard.disclosure import shown_values
+from wsthreads.dashboard import redaction
 from wsthreads.dashboard.events import KEPT, MAX_TEXT_CHARS, TOLD_CHARS, Events
+from wsthreads.dashboard.redaction import shown_values
 from wsthreads.dashboard.sampler import COARSE_S, FINE_S, HISTORY_S, Snapshot, _thinned, sample_of
 from wsthreads.monitoring.metrics import BOUNDS_S, Distribution, Totals
 
@@ -266,7 +266,7 @@ def test_of_a_value_with_much_inside_little_is_looked_at(monkeypatch):
         looked_at += 1
         return False
 
-    monkeypatch.setattr(disclosure, "is_secret", is_secret)
+    monkeypatch.setattr(redaction, "is_secret", is_secret)
     much: object = 0
     for _ in range(4):
         much = {f"key {number}": much for number in range(20)}  # 160,000 inside

@@ -485,7 +485,7 @@ def test_a_session_is_kicked(viewer, people):
     assert closed_with(clients["annie"]) == (1008, "kicked by the operator")
     viewer.next("sessions", lambda message: not message["rows"])
     assert viewer.ask(type="kick", session=session_id) == {
-        "type": "answer", "request": 3, "ok": False, "text": f"there is no session {session_id!r} any more",
+        "type": "answer", "request": 3, "ok": False, "text": f"the session {session_id!r} has ended",
     }  # fmt: skip
     clients["bob"].send("still here")
     assert receive(clients["bob"]) == "still here"
@@ -511,9 +511,9 @@ def test_a_message_goes_to_a_room(viewer, people):
 
 
 BAD = {
-    "[1": "a request is a JSON text: ",
-    "[" * 100_000: "a request is a JSON text: ",
-    "7": "a request is a JSON object, not 7",
+    "[1": "a request must be JSON text: ",
+    "[" * 100_000: "a request must be JSON text: ",
+    "7": "a request must be a JSON object, not 7",
     '{"type":"fly","request":5}': "type must be one of watch, unwatch, close, kick, broadcast, not \"fly\"",
     '{"request":5}': "type must be one of watch, unwatch, close, kick, broadcast, not nothing",
     '{"type":["watch"],"request":5}': "type must be one of",
@@ -524,13 +524,13 @@ BAD = {
     '{"type":"watch","list":"rooms","request":5,"limit":true}': "limit must be a whole number from 1 to 500, not true",
     '{"type":"watch","list":"rooms","request":5,"limit":1e3}': "limit must be a whole number from 1 to 500, not 1000.0",
     '{"type":"watch","list":"sessions","request":5,"filter":7}': "filter must be a text, not 7",
-    '{"type":"watch","list":"sessions","request":5,"filter":"%s"}' % ("x" * 201): "filter may have 200 characters",
+    '{"type":"watch","list":"sessions","request":5,"filter":"%s"}' % ("x" * 201): "filter may have at most 200",
     '{"type":"watch","list":"sessions","request":5,"sort":"id"}': "sort must be one of since, messages_in",
     '{"type":"watch","list":"sessions","request":5,"descending":1}': "descending must be true or false, not 1",
     '{"type":"watch","list":"sessions","request":5,"endpoint":{}}': "endpoint must be a text, not {}",
     '{"type":"watch","list":"session","request":5}': "id must be a text, not nothing",
     '{"type":"close","session":"x","code":999,"request":5}': "code must be a whole number from 1000 to 4999, not 999",
-    '{"type":"close","session":"x","request":5}': "there is no session 'x' any more",
+    '{"type":"close","session":"x","request":5}': "the session 'x' has ended",
     '{"type":"broadcast","endpoint":"/ws/none","room":"a","message":"b","request":5}': "no endpoint '/ws/none'",
     '{"type":"broadcast","endpoint":"/ws/chat","room":"","message":"b","request":5}': "a room name",
     '{"type":"broadcast","endpoint":"/ws/chat","room":"a","request":5}': "message must be a text, not nothing",
@@ -549,7 +549,7 @@ def test_mistakes_are_answered_in_words(viewer, text):
 
 def test_binary_is_answered_in_words(viewer):
     viewer.socket.send(b"{}")
-    assert viewer.next("answer")["text"] == "a request is a JSON text, not binary"
+    assert viewer.next("answer")["text"] == "a request must be JSON text, not binary"
 
 
 def test_codes_and_reasons_that_may_not_be_sent_are_answered_in_words(viewer, people):

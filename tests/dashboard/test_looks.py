@@ -75,7 +75,7 @@ def test_the_axis_spans_the_time_that_is_chosen(page_of, host_script, guests):
 def test_without_anybody_there_is_a_hint(page_of, host_script, guests):
     with run_server(host_script) as server:
         page = page_of(server)
-        expect(page.locator("#no-load")).to_contain_text("Nobody was connected in this time")
+        expect(page.locator("#no-load")).to_contain_text("No client was connected in this time")
         guests(server, "user=ann")
         expect(page.locator("#no-load")).to_be_hidden()
         expect(page.locator("#plots")).to_be_visible()

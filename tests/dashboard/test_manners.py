@@ -38,7 +38,7 @@ def test_it_says_that_the_server_is_gone_and_comes_back_with_it(page_of, host_sc
         expect(page.locator("#countdown")).to_contain_text("trying")
     with run_server(host_script, port=server.port) as server:  # it comes back by itself, within five seconds
         expect(page.locator("#state-text")).to_have_text("live")
-        expect(page.locator("#no-sessions")).to_contain_text("Nobody is connected.")
+        expect(page.locator("#no-sessions")).to_contain_text("No client is connected.")
         guests(server, "user=bob")
         expect(row(page, "bob")).to_be_visible()
 

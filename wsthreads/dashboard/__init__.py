@@ -1,10 +1,10 @@
-"""The page about a running server.
+"""The dashboard: a page about the running server.
 
-It shows endpoints with a client to try them, sessions, rooms, load and errors.
+It shows endpoints, sessions, rooms, load and errors, and has a client for trying an endpoint.
 
-It lives at ``/_wsthreads/``; under ``wsthreads run``, ``/`` leads there unless something else is at ``/``. Nothing on
-it is loaded from elsewhere, and its Content-Security-Policy lets it talk to its own server only. Its data comes over a
-WebSocket of wsthreads itself, see `wsthreads.dashboard.live`; who gets it, `wsthreads.dashboard.access` says.
+Its path is ``/_wsthreads/``. Under ``wsthreads run``, ``/`` redirects to it unless ``/`` is in use. The page loads
+nothing from other servers, and its Content-Security-Policy allows connections only to its own server. Its data comes
+over a WebSocket, see `wsthreads.dashboard.live`. `wsthreads.dashboard.access` decides who may use it.
 """
 
 from __future__ import annotations
@@ -45,31 +45,31 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_VIEWERS", "PREFIX", "Dashboard", "function_names", "spelled"]
 
-#: Where the page is, its WebSocket, and what tells whether a token is needed and right.
+#: The paths of the page, of its WebSocket, and of the answer whether a token is needed and correct.
 PREFIX = "/_wsthreads/"
 LIVE_PATH = PREFIX + "live"
 STATUS_PATH = PREFIX + "status.json"
 CLIENT_PATH = PREFIX + "wsthreads.js"
 
-#: Pages that may be open at once; each takes a thread, as every session does.
+#: The most pages that may be open at once. Each one uses a thread, like every session.
 MAX_VIEWERS = 8
 
-#: What a viewer may send: a message to a room may be as big as that. And what may wait for one that is slow to read.
+#: Limits for a viewer's messages (a broadcast from the page can be this large) and for a slow viewer's queue.
 MAX_MESSAGE_BYTES = 1024 * 1024
 MAX_MESSAGES_PER_S = 20
 MAX_OUTBOX_BYTES = 4 * 1024 * 1024
 
-#: While nobody watches, this often something is noted for those who will.
+#: The interval of samples while no page is open. A page shows these when it opens.
 IDLE_INTERVAL_S = 5.0
 
-#: At shutdown, a page has this long to answer the close frame.
+#: At shutdown, how long the server waits for a page's close frame.
 CLOSE_TIMEOUT_S = 1.0
 
 _HOST = re.compile(r"[A-Za-z0-9.:\[\]-]+")
 
 
 class ShownApp(Protocol):
-    """The app that the page shows, as `wsthreads.WebSocketApp` is."""
+    """What the dashboard needs of an app, such as `wsthreads.WebSocketApp`."""
 
     @property
     def config(self) -> Config:
@@ -81,26 +81,25 @@ class ShownApp(Protocol):
 
 
 class Dashboard:
-    """The page of one app, as a WSGI application for what it `owns`, and an endpoint. Any thread.
+    """The dashboard of one app: a WSGI application for the paths that it `owns`, and an endpoint. Any thread.
 
-    `token` is what viewers must have; empty, none is asked for. `reloads` is whether changed handlers are loaded again,
-    for them to know. It sees at once what `logger` and those below it log,
-    until `stop`. An app that is given one serves it: `serve` is the app's to call.
+    Viewers need `token`, unless it is empty. `reloads` says whether the server reloads changed handlers; the page shows
+    this. From now until `stop`, the dashboard reads what `logger` and its child loggers log. The app calls `serve`.
     """
 
     def __init__(self, token: str = "", *, logger: str = "wsthreads", reloads: bool = False) -> None:
         self._reloads = reloads
         self.access = Access(token)
-        #: Places for viewers, who are no sessions of the app's.
+        #: Admits viewers. They do not count as sessions of the app.
         self.admission = Admission(MAX_VIEWERS)
         self._files = StaticFiles(Path(__file__).parent / "page")
         self._events = Events(but=LIVE_PATH)
         self._events.attach(logging.getLogger(logger))
         finalize(self, self._events.close).atexit = False
-        self._sampled_in = 0  # the process
+        self._sampled_in = 0  # a process id
 
     def serve(self, app: ShownApp, make_endpoint: Callable[..., Endpoint]) -> Endpoint:
-        """The endpoint through which the page sees `app`, made by `make_endpoint`."""
+        """Create the endpoint that sends the page its data about `app`."""
         self._app = app
         self._sampler = Sampler(lambda: app.endpoints)
         live = Live(lambda: app.endpoints, self._specification, self._events, self._sampler, self.access)
@@ -111,39 +110,39 @@ class Dashboard:
             metrics,
             config=_config_for_viewers(app.config, with_token=self.access.needs_token),
             admission=self.admission,
-            log_level=logging.DEBUG,  # whoever looks on is no news
+            log_level=logging.DEBUG,  # viewers are not worth a line at the level info
         )
         return self.endpoint
 
     def start(self, flusher: Flusher) -> None:
-        """Begin to take samples in this process, by a timer of the app's `flusher`, which runs. Idempotent."""
+        """Begin to take samples in this process, by a timer of the app's running `flusher`. Idempotent."""
         if self._sampled_in != os.getpid():
             self._sampled_in = os.getpid()
             self._sampler.forget()
             self._tick(flusher)
 
     def _tick(self, flusher: Flusher) -> None:
-        """The flusher's. Where it takes long, it is done less often: a thousandth of the time at most."""
+        """Called by the flusher. Slow samples are taken less often: they use at most a thousandth of the time."""
         began = monotonic()
         self._sampler.take(IDLE_INTERVAL_S * 0.9)
         flusher.call_later(max(IDLE_INTERVAL_S, 1000 * (monotonic() - began)), weakly(self._tick, flusher))
 
     def close_viewers(self, code: int, reason: str) -> None:
-        """Let nobody in any more, and begin to close the pages that are open. Does not block."""
+        """Refuse new viewers, and begin to close the open pages. Does not block."""
         if self.admission.close(code, reason):
             for connection in self.endpoint.connections():
                 connection.begin_close(code, reason)
                 connection.hasten_close(CLOSE_TIMEOUT_S)
 
     def stop(self, timeout_s: float) -> None:
-        """End what `close_viewers` has begun, in `timeout_s` at most, and see nothing of the log any more."""
+        """Wait at most `timeout_s` for the pages to close, then cut them off. Stops reading the log."""
         if not self.admission.wait_empty(timeout_s):
             self.endpoint.cut_off()
             self.admission.wait_empty(CLOSE_TIMEOUT_S)
         self._events.close()
 
     def owns(self, path: str) -> bool:
-        """Whether a path is the page's."""
+        """Whether a path belongs to the dashboard."""
         return path.startswith(PREFIX) or path == PREFIX.rstrip("/")
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -151,7 +150,7 @@ class Dashboard:
         return (response or NotFound())(environ, start_response)
 
     def lead_here(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """A WSGI application whose root leads to the page, and that has nothing else."""
+        """A WSGI application that redirects ``/`` to the page, and has no other path."""
         is_root = environ.get("PATH_INFO", "") in ("", "/") and environ["REQUEST_METHOD"] in ("GET", "HEAD")
         response = redirect(environ.get("SCRIPT_NAME", "") + PREFIX) if is_root else NotFound()
         return response(environ, start_response)
@@ -172,7 +171,7 @@ class Dashboard:
         return response
 
     def _status(self, environ: WSGIEnvironment) -> Response:
-        """Whether a token is needed and right; browsers do not tell a page why a WebSocket was refused."""
+        """Whether a token is needed and correct. Browsers do not tell a page why the server refused a WebSocket."""
         complaint = self.access.complaint(environ, bearer_token(environ))
         status: dict[str, Any] = {"token": self.access.needs_token}
         if complaint:
@@ -182,9 +181,9 @@ class Dashboard:
         return response
 
     def _specification(self) -> dict[str, Any]:
-        """What is to be known of the app."""
+        """What the page needs to know about the app."""
         return {
-            "version": sys.modules["wsthreads"].__version__,  # it imports us, not we it
+            "version": sys.modules["wsthreads"].__version__,  # an import would be circular
             "reload": self._reloads,
             "process": "development" if gunicorn_worker() is None else f"gunicorn worker {os.getpid()}",
             "subprotocols": list(self._app.config.subprotocols),
@@ -203,13 +202,13 @@ class Dashboard:
 def _config_for_viewers(config: Config, *, with_token: bool) -> Config:
     """The settings of the page's endpoint.
 
-    Origins that the app lets in are let in here only where they also need the token: they are not the operator's.
+    Pages of `allowed_origins` may connect only if the dashboard needs a token: they are not the operator's pages.
     """
     return replace(
         config,
         allowed_origins=config.allowed_origins if with_token else (),
         subprotocols=(),
-        compression=False,  # what is hidden by TLS is not to show in sizes
+        compression=False,  # compressed sizes could reveal what TLS hides
         max_message_bytes=MAX_MESSAGE_BYTES,
         max_messages_per_s=MAX_MESSAGES_PER_S,
         max_outbox_bytes=MAX_OUTBOX_BYTES,
@@ -224,7 +223,7 @@ def _language_of(endpoint: Endpoint) -> str:
 
 
 def _security_headers(host: str) -> dict[str, str]:
-    # Not every browser takes 'self' to mean the WebSockets of the same host too.
+    # Some browsers do not apply 'self' to WebSockets of the same host.
     sockets = f" ws://{host} wss://{host}" if _HOST.fullmatch(host) else ""
     return {
         "Content-Security-Policy": (
@@ -238,12 +237,12 @@ def _security_headers(host: str) -> dict[str, str]:
 
 
 def function_names(endpoint: Endpoint) -> list[str]:
-    """The functions of an endpoint's handler, as `spelled`."""
+    """The names of an endpoint's handler functions, in the handler's language."""
     return spelled(endpoint.handler.hooks, in_script=not isinstance(endpoint.handler, PythonHandler))
 
 
 def spelled(hooks: Collection[str], *, in_script: bool) -> list[str]:
-    """Handler functions in the order of a session's life, and as their author spells them.
+    """Names of handler functions, in the order of a session's life and in the handler's language.
 
     >>> spelled({"on_message", "on_open"}, in_script=True)
     ['onOpen', 'onMessage']

@@ -1,12 +1,11 @@
-"""Who may see the page's data, and act: whoever reaches a development server on loopback, else who has the token.
+"""Decides who may use the dashboard: without a token, only users of this machine; else whoever has the token.
 
-Through a proxy on the same machine everybody comes from loopback. What tells of it are headers: those that proxies add,
-and the Host, which is another name than this machine's for its own users. One that adds none and puts its own Host in
-place cannot be told from them.
+Behind a proxy on the same machine, every request comes from loopback. Two kinds of headers reveal a proxy: the headers
+that proxies add, and a Host that is not a loopback name. A proxy that adds no header and sets a loopback Host cannot be
+detected.
 
-The page's own files hold no secret, and anybody may have them. Browsers cannot send headers with a WebSocket, so the
-token comes as a subprotocol there, which access logs do not have, unlike a URL; in a request it is a bearer token
-(RFC 6750).
+The page's files hold no secrets and need no token. In HTTP requests, the token is a bearer token (RFC 6750). Browsers
+cannot add headers to a WebSocket, so there the token is a subprotocol: access logs contain URLs, but no subprotocols.
 """
 
 from __future__ import annotations
@@ -22,20 +21,20 @@ from wsthreads.origins import parse_origin
 
 __all__ = ["SUBPROTOCOL", "Access", "bearer_token", "offered_token"]
 
-#: What the page's socket speaks.
+#: The subprotocol of the page's WebSocket.
 SUBPROTOCOL = "wsthreads.live"
 
-#: Offered beside it: this, and the token in base64url without its padding.
+#: The page also offers this prefix with the token, in base64url without padding.
 TOKEN_PREFIX = "token."
 
-#: A request that has one of these, or anything that begins with X-Forwarded-, has come through a proxy.
+#: A request with one of these headers, or any X-Forwarded- header, has come through a proxy.
 FORWARDED = frozenset(
     {"HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP", "HTTP_X_CLIENT_IP", "HTTP_TRUE_CLIENT_IP", "HTTP_CF_CONNECTING_IP"}
 )
 
 
 class Access:
-    """Judges requests. `token` is what they must have; empty, none is asked for. Any thread."""
+    """Checks requests. They need `token`, unless it is empty. Any thread."""
 
     def __init__(self, token: str = "") -> None:
         self.token = token
@@ -45,22 +44,22 @@ class Access:
         return bool(self.token)
 
     def complaint(self, environ: dict[str, Any], token: str) -> str:
-        """Why a request that brings `token` may not be answered; empty if it may. Takes the same time for any token."""
+        """Why a request with `token` is refused; empty if it is accepted. Takes the same time for every token."""
         if self.token:
             if hmac.compare_digest(token.encode("utf-8", "replace"), self.token.encode("utf-8", "replace")):
                 return ""
             return "the dashboard's token is wrong" if token else "the dashboard's token is missing"
-        # Without a token, loopback is all the protection that there is.
+        # Without a token, loopback is the only protection.
         if any(name in FORWARDED or name.startswith("HTTP_X_FORWARDED_") for name in environ):
-            return "the dashboard is not shown through a proxy without a token: set dashboard_token"
+            return "the dashboard needs a token behind a proxy: set dashboard_token"
         host = str(environ.get("HTTP_HOST", ""))
         if not _is_this_machine(host):
-            return f"without a token the dashboard is at localhost only, not at {host!r:.200}: set dashboard_token"
+            return f"without a token, the dashboard works only at localhost, not at {host!r:.200}: set dashboard_token"
         return ""
 
 
 def _is_this_machine(host: str) -> bool:
-    """Whether a Host is what those call a machine who use it: not so a name that anybody may have made lead to it."""
+    """Whether a Host is a loopback name. Any other name could be an attacker's, with a DNS entry for 127.0.0.1."""
     origin = parse_origin(f"http://{host}")
     name = "" if origin is None else origin[1].strip("[]")
     try:
@@ -70,13 +69,13 @@ def _is_this_machine(host: str) -> bool:
 
 
 def bearer_token(environ: dict[str, Any]) -> str:
-    """The token of a request; empty where there is none."""
+    """The bearer token of a request; empty if missing."""
     scheme, _, token = str(environ.get("HTTP_AUTHORIZATION", "")).partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def offered_token(subprotocols: Iterable[str]) -> str:
-    """The token among the subprotocols that a client offers; empty where there is none, or one that is malformed."""
+    """The token in a client's list of subprotocols; empty if missing or malformed."""
     for name in subprotocols:
         if name.startswith(TOKEN_PREFIX):
             encoded = name[len(TOKEN_PREFIX) :]

@@ -1,7 +1,7 @@
-"""What happened lately: errors of handlers, what they write to the console or log, warnings, reloads.
+"""Keeps recent events: handler errors, console and log output of handlers, warnings, reloads.
 
-Nothing reports here by itself: it is read from the log records that there are anyway, by their attributes (`session`,
-`endpoint`, `file`, `line`, `column`, `stack`, see `wsthreads.monitoring.logs`), at the levels that the log has.
+It reads log records and their attributes (`session`, `endpoint`, `file`, `line`, `column`, `stack`, see
+`wsthreads.monitoring.logs`). So it sees what the log's levels let through.
 """
 
 from __future__ import annotations
@@ -21,37 +21,39 @@ from wsthreads.protocol.allowance import Allowance
 
 __all__ = ["KEPT", "Events"]
 
-#: So many are kept: half of them are errors, warnings and reloads, so that no flood of others pushes those out.
+#: How many events are kept. Half of the places are reserved for errors, warnings and reloads, so that many other events
+#: cannot push them out.
 KEPT = 200
 
-#: So many a second of either half, on average over ten seconds, are kept at all; more would cost too much.
+#: The most events per second that are kept in each half, averaged over ten seconds. More would cost too much.
 MAX_PER_S = 20
 
 MAX_TEXT_CHARS = 4_000
 MAX_DETAIL_CHARS = 16_000
 
-#: So many characters are told at a time: clients have a hand in what errors say, and it has to fit into an outbox.
+#: The most characters in one message to the page. Clients can make error texts long, and the message must fit into an
+#: outbox.
 TOLD_CHARS = 200_000
 
 _LEVELS = ((logging.ERROR, "error"), (logging.WARNING, "warning"), (logging.INFO, "info"), (0, "debug"))
 
 
 def _nobody() -> None:
-    """What is told of events where nobody wants to know."""
+    """Default callback: does nothing."""
 
 
 class Events(logging.Handler):
-    """Keeps the last events, as plain data. Any thread; what it keeps is guarded by the handler's own lock.
+    """Keeps the last events as plain data. Any thread; the logging handler's own lock guards them.
 
-    `n` of an event counts all of them, those included that were not kept. Those of the endpoint `but` are left out.
+    An event's `n` is its number, counting events that were not kept, too. Ignores events of the endpoint `but`.
     """
 
-    #: For `wsthreads.monitoring.logs`: it is no place that a log goes to.
+    #: For `wsthreads.monitoring.logs`: this handler writes no log.
     is_observer = True
 
     def __init__(self, but: str) -> None:
         super().__init__()
-        #: Called without delay, in whatever thread logs, when there is an event. It must not block, nor log.
+        #: Called for each event, in the thread that logs. It must not block or log.
         self.on_event: Callable[[], None] = _nobody
         self._but = but
         self.addFilter(AddContext())
@@ -62,12 +64,12 @@ class Events(logging.Handler):
         self._severe_allowance, self._allowance = Allowance(MAX_PER_S), Allowance(MAX_PER_S)
 
     def attach(self, logger: logging.Logger) -> None:
-        """Begin to see what `logger` and those below it log."""
+        """Begin to read what `logger` and its child loggers log."""
         self._logger = logger
         logger.addHandler(self)
 
     def close(self) -> None:
-        """See nothing any more. What is kept stays. Idempotent."""
+        """Stop reading the log. Kept events stay. Idempotent."""
         logger, self._logger = self._logger, None
         if logger is not None:
             logger.removeHandler(self)
@@ -83,7 +85,7 @@ class Events(logging.Handler):
                 if (self._severe_allowance if severe else self._allowance).take():
                     (self._severe if severe else self._others).append(_described(self._n, kind, record))
                 self.on_event()
-        except BaseException:  # of what a record has: its values are somebody's code
+        except BaseException:  # raised by values of the record, which are foreign code
             with suppress(BaseException):
                 self.handleError(record)
         last_resort = logging.lastResort
@@ -92,13 +94,13 @@ class Events(logging.Handler):
 
     @property
     def newest(self) -> int:
-        """The number of the last event; 0 if there was none."""
+        """The number of the last event; 0 before the first one."""
         return self._n
 
     def since(self, n: int) -> tuple[list[dict[str, Any]], int, int]:
-        """The events after the `n`-th that are still there, the number of the last, and how many there are not.
+        """The kept events after the `n`-th, the number of the last one, and how many in between were not kept.
 
-        Where they are more than `TOLD_CHARS`, the first of them, and the number of the last of these.
+        If they have more than `TOLD_CHARS`, returns only the first of them, and the number of the last of these.
         """
         self.acquire()
         try:
@@ -117,7 +119,7 @@ class Events(logging.Handler):
         return events, newest, newest - n - len(events)
 
     def _kind_of(self, record: logging.LogRecord) -> str | None:
-        """None for what is no event: what wsthreads tells of its ordinary course."""
+        """The kind of event; None for a record that is no event, such as wsthreads's routine lines."""
         if getattr(record, "endpoint", None) == self._but:
             return None
         if record.exc_info:
@@ -132,7 +134,7 @@ class Events(logging.Handler):
         return "log" if record.levelno >= logging.WARNING else None
 
     def _is_alone(self, record: logging.LogRecord) -> bool:
-        """Whether logging has nobody else to give the record to. It would print it then, were we not there."""
+        """Whether this is the record's only logging handler. Without it, logging would print the record."""
         handlers = list(_handlers_of(record.name))
         return handlers[:1] == [self] and all(isinstance(handler, Events) for handler in handlers)
 
@@ -145,9 +147,9 @@ def _handlers_of(name: str) -> Iterable[logging.Handler]:
 
 
 def _described(n: int, kind: str, record: logging.LogRecord) -> dict[str, Any]:
-    """A record as the page gets it."""
+    """An event for the page, made from a record."""
     place = record.__dict__
-    if not record.name.startswith("wsthreads."):  # the user's own, whose attributes mean something else
+    if not record.name.startswith("wsthreads."):  # an application's record; its attributes have other meanings
         place = {"file": record.pathname, "line": record.lineno}
     text, detail = record.getMessage(), place.get("stack")
     if detail:
@@ -171,5 +173,5 @@ def _described(n: int, kind: str, record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _plain(value: Any, kind: type = str) -> Any:
-    """An attribute of a record, or None. The user's own may have anything of that name, as a database's session."""
+    """A record's attribute if it has the type `kind`, else None. Other programs may use the name for other types."""
     return value if type(value) is kind else None

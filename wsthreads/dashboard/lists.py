@@ -1,4 +1,4 @@
-"""What the page lists: sessions and rooms by a filter, and one session with everything about it but its secrets."""
+"""The page's lists: filtered sessions and rooms, and the details of one session without its secrets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from wsthreads.dashboard.disclosure import public_headers, public_values, shown_values
+from wsthreads.dashboard.redaction import public_headers, public_values, shown_values
 from wsthreads.errors import IsolateError
 
 if TYPE_CHECKING:
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
 __all__ = ["find_session", "rooms_list", "session_details", "sessions_list"]
 
-#: Rooms of a session that a row names.
+#: The most rooms that a session's row names.
 ROOMS_SHOWN = 5
 
-#: A longer text is no user's name.
+#: A longer text is not taken for a user's name.
 MAX_USER_CHARS = 100
 
-#: How often a session that is looked at is pinged, at most.
+#: The shortest time between two pings of a listed session.
 MEASURED_S = 10.0
 
 USER_NAMES = ("user", "name")
 
 
 def sessions_list(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
-    """The sessions that `watch` asks for, as the page gets them."""
+    """The message with the sessions that `watch` requests."""
     total = 0
     found: list[tuple[Endpoint, Session, Connection]] = []
     for endpoint in endpoints:
@@ -62,7 +62,7 @@ def _matching(
 
 
 def _finder(endpoint: Endpoint, needle: str) -> Callable[[Session], bool]:
-    """Whether a session has `needle` in what it is found by; written for many of them."""
+    """Make a test whether a session matches `needle`. The test is fast, for lists of many sessions."""
     if needle in endpoint.path.lower():
         return lambda session: True
     rooms = endpoint.rooms
@@ -80,7 +80,7 @@ def _finder(endpoint: Endpoint, needle: str) -> Callable[[Session], bool]:
 
 
 def _key_for(sort: str) -> Callable[[tuple[Endpoint, Session, Connection]], Any]:
-    """What sessions are sorted by; those that are alike, by their age."""
+    """The sort key of sessions. Sessions with the same value are sorted by age."""
     if sort == "since":
         return lambda entry: entry[1].opened_at
     value = attrgetter(sort)
@@ -106,11 +106,11 @@ def _row(endpoint: Endpoint, session: Session, connection: Connection) -> dict[s
 
 
 def _user_of(session: Session) -> str | None:
-    """Whose session it seems to be: what the handler or the client calls a user."""
+    """A probable user name: an attribute of the session, or else a query parameter, called `user` or `name`."""
     query = session.request.environ.get("QUERY_STRING", "")
     for name in USER_NAMES:
         user = session.attributes.get(name)
-        if user is None and f"{name}=" in query:  # taking a query apart takes time, and memory for as long as it lives
+        if user is None and f"{name}=" in query:  # parsing takes time, and memory for the result
             user = session.get_parameter(name)
         if isinstance(user, str) and 0 < len(user) <= MAX_USER_CHARS:
             return user
@@ -118,7 +118,7 @@ def _user_of(session: Session) -> str | None:
 
 
 def find_session(endpoints: Iterable[Endpoint], session_id: str) -> tuple[Endpoint, Session, Connection] | None:
-    """The session of that id, with what belongs to it; None if there is none any more."""
+    """The session of that id, with its endpoint and connection; None if it has ended."""
     for endpoint in endpoints:
         for session, connection in endpoint.live().items():
             if session.id == session_id:
@@ -127,7 +127,7 @@ def find_session(endpoints: Iterable[Endpoint], session_id: str) -> tuple[Endpoi
 
 
 def session_details(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
-    """Everything about the session that `watch` asks for, secrets hidden."""
+    """The message with the details of the session that `watch` requests, with secrets hidden."""
     found = find_session(endpoints, watch.session_id)
     head = {"type": "session", "request": watch.request, "id": watch.session_id, "gone": found is None}
     if found is None:
@@ -152,7 +152,7 @@ def _attributes_of(endpoint: Endpoint, session: Session) -> dict[str, str]:
 
 
 def rooms_list(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
-    """The rooms that `watch` asks for, the fullest first, as the page gets them. Members are those in this process."""
+    """The message with the rooms that `watch` requests, the largest first. Counts the members in this process."""
     total = 0
     found: list[tuple[int, str, str]] = []
     needle = watch.filter.lower()

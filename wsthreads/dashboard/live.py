@@ -1,9 +1,8 @@
-"""The page's WebSocket: what it is sent, and what it asks for.
+"""The page's WebSocket: sends data to open pages and does what they request.
 
-A viewer is a session whose handler is `Live`. Its requests are done in its own thread; what all of them are sent comes
-from one thread, which lives while there are viewers. That thread has little to say to a viewer who is slow to read:
-what does not fit is left out. And it takes what it does, whatever that costs here, at such intervals that it is busy
-for a small part of the time.
+A viewer is a session whose handler is `Live`. Its own thread does its requests. One thread sends data to all viewers;
+it runs while there are viewers. A slow viewer misses what does not fit into its queue. The thread measures how long its
+work takes, and waits so long in between that it is busy only for a small part of the time.
 """
 
 from __future__ import annotations
@@ -38,48 +37,48 @@ __all__ = ["Live"]
 
 log = get_logger(__name__)
 
-#: Between two samples with somebody watching; and between two looks at a list that is watched.
+#: Seconds between two samples while a page is open, and between two checks of a watched list.
 INTERVAL_S = 1.0
 LIST_INTERVAL_S = 2.0
 
-#: Between two messages with events.
+#: Seconds between two messages with events.
 EVENTS_INTERVAL_S = 0.1
 
-#: At most one part in so many of a core's time goes into samples, and into lists.
+#: Samples use at most 1/100 of a core's time, and lists 1/40.
 SAMPLES_SHARE = 100
 LISTS_SHARE = 40
 
-#: How long the last viewer waits for the end of the thread.
+#: How long the last viewer's thread waits for the end of the common thread.
 JOIN_S = 2.0
 
 LISTS = {"sessions": sessions_list, "rooms": rooms_list, "session": session_details}
 
 
 class _Watching:
-    """A list that a viewer watches; the thread's own, but for what its comment says."""
+    """A list that a viewer watches. Only the common thread uses it, except where a comment says otherwise."""
 
     __slots__ = ("due", "sent", "watch")
 
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
-        self.due = 0.0  # monotonic; the viewer's thread may set it to 0, for at once
+        self.due = 0.0  # monotonic; the viewer's thread may set it to 0: send at once
         self.sent = ""
 
 
 class _Viewer:
-    """Somebody who has the page open."""
+    """One open page."""
 
     __slots__ = ("events_seen", "session", "specification", "watching")
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.specification = ""  # the last hello, but for its history
+        self.specification = ""  # the last hello without its history
         self.events_seen = -1
-        self.watching: dict[str, _Watching] = {}  # by list; each single operation on it is atomic under the GIL
+        self.watching: dict[str, _Watching] = {}  # by list; each operation on this dict is atomic under the GIL
 
     @property
     def is_behind(self) -> bool:
-        """Whether what was sent has not been read: then there is no use in more of it."""
+        """Whether earlier messages still wait in the viewer's queue. Then sending more is useless."""
         return self.session._outbox.is_blocked
 
     def send(self, text: str) -> bool:
@@ -87,7 +86,7 @@ class _Viewer:
 
 
 class _Term:
-    """The time of one thread: from the first viewer to the last. When what is due is the thread's own."""
+    """The life of one common thread, from the first viewer to the last. Only that thread uses the due times."""
 
     def __init__(self, run: Callable[[_Term], None]) -> None:
         self.done, self.wake = Event(), Event()
@@ -96,9 +95,9 @@ class _Term:
 
 
 class Live:
-    """The handler of the page's endpoint: any thread.
+    """The handler of the page's endpoint. Any thread.
 
-    `endpoints` gives those to show, `specify` what a hello says beside what is known here.
+    `endpoints` returns the endpoints to show. `specify` returns more fields for the hello message.
     """
 
     def __init__(
@@ -115,14 +114,14 @@ class Live:
         self._sampler = sampler
         self._access = access
         self._started = time()
-        self._lock = Lock()  # guards the next three; no more than a thread is started under it
+        self._lock = Lock()  # guards the next three; under it, the only slow call starts a thread
         self._pid = os.getpid()
         self._viewers: dict[Session, _Viewer] = {}
         self._term: _Term | None = None
-        self._has_news = False  # there are events that the thread has been told of
-        events.on_event = weakly(self._on_event)  # loggers keep events, and are not to keep us
+        self._has_news = False  # the thread has been woken for new events
+        events.on_event = weakly(self._on_event)  # loggers keep `events` alive, but must not keep this object alive
 
-    # In a viewer's thread.
+    # Called in a viewer's thread.
 
     def on_handshake(self, request: Request) -> str | None:
         complaint = self._access.complaint(request.environ, offered_token(request.subprotocols))
@@ -132,7 +131,7 @@ class Live:
 
     def on_open(self, session: Session) -> None:
         with self._lock:
-            if self._pid != os.getpid():  # a fork: the thread and the viewers are the parent's
+            if self._pid != os.getpid():  # after a fork: the thread and the viewers belong to the parent
                 self._pid, self._viewers, self._term = os.getpid(), {}, None
             self._viewers[session] = _Viewer(session)
             if self._term is None:
@@ -162,7 +161,7 @@ class Live:
         term.thread.join(JOIN_S)
 
     def _do(self, session: Session, request: PageRequest) -> str:
-        """Do what a viewer asks for; what it is told about it. Raises `Mistake`."""
+        """Do a viewer's request. Returns the text of the answer. Raises `Mistake`."""
         viewer = self._viewers[session]
         try:
             if isinstance(request, Watch):
@@ -173,7 +172,7 @@ class Live:
             elif isinstance(request, Close):
                 text = self._close(session, request)
                 for watching in list(viewer.watching.values()):
-                    watching.due = 0.0  # to see it go
+                    watching.due = 0.0  # so that the viewer sees the change at once
                 self._wake()
                 return text
             else:
@@ -185,10 +184,10 @@ class Live:
     def _close(self, viewer: Session, request: Close) -> str:
         found = find_session(self._endpoints(), request.session_id)
         if found is None:
-            raise Mistake(f"there is no session {request.session_id!r:.60} any more", request.request)
+            raise Mistake(f"the session {request.session_id!r:.60} has ended", request.request)
         session = found[1]
         if not session.is_open():
-            raise Mistake("it is closing already", request.request)
+            raise Mistake("the session is closing already", request.request)
         session.close(request.code, request.reason)
         log.info("session %s closed with %d from the dashboard at %s", session.id, request.code, viewer.remote_addr)
         return f"closing with {request.code}"
@@ -210,12 +209,12 @@ class Live:
             term.wake.set()
 
     def _on_event(self) -> None:
-        """In whatever thread logs: a flood of events wakes the thread no more often than it sends."""
+        """Called in the thread that logs. Many events wake the common thread only once per message that it sends."""
         if not self._has_news:
             self._has_news = True
             self._wake()
 
-    # In the thread for all viewers.
+    # Called in the common thread.
 
     def _run(self, term: _Term) -> None:
         keep_running(partial(self._serve, term), pause=term.done.wait)
@@ -231,7 +230,7 @@ class Live:
             term.wake.clear()
 
     def _greeted(self, viewers: list[_Viewer]) -> list[_Viewer]:
-        """Send a hello to those who have none yet, and to all when what it says has changed; who has had one."""
+        """Send a hello to new viewers, and to all if it has changed. Returns the viewers that have one."""
         fields = self._specification()
         specification = _encoded(fields)
         hello = ""
@@ -267,7 +266,7 @@ class Live:
         term.sample_at = max(term.sample_at + interval_s, now + interval_s / 2)
 
     def _send_events(self, term: _Term, viewers: list[_Viewer]) -> float:
-        """Send what has happened, if it is time for that; when there will be more to do (monotonic)."""
+        """Send new events if a message is due. Returns when the next one is due (monotonic)."""
         self._has_news = False
         newest = self._events.newest
         waiting = [viewer for viewer in viewers if viewer.events_seen != newest and not viewer.is_behind]
@@ -281,18 +280,18 @@ class Live:
         for seen in {viewer.events_seen for viewer in waiting}:
             events, newest, dropped = self._events.since(max(0, seen))
             if seen < 0:
-                dropped = 0  # before they came
+                dropped = 0  # these events were dropped before the page was opened
             text = _encoded({"type": "events", "events": events, "dropped": dropped})
             for viewer in waiting:
                 if viewer.events_seen == seen and viewer.send(text):
                     viewer.events_seen = newest
         if any(viewer.events_seen != self._events.newest and not viewer.is_behind for viewer in waiting):
-            self._has_news = True  # they were too much for one message
+            self._has_news = True  # one message could not hold all events
             return term.events_at
         return float("inf")
 
     def _send_lists(self, term: _Term, viewers: list[_Viewer]) -> float:
-        """Send what is due; when the next of them will be (monotonic)."""
+        """Send the lists that are due. Returns when the next one is due (monotonic)."""
         now = monotonic()
         if now >= term.lists_at:
             began = thread_time()
@@ -308,9 +307,9 @@ class Live:
         watching.due = monotonic() + LIST_INTERVAL_S
         try:
             content = LISTS[watching.watch.list](self._endpoints(), watching.watch)
-        except BaseException as error:  # of what is in sessions' attributes; the others' lists go on
+        except BaseException as error:  # raised by code in sessions' attributes; other viewers' lists go on
             watching.due = float("inf")
-            text = f"the list of {watching.watch.list} failed (see the log); it is tried again when it is asked for"
+            text = f"the list of {watching.watch.list} failed (see the log); request it again to retry"
             log.error("%s", text, exc_info=exc_info_of(error))
             _answer(viewer.session, None, text, ok=False)
             return

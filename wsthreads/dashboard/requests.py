@@ -1,4 +1,4 @@
-"""What the page asks for, read from JSON and checked. A mistake gets an error that names the value and the limit."""
+"""The page's requests: parses and checks their JSON. An error names the value and the limit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KICKED = (1008, "kicked by the operator")
 
 
 class Mistake(Exception):
-    """A request that cannot be done, in words. `request` is its number, where it has one."""
+    """Why a request cannot be done. `request` is its number, or None if it has none."""
 
     def __init__(self, text: str, request: int | None = None) -> None:
         super().__init__(text)
@@ -28,7 +28,7 @@ class Mistake(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """A list that is to be sent now and whenever it has changed, or a single session with everything about it."""
+    """Send a list now and after each change; or all details of one session."""
 
     request: int | None
     list: str
@@ -49,7 +49,7 @@ class Unwatch:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """A session that is to be closed."""
+    """Close a session."""
 
     request: int | None
     session_id: str
@@ -69,15 +69,15 @@ PageRequest = Watch | Unwatch | Close | Broadcast
 
 
 def parse(message: str | bytes) -> PageRequest:
-    """Raises `Mistake`."""
+    """Parse one request. Raises `Mistake`."""
     if isinstance(message, bytes):
-        raise Mistake("a request is a JSON text, not binary")
+        raise Mistake("a request must be JSON text, not binary")
     try:
         fields = json.loads(message)
     except (ValueError, RecursionError) as error:
-        raise Mistake(f"a request is a JSON text: {error}") from None
+        raise Mistake(f"a request must be JSON text: {error}") from None
     if not isinstance(fields, dict):
-        raise Mistake(f"a request is a JSON object, not {_shown(fields)}")
+        raise Mistake(f"a request must be a JSON object, not {_shown(fields)}")
     request = fields.get("request")
     if request is not None and (isinstance(request, bool) or not isinstance(request, int)):
         raise Mistake(f"request must be a whole number, not {_shown(request)}")
@@ -141,7 +141,7 @@ def _text(
     if not isinstance(value, str):
         raise Mistake(f"{name} must be a text, not {_shown(value)}")
     if most_chars is not None and len(value) > most_chars:
-        raise Mistake(f"{name} may have {most_chars} characters, this one has {len(value)}")
+        raise Mistake(f"{name} may have at most {most_chars} characters, this one has {len(value)}")
     return value
 
 
@@ -171,7 +171,7 @@ def _whole(fields: dict[str, Any], name: str, default: int, low: int, high: int)
 
 
 def _shown(value: Any) -> str:
-    """A value of a request's, in JSON, cut short."""
+    """A request's value as JSON, cut if it is long."""
     if value is None:
         return "nothing"
     text = json.dumps(value, ensure_ascii=False)

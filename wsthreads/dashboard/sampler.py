@@ -1,4 +1,4 @@
-"""What the plots show: rates and counts of each endpoint, over the last minutes."""
+"""Samples for the plots: rates and counts of each endpoint over the last minutes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Sampler", "Snapshot", "sample_of"]
 
-#: Snapshots are kept for so long, those of the last FINE_S all of them, older ones at this distance.
+#: Snapshots are kept for HISTORY_S. Those of the last FINE_S are all kept, older ones one every COARSE_S.
 HISTORY_S = 600.0
 FINE_S = 120.0
 COARSE_S = 5.0
 
-#: So many totals of an endpoint are kept at most, all endpoints together; each takes some 2 kB.
+#: The most `Totals` that are kept, over all endpoints. Each needs about 2 kB.
 MAX_TOTALS = 3_000
 
 QUANTILES = {"handler_p50_s": 0.5, "handler_p99_s": 0.99}
@@ -31,7 +31,7 @@ RATES = ("messages_in", "bytes_in", "messages_out", "bytes_out", "errors")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The totals of all endpoints at a time: `at` in seconds since the epoch, `clock` on the monotonic clock."""
+    """The totals of all endpoints at one time: `at` in seconds since the epoch, `clock` on the monotonic clock."""
 
     at: float
     clock: float
@@ -39,24 +39,25 @@ class Snapshot:
 
 
 class Sampler:
-    """Takes snapshots of `endpoints`, and keeps them for a while. Any thread.
+    """Takes snapshots of `endpoints` and keeps the recent ones. Any thread.
 
-    What is kept are totals, which only grow: a sample is the difference of any two, so that nothing gets lost where
-    some are left out.
+    A snapshot holds totals, which only grow. A sample is the difference of two snapshots, so it is complete even if
+    snapshots between them were dropped.
     """
 
     def __init__(self, endpoints: Callable[[], Iterable[Endpoint]]) -> None:
         self._endpoints = endpoints
-        self._lock = Lock()  # guards the writing of _snapshots; held while one is taken, so that they are in order
+        self._lock = Lock()  # guards writes of _snapshots; held during a snapshot, which keeps them in order
         self._snapshots: list[Snapshot] = []
 
     def take(self, least_age_s: float) -> dict[str, Any] | None:
-        """Take a snapshot, unless the last one is younger than that; the sample since then, if there was one.
+        """Take a snapshot unless the last one is younger than `least_age_s`. Returns the sample since the last one, or
+        None.
 
-        Some milliseconds of work where there are thousands of sessions. Waits for nobody.
+        Takes some milliseconds with thousands of sessions. Waits for no other thread.
         """
         if not self._lock.acquire(blocking=False):
-            return None  # another thread takes one just now
+            return None  # another thread is taking one
         try:
             at, now, last = time(), monotonic(), self._snapshots[-1] if self._snapshots else None
             if last is not None and now - last.clock < least_age_s:
@@ -69,12 +70,12 @@ class Sampler:
         return None if last is None else sample_of(last, snapshot)
 
     def history(self) -> list[dict[str, Any]]:
-        """The samples of the last minutes, the oldest first."""
-        snapshots = self._snapshots  # always another list
+        """The samples of the last minutes, oldest first."""
+        snapshots = self._snapshots  # `take` replaces the list and never changes it
         return [sample_of(before, after) for before, after in pairwise(snapshots)]
 
     def forget(self) -> None:
-        """Begin anew, as in a forked process."""
+        """Drop all snapshots, as needed in a forked process."""
         self._lock = Lock()
         self._snapshots = []
 
@@ -90,7 +91,7 @@ def _thinned(snapshots: list[Snapshot], now: float) -> list[Snapshot]:
 
 
 def sample_of(before: Snapshot, after: Snapshot) -> dict[str, Any]:
-    """What happened between two snapshots, as the page gets it."""
+    """The message with what happened between two snapshots."""
     span_s = max(after.clock - before.clock, 1e-6)
     return {
         "type": "sample",
@@ -114,7 +115,7 @@ def _of_endpoint(before: Totals | None, after: Totals, span_s: float) -> dict[st
 
 
 def _handler_times(before: Totals | None, after: Totals) -> Distribution | None:
-    """How long the calls of all of a handler's functions took that ended in between."""
+    """Durations of all handler calls that ended between the two snapshots."""
     earlier = {} if before is None else before.handler_seconds
     grown = [
         times.since(earlier[function]) if function in earlier else times

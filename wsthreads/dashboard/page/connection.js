@@ -1,25 +1,25 @@
-// This page's own connection to the server. It comes back by itself, and asks anew for what is being watched.
+// This page's own connection to the server. It reconnects by itself, and then requests all watched lists again.
 
 import { ReconnectingWebSocket } from "./wsthreads.js";
 import { refusal, subprotocols } from "./token.js";
 
 const ANSWER_MS = 10_000;
 
-// The server sends a sample every second. With none for so long it is stuck, or the way to it is gone.
+// The server sends a sample every second. After this time without one, the server or the network is stuck.
 const SILENCE_MS = 8000;
 
 /**
- * Emits "state" with { state, until, refusal } (connecting, live, silent, away, restarting, draining, refused), and each
- * message of the server under its type, such as "sample".
+ * Emits "state" with { state, until, refusal } (connecting, live, silent, away, restarting, draining, refused). Emits
+ * each message from the server under its type, such as "sample".
  */
 export class Connection extends EventTarget {
   #socket = null;
   #state = "connecting";
   #requests = new Map(); // number -> { resolve, timer }
   #lastRequest = 0;
-  #watched = new Map(); // list -> the message that asks for it
+  #watched = new Map(); // list -> the message that requests it
   #heardAt = 0;
-  #clockOffset = 0; // seconds that the server's clock is ahead of this one
+  #clockOffset = 0; // by how many seconds the server's clock is ahead of this computer's
 
   constructor() {
     super();
@@ -46,7 +46,7 @@ export class Connection extends EventTarget {
     const socket = this.#socket = new ReconnectingWebSocket(new URL("live", location.href), subprotocols(), {
       minDelay: 500,
       maxDelay: 5000,
-      isFinal: () => false, // whatever the server says, whoever looks at this page wants to know when it is back
+      isFinal: () => false, // reconnect after every close code: the operator wants to see when the server is back
     });
     const handle = (type, callback) => socket.addEventListener(type, (event) => {
       if (socket === this.#socket) callback(event);
@@ -57,14 +57,14 @@ export class Connection extends EventTarget {
     handle("close", () => this.#say("away"));
   }
 
-  /** Try again at once. */
+  /** Reconnect at once. */
   retry() {
     this.#socket?.reconnect();
   }
 
-  /** Ask for something to be done; the answer, { ok, text }. */
+  /** Send a request; resolves to the answer, { ok, text }. */
   request(message) {
-    if (this.#state !== "live") return Promise.resolve({ ok: false, text: "The server is not reached at the moment." });
+    if (this.#state !== "live") return Promise.resolve({ ok: false, text: "The server cannot be reached at the moment." });
     const request = ++this.#lastRequest;
     return new Promise((resolve) => {
       const timer = setTimeout(() => this.#answer({ request, ok: false, text: "The server has not answered." }), ANSWER_MS);
@@ -73,7 +73,7 @@ export class Connection extends EventTarget {
     });
   }
 
-  /** Have a list ("sessions", "rooms", "session") sent now and whenever it changes, in place of what was asked before. */
+  /** Request a list ("sessions", "rooms", "session") now and after each change. Replaces the last request for it. */
   watch(list, options) {
     const message = { type: "watch", list, ...options, request: ++this.#lastRequest };
     this.#watched.set(list, message);
@@ -85,7 +85,7 @@ export class Connection extends EventTarget {
   }
 
   #send(message) {
-    // What is not sent now would be of no use later: all that is watched is asked for again.
+    // A message that cannot be sent now is dropped: after a reconnect, all watched lists are requested again.
     if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
   }
 
@@ -103,7 +103,7 @@ export class Connection extends EventTarget {
     else if (!this.#isOutdated(message)) this.dispatchEvent(new CustomEvent(message.type, { detail: message }));
   }
 
-  // A list that was asked for before another was, and comes after that.
+  // Whether a list answers an older request than the last one.
   #isOutdated({ type, request }) {
     if (!["sessions", "rooms", "session"].includes(type)) return false;
     const watched = this.#watched.get(type);
@@ -123,7 +123,7 @@ export class Connection extends EventTarget {
       this.#answer({ request, ok: false, text: "The connection was lost." });
     }
     const until = Date.now() + delay;
-    // Of several attempts that fail, the first says why the server went.
+    // If several attempts fail, the first close code says why the server is away.
     const kept = ["restarting", "draining"].includes(this.#state) ? this.#state : "away";
     this.#say({ 1012: "restarting", 1001: "draining" }[code] ?? kept, until);
     if (code !== 1006) return;
@@ -137,7 +137,7 @@ export class Connection extends EventTarget {
   }
 
   #checkSilence() {
-    // A hidden page gets its timers late: that says nothing about the server.
+    // A hidden page's timers run late, which says nothing about the server.
     const isSilent = !document.hidden && performance.now() - this.#heardAt > SILENCE_MS;
     if (this.#state === "live" && isSilent) this.#say("silent");
   }

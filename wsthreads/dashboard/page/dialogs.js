@@ -1,10 +1,10 @@
-// Questions in a modal dialog, and a short line at the bottom that says how something went.
+// Modal dialogs, and a short message at the bottom that shows the result of an action.
 
 import { $, make, setText } from "./dom.js";
 
 /**
- * Ask; `fields` are the names, types and values of inputs: [{ name, label, type, value, … }]. What was typed, by name,
- * as texts; null if it was cancelled. Escape cancels.
+ * Ask in a dialog. `fields` describes its inputs: [{ name, label, type, value, … }]. Resolves to the typed texts by
+ * name, or to null after Cancel or Escape.
  */
 export function ask({ title, text = "", action, fields = [], isDangerous = false }) {
   const inputs = fields.map(({ label, ...properties }) => make("input", { autocomplete: "off", ...properties }));
@@ -21,7 +21,7 @@ export function ask({ title, text = "", action, fields = [], isDangerous = false
       make("button", { type: "button", className: "quiet", textContent: "Cancel", onclick: () => dialog.close("") }),
     ),
   );
-  // One of its own for each question: "close" is told later than a dialog closes, and could reach the next question.
+  // A new dialog for each question: the event "close" comes late, and could reach the next question.
   const dialog = make("dialog", { "aria-label": title }, form);
   document.body.append(dialog);
   dialog.showModal();
@@ -35,7 +35,7 @@ export function ask({ title, text = "", action, fields = [], isDangerous = false
   });
 }
 
-/** Ask for a close code and a reason: { code, reason } or null. `pattern` says which codes may be sent from here. */
+/** Ask for a close code and a reason: { code, reason } or null. `pattern` matches the codes that may be sent. */
 export async function askForClose(title, codes = "1000 or 3000 to 4999", pattern = "1000|[34][0-9]{3}") {
   const typed = await ask({
     title,
@@ -50,7 +50,7 @@ export async function askForClose(title, codes = "1000 or 3000 to 4999", pattern
 
 let hiding = null;
 
-/** Say how something went, for some seconds. */
+/** Show a message for five seconds. */
 export function toast(text, isBad = false) {
   const line = $("toast");
   setText(line, text);

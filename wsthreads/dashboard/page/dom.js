@@ -1,10 +1,11 @@
-// Small helpers for the document. Much of what this page shows comes from clients: it becomes text, never markup.
+// Small DOM helpers. Text from clients becomes text nodes, never markup.
 
 export const $ = (id) => document.getElementById(id);
 
 /**
- * An element with properties (attributes, where the element has no such property; listeners as onclick) and children.
- * Children that are strings become text; null, undefined and false are left out, as properties and as children.
+ * Create an element with properties and children. A name that is no property of the element becomes an attribute;
+ * onclick and the like become listeners. String children become text. null, undefined and false are skipped, both as
+ * properties and as children.
  */
 export function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
@@ -18,7 +19,7 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
-/** The same for SVG, where everything is an attribute. */
+/** Create an SVG element; all properties become attributes. */
 export function makeSvg(tag, attributes = {}, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
@@ -26,13 +27,13 @@ export function makeSvg(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** Set a text where it differs: what does not change keeps its selection, and costs no layout. */
+/** Set a text only if it differs: an unchanged text keeps its selection and costs no layout. */
 export function setText(element, text) {
   const wanted = String(text);
   if (element.textContent !== wanted) element.textContent = wanted;
 }
 
-/** Offer these values in a select, after its first `fixed` options; what was chosen stays chosen if it is there. */
+/** Set the options of a select after its first `fixed` ones. Keeps the selected value if it still exists. */
 export function setOptions(select, values, fixed = 0) {
   const present = Array.from(select.options).slice(fixed).map((option) => option.value);
   if (present.length === values.length && present.every((value, index) => value === values[index])) return;
@@ -42,7 +43,7 @@ export function setOptions(select, values, fixed = 0) {
   if (values.includes(chosen)) select.value = chosen;
 }
 
-/** Call at most once in `ms`, after the last of several calls. */
+/** Delay a callback until `ms` after the last of several calls. */
 export function debounced(callback, ms) {
   let timer = null;
   return () => {
@@ -51,7 +52,7 @@ export function debounced(callback, ms) {
   };
 }
 
-/** Call once before the next frame is drawn, however often it was asked for. */
+/** Run a callback once before the next animation frame, even if it was requested several times. */
 export function onNextFrame(callback) {
   let asked = false;
   return () => {
@@ -64,7 +65,7 @@ export function onNextFrame(callback) {
   };
 }
 
-/** A button that puts a text on the clipboard, and says so. */
+/** A button that copies a text to the clipboard and shows the result. */
 export function copyButton(text, label = "Copy") {
   const button = make("button", { type: "button", className: "copy", textContent: label });
   button.addEventListener("click", async (event) => {
@@ -81,7 +82,7 @@ async function copy(text) {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    // Not over plain HTTP from another machine. Browsers still do it from a selection there.
+    // Browsers have no clipboard API over plain HTTP from another machine. There, copying a selection still works.
     const field = make("textarea", { value: text, className: "for-readers" });
     document.body.append(field);
     field.select();

@@ -1,4 +1,4 @@
-// Numbers, sizes and times in words that fit a table.
+// Formats numbers, sizes and times, short enough for a table.
 
 const NONE = "–";
 
@@ -7,7 +7,7 @@ export function count(number) {
   return number === null || number === undefined ? NONE : Math.round(number).toLocaleString("en");
 }
 
-/** A number in three digits at most, such as 0.25, 3.1, 12, 1.2k, 3.4M. */
+/** A number with at most three digits, such as 0.25, 3.1, 12, 1.2k, 3.4M. */
 export function short(number) {
   if (number === null || number === undefined) return NONE;
   for (const [size, letter] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
@@ -36,7 +36,7 @@ export function bytes(number) {
   return `${Math.round(number)} B`;
 }
 
-/** Seconds that something took, such as 240 µs, 3.1 ms, 1.2 s. */
+/** A duration in seconds, such as 240 µs, 3.1 ms, 1.2 s. */
 export function seconds(number) {
   if (number === null || number === undefined) return NONE;
   if (number === 0) return "0 ms";
@@ -45,7 +45,7 @@ export function seconds(number) {
   return `${digits(number)} s`;
 }
 
-/** How long something has lasted, such as 12 s, 3 min, 2 h 5 min, 4 d 3 h. */
+/** An age in seconds, such as 12 s, 3 min, 2 h 5 min, 4 d 3 h. */
 export function age(number) {
   const whole = Math.max(0, Math.floor(number));
   if (whole < 60) return `${whole} s`;
@@ -58,7 +58,7 @@ export function age(number) {
 
 const pad = (number, length = 2) => String(number).padStart(length, "0");
 
-/** The time of day of seconds since the epoch, such as 14:03:09, or 14:03:09.042. */
+/** The time of day for seconds since the epoch, such as 14:03:09, or 14:03:09.042. */
 export function clock(epochSeconds, { milliseconds = false, seconds: withSeconds = true } = {}) {
   const date = new Date(epochSeconds * 1000);
   let text = `${pad(date.getHours())}:${pad(date.getMinutes())}`;
@@ -71,7 +71,7 @@ export function plural(number, word) {
   return `${count(number)} ${word}${number === 1 ? "" : "s"}`;
 }
 
-/** chat.js:12:5, as far as it is known; "" where not even the file is. */
+/** A place such as chat.js:12:5. Unknown parts are left out; "" without a file. */
 export function place({ file, line, column }) {
   return [file, line, column].filter((part) => part !== null && part !== undefined).join(":");
 }

@@ -1,4 +1,4 @@
-// Puts the page together: the connection, and the parts that show what comes over it.
+// Builds the page: the connection, and the parts that show its data.
 
 import { Clients } from "./client/clients.js";
 import { Connection } from "./connection.js";

@@ -1,8 +1,9 @@
-// One tab stop for a group of controls; arrow keys, Home and End go from one to the next (ARIA's "roving tabindex").
+// One tab stop for a group of controls. Arrow keys, Home and End move inside the group (ARIA's "roving tabindex").
 
 /**
- * `selector` finds the controls in `container`, which may come and go. Say `horizontal` for left and right instead of
- * up and down, and `onMove` to do more than to focus the one moved to. Call what it returns when controls have changed.
+ * `selector` finds the controls in `container`; they may change. With `horizontal`, the left and right keys move
+ * instead of up and down. `onMove` is called with the newly focused control. Returns a function to call after controls
+ * have changed.
  */
 export function rove(container, selector, { horizontal = false, onMove = () => {} } = {}) {
   const [back, forth] = horizontal ? ["ArrowLeft", "ArrowRight"] : ["ArrowUp", "ArrowDown"];

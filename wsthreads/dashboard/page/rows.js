@@ -1,7 +1,7 @@
-// A list of elements that follows a list of things: rows are kept by their key, and only what differs is touched.
-// So focus, a selected text and the place one has scrolled to stay, however often the list comes anew.
+// Keeps a list of elements in step with a list of items. Rows are reused by key, and only differences are changed. So
+// an update does not lose the focus, the selected text or the scroll position.
 
-/** `create(item)` makes the element of a new key, `update(element, item)` brings it up to date. */
+/** `create(item)` makes the element of a new key; `update(element, item)` updates it. */
 export class Rows {
   #parent;
   #key;
@@ -37,7 +37,7 @@ export class Rows {
     if (focused && document.activeElement !== focused) this.#refocus(focused, place);
   }
 
-  // A row that was moved lost the focus; one that is gone hands it to the one in its place.
+  // A moved row gets its focus back. If the focused row was removed, the row at its place gets the focus.
   #refocus(focused, place) {
     if (focused.isConnected) {
       focused.focus({ preventScroll: true });

@@ -1,4 +1,4 @@
-// The head of the page: which server this is, whether it is reached, and the token if it wants one.
+// The head of the page: the server's data, the state of the connection, and the form for the token.
 
 import { $, setText } from "./dom.js";
 import { age } from "./format.js";
@@ -11,7 +11,7 @@ const WORDS = {
   away: "the server is away",
   restarting: "the server restarts",
   draining: "the server shuts down",
-  refused: "not let in",
+  refused: "access denied",
 };
 
 export function showStatus(connection) {
@@ -21,7 +21,7 @@ export function showStatus(connection) {
   const showProcess = () => {
     if (hello === null) return;
     const { process, python, pid, host, started, reload } = hello;
-    // On the machine that one develops on, its name says nothing.
+    // The host name is useless on the developer's own machine.
     const parts = [process, process !== "development" && host, `Python ${python}`, `pid ${pid}`, `up ${age(connection.now() - started)}`];
     if (reload) parts.push("reloads");
     setText($("process"), parts.filter(Boolean).join(" · "));
@@ -65,6 +65,6 @@ function showRefusal(refusal) {
   document.body.classList.toggle("locked", refusal !== null);
   if (refusal === null) return;
   setText($("token-problem"), refusal.text);
-  $("token-fields").hidden = !refusal.needsToken; // otherwise none helps, as through a proxy that nobody set one for
+  $("token-fields").hidden = !refusal.needsToken; // otherwise the server has no token, and none would help
   if (refusal.needsToken) $("token").focus();
 }

@@ -1,12 +1,12 @@
-// The parts of the page. The one that is shown is in the address, so that links and the back button work.
+// The tabs of the page. The address names the visible tab, so links and the back button work.
 
 import { $ } from "./dom.js";
 import { rove } from "./roving.js";
 
-// As #/sessions. With #sessions, which is an element's id, browsers would have Tab begin there and not at the top.
+// Such as #/sessions. With #sessions, an element's id, the Tab key would begin at that element and not at the top.
 const addressFor = (name) => `#/${name}`;
 
-/** `views` has for each name { show(), hide() }: a view works only while it is seen. Returns a function that goes to one. */
+/** `views` maps names to { show(), hide() }; a view works only while it is visible. Returns a function that opens a tab. */
 export function makeTabs(views) {
   const names = Object.keys(views);
   let current = null;
@@ -35,12 +35,12 @@ export function makeTabs(views) {
   for (const name of names) $(`tab-${name}`).addEventListener("click", () => go(name));
   addEventListener("popstate", () => show(named()));
   document.addEventListener("visibilitychange", () => {
-    // Nobody looks: the server need not send lists.
+    // The page is hidden: the server does not need to send lists.
     if (document.hidden) views[current].hide?.();
     else views[current].show?.();
   });
   $("skip").addEventListener("click", (event) => {
-    event.preventDefault(); // its address would be taken for that of a part
+    event.preventDefault(); // otherwise #main would be taken for a tab's address
     $("main").focus();
   });
   show(named());

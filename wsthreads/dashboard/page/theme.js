@@ -1,4 +1,4 @@
-// Light, dark, or as the system has it. A plain script in the head, so that the page is never drawn in the wrong one.
+// Light, dark or the system's theme. A plain script in the head, so that the first frame has the right theme.
 
 "use strict";
 
@@ -10,7 +10,7 @@
     try {
       return localStorage.getItem(KEY);
     } catch {
-      return null; // storage may be forbidden; then it lasts as long as the page
+      return null; // the browser may forbid storage; then the choice lasts until the page is closed
     }
   };
 

@@ -1,8 +1,8 @@
-// The token that a page elsewhere than under `wsthreads run` asks for: where it comes from, and where it is kept.
+// The token that the server can require: where the page reads it from and where it keeps it.
 
 const KEY = "wsthreads-token";
 
-let inMemory = null; // where the browser forbids storage
+let inMemory = null; // used if the browser forbids storage
 
 export function readToken() {
   try {
@@ -12,22 +12,22 @@ export function readToken() {
   }
 }
 
-/** Keep it as long as this window; null forgets it. */
+/** Keep the token as long as this window; null removes it. */
 export function keepToken(token) {
   inMemory = token;
   try {
     if (token === null) sessionStorage.removeItem(KEY);
     else sessionStorage.setItem(KEY, token);
   } catch {
-    // it lasts as long as the page
+    // the browser forbids storage: the token lasts until the page is closed
   }
 }
 
-/** Take the token out of the address, /_wsthreads/#token=…, so that it is in no history, bookmark or picture. */
+/** Move the token out of the address, /_wsthreads/#token=…, so that no history, bookmark or screenshot contains it. */
 export function takeFromAddress() {
   const url = new URL(location.href);
   const inFragment = new URLSearchParams(url.hash.slice(1)).get("token");
-  const token = inFragment ?? url.searchParams.get("token"); // where somebody took a # for a ?
+  const token = inFragment ?? url.searchParams.get("token"); // also accepts ?token=
   if (token === null) return;
   keepToken(token);
   url.searchParams.delete("token");
@@ -35,7 +35,7 @@ export function takeFromAddress() {
   history.replaceState(history.state, "", url);
 }
 
-/** The subprotocols to ask for: a WebSocket from a browser has no other place for a secret that is not logged. */
+/** The subprotocols to offer. A browser's WebSocket has no other place for a secret that access logs do not contain. */
 export function subprotocols() {
   const token = readToken();
   if (token === null) return ["wsthreads.live"];
@@ -44,8 +44,8 @@ export function subprotocols() {
 }
 
 /**
- * Why the server refuses us, { needsToken, text }; null if it does not. Browsers do not tell why a socket was refused,
- * so this asks again over HTTP.
+ * Why the server refuses this page, { needsToken, text }; null if it does not. Browsers do not tell why a WebSocket was
+ * refused, so this asks over HTTP.
  */
 export async function refusal() {
   const token = readToken();
@@ -56,6 +56,6 @@ export async function refusal() {
     const { token: needsToken, error } = await answer.json();
     return { needsToken, text: error };
   } catch {
-    return null; // it does not answer at all, or the token cannot be in a header, and so is none
+    return null; // no answer, or the token is not valid in a header
   }
 }

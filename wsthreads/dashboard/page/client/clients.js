@@ -1,4 +1,4 @@
-// The client: a form that connects, and the connections that it has made, side by side or as tabs.
+// The client: a form that connects, and its connections, side by side or as tabs.
 
 import { $, make, setOptions, setText } from "../dom.js";
 import { addressOf } from "../server/endpoints.js";
@@ -11,13 +11,13 @@ const MORE = 5;
 
 export class Clients {
   #panes = [];
-  #shown = null; // the pane that is shown where they are tabs
+  #shown = null; // the visible pane, if panes are tabs
   #refreshTabs;
 
   constructor() {
     this.#refreshTabs = rove($("pane-tabs"), "[role=tab]", { horizontal: true, onMove: (tab) => tab.click() });
     $("client-user").value = freeName([]);
-    // Beside each other there is no room for two on a phone.
+    // A phone has no room for two panes side by side.
     document.querySelector("input[name=arrangement][value=tabs]").checked = matchMedia("(max-width: 40rem)").matches;
     $("connect-form").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -38,12 +38,12 @@ export class Clients {
     this.#showAddress();
   }
 
-  /** Those that the server speaks. */
+  /** Suggest the subprotocols that the server speaks. */
   offer(subprotocols) {
     $("client-subprotocols").placeholder = subprotocols.join(", ") || "none";
   }
 
-  /** Be ready to connect to an endpoint. */
+  /** Fill in the form for an endpoint. */
   prepare(path) {
     $("client-endpoint").value = path;
     this.#showAddress();
@@ -79,7 +79,7 @@ export class Clients {
       this.#panes.push(pane);
       $("panes").append(pane.element);
       const taken = this.#panes.map(({ name }) => name);
-      if (user) $("client-user").value = nextName(user, taken); // the next one is to be somebody else
+      if (user) $("client-user").value = nextName(user, taken); // the next connection gets another name
     }
     this.#shown = made[0];
     this.#arrange();

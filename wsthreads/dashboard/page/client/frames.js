@@ -1,4 +1,4 @@
-// What went over one connection: direction, time, size and content of each message, and what happened to the connection.
+// The log of one connection: direction, time, size and content of each message, and events of the connection.
 
 import { copyButton, make, onNextFrame } from "../dom.js";
 import { bytes, clock } from "../format.js";
@@ -7,7 +7,7 @@ import { oneLine, parseJson, tree } from "./json.js";
 
 const KEPT = 300;
 
-// More of a long text is shown when it is asked for.
+// A longer text is folded.
 const SHOWN_CHARACTERS = 2000;
 
 const SIGNS = { in: ["←", "received"], out: ["→", "sent"], note: ["·", ""], bad: ["✕", ""] };
@@ -17,7 +17,7 @@ export class Frames {
   #isOpen;
   #draw = onNextFrame(() => this.#drawNow());
 
-  /** `isJsonOpen()` says whether JSON comes unfolded. */
+  /** `isJsonOpen()` says whether JSON is shown unfolded. */
   constructor(label, isJsonOpen) {
     this.#isOpen = isJsonOpen;
     this.element = make("ol", { className: "frames", tabIndex: 0, role: "log", "aria-live": "off", "aria-label": label });
@@ -28,7 +28,7 @@ export class Frames {
     this.#push({ direction, data, size: typeof data === "string" ? new TextEncoder().encode(data).length : data.length });
   }
 
-  /** Something that happened to the connection; `isBad` where nobody wanted it. */
+  /** An event of the connection; `isBad` marks a failure. */
   note(text, isBad = false) {
     this.#push({ direction: isBad ? "bad" : "note", data: text, size: null });
   }
@@ -40,7 +40,7 @@ export class Frames {
 
   #push(frame) {
     this.#waiting.push({ ...frame, at: Date.now() / 1000 });
-    // A flood is drawn once a frame, and only what will stay.
+    // Many messages are drawn once per animation frame, and only those that will stay.
     if (this.#waiting.length > KEPT) this.#waiting.shift();
     this.#draw();
   }
@@ -80,7 +80,7 @@ export class Frames {
   }
 }
 
-/** A line that unfolds to what `makeRest` makes, the first time. */
+/** A line that unfolds. `makeRest` makes its content at the first unfolding. */
 function unfolding(text, makeRest, isOpen = false) {
   const details = make("details", { open: isOpen }, make("summary", { textContent: text }));
   const fill = () => {

@@ -1,4 +1,4 @@
-// What was sent before, brought back by the arrow keys as in a shell; shared by all connections of this page.
+// A history of sent messages. The arrow keys bring them back, as in a shell. All connections of this page share it.
 
 const KEPT = 100;
 
@@ -10,9 +10,9 @@ export function remember(text) {
   sent.splice(0, sent.length - KEPT);
 }
 
-/** Give a text field up and down: up in its first line goes back, down in its last line forth, at last to what was typed. */
+/** Add the history to a text field: up in the first line goes back, down in the last line forward. */
 export function giveHistory(field) {
-  let at = null; // which of those sent is shown; null: none
+  let at = null; // the index of the shown message; null: none
   let typed = "";
 
   field.addEventListener("input", () => { at = null; });

@@ -1,10 +1,10 @@
-// JSON that can be read: one line, or a tree that folds. Branches are made when they are unfolded.
+// Shows JSON as one line, or as a tree that unfolds. Branches are made when they are unfolded.
 
 import { make } from "../dom.js";
 
 const BRANCH_SHOWN = 200;
 
-/** The object or array that a text is as JSON; undefined if it is none. Bare numbers and strings are better read as they are. */
+/** Parse a text as a JSON object or array; undefined if it is neither. Plain numbers and strings need no tree. */
 export function parseJson(text) {
   if (!/^\s*[[{]/.test(text)) return undefined;
   try {
@@ -14,14 +14,14 @@ export function parseJson(text) {
   }
 }
 
-/** As one line that can be broken; cut off where it is long. */
+/** A value as one line that may wrap; cut if it is long. */
 export function oneLine(value) {
-  // Only between its parts are there line breaks: in its texts they are escaped.
+  // Line breaks occur only between parts, because in strings they are escaped.
   const line = JSON.stringify(value, null, 1).replace(/([[{])\n\s*|\n\s*([\]}])/g, "$1$2").replace(/\n\s*/g, " ");
   return line.length > 240 ? `${line.slice(0, 240)} …` : line;
 }
 
-/** As a tree, its first level unfolded. */
+/** A value as a tree, with its first level unfolded. */
 export function tree(value) {
   return make("div", { className: "json" }, ...branches(value, 1));
 }

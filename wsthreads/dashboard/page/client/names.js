@@ -1,11 +1,11 @@
-// Names for users to connect as, one after the other.
+// Names for test users.
 
 const NAMES = [
   "alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy", "mallory", "niaj", "olivia", "peggy",
   "rupert", "sybil", "trent", "victor", "wendy",
 ];
 
-/** The first name that is none of `taken`: bob, or bob 2 when all have been used. */
+/** The first name that is not in `taken`: bob, or bob-2 if all are used. */
 export function freeName(taken) {
   const used = new Set(taken);
   for (let round = 1; ; round++) {
@@ -16,7 +16,7 @@ export function freeName(taken) {
   }
 }
 
-/** A name like this one that is not taken: ann, ann-2, ann-3. A name of ours is followed by the next of ours. */
+/** The next free name after `name`: ann, ann-2, ann-3. A name from NAMES is followed by the next one from NAMES. */
 export function nextName(name, taken) {
   if (NAMES.includes(name.replace(/-\d+$/, ""))) return freeName(taken);
   const used = new Set(taken);

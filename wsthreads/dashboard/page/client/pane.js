@@ -1,4 +1,4 @@
-// One connection of the client: its state, what went over it, and a field to send from.
+// One connection of the client: its state, its messages, and a field for sending.
 
 import { describeClose } from "../closecodes.js";
 import { make, setText } from "../dom.js";
@@ -15,7 +15,7 @@ export class Pane {
   #socket = null;
   #onChange;
 
-  /** Connects at once. `onChange(pane)` is called when its state has changed, and when it is to be removed. */
+  /** Connects at once. `onChange(pane)` is called when its state has changed, and when it should be removed. */
   constructor({ name, url, subprotocols, isJsonOpen, onChange }) {
     this.name = name;
     this.id = `pane-${++lastNumber}`;
@@ -32,7 +32,7 @@ export class Pane {
     this.state = make("span", { className: "pane-state" });
     this.toggle = small("Close", () => (this.isOpen || this.isConnecting ? this.close() : this.connect()));
     this.closeWith = small("Close with …", () => this.#closeWith(), `Close ${this.name} with a code`);
-    this.frames = new Frames(`What ${this.name} has sent and received`, isJsonOpen);
+    this.frames = new Frames(`Messages of ${this.name}`, isJsonOpen);
     this.field = make("textarea", {
       rows: 1, autocomplete: "off", autocapitalize: "off", spellcheck: false, placeholder: "Message",
       "aria-label": `Message from ${this.name}`,
@@ -65,7 +65,7 @@ export class Pane {
       this.frames.element,
       form,
     );
-    // Of several connections only the one that is worked with is read out.
+    // Screen readers read out only the connection that has the focus.
     this.element.addEventListener("focusin", () => this.frames.element.setAttribute("aria-live", "polite"));
     this.element.addEventListener("focusout", () => this.frames.element.setAttribute("aria-live", "off"));
   }
@@ -85,7 +85,7 @@ export class Pane {
     try {
       socket = new WebSocket(this.#url, this.#subprotocols);
     } catch (error) {
-      this.frames.note(error.message, true); // as for a subprotocol that can be none
+      this.frames.note(error.message, true); // for example, an invalid subprotocol
       this.#show("not connected", "bad");
       return;
     }
@@ -115,7 +115,7 @@ export class Pane {
   }
 
   #send() {
-    if (!this.isOpen) return; // what cannot be sent stays in its field
+    if (!this.isOpen) return; // a message that cannot be sent stays in its field
     const text = this.field.value;
     const data = this.kind.value === "hex" ? parseHex(text) : text;
     if (data === null) {
@@ -129,7 +129,7 @@ export class Pane {
     this.#fit();
   }
 
-  // As high as what is in it, up to the limit that the style sheet sets.
+  // Fit the field's height to its text, up to eight rows.
   #fit() {
     this.field.rows = Math.min(8, this.field.value.split("\n").length);
   }

@@ -1,4 +1,4 @@
-// What handlers throw and write: exceptions, console and log lines, reloads, with file and line.
+// The console: exceptions of handlers, their console and log output, and reloads, with file and line.
 
 import { $, copyButton, debounced, make, onNextFrame, setText } from "../dom.js";
 import { clock, count, place, plural } from "../format.js";
@@ -8,15 +8,15 @@ const LEVELS = ["debug", "info", "warning", "error"];
 const KEPT = 1000;
 const SHOWN = 300;
 
-/** The text that one would put into a report. */
+/** A group as text, for a bug report. */
 function asText({ last: event, count: times }) {
   const head = `${clock(event.at)} ${event.level}${times > 1 ? ` ×${times}` : ""} ${place(event)} ${event.text}`;
   return [head, event.detail].filter(Boolean).join("\n");
 }
 
 /**
- * Events in groups of those that differ in nothing but their time and session: errors and warnings all, in the place of
- * the last one, and what else there is only where one follows the other.
+ * Group events that differ only in time and session. All equal errors and warnings form one group, at the place of the
+ * last one. Other events are grouped only if they follow each other directly.
  */
 function grouped(events) {
   const groups = new Map(); // in order
@@ -35,7 +35,7 @@ function grouped(events) {
   return [...groups.values()];
 }
 
-// The text of an error names its session, too.
+// An error's text can contain its session's id, which must not make a difference.
 function sameness(event) {
   event.same ??= JSON.stringify([
     event.level, event.kind, place(event), event.endpoint, event.session ? event.text.replaceAll(event.session, "") : event.text,
@@ -48,16 +48,16 @@ export class Console {
   #process = null;
   #isShown = false;
   #isPaused = false;
-  #waiting = 0; // events that came while it was paused
+  #waiting = 0; // events that arrived during the pause
   #dropped = 0;
-  #unseen = 0; // errors since one was here
-  #isNew = false; // the first events are those from before this page came, and no news
+  #unseen = 0; // errors since the tab was last visible
+  #isNew = false; // false for the first events, which are older than this page
   #onSession;
   #draw = onNextFrame(() => this.#drawNow());
   #rows = new Rows($("console-lines"), {
     key: ({ key }) => key, create: (group) => this.#line(group), update: (line, group) => this.#updates.get(line)(group),
   });
-  #updates = new WeakMap(); // line -> what brings it up to date
+  #updates = new WeakMap(); // line -> its update function
 
   /** `onSession(id)` is called for the session of a line. */
   constructor(connection, onSession) {
@@ -85,7 +85,7 @@ export class Console {
     this.#isShown = false;
   }
 
-  // Another process counts its events from 1 again; what the one before it said may still be of interest.
+  // A new process numbers its events from 1 again. The old process's events stay visible.
   #meet(process) {
     if (this.#process !== null && process !== this.#process) {
       for (const event of this.#events) event.isOld = true;
@@ -100,7 +100,7 @@ export class Console {
     this.#events.splice(0, this.#events.length - KEPT);
     this.#dropped += dropped;
     if (this.#isPaused) this.#waiting += fresh.length;
-    const errors = fresh.filter(({ kind, level }) => level === "error" && kind !== "reload"); // these have a place of their own
+    const errors = fresh.filter(({ kind, level }) => level === "error" && kind !== "reload"); // reloads are shown elsewhere
     if (errors.length && !(this.#isShown && !document.hidden)) this.#tell(errors, this.#isNew);
     this.#isNew = true;
     this.#draw();
@@ -111,7 +111,7 @@ export class Console {
     return last && !last.isOld ? last.n : 0;
   }
 
-  // How many there are is on the tab; the last one is told at the bottom of the page if it has come just now.
+  // Show the number of unseen errors on the tab, and a new error at the bottom of the page.
   #tell(errors, isNews) {
     this.#unseen += errors.length;
     const last = errors.at(-1);
@@ -164,11 +164,11 @@ export class Console {
     $("no-lines").hidden = this.#events.length > 0;
     list.hidden = this.#events.length === 0;
     const parts = [found.length === this.#events.length ? plural(found.length, "line") : `${count(found.length)} of ${plural(this.#events.length, "line")}`];
-    if (this.#dropped) parts.push(`${count(this.#dropped)} more were left out, as they came too fast`);
+    if (this.#dropped) parts.push(`${count(this.#dropped)} more were dropped because they came too fast`);
     setText($("console-count"), parts.join("; "));
   }
 
-  /** A line for a group: as more of the same come, it has their number, and the last one's time and session. */
+  /** Make the line of a group. It shows the number of events, and the last one's time and session. */
   #line({ last: event }) {
     let group = null;
     const where = place(event);

@@ -1,10 +1,10 @@
-// The endpoints: where they are, what their handlers have, and how they do at the moment.
+// The endpoints: their addresses, their handlers' functions and their current numbers.
 
 import { $, copyButton, make, setText } from "../dom.js";
 import { count, rate, seconds } from "../format.js";
 import { Rows } from "../rows.js";
 
-/** The address of an endpoint, as seen from this page; the server may be mounted below a path. */
+/** The address of an endpoint, relative to this page: the server may be mounted below a path. */
 export function addressOf(path) {
   const url = new URL(`..${path}`, location.href);
   url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
@@ -22,7 +22,7 @@ const NUMBERS = [
   ["errors_total", "Errors", count],
 ];
 
-/** `onTry(path)` is called for an endpoint to connect to. Returns { endpoints, sample }. */
+/** `onTry(path)` is called when the user wants to try an endpoint. Returns { endpoints, sample }. */
 export function makeEndpoints(onTry) {
   let numbers = {};
   let shown = [];

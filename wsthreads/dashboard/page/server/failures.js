@@ -1,16 +1,16 @@
-// A script that could not be reloaded: said at the top of the page until it is mended, as the old code goes on.
+// Failed reloads: shown at the top of the page until the script is fixed, because the old code still runs.
 
 import { $, copyButton, make } from "../dom.js";
 import { toast } from "../dialogs.js";
 import { clock, place } from "../format.js";
 
 export function showFailures(connection) {
-  const failed = new Map(); // endpoint, or file -> the event that told
+  const failed = new Map(); // endpoint or file -> the event of the failed reload
   let process = null;
   let last = 0;
-  let isNew = false; // the first events are those from before this page came, and no news
+  let isNew = false; // false for the first events, which are older than this page
 
-  // The log line also says what the heading and the place beside it do.
+  // The error without the parts of the log line that the heading and the place already show.
   const complaint = (event) => {
     const text = event.text.replace(/^.*?the old code goes on: /, "");
     const start = `${place(event)}: `;
@@ -34,7 +34,7 @@ export function showFailures(connection) {
   connection.on("hello", ({ pid, started }) => {
     if (process === `${pid} ${started}`) return;
     process = `${pid} ${started}`;
-    failed.clear(); // another process runs the code as it is now
+    failed.clear(); // a new process runs the current code
     last = 0;
     draw();
   });

@@ -1,4 +1,4 @@
-// One plot over time: lines with readable axes, and the values at a moment by pointer or arrow keys.
+// One plot over time: lines with axes; pointer or arrow keys show the values at a moment.
 
 import { make, makeSvg, setText } from "../dom.js";
 import { clock } from "../format.js";
@@ -7,21 +7,21 @@ import { GAP_S } from "./samples.js";
 const HEIGHT = 132;
 const MARGIN = { top: 8, right: 8, bottom: 18, left: 56 };
 const LONE_PX = 4;
-const DASHES = ["", "5 3", "1.5 3"]; // lines are told apart by these too, not by their colour alone
+const DASHES = ["", "5 3", "1.5 3"]; // lines differ in these, too, not only in colour
 
 export class Plot {
   #definition;
   #samples = [];
   #span = 300;
   #width = 0;
-  #moment = null; // the time looked at, or null: the newest
+  #moment = null; // the selected time, or null for the newest
   #onMoment;
 
   /**
-   * `definition` is { title, series: [{ name, of }], format, smallest, note }: `of` takes a value from a sample, `format`
-   * makes a text of it with its unit, `smallest` is the least that the vertical axis reaches to, `note(sample)` a text
-   * about the newest one, if there is to be any. `onMoment(time)` is
-   * told which moment is looked at, so that all plots can show the same.
+   * `definition` is { title, series: [{ name, of }], format, smallest, note }. `of` takes a value from a sample;
+   * `format` makes a text of it with its unit. The vertical axis reaches at least to `smallest`. `note(sample)`, if
+   * given, returns a text about the newest sample. `onMoment(time)` is called with the selected time, so that all plots
+   * show the same.
    */
   constructor(definition, onMoment) {
     this.#definition = definition;
@@ -55,7 +55,7 @@ export class Plot {
     this.svg.addEventListener("keydown", (event) => this.#step(event));
   }
 
-  /** The space there is, in pixels. */
+  /** Set the available width in pixels. */
   resize(width) {
     this.#width = Math.round(width);
     this.svg.setAttribute("width", this.#width);
@@ -98,7 +98,7 @@ export class Plot {
       const x = this.#x(sample.at);
       if (value === null || value === undefined || x < MARGIN.left) continue;
       const point = `${x.toFixed(1)} ${this.#y(value).toFixed(1)}`;
-      // A lone value would be no line at all: each line begins with a dash of its own.
+      // Each line begins with a short dash, so that a single value is visible.
       path += sample.at - before > GAP_S ? `M${(x - LONE_PX).toFixed(1)} ${point.split(" ")[1]}H${x.toFixed(1)}` : `L${point}`;
       before = sample.at;
     }
@@ -172,7 +172,7 @@ export class Plot {
   }
 }
 
-/** The least round number that is not below, and has a round half. */
+/** The smallest round number, with a round half, that is not below `value`. */
 function niceCeiling(value) {
   const size = 10 ** Math.floor(Math.log10(value));
   return [1, 1.2, 1.6, 2, 3, 4, 5, 6, 8, 10].map((factor) => factor * size).find((nice) => nice >= value * 0.9999);

@@ -1,4 +1,4 @@
-// The plots of the last minutes: all show the same endpoint, the same time, and the same moment under the pointer.
+// The plots of the last minutes. All show the same endpoint, time span and selected moment.
 
 import { $, onNextFrame, setOptions, setText } from "../dom.js";
 import { bytes, clock, count, rate, seconds, short } from "../format.js";
@@ -18,17 +18,17 @@ const PLOTS = [
   { title: "Waiting to be sent", format: bytes, smallest: 100, series: [{ name: "", of: (sample) => sample.bytes_waiting }] },
 ];
 
-const IDLE = "Nobody was connected in this time. Try an endpoint above, or connect a page or a program to its address.";
+const IDLE = "No client was connected in this time. Try an endpoint above, or connect a page or a program to its address.";
 
-/** `samples` is what there is. Returns { show, hide, endpoints, draw } */
+/** Returns { show, hide, endpoints, draw }. */
 export function makePlots(samples) {
   let isShown = false;
-  let isChosen = false; // the time shown, by whoever looks
+  let isChosen = false; // whether the user has chosen the time span
   let moment = null;
 
   const draw = onNextFrame(() => {
     if (!isShown) return;
-    // A server that has just started has little to show: the shortest time has the most of it.
+    // A server that has just started has little to show, so the shortest span fits best.
     if (!isChosen) $("plots-span").value = samples.span > 150 ? "300" : "60";
     const span = Number($("plots-span").value);
     const found = samples.of($("plots-endpoint").value, span);

@@ -1,4 +1,4 @@
-// The rooms: how many are in each, who, and a message to all of them.
+// The rooms: number of members, list of members, and a form for a broadcast.
 
 import { $, debounced, make, setOptions, setText } from "../dom.js";
 import { age, count, plural } from "../format.js";
@@ -20,10 +20,10 @@ export class Rooms {
   #chosen = null; // { endpoint, name }
   #listed = [];
   #rows;
-  #members = null; // the Rows of the chosen one
+  #members = null; // the Rows of the chosen room
   #refreshRoving;
 
-  /** `onSession(id)` is called for a member to look into, `onMembers(room)` for all members of a room. */
+  /** `onSession(id)` is called to open a member's session, `onMembers(room)` to list all members of a room. */
   constructor(connection, { onSession, onMembers }) {
     this.#connection = connection;
     this.#onSession = onSession;
@@ -74,7 +74,7 @@ export class Rooms {
     const found = matched === total ? plural(total, "room") : `${count(matched)} of ${plural(total, "room")}`;
     setText($("rooms-count"), rows.length < matched ? `${found}, the first ${rows.length} shown` : found);
     $("no-rooms").hidden = rows.length > 0;
-    setText($("no-rooms"), total ? "No room matches." : "There are no rooms: one is made when a session joins it.");
+    setText($("no-rooms"), total ? "No room matches." : "There are no rooms. A room is created when a session joins it.");
   }
 
   #create(room) {
@@ -99,7 +99,7 @@ export class Rooms {
     setText(row.cells[2], count(room.members));
   }
 
-  /** Look into a room, { endpoint, name }; null closes the view. */
+  /** Open the view of a room, { endpoint, name }; null closes it. */
   choose(room) {
     const aside = $("room");
     const hadFocus = aside.contains(document.activeElement);
@@ -144,7 +144,7 @@ export class Rooms {
       make("div", { className: "aside-head" }, title,
         make("button", { type: "button", className: "small quiet back", textContent: "✕", "aria-label": "Close this view", onclick: () => this.choose(null) })),
       make("p", { className: "soft mono", textContent: room.endpoint }),
-      make("h3", { textContent: "Broadcast to all in it" }),
+      make("h3", { textContent: "Broadcast to all members" }),
       form,
       make("h3", { textContent: "Members" }),
       list,
@@ -157,6 +157,6 @@ export class Rooms {
   #listMembers({ rows, matched }) {
     if (!this.#isShown || this.#chosen === null) return;
     this.#members.show(rows);
-    setText(this.count, matched === 0 ? "Nobody in this process." : rows.length < matched ? `and ${count(matched - rows.length)} more` : "");
+    setText(this.count, matched === 0 ? "No members in this process." : rows.length < matched ? `and ${count(matched - rows.length)} more` : "");
   }
 }

@@ -1,8 +1,8 @@
-// What the server measures each second, for the last ten minutes.
+// The server's samples of the last ten minutes.
 
 const KEPT_S = 600;
 
-// Between two samples that are further apart nothing is known: the page, or the server, was away.
+// Two samples that are further apart are not joined by a line: the page or the server was away in between.
 export const GAP_S = 15;
 
 const RATES = new Set(["messages_in", "bytes_in", "messages_out", "bytes_out", "errors"]);
@@ -10,7 +10,7 @@ const RATES = new Set(["messages_in", "bytes_in", "messages_out", "bytes_out", "
 export class Samples {
   #all = [];
 
-  /** Begin with what the server remembers; of the time before, what this page does. */
+  /** Begin with the server's history, and keep this page's own samples from before it. */
   start(history, isSameProcess) {
     const first = history[0]?.at ?? Infinity;
     const before = isSameProcess ? this.#all.filter(({ at }) => at < first) : this.#all;
@@ -23,12 +23,12 @@ export class Samples {
     this.#forget();
   }
 
-  /** Seconds of which anything is known. */
+  /** How many seconds the samples cover. */
   get span() {
     return this.#all.length ? this.#all.at(-1).at - this.#all[0].at : 0;
   }
 
-  /** The last `span` seconds of one endpoint, or of all ("") together: [{ at, sessions, messages_in, … }]. */
+  /** The last `span` seconds of one endpoint, or of all ("") added up: [{ at, sessions, messages_in, … }]. */
   of(endpoint, span) {
     const from = (this.#all.at(-1)?.at ?? 0) - span - 1;
     const found = [];
@@ -47,8 +47,9 @@ export class Samples {
   }
 }
 
-// While nobody looked, the server measured every five seconds, since then every second: so that load does not seem to
-// get restless now, all of it is shown in steps of the longer kind. The last one is made of the last five seconds.
+// While no page was open, the server took a sample every five seconds; since then, every second. All are shown in steps
+// of five seconds, so that the line does not become more uneven when the page is opened. The last step covers the last
+// five seconds.
 const STEP_S = 5;
 
 function evened(samples) {
@@ -69,7 +70,7 @@ function within(value, low, high) {
   return value > low && value < high;
 }
 
-// The newest of counts; of rates the mean; of times the mean over the messages that they were measured at.
+// Of counts, the newest; of rates, the mean; of times, the mean weighted by the number of messages.
 function mean(parts) {
   const result = { ...parts.at(-1) };
   for (const name of Object.keys(result)) {
@@ -88,7 +89,7 @@ function mean(parts) {
   return result;
 }
 
-// Counts and rates add up. Of latencies the worst is taken: a mean of percentiles would be none.
+// Counts and rates are added. Of latencies, the highest is taken: a mean of percentiles is not a percentile.
 function joined(endpoints) {
   const total = {};
   for (const endpoint of endpoints) {

@@ -1,4 +1,4 @@
-// A look into one session: all that is known of it, and what can be done about it.
+// The view of one session: its details, and the buttons to close or kick it.
 
 import { $, copyButton, make, setText } from "../dom.js";
 import { age, bytes, clock, count, seconds } from "../format.js";
@@ -27,7 +27,7 @@ export class SessionView {
   #last = null;
   #parts = null;
 
-  /** `onRoom(room)` is called for a room of its that is chosen, `onChange(id)` when another session, or none (null), is. */
+  /** `onRoom(room)` is called when one of its rooms is chosen, `onChange(id)` when another session, or none (null), is. */
   constructor(connection, { onRoom, onChange }) {
     this.#connection = connection;
     this.#onRoom = onRoom;
@@ -50,7 +50,7 @@ export class SessionView {
     this.#connection.unwatch("session");
   }
 
-  /** Look into the session with this id; null closes the view. */
+  /** Open the view of the session with this id; null closes it. */
   choose(id) {
     const hadFocus = $("session").contains(document.activeElement);
     this.#id = id;
@@ -97,13 +97,13 @@ export class SessionView {
     const note = session.gone ? "This session has ended." : session.open ? "" : "This session is closing.";
     setText(parts.note, note);
     parts.note.hidden = note === "";
-    // A button that is disabled loses the focus, and with it the keys that work here.
+    // A disabled button loses the focus, and then the keys of this view stop working.
     if (session.gone && [parts.close, parts.kick].includes(document.activeElement)) parts.title.focus();
     parts.close.disabled = parts.kick.disabled = Boolean(session.gone);
     if (session.endpoint !== undefined) this.#fill(session);
     $("session").hidden = false;
     $("session").parentElement.classList.add("looking");
-    // On a phone the list makes way for it, so it is where one is now.
+    // On a phone, this view replaces the list, so the page scrolls to it.
     if (isFirst) parts.title.focus({ preventScroll: matchMedia("(min-width: 60rem)").matches });
   }
 
@@ -136,7 +136,7 @@ export class SessionView {
     const id = this.#id;
     const isSure = await ask({
       title: `Kick ${nameOf(this.#last)}?`,
-      text: "Its connection is closed with 1008, which tells well-behaved clients to stay away.",
+      text: "The server closes the connection with 1008. Well-behaved clients do not reconnect after 1008.",
       action: "Kick",
       isDangerous: true,
     });
@@ -152,7 +152,7 @@ export class SessionView {
 function fillTable(body, table) {
   const entries = Object.entries(table);
   const wanted = JSON.stringify(entries);
-  if (body.dataset.shown === wanted) return; // so that a text which is selected in it stays so
+  if (body.dataset.shown === wanted) return; // so that selected text stays selected
   body.dataset.shown = wanted;
   body.replaceChildren(...entries.flatMap(([name, value]) => [
     make("dt", { className: "mono", textContent: name }), make("dd", { className: "mono", textContent: value })]));

@@ -1,4 +1,4 @@
-// The sessions that are open: filtered, sorted and cut off by the server, so that any number of them can be looked at.
+// The open sessions. The server filters, sorts and limits the list, so any number of sessions works.
 
 import { $, debounced, make, setOptions, setText } from "../dom.js";
 import { age, bytes, count, plural, seconds } from "../format.js";
@@ -17,7 +17,7 @@ const COLUMNS = [
   { label: "Ping", sort: "round_trip_s", isNumber: true },
 ];
 
-// On a phone, where there is no head of a table to be pressed.
+// For phones, where the table has no head to click.
 const ORDERS = [
   ["newest", "since", "descending"],
   ["oldest", "since", "ascending"],
@@ -27,12 +27,12 @@ const ORDERS = [
   ]),
 ];
 
-/** What a session is called: its user, or the beginning of its id. */
+/** A session's name: its user, or the beginning of its id. */
 export function nameOf({ id, user }) {
   return user || id.slice(0, 8);
 }
 
-/** Its rooms in a few words. */
+/** A short list of its rooms. */
 function roomsOf({ rooms, room_count: total }) {
   const more = (total ?? rooms.length) - rooms.length;
   return rooms.join(", ") + (more > 0 ? ` and ${more} more` : "");
@@ -42,7 +42,7 @@ export class Sessions {
   #connection;
   #onChoose;
   #isShown = false;
-  #room = null; // { endpoint, name }: only its members
+  #room = null; // { endpoint, name }: list only its members
   #sort = "since";
   #descending = true;
   #chosen = null; // an id
@@ -50,7 +50,7 @@ export class Sessions {
   #listed = [];
   #refreshRoving;
 
-  /** `onChoose(id)` is called for a session to look into. */
+  /** `onChoose(id)` is called to open a session. */
   constructor(connection, onChoose) {
     this.#connection = connection;
     this.#onChoose = onChoose;
@@ -95,7 +95,7 @@ export class Sessions {
     this.#watch();
   }
 
-  /** Mark one as the one that is looked into. */
+  /** Mark the session whose view is open. */
   mark(id) {
     this.#chosen = id;
     this.#rows.show(this.#listed);
@@ -143,14 +143,14 @@ export class Sessions {
   }
 
   #list({ rows, matched, total }) {
-    if (!this.#isShown) return; // it was for the members of a room
+    if (!this.#isShown) return; // this list was requested for a room's members
     this.#listed = rows;
     this.#rows.show(rows);
     this.#refreshRoving();
     const found = matched === total ? plural(total, "session") : `${count(matched)} of ${plural(total, "session")}`;
     setText($("sessions-count"), rows.length < matched ? `${found}, the first ${rows.length} shown` : found);
     $("no-sessions").hidden = rows.length > 0;
-    setText($("no-sessions"), total ? "No session matches." : "Nobody is connected. Open some connections under Client.");
+    setText($("no-sessions"), total ? "No session matches." : "No client is connected. Open some connections under Client.");
   }
 
   #create(item) {
@@ -161,7 +161,7 @@ export class Sessions {
       make("th", { scope: "row", className: "title" }, button, make("span", { className: "soft mono id", textContent: item.id.slice(0, 8) })),
       ...COLUMNS.slice(1).map(({ label, isNumber }) => make("td", { className: isNumber ? "number" : "", "data-label": label })),
     );
-    // A click anywhere in the row will do, but for one that ends the selection of a text.
+    // A click anywhere in the row opens the session, except one that ends a text selection.
     row.addEventListener("click", () => {
       if (getSelection().isCollapsed) this.#onChoose(item.id);
     });
@@ -172,7 +172,7 @@ export class Sessions {
     const [name, endpoint, rooms, address, since, received, sent, waiting, ping] = row.cells;
     const button = name.firstElementChild;
     setText(button, nameOf(item));
-    name.lastElementChild.hidden = !item.user; // it is the name already
+    name.lastElementChild.hidden = !item.user; // without a user, the id is the name
     button.setAttribute("aria-pressed", item.id === this.#chosen);
     row.classList.toggle("chosen", item.id === this.#chosen);
     row.classList.toggle("closing", !item.open);
@@ -191,7 +191,7 @@ export class Sessions {
     setText(ping, seconds(item.round_trip_s));
   }
 
-  // The server sends the list when it has changed; time goes on in between.
+  // The server sends the list only after a change; the ages are updated here.
   #tick() {
     if (!this.#isShown) return;
     for (const row of $("sessions-rows").rows) {

@@ -1,4 +1,4 @@
-"""What of a session may be shown: values whose names say that they are secret are replaced by how long they are."""
+"""Hides secrets in what the page shows of a session. A value with a secret-looking name is replaced by its length."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wsthreads.rooms.rooms import Room, SessionRoom
 
 __all__ = ["public_headers", "public_values", "shown_values"]
 
-#: Headers that hold secrets, whatever their names say. Browsers can hand over a token as a subprotocol only.
+#: Headers that always hold secrets. Sec-WebSocket-Protocol can hold a token, because browsers can set no other header.
 SECRET_HEADERS = frozenset(
     {"authorization", "cookie", "proxy-authorization", "sec-websocket-key", "sec-websocket-protocol"}
 )
@@ -20,21 +20,22 @@ MAX_CHARS = 1_000
 MAX_ITEMS = 100
 MAX_DEPTH = 4
 
-#: So many values inside of one are looked at: MAX_ITEMS at each depth would be a hundred million.
+#: The most nested values that are shown of one attribute. MAX_ITEMS at each depth would allow a hundred million.
 MAX_PARTS = 1_000
 
-#: Values that are shown as Python writes them. Of others, whose code might do anything, only the type's name is shown.
+#: Values of these types are shown by `repr`. Of all others, only the type's name is shown: their `repr` is foreign
+#: code.
 PLAIN_TYPES = (int, float, complex, bool, type(None))
 PLAIN_MODULES = ("datetime", "decimal", "fractions", "uuid")
 
 
 def public_values(values: Mapping[str, str]) -> dict[str, str]:
-    """Parameters with the secrets among them hidden, and long values cut."""
+    """Parameters, with secrets hidden and long values cut."""
     return {name: _public(name, value) for name, value in islice(values.items(), MAX_ITEMS)}
 
 
 def public_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Headers likewise; URLs in them, as in Referer, lose the secrets of their queries."""
+    """Headers, with secrets hidden and long values cut. Hides secrets in the queries of URLs, too, as in Referer."""
     return {
         name: _hidden(value) if name in SECRET_HEADERS else _public(name, hide_secrets(value))
         for name, value in islice(headers.items(), MAX_ITEMS)
@@ -42,7 +43,7 @@ def public_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def shown_values(values: Mapping[str, Any]) -> dict[str, str]:
-    """Attributes as texts, likewise. They may be anything, and change meanwhile."""
+    """Attributes as text, with secrets hidden and long values cut. They may be of any type and may change."""
     shown = {}
     for key, value in islice(list(values.items()), MAX_ITEMS):
         name, text = (str.__str__(part) if isinstance(part, str) else _written(part) for part in (key, value))
@@ -61,7 +62,7 @@ def _hidden(value: str) -> str:
 
 
 def _written(value: Any, depth: int = 0, left: list[int] | None = None) -> str:
-    """A value, much as Python writes it, with the secrets inside hidden. `left` counts MAX_PARTS down."""
+    """A value as text, similar to `repr`, with nested secrets hidden. `left` counts down from MAX_PARTS."""
     kind: Any = type(value)
     left = [MAX_PARTS] if left is None else left
     left[0] -= 1
