@@ -10,9 +10,10 @@ from hypothesis import strategies as some
 
 from tests.programs import DEADLINE_S
 from wsthreads import BrokerError
-from wsthreads.brokers import messages, orders, turns
-from wsthreads.brokers.reader import SharedRoom
+from wsthreads.brokers import messages, reader, turns
+from wsthreads.brokers.queue import Question, SendQueue
 from wsthreads.brokers.scripts import Keys
+from wsthreads.brokers.subscriptions import Subscription
 from wsthreads.protocol.frames import message_frame
 
 KEYS = Keys("app", 0)
@@ -23,8 +24,13 @@ KEYS = Keys("app", 0)
 @pytest.mark.parametrize("exclude_id", [None, "Session_-1"])
 def test_a_broadcast_comes_back_as_it_was(size, kind, exclude_id):
     frame = message_frame("ä" * (size // 2) + "x" * (size % 2) if kind == "text" else b"\xff" * size)
-    broadcast = messages.decode(messages.encode("Sender_-1", 12345678901, exclude_id, frame))
+    broadcast = messages.decode(messages.encode_broadcast("Sender_-1", 12345678901, exclude_id, frame))
     assert broadcast == (b"Sender_-1", 12345678901, exclude_id, frame)
+
+
+def test_every_kind_of_message_has_a_handler():
+    kinds = {type(messages.decode(b"2 me 7 . %s\nhi" % letter)) for letter in messages._DECODERS}
+    assert reader.HANDLERS.keys() == kinds
 
 
 @given(some.binary(max_size=300) | some.binary(max_size=100).map(lambda tail: b"2 me 7 . t" + tail))
@@ -34,12 +40,12 @@ def test_whatever_comes_is_a_broadcast_or_refused(data):
     except BrokerError:
         return
     assert data.startswith(b"2 ")
-    assert messages.encode(broadcast.sender.decode(), broadcast.ticket, broadcast.exclude_id, broadcast.frame)
+    assert messages.encode_broadcast(broadcast.sender.decode(), broadcast.ticket, broadcast.exclude_id, broadcast.frame)
 
 
 def test_the_format_is_the_one_that_other_versions_know():
-    assert messages.encode("me", 7, None, message_frame("hi")) == b"2 me 7 . t\nhi"
-    assert messages.encode("me", 8, "you", message_frame(b"\0")) == b"2 me 8 you b\n\0"
+    assert messages.encode_broadcast("me", 7, None, message_frame("hi")) == b"2 me 7 . t\nhi"
+    assert messages.encode_broadcast("me", 8, "you", message_frame(b"\0")) == b"2 me 8 you b\n\0"
 
 
 class Outbox:
@@ -241,20 +247,26 @@ def test_who_waits_for_room_goes_on_when_what_is_held_is_gone(under_way):
 
 
 def room(name, known=False):
-    made = SharedRoom(None, name, KEYS.address("/x", name))
+    made = Subscription(None, name, KEYS.address("/x", name))
     made.known = known
     return made
+
+
+def queue(max_bytes):
+    lock = threading.Lock()
+    lock.acquire()
+    return SendQueue(lock, max_bytes)
 
 
 def take(waiting):
     """What goes in the next round trip: rooms, then tickets."""
     rooms, batch = waiting.take_rooms(), waiting.batch()
     waiting.done(len(batch))
-    return [r.name for r in rooms], [order.ticket for order in batch]
+    return [r.name for r in rooms], [queued.ticket for queued in batch]
 
 
 def test_a_room_is_announced_between_what_came_before_its_members_and_what_came_after():
-    waiting = orders.Orders(10_000)
+    waiting = queue(10_000)
     address = KEYS.address("/x", "y")
     waiting.announce(room("first"))
     waiting.add(address, b"0")
@@ -271,7 +283,7 @@ def test_a_room_is_announced_between_what_came_before_its_members_and_what_came_
 
 
 def test_after_a_break_known_rooms_come_first_and_new_ones_keep_their_places():
-    waiting = orders.Orders(10_000)
+    waiting = queue(10_000)
     address = KEYS.address("/x", "y")
     known, new = room("known", known=True), room("new")
     waiting.add(address, b"0")
@@ -284,18 +296,28 @@ def test_after_a_break_known_rooms_come_first_and_new_ones_keep_their_places():
 
 
 def test_the_bound_is_in_bytes_and_lets_one_in_whatever_its_size():
-    waiting = orders.Orders(1000)
+    waiting = queue(1000)
     address = KEYS.address("/x", "y")
-    assert waiting.has_space(10**6)
+    assert waiting.fits(10**6)
     waiting.add(address, b"x" * 500)
-    assert waiting.has_space(50)
-    assert not waiting.has_space(400)
+    assert waiting.fits(50)
+    assert not waiting.fits(400)
+
+
+def test_a_queue_with_a_question_alone_has_work_and_no_broadcasts():
+    waiting = queue(1000)
+    question = Question(KEYS.address("/x", "y"))
+    waiting.ask(question)
+    assert waiting
+    assert len(waiting) == 0
+    assert waiting.take_questions() == [question]
+    assert not waiting
 
 
 def test_nothing_is_left_out_or_comes_twice_however_it_is_mixed():
     seed = random.randrange(2**32)
     print(f"seed {seed}")
-    dice, waiting, address = random.Random(seed), orders.Orders(10**9), KEYS.address("/x", "y")
+    dice, waiting, address = random.Random(seed), queue(10**9), KEYS.address("/x", "y")
     placed, sent, announced = {}, [], {}
     for step in range(3000):
         choice = dice.random()

@@ -82,7 +82,7 @@ def test_broadcasts_whose_log_has_expired_are_counted_by_who_was_cut_off(pair, p
 
 def test_who_was_cut_off_while_nothing_was_said_has_lost_nothing(pair, proxy, caplog):
     proxy.cut()
-    wait_until(lambda: not pair.worlds[0].links[0]._answers, "the loss of the connection")
+    wait_until(lambda: not pair.worlds[0].links[0]._availability.answers, "the loss of the connection")
     pair.client.delete(pair.address.log)
     proxy.heal()
     pair.a.session.room("lobby").broadcast("after")
@@ -108,7 +108,7 @@ def test_a_redis_that_was_emptied_is_noticed_and_nothing_more_is_dropped(pair, p
     assert pair.a.receive(1) == ["1"]
     if is_cut:
         proxy.cut()
-        wait_until(lambda: not pair.worlds[0].links[0]._answers, "the loss of the connection")
+        wait_until(lambda: not pair.worlds[0].links[0]._availability.answers, "the loss of the connection")
     pair.client.flushall()
     pair.say("2", "3")
     proxy.heal()
@@ -139,7 +139,7 @@ def test_a_replica_that_lagged_is_noticed_and_nothing_more_is_dropped(pair, prox
     assert pair.a.receive(3) == ["lost 1", "lost 2", "lost 3"]
     if is_cut:
         proxy.cut()
-        wait_until(lambda: not pair.worlds[0].links[0]._answers, "the loss of the connection")
+        wait_until(lambda: not pair.worlds[0].links[0]._availability.answers, "the loss of the connection")
     for key, value in zip(keys, kept, strict=True):
         pair.client.restore(key, 60_000, value, replace=True)
     texts = [f"{n}" for n in range(again)]
@@ -154,7 +154,7 @@ def test_a_replica_that_lagged_is_noticed_and_nothing_more_is_dropped(pair, prox
 def test_who_was_cut_off_for_so_long_that_nobody_knows_says_so_once(pair, proxy, caplog):
     pair.b.session.room("lobby").leave()
     proxy.cut()
-    wait_until(lambda: not pair.worlds[0].links[0]._answers, "the loss of the connection")
+    wait_until(lambda: not pair.worlds[0].links[0]._availability.answers, "the loss of the connection")
     pair.client.delete(pair.address.log, pair.address.head)
     proxy.heal()
     pair.a.session.room("lobby").broadcast("after")
@@ -186,7 +186,7 @@ def test_one_line_tells_of_all_rooms(redis, proxy, caplog):
     try:
         member = pair.worlds[0].member(*names)
         proxy.cut()
-        wait_until(lambda: not pair.worlds[0].links[0]._answers, "the loss of the connection")
+        wait_until(lambda: not pair.worlds[0].links[0]._availability.answers, "the loss of the connection")
         pair.client.flushall()
         proxy.heal()
         pair.touch()

@@ -12,8 +12,9 @@ from tests.redis_server import RedisServer
 from tests.room_worlds import RedisWorld
 from tests.wire import run_all
 from wsthreads import BrokerError
-from wsthreads.brokers import link, messages, scripts, turns
-from wsthreads.brokers.reader import Reader, SharedRoom
+from wsthreads.brokers import availability, messages, scripts, turns, writer
+from wsthreads.brokers.reader import Reader
+from wsthreads.brokers.subscriptions import Subscription
 from wsthreads.protocol.frames import message_frame
 
 
@@ -51,7 +52,7 @@ def divided(proxy, redis_server, worlds, request):
 
 
 def is_away(world):
-    return not world.links[0]._answers
+    return not world.links[0]._availability.answers
 
 
 def test_what_others_broadcast_during_a_break_arrives_after_it_in_order(proxy, divided):
@@ -93,7 +94,7 @@ def test_what_this_process_broadcasts_during_a_break_follows_in_order(proxy, div
 
 
 def test_a_short_break_keeps_the_order_of_what_a_thread_sends_and_broadcasts(proxy, divided, monkeypatch):
-    for module, name in [(link, "WAIT_S"), (turns, "LONGEST_S")]:
+    for module, name in [(availability, "WAIT_S"), (turns, "LONGEST_S")]:
         monkeypatch.setattr(module, name, DEADLINE_S)  # so that this break is a short one
     a, b = divided[0].member("lobby"), divided[1].member("lobby")
     proxy.cut()
@@ -115,8 +116,8 @@ def test_the_log_counts_an_outage_from_what_redis_first_did_not_answer(redis, wo
     member = world.member("lobby")
     redis.freeze()
     member.session.room("lobby").broadcast("late")
-    wait_until(lambda: world.links[0]._asked_at is not None, "the question")
-    asked_at = world.links[0]._asked_at
+    wait_until(lambda: world.links[0]._availability.asked_at is not None, "the question")
+    asked_at = world.links[0]._availability.asked_at
     wait_until(lambda: "broker_outages" in world.metrics[0].snapshot(), "the end of Redis's time to answer")
     redis.thaw()
     least_s = time.monotonic() - asked_at
@@ -168,7 +169,7 @@ def test_a_redis_that_comes_back_empty_gets_all_that_waits_and_counts_right(redi
         assert member.receive(100) == [f"{n}" for n in range(100)]
     for world in worlds:
         wait_until(lambda world=world: world.rooms.room("lobby").members() == 2, "both are counted again")
-    logged = [record.getMessage() for record in caplog.records if record.name == link.__name__]
+    logged = [record.getMessage() for record in caplog.records if record.name == writer.__name__]
     assert sum("cannot be used" in line for line in logged) == 2, logged
     assert sum("is back after" in line for line in logged) == 2, logged
 
@@ -193,7 +194,7 @@ def test_a_broadcast_is_back_when_the_room_that_it_was_for_has_it(redis, worlds)
     world = worlds(redis.url)
     a, link = world.member("lobby"), world.links[0]
     (room,) = link._rooms.values()
-    former = SharedRoom(room.listener, room.name, room.address)
+    former = Subscription(room.listener, room.name, room.address)
     redis.freeze()
     try:
         a.session.room("lobby").broadcast("to nobody")
@@ -210,7 +211,7 @@ def test_a_broadcast_is_back_when_the_room_that_it_was_for_has_it(redis, worlds)
 
 
 def test_a_room_is_joined_while_another_one_is_never_quiet(redis, worlds, monkeypatch):
-    monkeypatch.setattr(link, "WAIT_S", 1000.0)
+    monkeypatch.setattr(availability, "WAIT_S", 1000.0)
     world, over = worlds(redis.url), threading.Event()
     world.member("loud")
     channel = world.links[0]._keys.address("/ws/test", "loud").channel
@@ -245,7 +246,7 @@ def test_a_connection_that_fails_while_it_subscribes_forgets_nothing(divided, re
 
         unsubscribe = subscribe
 
-    rooms = {name: SharedRoom(divided[0].rooms, name, scripts.Keys("x", 0).address("/x", name)) for name in "abc"}
+    rooms = {name: Subscription(divided[0].rooms, name, scripts.Keys("x", 0).address("/x", name)) for name in "abc"}
     reader = Reader(None, None, "me", b"wake", None, None, divided[0].metrics[0])
     for wanted, name in [(True, "a"), (True, "b"), (False, "a"), (True, "c")]:
         (reader.want if wanted else reader.drop)(rooms[name])
@@ -317,7 +318,7 @@ def test_a_missing_message_is_fetched_from_the_log(divided, redis_server):
     assert a.receive(1) == b.receive(1) == ["1"]
     address = divided[1].links[0]._keys.address("/ws/test", "lobby")
     # As a cluster's bus may do: a message is in the log, and not on the channel.
-    message = messages.encode("other", 1, None, message_frame("unheard"))
+    message = messages.encode_broadcast("other", 1, None, message_frame("unheard"))
     publish = [scripts.PUBLISH, 2, address.log, address.head, "nobody hears this", ""]
     redis_server.client.eval(*publish, "other", 1, message)
     b.session.room("lobby").broadcast("2")
@@ -357,7 +358,7 @@ def test_malformed_messages_are_one_line_in_the_log(divided, redis_server, caplo
         redis_server.client.xadd(address.log, {"p": "", "m": b"\x80secret"})
         redis_server.client.xadd(address.log, {"q": "1"})
         redis_server.client.publish(address.channel, b"garbage")
-    message = messages.encode("other", 1, None, message_frame("unheard"))  # so that the log is looked at
+    message = messages.encode_broadcast("other", 1, None, message_frame("unheard"))  # so that the log is looked at
     publish = [scripts.PUBLISH, 2, address.log, address.head, "nobody hears this", ""]
     redis_server.client.eval(*publish, "other", 1, message)
     a.session.room("lobby").broadcast("1")
@@ -517,7 +518,7 @@ def test_the_end_does_not_wait_for_a_redis_that_says_nothing(redis, worlds, capl
 
 
 def test_the_end_waits_for_a_redis_that_comes_back_at_once(redis, worlds, monkeypatch):
-    monkeypatch.setattr(link, "GIVE_UP_S", DEADLINE_S)
+    monkeypatch.setattr(writer, "GIVE_UP_S", DEADLINE_S)
     world = worlds(redis.url)
     member = world.member("lobby")
     redis.kill()

@@ -82,7 +82,7 @@ def test_redis_remembers_a_bounded_number_of_senders_and_of_each_the_last_ticket
     def publish(sender, *tickets):
         arguments = [address.channel, "fresh", sender]
         for ticket in tickets:
-            arguments += [ticket, messages.encode(sender, ticket, None, message_frame(f"{sender}-{ticket}"))]
+            arguments += [ticket, messages.encode_broadcast(sender, ticket, None, message_frame(f"{sender}-{ticket}"))]
         redis.client.eval(scripts.PUBLISH, 2, address.log, address.head, *arguments)
 
     expected = []

@@ -14,7 +14,7 @@ from tests.programs import DEADLINE_S, wait_until
 from tests.room_worlds import RedisWorld, World
 from tests.wire import run_all
 from wsthreads import MessageTypeError, RoomLimitError, RoomNameError
-from wsthreads.brokers import link, turns
+from wsthreads.brokers import availability, turns
 
 
 @pytest.fixture(params=["local", "redis"])
@@ -23,7 +23,7 @@ def world(request, monkeypatch):
         world = World()
     else:
         monkeypatch.setattr(turns, "LONGEST_S", 1000.0)  # so that nothing goes on only because it has waited enough
-        monkeypatch.setattr(link, "WAIT_S", 1000.0)
+        monkeypatch.setattr(availability, "WAIT_S", 1000.0)
         redis = request.getfixturevalue("redis_server")
         world = RedisWorld(redis.url, prefix=f"contract-{random.randrange(2**32)}")
     yield world

@@ -1,14 +1,27 @@
-"""Rooms that several processes share, over Redis.
+"""Rooms that several processes share, over Redis. Not imported unless an app has a broker.
 
-Without a broker none of this is imported. With one, an app has a `Link`, and each of its endpoints `SharedRooms` in
-place of `Rooms`. In the order in which they build on each other: `links`
-(the seam), `messages` (what a broadcast looks like on its way),
-`turns` (what must not overtake a broadcast that is on its way), `rooms` (what handlers see); and for Redis `scripts`
-(what happens inside of Redis, and its keys), `positions` (how far a process has got in a room's log), `complaints`
-(Redis's errors in words), `reader` (what comes), `orders` (what waits to go), `link` (what goes, and who is where),
-`cluster` (a link to each node), `redis` (how it is configured, and broadcasting from outside).
+With a broker, an app has a `Link`, and each of its endpoints has `SharedRooms` in place of `Rooms`. A module uses only
+modules above it:
+
+=================  =====================================================================================
+`interface`        what rooms and links may call of each other
+`messages`         how a message between processes is written, and which kinds there are
+`turns`            what must not overtake a broadcast that is on its way
+`rooms`            the rooms and sessions that handlers use
+`scripts`          what runs inside of Redis, and its keys
+`positions`        how far a process has got in a room's log
+`subscriptions`    a room with members in this process
+`complaints`       Redis's errors in words
+`reader`           the thread that receives from Redis; `HANDLERS`: what it does with each kind of message
+`queue`            what waits to be sent
+`availability`     whether Redis answers, and how long a call waits for it
+`writer`           the thread that sends to Redis
+`link`             what rooms call: `RedisLink`
+`cluster`          a link to each node of a Redis Cluster
+`redis`            `RedisBroker`: the configuration, and broadcasts from programs without a server
+=================  =====================================================================================
 """
 
-from wsthreads.brokers.links import Broker, Link, Listener
+from wsthreads.brokers.interface import Broker, Link, Listener
 
 __all__ = ["Broker", "Link", "Listener"]

@@ -1,9 +1,11 @@
 """What comes from Redis: one thread per app and process, with a connection of its own.
 
-It is subscribed to the rooms that have members in this process. A subscription, a first one or one after a break,
-begins with what the room's log has behind the last broadcast that the room has seen; each broadcast has a number and
-names the one before it, so that one which is missing is fetched from there, too. What is not there any more is counted
-and logged, and so is a log that is another one than before.
+The thread subscribes to the channels of the rooms that have members in this process. A subscription, the first or a
+later one, begins with the messages that the room's log has after the last message received. Each message has a number
+and names the message before it, so the thread notices a missing message and reads it from the log, too. Messages that
+the log no longer has are counted and logged as lost, and so is a log that is not the same log as before.
+
+`HANDLERS` says what the process does with each kind of message.
 """
 
 from __future__ import annotations
@@ -21,15 +23,15 @@ from redis.exceptions import RedisError
 from wsthreads.brokers import messages
 from wsthreads.brokers.complaints import counted, explain
 from wsthreads.brokers.positions import START, Position, parse_published
-from wsthreads.brokers.scripts import BEAT_S, FETCH, Address, Scripts
+from wsthreads.brokers.scripts import BEAT_S, FETCH, Scripts
 from wsthreads.errors import BrokerError
 from wsthreads.loggers import get_logger
 
 if TYPE_CHECKING:
-    from wsthreads.brokers.links import Listener
+    from wsthreads.brokers.subscriptions import Subscription
     from wsthreads.monitoring.metrics import Metrics
 
-__all__ = ["Reader", "SharedRoom"]
+__all__ = ["Reader"]
 
 log = get_logger(__name__)
 
@@ -55,66 +57,8 @@ RETRY_S = 0.2
 FETCH_ENTRIES = 1000
 FETCH_ROOMS = 500
 
-#: Senders that a room remembers; a sender is a process.
-MAX_SENDERS = 1000
-
 #: One log line for all malformed messages of this time.
 COMPLAIN_S = 10.0
-
-
-class SharedRoom:
-    """A room that has members in this process."""
-
-    __slots__ = (
-        "address",
-        "announced",
-        "announced_at",
-        "delivering",
-        "dropped",
-        "elsewhere",
-        "known",
-        "listener",
-        "live",
-        "name",
-        "position",
-        "ready",
-        "seen",
-        "tickets",
-        "touched_at",
-    )
-
-    def __init__(self, listener: Listener, name: str, address: Address) -> None:
-        self.listener = listener
-        self.name = name
-        self.address = address
-        # These are the link's.
-        self.known = False  # Redis knows of the members, and `position` is set
-        self.touched_at = 0.0
-        self.announced = START  # where the log ended at `announced_at`, which is some time ago
-        self.announced_at = 0.0
-        self.elsewhere = 0  # members in other processes, when Redis last said
-        self.tickets: set[int] = set()  # broadcasts of this process that have not come back; guarded by its lock
-        # Its last member here has left. Who joins the room now has another object, and gets by that what is for it; but
-        # until the reader obeys `drop`, this one is still subscribed.
-        self.dropped = False
-        # These are the reader's.
-        self.position = START  # of the last broadcast that was seen; at first, of that before the join
-        self.live = False  # nothing is missing between `position` and what comes next
-        self.delivering = -1  # the ticket of a broadcast of this process; set before it looks at `dropped`
-        self.ready = Event()  # it has been live
-        # Sender → its last ticket: a broadcast that was sent again is not doubled. Whoever was heard last is last.
-        self.seen: dict[bytes, int] = {}
-
-    def has_seen(self, broadcast: messages.Broadcast) -> bool:
-        """Whether the broadcast, or a later one of its sender, was delivered. The reader's."""
-        return broadcast.ticket <= self.seen.get(broadcast.sender, -1)
-
-    def see(self, broadcast: messages.Broadcast) -> None:
-        """Remember the broadcast. The reader's."""
-        self.seen.pop(broadcast.sender, None)
-        self.seen[broadcast.sender] = broadcast.ticket
-        if len(self.seen) > MAX_SENDERS:
-            del self.seen[next(iter(self.seen))]
 
 
 class Reader:
@@ -129,7 +73,7 @@ class Reader:
         scripts: Scripts,
         process: str,
         wake_channel: bytes,
-        on_own: Callable[[SharedRoom, int], None],
+        on_own: Callable[[Subscription, int], None],
         on_poll: Callable[[], None],
         metrics: Metrics,
     ) -> None:
@@ -140,10 +84,10 @@ class Reader:
         self._on_own = on_own
         self._on_poll = on_poll
         self._metrics = metrics
-        self._changes: deque[tuple[bool, SharedRoom]] = deque()  # appended to by anybody
-        self._checks: deque[SharedRoom] = deque()  # likewise
-        self._rooms: dict[bytes, SharedRoom] = {}  # by channel; this and the next are the thread's own
-        self._behind: dict[bytes, SharedRoom] = {}  # subscribed to, and to be caught up with
+        self._changes: deque[tuple[bool, Subscription]] = deque()  # appended to by anybody
+        self._checks: deque[Subscription] = deque()  # likewise
+        self._rooms: dict[bytes, Subscription] = {}  # by channel; this and the next are the thread's own
+        self._behind: dict[bytes, Subscription] = {}  # subscribed to, and to be caught up with
         self._malformed = 0
         self._complained_at = float("-inf")
         self._renew = False
@@ -159,15 +103,15 @@ class Reader:
         self._stopping.set()
         self._thread.join(timeout_s)
 
-    def want(self, room: SharedRoom) -> None:
+    def want(self, room: Subscription) -> None:
         """Subscribe to a room, at the next message on the wake channel."""
         self._changes.append((True, room))
 
-    def drop(self, room: SharedRoom) -> None:
+    def drop(self, room: Subscription) -> None:
         """End that, likewise."""
         self._changes.append((False, room))
 
-    def check(self, room: SharedRoom) -> None:
+    def check(self, room: Subscription) -> None:
         """Look whether a room has missed anything, likewise."""
         self._checks.append(room)
 
@@ -249,7 +193,7 @@ class Reader:
         elif message["type"] == "message" and room.live:  # if it is not, the log has it
             self._take_published(room, message["data"], is_busy)
 
-    def _take_published(self, room: SharedRoom, data: bytes, is_busy: bool) -> None:
+    def _take_published(self, room: Subscription, data: bytes, is_busy: bool) -> None:
         published = parse_published(data)
         if published is None:
             self._drop(f"{len(data)} bytes that are not published in version {messages.VERSION} of the format")
@@ -259,7 +203,7 @@ class Reader:
         if room.position.is_followed_by(position, former):
             room.position = position
             if broadcast is not None:
-                self._deliver(room, broadcast, is_busy)
+                self._handle(room, broadcast, is_busy)
         elif broadcast is not None and not room.has_seen(broadcast):  # else the log had it
             room.live = False
             self._behind[room.address.channel] = room
@@ -267,7 +211,7 @@ class Reader:
     def _catch_up(self) -> None:
         """Deliver what the logs have of rooms that have just been subscribed to. Raises `RedisError`."""
         rooms = [room for room in self._behind.values() if room.known][:FETCH_ROOMS]
-        gaps: list[tuple[SharedRoom, int | None]] = []
+        gaps: list[tuple[Subscription, int | None]] = []
         while rooms:
             pipeline = self._scripts.pipeline(transaction=False)
             for room in rooms:
@@ -285,7 +229,7 @@ class Reader:
         if gaps:
             self._tell_of(gaps)
 
-    def _take_fetched(self, room: SharedRoom, found: list[Any], gaps: list[tuple[SharedRoom, int | None]]) -> bool:
+    def _take_fetched(self, room: Subscription, found: list[Any], gaps: list[tuple[Subscription, int | None]]) -> bool:
         """The head and the entries of a log. Whether that was all. Adds to `gaps` what is missing."""
         epoch, number, last, entries = found or (*START, [])
         missed: list[int | None] = []
@@ -300,7 +244,7 @@ class Reader:
             room.position = position
             broadcast = self._decode(message)
             if broadcast is not None:
-                self._deliver(room, broadcast, is_busy=True)
+                self._handle(room, broadcast, is_busy=True)
         is_all = len(entries) < FETCH_ENTRIES
         head = Position(epoch, int(number), last)
         if is_all:
@@ -312,7 +256,7 @@ class Reader:
             gaps.append((room, sum(filter(None, missed))))
         return is_all
 
-    def _tell_of(self, gaps: list[tuple[SharedRoom, int | None]]) -> None:
+    def _tell_of(self, gaps: list[tuple[Subscription, int | None]]) -> None:
         """Count and log what is lost, in one line for all rooms."""
         known = sum(missed or 0 for _, missed in gaps)
         what = "are lost" if known != 1 else "is lost"
@@ -333,22 +277,20 @@ class Reader:
             self._drop(str(error))
             return None
 
-    def _deliver(self, room: SharedRoom, broadcast: messages.Broadcast, is_busy: bool) -> None:
-        """Give a broadcast to the members, unless they have had it."""
+    def _handle(self, room: Subscription, message: messages.Message, is_busy: bool) -> None:
+        """Act on a message, unless that was done before."""
         if room.dropped:
-            return  # another object has what is for the members of now, and tells when that is back
-        own = broadcast.sender == self._process
-        ticket = room.delivering = broadcast.ticket if own else -1
-        if not room.has_seen(broadcast):
-            room.see(broadcast)
+            return  # the room's next subscription receives the message, and ends its ticket
+        own = message.sender == self._process
+        ticket = room.delivering = message.ticket if own else -1
+        if not room.has_seen(message):
+            room.see(message)
             try:
-                room.listener.deliver(
-                    room.name, broadcast.frame, broadcast.exclude_id, ticket=ticket, hand_over=is_busy
-                )
+                HANDLERS[type(message)](room, message, ticket, is_busy)
             except Exception:
-                log.exception("a broadcast to room %r was not delivered", room.name)
+                log.exception("a %s to room %r was not delivered", type(message).__name__.lower(), room.name)
         if own:
-            self._on_own(room, broadcast.ticket)
+            self._on_own(room, message.ticket)
 
     def _drop(self, what: str) -> None:
         """Count a malformed message, and say so now and then."""
@@ -360,5 +302,17 @@ class Reader:
 
 
 def _keep(response: Any) -> Any:
-    """What is done with a push of RESP3, before it is read."""
+    """Handle a push of RESP3: leave it to the reader."""
     return response
+
+
+def _broadcast(room: Subscription, message: messages.Broadcast, ticket: int, is_busy: bool) -> None:
+    room.listener.deliver(room.name, message.frame, message.exclude_id, ticket=ticket, hand_over=is_busy)
+
+
+#: What the process does with each kind of message. A handler receives the subscription, the message, its ticket (-1
+#: for a message of another process), and whether more messages are waiting. It runs in the reader's thread and must not
+#: block; an exception is logged.
+HANDLERS: dict[type[messages.Message], Callable[[Subscription, Any, int, bool], None]] = {
+    messages.Broadcast: _broadcast,
+}

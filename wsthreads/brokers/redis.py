@@ -111,7 +111,7 @@ class RedisBroker:
             raise BrokerError(f"{self._place}: another thread's broadcast has waited for it for {wait_s:g} s")
         try:
             ticket, keys = next(outside.tickets), [address.log, address.head]
-            message = messages.encode(outside.sender, ticket, None, frame)
+            message = messages.encode_broadcast(outside.sender, ticket, None, frame)
             self._ask(scripts.PUBLISH, keys, address.channel, new_epoch(), outside.sender, ticket, message)
         finally:
             outside.sending.release()

@@ -18,7 +18,7 @@ from wsthreads.sessions.session import Session
 from wsthreads.threads.patience import has_interrupted
 
 if TYPE_CHECKING:
-    from wsthreads.brokers.links import Link
+    from wsthreads.brokers.interface import Link
     from wsthreads.threads.drainer import Drainer
 
 __all__ = ["SharedRooms", "SharedSession"]

@@ -14,7 +14,13 @@ __all__ = ["has_interrupted", "may_wait", "never_wait"]
 
 #: Modules with locks that others need to send. They call no handler: one that is among the callers of `send` was
 #: interrupted by a finalizer.
-LOCKING = ("wsthreads.rooms.rooms", "wsthreads.protocol.outbox", "wsthreads.brokers.turns", "wsthreads.brokers.link")
+LOCKING = (
+    "wsthreads.rooms.rooms",
+    "wsthreads.protocol.outbox",
+    "wsthreads.brokers.turns",
+    "wsthreads.brokers.link",
+    "wsthreads.brokers.writer",
+)
 
 
 class _Thread(threading.local):

@@ -1,0 +1,128 @@
+"""What waits to be sent to Redis: broadcasts in their order, rooms to announce, and questions.
+
+A room is announced after the broadcasts that preceded its first member's join, and before those that follow the join.
+So the new member receives the latter and not the former.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from itertools import islice, takewhile
+from threading import Condition, Event, Lock
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from wsthreads.brokers.scripts import Address
+    from wsthreads.brokers.subscriptions import Subscription
+
+__all__ = ["Question", "Queued", "SendQueue"]
+
+#: Bounds of what is sent at once.
+BATCH_MESSAGES = 256
+BATCH_BYTES = 1024 * 1024
+BATCH_ROOMS = 512
+
+#: What a broadcast that waits takes beside its bytes, roughly.
+OVERHEAD_BYTES = 200
+
+
+class Queued(NamedTuple):
+    """A broadcast that Redis has not acknowledged."""
+
+    address: Address
+    ticket: int
+    message: bytes
+
+
+class Question:
+    """How many members a room has in other processes."""
+
+    __slots__ = ("address", "answer", "answered")
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.answer: int | None = None  # None: Redis gave no answer
+        self.answered = Event()
+
+
+class SendQueue:
+    """Filled by any thread, emptied by the writer's. `lock` is held for every call; several queues may share one."""
+
+    def __init__(self, lock: Lock, max_bytes: int) -> None:
+        self.not_empty = Condition(lock)
+        self.not_full = Condition(lock)
+        #: The ticket of the next broadcast.
+        self.next_ticket = 0
+        #: What the broadcasts that wait take.
+        self.waiting_bytes = 0
+        self.max_bytes = max_bytes
+        self._broadcasts: deque[Queued] = deque()
+        # By key: a room that changed, and the ticket that was next at that moment. In the order of these tickets.
+        self._changed: dict[bytes, tuple[Subscription, int]] = {}
+        self._questions: list[Question] = []
+
+    def fits(self, size: int) -> bool:
+        """Whether a broadcast is within the bound. Any size fits in a queue without broadcasts."""
+        return not self._broadcasts or self.waiting_bytes + size + OVERHEAD_BYTES <= self.max_bytes
+
+    def add(self, address: Address, message: bytes) -> None:
+        """Queue a broadcast. It has the next ticket."""
+        self._broadcasts.append(Queued(address, self.next_ticket, message))
+        self.next_ticket += 1
+        self.waiting_bytes += len(message) + OVERHEAD_BYTES
+        self.not_empty.notify()
+
+    def announce(self, room: Subscription) -> None:
+        """Queue a room whose members have changed. The writer counts the members when it announces the room."""
+        key = room.address.members
+        if key not in self._changed or self._changed[key][0] is not room:
+            self._changed.pop(key, None)
+            self._changed[key] = (room, self.next_ticket)
+        self.not_empty.notify()
+
+    def announce_all(self, rooms: Iterable[Subscription]) -> None:
+        """Announce these before everything else. Rooms that Redis does not know yet keep their places."""
+        new = {key: change for key, change in self._changed.items() if not change[0].known}
+        known = {room.address.members: (room, 0) for room in rooms}
+        self._changed = {key: change for key, change in known.items() if key not in new} | new
+
+    def ask(self, question: Question) -> None:
+        self._questions.append(question)
+        self.not_empty.notify()
+
+    def take_questions(self) -> list[Question]:
+        questions, self._questions = self._questions, []
+        return questions
+
+    def take_rooms(self) -> list[Subscription]:
+        """Rooms to announce now, before the next broadcast; at most `BATCH_ROOMS`."""
+        first = self._broadcasts[0].ticket if self._broadcasts else self.next_ticket
+        due = (key for key, _ in takewhile(lambda item: item[1][1] <= first, self._changed.items()))
+        return [self._changed.pop(key)[0] for key in list(islice(due, BATCH_ROOMS))]
+
+    def batch(self) -> list[Queued]:
+        """The broadcasts to send now, up to the next room to announce. They stay queued until they are `done`."""
+        end = next((ticket for _, ticket in self._changed.values()), self.next_ticket)
+        batch: list[Queued] = []
+        size = 0
+        for queued in self._broadcasts:
+            if queued.ticket >= end or len(batch) == BATCH_MESSAGES or size >= BATCH_BYTES:
+                break
+            batch.append(queued)
+            size += len(queued.message)
+        return batch
+
+    def done(self, count: int) -> None:
+        """Redis has the first `count` broadcasts: remove them."""
+        for _ in range(count):
+            self.waiting_bytes -= len(self._broadcasts.popleft().message) + OVERHEAD_BYTES
+        self.not_full.notify_all()
+
+    def __len__(self) -> int:
+        """How many broadcasts wait."""
+        return len(self._broadcasts)
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to send."""
+        return bool(self._broadcasts or self._changed or self._questions)

@@ -1,0 +1,79 @@
+"""A room that has members in this process, and how much of it this process has received."""
+
+from __future__ import annotations
+
+from threading import Event
+from typing import TYPE_CHECKING
+
+from wsthreads.brokers.positions import START
+
+if TYPE_CHECKING:
+    from wsthreads.brokers.interface import Listener
+    from wsthreads.brokers.messages import Message
+    from wsthreads.brokers.scripts import Address
+
+__all__ = ["Subscription"]
+
+#: Senders that a subscription remembers; a sender is a process.
+MAX_SENDERS = 1000
+
+
+class Subscription:
+    """One for each room with members in this process. A new one when the room is left and joined again.
+
+    The link, the writer's thread and the reader's thread each have fields of their own.
+    """
+
+    __slots__ = (
+        "address",
+        "announced",
+        "announced_at",
+        "delivering",
+        "dropped",
+        "elsewhere",
+        "known",
+        "listener",
+        "live",
+        "name",
+        "position",
+        "ready",
+        "seen",
+        "tickets",
+        "touched_at",
+    )
+
+    def __init__(self, listener: Listener, name: str, address: Address) -> None:
+        self.listener = listener
+        self.name = name
+        self.address = address
+        # The link's fields.
+        # Broadcasts of this process that have not come back. Guarded by the link's lock.
+        self.tickets: set[int] = set()
+        # The last member in this process has left. The next member gets another subscription, which receives what is
+        # for that member. This one stays subscribed until the reader handles `drop`.
+        self.dropped = False
+        # The writer's fields.
+        self.known = False  # Redis knows the members, and `position` is set
+        self.touched_at = 0.0  # when Redis last extended the life of the room's keys
+        self.announced = START  # where the log ended at `announced_at`
+        self.announced_at = 0.0
+        self.elsewhere = 0  # members in other processes, as Redis last reported
+        # The reader's fields.
+        self.position = START  # the last broadcast received; at first, the last one before the join
+        self.live = False  # nothing is missing between `position` and the next message on the channel
+        self.delivering = -1  # the ticket of a broadcast of this process; set before the reader looks at `dropped`
+        self.ready = Event()  # set once it has been live
+        # Sender → its last ticket, so that a broadcast that was sent twice is delivered once. The last entry is the
+        # sender heard last.
+        self.seen: dict[bytes, int] = {}
+
+    def has_seen(self, message: Message) -> bool:
+        """Whether this message, or a later one of its sender, was delivered. The reader's thread."""
+        return message.ticket <= self.seen.get(message.sender, -1)
+
+    def see(self, message: Message) -> None:
+        """Remember the message. The reader's thread."""
+        self.seen.pop(message.sender, None)
+        self.seen[message.sender] = message.ticket
+        if len(self.seen) > MAX_SENDERS:
+            del self.seen[next(iter(self.seen))]
