@@ -20,7 +20,7 @@ from tests.programs import DEADLINE_S, ROOT, Program, connect, receive, wait_unt
 from tests.redis_server import free_port
 from tests.wire import CLOSE, PING, PONG, TEXT, RawClient, close_payload, frame, run_all
 from wsthreads.gunicorn import _Pool
-from wsthreads.servers.stalls import STALL_S
+from wsthreads.servers.stalled_clients import STALL_S
 
 #: DESIGN: the worker is gone within 3 seconds of SIGTERM. Here for a busy machine.
 GONE_S = 3 + DEADLINE_S / 2

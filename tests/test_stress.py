@@ -569,7 +569,7 @@ def test_what_a_fault_leaves_in_the_log_is_no_trouble_and_all_else_is(log):
 
 def test_each_death_in_the_log_is_counted_once(log):
     log, write = log
-    death = "2026-11-23 12:00:00,000 CRITICAL wsthreads-flusher has failed, and is started again\nKilled: injected\n"
+    death = "2026-11-23 12:00:00,000 CRITICAL wsthreads-flusher has failed and is started again\nKilled: injected\n"
     write(death)
     assert log.deaths() == {"flusher": 1}
     assert log.deaths() == {"flusher": 1}

@@ -41,8 +41,8 @@ from wsthreads.monitoring.logs import SESSION_KEY, JSONFormatter, access_context
 from wsthreads.protocol.fitness import green_threads
 from wsthreads.protocol.hosts import is_ending
 from wsthreads.servers.contained import Contained
-from wsthreads.servers.stalls import Stalls, wake
-from wsthreads.threads.lingering import watch_lingering
+from wsthreads.servers.stalled_clients import StalledClients, wake
+from wsthreads.threads.exit_blockers import report_exit_blockers
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -146,7 +146,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         #: Threads that answer a request, those of sessions included, and the connection of each.
         self._answering: dict[int, Any] = {}
         self._lock = Lock()  # guards these two; a leaf. Under it, a socket that is in there is its thread's own still
-        self._stalls = Stalls()
+        self._stalls = StalledClients()
         self._ends_at = float("inf")
         self._drains: list[Thread] = []
 
@@ -247,7 +247,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
             if self._reading or self._answering:
                 self._wind_up()
                 Thread(target=self._cut_off, name="wsthreads-end").start()
-            watch_lingering(but=self.tpool._threads)  # which are told of where they are waited for
+            report_exit_blockers(but=self.tpool._threads)  # which are told of where they are waited for
 
     def _cut_off(self) -> None:
         for thread in self._drains:

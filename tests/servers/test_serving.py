@@ -26,7 +26,7 @@ from tests.wire import TEXT, RawClient, frame, request_bytes, thread_names
 from wsthreads import UsageError, WebSocketApp
 from wsthreads.servers.serving import Server, bind
 from wsthreads.servers.serving import serve as serve_until_signal
-from wsthreads.servers.stalls import STALL_S
+from wsthreads.servers.stalled_clients import STALL_S
 from wsthreads.servers.static import StaticFiles
 
 

@@ -356,7 +356,7 @@ def test_stopping_finds_a_handshake_that_begins_meanwhile(tls: Callable[..., Any
             assert dropped.wait(DEADLINE_S)
             return wrapped
 
-    monkeypatch.setattr("wsthreads.servers.stalls.STALL_S", 20 * DEADLINE_S)
+    monkeypatch.setattr("wsthreads.servers.stalled_clients.STALL_S", 20 * DEADLINE_S)
     monkeypatch.setattr(http, "ssl_context", Context())
     monkeypatch.setattr(http, "drop_idle", lambda: (drop_idle(), dropped.set()))
     with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S):

@@ -21,8 +21,8 @@ EXPECTED = (INJECTED, "out of memory", "no memory left", "Too many open files")
 
 #: What is logged of each death, by thread.
 _DEATHS = {
-    "flusher": "wsthreads-flusher has failed, and is started again",
-    "drainer": "wsthreads-drainer has failed, and is started again",
+    "flusher": "wsthreads-flusher has failed and is started again",
+    "drainer": "wsthreads-drainer has failed and is started again",
     "isolate": "has died, its sessions are closed",
 }
 

@@ -23,7 +23,7 @@ from wsthreads import WebSocketApp
 from wsthreads.servers.serving import Server
 from wsthreads.sessions.admission import Admission
 from wsthreads.threads.affinity import Affinity, Place, use_all_cores
-from wsthreads.threads.cores import is_ours, read_loads, roomier_core
+from wsthreads.threads.cpu_load import is_ours, read_loads, roomier_core
 from wsthreads.threads.flusher import Flusher
 
 pytestmark = pytest.mark.skipif(

@@ -17,8 +17,8 @@ from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import log_to_gunicorn
 from wsthreads.protocol.hosts import gunicorn_worker, is_ending, is_replaced
 from wsthreads.sessions.admission import Admission
+from wsthreads.threads.exit_blockers import report_exit_blockers
 from wsthreads.threads.flusher import Flusher, weakly
-from wsthreads.threads.lingering import watch_lingering
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -138,7 +138,7 @@ class Host:
 
     def _drain(self, worker: Any, timeout_s: float, code: int, reason: str) -> None:
         self._app.shutdown(timeout_s, code, reason)
-        watch_lingering(but=worker.tpool._threads)  # gthread itself waits for these
+        report_exit_blockers(but=worker.tpool._threads)  # gthread itself waits for these
 
 
 def farewell(worker: Any) -> tuple[CloseCode, str]:

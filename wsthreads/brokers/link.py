@@ -26,7 +26,7 @@ from wsthreads.brokers.subscriptions import Subscription
 from wsthreads.brokers.turns import Turns
 from wsthreads.brokers.writer import Writer
 from wsthreads.errors import BrokerError
-from wsthreads.threads.patience import may_wait
+from wsthreads.threads.blocking import may_wait
 
 if TYPE_CHECKING:
     from wsthreads.brokers.interface import Listener

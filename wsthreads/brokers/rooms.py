@@ -15,7 +15,7 @@ from wsthreads.protocol.deflate import deflate_frame
 from wsthreads.protocol.frames import message_frame
 from wsthreads.rooms.rooms import Rooms
 from wsthreads.sessions.session import Session
-from wsthreads.threads.patience import has_interrupted
+from wsthreads.threads.blocking import has_interrupted
 
 if TYPE_CHECKING:
     from wsthreads.brokers.interface import Link

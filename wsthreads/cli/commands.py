@@ -162,13 +162,13 @@ def run(
     from wsthreads.dashboard import PREFIX, Dashboard
     from wsthreads.servers.serving import Server
     from wsthreads.servers.tls import server_context
-    from wsthreads.threads.arenas import keep_few_arenas
-    from wsthreads.threads.lingering import watch_lingering
+    from wsthreads.threads.exit_blockers import report_exit_blockers
+    from wsthreads.threads.malloc import limit_arenas
 
     if not host:  # an empty variable of the shell's is not to let in everybody
         raise UsageError("--host is empty; 0.0.0.0 listens at all addresses")
     config = config_of(settings)
-    keep_few_arenas()  # the process is our own
+    limit_arenas()  # the process is our own
     if config.cpu_affinity is None:
         config = replace(config, cpu_affinity=True)
     if config.serve_health is None:
@@ -221,7 +221,7 @@ def run(
         if not reload:
             announce()
             status = _served(server)
-            watch_lingering()
+            report_exit_blockers()
             return status
         check_arguments = [*(["--path", path] if path else []), "--", *targets]
         return _run_with_reload(app, server, lambda: find_targets(targets, path), check_arguments, announce, made_token)
@@ -260,7 +260,7 @@ def _run_with_reload(
     `announce` is called once the files are watched, so that a change by whoever waits for it is seen.
     """
     from wsthreads.cli.reloader import Reloader
-    from wsthreads.threads.lingering import watch_lingering
+    from wsthreads.threads.exit_blockers import report_exit_blockers
 
     restart = False
 
@@ -281,7 +281,7 @@ def _run_with_reload(
         os.environ[RESTART_PORT] = str(server.port)  # what was any free port stays the same one
         os.environ[RESTART_TOKEN] = token  # and whoever has the page open still may
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-    watch_lingering()
+    report_exit_blockers()
     return status
 
 

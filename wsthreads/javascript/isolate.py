@@ -38,7 +38,7 @@ from wsthreads.javascript.schedule import Schedule
 from wsthreads.javascript.stacks import Failure
 from wsthreads.javascript.visits import Event, Visit
 from wsthreads.loggers import get_logger
-from wsthreads.threads.patience import never_wait
+from wsthreads.threads.blocking import never_wait
 
 if TYPE_CHECKING:
     from wsthreads.config import Config

@@ -24,7 +24,7 @@ from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import access_context, hide_secrets
 from wsthreads.protocol.heads import MAX_FIELDS, MAX_LINE_BYTES, BadHead, check_request_line, clean_head
 from wsthreads.servers.chunks import ChunkedBody, refusing_bad_bodies
-from wsthreads.servers.stalls import Stalls, wake
+from wsthreads.servers.stalled_clients import StalledClients, wake
 from wsthreads.sessions.admission import RETRY_AFTER_S
 from wsthreads.threads.restarts import keep_running
 from wsthreads.threads.scheduling import ScheduledThread
@@ -188,7 +188,7 @@ class HTTPServer(ThreadedWSGIServer):
         """
         with self._lock:
             links = dict(self._links)
-        stalls = Stalls()
+        stalls = StalledClients()
         while links := {thread: link for thread, link in links.items() if thread.is_alive()}:
             left_s = deadline - monotonic()
             if left_s <= 0:

@@ -11,7 +11,7 @@ from wsthreads.errors import CloseCode
 from wsthreads.protocol.deflate import deflate_frame
 from wsthreads.protocol.frames import check_close, message_frame
 from wsthreads.protocol.outbox import post
-from wsthreads.threads.patience import has_interrupted
+from wsthreads.threads.blocking import has_interrupted
 
 if TYPE_CHECKING:
     from wsthreads.protocol.connection import Connection

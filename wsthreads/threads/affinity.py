@@ -30,9 +30,9 @@ from time import monotonic, process_time
 from typing import TYPE_CHECKING, NamedTuple
 
 from wsthreads.loggers import get_logger
-from wsthreads.threads.cores import Loads, is_ours, read_loads, roomier_core, usable_cores
+from wsthreads.threads.cpu_load import Loads, is_ours, read_loads, roomier_core, usable_cores
+from wsthreads.threads.inheritance import Inheritance
 from wsthreads.threads.scheduling import Occupancy, ScheduledThread
-from wsthreads.threads.strays import Strays
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -87,7 +87,7 @@ class Affinity:
         self._inherited_watched_in = 0  # the process; this and the next are guarded by the lock
         self._inherited_looks = 0  # how many are left after the last session has ended
         self._used: set[int] = set()  # all cores that were ours so far; this and the next are the flusher's
-        self._strays = Strays()
+        self._inheritance = Inheritance()
 
     @property
     def place(self) -> Place | None:
@@ -102,15 +102,15 @@ class Affinity:
             thread.place_changed(self)
 
     def claim(self, nth: int) -> None:
-        """This process is our own: keep its sessions, unless that is not wanted, on the `nth` core (modulo)."""
+        """The process is our own: pin its sessions to the `nth` core (modulo), unless `wanted` is false."""
         self._wanted = self._wanted is not False
         self._nth = nth
         self._chosen_in = 0
 
     def start(self, flusher: Flusher, occupancy: Occupancy) -> None:
-        """Choose a core in this process, and have `flusher` look at it for as long as there are sessions.
+        """Choose a core in this process. `flusher` looks at its load while `occupancy` counts sessions.
 
-        Called for each session when it has been admitted.
+        Call it for each session that was admitted.
         """
         if not self._wanted:
             return
@@ -139,14 +139,14 @@ class Affinity:
         self._may_batch = False
         with suppress(OSError):  # musl has no such call, and a container may forbid it
             self._may_batch = self._batch and os.sched_getscheduler(0) == os.SCHED_OTHER
-        # The hash of a text differs from run to run: process ids alone are the same in many a container. Another app
-        # in this process comes to the same core.
+        # The hash of a text differs from run to run. Process ids do not, if each server has its own container. All apps
+        # of a process get the same core.
         nth = hash((__name__, process)) if self._nth is None else self._nth
         self.place = Place(sorted(self.cores)[nth % len(self.cores)], self._may_batch)
         log.debug("sessions are kept on core %d", self.place.core)
 
     def give_up(self, error: OSError) -> None:
-        """The system does not let us."""
+        """Pin no thread any more: the system does not allow it."""
         if self.place is not None:
             self.place = None
             log.warning("sessions are not kept on one core: %s", error)
@@ -155,7 +155,7 @@ class Affinity:
         flusher.call_later(SystemRandom().uniform(*LOOK_S), partial(self._look, flusher, occupancy))
 
     def _look(self, flusher: Flusher, occupancy: Occupancy) -> None:
-        """The flusher's: leave a core that two looks in a row found crowded; use the batch class on one that is not."""
+        """In the flusher: leave a core that was crowded in two looks in a row; allow the batch class on others."""
         with self._lock:
             place = self.place
             if place is None or not occupancy.taken:
@@ -175,7 +175,7 @@ class Affinity:
         self._look_later(flusher, occupancy)
 
     def _look_for_inherited(self, flusher: Flusher, occupancy: Occupancy) -> None:
-        """The flusher's: look, until two looks after the last session; what that one has started was seen then."""
+        """In the flusher: look until two looks after the last session, which see what that session has started."""
         began = monotonic()
         self._look_at_inherited()
         with self._lock:
@@ -189,10 +189,10 @@ class Affinity:
     def _look_at_inherited(self) -> None:
         if self.place is not None:
             self._used.add(self.place.core)
-        self._strays.look(_pinned, self._used, self.cores, may_be_batch=self._may_batch)
+        self._inheritance.look(_pinned, self._used, self.cores, may_be_batch=self._may_batch)
 
     def stop(self) -> None:
-        """Called when the flusher has ended: no session begins any more, and what was started on the core stays."""
+        """Take the last looks. Called when the flusher has ended and no session begins any more."""
         if self._inherited_watched_in == os.getpid():
             self._look_at_inherited()
             self._look_at_inherited()

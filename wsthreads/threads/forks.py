@@ -1,8 +1,8 @@
-"""A process that the application's code forks is no server, whatever it has inherited of one.
+"""Ends processes that the application has forked, before they act as a second server.
 
-Where the code comes back in such a process, by ``sys.exit()`` or otherwise, the process ends: it would go on as a
-second server, on the same sockets. So whoever calls the application's code compares `number` before and after, and
-calls `leave` where it has changed.
+A handler can call ``os.fork()`` and then return in the child, or call ``sys.exit()`` there. The child would go on as a
+second server on the same sockets. So each caller of the application's code compares `number` before and after the
+call, and calls `leave` if it has changed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["leave"]
 
 log = get_logger(__name__)
 
-#: Another one in a process than in the one that has forked it.
+#: Differs between a process and its parent.
 number = 0
 
 
@@ -31,7 +31,7 @@ os.register_at_fork(after_in_child=_count)
 
 
 def leave(error: BaseException | None) -> NoReturn:
-    """End this process, which was forked, as Python does where `error` gets out of a program."""
+    """End this forked process, with the status that Python gives a program that raised `error`."""
     status = 1
     with suppress(BaseException):
         code = error.code if isinstance(error, SystemExit) else None
@@ -42,7 +42,7 @@ def leave(error: BaseException | None) -> NoReturn:
         elif error is None or isinstance(error, SystemExit):
             status = 0
         else:
-            log.error("process %d, which the application has forked, failed", os.getpid(), exc_info=error)
+            log.error("process %d, forked by the application, failed", os.getpid(), exc_info=error)
     for stream in (sys.stdout, sys.stderr):
         with suppress(BaseException):
             stream.flush()

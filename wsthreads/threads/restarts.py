@@ -1,4 +1,4 @@
-"""What must go on goes on: a thread's work is begun again after whatever it raised, but not in a storm."""
+"""Starts the work of a thread again after an error, with growing pauses."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["Restarts", "keep_running"]
 
 log = get_logger(__name__)
 
-#: Before the second restart in a row; the first comes at once, and each further pause is twice as long.
+#: The pause before the second restart in a row. The first has none; each further pause is twice as long.
 FIRST_PAUSE_S = 0.05
 MAX_PAUSE_S = 1.0
 
-#: After so long without one, the next restart is a first one again.
+#: After so long without an error, the next restart counts as the first.
 CALM_S = 5.0
 
 
 class Restarts:
-    """How long to wait before the next restart. One thread at a time."""
+    """Counts restarts and says how long to wait before the next. One thread at a time."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
@@ -31,7 +31,7 @@ class Restarts:
         self._pause_s = 0.0
 
     def next_pause_s(self) -> float:
-        """Seconds to wait before a restart that is necessary now."""
+        """Seconds to wait before a restart now."""
         now = self._clock()
         if now - self._last > CALM_S:
             self._pause_s = 0.0
@@ -42,9 +42,9 @@ class Restarts:
 
 
 def keep_running(work: Callable[[], None], pause: Callable[[float], object] = sleep) -> None:
-    """Call `work` until it returns. What it raises is logged, and after a pause it is called again.
+    """Call `work` until it returns. If it raises, log the error, pause, and call it again.
 
-    For the whole life of a thread that others rely on. `work` keeps its state where the next call finds it.
+    For a thread that all sessions rely on. `work` must keep its state where the next call finds it.
     """
     restarts = Restarts()
     while True:
@@ -53,8 +53,8 @@ def keep_running(work: Callable[[], None], pause: Callable[[float], object] = sl
         except BaseException:
             if sys.is_finalizing():
                 return
-            with suppress(BaseException):  # for want of memory, say: to go on is more important
-                log.critical("%s has failed, and is started again", current_thread().name, exc_info=True)
+            with suppress(BaseException):  # such as MemoryError: the restart is more important than the log
+                log.critical("%s has failed and is started again", current_thread().name, exc_info=True)
             pause(restarts.next_pause_s())
         else:
             return

@@ -1,4 +1,4 @@
-"""Names the threads that a process waits for at its end: Python joins all that are no daemons, without a time limit."""
+"""Logs which threads keep the process from ending: at exit, Python waits for all threads that are not daemons."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from types import FrameType
 
 from wsthreads.loggers import get_logger
 
-__all__ = ["watch_lingering"]
+__all__ = ["report_exit_blockers"]
 
 log = get_logger(__name__)
 
-#: Threads have this long to end without a word.
+#: After so long, threads that still run are logged.
 LINGER_S = 1.0
 
 _LIBRARY = os.path.dirname(os.__file__) + os.sep
 _POOLS = os.path.join(_LIBRARY, "concurrent", "futures", "thread.py")
 
 
-def watch_lingering(but: Collection[Thread] = ()) -> None:
-    """Called where the process is about to end: after a second, log which threads hold it up, except for `but`.
+def report_exit_blockers(but: Collection[Thread] = ()) -> None:
+    """After a second, log which threads keep the process from ending, except those in `but`.
 
-    Does not wait: a daemon does it, which ends with the process.
+    Call it when the process is about to end. Does not wait: a daemon thread does the work.
     """
-    with suppress(RuntimeError):  # there is no thread to be had any more
-        Thread(target=_watch, args=(but,), name="wsthreads-lingering", daemon=True).start()
+    with suppress(RuntimeError):  # the interpreter starts no thread any more
+        Thread(target=_watch, args=(but,), name="wsthreads-exit-blockers", daemon=True).start()
 
 
 def _watch(but: Collection[Thread]) -> None:
@@ -39,21 +39,21 @@ def _watch(but: Collection[Thread]) -> None:
     held_by = []
     for thread in threading.enumerate():
         frame = frames.get(thread.ident or 0)
-        is_ours = thread.name.startswith("wsthreads-")  # these have time limits of their own
+        is_ours = thread.name.startswith("wsthreads-")  # our own threads end by their own time limits
         if frame is None or thread.daemon or thread is threading.main_thread() or thread in but or is_ours:
             continue
-        if frame.f_code.co_filename != _POOLS:  # one of a pool that has nothing to do ends with the process
+        if frame.f_code.co_filename != _POOLS:  # an idle thread of a pool ends with the process
             held_by.append(f"{thread.name} ({_place_of(frame)})")
     if held_by:
         log.warning(
-            "the process waits for threads that are no daemons: %s; "
-            "end them in on_close, or make them with Thread(…, daemon=True)",
+            "the process waits for threads that are not daemons: %s; "
+            "end them in on_close, or create them with Thread(…, daemon=True)",
             ", ".join(held_by),
         )
 
 
 def _place_of(frame: FrameType) -> str:
-    """File and line of the innermost code that is not the standard library's."""
+    """File and line of the innermost code outside the standard library."""
     inner: FrameType | None = frame
     while inner is not None and _is_library(inner):
         inner = inner.f_back

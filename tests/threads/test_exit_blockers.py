@@ -28,7 +28,7 @@ def on_message(session, message):
     session.send(str(pool.submit(int, 7).result()))
 """
 
-LINE = r"the process waits for threads that are no daemons: %s \(\S+handler\.py:(\d+)\); end them in on_close"
+LINE = r"the process waits for threads that are not daemons: %s \(\S+handler\.py:(\d+)\); end them in on_close"
 
 
 @contextmanager

@@ -1,8 +1,9 @@
-"""Gives all cores to threads and processes that were started on the core of the sessions by somebody else.
+"""Gives all cores back to threads and processes that inherited the sessions' core.
 
-Whatever a thread starts inherits its core (sched(7)). Nothing but a patch of the standard library would tell us of it.
-So the flusher looks now and then, at the threads of this process and at the processes that descend from it.
-Each is judged once, when it has been there for two looks: until then a thread may be one of ours that has just begun.
+A thread or process that a pinned thread starts inherits its core (sched(7)). Only a patch of the standard library could
+tell us when one starts. So the flusher looks from time to time at the threads of this process and at its child
+processes. It judges each of them once, at the second look. At the first look, a thread may be a session thread that has
+just begun.
 """
 
 from __future__ import annotations
@@ -11,27 +12,27 @@ import os
 from collections.abc import Container, Iterable, Iterator, Set
 from contextlib import suppress
 
-__all__ = ["Strays"]
+__all__ = ["Inheritance"]
 
 
-class Strays:
-    """The flusher's. Where there is no ``/proc`` it finds nobody."""
+class Inheritance:
+    """Finds what inherited a core. Only the flusher uses it. Without ``/proc`` it finds nothing."""
 
     def __init__(self) -> None:
-        self._known: set[int] = set()  # threads that have been judged, by their native id
-        self._suspects: set[int] = set()  # threads that were on one of our cores at the last look
+        self._known: set[int] = set()  # native ids of the threads that have been judged
+        self._suspects: set[int] = set()  # those that were on one of our cores at the last look
 
     def look(self, ours: Container[int], used: Set[int], cores: Set[int], *, may_be_batch: bool) -> None:
-        """Give `cores` to whom the second look finds on a single one of those that we `used`, unless it is `ours`.
+        """Give `cores` to each thread that this second look finds on one of the cores `used`, unless it is in `ours`.
 
-        `may_be_batch`: and have it interrupt others, as most processes do.
+        With `may_be_batch`, also end the batch class that the thread inherited.
         """
         threads = {*_numbers("/proc/self/task"), *(thread for pid in _descendants() for thread in _threads(pid))}
         suspects: set[int] = set()
         for thread in threads:
             if thread in ours or thread in self._known:
                 continue
-            with suppress(OSError):  # it has ended, or belongs to another user
+            with suppress(OSError):  # the thread has ended, or belongs to another user
                 if not _is_on_one_of(thread, used):
                     self._known.add(thread)
                 elif thread not in self._suspects:
@@ -42,7 +43,7 @@ class Strays:
                     if may_be_batch and os.sched_getscheduler(thread) == os.SCHED_BATCH:
                         os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
         self._suspects = suspects
-        self._known &= threads  # a number may be given out again
+        self._known &= threads  # the system may use a number again
 
 
 def _is_on_one_of(thread: int, used: Set[int]) -> bool:
@@ -55,8 +56,8 @@ def _threads(process: int) -> Iterable[int]:
 
 
 def _descendants() -> Iterator[int]:
-    """The processes that this one has started, those that they have started, and so on."""
-    try:  # which tells at once, where there are none
+    """The processes that this one has started, the processes that these have started, and so on."""
+    try:  # this fails at once if there are none
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except OSError:
         return

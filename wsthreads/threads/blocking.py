@@ -1,7 +1,7 @@
-"""Who must not wait for a queue to become shorter.
+"""Which threads may wait for room in a queue.
 
-The thread of a script must not: it serves all its sessions. Nor must a finalizer that runs while its thread has a lock
-which others need to send.
+The thread of a script may not, because it serves all sessions of the script. A finalizer (``__del__``) may not while
+its thread holds a lock that other threads need to send.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from types import FrameType
 
 __all__ = ["has_interrupted", "may_wait", "never_wait"]
 
-#: Modules with locks that others need to send. They call no handler: one that is among the callers of `send` was
-#: interrupted by a finalizer.
+#: Modules with locks that other threads need to send. They call no handler. So if one of them is among the callers of
+#: `send`, a finalizer has interrupted it.
 LOCKING = (
     "wsthreads.rooms.rooms",
     "wsthreads.protocol.outbox",
@@ -31,7 +31,7 @@ _thread = _Thread()
 
 
 def never_wait() -> None:
-    """From now on, the current thread must not wait."""
+    """From now on, the current thread may not wait."""
     _thread.may_wait = False
 
 
@@ -43,7 +43,7 @@ def may_wait() -> bool:
 def has_interrupted() -> bool:
     """Whether the current thread is in a finalizer that has interrupted one of `LOCKING`.
 
-    Takes some microseconds: for who is about to wait.
+    This takes some microseconds. Call it only before you wait.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__") not in LOCKING:

@@ -1,4 +1,4 @@
-"""The cores that we may use, what they do, and which of them has room. On Linux; elsewhere there are none."""
+"""The cores that the process may use, how busy they are, and which of them has room. Linux only; elsewhere: none."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ __all__ = ["Loads", "is_ours", "read_loads", "roomier_core", "usable_cores"]
 
 log = get_logger(__name__)
 
-#: By core, the seconds since boot that it has spent on programs, and on nothing.
+#: For each core, the seconds since boot that it was busy with programs, and that it was idle.
 Loads = dict[int, tuple[float, float]]
 
-#: A core is crowded where others have more than this much of it, and less than that is left of it.
+#: A core is crowded if other processes use more than the first share of it, and less than the second is idle.
 CROWDED, SCARCE = 0.25, 0.2
 
-#: There is room on one of which more than this is left.
+#: A core has room if more than this share of it is idle.
 ROOMY = 0.5
 
 
 def usable_cores() -> set[int]:
-    """Those that the calling thread may use, if it can choose among them."""
+    """The cores that the calling thread may use. Empty if the system cannot pin a thread."""
     if not hasattr(os, "sched_setaffinity"):
         return set()
     try:
         return os.sched_getaffinity(0)
     except OSError as error:
-        log.debug("the system does not tell which cores there are: %s", error)
+        log.debug("cannot read which cores may be used: %s", error)
         return set()
 
 
 def read_loads() -> Loads:
-    """What /proc/stat says; nothing where there is none, or one of another kind. Interrupts are left out."""
+    """Read /proc/stat. Empty if there is none, or one in another format. Interrupts do not count."""
     loads: Loads = {}
     with suppress(OSError, ValueError):
         tick_s = 1 / os.sysconf("SC_CLK_TCK")
@@ -48,10 +48,10 @@ def read_loads() -> Loads:
 
 
 def roomier_core(core: int, cores: Iterable[int], before: Loads, now: Loads, own_s: float) -> int | None:
-    """Which of `cores` to go to if `core` was crowded between `before` and `now`; None if it was not, or none has room.
+    """The core with most room, if `core` was crowded between `before` and `now`. None if not, or if no core has room.
 
-    `own_s` is the CPU time of this process meanwhile, on whatever core. All of it is taken for use of `core`, so part
-    of what others used may go unseen: the error is to stay.
+    `own_s` is the CPU time of this process in that time, on all cores. All of it counts as use of `core`, so the use by
+    other processes can seem smaller than it is. Then the sessions stay where they are.
     """
     spent = {n: (now[n][0] - before[n][0], now[n][1] - before[n][1]) for n in cores if n in before and n in now}
     left = {n: idle / (busy + idle) for n, (busy, idle) in spent.items() if busy + idle > 0}
@@ -62,7 +62,7 @@ def roomier_core(core: int, cores: Iterable[int], before: Loads, now: Loads, own
 
 
 def is_ours(core: int, before: Loads, now: Loads, own_s: float) -> bool:
-    """Whether others had less of `core` than CROWDED, as far as can be told; `own_s` as for `roomier_core`."""
+    """Whether other processes used less of `core` than CROWDED. `own_s` is as for `roomier_core`."""
     if core not in before or core not in now:
         return True
     busy, idle = (now[core][i] - before[core][i] for i in (0, 1))

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.programs import DEADLINE_S, wait_until
-from wsthreads.servers.stalls import STALL_S, Stalls, _traffic
+from wsthreads.servers.stalled_clients import STALL_S, StalledClients, _traffic
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
 
@@ -26,7 +26,7 @@ def clock():
 
 @pytest.fixture
 def stalls(clock):
-    return Stalls(clock)
+    return StalledClients(clock)
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_a_socket_is_watched_for_as_long_as_it_is_named(stalls, clock, pair):
 
 def test_a_kernel_that_tells_less_is_one_that_tells_nothing(stalls, clock, pair, monkeypatch):
     server, _ = pair
-    monkeypatch.setattr("wsthreads.servers.stalls._TCP_INFO", struct.Struct("=4096xQQ"))
+    monkeypatch.setattr("wsthreads.servers.stalled_clients._TCP_INFO", struct.Struct("=4096xQQ"))
     stalls.end([server])
     clock.now = STALL_S
     assert stalls.end([server]) == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.programs import DEADLINE_S, ROOT, connect, receive, run_server
-from wsthreads.threads.arenas import ARENAS
+from wsthreads.threads.malloc import ARENAS
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc" or sys.maxsize < 2**32,
@@ -25,9 +25,9 @@ THREADS = 6
 #: Threads that live at once and allocate; printed is how many arenas they have, as an XML document of glibc's.
 PROGRAM = f"""
 import ctypes, sys, threading
-from wsthreads.threads.arenas import keep_few_arenas
+from wsthreads.threads.malloc import limit_arenas
 
-keep_few_arenas()
+limit_arenas()
 met = threading.Barrier({THREADS})
 
 def allocate():
