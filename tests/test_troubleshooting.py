@@ -264,7 +264,7 @@ def test_servers_that_will_not_do(folder: Path) -> None:
     with ServerProgram([sys.executable, "-c", program]) as server:
         server.port = port
         server.wait_for("serves")
-        wait_until(lambda: "501" in refusal(server, "/ws/echo"), "the server to listen")
+        wait_until(lambda: "refused with 501" in refusal(server, "/ws/echo"), "the server to listen")
         says("does not hand over its socket", refusal(server, "/ws/echo"))
     (folder / "green.py").write_text("import gevent.monkey\ngevent.monkey.patch_all()\ndef on_open(session): pass\n")
     says("has replaced Python's threads and sockets", complaint("run", "green.py"))
@@ -305,7 +305,7 @@ def test_nginx_without_the_lines_that_it_needs(folder: Path, lines: str, part: s
 def test_nobody_there_or_no_tls(folder: Path) -> None:
     says("nothing listens there", complaint("connect", f"ws://127.0.0.1:{free_port()}/ws/echo"))
     with run_server("echo.js") as server:
-        says("speaks no TLS: try ws://", refusal(server, "/ws/echo", scheme="wss"))
+        says("does not speak TLS: try ws://", refusal(server, "/ws/echo", scheme="wss"))
     (one, key), (_, other) = certificate(folder / "one"), certificate(folder / "other")
     with run_server("echo.js", "--cert", one, "--key", key) as server:
         says("try wss://", refusal(server, "/ws/echo"))

@@ -413,7 +413,7 @@ def test_a_bad_command_line_is_one_line(folder, arguments, message):
         (["connect", "ws://127.0.0.1:1/", "-H", "Bad Name: x"], "a header's name has .*'Bad Name'"),
         (["connect", "ws://127.0.0.1:1/", "--origin", "https://a\nX: 1"], "header Origin may have no line ends"),
         (["connect", "ws://127.0.0.1:1/", "--subprotocol", "\udcff"], "a subprotocol has letters"),
-        (["connect", f"ws://{'x' * 70}.example/"], "is no name of a host"),
+        (["connect", f"ws://{'x' * 70}.example/"], "is not the name of a host"),
         (["connect", "ws://127.0.0.1:99999/"], "a WebSocket URL looks like .*99999|out of range"),
         (["connect", "ws://127.0.0.1:0/"], "cannot connect to ws://127.0.0.1:0/"),
     ],
@@ -456,7 +456,7 @@ def test_an_input_that_is_closed_is_no_message():
     done = shell("$W publish room - --endpoint /ws/x --redis redis://127.0.0.1:1 <&-")
     assert done.stderr == "wsthreads: - means the standard input, which is closed\n"
     done = shell("printf '\\377' | $W publish room - --endpoint /ws/x --redis redis://127.0.0.1:1")
-    assert done.stderr.startswith("wsthreads: the standard input is no text in UTF-8: ")
+    assert done.stderr.startswith("wsthreads: the standard input is not UTF-8 text: ")
     assert done.returncode == 1
 
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from tests.programs import DEADLINE_S, Program, wait_until, wsthreads
 from wsthreads import UsageError, WebSocketApp
-from wsthreads.cli.terminal import Client, ConnectFailed, converse, describe_close
+from wsthreads.cli.client import Client, ConnectFailed, describe_close
+from wsthreads.cli.terminal import converse
 
 
 class Talker:
@@ -142,7 +143,7 @@ def patched_connect():
         ({"headers": [("Bad Name", "x")]}, "a header's name has .*, not 'Bad Name'"),
         ({"headers": [("", "x")]}, "a header's name has .*, not ''"),
         ({"headers": [("Origin", "https://a\nX: 1")]}, "the value of the header Origin may have no line ends"),
-        ({"headers": [("Host", "x" * 70)]}, "'x{70}' is no name of a host"),
+        ({"headers": [("Host", "x" * 70)]}, "'x{70}' is not the name of a host"),
         ({"subprotocols": ["a b"]}, "a subprotocol has letters, .*, not 'a b'"),
     ],
 )
@@ -198,7 +199,7 @@ def test_no_error_shows_a_password(url):
 def test_a_redirect_says_where_to():
     answer = b"HTTP/1.1 301 Moved\r\nLocation: wss://a:b@example.org/ws?token=1\r\nContent-Length: 0\r\n\r\n"
     with answering(answer) as (url, _):
-        message = r"refused with 301, which leads to wss://\*\*\*@example\.org/ws\?token=\*\*\*$"
+        message = r"refused with 301, a redirect to wss://\*\*\*@example\.org/ws\?token=\*\*\*$"
         with pytest.raises(ConnectFailed, match=message):
             Client(url)
 
@@ -253,10 +254,10 @@ WRONG_ACCEPT = b"HTTP/1.1 101 Y\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n
     ("data", "message"),
     [
         (b"", "hung up without an answer"),
-        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "no WebSocket server answers there"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "does not speak WebSocket"),
         (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<p>\n", "with 200, as to .*: check the path"),
         (b"HTTP/1.1 503 No\r\nContent-Type: text/plain\r\n\r\nall full\n", "refused with 503: all full"),
-        (WRONG_ACCEPT, "no WebSocket server answers there"),
+        (WRONG_ACCEPT, "does not speak WebSocket"),
     ],
 )
 def test_what_is_no_websocket_server(data, message):

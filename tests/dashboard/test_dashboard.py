@@ -276,7 +276,7 @@ def test_run_shows_the_page_without_a_token_where_only_this_machine_reaches_it(s
 
 def test_run_makes_a_token_where_others_could_reach_it_and_says_so_once(script):
     with run_server(script, "--trusted-proxies", "1", "--log-level", "debug") as server:
-        said = r"^The page needs a token, as others could reach it: http\S+/_wsthreads/#token=(\S+)$"
+        said = r"^The page needs a token, because other machines can reach it: http\S+/_wsthreads/#token=(\S+)$"
         token = server.wait_for(said)[1]
         with pytest.raises(websockets.InvalidStatus, match="403"):
             Viewer(server.ws_url)

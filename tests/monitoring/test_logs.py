@@ -20,7 +20,7 @@ import pytest
 from tests.programs import DEADLINE_S, Program, connect, receive, run_server, wait_until
 from tests.wire import CLOSE, RawClient, close_payload
 from wsthreads.app import WebSocketApp
-from wsthreads.cli.terminal import describe_close
+from wsthreads.cli.client import describe_close
 from wsthreads.monitoring.formats import AccessFormatter, takes_colours
 from wsthreads.monitoring.logs import (
     SESSION_KEY,

@@ -96,7 +96,7 @@ def test_the_command_speaks_tls_and_says_so(files: Path) -> None:
     ("options", "complaint"),
     [
         (["--cert", "one.pem", "--key", "two.key"], "wsthreads: two.key: the key is not that of the certificate"),
-        (["--key", "one.key"], "wsthreads: a key is of no use without its certificate: add --cert"),
+        (["--key", "one.key"], "wsthreads: --key is the key of a certificate: add --cert"),
     ],
 )
 def test_the_command_complains_in_one_line(files: Path, options: list[str], complaint: str) -> None:

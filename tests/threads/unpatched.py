@@ -42,7 +42,7 @@ before = snapshot()
 from websockets.sync.client import connect  # noqa: E402
 
 from wsthreads import WebSocketApp  # noqa: E402
-from wsthreads.cli.terminal import Client  # noqa: E402, F401
+from wsthreads.cli.client import Client  # noqa: E402, F401
 from wsthreads.testing import live_server  # noqa: E402
 
 

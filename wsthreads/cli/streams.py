@@ -1,4 +1,4 @@
-"""The standard streams of the command: they may be closed, full, or in an encoding that lacks a character."""
+"""The standard streams of the command. They can be closed or full, or their encoding can lack a character."""
 
 from __future__ import annotations
 
@@ -7,29 +7,32 @@ import io
 import os
 import select
 import sys
+from contextlib import suppress
 from typing import TextIO
 
-__all__ = ["discard_output", "fill_closed_streams", "flush_output", "output_failure", "output_is_stuck"]
+from wsthreads.monitoring.logs import escaped
 
-#: A pipe that is full has so long to be read from.
+__all__ = ["complain", "discard_output", "fill_closed_streams", "flush_output", "output_failure", "output_is_stuck"]
+
+#: How long to wait for a reader of a full pipe.
 STUCK_MS = 1000
 
-#: What a write to a file can fail with.
+#: The errors of a write to a file.
 _WRITE_ERRORS = frozenset({errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EPIPE})
 
 
 def fill_closed_streams() -> None:
-    """Have each standard stream that is closed (``<&-``, ``>&-``) lead to nowhere. For the start of a program.
+    """Open /dev/null for each standard stream that is closed (``<&-``, ``>&-``). Call it at the start of a program.
 
-    Otherwise the next socket or file gets the number of the closed stream, and a library that writes there writes into
-    it. `sys.stdin` stays None if it is closed: to read from it is a mistake, not an empty input. The other two are
-    streams in any case, and write a character that their encoding lacks as an escape.
+    Otherwise the next socket or file gets the number of the closed stream, and a library that prints would write into
+    that socket. A closed `sys.stdin` stays None: reading from it is a mistake, not an empty input. `sys.stdout` and
+    `sys.stderr` are always streams, and escape a character that their encoding lacks.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it has the lowest number that is free, this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number: this one
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream: TextIO | None = getattr(sys, name)
         if stream is None:
@@ -40,20 +43,30 @@ def fill_closed_streams() -> None:
 
 
 def output_failure(error: OSError) -> str:
-    """An error of the system in one line: which file, or that it was the standard output, and what is wrong."""
+    """An `OSError` in one line: the file, or the output, and the reason."""
     reason = error.strerror or str(error)
     if error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {reason}"
     return f"the output cannot be written: {reason}" if error.errno in _WRITE_ERRORS else reason
 
 
+def complain(complaint: object, status: int = 1) -> int:
+    """Print one line on standard error that begins with ``wsthreads:``. Returns `status`."""
+    with suppress(OSError):  # nobody reads it, or the disk is full: the status says enough
+        print(f"wsthreads: {escaped(' '.join(str(complaint).split()))}", file=sys.stderr, flush=True)
+    return status
+
+
 def discard_output(number: int = 1) -> None:
-    """Have nothing more written to a standard stream, not even what waits there, of which Python would complain."""
+    """Discard what is written to a standard stream from now on, also what is still in its buffer.
+
+    Otherwise Python would complain at its end that it cannot write the buffer.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 def flush_output() -> None:
-    """Write what waits in the standard streams; where that fails, drop it, so that it is not the status of the end."""
+    """Write the buffers of the standard streams. If that fails, discard them: Python would change the exit status."""
     for number, stream in ((1, sys.stdout), (2, sys.stderr)):
         try:
             stream.flush()
@@ -62,7 +75,7 @@ def flush_output() -> None:
 
 
 def output_is_stuck() -> bool:
-    """Whether a standard stream takes nothing more, since nobody reads the pipe: Python waits for that at its end."""
+    """Whether a standard stream is a full pipe that nobody reads. Python would wait for a reader at its end."""
     for number in (1, 2):
         waiting = select.poll()
         waiting.register(number, select.POLLOUT)

@@ -1,0 +1,90 @@
+"""Prints where ``wsthreads run`` listens and what it serves."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
+
+from werkzeug.serving import get_interface_ip
+
+from wsthreads.app import WebSocketApp
+from wsthreads.cli.checks import remarks_on
+from wsthreads.cli.streams import discard_output, output_failure
+from wsthreads.cli.targets import Target
+from wsthreads.config import DASHBOARD_TOKEN_VARIABLE
+from wsthreads.dashboard import PREFIX, function_names
+from wsthreads.loggers import get_logger
+from wsthreads.servers.serving import Server
+
+__all__ = ["Announcement"]
+
+log = get_logger(__name__)
+
+
+class Announcement:
+    """Call it once the port is bound: a reader of the announcement can connect at once.
+
+    `made_token` is the token of the page, if one was made. With `to_log`, everything goes to the log but the token.
+    """
+
+    def __init__(
+        self,
+        app: WebSocketApp,
+        server: Server,
+        targets: Sequence[Target],
+        *,
+        static: str | None,
+        made_token: str,
+        to_log: bool,
+        restarted: bool,
+    ) -> None:
+        self._app = app
+        self._server = server
+        self._targets = targets
+        self._static = static
+        self._made_token = made_token
+        self._to_log = to_log
+        self._restarted = restarted
+
+    def __call__(self) -> None:
+        say: Callable[[str], None] = log.info if self._to_log else print
+        try:
+            for line in self._lines():
+                say(line)
+            sys.stdout.flush()
+        except OSError as error:  # the server runs all the same
+            discard_output()
+            log.warning("serving at %s; %s", self._server.url, output_failure(error))
+        if self._made_token and self._to_log:
+            log.info("the page needs a token, because other machines can reach it: set %s", DASHBOARD_TOKEN_VARIABLE)
+        if self._restarted:
+            log.info("restarted with new code", extra={"kind": "reload"})
+        for target in self._targets:
+            for remark in remarks_on(target, self._app.endpoint(target.path).handler.hooks):
+                log.warning("%s", remark)
+
+    def _lines(self) -> list[str]:
+        url = self._server.url
+        has_index = self._static is not None and os.path.isfile(os.path.join(self._static, "index.html"))
+        served = [] if self._static is None else [(f"{url}/", f"the files in {self._static}")]
+        served.append((url + (PREFIX if has_index else "/"), "the page about this server"))
+        for endpoint in self._app.endpoints:
+            functions = ", ".join(function_names(endpoint))
+            served.append((self._server.ws_url + endpoint.path, f"{endpoint.handler.name}: {functions}"))
+        width = max(len(url) for url, _ in served)
+        lines = [f"Listening on {' and '.join([url, *_other_urls(self._server)])} (Ctrl-C stops)"]
+        lines += [f"  {url:{width}}  {what}" for url, what in served]
+        if self._made_token and not self._to_log:
+            page = f"{url}{PREFIX}#token={self._made_token}"
+            lines.append(f"The page needs a token, because other machines can reach it: {page}")
+        return lines
+
+
+def _other_urls(server: Server) -> list[str]:
+    """The URL for other machines, if the server listens on all addresses."""
+    if server.host not in ("0.0.0.0", "::", ""):
+        return []
+    address = get_interface_ip(socket.AF_INET)
+    return [] if address.startswith("127.") else [f"{server.url.partition(':')[0]}://{address}:{server.port}"]

@@ -1,0 +1,197 @@
+"""``wsthreads run``: serves handlers on a port."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wsthreads.cli.options import CommandWithSections, config_of, setting_options
+from wsthreads.cli.streams import output_is_stuck
+from wsthreads.config import REDIS_VARIABLE, dashboard_token_of
+from wsthreads.errors import CloseCode, UsageError
+from wsthreads.loggers import get_logger
+from wsthreads.monitoring.logs import FORMAT_VARIABLE, FORMATS, LEVELS, log_to
+
+if TYPE_CHECKING:
+    from wsthreads.app import WebSocketApp
+    from wsthreads.cli.targets import Target
+    from wsthreads.config import Config
+    from wsthreads.servers.serving import Server
+
+__all__ = ["run"]
+
+log = get_logger(__name__)
+
+#: Environment variables that pass the port and the token on to the restarted command.
+RESTART_PORT = "_WSTHREADS_RESTART_PORT"
+RESTART_TOKEN = "_WSTHREADS_RESTART_TOKEN"
+
+
+@click.command(
+    cls=CommandWithSections,
+    epilog="A number in parentheses is the close code or the HTTP status that a client gets beyond the limit.",
+)
+@click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
+@click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True,
+              help="Address to listen on; 0.0.0.0 means all addresses.")
+@click.option("--port", type=int, metavar="N", default=5000, show_default=True,
+              help="Port to listen on; 0 means any free port.")
+@click.option("--path", metavar="PATH", help="Path of a single handler, in place of /ws/<name>.")
+@click.option("--cert", metavar="FILE", help="Serve https and wss with the certificate in this PEM file.")
+@click.option("--key", metavar="FILE", help="Private key of the certificate, if it is in another file.")
+@click.option("--static", metavar="DIRECTORY",
+              help="Also serve the files in this directory; its index.html is then at /.")
+@click.option("--reload", is_flag=True,
+              help="Load changed files again. Sessions of scripts stay; a Python handler restarts the server (1012).")
+@click.option("--redis", envvar=REDIS_VARIABLE, metavar="URL", show_envvar=True,
+              help="Share rooms with all processes that use this Redis, such as redis://localhost.")
+@click.option("--log-level", type=click.Choice(LEVELS), metavar="LEVEL", default="info", show_default=True,
+              help="Lowest level to log: debug, info, warning or error.")
+@click.option("--log-format", type=click.Choice(FORMATS), metavar="FORMAT", default="text", show_default=True,
+              envvar=FORMAT_VARIABLE, show_envvar=True, help="text for people, or json with one object a line.")
+@setting_options
+def run(
+    targets: tuple[str, ...],
+    host: str,
+    port: int,
+    path: str | None,
+    cert: str | None,
+    key: str | None,
+    static: str | None,
+    redis: str | None,
+    reload: bool,
+    log_level: str,
+    log_format: str,
+    **settings: Any,
+) -> int:
+    """Serve handlers on a port, for development.
+
+    TARGET is a .js, .mjs, .ts or .py file, which is served at /ws/<name>, or a directory of such files. A page about
+    the server is at /, or at /_wsthreads/ if --static has an index.html.
+
+    Ctrl-C closes every session with 1001 and exits with status 0. A second Ctrl-C cuts the sessions off.
+    """
+    from wsthreads.cli.announcement import Announcement
+    from wsthreads.cli.targets import create_app, find_targets
+    from wsthreads.dashboard import PREFIX, Dashboard
+    from wsthreads.servers.serving import Server
+    from wsthreads.servers.tls import server_context
+    from wsthreads.threads.exit_blockers import report_exit_blockers
+    from wsthreads.threads.malloc import limit_arenas
+
+    if not host:  # the server would take it for all addresses; in a shell, a variable may be empty by mistake
+        raise UsageError("--host is empty; use 0.0.0.0 for all addresses")
+    config = config_of(settings)
+    limit_arenas()  # the process is our own
+    if config.cpu_affinity is None:
+        config = replace(config, cpu_affinity=True)
+    if config.serve_health is None:
+        config = replace(config, serve_health=True)
+    log_to(sys.stderr, log_level, quiet_below=PREFIX, form=log_format)
+    if key is not None and cert is None:
+        raise UsageError("--key is the key of a certificate: add --cert")
+    ssl_context = None if cert is None else server_context(cert, key)
+    restarted = RESTART_PORT in os.environ
+    restart_port = os.environ.pop(RESTART_PORT, "")
+    port = port or (int(restart_port) if restart_port.isdecimal() else 0)
+    token = dashboard_token_of(config)
+    made_token = "" if token else _make_token(host, config)
+    dashboard = Dashboard(token or made_token, logger="", reloads=reload)
+    if reload:
+        # Python would take old bytecode for that of a file of the same size that was changed in the same second.
+        sys.dont_write_bytecode = True
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # for the process that checks a change
+    found = find_targets(targets, path)
+    app = create_app(
+        *targets,
+        wsgi_app=dashboard.lead_here,
+        static=static,
+        path=path,
+        redis=redis or None,
+        config=config,
+        dashboard=dashboard,
+    )
+    try:
+        server = Server(app, host, port, ssl_context=ssl_context)
+        app.connect_broker()
+        announce = Announcement(
+            app,
+            server,
+            found,
+            static=static,
+            made_token=made_token,
+            to_log=log_format != "text",
+            restarted=restarted,
+        )
+        if reload:
+            check_arguments = [*(["--path", path] if path else []), "--", *targets]
+            return _serve_with_reload(
+                app, server, lambda: find_targets(targets, path), check_arguments, announce, made_token
+            )
+        announce()
+        status = _serve(server)
+        report_exit_blockers()
+        return status
+    finally:
+        app.shutdown(0)  # already done, unless the server could not be made: then it ends the threads of scripts
+
+
+def _make_token(host: str, config: Config) -> str:
+    """A token for the page if other machines can reach it; otherwise an empty string."""
+    from secrets import token_urlsafe
+
+    from wsthreads.servers.serving import is_loopback
+
+    token = os.environ.pop(RESTART_TOKEN, "")
+    return "" if is_loopback(host) and not config.trusted_proxies else token or token_urlsafe(16)
+
+
+def _serve(server: Server) -> int:
+    """Serve until a signal. If nobody reads the output, it ends the process, which would wait for a reader."""
+    status = server.run()
+    if output_is_stuck():
+        os._exit(status)
+    return status
+
+
+def _serve_with_reload(
+    app: WebSocketApp,
+    server: Server,
+    find: Callable[[], Sequence[Target]],
+    check_arguments: Sequence[str],
+    announce: Callable[[], None],
+    token: str,
+) -> int:
+    """Serve until a signal. For a restart, it does not return: the process runs the same command again.
+
+    `announce` is called once the files are watched, so that a change by a reader of the announcement is noticed.
+    """
+    from wsthreads.cli.reloader import Reloader
+    from wsthreads.threads.exit_blockers import report_exit_blockers
+
+    restart = False
+
+    def ask_for_restart() -> None:
+        nonlocal restart
+        restart = True
+        server.request_stop(CloseCode.SERVICE_RESTART, "the server restarts with new code")
+
+    reloader = Reloader(app, find, ask_for_restart, check_arguments=check_arguments)
+    announce()
+    reloader.start()
+    status = _serve(server)
+    reloader.stop()
+    if restart and status == 0:
+        log.info("restarting")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.environ[RESTART_PORT] = str(server.port)  # also if it was any free port
+        os.environ[RESTART_TOKEN] = token  # for pages that are open
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    report_exit_blockers()
+    return status
