@@ -27,7 +27,7 @@ class Member:
     def __init__(self, rooms, flusher, session_class=Session):
         self.ours, self.theirs = socket.socketpair()
         self.theirs.settimeout(DEADLINE_S)
-        self.closing = self.subprotocol = None
+        self.ending = self.subprotocol = None
         self.outbox = Outbox(
             PlainTransport(self.ours), flusher, max_bytes=2**30, timeout_s=DEADLINE_S, on_stuck=lambda reason: None
         )
@@ -35,7 +35,7 @@ class Member:
         self.data = b""
 
     def begin_close(self, code, reason):
-        self.closing = (code, reason)
+        self.ending = (code, reason)
 
     def receive(self, count):
         found = []

@@ -51,7 +51,7 @@ ONLY_THERE = {
     "redis": {"brokers"},
     "prometheus_client": {"monitoring.prometheus"},
     "simple_websocket": {"protocol.connection"},
-    "wsproto": {"protocol.connection", "protocol.deflate", "cli.client", "cli.handshake", "testing"},
+    "wsproto": {"protocol.assembler", "protocol.deflate", "cli.client", "cli.handshake", "testing"},
     "pytest": {"testing"},
     "_thread": set(),
 }

@@ -749,14 +749,14 @@ def test_a_viewer_that_does_not_read_is_sent_no_more_than_fits_and_nobody_waits_
         for _ in range(100):
             slow_viewer.send(type="watch", list="sessions", limit=500)
             viewer.watch("rooms")  # which is done behind it
-            if connection.outbox.is_blocked:
+            if connection.channel.outbox.is_blocked:
                 break
-        assert connection.outbox.is_blocked
-        before = connection.outbox.bytes_waiting
+        assert connection.channel.outbox.is_blocked
+        before = connection.channel.outbox.bytes_waiting
         slow_viewer.send(type="watch", list="rooms")
         for _ in range(2):
             assert viewer.next("sample")["endpoints"]["/ws/crowd"]["sessions"] == 40
-        assert connection.outbox.bytes_waiting <= before + 1000  # answers alone
-        assert connection.closing is None
+        assert connection.channel.outbox.bytes_waiting <= before + 1000  # answers alone
+        assert connection.channel.ending is None
         assert slow_viewer.next("rooms")["matched"] == 5  # it reads again, and is sent what it has missed
         assert slow_viewer.ask(type="unwatch", list="rooms")["ok"]

@@ -11,7 +11,6 @@ import pytest
 from tests.programs import DEADLINE_S, wait_until
 from tests.wire import (
     BINARY,
-    CLOSE,
     CONTINUATION,
     PING,
     PONG,
@@ -19,7 +18,6 @@ from tests.wire import (
     Echo,
     RawClient,
     Recorder,
-    close_payload,
     endpoint,
     frame,
     serving,
@@ -282,77 +280,6 @@ def test_a_flood_of_a_hundred_clients_keeps_nobody_else_out(serve):
                     assert client.receive_text() == str(n)
         finally:
             flood.kill()
-
-
-# Silence
-
-
-def test_a_client_that_sends_no_message_is_idle_even_if_it_answers_pings():
-    handler = Recorder()
-    settings = {"idle_timeout_s": 0.5, "ping_interval_s": 0.05, "ping_timeout_s": 5.0}
-    with endpoint(handler, **settings) as (app, port), RawClient(port) as client:
-        began, pings = monotonic(), 0
-        while (received := client.receive()) == (PING, b""):
-            client.send(PONG)
-            pings += 1
-        assert received == (CLOSE, close_payload(1001, "idle: no message for 0.5 s"))
-        client.send(*received)
-        assert monotonic() - began >= 0.49
-        assert pings
-        assert handler.close() == (1001, "idle: no message for 0.5 s")
-        assert counted_once(app, "idle_timeout_s")
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """The clock of connections, as a list of one, to be turned by hand; the flusher's goes on by itself."""
-    clock = [monotonic()]
-    monkeypatch.setattr("wsthreads.protocol.connection.monotonic", lambda: clock[0])
-    return clock
-
-
-IDLE_S = 10 * DEADLINE_S  # longer than a test
-
-
-def test_a_client_that_sends_messages_is_not_idle(clock):
-    handler = Recorder()
-    with endpoint(handler, idle_timeout_s=IDLE_S) as (app, port), RawClient(port) as client:
-        connection = handler.session()._connection
-        for _ in range(3):
-            clock[0] += 0.9 * IDLE_S
-            client.text("x")
-            wait_until(lambda: connection._last_message_at == clock[0], "the end of the message")
-            connection._on_idle_timer()
-            assert connection.is_open
-        wait_until(lambda: connection._waiting)
-        clock[0] += 1.1 * IDLE_S
-        connection._on_idle_timer()
-        assert client.receive_close()[0] == 1001
-        assert counted_once(app, "idle_timeout_s")
-
-
-def test_a_client_whose_message_takes_long_to_handle_is_not_idle(clock):
-    go_on = threading.Event()
-
-    class Slow(Echo):
-        def on_message(self, session, message):
-            self.messages.put(message)
-            assert go_on.wait(DEADLINE_S)
-            super().on_message(session, message)
-
-    handler = Slow()
-    with endpoint(handler, idle_timeout_s=IDLE_S) as (_, port), RawClient(port) as client:
-        connection = handler.session()._connection
-        client.text("a")
-        handler.message()
-        clock[0] += 2 * IDLE_S
-        connection._on_idle_timer()
-        assert connection.is_open
-        go_on.set()
-        assert client.receive_text() == "a"
-        wait_until(lambda: connection._last_message_at == clock[0], "the end of the message")
-        connection._on_idle_timer()
-        assert connection.is_open, "its time begins when it can be read again"
 
 
 # What is counted, where another test is about what the client is told

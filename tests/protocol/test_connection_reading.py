@@ -1,4 +1,4 @@
-"""The reading path against wsproto alone: whatever comes in, in whatever pieces, both see the same.
+"""The reading path, with a socket, against wsproto alone: whatever comes in, in whatever pieces, both see the same.
 
 Against python-websockets where messages are deflated: wsproto's extension fails at a ping amid a fragmented one.
 """
@@ -52,8 +52,8 @@ def ours(stream, early, sizes, config=CONFIG, agreement=None):
         environ = {"werkzeug.socket": server, "wsgi.input": reader, "HTTP_SEC_WEBSOCKET_KEY": KEY}
         client.sendall(early)
         connection = Connection(environ, config=config, flusher=_quiet(flusher), agreement=agreement)
-        connection._transport = Pieces(server)
-        connection._transport.sizes = list(sizes)
+        connection.channel.transport = Pieces(server)
+        connection.channel.transport.sizes = list(sizes)
         client.sendall(stream[len(early) :])
         client.shutdown(socket.SHUT_WR)
         messages = list(connection.messages())
@@ -207,7 +207,7 @@ def test_a_stream_that_ends_anywhere_has_given_the_messages_that_were_complete(m
 def test_a_stream_cut_at_any_place_is_the_same(monkeypatch, decoder):
     module = pytest.importorskip("wsthreads._native._speedups") if decoder == "c" else None
     decode = module.decode_message if module else _decode_message
-    monkeypatch.setattr("wsthreads.protocol.connection.decode_message", decode)
+    monkeypatch.setattr("wsthreads.protocol.assembler.decode_message", decode)
     key = b"abcd"
     stream = b"".join([
         frame(TEXT, "é€😀", key=key),
@@ -244,7 +244,7 @@ def test_empty_fragments_are_not_kept():
         client.sendall(frame(TEXT, "c", fin=False) + empty)
         client.shutdown(socket.SHUT_WR)
         assert list(connection.messages()) == ["ab"]
-        assert len(connection._parts) <= 1
+        assert len(connection._assembler._parts) <= 1
 
 
 def test_a_connection_is_small():
@@ -257,7 +257,7 @@ def test_a_connection_is_small():
         assert list(connection.messages()) == ["a"]
         connection.finish()
         connection.hang_up()
-        assert not {"_config", "_round_trip_s", "_is_finished"} & vars(connection).keys()
+        assert not {"_config", "_messages_in", "channel"} & vars(connection).keys()
         assert len(vars(connection)) <= 25
 
 

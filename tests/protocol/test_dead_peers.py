@@ -12,7 +12,7 @@ from contextlib import ExitStack
 
 import pytest
 
-import wsthreads.protocol.connection
+import wsthreads.protocol.clocks
 from tests.programs import DEADLINE_S, wait_until
 from tests.wire import (
     CLOSE,
@@ -288,7 +288,7 @@ def test_a_handler_that_works_while_its_session_is_open_learns_that_its_client_i
 
 
 def test_a_handler_learns_of_it_without_pings_too(serve, monkeypatch):
-    monkeypatch.setattr(wsthreads.protocol.connection, "LOOK_S", 0.1)
+    monkeypatch.setattr(wsthreads.protocol.clocks, "LOOK_S", 0.1)
     handler, app = Streamer(hook="on_message", sends=False), WebSocketApp(ping_interval_s=0, ping_timeout_s=0.3)
     app.add_handler("/ws/test", handler)
     with RawClient(serve(app).port, "/ws/test") as client:

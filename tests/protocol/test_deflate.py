@@ -532,8 +532,9 @@ def test_scripts_deflate_as_well(serve: Callable[..., Any], tmp_path: Path) -> N
 
 def test_an_idle_connection_holds_nothing_for_it() -> None:
     handler = Recorder()
-    with endpoint(handler, compression=True) as (_, port), RawClient(port, headers=OFFER) as client:
-        session = handler.session()
+    with endpoint(handler, compression=True) as (app, port), RawClient(port, headers=OFFER) as client:
+        handler.session()
+        (connection,) = app.endpoint("/ws/test").connections()
         client.send(TEXT, deflated("x" * 1000), rsv=4)
         half = deflated("y" * 1000)
         client.send(TEXT, half[:5], fin=False, rsv=4)
@@ -541,6 +542,6 @@ def test_an_idle_connection_holds_nothing_for_it() -> None:
         assert (handler.message(), handler.message()) == ("x" * 1000, "y" * 1000)
         client.send(PING)
         assert client.receive() == (PONG, b"")
-        (inflation,) = session._connection._protocol._proto.extensions
+        (inflation,) = connection._assembler._protocol._proto.extensions
         assert inflation._inflater is inflation._decoder is None
         assert inflation._parts == []

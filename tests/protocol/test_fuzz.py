@@ -48,7 +48,7 @@ def test_decoders_that_disagree_are_found(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_reading_path_that_loses_a_message_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     loses_the_second = lambda data, start, limit: None if start else ("", 10)  # noqa: E731
-    monkeypatch.setattr("wsthreads.protocol.connection.decode_message", loses_the_second)
+    monkeypatch.setattr("wsthreads.protocol.assembler.decode_message", loses_the_second)
     with targets.receive() as check, pytest.raises(AssertionError):
         check((CORPUS / "receive" / "text").read_bytes())
 

@@ -189,7 +189,7 @@ def test_small_answers_are_not_held_back(serve):
         client.send("hi")
         receive(client)
         (session,) = app.endpoint("/ws/echo").sessions()
-        assert session._connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert session._channel.transport._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_thousand_clients_at_once_find_a_place_to_wait():

@@ -125,5 +125,5 @@ def release(flusher: Flusher, drainer: Drainer, link: Link | None) -> None:
 
 def _close(connections: Iterable[Connection], code: int, reason: str, timeout_s: float) -> None:
     for connection in connections:
-        connection.begin_close(code, reason)
-        connection.hasten_close(timeout_s)
+        connection.channel.begin_close(code, reason)
+        connection.channel.hasten_close(timeout_s)

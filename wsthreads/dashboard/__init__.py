@@ -131,8 +131,8 @@ class Dashboard:
         """Refuse new viewers, and begin to close the open pages. Does not block."""
         if self.admission.close(code, reason):
             for connection in self.endpoint.connections():
-                connection.begin_close(code, reason)
-                connection.hasten_close(CLOSE_TIMEOUT_S)
+                connection.channel.begin_close(code, reason)
+                connection.channel.hasten_close(CLOSE_TIMEOUT_S)
 
     def stop(self, timeout_s: float) -> None:
         """Wait at most `timeout_s` for the pages to close, then cut them off. Stops reading the log."""

@@ -176,7 +176,7 @@ class Endpoint:
         """End every connection at once; how many there were."""
         connections = self.connections()
         for connection in connections:
-            connection.lose("cut off at shutdown")
+            connection.channel.lose("cut off at shutdown")
         return len(connections)
 
     def _abandon(self, session_id: str, network: str) -> None:
@@ -212,7 +212,7 @@ class Endpoint:
             connection = self._connect(request, spoken, None)
             self._turned_away.put(id(connection), connection)
             try:
-                connection.begin_close(refusal.code, refusal.reason)
+                connection.channel.begin_close(refusal.code, refusal.reason)
                 for _ in connection.messages():  # until the client has answered, or `close_timeout_s` is over
                     pass
             finally:
@@ -239,7 +239,7 @@ class Endpoint:
                 log.debug("session %s lost in its handshake: %s", session_id, error, extra=context)
                 return
             wait_s = self._config.send_timeout_s
-            session = self._session_class(session_id, request, connection, self.rooms, wait_s=wait_s)
+            session = self._session_class(session_id, request, connection.channel, self.rooms, wait_s=wait_s)
             connection.before_end = partial(self.handler.catch_up, session)
             self._connections.put(session, connection)
             opened = True
@@ -251,7 +251,7 @@ class Endpoint:
             try:
                 if opened and connection is not None:
                     self._connections.pop(session)
-                    code, _ = connection.closing or (CloseCode.ABNORMAL, "")
+                    code, _ = connection.channel.ending or (CloseCode.ABNORMAL, "")
                     self._ledger.end(int(code), connection.traffic())
                 else:
                     self.handler.abandon(session_id)
@@ -301,13 +301,14 @@ class Endpoint:
         log.log(self._log_level, opened, session.id, self.path, session.remote_addr, extra=context)
         goodbye = self._admission.goodbye
         if goodbye is not None:  # shutdown began between the handshake and here, and did not see this session
-            connection.begin_close(*goodbye)
+            connection.channel.begin_close(*goodbye)
         handler = self.handler
         code, reason = int(CloseCode.INTERNAL_ERROR), ""
         try:
             handler.open(session)
-            reader = connection.reader = handler.reader(session, connection.readable_fd)
+            reader = handler.reader(session, connection.readable_fd)
             if reader is not None:
+                connection.read_by(reader)
                 thread.only_reads()
             for message in connection.messages():
                 if thread.is_displaced:
@@ -315,7 +316,7 @@ class Endpoint:
                 handler.message(session, message)
         except BaseException:
             # Not the handler's errors, which it keeps to itself.
-            connection.begin_close(CloseCode.INTERNAL_ERROR, "server error")
+            connection.channel.begin_close(CloseCode.INTERNAL_ERROR, "server error")
             raise
         finally:
             try:
@@ -329,7 +330,7 @@ class Endpoint:
                     finally:
                         connection.hang_up()
                     self._metrics.add("sessions_closed")
-                    (slow_log if connection.was_too_slow else log).log(
+                    (slow_log if connection.channel.was_too_slow else log).log(
                         self._log_level, "session %s closed on %s after %.1f s: %s",
                         session.id, self.path, monotonic() - began, f"{code} {printable(reason)}".strip(),
                         extra=context,
@@ -338,6 +339,6 @@ class Endpoint:
 
 def _give_up(connection: Connection) -> None:
     """End a connection for which nothing else will be done."""
-    connection.lose("server error")
+    connection.channel.lose("server error")
     connection.finish()
     connection.hang_up()

@@ -14,7 +14,7 @@ from wsthreads.protocol.outbox import post
 from wsthreads.threads.blocking import has_interrupted
 
 if TYPE_CHECKING:
-    from wsthreads.protocol.connection import Connection
+    from wsthreads.protocol.channel import Channel
     from wsthreads.protocol.handshake import Request
     from wsthreads.rooms.rooms import Rooms, SessionRoom
 
@@ -35,7 +35,7 @@ class Session:
 
     __slots__ = (
         "__weakref__",
-        "_connection",
+        "_channel",
         "_ended",
         "_id",
         "_joined",
@@ -50,7 +50,7 @@ class Session:
     )
 
     def __init__(
-        self, session_id: str, request: Request, connection: Connection, rooms: Rooms[Any], *, wait_s: float = 0.0
+        self, session_id: str, request: Request, channel: Channel, rooms: Rooms[Any], *, wait_s: float = 0.0
     ) -> None:
         self._id = session_id
         #: The handshake: path, headers, parameters, address.
@@ -59,8 +59,8 @@ class Session:
         self.attributes: dict[str, Any] = request.attributes
         #: When the session began, in seconds since the epoch.
         self.opened_at = time()
-        self._connection = connection
-        self._outbox = connection.outbox
+        self._channel = channel
+        self._outbox = channel.outbox
         self._rooms = rooms
         self._thread = get_ident()  # the connection's own; it may wait in send()
         self._wait_s = wait_s
@@ -92,7 +92,7 @@ class Session:
             wait_s = self._wait_s if timeout is None else timeout
             if wait_s > 0 and not has_interrupted():
                 outbox.wait_for_room(len(frame), wait_s)
-        return self._connection.closing is None and post(outbox, frame)
+        return self._channel.ending is None and post(outbox, frame)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Start the close handshake. Does nothing if the session is closing already. Does not block.
@@ -101,7 +101,7 @@ class Session:
         `CloseCodeError` for anything else (RFC 6455, 7.4 and 5.5).
         """
         check_close(code, reason)
-        self._connection.begin_close(code, reason)
+        self._channel.begin_close(code, reason)
 
     def is_open(self) -> bool:
         """Whether messages can be sent: False after `close`, after the client's close, and in `on_close`.
@@ -109,7 +109,7 @@ class Session:
         It also becomes False while a handler runs and the client is gone: at the first `send` that fails, and otherwise
         after `ping_interval_s` plus `ping_timeout_s` at most.
         """
-        return self._connection.closing is None and not self._outbox.is_over
+        return self._channel.ending is None and not self._outbox.is_over
 
     @property
     def request_path(self) -> str:
@@ -124,8 +124,7 @@ class Session:
     @property
     def subprotocol(self) -> str | None:
         """The subprotocol that was agreed on, or None."""
-        subprotocol: str | None = self._connection.subprotocol
-        return subprotocol
+        return self._channel.subprotocol
 
     def get_parameter(self, name: str) -> str | None:
         """The first value of a query parameter of the handshake's URI, URL-decoded, or None."""

@@ -1,0 +1,193 @@
+"""Bytes to messages: joins a client's frames, and holds each message to its bounds. No socket, no thread, no callback.
+
+`protocol.frames` decodes a complete data frame directly. Everything else goes to wsproto, the judge of what is legal.
+A bound is judged by a frame's header, before its payload is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import monotonic
+from typing import NamedTuple
+
+from wsproto import events as judged
+from wsproto.connection import Connection as Protocol
+from wsproto.connection import ConnectionState, ConnectionType
+
+from wsthreads.config import Config
+from wsthreads.errors import (
+    CloseCode,
+    InvalidPayloadError,
+    MessageTooBigError,
+    PolicyError,
+    ProtocolError,
+    TooManyFragmentsError,
+    UnsupportedDataError,
+)
+from wsthreads.protocol.allowance import Allowance
+from wsthreads.protocol.deflate import Agreement, Inflation, decode_any, most_deflated_bytes
+from wsthreads.protocol.frames import BINARY, CONTINUATION, PING, PONG, TEXT, Header, decode_message, parse_header
+
+__all__ = ["Assembler", "Close", "Ping", "Pong"]
+
+
+class Ping(NamedTuple):
+    """The client asks for a pong with the same payload."""
+
+    payload: bytes
+
+
+class Pong(NamedTuple):
+    """The client has answered a ping, or sent a pong without one."""
+
+    payload: bytes
+
+
+class Close(NamedTuple):
+    """The client's close frame: the last event."""
+
+    code: int
+    reason: str
+
+
+class Assembler:
+    """Makes messages and control frames of what one client sends. For one thread, but `incomplete_since`."""
+
+    __slots__ = (
+        "_agreement",
+        "_config",
+        "_control_frames",
+        "_fragmented",
+        "_fragments",
+        "_message_bytes",
+        "_message_limit",
+        "_owed",
+        "_parts",
+        "_protocol",
+        "_tail",
+        "incomplete_since",
+    )
+
+    def __init__(self, config: Config, agreement: Agreement | None = None, *, early: bytes = b"") -> None:
+        self._config = config
+        self._agreement = agreement  # the client may deflate its messages
+        self._tail = early  # input that is not decoded yet: less than a header, or what came with the handshake
+        self._protocol: Protocol | None = None  # made for the first frame that the fast decoder does not take
+        self._parts: list[str | bytes] | None = None  # of the message that is coming in; made with it
+        self._owed = 0  # bytes of the current frame that wsproto has not got yet
+        self._fragmented = False  # between the frames of one message
+        self._fragments = 0  # of the message that is coming in
+        self._message_bytes = 0  # of that message, by the headers of its frames
+        self._message_limit = config.max_message_bytes  # for that message
+        self._control_frames: Allowance | None = None
+        #: When the first header of the message that is coming in was there; 0 between messages. Any thread may read it.
+        self.incomplete_since = 0.0
+
+    @property
+    def is_between(self) -> bool:
+        """Whether the next byte begins a frame, and no message is incomplete."""
+        return not (self._tail or self._owed or self._fragmented)
+
+    def feed(self, data: bytes) -> Iterator[str | bytes | Ping | Pong | Close]:
+        """What `data` completes, in order: messages (str for text, bytes for binary) and control frames.
+
+        Take all of them before the next call. Raises `PeerError` for an illegal frame, and past a bound; it is over
+        then, and after a `Close`.
+        """
+        if self._tail:
+            data, self._tail = self._tail + data, b""
+        takes_binary, limit = self._config.accept_binary, self._config.max_message_bytes
+        decode = decode_message if self._agreement is None else decode_any
+        start, end = 0, len(data)
+        while start < end:
+            decoded = None if self._owed or self._fragmented else decode(data, start, limit)
+            if decoded is not None:
+                message, start = decoded
+                if not takes_binary and not isinstance(message, str):
+                    raise _not_text()
+                yield message
+                continue
+            if not self._owed:
+                header = parse_header(data, start)
+                if header is None:
+                    self._tail = data[start:]
+                    return
+                self._admit(header)
+                self._owed = header.header_bytes + header.payload_bytes
+            chunk = data[start : start + self._owed]
+            self._owed -= len(chunk)
+            start += len(chunk)
+            if not self._owed and not self._fragmented:
+                self.incomplete_since = 0.0
+            elif not self.incomplete_since:
+                self.incomplete_since = monotonic()
+            for event in self._judge(chunk):
+                yield event
+                if isinstance(event, Close):
+                    return
+
+    def _admit(self, header: Header) -> None:
+        """Hold a frame to the bounds, before its payload comes in, and keep track of fragments."""
+        if header.opcode in (PING, PONG):
+            self._admit_control_frame()
+        if header.opcode not in (CONTINUATION, TEXT, BINARY):
+            return
+        if header.opcode != CONTINUATION:
+            limit = self._config.max_message_bytes
+            self._message_limit = most_deflated_bytes(limit) if header.rsv1 else limit
+            self._message_bytes = self._fragments = 0
+        self._message_bytes += header.payload_bytes
+        self._fragments += 1
+        self._fragmented = not header.fin
+        if self._message_bytes > self._message_limit:
+            limit = self._config.max_message_bytes
+            raise MessageTooBigError(f"message of {self._message_bytes} bytes or more, at most {limit} are taken")
+        if self._fragments > self._config.max_fragments:
+            limit = self._config.max_fragments
+            raise TooManyFragmentsError(f"message in {self._fragments} frames or more, at most {limit} are taken")
+
+    def _admit_control_frame(self) -> None:
+        limit = self._config.max_control_frames_per_s
+        if limit and self._control_frames is None:
+            self._control_frames = Allowance(limit)
+        if self._control_frames is not None and not self._control_frames.take():
+            raise PolicyError(f"more than {limit} pings and pongs a second", setting="max_control_frames_per_s")
+
+    def _judge(self, chunk: bytes) -> Iterator[str | bytes | Ping | Pong | Close]:
+        """Give wsproto a part of one frame: what that completes."""
+        if self._protocol is None or self._parts is None:
+            self._parts = []
+            limit = self._config.max_message_bytes
+            inflation = [] if self._agreement is None else [Inflation(self._parts, limit)]
+            self._protocol = Protocol(ConnectionType.SERVER, [*inflation])
+        parts = self._parts
+        self._protocol.receive_data(chunk)
+        for event in self._protocol.events():
+            if isinstance(event, (judged.TextMessage, judged.BytesMessage)):
+                if event.data:  # there may be any number of empty fragments
+                    parts.append(event.data if isinstance(event.data, str) else bytes(event.data))
+                if event.message_finished:
+                    empty = "" if isinstance(event, judged.TextMessage) else b""
+                    message = parts[0] if len(parts) == 1 else empty.join(parts)  # type: ignore[arg-type]
+                    parts.clear()
+                    if not self._config.accept_binary and not isinstance(message, str):
+                        raise _not_text()
+                    yield message
+            elif isinstance(event, judged.Ping):
+                yield Ping(bytes(event.payload))
+            elif isinstance(event, judged.Pong):
+                yield Pong(bytes(event.payload))
+            elif isinstance(event, judged.CloseConnection):
+                yield _close_of(event, self._protocol.state)
+                return
+
+
+def _not_text() -> UnsupportedDataError:
+    return UnsupportedDataError("binary messages are not taken here")
+
+
+def _close_of(event: judged.CloseConnection, state: ConnectionState) -> Close:
+    if state is ConnectionState.OPEN:  # not a close frame: wsproto's word for an illegal frame
+        kind = InvalidPayloadError if event.code == CloseCode.INVALID_PAYLOAD else ProtocolError
+        raise kind(event.reason or "illegal frame")
+    return Close(int(event.code), event.reason or "")

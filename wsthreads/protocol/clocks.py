@@ -1,0 +1,208 @@
+"""What a connection does by the clock: pings, the time that a message may take, idleness.
+
+The callbacks run in the flusher's thread. What they look at is written by the connection's thread.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from wsthreads.config import Config
+from wsthreads.errors import CloseCode, PolicyError
+from wsthreads.loggers import get_logger
+from wsthreads.monitoring.logs import log_context
+from wsthreads.monitoring.metrics import Histogram
+from wsthreads.protocol.assembler import Assembler
+from wsthreads.protocol.channel import Channel
+from wsthreads.protocol.frames import PING, encode_frame
+from wsthreads.protocol.readers import Reader
+from wsthreads.threads.flusher import Flusher, Timer
+
+__all__ = ["Clocks"]
+
+log = get_logger(__name__)
+
+#: Where pings are switched off, a client whose handler runs is looked at this often.
+LOOK_S = 25.0
+
+
+class Clocks:
+    """The timers of one connection. The heartbeat runs from the beginning, the others when they are asked for.
+
+    `round_trips` gets the times from pings to pongs.
+    """
+
+    __slots__ = (
+        "_answered_at",
+        "_asked_at",
+        "_assembler",
+        "_channel",
+        "_config",
+        "_end_seen_at",
+        "_flusher",
+        "_heartbeat_timer",
+        "_idle_timer",
+        "_is_stopped",
+        "_message_timer",
+        "_pinged_at",
+        "_round_trips",
+        "heard_at",
+        "is_waiting",
+        "message_ended_at",
+        "reader",
+        "round_trip_s",
+    )
+
+    def __init__(
+        self, channel: Channel, assembler: Assembler, config: Config, flusher: Flusher, round_trips: Histogram | None
+    ) -> None:
+        self._channel = channel
+        self._assembler = assembler
+        self._config = config
+        self._flusher = flusher
+        self._round_trips = round_trips
+        #: When something came in last.
+        self.heard_at = monotonic()
+        #: The connection's thread waits for the client, and is not in a handler. (The first is `on_open`.)
+        self.is_waiting = False
+        #: When the handling of the last message ended.
+        self.message_ended_at = 0.0
+        #: Reads in place of the connection, and knows when a message came last.
+        self.reader: Reader | None = None
+        #: How long the client took to answer the last ping.
+        self.round_trip_s: float | None = None
+        self._pinged_at = 0.0
+        self._asked_at = 0.0  # when the ping was sent that has not been answered yet; 0 for none
+        self._answered_at = float("-inf")  # when the last one was
+        self._end_seen_at = 0.0  # when the client was found to have ended its stream, while a handler ran
+        self._message_timer: Timer | None = None  # due, at the latest, when the message has taken too long
+        self._idle_timer: Timer | None = None
+        self._is_stopped = False  # `stop` has cancelled the timers; who sets one looks at this afterwards
+        self._heartbeat_timer: Timer | None = flusher.call_later(config.ping_interval_s or LOOK_S, self._heartbeat)
+
+    def watch_message(self) -> None:
+        """A message is incomplete: see to it that its end comes.
+
+        One timer serves as many messages as begin before it is due. It and this method may run at once: whichever comes
+        first, the other one sees what it has done.
+        """
+        if self._message_timer is None:
+            self._message_timer = self._flusher.call_later(self._config.message_timeout_s, self._on_message_timer)
+
+    def watch_idleness(self) -> None:
+        """From now on close the connection if no message comes for `idle_timeout_s`."""
+        self.message_ended_at = monotonic()
+        self._idle_timer = self._flusher.call_later(self._config.idle_timeout_s, self._on_idle_timer)
+
+    def stop(self) -> None:
+        """Cancel all timers, for good. The connection's thread."""
+        self._is_stopped = True
+        for timer in (self._heartbeat_timer, self._message_timer, self._idle_timer):
+            if timer is not None:
+                timer.cancel()
+
+    def measure(self, least_age_s: float) -> None:
+        """Ping the client if its round trip is not known, or older than that; `round_trip_s` has it when it answers.
+
+        A client that sends is not pinged otherwise. Any thread. Does nothing where pings are switched off.
+        """
+        now = monotonic()
+        if self._channel.ending is not None or not self._config.ping_interval_s or self._channel.outbox.is_blocked:
+            return
+        if not self._asked_at and now - self._answered_at >= least_age_s:
+            self._asked_at = now
+            self._ping()
+
+    def on_pong(self) -> None:
+        """The client has answered a ping. A pong that nobody asked for changes nothing."""
+        asked_at, self._asked_at = self._asked_at, 0.0
+        if asked_at:
+            self._answered_at = monotonic()
+            self.round_trip_s = self._answered_at - asked_at
+            if self._round_trips is not None:
+                self._round_trips.observe(self.round_trip_s)
+
+    def _ping(self) -> None:
+        self._channel.outbox.append(encode_frame(PING, b""))
+        self._channel.outbox.flush()
+
+    def _on_message_timer(self) -> None:
+        """Look whether a message has taken too long."""
+        self._message_timer = None
+        since, timeout = self._assembler.incomplete_since, self._config.message_timeout_s
+        if self._channel.ending is not None or not since:
+            return
+        left = since + timeout - monotonic()
+        if left > 0:
+            self._message_timer = self._flusher.call_later(left, self._on_message_timer)
+        else:
+            error = PolicyError(f"a message not complete after {timeout:g} s", setting="message_timeout_s")
+            self._channel.refuse(error)
+
+    def _on_idle_timer(self) -> None:
+        """Look whether the client has sent a message lately."""
+        if self._channel.ending is not None:
+            return
+        timeout = self._config.idle_timeout_s
+        left = self.message_ended_at + timeout - monotonic()
+        if left <= 0 and self.is_waiting:
+            if self._channel.begin_close(CloseCode.GOING_AWAY, f"idle: no message for {timeout:g} s"):
+                self._channel.count("past_idle_timeout_s")
+            return
+        # While a handler runs nothing can be read: that is not the client's idleness.
+        self._idle_timer = self._flusher.call_later(left if left > 0 else timeout, self._on_idle_timer)
+
+    def _heartbeat(self) -> None:
+        """`_check_pulse`, again and again, even if it fails once for want of memory."""
+        if self._channel.ending is not None:
+            return
+        delay = self._config.ping_interval_s or LOOK_S
+        try:
+            delay = self._check_pulse()
+        finally:
+            if self._channel.ending is None:
+                self._heartbeat_timer = self._flusher.call_later(delay, self._heartbeat)
+                if self._is_stopped:  # meanwhile
+                    self._heartbeat_timer.cancel()
+
+    def _check_pulse(self) -> float:
+        """Ping a client that has been silent, and end the connection if it stays so; seconds until the next look."""
+        pings, timeout, now = self._config.ping_interval_s, self._config.ping_timeout_s, monotonic()
+        interval = pings or LOOK_S
+        reader = self.reader
+        heard_at = self.heard_at if reader is None else max(self.heard_at, reader.heard_at)
+        if not self.is_waiting:  # a handler runs, so nothing can be read: that is not the client's silence
+            self._pinged_at, left = 0.0, timeout
+            self._look_for_end(now)
+        elif not pings:
+            left = interval
+        elif self._pinged_at > heard_at:
+            left = self._pinged_at + timeout - now
+            if left <= 0:
+                self._channel.count("past_ping_timeout_s")
+                self._channel.lose(f"no answer to a ping for {timeout:g} s")
+        else:
+            left = heard_at + interval - now
+            if left <= 0:
+                self._asked_at = now
+                self._ping()
+                self._pinged_at, left = now, timeout
+        return min(interval, left)  # the answer may come at once, and the next ping be due
+
+    def _look_for_end(self, now: float) -> None:
+        """A handler runs: see to it that it can learn, by `is_open` and `send`, that its client is gone.
+
+        The reading thread decides later how the connection ended: there may be messages to read, and a close frame. A
+        client that has only ended its stream may still wait for answers, so it is given `ping_timeout_s`.
+        """
+        config, channel = self._config, self._channel
+        if not channel.is_open:
+            return
+        is_lost, has_ended = channel.transport.end_seen(config.ping_timeout_s)
+        if has_ended and not self._end_seen_at:
+            self._end_seen_at = now
+        if is_lost or (has_ended and now - self._end_seen_at >= config.ping_timeout_s):
+            log.debug("the client is gone, while a handler runs", extra=log_context(channel.environ))
+            channel.cut()
+        elif config.ping_interval_s:
+            channel.transport.probe(config.ping_interval_s, config.ping_timeout_s)
