@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from tests.programs import DEADLINE_S, wait_until
 from tests.wire import run_all
-from wsthreads.protocol import frames, outbox, transport
+from wsthreads.protocol import fanout, frames, outbox, transport
 from wsthreads.protocol.outbox import Outbox
 from wsthreads.protocol.transport import PlainTransport
 from wsthreads.rooms.rooms import Rooms
@@ -502,10 +502,12 @@ class Line:
 
 @pytest.fixture(params=["python", "c"])
 def lines(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Line]]:
-    """Makes lines, with `outbox.append_all`, `flush_all` and `post` being the Python or the C ones."""
+    """Makes lines, with `fanout.append_all`, `flush_all` and `outbox.post` being the Python or the C ones."""
     c = request.param == "c"
-    for name in ("append_all", "lock_queued", "unlock", "send_queues", "post"):
-        monkeypatch.setattr(outbox, name, getattr(c_module() if c else outbox, name if c else f"_{name}"))
+    for module, names in ((fanout, ("append_all", "lock_queued", "unlock")), (outbox, ("send_queues", "post"))):
+        for name in names:
+            monkeypatch.setattr(module, name, getattr(c_module() if c else module, name if c else f"_{name}"))
+    monkeypatch.setattr(fanout, "send_queues", outbox.send_queues)
     flusher = Flusher()
     flusher.start()
     made: list[Line] = []
@@ -526,16 +528,16 @@ def lines(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 def test_members_in_step_and_out_of_step_get_what_is_theirs_in_order(lines: Callable[..., Line]) -> None:
     members = [lines() for _ in range(300)]  # more than one batch
     everybody = tuple(member.outbox for member in members)
-    outbox.append_all(everybody, b"one.", None)
+    fanout.append_all(everybody, b"one.", None)
     for i, member in enumerate(members):
         if i % 3 == 0:
             member.outbox.append(b"own%d." % i)
-    outbox.append_all(everybody, b"two.", members[5].outbox)
-    assert outbox.flush_all(everybody) == []
+    fanout.append_all(everybody, b"two.", members[5].outbox)
+    assert fanout.flush_all(everybody) == []
     for i, member in enumerate(members):
         expected = b"one." + (b"own%d." % i if i % 3 == 0 else b"") + (b"" if i == 5 else b"two.")
         assert member.read(len(expected)) == expected
-    assert outbox.flush_all(everybody) == [], "nothing is sent twice"
+    assert fanout.flush_all(everybody) == [], "nothing is sent twice"
     for member in members:
         member.sock.shutdown(socket.SHUT_WR)
         assert member.peer.recv(1) == b""
@@ -571,12 +573,12 @@ def test_only_what_has_something_queued_and_is_free_is_locked(lines: Callable[..
     holder = threading.Thread(target=hold)
     holder.start()
     assert holding.wait(DEADLINE_S)
-    assert outbox.lock_queued(everybody, 0, 5) == ([queued], [blocked])
-    assert outbox.lock_queued(list(everybody), 5, 1) == ([late], [])
-    assert outbox.lock_queued(everybody, 6, 9) == ([], [])
+    assert fanout.lock_queued(everybody, 0, 5) == ([queued], [blocked])
+    assert fanout.lock_queued(list(everybody), 5, 1) == ([late], [])
+    assert fanout.lock_queued(everybody, 6, 9) == ([], [])
     assert free_locks(queued, late) == [False, False]
     queued._queue.clear()
-    assert outbox.unlock([queued, late]) == [late]
+    assert fanout.unlock([queued, late]) == [late]
     assert free_locks(*everybody) == [True, True, True, False, True, True]
     done.set()
     holder.join()
@@ -610,8 +612,8 @@ def test_what_the_kernel_does_not_take_follows_whole(lines: Callable[..., Line])
     slow, quick = lines(send_buffer=4096), lines()
     frame = bytes(range(256)) * 4096  # 1 MiB
     for i in range(3):
-        outbox.append_all((slow.outbox, quick.outbox), b"%d" % i + frame, None)
-        outbox.flush_all((slow.outbox, quick.outbox))
+        fanout.append_all((slow.outbox, quick.outbox), b"%d" % i + frame, None)
+        fanout.flush_all((slow.outbox, quick.outbox))
         slow.outbox.append(b"small")
         slow.outbox.flush()
     assert slow.outbox.is_blocked
@@ -626,8 +628,8 @@ def test_a_lost_connection_harms_nobody_else(lines: Callable[..., Line]) -> None
     members[1].peer.close()
     everybody = tuple(member.outbox for member in members)
     for _ in range(2):
-        outbox.append_all(everybody, b"hello", None)
-        assert outbox.flush_all(everybody) == []
+        fanout.append_all(everybody, b"hello", None)
+        assert fanout.flush_all(everybody) == []
     assert members[0].read(10) == members[2].read(10) == b"hellohello"
     assert not members[1].outbox.append(b"more"), "it is over"
 
@@ -635,11 +637,11 @@ def test_a_lost_connection_harms_nobody_else(lines: Callable[..., Line]) -> None
 def test_nothing_is_written_after_the_close_frame(lines: Callable[..., Line]) -> None:
     line, other = lines(), lines()
     both = (line.outbox, other.outbox)
-    outbox.append_all(both, b"a", None)
+    fanout.append_all(both, b"a", None)
     line.outbox.close(b"close")
     line.outbox._queue.append(b"late")  # an append that was overtaken by the close
-    outbox.append_all(both, b"b", None)
-    assert outbox.flush_all(both) == []
+    fanout.append_all(both, b"b", None)
+    assert fanout.flush_all(both) == []
     line.sock.shutdown(socket.SHUT_WR)
     assert line.read(100) == b"aclose"
     assert other.read(2) == b"ab"
@@ -653,7 +655,7 @@ def test_a_descriptor_that_belongs_to_somebody_else_now_is_not_written_to(lines:
     os.dup2(stranger.sock.fileno(), number)
     try:
         line.outbox._queue.append(b"late")  # an append that was overtaken by the end
-        assert outbox.flush_all((line.outbox,)) == []
+        assert fanout.flush_all((line.outbox,)) == []
         assert not line.outbox._queue
         stranger.outbox.append(b"mine")
         stranger.outbox.flush()
@@ -676,7 +678,7 @@ def test_an_outbox_whose_lock_is_taken_is_left_to_its_holder(lines: Callable[...
     holder.start()
     assert holding.wait(20)
     line.outbox.append(b"x")
-    assert outbox.flush_all((line.outbox,)) == []
+    assert fanout.flush_all((line.outbox,)) == []
     assert line.outbox._queue == [b"x"]
     let_go.set()
     holder.join(20)
@@ -687,7 +689,7 @@ def test_tls_is_left_to_python(lines: Callable[..., Line]) -> None:
     line = lines()
     line.outbox._fd = -1
     line.outbox.append(b"x")
-    assert outbox.flush_all((line.outbox,)) == []
+    assert fanout.flush_all((line.outbox,)) == []
     assert line.read(1) == b"x"
 
 
@@ -727,12 +729,12 @@ def test_a_finalizer_that_sends_while_incomplete_writes_are_told_of_loses_nothin
                 self.line.outbox.flush()
 
         both = (first.outbox, second.outbox)
-        outbox.append_all(both, frame, None)
+        fanout.append_all(both, frame, None)
         gc.collect()
         gc.set_threshold(threshold)
         try:
             Cyclic(second, sent)
-            outbox.flush_all(both)
+            fanout.flush_all(both)
         finally:
             gc.set_threshold(*thresholds)
         gc.collect()
@@ -812,7 +814,7 @@ def test_an_error_after_an_incomplete_write_is_told_and_lets_go_of_the_lock(line
     def fail(*_: object) -> None:
         raise MemoryError("in the flusher")
 
-    line.outbox._flusher = SimpleNamespace(watch=fail, forget=lambda descriptor: None)  # type: ignore[assignment]
+    line.outbox.flusher = SimpleNamespace(watch=fail, forget=lambda descriptor: None)  # type: ignore[assignment]
     with pytest.raises(MemoryError, match="in the flusher"):
         outbox.post(line.outbox, b"x" * 1_000_000)
     assert free_locks(line.outbox) == [True]

@@ -30,8 +30,8 @@ from wsthreads import WebSocketApp
 from wsthreads._native import speedups
 from wsthreads.monitoring import metrics
 from wsthreads.monitoring.metrics import BOUNDS_S, Distribution, Ledger, Metrics, Traffic
+from wsthreads.protocol.fanout import flush_all
 from wsthreads.protocol.frames import close_frame, encode_frame
-from wsthreads.protocol.outbox import flush_all
 from wsthreads.threads.flusher import Flusher
 
 SEED = 20261124

@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 
 from tests.programs import DEADLINE_S, wait_until
 from tests.wire import CLOSE, PING, TEXT, Line, parse_frames, run_all
-from wsthreads.protocol import outbox
+from wsthreads.protocol import fanout, outbox
 from wsthreads.protocol.frames import close_frame, encode_frame
-from wsthreads.protocol.outbox import flush_all
 from wsthreads.protocol.transport import PlainTransport
 from wsthreads.threads.flusher import Flusher, Timer
 
@@ -61,7 +60,7 @@ def test_nothing_leaves_before_it_is_flushed_and_then_it_does_as_one(line):
     box.theirs.setblocking(False)
     with pytest.raises(BlockingIOError):
         box.theirs.recv(1)
-    flush_all([box.outbox])
+    fanout.flush_all([box.outbox])
     assert parse_frames(box.theirs.recv(100))[0] == [(TEXT, b"a"), (TEXT, b"b")]
 
 
@@ -511,8 +510,9 @@ CALLS = st.one_of(
 @given(st.lists(CALLS, max_size=40))
 def test_whatever_is_called_each_reader_gets_what_was_taken_for_it(monkeypatch, twin, calls):
     module = pytest.importorskip("wsthreads._native._speedups") if twin == "c" else None
-    monkeypatch.setattr(outbox, "append_all", module.append_all if module else outbox._append_all)
-    monkeypatch.setattr(outbox, "send_queues", module.send_queues if module else outbox._send_queues)
+    monkeypatch.setattr(fanout, "append_all", module.append_all if module else fanout._append_all)
+    for each in (fanout, outbox):
+        monkeypatch.setattr(each, "send_queues", module.send_queues if module else outbox._send_queues)
     orders = Orders()
     lines = [Line(orders, send_buffer=4096) for _ in range(2)]
     for line in lines:
@@ -523,7 +523,7 @@ def test_whatever_is_called_each_reader_gets_what_was_taken_for_it(monkeypatch, 
         if call in ("append", "append_all"):
             data = encode_frame(TEXT, b"%d " % number + b"x" * how)
             if call == "append_all":
-                outbox.append_all(both, data, None if who is None else both[who])
+                fanout.append_all(both, data, None if who is None else both[who])
             for n in range(2):
                 if call == "append" and n == who:
                     assert both[n].append(data) == (closed[n] is None)
@@ -532,7 +532,7 @@ def test_whatever_is_called_each_reader_gets_what_was_taken_for_it(monkeypatch, 
         elif call == "flush":
             both[who].flush()
         elif call == "flush_all":
-            assert outbox.flush_all(both) == []
+            assert fanout.flush_all(both) == []
         elif call == "room":
             orders.room()
         elif call == "read":

@@ -5,13 +5,14 @@ from contextlib import nullcontext
 
 import pytest
 
+import wsthreads.protocol.fanout
 import wsthreads.protocol.outbox
 import wsthreads.rooms.rooms
 from tests.programs import DEADLINE_S, wait_until
 from tests.room_worlds import World
 from tests.wire import RawClient, Recorder, endpoint, thread_names
+from wsthreads.protocol.fanout import flush_all
 from wsthreads.protocol.frames import message_frame
-from wsthreads.protocol.outbox import flush_all
 from wsthreads.threads.drainer import Drainer
 
 
@@ -212,7 +213,8 @@ def test_a_broadcast_whose_sending_fails_arrives_once_and_without_another_one(wo
 def test_where_sending_to_one_member_fails_it_is_cut_off_and_the_others_get_everything(world, monkeypatch):
     members = [world.member("r") for _ in range(3)]
     unlucky = members[1]
-    monkeypatch.setattr(wsthreads.protocol.outbox, "send_queues", wsthreads.protocol.outbox._send_queues)
+    for module in (wsthreads.protocol.outbox, wsthreads.protocol.fanout):
+        monkeypatch.setattr(module, "send_queues", wsthreads.protocol.outbox._send_queues)
     unlucky.outbox._transport = Unwritable(unlucky.outbox._transport)
     with pytest.raises(MemoryError):
         members[0].session.room("r").broadcast("1")

@@ -109,7 +109,7 @@ class Reaper:
             return real(outboxes)
 
         # Or one is under way already.
-        if real.__name__ == "flush_all" and real.__module__ == "wsthreads.protocol.outbox":
+        if real.__name__ == "flush_all" and real.__module__ == "wsthreads.protocol.fanout":
             wsthreads.rooms.rooms.flush_all = flush_all
 
     def _kill_isolate(self) -> None:

@@ -135,9 +135,9 @@ class Control:
         waiting = []
         for session in self._endpoint.sessions():
             outbox = session._outbox
-            if outbox._queue or outbox._backlog:
+            if outbox._queue or outbox._backlog_bytes():
                 waiting.append(
-                    f"{session.get_parameter('name')}: {len(outbox._queue)} queued, {outbox._backlog_bytes} bytes "
+                    f"{session.get_parameter('name')}: {len(outbox._queue)} queued, {outbox._backlog_bytes()} bytes "
                     f"behind them, blocked {outbox.is_blocked}, draining {outbox._draining}"
                 )
         return waiting

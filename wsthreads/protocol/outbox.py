@@ -9,78 +9,43 @@ Guarantees, for any number of threads:
 - What waits is bounded, in bytes and in seconds without progress. Past either, `on_stuck` is called, once. Bytes are
   counted by the holder of the lock: what others append while it writes, for whom it looks again, comes on top.
 
-`append_all` and `flush_all` do the same for the members of a room. For both there is C in `_native._speedups`: the
-writes to many sockets happen in one go there, without the GIL.
-
-It relies on each operation of a list being atomic, as it is with and without the GIL.
-
-Over 400 lines, since a write to one client and a write to a room's members are one protocol, over the same lock and the
-same marks: where either changes, the other does.
+`fanout` does the same for many outboxes. Both rely on list operations being atomic, with and without the GIL.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from threading import Condition
 from threading import RLock as _RLock
 from time import monotonic
-from typing import Protocol
 
 from wsthreads._native import speedups
 from wsthreads.monitoring.metrics import Tally
+from wsthreads.protocol.backlog import Backlog
+from wsthreads.protocol.front import Front
 from wsthreads.protocol.transport import Transport
 from wsthreads.threads.flusher import Flusher, Timer
 
-__all__ = ["Outbox", "append_all", "flush_all", "post"]
-
-#: Frames that wait are joined to writes of this size or so. Not all at once: a slow client takes little at a time, and
-#: what is joined is its own, while frames are shared by the members of a room.
-WRITE_BYTES = 65536
+__all__ = ["Outbox", "post", "send_queues"]
 
 #: How what is no message begins: close frames, pings, pongs, the HTTP answer.
 NO_MESSAGE = (b"\x88", b"\x89", b"\x8a", b"HTTP/")
 
-#: So many outboxes are locked at a time to write to them in one go: some milliseconds. In C each go takes the GIL once,
-#: and where many want it, that takes as long.
-BATCH = 1024
-
 RLock = _RLock if speedups is None else speedups.RLock
 
 
-class Front(Protocol):
-    """Holds frames of a session back before they come to its outbox: over a broker, what is behind a broadcast."""
-
-    @property
-    def _held_bytes(self) -> int:
-        """A snapshot."""
-
-    def _hold_close(self, frame: bytes) -> bool:
-        """Keep the close frame, to append it behind all that comes before it. False, and nothing happens, if that is
-        here already. Does not wait."""
-
-    def _wait_released(self, timeout_s: float) -> bool:
-        """Wait until nothing is held, at most `timeout_s`. False if something is."""
-
-
 class Outbox(Tally):
-    """Frames on their way to one client, and how many messages and bytes have gone out.
-
-    `on_stuck(reason)` is called without any lock held, by the thread that notices.
-    """
+    """Frames on their way to one client, and how many have gone out. `on_stuck(reason)` is called without any lock."""
 
     __slots__ = (
         "_backlog",
-        "_backlog_bytes",
         "_close_frame",
         "_detached",
         "_discards",
         "_draining",
         "_excused",
         "_fd",
-        "_flusher",
         "_lock",
-        "_offset",
         "_on_stuck",
         "_progress_at",
         "_queue",
@@ -90,6 +55,7 @@ class Outbox(Tally):
         "_stuck",
         "_timeout_s",
         "_transport",
+        "flusher",
         "front",
         "is_blocked",
         "max_bytes",
@@ -113,19 +79,19 @@ class Outbox(Tally):
         #: What holds frames back; None, as without a broker, if nothing does.
         self.front: Front | None = None
         self._transport = transport
-        self._flusher = flusher
+        #: What keeps time for it.
+        self.flusher = flusher
         self._timeout_s = timeout_s
         self._on_stuck = on_stuck
         self._queue: list[bytes] = []  # appended to by anybody, taken from under the lock; always the same list
         self._fd = transport.plain_fd  # for send_queues; -1 where it must not write by itself
-        # The session's lock guards everything below, and every write to the transport. Nobody calls back, logs or
-        # waits for the network under it. Whoever held it must flush() after letting go.
+        # Guards everything below, and every write to the transport. Nobody calls back, logs or waits for the network
+        # under it. Whoever held it must flush() after letting go.
         self._lock = RLock()
         self.messages_out = 0  # taken from the queue, to be written
         self.bytes_out = 0  # taken by the kernel
-        self._backlog: deque[bytes] = deque()  # taken from the queue, and not sent; empty unless is_blocked
-        self._backlog_bytes = 0  # of the backlog, less _offset
-        self._offset = 0  # bytes of the backlog's first piece that are on the wire
+        # Taken from the queue, and not sent; empty unless is_blocked. Made when it is needed: most clients are quick.
+        self._backlog: Backlog | None = None
         self.is_blocked = False  # the kernel is full, and the flusher will call _on_room
         self._progress_at = 0.0
         self._stall_timer: Timer | None = None
@@ -206,7 +172,7 @@ class Outbox(Tally):
         """Wait until `size` more bytes would be within the bound, at most `timeout_s`. False if they are not."""
 
         def has_room() -> bool:
-            return not self.is_blocked or self._backlog_bytes + size <= self.max_bytes
+            return not self.is_blocked or self._backlog_bytes() + size <= self.max_bytes
 
         return self._wait(has_room, timeout_s)
 
@@ -216,7 +182,7 @@ class Outbox(Tally):
         if not self.wait_released(timeout_s):
             return False
         timeout_s = max(0.0, deadline - monotonic())
-        return self._wait(lambda: not self.is_blocked and not self._backlog, timeout_s)
+        return self._wait(lambda: not self.is_blocked and not self._backlog_bytes(), timeout_s)
 
     def wait_released(self, timeout_s: float) -> bool:
         """Wait until nothing is held in front, at most `timeout_s`. True also where nothing can be sent any more."""
@@ -229,17 +195,12 @@ class Outbox(Tally):
             self._end_locked()
             descriptor = self._transport.fileno()
         if descriptor >= 0:
-            self._flusher.forget(descriptor)
+            self.flusher.forget(descriptor)
 
     @property
     def is_over(self) -> bool:
         """Whether nothing can be sent any more: the connection was found lost, or let go of."""
         return self._detached
-
-    @property
-    def flusher(self) -> Flusher:
-        """What keeps time for it."""
-        return self._flusher
 
     @property
     def is_queued(self) -> bool:
@@ -250,7 +211,7 @@ class Outbox(Tally):
     def bytes_waiting(self) -> int:
         """Bytes that the kernel has not taken, with those that are held in front. A snapshot."""
         front = self.front
-        return (self._backlog_bytes if self.is_blocked else 0) + (0 if front is None else front._held_bytes)
+        return (self._backlog_bytes() if self.is_blocked else 0) + (0 if front is None else front._held_bytes)
 
     def _wait(self, done: Callable[[], bool], timeout_s: float) -> bool:
         with self._lock:
@@ -261,28 +222,28 @@ class Outbox(Tally):
         self.flush()
         return result
 
+    def _backlog_bytes(self) -> int:
+        backlog = self._backlog
+        return 0 if backlog is None else backlog.bytes
+
     def _take_locked(self) -> None:
         """Move the queue to the backlog, and drop what came behind the close frame, or too late."""
-        queue, backlog = self._queue, self._backlog
+        queue = self._queue
         count = len(queue)  # what is appended meanwhile is for the next look
         frames = queue[:count]
         del queue[:count]
         for frame in frames:
             if self._sealed or self._detached:
                 return
+            backlog = self._backlog
+            if backlog is None:
+                backlog = self._backlog = Backlog()
             if frame is self._close_frame:
                 self._sealed = True
-                if self._discards:
-                    self._discard_locked()
-            backlog.append(frame)
-            self._backlog_bytes += len(frame)
+                if self._discards:  # OpenSSL wants what it has only tried to write once more
+                    backlog.discard(keep_first=self.is_blocked and self._transport.plain_fd < 0)
+            backlog.add(frame)
             self.messages_out += not frame.startswith(NO_MESSAGE)
-
-    def _discard_locked(self) -> None:
-        """Drop the backlog. What has begun must be sent to its end; under TLS, so must what was only tried."""
-        begun = self._offset > 0 or (self.is_blocked and self._transport.plain_fd < 0)
-        while len(self._backlog) > begun:
-            self._backlog_bytes -= len(self._backlog.pop())
 
     def _drain_locked(self) -> None:
         """Write everything there is, until the kernel has no more room. Leaves the queue empty, but for newcomers."""
@@ -291,14 +252,14 @@ class Outbox(Tally):
         self._draining = True
         try:
             self._take_locked()
-            while self._backlog and not self.is_blocked:
-                data = self._join_locked()
+            while (backlog := self._backlog) is not None and backlog.pieces and not self.is_blocked:
+                data = backlog.first()
                 try:
-                    sent = self._transport.send(memoryview(data)[self._offset :] if self._offset else data)
+                    sent = self._transport.send(memoryview(data)[backlog.offset :] if backlog.offset else data)
                 except OSError:
                     self._end_locked()  # the reader finds out by itself
                     return
-                self._settle_locked(data, self._offset + sent)
+                self._settle_locked(backlog, sent)
                 self._take_locked()
         except BaseException:
             self._break_off_locked()
@@ -306,33 +267,17 @@ class Outbox(Tally):
         finally:
             self._draining = False
 
-    def _join_locked(self) -> bytes:
-        """Make one piece of the first ones of the backlog, and return it."""
-        backlog = self._backlog
-        if len(backlog) > 1 and len(backlog[0]) < WRITE_BYTES:
-            pieces, size = [], 0
-            while backlog and size < WRITE_BYTES:
-                pieces.append(backlog.popleft())
-                size += len(pieces[-1])
-            backlog.appendleft(b"".join(pieces))
-        return backlog[0]
-
-    def _settle_locked(self, data: bytes, sent: int) -> None:
-        """Go on from a write: `sent` bytes of `data`, the backlog's first piece, are on the wire."""
-        progress = sent - self._offset
-        self.bytes_out += progress
-        self._backlog_bytes -= progress
-        if sent == len(data):
-            self._backlog.popleft()
-            self._offset = 0
+    def _settle_locked(self, backlog: Backlog, sent: int) -> None:
+        """Go on from a write: `sent` more bytes of the backlog's first piece are on the wire."""
+        self.bytes_out += sent
+        if backlog.advance(sent):
             return
         self.is_blocked = True
-        if progress or self._stall_timer is None:
+        if sent or self._stall_timer is None:
             self._progress_at = monotonic()
-        self._offset = sent
-        self._flusher.watch(self._transport.fileno(), self._on_room)
+        self.flusher.watch(self._transport.fileno(), self._on_room)
         if self._stall_timer is None:
-            self._stall_timer = self._flusher.call_later(self._timeout_s, self._on_stall_timer)
+            self._stall_timer = self.flusher.call_later(self._timeout_s, self._on_stall_timer)
 
     def _after_send_locked(self, data: bytes | None, sent: int) -> None:
         """Go on from `send_queues`, for an outbox whose queue it has not sent completely."""
@@ -343,9 +288,9 @@ class Outbox(Tally):
             if sent < 0:
                 self._end_locked()
             else:
-                self._backlog.append(data)  # the first piece: there was none
-                self._backlog_bytes = len(data)
-                self._settle_locked(data, sent)
+                backlog = self._backlog = Backlog()  # there was none, or an empty one
+                backlog.add(data)
+                self._settle_locked(backlog, sent)
         except BaseException:
             self._break_off_locked()
             raise
@@ -355,11 +300,11 @@ class Outbox(Tally):
     def _hold_locked(self) -> str:
         """Count what is queued while the kernel is full. If it is over the bound, what is to be reported, once."""
         self._drain_locked()
-        waiting = self._backlog_bytes
-        if waiting <= self.max_bytes or len(self._backlog) < 2 or self._stuck or self._close_frame is not None:
-            return ""  # one write is let in whatever its size, where nothing else waits
-        if waiting <= self.max_bytes + self._excused_bytes():
+        backlog, waiting = self._backlog, self._backlog_bytes()
+        if backlog is None or waiting <= self.max_bytes or self._stuck or self._close_frame is not None:
             return ""
+        if len(backlog.pieces) < 2 or waiting <= self.max_bytes + self._excused_bytes():
+            return ""  # one write is let in whatever its size, where nothing else waits
         self._stuck = True
         return f"{waiting} bytes wait, at most {self.max_bytes} may"
 
@@ -374,9 +319,9 @@ class Outbox(Tally):
                 return
             self.is_blocked = False
             self._drain_locked()
-            if not self.is_blocked and self._stall_timer is not None:
-                self._stall_timer.cancel()
-                self._stall_timer = None
+            if not self.is_blocked:
+                self._backlog = None  # as for most clients
+                self._cancel_stall_timer_locked()
             if self._room is not None:
                 self._room.notify_all()
         self.flush()
@@ -389,7 +334,7 @@ class Outbox(Tally):
             if self.is_blocked and not self._detached:
                 left = self._progress_at + self._timeout_s - monotonic()
                 if left > 0:
-                    self._stall_timer = self._flusher.call_later(left, self._on_stall_timer)
+                    self._stall_timer = self.flusher.call_later(left, self._on_stall_timer)
                 else:
                     report = not self._stuck and self._close_frame is None
                     self._stuck = True
@@ -409,73 +354,28 @@ class Outbox(Tally):
         self.front = None
         self._on_stuck = _nobody_cares  # and no cycle of references keeps the connection in memory
         self._queue.clear()
-        self._backlog.clear()
-        self._backlog_bytes = self._offset = 0
+        self._backlog = None
+        self._cancel_stall_timer_locked()
+        if self._room is not None:
+            self._room.notify_all()
+
+    def _cancel_stall_timer_locked(self) -> None:
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
-        if self._room is not None:
-            self._room.notify_all()
 
     def _check(self) -> None:
         """The invariants, for tests."""
         with self._lock:
-            assert self._offset >= 0, self._offset
-            assert not self._offset or self._offset < len(self._backlog[0]), (self._offset, len(self._backlog[0]))
+            if self._backlog is not None:
+                self._backlog._check()
             if self.is_blocked:
-                assert self._backlog, "blocked with nothing to send"
-                assert self._backlog_bytes == sum(map(len, self._backlog)) - self._offset
+                assert self._backlog_bytes(), "blocked with nothing to send"
             assert self._sealed <= (self._close_frame is not None)
 
 
 def _nobody_cares(reason: str) -> None:
     """The `on_stuck` of an outbox that is over."""
-
-
-def flush_all(outboxes: Sequence[Outbox]) -> list[Outbox]:
-    """`flush` each, many in one go. Returns those to which others left frames meanwhile: call again with them."""
-    left: list[Outbox] = []
-    failure: BaseException | None = None
-    for start in range(0, len(outboxes), BATCH):
-        locked, blocked = lock_queued(outboxes, start, BATCH)
-        try:
-            for outbox, data, sent in send_queues(locked):
-                try:
-                    outbox._after_send_locked(data, sent)
-                except BaseException as error:  # it has ended that outbox; the others go on
-                    failure = error
-        finally:
-            queued = unlock(locked)
-        for outbox in blocked + queued:
-            if outbox.is_blocked:
-                outbox.flush()
-            else:
-                left.append(outbox)
-    if failure is not None:
-        raise failure
-    return left
-
-
-def _lock_queued(outboxes: Sequence[Outbox], start: int, count: int) -> tuple[list[Outbox], list[Outbox]]:
-    """Of `count` outboxes from `start` on, those that have something queued: the locked ones, and the blocked ones.
-
-    Those whose lock another thread has, or which this thread drains further up its stack, are left to them.
-    """
-    waiting = [outbox for outbox in outboxes[start : start + count] if outbox._queue and not outbox._draining]
-    blocked = [outbox for outbox in waiting if outbox.is_blocked]
-    return [outbox for outbox in waiting if not outbox.is_blocked and outbox._lock.acquire(False)], blocked
-
-
-def _unlock(locked: list[Outbox]) -> list[Outbox]:
-    """Let go of their locks. Returns those that have something queued again."""
-    for outbox in locked:
-        outbox._lock.release()
-    return [outbox for outbox in locked if outbox._queue]
-
-
-def _append_all(outboxes: tuple[Outbox, ...], frame: bytes, skip: Outbox | None) -> int:
-    """`append` a frame to each but `skip`. Returns how many took it."""
-    return sum(outbox is not skip and outbox.append(frame) for outbox in outboxes)
 
 
 def _send_queues(outboxes: list[Outbox]) -> list[tuple[Outbox, bytes | None, int]]:
@@ -495,8 +395,5 @@ def _post(outbox: Outbox, frame: bytes) -> bool:
     return True
 
 
-append_all = _append_all if speedups is None else speedups.append_all
-lock_queued = _lock_queued if speedups is None else speedups.lock_queued
-unlock = _unlock if speedups is None else speedups.unlock
 send_queues = _send_queues if speedups is None else speedups.send_queues
 post = _post if speedups is None else speedups.post

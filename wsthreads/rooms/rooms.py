@@ -20,8 +20,9 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from wsthreads.errors import RoomLimitError, RoomNameError
 from wsthreads.protocol.deflate import deflate_frame
+from wsthreads.protocol.fanout import append_all, flush_all
 from wsthreads.protocol.frames import message_frame
-from wsthreads.protocol.outbox import Outbox, append_all, flush_all
+from wsthreads.protocol.outbox import Outbox
 from wsthreads.rooms.striped import StripedDict
 from wsthreads.threads.drainer import Drainer
 from wsthreads.threads.scheduling import NO_SCHEDULING, Scheduling

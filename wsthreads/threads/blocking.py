@@ -17,6 +17,7 @@ __all__ = ["has_interrupted", "may_wait", "never_wait"]
 LOCKING = (
     "wsthreads.rooms.rooms",
     "wsthreads.protocol.outbox",
+    "wsthreads.protocol.fanout",
     "wsthreads.brokers.turns",
     "wsthreads.brokers.link",
     "wsthreads.brokers.writer",
