@@ -44,6 +44,7 @@ from tests.wire import (
 from wsthreads import HandshakeRefused
 from wsthreads.cli.targets import create_app
 from wsthreads.errors import InvalidPayloadError, MessageTooBigError
+from wsthreads.protocol import encoding
 from wsthreads.protocol.deflate import (
     MAX_STREAMS,
     MIN_DEFLATED_BYTES,
@@ -55,7 +56,6 @@ from wsthreads.protocol.deflate import (
     most_deflated_bytes,
 )
 from wsthreads.protocol.frames import message_frame, parse_header
-from wsthreads.rooms import rooms
 
 OFFER = {"Sec-WebSocket-Extensions": "permessage-deflate"}
 TAIL = b"\x00\x00\xff\xff"
@@ -449,14 +449,14 @@ def test_all_members_of_a_mixed_room_get_the_same_messages_in_the_same_order() -
 
 @pytest.fixture
 def deflations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The window bits of each `deflate_frame` that rooms do."""
+    """The window bits of each `deflate_frame`."""
     seen: list[int] = []
 
     def counting(frame: bytes, bits: int) -> bytes:
         seen.append(bits)
         return deflate_frame(frame, bits)
 
-    monkeypatch.setattr(rooms, "deflate_frame", counting)
+    monkeypatch.setattr(encoding, "deflate_frame", counting)
     return seen
 
 
@@ -489,21 +489,22 @@ def test_who_joins_while_a_broadcast_is_deflated_gets_it_in_his_own_way(monkeypa
         nine = {"Sec-WebSocket-Extensions": "permessage-deflate; server_max_window_bits=9"}
         with RawClient(port, headers=OFFER) as early, RawClient(port, headers=nine) as late, RawClient(port) as plain:
             sessions = [handler.session() for _ in range(3)]
-            by_bits = {session._outbox.window_bits: session.room("r") for session in sessions}
-            by_bits[12].join()
+            by_name = {session._outbox.encoding.name: session.room("r") for session in sessions}
+            deflated_12, deflated_9, undeflated = (by_name[name] for name in ("deflate 12", "deflate 9", ""))
+            deflated_12.join()
             seen = []
 
             def joining(frame: bytes, bits: int) -> bytes:
                 seen.append(bits)
-                by_bits[9].join()
-                by_bits[0].join()
+                deflated_9.join()
+                undeflated.join()
                 return deflate_frame(frame, bits)
 
-            monkeypatch.setattr(rooms, "deflate_frame", joining)
-            by_bits[12].broadcast(text)
+            monkeypatch.setattr(encoding, "deflate_frame", joining)
+            deflated_12.broadcast(text)
             assert seen == [12, 9]
             assert receive_deflated(early).decode() == receive_deflated(late).decode() == plain.receive_text() == text
-            by_bits[12].broadcast_except(text + "again")
+            deflated_12.broadcast_except(text + "again")
             assert receive_deflated(late).decode() == plain.receive_text() == text + "again"
             early.send(PING)
             assert early.receive() == (PONG, b"")

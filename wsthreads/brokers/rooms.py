@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from wsthreads.brokers.turns import LONGEST_S, Line
-from wsthreads.protocol.deflate import deflate_frame
+from wsthreads.protocol.encoding import PLAIN
 from wsthreads.protocol.frames import message_frame
 from wsthreads.rooms.rooms import Rooms
 from wsthreads.sessions.session import Session
@@ -101,8 +101,8 @@ class SharedSession(Session):
         if not flights and line.is_empty and not outbox.is_queued:
             return super().send(message, timeout=timeout)
         frame = message_frame(message)
-        if outbox.window_bits:
-            frame = deflate_frame(frame, outbox.window_bits)
+        if outbox.encoding is not PLAIN:
+            frame = outbox.encoding.frame(frame)
         if self._thread == get_ident() and not has_interrupted():
             line.wait_for_room(len(frame), self._wait_s if timeout is None else timeout)
         if not self.is_open():

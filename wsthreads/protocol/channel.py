@@ -14,6 +14,7 @@ from wsthreads.config import Config
 from wsthreads.errors import CloseCode, PeerError
 from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import log_context
+from wsthreads.protocol.encoding import Encoding
 from wsthreads.protocol.frames import close_frame
 from wsthreads.protocol.outbox import Outbox
 from wsthreads.protocol.transport import Transport
@@ -59,7 +60,7 @@ class Channel:
         config: Config,
         flusher: Flusher,
         subprotocol: str | None,
-        window_bits: int,
+        encoding: Encoding,
         count: Callable[[str], None],
     ) -> None:
         self.transport = transport
@@ -86,7 +87,7 @@ class Channel:
             max_bytes=config.max_outbox_bytes,
             timeout_s=config.send_timeout_s,
             on_stuck=self._on_stuck,
-            window_bits=window_bits,
+            encoding=encoding,
         )
 
     @property

@@ -25,6 +25,7 @@ from wsthreads.protocol.assembler import Assembler, Close, Ping, Pong
 from wsthreads.protocol.channel import Channel
 from wsthreads.protocol.clocks import Clocks
 from wsthreads.protocol.deflate import Agreement
+from wsthreads.protocol.encoding import encoding_for
 from wsthreads.protocol.frames import PONG, encode_frame
 from wsthreads.protocol.hosts import take_early_input
 from wsthreads.protocol.readers import Reader
@@ -149,7 +150,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
             config=config,
             flusher=self._flusher,
             subprotocol=self.subprotocol,
-            window_bits=0 if agreement is None else agreement.window_bits,
+            encoding=encoding_for(agreement),
             count=self._count,
         )
         outbox = self.channel.outbox

@@ -22,6 +22,7 @@ from time import monotonic
 from wsthreads._native import speedups
 from wsthreads.monitoring.metrics import Tally
 from wsthreads.protocol.backlog import Backlog
+from wsthreads.protocol.encoding import PLAIN, Encoding
 from wsthreads.protocol.front import Front
 from wsthreads.protocol.transport import Transport
 from wsthreads.threads.flusher import Flusher, Timer
@@ -55,11 +56,11 @@ class Outbox(Tally):
         "_stuck",
         "_timeout_s",
         "_transport",
+        "encoding",
         "flusher",
         "front",
         "is_blocked",
         "max_bytes",
-        "window_bits",
     )
 
     def __init__(
@@ -70,10 +71,10 @@ class Outbox(Tally):
         max_bytes: int,
         timeout_s: float,
         on_stuck: Callable[[str], None],
-        window_bits: int = 0,
+        encoding: Encoding = PLAIN,
     ) -> None:
-        #: The client takes deflated messages, from a window of so many bits; 0 if it takes none.
-        self.window_bits = window_bits
+        #: Makes the client's frames. Whoever appends a message has encoded it.
+        self.encoding = encoding
         #: What may wait for the client, in bytes.
         self.max_bytes = max_bytes
         #: What holds frames back; None, as without a broker, if nothing does.

@@ -4,8 +4,8 @@ A room is made by its first member and gone with its last: both are one atomic s
 them all, so that somebody who joins while the last member leaves is never in a room that nobody can reach.
 
 Locks, in the order in which they may be taken: a room's `order`, a session's `_membership`, a stripe. Under `order`
-messages are only appended to memory; whoever broadcast, or the drainer, sends them afterwards. They are deflated
-before, once for all members who take that.
+messages are only appended to memory; whoever broadcast, or the drainer, sends them afterwards. They are encoded before,
+once for all members with the same `Encoding`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from threading import Lock
 from typing import Any, Generic, Protocol, TypeVar
 
 from wsthreads.errors import RoomLimitError, RoomNameError
-from wsthreads.protocol.deflate import deflate_frame
+from wsthreads.protocol.encoding import PLAIN, Encoding
 from wsthreads.protocol.fanout import append_all, flush_all
 from wsthreads.protocol.frames import message_frame
 from wsthreads.protocol.outbox import Outbox
@@ -29,7 +29,7 @@ from wsthreads.threads.scheduling import NO_SCHEDULING, Scheduling
 
 __all__ = ["Member", "Room", "Rooms", "SessionRoom"]
 
-_WINDOW_BITS = attrgetter("window_bits")
+_ENCODING_NAME = attrgetter("encoding.name")
 
 
 class Member(Protocol):
@@ -61,7 +61,7 @@ class _Members:
         # How many broadcasts met while others were sent; it falls by one each time that none did. The sender's own.
         self.crowd = 0
         self.sessions: dict[Any, Outbox] = {}  # guarded by the stripe lock of the room's name
-        # Of sessions, sorted by window_bits, until somebody joins or leaves; likewise.
+        # Of sessions, sorted by encoding, until somebody joins or leaves; likewise.
         self.outboxes: tuple[Outbox, ...] | None = None
 
 
@@ -193,17 +193,17 @@ class Rooms(Generic[M]):
         if members is None:
             return
         skip = None if exclude is None else exclude._outbox
-        frames = {0: frame}  # by window_bits
+        frames = {PLAIN: frame}
         while True:
             with members.order:
                 outboxes = members.outboxes or self._copy(name, members)
-                kinds = _by_kind(outboxes)
-                missing = [bits for bits, _ in kinds if bits not in frames]
+                parts = _by_encoding(outboxes)
+                missing = [encoding for encoding, _ in parts if encoding not in frames]
                 if not missing:
-                    if kinds:
+                    if parts:
                         members.broadcasts += 1
-                    for bits, some in kinds:
-                        members.deliveries += append_all(some, frames[bits], skip)
+                    for encoding, some in parts:
+                        members.deliveries += append_all(some, frames[encoding], skip)
                     if members.sending:
                         members.queued += 1  # for whoever sends
                         return
@@ -211,8 +211,8 @@ class Rooms(Generic[M]):
                     hand_over = hand_over or members.crowd > 0
                     members.queued = 1 if hand_over else 0
                     break
-            for bits in missing:  # and then look again who is there
-                frames[bits] = deflate_frame(frame, bits)
+            for encoding in missing:  # and then look again who is there
+                frames[encoding] = encoding.frame(frame)
         if not hand_over:
             try:
                 hand_over = self._send(name, members, outboxes)
@@ -257,7 +257,7 @@ class Rooms(Generic[M]):
         def copy(current: _Members) -> _Members:
             nonlocal outboxes
             if current is members:
-                outboxes = current.outboxes = tuple(sorted(current.sessions.values(), key=_WINDOW_BITS))
+                outboxes = current.outboxes = tuple(sorted(current.sessions.values(), key=_ENCODING_NAME))
             return current
 
         self._members.compute_if_present(name, copy)
@@ -282,18 +282,19 @@ class Rooms(Generic[M]):
                 assert name in session._joined, f"{session} does not know that it is in {name!r}"
                 assert not session._ended, f"{session} is over, and still in {name!r}"
                 assert outbox is session._outbox
-            assert members.outboxes in (None, tuple(sorted(members.sessions.values(), key=_WINDOW_BITS)))
+            assert members.outboxes in (None, tuple(sorted(members.sessions.values(), key=_ENCODING_NAME)))
 
 
-def _by_kind(outboxes: tuple[Outbox, ...]) -> list[tuple[int, tuple[Outbox, ...]]]:
-    """Outboxes, sorted by window_bits, apart: those that get the same frame."""
-    kinds = []
+def _by_encoding(outboxes: tuple[Outbox, ...]) -> list[tuple[Encoding, tuple[Outbox, ...]]]:
+    """The parts of sorted outboxes that get the same frame."""
+    parts = []
     while outboxes:
-        bits = outboxes[0].window_bits
-        end = len(outboxes) if outboxes[-1].window_bits == bits else bisect_right(outboxes, bits, key=_WINDOW_BITS)
-        kinds.append((bits, outboxes[:end]))
+        encoding, end = outboxes[0].encoding, len(outboxes)
+        if outboxes[-1].encoding is not encoding:
+            end = bisect_right(outboxes, encoding.name, key=_ENCODING_NAME)
+        parts.append((encoding, outboxes[:end]))
         outboxes = outboxes[end:]
-    return kinds
+    return parts
 
 
 def _without(members: _Members, session: Member) -> _Members | None:

@@ -8,7 +8,7 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.errors import CloseCode
-from wsthreads.protocol.deflate import deflate_frame
+from wsthreads.protocol.encoding import PLAIN
 from wsthreads.protocol.frames import check_close, message_frame
 from wsthreads.protocol.outbox import post
 from wsthreads.threads.blocking import has_interrupted
@@ -86,8 +86,8 @@ class Session:
         """
         frame = message_frame(message)
         outbox = self._outbox
-        if outbox.window_bits:
-            frame = deflate_frame(frame, outbox.window_bits)
+        if outbox.encoding is not PLAIN:
+            frame = outbox.encoding.frame(frame)
         if outbox.is_blocked and self._thread == get_ident():
             wait_s = self._wait_s if timeout is None else timeout
             if wait_s > 0 and not has_interrupted():
