@@ -184,7 +184,7 @@ def test_gunicorns_worker_lives_without_threads_and_starts_them_when_it_can(tmp_
             for client in first[1:]:
                 while client.receive_text() != "meanwhile":
                     pass
-            server.wait_for("a client has to wait: can't start new thread")
+            server.wait_for("a client has to wait for a thread: can't start new thread")
             before = cpu_s(process)
             Event().wait(2)  # in which the worker's loop could spin
             assert cpu_s(process) - before < 1

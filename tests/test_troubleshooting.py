@@ -255,7 +255,7 @@ def test_servers_that_will_not_do(folder: Path) -> None:
     with gunicorn(*APP) as server:
         says("runs without threads, and a session needs one", refusal(server, "/ws/echo"))
     with gunicorn("-k", "wsthreads.gunicorn.ThreadWorker", *APP) as server:
-        on_page("each WebSocket session holds a thread, and there are 1: use --threads, such as 500", server.log)
+        on_page("each WebSocket session needs a thread, and --threads is 1: use more, such as 500", server.log)
     with gunicorn("-k", "gthread", "--threads", "1000", *APP) as server:
         on_page("No keepalived connections can be handled", server.log)
     port = free_port()
@@ -312,8 +312,8 @@ def test_nobody_there_or_no_tls(folder: Path) -> None:
         says("its certificate is not trusted", refusal(server, "/ws/echo", scheme="wss"))
         trusting = {"SSL_CERT_FILE": str(one)}
         assert wsthreads("connect", f"wss://localhost:{server.port}/ws/echo", env=trusting).returncode == 0
-    says("no private key in PEM", complaint("run", "echo.js", "--cert", one))
-    says("the key is not that of the certificate", complaint("run", "echo.js", "--cert", one, "--key", other))
+    says("this file has no PEM private key", complaint("run", "echo.js", "--cert", one))
+    says("the key does not match the certificate", complaint("run", "echo.js", "--cert", one, "--key", other))
 
 
 CONNECT = """(url) => new Promise((done) => {

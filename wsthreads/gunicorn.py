@@ -2,7 +2,8 @@
 
     gunicorn -k wsthreads.gunicorn.ThreadWorker --threads 1000 'wsthreads:create_app("chat.js")'
 
-A worker learns of the app, wherever it is inside the WSGI application, by the app finding the worker in its environ.
+The app finds the worker in its WSGI environ and registers with it. So the app may be anywhere inside the WSGI
+application.
 """
 
 from __future__ import annotations
@@ -51,79 +52,81 @@ __all__ = ["JSONLogger", "ThreadWorker"]
 
 log = get_logger(__name__)
 
-#: How long the worker's loop pauses when a connection cannot be accepted: it has other things to do as well.
+#: How long the worker's loop pauses if it cannot accept a connection.
 EXHAUSTED_PAUSE_S = 0.05
 
 
-#: A worker that is full leaves a client to the others for so long, at most. If none takes it, they are full too, or
-#: busy: the worker accepts it, for it may want something other than a session, and waits for nobody for a while.
+#: A full worker leaves a new client to other workers for at most LEAVE_S. If no worker accepts the client, all are full
+#: or busy. Then this worker accepts it, because the request may need no session, and leaves no client to others for
+#: LEAVE_AGAIN_S.
 LEAVE_S = 0.05
 LEAVE_STEP_S = 0.002
 LEAVE_AGAIN_S = 1.0
 
-#: A worker that is to go looks at its connections this often.
+#: How often an ending worker checks its connections.
 END_STEP_S = 0.1
 
-#: The head of a request that is on its way then has so long to come in, from when it began.
+#: At the worker's end, how long the head of a request may take, from its first byte.
 END_HEAD_S = 0.5
 
-#: A connection that is kept alive stays so long then, for a request that may be on its way; gunicorn from 26 on has it.
+#: At the worker's end, how long an idle keep-alive connection stays open, for a request that may be on its way.
+#: gunicorn 26 has the same rule.
 END_KEEPALIVE_S = 2.0
 
 
 class _Pool(ThreadPoolExecutor):
-    """gthread's pool, which lives on where no thread can be started: `submit` has queued the work by then.
+    """gthread's pool, but `submit` does not fail if no thread can be started. The work stays queued.
 
-    Whichever of its threads is free first will do it, or one that `catch_up` starts. The worker's loop calls all.
-    At INT and QUIT gunicorn calls `shutdown` in a signal's handler, and so perhaps in the midst of `submit`.
+    The next free thread does the work, or a thread that `catch_up` starts. The worker's loop calls all methods. At INT
+    and QUIT, gunicorn calls `shutdown` in a signal handler, which can interrupt `submit`.
     """
 
     _is_short = False
 
     def __init__(self, max_workers: int) -> None:
         super().__init__(max_workers)
-        # A Lock there, and the worker would wait for itself.
+        # With a Lock, an interrupted `submit` would deadlock.
         self._shutdown_lock = RLock()  # type: ignore[assignment]
 
     def _adjust_thread_count(self) -> None:
         try:
-            super()._adjust_thread_count()  # not public, and as it is since Python 3.2
+            super()._adjust_thread_count()  # private, but unchanged since Python 3.2
         except RuntimeError as error:
             if not self._is_short:
-                log.warning("a client has to wait: %s (see ulimit -u, TasksMax, pids-limit)", error)
+                log.warning("a client has to wait for a thread: %s (see ulimit -u, TasksMax, pids-limit)", error)
             self._is_short = True
 
     def catch_up(self) -> None:
-        """Start the threads that could not be started, as far as there is work for them."""
+        """Start missing threads while work is queued."""
         while self._is_short and not self._work_queue.empty():
             before = len(self._threads)
             self._adjust_thread_count()
             if len(self._threads) == before:
-                return  # none is to be had, or one is idle: see at the next call
+                return  # no thread could be started, or one is idle; the next call tries again
         self._is_short = False
 
 
 class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no annotations
-    """gthread for apps with WebSockets. It differs from gthread as follows.
+    """gthread for apps with WebSockets. Differences to gthread:
 
-    - At its end, the worker closes its sessions, runs each `on_close`, and exits as soon as they are done. Clients get
-      1012 if another worker takes over (HUP, `max_requests`, `--reload`), else 1001. Plain ``-k gthread`` notices the
-      end half a second later, and closes with 1001 at a HUP, too.
-    - Sessions are limited to `--threads` less two, so that threads are left for HTTP.
+    - At its end, the worker closes its sessions, runs each `on_close`, and exits as soon as all are done. Clients get
+      1012 if another worker takes over (HUP, `max_requests`, `--reload`), else 1001. Plain ``-k gthread`` notices its
+      end half a second later, and always closes with 1001.
+    - The worker accepts at most `--threads` minus two sessions, so that two threads remain for HTTP.
     - A full worker leaves new clients to other workers, as long as one of them has room.
     - A client must send the head of its request within `handshake_timeout_s` (10 s before the first request to an app).
       gthread waits without a limit, so a few clients could take all threads.
-    - HTTP clients with unfinished requests or answers do not delay the worker's end.
-    - Without file descriptors or threads, new clients wait. The worker of gthread would end, with all of its sessions.
-    - Each worker keeps its sessions on a core of its own, as far as there are enough cores. A worker that replaces
-      another one takes over its core.
-    - A script that does not load, or a setting out of range, is one line of the log, and gunicorn ends. Lines of
-      wsthreads and of scripts go to gunicorn's error log.
+    - Slow HTTP clients, with unfinished requests or responses, do not delay the worker's end.
+    - If file descriptors or threads run out, new clients wait. A gthread worker would end, with all of its sessions.
+    - Each worker keeps its sessions on its own core, if there are enough cores. A replacement worker takes over the
+      core.
+    - If a script does not load, or a setting is out of range, gunicorn logs one line and ends. Log lines of wsthreads
+      and of scripts go to gunicorn's error log.
     """
 
-    #: In the master: the workers that live. gunicorn makes a worker there, and lets go of it when its process is gone.
+    #: In the master: the live workers. gunicorn creates a worker object there, and drops it when the process has ended.
     _living: ClassVar[WeakSet[ThreadWorker]] = WeakSet()
-    #: The slot of the first one. At random, so that the masters on a machine do not all begin with the same core.
+    #: The first worker's slot. Random, so that several masters on a machine do not begin with the same core.
     _first_slot: ClassVar[int] = SystemRandom().randrange(2**16)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -134,29 +137,29 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         self._apps: set[WebSocketApp] = set()
         self._draining = False
         self._warned_at = float("-inf")
-        self._alone_at = float("-inf")  # when no other worker took a client that was left to them
-        self._told = False  # to go, by a signal
-        #: One byte that the master shares with the worker: not 0 once there are workers of a later configuration.
+        self._alone_at = float("-inf")  # when no other worker accepted a client that this one left
+        self._told = False  # whether a signal told it to end
+        #: One byte shared by master and worker: 1 once workers with a newer configuration exist.
         self._outdated = mmap(-1, 1)
         for worker in self._living:
             if worker.cfg is not self.cfg:
                 worker._outdated[0] = 1
-        #: Threads that read the head of a request: since when, and from where.
+        #: Threads that read the head of a request -> the start time and the connection.
         self._reading: dict[int, tuple[float, Any]] = {}
-        #: Threads that answer a request, those of sessions included, and the connection of each.
+        #: Threads that respond to a request, session threads included -> the connection.
         self._answering: dict[int, Any] = {}
-        self._lock = Lock()  # guards these two; a leaf. Under it, a socket that is in there is its thread's own still
+        self._lock = Lock()  # guards these two; a leaf. While it is held, a listed thread still owns its socket
         self._stalls = StalledClients()
         self._ends_at = float("inf")
         self._drains: list[Thread] = []
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
-        """Called by gunicorn's master before it starts workers: warn of what will not do."""
+        """Called by gunicorn's master before it starts workers: warn about unsuitable settings."""
         super().check_config(cfg, log)
         if cfg.threads <= RESERVED_THREADS:
             log.warning(
-                "each WebSocket session holds a thread, and there are %d: use --threads, such as 500", cfg.threads
+                "each WebSocket session needs a thread, and --threads is %d: use more, such as 500", cfg.threads
             )
 
     def load_wsgi(self) -> None:
@@ -165,10 +168,10 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
             super().load_wsgi()
         except WSThreadsError as error:
             raise AppImportError(str(error)) from error
-        if unfit := green_threads():  # by now, as by a module that the application imports
+        if unfit := green_threads():  # checked late: a module that the application imports may patch threads
             raise AppImportError(unfit)
         log_to_gunicorn()  # the application may have configured logging
-        application: WSGIApplication = Contained(self.wsgi)  # type: ignore[has-type]  # what is around an app, too
+        application: WSGIApplication = Contained(self.wsgi)  # type: ignore[has-type]  # with its middleware
 
         def introduce(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             with self._lock:
@@ -184,7 +187,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         return _Pool(max_workers=self.cfg.threads)
 
     def accept(self, listener: Any, *arguments: Any) -> None:
-        """Called by the worker's loop when a client waits."""
+        """Called by the worker's loop when a client waits to be accepted."""
         if self._is_full() and monotonic() - self._alone_at >= LEAVE_AGAIN_S:
             if self._leave(listener):
                 return
@@ -200,7 +203,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
             sleep(EXHAUSTED_PAUSE_S)
 
     def _leave(self, listener: Any) -> bool:
-        """Wait until another worker has accepted; False if none does."""
+        """Wait until another worker has accepted the client; False if none does."""
         waiting = select.poll()
         waiting.register(listener, select.POLLIN)
         deadline = monotonic() + LEAVE_S
@@ -211,14 +214,14 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         return False
 
     def _is_full(self) -> bool:
-        """Whether a session more would find no place here, but perhaps in another worker."""
+        """Whether this worker has no room for another session, but another worker could."""
         apps = list(self._apps)
         if self.cfg.workers == 1 or not apps or not any(app.places for app in apps):
-            return False  # nobody could do better
+            return False  # no other worker would have more room
         return max(app.free_places for app in apps) <= len(self._reading)
 
     def handle(self, conn: Any) -> Any:
-        """Called by gthread in one of its threads: read a request from a connection, and answer it."""
+        """Called by gthread in one of its threads: read a request from a connection, and respond."""
         with self._lock:
             self._reading[get_ident()] = (monotonic(), conn)
         try:
@@ -232,26 +235,26 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
                 self._answering.pop(get_ident(), None)
 
     def handle_request(self, req: Any, conn: Any) -> Any:
-        """Called by gthread with the request, whose headers it then makes the environ of."""
+        """Called by gthread with the request, before it builds the environ from the headers."""
         cookies = [value for name, value in req.headers if name == "COOKIE"]
-        if len(cookies) > 1:  # HTTP/2's, by a proxy that does not join them (RFC 9113, 8.2.3); gunicorn takes commas
+        if len(cookies) > 1:  # from an HTTP/2 proxy (RFC 9113, 8.2.3); gunicorn would join by commas
             others = [field for field in req.headers if field[0] != "COOKIE"]
             req.headers = [*others, ("COOKIE", "; ".join(filter(None, cookies)))]
         return super().handle_request(req, conn)
 
     def run(self) -> None:
-        """The worker's loop. Python does not end before the threads do, and whoever waits for a client does not."""
+        """The worker's loop. At its end, it ends all connections: Python waits for their threads before it exits."""
         try:
             super().run()
-        finally:  # of INT and QUIT, or of `--graceful-timeout`
+        finally:  # after INT, QUIT or `--graceful-timeout`
             if self._reading or self._answering:
                 self._wind_up()
                 Thread(target=self._cut_off, name="wsthreads-end").start()
-            report_exit_blockers(but=self.tpool._threads)  # which are told of where they are waited for
+            report_exit_blockers(but=self.tpool._threads)  # the pool's threads are reported elsewhere
 
     def _cut_off(self) -> None:
         for thread in self._drains:
-            thread.join()  # `app.shutdown` has a time limit
+            thread.join()  # `app.shutdown` has a deadline
         with self._lock:
             for conn in [conn for _, conn in self._reading.values()] + list(self._answering.values()):
                 wake(conn.sock, socket.SHUT_RDWR)
@@ -268,7 +271,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         self._apps.add(app)
         app.fit_to_threads(self.cfg.threads)
         app.keep_on_core(self._slot)
-        if self._draining:  # its first request came in while the worker was told to go
+        if self._draining:  # its first request arrived while the worker was ending
             self._drain(app)
 
     def handle_exit(self, number: int, frame: FrameType | None) -> None:
@@ -283,7 +286,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
 
     @property
     def is_replaced(self) -> bool:
-        """Whether a worker that ends has a successor: after a HUP, or where it ends by itself."""
+        """Whether another worker takes over: after a HUP, or if this worker ends by itself."""
         return bool(self._outdated[0]) or not (self._told or self.alive)
 
     def notify(self) -> None:
@@ -295,27 +298,27 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
             self._wind_up()
 
     def _wind_up(self) -> None:
-        """Wait for nobody who keeps the worker without need. The loop's, again and again until it ends."""
+        """End what would delay the worker's end. Called by the loop again and again until it ends."""
         if not self._draining:
             self._draining = True
-            self._ends_at = monotonic() + END_KEEPALIVE_S  # the time of connections that are kept alive
+            self._ends_at = monotonic() + END_KEEPALIVE_S  # the deadline of keep-alive connections
             for app in list(self._apps):
                 self._drain(app)
         for conn in self.keepalived_conns:
             conn.timeout = min(conn.timeout, self._ends_at)
-        for conn in getattr(self, "pending_conns", ()):  # gunicorn's from 26 on: those that have not sent a byte
+        for conn in getattr(self, "pending_conns", ()):  # from gunicorn 26: connections that have not sent a byte
             conn.timeout = 0.0
         now = monotonic()
         with self._lock:
             for since, conn in self._reading.values():
-                if now - since > END_HEAD_S:  # what has come of it can still be read
+                if now - since > END_HEAD_S:  # its thread can still read what has arrived
                     wake(conn.sock, socket.SHUT_RD)
-            # While there may be sessions, whose ends are not HTTP's, nobody is given up.
+            # Not before all sessions have ended: sessions have their own shutdown, unlike HTTP requests.
             if not any(thread.is_alive() for thread in self._drains):
                 self._stalls.end(conn.sock for conn in self._answering.values())
 
     def _end_slow_requests(self) -> None:
-        """End the connections whose requests take too long to come in; their threads see the end of input."""
+        """End the connections whose requests arrive too slowly. Their threads see the end of input."""
         default = Config().handshake_timeout_s
         timeout_s = max((app.config.handshake_timeout_s for app in list(self._apps)), default=default)
         now = monotonic()
@@ -330,7 +333,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
                 app.metrics.add("past_handshake_timeout_s", len(slow))
 
     def _drain(self, app: WebSocketApp) -> None:
-        # Not in this thread: the loop has to go on, it counts the connections that end.
+        # In a thread, because the loop must go on: it notices the ended connections.
         timeout_s = drain_timeout_s(self.cfg.graceful_timeout)
         thread = Thread(target=app.shutdown, args=(timeout_s, *farewell(self)), name="wsthreads-drain")
         self._drains.append(thread)
@@ -338,39 +341,39 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
 
 
 def _linger(sock: socket.socket) -> None:
-    """Wait until the client has closed, as long as gunicorn does from 26 on. It would do so in the worker's loop, where
-    each client that does not close would keep everybody else out for two seconds.
+    """Wait until the client has closed, as gunicorn 26 does. gunicorn waits in the worker's loop: there, a client that
+    does not close would block all others for two seconds.
     """
     close_graceful = getattr(util, "close_graceful", None)
     if close_graceful is not None:
-        with suppress(OSError, ValueError):  # it has been closed
+        with suppress(OSError, ValueError):  # the socket has been closed
             close_graceful(socket.fromfd(sock.fileno(), sock.family, sock.type))
-        wake(sock, socket.SHUT_RD)  # so that the loop finds its end
+        wake(sock, socket.SHUT_RD)  # so that the loop sees the end of the connection
 
 
 class JSONLogger(_Logger):  # type: ignore[misc]
-    """gunicorn's logs as JSON, one object for each line, as `wsthreads.logs.JSONFormatter` writes them.
+    """gunicorn's logs as JSON, one object per line, in the format of `wsthreads.logs.JSONFormatter`.
 
     This covers the lines of the master and the workers, of wsthreads and scripts, and of the access log::
 
         gunicorn --logger-class wsthreads.gunicorn.JSONLogger -k wsthreads.gunicorn.ThreadWorker …
 
-    A line of the access log has `method`, `path`, `status`, `address` and `duration_s`. The line of a session comes
-    at its end, and has its `session`. Handlers that gunicorn's ``logconfig`` sets up stay as they are.
+    A line of the access log has `method`, `path`, `status`, `address` and `duration_s`. A session's line is written at
+    its end, and has its `session`. Logging handlers of gunicorn's ``logconfig`` are not changed.
     """
 
     def setup(self, cfg: Any) -> None:
-        """Called by gunicorn at its start, and when its configuration is read again."""
+        """Called by gunicorn at its start, and when it reloads its configuration."""
         super().setup(cfg)
         for log in (self.error_log, self.access_log):
             for handler in log.handlers:
-                if getattr(handler, "_gunicorn", False):  # gunicorn's mark for its own
+                if getattr(handler, "_gunicorn", False):  # gunicorn's mark for its own handlers
                     handler.setFormatter(JSONFormatter())
-        self.access_log.addFilter(_tell_access)  # once, however often
+        self.access_log.addFilter(_tell_access)  # adding it again has no effect
 
 
 def _tell_access(record: logging.LogRecord) -> bool:
-    """A filter: what a line of the access log is made of becomes attributes of its record."""
+    """A filter that adds the parts of an access line to its record as attributes."""
     atoms: Any = record.args
     if isinstance(atoms, dict) and "s" in atoms:
         query = atoms.get("q")

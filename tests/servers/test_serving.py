@@ -739,7 +739,7 @@ def test_stop_may_be_called_again_and_by_several_threads(serve):
             stopper.join(DEADLINE_S)
         assert not any(stopper.is_alive() for stopper in stoppers)
     assert server.stop() == 0
-    with pytest.raises(RuntimeError, match="make another one"):
+    with pytest.raises(RuntimeError, match="create a new one"):
         server.start()
 
 

@@ -53,11 +53,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("nowhere.pem", "one.key", r"nowhere\.pem: no such file or directory"),
         ("one.pem", "nowhere.key", r"nowhere\.key: no such file or directory"),
         (".", "one.key", "is a directory"),
-        ("empty", "one.key", "empty: no certificate in PEM"),
-        ("one.key", "one.pem", r"one\.key: no certificate in PEM"),
-        ("one.pem", None, r"one\.pem: no private key in PEM"),
-        ("one.pem", "one.pem", r"one\.pem: no private key in PEM"),
-        ("one.pem", "two.key", r"two\.key: the key is not that of the certificate in .*one\.pem"),
+        ("empty", "one.key", "empty: this file has no PEM certificate"),
+        ("one.key", "one.pem", r"one\.key: this file has no PEM certificate"),
+        ("one.pem", None, r"one\.pem: this file has no PEM private key"),
+        ("one.pem", "one.pem", r"one\.pem: this file has no PEM private key"),
+        ("one.pem", "two.key", r"two\.key: the key does not match the certificate in .*one\.pem"),
         ("one.pem", "encrypted.key", r"encrypted\.key: the key is encrypted"),
         ("encrypted.pem", None, r"encrypted\.pem: the key is encrypted"),
         ("cut.pem", "one.key", r"cut\.pem and .*one\.key: cannot be used for TLS"),
@@ -95,7 +95,7 @@ def test_the_command_speaks_tls_and_says_so(files: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["--cert", "one.pem", "--key", "two.key"], "wsthreads: two.key: the key is not that of the certificate"),
+        (["--cert", "one.pem", "--key", "two.key"], "wsthreads: two.key: the key does not match the certificate"),
         (["--key", "one.key"], "wsthreads: --key is the key of a certificate: add --cert"),
     ],
 )

@@ -1,8 +1,8 @@
-"""The browser's client, wsthreads.js, over HTTP.
+"""Serves the browser client, wsthreads.js, over HTTP.
 
-`wsthreads.js` is an ES module without dependencies, `wsthreads.d.ts` its types. The setting `serve_client` has an app
-serve both at the root of its paths. A page of an origin in `allowed_origins` may import them from its own site, as it
-may open a WebSocket: they have the headers of CORS. The request is a simple one, so that no preflight comes.
+`wsthreads.js` is an ES module without dependencies; `wsthreads.d.ts` has its types. With the setting `serve_client`, an
+app serves both at its root. Responses have CORS headers, so pages of `allowed_origins` may import the module from this
+server. The request needs no preflight.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["CLIENT_FILE", "find_client", "is_client", "send_client"]
 
-#: The module itself.
+#: The module's file.
 CLIENT_FILE = Path(__file__).with_name("wsthreads.js")
 
-#: What is served where, as what.
+#: Path -> file and media type.
 _SERVED = {
     "/wsthreads.js": (CLIENT_FILE, "text/javascript"),
     "/wsthreads.d.ts": (CLIENT_FILE.with_name("wsthreads.d.ts"), "application/typescript"),
@@ -34,14 +34,14 @@ _SERVED = {
 
 
 def is_client(environ: WSGIEnvironment) -> bool:
-    """Whether the request is for the client, or its types."""
+    """Whether the request is for the client or its types."""
     return environ.get("PATH_INFO") in _SERVED and environ.get("REQUEST_METHOD") in ("GET", "HEAD")
 
 
 def send_client(
     environ: WSGIEnvironment, start_response: StartResponse, allowed_origins: tuple[str, ...] = ()
 ) -> Iterable[bytes]:
-    """The client, as a WSGI application. Browsers ask again each time, and get a 304 while it is the same."""
+    """A WSGI application that serves the client. Browsers revalidate each time, and get a 304 while it is unchanged."""
     response = find_client(environ, *_SERVED[environ["PATH_INFO"]])
     if "*" in allowed_origins:
         response.headers["Access-Control-Allow-Origin"] = "*"
@@ -54,5 +54,5 @@ def send_client(
 
 
 def find_client(environ: WSGIEnvironment, file: Path = CLIENT_FILE, kind: str = "text/javascript") -> Response:
-    """The answer to a request for the client."""
+    """The response to a request for the client."""
     return send_part(partial(send_file, file, mimetype=kind, conditional=True), environ)

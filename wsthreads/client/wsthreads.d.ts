@@ -12,20 +12,21 @@ export interface ReconnectingOptions {
   connectTimeout?: number;
   /** After a connection of this many milliseconds, delays begin at `minDelay` again. Default: 5,000. */
   stableAfter?: number;
-  /** It gives up after this many attempts without a stable connection. Default: Infinity. */
+  /** The client gives up after this many attempts without a stable connection. Default: Infinity. */
   maxAttempts?: number;
   /** The most messages that wait while there is no connection. Default: 1,000. */
   maxQueued?: number;
   /** The most bytes of these messages. Default: 1 MiB. */
   maxQueuedBytes?: number;
   /**
-   * If the page stood still for this many milliseconds, as while the device sleeps, an open connection counts as dead
-   * and is replaced. Default: 90,000, because browsers delay timers of hidden pages by up to a minute. Infinity: never.
+   * If the page was suspended for this many milliseconds, for example while the device slept, an open connection counts
+   * as dead and is replaced. Default: 90,000, because browsers delay timers of hidden pages by up to a minute.
+   * Infinity: never.
    */
   maxPause?: number;
   /**
-   * Returns true if it must not reconnect after this close. Default: `isFinal(close.code)`. It is called between two
-   * connections, and may call `close`. If it throws, the error is reported and the default decides.
+   * Returns true if the client must not reconnect after this close. Default: `isFinal(close.code)`. The function is
+   * called between two connections, and may call `close`. If it throws, the error is reported and the default decides.
    */
   isFinal?: (close: { code: number; reason: string; wasClean: boolean }) => boolean;
   /** For tests. */
@@ -88,7 +89,7 @@ export class ReconnectingWebSocket extends EventTarget {
     options?: ReconnectingOptions,
   );
 
-  /** CONNECTING also between two connections, from the other side's close on. CLOSED when no other one will follow. */
+  /** CONNECTING also between two connections, as soon as the server closes. CLOSED when no other one will follow. */
   readonly readyState: 0 | 1 | 2 | 3;
   readonly url: string;
   readonly protocol: string;

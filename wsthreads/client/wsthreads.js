@@ -1,37 +1,39 @@
-// A WebSocket that comes back. Its interface is the browser's WebSocket, as far as that makes sense:
+// A WebSocket that reconnects. Its interface is that of the browser's WebSocket, with some differences:
 //
 //   import { ReconnectingWebSocket } from "/wsthreads.js";
 //   const socket = new ReconnectingWebSocket("/ws/chat?user=ann");
 //   socket.onmessage = ({ data }) => show(data);
 //   socket.send("hello");        // queued until there is a connection
 //
-// What differs: "open" comes with each connection; "close" comes once, when no further one will be made, and the new
-// event "reconnecting" whenever one was lost; send() says whether it took the message, and throws for no state.
+// - "open" is sent for each connection.
+// - "close" is sent once, when the client will not reconnect.
+// - The new event "reconnecting" is sent each time that a connection is lost.
+// - send() returns whether it accepted the message, and throws in no state.
 //
-// "open" comes before the queue is sent: what its listeners send at once, such as a login, is the first that the server
-// gets from the new connection.
+// "open" comes before the queue is sent. So a message that its listeners send at once, such as a login, is the first
+// message on the new connection.
 //
-// A message that was on its way when the connection was lost may be lost with it: nothing is sent twice. One that is
-// sent when the browser knows that the connection is closing waits for the next one.
+// No message is sent twice, so a message can be lost with its connection. A message sent while the connection is
+// closing waits for the next connection.
 //
-// No page can ping, and a connection may die without the browser being told, as when the device sleeps. So an open
-// connection is replaced when the page goes online, comes back from the back/forward cache, or has stood still.
+// Pages cannot send pings, and a connection may die unnoticed, for example while the device sleeps. So the client
+// replaces an open connection when the page goes online, returns from the back/forward cache, or was suspended.
 
 const CONNECTING = 0;
 const OPEN = 1;
 const CLOSING = 2;
 const CLOSED = 3;
 
-// What the same client would only meet again: it has done something wrong, or is not wanted (RFC 6455, 7.4.1, and
-// IANA's registry). All others are somebody's trouble that may pass: 1001, 1006, 1011, 1012, 1013 and so on.
+// Reconnecting is useless after these codes: the client made a mistake, or is not welcome (RFC 6455, 7.4.1, and IANA's
+// registry). All others may be temporary: 1001, 1006, 1011, 1012, 1013 and so on.
 const STOP_CODES = new Set([1000, 1002, 1003, 1007, 1008, 1009, 1010, 3000, 3003]);
 
-/** Whether a close code means that there is no use in coming back. 4000 to 4999 are the application's own: they do. */
+/** Whether reconnecting is useless after this close code. True for the application's own codes, 4000 to 4999. */
 export function isFinal(code) {
   return STOP_CODES.has(code) || (code >= 4000 && code <= 4999);
 }
 
-// How often it looks whether the page has stood still.
+// How often the client checks whether the page was suspended.
 const WATCH_MS = 10_000;
 
 const DEFAULTS = {
@@ -42,7 +44,7 @@ const DEFAULTS = {
   maxAttempts: Infinity,
   maxQueued: 1000,
   maxQueuedBytes: 1024 * 1024,
-  maxPause: 90_000,  // more than the minute that browsers let the timers of a hidden page wait
+  maxPause: 90_000,  // longer than the minute by which browsers delay timers of hidden pages
   isFinal: ({ code }) => isFinal(code),
   // For tests.
   WebSocket: globalThis.WebSocket,
@@ -68,13 +70,13 @@ export class ReconnectingWebSocket extends EventTarget {
   #binaryType = "blob";
   #queue = [];
   #queuedBytes = 0;
-  #attempts = 0;  // since a connection was stable
+  #attempts = 0;  // since the last stable connection
   #retryTimer = null;
   #connectTimer = null;
   #stableTimer = null;
   #watchTimer = null;
-  #movedAt = 0;  // when the page was last seen not to stand still
-  #generation = 0;  // of connections: what an older one does is of no interest
+  #movedAt = 0;  // when a timer last ran on time
+  #generation = 0;  // number of the current connection; events of older ones are ignored
   #listeners = new Map();
 
   constructor(url, protocols = [], options = {}) {
@@ -98,12 +100,12 @@ export class ReconnectingWebSocket extends EventTarget {
   get CLOSING() { return CLOSING; }
   get CLOSED() { return CLOSED; }
 
-  /** CONNECTING also between connections; CLOSED when no further one will be made. */
+  /** CONNECTING also between two connections; CLOSED when no other one will follow. */
   get readyState() {
     return this.#state === OPEN && !this.#isOpen ? CONNECTING : this.#state;
   }
 
-  // The socket knows first that the other side is closing: its event comes a round trip later.
+  // The socket's state changes before its "close" event, which comes a round trip later.
   get #isOpen() {
     return this.#state === OPEN && this.#socket?.readyState === OPEN;
   }
@@ -120,7 +122,7 @@ export class ReconnectingWebSocket extends EventTarget {
     return this.#socket?.extensions ?? "";
   }
 
-  /** Bytes that wait: in the browser, and in the queue while there is no connection. */
+  /** Bytes that wait, in the browser and in the queue for the next connection. */
   get bufferedAmount() {
     return this.#queuedBytes + (this.#socket?.bufferedAmount ?? 0);
   }
@@ -135,8 +137,8 @@ export class ReconnectingWebSocket extends EventTarget {
   }
 
   /**
-   * True if the message was sent or queued; false, and nothing happens, if the queue is full or all is over. What is
-   * neither text nor bytes nor a Blob is made a text, as by WebSocket.
+   * Returns true if the message was sent or queued; false if the queue is full or the end has come. A value that is no
+   * text, bytes or Blob becomes text, as with WebSocket.
    */
   send(data) {
     if (arguments.length === 0) throw new TypeError("send() takes a message");
@@ -156,7 +158,7 @@ export class ReconnectingWebSocket extends EventTarget {
     return true;
   }
 
-  /** Close for good. What is queued is not sent any more. */
+  /** Close for good. Queued messages are dropped. */
   close(code = 1000, reason = "") {
     if (this.#state >= CLOSING) return;
     const [number, text] = [Number(code), `${reason}`];
@@ -171,7 +173,7 @@ export class ReconnectingWebSocket extends EventTarget {
     }
   }
 
-  /** Try now, without waiting any longer; nothing happens while there is a connection. */
+  /** Connect now, without waiting for the delay. Does nothing while there is a connection. */
   reconnect() {
     if (this.#retryTimer !== null) this.#connect();
   }
@@ -186,7 +188,7 @@ export class ReconnectingWebSocket extends EventTarget {
     if (persisted) this.#renew();
   };
 
-  // An open connection is given up for another, at once; a wait for the next one ends.
+  // Replace an open connection at once, or end the wait for the next one.
   #renew = () => {
     if (this.#state === OPEN) this.#lost(1006, "the page was away", false, { soon: 0 });
     else this.#wake();
@@ -211,14 +213,14 @@ export class ReconnectingWebSocket extends EventTarget {
     const generation = ++this.#generation;
     const isCurrent = () => generation === this.#generation;
     this.#connectTimer = setTimeout(() => isCurrent() && this.#lost(1006, "timeout", false), connectTimeout);
-    // In the constructor no event can be heard yet.
+    // Later, because the constructor has not returned yet: nobody could listen.
     const fail = (error, isHopeless) => queueMicrotask(() => {
       if (isCurrent()) this.#lost(1006, messageOf(error), false, { isHopeless });
     });
     let url = this.#url;
     try {
-      // A function may take a while to come by a fresh token; it is called for each connection. Whatever it throws,
-      // the next call may succeed: a proxy's error page, say, is a SyntaxError for JSON.parse.
+      // The function is called for each connection and may take a while, for example to get a fresh token. If it
+      // throws, the next call may succeed: for example, a proxy's error page makes JSON.parse throw.
       if (typeof url === "function") url = await url();
     } catch (error) {
       fail(error, false);
@@ -248,7 +250,7 @@ export class ReconnectingWebSocket extends EventTarget {
     this.#state = OPEN;
     this.#movedAt = now();
     this.#watch();
-    // A server that lets in and closes at once must not be asked again and again without a pause.
+    // Later, because a server could accept and close at once: then the delays must grow.
     this.#stableTimer = setTimeout(() => { this.#attempts = 0; }, stableAfter);
     this.#emit(new Event("open"));
     while (this.#queue.length > 0 && this.#isOpen) {
@@ -286,14 +288,14 @@ export class ReconnectingWebSocket extends EventTarget {
     }
   }
 
-  // Doubles up to the longest, and is spread over its upper half, so that many clients do not come back at once.
+  // Doubles up to maxDelay. Random in its upper half, so that many clients do not reconnect at once.
   #delayBefore(attempt) {
     const { minDelay, maxDelay, random } = this.#options;
     const longest = Math.min(maxDelay, minDelay * 2 ** (attempt - 1));
     return longest / 2 + random() * (longest / 2);
   }
 
-  // Let go of the present connection, or attempt, whatever becomes of it.
+  // Drop the current connection or attempt, and ignore its further events.
   #abandon() {
     const { clearTimeout } = this.#options;
     for (const timer of [this.#connectTimer, this.#stableTimer, this.#watchTimer, this.#retryTimer]) {
@@ -320,7 +322,7 @@ export class ReconnectingWebSocket extends EventTarget {
   }
 
   static {
-    // onopen and the like. A listener that is set anew stays in its place, as in the browser.
+    // onopen and so on. A replaced listener keeps its place in the order, as in the browser.
     for (const type of EVENTS) {
       Object.defineProperty(this.prototype, `on${type}`, {
         configurable: true,
@@ -339,7 +341,7 @@ export class ReconnectingWebSocket extends EventTarget {
   }
 }
 
-// An address as WebSocket wants it, from one that may be relative to the page.
+// The absolute ws: or wss: address for an address that may be relative to the page.
 function absolute(url) {
   const found = new URL(url, globalThis.location?.href);
   found.protocol = found.protocol.replace(/^http/, "ws");
@@ -349,7 +351,7 @@ function absolute(url) {
   return found.href;
 }
 
-// The bytes of a buffer, or of a part of one; null for anything else. A view of memory that is shared cannot be sent.
+// The bytes of a buffer or view; null for anything else. Shared memory is copied, because it cannot be sent.
 function bytesOf(data) {
   const isView = ArrayBuffer.isView(data);
   if (!isView && !/^\[object (Shared)?ArrayBuffer\]$/.test(Object.prototype.toString.call(data))) return null;
@@ -362,7 +364,7 @@ function sizeOf(message) {
   return message.byteLength ?? message.size;
 }
 
-// Refuse at once what a browser's close() would refuse, also where there is no socket to do it.
+// Refuse what a browser's close() would refuse, even if there is no socket.
 function checkClose(code, reason) {
   if (code !== 1000 && !(code >= 3000 && code <= 4999)) {
     throw new DOMException(`a close code is 1000, or 3000 to 4999, not ${code}`, "InvalidAccessError");
@@ -372,7 +374,7 @@ function checkClose(code, reason) {
   }
 }
 
-// What an error says, which may be anything that a function of the page's has thrown.
+// The message of an error. A page's function may throw any value.
 function messageOf(error) {
   try {
     return `${error?.message ?? error}`;

@@ -1,7 +1,7 @@
 """Django: ``runserver`` with WebSockets, and a live server for tests.
 
-Put ``"wsthreads.django"`` first in INSTALLED_APPS, and ``manage.py runserver`` serves WebSockets, too.
+Put ``"wsthreads.django"`` first in INSTALLED_APPS. Then ``manage.py runserver`` serves WebSockets, too.
 
-A system check, ``manage.py check``, warns where another application's runserver comes before it. For tests there is
-`wsthreads.django.test`. It is for development, as runserver is. Production needs nothing of this, only gunicorn.
+A system check (``manage.py check``) warns if another application's runserver is used instead. `wsthreads.django.test`
+is for tests. Like runserver, this package is for development only. Production needs only gunicorn.
 """

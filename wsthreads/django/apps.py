@@ -29,7 +29,7 @@ def check_runserver(app_configs: Any, **options: Any) -> list[checks.CheckMessag
     if owner != _COMMAND:
         found.append(
             checks.Warning(
-                f"manage.py runserver is that of {owner}, under which all WebSockets are answered with 501.",
+                f"manage.py runserver is that of {owner}, which answers all WebSockets with 501.",
                 hint=f'In INSTALLED_APPS, put "{_COMMAND}" before "{owner}".',
                 id="wsthreads.W001",
             )
@@ -37,8 +37,8 @@ def check_runserver(app_configs: Any, **options: Any) -> list[checks.CheckMessag
     if not getattr(settings, "WSGI_APPLICATION", None):
         found.append(
             checks.Warning(
-                "WSGI_APPLICATION is not set, so runserver does not have the WebSocketApp, and its endpoints are 404.",
-                hint='Such as WSGI_APPLICATION = "mysite.wsgi.application", where application = WebSocketApp(…).',
+                "WSGI_APPLICATION is not set, so runserver does not use the WebSocketApp; its endpoints are 404.",
+                hint='Set it to your WebSocketApp, such as WSGI_APPLICATION = "mysite.wsgi.application".',
                 id="wsthreads.W002",
             )
         )

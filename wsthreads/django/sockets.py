@@ -1,4 +1,4 @@
-"""What Django's environ lacks for WebSockets: the socket of the connection, its buffer, and all of its cookies."""
+"""Adds to Django's environ what WebSockets need: the connection's socket, its read buffer, and all cookies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["HandsOverSocket"]
 
 
 class HandsOverSocket:
-    """Mixed into a request handler of Django's."""
+    """A mixin for Django's request handlers."""
 
     connection: Any
     rfile: Any
@@ -18,6 +18,6 @@ class HandsOverSocket:
 
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()  # type: ignore[misc]
-        if cookies := self.headers.get_all("Cookie"):  # Django joins several by commas; see RFC 9113, 8.2.3
+        if cookies := self.headers.get_all("Cookie"):  # Django joins by commas; see RFC 9113, 8.2.3
             environ["HTTP_COOKIE"] = "; ".join(filter(None, map(str.strip, cookies)))
         return {**environ, SOCKET_KEY: self.connection, INPUT_KEY: self.rfile}

@@ -2,7 +2,7 @@
 
     from wsthreads.django.test import LiveServerTestCase
 
-Django's own goes past WSGI_APPLICATION, so that endpoints are 404 there. With another class of Django's, such as
+Django's own live server ignores WSGI_APPLICATION, so endpoints would be 404. In another class of Django, such as
 `StaticLiveServerTestCase`, set ``server_thread_class = LiveServerThread``.
 """
 
@@ -29,7 +29,7 @@ class _RequestHandler(HandsOverSocket, QuietWSGIRequestHandler):  # type: ignore
 
 class _Server(ThreadedWSGIServer):  # type: ignore[misc]
     def set_app(self, application: Any) -> None:
-        """Given what serves static files and media before a `WSGIHandler`: that is what WSGI_APPLICATION replaces."""
+        """Replace the `WSGIHandler` at the end of the chain, behind static files and media, by WSGI_APPLICATION."""
         outer = application
         while type(outer.application) is not WSGIHandler:
             outer = outer.application
@@ -38,7 +38,7 @@ class _Server(ThreadedWSGIServer):  # type: ignore[misc]
 
 
 class LiveServerThread(_Thread):  # type: ignore[misc]
-    """Serves WSGI_APPLICATION. At its end, sessions that are left are closed with 1001."""
+    """Serves WSGI_APPLICATION. At its end, it closes remaining sessions with 1001."""
 
     def _create_server(self, connections_override: Any = None) -> _Server:
         address = (self.host, self.port)
@@ -50,12 +50,12 @@ class LiveServerThread(_Thread):  # type: ignore[misc]
         inner = getattr(getattr(self, "httpd", None), "inner", None)
         for endpoint in getattr(inner, "endpoints", ()):
             for session in endpoint.sessions():
-                with suppress(Exception):  # it has ended by itself
+                with suppress(Exception):  # the session has ended meanwhile
                     session.close(CloseCode.GOING_AWAY, "the test is over")
         super().terminate()
 
 
 class LiveServerTestCase(_TestCase):  # type: ignore[misc]
-    """Django's, whose `live_server_url` serves WebSockets, too: ``"ws" + self.live_server_url[4:] + "/ws/chat"``."""
+    """Django's class with WebSockets at `live_server_url`: ``"ws" + self.live_server_url[4:] + "/ws/chat"``."""
 
     server_thread_class = LiveServerThread

@@ -1,4 +1,4 @@
-"""What the server of ``wsthreads run`` needs of an app."""
+"""What the server of ``wsthreads run`` needs of an app: a protocol class."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ __all__ = ["ServedApp"]
 
 
 class ServedApp(Protocol):
-    """A WSGI application with sessions, as `wsthreads.WebSocketApp` is. Any thread."""
+    """A WSGI application with sessions, such as `wsthreads.WebSocketApp`. Any thread."""
 
     config: Config
     metrics: Metrics
     scheduling: Scheduling
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer a request."""
+        """Respond to a request."""
 
     @property
     def session_count(self) -> int:
-        """Sessions in this process."""
+        """The number of sessions in this process."""
 
     def shutdown(self, timeout_s: float | None = ..., code: int = ..., reason: str = ...) -> int:
-        """Close every session. Returns how many were cut off."""
+        """Close all sessions. Returns how many had to be cut off."""
 
     def cut_off(self) -> int:
-        """End every connection at once. Returns how many there were."""
+        """End all connections at once. Returns how many there were."""

@@ -1,4 +1,4 @@
-"""A request's body that comes in chunks, read strictly (RFC 9112, 7.1)."""
+"""Reads chunked request bodies, and strictly refuses malformed ones (RFC 9112, 7.1)."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ MAX_LINE_BYTES = 4096
 
 
 class BadBody(BadRequest, ConnectionError):
-    """Raised by reading a body that is malformed, or ends too early.
+    """Raised when a body that is read is malformed or ends too early.
 
-    Werkzeug and Flask answer it with a 400. For others it is the end of the connection, as it is to the server.
+    Werkzeug and Flask respond with 400. Other frameworks, and the server, see the end of the connection.
     """
 
 
 class ChunkedBody(io.RawIOBase):
-    """What is in the chunks of `source`, up to the last one; trailer fields are dropped. Raises `BadBody`."""
+    """The content of a chunked body, read from `source`. Drops trailer fields. Raises `BadBody`."""
 
     def __init__(self, source: io.BufferedIOBase) -> None:
         self._source = source
-        self._left = 0  # of the chunk that is read
+        self._left = 0  # bytes of the current chunk
         self._is_over = False
         self._flaw: BadBody | None = None
 
@@ -40,7 +40,7 @@ class ChunkedBody(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        if self._flaw is not None:  # what comes behind it could be anything
+        if self._flaw is not None:  # the rest of the input cannot be trusted
             raise self._flaw
         try:
             return self._read_into(memoryview(buffer))
@@ -58,7 +58,7 @@ class ChunkedBody(io.RawIOBase):
             return 0
         received = self._source.readinto1(buffer[: self._left])
         if not received:
-            raise BadHead("Malformed chunk: the body ends in it")
+            raise BadHead("Malformed chunk: the body ends inside it")
         self._left -= received
         if not self._left and self._source.read(2) != b"\r\n":
             raise BadHead("Malformed chunk: longer than its size")
@@ -75,13 +75,13 @@ class ChunkedBody(io.RawIOBase):
 
 
 def refusing_bad_bodies(app: WSGIApplication) -> WSGIApplication:
-    """`app`, with a 400 for a `BadBody` that it does not catch."""
+    """Wrap `app`: a `BadBody` that it does not catch becomes a 400."""
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         try:
             return app(environ, start_response)
         except BadBody as error:
-            # With the error, since it may have begun an answer; the server raises it where that is on its way.
+            # Passes the error on, because the response may have begun. Then the server raises the error.
             headers = [("Content-Type", "text/plain; charset=utf-8")]
             start_response("400 Bad Request", headers, sys.exc_info())
             return [f"{error.description}\n".encode()]

@@ -1,6 +1,7 @@
-"""Errors of the application's that are no `Exception`, such as SystemExit, made one before they reach the WSGI server.
+"""Converts exceptions of the application that are no `Exception`, such as SystemExit, for the WSGI server.
 
-A server answers an `Exception` with a 500. Anything else ends the thread, and with gunicorn's gthread the whole worker.
+A WSGI server responds to an `Exception` with 500. Any other exception ends the thread, and under gunicorn's gthread the
+whole worker.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ __all__ = ["ApplicationFailed", "Contained", "contained"]
 
 
 class ApplicationFailed(RuntimeError):
-    """The application raised something that is no `Exception`; it is the cause of this."""
+    """The application raised an exception that is no `Exception`. That one is the cause of this error."""
 
 
 class contained:
-    """A block in which what is no `Exception` becomes one. A process that is forked in it ends with it."""
+    """A context manager that converts exceptions that are no `Exception`. A process forked inside ends at its end."""
 
     __slots__ = ("_fork",)
 
@@ -35,12 +36,12 @@ class contained:
         if self._fork != forks.number:
             forks.leave(error)
         if kind is not None and not issubclass(kind, Exception):
-            what = f"the application raised {kind.__name__}, which ends this request only"
+            what = f"the application raised {kind.__name__}, which ends only this request"
             raise ApplicationFailed(what) from error
 
 
 class Contained:
-    """A WSGI application for which that holds, and for its responses as well."""
+    """Wraps a WSGI application and its responses in `contained`."""
 
     def __init__(self, application: WSGIApplication) -> None:
         self._application = application
@@ -50,14 +51,14 @@ class Contained:
             response = self._application(environ, start_response)
         if isinstance(response, (list, tuple)):
             return response
-        file_wrapper = environ.get("wsgi.file_wrapper")  # the server's own, for which it may use sendfile(2)
+        file_wrapper = environ.get("wsgi.file_wrapper")  # the server may use sendfile(2) for its own type
         if isinstance(file_wrapper, type) and isinstance(response, file_wrapper):
             return response
         return _Response(response)
 
 
 class _Response:
-    """A response whose iteration and end are contained."""
+    """Wraps a response's iteration and its `close` in `contained`."""
 
     def __init__(self, response: Iterable[bytes]) -> None:
         self._response = response
@@ -73,7 +74,7 @@ class _Response:
             return next(self._chunks)
 
     def close(self) -> None:
-        """PEP 3333: called by the server in any case."""
+        """Always called by the server (PEP 3333)."""
         close = getattr(self._response, "close", None)
         if close is not None:
             with contained():

@@ -1,7 +1,7 @@
-"""The development server: starts with clear errors, and ends in order.
+"""The development server: clear errors at the start, an orderly shutdown at the end.
 
-One daemon thread accepts, one daemon thread serves each connection. In order means: no new connections, WebSocket
-sessions closed with 1001 (`WebSocketApp.shutdown`), HTTP requests finished, and all of it within a deadline.
+One daemon thread accepts connections; each connection has its own daemon thread. At a shutdown, the server accepts no
+new connections, closes sessions with 1001 (`WebSocketApp.shutdown`) and finishes HTTP requests, all within a deadline.
 """
 
 from __future__ import annotations
@@ -34,33 +34,33 @@ __all__ = ["Server", "is_loopback", "serve"]
 
 log = get_logger(__name__)
 
-#: Connections that may wait to be accepted: many clients come at once when a server is back after a restart.
+#: How many connections may wait to be accepted. After a restart, many clients reconnect at once.
 BACKLOG = 1024
 
-#: The accepting thread looks this often whether it is to stop.
+#: How often the accepting thread checks whether it should stop.
 ACCEPT_POLL_S = 0.1
 
-#: Connections that are cut off have this long for their threads to notice.
+#: How long to wait for the threads of connections that were cut off.
 CUT_OFF_TIMEOUT_S = 1.0
 
-#: `run` returns so long after the app's `shutdown_timeout_s` at the latest, though something may still hold up the end.
+#: `run` returns at most this long after the app's `shutdown_timeout_s`, even if something blocks the shutdown.
 STOP_SLACK_S = 3.0
 
-#: A line of the log is waited for no longer than this where a signal is to be obeyed.
+#: The longest wait for a log line after a signal.
 LOG_TIMEOUT_S = 0.5
 
 
 class Server:
-    """Serves `app` at `host` and `port`; 0 is any free port, `port` is the real one.
+    """Serves `app` at `host` and `port`. With port 0, it takes any free port; the attribute `port` has its number.
 
-    The port is bound when a server is made. Either call `run`, in the main thread of a program of its own, or have it
-    serve in the background::
+    The constructor binds the port. Then call `run` in the main thread of your program, or serve in the background::
 
         with Server(app, port=0) as server:
             ... server.url ...
 
-    Raises `UsageError` for a port out of range or in use, and for a host that is unknown or not of this machine.
-    With `ssl_context`, the server speaks TLS. A server serves once: after `stop`, make another, and another app.
+    Raises `UsageError` if the port is out of range or in use, or if the host is unknown or not on this machine. With
+    `ssl_context`, the server speaks TLS. A server cannot be started again: after `stop`, create a new server and a new
+    app.
     """
 
     def __init__(
@@ -84,25 +84,26 @@ class Server:
         self._stopping = False
         self._stopped = Event()
         self._cut_off = 0
-        # For run(): signal numbers, _Stop when asked to, None when stopped. Its put() is safe in a signal handler.
+        # For run(): a signal number, _Stop after request_stop(), None after the stop. put() is safe in a signal
+        # handler.
         self._events: SimpleQueue[int | _Stop | None] = SimpleQueue()
 
     @property
     def url(self) -> str:
-        """Where to reach it from this machine, such as ``http://127.0.0.1:5000``."""
+        """The server's URL on this machine, such as ``http://127.0.0.1:5000``."""
         host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"{'https' if self._secure else 'http'}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def ws_url(self) -> str:
-        """The same for WebSockets, such as ``ws://127.0.0.1:5000``."""
+        """The server's URL for WebSockets, such as ``ws://127.0.0.1:5000``."""
         return "ws" + self.url[len("http") :]
 
     def start(self) -> None:
-        """Serve in a thread in the background. Idempotent; `RuntimeError` once it has been stopped."""
+        """Serve in a background thread. Idempotent. Raises `RuntimeError` after `stop`."""
         with self._lock:
             if self._stopping:
-                raise RuntimeError("this server has been stopped; make another one")
+                raise RuntimeError("this server has been stopped; create a new one")
             if self._thread is None:
                 self._thread = Thread(
                     target=self._http.serve_forever, args=(ACCEPT_POLL_S,), name="wsthreads-accept", daemon=True
@@ -115,13 +116,13 @@ class Server:
         code: int = CloseCode.GOING_AWAY,
         reason: str = "server shutting down",
     ) -> int:
-        """Accept no more, shut the app down, end every connection. Returns how many sessions had to be cut off.
+        """Stop accepting, shut the app down, end all connections. Returns how many sessions had to be cut off.
 
-        Blocks for `timeout_s` (by default the app's `shutdown_timeout_s`) and a moment more at most. Idempotent:
-        a second call waits for the first. Any thread.
+        Blocks for at most `timeout_s` (default: the app's `shutdown_timeout_s`) and about a second more. Idempotent: a
+        second call waits for the first. Any thread.
 
-        In the thread of a connection, as in a handler or a view, it begins all of this, and waits for the other
-        sessions only, as `WebSocketApp.shutdown` does: its own connection ends when the handler returns.
+        In a connection's own thread, for example in a handler or a view, it does not wait for that connection, which
+        ends when the handler returns. It waits only for the other sessions, like `WebSocketApp.shutdown`.
         """
         timeout_s = self._app.config.shutdown_timeout_s if timeout_s is None else timeout_s
         if self._http.serves_here():
@@ -144,26 +145,26 @@ class Server:
             if not self._http.join_connections(deadline):
                 self._http.cut_off()
                 if not self._http.join_connections(monotonic() + CUT_OFF_TIMEOUT_S):
-                    log.warning("some connections' threads have not ended; they end with the process")
+                    log.warning("the threads of some connections have not ended; they end with the process")
         finally:
             self._stopped.set()
         return self._cut_off
 
     def request_stop(self, code: int = CloseCode.GOING_AWAY, reason: str = "server shutting down") -> None:
-        """Have `run` stop and return. Returns at once. Any thread, and signal handlers."""
+        """Make `run` stop and return. Does not block. Any thread, and signal handlers."""
         self._events.put(_Stop(code, reason))
 
     def cut_off(self) -> None:
-        """End every connection at once, which brings a `stop` under way to its end. Any thread."""
+        """End all connections at once, so that a running `stop` ends, too. Any thread."""
         self._app.cut_off()
         self._http.cut_off()
 
     def run(self) -> int:
-        """Serve until SIGINT (Ctrl-C), SIGTERM or `request_stop`; returns the exit status for the process.
+        """Serve until SIGINT (Ctrl-C), SIGTERM or `request_stop`. Returns the exit status for the process.
 
-        The first signal stops the server in order, within `shutdown_timeout_s`, and the status is 0. A second one cuts
-        everything off, and the status is 128 and its number. A third one does what it would have done without us.
-        Outside of the main thread no signals are handled. A log that nobody reads does not keep it from returning.
+        The first signal shuts the server down within `shutdown_timeout_s`, with status 0. A second signal cuts off all
+        connections, with status 128 plus its number. A third signal has its default effect. Signals are handled only in
+        the main thread. A log whose reader has stopped cannot block the shutdown.
         """
         with _signals_to(self._events.put) as restore_signals:
             self.start()
@@ -172,7 +173,7 @@ class Server:
             if isinstance(event, int):
                 name = signal.Signals(event).name
                 count = self._app.session_count
-                text = "%s: shutting down; sessions to close: %d (once more to cut them off)"
+                text = "%s: shutting down; sessions to close: %d (send it again to cut them off)"
                 teller = Thread(target=log.info, args=(text, name, count), name="wsthreads-log", daemon=True)
                 teller.start()
                 teller.join(LOG_TIMEOUT_S)
@@ -218,12 +219,12 @@ def serve(
     *,
     ssl_context: ssl.SSLContext | None = None,
 ) -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit status. Errors as for `Server`, signals as in `Server.run`."""
+    """Serve until SIGINT or SIGTERM. Returns the exit status. Errors: see `Server`; signals: see `Server.run`."""
     return Server(app, host, port, ssl_context=ssl_context).run()
 
 
 class _Stop:
-    """Asks `Server.run` to stop, and says what clients are told."""
+    """Tells `Server.run` to stop, and with which close code and reason."""
 
     def __init__(self, code: int = CloseCode.GOING_AWAY, reason: str = "server shutting down") -> None:
         self.code, self.reason = code, reason
@@ -231,10 +232,10 @@ class _Stop:
 
 @contextmanager
 def _signals_to(put: Callable[[int], None]) -> Iterator[Callable[[], None]]:
-    """Pass SIGINT and SIGTERM to `put`, until the function that is given is called, or the block ends.
+    """Pass SIGINT and SIGTERM to `put` until the block ends, or until the yielded function is called.
 
-    One that is ignored stays so: the shell has SIGINT ignored for what a script starts in the background.
-    In processes that are forked meanwhile they do what they did before.
+    An ignored signal stays ignored: a shell ignores SIGINT for background commands of a script. A forked process gets
+    the previous signal handlers back.
     """
     before: dict[int, Any] = {}
 
@@ -257,7 +258,7 @@ def _signals_to(put: Callable[[int], None]) -> Iterator[Callable[[], None]]:
         restore()
 
 
-#: What gives the signals back, of servers that run.
+#: The functions that restore the signal handlers, of all running servers.
 _in_forks: list[Callable[[], None]] = []
 
 
@@ -270,13 +271,13 @@ os.register_at_fork(after_in_child=_restore_signals)
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening TCP socket. A name that has addresses of both families means the IPv4 one.
+    """Create a listening TCP socket. For a name with addresses of both families, uses IPv4.
 
-    Raises `UsageError`, in one line that names host and port and what can be done.
+    Raises `UsageError` with one line that names host, port and a remedy.
     """
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
-        raise UsageError(f"port {port} is out of range: use one from 1 to 65535, or 0 for any that is free")
+        raise UsageError(f"port {port} is out of range: use one from 1 to 65535, or 0 for any free port")
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
@@ -294,7 +295,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens at `host`. Of names only localhost is known to be so."""
+    """Whether only this machine can reach `host`. Of names, only localhost counts."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -303,9 +304,9 @@ def is_loopback(host: str) -> bool:
 
 def _advice(error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return "the port is in use; stop what uses it, or choose another port (0 for any that is free)"
+        return "the port is in use; stop the program that uses it, or choose another port (0 for any free port)"
     if error.errno in (errno.EACCES, errno.EPERM):
-        return "this port needs privileges; choose one from 1024 up, and put a proxy in front"
+        return "this port needs privileges; choose one from 1024 upward, behind a proxy"
     if error.errno == errno.EADDRNOTAVAIL:
-        return "this machine has no such address; use 127.0.0.1, or 0.0.0.0 for all that it has"
+        return "this machine has no such address; use 127.0.0.1, or 0.0.0.0 for all its addresses"
     return error.strerror or str(error)

@@ -1,4 +1,4 @@
-"""When to close each of many sessions, so that their clients do not all come back in the same instant."""
+"""Spreads the closing of many sessions over time, so that their clients do not all reconnect at the same moment."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ __all__ = ["in_batches"]
 
 T = TypeVar("T")
 
-#: So many at most are closed at once. More are closed one after another...
+#: At most this many sessions are closed at once. More are closed in batches...
 AT_ONCE = 500
 
-#: ...at this rate, in random order, and faster where that would take more than half of the time there is.
+#: ...at this rate, in random order; faster if that would take more than half of the timeout.
 CLOSES_PER_S = 1000
 
-#: How often there is a batch meanwhile.
+#: Seconds between two batches.
 BATCH_INTERVAL_S = 0.05
 
 
 def in_batches(things: Iterable[T], timeout_s: float) -> Iterator[tuple[float, list[T]]]:
-    """Each batch with its delay in seconds; the first has none, the last is due within half of `timeout_s`."""
+    """Each batch with its delay in seconds. The first delay is 0; the last is at most half of `timeout_s`."""
     waiting = list(things)
     if len(waiting) <= AT_ONCE:
         yield 0.0, waiting

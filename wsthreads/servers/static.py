@@ -1,4 +1,4 @@
-"""A directory's files over HTTP, as a WSGI application."""
+"""A WSGI application that serves the files of a directory."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ __all__ = ["StaticFiles", "send_part"]
 
 
 class StaticFiles:
-    """Serves the files of `directory`, a folder by its ``index.html``; passes everything else on to `wsgi_app`.
+    """Serves the files of `directory`, and ``index.html`` for a folder. Passes all other requests on to `wsgi_app`.
 
-    Neither paths nor symbolic links lead out of the directory, which may be such a link itself, and nothing whose name
-    begins with a dot is served (``.git``, ``.env``), but for ``.well-known``. Browsers are told to ask again each
-    time, and get a 304 for what has not changed.
-    Raises `UsageError` if `directory` is none. Any thread.
+    Paths and symbolic links cannot lead out of the directory; the directory itself may be a symbolic link. Names that
+    begin with a dot (``.git``, ``.env``) are not served, except ``.well-known``. Browsers revalidate each time, and get
+    a 304 for an unchanged file. Raises `UsageError` if `directory` is not a directory. Any thread.
     """
 
     def __init__(self, directory: str | os.PathLike[str], wsgi_app: WSGIApplication | None = None) -> None:
@@ -40,7 +39,7 @@ class StaticFiles:
         return (self.find(environ) or self._wsgi_app)(environ, start_response)
 
     def find(self, environ: WSGIEnvironment) -> Response | None:
-        """The answer to a request for a file; None if there is no such file."""
+        """The response to a request for a file; None if there is no such file."""
         path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace").lstrip("/")
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD") or _is_hidden(path):
             return None
@@ -52,21 +51,21 @@ class StaticFiles:
             return append_slash_redirect(environ)
         try:
             return send_part(partial(send_from_directory, self.directory, path), environ)
-        except NotFound:  # or not inside
+        except NotFound:  # or outside the directory
             return None
 
     def _is_inside(self, path: str) -> bool:
-        """Whether `path` is in the directory when all symbolic links are followed."""
+        """Whether `path` is inside the directory after resolving all symbolic links."""
         root = os.path.realpath(self.directory)
         return os.path.commonpath((root, os.path.realpath(os.path.join(root, path)))) == root
 
 
 def send_part(send: Callable[[WSGIEnvironment], Response], environ: WSGIEnvironment) -> Response:
-    """What `send` answers, a whole file, or the range of its bytes that is asked for (RFC 9110, 14).
+    """The response of `send`, cut to the requested byte range (RFC 9110, 14).
 
-    A range that does not begin inside the file is a 416. The answer is the whole file where the Range is malformed or
-    of another unit than bytes, has several ranges, or comes with a HEAD, where the file is empty, and where it has
-    changed (If-Range). Werkzeug refuses most of these, and puts a range before If-None-Match.
+    A range that begins behind the end of the file is a 416. The response is the whole file if the Range is malformed,
+    has another unit than bytes, has several ranges or comes with HEAD; or if the file is empty or has changed
+    (If-Range). Werkzeug refuses most of these, and checks a range before If-None-Match.
     """
     plain = {name: value for name, value in environ.items() if name not in ("HTTP_RANGE", "HTTP_IF_RANGE")}
     whole = send(plain)
@@ -87,17 +86,17 @@ def send_part(send: Callable[[WSGIEnvironment], Response], environ: WSGIEnvironm
     return response
 
 
-#: One range, with what a list may have around it (RFC 9110, 5.6.1).
+#: A single range, with optional empty list elements around it (RFC 9110, 5.6.1).
 _RANGE = re.compile(r"bytes=[ \t,]*([0-9]{0,1000})-([0-9]{0,1000})[ \t,]*", re.ASCII | re.IGNORECASE)
 
 
 def _part_of(size: int, wanted: str) -> str | None:
-    """The range in a Range header as werkzeug takes it; None for none, or for what may be ignored."""
+    """The range of a Range header in werkzeug's form; None if there is none, or if it is ignored."""
     match = _RANGE.fullmatch(wanted.strip(" \t"))
     if match is None or not size:
         return None
     first, last = match.groups()
-    if not first:  # so many bytes from the end
+    if not first:  # the last bytes of the file
         return f"bytes={max(0, size - int(last)):d}-" if last else None
     if last and int(last) < int(first):
         return None
@@ -105,5 +104,5 @@ def _part_of(size: int, wanted: str) -> str | None:
 
 
 def _is_hidden(path: str) -> bool:
-    """Whether a part of it begins with a dot, `..` included. A NUL cannot be looked up."""
+    """Whether a part of the path begins with a dot, `..` included. A path with NUL is no file, either."""
     return "\0" in path or any(part.startswith(".") and part != ".well-known" for part in path.split("/"))

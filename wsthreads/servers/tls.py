@@ -1,4 +1,4 @@
-"""A certificate and its key, made into what a server needs to speak TLS, with clear errors."""
+"""Creates a server's TLS context from a certificate and its key, with clear errors."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ __all__ = ["server_context"]
 
 
 def server_context(certificate: str | os.PathLike[str], key: str | os.PathLike[str] | None = None) -> ssl.SSLContext:
-    """TLS 1.2 and later, with a certificate, or a chain of them, the server's own first, and its private key.
+    """A context for TLS 1.2 and later. A chain of certificates begins with the server's own.
 
-    Both are files in PEM; without `key`, the key is in the file with the certificate. Raises `UsageError`, which names
-    the file, where one is missing, holds no such thing or is encrypted, or where the two do not belong together.
+    Both are PEM files. Without `key`, the key is in the certificate's file. Raises `UsageError` that names the file if
+    a file is missing, has no certificate or key, is encrypted, or if the key does not match the certificate.
     """
     certificate = Path(certificate)
     key = certificate if key is None else Path(key)
     if b"-----BEGIN CERTIFICATE-----" not in _contents(certificate):
-        raise UsageError(f"{certificate}: no certificate in PEM is in this file")
+        raise UsageError(f"{certificate}: this file has no PEM certificate")
     if b"PRIVATE KEY-----" not in _contents(key):
-        raise UsageError(f"{key}: no private key in PEM is in this file")
+        raise UsageError(f"{key}: this file has no PEM private key")
 
     def refuse() -> NoReturn:
-        raise UsageError(f"{key}: the key is encrypted, and nobody is asked for its passphrase; decrypt it first")
+        raise UsageError(f"{key}: the key is encrypted, and the server does not ask for a passphrase; decrypt it first")
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # A renegotiation would have a write wait for the peer's input, which is another thread's to read.
+    # During a renegotiation, a write would wait for input, which another thread reads.
     context.options |= ssl.OP_NO_RENEGOTIATION
     try:
         context.load_cert_chain(certificate, key, refuse)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            raise UsageError(f"{key}: the key is not that of the certificate in {certificate}") from error
+            raise UsageError(f"{key}: the key does not match the certificate in {certificate}") from error
         files = str(certificate) if key == certificate else f"{certificate} and {key}"
         raise UsageError(f"{files}: cannot be used for TLS: {error.reason or error}") from error
     return context
@@ -44,7 +44,7 @@ def server_context(certificate: str | os.PathLike[str], key: str | os.PathLike[s
 
 def _contents(file: Path) -> bytes:
     try:
-        if file.exists() and not (file.is_file() or file.is_dir()):  # a pipe is read once only, some devices for ever
+        if file.exists() and not (file.is_file() or file.is_dir()):  # a device may never end
             raise UsageError(f"{file}: not a regular file")
         return file.read_bytes()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Tests of handlers, without a socket or with a real server.
+"""Test helpers for handlers, without a socket or with a real server.
 
 ::
 
@@ -10,10 +10,9 @@
             ann.send("hi")
             assert bob.received[-1] == "hi"
 
-`play` runs the handler in the real server code, with its rooms, limits and close codes; only TCP is left out. What a
-call of a client sets off has happened when the call returns: there is nothing to wait for. `live_server` serves the
-same handler on a port, for tests with a client of your own or a browser; `wsthreads.testing.fixtures` has it as a
-pytest fixture.
+`play` runs the handler in the real server code, with its rooms, limits and close codes; only TCP is left out. When a
+client's call returns, all its effects have happened, so a test need not wait. `live_server` serves the same handler on
+a port, for tests with your own client or a browser. `wsthreads.testing.fixtures` has both as pytest fixtures.
 """
 
 from wsthreads.testing.client import Client

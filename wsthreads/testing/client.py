@@ -1,4 +1,4 @@
-"""A client in a test: it speaks the protocol over a `Pipe`, and keeps what it is sent."""
+"""A client for tests: speaks the WebSocket protocol over a `Pipe`, and keeps all messages that it receives."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ __all__ = ["Client"]
 
 
 class Client:
-    """One client, as `Play.connect` returns it. A method returns when everything that it caused has happened.
+    """One client, as `Play.connect` returns it. When a method returns, all its effects have happened.
 
-    If the handler throws meanwhile, the method raises the exception. Every wait has the deadline of the `Play`, and
-    raises `TimeoutError` after it.
+    If the handler throws meanwhile, the method raises that exception. Every wait raises `TimeoutError` after the
+    `Play`'s deadline.
     """
 
     def __init__(self, settle: Callable[[], None], deadline_s: float) -> None:
@@ -41,7 +41,7 @@ class Client:
         self._changed = Condition()  # guards everything below; nothing is called under it
         self._pipe = Pipe(self._changed, self._feed)
         self._protocol = Protocol(ConnectionType.CLIENT)
-        self._head = b""  # of the server's answer, until it is whole
+        self._head = b""  # of the server's response, until it is complete
         self._parts: list[str | bytes] = []
         self._taken = 0
         self._answer = (0, "")
@@ -55,10 +55,10 @@ class Client:
         #: The close code and the reason, as a browser reports them, or None while the connection is open. The code is
         #: 1006 for a lost connection, and 1005 for a close without a code.
         self.closed: tuple[int, str] | None = None
-        #: The subprotocol that was agreed on, or None.
+        #: The negotiated subprotocol, or None.
         self.subprotocol: str | None = None
 
-    # What a test does.
+    # For tests.
 
     def send(self, message: str | bytes) -> None:
         """Send text (a str) or binary (bytes). Raises `ConnectionError` if the connection is closed."""
@@ -66,13 +66,13 @@ class Client:
             raise MessageTypeError(f"a message is text or bytes, not {type(message).__name__}; try json.dumps")
         with self._changed:
             if self.closed is not None or self._protocol.state is not ConnectionState.OPEN:
-                raise ConnectionError(f"this client cannot send, it is closed: {self.closed or 'by itself'}")
+                raise ConnectionError(f"this client cannot send, it is closed: {self.closed or 'it has closed itself'}")
             event = TextMessage(message) if isinstance(message, str) else BytesMessage(message)
             self._pipe.put(self._protocol.send(event))
         self._settle()
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """Close the connection by a close handshake. Does nothing if it is closed."""
+        """Close the connection with a close handshake. Does nothing if it is already closed."""
         with self._changed:
             if self.closed is None and self._protocol.state is ConnectionState.OPEN:
                 self._pipe.put(self._protocol.send(CloseConnection(code, reason)))
@@ -93,8 +93,8 @@ class Client:
         with self._changed:
             has_come = self._changed.wait_for(lambda: self._taken < len(self.received) or self.closed, timeout_s)
         if not has_come:
-            self._settle()  # what the handler has thrown says more
-            raise TimeoutError(f"no message came in {timeout_s:g} s")
+            self._settle()  # raises the handler's exception instead, if there is one
+            raise TimeoutError(f"no message was received in {timeout_s:g} s")
         with self._changed:
             if self._taken == len(self.received):
                 raise ConnectionError(f"no message will come, the connection is closed: {self.closed}")
@@ -136,7 +136,7 @@ class Client:
     def __repr__(self) -> str:
         return f"<Client {self.closed or 'open'}, {len(self.received)} messages>"
 
-    # What the play does.
+    # For `Play`.
 
     def begin(
         self,
@@ -147,17 +147,17 @@ class Client:
         subprotocols: Iterable[str],
         remote_addr: str,
     ) -> None:
-        """Send the handshake; `finish_handshake` has the answer."""
+        """Send the handshake. `finish_handshake` waits for the response."""
         self._environ = self._request(path, query, headers, ", ".join(subprotocols), remote_addr)
         Thread(target=self._serve, args=(app, self._environ), name="wsthreads-play", daemon=True).start()
 
     def vanish(self) -> None:
-        """`lose`, but wait for nothing."""
+        """Like `lose`, but does not wait."""
         self._feed(b"")
         self._pipe.end()
 
     def finish_handshake(self) -> None:
-        """Wait for the answer. Raises `HandshakeRefused` with what it says, unless it is a 101."""
+        """Wait for the response. Raises `HandshakeRefused` with its status and text unless it is a 101."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._upgraded or self._over, self._deadline_s):
                 raise TimeoutError(f"the handshake was not answered in {self._deadline_s:g} s")
@@ -167,12 +167,12 @@ class Client:
                 raise HandshakeRefused(*self._answer, self._headers)
 
     def meet(self, sessions: Iterable[Session]) -> None:
-        """Find our own among the sessions."""
+        """Find this client's session."""
         self._session = next((session for session in sessions if session.request.environ is self._environ), None)
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing happens on the connection until somebody sends something."""
+        """Whether the connection is quiet until one side sends again."""
         return self._over or self._pipe.is_idle
 
     @property
@@ -194,7 +194,7 @@ class Client:
     def _request(
         self, path: str, query: Mapping[str, str] | str, headers: Mapping[str, str], subprotocols: str, remote_addr: str
     ) -> dict[str, Any]:
-        """The request, as gunicorn's gthread worker hands it over."""
+        """The WSGI environ of the request, like that of gunicorn's gthread worker."""
         fields = {
             "Host": "localhost",
             "Upgrade": "websocket",
@@ -227,7 +227,7 @@ class Client:
         return environ
 
     def _serve(self, app: WSGIApplication, environ: dict[str, Any]) -> None:
-        """The connection's thread, in which a WSGI server would call the app."""
+        """The connection's thread: calls the app like a WSGI server."""
         body: list[bytes] = []
         status = [0]
 
@@ -255,7 +255,7 @@ class Client:
                 self._changed.notify_all()
 
     def _feed(self, data: bytes) -> None:
-        """Take what the server sends; empty at its end."""
+        """Receive bytes from the server; empty at the end."""
         with self._changed:
             if self.closed is None and self._upgraded:
                 if data:

@@ -1,4 +1,4 @@
-"""`live_server`: a handler on a port, in this process."""
+"""`live_server` serves a handler on a port, in this process."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["live_server"]
 
 @contextmanager
 def live_server(target: object, path: str | None = None, **settings: Any) -> Iterator[Server]:
-    """Serve a target of `play` at a free port of 127.0.0.1. The server has ``ws_url`` and ``url``.
+    """Serve a target of `play` on a free port of 127.0.0.1. The server has ``ws_url`` and ``url``.
 
-    At the end every session is closed with 1001. An app that was given cannot be served again.
+    At the end, all sessions are closed with 1001. If `target` is an app, it cannot be served again.
     """
     app, _ = app_for(target, path, settings)
     with Server(app, port=0) as server:

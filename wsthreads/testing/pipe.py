@@ -1,4 +1,4 @@
-"""The server's end of a connection in memory: a transport without a socket."""
+"""The server's end of an in-memory connection: a transport without a socket."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ __all__ = ["Pipe"]
 
 
 class Pipe(PlainTransport):
-    """The server receives what the client `put`s; what it sends is given to `deliver`, and nothing, b"", at its end.
+    """The server receives what the client `put`s. `deliver` is called with what the server sends, and with b"" at the
+    end.
 
-    The server's writes never block: what it sends has arrived. `changed` guards everything here, and is notified when
-    the server's thread begins to wait. `deliver` is called with the session's lock held, so it must not call back.
+    The server's writes never block and arrive at once. `changed` guards everything here, and is notified when the
+    server's thread begins to wait. `deliver` is called with the session's lock held, so it must not call back.
     """
 
     __slots__ = ("_changed", "_deliver", "_ended", "_incoming", "_is_reading", "moved")
@@ -25,10 +26,10 @@ class Pipe(PlainTransport):
         self._incoming = bytearray()
         self._is_reading = False
         self._ended = False
-        #: Calls of `put` and `send` so far: while it stays the same, nothing happens on this connection.
+        #: The number of calls of `put` and `send`. While it is constant, the connection is quiet.
         self.moved = 0
 
-    # The client's.
+    # For the client.
 
     def put(self, data: bytes) -> None:
         with self._changed:
@@ -37,7 +38,7 @@ class Pipe(PlainTransport):
             self._changed.notify_all()
 
     def end(self) -> None:
-        """The client has gone: what it has put can still be received, then the stream is over."""
+        """The client is gone. The server can still receive earlier data; then the stream ends."""
         with self._changed:
             self._ended = True
             self.moved += 1
@@ -45,11 +46,11 @@ class Pipe(PlainTransport):
 
     @property
     def is_idle(self) -> bool:
-        """Whether the server's thread waits for more than it was sent."""
+        """Whether the server's thread has read everything and waits for more."""
         with self._changed:
             return self._is_reading and not self._incoming and not self._ended
 
-    # The server's.
+    # For the server.
 
     @property
     def plain_fd(self) -> int:
@@ -77,7 +78,7 @@ class Pipe(PlainTransport):
         self._deliver(b"")
 
     def linger(self, timeout_s: float) -> None:
-        """Nothing can overtake what was sent."""
+        """Does nothing: sent data has already arrived."""
 
     def abort(self) -> None:
         self.end()

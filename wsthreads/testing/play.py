@@ -1,4 +1,4 @@
-"""`play`: a handler in the real server code, with clients in memory."""
+"""`play` runs a handler in the real server code, with in-memory clients."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from wsthreads.testing.client import Client
 
 __all__ = ["HandlerFailed", "Play", "app_for", "play"]
 
-#: Where a handler that is an object is served.
+#: The path of a handler object.
 OBJECT_PATH = "/ws/test"
 
-#: At the end, sessions and a script's interpreter may take so long.
+#: At the end, how long sessions and a script's interpreter may take.
 END_TIMEOUT_S = 2.0
 
 
 class HandlerFailed(Exception):
     """A script threw an error, or exceeded its deadline. The text has the stack.
 
-    Exceptions of a Python handler are raised in the test as they are. There is one exception: for a KeyboardInterrupt,
-    which would end the whole test run, this is raised, with the KeyboardInterrupt as its cause.
+    Exceptions of a Python handler are raised in the test unchanged, except KeyboardInterrupt, which would end the whole
+    test run. It becomes the cause of a `HandlerFailed`.
     """
 
 
@@ -46,7 +46,7 @@ def play(
 
 
 def app_for(target: object, path: str | None, settings: Mapping[str, Any]) -> tuple[WebSocketApp, str | None]:
-    """The app that serves a target of `play`, and the endpoint's path if there is one only."""
+    """The app that serves a target of `play`, and the endpoint's path if there is only one."""
     if isinstance(target, WebSocketApp):
         if settings:
             raise UsageError(f"an app has its settings already: {', '.join(settings)} cannot be set")
@@ -71,7 +71,7 @@ class Play:
         self._deadline_s = deadline_s
         self._clients: list[Client] = []
         self._has_ended = False
-        self._raised = 0  # so many of `errors` have been raised
+        self._raised = 0  # how many of `errors` have been raised
         #: All errors of the handler so far: exceptions of a Python handler, `HandlerFailed` of a script.
         self.errors: list[BaseException] = []
         for endpoint in self.app.endpoints:
@@ -93,7 +93,7 @@ class Play:
         When it returns, `on_open` has returned. Raises `HandshakeRefused` if the client is refused with a status. A
         client that was refused with a close code (`Refusal`) is `closed`, and has no `session`.
         """
-        if self._has_ended:  # nobody would end the client, or raise what the handler throws
+        if self._has_ended:  # otherwise nothing would end the client or raise the handler's exceptions
             raise UsageError("this play has ended: connect clients inside its with statement")
         if query and parameters:
             raise UsageError(f"give either a query or single parameters, not both: {', '.join(parameters)}")
@@ -117,13 +117,13 @@ class Play:
         return [client for client in self._clients if client.is_open]
 
     def room(self, name: str, *, path: str | None = None) -> Room:
-        """A handle on a room without a session: `broadcast`, `members`."""
+        """A handle of a room without a session: `broadcast`, `members`."""
         return self._endpoint(path).room(name)
 
     def settle(self) -> None:
-        """Wait until the server has nothing to do, and raise what the handler has thrown meanwhile.
+        """Wait until the server has nothing to do, and raise an exception that the handler has thrown meanwhile.
 
-        Methods of clients do this by themselves. It does not wait for timers, nor for threads of the handler.
+        Methods of clients do this by themselves. It does not wait for timers or threads of the handler.
         """
         self._wait()
         self._raise_failure()
@@ -142,22 +142,22 @@ class Play:
             if self._moved() == before and all(client.is_idle for client in self._clients):
                 break
             if monotonic() > deadline:
-                raise TimeoutError(f"the clients and the handler have not come to rest in {self._deadline_s:g} s")
+                raise TimeoutError(f"the clients and the handler are still busy after {self._deadline_s:g} s")
         self._clients = [client for client in self._clients if not client.is_over]
 
     def _endpoint(self, path: str | None) -> Endpoint:
         path = path or self._path
         if path is None:
             known = ", ".join(endpoint.path for endpoint in self.app.endpoints)
-            raise UsageError(f"there are several endpoints, name one with path=: {known}")
+            raise UsageError(f"there are several endpoints; choose one with path=: {known}")
         return self.app.endpoint(path)
 
     def _moved(self) -> int:
-        """Grows while something happens on any connection."""
+        """Grows while any connection is active."""
         return sum(client.moved for client in self._clients)
 
     def _failed(self, error: BaseException | str) -> None:
-        """The handler's: any thread."""
+        """Called by the handler, in any thread."""
         self.errors.append(HandlerFailed(error) if isinstance(error, str) else error)
 
     def _raise_failure(self) -> None:

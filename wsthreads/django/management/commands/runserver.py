@@ -1,6 +1,6 @@
-"""Django's ``runserver``, whose server hands its socket over to `WebSocketApp`, the WSGI_APPLICATION of the settings.
+"""Django's ``runserver`` for WebSockets: the server passes its socket to the `WebSocketApp` in WSGI_APPLICATION.
 
-All that differs is what the WSGI environ has. `server_cls` is Django's own place for another server class.
+Only the WSGI environ differs. Django's attribute `server_cls` is made for another server class.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from django.core.servers.basehttp import WSGIRequestHandler, WSGIServer
 from wsthreads.django.sockets import HandsOverSocket
 from wsthreads.protocol.fitness import green_threads
 
-if apps.is_installed("django.contrib.staticfiles"):  # which has a runserver of its own
+if apps.is_installed("django.contrib.staticfiles"):  # staticfiles has its own runserver
     from django.contrib.staticfiles.management.commands.runserver import Command as _Command
 else:
     from django.core.management.commands.runserver import Command as _Command
@@ -39,8 +39,8 @@ class Command(_Command):  # type: ignore[misc]
     def handle(self, *args: Any, **options: Any) -> None:
         if not options["use_threading"]:
             raise CommandError(
-                "--nothreading serves one connection at a time, so that the first WebSocket would block all others: "
-                'drop it, or take "wsthreads.django" out of INSTALLED_APPS'
+                "--nothreading serves one connection at a time, so the first WebSocket would block all others: "
+                'drop it, or remove "wsthreads.django" from INSTALLED_APPS'
             )
         if unfit := green_threads():
             raise CommandError(unfit)
