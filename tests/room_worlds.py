@@ -34,7 +34,7 @@ class Member:
         self.session = session_class(f"member-{id(self)}", Request({}), self, rooms)
         self.data = b""
 
-    def begin_close(self, code, reason):
+    def begin_close(self, code, reason, *, is_kick=False):
         self.ending = (code, reason)
 
     def receive(self, count):

@@ -91,6 +91,9 @@ class Config:
     )
     max_rooms_per_session: int = _setting(1000, "most rooms that one session may be in", 1)
     max_room_name_chars: int = _setting(256, "longest room name", 1)
+    presence_interval_s: float = _setting(0.2, "least time between two calls of onPresence for a room", 0.01, MAX_S)
+    presence_grace_s: float = _setting(10.0, "how long the presence of a lost connection stays", 0, MAX_S)
+    max_presence_bytes: int = _setting(1024, "longest presence value, as JSON", 1, 2**20)
     allowed_origins: tuple[str, ...] = _setting(
         (), "origins of pages that may connect, beside the server's own, such as https://host; * for all"
     )

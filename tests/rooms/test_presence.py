@@ -13,11 +13,17 @@ VALUES = ['"here"', '"away"', "null", '{"typing":true}']
 LATE = 1e9
 
 
+def reporting():
+    state = Presence()
+    state.begin_reports()
+    return state
+
+
 class Room:
     """A `Presence` with a short way to say what happens. Versions grow by themselves."""
 
     def __init__(self, reports=True):
-        self.state = Presence(reports=reports)
+        self.state = reporting() if reports else Presence()
         self.version = 0
 
     def set(self, session_id, value, user=None, lost_until=None):
@@ -157,8 +163,20 @@ def test_without_reports_nothing_is_kept_for_them():
     assert not room.state.has_changes
 
 
+def test_whoever_is_there_when_reports_begin_has_been_reported():
+    room = Room(reports=False)
+    room.set("a1", "1")
+    assert room.told() is None
+    room.state.begin_reports()
+    room.set("b1", "1")
+    room.state.begin_reports()
+    assert room.told() == ({"b1": 1}, {}, {})
+    room.end("a1")
+    assert room.told() == ({}, {"a1": 1}, {})
+
+
 def test_a_version_that_is_gone_is_remembered_as_long_as_one_says():
-    state = Presence(reports=True)
+    state = reporting()
     state.apply_gone("s1", 5, remember_until=10)
     for version in (4, 5):  # 5: one that was removed for its process, which has died
         assert not state.apply_set(Entry("s1", None, 1.0, "1", version, version))
@@ -168,14 +186,14 @@ def test_a_version_that_is_gone_is_remembered_as_long_as_one_says():
 
 
 def test_a_session_keeps_its_user():
-    state = Presence(reports=True)
+    state = reporting()
     assert state.apply_set(Entry("s1", "ann", 1.0, "1", 1, 1))
     assert not state.apply_set(Entry("s1", "bob", 1.0, "1", 2, 2))
     state._check()
 
 
 def test_values_are_copies():
-    state = Presence(reports=True)
+    state = reporting()
     state.apply_set(Entry("s1", None, 1.0, '{"a":[]}', 1, 1))
     state.persons()[0].presence["a"].append(1)
     assert state.persons() == [Person("s1", None, {"a": []}, 1.0, 1)]
@@ -188,7 +206,7 @@ def test_values_are_copies():
 
 @pytest.mark.parametrize("value", [None, True, 1.5, "é\ud800", [1, {"a": None}], {"1": "x"}])
 def test_any_json_value_will_do(value):
-    state = Presence(reports=False)
+    state = Presence()
     state.apply_set(Entry("s1", None, 1.0, presence_json(value, 1024), 1, 1))
     assert state.persons()[0].presence == value
 
@@ -233,7 +251,7 @@ class Process:
     def __init__(self, name, chance, clock):
         self.name, self.chance, self.clock = name, chance, clock
         self.sessions = {f"{name}{number}": chance.choice(USERS) for number in range(4)}
-        self.state = Presence(reports=True)
+        self.state = reporting()
         self.sent = []
 
     def act(self):
@@ -400,13 +418,13 @@ def _compare_reports(observer, oracle, told):
 
 def _check_that_all_agree(chance, processes, observer):
     for _ in range(2):
-        other = Presence(reports=False)
+        other = Presence()
         for message in interleaved(chance, processes):
             apply(other, message)
         assert listed(other) == listed(observer), "the same messages, another order of the processes"
     everything = [message for process in processes for message in process.sent] * 2
     chance.shuffle(everything)
-    other = Presence(reports=False)
+    other = Presence()
     for message in everything:
         apply(other, message, remember_until=LATE)
         other._check()

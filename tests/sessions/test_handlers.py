@@ -14,6 +14,7 @@ from wsthreads._native import speedups
 from wsthreads.monitoring import metrics
 from wsthreads.monitoring.metrics import Metrics
 from wsthreads.protocol.handshake import Request
+from wsthreads.rooms.presence import PresenceChanges
 from wsthreads.sessions.handlers import HOOKS, PythonHandler
 from wsthreads.sessions.verdicts import Verdict
 
@@ -33,6 +34,10 @@ class FakeSession:
 
 #: What has to end a call only, and is not caught by `except Exception`.
 NO_EXCEPTIONS = [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError(), BaseException()]
+
+
+#: What `on_presence` is called with; a room's methods are not called here.
+ROOM, CHANGES = types.SimpleNamespace(name="lobby"), PresenceChanges([], [], [])
 
 
 class Treacherous:
@@ -76,7 +81,7 @@ def test_an_instance_a_class_and_a_module_will_do():
 def test_an_object_without_any_of_the_functions_is_refused_with_their_names():
     with pytest.raises(HandlerError, match=r"object has none of .* on_open, on_message, on_close, on_error"):
         PythonHandler(object(), Metrics())
-    assert len(HOOKS) == 5
+    assert len(HOOKS) == 6
 
 
 def test_a_method_whose_name_is_nearly_a_hook_is_warned_of(caplog):
@@ -291,11 +296,12 @@ def test_what_a_decorated_function_returns_in_place_of_running_is_its_error(hook
             with pytest.raises(HandshakeRefused, match="500"):
                 it.handshake(request(), "id")
         else:
-            arguments = {"on_open": (), "on_message": ("m",), "on_close": (1000, "")}[hook]
-            getattr(it, hook.removeprefix("on_"))(session, *arguments)
+            arguments = {"on_open": (), "on_message": ("m",), "on_close": (1000, ""), "on_presence": (CHANGES,)}[hook]
+            about = ROOM if hook == "on_presence" else session
+            getattr(it, hook.removeprefix("on_"))(about, *arguments)
     assert it._metrics.snapshot() == {"handler_errors": 2}
     assert [str(error) for error in failures[:1]] * 2 == [str(error) for error in failures]
-    assert seen == ([] if hook == "on_handshake" else failures)
+    assert seen == ([] if hook in ("on_handshake", "on_presence") else failures)
     assert session.closed == ([(1011, "on_open failed")] * 2 if hook == "on_open" else [])
     (record,) = caplog.records
     assert f"SimpleNamespace.{hook} failed" in record.getMessage()
@@ -321,3 +327,47 @@ def test_a_generator_that_has_been_begun_is_somebody_s_and_any_other_value_is_le
         handler(on_message=lambda session, message, value=value: value).message(FakeSession(), "m")
     assert list(begun) == [1, 2]
     assert not caplog.records
+
+
+@pytest.mark.parametrize("message", ["text", b"bytes", bytearray(b"bytes"), memoryview(b"bytes"), None])
+def test_what_on_presence_returns_is_the_message_for_the_members(message):
+    calls = []
+
+    def on_presence(room, changes):
+        calls.append((room, changes))
+        return message
+
+    assert handler(on_presence=on_presence).presence(ROOM, CHANGES) == message
+    assert calls == [(ROOM, CHANGES)]
+    assert handler(on_open=lambda session: None).presence(ROOM, CHANGES) is None
+
+
+@pytest.mark.parametrize("kind", [int, list, dict, Treacherous])
+def test_what_on_presence_returns_and_is_no_message_is_an_error_of_the_handler(kind, caplog):
+    it, failures = handler(on_presence=lambda room, changes: kind()), []
+    it.on_failure = failures.append
+    assert it.presence(ROOM, CHANGES) is None
+    assert it._metrics.snapshot() == {"handler_errors": 1}
+    (record,) = caplog.records
+    assert record.getMessage() == "SimpleNamespace.on_presence failed in room 'lobby'"
+    if kind is not Treacherous:
+        assert f"not {kind.__name__}; try json.dumps" in str(failures[0])
+
+
+@pytest.mark.parametrize("kind", [ValueError, *map(type, NO_EXCEPTIONS)])
+def test_what_on_presence_raises_ends_that_call_only(kind, caplog):
+    error = kind()
+
+    def on_presence(room, changes):
+        raise error
+
+    seen, failures = [], []
+    it = handler(on_presence=on_presence, on_error=lambda session, error: seen.append(error))
+    it.on_failure, it.endpoint_path = failures.append, "/ws/chät"
+    assert it.presence(ROOM, CHANGES) is None
+    assert failures == [error]
+    assert seen == []
+    assert it._metrics.snapshot() == {"handler_errors": 1}
+    (record,) = caplog.records
+    assert record.endpoint == "/ws/chät"
+    assert (record.file, record.line) == (__file__, on_presence.__code__.co_firstlineno + 1)

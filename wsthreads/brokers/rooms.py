@@ -55,10 +55,10 @@ class SharedRooms(Rooms[Session]):
         super().leave(name, session)
         self._link.update(self.path, name, self)
 
-    def leave_all(self, session: Session) -> None:
+    def leave_all(self, session: Session, *, is_lost: bool = False) -> None:
         """As in `Rooms`. What comes before the session's close frame is waited for, for a second or so."""
         session._outbox.wait_released(2 * LONGEST_S)
-        super().leave_all(session)
+        super().leave_all(session, is_lost=is_lost)
 
     def broadcast(self, name: str, frame: bytes, exclude: Session | None = None, *, hand_over: bool = False) -> None:
         """Have a frame sent to all members but `exclude`, in the one order of the room. Raises `BrokerError`.

@@ -29,7 +29,10 @@ SECTIONS = (
         "host", "port", "path", "static", "serve_client", "reload", "cert", "key", "trusted_proxies", "cpu_affinity",
         "shutdown_timeout_s",
     )),
-    ("Rooms", ("redis", "max_rooms_per_session", "max_room_name_chars")),
+    ("Rooms", (
+        "redis", "max_rooms_per_session", "max_room_name_chars", "presence_interval_s", "presence_grace_s",
+        "max_presence_bytes",
+    )),
     ("Logging and monitoring", (
         "log_level", "log_format", "serve_metrics", "metrics_token", "serve_health", "dashboard_token",
     )),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from wsthreads.config import Config
 from wsthreads.errors import CloseCode, PeerError
@@ -27,6 +27,13 @@ log = get_logger(__name__)
 
 def _nothing() -> None:
     """Default callback: does nothing."""
+
+
+class Kick(NamedTuple):
+    """The ending of a connection that the application closed: code and reason, as in other endings."""
+
+    code: int
+    reason: str
 
 
 class Channel:
@@ -95,12 +102,18 @@ class Channel:
         """Whether messages can be sent. After a loss, messages that came in before may still be handed over."""
         return self.ending is None and not self.outbox.is_over
 
-    def begin_close(self, code: int, reason: str = "", *, discard: bool = False) -> bool:
+    @property
+    def was_kicked(self) -> bool:
+        """Whether the application closed the connection, and not the client, the network or the server."""
+        return isinstance(self.ending, Kick)
+
+    def begin_close(self, code: int, reason: str = "", *, discard: bool = False, is_kick: bool = False) -> bool:
         """Start the close handshake; False if the connection is closing already. Does not block.
 
-        The client has `close_timeout_s` to answer. With `discard`, messages that wait to be sent are dropped.
+        The client has `close_timeout_s` to answer. With `discard`, messages that wait to be sent are dropped. With
+        `is_kick`, the application closes the connection.
         """
-        if not self._decide(code, reason):
+        if not self._decide(code, reason, is_kick=is_kick):
             return False
         self.outbox.close(close_frame(code, reason), discard=discard)
         self._timer = self._flusher.call_later(self._config.close_timeout_s, self._on_timer)
@@ -165,12 +178,13 @@ class Channel:
         self.transport.abort()
         self.on_ending = _nothing  # and no cycle of references keeps the session in memory
 
-    def _decide(self, code: int, reason: str) -> bool:
+    def _decide(self, code: int, reason: str, *, is_kick: bool = False) -> bool:
         """Decide how the connection ends; False if that has been decided."""
         if self.ending is not None:
             return False
         # Without a lock: a finalizer may close while its thread is in here. To append to a list is atomic.
-        claim = (int(code), reason)  # not a CloseCode, which Python 3.10 writes by its name
+        code = int(code)  # not a CloseCode, which Python 3.10 writes by its name
+        claim: tuple[int, str] = Kick(code, reason) if is_kick else (code, reason)
         self._claims.append(claim)
         self.ending = self._claims[0]
         if self.ending is not claim:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from wsthreads.errors import PresenceError
 
-__all__ = ["Entry", "Person", "Presence", "PresenceChanges", "presence_json"]
+__all__ = ["Entry", "Person", "Presence", "PresenceChanges", "checked", "persons_of", "presence_json"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +75,27 @@ _SET_LAST = attrgetter("set_at", "session_id")
 
 
 class Presence:
-    """The persons of one room. Holds one entry for each session, and for each person what was reported last.
+    """The persons of one room.
 
-    With `reports`, `take_changes` tells what has changed; without, nothing is kept for it.
+    From `begin_reports` on, `take_changes` tells what has changed; until then, nothing is kept for it.
     """
 
     __slots__ = ("_changed", "_departed", "_entries", "_gone", "_lost", "_persons", "_reported")
 
-    def __init__(self, *, reports: bool) -> None:
+    def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}  # by session id
         self._persons: dict[str, list[Entry]] = {}  # by key; never empty
         self._lost: set[str] = set()  # sessions whose connection was lost
         self._gone: dict[str, tuple[int, float]] = {}  # session id -> version, and until when to remember it
         # What was reported last, by key; None where nobody asks for reports.
-        self._reported: dict[str, str] | None = {} if reports else None
+        self._reported: dict[str, str] | None = None
         self._changed: set[str] = set()  # keys of persons that may differ from what was reported
         self._departed: dict[str, Entry] = {}  # reported persons who have left since, as they were at last
+
+    def begin_reports(self) -> None:
+        """Keep what `take_changes` needs. Those who are there by now count as reported. Idempotent."""
+        if self._reported is None:
+            self._reported = {key: max(own, key=_SET_LAST).value for key, own in self._persons.items()}
 
     def apply_set(self, entry: Entry) -> bool:
         """Add or change a session. False, and nothing happens, if something as new or newer is known of it."""
@@ -177,9 +182,14 @@ class Presence:
         """Forget the versions of sessions that are gone, where the time to remember them is over."""
         self._gone = {session_id: gone for session_id, gone in self._gone.items() if gone[1] > now}
 
+    @property
+    def has_persons(self) -> bool:
+        """Whether anybody is there."""
+        return bool(self._entries)
+
     def persons(self) -> list[Person]:
         """Everybody, in order of arrival."""
-        return sorted(map(_person, self._persons.values()), key=_ARRIVAL)
+        return persons_of(self._entries.values())
 
     @property
     def has_changes(self) -> bool:
@@ -192,9 +202,10 @@ class Presence:
         return not (self._entries or self._gone or self._changed)
 
     def take_changes(self) -> PresenceChanges | None:
-        """What differs from what this method returned so far, or None if nothing does. Needs `reports`."""
+        """What differs from what this method returned so far, or None if nothing does."""
         reported = self._reported
-        assert reported is not None, "a Presence without reports"
+        if reported is None:
+            return None
         joined, left, changed = [], [], []
         for key in self._changed:
             before, entries = reported.get(key), self._persons.get(key)
@@ -231,6 +242,14 @@ class Presence:
             assert self._reported.keys() ^ self._persons.keys() <= self._changed
 
 
+def persons_of(entries: Iterable[Entry]) -> list[Person]:
+    """Those whose sessions these are, in order of arrival."""
+    by_key: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_key.setdefault(entry.key, []).append(entry)
+    return sorted(map(_person, by_key.values()), key=_ARRIVAL)
+
+
 def _person(entries: list[Entry], sessions: int | None = None) -> Person:
     last = max(entries, key=_SET_LAST)
     if sessions is None:
@@ -246,15 +265,15 @@ def presence_json(value: Any, max_bytes: int) -> str:
     except (TypeError, ValueError, RecursionError) as error:
         raise PresenceError(f"a presence value must be JSON, not {_shown(value)}: {error}") from None
     try:
-        size = len(text.encode())
+        text.encode()
     except UnicodeEncodeError:  # a lone surrogate, which JSON can only escape
         text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-        size = len(text)
-    return checked_size(text, size, max_bytes)
+    return checked(text, max_bytes)
 
 
-def checked_size(text: str, size: int, max_bytes: int) -> str:
-    """The text. Raises `PresenceError` if its `size` is over `max_bytes`."""
+def checked(text: str, max_bytes: int) -> str:
+    """The text. Raises `PresenceError` if it is longer than `max_bytes` in UTF-8."""
+    size = len(text.encode())
     if size > max_bytes:
         raise PresenceError(f"a presence value may have {max_bytes} bytes as JSON (max_presence_bytes), not {size}")
     return text

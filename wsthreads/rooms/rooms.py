@@ -18,16 +18,21 @@ from operator import attrgetter
 from threading import Lock
 from typing import Any, Generic, Protocol, TypeVar
 
-from wsthreads.errors import RoomLimitError, RoomNameError
+from wsthreads.errors import PresenceError, RoomLimitError, RoomNameError
 from wsthreads.protocol.encoding import PLAIN, Encoding
 from wsthreads.protocol.fanout import append_all, flush_all
 from wsthreads.protocol.frames import message_frame
 from wsthreads.protocol.outbox import Outbox
+from wsthreads.rooms.presence import Person
+from wsthreads.rooms.roster import Roster
 from wsthreads.rooms.striped import StripedDict
 from wsthreads.threads.drainer import Drainer
 from wsthreads.threads.scheduling import NO_SCHEDULING, Scheduling
 
 __all__ = ["Member", "Room", "Rooms", "SessionRoom"]
+
+#: The default of `presence`: any value, None too, is one that can be set.
+_UNSET: Any = object()
 
 _ENCODING_NAME = attrgetter("encoding.name")
 
@@ -36,10 +41,13 @@ class Member(Protocol):
     """What rooms need of a session."""
 
     _outbox: Outbox
-    #: Guards the writing of the next two; only stripe locks are taken under it.
+    #: Guards the writing of the next two; only stripe locks are taken under it, those of a `Roster` too.
     _membership: Lock
     _joined: frozenset[str]
     _ended: bool
+
+    @property
+    def id(self) -> str: ...
 
 
 M = TypeVar("M", bound=Member)
@@ -92,6 +100,16 @@ class Rooms(Generic[M]):
         self._count = count
         self._ended = (0, 0)  # broadcasts and deliveries of rooms that are gone
         self._ending = Lock()  # guards _ended; a leaf
+        #: Who is there; None until `use_roster`.
+        self.roster: Roster | None = None
+
+    def use_roster(self, **parts: Any) -> Roster:
+        """Make the roster of these rooms, with those `parts` of `Roster` that the endpoint knows."""
+        roster = Roster(
+            broadcast_here=partial(Rooms.broadcast, self), has_members=self._members.__contains__, **parts
+        )
+        self.roster = roster
+        return roster
 
     def room(self, name: str) -> Room:
         """A handle for somebody who is no member. Raises `RoomNameError`."""
@@ -158,6 +176,27 @@ class Rooms(Generic[M]):
             self._members.compute(name, add)
             session._joined |= {name}
 
+    def set_presence(self, name: str, session: M, value: str) -> bool:
+        """Set the presence of a member, as JSON text. False, and nothing happens, for a session that is none.
+
+        Does nothing for a session that is over.
+        """
+        roster = self._roster
+        with session._membership:
+            if session._ended:
+                return True
+            if name not in session._joined:
+                return False
+            roster.set(name, session.id, getattr(session, "user", None), value)
+        roster.tell(name)
+        return True
+
+    @property
+    def _roster(self) -> Roster:
+        roster = self.roster
+        assert roster is not None, "rooms without a roster"
+        return roster
+
     def leave(self, name: str, session: M) -> None:
         """Idempotent. Waits for a broadcast that is being queued: once this returns, none of the room follows."""
         while (members := self._members.get(name)) is not None:
@@ -167,22 +206,33 @@ class Rooms(Generic[M]):
                 # While we hold _membership, the room that the session is in stays. Is it still the one that we hold?
                 if self._members.get(name) is members:
                     session._joined -= {name}
+                    if self.roster is not None and self.roster.is_used and not session._ended:
+                        self.roster.leave(name, session.id)
                     left = self._members.compute_if_present(name, lambda members: _without(members, session))
                     if left is None:
                         with self._ending:
                             broadcasts, deliveries = self._ended
                             self._ended = (broadcasts + members.broadcasts, deliveries + members.deliveries)
                     break
+        if self.roster is not None and self.roster.is_used:
+            self.roster.tell(name)
         session._outbox.flush_surely()  # whoever sends to the members from now on leaves this one out
 
-    def leave_all(self, session: M) -> None:
-        """End all memberships of a session, for good."""
+    def leave_all(self, session: M, *, is_lost: bool = False) -> None:
+        """End all memberships of a session, for good. If its connection `is_lost`, its presence stays for a while."""
         with session._membership:
             session._ended = True
             names = session._joined
         with ExitStack() as stack:  # each of them, even if one fails
             for name in names:
-                stack.callback(self.leave, name, session)
+                stack.callback(self._end, name, session, is_lost)
+
+    def _end(self, name: str, session: M, is_lost: bool) -> None:
+        """End one membership of a session that has ended."""
+        roster = self.roster
+        if roster is not None and roster.is_used:
+            (roster.lose if is_lost else roster.leave)(name, session.id)
+        self.leave(name, session)
 
     def broadcast(self, name: str, frame: bytes, exclude: M | None = None, *, hand_over: bool = False) -> None:
         """Send a frame to all members but `exclude`, in the one order of the room. Waits for no reader.
@@ -331,6 +381,14 @@ class Room:
         """The number of members; over Redis, in all processes."""
         return self._rooms.count(self._name)
 
+    def presence(self) -> list[Person]:
+        """The persons in the room, in order of arrival; over Redis, in all processes.
+
+        A person is a user with all of the user's sessions in the room, or one session without a user. Only sessions
+        that have set a presence value count.
+        """
+        return self._rooms._roster.persons(self._name)
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name!r}>"
 
@@ -344,9 +402,27 @@ class SessionRoom(Room):
         super().__init__(name, rooms)
         self._session = session
 
-    def join(self) -> None:
-        """Join the room. Does nothing if the session is a member, or has ended. Raises `RoomLimitError`."""
+    def join(self, *, presence: Any = _UNSET) -> None:
+        """Join the room. Does nothing if the session is a member, or has ended. Raises `RoomLimitError`.
+
+        With `presence`, also do what `set_presence` does. If the value is not valid, the session does not join.
+        """
+        if presence is _UNSET:
+            self._rooms.join(self._name, self._session)
+            return
+        value = self._rooms._roster.text_of(presence)
         self._rooms.join(self._name, self._session)
+        self._rooms.set_presence(self._name, self._session, value)
+
+    def set_presence(self, value: Any) -> None:
+        """Set what the members of the room see of this session: a value that JSON knows, None included.
+
+        Does nothing if the session has ended. Raises `PresenceError` if the session is not a member of the room, if the
+        value is not JSON, and if it has more than `max_presence_bytes` as JSON.
+        """
+        rooms, name = self._rooms, self._name
+        if not rooms.set_presence(name, self._session, rooms._roster.text_of(value)):
+            raise PresenceError(f"only a member can set its presence in a room: join {name!r:.80} first")
 
     def leave(self) -> None:
         """Leave the room. Does nothing if the session is not a member."""

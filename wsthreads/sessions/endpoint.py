@@ -23,7 +23,9 @@ from wsthreads.protocol.fitness import is_validated, unfitness
 from wsthreads.protocol.handshake import Request, check_origin, check_upgrade, choose_subprotocol, strip_values
 from wsthreads.protocol.hints import foreign_protocol
 from wsthreads.protocol.hosts import SessionResponse, log_upgrade
+from wsthreads.rooms.presence import PresenceChanges
 from wsthreads.rooms.rooms import Room, Rooms
+from wsthreads.rooms.roster import LOST_CODES
 from wsthreads.rooms.striped import StripedDict
 from wsthreads.sessions.admission import RETRY_AFTER_S, Admission
 from wsthreads.sessions.handlers import Handler
@@ -74,6 +76,17 @@ class Endpoint:
         self.rooms = rooms
         self._session_class = session_class
         handler.use_rooms(self.rooms.room)
+        handler.endpoint_path = path
+        #: Who is there in the rooms.
+        self.roster = rooms.use_roster(
+            timers=flusher,
+            report=self._report_presence,
+            wants_reports=lambda: "on_presence" in handler.hooks,
+            count=metrics.add,
+            interval_s=config.presence_interval_s,
+            grace_s=config.presence_grace_s,
+            max_value_bytes=config.max_presence_bytes,
+        )
         self._log_level = log_level
         self._config = config
         self._warned: set[str] = set()
@@ -178,6 +191,11 @@ class Endpoint:
         for connection in connections:
             connection.channel.lose("cut off at shutdown")
         return len(connections)
+
+    def _report_presence(self, name: str, changes: PresenceChanges) -> str | bytes | None:
+        """Call `on_presence`. In a thread of the roster's."""
+        with in_context({"endpoint": self.path, "address": ""}):
+            return self.handler.presence(self.rooms.room(name), changes)
 
     def _abandon(self, session_id: str, network: str) -> None:
         self.handler.abandon(session_id)
@@ -326,7 +344,8 @@ class Endpoint:
                     handler.close(session, code, reason)
                 finally:
                     try:
-                        self.rooms.leave_all(session)
+                        is_lost = code in LOST_CODES and not connection.channel.was_kicked
+                        self.rooms.leave_all(session, is_lost=is_lost)
                     finally:
                         connection.hang_up()
                     self._metrics.add("sessions_closed")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from werkzeug.exceptions import HTTPException
 
-from wsthreads.errors import CloseCode, HandlerError, HandshakeRefused
+from wsthreads.errors import CloseCode, HandlerError, HandshakeRefused, MessageTypeError
 from wsthreads.loggers import get_logger
 from wsthreads.monitoring.failures import exc_info_of
 from wsthreads.monitoring.logs import log_context, printable
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from wsthreads.monitoring.metrics import Metrics
     from wsthreads.protocol.handshake import Request
     from wsthreads.protocol.readers import Reader
+    from wsthreads.rooms.presence import PresenceChanges
     from wsthreads.rooms.rooms import Room
     from wsthreads.sessions.session import Session
 
@@ -38,7 +39,7 @@ __all__ = ["HOOKS", "Handler", "PythonHandler"]
 log = get_logger(__name__)
 
 #: The functions that a handler may have, in Python's spelling.
-HOOKS = ("on_handshake", "on_open", "on_message", "on_close", "on_error")
+HOOKS = ("on_handshake", "on_open", "on_message", "on_close", "on_error", "on_presence")
 
 
 def _nobody(error: BaseException | str) -> None:
@@ -66,6 +67,8 @@ class Handler(ABC):
     name: str
     #: Those of `HOOKS` that there are.
     hooks: frozenset[str]
+    #: Where it is served, for logs. Set by the endpoint.
+    endpoint_path = ""
     #: Told, in any thread, of each failure of the user's code after it was logged: the exception, or a script's text.
     on_failure: Callable[[BaseException | str], None] = staticmethod(_nobody)
 
@@ -118,6 +121,13 @@ class Handler(ABC):
 
     def heap_bytes(self) -> int | None:
         """What the objects of a script take; None where there is none, or nobody knows. Does not block."""
+        return None
+
+    def presence(self, room: Room, changes: PresenceChanges) -> str | bytes | None:
+        """`on_presence`: what to send to the members of the room in this process, or None.
+
+        One call at a time, by a thread of the endpoint, if `hooks` has ``on_presence``. May block.
+        """
         return None
 
     @abstractmethod
@@ -184,7 +194,7 @@ class PythonHandler(Handler):
         except BaseException as error:
             if fork != forks.number:
                 forks.leave(error)
-            self._log("on_handshake", f"for {request.remote_addr}", request, error)
+            self._log("on_handshake", f"for {request.remote_addr}", request.environ, error)
             self._count(error)
             raise HandshakeRefused(500, "the handler failed", cause="handler_failed") from error
 
@@ -213,6 +223,30 @@ class PythonHandler(Handler):
         if function is not None:
             self._call("on_close", function, session, *(code, reason)[: self._close_arguments])
 
+    def presence(self, room: Room, changes: PresenceChanges) -> str | bytes | None:
+        function = self._calls.get("on_presence")
+        if function is None:
+            return None
+        fork = forks.number
+        try:
+            answer: Any = function(room, changes)
+            if fork != forks.number:
+                forks.leave(None)
+            if answer is None or isinstance(answer, (str, bytes)):
+                return answer
+            self._check_returned("on_presence", answer)
+            if isinstance(answer, (bytearray, memoryview)):
+                return bytes(answer)
+            kind = type(answer).__name__
+            raise MessageTypeError(f"on_presence returns a message (str or bytes) or None, not {kind}; try json.dumps")
+        except BaseException as error:
+            if fork != forks.number:
+                forks.leave(error)
+            environ = {"PATH_INFO": self.endpoint_path.encode().decode("latin-1")}
+            self._log("on_presence", f"in room {room.name!r:.80}", environ, error)
+            self._count(error)
+            return None
+
     def _call(self, hook: str, function: Callable[..., Any], session: Session, *arguments: Any) -> bool:
         """Call the user's function. True if it returned."""
         fork = forks.number
@@ -231,7 +265,7 @@ class PythonHandler(Handler):
 
     def _failed(self, hook: str, session: Session, error: BaseException) -> None:
         """Log, count and report what the user's function has raised."""
-        self._log(hook, f"in session {session.id}", session.request, error)
+        self._log(hook, f"in session {session.id}", session.request.environ, error)
         self._count(error)
         on_error = self._calls.get("on_error")
         if on_error is not None and hook != "on_error":
@@ -245,12 +279,12 @@ class PythonHandler(Handler):
             message = f"{self.name}.{hook} returned {kind}, whose body never runs; handlers are plain functions"
             raise NotRun(f"{message} ({place.file}:{place.line})", hook, place)
 
-    def _log(self, hook: str, where: str, request: Request, error: BaseException) -> None:
+    def _log(self, hook: str, where: str, environ: dict[str, Any], error: BaseException) -> None:
         """Log what the user's function has raised; `NotRun` once for each hook, since every call raises it."""
-        context = log_context(request.environ, error=error)
+        context = log_context(environ, error=error)
         kind = type(error)  # and not isinstance, which asks the error
         if issubclass(kind, BadVerdict):  # whose stack is ours
-            log.error("%s", printable(str(error)), extra=log_context(request.environ))
+            log.error("%s", printable(str(error)), extra=log_context(environ))
         elif not issubclass(kind, NotRun):
             log.error("%s.%s failed %s", self.name, hook, where, exc_info=exc_info_of(error), extra=context)
         elif isinstance(error, NotRun) and hook not in self._logged_once:
@@ -270,6 +304,7 @@ _ARGUMENTS = {
     "on_message": ("session", "message"),
     "on_close": ("session", "code", "reason"),
     "on_error": ("session", "error"),
+    "on_presence": ("room", "changes"),
 }
 
 

@@ -101,7 +101,7 @@ class Session:
         `CloseCodeError` for anything else (RFC 6455, 7.4 and 5.5).
         """
         check_close(code, reason)
-        self._channel.begin_close(code, reason)
+        self._channel.begin_close(code, reason, is_kick=True)
 
     def is_open(self) -> bool:
         """Whether messages can be sent: False after `close`, after the client's close, and in `on_close`.

@@ -25,7 +25,8 @@ __all__ = ["Drainer"]
 class Drainer:
     """Runs steps, each again and again until it says that it is done, in turns. Any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, thread_name: str = "wsthreads-drainer") -> None:
+        self._thread_name = thread_name
         self._lock = Lock()  # guards the rest; nothing blocks under it
         self._pid = 0
         self._thread: Thread | None = None
@@ -72,7 +73,7 @@ class Drainer:
 
     def _start_locked(self) -> None:
         self._steps = SimpleQueue()  # after a fork: the parent's steps are not ours
-        self._thread = Thread(target=self._run, args=(self._steps,), name="wsthreads-drainer", daemon=True)
+        self._thread = Thread(target=self._run, args=(self._steps,), name=self._thread_name, daemon=True)
         self._thread.start()
         self._pid = os.getpid()
 

@@ -140,6 +140,10 @@ class Flusher:
             self._is_released = True
             self._wake()
 
+    def now(self) -> float:
+        """The time that timers go by, in seconds."""
+        return monotonic()
+
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
         """Run `callback` on the flusher's thread in `delay_s` seconds."""
         timer = Timer(monotonic() + delay_s, callback)

@@ -1,0 +1,354 @@
+"""Who is there in the rooms of one endpoint, and the calls of ``on_presence``.
+
+A room has a state here while it has persons, or while it has changes that members are still to be told. So a room
+without presence costs nothing, and somebody whose connection was lost can outlive the room's last member.
+
+Locks: a room's state is guarded by its stripe of `_states`, a leaf that may be taken under a session's `_membership`.
+Under it the state is only read and changed, in memory. The handler is called by a thread of its own, without locks.
+
+Over a broker, a subclass shares the entries with other processes. It overrides
+
+- `_own_change`, which gets each change that this process makes, in the order of the room,
+- `_share`, which is called afterwards, without locks,
+- `_lapse`, which decides what becomes of a session whose connection was lost and whose time is over,
+- `persons`, if this process does not follow a room;
+
+and it hands what other processes have changed to `apply_set` and `apply_gone`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from threading import Lock
+from time import time
+from typing import Protocol
+from weakref import finalize
+
+from wsthreads.errors import CloseCode
+from wsthreads.loggers import get_logger
+from wsthreads.protocol.frames import message_frame
+from wsthreads.rooms.presence import Entry, Person, Presence, PresenceChanges, checked, persons_of, presence_json
+from wsthreads.rooms.striped import StripedDict
+from wsthreads.threads.drainer import Drainer
+from wsthreads.threads.flusher import Timer, weakly
+
+__all__ = ["LOST_CODES", "Report", "Roster", "Timers"]
+
+log = get_logger(__name__)
+
+#: The close codes of a connection that was lost: the client may come back. 1001 is also a page that is reloaded.
+LOST_CODES = frozenset(
+    {
+        CloseCode.GOING_AWAY,
+        CloseCode.ABNORMAL,
+        CloseCode.INTERNAL_ERROR,
+        CloseCode.SERVICE_RESTART,
+        CloseCode.TRY_AGAIN_LATER,
+    }
+)
+
+#: Sessions that were lost are looked at no more often than this, so that a thousand of them are not as many looks.
+LAPSE_STEP_S = 0.05
+
+#: A call of `on_presence` for which no thread can be started is tried again after this.
+RETRY_S = 1.0
+
+#: Calls `on_presence` for a room by its name; returns the message for its members, or None. Raises nothing.
+Report = Callable[[str, PresenceChanges], "str | bytes | None"]
+
+
+class Timers(Protocol):
+    """What runs a callback later, and the clock that it goes by. A `Flusher` is one."""
+
+    def now(self) -> float: ...
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer: ...
+
+
+class _State:
+    """What is known of one room. Guarded by the room's stripe."""
+
+    __slots__ = ("has_lapse_timer", "is_due", "presence")
+
+    def __init__(self) -> None:
+        self.presence = Presence()
+        self.is_due = False  # a timer or the hooks' thread will call `_report`
+        self.has_lapse_timer = False
+
+
+class Roster:
+    """The presence of all rooms of one endpoint, in this process. Any thread.
+
+    `report` is called if `wants_reports()`. `broadcast_here` sends a frame to the members of a room in this process,
+    and `has_members` says whether there are any. `count` gets the name of a counter.
+    """
+
+    def __init__(
+        self,
+        timers: Timers,
+        *,
+        report: Report,
+        wants_reports: Callable[[], bool],
+        broadcast_here: Callable[[str, bytes], None],
+        has_members: Callable[[str], bool],
+        count: Callable[[str], None],
+        interval_s: float,
+        grace_s: float,
+        max_value_bytes: int,
+    ) -> None:
+        #: Replaced by tests that move the clock.
+        self.timers = timers
+        self._report_to = report
+        self._wants_reports = wants_reports
+        self._broadcast_here = broadcast_here
+        self._has_members = has_members
+        self._count = count
+        self._interval_s = interval_s
+        self._grace_s = grace_s
+        self._max_value_bytes = max_value_bytes
+        self._states: StripedDict[str, _State] = StripedDict()
+        self._hooks = Drainer("wsthreads-presence")
+        self._version = 0  # guarded by _versioning
+        self._versioning = Lock()  # a leaf; taken under a stripe
+        #: Whether there has ever been a presence. While it is False, the ends of sessions need not be told.
+        self.is_used = False
+        finalize(self, self._hooks.release).atexit = False
+
+    def text_of(self, value: object) -> str:
+        """A presence value as JSON text. Raises `PresenceError`."""
+        return presence_json(value, self._max_value_bytes)
+
+    def checked(self, text: str) -> str:
+        """JSON text that a script has made. Raises `PresenceError` if it is too long."""
+        return checked(text, self._max_value_bytes)
+
+    # What the sessions of this process do. The caller holds the session's `_membership`, or the session has ended, so
+    # that what happens to one session has an order. Without locks, the caller calls `tell` afterwards.
+
+    def set(self, name: str, session_id: str, user: str | None, value: str) -> None:
+        """A member of a room sets its presence value, which is JSON text."""
+        self.is_used = True
+        wants_reports = self._wants_reports()
+
+        def change(state: _State | None) -> _State:
+            state = state or _State()
+            if wants_reports:
+                state.presence.begin_reports()
+            version = self._next_version()
+            old = state.presence.entry(session_id)
+            if old is None:
+                since = state.presence.since(session_id if user is None else user, version / 1e6)
+                entry = Entry(session_id, user, since, value, version, version)
+            else:
+                entry = old._replace(value=value, set_at=version, version=version, lost_until=None)
+            state.presence.apply_set(entry)
+            self._own_change(name, entry)
+            return state
+
+        self._states.compute(name, change)
+        self._count("presence_changes")
+
+    def leave(self, name: str, session_id: str) -> None:
+        """A session has left a room. Does nothing if the session had no presence there."""
+        self._end(name, session_id, None)
+
+    def lose(self, name: str, session_id: str) -> None:
+        """The connection of a session was lost: the person stays there for `presence_grace_s`."""
+        self._end(name, session_id, self.timers.now() + self._grace_s if self._grace_s else None)
+
+    def _end(self, name: str, session_id: str, lost_until: float | None) -> None:
+        was_there = False
+
+        def change(state: _State) -> _State | None:
+            nonlocal was_there
+            old = state.presence.entry(session_id)
+            if old is None:
+                return state
+            was_there = True
+            version = self._next_version()
+            if lost_until is None:
+                state.presence.apply_gone(session_id, version)
+                self._own_change(name, (session_id, version))
+            else:
+                entry = old._replace(version=version, lost_until=lost_until)
+                state.presence.apply_set(entry)
+                self._own_change(name, entry)
+            return _unless_empty(state)
+
+        self._states.compute_if_present(name, change)
+        if was_there:
+            self._count("presence_changes")
+
+    def tell(self, name: str) -> None:
+        """Tell other processes, and in time the handler, what has changed. Takes no lock that is held for long."""
+        self._share()
+        self._schedule(name, self._interval_s)
+        self._watch_lost(name)
+
+    def _next_version(self) -> int:
+        """Microseconds since the epoch, and higher than the last."""
+        with self._versioning:
+            self._version = max(self._version + 1, int(time() * 1e6))
+            return self._version
+
+    # What other processes do, and what the subclass for them overrides.
+
+    def apply_set(self, name: str, entry: Entry) -> None:
+        """Another process has added or changed one of its sessions. `lost_until` is on the clock of `timers`."""
+        self.is_used = True
+        wants_reports = self._wants_reports()
+
+        def change(state: _State | None) -> _State | None:
+            state = state or _State()
+            if wants_reports:
+                state.presence.begin_reports()
+            state.presence.apply_set(entry)
+            return _unless_empty(state)
+
+        self._states.compute(name, change)
+        self.tell(name)
+
+    def apply_gone(self, name: str, session_id: str, version: int) -> None:
+        """Another process has removed one of its sessions, or one of a process that has died."""
+
+        def change(state: _State) -> _State | None:
+            state.presence.apply_gone(session_id, version)
+            return _unless_empty(state)
+
+        self._states.compute_if_present(name, change)
+        self.tell(name)
+
+    def entries(self, name: str, process: str | None = None) -> list[Entry]:
+        """What is known of the sessions in a room, of all processes or of one; this one is ``""``."""
+        found: list[Entry] = []
+
+        def copy(state: _State) -> _State:
+            found.extend(state.presence.entries(process))
+            return state
+
+        self._states.compute_if_present(name, copy)
+        return found
+
+    def names(self) -> list[str]:
+        """The rooms of which something is known. A snapshot."""
+        return sorted(self._states.snapshot())
+
+    def _own_change(self, name: str, change: Entry | tuple[str, int]) -> None:
+        """This process has set an entry, or removed one: (session id, version).
+
+        Called under the room's stripe, so in the room's order. Only append to memory here.
+        """
+
+    def _share(self) -> None:
+        """Send what `_own_change` has got. Called without locks; must not block."""
+
+    def _lapse(self, name: str, entry: Entry) -> None:
+        """The time of a session whose connection was lost is over. Called by the flusher, without locks.
+
+        In the end the session has to be gone, or to have a later `lost_until`: until then it is looked at again.
+        """
+        self.leave(name, entry.session_id)
+        self.tell(name)
+
+    # Asking
+
+    def persons(self, name: str) -> list[Person]:
+        """Everybody in a room, in order of arrival."""
+        return persons_of(self.entries(name))
+
+    # Timers: their callbacks only mark, and hand over.
+
+    def _schedule(self, name: str, delay_s: float) -> None:
+        """Call `_report` in `delay_s`, unless that is to come anyway."""
+        is_first = False
+
+        def mark(state: _State) -> _State:
+            nonlocal is_first
+            is_first = not state.is_due and state.presence.has_changes
+            state.is_due = state.is_due or is_first
+            return state
+
+        self._states.compute_if_present(name, mark)
+        if is_first:
+            self.timers.call_later(delay_s, weakly(self._hand_over, name))
+
+    def _hand_over(self, name: str) -> None:
+        try:
+            self._hooks.go_on(partial(self._report, name))
+        except RuntimeError as error:  # no thread can be started just now
+            log.error("the thread for on_presence cannot be started: %s", error)
+            self.timers.call_later(RETRY_S, weakly(self._hand_over, name))
+
+    def _watch_lost(self, name: str) -> None:
+        """Look at the sessions that were lost when the first of them is to be given up."""
+        due: float | None = None
+
+        def mark(state: _State) -> _State:
+            nonlocal due
+            if not state.has_lapse_timer:
+                due = state.presence.next_lapse()
+                state.has_lapse_timer = due is not None
+            return state
+
+        self._states.compute_if_present(name, mark)
+        if due is not None:
+            delay_s = max(due - self.timers.now(), LAPSE_STEP_S)
+            self.timers.call_later(delay_s, weakly(self._look_at_lost, name))
+
+    def _look_at_lost(self, name: str) -> None:
+        lapsed: list[Entry] = []
+        now = self.timers.now()
+
+        def look(state: _State) -> _State:
+            state.has_lapse_timer = False
+            lapsed.extend(state.presence.lapsed(now))
+            return state
+
+        self._states.compute_if_present(name, look)
+        for entry in lapsed:
+            self._lapse(name, entry)
+        self._watch_lost(name)
+
+    # The hooks' thread
+
+    def _report(self, name: str) -> bool:
+        """Call `on_presence` for what has changed in a room, if the room has members here to be told."""
+        has_members = self._has_members(name)
+        changes: PresenceChanges | None = None
+
+        def take(state: _State) -> _State | None:
+            nonlocal changes
+            state.is_due = False
+            if has_members:
+                changes = state.presence.take_changes()
+            elif not state.presence.has_persons:
+                return None  # nobody is left, and nobody is to be told
+            return _unless_empty(state)
+
+        self._states.compute_if_present(name, take)
+        if not has_members and self._has_members(name):  # the first member has come since we looked
+            self._schedule(name, self._interval_s)
+        if changes is not None:
+            message = self._report_to(name, changes)
+            if message is not None:
+                self._broadcast_here(name, message_frame(message))
+        return False  # the step is done
+
+    def settle(self, timeout_s: float) -> bool:
+        """Wait until the hooks' thread has nothing to do, at most `timeout_s`. False if it has."""
+        return self._hooks.wait_idle(timeout_s)
+
+    def stop(self, timeout_s: float) -> None:
+        """End the thread of the hooks, after at most `timeout_s`."""
+        self._hooks.stop(timeout_s)
+
+    def _check(self) -> None:
+        """The invariants, for tests at a quiet point."""
+        for name, state in self._states.snapshot().items():
+            state.presence._check()
+            assert not state.presence.is_empty, f"{name!r} is kept for nothing"
+
+
+def _unless_empty(state: _State) -> _State | None:
+    return None if state.presence.is_empty else state

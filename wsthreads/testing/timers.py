@@ -1,0 +1,52 @@
+"""A clock that only a test moves, with timers that run as it passes them."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from itertools import count
+from threading import Lock
+
+from wsthreads.threads.flusher import Timer
+
+__all__ = ["ManualTimers"]
+
+
+class ManualTimers:
+    """Stands for the `Flusher` where only timers are wanted. Any thread; callbacks run in the thread that advances."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()  # guards the rest; no callback is called under it
+        self._now = 0.0
+        self._timers: list[tuple[float, int, Timer]] = []  # a heap
+        self._serial = count()  # breaks ties
+
+    def now(self) -> float:
+        """Seconds since the clock was made."""
+        return self._now
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
+        """Run `callback` when the clock has been moved by `delay_s`."""
+        with self._lock:
+            timer = Timer(self._now + delay_s, callback)
+            heapq.heappush(self._timers, (timer.due, next(self._serial), timer))
+        return timer
+
+    def advance(self, seconds: float, *, between: Callable[[], object] = lambda: None) -> None:
+        """Move the clock, and run what becomes due, each at its time; `between` is called after each callback."""
+        end = self._now + seconds
+        while (timer := self._next(end)) is not None:
+            callback = timer.callback
+            if callback is not None:
+                callback()
+                between()
+        self._now = end
+
+    def _next(self, end: float) -> Timer | None:
+        """The timer that is due next, until `end`; the clock is moved to its time."""
+        with self._lock:
+            if not self._timers or self._timers[0][0] > end:
+                return None
+            due, _, timer = heapq.heappop(self._timers)
+            self._now = max(self._now, due)
+            return timer
