@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ctypes
 import os
 import queue
 import socket
@@ -300,6 +301,25 @@ def self_signed(folder: Path):
     client = ssl.create_default_context(cafile=certificate)
     client.check_hostname = False
     return server, client
+
+
+#: Of linux/socket.h; Python does not have them.
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
+
+
+def vanish(sock):
+    """Have the kernel drop all that comes in for a socket: nothing is acknowledged any more, nor answered by a reset.
+
+    For the other end, that is a machine that has lost its power or its network. Needs no privileges.
+    """
+    program = struct.pack("HBBI", 0x06, 0, 0, 0)  # BPF_RET | BPF_K: keep 0 bytes
+    code = ctypes.create_string_buffer(program)
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(code)))
+
+
+def come_back(sock):
+    """The end of `vanish`: what is sent again from now on is acknowledged."""
+    sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
 
 def open_files():

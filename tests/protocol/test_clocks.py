@@ -1,13 +1,14 @@
 """What a connection does by the clock, on a real server, seen from a raw client: pings, and idleness."""
 
+import sys
 import threading
-from time import monotonic
+from time import monotonic, sleep
 
 import pytest
 
 import wsthreads.protocol.clocks
 from tests.programs import DEADLINE_S, wait_until
-from tests.wire import CLOSE, PING, PONG, TEXT, Echo, RawClient, Recorder, close_payload, endpoint
+from tests.wire import CLOSE, PING, PONG, TEXT, Echo, RawClient, Recorder, close_payload, come_back, endpoint, vanish
 
 
 class Clock:
@@ -41,6 +42,11 @@ def waiting(app, handler):
     clocks = clocks_of(app, handler)
     wait_until(lambda: clocks.is_waiting, "the wait for a message")
     return clocks
+
+
+def acknowledged(clocks):
+    """Whether the client's TCP has acknowledged all that was sent to it."""
+    return clocks._channel.transport.acknowledged()[0]
 
 
 LONG = {"ping_interval_s": 100 * DEADLINE_S, "ping_timeout_s": 50 * DEADLINE_S}
@@ -149,16 +155,64 @@ def test_a_handler_that_is_busy_longer_than_the_ping_timeout_does_not_lose_its_c
             client.text("work")
             handler.message()
         for _ in range(3):
+            wait_until(lambda: acknowledged(clocks), "the acknowledgement, for which the kernel has its own clock")
             clock.turn(clocks, 200 * DEADLINE_S)
             assert clocks._channel.is_open
+            assert client.receive() == (PING, b""), "it is for TCP to acknowledge"
         go_on.set()
         if hook == "on_message":
-            assert client.receive() == (TEXT, b"done"), "no ping is sent while nobody could see the answer"
+            assert client.receive() == (TEXT, b"done")
         wait_until(lambda: clocks.is_waiting, "the end of the handler")
         clock.turn(clocks, 0)
         assert clocks._channel.is_open, "the client has the whole timeout from now"
         assert client.receive() == (PING, b"")
         client.leave()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs the socket filters of Linux")
+def test_a_client_to_which_something_is_under_way_is_not_gone_however_long_it_was_silent_before(clock):
+    """A round trip takes time, and the look of a busy handler's session may come in the midst of it."""
+    go_on = threading.Event()
+
+    class Busy(Recorder):
+        def on_message(self, session, message):
+            super().on_message(session, message)
+            assert go_on.wait(DEADLINE_S)
+
+    def look():
+        clock.turn(clocks, timeout_s)
+        clocks._heartbeat_timer.cancel()  # the flusher's clock goes on by itself
+
+    handler, timeout_s = Busy(), 0.6
+    settings = {"ping_interval_s": 100 * DEADLINE_S, "ping_timeout_s": timeout_s}
+    with endpoint(handler, **settings) as (app, port), RawClient(port) as client:
+        clocks = waiting(app, handler)
+        (session,) = app.endpoint("/ws/test").sessions()
+        client.text("work")
+        handler.message()
+        try:
+            for _ in range(2):
+                sleep(2 * timeout_s)  # the kernel's clock counts, too
+                wait_until(lambda: acknowledged(clocks), "the acknowledgement of what came before")
+                vanish(client.sock)
+                session.send("tick")
+                wait_until(lambda: not acknowledged(clocks), "the tick on its way")
+                look()
+                assert session.is_open(), "it has been under way for an instant"
+                come_back(client.sock)
+                wait_until(lambda: acknowledged(clocks), "the acknowledgement of the tick")
+                look()
+                assert session.is_open()
+                wait_until(lambda: acknowledged(clocks), "the acknowledgement of a ping")
+            vanish(client.sock)
+            session.send("tick")
+            wait_until(lambda: not acknowledged(clocks), "the tick on its way")
+            look()
+            assert session.is_open()
+            look()
+            assert not session.is_open(), "nothing was acknowledged for the whole timeout"
+        finally:
+            go_on.set()
 
 
 def test_pings_can_be_turned_off():

@@ -25,6 +25,9 @@ log = get_logger(__name__)
 #: Where pings are switched off, a client whose handler runs is looked at this often.
 LOOK_S = 25.0
 
+#: TCP may delay an acknowledgement by 0.5 s at most (RFC 1122, 4.2.3.2).
+ACKNOWLEDGEMENT_S = 0.5
+
 
 class Clocks:
     """The timers of one connection. The heartbeat runs from the beginning, the others when they are asked for.
@@ -33,6 +36,7 @@ class Clocks:
     """
 
     __slots__ = (
+        "_acknowledged",
         "_answered_at",
         "_asked_at",
         "_assembler",
@@ -46,6 +50,7 @@ class Clocks:
         "_message_timer",
         "_pinged_at",
         "_round_trips",
+        "_unacknowledged_at",
         "heard_at",
         "is_waiting",
         "message_ended_at",
@@ -75,6 +80,8 @@ class Clocks:
         self._asked_at = 0.0  # when the ping was sent that has not been answered yet; 0 for none
         self._answered_at = float("-inf")  # when the last one was
         self._end_seen_at = 0.0  # when the client was found to have ended its stream, while a handler ran
+        # While a handler runs: the bytes that the client's TCP had acknowledged at the last look that saw progress.
+        self._acknowledged, self._unacknowledged_at = -1, 0.0
         self._message_timer: Timer | None = None  # due, at the latest, when the message has taken too long
         self._idle_timer: Timer | None = None
         self._is_stopped = False  # `stop` has cancelled the timers; who sets one looks at this afterwards
@@ -198,11 +205,27 @@ class Clocks:
         config, channel = self._config, self._channel
         if not channel.is_open:
             return
-        is_lost, has_ended = channel.transport.end_seen(config.ping_timeout_s)
+        is_lost, has_ended = channel.transport.end_seen()
         if has_ended and not self._end_seen_at:
             self._end_seen_at = now
-        if is_lost or (has_ended and now - self._end_seen_at >= config.ping_timeout_s):
+        is_over = has_ended and now - self._end_seen_at >= config.ping_timeout_s
+        if is_lost or is_over or self._has_vanished(now):
             log.debug("the client is gone, while a handler runs", extra=log_context(channel.environ))
             channel.cut()
-        elif config.ping_interval_s:
-            channel.transport.probe(config.ping_interval_s, config.ping_timeout_s)
+
+    def _has_vanished(self, now: float) -> bool:
+        """Whether the client's TCP has acknowledged nothing for `ping_timeout_s`, though something was sent to it.
+
+        Nobody reads pongs now, but TCP acknowledges the pings. What one look finds without an acknowledgement must have
+        one at a later look. How long the client was silent before does not matter: data may have been sent just now.
+        """
+        channel = self._channel
+        is_even, acknowledged_bytes = channel.transport.acknowledged()
+        if is_even or self._acknowledged != acknowledged_bytes:
+            self._unacknowledged_at, self._acknowledged = now, acknowledged_bytes
+            if is_even and self._config.ping_interval_s and not channel.outbox.is_blocked:
+                self._ping()
+            elif is_even:
+                self._acknowledged = -1  # nothing is under way: what the next look finds may have been sent just before
+            return False
+        return now - self._unacknowledged_at >= max(self._config.ping_timeout_s, ACKNOWLEDGEMENT_S)

@@ -52,9 +52,8 @@ _HALF_ENDED = getattr(select, "POLLRDHUP", 0)
 _LOST = select.POLLHUP | select.POLLERR
 _ENDED = _HALF_ENDED | _LOST
 
-#: Linux's `struct tcp_info`, as far as it is needed: behind 8 bytes, the 5th and the 13th of its 32-bit numbers.
-_TCP_INFO = struct.Struct("=8x16xI28xI")
-_PROBES = 3
+#: Linux's `struct tcp_info`, as far as it is needed: unacknowledged packets (32 bits), acknowledged bytes (64 bits).
+_TCP_INFO = struct.Struct("=24xI92xQ")
 
 
 class PlainTransport:
@@ -122,38 +121,27 @@ class PlainTransport:
         with suppress(OSError):  # already lost
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
-    def probe(self, idle_s: float, timeout_s: float) -> None:
-        """From now on, have the kernel find out by itself that a silent peer is gone: TCP's keepalive.
-
-        For connections that nobody reads just now, so that no pong would be seen. Another look at `end_seen` tells.
-        """
-        options = (("TCP_KEEPIDLE", idle_s), ("TCP_KEEPINTVL", timeout_s / _PROBES), ("TCP_KEEPCNT", _PROBES))
-        with suppress(OSError):  # not TCP, or lost
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for name, value in options:
-                if hasattr(socket, name):
-                    self._sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), min(max(1, round(value)), 32767))
-
-    def end_seen(self, timeout_s: float) -> tuple[bool, bool]:
-        """Whether the connection is lost, and whether the peer has ended its stream, without reading. Never blocks.
-
-        Lost is also one whose peer has acknowledged nothing for `timeout_s`, though it was sent something.
-        """
+    def end_seen(self) -> tuple[bool, bool]:
+        """Whether the connection is lost, and whether the peer has ended its stream, without reading. Never blocks."""
         descriptor = self.fileno()
         if descriptor < 0:  # the server has closed it, or there is none
             return False, False
         events = _wait(descriptor, _HALF_ENDED, 0)
-        return bool(events & _LOST) or self._is_unanswered(timeout_s), bool(events & _HALF_ENDED)
+        return bool(events & _LOST), bool(events & _HALF_ENDED)
 
-    def _is_unanswered(self, timeout_s: float) -> bool:
+    def acknowledged(self) -> tuple[bool, int]:
+        """Whether the peer's TCP has acknowledged all that was sent to it, and how many bytes it has acknowledged.
+
+        (True, 0) where the system does not tell.
+        """
         if not hasattr(socket, "TCP_INFO"):
-            return False
+            return True, 0
         try:
             info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-            unacknowledged, heard_ms_ago = _TCP_INFO.unpack(info)
+            unacknowledged, acknowledged_bytes = _TCP_INFO.unpack(info)
         except (OSError, struct.error):  # not TCP, or another system's
-            return False
-        return bool(unacknowledged) and heard_ms_ago >= timeout_s * 1000
+            return True, 0
+        return not unacknowledged, acknowledged_bytes
 
 
 class TLSTransport(PlainTransport):
