@@ -136,7 +136,7 @@ def _install_python(tools: Tools, tell: Callable[[str], None]) -> None:
             peers.write_text(state)
 
     package = ROOT / "wsthreads"
-    sources = [ROOT / "setup.cfg", ROOT / "setup.py", *sorted((*package.glob("*.c"), *package.glob("*.h")))]
+    sources = [ROOT / "setup.cfg", ROOT / "setup.py", *sorted((*package.rglob("*.c"), *package.rglob("*.h")))]
     ours, state = venv / ".wsthreads-installed", _digest(sources)
     if not _says(ours, state):
         tell(f"installing wsthreads into {os.path.relpath(venv)}")

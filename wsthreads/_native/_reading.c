@@ -23,7 +23,16 @@
 
 /* ---- whose turn it is to get the GIL, give_way() -> None ---- */
 
-#define MAX_WAITING 16
+/* Each number below may be set by the compiler: tests/bench/tricks.py measures what it brings. */
+#ifndef MAX_WAITING
+#define MAX_WAITING 16 /* threads that ask for the GIL at once; the others wait in front of a turnstile */
+#endif
+#ifndef MAX_BUSY
+#define MAX_BUSY 1 /* of these, threads that will be busy for a while */
+#endif
+#ifndef MAX_DEFERRED_NS
+#define MAX_DEFERRED_NS 20000000 /* the longest that one of these waits for threads that write to many sockets */
+#endif
 
 static sem_t turnstile;
 
@@ -32,10 +41,8 @@ static sem_t turnstile;
  * many clients flood us. Nor do they come in between where a room's members are written to: `defer_to_writers`. */
 static sem_t gate;
 
-/* Who is busy waits for those that write to many sockets until one of them is done: not all of them, since there may
- * always be another. Nor longer than this, in nanoseconds. */
-#define MAX_DEFERRED_NS 20000000
-
+/* A busy thread waits for the threads that write to many sockets until one of them is done. It does not wait for all of
+ * them, since there may always be another. */
 static pthread_mutex_t writing; /* guards the next two; a leaf, held for a moment */
 static unsigned long writers;   /* threads that write to many sockets now */
 static unsigned long written;   /* how often one of them was done */
@@ -43,7 +50,7 @@ static pthread_cond_t one_done;
 
 static void renew_turnstile(void) { /* in a child process, too, where nobody is left who would open it */
     sem_init(&turnstile, 0, MAX_WAITING);
-    sem_init(&gate, 0, 1);
+    sem_init(&gate, 0, MAX_BUSY);
     pthread_mutex_init(&writing, NULL);
     pthread_cond_init(&one_done, NULL);
     writers = 0;

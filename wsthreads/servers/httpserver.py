@@ -1,6 +1,7 @@
-"""Werkzeug's threaded HTTP server, made to know its connections: to let them go, wait for them, and cut them off.
+"""Werkzeug's threaded HTTP server, which also knows its connections: it can wait for them, and end them.
 
-`wsthreads.servers.serving` starts and stops it. One daemon thread serves each connection, which is one request long.
+`wsthreads.servers.serving` starts and stops it. One daemon thread serves each connection. A connection carries one
+request.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ __all__ = ["HTTPServer"]
 
 log = get_logger(__name__)
 
-#: The answer where there is no thread to make another one in.
+#: The answer if no thread can be started for a connection.
 _NO_THREAD = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: %d\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     % RETRY_AFTER_S
@@ -47,31 +48,31 @@ _NO_THREAD = (
 #: How long accepting pauses when the process has no file descriptors left.
 EXHAUSTED_PAUSE_S = 0.2
 
-#: While the server ends, it looks for clients that have stalled this often.
+#: While the server ends, it looks this often for clients that have stalled.
 JOIN_STEP_S = 0.1
 
 
 class _Link:
-    """One TCP connection of the HTTP server, as the server sees it."""
+    """What the server knows of one TCP connection."""
 
     __slots__ = ("busy", "sock", "thread")
 
     def __init__(self, sock: socket.socket, thread: ScheduledThread) -> None:
         self.sock = sock
-        self.thread = thread  # entered by the connection's thread
-        self.busy = False  # its request has been read
+        self.thread = thread  # the connection's thread enters this context
+        self.busy = False  # whether its request has been read
 
 
 class HTTPServer(ThreadedWSGIServer):
-    """Werkzeug's server, which knows its connections and their threads."""
+    """Werkzeug's server, with a list of its connections and their threads."""
 
     daemon_threads = True
 
     def __init__(self, app: ServedApp, listener: socket.socket, ssl_context: ssl.SSLContext | None) -> None:
         host, port = listener.getsockname()[:2]
-        # Given a descriptor, of which it makes a copy, Werkzeug neither binds nor ends the process over errors.
+        # Given a descriptor, Werkzeug copies it. It does not bind, and does not end the process if that fails.
         super().__init__(host, port, refusing_bad_bodies(app), _RequestHandler, fd=listener.fileno())
-        # Not given to Werkzeug, which would do each TLS handshake in the accepting thread.
+        # Werkzeug does not get it, since it would do each TLS handshake in the accepting thread.
         self.ssl_context = ssl_context
         self.handshake_timeout_s = app.config.handshake_timeout_s
         self.max_handshake_bytes = app.config.max_handshake_bytes
@@ -83,10 +84,10 @@ class HTTPServer(ThreadedWSGIServer):
         self._warned_at = float("-inf")
 
     def serve_forever(self, poll_interval: float = 0.5) -> None:
-        """Accept connections until `shutdown`, whatever happens to one of them.
+        """Accept connections until `shutdown`. An error of one connection does not end this.
 
-        The accepting thread is kept on the core of the sessions, and so each of theirs is there from its beginning: to
-        get there takes a new thread longer than to judge its handshake. Not with TLS, whose handshakes need no GIL.
+        With TLS, this does not count as a thread that accepts sessions: new threads begin with a handshake of TLS,
+        which needs no GIL.
         """
         try:
             with self._accepting if self.ssl_context is None else nullcontext():
@@ -97,7 +98,7 @@ class HTTPServer(ThreadedWSGIServer):
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
             return self.socket.accept()
-        except OSError as error:  # the base class only tries again, at once, for as long as it takes
+        except OSError as error:  # the base class tries again at once, without a pause
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 self._warn("cannot accept connections: %s (see ulimit -n, LimitNOFILE)", error.strerror)
                 Event().wait(EXHAUSTED_PAUSE_S)
@@ -122,16 +123,16 @@ class HTTPServer(ThreadedWSGIServer):
             self._refuse(request)
 
     def _refuse(self, request: Any) -> None:
-        """Tell a client to come back, in what the socket's buffer takes. It must not wait: nobody else accepts."""
+        """Tell a client to come back later. Does not wait, since no other thread accepts."""
         if self.ssl_context is None:
             with suppress(OSError):
                 request.setblocking(False)
                 request.send(_NO_THREAD)
-                request.recv(65536)  # of a request that is not read, the kernel would send a reset
+                request.recv(65536)  # if the request stays unread, the kernel sends a reset, and the answer is lost
         self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """The life of a connection, in its thread."""
+        """Serve a connection, in its thread."""
         thread = current_thread()
         link = self._links[thread]
         try:
@@ -139,8 +140,8 @@ class HTTPServer(ThreadedWSGIServer):
                 request.settimeout(self.handshake_timeout_s)
                 request = self.ssl_context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
                 with self._lock:
-                    link.sock = request  # so that a handshake can be cut off
-                    if self._drops_idle:  # it was, before this was its socket
+                    link.sock = request  # so that `cut_off` and `drop_idle` can end the TLS handshake
+                    if self._drops_idle:  # `drop_idle` did not see this socket
                         wake(request)
                 request.do_handshake()
         except OSError as error:
@@ -157,17 +158,17 @@ class HTTPServer(ThreadedWSGIServer):
         log.exception("serving %s failed", client_address, extra={"address": client_address[0]})
 
     def mark_busy(self) -> None:
-        """The request of the calling thread's connection has been read: let it be answered, whatever happens."""
+        """Note that the calling thread has read its request, so that `drop_idle` lets it answer."""
         with self._lock:
             self._links[current_thread()].busy = True
 
     def drop_idle(self) -> None:
-        """End connections that have not sent their request: browsers open some in advance, and leave them."""
+        """End connections that have not sent their request. Browsers open connections in advance."""
         with self._lock:
             self._drops_idle = True
             idle = [link.sock for link in self._links.values() if not link.busy]
         for sock in idle:
-            wake(sock, socket.SHUT_RD)  # a request that has come, and has not been read, is answered
+            wake(sock, socket.SHUT_RD)  # a request that was received but not read is still answered
 
     def cut_off(self) -> None:
         """End every connection at once."""
@@ -177,14 +178,14 @@ class HTTPServer(ThreadedWSGIServer):
             wake(sock)
 
     def serves_here(self) -> bool:
-        """Whether the calling thread is a connection's."""
+        """Whether the calling thread serves a connection."""
         with self._lock:
             return current_thread() in self._links
 
     def join_connections(self, deadline: float) -> bool:
-        """Wait for the threads of all connections. False if some are left.
+        """Wait for the threads of all connections, until `deadline`. False if some are left.
 
-        Not for clients that neither send their request nor take their answer any more. Sessions have ended before.
+        Clients that have stalled are dropped. All sessions must have ended before.
         """
         with self._lock:
             links = dict(self._links)
@@ -198,7 +199,7 @@ class HTTPServer(ThreadedWSGIServer):
         return True
 
     def _warn(self, message: str, *args: object) -> None:
-        """Log at most once a second, in the accepting thread."""
+        """Log at most once a second. For the accepting thread."""
         if monotonic() - self._warned_at >= 1:
             self._warned_at = monotonic()
             log.warning(message, *args)
@@ -206,18 +207,18 @@ class HTTPServer(ThreadedWSGIServer):
 
 _access_log = logging.getLogger("werkzeug")
 
-#: What stays as it is where a URI is logged; controls and spaces do not (RFC 3986).
+#: Characters that are not escaped when a URI is logged (RFC 3986). Control characters and spaces are escaped.
 _IN_URI = "/?#[]@!$&'()*+,;=:%"
 
-#: Enough for most requests in one read. It is there for as long as the connection is, and so for each session.
+#: Most requests fit. The buffer lives as long as the connection, so each session has one.
 _BUFFER_BYTES = 2048
 
 
 class _RequestHandler(WSGIRequestHandler):
-    """Reads one request, by a deadline for all of it, and has the app answer it."""
+    """Reads one request before a deadline, and has the app answer it."""
 
     disable_nagle_algorithm = True
-    rbufsize = 0  # of what `setup` puts something else in the place of
+    rbufsize = 0  # `setup` replaces the file that has this buffer
     server: HTTPServer
     raw_requestline: bytes
 
@@ -237,18 +238,18 @@ class _RequestHandler(WSGIRequestHandler):
             self.server.count("past_max_handshake_bytes")
             log.debug("the request of %s is refused: %s", self.client_address, error, extra=self._context)
             self.close_connection = True
-            self.requestline, self.request_version, self.command = "", "HTTP/1.1", ""  # it may not have come so far
+            self.requestline, self.request_version, self.command = "", "HTTP/1.1", ""  # perhaps not parsed yet
             self.send_error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, str(error))
 
     def parse_request(self) -> bool:
-        """Read the head, have it judged, and taken apart by the base class."""
+        """Read the head and check it. The base class parses it."""
         while self.raw_requestline in (b"\r\n", b"\n"):  # RFC 9112, 2.2
             self.raw_requestline = self.rfile.readline(MAX_LINE_BYTES + 1)
         if not self.raw_requestline:
             self.close_connection = True
             return False
         try:
-            version = check_request_line(self.raw_requestline)  # at once: what is no HTTP may have no end
+            version = check_request_line(self.raw_requestline)  # at once: another protocol may send no empty line
             head = clean_head(version, self._header_lines())
         except BadHead as flaw:
             self.close_connection = True
@@ -264,7 +265,7 @@ class _RequestHandler(WSGIRequestHandler):
             self.rfile = rfile
 
     def _header_lines(self) -> list[bytes]:
-        """Up to the empty line, the end of the stream, or more than is taken."""
+        """The lines up to the empty line, the end of the stream, or one line more than the limit."""
         lines: list[bytes] = []
         while len(lines) <= MAX_FIELDS:
             line = self.rfile.readline(MAX_LINE_BYTES + 1)
@@ -275,7 +276,7 @@ class _RequestHandler(WSGIRequestHandler):
 
     def make_environ(self) -> WSGIEnvironment:
         environ = super().make_environ()
-        if environ.get("wsgi.input_terminated"):  # Werkzeug's reader of chunks takes sizes such as 0x3, and a bare LF
+        if environ.get("wsgi.input_terminated"):  # Werkzeug's own reader accepts sizes such as 0x3, and a bare LF
             environ["wsgi.input"] = io.BufferedReader(ChunkedBody(self.rfile))
         if self.path == "*":  # RFC 9112, 3.3: no path at all
             environ["PATH_INFO"] = ""
@@ -283,8 +284,8 @@ class _RequestHandler(WSGIRequestHandler):
 
     def run_wsgi(self) -> None:
         self._input.unbind()
-        # A peer that neither sends nor reads any more holds its thread no longer than this. A session has other
-        # limits: its transport removes the timeout when the 101 is sent. What a client asks for does not.
+        # A client that neither sends nor reads holds its thread no longer than this. Sessions have other limits, so
+        # their transport removes the timeout with the 101. A request alone does not remove it.
         self.connection.settimeout(self.server.handshake_timeout_s)
         self.server.mark_busy()
         super().run_wsgi()
@@ -296,14 +297,14 @@ class _RequestHandler(WSGIRequestHandler):
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         try:
             super().log_request(code, size)
-        except ValueError:  # Werkzeug takes the URI apart for this, malformed as it may be
+        except ValueError:  # Werkzeug parses the URI here, and this one is malformed
             self.log("info", '"%s %s" %s %s', self.command, quote(self.path), code, size)
 
     def log(self, type: str, message: str, *args: Any) -> None:
-        """Werkzeug's line, with what it tells as attributes of its record."""
+        """Log Werkzeug's line, with its values as attributes of the record."""
         context = self._context
-        if len(args) >= 3 and message.endswith('" %s %s'):  # of log_request
-            path = quote(getattr(self, "path", "-"), _IN_URI)  # there is none in a bad request
+        if len(args) >= 3 and message.endswith('" %s %s'):  # from log_request
+            path = quote(getattr(self, "path", "-"), _IN_URI)  # a bad request has none
             context = access_context(context["address"], self.command or "-", path, args[-2])
         head = f"{self.address_string()} - - [{self.log_date_time_string()}] ".replace("%", "%%")
         hide = hide_secrets if self.command else _hide_query
@@ -311,10 +312,10 @@ class _RequestHandler(WSGIRequestHandler):
         getattr(_access_log, type)(head + message, *shown, extra=context)
 
     def log_error(self, format: str, *args: Any) -> None:
-        if format.startswith("Request timed out"):  # browsers open connections in advance: no error
+        if format.startswith("Request timed out"):  # not an error: browsers open connections in advance
             log.debug("no request from %s: %s", self.client_address, *args, extra=self._context)
             self.server.count("past_handshake_timeout_s")
-        elif format.startswith("code "):  # a bad request, answered with an error; the access log has it
+        elif format.startswith("code "):  # a bad request; the access log has the answer
             complaint = _hide_query(format % args)
             log.debug("a bad request from %s: %s", self.client_address, complaint, extra=self._context)
         else:
@@ -322,18 +323,20 @@ class _RequestHandler(WSGIRequestHandler):
 
 
 def _hide_query(text: str) -> str:
-    """A text about a bad request, whose query may be malformed in any way; it ends with the colours that it had."""
+    """Hide the query in a text about a bad request. The query may be malformed. Codes of colours at the end stay."""
     text, query, rest = text.partition("?")
     return text + query + (query and "***") + ("\x1b[0m" if rest.endswith("\x1b[0m") else "")
 
 
 class _HeadTooLong(Exception):
-    """More of a request's head has come in than is taken."""
+    """The head of a request is longer than the limit."""
 
 
 class _Input(io.RawIOBase):
-    """What comes in on a socket. Until `unbind` is called, when the head of the request is complete, all of it has to
-    come by `deadline` (TimeoutError past it), and be no longer than `max_bytes` (`_HeadTooLong`) and a buffer.
+    """The input of a socket.
+
+    The head of the request must be complete before `deadline`, else reading raises TimeoutError. It may have
+    `max_bytes` and a buffer more, else reading raises `_HeadTooLong`. `unbind` ends both limits.
     """
 
     def __init__(self, sock: socket.socket, deadline: float, max_bytes: int) -> None:

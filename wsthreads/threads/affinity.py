@@ -68,14 +68,11 @@ class Affinity:
     `wanted` is `Config.cpu_affinity`. With None, nothing is done until `claim` is called.
     """
 
-    def __init__(
-        self, wanted: bool | None = False, read: Callable[[], Loads] = read_loads, *, batch: bool = True
-    ) -> None:
+    def __init__(self, wanted: bool | None = False, read: Callable[[], Loads] = read_loads) -> None:
         #: The cores that `place` is chosen from.
         self.cores: Set[int] = frozenset()
         self._place: Place | None = None
         self._wanted = wanted
-        self._batch = batch
         self._may_batch = False  # false if the process is of another class than most
         self._read = read
         self._nth: int | None = None
@@ -138,7 +135,7 @@ class Affinity:
             return
         self._may_batch = False
         with suppress(OSError):  # musl has no such call, and a container may forbid it
-            self._may_batch = self._batch and os.sched_getscheduler(0) == os.SCHED_OTHER
+            self._may_batch = os.sched_getscheduler(0) == os.SCHED_OTHER
         # The hash of a text differs from run to run. Process ids do not, if each server has its own container. All apps
         # of a process get the same core.
         nth = hash((__name__, process)) if self._nth is None else self._nth

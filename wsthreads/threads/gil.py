@@ -1,6 +1,6 @@
 """How threads are scheduled under a GIL: session threads on one core, handshakes one at a time.
 
-Each decision is an argument, so that ``python -m tests.bench.tricks`` can measure it by itself.
+``python -m tests.bench.tricks`` measures each decision by itself, with a subclass that does not take it.
 """
 
 from __future__ import annotations
@@ -18,38 +18,40 @@ __all__ = ["GILScheduling", "scheduling_for"]
 class GILScheduling(Scheduling):
     """Decides for a Python with a GIL. Any thread.
 
-    - `cpu_affinity` is `Config.cpu_affinity`: keep session threads on one core. With None, `owns_process` turns it on.
-    - `batch`: session threads outside rooms do not preempt each other, see `wsthreads.threads.affinity`.
-    - `queues_handshakes`: of the threads that begin a handshake, one at a time waits for the GIL. So a thread with a
-      message does not wait behind all of them. This needs the C module.
+    `cpu_affinity` is `Config.cpu_affinity`: keep session threads on one core. With None, `owns_process` turns it on.
     """
 
-    def __init__(
-        self, cpu_affinity: bool | None = False, *, batch: bool = True, queues_handshakes: bool = True
-    ) -> None:
-        self.affinity = Affinity(cpu_affinity, batch=batch)
-        self._queues_handshakes = queues_handshakes
+    def __init__(self, cpu_affinity: bool | None = False) -> None:
+        self.affinity = Affinity(cpu_affinity)
 
     def owns_process(self, nth: int) -> None:
         self.affinity.claim(nth)
 
     def handshake_begins(self) -> None:
-        if self._queues_handshakes and speedups is not None:
+        """Let other threads have the GIL first. One thread with a handshake at a time asks for it back, so that a
+        thread with a message does not wait behind all of them. While a thread writes to many members of a room, no
+        handshake begins, for 20 ms at most. Needs the C module.
+        """
+        if speedups is not None:
             speedups.give_way()
 
     def session_begins(self, flusher: Flusher, occupancy: Occupancy) -> None:
         self.affinity.start(flusher, occupancy)
 
     def session_thread(self) -> PinnedThread:
+        """On the core, in the batch class: a message preempts no other session."""
         return self.affinity.pin(may_batch=True)
 
     def accepting_thread(self) -> PinnedThread:
+        """On the core, so that the threads that it starts begin there."""
         return self.affinity.pin()
 
     def other_request(self) -> None:
+        """On all cores, since the application may do anything."""
         leave_core()
 
     def joins_room(self) -> None:
+        """Out of the batch class: the sooner the thread adds its broadcast, the more is sent at once."""
         preempt_others()
 
     def stopped(self) -> None:
