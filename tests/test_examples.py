@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import runpy
 import signal
 import socket
 import sys
@@ -16,7 +14,6 @@ from urllib.error import HTTPError
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.pages import blocks
 from tests.programs import DEADLINE_S, EXAMPLES, Program, connect, receive, run_server, wait_until
 
 CHAT = """export function onOpen(session) {
@@ -161,24 +158,6 @@ def test_flask_views_broadcast_under_gunicorn():
             assert caught.value.rcvd.code == 1001
 
 
-def test_the_configuration_for_gunicorn_serves_the_chat_and_its_page():
-    pytest.importorskip("gunicorn")
-    port = free_port()
-    command = [sys.executable, "-m", "gunicorn", "-c", EXAMPLES / "gunicorn.conf.py", "-b", f"127.0.0.1:{port}"]
-    with Program([str(part) for part in command]) as server:
-        wait_until(lambda: answers(port) or server.process.poll() is not None)
-        chat(f"ws://127.0.0.1:{port}/ws/chat")
-        assert "<title>Chat</title>" in fetch(f"http://127.0.0.1:{port}/")
-        with connect(f"ws://127.0.0.1:{port}/ws/rooms?room=garden") as client:
-            assert heard(client)["room"] == "garden"
-            assert server.end(signal.SIGTERM) == 0
-            with pytest.raises(ConnectionClosed) as caught:
-                receive(client)
-            assert caught.value.rcvd.code == 1001
-        assert '"GET /ws/chat?user=alice HTTP/1.1" 101' in server.log
-        assert "Traceback" not in server.log
-
-
 def test_signed_tokens_open_both_endpoints_and_nothing_else_does():
     pytest.importorskip("flask")
     itsdangerous = pytest.importorskip("itsdangerous")
@@ -225,20 +204,3 @@ def test_signed_tokens_open_both_endpoints_and_nothing_else_does():
                         pass
         assert server.end() == 0
         assert "Traceback" not in server.log
-
-
-def test_what_is_there_for_deploying_goes_together():
-    config = runpy.run_path(str(EXAMPLES / "gunicorn.conf.py"))
-    unit = (EXAMPLES / "deploy" / "wsthreads.service").read_text()
-    container = (EXAMPLES / "deploy" / "Containerfile").read_text()
-    limits = re.findall(r"(?:TasksMax|LimitNOFILE|pids-limit|nofile)[= ](\d+)", unit + container)
-    assert len(limits) == 4
-    assert min(map(int, limits)) > config["worker_connections"] > config["threads"]
-    patience = re.findall(r"(?:TimeoutStopSec=|stop-timeout )(\d+)", unit + container)
-    assert len(patience) == 2
-    assert min(map(int, patience)) > config["graceful_timeout"]
-    nginx = (EXAMPLES / "deploy" / "nginx.conf").read_text()
-    (shown,) = blocks("docs/how-to/deploying", "nginx")
-    lines = [line.strip() for line in nginx.splitlines()]
-    assert all(line.strip() in lines for line in shown.splitlines())
-    assert f"proxy_pass http://{config['bind']};" in lines

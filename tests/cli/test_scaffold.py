@@ -62,7 +62,7 @@ def test_nothing_is_written_over(tmp_path):
     assert names_in(tmp_path / "chat") == JAVASCRIPT
     (tmp_path / "chat" / "chat.js").write_text("mine")
     (tmp_path / "chat" / "jsconfig.json").unlink()
-    with pytest.raises(UsageError, match=r"nothing was written.*chat\.js.*public/index\.html"):
+    with pytest.raises(UsageError, match=r"nothing was written, since these exist: .*chat\.js.*public/index\.html"):
         scaffold(tmp_path / "chat", "javascript")
     assert "jsconfig.json" not in names_in(tmp_path / "chat")
     assert (tmp_path / "chat" / "chat.js").read_text() == "mine"

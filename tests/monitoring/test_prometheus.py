@@ -15,9 +15,11 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from tests.programs import DEADLINE_S, EXAMPLES, Browser, Program, connect, receive, wait_until
+from tests.programs import DEADLINE_S, Browser, Program, connect, receive, wait_until
 from tests.wire import PONG, RawClient, Recorder, close_payload, endpoint
 from wsthreads import ConfigError, HandshakeRefused, RedisBroker, WebSocketApp, create_app
+from wsthreads.cli.deployment import Served, deployment_files
+from wsthreads.cli.scaffold import scaffold
 from wsthreads.monitoring.prometheus import WebSocketCollector, families
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -344,7 +346,7 @@ def test_a_directory_that_is_none_is_named(monkeypatch, tmp_path):
 
 
 def test_the_dashboard_asks_for_metrics_that_there_are():
-    dashboard = json.loads((EXAMPLES / "deploy" / "grafana.json").read_text())
+    dashboard = json.loads(deployment_files("chat", Served(("chat.js",)))["deploy/grafana.json"])
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
     assert len(queries) > 15
     app = WebSocketApp(serve_metrics=True, broker=RedisBroker("redis://127.0.0.1:1/"))
@@ -368,11 +370,12 @@ def test_a_refusal_of_a_handlers_own_is_the_handlers():
     assert HandshakeRefused(402, "pay", cause="unpaid").cause == "unpaid"
 
 
-def test_the_example_for_gunicorn_has_them_with_those_of_no_earlier_run(tmp_path):
+def test_a_new_deployment_has_them_with_those_of_no_earlier_run(tmp_path):
+    scaffold(tmp_path / "chat", deploy=True)
     directory = tmp_path / "metrics"
     directory.mkdir()
     (directory / "counter_1.db").write_bytes(b"")
-    command = [sys.executable, "-m", "gunicorn", "-c", str(EXAMPLES / "gunicorn.conf.py"), "-b", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "gunicorn", "-c", str(tmp_path / "chat" / "gunicorn.conf.py"), "-b", "127.0.0.1:0"]
     environment = {"METRICS": "1", "PROMETHEUS_MULTIPROC_DIR": str(directory), "WSTHREADS_METRICS_TOKEN": "s3cret"}
     with Program(command, env=environment) as server:
         port = int(server.wait_for(r"Listening at: http://127\.0\.0\.1:(\d+)")[1])

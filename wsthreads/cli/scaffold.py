@@ -1,4 +1,4 @@
-"""What ``wsthreads new`` writes: a chat to start from, with a page, a test, and types for the editor."""
+"""The files that ``wsthreads new`` writes: a chat to start from, with a page, a test, and types for the editor."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from importlib import resources
 from pathlib import Path
 
+from wsthreads.cli.deployment import Served, deployment_files, find_served
 from wsthreads.errors import UsageError
 
 __all__ = ["LANGUAGES", "scaffold"]
@@ -14,24 +15,43 @@ __all__ = ["LANGUAGES", "scaffold"]
 #: The suffix of a handler's file, by its language.
 LANGUAGES = {"javascript": ".js", "typescript": ".ts", "python": ".py"}
 
-#: Names that stand in a URL as they are, and make a module of Python's.
+#: Names that need no escape in a URL and are the names of Python modules.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
-def scaffold(folder: str | os.PathLike[str], language: str) -> list[Path]:
-    """Make a folder with a handler of the folder's name, and all that belongs to it. Returns the files, it first.
+def scaffold(
+    folder: str | os.PathLike[str], language: str | None = None, *, deploy: bool = False, app: str = ""
+) -> list[Path]:
+    """Make a folder with a handler and what belongs to it. Returns the files, the handler first.
 
-    Raises `UsageError` for a name that makes no handler's, and if any of the files is there already: then none is
-    written.
+    `deploy` adds the files for deployment. They are the only files if the folder has something to serve already, or if
+    `app` names it. JavaScript is the default language.
+
+    Raises `UsageError` for a name that a handler cannot have, for what `find_served` says, and if one of the files
+    exists. Then no file is written.
     """
     if not os.fspath(folder):
         raise UsageError("the folder has no name; . is the current directory")
     folder = Path(folder)
     name = os.path.basename(os.path.realpath(folder))
+    served = find_served(folder, app) if deploy else None
+    texts: dict[str, str] = {}
+    if served is None:
+        texts = _chat_files(name, language or "javascript")
+        served = Served(handlers=(next(iter(texts)),), static="public")
+    elif language is not None:
+        raise UsageError(f"there is {served.app or ', '.join(served.handlers)} to deploy: leave out --{language}")
+    if deploy:
+        texts |= deployment_files(name, served)
+    return _write(folder, texts)
+
+
+def _chat_files(name: str, language: str) -> dict[str, str]:
+    """The text of each file, by its path in the folder. The handler is the first one."""
     if not _NAME.fullmatch(name):
         raise UsageError(f"a name has letters, digits, - and _, and begins with a letter; not {name!r}")
     suffix = LANGUAGES[language]
-    templates = resources.files(__package__) / "templates"  # .txt keeps tools from taking them for our own code
+    templates = resources.files(__package__) / "templates"  # .txt, so that tools do not check them with our own code
     types = resources.files("wsthreads.javascript") / "types" / "wsthreads.d.ts"
     sources = {
         f"{name}{suffix}": templates / ("chat.py.txt" if suffix == ".py" else f"chat{suffix}"),
@@ -41,18 +61,22 @@ def scaffold(folder: str | os.PathLike[str], language: str) -> list[Path]:
     if suffix != ".py":
         config = {".js": "jsconfig.json", ".ts": "tsconfig.json"}[suffix]
         sources |= {config: templates / config, "wsthreads.d.ts": types}
-    texts = {
-        folder / path: source.read_text("utf-8").replace("chat.EXT", name + suffix).replace("/ws/chat", f"/ws/{name}")
+    return {
+        path: source.read_text("utf-8").replace("chat.EXT", name + suffix).replace("/ws/chat", f"/ws/{name}")
         for path, source in sources.items()
     }
-    there = sorted(str(path) for path in texts if os.path.lexists(path))
-    if there:
-        raise UsageError(f"nothing was written, since there is already: {', '.join(there)}")
+
+
+def _write(folder: Path, texts: dict[str, str]) -> list[Path]:
+    files = {folder / path: text for path, text in texts.items()}
+    existing = sorted(str(path) for path in files if os.path.lexists(path))
+    if existing:
+        raise UsageError(f"nothing was written, since these exist: {', '.join(existing)}")
     try:
-        for path, text in texts.items():
+        for path, text in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("x", encoding="utf-8") as file:
                 file.write(text)
     except OSError as error:
         raise UsageError(f"{error.filename}: {error.strerror}") from error
-    return list(texts)
+    return list(files)

@@ -1,8 +1,8 @@
 """What a target of the command line means: a handler file or a directory of them, and the paths they are served at.
 
 A target is a ``.js``, ``.mjs``, ``.ts`` or ``.py`` file, or a directory that has some. ``chat.js`` is served at
-``/ws/chat``. In a directory, files whose names begin with ``_`` or ``.`` are left out, since they are there to be
-imported, and so are pytest's (``test_*.py``, ``conftest.py``) and types (``*.d.ts``).
+``/ws/chat``. In a directory, these files are no handlers: names that begin with ``_`` or ``.``, which others import;
+the files of pytest (``test_*.py``, ``conftest.py``) and of gunicorn (``gunicorn.conf.py``); and types (``*.d.ts``).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from wsthreads.config import Config
     from wsthreads.sessions.endpoint import Endpoint
 
-__all__ = ["SUFFIXES", "Target", "add_target", "check_module", "create_app", "find_targets", "load_module", "placed",
-           "source_of"]
+__all__ = ["SUFFIXES", "Target", "add_target", "check_module", "create_app", "find_targets", "is_handler_file",
+           "load_module", "placed", "source_of"]
 
 SCRIPT_SUFFIXES = (".js", ".mjs", ".ts")
 SUFFIXES = (*SCRIPT_SUFFIXES, ".py")
@@ -86,7 +86,7 @@ def _path_of(target: object) -> Path:
 def _files_of(target: Path) -> list[Path]:
     kinds = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
     if os.path.isdir(target):  # which is false, not an error, for a name that is too long
-        files = sorted(file for file in target.iterdir() if file.suffix in SUFFIXES and _is_handler(file))
+        files = sorted(file for file in target.iterdir() if file.suffix in SUFFIXES and is_handler_file(file))
         if not files:
             raise UsageError(f"{target}: no {kinds} file in this directory")
         return files
@@ -101,10 +101,11 @@ def _files_of(target: Path) -> list[Path]:
     return [target]
 
 
-def _is_handler(file: Path) -> bool:
+def is_handler_file(file: Path) -> bool:
+    """Whether a file of a directory is a handler, as far as its name tells."""
     name = file.name
-    is_test = name == "conftest.py" or (name.startswith("test_") and file.suffix == ".py")
-    return not (name[0] in "._" or name.endswith(".d.ts") or is_test) and file.is_file()
+    is_tool = name in ("conftest.py", "gunicorn.conf.py") or (name.startswith("test_") and file.suffix == ".py")
+    return not (name[0] in "._" or name.endswith(".d.ts") or is_tool) and file.is_file()
 
 
 def _checked_path(path: str) -> str:

@@ -1,0 +1,135 @@
+"""The files that ``wsthreads new --deploy`` writes: for gunicorn, systemd, nginx, a container and Grafana."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from wsthreads.cli.targets import SUFFIXES, Target, find_targets, is_handler_file, source_of
+from wsthreads.dashboard import spelled
+from wsthreads.errors import UsageError
+from wsthreads.sessions.handlers import HOOKS
+from wsthreads.sessions.sources import names_in
+
+__all__ = ["Served", "deployment_files", "find_served"]
+
+#: A WSGI application as gunicorn names it.
+_APP = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+#: Calls of wsthreads that make a WSGI application.
+_MAKERS = ("WebSocketApp", "create_app")
+
+_HANDLERS = """\
+handlers = {handlers}
+settings = {{{static}
+    "serve_client": True,  # wsthreads.js, for pages
+    "trusted_proxies": int(os.environ.get("TRUSTED_PROXIES", "0")),  # 1 behind nginx
+    "serve_metrics": os.environ.get("METRICS", "0") != "0",  # 1 for Prometheus
+}}
+arguments = [*map(repr, handlers), *(f"{{name}}={{value!r}}" for name, value in settings.items())]
+wsgi_app = f"wsthreads:create_app({{', '.join(arguments)}})\""""
+
+_APPLICATION = """\
+# For nginx and Prometheus, pass the variables on to your WebSocketApp:
+#     trusted_proxies=int(os.environ.get("TRUSTED_PROXIES", "0")), serve_metrics=os.environ.get("METRICS", "0") != "0"
+wsgi_app = "{app}\""""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What gunicorn serves: handler files, with the files of a folder beside them, or a WSGI application."""
+
+    handlers: tuple[str, ...] = ()
+    static: str = ""
+    app: str = ""
+
+
+def find_served(folder: Path, app: str = "") -> Served | None:
+    """What there is in a folder to be served: `app` if it is given, or an application, or handlers. No code is run.
+
+    None if there is nothing. Raises `UsageError` for an `app` that is not like ``module:name``, for several
+    applications, and for Python files of which none has a handler, or an application that can be named.
+    """
+    if app:
+        if not _APP.fullmatch(app):
+            raise UsageError(f"--app is a module and a name in it, such as app:app, not {app!r:.100}")
+        return Served(app=app)
+    files = sorted(file for file in folder.iterdir() if _is_code(file)) if folder.is_dir() else []
+    apps = [app for app in map(_app_in, files) if app]
+    if len(apps) > 1:
+        raise UsageError(f"{folder}: there are several applications, {', '.join(apps)}: choose one with --app")
+    if apps:
+        return Served(app=apps[0])
+    targets = find_targets(file for file in files if _has_hooks(Target("", file)))
+    if targets:
+        static = "public" if (folder / "public").is_dir() else ""
+        return Served(tuple(target.file.name for target in targets), static)
+    if any(file.suffix == ".py" for file in files):
+        raise UsageError(
+            f"{folder}: there are Python files, but no handler and no WebSocketApp: "
+            "name your WSGI application with --app, such as --app mysite.wsgi:application"
+        )
+    return None
+
+
+def deployment_files(name: str, served: Served) -> dict[str, str]:
+    """The text of each file, by its path in the folder. `name` is for the service, and for /srv and nginx."""
+    name = re.sub("[^A-Za-z0-9_-]+", "-", name).strip("-") or "app"
+    if served.app:
+        code = _APPLICATION.format(app=served.app)
+    else:
+        static = f'\n    "static": "{served.static}",' if served.static else ""
+        code = _HANDLERS.format(handlers=json.dumps(served.handlers, ensure_ascii=False), static=static)
+    templates = resources.files(__package__) / "templates" / "deploy"
+    config = (templates / "gunicorn.conf.py.txt").read_text("utf-8").replace("NAME", name).replace("SERVED", code)
+    files = {"gunicorn.conf.py": config}
+    for file in ("NAME.service", "nginx.conf", "Containerfile", "grafana.json"):
+        files[f"deploy/{file.replace('NAME', name)}"] = (templates / file).read_text("utf-8").replace("NAME", name)
+    return files
+
+
+def _is_code(file: Path) -> bool:
+    return file.suffix in SUFFIXES and is_handler_file(file)
+
+
+def _has_hooks(target: Target) -> bool:
+    names = names_in(source_of(target), in_script=target.is_script)
+    return not names.keys().isdisjoint(spelled(HOOKS, in_script=target.is_script))
+
+
+def _app_in(file: Path) -> str:
+    """The WSGI application that a Python file makes of a `WebSocketApp`, as ``module:name``. Empty if it makes none.
+
+    Raises `UsageError` for one that is made inside a function.
+    """
+    if file.suffix != ".py":
+        return ""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return ""
+    makers = {f"wsthreads.{name}" for name in _MAKERS}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "wsthreads":
+            makers |= {alias.asname or alias.name for alias in node.names if alias.name in _MAKERS}
+    if not _calls(tree, makers):
+        return ""
+    made: list[str] = []  # app = WebSocketApp(…)
+    around: list[str] = []  # app.wsgi_app = WebSocketApp(…)
+    for node in tree.body:
+        for target in node.targets if isinstance(node, ast.Assign) else ():
+            if isinstance(target, ast.Attribute) and target.attr == "wsgi_app":
+                around.append(ast.unparse(target.value))
+            elif isinstance(target, ast.Name) and _calls(node, makers):
+                made.append(target.id)
+    if not made and not around:
+        raise UsageError(f"{file}: it makes its WebSocketApp in a function: name the application with --app")
+    return f"{file.stem}:{(around or made)[-1]}"
+
+
+def _calls(tree: ast.AST, functions: set[str]) -> bool:
+    return any(isinstance(node, ast.Call) and ast.unparse(node.func) in functions for node in ast.walk(tree))
