@@ -18,6 +18,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import dukpy
 import flask
 import pytest
 
@@ -147,6 +148,48 @@ def test_the_proxy_of_vite_leads_to_where_run_listens() -> None:
     assert re.search(rf"--host [^[]*\[default: {re.escape(target[0])}\]", shown)
     assert re.search(rf"--port [^[]*\[default: {target[1]}\]", shown)
     assert '"/ws"' in config
+
+
+# Who is online
+
+
+def online(tmp_path: Path) -> Path:
+    path = tmp_path / "online.py"
+    path.write_text(blocks("docs/how-to/who-is-online", "python")[0])
+    return path
+
+
+def test_the_members_are_told_who_is_there_and_what_changes(tmp_path: Path) -> None:
+    with play(online(tmp_path)) as lobby:
+        ann = lobby.connect(name="ann")
+        bob = lobby.connect(name="bob")
+        (first,) = bob.take_json()
+        assert [person["presence"]["name"] for person in first["there"]] == ["ann", "bob"]
+        ann.take()
+        lobby.advance(0.2)
+        (changes,) = ann.take_json()
+        assert [person["presence"]["name"] for person in changes["joined"]] == ["ann", "bob"]
+        bob.send("away")
+        lobby.advance(0.2)
+        (changes,) = ann.take_json()
+        assert [(p["key"], p["presence"]["status"]) for p in changes["changed"]] == [(bob.session.id, "away")]
+
+
+def test_the_page_keeps_the_persons_by_their_key() -> None:
+    (page,) = blocks("docs/how-to/who-is-online", "javascript")
+    first = {"there": [{"key": "a"}]}
+    later = {"joined": [{"key": "a"}, {"key": "b"}], "left": [{"key": "a"}], "changed": [{"key": "b", "presence": 2}]}
+    told = "".join(f"socket.onmessage({{ data: {json.dumps(json.dumps(one))} }}); " for one in (first, later))
+    script = f"const socket = {{}}; {page}\n{told} JSON.stringify([...persons]);"
+    assert json.loads(dukpy.evaljs(script)) == [["b", {"key": "b", "presence": 2}]]
+
+
+def test_the_test_of_who_is_online_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    online(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(blocks("docs/how-to/who-is-online", "python")[1], names)
+    names["test_a_lost_connection_is_a_leave_after_ten_seconds"]()
 
 
 # Private messages

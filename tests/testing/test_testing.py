@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 import threading
@@ -525,3 +526,69 @@ def test_a_generator_or_a_coroutine_that_a_handler_returns_fails_the_test(name, 
         for _ in range(2):
             with pytest.raises((HandlerError, HandlerFailed), match="whose body never runs"):
                 client.send("hi")
+
+
+class Lobby:
+    """Each member is there with its name, and hears who comes and goes."""
+
+    def on_open(self, session):
+        session.room("lobby").join(presence=session.get_parameter("name"))
+
+    def on_message(self, session, message):
+        session.room("lobby").set_presence(message)
+        if message == "leave":
+            session.room("lobby").leave()
+
+    def on_presence(self, room, changes):
+        if any(person.presence == "fail" for person in changes.changed):
+            raise ValueError("on purpose")
+        told = [[person.presence for person in some] for some in (changes.joined, changes.left, changes.changed)]
+        return json.dumps(told)
+
+
+def test_presence_goes_by_a_clock_that_the_test_moves():
+    with play(Lobby) as lobby:
+        ann, bob = lobby.connect(name="ann"), lobby.connect(name="bob")
+        assert ann.take() == []
+        lobby.advance(0.2)
+        assert ann.take_json() == bob.take_json() == [[["ann", "bob"], [], []]]
+        bob.send("away")
+        lobby.advance(0.1)
+        assert ann.take() == []
+        lobby.advance(0.1)
+        assert ann.take_json() == [[[], [], ["away"]]]
+        bob.lose()
+        lobby.advance(9.9)
+        assert [person.presence for person in lobby.room("lobby").presence()] == ["ann", "away"]
+        lobby.advance(1)
+        assert ann.take_json() == [[[], ["away"], []]]
+        eve = lobby.connect(name="eve")
+        eve.send("leave")
+        lobby.advance(60)
+        assert ann.take() == []
+
+
+def test_what_on_presence_raises_is_raised_in_the_test():
+    with play(Lobby) as lobby:
+        ann = lobby.connect(name="ann")
+        ann.send("fail")
+        lobby.advance(0.2)
+        ann.send("good")
+        lobby.advance(0.2)
+        ann.send("fail")
+        with pytest.raises(ValueError, match="on purpose"):
+            lobby.advance(0.2)
+
+
+def test_an_app_of_the_test_s_own_is_left_without_the_persons_and_with_its_own_clock():
+    app = WebSocketApp()
+    app.add_handler("/ws/lobby", Lobby)
+    roster = app.endpoint("/ws/lobby").roster
+    timers = roster.timers
+    with play(app) as lobby:
+        lobby.connect(name="ann")
+        lobby.advance(0.2)
+        assert roster.timers is not timers
+    assert roster.timers is timers
+    assert roster.names() == []
+    app.shutdown()

@@ -14,6 +14,7 @@ from wsthreads.errors import UsageError
 from wsthreads.rooms.rooms import Room
 from wsthreads.sessions.endpoint import Endpoint
 from wsthreads.testing.client import Client
+from wsthreads.testing.timers import ManualTimers
 
 __all__ = ["HandlerFailed", "Play", "app_for", "play"]
 
@@ -74,8 +75,10 @@ class Play:
         self._raised = 0  # how many of `errors` have been raised
         #: All errors of the handler so far: exceptions of a Python handler, `HandlerFailed` of a script.
         self.errors: list[BaseException] = []
+        self._timers = ManualTimers()
         for endpoint in self.app.endpoints:
             endpoint.handler.on_failure = self._failed
+            endpoint.roster.timers = self._timers
 
     def connect(
         self,
@@ -120,6 +123,15 @@ class Play:
         """A handle of a room without a session: `broadcast`, `members`."""
         return self._endpoint(path).room(name)
 
+    def advance(self, seconds: float) -> None:
+        """Move the clock of presence, and wait until everything that this causes has happened.
+
+        Only this method moves it: `on_presence` is called when it has moved by `presence_interval_s`, and a person
+        whose connection was lost leaves when it has moved by `presence_grace_s`. Other timers go by the real clock.
+        """
+        self._timers.advance(seconds, between=self._wait)
+        self.settle()
+
     def settle(self) -> None:
         """Wait until the server has nothing to do, and raise an exception that the handler has thrown meanwhile.
 
@@ -138,6 +150,7 @@ class Play:
                 for session in endpoint.sessions():
                     endpoint.handler.catch_up(session)
                 endpoint.handler.settle(max(0.0, deadline - monotonic()))
+                endpoint.roster.settle(max(0.0, deadline - monotonic()))
             self.app._drainer.wait_idle(max(0.0, deadline - monotonic()))
             if self._moved() == before and all(client.is_idle for client in self._clients):
                 break
@@ -180,8 +193,10 @@ class Play:
         for client in self.clients:
             client.vanish()
         self._wait()
+        self._timers.advance(self.app.config.presence_grace_s + 1, between=self._wait)  # all of them have left
         for endpoint in self.app.endpoints:
             vars(endpoint.handler).pop("on_failure", None)
+            endpoint.roster.timers = self.app._flusher
 
     def __enter__(self) -> Play:
         return self
