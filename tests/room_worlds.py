@@ -6,7 +6,7 @@ import itertools
 import socket
 
 from tests.programs import DEADLINE_S
-from tests.wire import parse_frames
+from tests.wire import parse_frames, run_all
 from wsthreads.brokers.redis import RedisBroker
 from wsthreads.brokers.rooms import SharedRooms, SharedSession
 from wsthreads.monitoring.metrics import Metrics
@@ -21,21 +21,72 @@ from wsthreads.threads.flusher import Flusher
 LIMITS = {"max_name_chars": 256, "max_per_session": 1000}
 
 
-class Member:
-    """A session over a socketpair, without a server."""
+class FakeChannel:
+    """One end of a socketpair in place of a connection: it sends, and keeps what it is closed with."""
 
-    def __init__(self, rooms, flusher, session_class=Session):
+    def __init__(self, flusher):
         self.ours, self.theirs = socket.socketpair()
         self.theirs.settimeout(DEADLINE_S)
         self.ending = self.subprotocol = None
         self.outbox = Outbox(
             PlainTransport(self.ours), flusher, max_bytes=2**30, timeout_s=DEADLINE_S, on_stuck=lambda reason: None
         )
-        self.session = session_class(f"member-{id(self)}", Request({}), self, rooms)
+
+    def begin_close(self, code, reason="", *, is_kick=False):
+        self.ending = (code, reason)
+
+    def receive_rest(self):
+        """The texts that have not been received, once nothing more is appended."""
+
+        def end():
+            assert self.outbox.wait_sent(DEADLINE_S)
+            self.ours.shutdown(socket.SHUT_WR)
+
+        data = bytearray()
+
+        def read():
+            while piece := self.theirs.recv(1 << 18):
+                data.extend(piece)
+
+        run_all(end, read)
+        frames, rest = parse_frames(bytes(data))
+        assert not rest
+        return [payload.decode() for _, payload in frames]
+
+    def end(self):
+        self.outbox.detach()
+        self.ours.close()
+        self.theirs.close()
+
+
+class Member:
+    """A session over a socketpair, without a server."""
+
+    def __init__(self, rooms, flusher, session_class=Session):
+        self._flusher = flusher
+        self.channels = [FakeChannel(flusher)]
+        self.session = session_class(f"member-{id(self)}", Request({}), self.channel, rooms)
         self.data = b""
 
-    def begin_close(self, code, reason, *, is_kick=False):
-        self.ending = (code, reason)
+    @property
+    def channel(self):
+        """That of its current connection."""
+        return self.channels[-1]
+
+    @property
+    def outbox(self):
+        return self.channel.outbox
+
+    @property
+    def theirs(self):
+        return self.channel.theirs
+
+    def reconnect(self):
+        """Have another connection. Returns the channel of the last one, of which all has been received."""
+        assert not self.data
+        self.channels.append(FakeChannel(self._flusher))
+        self.session._move_to(self.channel)
+        return self.channels[-2]
 
     def receive(self, count):
         found = []
@@ -55,9 +106,8 @@ class Member:
         return found
 
     def end(self):
-        self.outbox.detach()
-        self.ours.close()
-        self.theirs.close()
+        for channel in self.channels:
+            channel.end()
 
 
 class World:

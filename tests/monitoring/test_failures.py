@@ -258,7 +258,7 @@ def test_a_failure_of_ours_behind_the_101_ends_the_connection_and_gives_its_plac
     def fail(environ):
         raise RuntimeError("on purpose")
 
-    monkeypatch.setattr("wsthreads.sessions.endpoint.log_upgrade", fail)
+    monkeypatch.setattr("wsthreads.sessions.service.log_upgrade", fail)
     app = WebSocketApp()
     app.add_handler("/ws/py", Raiser(ValueError))
     with connect(serve(app).ws_url + "/ws/py") as client, pytest.raises(ConnectionClosed) as closed:

@@ -218,7 +218,7 @@ def test_linger_leaves_nothing_to_read_of_a_client_that_has_gone(ends):
     assert server.recv(1) == b""
 
 
-@pytest.mark.parametrize("ends", ["plain"], indirect=True)  # that a TLS client sees the end is in test_endpoint
+@pytest.mark.parametrize("ends", ["plain"], indirect=True)  # that a TLS client sees the end is in test_service
 def test_the_peer_sees_our_end_while_it_can_still_be_read(ends):
     server, client = ends
     transport = transport_for(server)

@@ -376,3 +376,72 @@ def test_a_broadcast_does_not_wait_for_a_member_that_does_not_read(world):
         world.rooms.room("lobby").broadcast("x" * 10_000)
         assert len(quick.receive(1)[0]) == 10_000, n
     wait_until(lambda: slow.outbox.is_blocked, "the kernel's being full")
+
+
+# A session that gets another connection
+
+
+def test_rooms_and_sends_follow_a_session_to_its_new_connection(world):
+    a, b = world.member("r", "s", of=world.rooms), world.member("r", of=world.rooms)
+    b.session.room("r").broadcast("before")
+    assert a.receive(1) == b.receive(1) == ["before"]
+    old = a.reconnect()
+    world.rooms._check()
+    b.session.room("r").broadcast("after")
+    b.session.room("s").broadcast("to the other room")
+    a.session.send("sent")
+    assert sorted(a.receive(3)) == ["after", "sent", "to the other room"]
+    assert b.receive(1) == ["after"]
+    assert a.session.rooms() == ["r", "s"]
+    assert a.session.is_open()
+    assert old.receive_rest() == []
+
+
+def test_a_session_with_a_new_connection_is_left_out_closed_and_leaves_like_others(world):
+    a, b = world.member("r", of=world.rooms), world.member("r", of=world.rooms)
+    a.session.room("r").broadcast("cached")
+    assert a.receive(1) == b.receive(1) == ["cached"]
+    old = a.reconnect()
+    a.session.room("r").broadcast_except("to others")
+    b.session.room("r").broadcast_except("from b")
+    assert a.receive(1) == ["from b"]
+    assert b.receive(1) == ["to others"]
+    a.session.room("new").join()
+    a.session.room("new").broadcast("joined")
+    assert a.receive(1) == ["joined"]
+    a.session.close(4000, "bye")
+    assert a.channel.ending == (4000, "bye")
+    assert old.ending is None
+    assert not a.session.is_open()
+    world.rooms.leave_all(a.session)
+    b.session.room("r").broadcast("last")
+    assert b.receive(1) == ["last"]
+    world.rooms._check()
+
+
+@pytest.mark.parametrize("seed", [random.randrange(2**32)])
+def test_each_broadcast_goes_to_the_old_connection_or_to_the_new_one_and_in_order(world, seed):
+    """While another thread broadcasts, a member's connection is replaced over and over."""
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    a, b = world.member("r", of=world.rooms), world.member("r", of=world.rooms)
+    wanted = [str(number) for number in range(1000)] + ["end"]
+    halfway = threading.Event()
+
+    def broadcast():
+        for number, text in enumerate(wanted):
+            b.session.room("r").broadcast(text)
+            if number == 100:
+                halfway.set()
+
+    broadcaster = threading.Thread(target=broadcast)
+    broadcaster.start()
+    assert halfway.wait(DEADLINE_S)
+    for _ in range(20):
+        a.reconnect()
+        threading.Event().wait(dice.random() / 500)
+    broadcaster.join(DEADLINE_S)
+    assert b.receive(len(wanted)) == wanted
+    received = [text for channel in a.channels for text in channel.receive_rest()]
+    assert received == wanted
+    world.rooms._check()

@@ -20,7 +20,7 @@ from wsthreads.sessions.verdicts import Verdict
 
 
 class FakeSession:
-    """Stands for a session where only its id, address and closing matter; whole ones are in test_endpoint."""
+    """Stands for a session where only its id, address and closing matter; whole ones are in test_service."""
 
     id = "session-1"
 

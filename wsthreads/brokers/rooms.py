@@ -14,7 +14,7 @@ from wsthreads.brokers.turns import LONGEST_S, Line
 from wsthreads.protocol.encoding import PLAIN
 from wsthreads.protocol.frames import message_frame
 from wsthreads.rooms.rooms import Rooms
-from wsthreads.sessions.session import Session
+from wsthreads.sessions.session import Channel, Session
 from wsthreads.threads.blocking import has_interrupted
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class SharedSession(Session):
 
         What is held until then counts as piled up.
         """
-        turns, line, outbox = self._rooms._link.turns, self._line, self._outbox
+        turns, line, outbox = self._rooms._link.turns, self._line, self._channel.outbox
         flights = turns.before_message(self)
         if not flights and line.is_empty and not outbox.is_queued:
             return super().send(message, timeout=timeout)
@@ -109,6 +109,11 @@ class SharedSession(Session):
             return False
         turns.hold(self, frame, flights)
         return True
+
+    def _move_to(self, channel: Channel) -> None:
+        self._outbox.front, channel.outbox.front = None, self
+        self._line.move_to(channel.outbox)
+        super()._move_to(channel)
 
     @property
     def _held_bytes(self) -> int:

@@ -290,6 +290,11 @@ class Line:
     def is_empty(self) -> bool:
         return not self._items
 
+    def move_to(self, outbox: Outbox) -> None:
+        """From now on append to another outbox, whose encoding is the same, since held frames are encoded."""
+        with self._lock:
+            self._outbox = outbox
+
     def put(self, item: _Held) -> None:
         """Does not wait."""
         self._items.append(item)

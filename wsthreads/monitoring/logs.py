@@ -214,7 +214,7 @@ def log_to_gunicorn() -> None:
     call undoes the set-up if the application has configured logging meanwhile. Does nothing outside gunicorn.
     """
     error_log, ours, scripts = map(logging.getLogger, ("gunicorn.error", "wsthreads", "wsthreads.script"))
-    slow = logging.getLogger("wsthreads.sessions.endpoint.slow")
+    slow = logging.getLogger("wsthreads.sessions.life.slow")
     if error_log.handlers:
         logging.getLogger("gunicorn.access").addFilter(_hide_secrets_of)  # adding it again has no effect
         error_log.addFilter(_hide_secrets_of_error)

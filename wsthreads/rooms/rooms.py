@@ -40,8 +40,9 @@ _ENCODING_NAME = attrgetter("encoding.name")
 class Member(Protocol):
     """What rooms need of a session."""
 
+    #: Where broadcasts are appended. Rooms remember it: only `Rooms.replace_outbox` writes it.
     _outbox: Outbox
-    #: Guards the writing of the next two; only stripe locks are taken under it, those of a `Roster` too.
+    #: Guards the writing of `_outbox` and of the next two. Only stripe locks are taken under it, those of a `Roster` too.
     _membership: Lock
     _joined: frozenset[str]
     _ended: bool
@@ -218,6 +219,29 @@ class Rooms(Generic[M]):
             self.roster.tell(name)
         session._outbox.flush_surely()  # whoever sends to the members from now on leaves this one out
 
+    def replace_outbox(self, session: M, outbox: Outbox) -> None:
+        """A session has another connection: send to it by `outbox`. Waits for broadcasts that are being queued.
+
+        Of each room's broadcasts, the old outbox has those that came before, the new one those that come after, and
+        none is in both.
+        """
+
+        def replace(members: _Members) -> _Members:
+            if session in members.sessions:
+                members.sessions[session] = session._outbox
+                members.outboxes = None
+            return members
+
+        with session._membership:  # a join takes the new outbox from here on
+            old, session._outbox = session._outbox, outbox
+            names = session._joined
+        for name in names:
+            members = self._members.get(name)
+            if members is not None:
+                with members.order:
+                    self._members.compute_if_present(name, replace)
+        old.flush_surely()  # whoever sends to the members from now on leaves it out
+
     def leave_all(self, session: M, *, is_lost: bool = False) -> None:
         """End all memberships of a session, for good. If its connection `is_lost`, its presence stays for a while."""
         with session._membership:
@@ -242,7 +266,6 @@ class Rooms(Generic[M]):
         members = self._members.get(name)
         if members is None:
             return
-        skip = None if exclude is None else exclude._outbox
         frames = {PLAIN: frame}
         while True:
             with members.order:
@@ -250,6 +273,7 @@ class Rooms(Generic[M]):
                 parts = _by_encoding(outboxes)
                 missing = [encoding for encoding, _ in parts if encoding not in frames]
                 if not missing:
+                    skip = None if exclude is None else members.sessions.get(exclude)
                     if parts:
                         members.broadcasts += 1
                     for encoding, some in parts:

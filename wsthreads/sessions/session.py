@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from threading import Lock, get_ident
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from wsthreads.errors import CloseCode
 from wsthreads.protocol.encoding import PLAIN
@@ -14,8 +14,8 @@ from wsthreads.protocol.outbox import post
 from wsthreads.threads.blocking import has_interrupted
 
 if TYPE_CHECKING:
-    from wsthreads.protocol.channel import Channel
     from wsthreads.protocol.handshake import Request
+    from wsthreads.protocol.outbox import Outbox
     from wsthreads.rooms.rooms import Rooms, SessionRoom
 
 __all__ = ["Session", "new_session_id"]
@@ -24,6 +24,22 @@ __all__ = ["Session", "new_session_id"]
 def new_session_id() -> str:
     """22 characters of URL-safe base64: 128 random bits, so neither guessed nor met twice."""
     return secrets.token_urlsafe(16)
+
+
+class Channel(Protocol):
+    """What a session needs of its connection, to send and to close: `protocol.channel.Channel`, or what stands in.
+
+    A session may get another one: see `Session._move_to`.
+    """
+
+    outbox: Outbox
+    #: Code and reason once the session is closing; then nothing is sent any more.
+    ending: tuple[int, str] | None
+    #: The subprotocol that was agreed on.
+    subprotocol: str | None
+
+    def begin_close(self, code: int, reason: str = "", *, is_kick: bool = False) -> bool:
+        """Start to close. False if it is closing already. Does not block. Any thread. `is_kick`: the handler closes."""
 
 
 class Session:
@@ -62,9 +78,9 @@ class Session:
         self._channel = channel
         self._outbox = channel.outbox
         self._rooms = rooms
-        self._thread = get_ident()  # the connection's own; it may wait in send()
+        self._thread = get_ident()  # the connection's own; this thread may wait in send()
         self._wait_s = wait_s
-        # Guards the writing of _joined and _ended; only stripe locks are taken under it.
+        # Guards the writing of _outbox, _joined and _ended; only stripe locks are taken under it.
         self._membership = Lock()
         self._joined: frozenset[str] = frozenset()
         self._ended = False
@@ -85,14 +101,15 @@ class Session:
         `timeout` seconds, by default `send_timeout_s`. So a handler may stream more than the outbox holds.
         """
         frame = message_frame(message)
-        outbox = self._outbox
+        channel = self._channel
+        outbox = channel.outbox
         if outbox.encoding is not PLAIN:
             frame = outbox.encoding.frame(frame)
         if outbox.is_blocked and self._thread == get_ident():
             wait_s = self._wait_s if timeout is None else timeout
             if wait_s > 0 and not has_interrupted():
                 outbox.wait_for_room(len(frame), wait_s)
-        return self._channel.ending is None and post(outbox, frame)
+        return channel.ending is None and post(outbox, frame)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Start the close handshake. Does nothing if the session is closing already. Does not block.
@@ -109,7 +126,8 @@ class Session:
         It also becomes False while a handler runs and the client is gone: at the first `send` that fails, and otherwise
         after `ping_interval_s` plus `ping_timeout_s` at most.
         """
-        return self._channel.ending is None and not self._outbox.is_over
+        channel = self._channel
+        return channel.ending is None and not channel.outbox.is_over
 
     @property
     def request_path(self) -> str:
@@ -141,6 +159,15 @@ class Session:
     def rooms(self) -> list[str]:
         """The names of the rooms that this session is in, sorted."""
         return sorted(self._joined)
+
+    def _move_to(self, channel: Channel) -> None:
+        """Go on over another connection, whose thread calls this. Rooms and brokers follow; handlers notice nothing.
+
+        What was appended to the old outbox stays there. Once this returns, nothing more is appended to it.
+        """
+        self._thread = get_ident()
+        self._channel = channel
+        self._rooms.replace_outbox(self, channel.outbox)
 
     def __repr__(self) -> str:
         return f"<Session {self._id} {'open' if self.is_open() else 'closed'}>"

@@ -17,6 +17,7 @@ import wsthreads.sessions.session
 from wsthreads.protocol.outbox import Outbox
 from wsthreads.rooms.rooms import Rooms
 from wsthreads.sessions.endpoint import Endpoint
+from wsthreads.sessions.life import Life
 from wsthreads.sessions.session import Session
 
 __all__ = ["MUTATIONS", "apply"]
@@ -127,14 +128,15 @@ def a_send_is_denied() -> None:
 
 
 def on_close_comes_twice() -> None:
-    real = Endpoint._run
+    real = Life.close
 
-    def run(endpoint: Endpoint, session: Session, *rest: Any) -> None:
-        real(endpoint, session, *rest)
+    def close(life: Life, code: int, reason: str) -> bool:
+        closed = real(life, code, reason)
         if _seldom(SESSIONS):
-            endpoint.handler.close(session, 1000, "")
+            life._handler.close(life.session, 1000, "")
+        return closed
 
-    Endpoint._run = run
+    Life.close = close
 
 
 def on_close_is_forgotten() -> None:

@@ -1,4 +1,4 @@
-"""A session's life, from the handshake to the end of on_close: the guarantees in docs/reference/handlers.rst."""
+"""A session and its connection, from the 101 to the end of on_close: the guarantees in docs/reference/handlers.rst."""
 
 import gc
 import logging

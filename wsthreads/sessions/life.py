@@ -1,0 +1,101 @@
+"""The life of one session: opened once, closed once, whatever carries its messages meanwhile.
+
+`Service` serves the connection. What happens to a session because its connection has come or gone is decided there.
+"""
+
+from __future__ import annotations
+
+from threading import Lock
+from time import monotonic
+from typing import Any
+
+from wsthreads.loggers import get_logger
+from wsthreads.monitoring.logs import printable
+from wsthreads.monitoring.metrics import Metrics
+from wsthreads.rooms.rooms import Rooms
+from wsthreads.sessions.handlers import Handler
+from wsthreads.sessions.session import Session
+
+__all__ = ["Life"]
+
+log = get_logger(__name__)
+
+#: The end of a session whose client was too slow: a logger of its own, which the log under gunicorn has from info up.
+slow_log = get_logger(f"{__name__}.slow")
+
+
+class Life:
+    """Calls `open`, `close` and `record_end` of the handler, the rooms, the counters and the log, in this order.
+
+    Nothing that a handler does can get a later step left out. The start and the end are logged at `log_level`.
+    """
+
+    __slots__ = (
+        "_began",
+        "_closing",
+        "_ending",
+        "_handler",
+        "_is_opened",
+        "_log_context",
+        "_log_level",
+        "_metrics",
+        "_path",
+        "_rooms",
+        "session",
+    )
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        handler: Handler,
+        rooms: Rooms[Any],
+        metrics: Metrics,
+        path: str,
+        log_level: int,
+        log_context: dict[str, str],
+    ) -> None:
+        self.session = session
+        self._handler = handler
+        self._rooms = rooms
+        self._metrics = metrics
+        self._path = path
+        self._log_level = log_level
+        self._log_context = log_context
+        self._began = monotonic()
+        self._is_opened = False
+        self._closing = Lock()  # taken by the first `close`, and never let go of
+        self._ending = ""
+
+    def open(self) -> None:
+        """Call `on_open`. To be called once."""
+        session = self.session
+        self._metrics.add("sessions_opened")
+        text = "session %s opened on %s from %s"
+        log.log(self._log_level, text, session.id, self._path, session.remote_addr, extra=self._log_context)
+        self._is_opened = True
+        self._handler.open(session)
+
+    def close(self, code: int, reason: str, *, is_lost: bool = False) -> bool:
+        """Call `on_close` if `on_open` was called, then leave all rooms. If the connection `is_lost`, the session's
+        presence stays for a while. False, and nothing happens, from the second call on.
+
+        The session's connection has ended, or is closing. Any thread, but none at the same time as `open`.
+        """
+        if not self._closing.acquire(blocking=False):
+            return False
+        self._ending = f"{code} {printable(reason)}".strip()
+        try:
+            if self._is_opened:
+                self._handler.close(self.session, code, reason)
+        finally:
+            self._rooms.leave_all(self.session, is_lost=is_lost)
+        return True
+
+    def record_end(self, *, was_too_slow: bool) -> None:
+        """Count and log the end. To be called once, after `close`."""
+        self._metrics.add("sessions_closed")
+        text, lasted_s = "session %s closed on %s after %.1f s: %s", monotonic() - self._began
+        (slow_log if was_too_slow else log).log(
+            self._log_level, text, self.session.id, self._path, lasted_s, self._ending, extra=self._log_context
+        )

@@ -1,0 +1,248 @@
+"""Serves the connections of one endpoint, each in its own thread, from the 101 to the end of TCP.
+
+The order for a client that was let in: send the 101, make the session, `on_open`, hand over messages, end the sending
+side of TCP, `on_close`, leave the rooms, end TCP. A client that was let in only to be closed gets the 101 and a close
+frame, and no session.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+from wsthreads.config import Config
+from wsthreads.errors import CloseCode
+from wsthreads.loggers import get_logger
+from wsthreads.monitoring.failures import exc_info_of
+from wsthreads.monitoring.logs import in_context, log_context, printable
+from wsthreads.monitoring.metrics import Ledger, Metrics
+from wsthreads.protocol.connection import Connection
+from wsthreads.protocol.deflate import Agreement
+from wsthreads.protocol.handshake import Request, choose_subprotocol
+from wsthreads.protocol.hints import foreign_protocol
+from wsthreads.protocol.hosts import log_upgrade
+from wsthreads.rooms.rooms import Rooms
+from wsthreads.rooms.roster import LOST_CODES
+from wsthreads.rooms.striped import StripedDict
+from wsthreads.sessions.admission import Admission
+from wsthreads.sessions.handlers import Handler
+from wsthreads.sessions.life import Life
+from wsthreads.sessions.session import Session
+from wsthreads.sessions.verdicts import Refusal, Verdict
+from wsthreads.threads.flusher import Flusher
+from wsthreads.threads.scheduling import ScheduledThread, Scheduling
+
+__all__ = ["Admitted", "Service"]
+
+log = get_logger(__name__)
+
+
+class Admitted(NamedTuple):
+    """A client that was let in, before its 101."""
+
+    request: Request
+    session_id: str
+    verdict: Verdict
+    agreement: Agreement | None  # to deflate messages
+    network: str  # whose place it takes
+
+
+class Service:
+    """Serves connections, and knows those that there are. Any thread."""
+
+    def __init__(
+        self,
+        path: str,
+        handler: Handler,
+        *,
+        config: Config,
+        admission: Admission,
+        flusher: Flusher,
+        scheduling: Scheduling,
+        metrics: Metrics,
+        ledger: Ledger,
+        rooms: Rooms[Any],
+        session_class: type[Session],
+        log_level: int,
+    ) -> None:
+        self._path = path
+        self._handler = handler
+        self._rooms = rooms
+        self._session_class = session_class
+        self._config = config
+        self._admission = admission
+        self._flusher = flusher
+        self._scheduling = scheduling
+        self._metrics = metrics
+        self._ledger = ledger
+        self._log_level = log_level
+        self._round_trips = metrics.histogram("ping")
+        self._warned: set[str] = set()
+        #: The connections of sessions, also of those in `on_close`.
+        self.connections: StripedDict[Session, Connection] = StripedDict()
+        #: Those of clients that are being turned away, by their id().
+        self.turned_away: StripedDict[int, Connection] = StripedDict()
+
+    def serve(self, client: Admitted) -> None:
+        """Serve a client to the end. Errors end here: the thread is the WSGI server's, and so is the connection."""
+        request = client.request
+        try:
+            if client.verdict.refusal is None:
+                self._serve(client)
+            else:
+                self._turn_away(client, client.verdict.refusal)
+        except BaseException as error:  # ours, or another thread's, by PyThreadState_SetAsyncExc
+            context, ours = log_context(request.environ), exc_info_of(error)
+            log.error("session %s on %s failed", client.session_id, self._path, exc_info=ours, extra=context)
+
+    def abandon(self, client: Admitted) -> None:
+        """Give back what a client has taken that will not be served."""
+        self._handler.abandon(client.session_id)
+        self._admission.leave(client.network)
+
+    def _turn_away(self, client: Admitted, refusal: Refusal) -> None:
+        """Send the 101, and with it the close frame: browsers tell their page of that, and of no HTTP status.
+
+        They give up a connection that speaks none of the subprotocols that they offer, so one of these is spoken.
+        """
+        request, context = client.request, log_context(client.request.environ)
+        offered = request.subprotocols
+        spoken = choose_subprotocol(offered, self._config.subprotocols) or next(iter(offered), None)
+        why = f"{refusal.code} {printable(refusal.reason)}".strip()
+        self._metrics.add("handshakes_refused_101")
+        self._ledger.refuse(101, "handler")
+        log.info("handshake on %s from %s refused with a 101: %s", self._path, request.remote_addr, why, extra=context)
+        try:
+            connection = self._connect(request, spoken, None)
+            self.turned_away.put(id(connection), connection)
+            try:
+                connection.channel.begin_close(refusal.code, refusal.reason)
+                for _ in connection.messages():  # until the client has answered, or `close_timeout_s` is over
+                    pass
+            finally:
+                connection.finish()
+                connection.hang_up()
+                self.turned_away.pop(id(connection))
+        except OSError as error:  # the client was gone before the 101
+            log.debug("a client was lost in its handshake: %s", error, extra=context)
+        finally:
+            self._admission.leave(client.network)
+
+    def _serve(self, client: Admitted) -> None:
+        """A connection with its session."""
+        request, context = client.request, log_context(client.request.environ)
+        connection: Connection | None = None
+        life: Life | None = None
+        try:
+            try:
+                spoken = client.verdict.subprotocol or choose_subprotocol(
+                    request.subprotocols, self._config.subprotocols
+                )
+                connection = self._connect(request, spoken, client.agreement)
+            except OSError as error:  # the client was gone before the 101
+                log.debug("session %s lost in its handshake: %s", client.session_id, error, extra=context)
+                return
+            session = self._session_class(
+                client.session_id, request, connection.channel, self._rooms, wait_s=self._config.send_timeout_s
+            )
+            connection.before_end = partial(self._handler.catch_up, session)
+            life = Life(
+                session,
+                handler=self._handler,
+                rooms=self._rooms,
+                metrics=self._metrics,
+                path=self._path,
+                log_level=self._log_level,
+                log_context=context,
+            )
+            self.connections.put(session, connection)
+            self._ledger.begin()
+            self._hint_at_protocol(request, connection.subprotocol)
+            with in_context(context), self._scheduling.session_thread() as thread:
+                self._hand_over(life, connection, thread)
+        finally:
+            try:
+                if life is not None and connection is not None:
+                    self.connections.pop(life.session)
+                    code, _ = connection.channel.ending or (CloseCode.ABNORMAL, "")
+                    self._ledger.end(int(code), connection.traffic())
+                else:
+                    self._handler.abandon(client.session_id)
+                if connection is not None and connection.connected:  # something of ours failed outside of `_hand_over`
+                    _give_up(connection)
+            finally:
+                self._admission.leave(client.network)
+
+    def _hand_over(self, life: Life, connection: Connection, thread: ScheduledThread) -> None:
+        """Open the session, hand what comes in to the handler, and close the session with the connection."""
+        goodbye = self._admission.goodbye
+        if goodbye is not None:  # shutdown began between the handshake and here, and did not see this session
+            connection.channel.begin_close(*goodbye)
+        handler, session = self._handler, life.session
+        code, reason = int(CloseCode.INTERNAL_ERROR), ""
+        try:
+            life.open()
+            reader = handler.reader(session, connection.readable_fd)
+            if reader is not None:
+                connection.read_by(reader)
+                thread.only_reads()
+            for message in connection.messages():
+                if thread.is_displaced:
+                    thread.runs_handler()
+                handler.message(session, message)
+        except BaseException:
+            # Not the handler's errors, which it keeps to itself.
+            connection.channel.begin_close(CloseCode.INTERNAL_ERROR, "server error")
+            raise
+        finally:
+            try:
+                code, reason = connection.finish()
+            finally:
+                try:
+                    life.close(code, reason, is_lost=code in LOST_CODES and not connection.channel.was_kicked)
+                finally:
+                    try:
+                        connection.hang_up()
+                    finally:
+                        life.record_end(was_too_slow=connection.channel.was_too_slow)
+
+    def _connect(self, request: Request, subprotocol: str | None, agreement: Agreement | None) -> Connection:
+        """Send the 101. Raises OSError if the client is gone."""
+        connection = Connection(
+            request.environ,
+            config=self._config,
+            flusher=self._flusher,
+            subprotocol=subprotocol,
+            agreement=agreement,
+            count=self._metrics.add,
+            round_trips=self._round_trips,
+        )
+        try:
+            log_upgrade(request.environ)
+        except BaseException:
+            _give_up(connection)
+            raise
+        return connection
+
+    def _hint_at_protocol(self, request: Request, spoken: str | None) -> None:
+        """Say once what becomes of clients that want to speak something else."""
+        if request.subprotocols and spoken is None:  # which may be tokens: the log does not name them
+            self._warn_once(
+                "a client of %s offers subprotocols, of which none is spoken, so that browsers give up the connection: "
+                "see the setting subprotocols (--subprotocol), or return one from the handshake function",
+                self._path,
+            )
+        if foreign := foreign_protocol(request.environ):
+            self._warn_once("a client of %s will hear nothing that it understands: %s", self._path, foreign)
+
+    def _warn_once(self, text: str, *values: object) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            log.warning(text, *values, extra={"endpoint": self._path})
+
+
+def _give_up(connection: Connection) -> None:
+    """End a connection for which nothing else will be done."""
+    connection.channel.lose("server error")
+    connection.finish()
+    connection.hang_up()
