@@ -46,7 +46,12 @@ def assembler(*, deflates=False, early=b"", **settings):
 
 
 def fed(it, *pieces):
-    return [item for piece in pieces for item in it.feed(piece)]
+    """Messages and control frames, in their order."""
+    items = []
+    for piece in pieces:
+        for message in it.feed(piece, items.append):
+            items.append(message)
+    return items
 
 
 def test_frames_become_messages_and_control_frames_in_order():
@@ -72,14 +77,19 @@ def test_what_came_with_the_handshake_is_first():
 
 
 def test_what_follows_a_message_is_judged_when_that_message_has_been_handled():
-    items = assembler(accept_binary=False).feed(frame(TEXT, "good") + frame(BINARY, b"bad"))
-    assert next(items) == "good"
+    pings = []
+    stream = frame(PING) + frame(TEXT, "good") + frame(PING) + frame(BINARY, b"bad")
+    items = assembler(accept_binary=False).feed(stream, pings.append)
+    assert (next(items), len(pings)) == ("good", 1)
     with pytest.raises(UnsupportedDataError):
         next(items)
+    assert len(pings) == 2
 
 
 def test_nothing_behind_a_close_frame_is_read():
-    assert fed(assembler(), frame(CLOSE) + frame(TEXT, "late")) == [Close(1005, "")]
+    it = assembler()
+    assert fed(it, frame(TEXT, "a") + frame(CLOSE) + frame(TEXT, "late")) == ["a", Close(1005, "")]
+    assert it.is_over
 
 
 def test_a_message_is_incomplete_from_its_first_header_to_its_last_byte():

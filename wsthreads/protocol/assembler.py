@@ -1,4 +1,4 @@
-"""Bytes to messages: joins a client's frames, and holds each message to its bounds. No socket, no thread, no callback.
+"""Bytes to messages: joins a client's frames, and holds each message to its bounds. No socket, no thread.
 
 `protocol.frames` decodes a complete data frame directly. Everything else goes to wsproto, the judge of what is legal.
 A bound is judged by a frame's header, before its payload is read.
@@ -6,7 +6,7 @@ A bound is judged by a frame's header, before its payload is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ from wsthreads.protocol.allowance import Allowance
 from wsthreads.protocol.deflate import Agreement, Inflation, decode_any, most_deflated_bytes
 from wsthreads.protocol.frames import BINARY, CONTINUATION, PING, PONG, TEXT, Header, decode_message, parse_header
 
-__all__ = ["Assembler", "Close", "Ping", "Pong"]
+__all__ = ["Assembler", "Close", "Control", "Ping", "Pong"]
 
 
 class Ping(NamedTuple):
@@ -44,10 +44,13 @@ class Pong(NamedTuple):
 
 
 class Close(NamedTuple):
-    """The client's close frame: the last event."""
+    """The client's close frame: the last frame."""
 
     code: int
     reason: str
+
+
+Control = Ping | Pong | Close
 
 
 class Assembler:
@@ -66,6 +69,7 @@ class Assembler:
         "_protocol",
         "_tail",
         "incomplete_since",
+        "is_over",
     )
 
     def __init__(self, config: Config, agreement: Agreement | None = None, *, early: bytes = b"") -> None:
@@ -82,25 +86,27 @@ class Assembler:
         self._control_frames: Allowance | None = None
         #: When the first header of the message that is coming in was there; 0 between messages. Any thread may read it.
         self.incomplete_since = 0.0
+        #: The client's close frame has come.
+        self.is_over = False
 
     @property
     def is_between(self) -> bool:
         """Whether the next byte begins a frame, and no message is incomplete."""
         return not (self._tail or self._owed or self._fragmented)
 
-    def feed(self, data: bytes) -> Iterator[str | bytes | Ping | Pong | Close]:
-        """What `data` completes, in order: messages (str for text, bytes for binary) and control frames.
+    def feed(self, data: bytes, take_control: Callable[[Control], None]) -> Iterator[str | bytes]:
+        """The messages that `data` completes: str for text, bytes for binary. Take all of them before the next call.
 
-        Take all of them before the next call. Raises `PeerError` for an illegal frame, and past a bound; it is over
-        then, and after a `Close`.
+        Control frames are given to `take_control` when the messages before them have been taken. Nothing is read
+        behind a `Close`. Raises `PeerError` for an illegal frame, and past a bound; do not call it again then.
         """
         if self._tail:
             data, self._tail = self._tail + data, b""
         takes_binary, limit = self._config.accept_binary, self._config.max_message_bytes
         decode = decode_message if self._agreement is None else decode_any
-        start, end = 0, len(data)
+        start, end, may_be_whole = 0, len(data), not (self._owed or self._fragmented)
         while start < end:
-            decoded = None if self._owed or self._fragmented else decode(data, start, limit)
+            decoded = decode(data, start, limit) if may_be_whole else None
             if decoded is not None:
                 message, start = decoded
                 if not takes_binary and not isinstance(message, str):
@@ -121,10 +127,10 @@ class Assembler:
                 self.incomplete_since = 0.0
             elif not self.incomplete_since:
                 self.incomplete_since = monotonic()
-            for event in self._judge(chunk):
-                yield event
-                if isinstance(event, Close):
-                    return
+            yield from self._judge(chunk, take_control)
+            if self.is_over:
+                return
+            may_be_whole = not (self._owed or self._fragmented)
 
     def _admit(self, header: Header) -> None:
         """Hold a frame to the bounds, before its payload comes in, and keep track of fragments."""
@@ -153,8 +159,8 @@ class Assembler:
         if self._control_frames is not None and not self._control_frames.take():
             raise PolicyError(f"more than {limit} pings and pongs a second", setting="max_control_frames_per_s")
 
-    def _judge(self, chunk: bytes) -> Iterator[str | bytes | Ping | Pong | Close]:
-        """Give wsproto a part of one frame: what that completes."""
+    def _judge(self, chunk: bytes, take_control: Callable[[Control], None]) -> Iterator[str | bytes]:
+        """Give wsproto a part of one frame: the message that it completes."""
         if self._protocol is None or self._parts is None:
             self._parts = []
             limit = self._config.max_message_bytes
@@ -174,11 +180,13 @@ class Assembler:
                         raise _not_text()
                     yield message
             elif isinstance(event, judged.Ping):
-                yield Ping(bytes(event.payload))
+                take_control(Ping(bytes(event.payload)))
             elif isinstance(event, judged.Pong):
-                yield Pong(bytes(event.payload))
+                take_control(Pong(bytes(event.payload)))
             elif isinstance(event, judged.CloseConnection):
-                yield _close_of(event, self._protocol.state)
+                close = _close_of(event, self._protocol.state)
+                self.is_over = True
+                take_control(close)
                 return
 
 

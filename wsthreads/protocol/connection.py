@@ -206,13 +206,12 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         try:
             while True:
                 before = messages
-                for item in assembler.feed(data):
-                    if isinstance(item, (str, bytes)):
-                        if channel.ending is None:
-                            self._messages_in = messages = messages + 1
-                            yield item
-                    elif self._take_control(item):
-                        return
+                for message in assembler.feed(data, self._take_control):
+                    if channel.ending is None:
+                        self._messages_in = messages = messages + 1
+                        yield message
+                if assembler.is_over:
+                    return
                 if assembler.incomplete_since:
                     clocks.watch_message()
                 size = _next_size(len(data), messages - before)
@@ -266,8 +265,8 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         log.debug("connection lost: %s", error, extra=log_context(self.environ))
         return b""
 
-    def _take_control(self, frame: Ping | Pong | Close) -> bool:
-        """Do what a control frame asks for. True for the last frame."""
+    def _take_control(self, frame: Ping | Pong | Close) -> None:
+        """Do what a control frame asks for."""
         if isinstance(frame, Ping):
             self.channel.outbox.append(encode_frame(PONG, frame.payload))
             self.channel.outbox.flush()
@@ -276,8 +275,6 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         else:
             self.before_end()
             self.channel.answer_close(frame.code, frame.reason)
-            return True
-        return False
 
     @property
     def readable_fd(self) -> int:
