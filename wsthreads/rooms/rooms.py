@@ -42,7 +42,7 @@ class Member(Protocol):
 
     #: Where broadcasts are appended. Rooms remember it: only `Rooms.replace_outbox` writes it.
     _outbox: Outbox
-    #: Guards the writing of `_outbox` and of the next two. Only stripe locks are taken under it, those of a `Roster` too.
+    #: Guards the writing of `_outbox` and of the next two; only stripe locks are taken under it, also a `Roster`'s.
     _membership: Lock
     _joined: frozenset[str]
     _ended: bool
