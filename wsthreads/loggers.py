@@ -1,7 +1,7 @@
-"""The loggers of wsthreads. They contain exceptions that the application's logging filters and handlers raise.
+"""The loggers of wsthreads. Nothing that logging raises gets out of them.
 
-By default, `logging` passes such an exception on to the caller. Here that would end a session's connection, or a thread
-that all sessions need.
+`logging` passes an exception of a filter, a handler, a record factory or a logger class on to the caller. Here that
+would end a session's connection, or a thread that all sessions need.
 """
 
 from __future__ import annotations
@@ -14,36 +14,101 @@ from functools import partial
 from threading import current_thread, main_thread
 from typing import Any
 
-__all__ = ["get_logger", "log_contained"]
+__all__ = ["ContainedLogger", "get_logger"]
 
 
-def get_logger(name: str) -> logging.Logger:
-    """Like `logging.getLogger`, but the logger contains exceptions of filters and handlers."""
-    logger = logging.getLogger(name)
-    if "handle" not in vars(logger):
-        logger.handle = partial(_handle, logger.handle)  # type: ignore[method-assign]
-    return logger
+def get_logger(name: str) -> ContainedLogger:
+    """Like `logging.getLogger`, but the logger contains exceptions of all that an application can add to logging."""
+    return ContainedLogger(logging.getLogger(name))
 
 
-def log_contained(
-    logger: logging.Logger, level: int, message: str, *values: object, extra: dict[str, Any] | None = None
-) -> None:
-    """Like `logger.log`, but contains exceptions. For lines that wsthreads writes to another library's log."""
-    if logger.isEnabledFor(level):
-        record = logger.makeRecord(logger.name, level, __file__, 0, message, values, None, extra=extra)
-        _handle(logger.handle, record)
+class ContainedLogger:
+    """Logs with a logger of `logging`, and does not change that one. Any thread.
+
+    Options are `exc_info` and `extra`, as in `logging`. If a record has an attribute of `extra` already, such as from
+    the application's record factory, that attribute stays.
+    """
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+
+    def is_enabled_for(self, level: int) -> bool:
+        """Whether a record of this level is logged. False if asking the logger raises."""
+        try:
+            return self._logger.isEnabledFor(level)
+        except BaseException as error:
+            _raise_interrupt(error)
+            return False
+
+    def debug(self, message: str, *values: object, **options: Any) -> None:
+        """Log at the level debug."""
+        self._log(logging.DEBUG, message, values, **options)
+
+    def info(self, message: str, *values: object, **options: Any) -> None:
+        """Log at the level info."""
+        self._log(logging.INFO, message, values, **options)
+
+    def warning(self, message: str, *values: object, **options: Any) -> None:
+        """Log at the level warning."""
+        self._log(logging.WARNING, message, values, **options)
+
+    def error(self, message: str, *values: object, **options: Any) -> None:
+        """Log at the level error."""
+        self._log(logging.ERROR, message, values, **options)
+
+    def critical(self, message: str, *values: object, **options: Any) -> None:
+        """Log at the level critical."""
+        self._log(logging.CRITICAL, message, values, **options)
+
+    def exception(self, message: str, *values: object, **options: Any) -> None:
+        """Log at the level error, with the exception that is being handled."""
+        self._log(logging.ERROR, message, values, exc_info=True, **options)
+
+    def log(self, level: int, message: str, *values: object, **options: Any) -> None:
+        """Log at `level`."""
+        self._log(level, message, values, **options)
+
+    def _log(
+        self, level: int, message: str, values: tuple[object, ...], *, exc_info: Any = None, extra: Any = None
+    ) -> None:
+        if not self.is_enabled_for(level):
+            return
+        if isinstance(exc_info, BaseException):
+            exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
+        elif exc_info is True:
+            exc_info = sys.exc_info()
+        frame = sys._getframe(2)  # of the caller of `info` and the like
+        file, line, function = frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
+        logger = self._logger
+        try:
+            make = partial(logger.makeRecord, logger.name, level, file, line, message, values, exc_info, func=function)
+            logger.handle(_with_extra(make, extra))
+        except BaseException as error:
+            _raise_interrupt(error)
+            if logging.raiseExceptions:
+                _complain(logger, level, message, values, type(error).__name__)
 
 
-def _handle(handle: Callable[[logging.LogRecord], None], record: logging.LogRecord) -> None:
+def _with_extra(make: Callable[..., logging.LogRecord], extra: dict[str, Any] | None) -> logging.LogRecord:
     try:
-        handle(record)
-    except BaseException as error:
-        if type(error) is KeyboardInterrupt and current_thread() is main_thread():  # the user pressed Ctrl-C
+        return make(extra=extra)
+    except KeyError:  # the record has an attribute of `extra` already
+        if not extra:
             raise
-        if logging.raiseExceptions:
-            _complain(record, type(error).__name__)
+        record = make()
+        record.__dict__.update({**extra, **record.__dict__})
+        return record
 
 
-def _complain(record: logging.LogRecord, kind: str) -> None:
+def _raise_interrupt(error: BaseException) -> None:
+    """Raise a KeyboardInterrupt of Ctrl-C again: that is not an error of logging."""
+    if type(error) is KeyboardInterrupt and current_thread() is main_thread():
+        raise error
+
+
+def _complain(logger: logging.Logger, level: int, message: str, values: tuple[object, ...], kind: str) -> None:
     with suppress(BaseException):  # stderr is the last resort; if it fails, too, nothing can be done
-        sys.stderr.write(f"{record.levelname} {record.name}: {record.getMessage()!r} (logging it raised {kind})\n")
+        text = message % values if values else message
+        sys.stderr.write(f"{logging.getLevelName(level)} {logger.name}: {text!r} (logging it raised {kind})\n")

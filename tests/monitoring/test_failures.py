@@ -6,7 +6,6 @@ import re
 import sys
 import traceback
 from collections import Counter
-from functools import partial
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -14,7 +13,6 @@ from websockets.exceptions import ConnectionClosed
 from tests.programs import Program, connect, receive, wait_until
 from wsthreads.app import WebSocketApp
 from wsthreads.dashboard.events import Events
-from wsthreads.loggers import get_logger
 from wsthreads.monitoring.failures import MAX_TEXT_CHARS, exc_info_of, summary_of
 from wsthreads.monitoring.logs import JSONFormatter, TextFormatter
 
@@ -230,20 +228,6 @@ def test_a_filter_that_raises_costs_no_session_anything(serve, capsys, monkeypat
     assert bad.seen["werkzeug"] >= 2
     assert handler.closed == [1000]
     assert f"(logging it raised {kind.__name__})" in capsys.readouterr().err
-
-
-def test_our_loggers_do_not_wrap_themselves_twice():
-    assert get_logger("wsthreads.a_test").handle is get_logger("wsthreads.a_test").handle
-    assert isinstance(get_logger("wsthreads.a_test").handle, partial)
-    assert not isinstance(get_logger("wsthreads.a_test").handle.args[0], partial)
-
-
-def test_every_logger_of_ours_is_of_this_kind():
-    for name, logger in list(logging.root.manager.loggerDict.items()):
-        if name in sys.modules and name.startswith("wsthreads.") and isinstance(logger, logging.Logger):
-            module_logger = getattr(sys.modules[name], "log", None)
-            if module_logger is logger:
-                assert "handle" in vars(logger), name
 
 
 def test_a_handler_file_whose_error_cannot_be_shown_is_refused_in_one_line(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from wsthreads.javascript.visits import Visit
 if TYPE_CHECKING:
     from wsthreads.javascript.engine import Engine
     from wsthreads.javascript.loader import ModuleLoader
+    from wsthreads.loggers import ContainedLogger
     from wsthreads.rooms.rooms import Room, SessionRoom
     from wsthreads.sessions.session import Session
 
@@ -32,7 +32,7 @@ class Effects:
         visits: Mapping[str, Visit],
         is_busy: Callable[[], bool],
         current: Callable[[], Visit | None],
-        log: logging.Logger,
+        log: ContainedLogger,
         loader: ModuleLoader,
         room: Callable[[str], Room] | None = None,
     ) -> None:
@@ -124,7 +124,7 @@ class Effects:
 
     def _console(self, level: int, described: str, stack: str) -> None:
         """`stack` is that of the call, for its place. Of the code behind an `await` nobody knows whose it is."""
-        if not self._log.isEnabledFor(level):
+        if not self._log.is_enabled_for(level):
             return
         visit = self._current()
         context = {} if visit is None else visit.log_context

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from wsthreads.javascript.stacks import Failure
 from wsthreads.javascript.visits import Event, Visit
 
 if TYPE_CHECKING:
+    from wsthreads.loggers import ContainedLogger
     from wsthreads.monitoring.metrics import Metrics
 
 __all__ = ["Reports", "ignore"]
@@ -37,7 +37,7 @@ class Reports:
 
     def __init__(
         self,
-        log: logging.Logger,
+        log: ContainedLogger,
         metrics: Metrics,
         timeout_s: float,
         modules: Collection[str],

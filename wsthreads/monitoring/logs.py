@@ -132,7 +132,8 @@ class AddContext(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         context = _context.get()
-        if context is not None and not hasattr(record, "address"):
+        is_complete = record.name.startswith("wsthreads.") and hasattr(record, "address")
+        if context is not None and not is_complete:
             record.__dict__.update({**context, **record.__dict__})
         return True
 

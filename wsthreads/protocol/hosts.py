@@ -18,7 +18,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, NoReturn
 
-from wsthreads.loggers import log_contained
+from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import access_context, hide_secrets, log_context
 
 __all__ = [
@@ -33,6 +33,8 @@ __all__ = [
     "take_early_input",
 ]
 
+
+_access_log = get_logger("werkzeug")
 
 #: Where Werkzeug's environ has the connection's socket, and that of `wsthreads.django`, too.
 SOCKET_KEY = "werkzeug.socket"
@@ -107,14 +109,11 @@ def is_replaced(worker: Any) -> bool:
 
 def log_upgrade(environ: dict[str, Any]) -> None:
     """Werkzeug logs a request when it writes the response's head, which is ours here: log the 101 in its place."""
-    access_log = logging.getLogger("werkzeug")
-    if SOCKET_KEY not in environ or not access_log.isEnabledFor(logging.INFO):
+    if SOCKET_KEY not in environ or not _access_log.is_enabled_for(logging.INFO):
         return  # gunicorn's access log has it
     address, method = environ.get("REMOTE_ADDR", "-"), environ.get("REQUEST_METHOD", "-")
     path = _printable(environ.get("REQUEST_URI") or environ.get("PATH_INFO", "-"))
-    log_contained(
-        access_log,
-        logging.INFO,
+    _access_log.info(
         '%s - - [%s] "%s %s %s" 101 -',
         address,
         datetime.now().strftime("%d/%b/%Y %H:%M:%S"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import io
-import logging
 import socket
 import ssl
 from contextlib import nullcontext, suppress
@@ -205,7 +204,7 @@ class HTTPServer(ThreadedWSGIServer):
             log.warning(message, *args)
 
 
-_access_log = logging.getLogger("werkzeug")
+_access_log = get_logger("werkzeug")
 
 #: Characters that are not escaped when a URI is logged (RFC 3986). Control characters and spaces are escaped.
 _IN_URI = "/?#[]@!$&'()*+,;=:%"
