@@ -1,13 +1,14 @@
-"""A thread that goes on with sending where broadcasts come in faster than one thread sends.
+"""The thread that sends for busy rooms, whose broadcasts arrive faster than one thread can send them.
 
-As long as nothing else is going on, whoever broadcasts also sends: to wake a thread costs more, and on a machine that
-is busy with other things it may be long before it runs. So a broadcaster that has finished, and finds that others have
-broadcast meanwhile, sends that, too; but if it finds that again, it hands what is left to this thread and goes back to
-reading. The others only queue, and for as long as broadcasts go on to meet, all is left to this thread. So the more
-there is to do, the more frames go into one write.
+In a quiet room, the thread that broadcasts also sends. Waking another thread costs more, and on a busy machine that
+thread may run late. When the broadcaster has finished, it looks whether others have broadcast meanwhile, and sends
+their messages, too. If it finds more after that, it hands the rest to this thread and goes back to reading.
 
-One per app and process, started when it is first needed. Should a step fail, it is called again later: what it sends
-is queued, and must not wait for somebody who broadcasts.
+From then on, broadcasters only queue, for as long as their broadcasts overlap, and this thread sends everything. So the
+more there is to send, the more frames go into one write.
+
+There is one for each app and process. It starts when it is first needed. If a step fails, the thread calls it again
+later: messages are queued, and must not wait for the next broadcast.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ __all__ = ["Drainer"]
 
 
 class Drainer:
-    """Runs steps, each again and again until it says that it is done, in turns. Any thread."""
+    """Calls steps in turns, each until it has nothing left to do. Any thread."""
 
     def __init__(self, thread_name: str = "wsthreads-drainer") -> None:
         self._thread_name = thread_name
@@ -40,7 +41,7 @@ class Drainer:
             self._steps.put(step)
 
     def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until nothing is left to do, at most `timeout_s`. False if something is."""
+        """Wait until no step is left, at most `timeout_s`. False if one is."""
         with self._lock:
             if self._pid != os.getpid():
                 return True
@@ -53,11 +54,11 @@ class Drainer:
 
             steps.put(look)
         was_idle = idle.wait(timeout_s)
-        idle.set()  # it need not look any more
+        idle.set()  # the step `look` ends
         return was_idle
 
     def stop(self, timeout_s: float) -> None:
-        """End the thread when it has done what it was given, after at most `timeout_s`."""
+        """End the thread when its steps are done. Waits at most `timeout_s`."""
         with self._lock:
             thread = self._thread if self._pid == os.getpid() else None
             self._thread, self._pid = None, 0
@@ -67,7 +68,7 @@ class Drainer:
             thread.join(timeout_s)
 
     def release(self) -> None:
-        """End the thread when it has done what it was given. Takes no lock and does not wait: for a finalizer."""
+        """End the thread when its steps are done. Takes no lock and does not wait, so finalizers may call it."""
         if self._pid == os.getpid():
             self._steps.put(None)
 

@@ -1,11 +1,11 @@
-"""The housekeeping thread: waits for full sockets to have room again, and for deadlines.
+"""The housekeeping thread: waits until full sockets have room again, and until deadlines.
 
-One per app and process, started at the first session, so that a process forked from one with a flusher gets its own.
-Its callbacks run one at a time and must not block. A callback that raises is logged and ends nothing else; should the
-thread itself fail, it starts again, with all timers and watches.
+There is one for each app and process. It starts with the first session, so a forked process gets its own. It calls one
+callback at a time, and callbacks must not block. An exception of a callback is logged and ends nothing else. If the
+thread itself fails, it starts again and keeps its timers and watches.
 
-All state belongs to the thread. Other threads only append to `_orders`, and wake it where the order cannot wait for
-its next tick.
+All state belongs to the thread. Other threads only append to `_orders`. They wake the thread if the order cannot wait
+until its next tick.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ __all__ = ["Flusher", "Timer", "weakly"]
 
 log = get_logger(__name__)
 
-#: The thread looks at its orders at least this often, so that a timer further away needs no wake-up.
+#: The thread looks at its orders at least this often. So an order of a timer that is due later need not wake it.
 TICK_S = 1.0
 
-#: Fewer timers are never looked through for cancelled ones.
+#: Cancelled timers are only removed if there are more timers than this.
 MIN_SWEEP = 1000
 
-#: A watch for which the system lacks memory is tried again after this.
+#: The pause before a watch is tried again, if the system had no memory for it.
 RETRY_S = 0.1
 
 
 class Timer:
-    """A callback that is due at `due` (monotonic seconds). `cancel` it from any thread, as often as you like."""
+    """A callback that is due at `due` (monotonic seconds). Any thread may call `cancel`, any number of times."""
 
     __slots__ = ("callback", "due")
 
@@ -50,12 +50,12 @@ class Timer:
         self.callback: Callable[[], None] | None = callback
 
     def cancel(self) -> None:
-        """A callback that runs right now goes on; otherwise it never will."""
+        """Never call the callback. If it runs already, it goes on."""
         self.callback = None
 
 
 def weakly(method: Callable[..., None], *arguments: object) -> Callable[[], None]:
-    """A callback that calls a method as long as its object is there, and does not keep it."""
+    """A callback that calls a method of an object, if the object still exists. It does not keep the object alive."""
     reference = WeakMethod(method)
 
     def call() -> None:
@@ -78,18 +78,18 @@ class Flusher:
     def _reset(self) -> None:
         self._orders: deque[Callable[[], None]] = deque()
         self._timers: list[tuple[float, int, Timer]] = []  # a heap; the thread's own
-        self._sweep_at = MIN_SWEEP  # so many timers, cancelled ones included, are looked through
+        self._sweep_at = MIN_SWEEP  # at this number of timers, cancelled ones are removed
         self._watched: dict[int, Callable[[], None]] = {}  # file descriptor -> callback; the thread's own
-        self._unwatched: dict[int, Callable[[], None]] = {}  # the same, to be watched again; the thread's own
+        self._unwatched: dict[int, Callable[[], None]] = {}  # to be watched again after a failure; the same
         self._serial = count()  # breaks ties in the heap
         self._stopping = Event()
         self._has_begun = False  # the thread's own
         self._is_released = False
 
     def start(self) -> None:
-        """Start the thread where this process has none yet.
+        """Start the thread, if this process has none yet.
 
-        Raises OSError or RuntimeError where the process may have no more descriptors or threads; call it again then.
+        Raises OSError or RuntimeError if the process may have no more descriptors or threads. Then call it again later.
         """
         if self._pid == os.getpid():
             return
@@ -107,7 +107,7 @@ class Flusher:
             self._thread, self._pid = thread, os.getpid()
 
     def _open(self) -> None:
-        """Make what the thread waits with. Raises OSError, and then all is as it was."""
+        """Make the selector and the sockets that wake it. If it raises OSError, nothing has changed."""
         with ExitStack() as made:
             selector = made.enter_context(selectors.DefaultSelector())
             waker, wakee = map(made.enter_context, socket.socketpair())
@@ -122,7 +122,7 @@ class Flusher:
             thing.close()
 
     def stop(self, timeout_s: float) -> None:
-        """End the thread after at most `timeout_s`; timers that are not due yet never run."""
+        """End the thread. Waits at most `timeout_s`. Timers that are not due yet never run."""
         with self._lock:
             thread = self._thread if self._pid == os.getpid() else None
             if thread is None:
@@ -135,7 +135,7 @@ class Flusher:
             self._thread, self._pid = None, 0
 
     def release(self) -> None:
-        """End the thread soon. Takes no lock and does not wait: for a finalizer, which may run anywhere."""
+        """End the thread soon. Takes no lock and does not wait, so finalizers may call it."""
         if self._pid == os.getpid():
             self._is_released = True
             self._wake()
@@ -153,16 +153,16 @@ class Flusher:
         return timer
 
     def watch(self, descriptor: int, callback: Callable[[], None]) -> None:
-        """Run `callback` once, on the flusher's thread, when `descriptor` can be written to or has failed."""
+        """Run `callback` once, on the flusher's thread, when `descriptor` is writable or has failed."""
         self._orders.append(lambda: self._watch(descriptor, callback))
         self._wake()
 
     def forget(self, descriptor: int) -> None:
-        """End a watch. Call it before the descriptor is closed, since its number will be given out again."""
+        """End a watch. Call it before you close the descriptor, since the system uses its number again."""
         self._orders.append(lambda: self._forget(descriptor))
 
     def _wake(self) -> None:
-        with suppress(OSError):  # it has wake-ups enough already, or has ended
+        with suppress(OSError):  # the thread has enough wake-ups already, or has ended
             self._waker.send(b"\0")
 
     def _run(self) -> None:
@@ -170,10 +170,10 @@ class Flusher:
         self._close()
 
     def _work(self) -> None:
-        if self._has_begun:  # and failed, perhaps since something was wrong with what it waits with
+        if self._has_begun:  # a restart: perhaps the selector had failed
             self._renew()
         self._has_begun = True
-        self._obey()  # what has been closed is forgotten before its number, which may be another's, is watched again
+        self._obey()  # forget closed descriptors first, since their numbers may belong to others by now
         for descriptor, callback in list(self._unwatched.items()):
             self._watch(descriptor, callback)
         while not (self._stopping.is_set() or self._is_released):
@@ -186,7 +186,7 @@ class Flusher:
 
     def _renew(self) -> None:
         selector, waker, wakee = self._selector, self._waker, self._wakee
-        with suppress(OSError):  # there are no descriptors left: what we have may do
+        with suppress(OSError):  # no descriptors are left: go on with the old ones
             self._open()
             self._unwatched.update(self._watched)
             self._watched = {}
@@ -203,7 +203,7 @@ class Flusher:
                 raise
 
     def _push(self, timer: Timer) -> None:
-        """Add a timer. Cancelled ones are not kept until they are due, where there are many: clients come and go."""
+        """Add a timer. If there are many, remove those that are cancelled: each client that leaves cancels some."""
         if len(self._timers) >= self._sweep_at:
             live = [entry for entry in self._timers if entry[2].callback is not None]
             heapq.heapify(live)
@@ -212,7 +212,7 @@ class Flusher:
         heapq.heappush(self._timers, (timer.due, next(self._serial), timer))
 
     def _run_timers(self) -> float:
-        """Run what is due; the seconds until the next look."""
+        """Run the timers that are due. Returns the seconds until the next one."""
         timers = self._timers
         while timers and timers[0][0] <= monotonic():
             self._call(heapq.heappop(timers)[2].callback)
@@ -222,12 +222,12 @@ class Flusher:
 
     def _watch(self, descriptor: int, callback: Callable[[], None]) -> None:
         if descriptor < 0:
-            return  # closed meanwhile
+            return  # closed before this order
         self._unwatch(descriptor)
         try:
             self._selector.register(descriptor, selectors.EVENT_WRITE)
         except OSError as error:
-            if error.errno != errno.EBADF:  # which would mean that it has been closed meanwhile
+            if error.errno != errno.EBADF:  # EBADF: it was closed before this order
                 self.call_later(RETRY_S, lambda: self._watch(descriptor, callback))
         else:
             self._watched[descriptor] = callback
