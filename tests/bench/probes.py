@@ -26,6 +26,7 @@ __all__ = [
     "latency_over",
     "p99_at_half_rate",
     "publish_rate",
+    "settled",
     "soak",
     "start_time",
     "watched",
@@ -132,7 +133,7 @@ def watched(**settings: Any) -> Measure:
             command = [context.tools.python, "-m", "tests.bench.viewer", process.port]
             for _ in range(1 if context.quick else PAIRS):
                 alone = context.put(load, process, server, "echo")
-                _settled(process)
+                settled(process)
                 with subprocess.Popen(
                     [*map(str, command)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
                 ) as viewer:
@@ -147,7 +148,7 @@ def watched(**settings: Any) -> Measure:
                     raise RunFailed(f"the viewer got {samples} samples in {load.seconds:g} s")
                 seen.append(samples)
                 pairs.append((alone["server_cpu"], among["server_cpu"]))
-                _settled(process)
+                settled(process)
         sample = sample_of(100 * median(with_viewer - without for without, with_viewer in pairs), among)
         details = {"server_cpu_alone": median(without for without, _ in pairs), "samples": median(seen)}
         return Sample(sample.value, {**sample.details, **details})
@@ -235,7 +236,7 @@ def soak(load: Load, total: int, quick_total: int) -> Measure:
         part = replace(load, count=(quick_total if context.quick else total) // PARTS, warm_s=0, seconds=PART_TIMEOUT_S)
         endpoint = "room" if load.mode == "fan" else "echo"
         with context.start(server, endpoint) as process:
-            before = _settled(process)
+            before = settled(process)
             usages = [_after(context, part, process, server, endpoint) for _ in range(PARTS)]
         first, last = usages[0], usages[-1]
         for name, then, now in (("threads", first.threads, last.threads), ("files", first.files, last.files)):
@@ -252,10 +253,10 @@ def _after(context: Context, part: Load, process: ServerProcess, server: Server,
     done = report["cycles" if part.mode == "churn" else "received"]
     if done < part.count:
         raise RunFailed(f"only {done:,.0f} of {part.count:,} done within {part.seconds:g} s")
-    return _settled(process)
+    return settled(process)
 
 
-def _settled(process: ServerProcess) -> Usage:
+def settled(process: ServerProcess) -> Usage:
     """What the server holds once its connections are gone: when it has stayed the same for a while."""
     deadline = monotonic() + SETTLE_TIMEOUT_S
     usage, same = process.usage(), 0
