@@ -579,7 +579,7 @@ def test_a_refusal_is_logged_without_more_than_its_reason(caplog):
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("wsthreads")]
     assert ours == [
         "handshake on /ws/test from 127.0.0.1 refused: 403 origin 'http://evil.example' is not allowed here: "
-        "it is not that of the Host, 'localhost', nor one of allowed_origins (--origin)"
+        "it is neither that of the Host, 'localhost', nor in allowed_origins (--origin)"
     ]
 
 

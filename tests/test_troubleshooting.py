@@ -238,7 +238,7 @@ def test_handshakes_that_the_server_refuses(folder: Path) -> None:
         says("refused with 403: origin … is not allowed", refusal(server, "/ws/echo", "--origin", "https://a.example"))
         host = f"Host:chat.example:{server.port}"
         rebound = refusal(server, "/ws/echo", "--origin", f"http://chat.example:{server.port}", host=host)
-        says("leads to this very machine", rebound)
+        says("points to this machine", rebound)
         says("refused with 403: refused", refusal(server, "/ws/guard?a=403"))
         assert "refused with 401: refused" in refusal(server, "/ws/guard?a=401")
         assert "refused with 500: the handler failed" in refusal(server, "/ws/fail")

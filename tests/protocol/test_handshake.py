@@ -36,7 +36,7 @@ def test_a_good_handshake_gets_a_101_with_the_accept_of_rfc_6455(port):
         ({"Upgrade": "websocket\xa0"}, [], 400, "this is a WebSocket endpoint"),
         ({"Connection": "keep-alive"}, [], 400, "Connection: Upgrade"),
         ({}, ["Sec-WebSocket-Version"], 400, "version 13"),
-        ({"Sec-WebSocket-Version": "8"}, [], 400, "version 13 is spoken here, not '8'"),
+        ({"Sec-WebSocket-Version": "8"}, [], 400, "speaks WebSocket version 13, not '8'"),
         ({}, ["Sec-WebSocket-Key"], 400, "Sec-WebSocket-Key"),
         ({"Sec-WebSocket-Key": "short"}, [], 400, "16 bytes in base64"),
         ({"Sec-WebSocket-Key": "!" * 24}, [], 400, "16 bytes in base64"),
@@ -258,7 +258,7 @@ def test_a_page_whose_name_leads_to_this_machine_is_not_ours_unless_it_is_allowe
     with RawClient(port, headers={"Host": host, "Origin": f"{scheme}://{host}"}) as client:
         assert client.status == status
         if status == 403:
-            assert "leads to this very machine" in client.body()
+            assert "points to this machine" in client.body()
 
 
 def test_behind_a_trusted_proxy_any_name_may_be_ours():

@@ -151,8 +151,10 @@ def takes_colours(stream: IO[str], environment: Mapping[str, str] = os.environ) 
 
 
 def with_context(record: logging.LogRecord) -> str:
-    """A record's escaped message. Its first line ends with session, endpoint and address, unless the message has
-    them."""
+    """A record's escaped message.
+
+    Its first line ends with session, endpoint and address, unless the message has them.
+    """
     message = block(record.getMessage())
     first, newline, rest = message.partition("\n")
     return first + _context_of(record, message) + newline + rest

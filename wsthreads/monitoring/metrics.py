@@ -259,8 +259,10 @@ class Ledger:
     def sum(
         self, living: Callable[[], Iterable[Traffic]], rooms: Callable[[], tuple[int, int, int, int]], **more: Any
     ) -> Totals:
-        """`Totals` of ended and `living` sessions. `rooms` returns the numbers of rooms, members, broadcasts,
-        deliveries."""
+        """`Totals` of ended and `living` sessions.
+
+        `rooms` returns the numbers of rooms, members, broadcasts, deliveries.
+        """
         with self._lock:
             opened, closed, refused = self._opened, dict(self._closed), dict(self._refused)
             messages_in, bytes_in, messages_out, bytes_out = self._ended

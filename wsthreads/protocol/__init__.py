@@ -1,1 +1,1 @@
-"""From bytes to messages and back: handshake, frames, compression. Knows no session."""
+"""Converts bytes to messages and back: handshake, frames, compression. Does not know sessions."""

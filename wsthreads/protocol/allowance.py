@@ -1,4 +1,4 @@
-"""So many events a second: a token bucket."""
+"""A rate limit: a token bucket."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from time import monotonic
 
 __all__ = ["SPAN_S", "Allowance"]
 
-#: What is not used can be made up for within so long: a client whose network, or whose handler, has stalled sends, or
-#: is read, all at once afterwards.
+#: Unused events can be caught up within this time. After a stall of the network or of its handler, a client's messages
+#: arrive all at once.
 SPAN_S = 10.0
 
 
 class Allowance:
-    """`per_s` events a second, on average over `SPAN_S`; at first, all of that at once. For one thread."""
+    """Allows `per_s` events per second, averaged over `SPAN_S`.
+
+    At the start, all events of `SPAN_S` are available. For one thread.
+    """
 
     __slots__ = ("_at", "_left", "_most", "_per_s")
 
@@ -22,7 +25,7 @@ class Allowance:
         self._at = monotonic()
 
     def take(self) -> bool:
-        """Use up one event; False if there is none left."""
+        """Use one event; False if none is left."""
         now = monotonic()
         self._left = min(self._most, self._left + (now - self._at) * self._per_s)
         self._at = now

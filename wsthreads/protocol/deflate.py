@@ -1,11 +1,11 @@
-"""permessage-deflate (RFC 7692): what is agreed on, deflating frames, inflating messages within a bound.
+"""permessage-deflate (RFC 7692): negotiation, deflating frames, inflating messages up to a limit.
 
-Every message is deflated by itself (both sides have "no context takeover"), so that a broadcast is deflated once for
-all of its readers, and that a connection on which nothing moves holds nothing for it.
+Each message is deflated by itself ("no context takeover" on both sides). So a broadcast is deflated once for all
+members, and an idle connection needs no memory for compression.
 
-A client's frame that is certainly legal is decoded here; `Inflation` makes wsproto, the judge of all others, take
-deflated messages. (Its own extension has no bound, and fails at a ping amid a fragmented message: wsproto 1.3.)
-No I/O; `Inflater` and `Inflation` are their connection's, not thread-safe.
+A client's frame that is certainly valid is decoded here; wsproto checks all others. `Inflation` makes wsproto accept
+deflated messages. (wsproto 1.3's own extension has no size limit, and fails at a ping within a fragmented message.) No
+I/O. `Inflater` and `Inflation` belong to one connection and are not thread-safe.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from wsthreads.protocol.frames import RSV1, TEXT, decode_message, encode_frame, 
 
 __all__ = ["Agreement", "Inflater", "Inflation", "agree", "decode_any", "deflate_frame", "most_deflated_bytes"]
 
-#: Our window: 4 kB. With it, a compressor needs 32 kB, and its making takes 2 µs; with the largest, 256 kB and up to
-#: 35 µs, for messages that are smaller by at most a tenth, past 16 kB, and not at all up to 4 kB.
+#: The server's window: 4 kB. A compressor then needs 32 kB, and is created in 2 µs. With the largest window, it needs
+#: 256 kB and up to 35 µs. That saves at most a tenth for messages over 16 kB, and nothing up to 4 kB.
 WINDOW_BITS = 12
 MEMORY_LEVEL = 5
-SMALLEST_WINDOW_BITS = 9  # 8 is legal, but zlib cannot do it without a header
+SMALLEST_WINDOW_BITS = 9  # 8 is valid, but zlib does not support it for raw deflate
 
-#: Smaller messages go as they are: at 64 bytes nothing is saved, at 128 a quarter.
+#: Smaller messages are not deflated: at 64 bytes, this saves nothing; at 128, a quarter.
 MIN_DEFLATED_BYTES = 128
 
-#: Bytes inflated at a time: what a message may be over its bound before that is seen.
+#: Bytes inflated at a time. A message can exceed its limit by this much before this is noticed.
 STEP_BYTES = 65536
 
-#: Deflate streams that one message may consist of: most have one that never ends, some end it (RFC 7692, 7.2.3.4).
+#: The most deflate streams in one message. Most messages have one stream; RFC 7692 (7.2.3.4) allows more.
 MAX_STREAMS = 64
 
-_TAIL = b"\x00\x00\xff\xff"  # of each message, and not sent (RFC 7692, 7.2.1)
+_TAIL = b"\x00\x00\xff\xff"  # the end of each deflated message, which is not sent (RFC 7692, 7.2.1)
 
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _PARAMETER = re.compile(rf'[ \t]*;[ \t]*({_TOKEN})[ \t]*(?:=[ \t]*(?:({_TOKEN})|"({_TOKEN})"))?')
@@ -49,19 +49,19 @@ _BITS = re.compile(r"[89]|1[0-5]")
 
 
 class Agreement(NamedTuple):
-    """That both sides deflate: the size of our window, as a power of two, and what the 101 says."""
+    """The negotiated compression: the server's window size as a power of two, and the header of the 101."""
 
     window_bits: int
     answer: str
 
 
 def agree(offers: str | None) -> Agreement | None:
-    """Accept the first offer of a ``Sec-WebSocket-Extensions`` header that can be; None to go on without.
+    """Accept the first suitable offer of a ``Sec-WebSocket-Extensions`` header; None for no compression.
 
-    An offer with an unknown, repeated or invalid parameter is declined (RFC 7692, 7.1), and so is one that wants our
-    window to be 256 bytes. Raises `HandshakeRefused` for a header that is none (RFC 6455, 9.1).
+    Declines an offer with an unknown, repeated or invalid parameter (RFC 7692, 7.1), or with a server window of 256
+    bytes. Raises `HandshakeRefused` for a malformed header (RFC 6455, 9.1).
     """
-    for name, parameters in list(_parse_offers(offers or "")):  # all of them, whether there is a malformed one
+    for name, parameters in list(_parse_offers(offers or "")):  # parse all of them first, to find a malformed one
         if name != "permessage-deflate":
             continue
         agreement = _accept(parameters)
@@ -71,7 +71,7 @@ def agree(offers: str | None) -> Agreement | None:
 
 
 def _accept(parameters: list[tuple[str, str | None]]) -> Agreement | None:
-    # Neither side keeps its window, whatever the client asks for: a server may decide so (RFC 7692, 7.1.1).
+    # No context takeover, whatever the client offers: the server may decide this (RFC 7692, 7.1.1).
     answer = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
     bits = WINDOW_BITS
     if len({name for name, _ in parameters}) < len(parameters):
@@ -80,7 +80,7 @@ def _accept(parameters: list[tuple[str, str | None]]) -> Agreement | None:
         if name in ("server_no_context_takeover", "client_no_context_takeover"):
             if value is not None:
                 return None
-        elif name == "client_max_window_bits":  # a window of any size is inflated
+        elif name == "client_max_window_bits":  # every window size can be inflated
             if value is not None and not _BITS.fullmatch(value):
                 return None
         elif name == "server_max_window_bits":
@@ -94,7 +94,7 @@ def _accept(parameters: list[tuple[str, str | None]]) -> Agreement | None:
 
 
 def _parse_offers(header: str) -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
-    """Name and parameters of each extension (RFC 6455, 9.1); empty elements do not count (RFC 9110, 5.6.1)."""
+    """Name and parameters of each extension (RFC 6455, 9.1). Empty list elements are skipped (RFC 9110, 5.6.1)."""
     header, at = header.lstrip(" \t,"), 0
     while at < len(header):
         name = _NAME.match(header, at)
@@ -117,9 +117,9 @@ def _malformed(header: str) -> HandshakeRefused:
 
 
 def deflate_frame(frame: bytes, window_bits: int) -> bytes:
-    """The same message deflated; `frame` itself, a whole text or binary frame of ours, where that would not pay.
+    """Deflate a complete text or binary frame of the server. Returns `frame` itself if that would not make it smaller.
 
-    It takes about 8 µs for 1 kB of JSON, without the GIL for most of it.
+    Takes about 8 µs for 1 kB of JSON, mostly without the GIL.
     """
     header = parse_header(frame)
     assert header is not None
@@ -133,15 +133,15 @@ def deflate_frame(frame: bytes, window_bits: int) -> bytes:
 
 
 def most_deflated_bytes(message_bytes: int) -> int:
-    """The most that a message may have when it comes in deflated: what cannot be compressed grows.
+    """The largest deflated size of a message: incompressible data grows.
 
-    By zlib's own bound, `deflateBound`, for the worst of its settings.
+    This is zlib's `deflateBound` for its worst settings.
     """
     return message_bytes + message_bytes // 8 + message_bytes // 128 + 64
 
 
 class Inflater:
-    """Inflates one message, piece by piece, to `max_bytes` at most."""
+    """Inflates one message piece by piece, up to `max_bytes`."""
 
     __slots__ = ("_left", "_max_bytes", "_stream", "_streams")
 
@@ -151,10 +151,9 @@ class Inflater:
         self._streams = 1
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """What `data` adds to the message, in steps.
+        """Inflate more `data` of the message; yields pieces.
 
-        Raises `MessageTooBigError` once it is too big, having inflated one step more at most, and
-        `InvalidPayloadError` for what is not deflate.
+        Raises `MessageTooBigError` at most one step after the limit, and `InvalidPayloadError` for invalid data.
         """
         while True:
             step = min(STEP_BYTES, self._left + 1)
@@ -163,7 +162,7 @@ class Inflater:
             except zlib.error as error:
                 raise InvalidPayloadError(f"not deflated data: {error}") from error
             if len(piece) > self._left:
-                raise MessageTooBigError(f"message inflates to more than the {self._max_bytes} bytes taken here")
+                raise MessageTooBigError(f"message inflates to more than {self._max_bytes} bytes")
             self._left -= len(piece)
             if piece:
                 yield piece
@@ -173,11 +172,11 @@ class Inflater:
                 return
 
     def end(self) -> Iterator[bytes]:
-        """What is left at the message's end; as `feed`."""
+        """Inflate the rest at the message's end. Yields and raises like `feed`."""
         return self.feed(_TAIL)
 
     def _next_stream(self) -> bytes:
-        """Go on behind a block that is marked as the last: what is left of the data."""
+        """Begin a new stream after a block that is marked as the last. Returns the rest of the data."""
         rest: bytes = self._stream.unused_data
         self._streams += 1
         if self._streams > MAX_STREAMS:
@@ -187,7 +186,7 @@ class Inflater:
 
 
 def decode_any(buffer: bytes, start: int, max_bytes: int) -> tuple[str | bytes, int] | None:
-    """What `frames.decode_message` takes, and the same deflated; None for all that wsproto has to judge."""
+    """Like `frames.decode_message`, but also decodes deflated messages. None for input that wsproto must check."""
     return decode_message(buffer, start, max_bytes) or _decode_deflated(buffer, start, max_bytes)
 
 
@@ -208,14 +207,14 @@ def _decode_deflated(buffer: bytes, start: int, max_bytes: int) -> tuple[str | b
         payload = b"".join([*inflater.feed(unmask(buffer[body:stop], buffer[body - 4 : body])), *inflater.end()])
         return (payload.decode() if header.opcode == TEXT else payload), stop
     except (PeerError, UnicodeDecodeError):
-        return None  # wsproto finds the same
+        return None  # wsproto will report the same error
 
 
 class Inflation(Extension):
-    """The extension as wsproto asks for it, on a server that reads.
+    """The extension for wsproto, for reading on a server.
 
-    What is inflated goes to `parts`, in pieces, text as str: wsproto would copy it several times. It sees the message
-    as empty, and judges everything else. Raises `PeerError`, through wsproto.
+    Appends inflated pieces to `parts`, text as str, because wsproto would copy them several times. wsproto sees an
+    empty message, and checks everything else. Raises `PeerError` through wsproto.
     """
 
     name = "permessage-deflate"
@@ -226,7 +225,7 @@ class Inflation(Extension):
         self._in_message = False
         self._in_control = False
         self._inflater: Inflater | None = None  # of a deflated message
-        self._decoder: IncrementalDecoder | None = None  # of one that is text
+        self._decoder: IncrementalDecoder | None = None  # of a deflated text message
 
     def enabled(self) -> bool:
         return True
@@ -239,11 +238,11 @@ class Inflation(Extension):
         begins = opcode in (Opcode.TEXT, Opcode.BINARY)
         if begins:
             if self._in_message:
-                raise ProtocolError("a message begins within another")
+                raise ProtocolError("a message begins within another message")
             self._in_message = True
             self._inflater = Inflater(self._max_bytes) if rsv.rsv1 else None
             self._decoder = getincrementaldecoder("utf-8")() if rsv.rsv1 and opcode is Opcode.TEXT else None
-        return RsvBits(begins, False, False)  # that may be set: on others, it is a protocol error (RFC 7692, 6.1)
+        return RsvBits(begins, False, False)  # which bits may be set: RSV1 only here (RFC 7692, 6.1)
 
     def frame_inbound_payload_data(self, proto: Any, data: bytes) -> bytes:
         if self._inflater is None or self._in_control:

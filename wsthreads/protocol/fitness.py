@@ -1,4 +1,4 @@
-"""Why there can be no sessions: the server does not hand over its socket, has no threads, or only green ones."""
+"""Detects servers that cannot have sessions: no access to the socket, no threads, or only green threads."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from wsthreads.protocol.hosts import has_socket
 
 __all__ = ["USE", "green_threads", "is_to_serve", "is_validated", "unfitness"]
 
-#: What a user is told to do.
+#: The advice in each error.
 USE = "use gunicorn -k gthread, or -k wsthreads.gunicorn.ThreadWorker, wsthreads run or flask run"
 
-#: By a key in their environ, or how their SERVER_SOFTWARE begins.
+#: Servers, by a key in their environ or by the beginning of SERVER_SOFTWARE.
 _SERVERS = {
     "uwsgi.version": "uWSGI",
     "mod_wsgi.version": "mod_wsgi",
@@ -27,7 +27,7 @@ _SERVERS = {
     "Werkzeug": "Werkzeug's server",
 }
 
-#: Of each library: the module that replaces others, its question, and the modules that sessions need as they were.
+#: For each library: the module that patches others, its function that tells, and the modules that must be unpatched.
 _GREEN = {
     "gevent": ("gevent.monkey", "is_module_patched", ("threading", "socket")),
     "eventlet": ("eventlet.patcher", "is_monkey_patched", ("thread", "socket")),
@@ -35,33 +35,33 @@ _GREEN = {
 
 
 def green_threads() -> str | None:
-    """What is wrong if gevent or eventlet has replaced the threads, or the sockets, of this process, as by now."""
+    """An error text if gevent or eventlet has already patched this process's threads or sockets, else None."""
     for name, (module, question, parts) in _GREEN.items():
         is_patched = getattr(sys.modules.get(module), question, None)
         if is_patched is not None and any(map(is_patched, parts)):
             call = "monkey.patch_all()" if name == "gevent" else "monkey_patch()"
             return (
                 f"{name} has replaced Python's threads and sockets in this process, and a session needs real ones: "
-                f"no {call} here, and {USE}"
+                f"remove {call}, and {USE}"
             )
     return None
 
 
 def is_to_serve() -> bool:
-    """Whether this process is known to be for serving: it is gunicorn's, or that of ``flask run``.
+    """Whether this process is certainly a server: a gunicorn process, or ``flask run``.
 
-    Others, such as a worker of a task queue, may import an application and be green for reasons of their own.
+    Other processes may import an application and use green threads, for example a worker of a task queue.
     """
     return "gunicorn.arbiter" in sys.modules or (os.environ.get("FLASK_RUN_FROM_CLI") == "true" and "run" in sys.argv)
 
 
 def is_validated(environ: dict[str, Any]) -> bool:
-    """Whether `wsgiref.validate` is around the app: it lets plain HTTP through, and fails at each upgrade."""
+    """Whether `wsgiref.validate` wraps the app. It passes plain HTTP, but fails at each upgrade."""
     return type(environ.get("wsgi.input")).__module__ == "wsgiref.validate"
 
 
 def unfitness(environ: dict[str, Any]) -> str | None:
-    """Why the server of a request can have no sessions; None if it can."""
+    """Why the server of a request cannot have sessions; None if it can."""
     if green := green_threads():
         return green
     software = str(environ.get("SERVER_SOFTWARE", ""))
@@ -71,5 +71,5 @@ def unfitness(environ: dict[str, Any]) -> str | None:
         hint = ' (for runserver, put "wsthreads.django" first in INSTALLED_APPS)' if name == "wsgiref" else ""
         return f"{name} does not hand over its socket, so there are no WebSockets: {USE}{hint}"
     if not environ.get("wsgi.multithread"):
-        return f"{name} runs without threads, and a session needs one: {USE}, and no --without-threads, --nothreading"
+        return f"{name} runs without threads, and a session needs one: {USE} (no --without-threads, --nothreading)"
     return None

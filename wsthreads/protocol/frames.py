@@ -1,8 +1,8 @@
 """WebSocket frames as bytes (RFC 6455, section 5): encoding, header parsing, and the fast decoder.
 
-Pure functions, no state, no I/O. The fast decoder takes only what is certainly legal: a complete, final, unextended,
-masked text or binary frame. It never rejects anything; whatever it does not take is for wsproto, which stays the only
-judge of what is legal.
+Pure functions, no state, no I/O. The fast decoder decodes only frames that are certainly valid: complete, final, masked
+text or binary frames without extension bits. It never rejects a frame. All other input goes to wsproto, which alone
+decides what is valid.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 RSV1 = 0x40  # beside the opcode: the message is deflated (RFC 7692, 6)
 
 MAX_CONTROL_BYTES = 125  # RFC 6455, 5.5
-MAX_REASON_BYTES = MAX_CONTROL_BYTES - 2  # what a close code leaves
+MAX_REASON_BYTES = MAX_CONTROL_BYTES - 2  # minus the close code
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _UINT16 = struct.Struct("!H")
@@ -44,7 +44,7 @@ _HUGE_HEADER = struct.Struct("!BBQ")
 
 
 class Header(NamedTuple):
-    """The header of a frame: what it says of itself, and its size in bytes with the masking key."""
+    """The header of a frame: its fields, and its own size in bytes, masking key included."""
 
     fin: bool
     rsv1: bool
@@ -54,7 +54,7 @@ class Header(NamedTuple):
 
 
 def encode_frame(opcode: int, payload: bytes) -> bytes:
-    """One final, unmasked frame."""
+    """Encode one final, unmasked frame."""
     size = len(payload)
     if size <= 125:
         return bytes((0x80 | opcode, size)) + payload
@@ -84,17 +84,17 @@ def _encode_text(text: str) -> bytes | None:
 
 
 def close_frame(code: int | None, reason: str = "") -> bytes:
-    """A close frame; no code (and no reason) for None. The reason is cut to the 123 bytes that it may have."""
+    """Encode a close frame; None for no code and no reason. The reason is cut to 123 bytes."""
     if code is None:
         return encode_frame(CLOSE, b"")
     text = _SURROGATE.sub("\ufffd", reason).encode()
     if len(text) > MAX_REASON_BYTES:
-        text = text[:MAX_REASON_BYTES].decode(errors="ignore").encode()  # whole characters only
+        text = text[:MAX_REASON_BYTES].decode(errors="ignore").encode()  # no partial characters
     return encode_frame(CLOSE, _UINT16.pack(code) + text)
 
 
 def parse_header(buffer: bytes, start: int = 0) -> Header | None:
-    """The header that begins at `start`, or None if some of it is still to come. It need not be legal."""
+    """Parse the header that begins at `start`; None if it is incomplete. Does not check that it is valid."""
     available = len(buffer) - start
     if available < 2:
         return None
@@ -118,10 +118,10 @@ def parse_header(buffer: bytes, start: int = 0) -> Header | None:
 
 
 def _decode_message(buffer: bytes, start: int, max_bytes: int) -> tuple[str | bytes, int] | None:
-    """The message of the frame that begins at `start`, and where the next frame begins.
+    """Decode the frame that begins at `start`. Returns its message and the start of the next frame.
 
-    None unless it is a complete, final, masked text or binary frame without extension bits, minimal in its length
-    field, of at most `max_bytes`, and in UTF-8 if it is text: everything else goes to wsproto.
+    Returns None, for wsproto to decide, unless the frame is complete, final, masked, text or binary, without extension
+    bits, with a minimal length field, at most `max_bytes` long, and valid UTF-8 if it is text.
     """
     end = len(buffer)
     if end - start < 6:
@@ -171,7 +171,7 @@ decode_message = _decode_message if speedups is None else speedups.decode_messag
 
 
 def check_close(code: int, reason: str) -> None:
-    """Raise `CloseCodeError` for what a close frame may not carry."""
+    """Raise `CloseCodeError` for a code or a reason that a close frame cannot have."""
     if isinstance(code, bool) or not isinstance(code, int):
         raise CloseCodeError(f"a close code must be a whole number, not {code!r:.40}")
     if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
@@ -180,4 +180,4 @@ def check_close(code: int, reason: str) -> None:
         raise CloseCodeError(f"a close reason must be text, not {type(reason).__name__}")
     size = len(reason.encode("utf-8", "replace"))
     if size > MAX_REASON_BYTES:
-        raise CloseCodeError(f"a close reason may have {MAX_REASON_BYTES} bytes in UTF-8, this one has {size}")
+        raise CloseCodeError(f"a close reason may have at most {MAX_REASON_BYTES} bytes in UTF-8, this one has {size}")

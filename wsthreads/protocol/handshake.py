@@ -1,6 +1,6 @@
-"""The opening handshake: what a client asked for, and whether the request may become a WebSocket.
+"""The opening handshake: a client's request, and the checks whether it may become a WebSocket.
 
-Everything here is judged before the 101 (RFC 6455, 4.2.1); what does not pass raises `HandshakeRefused`.
+All checks happen before the 101 (RFC 6455, 4.2.1). A failed check raises `HandshakeRefused`.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 
 NO_UPGRADE = (
     "this is a WebSocket endpoint: connect with ws:// or wss://; "
-    "a proxy in front has to pass on the headers Upgrade and Connection, over HTTP/1.1"
+    "a proxy in front must pass on the headers Upgrade and Connection, over HTTP/1.1"
 )
 
-#: Query parameters read at most; what is beyond cannot be looked up.
+#: The most query parameters that are parsed. Further ones are ignored.
 MAX_PARAMETERS = 1000
 
 
 class Request:
-    """The handshake of one client, as `on_handshake` gets it.
+    """The handshake of one client: the argument of `on_handshake`.
 
     Read-only except `attributes`, a dict that becomes the session's. `environ` is the WSGI environ (PEP 3333).
     Use it only in the thread that calls `on_handshake`. Once the session is open, any thread may read it.
@@ -51,13 +51,14 @@ class Request:
 
     @property
     def remote_addr(self) -> str:
-        """The client's IP address. Behind configured proxies, the address that they name."""
+        """The client's IP address. Behind trusted proxies, the address that they report."""
         return str(self.environ.get("REMOTE_ADDR") or "")
 
     def get_header(self, name: str) -> str | None:
         """The value of a header, or None. The case of `name` does not matter.
 
-        Repeated headers are joined by commas, ``Cookie`` by semicolons. Plain ``-k gthread`` joins it by commas, too.
+        Repeated headers are joined by commas, ``Cookie`` by semicolons. Plain ``-k gthread`` joins ``Cookie`` by
+        commas, too.
         """
         key = name.upper().replace("-", "_")
         if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
@@ -92,37 +93,37 @@ class Request:
 
     @property
     def subprotocols(self) -> tuple[str, ...]:
-        """The subprotocols that the client offers, the one it prefers first."""
+        """The subprotocols that the client offers, the preferred one first."""
         return tuple(_tokens(self.get_header("Sec-WebSocket-Protocol")))
 
 
 def is_upgrade(environ: dict[str, Any]) -> bool:
-    """Whether the client asks for a WebSocket at all, well or badly."""
+    """Whether the client wants a WebSocket, even if its request is malformed."""
     return "websocket" in (token.lower() for token in _tokens(environ.get("HTTP_UPGRADE")))
 
 
 def check_upgrade(environ: dict[str, Any]) -> None:
-    """Pass a well-formed WebSocket upgrade (RFC 6455, 4.2.1).
+    """Check that a WebSocket upgrade is well-formed (RFC 6455, 4.2.1).
 
-    Raises `HandshakeRefused` with 400. A 426 would need the header Upgrade (RFC 9110, 15.5.22), which WSGI forbids
-    to applications (PEP 3333), and with which nginx breaks an HTTP/2 connection.
+    Raises `HandshakeRefused` with 400. Not with 426: that needs the header Upgrade (RFC 9110, 15.5.22), which WSGI
+    forbids to applications (PEP 3333). The header would also make nginx break an HTTP/2 connection.
     """
     if not is_upgrade(environ):
         raise _bad_request(foreign_protocol(environ) or NO_UPGRADE)
     if environ.get("REQUEST_METHOD") != "GET":
         raise _bad_request(f"a WebSocket handshake is a GET, not a {environ.get('REQUEST_METHOD')}")
-    if environ.get("SERVER_PROTOCOL", "HTTP/1.1") < "HTTP/1.1":  # in the alphabet's order; servers take HTTP/0.1, too
+    if environ.get("SERVER_PROTOCOL", "HTTP/1.1") < "HTTP/1.1":  # compared as text; servers accept HTTP/0.1, too
         raise _bad_request("a WebSocket handshake needs HTTP/1.1; in nginx, proxy_http_version 1.1")
     if "upgrade" not in (token.lower() for token in _tokens(environ.get("HTTP_CONNECTION"))):
         raise _bad_request("a WebSocket handshake needs the header Connection: Upgrade, from a proxy, too")
     _check_host(environ)
-    if not str(environ.get("RAW_URI") or "").isascii():  # which Werkzeug, and gunicorn before 27, encode a second time
-        raise _bad_request("the URI has characters beyond ASCII: percent-encode them (RFC 3986)")
-    if _has_body(environ):  # what comes behind the head would be taken for frames
-        raise _bad_request("a WebSocket handshake has no body, and so no Content-Length and no Transfer-Encoding")
+    if not str(environ.get("RAW_URI") or "").isascii():  # Werkzeug, and gunicorn before 27, encode these twice
+        raise _bad_request("the URI has non-ASCII characters: percent-encode them (RFC 3986)")
+    if _has_body(environ):  # the body would be taken for frames
+        raise _bad_request("a WebSocket handshake has no body: remove Content-Length and Transfer-Encoding")
     version = environ.get("HTTP_SEC_WEBSOCKET_VERSION")
     if version != "13":
-        reason = f"WebSocket version 13 is spoken here, not {version!r:.40}"
+        reason = f"this server speaks WebSocket version 13, not {version!r:.40}"
         raise _bad_request(reason, [("Sec-WebSocket-Version", "13")])
     key = environ.get("HTTP_SEC_WEBSOCKET_KEY", "")
     try:
@@ -137,9 +138,9 @@ def check_upgrade(environ: dict[str, Any]) -> None:
 
 
 def strip_values(environ: dict[str, Any]) -> None:
-    """Take the white space from around all headers' values (RFC 9110, 5.5), which Werkzeug's parser leaves behind them.
+    """Strip white space around all header values (RFC 9110, 5.5). Werkzeug's parser leaves it at their end.
 
-    In place, since libraries that a handler calls look at the same environ.
+    Changes `environ` in place, because libraries that a handler calls read it, too.
     """
     for key, value in list(environ.items()):
         if key.startswith(("HTTP_", "CONTENT_")) and isinstance(value, str) and value != value.strip(" \t"):
@@ -147,12 +148,15 @@ def strip_values(environ: dict[str, Any]) -> None:
 
 
 def _check_host(environ: dict[str, Any]) -> None:
-    """RFC 6455, 4.2.1, and RFC 9112, 3.2: one valid Host. Servers join two with a comma, which is not valid."""
+    """Check that there is one valid Host (RFC 6455, 4.2.1; RFC 9112, 3.2).
+
+    Servers join two by a comma, which is invalid.
+    """
     host = environ.get("HTTP_HOST")
     if host is None:
         raise _bad_request("a WebSocket handshake needs the header Host, from a proxy, too")
     if not is_host(str(host)):
-        raise _bad_request(f"Host must be one name or address, perhaps with a port, not {host!r:.200}")
+        raise _bad_request(f"Host must be one name or address with an optional port, not {host!r:.200}")
 
 
 def _has_body(environ: dict[str, Any]) -> bool:
@@ -165,15 +169,15 @@ def _bad_request(reason: str, headers: Iterable[tuple[str, str]] = ()) -> Handsh
 
 
 def check_origin(request: Request, allowed: tuple[str, ...]) -> None:
-    """Pass a client without an Origin, one of our own origin, or one in `allowed` (``*`` allows any).
+    """Accept a client without an Origin, with the server's own origin, or with one in `allowed` (``*`` allows all).
 
-    Our own is the Host header's; where the connection is not known to be TLS, a proxy may have ended it, so https is
-    our own as well as http. Raises `HandshakeRefused` with 403.
+    The server's own origin is that of the Host header. If the connection is not known to be TLS, both http and https
+    count, because a proxy may have terminated TLS. Raises `HandshakeRefused` with 403.
 
-    Browsers send the Origin of the page, and do not hold WebSockets to the same-origin policy, so without this any
-    page could act in its visitor's name (cross-site WebSocket hijacking). A page whose name has been made to lead to
-    its visitor's own machine has our origin, too (DNS rebinding); so on a development server that is reached from its
-    own machine, no name but localhost is ours.
+    Browsers do not apply the same-origin policy to WebSockets. Without this check, any page could act in its visitor's
+    name (cross-site WebSocket hijacking). By DNS rebinding, a foreign page can have the server's own origin: its name
+    then points to the visitor's machine. So a development server that is reached from its own machine accepts only the
+    name localhost.
     """
     origin = request.get_header("Origin")
     if origin is None or "*" in allowed:
@@ -187,18 +191,18 @@ def check_origin(request: Request, allowed: tuple[str, ...]) -> None:
         if wanted in [parse_origin(f"{scheme}://{request.get_header('Host') or ''}") for scheme in schemes]:
             if not _may_be_rebound(request, wanted[1]):
                 return
-            reason = f"origin {origin!r:.200} leads to this very machine; --origin can allow it"
+            reason = f"origin {origin!r:.200} points to this machine; --origin can allow it"
             raise HandshakeRefused(403, reason, cause="origin")
     host = request.get_header("Host")
-    reason = f"it is not that of the Host, {host!r:.200}, nor one of allowed_origins (--origin)"
+    reason = f"it is neither that of the Host, {host!r:.200}, nor in allowed_origins (--origin)"
     if wanted is None or wanted[0] in ("ws", "wss"):
         ours = f"{request.environ.get('wsgi.url_scheme', 'http')}://{host}"
-        reason += f"; a page of this Host sends {ours!r:.200}, and a client that is no browser need send none"
+        reason += f"; a page of this Host sends {ours!r:.200}, and a client outside a browser can leave it out"
     raise HandshakeRefused(403, f"origin {origin!r:.200} is not allowed here: {reason}", cause="origin")
 
 
 def _may_be_rebound(request: Request, host: str) -> bool:
-    """Whether a client on the machine of a development server reaches it by a name that anybody may have made up."""
+    """Whether the request may be DNS rebinding: a client on the development server's own machine uses another name."""
     environ = request.environ
     if "werkzeug.socket" not in environ or PROXY_KEY in environ or "werkzeug.proxy_fix.orig" in environ:
         return False
@@ -209,10 +213,10 @@ def _may_be_rebound(request: Request, host: str) -> bool:
 
 
 def choose_subprotocol(offered: tuple[str, ...], spoken: tuple[str, ...]) -> str | None:
-    """The first of `spoken` that the client offers, or None to go on without (RFC 6455, 4.2.2)."""
+    """The first of `spoken` that the client offers, or None for no subprotocol (RFC 6455, 4.2.2)."""
     return next((name for name in spoken if name in offered), None)
 
 
 def _tokens(header: str | None) -> list[str]:
-    """The parts of a list; around them there may be spaces and tabs, and no other white space (RFC 9110, 5.6.1)."""
+    """The parts of a list. Only spaces and tabs may surround them, no other white space (RFC 9110, 5.6.1)."""
     return [token for token in (part.strip(" \t") for part in (header or "").split(",")) if token]

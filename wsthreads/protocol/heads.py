@@ -1,7 +1,7 @@
-"""The head of an HTTP/1.1 request and the lines of a chunked body, judged by RFC 9112.
+"""Checks the head of an HTTP/1.1 request and the lines of a chunked body (RFC 9112).
 
-What can be read in two ways is refused, never guessed at: a proxy that reads it otherwise than we do would pass on
-what it means to refuse (request smuggling). No I/O.
+Ambiguous input is refused. Otherwise a proxy that reads it differently could pass on a request that it should refuse
+(request smuggling). No I/O.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = [
     "is_host",
 ]
 
-#: The longest line of a head, and the most header lines; that is what http.server takes.
+#: The longest line of a head, and the most header lines. http.server has the same limits.
 MAX_LINE_BYTES = 65536
 MAX_FIELDS = 100
 
@@ -31,15 +31,15 @@ _NAME = re.compile(_TOKEN)
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([^\x00-\x20\x7f]+) HTTP/([0-9])\.([0-9])")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)[\x21-\x7e]*", re.IGNORECASE)
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-#: Of a length: more digits are more than 64 bits, and past some thousand of them Python makes no number of it.
+#: A length. More digits would exceed 64 bits, and Python does not parse numbers of thousands of digits.
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;.*)?")
 
-#: Headers of one value that say who asks, or what the body is. Joined by a comma, or cut down to one of them, two would
-#: say something else than the client or a proxy meant. (Host and Content-Length are judged on their own.)
+#: Headers that must not be repeated: servers would join two values by a comma, or drop one, which changes the meaning.
+#: (Host and Content-Length have their own checks.)
 _SINGLE = (b"authorization", b"proxy-authorization", b"content-type")
 
-#: Without the comma, which is legal and in no name: it is how WSGI servers join two headers.
+#: Excludes the comma: it is valid, but no name has one, and WSGI servers join two headers by it.
 _HOST = re.compile(
     r"(?:\[[0-9a-f:.]+(?:%[0-9a-z._~%-]+)?\]|(?:[0-9a-z._~!$&'()*+;=-]|%[0-9a-f]{2})+)(?::[0-9]*)?",
     re.ASCII | re.IGNORECASE,
@@ -47,7 +47,7 @@ _HOST = re.compile(
 
 
 class BadHead(Exception):
-    """A head that is not answered but with `status`; the text says why, and quotes nothing of the head."""
+    """A malformed head. The response is `status`. The text says why, without quoting the head."""
 
     def __init__(self, reason: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
         super().__init__(reason)
@@ -55,26 +55,26 @@ class BadHead(Exception):
 
 
 def is_host(text: str) -> bool:
-    """Whether this may be the value of a Host header (RFC 9110, 7.2): a name or an address, and perhaps a port."""
+    """Whether a text is a valid Host header (RFC 9110, 7.2): a name or an address, with an optional port."""
     return _HOST.fullmatch(text) is not None
 
 
 def check_request_line(line: bytes) -> tuple[int, int]:
-    """HTTP's version in a request line, with its line's end. Raises `BadHead`."""
+    """Check a request line, which includes its line end. Returns the HTTP version. Raises `BadHead`."""
     match = _REQUEST_LINE.fullmatch(_content(line))
     if match is None:
         raise BadHead("Malformed request line")
     method, target, major, minor = match.groups()
     if major > b"1":
-        raise BadHead("Only HTTP/1.1 is spoken here", HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+        raise BadHead("This server speaks only HTTP/1.1", HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
     _check_target(method, target)
     return int(major), int(minor)
 
 
 def clean_head(version: tuple[int, int], lines: Sequence[bytes]) -> bytes:
-    """The header lines, without the white space around their values, and the empty line.
+    """Check the header lines. Returns them without white space around values, and with the empty line.
 
-    Each of `lines` has its line's end; the empty line is the last one. Raises `BadHead`.
+    `lines` include their line ends; the last one is the empty line. Raises `BadHead`.
     """
     if len(lines) > MAX_FIELDS:
         raise BadHead("Too many headers", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
@@ -89,7 +89,7 @@ def clean_head(version: tuple[int, int], lines: Sequence[bytes]) -> bytes:
     for name in _SINGLE:
         if len(values.get(name, ())) > 1:
             raise BadHead(f"Malformed header: more than one {name.decode().title()}")
-    if len(cookies := values.get(b"cookie", [])) > 1:  # HTTP/2's, by a proxy that does not join them (RFC 9113, 8.2.3)
+    if len(cookies := values.get(b"cookie", [])) > 1:  # from an HTTP/2 proxy (RFC 9113, 8.2.3)
         fields = [field for field in fields if field[0].lower() != b"cookie"]
         fields.append((b"Cookie", b"; ".join(filter(None, cookies))))
     return b"".join(b"%s: %s\r\n" % field for field in fields) + b"\r\n"
@@ -102,12 +102,12 @@ def chunk_size(line: bytes) -> int:
     """
     match = _CHUNK_SIZE.fullmatch(_ended(line))
     if match is None:
-        raise BadHead("Malformed chunk: a size that is no hexadecimal number")
+        raise BadHead("Malformed chunk: its size is not a hexadecimal number")
     return int(match[1], 16)
 
 
 def check_trailer(line: bytes) -> bool:
-    """Whether a line behind the last chunk is a trailer field; False for the empty line, the last one.
+    """Check a line after the last chunk. True for a trailer field, False for the empty line at the end.
 
     Raises `BadHead`.
     """
@@ -118,7 +118,7 @@ def check_trailer(line: bytes) -> bool:
 
 
 def _ended(line: bytes) -> bytes:
-    """A line of a chunked body without its CR LF, which nothing may stand for here (RFC 9112, 7.1)."""
+    """A line of a chunked body without its CR LF. No other line end is accepted here (RFC 9112, 7.1)."""
     if not line.endswith(b"\r\n"):
         raise BadHead("Malformed chunk: a line that does not end with CR LF")
     if _CONTROLS.search(line, 0, len(line) - 2):
@@ -127,30 +127,30 @@ def _ended(line: bytes) -> bytes:
 
 
 def _check_target(method: bytes, target: bytes) -> None:
-    """A path, an address of http or https, or the asterisk of OPTIONS (RFC 9112, 3.2).
+    """Check a request target: a path, an http or https URL, or the asterisk of OPTIONS (RFC 9112, 3.2).
 
-    Only ASCII, as RFC 3986 has it and gunicorn, too: which encoding other bytes are in is anybody's guess.
+    It must be ASCII (RFC 3986), as in gunicorn, because the encoding of other bytes is unknown.
     """
     if not target.isascii():
-        raise BadHead("Malformed URI: a character beyond ASCII, which must be percent-encoded")
+        raise BadHead("Malformed URI: a non-ASCII character, which must be percent-encoded")
     if method == b"CONNECT":
-        raise BadHead("Malformed URI: CONNECT is for proxies, and this is none")
+        raise BadHead("Malformed URI: CONNECT is for proxies, and this server is not a proxy")
     if target == b"*" and method == b"OPTIONS":
         return
     if not target.startswith(b"/"):
         absolute = _ABSOLUTE.fullmatch(target)
         if absolute is None:
             raise BadHead("Malformed URI: it must begin with a slash, or with http:// or https://")
-        if not is_host(absolute[1].decode()):  # it goes before the header Host
+        if not is_host(absolute[1].decode()):  # it overrides the header Host
             raise BadHead("Malformed URI: its host")
     try:
         urlsplit(target.decode())
-    except ValueError:  # such as [, which begins an IPv6 address
+    except ValueError:  # for example, an incomplete IPv6 address
         raise BadHead("Malformed URI") from None
 
 
 def _content(line: bytes) -> bytes:
-    """A line without its end: CR LF, or LF alone, which RFC 9112 (2.2) lets us take. A CR alone ends none."""
+    """A line without its end: CR LF or a bare LF (RFC 9112, 2.2). A bare CR does not end a line."""
     if not line.endswith(b"\n"):
         if len(line) > MAX_LINE_BYTES:
             raise BadHead("Line too long", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
@@ -166,7 +166,7 @@ def _field(line: bytes) -> tuple[bytes, bytes]:
     if not colon:
         raise BadHead("Malformed header: a line without a colon")
     if not _NAME.fullmatch(name):  # white space before the colon, too: RFC 9112, 5.1
-        raise BadHead("Malformed header: a name that is no token")
+        raise BadHead("Malformed header: a name with invalid characters")
     if _CONTROLS.search(value):
         raise BadHead("Malformed header: a control character")
     return name, value.strip(b" \t")
@@ -183,7 +183,7 @@ def _check_host(hosts: list[bytes], version: tuple[int, int]) -> None:
 
 
 def _check_framing(lengths: list[bytes], encodings: list[bytes], version: tuple[int, int]) -> None:
-    """How long the body is must be said in one way only (RFC 9112, 6.1 and 6.3)."""
+    """Check that only one header states the body's length (RFC 9112, 6.1 and 6.3)."""
     if len(lengths) > 1 or not all(map(_DIGITS.fullmatch, lengths)):
         raise BadHead("Malformed header: Content-Length")
     if not encodings:

@@ -1,4 +1,4 @@
-"""Hints for clients whose requests lead nowhere: a path that is nearly an endpoint's, a protocol that is not ours."""
+"""Hints for failed requests: a path similar to an endpoint's, or another protocol than WebSocket."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["answer_with_hint", "foreign_protocol", "near_path"]
 
 _PLAIN = "this server speaks plain WebSocket, not {}: connect with new WebSocket(url), or with wsthreads.js"
 
-#: Headers of an answer that are about its body.
+#: Response headers that describe the body.
 _ABOUT_BODY = frozenset(
     {"content-type", "content-length", "content-encoding", "content-language", "content-range", "etag", "last-modified"}
 )
 
 
 def foreign_protocol(environ: dict[str, Any]) -> str:
-    """A hint for the clients of Socket.IO and SignalR, which begin with requests of their own; empty for others."""
+    """A hint for clients of Socket.IO and SignalR, recognized by their first request; empty for all others."""
     query = str(environ.get("QUERY_STRING", ""))
     if re.search(r"(?:\A|&)EIO=[0-9]", query):
         return _PLAIN.format("Socket.IO")
@@ -31,7 +31,7 @@ def foreign_protocol(environ: dict[str, Any]) -> str:
 
 
 def near_path(path: str, known: Iterable[str]) -> str | None:
-    """The one of the paths that is the same but for slashes, capitals, or a query that was encoded."""
+    """The known path that differs only in slashes, upper case, or an encoded query."""
     return next((other for other in known if _folded(other) == _folded(path)), None)
 
 
@@ -42,7 +42,7 @@ def _folded(path: str) -> str:
 def answer_with_hint(
     app: WSGIApplication, hint: str, environ: WSGIEnvironment, start_response: StartResponse
 ) -> Iterable[bytes]:
-    """What `app` answers; where that is a 404, its text is the hint."""
+    """The response of `app`. If it is a 404, its body becomes the hint."""
     body = f"{hint}\n".encode()
     is_late = is_missing = False
 
@@ -57,7 +57,7 @@ def answer_with_hint(
         return start_response(status, headers, *more)
 
     response = app(environ, start)
-    is_late = True  # an answer that begins only when it is read is left as it is
+    is_late = True  # a response that begins only when it is iterated is not changed
     if not is_missing:
         return response
     if hasattr(response, "close"):

@@ -1,8 +1,8 @@
-"""What the WSGI servers that hand over their socket differ in: input read too far, the access log, the ending.
+"""Hides the differences between Werkzeug's server and gunicorn's gthread: early input, access log, end of a session.
 
-Werkzeug and gunicorn's gthread read the request through a buffer, write a response when the application returns, and
-close the socket themselves. A WebSocket session happens inside the response's iteration, and ends it so that neither
-writes anything more (Werkzeug would put an HTTP response onto the WebSocket, gunicorn its headers).
+Both servers read the request through a buffer, write a response when the application returns, and close the socket
+themselves. A WebSocket session runs inside the iteration of its response. It ends the iteration in a way that stops the
+server from writing: else Werkzeug would write an HTTP response onto the WebSocket, and gunicorn the headers.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ __all__ = [
 
 _access_log = get_logger("werkzeug")
 
-#: Where Werkzeug's environ has the connection's socket, and that of `wsthreads.django`, too.
+#: The environ key of the connection's socket, for Werkzeug and `wsthreads.django`.
 SOCKET_KEY = "werkzeug.socket"
 
-#: Where an environ has the buffered reader of that socket, if that is not its ``wsgi.input``.
+#: The environ key of that socket's buffered reader, if ``wsgi.input`` is another object.
 INPUT_KEY = "wsthreads.input"
 
 
 def has_socket(environ: dict[str, Any]) -> bool:
-    """Whether the WSGI server is one that hands over its socket."""
+    """Whether the WSGI server gives the application its socket."""
     return SOCKET_KEY in environ or "gunicorn.socket" in environ
 
 
 def take_early_input(environ: dict[str, Any]) -> bytes:
-    """What the server has read beyond the request: a client may send its first frames right behind it."""
+    """The bytes that the server has read after the request: a client may send its first frames at once."""
     if "gunicorn.socket" in environ:
-        # gunicorn's Body wraps a reader that wraps the connection's Unreader, whose buffer has the rest.
+        # gunicorn's Body has a reader, which has the connection's Unreader, whose buffer has the early input.
         unreader = getattr(getattr(environ.get("wsgi.input"), "reader", None), "unreader", None)
         buffer = getattr(unreader, "buf", None)
         if buffer is None:
@@ -64,7 +64,7 @@ def take_early_input(environ: dict[str, Any]) -> bytes:
 
 
 def _buffered(reader: Any, sock: socket.socket) -> bytes:
-    """What is in the buffer of a `socket.makefile("rb")`, without waiting for more."""
+    """The buffered bytes of a `socket.makefile("rb")`. Does not wait for more."""
     timeout = sock.gettimeout()
     sock.setblocking(False)
     try:
@@ -77,15 +77,15 @@ def _buffered(reader: Any, sock: socket.socket) -> bytes:
 
 
 def gunicorn_worker() -> Any | None:
-    """The gunicorn worker whose process this is: gunicorn's handler of SIGTERM is a method of it."""
+    """This process's gunicorn worker. gunicorn's SIGTERM handler is a method of the worker."""
     worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     return worker if hasattr(worker, "alive") and hasattr(getattr(worker, "cfg", None), "threads") else None
 
 
 def _default_signals() -> None:
-    """Have a process that a gunicorn worker's application has forked end at signals, as one of its own does.
+    """Restore default signal handlers in a process that a worker's application forks.
 
-    gunicorn's own handlers would only set a mark there that nobody looks at.
+    There, gunicorn's handlers would only set a flag that nothing reads.
     """
     worker = gunicorn_worker()
     if worker is not None:
@@ -98,17 +98,17 @@ os.register_at_fork(after_in_child=_default_signals)
 
 
 def is_ending(worker: Any) -> bool:
-    """Whether a gunicorn worker has been told to go, or has lost its master."""
+    """Whether a gunicorn worker is ending or has lost its master."""
     return not worker.alive or worker.ppid != os.getppid()
 
 
 def is_replaced(worker: Any) -> bool:
-    """Whether another takes the place of a gunicorn worker that ends, as far as it knows."""
+    """Whether another worker will replace an ending gunicorn worker, as far as it knows."""
     return bool(getattr(worker, "is_replaced", worker.nr >= worker.max_requests))
 
 
 def log_upgrade(environ: dict[str, Any]) -> None:
-    """Werkzeug logs a request when it writes the response's head, which is ours here: log the 101 in its place."""
+    """Log the 101 in Werkzeug's format. Werkzeug does not log it, because wsthreads writes it."""
     if SOCKET_KEY not in environ or not _access_log.is_enabled_for(logging.INFO):
         return  # gunicorn's access log has it
     address, method = environ.get("REMOTE_ADDR", "-"), environ.get("REQUEST_METHOD", "-")
@@ -129,22 +129,22 @@ def _printable(text: str) -> str:
 
 
 class _LostStatus(str):
-    """A status that ends Werkzeug's answer as a lost connection does, when it is taken apart to be logged and sent."""
+    """A status that makes Werkzeug stop like after a lost connection, when it splits the status to log and send it."""
 
     def split(self, *_: Any, **__: Any) -> NoReturn:
         raise ConnectionResetError(errno.ECONNRESET, "the WebSocket session is over")
 
 
 class SessionResponse:
-    """A WSGI response that is a whole WebSocket session.
+    """A WSGI response whose iteration runs a WebSocket session.
 
-    The server iterates it in the connection's thread: that runs `session`, and then raises the error of a connection
-    that the client has ended, which both servers take in silence: nothing more is written, gunicorn logs the 101 and
-    counts the connection, and each closes the socket. `abandon` is called instead if the server never gets so far.
+    The server iterates it in the connection's thread. The iteration runs `session`, and then raises the error of a
+    connection that the client has ended. Both servers ignore this error silently: they write nothing more and close the
+    socket; gunicorn logs the 101 and counts the connection. `abandon` is called instead if the server never iterates.
 
-    What is around the application may report that error, as Werkzeug's debugger does, and Sentry. In the debugger, and
-    under gunicorn without TLS, the iteration just ends: they meet the same error when they turn to the socket. (With
-    TLS, gunicorn would log another one; without its debugger, Werkzeug would log a response before it comes to that.)
+    Middleware such as Werkzeug's debugger or Sentry may report that error. So in the debugger, and under gunicorn
+    without TLS, the iteration just ends; the server meets the same error when it uses the socket. (With TLS, gunicorn
+    would log a different error. Without its debugger, Werkzeug would first log a response.)
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class SessionResponse:
         self._abandon = abandon
         self._start_response = start_response
         self._in_debugger = "werkzeug.debug.preserve_context" in environ
-        sock = environ.get("gunicorn.socket")  # in `wsthreads.testing` not one of the system's
+        sock = environ.get("gunicorn.socket")  # in `wsthreads.testing` not a real socket
         is_plain = isinstance(sock, socket.socket) and not isinstance(sock, ssl.SSLSocket)
         self._gunicorn_socket: socket.socket | None = sock if is_plain else None
 
@@ -168,13 +168,13 @@ class SessionResponse:
     def __next__(self) -> bytes:
         session = self._session
         if session is not None:
-            # For gunicorn's access log only: the 101 is on the wire as soon as the session begins.
+            # Only for gunicorn's access log: `session` sends the 101 itself.
             status = "101 Switching Protocols"
             self._start_response(_LostStatus(status) if self._in_debugger else status, [])
             self._session = None
             session()
         if self._gunicorn_socket is not None:
-            with suppress(OSError):  # as a rule it is shut already
+            with suppress(OSError):  # usually already shut down
                 self._gunicorn_socket.shutdown(socket.SHUT_RDWR)
             raise StopIteration
         if self._in_debugger:
@@ -182,7 +182,7 @@ class SessionResponse:
         raise ConnectionResetError(errno.ECONNRESET, "the WebSocket session is over")
 
     def close(self) -> None:
-        """PEP 3333: called by the server in any case."""
+        """Always called by the server (PEP 3333)."""
         if self._session is not None:
             self._session = None
             self._abandon()

@@ -1,8 +1,8 @@
-"""What the proxies in front say of a client: its address, whether it came by TLS, the host that it asked for.
+"""Reads what trusted proxies report about a client: its address, the scheme and the host.
 
-Each proxy appends to a header what it knows, so the last values of a list are those of the proxies that are trusted,
-and everything before them is the client's to forge. So a list is read from its end, by its commas alone: werkzeug's
-ProxyFix lets a quotation mark that a client sends swallow what the proxy appends.
+Each proxy appends its value to a header. So the last values come from the trusted proxies, and a client can forge all
+values before them. The list is read from its end and split only at commas. werkzeug's ProxyFix also parses quotation
+marks: there, a client's quotation mark can hide the proxy's value.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 __all__ = ["PROXY_KEY", "ProxyHeaders", "address_of", "parse_address"]
 
-#: In the environ of each request that comes through trusted proxies.
+#: The environ key that marks a request from trusted proxies.
 PROXY_KEY = "wsthreads.behind_proxy"
 
-#: Some proxies write what a WebSocket's URL has.
+#: Some proxies send ws or wss.
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
 
 class ProxyHeaders:
-    """A WSGI application that believes what the `hops` last proxies say in X-Forwarded-For, -Proto and -Host.
+    """WSGI middleware that trusts the last `hops` proxies' X-Forwarded-For, -Proto and -Host.
 
-    Those are the headers that every guide to a proxy has it set; one that it does not set is the client's to forge.
-    A header with fewer values than `hops` says nothing. `Forwarded` (RFC 7239) is not read.
+    The proxies must set all three headers, because a client can forge one that they do not set. A header with fewer
+    than `hops` values is ignored. `Forwarded` (RFC 7239) is not read.
     """
 
     def __init__(self, app: WSGIApplication, hops: int) -> None:
@@ -49,15 +49,15 @@ class ProxyHeaders:
         return self._app(environ, start_response)
 
     def _said(self, environ: WSGIEnvironment, name: str) -> str:
-        """What the first of the trusted proxies has appended; empty if there is nothing."""
+        """The value that the first trusted proxy has appended; empty if missing."""
         values = str(environ.get(f"HTTP_X_FORWARDED_{name}", "")).split(",")
         return values[-self._hops].strip(' \t"') if len(values) >= self._hops else ""
 
 
 def address_of(text: str) -> str:
-    """A client's address as text, without a port, from any form in which a server or a proxy writes it.
+    """A client's address as text, without a port, from any form that servers and proxies use.
 
-    What is none, such as ``unknown``, stays as it is.
+    A text that is no address, such as ``unknown``, is returned unchanged.
 
     >>> address_of("203.0.113.7:50001"), address_of("[2001:DB8::1]:443"), address_of("::ffff:192.0.2.1")
     ('203.0.113.7', '2001:db8::1', '192.0.2.1')
@@ -73,7 +73,7 @@ def address_of(text: str) -> str:
 
 
 def parse_address(text: str) -> IPv4Address | IPv6Address | None:
-    """An IP address, or None for what is none."""
+    """Parse an IP address; None if the text is not one."""
     try:
         return ip_address(text)
     except ValueError:

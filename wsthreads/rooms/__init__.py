@@ -1,1 +1,1 @@
-"""Who is in which room, and broadcasts in one order."""
+"""Rooms: members, presence, and broadcasts in one order."""

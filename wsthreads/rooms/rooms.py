@@ -1,11 +1,11 @@
-"""Rooms: who is in them, and fan-out in one order.
+"""Rooms: membership, and broadcasts in one order.
 
-A room is made by its first member and gone with its last: both are one atomic step of the `StripedDict` that holds
-them all, so that somebody who joins while the last member leaves is never in a room that nobody can reach.
+The first member creates a room, and the last one deletes it. Both are one atomic step of the `StripedDict` of all
+rooms. So a session that joins while the last member leaves is never in a room that broadcasts do not reach.
 
-Locks, in the order in which they may be taken: a room's `order`, a session's `_membership`, a stripe. Under `order`
-messages are only appended to memory; whoever broadcast, or the drainer, sends them afterwards. They are encoded before,
-once for all members with the same `Encoding`.
+The order of locks: a room's `order`, a session's `_membership`, a stripe. Under `order`, messages are only appended to
+outboxes. The broadcasting thread or the drainer sends them afterwards. A message is encoded before that, once for all
+members with the same `Encoding`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Member(Protocol):
 
     #: Where broadcasts are appended. Rooms remember it: only `Rooms.replace_outbox` writes it.
     _outbox: Outbox
-    #: Guards the writing of `_outbox` and of the next two; only stripe locks are taken under it, also a `Roster`'s.
+    #: Guards writes of `_outbox` and of the next two. Only stripe locks are taken under it, including a `Roster`'s.
     _membership: Lock
     _joined: frozenset[str]
     _ended: bool
@@ -55,33 +55,34 @@ M = TypeVar("M", bound=Member)
 
 
 class _Members:
-    """The members of one room, while it has any."""
+    """The members of one room. Exists while there are any."""
 
     __slots__ = ("broadcasts", "crowd", "deliveries", "left", "order", "outboxes", "queued", "sending", "sessions")
 
     def __init__(self) -> None:
-        # Held while a broadcast is appended to every member's outbox: the one order of the room.
+        # Held while a broadcast is appended to all members' outboxes. This gives the room one order.
         self.order = Lock()
-        # To these, members or not any more, others left frames while somebody sent; the sender's own.
+        # Outboxes that were not sent completely, also of former members. Only the sending thread uses this.
         self.left: list[Outbox] = []
-        self.broadcasts = self.deliveries = 0  # guarded by order; nothing is added once the room is gone
-        self.sending = False  # somebody sends what is queued to the members; guarded by order
-        self.queued = 0  # broadcasts since that began; guarded by order
-        # How many broadcasts met while others were sent; it falls by one each time that none did. The sender's own.
+        self.broadcasts = self.deliveries = 0  # guarded by order; not changed after the room is gone
+        self.sending = False  # whether a thread is sending to the members; guarded by order
+        self.queued = 0  # broadcasts queued since that thread began; guarded by order
+        # How many broadcasts were queued during the last sending; falls by one if none was. Only the sending thread
+        # uses it.
         self.crowd = 0
         self.sessions: dict[Any, Outbox] = {}  # guarded by the stripe lock of the room's name
-        # Of sessions, sorted by encoding, until somebody joins or leaves; likewise.
+        # The sessions' outboxes sorted by encoding, until a session joins or leaves. Guarded by the same lock.
         self.outboxes: tuple[Outbox, ...] | None = None
 
 
 def _count_nothing(counter: str) -> None:
-    """The `count` of rooms that nobody counts for."""
+    """Default for `count`: does nothing."""
 
 
 class Rooms(Generic[M]):
     """All rooms of one endpoint. Any thread.
 
-    `count` is called with the name of a counter when a session wants to be in more rooms than it may.
+    `count` is called with the name of a counter when a session exceeds its limit of rooms.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Rooms(Generic[M]):
         self._max_name_chars = max_name_chars
         self._max_per_session = max_per_session
         self._count = count
-        self._ended = (0, 0)  # broadcasts and deliveries of rooms that are gone
+        self._ended = (0, 0)  # broadcasts and deliveries of deleted rooms
         self._ending = Lock()  # guards _ended; a leaf
         #: Who is there; None until `use_roster`.
         self.roster: Roster | None = None
@@ -113,19 +114,19 @@ class Rooms(Generic[M]):
         return roster
 
     def room(self, name: str) -> Room:
-        """A handle for somebody who is no member. Raises `RoomNameError`."""
+        """A handle without a session. Raises `RoomNameError`."""
         return Room(self._checked(name), self)
 
     def for_session(self, name: str, session: M) -> SessionRoom:
-        """A handle for a session. Raises `RoomNameError`."""
+        """A session's handle. Raises `RoomNameError`."""
         return SessionRoom(self._checked(name), self, session)
 
     def names(self) -> list[str]:
-        """The rooms that there are, sorted. A snapshot."""
+        """The names of all rooms, sorted. A snapshot."""
         return sorted(self._members.snapshot())
 
     def sizes(self) -> dict[str, int]:
-        """The rooms that there are, with how many members each has in this process. A snapshot."""
+        """All rooms with their numbers of members in this process. A snapshot."""
         return {name: len(members.sessions) for name, members in self._members.snapshot().items()}
 
     def sessions(self, name: str) -> list[M]:
@@ -140,14 +141,15 @@ class Rooms(Generic[M]):
         return found
 
     def count(self, name: str) -> int:
-        """How many members a room has; 0 where there is none."""
+        """The number of members of a room; 0 if it does not exist."""
         members = self._members.get(name)
         return len(members.sessions) if members is not None else 0
 
     def totals(self) -> tuple[int, int, int, int]:
-        """Rooms and members now; broadcasts that met a member, and messages that they left in outboxes, until now.
+        """The numbers of rooms and of members, and the totals of broadcasts and of deliveries.
 
-        A room that goes meanwhile may be missing, and is not counted twice.
+        Counts broadcasts that reached a member, and messages that they put into outboxes. A room that is deleted
+        meanwhile may be missing, but is never counted twice.
         """
         with self._ending:
             broadcasts, deliveries = self._ended
@@ -158,7 +160,7 @@ class Rooms(Generic[M]):
         return len(rooms), sum(len(members.sessions) for members in rooms), broadcasts, deliveries
 
     def join(self, name: str, session: M) -> None:
-        """Idempotent; does nothing for a session that is over. Raises `RoomLimitError`."""
+        """Idempotent. Does nothing for a session that has ended. Raises `RoomLimitError`."""
 
         def add(members: _Members | None) -> _Members:
             members = members or _Members()
@@ -199,12 +201,15 @@ class Rooms(Generic[M]):
         return roster
 
     def leave(self, name: str, session: M) -> None:
-        """Idempotent. Waits for a broadcast that is being queued: once this returns, none of the room follows."""
+        """Idempotent.
+
+        Waits for a broadcast that is being queued: after the return, no broadcast of the room follows.
+        """
         while (members := self._members.get(name)) is not None:
             with members.order, session._membership:
                 if name not in session._joined:
                     return
-                # While we hold _membership, the room that the session is in stays. Is it still the one that we hold?
+                # While _membership is held, the session's room cannot be deleted. Is it still the same room object?
                 if self._members.get(name) is members:
                     session._joined -= {name}
                     if self.roster is not None and self.roster.is_used and not session._ended:
@@ -217,13 +222,13 @@ class Rooms(Generic[M]):
                     break
         if self.roster is not None and self.roster.is_used:
             self.roster.tell(name)
-        session._outbox.flush_surely()  # whoever sends to the members from now on leaves this one out
+        session._outbox.flush_surely()  # later sends to the members do not include this outbox
 
     def replace_outbox(self, session: M, outbox: Outbox) -> None:
-        """A session has another connection: send to it by `outbox`. Waits for broadcasts that are being queued.
+        """Send to a session by another `outbox`, after it got a new connection. Waits for broadcasts that are being
+        queued.
 
-        Of each room's broadcasts, the old outbox has those that came before, the new one those that come after, and
-        none is in both.
+        The old outbox keeps earlier broadcasts, and the new one gets later ones. No broadcast is in both.
         """
 
         def replace(members: _Members) -> _Members:
@@ -240,14 +245,14 @@ class Rooms(Generic[M]):
             if members is not None:
                 with members.order:
                     self._members.compute_if_present(name, replace)
-        old.flush_surely()  # whoever sends to the members from now on leaves it out
+        old.flush_surely()  # later sends to the members do not include this outbox
 
     def leave_all(self, session: M, *, is_lost: bool = False) -> None:
         """End all memberships of a session, for good. If its connection `is_lost`, its presence stays for a while."""
         with session._membership:
             session._ended = True
             names = session._joined
-        with ExitStack() as stack:  # each of them, even if one fails
+        with ExitStack() as stack:  # leave all rooms even if one fails
             for name in names:
                 stack.callback(self._end, name, session, is_lost)
 
@@ -259,9 +264,9 @@ class Rooms(Generic[M]):
         self.leave(name, session)
 
     def broadcast(self, name: str, frame: bytes, exclude: M | None = None, *, hand_over: bool = False) -> None:
-        """Send a frame to all members but `exclude`, in the one order of the room. Waits for no reader.
+        """Send a frame to all members but `exclude`, in the room's order. Does not wait for slow clients.
 
-        With `hand_over`, the drainer does the sending: for a caller who has more to do than to wait for that.
+        With `hand_over`, the drainer sends, so that the caller can go on.
         """
         members = self._members.get(name)
         if members is None:
@@ -279,20 +284,20 @@ class Rooms(Generic[M]):
                     for encoding, some in parts:
                         members.deliveries += append_all(some, frames[encoding], skip)
                     if members.sending:
-                        members.queued += 1  # for whoever sends
+                        members.queued += 1  # the sending thread will send it
                         return
                     members.sending = True
                     hand_over = hand_over or members.crowd > 0
                     members.queued = 1 if hand_over else 0
                     break
-            for encoding in missing:  # and then look again who is there
+            for encoding in missing:  # then look again: members may have changed
                 frames[encoding] = encoding.frame(frame)
         if not hand_over:
             try:
                 hand_over = self._send(name, members, outboxes)
-                hand_over = hand_over and self._send(name, members)  # once more, if others met it
+                hand_over = hand_over and self._send(name, members)  # again, if broadcasts were queued meanwhile
             except BaseException:
-                self._go_on(name, members)  # what is queued must not wait for the next broadcast
+                self._go_on(name, members)  # queued messages must not wait for the next broadcast
                 raise
         if hand_over:
             self._go_on(name, members)
@@ -301,7 +306,7 @@ class Rooms(Generic[M]):
         """Leave the sending to the drainer."""
         try:
             self._drainer.go_on(partial(self._send, name, members))
-        except RuntimeError:  # no thread can be started: then it is ours to do
+        except RuntimeError:  # no thread can be started: send in this thread
             try:
                 while self._send(name, members):
                     pass
@@ -311,20 +316,23 @@ class Rooms(Generic[M]):
                 raise
 
     def _send(self, name: str, members: _Members, outboxes: tuple[Outbox, ...] | None = None) -> bool:
-        """Send what is queued to the members. True if more was queued meanwhile: call it again; also if it raises."""
+        """Send queued messages to the members.
+
+        Returns True if more was queued meanwhile; then, and after an exception, call it again.
+        """
         if outboxes is None:
             with members.order:
                 members.crowd = max(members.queued, members.crowd, 1) - 1
                 members.queued = 0
                 outboxes = members.outboxes or self._copy(name, members)
-        # Who has left the room is not among the members, and may have been sent something by others meanwhile.
+        # A session that has left is not among the members, but its outbox may still have unsent messages.
         members.left = flush_all(members.left) + flush_all(outboxes)
         with members.order:
             members.sending = bool(members.left) or members.queued > 0
             return members.sending
 
     def _copy(self, name: str, members: _Members) -> tuple[Outbox, ...]:
-        """The members' outboxes, remembered until somebody joins or leaves."""
+        """The members' outboxes, cached until a session joins or leaves."""
 
         outboxes: tuple[Outbox, ...] = ()
 
@@ -378,7 +386,7 @@ def _without(members: _Members, session: Member) -> _Members | None:
 
 
 class Room:
-    """A handle on a room. Keep it as long as you like: it does not keep the room. Any thread.
+    """A handle of a room. You may keep it: it does not keep the room alive. Any thread.
 
     Do not use it in finalizers: a ``__del__`` may run during a broadcast, and would wait for its own thread.
     """
@@ -418,7 +426,7 @@ class Room:
 
 
 class SessionRoom(Room):
-    """A session's handle on a room."""
+    """A session's handle of a room."""
 
     __slots__ = ("_session",)
 

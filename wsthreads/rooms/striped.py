@@ -1,12 +1,12 @@
-"""`StripedDict`, a dict for many threads, in the manner of Java's ConcurrentHashMap.
+"""`StripedDict`: a dict for many threads, similar to Java's ConcurrentHashMap.
 
 Guarantees:
 
-- Every method is atomic for its key: `compute` and `compute_if_present` run their function under the lock of the
-  key's stripe, so that check-then-act ("make it if it is absent", "remove it if it is empty") is one step.
-- Methods for different keys mostly do not wait for each other: the keys are spread over `stripes` locks.
-- `snapshot` and `len` take the stripes one after another: each stripe is a true picture, the whole is one that
-  existed only if nobody wrote meanwhile.
+- Every method is atomic for its key. `compute` and `compute_if_present` call their function under the lock of the key's
+  stripe. So check-then-act ("create if absent", "remove if empty") is one step.
+- Calls for different keys seldom wait for each other, because the keys are spread over `stripes` locks.
+- `snapshot` and `len` lock one stripe after another. Each stripe is consistent; the whole is consistent only if nothing
+  was written meanwhile.
 
 The locks are leaves. A function given to `compute` must be quick: no I/O, no logging, no other lock, no other call
 of the same dict. It does not rely on the GIL.
@@ -26,7 +26,7 @@ D = TypeVar("D")
 
 
 class StripedDict(Generic[K, V]):
-    """A mapping whose values are never None: to a compute function, None means "there is none"."""
+    """A mapping whose values are never None. For a compute function, None means "no value"."""
 
     __slots__ = ("_locks", "_maps")
 
@@ -59,7 +59,7 @@ class StripedDict(Generic[K, V]):
             return value
 
     def compute_if_present(self, key: K, function: Callable[[V], V | None]) -> V | None:
-        """The same, but only where there is a value; returns None where there is none."""
+        """Like `compute`, but only if the key has a value. Returns None if it has none."""
         stripe = hash(key) % len(self._maps)
         values = self._maps[stripe]
         with self._locks[stripe]:
@@ -74,19 +74,19 @@ class StripedDict(Generic[K, V]):
             return value
 
     def put(self, key: K, value: V) -> None:
-        """Set the key's value, whatever it was."""
+        """Set the key's value."""
         if value is None:
             raise TypeError(f"None cannot be a value of a StripedDict (key {key!r})")
         self.compute(key, lambda _: value)
 
     def pop(self, key: K) -> V | None:
-        """Remove the key and return its value, or None where there was none."""
+        """Remove the key and return its value, or None if it had none."""
         stripe = hash(key) % len(self._maps)
         with self._locks[stripe]:
             return self._maps[stripe].pop(key, None)
 
     def snapshot(self) -> dict[K, V]:
-        """A plain dict with a copy of everything."""
+        """A plain dict with a copy of all entries."""
         copy: dict[K, V] = {}
         for lock, values in zip(self._locks, self._maps, strict=True):
             with lock:

@@ -1,1 +1,1 @@
-"""The life of a session: handshake, calls of the handler, end."""
+"""The life of a session: handshake, handler calls, end."""

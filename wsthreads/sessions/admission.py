@@ -1,4 +1,4 @@
-"""How many sessions there may be at once in this process, and whether there may be any more."""
+"""Limits the sessions of this process, in total and per address, and refuses new ones at a shutdown."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from wsthreads.protocol.proxies import parse_address
 
 __all__ = ["RETRY_AFTER_S", "Admission"]
 
-#: What a client that finds no place is told to wait before it tries again, in seconds.
+#: The Retry-After of a refused client, in seconds.
 RETRY_AFTER_S = 5
 
-#: Where a server has so few threads that a session would leave none for HTTP.
+#: The error if the server has so few threads that a session would leave none for HTTP.
 NO_THREAD = "a session holds a thread, and this server has none to spare: start it with more, such as --threads 500"
 
 
 class _Here(local):
-    """The calling thread's."""
+    """State of the calling thread."""
 
     has_place = False
     is_left_out = False  # see `Admission.wait_others`
 
 
 class Admission:
-    """Places for sessions, of which one address may take `per_address` (0 for all). Any thread.
+    """`places` for sessions, at most `per_address` of them for one address (0: no limit). Any thread.
 
-    A place is taken and given back by the same thread, that of its connection.
+    The thread of a connection takes and returns its place.
     """
 
     def __init__(self, places: int, per_address: int = 0) -> None:
         self.places = places
         self._per_address = per_address
         self._taken = 0
-        self._taken_by: dict[str, int] = {}  # network -> places; only where there is a limit
-        #: Close code and reason for sessions that come in late, once `close` has been called.
+        self._taken_by: dict[str, int] = {}  # network -> places; only with a limit
+        #: After `close`: the close code and reason for sessions that are just opening.
         self.goodbye: tuple[int, str] | None = None
-        self._left_out = 0  # of the places taken, those whose threads wait for the others, or have
+        self._left_out = 0  # how many of the taken places belong to threads in `wait_others`, or past it
         self._here = _Here()
         self._changed = Condition()  # guards _taken, _taken_by, _left_out and goodbye
 
     def enter(self, address: str = "") -> str:
-        """Take a place. Returns whose it is, with which to give it back: `leave`.
+        """Take a place. Returns its network, which `leave` needs.
 
-        Raises `HandshakeRefused` with 503 if there is none, with 501 if there never is one, with 429 if the address
-        has as many as it may. Who has no address, since it comes in on a Unix socket, is not held to that.
+        Raises `HandshakeRefused` with 503 if all places are taken, with 501 if the server has none at all, and with 429
+        if the address has too many. Clients on a Unix socket have no address and no such limit.
         """
         network = network_of(address) if self._per_address else ""
         with self._changed:
@@ -55,7 +55,7 @@ class Admission:
             if not self.places:
                 raise HandshakeRefused(501, NO_THREAD, cause="server")
             if self._taken >= self.places:
-                bounds = "max_sessions, or --threads without what is kept for HTTP"
+                bounds = "max_sessions, or --threads minus those reserved for HTTP"
                 reason = f"all {self.places} places for sessions are taken ({bounds})"
                 raise _refusal(503, reason, "full")
             if network:
@@ -69,7 +69,7 @@ class Admission:
         return network
 
     def leave(self, network: str = "") -> None:
-        """Give a place back, of which `enter` has told whose it is."""
+        """Return a place; `network` is what `enter` returned."""
         with self._changed:
             if network:
                 self._taken_by[network] -= 1
@@ -82,7 +82,7 @@ class Admission:
             self._changed.notify_all()
 
     def close(self, code: int, reason: str) -> bool:
-        """Let nobody in any more. False, and nothing happens, if that has been done."""
+        """Refuse new sessions from now on. Returns False, and does nothing, if it was called before."""
         with self._changed:
             first = self.goodbye is None
             if first:
@@ -90,7 +90,7 @@ class Admission:
             return first
 
     def wait_empty(self, timeout_s: float) -> bool:
-        """Wait until the last session has left, at most `timeout_s`. False if some are still there."""
+        """Wait at most `timeout_s` until the last session has left. False if some remain."""
         deadline = monotonic() + timeout_s
         with self._changed:
             while self._taken:
@@ -102,13 +102,13 @@ class Admission:
 
     @property
     def has_place(self) -> bool:
-        """Whether the calling thread has a place: it is in a handshake, or in a session."""
+        """Whether the calling thread has a place, because it runs a handshake or a session."""
         return self._here.has_place
 
     def wait_others(self, timeout_s: float) -> int:
-        """Wait until the other sessions have left, at most `timeout_s`. Returns how many are still there.
+        """Wait at most `timeout_s` until the other sessions have left. Returns how many remain.
 
-        Only for a thread that has a place. Several of them do not wait for each other.
+        Only for a thread that has a place. Threads in this method do not wait for each other.
         """
         deadline = monotonic() + timeout_s
         with self._changed:
@@ -130,12 +130,12 @@ class Admission:
 
     @property
     def free(self) -> int:
-        """Places that are left. A snapshot."""
+        """Free places. A snapshot."""
         return self.places - self._taken
 
     @property
     def taken(self) -> int:
-        """Sessions now, those in their handshake or their `on_close` included."""
+        """Current sessions, including those in a handshake or in `on_close`."""
         return self._taken
 
 
@@ -147,15 +147,15 @@ _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
 
 
 def network_of(address: str) -> str:
-    """Whom an address belongs to: an IPv4 address is its own, an IPv6 address one of a /64 that its owner has.
+    """The network that counts as one client: an IPv4 address itself, or the /64 of an IPv6 address.
 
-    IPv4 inside of IPv6 is IPv4: a 6to4 address gives its owner 65,536 networks, NAT64 puts everybody into one.
+    IPv4 embedded in IPv6 counts as IPv4: with 6to4, one owner has 65,536 networks; with NAT64, all clients share one.
 
     >>> network_of("192.0.2.1"), network_of("2001:db8::1:2:3:4"), network_of("::ffff:192.0.2.1")
     ('192.0.2.1', '2001:db8::/64', '192.0.2.1')
     """
     parsed = parse_address(address.partition("%")[0])
-    if not isinstance(parsed, IPv6Address):  # or none, or a name that a proxy made up
+    if not isinstance(parsed, IPv6Address):  # or no address: a proxy may send any text
         return address
     inside = parsed.ipv4_mapped or parsed.sixtofour
     if parsed in _NAT64:

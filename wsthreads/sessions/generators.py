@@ -1,7 +1,7 @@
-"""Functions of Python whose call runs nothing of their body: generators, async generators, coroutines.
+"""Detects functions whose call does not run their body: generators, async generators, coroutines.
 
-As a handler's function, such a one is a mistake. Of most it can be told before they are called. Behind a decorator only
-what a call returns tells.
+As a handler's function, they are a mistake. Most can be detected before a call. Behind a decorator, only the return
+value of a call shows it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["Place", "kind_of", "returned", "unwrapped"]
 
 
 class Place(NamedTuple):
-    """Where a function is written."""
+    """Where a function is defined."""
 
     file: str
     line: int
@@ -27,7 +27,7 @@ class Place(NamedTuple):
 
 
 def kind_of(function: Callable[..., Any]) -> str | None:
-    """What a function is whose call runs nothing; None for any other one.
+    """What kind of function it is, if its call does not run its body; else None.
 
     >>> async def f(): yield
     >>> kind_of(partial(f)), kind_of(print)
@@ -42,9 +42,9 @@ def kind_of(function: Callable[..., Any]) -> str | None:
 
 
 def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What is called in the end: of a partial its function, of a method that, of an object its class's `__call__`.
+    """The underlying function of a partial or a method, or the `__call__` of an object's class.
 
-    Not what `functools.wraps` names: a decorator may well run what it wraps.
+    Does not follow `functools.wraps`, because a decorator may run the wrapped function.
     """
     while True:
         if isinstance(function, partial):
@@ -54,16 +54,16 @@ def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
         else:
             break
     if not isinstance(function, (FunctionType, type)):
-        call = getattr(type(function), "__call__", None)  # noqa: B004, it is that itself which is wanted
+        call = getattr(type(function), "__call__", None)  # noqa: B004, the method itself is needed
         if isinstance(call, FunctionType):
             return call
     return function
 
 
 def returned(result: object) -> tuple[str, Place] | None:
-    """What a call has returned whose body has not run, and where that is written; None for anything else.
+    """If a call returned a generator or coroutine that has not run: what it is, and where it is defined. Else None.
 
-    A generator or a coroutine is closed: so Python does not warn that nobody has awaited it.
+    Closes the generator or coroutine, so that Python does not warn that it was never awaited.
     """
     if isinstance(result, GeneratorType):
         kind, code, is_new = "a generator", result.gi_code, inspect.getgeneratorstate(result) == inspect.GEN_CREATED
@@ -73,7 +73,7 @@ def returned(result: object) -> tuple[str, Place] | None:
         return "an async generator", Place.of(result.ag_code)
     else:
         return None
-    if not is_new:  # somebody runs it
+    if not is_new:  # other code runs it
         return None
     result.close()
     return kind, Place.of(code)

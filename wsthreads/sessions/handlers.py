@@ -1,8 +1,8 @@
-"""What a handler is, and the Python one.
+"""The interface of handlers, and the handler in Python.
 
-A *handler* is what the user writes: any of `on_handshake`, `on_open`, `on_message`, `on_close`, `on_error`. An
-endpoint talks to it through `Handler`, which hides the language: `PythonHandler` calls the functions in the
-connection's own thread, `wsthreads.javascript.ScriptHandler` has them run by the script's isolate.
+A *handler* is the user's code: any of `on_handshake`, `on_open`, `on_message`, `on_close`, `on_error`. An endpoint uses
+it through `Handler`, which hides the language. `PythonHandler` calls the functions in the connection's own thread.
+`wsthreads.javascript.ScriptHandler` runs them in the script's isolate.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ HOOKS = ("on_handshake", "on_open", "on_message", "on_close", "on_error", "on_pr
 
 
 def _nobody(error: BaseException | str) -> None:
-    """What is told of failures where nobody wants to know."""
+    """Default callback: does nothing."""
 
 
 class NotRun(HandlerError):
-    """A function of a handler that is, or has returned, a generator or a coroutine; `place` is where that is."""
+    """A handler function is, or has returned, a generator or a coroutine, which is defined at `place`."""
 
     def __init__(self, message: str, hook: str, place: Place) -> None:
         super().__init__(message, hook)
@@ -57,70 +57,75 @@ class NotRun(HandlerError):
 class Handler(ABC):
     """The endpoint's view of a handler.
 
-    One thread at a time, the session's own, calls `handshake`, `open`, `message`, `catch_up`, `close` of one session,
-    in that order; different sessions' calls come concurrently. `open` and `message` may return before the user's
-    function has run, but its calls keep their order and never overlap. No user error gets out of a method, but for
-    `HandshakeRefused` out of `handshake`. Those that are not abstract are for handlers that need them.
+    The session's thread calls `handshake`, `open`, `message`, `catch_up` and `close`, in this order. Calls for
+    different sessions are concurrent. `open` and `message` may return before the user's function has run, but the calls
+    of one session keep their order and never overlap. No method raises an error of the user's code, except that
+    `handshake` raises `HandshakeRefused`. Methods that are not abstract are optional.
     """
 
-    #: For logs and pages: the script's file name, the class or the module.
+    #: The name for logs and pages: the script's file name, the class or the module.
     name: str
-    #: Those of `HOOKS` that there are.
+    #: The functions in `HOOKS` that the handler has.
     hooks: frozenset[str]
-    #: Where it is served, for logs. Set by the endpoint.
+    #: The endpoint's path, for logs. Set by the endpoint.
     endpoint_path = ""
-    #: Told, in any thread, of each failure of the user's code after it was logged: the exception, or a script's text.
+    #: Called for each logged failure of the user's code, in any thread, with the exception or a script's error text.
     on_failure: Callable[[BaseException | str], None] = staticmethod(_nobody)
 
     def use_rooms(self, room: Callable[[str], Room]) -> None:  # noqa: B027
-        """Told by the endpoint, once and before anything else: how to get a handle on one of its rooms."""
+        """Called once by the endpoint, before any other method. `room` returns a handle of one of its rooms."""
 
     def start(self) -> None:  # noqa: B027
-        """Get what the handler needs in this process (a thread, an interpreter). Idempotent, any thread."""
+        """Start what the handler needs in this process (a thread, an interpreter). Idempotent. Any thread."""
 
     def stop(self, timeout_s: float) -> None:  # noqa: B027
-        """Give back what `start` got, after at most `timeout_s`. Called once, when no session is left."""
+        """Undo `start`, within `timeout_s`. Called once, after all sessions have ended."""
 
     @abstractmethod
     def handshake(self, request: Request, session_id: str) -> Verdict:
-        """Let a client in, or raise `HandshakeRefused`. Called before the 101; `session_id` is its future one.
+        """Accept a client, or raise `HandshakeRefused`.
 
-        For a client that is let in only to be closed (`Verdict.refusal`) nothing else is called.
+        Called before the 101; `session_id` is the id of the future session.
+
+        If the verdict has a `refusal`, no other method is called for this client.
         """
 
     def abandon(self, session_id: str) -> None:  # noqa: B027
-        """Forget what `handshake` kept for a client that was let in and then never opened a session."""
+        """Drop what `handshake` kept for an accepted client whose session was never opened."""
 
     @abstractmethod
     def open(self, session: Session) -> None:
-        """`on_open`. If it fails, the session is closed with 1011."""
+        """Call `on_open`. If it fails, close the session with 1011."""
 
     @abstractmethod
     def message(self, session: Session, message: str | bytes) -> None:
-        """`on_message`. May block while earlier messages of the session wait, which slows its reading down."""
+        """Call `on_message`.
+
+        May block while earlier messages of the session wait; then the session is read more slowly.
+        """
 
     def reader(self, session: Session, descriptor: int) -> Reader | None:
-        """What reads the session's messages without Python, or None where `message` is to get them all.
+        """A reader that handles the session's messages without Python, or None to call `message` for all of them.
 
-        `descriptor` is the socket, -1 if it must not be read like that. Called once, after `open`.
+        `descriptor` is the socket, or -1 if it cannot be read directly. Called once, after `open`.
         """
         return None
 
     def catch_up(self, session: Session) -> None:  # noqa: B027
-        """Return when the messages handed over so far have been handled: the client has ended the session."""
+        """Wait until all messages so far have been handled. Called when the client has ended the session."""
 
     def attributes(self, session: Session) -> dict[str, Any]:
-        """What the handler remembers of a session: a copy. Any thread; waits for a moment at most.
+        """A copy of the session's attributes. Any thread; blocks only briefly.
 
-        Raises `IsolateError` where a script cannot tell just now.
+        Raises `IsolateError` if a script cannot answer now.
         """
         return dict(session.attributes)
 
     def settle(self, timeout_s: float) -> None:  # noqa: B027
-        """Return when all that was handed over so far has been done, or after `timeout_s`: for tests."""
+        """Wait at most `timeout_s` until all calls so far are done. For tests."""
 
     def heap_bytes(self) -> int | None:
-        """What the objects of a script take; None where there is none, or nobody knows. Does not block."""
+        """The heap size of a script; None if there is no script or the size is unknown. Does not block."""
         return None
 
     def presence(self, room: Room, changes: PresenceChanges) -> str | bytes | None:
@@ -132,17 +137,20 @@ class Handler(ABC):
 
     @abstractmethod
     def close(self, session: Session, code: int, reason: str) -> None:
-        """`on_close`. Returns when the user's function has, or never will. The session is not open any more."""
+        """Call `on_close`; the session is already closed.
+
+        Returns when the user's function has returned, or never will.
+        """
 
 
 class PythonHandler(Handler):
     """Calls the functions of `target`, an instance of a class or a module, in the session's own thread.
 
-    Whatever a function raises ends that call and nothing else, be it no `Exception`: SystemExit, KeyboardInterrupt,
-    GeneratorExit, `asyncio.CancelledError`. The thread is the WSGI server's, and gunicorn's worker would end with it.
-    A process that a function has forked ends where the function does.
+    An exception of a function ends only that call. This includes exceptions that are no `Exception`: SystemExit,
+    KeyboardInterrupt, GeneratorExit, `asyncio.CancelledError`. The thread belongs to the WSGI server, and such an
+    exception would end gunicorn's worker. A process that a function forks ends when the function returns.
 
-    Raises `HandlerError` if `target` has none of `HOOKS`, or one that cannot be called as it will be.
+    Raises `HandlerError` if `target` has none of `HOOKS`, or one with a wrong signature.
     """
 
     def __init__(self, target: object, metrics: Metrics) -> None:
@@ -168,10 +176,10 @@ class PythonHandler(Handler):
         if not self._calls:
             raise _without_functions(self.name, target)
         self.hooks = frozenset(self._calls)
-        if not isinstance(target, ModuleType):  # of a module, `checks.remarks_on` says so, with the line
+        if not isinstance(target, ModuleType):  # for a module, `checks.remarks_on` warns, with the line
             _warn_of_misspelt(self.name, dir(target), self.hooks)
         self._on_message = self._calls.get("on_message")
-        self._logged_once: set[str] = set()  # hooks that have returned what runs nothing
+        self._logged_once: set[str] = set()  # hooks whose `NotRun` was logged
 
     def handshake(self, request: Request, session_id: str) -> Verdict:
         function = self._calls.get("on_handshake")
@@ -184,7 +192,7 @@ class PythonHandler(Handler):
                 answer = function(request)
                 if fork != forks.number:
                     forks.leave(None)
-            except HTTPException as error:  # werkzeug's, and so of Flask's abort()
+            except HTTPException as error:  # an exception of werkzeug, for example from Flask's abort()
                 raise refused_by(error, request, what) from error
             if answer is not None:
                 self._check_returned("on_handshake", answer)
@@ -207,7 +215,7 @@ class PythonHandler(Handler):
         function = self._on_message
         if function is not None:
             fork = forks.number
-            try:  # for each message, so not by _call
+            try:  # inlined `_call`, because this runs for each message
                 result = function(session, message)
                 if fork != forks.number:
                     forks.leave(None)
@@ -264,7 +272,7 @@ class PythonHandler(Handler):
         return True
 
     def _failed(self, hook: str, session: Session, error: BaseException) -> None:
-        """Log, count and report what the user's function has raised."""
+        """Log, count and report an exception of the user's function."""
         self._log(hook, f"in session {session.id}", session.request.environ, error)
         self._count(error)
         on_error = self._calls.get("on_error")
@@ -272,7 +280,7 @@ class PythonHandler(Handler):
             self._call("on_error", on_error, session, error)
 
     def _check_returned(self, hook: str, result: object) -> None:
-        """Raise `NotRun` where a function has returned something in place of running."""
+        """Raise `NotRun` if a function has returned a generator or coroutine."""
         found = returned(result)
         if found is not None:
             kind, place = found
@@ -280,10 +288,10 @@ class PythonHandler(Handler):
             raise NotRun(f"{message} ({place.file}:{place.line})", hook, place)
 
     def _log(self, hook: str, where: str, environ: dict[str, Any], error: BaseException) -> None:
-        """Log what the user's function has raised; `NotRun` once for each hook, since every call raises it."""
+        """Log an exception of the user's function. `NotRun` is logged once per hook, because every call raises it."""
         context = log_context(environ, error=error)
-        kind = type(error)  # and not isinstance, which asks the error
-        if issubclass(kind, BadVerdict):  # whose stack is ours
+        kind = type(error)  # isinstance would run code of the error's class
+        if issubclass(kind, BadVerdict):  # its stack has only wsthreads's frames
             log.error("%s", printable(str(error)), extra=log_context(environ))
         elif not issubclass(kind, NotRun):
             log.error("%s.%s failed %s", self.name, hook, where, exc_info=exc_info_of(error), extra=context)
@@ -297,7 +305,7 @@ class PythonHandler(Handler):
         self.on_failure(error)
 
 
-#: What each function is called with. Those of `on_close` behind the session may be left out.
+#: The arguments of each function. `on_close` may leave out the last ones.
 _ARGUMENTS = {
     "on_handshake": ("request",),
     "on_open": ("session",),
@@ -309,13 +317,17 @@ _ARGUMENTS = {
 
 
 def _name_of(kind: type | ModuleType) -> str:
-    """What logs call a handler: its class or its module, and one that is a file of no package by its file."""
-    file = getattr(kind, "__file__", None) if isinstance(kind, ModuleType) else None  # one made in memory has none
+    """A handler's name in logs: its class or its module; for a module outside packages, its file."""
+    # A module made in memory has no file.
+    file = getattr(kind, "__file__", None) if isinstance(kind, ModuleType) else None
     return os.path.basename(file) if file and "." not in kind.__name__.removesuffix(".py") else kind.__name__
 
 
 def _not_run(what: str, hook: str, function: Callable[..., Any], *, in_file: bool) -> HandlerError:
-    """The error for a function whose call runs nothing. With its place, unless `in_file`: whoever reads that knows."""
+    """The error for a function whose call does not run its body.
+
+    With its place unless `in_file`, where that is known.
+    """
     message = f"{what}, whose body never runs; handlers are plain functions"
     code = getattr(unwrapped(function), "__code__", None)
     if in_file or code is None:
@@ -324,10 +336,10 @@ def _not_run(what: str, hook: str, function: Callable[..., Any], *, in_file: boo
 
 
 def _check_signature(name: str, hook: str, function: Callable[..., Any]) -> None:
-    """Raise `HandlerError` for a function that cannot be called as it will be."""
+    """Raise `HandlerError` for a function with a wrong signature."""
     try:
         signature = inspect.signature(function, follow_wrapped=False)  # a decorator may add arguments
-    except (TypeError, ValueError):  # a callable that does not tell
+    except (TypeError, ValueError):  # a callable without a known signature
         return
     arguments = _ARGUMENTS[hook]
     least = 1 if hook == "on_close" else len(arguments)
@@ -363,7 +375,7 @@ def _without_functions(name: str, target: object) -> HandlerError:
 
 
 def _warn_of_misspelt(name: str, names: Iterable[str], hooks: Container[str]) -> None:
-    """Say which methods are nearly called like one of `HOOKS` that is missing."""
+    """Warn about methods whose names are similar to missing `HOOKS`."""
     missing = [hook for hook in HOOKS if hook not in hooks]
     for written in names:
         meant = did_you_mean(written, missing)
@@ -372,10 +384,10 @@ def _warn_of_misspelt(name: str, names: Iterable[str], hooks: Container[str]) ->
 
 
 def _extra_arguments(on_close: Callable[..., Any]) -> int:
-    """How many of code and reason `on_close` takes behind the session: ``on_close(session)`` may be written too."""
+    """How many of code and reason `on_close` accepts. ``on_close(session)`` is valid, too."""
     try:
         parameters = inspect.signature(on_close).parameters.values()
-    except (TypeError, ValueError):  # a callable that does not tell: give it all
+    except (TypeError, ValueError):  # a callable without a known signature: pass all
         return 2
     if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
         return 2

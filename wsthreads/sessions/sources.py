@@ -1,4 +1,4 @@
-"""What the text of a handler says without being run: which names it has and where, and what was perhaps meant."""
+"""Finds names in a handler's source text without running it, and suggests names for misspelt ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EXPORT = re.compile(
 _LISTED = re.compile(r"(?:\w+\s+as\s+)?(?P<name>[\w$]+)\s*(?:,|$)")
 _COMMENT = re.compile(r"/\*.*?\*/|(?<![:'\"`\\/])//[^\n]*", re.DOTALL)
 
-#: Other libraries' words for what ours are called.
+#: Names of other libraries -> wsthreads's names.
 _ALIASES = {
     "onconnect": "onopen",
     "onconnection": "onopen",
@@ -31,15 +31,15 @@ _ALIASES = {
 
 
 def names_in(source: str, *, in_script: bool) -> dict[str, tuple[int, int]]:
-    """The names that a script exports, or that a Python module binds at its top, with line and column, from 1.
+    """The names that a script exports or a Python module defines, with line and column, counted from 1.
 
-    A script is not parsed, so what is exported in an unusual way is missing. Empty for Python that cannot be parsed.
+    A script is not parsed, so unusual exports are missing. Empty for Python with a syntax error.
     """
     return _exports(source) if in_script else _bindings(source)
 
 
 def did_you_mean(name: str, among: Iterable[str]) -> str | None:
-    """The one of `among` that somebody who writes `name` most likely means. Case and underscores do not count."""
+    """The name in `among` that is most similar to `name`, or None. Ignores case and underscores."""
     plain = {_plain(other): other for other in among}
     wanted = _ALIASES.get(_plain(name), _plain(name))
     if not wanted.startswith("on"):

@@ -1,4 +1,4 @@
-"""What an `on_handshake`, in either language, decides of a client."""
+"""What an `on_handshake` decides about a client, in both languages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BadVerdict", "Refusal", "Verdict", "refused_by", "verdict_of"]
 
-#: What refuses a client with HTTP.
+#: The HTTP statuses of a refusal.
 STATUSES = range(400, 600)
 
 NO_REDIRECT = "browsers do not follow a redirect of a WebSocket"
@@ -23,11 +23,12 @@ NO_REDIRECT = "browsers do not follow a redirect of a WebSocket"
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Return it from `on_handshake` to refuse a client with a close code, which its page can read.
+    """Return this from `on_handshake` to refuse a client with a close code that its page can read.
 
-    A browser hides the HTTP status of a refused handshake: the page sees 1006, as for a lost connection. So this lets
-    the client in and closes it at once with `code` and `reason`. No other function of the handler is called.
-    Use 4000 to 4999 for codes of your own. Raises `CloseCodeError` for a code that `Session.close` does not take.
+    A browser hides the HTTP status of a refused handshake: the page sees 1006, as for a lost connection. So this
+    accepts the client and closes the connection at once with `code` and `reason`. No other function of the handler is
+    called. Use 4000 to 4999 for your own codes. Raises `CloseCodeError` for a code that `Session.close` does not
+    accept.
     """
 
     code: int
@@ -39,7 +40,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What `on_handshake` decided of a client that gets a 101: with a `refusal`, only to be closed."""
+    """The decision about a client that gets a 101. With a `refusal`, its connection is closed at once."""
 
     subprotocol: str | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
@@ -47,16 +48,16 @@ class Verdict:
 
 
 class BadVerdict(HandlerError):
-    """An `on_handshake` has returned, or raised, what means nothing."""
+    """An `on_handshake` has returned or raised an invalid value."""
 
 
 def verdict_of(answer: Any, request: Request, what: str, *, shown: str | None = None, refusal: str) -> Verdict:
-    """What the return value of an `on_handshake` means.
+    """Interpret the return value of an `on_handshake`.
 
-    None and True let in; False is a 403; a whole number is the status of a refusal; a text is the subprotocol to
-    speak, which the client must have offered; a `Refusal` closes with its code. Raises `HandshakeRefused` for a
-    refusal by status, and `BadVerdict` for anything else. `what` is the function, `shown` the answer and `refusal` a
-    `Refusal` as the handler's language writes them.
+    None and True accept the client. False refuses with 403, a whole number with that status. A text is the subprotocol
+    to speak, which the client must have offered. A `Refusal` closes with its code. Raises `HandshakeRefused` for a
+    refusal by status, and `BadVerdict` for any other value. For errors, `what` names the function, `shown` is the value
+    and `refusal` a `Refusal`, in the handler's language.
     """
     if answer is None or answer is True:
         return Verdict(attributes=request.attributes)
@@ -70,7 +71,7 @@ def verdict_of(answer: Any, request: Request, what: str, *, shown: str | None = 
         return Verdict(subprotocol=answer, attributes=request.attributes)
     shown = f"{answer!r}" if shown is None else shown
     why = f" ({NO_REDIRECT})" if isinstance(answer, int) and 300 <= answer <= 399 else ""
-    offered = len(request.subprotocols) or "none"  # not which: tokens may be among them
+    offered = len(request.subprotocols) or "none"  # not their names: these can be tokens
     raise BadVerdict(
         f"{what} returned {shown:.200}{why}; it may return nothing, true, false, a status from 400 to 599, {refusal}, "
         f"or a subprotocol that the client offered ({offered})"
@@ -78,9 +79,9 @@ def verdict_of(answer: Any, request: Request, what: str, *, shown: str | None = 
 
 
 def refused_by(error: HTTPException, request: Request, what: str) -> HandshakeRefused:
-    """The refusal that answers with the response of an exception of werkzeug's, such as of Flask's `abort(401)`.
+    """A refusal with the response of a werkzeug exception, such as that of Flask's `abort(401)`.
 
-    Raises `BadVerdict` where that is no refusal.
+    Raises `BadVerdict` if its status is not from 400 to 599.
     """
     response = error.get_response(request.environ)
     if response.status_code not in STATUSES:

@@ -11,8 +11,9 @@ __all__ = ["Pipe"]
 
 
 class Pipe(PlainTransport):
-    """The server receives what the client `put`s. `deliver` is called with what the server sends, and with b"" at the
-    end.
+    """The server receives what the client `put`s.
+
+    `deliver` is called with what the server sends, and with b"" at the end.
 
     The server's writes never block and arrive at once. `changed` guards everything here, and is notified when the
     server's thread begins to wait. `deliver` is called with the session's lock held, so it must not call back.
