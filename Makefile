@@ -1,4 +1,4 @@
-# What one does with a checkout. Everything runs in .venv, which is made with the python3 on the path.
+# Tasks for developers. Everything runs in .venv, which is made with the python3 on the path.
 
 PYTHON ?= python3
 HOST ?= 127.0.0.1
@@ -32,29 +32,29 @@ help: ## list these targets
 run: $(VENV)/installed ## serve the chat example and its page at http://127.0.0.1:5000/
 	@exec $(BIN)/wsthreads run examples/chat.js examples/rooms.js --static examples/public --serve-client --host $(HOST) --port $(PORT)
 
-test: $(VENV)/installed-test ## run the tests, such as ARGS="-k browser -x"
+test: $(VENV)/installed-test ## run the tests; for example ARGS="-k browser -x"
 	@$(BIN)/python -m tests $(JOBS) $(ARGS)
 
 stress: $(VENV)/installed-test ## run the threaded stress test, with injected faults
 	@CHAOS=$(CHAOS) $(BIN)/python -m tests.stress --seconds $(SECONDS) --clients $(CLIENTS) --rooms $(ROOMS) \
 		$(if $(SEED),--seed $(SEED))
 
-bench: $(VENV)/bin/python ## measure beside the peers, such as ONLY=echo-100 ROUNDS=5
+bench: $(VENV)/bin/python ## run the benchmark; for example ONLY=echo-100 ROUNDS=5
 	@$(BIN)/python -m tests.bench
 
-conformance: $(VENV)/installed-test ## run the Autobahn Testsuite, such as CASES="1.* 7.1.6" BUILDS="c python" RUNS=10
+conformance: $(VENV)/installed-test ## run the Autobahn Testsuite; for example CASES="1.* 7.1.6" BUILDS="c python" RUNS=10
 	@$(BIN)/python -m tests.conformance --runs $(RUNS) --patience $(PATIENCE) \
 		$(if $(CASES),--cases "$(CASES)") $(if $(BUILDS),--builds "$(BUILDS)")
 
-# In copies, since the C modules are built differently.
+# These targets build the C modules with other flags, so they work in a copy.
 COPY = rm -rf $(1) && mkdir -p $(1) && \
 	cp -r wsthreads tests examples setup.py setup.cfg pyproject.toml README.rst LICENSE $(1) && find $(1) -name '*.so' -delete
 
-# A C module that cannot be built is left out, and another copy's would be tested.
+# A failed build leaves a C module out, and then an installed one would be tested. So check that they exist.
 BUILT = ls wsthreads/_native/_speedups.*.so wsthreads/_native/_bridge.*.so >/dev/null
 
-# Python itself leaks at its end, so leaks are not looked for. Under thread everything takes longer, and a fork hangs; its
-# search for deadlocks ends the process where a thread has more than 64 locks, as of a room's members.
+# Leak detection is off, because Python itself leaks at exit. With SANITIZER=thread, all is slower and a fork hangs. Its
+# deadlock detector is off: it aborts if a thread holds more than 64 locks, such as those of a room's members.
 SANITIZER ?= address,undefined
 sanitize: $(VENV)/installed-test ## test the C modules with SANITIZER=address,undefined, or thread
 	@$(call COPY,build/sanitize)
@@ -67,12 +67,12 @@ sanitize: $(VENV)/installed-test ## test the C modules with SANITIZER=address,un
 
 TARGETS := decode receive handshake script bridge
 fuzz: SECONDS = 60
-fuzz: $(VENV)/installed-fuzz ## fuzz with coverage for SECONDS each, such as TARGET="decode receive"
-	@command -v clang >/dev/null || { echo "make fuzz needs clang and its runtime, as by: apt-get install clang libclang-rt-14-dev" >&2; exit 1; }
+fuzz: $(VENV)/installed-fuzz ## fuzz each target for SECONDS; for example TARGET="decode receive"
+	@command -v clang >/dev/null || { echo "make fuzz needs clang and its runtime: apt-get install clang libclang-rt-14-dev" >&2; exit 1; }
 	@$(call COPY,build/fuzz/tree) && mkdir -p build/fuzz/crashes
 	@cd build/fuzz/tree && CC=clang LDSHARED="clang -shared" CFLAGS="-fsanitize=address,fuzzer-no-link -g -O1" \
 		$(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace && $(BUILT) || \
-		{ echo "make fuzz needs clang's runtime, as by: apt-get install libclang-rt-14-dev" >&2; exit 1; }
+		{ echo "make fuzz needs clang's runtime: apt-get install libclang-rt-14-dev" >&2; exit 1; }
 	@cd build/fuzz/tree && for target in $(or $(TARGET),$(TARGETS)); do \
 		echo "== $$target for $(SECONDS) s" && mkdir -p ../corpus/$$target && \
 		ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=32 \
@@ -81,7 +81,7 @@ fuzz: $(VENV)/installed-fuzz ## fuzz with coverage for SECONDS each, such as TAR
 		-artifact_prefix=../crashes/$$target- -verbosity=0 -print_final_stats=1 \
 		../corpus/$$target tests/fuzz/corpus/$$target || exit 1; done
 
-screenshots: $(VENV)/installed-test ## make the pictures in examples/pictures anew, with Chromium; takes two minutes
+screenshots: $(VENV)/installed-test ## update the pictures in examples/pictures, with Chromium; takes two minutes
 	@$(BIN)/python -m tests.screenshots
 
 lint: $(VENV)/installed-lint ## check style and types
@@ -91,16 +91,16 @@ lint: $(VENV)/installed-lint ## check style and types
 docs: $(VENV)/installed-docs ## build the documentation in build/docs; a warning is an error
 	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/docs
 
-clean: ## remove what the others have made
+clean: ## remove all files that other targets have made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit("wsthreads needs Python 3.10 or later; make PYTHON=... names another one") \
+	@$(PYTHON) -c 'import sys; sys.exit("wsthreads needs Python 3.10 or later; choose one with make PYTHON=...") \
 		if sys.version_info < (3, 10) else 0'
 	@$(PYTHON) -m venv $(VENV)
 
-# Stamps: one for each set of dependencies, made again when the packaging changes.
+# Stamp files, one for each set of dependencies. A change of the packaging files makes them outdated.
 $(VENV)/installed: $(VENV)/bin/python $(PACKAGING)
 	@echo "installing wsthreads into $(VENV)"
 	@$(PIP) --editable .

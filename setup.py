@@ -1,7 +1,7 @@
-"""Everything is in setup.cfg, but for two things.
+"""The settings are in setup.cfg, except for two.
 
-The C modules are optional: without a compiler all is pure Python. The long description is the README without its
-pictures, since they are files of the repository, which a package index does not have.
+The C modules are optional: without a compiler, the package is pure Python. The long description is the README without
+its pictures, because a package index does not have these files.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Rooms beside Bottle's routes, for those who have its signed cookie.
+"""Rooms beside Bottle's routes, for clients with Bottle's signed cookie.
 
     pip install bottle
     python examples/bottle_app.py
@@ -22,7 +22,7 @@ sockets = WebSocketApp(app)
 
 @sockets.route("/ws/chat")
 class Chat:
-    """What one says, all hear."""
+    """All members receive each message."""
 
     def on_handshake(self, request: Request) -> int | None:
         request.attributes["name"] = bottle.BaseRequest(request.environ).get_cookie("name", secret=SECRET)

@@ -1,6 +1,6 @@
 """The chat room of chat.js in Python: ``wsthreads run chat.py``.
 
-The functions run in the thread of the session's own connection, so they may block; those of other sessions run at the
+The functions run in the thread of the session's own connection, so they may block. Other sessions' functions run at the
 same time.
 """
 

@@ -1,4 +1,4 @@
-"""Rooms beside Django, for those who are logged in; a view, a signal and a logout that reach them. A project in a file.
+"""Rooms beside Django, for users who are logged in. A view, a signal and a logout reach them. A project in one file.
 
     python examples/django_app.py migrate
     python examples/django_app.py runserver
@@ -29,7 +29,7 @@ PAGE = """<!doctype html><html lang="en"><title>News</title><h1>News</h1>
   </script>
 {% endif %}"""
 
-settings.configure(  # in a project of your own this is settings.py
+settings.configure(  # in your own project, this is settings.py
     DEBUG="runserver" in sys.argv,
     SECRET_KEY=os.environ.get("SECRET_KEY", "only for trying it out"),
     ALLOWED_HOSTS=["127.0.0.1", "localhost"],
@@ -51,7 +51,7 @@ settings.configure(  # in a project of your own this is settings.py
     }],
 )
 
-application = WebSocketApp(get_wsgi_application())  # in wsgi.py; what follows imports models, which need Django set up
+application = WebSocketApp(get_wsgi_application())  # in wsgi.py; the imports below need Django to be set up
 
 from django.contrib.auth import get_user_model  # noqa: E402
 from django.contrib.auth.decorators import login_required  # noqa: E402
@@ -72,7 +72,7 @@ from django.views.generic import CreateView  # noqa: E402
 
 @application.route("/ws/news")
 class News:
-    """Nobody gets in who is not logged in."""
+    """Only logged-in users may connect."""
 
     def on_handshake(self, request: Request) -> int | None:
         http = WSGIRequest(request.environ)
@@ -82,7 +82,7 @@ class News:
                 return 401
             request.attributes["user"] = http.user.get_username()
         finally:
-            connections.close_all()  # this thread lives as long as the session, and would keep its database connection
+            connections.close_all()  # otherwise this thread keeps its database connection as long as the session lasts
         return None
 
     def on_open(self, session: Session) -> None:
@@ -111,9 +111,9 @@ def welcome(instance, created, **_):
 
 @receiver(user_logged_out)
 def close_sessions(user, **_):
-    """The cookie was looked at in the handshake, and never again: a logout has to end the sessions itself.
+    """End a user's sessions at the logout. The cookie is checked only in the handshake.
 
-    These are the sessions of this process. Under several workers, the user's sessions in the others stay open.
+    This reaches the sessions of this process. With several workers, the user's sessions in other workers stay open.
     """
     for session in news.sessions():
         if user is not None and session.attributes["user"] == user.get_username():

@@ -16,12 +16,12 @@ from wsthreads import Session, WebSocketApp
 
 app = Flask(__name__)
 sockets = WebSocketApp(app.wsgi_app)
-app.wsgi_app = sockets  # type: ignore[method-assign]  # the way in for WSGI middleware that Flask documents
+app.wsgi_app = sockets  # type: ignore[method-assign]  # Flask's documented way to add WSGI middleware
 
 
 @sockets.route("/ws/news")
 class News:
-    """Everybody is in one room; clients listen, and what they send goes to the others."""
+    """All clients are in one room, and each message goes to all others."""
 
     def on_open(self, session: Session) -> None:
         session.room("news").join()
@@ -32,7 +32,7 @@ class News:
 
 @app.post("/announce")
 def announce():
-    """A view, a background job, any thread can broadcast: it needs the endpoint and the name of the room."""
+    """Any thread can broadcast, such as a view or a background job. It needs the endpoint and the name of the room."""
     text = request.form.get("text", "").strip()
     if not text:
         return jsonify(error="give a text"), 400

@@ -1,4 +1,4 @@
-"""Flask's session and login in a handshake; a signal and a logout that reach the clients.
+"""Flask's session and login in a handshake. A signal and a logout reach the clients.
 
     pip install flask flask-login
     flask --app examples/flask_login_app.py run --debug
@@ -30,7 +30,7 @@ PAGE = """<!doctype html><html lang="en"><title>News</title><h1>News</h1>
 
 app = Flask(__name__)
 app.secret_key = os.environ.get("SECRET_KEY", "only for trying it out")
-app.config["SESSION_COOKIE_SAMESITE"] = "Lax"  # no other site's form comes with our cookie
+app.config["SESSION_COOKIE_SAMESITE"] = "Lax"  # forms of other sites are sent without our cookie
 sockets = WebSocketApp(app.wsgi_app)
 app.wsgi_app = sockets  # type: ignore[method-assign]
 login_manager = LoginManager(app)
@@ -46,10 +46,10 @@ def load_user(name: str) -> UserMixin:
 
 @sockets.route("/ws/news")
 class News:
-    """Nobody gets in who is not logged in."""
+    """Only logged-in users may connect."""
 
     def on_handshake(self, handshake: Request) -> int | None:
-        with app.request_context(handshake.environ):  # as in a view, but what it changes in the session is not kept
+        with app.request_context(handshake.environ):  # as in a view, but changes of the session are not saved
             if not current_user.is_authenticated:  # without Flask-Login: if "name" not in flask.session
                 return 401
             handshake.attributes["user"] = current_user.id
@@ -70,9 +70,9 @@ def tell(user: str, text: str) -> None:
 
 @user_logged_out.connect
 def close_sessions(sender: Flask, user: UserMixin) -> None:
-    """The cookie was looked at in the handshake, and never again: a logout has to end the sessions itself.
+    """End a user's sessions at the logout. The cookie is checked only in the handshake.
 
-    These are the sessions of this process. Under several workers, the user's sessions in the others stay open.
+    This reaches the sessions of this process. With several workers, the user's sessions in other workers stay open.
     """
     for session in news.sessions():
         if session.attributes["user"] == user.id:
@@ -86,7 +86,7 @@ def index():
 
 @app.post("/login")
 def login():
-    login_user(load_user(request.form["name"]))  # a real one asks for a password
+    login_user(load_user(request.form["name"]))  # a real login asks for a password
     return redirect("/")
 
 

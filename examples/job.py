@@ -1,9 +1,9 @@
-"""A broadcast from a process that serves nobody, such as a Celery worker or a cron job, by way of a Redis.
+"""A broadcast through Redis, from a process without a server, such as a Celery worker or a cron job.
 
     WSTHREADS_REDIS=redis://localhost flask --app examples/flask_app.py run
     WSTHREADS_REDIS=redis://localhost python examples/job.py 'The report is ready'
 
-For a shell there is: wsthreads publish news '{"type": "announcement", "text": "Hello"}' --endpoint /ws/news
+In a shell: wsthreads publish news '{"type": "announcement", "text": "Hello"}' --endpoint /ws/news
 """
 
 import json
@@ -12,11 +12,11 @@ import sys
 
 from wsthreads import RedisBroker
 
-news = RedisBroker(os.environ["WSTHREADS_REDIS"]).room("/ws/news", "news")  # it connects when it is used, forked or not
+news = RedisBroker(os.environ["WSTHREADS_REDIS"]).room("/ws/news", "news")  # connects when it is first used
 
 
 def tell_when_done(text: str) -> None:
-    """With Celery, this is a @shared_task. It raises BrokerError, for a retry, where Redis has not got the message."""
+    """In Celery, make this a @shared_task. It raises BrokerError if Redis did not get the message; then retry."""
     news.broadcast(json.dumps({"type": "announcement", "text": text}))
 
 

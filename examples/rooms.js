@@ -1,5 +1,5 @@
-// A chat with as many rooms as its users think of: ws://127.0.0.1:5000/ws/rooms?user=alice&room=garden
-// The messages are those of chat.js, and some say how many members the room has.
+// A chat with any number of rooms, which users name: ws://127.0.0.1:5000/ws/rooms?user=alice&room=garden It sends the
+// same messages as chat.js. Some also contain the number of members.
 
 const MAX_NAME = 40;
 
@@ -30,7 +30,7 @@ export function onMessage(session, message) {
 
 export function onClose(session) {
   const room = session.getAttribute("room");
-  // Here the session is still a member, and counted; when onClose returns, it is not.
+  // The session is still a member here, and is counted. Its membership ends when onClose returns.
   room.broadcastExcept(JSON.stringify({
     type: "leave",
     user: session.getAttribute("user"),

@@ -1,4 +1,4 @@
-// The chat of signed_tokens.py, as a script: X-User comes from there, and cannot come from a client.
+// The chat of signed_tokens.py, as a script. signed_tokens.py sets X-User; a client cannot set it.
 
 export function onHandshake(request) {
   const user = request.getHeader("X-User");

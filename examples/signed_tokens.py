@@ -1,16 +1,16 @@
-"""Who has logged in gets a signed token, and with it a WebSocket: for handlers in Python and in JavaScript.
+"""A logged-in user gets a signed token and connects with it. For handlers in Python and in JavaScript.
 
     TOKEN_SECRET=$(openssl rand -hex 32) gunicorn -k wsthreads.gunicorn.ThreadWorker --threads 100 \\
         --chdir examples signed_tokens:app
 
-A token comes as a query parameter, as ``Authorization: Bearer …`` or, from browsers, which can set no header, as a
-subprotocol::
+A client sends the token as a query parameter or as ``Authorization: Bearer …``. Browsers cannot set headers, so they
+can send it as a subprotocol::
 
     const body = new URLSearchParams({ user: "ann" });
     const { token } = await (await fetch("/token", { method: "POST", body })).json();
     new WebSocket(`wss://${location.host}/ws/python`, ["chat", `token.${token}`]);
 
-What is in a URL ends up in logs, so tokens are good for a minute: long enough to connect, and a connection stays.
+URLs end up in logs, so a token is valid for only one minute. That is enough to connect, and the connection stays.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from wsthreads import Request, Session, WebSocketApp
 
 TOKEN_LIFE_S = 60
 
-#: All workers and machines need the same one; without it in the environment, a process trusts only its own tokens.
+#: All workers and machines need the same secret. Without TOKEN_SECRET, a process accepts only its own tokens.
 tokens = URLSafeTimedSerializer(os.environ.get("TOKEN_SECRET") or secrets.token_hex(32), salt="websocket")
 
 app = Flask(__name__)
@@ -37,7 +37,7 @@ sockets = WebSocketApp(app.wsgi_app)
 
 @app.post("/token")
 def token():
-    """Stands for a view that knows its user, by a session cookie, a password: this one takes anybody's word."""
+    """A placeholder for a view that knows its user by a cookie or a password. This one believes any name."""
     user = request.form.get("user", "").strip()
     if not user:
         return jsonify(error="say who you are"), 400
@@ -45,7 +45,7 @@ def token():
 
 
 def user_of(handshake: Request) -> str | None:
-    """The user that the token in a handshake was made for; None without one, or with one that is forged or too old."""
+    """The user of a handshake's token; None if the token is missing, forged or too old."""
     offered = [name.removeprefix("token.") for name in handshake.subprotocols if name.startswith("token.")]
     bearer = (handshake.get_header("Authorization") or "").removeprefix("Bearer ")
     try:
@@ -61,7 +61,7 @@ class Chat:
         if user is None:
             return 401
         handshake.attributes["user"] = user
-        return "chat" if "chat" in handshake.subprotocols else None  # a browser wants one of those that it offered
+        return "chat" if "chat" in handshake.subprotocols else None  # a browser needs one that it offered
 
     def on_open(self, session: Session) -> None:
         session.room("chat").join()
@@ -71,12 +71,12 @@ class Chat:
         session.room("chat").broadcast(f"{session.attributes['user']}: {message}")
 
 
-# A script has no cryptography. So the token is looked at before the script is, which finds the user in a header.
+# A script has no cryptography. So with_user checks the token first, and the script reads the user from a header.
 sockets.add_script("/ws/script", Path(__file__).with_suffix(".js"))
 
 
 def with_user(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-    """WSGI middleware: X-User is our word, never the client's."""
+    """WSGI middleware that sets X-User, and removes the header if a client sends it."""
     environ.pop("HTTP_X_USER", None)
     user = user_of(Request(environ))
     if user is not None:

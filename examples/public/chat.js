@@ -1,6 +1,6 @@
-// The chat page. The room "chat" is served by chat.js, at ws/chat; all other rooms by rooms.js, at ws/rooms.
+// The chat page. chat.js serves the room "chat" at ws/chat; rooms.js serves all other rooms at ws/rooms.
 
-import { ReconnectingWebSocket } from "./wsthreads.js"; // the server's own: wsthreads run --serve-client
+import { ReconnectingWebSocket } from "./wsthreads.js"; // served by: wsthreads run --serve-client
 
 const MAIN_ROOM = "chat";
 const MAX_LINES = 1000;
@@ -10,7 +10,7 @@ const $ = (id) => document.getElementById(id);
 
 let connection = null;
 let me = "";
-let members = null; // unknown in the main room: chat.js does not tell
+let members = null; // unknown in the main room: chat.js does not send it
 let lost = false;
 let countdown = null;
 let unread = 0;
@@ -38,7 +38,7 @@ function join(user, room) {
   showTitle();
   const socket = connection = new ReconnectingWebSocket(address(user, room), [], { minDelay: 500, maxDelay: 10_000 });
   const handle = (type, handler) => socket.addEventListener(type, (event) => {
-    if (socket === connection) handler(event); // not one that we have left
+    if (socket === connection) handler(event); // ignore events of connections that were left
   });
   handle("open", onOpen);
   handle("message", ({ data }) => receive(JSON.parse(data)));
@@ -95,7 +95,7 @@ function onEnd(text) {
 function say(text, retrying = "") {
   $("status").hidden = !text;
   $("retry").hidden = !retrying;
-  $("countdown").textContent = retrying; // not read out at each second, as the status is
+  $("countdown").textContent = retrying; // outside the status: screen readers must not read it every second
   if ($("status-text").textContent !== text) $("status-text").textContent = text;
 }
 
@@ -124,7 +124,7 @@ function receive(message) {
   }
 }
 
-// What is shown
+// Display
 
 function addMessage(from, text, time, own = false) {
   const line = document.createElement("li");
@@ -168,7 +168,7 @@ function showTitle() {
   document.title = (unread ? `(${unread}) ` : "") + $("title").textContent;
 }
 
-// What is remembered: names of this browser's rooms, and where this window is, to be back there after a reload
+// Storage: the names of recent rooms, and this window's room, to rejoin it after a reload
 
 function remember(user, room) {
   const recent = [room, ...recentRooms().filter((name) => name !== room)].slice(0, MAX_RECENT);
@@ -216,7 +216,7 @@ $("join").addEventListener("submit", (event) => {
 $("compose").addEventListener("submit", (event) => {
   event.preventDefault();
   const text = $("text").value.trim();
-  if (!text || connection?.readyState !== WebSocket.OPEN) return; // what cannot be sent stays in its field
+  if (!text || connection?.readyState !== WebSocket.OPEN) return; // a message that cannot be sent stays in its field
   connection.send(text);
   addMessage(me, text, new Date(), true);
   $("text").value = "";

@@ -30,13 +30,13 @@ def index():
 
 @app.post("/token")
 def token():
-    """Where a real one looks at its session cookie, or a password, this one takes anybody's word."""
+    """A placeholder: it believes any name. A real view checks a session cookie or a password."""
     user = request.form.get("user", "").strip()[:40]
     return jsonify(token=tokens.dumps(user)) if user else (jsonify(error="say who you are"), 400)
 
 
 def with_user(environ, start_response):
-    """X-User is who the token was made for, a minute ago at most; what a client sends under that name is dropped."""
+    """Set X-User to the user of a token that is at most a minute old. Drop the header if a client sends it."""
     environ.pop("HTTP_X_USER", None)
     with suppress(BadSignature):
         environ["HTTP_X_USER"] = tokens.loads(Request(environ).get_parameter("token") or "", max_age=60)

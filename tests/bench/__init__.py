@@ -1,6 +1,6 @@
-"""The benchmark: wsthreads beside what people would pick instead, and beside the least that the kernel allows.
+"""The benchmark: compares wsthreads with alternatives, and with a minimal C server as the limit.
 
-``make bench``, or ``python -m tests.bench``. In the order in which they build on each other: `results` (samples, and
-what is computed from them), `processes`, `tools` (what has to be built and installed), `servers`, `load` (the load
-generator, wsload.c), `runs`, `probes`, `scenarios`, `runner`; for people `report`, `chart` and `cli`.
+``make bench``, or ``python -m tests.bench``. Modules, each of which uses only earlier ones: `results` (samples and
+statistics), `processes`, `tools` (builds and installs), `servers`, `load` (the load generator, wsload.c), `runs`,
+`probes`, `scenarios`, `runner`; for output `report`, `chart` and `cli`.
 """

@@ -1,8 +1,8 @@
-"""Clients that misbehave, as a process of its own: ``python -m tests.bench.badpeers PORT PATH NEVER SLOW FLOOD``.
+"""Misbehaving clients, as a process: ``python -m tests.bench.badpeers PORT PATH NEVER SLOW FLOOD``.
 
-NEVER of them never read, SLOW read a kilobyte a second, FLOOD send small messages as fast as they are taken, and read
-what comes. Who is closed comes back, in PAUSE_S. It prints an empty line once all have come, goes on until its standard
-input ends, and then prints what it has done, as one line of JSON.
+NEVER clients never read, SLOW clients read a kilobyte a second, FLOOD clients send small messages as fast as possible
+and read everything. A closed client reconnects after PAUSE_S. The process prints an empty line when all clients are
+connected, and runs until its standard input ends. Then it prints its counts as one line of JSON.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from time import monotonic
 
 PAUSE_S = 1.0
 
-#: Little room for what is not read, so that it piles up where it came from.
+#: Small, so that unread data stays in the server.
 RECEIVE_BUFFER_BYTES = 4096
 
-#: Somebody who never reads does not notice that he has been closed. He tries again anyhow.
+#: A client that never reads does not notice a close. It reconnects after this time.
 NEVER_READS_FOR_S = 15.0
 
 SLOW_BYTES_PER_S = 1024
@@ -40,17 +40,17 @@ _REQUEST = (
 
 
 class Peer:
-    """One bad client; `kind` is never, slow or flood."""
+    """One misbehaving client; `kind` is never, slow or flood."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.sock: socket.socket | None = None
-        self.due = 0.0  # when it connects, or while it is connected, when it does what it does by the clock
-        self.at = 0  # of the flood: how much of _FLOOD has been sent
+        self.due = 0.0  # when it connects; while connected, when its next timed action is due
+        self.at = 0  # for flood: how many bytes of _FLOOD have been sent
 
 
 class Crowd:
-    """All of them, on one thread."""
+    """All clients, on one thread."""
 
     def __init__(self, port: int, path: str, kinds: Counter[str]) -> None:
         self._address = ("127.0.0.1", port)

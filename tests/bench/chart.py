@@ -1,6 +1,6 @@
-"""Results as an SVG bar chart, with nothing but the standard library.
+"""Draws results as an SVG bar chart, with only the standard library.
 
-Readable on light and on dark pages: the background is left out, and the colours follow the reader's preference.
+Readable on light and dark pages: it has no background, and its colours follow the reader's preference.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.bench.servers import find_server
 
 __all__ = ["draw", "write_chart"]
 
-#: Drawn if they were measured; otherwise whatever was.
+#: The scenarios to draw. If none was measured, others are drawn.
 SCENARIOS = ("echo-100", "fan-1000-4", "memory")
 MAX_PANELS = 4
 
@@ -44,7 +44,7 @@ def write_chart(document: Mapping[str, Any], file: Path) -> None:
 
 
 def draw(document: Mapping[str, Any]) -> str:
-    """The chart: a panel for each of the scenarios, a bar for each server, a line from its lowest to its highest."""
+    """The chart: a panel per scenario, a bar per server, a line from the lowest to the highest value."""
     scenarios: Mapping[str, Any] = document["scenarios"]
     names = [name for name in SCENARIOS if name in scenarios] or list(scenarios)[:MAX_PANELS]
     parts, top = [], MARGIN
@@ -69,7 +69,7 @@ def draw(document: Mapping[str, Any]) -> str:
 
 
 def _panel(scenario: Mapping[str, Any], top: int) -> tuple[list[str], int]:
-    """The elements of a panel, and how high it is."""
+    """The elements of a panel, and its height."""
     measured = [(name, server["value"]) for name, server in scenario["servers"].items() if server["value"]]
     measured.sort(key=lambda row: row[1]["median"], reverse=scenario["better"] == "higher")
     title = scenario["title"]
@@ -98,7 +98,7 @@ def _label(name: str) -> str:
     try:
         return find_server(name).label
     except KeyError:
-        return name  # of a server that has been taken out since
+        return name  # the server no longer exists
 
 
 def _notes(document: Mapping[str, Any]) -> Sequence[str]:

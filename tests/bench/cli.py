@@ -25,12 +25,12 @@ __all__ = ["main"]
 BUILD = ROOT / "build" / "bench"
 PUBLISHED = HERE / "results"
 
-#: Above this, something else is using the machine.
+#: Above this, other programs use the machine.
 BUSY_LOAD = 0.5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Status: 0; 1 if a run of wsthreads failed, or nothing could be run; 2 for a mistake; 130 after Ctrl-C."""
+    """Exit status: 0; 1 if a run of wsthreads failed or nothing ran; 2 for a wrong option; 130 after Ctrl-C."""
     options = _parse(arguments)
     if options.list:
         print(_catalogue())
@@ -52,7 +52,7 @@ def _measure(parts: list[Part], context: Context, options: argparse.Namespace) -
     machine = environment(context.tools)
     print(report.describe_environment(machine), flush=True)
     if os.getloadavg()[0] > BUSY_LOAD:
-        _tell("warning: the machine is busy with something else; these figures will mean little")
+        _tell("warning: other programs use the machine; the figures will not be reliable")
     _tell(f"about {estimate_s(parts, context.seconds) / 60:.0f} minutes")
     all_results: list[ScenarioResults] = []
     interrupted = False
@@ -62,7 +62,7 @@ def _measure(parts: list[Part], context: Context, options: argparse.Namespace) -
             print(f"\n{report.table(all_results[-1])}", flush=True)
     except KeyboardInterrupt:
         interrupted = True
-        _tell("interrupted: what follows is what there is")
+        _tell("interrupted: these are the results so far")
     print(f"\n{report.summary(all_results)}")
     document = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -100,9 +100,9 @@ def _write(document: dict[str, Any], results_file: Path, chart_file: Path) -> No
 def _catalogue() -> str:
     lines = ["scenarios:"]
     for scenario in SCENARIOS.values():
-        lines.append(f"  {scenario.name:18}{scenario.title}{' (only by its name)' if scenario.only_by_name else ''}")
+        lines.append(f"  {scenario.name:18}{scenario.title}{' (only if named)' if scenario.only_by_name else ''}")
         lines += [f"  {'':20}{target}" for target in scenario.targets]
-    lines += ["", "servers (NAME@1 is the same on one core):"]
+    lines += ["", "servers (NAME@1: the server on one core):"]
     lines += [f"  {server.name:20}{server.label}" for server in SERVERS.values()]
     return "\n".join(lines)
 
@@ -114,29 +114,29 @@ def _names(text: str) -> list[str]:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench",
-        description="Measure wsthreads beside its peers: interleaved, in several rounds, a fresh server for each run.",
-        epilog="For make, each option in capitals has its default in an environment variable: make bench ONLY=echo-100 "
+        description="Compare wsthreads with other servers, in interleaved rounds, with a new server for each run.",
+        epilog="With make, set options by the variables in capitals: make bench ONLY=echo-100 "
         "SERVERS='wsthreads bun' ROUNDS=5 SECONDS=3 QUICK=1 PUBLISH=1.",
     )
     env = os.environ
     add = parser.add_argument
-    add("--scenario", "-s", action="append", metavar="ONLY", help="a name or pattern, or several; see --list")
-    add("--server", action="append", metavar="SERVERS", help="likewise; NAME@1 for one core")
-    add("--rounds", type=int, metavar="ROUNDS", default=env.get("ROUNDS") or None, help="of each scenario (3)")
-    add("--seconds", type=float, metavar="SECONDS", default=env.get("SECONDS") or None, help="of each run (3)")
-    add("--quick", action="store_true", default=bool(env.get("QUICK")), help="one round of a second: does it work?")
-    add("--list", action="store_true", help="say which scenarios, targets and servers there are")
-    add("--json", type=Path, default=BUILD / "latest.json", help="where the results go (build/bench/latest.json)")
-    add("--chart", type=Path, default=BUILD / "chart.svg", help="where the chart goes (build/bench/chart.svg)")
-    add("--publish", action="store_true", default=bool(env.get("PUBLISH")), help="both to tests/bench/results too")
-    add("--chart-from", type=Path, metavar="JSON", help="measure nothing, draw the chart of these results")
+    add("--scenario", "-s", action="append", metavar="ONLY", help="names or patterns of scenarios; see --list")
+    add("--server", action="append", metavar="SERVERS", help="names or patterns of servers; NAME@1 for one core")
+    add("--rounds", type=int, metavar="ROUNDS", default=env.get("ROUNDS") or None, help="rounds of each scenario (3)")
+    add("--seconds", type=float, metavar="SECONDS", default=env.get("SECONDS") or None, help="seconds of each run (3)")
+    add("--quick", action="store_true", default=bool(env.get("QUICK")), help="one round of one second, as a check")
+    add("--list", action="store_true", help="list scenarios, targets and servers")
+    add("--json", type=Path, default=BUILD / "latest.json", help="file for the results (build/bench/latest.json)")
+    add("--chart", type=Path, default=BUILD / "chart.svg", help="file for the chart (build/bench/chart.svg)")
+    add("--publish", action="store_true", default=bool(env.get("PUBLISH")), help="write both to tests/bench/results")
+    add("--chart-from", type=Path, metavar="JSON", help="only draw the chart of these results")
     options = parser.parse_args(arguments)
     options.scenario = _names(" ".join(options.scenario or [env.get("ONLY", "")]))
     options.server = _names(" ".join(options.server or [env.get("SERVERS", "")]))
     options.rounds = options.rounds or (1 if options.quick else 3)
     options.seconds = options.seconds or (1.0 if options.quick else 3.0)
     if options.rounds < 1 or options.seconds <= 0:
-        parser.error("--rounds and --seconds are to be more than 0")
+        parser.error("--rounds and --seconds must be above 0")
     return options
 
 

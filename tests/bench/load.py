@@ -1,4 +1,4 @@
-"""Runs the load generator, wsload.c, and judges what it reports."""
+"""Runs the load generator, wsload.c, and checks its report."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from tests.bench.processes import RunFailed, last_line
 
 __all__ = ["Load", "check", "parse", "run_load"]
 
-#: What opening connections, and giving up a server that stalls, may take on top of the run.
+#: Extra time for opening connections, and until a stalled server is given up.
 EXTRA_S = 60.0
 
-#: Less than this of what had to arrive is no figure to compare.
+#: If less than this share of the messages arrives, the run fails.
 MIN_DELIVERED = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What clients do in a run. See the head of wsload.c."""
+    """What clients do in a run. See the comment at the top of wsload.c."""
 
     mode: str = "echo"
     connections: int = 100
     payload_bytes: int = 32
     senders: int = 1
     rate_per_s: float = 0.0  # of all messages; 0 for a closed loop
-    count: int = 0  # of messages or connections after which to end early; 0 for none
+    count: int = 0  # end early after this many messages or connections; 0: do not
     seconds: float = 3.0
     warm_s: float = 1.0
-    drain_s: float = 0.0  # with a rate: longest wait, at the end, for what has not come yet
+    drain_s: float = 0.0  # with a rate: the longest wait at the end for missing messages
 
     def arguments(self) -> list[str]:
-        """For wsload's command line."""
+        """The arguments for wsload."""
         arguments = {
             "-m": self.mode,
             "-n": self.connections,
@@ -49,9 +49,9 @@ class Load:
 
 
 def run_load(wsload: Path, load: Load, *, port: int, path: str, pid: int, socket_io: bool = False) -> dict[str, float]:
-    """Put a load on a server, and return wsload's report. Blocks for as long as the load says.
+    """Run a load on a server, and return wsload's report. Blocks during the load.
 
-    Raises `RunFailed` unless all connections were opened, all stayed, and what was sent arrived.
+    Raises `RunFailed` unless all connections were opened and stayed open, and all messages arrived.
     """
     command = [str(wsload), "-p", str(port), "-u", path, "-P", str(pid), *load.arguments()]
     if socket_io:
@@ -60,14 +60,14 @@ def run_load(wsload: Path, load: Load, *, port: int, path: str, pid: int, socket
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired as error:
-        raise RunFailed(f"the load generator was not done after {error.timeout:g} s") from None
+        raise RunFailed(f"the load generator did not finish within {error.timeout:g} s") from None
     report = parse(done.stdout, done.stderr)
     check(load, report)
     return report
 
 
 def parse(output: str, complaints: str = "") -> dict[str, float]:
-    """The figures of wsload's line of JSON. Raises `RunFailed`, with what it complained about, if there is none."""
+    """The figures of wsload's line of JSON. Raises `RunFailed` with wsload's error if there is none."""
     try:
         report = json.loads(output)
     except ValueError:
@@ -76,7 +76,7 @@ def parse(output: str, complaints: str = "") -> dict[str, float]:
 
 
 def check(load: Load, report: dict[str, float]) -> None:
-    """Raises `RunFailed` for a report whose figures mean nothing."""
+    """Raise `RunFailed` for a report with meaningless figures."""
     if report["ok"] < load.connections:
         raise RunFailed(f"only {report['ok']:.0f} of {load.connections} connections could be opened")
     if report["errors"]:

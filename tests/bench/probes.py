@@ -1,4 +1,4 @@
-"""The measurements that are more than one load on one server."""
+"""Measurements that need more than one load on one server."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ __all__ = [
 #: Starts and imports are so short that one run takes the median of several.
 REPEATS = 5
 
-#: The default of wsthreads, and what peers are told.
+#: The default of wsthreads; peers get the same interval.
 PING_INTERVAL_S = 25.0
 
-#: A soak is so many equal parts; nothing may grow after the first.
+#: A soak has this many equal parts. Memory may not grow after the first one.
 PARTS = 10
 PART_TIMEOUT_S = 240.0
 SETTLE_TIMEOUT_S = 15.0
 
-#: Long enough for those that never read to be closed for it, and to come back.
+#: Long enough for clients that never read to be closed and to reconnect.
 BAD_PEERS_S = 20.0
 
-#: Loads with and without a viewer, of which the median difference is taken.
+#: How many pairs of loads, without and with a viewer. The median difference counts.
 PAIRS = 5
 
 IMPORT = """
@@ -58,23 +58,23 @@ print(time.perf_counter() - started, "dukpy" in sys.modules)
 
 
 def connect(context: Context, server: Server) -> Sample:
-    """Connections opened per second, while those that are open stay so."""
+    """Connections opened per second, while earlier ones stay open."""
     connections = 1000
     report = context.run(Load(mode="idle", connections=connections, seconds=0.1, warm_s=0), server, "echo")
     return sample_of(connections / report["connect_s"], report)
 
 
 def idle_through_pings(context: Context, server: Server) -> Sample:
-    """CPU, in per cent of a core, of many idle connections. It is `RunFailed` if one of them is lost."""
+    """CPU, in percent of a core, for many idle connections. Raises `RunFailed` if one is lost."""
     load = Load(mode="idle", connections=5000, warm_s=2, seconds=2 * PING_INTERVAL_S + 10)
     if context.quick:
-        load = replace(load, connections=1000, seconds=3)  # connects, and no more: there is no ping in that time
+        load = replace(load, connections=1000, seconds=3)  # only connects: too short for a ping
     report = context.run(load, server, "echo", pings=True)
     return sample_of(report["server_cpu"] * 100, report)
 
 
 def p99_at_half_rate(context: Context, server: Server) -> Sample:
-    """The 99th percentile of the latency in a room of 1,000 at one rate for all: half of what wsthreads can do."""
+    """The 99th percentile of the latency in a room of 1,000, for all servers at half of wsthreads's highest rate."""
     room: dict[str, Any] = {"mode": "fan", "connections": 1000, "senders": 4}
     if "rate_per_s" not in context.shared:
         report = context.run(context.load(**room), find_server("wsthreads"), "room")
@@ -86,10 +86,11 @@ def p99_at_half_rate(context: Context, server: Server) -> Sample:
 
 
 def bad_peers(*, never: int, slow: int, flood: int) -> Measure:
-    """Measures how much longer 500 good members of a room wait, in their 99th percentile, where there are bad ones too.
+    """Measures the 99th percentile of the latency of 500 members of a room, with misbehaving members relative to
+    without.
 
-    They get 50 messages a second, of 1 KiB each, so that what is not read piles up within the run. It is `RunFailed` if
-    any of them loses one message, or is closed.
+    The room gets 50 messages of 1 KiB per second, so that unread messages pile up within the run. Raises `RunFailed` if
+    a member loses a message or is closed.
     """
 
     def measure(context: Context, server: Server) -> Sample:
@@ -104,10 +105,10 @@ def bad_peers(*, never: int, slow: int, flood: int) -> Measure:
             ) as crowd:  # fmt: skip
                 try:
                     assert crowd.stdout is not None
-                    crowd.stdout.readline()  # all of them are there
+                    crowd.stdout.readline()  # all are connected
                     among = context.put(load, process, server, "crowd")
                 finally:
-                    said, _ = crowd.communicate("")  # which is the end of its input
+                    said, _ = crowd.communicate("")  # ends its input
         for report in (alone, among):
             lost = report["sent"] * load.connections - report["received"]
             if lost:
@@ -119,10 +120,10 @@ def bad_peers(*, never: int, slow: int, flood: int) -> Measure:
 
 
 def watched(**settings: Any) -> Measure:
-    """Measures the CPU, in per cent of a core, that a server needs more of while somebody has its dashboard open.
+    """Measures the extra CPU of a server, in percent of a core, while its dashboard is open.
 
-    The same load is put on the same server again and again, with a viewer every second time. It is `RunFailed` if the
-    viewer has not got a sample for every two seconds.
+    Runs the same load on the same server several times, with a viewer every second time. Raises `RunFailed` if the
+    viewer gets less than one sample every two seconds.
     """
 
     def measure(context: Context, server: Server) -> Sample:
@@ -139,10 +140,10 @@ def watched(**settings: Any) -> Measure:
                 ) as viewer:
                     try:
                         assert viewer.stdout is not None
-                        viewer.stdout.readline()  # it is there
+                        viewer.stdout.readline()  # the viewer is connected
                         among = context.put(load, process, server, "echo")
                     finally:
-                        said, _ = viewer.communicate("")  # which is the end of its input
+                        said, _ = viewer.communicate("")  # ends its input
                 samples = json.loads(said or "{}").get("sample", 0)
                 if samples < load.seconds / 2:
                     raise RunFailed(f"the viewer got {samples} samples in {load.seconds:g} s")
@@ -166,7 +167,7 @@ def start_time(context: Context, server: Server) -> Sample:
 
 
 def import_time(module: str) -> Measure:
-    """Measures the seconds that the import of a module takes, compiled already, without the start of Python."""
+    """Measures the import time of a compiled module in seconds, without Python's own start."""
 
     def measure(context: Context, server: Server) -> Sample:
         times = []
@@ -187,7 +188,7 @@ def import_time(module: str) -> Measure:
 
 
 def latency_over(base: str, **settings: Any) -> Measure:
-    """Measures by how much the median latency, in µs, is above that of another server in the same round."""
+    """Measures the median latency, in µs, above that of another server in the same round."""
 
     def measure(context: Context, server: Server) -> Sample:
         load = context.load(**settings)
@@ -201,7 +202,7 @@ def latency_over(base: str, **settings: Any) -> Measure:
 
 
 def idle_cpu(endpoint: str, **settings: Any) -> Measure:
-    """Measures the CPU, in per cent of a core, of a server and its Redis, while its connections are idle."""
+    """Measures the CPU, in percent of a core, of a server and its Redis with idle connections."""
 
     def measure(context: Context, server: Server) -> Sample:
         report = context.run(context.load(mode="idle", **settings), server, endpoint)
@@ -211,7 +212,7 @@ def idle_cpu(endpoint: str, **settings: Any) -> Measure:
 
 
 def publish_rate(context: Context, server: Server) -> Sample:
-    """Broadcasts a second that one thread of a process gets into Redis."""
+    """Broadcasts per second that one thread can publish to Redis."""
     port = free_port()
     redis = [context.tools.redis_server, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     with ServerProcess(redis, port, context.log_file):
@@ -226,10 +227,10 @@ def publish_rate(context: Context, server: Server) -> Sample:
 
 
 def soak(load: Load, total: int, quick_total: int) -> Measure:
-    """Measures the growth of memory, in MiB, over `total` messages or connections, from the end of the first tenth.
+    """Measures the growth of memory, in MiB, over `total` messages or connections, after the first tenth.
 
-    It is `RunFailed` if threads or file descriptors are left over, or a tenth takes too long. Looks at the server when
-    it has no connections.
+    Raises `RunFailed` if threads or file descriptors remain, or if a tenth takes too long. Measures while the server
+    has no connections.
     """
 
     def measure(context: Context, server: Server) -> Sample:

@@ -1,4 +1,4 @@
-"""A server under test: started afresh for each run, awaited, watched, and ended whatever happens."""
+"""A server under test: a new process for each run, which is always ended."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ __all__ = ["RunFailed", "ServerProcess", "Usage", "free_port", "last_line"]
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 5.0
 
-#: And a killed one so long to be gone, on a busy machine.
+#: How long a killed process may take to end on a busy machine.
 KILL_TIMEOUT_S = 60.0
 
-#: How often it is tried whether a server accepts yet: what its start time is exact to.
+#: How often to check whether a server accepts. The start time is exact to this.
 ACCEPT_POLL_S = 0.002
 
 
 class RunFailed(Exception):
-    """A run measured nothing. The message says why, in one line."""
+    """A run failed. The message says why, in one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a process and its children hold."""
+    """The resources of a process and its children."""
 
     rss_mib: float
     threads: int
@@ -40,14 +40,14 @@ class Usage:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on."""
+    """A free TCP port of 127.0.0.1."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
 
 
 def last_line(text: str) -> str:
-    """What an error usually ends with, for a message; empty if there is nothing."""
+    """The last line of a text, which usually has the error; empty if there is none."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:200] if lines else ""
 
@@ -55,9 +55,9 @@ def last_line(text: str) -> str:
 class ServerProcess:
     """Runs `command`, in a session of its own, while the context is entered.
 
-    With our own environment, but for `env`, where None removes a variable. With `one_core`, on the first of the cores
-    that we may use. What it prints goes to `log_file`. Entering returns when it accepts connections on
-    127.0.0.1:`port`; raises `RunFailed` if it ends, or that takes more than `START_TIMEOUT_S`.
+    It has this process's environment, changed by `env`; there, None removes a variable. With `one_core`, it runs on the
+    first available core. Its output goes to `log_file`. Entering waits until it accepts connections on
+    127.0.0.1:`port`. Raises `RunFailed` if it ends, or does not accept within `START_TIMEOUT_S`.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class ServerProcess:
         one_core: bool = False,
     ) -> None:
         self.port = port
-        self.start_s = 0.0  # how long it took until it accepted
+        self.start_s = 0.0  # seconds until it accepted connections
         self._command = [os.fspath(part) for part in command]
         self._log_file = log_file
         changed = {**os.environ, **(env or {})}
@@ -82,7 +82,7 @@ class ServerProcess:
 
     @property
     def pid(self) -> int:
-        """Of the process that was started; gunicorn's workers are its children."""
+        """The process id; gunicorn's workers are children of this process."""
         assert self._process is not None
         return self._process.pid
 
@@ -121,7 +121,7 @@ class ServerProcess:
         self._end()
 
     def _prepare(self) -> None:
-        """In the child, before it becomes the server."""
+        """Called in the child process before it runs the server."""
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         if self._one_core:
@@ -135,7 +135,7 @@ class ServerProcess:
         return True
 
     def check_alive(self) -> None:
-        """Raises `RunFailed`, with the last thing that the server said, if it has ended."""
+        """Raise `RunFailed`, with the last line of the server's log, if the server has ended."""
         assert self._process is not None
         status = self._process.poll()
         if status is not None:
@@ -143,19 +143,19 @@ class ServerProcess:
             raise RunFailed(f"the server ended with status {status}{': ' if said else ''}{said}")
 
     def usage(self) -> Usage:
-        """Of the whole tree of processes, now."""
+        """The current usage of the process and all its descendants."""
         pids = _tree(self.pid)
         page_mib = resource.getpagesize() / 1024 / 1024
         rss_mib, threads, files = 0.0, 0, 0
         for pid in pids:
-            with suppress(OSError):  # it has just ended
+            with suppress(OSError):  # the process has just ended
                 rss_mib += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page_mib
                 threads += len(os.listdir(f"/proc/{pid}/task"))
                 files += len(os.listdir(f"/proc/{pid}/fd"))
         return Usage(rss_mib, threads, files)
 
     def _end(self) -> None:
-        """Ask the process to end, then end all of its session; it is ours, and so is everything in it."""
+        """Ask the process to end, then kill its process group."""
         assert self._process is not None
         with suppress(ProcessLookupError):
             self._process.terminate()

@@ -8,10 +8,10 @@ from tests.bench.results import Failure, Outcome, ScenarioResults, Spread
 
 __all__ = ["describe_environment", "describe_outcome", "figure", "summary", "table"]
 
-#: From so much of a core on, the load generator, which has one thread, may be what limits a figure.
+#: At this share of a core, the single-threaded load generator may be the limit.
 CLIENT_BUSY = 0.9
 
-#: If all else on the machine used more than so much of a core, the figures are about that as well.
+#: If other programs used more than this share of a core, the table warns.
 OTHERS_BUSY = 0.2
 
 #: Columns beside the figure and its ratios: heading, name in the details, its factor.
@@ -26,7 +26,7 @@ DETAILS = (
 
 
 def figure(value: float) -> str:
-    """With as many digits as mean something: 35,512; 40.3; 0.812."""
+    """A figure with its significant digits: 35,512; 40.3; 0.812."""
     size = abs(value)
     return f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.3g}"
 
@@ -39,12 +39,12 @@ def _spread(spread: Spread | None) -> str:
 
 
 def describe_outcome(outcome: Outcome, unit: str) -> str:
-    """One run, in a line."""
+    """One run as a line."""
     return f"failed: {outcome.reason}" if isinstance(outcome, Failure) else f"{figure(outcome.value)} {unit}"
 
 
 def describe_environment(environment: Mapping[str, object]) -> str:
-    """What the figures were measured on, in three lines."""
+    """The machine and the versions, in three lines."""
     versions = environment["versions"]
     assert isinstance(versions, dict)
     module = "with the C module" if environment["speedups"] else "without a C module"
@@ -59,7 +59,7 @@ def describe_environment(environment: Mapping[str, object]) -> str:
 
 
 def table(results: ScenarioResults) -> str:
-    """A scenario: a row for each server, then what failed, what was skipped, and the targets."""
+    """A scenario: a row for each server, then failures, skipped servers and targets."""
     ordered = sorted(
         (server for server in results.servers if results.samples(server)),
         key=lambda server: results.spread(server).median,  # type: ignore[union-attr]
@@ -126,7 +126,7 @@ def _aligned(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[
 
 
 def summary(all_results: Sequence[ScenarioResults]) -> str:
-    """How many targets were met, and each one that was not."""
+    """The number of met targets, and a list of the missed ones."""
     verdicts = [(results.name, verdict) for results in all_results for verdict in results.verdicts()]
     count = {met: sum(verdict.is_met is met for _, verdict in verdicts) for met in (True, False, None)}
     failed = sum(len(results.failures(server)) for results in all_results for server in results.servers)

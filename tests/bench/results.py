@@ -1,6 +1,6 @@
-"""Samples, failures, and what is computed from them: medians, spreads and paired ratios.
+"""Samples and failures, and their medians, spreads and paired ratios.
 
-A run that failed has no value. It is never a zero, and takes part in no median and in no ratio.
+A failed run has no value. It does not count as zero, and no median or ratio includes it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["Failure", "Outcome", "Sample", "ScenarioResults", "Spread", "Target"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one run measured: the scenario's figure, and what else is known about the run."""
+    """The result of one run: the scenario's figure, and details."""
 
     value: float
     details: Mapping[str, float] = field(default_factory=dict)
@@ -23,7 +23,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One run that measured nothing, and why."""
+    """A failed run, with the reason."""
 
     reason: str
 
@@ -48,7 +48,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What `subject` has to reach: a figure, or where `of` names another server, a multiple of that one's."""
+    """What `subject` must reach: a figure, or a multiple of the figure of server `of`."""
 
     subject: str
     sign: str  # one of SIGNS
@@ -68,7 +68,7 @@ class Target:
         return f"{self.subject} {sign} {self.bound:g}" + (f" × {self.of}" if self.of else "")
 
     def is_met_by(self, figure: float) -> bool:
-        """Whether a figure, or a ratio, is good enough."""
+        """Whether a figure or a ratio meets the target."""
         return {
             ">=": figure >= self.bound,
             "<=": figure <= self.bound,
@@ -79,19 +79,19 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was measured for a target; `spread` is None if nothing could be."""
+    """The result for a target; `spread` is None if nothing was measured."""
 
     target: Target
     spread: Spread | None
 
     @property
     def is_met(self) -> bool | None:
-        """None if nothing was measured. It is the median that counts."""
+        """Whether the median meets the target; None if nothing was measured."""
         return None if self.spread is None else self.target.is_met_by(self.spread.median)
 
 
 class ScenarioResults:
-    """The outcomes of one scenario: for each server, one of each round."""
+    """The outcomes of one scenario: one per server and round."""
 
     def __init__(self, name: str, title: str, unit: str, better: str) -> None:
         self.name, self.title, self.unit, self.better = name, title, unit, better
@@ -101,34 +101,34 @@ class ScenarioResults:
         self.targets: Sequence[Target] = ()
 
     def add(self, round_number: int, server: str, outcome: Outcome) -> None:
-        """Take in the outcome of a run; rounds are counted from 0."""
+        """Add the outcome of a run. Rounds count from 0."""
         while len(self.rounds) <= round_number:
             self.rounds.append({})
         self.rounds[round_number][server] = outcome
 
     @property
     def servers(self) -> list[str]:
-        """All that were run, in order of their first run."""
+        """All servers, in order of their first run."""
         return list(dict.fromkeys(server for outcomes in self.rounds for server in outcomes))
 
     def samples(self, server: str) -> list[Sample]:
-        """The runs of a server that did not fail."""
+        """The successful runs of a server."""
         return [outcome for r in self.rounds if isinstance(outcome := r.get(server), Sample)]
 
     def failures(self, server: str) -> list[Failure]:
-        """Those that did."""
+        """The failed runs of a server."""
         return [outcome for r in self.rounds if isinstance(outcome := r.get(server), Failure)]
 
     def spread(self, server: str) -> Spread | None:
-        """Of the scenario's figure."""
+        """The spread of the scenario's figure."""
         return Spread.of(sample.value for sample in self.samples(server))
 
     def detail(self, server: str, name: str) -> Spread | None:
-        """Of something else that is known about the runs."""
+        """The spread of a detail."""
         return Spread.of(sample.details[name] for sample in self.samples(server) if name in sample.details)
 
     def ratio(self, server: str, other: str) -> Spread | None:
-        """`server` as a multiple of `other`: computed in each round, since the machine's speed drifts between them."""
+        """`server` as a multiple of `other`: computed within each round, because the machine's speed drifts."""
         pairs = [(r.get(server), r.get(other)) for r in self.rounds]
         return Spread.of(
             one.value / two.value
@@ -137,14 +137,14 @@ class ScenarioResults:
         )
 
     def verdicts(self) -> list[Verdict]:
-        """For each target, how far it was reached."""
+        """The result for each target."""
         return [
             Verdict(target, self.ratio(target.subject, target.of) if target.of else self.spread(target.subject))
             for target in self.targets
         ]
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, with each run as it was, for other programs and for later."""
+        """All results, with each single run."""
         return {
             "title": self.title,
             "unit": self.unit,

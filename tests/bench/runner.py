@@ -1,4 +1,4 @@
-"""Runs scenarios: servers in turn, round after round, in a fresh process each time."""
+"""Runs scenarios: the servers take turns in each round, each time in a new process."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tests.bench.tools import Tools
 
 __all__ = ["Part", "SelectionError", "choose", "estimate_s", "run_part"]
 
-#: To start and stop a server and to open connections, roughly.
+#: Approximate time to start and stop a server and to open connections.
 OVERHEAD_S = 1.5
 
 
 class SelectionError(Exception):
-    """Somebody asked for a scenario or a server that there is none of. The message says which there are."""
+    """An unknown scenario or server. The message lists the known ones."""
 
 
 @dataclass
@@ -33,9 +33,9 @@ class Part:
 
 
 def choose(scenarios: Sequence[str], servers: Sequence[str], rounds: int) -> list[Part]:
-    """What to run. Names may be patterns, as in a shell; with no names, it is everything that does not take long.
+    """What to run. Names may be shell patterns. Without names, all scenarios run except the long ones.
 
-    A server that is named in full is run even where the scenario does not list it. Raises `SelectionError`.
+    A server with its full name runs even if the scenario does not list it. Raises `SelectionError`.
     """
     chosen = [s for s in SCENARIOS.values() if not s.only_by_name] if not scenarios else _named_scenarios(scenarios)
     for name in servers:
@@ -70,20 +70,20 @@ def _named_scenarios(names: Sequence[str]) -> list[Scenario]:
 
 
 def estimate_s(parts: Iterable[Part], seconds: float) -> float:
-    """How long all of it takes, roughly."""
+    """The approximate total time."""
     return sum(
         part.rounds * len(part.servers) * (max(seconds * 1.5, part.scenario.run_s) + OVERHEAD_S) for part in parts
     )
 
 
 def run_part(part: Part, context: Context, tell: Callable[[int, Server, Outcome], None]) -> ScenarioResults:
-    """Run a scenario. `tell` is given the round's number, the server and what came of it, after each run."""
+    """Run a scenario. After each run, `tell` is called with the round's number, the server and the outcome."""
     results = new_results(part, context.tools)
     servers = [server for server in part.servers if server.name not in results.skipped]
     logs = context.tools.build / "logs"
     for number in range(part.rounds):
         context.shared.clear()
-        first = number % len(servers) if servers else 0  # nobody always comes first, or after the same one
+        first = number % len(servers) if servers else 0  # each round begins with another server
         for server in (*servers[first:], *servers[:first]):
             context.log_file = logs / f"{part.scenario.name}-{server.name}-{number + 1}.log"
             outcome: Outcome
@@ -97,7 +97,7 @@ def run_part(part: Part, context: Context, tell: Callable[[int, Server, Outcome]
 
 
 def new_results(part: Part, tools: Tools) -> ScenarioResults:
-    """Results with no runs yet, that know who is skipped and which targets there are."""
+    """Results without runs, but with the skipped servers and the targets."""
     scenario = part.scenario
     results = ScenarioResults(scenario.name, scenario.title, scenario.unit, scenario.better)
     results.skipped = {server.name: why for server in part.servers if (why := server.why_not(tools))}

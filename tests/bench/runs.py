@@ -1,4 +1,4 @@
-"""What a run is: a load on a fresh server, and the figure that is taken from it."""
+"""A run: a load on a new server, and the resulting figure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.bench.tools import Tools
 
 __all__ = ["Context", "Measure", "Scenario", "sample_of", "under_load"]
 
-#: Of a report of wsload's, what is shown beside the figure, and its name there.
+#: wsload's name of a detail -> its name in results.
 DETAILS = {
     "p50_us": "p50_us",
     "p99_us": "p99_us",
@@ -26,33 +26,33 @@ DETAILS = {
     "rss_mb": "rss_mib",
 }
 
-#: With fewer connections, what a process grew by is mostly other things; and they have to stay.
+#: With fewer connections, most of a process's growth has other causes. The connections must also stay open.
 FEWEST_FOR_MEMORY = 1000
 
-#: The kernel counts the time of processes in hundredths of a second.
+#: Shorter runs have no exact CPU time: the kernel counts it in hundredths of a second.
 SHORTEST_FOR_CPU_S = 0.5
 
 
 @dataclass
 class Context:
-    """What a run is told: where the tools are, and how long it may take."""
+    """The parameters of runs: the tools and the duration."""
 
     tools: Tools
     seconds: float
     quick: bool
     log_file: Path = Path()
-    shared: dict[str, float] = field(default_factory=dict)  # what one run found for the others of its round
+    shared: dict[str, float] = field(default_factory=dict)  # results that runs of one round share
 
     def load(self, **settings: Any) -> Load:
-        """A load of the usual duration, unless `settings` say otherwise."""
+        """A load of the usual duration; `settings` override it."""
         return Load(**{"seconds": self.seconds, "warm_s": min(1.0, self.seconds / 2), **settings})
 
     def start(self, server: Server, endpoint: str, *, pings: bool = False) -> ServerProcess:
-        """A fresh server, to be entered."""
+        """A new server, as a context manager."""
         return server.start(self.tools, endpoint, self.log_file, pings=pings)
 
     def put(self, load: Load, process: ServerProcess, server: Server, endpoint: str) -> dict[str, float]:
-        """wsload's report of a load on a server that runs. Raises `RunFailed`."""
+        """Run a load on a running server. Returns wsload's report. Raises `RunFailed`."""
         try:
             return run_load(
                 self.tools.wsload,
@@ -63,10 +63,10 @@ class Context:
                 socket_io=server.socket_io,
             )
         finally:
-            process.check_alive()  # why it has ended says more than that its connections were lost
+            process.check_alive()  # the reason of its end is more useful than "connections were lost"
 
     def run(self, load: Load, server: Server, endpoint: str, *, pings: bool = False) -> dict[str, float]:
-        """The same on a fresh server."""
+        """Run a load on a new server."""
         with self.start(server, endpoint, pings=pings) as process:
             return self.put(load, process, server, endpoint)
 
@@ -76,7 +76,7 @@ Measure = Callable[[Context, Server], Sample]  # raises RunFailed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """One figure, measured on several servers. `subjects` are those that the others are compared with."""
+    """One figure, measured on several servers. The others are compared with the `subjects`."""
 
     name: str
     title: str
@@ -86,13 +86,13 @@ class Scenario:
     subjects: tuple[str, ...] = ("wsthreads", "wsthreads-pure")
     targets: tuple[Target, ...] = ()
     better: str = "higher"
-    run_s: float = 0.0  # what a run takes beside the load itself, roughly
+    run_s: float = 0.0  # approximate time of a run beside the load
     max_rounds: int | None = None
-    only_by_name: bool = False  # since it takes long
+    only_by_name: bool = False  # for long scenarios
 
 
 def sample_of(figure: float, report: dict[str, float]) -> Sample:
-    """A figure, with what else the report says that means something."""
+    """A figure with the meaningful details of the report."""
     details = {ours: report[theirs] for theirs, ours in DETAILS.items()}
     meaningless: set[str] = set()
     if not report["received"]:

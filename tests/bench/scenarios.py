@@ -1,6 +1,6 @@
-"""The catalogue of scenarios: what is measured, on which servers, and what wsthreads has to reach there.
+"""The scenarios: what is measured, on which servers, with which targets for wsthreads.
 
-A target counts where its servers were measured. Without the C module, `wsthreads` is `wsthreads-pure`.
+A target counts if its servers were measured. Without the C module, `wsthreads` is `wsthreads-pure`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ OURS_JS = ("wsthreads-js", "wsthreads-js-pure")
 PYTHON_PEERS = (*THREADED_PEERS, "aiohttp")
 PEERS = (*PYTHON_PEERS, "ws", "bun")
 
-#: For scenarios in which wsthreads runs JavaScript.
+#: For scenarios with JavaScript handlers.
 JS_PEERS = ("flask-sock", "websockets", "socketio", "ws", "bun")
 JS_THREADED_PEERS = JS_PEERS[:3]
 
-#: For those that show something other than speed under load, where a core more or less matters little.
+#: For scenarios where the number of cores matters little.
 UNPINNED_PEERS = ("flask-sock", "websockets", "socketio", "aiohttp", "ws", "bun")
 
 
@@ -135,7 +135,7 @@ _ALL = (
         title="room of 100, 16 KiB, one sender",
         unit="deliveries/s",
         measure=under_load("recv_per_s", "room", mode="fan", connections=100, payload_bytes=16384),
-        servers=(*OURS, "wsthreads-js", *PEERS),  # not limit, which cuts off what a socket does not take at once
+        servers=(*OURS, "wsthreads-js", *PEERS),  # without limit, which drops what a socket does not accept at once
         targets=TARGETS_16K,
     ),
     Scenario(

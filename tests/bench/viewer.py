@@ -1,8 +1,8 @@
-"""Somebody who has the dashboard open, as a process of its own: ``python -m tests.bench.viewer PORT``.
+"""A viewer of the dashboard, as a process: ``python -m tests.bench.viewer PORT``.
 
-It watches the sessions, sorted and filtered by what all of them have, and the rooms, as the page does at most. It
-prints an empty line once it is there, goes on until its standard input ends, and then prints how much of what it has
-received, as one line of JSON.
+It watches the sessions and the rooms, the most that the page can request. The filter matches all sessions. The process
+prints an empty line when it is connected, and runs until its standard input ends. Then it prints how many messages of
+each kind it has received, as one line of JSON.
 """
 
 from __future__ import annotations
