@@ -343,7 +343,7 @@ def test_a_zip_bomb_costs_no_more_than_the_limit(cuts: int) -> None:
     step = len(BOMB) // cuts + 1
     tracemalloc.start()
     try:
-        with pytest.raises(MessageTooBigError, match=f" more than the {LIMIT} bytes taken"):
+        with pytest.raises(MessageTooBigError, match=f" more than {LIMIT} bytes"):
             for at in range(0, len(BOMB), step):
                 pieces += inflater.feed(BOMB[at : at + step])
         peak = tracemalloc.get_traced_memory()[1]

@@ -202,7 +202,7 @@ def test_servers_that_keep_their_sockets_answer_501_with_their_name_and_what_to_
         ({"SERVER_SOFTWARE": "mine/1\n"}, r"this WSGI server ('mine/1\n') does not hand over"),
         ({}, "this WSGI server (of no name) does not hand over"),
         ({"SERVER_SOFTWARE": "gunicorn/27", "gunicorn.socket": 1}, "this gunicorn worker runs without threads"),
-        ({"SERVER_SOFTWARE": "Werkzeug/3", "werkzeug.socket": 1}, "and no --without-threads"),
+        ({"SERVER_SOFTWARE": "Werkzeug/3", "werkzeug.socket": 1}, "(no --without-threads, --nothreading)"),
     ],
 )
 def test_each_unfit_server_is_named(environ, why):

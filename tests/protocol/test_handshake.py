@@ -45,7 +45,7 @@ def test_a_good_handshake_gets_a_101_with_the_accept_of_rfc_6455(port):
         ({"Sec-WebSocket-Protocol": "a\xe9"}, [], 400, "list of tokens"),
         ({"Origin": "https://evil.example"}, [], 403, "'https://evil.example' is not allowed"),
         ({}, ["Host"], 400, "needs the header Host"),
-        ({"Host": ""}, [], 400, "Host must be one name or address, perhaps with a port, not ''"),
+        ({"Host": ""}, [], 400, "Host must be one name or address with an optional port, not ''"),
         ({"Host": "a b"}, [], 400, "not 'a b'"),
         ({"Host": "a@b"}, [], 400, "not 'a@b'"),
         ({"Host": "localhost\r\nHost: localhost"}, [], 400, "not 'localhost,localhost'"),
