@@ -1,4 +1,4 @@
-"""What test_contained serves: an endpoint whose functions raise what is no `Exception`, beside views that do.
+"""The app of test_containment: an endpoint whose functions raise what is no `Exception`, beside views that do.
 
 Each call that a client can see the end of leaves a line in the file that MARKERS names.
 """

@@ -34,8 +34,8 @@ from tests.wire import (
     thread_names,
 )
 from wsthreads import ConfigError, HandlerError, RedisBroker, WebSocketApp
-from wsthreads.protocol.hosts import INPUT_KEY, SOCKET_KEY
-from wsthreads.servers import stagger
+from wsthreads.protocol.wsgi_servers import INPUT_KEY, SOCKET_KEY
+from wsthreads.servers import close_batches
 from wsthreads.testing import play
 
 
@@ -192,8 +192,8 @@ def test_shutdown_closes_every_session_with_1001_and_lets_on_close_run():
 
 
 def test_sessions_past_the_first_few_hundred_are_closed_one_after_another(monkeypatch):
-    monkeypatch.setattr(stagger, "AT_ONCE", 10)
-    monkeypatch.setattr(stagger, "CLOSES_PER_S", 40)
+    monkeypatch.setattr(close_batches, "AT_ONCE", 10)
+    monkeypatch.setattr(close_batches, "CLOSES_PER_S", 40)
     handler, ended = Recorder(), []
     with endpoint(handler) as (app, port), ExitStack() as stack:
         clients = [stack.enter_context(RawClient(port)) for _ in range(20)]
@@ -216,8 +216,8 @@ def test_sessions_past_the_first_few_hundred_are_closed_one_after_another(monkey
 
 
 def test_sessions_whose_turn_has_not_come_go_on_until_then_and_a_cut_off_does_not_wait(monkeypatch):
-    monkeypatch.setattr(stagger, "AT_ONCE", 1)
-    monkeypatch.setattr(stagger, "CLOSES_PER_S", 0.001)
+    monkeypatch.setattr(close_batches, "AT_ONCE", 1)
+    monkeypatch.setattr(close_batches, "CLOSES_PER_S", 0.001)
     handler = Echo()
     with endpoint(handler) as (app, port), ExitStack() as stack:
         clients = {name: stack.enter_context(RawClient(port, f"/ws/test?name={name}")) for name in "ab"}

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from wsthreads.rooms.presence import Person, PresenceChanges
     from wsthreads.rooms.rooms import Room, SessionRoom
     from wsthreads.sessions.endpoint import Endpoint
+    from wsthreads.sessions.handshake_results import Refusal
     from wsthreads.sessions.session import Session
-    from wsthreads.sessions.verdicts import Refusal
     from wsthreads.threads.affinity import use_all_cores
 
 __version__ = "0.2.0.dev0"
@@ -76,7 +76,7 @@ _HOMES = {
     "Person": "rooms.presence",
     "PresenceChanges": "rooms.presence",
     "RedisBroker": "brokers.redis",
-    "Refusal": "sessions.verdicts",
+    "Refusal": "sessions.handshake_results",
     "Request": "protocol.handshake",
     "Room": "rooms.rooms",
     "Session": "sessions.session",

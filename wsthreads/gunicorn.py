@@ -39,9 +39,9 @@ from wsthreads.app.host import RESERVED_THREADS, drain_timeout_s, farewell
 from wsthreads.config import Config
 from wsthreads.errors import WSThreadsError
 from wsthreads.monitoring.logs import SESSION_KEY, JSONFormatter, access_context, log_to_gunicorn
-from wsthreads.protocol.fitness import green_threads
-from wsthreads.protocol.hosts import is_ending
-from wsthreads.servers.contained import Contained
+from wsthreads.protocol.server_support import green_threads
+from wsthreads.protocol.wsgi_servers import is_ending
+from wsthreads.servers.containment import Contained
 from wsthreads.servers.stalled_clients import StalledClients, wake
 from wsthreads.threads.exit_blockers import report_exit_blockers
 

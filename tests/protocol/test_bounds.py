@@ -24,7 +24,7 @@ from tests.wire import (
 )
 from wsthreads import WebSocketApp
 from wsthreads import _native as native
-from wsthreads.protocol.allowance import SPAN_S
+from wsthreads.protocol.rate_limit import SPAN_S
 
 
 def count_of(app, setting):

@@ -16,7 +16,7 @@ from wsthreads.monitoring.metrics import Metrics
 from wsthreads.protocol.handshake import Request
 from wsthreads.rooms.presence import PresenceChanges
 from wsthreads.sessions.handlers import HOOKS, PythonHandler
-from wsthreads.sessions.verdicts import Verdict
+from wsthreads.sessions.handshake_results import Verdict
 
 
 class FakeSession:

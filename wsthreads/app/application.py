@@ -20,9 +20,9 @@ from wsthreads.errors import CloseCode, ConfigError, HandlerError
 from wsthreads.monitoring.health import HEALTH_PATH, READY_PATH, Health
 from wsthreads.monitoring.logs import log_to_gunicorn
 from wsthreads.monitoring.metrics import Metrics
-from wsthreads.protocol.fitness import USE, green_threads, is_to_serve
 from wsthreads.protocol.proxies import ProxyHeaders
-from wsthreads.servers.contained import Contained, contained
+from wsthreads.protocol.server_support import USE, green_threads, is_to_serve
+from wsthreads.servers.containment import Contained, contained
 from wsthreads.sessions.admission import Admission
 from wsthreads.sessions.endpoint import Endpoint
 from wsthreads.sessions.handlers import Handler, PythonHandler

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from wsthreads.app.routing import Routing
 from wsthreads.loggers import get_logger
-from wsthreads.servers.stagger import in_batches
+from wsthreads.servers.close_batches import in_batches
 from wsthreads.sessions.admission import Admission
 from wsthreads.threads.drainer import Drainer
 from wsthreads.threads.flusher import Flusher

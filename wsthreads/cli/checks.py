@@ -15,7 +15,7 @@ from wsthreads.errors import HandlerError, UsageError
 from wsthreads.monitoring.logs import block
 from wsthreads.monitoring.metrics import Metrics
 from wsthreads.sessions.handlers import HOOKS, PythonHandler
-from wsthreads.sessions.sources import did_you_mean, names_in
+from wsthreads.sessions.source_names import did_you_mean, names_in
 
 __all__ = ["Finding", "all_logs_hidden", "check_target", "console_shown", "remarks_on"]
 

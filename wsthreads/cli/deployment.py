@@ -13,7 +13,7 @@ from wsthreads.cli.targets import SUFFIXES, Target, find_targets, is_handler_fil
 from wsthreads.dashboard import spelled
 from wsthreads.errors import UsageError
 from wsthreads.sessions.handlers import HOOKS
-from wsthreads.sessions.sources import names_in
+from wsthreads.sessions.source_names import names_in
 
 __all__ = ["Served", "deployment_files", "find_served"]
 

@@ -24,7 +24,7 @@ from wsthreads.errors import HandlerError, ScriptError, UsageError
 from wsthreads.monitoring.failures import bounded, summary_of
 from wsthreads.monitoring.logs import log_to_gunicorn
 from wsthreads.sessions.handlers import HOOKS
-from wsthreads.sessions.sources import names_in
+from wsthreads.sessions.source_names import names_in
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication

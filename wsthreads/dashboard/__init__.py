@@ -31,7 +31,7 @@ from wsthreads.dashboard.events import Events
 from wsthreads.dashboard.live import Live
 from wsthreads.dashboard.sampler import Sampler
 from wsthreads.monitoring.metrics import Metrics
-from wsthreads.protocol.hosts import gunicorn_worker
+from wsthreads.protocol.wsgi_servers import gunicorn_worker
 from wsthreads.servers.static import StaticFiles
 from wsthreads.sessions.admission import Admission
 from wsthreads.sessions.endpoint import Endpoint

@@ -17,7 +17,7 @@ from typing import Any
 from wsthreads.monitoring.failures import summary_of
 from wsthreads.monitoring.formats import stack_of
 from wsthreads.monitoring.logs import AddContext
-from wsthreads.protocol.allowance import Allowance
+from wsthreads.protocol.rate_limit import RateLimit
 
 __all__ = ["KEPT", "Events"]
 
@@ -61,7 +61,7 @@ class Events(logging.Handler):
         self._n = 0
         self._severe: deque[dict[str, Any]] = deque(maxlen=KEPT // 2)
         self._others: deque[dict[str, Any]] = deque(maxlen=KEPT // 2)
-        self._severe_allowance, self._allowance = Allowance(MAX_PER_S), Allowance(MAX_PER_S)
+        self._severe_allowance, self._allowance = RateLimit(MAX_PER_S), RateLimit(MAX_PER_S)
 
     def attach(self, logger: logging.Logger) -> None:
         """Begin to read what `logger` and its child loggers log."""

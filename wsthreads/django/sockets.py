@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from wsthreads.protocol.hosts import INPUT_KEY, SOCKET_KEY
+from wsthreads.protocol.wsgi_servers import INPUT_KEY, SOCKET_KEY
 
 __all__ = ["HandsOverSocket"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from wsthreads.errors import HandlerError
-from wsthreads.sessions.sources import did_you_mean
+from wsthreads.sessions.source_names import did_you_mean
 
 __all__ = ["Exports"]
 

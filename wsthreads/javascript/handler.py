@@ -18,7 +18,7 @@ from wsthreads.monitoring.logs import log_context, printable
 from wsthreads.monitoring.metrics import Metrics
 from wsthreads.protocol.readers import Reader
 from wsthreads.sessions.handlers import Handler
-from wsthreads.sessions.verdicts import BadVerdict, Refusal, Verdict, verdict_of
+from wsthreads.sessions.handshake_results import BadVerdict, Refusal, Verdict, verdict_of
 from wsthreads.threads.restarts import Restarts
 
 if TYPE_CHECKING:

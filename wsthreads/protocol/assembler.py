@@ -24,9 +24,9 @@ from wsthreads.errors import (
     TooManyFragmentsError,
     UnsupportedDataError,
 )
-from wsthreads.protocol.allowance import Allowance
 from wsthreads.protocol.deflate import Agreement, Inflation, decode_any, most_deflated_bytes
 from wsthreads.protocol.frames import BINARY, CONTINUATION, PING, PONG, TEXT, Header, decode_message, parse_header
+from wsthreads.protocol.rate_limit import RateLimit
 
 __all__ = ["Assembler", "Close", "Control", "Ping", "Pong"]
 
@@ -83,7 +83,7 @@ class Assembler:
         self._fragments = 0  # of the message that is coming in
         self._message_bytes = 0  # of that message, by the headers of its frames
         self._message_limit = config.max_message_bytes  # for that message
-        self._control_frames: Allowance | None = None
+        self._control_frames: RateLimit | None = None
         #: When the first header of the message that is coming in was there; 0 between messages. Any thread may read it.
         self.incomplete_since = 0.0
         #: The client's close frame has come.
@@ -155,7 +155,7 @@ class Assembler:
     def _admit_control_frame(self) -> None:
         limit = self._config.max_control_frames_per_s
         if limit and self._control_frames is None:
-            self._control_frames = Allowance(limit)
+            self._control_frames = RateLimit(limit)
         if self._control_frames is not None and not self._control_frames.take():
             raise PolicyError(f"more than {limit} pings and pongs a second", setting="max_control_frames_per_s")
 

@@ -20,16 +20,16 @@ from wsthreads.errors import CloseCode, PeerError, PolicyError
 from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import log_context
 from wsthreads.monitoring.metrics import Histogram, Traffic
-from wsthreads.protocol.allowance import Allowance
 from wsthreads.protocol.assembler import Assembler, Close, Ping, Pong
 from wsthreads.protocol.channel import Channel
 from wsthreads.protocol.clocks import Clocks
 from wsthreads.protocol.deflate import Agreement
 from wsthreads.protocol.encoding import encoding_for
 from wsthreads.protocol.frames import PONG, encode_frame
-from wsthreads.protocol.hosts import take_early_input
+from wsthreads.protocol.rate_limit import RateLimit
 from wsthreads.protocol.readers import Reader
 from wsthreads.protocol.transport import RECEIVE_BYTES, message_receiver, transport_for
+from wsthreads.protocol.wsgi_servers import take_early_input
 from wsthreads.threads.flusher import Flusher
 
 __all__ = ["Connection"]
@@ -187,7 +187,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
     def _counted(self) -> Iterator[str | bytes]:
         """`_messages`, held to `max_messages_per_s` and `idle_timeout_s`."""
         config = self._config
-        allowance = Allowance(config.max_messages_per_s)
+        allowance = RateLimit(config.max_messages_per_s)
         if config.idle_timeout_s:
             self._clocks.watch_idleness()
         for message in self._messages():

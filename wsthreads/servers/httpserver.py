@@ -23,7 +23,7 @@ from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import access_context, hide_secrets
 from wsthreads.protocol.heads import MAX_FIELDS, MAX_LINE_BYTES, BadHead, check_request_line, clean_head
-from wsthreads.servers.chunks import ChunkedBody, refusing_bad_bodies
+from wsthreads.servers.bodies import ChunkedBody, refusing_bad_bodies
 from wsthreads.servers.stalled_clients import StalledClients, wake
 from wsthreads.sessions.admission import RETRY_AFTER_S
 from wsthreads.threads.restarts import keep_running

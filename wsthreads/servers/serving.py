@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsthreads.errors import CloseCode, UsageError
 from wsthreads.loggers import get_logger
-from wsthreads.protocol.fitness import green_threads
+from wsthreads.protocol.server_support import green_threads
 from wsthreads.servers.httpserver import HTTPServer
 
 if TYPE_CHECKING:

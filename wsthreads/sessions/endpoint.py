@@ -16,9 +16,9 @@ from wsthreads.monitoring.logs import SESSION_KEY, in_context, log_context
 from wsthreads.monitoring.metrics import Ledger, Metrics, Totals
 from wsthreads.protocol.connection import Connection
 from wsthreads.protocol.deflate import agree
-from wsthreads.protocol.fitness import is_validated, unfitness
 from wsthreads.protocol.handshake import Request, check_origin, check_upgrade, strip_values
-from wsthreads.protocol.hosts import SessionResponse
+from wsthreads.protocol.server_support import is_validated, unfitness
+from wsthreads.protocol.wsgi_servers import SessionResponse
 from wsthreads.rooms.presence import PresenceChanges
 from wsthreads.rooms.rooms import Room, Rooms
 from wsthreads.sessions.admission import RETRY_AFTER_S, Admission

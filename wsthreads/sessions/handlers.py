@@ -22,8 +22,8 @@ from wsthreads.loggers import get_logger
 from wsthreads.monitoring.failures import exc_info_of
 from wsthreads.monitoring.logs import log_context, printable
 from wsthreads.sessions.generators import Place, kind_of, returned, unwrapped
-from wsthreads.sessions.sources import did_you_mean
-from wsthreads.sessions.verdicts import BadVerdict, Verdict, refused_by, verdict_of
+from wsthreads.sessions.handshake_results import BadVerdict, Verdict, refused_by, verdict_of
+from wsthreads.sessions.source_names import did_you_mean
 from wsthreads.threads import forks
 
 if TYPE_CHECKING:

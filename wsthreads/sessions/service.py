@@ -20,15 +20,15 @@ from wsthreads.protocol.connection import Connection
 from wsthreads.protocol.deflate import Agreement
 from wsthreads.protocol.handshake import Request, choose_subprotocol
 from wsthreads.protocol.hints import foreign_protocol
-from wsthreads.protocol.hosts import log_upgrade
+from wsthreads.protocol.wsgi_servers import log_upgrade
 from wsthreads.rooms.rooms import Rooms
 from wsthreads.rooms.roster import LOST_CODES
 from wsthreads.rooms.striped import StripedDict
 from wsthreads.sessions.admission import Admission
 from wsthreads.sessions.handlers import Handler
+from wsthreads.sessions.handshake_results import Refusal, Verdict
 from wsthreads.sessions.life import Life
 from wsthreads.sessions.session import Session
-from wsthreads.sessions.verdicts import Refusal, Verdict
 from wsthreads.threads.flusher import Flusher
 from wsthreads.threads.scheduling import ScheduledThread, Scheduling
 

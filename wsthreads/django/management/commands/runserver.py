@@ -12,7 +12,7 @@ from django.core.management.base import CommandError
 from django.core.servers.basehttp import WSGIRequestHandler, WSGIServer
 
 from wsthreads.django.sockets import HandsOverSocket
-from wsthreads.protocol.fitness import green_threads
+from wsthreads.protocol.server_support import green_threads
 
 if apps.is_installed("django.contrib.staticfiles"):  # staticfiles has its own runserver
     from django.contrib.staticfiles.management.commands.runserver import Command as _Command

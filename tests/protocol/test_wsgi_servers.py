@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from wsthreads.protocol.hosts import SessionResponse, gunicorn_worker, has_socket, log_upgrade, take_early_input
+from wsthreads.protocol.wsgi_servers import SessionResponse, gunicorn_worker, has_socket, log_upgrade, take_early_input
 
 
 def test_a_server_that_hands_over_its_socket_is_known_by_its_environ():

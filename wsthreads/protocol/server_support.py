@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from wsthreads.monitoring.logs import printable
-from wsthreads.protocol.hosts import has_socket
+from wsthreads.protocol.wsgi_servers import has_socket
 
 __all__ = ["USE", "green_threads", "is_to_serve", "is_validated", "unfitness"]
 

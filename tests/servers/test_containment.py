@@ -14,7 +14,7 @@ from tests.escapes_app import ERRORS
 from tests.programs import DEADLINE_S, ROOT, Program, connect, receive, run_server, wait_until
 from tests.redis_server import free_port
 from wsthreads import WebSocketApp
-from wsthreads.servers.contained import ApplicationFailed
+from wsthreads.servers.containment import ApplicationFailed
 
 GUNICORN = ["-m", "gunicorn", "--threads", "20", "-w", "1", "-b", "127.0.0.1:{port}", "--graceful-timeout", "5", "-k"]
 

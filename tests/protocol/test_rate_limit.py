@@ -2,15 +2,15 @@
 
 import pytest
 
-from wsthreads.protocol import allowance
-from wsthreads.protocol.allowance import SPAN_S, Allowance
+from wsthreads.protocol import rate_limit
+from wsthreads.protocol.rate_limit import SPAN_S, RateLimit
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """The time, which stands still unless `clock[0]` is set."""
     now = [1000.0]
-    monkeypatch.setattr(allowance, "monotonic", lambda: now[0])
+    monkeypatch.setattr(rate_limit, "monotonic", lambda: now[0])
     return now
 
 
@@ -23,11 +23,11 @@ def taken(bucket):
 
 
 def test_at_first_there_is_all_that_may_be_used_in_its_span(clock):
-    assert taken(Allowance(5)) == 5 * SPAN_S
+    assert taken(RateLimit(5)) == 5 * SPAN_S
 
 
 def test_what_is_used_up_comes_back_with_time_and_never_more_than_that(clock):
-    bucket = Allowance(5)
+    bucket = RateLimit(5)
     taken(bucket)
     clock[0] += 1
     assert taken(bucket) == 5
@@ -36,7 +36,7 @@ def test_what_is_used_up_comes_back_with_time_and_never_more_than_that(clock):
 
 
 def test_who_keeps_to_the_rate_is_never_refused_and_who_does_not_is_in_the_end(clock):
-    steady, faster = Allowance(4), Allowance(4)
+    steady, faster = RateLimit(4), RateLimit(4)
     for _ in range(4000):
         clock[0] += 0.25
         assert steady.take()
@@ -48,7 +48,7 @@ def test_who_keeps_to_the_rate_is_never_refused_and_who_does_not_is_in_the_end(c
 
 
 def test_it_need_not_be_whole_seconds_between_looks(clock):
-    bucket = Allowance(1)
+    bucket = RateLimit(1)
     taken(bucket)
     for _ in range(1000):
         clock[0] += 1 / 1024

@@ -15,7 +15,7 @@ from werkzeug.wrappers import Response
 from tests.programs import wait_until
 from tests.wire import TEXT, RawClient, Recorder, endpoint
 from wsthreads import CloseCodeError, ConfigError, HandshakeRefused, Refusal, Request, WebSocketApp
-from wsthreads.sessions.verdicts import BadVerdict, Verdict, verdict_of
+from wsthreads.sessions.handshake_results import BadVerdict, Verdict, verdict_of
 from wsthreads.testing import HandlerFailed, play
 
 

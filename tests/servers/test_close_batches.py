@@ -2,7 +2,7 @@
 
 import pytest
 
-from wsthreads.servers.stagger import AT_ONCE, BATCH_INTERVAL_S, CLOSES_PER_S, in_batches
+from wsthreads.servers.close_batches import AT_ONCE, BATCH_INTERVAL_S, CLOSES_PER_S, in_batches
 
 
 @pytest.mark.parametrize("count", [0, 1, AT_ONCE])

@@ -9,7 +9,7 @@ import pytest
 from tests.programs import Program, connect, receive, wait_until
 from tests.wire import RawClient
 from wsthreads import WebSocketApp
-from wsthreads.protocol.fitness import green_threads, unfitness
+from wsthreads.protocol.server_support import green_threads, unfitness
 
 PATCH = {
     "gevent": "from gevent import monkey; monkey.patch_all()",

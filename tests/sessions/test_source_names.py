@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wsthreads.sessions.handlers import HOOKS
-from wsthreads.sessions.sources import did_you_mean, names_in
+from wsthreads.sessions.source_names import did_you_mean, names_in
 
 SCRIPT_HOOKS = ("onHandshake", "onOpen", "onMessage", "onClose", "onError")
 

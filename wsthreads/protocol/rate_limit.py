@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from time import monotonic
 
-__all__ = ["SPAN_S", "Allowance"]
+__all__ = ["SPAN_S", "RateLimit"]
 
 #: Unused events can be caught up within this time. After a stall of the network or of its handler, a client's messages
 #: arrive all at once.
 SPAN_S = 10.0
 
 
-class Allowance:
+class RateLimit:
     """Allows `per_s` events per second, averaged over `SPAN_S`.
 
     At the start, all events of `SPAN_S` are available. For one thread.
