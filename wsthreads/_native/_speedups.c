@@ -503,9 +503,9 @@ static PyObject *post(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 
 static PyMethodDef methods[] = {
     {"encode_text", encode_text, METH_O, "See wsthreads.protocol.frames."},
-    {"append_all", (PyCFunction)(void (*)(void))append_all, METH_FASTCALL, "See wsthreads.protocol.outbox."},
-    {"lock_queued", (PyCFunction)(void (*)(void))lock_queued, METH_FASTCALL, "See wsthreads.protocol.outbox."},
-    {"unlock", unlock, METH_O, "See wsthreads.protocol.outbox."},
+    {"append_all", (PyCFunction)(void (*)(void))append_all, METH_FASTCALL, "See wsthreads.protocol.fanout."},
+    {"lock_queued", (PyCFunction)(void (*)(void))lock_queued, METH_FASTCALL, "See wsthreads.protocol.fanout."},
+    {"unlock", unlock, METH_O, "See wsthreads.protocol.fanout."},
     {"send_queues", send_queues, METH_O, "See wsthreads.protocol.outbox."},
     {"post", (PyCFunction)(void (*)(void))post, METH_FASTCALL, "See wsthreads.protocol.outbox."},
     {NULL, NULL, 0, NULL},

@@ -70,7 +70,8 @@ class _Members:
         # How many broadcasts were queued during the last sending; falls by one if none was. Only the sending thread
         # uses it.
         self.crowd = 0
-        self.sessions: dict[Any, Outbox] = {}  # guarded by the stripe lock of the room's name
+        # Guarded by the stripe lock of the room's name. A broadcast looks one up under `order` alone.
+        self.sessions: dict[Any, Outbox] = {}
         # The sessions' outboxes sorted by encoding, until a session joins or leaves. Guarded by the same lock.
         self.outboxes: tuple[Outbox, ...] | None = None
 

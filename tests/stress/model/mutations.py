@@ -130,8 +130,8 @@ def a_send_is_denied() -> None:
 def on_close_comes_twice() -> None:
     real = Life.close
 
-    def close(life: Life, code: int, reason: str) -> bool:
-        closed = real(life, code, reason)
+    def close(life: Life, code: int, reason: str, **options: bool) -> bool:
+        closed = real(life, code, reason, **options)
         if _seldom(SESSIONS):
             life._handler.close(life.session, 1000, "")
         return closed
