@@ -4,7 +4,7 @@ import gc
 import logging
 import threading
 import weakref
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from unittest.mock import Mock
 
 import pytest
@@ -23,6 +23,8 @@ from tests.wire import (
     self_signed,
     thread_names,
 )
+from wsthreads import Refusal
+from wsthreads.sessions import service
 
 
 class Lobby(Recorder):
@@ -322,11 +324,46 @@ def test_a_session_that_has_ended_is_not_kept_in_memory():
         wait_until(lambda: gc.collect() is not None and handler.references[0]() is None, "the session to be forgotten")
 
 
-def test_a_session_gives_its_place_back_whatever_fails_at_its_end(monkeypatch):
-    with endpoint(Echo()) as (app, port):
-        with RawClient(port) as client:
-            client.text("hello")
-            assert client.receive_text() == "hello"
-            assert app.session_count == 1
-            monkeypatch.setattr(app.endpoints[0], "_ledger", None)
-        wait_until(lambda: not app.session_count, "the place to be given back")
+#: What is called while a client is served. Each of it may fail, by a fault of ours or by an exception that another
+#: thread raises there.
+BOTH = ("log_context", "choose_subprotocol", "Connection", "log_upgrade", "Connection.finish", "Connection.hang_up",
+        "Connection.messages")  # fmt: skip
+STEPS = {
+    "session": (*BOTH, "foreign_protocol", "in_context", "_session_class", "_scheduling.session_thread",
+                "_ledger.begin", "_ledger.end", "connections.put", "connections.pop", "Life", "Life.open", "Life.close",
+                "Life.record_end", "_hint_at_protocol", "_warn_once"),
+    "refusal": (*BOTH, "printable", "_metrics.add", "_ledger.refuse", "turned_away.put", "turned_away.pop"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "step"), [(kind, step) for kind in STEPS for step in STEPS[kind]])
+def test_a_client_gives_its_place_back_whatever_fails(monkeypatch, kind, step):
+    failed = threading.Event()
+
+    def fail(*_, **__):
+        failed.set()
+        raise RuntimeError("on purpose")
+
+    class Choosy(Echo):
+        def on_handshake(self, request):
+            return Refusal(4003, "no") if kind == "refusal" else None
+
+    with endpoint(Choosy()) as (app, port):
+        owner, (*path, name) = app.endpoints[0]._service, step.split(".")
+        if not hasattr(owner, step.partition(".")[0]):
+            owner = service
+        with monkeypatch.context() as broken:
+            for part in path:
+                inner = getattr(owner, part)
+                if not isinstance(inner, type):
+                    inner = Mock(wraps=inner)
+                    broken.setattr(owner, part, inner)
+                owner = inner
+            broken.setattr(owner, name, fail)
+            offers = {"Sec-WebSocket-Protocol": "a"}
+            with suppress(EOFError, ConnectionError), RawClient(port, headers=offers) as client:
+                client.text("hello")
+            assert failed.wait(DEADLINE_S)
+            wait_until(lambda: not app.session_count, "the place to be given back")
+        if name != "pop":
+            assert not app.endpoints[0].connections()

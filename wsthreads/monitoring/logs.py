@@ -76,7 +76,8 @@ def log_context(environ: dict[str, Any], *, error: BaseException | None = None) 
     A Python handler's `error` adds `file` and `line`: the innermost place in the handler's own file.
     """
     path: str = environ.get("PATH_INFO", "")
-    context = {"endpoint": path.encode("latin-1").decode("utf-8", "replace"), "address": environ.get("REMOTE_ADDR", "")}
+    endpoint = path.encode("latin-1", "replace").decode("utf-8", "replace")
+    context = {"endpoint": endpoint, "address": environ.get("REMOTE_ADDR", "")}
     if SESSION_KEY in environ:
         context["session"] = environ[SESSION_KEY]
     traceback = None if error is None else traceback_of(error)

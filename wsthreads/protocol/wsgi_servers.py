@@ -25,6 +25,7 @@ __all__ = [
     "INPUT_KEY",
     "SOCKET_KEY",
     "SessionResponse",
+    "end_socket",
     "gunicorn_worker",
     "has_socket",
     "is_ending",
@@ -46,6 +47,12 @@ INPUT_KEY = "wsthreads.input"
 def has_socket(environ: dict[str, Any]) -> bool:
     """Whether the WSGI server gives the application its socket."""
     return SOCKET_KEY in environ or "gunicorn.socket" in environ
+
+
+def end_socket(environ: dict[str, Any]) -> None:
+    """End a connection whose session has failed: the server would wait for another request on it."""
+    with suppress(OSError, AttributeError):  # ended already, or one of `wsthreads.testing`
+        (environ.get("gunicorn.socket") or environ[SOCKET_KEY]).shutdown(socket.SHUT_RDWR)
 
 
 def take_early_input(environ: dict[str, Any]) -> bytes:

@@ -152,14 +152,14 @@ class Endpoint:
             self._start_handler()
             with in_context(log_context(environ)):
                 verdict = self.handler.handshake(request, session_id)
+            if verdict.refusal is None:
+                environ[SESSION_KEY] = session_id
+            client = Admitted(request, session_id, verdict, agreement, network)
+            serve, abandon = partial(self._service.serve, client), partial(self._service.abandon, client)
+            return SessionResponse(serve, abandon, start_response, environ)
         except BaseException:
             self._admission.leave(network)
             raise
-        if verdict.refusal is None:
-            environ[SESSION_KEY] = session_id
-        client = Admitted(request, session_id, verdict, agreement, network)
-        serve, abandon = partial(self._service.serve, client), partial(self._service.abandon, client)
-        return SessionResponse(serve, abandon, start_response, environ)
 
     def _start_flusher(self) -> None:
         try:

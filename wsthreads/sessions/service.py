@@ -20,7 +20,7 @@ from wsthreads.protocol.connection import Connection
 from wsthreads.protocol.deflate import Agreement
 from wsthreads.protocol.handshake import Request, choose_subprotocol
 from wsthreads.protocol.hints import foreign_protocol
-from wsthreads.protocol.wsgi_servers import log_upgrade
+from wsthreads.protocol.wsgi_servers import end_socket, log_upgrade
 from wsthreads.rooms.rooms import Rooms
 from wsthreads.rooms.roster import LOST_CODES
 from wsthreads.rooms.striped import StripedDict
@@ -84,7 +84,9 @@ class Service:
         self.turned_away: StripedDict[int, Connection] = StripedDict()
 
     def serve(self, client: Admitted) -> None:
-        """Serve a client to the end. Errors end here: the thread is the WSGI server's, and so is the connection."""
+        """Serve a client to the end, and give its place back. Errors end here: the thread is the WSGI server's, and so
+        is the connection.
+        """
         request = client.request
         try:
             if client.verdict.refusal is None:
@@ -94,11 +96,16 @@ class Service:
         except BaseException as error:  # ours, or another thread's, by PyThreadState_SetAsyncExc
             context, ours = log_context(request.environ), exc_info_of(error)
             log.error("session %s on %s failed", client.session_id, self._path, exc_info=ours, extra=context)
+            end_socket(request.environ)
+        finally:
+            self._admission.leave(client.network)
 
     def abandon(self, client: Admitted) -> None:
         """Give back what a client has taken that will not be served."""
-        self._handler.abandon(client.session_id)
-        self._admission.leave(client.network)
+        try:
+            self._handler.abandon(client.session_id)
+        finally:
+            self._admission.leave(client.network)
 
     def _turn_away(self, client: Admitted, refusal: Refusal) -> None:
         """Send the 101, and with it the close frame: browsers tell their page of that, and of no HTTP status.
@@ -114,26 +121,25 @@ class Service:
         log.info("handshake on %s from %s refused with a 101: %s", self._path, request.remote_addr, why, extra=context)
         try:
             connection = self._connect(request, spoken, None)
-            self.turned_away.put(id(connection), connection)
             try:
+                self.turned_away.put(id(connection), connection)
                 connection.channel.begin_close(refusal.code, refusal.reason)
                 for _ in connection.messages():  # until the client has answered, or `close_timeout_s` is over
                     pass
             finally:
-                connection.finish()
-                connection.hang_up()
-                self.turned_away.pop(id(connection))
+                try:
+                    _end(connection)
+                finally:
+                    self.turned_away.pop(id(connection))
         except OSError as error:  # the client was gone before the 101
             log.debug("a client was lost in its handshake: %s", error, extra=context)
-        finally:
-            self._admission.leave(client.network)
 
     def _serve(self, client: Admitted) -> None:
         """A connection with its session."""
-        request, context = client.request, log_context(client.request.environ)
         connection: Connection | None = None
         life: Life | None = None
         try:
+            request, context = client.request, log_context(client.request.environ)
             try:
                 spoken = client.verdict.subprotocol or choose_subprotocol(
                     request.subprotocols, self._config.subprotocols
@@ -168,10 +174,9 @@ class Service:
                     self._ledger.end(int(code), connection.traffic())
                 else:
                     self._handler.abandon(client.session_id)
+            finally:
                 if connection is not None and connection.connected:  # something of ours failed outside of `_hand_over`
                     _give_up(connection)
-            finally:
-                self._admission.leave(client.network)
 
     def _hand_over(self, life: Life, connection: Connection, thread: ScheduledThread) -> None:
         """Open the session, hand what comes in to the handler, and close the session with the connection."""
@@ -243,6 +248,14 @@ class Service:
 
 def _give_up(connection: Connection) -> None:
     """End a connection for which nothing else will be done."""
-    connection.channel.lose("server error")
-    connection.finish()
-    connection.hang_up()
+    try:
+        connection.channel.lose("server error")
+    finally:
+        _end(connection)
+
+
+def _end(connection: Connection) -> None:
+    try:
+        connection.finish()
+    finally:
+        connection.hang_up()
