@@ -335,3 +335,14 @@ def test_joins_ends_and_changes_from_many_threads_leave_nobody_behind(world):
     world.advance(GRACE_S + 1)
     world.advance(1)
     assert world.roster.names() == []
+
+
+def test_a_session_that_sets_a_value_after_all_is_not_lost(world):
+    watcher, ann = world.member("lobby"), world.person("ann", 1)
+    world.advance()
+    world.roster.lose("lobby", ann.id)
+    world.roster.tell("lobby")
+    assert watcher.session.room("lobby").presence()[0].sessions == 0
+    ann.room("lobby").set_presence(1)
+    assert watcher.session.room("lobby").presence()[0].sessions == 1
+    assert world.advance(2 * GRACE_S) == []

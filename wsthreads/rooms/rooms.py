@@ -415,7 +415,7 @@ class Room:
         return self._rooms.count(self._name)
 
     def presence(self) -> list[Person]:
-        """The persons in the room, in order of arrival; over Redis, in all processes.
+        """The persons in the room, in order of arrival. Over Redis, too, those of this process only.
 
         A person is a user with all of the user's sessions in the room, or one session without a user. Only sessions
         that have set a presence value count.
