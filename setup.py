@@ -9,6 +9,9 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
+#: The files of the module `_speedups`, beside its own.
+PARTS = ("inbox", "intake", "metrics", "outboxes", "reading", "rlock", "sending")
+
 README = (Path(__file__).parent / "README.rst").read_text(encoding="utf-8")
 
 setup(
@@ -17,8 +20,9 @@ setup(
     ext_modules=[
         Extension(
             "wsthreads._native._speedups",
-            [f"wsthreads/_native/_{name}.c" for name in ("speedups", "inbox", "metrics", "reading", "rlock")],
-            depends=[f"wsthreads/_native/_{name}.h" for name in ("frames", "inbox", "metrics", "reading", "rlock")],
+            [f"wsthreads/_native/_{name}.c" for name in ("speedups", *PARTS)],
+            depends=[f"wsthreads/_native/_{name}.h" for name in ("frames", *PARTS)],
+            extra_compile_args=["-fvisibility=hidden"],  # so that calls between its files are direct
             optional=True,
         ),
         Extension("wsthreads._native._bridge", ["wsthreads/_native/_bridge.c"], optional=True),

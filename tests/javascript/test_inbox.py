@@ -38,10 +38,10 @@ def c_module() -> Any:
 
 @pytest.fixture(params=["Python", pytest.param("C", marks=needs_c)])
 def kinds(request: pytest.FixtureRequest) -> tuple[Any, Any]:
-    """(Inbox, Line) in one of the languages."""
+    """(Inbox, Intake) in one of the languages."""
     if request.param == "C":
-        return c_module().Inbox, c_module().Line
-    return in_python._Inbox, in_python._Line
+        return c_module().Inbox, c_module().Intake
+    return in_python._Inbox, in_python._Intake
 
 
 # The inbox.
@@ -133,7 +133,7 @@ def test_a_time_that_is_none_is_refused(timeout: Any) -> None:
         c_module().Inbox().get(timeout)
 
 
-# Lines.
+# Intakes.
 
 
 def test_a_line_lets_in_so_many_and_so_much(kinds: tuple[Any, Any]) -> None:
@@ -162,7 +162,7 @@ class Pump:
     """A line in C that reads what `write` sends it, in a thread of its own."""
 
     def __init__(self, max_count: int = 1_000_000, max_bytes: int = 1_000_000) -> None:
-        self.line = type("Line", (c_module().Line,), {})(max_count, 1_000_000_000)
+        self.line = type("Intake", (c_module().Intake,), {})(max_count, 1_000_000_000)
         self.inbox = c_module().Inbox()
         self.max_bytes = max_bytes
         self.ours, self.theirs = socket.socketpair()

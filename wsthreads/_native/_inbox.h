@@ -1,10 +1,55 @@
+/* Inbox and Intake, the types of javascript/inbox.py: what the threads of sessions leave for the isolate's thread.
+ *
+ * - `mutex` guards the queue and its intakes' `queued`. It is a leaf: its holder neither waits nor asks for the GIL.
+ * - Reference counts change under the GIL. A queued text holds no reference to its intake: while `pump` runs, its caller
+ *   has one; afterwards the intake has one to itself (`is_kept`), until its last text is taken.
+ */
 #ifndef WSTHREADS_INBOX_H
 #define WSTHREADS_INBOX_H
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
 
-/* Adds the types Inbox and Line to the module; -1 with an exception on failure. */
-int add_inbox_types(PyObject *module);
+typedef struct {
+    PyObject_HEAD
+    Py_ssize_t max_count, max_size;
+    Py_ssize_t count, size; /* of what has entered and not left; atomic, and only the session's thread enters */
+    double heard_at;        /* when a text came last, by time.monotonic(); 0 if none has; atomic */
+    bool is_shut;           /* `pump` gives everything back; atomic */
+    uint64_t texts, bytes;  /* that `pump` has kept, with their headers; atomic, only the session's thread writes them */
+    Py_ssize_t queued;      /* texts in the inbox */
+    bool is_kept;
+} Intake;
+
+/* Something in the queue: any object, which is ours, or a text that an intake has read. */
+typedef struct Item {
+    struct Item *next;
+    PyObject *object; /* NULL for a text */
+    Intake *intake;
+    bool is_last; /* once taken: of its intake */
+    size_t size;
+    char text[];
+} Item;
+
+typedef struct {
+    PyObject_HEAD
+    pthread_mutex_t mutex;
+    pthread_cond_t filled;
+    bool is_waited_for; /* somebody waits until it is `filled` */
+    bool is_closed;
+    Item *first, **end;
+} Inbox;
+
+extern PyTypeObject InboxType;
+
+/* Queue an item. False, and nothing happens, if the inbox is closed. Needs no GIL. */
+bool append_item(Inbox *inbox, Item *item);
+
+/* Add the types to the module; -1 with an exception on failure. */
+int add_inbox_type(PyObject *module);
+int add_intake_type(PyObject *module);
 
 #endif

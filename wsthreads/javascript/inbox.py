@@ -1,14 +1,14 @@
-"""What the threads of sessions leave for the isolate's: the inbox, and each session's line in it.
+"""What the threads of sessions leave for the isolate's thread: the inbox, and each session's intake.
 
-`_speedups` has the same classes in C, and there a line can also read, without the GIL, so that a session's thread
-disturbs nobody who runs Python, or JavaScript, meanwhile:
+`_speedups` has the same classes in C. There, an intake can also read, without the GIL, so that a session's thread does
+not disturb the threads that run Python or JavaScript:
 
-- ``pump(inbox, descriptor, max_bytes)`` takes text messages from a socket to the inbox until something else comes in,
-  which it returns: nothing at the end of the stream. It returns a message, too, whose rest does not come soon. Blocks;
-  raises OSError if the connection is lost.
-- ``shut()``, from any thread, has it keep nothing from then on.
-- ``heard_at`` is when it last kept something, on the monotonic clock; 0 if it never has.
-- ``texts`` is how many messages it has kept, ``text_bytes`` how many bytes these took on the wire.
+- ``pump(inbox, descriptor, max_bytes)`` moves text messages from a socket to the inbox. It returns the first bytes that
+  are something else, or no bytes at the end of the stream. It also returns a message whose rest does not arrive soon.
+  Blocks; raises OSError if the connection is lost.
+- ``shut()``, from any thread: `pump` keeps nothing from then on.
+- ``heard_at`` is when `pump` last kept a message, on the monotonic clock; 0 if it never has.
+- ``texts`` is how many messages it has kept, ``text_bytes`` how many bytes these had on the wire.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from wsthreads._native import speedups
 
-__all__ = ["Inbox", "Line"]
+__all__ = ["Inbox", "Intake"]
 
 
 class _Inbox:
@@ -31,17 +31,17 @@ class _Inbox:
 
     def put(self, thing: Any) -> None:
         self._queue.put(thing)
-        if self._is_closed:  # perhaps only since a moment, and who closed it has emptied it before this
+        if self._is_closed:  # perhaps only now, and the thread that closed it has already emptied it
             self.get(0)
 
     def close(self) -> None:
-        """What is put in from now on is dropped, and nothing is read any more. What is in there can still be got."""
+        """Drop what is put in from now on, and let no intake read. What is in the inbox can still be taken out."""
         self._is_closed = True
 
     def get(self, timeout_s: float | None = None) -> Any:
-        """What was put in first, or None if nothing comes within `timeout_s` (None: however long).
+        """The oldest thing in the inbox, or None if nothing comes within `timeout_s` (None: no limit).
 
-        In C also ``(line, text, size)`` of a message that a line has read.
+        In C also ``(intake, text, size)`` for a message that an intake has read.
         """
         try:
             return self._queue.get_nowait() if timeout_s == 0 else self._queue.get(timeout=timeout_s)
@@ -49,10 +49,10 @@ class _Inbox:
             return None
 
 
-class _Line:
-    """How much of a session's waits, or is in hand: `max_count` messages and `max_size` characters or bytes at most.
+class _Intake:
+    """Limits how much of a session waits or is being handled: `max_count` messages, `max_size` characters or bytes.
 
-    Only the session's thread calls `enter`; `leave` is for any, one at a time.
+    Only the session's thread calls `enter`. Any thread may call `leave`, one at a time.
     """
 
     __slots__ = ("_count", "_max_count", "_max_size", "_size")
@@ -64,11 +64,11 @@ class _Line:
 
     @property
     def count(self) -> int:
-        """How many have entered, and not left."""
+        """How many messages have entered and not left."""
         return self._count
 
     def enter(self, size: int) -> bool:
-        """Count one in; False, and nothing happens, if there is no place for it. One may always enter."""
+        """Count a message in. False, and nothing happens, if it exceeds a limit. A single message may always enter."""
         if self._count and (self._count >= self._max_count or self._size + size > self._max_size):
             return False
         self._count += 1
@@ -81,4 +81,4 @@ class _Line:
 
 
 Inbox: Any = _Inbox if speedups is None else speedups.Inbox
-Line: Any = _Line if speedups is None else speedups.Line
+Intake: Any = _Intake if speedups is None else speedups.Intake

@@ -7,7 +7,7 @@ from collections import deque
 from threading import Condition, Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from wsthreads.javascript.inbox import Line
+from wsthreads.javascript.inbox import Intake
 from wsthreads.monitoring.logs import log_context
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Event(NamedTuple):
         return f'["{self.kind}",{visit_id}{arguments}]'.encode()
 
 
-class Visit(Line):  # type: ignore[misc]  # in C it is untyped
+class Visit(Intake):  # type: ignore[misc]  # in C it is untyped
     """A session, from its `open` to the end of its `close`; or a handshake, which has only its `request` yet.
 
     The isolate's thread owns `backlog`, `busy` and `over`: while `busy`, a promise of the session's has not settled and

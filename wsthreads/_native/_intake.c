@@ -1,0 +1,230 @@
+/* Intake: how much of a session's messages may wait for the isolate's thread; and `pump`, which reads them.
+ *
+ * `pump` needs no GIL, so a session's thread disturbs no other thread meanwhile. It keeps the texts that
+ * frames.decode_message accepts, and gives back everything else as it came. It waits for nothing but its client: if the
+ * intake is full, or the inbox closed, it gives back, too. javascript/inbox.py has the same class without `pump`.
+ */
+#include "_inbox.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "_frames.h"
+#include "_reading.h"
+
+/* ---- Intake(max_count, max_size) ---- */
+
+static int intake_init(Intake *self, PyObject *args, PyObject *keywords) {
+    static char *names[] = {"max_count", "max_size", NULL};
+    return PyArg_ParseTupleAndKeywords(args, keywords, "nn", names, &self->max_count, &self->max_size) ? 0 : -1;
+}
+
+static bool enter(Intake *self, Py_ssize_t size) {
+    Py_ssize_t count = __atomic_load_n(&self->count, __ATOMIC_ACQUIRE);
+    Py_ssize_t before = __atomic_load_n(&self->size, __ATOMIC_ACQUIRE);
+    if (count > 0 && (count >= self->max_count || before + size > self->max_size)) return false;
+    __atomic_add_fetch(&self->count, 1, __ATOMIC_RELEASE);
+    __atomic_add_fetch(&self->size, size, __ATOMIC_RELEASE);
+    return true;
+}
+
+static PyObject *intake_enter(Intake *self, PyObject *argument) {
+    Py_ssize_t size = PyLong_AsSsize_t(argument);
+    return size == -1 && PyErr_Occurred() ? NULL : PyBool_FromLong(enter(self, size));
+}
+
+static void leave(Intake *self, Py_ssize_t size) {
+    __atomic_sub_fetch(&self->size, size, __ATOMIC_RELEASE);
+    __atomic_sub_fetch(&self->count, 1, __ATOMIC_RELEASE);
+}
+
+static PyObject *intake_leave(Intake *self, PyObject *argument) {
+    Py_ssize_t size = PyLong_AsSsize_t(argument);
+    if (size == -1 && PyErr_Occurred()) return NULL;
+    leave(self, size);
+    Py_RETURN_NONE;
+}
+
+static PyObject *intake_get_count(Intake *self, void *closure) {
+    (void)closure;
+    return PyLong_FromSsize_t(__atomic_load_n(&self->count, __ATOMIC_ACQUIRE));
+}
+
+static PyObject *intake_shut(Intake *self, PyObject *none) {
+    (void)none;
+    __atomic_store_n(&self->is_shut, true, __ATOMIC_RELEASE);
+    Py_RETURN_NONE;
+}
+
+static PyObject *intake_get_heard_at(Intake *self, void *closure) {
+    (void)closure;
+    double at;
+    __atomic_load(&self->heard_at, &at, __ATOMIC_ACQUIRE);
+    return PyFloat_FromDouble(at);
+}
+
+static PyObject *intake_get_texts(Intake *self, void *closure) {
+    (void)closure;
+    return PyLong_FromUnsignedLongLong(__atomic_load_n(&self->texts, __ATOMIC_ACQUIRE));
+}
+
+static PyObject *intake_get_bytes(Intake *self, void *closure) {
+    (void)closure;
+    return PyLong_FromUnsignedLongLong(__atomic_load_n(&self->bytes, __ATOMIC_ACQUIRE));
+}
+
+/* ---- Intake.pump(inbox, fd, max_bytes) -> bytes ---- */
+
+#define BUFFER_BYTES 2048
+
+/* Whether text is UTF-8 as Python has it (Unicode 15, table 3-7). */
+static bool is_utf8(const uint8_t *at, size_t size) {
+    const uint8_t *end = at + size;
+    while (at < end) {
+        if (end - at >= 8) {
+            uint64_t word;
+            memcpy(&word, at, 8);
+            if (!(word & UINT64_C(0x8080808080808080))) {
+                at += 8;
+                continue;
+            }
+        }
+        uint8_t first = *at++;
+        if (first < 0x80) continue;
+        int more = first >= 0xF0 ? 3 : first >= 0xE0 ? 2 : 1;
+        if (first < 0xC2 || first > 0xF4 || end - at < more) return false;
+        uint8_t low = first == 0xE0 ? 0xA0 : first == 0xF0 ? 0x90 : 0x80;
+        uint8_t high = first == 0xED ? 0x9F : first == 0xF4 ? 0x8F : 0xBF;
+        if (*at < low || *at > high) return false;
+        while (--more > 0) {
+            if ((*++at & 0xC0) != 0x80) return false;
+        }
+        at++;
+    }
+    return true;
+}
+
+/* Put the texts that `data` begins with into the inbox, up to anything else. Returns how many bytes that took. */
+static size_t put_texts(Intake *self, Inbox *inbox, const uint8_t *data, size_t size, size_t max_bytes) {
+    size_t at = 0, texts = 0;
+    Frame frame;
+    while (parse_data_frame(data + at, size - at, &frame) > 0 && data[at] == FIN_TEXT) {
+        size_t left = size - at - frame.header_bytes, bytes = (size_t)frame.payload_bytes;
+        if (frame.payload_bytes > left || frame.payload_bytes > max_bytes) break;
+        Item *item = malloc(sizeof *item + bytes);
+        if (item == NULL) break;
+        *item = (Item){.intake = self, .size = bytes};
+        const uint8_t *payload = data + at + frame.header_bytes;
+        unmask((uint8_t *)item->text, payload, bytes, payload - 4);
+        if (!is_utf8((uint8_t *)item->text, bytes) || !enter(self, (Py_ssize_t)bytes)) {
+            free(item);
+            break;
+        }
+        if (!append_item(inbox, item)) {
+            leave(self, (Py_ssize_t)bytes);
+            free(item);
+            break;
+        }
+        at += frame.header_bytes + bytes;
+        texts++;
+    }
+    __atomic_store_n(&self->texts, self->texts + texts, __ATOMIC_RELEASE);
+    __atomic_store_n(&self->bytes, self->bytes + at, __ATOMIC_RELEASE);
+    return at;
+}
+
+/* `put_texts`, if the intake is not shut; `data` and `size` are then what is left. */
+static void keep_texts(Intake *self, Inbox *inbox, const uint8_t **data, size_t *size, size_t max_bytes) {
+    if (__atomic_load_n(&self->is_shut, __ATOMIC_ACQUIRE)) return;
+    size_t done = put_texts(self, inbox, *data, *size, max_bytes);
+    if (done > 0) {
+        double now = monotonic();
+        __atomic_store(&self->heard_at, &now, __ATOMIC_RELEASE);
+    }
+    *data += done;
+    *size -= done;
+}
+
+static PyObject *intake_pump(Intake *self, PyObject *const *args, Py_ssize_t nargs) {
+    if (nargs != 3 || !Py_IS_TYPE(args[0], &InboxType)) {
+        PyErr_SetString(PyExc_TypeError, "pump(inbox: Inbox, fd: int, max_bytes: int)");
+        return NULL;
+    }
+    Inbox *inbox = (Inbox *)args[0];
+    long fd = PyLong_AsLong(args[1]);
+    Py_ssize_t limit = PyLong_AsSsize_t(args[2]);
+    if ((fd == -1 || limit == -1) && PyErr_Occurred()) return NULL;
+    size_t max_bytes = limit < 0 ? 0 : (size_t)limit, size;
+    uint8_t buffer[BUFFER_BYTES], *text = NULL;
+    const uint8_t *data; /* in one of these: what came in last, and is not kept */
+    ssize_t received;
+    PyThreadState *state = PyEval_SaveThread();
+    do {
+        free(text);
+        text = NULL;
+        do {
+            received = recv((int)fd, buffer, sizeof buffer, 0);
+        } while (received < 0 && errno == EINTR);
+        data = buffer;
+        size = received < 0 ? 0 : (size_t)received;
+        if (received <= 0) break;
+        keep_texts(self, inbox, &data, &size, max_bytes);
+        text = with_rest((int)fd, data, &size, max_bytes);
+        if (text != NULL) {
+            data = text;
+            keep_texts(self, inbox, &data, &size, max_bytes);
+        }
+    } while (size == 0);
+    int error = errno;
+    restore_thread_in_turn(state);
+    pthread_mutex_lock(&inbox->mutex);
+    bool keep = self->queued > 0 && !self->is_kept;
+    pthread_mutex_unlock(&inbox->mutex);
+    if (keep) {
+        self->is_kept = true;
+        Py_INCREF(self);
+    }
+    if (received < 0) {
+        errno = error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    PyObject *rest = PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)size);
+    free(text);
+    return rest;
+}
+
+/* ---- the type ---- */
+
+static PyMethodDef intake_methods[] = {
+    {"enter", (PyCFunction)intake_enter, METH_O, "See wsthreads.javascript.inbox."},
+    {"leave", (PyCFunction)intake_leave, METH_O, "See wsthreads.javascript.inbox."},
+    {"shut", (PyCFunction)intake_shut, METH_NOARGS, "See wsthreads.javascript.inbox."},
+    {"pump", (PyCFunction)(void (*)(void))intake_pump, METH_FASTCALL, "See wsthreads.javascript.inbox."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef intake_properties[] = {
+    {"count", (getter)intake_get_count, NULL, "See wsthreads.javascript.inbox.", NULL},
+    {"heard_at", (getter)intake_get_heard_at, NULL, "See wsthreads.javascript.inbox.", NULL},
+    {"texts", (getter)intake_get_texts, NULL, "See wsthreads.javascript.inbox.", NULL},
+    {"text_bytes", (getter)intake_get_bytes, NULL, "See wsthreads.javascript.inbox.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyTypeObject IntakeType = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "wsthreads._native._speedups.Intake",
+    .tp_basicsize = sizeof(Intake),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .tp_doc = "See wsthreads.javascript.inbox.",
+    .tp_new = PyType_GenericNew,
+    .tp_init = (initproc)intake_init,
+    .tp_methods = intake_methods,
+    .tp_getset = intake_properties,
+};
+
+int add_intake_type(PyObject *module) {
+    if (PyType_Ready(&IntakeType) < 0) return -1;
+    return PyModule_AddObjectRef(module, "Intake", (PyObject *)&IntakeType);
+}

@@ -1,0 +1,308 @@
+/* send_queues and post: write the queued frames of outboxes to their sockets, as wsthreads.protocol.outbox does.
+ *
+ * What must hold:
+ *
+ * - The GIL is released around the system calls and nothing else. It is kept where there is one outbox with little to
+ *   send, since getting the GIL back takes longer than the call.
+ * - The caller of send_queues holds the lock of every outbox that it passes. So no other thread takes from their
+ *   queues, writes to their sockets or closes them. A finalizer in this thread could: the locks are re-entrant. So
+ *   nothing that the garbage collector tracks is allocated from the moment when frames are taken from a queue until an
+ *   incomplete write is marked in `_draining`. The caller removes that mark.
+ */
+#include "_sending.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#include "_frames.h"
+#include "_metrics.h"
+#include "_outboxes.h"
+#include "_reading.h"
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0
+#endif
+
+/* ---- send_queues(outboxes: list) -> [(outbox, data, sent or -errno), ...] of those not sent completely ---- */
+
+/* Up to so many bytes for one socket are sent with the GIL held: some 10 µs, with which a message of 16 KiB is within. */
+#define MAX_HELD_BYTES 32768
+
+typedef struct {
+    PyObject *data; /* bytes, ours; NULL where there is nothing to send here */
+    Py_ssize_t messages; /* in it */
+    Py_ssize_t sent;
+    int fd;
+    int error;
+} Write;
+
+/* The first `count` frames of a queue, as one bytes object; NULL with an exception on failure. */
+static PyObject *joined(PyObject *queue, Py_ssize_t count) {
+    Py_ssize_t size = 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *frame = PyList_GET_ITEM(queue, i);
+        if (!PyBytes_Check(frame)) {
+            PyErr_SetString(PyExc_TypeError, "a queue holds bytes");
+            return NULL;
+        }
+        size += PyBytes_GET_SIZE(frame);
+    }
+    if (count == 1) {
+        PyObject *frame = PyList_GET_ITEM(queue, 0);
+        Py_INCREF(frame);
+        return frame;
+    }
+    PyObject *whole = PyBytes_FromStringAndSize(NULL, size);
+    if (whole == NULL) return NULL;
+    char *to = PyBytes_AS_STRING(whole);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *frame = PyList_GET_ITEM(queue, i);
+        memcpy(to, PyBytes_AS_STRING(frame), (size_t)PyBytes_GET_SIZE(frame));
+        to += PyBytes_GET_SIZE(frame);
+    }
+    return whole;
+}
+
+/* Members of a room mostly have the same frames in their queues: remember the last queue's, and what they made. */
+#define MAX_SHARED 64
+
+typedef struct {
+    PyObject *frames[MAX_SHARED]; /* ours, so that no other object can get their addresses */
+    Py_ssize_t count;
+    Py_ssize_t messages;
+    PyObject *data; /* ours; NULL where there is none */
+} Shared;
+
+static void forget(Shared *shared) {
+    for (Py_ssize_t i = 0; i < shared->count; i++) Py_DECREF(shared->frames[i]);
+    shared->count = 0;
+    Py_CLEAR(shared->data);
+}
+
+/* How many of the first `count` frames of a queue are messages: pings, pongs and the HTTP answer are none. */
+static Py_ssize_t count_messages(PyObject *queue, Py_ssize_t count) {
+    Py_ssize_t messages = 0;
+    for (Py_ssize_t i = 0; i < count; i++) messages += !(*PyBytes_AS_STRING(PyList_GET_ITEM(queue, i)) & CONTROL);
+    return messages;
+}
+
+/* Take everything from a queue as one bytes object; NULL with an exception on failure, the queue is then as it was. */
+static PyObject *take(PyObject *queue, Shared *shared, Py_ssize_t *messages) {
+    Py_ssize_t count = PyList_GET_SIZE(queue);
+    int same = shared->data != NULL && count == shared->count;
+    for (Py_ssize_t i = 0; same && i < count; i++) same = PyList_GET_ITEM(queue, i) == shared->frames[i];
+    PyObject *data;
+    if (same) {
+        data = shared->data;
+        *messages = shared->messages;
+        Py_INCREF(data);
+    } else {
+        data = joined(queue, count);
+        if (data == NULL) return NULL;
+        *messages = count_messages(queue, count);
+        forget(shared);
+        if (count <= MAX_SHARED) {
+            shared->messages = *messages;
+            for (; shared->count < count; shared->count++) {
+                shared->frames[shared->count] = PyList_GET_ITEM(queue, shared->count);
+                Py_INCREF(shared->frames[shared->count]);
+            }
+            shared->data = data;
+            Py_INCREF(data);
+        }
+    }
+    if (PyList_SetSlice(queue, 0, count, NULL) < 0) Py_CLEAR(data);
+    return data;
+}
+
+/* Take what an outbox has queued; -1 with an exception on failure. What `write` is then:
+ *
+ * - with `fd` < 0, nothing is taken: TLS, closing, over or full, the caller's;
+ * - else without `data`, nothing is queued. */
+static int begin_write(Write *write, PyObject *outbox, Shared *shared) {
+    PyObject *fd = get(outbox, FD);
+    if (fd == NULL) return -1;
+    write->fd = (int)PyLong_AsLong(fd);
+    if (write->fd == -1 && PyErr_Occurred()) return -1;
+    int ready = is(outbox, CLOSE_FRAME, Py_None);
+    if (ready > 0) ready = is(outbox, BLOCKED, Py_False);
+    if (ready < 0) return -1;
+    if (!ready) write->fd = -1;
+    if (write->fd < 0) return 0;
+    PyObject *queue = get(outbox, QUEUE);
+    if (queue == NULL) return -1;
+    if (PyList_Check(queue) && PyList_GET_SIZE(queue) > 0) {
+        write->data = take(queue, shared, &write->messages);
+        if (write->data == NULL) return -1;
+    }
+    return 0;
+}
+
+/* Needs no GIL. */
+static void do_write(Write *write) {
+    const char *data = PyBytes_AS_STRING(write->data);
+    do {
+        write->sent = send(write->fd, data, (size_t)PyBytes_GET_SIZE(write->data), MSG_DONTWAIT | MSG_NOSIGNAL);
+    } while (write->sent < 0 && errno == EINTR);
+    if (write->sent < 0) {
+        write->error = errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS ? 0 : errno;
+        write->sent = write->error ? -write->error : 0;
+    }
+}
+
+/* Count what has been written. Whether it was all, and `data` is gone; else the outbox is marked, for the caller to go
+ * on with. */
+static int end_write(Write *write, PyObject *outbox) {
+    int complete = write->sent == PyBytes_GET_SIZE(write->data);
+    if (write->sent >= 0 && known_has_tally && Py_TYPE(outbox) == known_type) {
+        ((Tally *)outbox)->messages_out += (uint64_t)write->messages;
+        if (complete) ((Tally *)outbox)->bytes_out += (uint64_t)write->sent; /* else the caller counts them */
+    }
+    if (complete) {
+        Py_CLEAR(write->data);
+    } else if (PyObject_SetAttr(outbox, attribute_names[BLOCKED], Py_True) < 0 ||
+               PyObject_SetAttr(outbox, attribute_names[DRAINING], Py_True) < 0) {
+        PyErr_Clear();
+    }
+    return complete;
+}
+
+static int is_small(const Write *write) {
+    return write->data != NULL && PyBytes_GET_SIZE(write->data) <= MAX_HELD_BYTES;
+}
+
+static PyObject *send_queues(PyObject *module, PyObject *outboxes) {
+    (void)module;
+    if (!PyList_Check(outboxes)) {
+        PyErr_SetString(PyExc_TypeError, "send_queues(outboxes: list)");
+        return NULL;
+    }
+    Py_ssize_t total = PyList_GET_SIZE(outboxes), done = 0, incomplete = 0;
+    Write *writes = PyMem_Calloc(total ? total : 1, sizeof *writes);
+    if (writes == NULL) return PyErr_NoMemory();
+    Shared shared = {.count = 0, .data = NULL};
+
+    while (done < total && begin_write(&writes[done], PyList_GET_ITEM(outboxes, done), &shared) == 0) done++;
+    /* On a failure above, what was taken is still sent, and the rest is still queued: the next call meets it again. */
+    if (done < total && done > 0) PyErr_Clear();
+    PyObject *type, *value, *traceback; /* of the failure at the first outbox, kept for afterwards */
+    PyErr_Fetch(&type, &value, &traceback);
+
+    int are_many = done >= MANY_WRITES;
+    if (are_many) begin_writing();
+    PyThreadState *state = total == 1 && done == 1 && is_small(writes) ? NULL : PyEval_SaveThread();
+    for (Py_ssize_t i = 0; i < done; i++) {
+        if (writes[i].data != NULL) do_write(&writes[i]);
+    }
+    if (state != NULL) PyEval_RestoreThread(state);
+    if (are_many) end_writing();
+
+    for (Py_ssize_t i = 0; i < done; i++) {
+        int complete = writes[i].data == NULL ? writes[i].fd >= 0 : end_write(&writes[i], PyList_GET_ITEM(outboxes, i));
+        incomplete += !complete;
+    }
+    forget(&shared);
+    PyObject *result = PyList_New(0);
+    for (Py_ssize_t i = 0; incomplete && i < done; i++) {
+        Write *write = &writes[i];
+        if (write->data == NULL && write->fd >= 0) continue;
+        PyObject *row = NULL;
+        if (result != NULL) {
+            PyObject *data = write->data ? write->data : Py_None;
+            row = Py_BuildValue("(OOn)", PyList_GET_ITEM(outboxes, i), data, write->sent);
+            if (row == NULL || PyList_Append(result, row) < 0) Py_CLEAR(result);
+        }
+        Py_XDECREF(row);
+    }
+    for (Py_ssize_t i = 0; result == NULL && i < done; i++) {
+        /* Nobody will be told of what is left of these writes, so their streams end here. */
+        if (writes[i].data != NULL) shutdown(writes[i].fd, SHUT_RDWR);
+    }
+    for (Py_ssize_t i = 0; i < total; i++) Py_XDECREF(writes[i].data);
+    PyMem_Free(writes);
+    if (type != NULL) {
+        Py_XDECREF(result);
+        PyErr_Restore(type, value, traceback);
+        return NULL;
+    }
+    return result;
+}
+
+/* ---- post(outbox, frame) -> whether it took it ---- */
+
+static PyObject *flush, *after_send;
+
+/* What _send_queues and _after_send_locked are for one outbox, whose lock the caller holds. 1 if what was queued is
+ * written, 0 if there is more to do than that, -1 with an exception. */
+static int send_queue_locked(PyObject *outbox) {
+    Write write = {.data = NULL};
+    Shared none = {.count = 0, .data = NULL};
+    int failed = begin_write(&write, outbox, &none);
+    forget(&none);
+    if (failed || write.data == NULL) return failed;
+    PyThreadState *state = is_small(&write) ? NULL : PyEval_SaveThread();
+    do_write(&write);
+    if (state != NULL) PyEval_RestoreThread(state);
+    if (end_write(&write, outbox)) return 1;
+    PyObject *sent = PyLong_FromSsize_t(write.sent);
+    PyObject *told = sent ? PyObject_CallMethodObjArgs(outbox, after_send, write.data, sent, NULL) : NULL;
+    if (sent == NULL) shutdown(write.fd, SHUT_RDWR); /* nobody is told what is left of it */
+    Py_XDECREF(sent);
+    Py_XDECREF(told);
+    Py_DECREF(write.data);
+    return told == NULL ? -1 : 0;
+}
+
+/* Outbox.flush, for what an outbox mostly is: open, not full, and nobody else's just now. 0 where it is not, and
+ * Outbox.flush must be called; 1 where that is done, -1 with an exception. */
+static int flush_plain(PyObject *outbox) {
+    int queued, sent = 1;
+    while ((queued = has_queued(outbox)) > 0 && sent > 0) {
+        int idle = is(outbox, DRAINING, Py_False);
+        if (idle < 1) return idle < 0 ? -1 : 1;
+        int ready = is(outbox, BLOCKED, Py_False);
+        if (ready < 1) return ready;
+        PyObject *lock = get(outbox, LOCK);
+        int taken = lock == NULL ? -1 : try_lock(lock);
+        if (taken < 1) return taken < 0 ? -1 : 1;
+        sent = send_queue_locked(outbox);
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        if (release_lock(lock) < 0) sent = -1;
+        if (type != NULL) PyErr_Restore(type, value, traceback);
+    }
+    return queued < 0 ? -1 : sent;
+}
+
+static PyObject *post(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    (void)module;
+    if (nargs != 2 || !PyBytes_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "post(outbox, frame: bytes)");
+        return NULL;
+    }
+    int took = append_frame(args[0], args[1]);
+    if (took < 1) return took < 0 ? NULL : Py_NewRef(Py_False);
+    int flushed = flush_plain(args[0]);
+    if (flushed < 0) return NULL;
+    PyObject *none = flushed ? NULL : PyObject_CallMethodNoArgs(args[0], flush);
+    if (!flushed && none == NULL) return NULL;
+    Py_XDECREF(none);
+    Py_RETURN_TRUE;
+}
+
+/* ---- the module ---- */
+
+static PyMethodDef methods[] = {
+    {"send_queues", send_queues, METH_O, "See wsthreads.protocol.outbox."},
+    {"post", (PyCFunction)(void (*)(void))post, METH_FASTCALL, "See wsthreads.protocol.outbox."},
+    {NULL, NULL, 0, NULL},
+};
+
+int add_sending_functions(PyObject *module) {
+    flush = PyUnicode_InternFromString("flush");
+    after_send = PyUnicode_InternFromString("_after_send_locked");
+    return flush == NULL || after_send == NULL ? -1 : PyModule_AddFunctions(module, methods);
+}
