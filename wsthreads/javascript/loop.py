@@ -8,15 +8,12 @@ is tried once more.
 
 from __future__ import annotations
 
-import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from wsthreads.errors import CloseCode, HandlerError, HandshakeRefused, IsolateError
+from wsthreads.errors import CloseCode, IsolateError
 from wsthreads.javascript.calls import Answer, Function
-from wsthreads.javascript.engine import JavaScriptError
-from wsthreads.javascript.exports import Exports
-from wsthreads.javascript.loader import ModuleLoader
+from wsthreads.javascript.replies import Replies
 from wsthreads.javascript.schedule import NEVER
 from wsthreads.javascript.stacks import Failure
 from wsthreads.javascript.visits import Event, Visit
@@ -24,6 +21,8 @@ from wsthreads.javascript.visits import Event, Visit
 if TYPE_CHECKING:
     from wsthreads.config import Config
     from wsthreads.javascript.engine import Engine
+    from wsthreads.javascript.exports import Exports
+    from wsthreads.javascript.loader import ModuleLoader
     from wsthreads.javascript.reports import Reports
     from wsthreads.javascript.schedule import Schedule
     from wsthreads.monitoring.metrics import Histogram, Metrics
@@ -71,15 +70,12 @@ class Loop:
         loader: ModuleLoader,
         metrics: Metrics,
     ) -> None:
-        self._name = name
         self._schedule = schedule
         self._visits = visits
         self._timeout_s = config.script_timeout_s
         self._loader = loader
         self._reports = reports
-        self._handshakes: dict[str, Event] = {}  # by session id: those without an answer yet
-        self._loading: Event | None = None  # the last to load the script
-        self._load_error: Failure | None = None
+        self._replies = Replies(name, schedule, self._timeout_s, self._begin_timing)
         self._current: Event | None = None
         self._began = 0.0  # when the runtime got it
         self._metrics = metrics
@@ -103,7 +99,7 @@ class Loop:
             "pull": self._pull,
             "failed": self._failed,
             "settled": self._settled,
-            "answer": self._answer,
+            "answer": self._replies.answer,
             "loaded": self._loaded,
             "looked": self._looked,
         }
@@ -136,8 +132,8 @@ class Loop:
                 engine.disarm()
             return None
         self._current = event
-        if event.kind == "handshake" and event.visit is not None:
-            self._handshakes[event.visit.id] = event
+        if event.kind == "handshake":
+            self._replies.expect_answer(event)
         if engine is None:
             self._began = time.monotonic()
             if self._jobs_due is None:
@@ -214,7 +210,7 @@ class Loop:
             self._finish(event)
             return False
         if visit is not None and event.kind == "forget":
-            self._handshakes.pop(visit.id, None)
+            self._replies.forget(visit.id)
         return True
 
     # Keeping account.
@@ -232,7 +228,7 @@ class Loop:
             event = event._replace(began=self._began)
             self._schedule.suspend(event, outcome, time.monotonic() + self._timeout_s)
         elif event.kind == "load":
-            self._loading = event
+            self._replies.expect_load(event)
             self._schedule.suspend(event, event.arguments[0], time.monotonic() + self._timeout_s)
         else:
             self._completed(event, failed=outcome == _FAILED)
@@ -278,14 +274,14 @@ class Loop:
         else:
             self._reports.stopped(event, failure)
         _close_session(event.visit, "handler timed out")
-        self._fail_reply(event, 503, failure or Failure.of("its promise has not settled in time"))
+        self._replies.fail(event, 503, failure or Failure.of("its promise has not settled in time"))
         self._completed(event, failed=True)
 
     def _give_up(self, event: Event, failure: Failure) -> None:
         """The runtime itself failed at the event."""
         self._reports.not_handled(event, failure)
         _close_session(event.visit, "handler failed")
-        self._fail_reply(event, 500, failure)
+        self._replies.fail(event, 500, failure)
         self._completed(event, failed=True)
 
     def _completed(self, event: Event, failed: bool) -> None:
@@ -316,59 +312,40 @@ class Loop:
         while (event := self._schedule.expire(now)) is not None:
             if event.kind == "load":
                 message = f"its top level has not ended after {self._timeout_s:g} s"
-                self._fail_reply(event, 503, Failure.of(message))
+                self._replies.fail(event, 503, Failure.of(message))
             else:
                 self._overran(event)
 
-    def _fail_reply(self, event: Event, status: int, failure: Failure) -> None:
-        """Tell whoever waits for the event that it failed, unless that was answered: it may fail right afterwards."""
-        if event.reply is None or event.reply.done():
-            return
-        if event.kind == "handshake" and event.visit is not None:
-            self._handshakes.pop(event.visit.id, None)
-            reason, cause = "the handler failed", "handler_failed"
-            if status == 503:
-                reason, cause = "the handler timed out", "handler_timeout"
-            event.reply.set_exception(HandshakeRefused(status, reason, cause=cause))
-        else:
-            if failure.was_interrupted:
-                failure = failure.saying(f"its top level was stopped after {self._timeout_s:g} s")
-            if event.kind == "load":
-                self._schedule.post(Event("refuse", None, (event.arguments[0],)))
-            event.reply.set_exception(JavaScriptError(failure))
-
     def abandon(self) -> None:
         """The isolate is gone: answer everybody who waits for something that was taken from the schedule."""
-        events = [self._current, self._again, *self._handshakes.values(), *self._schedule.drain()]
-        for event in events:
-            if event is not None and event.reply is not None and not event.reply.done():
-                event.reply.set_exception(IsolateError(f"the interpreter of {self._name} has ended"))
+        self._replies.abandon([self._current, self._again, *self._schedule.drain()])
 
     def uncaught(self, what: str, failure: Failure) -> None:
-        """An error that no handler call is to blame for: of a promise nobody waits for, or of a promise job."""
-        if failure == self._load_error:  # the engine rejects a promise of its own, too
-            self._load_error = None
+        """An error that belongs to no handler call: of a promise that nobody awaits, or of a promise job."""
+        if self._replies.is_load_error(failure):
             return
         failure = self._loader.tidy(failure)
         if failure.was_interrupted:
             self._schedule.postpone(self._timeout_s)
-        loading = self._loading
-        if failure.was_interrupted and loading is not None and self._schedule.settle(loading.arguments[0]):
-            self._fail_reply(loading, 503, failure)  # a module's top level runs in a job, whose promise is lost with it
-        else:
-            self._reports.uncaught(what, failure)
+            if self._replies.fail_load(failure):  # a module's top level runs in a job, and its promise is lost with it
+                return
+        self._reports.uncaught(what, failure)
 
     def _make_room(self, failure: Failure) -> None:
         if self.engine is not None and failure.was_out_of_memory:
             self.is_full |= self.engine.collect_garbage() < MIN_FREE_BYTES
 
+    def _begin_timing(self, exports: Exports) -> None:
+        """From now on, measure the functions that the script exports."""
+        hooks = exports.hooks
+        self._seconds = {kind: self._metrics.histogram(hook) for kind, hook in _HOOKS.items() if hook in hooks}
+
     # Called by the runtime.
 
     def _failed(self, what: str, visit_id: str | None, described: str, is_known: bool = False) -> None:
-        """A function of the script's threw, or its promise was rejected. `is_known`: log it if it is the first such."""
+        """A function of the script threw, or its promise was rejected. `is_known`: log equal failures only once."""
         failure = self._loader.tidy(Failure.read(described))
-        handshake = self._handshakes.get(visit_id or "")
-        visit = self._visits.get(visit_id or "") or (handshake and handshake.visit)
+        visit = self._visits.get(visit_id or "") or self._replies.handshake(visit_id)
         self._reports.failed(what, visit, failure, once=is_known)
         self._make_room(failure)
 
@@ -377,45 +354,13 @@ class Loop:
         if event is not None:
             self._completed(event, failed)
 
-    def _answer(self, visit_id: str, allowed: bool, value: Any, other: str | None = None) -> None:
-        """onHandshake returned `value`, or, in JSON, `other`, for `verdict_of`; or it threw."""
-        event = self._handshakes.pop(visit_id, None)
-        if event is not None and event.reply is not None:
-            if allowed:
-                event.reply.set_result(value if other is None else json.loads(other))
-            else:
-                event.reply.set_exception(HandshakeRefused(500, "the handler failed", cause="handler_failed"))
-
     def _looked(self, entries: str) -> None:
-        """The attributes of the session that is looked at, in JSON: name, kind ("text" or "other"), value in text."""
-        event = self._current
-        if event is not None and event.reply is not None and not event.reply.done():
-            texts = json.loads(entries)
-            triples = zip(texts[::3], texts[1::3], texts[2::3], strict=True)
-            event.reply.set_result([(name, kind == "text", text) for name, kind, text in triples])
+        if self._current is not None:
+            self._replies.looked(self._current, entries)
 
     def _loaded(self, ticket: int, exports: str | None, error: str | None) -> bool:
-        """The script's module has run, or not. True: its functions are the ones to call from now on.
-
-        `exports` are names and what `typeof` says of them, by turns, in JSON.
-        """
         self._loader.suspended.clear()
-        event = self._schedule.settle(ticket)
-        if event is None or event.reply is None:
-            return False
-        if exports is None:
-            failure = self._load_error = Failure.read(error or '["",""]')
-            self._fail_reply(event, 500, failure)
-            return False
-        try:
-            texts = json.loads(exports)
-            found = Exports.read(self._name, zip(texts[::2], texts[1::2], strict=True))
-        except HandlerError as problem:
-            event.reply.set_exception(problem)
-            return False
-        self._seconds = {kind: self._metrics.histogram(hook) for kind, hook in _HOOKS.items() if hook in found.hooks}
-        event.reply.set_result(found)
-        return True
+        return self._replies.loaded(ticket, exports, error)
 
 
 def _close_session(visit: Visit | None, reason: str) -> None:
