@@ -10,7 +10,7 @@ from hypothesis import strategies as some
 
 from tests.programs import DEADLINE_S
 from wsthreads import BrokerError
-from wsthreads.brokers import messages, reader, turns
+from wsthreads.brokers import messages, pending, reader
 from wsthreads.brokers.queue import Question, SendQueue
 from wsthreads.brokers.scripts import Keys
 from wsthreads.brokers.subscriptions import Subscription
@@ -78,15 +78,15 @@ class Someone:
         self.id = id
         self._rooms = ROOMS
         self._joined = frozenset(names)
-        self.turns = under_way
+        self.pending = under_way
         self.outbox = Outbox()
-        self._line = turns.Line(self.outbox)
+        self._held_frames = pending.HeldFrames(self.outbox)
 
     def send(self, frame):
-        self.turns.hold(self, frame, self.turns.before_message(self))
+        self.pending.hold(self, frame, self.pending.before_message(self))
 
     def close(self):
-        self.turns.hold(self, b"close", self.turns.before_close(self), closes=True)
+        self.pending.hold(self, b"close", self.pending.before_close(self), closes=True)
 
     def sent(self):
         assert self.outbox.is_flushed
@@ -100,7 +100,7 @@ ONE, TWO = ("/x", "one"), ("/x", "two")
 
 @pytest.fixture
 def under_way():
-    return turns.Turns()
+    return pending.PendingBroadcasts()
 
 
 def in_another_thread(function):
@@ -153,8 +153,8 @@ def test_only_who_may_get_the_broadcast_has_to_wait_for_it(under_way):
     under_way.begin(1, ONE, "a")
     assert [len(under_way.before_message(someone)) for someone in (sender, other, outside)] == [0, 1, 0]
     under_way.begin(2, ONE, "b")
-    assert [flight.ticket for flight in under_way.before_message(sender)] == [2]
-    assert [flight.ticket for flight in under_way.before_message(other)] == [1]
+    assert [broadcast.ticket for broadcast in under_way.before_message(sender)] == [2]
+    assert [broadcast.ticket for broadcast in under_way.before_message(other)] == [1]
     under_way.end_all()
     under_way.begin(3, ONE, "a")
     assert under_way.before_message(sender) == [], "the others are over"
@@ -176,7 +176,7 @@ def test_a_broadcast_that_does_not_come_back_is_overtaken(under_way, monkeypatch
     someone.send(b"held")
     assert not under_way.end_overdue()
     assert someone.sent() == []
-    monkeypatch.setattr(turns, "monotonic", lambda: float("inf"))
+    monkeypatch.setattr(pending, "monotonic", lambda: float("inf"))
     assert under_way.end_overdue()
     assert someone.sent() == [b"held"]
     assert not under_way.end_overdue()
@@ -220,28 +220,28 @@ def test_a_thread_s_frame_behind_another_thread_s_late_broadcast_goes_before_its
 
 
 def test_what_is_held_for_one_session_is_bounded(under_way, monkeypatch):
-    monkeypatch.setattr(turns, "MAX_HELD_BYTES", 5)
+    monkeypatch.setattr(pending, "MAX_HELD_BYTES", 5)
     someone = Someone(under_way, "one")
     under_way.begin(1, ONE, None)
     for frame in (b"12", b"34"):
         someone.send(frame)
-    assert (someone.sent(), someone._line.held_bytes) == ([], 4)
+    assert (someone.sent(), someone._held_frames.held_bytes) == ([], 4)
     someone.send(b"56")
-    assert (someone.sent(), someone._line.held_bytes) == ([b"12", b"34", b"56"], 0)
+    assert (someone.sent(), someone._held_frames.held_bytes) == ([b"12", b"34", b"56"], 0)
 
 
 def test_who_waits_for_room_goes_on_when_what_is_held_is_gone(under_way):
     someone = Someone(under_way, "one")
     under_way.begin(1, ONE, None)
     someone.send(b"x" * 90)
-    assert not someone._line.wait_empty(0)
-    someone._line.wait_for_room(5, DEADLINE_S)  # there is
-    someone._line.wait_for_room(20, 0.01)
+    assert not someone._held_frames.wait_empty(0)
+    someone._held_frames.wait_for_room(5, DEADLINE_S)  # there is
+    someone._held_frames.wait_for_room(20, 0.01)
     assert someone.sent() == []
     ender = threading.Timer(0.05, under_way.end, (1,))
     ender.start()
-    someone._line.wait_for_room(20, DEADLINE_S)
-    assert someone._line.wait_empty(DEADLINE_S)
+    someone._held_frames.wait_for_room(20, DEADLINE_S)
+    assert someone._held_frames.wait_empty(DEADLINE_S)
     ender.join()
     assert someone.sent() == [b"x" * 90]
 

@@ -13,7 +13,7 @@ from tests.programs import DEADLINE_S, wait_until
 from tests.redis_server import RedisServer, free_port
 from tests.room_worlds import RedisWorld
 from wsthreads import BrokerError, RedisBroker
-from wsthreads.brokers import availability, turns
+from wsthreads.brokers import availability, pending
 
 SLOTS = 16384
 
@@ -51,7 +51,7 @@ def _is_complete(node):
 
 @pytest.fixture
 def world(nodes, monkeypatch):
-    monkeypatch.setattr(turns, "LONGEST_S", 1000.0)  # so that nothing goes on only because it has waited enough
+    monkeypatch.setattr(pending, "LONGEST_S", 1000.0)  # so that nothing goes on only because it has waited enough
     monkeypatch.setattr(availability, "WAIT_S", 1000.0)
     client = redis.RedisCluster(startup_nodes=[ClusterNode("127.0.0.1", nodes[0].port)], socket_timeout=3)
     world = RedisWorld(client, prefix=f"cluster-{os.getpid()}")

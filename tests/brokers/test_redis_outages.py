@@ -12,7 +12,7 @@ from tests.redis_server import RedisServer
 from tests.room_worlds import RedisWorld
 from tests.wire import run_all
 from wsthreads import BrokerError
-from wsthreads.brokers import availability, messages, scripts, turns, writer
+from wsthreads.brokers import availability, messages, pending, scripts, writer
 from wsthreads.brokers.reader import Reader
 from wsthreads.brokers.subscriptions import Subscription
 from wsthreads.protocol.frames import message_frame
@@ -94,7 +94,7 @@ def test_what_this_process_broadcasts_during_a_break_follows_in_order(proxy, div
 
 
 def test_a_short_break_keeps_the_order_of_what_a_thread_sends_and_broadcasts(proxy, divided, monkeypatch):
-    for module, name in [(availability, "WAIT_S"), (turns, "LONGEST_S")]:
+    for module, name in [(availability, "WAIT_S"), (pending, "LONGEST_S")]:
         monkeypatch.setattr(module, name, DEADLINE_S)  # so that this break is a short one
     a, b = divided[0].member("lobby"), divided[1].member("lobby")
     proxy.cut()
@@ -180,11 +180,11 @@ def test_nothing_is_held_for_a_broadcast_that_comes_back_to_nobody_here(redis, w
     redis.freeze()
     try:
         a.session.room("lobby").broadcast("to nobody")
-        assert len(world.links[0].turns._out) == 1
+        assert len(world.links[0].pending._out) == 1
         leaver = threading.Thread(target=a.session.room("lobby").leave)  # as a script's session is left by its own
         leaver.start()
         leaver.join(DEADLINE_S)
-        assert not world.links[0].turns._out
+        assert not world.links[0].pending._out
     finally:
         redis.thaw()
 
@@ -198,14 +198,14 @@ def test_a_broadcast_is_back_when_the_room_that_it_was_for_has_it(redis, worlds)
     redis.freeze()
     try:
         a.session.room("lobby").broadcast("to nobody")
-        (ticket,) = link.turns._out
+        (ticket,) = link.pending._out
         link._on_own(former, ticket)
-        assert ticket in link.turns._out
+        assert ticket in link.pending._out
         room.delivering = ticket
         run_all(a.session.room("lobby").leave)
-        assert ticket in link.turns._out
+        assert ticket in link.pending._out
         link._on_own(room, ticket)
-        assert not link.turns._out
+        assert not link.pending._out
     finally:
         redis.thaw()
 

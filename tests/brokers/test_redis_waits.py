@@ -13,7 +13,7 @@ from tests.programs import DEADLINE_S, connect, receive, wait_until
 from tests.redis_server import RedisServer
 from tests.room_worlds import RedisWorld
 from wsthreads import BrokerError, RedisBroker, WebSocketApp
-from wsthreads.brokers import availability, turns
+from wsthreads.brokers import availability, pending
 
 #: No call takes longer than this; twice the promise, for machines with much to do. Redis hangs for longer.
 BOUND_S = 0.2 * DEADLINE_S
@@ -239,7 +239,7 @@ def script(redis, serve, tmp_path):
 
 def test_a_scripts_broadcast_never_waits(redis, script, monkeypatch):
     app, client, other = script
-    for module, name in [(availability, "WAIT_S"), (turns, "LONGEST_S")]:
+    for module, name in [(availability, "WAIT_S"), (pending, "LONGEST_S")]:
         monkeypatch.setattr(module, name, 1000.0)  # so that what waits at all waits for ever
     redis.freeze()
     client.send(json.dumps(["broadcast"] * 5 + ["broadcastExcept"] * 5))

@@ -12,7 +12,7 @@ from tests.redis_proxy import Proxy
 from tests.room_worlds import RedisWorld
 from tests.wire import CLOSE, TEXT, RawClient, close_payload, endpoint, frame, run_all, serving
 from wsthreads import RedisBroker, create_app
-from wsthreads.brokers import availability, turns
+from wsthreads.brokers import availability, pending
 
 
 class Handler:
@@ -56,7 +56,7 @@ export function onMessage(session, message) {
 @pytest.fixture(autouse=True)
 def nothing_is_late(monkeypatch):
     """Nothing goes on only because it has waited enough."""
-    monkeypatch.setattr(turns, "LONGEST_S", 1000.0)
+    monkeypatch.setattr(pending, "LONGEST_S", 1000.0)
     monkeypatch.setattr(availability, "WAIT_S", 1000.0)
 
 

@@ -14,7 +14,7 @@ from tests.programs import DEADLINE_S, wait_until
 from tests.room_worlds import RedisWorld, World
 from tests.wire import run_all
 from wsthreads import MessageTypeError, RoomLimitError, RoomNameError
-from wsthreads.brokers import availability, turns
+from wsthreads.brokers import availability, pending
 
 
 @pytest.fixture(params=["local", "redis"])
@@ -22,7 +22,7 @@ def world(request, monkeypatch):
     if request.param == "local":
         world = World()
     else:
-        monkeypatch.setattr(turns, "LONGEST_S", 1000.0)  # so that nothing goes on only because it has waited enough
+        monkeypatch.setattr(pending, "LONGEST_S", 1000.0)  # so that nothing goes on only because it has waited enough
         monkeypatch.setattr(availability, "WAIT_S", 1000.0)
         redis = request.getfixturevalue("redis_server")
         world = RedisWorld(redis.url, prefix=f"contract-{random.randrange(2**32)}")

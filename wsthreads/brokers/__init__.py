@@ -6,7 +6,7 @@ modules above it:
 =================  =====================================================================================
 `interface`        what rooms and links may call of each other
 `messages`         how a message between processes is written, and which kinds there are
-`turns`            what must not overtake a broadcast that is on its way
+`pending`          broadcasts that are not back yet, and the frames that must not overtake them
 `rooms`            the rooms and sessions that handlers use
 `scripts`          what runs inside of Redis, and its keys
 `positions`        how far a process has got in a room's log

@@ -67,7 +67,7 @@ class ClusterLink:
                     max_queued_bytes=self._max_queued_bytes,
                 )
             self._by_shard.append(self._by_node[node])
-        self.turns = shared.turns
+        self.pending = shared.pending
 
     def _node_of(self, shard: int) -> str:
         try:

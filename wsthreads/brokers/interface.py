@@ -1,11 +1,11 @@
-"""The seam between rooms and what carries them between processes: what either side may call."""
+"""The interface between rooms and a broker: what each side may call of the other."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from wsthreads.brokers.turns import Turns
+    from wsthreads.brokers.pending import PendingBroadcasts
     from wsthreads.monitoring.metrics import Metrics
     from wsthreads.sessions.session import Session
 
@@ -16,51 +16,51 @@ class Listener(Protocol):
     """The rooms of one endpoint in this process, as a link sees them."""
 
     def count_here(self, name: str) -> int:
-        """Members in this process. Takes no lock but a leaf."""
+        """The number of members in this process. Takes only a lock that is a leaf."""
 
     def deliver(self, name: str, frame: bytes, exclude_id: str | None, *, ticket: int, hand_over: bool) -> None:
         """Send a frame that has come back from the broker to the members in this process.
 
-        `ticket` is that of a broadcast of this process, -1 for others.
+        `ticket` is the ticket of a broadcast of this process, or -1 for a broadcast of another process.
         """
 
 
 class Link(Protocol):
     """An app's connection to the other processes. Any thread.
 
-    It starts with its first use in a process, so also in a forked one, and never raises because the broker is away.
+    It starts at its first use in a process, also in a forked one. It never raises because the broker is away.
     """
 
-    #: What of this process is on its way.
-    turns: Turns
+    #: The broadcasts of this process that are not back yet.
+    pending: PendingBroadcasts
 
     def start(self) -> None:
-        """Connect now, and not at first use. Does not wait for the connection."""
+        """Connect now instead of at the first use. Does not wait for the connection."""
 
     def publish(self, path: str, name: str, frame: bytes, exclude: Session | None) -> None:
-        """Hand over a broadcast. Raises `BrokerError` where it is not taken."""
+        """Queue a broadcast. Raises `BrokerError` if the queue is full or the link has ended."""
 
     def update(self, path: str, name: str, listener: Listener) -> None:
-        """Somebody has joined or left in this process: look how many there are now.
+        """A session of this process has joined or left: count the room's members again.
 
-        When it returns for the first member, what is broadcast from now on will come; unless the broker is away.
+        When this returns for the first member, later broadcasts reach it, unless the broker is away.
         """
 
     def members_elsewhere(self, path: str, name: str) -> int:
-        """Members of a room in the other processes. Waits a second at most, and answers from memory otherwise."""
+        """The number of members in other processes. Waits at most a second, then returns the last known number."""
 
     def waiting(self) -> int:
-        """How many broadcasts the broker has not taken. A snapshot."""
+        """How many broadcasts the broker has not acknowledged. A snapshot."""
 
     def stop(self, timeout_s: float) -> None:
-        """Hand over what waits, for so long at most, say goodbye, and end all threads."""
+        """Send what waits, for at most `timeout_s`, sign off at the broker, and end all threads."""
 
     def release(self) -> None:
-        """`stop` soon. Takes no lock and does not wait: for a finalizer."""
+        """Stop soon. Takes no lock and does not wait, so a finalizer may call it."""
 
 
 class Broker(Protocol):
-    """What carries rooms between processes: a description, without connections of its own."""
+    """Describes how rooms are shared between processes. Has no connections of its own."""
 
     def link(self, metrics: Metrics) -> Link:
-        """A link for an app, not started."""
+        """A new link for an app. It is not started."""

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from wsthreads.brokers import messages
 from wsthreads.brokers.availability import WAIT_S, Availability
+from wsthreads.brokers.pending import PendingBroadcasts
 from wsthreads.brokers.queue import Question, SendQueue
 from wsthreads.brokers.reader import Reader
 from wsthreads.brokers.scripts import Keys, Scripts
 from wsthreads.brokers.subscriptions import Subscription
-from wsthreads.brokers.turns import Turns
 from wsthreads.brokers.writer import Writer
 from wsthreads.errors import BrokerError
 from wsthreads.threads.blocking import may_wait
@@ -40,7 +40,7 @@ class Shared:
     """What the links to the nodes of one cluster share. A link to a single Redis has its own."""
 
     def __init__(self) -> None:
-        self.turns = Turns()
+        self.pending = PendingBroadcasts()
         self.process = secrets.token_urlsafe(12)
         self.lock = Lock()
         self.next_ticket = 0  # guarded by the lock
@@ -79,8 +79,8 @@ class RedisLink:
     def _reset(self) -> None:
         self._made_in = os.getpid()
         self._shared = self._cluster or Shared()
-        self.turns = self._shared.turns
-        self.turns.checks.append(self._end_late)
+        self.pending = self._shared.pending
+        self.pending.checks.append(self._end_late)
         self._process = self._shared.process
         # Guards the queue, the rooms and their tickets, and the writer's end. Under it, only locks that are leaves are
         # taken, and nothing blocks but a wait for the lock's own conditions.
@@ -157,7 +157,7 @@ class RedisLink:
                 address = room.address
                 room.tickets.add(ticket)
                 if self._availability.patience_s() > 0 and self._reader.heard_at >= self._missed_at:
-                    self.turns.begin(ticket, (path, name), exclude_id)
+                    self.pending.begin(ticket, (path, name), exclude_id)
             queue.add(address, messages.encode_broadcast(self._process, ticket, exclude_id, frame))
 
     def update(self, path: str, name: str, listener: Listener) -> None:
@@ -176,14 +176,14 @@ class RedisLink:
                 del self._rooms[key]
                 room.dropped = True
                 self._reader.drop(room)
-                self.turns.forget(key)
+                self.pending.forget(key)
                 room.ready.set()  # a thread that waits for its join waits for nothing now
                 forgotten = room.tickets - {room.delivering}  # the reader ends that one, with the members or without
                 room.tickets -= forgotten
             self._queue.announce(room)
             waits = is_member and self._availability.answers and self._reader.heard_at >= self._missed_at
         for ticket in forgotten:
-            self.turns.end(ticket)  # it does not come back to this process
+            self.pending.end(ticket)  # it does not come back to this process
         if waits and not room.ready.wait(self._availability.patience_s()):
             self._missed_at = monotonic()
             self._availability.answers = False
@@ -225,22 +225,22 @@ class RedisLink:
             if ticket not in room.tickets:
                 return  # it was forgotten; or it belongs to a later room of the same name, and is not back yet
             room.tickets.remove(ticket)
-        self.turns.end(ticket)
+        self.pending.end(ticket)
 
     def _end_late(self) -> None:
         """Called several times a second: by the reader's thread, and by the flusher's while the reader's may wait."""
-        if self.turns.end_overdue() and self._cluster is None:
+        if self.pending.end_overdue() and self._cluster is None:
             self._missed_at = monotonic()
         if self._availability.patience_s() <= 0:
             self._availability.answers = False
-            self._end_turns()  # whatever waits for a broadcast has waited long enough
+            self._end_pending()  # whatever waits for a broadcast has waited long enough
 
-    def _end_turns(self) -> None:
+    def _end_pending(self) -> None:
         """Redis is away: no broadcast comes back for now."""
         if self._cluster is None:
-            self.turns.end_all()
+            self.pending.end_all()
             return
         with self._lock:
             tickets = [ticket for room in self._rooms.values() for ticket in room.tickets]
         for ticket in tickets:
-            self.turns.end(ticket)
+            self.pending.end(ticket)

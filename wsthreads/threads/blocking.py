@@ -18,7 +18,7 @@ LOCKING = (
     "wsthreads.rooms.rooms",
     "wsthreads.protocol.outbox",
     "wsthreads.protocol.fanout",
-    "wsthreads.brokers.turns",
+    "wsthreads.brokers.pending",
     "wsthreads.brokers.link",
     "wsthreads.brokers.writer",
 )

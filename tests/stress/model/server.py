@@ -59,9 +59,9 @@ def create_app() -> App:
 
 
 def _wait_for_redis_as_long_as_it_takes() -> None:
-    from wsthreads.brokers import availability, turns
+    from wsthreads.brokers import availability, pending
 
-    availability.WAIT_S = turns.LONGEST_S = STRICT_S
+    availability.WAIT_S = pending.LONGEST_S = STRICT_S
 
 
 def main() -> int:
