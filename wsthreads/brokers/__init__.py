@@ -11,7 +11,7 @@ modules above it:
 `scripts`          what runs inside of Redis, and its keys
 `positions`        how far a process has got in a room's log
 `subscriptions`    a room with members in this process
-`complaints`       Redis's errors in words
+`redis_errors`     Redis's errors in words
 `reader`           the thread that receives from Redis; `HANDLERS`: what it does with each kind of message
 `queue`            what waits to be sent
 `availability`     whether Redis answers, and how long a call waits for it

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from wsthreads.brokers import messages
-from wsthreads.brokers.complaints import counted, explain
 from wsthreads.brokers.positions import START, Position, parse_published
+from wsthreads.brokers.redis_errors import counted, explain
 from wsthreads.brokers.scripts import BEAT_S, FETCH, Scripts
 from wsthreads.errors import BrokerError
 from wsthreads.loggers import get_logger

@@ -24,9 +24,9 @@ except ImportError as error:
 
 from wsthreads.brokers import messages, scripts
 from wsthreads.brokers.cluster import ClusterLink
-from wsthreads.brokers.complaints import explain
 from wsthreads.brokers.link import RedisLink
 from wsthreads.brokers.positions import new_epoch
+from wsthreads.brokers.redis_errors import explain
 from wsthreads.brokers.scripts import Keys
 from wsthreads.protocol.frames import message_frame
 

@@ -18,8 +18,8 @@ from redis.exceptions import RedisError
 
 from wsthreads.brokers import scripts
 from wsthreads.brokers.availability import WAIT_S
-from wsthreads.brokers.complaints import counted, explain
 from wsthreads.brokers.positions import Position, new_epoch
+from wsthreads.brokers.redis_errors import counted, explain
 from wsthreads.loggers import get_logger
 
 if TYPE_CHECKING:
