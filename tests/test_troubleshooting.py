@@ -413,7 +413,7 @@ def test_a_redis_that_is_away(folder: Path) -> None:
     with pytest.raises(BrokerError) as caught:
         for _ in range(20):
             room.broadcast("x" * 100)
-    on_page("this one is not sent", str(caught.value))
+    on_page("so this broadcast is not sent", str(caught.value))
 
 
 # It does not change

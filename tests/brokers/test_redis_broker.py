@@ -40,24 +40,24 @@ def no_redis_in_the_environment(monkeypatch):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("http://:s3cret@localhost", "no URL of a Redis: it must begin with redis://, rediss:// or unix://"),
+        ("http://:s3cret@localhost", "not a Redis URL: it must begin with redis://, rediss:// or unix://"),
         ("localhost:6379", "it must begin with redis://, rediss:// or unix://"),
-        ("redis://", "names no host"),
-        ("redis://:s3cret@localhost:port", "has a host or a port that is none: 'localhost:port'"),
-        ("redis://user:s3cret", "has a host or a port that is none"),
-        ("redis://:s3cret@", "names no host"),
-        ("redis://:pa/s3cret@h", "has a host or a port that is none"),
-        ("redis://:12/s3cret@h", "no number of a database"),
-        ("redis://s3cret:12/34@h", "no number of a database"),
-        ("redis://:[s3cret]@h:x", "has a host or a port that is none"),
+        ("redis://", "has no host"),
+        ("redis://:s3cret@localhost:port", "has an invalid host or port: 'localhost:port'"),
+        ("redis://user:s3cret", "has an invalid host or port"),
+        ("redis://:s3cret@", "has no host"),
+        ("redis://:pa/s3cret@h", "has an invalid host or port"),
+        ("redis://:12/s3cret@h", "not the number of a database"),
+        ("redis://s3cret:12/34@h", "not the number of a database"),
+        ("redis://:[s3cret]@h:x", "has an invalid host or port"),
         ("redis://s3cret:12#34@h", "has a #"),
-        ("redis://s3cret:12?34@h", "no option=value"),
+        ("redis://s3cret:12?34@h", "not option=value"),
         ("redis://s3cret:12?34=5@h", "has an option that redis-py does not know. In a name or password, write"),
         ("redis://h?s3cret=5@h", "does not know. In a name or password, write"),
-        ("redis://:s3cret@h/x", "names the database 'x', which is no number, as in redis://localhost/0"),
+        ("redis://:s3cret@h/x", "names the database 'x', which is not a number, as in redis://localhost/0"),
         ("redis://localhost/x?db=1", "names the database 'x'"),
         ("unix://s3cret/x", "needs three slashes"),
-        ("unix://", "names no socket"),
+        ("unix://", "has no path of a socket"),
         ("redis://localhost?socket_timeout=s3cret", "has a value for socket_timeout that redis-py does not accept"),
         ("redis://h?socket_timeot=3", "does not know: socket_timeot; socket_timeout?"),
         ("redis://h?port=s3cret", "redis-py does not accept"),
@@ -117,7 +117,7 @@ def test_an_app_takes_a_broker_a_url_or_the_environment(redis_server, monkeypatc
     monkeypatch.setenv("WSTHREADS_REDIS", redis_server.url)
     assert WebSocketApp().shares_rooms
     monkeypatch.setenv("WSTHREADS_REDIS", "nonsense")
-    with pytest.raises(ConfigError, match="no URL of a Redis"):
+    with pytest.raises(ConfigError, match="not a Redis URL"):
         WebSocketApp()
     assert "wsthreads-redis" not in thread_names(), "nothing connects before there is a session"
 
@@ -255,7 +255,7 @@ def test_publish_and_run_from_the_command_line(redis_server, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--endpoint", "/x", "--redis", "http://x"], "this is no URL of a Redis"),
+        (["--endpoint", "/x", "--redis", "http://x"], "not a Redis URL"),
         (["--endpoint", "/x", "--redis", "redis://h?socket_timeot=3"], "does not know: socket_timeot; socket_timeout?"),
         (["--endpoint", "x", "--redis", "redis://localhost"], "begins with a slash"),
         (["--endpoint", "/x"], "Missing option '--redis'"),
@@ -297,7 +297,7 @@ def test_a_script_gets_an_exception_past_the_bound(serve, tmp_path):
         client.send("go")
         assert receive(client).startswith("Error: 4")
         client.send("go")
-        assert "at most 500000 may: this one is not sent" in receive(client)
+        assert "the limit is 500000, so this broadcast is not sent" in receive(client)
 
 
 def children(process):
@@ -401,10 +401,10 @@ def test_a_password():
     with RedisServer("--requirepass", "s3cret/@", client={"password": "s3cret/@"}) as server:
         RedisBroker(f"redis://:s3cret%2F%40@127.0.0.1:{server.port}").room("/x", "y").broadcast("z")
         for protocol in (2, 3):
-            with pytest.raises(BrokerError, match="it wants a password: redis://:PASSWORD@HOST"):
+            with pytest.raises(BrokerError, match="it requires a password: redis://:PASSWORD@HOST"):
                 RedisBroker(f"{server.url}?protocol={protocol}").room("/x", "y").broadcast("z")
         for protocol in (2, 3):
-            with pytest.raises(BrokerError, match="it refuses the user name or the password") as raised:
+            with pytest.raises(BrokerError, match="it rejects the user name or the password") as raised:
                 url = f"redis://:wr0ng@127.0.0.1:{server.port}?protocol={protocol}"
                 RedisBroker(url).room("/x", "y").broadcast("z")
             assert "wr0ng" not in "".join(traceback.format_exception(raised.value))

@@ -1,4 +1,4 @@
-"""A link to a Redis Cluster: a link to each of its nodes, so that one that hangs does not delay the rooms of others."""
+"""A link to a Redis Cluster: one link for each node, so that a node that hangs does not delay the rooms of others."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ __all__ = ["ClusterLink"]
 class ClusterLink:
     """A `Link` over a Redis Cluster. Its options are those of `RedisLink`.
 
-    Which shards of rooms are on one node is looked up at the start. Where a shard moves to another node later,
-    redis-py finds it there; from then on a node that hangs may delay it, too.
+    It looks up at the start which shards are on which node. If a shard moves to another node later, redis-py finds it
+    there. From then on, each of the two nodes may delay its rooms when it hangs.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class ClusterLink:
     def _node_of(self, shard: int) -> str:
         try:
             return str(self._client.get_node_from_key(self._keys.processes(shard)).name)
-        except RedisError:  # no node has it for now
+        except RedisError:  # no node serves the shard at present
             return "no node"
 
     def start(self) -> None:

@@ -138,15 +138,15 @@ class RedisLink:
         exclude_id = None if exclude is None else exclude.id
         with self._lock:
             if self._writer.has_ended:
-                raise BrokerError(f"the app was shut down, and {self._place} gets no more broadcasts from it")
+                raise BrokerError(f"the app was shut down: it sends no more broadcasts to {self._place}")
             queue = self._queue
             if not queue.fits(len(frame)) and self._availability.answers and may_wait():
                 queue.not_full.wait_for(lambda: queue.fits(len(frame)), self._availability.patience_s())
             if not queue.fits(len(frame)):
                 self._metrics.add("broker_refused")
                 raise BrokerError(
-                    f"{queue.waiting_bytes} bytes of broadcasts wait for {self._place}, "
-                    f"and at most {queue.max_bytes} may: this one is not sent"
+                    f"{queue.waiting_bytes} bytes of broadcasts wait for {self._place}; "
+                    f"the limit is {queue.max_bytes}, so this broadcast is not sent"
                 )
             ticket = queue.next_ticket = self._shared.next_ticket
             self._shared.next_ticket += 1

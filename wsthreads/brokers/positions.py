@@ -1,6 +1,6 @@
-"""How far a process has got in the log of a room, and the line in front of each broadcast that says where it belongs.
+"""Positions in the log of a room: how far a process has read, and the line in front of each published message.
 
-What an epoch, a number and an id are is told in `scripts`.
+`scripts` explains epochs, numbers and ids.
 """
 
 from __future__ import annotations
@@ -15,36 +15,36 @@ _PUBLISHED = re.compile(rb"([A-Za-z0-9_-]{1,40}) ([0-9]{1,16}) ([0-9]{1,20}-[0-9
 
 
 class Position(NamedTuple):
-    """The last broadcast of a room that a process has seen."""
+    """A place in a room's log: that of the last message that a process has read."""
 
     epoch: bytes
     number: int
     id: bytes
 
     def is_followed_by(self, other: Position, former: bytes) -> bool:
-        """Whether nothing is between the two. `former` is the id of the broadcast before `other`."""
+        """Whether `other` is the next message. `former` is the id of the message before `other`."""
         return (
             other.number == self.number + 1 and former == self.id and (other.epoch == self.epoch or not self.epoch)
         )  # fmt: skip
 
     def missed_until(self, last: Position) -> int | None:
-        """How many broadcasts came after this one, up to `last`. None if nobody knows: the log is another one."""
+        """How many messages are between this one and `last`. None if unknown: `last` is in another log."""
         if self.epoch not in (b"", last.epoch) or last.number < self.number:
             return None
         return None if last.number == self.number and last.id != self.id else last.number - self.number
 
 
-#: Before the first broadcast of whatever log comes next.
+#: Before the first message of any log.
 START = Position(b"", 0, b"0-0")
 
 
 def new_epoch() -> str:
-    """A name for a log, should one have to be made."""
+    """A random name for a new log. Redis uses it if it has to make one."""
     return secrets.token_urlsafe(6)
 
 
 def parse_published(data: bytes) -> tuple[Position, bytes, bytes] | None:
-    """The position of what came on a channel, the id before it, and the message; None if it is not ours."""
+    """Of data on a channel: its position, the id before it, and the message. None if the data is malformed."""
     head = _PUBLISHED.match(data)
     if head is None:
         return None

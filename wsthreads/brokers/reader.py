@@ -35,34 +35,34 @@ __all__ = ["Reader"]
 
 log = get_logger(__name__)
 
-#: Something comes at every beat. After a longer silence the connection is thought dead.
+#: Something arrives at every beat. After a longer silence, the connection counts as lost.
 SILENCE_S = 3 * BEAT_S + 1
 
-#: The thread looks this often whether there is something other than messages.
+#: How often the thread looks for work other than messages.
 POLL_S = 0.25
 
-#: And this often where a room is subscribed to whose first position the link is about to learn.
+#: The same while a subscription waits for its first position, which the writer is about to learn.
 UNKNOWN_POLL_S = 0.001
 
-#: A message that has begun has so long for each of its next pieces.
+#: How long each further piece of a message may take to arrive.
 READ_S = 3.0
 
-#: While messages come without a pause, it looks after so many of them.
+#: While messages arrive without a pause, the thread looks for other work after this many.
 BUSY_MESSAGES = 100
 
-#: Seconds between attempts to connect; at random half or twice of it, so that processes do not come all at once.
+#: Seconds between attempts to connect, times a random factor of 0.5 to 2: not all processes come back at once.
 RETRY_S = 0.2
 
-#: Entries of a log, and rooms, that are fetched at once.
+#: How many entries of a log, and how many rooms, are fetched at once.
 FETCH_ENTRIES = 1000
 FETCH_ROOMS = 500
 
-#: One log line for all malformed messages of this time.
+#: At most one log line about malformed messages in this time.
 COMPLAIN_S = 10.0
 
 
 class Reader:
-    """Gives what comes to the rooms.
+    """Delivers messages from Redis to the rooms of this process.
 
     `on_own(room, ticket)` is called when a broadcast of `process` is back, `on_poll()` several times a second.
     """
@@ -84,14 +84,14 @@ class Reader:
         self._on_own = on_own
         self._on_poll = on_poll
         self._metrics = metrics
-        self._changes: deque[tuple[bool, Subscription]] = deque()  # appended to by anybody
-        self._checks: deque[Subscription] = deque()  # likewise
-        self._rooms: dict[bytes, Subscription] = {}  # by channel; this and the next are the thread's own
-        self._behind: dict[bytes, Subscription] = {}  # subscribed to, and to be caught up with
+        self._changes: deque[tuple[bool, Subscription]] = deque()  # any thread appends
+        self._checks: deque[Subscription] = deque()  # any thread appends
+        self._rooms: dict[bytes, Subscription] = {}  # by channel; this and the next belong to the thread
+        self._behind: dict[bytes, Subscription] = {}  # subscribed, with messages to fetch from the log
         self._malformed = 0
         self._complained_at = float("-inf")
         self._renew = False
-        #: When something came, on the monotonic clock. Any thread.
+        #: When something last arrived, on the monotonic clock. Any thread.
         self.heard_at = float("-inf")
         self._stopping = Event()
         self._thread = Thread(target=self._run, name="wsthreads-redis-reader", daemon=True)
@@ -104,19 +104,19 @@ class Reader:
         self._thread.join(timeout_s)
 
     def want(self, room: Subscription) -> None:
-        """Subscribe to a room, at the next message on the wake channel."""
+        """Subscribe to a room. It happens at the next message on the wake channel."""
         self._changes.append((True, room))
 
     def drop(self, room: Subscription) -> None:
-        """End that, likewise."""
+        """Unsubscribe from a room. It happens at the next message on the wake channel."""
         self._changes.append((False, room))
 
     def check(self, room: Subscription) -> None:
-        """Look whether a room has missed anything, likewise."""
+        """Check the log for missed messages. It happens at the next message on the wake channel."""
         self._checks.append(room)
 
     def renew(self) -> None:
-        """The connection may be dead: make another one."""
+        """Make a new connection: the present one may be dead."""
         self._renew = True
 
     def _run(self) -> None:
@@ -141,12 +141,12 @@ class Reader:
                 was_lost = False
 
     def _listen(self, pubsub: Any) -> None:
-        """Returns when a fresh connection is wanted, or none any more."""
+        """Receive until a new connection is needed, or the end."""
         self._renew = False
         self._behind.clear()
         pubsub.subscribe(self._wake_channel, *self._rooms)
-        # redis-py's own handler of what comes by RESP3 logs each broadcast. pubsub() takes another one, but redis-py
-        # before 6 sets it for RESP2, too, where it fails.
+        # redis-py's own handler for RESP3 pushes logs each message. pubsub() accepts another handler, but redis-py
+        # before 6 also sets that one for RESP2, where it fails.
         if hasattr(pubsub.connection._parser, "set_pubsub_push_handler"):
             pubsub.connection._parser.set_pubsub_push_handler(_keep)
         self.heard_at = monotonic()
@@ -164,12 +164,12 @@ class Reader:
                 if message is not None:
                     self._take(message, is_busy)
             elif monotonic() - self.heard_at > SILENCE_S:
-                raise TimeoutError(f"no sign of life for {SILENCE_S:g} s")
+                raise TimeoutError(f"nothing received for {SILENCE_S:g} s")
 
     def _obey(self, pubsub: Any) -> None:
-        """Subscribe and unsubscribe as it was asked for, many at once."""
+        """Subscribe and unsubscribe as requested, many rooms in one command."""
         changes = [self._changes.popleft() for _ in range(len(self._changes))]
-        for wanted, room in changes:  # before anything can fail: the next connection begins with what is here
+        for wanted, room in changes:  # before anything can fail: the next connection subscribes to all of `_rooms`
             if wanted:
                 self._rooms[room.address.channel] = room
             else:
@@ -186,17 +186,17 @@ class Reader:
     def _take(self, message: dict[str, Any], is_busy: bool) -> None:
         room = self._rooms.get(message["channel"])
         if room is None:
-            return  # the wake channel, or a room that nobody is in any more
+            return  # the wake channel, or a room without members in this process
         if message["type"] == "subscribe":
             room.live = False
             self._behind[message["channel"]] = room
-        elif message["type"] == "message" and room.live:  # if it is not, the log has it
+        elif message["type"] == "message" and room.live:  # if it is not live, the log has the message
             self._take_published(room, message["data"], is_busy)
 
     def _take_published(self, room: Subscription, data: bytes, is_busy: bool) -> None:
         published = parse_published(data)
         if published is None:
-            self._drop(f"{len(data)} bytes that are not published in version {messages.VERSION} of the format")
+            self._drop(f"{len(data)} bytes that were not published in version {messages.VERSION} of the format")
             return
         position, former, message = published
         broadcast = self._decode(message)
@@ -204,12 +204,12 @@ class Reader:
             room.position = position
             if broadcast is not None:
                 self._handle(room, broadcast, is_busy)
-        elif broadcast is not None and not room.has_seen(broadcast):  # else the log had it
+        elif broadcast is not None and not room.has_seen(broadcast):  # else it came from the log before
             room.live = False
             self._behind[room.address.channel] = room
 
     def _catch_up(self) -> None:
-        """Deliver what the logs have of rooms that have just been subscribed to. Raises `RedisError`."""
+        """Deliver what the logs have for rooms that have just been subscribed. Raises `RedisError`."""
         rooms = [room for room in self._behind.values() if room.known][:FETCH_ROOMS]
         gaps: list[tuple[Subscription, int | None]] = []
         while rooms:
@@ -230,12 +230,12 @@ class Reader:
             self._tell_of(gaps)
 
     def _take_fetched(self, room: Subscription, found: list[Any], gaps: list[tuple[Subscription, int | None]]) -> bool:
-        """The head and the entries of a log. Whether that was all. Adds to `gaps` what is missing."""
+        """Deliver entries of a log. True if these were all. Adds to `gaps` the rooms that miss messages."""
         epoch, number, last, entries = found or (*START, [])
         missed: list[int | None] = []
         for entry, fields in entries:
             if len(fields) != 6 or not fields[1].isdigit():
-                self._drop(f"an entry of a log that is none in version {messages.VERSION} of the format")
+                self._drop(f"a log entry that is not in version {messages.VERSION} of the format")
                 continue
             position, former, message = Position(epoch, int(fields[1]), entry), fields[3], fields[5]
             if not room.position.is_followed_by(position, former):
@@ -257,20 +257,20 @@ class Reader:
         return is_all
 
     def _tell_of(self, gaps: list[tuple[Subscription, int | None]]) -> None:
-        """Count and log what is lost, in one line for all rooms."""
+        """Count and log lost messages, in one line for all rooms."""
         known = sum(missed or 0 for _, missed in gaps)
         what = "are lost" if known != 1 else "is lost"
         what = f"{counted(known, 'broadcast')} {what}" if known else "broadcasts may be lost"
         why = "Redis no longer had everything when this process read again"
         if any(missed is None for _, missed in gaps):
             what += ", and others may be," if known else ""
-            why = "Redis has lost its data, has failed over, or did not hear of the room for too long"
+            why = "Redis has lost its data, has failed over, or has dropped the log of a room idle for too long"
         where = "the room" if len(gaps) == 1 else f"{len(gaps)} rooms, such as"
         log.warning("%s in %s %r: %s", what, where, gaps[0][0].name, why)
         self._metrics.add("broker_gaps", len(gaps))
 
     def _decode(self, message: bytes) -> messages.Broadcast | None:
-        """None, and it is counted, if it is malformed."""
+        """The decoded message. None if it is malformed; that is counted."""
         try:
             return messages.decode(message)
         except BrokerError as error:
@@ -293,11 +293,11 @@ class Reader:
             self._on_own(room, message.ticket)
 
     def _drop(self, what: str) -> None:
-        """Count a malformed message, and say so now and then."""
+        """Count a malformed message, and log that from time to time."""
         self._metrics.add("broker_malformed")
         self._malformed += 1
         if monotonic() - self._complained_at >= COMPLAIN_S:
-            log.warning("dropped what came from Redis and is not ours (%d so far), such as %s", self._malformed, what)
+            log.warning("dropped malformed data from Redis (%d times so far), such as %s", self._malformed, what)
             self._complained_at = monotonic()
 
 

@@ -1,4 +1,4 @@
-"""`RedisBroker`: rooms over Redis or Valkey, as an app is configured with it, and as others broadcast by it."""
+"""`RedisBroker`: configures an app for rooms over Redis or Valkey; and broadcasts from programs without a server."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisBroker", "RemoteRoom"]
 
-#: Redis has so long to answer, or to accept a connection. The URL may say otherwise (``?socket_timeout=10``).
+#: How long Redis may take to answer, or to accept a connection. The URL can change it (``?socket_timeout=10``).
 TIMEOUT_S = 3.0
 
 _ENCODE = "In a name or password, write %40 for @, %2F for /, %3A for :, %23 for #, %3F for ?, %5B for [, %5D for ]"
@@ -69,7 +69,7 @@ class RedisBroker:
         self._outsides: dict[int, _Outside] = {}  # by process
 
     def link(self, metrics: Metrics) -> Link:
-        """For an app."""
+        """A new link for an app."""
         link_class: type[ClusterLink | RedisLink] = ClusterLink if self._is_cluster else RedisLink
         return link_class(
             self._client,
@@ -81,9 +81,9 @@ class RedisBroker:
         )
 
     def _client_of_fork(self) -> Any:
-        """For a forked process: a client of its own, if a URL says which.
+        """The client for a forked process: a new one if the broker was configured by a URL.
 
-        A thread of its parent may have held the lock of the client's pool at the fork. redis-py 8.1 waits for it.
+        At the fork, a thread of the parent may have held the lock of the client's pool. redis-py 8.1 waits for it.
         """
         return _from_url(self._redis)[0] if isinstance(self._redis, str) else self._client
 
@@ -96,7 +96,7 @@ class RedisBroker:
         self._outside().client.close()
 
     def _outside(self) -> _Outside:
-        """This process's."""
+        """The connection of this process for broadcasts without an app."""
         pid = os.getpid()
         found = self._outsides.get(pid)
         if found is None:
@@ -108,7 +108,7 @@ class RedisBroker:
         address, outside = self._keys.address(endpoint, name), self._outside()
         wait_s = _timeout_s(outside.client)
         if not outside.sending.acquire(timeout=wait_s):
-            raise BrokerError(f"{self._place}: another thread's broadcast has waited for it for {wait_s:g} s")
+            raise BrokerError(f"{self._place} has not answered another thread's broadcast for {wait_s:g} s")
         try:
             ticket, keys = next(outside.tickets), [address.log, address.head]
             message = messages.encode_broadcast(outside.sender, ticket, None, frame)
@@ -131,14 +131,14 @@ class RedisBroker:
 
 
 class _Outside:
-    """What one process broadcasts by, from outside of an app.
+    """What a process without an app needs to broadcast.
 
-    A fork has its own: a thread of its parent may have held a lock, and the parent goes on with its tickets.
+    A forked process makes its own: a thread of the parent may have held the lock, and the parent uses its own tickets.
     """
 
     def __init__(self, client: Any) -> None:
         self.client = client
-        self.sending = Lock()  # held until Redis has a broadcast, so that it gets tickets in their order
+        self.sending = Lock()  # held until Redis has a broadcast: Redis receives tickets in order
         self.sender = secrets.token_urlsafe(12)
         self.tickets = count()
 
@@ -178,22 +178,22 @@ class RemoteRoom:
 
 
 def _from_url(url: str) -> tuple[Any, str]:
-    """A client that makes no connection yet, and what it is called in logs: what redis-py found that is no secret."""
+    """A client without a connection, and its name in logs: the parts that are no secret, as redis-py read them."""
     scheme = next((scheme for scheme in ("redis", "rediss", "unix") if url.startswith(f"{scheme}://")), None)
     if scheme is None:
-        raise ConfigError("this is no URL of a Redis: it must begin with redis://, rediss:// or unix://")
+        raise ConfigError("not a Redis URL: it must begin with redis://, rediss:// or unix://")
     problem = _problem_of(url)
     if problem:
         raise ConfigError(f"this {scheme}:// URL {problem}. {_ENCODE}")
     try:
-        # No attempts of redis-py's own: what is behind a break has to be known.
+        # No retries of redis-py: the writer must know when a connection broke.
         client = redis.Redis.from_url(
             url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)
         )
         pool = client.connection_pool
-        pool.connection_class(**pool.connection_kwargs)  # as each connection is made, which says what is unknown
+        pool.connection_class(**pool.connection_kwargs)  # as each connection is made; this finds unknown options
     except (ValueError, TypeError, RedisError) as error:
-        # Without the error: redis-py and Python put parts of the URL into their texts.
+        # Without the original error: its text may have parts of the URL.
         raise ConfigError(f"this {scheme}:// URL {_problem_with_options(url, str(error))}") from None
     options = pool.connection_kwargs
     for option in ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"):
@@ -203,35 +203,35 @@ def _from_url(url: str) -> tuple[Any, str]:
 
 
 def _problem_of(url: str) -> str | None:
-    """What makes a URL one that redis-py would understand in another way than its author, most likely."""
+    """What is wrong with a URL that redis-py would accept, but most likely not as its author meant it."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
         account, _, place = url.partition("://")[2].rpartition("@")
-        if account and not re.search(r"[/?#\[\]]", account):  # else a part of the password may pass for the host
-            return f"has a host or a port that is none: {re.split('[/?#]', place)[0]!r:.80}"
-        return "has a host or a port that is none"
+        if account and not re.search(r"[/?#\[\]]", account):  # else a part of the password could appear as the host
+            return f"has an invalid host or port: {re.split('[/?#]', place)[0]!r:.80}"
+        return "has an invalid host or port"
     if "#" in url:
-        return "has a #, which begins what is ignored"
+        return "has a #: everything after it would be ignored"
     if any(part and "=" not in part for part in parts.query.split("&")):
-        return "has something behind its ? that is no option=value"
+        return "has something after its ? that is not option=value"
     if parts.scheme == "unix":
         if not parts.path:
-            return "names no socket: unix:///run/redis.sock"
+            return "has no path of a socket, as in unix:///run/redis.sock"
         if parts.netloc and not parts.netloc.endswith("@"):
-            return "needs three slashes in front of the path of the socket: unix:///run/redis.sock"
+            return "needs three slashes before the path of the socket: unix:///run/redis.sock"
     elif not re.fullmatch("/?[0-9]*", parts.path):
-        if "@" in f"{parts.path}?{parts.query}":  # so it may be a part of the password
-            return "has something behind its host that is no number of a database, as in redis://localhost/0"
-        return f"names the database {parts.path[1:]!r:.80}, which is no number, as in redis://localhost/0"
+        if "@" in f"{parts.path}?{parts.query}":  # it may be a part of the password
+            return "has something after its host that is not the number of a database, as in redis://localhost/0"
+        return f"names the database {parts.path[1:]!r:.80}, which is not a number, as in redis://localhost/0"
     elif not host:
-        return "names no host: redis://localhost"
+        return "has no host, as in redis://localhost"
     return None
 
 
 def _problem_with_options(url: str, text: str) -> str:
-    """`text` is redis-py's or Python's; of it, only the name of an option is shown."""
+    """What is wrong with an option. Of `text`, by redis-py or Python, only the name of the option is shown."""
     unknown = re.search(r"unexpected keyword argument '(\w+)'", text)
     if unknown and "@" not in url.partition("?")[2]:  # else that may be a part of the password
         known = sorted(_options_of(redis.SSLConnection) | _options_of(redis.UnixDomainSocketConnection))

@@ -1,4 +1,4 @@
-"""What to say of trouble with Redis: what the operator has to do, and nothing of messages or passwords."""
+"""Redis's errors as texts for the operator: what to do, without any part of a message or a password."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 
 __all__ = ["counted", "explain"]
 
-#: redis-py writes the failed command, with its arguments, in front of this.
+#: redis-py puts the failed command, with its arguments, before this text.
 _OF_PIPELINE = " of pipeline caused error: "
 
 _CLUSTER = ("MOVED ", "ASK ", "CROSSSLOT")
 
 
 def explain(error: BaseException) -> str:
-    """The text of an error of redis-py, without the command that failed; and what it means, where that is not clear."""
+    """The text of an error of redis-py, without the failed command, and with its meaning where that is not clear."""
     text = str(error).rpartition(_OF_PIPELINE)[2] or type(error).__name__
     name = type(error).__name__
     if name in ("MovedError", "AskError", "ClusterCrossSlotError") or text.startswith(_CLUSTER):
@@ -22,11 +22,11 @@ def explain(error: BaseException) -> str:
             "use RedisBroker(redis.RedisCluster(host=…, port=…, socket_timeout=3))"
         )
     if isinstance(error, NoPermissionError) or text.startswith("NOPERM"):
-        return f"the user lacks rights (ACL); docs/how-to/redis.rst lists the rights that wsthreads needs: {text}"
+        return f"the Redis user lacks rights (ACL); docs/how-to/redis.rst lists the rights that wsthreads needs: {text}"
     if "HELLO must be called" in text or text.startswith("NOAUTH") or "Authentication required" in text:
-        return "it wants a password: redis://:PASSWORD@HOST, or redis://USER:PASSWORD@HOST"
+        return "it requires a password: redis://:PASSWORD@HOST, or redis://USER:PASSWORD@HOST"
     if isinstance(error, AuthenticationError) or text.startswith("WRONGPASS"):
-        return "it refuses the user name or the password"
+        return "it rejects the user name or the password"
     return text
 
 

@@ -1,41 +1,43 @@
-"""What happens inside of Redis, and its keys.
+"""The Lua scripts that run inside of Redis, and the keys that they use.
 
-Rooms are spread over `SHARDS`; what belongs to one shard has one hash tag, so that in a Redis Cluster it is on one
-node, and scripts may use it together:
+Rooms are spread over `SHARDS`. All keys of one shard have the same hash tag. So in a Redis Cluster they are on one
+node, and a script may use them together:
 
 ``{<prefix>:<shard>}:log:<path>:<room>``
-    A stream: the broadcasts of the room of the last `LOG_S` seconds, at most `LOG_ENTRIES`. Each entry has ``n``, its
-    number, ``p``, the id of the entry before it, and ``m``, the message. Numbers begin with 1 and have no holes.
-    A channel has the same name (with the number of the database in front, unless that is 0): there, each broadcast is
-    published as ``<epoch> <number> <id> <id of the one before>\\n<message>``. The first entry's former id is ``0-0``.
+    A stream, the room's *log*: the messages of the last `LOG_S` seconds, at most `LOG_ENTRIES`. Each entry has ``n``,
+    its number; ``p``, the id of the entry before it; and ``m``, the message. Numbers begin with 1 and have no gaps. The
+    first entry has ``0-0`` for ``p``.
+
+    A channel has the same name (after the number of the database, unless that is 0). Each message is published there as
+    ``<epoch> <number> <id> <id of the entry before it>\\n<message>``.
 
 ``{<prefix>:<shard>}:head:<path>:<room>``
-    A hash: where the log ends. ``epoch``, a random name that was made with the log; ``number`` and ``id`` of the last
-    broadcast. It lives for `HEAD_S` seconds after the room's last use, and so outlives the entries. A log has entries
-    of one epoch only: where there is no head, a new one is made, and what is left of an older log is deleted.
+    A hash, the log's *head*. ``epoch`` is a random name that was made with the log; ``number`` and ``id`` are those of
+    the last message. The head lives for `HEAD_S` seconds after the room's last use, longer than the entries. All
+    entries of a log have one epoch: a log without a head gets a new head, and entries of an older log are deleted.
 
-    ``@<sender>``, for each of the last senders, is the ticket of its last broadcast and the number that this got. A
-    broadcast with that ticket, or an older one, has been published; a sender publishes it again if it did not get the
-    answer, and it is passed over. ``senders`` says how many these are: of more than `MAX_SENDERS`, the half goes that
-    has been silent for longest. What such a sender repeats stands in the log twice, and readers know it by its ticket.
-
-    Epoch and number say how far a process has got. A process that was cut off compares the two with the head: so it
-    knows how many broadcasts it has missed, though their entries have expired. Another epoch, or a number that went
-    back, means that Redis has lost its data or has failed over to a replica that lagged; the process counts a possible
-    loss, and goes on with what is there. Ids serve to find entries, and to tell apart two histories with the same
-    numbers; they are never compared by size, since Redis's clock may be set back.
+    ``@<sender>``, for each of the last senders, has the ticket of the sender's last message, and that message's number.
+    A sender that received no answer publishes again; Redis skips tickets that it already has. ``senders`` counts these
+    fields. When there are more than `MAX_SENDERS`, the half that has been silent for longest is removed. If such a
+    sender publishes again, the log has the message twice, and readers recognise its ticket.
 
 ``{<prefix>:<shard>}:members:<path>:<room>``
     A hash: how many members each process has.
 
 ``{<prefix>:<shard>}:processes``
-    A sorted set: until when each process is alive, in milliseconds of Redis's clock. It says so every `BEAT_S` seconds,
-    and its members count no longer than that.
+    A sorted set: until when each process counts as alive, in milliseconds of Redis's clock. A process extends this
+    every `BEAT_S` seconds. Members of a process that does not are not counted.
 
-All expire by themselves. A path stands in a key with its colons quoted.
+Epoch and number are a process's position in a log. After a break, the process compares its position with the head. So
+it knows how many messages it has missed, even when their entries have expired. Another epoch, or a lower number, means
+that Redis has lost its data, or has failed over to a replica that lagged. Then the process counts a possible loss, and
+continues with the log as it is. Ids find entries, and distinguish two histories with the same numbers. They are never
+compared by size, since Redis's clock may be set back.
 
-Processes with another version of the format (`messages`) use the same names. They do not understand each other: both
-drop and count what they do not know, and a process with the older version makes log entries without a number.
+All keys expire. Colons in a path are quoted in its key.
+
+Processes with another version of the format (see `messages`) use the same names. They do not understand each other:
+each drops and counts what it does not know. A process with version 1 makes log entries without a number.
 """
 
 from __future__ import annotations
@@ -65,35 +67,35 @@ __all__ = [
     "Scripts",
 ]
 
-#: Part of the layout: the same in all processes.
+#: The number of shards. All processes must have the same.
 SHARDS = 16
 
-#: Broadcasts are kept for so long, and no more than so many of a room: a process may be cut off for that long.
+#: How long a log keeps messages, and how many. A process that is cut off for longer loses messages.
 LOG_S = 60
 LOG_ENTRIES = 10_000
 
-#: The end of a log is known for so long after the room's last use. A process that is cut off for longer cannot tell
-#: whether it has missed anything.
+#: How long a head lives after the room's last use. A process that is cut off for longer cannot tell whether it has
+#: missed messages.
 HEAD_S = 600
 
-#: The head of a log knows the last tickets of so many senders.
+#: The number of senders whose last ticket a head has.
 MAX_SENDERS = 256
 
-#: Processes say that they are alive this often, and are believed for so long.
+#: How often a process reports that it is alive, and how long each report is valid.
 BEAT_S = 2.0
 ALIVE_S = 7
 
-#: What has to be touched to stay lives so long, and is touched every `TOUCH_S`.
+#: How long other keys live after their last use. A process uses the keys of its rooms every `TOUCH_S`.
 KEYS_S = 60
 TOUCH_S = 20.0
 
 
-#: Of rooms without members here, so many addresses are remembered.
+#: How many addresses of rooms without members in this process are cached.
 ADDRESSES = 1024
 
 
 class Address(NamedTuple):
-    """Where a room is. Names may have lone surrogates, which no UTF-8 has: hence bytes."""
+    """The keys of a room. They are bytes, since names may have lone surrogates, which UTF-8 cannot encode."""
 
     shard: int
     log: bytes
@@ -122,7 +124,7 @@ class Keys:
         return f"{{{self._prefix}:{shard}}}:processes".encode()
 
     def wake(self, process: str, shard: int = 0) -> tuple[bytes, bytes]:
-        """A key, and the channel on which a process tells its own reader that there is something to do."""
+        """A key, and the channel on which a process's writer wakes the process's own reader."""
         key = f"{{{self._prefix}:{shard}}}:wake:{process}".encode()
         return key, self._database.encode() + key
 
@@ -132,7 +134,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
-# KEYS: log, head. `fresh` becomes the epoch where there is no head.
+# KEYS: log, head. `fresh` is the epoch of a new head, if there is none.
 _HEAD = f"""
 local head = redis.call('HMGET', KEYS[2], 'epoch', 'number', 'id')
 if not head[1] then
@@ -143,8 +145,8 @@ end
 redis.call('PEXPIRE', KEYS[2], {HEAD_S * 1000})
 """
 
-#: KEYS: log, head. ARGV: channel, a random epoch, the sender; and of each broadcast the ticket and the message. A call
-#: may have many, which come one behind the other. Those that have been published are passed over.
+#: KEYS: log, head. ARGV: channel, a random epoch, the sender; then the ticket and the bytes of each message, in order.
+#: Skips messages that it has already published.
 PUBLISH = f"""
 local fresh, field = ARGV[2], '@' .. ARGV[3]
 {_NOW} {_HEAD}
@@ -190,8 +192,8 @@ end
 redis.call('PEXPIRE', KEYS[1], {LOG_S * 1000})
 """
 
-#: KEYS: log, head. ARGV: an epoch, a number and an id, where a process has got to; how many entries it wants at most.
-#: The head, and the entries behind that place: all entries of the log, if that is another one. Nothing without a head.
+#: KEYS: log, head. ARGV: an epoch, a number and an id, which are a process's position; the largest number of entries.
+#: Returns the head, and the entries after the position; all entries, if it is in another log. Nothing without a head.
 FETCH = """
 local head = redis.call('HMGET', KEYS[2], 'epoch', 'number', 'id')
 if not head[1] then
@@ -209,8 +211,8 @@ end
 return {head[1], head[2], head[3], entries}
 """
 
-#: KEYS: log, head, members, processes. ARGV: process, its members, a random epoch. The others' members, the
-#: head, and 1 if the process was not known as alive. Processes that have died are left out, and removed.
+#: KEYS: log, head, members, processes. ARGV: process, its members, a random epoch. Returns the number of members of
+#: other processes, the head, and 1 if the process did not count as alive before. Removes dead processes.
 ANNOUNCE = f"""
 local fresh = ARGV[3]
 {_NOW} {_HEAD}
@@ -237,7 +239,7 @@ redis.call('PEXPIRE', KEYS[3], {KEYS_S * 1000})
 return {{others, head[1], head[2], head[3], added}}
 """
 
-#: KEYS: members, processes. ARGV: process. The others' members; changes nothing.
+#: KEYS: members, processes. ARGV: process. Returns the number of members of other processes; changes nothing.
 COUNT = f"""
 {_NOW}
 local others = 0
@@ -251,8 +253,8 @@ end
 return others
 """
 
-#: KEYS: processes. ARGV: process. 1 if that is alive and stays so, 0 if it has been given up: then it must announce
-#: its rooms again.
+#: KEYS: processes. ARGV: process. Extends a process's life and returns 1. Returns 0 if it no longer counts as alive: it
+#: must announce its rooms again.
 BEAT = f"""
 {_NOW}
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now))
@@ -264,32 +266,32 @@ redis.call('PEXPIRE', KEYS[1], {KEYS_S * 1000})
 return 1
 """
 
-#: KEYS: processes. ARGV: process.
+#: KEYS: processes. ARGV: process. Removes a process that ends.
 FAREWELL = "redis.call('ZREM', KEYS[1], ARGV[1])"
 
-#: KEYS: a key that need not exist; in a cluster, its node publishes. ARGV: channel.
-#: PUBLISH by itself may not be in the pipeline of a cluster.
+#: KEYS: a key that need not exist; in a cluster, its node publishes. ARGV: channel. It is a script, because a plain
+#: PUBLISH cannot be in the pipeline of a cluster.
 WAKE = "redis.call('PUBLISH', ARGV[1], '')"
 
 
 class Scripts:
-    """Makes pipelines of `client`."""
+    """Makes pipelines for a client of redis-py."""
 
     def __init__(self, client: Any, *, is_cluster: bool) -> None:
         self._client = client
         self._is_cluster = is_cluster
 
     def pipeline(self, *, transaction: bool = True) -> Pipeline:
-        """A `transaction` is atomic, but in a cluster."""
+        """A new pipeline. A `transaction` is atomic, except in a cluster."""
         return Pipeline(self._client, is_cluster=self._is_cluster, transaction=transaction and not self._is_cluster)
 
 
 class Pipeline:
-    """Calls of scripts, in one round trip. It does not matter which scripts Redis knows.
+    """Calls of scripts, in one round trip. It works whether or not Redis has the scripts cached.
 
-    Broadcasts must not be made again, nor in another order. So none of several calls may fail alone for want of its
-    script: in a transaction, no SCRIPT FLUSH comes in between, and calls of different scripts bring them. In a cluster
-    each call brings its script, since the calls are for several nodes.
+    Messages must not be published twice or in another order. So a single call must not fail because Redis does not have
+    its script. In a transaction no SCRIPT FLUSH can come between the calls, and calls of different scripts carry the
+    scripts. In a cluster each call carries its script, since the calls go to several nodes.
     """
 
     def __init__(self, client: Any, *, is_cluster: bool, transaction: bool) -> None:
@@ -302,10 +304,10 @@ class Pipeline:
         self._calls.append((script, keys, arguments))
 
     def execute(self) -> list[Any]:
-        """The answers. Raises the first `RedisError` that is among them."""
+        """Returns the answers. Raises the first `RedisError` among them."""
         scripts = {script for script, _, _ in self._calls}
         answers = self._execute(known=scripts if len(scripts) == 1 and not self._is_cluster else set())
-        if any(isinstance(answer, NoScriptError) for answer in answers):  # so nothing was done, or it changes nothing
+        if any(isinstance(answer, NoScriptError) for answer in answers):  # nothing was done, or nothing changes
             answers = self._execute(known=set())
         for answer in answers:
             if isinstance(answer, Exception):
@@ -315,7 +317,7 @@ class Pipeline:
     def _execute(self, known: set[str]) -> list[Any]:
         if not self._is_cluster:
             return self._send(self._client, range(len(self._calls)), known)
-        # Not by redis-py's pipeline of a cluster: it has another node find the keys of each EVAL.
+        # redis-py's own pipeline for clusters would ask another node for the keys of each EVAL.
         by_node: dict[str, tuple[Any, list[int]]] = {}
         for n, (_, keys, _) in enumerate(self._calls):
             node = self._client.get_node_from_key(keys[0])
@@ -342,7 +344,7 @@ class Pipeline:
             pipeline.execute_command(*how, len(keys), *keys, *arguments)
             if not self._is_cluster:
                 known.add(script)
-        # redis-py is not to raise: to the text of an exception it adds the arguments, and so the message.
+        # redis-py must not raise here: it adds the arguments, and so the message, to the text of an exception.
         answers: list[Any] = pipeline.execute(raise_on_error=False)
         return answers
 

@@ -130,7 +130,7 @@ class Writer:
                 self._lose(error)
             except Exception as error:
                 if self._availability.lost_at is None:
-                    log.exception("the link to %s failed", self._place)
+                    log.exception("sending to %s failed", self._place)
                 self._lose(error)
             self.has_ended = not self._pause()
         self._forget_questions()
@@ -142,7 +142,7 @@ class Writer:
         waiting = 0 if self._has_reported_rest else len(self._queue)
         self._has_reported_rest = True
         if waiting:
-            log.error("%s never took %s that waited", self._place, counted(waiting, "broadcast"))
+            log.error("%s did not receive %s that waited at shutdown", self._place, counted(waiting, "broadcast"))
         self._reader.stop(0)
 
     def _pause(self) -> bool:
@@ -209,7 +209,7 @@ class Writer:
         if lost_at is not None:
             away_s = self._answered_at - lost_at
             what = counted(waiting, "broadcast")
-            log.warning("%s is back after %.1f s, and gets %s that waited", self._place, away_s, what)
+            log.warning("%s is back after %.1f s, and receives %s that waited", self._place, away_s, what)
         return True
 
     def _has_work_locked(self) -> bool:
