@@ -17,8 +17,8 @@ from wsthreads.errors import HandshakeRefused, ScriptError
 from wsthreads.javascript.loop import Loop
 from wsthreads.javascript.reports import Reports
 from wsthreads.javascript.schedule import Schedule
+from wsthreads.javascript.session_state import Event, SessionState
 from wsthreads.javascript.stacks import Failure
-from wsthreads.javascript.visits import Event, Visit
 from wsthreads.monitoring.metrics import Metrics
 from wsthreads.protocol.handshake import Request
 
@@ -253,7 +253,7 @@ def test_a_script_that_keeps_all_memory_ends_its_isolate_and_the_next_start_make
 def test_a_handshake_that_is_stopped_right_after_its_answer_ends_nothing_else() -> None:
     """The deadline may strike between the answer and the next event: the answer stands, and the loop goes on."""
     loop = Loop("x", Schedule(), {}, Config(), Reports(logging.getLogger("x"), Metrics(), 5.0, ()), None, Metrics())  # type: ignore[arg-type]
-    event = Event("handshake", Visit("id", None), ({},), reply=Future())
+    event = Event("handshake", SessionState("id", None), ({},), reply=Future())
     loop._schedule.post(event)
     loop._pull(0, 0, -1)
     loop._answer("id", True, "as the handler said")

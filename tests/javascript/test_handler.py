@@ -17,7 +17,7 @@ from tests.programs import DEADLINE_S, wait_until
 from wsthreads.config import Config
 from wsthreads.errors import HandlerError, HandshakeRefused, IsolateError, ScriptError
 from wsthreads.javascript import ScriptHandler, check_script
-from wsthreads.javascript.visits import MAX_WAITING, Event
+from wsthreads.javascript.session_state import MAX_WAITING, Event
 from wsthreads.monitoring.metrics import Metrics
 from wsthreads.protocol.handshake import Request
 
@@ -499,7 +499,7 @@ def test_sessions_come_and_go_without_a_trace(tmp_path: Path) -> None:
         visit_many(500)
         before = _resident_bytes()
         visit_many(3000)
-        assert isolate._visits == {}
+        assert isolate._states == {}
         assert isolate._schedule.is_idle
         if before:
             assert _resident_bytes() - before < 8 << 20  # 3,000 arrays of a thousand are 24 MB

@@ -104,7 +104,7 @@ function found() {
     known.add(value);
     if (typeof value === "function") {
       const text = apply(functionText, value, []);
-      if (/python\\(|visits\\.|callHandler|parcel|byId/.test(text)) bad.push(`${path}: ${text}`);
+      if (/python\\(|states\\.|callHandler|parcel|byId/.test(text)) bad.push(`${path}: ${text}`);
     }
     for (const key of ownKeys(value)) {
       if (/^(told|handshake|callback|period|due|budget)$/.test(String(key))) bad.push(`${path}.${String(key)}`);

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from wsthreads.javascript.calls import Function
+from wsthreads.javascript.session_state import SessionState
 from wsthreads.javascript.stacks import Failure
-from wsthreads.javascript.visits import Visit
 
 if TYPE_CHECKING:
     from wsthreads.javascript.engine import Engine
@@ -22,21 +22,21 @@ __all__ = ["Effects"]
 class Effects:
     """Functions for JavaScript, called in the isolate's thread. They act at once and never wait.
 
-    `visits` is the isolate's table. A session that is not in it has ended: nothing is sent to it, and it joins no room.
+    `states` is the isolate's table. A session that is not in it has ended: nothing is sent to it, and it joins no room.
     Its handles on rooms still reach the members, by `room`, which gives a handle on a room without a session.
     `is_busy` tells whether events wait for the isolate, `current` whose call runs, `loader` knows the script's files.
     """
 
     def __init__(
         self,
-        visits: Mapping[str, Visit],
+        states: Mapping[str, SessionState],
         is_busy: Callable[[], bool],
-        current: Callable[[], Visit | None],
+        current: Callable[[], SessionState | None],
         log: ContainedLogger,
         loader: ModuleLoader,
         room: Callable[[str], Room] | None = None,
     ) -> None:
-        self._visits = visits
+        self._states = states
         self._is_busy = is_busy
         self._current = current
         self._log = log
@@ -65,69 +65,69 @@ class Effects:
         assert text is not None
         return text.encode("latin-1") if is_binary else text
 
-    def _session(self, visit_id: str) -> Session | None:
-        visit = self._visits.get(visit_id)
-        return None if visit is None else visit.session
+    def _session(self, session_id: str) -> Session | None:
+        state = self._states.get(session_id)
+        return None if state is None else state.session
 
-    def _room(self, visit_id: str, name: str) -> SessionRoom | None:
+    def _room(self, session_id: str, name: str) -> SessionRoom | None:
         """The session's handle on a room; None if the session has ended."""
-        session = self._session(visit_id)
+        session = self._session(session_id)
         return None if session is None else session.room(name)
 
-    def _any_room(self, visit_id: str, name: str) -> Room | None:
+    def _any_room(self, session_id: str, name: str) -> Room | None:
         """A handle on a room, whether or not the session has ended; None if there is no endpoint."""
-        room = self._room(visit_id, name)
+        room = self._room(session_id, name)
         return self._room_of_all(name) if room is None and self._room_of_all is not None else room
 
-    def _send(self, message: str | None, is_binary: bool, visit_id: str) -> bool:
-        session = self._session(visit_id)
+    def _send(self, message: str | None, is_binary: bool, session_id: str) -> bool:
+        session = self._session(session_id)
         return session is not None and session.send(self._message(message, is_binary))
 
-    def _close(self, visit_id: str, code: int, reason: str) -> None:
-        visit = self._visits.get(visit_id)
-        if visit is not None:
-            visit.close(code, reason)
+    def _close(self, session_id: str, code: int, reason: str) -> None:
+        state = self._states.get(session_id)
+        if state is not None:
+            state.close(code, reason)
 
-    def _is_open(self, visit_id: str) -> bool:
-        session = self._session(visit_id)
+    def _is_open(self, session_id: str) -> bool:
+        session = self._session(session_id)
         return session is not None and session.is_open()
 
-    def _rooms(self, visit_id: str) -> tuple[str, ...]:
-        session = self._session(visit_id)
+    def _rooms(self, session_id: str) -> tuple[str, ...]:
+        session = self._session(session_id)
         return () if session is None else tuple(session.rooms())
 
-    def _join(self, visit_id: str, name: str) -> None:
-        room = self._room(visit_id, name)
+    def _join(self, session_id: str, name: str) -> None:
+        room = self._room(session_id, name)
         if room is not None:
             room.join()
 
-    def _leave(self, visit_id: str, name: str) -> None:
-        room = self._room(visit_id, name)
+    def _leave(self, session_id: str, name: str) -> None:
+        room = self._room(session_id, name)
         if room is not None:
             room.leave()
 
-    def _broadcast(self, message: str | None, is_binary: bool, visit_id: str, name: str) -> None:
-        room = self._any_room(visit_id, name)
+    def _broadcast(self, message: str | None, is_binary: bool, session_id: str, name: str) -> None:
+        room = self._any_room(session_id, name)
         if room is not None:
             room.broadcast(self._message(message, is_binary), hand_over=self._is_busy())
 
-    def _broadcast_except(self, message: str | None, is_binary: bool, visit_id: str, name: str) -> None:
-        room = self._room(visit_id, name)
+    def _broadcast_except(self, message: str | None, is_binary: bool, session_id: str, name: str) -> None:
+        room = self._room(session_id, name)
         if room is None:  # the session has ended, so that it is no member
-            self._broadcast(message, is_binary, visit_id, name)
+            self._broadcast(message, is_binary, session_id, name)
         else:
             room.broadcast_except(self._message(message, is_binary), hand_over=self._is_busy())
 
-    def _members(self, visit_id: str, name: str) -> int:
-        room = self._any_room(visit_id, name)
+    def _members(self, session_id: str, name: str) -> int:
+        room = self._any_room(session_id, name)
         return 0 if room is None else room.members()
 
     def _console(self, level: int, described: str, stack: str) -> None:
         """`stack` is that of the call, for its place. Of the code behind an `await` nobody knows whose it is."""
         if not self._log.is_enabled_for(level):
             return
-        visit = self._current()
-        context = {} if visit is None else visit.log_context
+        state = self._current()
+        context = {} if state is None else state.log_context
         tidy, modules = self._loader.tidy, self._loader.modules
         context.update(tidy(Failure((("", stack),))).fields(modules))
         line, below = tidy(Failure.read(described)).shown()

@@ -9,7 +9,7 @@ Guarantees:
 - Where there is the C module, a session's thread reads its messages to the queue without the GIL (`inbox`).
 - No call of JavaScript takes longer than `Config.script_timeout_s`, where there is an `Engine` to hold it to that.
   A single built-in function cannot be stopped while it runs.
-- Whatever happens to the thread, nobody is left waiting: `_bury` ends every visit and answers every reply.
+- Whatever happens to the thread, nobody is left waiting: `_bury` ends every state and answers every reply.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from wsthreads.javascript.loop import STOP, Loop
 from wsthreads.javascript.quickjs import EngineUnsupported
 from wsthreads.javascript.reports import Reports, ignore
 from wsthreads.javascript.schedule import Schedule
+from wsthreads.javascript.session_state import Event, SessionState
 from wsthreads.javascript.stacks import Failure
-from wsthreads.javascript.visits import Event, Visit
 from wsthreads.loggers import get_logger
 from wsthreads.threads.blocking import never_wait
 
@@ -91,14 +91,14 @@ class Isolate:
         self._loader = ModuleLoader(path)
         self._loads = 0
         self._schedule = Schedule()
-        self._visits: dict[str, Visit] = {}  # by session id; each single operation on it is atomic under the GIL
-        self._gate = threading.Lock()  # guards _is_closed: visits are added and replies awaited only until it is set
+        self._states: dict[str, SessionState] = {}  # by session id; each single operation on it is atomic under the GIL
+        self._gate = threading.Lock()  # guards _is_closed: states are added and replies awaited only until it is set
         self._is_closed = False
         script_log = get_logger(f"wsthreads.script.{self.name}")
         reports = Reports(script_log, metrics, config.script_timeout_s, self._loader.modules, on_failure)
-        self._loop = Loop(self.name, self._schedule, self._visits, config, reports, self._loader, metrics)
-        current = self._loop.current_visit
-        self._effects = Effects(self._visits, self._schedule.has_more, current, script_log, self._loader, room)
+        self._loop = Loop(self.name, self._schedule, self._states, config, reports, self._loader, metrics)
+        current = self._loop.current_state
+        self._effects = Effects(self._states, self._schedule.has_more, current, script_log, self._loader, room)
         self._heap_due = 0.0  # monotonic: when the next look at it may be taken
         self._started: Future[None] = Future()
         self._thread: threading.Thread | None = None
@@ -182,36 +182,36 @@ class Isolate:
     # Events.
 
     def open(self, session: Session) -> None:
-        visit = Visit(session.id, session)
-        event = Event("open", visit, (_told(session.request),))
+        state = SessionState(session.id, session)
+        event = Event("open", state, (_told(session.request),))
         with self._gate:
             self._check_alive()
-            visit.reserve(event.size)
-            self._visits[visit.id] = visit
+            state.reserve(event.size)
+            self._states[state.id] = state
             self._schedule.post(event)
 
     def message(self, session: Session, message: str | bytes) -> None:
-        """Blocks while too much of the session's waits (`Visit.reserve`)."""
-        visit = self._visits.get(session.id)
-        if visit is None or not visit.reserve(len(message)):
+        """Blocks while too much of the session's waits (`SessionState.reserve`)."""
+        state = self._states.get(session.id)
+        if state is None or not state.reserve(len(message)):
             return
         if isinstance(message, str):
-            self._schedule.post(Event("message", visit, (message,), len(message)))
+            self._schedule.post(Event("message", state, (message,), len(message)))
         else:
-            self._schedule.post(Event("binary", visit, (message,), len(message)))
+            self._schedule.post(Event("binary", state, (message,), len(message)))
 
     def reader(self, session: Session, descriptor: int) -> Reader | None:
         """What reads the session's messages without Python; None if there is no C module for that."""
-        visit = self._visits.get(session.id)
-        if visit is None or not hasattr(visit, "pump"):
+        state = self._states.get(session.id)
+        if state is None or not hasattr(state, "pump"):
             return None
-        return self._schedule.reader(visit, descriptor, self._config.max_message_bytes)
+        return self._schedule.reader(state, descriptor, self._config.max_message_bytes)
 
     def catch_up(self, session: Session) -> None:
         """Blocks until the session's onOpen has run, and its messages have been handled."""
-        visit = self._visits.get(session.id)
-        if visit is not None:
-            visit.wait_handled()
+        state = self._states.get(session.id)
+        if state is not None:
+            state.wait_handled()
 
     def settle(self, timeout_s: float) -> None:
         """Blocks until all events so far have been handled, with the promise jobs that they left, or `timeout_s`."""
@@ -235,15 +235,15 @@ class Isolate:
 
     def close(self, session: Session, code: int, reason: str) -> None:
         """Blocks until the script's onClose has ended or never will."""
-        visit = self._visits.get(session.id)
-        if visit is not None:
-            self._schedule.post(Event("close", visit, (code, reason)))
-            visit.wait_for_end()
+        state = self._states.get(session.id)
+        if state is not None:
+            self._schedule.post(Event("close", state, (code, reason)))
+            state.wait_for_end()
 
     def handshake(self, request: Request, session_id: str) -> Any:
         """What onHandshake returned, as JSON has it. Raises `HandshakeRefused` if it threw or took too long."""
         told = {**_told(request), "subprotocols": request.subprotocols}
-        event = Event("handshake", Visit(session_id, None, request), (told,), reply=Future())
+        event = Event("handshake", SessionState(session_id, None, request), (told,), reply=Future())
         try:
             return self._ask(event).result(self._config.handshake_timeout_s)
         except TimeoutError:
@@ -265,7 +265,7 @@ class Isolate:
 
     def forget(self, session_id: str) -> None:
         """Drop what the script keeps of a handshake."""
-        self._schedule.post(Event("forget", Visit(session_id, None)))
+        self._schedule.post(Event("forget", SessionState(session_id, None)))
 
     def _ask(self, event: Event) -> Future[Any]:
         assert event.reply is not None
@@ -357,13 +357,13 @@ class Isolate:
         """Leave nobody waiting, whatever the reason of the end, and even if something fails here."""
         with self._gate:
             self._is_closed = True
-            visits = list(self._visits.values())
-            self._visits.clear()
+            states = list(self._states.values())
+            self._states.clear()
         with ExitStack() as stack:
-            for visit in visits:
-                stack.callback(visit.close, CloseCode.INTERNAL_ERROR, "handler failed")
-            for visit in visits:
-                stack.callback(visit.end)
+            for state in states:
+                stack.callback(state.close, CloseCode.INTERNAL_ERROR, "handler failed")
+            for state in states:
+                stack.callback(state.end)
             stack.callback(self._loop.abandon)
 
 

@@ -15,8 +15,8 @@ from wsthreads.errors import CloseCode, IsolateError
 from wsthreads.javascript.calls import Answer, Function
 from wsthreads.javascript.replies import Replies
 from wsthreads.javascript.schedule import NEVER
+from wsthreads.javascript.session_state import Event, SessionState
 from wsthreads.javascript.stacks import Failure
-from wsthreads.javascript.visits import Event, Visit
 
 if TYPE_CHECKING:
     from wsthreads.config import Config
@@ -58,20 +58,20 @@ JOB_DELAY_S = 0.02
 
 
 class Loop:
-    """Hands out the events of `schedule` and keeps account of them. `visits` is the isolate's table of sessions."""
+    """Hands out the events of `schedule` and keeps account of them. `states` is the isolate's table of sessions."""
 
     def __init__(
         self,
         name: str,
         schedule: Schedule,
-        visits: dict[str, Visit],
+        states: dict[str, SessionState],
         config: Config,
         reports: Reports,
         loader: ModuleLoader,
         metrics: Metrics,
     ) -> None:
         self._schedule = schedule
-        self._visits = visits
+        self._states = states
         self._timeout_s = config.script_timeout_s
         self._loader = loader
         self._reports = reports
@@ -104,9 +104,9 @@ class Loop:
             "looked": self._looked,
         }
 
-    def current_visit(self) -> Visit | None:
+    def current_state(self) -> SessionState | None:
         """Whose call JavaScript is in; None for a timer's, and behind an `await`."""
-        return None if self._current is None else self._current.visit
+        return None if self._current is None else self._current.state
 
     def end_now(self) -> None:
         """Stop what runs, and end whatever is left. Any thread; the schedule must be woken up after it."""
@@ -140,8 +140,8 @@ class Loop:
                 self._jobs_due = self._began + JOB_DELAY_S
             return event.encoded(None)
         self._began = engine.arm(self._timeout_s)
-        if engine.is_connected and event.kind == "message" and event.visit is not None:
-            return (event.kind, event.visit.id, event.arguments[0])
+        if engine.is_connected and event.kind == "message" and event.state is not None:
+            return (event.kind, event.state.id, event.arguments[0])
         return event.encoded(engine)
 
     def _next(self, timer_due: float) -> Event | None:
@@ -205,12 +205,12 @@ class Loop:
         if event.kind == "measure":
             self.heap_bytes = None if self.engine is None else self.engine.heap_bytes()
             return False
-        visit = event.visit
-        if visit is not None and visit.over and event.kind in ("message", "binary"):
+        state = event.state
+        if state is not None and state.over and event.kind in ("message", "binary"):
             self._finish(event)
             return False
-        if visit is not None and event.kind == "forget":
-            self._replies.forget(visit.id)
+        if state is not None and event.kind == "forget":
+            self._replies.forget(state.id)
         return True
 
     # Keeping account.
@@ -273,36 +273,36 @@ class Loop:
             self._reports.stopped_to_end(event, failure)
         else:
             self._reports.stopped(event, failure)
-        _close_session(event.visit, "handler timed out")
+        _close_session(event.state, "handler timed out")
         self._replies.fail(event, 503, failure or Failure.of("its promise has not settled in time"))
         self._completed(event, failed=True)
 
     def _give_up(self, event: Event, failure: Failure) -> None:
         """The runtime itself failed at the event."""
         self._reports.not_handled(event, failure)
-        _close_session(event.visit, "handler failed")
+        _close_session(event.state, "handler failed")
         self._replies.fail(event, 500, failure)
         self._completed(event, failed=True)
 
     def _completed(self, event: Event, failed: bool) -> None:
         """The event has had its call. A session whose onOpen failed is over, one whose onClose ended is forgotten."""
-        visit = event.visit
+        state = event.state
         histogram = self._seconds.get(event.kind)
         if histogram is not None:
             histogram.observe(time.monotonic() - (event.began or self._began))
-        if visit is not None:
+        if state is not None:
             if event.kind == "open" and failed:
-                _close_session(visit, "onOpen failed")
+                _close_session(state, "onOpen failed")
             elif event.kind == "close":
-                self._visits.pop(visit.id, None)
-                visit.end()
+                self._states.pop(state.id, None)
+                state.end()
                 if failed:  # perhaps before the runtime forgot it
-                    self._schedule.post(Event("forget", visit))
+                    self._schedule.post(Event("forget", state))
         self._finish(event)
 
     def _finish(self, event: Event) -> None:
-        if event.kind in ("open", "message", "binary") and event.visit is not None:
-            event.visit.release(event.size)
+        if event.kind in ("open", "message", "binary") and event.state is not None:
+            event.state.release(event.size)
         elif event.kind == "again" and event.reply is not None and not event.reply.done():
             event.reply.set_result(None)
         self._schedule.finish(event)
@@ -342,14 +342,14 @@ class Loop:
 
     # Called by the runtime.
 
-    def _failed(self, what: str, visit_id: str | None, described: str, is_known: bool = False) -> None:
+    def _failed(self, what: str, session_id: str | None, described: str, is_known: bool = False) -> None:
         """A function of the script threw, or its promise was rejected. `is_known`: log equal failures only once."""
         failure = self._loader.tidy(Failure.read(described))
-        visit = self._visits.get(visit_id or "") or self._replies.handshake(visit_id)
-        self._reports.failed(what, visit, failure, once=is_known)
+        state = self._states.get(session_id or "") or self._replies.handshake(session_id)
+        self._reports.failed(what, state, failure, once=is_known)
         self._make_room(failure)
 
-    def _settled(self, visit_id: str, ticket: int, failed: bool) -> None:
+    def _settled(self, session_id: str, ticket: int, failed: bool) -> None:
         event = self._schedule.settle(ticket)
         if event is not None:
             self._completed(event, failed)
@@ -363,6 +363,6 @@ class Loop:
         return self._replies.loaded(ticket, exports, error)
 
 
-def _close_session(visit: Visit | None, reason: str) -> None:
-    if visit is not None:
-        visit.close(CloseCode.INTERNAL_ERROR, reason)
+def _close_session(state: SessionState | None, reason: str) -> None:
+    if state is not None:
+        state.close(CloseCode.INTERNAL_ERROR, reason)

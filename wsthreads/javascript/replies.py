@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from wsthreads.errors import HandlerError, HandshakeRefused, IsolateError
 from wsthreads.javascript.engine import JavaScriptError
 from wsthreads.javascript.exports import Exports
+from wsthreads.javascript.session_state import Event
 from wsthreads.javascript.stacks import Failure
-from wsthreads.javascript.visits import Event
 
 if TYPE_CHECKING:
     from wsthreads.javascript.schedule import Schedule
-    from wsthreads.javascript.visits import Visit
+    from wsthreads.javascript.session_state import SessionState
 
 __all__ = ["Replies"]
 
@@ -37,20 +37,20 @@ class Replies:
 
     def expect_answer(self, event: Event) -> None:
         """A handshake was handed to the script."""
-        if event.visit is not None:
-            self._handshakes[event.visit.id] = event
+        if event.state is not None:
+            self._handshakes[event.state.id] = event
 
-    def forget(self, visit_id: str) -> None:
-        self._handshakes.pop(visit_id, None)
+    def forget(self, session_id: str) -> None:
+        self._handshakes.pop(session_id, None)
 
-    def handshake(self, visit_id: str | None) -> Visit | None:
+    def handshake(self, session_id: str | None) -> SessionState | None:
         """The handshake of this id, if it has no answer yet."""
-        event = self._handshakes.get(visit_id or "")
-        return None if event is None else event.visit
+        event = self._handshakes.get(session_id or "")
+        return None if event is None else event.state
 
-    def answer(self, visit_id: str, allowed: bool, value: Any, other: str | None = None) -> None:
+    def answer(self, session_id: str, allowed: bool, value: Any, other: str | None = None) -> None:
         """onHandshake returned `value`, or, in JSON, `other`, for `verdict_of`; or it threw. Called by the runtime."""
-        event = self._handshakes.pop(visit_id, None)
+        event = self._handshakes.pop(session_id, None)
         if event is not None and event.reply is not None:
             if allowed:
                 event.reply.set_result(value if other is None else json.loads(other))
@@ -113,8 +113,8 @@ class Replies:
         """The event failed: tell the waiting thread, unless it has its answer (an event may fail after that)."""
         if event.reply is None or event.reply.done():
             return
-        if event.kind == "handshake" and event.visit is not None:
-            self.forget(event.visit.id)
+        if event.kind == "handshake" and event.state is not None:
+            self.forget(event.state.id)
             reason, cause = "the handler failed", "handler_failed"
             if status == 503:
                 reason, cause = "the handler timed out", "handler_timeout"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
+from wsthreads.javascript.session_state import Event, SessionState
 from wsthreads.javascript.stacks import Failure
-from wsthreads.javascript.visits import Event, Visit
 
 if TYPE_CHECKING:
     from wsthreads.loggers import ContainedLogger
@@ -50,7 +50,7 @@ class Reports:
         self._on_failure = on_failure
         self._logged_once: set[Failure] = set()
 
-    def failed(self, what: str, visit: Visit | None, failure: Failure, *, once: bool = False) -> None:
+    def failed(self, what: str, state: SessionState | None, failure: Failure, *, once: bool = False) -> None:
         """A function of the script's threw, or its promise was rejected. `once`: log the same failure only once."""
         if once:
             if failure in self._logged_once:
@@ -59,26 +59,26 @@ class Reports:
                 return
             self._logged_once.add(failure)
         counter = "script_timeouts" if failure.was_interrupted else "handler_errors"
-        where = f" in session {visit.id}" if visit is not None and visit.session is not None else ""
-        self._report(counter, visit, f"{what} failed{where}: ", failure)
+        where = f" in session {state.id}" if state is not None and state.session is not None else ""
+        self._report(counter, state, f"{what} failed{where}: ", failure)
 
     def not_handled(self, event: Event, failure: Failure) -> None:
         """The runtime itself failed at the event."""
-        self._report("handler_errors", event.visit, f"{_name_of(event)} could not be handled: ", failure)
+        self._report("handler_errors", event.state, f"{_name_of(event)} could not be handled: ", failure)
 
     def stopped(self, event: Event, failure: Failure) -> None:
         """The event's call was stopped at its deadline."""
-        self._stopped(event.visit, _name_of(event), failure)
+        self._stopped(event.state, _name_of(event), failure)
 
     def stopped_to_end(self, event: Event, failure: Failure) -> None:
         """The event's call was stopped because the isolate must end."""
         message = f"{_name_of(event)} was stopped, as the isolate is to end"
-        self._report("script_timeouts", event.visit, "", failure.saying(message))
+        self._report("script_timeouts", event.state, "", failure.saying(message))
 
     def unsettled(self, event: Event) -> None:
         """The event's promise is pending past its deadline."""
         message = f"{_name_of(event)} returned a promise that has not settled in {self._timeout_s:g} s"
-        self._report("script_timeouts", event.visit, "", Failure.of(message))
+        self._report("script_timeouts", event.state, "", Failure.of(message))
 
     def uncaught(self, what: str, failure: Failure) -> None:
         """An error that no handler call is to blame for: of a promise nobody waits for, or of a promise job."""
@@ -87,16 +87,16 @@ class Reports:
         else:
             self._report("unhandled_rejections", None, f"error in {what} that nobody handles: ", failure)
 
-    def _stopped(self, visit: Visit | None, what: str, failure: Failure) -> None:
+    def _stopped(self, state: SessionState | None, what: str, failure: Failure) -> None:
         message = f"{what} was stopped after {self._timeout_s:g} s"
-        self._report("script_timeouts", visit, "", failure.saying(message))
+        self._report("script_timeouts", state, "", failure.saying(message))
 
-    def _report(self, counter: str, visit: Visit | None, before: str, failure: Failure) -> None:
+    def _report(self, counter: str, state: SessionState | None, before: str, failure: Failure) -> None:
         """Log an error whose message may hold anything that a client has sent."""
         self._metrics.add(counter)
         message, stack = failure.shown(before)
         text = f"{message}\n{stack}" if stack else message
-        context = {} if visit is None else visit.log_context
+        context = {} if state is None else state.log_context
         context.update(failure.fields(self._modules), stack=stack)
         self._log.error("%s", text, extra=context)
         self._on_failure(text)
@@ -104,4 +104,4 @@ class Reports:
 
 def _name_of(event: Event) -> str:
     what = _HOOKS.get(event.kind, event.kind)
-    return what if event.visit is None else f"{what} in session {event.visit.id}"
+    return what if event.state is None else f"{what} in session {event.state.id}"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from wsthreads.javascript.inbox import Inbox
-from wsthreads.javascript.visits import Event, Visit
+from wsthreads.javascript.session_state import Event, SessionState
 
 __all__ = ["NEVER", "Schedule"]
 
@@ -19,8 +19,8 @@ class MessageReader:
 
     __slots__ = ("_visit", "read")
 
-    def __init__(self, visit: Visit, read: Callable[[], bytes]) -> None:
-        self._visit = visit
+    def __init__(self, state: SessionState, read: Callable[[], bytes]) -> None:
+        self._visit = state
         self.read = read
 
     def stop(self) -> None:
@@ -50,15 +50,15 @@ class Schedule:
 
     def __init__(self) -> None:
         self._inbox = Inbox()
-        self._ready: deque[Visit] = deque()  # not busy, with something in their backlog; each once
+        self._ready: deque[SessionState] = deque()  # not busy, with something in their backlog; each once
         self._pending: dict[int, tuple[float, Event]] = {}  # by ticket, the first to expire first
 
     def post(self, event: Event) -> None:
         self._inbox.put(event)
 
-    def reader(self, visit: Visit, descriptor: int, max_bytes: int) -> MessageReader:
-        """What reads the visit's messages, of up to `max_bytes`, from a socket to the inbox. Needs the C module."""
-        return MessageReader(visit, partial(visit.pump, self._inbox, descriptor, max_bytes))
+    def reader(self, state: SessionState, descriptor: int, max_bytes: int) -> MessageReader:
+        """What reads the state's messages, of up to `max_bytes`, from a socket to the inbox. Needs the C module."""
+        return MessageReader(state, partial(state.pump, self._inbox, descriptor, max_bytes))
 
     def has_more(self) -> bool:
         """Whether events wait. Any thread."""
@@ -86,26 +86,26 @@ class Schedule:
             event = self._received(timeout_s)
             if event is None:
                 return None
-            visit = event.visit
-            if visit is None or not (visit.busy or visit.backlog):
+            state = event.state
+            if state is None or not (state.busy or state.backlog):
                 return event
-            if visit.backlog is None:
-                visit.backlog = deque()
-            visit.backlog.append(event)
+            if state.backlog is None:
+                state.backlog = deque()
+            state.backlog.append(event)
             timeout_s = 0
 
     def finish(self, event: Event) -> None:
         """The event is done with: its session's next one may be taken."""
-        visit = event.visit
-        if visit is not None:
-            visit.busy = False
-            if visit.backlog:
-                self._ready.append(visit)
+        state = event.state
+        if state is not None:
+            state.busy = False
+            if state.backlog:
+                self._ready.append(state)
 
     def suspend(self, event: Event, ticket: int, expires: float) -> None:
         """The event's promise is pending, at most until `expires`."""
-        if event.visit is not None:
-            event.visit.busy = True
+        if event.state is not None:
+            event.state.busy = True
         self._pending[ticket] = (expires, event)
 
     def postpone(self, seconds: float) -> None:
@@ -130,8 +130,8 @@ class Schedule:
         self._inbox.close()
         events = [event for _, event in self._pending.values()]
         self._pending.clear()
-        for visit in self._ready:
-            events.extend(visit.backlog or ())
+        for state in self._ready:
+            events.extend(state.backlog or ())
         self._ready.clear()
         while (event := self._received(0)) is not None:
             events.append(event)
@@ -141,7 +141,7 @@ class Schedule:
         """What has come in first."""
         entry = self._inbox.get(timeout_s)
         if type(entry) is tuple:  # a message that a line has read
-            visit, text, size = entry
-            return Event("message", visit, (text,), size)
+            state, text, size = entry
+            return Event("message", state, (text,), size)
         event: Event | None = entry
         return event

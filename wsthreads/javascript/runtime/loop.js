@@ -9,7 +9,7 @@ const FAILED = -1;
 
 const MAX_FAILED_PULLS = 3;
 
-const visits = newMap();
+const states = newMap();
 let handlers = { __proto__: null };
 let version = makeVersion();  // whose functions these are
 const loading = newMap();  // the versions whose top level has not ended, by ticket
@@ -57,36 +57,36 @@ const dispatch = {
   // An event is [kind, id of a session, arguments …].
 
   message(event) {
-    return callHandler("onMessage", visits.get(event[1]), event[2] ?? receivedText());
+    return callHandler("onMessage", states.get(event[1]), event[2] ?? receivedText());
   },
 
   binary(event) {
-    return callHandler("onMessage", visits.get(event[1]), receivedBytes(event[2]));
+    return callHandler("onMessage", states.get(event[1]), receivedBytes(event[2]));
   },
 
   open(event) {
     const id = event[1];
-    const visit = visits.get(id) ?? makeVisit(id);
-    visit.told.handshake = event[2];
-    visit.session = new Session(visit);
-    visits.set(id, visit);
-    return callHandler("onOpen", visit);
+    const state = states.get(id) ?? makeState(id);
+    state.told.handshake = event[2];
+    state.session = new Session(state);
+    states.set(id, state);
+    return callHandler("onOpen", state);
   },
 
   close(event) {
-    const visit = visits.get(event[1]);
-    visits.delete(event[1]);
-    return visit === undefined ? DONE : callHandler("onClose", visit, event[2], event[3]);
+    const state = states.get(event[1]);
+    states.delete(event[1]);
+    return state === undefined ? DONE : callHandler("onClose", state, event[2], event[3]);
   },
 
   forget(event) {
-    visits.delete(event[1]);
+    states.delete(event[1]);
     return DONE;
   },
 
   look(event) {
     const entries = arrayOf();
-    visits.get(event[2])?.told.attributes?.forEach((value, key) => {
+    states.get(event[2])?.told.attributes?.forEach((value, key) => {
       const isText = typeof value === "string";
       append(entries, key);
       append(entries, isText ? "text" : "other");
@@ -98,9 +98,9 @@ const dispatch = {
 
   handshake(event) {
     const id = event[1];
-    const visit = makeVisit(id);
-    visit.told.handshake = event[2];
-    visits.set(id, visit);
+    const state = makeState(id);
+    state.told.handshake = event[2];
+    states.set(id, state);
     const handler = handlers.onHandshake;
     const answer = (value) => {
       let words = null;
@@ -113,12 +113,12 @@ const dispatch = {
       python("answer", id, true, words === null ? value ?? null : null, words);
     };
     const refuse = (error, isKnown = false) => {
-      visits.delete(id);
+      states.delete(id);
       python("failed", "onHandshake", id, describe(error), isKnown);
       python("answer", id, false, null);
     };
     try {
-      const result = handler === undefined ? undefined : handler(new Request(visit));
+      const result = handler === undefined ? undefined : handler(new Request(state));
       if (isThenable(result)) {
         whenRun("onHandshake", result, answer, refuse);
       } else if (isGenerator(result)) {
@@ -180,7 +180,7 @@ function makeVersion() {
   return { __proto__: null, hasEnded: false };
 }
 
-function makeVisit(id) {
+function makeState(id) {
   return { __proto__: null, id, session: null, told: { __proto__: null, handshake: null, attributes: null } };
 }
 
@@ -209,16 +209,16 @@ function literal(value) {
 }
 
 // `handler` is called without `this`, and directly, so that the stack shows none of our frames above the script's.
-function callHandler(hook, visit, first, second) {
+function callHandler(hook, state, first, second) {
   const handler = handlers[hook];
-  if (handler === undefined || visit === undefined) {
+  if (handler === undefined || state === undefined) {
     return DONE;
   }
   let result;
   let outcome = DONE;
   let isKnown = false;
   try {
-    result = handler(visit.session, first, second);
+    result = handler(state.session, first, second);
     if (!isThenable(result)) {
       isKnown = isGenerator(result);
       if (!isKnown) {
@@ -227,20 +227,20 @@ function callHandler(hook, visit, first, second) {
       throw notRun(hook);
     }
   } catch (error) {
-    result = handlerFailed(hook, visit, error, isKnown);
+    result = handlerFailed(hook, state, error, isKnown);
     outcome = FAILED;
     if (result === undefined) {
       return FAILED;
     }
   }
   const ticket = ++lastTicket;
-  const settled = (failed) => void python("settled", visit.id, ticket, failed);
+  const settled = (failed) => void python("settled", state.id, ticket, failed);
   const failed = (error, isKnown = false) => {
-    const answer = outcome === FAILED ? onErrorFailed(visit, error, isKnown)
-      : handlerFailed(hook, visit, error, isKnown);
+    const answer = outcome === FAILED ? onErrorFailed(state, error, isKnown)
+      : handlerFailed(hook, state, error, isKnown);
     if (answer !== undefined) {
       whenRun("onError", answer, () => settled(true), (again, isKnownAgain) => {
-        onErrorFailed(visit, again, isKnownAgain);
+        onErrorFailed(state, again, isKnownAgain);
         settled(true);
       });
     } else {
@@ -253,26 +253,26 @@ function callHandler(hook, visit, first, second) {
 
 // Has the error logged, unless it is known already, and gives it to onError, whose promise is the answer if it returns
 // one.
-function handlerFailed(hook, visit, error, isKnown) {
-  python("failed", hook, visit.id, describe(error), isKnown);
+function handlerFailed(hook, state, error, isKnown) {
+  python("failed", hook, state.id, describe(error), isKnown);
   const { onError } = handlers;
   if (onError !== undefined) {
     try {
-      const answer = onError(visit.session, error);
+      const answer = onError(state.session, error);
       if (isGenerator(answer)) {
-        onErrorFailed(visit, notRun("onError"), true);
+        onErrorFailed(state, notRun("onError"), true);
         return undefined;
       }
       return isThenable(answer) ? answer : undefined;
     } catch (again) {
-      onErrorFailed(visit, again);
+      onErrorFailed(state, again);
     }
   }
   return undefined;
 }
 
-function onErrorFailed(visit, error, isKnown = false) {
-  python("failed", "onError", visit.id, describe(error), isKnown);
+function onErrorFailed(state, error, isKnown = false) {
+  python("failed", "onError", state.id, describe(error), isKnown);
 }
 
 // `typeof`, with a word of its own for functions that only return a generator when they are called.

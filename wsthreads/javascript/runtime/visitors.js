@@ -12,7 +12,7 @@ const setBytes = asFunction(TYPED_ARRAY.set);
 class Visitor {
   #told;
 
-  constructor({ told }) {  // not the visit, which holds its session: what is no cycle goes without a collection
+  constructor({ told }) {  // not the state, which holds its session: what is no cycle goes without a collection
     this.#told = told;
   }
 
@@ -55,9 +55,9 @@ class Visitor {
 class Request extends Visitor {
   #subprotocols;
 
-  constructor(visit) {
-    super(visit);
-    this.#subprotocols = visit.told.handshake.subprotocols;
+  constructor(state) {
+    super(state);
+    this.#subprotocols = state.told.handshake.subprotocols;
     freeze(this);
   }
 
@@ -73,10 +73,10 @@ class Request extends Visitor {
 class Session extends Visitor {
   #id;  // that of this object, whatever a function is called on
 
-  constructor(visit) {
-    super(visit);
-    this.#id = visit.id;
-    defineProperty(this, "id", { __proto__: null, value: visit.id, enumerable: true });
+  constructor(state) {
+    super(state);
+    this.#id = state.id;
+    defineProperty(this, "id", { __proto__: null, value: state.id, enumerable: true });
     freeze(this);
   }
 

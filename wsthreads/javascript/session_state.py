@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from wsthreads.protocol.handshake import Request
     from wsthreads.sessions.session import Session
 
-__all__ = ["Event", "Visit"]
+__all__ = ["Event", "SessionState"]
 
 #: Messages of one session that may wait for the script, and their characters or bytes. One may always wait.
 MAX_WAITING = 32
@@ -26,7 +26,7 @@ MAX_WAITING_SIZE = 1024 * 1024
 #: Characters from which on the way by the parcel, of some microseconds, is shorter than that by JSON.
 LONG_TEXT = 1024
 
-#: How often a waiting thread looks whether the visit has ended, should it ever have missed being told.
+#: How often a waiting thread looks whether the state has ended, should it ever have missed being told.
 RECHECK_S = 1.0
 
 
@@ -34,7 +34,7 @@ class Event(NamedTuple):
     """Something for the runtime's loop to do. `kind` is the name of a function in its `dispatch`."""
 
     kind: str
-    visit: Visit | None = None
+    state: SessionState | None = None
     arguments: tuple[Any, ...] = ()
     size: int = 0
     reply: Future[Any] | None = None
@@ -46,20 +46,20 @@ class Event(NamedTuple):
         """What the loop pulls: the kind, the session's id, the arguments. Bytes and long texts go by the engine's
         parcel, if it has room for them: then they are null.
         """
-        visit_id = "null" if self.visit is None else self.visit.quoted_id
+        session_id = "null" if self.state is None else self.state.quoted_id
         if self.kind == "message":
             message = self.arguments[0]
             is_put = engine is not None and len(message) >= LONG_TEXT and engine.put_text(message)
-            return f'["message",{visit_id},{"null" if is_put else quote(message)}]'.encode()
+            return f'["message",{session_id},{"null" if is_put else quote(message)}]'.encode()
         if self.kind == "binary":
             data = self.arguments[0]
             is_put = engine is not None and engine.put_bytes(data)
-            return f'["binary",{visit_id},{"null" if is_put else quote(data.decode("latin-1"))}]'.encode()
+            return f'["binary",{session_id},{"null" if is_put else quote(data.decode("latin-1"))}]'.encode()
         arguments = "".join(f",{json.dumps(argument)}" for argument in self.arguments)
-        return f'["{self.kind}",{visit_id}{arguments}]'.encode()
+        return f'["{self.kind}",{session_id}{arguments}]'.encode()
 
 
-class Visit(Intake):  # type: ignore[misc]  # in C it is untyped
+class SessionState(Intake):  # type: ignore[misc]  # in C it is untyped
     """A session, from its `open` to the end of its `close`; or a handshake, which has only its `request` yet.
 
     The isolate's thread owns `backlog`, `busy` and `over`: while `busy`, a promise of the session's has not settled and
@@ -80,10 +80,10 @@ class Visit(Intake):  # type: ignore[misc]  # in C it is untyped
         "session",
     )
 
-    def __init__(self, visit_id: str, session: Session | None, request: Request | None = None) -> None:
+    def __init__(self, session_id: str, session: Session | None, request: Request | None = None) -> None:
         super().__init__(MAX_WAITING, MAX_WAITING_SIZE)
-        self.id = visit_id
-        self.quoted_id = quote(visit_id)
+        self.id = session_id
+        self.quoted_id = quote(session_id)
         self.session = session
         self.request = request
         self.backlog: deque[Event] | None = None  # made for the first event that has to wait; a deque takes a kilobyte
@@ -106,7 +106,7 @@ class Visit(Intake):  # type: ignore[misc]  # in C it is untyped
             self.over = True
 
     def reserve(self, size: int) -> bool:
-        """Take a place in the queue for onOpen or a message, as soon as there is one; False if the visit has ended."""
+        """Take a place in the queue for onOpen or a message, as soon as there is one; False if the state has ended."""
         with self._lock:
             while not self._ended:
                 if self.enter(size):
