@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any
 
 from wsthreads.errors import CloseCode, HandshakeRefused, IsolateError
 from wsthreads.javascript.calls import Function
-from wsthreads.javascript.effects import Effects
 from wsthreads.javascript.engine import Engine, JavaScriptError
 from wsthreads.javascript.exports import Exports
+from wsthreads.javascript.host import HostFunctions
 from wsthreads.javascript.interpreter import Interpreter, make_interpreter
 from wsthreads.javascript.loader import ENTRY, ModuleLoader
 from wsthreads.javascript.loop import STOP, Loop
@@ -98,7 +98,7 @@ class Isolate:
         reports = Reports(script_log, metrics, config.script_timeout_s, self._loader.modules, on_failure)
         self._loop = Loop(self.name, self._schedule, self._states, config, reports, self._loader, metrics)
         current = self._loop.current_state
-        self._effects = Effects(self._states, self._schedule.has_more, current, script_log, self._loader, room)
+        self._host = HostFunctions(self._states, self._schedule.has_more, current, script_log, self._loader, room)
         self._heap_due = 0.0  # monotonic: when the next look at it may be taken
         self._started: Future[None] = Future()
         self._thread: threading.Thread | None = None
@@ -286,7 +286,7 @@ class Isolate:
         never_wait()
         try:
             try:
-                functions = {**self._loop.functions(), **self._effects.functions()}
+                functions = {**self._loop.functions(), **self._host.functions()}
                 interpreter, library = make_interpreter(functions, self._loader)
                 engine = self._engine_of(interpreter, library)
                 code = self._boot(interpreter, engine, functions)
@@ -350,7 +350,7 @@ class Isolate:
                 engine.connect(name, functions)
         except JavaScriptError as error:
             raise IsolateError(f"the runtime does not start: {error}") from error
-        self._loop.engine = self._effects.engine = engine
+        self._loop.engine = self._host.engine = engine
         return f"{name}.loop()"
 
     def _bury(self) -> None:

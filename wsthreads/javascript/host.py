@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from wsthreads.rooms.rooms import Room, SessionRoom
     from wsthreads.sessions.session import Session
 
-__all__ = ["Effects"]
+__all__ = ["HostFunctions"]
 
 
-class Effects:
+class HostFunctions:
     """Functions for JavaScript, called in the isolate's thread. They act at once and never wait.
 
     `states` is the isolate's table. A session that is not in it has ended: nothing is sent to it, and it joins no room.
