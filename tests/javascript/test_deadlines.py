@@ -178,7 +178,7 @@ def test_two_scripts_run_side_by_side(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", ["while (true);", ENDLESS[3], ENDLESS[5]])
 def test_other_threads_run_meanwhile(tmp_path: Path, code: str) -> None:
-    """The longest gap is 5 ms on a quiet machine, 200 for the built-in function in a loop. See `pacing`."""
+    """The longest gap is 5 ms on a quiet machine, 200 for the built-in function in a loop. See `interrupts`."""
     with script_log(), running(tmp_path, SCRIPT % ("function", code), script_timeout_s=1.0) as script:
         session = script.open()
         script.message(session, "go")

@@ -46,7 +46,7 @@ def engine() -> Any:
 
 
 def test_the_engines_counter_is_found(engine: Any) -> None:
-    assert engine._pace is not None
+    assert engine._counter is not None
 
 
 def test_a_call_is_interrupted_and_the_engine_goes_on(engine: Any) -> None:

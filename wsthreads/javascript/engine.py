@@ -27,7 +27,7 @@ from typing import Any
 
 from wsthreads._native import bridge
 from wsthreads.javascript.calls import Function, parse, refusal
-from wsthreads.javascript.pacing import Pace, find_counter
+from wsthreads.javascript.interrupts import InterruptCounter, find_counter
 from wsthreads.javascript.quickjs import (
     UNDEFINED,
     EngineUnsupported,
@@ -83,7 +83,7 @@ class Engine:
         self._interrupted = False
         self._has_stopped = False  # anything since it was armed
         self._turn_ends = self._asked_at = 0.0
-        self._pace: Pace | None = None
+        self._counter: InterruptCounter | None = None
         self._describe: Value | None = None
         self._parcel: Value | None = None
         #: Whether there is something for `run_jobs`.
@@ -95,7 +95,7 @@ class Engine:
         # The engine keeps the bare addresses of these two: they must live until close().
         self._interrupt_handler = InterruptHandler(0)
         self._rejection_tracker = RejectionTracker(self._track)
-        self._set_pace()
+        self._find_counter()
         self._set_interrupt_handler(self._check)
         self._js.JS_SetHostPromiseRejectionTracker(self._runtime, self._rejection_tracker, None)
 
@@ -121,8 +121,8 @@ class Engine:
         now = self._asked_at = time.monotonic()
         self._deadline = now + timeout_s
         self._turn_ends = now + FIRST_TURN_S
-        if self._pace is not None:
-            self._pace.begin()
+        if self._counter is not None:
+            self._counter.begin()
         return now
 
     def disarm(self) -> None:
@@ -135,14 +135,14 @@ class Engine:
     def _check(self, _runtime: int, _opaque: int) -> int:
         """The engine asks whether to stop: 1 ends the call, past any `catch` or `finally`."""
         now = time.monotonic()
-        pace = self._pace
+        counter = self._counter
         if now >= self._deadline or self._interrupted:
             self._has_stopped = True
-            if pace is not None:
-                pace.stop()
+            if counter is not None:
+                counter.stop()
             return 1
-        if pace is not None:
-            pace.go_on(now - self._asked_at)
+        if counter is not None:
+            counter.go_on(now - self._asked_at)
         if now >= self._turn_ends:
             time.sleep(PAUSE_S)
             now = time.monotonic()
@@ -154,13 +154,13 @@ class Engine:
         self._interrupt_handler = InterruptHandler(function)
         self._js.JS_SetInterruptHandler(self._runtime, self._interrupt_handler, None)
 
-    def _set_pace(self) -> None:
+    def _find_counter(self) -> None:
         size = self._js.js_malloc_usable_size(self._context, self._context)
         counter = find_counter(self._context, size, self.run, self._set_interrupt_handler)
         if counter is None:
             log.warning("QuickJS asks for deadlines at its own pace: built-in functions in a loop can delay everybody")
         else:
-            self._pace = Pace(counter)
+            self._counter = InterruptCounter(counter)
 
     # Running.
 

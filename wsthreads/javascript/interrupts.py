@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable
 from ctypes import c_int32
 
-__all__ = ["Pace", "find_counter"]
+__all__ = ["InterruptCounter", "find_counter"]
 
 #: Operations before the first question of a call, and by how many they grow from one question to the next. Few, as
 #: nobody knows how long they will take: a question costs about a microsecond, an operation up to many milliseconds.
@@ -31,7 +31,7 @@ _PROBES = 4
 _PROBE_ITERATIONS = 1000
 
 
-class Pace:
+class InterruptCounter:
     """Sets the engine's counter so that the interrupt handler is asked about every `INTERVAL_S`."""
 
     def __init__(self, counter: c_int32) -> None:
