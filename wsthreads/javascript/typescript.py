@@ -154,7 +154,7 @@ def _start() -> subprocess.Popen[str]:
         raise IsolateError("TypeScript handlers need dukpy, and a Python to run its compiler with")
     folder = os.path.dirname(os.path.dirname(dukpy.origin))
     return subprocess.Popen(
-        [sys.executable, "-I", str(Path(__file__).with_name("compiling.py")), folder],
+        [sys.executable, "-I", str(Path(__file__).with_name("compiler_process.py")), folder],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

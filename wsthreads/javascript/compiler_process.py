@@ -1,6 +1,6 @@
 """The program of the process in which TypeScript is compiled. `typescript.Compiler` starts it, nobody imports it.
 
-``python compiling.py FOLDER``, where FOLDER has dukpy in it. Each line of the input is a question, each line of the
+``python compiler_process.py FOLDER``, where FOLDER has dukpy in it. Each line of the input is a question, each line of the
 output its answer, both in JSON. It imports nothing of wsthreads, so that it starts fast.
 """
 
