@@ -63,7 +63,7 @@ HEAP_AGE_S = 10.0
 #: How long somebody who only looks may wait for a script.
 LOOK_TIMEOUT_S = 0.2
 
-_RUNTIME_PARTS = ("boot", "inspect", "console", "timers", "visitors", "loop")
+_RUNTIME_PARTS = ("boot", "inspect", "console", "timers", "objects", "loop")
 
 _spawning = threading.Lock()  # guards the stack size for new threads, which is the process's
 

@@ -1,6 +1,6 @@
 // What every other part of the runtime needs: the way to Python, and intrinsics taken before a script can replace them.
 //
-// The parts are joined into the body of one function in the order boot, inspect, console, timers, visitors, loop.
+// The parts are joined into the body of one function in the order boot, inspect, console, timers, objects, loop.
 // Nothing of it is global but `console` and the timers: `python` and the rest are the runtime's own.
 //
 // A script may change any object that it can reach: Array.prototype, Map.prototype.get, Promise.resolve. So after this
