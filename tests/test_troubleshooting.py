@@ -181,8 +181,8 @@ def test_files_that_are_not_there(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "source", "part"),
     [
-        ("a.js", "function onMessage() {}", "functions are exported by their names"),
-        ("a.js", "export default { onMessage() {} }", "functions are exported by their names"),
+        ("a.js", "function onMessage() {}", "export functions by name"),
+        ("a.js", "export default { onMessage() {} }", "export functions by name"),
         ("a.js", "export function onMesage() {}", "none of the functions …; did you mean onMessage?"),
         ("a.js", "const fs = require('fs'); export function onMessage() {}", "require is not defined"),
         ("a.js", "import fs from 'fs'; export function onMessage() {}", "imports are relative paths"),

@@ -30,7 +30,7 @@ def target(tmp_path, monkeypatch):
     ("name", "source", "complaint"),
     [
         ("a.js", "\nexport const onMesage = () => 1;", "2:14: exports none of .*it exports onMesage; did you mean onM"),
-        ("a.js", "const x = 3; export { x as onOpen };", "1:28: exports onOpen, but as number"),
+        ("a.js", "const x = 3; export { x as onOpen };", "1:28: exports onOpen as number"),
         ("a.js", "export const x = 3;", " exports none of .*it exports x$"),
         ("a.py", "\ndef on_mesage(s, m): pass", "2:5: has none of .*, but on_mesage; did you mean on_message\\?"),
         ("a.py", "def on_message(session): pass", r"1:5: on_message\(session\) cannot be called as on_message\(se"),

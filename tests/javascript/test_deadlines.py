@@ -256,7 +256,7 @@ def test_a_handshake_that_is_stopped_right_after_its_answer_ends_nothing_else() 
     event = Event("handshake", SessionState("id", None), ({},), reply=Future())
     loop._schedule.post(event)
     loop._pull(0, 0, -1)
-    loop._answer("id", True, "as the handler said")
+    loop._replies.answer("id", True, "as the handler said")
     loop.stumbled(Failure.of("InternalError: interrupted"))
     assert event.reply is not None
     assert event.reply.result(0) == "as the handler said"

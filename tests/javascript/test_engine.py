@@ -123,7 +123,7 @@ def test_without_an_engine_everything_but_the_deadline_works(tmp_path: Path) -> 
         assert session.wait_for_close() == (1011, "handler timed out")
         assert session.sent == ["a", "lose"]
         log.wait_for("onMessage failed in session")
-        log.wait_for("error in a promise that nobody handles: Error: lost")
+        log.wait_for("unhandled error in a promise: Error: lost")
         script.handler.reload()
         assert script.answer(witness, bytes(range(256))) == bytes(range(256))
         assert witness.wait_for_messages(3)[2] == bytes(range(1, 256))

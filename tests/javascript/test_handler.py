@@ -456,7 +456,7 @@ def test_without_on_handshake_everybody_is_let_in_at_once(tmp_path: Path) -> Non
         ("export const a = 1, b = 2;", ["exports a, b"]),
         ("export function onMesage() {}", ["did you mean onMessage?"]),
         ("export function on_open() {}", ["did you mean onOpen?"]),
-        ("export const onOpen = 5;", ["exports onOpen, but as number"]),
+        ("export const onOpen = 5;", ["exports onOpen as number"]),
         ("export default { onOpen() {} };", ["exports default"]),
     ],
 )

@@ -1,9 +1,25 @@
 """Handlers in JavaScript: ES modules, run by QuickJS.
 
-`handler` is the way in. `isolate` owns the interpreter and its thread; `loop` and `schedule` decide what it does next,
-`session_state` is what they keep of a session, `reports` what they log. `host` is what a script can do outside.
-`interpreter` and `loader` adapt dukpy; `engine`, `interrupts` and `quickjs` reach below it. The session and room objects,
-the console and the timers are JavaScript, in ``runtime/``.
+=====================  ===================================================================================
+`handler`              the entry: a script as a `Handler`
+`isolate`              owns the interpreter and the one thread that may use it
+`schedule`             which event is next
+`loop`                 hands events to the JavaScript half, and records what became of each
+`replies`              answers for the threads that wait for an event
+`inbox`                the queue from the threads of sessions to the isolate's thread
+`session_state`        what the isolate keeps of a session
+`host`                 what a script can do outside of its interpreter: send, join, log
+`calls`                how values cross between the two languages
+`reports`, `stacks`    log lines and stacks of a script's errors
+`exports`              which handler functions a script exports
+`loader`, `imports`    finds and reads a script's files
+`typescript`           compiles TypeScript, in a process of its own (`compiler_process`)
+`interpreter`          adapts dukpy
+`engine`, `quickjs`    reach below dukpy: deadlines, promise jobs
+`interrupts`           how often the engine asks whether to stop
+=====================  ===================================================================================
+
+The JavaScript half is in ``runtime/``: the loop, the session and room objects, the console, the timers.
 
 Needs ``pip install dukpy``, which is imported only when a script is started.
 """

@@ -1,6 +1,6 @@
-"""How JavaScript calls Python: what the functions take and answer, whichever way the call comes.
+"""How JavaScript calls Python: which arguments and answers the functions have.
 
-By dukpy's call_python it comes in JSON; by the C module `_bridge`, where there is one, values cross as they are.
+A call comes through dukpy's call_python, in JSON, or through the C module `_bridge` if it is built, without JSON.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ log = get_logger(__name__)
 
 _decode = json.JSONDecoder().raw_decode
 
-#: What a function can answer: None is undefined, a tuple is an array, bytes are anything else in JSON.
+#: An answer of a function. None is undefined, a tuple is an array, bytes are any other value in JSON.
 Answer = bool | int | float | str | bytes | tuple[Any, ...] | None
 
-#: A function that JavaScript may call, with what JSON knows.
+#: A function that JavaScript may call, with values that JSON can express.
 Function = Callable[..., Answer]
 
 
 def parse(text: str) -> Any:
-    """What is in a text of JSON; `json.loads` without its look at the options."""
+    """The value of a JSON text. Faster than `json.loads`, which checks its options."""
     return _decode(text)[0]
 
 
 def in_json(answer: Answer) -> bytes | None:
-    """An answer in JSON, None for undefined."""
+    """An answer in JSON; None for undefined."""
     if answer is None or isinstance(answer, bytes):
         return answer
     if answer is True:
@@ -41,7 +41,7 @@ def in_json(answer: Answer) -> bytes | None:
 
 
 def refusal(name: str, error: BaseException) -> bytes:
-    """The answer of a function that raised: the runtime throws it, as an error of the class that it names."""
+    """The answer of a function that raised: the runtime throws an error of the named class."""
     if isinstance(error, UsageError):
         message = str(error)
         kinds = {TypeError: "TypeError", ValueError: "RangeError"}

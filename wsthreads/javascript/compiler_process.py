@@ -1,7 +1,7 @@
-"""The program of the process in which TypeScript is compiled. `typescript.Compiler` starts it, nobody imports it.
+"""The program that compiles TypeScript, in a process of its own. `typescript.Compiler` starts it; nobody imports it.
 
-``python compiler_process.py FOLDER``, where FOLDER has dukpy in it. Each line of the input is a question, each line of the
-output its answer, both in JSON. It imports nothing of wsthreads, so that it starts fast.
+``python compiler_process.py FOLDER``, where FOLDER contains dukpy. Each line of its input is a file to compile, each
+line of its output the result, both in JSON. It imports nothing of wsthreads, so it starts fast.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import json
 import sys
 from typing import Any
 
-#: What `Compiled` needs to know of a file. Types are dropped, and what QuickJS does not have, such as decorators, is
-#: put in terms of what it has.
+#: Returns what `Compiled` needs. Types are dropped. Syntax that QuickJS does not have, such as decorators, is
+#: rewritten.
 COMPILE = """
 (function (name, source) {
   var result = ts.transpileModule(source, {

@@ -1,4 +1,4 @@
-"""What a script exports: which of the handler functions it has, and what to say if it has none."""
+"""What a script exports: its handler functions, or an error that explains why there are none."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Exports:
     def read(cls, script: str, exported: Iterable[tuple[str, str]]) -> Exports:
         """From pairs of a name and its `typeof`, or one of `GENERATORS`.
 
-        Raises `HandlerError` if there is nothing in it to call, or a handler function that cannot be called.
+        Raises `HandlerError` if there is no handler function, or one that is not a function.
         """
         kinds = dict(exported)
         for name in HOOKS:
@@ -42,7 +42,7 @@ class Exports:
                 kind = GENERATORS[kinds[name]]
                 raise HandlerError(f"{script} exports {name} as {kind}, whose body never runs: drop the *", name)
             if kinds.get(name, "function") != "function":
-                raise HandlerError(f"{script} exports {name}, but as {kinds[name]}; it must be a function", name)
+                raise HandlerError(f"{script} exports {name} as {kinds[name]}; it must be a function", name)
         hooks = frozenset(hook for name, hook in HOOKS.items() if name in kinds)
         if not hooks:
             message = (
@@ -53,6 +53,6 @@ class Exports:
                 if meant is not None:
                     raise HandlerError(f"{message}; did you mean {meant}?", name)
             if not kinds.keys() - {"default"}:
-                message += "; functions are exported by their names: export function onMessage(session, message) { … }"
+                message += "; export functions by name: export function onMessage(session, message) { … }"
             raise HandlerError(message)
         return cls(tuple(kinds), hooks)

@@ -1,4 +1,7 @@
-"""What a script can do outside of its interpreter: the Python half of the session and room objects, and the console."""
+"""What a script can do outside of its interpreter: the Python half of the session and room objects, and the console.
+
+An engine's *host* is the program around it; these are the host functions that wsthreads gives to a script.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,9 @@ __all__ = ["HostFunctions"]
 class HostFunctions:
     """Functions for JavaScript, called in the isolate's thread. They act at once and never wait.
 
-    `states` is the isolate's table. A session that is not in it has ended: nothing is sent to it, and it joins no room.
-    Its handles on rooms still reach the members, by `room`, which gives a handle on a room without a session.
-    `is_busy` tells whether events wait for the isolate, `current` whose call runs, `loader` knows the script's files.
+    `states` has the sessions of the isolate. A session that is not in it has ended: it receives nothing and joins no
+    room. Its room handles still reach the members, through `room`, which makes handles without a session. `is_busy`
+    tells whether events wait for the isolate, `current` whose call runs; `loader` knows the script's files.
     """
 
     def __init__(
@@ -59,7 +62,7 @@ class HostFunctions:
         }
 
     def _message(self, text: str | None, is_binary: bool) -> str | bytes:
-        """A message as the runtime hands it over: itself or in the engine's parcel; bytes also as text to U+00FF."""
+        """A message from the runtime: as `text` (bytes as characters up to U+00FF), or None if it is in the parcel."""
         if text is None and self.engine is not None:
             return self.engine.take_bytes() if is_binary else self.engine.take_text()
         assert text is not None
@@ -70,12 +73,12 @@ class HostFunctions:
         return None if state is None else state.session
 
     def _room(self, session_id: str, name: str) -> SessionRoom | None:
-        """The session's handle on a room; None if the session has ended."""
+        """The session's handle of a room; None if the session has ended."""
         session = self._session(session_id)
         return None if session is None else session.room(name)
 
     def _any_room(self, session_id: str, name: str) -> Room | None:
-        """A handle on a room, whether or not the session has ended; None if there is no endpoint."""
+        """A handle of a room, also for a session that has ended. None if there is no endpoint."""
         room = self._room(session_id, name)
         return self._room_of_all(name) if room is None and self._room_of_all is not None else room
 
@@ -113,7 +116,7 @@ class HostFunctions:
 
     def _broadcast_except(self, message: str | None, is_binary: bool, session_id: str, name: str) -> None:
         room = self._room(session_id, name)
-        if room is None:  # the session has ended, so that it is no member
+        if room is None:  # the session has ended, so it is no member
             self._broadcast(message, is_binary, session_id, name)
         else:
             room.broadcast_except(self._message(message, is_binary), hand_over=self._is_busy())
@@ -123,7 +126,7 @@ class HostFunctions:
         return 0 if room is None else room.members()
 
     def _console(self, level: int, described: str, stack: str) -> None:
-        """`stack` is that of the call, for its place. Of the code behind an `await` nobody knows whose it is."""
+        """`stack` is the stack of the call. After an `await`, the session that the code belongs to is unknown."""
         if not self._log.is_enabled_for(level):
             return
         state = self._current()

@@ -1,12 +1,12 @@
-"""How often QuickJS looks whether it shall stop, which it lets nobody choose.
+"""How often QuickJS asks whether it should stop. QuickJS has no setting for that.
 
-The engine counts loop iterations and calls, and asks its interrupt handler at every 10,000th. Ten thousand iterations
-of an empty loop take a tenth of a millisecond, ten thousand of one that parses a JSON document take a minute: with the
-GIL held, and whatever the deadline. So the counter itself is set, to as few operations as take about a millisecond.
+The engine counts loop iterations and calls, and calls its interrupt handler at every 10,000th. For an empty loop, that
+is every tenth of a millisecond. For a loop that parses a JSON document, it can be a minute, with the GIL held, whatever
+the deadline. So this module sets the counter itself, to as few operations as take about a millisecond.
 
-The counter is a private 32-bit field of the JSContext. It is found by experiment: it is the one that falls by as many
-as a loop has iterations or jumps, and the one that makes the engine ask at once when it is set to 1. Where none passes,
-the engine's own pace remains.
+The counter is a private 32-bit field of the JSContext, found by experiment: its value falls by the number of a loop's
+iterations or jumps, and when it is set to 1, the engine asks at once. If no field does so, the engine keeps its own
+interval.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from ctypes import c_int32
 
 __all__ = ["InterruptCounter", "find_counter"]
 
-#: Operations before the first question of a call, and by how many they grow from one question to the next. Few, as
-#: nobody knows how long they will take: a question costs about a microsecond, an operation up to many milliseconds.
+#: Operations before the handler's first call, and the growth from one call to the next. They are few, since an
+#: operation may take many milliseconds; a call of the handler takes about a microsecond.
 STEP = 10
-#: And at most: operations that were fast so far may become slow.
+#: The most operations between two calls: fast operations may become slow.
 MAX_OPERATIONS = 250
-#: What the time between two questions should be.
+#: The desired time between two calls of the handler.
 INTERVAL_S = 0.001
 
 _ENGINES_OWN = 10_000
@@ -32,7 +32,7 @@ _PROBE_ITERATIONS = 1000
 
 
 class InterruptCounter:
-    """Sets the engine's counter so that the interrupt handler is asked about every `INTERVAL_S`."""
+    """Sets the engine's counter so that the engine calls the interrupt handler about every `INTERVAL_S`."""
 
     def __init__(self, counter: c_int32) -> None:
         self._counter = counter
@@ -43,7 +43,7 @@ class InterruptCounter:
         self._counter.value = self._operations = STEP
 
     def go_on(self, elapsed_s: float) -> None:
-        """The operations since the last question have taken that long. Called by the interrupt handler."""
+        """The operations since the last call took `elapsed_s`. Called by the interrupt handler."""
         operations = self._operations
         if elapsed_s < INTERVAL_S:
             operations = min(operations + STEP, MAX_OPERATIONS)
@@ -52,16 +52,16 @@ class InterruptCounter:
         self._counter.value = self._operations = operations
 
     def stop(self) -> None:
-        """The call is being stopped: ask again soon, but let the engine reject the promises that this is about."""
+        """The running call is stopped: ask again soon, but let the engine first reject the promises of that call."""
         self._counter.value = self._operations = MAX_OPERATIONS
 
 
 def find_counter(
     context: int, size: int, evaluate: Callable[[str], None], ask: Callable[[Callable[[int, int], int]], None]
 ) -> c_int32 | None:
-    """The engine's counter of operations, in the `size` bytes at `context`; None if it cannot be found.
+    """The engine's counter of operations, in the `size` bytes at `context`. None if it cannot be found.
 
-    `evaluate` runs a script, `ask` installs a function as the interrupt handler.
+    `evaluate` runs a script. `ask` installs a function as the interrupt handler.
     """
     asked = 0
 
@@ -78,7 +78,7 @@ def find_counter(
         evaluate(loop)
         after = ctypes.string_at(context, size)
         falling = {offset for offset in candidates if _fell(before, after, offset)}
-        candidates = falling or candidates  # none has fallen if the counter began anew
+        candidates = falling or candidates  # none has fallen if the counter started again
     if len(candidates) != 1:
         return None
     counter = c_int32.from_address(context + candidates.pop())

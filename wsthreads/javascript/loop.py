@@ -1,9 +1,9 @@
-"""The Python half of the runtime's loop: what it pulls next, and what became of what it pulled before.
+"""The Python half of the runtime's loop: hands events to the JavaScript half, and records what became of each.
 
-Everything here runs in the isolate's thread, nearly all of it inside of a call from JavaScript. The event in the
-runtime's hands is `_current` until its next pull says what became of it, or until the loop was thrown out of
-JavaScript (`stumbled`). So no event is lost, and none is handed over twice; one that the runtime could not even read
-is tried once more.
+Everything here runs in the isolate's thread, nearly all of it inside a call from JavaScript. The runtime *pulls* its
+events. The event that it has is `_current`, until its next pull says what became of that event, or until an error ends
+the JavaScript half (`stumbled`). So no event is lost, and none is handed over twice; an event that the runtime could
+not even read, for want of memory, is tried once more.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["STOP", "Loop"]
 STOP = Event("stop")
 _AGAIN, _TIMER = Event("again"), Event("timer")
 
-#: What became of an event, as the runtime says it: 0 for done, above 0 for the ticket of a promise that is pending.
+#: What became of an event, as the runtime reports it: 0 for done, above 0 for the ticket of a pending promise.
 _FAILED = -1
 
 #: The handler function that an event calls, in Python's spelling.
@@ -44,13 +44,13 @@ _HOOKS = {
     "close": "on_close",
 }
 
-#: Events to whose promise jobs the runtime gives timers to own. Without an engine, no other jobs may run with theirs.
+#: The promise jobs of these events own the timers that they set. Without an engine, no other jobs may run with theirs.
 _OWNERS = ("load", "timer")
 
-#: Times in a row that the runtime may end without having pulled an event.
+#: How often in a row the runtime may end without having pulled an event.
 MAX_STUMBLES = 3
 
-#: With less than that left of its heap, a script could go on for ever, and fail at each call.
+#: With less free heap than this, a script would go on, and fail at each call.
 MIN_FREE_BYTES = 64 * 1024
 
 #: Without an engine, how long promise jobs may wait while events keep coming.
@@ -58,7 +58,7 @@ JOB_DELAY_S = 0.02
 
 
 class Loop:
-    """Hands out the events of `schedule` and keeps account of them. `states` is the isolate's table of sessions."""
+    """Hands out the events of `schedule`. `states` has the sessions of the isolate."""
 
     def __init__(
         self,
@@ -77,20 +77,20 @@ class Loop:
         self._reports = reports
         self._replies = Replies(name, schedule, self._timeout_s, self._begin_timing)
         self._current: Event | None = None
-        self._began = 0.0  # when the runtime got it
+        self._began = 0.0  # when the runtime received it
         self._metrics = metrics
-        self._seconds: dict[str, Histogram] = {}  # by the kind of event: how long the script's functions take
-        self._again: Event | None = None  # to be handed over once more
+        self._seconds: dict[str, Histogram] = {}  # by kind of event: how long the script's functions take
+        self._again: Event | None = None  # an event to hand over again
         self._dispatched = 0
         self._stumbles = 0
         self._timer_was_last = False
         self._is_stopping = False
-        self._jobs_due: float | None = None  # without an engine: when the interpreter is to be left for them
-        self.engine: Engine | None = None  # None: no deadlines, and promise jobs run only outside of the loop
-        #: What the script's objects take, when it was looked at last. Any thread.
+        self._jobs_due: float | None = None  # without an engine: when to leave the interpreter so that they run
+        self.engine: Engine | None = None  # None: no deadlines; promise jobs run only outside of the loop
+        #: The memory of the script's objects, as last measured. Any thread.
         self.heap_bytes: int | None = None
         self.has_ended = False
-        #: Whether the heap is full for good. Then there is nothing to be pulled any more.
+        #: The heap is full, and a garbage collection did not help. No more events are handed out.
         self.is_full = False
         self._must_end = False
 
@@ -105,11 +105,11 @@ class Loop:
         }
 
     def current_state(self) -> SessionState | None:
-        """Whose call JavaScript is in; None for a timer's, and behind an `await`."""
+        """The session whose handler function runs. None in a timer's callback, and after an `await`."""
         return None if self._current is None else self._current.state
 
     def end_now(self) -> None:
-        """Stop what runs, and end whatever is left. Any thread; the schedule must be woken up after it."""
+        """Stop the running call, and end. Any thread. The caller must wake the schedule afterwards."""
         self._must_end = True
         engine = self.engine
         if engine is not None:
@@ -118,9 +118,9 @@ class Loop:
     # Handing out.
 
     def _pull(self, dispatched: int, outcome: int, delay_ms: float) -> Answer:
-        """The next event, after `delay_ms` at the latest (below 0: however long). None: leave the interpreter.
+        """The next event, after at most `delay_ms` (negative: no limit). None: the runtime must leave the interpreter.
 
-        `dispatched` counts the events that the runtime began with, `outcome` is what became of the last of them.
+        `dispatched` counts the events that the runtime has begun, `outcome` is what became of the last of them.
         """
         engine = self.engine
         self._stumbles = 0
@@ -188,7 +188,7 @@ class Loop:
         return None
 
     def _run_jobs(self) -> bool:
-        """Run promise jobs and report rejections; False if there was nothing to run."""
+        """Run promise jobs and report rejections. False if there were no jobs."""
         engine = self.engine
         if engine is None:
             return False
@@ -198,9 +198,10 @@ class Loop:
         return ran
 
     def _is_wanted(self, event: Event) -> bool:
-        """False for what is done here: a look at the heap, or a message of a session that the script has closed.
+        """False for an event that needs no JavaScript: measuring the heap, or a message of a session that is over.
 
-        The latter is dropped. A session that the client has closed is another matter: what it sent before is handled.
+        A session is over once the script has closed it; its messages are dropped. Messages that a client sent before it
+        closed the session itself are handled.
         """
         if event.kind == "measure":
             self.heap_bytes = None if self.engine is None else self.engine.heap_bytes()
@@ -213,10 +214,10 @@ class Loop:
             self._replies.forget(state.id)
         return True
 
-    # Keeping account.
+    # What became of events.
 
     def _account(self, outcome: int, arrived: bool) -> None:
-        """What became of the event in the runtime's hands."""
+        """Record what became of the current event. `arrived`: the runtime could read it."""
         event, self._current = self._current, None
         if event is None:
             return
@@ -234,7 +235,7 @@ class Loop:
             self._completed(event, failed=outcome == _FAILED)
 
     def _hand_over_again(self, event: Event) -> None:
-        """The runtime had no memory to read the event, so it has had no effect."""
+        """The runtime had no memory to read the event, so the event had no effect."""
         if event.retried:
             self._give_up(event, Failure.of("there was no memory for it"))
             return
@@ -243,9 +244,9 @@ class Loop:
         self._again = event._replace(retried=True)
 
     def stumbled(self, failure: Failure) -> None:
-        """The loop was thrown out of JavaScript with that error: at a deadline, or out of memory.
+        """The JavaScript half of the loop ended with this error: at a deadline, or out of memory.
 
-        Raises `IsolateError` if that happened several times without an event in between.
+        Raises `IsolateError` if that happens several times without an event in between.
         """
         self._stumbles += 1
         if self.engine is not None:
@@ -266,7 +267,7 @@ class Loop:
             raise IsolateError(f"the runtime cannot go on, most likely for want of memory: {failure.message}")
 
     def _overran(self, event: Event, failure: Failure | None = None) -> None:
-        """The event's call was stopped with the error `failure`, or its promise has not settled in time."""
+        """The event's call was stopped, with the error `failure`; or its promise has not settled in time."""
         if failure is None:
             self._reports.unsettled(event)
         elif self._must_end:
@@ -278,14 +279,14 @@ class Loop:
         self._completed(event, failed=True)
 
     def _give_up(self, event: Event, failure: Failure) -> None:
-        """The runtime itself failed at the event."""
+        """The runtime itself failed to handle the event."""
         self._reports.not_handled(event, failure)
         _close_session(event.state, "handler failed")
         self._replies.fail(event, 500, failure)
         self._completed(event, failed=True)
 
     def _completed(self, event: Event, failed: bool) -> None:
-        """The event has had its call. A session whose onOpen failed is over, one whose onClose ended is forgotten."""
+        """The event's call has ended. If onOpen failed, close the session; after onClose, forget it."""
         state = event.state
         histogram = self._seconds.get(event.kind)
         if histogram is not None:
@@ -296,7 +297,7 @@ class Loop:
             elif event.kind == "close":
                 self._states.pop(state.id, None)
                 state.end()
-                if failed:  # perhaps before the runtime forgot it
+                if failed:  # the runtime may not have forgotten it yet
                     self._schedule.post(Event("forget", state))
         self._finish(event)
 
@@ -308,7 +309,7 @@ class Loop:
         self._schedule.finish(event)
 
     def _expire(self, now: float) -> None:
-        """End the wait for promises that have not settled in time."""
+        """Give up promises that have not settled in time."""
         while (event := self._schedule.expire(now)) is not None:
             if event.kind == "load":
                 message = f"its top level has not ended after {self._timeout_s:g} s"
@@ -317,7 +318,7 @@ class Loop:
                 self._overran(event)
 
     def abandon(self) -> None:
-        """The isolate is gone: answer everybody who waits for something that was taken from the schedule."""
+        """The isolate has ended: give an error to every thread that waits for an event."""
         self._replies.abandon([self._current, self._again, *self._schedule.drain()])
 
     def uncaught(self, what: str, failure: Failure) -> None:

@@ -1,4 +1,4 @@
-"""What the log and the counters learn of a script's errors."""
+"""Reports a script's errors: in the log, in the counters, and to the handler."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _HOOKS = {
 
 
 def ignore(text: str) -> None:
-    """What is told of errors where nobody wants to know."""
+    """The default callback: does nothing."""
 
 
 class Reports:
-    """Writes to `log`, the script's, and counts: each error once, as one of three counters.
+    """Writes each error to `log`, the script's logger, and counts it in one of three counters.
 
-    `modules` are the ids of the script's files. `on_failure` is told of each, too: the text that was logged.
+    `modules` are the ids of the script's files. `on_failure` is called with each text that was logged.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Reports:
         self._logged_once: set[Failure] = set()
 
     def failed(self, what: str, state: SessionState | None, failure: Failure, *, once: bool = False) -> None:
-        """A function of the script's threw, or its promise was rejected. `once`: log the same failure only once."""
+        """A function of the script threw, or its promise was rejected. `once`: log equal failures only once."""
         if once:
             if failure in self._logged_once:
                 self._metrics.add("handler_errors")
@@ -63,7 +63,7 @@ class Reports:
         self._report(counter, state, f"{what} failed{where}: ", failure)
 
     def not_handled(self, event: Event, failure: Failure) -> None:
-        """The runtime itself failed at the event."""
+        """The runtime itself failed to handle the event."""
         self._report("handler_errors", event.state, f"{_name_of(event)} could not be handled: ", failure)
 
     def stopped(self, event: Event, failure: Failure) -> None:
@@ -72,7 +72,7 @@ class Reports:
 
     def stopped_to_end(self, event: Event, failure: Failure) -> None:
         """The event's call was stopped because the isolate must end."""
-        message = f"{_name_of(event)} was stopped, as the isolate is to end"
+        message = f"{_name_of(event)} was stopped, because the script is shut down"
         self._report("script_timeouts", event.state, "", failure.saying(message))
 
     def unsettled(self, event: Event) -> None:
@@ -81,18 +81,18 @@ class Reports:
         self._report("script_timeouts", event.state, "", Failure.of(message))
 
     def uncaught(self, what: str, failure: Failure) -> None:
-        """An error that no handler call is to blame for: of a promise nobody waits for, or of a promise job."""
+        """An error that belongs to no handler call: of a promise that nobody awaits, or of a promise job."""
         if failure.was_interrupted:
             self._stopped(None, what, failure)
         else:
-            self._report("unhandled_rejections", None, f"error in {what} that nobody handles: ", failure)
+            self._report("unhandled_rejections", None, f"unhandled error in {what}: ", failure)
 
     def _stopped(self, state: SessionState | None, what: str, failure: Failure) -> None:
         message = f"{what} was stopped after {self._timeout_s:g} s"
         self._report("script_timeouts", state, "", failure.saying(message))
 
     def _report(self, counter: str, state: SessionState | None, before: str, failure: Failure) -> None:
-        """Log an error whose message may hold anything that a client has sent."""
+        """Log an error. Its message may contain anything that a client has sent."""
         self._metrics.add(counter)
         message, stack = failure.shown(before)
         text = f"{message}\n{stack}" if stack else message

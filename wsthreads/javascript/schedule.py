@@ -1,4 +1,8 @@
-"""Which event is next: one at a time for each session, in order, and no session before its promise has settled."""
+"""Which event is next: one at a time for each session, in order, and none while a promise of the session is pending.
+
+A *ticket* is the number of a promise: the runtime names it when it says that the promise is pending, and when it has
+settled.
+"""
 
 from __future__ import annotations
 
@@ -17,47 +21,47 @@ NEVER = float("inf")
 class MessageReader:
     """`wsthreads.protocol.readers.Reader` for a script's messages."""
 
-    __slots__ = ("_visit", "read")
+    __slots__ = ("_state", "read")
 
     def __init__(self, state: SessionState, read: Callable[[], bytes]) -> None:
-        self._visit = state
+        self._state = state
         self.read = read
 
     def stop(self) -> None:
-        self._visit.shut()
+        self._state.shut()
 
     @property
     def heard_at(self) -> float:
-        heard_at: float = self._visit.heard_at
+        heard_at: float = self._state.heard_at
         return heard_at
 
     @property
     def messages_in(self) -> int:
-        count: int = self._visit.texts
+        count: int = self._state.texts
         return count
 
     @property
     def bytes_in(self) -> int:
-        count: int = self._visit.text_bytes
+        count: int = self._state.text_bytes
         return count
 
 
 class Schedule:
-    """The events that wait for the isolate. `post` is for any thread, all else for the isolate's.
+    """The events that wait for the isolate. Any thread may call `post`; the rest belongs to the isolate's thread.
 
-    An event that `take` gives out comes back by `finish`, or by `suspend` and later, once, `settle` or `expire`.
+    Each event that `take` returns comes back by `finish`; or by `suspend`, and then once by `settle` or `expire`.
     """
 
     def __init__(self) -> None:
         self._inbox = Inbox()
-        self._ready: deque[SessionState] = deque()  # not busy, with something in their backlog; each once
+        self._ready: deque[SessionState] = deque()  # sessions that are not busy and have a backlog; each once
         self._pending: dict[int, tuple[float, Event]] = {}  # by ticket, the first to expire first
 
     def post(self, event: Event) -> None:
         self._inbox.put(event)
 
     def reader(self, state: SessionState, descriptor: int, max_bytes: int) -> MessageReader:
-        """What reads the state's messages, of up to `max_bytes`, from a socket to the inbox. Needs the C module."""
+        """Reads the session's messages, of up to `max_bytes`, from a socket to the inbox. Needs the C module."""
         return MessageReader(state, partial(state.pump, self._inbox, descriptor, max_bytes))
 
     def has_more(self) -> bool:
@@ -66,7 +70,7 @@ class Schedule:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is pending or ready; the inbox may hold something yet."""
+        """Whether nothing is pending or ready. The inbox may still hold events."""
         return not self._ready and not self._pending
 
     @property
@@ -77,7 +81,7 @@ class Schedule:
         return NEVER
 
     def take(self, timeout_s: float | None = 0) -> Event | None:
-        """The next event whose session is free, or None if none comes within `timeout_s` (None: however long)."""
+        """The next event whose session is not busy, or None if none comes within `timeout_s` (None: no limit)."""
         if self._ready:
             backlog = self._ready.popleft().backlog
             assert backlog
@@ -95,7 +99,7 @@ class Schedule:
             timeout_s = 0
 
     def finish(self, event: Event) -> None:
-        """The event is done with: its session's next one may be taken."""
+        """The event is finished: the session's next event may be taken."""
         state = event.state
         if state is not None:
             state.busy = False
@@ -109,15 +113,15 @@ class Schedule:
         self._pending[ticket] = (expires, event)
 
     def postpone(self, seconds: float) -> None:
-        """Let all that is pending expire so much later: nothing of it could go on meanwhile."""
+        """Let all pending events expire later by `seconds`: none of them could make progress in that time."""
         self._pending = {ticket: (expires + seconds, event) for ticket, (expires, event) in self._pending.items()}
 
     def settle(self, ticket: int) -> Event | None:
-        """The pending event of that ticket, to be finished; None if it has expired."""
+        """The pending event of this ticket, for the caller to finish. None if it has expired."""
         return self._pending.pop(ticket, (0.0, None))[1]
 
     def expire(self, now: float) -> Event | None:
-        """A pending event that has taken too long, to be finished."""
+        """A pending event that has expired, for the caller to finish. None if there is none."""
         for ticket, (expires, event) in self._pending.items():
             if expires > now:
                 break
@@ -126,7 +130,7 @@ class Schedule:
         return None
 
     def drain(self) -> list[Event]:
-        """All events that there are. Nothing is left, and what is posted from now on is dropped."""
+        """Remove and return all events. Events that are posted from now on are dropped."""
         self._inbox.close()
         events = [event for _, event in self._pending.values()]
         self._pending.clear()
@@ -138,9 +142,9 @@ class Schedule:
         return events
 
     def _received(self, timeout_s: float | None) -> Event | None:
-        """What has come in first."""
+        """The oldest event in the inbox."""
         entry = self._inbox.get(timeout_s)
-        if type(entry) is tuple:  # a message that a line has read
+        if type(entry) is tuple:  # a message that an intake has read
             state, text, size = entry
             return Event("message", state, (text,), size)
         event: Event | None = entry

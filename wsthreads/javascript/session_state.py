@@ -1,4 +1,4 @@
-"""What the isolate keeps of a session: its turn in the queue, its share of the queue, and its end."""
+"""What the isolate keeps of a session: its events, how many of its messages wait, and whether it has ended."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Event", "SessionState"]
 
-#: Messages of one session that may wait for the script, and their characters or bytes. One may always wait.
+#: How many messages of one session may wait for the script, and how many characters or bytes. One may always wait.
 MAX_WAITING = 32
 MAX_WAITING_SIZE = 1024 * 1024
 
-#: Characters from which on the way by the parcel, of some microseconds, is shorter than that by JSON.
+#: From this many characters on, the engine's parcel, which takes some microseconds, is faster than JSON.
 LONG_TEXT = 1024
 
-#: How often a waiting thread looks whether the state has ended, should it ever have missed being told.
+#: How often a waiting thread looks whether the session has ended, in case it was not notified.
 RECHECK_S = 1.0
 
 
 class Event(NamedTuple):
-    """Something for the runtime's loop to do. `kind` is the name of a function in its `dispatch`."""
+    """Work for the runtime's loop. `kind` is the name of a function in its `dispatch`."""
 
     kind: str
     state: SessionState | None = None
@@ -39,12 +39,13 @@ class Event(NamedTuple):
     size: int = 0
     reply: Future[Any] | None = None
     retried: bool = False
-    #: When the runtime got it, on the monotonic clock, where a promise of its is pending.
+    #: When the runtime received it, on the monotonic clock, if a promise of it is pending.
     began: float = 0.0
 
     def encoded(self, engine: Engine | None) -> bytes:
-        """What the loop pulls: the kind, the session's id, the arguments. Bytes and long texts go by the engine's
-        parcel, if it has room for them: then they are null.
+        """The event as the runtime pulls it: the kind, the session's id, the arguments.
+
+        Bytes and long texts travel in the engine's parcel if the script's heap has room for them; then they are null.
         """
         session_id = "null" if self.state is None else self.state.quoted_id
         if self.kind == "message":
@@ -60,11 +61,11 @@ class Event(NamedTuple):
 
 
 class SessionState(Intake):  # type: ignore[misc]  # in C it is untyped
-    """A session, from its `open` to the end of its `close`; or a handshake, which has only its `request` yet.
+    """A session, from its `open` to the end of its `close`; or a handshake, which has only a `request`.
 
-    The isolate's thread owns `backlog`, `busy` and `over`: while `busy`, a promise of the session's has not settled and
-    its further events wait in `backlog`; once `over`, the script has closed the session or failed it, and its further
-    messages are dropped. Everything below `_lock` is shared with the session's thread.
+    The isolate's thread owns `backlog`, `busy` and `over`. While `busy`, a promise of the session is pending, and its
+    further events wait in `backlog`. Once `over`, the script has closed the session or has failed, and further messages
+    are dropped. Everything below `_lock` is shared with the session's thread.
     """
 
     __slots__ = (
@@ -86,27 +87,27 @@ class SessionState(Intake):  # type: ignore[misc]  # in C it is untyped
         self.quoted_id = quote(session_id)
         self.session = session
         self.request = request
-        self.backlog: deque[Event] | None = None  # made for the first event that has to wait; a deque takes a kilobyte
+        self.backlog: deque[Event] | None = None  # made for the first event that must wait: a deque takes a kilobyte
         self.busy = False
         self.over = False
         self._lock = Lock()  # guards the rest; nothing is called under it
-        self._changed: Condition | None = None  # those wait on it who wait for a change
+        self._changed: Condition | None = None  # made for the first thread that waits for a change
         self._ended = False
 
     @property
     def log_context(self) -> dict[str, Any]:
-        """The `extra` of a line about it."""
+        """The `extra` of a log line about the session."""
         request = self.request if self.session is None else self.session.request
         return {} if request is None else log_context(request.environ)
 
     def close(self, code: int, reason: str) -> None:
-        """Close the session on behalf of the script. What the client sends, or has sent, is not handled any more."""
+        """Close the session on behalf of the script. No more messages of the client are handled."""
         if self.session is not None:
             self.session.close(code, reason)
             self.over = True
 
     def reserve(self, size: int) -> bool:
-        """Take a place in the queue for onOpen or a message, as soon as there is one; False if the state has ended."""
+        """Wait for a place in the queue for onOpen or a message. False if the session has ended."""
         with self._lock:
             while not self._ended:
                 if self.enter(size):
@@ -115,19 +116,19 @@ class SessionState(Intake):  # type: ignore[misc]  # in C it is untyped
             return False
 
     def release(self, size: int) -> None:
-        """Give the place of a handled message back."""
+        """Release the place of a handled message."""
         with self._lock:
             self.leave(size)
             self._tell_locked()
 
     def wait_handled(self) -> None:
-        """Wait until onOpen has run and no message waits any more; what takes long meets its deadline."""
+        """Wait until onOpen has run and all messages are handled. Each call of the script has a deadline."""
         with self._lock:
             while not self._ended and self.count:
                 self._wait_locked()
 
     def end(self) -> None:
-        """Nothing more will be handled: let go of everybody who waits. Idempotent, any thread."""
+        """No more events are handled: wake every waiting thread. Idempotent, any thread."""
         with self._lock:
             self._ended = True
             self._tell_locked()
@@ -149,5 +150,5 @@ class SessionState(Intake):  # type: ignore[misc]  # in C it is untyped
 
 
 def quote(text: str) -> str:
-    """`text` in JSON; what json.dumps does for a str, without its look at the options."""
+    """`text` in JSON. Faster than `json.dumps`, which checks its options."""
     return json.encoder.encode_basestring_ascii(text)
