@@ -179,7 +179,7 @@ def test_what_is_no_json_is_an_error_with_its_place(tmp_path: Path) -> None:
     write(tmp_path, data__json='{"a": 1,\n  b: 2}', script__js=f'import data from "./data.json";\n{HOOK}')
     message = str(error_of(tmp_path / "script.js"))
     assert "data.json" in message
-    assert "no JSON: line 2, column 3: Expecting property name enclosed in double quotes" in message
+    assert "invalid JSON: line 2, column 3: Expecting property name enclosed in double quotes" in message
 
 
 def test_attributes_leave_everything_else_in_its_place() -> None:

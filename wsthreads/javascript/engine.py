@@ -1,14 +1,14 @@
 """QuickJS itself, below what dukpy offers: deadlines, promise jobs and unhandled rejections, through ctypes.
 
-dukpy (0.6) takes no time limit, keeps the GIL for as long as JavaScript runs, and runs promise jobs only when it leaves
-the interpreter. The shared library that it ships exports QuickJS's C API (quickjs-ng 0.11), which has what is missing.
+dukpy (0.6) has no time limit, keeps the GIL while JavaScript runs, and runs promise jobs only when it leaves the
+interpreter. Its shared library exports QuickJS's C API (quickjs-ng 0.11), which can do better.
 
 Guarantees and assumptions:
 
-- Every call here is made by the isolate's thread, with the GIL held; `interrupt` is the one exception, for any thread.
-- Nothing is touched before `JS_GetRuntime(context) == runtime` has proved that the capsule's struct begins with the
-  JSRuntime and the JSContext. What cannot be proved raises `EngineUnsupported`.
-- A JSValue is the 16-byte struct of 64-bit builds. Values that come from a `JS_` function are ours and are freed here.
+- The isolate's thread makes every call here, with the GIL held. Only `interrupt` is for any thread.
+- Before anything else, `JS_GetRuntime(context) == runtime` proves that the capsule's struct begins with the JSRuntime
+  and the JSContext. Without that proof, `EngineUnsupported` is raised.
+- A JSValue is the 16-byte struct of 64-bit builds. Values that a `JS_` function returns are ours, and are freed here.
 """
 
 from __future__ import annotations
@@ -45,14 +45,15 @@ __all__ = ["Engine", "JavaScriptError"]
 
 log = get_logger(__name__)
 
-#: A call that takes longer than this lets other threads run at each `TURN_S`. (Python's own switch interval works in
-#: here too, but has every thread wait for 5 ms each time that it wants the GIL, which is several times per message.)
+#: A call that takes longer than `FIRST_TURN_S` lets other threads run every `TURN_S`. (Python's own switch interval
+#: works here, too. But with it a thread waits 5 ms each time that it needs the GIL, which is several times per
+#: message.)
 FIRST_TURN_S = 0.02
 TURN_S = 0.002
-#: Long enough for a waiting thread to be scheduled; `sleep(0)` would take the GIL back before it is.
+#: Long enough for a waiting thread to be scheduled. `sleep(0)` would take the GIL back too soon.
 PAUSE_S = 0.00005
 
-#: Putting an error into words runs code of the script's, such as a getter.
+#: Describing an error can run code of the script, such as a getter.
 DESCRIBE_TIMEOUT_S = 0.5
 
 _FILE_NAME = b"<wsthreads>"
@@ -69,8 +70,8 @@ class JavaScriptError(Exception):
 class Engine:
     """The engine under a dukpy interpreter, from `Engine(...)` to `close()`; both in the isolate's thread.
 
-    `capsule` is the interpreter's ``_ctx``. `on_error(what, failure)` is told of errors that no caller sees: a job that
-    threw and a promise that was rejected with nobody to handle it. Raises `EngineUnsupported`.
+    `capsule` is the interpreter's ``_ctx``. `on_error(what, failure)` is called for errors that no caller receives: of
+    a promise job, and of a rejected promise that nobody handles. Raises `EngineUnsupported`.
     """
 
     def __init__(self, capsule: object, library_path: str, on_error: Callable[[str, Failure], None]) -> None:
@@ -81,18 +82,18 @@ class Engine:
         self._on_error = on_error
         self._deadline = float("inf")
         self._interrupted = False
-        self._has_stopped = False  # anything since it was armed
+        self._has_stopped = False  # a call was stopped since `arm`
         self._turn_ends = self._asked_at = 0.0
         self._counter: InterruptCounter | None = None
         self._describe: Value | None = None
         self._parcel: Value | None = None
-        #: Whether there is something for `run_jobs`.
+        #: Whether there are jobs for `run_jobs`.
         self.has_jobs: Callable[[], bool] = partial(self._js.JS_IsJobPending, self._runtime)
         #: Whether `connect` has found the C module.
         self.is_connected = False
         self._bridge: Any = None
         self._rejected: dict[int, tuple[Value, Value]] = {}  # address of a promise: the promise, its reason
-        # The engine keeps the bare addresses of these two: they must live until close().
+        # The engine has only the addresses of these two, so they must live until close().
         self._interrupt_handler = InterruptHandler(0)
         self._rejection_tracker = RejectionTracker(self._track)
         self._find_counter()
@@ -100,7 +101,7 @@ class Engine:
         self._js.JS_SetHostPromiseRejectionTracker(self._runtime, self._rejection_tracker, None)
 
     def close(self) -> None:
-        """Let go of everything that would keep the interpreter from being freed."""
+        """Release everything that would prevent the interpreter from being freed."""
         js = self._js
         js.JS_SetInterruptHandler(self._runtime, InterruptHandler(0), None)
         js.JS_SetHostPromiseRejectionTracker(self._runtime, RejectionTracker(0), None)
@@ -116,7 +117,7 @@ class Engine:
     # Deadlines.
 
     def arm(self, timeout_s: float) -> float:
-        """Stop whatever JavaScript still runs in `timeout_s` from now, which is returned; until then with pauses."""
+        """Stop JavaScript that still runs in `timeout_s` from now. Returns the present time."""
         self._has_stopped = False
         now = self._asked_at = time.monotonic()
         self._deadline = now + timeout_s
@@ -133,7 +134,7 @@ class Engine:
         self._interrupted = True
 
     def _check(self, _runtime: int, _opaque: int) -> int:
-        """The engine asks whether to stop: 1 ends the call, past any `catch` or `finally`."""
+        """The interrupt handler. 1 ends the call; no `catch` or `finally` of the script runs then."""
         now = time.monotonic()
         counter = self._counter
         if now >= self._deadline or self._interrupted:
@@ -158,7 +159,7 @@ class Engine:
         size = self._js.js_malloc_usable_size(self._context, self._context)
         counter = find_counter(self._context, size, self.run, self._set_interrupt_handler)
         if counter is None:
-            log.warning("QuickJS asks for deadlines at its own pace: built-in functions in a loop can delay everybody")
+            log.warning("QuickJS checks deadlines at its own interval: a loop of built-in functions can delay others")
         else:
             self._counter = InterruptCounter(counter)
 
@@ -174,14 +175,14 @@ class Engine:
         self._js.JS_FreeValue(self._context, result)
 
     def use_runtime(self, name: str) -> None:
-        """Use two of the runtime's things: `describe`, which puts errors into words, and `parcel`, for what is long."""
+        """Use two parts of the runtime: `describe`, which turns errors into text, and `parcel`, for long values."""
         self._describe = self._evaluate(f"{name}.describe")
         self._parcel = self._evaluate(f"{name}.parcel")
 
     def connect(self, name: str, functions: dict[str, Function]) -> None:
-        """Have the runtime call `functions` by the C module, if there is one; else it goes on by dukpy's way.
+        """Let the runtime call `functions` through the C module, if it is built; otherwise it calls through dukpy.
 
-        From then on this object must outlive the interpreter.
+        From then on, this object must outlive the interpreter.
         """
         module = bridge()
         if module is None:
@@ -190,7 +191,7 @@ class Engine:
         try:
             addresses = bridge_addresses(js)
         except EngineUnsupported as error:
-            log.debug("scripts call Python by way of dukpy: %s", error)
+            log.debug("scripts call Python through dukpy: %s", error)
             return
         self._bridge = module.Bridge(functions, refusal, parse)
         function = Value()
@@ -202,7 +203,7 @@ class Engine:
         js.JS_FreeValue(context, connect)
         js.JS_FreeValue(context, function)
 
-    # What crosses in the parcel. Texts may have lone surrogates.
+    # The parcel carries long values. Texts may have lone surrogates.
 
     def put_text(self, text: str) -> bool:
         """Copy `text` into the parcel. False if the script's heap has no room for it."""
@@ -243,14 +244,14 @@ class Engine:
 
     @property
     def has_rejections(self) -> bool:
-        """Whether there is something for `report_rejections`."""
+        """Whether there are rejections for `report_rejections`."""
         return bool(self._rejected)
 
     def run_jobs(self, timeout_s: float) -> bool:
-        """Run promise jobs until none is left; False if there was none.
+        """Run promise jobs until none is left. False if there was none.
 
-        They have `timeout_s` together. The job that is stopped then is dropped, and the rest get as much again, so
-        that a chain of jobs without end is broken and costs nothing but itself.
+        All jobs together have `timeout_s`. A job that is stopped then is dropped, and the others get `timeout_s` again.
+        So an endless chain of jobs is broken, and no other job is lost.
         """
         js, runtime = self._js, self._runtime
         if not self.has_jobs():
@@ -260,7 +261,7 @@ class Engine:
         while js.JS_IsJobPending(runtime) and not self._interrupted:
             failed = js.JS_ExecutePendingJob(runtime, byref(context)) < 0
             if self._has_stopped:
-                failed |= js.JS_HasException(self._context)  # some of the engine's own jobs do not tell
+                failed |= js.JS_HasException(self._context)  # some of the engine's own jobs do not report it
                 self.arm(timeout_s)
             if failed:
                 self._on_error("a promise job", self._take_exception())
@@ -268,7 +269,7 @@ class Engine:
         return True
 
     def report_rejections(self, timeout_s: float) -> None:
-        """Report the promises that were rejected and that nobody has handled by now."""
+        """Report the rejected promises that nobody has handled."""
         while self._rejected:
             _, (promise, reason) = self._rejected.popitem()
             self.arm(timeout_s)
@@ -279,23 +280,23 @@ class Engine:
         self.disarm()
 
     def heap_bytes(self) -> int:
-        """What is allocated for the script. It looks at each object: a millisecond for some 50,000."""
+        """The bytes allocated for the script. It visits each object: about a millisecond for 50,000."""
         return self._memory()[0]
 
     def collect_garbage(self) -> int:
-        """Returns how many bytes the script may allocate then."""
+        """Returns how many bytes the script may allocate afterwards."""
         self._js.JS_RunGC(self._runtime)
         size, limit = self._memory()
         return limit - size
 
     def _memory(self) -> tuple[int, int]:
-        """What is allocated, and how much may be."""
+        """The allocated bytes, and their limit."""
         usage = (c_int64 * 64)()  # JSMemoryUsage has 26; the first two are malloc_size and malloc_limit
         self._js.JS_ComputeMemoryUsage(self._runtime, usage)
         return usage[0], usage[1]
 
     def _track(self, context: int, promise: Value, reason: Value, handled: bool, _opaque: int) -> None:
-        """Called by the engine when a promise is rejected without a handler, and when it gets one after all."""
+        """Called by the engine when a promise is rejected without a handler, and when it gets a handler later."""
         js = self._js
         if not handled:
             self._rejected[promise.bits] = (js.JS_DupValue(context, promise), js.JS_DupValue(context, reason))
@@ -309,7 +310,7 @@ class Engine:
         return value
 
     def _take_exception(self) -> Failure:
-        """The pending exception in words. It is not pending any more."""
+        """The pending exception, which is cleared."""
         error = self._js.JS_GetException(self._context)
         failure = self._failure_of(error)
         self._js.JS_FreeValue(self._context, error)

@@ -1,4 +1,4 @@
-"""`ScriptHandler`: a JavaScript file as a `Handler`, and what `wsthreads check` says of one."""
+"""`ScriptHandler`: a JavaScript file as a `Handler`. `check_script`: the check of one, for `wsthreads check`."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ log = get_logger(__name__)
 
 
 class _Life:
-    """What a handler has in one process: the isolate, and a lock that nobody held when the process was forked."""
+    """A handler's part in one process: the isolate, and a lock. A forked process makes its own."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()  # guards the change of what follows
+        self.lock = threading.Lock()  # guards changes of the rest
         self.isolate: Isolate | None = None
         self.restarts = Restarts()
         self.not_before = 0.0  # monotonic: when the next isolate may be started
 
 
 def _release(lives: dict[int, _Life]) -> None:
-    """A handler's finalizer: end its isolate in this process."""
+    """The finalizer of a handler: ends its isolate in this process."""
     life = lives.get(os.getpid())
     if life is not None and life.isolate is not None:
         life.isolate.release()
 
 
 def _teller(handler: ScriptHandler) -> Callable[[str], None]:
-    """Tells the handler of failures, and does not keep it: its isolate's thread has this."""
+    """Tells the handler of failures. Holds no reference to it, since the isolate's thread keeps this function."""
     reference = weakref.ref(handler)
 
     def tell(text: str) -> None:
@@ -64,8 +64,8 @@ def _teller(handler: ScriptHandler) -> Callable[[str], None]:
 class ScriptHandler(Handler):
     """The functions that the ES module at `path` exports, run one at a time by the isolate of this process.
 
-    `start` must have been called in this process; it may be called as often as one likes, and starts a fresh isolate
-    if the last one has died. `hooks` is empty until then.
+    Call `start` in each process. Further calls start a new isolate if the last one has died, and do nothing otherwise.
+    `hooks` is empty until the first call.
     """
 
     def __init__(self, path: str | os.PathLike[str], config: Config, metrics: Metrics) -> None:
@@ -75,7 +75,7 @@ class ScriptHandler(Handler):
         self._config = config
         self._metrics = metrics
         self._room: Callable[[str], Room] | None = None
-        # By process id. A fork's child leaves its parent's as it is: the thread that could free it is not there.
+        # By process id. A forked process leaves its parent's alone: the thread that could free it is in the parent.
         self._lives: dict[int, _Life] = {}
         weakref.finalize(self, _release, self._lives).atexit = False
 
@@ -85,8 +85,8 @@ class ScriptHandler(Handler):
     def start(self) -> None:
         """Load the script. Blocks for as long as its top level runs, at most `Config.script_timeout_s`.
 
-        Raises `ScriptError` for a script that does not load, `HandlerError` for one without a handler function, and
-        `IsolateError` if there is no interpreter to be had, or if it has died again too soon.
+        Raises `ScriptError` if the script does not load, `HandlerError` if it has no handler function, and
+        `IsolateError` if no interpreter can be made, or if the last ones died too soon.
         """
         life = self._lives.setdefault(os.getpid(), _Life())
         if life.isolate is not None and life.isolate.is_alive:
@@ -108,13 +108,13 @@ class ScriptHandler(Handler):
             life.isolate = isolate
 
     def _pace_restart(self, life: _Life) -> None:
-        """A script that has died is started again at once, and one that keeps dying after ever longer pauses."""
+        """A script that has died starts again at once. If it keeps dying, the pauses get longer."""
         if life.isolate is not None and life.isolate.has_died:
             life.isolate = None
             life.not_before = monotonic() + life.restarts.next_pause_s()
         left = life.not_before - monotonic()
         if left > 0:
-            raise IsolateError(f"{self.name} has died several times; it is started again in {left:.2f} s")
+            raise IsolateError(f"{self.name} has died several times; it can start again in {left:.2f} s")
 
     def stop(self, timeout_s: float) -> None:
         """Handle what is queued, for at most `timeout_s`, and free the interpreter."""
@@ -123,11 +123,11 @@ class ScriptHandler(Handler):
             isolate.stop(timeout_s)
 
     def reload(self) -> None:
-        """Load the script's files as they are now, and call their functions from now on, for existing sessions too.
+        """Load the script's files as they are now, and call the new functions from now on, also for existing sessions.
 
-        The interpreter stays, so sessions keep their attributes and `globalThis` what is in it; module variables
-        start anew. Timers that the old top level set end, as do those that their callbacks set; timers that were set
-        in a session's call run on. The old modules' memory is not freed: it is for development.
+        The interpreter stays. So sessions keep their attributes, and `globalThis` keeps its properties; variables of
+        modules start again. Timers end if the old top level set them, directly or in a timer's callback. Timers that a
+        session's call set run on. The memory of the old modules is not freed: reloading is for development.
         Raises as `start` does. Then the old functions and timers stay, and those of the new version end.
         """
         if not os.path.isfile(self.path):
@@ -139,7 +139,7 @@ class ScriptHandler(Handler):
             self.hooks = isolate.load().hooks
 
     def files(self) -> frozenset[str]:
-        """The paths of the files that the script consists of, as far as they were loaded, and of missing imports."""
+        """The paths of the script's files that were loaded so far, and of missing imports."""
         isolate = self._isolate
         return frozenset() if isolate is None else isolate.files
 
@@ -166,7 +166,7 @@ class ScriptHandler(Handler):
         return verdict
 
     def _verdict(self, answer: Any, request: Request) -> Verdict:
-        """What onHandshake decided. Of what is not plain, `answerOf` of the runtime has made a list."""
+        """What onHandshake decided. The runtime passes values that are not plain as a list (`inWords` in loop.js)."""
         what = f"{self.name}: onHandshake"
         if not isinstance(answer, (list, tuple)):
             shown = json.dumps(answer, ensure_ascii=False)
@@ -215,7 +215,7 @@ class ScriptHandler(Handler):
             isolate.catch_up(session)
 
     def attributes(self, session: Session) -> dict[str, Any]:
-        """Those that the script has set: texts, what JSON has, and anything else in text."""
+        """The attributes that the script has set: texts, JSON values, and any other value as text."""
         isolate = self._isolate
         if isolate is None:
             raise IsolateError(f"{self.name} was not started in this process")
@@ -250,7 +250,7 @@ def _parsed(text: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class ScriptInfo:
-    """What `check_script` found: all exported names, and the handler functions among them in Python's spelling."""
+    """The result of `check_script`: all exported names, and the handler functions in Python's spelling."""
 
     path: str
     exports: tuple[str, ...]
@@ -258,7 +258,7 @@ class ScriptInfo:
 
 
 def check_script(path: str | os.PathLike[str], config: Config) -> ScriptInfo:
-    """Load the script in an isolate of its own, for a look at it. Its top level runs, with all that it does.
+    """Load the script in an isolate of its own, to check it. The script's top level runs.
 
     Raises `ScriptError` (file, line, column), `HandlerError` and `IsolateError` as `ScriptHandler.start` does.
     """

@@ -1,4 +1,4 @@
-"""What a script imports that it cannot have, and what was perhaps meant; imports of JSON."""
+"""Explains imports that fail, and suggests what was meant. Also: imports of JSON."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _NO_EXPORT = re.compile(r"SyntaxError: Could not find export '([^']*)' in module
 _EXPORTED = re.compile(r"\bexport\s+(?:default\s+)?(?:async\s+)?(?:const|let|var|class|function\s*\*?)\s+([\w$]+)")
 _LISTED = re.compile(r"\bexport\s*\{([^{}]*)\}")
 
-#: What the engine does not know, and does not need.
+#: Import attributes, which the engine does not know and does not need.
 _ATTRIBUTES = re.compile(
     r"""(?P<import>\b(?:from|import)\s*(["'])[^"'\n]+\.json\2\s*)"""
     r"""(?P<attributes>(?:with|assert)\s*\{\s*["']?type["']?\s*:\s*(["'])json\4\s*,?\s*\})"""
 )
 
-#: What may be left out, or be another suffix in the output of a compiler.
+#: Endings that people leave out, or that a compiler's output has.
 _ENDINGS = (".ts", ".js", ".mjs", ".json", "/index.ts", "/index.js")
 
 
 class Complaint(NamedTuple):
-    """What is wrong, and where: the id of a module, its line and column, which count from 1."""
+    """What is wrong, and where: the id of a module, and a line and column, which count from 1."""
 
     message: str
     module: str
@@ -39,7 +39,7 @@ class Complaint(NamedTuple):
 
 
 def meant_files(name: str, exists: Callable[[str], bool]) -> str | None:
-    """What was perhaps meant by an import of `name`, which is no file: ``./lib.ts`` by ``./lib`` or ``./lib.js``."""
+    """The file that an import of `name`, a missing file, may mean: ``./lib.ts`` for ``./lib`` or ``./lib.js``."""
     stem, suffix = posixpath.splitext(name)
     names = [name + ending for ending in _ENDINGS]
     if suffix in (".js", ".mjs", ".ts", ".jsx", ".tsx"):
@@ -48,16 +48,16 @@ def meant_files(name: str, exists: Callable[[str], bool]) -> str | None:
 
 
 def place_of_import(name: str, source: str) -> tuple[int, int] | None:
-    """The line and column of the first import of `name` in a text."""
+    """The line and column of the first import of `name` in a source."""
     found = re.search(rf"""\b(?:from|import)\s*\(?\s*(["']){re.escape(name)}\1""", source)
     return None if found is None else _place(source, found.start(1))
 
 
 def explain_missing(message: str, sources: dict[str, str]) -> Complaint | None:
-    """Where a name is imported that a module does not export, and why it does not; None if that cannot be found.
+    """Where a name is imported that a module does not export, and why. None if the place cannot be found.
 
-    `message` is the engine's, which names the first module in a chain of re-exports. `sources` are those of all
-    modules, by their ids.
+    `message` is the engine's text, which names the first module in a chain of re-exports. `sources` has the sources of
+    all modules, by id.
     """
     found = _NO_EXPORT.match(message)
     if found is None:
@@ -83,7 +83,7 @@ def explain_missing(message: str, sources: dict[str, str]) -> Complaint | None:
 
 
 def json_module(source: str) -> str:
-    """The module that a JSON file is. Raises `ValueError` with the place for what is none."""
+    """A JSON file as a module. Raises `ValueError`, with the place, for invalid JSON."""
     try:
         json.loads(source)
     except json.JSONDecodeError as error:
@@ -92,7 +92,7 @@ def json_module(source: str) -> str:
 
 
 def without_attributes(source: str) -> str:
-    """A module without the ``with { type: "json" }`` of its imports; all else stays in its place."""
+    """A module without the ``with { type: "json" }`` of its imports. Lines and columns stay the same."""
 
     def blank(found: re.Match[str]) -> str:
         return found["import"] + re.sub(r"[^\n]", " ", found["attributes"])
@@ -106,7 +106,7 @@ def _place(source: str, position: int) -> tuple[int, int]:
 
 
 def _names(listed: str) -> Iterator[tuple[str, str]]:
-    """What the elements of a clause name, in the module that they are from and in the one that they are in."""
+    """The names in a clause: for each, the name in the exporting module, and the name in the importing module."""
     for element in listed.split(","):
         words = element.split()
         if words and (words[0] != "type" or len(words) in (1, 3)):  # `type X` is dropped with the types
@@ -114,7 +114,7 @@ def _names(listed: str) -> Iterator[tuple[str, str]]:
 
 
 def _importers(name: str, module: str, sources: dict[str, str]) -> Iterator[tuple[str, int]]:
-    """Where a name is asked of a module: the id of the importer, and the position in its source."""
+    """Where a name is imported from a module: the id of the importer, and the position in its source."""
     for identity, source in sources.items():
         for clause in _CLAUSE.finditer(source):
             if _resolved(identity, clause["from"]) == module and name in dict(_names(clause["names"])):
@@ -122,7 +122,7 @@ def _importers(name: str, module: str, sources: dict[str, str]) -> Iterator[tupl
 
 
 def _reexport(name: str, module: str, sources: dict[str, str]) -> tuple[str, str, int] | None:
-    """Where a module has an export from, if it is another module's: the name there, the module, the position."""
+    """For a re-export: the name in the other module, that module, and the position. None if it is no re-export."""
     for clause in _CLAUSE.finditer(sources.get(module, "")):
         for theirs, ours in _names(clause["names"]):
             if clause["kind"] == "export" and ours == name:

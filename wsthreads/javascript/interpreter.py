@@ -1,8 +1,8 @@
 """dukpy's interpreter with our own functions, our own module loader and nothing of Node in it.
 
-dukpy 0.6 calls `_check_exported_function_exists`, `_call_python`, `_normalize_module` and `loader` on the interpreter
-object that it is given, from inside JavaScript. Ours do less: no ``process`` (whose ``env`` would be the server's whole
-environment), no ``require``, no modules from the working directory or from dukpy's own folder.
+From inside JavaScript, dukpy 0.6 calls `_check_exported_function_exists`, `_call_python`, `_normalize_module` and
+`loader` on the interpreter object. Ours allow less: no ``process`` (whose ``env`` would be the server's whole
+environment), no ``require``, no modules from the working directory or from dukpy's folder.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Interpreter", "make_interpreter"]
 
 log = get_logger(__name__)
 
-#: What dukpy must have for `Interpreter` to replace it.
+#: The attributes of dukpy's interpreter that ours replaces.
 _REPLACED = (
     "_init_process", "_init_console", "_init_require", "_normalize_module", "_call_python",
     "_check_exported_function_exists", "loader",
@@ -29,27 +29,27 @@ _REPLACED = (
 
 
 class Interpreter(Protocol):
-    """What is used of the interpreter. Only the thread that made it may touch it, and must be the one to free it."""
+    """The interpreter, as it is used here. Only the thread that made it may use it, and that thread must free it."""
 
     @property
     def capsule(self) -> object:
-        """What dukpy keeps its C struct in."""
+        """The capsule with dukpy's C struct."""
 
     def free(self) -> None:
-        """Free the interpreter now; there is no other reference to it.
+        """Free the interpreter. There is no other reference to it.
 
-        QuickJS (0.11) corrupts the heap when it is freed while a module is suspended in a top-level `await`. Where the
-        loader cannot rule that out, the interpreter is left in memory for good.
+        QuickJS (0.11) corrupts the heap if it is freed while a module is suspended in a top-level `await`. If the
+        loader cannot rule that out, the interpreter stays in memory until the process ends.
         """
 
     def evaluate(self, code: str, **values: Any) -> None:
-        """Run a script, then all promise jobs; `values` are in the global ``dukpy``. Raises `JavaScriptError`."""
+        """Run a script, then all promise jobs. The global ``dukpy`` has `values`. Raises `JavaScriptError`."""
 
 
 def make_interpreter(functions: dict[str, Function], loader: ModuleLoader) -> tuple[Interpreter, str]:
     """A new interpreter, and the path of the shared library with its engine.
 
-    Raises `IsolateError` if dukpy is not there or is not the one that this module knows.
+    Raises `IsolateError` if dukpy is not installed, or is a version that this module does not know.
     """
     try:
         import dukpy
@@ -78,7 +78,7 @@ def make_interpreter(functions: dict[str, Function], loader: ModuleLoader) -> tu
             if loader.suspended:
                 set_destructor = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_void_p)
                 set_destructor(("PyCapsule_SetDestructor", ctypes.pythonapi))(self._ctx, None)
-                log.debug("an interpreter is not freed, for %s", ", ".join(loader.suspended))
+                log.debug("an interpreter is not freed: an await may be pending in %s", ", ".join(loader.suspended))
             self._ctx = None
 
         loader = property(lambda self: loader)
@@ -92,11 +92,11 @@ def make_interpreter(functions: dict[str, Function], loader: ModuleLoader) -> tu
         def _call_python(self, name: bytes, arguments: bytes) -> bytes | None:
             try:
                 return in_json(named[name](*parse(arguments.decode())))
-            except BaseException as error:  # what logs a script's lines is somebody else's code
+            except BaseException as error:  # logging handlers are code of others
                 return refusal(name.decode(), error)
 
         def _init_nothing(self) -> None:
-            """No process, no console and no require of dukpy's."""
+            """Omits dukpy's process, console and require."""
 
         _init_process = _init_console = _init_require = _init_nothing
 

@@ -1,15 +1,15 @@
-"""The isolate: a script's interpreter, the one thread that may touch it, and the queue of events between them.
+"""The isolate: a script's interpreter, the one thread that may use it, and the queue of events between.
 
 Guarantees:
 
 - One thread creates, enters and frees the interpreter. It enters once and stays in the runtime's loop, which pulls its
-  events from `Loop`; no event costs a compilation or a garbage collection.
+  events from `Loop`. So no event costs a compilation or a garbage collection.
 - Every event is handed over, in its session's order, or its session is closed and the log says why (`Loop`).
-- A session's events never overlap: while a promise of its is pending, they wait (`Schedule`).
-- Where there is the C module, a session's thread reads its messages to the queue without the GIL (`inbox`).
-- No call of JavaScript takes longer than `Config.script_timeout_s`, where there is an `Engine` to hold it to that.
+- A session's events never overlap: while a promise of the session is pending, they wait (`Schedule`).
+- With the C module, a session's thread reads its messages into the queue without the GIL (`inbox`).
+- No call of JavaScript takes longer than `Config.script_timeout_s`, provided that there is an `Engine` to enforce it.
   A single built-in function cannot be stopped while it runs.
-- Whatever happens to the thread, nobody is left waiting: `_bury` ends every state and answers every reply.
+- When the thread ends, for whatever reason, nobody is left waiting: `_bury` ends every session and every wait.
 """
 
 from __future__ import annotations
@@ -52,27 +52,27 @@ __all__ = ["Isolate"]
 
 log = get_logger(__name__)
 
-#: QuickJS takes 1 MiB of the stack; the server may run its other threads with less than that.
+#: QuickJS uses up to 1 MiB of stack. The server may give its other threads less.
 STACK_BYTES = 16 * 1024 * 1024
 
-#: How long a thread may take to end after it was told to, and whatever it ran was interrupted.
+#: How long the thread may take to end, after its running call was interrupted.
 GRACE_S = 2.0
 
-#: How old a figure for the size of the heap may get, in seconds.
+#: How old the figure of the heap's size may be.
 HEAP_AGE_S = 10.0
-#: How long somebody who only looks may wait for a script.
+#: How long `attributes` waits for the script.
 LOOK_TIMEOUT_S = 0.2
 
 _RUNTIME_PARTS = ("boot", "inspect", "console", "timers", "objects", "loop")
 
-_spawning = threading.Lock()  # guards the stack size for new threads, which is the process's
+_spawning = threading.Lock()  # guards the stack size for new threads, a setting of the process
 
-#: `Engine`, or what stands in for it in tests.
+#: Makes an `Engine`, or a substitute in tests.
 EngineMaker = Callable[[object, str, Callable[[str, Failure], None]], Engine]
 
 
 class Isolate:
-    """Runs the script at `path`, from `start` to `stop`; afterwards it is of no more use. Any thread."""
+    """Runs the script at `path`, from `start` to `stop`. It cannot be started again. Any thread."""
 
     def __init__(
         self,
@@ -91,18 +91,18 @@ class Isolate:
         self._loader = ModuleLoader(path)
         self._loads = 0
         self._schedule = Schedule()
-        self._states: dict[str, SessionState] = {}  # by session id; each single operation on it is atomic under the GIL
-        self._gate = threading.Lock()  # guards _is_closed: states are added and replies awaited only until it is set
+        self._states: dict[str, SessionState] = {}  # by session id; each single operation is atomic under the GIL
+        self._gate = threading.Lock()  # guards _is_closed: once it is set, no session and no waiting thread is added
         self._is_closed = False
         script_log = get_logger(f"wsthreads.script.{self.name}")
         reports = Reports(script_log, metrics, config.script_timeout_s, self._loader.modules, on_failure)
         self._loop = Loop(self.name, self._schedule, self._states, config, reports, self._loader, metrics)
         current = self._loop.current_state
         self._host = HostFunctions(self._states, self._schedule.has_more, current, script_log, self._loader, room)
-        self._heap_due = 0.0  # monotonic: when the next look at it may be taken
+        self._heap_due = 0.0  # monotonic: when it may be measured again
         self._started: Future[None] = Future()
         self._thread: threading.Thread | None = None
-        #: Whether it has ended without being told to.
+        #: It has ended without a call of `stop`.
         self.has_died = False
 
     # Life.
@@ -110,15 +110,15 @@ class Isolate:
     def start(self) -> Exports:
         """Start the thread and load the script. Blocks until the script's top level has run.
 
-        Raises `IsolateError` if there is no interpreter to be had, `ScriptError` if the script does not load, and
-        `HandlerError` if it has no handler function; the isolate has ended then.
+        Raises `IsolateError` if no interpreter can be made, `ScriptError` if the script does not load, and
+        `HandlerError` if it has no handler function. The isolate has ended then.
         """
         self._thread = threading.Thread(target=self._run, name=f"wsthreads-{self.name}", daemon=True)
         with _spawning:
             before = threading.stack_size(STACK_BYTES)
             try:
                 self._thread.start()
-            except RuntimeError as error:  # the process may have no more of them
+            except RuntimeError as error:  # the process may not start more threads
                 self._thread = None
                 self._bury()
                 raise IsolateError(f"no thread for {self.name}: {error}") from error
@@ -137,13 +137,13 @@ class Isolate:
 
     @property
     def files(self) -> frozenset[str]:
-        """The paths of all files loaded so far, or looked for in vain: see `ModuleLoader`."""
+        """The paths of all files that were loaded, or that were imported and are missing: see `ModuleLoader`."""
         return self._loader.files
 
     def load(self) -> Exports:
-        """Load the script anew, all of its modules included. If that works, its functions are called from now on.
+        """Load the script and all of its modules again. If that succeeds, the new functions are called from now on.
 
-        Blocks until its top level has run; raises as `start` does, and then all is as it was.
+        Blocks until the top level has run. Raises as `start` does; then nothing has changed.
         """
         with self._gate:
             self._loads += 1
@@ -157,11 +157,11 @@ class Isolate:
             raise self._loader.script_error(error.failure) from None
         if not self._loader.served:
             raise IsolateError("this version of dukpy does not load modules as expected; 0.6 is known to work")
-        self.heap_bytes()  # a first look, so that there is a figure
+        self.heap_bytes()  # measure, so that there is a figure
         return exports
 
     def stop(self, timeout_s: float) -> None:
-        """Let what is queued be handled, for at most `timeout_s`, then free the interpreter. Idempotent."""
+        """Handle what is queued, for at most `timeout_s`, then free the interpreter. Idempotent."""
         self._schedule.post(STOP)
         self._join(timeout_s)
         if self._thread is not None and self._thread.is_alive():
@@ -169,10 +169,10 @@ class Isolate:
             self._schedule.post(STOP)
             self._join(GRACE_S)
             if self._thread.is_alive():
-                log.critical("the thread of %s cannot be ended: it is left to itself", self.name)
+                log.critical("the thread of %s does not end, and is left running", self.name)
 
     def release(self) -> None:
-        """`stop` soon. Takes no lock and does not wait: for a finalizer."""
+        """Stop soon. Takes no lock and does not wait, so a finalizer may call it."""
         self._schedule.post(STOP)
 
     def _join(self, timeout_s: float) -> None:
@@ -191,7 +191,7 @@ class Isolate:
             self._schedule.post(event)
 
     def message(self, session: Session, message: str | bytes) -> None:
-        """Blocks while too much of the session's waits (`SessionState.reserve`)."""
+        """Blocks while too many messages of the session wait (`SessionState.reserve`)."""
         state = self._states.get(session.id)
         if state is None or not state.reserve(len(message)):
             return
@@ -201,7 +201,7 @@ class Isolate:
             self._schedule.post(Event("binary", state, (message,), len(message)))
 
     def reader(self, session: Session, descriptor: int) -> Reader | None:
-        """What reads the session's messages without Python; None if there is no C module for that."""
+        """A reader of the session's messages that needs no Python; None without the C module."""
         state = self._states.get(session.id)
         if state is None or not hasattr(state, "pump"):
             return None
@@ -214,14 +214,14 @@ class Isolate:
             state.wait_handled()
 
     def settle(self, timeout_s: float) -> None:
-        """Blocks until all events so far have been handled, with the promise jobs that they left, or `timeout_s`."""
+        """Blocks until all events so far, and their promise jobs, have been handled; at most `timeout_s`."""
         with suppress(IsolateError, JavaScriptError, TimeoutError):
             self._ask(Event("again", reply=Future())).result(timeout_s)
 
     def attributes(self, session_id: str) -> list[tuple[str, bool, str]]:
-        """The names and values of a session's attributes: whether each is a text, and what it is in text.
+        """A session's attributes: for each its name, whether its value is a text, and the value as text.
 
-        Raises `IsolateError` if the script is busy for longer than a moment, or has ended.
+        Raises `IsolateError` if the script is busy for longer than `LOOK_TIMEOUT_S`, or has ended.
         """
         try:
             entries: list[tuple[str, bool, str]] = self._ask(Event("look", None, (session_id,), reply=Future())).result(
@@ -229,19 +229,19 @@ class Isolate:
             )
         except TimeoutError:
             raise IsolateError(f"{self.name} is busy") from None
-        except JavaScriptError as error:  # a getter of the script's, say
-            raise IsolateError(f"what {self.name} has put there cannot be looked at") from error
+        except JavaScriptError as error:  # such as a getter of the script
+            raise IsolateError(f"the attributes that {self.name} has set cannot be read") from error
         return entries
 
     def close(self, session: Session, code: int, reason: str) -> None:
-        """Blocks until the script's onClose has ended or never will."""
+        """Blocks until the script's onClose has ended, or the isolate has."""
         state = self._states.get(session.id)
         if state is not None:
             self._schedule.post(Event("close", state, (code, reason)))
             state.wait_for_end()
 
     def handshake(self, request: Request, session_id: str) -> Any:
-        """What onHandshake returned, as JSON has it. Raises `HandshakeRefused` if it threw or took too long."""
+        """What onHandshake returned, as a JSON value. Raises `HandshakeRefused` if it threw or took too long."""
         told = {**_told(request), "subprotocols": request.subprotocols}
         event = Event("handshake", SessionState(session_id, None, request), (told,), reply=Future())
         try:
@@ -252,10 +252,10 @@ class Isolate:
             raise HandshakeRefused(503, "the handler is not running", cause="handler_down") from error
 
     def heap_bytes(self) -> int | None:
-        """What the script's objects take, of at most 128 MiB, some seconds ago; None where nobody can tell.
+        """The memory of the script's objects, of at most 128 MiB, some seconds ago. None without an engine.
 
-        Does not wait. The isolate looks, after it was asked, every `HEAP_AGE_S` at most: it takes it a millisecond for
-        some 50,000 objects.
+        Does not wait. It asks the isolate to measure again, at most every `HEAP_AGE_S`: that takes about a millisecond
+        for 50,000 objects.
         """
         now = monotonic()
         if now >= self._heap_due:
@@ -264,7 +264,7 @@ class Isolate:
         return self._loop.heap_bytes
 
     def forget(self, session_id: str) -> None:
-        """Drop what the script keeps of a handshake."""
+        """Drop the script's data of a handshake."""
         self._schedule.post(Event("forget", SessionState(session_id, None)))
 
     def _ask(self, event: Event) -> Future[Any]:
@@ -303,13 +303,13 @@ class Isolate:
                 except JavaScriptError as error:
                     self._loop.stumbled(self._loader.tidy(error.failure))
                 if self._loop.is_full:
-                    raise IsolateError("its heap is full, and a garbage collection has freed nothing")
+                    raise IsolateError("its heap is full, and a garbage collection freed nothing")
         except IsolateError as error:
             self.has_died = True
             log.critical("the isolate of %s has died, its sessions are closed: %s", self.name, error)
         except BaseException:
             self.has_died = True
-            with suppress(BaseException):  # for want of memory, say
+            with suppress(BaseException):  # such as a lack of memory
                 log.critical("the isolate of %s has died, its sessions are closed", self.name, exc_info=True)
         finally:
             try:
@@ -326,7 +326,7 @@ class Isolate:
         except EngineUnsupported as error:
             if not self._config.scripts_without_deadline:
                 raise IsolateError(
-                    f"the run time of scripts cannot be bounded here ({error}), so that one could stop the whole "
+                    f"the run time of scripts cannot be bounded here ({error}), so one script could stop the whole "
                     "server; the setting scripts_without_deadline accepts that"
                 ) from error
             log.warning("%s runs without deadlines: %s", self.name, error)
@@ -335,8 +335,8 @@ class Isolate:
     def _boot(self, interpreter: Interpreter, engine: Engine | None, functions: dict[str, Function]) -> str:
         """Set up the runtime. Returns the code that enters its loop.
 
-        The runtime is a global constant, as only those outlive a script without being a property of `globalThis`;
-        nobody can guess its name.
+        The runtime is a global constant: only constants outlive a script without being a property of `globalThis`. Its
+        name is random, so that a script cannot guess it.
         """
         name = f"wsthreads_{secrets.token_hex(16)}"
         folder = importlib.resources.files(__package__).joinpath("runtime")
@@ -354,7 +354,7 @@ class Isolate:
         return f"{name}.loop()"
 
     def _bury(self) -> None:
-        """Leave nobody waiting, whatever the reason of the end, and even if something fails here."""
+        """End every session and every wait, whatever the reason of the end, and even if something fails here."""
         with self._gate:
             self._is_closed = True
             states = list(self._states.values())
@@ -368,7 +368,7 @@ class Isolate:
 
 
 def _told(request: Request) -> dict[str, Any]:
-    """What the runtime keeps of a handshake, for as long as the session lives."""
+    """The data of a handshake, which the runtime keeps for as long as the session lives."""
     return {
         "parameters": request.parameters,
         "headers": request.headers,

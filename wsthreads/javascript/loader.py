@@ -1,8 +1,7 @@
 """Finds and reads a script's modules, inside the script's own folder and nowhere else.
 
-A module's *id* is its path relative to the folder, with ``/``; it is what stacks show. A reload reads every file anew
-under ids of another version (``chat.js?2``), since the engine never lets go of a module that it has. Version 1 has
-no suffix.
+A module's *id* is its path relative to the folder, with ``/``, as stacks show it. A reload reads every file again,
+under ids with another version (``chat.js?2``), since the engine never drops a module. Version 1 has no suffix.
 """
 
 from __future__ import annotations
@@ -33,21 +32,22 @@ _VERSION = re.compile(r"\?(\d+)\Z")
 
 _JSON = ".json"
 
-#: What a text in JavaScript seems to import.
+#: Imports in JavaScript, as far as a pattern finds them.
 _IMPORT = re.compile(r"""\b(?:from|import)\s*\(?\s*["'](\.[^"'\n]*)["']""")
 
-#: What the engine says of Node's older kind of module.
+#: The engine's error for a CommonJS module, Node's older kind.
 _COMMONJS = re.compile(r"ReferenceError: '?(?:require|module|exports)'? is not defined")
 
 
 class ModuleLoader:
-    """The modules of the script at `path`. Used by the isolate's thread; `files` may be read by any: the paths of all
-    that it has read, real ones and as they were imported, which may be by a symbolic link, and of imports that are
-    missing.
+    """The modules of the script at `path`. Used by the isolate's thread.
 
-    dukpy turns whatever is raised here into a text of its own, so nothing is: a module that may not be or cannot be
-    had gets a name that says so, and is not found under it. `problem` keeps the whole text of the last one, since
-    the engine cuts its messages at 255 bytes.
+    `files`, which any thread may read, has the paths of all files that were read, and of imports that are missing. A
+    file that was imported through a symbolic link is in it twice, with its real path and as it was imported.
+
+    dukpy replaces the text of every exception, so nothing is raised here. Instead, a module that cannot be loaded gets
+    a name that is the error message, and is not found under that name. `problem` has the whole text of the last one,
+    since the engine cuts its messages at 255 bytes.
     """
 
     def __init__(self, path: str) -> None:
@@ -61,24 +61,23 @@ class ModuleLoader:
         self._problem_place: tuple[str, int, int] | None = None  # of the import
         self._compiled: dict[str, Compiled] = {}  # by id
         self._sources: dict[str, str] = {}  # as they are in the files, by id without its version
-        #: Modules that may be suspended in a top-level `await`: those with that word in them, until they are known to
-        #: have run.
+        #: Modules that may be suspended in a top-level `await`: all that contain this word, until they have run.
         self.suspended: set[str] = set()
         self.renew()
 
     def renew(self) -> None:
-        """Have the next import of `ENTRY` read all files again."""
+        """Read all files again at the next import of `ENTRY`."""
         real = os.path.realpath(self._path)
         self._root, self._entry = os.path.split(real)
         self._version += 1
         self.problem = None
 
     def compile(self) -> None:
-        """Compile what there is of TypeScript in the script, before it is run.
+        """Compile the script's TypeScript files before it runs.
 
-        Blocks for about a second if there is something new. Raises `ScriptError` for a syntax error, `IsolateError` if
-        there is no compiler to be had. What is imported by a name that is computed is not found here: it is compiled
-        when it is imported, against the script's deadline.
+        Blocks for about a second if there are new files. Raises `ScriptError` for a syntax error, `IsolateError` if
+        there is no compiler. A file that is imported by a computed name is not found here: it is compiled when it is
+        imported, within the script's deadline.
         """
         waiting, seen = [self._entry], set()
         with Compiler() as compiler:
@@ -91,7 +90,7 @@ class ModuleLoader:
                 try:
                     source = _source_of(path)
                 except (OSError, ValueError):
-                    continue  # whoever imports it is told
+                    continue  # the import reports it
                 if identity.endswith(typescript.SUFFIX):
                     imports = self._checked(compiler.compile(identity, source), identity).imports
                 else:
@@ -108,7 +107,7 @@ class ModuleLoader:
         return (line, column) if compiled is None else compiled.original(line, column)
 
     def script_error(self, failure: Failure) -> ScriptError:
-        """The `ScriptError` for what the engine said when the script did not load."""
+        """The `ScriptError` for the engine's error when the script did not load."""
         failure = self.tidy(failure)
         message = "\n".join(message for message, _ in failure.parts)
         if self.problem is not None and "cannot find module" in message:
@@ -121,42 +120,42 @@ class ModuleLoader:
         place = failure.place(self.modules)
         if place is None:
             return ScriptError(message, self._path)
-        column = None if failure.was_parsed else place.column  # the parser's is not that of the mistake (dukpy 0.6)
+        column = None if failure.was_parsed else place.column  # dukpy 0.6: the parser's column is wrong
         return ScriptError(message, self._as_written(place.file), place.line, column)
 
     def _as_written(self, identity: str) -> str:
-        """The path of a module, beside that of the script as the user wrote it."""
+        """The path of a module, in the folder of the script as the user wrote it."""
         return self._path if identity == self._entry else os.path.join(os.path.dirname(self._path), identity)
 
     @property
     def served(self) -> bool:
-        """Whether the script was read through this loader, which is what keeps its imports confined."""
+        """Whether the script was read through this loader, which confines its imports to the folder."""
         return bool(self.files)
 
     def normalize(self, base: str, name: str) -> str:
-        """The id of the module that `base`, an id, imports as `name`; or the reason why there is none."""
+        """The id of the module that the module `base` imports as `name`; or the reason why there is none."""
         if name == ENTRY:
             return self._versioned(self._entry, str(self._version))
-        base, version = _split(base)  # <...> is a text that was evaluated, which has neither place nor version
+        base, version = _split(base)  # <...> is evaluated text, which has neither place nor version
         if not name.startswith(("./", "../")) or "\\" in name:
             return self._refused(name, base, "imports are relative paths such as './lib.js', inside of")
         identity = posixpath.normpath(posixpath.join(posixpath.dirname(base), name))
         path = self._confined(identity)
         if path is None:
-            return self._refused(name, base, "it lies outside of")
+            return self._refused(name, base, "it is outside of")
         self.files |= {os.path.join(self._root, identity)}
         if not os.path.isfile(path):
             return self._refused(name, base, "there is no such file in", self._meant(name, base))
         return self._versioned(identity, str(self._version) if base.startswith("<") else version)
 
     def load(self, identity: str) -> tuple[str | None, str | None, str | None]:
-        """(id, source, "module") as dukpy wants it, or three times None for an id that is a refusal."""
+        """(id, source, "module"), as dukpy expects it; or None three times if the id is an error message."""
         if identity == self.problem:
             return None, None, None
         path = self._confined(bare_id(identity))
         try:
             if path is None:
-                raise ValueError("it lies outside of the script's folder")
+                raise ValueError("it is outside of the script's folder")
             source = _source_of(path)
             self.files |= {path}
             self.modules.add(bare_id(identity))
@@ -169,7 +168,7 @@ class ModuleLoader:
         except (OSError, ValueError, IsolateError) as error:
             self.problem, self._problem_place = f"{bare_id(identity)} cannot be read: {error}", None
             return None, None, None
-        except ScriptError as error:  # whoever imports it gets it, as from the engine's own parser
+        except ScriptError as error:  # the importer gets the error, as from the engine's own parser
             text = str(error).replace(": SyntaxError: ", ": ")
             source = f"export default 0; throw new SyntaxError({json.dumps(text)});"
         if "await" in source:
@@ -180,7 +179,7 @@ class ModuleLoader:
         try:
             return json_module(source)
         except ValueError as error:
-            raise ScriptError(f"no JSON: {error}", self._as_written(bare_id(identity))) from None
+            raise ScriptError(f"invalid JSON: {error}", self._as_written(bare_id(identity))) from None
 
     def _compile(self, identity: str, source: str) -> str:
         with Compiler() as compiler:
@@ -199,7 +198,7 @@ class ModuleLoader:
         return path if os.path.commonpath((self._root, path)) == self._root else None
 
     def _meant(self, name: str, base: str) -> str:
-        """What to say of a file that there is in place of the one that is imported."""
+        """A hint at an existing file that the import may mean."""
         folder = posixpath.dirname(base)
 
         def exists(other: str) -> bool:

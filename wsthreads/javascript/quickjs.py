@@ -1,7 +1,7 @@
 """The part of QuickJS's C API that is used here, through ctypes.
 
-The library is a `ctypes.PyDLL`: the GIL is held during every call. The engine calls back into Python by dukpy's code,
-which takes that for granted; with `ctypes.CDLL` it crashes.
+The library is a `ctypes.PyDLL`, so the GIL is held during every call. The engine calls Python through dukpy's code,
+which relies on that: with `ctypes.CDLL` it crashes.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _TAG_EXCEPTION = 6
 
 
 class EngineUnsupported(Exception):
-    """The engine that dukpy brings cannot be reached, or is not laid out as this module expects."""
+    """dukpy's engine cannot be loaded, or its layout is not the one that this module expects."""
 
 
 class Value(Structure):
-    """JSValue where pointers have 64 bits: a union of 8 bytes, and a tag."""
+    """JSValue, on platforms with 64-bit pointers: a union of 8 bytes, and a tag."""
 
     _fields_ = [("bits", c_uint64), ("tag", c_uint64)]
 
@@ -81,7 +81,7 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "JS_FreeValue": (None, [c_void_p, Value]),
 }
 
-#: What the C module `_bridge` uses of the engine.
+#: The functions of the engine that the C module `_bridge` calls.
 _BRIDGE_FUNCTIONS = (
     "JS_NewCFunctionData", "JS_NewStringLen", "JS_ToCStringLen2", "JS_FreeCString", "JS_NewArray",
     "JS_DefinePropertyValueUint32", "JS_ParseJSON", "JS_JSONStringify", "JS_FreeValue",
@@ -90,7 +90,7 @@ _BRIDGE_FUNCTIONS = (
 
 
 def library(path: str) -> Any:
-    """The functions of the engine, with their types. A library of its own, so nobody else's prototypes change."""
+    """The functions of the engine, with their types. A new object, so the prototypes of other users do not change."""
     try:
         library = ctypes.PyDLL(path)
         for name, (result, arguments) in _PROTOTYPES.items():
@@ -102,7 +102,7 @@ def library(path: str) -> Any:
 
 
 def bridge_addresses(js: Any) -> dict[str, int]:
-    """Where the functions of the engine are that `_bridge` calls. Raises `EngineUnsupported`."""
+    """The addresses of the engine's functions that `_bridge` calls. Raises `EngineUnsupported`."""
     try:
         return {name: ctypes.cast(getattr(js, name), c_void_p).value or 0 for name in _BRIDGE_FUNCTIONS}
     except AttributeError as error:
@@ -110,7 +110,7 @@ def bridge_addresses(js: Any) -> dict[str, int]:
 
 
 def pointers(js: Any, capsule: object) -> tuple[int, int]:
-    """The JSRuntime and the JSContext in dukpy's capsule, proved to be these."""
+    """The JSRuntime and the JSContext in dukpy's capsule. Raises `EngineUnsupported` if it cannot verify them."""
     get_pointer = PYFUNCTYPE(c_void_p, ctypes.py_object, c_char_p)(("PyCapsule_GetPointer", ctypes.pythonapi))
     try:
         address = get_pointer(capsule, _CAPSULE_NAME)

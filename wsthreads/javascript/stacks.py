@@ -1,8 +1,8 @@
-"""What QuickJS says of an error, made fit to be read: the script's own files and lines, nothing of the runtime's.
+"""QuickJS's errors, prepared for logs: the script's own files and lines, and none of the runtime's.
 
-What an error says may be a client's text, so no place is ever looked for in it: the runtime sends text and stacks
-apart. The names of functions are in the stack, too. One that a script makes of a client's text can name another line of
-the script's own files, and nothing else.
+An error's message may be a client's text, so no place is ever searched in it: the runtime sends messages and stacks
+apart. Names of functions are in the stack, too. If a script makes such a name from a client's text, that can name
+another line of the script's own files, and nothing else.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from wsthreads.monitoring.logs import block, quoted
 
 __all__ = ["Failure", "Place"]
 
-#: A frame of the engine's. A function's name may be anything, so what counts is the end of the line.
+#: A frame of the engine. A function's name may be any text, so only the end of the line is parsed.
 _FRAME = re.compile(
     r"    at (?P<before>.* \(|)(?P<id>[^()\n]+?|<[a-z]+>):(?P<line>\d+)(?::(?P<column>\d+))?(?P<end>\)?)"
 )
@@ -26,7 +26,7 @@ _VERSION = re.compile(r"\?\d+\Z")
 
 
 class Place(NamedTuple):
-    """Where in the script's files: the id of a module, without its version."""
+    """A place in the script's files. `file` is the id of a module, without its version."""
 
     file: str
     line: int
@@ -34,22 +34,22 @@ class Place(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """An error, its causes and the errors in it: what each says, and its stack, which may be empty.
+    """An error, its causes and the errors in it: for each its message, and its stack, which may be empty.
 
-    Or, of the console, what a line says, and the stacks of the errors in it.
+    Or a line of the console, and the stacks of the errors in it.
     """
 
     parts: tuple[tuple[str, str], ...]
 
     @classmethod
     def read(cls, described: str) -> Failure:
-        """What the runtime's `describe` has made of an error: text, stack, text, stack, and so on, in JSON."""
+        """From the JSON of the runtime's `describe`: text, stack, text, stack, and so on."""
         texts = json.loads(described)
         return cls(tuple(zip(texts[::2], texts[1::2], strict=True)))
 
     @classmethod
     def of(cls, message: str) -> Failure:
-        """One without a stack. Whatever is in its message, it is a message."""
+        """A failure without a stack. No part of its message is taken for a stack."""
         return cls(((message, ""),))
 
     @property
@@ -58,33 +58,33 @@ class Failure(NamedTuple):
 
     @property
     def was_interrupted(self) -> bool:
-        """Whether this is the error by which the engine stops a call at its deadline."""
+        """Whether this is the error with which the engine stops a call at its deadline."""
         return self.message == "InternalError: interrupted"
 
     @property
     def was_out_of_memory(self) -> bool:
-        """Whether this is the engine's error for a full heap, or what it throws where there is no room for that."""
+        """Whether this is the engine's error for a full heap, or what it throws if even that needs too much."""
         return self.message.startswith(("InternalError: out of memory", "null was thrown"))
 
     @property
     def was_parsed(self) -> bool:
-        """Whether the engine's parser found it in a file: no function is on its stack."""
+        """Whether the engine's parser found the error in a file: no function is on its stack."""
         (message, stack) = self.parts[0]
         return message.startswith("SyntaxError: ") and "\n" not in stack and not stack.endswith(")") and bool(stack)
 
     def saying(self, message: str) -> Failure:
-        """The same with another message."""
+        """The same failure with another message."""
         return Failure(((message, self.parts[0][1]), *self.parts[1:]))
 
     def tidy(self, original: Callable[[str, int, int], tuple[int, int]]) -> Failure:
-        """The same without frames of the runtime, and without versions of files.
+        """The same failure without frames of the runtime, and without versions of files.
 
-        `original` gives the line and column to show for those in the stack, from a module's id, line and column.
+        `original` returns the line and column to show, from a module's id and the line and column in the stack.
         """
         return Failure(tuple((message, _tidy(stack, original)) for message, stack in self.parts))
 
     def place(self, files: Collection[str]) -> Place | None:
-        """The innermost place in one of these files, ids of modules, that the first stack with such a place names."""
+        """The innermost place in `files`, which are ids of modules, of the first stack that has one."""
         for _, stack in self.parts:
             for line in stack.split("\n"):
                 frame = _FRAME.fullmatch(line)
@@ -93,14 +93,14 @@ class Failure(NamedTuple):
         return None
 
     def fields(self, files: Collection[str]) -> dict[str, Any]:
-        """That place as `file`, `line` and `column` of a log record, each if it is known."""
+        """That place as the fields `file`, `line` and `column` of a log record, each if it is known."""
         place = self.place(files)
         return {} if place is None else {name: value for name, value in place._asdict().items() if value is not None}
 
     def shown(self, before: str = "") -> tuple[str, str]:
-        """For a log: the message, behind what comes `before` it, and all that is below it, in lines of their own.
+        """For a log: the message, with `before` in front of it; and the lines below it, with stacks and causes.
 
-        A line of a message begins with a bar there, so that it cannot pass for a frame.
+        There, each line of a message begins with a bar, so that it cannot look like a frame.
         """
         below = []
         for index, (message, stack) in enumerate(self.parts):
@@ -119,7 +119,7 @@ def _tidy(stack: str, original: Callable[[str, int, int], tuple[int, int]]) -> s
             if line.strip():
                 kept.append(line)
         elif frame["id"] in _OF_RUNTIME:
-            while kept and kept[-1].endswith(_NATIVE):  # a native that the runtime called, not the script
+            while kept and kept[-1].endswith(_NATIVE):  # a native function that the runtime called
                 kept.pop()
         else:
             identity = _VERSION.sub("", frame["id"])

@@ -1,8 +1,8 @@
-"""TypeScript made JavaScript by the compiler that dukpy ships, and places in the one found back in the other.
+"""Compiles TypeScript to JavaScript, with the compiler that dukpy ships, and maps places in the result to the source.
 
-Types are dropped, not checked: for that there are editors, and ``tsc``. The compiler (TypeScript 5.7 in dukpy 0.6)
-takes most of a second and 100 MB to load, and would keep the GIL meanwhile. So it runs in a process of its own, which
-ends when its work is done, and what it made of a text is remembered.
+Types are dropped and not checked: editors and ``tsc`` do that. The compiler (TypeScript 5.7 in dukpy 0.6) takes almost
+a second and 100 MB to load, and would hold the GIL meanwhile. So it runs in a process of its own, which ends when its
+work is done. Results are cached.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ __all__ = ["SUFFIX", "Compiled", "Compiler"]
 
 SUFFIX = ".ts"
 
-#: Longest that the compiler may take for one file, its own loading included.
+#: Longest time that the compiler may take for one file, including its start.
 COMPILE_TIMEOUT_S = 60.0
 
-#: What is remembered at most, in files.
+#: The most results that are cached.
 MAX_REMEMBERED = 256
 
-#: By name and text. A memo: what is in it is never wrong, so it may be shared by all and forgotten at any time.
+#: Results by name and source. They never become wrong, so all threads share them, and they may be dropped any time.
 _remembered: dict[tuple[str, str], Compiled] = {}
 
 _BASE64 = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
@@ -42,17 +42,17 @@ _DIGITS = {digit: value for value, digit in enumerate(_BASE64)}
 
 @dataclass(frozen=True)
 class Compiled:
-    """What became of one file: its code, or the first syntax error in it as line, column and message."""
+    """The result for one file: its code, or its first syntax error as line, column and message."""
 
     code: str
     #: The relative paths that it imports, such as ``./lib.ts``.
     imports: tuple[str, ...]
     error: tuple[int, int, str] | None
-    #: The field of that name of a source map (ECMA-426).
+    #: The field `mappings` of its source map (ECMA-426).
     mappings: str
 
     def original(self, line: int, column: int) -> tuple[int, int]:
-        """The place in the source that a place in the code was made from; all count from 1."""
+        """The place in the source of a place in the code. Lines and columns count from 1."""
         places = self._places[line - 1] if line <= len(self._places) else []
         at = bisect_right(places, (column - 1, sys.maxsize, 0)) - 1
         if at < 0:
@@ -61,7 +61,7 @@ class Compiled:
 
     @cached_property
     def _places(self) -> list[list[tuple[int, int, int]]]:
-        """For each line of the code: columns, and the line and column of the source, from 0."""
+        """For each line of the code: columns, and their line and column in the source. They count from 0."""
         lines = []
         source_line = source_column = 0
         for line in self.mappings.split(";"):
@@ -80,7 +80,7 @@ class Compiled:
 
 
 def _numbers(segment: str) -> list[int]:
-    """The signed numbers of a base64 VLQ."""
+    """The signed numbers of a base64 VLQ (variable-length quantity)."""
     numbers = []
     value = shift = 0
     for digit in segment:
@@ -94,15 +94,15 @@ def _numbers(segment: str) -> list[int]:
 
 
 class Compiler:
-    """Compiles files one after another; a context manager, for one thread. Its process starts with the first."""
+    """Compiles one file after the other. A context manager, for one thread. Its process starts with the first file."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
 
     def compile(self, name: str, source: str) -> Compiled:
-        """Blocks for some milliseconds, the first time for most of a second.
+        """Blocks for some milliseconds, the first time for almost a second.
 
-        Raises `IsolateError` if the compiler cannot be had, or takes longer than `COMPILE_TIMEOUT_S`.
+        Raises `IsolateError` if the compiler cannot be started, or takes longer than `COMPILE_TIMEOUT_S`.
         """
         found = _remembered.get((name, source))
         if found is not None:
@@ -131,7 +131,7 @@ class Compiler:
         finally:
             watch.cancel()
         if answer is None:
-            raise IsolateError(f"the TypeScript compiler ended without an answer about {question['name']}")
+            raise IsolateError(f"the TypeScript compiler ended before it had compiled {question['name']}")
         if "failed" in answer:
             raise IsolateError(f"the TypeScript compiler failed: {answer['failed']}")
         return answer
@@ -151,7 +151,7 @@ class Compiler:
 def _start() -> subprocess.Popen[str]:
     dukpy = importlib.util.find_spec("dukpy")
     if dukpy is None or dukpy.origin is None or not sys.executable:
-        raise IsolateError("TypeScript handlers need dukpy, and a Python to run its compiler with")
+        raise IsolateError("TypeScript handlers need dukpy, and a Python executable for its compiler")
     folder = os.path.dirname(os.path.dirname(dukpy.origin))
     return subprocess.Popen(
         [sys.executable, "-I", str(Path(__file__).with_name("compiler_process.py")), folder],

@@ -1,17 +1,18 @@
-// What every other part of the runtime needs: the way to Python, and intrinsics taken before a script can replace them.
+// What all other parts of the runtime need: calls to Python, and built-ins that are saved before a script can replace
+// them.
 //
 // The parts are joined into the body of one function in the order boot, inspect, console, timers, objects, loop.
-// Nothing of it is global but `console` and the timers: `python` and the rest are the runtime's own.
+// Only `console` and the timers are global. A script does not see `python` and the rest.
 //
-// A script may change any object that it can reach: Array.prototype, Map.prototype.get, Promise.resolve. So after this
-// file the runtime calls no method of the standard library by its name, but those taken here; it goes through arrays by
-// index, since spread, destructuring and `for … of` use an iterator; and it reads no property that a prototype of the
-// script's could answer. What a script does about it is its own affair, but it gets nothing of the runtime's to see.
+// A script may change any object that it can reach: Array.prototype, Map.prototype.get, Promise.resolve. So the other
+// parts follow three rules. They call no method of the standard library by its name, only the functions saved here.
+// They read arrays by index, since spread, destructuring and `for … of` use an iterator. And they read no property that
+// a prototype could answer that the script has changed. So a script never gets hold of an object of the runtime.
 //
-// Deadlines strike at any backward jump or call in here, too. So each change of the runtime's state is one
-// operation of the engine (a Map.set, a splice), which is done or not done, never half done.
+// A deadline may stop the runtime, too, at any backward jump or call. So each change of the runtime's state is one
+// operation of the engine (a Map.set, a splice), which happens or does not happen, but is never half done.
 
-// Calls a function of Python's by its name. It is dukpy's, until "connect" brings the one of our C module.
+// Calls a Python function by name. It is dukpy's function, until `connect` replaces it by that of our C module.
 let python = globalThis.call_python;
 const { max_room_name_chars: MAX_ROOM_NAME_CHARS, has_engine: HAS_ENGINE } = globalThis.dukpy;
 
@@ -41,7 +42,7 @@ const Bytes = Uint8Array;
 const ERRORS = { __proto__: null, Error, RangeError, TypeError };
 const ERROR_PROTOTYPE = Error.prototype;
 
-// A method, or a getter, of the standard library's as a function of the object, and of one argument at most.
+// A method or a getter of the standard library, as a function of the object and at most one argument.
 const asFunction = (method) => (object, argument) => apply(method, object, [argument]);
 const asGetter = (prototype, name) => asFunction(getOwnPropertyDescriptor(prototype, name).get);
 
@@ -57,9 +58,10 @@ const bytesOfView = asGetter(TYPED_ARRAY, "byteLength");
 const bytesOfBuffer = asGetter(ArrayBuffer.prototype, "byteLength");
 const bytesOfSharedBuffer = asGetter(SharedArrayBuffer.prototype, "byteLength");
 
-// The runtime's own maps and arrays, whose methods are these, and which have nothing else for a prototype. To Python go
-// only single values: the engine's JSON.stringify asks for a toJSON, and has arrays of its own that a script can break.
-// (Without our C module dukpy makes an array of the values: there an Array.prototype.toJSON is the end of the isolate.)
+// The runtime's own maps and arrays. Their prototypes are these objects, which a script cannot reach. Only single
+// values are passed to Python: JSON.stringify calls toJSON, and uses arrays of its own that a script can break.
+// (Without our C module, dukpy makes an array of the values: there, a script's Array.prototype.toJSON ends the
+// isolate.)
 const MAP = { __proto__: null };
 for (const name of ["get", "set", "has", "delete", "forEach"]) {
   MAP[name] = Map.prototype[name];
@@ -82,7 +84,7 @@ function append(array, item) {
   array[array.length] = item;
 }
 
-// dukpy sets the first two anew whenever it enters the interpreter.
+// dukpy sets the first two again whenever it enters the interpreter.
 const HOST = arrayOf("call_python", "dukpy", "process", "require", "_dukpy_cjs_source_compiles",
   "_dukpy_eval_cjs_source");
 
@@ -94,16 +96,17 @@ function hideHost() {
 
 hideHost();
 
-// The engine asks this property for what makes a stack of its frames, and a frame gives away its function.
+// The engine would call this property with the frames of a stack, and a frame gives access to its function.
 deleteProperty(Error, "prepareStackTrace");
 
-// Bytes cross in here, as an ArrayBuffer that the engine copies. Without an engine, as text of characters to U+00FF.
-// So do long texts, as long as `python` is dukpy's, which would have each character quoted and parsed.
+// The parcel: bytes travel in it between the languages, as an ArrayBuffer that the engine copies. (Without an engine
+// they travel as text, of characters up to U+00FF.) So do long texts, as long as `python` is dukpy's function, which
+// would quote and parse each character.
 const parcel = { __proto__: null, bytes: null, text: null };
 let parcelsText = HAS_ENGINE;
-const LONG_TEXT = 1024;  // Python has its own idea of it
+const LONG_TEXT = 1024;  // Python decides for the other direction
 
-// The answer of a Python function; one that it refused comes as {error: class, message} and is thrown here.
+// The answer of a Python function. An error comes as {error: class, message}, and is thrown here.
 function answered(answer) {
   if (typeof answer === "object" && answer !== null && !isArray(answer)) {
     throw new ERRORS[answer.error](answer.message);

@@ -1,6 +1,6 @@
-// `console`, which writes to Python's logging under the script's name.
+// `console`: writes to Python's logging, under the script's name.
 
-const MAX_LINE = 100000;  // characters of all values together; each has MAX_TEXT at most
+const MAX_LINE = 100000;  // characters of all values together; each value has at most MAX_TEXT
 
 const console = {};
 for (const [method, level] of Object.entries({ debug: 10, log: 20, info: 20, warn: 30, error: 40 })) {
@@ -15,8 +15,8 @@ function callStack() {
   return stackOf(new ERRORS.Error(""));
 }
 
-// Texts as they are, everything else inspected; %s %d %i %f %j %o %O and %% in a first text are filled in. All of that
-// is the first of the parts; behind it come the stacks of the errors among the values.
+// Returns parts (see inspect.js). The first is the line: texts as they are, other values as `inspect` shows them; in a
+// first text, %s %d %i %f %j %o %O and %% are replaced. Then follow the stacks of the errors among the values.
 function formatted(values) {
   const line = { __proto__: null, budget: newBudget(MAX_LINE), errors: arrayOf(), first: null };
   let used = 0;
@@ -69,7 +69,7 @@ function isMark(mark) {
   }
 }
 
-// A value of its own in the line. The stack of the first error follows right below it.
+// A value in the line. The stack of the first error follows directly below the line.
 function shown(value, line) {
   const budget = newBudget(MAX_TEXT);
   let text;

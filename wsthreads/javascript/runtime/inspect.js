@@ -1,15 +1,15 @@
-// Values and errors as text for logs. Nothing here throws, whatever the value does when it is looked at, and nothing
-// is longer than MAX_TEXT, whatever its size.
+// Values and errors as text for logs. Nothing here throws, even if a getter or proxy does, and no text is longer than
+// MAX_TEXT.
 //
-// What an error says may be a client's text, with lines in it that look like a stack. So text and stacks are kept apart
-// on their way to Python: `parts` is an array of text, stack, text, stack, and so on. A stack is the engine's, or "".
+// An error's message may be a client's text, with lines that look like a stack. So text and stacks travel to Python
+// apart: `parts` is an array of text, stack, text, stack, and so on. A stack is one that the engine made, or "".
 
 const MAX_DEPTH = 6;
 const MAX_ENTRIES = 100;
 const MAX_TEXT = 20000;
 const MAX_STACK = 8000;
 const MAX_PARTS = 2 * 20;
-const LARGEST = 2n ** 4096n;  // to write one out takes the square of its length
+const LARGEST = 2n ** 4096n;  // writing out a number takes time in proportion to the square of its length
 
 const mapEntries = asFunction(Map.prototype.entries);
 const nextOfMap = asFunction(getPrototypeOf(new Map().entries()).next);
@@ -22,7 +22,8 @@ const lengthOfView = asGetter(TYPED_ARRAY, "length");
 const textOfObject = asFunction(Object.prototype.toString);
 const textOfSymbol = asFunction(Symbol.prototype.toString);
 
-// An error with its stack, its causes and the errors in it, anything else as `inspect` shows it: parts, as JSON.
+// An error with its stack, its causes and the errors in it; any other value as `inspect` shows it. Returns parts, as
+// JSON.
 function describe(error) {
   try {
     if (error === null) {
@@ -34,7 +35,7 @@ function describe(error) {
     const parts = arrayOf();
     appendError(parts, "", error, newBudget(MAX_TEXT), arrayOf());
     return inJson(parts);
-  } catch {  // there may be no memory left, so no text is made here
+  } catch {  // there may be no memory left, so this makes no text
     return isOutOfMemory(error) ? '["InternalError: out of memory",""]' : '["something was thrown that cannot be read",""]';
   }
 }
@@ -60,7 +61,7 @@ function inJson(parts) {
   return `[${text}]`;
 }
 
-// Whether it is an Error, or has been made to inherit from one, as was done before there were classes.
+// Whether the value is an Error, or an object that inherits from one, as people wrote before there were classes.
 function looksLikeError(value) {
   if (typeof value !== "object" || value === null) {
     return false;
@@ -84,14 +85,14 @@ function headOf(error, budget) {
   }, "an Error that cannot be read"));
 }
 
-// As the engine made it: no getter of the script's is asked.
+// The stack as the engine made it, without calling a getter of the script.
 function stackOf(error) {
   const property = attempt(() => getOwnPropertyDescriptor(error, "stack"), undefined);
   const stack = property !== undefined && hasOwn(property, "value") ? property.value : "";
   return typeof stack === "string" ? cut(stack, MAX_STACK) : "";
 }
 
-// `parents` are the errors that it is the cause of.
+// `parents` are the errors whose cause this one is.
 function appendError(parts, prefix, error, budget, parents) {
   append(parts, prefix + headOf(error, budget));
   append(parts, stackOf(error));
@@ -162,12 +163,12 @@ function includes(items, item) {
   return items.indexOf(item) >= 0;
 }
 
-// JSON where the value has one, and something readable where it has not: cycles, BigInt, Map, Set, functions, symbols.
+// JSON if the value has one, else a readable text: for cycles, BigInt, Map, Set, functions, symbols.
 function inspect(value) {
   return inspected(value, arrayOf(), newBudget(MAX_TEXT), null);
 }
 
-// `errors`, if it is not null, gets the errors that are met, which are shown without their stack here.
+// Errors inside the value are shown without their stack, and appended to `errors`, if that is not null.
 function inspected(value, parents, budget, errors) {
   if (budget.left <= 0) {
     return "…";
@@ -227,7 +228,7 @@ function inspectedObject(object, parents, budget, errors) {
       kind === "[object WeakSet]") {
     return spent(budget, `${object}`);
   }
-  if (object instanceof Room) {  // all that it has is private; in quotes, so that what it is part of stays JSON
+  if (object instanceof Room) {  // all its fields are private; in quotes, so that an object around it is still JSON
     return quote(`Room ${object.getName()}`);
   }
   if (object instanceof Session) {
@@ -243,13 +244,13 @@ function inspectedObject(object, parents, budget, errors) {
   })}}`;
 }
 
-// The property without running a getter of the script's.
+// The value of a property, without running a getter of the script.
 function innerOf(object, name, inner) {
   const property = getOwnPropertyDescriptor(object, name);
   return property === undefined || hasOwn(property, "value") ? inner(property?.value) : "Symbol(getter)";
 }
 
-// Of `length` items, as many as there is room for.
+// As many of `length` items as the budget allows.
 function listed(length, budget, show) {
   let text = "";
   for (let index = 0; index < length; index++) {

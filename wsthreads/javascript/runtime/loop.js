@@ -2,8 +2,8 @@
 
 const HOOKS = { __proto__: null, onHandshake: true, onOpen: true, onMessage: true, onClose: true, onError: true };
 
-// What became of an event, told to Python with the next pull. A positive number is the ticket of a promise that the
-// handler returned; "settled" follows with the same ticket.
+// What became of an event; the next pull reports it to Python. A positive number is a ticket: the number of a promise
+// that the handler returned. "settled" follows later with the same ticket.
 const DONE = 0;
 const FAILED = -1;
 
@@ -11,13 +11,13 @@ const MAX_FAILED_PULLS = 3;
 
 const states = newMap();
 let handlers = { __proto__: null };
-let version = makeVersion();  // whose functions these are
-const loading = newMap();  // the versions whose top level has not ended, by ticket
+let version = makeVersion();  // the version that the handlers are of
+const loading = newMap();  // versions whose top level has not ended, by ticket
 let lastTicket = 0;
-let dispatched = 0;  // events begun; by this Python knows whether its last one arrived
+let dispatched = 0;  // how many events were begun; tells Python whether its last event arrived
 
-// Returns when Python says so, and throws when an event's call was stopped or left no memory to go on with. It can
-// be called again then; the event is Python's to account for.
+// Returns when Python answers a pull with nothing. Throws when an event's call was stopped, or left no memory to
+// continue. Python then reports that event, and may call this again.
 function loop() {
   hideHost();
   let outcome = DONE;
@@ -26,7 +26,7 @@ function loop() {
     let event;
     try {
       event = answered(python("pull", dispatched, outcome, untilNextTimer()));
-    } catch (error) {  // no memory to ask, or none for the answer
+    } catch (error) {  // no memory for the call or its answer
       if (++failedPulls > MAX_FAILED_PULLS) {
         throw error;
       }
@@ -106,7 +106,7 @@ const dispatch = {
       let words = null;
       try {
         words = isPlain(value) ? null : inWords(value);
-      } catch (error) {  // of a getter or a proxy
+      } catch (error) {  // a getter or a proxy threw
         refuse(error);
         return;
       }
@@ -164,7 +164,7 @@ const dispatch = {
     return DONE;
   },
 
-  // A version was given up whose top level does not end.
+  // A version is given up: its top level does not end.
   refuse(event) {
     const refused = loading.get(event[2]);
     if (refused !== undefined) {
@@ -175,7 +175,7 @@ const dispatch = {
   },
 };
 
-// One loading of the script, as the owner of timers.
+// A version: one loading of the script, as the owner of timers.
 function makeVersion() {
   return { __proto__: null, hasEnded: false };
 }
@@ -184,14 +184,14 @@ function makeState(id) {
   return { __proto__: null, id, session: null, told: { __proto__: null, handshake: null, attributes: null } };
 }
 
-// What verdict_of can judge as it is.
+// Whether verdict_of, in Python, can judge the value as it is.
 function isPlain(value) {
   return value === undefined || value === null || typeof value === "boolean" || isFinite(value) ||
     typeof value === "string";
 }
 
-// Anything else in JSON: a list of its text; with it the code, the reason, and the names of what else there is, where
-// the client is to be let in and closed.
+// Any other value, in JSON: a list with its text. If the value has `close`, the code, the reason and the names of other
+// properties follow.
 function inWords(value) {
   if (typeof value !== "object" || !("close" in value)) {
     return `[${quote(inspect(value))}]`;
@@ -208,7 +208,7 @@ function literal(value) {
   return `${value ?? null}`;
 }
 
-// `handler` is called without `this`, and directly, so that the stack shows none of our frames above the script's.
+// Calls `handler` without `this`, and directly, so that a stack shows no frames of the runtime above the script's.
 function callHandler(hook, state, first, second) {
   const handler = handlers[hook];
   if (handler === undefined || state === undefined) {
@@ -251,8 +251,8 @@ function callHandler(hook, state, first, second) {
   return ticket;
 }
 
-// Has the error logged, unless it is known already, and gives it to onError, whose promise is the answer if it returns
-// one.
+// Logs the error, unless an equal one was logged (`isKnown`), and passes it to onError. Returns onError's promise, if
+// it returns one.
 function handlerFailed(hook, state, error, isKnown) {
   python("failed", hook, state.id, describe(error), isKnown);
   const { onError } = handlers;
@@ -275,7 +275,7 @@ function onErrorFailed(state, error, isKnown = false) {
   python("failed", "onError", state.id, describe(error), isKnown);
 }
 
-// `typeof`, with a word of its own for functions that only return a generator when they are called.
+// `typeof`, with own names for functions whose call only returns a generator.
 function kindOfExport(value) {
   const prototype = typeof value === "function" ? attempt(() => getPrototypeOf(value), null) : null;
   if (prototype === GENERATOR_FUNCTION) {
@@ -289,7 +289,7 @@ function isGenerator(value) {
     (apply(isPrototypeOf, GENERATOR, [value]) || apply(isPrototypeOf, ASYNC_GENERATOR, [value]));
 }
 
-// The error for a function that has returned a generator. It names the function's place, in the form of a stack.
+// The error for a function that returned a generator. Its stack is the place of the function.
 function notRun(hook) {
   const handler = handlers[hook];
   const error = new ERRORS.TypeError(`${hook} returned a generator, whose body never runs: drop the *`);
@@ -302,16 +302,16 @@ function isThenable(value) {
   return typeof value === "object" && value !== null && typeof value.then === "function";
 }
 
-// `when`, for the promise of a handler's function: a generator is a failure, of a known kind.
+// `when`, for the promise of a handler function. A generator as its value is a failure.
 function whenRun(hook, promise, fulfilled, failed) {
   when(promise, (value) => isGenerator(value) ? failed(notRun(hook), true) : fulfilled(value), (error) => failed(error));
 }
 
-// Not `await`: a call that was stopped at its deadline rejects with an error that no `catch` catches.
+// Instead of `await`: the error of a call that was stopped at its deadline cannot be caught by `catch`.
 function when(promise, fulfilled, rejected) {
   try {
     apply(then, resolved(promise), [fulfilled, rejected]);
-  } catch (error) {  // of a Promise that the script has changed
+  } catch (error) {  // the script has changed Promise
     rejected(error);
   }
 }

@@ -1,8 +1,8 @@
-// The objects that a script is given: the request of a handshake, the session, the room.
+// The objects that a script receives: the request of a handshake, the session, the room.
 //
-// All are frozen. What a session was told in its handshake is kept here, so that looking it up does not cross over to
-// Python. After onClose a session can still be called: it is closed and in no room, and does not join one. Its handles
-// on rooms still reach the members.
+// All are frozen. The data of the handshake (`told`) is kept here, so that looking it up needs no call to Python. After
+// onClose a session can still be used: it is closed, and in no room, and joins none. Its room handles still reach the
+// members.
 
 const bufferOfData = asGetter(DataView.prototype, "buffer");
 const startOfData = asGetter(DataView.prototype, "byteOffset");
@@ -12,7 +12,7 @@ const setBytes = asFunction(TYPED_ARRAY.set);
 class Visitor {
   #told;
 
-  constructor({ told }) {  // not the state, which holds its session: what is no cycle goes without a collection
+  constructor({ told }) {  // not `state`, which has the session: without a cycle, no garbage collection is needed
     this.#told = told;
   }
 
@@ -71,7 +71,7 @@ class Request extends Visitor {
 }
 
 class Session extends Visitor {
-  #id;  // that of this object, whatever a function is called on
+  #id;  // the id of this object, even if a method is called on another object
 
   constructor(state) {
     super(state);
@@ -152,10 +152,10 @@ class Room {
 
 for (const visible of [Visitor, Request, Session, Room]) {
   freeze(visible.prototype);
-  freeze(visible);  // a script gets there by `constructor`, and could have an idea of its own of what is one
+  freeze(visible);  // a script can reach the classes by `constructor`, and could change what is an instance of them
 }
 
-// The length of a room's name; one that is plainly too long is not gone through, since it may have come from a client.
+// The number of characters of a room's name. A name that is plainly too long is not scanned: it may come from a client.
 function charactersOf(name) {
   const { length } = name;
   if (length <= MAX_ROOM_NAME_CHARS || length > 2 * MAX_ROOM_NAME_CHARS) {
@@ -179,15 +179,15 @@ function looked(table, name) {
   return hasOwn(table, name) ? table[name] : null;
 }
 
-// Hands a message to the Python function `effect`: text as it is, long text and bytes in the parcel. `room` is the name
-// of one, or undefined.
-function carried(effect, caller, message, id, room) {
+// Passes a message to the host function `name`: short text as it is, long text and bytes in the parcel. `room` is the
+// name of a room, or undefined.
+function carried(name, caller, message, id, room) {
   if (typeof message === "string") {
     if (!parcelsText || message.length < LONG_TEXT) {
-      return answered(handed(effect, message, false, id, room));
+      return answered(handed(name, message, false, id, room));
     }
     parcel.text = message;
-    const answer = handed(effect, null, false, id, room);
+    const answer = handed(name, null, false, id, room);
     parcel.text = null;
     return answered(answer);
   }
@@ -197,19 +197,19 @@ function carried(effect, caller, message, id, room) {
       `${caller} takes a string, an ArrayBuffer or a typed array, not ${kindOf(message)}; try JSON.stringify`);
   }
   if (!HAS_ENGINE) {
-    return answered(handed(effect, textOfBytes(bytes), true, id, room));
+    return answered(handed(name, textOfBytes(bytes), true, id, room));
   }
   parcel.bytes = bufferOfView(bytes);
-  const answer = handed(effect, null, true, id, room);
+  const answer = handed(name, null, true, id, room);
   parcel.bytes = null;
   return answered(answer);
 }
 
-function handed(effect, message, isBinary, id, room) {
-  return room === undefined ? python(effect, message, isBinary, id) : python(effect, message, isBinary, id, room);
+function handed(name, message, isBinary, id, room) {
+  return room === undefined ? python(name, message, isBinary, id) : python(name, message, isBinary, id, room);
 }
 
-// A copy of the bytes of a buffer or a view; null for anything else.
+// A copy of the bytes of a buffer or a view; null for any other value.
 function bytesOf(message) {
   if (typeof message !== "object" || message === null) {
     return null;
@@ -259,7 +259,7 @@ function receivedBytes(text) {
   return bufferOfView(bytes);
 }
 
-// "a number", "null", "an Array": for messages that name the type seen.
+// "a number", "null", "an Array": for error messages.
 function kindOf(value) {
   if (value === null || value === undefined) {
     return `${value}`;

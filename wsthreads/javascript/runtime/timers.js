@@ -1,12 +1,12 @@
 // setTimeout, setInterval and their clear functions. Times are milliseconds of `now`.
 //
-// A timer belongs to the version of the script whose top level set it, itself or by a timer of its own; it ends with that
-// version. One that was set in a session's call belongs to none and runs on, since the session stays: a promise that
-// waits for it would never settle otherwise.
+// A timer belongs to the version of the script whose top level set it, directly or in a timer's callback. It ends with
+// that version, at a reload. A timer that was set in a session's call belongs to no version and runs on, since the
+// session stays: otherwise a promise that waits for the timer would never settle.
 
 const MAX_DELAY_MS = 2 ** 31 - 1;
 
-// Sorted by due time, those due together in the order in which they were set.
+// Sorted by due time. Timers with the same due time are in the order in which they were set.
 const timers = arrayOf();
 const byId = newMap();
 let lastTimer = 0;
@@ -37,7 +37,7 @@ function startTimer(kind, callback, delay, args, repeats) {
   return timer.id;
 }
 
-// As in Node: what is no delay is the shortest, and so is what is too long. Each kind of these is told of once.
+// As in Node: an invalid or too long delay counts as 1 ms. Each kind of them is logged once.
 function periodOf(kind, delay) {
   const asked = toNumber(delay);
   if (asked >= 1 && asked <= MAX_DELAY_MS) {
@@ -91,7 +91,7 @@ function untilNextTimer() {
   return timers.length === 0 ? -1 : max(0, timers[0].due - now());
 }
 
-// Runs one timer, if one is due. An interval goes on when its callback has ended, also by throwing, but not when the
+// Runs one timer, if one is due. An interval continues after its callback has returned or thrown, but not after the
 // callback was stopped at its deadline.
 function runTimer() {
   if (timers.length === 0 || timers[0].due > now() + 1) {
