@@ -1,6 +1,10 @@
-"""The optional C modules; None where everything runs in pure Python.
+"""The optional C modules. They are None if they are not built, or if WSTHREADS_PURE_PYTHON is set (and not 0).
 
-They are None if they were not built, or if WSTHREADS_PURE_PYTHON is set to anything but nothing or 0.
+Each name in them has a Python version, with the same tests. The C files, by job:
+
+- ``_speedups.c``: the module. ``_outboxes.c``, ``_sending.c``: sending. ``_reading.c``, ``_frames.h``: receiving.
+  ``_inbox.c``, ``_intake.c``: messages for scripts. ``_metrics.c``, ``_rlock.c``: types that the others use.
+- ``_bridge.c``: calls of scripts to Python.
 """
 
 from __future__ import annotations
@@ -17,14 +21,14 @@ def _optional(name: str) -> Any:
         return None
     try:
         return import_module(name)
-    except ImportError:  # not built: the Python functions do the same
+    except ImportError:  # not built: the Python versions do the same
         return None
 
 
-#: `wsthreads._native._speedups`: what is done for each message and each delivery.
+#: `wsthreads._native._speedups`: functions and types that run for each message or each delivery.
 speedups: Any = _optional("wsthreads._native._speedups")
 
 
 def bridge() -> Any:
-    """`wsthreads._native._bridge`: how scripts call Python. Only where there is a script it is loaded."""
+    """`wsthreads._native._bridge`: how scripts call Python. It is loaded with the first script."""
     return _optional("wsthreads._native._bridge")

@@ -1,15 +1,17 @@
-/* The way from JavaScript to Python without JSON: one function for scripts' runtime, `python(name, ...arguments)`.
+/* Calls from JavaScript to Python without JSON: one function for the runtime of scripts, `python(name, ...arguments)`.
  *
- * Optional: where it could not be built, or with WSTHREADS_PURE_PYTHON=1, dukpy's call_python does the same, for ten
- * times the cost. What must hold:
+ * Optional: if it is not built, or with WSTHREADS_PURE_PYTHON=1, dukpy's call_python does the same at ten times the
+ * cost. What must hold:
  *
- * - Everything here runs in the isolate's thread with the GIL held, inside of a call of the engine's.
- * - Text, numbers, booleans, null and undefined cross as they are; other values of JavaScript as JSON. Python answers
- *   with None (undefined), these, a tuple of these, which becomes an array, or bytes, which are JSON.
- * - A Python exception never gets into JavaScript: `refusal(name, error)` makes an answer of it.
- * - What JavaScript throws meanwhile, for want of memory, goes through.
+ * - Everything here runs in the isolate's thread, with the GIL held, inside a call of the engine.
+ * - Text, numbers, booleans, null and undefined are passed as they are, other values of JavaScript as JSON. Python
+ *   answers with one of these (None is undefined), with a tuple of them, which becomes an array, or with bytes, which
+ *   are JSON.
+ * - A Python exception never enters JavaScript: `refusal(name, error)` turns it into an answer.
+ * - If JavaScript throws here, for lack of memory, its exception continues to the caller.
  *
- * No header of the engine's is needed: its functions come as addresses, and quickjs.py has proved their layout.
+ * It needs no header of the engine: the engine's functions are passed as addresses, and quickjs.py has checked the
+ * layout.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -18,7 +20,7 @@
 #include <stdint.h>
 #include <string.h>
 
-/* JSValue where pointers have 64 bits. */
+/* JSValue, on platforms with 64-bit pointers. */
 typedef struct {
     union {
         int32_t int32;
@@ -72,7 +74,7 @@ typedef struct {
 
 /* ---- values ---- */
 
-/* The text of a value, a new reference. NULL with a Python exception, or without one if JavaScript has thrown. */
+/* The text of a value, a new reference. NULL with a Python exception; NULL without one if JavaScript has thrown. */
 static PyObject *text_of(Context *context, Value value) {
     size_t size;
     const char *text = js.JS_ToCStringLen2(context, &size, value, false);
@@ -82,7 +84,7 @@ static PyObject *text_of(Context *context, Value value) {
     return result;
 }
 
-/* As in JSON, where 1000.0 is 1000 and what is not finite is null. */
+/* As in JSON: 1000.0 is 1000, and numbers that are not finite are null. */
 static PyObject *number_of(double number) {
     if (!isfinite(number)) Py_RETURN_NONE;
     return number == floor(number) && fabs(number) < 1e21 ? PyLong_FromDouble(number) : PyFloat_FromDouble(number);
@@ -108,7 +110,7 @@ static PyObject *to_python(Bridge *self, Context *context, Value value) {
     return result;
 }
 
-/* A Python object as a value. An exception is JavaScript's, or Python's, which is then set. */
+/* A Python object as a value. On failure an exception, of JavaScript, or of Python if one is set there. */
 static Value to_javascript(Context *context, PyObject *object) {
     if (object == Py_None) return UNDEFINED;
     if (PyBool_Check(object)) return (Value){.u.int32 = object == Py_True, .tag = TAG_BOOL};
@@ -117,7 +119,7 @@ static Value to_javascript(Context *context, PyObject *object) {
         const char *text = PyUnicode_AsUTF8AndSize(object, &size);
         if (text != NULL) return js.JS_NewStringLen(context, text, (size_t)size);
         if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) return EXCEPTION;
-        PyErr_Clear(); /* a lone surrogate, which JavaScript's text may have */
+        PyErr_Clear(); /* a lone surrogate, which text in JavaScript may have */
         PyObject *encoded = PyUnicode_AsEncodedString(object, "utf-8", "surrogatepass");
         if (encoded == NULL) return EXCEPTION;
         Value value = js.JS_NewStringLen(context, PyBytes_AS_STRING(encoded), (size_t)PyBytes_GET_SIZE(encoded));
@@ -148,7 +150,7 @@ static Value to_javascript(Context *context, PyObject *object) {
 
 #define MAX_ARGUMENTS 8
 
-/* The answer to an exception that is set; NULL if even that fails. */
+/* The answer for the exception that is set. NULL if that fails. */
 static PyObject *refused(Bridge *self, PyObject *name) {
     PyObject *type, *error, *traceback;
     PyErr_Fetch(&type, &error, &traceback);
@@ -167,7 +169,7 @@ static Value call(Context *context, Value receiver, int count, Value *arguments,
     PyObject *objects[MAX_ARGUMENTS], *answer = NULL;
     Value value = EXCEPTION;
     int done = 0;
-    if (count < 1 || count > MAX_ARGUMENTS) return UNDEFINED; /* the runtime is ours */
+    if (count < 1 || count > MAX_ARGUMENTS) return UNDEFINED; /* cannot happen: the runtime is ours */
     Py_INCREF(self);
     for (; done < count; done++) {
         objects[done] = to_python(self, context, arguments[done]);
@@ -234,7 +236,7 @@ static void bridge_dealloc(Bridge *self) {
     Py_TYPE(self)->tp_free((PyObject *)self);
 }
 
-/* make(address of the runtime, of the context, {name: address}, address of a JSValue): put our function there. */
+/* make(address of the runtime, of the context, {name: address}, address of a JSValue): store our function there. */
 static PyObject *bridge_make(Bridge *self, PyObject *args) {
     unsigned long long runtime, context, place;
     PyObject *addresses;

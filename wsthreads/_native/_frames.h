@@ -1,4 +1,4 @@
-/* Frames as clients send them (RFC 6455, 5.2): what both C modules that read them need. Nothing here needs Python. */
+/* Frames as clients send them (RFC 6455, 5.2), for the C files that read frames. Nothing here needs Python. */
 #ifndef WSTHREADS_FRAMES_H
 #define WSTHREADS_FRAMES_H
 
@@ -8,15 +8,15 @@
 
 enum { FIN_TEXT = 0x81, FIN_BINARY = 0x82 };
 
-enum { CONTROL = 0x08 }; /* in the first byte of a ping, pong or close frame, and of "HTTP/1.1" */
+enum { CONTROL = 0x08 }; /* set in the first byte of a ping, pong or close frame, and of "HTTP/1.1" */
 
 typedef struct {
     uint64_t payload_bytes;
-    size_t header_bytes; /* with the key, its last four */
+    size_t header_bytes; /* including the key, the last four bytes */
 } Frame;
 
-/* 1 if `size` bytes begin with the whole header of an unfragmented, masked data frame, 0 if they may once there are
- * more, -1 if it is another kind of frame, or none. */
+/* 1 if `data` begins with the complete header of an unfragmented, masked data frame; 0 if more bytes are needed to
+ * tell; -1 for any other frame, and for bytes that are no frame. */
 static inline int parse_data_frame(const uint8_t *data, size_t size, Frame *frame) {
     if (size > 0 && data[0] != FIN_TEXT && data[0] != FIN_BINARY) return -1;
     if (size > 1 && !(data[1] & 0x80)) return -1;
@@ -29,10 +29,10 @@ static inline int parse_data_frame(const uint8_t *data, size_t size, Frame *fram
     if (size < frame->header_bytes) return 0;
     frame->payload_bytes = 0;
     for (size_t i = 0; i < length_bytes; i++) frame->payload_bytes = frame->payload_bytes << 8 | data[2 + i];
-    return frame->payload_bytes > (length_bytes == 2 ? 125 : 0xFFFF) ? 1 : -1; /* else it is not the shortest form */
+    return frame->payload_bytes > (length_bytes == 2 ? 125 : 0xFFFF) ? 1 : -1; /* -1: not the shortest form */
 }
 
-/* Whether what it unmasks is ASCII: in the same pass, since a long message is not in the nearest cache any more. */
+/* Unmasks, and returns whether the result is ASCII. In one pass, since a long message would leave the nearest cache. */
 static inline int unmask(uint8_t *to, const uint8_t *from, size_t size, const uint8_t key[4]) {
     uint64_t wide, seen = 0;
     uint8_t twice[8];

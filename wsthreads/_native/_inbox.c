@@ -36,7 +36,7 @@ static Item *take_locked(Inbox *inbox) {
     return item;
 }
 
-/* The next item, NULL if none comes in time (below 0: however long that is). */
+/* The next item, NULL if none comes in time (negative: no limit). */
 static Item *take(Inbox *inbox, double timeout_s) {
     Item *item;
     int error = 0;
@@ -71,7 +71,7 @@ static PyObject *inbox_new(PyTypeObject *type, PyObject *args, PyObject *keyword
     return (PyObject *)self;
 }
 
-/* What an item stands for, as `get` answers it. The item is freed. */
+/* The answer of `get` for an item, which is freed. */
 static PyObject *unpacked(Item *item) {
     PyObject *answer = item->object;
     Intake *intake = item->intake;

@@ -1,8 +1,8 @@
 /* Inbox and Intake, the types of javascript/inbox.py: what the threads of sessions leave for the isolate's thread.
  *
  * - `mutex` guards the queue and its intakes' `queued`. It is a leaf: its holder neither waits nor asks for the GIL.
- * - Reference counts change under the GIL. A queued text holds no reference to its intake: while `pump` runs, its caller
- *   has one; afterwards the intake has one to itself (`is_kept`), until its last text is taken.
+ * - Reference counts change under the GIL. A queued text holds no reference to its intake: while `pump` runs, its
+ *   caller has one; afterwards the intake has one to itself (`is_kept`), until its last text is taken.
  */
 #ifndef WSTHREADS_INBOX_H
 #define WSTHREADS_INBOX_H
@@ -16,10 +16,10 @@
 typedef struct {
     PyObject_HEAD
     Py_ssize_t max_count, max_size;
-    Py_ssize_t count, size; /* of what has entered and not left; atomic, and only the session's thread enters */
-    double heard_at;        /* when a text came last, by time.monotonic(); 0 if none has; atomic */
-    bool is_shut;           /* `pump` gives everything back; atomic */
-    uint64_t texts, bytes;  /* that `pump` has kept, with their headers; atomic, only the session's thread writes them */
+    Py_ssize_t count, size; /* of messages that have entered and not left; atomic, only the session's thread enters */
+    double heard_at;        /* when the last text arrived, by time.monotonic(); 0 if none has; atomic */
+    bool is_shut;           /* `pump` keeps nothing; atomic */
+    uint64_t texts, bytes;  /* kept by `pump`, headers included; atomic, only the session's thread writes them */
     Py_ssize_t queued;      /* texts in the inbox */
     bool is_kept;
 } Intake;
@@ -29,7 +29,7 @@ typedef struct Item {
     struct Item *next;
     PyObject *object; /* NULL for a text */
     Intake *intake;
-    bool is_last; /* once taken: of its intake */
+    bool is_last; /* set when it is taken: no other text of its intake is queued */
     size_t size;
     char text[];
 } Item;
@@ -38,7 +38,7 @@ typedef struct {
     PyObject_HEAD
     pthread_mutex_t mutex;
     pthread_cond_t filled;
-    bool is_waited_for; /* somebody waits until it is `filled` */
+    bool is_waited_for; /* a thread waits until it is `filled` */
     bool is_closed;
     Item *first, **end;
 } Inbox;

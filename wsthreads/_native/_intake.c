@@ -79,7 +79,7 @@ static PyObject *intake_get_bytes(Intake *self, void *closure) {
 
 #define BUFFER_BYTES 2048
 
-/* Whether text is UTF-8 as Python has it (Unicode 15, table 3-7). */
+/* Whether the text is valid UTF-8, as in Python (Unicode 15, table 3-7). */
 static bool is_utf8(const uint8_t *at, size_t size) {
     const uint8_t *end = at + size;
     while (at < end) {
@@ -106,7 +106,7 @@ static bool is_utf8(const uint8_t *at, size_t size) {
     return true;
 }
 
-/* Put the texts that `data` begins with into the inbox, up to anything else. Returns how many bytes that took. */
+/* Put the texts at the beginning of `data` into the inbox. Returns how many bytes they have. */
 static size_t put_texts(Intake *self, Inbox *inbox, const uint8_t *data, size_t size, size_t max_bytes) {
     size_t at = 0, texts = 0;
     Frame frame;
@@ -135,7 +135,7 @@ static size_t put_texts(Intake *self, Inbox *inbox, const uint8_t *data, size_t 
     return at;
 }
 
-/* `put_texts`, if the intake is not shut; `data` and `size` are then what is left. */
+/* `put_texts`, unless the intake is shut. Moves `data` and `size` behind the texts. */
 static void keep_texts(Intake *self, Inbox *inbox, const uint8_t **data, size_t *size, size_t max_bytes) {
     if (__atomic_load_n(&self->is_shut, __ATOMIC_ACQUIRE)) return;
     size_t done = put_texts(self, inbox, *data, *size, max_bytes);
@@ -158,7 +158,7 @@ static PyObject *intake_pump(Intake *self, PyObject *const *args, Py_ssize_t nar
     if ((fd == -1 || limit == -1) && PyErr_Occurred()) return NULL;
     size_t max_bytes = limit < 0 ? 0 : (size_t)limit, size;
     uint8_t buffer[BUFFER_BYTES], *text = NULL;
-    const uint8_t *data; /* in one of these: what came in last, and is not kept */
+    const uint8_t *data; /* in one of these: the received bytes that are not kept */
     ssize_t received;
     PyThreadState *state = PyEval_SaveThread();
     do {

@@ -5,7 +5,7 @@
 #include <Python.h>
 #include <stdint.h>
 
-/* What every outbox begins with. Guarded by the outbox's lock. */
+/* The first fields of every outbox. Guarded by the lock of the outbox. */
 typedef struct {
     PyObject_HEAD
     uint64_t messages_out, bytes_out;

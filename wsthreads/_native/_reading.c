@@ -1,6 +1,6 @@
-/* What reads from sockets, the same as the Python functions in wsthreads.protocol.transport and frames.
+/* Functions that read from sockets, as the Python functions in wsthreads.protocol.transport and frames do.
  *
- * decode_message takes exactly what frames.decode_message takes; so does receive_message, of what has come in.
+ * decode_message accepts exactly the frames that frames.decode_message accepts; so does receive_message.
  */
 #define _GNU_SOURCE /* POLLRDHUP */
 #include "_reading.h"
@@ -21,7 +21,7 @@
 #define POLLRDHUP 0
 #endif
 
-/* ---- whose turn it is to get the GIL, give_way() -> None ---- */
+/* ---- the queue for the GIL, give_way() -> None ---- */
 
 /* Each number below may be set by the compiler: tests/bench/tricks.py measures what it brings. */
 #ifndef MAX_WAITING
@@ -34,21 +34,21 @@
 #define MAX_DEFERRED_NS 20000000 /* the longest that one of these waits for threads that write to many sockets */
 #endif
 
-static sem_t turnstile;
+static sem_t turnstile; /* as many threads as this admits wait for the GIL */
 
-/* Of those who will be busy for a while, since their clients had sent more than was asked for, or want to be let in, or
- * have left, one at a time may wait for the GIL. So a client that sends little waits for two of them at most, however
- * many clients flood us. Nor do they come in between where a room's members are written to: `defer_to_writers`. */
+/* A thread is busy if it will need the GIL for a while: its client has sent much, is connecting, or has left. Only one
+ * busy thread at a time may wait for the GIL. So a client that sends little waits for at most two busy threads, however
+ * many clients flood the server. Busy threads also wait while a room's members are written to: `defer_to_writers`. */
 static sem_t gate;
 
-/* A busy thread waits for the threads that write to many sockets until one of them is done. It does not wait for all of
- * them, since there may always be another. */
-static pthread_mutex_t writing; /* guards the next two; a leaf, held for a moment */
-static unsigned long writers;   /* threads that write to many sockets now */
-static unsigned long written;   /* how often one of them was done */
+/* A busy thread waits until one of the threads that write to many sockets is done. It does not wait for all of them,
+ * since new ones may always come. */
+static pthread_mutex_t writing; /* guards the next two; a leaf lock, held briefly */
+static unsigned long writers;   /* threads that are writing to many sockets */
+static unsigned long written;   /* how many times one of them was done */
 static pthread_cond_t one_done;
 
-static void renew_turnstile(void) { /* in a child process, too, where nobody is left who would open it */
+static void renew_turnstile(void) { /* also in a forked process, where the threads that would release it are missing */
     sem_init(&turnstile, 0, MAX_WAITING);
     sem_init(&gate, 0, MAX_BUSY);
     pthread_mutex_init(&writing, NULL);
@@ -72,7 +72,7 @@ void end_writing(void) {
 
 /* Called without the GIL. */
 static void defer_to_writers(void) {
-    struct timespec deadline; /* of the clock that all systems have for this: set back, it leaves us the end of a write */
+    struct timespec deadline; /* if this clock is set back, the end of a write still wakes us */
     clock_gettime(CLOCK_REALTIME, &deadline);
     deadline.tv_nsec += MAX_DEFERRED_NS;
     if (deadline.tv_nsec >= 1000000000) {
@@ -117,7 +117,7 @@ static PyObject *give_way(PyObject *module, PyObject *nothing) {
 
 /* ---- receive(fd, size) -> bytes ---- */
 
-/* What comes in is little as a rule: it is read into the stack, and needs no memory that is then too much. */
+/* Most messages are small: they are read into the stack, so that no larger buffer is allocated. */
 #define STACK_BYTES 2048
 
 static PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
@@ -179,7 +179,7 @@ uint8_t *with_rest(int fd, const uint8_t *data, size_t *size, size_t max_bytes) 
         if (received > 0) {
             *size += (size_t)received;
         } else if (received == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
-            break; /* the next to read is told so again */
+            break; /* the next read meets the same end or error */
         } else {
             double left_s = until - monotonic();
             if (left_s <= 0) break;
@@ -191,15 +191,15 @@ uint8_t *with_rest(int fd, const uint8_t *data, size_t *size, size_t max_bytes) 
 
 /* ---- decode_message(buffer, start, max_bytes) -> (message, next start) or None ---- */
 
-/* The message of the whole frame at `data`: a new str or bytes. NULL without an exception for what is not for us, since
- * it is no such frame, or no UTF-8; with one if something fails. `end` becomes where the frame ends. */
+/* The message of the complete frame at `data`: a new str or bytes; sets `end` to the end of the frame. NULL without an
+ * exception for any other frame, and for text that is not UTF-8. NULL with an exception on failure. */
 static PyObject *decoded(const uint8_t *data, size_t size, size_t max_bytes, size_t *end) {
     Frame frame;
     if (parse_data_frame(data, size, &frame) <= 0) return NULL;
     size_t header = frame.header_bytes, bytes = (size_t)frame.payload_bytes;
     if (frame.payload_bytes > max_bytes || frame.payload_bytes > size - header) return NULL;
     int is_text = data[0] == FIN_TEXT;
-    /* Text is ASCII mostly, and then its own UTF-8: it is unmasked to where it stays. */
+    /* Most text is ASCII, and so its own UTF-8: it is unmasked directly into the str. */
     PyObject *message = is_text ? PyUnicode_New((Py_ssize_t)bytes, 127) : PyBytes_FromStringAndSize(NULL, (Py_ssize_t)bytes);
     if (message == NULL) return NULL;
     uint8_t *payload = is_text ? PyUnicode_1BYTE_DATA(message) : (uint8_t *)PyBytes_AS_STRING(message);
@@ -245,7 +245,7 @@ static PyObject *decode_message(PyObject *module, PyObject *const *args, Py_ssiz
 
 /* ---- receive_message(fd, max_bytes, takes_binary) -> (message, bytes on the wire), or what came in ---- */
 
-#define LONG_BYTES 65536 /* what comes with so many keeps us busy for a while */
+#define LONG_BYTES 65536 /* a message of this size keeps the thread busy for a while */
 
 static PyObject *receive_message(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
     (void)module;
@@ -291,7 +291,7 @@ static PyObject *receive_message(PyObject *module, PyObject *const *args, Py_ssi
 
 static void discard_until(int fd, double deadline, double pause, double last_pause) {
     struct pollfd peer = {.fd = fd, .events = POLLIN | POLLRDHUP};
-    char *room = malloc(DISCARD_MUCH_BYTES); /* never written to under TCP, where MSG_TRUNC throws away */
+    char *room = malloc(DISCARD_MUCH_BYTES); /* TCP never writes to it: MSG_TRUNC discards the data */
     for (double left; room != NULL && fd >= 0 && (left = deadline - monotonic()) > 0;) {
         int ready = poll(&peer, 1, left < 1000 ? (int)(left * 1000) + 1 : 1000000);
         if (ready < 0 && errno == EINTR) continue;

@@ -1,6 +1,8 @@
-/* Who waits for the GIL wakes up every 5 ms to ask for it. Thousands of clients that send, or leave, at once would have
- * thousands of threads do that, and nothing else be done for minutes. So all but some wait elsewhere, without a time
- * limit. (With one there would be no need to ask, but who is next would depend on who happens to run.)
+/* Reading from sockets, and the queue for the GIL.
+ *
+ * A thread that waits for the GIL wakes up every 5 ms to ask for it. If thousands of clients send or leave at once,
+ * thousands of threads do that, and nothing else gets done for minutes. So only `MAX_WAITING` threads wait for the GIL;
+ * the others wait for their turn on a semaphore, without a time limit.
  */
 #ifndef WSTHREADS_READING_H
 #define WSTHREADS_READING_H
@@ -10,12 +12,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* PyEval_RestoreThread, in turn. Leaves errno as it is. */
+/* PyEval_RestoreThread, after waiting for the turn. Keeps errno. */
 void restore_thread_in_turn(PyThreadState *state);
 
-/* Writes to so many sockets take milliseconds, without the GIL. Whoever takes it meanwhile, on the same core, has them
- * take twice as long, and the members of a room wait. So who is busy waits, for a moment, until one of those is done who
- * have called the first of these, and not yet the second: that with the GIL, so that who has waited gets it after it. */
+/* Writing to many sockets takes milliseconds, without the GIL. A thread that takes the GIL meanwhile, on the same core,
+ * makes the writer take twice as long, and the members of a room wait. So busy threads wait, for a moment, until one
+ * writer is done. A writer calls the first function before, and the second after its writes, with the GIL held: so the
+ * waiting threads run after it. */
 enum { MANY_WRITES = 64 };
 void begin_writing(void);
 void end_writing(void);
@@ -23,9 +26,10 @@ void end_writing(void);
 /* Seconds, as time.monotonic(). */
 double monotonic(void);
 
-/* A copy of the data frame that `data` is the beginning of, with what comes in of it within 50 ms; `size` is then that
- * of the copy. NULL if it is no such beginning, or has more than `max_bytes`. What takes longer is the caller's as far
- * as it has come: how long it may take, and whether its beginning is UTF-8, is not judged here. Needs no GIL. */
+/* `data` is the beginning of a data frame: returns a copy, with the bytes of the frame that arrive within 50 ms, and
+ * sets `size` to the size of the copy. NULL if `data` is not such a beginning, or the message has more than
+ * `max_bytes`. If the rest takes longer, the caller gets an incomplete frame; its time limit and its UTF-8 are the
+ * caller's concern. Needs no GIL. */
 uint8_t *with_rest(int fd, const uint8_t *data, size_t *size, size_t max_bytes);
 
 /* Adds what reads from sockets to the module; -1 with an exception on failure. */

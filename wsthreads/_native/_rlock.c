@@ -1,10 +1,10 @@
-/* RLock: threading.RLock without its time limits, for the lock of an outbox, which is taken for every delivery.
+/* RLock: threading.RLock without timeouts, for the lock of an outbox, which is taken for every delivery.
  *
- * Here that takes some 50 instructions. threading's are called as methods, look at a clock that they do not need, and
- * take 1,300 of the 1,900 that a delivery took besides its system call.
+ * Taking it costs about 50 instructions. threading's RLock is called by methods and reads a clock: that was 1,300 of
+ * the 1,900 instructions of a delivery, beside the system call.
  *
- * Owner and count are read with the GIL held, and changed by who has the mutex, too. To wait for it, a thread lets go
- * of the GIL. No signal handler runs meanwhile: nobody holds this lock for long.
+ * Owner and count are read with the GIL held, and written with the GIL and the mutex held. A thread that waits for the
+ * mutex releases the GIL. No signal handler runs during the wait, which is short: no thread holds this lock for long.
  */
 #include "_rlock.h"
 
@@ -13,7 +13,7 @@
 typedef struct {
     PyObject_HEAD
     pthread_mutex_t mutex;
-    unsigned long owner; /* where count > 0 */
+    unsigned long owner; /* valid if count > 0 */
     Py_ssize_t count;
 } RLock;
 

@@ -6,10 +6,10 @@
 
 extern PyTypeObject RLockType;
 
-/* Take an RLock if it is free or this thread's; whether that was so. */
+/* Take an RLock if it is free or this thread has it. Whether it was taken. */
 int try_rlock(PyObject *lock);
 
-/* Let go of it. -1 with an exception if it is not this thread's. */
+/* Release it. -1 with an exception if this thread does not have it. */
 int release_rlock(PyObject *lock);
 
 /* Adds the type RLock to the module; -1 with an exception on failure. */

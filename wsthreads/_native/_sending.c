@@ -28,12 +28,12 @@
 
 /* ---- send_queues(outboxes: list) -> [(outbox, data, sent or -errno), ...] of those not sent completely ---- */
 
-/* Up to so many bytes for one socket are sent with the GIL held: some 10 µs, with which a message of 16 KiB is within. */
+/* Up to this many bytes for one socket are sent with the GIL held, which takes some 10 µs. */
 #define MAX_HELD_BYTES 32768
 
 typedef struct {
-    PyObject *data; /* bytes, ours; NULL where there is nothing to send here */
-    Py_ssize_t messages; /* in it */
+    PyObject *data; /* bytes, a strong reference; NULL if there is nothing to send here */
+    Py_ssize_t messages; /* in `data` */
     Py_ssize_t sent;
     int fd;
     int error;
@@ -66,14 +66,15 @@ static PyObject *joined(PyObject *queue, Py_ssize_t count) {
     return whole;
 }
 
-/* Members of a room mostly have the same frames in their queues: remember the last queue's, and what they made. */
+/* The members of a room mostly have the same frames in their queues: keep the frames of the last queue, and their join.
+ */
 #define MAX_SHARED 64
 
 typedef struct {
-    PyObject *frames[MAX_SHARED]; /* ours, so that no other object can get their addresses */
+    PyObject *frames[MAX_SHARED]; /* strong references, so that no other object gets their addresses */
     Py_ssize_t count;
     Py_ssize_t messages;
-    PyObject *data; /* ours; NULL where there is none */
+    PyObject *data; /* a strong reference; NULL if there is none */
 } Shared;
 
 static void forget(Shared *shared) {
@@ -82,14 +83,14 @@ static void forget(Shared *shared) {
     Py_CLEAR(shared->data);
 }
 
-/* How many of the first `count` frames of a queue are messages: pings, pongs and the HTTP answer are none. */
+/* How many of the first `count` frames of a queue are messages, and not pings, pongs or the HTTP answer. */
 static Py_ssize_t count_messages(PyObject *queue, Py_ssize_t count) {
     Py_ssize_t messages = 0;
     for (Py_ssize_t i = 0; i < count; i++) messages += !(*PyBytes_AS_STRING(PyList_GET_ITEM(queue, i)) & CONTROL);
     return messages;
 }
 
-/* Take everything from a queue as one bytes object; NULL with an exception on failure, the queue is then as it was. */
+/* Take all frames from a queue as one bytes object. NULL with an exception on failure; then the queue is unchanged. */
 static PyObject *take(PyObject *queue, Shared *shared, Py_ssize_t *messages) {
     Py_ssize_t count = PyList_GET_SIZE(queue);
     int same = shared->data != NULL && count == shared->count;
@@ -118,10 +119,10 @@ static PyObject *take(PyObject *queue, Shared *shared, Py_ssize_t *messages) {
     return data;
 }
 
-/* Take what an outbox has queued; -1 with an exception on failure. What `write` is then:
+/* Take the queued frames of an outbox; -1 with an exception on failure. Afterwards:
  *
- * - with `fd` < 0, nothing is taken: TLS, closing, over or full, the caller's;
- * - else without `data`, nothing is queued. */
+ * - `fd` < 0: nothing is taken, because of TLS, or because the outbox is closing, ended or full. The caller handles it.
+ * - otherwise, `data` is NULL if nothing is queued. */
 static int begin_write(Write *write, PyObject *outbox, Shared *shared) {
     PyObject *fd = get(outbox, FD);
     if (fd == NULL) return -1;
@@ -153,13 +154,13 @@ static void do_write(Write *write) {
     }
 }
 
-/* Count what has been written. Whether it was all, and `data` is gone; else the outbox is marked, for the caller to go
- * on with. */
+/* Count the bytes written. Returns whether they were all; then `data` is released. Otherwise marks the outbox, and the
+ * caller continues with it. */
 static int end_write(Write *write, PyObject *outbox) {
     int complete = write->sent == PyBytes_GET_SIZE(write->data);
     if (write->sent >= 0 && known_has_tally && Py_TYPE(outbox) == known_type) {
         ((Tally *)outbox)->messages_out += (uint64_t)write->messages;
-        if (complete) ((Tally *)outbox)->bytes_out += (uint64_t)write->sent; /* else the caller counts them */
+        if (complete) ((Tally *)outbox)->bytes_out += (uint64_t)write->sent; /* otherwise the caller counts them */
     }
     if (complete) {
         Py_CLEAR(write->data);
@@ -186,9 +187,10 @@ static PyObject *send_queues(PyObject *module, PyObject *outboxes) {
     Shared shared = {.count = 0, .data = NULL};
 
     while (done < total && begin_write(&writes[done], PyList_GET_ITEM(outboxes, done), &shared) == 0) done++;
-    /* On a failure above, what was taken is still sent, and the rest is still queued: the next call meets it again. */
+    /* On a failure above, the taken frames are still sent, and the others are still queued: the next call fails again.
+     */
     if (done < total && done > 0) PyErr_Clear();
-    PyObject *type, *value, *traceback; /* of the failure at the first outbox, kept for afterwards */
+    PyObject *type, *value, *traceback; /* the failure at the first outbox, kept until the end */
     PyErr_Fetch(&type, &value, &traceback);
 
     int are_many = done >= MANY_WRITES;
@@ -218,7 +220,7 @@ static PyObject *send_queues(PyObject *module, PyObject *outboxes) {
         Py_XDECREF(row);
     }
     for (Py_ssize_t i = 0; result == NULL && i < done; i++) {
-        /* Nobody will be told of what is left of these writes, so their streams end here. */
+        /* The caller does not learn what is left of these writes, so their streams end here. */
         if (writes[i].data != NULL) shutdown(writes[i].fd, SHUT_RDWR);
     }
     for (Py_ssize_t i = 0; i < total; i++) Py_XDECREF(writes[i].data);
@@ -235,8 +237,8 @@ static PyObject *send_queues(PyObject *module, PyObject *outboxes) {
 
 static PyObject *flush, *after_send;
 
-/* What _send_queues and _after_send_locked are for one outbox, whose lock the caller holds. 1 if what was queued is
- * written, 0 if there is more to do than that, -1 with an exception. */
+/* _send_queues and _after_send_locked for one outbox, whose lock the caller holds. 1 if all queued frames are written,
+ * 0 if there is more to do, -1 with an exception. */
 static int send_queue_locked(PyObject *outbox) {
     Write write = {.data = NULL};
     Shared none = {.count = 0, .data = NULL};
@@ -249,15 +251,15 @@ static int send_queue_locked(PyObject *outbox) {
     if (end_write(&write, outbox)) return 1;
     PyObject *sent = PyLong_FromSsize_t(write.sent);
     PyObject *told = sent ? PyObject_CallMethodObjArgs(outbox, after_send, write.data, sent, NULL) : NULL;
-    if (sent == NULL) shutdown(write.fd, SHUT_RDWR); /* nobody is told what is left of it */
+    if (sent == NULL) shutdown(write.fd, SHUT_RDWR); /* the outbox does not learn what is left of the write */
     Py_XDECREF(sent);
     Py_XDECREF(told);
     Py_DECREF(write.data);
     return told == NULL ? -1 : 0;
 }
 
-/* Outbox.flush, for what an outbox mostly is: open, not full, and nobody else's just now. 0 where it is not, and
- * Outbox.flush must be called; 1 where that is done, -1 with an exception. */
+/* Outbox.flush for the common case: the outbox is open, not full, and not locked by another thread. 1 if done, 0 if
+ * Outbox.flush must be called, -1 with an exception. */
 static int flush_plain(PyObject *outbox) {
     int queued, sent = 1;
     while ((queued = has_queued(outbox)) > 0 && sent > 0) {
