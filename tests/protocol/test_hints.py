@@ -170,7 +170,7 @@ def test_an_origin_that_no_page_has_is_answered_with_one_that_a_page_has(origin)
     with server() as (_, port):
         status, text = answer(port, "/ws/t", headers={"Origin": origin})
         assert status == 403
-        hint = "; a page of this Host sends 'http://localhost', and a client outside a browser can leave it out"
+        hint = "; a page of this Host sends 'http://localhost', and a client outside a browser can omit the Origin"
         assert text.endswith(hint)
         for other in ("http://evil.example", "https://localhost:81"):
             status, text = answer(port, "/ws/t", headers={"Origin": other})

@@ -1,4 +1,4 @@
-"""``python -m tests.stress``: options, progress, summary. The exit status is 1 if a promise was broken."""
+"""``python -m tests.stress``: options, progress, summary. The exit status is 1 if a guarantee was violated."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ CLOSES = ("closed", "closed by handler", "closed by handler, no answer", "kicked
 
 LOG_LINES = 60
 
-#: A run that is not over so long after its time hangs where no deadline was thought of: stacks, and the end.
+#: A run that takes this much longer than planned hangs: print the stacks and end it.
 LAST_RESORT_S = 600.0
 
 
 def parse(arguments: list[str] | None = None) -> Options:
-    """Options, or else the environment (SECONDS, CLIENTS, ROOMS, SEED, CHAOS), or else the defaults."""
+    """The options, with defaults from the environment (SECONDS, CLIENTS, ROOMS, SEED, CHAOS)."""
 
     def number(name: str, kind: type, default: float) -> dict[str, object]:
         return {"type": kind, "default": kind(os.environ.get(name) or default), "metavar": name}
@@ -41,13 +41,13 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser.add_argument("--server", choices=SERVERS, default="werkzeug")
     parser.add_argument("--handler", choices=HANDLERS, default="python")
     parser.add_argument(
-        "--switch-interval", type=float, metavar="S", help="the server's sys.setswitchinterval; by default it varies"
+        "--switch-interval", type=float, metavar="S", help="the server's sys.setswitchinterval; default: varies"
     )
     parser.add_argument(
         "--chaos",
         action=argparse.BooleanOptionalAction,
         default=os.environ.get("CHAOS") != "0",
-        help="inject faults, which is the default; CHAOS=0 is --no-chaos",
+        help="inject faults (default); CHAOS=0 is --no-chaos",
     )
     options = parser.parse_args(arguments)
     for name in ("seconds", "clients", "rooms"):
@@ -100,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("\nthe end of the server's log:\n" + "\n".join(outcome.log.splitlines()[-LOG_LINES:]), file=sys.stderr)
         path = Path(tempfile.gettempdir(), f"stress-{options.seed}-{os.getpid()}.log")
         path.write_text(outcome.log)
-        print(f"\nall of it is in {path}", file=sys.stderr)
+        print(f"\nthe complete log is in {path}", file=sys.stderr)
     print("\n" + summary(options, outcome))
     for text in outcome.violations:
         print(f"\nVIOLATION {text}")

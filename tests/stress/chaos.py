@@ -1,8 +1,8 @@
-"""The chaos mode: which faults a round has, by the seed, and what must come of them.
+"""The chaos mode: chooses the faults of each round by the seed, and knows their required effects.
 
-Client threads that misbehave are `daredevil`'s, and what happens inside of the server is done by `faults`. What hits
-nobody in particular (the flusher, the drainer, a lack of descriptors) may break no promise to anybody; of the others it
-is known whom they hit, and what that one must be told.
+`daredevil` has the misbehaving client threads, and `faults` the faults inside the server. Faults of common parts (the
+flusher, the drainer, a lack of descriptors) may violate no guarantee. For all others it is known which client is
+affected, and what it must receive.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from tests.stress.history import Wrong
 from tests.stress.process import ServerProcess
 from tests.stress.world import World
 
-#: What may befall the server while everybody roams.
+#: Faults of the server during the actions of all clients.
 KILLS = ("flusher", "flusher in select", "drainer", "drainer in a step")
 BLOWS = (*KILLS, "descriptors")
 STARVED_S = 1.0
 
-#: Of so many rounds, one has a script that does not end, and after one its isolate dies.
+#: One in this many rounds has a script that does not end, and after one the isolate is killed.
 OVERRUN_EVERY, FALL_EVERY = 3, 4
 
 Orders = dict[Daredevil, Callable[[], None]]
 
 
 class Chaos:
-    """The faults of one run, for the thread that runs it."""
+    """The faults of one run. For the thread of the run."""
 
     def __init__(self, seed: int, handler: str, server: ServerProcess, world: World) -> None:
         self._seed = seed
@@ -40,9 +40,10 @@ class Chaos:
         self.counts: Counter[str] = Counter()
 
     def plan(self, round_number: int, roamers: list[Daredevil]) -> Orders:
-        """What some do first in a round: one in eight is closed by another's handler, one has its handler loop.
+        """First actions of some clients in a round: another client's handler closes one in eight; one makes its handler
+        loop.
 
-        Those who have just gone are left out.
+        Leaves out clients that have just disconnected.
         """
         rng = Random(f"{self._seed}/plan/{round_number}")
         looping, *chosen = rng.sample(roamers, 1 + (len(roamers) - 1) // 8 * 2)
@@ -61,7 +62,7 @@ class Chaos:
         return self._is_script and round_number % FALL_EVERY == 0
 
     def strike(self) -> None:
-        """The next blow of the round, if it has another one."""
+        """Inject the next fault of the round, if there is one."""
         blow = next(self._blows, None)
         if blow == "descriptors":
             self.counts["without descriptors"] += 1
@@ -82,7 +83,7 @@ class Chaos:
         self._kill("isolate")
 
     def check(self) -> None:
-        """Proves that each thread that was killed said so, once. Raises `Wrong`."""
+        """Check that the death of each killed thread was logged once. Raises `Wrong`."""
         died, logged = Counter(self._server.ask()["deaths"]), self._server.deaths()
         if died != logged:
             raise Wrong("deaths", f"there were {dict(died)}, and the log has {dict(logged)}")

@@ -1,11 +1,11 @@
-"""The promises of DESIGN.md 2.2 as code, held against what clients saw and what the handler noted.
+"""The guarantees as code: compares what clients received with what the handler noted.
 
-At each quiet point the checker is given the handler's journal (`ingest`), then has a look at every stream (`check`) and
-at what is in the server (`check_quiet`), and forgets all of it: memory is bounded by one round. One thread.
+At each quiet point, the checker reads the handler's journal (`ingest`), checks every stream (`check`) and the server's
+state (`check_quiet`), and forgets all of it. So memory is bounded by one round. For one thread.
 
-What it proves is said at each check. What it cannot: that a message that was concurrent with a join or a leave had to
-come (it may, and if it does, it is held to the order), and what happens in a session that its client reset: of what was
-on its way to it, only that it is a first part of what had to come, in order.
+Each check says what it proves. It cannot prove that a message concurrent with a join or a leave had to arrive; if it
+arrives, its order is checked. For a session that its client reset, it proves only that the received messages are a
+prefix of the expected ones.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SHOWN = 5
 
 
 class Span:
-    """A membership: surely one between `joined[1]` and `left[0]`, surely none before `joined[0]` or after `left[1]`."""
+    """A membership: certain between `joined[1]` and `left[0]`, impossible before `joined[0]` and after `left[1]`."""
 
     __slots__ = ("joined", "left", "visit")
 
@@ -40,14 +40,14 @@ class Account:
     def __init__(self) -> None:
         self.opened = self.closed = False
         self.next_seq = 0
-        self.is_closing = False  # the handler has closed it: it is sent nothing any more
+        self.is_closing = False  # the handler has closed it: nothing more is sent
         self.kicked_at = FOREVER  # when another session's handler began to close it
         self.spans: dict[str, Span] = {}  # its memberships now, by room
-        self.expected: list[Step] = []  # what it had to get of its own steps, in this round
+        self.expected: list[Step] = []  # the results of its own steps that it must receive in this round
 
 
 class Checker:
-    """See the module. Everything that is wrong goes to `violations`; `done` counts the checks."""
+    """See the module. Violations go to `violations`; `done` counts the checks."""
 
     def __init__(self, ledger: Ledger, violations: Violations) -> None:
         self._ledger = ledger
@@ -66,7 +66,7 @@ class Checker:
     # The journal.
 
     def ingest(self, entries: Iterable[list[Any]]) -> None:
-        """Take in a part of the handler's journal, in the order in which it was written.
+        """Read a part of the handler's journal, in the order of writing.
 
         Proves the life cycle: `on_open` once and first, each message once and in order and none after a gap, `on_close`
         once and last and with the right code, still a member and no longer open; calls that never overlap.
@@ -75,7 +75,7 @@ class Checker:
         for kind, name, *what in entries:
             visit = self._ledger.visits.get(name.encode())
             if visit is None:
-                self._wrong("life cycle", f"{kind} {what!r:.100} of {name}, which was over at an earlier quiet point")
+                self._wrong("life cycle", f"{kind} {what!r:.100} of {name}, which ended before an earlier quiet point")
                 continue
             account = self._accounts[visit]
             if account.closed:
@@ -95,7 +95,7 @@ class Checker:
         if account.opened:
             self._wrong("life cycle", f"on_open of {visit} was called twice")
         if session_id in self._session_ids:
-            self._wrong("life cycle", f"the session id of {visit} was given out before")
+            self._wrong("life cycle", f"the session id of {visit} was used before")
         account.opened = True
         self._session_ids.add(session_id)
 
@@ -116,7 +116,7 @@ class Checker:
             self._follow(visit, account, step)
 
     def _follow(self, visit: Visit, account: Account, step: Step) -> None:
-        """The model of one step: memberships, and what the session itself must get of it."""
+        """The model of one step: memberships, and what the session itself must receive."""
         op, room, spans = step.op, step.room, account.spans
         if op == "j":
             if room not in spans:
@@ -151,19 +151,19 @@ class Checker:
         if is_open:
             self._wrong("life cycle", f"{visit} was open, or could send, in on_close")
         for room, span in account.spans.items():
-            last = visit.farewell(room).ended  # the clock was read before the membership ended
+            last = visit.farewell(room).ended  # the clock was read before the end of the membership
             span.left = (FOREVER if last is None else last, FOREVER)
         account.spans = {}
 
     # Streams.
 
     def unheard(self) -> list[Visit]:
-        """Sessions that are connected, and of whose messages the journal lacks some."""
+        """Connected sessions with messages that are not in the journal yet."""
         visits = self._ledger.visits.values()
         return [visit for visit in visits if visit.end is None and self._accounts[visit].next_seq <= visit.last_seq]
 
     def missing(self) -> dict[Visit, set[Step]]:
-        """What sessions that are connected have not received yet, and must."""
+        """Messages that connected sessions must still receive."""
         lacking = {
             visit: set(account.expected)
             for visit, account in self._accounts.items()
@@ -178,7 +178,7 @@ class Checker:
         return {visit: steps for visit, steps in lacking.items() if steps}
 
     def check(self) -> None:
-        """All checks of what was received since the last quiet point, in every session. Then it is forgotten."""
+        """Check all messages received since the last quiet point, in every session, and forget them."""
         for visit in list(self._ledger.visits.values()):
             self._check_ended(visit)
             if self._check_known(visit):
@@ -189,7 +189,7 @@ class Checker:
         self._forget()
 
     def _check_ended(self, visit: Visit) -> None:
-        """Proves that `on_close` was called for all that have gone, and that no message of theirs was passed over."""
+        """Proves that `on_close` was called for all ended sessions, and that all of their messages were handled."""
         account, end = self._accounts[visit], visit.end
         if not account.opened:
             if end is None or end.opened:
@@ -204,17 +204,17 @@ class Checker:
         self.done["sessions"] += end is not None
 
     def _check_known(self, visit: Visit) -> bool:
-        """Proves that each received step is of a handler call that has ended, which the other checks rely on."""
+        """Proves that each received step belongs to a handler call that has ended. The other checks rely on this."""
         unknown = [step for step in visit.stream if step.began is None]
         if unknown:
             self._wrong("messages in", f"{visit} received {unknown[:SHOWN]}, whose handler call never ended")
         return not unknown
 
     def _check_own(self, visit: Visit) -> None:
-        """Proves that a session got of its own commands exactly what it had to, in the order of the calls.
+        """Proves that a session received exactly the results of its own commands, in the order of the calls.
 
-        That is: every `send`, every `broadcast` to a room that it was in, none to one that it was not in, mixed as they
-        were called. For a session that dropped dead, a first part of that.
+        These are all `send`s, and all `broadcast`s to rooms that it was in, in one order. For a session that lost its
+        connection: a prefix of that.
         """
         expected = self._accounts[visit].expected
         own = [step for step in visit.stream if step.command.visit is visit]
@@ -234,7 +234,7 @@ class Checker:
             )
 
     def _check_inversion(self, visit: Visit) -> None:
-        """Proves the order of what comes from one sender, and from handler calls that did not overlap."""
+        """Proves the order of messages from one sender, and from handler calls that did not overlap."""
         self.done["orders of streams"] += 1
         if found := find_inversion(visit.stream):
             self._wrong("order", f"{visit} received {found[0]} before {found[1]}")
@@ -260,14 +260,14 @@ class Checker:
             self._wrong("order of a room", _describe_circle(room, circle, received))
             return
         for visit, stream in received.items():
-            if len(spans[visit]) == 1:  # of somebody who left and came back, the gap may be the absence
+            if len(spans[visit]) == 1:  # for a session that left and rejoined, the gap may be its absence
                 not_sent = {step for step in self._sent[room] if step.op == "x" and step.command.visit is visit}
                 self.done["gaps"] += 1
                 if gap := find_gap(stream, order, received.values(), not_sent):
                     self._wrong("gap", f"{room}: {visit} got {gap[0]} and {gap[2]}, and not {gap[1]} in between")
 
     def _check_delivered(self, visit: Visit, room: str, spans: list[Span], received: list[Step]) -> None:
-        """Proves that nothing was lost, doubled, or sent to somebody who was no member."""
+        """Proves that no message was lost, duplicated, or sent to a session that was not a member."""
         got = set(received)
         self.done["deliveries"] += len(received)
         if len(got) < len(received):
@@ -279,7 +279,7 @@ class Checker:
             self._wrong("lost", f"{room}: {visit} did not receive {len(lost)} of {len(got | lost)} messages: {first}")
         starts = [span.joined[0] for span in spans]
         for step in got:
-            # Memberships follow one another: the last that began before the step was over is the only candidate.
+            # Memberships do not overlap: only the last one that began before the step's end can match.
             last = bisect_left(starts, step.ended) - 1
             is_member = last >= 0 and step.began < spans[last].left[1]
             if not is_member or (step.op == "x" and step.command.visit is visit):
@@ -288,8 +288,8 @@ class Checker:
     def _wanted(self, visit: Visit, room: str, spans: list[Span]) -> set[Step]:
         """The broadcasts of a room that a session must get.
 
-        Of one that has ended: those that were over before the last one began of which it received something, since
-        what is queued for a session leaves in the order in which it was queued.
+        For an ended session: the broadcasts that ended before the last one that it received began. A session's messages
+        are sent in the order in which they were queued.
         """
         horizon = FOREVER
         if visit.end is not None:
@@ -310,7 +310,7 @@ class Checker:
         return found
 
     def _check_asked(self) -> None:
-        """Proves that `members()`, asked amid all this, counted all that surely were and none that were not."""
+        """Proves that `members()`, called at any time, counts all certain members and no impossible ones."""
         for step in self._asked:
             if step.count is None:
                 continue  # the answer was lost with the connection
@@ -322,7 +322,7 @@ class Checker:
                 self._wrong("members()", f"{step} said {step.count}: it must be {low} to {high}")
 
     def lose_journal(self) -> None:
-        """The handler has died with its journal, and all sessions have ended: nothing is known of this round."""
+        """The handler has died with its journal, and all sessions have ended. Nothing can be checked in this round."""
         self._ledger.visits.clear()
         for memory in (self._accounts, self._spans, self._sent, self._asked):
             memory.clear()
@@ -349,14 +349,16 @@ class Checker:
     # Quiet points.
 
     def members(self) -> dict[str, int]:
-        """How many members each room that there is must have now."""
+        """The required number of members of each existing room."""
         counts: Counter[str] = Counter()
         for account in self._accounts.values():
             counts.update(account.spans.keys())
         return dict(counts)
 
     def check_quiet(self, state: dict[str, Any], over_wire: dict[str, int]) -> None:
-        """Proves that the server holds what the model does: `state` is the control endpoint's, `over_wire` a handler's.
+        """Proves that the server's state matches the model.
+
+        `state` comes from the control endpoint, `over_wire` from a handler.
 
         Sessions, places of the admission, the names of the rooms, their members; and the invariants of the server's own
         data structures.
@@ -386,7 +388,7 @@ def _difference(seen: dict[str, int], model: dict[str, int]) -> str:
 
 
 def _describe_circle(room: str, circle: list[Step], received: dict[Visit, list[Step]]) -> str:
-    """Who saw which step of the circle directly before which."""
+    """For each pair of the circle: a witness that received one directly before the other."""
     seen = []
     for before, after in zip(circle[:SHOWN], [*circle[1:], circle[0]], strict=False):
         witness = next(

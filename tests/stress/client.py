@@ -1,8 +1,8 @@
 """A WebSocket client on a raw socket, strict about every byte that it reads. It shares no code with wsthreads.
 
 `WebSocket` is for one thread. It raises `Wrong` for anything that RFC 6455 or the server's own promises rule out:
-reserved bits, masked or fragmented frames, lengths that are not minimal, text that is not UTF-8, pongs that answer no
-ping, close codes that may not be sent, anything behind a close frame, and an end of TCP without one.
+reserved bits, masked or fragmented frames, lengths that are not minimal, text that is not UTF-8, pongs without a ping,
+invalid close codes, anything after a close frame, and an end of TCP without a close frame.
 """
 
 from __future__ import annotations
@@ -30,11 +30,14 @@ FRAMING = "framing"
 
 
 class Lost(Exception):
-    """TCP has ended, or was reset, where that breaks no promise by itself."""
+    """TCP has ended or was reset, which by itself violates no guarantee."""
 
 
 class WebSocket:
-    """A connection, upgraded when it is made. `rng` chooses masks and how messages are cut into frames and writes."""
+    """A connection; the constructor upgrades it.
+
+    `rng` chooses masks, and how messages are split into frames and writes.
+    """
 
     def __init__(
         self,
@@ -46,9 +49,9 @@ class WebSocket:
         timeout_s: float = 20.0 * SCALE,
     ) -> None:
         self._rng = rng
-        self._input = bytearray()  # less than a frame, but for what came with the handshake
+        self._input = bytearray()  # less than a frame, except after the handshake
         self._came_early = False
-        self._pings: deque[bytes] = deque()  # sent, and not answered yet
+        self._pings: deque[bytes] = deque()  # sent and not yet answered
         self.pings_received = 0
         self.close_code: int | None = None  # of the server's close frame
         self.close_sent = False
@@ -57,7 +60,7 @@ class WebSocket:
         try:
             if receive_buffer is not None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-                # The loopback's segments of 64 KiB would not go into it, and the kernel would wait before each.
+                # The loopback's segments of 64 KiB would not fit, and the kernel would wait before each.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1000)
             sock.settimeout(timeout_s)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -76,7 +79,7 @@ class WebSocket:
     # The handshake.
 
     def send_request(self, share: float = 1.0) -> None:
-        """Send the handshake, or a first part of it."""
+        """Send the handshake, or only its beginning."""
         self._send(self._request[: int(len(self._request) * share)])
 
     def read_response(self) -> None:
@@ -107,7 +110,7 @@ class WebSocket:
     # Sending.
 
     def send(self, payload: bytes, binary: bool) -> None:
-        """A message, now and then in fragments with a ping between them. Blocks. Raises `Lost`."""
+        """Send a message, sometimes in fragments with a ping between them. Blocks. Raises `Lost`."""
         opcode = BINARY if binary else TEXT
         if self._rng.random() > 0.08 or len(payload) < 2:
             self._write(self._frame(opcode, payload))
@@ -125,17 +128,17 @@ class WebSocket:
         self._write(self._frame(PING, payload))
 
     def send_close(self, code: int, reason: bytes = b"") -> None:
-        """Our close frame, the first or the answer; without a code for `NO_CODE`."""
+        """Send a close frame, first or in answer; without a code for `NO_CODE`."""
         self.close_sent = True
         self._write(self._frame(CLOSE, b"" if code == NO_CODE else struct.pack("!H", code) + reason))
 
     def send_part_of_frame(self) -> None:
-        """A frame that will never be whole."""
+        """Send an incomplete frame."""
         frame = self._frame(TEXT, b"x" * self._rng.choice((1, 100, 300, 70_000)))
         self._write(frame[: self._rng.randrange(1, len(frame))])
 
     def send_part_of_message(self) -> None:
-        """Fragments of which the last will never come."""
+        """Send fragments without the last one."""
         self._write(self._frame(TEXT, b"x" * self._rng.choice((0, 1, 300)), 0))
         self._write(self._frame(CONTINUATION, b"x" * self._rng.choice((0, 70_000)), 0))
 
@@ -170,9 +173,9 @@ class WebSocket:
     # Receiving.
 
     def receive(self, timeout_s: float, size: int = RECEIVE_BYTES) -> list[tuple[bytes, bool]]:
-        """Read once, and return the messages that are whole now, each with whether it is binary.
+        """Read once, and return the complete messages, each with whether it is binary.
 
-        Raises `Wrong`, `Lost`. Answers pings. Whoever calls answers the close frame: see `close_code`.
+        Raises `Wrong`, `Lost`. Answers pings. The caller must answer a close frame: see `close_code`.
         """
         if self._came_early:
             self._came_early = False
@@ -236,7 +239,7 @@ class WebSocket:
         return len(self._pings)
 
     def finish(self, timeout_s: float) -> None:
-        """Once both close frames are out: the server must end TCP, first, in order, and with nothing before it."""
+        """After both close frames: the server must end TCP first, by FIN, and send nothing before that."""
         deadline = monotonic() + timeout_s
         while not self.ended:
             if monotonic() > deadline:
@@ -250,7 +253,7 @@ class WebSocket:
 
     def half_close(self) -> None:
         """Send FIN. Raises `Lost`."""
-        self.close_sent = True  # pings can be answered no more
+        self.close_sent = True  # pings can no longer be answered
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError as error:
@@ -268,7 +271,7 @@ class WebSocket:
 
 
 def _header(data: bytearray, start: int) -> tuple[int, int, int] | None:
-    """(opcode, where the payload begins, where it ends) of a frame as this server may send it, if it is all there."""
+    """The opcode and the bounds of the payload of a valid server frame, if the frame is complete."""
     available = len(data) - start
     if available < 2:
         return None

@@ -1,10 +1,10 @@
-"""``python -m tests.stress.cluster``: rooms over Redis on several machines, while everything breaks.
+"""``python -m tests.stress.cluster``: rooms over Redis on several machines, with many faults.
 
-Four workers on two machines (network namespaces, so root is needed), Redis on a third, clients on this one. One after
-the other: workers are killed and started again, Redis is cut off for 5 and for 30 s, and so is a machine with its
-workers, Redis is killed and comes back empty. Then all that clients saw is held against what docs/how-to/redis.rst
-promises; what may be lost there is counted, and any other loss, a doubled message, two orders in one room, or a count
-that is wrong 10 s after a worker was killed is a violation, and the exit status 1.
+Four workers on two machines (network namespaces, so root is needed), Redis on a third, clients on this one. The faults
+follow each other: workers are killed and restarted; Redis, and a machine with its workers, are cut off for 5 and for 30
+s; Redis is killed and restarts empty. Then the messages of all clients are compared with the guarantees in
+docs/how-to/redis.rst. Permitted losses are counted. Any other loss, a duplicate, two orders in one room, or a count
+that is wrong 10 s after a kill is a violation. Then the exit status is 1.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PORT = 7000
 REDIS_PORT = 6379
 WORKERS_PER_MACHINE = 2
 
-#: A count is right this long after the last change; on a machine that is busy with other things it takes longer.
+#: A count must be correct this long after the last change. A busy machine needs longer.
 COUNT_S = 10.0
 PATIENCE_S = 30.0
 
@@ -42,7 +42,7 @@ PAUSE_S = (0.01, 0.2)
 
 
 class Visit:
-    """One connection of a client: what it said, and what it saw, in order."""
+    """One connection of a client: its sent and received messages, in order."""
 
     def __init__(self, name: str, room: str, worker: str) -> None:
         self.name, self.room, self.worker = name, room, worker
@@ -54,7 +54,7 @@ class Visit:
 
 
 class Client(threading.Thread):
-    """Stays in one room, says something now and then, and connects again, to any worker, when it is lost."""
+    """Stays in one room, sends messages, and reconnects to any worker after a loss."""
 
     def __init__(self, number: int, room: str, seed: int, workers: list[str], quiet: threading.Event) -> None:
         super().__init__(name=f"client-{number}", daemon=True)
@@ -107,7 +107,7 @@ class Client(threading.Thread):
 
 
 class Cluster:
-    """The machines, and what runs on them."""
+    """The machines and their processes."""
 
     def __init__(self, stack: ExitStack) -> None:
         network = stack.enter_context(Network())
@@ -156,7 +156,7 @@ class Cluster:
 
 
 def trouble(cluster: Cluster, dice: Random, scale: float, *, keep_redis: bool) -> None:
-    """Everything that happens, one after the other; at last a worker is killed."""
+    """Run all faults one after the other. The last one kills a worker."""
     began = monotonic()
 
     def say(what: str) -> None:
@@ -188,7 +188,7 @@ def trouble(cluster: Cluster, dice: Random, scale: float, *, keep_redis: bool) -
 
 
 def check(visits: Iterable[Visit], redis_died: bool) -> tuple[Counter[str], list[str]]:
-    """What happened, counted, and what must not have."""
+    """Count events, and find violations."""
     counts: Counter[str] = Counter()
     wrong: list[str] = []
     by_room: dict[str, list[Visit]] = defaultdict(list)
@@ -225,7 +225,7 @@ def check(visits: Iterable[Visit], redis_died: bool) -> tuple[Counter[str], list
 
 
 def _missed(visit: Visit, of_room: list[Visit]) -> set[str]:
-    """What others saw between two messages that the visit saw, and the visit did not."""
+    """Messages that the visit missed: others received them between two messages that the visit received."""
     had, missed = set(visit.seen), set[str]()
     for other in of_room:
         common = [place for place, what in enumerate(other.seen) if what in had]
@@ -235,7 +235,7 @@ def _missed(visit: Visit, of_room: list[Visit]) -> set[str]:
 
 
 def check_counts(clients: list[Client]) -> list[str]:
-    """Once nothing changes any more: does everybody say how many there are?"""
+    """After all changes: check that all members see the same, correct count."""
     people = Counter(client.room for client in clients)
     for client in clients:
         client.visits[-1].counts.clear()
@@ -270,7 +270,7 @@ def main() -> int:
             sleep(COUNT_S)
             wrong = _await_all(clients)
         if not wrong:
-            sleep(PATIENCE_S / 3)  # what is late arrives
+            sleep(PATIENCE_S / 3)  # let late messages arrive
             wrong = check_counts(clients)
         for client in clients:
             client.over.set()

@@ -1,4 +1,4 @@
-"""The handler of `cluster`: ``room`` is a parameter, and each message is broadcast, with word on what became of it."""
+"""The handler of `cluster`: ``room`` is a parameter. Each message is broadcast, and its sender gets the result."""
 
 from wsthreads import BrokerError
 

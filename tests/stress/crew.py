@@ -1,4 +1,4 @@
-"""All client threads, doing something together: each has a queue of tasks, and a barrier is the end of a task."""
+"""All client threads. Each has a queue of tasks; a barrier marks the end of a common task."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STACK_BYTES = 512 * 1024
 
 
 class _Task:
-    """Something that several threads do, and one waits for."""
+    """A task of several threads; one thread waits for its end."""
 
     def __init__(self, parties: int) -> None:
         self._left = parties
@@ -28,13 +28,13 @@ class _Task:
             self._changed.notify_all()
 
     def wait(self, timeout_s: float) -> bool:
-        """False if somebody is not finished in time."""
+        """False if a thread does not finish in time."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._left, timeout_s)
 
 
 class Crew:
-    """A thread for each roamer. The methods are for the thread that made it."""
+    """A thread for each roamer. Only the creating thread calls the methods."""
 
     def __init__(self, roamers: Iterable[Roamer], violations: Violations) -> None:
         self._violations = violations
@@ -69,7 +69,7 @@ class Crew:
         timeout_s: float,
         every_second: Callable[[], None] = lambda: None,
     ) -> None:
-        """Have each do its own, at the same time, and wait for all. Raises `Wrong` if that takes too long."""
+        """Run a function for each roamer at the same time, and wait for all. Raises `Wrong` if that takes too long."""
         task = _Task(len(tasks))
         for roamer, function in tasks.items():
             self._queues[roamer].put((function, task))
@@ -80,7 +80,7 @@ class Crew:
                 raise Wrong("progress", f"{what} was not over within {timeout_s:g} s")
 
     def end(self) -> None:
-        """End the threads that are not stuck; close all sockets."""
+        """End all threads that are not stuck, and close all sockets."""
         for roamer, queue in self._queues.items():
             queue.put(None)
             roamer.abandon()
@@ -96,7 +96,7 @@ class Crew:
             except Wrong as wrong:
                 self._violations.add(wrong.check, f"client {roamer.number}: {wrong.text}")
             except Over:
-                pass  # whoever is to blame has said so
+                pass  # the cause has been reported
             except Exception as error:
                 self._violations.add("stress test", f"client {roamer.number}: {error!r}")
                 raise

@@ -1,4 +1,4 @@
-"""A client thread of the chaos mode: it also does what gets it, or its handler, into trouble."""
+"""A client thread of the chaos mode: it also causes faults of its connection or its handler."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tests.stress.history import KICKED, End, Wrong
 from tests.stress.roamer import WINDOW, Control, Roamer
 from tests.stress.visitor import PATIENCE_S
 
-#: How much more often clients drop dead here.
+#: How much more often clients lose their connections here.
 RECKLESSNESS = 3
 
-#: How long a client talks before it looks again whether it has been closed.
+#: How long a client sends before it checks again whether it has been closed.
 LOOK_S = 0.02
 
-#: The server closes those whose handler has failed for good with it.
+#: The close code for sessions of a handler that has failed permanently.
 FAILED = 1011
 
 
@@ -31,7 +31,7 @@ class Daredevil(Roamer):
         return [*often, (self.fail, 1.5), (self.break_off_between_fragments, 0.5)]
 
     def connect(self) -> None:
-        """Where the server may have no descriptors left, it is not to blame for turning somebody away."""
+        """While the server may have no descriptors left, a refusal is permitted."""
         while True:
             began = monotonic()
             try:
@@ -46,7 +46,7 @@ class Daredevil(Roamer):
                 return
 
     def fail(self) -> None:
-        """The handler does what it is told to, and then fails. That call has ended; nothing else has."""
+        """Make the handler execute the command and then fail. Only that call may end."""
         (kind,) = self._rng.choices(("raise", "recurse", "heap"), (10, 4, 1))
         self.counts[f"handler told to {kind}"] += 1
         self.issue(["e", f"b{self._own_room()}", "s"], *self._world.bodies.choose(self._rng), fault=kind)
@@ -58,20 +58,20 @@ class Daredevil(Roamer):
         self._gone(End("reset within a message"))
 
     def await_ping(self) -> None:
-        """Be silent until the server asks whether somebody is there: its timers are not lost."""
+        """Be silent until the server sends a ping, which shows that its timers still work."""
         before = self._socket.pings_received
         self._read_until(lambda: self._socket.pings_received > before, "a ping")
 
     # Orders.
 
     def overrun(self) -> None:
-        """Have the handler run without end: it is stopped, and the session closed."""
+        """Make the handler loop forever. It must be stopped, and the session closed."""
         self.counts["handler told to loop"] += 1
         self.issue(["e", f"b{self._own_room()}", "s"], b"for ever", fault="loop")
         self._end_as_told(End("timed out", frozenset({FAILED}), complete=True))
 
     def kick(self, victim: str) -> None:
-        """Have the handler close another session."""
+        """Make the handler close another session."""
         self.issue([f"b{self._own_room()}", f"k{victim}", "s"], b"out with you")
 
     def be_kicked(self) -> None:
@@ -79,7 +79,7 @@ class Daredevil(Roamer):
         self._end_as_told(End("kicked", frozenset({KICKED}), torn=True))
 
     def outlive_handler(self) -> None:
-        """The isolate dies meanwhile, and all of its sessions are told."""
+        """The isolate dies meanwhile, and all of its sessions must be closed."""
         self._talk_until_closed()
         self._end_as_told(End("handler died", frozenset({FAILED})))
 
@@ -109,4 +109,4 @@ class Daredevil(Roamer):
 
 
 class ToughControl(Control, Daredevil):
-    """One that outlives the handler."""
+    """A control client that survives the death of the handler."""

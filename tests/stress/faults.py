@@ -1,6 +1,6 @@
-"""Faults inside of the server process: handlers that fail when told to, and threads of wsthreads that are killed.
+"""Faults inside the server process: handlers that fail on command, and killed threads of wsthreads.
 
-What is raised here says `INJECTED` in its text or its stack, so that the log can be told from one of real trouble.
+Injected errors have `INJECTED` in their text or stack, so that the log shows which errors are real.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ INJECTED = "injected"
 
 
 class Injected(Exception):
-    """What a handler raises when it is told to."""
+    """Raised by a handler on command."""
 
 
 class Killed(BaseException):
-    """What a thread dies of: no `except Exception` catches it."""
+    """Kills a thread: no `except Exception` catches it."""
 
 
 def fail(kind: str) -> None:
-    """Fail as a handler can; `handler.js` has the same, and one that does not end."""
+    """Fail in the ways of a handler. `handler.js` has the same, and an endless loop."""
     if kind == "raise":
         raise Injected(INJECTED)
     if kind == "recurse":
@@ -46,11 +46,11 @@ def _injected_want_of_memory() -> None:
 
 
 class Reaper:
-    """Kills threads of wsthreads, each in several ways. `deaths` counts those that have come about, by thread."""
+    """Kills threads of wsthreads, each in several ways. `deaths` counts the kills by thread."""
 
     def __init__(self, app: WebSocketApp, endpoint: Endpoint) -> None:
         self._app, self._endpoint = app, endpoint
-        self._lock = Lock()  # guards the counting
+        self._lock = Lock()  # guards `deaths`
         self.deaths: Counter[str] = Counter()
         self._ways: dict[str, Callable[[], None]] = {
             "flusher": self._kill_flusher,
@@ -64,7 +64,7 @@ class Reaper:
         self._ways[what]()
 
     def _once(self, name: str, error: BaseException) -> Callable[[], bool]:
-        """A function that raises `error` the first time, and is false afterwards."""
+        """A function that raises `error` at its first call, and later returns false."""
         left = [error]
 
         def die() -> bool:
@@ -97,7 +97,7 @@ class Reaper:
         self._app._drainer.go_on(self._once("drainer", Killed(INJECTED)))
 
     def _kill_drainer_in_a_step(self) -> None:
-        """After a part of what a step has to send: it comes to the whole of it when it is called again."""
+        """After a part of the step's sends. The next call of the step completes them."""
         die = self._once("drainer", MemoryError(INJECTED))
         real = wsthreads.rooms.rooms.flush_all
 
@@ -108,7 +108,7 @@ class Reaper:
                 die()
             return real(outboxes)
 
-        # Or one is under way already.
+        # Or a step is already running.
         if real.__name__ == "flush_all" and real.__module__ == "wsthreads.protocol.fanout":
             wsthreads.rooms.rooms.flush_all = flush_all
 

@@ -1,4 +1,4 @@
-"""The handler of the stress test in Python: does what its clients say and keeps a journal. See `history`."""
+"""The handler of the stress test in Python: executes its clients' commands and keeps a journal. See `history`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Handler:
         # One C call, so atomic with the GIL (and made so in free-threaded Python): a lock here would hide races.
         self._clock = count(1).__next__
         self._journal: deque[list[object]] = deque()
-        self._sessions: dict[str, Session] = {}  # by name; single operations, atomic likewise
+        self._sessions: dict[str, Session] = {}  # by name; single operations, also atomic
 
     def on_open(self, session: Session) -> None:
         session.attributes.update(name=session.get_parameter("name"), call=Lock(), over=False)
@@ -56,7 +56,7 @@ class Handler:
 
     @contextmanager
     def _call(self, session: Session, hook: str) -> Iterator[None]:
-        """Notes a call that overlaps with another one of its session, or comes after the last."""
+        """Note a call that overlaps with another call of its session, or follows `on_close`."""
         lock = session.attributes["call"]
         alone = lock.acquire(blocking=False)
         if not alone or session.attributes["over"]:
@@ -104,7 +104,7 @@ class Handler:
         self._journal.append([kind, session.attributes["name"], *what])
 
     def _send_journal(self, session: Session) -> None:
-        """What was noted since the last time, as JSON lists of entries; an empty one ends it."""
+        """Send the new journal entries as JSON lists; an empty list marks the end."""
         entries: list[object] = []
         while self._journal:
             entries.append(self._journal.popleft())

@@ -1,4 +1,4 @@
-"""What clients did and saw: commands with their steps, and the stream of steps that each session received.
+"""What clients did and received: commands with their steps, and the stream of steps of each session.
 
 A client sends *commands*, each of which is one call of the handler. A command is a sequence of steps, which the handler
 executes in this order, and a body:
@@ -9,20 +9,20 @@ op   what the handler does
 j, l joins, leaves a room
 b, x broadcasts the body to a room, to all or to all but this session
 e    sends the body to this session
-s    sends a marker to this session; most commands end with one: it says that they are done
+s    sends a marker to this session; most commands end with one, to show that they are done
 m    sends the number of a room's members to this session
 c    closes this session with a code
 k    closes another session, which is named, with the code `KICKED`
 ==== ====================================================================================
 
-On the wire a command is ``<seq> <step> <step> …\\n<body>``, a step being its op and the room (or the code); what comes
+On the wire, a command is ``<seq> <step> <step> …\\n<body>``, a step being its op and the room (or the code); the result
 of a step is ``<session> <seq> <index of the step>\\n<body>``. The steps of the command 0 run in ``on_open``, those of
 the command `BYE` in ``on_close``: a farewell to each room that the session is still in, whose body is the room's name.
 
-Behind its steps a command may have a fault, such as ``!raise``: the handler does all the steps, and then fails so.
+After its steps, a command may have a fault, such as ``!raise``: the handler does all steps and then fails in that way.
 
-The handler reads one clock of whole numbers before the first step and after each one. So each step has an interval,
-`began` to `ended`, in the time of the server, and of two intervals that do not overlap it is certain which came first.
+The handler reads one integer clock before the first step and after each one. So each step has an interval in server
+time, from `began` to `ended`. Two intervals that do not overlap have a certain order.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from threading import Event, Lock
 from time import monotonic
 from zlib import crc32
 
-#: Of all waits: for machines that have much else to do.
+#: The deadline of all waits, long enough for busy machines.
 SCALE = float(os.environ.get("WSTHREADS_TEST_SCALE", "1"))
 
 BYE = -1
@@ -43,7 +43,7 @@ FOREVER = float("inf")
 
 
 class Wrong(Exception):
-    """Something that a promise rules out. `check` names the promise."""
+    """A violation of a guarantee. `check` names the guarantee."""
 
     def __init__(self, check: str, text: str) -> None:
         self.check, self.text = check, text
@@ -51,7 +51,7 @@ class Wrong(Exception):
 
 
 class Violations:
-    """All that went wrong. Any thread."""
+    """All violations. Any thread."""
 
     KEPT = 50
 
@@ -72,13 +72,13 @@ class Violations:
 
 
 class Step:
-    """One step of a command; what is received is a reference to it. `count` is what an ``m`` was told."""
+    """One step of a command. A received message refers to its step. `count` is the result of an ``m``."""
 
     __slots__ = ("began", "command", "count", "ended", "index", "op", "room")
 
     def __init__(self, command: Command, index: int, op: str, room: str) -> None:
         self.command, self.index, self.op, self.room = command, index, op, room
-        self.began: int | None = None  # None until the handler's journal tells
+        self.began: int | None = None  # None until the journal has been read
         self.ended: int | None = None
         self.count: int | None = None
 
@@ -92,7 +92,7 @@ class Step:
 
 
 class Command:
-    """What one call of the handler is told to do."""
+    """What one call of the handler must do."""
 
     __slots__ = ("binary", "crc", "seq", "steps", "visit")
 
@@ -103,11 +103,11 @@ class Command:
 
 @dataclass(frozen=True)
 class End:
-    """How a session ended, and what must follow from that.
+    """How a session ended, and the required consequences.
 
-    `codes` are those that ``on_close`` may have been given. `handled`: all commands must have been. `complete`: all
-    that the session was sent must have arrived; otherwise only a first part of it, or if it is `torn`, any parts of
-    it, in order, and all that was over before it was kicked. `opened`: it surely was.
+    `codes` are the permitted codes of ``on_close``. `handled`: all commands must have been handled. `complete`: all
+    messages to the session must have arrived. Otherwise a prefix of them must have arrived; if `torn`, any of them in
+    order, with all that were sent before a kick. `opened`: the session was certainly opened.
     """
 
     kind: str
@@ -119,17 +119,17 @@ class End:
 
 
 class Visit:
-    """One session, as its client saw it. Its client's thread writes; others read while that one waits."""
+    """One session as its client saw it. The client's thread writes; others read while that thread waits."""
 
     def __init__(self, name: str, steps: list[str]) -> None:
         self.name = name
         self.session_id: str | None = None
-        self.commands = {0: Command(self, 0, steps)}  # those of this round, by seq
+        self.commands = {0: Command(self, 0, steps)}  # commands of this round, by seq
         self.last_seq = 0
-        self.stream: list[Step] = []  # what came in since the last quiet point
+        self.stream: list[Step] = []  # messages received since the last quiet point
         self.end: End | None = None
         self._bye = Command(self, BYE, [])
-        self._bye_lock = Lock()  # several members get the same farewell
+        self._bye_lock = Lock()  # several members receive the same farewell
 
     def add_command(self, steps: list[str], body: bytes, binary: bool) -> Command:
         self.last_seq += 1
@@ -151,18 +151,18 @@ class Visit:
 
 
 class Ledger:
-    """All sessions that a message can still come from. `add` and `receive` in any thread."""
+    """All sessions that can still be the sender of a message. `add` and `receive` in any thread."""
 
     def __init__(self) -> None:
-        self.visits: dict[bytes, Visit] = {}  # by name; only added to, but at quiet points
+        self.visits: dict[bytes, Visit] = {}  # by name; entries are removed only at quiet points
 
     def add(self, visit: Visit) -> None:
         self.visits[visit.name.encode()] = visit
 
     def receive(self, receiver: Visit, payload: bytes, binary: bool) -> Step:
-        """Note a message; the step that it came of.
+        """Record a received message. Returns its step.
 
-        Raises `Wrong` for one that nobody sent (in this round), or whose bytes are not those that were sent.
+        Raises `Wrong` if no client sent it in this round, or if its bytes differ from the sent ones.
         """
         head, _, body = payload.partition(b"\n")
         try:
@@ -176,7 +176,7 @@ class Ledger:
         return step
 
     def _check_body(self, receiver: Visit, step: Step, body: bytes, binary: bool) -> None:
-        """Undamaged: kind and checksum are those of the command that the message claims to come of."""
+        """Check that kind and checksum match the command that the message names."""
         command = step.command
         if command.seq == BYE:
             right = not binary

@@ -1,4 +1,4 @@
-"""What must have gone from the server when sessions have ended, and when all have."""
+"""Checks that the server keeps nothing of ended sessions, and nothing at all after the last one."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any
 from tests.stress.history import SCALE, Wrong
 from tests.stress.process import ServerProcess
 
-#: Sessions that have ended have gone by then.
+#: How long ended sessions may still be found.
 GONE_S = 12.0 * SCALE
 
 POLL_S = 0.02
 
-#: Threads that a process has one of, from the first time that it needs it.
+#: Threads that a process starts once, when it first needs them.
 SINGLE_THREADS = ("wsthreads-flusher", "wsthreads-drainer")
 
-#: Those that gunicorn keeps for its next requests.
+#: Threads that gunicorn keeps for later requests.
 POOL_THREAD = "ThreadPoolExecutor"
 
 
 def await_state(
     server: ServerProcess, what: str, done: Callable[[dict[str, Any]], bool], **query: object
 ) -> dict[str, Any]:
-    """The state of the server, once `done` is true of it. Raises `Wrong` if it never is."""
+    """Wait until `done` is true of the server's state. Returns the state. Raises `Wrong` after the deadline."""
     deadline = monotonic() + GONE_S
     while not done(state := server.ask(**query)):
         if monotonic() > deadline:
@@ -36,10 +36,10 @@ def await_state(
 
 
 def check_left_over(server: ServerProcess, before: dict[str, Any]) -> None:
-    """Proves that no session, room, thread, descriptor or object of a session stays when all clients have gone.
+    """Proves that no session, room, thread, descriptor or object of a session remains after all clients are gone.
 
-    Held against the process as it was after a first session. More than then may be idle threads of gunicorn's, and
-    one each of `SINGLE_THREADS`.
+    Compares with the process after its first session. Only gunicorn's idle threads, and one each of `SINGLE_THREADS`,
+    may have been added.
     """
 
     def left(state: dict[str, Any]) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def check_left_over(server: ServerProcess, before: dict[str, Any]) -> None:
 
 
 def _more(now: list[str], before: list[str]) -> list[str]:
-    """What there is more of. Threads and sockets are told apart by kind, since each has a number of its own."""
+    """What was added. Threads and sockets are compared by kind, because each has its own number."""
 
     def kinds(names: list[str]) -> Counter[str]:
         return Counter(name.split(":")[0].split("_")[0] for name in names if not name.startswith(POOL_THREAD))

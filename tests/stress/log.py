@@ -1,4 +1,4 @@
-"""The server's log: what in it is trouble, and what was to be expected of the faults that were injected."""
+"""The server's log: distinguishes real errors from those of injected faults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TROUBLE = re.compile(
     r"\b(ERROR|CRITICAL)\b|\[(error|critical)\]|Traceback|Exception ignored|Fatal Python|Segmentation"
 )
 
-#: What says that a record is of an injected fault. Some errors of QuickJS's have no stack.
+#: Texts that mark a record of an injected fault. Some errors of QuickJS have no stack.
 EXPECTED = (INJECTED, "out of memory", "no memory left", "Too many open files")
 
 #: What is logged of each death, by thread.
@@ -28,18 +28,18 @@ _DEATHS = {
 
 
 class Log:
-    """A log file that grows. `excuse` are texts whose records are no trouble."""
+    """A growing log file. Records with a text in `excuse` are permitted."""
 
     def __init__(self, path: str, excuse: Iterable[str] = ()) -> None:
         self._path = Path(path)
         self._excuse = tuple(excuse)
         self._read = 0
-        self._open = ""  # the last record, which may grow
+        self._open = ""  # the last record, which may be incomplete
         self._trouble: list[str] = []
         self._deaths: Counter[str] = Counter()
 
     def trouble(self) -> list[str]:
-        """The records that must not be there, in one line each."""
+        """The records that must not occur, one line each."""
         self._look()
         return [*self._trouble, *self._troubles_of(self._open)]
 

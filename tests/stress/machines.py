@@ -1,4 +1,4 @@
-"""Machines that are network namespaces, on one bridge: each with an address of its own, and a cable to be pulled.
+"""Simulates machines by network namespaces on one bridge. Each has its own address, and can be unplugged.
 
 Linux, root, and the command ``ip`` are needed.
 """
@@ -14,7 +14,7 @@ __all__ = ["Machine", "Network"]
 
 
 class Network:
-    """A bridge, with this process's own address on it, from here to the end of the block."""
+    """A context manager: a bridge, with an address for this process."""
 
     def __init__(self, subnet: str = "10.217.83") -> None:
         self._subnet = subnet
@@ -51,7 +51,7 @@ class Network:
 
 
 class Machine:
-    """A network namespace. Its processes are those started by `start`."""
+    """A network namespace. `start` starts processes in it."""
 
     def __init__(self, name: str, address: str) -> None:
         self.name = name
@@ -65,7 +65,7 @@ class Machine:
         )
 
     def unplug(self) -> None:
-        """From now on its packets get lost; nobody is told."""
+        """From now on, its packets are lost silently."""
         _ip("link", "set", self.cable, "down")
 
     def plug_in(self) -> None:

@@ -1,4 +1,4 @@
-"""The promises about order, as functions of what was received."""
+"""The guarantees about order, as functions of the received messages."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tests.stress.history import FOREVER, Step
 
 
 def find_inversion(stream: Sequence[Step]) -> tuple[Step, Step] | None:
-    """Two steps in the wrong order: the first was received earlier, though the second was over before it began.
+    """Two steps in the wrong order: the first was received earlier, but the second ended before the first began.
 
-    What one session is sent is queued within the interval of its step, so steps that do not overlap must arrive in the
-    order of the server's time: of one sender, of one handler call (`send` and `broadcast` mixed), of different ones.
+    A message is queued within the interval of its step. So steps that do not overlap must arrive in the order of server
+    time, whether they belong to one handler call (`send` and `broadcast` mixed), one sender or several.
     """
     earliest: Step | None = None
     end: float = FOREVER
@@ -26,13 +26,13 @@ def find_inversion(stream: Sequence[Step]) -> tuple[Step, Step] | None:
 
 
 def common_order(streams: Iterable[Sequence[Step]]) -> tuple[list[Step], list[Step]]:
-    """One order that all `streams` agree with, and a circle of steps if there is none: each before the next, and so on.
+    """One order that agrees with all `streams`; or a circle of steps, each before the next, if there is none.
 
-    Every pair of members then saw what both saw in the same order. (More than that: A, B and C cannot have seen x
-    before y, y before z and z before x.) Kahn's algorithm on the steps that directly follow one another.
+    Then every pair of members received common messages in the same order. (It proves more: A, B and C cannot have
+    received x before y, y before z and z before x.) Uses Kahn's algorithm on steps that directly follow each other.
     """
     edges: set[tuple[Step, Step]] = set()
-    nodes: dict[Step, int] = {}  # to how many predecessors are left
+    nodes: dict[Step, int] = {}  # the number of remaining predecessors
     for stream in streams:
         nodes.update(dict.fromkeys(stream, 0))
         edges.update(zip(stream, islice(stream, 1, None), strict=False))
@@ -69,10 +69,10 @@ def _circle(steps: set[Step], edges: set[tuple[Step, Step]]) -> list[Step]:
 def find_gap(
     stream: Sequence[Step], order: Sequence[Step], others: Iterable[Sequence[Step]], not_sent: set[Step]
 ) -> tuple[Step, Step, Step] | None:
-    """A step that one of `others` received between two that `stream` has too, and that `stream` lacks.
+    """A step that `stream` lacks, although one of `others` received it between two steps of `stream`.
 
-    `stream` is what a session received of a room during one membership, and `order` a common order of that room. It
-    returns (before, missing, after). `not_sent` are the broadcasts that were for all but this session.
+    `stream` is what a session received from a room during one membership. `order` is a common order of that room.
+    `not_sent` are the broadcasts that excluded this session. Returns (before, missing, after).
     """
     if len(stream) < 2:
         return None
@@ -82,7 +82,7 @@ def find_gap(
     if not suspects:
         return None
     for other in others:
-        # A suspect may be unordered with what the session saw; somebody who saw it in between is a witness.
+        # The step may have no order relative to the session's steps. A member that received it in between is a witness.
         pending: list[Step] = []
         before: Step | None = None
         for step in other:

@@ -1,6 +1,6 @@
-"""Threads that pause between any two lines of wsthreads: windows of a microsecond, held open for others to get in.
+"""Makes threads pause between any two lines of wsthreads, so that other threads can interleave there.
 
-A pause lets go of the GIL, and of no lock. It does nothing that a scheduler could not do; it does it often enough.
+A pause releases the GIL but no lock. A scheduler could do the same, but seldom does.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import wsthreads
 
-#: Of so many lines, one is followed by a pause.
+#: One in this many lines is followed by a pause.
 LINES = 50
 PAUSES_S = (0.0, 0.00005, 0.0005)
 
@@ -26,7 +26,7 @@ _FOLDER = str(Path(wsthreads.__file__).parent)
 
 
 def perturb(seed: str | None) -> None:
-    """Have the calling thread pause from now on, where and how long `seed` says; None: no more."""
+    """Make the calling thread pause from now on; `seed` decides where and how long. None turns the pauses off."""
     if seed is None:
         _trace(None)
         return
@@ -44,6 +44,6 @@ def perturb(seed: str | None) -> None:
 
 
 def _trace(function: Callable[[FrameType, str, Any], Any] | None) -> None:
-    """sys.settrace, which fails in a thread that gets in where another is told of it by an audit hook."""
+    """sys.settrace, which fails if another thread is inside its audit hook."""
     with _setting:
         sys.settrace(function)

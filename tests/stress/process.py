@@ -1,4 +1,4 @@
-"""The server process as the stress test sees it: started, asked, made to show its stacks, ended."""
+"""Starts the server process, queries it, prints its stacks, and ends it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ADDRESS = re.compile(r"Listening at: http://([\d.]+):(\d+)")
 class ServerProcess:
     """A server of the kind `server` with the handler in the language `handler`. Raises `Wrong` if it does not start.
 
-    `excuse` are texts of log records that are no trouble.
+    Log records with a text in `excuse` are permitted.
     """
 
     def __init__(self, server: str, handler: str, clients: int, excuse: Iterable[str] = ()) -> None:
@@ -47,7 +47,7 @@ class ServerProcess:
             _command(server, handler, clients),
             cwd=_ROOT,
             env=environment,
-            stdin=subprocess.PIPE,  # the server ends when we do
+            stdin=subprocess.PIPE,  # the server ends with this process
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )
@@ -70,15 +70,15 @@ class ServerProcess:
         return Path(self._log.name).read_text(errors="replace")
 
     def trouble(self) -> list[str]:
-        """The records of the log that must not be there."""
+        """The log records that must not occur."""
         return self._records.trouble()
 
     def deaths(self) -> Counter[str]:
-        """How many threads' deaths are in the log, by thread."""
+        """The number of logged deaths of threads, by thread."""
         return self._records.deaths()
 
     def starve(self, seconds: float) -> None:
-        """For so long, the process gets no file descriptor. Only Linux lets us do that to it."""
+        """Let the process get no file descriptor for a while. Works only on Linux."""
         if not hasattr(resource, "prlimit"):
             return
         before = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)
@@ -91,7 +91,7 @@ class ServerProcess:
             resource.prlimit(self.pid, resource.RLIMIT_NOFILE, before)
 
     def ask(self, **query: object) -> dict[str, Any]:
-        """What the control endpoint says. Raises `Wrong` if it does not answer."""
+        """Query the control endpoint. Raises `Wrong` if it does not answer."""
         connection = http.client.HTTPConnection(*self.address, timeout=ASK_TIMEOUT_S)
         try:
             connection.request("GET", f"/control?{urlencode(query)}", headers={"Connection": "close"})
@@ -107,17 +107,19 @@ class ServerProcess:
             connection.close()
 
     def show_stacks(self) -> None:
-        """Have the process write the stacks of all its threads to its log: the last thing, since it may not survive.
+        """Make the process write the stacks of all threads to its log.
 
-        faulthandler walks the stacks of threads that run meanwhile. In CPython 3.11 that is a segmentation fault once
-        in a while, without wsthreads too, where threads come and go and are traced, as by `perturb`.
+        Call this last, because it may crash the process.
+
+        faulthandler reads the stacks of running threads. In CPython 3.11, that sometimes causes a segmentation fault,
+        also without wsthreads, if traced threads start and end, as with `perturb`.
         """
         with suppress(OSError):
             os.kill(self.pid, signal.SIGUSR1)
             sleep(0.5)
 
     def stop(self) -> None:
-        """End it as an administrator would. Raises `Wrong` if it does not end in time, and with 0."""
+        """End it by SIGTERM. Raises `Wrong` unless it ends in time with status 0."""
         self._process.send_signal(signal.SIGTERM)
         try:
             status = self._process.wait(STOP_TIMEOUT_S)
@@ -128,7 +130,7 @@ class ServerProcess:
             raise Wrong("server", f"it ended with the status {status}")
 
     def kill(self) -> None:
-        """End it, whatever its state; forget its log. Idempotent."""
+        """Kill it in any state, and delete its log. Idempotent."""
         self._process.stdin.close()
         if self._process.poll() is None:
             self._process.terminate()
@@ -146,7 +148,7 @@ def _command(server: str, handler: str, clients: int) -> list[str]:
     from gunicorn.config import KNOWN_SETTINGS  # an extra
 
     threads = 3 * clients + 100
-    # Its socket in the user's home would be shared by all that run at a time. Older gunicorns have none.
+    # All running gunicorns would share the control socket in the user's home. Older versions have none.
     no_control = [flag for setting in KNOWN_SETTINGS for flag in setting.cli or () if flag == "--no-control-socket"]
     return [
         sys.executable, "-m", "gunicorn", "-k", "wsthreads.gunicorn.ThreadWorker", "-w", "1", "-b", "127.0.0.1:0",

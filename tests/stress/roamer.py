@@ -1,4 +1,4 @@
-"""A client thread's doings: comes, talks, joins and leaves rooms, reads slowly, goes in many ways, comes again."""
+"""The actions of a client thread: connects, sends, joins and leaves rooms, reads slowly, disconnects in many ways."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from tests.stress.history import SCALE, End, Step, Wrong
 from tests.stress.visitor import PATIENCE_S, Visitor
 from tests.stress.world import World
 
-#: At a quiet point, what is still to come has so long to come by itself.
+#: At a quiet point, how long outstanding messages may take to arrive.
 LATE_S = 5.0 * SCALE
 
-#: Commands that a client has under way. More than one, so that the server is never waited for; few enough that what
-#: waits for a client that does not read stays far below the server's bound.
+#: The most unanswered commands of a client. More than one, so that the client does not wait for the server. Few, so
+#: that the queue of a client that does not read stays far below the server's limit.
 WINDOW = 8
 
-#: Joins and leaves of one client in a stampede.
+#: How many times a client joins and leaves in a stampede.
 STAMPEDE = 30
 
-#: Rooms that one client is in at most, so that rooms do not just fill.
+#: The most rooms of one client, so that rooms do not only fill up.
 MOST_ROOMS = 4
 
 
 class Roamer(Visitor):
-    """One client. All methods in its own thread; after `Wrong` has been noted it does nothing any more.
+    """One client. All methods run in its own thread. After a violation, it does nothing.
 
-    What it does in a round follows from the seed, its number and the round; how much of that, from the time it has.
+    Its actions in a round depend on the seed, its number and the round; their number depends on the time.
     """
 
     def __init__(self, number: int, world: World) -> None:
@@ -38,7 +38,7 @@ class Roamer(Visitor):
         self._actions, self._weights = zip(*self._repertoire(), strict=True)
 
     def _repertoire(self) -> list[tuple[Callable[[], None], float]]:
-        """What `roam` chooses from, and how often."""
+        """The actions of `roam`, with their weights."""
         return [
             (self.join, 12), (self.leave, 9), (self.broadcast, 30), (self.broadcast_except, 10), (self.echo, 6),
             (self.mix, 10), (self.pass_through, 8), (self.ask_members, 4), (self.burst, 3), (self.ping, 3),
@@ -50,7 +50,7 @@ class Roamer(Visitor):
     # Tasks, given by the crew.
 
     def roam(self, number: int, until: float, orders: Iterable[Callable[[], None]] = ()) -> None:
-        """In this round, follow the orders, do one thing after another until then, and wait for the last to be done."""
+        """In this round, follow the orders, then do random actions until the given time. Wait for the last one."""
         seed = f"{self._world.seed}/{self.number}/{number}"
         self._rng = Random(f"{seed}/orders")
         for order in orders:
@@ -71,23 +71,23 @@ class Roamer(Visitor):
             self._read_until(lambda: not self.under_way, "the end of all commands")
 
     def await_steps(self, steps: set[Step], patience_s: float) -> None:
-        """Read, and send nothing, until all of these have come. If they do not, the checker says so."""
+        """Read, and send nothing, until all of these steps have arrived. The checker reports missing ones."""
         visit = self.visit
         deadline = monotonic() + patience_s
         while not steps.issubset(visit.stream) and monotonic() < deadline:
             self._read(self._look())
 
     def walk_out(self) -> None:
-        """Broadcast to a room, and leave it, at the same moment as all others; wait for nothing."""
+        """Broadcast to a room and leave it, at the same moment as all others. Do not wait."""
         if self.rooms:
             room = self._own_room()
             self.issue([f"b{room}", f"l{room}"], b"so long")
 
     def volley(self, room: str | None, expected: int) -> None:
-        """Broadcast once, or not, and have some markers sent, at the same moment as all others; then only read.
+        """Broadcast at most once, and request some markers, at the same moment as all others; then only read.
 
-        Proves that nothing stays behind in the server when nothing comes behind it that would push it out: often the
-        last to be sent is a broadcast, by another thread, while the session's own is busy with a marker.
+        Proves that no message stays in the server if no later message pushes it out. Often the last message is a
+        broadcast of another thread, while the session's own thread sends a marker.
         """
         visit = self.visit
         start = len(visit.stream)
@@ -101,18 +101,18 @@ class Roamer(Visitor):
         )
 
     def stampede(self, room: str) -> None:
-        """Join and leave a room as quickly as can be, all at once: it is made and deleted under everybody's feet."""
+        """All clients join and leave a room as fast as possible, so that it is created and deleted all the time."""
         self.issue([f"j{room}", f"l{room}"] * STAMPEDE + [f"j{room}", f"b{room}", f"l{room}", "s"], b"still here?")
         self.settle()
 
     def sync(self) -> None:
-        """Once this returns, all that was queued for this session earlier has arrived."""
+        """Wait until all messages queued earlier for this session have arrived."""
         if self.visit is not None:
             self.issue(["s"])
             self.settle()
 
     def depart(self) -> None:
-        """The last close, and a clean one."""
+        """The last close, which is clean."""
         if self.visit is not None:
             self.close()
 
@@ -123,7 +123,7 @@ class Roamer(Visitor):
         return {step.room: step.count for step in command.steps[:-1]}
 
     def give_up_handshake(self) -> None:
-        """Send a handshake, or a part of it, and reset, having read nothing: the session may or may not have been."""
+        """Send a handshake or its beginning, and reset without reading. The session may or may not have existed."""
         self.close()
         share = self._rng.choice((0.3, 0.9, 1.0, 1.0))
         self._open(self._first_steps()[0])
@@ -144,11 +144,11 @@ class Roamer(Visitor):
 
     def leave(self) -> None:
         room = self._own_room() if self._rng.random() < 0.9 else self._rng.choice(self._world.rooms)
-        # Without a marker behind it nothing would push out what is left of the room.
+        # Without a marker at the end, nothing would push out the room's remaining messages.
         self.issue(["s", f"l{room}"] + ["s"] * (self._rng.random() < 0.7))
 
     def broadcast(self) -> None:
-        # Now and then to a room that it is not in, which is allowed.
+        # Sometimes to a room that it is not in, which is permitted.
         room = self._own_room() if self._rng.random() < 0.9 else self._rng.choice(self._world.rooms)
         self.issue([f"b{room}", "s"], *self._world.bodies.choose(self._rng))
 
@@ -168,7 +168,7 @@ class Roamer(Visitor):
         )
 
     def pass_through(self) -> None:
-        """Join and leave in one call, several times, where others do the same: rooms come and go."""
+        """Join and leave in one call, several times, together with others: rooms are created and deleted."""
         room = self._rng.choice(self._world.passages)
         steps = [step for _ in range(self._rng.randint(1, 8)) for step in (f"j{room}", f"b{room}", f"l{room}")]
         self.issue([*steps, "s"], b"passing through")
@@ -177,20 +177,20 @@ class Roamer(Visitor):
         self.issue([f"m{self._own_room()}", "s"])
 
     def burst(self) -> None:
-        """As many broadcasts as may be under way, written one behind the other."""
+        """As many broadcasts as permitted, in a row."""
         room, rng = self._own_room(), Random(self._rng.random())
         while self.under_way < WINDOW:
             self.issue([f"b{room}", "s"], *self._world.bodies.choose(rng))
 
     def ping(self) -> None:
         if self._socket.pings_open < WINDOW:
-            with suppress(Lost):  # whoever reads next will see it
+            with suppress(Lost):  # the next read will notice
                 self._socket.ping()
 
     # Reading.
 
     def doze(self) -> None:
-        """Read nothing for a while."""
+        """Do not read for a while."""
         self.counts["slow spells"] += 1
         sleep(self._rng.uniform(0.05, 0.5))
 
@@ -204,7 +204,7 @@ class Roamer(Visitor):
     # Going.
 
     def close(self) -> None:
-        """A close handshake, often with commands still under way."""
+        """A close handshake, often with unanswered commands."""
         code = self._rng.choice((1000, 1000, 1001, 3000, 4999, NO_CODE))
         try:
             self._socket.send_close(code, b"" if code == NO_CODE else "bye \N{WAVING HAND SIGN}".encode())
@@ -216,7 +216,10 @@ class Roamer(Visitor):
         self._gone(End("closed", frozenset({code}), handled=True, complete=True))
 
     def close_from_there(self) -> None:
-        """The handler closes the session, and then sends and broadcasts: that arrives at others, not here."""
+        """The handler closes the session, and then sends and broadcasts.
+
+        Others must receive this; this session must not.
+        """
         code = self._rng.choice((1000, 1008, 4000))
         room = self._own_room()
         self.issue(["e", f"c{code}", "s", f"b{room}", "e"], *self._world.bodies.choose(self._rng))
@@ -224,7 +227,7 @@ class Roamer(Visitor):
             self._read_to_close()
             self._check_code(code)
             end = End("closed by handler", frozenset({code}), complete=True)
-            # Until the answer the room goes on; nothing of it may come.
+            # Until the answer, the room goes on, but none of its messages may arrive.
             until = monotonic() + self._rng.choice((0.0, 0.01, 0.1))
             while monotonic() < until:
                 self._socket.receive(until - monotonic())
@@ -239,12 +242,12 @@ class Roamer(Visitor):
         self._gone(end)
 
     def reset(self) -> None:
-        """RST, with whatever is under way."""
+        """RST, with unanswered commands."""
         self._socket.reset()
         self._gone(End("reset"))
 
     def vanish(self) -> None:
-        """FIN without a close frame. All that was sent before it must be handled."""
+        """FIN without a close frame. All earlier messages must be handled."""
         self._half_close("vanished")
 
     def break_off(self) -> None:
@@ -258,13 +261,13 @@ class Roamer(Visitor):
             self._half_close("vanished within a frame")
 
 class Control(Roamer):
-    """The session that asks for the journal; it is in no room and does nothing by itself."""
+    """The session that requests the journal. It is in no room and does nothing else."""
 
     def _first_steps(self) -> tuple[list[str], set[str]]:
         return ["s"], set()
 
     def fetch_journal(self) -> list[list[object]]:
-        """What the handler noted since the last time."""
+        """Fetch the handler's new journal entries."""
         self._socket.send(b"journal", False)
         entries: list[list[object]] = []
         deadline = monotonic() + PATIENCE_S

@@ -173,5 +173,8 @@ def _described(n: int, kind: str, record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _plain(value: Any, kind: type = str) -> Any:
-    """A record's attribute if it has the type `kind`, else None. Other programs may use the name for other types."""
+    """A record's attribute if it has the type `kind`, else None.
+
+    Other programs may use the same name with another type.
+    """
     return value if type(value) is kind else None

@@ -197,7 +197,7 @@ def check_origin(request: Request, allowed: tuple[str, ...]) -> None:
     reason = f"it is neither that of the Host, {host!r:.200}, nor in allowed_origins (--origin)"
     if wanted is None or wanted[0] in ("ws", "wss"):
         ours = f"{request.environ.get('wsgi.url_scheme', 'http')}://{host}"
-        reason += f"; a page of this Host sends {ours!r:.200}, and a client outside a browser can leave it out"
+        reason += f"; a page of this Host sends {ours!r:.200}, and a client outside a browser can omit the Origin"
     raise HandshakeRefused(403, f"origin {origin!r:.200} is not allowed here: {reason}", cause="origin")
 
 
