@@ -40,10 +40,10 @@ class Chaos:
         self.counts: Counter[str] = Counter()
 
     def plan(self, round_number: int, roamers: list[Daredevil]) -> Orders:
-        """First actions of some clients in a round: another client's handler closes one in eight; one makes its handler
-        loop.
+        """The first actions of some clients in a round.
 
-        Leaves out clients that have just disconnected.
+        Another client's handler closes one client in eight. One client makes its handler loop. Clients that have just
+        disconnected are left out.
         """
         rng = Random(f"{self._seed}/plan/{round_number}")
         looping, *chosen = rng.sample(roamers, 1 + (len(roamers) - 1) // 8 * 2)

@@ -1,4 +1,4 @@
-"""The course of a run: a server, clients, rounds that end in quiet points, and the end, when nothing must be left."""
+"""The course of a run: a server, clients, rounds that end at quiet points, and the end, when nothing may remain."""
 
 from __future__ import annotations
 
@@ -25,34 +25,35 @@ from tests.stress.roamer import LATE_S, Control, Roamer
 from tests.stress.visitor import PATIENCE_S
 from tests.stress.world import World
 
-#: Rounds are short, since quiet points are where most is checked; not too short, since joining in takes a moment.
+#: Rounds are short, because most checks happen at quiet points. They are not shorter, because all threads need some
+#: time to begin.
 MAX_ROUND_S = 3.0
 MIN_ROUNDS = 5
 VOLLEYS = 30
 
-#: Before every so many volleys, chaos kills a thread that the volley may need.
+#: Once in this many volleys, chaos first kills a thread that the volley may need.
 KILL_EVERY = 10
 
 POLL_S = 0.02
 
-#: Often enough that pings get between everything else; and at quiet points so rarely that none pushes out, in time to
-#: hide it, what has been left behind.
+#: Pings are frequent, so that they come between all other frames. At quiet points they are rare: a ping could push out
+#: a message that the server forgot to send, and so hide the error.
 PING_INTERVAL_S = 0.5
 QUIET_PING_INTERVAL_S = LATE_S + 2 * SCALE
 
-#: Shorter runs do not wait for pings at their end, which takes `QUIET_PING_INTERVAL_S`.
+#: Shorter runs do not wait for pings at their end. That takes `QUIET_PING_INTERVAL_S`.
 MIN_PING_CHECK_S = 10.0
 
-#: Threads switch as Python has it by default in every other round, and in those between as often as possible: each
-#: finds what the other does not.
+#: In every other round, threads switch at Python's default interval; in the others, as often as possible. Each finds
+#: other errors.
 SWITCH_INTERVALS_S = (0.005, 1e-6)
 
-#: What shows in the stacks of both processes.
+#: The marker in the stacks of both processes.
 HANGS = ("progress", "stuck", "server:", "left over", "close handshake")
 
 @dataclass(frozen=True)
 class Options:
-    """What a run is to be. `switch_interval_s` None: `SWITCH_INTERVALS_S` by turns."""
+    """The options of a run. `switch_interval_s` None: alternate `SWITCH_INTERVALS_S`."""
 
     seconds: float = 30.0
     clients: int = 100
@@ -66,7 +67,7 @@ class Options:
 
 @dataclass
 class Outcome:
-    """How a run went. `trouble` is what the server logged and must not have."""
+    """The result of a run. `trouble` has log records that must not occur."""
 
     counts: Counter[str] = field(default_factory=Counter)
     checks: Counter[str] = field(default_factory=Counter)
@@ -80,11 +81,11 @@ class Outcome:
 
 
 class _Broken(Exception):
-    """Something is among the violations, so the run is over."""
+    """There is a violation, so the run ends."""
 
 
 class Run:
-    """One run. `tell` is given the lines of progress."""
+    """One run. `tell` is called with lines of progress."""
 
     def __init__(self, options: Options, tell: Callable[[str], None]) -> None:
         self._options = options
@@ -93,7 +94,7 @@ class Run:
         self.outcome = Outcome()
 
     def execute(self) -> Outcome:
-        """Run, whatever happens: what goes wrong is in the outcome. Every wait has a deadline; a hang shows stacks."""
+        """Run. The outcome has all errors; nothing is raised. Every wait has a deadline; a hang prints stacks."""
         outcome, server = self.outcome, None
         try:
             options = self._options
@@ -103,7 +104,7 @@ class Run:
         except Wrong as wrong:
             self._add(wrong)
         except _Broken:
-            pass  # it has been collected
+            pass  # the violation has been recorded
         finally:
             if server is not None and any(text.startswith(HANGS) for text in outcome.violations):
                 faulthandler.dump_traceback(sys.__stderr__)
@@ -166,7 +167,7 @@ class Run:
             self.outcome.first_violation_s = violations.first_at - self._began
 
     def _warm_up(self) -> dict[str, Any]:
-        """One session that comes and goes, so that what the server makes only once is there; the state after it."""
+        """Open and close one session, so that the server creates what it needs once. Returns the state after that."""
         visitor = Control("warm-up", self._world)
         visitor.connect()
         visitor.settle()
@@ -196,7 +197,7 @@ class Run:
         self._quiet_point()
 
     def _roam(self, seconds: float) -> None:
-        """A round: each does as it likes, and chaos strikes."""
+        """A round: all clients act at random, and chaos injects faults."""
         chaos, number, until = self._chaos, self.outcome.rounds, monotonic() + seconds
         orders = {} if chaos is None else chaos.plan(number, self._crew.all)
         tasks = {
@@ -206,16 +207,19 @@ class Run:
         self._do("a round", tasks, seconds, chaos.strike if chaos is not None else None)
 
     def _fall(self, chaos: Chaos) -> None:
-        """The isolate dies, and the journal with it. All are told, and when they have gone, another one serves them."""
+        """Kill the isolate, and its journal with it.
+
+        All sessions must be closed; then a new isolate serves the clients.
+        """
         blows = iter([chaos.fell])
         outlive = {roamer: roamer.outlive_handler for roamer in self._crew.connected}
         if not outlive:
-            return  # of a handful of clients, all may have just gone
+            return  # with few clients, all may be disconnected at the moment
         self._do("the end of the isolate", outlive, every_second=lambda: next(blows, _nothing)())
         self._control.outlive_handler()
         await_state(self._server, "the end of all sessions", lambda state: not state["sessions"] and not state["rooms"])
         self._checker.lose_journal()
-        with self._world.excused():  # of a script that dies more than once, the next start may have to wait
+        with self._world.excused():  # after repeated deaths, the script's next start may be delayed
             self._control.connect()
         self._control.settle()
 
@@ -239,11 +243,11 @@ class Run:
             raise _Broken
 
     def _quiet_point(self) -> None:
-        """All clients wait; let everything arrive that is under way; then check everything.
+        """All clients wait until all messages have arrived; then check everything.
 
-        First what must arrive has to come by itself, with nothing behind it that would push it out of the server: what
-        stays there is a violation although it would come with the next message. Then everybody sends one more, so that
-        what comes in addition (a message doubled, one of a room that was left) is not missed.
+        First, all messages must arrive by themselves, without a later message that pushes them out. A message that
+        stays in the server is a violation, even if it would arrive with the next one. Then each client sends one more
+        message, so that unexpected messages (a duplicate, one from a left room) are noticed.
         """
         crew = self._crew
         alive = self._alive()
@@ -270,7 +274,7 @@ class Run:
         return sum(visit.end is None for visit in self._world.ledger.visits.values())
 
     def _await_journal(self) -> None:
-        """Wait until all messages of those who are connected have been handled. If they never are, a check says so."""
+        """Wait until all messages of connected clients have been handled. If this fails, a check reports it."""
         deadline = monotonic() + LATE_S
         while monotonic() < deadline:
             self._checker.ingest(self._control.fetch_journal())
@@ -294,7 +298,7 @@ class Run:
         self._do("a stampede", {roamer: partial(roamer.stampede, room) for roamer in self._crew.connected})
 
     def _volley(self) -> None:
-        """Somebody in each room broadcasts, once."""
+        """One member of each room broadcasts, once."""
         roamers = self._crew.connected
         targets: dict[Roamer, str] = {}
         for room in self._world.rooms:

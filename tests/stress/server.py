@@ -1,7 +1,7 @@
-"""The server process: the app under test, and a control endpoint that tells what is in the process.
+"""The server process: the app under test, and a control endpoint that reports the state of the process.
 
-By itself, ``python -m tests.stress.server``, it is the development server as `wsthreads run` has it; gunicorn gets
-`create_app`. Either ends when its standard input does, so that none outlives a stress test that was killed.
+``python -m tests.stress.server`` runs the server of `wsthreads run`; gunicorn uses `create_app`. Both end with their
+standard input, so that no server outlives a killed stress test.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ from wsthreads.sessions.endpoint import Endpoint
 
 HANDLERS = ("python", "javascript")
 
-#: More than can ever wait for a client that reads at last: to close one for being slow is a violation.
+#: More bytes than a client that still reads can have queued. So closing a client as too slow is a violation.
 MAX_OUTBOX_BYTES = 256 * 1024 * 1024
 SEND_TIMEOUT_S = 120.0
 
-#: A client that closes reads all that waits for it before it sees the answer, however long that takes.
+#: A closing client first reads all queued messages, however long that takes.
 CLOSE_TIMEOUT_S = 120.0
 
-#: A script that does not end is to be stopped while its clients are still patient; no other may take so long.
+#: An endless script must be stopped before its clients time out. No other call may take so long.
 SCRIPT_TIMEOUT_S = 5.0 * SCALE
 
 PING_INTERVAL_S = 0.5  # `run` changes it
 PING_TIMEOUT_S = 120.0
 
-#: What must not be in memory any more when the last client has gone.
+#: Types that must not be in memory after the last client.
 MORTALS = (Session, Connection, Outbox)
 
 
 class App(WebSocketApp):
-    """Makes life harder for those who ask for it in the query of their handshake.
+    """Adds difficulties that a client requests in its handshake's query.
 
-    `buffer` sets the socket's send buffer, so that writes are cut off in the middle; `pauses` seeds `perturb`.
+    `buffer` sets the socket's send buffer, so that writes are partial. `pauses` is a seed for `perturb`.
     """
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -63,12 +63,12 @@ class App(WebSocketApp):
         for size in query.get("buffer", ()):
             sock = environ.get("werkzeug.socket") or environ.get("gunicorn.socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, int(size))
-        perturb(query.get("pauses", [None])[0])  # also off again: gunicorn's threads serve one connection after another
+        perturb(query.get("pauses", [None])[0])  # or turn it off: gunicorn's threads serve several connections in turn
         return super().__call__(environ, start_response)
 
 
 def create_app(handler: str, clients: int) -> App:
-    """The app, for `clients` at once and for those that have gone and are not gone yet."""
+    """The app, for `clients` at once, and for disconnected ones that have not ended yet."""
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(threadName)s %(message)s")
     app = App(
@@ -91,11 +91,11 @@ def create_app(handler: str, clients: int) -> App:
 
 
 class Control:
-    """``GET /control``: what is in the process, as JSON.
+    """``GET /control``: the state of the process, as JSON.
 
-    ``?switch_interval=`` and ``?ping_interval=`` set these, ``?kill=`` kills a thread (see `Reaper`), ``?memory`` looks
-    there too, ``?quiet`` checks the invariants: only at a quiet point, since they, and looking at them, assume that
-    nobody changes anything.
+    ``?switch_interval=`` and ``?ping_interval=`` set these. ``?kill=`` kills a thread (see `Reaper`). ``?memory`` also
+    reports objects in memory. ``?quiet`` checks the invariants; only at a quiet point, because this assumes that
+    nothing changes.
     """
 
     def __init__(self, app: App, endpoint: Endpoint) -> None:
@@ -131,7 +131,7 @@ class Control:
         }
 
     def _unsent(self) -> list[str]:
-        """Sessions for which something waits: at a quiet point, somebody has been forgotten, or is not read."""
+        """Sessions with queued bytes. At a quiet point, there must be none."""
         waiting = []
         for session in self._endpoint.sessions():
             outbox = session._outbox
@@ -143,7 +143,7 @@ class Control:
         return waiting
 
     def _broken(self) -> list[str]:
-        """The invariants that do not hold."""
+        """The violated invariants."""
         endpoint, rooms = self._endpoint, self._endpoint.rooms
         checks = [rooms._check, rooms._members._check, endpoint._service.connections._check]
         checks += [session._outbox._check for session in endpoint.sessions()]
@@ -157,11 +157,11 @@ class Control:
 
 
 def _descriptors() -> list[str]:
-    """What each open file descriptor is, as far as the system tells."""
+    """What each open file descriptor is, if the system reports it."""
     folder = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
     found = []
     for name in os.listdir(folder):
-        with suppress(OSError):  # it was that of listdir()
+        with suppress(OSError):  # the descriptor of listdir() itself
             os.fstat(int(name))
             found.append(os.readlink(f"{folder}/{name}") if folder.startswith("/proc") else name)
     return sorted(found)
@@ -175,7 +175,7 @@ def _in_memory() -> dict[str, int]:
 
 def end_with_parent() -> None:
     with suppress(OSError):
-        while os.read(0, 1024):  # not sys.stdin, whose lock would be missed at the end of the process
+        while os.read(0, 1024):  # not sys.stdin, whose lock would block the end of the process
             pass
     os.kill(os.getpid(), signal.SIGTERM)
     # gunicorn's master would start another worker.
@@ -184,7 +184,7 @@ def end_with_parent() -> None:
 
 
 def main() -> int:
-    """Serve on a free port of the loopback; where, is in the log."""
+    """Serve on a free loopback port, which the log shows."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--handler", choices=HANDLERS, required=True)
     parser.add_argument("--clients", type=int, required=True)

@@ -1,4 +1,4 @@
-"""A client and its sessions, one after another: how it comes, sends commands, reads what comes, and has gone."""
+"""A client and its sessions, one after another: it connects, sends commands, reads, and disconnects."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from tests.stress.client import Lost, WebSocket
 from tests.stress.history import FAULT, SCALE, Command, End, Visit, Wrong
 from tests.stress.world import Over, World
 
-#: A server that owes something, and from which nothing comes for so long, hangs.
+#: If a server must send something and sends nothing for this long, it hangs.
 PATIENCE_S = 10.0 * SCALE
 
-#: While a client waits, it looks this often whether the run has failed elsewhere.
+#: How often a waiting client checks whether the run has failed elsewhere.
 LOOK_S = 0.5
 
-#: Small buffers, so that the server's writes are cut off in the middle all the time. (With a smaller one to receive,
-#: the kernel falls back to probing a closed window, at intervals that double each time.)
+#: Small buffers, so that the server's writes are often partial. (With a smaller receive buffer, the kernel would probe
+#: a closed window at doubling intervals.)
 SEND_BUFFER = 8192
 RECEIVE_BUFFER = 32768
 
 
 class Visitor:
-    """What `Roamer` is made of. All methods in the client's own thread."""
+    """The base of `Roamer`. All methods run in the client's own thread."""
 
     def __init__(self, number: int, world: World) -> None:
         self.number = number
@@ -33,7 +33,7 @@ class Visitor:
         self._rng = Random(f"{world.seed}/{number}")
         self._visits = 0
         self.visit: Visit | None = None
-        self.rooms: set[str] = set()  # that it is in once its commands are done
+        self.rooms: set[str] = set()  # the rooms it will be in when its commands are done
         self.under_way = 0
         self.counts: Counter[str] = Counter()
         self._socket: WebSocket | None = None
@@ -41,7 +41,7 @@ class Visitor:
     # Coming.
 
     def connect(self) -> None:
-        """Begin a session; some are in rooms, and have broadcast, from `on_open` on."""
+        """Begin a session. Some sessions join rooms and broadcast in `on_open`."""
         steps, rooms = self._first_steps()
         self._open(steps)
         self.visit.end = None
@@ -71,14 +71,17 @@ class Visitor:
             target += f"&pauses={name}"
         self.visit = Visit(name, steps)
         self._world.ledger.add(self.visit)
-        # Its own, since it also answers pings, which come when they come.
+        # Its own generator: it also answers pings, whose times are not reproducible.
         rng = Random(f"{self._world.seed}/{name}")
         self._socket = WebSocket(self._world.address, target, rng, receive_buffer=RECEIVE_BUFFER if tight else None)
 
     # Commands.
 
     def issue(self, steps: list[str], body: bytes = b"", binary: bool = False, fault: str = "") -> Command:
-        """Send a command. It is under way until its last step, a marker, arrives; without that, nobody waits for it."""
+        """Send a command.
+
+        It is unanswered until its last step, a marker, arrives. A command without a marker is not awaited.
+        """
         visit = self.visit
         command = visit.add_command(steps, body, binary)
         self.under_way += steps[-1] == "s"
@@ -112,13 +115,13 @@ class Visitor:
                 alive = monotonic()
 
     def _look(self) -> float:
-        """How long to read at most before the next look. Raises `Over` if the run has failed meanwhile."""
+        """The longest time to read before the next check. Raises `Over` if the run has failed meanwhile."""
         if self._world.violations.happened.is_set():
             raise Over
         return LOOK_S
 
     def _read(self, timeout_s: float, size: int = 65536) -> int:
-        """Read once; how many messages came. Raises `Wrong` if the server ends the session, unasked."""
+        """Read once. Returns the number of messages. Raises `Wrong` if the server ends the session without a reason."""
         try:
             came = self._take(self._socket.receive(timeout_s, size))
         except Lost as error:
@@ -174,6 +177,6 @@ class Visitor:
         self.under_way = 0
 
     def abandon(self) -> None:
-        """Let go of the descriptor, whatever the state."""
+        """Close the descriptor in any state."""
         if self._socket is not None:
             self._socket.drop()

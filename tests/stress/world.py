@@ -1,4 +1,4 @@
-"""What all clients of a run share: where the server is, the rooms, the ledger, and what messages are made of."""
+"""What all clients of a run share: the server's address, the rooms, the ledger, and message bodies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BOUNDARIES = (0, 10, 100, 125, 126, 127, 65_500, 65_535, 65_536)
 
 
 class Over(Exception):
-    """The run has failed elsewhere; nothing is to be done any more."""
+    """The run has failed elsewhere: stop."""
 
 
 class Bodies:
@@ -38,7 +38,7 @@ class Bodies:
             start = rng.randrange(len(self._bytes) - size)
             return self._bytes[start : start + size], True
         start = rng.randrange(len(self._text) - size)
-        # Whole characters: a cut one would be no UTF-8.
+        # No partial characters: these would not be valid UTF-8.
         return self._text[start : start + size].encode()[:size].decode(errors="ignore").encode(), False
 
 
@@ -52,14 +52,14 @@ class World:
         self.violations = Violations()
         self.bodies = Bodies(seed)
         self.rooms = [f"room{n}" for n in range(rooms)]
-        #: Where nobody stays: they are made and deleted all the time.
+        #: Rooms where no client stays: they are created and deleted all the time.
         self.passages = [f"passage{n}" for n in range(max(1, rooms // 4))]
-        #: When the server was, or is, without descriptors: monotonic, for `excused`.
+        #: The times without descriptors, monotonic, for `excused`.
         self._excuse = (FOREVER, FOREVER)
 
     @contextmanager
     def excused(self) -> Iterator[None]:
-        """The server may turn away those who begin to come meanwhile, or are about to be let in."""
+        """A context manager: meanwhile, the server may refuse new and current handshakes."""
         self._excuse = (monotonic(), FOREVER)
         try:
             yield
@@ -67,6 +67,6 @@ class World:
             self._excuse = (self._excuse[0], monotonic())
 
     def is_excused(self, since: float) -> bool:
-        """Whether a handshake that began then, and has just failed, may have."""
+        """Whether a handshake with this start time was permitted to fail now."""
         began, ended = self._excuse
         return began <= monotonic() and since <= ended

@@ -1,15 +1,15 @@
-"""Rooms and sessions under a random program, against a model: ``python -m tests.stress.model``.
+"""Runs random programs on rooms and sessions, and compares the results with a model: ``python -m tests.stress.model``.
 
-Where `tests.stress` looks at one process for a long time, this looks at three that Redis joins, or at one, in many
-short runs: the same promises for both, and small enough to be understood when one is broken.
+`tests.stress` tests one process for a long time. This tests one process, or three with Redis, in many short runs. The
+guarantees are the same, and a failing program is small enough to understand.
 
-- `program` is what is done, by seed: commands to the handler, and how clients come, read and go.
+- `program` makes the program of a seed: commands to the handler, and how clients connect, read and disconnect.
 - `handler.py` and `handler.js` are the handler, in both languages; `server` is a process with it.
-- `client` is a client, `run` the course of a run, with what becomes of Redis meanwhile.
-- `checker` is the model: what each client must have seen, and must not have, as far as that is certain.
-- `mutations` break the server in ways that the checker has to notice, as ``tests/test_model.py`` has it.
+- `client` is a client. `run` is the course of a run, including the faults of Redis.
+- `checker` is the model: what each client must and must not have received, as far as that is certain.
+- `mutations` break the server on purpose. ``tests/test_model.py`` tests that the checker notices each.
 - `__main__` has the options: more seeds, longer programs, other handlers and servers.
 
-A seed decides on the program, and not on how threads and processes interleave: a seed that has found something may have
-to be tried some times until it does again.
+A seed decides the program, but not how threads and processes interleave. So you may have to repeat a failing seed
+several times.
 """

@@ -1,4 +1,4 @@
-"""The handler in Python: does the steps that it is told to, and notes each in a journal. `handler.js` does the same."""
+"""The handler in Python: executes its steps, and records each in a journal. `handler.js` does the same."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHUNK = 500
 
 
 class Doomed:
-    """Garbage, in a cycle: the collector finds it, in whichever thread has made enough garbage."""
+    """Garbage in a cycle. The collector finalizes it in the thread that triggers a collection."""
 
     def __init__(self, do: Any) -> None:
         self.do, self.me = do, self
@@ -34,14 +34,14 @@ class Doomed:
 class Handler:
     def __init__(self) -> None:
         self.endpoint: Endpoint | None = None
-        self._journal: deque[list[Any]] = deque()  # single operations, which are atomic: a lock would hide races
+        self._journal: deque[list[Any]] = deque()  # only single operations, which are atomic; a lock would hide races
         self._sessions: dict[str, Session] = {}  # likewise
         self._starting = Lock()
         self._queues: list[SimpleQueue[Any]] = []
         self._pid = 0
 
     def _start(self) -> None:
-        """Once in each process: a worker is forked from one in which the handler was made."""
+        """Called once in each process: a worker is a fork of the process that created the handler."""
         with self._starting:
             if self._pid == os.getpid():
                 return
@@ -61,7 +61,7 @@ class Handler:
         session.attributes.update(name=name, call=Lock(), over=False, last=json.loads(session.get_parameter("last")))
         with self._call(session, "on_open"):
             session.send(f"hello {os.getpid()}")
-            self._sessions[name] = session  # from here on others may send to it
+            self._sessions[name] = session  # from now on, others may send to it
             self._note("opened", name)
             self._run(name, session, json.loads(session.get_parameter("open")))
 
@@ -95,7 +95,7 @@ class Handler:
 
     @contextmanager
     def _call(self, session: Session, hook: str) -> Iterator[None]:
-        """Notes a call that overlaps with another one of its session, or comes after the last."""
+        """Note a call that overlaps with another call of its session, or follows `on_close`."""
         lock = session.attributes["call"]
         alone = lock.acquire(blocking=False)
         if not alone or session.attributes["over"]:
@@ -139,7 +139,7 @@ class Handler:
         self._journal.append(list(entry))
 
     def _send_journal(self, session: Session) -> None:
-        """What was noted since the last time, as JSON lists of entries; an empty one ends it."""
+        """Send the new journal entries as JSON lists; an empty list marks the end."""
         gc.collect()
         entries = []
         while self._journal:

@@ -1,6 +1,6 @@
-"""The server broken on purpose, one way at a time: what shows that the checker sees it.
+"""Breaks the server on purpose, in one way at a time, to test the checker.
 
-Each is what a change of wsthreads could break. They need the modules without their C twins (WSTHREADS_PURE_PYTHON=1).
+Each is an error that a change of wsthreads could cause. They need the pure Python modules (WSTHREADS_PURE_PYTHON=1).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from wsthreads.sessions.session import Session
 
 __all__ = ["MUTATIONS", "apply"]
 
-#: Of so many messages or calls, one meets a mutation that is not there for all.
+#: One in this many messages or calls meets a partial mutation.
 SELDOM = 30
-#: And of so many sessions.
+#: One in this many sessions meets one.
 SESSIONS = 4
 
 _dice = Random(0)
@@ -41,7 +41,7 @@ def apply(name: str) -> None:
 
 
 def a_broadcast_is_dropped() -> None:
-    """To one member, as a queue that loses a frame does."""
+    """For one member, like a queue that loses a frame."""
     _append_all(lambda outbox, frame: _seldom() or outbox.append(frame))
 
 
@@ -84,7 +84,7 @@ def nobody_is_left_out() -> None:
 
 
 def what_waits_is_lost_at_a_close() -> None:
-    """Now and then something waits for a moment, as it does where a client is slow."""
+    """Sometimes messages wait for a moment, as for a slow client."""
     real = Outbox.close
 
     def close(outbox: Outbox, frame: bytes, *, discard: bool = False) -> bool:
@@ -100,7 +100,7 @@ def what_waits_is_lost_at_a_close() -> None:
 
 
 def a_leave_comes_late() -> None:
-    """To nobody but who leaves in the midst of broadcasts does that matter."""
+    """Affects only a session that leaves during broadcasts."""
     real = Rooms.leave
 
     def leave(rooms: Rooms, name: str, session: Session) -> None:
@@ -151,14 +151,14 @@ def on_close_is_forgotten() -> None:
 
 
 def a_send_overtakes_a_broadcast() -> None:
-    """That only Redis can do."""
+    """Possible only over Redis."""
     from wsthreads.brokers.rooms import SharedSession
 
     SharedSession.send = Session.send
 
 
 def a_send_stays_behind() -> None:
-    """Of what one thread does, a send is not done at once."""
+    """A thread's send is delayed."""
     real = Session.send
 
     def send(session: Session, message: str | bytes, **options: Any) -> bool:
@@ -177,7 +177,7 @@ def _append_all(append: Callable[[Outbox, bytes], bool]) -> None:
     wsthreads.rooms.rooms.append_all = append_all
 
 
-#: By name. All but the last can be seen without Redis.
+#: By name. All but the last have an effect without Redis.
 MUTATIONS: dict[str, Callable[[], None]] = {
     mutation.__name__.replace("_", " "): mutation
     for mutation in (

@@ -1,7 +1,7 @@
-"""A server process: ``python -m tests.stress.model.server``, or an app for gunicorn; what it is, the environment says.
+"""A server process: ``python -m tests.stress.model.server``, or an app for gunicorn. The environment configures it.
 
-MODEL_HANDLER is the language, MODEL_REDIS where Redis is, MODEL_STRICT that nothing goes on only because it has
-waited for Redis long enough, MODEL_MUTATION what is broken on purpose.
+MODEL_HANDLER is the language, MODEL_REDIS the URL of Redis, MODEL_MUTATION a mutation. With MODEL_STRICT, no call gives
+up waiting for Redis.
 """
 
 from __future__ import annotations
