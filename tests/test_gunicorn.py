@@ -609,12 +609,12 @@ app = create_app("chat.js")
 """
 
 
-def said(folder, worker, target, *options, until):
+def said(folder, worker, target, *options, until, env=None):
     """The lines that gunicorn prints of a script that logs, and of its failure; without those of gunicorn's own."""
     (folder / "chat.js").write_text(SCRIPT)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         options = [*options, "--bind", f"fd://{listener.fileno()}", "--chdir", folder, target]
-        with Program(command(worker, *options), pass_fds=[listener.fileno()]) as server:
+        with Program(command(worker, *options), pass_fds=[listener.fileno()], env=env or {}) as server:
             with connect(f"ws://127.0.0.1:{listener.getsockname()[1]}{PATH}") as client:
                 client.send("hello")
                 server.wait_for(until)
@@ -681,12 +681,33 @@ def test_what_it_logs_is_json_with_the_json_logger(tmp_path):
     assert [line["endpoint"] for line in heard] == [PATH]
 
 
+@pytest.mark.parametrize("worker", ["gthread", OURS])
+@pytest.mark.parametrize("options", [[], ["--preload"]])
+def test_with_a_dashboard_it_logs_the_same(tmp_path, worker, options):
+    environment = {"WSTHREADS_DASHBOARD_TOKEN": "a-token-of-the-tests"}
+    (tmp_path / "embedded.py").write_text(EMBEDDED % "")
+    lines = said(tmp_path, worker, "embedded:app", *options, until="onMessage failed", env=environment)
+    head = r"\[\d{4}-\d\d-\d\d [\d:]{8} [+-]\d{4}\] \[\d+\] "
+    for said_once in ("heard hello", "onMessage failed"):
+        (line,) = [line for line in lines if said_once in line]
+        assert re.match(head + r"\[[A-Z]+\] wsthreads\.script\.chat\.js: ", line)
+
+
+def test_with_a_dashboard_it_logs_json_too(tmp_path):
+    environment = {"WSTHREADS_DASHBOARD_TOKEN": "a-token-of-the-tests"}
+    options = ["--logger-class", "wsthreads.gunicorn.JSONLogger"]
+    lines = said(tmp_path, OURS, 'wsthreads:create_app("chat.js")', *options, until="onMessage failed", env=environment)
+    events = [json.loads(line) for line in lines]
+    assert sum("onMessage failed" in event["message"] and "session" in event for event in events) == 1
+
+
+@pytest.mark.parametrize("dashboard", [{}, {"WSTHREADS_DASHBOARD_TOKEN": "a-token-of-the-tests"}])
 @pytest.mark.parametrize("configure", ["logging.getLogger()", "logging.getLogger('wsthreads')"])
-def test_an_app_of_one_s_own_that_configures_logging_later_is_left_alone(tmp_path, configure):
+def test_an_app_of_one_s_own_that_configures_logging_later_is_left_alone(tmp_path, configure, dashboard):
     handler = "handler = logging.StreamHandler()\n"
     handler += "handler.setFormatter(logging.Formatter('MINE %(name)s %(message)s'))\n"
     (tmp_path / "embedded.py").write_text(EMBEDDED % f"{handler}{configure}.addHandler(handler)")
-    lines = said(tmp_path, "gthread", "embedded:app", until="onMessage failed")
+    lines = said(tmp_path, "gthread", "embedded:app", until="onMessage failed", env=dashboard)
     failed = [line for line in lines if "onMessage failed" in line]
     assert len(failed) == 1, lines
     assert failed[0].startswith("MINE wsthreads.script.chat.js onMessage failed")

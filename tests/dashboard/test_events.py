@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime
 import logging
+import logging.config
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
+from wsthreads.app import WebSocketApp
 from wsthreads.dashboard import redaction
 from wsthreads.dashboard.events import KEPT, MAX_TEXT_CHARS, TOLD_CHARS, Events
 from wsthreads.dashboard.redaction import shown_values
@@ -23,7 +26,7 @@ def events():
     events = Events(but="/the/page")
     events.attach(logging.getLogger("wsthreads"))
     yield events
-    events.close()
+    events.detach()
     logging.getLogger("wsthreads.test").setLevel("NOTSET")
 
 
@@ -54,7 +57,7 @@ def test_what_a_user_logs_is_an_event_where_the_root_is_listened_to(caplog):
         except LookupError:
             log.exception("it failed")
     finally:
-        events.close()
+        events.detach()
         log.setLevel("NOTSET")
     assert kinds(events) == [("log", "info", "hello"), ("error", "error", "it failed: LookupError: nothing")]
     [hello, failed] = events.since(0)[0]
@@ -157,15 +160,35 @@ def test_where_logging_is_not_configured_warnings_are_still_printed(capsys, monk
         logging.getLogger("wsthreads.test").warning("beware")
         assert capsys.readouterr().err == "beware\n"
     finally:
-        first.close()
-        second.close()
+        first.detach()
+        second.detach()
 
 
-def test_after_close_it_sees_nothing(events):
-    events.close()
-    events.close()
+def test_after_detach_it_sees_nothing(events):
+    events.detach()
+    events.detach()
     logging.getLogger("wsthreads.test").warning("x")
     assert events.newest == 0
+    assert events not in logging.getLogger("wsthreads").handlers
+
+
+@pytest.mark.parametrize("loggers", [{}, {"wsthreads": {"level": "INFO"}}])
+def test_an_application_that_configures_logging_meanwhile_does_not_end_it(loggers):
+    app = WebSocketApp(dashboard_token="a-token-of-the-tests")
+    events, log = app._dashboard._events, logging.getLogger("wsthreads.test")
+    flusher = Mock()
+    try:
+        config = {"version": 1, "disable_existing_loggers": False, "loggers": loggers}
+        logging.config.dictConfig(config)
+        app._dashboard.start(flusher)  # at the first request; then by a timer
+        log.warning("told")
+        logging.config.dictConfig(config)
+        app._dashboard._tick(flusher)
+        log.warning("told again")
+    finally:
+        logging.getLogger("wsthreads").setLevel("NOTSET")
+        app.shutdown(1)
+    assert [event["text"] for event in events.since(0)[0]] == ["told", "told again"]
     assert events not in logging.getLogger("wsthreads").handlers
 
 

@@ -95,7 +95,7 @@ class Dashboard:
         self._files = StaticFiles(Path(__file__).parent / "page")
         self._events = Events(but=LIVE_PATH)
         self._events.attach(logging.getLogger(logger))
-        finalize(self, self._events.close).atexit = False
+        finalize(self, self._events.detach).atexit = False
         self._sampled_in = 0  # a process id
 
     def serve(self, app: ShownApp, make_endpoint: Callable[..., Endpoint]) -> Endpoint:
@@ -124,6 +124,7 @@ class Dashboard:
     def _tick(self, flusher: Flusher) -> None:
         """Called by the flusher. Slow samples are taken less often: they use at most a thousandth of the time."""
         began = monotonic()
+        self._events.attach_again()
         self._sampler.take(IDLE_INTERVAL_S * 0.9)
         flusher.call_later(max(IDLE_INTERVAL_S, 1000 * (monotonic() - began)), weakly(self._tick, flusher))
 
@@ -139,7 +140,7 @@ class Dashboard:
         if not self.admission.wait_empty(timeout_s):
             self.endpoint.cut_off()
             self.admission.wait_empty(CLOSE_TIMEOUT_S)
-        self._events.close()
+        self._events.detach()
 
     def owns(self, path: str) -> bool:
         """Whether a path belongs to the dashboard."""

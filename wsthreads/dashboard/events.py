@@ -68,12 +68,20 @@ class Events(logging.Handler):
         self._logger = logger
         logger.addHandler(self)
 
-    def close(self) -> None:
+    def attach_again(self) -> None:
+        """Go on reading the log if the application has configured logging and removed this handler. Not after `detach`.
+
+        `logging.config` calls `close` of every handler, which therefore does nothing here.
+        """
+        logger = self._logger
+        if logger is not None and self not in logger.handlers:
+            logger.addHandler(self)
+
+    def detach(self) -> None:
         """Stop reading the log. Kept events stay. Idempotent."""
         logger, self._logger = self._logger, None
         if logger is not None:
             logger.removeHandler(self)
-        super().close()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Called by logging, under the lock."""

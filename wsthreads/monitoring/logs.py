@@ -181,7 +181,7 @@ class _ToGunicorn(logging.Handler):
         self.addFilter(AddContext())
 
     def emit(self, record: logging.LogRecord) -> None:
-        if logging.getLogger().handlers:
+        if _writers(logging.getLogger()):
             return  # the application has configured logging meanwhile, and that gets the record
         named = logging.makeLogRecord(record.__dict__)
         named.msg, named.args = f"{record.name}: {with_context(record)}", ()
@@ -208,6 +208,11 @@ def _hide_secrets_of_error(record: logging.LogRecord) -> bool:
     return True
 
 
+def _writers(logger: logging.Logger) -> list[logging.Handler]:
+    """The logger's handlers that write a log. That of the dashboard does not, and says so."""
+    return [handler for handler in logger.handlers if not getattr(handler, "is_observer", False)]
+
+
 def log_to_gunicorn() -> None:
     """Under gunicorn, send wsthreads's log to gunicorn's error log, unless the application has configured logging.
 
@@ -221,7 +226,7 @@ def log_to_gunicorn() -> None:
         logging.getLogger("gunicorn.access").addFilter(_hide_secrets_of)  # adding it again has no effect
         error_log.addFilter(_hide_secrets_of_error)
     handler = next((handler for handler in ours.handlers if isinstance(handler, _ToGunicorn)), None)
-    others = {*logging.getLogger().handlers, *ours.handlers, *scripts.handlers} - {handler}
+    others = {*_writers(logging.getLogger()), *_writers(ours), *_writers(scripts)} - {handler}
     if handler is None and error_log.handlers and not (others or ours.level or scripts.level):
         level = error_log.level
         level_of_ours = level if level <= logging.DEBUG else max(level, logging.WARNING)
