@@ -337,7 +337,7 @@ def test_under_gunicorn_it_shows_the_process_that_answers(tmp_path, monkeypatch,
             viewer.next("sample", lambda sample: sample["endpoints"]["/ws/chat"]["sessions"] == 1)
             client.send("exit")
             assert viewer.event(lambda event: event["kind"] == "error")["endpoint"] == "/ws/chat"
-            server.wait_for("^SystemExit: 3")  # the log has it all the same
+            server.wait_for("^  SystemExit: 3")  # gunicorn's error log has it all the same
         assert server.end() == 0
         assert TOKEN not in server.log
 
