@@ -1,4 +1,4 @@
-"""Who is there in one room: a pure state, without a clock, a lock or I/O. The caller's lock guards it.
+"""The presence state of one room: pure data without a clock, a lock or I/O. The caller's lock guards it.
 
 A *person* is a user with all of the user's sessions in the room, or one session without a user. Each session has one
 `Entry`. Only the process that owns the session changes the entry, each time with a higher version. So messages may be
@@ -38,11 +38,11 @@ class Person:
 class PresenceChanges:
     """What has changed in a room since the last call of `on_presence`. Each list is in order of arrival."""
 
-    #: Those who have come.
+    #: Persons who have joined.
     joined: list[Person]
-    #: Those who have left, with the value that they had last.
+    #: Persons who have left, with their last value.
     left: list[Person]
-    #: Those who have another value than before.
+    #: Persons whose value has changed.
     changed: list[Person]
 
 
@@ -149,7 +149,7 @@ class Presence:
             self._changed.add(key)
 
     def entry(self, session_id: str) -> Entry | None:
-        """What is known of a session."""
+        """The entry of a session, or None."""
         return self._entries.get(session_id)
 
     def entries(self, process: str | None = None) -> list[Entry]:
@@ -160,7 +160,7 @@ class Presence:
     def since(self, key: str, now: float) -> float:
         """What `Entry.since` is for a new session of a person: when the person came, or `now` for a new person.
 
-        Somebody who has left, and whose leaving was not reported, counts as still there.
+        A person who has left counts as present until the leave has been reported.
         """
         entries = self._persons.get(key)
         if entries:
@@ -198,7 +198,7 @@ class Presence:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody is there, and nothing is remembered or left to report."""
+        """Whether the room has no persons, no remembered versions, and no unreported changes."""
         return not (self._entries or self._gone or self._changed)
 
     def take_changes(self) -> PresenceChanges | None:
