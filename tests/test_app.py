@@ -86,7 +86,7 @@ def test_a_path_that_is_no_good_is_named(path):
 def test_a_path_is_served_once():
     app = WebSocketApp()
     app.add_handler("/a", Echo())
-    with pytest.raises(ConfigError, match="/a is served by Echo already"):
+    with pytest.raises(ConfigError, match="/a is already served by Echo"):
         app.add_handler("/a", Recorder())
 
 
@@ -670,7 +670,10 @@ def test_what_people_give_in_place_of_a_handler_is_named_with_what_they_want(tar
 
 @pytest.mark.parametrize(
     ("file", "told"),
-    [("chat.py", r"chat\.py is Python: import it, for add_handler"), (Echo(), "not a Echo; see add_handler")],
+    [
+        ("chat.py", r"chat\.py is a Python file: import it and use add_handler"),
+        (Echo(), "not a Echo; for other handlers, use add_handler"),
+    ],
 )
 def test_add_script_says_what_serves_the_rest(file, told):
     with pytest.raises(HandlerError, match=told):

@@ -228,7 +228,7 @@ def test_handshakes_that_the_server_refuses(folder: Path) -> None:
         says("refused with 404", refusal(server, "/ws/eko"))
         server.wait_for("no endpoint /ws/eko")
         says("no endpoint …; there are", server.log)
-        hint = "no WebSocket endpoint is at /ws/echo/; did you mean /ws/echo?"
+        hint = "there is no WebSocket endpoint at /ws/echo/; did you mean /ws/echo?"
         assert hint in refusal(server, "/ws/echo/")
         on_page(hint.replace("/ws/echo/", "…").replace("/ws/echo", "…"), PAGE)
         says("this server speaks plain WebSocket", refusal(server, "/socket.io/?EIO=4&transport=websocket"))
@@ -401,7 +401,7 @@ def test_rooms_that_are_apart(folder: Path) -> None:
         with gunicorn("-k", worker, "--threads", "10", "-w", "2", *APP) as server:
             with connect(f"{server.ws_url}/ws/echo"):
                 server.wait_for("workers are apart")
-            says("the rooms of … workers are apart", server.log)
+            says("workers have separate rooms", server.log)
 
 
 def test_a_redis_that_is_away(folder: Path) -> None:

@@ -1,4 +1,4 @@
-// A chat room. All sessions share the variables of this file; no two of its calls overlap.
+// A chat room. All sessions share the variables of this file. Its functions run one at a time.
 
 /** @type {import("wsthreads").OnHandshake} */
 export function onHandshake(request) {
@@ -25,7 +25,7 @@ export function onMessage(session, message) {
 
 /** @type {import("wsthreads").OnClose} */
 export function onClose(session) {
-  // Not open any more, but still a member of its rooms, which it leaves by itself afterwards.
+  // The session is closed, but still in its rooms. It leaves them when this function returns.
   const user = session.getAttribute("user");
   for (const name of session.rooms()) {
     const room = session.room(name);

@@ -16,7 +16,7 @@ def enter(chat, user, **parameters):
     return chat.connect(headers={"X-User": user}, **parameters)
 
 
-def test_all_hear_what_one_says(chat):
+def test_everybody_gets_a_message(chat):
     ann, bob = enter(chat, "ann"), enter(chat, "bob")
     assert ann.take_json()[-1] == {"type": "join", "user": "bob", "members": 2}
     bob.take()
@@ -25,7 +25,7 @@ def test_all_hear_what_one_says(chat):
         assert client.take_json() == [{"type": "message", "user": "ann", "text": "hello"}]
 
 
-def test_the_others_hear_of_one_who_leaves(chat):
+def test_the_others_are_told_who_left(chat):
     ann, bob = enter(chat, "ann"), enter(chat, "bob")
     ann.take()
     bob.close()

@@ -380,7 +380,7 @@ def test_four_workers_without_redis_are_warned_about():
     with Program([*command, "--threads", "5", "-b", "127.0.0.1:0", app]) as gunicorn:
         port = int(gunicorn.wait_for(r"Listening at: http://127\.0\.0\.1:(\d+)")[1])
         Chat(port, "u").client.reset()
-        gunicorn.wait_for("the rooms of 2 workers are apart")
+        gunicorn.wait_for("2 workers have separate rooms")
 
 
 @pytest.mark.parametrize("protocol", [2, 3])

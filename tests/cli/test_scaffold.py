@@ -54,7 +54,7 @@ def test_its_tests_pass_and_can_fail(tmp_path):
         timeout=DEADLINE_S * 6,
     )
     assert "1 failed, 7 passed" in done.stdout, done.stdout + done.stderr
-    assert "FAILED wrong/test_wrong.py::test_the_others_hear_of_one_who_leaves" in done.stdout
+    assert "FAILED wrong/test_wrong.py::test_the_others_are_told_who_left" in done.stdout
 
 
 def test_nothing_is_written_over(tmp_path):

@@ -75,7 +75,7 @@ def test_two_files_of_one_name_are_an_error_that_names_both(folder):
 
 @pytest.mark.parametrize("name", ["chat room.js", "café.js", "a%2fb.py", "a+b.js"])
 def test_a_name_that_makes_no_url_is_an_error(folder, name):
-    with pytest.raises(UsageError, match="rename it, or give it one with --path"):
+    with pytest.raises(UsageError, match="cannot be part of a URL; rename the file, or use --path"):
         find_targets([write(folder, name)])
 
 
@@ -104,7 +104,7 @@ def test_a_path_that_is_none_is_an_error(folder, path):
 def test_a_path_cannot_be_given_to_several_files(folder):
     write(folder, "a.js")
     write(folder, "b.js")
-    with pytest.raises(UsageError, match="to a single file, not to 2"):
+    with pytest.raises(UsageError, match="for a single file only, not for 2"):
         find_targets([folder], "/live")
 
 

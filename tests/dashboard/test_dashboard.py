@@ -103,7 +103,7 @@ def test_other_methods_are_none_of_the_page_s(client):
 
 def test_its_paths_are_its_own(app):
     for path in ("/_wsthreads", "/_wsthreads/", "/_wsthreads/live"):
-        with pytest.raises(ConfigError, match="is the dashboard's"):
+        with pytest.raises(ConfigError, match="belongs to the dashboard"):
             app.add_handler(path, Greeter)
 
 

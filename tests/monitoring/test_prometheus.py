@@ -310,7 +310,7 @@ def test_a_scrape_of_any_worker_has_the_numbers_of_all(tmp_path):
 def test_workers_that_do_not_add_up_say_so():
     with Workers(None) as server, ExitStack() as stack:
         server.join(stack)
-        server.wait_for(r"each of 2 workers tells its own metrics only.*PROMETHEUS_MULTIPROC_DIR")
+        server.wait_for(r"each of 2 workers reports only its own metrics.*PROMETHEUS_MULTIPROC_DIR")
 
 
 def test_a_worker_is_met_at_the_next_request_where_no_thread_can_be_started_at_the_first(monkeypatch, tmp_path):

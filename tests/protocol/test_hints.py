@@ -49,7 +49,7 @@ def test_a_path_that_is_nearly_an_endpoint_s_is_a_404_that_names_it(inside, path
     with server(inside) as (_, port):
         status, text = answer(port, path)
     assert status == 404
-    assert text.startswith("no WebSocket endpoint is at /")
+    assert text.startswith("there is no WebSocket endpoint at /")
     assert text.endswith(f"; did you mean {near}?")
     assert f"there are: /ws/t, /ws/Slash/; did you mean {near}?" in caplog.text
 
@@ -58,7 +58,7 @@ def test_any_other_path_is_a_404_that_names_no_endpoint(caplog):
     caplog.set_level(logging.INFO, "wsthreads")
     with server() as (_, port):
         for path in ("/", "/ws", "/ws/x", "/ws/t/x", "/chat"):
-            assert answer(port, path) == (404, f"no WebSocket endpoint is at {path}")
+            assert answer(port, path) == (404, f"there is no WebSocket endpoint at {path}")
     assert "did you mean" not in caplog.text
     assert caplog.text.count("no endpoint ") == 5
 

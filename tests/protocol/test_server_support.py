@@ -217,5 +217,5 @@ def test_fit_ones_have_nothing_to_be_told():
 
 
 def test_an_asgi_server_is_told_that_this_is_wsgi():
-    with pytest.raises(TypeError, match="this is a WSGI application, and the server one for ASGI: use gunicorn"):
+    with pytest.raises(TypeError, match="this is a WSGI application, but the server is for ASGI: use gunicorn"):
         WebSocketApp()({"type": "websocket"})

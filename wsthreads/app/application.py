@@ -46,9 +46,9 @@ class WebSocketApp:
     """A WSGI application that serves WebSocket endpoints, and passes every other request on to `wsgi_app`.
 
     - Give the settings of `Config` as keyword arguments, or as one `config`.
-    - With `redis`, a URL, or a `broker`, a `RedisBroker`, rooms span all processes. The default is the Redis that
-      WSTHREADS_REDIS names.
-    - With a `dashboard`, the page about the server is at ``/_wsthreads/``. By default there is one if
+    - `redis` is a URL, or `broker` is a `RedisBroker`: all processes share their rooms through it. The default is the
+      URL in WSTHREADS_REDIS.
+    - `dashboard` serves the page about the server at ``/_wsthreads/``. By default there is a dashboard if
       `dashboard_token` or WSTHREADS_DASHBOARD_TOKEN is set.
 
     Add endpoints before serving. All methods may be called from any thread. The app starts no thread before its first
@@ -127,7 +127,7 @@ class WebSocketApp:
         finalize(self, release, self._flusher, self._drainer, self._link).atexit = False
 
     def _make_services(self) -> tuple[dict[str, WSGIApplication], MetricsPage | None]:
-        """What is served beside the endpoints, by its path. The page with the metrics also by itself."""
+        """The services beside the endpoints, by path, and the metrics page, which is one of them."""
         services: dict[str, WSGIApplication] = {}
         metrics_page = None
         if self.config.serve_metrics:
@@ -144,9 +144,9 @@ class WebSocketApp:
         return services, metrics_page
 
     def route(self, path: str) -> Callable[[T], T]:
-        """A decorator: serve `path` with a class, of which one instance is made, or with any handler object.
+        """A decorator: serve `path` with an instance of a class, or with any other handler object.
 
-        Raises `HandlerError` if it has none of the handler functions, `ConfigError` if the path is not valid.
+        Raises `HandlerError` if the handler has no handler function, `ConfigError` if the path is not valid.
         """
 
         def register(target: T) -> T:
@@ -156,25 +156,27 @@ class WebSocketApp:
         return register
 
     def add_handler(self, path: str, target: object) -> Endpoint:
-        """Serve `path` with an object, a class or a module that has handler functions. Errors as in `route`.
+        """Serve `path` with an object, a class or a module that has handler functions. Raises what `route` raises.
 
-        A script is served by `add_script`.
+        For a script, use `add_script`.
         """
         metrics = Metrics(self.metrics)
         return self._add(path, PythonHandler(target, metrics), metrics)
 
     def add_script(self, path: str, file: str | os.PathLike[str]) -> Endpoint:
-        """Serve `path` with a JavaScript module, which is loaded now.
+        """Load a JavaScript module, and serve `path` with it.
 
-        Raises `ScriptError` (with file, line and column) if it does not load, `HandlerError` if it exports no handler
-        function, `IsolateError` if JavaScript cannot run here, `FileNotFoundError` if there is no such file.
+        Raises `ScriptError` (with file, line and column) if the module does not load, `HandlerError` if it exports no
+        handler function, `IsolateError` if JavaScript cannot run here, `FileNotFoundError` if there is no such file.
         """
         from wsthreads.javascript import ScriptHandler  # only an app with scripts needs dukpy
 
         if not isinstance(file, (str, os.PathLike)):
-            raise HandlerError(f"a script is the name of a file, not a {type(file).__name__}; see add_handler")
+            raise HandlerError(
+                f"add_script takes the name of a file, not a {type(file).__name__}; for other handlers, use add_handler"
+            )
         if Path(file).suffix == ".py":
-            raise HandlerError(f"{os.fspath(file)} is Python: import it, for add_handler, or take create_app")
+            raise HandlerError(f"{os.fspath(file)} is a Python file: import it and use add_handler, or use create_app")
         if not Path(file).is_file():
             raise FileNotFoundError(f"no such file: {os.fspath(file)}")
         metrics = Metrics(self.metrics)
@@ -189,7 +191,7 @@ class WebSocketApp:
     def _add(self, path: str, handler: Handler, metrics: Metrics) -> Endpoint:
         self._routing.check(path)
         if self._dashboard is not None and self._dashboard.owns(path):
-            raise ConfigError(f"{path} is the dashboard's")
+            raise ConfigError(f"{path} belongs to the dashboard")
         endpoint = self._factory.make(path, handler, metrics)
         self._routing.add(endpoint)
         return endpoint
@@ -210,7 +212,7 @@ class WebSocketApp:
 
     @property
     def places(self) -> int:
-        """The most sessions that this process takes."""
+        """How many sessions this process takes at most."""
         return self._admission.places
 
     @property
@@ -220,23 +222,23 @@ class WebSocketApp:
 
     @property
     def shares_rooms(self) -> bool:
-        """Whether its rooms are those of other processes, too."""
+        """Whether other processes share the rooms."""
         return self._link is not None
 
     @property
     def broadcasts_waiting(self) -> int:
-        """Broadcasts that the broker has not taken, as while it is away. A snapshot."""
+        """Broadcasts that wait for the broker, for example while Redis is unavailable. A snapshot."""
         return 0 if self._link is None else self._link.waiting()
 
     def connect_broker(self) -> None:
-        """Connect to the broker now, not at the first session. If that fails, the log says so at once."""
+        """Connect to the broker now, not at the first session, so that a failure is logged at once."""
         if self._link is not None:
             self._link.start()
 
     def fit_to_threads(self, threads: int) -> None:
-        """Allow no more sessions than a server with so many threads can carry and still answer HTTP.
+        """Limit the sessions so that a server with this number of threads still answers HTTP.
 
-        With a dashboard, up to a quarter of them is for those who look at it. One thread is for HTTP in any case.
+        At least one thread is for HTTP. With a dashboard, up to a quarter of the threads are for its pages.
         """
         self._host.fit_to_threads(threads)
 
@@ -246,7 +248,7 @@ class WebSocketApp:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse | None = None) -> Iterable[bytes]:
         if start_response is None:
-            raise TypeError(f"this is a WSGI application, and the server one for ASGI: {USE}")
+            raise TypeError(f"this is a WSGI application, but the server is for ASGI: {USE}")
         with contained():
             return self._entry(environ, start_response)
 
@@ -258,11 +260,12 @@ class WebSocketApp:
     ) -> int:
         """Close every session, refuse new ones, and end all threads. Returns how many sessions had to be cut off.
 
-        Handlers that run may finish. Waits at most `timeout_s`, by default `shutdown_timeout_s`, and then cuts off the
-        sessions that are left. More than 500 sessions are not closed at once: 1,000 a second, or faster, so that all
-        are closed after half of the time. An app that was shut down cannot start again. A second call does nothing.
+        Waits `timeout_s` at most, by default `shutdown_timeout_s`, for handlers that are running. Then it cuts off the
+        sessions that are left. Up to 500 sessions are closed at once. More are closed at 1,000 a second, or faster, so
+        that all are closed after half of the time. An app that was shut down cannot start again. A second call does
+        nothing.
 
-        A handler may call it, in its session's own thread. It then waits for the other sessions only, and returns how
+        A handler may call it, in its session's own thread. Then it waits for the other sessions only, and returns how
         many of them are left. The caller's session ends when the handler returns, and the threads end after that.
         """
         timeout_s = self.config.shutdown_timeout_s if timeout_s is None else timeout_s

@@ -35,8 +35,8 @@ log = get_logger(__name__)
 class Dispatcher:
     """The WSGI application inside `WebSocketApp`. Any thread.
 
-    A request goes to the endpoint of its path. If there is none, it goes to the dashboard, to the one of `services`
-    (by path) that is at its path, to ``wsthreads.js``, or else to `wsgi_app`.
+    A request goes to the endpoint for its path. If there is none, the dashboard, one of the `services` (by path) or
+    ``wsthreads.js`` answers it. All other requests go to `wsgi_app`.
     """
 
     def __init__(
@@ -119,10 +119,10 @@ class Dispatcher:
         environ["wsthreads.passed_on"] = (*passed_on, (self, path))
 
     def _hint(self, path: str, environ: WSGIEnvironment) -> str:
-        """For a client that looks for an endpoint where there is none. It is logged, too."""
+        """The text of the 404 for a client that looks for an endpoint. Logs it, too."""
         near, foreign = near_path(path, self._routing.paths), foreign_protocol(environ)
         hint = f"; did you mean {environ.get('SCRIPT_NAME', '')}{near}?" if near else ""
         hint += f"; {foreign}" if foreign else ""
         shown, peer, known = printable(hide_secrets(path)), environ["REMOTE_ADDR"], ", ".join(self._routing.paths)
         log.info("no endpoint %.500s for %s; there are: %.500s%s", shown, peer, known, printable(hint))
-        return f"no WebSocket endpoint is at {shown:.500}{hint}"
+        return f"there is no WebSocket endpoint at {shown:.500}{hint}"

@@ -38,7 +38,7 @@ WORKER_WATCH_S = 0.5
 
 
 class HostedApp(Protocol):
-    """What the server is told of: a `WebSocketApp`."""
+    """A `WebSocketApp`, as its server needs it."""
 
     @property
     def shares_rooms(self) -> bool:
@@ -115,14 +115,14 @@ class Host:
     def _warn_of_workers(self, workers: int) -> None:
         if workers > 1 and not self._app.shares_rooms:
             log.warning(
-                "the rooms of %d workers are apart, each in the memory of its own; "
-                "with a Redis they are one: WSTHREADS_REDIS=redis://…",
+                "%d workers have separate rooms, each in its own memory; "
+                "to share the rooms, set WSTHREADS_REDIS=redis://…",
                 workers,
             )
         if workers > 1 and self._metrics_page and not self._metrics_page.adds_up:
             log.warning(
-                "each of %d workers tells its own metrics only; "
-                "to have them added up, name an empty directory: PROMETHEUS_MULTIPROC_DIR=…",
+                "each of %d workers reports only its own metrics; "
+                "to combine them, set PROMETHEUS_MULTIPROC_DIR to an empty directory",
                 workers,
             )
 

@@ -33,9 +33,9 @@ class Routing:
         if not isinstance(path, str) or not path.startswith("/"):
             raise ConfigError(f"the path of an endpoint must begin with a slash, not {path!r}")
         if "?" in path or "#" in path:
-            raise ConfigError(f"the path of an endpoint has no query and no fragment, not {path!r}")
+            raise ConfigError(f"the path of an endpoint must not have a query or a fragment: {path!r}")
         if path in self._endpoints:
-            raise ConfigError(f"{path} is served by {self._endpoints[path].handler.name} already")
+            raise ConfigError(f"{path} is already served by {self._endpoints[path].handler.name}")
 
     def add(self, endpoint: Endpoint) -> None:
         """Add an endpoint whose path passed `check`."""

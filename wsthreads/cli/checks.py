@@ -1,4 +1,4 @@
-"""What ``wsthreads check`` says of a handler file: which functions it has, and what looks like a mistake."""
+"""Loads a handler file for ``wsthreads check``: finds its handler functions, and names that look like mistakes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Finding", "all_logs_hidden", "check_target", "console_shown", "remar
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The handler functions of a file, as their author spells them; remarks, which begin with ``file:line:column``."""
+    """The handler functions of a file, spelled as in its language. Remarks begin with ``file:line:column``."""
 
     functions: tuple[str, ...]
     remarks: tuple[str, ...]
@@ -30,7 +30,7 @@ class Finding:
 
 @contextmanager
 def all_logs_hidden() -> Iterator[None]:
-    """A block in which nothing is logged: what is wrong with a Python handler is said by `check_target`."""
+    """A block in which nothing is logged. `check_target` reports the mistakes of a Python handler itself."""
     before = logging.root.manager.disable
     logging.disable()
     try:
@@ -41,9 +41,9 @@ def all_logs_hidden() -> Iterator[None]:
 
 @contextmanager
 def console_shown(stream: IO[str]) -> Iterator[None]:
-    """A block in which `stream` gets what a script writes to its console at its top level, with its place.
+    """A block in which a script's console is written to `stream`, each message with its file, line and column.
 
-    Errors that it throws later, and in promises, are among it.
+    It includes errors in timers and promises.
     """
     handler, logger = logging.StreamHandler(stream), logging.getLogger("wsthreads.script")
     handler.setFormatter(_ConsoleFormatter())
@@ -60,7 +60,7 @@ def console_shown(stream: IO[str]) -> Iterator[None]:
 
 
 class _ConsoleFormatter(logging.Formatter):
-    """``file:line:column: `` and the message, escaped; other levels than info by name."""
+    """``file:line:column:``, the level unless it is info, and the message, escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         told = record.__dict__
@@ -70,7 +70,7 @@ class _ConsoleFormatter(logging.Formatter):
 
 
 def check_target(target: Target) -> Finding:
-    """Load a handler file, without serving it. Raises what `add_target` does."""
+    """Load a handler file without serving it. Raises what `add_target` raises."""
     try:
         if target.is_script:
             from wsthreads.javascript import check_script
@@ -88,7 +88,7 @@ def check_target(target: Target) -> Finding:
 
 
 def remarks_on(target: Target, hooks: Collection[str]) -> tuple[str, ...]:
-    """What looks like a mistake in a handler file that has those of `HOOKS`: names that are nearly those of others."""
+    """Names in a handler file that look like misspelled handler functions. `hooks` are the functions that it has."""
     missing = spelled([hook for hook in HOOKS if hook not in hooks], in_script=target.is_script)
     remarks = []
     for name, (line, column) in names_in(source_of(target), in_script=target.is_script).items():

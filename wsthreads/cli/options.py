@@ -1,4 +1,4 @@
-"""Command-line options for the settings of `Config`, one for each, and the help that lists them."""
+"""An option of the command line for each setting of `Config`, and the help that groups them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from wsthreads.errors import ConfigError
 
 __all__ = ["CommandWithSections", "config_of", "setting_options"]
 
-#: Settings that hold several texts: an option of one each, which can be repeated.
+#: Settings with several values: their options take one value each, and can be repeated.
 REPEATED_OPTIONS = {"allowed_origins": "--origin", "subprotocols": "--subprotocol"}
 
 
-#: What the others are called that hold a text.
+#: The name of the value in the help, for settings that are texts.
 _METAVARS = {"allowed_origins": "URL", "subprotocols": "NAME", "dashboard_token": "TEXT", "metrics_token": "TEXT"}
 
-#: The first column of a help is as wide, in all sections.
+#: The width of the first column of the help, in all sections.
 COLUMN_WIDTH = 31
 
 #: The options of ``wsthreads run`` as its help groups them.
@@ -56,7 +56,7 @@ def _option_of(setting: Field[Any]) -> str:
 
 
 def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate a command with an option for each setting of `Config`; they arrive under the settings' names."""
+    """Decorate a command with an option for each setting of `Config`. The command gets them by the settings' names."""
     for setting in reversed(fields(Config)):
         kind, name, about = setting.metadata["kind"], _option_of(setting), setting.metadata["help"]
         command = click.option(
@@ -73,7 +73,7 @@ def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Option(click.Option):
-    """Shown as ``--[no-]reload`` if it is a flag, and with its default in few characters."""
+    """Its help shows a flag as ``--[no-]reload``, and writes the default short."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         record = super().get_help_record(ctx)
@@ -91,7 +91,7 @@ class _Option(click.Option):
 
 
 def config_of(settings: Mapping[str, Any]) -> Config:
-    """Raises `ConfigError` that names the option, not the setting."""
+    """The `Config` with these settings. Raises `ConfigError`, which names the option."""
     try:
         return Config(**settings)
     except ConfigError as error:
@@ -103,7 +103,7 @@ def config_of(settings: Mapping[str, Any]) -> Config:
 
 
 class CommandWithSections(click.Command):
-    """Lists its options under titles: those that `SECTIONS` names by their parameters, in that order, then the rest."""
+    """Lists its options under the titles in `SECTIONS`, in that order, and all others at the end."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         options = {option.name or "": option for option in self.get_params(ctx) if isinstance(option, click.Option)}

@@ -1,7 +1,7 @@
-"""Watches the files behind an app while somebody edits them.
+"""Watches the files of the handlers for ``wsthreads run --reload``.
 
-A script is loaded again in place: its sessions stay, and the next call runs the new code. A Python handler cannot be
-swapped under running threads, so for that, and for a file more or less in a directory, the whole server restarts.
+A script that changes is loaded again: its sessions stay, and the next call runs the new code. Python code cannot be
+replaced while threads run it. So the server restarts if a Python handler changes, or if the files in a directory do.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ __all__ = ["Reloader"]
 
 log = get_logger(__name__)
 
-#: Longest that the check of changed Python files may take before a restart.
+#: The longest time for the check of the files before a restart.
 CHECK_TIMEOUT_S = 30.0
 
-#: Which file a path leads to and when it was changed; None where there is none.
+#: Identifies a file and its last change. None if there is no file.
 Stamp = tuple[int, ...] | None
 
-#: While files do not pass, so many files and folders beside them are looked at for what they lack.
+#: While the check fails, the most files and folders beside the handlers to watch: one of them may be the missing file.
 MAX_BESIDE = 5000
 
 
 class Reloader:
-    """Polls, in a thread of its own from `start` to `stop`, and calls `restart` when a restart is needed.
+    """Polls the files in a thread from `start` to `stop`. Loads scripts again, and calls `restart` for other changes.
 
-    `find` gives the targets as they are now. Before a restart ``wsthreads check`` with `check_arguments` has to pass
-    them, so that a mistake does not end the server: it is logged, and the old code goes on until the next change.
+    `find` returns the targets as they are now. A mistake must not end the server. So before a restart, it runs
+    ``wsthreads check`` with `check_arguments`. If that fails, the error is logged and the old code stays.
     """
 
     def __init__(
@@ -61,13 +61,12 @@ class Reloader:
         self._interval_s = interval_s
         self._done = Event()
         self._thread = Thread(target=self._run, name="wsthreads-reloader", daemon=True)
-        # Only the thread touches these: what is watched, its stamps when it was last looked at, and the names of what
-        # had changed when the files did not pass, so that a restart is due as soon as they do.
+        # Only the thread uses these. Files that changed, but whose check failed: a restart is due when it passes.
         self._unserved: set[str] = set()
-        self._gone: set[Path] = set()  # missing at the last look
-        self._beside: dict[Path, Stamp] = {}  # while there is something unserved
+        self._gone: set[Path] = set()  # files that were missing at the last look
+        self._beside: dict[Path, Stamp] = {}  # only while the check fails
         served = {endpoint.path for endpoint in app.endpoints}
-        self._targets = tuple(target for target in find() if target.path in served)  # a file may have come up just now
+        self._targets = tuple(target for target in find() if target.path in served)  # a file may be newer than the app
         self._scripts = {target: _stamps(self._files_of(target)) for target in self._targets if target.is_script}
         self._others = _stamps(self._other_files())
 
@@ -75,7 +74,7 @@ class Reloader:
         self._thread.start()
 
     def stop(self) -> None:
-        """Idempotent; waits for the thread, unless that is the caller."""
+        """Stop the thread, and wait for it. A second call does nothing."""
         self._done.set()
         if self._thread.ident is not None:
             self._thread.join(self._interval_s + 1)
@@ -94,10 +93,10 @@ class Reloader:
             now = self._stamps_now(before, before, gone)
             if now != before:
                 self._scripts[target] = self._reload(target, now)
-                changed |= self._unserved  # a script may have been all that was wrong
+                changed |= self._unserved  # this script may have been the reason why the check failed
         try:
             targets = tuple(self._find())
-        except UsageError as error:  # a file is missing, perhaps while an editor replaces it
+        except UsageError as error:  # a file is missing, for example while an editor replaces it
             log.debug("%s", error)
             targets = self._targets
         changed |= {target.file.name for target in {*targets} ^ {*self._targets}}
@@ -106,14 +105,14 @@ class Reloader:
         self._gone = gone
         changed |= {file.name for file in now if file in self._others and now[file] != self._others[file]}
         self._others = now
-        if self._unserved:  # a file that was missing may be there now
+        if self._unserved:  # perhaps the missing file is there now
             beside = _stamps(self._files_beside())
             changed |= {file.name for file in beside if beside[file] != self._beside.get(file)}
             self._beside = beside
         if not changed:
             return
         log.info("changed: %s; checking", ", ".join(sorted(changed)))
-        beside = _stamps(self._files_beside())  # before they are read
+        beside = _stamps(self._files_beside())  # before the check reads them
         complaint = _complaint(self._check_arguments)
         if complaint:
             self._unserved |= changed
@@ -125,23 +124,26 @@ class Reloader:
             self._restart()
 
     def _stamps_now(self, files: Iterable[Path], before: dict[Path, Stamp], gone: set[Path]) -> dict[Path, Stamp]:
-        """`_stamps`, and what is missing in `gone`. What is missing only now, as while it is saved, is as `before`."""
+        """`_stamps`. Adds missing files to `gone`.
+
+        A file that is missing for the first time keeps its stamp from `before`: an editor may be saving it.
+        """
         now = _stamps(files)
         missing = {file for file, stamp in now.items() if stamp is None}
         gone |= missing
         return {**now, **{file: before.get(file) for file in missing - self._gone}}
 
     def _reload(self, target: Target, now: dict[Path, Stamp]) -> dict[Path, Stamp]:
-        """Load a script again; what is to be watched from now on: `now`, from before it was read, and what is new.
+        """Load a script again. Returns the stamps to watch: `now`, which is from before, and those of new imports.
 
-        So a change that comes while it is loaded is not missed. Nothing is logged before all stamps are taken, for
-        those who answer to the log.
+        So a change while the script is loaded is not missed. The log line comes after all stamps, because a reader of
+        the log may change the files at once.
         """
         handler: Any = self._app.endpoint(target.path).handler
         try:
             handler.reload()
         except WSThreadsError as error:
-            at_fault = [Path(error.path)] if isinstance(error, ScriptError) else []  # perhaps imported just now
+            at_fault = [Path(error.path)] if isinstance(error, ScriptError) else []  # it may be a new import
             watched = {**_stamps([*at_fault, *self._files_of(target)]), **now}
             shown = placed(error, target) if isinstance(error, HandlerError) else error
             context = {"kind": "reload", "endpoint": target.path, **_place_of(shown)}
@@ -155,7 +157,7 @@ class Reloader:
         return watched
 
     def _place_in(self, complaint: str) -> dict[str, Any]:
-        """What a record carries of the first place in what the check says, if it is in a target's file."""
+        """The first place in the output of the check, as fields of a log record, if it is in the file of a target."""
         for target in self._targets:
             file = str(target.file)
             found = re.search(rf"(?<!\S){re.escape(file)}(?::(\d+)(?::(\d+))?)?: ", complaint)
@@ -165,19 +167,19 @@ class Reloader:
         return {}
 
     def _files_of(self, target: Target) -> Iterable[Path]:
-        """A script, and what it imports. It itself as it is named, too: a symbolic link on the way may be swapped."""
+        """A script and its imports. The script also by the name that was given, which may contain symbolic links."""
         handler: Any = self._app.endpoint(target.path).handler
         return [target.file, *map(Path, handler.files())]
 
     def _files_beside(self) -> Iterator[Path]:
-        """What targets could import and is not watched, `MAX_BESIDE` files at most; no packages that were installed."""
+        """Files that targets could import and that are not watched, `MAX_BESIDE` at most. No installed packages."""
         watched = {file.absolute() for files in (self._others, *self._scripts.values()) for file in files}
         folders = sorted({target.file.absolute().parent for target in self._targets})
         found = (Path(folder, name) for top in folders for folder, names in _walk(top) for name in names)
         return islice((file for file in found if file.suffix in SUFFIXES and file not in watched), MAX_BESIDE)
 
     def _other_files(self) -> list[Path]:
-        """The Python handlers and the modules beside them that have been imported; scripts that are new here."""
+        """The Python handlers, the modules beside them that were imported, and scripts that are new."""
         files = [target.file.absolute() for target in self._targets if target not in self._scripts]
         folders = {file.parent for file in files if file.suffix == ".py"}
         for module in list(sys.modules.values()):
@@ -196,10 +198,10 @@ def _walk(top: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def _stamps(files: Iterable[Path]) -> dict[Path, Stamp]:
-    """Where each path leads to, and in which state; None if it is gone.
+    """The stamp of each file.
 
-    The inode and the time of its last change are part of it: a file may be replaced by one with the same size and time,
-    or a symbolic link on the way to it by another.
+    It has the inode and the time of the inode's change, too. They differ if a file is replaced by one of the same size
+    and time, or if a symbolic link on the way to the file is replaced.
     """
     stamps: dict[Path, Stamp] = {}
     for file in files:
@@ -215,14 +217,14 @@ def _stamps(files: Iterable[Path]) -> dict[Path, Stamp]:
 
 
 def _place_of(error: Exception) -> dict[str, Any]:
-    """What a record carries of where the error is."""
+    """The place of an error, as fields of a log record."""
     places = {"file": "path", "line": "line", "column": "column"}
     found = {name: getattr(error, attribute, None) for name, attribute in places.items()}
     return {name: value for name, value in found.items() if value is not None}
 
 
 def _complaint(check_arguments: Sequence[str]) -> str:
-    """What ``wsthreads check``, in a process of its own, has to say against the files; empty if nothing."""
+    """The errors of ``wsthreads check``, which runs in its own process. Empty if the files are right."""
     command = [sys.executable, "-m", "wsthreads", "check", *check_arguments]
     try:
         check = subprocess.run(

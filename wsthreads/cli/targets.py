@@ -1,4 +1,4 @@
-"""What a target of the command line means: a handler file or a directory of them, and the paths they are served at.
+"""Finds and loads the targets of the command line: handler files and directories of them, each served at a path.
 
 A target is a ``.js``, ``.mjs``, ``.ts`` or ``.py`` file, or a directory that has some. ``chat.js`` is served at
 ``/ws/chat``. In a directory, these files are no handlers: names that begin with ``_`` or ``.``, which others import;
@@ -39,13 +39,13 @@ __all__ = ["SUFFIXES", "Target", "add_target", "check_module", "create_app", "fi
 SCRIPT_SUFFIXES = (".js", ".mjs", ".ts")
 SUFFIXES = (*SCRIPT_SUFFIXES, ".py")
 
-#: Names that stand in a URL as they are (RFC 3986, 2.3: unreserved).
+#: Names that need no escape in a URL (RFC 3986, 2.3: unreserved).
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A handler file, and the path that it is served at."""
+    """A handler file, and the path at which it is served."""
 
     path: str
     file: Path
@@ -56,20 +56,21 @@ class Target:
 
 
 def find_targets(targets: Iterable[str | os.PathLike[str]], path: str | None = None) -> tuple[Target, ...]:
-    """The handler files of all `targets`, each with its path: `path` if it is given, else ``/ws/<name>``.
+    """The handler files of all `targets`, each with its path, which is ``/ws/<name>`` unless `path` is given.
 
-    Reads directories, opens no file. Raises `UsageError` for one that is missing or no handler file, an empty
-    directory, a name that makes no URL, two files with one path, and a `path` that is none or has several files.
+    Reads directories, but opens no file. Raises `UsageError` for a target that does not exist or is no handler file, a
+    directory without handlers, a name that needs an escape in a URL, two files with the same path, and a `path` that is
+    not valid or is for several files.
     """
     files = [file for target in targets for file in _files_of(_path_of(target))]
     if path is not None:
         if len(files) != 1:
-            raise UsageError(f"a path of its own can be given to a single file, not to {len(files)}")
+            raise UsageError(f"a path can be given for a single file only, not for {len(files)}")
         return (Target(_checked_path(path), files[0]),)
     found: dict[str, Target] = {}
     for file in files:
         if not _UNRESERVED.fullmatch(file.stem):
-            raise UsageError(f"{file}: {file.stem!r} makes no path of a URL; rename it, or give it one with --path")
+            raise UsageError(f"{file}: {file.stem!r} cannot be part of a URL; rename the file, or use --path")
         target = Target(f"/ws/{file.stem}", file)
         other = found.setdefault(target.path, target)
         if other is not target:
@@ -85,7 +86,7 @@ def _path_of(target: object) -> Path:
 
 def _files_of(target: Path) -> list[Path]:
     kinds = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
-    if os.path.isdir(target):  # which is false, not an error, for a name that is too long
+    if os.path.isdir(target):  # no error if the name is too long
         files = sorted(file for file in target.iterdir() if file.suffix in SUFFIXES and is_handler_file(file))
         if not files:
             raise UsageError(f"{target}: no {kinds} file in this directory")
@@ -96,7 +97,7 @@ def _files_of(target: Path) -> list[Path]:
         raise UsageError(f"{target}: a .d.ts file has types, and no handler")
     if target.suffix not in SUFFIXES:
         raise UsageError(f"{target}: a handler is a {kinds} file, or a directory of them")
-    if not os.path.isfile(target):  # a pipe would be waited for, and some devices have no end
+    if not os.path.isfile(target):  # reading a pipe or a device could take forever
         raise UsageError(f"{target}: not a regular file")
     return [target]
 
@@ -115,10 +116,10 @@ def _checked_path(path: str) -> str:
 
 
 def add_target(app: WebSocketApp, target: Target) -> Endpoint:
-    """Load a handler file, and have `app` serve it. Python files are run, as `load_module` says.
+    """Load a handler file and add it to `app`. `load_module` says how Python files are run.
 
-    Raises `ScriptError` if it does not load, `HandlerError` if it has no handler function, `IsolateError` if there is
-    no JavaScript here, `UsageError` if it cannot be read.
+    Raises `ScriptError` if the file does not load, `HandlerError` if it has no handler function, `IsolateError` if
+    JavaScript cannot run here, `UsageError` if the file cannot be read.
     """
     try:
         if target.is_script:
@@ -133,7 +134,7 @@ def add_target(app: WebSocketApp, target: Target) -> Endpoint:
 
 
 def check_module(module: ModuleType) -> None:
-    """Raise `HandlerError` for a module that is no handler, but has a `WebSocketApp` that a WSGI server can serve."""
+    """Raise `HandlerError` for a module that has no handler functions, but a `WebSocketApp` for a WSGI server."""
     from wsthreads.app import WebSocketApp
 
     parts = vars(module)
@@ -151,14 +152,14 @@ def check_module(module: ModuleType) -> None:
 
 
 def _is_around(part: object, app: WebSocketApp) -> bool:
-    """Whether `part` is an application, such as Flask's, that `app` was put into."""
-    with suppress(Exception):  # of a proxy, say
+    """Whether `part` is an application, such as Flask's, that has `app` as its `wsgi_app`."""
+    with suppress(Exception):  # a proxy object may raise anything
         return not isinstance(part, type) and getattr(part, "wsgi_app", None) is app
     return False
 
 
 def placed(error: HandlerError, target: Target) -> HandlerError:
-    """The error with the file in front, as its user wrote it, and the line and column of what it is about."""
+    """The error with its place in front: the file as the user named it, line and column."""
     names = names_in(source_of(target), in_script=target.is_script)
     line_and_column = names.get(error.about or "", (None, None))
     place = ":".join(str(part) for part in (target.file, *line_and_column) if part is not None)
@@ -169,7 +170,7 @@ def placed(error: HandlerError, target: Target) -> HandlerError:
 
 
 def source_of(target: Target) -> str:
-    """The text of a handler file; empty if it cannot be read any more."""
+    """The text of a handler file. Empty if it cannot be read any more."""
     try:
         return target.file.read_text("utf-8", "replace")
     except OSError:
@@ -177,13 +178,15 @@ def source_of(target: Target) -> str:
 
 
 def load_module(file: Path) -> ModuleType:
-    """Run a Python file as a module of its own, and return it.
+    """Run a Python file as a module, and return the module.
 
-    It can import what lies beside it, as under ``python file.py``. Its name is ``chat`` for ``chat.py``, by which other
-    processes import it, such as those of multiprocessing. Where another module has that name, its own is that of the
-    file, ``json.py``, which no import statement can spell: it hides no other module.
-    A file that is loaded twice is run twice. Raises `ScriptError`, with file and line, whatever the file itself raises,
-    but for KeyboardInterrupt; `OSError` if it cannot be read.
+    The file can import the files beside it, as with ``python file.py``. The module of ``chat.py`` is named ``chat``, so
+    that other processes, such as those of multiprocessing, can import it. If another module has that name, the name is
+    that of the file, such as ``json.py``. No import statement can spell it, so it hides no other module. A file that is
+    loaded twice is run twice.
+
+    Raises `ScriptError`, with file and line, for any exception of the file except KeyboardInterrupt, and `OSError` if
+    the file cannot be read.
     """
     written, file = file, file.absolute()
     source = file.read_bytes()
@@ -206,21 +209,21 @@ def load_module(file: Path) -> ModuleType:
         del sys.modules[name]
         if earlier is not None:
             sys.modules[name] = earlier
-        if isinstance(error, KeyboardInterrupt):  # this is the main thread, as a rule
+        if isinstance(error, KeyboardInterrupt):  # Ctrl-C: this is usually the main thread
             raise
         place, line = _place_in(folder, error, default=str(file))
-        if Path(place).is_relative_to(folder):  # as the user wrote it
+        if Path(place).is_relative_to(folder):  # as the user named it
             place = str(written.parent / Path(place).relative_to(folder))
         raise ScriptError(_summary(error), place, line) from error
     finally:
         sys.path.remove(folder)
     if folder not in sys.path:
-        sys.path.append(folder)  # for imports inside functions; last, where it hides nobody else's modules
+        sys.path.append(folder)  # for imports inside functions; last, so that it hides no other modules
     return module
 
 
 def _module_for(file: Path) -> ModuleType:
-    """A module for a file, not run yet; see `load_module` for its name."""
+    """A module for a file, which is not run yet. `load_module` explains its name."""
     name = file.stem
     if _is_ours(sys.modules.get(name), file) or (name not in sys.modules and _is_imported_as(name, file)):
         spec = spec_from_file_location(name, file)
@@ -229,11 +232,11 @@ def _module_for(file: Path) -> ModuleType:
             return module_from_spec(spec)
     module = ModuleType(_free_module_name(file.name))
     module.__file__ = str(file)
-    module.__package__ = ""  # so that a relative import says what is wrong with it
+    module.__package__ = ""  # then a relative import raises a clear error
     return module
 
 
-#: The `loader_state` of modules that are handler files: a newer one may take their place.
+#: The `loader_state` of modules that are handler files. A newer module may replace them.
 _OURS = "wsthreads.cli.targets"
 
 
@@ -243,7 +246,7 @@ def _is_ours(module: ModuleType | None, file: Path) -> bool:
 
 
 def _is_imported_as(name: str, file: Path) -> bool:
-    """Whether an import of that name finds the file, once its folder is the last one on the path."""
+    """Whether `import name` finds the file if its folder is the last one on the path."""
     folder = str(file.parent)
     is_new = folder not in sys.path
     if is_new:
@@ -251,7 +254,7 @@ def _is_imported_as(name: str, file: Path) -> bool:
     invalidate_caches()  # the file may be new
     try:
         spec = None if "." in name else find_spec(name)
-    except (ImportError, ValueError):  # what somebody else's finder says to such a name
+    except (ImportError, ValueError):  # a finder of the user's may raise them
         return False
     finally:
         if is_new:
@@ -267,13 +270,13 @@ def _free_module_name(name: str) -> str:
 
 
 def _summary(error: BaseException) -> str:
-    if isinstance(error, SyntaxError):  # of a module that the file imports; str() would name the place again
+    if isinstance(error, SyntaxError):  # in an imported module; str() would repeat the place
         return f"{type(error).__name__}: {error.msg}"
     return bounded(summary_of(error))
 
 
 def _place_in(folder: str, error: BaseException, default: str) -> tuple[str, int | None]:
-    """File and line of the innermost code under `folder` that `error` came through: where its author would look."""
+    """File and line of the innermost code under `folder` in the traceback: where its author would look."""
     if isinstance(error, SyntaxError) and error.filename:
         return error.filename, error.lineno
     frames = traceback.extract_tb(error.__traceback__)
@@ -295,12 +298,12 @@ def create_app(
 
     - `targets` and `path` mean the same as for ``wsthreads run``. `settings` are those of `Config`.
     - `static` is a folder whose files are served beside the endpoints.
-    - `wsgi_app` gets all other requests; without one they are a 404. Without one, `serve_health` is on by default.
-    - `redis` is the URL of a Redis that joins the rooms of all processes. The default is WSTHREADS_REDIS.
+    - `wsgi_app` gets all other requests. Without it, they get a 404, and `serve_health` is on by default.
+    - `redis` is the URL of a Redis through which all processes share their rooms. The default is WSTHREADS_REDIS.
 
-    Under gunicorn, lines of scripts and warnings go to its error log, unless you have configured logging.
+    Under gunicorn, the console of scripts and all warnings go to its error log, unless you have configured logging.
     Raises `ScriptError`, `HandlerError` or `IsolateError` if a target does not load, `UsageError` if a target or
-    `static` does not exist, and `ConfigError`.
+    `static` does not exist, `ConfigError` for a setting that is not valid.
     """
     from wsthreads.app import WebSocketApp
     from wsthreads.servers.static import StaticFiles

@@ -1,4 +1,4 @@
-// A chat room. All sessions share the variables of this file; no two of its calls overlap.
+// A chat room. All sessions share the variables of this file. Its functions run one at a time.
 
 /** @type {import("wsthreads").OnOpen} */
 export function onOpen(session) {
@@ -17,7 +17,7 @@ export function onMessage(session, message) {
 
 /** @type {import("wsthreads").OnClose} */
 export function onClose(session) {
-  // Not open any more, but still a member of its rooms, which it leaves by itself afterwards.
+  // The session is closed, but still in its rooms. It leaves them when this function returns.
   const room = session.room("chat");
   room.broadcastExcept(JSON.stringify({ type: "leave", user: session.getAttribute("user"), members: room.members() - 1 }));
 }

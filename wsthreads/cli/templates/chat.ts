@@ -1,4 +1,4 @@
-// A chat room. All sessions share the variables of this file; no two of its calls overlap.
+// A chat room. All sessions share the variables of this file. Its functions run one at a time.
 
 import type { Received, Session } from "wsthreads";
 
@@ -16,7 +16,7 @@ export function onMessage(session: Session, message: Received): void {
 }
 
 export function onClose(session: Session): void {
-  // Not open any more, but still a member of its rooms, which it leaves by itself afterwards.
+  // The session is closed, but still in its rooms. It leaves them when this function returns.
   const user: string = session.getAttribute("user");
   const room = session.room("chat");
   room.broadcastExcept(JSON.stringify({ type: "leave", user, members: room.members() - 1 }));
