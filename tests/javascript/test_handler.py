@@ -576,7 +576,7 @@ def test_where_no_thread_can_be_started_the_next_start_tries_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", no_thread)
-        with pytest.raises(IsolateError, match=r"no thread for script\.js: can't start new thread"):
+        with pytest.raises(IsolateError, match=r"cannot start a thread for script\.js: can't start new thread"):
             script.handler.start()
     script.handler.start()
     assert script.answer(script.open()) == "ok"

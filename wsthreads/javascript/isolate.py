@@ -121,7 +121,7 @@ class Isolate:
             except RuntimeError as error:  # the process may not start more threads
                 self._thread = None
                 self._bury()
-                raise IsolateError(f"no thread for {self.name}: {error}") from error
+                raise IsolateError(f"cannot start a thread for {self.name}: {error}") from error
             finally:
                 threading.stack_size(before)
         self._started.result()

@@ -3,7 +3,7 @@
 Everything here runs in the isolate's thread, nearly all of it inside a call from JavaScript. The runtime *pulls* its
 events. The event that it has is `_current`, until its next pull says what became of that event, or until an error ends
 the JavaScript half (`stumbled`). So no event is lost, and none is handed over twice; an event that the runtime could
-not even read, for want of memory, is tried once more.
+not even read, for lack of memory, is tried once more.
 """
 
 from __future__ import annotations
@@ -264,7 +264,7 @@ class Loop:
             self.uncaught("a promise", failure)  # dukpy's own report, as it left the interpreter
         self.has_ended |= self._must_end
         if self._stumbles > MAX_STUMBLES and not self.has_ended:
-            raise IsolateError(f"the runtime cannot go on, most likely for want of memory: {failure.message}")
+            raise IsolateError(f"the runtime cannot go on, most likely for lack of memory: {failure.message}")
 
     def _overran(self, event: Event, failure: Failure | None = None) -> None:
         """The event's call was stopped, with the error `failure`; or its promise has not settled in time."""
