@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from wsthreads.config import Config
 from wsthreads.errors import HandshakeRefused, WSThreadsError
@@ -69,8 +70,8 @@ class Endpoint:
         #: Who is there in the rooms.
         self.roster = rooms.use_roster(
             timers=flusher,
-            report=self._report_presence,
-            wants_reports=lambda: "on_presence" in handler.hooks,
+            report=partial(_report_presence, ref(self)),
+            wants_reports=partial(_wants_presence, ref(self)),
             count=metrics.add,
             interval_s=config.presence_interval_s,
             grace_s=config.presence_grace_s,
@@ -189,7 +190,20 @@ class Endpoint:
             connection.channel.lose("cut off at shutdown")
         return len(connections)
 
-    def _report_presence(self, name: str, changes: PresenceChanges) -> str | bytes | None:
-        """Call `on_presence`. In a thread of the roster's."""
-        with in_context({"endpoint": self.path, "address": ""}):
-            return self.handler.presence(self.rooms.room(name), changes)
+
+
+# The thread of a script keeps the rooms, and must not keep the endpoint and its handler: it ends when they are dropped.
+
+
+def _wants_presence(reference: ref[Endpoint]) -> bool:
+    endpoint = reference()
+    return endpoint is not None and "on_presence" in endpoint.handler.hooks
+
+
+def _report_presence(reference: ref[Endpoint], name: str, changes: PresenceChanges) -> str | bytes | None:
+    """Call `on_presence`. In a thread of the roster's."""
+    endpoint = reference()
+    if endpoint is None:
+        return None
+    with in_context({"endpoint": endpoint.path, "address": ""}):
+        return endpoint.handler.presence(endpoint.rooms.room(name), changes)
