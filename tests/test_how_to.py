@@ -71,7 +71,7 @@ def test_an_example_that_closes_a_user_s_sessions_says_whose_it_reaches(name: st
     """`sessions` has those of one process; the page says so, too."""
     text = (EXAMPLES / name).read_text()
     assert ".sessions()" in text
-    assert "These are the sessions of this process." in text
+    assert "This reaches the sessions of this process." in text
     assert f"``examples/{name}``" in text_of("docs/how-to/embedding")
     assert "**This ends sessions in one\n  process.**" in text_of("docs/how-to/embedding")
 
