@@ -117,9 +117,7 @@ def test_a_node_that_hangs_does_not_delay_the_rooms_of_others(nodes, monkeypatch
     world = RedisWorld(client, prefix=f"hanging-{hanging}-{os.getpid()}")
     names = [f"room {n}" for n in range(30)]
     a, b = world.member(*names), world.member(*names)
-    ports = {
-        name: client.get_node_from_key(world.broker._keys.address("/ws/test", name).log).port for name in names
-    }
+    ports = {name: client.get_node_from_key(world.broker._keys.address("/ws/test", name).log).port for name in names}
     there = [name for name in names if ports[name] == nodes[hanging].port]
     others = [name for name in names if ports[name] != nodes[hanging].port]
     assert there

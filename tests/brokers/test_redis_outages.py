@@ -247,7 +247,8 @@ def test_a_connection_that_fails_while_it_subscribes_forgets_nothing(divided, re
         unsubscribe = subscribe
 
     rooms = {name: Subscription(divided[0].rooms, name, scripts.Keys("x", 0).address("/x", name)) for name in "abc"}
-    reader = Reader(None, None, "me", b"wake", None, None, divided[0].metrics[0])
+    nothing = {"on_subscribed": None, "on_own": None, "on_poll": None}
+    reader = Reader(None, None, "me", b"wake", **nothing, metrics=divided[0].metrics[0])
     for wanted, name in [(True, "a"), (True, "b"), (False, "a"), (True, "c")]:
         (reader.want if wanted else reader.drop)(rooms[name])
     with pytest.raises(ConnectionError):

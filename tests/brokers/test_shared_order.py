@@ -132,6 +132,52 @@ def test_what_one_call_sends_stays_in_order_beside_others_that_broadcast(redis_s
         world.end()
 
 
+@pytest.mark.parametrize("pause_s", [0, 0.001])
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "elsewhere"])
+def test_the_order_of_calls_does_not_depend_on_rooms_that_the_session_joins_meanwhile(proxy, elsewhere, pause_s):
+    """One thread broadcasts and sends; another has the session join rooms that nobody else in its process is in."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    dice, proxy.pause_s = random.Random(seed), pause_s
+    world, done = RedisWorld(proxy.url, prefix=f"order-{seed}", processes=2), threading.Event()
+    here, there = world.all_rooms
+    member = world.member("blue", of=here)
+    caller = (world.member(of=there) if elsewhere else member).session
+    others, calls = ["red", "green"], []
+
+    def join():
+        joining = random.Random(seed + 1)
+        while not done.is_set():
+            room = member.session.room(joining.choice(others))
+            room.join()
+            time.sleep(joining.choice([0, 0.001, 0.003]))
+            room.leave()
+            time.sleep(joining.choice([0, 0.001, 0.003]))
+
+    def call():
+        try:
+            for n in range(300):
+                for k in range(4):
+                    name = dice.choice(["blue", "blue", *others, "" if not elsewhere else "blue"])
+                    calls.append(f"{n}.{k} {name}")
+                    if name:
+                        caller.room(name).broadcast(calls[-1])
+                    else:
+                        caller.send(calls[-1])
+                time.sleep(dice.choice([0, 0.0003, 0.001]))
+        finally:
+            done.set()
+
+    try:
+        run_all(call, join)
+        caller.room("blue").broadcast("end")
+        found = member.receive_until("end")[:-1]
+        assert found == [text for text in calls if text in set(found)]
+        assert {text for text in calls if not text.endswith(tuple(others))} <= set(found)
+    finally:
+        world.end()
+
+
 def random_calls(dice, tag, joined):
     """Calls, what of them arrives at their own session, and whether it is in the shared room then."""
     done, expected = [], []

@@ -13,6 +13,7 @@ import os
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
 from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -87,13 +88,21 @@ class RedisLink:
         self._lock = self._shared.lock
         self._queue = SendQueue(self._lock, self._max_queued_bytes)
         self._rooms: dict[tuple[str, str], Subscription] = {}  # by path and name
+        self._serials = count(1)
         self._availability = Availability()
         # When the reader last failed to make a room ready, or to bring a broadcast back, in time.
         self._missed_at = float("-inf")
         scripts = Scripts(self._client, is_cluster=self._cluster is not None)
         self._wake_key, channel = wake = self._keys.wake(self._process, self._shard)
         self._reader = Reader(
-            self._open_pubsub, scripts, self._process, channel, self._on_own, self._end_late, self._metrics
+            self._open_pubsub,
+            scripts,
+            self._process,
+            channel,
+            on_subscribed=self._on_subscribed,
+            on_own=self._on_own,
+            on_poll=self._end_late,
+            metrics=self._metrics,
         )
         self._writer = Writer(
             scripts,
@@ -167,26 +176,32 @@ class RedisLink:
         with self._lock:
             room = self._rooms.get(key)
             is_member = listener.count_here(name) > 0
+            waits = is_member and self._availability.answers and self._reader.heard_at >= self._missed_at
             if is_member and room is None:
-                room = self._rooms[key] = Subscription(listener, name, self._keys.address(path, name))
+                address = self._keys.address(path, name)
+                room = self._rooms[key] = Subscription(listener, name, address, next(self._serials))
+                room.held = waits
                 self._reader.want(room)
+                self._queue.wake()
             elif room is None:
                 return
             elif not is_member:
                 del self._rooms[key]
-                room.dropped = True
+                room.dropped, room.held = True, False
                 self._reader.drop(room)
+                self._queue.wake()
                 self.pending.forget(key)
                 room.ready.set()  # a thread that waits for its join waits for nothing now
                 forgotten = room.tickets - {room.delivering}  # the reader ends that one, with the members or without
                 room.tickets -= forgotten
             self._queue.announce(room)
-            waits = is_member and self._availability.answers and self._reader.heard_at >= self._missed_at
         for ticket in forgotten:
             self.pending.end(ticket)  # it does not come back to this process
         if waits and not room.ready.wait(self._availability.patience_s()):
             self._missed_at = monotonic()
             self._availability.answers = False
+            with self._lock:
+                self._queue.release(room)
 
     def members_elsewhere(self, path: str, name: str) -> int:
         self.start()
@@ -218,6 +233,11 @@ class RedisLink:
     def release(self) -> None:
         if self._pid == os.getpid() and not self._writer.is_stopping:
             self._writer.stop_soon()
+
+    def _on_subscribed(self, room: Subscription) -> None:
+        """The reader has subscribed to a room. The reader's thread."""
+        with self._lock:
+            self._queue.release(room)
 
     def _on_own(self, room: Subscription, ticket: int) -> None:
         """A broadcast of this process is back, and the members have it. The reader's thread."""

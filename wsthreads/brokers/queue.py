@@ -2,6 +2,8 @@
 
 A room is announced after the broadcasts that preceded its first member's join, and before those that follow the join.
 So the new member receives the latter and not the former.
+
+A room of a new subscription is held until the reader has subscribed. Broadcasts behind it, to any room, wait with it.
 """
 
 from __future__ import annotations
@@ -61,6 +63,7 @@ class SendQueue:
         # By key: a room that changed, and the ticket that was next at that moment. In the order of these tickets.
         self._changed: dict[bytes, tuple[Subscription, int]] = {}
         self._questions: list[Question] = []
+        self._wakes = False  # the reader has something to do
 
     def fits(self, size: int) -> bool:
         """Whether a broadcast is within the bound. Any size fits in a queue without broadcasts."""
@@ -87,6 +90,15 @@ class SendQueue:
         known = {room.address.members: (room, 0) for room in rooms}
         self._changed = {key: change for key, change in known.items() if key not in new} | new
 
+    def wake(self) -> None:
+        """Have the reader woken."""
+        self._wakes = True
+        self.not_empty.notify()
+
+    def take_wake(self) -> bool:
+        wakes, self._wakes = self._wakes, False
+        return wakes
+
     def ask(self, question: Question) -> None:
         self._questions.append(question)
         self.not_empty.notify()
@@ -95,10 +107,14 @@ class SendQueue:
         questions, self._questions = self._questions, []
         return questions
 
+    def release(self, room: Subscription) -> None:
+        """Hold a room no longer."""
+        room.held = False
+        self.not_empty.notify()
+
     def take_rooms(self) -> list[Subscription]:
         """Rooms to announce now, before the next broadcast; at most `BATCH_ROOMS`."""
-        first = self._broadcasts[0].ticket if self._broadcasts else self.next_ticket
-        due = (key for key, _ in takewhile(lambda item: item[1][1] <= first, self._changed.items()))
+        due = (key for key, (room, _) in self._due() if not room.held)
         return [self._changed.pop(key)[0] for key in list(islice(due, BATCH_ROOMS))]
 
     def batch(self) -> list[Queued]:
@@ -124,5 +140,17 @@ class SendQueue:
         return len(self._broadcasts)
 
     def __bool__(self) -> bool:
-        """Whether there is anything to send."""
+        """Whether there is anything to send, now or later."""
         return bool(self._broadcasts or self._changed or self._questions)
+
+    def has_work(self) -> bool:
+        """Whether there is anything to send now."""
+        if self._questions or self._wakes:
+            return True
+        due = [room for _, (room, _) in self._due()]
+        return not all(room.held for room in due) if due else bool(self._broadcasts)
+
+    def _due(self) -> Iterable[tuple[bytes, tuple[Subscription, int]]]:
+        """What is to be announced before the next broadcast."""
+        first = self._broadcasts[0].ticket if self._broadcasts else self.next_ticket
+        return takewhile(lambda item: item[1][1] <= first, self._changed.items())

@@ -1,16 +1,20 @@
 """What comes from Redis: one thread per app and process, with a connection of its own.
 
-The thread subscribes to the channels of the rooms that have members in this process. A subscription, the first or a
-later one, begins with the messages that the room's log has after the last message received. Each message has a number
-and names the message before it, so the thread notices a missing message and reads it from the log, too. Messages that
-the log no longer has are counted and logged as lost, and so is a log that is not the same log as before.
+The thread subscribes to the channels of the rooms that have members in this process. Then the writer announces the room
+to Redis, which publishes on the wake channel where the room's log ends. From there on, messages arrive on the channels
+in the order in which Redis got them, also across rooms.
+
+After a break, a subscription begins with the messages that the room's log has after the last message received. Each
+message has a number and names the message before it, so the thread notices a missing message and reads it from the log,
+too. Messages that the log no longer has are counted and logged as lost, and so is a log that is not the same as before.
 
 `HANDLERS` says what the process does with each kind of message.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import re
+from collections import Counter, deque
 from collections.abc import Callable
 from itertools import count, groupby
 from random import SystemRandom
@@ -35,6 +39,9 @@ __all__ = ["Reader"]
 
 log = get_logger(__name__)
 
+#: An announcement: a position, the serial number of the subscription, the room's channel.
+_ANNOUNCED = re.compile(rb"([A-Za-z0-9_-]{1,40}) ([0-9]{1,16}) ([0-9]{1,20}-[0-9]{1,20}) ([0-9]{1,18}) (.+)", re.DOTALL)
+
 #: Something arrives at every beat. After a longer silence, the connection counts as lost.
 SILENCE_S = 3 * BEAT_S + 1
 
@@ -57,6 +64,9 @@ RETRY_S = 0.2
 FETCH_ENTRIES = 1000
 FETCH_ROOMS = 500
 
+#: A room that Redis has announced is read from the log if the announcement does not arrive in this time.
+BEGIN_S = 1.0
+
 #: At most one log line about malformed messages in this time.
 COMPLAIN_S = 10.0
 
@@ -73,6 +83,8 @@ class Reader:
         scripts: Scripts,
         process: str,
         wake_channel: bytes,
+        *,
+        on_subscribed: Callable[[Subscription], None],
         on_own: Callable[[Subscription, int], None],
         on_poll: Callable[[], None],
         metrics: Metrics,
@@ -81,6 +93,7 @@ class Reader:
         self._scripts = scripts
         self._process = process.encode()
         self._wake_channel = wake_channel
+        self._on_subscribed = on_subscribed
         self._on_own = on_own
         self._on_poll = on_poll
         self._metrics = metrics
@@ -88,6 +101,8 @@ class Reader:
         self._checks: deque[Subscription] = deque()  # any thread appends
         self._rooms: dict[bytes, Subscription] = {}  # by channel; this and the next belong to the thread
         self._behind: dict[bytes, Subscription] = {}  # subscribed, with messages to fetch from the log
+        self._unconfirmed: Counter[bytes] = Counter()  # channels to which this connection is subscribing
+        self._connection = 0  # its number
         self._malformed = 0
         self._complained_at = float("-inf")
         self._renew = False
@@ -144,6 +159,8 @@ class Reader:
         """Receive until a new connection is needed, or the end."""
         self._renew = False
         self._behind.clear()
+        self._connection += 1
+        self._unconfirmed = Counter([self._wake_channel, *self._rooms])
         pubsub.subscribe(self._wake_channel, *self._rooms)
         # redis-py's own handler for RESP3 pushes logs each message. pubsub() accepts another handler, but redis-py
         # before 6 also sets that one for RESP2, where it fails.
@@ -181,17 +198,52 @@ class Reader:
                 room.live = False
                 self._behind[channel] = room
         for wanted, same in groupby(changes, lambda change: change[0]):
-            (pubsub.subscribe if wanted else pubsub.unsubscribe)(*[room.address.channel for _, room in same])
+            channels = [room.address.channel for _, room in same]
+            if wanted:
+                self._unconfirmed.update(channels)
+            (pubsub.subscribe if wanted else pubsub.unsubscribe)(*channels)
 
     def _take(self, message: dict[str, Any], is_busy: bool) -> None:
         room = self._rooms.get(message["channel"])
-        if room is None:
-            return  # the wake channel, or a room without members in this process
         if message["type"] == "subscribe":
-            room.live = False
-            self._behind[message["channel"]] = room
+            self._confirmed(message["channel"], room)
+        elif message["type"] == "message" and message["channel"] == self._wake_channel:
+            self._begin(message["data"])
+        elif room is None:
+            return  # it has no members in this process any more
         elif message["type"] == "message" and room.live:  # if it is not live, the log has the message
             self._take_published(room, message["data"], is_busy)
+
+    def _confirmed(self, channel: bytes, room: Subscription | None) -> None:
+        """From here on, what is published on a channel arrives."""
+        if not self._unconfirmed[channel]:
+            self._connection += 1  # redis-py has made another connection by itself
+        elif self._unconfirmed[channel] > 1:
+            self._unconfirmed[channel] -= 1  # it was left and joined again meanwhile
+            return
+        del self._unconfirmed[channel]
+        if room is not None:
+            room.live = False
+            room.subscribed_on = self._connection
+            self._behind[channel] = room
+            self._on_subscribed(room)
+
+    def _begin(self, data: bytes) -> None:
+        """What was published to a room before is for none of its members, and whatever follows is."""
+        announced = _ANNOUNCED.fullmatch(data)
+        if announced is None:
+            return  # it only wakes
+        epoch, number, entry, serial, channel = announced.groups()
+        room = self._rooms.get(channel)
+        if room is None or room.serial != int(serial) or room.begun or room.subscribed_on != self._connection:
+            return  # if it is not subscribed to, the log is read
+        room.position, room.begun = Position(epoch, int(number), entry), True
+        self._go_live(room)
+
+    def _go_live(self, room: Subscription) -> None:
+        room.live = True
+        room.ready.set()
+        self._behind.pop(room.address.channel, None)
 
     def _take_published(self, room: Subscription, data: bytes, is_busy: bool) -> None:
         published = parse_published(data)
@@ -210,7 +262,10 @@ class Reader:
 
     def _catch_up(self) -> None:
         """Deliver what the logs have for rooms that have just been subscribed. Raises `RedisError`."""
-        rooms = [room for room in self._behind.values() if room.known][:FETCH_ROOMS]
+        rooms = [room for room in self._behind.values() if self._is_to_be_fetched(room)][:FETCH_ROOMS]
+        for room in rooms:
+            if not room.begun:
+                room.position, room.begun = room.start, True
         gaps: list[tuple[Subscription, int | None]] = []
         while rooms:
             pipeline = self._scripts.pipeline(transaction=False)
@@ -220,14 +275,18 @@ class Reader:
             unfinished = []
             for room, found in zip(rooms, pipeline.execute(), strict=True):
                 if self._take_fetched(room, found, gaps):
-                    room.live = True
-                    room.ready.set()
-                    self._behind.pop(room.address.channel, None)
+                    self._go_live(room)
                 else:
                     unfinished.append(room)
             rooms = unfinished
         if gaps:
             self._tell_of(gaps)
+
+    def _is_to_be_fetched(self, room: Subscription) -> bool:
+        if room.begun or not room.known:
+            return room.begun
+        # It may be that the announcement is about to arrive.
+        return room.expected_on != self._connection or monotonic() - room.announced_at > BEGIN_S
 
     def _take_fetched(self, room: Subscription, found: list[Any], gaps: list[tuple[Subscription, int | None]]) -> bool:
         """Deliver entries of a log. True if these were all. Adds to `gaps` the rooms that miss messages."""

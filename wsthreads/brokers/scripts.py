@@ -211,8 +211,10 @@ end
 return {head[1], head[2], head[3], entries}
 """
 
-#: KEYS: log, head, members, processes. ARGV: process, its members, a random epoch. Returns the number of members of
-#: other processes, the head, and 1 if the process did not count as alive before. Removes dead processes.
+#: KEYS: log, head, members, processes. ARGV: process, its members, a random epoch, a name and a channel. Returns the
+#: number of members of other processes, the head, and 1 if the process did not count as alive before. Removes dead
+#: processes. Unless the name is empty, publishes the head and the name on the channel: there, whatever is published to
+#: the room later comes later.
 ANNOUNCE = f"""
 local fresh = ARGV[3]
 {_NOW} {_HEAD}
@@ -236,6 +238,9 @@ for i = 1, #all, 2 do
   end
 end
 redis.call('PEXPIRE', KEYS[3], {KEYS_S * 1000})
+if ARGV[4] ~= '' then
+  redis.call('PUBLISH', ARGV[5], head[1] .. ' ' .. head[2] .. ' ' .. head[3] .. ' ' .. ARGV[4])
+end
 return {{others, head[1], head[2], head[3], added}}
 """
 

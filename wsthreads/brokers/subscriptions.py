@@ -28,9 +28,12 @@ class Subscription:
         "address",
         "announced",
         "announced_at",
+        "begun",
         "delivering",
         "dropped",
         "elsewhere",
+        "expected_on",
+        "held",
         "known",
         "listener",
         "live",
@@ -38,11 +41,16 @@ class Subscription:
         "position",
         "ready",
         "seen",
+        "serial",
+        "start",
+        "subscribed_on",
         "tickets",
         "touched_at",
     )
 
-    def __init__(self, listener: Listener, name: str, address: Address) -> None:
+    def __init__(self, listener: Listener, name: str, address: Address, serial: int = 0) -> None:
+        #: Distinguishes the subscriptions of one link.
+        self.serial = serial
         self.listener = listener
         self.name = name
         self.address = address
@@ -52,13 +60,21 @@ class Subscription:
         # The last member in this process has left. The next member gets another subscription, which receives what is
         # for that member. This one stays subscribed until the reader handles `drop`.
         self.dropped = False
+        # Not to be announced yet: the thread that joins waits until the reader has subscribed. So everything after the
+        # announcement arrives on the channel, in its order among all rooms. Guarded by the link's lock.
+        self.held = False
         # The writer's fields.
-        self.known = False  # Redis knows the members, and `position` is set
+        self.known = False  # Redis knows the members, and `start` is set
+        self.start = START  # where the log ended when Redis learned of the members
+        # The reader's connection on which `start` arrives, too: the one that had subscribed before the announcement.
+        self.expected_on = 0
         self.touched_at = 0.0  # when Redis last extended the life of the room's keys
         self.announced = START  # where the log ended at `announced_at`
         self.announced_at = 0.0
         self.elsewhere = 0  # members in other processes, as Redis last reported
         # The reader's fields.
+        self.subscribed_on = 0  # the number of the connection that has confirmed the subscription
+        self.begun = False  # `position` has a value
         self.position = START  # the last broadcast received; at first, the last one before the join
         self.live = False  # nothing is missing between `position` and the next message on the channel
         self.delivering = -1  # the ticket of a broadcast of this process; set before the reader looks at `dropped`

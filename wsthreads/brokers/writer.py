@@ -191,15 +191,19 @@ class Writer:
         queue, availability = self._queue, self._availability
         with self._lock:
             queue.not_empty.wait_for(self._has_work_locked, max(0.0, min(self._beat_at - monotonic(), WAIT_S)))
+            if self._stop_at is not None:
+                for room in self._rooms.values():
+                    room.held = False  # the reader has been stopped
             is_last = self._stop_at is not None and not queue
             waiting = len(queue)
-            questions, rooms, broadcasts = queue.take_questions(), queue.take_rooms(), queue.batch()
+            wakes, questions = queue.take_wake(), queue.take_questions()
+            rooms, broadcasts = queue.take_rooms(), queue.batch()
         if is_last:
             self._say_farewell()
             return False
         availability.asked_at = monotonic()
         try:
-            self._exchange(rooms, questions, broadcasts)
+            self._exchange(wakes, rooms, questions, broadcasts)
         finally:
             for question in questions:
                 question.answered.set()
@@ -213,19 +217,26 @@ class Writer:
         return True
 
     def _has_work_locked(self) -> bool:
-        return bool(self._queue or self._stop_at is not None)
+        return self._queue.has_work() or self._stop_at is not None
 
-    def _exchange(self, rooms: list[Subscription], questions: list[Question], broadcasts: list[Queued]) -> None:
+    def _exchange(
+        self, wakes: bool, rooms: list[Subscription], questions: list[Question], broadcasts: list[Queued]
+    ) -> None:
         """One round trip. Redis runs the calls in this order."""
         keys, pipeline = self._keys, self._scripts.pipeline()
         now, epoch = monotonic(), new_epoch()
+        if wakes or now >= self._beat_at:
+            pipeline.call(scripts.WAKE, [self._wake_key], self._wake_channel)
         shards = sorted(self._shards) if now >= self._beat_at else []
         for shard in shards:
             pipeline.call(scripts.BEAT, [keys.processes(shard)], self._name)
         for room in rooms:
             where = room.address
             touched = [where.log, where.head, where.members, keys.processes(where.shard)]
-            pipeline.call(scripts.ANNOUNCE, touched, self._name, room.listener.count_here(room.name), epoch)
+            members = room.listener.count_here(room.name)
+            name = b"" if room.known else b"%d %b" % (room.serial, where.channel)
+            room.expected_on = room.subscribed_on
+            pipeline.call(scripts.ANNOUNCE, touched, self._name, members, epoch, name, self._wake_channel)
         calls = 0
         for address, same in groupby(broadcasts, lambda queued: queued.address):
             published = [part for queued in same for part in (queued.ticket, queued.message)]
@@ -235,10 +246,9 @@ class Writer:
         for question in questions:
             where = question.address
             pipeline.call(scripts.COUNT, [where.members, keys.processes(where.shard)], self._name)
-        if rooms or now >= self._beat_at:
-            pipeline.call(scripts.WAKE, [self._wake_key], self._wake_channel)
         answers = iter(pipeline.execute())
-
+        if wakes or now >= self._beat_at:
+            next(answers)
         given_up = {shard for shard, known in zip(shards, answers, strict=False) if not known}
         for room, (elsewhere, *head, is_new) in zip(rooms, answers, strict=False):
             if is_new and room.address.shard in self._shards:
@@ -262,7 +272,7 @@ class Writer:
         self._shards.add(room.address.shard)
         position = Position(head[0], int(head[1]), head[2])
         if not room.known:
-            room.position = position
+            room.start, room.announced, room.announced_at = position, position, now
             room.known = True
         elif now - room.announced_at < scripts.TOUCH_S / 2:
             return
