@@ -67,7 +67,7 @@ def printable(text: str) -> str:
 
 
 #: The key of the session's id in the WSGI environ, set at the handshake. Formats of access logs can use it, too.
-SESSION_KEY = "wsthreads.sessions.session"
+SESSION_KEY = "wsthreads.session"
 
 
 def log_context(environ: dict[str, Any], *, error: BaseException | None = None) -> dict[str, Any]:
