@@ -752,7 +752,9 @@ def test_a_message_to_one_goes_out_at_once_with_what_was_queued(lines: Callable[
     line.outbox.append(b"\x81one")
     assert outbox.post(line.outbox, b"\x82two") is True
     assert line.read(8) == b"\x81one\x82two"
-    assert (line.outbox.messages_out, line.outbox.bytes_out) == (2, 8)
+    # With WSTHREADS_PURE_PYTHON, outboxes have a Tally in Python, and the C functions count for the C Tally only.
+    if outbox.post is outbox._post or isinstance(line.outbox, c_module().Tally):
+        assert (line.outbox.messages_out, line.outbox.bytes_out) == (2, 8)
     line.outbox.close(b"\x88\x00")
     assert outbox.post(line.outbox, b"late") is False
     assert not line.outbox._queue
