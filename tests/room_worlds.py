@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import socket
+from functools import partial
+from weakref import WeakValueDictionary
 
 from tests.programs import DEADLINE_S
 from tests.wire import parse_frames, run_all
@@ -33,7 +35,10 @@ class FakeChannel:
         )
 
     def begin_close(self, code, reason="", *, is_kick=False):
+        if self.ending is not None:
+            return False
         self.ending = (code, reason)
+        return True
 
     def receive_rest(self):
         """The texts that have not been received, once nothing more is appended."""
@@ -62,10 +67,13 @@ class FakeChannel:
 class Member:
     """A session over a socketpair, without a server."""
 
-    def __init__(self, rooms, flusher, session_class=Session):
+    def __init__(self, rooms, flusher, session_class=Session, user=None):
         self._flusher = flusher
         self.channels = [FakeChannel(flusher)]
-        self.session = session_class(f"member-{id(self)}", Request({}), self.channel, rooms)
+        request = Request({})
+        request.user = user
+        self.session = session_class(f"member-{id(self)}", request, self.channel, rooms)
+        self.ban = None if user is None else rooms.directory.enter(self.session)
         self.data = b""
 
     @property
@@ -120,17 +128,27 @@ class World:
         self.flusher.start()
         #: Those of each process.
         self.all_rooms = self.make_rooms()
+        self.counts = [Metrics() for _ in self.all_rooms]
+        self._by_id = WeakValueDictionary()
+        for rooms, counts in zip(self.all_rooms, self.counts, strict=True):
+            rooms.use_directory(path="/ws/test", count=counts.add, find=partial(self._find, rooms))
         self.rooms = self.all_rooms[0]
         self._turns = itertools.cycle(self.all_rooms)
 
     def make_rooms(self):
         return [Rooms(self.drainer, **LIMITS)]
 
-    def member(self, *rooms, of=None):
+    def _find(self, rooms, session_id):
+        """A session of one process, as an endpoint finds it."""
+        session = self._by_id.get(session_id)
+        return session if session is not None and session._rooms is rooms else None
+
+    def member(self, *rooms, of=None, user=None):
         """A member of some rooms; in one process after the other, unless it is said in whose `rooms`."""
         rooms_of = next(self._turns) if of is None else of
-        member = Member(rooms_of, self.flusher, self.session_class)
+        member = Member(rooms_of, self.flusher, self.session_class, user)
         self.members.append(member)
+        self._by_id[member.session.id] = member.session
         for room in rooms:
             member.session.room(room).join()
         return member

@@ -31,6 +31,7 @@ def test_every_public_error_has_the_one_root():
         ("RoomNameError", ValueError),
         ("RoomLimitError", ValueError),
         ("PresenceError", ValueError),
+        ("UserError", ValueError),
         ("HandlerError", TypeError),
     ],
 )

@@ -27,11 +27,14 @@ if TYPE_CHECKING:
         RoomNameError,
         ScriptError,
         UsageError,
+        UserError,
         WSThreadsError,
     )
     from wsthreads.protocol.handshake import Request
+    from wsthreads.rooms.directory import UserSession
     from wsthreads.rooms.presence import Person, PresenceChanges
     from wsthreads.rooms.rooms import Room, SessionRoom
+    from wsthreads.rooms.users import Peer, User
     from wsthreads.sessions.endpoint import Endpoint
     from wsthreads.sessions.handshake_results import Refusal
     from wsthreads.sessions.session import Session
@@ -51,6 +54,7 @@ __all__ = [
     "HandshakeRefused",
     "IsolateError",
     "MessageTypeError",
+    "Peer",
     "Person",
     "PresenceChanges",
     "PresenceError",
@@ -63,6 +67,9 @@ __all__ = [
     "Session",
     "SessionRoom",
     "UsageError",
+    "User",
+    "UserError",
+    "UserSession",
     "WSThreadsError",
     "WebSocketApp",
     "__version__",
@@ -73,6 +80,7 @@ __all__ = [
 _HOMES = {
     "Config": "config",
     "Endpoint": "sessions.endpoint",
+    "Peer": "rooms.users",
     "Person": "rooms.presence",
     "PresenceChanges": "rooms.presence",
     "RedisBroker": "brokers.redis",
@@ -81,6 +89,8 @@ _HOMES = {
     "Room": "rooms.rooms",
     "Session": "sessions.session",
     "SessionRoom": "rooms.rooms",
+    "User": "rooms.users",
+    "UserSession": "rooms.directory",
     "WebSocketApp": "app",
     "create_app": "cli.targets",
     "use_all_cores": "threads.affinity",

@@ -10,6 +10,7 @@
     │   ├── RoomNameError          (ValueError)  a room name that is not text, too short or too long
     │   ├── RoomLimitError         (ValueError)  a session is in too many rooms
     │   ├── PresenceError          (ValueError)  a presence value that is not JSON or too long, or of no member
+    │   ├── UserError              (ValueError)  a user name that is not text, too short or too long; an invalid ban
     │   ├── HandlerError           (TypeError)   a handler without functions, or with a wrong signature
     │   └── ScriptError            a script that does not load; has file, line, column
     ├── PeerError                  the client's fault; the server closes with `close_code`
@@ -58,6 +59,7 @@ __all__ = [
     "TooManyFragmentsError",
     "UnsupportedDataError",
     "UsageError",
+    "UserError",
     "WSThreadsError",
 ]
 
@@ -109,6 +111,10 @@ class RoomLimitError(UsageError, ValueError):
 
 class PresenceError(UsageError, ValueError):
     """A presence value that is not JSON or too long, or a value set by a session that is not a member of the room."""
+
+
+class UserError(UsageError, ValueError):
+    """A user name that is not text, too short or too long, or a ban of an invalid time."""
 
 
 class HandlerError(UsageError, TypeError):

@@ -48,20 +48,14 @@ class Members(World):
     def person(self, user, value, room="lobby"):
         member = self.member()
         plain = member.session
-        member.session = UserSession(f"{user}-{next(SERIAL)}", plain.request, member, self.rooms)
-        member.session.user = user
+        plain.request.user = user
+        member.session = Session(f"{user}-{next(SERIAL)}", plain.request, member, self.rooms)
         member.session.room(room).join(presence=value)
         return member.session
 
     def end(self):
         self.roster.stop(DEADLINE_S)
         super().end()
-
-
-class UserSession(Session):
-    """A session gets its user from the handshake; here there is none."""
-
-    __slots__ = ("user",)
 
 
 SERIAL = itertools.count()

@@ -330,9 +330,12 @@ BOTH = ("log_context", "choose_subprotocol", "Connection", "log_upgrade", "Conne
         "Connection.messages")  # fmt: skip
 STEPS = {
     "session": (*BOTH, "foreign_protocol", "in_context", "_session_class", "_scheduling.session_thread",
-                "_ledger.begin", "_ledger.end", "connections.put", "connections.pop", "Life", "Life.open", "Life.close",
+                "_ledger.begin", "_ledger.end", "served.put", "served.pop", "Life", "Life.open", "Life.close",
                 "Life.record_end", "_hint_at_protocol", "_warn_once"),
-    "refusal": (*BOTH, "printable", "_metrics.add", "_ledger.refuse", "turned_away.put", "turned_away.pop"),
+    "refusal": (*BOTH, "printable", "_metrics.add", "_ledger.refuse", "without_session.put", "without_session.pop"),
+    "user": ("_rooms.directory.enter", "without_session.put", "without_session.pop", "served.put", "Life.close"),
+    "banned": ("_metrics.add", "_ledger.refuse", "without_session.put", "without_session.pop", "Life.close", "_end",
+               "Connection.messages"),
 }  # fmt: skip
 
 
@@ -346,9 +349,13 @@ def test_a_client_gives_its_place_back_whatever_fails(monkeypatch, kind, step):
 
     class Choosy(Echo):
         def on_handshake(self, request):
+            request.user = "ann" if kind in ("user", "banned") else None
             return Refusal(4003, "no") if kind == "refusal" else None
 
     with endpoint(Choosy()) as (app, port):
+        if kind == "banned":  # between the handshake and the first step
+            monkeypatch.setattr(app.endpoints[0].directory, "ban_of", lambda user: None)
+            app.endpoints[0].user("ann").close(4003, "no", ban_s=60)
         owner, (*path, name) = app.endpoints[0]._service, step.split(".")
         if not hasattr(owner, step.partition(".")[0]):
             owner = service
@@ -367,3 +374,5 @@ def test_a_client_gives_its_place_back_whatever_fails(monkeypatch, kind, step):
             wait_until(lambda: not app.session_count, "the place to be given back")
         if name != "pop":
             assert not app.endpoints[0].connections()
+        if step not in ("Life.close", "_session_class"):
+            assert not app.endpoints[0].user_count()

@@ -145,7 +145,7 @@ class Control:
     def _broken(self) -> list[str]:
         """The violated invariants."""
         endpoint, rooms = self._endpoint, self._endpoint.rooms
-        checks = [rooms._check, rooms._members._check, endpoint._service.connections._check]
+        checks = [rooms._check, rooms._members._check, endpoint._service.served._check]
         checks += [session._outbox._check for session in endpoint.sessions()]
         broken = []
         for check in checks:

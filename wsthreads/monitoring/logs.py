@@ -216,12 +216,13 @@ def _writers(logger: logging.Logger) -> list[logging.Handler]:
 def log_to_gunicorn() -> None:
     """Under gunicorn, send wsthreads's log to gunicorn's error log, unless the application has configured logging.
 
-    Scripts, and lines about slow clients, are logged at gunicorn's level. Other lines of wsthreads are logged from the
-    level warning, or all of them if gunicorn's level is debug. Also hides secrets in URLs in gunicorn's logs. A later
-    call undoes the set-up if the application has configured logging meanwhile. Does nothing outside gunicorn.
+    Scripts, and lines about slow clients, kicks and bans, are logged at gunicorn's level. Other lines of wsthreads are
+    logged from the level warning, or all of them if gunicorn's level is debug. Also hides secrets in URLs in gunicorn's
+    logs. A later call undoes the set-up if the application has configured logging meanwhile. Does nothing outside
+    gunicorn.
     """
     error_log, ours, scripts = map(logging.getLogger, ("gunicorn.error", "wsthreads", "wsthreads.script"))
-    slow = logging.getLogger("wsthreads.sessions.life.slow")
+    slow, kicks = map(logging.getLogger, ("wsthreads.sessions.life.slow", "wsthreads.rooms.directory.kicks"))
     if error_log.handlers:
         logging.getLogger("gunicorn.access").addFilter(_hide_secrets_of)  # adding it again has no effect
         error_log.addFilter(_hide_secrets_of_error)
@@ -230,7 +231,7 @@ def log_to_gunicorn() -> None:
     if handler is None and error_log.handlers and not (others or ours.level or scripts.level):
         level = error_log.level
         level_of_ours = level if level <= logging.DEBUG else max(level, logging.WARNING)
-        handler = _ToGunicorn({ours: level_of_ours, scripts: level, slow: level})
+        handler = _ToGunicorn({ours: level_of_ours, scripts: level, slow: level, kicks: level})
         ours.addHandler(handler)
         for logger, level in handler.levels.items():
             logger.setLevel(level)

@@ -13,13 +13,22 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl
 
-from wsthreads.errors import HandshakeRefused
+from wsthreads.errors import HandshakeRefused, UserError
 from wsthreads.origins import is_among, parse_origin
 from wsthreads.protocol.heads import is_host
 from wsthreads.protocol.hints import foreign_protocol
 from wsthreads.protocol.proxies import PROXY_KEY, parse_address
 
-__all__ = ["Request", "check_origin", "check_upgrade", "choose_subprotocol", "is_upgrade", "strip_values"]
+__all__ = [
+    "MAX_USER_CHARS",
+    "Request",
+    "check_origin",
+    "check_upgrade",
+    "check_user",
+    "choose_subprotocol",
+    "is_upgrade",
+    "strip_values",
+]
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 
@@ -31,17 +40,46 @@ NO_UPGRADE = (
 #: The most query parameters that are parsed. Further ones are ignored.
 MAX_PARAMETERS = 1000
 
+#: The longest name of a user.
+MAX_USER_CHARS = 256
+
+
+def check_user(name: str) -> None:
+    """Raise `UserError` for what is not the name of a user."""
+    what = f"the name of a user must be text of 1 to {MAX_USER_CHARS} characters"
+    if not isinstance(name, str):
+        raise UserError(f"{what}, not {name!r:.40} ({type(name).__name__})")
+    if not 1 <= len(name) <= MAX_USER_CHARS:
+        raise UserError(f"{what}, not {len(name)}: {name!r:.40}")
+
 
 class Request:
     """The handshake of one client: the argument of `on_handshake`.
 
-    Read-only except `attributes`, a dict that becomes the session's. `environ` is the WSGI environ (PEP 3333).
+    Read-only except `user`, and `attributes`, a dict that becomes the session's. `environ` is the WSGI environ
+    (PEP 3333).
     Use it only in the thread that calls `on_handshake`. Once the session is open, any thread may read it.
     """
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self.environ = environ
         self.attributes: dict[str, Any] = {}
+        self._user: str | None = None
+
+    @property
+    def user(self) -> str | None:
+        """The user whose session this is to become: text of 1 to 256 characters, or None. `on_handshake` may set it.
+
+        Set it only to what the client has proved, by a cookie or a token for example. Messages for that user go to this
+        client. Setting it raises `UserError` for any other value.
+        """
+        return self._user
+
+    @user.setter
+    def user(self, name: str | None) -> None:
+        if name is not None:
+            check_user(name)
+        self._user = name
 
     @property
     def request_path(self) -> str:

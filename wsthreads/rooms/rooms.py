@@ -18,11 +18,13 @@ from operator import attrgetter
 from threading import Lock
 from typing import Any, Generic, Protocol, TypeVar
 
-from wsthreads.errors import PresenceError, RoomLimitError, RoomNameError
+from wsthreads.errors import CloseCode, PresenceError, RoomLimitError, RoomNameError
 from wsthreads.protocol.encoding import PLAIN, Encoding
 from wsthreads.protocol.fanout import append_all, flush_all
-from wsthreads.protocol.frames import message_frame
+from wsthreads.protocol.frames import check_close, message_frame
 from wsthreads.protocol.outbox import Outbox
+from wsthreads.rooms.directory import Directory
+from wsthreads.rooms.names import is_hidden, user_of
 from wsthreads.rooms.presence import Person
 from wsthreads.rooms.roster import Roster
 from wsthreads.rooms.striped import StripedDict
@@ -49,6 +51,9 @@ class Member(Protocol):
 
     @property
     def id(self) -> str: ...
+
+    @property
+    def user(self) -> str | None: ...
 
 
 M = TypeVar("M", bound=Member)
@@ -98,6 +103,7 @@ class Rooms(Generic[M]):
         self._drainer = drainer
         self._scheduling = scheduling
         self._members: StripedDict[str, _Members] = StripedDict()
+        self._has_hidden = False  # whether there has ever been a hidden room
         self._max_name_chars = max_name_chars
         self._max_per_session = max_per_session
         self._count = count
@@ -105,6 +111,7 @@ class Rooms(Generic[M]):
         self._ending = Lock()  # guards _ended; a leaf
         #: Who is there; None until `use_roster`.
         self.roster: Roster | None = None
+        self._directory: Directory | None = None  # until `use_directory`
 
     def use_roster(self, **parts: Any) -> Roster:
         """Make the roster of these rooms, with those `parts` of `Roster` that the endpoint knows."""
@@ -113,6 +120,17 @@ class Rooms(Generic[M]):
         )
         self.roster = roster
         return roster
+
+    def use_directory(self, **parts: Any) -> Directory:
+        """Make the directory of these rooms, with those `parts` of `Directory` that the endpoint knows."""
+        self._directory = Directory(self, **parts)
+        return self._directory
+
+    @property
+    def directory(self) -> Directory:
+        """Reaches users, and single sessions, and closes rooms."""
+        assert self._directory is not None, "rooms without a directory"
+        return self._directory
 
     def room(self, name: str) -> Room:
         """A handle without a session. Raises `RoomNameError`."""
@@ -124,11 +142,23 @@ class Rooms(Generic[M]):
 
     def names(self) -> list[str]:
         """The names of all rooms, sorted. A snapshot."""
-        return sorted(self._members.snapshot())
+        return sorted(self._visible())
 
     def sizes(self) -> dict[str, int]:
         """All rooms with their numbers of members in this process. A snapshot."""
-        return {name: len(members.sessions) for name, members in self._members.snapshot().items()}
+        return {name: len(members.sessions) for name, members in self._visible().items()}
+
+    def users(self) -> dict[str, int]:
+        """All users with sessions in this process, and how many. A snapshot."""
+        rooms = self._members.snapshot().items()
+        return {user: len(members.sessions) for name, members in rooms if (user := user_of(name)) is not None}
+
+    def _visible(self) -> dict[str, _Members]:
+        """All rooms that are not hidden."""
+        rooms = self._members.snapshot()
+        if not self._has_hidden:
+            return rooms
+        return {name: members for name, members in rooms.items() if not is_hidden(name)}
 
     def sessions(self, name: str) -> list[M]:
         """The members of a room. A snapshot."""
@@ -154,7 +184,7 @@ class Rooms(Generic[M]):
         """
         with self._ending:
             broadcasts, deliveries = self._ended
-        rooms = self._members.snapshot().values()
+        rooms = self._visible().values()
         for members in rooms:
             broadcasts += members.broadcasts
             deliveries += members.deliveries
@@ -169,12 +199,15 @@ class Rooms(Generic[M]):
             members.outboxes = None
             return members
 
-        self._scheduling.joins_room()
+        if is_hidden(name):
+            self._has_hidden = True
+        else:
+            self._scheduling.joins_room()
         with session._membership:
-            if session._ended or name in session._joined:
+            joined, limit = session._joined, self._max_per_session
+            if session._ended or name in joined:
                 return
-            if len(session._joined) >= self._max_per_session:
-                limit = self._max_per_session
+            if len(joined) >= limit and not is_hidden(name) and sum(not is_hidden(other) for other in joined) >= limit:
                 self._count("past_max_rooms_per_session")
                 raise RoomLimitError(f"a session may be in {limit} rooms, {name!r:.80} would be one more")
             self._members.compute(name, add)
@@ -191,7 +224,7 @@ class Rooms(Generic[M]):
                 return True
             if name not in session._joined:
                 return False
-            roster.set(name, session.id, getattr(session, "user", None), value)
+            roster.set(name, session.id, session.user, value)
         roster.tell(name)
         return True
 
@@ -216,7 +249,7 @@ class Rooms(Generic[M]):
                     if self.roster is not None and self.roster.is_used and not session._ended:
                         self.roster.leave(name, session.id)
                     left = self._members.compute_if_present(name, lambda members: _without(members, session))
-                    if left is None:
+                    if left is None and not is_hidden(name):
                         with self._ending:
                             broadcasts, deliveries = self._ended
                             self._ended = (broadcasts + members.broadcasts, deliveries + members.deliveries)
@@ -352,10 +385,12 @@ class Rooms(Generic[M]):
             raise RoomNameError(f"a room name must be text of 1 to {limit} characters, not {type(name).__name__}")
         if not 1 <= len(name) <= limit:
             raise RoomNameError(f"a room name must have 1 to {limit} characters, this one has {len(name)}")
+        if is_hidden(name):
+            raise RoomNameError(f"a room name must not begin with a NUL character, as {name!r:.80} does")
         return name
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self._visible())
 
     def _check(self) -> None:
         """The invariants, for tests at a quiet point."""
@@ -413,6 +448,15 @@ class Room:
     def members(self) -> int:
         """The number of members; over Redis, in all processes."""
         return self._rooms.count(self._name)
+
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Close all members of the room; over Redis, in all processes. Does not block.
+
+        Code and reason are as in `Session.close`. A client that joins meanwhile may stay. Raises `CloseCodeError`; over
+        Redis, `BrokerError`.
+        """
+        check_close(code, reason)
+        self._rooms.directory.close_room(self._name, int(code), reason)
 
     def presence(self) -> list[Person]:
         """The persons in the room, in order of arrival. Over Redis, too, those of this process only.

@@ -22,6 +22,7 @@ from wsthreads.protocol.server_support import is_validated, unfitness
 from wsthreads.protocol.wsgi_servers import SessionResponse
 from wsthreads.rooms.presence import PresenceChanges
 from wsthreads.rooms.rooms import Room, Rooms
+from wsthreads.rooms.users import Peer, User
 from wsthreads.sessions.admission import RETRY_AFTER_S, Admission
 from wsthreads.sessions.handlers import Handler
 from wsthreads.sessions.service import Admitted, Service
@@ -77,6 +78,7 @@ class Endpoint:
             grace_s=config.presence_grace_s,
             max_value_bytes=config.max_presence_bytes,
         )
+        self.directory = rooms.use_directory(path=path, count=metrics.add, find=self._find)
         self._config = config
         self._admission = admission
         self._flusher = flusher
@@ -101,23 +103,35 @@ class Endpoint:
         """A handle on a room, to broadcast without a session. Raises `RoomNameError`."""
         return self.rooms.room(name)
 
+    def user(self, name: str) -> User:
+        """A handle on all sessions of a user; over Redis, in all processes. Raises `UserError`."""
+        return User(name, self.directory)
+
+    def session(self, session_id: str) -> Peer:
+        """A handle on one session; over Redis, of any process. Raises `UsageError` for what is no id."""
+        return Peer(session_id, self.directory)
+
     def sessions(self) -> list[Session]:
         """The sessions in this process, also those in `on_close`. A snapshot."""
-        return list(self._service.connections.snapshot())
+        return [served.session for served in self._service.served.snapshot().values()]
+
+    def user_count(self) -> int:
+        """The number of users with sessions in this process."""
+        return len(self.rooms.users())
 
     def session_count(self) -> int:
         """The number of sessions in this process."""
-        return len(self._service.connections)
+        return len(self._service.served)
 
     def live(self) -> dict[Session, Connection]:
         """The sessions that there are, with their connections. A snapshot."""
-        return self._service.connections.snapshot()
+        return dict(self._service.served.snapshot().values())
 
     def totals(self) -> Totals:
         """Counters of this endpoint, now and since the process began. Takes some microseconds for each session."""
         counts, times = self._metrics.snapshot(), self._metrics.distributions()
         return self._ledger.sum(
-            lambda: (connection.traffic() for connection in self._service.connections.snapshot().values()),
+            lambda: (served.connection.traffic() for served in self._service.served.snapshot().values()),
             self.rooms.totals,
             errors=sum(counts.get(name, 0) for name in HANDLER_ERRORS),
             counters=counts,
@@ -154,6 +168,7 @@ class Endpoint:
             with in_context(log_context(environ)):
                 verdict = self.handler.handshake(request, session_id)
             if verdict.refusal is None:
+                self._refuse_banned(request.user, session_id)
                 environ[SESSION_KEY] = session_id
             client = Admitted(request, session_id, verdict, agreement, network)
             serve, abandon = partial(self._service.serve, client), partial(self._service.abandon, client)
@@ -161,6 +176,15 @@ class Endpoint:
         except BaseException:
             self._admission.leave(network)
             raise
+
+    def _refuse_banned(self, user: str | None, session_id: str) -> None:
+        if user is not None and self.directory.ban_of(user) is not None:
+            self.handler.abandon(session_id)
+            raise HandshakeRefused(403, "banned", cause="banned")
+
+    def _find(self, session_id: str) -> Session | None:
+        served = self._service.served.get(session_id)
+        return None if served is None else served.session
 
     def _start_flusher(self) -> None:
         try:
@@ -180,8 +204,9 @@ class Endpoint:
             raise HandshakeRefused(503, "the handler is not running", retry, cause="handler_down") from error
 
     def connections(self) -> list[Connection]:
-        """The connections of its sessions, and of clients that are being turned away. A snapshot."""
-        return [*self._service.connections.snapshot().values(), *self._service.turned_away.snapshot().values()]
+        """The connections of its sessions, and of clients without a session. A snapshot."""
+        without = self._service.without_session.snapshot()
+        return [*(served.connection for served in self._service.served.snapshot().values()), *without.values()]
 
     def cut_off(self) -> int:
         """End every connection at once; how many there were."""

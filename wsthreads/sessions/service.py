@@ -1,12 +1,13 @@
 """Serves the connections of one endpoint, each in its own thread, from the 101 to the end of TCP.
 
-The order for a client that was let in: send the 101, make the session, `on_open`, hand over messages, end the sending
-side of TCP, `on_close`, leave the rooms, end TCP. A client that was let in only to be closed gets the 101 and a close
-frame, and no session.
+The order for a client that was let in: send the 101, make the session, make it one of its user's sessions, `on_open`,
+hand over messages, end the sending side of TCP, `on_close`, leave the rooms, end TCP. A client that was let in only to
+be closed gets the 101 and a close frame, and no session. So does one whose user was banned after the handshake.
 """
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -47,6 +48,13 @@ class Admitted(NamedTuple):
     network: str  # whose place it takes
 
 
+class Served(NamedTuple):
+    """A session with its connection."""
+
+    session: Session
+    connection: Connection
+
+
 class Service:
     """Serves connections, and knows those that there are. Any thread."""
 
@@ -78,10 +86,10 @@ class Service:
         self._log_level = log_level
         self._round_trips = metrics.histogram("ping")
         self._warned: set[str] = set()
-        #: The connections of sessions, also of those in `on_close`.
-        self.connections: StripedDict[Session, Connection] = StripedDict()
-        #: Those of clients that are being turned away, by their id().
-        self.turned_away: StripedDict[int, Connection] = StripedDict()
+        #: The sessions, also those in `on_close`, by their ids.
+        self.served: StripedDict[str, Served] = StripedDict()
+        #: The connections of clients that have no session yet, or get none, by their id().
+        self.without_session: StripedDict[int, Connection] = StripedDict()
 
     def serve(self, client: Admitted) -> None:
         """Serve a client to the end, and give its place back. Errors end here: the thread is the WSGI server's, and so
@@ -112,27 +120,29 @@ class Service:
 
         They give up a connection that speaks none of the subprotocols that they offer, so one of these is spoken.
         """
-        request, context = client.request, log_context(client.request.environ)
+        request = client.request
         offered = request.subprotocols
         spoken = choose_subprotocol(offered, self._config.subprotocols) or next(iter(offered), None)
-        why = f"{refusal.code} {printable(refusal.reason)}".strip()
-        self._metrics.add("handshakes_refused_101")
-        self._ledger.refuse(101, "handler")
-        log.info("handshake on %s from %s refused with a 101: %s", self._path, request.remote_addr, why, extra=context)
+        self._record_refusal(request, refusal.code, refusal.reason, "handler")
         try:
             connection = self._connect(request, spoken, None)
             try:
-                self.turned_away.put(id(connection), connection)
-                connection.channel.begin_close(refusal.code, refusal.reason)
-                for _ in connection.messages():  # until the client has answered, or `close_timeout_s` is over
-                    pass
+                self.without_session.put(id(connection), connection)
+                _say_goodbye(connection, refusal.code, refusal.reason)
             finally:
                 try:
                     _end(connection)
                 finally:
-                    self.turned_away.pop(id(connection))
+                    self.without_session.pop(id(connection))
         except OSError as error:  # the client was gone before the 101
-            log.debug("a client was lost in its handshake: %s", error, extra=context)
+            log.debug("a client was lost in its handshake: %s", error, extra=log_context(request.environ))
+
+    def _record_refusal(self, request: Request, code: int, reason: str, cause: str) -> None:
+        """Count and log that a client gets a 101, and no session."""
+        context, why = log_context(request.environ), f"{code} {printable(reason)}".strip()
+        self._metrics.add("handshakes_refused_101")
+        self._ledger.refuse(101, cause)
+        log.info("handshake on %s from %s refused with a 101: %s", self._path, request.remote_addr, why, extra=context)
 
     def _serve(self, client: Admitted) -> None:
         """A connection with its session."""
@@ -161,22 +171,45 @@ class Service:
                 log_level=self._log_level,
                 log_context=context,
             )
-            self.connections.put(session, connection)
+            if session.user is not None and self._turn_away_banned(life, connection):
+                return
+            self.served.put(session.id, Served(session, connection))
+            self.without_session.pop(id(connection))
             self._ledger.begin()
             self._hint_at_protocol(request, connection.subprotocol)
             with in_context(context), self._scheduling.session_thread() as thread:
                 self._hand_over(life, connection, thread)
         finally:
-            try:
-                if life is not None and connection is not None:
-                    self.connections.pop(life.session)
-                    code, _ = connection.channel.ending or (CloseCode.ABNORMAL, "")
-                    self._ledger.end(int(code), connection.traffic())
-                else:
-                    self._handler.abandon(client.session_id)
-            finally:
-                if connection is not None and connection.connected:  # something of ours failed outside of `_hand_over`
-                    _give_up(connection)
+            with ExitStack() as steps:  # the last one first, and all of them even if one fails
+                if connection is not None:
+                    steps.callback(self.without_session.pop, id(connection))
+                if life is not None:  # if it was not opened
+                    steps.callback(life.close, CloseCode.INTERNAL_ERROR, "")
+                if connection is not None and connection.connected:  # our fault, outside of `_hand_over`
+                    steps.callback(_give_up, connection)
+                steps.callback(self._forget, client.session_id)
+
+    def _forget(self, session_id: str) -> None:
+        """A client's connection has ended."""
+        served = self.served.pop(session_id)
+        if served is None:  # it has got no session
+            self._handler.abandon(session_id)
+        else:
+            code, _ = served.connection.channel.ending or (CloseCode.ABNORMAL, "")
+            self._ledger.end(int(code), served.connection.traffic())
+
+    def _turn_away_banned(self, life: Life, connection: Connection) -> bool:
+        """Make a session one of its user's. If the user was banned meanwhile, close it; it has never been opened."""
+        session = life.session
+        self.without_session.put(id(connection), connection)  # a shutdown reaches it while this waits
+        ban = self._rooms.directory.enter(session)
+        if ban is None:
+            return False
+        life.close(ban.code, ban.reason)
+        self._record_refusal(session.request, ban.code, ban.reason, "banned")
+        _say_goodbye(connection, ban.code, ban.reason)
+        _end(connection)
+        return True
 
     def _hand_over(self, life: Life, connection: Connection, thread: ScheduledThread) -> None:
         """Open the session, hand what comes in to the handler, and close the session with the connection."""
@@ -244,6 +277,13 @@ class Service:
         if text not in self._warned:
             self._warned.add(text)
             log.warning(text, *values, extra={"endpoint": self._path})
+
+
+def _say_goodbye(connection: Connection, code: int, reason: str) -> None:
+    """Close a connection. Returns when the client has answered, or `close_timeout_s` is over."""
+    connection.channel.begin_close(code, reason)
+    for _ in connection.messages():
+        pass
 
 
 def _give_up(connection: Connection) -> None:

@@ -11,6 +11,7 @@ from wsthreads.errors import CloseCode
 from wsthreads.protocol.encoding import PLAIN
 from wsthreads.protocol.frames import check_close, message_frame
 from wsthreads.protocol.outbox import post
+from wsthreads.rooms.names import is_hidden
 from wsthreads.threads.blocking import has_interrupted
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Session:
         "_outbox",
         "_rooms",
         "_thread",
+        "_user",
         "_wait_s",
         "attributes",
         "opened_at",
@@ -69,6 +71,7 @@ class Session:
         self, session_id: str, request: Request, channel: Channel, rooms: Rooms[Any], *, wait_s: float = 0.0
     ) -> None:
         self._id = session_id
+        self._user = request.user
         #: The handshake: path, headers, parameters, address.
         self.request = request
         #: Values that the handler keeps with this session.
@@ -89,6 +92,11 @@ class Session:
     def id(self) -> str:
         """Unique, unguessable, read-only."""
         return self._id
+
+    @property
+    def user(self) -> str | None:
+        """The user that `on_handshake` has set, or None. Read-only."""
+        return self._user
 
     def send(self, message: str | bytes, *, timeout: float | None = None) -> bool:
         """Send text (a str) or binary (bytes) to this client. Returns False if the session is closed.
@@ -118,7 +126,11 @@ class Session:
         `CloseCodeError` for anything else (RFC 6455, 7.4 and 5.5).
         """
         check_close(code, reason)
-        self._channel.begin_close(code, reason, is_kick=True)
+        self._kick(code, reason)
+
+    def _kick(self, code: int, reason: str) -> bool:
+        """`close` with what was checked. False if the session was closing already."""
+        return self._channel.begin_close(code, reason, is_kick=True)
 
     def is_open(self) -> bool:
         """Whether messages can be sent: False after `close`, after the client's close, and in `on_close`.
@@ -158,7 +170,7 @@ class Session:
 
     def rooms(self) -> list[str]:
         """The names of the rooms that this session is in, sorted."""
-        return sorted(self._joined)
+        return sorted(name for name in self._joined if not is_hidden(name))
 
     def _move_to(self, channel: Channel) -> None:
         """Go on over another connection, whose thread calls this. Rooms and brokers follow; handlers notice nothing.

@@ -1,0 +1,69 @@
+"""The users of one endpoint whose handshakes are refused for a while, as this process knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Lock
+from time import monotonic
+from typing import NamedTuple
+
+from wsthreads.errors import UserError
+
+__all__ = ["MAX_BAN_S", "Ban", "Bans", "check_ban"]
+
+#: The longest ban. What is to last for longer belongs in the application's database.
+MAX_BAN_S = 365 * 86400
+
+#: At this many bans, those that are over are removed for the first time.
+MIN_SWEEP = 100
+
+
+class Ban(NamedTuple):
+    """One ban: until when, on the clock of its `Bans`, and what the user's sessions are closed with."""
+
+    until: float
+    code: int
+    reason: str
+
+
+class Bans:
+    """Bans by user. Any thread. Takes a lock that is a leaf."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        #: Replaced by tests that move the clock.
+        self.clock = clock
+        self._lock = Lock()  # guards the rest
+        self._bans: dict[str, Ban] = {}
+        self._sweep_at = MIN_SWEEP
+
+    def put(self, user: str, ban_s: float, code: int, reason: str) -> None:
+        """Ban a user from now on. A later ban replaces an earlier one."""
+        with self._lock:
+            now = self.clock()
+            self._bans[user] = Ban(now + ban_s, code, reason)
+            if len(self._bans) >= self._sweep_at:
+                self._bans = {user: ban for user, ban in self._bans.items() if ban.until > now}
+                self._sweep_at = max(MIN_SWEEP, 2 * len(self._bans))
+
+    def get(self, user: str) -> Ban | None:
+        """The ban of a user; None if there is none, or if it is over."""
+        if user not in self._bans:
+            return None
+        with self._lock:
+            ban = self._bans.get(user)
+            if ban is not None and ban.until <= self.clock():
+                del self._bans[user]
+                ban = None
+            return ban
+
+    def __len__(self) -> int:
+        return len(self._bans)
+
+
+def check_ban(ban_s: float) -> None:
+    """Raise `UserError` for a ban of an invalid time."""
+    what = f"ban_s must be a number of seconds from 0 to {MAX_BAN_S}"
+    if isinstance(ban_s, bool) or not isinstance(ban_s, (int, float)):
+        raise UserError(f"{what}, not {ban_s!r:.40}")
+    if not 0 <= ban_s <= MAX_BAN_S:  # nor NaN
+        raise UserError(f"{what}, not {ban_s!r:.40}")

@@ -1,0 +1,233 @@
+"""Reaches the sessions of one endpoint from anywhere: those of a user, those in a room, or one by its id.
+
+The sessions of a user are members of the user's hidden room (see `names`), from before `on_open` until `on_close` has
+returned. So a message to a user is a broadcast: it has its place among all that the same thread sends.
+
+A ban takes effect before the user's sessions are closed. A session asks for a ban when it has joined the hidden room.
+So a client that connects during a kick is closed by the kick, or finds the ban.
+
+Over a broker, a subclass reaches the sessions of other processes, too. It overrides
+
+- `_share_close`, which is called when this process has closed its own sessions,
+- `_ask_ban` and `_ask_ban_again`, which look for a ban that this process may not know,
+- the methods that end in `_elsewhere`;
+
+and it hands what other processes ask for to `ban_here` and `close_here`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, Protocol
+
+from wsthreads.loggers import get_logger
+from wsthreads.monitoring.logs import printable
+from wsthreads.protocol.frames import message_frame
+from wsthreads.rooms.bans import Ban, Bans
+from wsthreads.rooms.names import user_of, user_room
+
+__all__ = ["Directory", "Reachable", "UserSession"]
+
+#: Kicks and bans: a logger of its own, which the log under gunicorn has from info up.
+log = get_logger(f"{__name__}.kicks")
+
+
+@dataclass(frozen=True, slots=True)
+class UserSession:
+    """One of a user's sessions."""
+
+    #: The id of the session.
+    id: str
+    #: When the session began, in seconds since the epoch.
+    since: float
+
+
+class Reachable(Protocol):
+    """What is needed of a session, beside what makes it a `Member`."""
+
+    opened_at: float
+
+    @property
+    def id(self) -> str: ...
+
+    def send(self, message: str | bytes) -> bool: ...
+
+    def is_open(self) -> bool: ...
+
+    def _kick(self, code: int, reason: str) -> bool: ...
+
+
+class Membership(Protocol):
+    """What is needed of `Rooms`."""
+
+    def join(self, name: str, session: Any) -> None: ...
+
+    def broadcast(self, name: str, frame: bytes, *, hand_over: bool = False) -> None: ...
+
+    def sessions(self, name: str) -> list[Any]: ...
+
+
+def _nothing_found(session_id: str) -> None:
+    """Default for `find`: there is no session."""
+
+
+class Directory:
+    """The sessions of one endpoint, for `User`, `Peer` and `Room.close`. Any thread, but no finalizer.
+
+    `find` returns a session of this process by its id. `count` gets the name of a counter, and by how much it grows.
+    Names, codes and times have been checked by the caller.
+    """
+
+    def __init__(
+        self,
+        rooms: Membership,
+        *,
+        path: str,
+        count: Callable[[str, int], None],
+        find: Callable[[str], Reachable | None] = _nothing_found,
+    ) -> None:
+        self._rooms = rooms
+        self._path = path
+        self._count = count
+        self._find = find
+        #: The users whose handshakes are refused.
+        self.bans = Bans()
+
+    # The way in
+
+    def ban_of(self, user: str) -> Ban | None:
+        """The ban for which a handshake of a user is to be refused. Over a broker, this may wait for a second."""
+        return self.bans.get(user) or self._ask_ban(user)
+
+    def enter(self, session: Any) -> Ban | None:
+        """Make a session one of its user's sessions. Returns a ban for which it is to be closed instead.
+
+        Called once, before the session is opened. `Rooms.leave_all` undoes it.
+        """
+        ban = self.bans.get(session.user)
+        if ban is not None:  # what is sent to the user from now on is not for this session
+            return ban
+        self._rooms.join(user_room(session.user), session)
+        return self.bans.get(session.user) or self._ask_ban_again(session)
+
+    # One user
+
+    def send_to_user(self, user: str, frame: bytes, *, hand_over: bool = False) -> None:
+        """Send a frame to all sessions of a user. Raises `BrokerError`."""
+        self._rooms.broadcast(user_room(user), frame, hand_over=hand_over)
+
+    def close_user(self, user: str, code: int, reason: str, ban_s: float) -> None:
+        """Close all sessions of a user. With `ban_s`, refuse new ones for so long. Raises `BrokerError`."""
+        if ban_s:
+            self.ban_here(user, ban_s, code, reason)
+            self._count("bans", 1)
+            log.info("user %s banned on %s for %g s: %s", shown(user), self._path, ban_s, _ending(code, reason))
+        name = user_room(user)
+        self._log_kick(name, code, reason, self._close_all(name, code, reason))
+        self._share_close(name, code, reason, ban_s)
+
+    def is_online(self, user: str) -> bool:
+        """Whether a user has an open session."""
+        return any(session.is_open() for session in self._sessions(user_room(user))) or self._is_online_elsewhere(user)
+
+    def sessions_of(self, user: str) -> list[UserSession]:
+        """The open sessions of a user, the oldest first."""
+        here = (UserSession(s.id, s.opened_at) for s in self._sessions(user_room(user)) if s.is_open())
+        return sorted([*here, *self._sessions_elsewhere(user)], key=attrgetter("since", "id"))
+
+    # One room
+
+    def close_room(self, name: str, code: int, reason: str) -> None:
+        """Close all members of a room. Raises `BrokerError`."""
+        self._log_kick(name, code, reason, self._close_all(name, code, reason))
+        self._share_close(name, code, reason, 0.0)
+
+    # One session
+
+    def send_to_session(self, session_id: str, message: str | bytes) -> bool:
+        """Send to one session. False if it is known to get nothing. Raises `MessageTypeError` and `BrokerError`."""
+        session = self._find(session_id)
+        if session is not None:
+            return session.send(message)
+        message_frame(message)  # raises for what is no message
+        return self._send_elsewhere(session_id, message)
+
+    def close_session(self, session_id: str, code: int, reason: str) -> None:
+        """Close one session. Does nothing if there is none. Raises `BrokerError`."""
+        session = self._find(session_id)
+        if session is None:
+            self._close_elsewhere(session_id, code, reason)
+        elif session._kick(code, reason):
+            self._count("kicks", 1)
+            log.info("session %s kicked on %s: %s", session_id, self._path, _ending(code, reason))
+
+    def is_session_open(self, session_id: str) -> bool:
+        """Whether there is such a session, and it is open."""
+        session = self._find(session_id)
+        return self._is_open_elsewhere(session_id) if session is None else session.is_open()
+
+    # What other processes ask for
+
+    def ban_here(self, user: str, ban_s: float, code: int, reason: str) -> None:
+        """Refuse a user's handshakes in this process."""
+        self.bans.put(user, ban_s, code, reason)
+
+    def close_here(self, name: str, code: int, reason: str) -> int:
+        """Close the members of a room, which may be hidden, in this process. Returns how many were open."""
+        closed = self._close_all(name, code, reason)
+        if closed:
+            self._log_kick(name, code, reason, closed)
+        return closed
+
+    def _close_all(self, name: str, code: int, reason: str) -> int:
+        closed = sum(bool(session._kick(code, reason)) for session in self._sessions(name))
+        if closed:
+            self._count("kicks", closed)
+        return closed
+
+    def _log_kick(self, name: str, code: int, reason: str, closed: int) -> None:
+        user = user_of(name)
+        whom = f"room {shown(name)} closed" if user is None else f"user {shown(user)} kicked"
+        log.info("%s on %s, sessions closed here: %d: %s", whom, self._path, closed, _ending(code, reason))
+
+    def _sessions(self, name: str) -> list[Any]:
+        return self._rooms.sessions(name)
+
+    # For a subclass
+
+    def _ask_ban(self, user: str) -> Ban | None:
+        """A ban that this process does not know, before the 101. May wait for a second."""
+        return None
+
+    def _ask_ban_again(self, session: Any) -> Ban | None:
+        """The same, when the session has joined its user's hidden room."""
+        return None
+
+    def _share_close(self, name: str, code: int, reason: str, ban_s: float) -> None:
+        """Have a room closed in other processes; if it is a user's hidden room, perhaps with a ban."""
+
+    def _send_elsewhere(self, session_id: str, message: str | bytes) -> bool:
+        return False
+
+    def _close_elsewhere(self, session_id: str, code: int, reason: str) -> None:
+        """Close a session of another process."""
+
+    def _is_open_elsewhere(self, session_id: str) -> bool:
+        return False
+
+    def _is_online_elsewhere(self, user: str) -> bool:
+        return False
+
+    def _sessions_elsewhere(self, user: str) -> Iterable[UserSession]:
+        return ()
+
+
+def shown(name: str) -> str:
+    """The name of a user or a room, for a line of a log."""
+    return printable(name if len(name) <= 80 else f"{name[:80]}…")
+
+
+def _ending(code: int, reason: str) -> str:
+    return f"{code} {printable(reason)}".strip()
