@@ -38,7 +38,8 @@ from wsthreads.app import WebSocketApp
 from wsthreads.app.host import RESERVED_THREADS, drain_timeout_s, farewell
 from wsthreads.config import Config
 from wsthreads.errors import WSThreadsError
-from wsthreads.monitoring.logs import SESSION_KEY, JSONFormatter, access_context, log_to_gunicorn
+from wsthreads.monitoring.gunicorn_logs import log_to_gunicorn
+from wsthreads.monitoring.logs import SESSION_KEY, JSONFormatter, access_context
 from wsthreads.protocol.server_support import green_threads
 from wsthreads.protocol.wsgi_servers import is_ending
 from wsthreads.servers.containment import Contained
@@ -375,11 +376,12 @@ class JSONLogger(_Logger):  # type: ignore[misc]
 def _tell_access(record: logging.LogRecord) -> bool:
     """A filter that adds the parts of an access line to its record as attributes."""
     atoms: Any = record.args
-    if isinstance(atoms, dict) and "s" in atoms:
+    with suppress(AttributeError, LookupError, TypeError, ValueError):  # atoms of the application's own
         query = atoms.get("q")
         path = f"{atoms['U']}?{query}" if query else atoms["U"]
-        record.__dict__.update(access_context(atoms["h"], atoms["m"], path, atoms["s"]), duration_s=float(atoms["L"]))
+        context = access_context(atoms["h"], atoms["m"], path, atoms["s"])
         session = atoms.get(f"{{{SESSION_KEY}}}e", "-")
         if session != "-":
-            record.__dict__["session"] = session
+            context["session"] = session
+        record.__dict__.update({**context, "duration_s": float(atoms["L"]), **record.__dict__})
     return True

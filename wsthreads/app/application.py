@@ -17,8 +17,8 @@ from wsthreads.app.routing import Routing
 from wsthreads.app.shutdown import Shutdown, release
 from wsthreads.config import METRICS_TOKEN_VARIABLE, Config
 from wsthreads.errors import CloseCode, ConfigError, HandlerError
+from wsthreads.monitoring.gunicorn_logs import log_to_gunicorn
 from wsthreads.monitoring.health import HEALTH_PATH, READY_PATH, Health
-from wsthreads.monitoring.logs import log_to_gunicorn
 from wsthreads.monitoring.metrics import Metrics
 from wsthreads.protocol.proxies import ProxyHeaders
 from wsthreads.protocol.server_support import USE, green_threads, is_to_serve

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from wsthreads.app.shutdown import CLOSE_TIMEOUT_S, Shutdown
 from wsthreads.errors import CloseCode
 from wsthreads.loggers import get_logger
-from wsthreads.monitoring.logs import log_to_gunicorn
+from wsthreads.monitoring.gunicorn_logs import log_to_gunicorn
 from wsthreads.protocol.wsgi_servers import gunicorn_worker, is_ending, is_replaced
 from wsthreads.sessions.admission import Admission
 from wsthreads.threads.exit_blockers import report_exit_blockers

@@ -27,8 +27,8 @@ __all__ = ["AccessFormatter", "JSONFormatter", "TextFormatter", "block", "escape
 _SUSPECT = re.compile(r"[^\x20-\x7e\t\n]")
 
 _SECRET = re.compile(
-    r"token|key|secret|pass(?:w|phrase|\Z)|pwd|\Apw\Z|\Apin\Z|psk|sess(?:ion|_?id|\Z)|(?<![a-z])sid\Z|auth(?!or(?!i[sz]))|jwt|signature|\Asig\Z|hmac"
-    r"|credential|cookie|otp|ticket|[cx]srf|bearer|assertion|saml|nonce|code\Z",
+    r"token|key(?!word|board)|secret|pass(?:w|phrase|\Z)|pwd|\Apw\Z|\Apin\Z|psk|sess(?:ion|_?id|\Z)|(?<![a-z])sid\Z|auth(?!or(?!i[sz]))|jwt|signature|\Asig\Z|hmac"
+    r"|credential|cookie|otp|ticket(?!s\Z|s?_?(?:id|no|nr|num))|[cx]srf|bearer|assertion|saml|nonce|code\Z",
     re.I,
 )
 # The name of a parameter, anywhere in a text; its value, up to a character that ends it for every server.

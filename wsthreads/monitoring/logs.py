@@ -1,7 +1,7 @@
-"""Sets up logging in wsthreads's own processes (command line, gunicorn's workers), and adds context to log records.
+"""Sets up logging for the command line, and adds context to log records.
 
-An embedded `WebSocketApp` leaves the set-up to the application. It calls only `log_to_gunicorn`, because gunicorn has
-set up that process. `log_context` adds the attributes `session`, `endpoint` and `address` to every record about a
+An embedded `WebSocketApp` leaves the set-up to the application; `wsthreads.monitoring.gunicorn_logs` has what it does
+under gunicorn. `log_context` adds the attributes `session`, `endpoint` and `address` to every record about a
 session or a handshake. `AddContext` does the same for records of a Python handler. `printable` and `block` make a
 client's text safe for a log.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import re
 from contextvars import ContextVar, Token
+from functools import partial
 from types import TracebackType
 from typing import IO, Any
 
@@ -23,11 +24,9 @@ from wsthreads.monitoring.formats import (
     escaped,
     hide_secrets,
     is_secret,
-    on_one_line,
     plain,
     quoted,
     takes_colours,
-    with_context,
 )
 
 __all__ = [
@@ -46,7 +45,6 @@ __all__ = [
     "is_secret",
     "log_context",
     "log_to",
-    "log_to_gunicorn",
     "printable",
     "quoted",
 ]
@@ -162,81 +160,15 @@ def log_to(stream: IO[str], level: str, *, quiet_below: str, form: str = "text")
     logging.getLogger().setLevel(level.upper())
     if level != "debug":
         quiet = re.compile(rf'"(GET|HEAD) {re.escape(quiet_below.removesuffix("/"))}[/? ].*" (101|2|3)')
-        access_handler.addFilter(lambda record: quiet.search(plain(record.getMessage())) is None)
+        access_handler.addFilter(partial(_is_loud, quiet))
     access = logging.getLogger("werkzeug")
     access.propagate = False
     access.setLevel(level.upper())
     access.addHandler(access_handler)
 
 
-class _ToGunicorn(logging.Handler):
-    """Hands records to the handlers of gunicorn's error log, whose format does not name the logger.
-
-    `levels` are the levels that `log_to_gunicorn` gave the loggers.
-    """
-
-    def __init__(self, levels: dict[logging.Logger, int]) -> None:
-        super().__init__()
-        self.levels = levels
-        self.addFilter(AddContext())
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if _writers(logging.getLogger()):
-            return  # the application has configured logging meanwhile, and that gets the record
-        named = logging.makeLogRecord(record.__dict__)
-        named.msg, named.args = f"{record.name}: {with_context(record)}", ()
-        if named.exc_info and not named.exc_text:
-            named.exc_text = TextFormatter().formatException(named.exc_info)
-        for handler in logging.getLogger("gunicorn.error").handlers:
-            if record.levelno >= handler.level:
-                handler.handle(record if isinstance(handler.formatter, JSONFormatter) else named)
-
-
-def _hide_secrets_of(record: logging.LogRecord) -> bool:
-    """A filter for gunicorn's access log."""
-    record.msg, record.args = on_one_line(hide_secrets(record.getMessage())), ()
-    return True
-
-
-def _hide_secrets_of_error(record: logging.LogRecord) -> bool:
-    """A filter for gunicorn's error log. Hides what gunicorn quotes of a malformed request, except its method."""
-    message = record.getMessage()
-    if message.startswith("Invalid request") and "HTTP method" not in message:
-        message, quote, _ = message.partition("'")
-        message += quote and "***'"
-    record.msg, record.args = hide_secrets(message), ()
-    return True
-
-
-def _writers(logger: logging.Logger) -> list[logging.Handler]:
-    """The logger's handlers that write a log. That of the dashboard does not, and says so."""
-    return [handler for handler in logger.handlers if not getattr(handler, "is_observer", False)]
-
-
-def log_to_gunicorn() -> None:
-    """Under gunicorn, send wsthreads's log to gunicorn's error log, unless the application has configured logging.
-
-    Scripts, and lines about slow clients, kicks and bans, are logged at gunicorn's level. Other lines of wsthreads are
-    logged from the level warning, or all of them if gunicorn's level is debug. Also hides secrets in URLs in gunicorn's
-    logs. A later call undoes the set-up if the application has configured logging meanwhile. Does nothing outside
-    gunicorn.
-    """
-    error_log, ours, scripts = map(logging.getLogger, ("gunicorn.error", "wsthreads", "wsthreads.script"))
-    slow, kicks = map(logging.getLogger, ("wsthreads.sessions.life.slow", "wsthreads.rooms.directory.kicks"))
-    if error_log.handlers:
-        logging.getLogger("gunicorn.access").addFilter(_hide_secrets_of)  # adding it again has no effect
-        error_log.addFilter(_hide_secrets_of_error)
-    handler = next((handler for handler in ours.handlers if isinstance(handler, _ToGunicorn)), None)
-    others = {*_writers(logging.getLogger()), *_writers(ours), *_writers(scripts)} - {handler}
-    if handler is None and error_log.handlers and not (others or ours.level or scripts.level):
-        level = error_log.level
-        level_of_ours = level if level <= logging.DEBUG else max(level, logging.WARNING)
-        handler = _ToGunicorn({ours: level_of_ours, scripts: level, slow: level, kicks: level})
-        ours.addHandler(handler)
-        for logger, level in handler.levels.items():
-            logger.setLevel(level)
-    elif handler is not None and others:
-        ours.removeHandler(handler)
-        for logger, level in handler.levels.items():
-            if logger.level == level:
-                logger.setLevel(logging.NOTSET)
+def _is_loud(quiet: re.Pattern[str], record: logging.LogRecord) -> bool:
+    try:
+        return quiet.search(plain(record.getMessage())) is None
+    except Exception:  # of the application, malformed: the handler complains of it
+        return True

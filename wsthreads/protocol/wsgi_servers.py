@@ -35,8 +35,6 @@ __all__ = [
 ]
 
 
-_access_log = get_logger("werkzeug")
-
 #: The environ key of the connection's socket, for Werkzeug and `wsthreads.django`.
 SOCKET_KEY = "werkzeug.socket"
 
@@ -116,11 +114,14 @@ def is_replaced(worker: Any) -> bool:
 
 def log_upgrade(environ: dict[str, Any]) -> None:
     """Log the 101 in Werkzeug's format. Werkzeug does not log it, because wsthreads writes it."""
-    if SOCKET_KEY not in environ or not _access_log.is_enabled_for(logging.INFO):
+    if SOCKET_KEY not in environ:
         return  # gunicorn's access log has it
+    access_log = get_logger("werkzeug")  # not at import: a logging configuration may disable loggers that exist
+    if not access_log.is_enabled_for(logging.INFO):
+        return
     address, method = environ.get("REMOTE_ADDR", "-"), environ.get("REQUEST_METHOD", "-")
     path = _printable(environ.get("REQUEST_URI") or environ.get("PATH_INFO", "-"))
-    _access_log.info(
+    access_log.info(
         '%s - - [%s] "%s %s %s" 101 -',
         address,
         datetime.now().strftime("%d/%b/%Y %H:%M:%S"),
