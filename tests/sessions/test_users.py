@@ -1,5 +1,6 @@
 """Users over real sockets: the handshake, kicks and bans, and the races between them."""
 
+import gc
 import threading
 from contextlib import suppress
 
@@ -7,7 +8,7 @@ import pytest
 
 from tests.programs import DEADLINE_S, wait_until
 from tests.wire import CLOSE, Echo, RawClient, close_payload, endpoint, run_all
-from wsthreads import Refusal
+from wsthreads import Refusal, UsageError
 
 
 class Users(Echo):
@@ -260,3 +261,23 @@ def test_a_user_with_many_sessions_is_kicked_with_all_of_them(users):
         for client in clients:
             client.sock.close()
     ended(users)
+
+
+def test_a_session_knows_its_endpoint(users):
+    with connect(users) as ann:
+        assert ann.receive_text() == "hello ann"
+        (session,) = users.of("open")
+        assert session.endpoint is users.endpoint
+        session.endpoint.user("ann").send("hi")
+        assert ann.receive_text() == "hi"
+
+
+def test_a_session_that_is_kept_longer_than_its_app_has_no_endpoint():
+    handler = Users()
+    with endpoint(handler) as (_, port), RawClient(port, "/ws/test?user=ann") as ann:
+        assert ann.receive_text() == "hello ann"
+    del _
+    (session,) = handler.of("open")
+    gc.collect()
+    with pytest.raises(UsageError, match="its app has been dropped"):
+        _ = session.endpoint

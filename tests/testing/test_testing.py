@@ -48,7 +48,7 @@ export function onClose(session, code, reason) {
 export function onError(session, error) { session.send("sorry"); }
 """
 
-PY = '''
+PY = """
 import threading
 
 def on_handshake(request):
@@ -97,7 +97,7 @@ def on_close(session, code, reason):
 
 def on_error(session, error):
     session.send("sorry")
-'''
+"""
 
 
 class LiveClient:
@@ -591,4 +591,71 @@ def test_an_app_of_the_test_s_own_is_left_without_the_persons_and_with_its_own_c
         assert roster.timers is not timers
     assert roster.timers is timers
     assert roster.names() == []
+    app.shutdown()
+
+
+class Private:
+    """Users by a parameter; a message goes to the user that it names."""
+
+    def __init__(self):
+        self.calls = []
+
+    def on_handshake(self, request):
+        request.user = request.get_parameter("user")
+
+    def on_open(self, session):
+        self.calls.append("open")
+
+    def on_message(self, session, message):
+        to, _, text = message.partition(" ")
+        session.endpoint.user(to).send(f"{session.user}: {text}")
+
+    def on_close(self, session, code, reason):
+        self.calls.append((code, reason))
+
+
+def test_several_sessions_of_a_user_are_reached_kicked_and_banned():
+    handler = Private()
+    with play(handler) as chat:
+        ann, phone, bob = chat.connect(user="ann"), chat.connect(user="ann"), chat.connect(user="bob")
+        assert [client.session.user for client in (ann, phone, bob)] == ["ann", "ann", "bob"]
+        bob.send("ann hi")
+        assert ann.take() == phone.take() == ["bob: hi"]
+        assert bob.take() == []
+        assert len(chat.user("ann").sessions()) == 2
+        phone.close()
+        assert [session.id for session in chat.user("ann").sessions()] == [ann.session.id]
+        chat.user("ann").close(4001, "bye", ban_s=60)
+        chat.settle()
+        assert ann.closed == (4001, "bye")
+        assert bob.is_open
+        assert not chat.user("ann").is_online()
+        calls = list(handler.calls)
+        for wait_s in (0, 59.9):
+            chat.advance(wait_s)
+            with pytest.raises(HandshakeRefused, match="403 banned"):
+                chat.connect(user="ann")
+        assert handler.calls == calls
+        chat.advance(0.1)
+        again = chat.connect(user="ann")
+        chat.user("ann").send("welcome")
+        assert again.take() == ["welcome"]
+        chat.room("nobody").close()
+        again.session.room("all").join()
+        chat.room("all").close(4002)
+        assert again.wait_closed() == (4002, "")
+
+
+def test_a_ban_of_a_play_ends_with_it():
+    app = WebSocketApp()
+    app.add_handler("/ws/private", Private())
+    app.endpoint("/ws/private").user("bob").close(ban_s=60)
+    with play(app) as chat:
+        assert chat.connect(user="bob").is_open
+        chat.user("ann").close(ban_s=60)
+        with pytest.raises(HandshakeRefused):
+            chat.connect(user="ann")
+    with play(app) as chat:
+        assert chat.connect(user="ann").is_open
+    assert app.endpoint("/ws/private").directory.ban_of("bob")
     app.shutdown()

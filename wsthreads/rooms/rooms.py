@@ -81,6 +81,10 @@ class _Members:
         self.outboxes: tuple[Outbox, ...] | None = None
 
 
+def _nobody() -> None:
+    """Default for `owner`: there is no endpoint."""
+
+
 def _count_nothing(counter: str) -> None:
     """Default for `count`: does nothing."""
 
@@ -112,6 +116,8 @@ class Rooms(Generic[M]):
         #: Who is there; None until `use_roster`.
         self.roster: Roster | None = None
         self._directory: Directory | None = None  # until `use_directory`
+        #: Returns the endpoint while there is one. The rooms do not keep it.
+        self.owner: Callable[[], Any] = _nobody
 
     def use_roster(self, **parts: Any) -> Roster:
         """Make the roster of these rooms, with those `parts` of `Roster` that the endpoint knows."""

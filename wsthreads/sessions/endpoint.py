@@ -22,10 +22,11 @@ from wsthreads.protocol.server_support import is_validated, unfitness
 from wsthreads.protocol.wsgi_servers import SessionResponse
 from wsthreads.rooms.presence import PresenceChanges
 from wsthreads.rooms.rooms import Room, Rooms
+from wsthreads.rooms.striped import StripedDict
 from wsthreads.rooms.users import Peer, User
 from wsthreads.sessions.admission import RETRY_AFTER_S, Admission
 from wsthreads.sessions.handlers import Handler
-from wsthreads.sessions.service import Admitted, Service
+from wsthreads.sessions.service import Admitted, Served, Service
 from wsthreads.sessions.session import Session, new_session_id
 from wsthreads.threads.flusher import Flusher
 from wsthreads.threads.scheduling import Scheduling
@@ -78,7 +79,6 @@ class Endpoint:
             grace_s=config.presence_grace_s,
             max_value_bytes=config.max_presence_bytes,
         )
-        self.directory = rooms.use_directory(path=path, count=metrics.add, find=self._find)
         self._config = config
         self._admission = admission
         self._flusher = flusher
@@ -98,6 +98,11 @@ class Endpoint:
             session_class=session_class,
             log_level=log_level,
         )
+        #: Reaches users and single sessions. Like the rooms, it may outlive the endpoint, and must not keep it.
+        self.directory = rooms.use_directory(
+            path=path, count=metrics.add, find=partial(_session_of, self._service.served)
+        )
+        rooms.owner = ref(self)
 
     def room(self, name: str) -> Room:
         """A handle on a room, to broadcast without a session. Raises `RoomNameError`."""
@@ -182,10 +187,6 @@ class Endpoint:
             self.handler.abandon(session_id)
             raise HandshakeRefused(403, "banned", cause="banned")
 
-    def _find(self, session_id: str) -> Session | None:
-        served = self._service.served.get(session_id)
-        return None if served is None else served.session
-
     def _start_flusher(self) -> None:
         try:
             self._flusher.start()
@@ -218,6 +219,11 @@ class Endpoint:
 
 
 # The thread of a script keeps the rooms, and must not keep the endpoint and its handler: it ends when they are dropped.
+
+
+def _session_of(served: StripedDict[str, Served], session_id: str) -> Session | None:
+    found = served.get(session_id)
+    return None if found is None else found.session
 
 
 def _wants_presence(reference: ref[Endpoint]) -> bool:

@@ -7,7 +7,7 @@ from threading import Lock, get_ident
 from time import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from wsthreads.errors import CloseCode
+from wsthreads.errors import CloseCode, UsageError
 from wsthreads.protocol.encoding import PLAIN
 from wsthreads.protocol.frames import check_close, message_frame
 from wsthreads.protocol.outbox import post
@@ -17,7 +17,8 @@ from wsthreads.threads.blocking import has_interrupted
 if TYPE_CHECKING:
     from wsthreads.protocol.handshake import Request
     from wsthreads.protocol.outbox import Outbox
-    from wsthreads.rooms.rooms import Rooms, SessionRoom
+    from wsthreads.rooms.rooms import Room, Rooms, SessionRoom
+    from wsthreads.rooms.users import Peer, User
 
 __all__ = ["Session", "new_session_id"]
 
@@ -41,6 +42,24 @@ class Channel(Protocol):
 
     def begin_close(self, code: int, reason: str = "", *, is_kick: bool = False) -> bool:
         """Start to close. False if it is closing already. Does not block. Any thread. `is_kick`: the handler closes."""
+
+
+class Surroundings(Protocol):
+    """An `Endpoint`, as its sessions see it."""
+
+    path: str
+
+    def room(self, name: str) -> Room: ...
+
+    def user(self, name: str) -> User: ...
+
+    def session(self, session_id: str) -> Peer: ...
+
+    def sessions(self) -> list[Session]: ...
+
+    def session_count(self) -> int: ...
+
+    def user_count(self) -> int: ...
 
 
 class Session:
@@ -163,6 +182,17 @@ class Session:
     def get_header(self, name: str) -> str | None:
         """A header of the handshake, or None. The case of `name` does not matter."""
         return self.request.get_header(name)
+
+    @property
+    def endpoint(self) -> Surroundings:
+        """The `Endpoint` of this session. It reaches users, other sessions, and rooms.
+
+        Raises `UsageError` if its app has been dropped meanwhile.
+        """
+        endpoint: Surroundings | None = self._rooms.owner()
+        if endpoint is None:
+            raise UsageError("the session has ended, and its app has been dropped")
+        return endpoint
 
     def room(self, name: str) -> SessionRoom:
         """A handle on a room of this endpoint. Does not join. Raises `RoomNameError`."""

@@ -11,7 +11,9 @@ from typing import Any
 from wsthreads.app import WebSocketApp
 from wsthreads.cli.targets import create_app
 from wsthreads.errors import UsageError
+from wsthreads.rooms.bans import Bans
 from wsthreads.rooms.rooms import Room
+from wsthreads.rooms.users import User
 from wsthreads.sessions.endpoint import Endpoint
 from wsthreads.testing.client import Client
 from wsthreads.testing.timers import ManualTimers
@@ -76,9 +78,11 @@ class Play:
         #: All errors of the handler so far: exceptions of a Python handler, `HandlerFailed` of a script.
         self.errors: list[BaseException] = []
         self._timers = ManualTimers()
+        self._bans: dict[str, Bans] = {}  # those of the app, by path
         for endpoint in self.app.endpoints:
             endpoint.handler.on_failure = self._failed
             endpoint.roster.timers = self._timers
+            self._bans[endpoint.path], endpoint.directory.bans = endpoint.directory.bans, Bans(self._timers.now)
 
     def connect(
         self,
@@ -120,14 +124,22 @@ class Play:
         return [client for client in self._clients if client.is_open]
 
     def room(self, name: str, *, path: str | None = None) -> Room:
-        """A handle of a room without a session: `broadcast`, `members`."""
+        """A handle of a room without a session: `broadcast`, `members`, `close`."""
         return self._endpoint(path).room(name)
 
-    def advance(self, seconds: float) -> None:
-        """Move the clock of presence, and wait until everything that this causes has happened.
+    def user(self, name: str, *, path: str | None = None) -> User:
+        """A handle of a user: `send`, `close`, `is_online`, `sessions`.
 
-        Only this method moves it: `on_presence` is called when it has moved by `presence_interval_s`, and a person
-        whose connection was lost leaves when it has moved by `presence_grace_s`. Other timers go by the real clock.
+        What it does has reached the clients when the next method of a client, or `settle`, returns.
+        """
+        return self._endpoint(path).user(name)
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock of presence and bans, and wait until everything that this causes has happened.
+
+        Only this method moves it: `on_presence` is called when it has moved by `presence_interval_s`, a person whose
+        connection was lost leaves when it has moved by `presence_grace_s`, and a ban ends when it has moved by `ban_s`.
+        Other timers go by the real clock.
         """
         self._timers.advance(seconds, between=self._wait)
         self.settle()
@@ -184,7 +196,7 @@ class Play:
     def end(self) -> None:
         """Close all clients with 1001 and stop the handler. Idempotent.
 
-        If `play` was given an app, only its clients are ended, and the app stays usable.
+        If `play` was given an app, only its clients and bans are ended, and the app stays usable.
         """
         self._has_ended = True
         if self._is_ours:
@@ -197,6 +209,7 @@ class Play:
         for endpoint in self.app.endpoints:
             vars(endpoint.handler).pop("on_failure", None)
             endpoint.roster.timers = self.app._flusher
+            endpoint.directory.bans = self._bans[endpoint.path]
 
     def __enter__(self) -> Play:
         return self
