@@ -120,6 +120,37 @@ def test_it_tells_what_has_happened():
         assert value(found, "process_open_fds") > 0, "what prometheus-client tells of a process by itself"
 
 
+class Guests(Recorder):
+    def on_handshake(self, request):
+        request.user = request.get_parameter("user")
+
+
+def test_users_presence_kicks_and_bans_are_counted():
+    with endpoint(Guests(), serve_metrics=True) as (app, port), ExitStack() as stack:
+        it = app.endpoint("/ws/test")
+
+        def told(name, **labels):
+            return value(checked(get(port)), name, **TEST, **labels)
+
+        counted = ("wsthreads_users", *(f"wsthreads_{name}_total" for name in ("presence_changes", "kicks", "bans")))
+        assert [told(name) for name in counted] == [0, 0, 0, 0], "from the start, so that a rate can be taken"
+        for user in ("ann", "ann", "bob", ""):
+            stack.enter_context(RawClient(port, f"/ws/test?user={user}" if user else "/ws/test"))
+        wait_until(lambda: it.totals().opened == 4)
+        assert [told(name) for name in counted] == [2, 0, 0, 0]
+        assert (it.totals().users, it.totals().rooms) == (2, 0)
+        for session in it.sessions():
+            session.room("chat").join(presence=1)
+        session.room("chat").leave()
+        assert told("wsthreads_presence_changes_total") == 5
+        it.user("ann").close(4001, ban_s=60)
+        wait_until(lambda: it.totals().sessions == 2)
+        assert [told(name) for name in counted[:1] + counted[2:]] == [1, 2, 1]
+        with RawClient(port, "/ws/test?user=ann") as refused:
+            assert refused.status == 403
+        assert told("wsthreads_handshakes_refused_total", status="403", cause="banned") == 1
+
+
 def test_openmetrics_is_spoken_with_those_who_ask_for_it():
     with endpoint(Chat(), serve_metrics=True) as (_, port):
         text = get(port, Accept=OPENMETRICS)
@@ -260,8 +291,8 @@ class Workers(Program):
         self.port = int(self.wait_for(r"Listening at: http://127\.0\.0\.1:(\d+)")[1])
         self.wait_for("Booting worker with pid", times=workers)
 
-    def join(self, stack):
-        client = stack.enter_context(connect(f"ws://127.0.0.1:{self.port}/ws/chat"))
+    def join(self, stack, query=""):
+        client = stack.enter_context(connect(f"ws://127.0.0.1:{self.port}/ws/chat{query}"))
         return client, int(receive(client).removeprefix("process "))
 
 
@@ -305,6 +336,36 @@ def test_a_scrape_of_any_worker_has_the_numbers_of_all(tmp_path):
         assert server.end() == 0
         assert not list(tmp_path.glob("gauge_live*.db")), "workers that end in order clean up"
         assert "Traceback" not in server.log
+
+
+def test_users_of_a_dead_worker_are_gone_and_its_kicks_stay_counted(tmp_path):
+    with Workers(tmp_path) as server, ExitStack() as stack:
+        clients = {}
+        for n in range(90):
+            client, process = server.join(stack, f"?user=user-{n}")
+            clients.setdefault(process, []).append((f"user-{n}", client))
+            if len(clients) == 2 and min(map(len, clients.values())) >= 2:
+                break
+
+        def told(name, **labels):
+            return value(checked(get(server.port)), name, **HERE, **labels)
+
+        for some in clients.values():
+            (kicked, _), (_, by) = some[:2]
+            by.send(f"ban {kicked}")
+            assert receive(by) == f"ban {kicked}"
+        total = sum(map(len, clients.values()))
+        # What the worker that is not scraped has left is some seconds old.
+        wait_until(lambda: told("wsthreads_kicks_total") == told("wsthreads_bans_total") == 2, "both have left all")
+        wait_until(lambda: told("wsthreads_users") == total - 2)
+        wait_until(lambda: told("wsthreads_presence_changes_total") == total + 2, "two have left")
+        (killed, _), (_, left) = clients.items()
+        os.kill(killed, signal.SIGKILL)
+        server.wait_for("Booting worker with pid", times=3)
+        wait_until(lambda: told("wsthreads_users") == len(left) - 1, "the dead one's users are gone")
+        assert told("wsthreads_kicks_total") == told("wsthreads_bans_total") == 2
+        assert told("wsthreads_presence_changes_total") == total + 2
+        assert server.end() == 0
 
 
 def test_workers_that_do_not_add_up_say_so():

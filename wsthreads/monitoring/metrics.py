@@ -209,6 +209,8 @@ class Totals:
     rooms: int = 0
     #: Current memberships in this process: a session in three rooms counts three times.
     members: int = 0
+    #: Current users with sessions in this process. A user with sessions in two processes counts in each.
+    users: int = 0
     #: Broadcasts that reached a member in this process. Over Redis, each process counts those that it receives.
     broadcasts: int = 0
     #: Messages that broadcasts have put into outboxes.

@@ -58,6 +58,7 @@ _SIMPLE = (
     ("wsthreads_sessions_opened_total", "counter", "Sessions opened", "opened"),
     ("wsthreads_rooms", "gauge", "Rooms with members; each process counts the rooms of its own members", "rooms"),
     ("wsthreads_room_members", "gauge", "Memberships: a session in three rooms counts three times", "members"),
+    ("wsthreads_users", "gauge", "Users with sessions; each process counts the users of its own sessions", "users"),
     ("wsthreads_messages_received_total", "counter", "Text and binary messages from clients", "messages_in"),
     ("wsthreads_received_bytes_total", "counter", "Bytes of WebSocket frames from clients, as on the wire", "bytes_in"),
     ("wsthreads_messages_sent_total", "counter", "Text and binary messages to clients", "messages_out"),
@@ -65,6 +66,13 @@ _SIMPLE = (
     ("wsthreads_outbox_bytes", "gauge", "Bytes queued for slow clients", "bytes_waiting"),
     ("wsthreads_broadcasts_total", "counter", "Broadcasts that reached a member in this process", "broadcasts"),
     ("wsthreads_deliveries_total", "counter", "Messages queued for members by broadcasts", "deliveries"),
+)
+
+#: Counters of an endpoint.
+_COUNTED = (
+    ("presence_changes", "Presence values set in this process, and sessions with one that left or were lost"),
+    ("kicks", "Sessions in this process that the application or an operator closed through a handle"),
+    ("bans", "Bans of users that were called for in this process"),
 )
 
 _BROKER = (
@@ -102,6 +110,9 @@ def families(app: MonitoredApp) -> list[Family]:
     for name, kind, about, attribute in _SIMPLE:
         values: dict[tuple[str, ...], Any] = {(path,): attrgetter(attribute)(totals) for path, totals in by_path}
         found.append(Family(name, kind, about, ("endpoint",), values))
+    for name, about in _COUNTED:
+        values = {(path,): totals.counters.get(name, 0) for path, totals in by_path}
+        found.append(Family(f"wsthreads_{name}_total", "counter", about, ("endpoint",), values))
     found += [
         Family(
             "wsthreads_sessions_closed_total", "counter", "Sessions ended, by close code",

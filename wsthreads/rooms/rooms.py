@@ -156,6 +156,8 @@ class Rooms(Generic[M]):
 
     def users(self) -> dict[str, int]:
         """All users with sessions in this process, and how many. A snapshot."""
+        if not self._has_hidden:
+            return {}
         rooms = self._members.snapshot().items()
         return {user: len(members.sessions) for name, members in rooms if (user := user_of(name)) is not None}
 

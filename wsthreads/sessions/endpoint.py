@@ -138,6 +138,7 @@ class Endpoint:
         return self._ledger.sum(
             lambda: (served.connection.traffic() for served in self._service.served.snapshot().values()),
             self.rooms.totals,
+            users=self.user_count(),
             errors=sum(counts.get(name, 0) for name in HANDLER_ERRORS),
             counters=counts,
             round_trips=times.pop("ping", None),
