@@ -3,15 +3,21 @@
 import os
 import signal
 import sys
+import threading
+import time
+import traceback
 from contextlib import contextmanager
 from urllib.request import urlopen
 
 import pytest
 
 from tests.programs import DEADLINE_S, ROOT, Program, connect, receive, run_server, wait_until
-from tests.redis_server import free_port
+from tests.redis_server import RedisServer, free_port
+from tests.wire import CLOSE, RawClient, close_payload, endpoint, run_all, self_signed, serving
+from wsthreads import BrokerError, RedisBroker
+from wsthreads.brokers import link
 
-HANDLER = '''
+HANDLER = """
 import multiprocessing, os, signal, sys, time
 
 fork = multiprocessing.get_context("fork")
@@ -80,7 +86,7 @@ from wsthreads import WebSocketApp
 
 app = WebSocketApp(view)
 app.add_handler("/ws", Forking)
-'''
+"""
 
 AS_A_FILE = "\nit = Forking()\non_handshake, on_message, on_error = it.on_handshake, it.on_message, it.on_error\n"
 
@@ -190,3 +196,187 @@ def test_a_forked_process_ends_where_the_view_does(kind, tmp_path, path, status)
     with served(kind, tmp_path) as program:
         assert page(program.url + path) == f"ended with {status}"
         assert program.end() == 0
+
+
+class Forks:
+    """What the child of a fork does is `work(session)`; the parent sends how the child has ended."""
+
+    def __init__(self, work):
+        self.work = work
+
+    def on_open(self, session):
+        session.room("all").join()
+
+    def on_message(self, session, message):
+        if message == "fork":
+            child = os.fork()
+            if child == 0:
+                try:
+                    self.work(session)
+                except BaseException:
+                    traceback.print_exc()
+                    os._exit(1)
+                os._exit(0)
+            session.send(f"ended with {status_of(child)}")
+        else:
+            session.room("all").broadcast(message)
+
+
+def status_of(child):
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.fixture(params=["plain", "TLS"])
+def served_here(request, tmp_path):
+    """(app, a client, another client) of a server in this process."""
+
+    @contextmanager
+    def serve(work):
+        ours, theirs = self_signed(tmp_path) if request.param == "TLS" else (None, None)
+        with (
+            endpoint(Forks(work), ssl_context=ours) as (app, port),
+            RawClient(port, tls=theirs) as client,
+            RawClient(port, tls=theirs) as other,
+        ):
+            wait_until(lambda: app.endpoint("/ws/test").room("all").members() == 2)
+            yield app, client, other
+
+    return serve
+
+
+def test_a_forked_process_reaches_no_client_of_its_parent(served_here):
+    """Frames and TLS records of two processes would be mixed up. Each call says that nothing was sent."""
+
+    def work(session):
+        everybody = session._rooms.sessions("all")
+        assert everybody == [] == app.endpoint("/ws/test").sessions()
+        for one in sessions:
+            assert not one.is_open()
+            assert one.send("x" * 8_000_000) is False
+            one.close(4000, "by the child")
+            one.room("all").join()
+            assert one.rooms() == []
+        for room in (session.room("all"), app.endpoint("/ws/test").room("all")):
+            with pytest.raises(BrokerError, match="forked from a server"):
+                room.broadcast("x" * 8_000_000)
+
+    with served_here(work) as (app, client, other):
+        sessions = app.endpoint("/ws/test").sessions()
+        for n in range(3):
+            client.text("fork")
+            assert client.receive_text() == "ended with 0"
+            client.text(f"{n} and on")
+            assert client.receive_text() == other.receive_text() == f"{n} and on"
+
+
+def test_a_fork_while_others_broadcast_neither_hangs_nor_disturbs_them(served_here):
+    """Threads of the parent may hold any lock at the fork."""
+
+    def work(session):
+        for one in sessions:
+            assert one.send("from the child") is False
+        with pytest.raises(BrokerError):
+            session.room("all").broadcast("from the child")
+
+    with served_here(work) as (app, client, other):
+        sessions, done = app.endpoint("/ws/test").sessions(), threading.Event()
+
+        def shout():
+            room = app.endpoint("/ws/test").room("all")
+            while not done.is_set():
+                room.broadcast("from the parent " + "x" * 1000)
+                time.sleep(0.0002)
+
+        def listen():
+            while other.receive_text() != "end":
+                pass
+
+        def fork():
+            try:
+                for _ in range(20):
+                    client.text("fork")
+                    while (text := client.receive_text()).startswith("from the parent"):
+                        pass
+                    assert text == "ended with 0"
+            finally:
+                done.set()
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        run_all(fork, shout, shout, shout)
+        client.text("end")
+        listener.join(DEADLINE_S)
+        assert not listener.is_alive()
+
+
+def test_a_forked_process_that_ends_leaves_the_connections_of_its_parent_open(served_here):
+    """Its copies of the sockets are closed without a word; so are those of one that lives on."""
+    wait, go_on = os.pipe()
+
+    def work(session):
+        if os.fork() == 0:
+            os.close(go_on)
+            os.read(wait, 1)  # until the test ends
+
+    try:
+        with served_here(work) as (_, client, other):
+            client.text("fork")
+            assert client.receive_text() == "ended with 0"
+            client.text("still there")
+            assert client.receive_text() == other.receive_text() == "still there"
+            client.send(CLOSE, close_payload(1000))
+            assert client.receive_close()[0] == 1000
+            assert client.at_end()  # though another process had the socket, too
+    finally:
+        os.close(go_on)
+        os.close(wait)
+
+
+def test_an_app_that_was_forked_while_it_served_can_serve_again():
+    """As where tests fork a server. Its rooms are empty at first, and broadcasts reach its own members."""
+
+    def work(session):
+        with serving(app) as port, RawClient(port) as client:
+            client.text("of the child")
+            assert client.receive_text() == "of the child"
+
+    with endpoint(Forks(work)) as (app, port), RawClient(port) as client:
+        client.text("fork")
+        assert client.receive_text() == "ended with 0"
+        client.text("of the parent")
+        assert client.receive_text() == "of the parent"
+
+
+def test_a_forked_process_broadcasts_over_redis_before_it_ends(redis_server):
+    def work(session):
+        for n in range(3):
+            app.endpoint("/ws/test").room("all").broadcast(f"{n} from the child")
+
+    broker = RedisBroker(redis_server.url, prefix="forks")
+    with endpoint(Forks(work), broker=broker) as (app, port), RawClient(port) as client:
+        for _ in range(3):
+            client.text("fork")
+            heard = [client.receive_text() for _ in range(4)]
+            assert heard[-1] == "ended with 0" or heard.index("ended with 0") < 3
+            assert [text for text in heard if "child" in text] == [f"{n} from the child" for n in range(3)]
+
+
+def test_a_forked_process_learns_that_redis_has_not_taken_its_broadcast(monkeypatch):
+    monkeypatch.setattr(link, "FORK_WAIT_S", 0.5)
+
+    def work(session):
+        with pytest.raises(BrokerError, match=r"has not confirmed a broadcast of this forked process within 0\.5 s"):
+            app.endpoint("/ws/test").room("all").broadcast("from the child")
+
+    with RedisServer() as redis:
+        broker = RedisBroker(redis.url, prefix="forks")
+        try:
+            with endpoint(Forks(work), broker=broker) as (app, port), RawClient(port) as client:
+                client.text("ready")
+                assert client.receive_text() == "ready"
+                redis.freeze()
+                client.text("fork")
+                assert client.receive_text() == "ended with 0"
+                redis.thaw()
+        finally:
+            redis.thaw()

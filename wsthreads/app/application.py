@@ -52,7 +52,8 @@ class WebSocketApp:
       `dashboard_token` or WSTHREADS_DASHBOARD_TOKEN is set.
 
     Add endpoints before serving. All methods may be called from any thread. The app starts no thread before its first
-    script or request. It may be forked: each process starts its own threads.
+    script or request. It may be forked: each process starts its own threads. A process that is forked while the app
+    serves has none of its sessions, and broadcasts only over Redis: use ``RedisBroker(url).room(…)`` there.
     """
 
     def __init__(

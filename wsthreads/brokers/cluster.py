@@ -84,6 +84,8 @@ class ClusterLink:
             if self._made_in != os.getpid():
                 self._client = self._client_of_fork()
                 self._reset()
+                for link in self._by_node.values():
+                    link.is_forked = self._pid != 0
             for link in self._by_node.values():
                 link.start()
             self._pid = os.getpid()

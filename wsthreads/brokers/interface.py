@@ -38,7 +38,10 @@ class Link(Protocol):
         """Connect now instead of at the first use. Does not wait for the connection."""
 
     def publish(self, path: str, name: str, frame: bytes, exclude: Session | None) -> None:
-        """Queue a broadcast. Raises `BrokerError` if the queue is full or the link has ended."""
+        """Queue a broadcast. Raises `BrokerError` if the queue is full or the link has ended.
+
+        In a process that was forked from one that served, waits until the broker has it, or raises `BrokerError`.
+        """
 
     def update(self, path: str, name: str, listener: Listener) -> None:
         """A session of this process has joined or left: count the room's members again.

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisLink", "Shared"]
 
+#: A process that was forked from a server waits so long for Redis to have its broadcast. It may end right after it.
+FORK_WAIT_S = 3.0
+
 
 class Shared:
     """What the links to the nodes of one cluster share. A link to a single Redis has its own."""
@@ -75,6 +78,9 @@ class RedisLink:
         self._max_queued_bytes = max_queued_bytes
         self._starting = Lock()  # guards starting and stopping
         self._pid = 0  # the process in which the threads run
+        #: This process was forked from one that served, and serves nobody itself. Its broadcasts wait until Redis has
+        #: them: it may end at once, by os._exit() as multiprocessing does.
+        self.is_forked = False
         self._reset()
 
     def _reset(self) -> None:
@@ -137,6 +143,7 @@ class RedisLink:
                 return
             if self._made_in != os.getpid():
                 self._client = self._client_of_fork()
+                self.is_forked = self.is_forked or self._pid != 0
                 self._reset()  # a fork uses nothing of its parent's, least of all its name
             self._writer.start()
             self._reader.start()
@@ -168,6 +175,11 @@ class RedisLink:
                 if self._availability.patience_s() > 0 and self._reader.heard_at >= self._missed_at:
                     self.pending.begin(ticket, (path, name), exclude_id)
             queue.add(address, messages.encode_broadcast(self._process, ticket, exclude_id, frame))
+            if self.is_forked and not queue.not_full.wait_for(lambda: queue.has_sent(ticket), FORK_WAIT_S):
+                raise BrokerError(
+                    f"{self._place} has not confirmed a broadcast of this forked process within {FORK_WAIT_S:g} s; "
+                    "it is lost if the process ends now"
+                )
 
     def update(self, path: str, name: str, listener: Listener) -> None:
         self.start()
@@ -177,6 +189,8 @@ class RedisLink:
             room = self._rooms.get(key)
             is_member = listener.count_here(name) > 0
             waits = is_member and self._availability.answers and self._reader.heard_at >= self._missed_at
+            if is_member:
+                self.is_forked = False
             if is_member and room is None:
                 address = self._keys.address(path, name)
                 room = self._rooms[key] = Subscription(listener, name, address, next(self._serials))

@@ -135,6 +135,10 @@ class SendQueue:
             self.waiting_bytes -= len(self._broadcasts.popleft().message) + OVERHEAD_BYTES
         self.not_full.notify_all()
 
+    def has_sent(self, ticket: int) -> bool:
+        """Whether Redis has a broadcast that was queued."""
+        return not self._broadcasts or self._broadcasts[0].ticket > ticket
+
     def __len__(self) -> int:
         """How many broadcasts wait."""
         return len(self._broadcasts)

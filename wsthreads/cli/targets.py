@@ -33,8 +33,18 @@ if TYPE_CHECKING:
     from wsthreads.config import Config
     from wsthreads.sessions.endpoint import Endpoint
 
-__all__ = ["SUFFIXES", "Target", "add_target", "check_module", "create_app", "find_targets", "is_handler_file",
-           "load_module", "placed", "source_of"]
+__all__ = [
+    "SUFFIXES",
+    "Target",
+    "add_target",
+    "check_module",
+    "create_app",
+    "find_targets",
+    "is_handler_file",
+    "load_module",
+    "placed",
+    "source_of",
+]
 
 SCRIPT_SUFFIXES = (".js", ".mjs", ".ts")
 SUFFIXES = (*SCRIPT_SUFFIXES, ".py")

@@ -42,9 +42,7 @@ class LiveServerThread(_Thread):  # type: ignore[misc]
 
     def _create_server(self, connections_override: Any = None) -> _Server:
         address = (self.host, self.port)
-        return _Server(
-            address, _RequestHandler, allow_reuse_address=False, connections_override=connections_override
-        )
+        return _Server(address, _RequestHandler, allow_reuse_address=False, connections_override=connections_override)
 
     def terminate(self) -> None:
         inner = getattr(getattr(self, "httpd", None), "inner", None)

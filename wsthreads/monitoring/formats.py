@@ -20,8 +20,21 @@ from urllib.parse import unquote
 
 from wsthreads.monitoring.failures import exc_info_of
 
-__all__ = ["AccessFormatter", "JSONFormatter", "TextFormatter", "block", "escaped", "hide_secrets", "is_secret",
-           "on_one_line", "plain", "quoted", "stack_of", "takes_colours", "with_context"]
+__all__ = [
+    "AccessFormatter",
+    "JSONFormatter",
+    "TextFormatter",
+    "block",
+    "escaped",
+    "hide_secrets",
+    "is_secret",
+    "on_one_line",
+    "plain",
+    "quoted",
+    "stack_of",
+    "takes_colours",
+    "with_context",
+]
 
 #: The characters that `escaped` checks.
 _SUSPECT = re.compile(r"[^\x20-\x7e\t\n]")

@@ -6,6 +6,7 @@ follows RFC 6455, section 7: whoever closed, the server ends its side of TCP fir
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, NamedTuple
@@ -120,6 +121,15 @@ class Channel:
         if self._is_finished:  # meanwhile
             self._timer.cancel()
         return True
+
+    def give_up(self, dead_fd: int) -> None:
+        """In a forked process: the client is the parent's. The socket becomes one whose peer is gone."""
+        descriptor = self.transport.fileno()
+        if descriptor >= 0:
+            os.dup2(dead_fd, descriptor, inheritable=False)
+        self._claims.append((int(CloseCode.ABNORMAL), ""))
+        self.ending = self._claims[0]
+        self.outbox.give_up()
 
     def answer_close(self, code: int, reason: str) -> None:
         """The client's close frame has come."""

@@ -198,6 +198,11 @@ class Outbox(Tally):
         if descriptor >= 0:
             self.flusher.forget(descriptor)
 
+    def give_up(self) -> None:
+        """`detach`, in a forked process: another thread of its parent may hold the lock."""
+        self._lock, self._room, self._draining = RLock(), None, False
+        self._end_locked()
+
     @property
     def is_over(self) -> bool:
         """Whether nothing can be sent any more: the connection was found lost, or let go of."""

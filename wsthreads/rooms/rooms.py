@@ -18,7 +18,7 @@ from operator import attrgetter
 from threading import Lock
 from typing import Any, Generic, Protocol, TypeVar
 
-from wsthreads.errors import CloseCode, PresenceError, RoomLimitError, RoomNameError
+from wsthreads.errors import BrokerError, CloseCode, PresenceError, RoomLimitError, RoomNameError
 from wsthreads.protocol.encoding import PLAIN, Encoding
 from wsthreads.protocol.fanout import append_all, flush_all
 from wsthreads.protocol.frames import check_close, message_frame
@@ -35,6 +35,12 @@ __all__ = ["Member", "Room", "Rooms", "SessionRoom"]
 
 #: The default of `presence`: any value, None too, is one that can be set.
 _UNSET: Any = object()
+
+#: What a broadcast raises in a process that was forked from a server, without Redis.
+FORKED = (
+    "this process was forked from a server and has none of its connections: broadcast in the server's process, or over "
+    "Redis by RedisBroker(url).room(endpoint, name)"
+)
 
 _ENCODING_NAME = attrgetter("encoding.name")
 
@@ -113,17 +119,23 @@ class Rooms(Generic[M]):
         self._count = count
         self._ended = (0, 0)  # broadcasts and deliveries of deleted rooms
         self._ending = Lock()  # guards _ended; a leaf
+        # This process was forked from one with members, and has had no member of its own.
+        self._is_forked = False
         #: Who is there; None until `use_roster`.
         self.roster: Roster | None = None
         self._directory: Directory | None = None  # until `use_directory`
         #: Returns the endpoint while there is one. The rooms do not keep it.
         self.owner: Callable[[], Any] = _nobody
 
+    def give_up(self, *, has_members: bool) -> None:
+        """In a forked process: the members are its parent's."""
+        self._members.renew()
+        self._ending = Lock()
+        self._is_forked = self._is_forked or has_members
+
     def use_roster(self, **parts: Any) -> Roster:
         """Make the roster of these rooms, with those `parts` of `Roster` that the endpoint knows."""
-        roster = Roster(
-            broadcast_here=partial(Rooms.broadcast, self), has_members=self._members.__contains__, **parts
-        )
+        roster = Roster(broadcast_here=partial(Rooms.broadcast, self), has_members=self._members.__contains__, **parts)
         self.roster = roster
         return roster
 
@@ -219,6 +231,7 @@ class Rooms(Generic[M]):
                 self._count("past_max_rooms_per_session")
                 raise RoomLimitError(f"a session may be in {limit} rooms, {name!r:.80} would be one more")
             self._members.compute(name, add)
+            self._is_forked = False
             session._joined |= {name}
 
     def set_presence(self, name: str, session: M, value: str) -> bool:
@@ -312,6 +325,8 @@ class Rooms(Generic[M]):
         """
         members = self._members.get(name)
         if members is None:
+            if self._is_forked:
+                raise BrokerError(FORKED)
             return
         frames = {PLAIN: frame}
         while True:

@@ -93,6 +93,12 @@ class StripedDict(Generic[K, V]):
                 copy.update(values)
         return copy
 
+    def renew(self) -> dict[K, V]:
+        """Remove all entries, and return them. For a forked process: other threads of its parent may hold the locks."""
+        maps, self._maps = self._maps, [{} for _ in self._maps]
+        self._locks = [Lock() for _ in maps]
+        return {key: value for values in maps for key, value in values.items()}
+
     def __contains__(self, key: K) -> bool:
         return self.get(key) is not None
 

@@ -28,6 +28,7 @@ from wsthreads.sessions.admission import RETRY_AFTER_S, Admission
 from wsthreads.sessions.handlers import Handler
 from wsthreads.sessions.service import Admitted, Served, Service
 from wsthreads.sessions.session import Session, new_session_id
+from wsthreads.threads import forks
 from wsthreads.threads.flusher import Flusher
 from wsthreads.threads.scheduling import Scheduling
 
@@ -85,6 +86,7 @@ class Endpoint:
         self._scheduling = scheduling
         self._metrics = metrics
         self._ledger = Ledger()
+        forks.owners.add(self)
         self._service = Service(
             path,
             handler,
@@ -103,6 +105,15 @@ class Endpoint:
             path=path, count=metrics.add, find=partial(_session_of, self._service.served)
         )
         rooms.owner = ref(self)
+
+    def give_up_connections(self, dead_fd: int) -> None:
+        """In a forked process: the sessions and connections are the parent's. See `forks.Owner`."""
+        served, without = self._service.served.renew().values(), self._service.without_session.renew().values()
+        for connection in [*(one.connection for one in served), *without]:
+            connection.channel.give_up(dead_fd)
+        for one in served:
+            one.session._give_up()
+        self.rooms.give_up(has_members=bool(served))
 
     def room(self, name: str) -> Room:
         """A handle on a room, to broadcast without a session. Raises `RoomNameError`."""
@@ -216,7 +227,6 @@ class Endpoint:
         for connection in connections:
             connection.channel.lose("cut off at shutdown")
         return len(connections)
-
 
 
 # The thread of a script keeps the rooms, and must not keep the endpoint and its handler: it ends when they are dropped.

@@ -160,6 +160,11 @@ class Session:
         channel = self._channel
         return channel.ending is None and not channel.outbox.is_over
 
+    def _give_up(self) -> None:
+        """In a forked process: the session is the parent's, and in no room here."""
+        self._membership = Lock()  # another thread of the parent may hold the old one
+        self._joined, self._ended = frozenset(), True
+
     @property
     def request_path(self) -> str:
         """The path of the handshake's URI, without the query."""

@@ -1,20 +1,26 @@
-"""Ends processes that the application has forked, before they act as a second server.
+"""Keeps processes that the application forks from acting as a second server on the same connections.
 
 A handler can call ``os.fork()`` and then return in the child, or call ``sys.exit()`` there. The child would go on as a
-second server on the same sockets. So each caller of the application's code compares `number` before and after the
-call, and calls `leave` if it has changed.
+second server. So each caller of the application's code compares `number` before and after the call, and calls `leave`
+if it has changed.
+
+A forked process has copies of the sockets of its parent's clients, and of the TLS state of each. If both wrote, no
+client could understand what arrives. So whatever has connections is known to `owners`. It gives them up in a fork, and
+no call that sends has to ask in which process it is.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from contextlib import suppress
-from typing import NoReturn
+from typing import NoReturn, Protocol
+from weakref import WeakSet
 
 from wsthreads.loggers import get_logger
 
-__all__ = ["leave"]
+__all__ = ["Owner", "leave", "owners"]
 
 log = get_logger(__name__)
 
@@ -22,12 +28,36 @@ log = get_logger(__name__)
 number = 0
 
 
-def _count() -> None:
+class Owner(Protocol):
+    """Has connections."""
+
+    def give_up_connections(self, dead_fd: int) -> None:
+        """Called in a forked process, which has no other thread yet. Locks may be held by threads of the parent.
+
+        `dead_fd` is a socket whose peer is gone. A duplicate of it takes the place of each connection's socket.
+        """
+
+
+#: All of this process.
+owners: WeakSet[Owner] = WeakSet()
+
+
+def _begin() -> None:
     global number
     number += 1
+    if not owners:
+        return
+    dead, peer = socket.socketpair()
+    peer.close()
+    with dead:
+        for owner in list(owners):
+            try:
+                owner.give_up_connections(dead.fileno())
+            except Exception:
+                log.exception("a forked process did not give up all of its parent's connections")
 
 
-os.register_at_fork(after_in_child=_count)
+os.register_at_fork(after_in_child=_begin)
 
 
 def leave(error: BaseException | None) -> NoReturn:

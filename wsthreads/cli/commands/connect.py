@@ -37,14 +37,36 @@ def _not_negative(context: click.Context, option: click.Parameter, value: float)
 
 @click.command()
 @click.argument("url")
-@click.option("--param", "-p", "parameters", multiple=True, metavar="NAME=VALUE", callback=_pairs("=", "a parameter"),
-              help="Add a query parameter; repeatable.")
-@click.option("--header", "-H", "headers", multiple=True, metavar="NAME:VALUE", callback=_pairs(":", "a header"),
-              help="Add a header to the handshake; repeatable.")
+@click.option(
+    "--param",
+    "-p",
+    "parameters",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_pairs("=", "a parameter"),
+    help="Add a query parameter; repeatable.",
+)
+@click.option(
+    "--header",
+    "-H",
+    "headers",
+    multiple=True,
+    metavar="NAME:VALUE",
+    callback=_pairs(":", "a header"),
+    help="Add a header to the handshake; repeatable.",
+)
 @click.option("--origin", metavar="URL", help="Send this Origin, as a page of that origin does.")
 @click.option("--subprotocol", "subprotocols", multiple=True, metavar="NAME", help="Offer a subprotocol; repeatable.")
-@click.option("--wait", "wait_s", type=float, default=1, show_default=True, metavar="SECONDS", callback=_not_negative,
-              help="How long to wait for answers after the last line, if the input is not a terminal.")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=float,
+    default=1,
+    show_default=True,
+    metavar="SECONDS",
+    callback=_not_negative,
+    help="How long to wait for answers after the last line, if the input is not a terminal.",
+)
 def connect(
     url: str,
     parameters: list[tuple[str, str]],

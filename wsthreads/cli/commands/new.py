@@ -17,8 +17,12 @@ __all__ = ["new"]
 @click.option("--typescript", "language", flag_value="typescript", help="Write TypeScript in place of JavaScript.")
 @click.option("--python", "language", flag_value="python", help="Write Python in place of JavaScript.")
 @click.option("--deploy", is_flag=True, help="Also write files for gunicorn, systemd, nginx, a container and Grafana.")
-@click.option("--app", default="", metavar="MODULE:NAME",
-              help="With --deploy: the WSGI application to serve, if the command does not find it.")
+@click.option(
+    "--app",
+    default="",
+    metavar="MODULE:NAME",
+    help="With --deploy: the WSGI application to serve, if the command does not find it.",
+)
 def new(folder: str | None, language: str | None, deploy: bool, app: str) -> None:
     """Make a folder with a handler to start from.
 

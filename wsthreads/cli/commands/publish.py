@@ -17,8 +17,14 @@ __all__ = ["publish"]
 @click.argument("room")
 @click.argument("message")
 @click.option("--endpoint", required=True, metavar="PATH", help="Path of the endpoint, such as /ws/chat.")
-@click.option("--redis", envvar=REDIS_VARIABLE, metavar="URL", show_envvar=True, required=True,
-              help="The Redis that the servers use.")
+@click.option(
+    "--redis",
+    envvar=REDIS_VARIABLE,
+    metavar="URL",
+    show_envvar=True,
+    required=True,
+    help="The Redis that the servers use.",
+)
 @click.option("--prefix", default="wsthreads", show_default=True, help="Prefix of the servers' keys in Redis.")
 def publish(room: str, message: str, endpoint: str, redis: str, prefix: str) -> int:
     """Broadcast MESSAGE to a room, on all servers that use a Redis.

@@ -37,23 +37,52 @@ RESTART_TOKEN = "_WSTHREADS_RESTART_TOKEN"
     epilog="A number in parentheses is the close code or the HTTP status that a client gets beyond the limit.",
 )
 @click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
-@click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True,
-              help="Address to listen on; 0.0.0.0 means all addresses.")
-@click.option("--port", type=int, metavar="N", default=5000, show_default=True,
-              help="Port to listen on; 0 means any free port.")
+@click.option(
+    "--host",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; 0.0.0.0 means all addresses.",
+)
+@click.option(
+    "--port", type=int, metavar="N", default=5000, show_default=True, help="Port to listen on; 0 means any free port."
+)
 @click.option("--path", metavar="PATH", help="Path of a single handler, in place of /ws/<name>.")
 @click.option("--cert", metavar="FILE", help="Serve https and wss with the certificate in this PEM file.")
 @click.option("--key", metavar="FILE", help="Private key of the certificate, if it is in another file.")
-@click.option("--static", metavar="DIRECTORY",
-              help="Also serve the files in this directory; its index.html is then at /.")
-@click.option("--reload", is_flag=True,
-              help="Load changed files again. Sessions of scripts stay; a Python handler restarts the server (1012).")
-@click.option("--redis", envvar=REDIS_VARIABLE, metavar="URL", show_envvar=True,
-              help="Share rooms with all processes that use this Redis, such as redis://localhost.")
-@click.option("--log-level", type=click.Choice(LEVELS), metavar="LEVEL", default="info", show_default=True,
-              help="Lowest level to log: debug, info, warning or error.")
-@click.option("--log-format", type=click.Choice(FORMATS), metavar="FORMAT", default="text", show_default=True,
-              envvar=FORMAT_VARIABLE, show_envvar=True, help="text for people, or json with one object a line.")
+@click.option(
+    "--static", metavar="DIRECTORY", help="Also serve the files in this directory; its index.html is then at /."
+)
+@click.option(
+    "--reload",
+    is_flag=True,
+    help="Load changed files again. Sessions of scripts stay; a Python handler restarts the server (1012).",
+)
+@click.option(
+    "--redis",
+    envvar=REDIS_VARIABLE,
+    metavar="URL",
+    show_envvar=True,
+    help="Share rooms with all processes that use this Redis, such as redis://localhost.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(LEVELS),
+    metavar="LEVEL",
+    default="info",
+    show_default=True,
+    help="Lowest level to log: debug, info, warning or error.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(FORMATS),
+    metavar="FORMAT",
+    default="text",
+    show_default=True,
+    envvar=FORMAT_VARIABLE,
+    show_envvar=True,
+    help="text for people, or json with one object a line.",
+)
 @setting_options
 def run(
     targets: tuple[str, ...],
