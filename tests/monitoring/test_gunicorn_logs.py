@@ -3,6 +3,8 @@
 import json
 import logging
 import re
+import signal
+import socket
 import sys
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -10,7 +12,8 @@ from urllib.request import urlopen
 import pytest
 from gunicorn.glogging import SafeAtoms
 
-from tests.programs import DEADLINE_S, ROOT, Program
+from tests.programs import DEADLINE_S, ROOT, Program, connect, receive, wait_until
+from tests.redis_server import free_port
 from wsthreads.gunicorn import _tell_access
 from wsthreads.monitoring import gunicorn_logs
 from wsthreads.monitoring.formats import JSONFormatter
@@ -117,7 +120,7 @@ def test_a_record_that_cannot_be_shown_ends_no_call(monkeypatch, capsys):
     assert gunicorn_logs.__all__ == ["log_to_gunicorn"]
 
 
-# The same application with and without a WebSocketApp, in whose place nobody asks for a WebSocket.
+# The same application with and without a WebSocketApp.
 
 APPLICATION = '''
 import gc, json, locale, logging, logging.config, os, signal, sys, threading, warnings
@@ -209,32 +212,56 @@ MINE, JSON = ["-c", "access.py"], ["--logger-class", "wsthreads.gunicorn.JSONLog
 
 
 def normal(log):
-    """Without what differs from run to run, process ids and times; and without stacks, in which wsthreads is."""
+    """Without process ids, ports and times, which differ from run to run, and without stacks, in which wsthreads is."""
     lines = []
     for line in log.splitlines():
         if not line.startswith(" ") and "Listening at" not in line and "Control socket" not in line:
-            line = re.sub(r'"exception": ".*"', '"exception"', line)
-            line = re.sub(r"0x[0-9a-f]+|\d{4}-\d\d-\d\d[T ][\d:.]+|\d\d/\w{3}/\d{4}:[\d:]+", "TIME", line)
+            line = re.sub(r'"exception": ".*"', '"exception"', re.sub(r"127\.0\.0\.1:\d+", "HOST", line))
+            line = re.sub(r"0x[0-9a-f]+|\d{4}-\d\d-\d\d[T ][\d:.]+|\d\d/\w{3}/\d{4}[: ][\d:]+", "TIME", line)
             line = re.sub(r'"(pid|duration_s)": [\d.]+|pid: ?\d+|pid:\d+|\[\d+\]|\d+\.\d{6}', "N", line)
             lines.append(line)
     return lines
 
 
-def outcome(folder, with_websockets, worker, options):
-    command = [sys.executable, "-m", "gunicorn", "-k", worker, "--threads", "9", "--bind", "127.0.0.1:0"]
-    command += ["--access-logfile", "-", *options, "application:app"]
+def gunicorn(worker, *options):
+    command = [sys.executable, "-m", "gunicorn", "-k", worker, "--threads", "9", "--access-logfile", "-", *options]
+    return lambda port: [*command, "--bind", f"127.0.0.1:{port}", "application:app"]
+
+
+def werkzeug(port):
+    """As `flask run` does it."""
+    program = f"run_simple('127.0.0.1', {port}, app, threaded=True)"
+    return [sys.executable, "-c", f"from werkzeug.serving import run_simple; from application import app; {program}"]
+
+
+def outcome(folder, with_websockets, command_for, with_sessions=False):
+    port = free_port()
     environment = {"PYTHONPATH": f"{folder}:{ROOT}", "WITH": str(int(with_websockets))}
-    answers = []
-    with Program(command, cwd=folder, env=environment) as server:
-        port = int(server.wait_for(r"Listening at: http://127\.0\.0\.1:(\d+)")[1])
-        for path in ("/state", "/logs?x=1", "/fails?x=1", "/state"):
-            try:
-                with urlopen(f"http://127.0.0.1:{port}{path}", timeout=DEADLINE_S) as answer:
-                    answers.append(answer.read().decode())
-            except HTTPError as error:
-                answers.append(error.code)
-        assert server.end() == 0
+    with Program(command_for(port), cwd=folder, env=environment) as server:
+        wait_until(lambda: is_listening(port))
+        answers = [ask(port, "/logs?x=1"), ask(port, "/state")]
+        if with_websockets and with_sessions:
+            with connect(f"ws://127.0.0.1:{port}/ws") as client:
+                client.send("hello")
+                assert receive(client) == "hello"
+                answers.append(ask(port, "/state"))
+        answers.append(ask(port, "/state"))  # perhaps in the thread that a session has had
+        answers.append(ask(port, "/fails?x=1"))  # last, because it has Werkzeug import its debugger, which sets a hook
+        assert server.end(signal.SIGINT if command_for is werkzeug else signal.SIGTERM) == 0
     return answers, server.log
+
+
+def is_listening(port):
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def ask(port, path):
+    try:
+        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=DEADLINE_S) as answer:
+            return answer.read().decode()
+    except HTTPError as error:
+        return error.code
 
 
 @pytest.mark.parametrize("worker", ["gthread", "wsthreads.gunicorn.ThreadWorker"])
@@ -247,11 +274,42 @@ def outcome(folder, with_websockets, worker, options):
 def test_an_application_keeps_all_that_it_has(tmp_path, worker, options, configure, late):
     (tmp_path / "access.py").write_text(ACCESS)
     (tmp_path / "application.py").write_text(APPLICATION % {"late": late, "configure": configure})
-    answers, log = outcome(tmp_path, False, worker, options)
-    answers_with, log_with = outcome(tmp_path, True, worker, options)
-    for before, after in zip(answers[::3], answers_with[::3], strict=True):
-        before, after = (json.loads(re.sub(r"0x[0-9a-f]+", "0x", text)) for text in (before, after))
-        for name in before:
-            assert after[name] == before[name], name
-    assert answers_with[1:3] == answers[1:3] == ["fine", 500]
+    compare(tmp_path, gunicorn(worker, *options))
+
+
+@pytest.mark.parametrize(("configure", "late"), [
+    ("", False), (CONFIG % False, True), (CONFIG % True, False), (CONFIG % True, True), (OTHER % True, True),
+], ids=range(5))  # fmt: skip
+def test_so_it_does_under_werkzeug(tmp_path, configure, late):
+    (tmp_path / "application.py").write_text(APPLICATION % {"late": late, "configure": configure})
+    compare(tmp_path, werkzeug)
+
+
+def compare(folder, command_for):
+    answers, log = outcome(folder, False, command_for)
+    answers_with, log_with = outcome(folder, True, command_for)
+    assert (answers_with[0], answers_with[-1]) == (answers[0], answers[-1]) == ("fine", 500)
+    check_states(answers, answers_with)
     assert sorted(normal(log_with)) == sorted(normal(log))
+
+
+@pytest.mark.parametrize("worker", ["gthread", "wsthreads.gunicorn.ThreadWorker", "werkzeug"])
+@pytest.mark.parametrize("dashboard", ["", "a-token-of-the-tests"])
+def test_so_it_does_while_there_are_sessions(tmp_path, worker, dashboard, monkeypatch):
+    monkeypatch.setenv("WSTHREADS_DASHBOARD_TOKEN", dashboard)
+    (tmp_path / "application.py").write_text(APPLICATION % {"late": False, "configure": SHARED})
+    command_for = werkzeug if worker == "werkzeug" else gunicorn(worker)
+    answers, _ = outcome(tmp_path, False, command_for)
+    answers_with, _ = outcome(tmp_path, True, command_for, with_sessions=True)
+    check_states(answers, answers_with)
+
+
+def check_states(answers, answers_with):
+    expected, *_ = states(answers)
+    for state in [*states(answers), *states(answers_with)]:
+        for name in expected:
+            assert state[name] == expected[name], name
+
+
+def states(answers):
+    return [json.loads(re.sub(r"0x[0-9a-f]+", "0x", text)) for text in answers[1:-1]]
