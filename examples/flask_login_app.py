@@ -52,12 +52,12 @@ class News:
         with app.request_context(handshake.environ):  # as in a view, but changes of the session are not saved
             if not current_user.is_authenticated:  # without Flask-Login: if "name" not in flask.session
                 return 401
-            handshake.attributes["user"] = current_user.id
+            handshake.user = current_user.id
         return None
 
     def on_open(self, session: Session) -> None:
         session.room("news").join()
-        session.send(f"Hello, {session.attributes['user']}")
+        session.send(f"Hello, {session.user}")
 
 
 news = sockets.endpoint("/ws/news")
@@ -70,13 +70,12 @@ def tell(user: str, text: str) -> None:
 
 @user_logged_out.connect
 def close_sessions(sender: Flask, user: UserMixin) -> None:
-    """End a user's sessions at the logout. The cookie is checked only in the handshake.
+    """End the user's sessions on all devices. The cookie is checked only in the handshake.
 
-    This reaches the sessions of this process. With several workers, the user's sessions in other workers stay open.
+    With several workers, set WSTHREADS_REDIS: then this reaches all of them. The short ban is for a handshake that has
+    passed the check and is not a session yet.
     """
-    for session in news.sessions():
-        if session.attributes["user"] == user.id:
-            session.close(4001, "logged out")
+    news.user(user.id).close(4001, "logged out", ban_s=1)
 
 
 @app.get("/")

@@ -60,15 +60,15 @@ class Chat:
         user = user_of(handshake)
         if user is None:
             return 401
-        handshake.attributes["user"] = user
+        handshake.user = user
         return "chat" if "chat" in handshake.subprotocols else None  # a browser needs one that it offered
 
     def on_open(self, session: Session) -> None:
         session.room("chat").join()
-        session.send(f"welcome, {session.attributes['user']}")
+        session.send(f"welcome, {session.user}")
 
     def on_message(self, session: Session, message: str) -> None:
-        session.room("chat").broadcast(f"{session.attributes['user']}: {message}")
+        session.room("chat").broadcast(f"{session.user}: {message}")
 
 
 # A script has no cryptography. So with_user checks the token first, and the script reads the user from a header.

@@ -60,20 +60,18 @@ def test_the_flask_application_is_the_one_that_mypy_checks() -> None:
 
 def test_the_table_of_an_endpoint_s_methods_is_true() -> None:
     named = set(re.findall(r"^``endpoint\.(\w+)[(`]", text_of("docs/how-to/embedding"), re.MULTILINE))
-    assert named == {"path", "room", "sessions", "session_count", "totals"}
+    assert named == {"path", "room", "user", "session", "sessions", "session_count", "user_count", "totals"}
     for name in named - {"path"}:
         assert callable(getattr(wsthreads.Endpoint, name))
         assert getattr(wsthreads.Endpoint, name).__doc__
 
 
 @pytest.mark.parametrize("name", ["flask_login_app.py", "django_app.py"])
-def test_an_example_that_closes_a_user_s_sessions_says_whose_it_reaches(name: str) -> None:
-    """`sessions` has those of one process; the page says so, too."""
+def test_an_example_closes_a_user_s_sessions_on_all_devices(name: str) -> None:
     text = (EXAMPLES / name).read_text()
-    assert ".sessions()" in text
-    assert "This reaches the sessions of this process." in text
-    assert f"``examples/{name}``" in text_of("docs/how-to/embedding")
-    assert "**This ends sessions in one\n  process.**" in text_of("docs/how-to/embedding")
+    assert re.search(r'news\.user\(.*\)\.close\(4001, "logged out", ban_s=1\)', text)
+    for page in ("embedding", "handshakes", "kick-a-user"):
+        assert f"``examples/{name}``" in text_of(f"docs/how-to/{page}")
 
 
 # Browser and bundlers
@@ -198,6 +196,8 @@ def test_the_test_of_who_is_online_passes(tmp_path: Path, monkeypatch: pytest.Mo
 def private(tmp_path: Path, language: str, which: int = 0) -> Path:
     """The handler of docs/how-to/private-messages.rst; with another ``onMessage`` by `which`."""
     first, *others = blocks("docs/how-to/private-messages", language)
+    if which and language == "python":
+        others = others[1:]  # the first is about views and jobs
     if which:
         start = {"javascript": "export function onMessage", "python": "def on_message"}[language]
         first = first[: first.index(start)] + others[which - 1]
@@ -219,7 +219,7 @@ def test_a_private_message_reaches_all_sessions_of_a_user_and_nobody_else(tmp_pa
 
 
 @pytest.mark.parametrize("language", ["javascript", "python"])
-def test_who_is_online_is_the_number_of_members(tmp_path: Path, language: str) -> None:
+def test_who_is_online_is_the_number_of_sessions(tmp_path: Path, language: str) -> None:
     with play(private(tmp_path, language, which=1)) as chat:
         ann, bob, _ = (chat.connect(user=name) for name in ("ann", "bob", "bob"))
         for user, sessions in ("bob", 2), ("eve", 0):
@@ -230,29 +230,76 @@ def test_who_is_online_is_the_number_of_members(tmp_path: Path, language: str) -
         assert ann.take_json() == [{"user": "bob", "sessions": 1}]
 
 
-def test_a_user_is_kicked_in_python() -> None:
+def test_a_view_or_a_job_reaches_a_user_and_one_session() -> None:
     names: dict[str, Any] = {"__name__": "private"}
-    exec(blocks("docs/how-to/private-messages", "python")[2], names)
+    exec(blocks("docs/how-to/private-messages", "python")[1], names)
     with play(names["sockets"]) as chat:
-        ann, bob, bobs_phone = (chat.connect(user=name) for name in ("ann", "bob", "bob"))
+        ann, anns_phone, bob = (chat.connect(headers={"X-User": name}) for name in ("ann", "ann", "bob"))
+        (session_id,) = ann.take()
+        assert session_id == ann.session.id
+        names["report"]("ann", session_id)
+        assert ann.take() == ["The report is ready", "You have asked for it here"]
+        assert anns_phone.take() == [anns_phone.session.id, "The report is ready"]
+        assert bob.take() == [bob.session.id]
+
+
+def test_a_user_is_kicked_in_python() -> None:
+    names: dict[str, Any] = {"__name__": "kicks"}
+    exec(blocks("docs/how-to/kick-a-user", "python")[0], names)
+    with play(names["sockets"]) as chat:
+        ann, bob, bobs_phone = (chat.connect(headers={"X-User": name}) for name in ("ann", "bob", "bob"))
         names["kick"]("bob")
-        assert bob.wait_closed() == bobs_phone.wait_closed() == (4003, "banned")
-        again = chat.connect(user="bob")
-        assert again.closed == (4003, "banned")
-        with pytest.raises(ConnectionError, match="has no session"):
-            _ = again.session
+        assert not names["chat"].user("bob").is_online()
+        assert bob.wait_closed() == bobs_phone.wait_closed() == (4003, "kicked")
+        with pytest.raises(HandshakeRefused, match="403"):
+            chat.connect(headers={"X-User": "bob"})
         assert ann.is_open
+        chat.advance(600)
+        assert chat.connect(headers={"X-User": "bob"}).is_open
+
+
+def test_a_logout_in_a_view_ends_the_sessions_of_the_user() -> None:
+    names: dict[str, Any] = {"__name__": "logout", "flask": flask, "app": flask.Flask("logout")}
+    names["app"].secret_key = "for this test"
+    kicks, logout = blocks("docs/how-to/kick-a-user", "python")
+    exec(kicks + logout, names)
+    browser = names["app"].test_client()
+    with browser.session_transaction() as session:
+        session["user"] = "ann"
+    with play(names["sockets"]) as chat:
+        ann, bob = (chat.connect(headers={"X-User": name}) for name in ("ann", "bob"))
+        assert browser.post("/logout").status_code == 302
+        assert ann.wait_closed() == (4001, "logged out")
+        assert browser.post("/logout").status_code == 302
+        assert bob.is_open
+
+
+def test_what_the_log_says_of_a_kick_is_on_its_page(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    names: dict[str, Any] = {"__name__": "kicks"}
+    exec(blocks("docs/how-to/kick-a-user", "python")[0], names)
+    with play(names["sockets"]) as chat:
+        for _ in range(2):
+            chat.connect(headers={"X-User": "ann"})
+        names["kick"]("ann")
+    logger = "wsthreads.rooms.directory.kicks"
+    said = [record.getMessage() for record in caplog.records if record.name == logger]
+    assert said == blocks("docs/how-to/kick-a-user", "text")[0].splitlines()
+    assert logger in text_of("docs/how-to/kick-a-user")
 
 
 def test_a_user_is_kicked_by_a_script(tmp_path: Path) -> None:
-    (tmp_path / "kick.js").write_text(blocks("docs/how-to/private-messages", "javascript")[2])
+    (tmp_path / "kick.js").write_text(blocks("docs/how-to/kick-a-user", "javascript")[0])
     with play(tmp_path / "kick.js") as chat:
-        admin, ann, bob, bobs_phone = (chat.connect(user=name) for name in ("admin", "ann", "bob", "bob"))
+        with pytest.raises(HandshakeRefused, match="401"):
+            chat.connect(user="admin")
+        names = ("admin", "ann", "bob", "bob")
+        admin, ann, bob, bobs_phone = (chat.connect(headers={"X-User": name}) for name in names)
         ann.send(json.dumps({"kick": "bob"}))
         assert bob.is_open
         admin.send(json.dumps({"kick": "bob"}))
         assert bob.wait_closed() == bobs_phone.wait_closed() == (4003, "banned")
-        again = chat.connect(user="bob")
+        again = chat.connect(headers={"X-User": "bob"})
         assert again.closed == (4003, "banned")
         with pytest.raises(ConnectionError, match="has no session"):
             _ = again.session
