@@ -110,6 +110,51 @@ def test_the_live_server_of_tests_serves_websockets(tmp_path):
     assert "Ran 3 tests" in done.stderr
 
 
+PROJECT_WSGI = """
+import os
+from django.core.wsgi import get_wsgi_application
+from wsthreads import WebSocketApp
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "site_.settings")
+application = WebSocketApp(get_wsgi_application())
+
+@application.route("/ws/echo")
+class Echo:
+    def on_message(self, session, message):
+        session.send(message)
+"""
+
+PROJECT_TESTS = """
+from urllib.request import urlopen
+from websockets.sync.client import connect
+from wsthreads.django.test import LiveServerTestCase
+
+class Live(LiveServerTestCase):
+    def test_pages_and_websockets(self):
+        assert b"Django administration" in urlopen(self.live_server_url + "/admin/").read()
+        with connect("ws" + self.live_server_url[4:] + "/ws/echo", proxy=None) as client:
+            client.send("hi")
+            assert client.recv(timeout=10) == "hi"
+"""
+
+
+@pytest.mark.parametrize("media_url", ["", "/", "/media/"])
+def test_the_live_server_serves_a_project_of_startproject(tmp_path, media_url):
+    def run(*command: str) -> str:
+        done = subprocess.run([sys.executable, *command], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)},
+                              capture_output=True, encoding="utf-8", timeout=6 * DEADLINE_S)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    run("-m", "django", "startproject", "site_", ".")
+    (tmp_path / "site_/wsgi.py").write_text(PROJECT_WSGI)
+    (tmp_path / "test_live.py").write_text(PROJECT_TESTS)
+    if media_url:
+        with (tmp_path / "site_/settings.py").open("a") as settings:
+            settings.write(f"\nMEDIA_URL = {media_url!r}\n")
+    assert "Ran 1 test" in run("manage.py", "test", "--noinput")
+
+
 def test_check_is_silent_where_all_is_well(tmp_path):
     assert "no issues" in manage(tmp_path, "check").stdout
 

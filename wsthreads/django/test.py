@@ -29,12 +29,20 @@ class _RequestHandler(HandsOverSocket, QuietWSGIRequestHandler):  # type: ignore
 
 class _Server(ThreadedWSGIServer):  # type: ignore[misc]
     def set_app(self, application: Any) -> None:
-        """Replace the `WSGIHandler` at the end of the chain, behind static files and media, by WSGI_APPLICATION."""
-        outer = application
-        while type(outer.application) is not WSGIHandler:
-            outer = outer.application
-        outer.application = self.inner = get_internal_wsgi_application()
-        super().set_app(application)
+        """Replace the `WSGIHandler` at the end of the chain, behind static files and media, by WSGI_APPLICATION.
+
+        A handler of files at ``/`` is left out: it would answer each request itself, from the files or the URLconf. By
+        default, media is at ``/``: an empty MEDIA_URL means this.
+        """
+        self.inner = get_internal_wsgi_application()
+        super().set_app(_chain(application, self.inner))
+
+
+def _chain(handler: Any, inner: Any) -> Any:
+    if type(handler) is WSGIHandler:
+        return inner
+    handler.application = _chain(handler.application, inner)
+    return handler.application if handler.base_url.path == "/" else handler
 
 
 class LiveServerThread(_Thread):  # type: ignore[misc]
