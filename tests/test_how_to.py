@@ -312,7 +312,7 @@ def test_a_user_is_kicked_by_a_script(tmp_path: Path) -> None:
 def test_the_tests_of_the_page_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "chat.js").write_text(blocks("README", "javascript")[0])
-    played, live, fixtures = blocks("docs/how-to/testing", "python")
+    played, live, login, fixtures = blocks("docs/how-to/testing", "python")
 
     def my_client(url: str) -> None:
         with connect(url) as client:
@@ -322,6 +322,9 @@ def test_the_tests_of_the_page_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     exec(played + live, names)
     names["test_the_others_hear_what_one_says"]()
     names["test_a_client_of_my_own"]()
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    exec(login, names)
+    names["test_a_script_knows_who_is_there"]()
     exec(fixtures, names)
     module = __import__(names["pytest_plugins"][0], fromlist=["play"])
     assert module.play

@@ -338,12 +338,18 @@ def complaint_of(*arguments, **options):
             "site.py",
             "import flask, wsthreads\nweb = flask.Flask('site')\nsockets = wsthreads.WebSocketApp(web.wsgi_app)\n"
             "web.wsgi_app = sockets\n",
-            r"site\.py:3:1: it has a WebSocketApp, which a WSGI server serves: gunicorn .* site:web\. .*on_message",
+            r"site\.py:3:1: it has a WebSocketApp, .*: gunicorn .* site:APPLICATION, .* outermost .*on_message",
         ),
         (
             "app.py",
             "from wsthreads import WebSocketApp\nsockets = WebSocketApp()\n",
-            r"app\.py:2:1: it has a WebSocketApp, which a WSGI server serves: gunicorn .* app:sockets\. ",
+            r"app\.py:2:1: it has a WebSocketApp, which a WSGI server serves: gunicorn .* app:APPLICATION, ",
+        ),
+        (  # clients of guard:sockets would bypass the login
+            "guard.py",
+            "from wsthreads import WebSocketApp\nsockets = WebSocketApp()\n"
+            "def login(environ, start_response):\n    return sockets(environ, start_response)\n",
+            r"guard\.py:2:1: (?!.*guard:sockets).* guard:APPLICATION, .* with the login",
         ),
         ("chat.py", "x = 1\ndef on_open(session:\n", r"chat\.py:2:\d+: SyntaxError"),
         ("chat.py", "import nowhere_at_all\n", r"chat\.py:1: ModuleNotFoundError: No module named 'nowhere_at_all'"),

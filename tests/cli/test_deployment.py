@@ -236,6 +236,11 @@ def test_beside_an_application_that_is_what_gunicorn_serves(chat):
         ("import wsthreads\napp = wsthreads.create_app('chat.js')\n", "site:app"),
         ("from wsthreads import create_app\napplication = Logged(create_app('chat.js'))\n", "site:application"),
         ("from wsthreads import WebSocketApp\ninner = WebSocketApp()\nouter = WebSocketApp(inner)\n", "site:outer"),
+        (
+            "from wsthreads import WebSocketApp\napplication = WebSocketApp()\napplication.route('/x')(Chat)\n"
+            "application = Login(application)\n",
+            "site:application",
+        ),
     ],
 )
 def test_the_application_is_found_without_running_it(chat, source, app):
@@ -253,6 +258,15 @@ def test_the_application_is_found_without_running_it(chat, source, app):
         (
             {"site.py": "import wsthreads\ndef make():\n    return wsthreads.WebSocketApp()\n", "a.js": HANDLER},
             r"site\.py: it makes its WebSocketApp in a function: name the application with --app",
+        ),
+        (  # clients of site:sockets would bypass the login
+            {"site.py": "from wsthreads import WebSocketApp\nsockets = WebSocketApp()\n"
+             "def login(environ, start):\n    return sockets(environ, start)\n"},
+            r"site\.py:4: another application may be around sockets, .* a login: .* --app",
+        ),
+        (
+            {"site.py": "from wsthreads import WebSocketApp\nsockets = WebSocketApp()\nguard = Login(sockets)\n"},
+            r"site\.py:3: another application may be around sockets",
         ),
         (
             {f"{name}.py": "from wsthreads import WebSocketApp\napp = WebSocketApp()\n" for name in ("one", "two")},

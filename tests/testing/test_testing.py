@@ -8,12 +8,15 @@ import subprocess
 import sys
 import threading
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import pytest
+from flask import Flask
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.programs import DEADLINE_S, EXAMPLES, ROOT, connect, wait_until
 from wsthreads import HandlerError, HandshakeRefused, MessageTypeError, UsageError, WebSocketApp
+from wsthreads.brokers.redis import RedisBroker
 from wsthreads.testing import Client, HandlerFailed, live_server, play
 
 #: The same handler in both languages: each message is a command.
@@ -659,3 +662,103 @@ def test_a_ban_of_a_play_ends_with_it():
         assert chat.connect(user="ann").is_open
     assert app.endpoint("/ws/private").directory.ban_of("bob")
     app.shutdown()
+
+
+@pytest.fixture
+def handler(tmp_path, request):
+    """A handler that tells all others of a client, in each language and as each kind of target."""
+    script = tmp_path / "all.js"
+    script.write_text(
+        "export function onOpen(session) { session.room('all').join(); session.room('all').broadcast('one more') }\n"
+    )
+    module = tmp_path / "all.py"
+    module.write_text(
+        "def on_open(session):\n    session.room('all').join()\n    session.room('all').broadcast('one more')\n"
+    )
+
+    class All:
+        def on_open(self, session):
+            session.room("all").join()
+            session.room("all").broadcast("one more")
+
+    return {"script": script, "file": module, "class": All, "object": All()}[request.param]
+
+
+@pytest.mark.parametrize("handler", ["script", "file", "class", "object"], indirect=True)
+def test_handlers_do_not_join_the_redis_of_the_environment(handler, monkeypatch, redis_server):
+    monkeypatch.setenv("WSTHREADS_REDIS", redis_server.url)
+    before = redis_server.client.info("stats")["total_connections_received"]
+    with play(handler) as chat:
+        assert not chat.app.shares_rooms
+        assert chat.connect().received == ["one more"]
+    with live_server(handler, path="/ws/all") as server, connect(f"{server.ws_url}/ws/all") as client:
+        assert client.recv(timeout=DEADLINE_S) == "one more"
+    assert redis_server.client.info("stats")["total_connections_received"] == before
+
+
+@pytest.mark.parametrize("handler", ["script", "class"], indirect=True)
+def test_with_a_redis_of_the_test_everything_has_happened_when_a_call_returns(handler, redis_server):
+    for settings in [{"redis": redis_server.url}, {"broker": RedisBroker(redis_server.url, prefix="mine")}]:
+        with play(handler, **settings) as chat:
+            assert chat.app.shares_rooms
+            clients = []
+            for count in range(5):
+                clients.append(chat.connect())
+                assert [client.take() for client in clients] == [["one more"]] * (count + 1)
+
+
+def login(app, environ, start_response):
+    """What is around an app: knows users by a token, and passes a copy of the environ on, as some do."""
+    if "token=secret" not in environ["QUERY_STRING"]:
+        start_response("401 Unauthorized", [])
+        return [b"log in"]
+    return app({**environ, "HTTP_X_USER": "ann"}, start_response)
+
+
+class Named:
+    def on_open(self, session):
+        session.send(session.request.get_header("X-User"))
+
+
+@pytest.mark.parametrize("is_flask", [False, True])
+def test_clients_may_come_through_the_application_around(is_flask):
+    app = through = WebSocketApp()
+    app.add_handler("/ws/named", Named)
+    through = partial(login, app)
+    if is_flask:
+        web = Flask(__name__)
+        app = WebSocketApp(web.wsgi_app)
+        app.add_handler("/ws/named", Named)
+        web.wsgi_app = partial(login, app)
+        through = web
+    with play(app, through=through) as chat:
+        with pytest.raises(HandshakeRefused) as refused:
+            chat.connect()
+        assert (refused.value.status, refused.value.reason) == (401, "log in")
+        ann = chat.connect(token="secret")
+        assert ann.take() == ["ann"]
+        assert ann.session.is_open()
+    with live_server(app, through=through) as server:
+        with pytest.raises(InvalidStatus, match="401"), connect(f"{server.ws_url}/ws/named"):
+            pass
+        with connect(f"{server.ws_url}/ws/named?token=secret") as client:
+            assert client.recv(timeout=DEADLINE_S) == "ann"
+
+
+def test_an_application_that_is_no_handler_says_what_to_do():
+    sockets = WebSocketApp()
+
+    def guard(environ, start_response):
+        return sockets(environ, start_response)
+
+    for target, name in [(guard, "guard"), (Flask("web"), "<Flask 'web'>")]:
+        for begin in play, lambda target: live_server(target).__enter__():
+            with pytest.raises(UsageError, match=rf"{name} is a WSGI application .*play\(sockets, through=app\)"):
+                begin(target)
+    with pytest.raises(UsageError, match=r"through is a WSGI application .*, not 'app:app'"):
+        play(Named, through="app:app")
+
+
+def test_a_path_in_the_place_of_the_query_says_where_paths_go():
+    with play(Named) as chat, pytest.raises(UsageError, match=r"not both: token; for an endpoint, use path='/ws/x'"):
+        chat.connect("/ws/x", token="secret")

@@ -47,7 +47,7 @@ class WebSocketApp:
 
     - Give the settings of `Config` as keyword arguments, or as one `config`.
     - `redis` is a URL, or `broker` is a `RedisBroker`: all processes share their rooms through it. The default is the
-      URL in WSTHREADS_REDIS.
+      URL in WSTHREADS_REDIS. ``redis=False`` means no Redis, whatever the variable says.
     - `dashboard` serves the page about the server at ``/_wsthreads/``. By default there is a dashboard if
       `dashboard_token` or WSTHREADS_DASHBOARD_TOKEN is set.
 

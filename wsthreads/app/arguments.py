@@ -21,7 +21,7 @@ def check_parts(wsgi_app: object, config: object, redis: object, broker: object,
         raise ConfigError(f"wsgi_app is a WSGI application, such as Flask(__name__), not {wsgi_app!r:.100}")
     if config is not None and not isinstance(config, Config):
         raise ConfigError(f"config is a Config, not a {type(config).__name__}; single settings are keyword arguments")
-    if redis is not None and broker is not None:
+    if redis is not None and redis is not False and broker is not None:
         raise ConfigError('give either redis="redis://…" or broker=RedisBroker(…), not both')
     if broker is not None and not hasattr(broker, "link"):  # the type only: a URL can contain a password
         raise ConfigError(f'broker is a RedisBroker("redis://…"), not a {type(broker).__name__}; a URL is for redis=')
@@ -41,7 +41,9 @@ def config_of(settings: dict[str, Any]) -> Config:
 
 
 def make_broker(redis: Any) -> Broker | None:
-    """The broker for a Redis URL, by default that of WSTHREADS_REDIS. None without a URL."""
+    """The broker for a Redis URL, by default that of WSTHREADS_REDIS. None without a URL, and if `redis` is false."""
+    if redis is False:
+        return None
     redis = (os.environ.get(REDIS_VARIABLE) or None) if redis is None else redis
     if redis is None:
         return None

@@ -220,6 +220,15 @@ class PendingBroadcasts:
             if not broadcast.is_back:
                 _await(bell, max(0.0, broadcast.due - monotonic()))
 
+    def wait_all(self, timeout_s: float) -> None:
+        """Wait until the members have what any thread has broadcast so far, at most `timeout_s`. Not for late ones."""
+        deadline = monotonic() + timeout_s
+        for broadcast in self._out.copy().values():
+            bell = Bell()
+            broadcast.bells.append(bell)
+            if not broadcast.is_back:
+                _await(bell, max(0.0, min(deadline, broadcast.due) - monotonic()))
+
     def _have_looked_after(self, session: Addressee) -> None:
         flusher = session._held_frames.flusher
         if self._out and self._looking.acquire(blocking=False):

@@ -104,7 +104,8 @@ def _has_hooks(target: Target) -> bool:
 def _app_in(file: Path) -> str:
     """The WSGI application that a Python file makes of a `WebSocketApp`, as ``module:name``. Empty if it makes none.
 
-    Raises `UsageError` for one that is made inside a function.
+    Raises `UsageError` for one that is made inside a function, and for one that may have another application around it,
+    such as a login, which clients of the inner application would bypass.
     """
     if file.suffix != ".py":
         return ""
@@ -128,7 +129,33 @@ def _app_in(file: Path) -> str:
                 made.append(target.id)
     if not made and not around:
         raise UsageError(f"{file}: it makes its WebSocketApp in a function: name the application with --app")
-    return f"{file.stem}:{(around or made)[-1]}"
+    if around:
+        return f"{file.stem}:{around[-1]}"
+    line = _use_of(made[-1], tree)
+    if line:
+        raise UsageError(
+            f"{file}:{line}: another application may be around {made[-1]}, for example a login: name the outermost one "
+            f"with --app, such as --app {file.stem}:application"
+        )
+    return f"{file.stem}:{made[-1]}"
+
+
+def _use_of(name: str, tree: ast.Module) -> int:
+    """The first line that calls an application or passes it on. The result may have the same name. 0 if none does."""
+    parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+    renewed = {
+        inner
+        for node in tree.body
+        if isinstance(node, ast.Assign) and any(isinstance(to, ast.Name) and to.id == name for to in node.targets)
+        for inner in ast.walk(node.value)
+    }
+    uses = [
+        node.lineno
+        for node in parents
+        if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
+        and node not in renewed and not isinstance(parents[node], ast.Attribute)
+    ]
+    return min(uses, default=0)
 
 
 def _calls(tree: ast.AST, functions: set[str]) -> bool:

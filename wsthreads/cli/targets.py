@@ -12,7 +12,6 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import invalidate_caches
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -152,20 +151,13 @@ def check_module(module: ModuleType) -> None:
         return
     for name, app in parts.items():
         if isinstance(app, WebSocketApp):
-            served = next((outer for outer, part in parts.items() if _is_around(part, app)), name)
+            # Name no application: a login could be around the one that is named, and clients would bypass it.
             raise HandlerError(
                 f"it has a WebSocketApp, which a WSGI server serves: gunicorn -k wsthreads.gunicorn.ThreadWorker "
-                f"{Path(module.__file__ or '').stem}:{served}. This command takes files with handler functions: "
-                f"{', '.join(HOOKS)}",
+                f"{Path(module.__file__ or '').stem}:APPLICATION, where APPLICATION is the outermost WSGI application, "
+                f"with the login if there is one. This command takes files with handler functions: {', '.join(HOOKS)}",
                 name,
             )
-
-
-def _is_around(part: object, app: WebSocketApp) -> bool:
-    """Whether `part` is an application, such as Flask's, that has `app` as its `wsgi_app`."""
-    with suppress(Exception):  # a proxy object may raise anything
-        return not isinstance(part, type) and getattr(part, "wsgi_app", None) is app
-    return False
 
 
 def placed(error: HandlerError, target: Target) -> HandlerError:
@@ -309,7 +301,8 @@ def create_app(
     - `targets` and `path` mean the same as for ``wsthreads run``. `settings` are those of `Config`.
     - `static` is a folder whose files are served beside the endpoints.
     - `wsgi_app` gets all other requests. Without it, they get a 404, and `serve_health` is on by default.
-    - `redis` is the URL of a Redis through which all processes share their rooms. The default is WSTHREADS_REDIS.
+    - `redis` is the URL of a Redis through which all processes share their rooms. The default is WSTHREADS_REDIS. False
+      means no Redis.
 
     Under gunicorn, the console of scripts and all warnings go to its error log, unless you have configured logging.
     Raises `ScriptError`, `HandlerError` or `IsolateError` if a target does not load, `UsageError` if a target or

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Client"]
 
+#: The key of the client in the environ of its request. A WSGI application may pass a copy of the environ on.
+CLIENT = "wsthreads.testing.client"
+
 
 class Client:
     """One client, as `Play.connect` returns it. When a method returns, all its effects have happened.
@@ -168,7 +171,7 @@ class Client:
 
     def meet(self, sessions: Iterable[Session]) -> None:
         """Find this client's session."""
-        self._session = next((session for session in sessions if session.request.environ is self._environ), None)
+        self._session = next((session for session in sessions if session.request.environ.get(CLIENT) is self), None)
 
     @property
     def is_idle(self) -> bool:
@@ -222,6 +225,7 @@ class Client:
             "wsgi.multiprocess": False,
             "wsgi.run_once": False,
             "gunicorn.socket": self._pipe,
+            CLIENT: self,
         }
         environ.update({f"HTTP_{name.upper().replace('-', '_')}": value for name, value in fields.items()})
         return environ

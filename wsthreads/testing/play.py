@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from time import monotonic
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wsthreads.app import WebSocketApp
 from wsthreads.cli.targets import create_app
@@ -15,10 +15,14 @@ from wsthreads.rooms.bans import Bans
 from wsthreads.rooms.rooms import Room
 from wsthreads.rooms.users import User
 from wsthreads.sessions.endpoint import Endpoint
+from wsthreads.sessions.handlers import HOOKS
 from wsthreads.testing.client import Client
 from wsthreads.testing.timers import ManualTimers
 
-__all__ = ["HandlerFailed", "Play", "app_for", "play"]
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+__all__ = ["HandlerFailed", "Play", "app_for", "entry_of", "play"]
 
 #: The path of a handler object.
 OBJECT_PATH = "/ws/test"
@@ -36,16 +40,24 @@ class HandlerFailed(Exception):
 
 
 def play(
-    target: object, path: str | None = None, *, raise_errors: bool = True, deadline_s: float = 5.0, **settings: Any
+    target: object,
+    path: str | None = None,
+    *,
+    through: WSGIApplication | None = None,
+    raise_errors: bool = True,
+    deadline_s: float = 5.0,
+    **settings: Any,
 ) -> Play:
     """Run a handler for tests, as a context manager.
 
     `target` is a handler file (``"chat.js"``), a handler object (a class, an instance, a module), or a `WebSocketApp`.
     `path` is the endpoint that clients connect to; leave it out if there is only one. `settings` are those of `Config`.
+    `through` is a WSGI application around the `WebSocketApp`, such as a login: clients connect through it. Rooms are
+    those of this process: WSTHREADS_REDIS is ignored, except by a `WebSocketApp` that you pass.
     If a handler throws, the call that caused it raises the exception in the test, unless `raise_errors` is false. No
     wait is longer than `deadline_s`. Raises the same errors as `create_app`.
     """
-    return Play(target, path, raise_errors=raise_errors, deadline_s=deadline_s, settings=settings)
+    return Play(target, path, through=through, raise_errors=raise_errors, deadline_s=deadline_s, settings=settings)
 
 
 def app_for(target: object, path: str | None, settings: Mapping[str, Any]) -> tuple[WebSocketApp, str | None]:
@@ -53,8 +65,16 @@ def app_for(target: object, path: str | None, settings: Mapping[str, Any]) -> tu
     if isinstance(target, WebSocketApp):
         if settings:
             raise UsageError(f"an app has its settings already: {', '.join(settings)} cannot be set")
-        app = target
-    elif isinstance(target, (str, os.PathLike)):
+        return target, path or (target.endpoints[0].path if len(target.endpoints) == 1 else None)
+    if _is_wsgi_application(target):
+        name = getattr(target, "__name__", None) or repr(target)[:100]
+        raise UsageError(
+            f"{name} is a WSGI application or another function, not a handler: pass the WebSocketApp that is inside, "
+            "and the application as through=, as in play(sockets, through=app)"
+        )
+    if "broker" not in settings:
+        settings = {"redis": False, **settings}  # tests must not join the rooms of a running server
+    if isinstance(target, (str, os.PathLike)):
         app = create_app(target, path=path, **settings)
     else:
         app = WebSocketApp(**settings)
@@ -62,13 +82,35 @@ def app_for(target: object, path: str | None, settings: Mapping[str, Any]) -> tu
     return app, path or (app.endpoints[0].path if len(app.endpoints) == 1 else None)
 
 
+def entry_of(app: WebSocketApp, through: WSGIApplication | None) -> WSGIApplication:
+    """What clients connect to: `through`, or the app itself. Raises `UsageError` if `through` cannot be called."""
+    if through is None:
+        return app
+    if not callable(through):
+        raise UsageError(f"through is a WSGI application around the WebSocketApp, not {through!r:.100}")
+    return through
+
+
+def _is_wsgi_application(target: object) -> bool:
+    """Whether a target is callable and has no handler function: a Flask, or a WSGI function."""
+    return callable(target) and not isinstance(target, type) and not any(hasattr(target, hook) for hook in HOOKS)
+
+
 class Play:
     """A running handler and its clients, as `play` returns it. Use it as a context manager, in one thread at a time."""
 
     def __init__(
-        self, target: object, path: str | None, *, raise_errors: bool, deadline_s: float, settings: Mapping[str, Any]
+        self,
+        target: object,
+        path: str | None,
+        *,
+        through: WSGIApplication | None,
+        raise_errors: bool,
+        deadline_s: float,
+        settings: Mapping[str, Any],
     ) -> None:
         self.app, self._path = app_for(target, path, settings)
+        self._entry: WSGIApplication = entry_of(self.app, through)
         self._is_ours = self.app is not target
         self._raise_errors = raise_errors
         self._deadline_s = deadline_s
@@ -103,10 +145,11 @@ class Play:
         if self._has_ended:  # otherwise nothing would end the client or raise the handler's exceptions
             raise UsageError("this play has ended: connect clients inside its with statement")
         if query and parameters:
-            raise UsageError(f"give either a query or single parameters, not both: {', '.join(parameters)}")
+            hint = f"; for an endpoint, use path={query!r:.100}" if str(query).startswith("/") else ""
+            raise UsageError(f"give either a query or single parameters, not both: {', '.join(parameters)}{hint}")
         endpoint = self._endpoint(path)
         client = Client(self.settle, self._deadline_s)
-        client.begin(self.app, endpoint.path, query or parameters, headers or {}, subprotocols, remote_addr)
+        client.begin(self._entry, endpoint.path, query or parameters, headers or {}, subprotocols, remote_addr)
         self._clients.append(client)
         try:
             client.finish_handshake()
@@ -163,6 +206,8 @@ class Play:
                     endpoint.handler.catch_up(session)
                 endpoint.handler.settle(max(0.0, deadline - monotonic()))
                 endpoint.roster.settle(max(0.0, deadline - monotonic()))
+            if self.app._link is not None:
+                self.app._link.pending.wait_all(max(0.0, deadline - monotonic()))
             self.app._drainer.wait_idle(max(0.0, deadline - monotonic()))
             if self._moved() == before and all(client.is_idle for client in self._clients):
                 break
