@@ -16,7 +16,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.programs import DEADLINE_S, ROOT, Program, connect, receive, wait_until
+from tests.programs import DEADLINE_S, ROOT, Program, connect, receive, run_server, wait_until
 from tests.redis_server import free_port
 from tests.wire import CLOSE, PING, PONG, TEXT, RawClient, close_payload, frame, run_all
 from wsthreads.gunicorn import _Pool
@@ -743,6 +743,50 @@ def status(port, path):
         return error.code
     except OSError:
         return 0
+
+
+KICKS = """
+def on_handshake(request):
+    request.user = request.get_parameter("user")
+
+def on_open(session):
+    session.send("hello")
+
+def on_message(session, message):
+    if message == "kick":
+        session.endpoint.user("ann").close(4001, "bye", ban_s=60)
+    while session.is_open():
+        session.send("x" * 100_000)
+"""
+
+
+def check_kicks(server, port):
+    """One line each says who is kicked, who is banned, and who is closed since it did not read."""
+    with RawClient(port, "/ws/kicks?user=ann") as ann, RawClient(port, "/ws/kicks?user=bob") as slow:
+        assert ann.receive_text() == slow.receive_text() == "hello"
+        ann.text("kick")
+        server.wait_for(r"user ann banned on /ws/kicks for 60 s: 4001 bye")
+        server.wait_for(r"user ann kicked on /ws/kicks, sessions closed here: 1: 4001 bye")
+        slow.text("flood")
+        server.wait_for(r"session \S+ closed on /ws/kicks after \S+ s: 1013 too slow: ")
+
+
+@pytest.mark.parametrize("worker", ["gthread", OURS])
+def test_kicks_bans_and_clients_that_are_too_slow_are_lines_of_its_log(tmp_path, worker):
+    (tmp_path / "kicks.py").write_text(KICKS)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        target = 'wsthreads:create_app("kicks.py", send_timeout_s=0.3, close_timeout_s=0.3)'
+        options = ["--bind", f"fd://{listener.fileno()}", "--chdir", tmp_path, target]
+        with Program(command(worker, *options), pass_fds=[listener.fileno()]) as server:
+            check_kicks(server, listener.getsockname()[1])
+            server.end()
+        assert " opened on /ws/kicks" not in server.log
+
+
+def test_they_are_lines_of_the_log_of_wsthreads_run(tmp_path):
+    (tmp_path / "kicks.py").write_text(KICKS)
+    with run_server(tmp_path / "kicks.py", "--send-timeout-s", "0.3", "--close-timeout-s", "0.3") as server:
+        check_kicks(server, server.port)
 
 
 @pytest.mark.parametrize("level", ["warning", "debug"])
