@@ -83,22 +83,24 @@ def test_its_names_are_those_of_the_runtime(tmp_path):
           }
           return found.filter((name) => name !== "constructor");
         }
+        import * as module from "wsthreads";
         let request;
         export function onHandshake(asked) { request = names(asked); }
         export function onOpen(session) {
           session.send(JSON.stringify({
-            Request: request, Session: names(session), Room: names(session.room("x")), Console: names(console),
-            globals: Object.getOwnPropertyNames(globalThis),
+            Request: request, Session: names(session), SessionRoom: names(session.room("x")), Console: names(console),
+            Room: names(module.room("x")), module: Object.keys(module), globals: Object.getOwnPropertyNames(globalThis),
           }));
         }
         """
     )
     with play(script) as names:
         (found,) = names.connect().take_json()
-    for interface in ("Request", "Session", "Room", "Console"):
+    for interface in ("Request", "Session", "Room", "SessionRoom", "Console"):
         assert members_of(interface) == set(found[interface])
     declared = set(re.findall(r"^declare (?:var|function) (\w+)", DECLARATIONS, re.M))
     assert declared == set(found["globals"]) - set(json.loads(ECMASCRIPT))
+    assert set(re.findall(r"^  export function (\w+)", DECLARATIONS, re.M)) == set(found["module"])
     types = set(re.findall(r"^  export type (On\w+) =", DECLARATIONS, re.M))
     assert types == {name[0].upper() + name[1:] for name in HOOKS}
 

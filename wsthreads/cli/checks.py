@@ -14,7 +14,7 @@ from wsthreads.dashboard import spelled
 from wsthreads.errors import HandlerError, UsageError
 from wsthreads.monitoring.logs import block
 from wsthreads.monitoring.metrics import Metrics
-from wsthreads.sessions.handlers import HOOKS, PythonHandler
+from wsthreads.sessions.handlers import HOOKS, SCRIPT_HOOKS, PythonHandler
 from wsthreads.sessions.source_names import did_you_mean, names_in
 
 __all__ = ["Finding", "all_logs_hidden", "check_target", "console_shown", "remarks_on"]
@@ -89,7 +89,8 @@ def check_target(target: Target) -> Finding:
 
 def remarks_on(target: Target, hooks: Collection[str]) -> tuple[str, ...]:
     """Names in a handler file that look like misspelled handler functions. `hooks` are the functions that it has."""
-    missing = spelled([hook for hook in HOOKS if hook not in hooks], in_script=target.is_script)
+    known = SCRIPT_HOOKS if target.is_script else HOOKS
+    missing = spelled([hook for hook in known if hook not in hooks], in_script=target.is_script)
     remarks = []
     for name, (line, column) in names_in(source_of(target), in_script=target.is_script).items():
         meant = did_you_mean(name, missing)

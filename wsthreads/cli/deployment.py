@@ -12,7 +12,7 @@ from pathlib import Path
 from wsthreads.cli.targets import SUFFIXES, Target, find_targets, is_handler_file, source_of
 from wsthreads.dashboard import spelled
 from wsthreads.errors import UsageError
-from wsthreads.sessions.handlers import HOOKS
+from wsthreads.sessions.handlers import SCRIPT_HOOKS
 from wsthreads.sessions.source_names import names_in
 
 __all__ = ["Served", "deployment_files", "find_served"]
@@ -98,7 +98,7 @@ def _is_code(file: Path) -> bool:
 
 def _has_hooks(target: Target) -> bool:
     names = names_in(source_of(target), in_script=target.is_script)
-    return not names.keys().isdisjoint(spelled(HOOKS, in_script=target.is_script))
+    return not names.keys().isdisjoint(spelled(SCRIPT_HOOKS, in_script=target.is_script))
 
 
 def _app_in(file: Path) -> str:

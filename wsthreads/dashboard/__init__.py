@@ -35,7 +35,7 @@ from wsthreads.protocol.wsgi_servers import gunicorn_worker
 from wsthreads.servers.static import StaticFiles
 from wsthreads.sessions.admission import Admission
 from wsthreads.sessions.endpoint import Endpoint
-from wsthreads.sessions.handlers import HOOKS, PythonHandler
+from wsthreads.sessions.handlers import SCRIPT_HOOKS, PythonHandler
 from wsthreads.threads.flusher import Flusher, weakly
 
 if TYPE_CHECKING:
@@ -248,5 +248,5 @@ def spelled(hooks: Collection[str], *, in_script: bool) -> list[str]:
     >>> spelled({"on_message", "on_open"}, in_script=True)
     ['onOpen', 'onMessage']
     """
-    names = [hook for hook in HOOKS if hook in hooks]
+    names = [hook for hook in SCRIPT_HOOKS if hook in hooks]
     return ["on" + name[len("on_") :].capitalize() for name in names] if in_script else names

@@ -9,7 +9,7 @@
 `inbox`                the queue from the threads of sessions to the isolate's thread
 `session_state`        what the isolate keeps of a session
 `host`                 what a script can do outside of its interpreter: send, join, log
-`calls`                how values cross between the two languages
+`calls`, `values`      how calls, messages and persons cross between the two languages
 `reports`, `stacks`    log lines and stacks of a script's errors
 `exports`              which handler functions a script exports
 `loader`, `imports`    finds and reads a script's files

@@ -17,6 +17,8 @@ HOOKS = {
     "onMessage": "on_message",
     "onClose": "on_close",
     "onError": "on_error",
+    "onPresence": "on_presence",
+    "onReload": "on_reload",
 }
 
 #: Functions that only return a generator when they are called.

@@ -12,7 +12,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.errors import CloseCode, CloseCodeError, HandshakeRefused, IsolateError, ScriptError
+from wsthreads.javascript.engine import JavaScriptError
 from wsthreads.javascript.isolate import Isolate
+from wsthreads.javascript.values import changes_for_script
 from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import log_context, printable
 from wsthreads.monitoring.metrics import Metrics
@@ -24,7 +26,8 @@ from wsthreads.threads.restarts import Restarts
 if TYPE_CHECKING:
     from wsthreads.config import Config
     from wsthreads.protocol.handshake import Request
-    from wsthreads.rooms.rooms import Room
+    from wsthreads.rooms.presence import PresenceChanges
+    from wsthreads.rooms.rooms import Room, Rooms
     from wsthreads.sessions.session import Session
 
 __all__ = ["ScriptHandler", "ScriptInfo", "check_script"]
@@ -74,13 +77,13 @@ class ScriptHandler(Handler):
         self.hooks = frozenset()
         self._config = config
         self._metrics = metrics
-        self._room: Callable[[str], Room] | None = None
+        self._rooms: Rooms[Any] | None = None
         # By process id. A forked process leaves its parent's alone: the thread that could free it is in the parent.
         self._lives: dict[int, _Life] = {}
         weakref.finalize(self, _release, self._lives).atexit = False
 
-    def use_rooms(self, room: Callable[[str], Room]) -> None:
-        self._room = room
+    def use_rooms(self, rooms: Rooms[Any]) -> None:
+        self._rooms = rooms
 
     def start(self) -> None:
         """Load the script. Blocks for as long as its top level runs, at most `Config.script_timeout_s`.
@@ -102,7 +105,7 @@ class ScriptHandler(Handler):
                 self._config,
                 self._metrics,
                 on_failure=_teller(self),
-                room=self._room,
+                rooms=self._rooms,
             )
             self.hooks = isolate.start().hooks
             life.isolate = isolate
@@ -225,6 +228,15 @@ class ScriptHandler(Handler):
         isolate = self._isolate
         if isolate is not None:
             isolate.settle(timeout_s)
+
+    def presence(self, room: Room, changes: PresenceChanges) -> str | bytes | None:
+        isolate = self._isolate
+        if isolate is None:
+            return None
+        try:
+            return isolate.presence(room.name, changes_for_script(changes))
+        except (IsolateError, JavaScriptError):  # it has ended, or the failure is in the log
+            return None
 
     def heap_bytes(self) -> int | None:
         isolate = self._isolate

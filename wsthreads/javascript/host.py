@@ -6,17 +6,19 @@ An engine's *host* is the program around it; these are the host functions that w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wsthreads.javascript.calls import Function
 from wsthreads.javascript.session_state import SessionState
 from wsthreads.javascript.stacks import Failure
+from wsthreads.javascript.values import message_from, persons_in_json
+from wsthreads.rooms.presence import JSONText
 
 if TYPE_CHECKING:
     from wsthreads.javascript.engine import Engine
     from wsthreads.javascript.loader import ModuleLoader
     from wsthreads.loggers import ContainedLogger
-    from wsthreads.rooms.rooms import Room, SessionRoom
+    from wsthreads.rooms.rooms import Room, Rooms, SessionRoom
     from wsthreads.sessions.session import Session
 
 __all__ = ["HostFunctions"]
@@ -26,8 +28,9 @@ class HostFunctions:
     """Functions for JavaScript, called in the isolate's thread. They act at once and never wait.
 
     `states` has the sessions of the isolate. A session that is not in it has ended: it receives nothing and joins no
-    room. Its room handles still reach the members, through `room`, which makes handles without a session. `is_busy`
-    tells whether events wait for the isolate, `current` whose call runs; `loader` knows the script's files.
+    room. Its room handles still reach the members, through `rooms`, those of the endpoint. The same is true of handles
+    without a session, whose id is None. `is_busy` tells whether events wait for the isolate, `current` whose call runs;
+    `loader` knows the script's files.
     """
 
     def __init__(
@@ -37,14 +40,14 @@ class HostFunctions:
         current: Callable[[], SessionState | None],
         log: ContainedLogger,
         loader: ModuleLoader,
-        room: Callable[[str], Room] | None = None,
+        rooms: Rooms[Any] | None = None,
     ) -> None:
         self._states = states
         self._is_busy = is_busy
         self._current = current
         self._log = log
         self._loader = loader
-        self._room_of_all = room
+        self._rooms_of_all = rooms
         self.engine: Engine | None = None
 
     def functions(self) -> dict[str, Function]:
@@ -55,6 +58,8 @@ class HostFunctions:
             "rooms": self._rooms,
             "join": self._join,
             "leave": self._leave,
+            "set_presence": self._set_presence,
+            "presence": self._presence,
             "broadcast": self._broadcast,
             "broadcast_except": self._broadcast_except,
             "members": self._members,
@@ -62,25 +67,21 @@ class HostFunctions:
         }
 
     def _message(self, text: str | None, is_binary: bool) -> str | bytes:
-        """A message from the runtime: as `text` (bytes as characters up to U+00FF), or None if it is in the parcel."""
-        if text is None and self.engine is not None:
-            return self.engine.take_bytes() if is_binary else self.engine.take_text()
-        assert text is not None
-        return text.encode("latin-1") if is_binary else text
+        return message_from(self.engine, text, is_binary)
 
-    def _session(self, session_id: str) -> Session | None:
-        state = self._states.get(session_id)
+    def _session(self, session_id: str | None) -> Session | None:
+        state = self._states.get(session_id or "")
         return None if state is None else state.session
 
-    def _room(self, session_id: str, name: str) -> SessionRoom | None:
+    def _room(self, session_id: str | None, name: str) -> SessionRoom | None:
         """The session's handle of a room; None if the session has ended."""
         session = self._session(session_id)
         return None if session is None else session.room(name)
 
-    def _any_room(self, session_id: str, name: str) -> Room | None:
-        """A handle of a room, also for a session that has ended. None if there is no endpoint."""
+    def _any_room(self, session_id: str | None, name: str) -> Room | None:
+        """A handle of a room, also without a session. None if there is no endpoint."""
         room = self._room(session_id, name)
-        return self._room_of_all(name) if room is None and self._room_of_all is not None else room
+        return self._rooms_of_all.room(name) if room is None and self._rooms_of_all is not None else room
 
     def _send(self, message: str | None, is_binary: bool, session_id: str) -> bool:
         session = self._session(session_id)
@@ -99,17 +100,34 @@ class HostFunctions:
         session = self._session(session_id)
         return () if session is None else tuple(session.rooms())
 
-    def _join(self, session_id: str, name: str) -> None:
+    # These three return False, and nothing happens, if the session has ended.
+
+    def _join(self, session_id: str, name: str, presence: str | None = None) -> bool:
+        """`presence` is JSON text."""
         room = self._room(session_id, name)
-        if room is not None:
+        if room is None:
+            return False
+        if presence is None:
             room.join()
+        else:
+            room.join(presence=JSONText(presence))
+        return True
 
-    def _leave(self, session_id: str, name: str) -> None:
+    def _set_presence(self, session_id: str, name: str, presence: str) -> bool:
         room = self._room(session_id, name)
-        if room is not None:
-            room.leave()
+        if room is None:
+            return False
+        room.set_presence(JSONText(presence))
+        return True
 
-    def _broadcast(self, message: str | None, is_binary: bool, session_id: str, name: str) -> None:
+    def _leave(self, session_id: str, name: str) -> bool:
+        room = self._room(session_id, name)
+        if room is None:
+            return False
+        room.leave()
+        return True
+
+    def _broadcast(self, message: str | None, is_binary: bool, session_id: str | None, name: str) -> None:
         room = self._any_room(session_id, name)
         if room is not None:
             room.broadcast(self._message(message, is_binary), hand_over=self._is_busy())
@@ -121,9 +139,13 @@ class HostFunctions:
         else:
             room.broadcast_except(self._message(message, is_binary), hand_over=self._is_busy())
 
-    def _members(self, session_id: str, name: str) -> int:
+    def _members(self, session_id: str | None, name: str) -> int:
         room = self._any_room(session_id, name)
         return 0 if room is None else room.members()
+
+    def _presence(self, session_id: str | None, name: str) -> bytes:
+        room = self._any_room(session_id, name)
+        return persons_in_json([] if room is None else room.presence())
 
     def _console(self, level: int, described: str, stack: str) -> None:
         """`stack` is the stack of the call. After an `await`, the session that the code belongs to is unknown."""

@@ -9,7 +9,20 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-__all__ = ["Complaint", "explain_missing", "json_module", "meant_files", "place_of_import", "without_attributes"]
+__all__ = [
+    "BUILT_IN",
+    "BUILT_IN_ID",
+    "Complaint",
+    "explain_missing",
+    "json_module",
+    "meant_files",
+    "place_of_import",
+    "without_attributes",
+]
+
+#: The module that wsthreads provides, as scripts import it; and its id, which no file has.
+BUILT_IN = "wsthreads"
+BUILT_IN_ID = "wsthreads:module"
 
 #: An import, or a re-export, of names. An element is ``name``, ``type name`` or ``name as another``.
 _CLAUSE = re.compile(
@@ -49,8 +62,16 @@ def meant_files(name: str, exists: Callable[[str], bool]) -> str | None:
 
 def place_of_import(name: str, source: str) -> tuple[int, int] | None:
     """The line and column of the first import of `name` in a source."""
-    found = re.search(rf"""\b(?:from|import)\s*\(?\s*(["']){re.escape(name)}\1""", source)
-    return None if found is None else _place(source, found.start(1))
+    _, position = next(_places_of(name, {"": source}), ("", -1))
+    return None if position < 0 else _place(source, position)
+
+
+def _places_of(name: str, sources: dict[str, str]) -> Iterator[tuple[str, int]]:
+    """Where sources import `name`: the id of each, and the position of the name in its first import."""
+    for identity, source in sources.items():
+        found = re.search(rf"""\b(?:from|import)\s*\(?\s*(["']){re.escape(name)}\1""", source)
+        if found is not None:
+            yield identity, found.start(1)
 
 
 def explain_missing(message: str, sources: dict[str, str]) -> Complaint | None:
@@ -69,15 +90,20 @@ def explain_missing(message: str, sources: dict[str, str]) -> Complaint | None:
         importer = (module, passed[2])
         name, module = passed[0], passed[1]
         seen.add(module)
+    if importer is None and module == BUILT_IN_ID:  # such as import name from "wsthreads"
+        importer = next(_places_of(BUILT_IN, sources), None)
     if importer is None or module not in sources:
         return None
     at, position = importer
-    told = f"there is no export {name!r} in {module}"
+    exported = _exports_of(sources[module])
+    told = f"there is no export {name!r} in {BUILT_IN if module == BUILT_IN_ID else module}"
+    if module == BUILT_IN_ID:
+        told += f", which has {', '.join(exported)}"
     if re.search(rf"\b(?:interface|type)\s+{re.escape(name)}\b", sources[module]):
         kind = sources[at][position:].partition("{")[0].split()[0]
         told += f": it is a type there, so write {kind} type {{ {name} }}"
     else:
-        meant = difflib.get_close_matches(name, _exports_of(sources[module]), n=1)
+        meant = difflib.get_close_matches(name, exported, n=1)
         told += f"; did you mean {meant[0]}?" if meant else ""
     return Complaint(told, at, *_place(sources[at], position))
 
@@ -131,6 +157,8 @@ def _reexport(name: str, module: str, sources: dict[str, str]) -> tuple[str, str
 
 
 def _resolved(identity: str, name: str) -> str:
+    if name == BUILT_IN:
+        return BUILT_IN_ID
     return posixpath.normpath(posixpath.join(posixpath.dirname(identity), name))
 
 

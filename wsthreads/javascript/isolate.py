@@ -31,7 +31,7 @@ from wsthreads.javascript.exports import Exports
 from wsthreads.javascript.host import HostFunctions
 from wsthreads.javascript.interpreter import Interpreter, make_interpreter
 from wsthreads.javascript.loader import ENTRY, ModuleLoader
-from wsthreads.javascript.loop import STOP, Loop
+from wsthreads.javascript.loop import FIRST_LOAD, STOP, Loop
 from wsthreads.javascript.quickjs import EngineUnsupported
 from wsthreads.javascript.reports import Reports, ignore
 from wsthreads.javascript.schedule import Schedule
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from wsthreads.monitoring.metrics import Metrics
     from wsthreads.protocol.handshake import Request
     from wsthreads.protocol.readers import Reader
-    from wsthreads.rooms.rooms import Room
+    from wsthreads.rooms.rooms import Rooms
     from wsthreads.sessions.session import Session
 
 __all__ = ["Isolate"]
@@ -63,7 +63,7 @@ HEAP_AGE_S = 10.0
 #: How long `attributes` waits for the script.
 LOOK_TIMEOUT_S = 0.2
 
-_RUNTIME_PARTS = ("boot", "inspect", "console", "timers", "objects", "loop")
+_RUNTIME_PARTS = ("boot", "inspect", "console", "timers", "objects", "module", "loop")
 
 _spawning = threading.Lock()  # guards the stack size for new threads, a setting of the process
 
@@ -82,7 +82,7 @@ class Isolate:
         make_engine: EngineMaker = Engine,
         *,
         on_failure: Callable[[str], None] = ignore,
-        room: Callable[[str], Room] | None = None,
+        rooms: Rooms[Any] | None = None,
     ) -> None:
         self.name = os.path.basename(path)
         self._path = path
@@ -98,7 +98,7 @@ class Isolate:
         reports = Reports(script_log, metrics, config.script_timeout_s, self._loader.modules, on_failure)
         self._loop = Loop(self.name, self._schedule, self._states, config, reports, self._loader, metrics)
         current = self._loop.current_state
-        self._host = HostFunctions(self._states, self._schedule.has_more, current, script_log, self._loader, room)
+        self._host = HostFunctions(self._states, self._schedule.has_more, current, script_log, self._loader, rooms)
         self._heap_due = 0.0  # monotonic: when it may be measured again
         self._started: Future[None] = Future()
         self._thread: threading.Thread | None = None
@@ -146,8 +146,8 @@ class Isolate:
         Blocks until the top level has run. Raises as `start` does; then nothing has changed.
         """
         with self._gate:
+            ticket = FIRST_LOAD - self._loads
             self._loads += 1
-            ticket = -self._loads
         if self._loads > 1:
             self._loader.renew()
         self._loader.compile()
@@ -251,6 +251,14 @@ class Isolate:
         except IsolateError as error:
             raise HandshakeRefused(503, "the handler is not running", cause="handler_down") from error
 
+    def presence(self, name: str, changes: dict[str, Any]) -> str | bytes | None:
+        """What onPresence returned for a room. Raises `IsolateError`, and `JavaScriptError` for a failure in the log.
+
+        Blocks until the events before this one and the call itself have ended: each has a deadline.
+        """
+        message: str | bytes | None = self._ask(Event("presence", None, (name, changes), reply=Future())).result()
+        return message
+
     def heap_bytes(self) -> int | None:
         """The memory of the script's objects, of at most 128 MiB, some seconds ago. None without an engine.
 
@@ -348,6 +356,7 @@ class Isolate:
             if engine is not None:
                 engine.use_runtime(name)
                 engine.connect(name, functions)
+            self._loader.provide(name)
         except JavaScriptError as error:
             raise IsolateError(f"the runtime does not start: {error}") from error
         self._loop.engine = self._host.engine = engine

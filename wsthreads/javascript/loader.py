@@ -14,6 +14,8 @@ import re
 from wsthreads.errors import IsolateError, ScriptError
 from wsthreads.javascript import typescript
 from wsthreads.javascript.imports import (
+    BUILT_IN,
+    BUILT_IN_ID,
     explain_missing,
     json_module,
     meant_files,
@@ -27,6 +29,9 @@ __all__ = ["ENTRY", "ModuleLoader", "bare_id"]
 
 #: The name by which the runtime imports the script itself.
 ENTRY = "wsthreads:script"
+
+#: What the module `BUILT_IN` exports.
+EXPORTS = ("room", "sessions")
 
 _VERSION = re.compile(r"\?(\d+)\Z")
 
@@ -61,6 +66,7 @@ class ModuleLoader:
         self._problem_place: tuple[str, int, int] | None = None  # of the import
         self._compiled: dict[str, Compiled] = {}  # by id
         self._sources: dict[str, str] = {}  # as they are in the files, by id without its version
+        self._built_in = ""
         #: Modules that may be suspended in a top-level `await`: all that contain this word, until they have run.
         self.suspended: set[str] = set()
         self.renew()
@@ -71,6 +77,10 @@ class ModuleLoader:
         self._root, self._entry = os.path.split(real)
         self._version += 1
         self.problem = None
+
+    def provide(self, runtime: str) -> None:
+        """Provide the module `BUILT_IN`, whose exports are in the property `module` of a global constant."""
+        self._built_in = "".join(f"export const {name} = {runtime}.module.{name};\n" for name in EXPORTS)
 
     def compile(self) -> None:
         """Compile the script's TypeScript files before it runs.
@@ -112,7 +122,7 @@ class ModuleLoader:
         message = "\n".join(message for message, _ in failure.parts)
         if self.problem is not None and "cannot find module" in message:
             return ScriptError(self.problem, *(self._problem_place or (self._path,)))
-        missing = explain_missing(message, self._sources)
+        missing = explain_missing(message, {**self._sources, BUILT_IN_ID: self._built_in})
         if missing is not None:
             return ScriptError(missing.message, self._as_written(missing.module), missing.line, missing.column)
         if _COMMONJS.search(message):
@@ -136,9 +146,12 @@ class ModuleLoader:
         """The id of the module that the module `base` imports as `name`; or the reason why there is none."""
         if name == ENTRY:
             return self._versioned(self._entry, str(self._version))
+        if name == BUILT_IN:
+            return BUILT_IN_ID
         base, version = _split(base)  # <...> is evaluated text, which has neither place nor version
         if not name.startswith(("./", "../")) or "\\" in name:
-            return self._refused(name, base, "imports are relative paths such as './lib.js', inside of")
+            known = f"imports are {BUILT_IN!r}, or relative paths such as './lib.js', inside of"
+            return self._refused(name, base, known)
         identity = posixpath.normpath(posixpath.join(posixpath.dirname(base), name))
         path = self._confined(identity)
         if path is None:
@@ -152,6 +165,8 @@ class ModuleLoader:
         """(id, source, "module"), as dukpy expects it; or None three times if the id is an error message."""
         if identity == self.problem:
             return None, None, None
+        if identity == BUILT_IN_ID:
+            return identity, self._built_in, "module"
         path = self._confined(bare_id(identity))
         try:
             if path is None:

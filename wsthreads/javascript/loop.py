@@ -17,6 +17,7 @@ from wsthreads.javascript.replies import Replies
 from wsthreads.javascript.schedule import NEVER
 from wsthreads.javascript.session_state import Event, SessionState
 from wsthreads.javascript.stacks import Failure
+from wsthreads.javascript.values import message_from
 
 if TYPE_CHECKING:
     from wsthreads.config import Config
@@ -27,9 +28,12 @@ if TYPE_CHECKING:
     from wsthreads.javascript.schedule import Schedule
     from wsthreads.monitoring.metrics import Histogram, Metrics
 
-__all__ = ["STOP", "Loop"]
+__all__ = ["FIRST_LOAD", "STOP", "Loop"]
 
 STOP = Event("stop")
+
+#: The ticket of an isolate's first load; each further load has the next lower number.
+FIRST_LOAD = -1
 _AGAIN, _TIMER = Event("again"), Event("timer")
 
 #: What became of an event, as the runtime reports it: 0 for done, above 0 for the ticket of a pending promise.
@@ -42,6 +46,8 @@ _HOOKS = {
     "message": "on_message",
     "binary": "on_message",
     "close": "on_close",
+    "presence": "on_presence",
+    "reload": "on_reload",
 }
 
 #: The promise jobs of these events own the timers that they set. Without an engine, no other jobs may run with theirs.
@@ -81,6 +87,7 @@ class Loop:
         self._metrics = metrics
         self._seconds: dict[str, Histogram] = {}  # by kind of event: how long the script's functions take
         self._again: Event | None = None  # an event to hand over again
+        self._reload: Event | None = None  # the call of onReload, which comes before all other events
         self._dispatched = 0
         self._stumbles = 0
         self._timer_was_last = False
@@ -102,6 +109,7 @@ class Loop:
             "answer": self._replies.answer,
             "loaded": self._loaded,
             "looked": self._looked,
+            "presented": self._presented,
         }
 
     def current_state(self) -> SessionState | None:
@@ -154,6 +162,9 @@ class Loop:
                 self._expire(now)
             if self._jobs_due is not None and now >= self._jobs_due:
                 break
+            reload, self._reload = self._reload, None
+            if reload is not None:
+                return reload
             again, self._again = self._again, None
             if again is not None:
                 return again
@@ -304,7 +315,7 @@ class Loop:
     def _finish(self, event: Event) -> None:
         if event.kind in ("open", "message", "binary") and event.state is not None:
             event.state.release(event.size)
-        elif event.kind == "again" and event.reply is not None and not event.reply.done():
+        elif event.kind in ("again", "presence") and event.reply is not None and not event.reply.done():
             event.reply.set_result(None)
         self._schedule.finish(event)
 
@@ -350,7 +361,7 @@ class Loop:
         self._reports.failed(what, state, failure, once=is_known)
         self._make_room(failure)
 
-    def _settled(self, session_id: str, ticket: int, failed: bool) -> None:
+    def _settled(self, ticket: int, failed: bool) -> None:
         event = self._schedule.settle(ticket)
         if event is not None:
             self._completed(event, failed)
@@ -359,9 +370,18 @@ class Loop:
         if self._current is not None:
             self._replies.looked(self._current, entries)
 
+    def _presented(self, message: str | None, is_binary: bool, ticket: int) -> None:
+        """What onPresence returned: the current call, or one whose promise has this ticket."""
+        event = self._schedule.pending(ticket) if ticket else self._current
+        if event is not None and event.reply is not None:
+            event.reply.set_result(message_from(self.engine, message, is_binary))
+
     def _loaded(self, ticket: int, exports: str | None, error: str | None) -> bool:
         self._loader.suspended.clear()
-        return self._replies.loaded(ticket, exports, error)
+        is_loaded = self._replies.loaded(ticket, exports, error)
+        if is_loaded and ticket < FIRST_LOAD:
+            self._reload = Event("reload")
+        return is_loaded
 
 
 def _close_session(state: SessionState | None, reason: str) -> None:

@@ -21,6 +21,8 @@ _HOOKS = {
     "message": "onMessage",
     "binary": "onMessage",
     "close": "onClose",
+    "presence": "onPresence",
+    "reload": "onReload",
     "timer": "a timer's callback",
 }
 

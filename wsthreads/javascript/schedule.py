@@ -116,6 +116,10 @@ class Schedule:
         """Let all pending events expire later by `seconds`: none of them could make progress in that time."""
         self._pending = {ticket: (expires + seconds, event) for ticket, (expires, event) in self._pending.items()}
 
+    def pending(self, ticket: int) -> Event | None:
+        """The pending event of this ticket. None if it has expired."""
+        return self._pending.get(ticket, (0.0, None))[1]
+
     def settle(self, ticket: int) -> Event | None:
         """The pending event of this ticket, for the caller to finish. None if it has expired."""
         return self._pending.pop(ticket, (0.0, None))[1]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from wsthreads.errors import PresenceError
 
-__all__ = ["Entry", "Person", "Presence", "PresenceChanges", "checked", "persons_of", "presence_json"]
+__all__ = ["Entry", "JSONText", "Person", "Presence", "PresenceChanges", "persons_of", "presence_json"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,12 @@ class PresenceChanges:
     left: list[Person]
     #: Persons whose value has changed.
     changed: list[Person]
+
+
+class JSONText(str):
+    """A presence value that is JSON text already, as a script makes it."""
+
+    __slots__ = ()
 
 
 class Entry(NamedTuple):
@@ -260,6 +266,8 @@ def _person(entries: list[Entry], sessions: int | None = None) -> Person:
 
 def presence_json(value: Any, max_bytes: int) -> str:
     """A presence value as JSON text. Raises `PresenceError` if it is not JSON, or longer than `max_bytes` in UTF-8."""
+    if isinstance(value, JSONText):
+        return _checked(str(value), max_bytes)
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
@@ -268,10 +276,10 @@ def presence_json(value: Any, max_bytes: int) -> str:
         text.encode()
     except UnicodeEncodeError:  # a lone surrogate, which JSON can only escape
         text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    return checked(text, max_bytes)
+    return _checked(text, max_bytes)
 
 
-def checked(text: str, max_bytes: int) -> str:
+def _checked(text: str, max_bytes: int) -> str:
     """The text. Raises `PresenceError` if it is longer than `max_bytes` in UTF-8."""
     size = len(text.encode())
     if size > max_bytes:

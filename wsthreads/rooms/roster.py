@@ -28,7 +28,7 @@ from weakref import finalize
 from wsthreads.errors import CloseCode
 from wsthreads.loggers import get_logger
 from wsthreads.protocol.frames import message_frame
-from wsthreads.rooms.presence import Entry, Person, Presence, PresenceChanges, checked, persons_of, presence_json
+from wsthreads.rooms.presence import Entry, Person, Presence, PresenceChanges, persons_of, presence_json
 from wsthreads.rooms.striped import StripedDict
 from wsthreads.threads.drainer import Drainer
 from wsthreads.threads.flusher import Timer, weakly
@@ -118,10 +118,6 @@ class Roster:
     def text_of(self, value: object) -> str:
         """A presence value as JSON text. Raises `PresenceError`."""
         return presence_json(value, self._max_value_bytes)
-
-    def checked(self, text: str) -> str:
-        """JSON text that a script has made. Raises `PresenceError` if it is too long."""
-        return checked(text, self._max_value_bytes)
 
     # What the sessions of this process do. The caller holds the session's `_membership`, or the session has ended, so
     # that what happens to one session has an order. Without locks, the caller calls `tell` afterwards.

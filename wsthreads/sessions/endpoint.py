@@ -68,7 +68,7 @@ class Endpoint:
         self.path = path
         self.handler = handler
         self.rooms = rooms
-        handler.use_rooms(self.rooms.room)
+        handler.use_rooms(rooms)
         handler.endpoint_path = path
         #: Who is there in the rooms.
         self.roster = rooms.use_roster(

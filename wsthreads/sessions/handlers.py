@@ -31,15 +31,17 @@ if TYPE_CHECKING:
     from wsthreads.protocol.handshake import Request
     from wsthreads.protocol.readers import Reader
     from wsthreads.rooms.presence import PresenceChanges
-    from wsthreads.rooms.rooms import Room
+    from wsthreads.rooms.rooms import Room, Rooms
     from wsthreads.sessions.session import Session
 
-__all__ = ["HOOKS", "Handler", "PythonHandler"]
+__all__ = ["HOOKS", "SCRIPT_HOOKS", "Handler", "PythonHandler"]
 
 log = get_logger(__name__)
 
 #: The functions that a handler may have, in Python's spelling.
 HOOKS = ("on_handshake", "on_open", "on_message", "on_close", "on_error", "on_presence")
+#: Those of a script. A Python handler is not reloaded in its process.
+SCRIPT_HOOKS = (*HOOKS, "on_reload")
 
 
 def _nobody(error: BaseException | str) -> None:
@@ -65,15 +67,15 @@ class Handler(ABC):
 
     #: The name for logs and pages: the script's file name, the class or the module.
     name: str
-    #: The functions in `HOOKS` that the handler has.
+    #: The functions in `HOOKS`, or in `SCRIPT_HOOKS`, that the handler has.
     hooks: frozenset[str]
     #: The endpoint's path, for logs. Set by the endpoint.
     endpoint_path = ""
     #: Called for each logged failure of the user's code, in any thread, with the exception or a script's error text.
     on_failure: Callable[[BaseException | str], None] = staticmethod(_nobody)
 
-    def use_rooms(self, room: Callable[[str], Room]) -> None:  # noqa: B027
-        """Called once by the endpoint, before any other method. `room` returns a handle of one of its rooms."""
+    def use_rooms(self, rooms: Rooms[Any]) -> None:  # noqa: B027
+        """Called once by the endpoint, with its rooms, before any other method."""
 
     def start(self) -> None:  # noqa: B027
         """Start what the handler needs in this process (a thread, an interpreter). Idempotent. Any thread."""

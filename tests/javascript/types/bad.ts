@@ -1,4 +1,5 @@
-import type { OnMessage, Session, OnHandshake } from "wsthreads";
+import { room, sessions } from "wsthreads";
+import type { OnMessage, OnPresence, Session, OnHandshake } from "wsthreads";
 
 export function onOpen(session: Session): void {
   // @ts-expect-error an object is no message
@@ -15,7 +16,17 @@ export function onOpen(session: Session): void {
   setTimeout("x", 3);
   // @ts-expect-error a room has a name
   session.room();
+  // @ts-expect-error a room of nobody cannot be joined
+  room("x").join();
+  // @ts-expect-error misspelt
+  session.room("x").join({ presense: 1 });
+  // @ts-expect-error a value is needed
+  session.room("x").setPresence();
+  // @ts-expect-error sessions is a function
+  sessions.length.x;
 }
+// @ts-expect-error a number is no message
+export const onPresence: OnPresence = (room, changes) => changes.joined.length;
 // @ts-expect-error a message may be binary
 export const onMessage: OnMessage = (session, message) => { message.slice(1).toUpperCase(); };
 // @ts-expect-error an object is no verdict

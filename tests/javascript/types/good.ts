@@ -1,4 +1,7 @@
-import type { OnClose, Received, Request, Room, Session, Verdict } from "wsthreads";
+import { room, sessions } from "wsthreads";
+import type { OnClose, OnPresence, Person, Received, Request, Room, Session, SessionRoom, Verdict } from "wsthreads";
+
+const lobby: Room = room("lobby");
 
 export function onHandshake(request: Request): Verdict {
   const user: string | null = request.getHeader("X-User");
@@ -8,8 +11,12 @@ export function onHandshake(request: Request): Verdict {
   return user === null ? 401 : request.getSubprotocols()[0];
 }
 export async function onOpen(session: Session): Promise<void> {
-  const room: Room = session.room("chat");
+  const room: SessionRoom = session.room("chat");
   room.join();
+  room.join({});
+  room.join({ presence: { name: session.id } });
+  room.setPresence(null);
+  const shared: Room = room;
   const sent: boolean = session.send(new Uint8Array(3));
   session.send(new ArrayBuffer(1));
   setTimeout((text: string) => session.send(text), 10, "later");
@@ -26,3 +33,12 @@ export function onMessage(session: Session, message: Received) {
 export const onClose: OnClose = (session, code, reason) => {
   session.room("chat").broadcastExcept(`${code + 1} ${reason.slice(1)}`);
 };
+export const onPresence: OnPresence = async (room, { joined, left, changed }) => {
+  const persons: Person[] = [...joined, ...left, ...changed, ...room.presence()];
+  if (persons.length) return `${persons[0].since + persons[0].sessions} ${persons[0].user?.length} ${room.getName()}`;
+};
+export function onReload(): void {
+  const session: Session = sessions()[0];
+  session.send(`${session.id} ${lobby.members()}`);
+  lobby.broadcast("reloaded");
+}

@@ -1,7 +1,8 @@
 // What all other parts of the runtime need: calls to Python, and built-ins that are saved before a script can replace
 // them.
 //
-// The parts are joined into the body of one function in the order boot, inspect, console, timers, objects, loop.
+// The parts are joined into the body of one function in the order boot, inspect, console, timers, objects, module,
+// loop.
 // Only `console` and the timers are global. A script does not see `python` and the rest.
 //
 // A script may change any object that it can reach: Array.prototype, Map.prototype.get, Promise.resolve. So the other

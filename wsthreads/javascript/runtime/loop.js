@@ -1,6 +1,9 @@
 // The loop that pulls events from Python and calls the script's functions.
 
-const HOOKS = { __proto__: null, onHandshake: true, onOpen: true, onMessage: true, onClose: true, onError: true };
+const HOOKS = {
+  __proto__: null, onHandshake: true, onOpen: true, onMessage: true, onClose: true, onError: true, onPresence: true,
+  onReload: true,
+};
 
 // What became of an event; the next pull reports it to Python. A positive number is a ticket: the number of a promise
 // that the handler returned. "settled" follows later with the same ticket.
@@ -164,6 +167,20 @@ const dispatch = {
     return DONE;
   },
 
+  presence(event) {
+    return callWithoutSession("onPresence", arrayOf(new Room(null, event[2]), event[3]), (value, ticket) => {
+      if (value !== undefined && value !== null) {
+        carried("presented", "onPresence returns", value, ticket);
+      }
+    });
+  },
+
+  // Comes right after a load that was not the first one.
+  reload() {
+    owner = version;
+    return callWithoutSession("onReload", arrayOf(), () => {});
+  },
+
   // A version is given up: its top level does not end.
   refuse(event) {
     const refused = loading.get(event[2]);
@@ -234,7 +251,7 @@ function callHandler(hook, state, first, second) {
     }
   }
   const ticket = ++lastTicket;
-  const settled = (failed) => void python("settled", state.id, ticket, failed);
+  const settled = (failed) => void python("settled", ticket, failed);
   const failed = (error, isKnown = false) => {
     const answer = outcome === FAILED ? onErrorFailed(state, error, isKnown)
       : handlerFailed(hook, state, error, isKnown);
@@ -249,6 +266,45 @@ function callHandler(hook, state, first, second) {
   };
   whenRun(outcome === FAILED ? "onError" : hook, result, () => settled(outcome === FAILED), failed);
   return ticket;
+}
+
+// Calls a handler function that belongs to no session. `succeeded(value, ticket)` gets what it returned, with the ticket
+// of its promise if there was one. There is no onError for its errors.
+function callWithoutSession(hook, values, succeeded) {
+  const handler = handlers[hook];
+  if (handler === undefined) {
+    return DONE;
+  }
+  const failed = (error, isKnown = false) => void python("failed", hook, null, describe(error), isKnown);
+  try {
+    const result = apply(handler, undefined, values);
+    if (isGenerator(result)) {
+      failed(notRun(hook), true);
+      return FAILED;
+    }
+    if (!isThenable(result)) {
+      succeeded(result, 0);
+      return DONE;
+    }
+    const ticket = ++lastTicket;
+    whenRun(hook, result, (value) => {
+      let hasFailed = false;
+      try {
+        succeeded(value, ticket);
+      } catch (error) {
+        hasFailed = true;
+        failed(error);
+      }
+      python("settled", ticket, hasFailed);
+    }, (error, isKnown) => {
+      failed(error, isKnown);
+      python("settled", ticket, true);
+    });
+    return ticket;
+  } catch (error) {
+    failed(error);
+    return FAILED;
+  }
 }
 
 // Logs the error, unless an equal one was logged (`isKnown`), and passes it to onError. Returns onError's promise, if
@@ -316,4 +372,4 @@ function when(promise, fulfilled, rejected) {
   }
 }
 
-return { __proto__: null, loop, connect, describe, parcel };
+return { __proto__: null, loop, connect, describe, parcel, module };

@@ -2,7 +2,7 @@
 //
 // All are frozen. The data of the handshake (`told`) is kept here, so that looking it up needs no call to Python. After
 // onClose a session can still be used: it is closed, and in no room, and joins none. Its room handles still reach the
-// members.
+// members, as those without a session do, which `module` makes.
 
 const bufferOfData = asGetter(DataView.prototype, "buffer");
 const startOfData = asGetter(DataView.prototype, "byteOffset");
@@ -81,7 +81,7 @@ class Session extends Visitor {
   }
 
   send(message) {
-    return carried("send", "session.send", message, this.#id);
+    return carried("send", "session.send takes", message, this.#id);
   }
 
   close(code = 1000, reason = "") {
@@ -99,15 +99,7 @@ class Session extends Visitor {
   }
 
   room(name) {
-    if (typeof name !== "string") {
-      throw new ERRORS.TypeError(`a room name is a string, not ${kindOf(name)}`);
-    }
-    const size = charactersOf(name);
-    if (size < 1 || size > MAX_ROOM_NAME_CHARS) {
-      throw new ERRORS.RangeError(
-        `a room name has 1 to ${MAX_ROOM_NAME_CHARS} characters, not ${size}: ${quote(upTo(name, 40))}`);
-    }
-    return new Room(this.#id, name);
+    return new SessionRoom(this.#id, checkedRoomName(name));
   }
 
   rooms() {
@@ -115,6 +107,7 @@ class Session extends Visitor {
   }
 }
 
+// A handle without a session; `id` is null then.
 class Room {
   #id;
   #name;
@@ -122,27 +115,21 @@ class Room {
   constructor(id, name) {
     this.#id = id;
     this.#name = name;
-    freeze(this);
-  }
-
-  join() {
-    answered(python("join", this.#id, this.#name));
-  }
-
-  leave() {
-    answered(python("leave", this.#id, this.#name));
+    if (new.target === Room) {
+      freeze(this);
+    }
   }
 
   broadcast(message) {
-    carried("broadcast", "room.broadcast", message, this.#id, this.#name);
-  }
-
-  broadcastExcept(message) {
-    carried("broadcast_except", "room.broadcastExcept", message, this.#id, this.#name);
+    carried("broadcast", "room.broadcast takes", message, this.#id, this.#name);
   }
 
   members() {
     return answered(python("members", this.#id, this.#name));
+  }
+
+  presence() {
+    return answered(python("presence", this.#id, this.#name));
   }
 
   getName() {
@@ -150,9 +137,90 @@ class Room {
   }
 }
 
-for (const visible of [Visitor, Request, Session, Room]) {
+class SessionRoom extends Room {
+  #id;
+  #name;
+
+  constructor(id, name) {
+    super(id, name);
+    this.#id = id;
+    this.#name = name;
+    freeze(this);
+  }
+
+  join(options) {
+    const presence = optionOf("room.join", options, "presence");
+    toldOfEnd("join", answered(presence === undefined ? python("join", this.#id, this.#name) :
+      python("join", this.#id, this.#name, presenceJson(presence))));
+  }
+
+  setPresence(value) {
+    toldOfEnd("setPresence", answered(python("set_presence", this.#id, this.#name, presenceJson(value))));
+  }
+
+  leave() {
+    toldOfEnd("leave", answered(python("leave", this.#id, this.#name)));
+  }
+
+  broadcastExcept(message) {
+    carried("broadcast_except", "room.broadcastExcept takes", message, this.#id, this.#name);
+  }
+}
+
+for (const visible of [Visitor, Request, Session, Room, SessionRoom]) {
   freeze(visible.prototype);
   freeze(visible);  // a script can reach the classes by `constructor`, and could change what is an instance of them
+}
+
+// Logs, once for a script, that a method did nothing since the session of its room handle has ended.
+function toldOfEnd(method, hadEffect) {
+  if (!hadEffect && warnedOf.end !== true) {
+    warnedOf.end = true;
+    python("console", 30, wire(`room.${method}() does nothing: the session of this room handle has ended`), callStack());
+  }
+}
+
+// The only option of a method; undefined if it is not given.
+function optionOf(caller, options, name) {
+  if (options === undefined) {
+    return undefined;
+  }
+  if (typeof options !== "object" || options === null) {
+    throw new ERRORS.TypeError(`${caller} takes options such as { ${name}: … }, not ${kindOf(options)}`);
+  }
+  const given = keysOf(options);
+  for (let index = 0; index < given.length; index++) {
+    if (given[index] !== name) {
+      throw new ERRORS.TypeError(`${caller} takes the option ${name}, not ${upTo(given[index], 40)}`);
+    }
+  }
+  return options[name];
+}
+
+function presenceJson(value) {
+  let text, cause;
+  try {
+    text = typeof value === "number" && !isFinite(value) ? undefined : quote(value);
+  } catch (error) {  // a cycle, a BigInt, or a toJSON that throws
+    cause = error;
+  }
+  if (typeof text !== "string") {
+    const options = cause === undefined ? undefined : { __proto__: null, cause };
+    throw new ERRORS.TypeError(`a presence value must be JSON, not ${upTo(inspect(value), 80)}`, options);
+  }
+  return text;
+}
+
+function checkedRoomName(name) {
+  if (typeof name !== "string") {
+    throw new ERRORS.TypeError(`a room name is a string, not ${kindOf(name)}`);
+  }
+  const size = charactersOf(name);
+  if (size < 1 || size > MAX_ROOM_NAME_CHARS) {
+    throw new ERRORS.RangeError(
+      `a room name has 1 to ${MAX_ROOM_NAME_CHARS} characters, not ${size}: ${quote(upTo(name, 40))}`);
+  }
+  return name;
 }
 
 // The number of characters of a room's name. A name that is plainly too long is not scanned: it may come from a client.
@@ -194,7 +262,7 @@ function carried(name, caller, message, id, room) {
   const bytes = bytesOf(message);
   if (bytes === null) {
     throw new ERRORS.TypeError(
-      `${caller} takes a string, an ArrayBuffer or a typed array, not ${kindOf(message)}; try JSON.stringify`);
+      `${caller} a string, an ArrayBuffer or a typed array, not ${kindOf(message)}; try JSON.stringify`);
   }
   if (!HAS_ENGINE) {
     return answered(handed(name, textOfBytes(bytes), true, id, room));

@@ -46,30 +46,72 @@ declare module "wsthreads" {
     close(code?: number, reason?: string): void;
     /** False after `close`, after the client's close, and in `onClose`. */
     isOpen(): boolean;
-    /** A handle on a room of this endpoint. It does not join. You may keep it: see `Room`. */
-    room(name: string): Room;
+    /** A handle on a room of this endpoint. It does not join. You may keep it: see `SessionRoom`. */
+    room(name: string): SessionRoom;
     /** The names of the rooms that this session is in, sorted. */
     rooms(): string[];
   }
 
-  /**
-   * A session's handle on a room. You may keep it. After the end of the session, `broadcast`, `broadcastExcept`,
-   * `members` and `getName` still work, and `join` and `leave` do nothing.
-   */
+  /** A handle on a room. You may keep it: it belongs to no session, and does not keep the room alive. */
   export interface Room {
-    /** Join the room. Does nothing if the session is a member, or has ended. The first member creates the room. */
-    join(): void;
-    /** Leave the room. The last member deletes the room. A session that ends leaves all rooms by itself. */
-    leave(): void;
-    /** Send to all members, also to this session if it is one. */
+    /** Send to all members. */
     broadcast(message: Message): void;
-    /** Send to all members except this session. */
-    broadcastExcept(message: Message): void;
     /** The number of members. */
     members(): number;
+    /** The persons in the room, in order of arrival: those of sessions that have set a presence value. */
+    presence(): Person[];
     /** The name of the room. */
     getName(): string;
   }
+
+  /**
+   * A session's handle on a room. You may keep it. After the end of the session, `join`, `leave` and `setPresence` do
+   * nothing, which the log says once. Everything else still works.
+   */
+  export interface SessionRoom extends Room {
+    /**
+     * Join the room. Does nothing if the session is a member. The first member creates the room. With `presence`, also
+     * do what `setPresence` does. If the value is not valid, the session does not join.
+     */
+    join(options?: { presence?: any }): void;
+    /** Leave the room. The last member deletes the room. A session that ends leaves all rooms by itself. */
+    leave(): void;
+    /** Send to all members except this session. */
+    broadcastExcept(message: Message): void;
+    /** Set what others see of this session: any JSON value of at most 1 KiB. Throws if the session is not a member. */
+    setPresence(value: any): void;
+  }
+
+  /** Somebody in a room: a user with all of the user's sessions there, or one session without a user. */
+  export interface Person {
+    /** The user, or the id of the session. */
+    key: string;
+    /** Null for a session without a user. */
+    user: string | null;
+    /** The value that one of the sessions has set last. */
+    presence: any;
+    /** When the person came, in milliseconds since the epoch, as `Date.now()`. */
+    since: number;
+    /** The number of sessions. 0 while all connections of the person are lost. */
+    sessions: number;
+  }
+
+  /** What has changed in a room since the last call of `onPresence`. Each list is in order of arrival. */
+  export interface PresenceChanges {
+    joined: Person[];
+    /** With their last value. */
+    left: Person[];
+    /** Persons whose value has changed. */
+    changed: Person[];
+  }
+
+  /** A handle on a room of this endpoint, without a session: for timers, and for rooms of others. Works anywhere. */
+  export function room(name: string): Room;
+  /**
+   * The sessions of this process, the oldest first. They are the objects that handlers receive. A session whose
+   * `onClose` was called is not among them.
+   */
+  export function sessions(): Session[];
 
   /**
    * What `onHandshake` returns. Nothing or true lets the client in. A text lets it in, and is the subprotocol to speak.
@@ -101,6 +143,18 @@ declare module "wsthreads" {
   export type OnClose = (session: Session, code: number, reason: string) => void | Promise<void>;
   /** Called after another function has thrown. The error is logged already. */
   export type OnError = (session: Session, error: any) => void | Promise<void>;
+  /**
+   * Called when the presence of a room has changed, for each room with members in this process, at most every 0.2
+   * seconds. The members in this process receive what it returns. An error is logged, and not passed to `onError`.
+   */
+  export type OnPresence = (room: Room, changes: PresenceChanges) => PresenceMessage | Promise<PresenceMessage>;
+  /** What `onPresence` returns: a message to the members, or nothing. */
+  export type PresenceMessage = Message | void | undefined | null;
+  /**
+   * Called once after the script was loaded again, before any other function of the new version. Its sessions are still
+   * there, and its variables are new: rebuild them from `sessions()`. An error is logged, and not passed to `onError`.
+   */
+  export type OnReload = () => void | Promise<void>;
 }
 
 /** Writes to the server's log, under the script's name. Shows objects as Node does, and errors with their stack. */

@@ -1,0 +1,42 @@
+"""Messages, persons and times as they cross between a script and Python."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wsthreads.javascript.engine import Engine
+    from wsthreads.rooms.presence import Person, PresenceChanges
+
+__all__ = ["changes_for_script", "message_from", "milliseconds", "persons_in_json"]
+
+
+def message_from(engine: Engine | None, text: str | None, is_binary: bool) -> str | bytes:
+    """A message from the runtime: as `text` (bytes as characters up to U+00FF), or None if it is in the parcel."""
+    if text is None and engine is not None:
+        return engine.take_bytes() if is_binary else engine.take_text()
+    assert text is not None
+    return text.encode("latin-1") if is_binary else text
+
+
+def milliseconds(seconds: float) -> int:
+    """A time as JavaScript has it in ``Date.now()``."""
+    return round(seconds * 1000)
+
+
+def persons_in_json(persons: Iterable[Person]) -> bytes:
+    """The answer for ``room.presence()``."""
+    return json.dumps([_for_script(person) for person in persons]).encode()
+
+
+def changes_for_script(changes: PresenceChanges) -> dict[str, Any]:
+    """The second argument of onPresence."""
+    kinds = {"joined": changes.joined, "left": changes.left, "changed": changes.changed}
+    return {kind: [_for_script(person) for person in persons] for kind, persons in kinds.items()}
+
+
+def _for_script(person: Person) -> dict[str, Any]:
+    return {**asdict(person), "since": milliseconds(person.since)}
