@@ -27,15 +27,23 @@ class Chat:
     def on_handshake(self, request):
         if request.get_parameter("user") is None:
             return 401
-        request.attributes["user"] = request.get_parameter("user")
+        request.attributes["name"] = request.get_parameter("user")
+        if request.get_parameter("user") == "ann":
+            request.user = "ann"
 
     def on_open(self, session):
         session.room("lobby").join()
 
     def on_message(self, session, message):
         if json.loads(message)["type"] == "answer":
-            data = [session.attributes["user"], session.id]
+            data = [session.attributes["name"], session.id]
             session.send(json.dumps(data))
+        elif json.loads(message)["type"] == "one":
+            text, sid = "for one", json.loads(message)["sid"]
+            session.endpoint.user("ann").send(text)
+            session.endpoint.session(sid).send(text)
+        elif json.loads(message)["type"] == "kick":
+            session.endpoint.user("ann").close(4003, "kicked")
         elif json.loads(message)["type"] == "all":
             text = "all"
             session.room("lobby").broadcast(text)
@@ -157,8 +165,13 @@ def test_handlers_in_python(redis_server: RedisServer) -> None:
         for kind, text in ("all", "all"), ("work", "from a thread"):
             ann.send(json.dumps({"type": kind}))
             assert (ann.receive(), bob.receive()) == (text, text)
+        bob.send(json.dumps({"type": "one", "sid": bob.session.id}))
+        assert (ann.receive(), bob.receive()) == ("for one", "for one")
         ann.send(json.dumps({"type": "leave"}))
         assert (ann.closed, ended) == ((4000, "bye"), [(4000, "bye")])
+        ann = chat.connect(user="ann")
+        bob.send(json.dumps({"type": "kick"}))
+        assert ann.wait_closed() == (4003, "kicked")
     sockets.shutdown()
 
 

@@ -31,7 +31,8 @@ def finalize():
         session.send("gone")
         session.rooms()
         session.is_open()
-        session.attributes["gone"] = session.request_path
+        session.attributes["gone"] = session.request_path, session.user
+        session.endpoint.session_count
         session.room("here")
     for session in victims:
         session.close(4001)
