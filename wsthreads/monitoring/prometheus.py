@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from werkzeug.wrappers import Response
 
-from wsthreads.errors import ConfigError
+from wsthreads.errors import CloseCode, ConfigError
 from wsthreads.monitoring.metrics import BOUNDS_S, Distribution, Totals
 from wsthreads.threads.flusher import Flusher, weakly
 
@@ -172,7 +172,7 @@ def families(app: MonitoredApp) -> list[Family]:
 _NOTHING = Distribution((0,) * (len(BOUNDS_S) + 1), 0.0)
 
 #: RFC 6455, 7.4.1, and the IANA registry.
-_KNOWN_CODES = frozenset(range(1000, 1016)) - {1004}
+_KNOWN_CODES = frozenset(range(1000, 1016)) - {1004} | frozenset(map(int, CloseCode))
 
 
 def _by_code(closed: dict[int, int]) -> dict[tuple[str, ...], int]:
