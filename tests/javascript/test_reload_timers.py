@@ -132,3 +132,47 @@ def test_timers_that_were_set_in_a_sessions_call_run_on(tmp_path: Path, settings
         session.wait_for(lambda session: "ended" in session.sent)
         session.wait_for_messages(len(session.sent) + 10)
         assert session.closed is None
+
+
+#: Top-level code that calls what `tick()` waits for, again and again.
+PACEMAKERS = {
+    "an interval": "setInterval(wake, 1);",
+    "a chain of timeouts": "(function again() { wake(); setTimeout(again, 1); })();",
+    "an async loop": "(async () => { for (;;) { await sleep(1); wake(); } })();",
+}
+
+
+@pytest.mark.parametrize("pacemaker", PACEMAKERS.values(), ids=PACEMAKERS.keys())
+@pytest.mark.parametrize("hook", ["onMessage", "onError"])
+def test_a_call_that_waited_for_a_timer_of_the_top_level_ends_after_a_reload(
+    tmp_path: Path, settings: dict[str, Any], pacemaker: str, hook: str
+) -> None:
+    """The timers that it sets afterwards are the session's. Those of the old version end with the call."""
+    source = f"""let waiting = [], count = 0;
+    globalThis.goOn = () => {{ waiting = null; }};
+    globalThis.beats = 0;
+    const wake = () => {{ beats++; const now = waiting ?? []; waiting &&= []; for (const go of now) go(); }};
+    const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+    {pacemaker}
+    export async function {hook}(session) {{
+      await new Promise((go) => waiting.push(go));
+      session.send("begun");
+      while (waiting !== null) await sleep(1);
+      for (let n = 0; n < 10; n++) await sleep(1);
+      session.send("ended");
+    }}"""
+    if hook == "onError":
+        source += 'export function onMessage() { throw new Error("for onError"); }'
+    with running(tmp_path, source, **settings) as script:
+        session = script.open()
+        script.message(session)
+        session.wait_for(lambda session: "begun" in session.sent)
+        script.path.write_text(
+            "goOn(); export function onMessage(session) { session.send(JSON.stringify({ beats })); }"
+        )
+        script.handler.reload()
+        session.wait_for(lambda session: "ended" in session.sent)
+        before = json.loads(script.answer(session))
+        for _ in range(10):
+            assert json.loads(script.answer(session)) == before
+        assert session.closed is None

@@ -41,6 +41,7 @@ function loop() {
     failedPulls = 0;
     dispatched++;
     owner = null;
+    isInJob = false;
     outcome = dispatch[event[0]](event);
   }
 }
@@ -79,10 +80,12 @@ const dispatch = {
   close(event) {
     const state = states.get(event[1]);
     states.delete(event[1]);
+    endCall(state);
     return state === undefined ? DONE : callHandler("onClose", state, event[2], event[3]);
   },
 
   forget(event) {
+    endCall(states.get(event[1]));
     states.delete(event[1]);
     return DONE;
   },
@@ -106,6 +109,7 @@ const dispatch = {
     states.set(id, state);
     const handler = handlers.onHandshake;
     const answer = (value) => {
+      endCall(state);
       let words = null;
       try {
         words = isPlain(value) ? null : inWords(value);
@@ -116,6 +120,7 @@ const dispatch = {
       python("answer", id, true, words === null ? value ?? null : null, words);
     };
     const refuse = (error, isKnown = false) => {
+      endCall(state);
       states.delete(id);
       python("failed", "onHandshake", id, describe(error), isKnown);
       python("answer", id, false, null);
@@ -123,6 +128,7 @@ const dispatch = {
     try {
       const result = handler === undefined ? undefined : handler(new Request(state));
       if (isThenable(result)) {
+        beginCall(state);
         whenRun("onHandshake", result, answer, refuse);
       } else if (isGenerator(result)) {
         refuse(notRun("onHandshake"), true);
@@ -154,6 +160,7 @@ const dispatch = {
       loading.delete(ticket);
       if (python("loaded", ticket, inJson(kinds), null)) {
         version.hasEnded = true;
+        fresher.former = isCalled(version) ? version : null;
         version = fresher;
         handlers = fresh;
       } else {
@@ -192,13 +199,41 @@ const dispatch = {
   },
 };
 
-// A version: one loading of the script, as the owner of timers.
+// A version: one loading of the script, as the owner of timers. `calls` counts the pending calls that began while it was
+// the last version. `former` is the version before, if calls were pending when that ended.
 function makeVersion() {
-  return { __proto__: null, hasEnded: false };
+  return { __proto__: null, hasEnded: false, calls: 0, former: null };
 }
 
+// Whether a call is pending that began while this was the last version, or earlier.
+function isCalled(version) {
+  for (let one = version; one !== null; one = one.former) {
+    if (one.calls > 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// `ticket` is that of the session's last call that returned a promise. `calledIn` is the version in which it began, while
+// it is pending.
 function makeState(id) {
-  return { __proto__: null, id, session: null, told: { __proto__: null, handshake: null, attributes: null } };
+  const told = { __proto__: null, handshake: null, attributes: null };
+  return { __proto__: null, id, session: null, ticket: 0, calledIn: null, told };
+}
+
+function beginCall(state) {
+  endCall(state);
+  state.calledIn = version;
+  version.calls++;
+}
+
+// The call has settled, or its session has been given up.
+function endCall(state) {
+  if (state !== undefined && state.calledIn !== null) {
+    state.calledIn.calls--;
+    state.calledIn = null;
+  }
 }
 
 // Whether verdict_of, in Python, can judge the value as it is.
@@ -250,8 +285,14 @@ function callHandler(hook, state, first, second) {
       return FAILED;
     }
   }
-  const ticket = ++lastTicket;
-  const settled = (failed) => void python("settled", ticket, failed);
+  const ticket = state.ticket = ++lastTicket;
+  beginCall(state);
+  const settled = (failed) => {
+    if (ticket === state.ticket) {
+      endCall(state);
+    }
+    python("settled", ticket, failed);
+  };
   const failed = (error, isKnown = false) => {
     const answer = outcome === FAILED ? onErrorFailed(state, error, isKnown)
       : handlerFailed(hook, state, error, isKnown);

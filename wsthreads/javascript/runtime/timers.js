@@ -3,6 +3,10 @@
 // A timer belongs to the version of the script whose top level set it, directly or in a timer's callback. It ends with
 // that version, at a reload. A timer that was set in a session's call belongs to no version and runs on, since the
 // session stays: otherwise a promise that waits for the timer would never settle.
+//
+// QuickJS does not tell whose a promise job is. A job behind a version's timer may be the rest of a session's call that
+// has waited for that timer. So a timer that is set there runs on after the reload, as long as a call is pending that
+// began before the reload. A job behind a session's event counts as the session's, also if it is top-level code.
 
 const MAX_DELAY_MS = 2 ** 31 - 1;
 
@@ -13,6 +17,8 @@ let lastTimer = 0;
 const warnedOf = { __proto__: null };
 // The version that new timers belong to, or null. The loop sets it for each event; promise jobs follow their event.
 let owner = null;
+// Whether the event's own call is over, so that promise jobs run.
+let isInJob = false;
 
 publish("setTimeout", function setTimeout(callback, delay, ...args) {
   return startTimer("setTimeout", callback, delay, args, false);
@@ -28,7 +34,9 @@ function startTimer(kind, callback, delay, args, repeats) {
     throw new ERRORS.TypeError(`${kind} takes a function, not ${kindOf(callback)}`);
   }
   const period = periodOf(kind, delay);
-  const timer = { __proto__: null, id: ++lastTimer, due: now() + period, period, repeats, callback, args, kind, owner };
+  const timer = {
+    __proto__: null, id: ++lastTimer, due: now() + period, period, repeats, callback, args, kind, owner, isInJob,
+  };
   if (hasEnded(timer)) {
     return timer.id;
   }
@@ -53,7 +61,7 @@ function periodOf(kind, delay) {
 }
 
 function hasEnded(timer) {
-  return timer.owner !== null && timer.owner.hasEnded;
+  return timer.owner !== null && timer.owner.hasEnded && !(timer.isInJob && isCalled(timer.owner));
 }
 
 function clearTimer(id) {
@@ -111,6 +119,7 @@ function runTimer() {
   } catch (error) {
     python("failed", `a callback of ${timer.kind}`, null, describe(error));
   }
+  isInJob = true;
   if (timer.repeats && byId.has(timer.id)) {
     timer.due = max(timer.due + timer.period, now());
     enqueue(timer);
