@@ -759,6 +759,8 @@ def test_an_application_that_is_no_handler_says_what_to_do():
         play(Named, through="app:app")
 
 
-def test_a_path_in_the_place_of_the_query_says_where_paths_go():
-    with play(Named) as chat, pytest.raises(UsageError, match=r"not both: token; for an endpoint, use path='/ws/x'"):
-        chat.connect("/ws/x", token="secret")
+def test_a_path_may_come_first():
+    with play(Named) as chat:
+        assert chat.connect("/ws/test", token="secret").session.get_parameter("token") == "secret"
+        with pytest.raises(KeyError, match="no endpoint '/ws/x'; there are: /ws/test"):
+            chat.connect("/ws/x", token="secret")

@@ -10,14 +10,14 @@ from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
 from wsthreads.app.host import Host
-from wsthreads.app.routing import Routing
+from wsthreads.app.routing import Match, Routing
 from wsthreads.client import is_client, send_client
 from wsthreads.config import Config
 from wsthreads.errors import ConfigError, HandshakeRefused
 from wsthreads.loggers import get_logger
-from wsthreads.monitoring.logs import hide_secrets, log_context, printable
+from wsthreads.monitoring.logs import ENDPOINT_KEY, hide_secrets, log_context, printable
 from wsthreads.protocol.handshake import is_upgrade
-from wsthreads.protocol.hints import answer_with_hint, foreign_protocol, near_path
+from wsthreads.protocol.hints import answer_with_hint, foreign_protocol
 from wsthreads.protocol.proxies import address_of
 from wsthreads.sessions.endpoint import Endpoint
 from wsthreads.threads.scheduling import Scheduling
@@ -36,7 +36,8 @@ class Dispatcher:
     """The WSGI application inside `WebSocketApp`. Any thread.
 
     A request goes to the endpoint for its path. If there is none, the dashboard, one of the `services` (by path) or
-    ``wsthreads.js`` answers it. All other requests go to `wsgi_app`.
+    ``wsthreads.js`` answers it, and then an endpoint with a rule that matches. All other requests go to `wsgi_app`. It
+    also gets those that match a rule and want no WebSocket, since ``/<name>`` matches many of its own paths.
     """
 
     def __init__(
@@ -66,24 +67,32 @@ class Dispatcher:
         path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
         match = self._routing.match(path)
         if match is not None:
-            return self._accept(match.endpoint, environ, start_response)
-        self._scheduling.other_request()
+            return self._accept(match, environ, start_response)
         if self._dashboard is not None and self._dashboard.owns(path):
+            self._scheduling.other_request()
             if path == self._dashboard.endpoint.path:
-                return self._accept(self._dashboard.endpoint, environ, start_response)
+                return self._accept(Match(self._dashboard.endpoint, {}), environ, start_response)
             return self._dashboard(environ, start_response)
         service = self._services.get(path)
         if service is not None:
+            self._scheduling.other_request()
             self._host.meet(environ)
             return service(environ, start_response)
         if self._config.serve_client and is_client(environ):
+            self._scheduling.other_request()
             return send_client(environ, start_response, self._config.allowed_origins)
+        match = self._routing.match_rule(path)
+        if match is not None and (self._wsgi_app is None or is_upgrade(environ)):
+            return self._accept(match, environ, start_response)
+        self._scheduling.other_request()
         return self._pass_on(path, environ, start_response)
 
-    def _accept(self, endpoint: Endpoint, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    def _accept(self, match: Match, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        endpoint = match.endpoint
+        environ[ENDPOINT_KEY] = endpoint.path
         self._host.meet(environ)
         try:
-            return endpoint.accept(environ, start_response)
+            return endpoint.accept(environ, start_response, match.path_parameters)
         except HandshakeRefused as refusal:
             endpoint.count_refusal(refusal)
             self._log_refusal(endpoint, refusal, environ)
@@ -120,8 +129,10 @@ class Dispatcher:
 
     def _hint(self, path: str, environ: WSGIEnvironment) -> str:
         """The text of the 404 for a client that looks for an endpoint. Logs it, too."""
-        near, foreign = near_path(path, self._routing.paths), foreign_protocol(environ)
+        near, foreign = self._routing.hint(path), foreign_protocol(environ)
         hint = f"; did you mean {environ.get('SCRIPT_NAME', '')}{near}?" if near else ""
+        if not near and (misfit := self._routing.misfit(path)):
+            hint = f"; {misfit}"
         hint += f"; {foreign}" if foreign else ""
         shown, peer, known = printable(hide_secrets(path)), environ["REMOTE_ADDR"], ", ".join(self._routing.paths)
         log.info("no endpoint %.500s for %s; there are: %.500s%s", shown, peer, known, printable(hint))

@@ -2,47 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from wsthreads.app.rules import Rule, Rules, is_rule, without_parameters
 from wsthreads.errors import ConfigError
+from wsthreads.protocol.hints import near_path
 from wsthreads.sessions.endpoint import Endpoint
 
 __all__ = ["Match", "Routing"]
+
+_NO_PARAMETERS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Match(NamedTuple):
     """The endpoint for a path, and the parts of the path that are parameters of the session."""
 
     endpoint: Endpoint
-    path_parameters: dict[str, Any]
+    path_parameters: Mapping[str, Any]
 
 
 class Routing:
-    """The endpoints of an app. Any thread."""
+    """The endpoints of an app, each with a path, or with a rule for paths with parameters. Any thread."""
 
     def __init__(self) -> None:
-        self._endpoints: dict[str, Endpoint] = {}
+        self._endpoints: dict[str, Endpoint] = {}  # by path or rule
+        self._rules = Rules()
 
     def match(self, path: str) -> Match | None:
-        """The endpoint that serves `path`, if there is one."""
+        """The endpoint with exactly this path, if there is one."""
         endpoint = self._endpoints.get(path)
-        return None if endpoint is None else Match(endpoint, {})
+        return None if endpoint is None or is_rule(path) else Match(endpoint, _NO_PARAMETERS)
+
+    def match_rule(self, path: str) -> Match | None:
+        """The endpoint with a rule that matches `path`, if there is one. Call it if nothing else has the path."""
+        found = self._rules.match(path)
+        return None if found is None else Match(self._endpoints[found[0]], MappingProxyType(found[1]))
+
+    def hint(self, path: str) -> str:
+        """The path that a client probably means by a path that does not match; empty if there is none."""
+        return near_path(path, (known for known in self._endpoints if not is_rule(known))) or self._rules.near(path)
+
+    def misfit(self, path: str) -> str:
+        """Says which part of a path is no value of a parameter; empty if there is none."""
+        return self._rules.misfit(path)
 
     def check(self, path: str) -> None:
         """Raise `ConfigError` if no endpoint can be added for `path`."""
         if not isinstance(path, str) or not path.startswith("/"):
             raise ConfigError(f"the path of an endpoint must begin with a slash, not {path!r}")
-        if "?" in path or "#" in path:
+        plain = without_parameters(path)
+        if "?" in plain or "#" in plain:
             raise ConfigError(f"the path of an endpoint must not have a query or a fragment: {path!r}")
         if path in self._endpoints:
             raise ConfigError(f"{path} is already served by {self._endpoints[path].handler.name}")
+        if is_rule(path):
+            same = self._rules.same_as(Rule(path))
+            if same is not None:
+                name = self._endpoints[same].handler.name
+                raise ConfigError(f"{path} matches the same paths as {same}, which is already served by {name}")
 
     def add(self, endpoint: Endpoint) -> None:
         """Add an endpoint whose path passed `check`."""
         self._endpoints[endpoint.path] = endpoint
+        if is_rule(endpoint.path):
+            self._rules.add(Rule(endpoint.path))
 
     def remove(self, endpoint: Endpoint) -> None:
         """Take an endpoint out again."""
+        self._rules.remove(endpoint.path)
         del self._endpoints[endpoint.path]
 
     def find(self, path: str) -> Endpoint:

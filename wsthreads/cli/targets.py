@@ -69,7 +69,7 @@ def find_targets(targets: Iterable[str | os.PathLike[str]], path: str | None = N
 
     Reads directories, but opens no file. Raises `UsageError` for a target that does not exist or is no handler file, a
     directory without handlers, a name that needs an escape in a URL, two files with the same path, and a `path` that is
-    not valid or is for several files.
+    not valid or is for several files. A `path` may have parameters, as in ``/ws/rooms/<name>``.
     """
     files = [file for target in targets for file in _files_of(_path_of(target))]
     if path is not None:
@@ -119,8 +119,13 @@ def is_handler_file(file: Path) -> bool:
 
 
 def _checked_path(path: str) -> str:
-    if not path.startswith("/") or any(c in "?#" or c.isspace() or not c.isprintable() for c in path):
+    from wsthreads.app.rules import Rule, is_rule, without_parameters
+
+    plain = without_parameters(path)
+    if not path.startswith("/") or any(c in "?#" or c.isspace() or not c.isprintable() for c in plain):
         raise UsageError(f"a path begins with / and has no spaces, ? or #, as in /live; not {path!r}")
+    if is_rule(path):
+        Rule(path)
     return path
 
 

@@ -30,6 +30,7 @@ from wsthreads.monitoring.formats import (
 )
 
 __all__ = [
+    "ENDPOINT_KEY",
     "FORMATS",
     "FORMAT_VARIABLE",
     "LEVELS",
@@ -67,14 +68,19 @@ def printable(text: str) -> str:
 #: The key of the session's id in the WSGI environ, set at the handshake. Formats of access logs can use it, too.
 SESSION_KEY = "wsthreads.session"
 
+#: The key of the endpoint's path in the WSGI environ, which may be a rule, such as ``/ws/rooms/<name>``.
+ENDPOINT_KEY = "wsthreads.endpoint"
+
 
 def log_context(environ: dict[str, Any], *, error: BaseException | None = None) -> dict[str, Any]:
     """The `extra` of a record about a session or a handshake: `endpoint`, `address`, and `session` once it exists.
 
     A Python handler's `error` adds `file` and `line`: the innermost place in the handler's own file.
     """
-    path: str = environ.get("PATH_INFO", "")
-    endpoint = path.encode("latin-1", "replace").decode("utf-8", "replace")
+    endpoint: str | None = environ.get(ENDPOINT_KEY)
+    if endpoint is None:
+        path: str = environ.get("PATH_INFO", "")
+        endpoint = path.encode("latin-1", "replace").decode("utf-8", "replace")
     context = {"endpoint": endpoint, "address": environ.get("REMOTE_ADDR", "")}
     if SESSION_KEY in environ:
         context["session"] = environ[SESSION_KEY]

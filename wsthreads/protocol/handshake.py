@@ -8,8 +8,9 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -44,6 +45,9 @@ MAX_PARAMETERS = 1000
 MAX_USER_CHARS = 256
 
 
+_NO_PARAMETERS: Mapping[str, Any] = MappingProxyType({})
+
+
 def check_user(name: str) -> None:
     """Raise `UserError` for what is not the name of a user."""
     what = f"the name of a user must be text of 1 to {MAX_USER_CHARS} characters"
@@ -61,8 +65,10 @@ class Request:
     Use it only in the thread that calls `on_handshake`. Once the session is open, any thread may read it.
     """
 
-    def __init__(self, environ: dict[str, Any]) -> None:
+    def __init__(self, environ: dict[str, Any], path_parameters: Mapping[str, Any] = _NO_PARAMETERS) -> None:
         self.environ = environ
+        #: The parameters of a path such as ``/ws/rooms/<name>``, decoded and converted. Read-only.
+        self.path_parameters = path_parameters
         self.attributes: dict[str, Any] = {}
         self._user: str | None = None
 

@@ -6,6 +6,7 @@ Anything that is no good handshake is an HTTP answer.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -46,7 +47,7 @@ HANDLER_ERRORS = ("handler_errors", "script_timeouts", "unhandled_rejections")
 
 
 class Endpoint:
-    """One path of an app. Any thread.
+    """One path of an app, or one rule for paths with parameters: `path`. Any thread.
 
     The start and the end of each session are logged at `log_level`.
     """
@@ -161,7 +162,9 @@ class Endpoint:
         self._metrics.add(f"handshakes_refused_{refusal.status}")
         self._ledger.refuse(refusal.status, refusal.cause)
 
-    def accept(self, environ: dict[str, Any], start_response: StartResponse) -> SessionResponse:
+    def accept(
+        self, environ: dict[str, Any], start_response: StartResponse, path_parameters: Mapping[str, Any]
+    ) -> SessionResponse:
         """Judge a request for this path. Raises `HandshakeRefused` for anything but a good handshake.
 
         A place is taken from here on; the response gives it back when it is over, or closed before it began.
@@ -173,7 +176,7 @@ class Endpoint:
         if is_validated(environ):
             raise HandshakeRefused(501, VALIDATED, cause="server")
         self._scheduling.handshake_begins()
-        request = Request(environ)
+        request = Request(environ, path_parameters)
         check_origin(request, self._config.allowed_origins)
         agreement = agree(request.get_header("Sec-WebSocket-Extensions")) if self._config.compression else None
         session_id = new_session_id()

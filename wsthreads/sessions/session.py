@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from threading import Lock, get_ident
 from time import time
 from typing import TYPE_CHECKING, Any, Protocol
@@ -174,6 +175,11 @@ class Session:
     def remote_addr(self) -> str:
         """The client's IP address. Behind configured proxies, the address that they name."""
         return self.request.remote_addr
+
+    @property
+    def path_parameters(self) -> Mapping[str, Any]:
+        """The parameters of a path such as ``/ws/rooms/<name>``, decoded and converted. Read-only, perhaps empty."""
+        return self.request.path_parameters
 
     @property
     def subprotocol(self) -> str | None:

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.app import WebSocketApp
+from wsthreads.app.rules import example_of, is_rule
 from wsthreads.cli.targets import create_app
 from wsthreads.errors import UsageError
 from wsthreads.rooms.bans import Bans
@@ -139,17 +140,24 @@ class Play:
     ) -> Client:
         """Connect a client. Give query parameters by name, as in ``chat.connect(user="ann")``, or as `query`.
 
+        `path` is the path to connect to. It may also come first: ``chat.connect("/ws/rooms/lobby", user="ann")``. An
+        endpoint for paths with parameters needs one. Without it, the client connects to the endpoint of `play`.
+
         When it returns, `on_open` has returned. Raises `HandshakeRefused` if the client is refused with a status. A
         client that was refused with a close code (`Refusal`) is `closed`, and has no `session`.
         """
         if self._has_ended:  # otherwise nothing would end the client or raise the handler's exceptions
             raise UsageError("this play has ended: connect clients inside its with statement")
+        if isinstance(query, str) and query.startswith("/"):
+            if path is not None:
+                raise UsageError(f"give one path, not two: {query!r:.80} and path={path!r:.80}")
+            path, _, query = query.partition("?")
         if query and parameters:
-            hint = f"; for an endpoint, use path={query!r:.100}" if str(query).startswith("/") else ""
-            raise UsageError(f"give either a query or single parameters, not both: {', '.join(parameters)}{hint}")
+            raise UsageError(f"give either a query or single parameters, not both: {', '.join(parameters)}")
+        path = self._path_for(path)
         endpoint = self._endpoint(path)
         client = Client(self.settle, self._deadline_s)
-        client.begin(self._entry, endpoint.path, query or parameters, headers or {}, subprotocols, remote_addr)
+        client.begin(self._entry, path, query or parameters, headers or {}, subprotocols, remote_addr)
         self._clients.append(client)
         try:
             client.finish_handshake()
@@ -215,12 +223,24 @@ class Play:
                 raise TimeoutError(f"the clients and the handler are still busy after {self._deadline_s:g} s")
         self._clients = [client for client in self._clients if not client.is_over]
 
+    def _path_for(self, path: str | None) -> str:
+        """The path to connect to."""
+        path = path or self._chosen()
+        if is_rule(path):
+            raise UsageError(f"{path} has parameters: connect to a path such as {example_of(path)}")
+        return path
+
     def _endpoint(self, path: str | None) -> Endpoint:
-        path = path or self._path
-        if path is None:
+        """The endpoint for a path or with a rule."""
+        path = path or self._chosen()
+        match = self.app._routing.match(path) or self.app._routing.match_rule(path)
+        return self.app.endpoint(path) if match is None or is_rule(path) else match.endpoint
+
+    def _chosen(self) -> str:
+        if self._path is None:
             known = ", ".join(endpoint.path for endpoint in self.app.endpoints)
             raise UsageError(f"there are several endpoints; choose one with path=: {known}")
-        return self.app.endpoint(path)
+        return self._path
 
     def _moved(self) -> int:
         """Grows while any connection is active."""

@@ -1,0 +1,180 @@
+"""Paths with parameters, such as ``/ws/rooms/<name>``: the rules of werkzeug, without its redirects.
+
+A WebSocket client cannot follow a redirect. So a path matches a rule as it is, or not at all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from math import isfinite
+from typing import Any
+
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Map
+from werkzeug.routing import Rule as WerkzeugRule
+from werkzeug.routing.map import MapAdapter
+
+from wsthreads.errors import ConfigError
+
+__all__ = ["Rule", "Rules", "example_of", "is_rule", "without_parameters"]
+
+#: A parameter of a rule, as werkzeug writes it: ``<name>``, ``<converter:name>``, ``<converter(arguments):name>``.
+_PARAMETER = re.compile(
+    r"<(?:(?P<converter>[a-zA-Z_][a-zA-Z0-9_]*)(?:\((?P<arguments>.*?)\))?:)?(?P<name>[a-zA-Z_][a-zA-Z0-9_]*)>"
+)
+
+#: Values for some converters.
+_EXAMPLES = {"int": "1", "float": "1.5", "uuid": "123e4567-e89b-12d3-a456-426614174000"}
+
+_SLASHES = re.compile("/+")
+
+#: Longer paths get no hint. This bounds the work for a rule with several parameters of the converter ``path``.
+MAX_HINT_CHARS = 500
+
+
+def is_rule(path: str) -> bool:
+    """Whether a path has parameters."""
+    return "<" in path
+
+
+def without_parameters(path: str) -> str:
+    """What of a path is not parameters."""
+    return _PARAMETER.sub("", path)
+
+
+def example_of(path: str) -> str:
+    """A path that is probably matched by a rule, to show where one is needed."""
+    return _PARAMETER.sub(lambda parameter: _EXAMPLES.get(parameter["converter"], parameter["name"]), path)
+
+
+class Rule:
+    """One path with parameters. Raises `ConfigError`, which names the path, if werkzeug does not accept it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._parameters = list(_PARAMETER.finditer(text))
+        names = [parameter["name"] for parameter in self._parameters]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"a path of an endpoint must not have two parameters of the same name: {text!r:.200}")
+        try:
+            _bound([WerkzeugRule(text, endpoint=text)])
+            for parameter in self._parameters:
+                _fits(parameter, "1")  # compiles what a range such as minlength and maxlength makes
+        except (LookupError, TypeError, ValueError, re.error) as error:
+            why = " ".join(str(error).split())  # of a KeyError, in quotes
+            raise ConfigError(f"the path of an endpoint is not a rule of werkzeug, {text!r:.200}: {why}") from error
+        #: The same for rules that match the same paths.
+        self.shape = _PARAMETER.sub(_shape_of, text)
+        self._loose = re.compile(self._loose_pattern(), re.IGNORECASE | re.DOTALL)
+
+    def _loose_pattern(self) -> str:
+        """Matches a path without double slashes, also if capitals or the last slash differ, or if values do not fit."""
+        pattern, start = "", 0
+        for parameter in self._parameters:
+            value = ".*?"
+            if parameter["converter"] != "path":  # up to what follows, so that matching does not go back and forth
+                follows = self.text[parameter.end() : parameter.end() + 1]
+                value = f"[^/{re.escape(follows)}]*" if follows not in ("", "/", "<") else "[^/]*"
+            pattern += _loosened(self.text[start : parameter.start()]) + f"(?P<{parameter['name']}>{value})"
+            start = parameter.end()
+        return pattern + _loosened(self.text[start:]).removesuffix("/") + r"/?\Z"
+
+    def values(self, path: str) -> dict[str, str] | None:
+        """The parts of a path that could be meant as the parameters, or None."""
+        found = self._loose.match(path)
+        return None if found is None else found.groupdict()
+
+    def filled(self, values: dict[str, str]) -> str:
+        """The path with these parameters."""
+        return _PARAMETER.sub(lambda parameter: values[parameter["name"]], self.text)
+
+    def misfit(self, values: dict[str, str]) -> str:
+        """Says which value is not one of its parameter; empty if all are."""
+        for parameter in self._parameters:
+            value = values[parameter["name"]]
+            if not _fits(parameter, value):
+                return f"{value!r:.80} is no {parameter[0]} of {self.text}"
+        return ""
+
+
+class Rules:
+    """The rules of an app. Any thread may look; those who change it come one after the other."""
+
+    def __init__(self) -> None:
+        self._rules: dict[str, Rule] = {}
+        self._adapter: MapAdapter | None = None  # None as long as there is no rule
+
+    def same_as(self, rule: Rule) -> str | None:
+        """The text of a rule that matches the same paths."""
+        return next((other.text for other in self._rules.values() if other.shape == rule.shape), None)
+
+    def add(self, rule: Rule) -> None:
+        """Add a rule for which `same_as` finds no other."""
+        self._change({**self._rules, rule.text: rule})
+
+    def remove(self, text: str) -> None:
+        """Take out a rule, if there is one with this text."""
+        self._change({other: rule for other, rule in self._rules.items() if other != text})
+
+    def _change(self, rules: dict[str, Rule]) -> None:
+        self._rules = rules
+        self._adapter = _bound(WerkzeugRule(text, endpoint=text) for text in rules) if rules else None
+
+    def match(self, path: str) -> tuple[str, dict[str, Any]] | None:
+        """The text of the rule for a path, and the parameters; None if no rule matches."""
+        return None if self._adapter is None else _match(self._adapter, path)
+
+    def near(self, path: str) -> str:
+        """A path that is probably meant: one that matches, and differs in slashes, capitals or an encoded query."""
+        meant = (rule.filled(values) for rule, values in self._loosely(path))
+        return next((near for near in meant if self.match(near) is not None), "")
+
+    def misfit(self, path: str) -> str:
+        """Says which part of a path does not fit as a parameter; empty if the path is nothing like a rule."""
+        return next((said for rule, values in self._loosely(path) if (said := rule.misfit(values))), "")
+
+    def _loosely(self, path: str) -> Iterable[tuple[Rule, dict[str, str]]]:
+        if len(path) > MAX_HINT_CHARS:
+            return
+        path = _SLASHES.sub("/", path.partition("?")[0].strip())
+        for rule in self._rules.values():
+            values = rule.values(path)
+            if values is not None:
+                yield rule, values
+
+
+def _bound(rules: Iterable[WerkzeugRule]) -> MapAdapter:
+    made = Map(rules, merge_slashes=False, redirect_defaults=False)
+    made.update()  # sorts now, and not at the first request
+    return made.bind("localhost")
+
+
+def _match(adapter: MapAdapter, path: str) -> tuple[str, dict[str, Any]] | None:
+    if path[:1] != "/" or path[1:2] == "/":  # werkzeug would ignore this
+        return None
+    try:
+        text, parameters = adapter.match(path)
+    except HTTPException:  # no rule, or one with a slash more, to which werkzeug would redirect
+        return None
+    except ValueError:  # an int of thousands of digits
+        return None
+    if any(isinstance(value, float) and not isfinite(value) for value in parameters.values()):
+        return None  # a number that is too large is no JSON
+    return text, dict(parameters)
+
+
+def _fits(parameter: re.Match[str], value: str) -> bool:
+    """Whether a text is a value of a parameter."""
+    return _match(_bound([WerkzeugRule(f"/{parameter[0]}", endpoint="")]), f"/{value}") is not None
+
+
+def _shape_of(parameter: re.Match[str]) -> str:
+    converter = parameter["converter"] or "default"
+    arguments = "".join((parameter["arguments"] or "").split())
+    return f"<{'default' if converter == 'string' else converter}({arguments}):>"
+
+
+def _loosened(text: str) -> str:
+    """A pattern for text of a rule that is no parameter."""
+    return re.escape(_SLASHES.sub("/", text))
