@@ -400,7 +400,7 @@ def test_rooms_that_are_apart(folder: Path) -> None:
     for worker in OURS[1], "gthread":
         with gunicorn("-k", worker, "--threads", "10", "-w", "2", *APP) as server:
             with connect(f"{server.ws_url}/ws/echo"):
-                server.wait_for("workers are apart")
+                server.wait_for("workers have separate rooms")
             says("workers have separate rooms", server.log)
 
 

@@ -761,6 +761,7 @@ def test_an_application_that_is_no_handler_says_what_to_do():
 
 def test_a_path_may_come_first():
     with play(Named) as chat:
-        assert chat.connect("/ws/test", token="secret").session.get_parameter("token") == "secret"
+        ann = chat.connect("/ws/test", headers={"X-User": "ann"}, token="secret")
+        assert ann.session.get_parameter("token") == "secret"
         with pytest.raises(KeyError, match="no endpoint '/ws/x'; there are: /ws/test"):
             chat.connect("/ws/x", token="secret")
