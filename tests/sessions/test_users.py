@@ -1,13 +1,16 @@
 """Users over real sockets: the handshake, kicks and bans, and the races between them."""
 
 import gc
+import random
+import sys
 import threading
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
 from tests.programs import DEADLINE_S, wait_until
-from tests.wire import CLOSE, Echo, RawClient, close_payload, endpoint, run_all
+from tests.wire import CLOSE, TEXT, Echo, RawClient, close_payload, endpoint, run_all
 from wsthreads import Refusal, UsageError
 
 
@@ -18,6 +21,7 @@ class Users(Echo):
         super().__init__()
         self.calls = []
         self.then = lambda function: None  # what else is done in each function
+        self.is_banned, self.slipped_through = False, []
 
     def on_handshake(self, request):
         request.user = request.get_parameter("user")
@@ -27,6 +31,8 @@ class Users(Echo):
         return None
 
     def on_open(self, session):
+        if self.is_banned and session.is_open():
+            self.slipped_through.append(session)
         self.calls.append(("open", session))
         session.send(f"hello {session.user}")
         self.then("on_open")
@@ -47,9 +53,18 @@ class Users(Echo):
 @pytest.fixture
 def users():
     handler = Users()
-    with endpoint(handler, close_timeout_s=5, max_sessions=200) as (handler.app, handler.port):
+    with endpoint(handler, close_timeout_s=5, max_sessions=2000) as (handler.app, handler.port):
         handler.endpoint = handler.app.endpoint("/ws/test")
         yield handler
+
+
+@pytest.fixture
+def frequent_switches():
+    """Threads take turns much more often, so that races are met."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(interval)
 
 
 def connect(users, user="ann", **parameters):
@@ -71,7 +86,8 @@ def test_a_session_has_the_user_of_its_handshake_and_is_reached_by_it(users):
         assert users.endpoint.session_count() == 3
         users.endpoint.user("ann").send("one")
         assert ann.receive_text() == again.receive_text() == "one"
-        peer = users.endpoint.session(users.of("open")[-1].id)
+        (bobs,) = [session for session in users.of("open") if session.user == "bob"]
+        peer = users.endpoint.session(bobs.id)
         peer.send("two")
         assert bob.receive_text() == "two"
         peer.close(4001, "bye")
@@ -204,56 +220,58 @@ def test_a_user_may_be_kicked_from_within_each_function(users, hook):
 
 
 @pytest.mark.parametrize("nth", range(3))
-def test_a_kick_while_the_user_connects_again_from_five_places(users, nth):
-    """None gets in while banned, and none is left over."""
-    stop, is_banned, in_while_banned = threading.Event(), threading.Event(), []
-    refused = threading.Semaphore(0)
+def test_kicks_while_the_user_connects_again_and_again_from_five_places(users, nth, frequent_switches):
+    """None gets in while banned, and none is left over. Some stay until they are closed, some come and go."""
+    print(f"seed {(seed := random.randrange(2**32))}")
+    clock = users.endpoint.directory.bans.clock = lambda: clock.now
+    clock.now = 0.0
+    stop, refused = threading.Event(), threading.Semaphore(0)
 
-    def come_again():
+    def come_again(stays):
         while not stop.is_set():
-            began_banned = is_banned.is_set()
-            with connect(users) as ann:
+            with suppress(EOFError, ConnectionError), connect(users) as ann:
                 if ann.status == 403:
                     refused.release()
                     continue
-                with suppress(EOFError, ConnectionError):
+                opcode, payload = ann.receive()
+                while stays and opcode != CLOSE:
                     opcode, payload = ann.receive()
-                    if opcode != CLOSE:
-                        if began_banned:
-                            in_while_banned.append(payload)
-                        ann.text("hi")
-                        opcode, payload = ann.receive()
-                    if not began_banned and opcode == CLOSE:
-                        assert payload == close_payload(4001, "bye")
+                assert (opcode, payload) in ((CLOSE, close_payload(4001, "bye")), (TEXT, b"hello ann"))
 
     def kick():
-        wait_until(lambda: len(users.of("open")) > 20, "some sessions")
-        users.endpoint.user("ann").close(4001, "bye", ban_s=60)
-        is_banned.set()
-        for _ in range(20):
-            assert refused.acquire(timeout=DEADLINE_S)
-        opened = len(users.of("open"))
-        for _ in range(20):
-            assert refused.acquire(timeout=DEADLINE_S)
-        assert len(users.of("open")) == opened
-        stop.set()
+        rng = random.Random(seed)
+        try:
+            for _ in range(8):
+                enough = len(users.of("open")) + rng.randrange(3, 30)
+                wait_until(lambda enough=enough: len(users.of("open")) > enough, "some sessions")
+                users.endpoint.user("ann").close(4001, "bye", ban_s=60)
+                users.is_banned = True
+                wait_until(lambda: not users.endpoint.session_count(), "none to be left over")
+                for _ in range(10):
+                    assert refused.acquire(timeout=DEADLINE_S)
+                assert not users.slipped_through
+                assert not users.endpoint.session_count()
+                users.is_banned = False
+                clock.now += 60
+        finally:
+            users.endpoint.user("ann").close(4001, "bye", ban_s=1e6)
+            stop.set()
 
-    run_all(*[come_again] * 5, kick)
-    assert not in_while_banned
+    run_all(*[partial(come_again, place < 2) for place in range(5)], kick)
     ended(users)
     assert not users.endpoint.user("ann").is_online()
     assert sorted(map(id, users.of("open"))) == sorted(map(id, users.of("close")))
 
 
-def test_a_user_with_many_sessions_is_kicked_with_all_of_them(users):
-    clients = [connect(users) for _ in range(100)]
+def test_a_user_with_a_thousand_sessions_is_kicked_with_all_of_them(users):
+    clients = [connect(users) for _ in range(1000)]
     try:
         for client in clients:
             assert client.receive_text() == "hello ann"
         users.endpoint.user("ann").send("hi")
         for client in clients:
             assert client.receive_text() == "hi"
-        assert len(users.endpoint.user("ann").sessions()) == 100
+        assert len(users.endpoint.user("ann").sessions()) == 1000
         users.endpoint.user("ann").close(4001, ban_s=60)
         for client in clients:
             assert client.receive() == (CLOSE, close_payload(4001))
@@ -261,6 +279,34 @@ def test_a_user_with_many_sessions_is_kicked_with_all_of_them(users):
         for client in clients:
             client.sock.close()
     ended(users)
+
+
+def test_while_on_close_runs_the_session_belongs_to_the_user_and_does_not_count_as_online(users):
+    seen = []
+
+    def look(function):
+        user = users.endpoint.user("ann")
+        seen.append((function, users.endpoint.rooms.users(), user.is_online()))
+        if function == "on_close":
+            user.send("for the others")
+
+    users.then = look
+    with connect(users) as ann:
+        assert ann.receive_text() == "hello ann"
+        wait_until(lambda: len(seen) == 2, "the end of on_open")
+        with connect(users) as again:
+            assert again.receive_text() == "hello ann"
+            wait_until(lambda: len(seen) == 4, "the end of on_open")
+        assert ann.receive_text() == "for the others"
+    ended(users)
+    assert seen == [
+        ("on_handshake", {}, False),
+        ("on_open", {"ann": 1}, True),
+        ("on_handshake", {"ann": 1}, True),
+        ("on_open", {"ann": 2}, True),
+        ("on_close", {"ann": 2}, True),
+        ("on_close", {"ann": 1}, False),
+    ]
 
 
 def test_a_session_knows_its_endpoint(users):
