@@ -36,6 +36,8 @@ class FakeSession:
         )
         self.sent: list[str | bytes] = []
         self.closed: tuple[int, str] | None = None
+        self.user: str | None = None
+        self._was_kicked = False
         self._changed = threading.Condition()
 
     def send(self, message: str | bytes) -> bool:

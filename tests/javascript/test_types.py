@@ -89,14 +89,16 @@ def test_its_names_are_those_of_the_runtime(tmp_path):
         export function onOpen(session) {
           session.send(JSON.stringify({
             Request: request, Session: names(session), SessionRoom: names(session.room("x")), Console: names(console),
-            Room: names(module.room("x")), module: Object.keys(module), globals: Object.getOwnPropertyNames(globalThis),
+            Room: names(module.room("x")),
+            User: names(module.user("x")), Peer: names(module.session("x")), module: Object.keys(module),
+            globals: Object.getOwnPropertyNames(globalThis),
           }));
         }
         """
     )
     with play(script) as names:
         (found,) = names.connect().take_json()
-    for interface in ("Request", "Session", "Room", "SessionRoom", "Console"):
+    for interface in ("Request", "Session", "Room", "SessionRoom", "User", "Peer", "Console"):
         assert members_of(interface) == set(found[interface])
     declared = set(re.findall(r"^declare (?:var|function) (\w+)", DECLARATIONS, re.M))
     assert declared == set(found["globals"]) - set(json.loads(ECMASCRIPT))

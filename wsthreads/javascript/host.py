@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from wsthreads.javascript.calls import Function
 from wsthreads.javascript.session_state import SessionState
 from wsthreads.javascript.stacks import Failure
-from wsthreads.javascript.values import message_from, persons_in_json
+from wsthreads.javascript.values import message_from, persons_in_json, sessions_in_json
 from wsthreads.rooms.presence import JSONText
+from wsthreads.rooms.users import Peer, User
 
 if TYPE_CHECKING:
     from wsthreads.javascript.engine import Engine
@@ -25,7 +26,10 @@ __all__ = ["HostFunctions"]
 
 
 class HostFunctions:
-    """Functions for JavaScript, called in the isolate's thread. They act at once and never wait.
+    """Functions for JavaScript, called in the isolate's thread. They act at once.
+
+    Over Redis, those that ask other processes (members, presence, is_online, sessions_of, is_peer_open) and a first
+    join wait for at most a second; nothing else waits.
 
     `states` has the sessions of the isolate. A session that is not in it has ended: it receives nothing and joins no
     room. Its room handles still reach the members, through `rooms`, those of the endpoint. The same is true of handles
@@ -63,6 +67,14 @@ class HostFunctions:
             "broadcast": self._broadcast,
             "broadcast_except": self._broadcast_except,
             "members": self._members,
+            "close_room": self._close_room,
+            "send_to_user": self._send_to_user,
+            "close_user": self._close_user,
+            "is_online": self._is_online,
+            "sessions_of": self._sessions_of,
+            "send_to_peer": self._send_to_peer,
+            "close_peer": self._close_peer,
+            "is_peer_open": self._is_peer_open,
             "console": self._console,
         }
 
@@ -146,6 +158,50 @@ class HostFunctions:
     def _presence(self, session_id: str | None, name: str) -> bytes:
         room = self._any_room(session_id, name)
         return persons_in_json([] if room is None else room.presence())
+
+    def _close_room(self, session_id: str | None, name: str, code: int, reason: str) -> None:
+        room = self._any_room(session_id, name)
+        if room is not None:
+            room.close(code, reason)
+
+    # Users, and sessions of any process. Without an endpoint, there are none.
+
+    def _user(self, name: str) -> User | None:
+        return None if self._rooms_of_all is None else User(name, self._rooms_of_all.directory)
+
+    def _peer(self, session_id: str) -> Peer | None:
+        return None if self._rooms_of_all is None else Peer(session_id, self._rooms_of_all.directory)
+
+    def _send_to_user(self, message: str | None, is_binary: bool, name: str) -> None:
+        user = self._user(name)
+        if user is not None:
+            user.send(self._message(message, is_binary), hand_over=self._is_busy())
+
+    def _close_user(self, name: str, code: int, reason: str, ban_s: float) -> None:
+        user = self._user(name)
+        if user is not None:
+            user.close(code, reason, ban_s=ban_s)
+
+    def _is_online(self, name: str) -> bool:
+        user = self._user(name)
+        return user is not None and user.is_online()
+
+    def _sessions_of(self, name: str) -> bytes:
+        user = self._user(name)
+        return sessions_in_json([] if user is None else user.sessions())
+
+    def _send_to_peer(self, message: str | None, is_binary: bool, session_id: str) -> bool:
+        peer = self._peer(session_id)
+        return peer is not None and peer.send(self._message(message, is_binary))
+
+    def _close_peer(self, session_id: str, code: int, reason: str) -> None:
+        peer = self._peer(session_id)
+        if peer is not None:
+            peer.close(code, reason)
+
+    def _is_peer_open(self, session_id: str) -> bool:
+        peer = self._peer(session_id)
+        return peer is not None and peer.is_open()
 
     def _console(self, level: int, described: str, stack: str) -> None:
         """`stack` is the stack of the call. After an `await`, the session that the code belongs to is unknown."""

@@ -38,6 +38,9 @@ from wsthreads.javascript.schedule import Schedule
 from wsthreads.javascript.session_state import Event, SessionState
 from wsthreads.javascript.stacks import Failure
 from wsthreads.loggers import get_logger
+from wsthreads.protocol.handshake import MAX_USER_CHARS
+from wsthreads.rooms.bans import MAX_BAN_S
+from wsthreads.rooms.users import MAX_ID_CHARS
 from wsthreads.threads.blocking import never_wait
 
 if TYPE_CHECKING:
@@ -183,7 +186,7 @@ class Isolate:
 
     def open(self, session: Session) -> None:
         state = SessionState(session.id, session)
-        event = Event("open", state, (_told(session.request),))
+        event = Event("open", state, ({**_told(session.request), "user": session.user},))
         with self._gate:
             self._check_alive()
             state.reserve(event.size)
@@ -351,8 +354,14 @@ class Isolate:
         parts = [folder.joinpath(f"{part}.js").read_text("utf-8") for part in _RUNTIME_PARTS]
         source = f'const {name} = (() => {{ "use strict";\n{"".join(parts)}}})();'
         try:
-            limit = self._config.max_room_name_chars
-            interpreter.evaluate(source, max_room_name_chars=limit, has_engine=engine is not None)
+            interpreter.evaluate(
+                source,
+                max_room_name_chars=self._config.max_room_name_chars,
+                max_user_chars=MAX_USER_CHARS,
+                max_id_chars=MAX_ID_CHARS,
+                max_ban_s=MAX_BAN_S,
+                has_engine=engine is not None,
+            )
             if engine is not None:
                 engine.use_runtime(name)
                 engine.connect(name, functions)

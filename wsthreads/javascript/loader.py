@@ -31,7 +31,7 @@ __all__ = ["ENTRY", "ModuleLoader", "bare_id"]
 ENTRY = "wsthreads:script"
 
 #: What the module `BUILT_IN` exports.
-EXPORTS = ("room", "sessions")
+EXPORTS = ("room", "user", "session", "sessions")
 
 _VERSION = re.compile(r"\?(\d+)\Z")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from wsthreads.errors import CloseCode, IsolateError
+from wsthreads.errors import CloseCode, IsolateError, UsageError
 from wsthreads.javascript.calls import Answer, Function
 from wsthreads.javascript.replies import Replies
 from wsthreads.javascript.schedule import NEVER
@@ -110,6 +110,7 @@ class Loop:
             "loaded": self._loaded,
             "looked": self._looked,
             "presented": self._presented,
+            "set_user": self._set_user,
         }
 
     def current_state(self) -> SessionState | None:
@@ -211,14 +212,14 @@ class Loop:
     def _is_wanted(self, event: Event) -> bool:
         """False for an event that needs no JavaScript: measuring the heap, or a message of a session that is over.
 
-        A session is over once the script has closed it; its messages are dropped. Messages that a client sent before it
-        closed the session itself are handled.
+        A session is over once the application has closed it; its messages are dropped. Messages that a client sent
+        before it closed the session itself are handled.
         """
         if event.kind == "measure":
             self.heap_bytes = None if self.engine is None else self.engine.heap_bytes()
             return False
         state = event.state
-        if state is not None and state.over and event.kind in ("message", "binary"):
+        if state is not None and event.kind in ("message", "binary") and (state.over or state.was_kicked):
             self._finish(event)
             return False
         if state is not None and event.kind == "forget":
@@ -375,6 +376,12 @@ class Loop:
         event = self._schedule.pending(ticket) if ticket else self._current
         if event is not None and event.reply is not None:
             event.reply.set_result(message_from(self.engine, message, is_binary))
+
+    def _set_user(self, session_id: str, name: str | None) -> None:
+        state = self._replies.handshake(session_id)
+        if state is None or state.request is None:
+            raise UsageError("request.setUser() must be called before onHandshake has returned")
+        state.request.user = name
 
     def _loaded(self, ticket: int, exports: str | None, error: str | None) -> bool:
         self._loader.suspended.clear()

@@ -100,6 +100,11 @@ class SessionState(Intake):  # type: ignore[misc]  # in C it is untyped
         request = self.request if self.session is None else self.session.request
         return {} if request is None else log_context(request.environ)
 
+    @property
+    def was_kicked(self) -> bool:
+        """Whether the application has closed the session, such as by a handle on its user."""
+        return self.session is not None and self.session._was_kicked
+
     def close(self, code: int, reason: str) -> None:
         """Close the session on behalf of the script. No more messages of the client are handled."""
         if self.session is not None:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wsthreads.javascript.engine import Engine
+    from wsthreads.rooms.directory import UserSession
     from wsthreads.rooms.presence import Person, PresenceChanges
 
-__all__ = ["changes_for_script", "message_from", "milliseconds", "persons_in_json"]
+__all__ = ["changes_for_script", "message_from", "persons_in_json", "sessions_in_json"]
 
 
 def message_from(engine: Engine | None, text: str | None, is_binary: bool) -> str | bytes:
@@ -22,7 +23,7 @@ def message_from(engine: Engine | None, text: str | None, is_binary: bool) -> st
     return text.encode("latin-1") if is_binary else text
 
 
-def milliseconds(seconds: float) -> int:
+def _milliseconds(seconds: float) -> int:
     """A time as JavaScript has it in ``Date.now()``."""
     return round(seconds * 1000)
 
@@ -32,6 +33,11 @@ def persons_in_json(persons: Iterable[Person]) -> bytes:
     return json.dumps([_for_script(person) for person in persons]).encode()
 
 
+def sessions_in_json(sessions: Iterable[UserSession]) -> bytes:
+    """The answer for ``user().sessions()``."""
+    return json.dumps([{"id": session.id, "since": _milliseconds(session.since)} for session in sessions]).encode()
+
+
 def changes_for_script(changes: PresenceChanges) -> dict[str, Any]:
     """The second argument of onPresence."""
     kinds = {"joined": changes.joined, "left": changes.left, "changed": changes.changed}
@@ -39,4 +45,4 @@ def changes_for_script(changes: PresenceChanges) -> dict[str, Any]:
 
 
 def _for_script(person: Person) -> dict[str, Any]:
-    return {**asdict(person), "since": milliseconds(person.since)}
+    return {**asdict(person), "since": _milliseconds(person.since)}

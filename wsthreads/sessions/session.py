@@ -41,6 +41,10 @@ class Channel(Protocol):
     #: The subprotocol that was agreed on.
     subprotocol: str | None
 
+    @property
+    def was_kicked(self) -> bool:
+        """Whether the application has closed it."""
+
     def begin_close(self, code: int, reason: str = "", *, is_kick: bool = False) -> bool:
         """Start to close. False if it is closing already. Does not block. Any thread. `is_kick`: the handler closes."""
 
@@ -147,6 +151,11 @@ class Session:
         """
         check_close(code, reason)
         self._kick(code, reason)
+
+    @property
+    def _was_kicked(self) -> bool:
+        """Whether the application has closed the session: a script handles none of its messages any more."""
+        return self._channel.was_kicked
 
     def _kick(self, code: int, reason: str) -> bool:
         """`close` with what was checked. False if the session was closing already."""

@@ -1,4 +1,4 @@
-import { room, sessions } from "wsthreads";
+import { room, session as peer, sessions, user } from "wsthreads";
 import type { OnMessage, OnPresence, Session, OnHandshake } from "wsthreads";
 
 export function onOpen(session: Session): void {
@@ -22,6 +22,16 @@ export function onOpen(session: Session): void {
   session.room("x").join({ presense: 1 });
   // @ts-expect-error a value is needed
   session.room("x").setPresence();
+  // @ts-expect-error seconds are a number
+  user("ann").close(4003, "", { banS: "60" });
+  // @ts-expect-error misspelt
+  user("ann").close(4003, "", { bans: 60 });
+  // @ts-expect-error an id is text
+  peer(7);
+  // @ts-expect-error may be null
+  session.user.length;
+  // @ts-expect-error read-only
+  session.user = "eve";
   // @ts-expect-error sessions is a function
   sessions.length.x;
 }

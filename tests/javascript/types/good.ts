@@ -1,11 +1,12 @@
-import { room, sessions } from "wsthreads";
-import type { OnClose, OnPresence, Person, Received, Request, Room, Session, SessionRoom, Verdict } from "wsthreads";
+import { room, session as peer, sessions, user } from "wsthreads";
+import type { OnClose, OnPresence, Peer, Person, Received, Request, Room, Session, SessionRoom, User, UserSession, Verdict } from "wsthreads";
 
 const lobby: Room = room("lobby");
 
 export function onHandshake(request: Request): Verdict {
   const user: string | null = request.getHeader("X-User");
   request.setAttribute("user", user);
+  request.setUser(user);
   if (request.getParameter("banned")) return { close: 4003, reason: "banned" };
   if (request.getParameter("gone")) return { close: 4004 };
   return user === null ? 401 : request.getSubprotocols()[0];
@@ -41,4 +42,15 @@ export function onReload(): void {
   const session: Session = sessions()[0];
   session.send(`${session.id} ${lobby.members()}`);
   lobby.broadcast("reloaded");
+}
+export function kick(name: string, id: string): void {
+  const everywhere: User = user(name);
+  everywhere.close();
+  everywhere.close(4003, "kicked", { banS: 60 });
+  everywhere.send(new Uint8Array(1));
+  const devices: UserSession[] = everywhere.sessions();
+  const one: Peer = peer(everywhere.isOnline() ? devices[0].id : id);
+  if (one.isOpen() && one.send(`${devices[0].since + 1} ${everywhere.name} ${one.id}`)) one.close(4000);
+  const nobody: string | null = sessions()[0].user;
+  lobby.close(4000, "closed");
 }

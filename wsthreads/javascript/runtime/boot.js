@@ -15,7 +15,10 @@
 
 // Calls a Python function by name. It is dukpy's function, until `connect` replaces it by that of our C module.
 let python = globalThis.call_python;
-const { max_room_name_chars: MAX_ROOM_NAME_CHARS, has_engine: HAS_ENGINE } = globalThis.dukpy;
+const {
+  max_room_name_chars: MAX_ROOM_NAME_CHARS, max_user_chars: MAX_USER_CHARS, max_id_chars: MAX_ID_CHARS,
+  max_ban_s: MAX_BAN_S, has_engine: HAS_ENGINE,
+} = globalThis.dukpy;
 
 const now = performance.now.bind(performance);
 const resolved = Promise.resolve.bind(Promise);

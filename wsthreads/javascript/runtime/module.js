@@ -2,10 +2,74 @@
 //
 // The functions are frozen: two files of a script that import one get the same object.
 
+class User {
+  #name;
+
+  constructor(name) {
+    this.#name = name;
+    defineProperty(this, "name", { __proto__: null, value: name, enumerable: true });
+    freeze(this);
+  }
+
+  send(message) {
+    carried("send_to_user", "user.send takes", message, this.#name);
+  }
+
+  close(code = 1000, reason = "", options = undefined) {
+    checkClose(code, reason);
+    const banS = optionOf("user.close", options, "banS") ?? 0;
+    if (typeof banS !== "number" || !(banS >= 0 && banS <= MAX_BAN_S)) {
+      const kind = typeof banS === "number" ? ERRORS.RangeError : ERRORS.TypeError;
+      throw new kind(`banS must be a number of seconds from 0 to ${MAX_BAN_S}, not ${upTo(inspect(banS), 40)}`);
+    }
+    answered(python("close_user", this.#name, code, reason, banS));
+  }
+
+  isOnline() {
+    return answered(python("is_online", this.#name));
+  }
+
+  sessions() {
+    return answered(python("sessions_of", this.#name));
+  }
+}
+
+class Peer {
+  #id;
+
+  constructor(id) {
+    this.#id = id;
+    defineProperty(this, "id", { __proto__: null, value: id, enumerable: true });
+    freeze(this);
+  }
+
+  send(message) {
+    return carried("send_to_peer", "session.send takes", message, this.#id);
+  }
+
+  close(code = 1000, reason = "") {
+    checkClose(code, reason);
+    answered(python("close_peer", this.#id, code, reason));
+  }
+
+  isOpen() {
+    return answered(python("is_peer_open", this.#id));
+  }
+}
+
+for (const visible of [User, Peer]) {
+  freeze(visible.prototype);
+  freeze(visible);
+}
+
 const module = {
   __proto__: null,
 
-  room: freeze((name) => new Room(null, checkedRoomName(name))),
+  room: freeze((name) => new Room(null, checkedText("a room name", name, MAX_ROOM_NAME_CHARS))),
+
+  user: freeze((name) => new User(checkedText("the name of a user", name, MAX_USER_CHARS))),
+
+  session: freeze((id) => new Peer(checkedText("a session id", id, MAX_ID_CHARS))),
 
   // The objects that handlers receive, the oldest first. Without those whose onClose was called.
   sessions: freeze(() => {

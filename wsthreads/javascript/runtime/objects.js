@@ -53,12 +53,18 @@ class Visitor {
 }
 
 class Request extends Visitor {
+  #id;
   #subprotocols;
 
   constructor(state) {
     super(state);
+    this.#id = state.id;
     this.#subprotocols = state.told.handshake.subprotocols;
     freeze(this);
+  }
+
+  setUser(name) {
+    answered(python("set_user", this.#id, name === null ? null : checkedText("the name of a user", name, MAX_USER_CHARS)));
   }
 
   getSubprotocols() {
@@ -77,6 +83,7 @@ class Session extends Visitor {
     super(state);
     this.#id = state.id;
     defineProperty(this, "id", { __proto__: null, value: state.id, enumerable: true });
+    defineProperty(this, "user", { __proto__: null, value: state.told.handshake.user, enumerable: true });
     freeze(this);
   }
 
@@ -85,12 +92,7 @@ class Session extends Visitor {
   }
 
   close(code = 1000, reason = "") {
-    if (typeof code !== "number" || !isInteger(code)) {
-      throw new ERRORS.TypeError(`a close code is a whole number such as 1000 or 4000, not ${inspect(code)}`);
-    }
-    if (typeof reason !== "string") {
-      throw new ERRORS.TypeError(`a close reason is a string, not ${kindOf(reason)}`);
-    }
+    checkClose(code, reason);
     answered(python("close", this.#id, code, reason));
   }
 
@@ -99,7 +101,7 @@ class Session extends Visitor {
   }
 
   room(name) {
-    return new SessionRoom(this.#id, checkedRoomName(name));
+    return new SessionRoom(this.#id, checkedText("a room name", name, MAX_ROOM_NAME_CHARS));
   }
 
   rooms() {
@@ -130,6 +132,11 @@ class Room {
 
   presence() {
     return answered(python("presence", this.#id, this.#name));
+  }
+
+  close(code = 1000, reason = "") {
+    checkClose(code, reason);
+    answered(python("close_room", this.#id, this.#name, code, reason));
   }
 
   getName() {
@@ -211,22 +218,31 @@ function presenceJson(value) {
   return text;
 }
 
-function checkedRoomName(name) {
-  if (typeof name !== "string") {
-    throw new ERRORS.TypeError(`a room name is a string, not ${kindOf(name)}`);
+function checkClose(code, reason) {
+  if (typeof code !== "number" || !isInteger(code)) {
+    throw new ERRORS.TypeError(`a close code is a whole number such as 1000 or 4000, not ${inspect(code)}`);
   }
-  const size = charactersOf(name);
-  if (size < 1 || size > MAX_ROOM_NAME_CHARS) {
-    throw new ERRORS.RangeError(
-      `a room name has 1 to ${MAX_ROOM_NAME_CHARS} characters, not ${size}: ${quote(upTo(name, 40))}`);
+  if (typeof reason !== "string") {
+    throw new ERRORS.TypeError(`a close reason is a string, not ${kindOf(reason)}`);
   }
-  return name;
 }
 
-// The number of characters of a room's name. A name that is plainly too long is not scanned: it may come from a client.
-function charactersOf(name) {
+// `text`, if it is a string of 1 to `limit` characters. `what` it is: "a room name".
+function checkedText(what, text, limit) {
+  if (typeof text !== "string") {
+    throw new ERRORS.TypeError(`${what} is a string, not ${kindOf(text)}`);
+  }
+  const size = charactersOf(text, limit);
+  if (size < 1 || size > limit) {
+    throw new ERRORS.RangeError(`${what} has 1 to ${limit} characters, not ${size}: ${quote(upTo(text, 40))}`);
+  }
+  return text;
+}
+
+// The number of characters of a text. A text that is plainly too long is not scanned: it may come from a client.
+function charactersOf(name, limit) {
   const { length } = name;
-  if (length <= MAX_ROOM_NAME_CHARS || length > 2 * MAX_ROOM_NAME_CHARS) {
+  if (length <= limit || length > 2 * limit) {
     return length;
   }
   let count = 0;

@@ -32,6 +32,11 @@ declare module "wsthreads" {
 
   /** A client before the upgrade. Its attributes become those of its session. */
   export interface Request extends Visitor {
+    /**
+     * Say who the user is: text of 1 to 256 characters, or null. Call it before `onHandshake` returns, only with what
+     * the client has proved, by a cookie or a token for example.
+     */
+    setUser(name: string | null): void;
     /** The subprotocols that the client offers, its preferred one first. */
     getSubprotocols(): string[];
   }
@@ -40,6 +45,8 @@ declare module "wsthreads" {
   export interface Session extends Visitor {
     /** Unique and unguessable. */
     readonly id: string;
+    /** The user that `onHandshake` has set by `request.setUser`, or null. */
+    readonly user: string | null;
     /** Send to this client. Returns false, and sends nothing, if the session is closed. */
     send(message: Message): boolean;
     /** Start the close handshake. The default code is 1000. Allowed: 1000 to 1003, 1007 to 1014, 3000 to 4999. */
@@ -60,6 +67,8 @@ declare module "wsthreads" {
     members(): number;
     /** The persons in the room, in order of arrival: those of sessions that have set a presence value. */
     presence(): Person[];
+    /** Close all members, as `Session.close` does. */
+    close(code?: number, reason?: string): void;
     /** The name of the room. */
     getName(): string;
   }
@@ -105,8 +114,46 @@ declare module "wsthreads" {
     changed: Person[];
   }
 
+  /** A handle on a user: all sessions of this endpoint that have this user, on all devices. You may keep it. */
+  export interface User {
+    readonly name: string;
+    /** Send to all sessions of the user. Does nothing if there is none. Keeps the order of sends and broadcasts. */
+    send(message: Message): void;
+    /**
+     * Close all sessions of the user, as `Session.close` does. With `banS`, refuse new handshakes of the user with 403
+     * for so many seconds, at most a year. A client that connects at the same time does not slip through.
+     */
+    close(code?: number, reason?: string, options?: { banS?: number }): void;
+    /** Whether the user has an open session. */
+    isOnline(): boolean;
+    /** The user's open sessions, the oldest first. */
+    sessions(): UserSession[];
+  }
+
+  /** One of a user's sessions. */
+  export interface UserSession {
+    id: string;
+    /** When the session began, in milliseconds since the epoch, as `Date.now()`. */
+    since: number;
+  }
+
+  /** A handle on one session by its id. You may keep it: it does nothing once the session has ended. */
+  export interface Peer {
+    readonly id: string;
+    /** Send to the session. Returns false if it is known that the session gets nothing. */
+    send(message: Message): boolean;
+    /** Close the session, as `Session.close` does. Does nothing if it has ended. */
+    close(code?: number, reason?: string): void;
+    /** Whether there is such a session, and it is open. */
+    isOpen(): boolean;
+  }
+
   /** A handle on a room of this endpoint, without a session: for timers, and for rooms of others. Works anywhere. */
   export function room(name: string): Room;
+  /** A handle on a user of this endpoint, whether the user is there or not. */
+  export function user(name: string): User;
+  /** A handle on a session of this endpoint, by its `id`. */
+  export function session(id: string): Peer;
   /**
    * The sessions of this process, the oldest first. They are the objects that handlers receive. A session whose
    * `onClose` was called is not among them.
