@@ -1,1 +1,1 @@
-"""Rooms: members, presence, and broadcasts in one order."""
+"""Rooms: members, users, presence, and broadcasts in one order."""
