@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import uuid
@@ -348,14 +349,37 @@ def test_a_mounted_app_matches_what_is_below_its_mount(tmp_path):
         assert asked(port, "/below/rooms/a/")[1].endswith("; did you mean /below/rooms/a?")
 
 
-def test_the_example_of_the_page_runs():
+def test_the_examples_of_the_page_run(tmp_path):
     names = {"websockets": WebSocketApp()}
     (example,) = blocks("docs/how-to/paths", "python")
     exec(example, names)
-    with play(names["websockets"]) as tables:
-        guest = tables.connect("/ws/rooms/blue/4")
-        assert guest.take() == ["you are at table 4 of blue"]
-        assert guest.session.rooms() == ["blue/4"]
+    (script,) = blocks("docs/how-to/paths", "javascript")
+    (tmp_path / "tables.js").write_text(script)
+    for target, path in ((names["websockets"], None), (tmp_path / "tables.js", "/ws/rooms/<name>/<int:table>")):
+        with play(target, path) as tables:
+            guest = tables.connect("/ws/rooms/blue/4")
+            assert guest.take() == ["you are at table 4 of blue"]
+            assert guest.session.rooms() == ["blue/4"]
+
+
+def test_a_script_gets_values_as_json_has_them(tmp_path):
+    (tmp_path / "where.js").write_text("""
+        const seen = (visitor) => ["name", "n", "x", "id", "missing", "toString", "__proto__"]
+          .map((name) => visitor.getPathParameter(name));
+        export function onHandshake(request) { request.setAttribute("seen", seen(request)); }
+        export function onOpen(session) { session.send(JSON.stringify([session.getAttribute("seen"), seen(session)])); }
+        export function onMessage(session) { setTimeout(() => session.send(JSON.stringify(seen(session)))); }
+    """)
+    with play(tmp_path / "where.js", "/ws/<name>/<int(signed=True):n>/<float:x>/<uuid:id>") as chat:
+        client = chat.connect(f"/ws/a 'ü\u2028😀\"/-3/0.5/{AN_ID}")
+        values = ["a 'ü\u2028😀\"", -3, 0.5, AN_ID, None, None, None]
+        assert client.take_json() == [[values, values]]
+        client.send("again")
+        assert json.loads(client.receive()) == values
+    with play(tmp_path / "where.js") as chat:
+        assert chat.connect().take_json() == [[[None] * 7] * 2]
+    with play(tmp_path / "where.js", "/ws/<__proto__>/<toString>") as chat:
+        assert chat.connect("/ws/a/b").take_json() == [[[None, None, None, None, None, "b", "a"]] * 2]
 
 
 def test_the_command_line_serves_checks_and_connects_to_a_rule(tmp_path):

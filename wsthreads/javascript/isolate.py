@@ -387,9 +387,15 @@ class Isolate:
 
 def _told(request: Request) -> dict[str, Any]:
     """The data of a handshake, which the runtime keeps for as long as the session lives."""
-    return {
+    told = {
         "parameters": request.parameters,
         "headers": request.headers,
         "path": request.request_path,
         "address": request.remote_addr,
     }
+    if request.path_parameters:
+        told["pathParameters"] = {
+            name: value if isinstance(value, (int, float)) else str(value)  # a UUID, for example
+            for name, value in request.path_parameters.items()
+        }
+    return told

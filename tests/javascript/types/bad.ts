@@ -12,6 +12,8 @@ export function onOpen(session: Session): void {
   session.close("4000");
   // @ts-expect-error may be null
   session.getParameter("user").length;
+  // @ts-expect-error may be a number, or null
+  session.getPathParameter("room").length;
   // @ts-expect-error not a function
   setTimeout("x", 3);
   // @ts-expect-error a room has a name

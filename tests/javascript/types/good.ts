@@ -8,6 +8,8 @@ export function onHandshake(request: Request): Verdict {
   request.setAttribute("user", user);
   request.setUser(user);
   if (request.getParameter("banned")) return { close: 4003, reason: "banned" };
+  const table: string | number | null = request.getPathParameter("table");
+  if (table === 13) return 404;
   if (request.getParameter("gone")) return { close: 4004 };
   return user === null ? 401 : request.getSubprotocols()[0];
 }

@@ -28,6 +28,11 @@ class Visitor {
     return this.#told.handshake.path;
   }
 
+  getPathParameter(name) {
+    const values = this.#told.handshake.pathParameters;
+    return values === undefined ? null : looked(values, name);
+  }
+
   getRemoteAddr() {
     return this.#told.handshake.address;
   }

@@ -20,6 +20,11 @@ declare module "wsthreads" {
     getHeader(name: string): string | null;
     /** The path of the URI, without the query. */
     getRequestPath(): string;
+    /**
+     * A parameter of a path such as `/ws/rooms/<name>`, decoded, or null. A number for the converters `int` and `float`,
+     * otherwise a text.
+     */
+    getPathParameter(name: string): string | number | null;
     /** The client's IP address. Behind a configured proxy, the address that the proxy names. */
     getRemoteAddr(): string;
     /** Keep a value of any type for as long as the session lasts. */
