@@ -3,15 +3,15 @@
 export function onHandshake(request) {
   const user = request.getHeader("X-User");
   if (!user) return 401;
-  request.setAttribute("user", user);
+  request.setUser(user);
   return request.getSubprotocols().includes("chat") ? "chat" : undefined;
 }
 
 export function onOpen(session) {
   session.room("chat").join();
-  session.send(`welcome, ${session.getAttribute("user")}`);
+  session.send(`welcome, ${session.user}`);
 }
 
 export function onMessage(session, message) {
-  session.room("chat").broadcast(`${session.getAttribute("user")}: ${message}`);
+  session.room("chat").broadcast(`${session.user}: ${message}`);
 }
