@@ -30,6 +30,7 @@ from wsthreads.dashboard.access import Access, bearer_token
 from wsthreads.dashboard.events import Events
 from wsthreads.dashboard.live import Live
 from wsthreads.dashboard.sampler import Sampler
+from wsthreads.dashboard.workers import OtherProcesses, Workers
 from wsthreads.monitoring.metrics import Metrics
 from wsthreads.protocol.wsgi_servers import gunicorn_worker
 from wsthreads.servers.static import StaticFiles
@@ -98,11 +99,14 @@ class Dashboard:
         finalize(self, self._events.detach).atexit = False
         self._sampled_in = 0  # a process id
 
-    def serve(self, app: ShownApp, make_endpoint: Callable[..., Endpoint]) -> Endpoint:
-        """Create the endpoint that sends the page its data about `app`."""
+    def serve(
+        self, app: ShownApp, make_endpoint: Callable[..., Endpoint], others: OtherProcesses | None = None
+    ) -> Endpoint:
+        """Create the endpoint that sends the page its data about `app`. It asks the `others` for their sessions."""
         self._app = app
         self._sampler = Sampler(lambda: app.endpoints)
-        live = Live(lambda: app.endpoints, self._specification, self._events, self._sampler, self.access)
+        self._workers = Workers(lambda: app.endpoints, others)
+        live = Live(lambda: app.endpoints, self._workers, self._specification, self._events, self._sampler, self.access)
         metrics = Metrics()
         self.endpoint = make_endpoint(
             LIVE_PATH,

@@ -1,4 +1,4 @@
-"""Keeps recent events: handler errors, console and log output of handlers, warnings, reloads.
+"""Keeps recent events: handler errors, console and log output of handlers, warnings, reloads, kicks and bans.
 
 It reads log records and their attributes (`session`, `endpoint`, `file`, `line`, `column`, `stack`, see
 `wsthreads.monitoring.logs`). So it sees what the log's levels let through.
@@ -18,6 +18,7 @@ from wsthreads.monitoring.failures import summary_of
 from wsthreads.monitoring.formats import stack_of
 from wsthreads.monitoring.logs import AddContext
 from wsthreads.protocol.rate_limit import RateLimit
+from wsthreads.rooms.directory import KICKS_LOGGER
 
 __all__ = ["KEPT", "Events"]
 
@@ -139,6 +140,8 @@ class Events(logging.Handler):
             return "error" if hasattr(record, "stack") else "console"
         if getattr(record, "kind", None) == "reload":
             return "reload"
+        if name == KICKS_LOGGER:
+            return "kick"
         return "log" if record.levelno >= logging.WARNING else None
 
     def _is_alone(self, record: logging.LogRecord) -> bool:

@@ -1,4 +1,7 @@
-"""The page's lists: filtered sessions and rooms, and the details of one session without its secrets."""
+"""The page's lists of this process: filtered sessions and rooms; one session, one user, and who is there in a room.
+
+They have no secrets: see `redaction`. `workers` makes lists of all processes from them.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from wsthreads.dashboard.redaction import public_headers, public_values, shown_values
+from wsthreads.dashboard.redaction import public_headers, public_json, public_values, shown_values
 from wsthreads.errors import IsolateError
+from wsthreads.rooms.names import user_room
 
 if TYPE_CHECKING:
     from wsthreads.dashboard.requests import Watch
@@ -18,12 +22,12 @@ if TYPE_CHECKING:
     from wsthreads.sessions.endpoint import Endpoint
     from wsthreads.sessions.session import Session
 
-__all__ = ["find_session", "rooms_list", "session_details", "sessions_list"]
+__all__ = ["LISTS", "find_session", "persons_list", "rooms_list", "session_details", "sessions_list", "sort_key"]
 
 #: The most rooms that a session's row names.
 ROOMS_SHOWN = 5
 
-#: A longer text is not taken for a user's name.
+#: A longer parameter or attribute is not taken for a user's name.
 MAX_USER_CHARS = 100
 
 #: The shortest time between two pings of a listed session.
@@ -33,7 +37,7 @@ USER_NAMES = ("user", "name")
 
 
 def sessions_list(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
-    """The message with the sessions that `watch` requests."""
+    """The message with the sessions that `watch` requests: filtered, or those of one user."""
     total = 0
     found: list[tuple[Endpoint, Session, Connection]] = []
     for endpoint in endpoints:
@@ -43,8 +47,10 @@ def sessions_list(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]
             found += _matching(endpoint, live, watch)
     rows = (nlargest if watch.descending else nsmallest)(watch.limit, found, key=_key_for(watch.sort))
     return {
-        "type": "sessions",
+        "type": watch.list,
         "request": watch.request,
+        "endpoint": watch.endpoint,
+        "user": watch.user,
         "total": total,
         "matched": len(found),
         "rows": [_row(*entry) for entry in rows],
@@ -54,7 +60,8 @@ def sessions_list(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]
 def _matching(
     endpoint: Endpoint, live: dict[Session, Connection], watch: Watch
 ) -> Iterator[tuple[Endpoint, Session, Connection]]:
-    members = None if watch.room is None else set(endpoint.rooms.sessions(watch.room))
+    room = watch.room if watch.user is None else user_room(watch.user)
+    members = None if room is None else set(endpoint.rooms.sessions(room))
     has = _finder(endpoint, watch.filter.lower())
     for session, connection in live.items():
         if (members is None or session in members) and has(session):
@@ -79,6 +86,11 @@ def _finder(endpoint: Endpoint, needle: str) -> Callable[[Session], bool]:
     return has
 
 
+def sort_key(sort: str) -> Callable[[dict[str, Any]], Any]:
+    """The sort key of rows, in the order of `sessions_list`."""
+    return lambda row: (row["since"] if sort == "since" else row[sort] or 0, row["since"])
+
+
 def _key_for(sort: str) -> Callable[[tuple[Endpoint, Session, Connection]], Any]:
     """The sort key of sessions. Sessions with the same value are sorted by age."""
     if sort == "since":
@@ -97,6 +109,7 @@ def _row(endpoint: Endpoint, session: Session, connection: Connection) -> dict[s
         "address": session.remote_addr,
         "path": session.request_path,
         "user": _user_of(session),
+        "has_user": session.user is not None,  # else the name is a guess
         "since": session.opened_at,
         "rooms": rooms[:ROOMS_SHOWN],
         "room_count": len(rooms),
@@ -106,7 +119,9 @@ def _row(endpoint: Endpoint, session: Session, connection: Connection) -> dict[s
 
 
 def _user_of(session: Session) -> str | None:
-    """A probable user name: an attribute of the session, or else a query parameter, called `user` or `name`."""
+    """The session's user. Without one, a probable name: an attribute, or else a parameter, called `user` or `name`."""
+    if session.user is not None:
+        return session.user
     query = session.request.environ.get("QUERY_STRING", "")
     for name in USER_NAMES:
         user = session.attributes.get(name)
@@ -169,3 +184,39 @@ def rooms_list(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
         "matched": len(found),
         "rows": [{"endpoint": path, "name": name, "members": -size} for size, path, name in rows],
     }
+
+
+def persons_list(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
+    """The message with who is there in the room that `watch` requests, in order of arrival. Not only of this process.
+
+    Of each presence value, secrets are hidden, and a long one is cut.
+    """
+    endpoint = next((endpoint for endpoint in endpoints if endpoint.path == watch.endpoint), None)
+    persons = [] if endpoint is None or watch.room is None else endpoint.roster.persons(watch.room)
+    return {
+        "type": "room",
+        "request": watch.request,
+        "endpoint": watch.endpoint,
+        "name": watch.room,
+        "matched": len(persons),
+        "rows": [
+            {
+                "key": person.key,
+                "user": person.user,
+                "since": person.since,
+                "sessions": person.sessions,
+                "presence": public_json(person.presence),
+            }
+            for person in persons[: watch.limit]
+        ],
+    }
+
+
+#: The list of each name.
+LISTS: dict[str, Callable[[Iterable[Endpoint], Watch], dict[str, Any]]] = {
+    "sessions": sessions_list,
+    "rooms": rooms_list,
+    "session": session_details,
+    "user": sessions_list,
+    "room": persons_list,
+}

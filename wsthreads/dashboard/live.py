@@ -1,8 +1,9 @@
 """The page's WebSocket: sends data to open pages and does what they request.
 
-A viewer is a session whose handler is `Live`. Its own thread does its requests. One thread sends data to all viewers;
-it runs while there are viewers. A slow viewer misses what does not fit into its queue. The thread measures how long its
-work takes, and waits so long in between that it is busy only for a small part of the time.
+A viewer is a session whose handler is `Live`. Its own thread does its requests. Two threads send data to all viewers:
+one sends samples and events, the other sends lists, for which it may wait for other processes. They run while there are
+viewers. A slow viewer misses what does not fit into its queue. Each thread measures how long its work takes, and waits
+so long in between that it is busy only for a small part of the time.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from time import monotonic, thread_time, time
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.dashboard.access import SUBPROTOCOL, Access, offered_token
+from wsthreads.dashboard.actions import Actions
 from wsthreads.dashboard.events import Events
-from wsthreads.dashboard.lists import find_session, rooms_list, session_details, sessions_list
-from wsthreads.dashboard.requests import Broadcast, Close, Mistake, PageRequest, Unwatch, Watch, parse
+from wsthreads.dashboard.requests import Broadcast, Mistake, PageRequest, Send, Unwatch, Watch, parse
 from wsthreads.dashboard.sampler import Sampler
-from wsthreads.errors import BrokerError, HandshakeRefused, UsageError
+from wsthreads.dashboard.workers import Workers
+from wsthreads.errors import HandshakeRefused
 from wsthreads.loggers import get_logger
 from wsthreads.monitoring.failures import exc_info_of
 from wsthreads.threads.flusher import weakly
@@ -48,14 +50,12 @@ EVENTS_INTERVAL_S = 0.1
 SAMPLES_SHARE = 100
 LISTS_SHARE = 40
 
-#: How long the last viewer's thread waits for the end of the common thread.
+#: How long the last viewer's thread waits for the end of each common thread.
 JOIN_S = 2.0
-
-LISTS = {"sessions": sessions_list, "rooms": rooms_list, "session": session_details}
 
 
 class _Watching:
-    """A list that a viewer watches. Only the common thread uses it, except where a comment says otherwise."""
+    """A list that a viewer watches. Only the thread of the lists uses it, except where a comment says otherwise."""
 
     __slots__ = ("due", "sent", "watch")
 
@@ -86,29 +86,55 @@ class _Viewer:
 
 
 class _Term:
-    """The life of one common thread, from the first viewer to the last. Only that thread uses the due times."""
+    """The life of the common threads, from the first viewer to the last. Only they use the due times."""
 
-    def __init__(self, run: Callable[[_Term], None]) -> None:
-        self.done, self.wake = Event(), Event()
-        self.thread = Thread(target=run, args=(self,), name="wsthreads-dashboard", daemon=True)
+    def __init__(self, serve_news: Callable[[_Term], None], serve_lists: Callable[[_Term], None]) -> None:
+        self.done, self.wake, self.wake_lists = Event(), Event(), Event()
         self.sample_at = self.lists_at = self.events_at = 0.0  # monotonic
+        self._threads = [
+            Thread(target=self._run, args=(serve_news,), name="wsthreads-dashboard", daemon=True),
+            Thread(target=self._run, args=(serve_lists,), name="wsthreads-dashboard-lists", daemon=True),
+        ]
+
+    def _run(self, serve: Callable[[_Term], None]) -> None:
+        keep_running(partial(serve, self), pause=self.done.wait)
+
+    def start(self) -> None:
+        try:
+            for thread in self._threads:
+                thread.start()
+        except RuntimeError:  # no thread can be started just now
+            self.end()
+            raise
+
+    def end(self) -> None:
+        """End the threads. Waits for `JOIN_S` at most for each."""
+        self.done.set()
+        self.wake.set()
+        self.wake_lists.set()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(JOIN_S)
 
 
 class Live:
     """The handler of the page's endpoint. Any thread.
 
-    `endpoints` returns the endpoints to show. `specify` returns more fields for the hello message.
+    `endpoints` returns the endpoints to show, and `workers` makes lists of them. `specify` returns more fields for the
+    hello message.
     """
 
     def __init__(
         self,
         endpoints: Callable[[], tuple[Endpoint, ...]],
+        workers: Workers,
         specify: Callable[[], dict[str, Any]],
         events: Events,
         sampler: Sampler,
         access: Access,
     ) -> None:
-        self._endpoints = endpoints
+        self._workers = workers
+        self._actions = Actions(endpoints)
         self._specify = specify
         self._events = events
         self._sampler = sampler
@@ -118,7 +144,7 @@ class Live:
         self._pid = os.getpid()
         self._viewers: dict[Session, _Viewer] = {}
         self._term: _Term | None = None
-        self._has_news = False  # the thread has been woken for new events
+        self._has_news = False  # the thread of news has been woken for new events
         events.on_event = weakly(self._on_event)  # loggers keep `events` alive, but must not keep this object alive
 
     # Called in a viewer's thread.
@@ -135,8 +161,8 @@ class Live:
                 self._pid, self._viewers, self._term = os.getpid(), {}, None
             self._viewers[session] = _Viewer(session)
             if self._term is None:
-                term = _Term(self._run)
-                term.thread.start()
+                term = _Term(self._serve_news, self._serve_lists)
+                term.start()
                 self._term = term
         self._wake()
 
@@ -156,80 +182,56 @@ class Live:
             if self._viewers or self._term is None:
                 return
             term, self._term = self._term, None
-            term.done.set()
-            term.wake.set()
-        term.thread.join(JOIN_S)
+        term.end()
 
     def _do(self, session: Session, request: PageRequest) -> str:
         """Do a viewer's request. Returns the text of the answer. Raises `Mistake`."""
         viewer = self._viewers[session]
-        try:
-            if isinstance(request, Watch):
-                viewer.watching[request.list] = _Watching(request)
-                self._wake()
-            elif isinstance(request, Unwatch):
-                viewer.watching.pop(request.list, None)
-            elif isinstance(request, Close):
-                text = self._close(session, request)
+        if isinstance(request, Watch):
+            viewer.watching[request.list] = _Watching(request)
+            self._wake_lists()
+        elif isinstance(request, Unwatch):
+            viewer.watching.pop(request.list, None)
+        else:
+            text = self._actions.do(request, session.remote_addr)
+            if not isinstance(request, (Broadcast, Send)):
                 for watching in list(viewer.watching.values()):
                     watching.due = 0.0  # so that the viewer sees the change at once
-                self._wake()
-                return text
-            else:
-                return self._broadcast(session, request)
-        except (UsageError, BrokerError) as error:
-            raise Mistake(str(error), request.request) from error
+                self._wake_lists()
+            return text
         return ""
-
-    def _close(self, viewer: Session, request: Close) -> str:
-        found = find_session(self._endpoints(), request.session_id)
-        if found is None:
-            raise Mistake(f"the session {request.session_id!r:.60} has ended", request.request)
-        session = found[1]
-        if not session.is_open():
-            raise Mistake("the session is closing already", request.request)
-        session.close(request.code, request.reason)
-        log.info("session %s closed with %d from the dashboard at %s", session.id, request.code, viewer.remote_addr)
-        return f"closing with {request.code}"
-
-    def _broadcast(self, viewer: Session, request: Broadcast) -> str:
-        endpoint = next((endpoint for endpoint in self._endpoints() if endpoint.path == request.endpoint), None)
-        if endpoint is None:
-            known = ", ".join(endpoint.path for endpoint in self._endpoints()) or "none"
-            raise Mistake(f"no endpoint {request.endpoint!r:.60}; there are: {known}", request.request)
-        room = endpoint.room(request.room)
-        members = room.members()
-        room.broadcast(request.message)
-        log.info("broadcast to %r of %s from the dashboard at %s", room.name, endpoint.path, viewer.remote_addr)
-        return f"sent to {members} member{'' if members == 1 else 's'}"
 
     def _wake(self) -> None:
         term = self._term
         if term is not None:
             term.wake.set()
 
+    def _wake_lists(self) -> None:
+        term = self._term
+        if term is not None:
+            term.wake_lists.set()
+
     def _on_event(self) -> None:
-        """Called in the thread that logs. Many events wake the common thread only once per message that it sends."""
+        """Called in the thread that logs. Many events wake the thread of news only once per message that it sends."""
         if not self._has_news:
             self._has_news = True
             self._wake()
 
-    # Called in the common thread.
+    def _all_viewers(self) -> list[_Viewer]:
+        with self._lock:
+            return list(self._viewers.values())
 
-    def _run(self, term: _Term) -> None:
-        keep_running(partial(self._serve, term), pause=term.done.wait)
+    # Called in the thread of news.
 
-    def _serve(self, term: _Term) -> None:
+    def _serve_news(self, term: _Term) -> None:
         while not term.done.is_set():
-            with self._lock:
-                viewers = list(self._viewers.values())
-            viewers = self._greeted(viewers)
+            viewers = self._greeted(term, self._all_viewers())
             self._send_sample(term, viewers)
-            due = min(term.sample_at, self._send_events(term, viewers), self._send_lists(term, viewers))
+            due = min(term.sample_at, self._send_events(term, viewers))
             term.wake.wait(max(0.0, due - monotonic()))
             term.wake.clear()
 
-    def _greeted(self, viewers: list[_Viewer]) -> list[_Viewer]:
+    def _greeted(self, term: _Term, viewers: list[_Viewer]) -> list[_Viewer]:
         """Send a hello to new viewers, and to all if it has changed. Returns the viewers that have one."""
         fields = self._specification()
         specification = _encoded(fields)
@@ -239,6 +241,7 @@ class Live:
                 hello = hello or _encoded({**fields, "history": self._sampler.history()})
                 if viewer.send(hello):
                     viewer.specification = specification
+                    term.wake_lists.set()
         return [viewer for viewer in viewers if viewer.specification]
 
     def _specification(self) -> dict[str, Any]:
@@ -290,6 +293,14 @@ class Live:
             return term.events_at
         return float("inf")
 
+    # Called in the thread of the lists.
+
+    def _serve_lists(self, term: _Term) -> None:
+        while not term.done.is_set():
+            due = self._send_lists(term, [viewer for viewer in self._all_viewers() if viewer.specification])
+            term.wake_lists.wait(None if due == float("inf") else max(0.0, due - monotonic()))
+            term.wake_lists.clear()
+
     def _send_lists(self, term: _Term, viewers: list[_Viewer]) -> float:
         """Send the lists that are due. Returns when the next one is due (monotonic)."""
         now = monotonic()
@@ -306,7 +317,7 @@ class Live:
     def _send_list(self, viewer: _Viewer, watching: _Watching) -> None:
         watching.due = monotonic() + LIST_INTERVAL_S
         try:
-            content = LISTS[watching.watch.list](self._endpoints(), watching.watch)
+            content = self._workers.list(watching.watch)
         except BaseException as error:  # raised by code in sessions' attributes; other viewers' lists go on
             watching.due = float("inf")
             text = f"the list of {watching.watch.list} failed (see the log); request it again to retry"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from itertools import islice
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from wsthreads.monitoring.logs import hide_secrets, is_secret
 from wsthreads.rooms.rooms import Room, SessionRoom
 
-__all__ = ["public_headers", "public_values", "shown_values"]
+__all__ = ["public_headers", "public_json", "public_values", "shown_values"]
 
 #: Headers that always hold secrets. Sec-WebSocket-Protocol can hold a token, because browsers can set no other header.
 SECRET_HEADERS = frozenset(
@@ -49,6 +50,28 @@ def shown_values(values: Mapping[str, Any]) -> dict[str, str]:
         name, text = (str.__str__(part) if isinstance(part, str) else _written(part) for part in (key, value))
         shown[name[:MAX_CHARS]] = _public(name, text)
     return shown
+
+
+def public_json(value: Any) -> str:
+    """A JSON value as text, with secrets hidden, cut if it is long."""
+    text = json.dumps(_open_parts(value), ensure_ascii=False)
+    return text if len(text) <= MAX_CHARS else f"{text[:MAX_CHARS]}… ({len(text)} characters)"
+
+
+def _open_parts(value: Any, depth: int = 0) -> Any:
+    """A JSON value with nested secrets hidden. Its size has a limit already, `max_presence_bytes`."""
+    if depth > MAX_DEPTH and isinstance(value, (dict, list)):
+        return "…"
+    if isinstance(value, dict):
+        return {
+            name: _hidden(part if isinstance(part, str) else json.dumps(part, ensure_ascii=False))
+            if is_secret(name)
+            else _open_parts(part, depth + 1)
+            for name, part in value.items()
+        }
+    if isinstance(value, list):
+        return [_open_parts(part, depth + 1) for part in value]
+    return value
 
 
 def _public(name: str, value: str) -> str:

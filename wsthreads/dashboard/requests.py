@@ -1,15 +1,33 @@
-"""The page's requests: parses and checks their JSON. An error names the value and the limit."""
+"""The page's requests: parses and checks their JSON. An error names the value and the limit.
+
+The processes of an app send each other `Watch` requests in the same form.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["Broadcast", "Close", "Mistake", "PageRequest", "Unwatch", "Watch", "parse"]
+__all__ = [
+    "MAX_LIMIT",
+    "Broadcast",
+    "Close",
+    "CloseRoom",
+    "KickUser",
+    "Mistake",
+    "PageRequest",
+    "Send",
+    "Unwatch",
+    "Watch",
+    "fields_of",
+    "parse",
+    "watch_of",
+]
 
-LISTS = ("sessions", "rooms", "session")
+#: `session` is one session, `user` the sessions of one user, `room` who is there in one room.
+LISTS = ("sessions", "rooms", "session", "user", "room")
 SORTS = ("since", "messages_in", "messages_out", "bytes_waiting", "round_trip_s")
 MAX_LIMIT = 500
 MAX_FILTER_CHARS = 200
@@ -28,7 +46,10 @@ class Mistake(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Send a list now and after each change; or all details of one session."""
+    """Send a list now and after each change; or all details of one session.
+
+    The list `user` needs an `endpoint` and a `user`, the list `room` an `endpoint` and a `room`.
+    """
 
     request: int | None
     list: str
@@ -39,6 +60,7 @@ class Watch:
     descending: bool = False
     limit: int = 50
     session_id: str = ""
+    user: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +71,47 @@ class Unwatch:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Close a session."""
+    """Close a session, of any process. `endpoint` is its path; None if the page does not know it."""
 
     request: int | None
     session_id: str
+    endpoint: str | None
     code: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class KickUser:
+    """Close all sessions of a user; and refuse new ones for `ban_s`, unless it is 0."""
+
+    request: int | None
+    endpoint: str
+    user: str
+    code: int
+    reason: str
+    ban_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class CloseRoom:
+    """Close all members of a room."""
+
+    request: int | None
+    endpoint: str
+    room: str
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a message to a session, or to all sessions of a user; the other one of the two is None."""
+
+    request: int | None
+    endpoint: str
+    session_id: str | None
+    user: str | None
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +122,7 @@ class Broadcast:
     message: str
 
 
-PageRequest = Watch | Unwatch | Close | Broadcast
+PageRequest = Watch | Unwatch | Close | KickUser | CloseRoom | Send | Broadcast
 
 
 def parse(message: str | bytes) -> PageRequest:
@@ -91,10 +148,28 @@ def parse(message: str | bytes) -> PageRequest:
         raise Mistake(str(mistake), request) from None
 
 
+def watch_of(fields: Any) -> Watch:
+    """A request of another process, from what `fields_of` made there. Raises `Mistake`."""
+    if not isinstance(fields, dict):
+        raise Mistake(f"a request must be a JSON object, not {_shown(fields)}")
+    return _watch(None, fields)
+
+
+def fields_of(watch: Watch) -> dict[str, Any]:
+    """A `Watch` as JSON for another process."""
+    return {**asdict(watch), "id": watch.session_id}
+
+
 def _watch(request: int | None, fields: dict[str, Any]) -> Watch:
     name = _one_of(fields, "list", LISTS)
     if name == "session":
         return Watch(request, name, session_id=_text(fields, "id"))
+    if name == "room":
+        _text(fields, "room")
+    if name == "user":
+        _text(fields, "user")
+    if name in ("room", "user"):
+        _text(fields, "endpoint")
     return Watch(
         request,
         name,
@@ -104,6 +179,7 @@ def _watch(request: int | None, fields: dict[str, Any]) -> Watch:
         sort=_one_of(fields, "sort", SORTS, SORTS[0]),
         descending=_boolean(fields, "descending"),
         limit=_whole(fields, "limit", 50, 1, MAX_LIMIT),
+        user=_text_or_null(fields, "user"),
     )
 
 
@@ -112,12 +188,27 @@ def _unwatch(request: int | None, fields: dict[str, Any]) -> Unwatch:
 
 
 def _close(request: int | None, fields: dict[str, Any]) -> Close:
-    code = _whole(fields, "code", 1000, 1000, 4999)
-    return Close(request, _text(fields, "session"), code, _text(fields, "reason", ""))
+    return Close(request, _text(fields, "session"), _text_or_null(fields, "endpoint"), *_ending(fields))
 
 
 def _kick(request: int | None, fields: dict[str, Any]) -> Close:
-    return Close(request, _text(fields, "session"), *KICKED)
+    return Close(request, _text(fields, "session"), _text_or_null(fields, "endpoint"), *KICKED)
+
+
+def _kick_user(request: int | None, fields: dict[str, Any]) -> KickUser:
+    ban_s = _number(fields, "ban_s", 0)
+    return KickUser(request, _text(fields, "endpoint"), _text(fields, "user"), *_ending(fields), ban_s)
+
+
+def _close_room(request: int | None, fields: dict[str, Any]) -> CloseRoom:
+    return CloseRoom(request, _text(fields, "endpoint"), _text(fields, "room"), *_ending(fields))
+
+
+def _send(request: int | None, fields: dict[str, Any]) -> Send:
+    session_id, user = _text_or_null(fields, "session"), _text_or_null(fields, "user")
+    if (session_id is None) == (user is None):
+        raise Mistake("a message is for a session or for a user, so one of the two must be a text")
+    return Send(request, _text(fields, "endpoint"), session_id, user, _text(fields, "message", most_chars=None))
 
 
 def _broadcast(request: int | None, fields: dict[str, Any]) -> Broadcast:
@@ -130,8 +221,16 @@ _READERS: dict[str, Callable[[int | None, dict[str, Any]], PageRequest]] = {
     "unwatch": _unwatch,
     "close": _close,
     "kick": _kick,
+    "kick_user": _kick_user,
+    "close_room": _close_room,
+    "send": _send,
     "broadcast": _broadcast,
 }
+
+
+def _ending(fields: dict[str, Any]) -> tuple[int, str]:
+    """A close code and a reason."""
+    return _whole(fields, "code", 1000, 1000, 4999), _text(fields, "reason", "")
 
 
 def _text(
@@ -167,6 +266,13 @@ def _whole(fields: dict[str, Any], name: str, default: int, low: int, high: int)
     value = fields.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise Mistake(f"{name} must be a whole number from {low} to {high}, not {_shown(value)}")
+    return value
+
+
+def _number(fields: dict[str, Any], name: str, default: float) -> float:
+    value = fields.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise Mistake(f"{name} must be a number, not {_shown(value)}")
     return value
 
 

@@ -26,6 +26,7 @@ COARSE_S = 5.0
 MAX_TOTALS = 3_000
 
 QUANTILES = {"handler_p50_s": 0.5, "handler_p99_s": 0.99}
+COUNTED = ("presence_changes", "kicks", "bans")
 RATES = ("messages_in", "bytes_in", "messages_out", "bytes_out", "errors")
 
 
@@ -104,8 +105,10 @@ def sample_of(before: Snapshot, after: Snapshot) -> dict[str, Any]:
 
 
 def _of_endpoint(before: Totals | None, after: Totals, span_s: float) -> dict[str, Any]:
-    fields: dict[str, Any] = {name: getattr(after, name) for name in ("sessions", "rooms", "bytes_waiting")}
+    fields: dict[str, Any] = {name: getattr(after, name) for name in ("sessions", "rooms", "users", "bytes_waiting")}
     fields["errors_total"] = after.errors
+    for name in COUNTED:
+        fields[f"{name}_total"] = after.counters.get(name, 0)
     for name in RATES:
         grown = getattr(after, name) - (0 if before is None else getattr(before, name))
         fields[name] = round(max(0, grown) / span_s, 2)

@@ -28,10 +28,11 @@ from wsthreads.protocol.frames import message_frame
 from wsthreads.rooms.bans import Ban, Bans
 from wsthreads.rooms.names import user_of, user_room
 
-__all__ = ["Directory", "Reachable", "UserSession"]
+__all__ = ["KICKS_LOGGER", "Directory", "Reachable", "UserSession"]
 
-#: Kicks and bans: a logger of its own, which the log under gunicorn has from info up.
-log = get_logger(f"{__name__}.kicks")
+#: Kicks and bans: a logger of its own, which the log under gunicorn has from info up. The dashboard shows them.
+KICKS_LOGGER = f"{__name__}.kicks"
+log = get_logger(KICKS_LOGGER)
 
 
 @dataclass(frozen=True, slots=True)

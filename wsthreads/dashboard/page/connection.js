@@ -5,6 +5,8 @@ import { refusal, subprotocols } from "./token.js";
 
 const ANSWER_MS = 10_000;
 
+const LISTS = new Set(["sessions", "rooms", "session", "user", "room"]);
+
 // The server sends a sample every second. After this time without one, the server or the network is stuck.
 const SILENCE_MS = 8000;
 
@@ -73,7 +75,7 @@ export class Connection extends EventTarget {
     });
   }
 
-  /** Request a list ("sessions", "rooms", "session") now and after each change. Replaces the last request for it. */
+  /** Request a list, one of LISTS, now and after each change. Replaces the last request for it. */
   watch(list, options) {
     const message = { type: "watch", list, ...options, request: ++this.#lastRequest };
     this.#watched.set(list, message);
@@ -105,7 +107,7 @@ export class Connection extends EventTarget {
 
   // Whether a list answers an older request than the last one.
   #isOutdated({ type, request }) {
-    if (!["sessions", "rooms", "session"].includes(type)) return false;
+    if (!LISTS.has(type)) return false;
     const watched = this.#watched.get(type);
     return !watched || (request !== null && request !== undefined && request !== watched.request);
   }

@@ -48,6 +48,10 @@ export async function askForClose(title, codes = "1000 or 3000 to 4999", pattern
   return typed && { code: Number(typed.code), reason: typed.reason };
 }
 
+/** The close codes that an operator may send, in words and as a pattern. */
+export const CODES = "1000 to 1014, 3000 to 4999";
+export const CODE_PATTERN = "[134][0-9]{3}";
+
 let hiding = null;
 
 /** Show a message for five seconds. */

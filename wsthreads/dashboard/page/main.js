@@ -10,6 +10,8 @@ import { Rooms } from "./server/rooms.js";
 import { Samples } from "./server/samples.js";
 import { SessionView } from "./server/session.js";
 import { Sessions } from "./server/sessions.js";
+import { UserView } from "./server/user.js";
+import { useHost } from "./server/workers.js";
 import { showStatus } from "./status.js";
 import { makeTabs } from "./tabs.js";
 import { takeFromAddress } from "./token.js";
@@ -28,11 +30,23 @@ const endpoints = makeEndpoints((path) => {
 
 const sessionView = new SessionView(connection, {
   onRoom: (room) => lookIntoRoom(room),
-  onChange: (id) => sessions.mark(id),
+  onUser: (user) => userView.choose(user),
+  onChange: (id) => {
+    if (id !== null && userView.isOpen) userView.choose(null);
+    sessions.mark(id);
+  },
+});
+const userView = new UserView(connection, {
+  onSession: (id) => sessionView.choose(id),
+  onOpen: () => sessionView.choose(null),
 });
 const sessions = new Sessions(connection, (id) => sessionView.choose(id));
 const rooms = new Rooms(connection, {
   onSession: (id) => lookIntoSession(id),
+  onUser: (user) => {
+    go("sessions");
+    userView.choose(user);
+  },
   onMembers: (room) => {
     go("sessions");
     sessions.inRoom(room);
@@ -51,7 +65,8 @@ function lookIntoRoom(room) {
 }
 
 let process = null;
-connection.on("hello", ({ endpoints: found, subprotocols, history, pid, started }) => {
+connection.on("hello", ({ endpoints: found, subprotocols, history, pid, started, host }) => {
+  useHost(host);
   const isSame = process === `${pid} ${started}`;
   process = `${pid} ${started}`;
   samples.start(history, isSame);
@@ -77,10 +92,12 @@ const go = makeTabs({
     show: () => {
       sessions.show();
       sessionView.show();
+      userView.show();
     },
     hide: () => {
       sessions.hide();
       sessionView.hide();
+      userView.hide();
     },
   },
   rooms,

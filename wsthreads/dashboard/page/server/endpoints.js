@@ -15,12 +15,18 @@ export function addressOf(path) {
 const NUMBERS = [
   ["sessions", "Sessions", count],
   ["rooms", "Rooms", count],
+  ["users", "Users", count],
   ["messages_in", "In", rate],
   ["messages_out", "Out", rate],
   ["handler_p50_s", "p50", seconds],
   ["handler_p99_s", "p99", seconds],
   ["errors_total", "Errors", count],
 ];
+
+function titleOfUsers(now) {
+  const [changes, kicks, bans] = ["presence_changes_total", "kicks_total", "bans_total"].map((name) => count(now?.[name]));
+  return `since the start of the server: ${changes} changes of presence, ${kicks} kicked sessions, ${bans} bans`;
+}
 
 /** `onTry(path)` is called when the user wants to try an endpoint. Returns { endpoints, sample }. */
 export function makeEndpoints(onTry) {
@@ -49,6 +55,7 @@ export function makeEndpoints(onTry) {
     NUMBERS.forEach(([name, , format], index) => {
       const cell = row.cells[index + 2];
       setText(cell, format(now?.[name]));
+      if (name === "users") cell.title = titleOfUsers(now);
       if (name === "errors_total") {
         cell.classList.toggle("bad", Boolean(now?.errors_total));
         cell.title = `since the start of the server; ${rate(now?.errors)} now`;

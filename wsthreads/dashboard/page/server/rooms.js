@@ -1,32 +1,38 @@
-// The rooms: number of members, list of members, and a form for a broadcast.
+// The rooms: number of members, who is there, list of members; a form for a broadcast, and a button to close a room.
 
 import { $, debounced, make, setOptions, setText } from "../dom.js";
-import { age, count, plural } from "../format.js";
-import { toast } from "../dialogs.js";
+import { age, clock, count, plural } from "../format.js";
+import { askForClose, CODES, CODE_PATTERN, toast } from "../dialogs.js";
 import { rove } from "../roving.js";
 import { Rows } from "../rows.js";
 import { nameOf } from "./sessions.js";
 
 const LIMIT = 200;
 const MEMBERS_SHOWN = 20;
+const PERSONS_SHOWN = 50;
 
 const keyOf = ({ endpoint, name }) => JSON.stringify([endpoint, name]);
 
 export class Rooms {
   #connection;
   #onSession;
+  #onUser;
   #onMembers;
   #isShown = false;
   #chosen = null; // { endpoint, name }
   #listed = [];
   #rows;
-  #members = null; // the Rows of the chosen room
+  #parts = null; // of the view of the chosen room
   #refreshRoving;
 
-  /** `onSession(id)` is called to open a member's session, `onMembers(room)` to list all members of a room. */
-  constructor(connection, { onSession, onMembers }) {
+  /**
+   * `onSession(id)` is called to open a member's session, `onUser({ endpoint, user })` to open a user, and
+   * `onMembers(room)` to list all members of a room.
+   */
+  constructor(connection, { onSession, onUser, onMembers }) {
     this.#connection = connection;
     this.#onSession = onSession;
+    this.#onUser = onUser;
     this.#onMembers = onMembers;
     this.#rows = new Rows($("rooms-rows"), { key: keyOf, create: (room) => this.#create(room), update: (row, room) => this.#update(row, room) });
     this.#refreshRoving = rove($("rooms-rows"), "button.name");
@@ -34,6 +40,8 @@ export class Rooms {
     $("rooms-endpoint").addEventListener("change", () => this.#watch());
     connection.on("rooms", (message) => this.#list(message));
     connection.on("sessions", (message) => this.#listMembers(message));
+    connection.on("room", (message) => this.#listPersons(message));
+    connection.on("sample", () => this.#tick());
     $("room").addEventListener("keydown", (event) => {
       if (event.key === "Escape") this.choose(null);
     });
@@ -47,8 +55,7 @@ export class Rooms {
 
   hide() {
     this.#isShown = false;
-    this.#connection.unwatch("rooms");
-    this.#connection.unwatch("sessions");
+    for (const list of ["rooms", "sessions", "room"]) this.#connection.unwatch(list);
   }
 
   endpoints(paths) {
@@ -65,16 +72,19 @@ export class Rooms {
     if (!this.#isShown || this.#chosen === null) return;
     const { endpoint, name } = this.#chosen;
     this.#connection.watch("sessions", { filter: "", endpoint, room: name, sort: "since", descending: false, limit: MEMBERS_SHOWN });
+    this.#connection.watch("room", { endpoint, room: name, limit: PERSONS_SHOWN });
   }
 
   #list({ rows, matched, total }) {
     this.#listed = rows;
     this.#rows.show(rows);
     this.#refreshRoving();
-    const found = matched === total ? plural(total, "room") : `${count(matched)} of ${plural(total, "room")}`;
+    // Over several workers, the number of rooms that the filter leaves out is not known.
+    const isAll = matched === total || total === null;
+    const found = isAll ? plural(matched, "room") : `${count(matched)} of ${plural(total, "room")}`;
     setText($("rooms-count"), rows.length < matched ? `${found}, the first ${rows.length} shown` : found);
     $("no-rooms").hidden = rows.length > 0;
-    setText($("no-rooms"), total ? "No room matches." : "There are no rooms. A room is created when a session joins it.");
+    setText($("no-rooms"), total === null || total ? "No room matches." : "There are no rooms. A room is created when a session joins it.");
   }
 
   #create(room) {
@@ -108,7 +118,7 @@ export class Rooms {
     aside.hidden = room === null;
     aside.parentElement.classList.toggle("looking", room !== null);
     if (room === null) {
-      this.#connection.unwatch("sessions");
+      for (const list of ["sessions", "room"]) this.#connection.unwatch(list);
       if (hadFocus) $("rooms-rows").querySelector("button[tabindex='0']")?.focus();
       return;
     }
@@ -129,7 +139,7 @@ export class Rooms {
       if (ok) message.value = "";
     });
     const list = make("ul", { className: "members" });
-    this.#members = new Rows(list, {
+    const members = new Rows(list, {
       key: ({ id }) => id,
       create: ({ id }) => make("li", {},
         make("button", { type: "button", className: "link", onclick: () => this.#onSession(id) }), " ", make("span", { className: "soft" })),
@@ -139,16 +149,20 @@ export class Rooms {
       },
     });
     const title = make("h2", { tabIndex: -1, textContent: room.name });
-    this.count = make("p", { className: "soft" });
+    const persons = this.#makePersons(room);
+    this.#parts = { members, persons, count: make("p", { className: "soft" }), shown: { members: [], persons: [] } };
     $("room").replaceChildren(
       make("div", { className: "aside-head" }, title,
         make("button", { type: "button", className: "small quiet back", textContent: "✕", "aria-label": "Close this view", onclick: () => this.choose(null) })),
       make("p", { className: "soft mono", textContent: room.endpoint }),
+      make("div", { className: "buttons" },
+        make("button", { type: "button", className: "small danger", textContent: "Close room …", onclick: () => this.#close(room) })),
+      persons.element,
       make("h3", { textContent: "Broadcast to all members" }),
       form,
       make("h3", { textContent: "Members" }),
       list,
-      this.count,
+      this.#parts.count,
       make("button", { type: "button", className: "small quiet", textContent: "Show them under Sessions", onclick: () => this.#onMembers(room) }),
     );
     title.focus({ preventScroll: matchMedia("(min-width: 60rem)").matches });
@@ -156,7 +170,57 @@ export class Rooms {
 
   #listMembers({ rows, matched }) {
     if (!this.#isShown || this.#chosen === null) return;
-    this.#members.show(rows);
-    setText(this.count, matched === 0 ? "No members in this process." : rows.length < matched ? `and ${count(matched - rows.length)} more` : "");
+    const { members, count: more, shown } = this.#parts;
+    shown.members = rows;
+    members.show(rows);
+    setText(more, matched === 0 ? "No members." : rows.length < matched ? `and ${count(matched - rows.length)} more` : "");
+  }
+
+  // Who is there: hidden in a room without presence.
+  #makePersons({ endpoint }) {
+    const list = make("ul", { className: "members persons" });
+    const title = make("h3", { textContent: "Who is there" });
+    const more = make("p", { className: "soft" });
+    const rows = new Rows(list, {
+      key: ({ key }) => key,
+      create: ({ key, user }) => make("li", {},
+        make("button", {
+          type: "button", className: "link", textContent: user ?? key.slice(0, 8),
+          onclick: () => (user === null ? this.#onSession(key) : this.#onUser({ endpoint, user })),
+        }),
+        " ", make("span", { className: "soft" }),
+        make("details", {}, make("summary", { className: "soft", textContent: "Presence" }), make("pre", { className: "mono" }))),
+      update: (item, { since, sessions, presence }) => {
+        const [, facts, value] = item.children;
+        setText(facts, `${sessions ? plural(sessions, "session") : "connection lost"}, since ${clock(since)}, for ${age(this.#connection.now() - since)}`);
+        setText(value.lastElementChild, presence);
+      },
+    });
+    return { element: make("section", { className: "who", hidden: true }, title, list, more), title, rows, more };
+  }
+
+  #listPersons({ endpoint, name, rows, matched }) {
+    if (!this.#isShown || this.#chosen === null || keyOf({ endpoint, name }) !== keyOf(this.#chosen)) return;
+    const { persons } = this.#parts;
+    persons.element.hidden = matched === 0;
+    setText(persons.title, `Who is there: ${count(matched)}`);
+    this.#parts.shown.persons = rows;
+    persons.rows.show(rows);
+    setText(persons.more, rows.length < matched ? `and ${count(matched - rows.length)} more` : "");
+  }
+
+  // The server sends a list only after a change; the ages are updated here.
+  #tick() {
+    if (!this.#isShown || this.#chosen === null) return;
+    const { members, persons, shown } = this.#parts;
+    members.show(shown.members);
+    persons.rows.show(shown.persons);
+  }
+
+  async #close({ endpoint, name }) {
+    const chosen = await askForClose(`Close all sessions in the room ${name}`, CODES, CODE_PATTERN);
+    if (!chosen) return;
+    const { ok, text } = await this.#connection.request({ type: "close_room", endpoint, room: name, ...chosen });
+    toast(text || (ok ? "Done." : "That did not work."), !ok);
   }
 }

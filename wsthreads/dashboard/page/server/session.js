@@ -2,12 +2,14 @@
 
 import { $, copyButton, make, setText } from "../dom.js";
 import { age, bytes, clock, count, seconds } from "../format.js";
-import { ask, askForClose, toast } from "../dialogs.js";
-import { nameOf } from "./sessions.js";
+import { ask, askForClose, CODES, CODE_PATTERN, toast } from "../dialogs.js";
+import { nameOf, sendForm } from "./sessions.js";
+import { workerOf } from "./workers.js";
 
 const FACTS = [
   ["Id", ({ id }) => id],
   ["Endpoint", ({ endpoint }) => endpoint],
+  ["Worker", (session) => workerOf(session)],
   ["Address", ({ address }) => address],
   ["Path", ({ path }) => path],
   ["Subprotocol", ({ subprotocol }) => subprotocol || "none"],
@@ -21,16 +23,21 @@ const FACTS = [
 export class SessionView {
   #connection;
   #onRoom;
+  #onUser;
   #onChange;
   #id = null;
   #isShown = false;
   #last = null;
   #parts = null;
 
-  /** `onRoom(room)` is called when one of its rooms is chosen, `onChange(id)` when another session, or none (null), is. */
-  constructor(connection, { onRoom, onChange }) {
+  /**
+   * `onRoom(room)` is called when one of its rooms is chosen, `onUser(user)` when its user is, and `onChange(id)` when
+   * another session, or none (null), is.
+   */
+  constructor(connection, { onRoom, onUser, onChange }) {
     this.#connection = connection;
     this.#onRoom = onRoom;
+    this.#onUser = onUser;
     this.#onChange = onChange;
     connection.on("session", (message) => {
       if (message.id === this.#id) this.#update(message);
@@ -74,6 +81,7 @@ export class SessionView {
       close: make("button", { type: "button", className: "small quiet", textContent: "Close …", onclick: () => this.#close() }),
       kick: make("button", { type: "button", className: "small danger", textContent: "Kick …", onclick: () => this.#kick() }),
       facts: FACTS.map(() => make("dd", { className: "mono" })),
+      user: make("p", { className: "chips", hidden: true }),
       rooms: make("p", { className: "chips" }),
       tables: ["Parameters", "Attributes", "Headers"].map((name) => ({ name, body: make("dl", { className: "facts" }) })),
     };
@@ -83,9 +91,12 @@ export class SessionView {
       parts.note,
       make("div", { className: "buttons" }, parts.close, parts.kick, copyButton(() => this.#id, "Copy id")),
       make("dl", { className: "facts" }, ...FACTS.flatMap(([name], index) => [make("dt", { textContent: name }), parts.facts[index]])),
+      parts.user,
       make("h3", { textContent: "Rooms" }),
       parts.rooms,
       ...parts.tables.flatMap(({ name, body }) => [make("h3", { textContent: name }), body]),
+      make("h3", { textContent: "Send a message" }),
+      sendForm(this.#connection, "Message to this session", () => ({ endpoint: this.#last.endpoint, session: this.#id })),
     );
   }
 
@@ -110,9 +121,19 @@ export class SessionView {
   #fill(session) {
     const parts = this.#parts;
     FACTS.forEach(([, text], index) => setText(parts.facts[index], text(session, this.#connection.now())));
+    this.#fillUser(session);
     this.#fillRooms(session);
     const tables = [session.parameters, session.attributes, session.headers];
     tables.forEach((table, index) => fillTable(parts.tables[index].body, table ?? {}));
+  }
+
+  #fillUser({ endpoint, user, has_user: hasUser }) {
+    const { user: place } = this.#parts;
+    if (!hasUser || place.childElementCount) return; // a session keeps its user
+    place.hidden = false;
+    place.append(make("button", {
+      type: "button", className: "chip", textContent: `All sessions of ${user}`, onclick: () => this.#onUser({ endpoint, user }),
+    }));
   }
 
   #fillRooms({ endpoint, rooms }) {
@@ -128,19 +149,21 @@ export class SessionView {
 
   async #close() {
     const id = this.#id;
-    const chosen = await askForClose(`Close the session of ${nameOf(this.#last)}`, "1000 to 1014, 3000 to 4999", "[134][0-9]{3}");
-    if (chosen) await this.#do({ type: "close", session: id, ...chosen });
+    const { endpoint } = this.#last;
+    const chosen = await askForClose(`Close the session of ${nameOf(this.#last)}`, CODES, CODE_PATTERN);
+    if (chosen) await this.#do({ type: "close", session: id, endpoint, ...chosen });
   }
 
   async #kick() {
     const id = this.#id;
+    const { endpoint } = this.#last;
     const isSure = await ask({
       title: `Kick ${nameOf(this.#last)}?`,
       text: "The server closes the connection with 1008. Well-behaved clients do not reconnect after 1008.",
       action: "Kick",
       isDangerous: true,
     });
-    if (isSure) await this.#do({ type: "kick", session: id });
+    if (isSure) await this.#do({ type: "kick", session: id, endpoint });
   }
 
   async #do(action) {

@@ -2,8 +2,10 @@
 
 import { $, debounced, make, setOptions, setText } from "../dom.js";
 import { age, bytes, count, plural, seconds } from "../format.js";
+import { toast } from "../dialogs.js";
 import { rove } from "../roving.js";
 import { Rows } from "../rows.js";
+import { workerOf } from "./workers.js";
 
 const COLUMNS = [
   { label: "Session" },
@@ -15,13 +17,14 @@ const COLUMNS = [
   { label: "Sent", sort: "messages_out", isNumber: true },
   { label: "Waiting", sort: "bytes_waiting", isNumber: true },
   { label: "Ping", sort: "round_trip_s", isNumber: true },
+  { label: "Worker", className: "worker" },
 ];
 
 // For phones, where the table has no head to click.
 const ORDERS = [
   ["newest", "since", "descending"],
   ["oldest", "since", "ascending"],
-  ...COLUMNS.slice(5).flatMap(({ label, sort }) => [
+  ...COLUMNS.slice(5).filter(({ sort }) => sort).flatMap(({ label, sort }) => [
     [`${label.toLowerCase()}, most`, sort, "descending"],
     [`${label.toLowerCase()}, least`, sort, "ascending"],
   ]),
@@ -32,11 +35,26 @@ export function nameOf({ id, user }) {
   return user || id.slice(0, 8);
 }
 
+/** A form that sends a message. `target()` says to whom: { endpoint, session } or { endpoint, user }. */
+export function sendForm(connection, label, target) {
+  const message = make("textarea", { rows: 2, required: true, autocomplete: "off", "aria-label": label });
+  const form = make("form", {}, message, make("div", { className: "buttons" }, make("button", { className: "small", textContent: "Send" })));
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const { ok, text } = await connection.request({ type: "send", ...target(), message: message.value });
+    toast(text || (ok ? "Sent." : "That did not work."), !ok);
+    if (ok) message.value = "";
+  });
+  return form;
+}
+
 /** A short list of its rooms. */
 function roomsOf({ rooms, room_count: total }) {
   const more = (total ?? rooms.length) - rooms.length;
   return rooms.join(", ") + (more > 0 ? ` and ${more} more` : "");
 }
+
+const classOf = ({ isNumber, className }) => [isNumber && "number", className].filter(Boolean).join(" ");
 
 export class Sessions {
   #connection;
@@ -114,8 +132,9 @@ export class Sessions {
   }
 
   #makeHead() {
-    $("sessions-head").replaceChildren(...COLUMNS.map(({ label, sort, isNumber }) => {
-      const head = make("th", { scope: "col", className: isNumber ? "number" : "" });
+    $("sessions-head").replaceChildren(...COLUMNS.map((column) => {
+      const { label, sort } = column;
+      const head = make("th", { scope: "col", className: classOf(column) });
       if (sort) {
         head.dataset.sort = sort;
         head.append(make("button", { type: "button", className: "sort", textContent: label, onclick: () => this.#sortBy(sort) }));
@@ -142,12 +161,14 @@ export class Sessions {
     }
   }
 
-  #list({ rows, matched, total }) {
+  #list({ rows, matched, total, processes }) {
     if (!this.#isShown) return; // this list was requested for a room's members
     this.#listed = rows;
     this.#rows.show(rows);
     this.#refreshRoving();
-    const found = matched === total ? plural(total, "session") : `${count(matched)} of ${plural(total, "session")}`;
+    $("sessions-rows").parentElement.classList.toggle("workers", processes > 1);
+    const workers = processes > 1 ? ` in ${plural(processes, "worker")}` : "";
+    const found = (matched === total ? plural(total, "session") : `${count(matched)} of ${plural(total, "session")}`) + workers;
     setText($("sessions-count"), rows.length < matched ? `${found}, the first ${rows.length} shown` : found);
     $("no-sessions").hidden = rows.length > 0;
     setText($("no-sessions"), total ? "No session matches." : "No client is connected. Open some connections under Client.");
@@ -159,7 +180,7 @@ export class Sessions {
       "tr",
       { className: "choosable" },
       make("th", { scope: "row", className: "title" }, button, make("span", { className: "soft mono id", textContent: item.id.slice(0, 8) })),
-      ...COLUMNS.slice(1).map(({ label, isNumber }) => make("td", { className: isNumber ? "number" : "", "data-label": label })),
+      ...COLUMNS.slice(1).map((column) => make("td", { className: classOf(column), "data-label": column.label })),
     );
     // A click anywhere in the row opens the session, except one that ends a text selection.
     row.addEventListener("click", () => {
@@ -169,7 +190,7 @@ export class Sessions {
   }
 
   #update(row, item) {
-    const [name, endpoint, rooms, address, since, received, sent, waiting, ping] = row.cells;
+    const [name, endpoint, rooms, address, since, received, sent, waiting, ping, worker] = row.cells;
     const button = name.firstElementChild;
     setText(button, nameOf(item));
     name.lastElementChild.hidden = !item.user; // without a user, the id is the name
@@ -189,6 +210,7 @@ export class Sessions {
     setText(waiting, bytes(item.bytes_waiting));
     waiting.classList.toggle("warn", item.bytes_waiting > 0);
     setText(ping, seconds(item.round_trip_s));
+    setText(worker, workerOf(item));
   }
 
   // The server sends the list only after a change; the ages are updated here.

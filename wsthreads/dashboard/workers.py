@@ -1,0 +1,136 @@
+"""The page's lists of all processes: over a broker, each process asks the others for their part of a list.
+
+Each part has at most as many rows as the page shows, so the amount of data does not grow with the number of sessions.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterable
+from heapq import nlargest, nsmallest
+from typing import TYPE_CHECKING, Any, Protocol
+
+from wsthreads.dashboard.lists import LISTS, sort_key
+from wsthreads.dashboard.requests import MAX_LIMIT, Mistake, Watch, fields_of, watch_of
+
+if TYPE_CHECKING:
+    from wsthreads.sessions.endpoint import Endpoint
+
+__all__ = ["OtherProcesses", "Workers"]
+
+#: What the question is called. The number changes with the fields of the lists: processes of another version of
+#: wsthreads do not answer.
+KIND = "dashboard-1"
+
+#: How long to wait for a process that does not answer.
+TIMEOUT_S = 1.0
+
+
+class OtherProcesses(Protocol):
+    """What is needed of a `Link`."""
+
+    def answer(self, kind: str, function: Callable[[Any], Any]) -> None:
+        """Answer questions of this kind."""
+
+    def ask(
+        self, kind: str, argument: Any, timeout_s: float = ..., enough: Callable[[Any], bool] | None = ...
+    ) -> list[dict[str, Any]]:
+        """Ask the other processes. Each answer has `pid`, `host` and `value`."""
+
+
+class Workers:
+    """Makes the lists of `endpoints`, in this process and in the `others`, if there may be any. Any thread."""
+
+    def __init__(self, endpoints: Callable[[], Iterable[Endpoint]], others: OtherProcesses | None) -> None:
+        self._endpoints = endpoints
+        self._others = others
+        if others is not None:
+            others.answer(KIND, self._answer)
+
+    def list(self, watch: Watch) -> dict[str, Any]:
+        """The message that `watch` requests. Waits for the others for `TIMEOUT_S` at most."""
+        own = LISTS[watch.list](self._endpoints(), watch)
+        if watch.list == "room":
+            return own  # presence is shared already
+        parts = [own]
+        _mark(own, os.getpid(), socket.gethostname())
+        if self._others is not None and own.get("gone") is not False:
+            parts += self._ask(self._others, watch)
+        merged = _MERGE[watch.list](parts, watch)
+        return {**merged, "processes": len(parts), "request": watch.request}
+
+    def _ask(self, others: OtherProcesses, watch: Watch) -> Iterable[dict[str, Any]]:
+        fields = fields_of(watch)
+        if watch.list == "rooms":  # a room's members are added up, so each process has to tell of small rooms, too
+            fields["limit"] = MAX_LIMIT
+        enough = _is_found if watch.list == "session" else None
+        for answer in others.ask(KIND, fields, TIMEOUT_S, enough):
+            part = answer["value"]
+            if isinstance(part, dict) and part.get("type") == watch.list:
+                _mark(part, answer["pid"], answer["host"])
+                yield part
+
+    def _answer(self, fields: Any) -> dict[str, Any] | None:
+        """The part of this process. None for a question that it does not understand."""
+        try:
+            watch = watch_of(fields)
+        except Mistake:
+            return None
+        return LISTS[watch.list](self._endpoints(), watch)
+
+
+def _mark(part: dict[str, Any], pid: int, host: str) -> None:
+    """Say which process the sessions of a part are in."""
+    if part["type"] in ("sessions", "user"):
+        for row in part["rows"]:
+            row.update(pid=pid, host=host)
+    elif part["type"] == "session":
+        part.update(pid=pid, host=host)
+
+
+def _is_found(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("gone") is False
+
+
+def _session(parts: list[dict[str, Any]], watch: Watch) -> dict[str, Any]:
+    return next((part for part in parts if not part["gone"]), parts[0])
+
+
+def _sessions(parts: list[dict[str, Any]], watch: Watch) -> dict[str, Any]:
+    rows = [row for part in parts for row in part["rows"]]
+    return {
+        **parts[0],
+        "total": sum(part["total"] for part in parts),
+        "matched": sum(part["matched"] for part in parts),
+        "rows": (nlargest if watch.descending else nsmallest)(watch.limit, rows, key=sort_key(watch.sort)),
+    }
+
+
+def _rooms(parts: list[dict[str, Any]], watch: Watch) -> dict[str, Any]:
+    """Adds up the members of each room.
+
+    It is exact unless a process has more than `MAX_LIMIT` rooms: then members in its smallest rooms can be missing.
+    How many rooms there are without the filter is not known, because some are in several processes.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    members: Counter[tuple[str, str]] = Counter()
+    listed = 0
+    for part in parts:
+        for row in part["rows"]:
+            members[row["endpoint"], row["name"]] += row["members"]
+            listed += 1
+    matched = sum(part["matched"] for part in parts) - (listed - len(members))
+    is_all = not watch.filter and watch.endpoint is None
+    rows = nsmallest(watch.limit, ((-size, *room) for room, size in members.items()))
+    return {
+        **parts[0],
+        "total": matched if is_all else None,
+        "matched": matched,
+        "rows": [{"endpoint": path, "name": name, "members": -size} for size, path, name in rows],
+    }
+
+
+_MERGE = {"sessions": _sessions, "user": _sessions, "session": _session, "rooms": _rooms}
