@@ -15,7 +15,7 @@ from flask import Flask
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.programs import DEADLINE_S, EXAMPLES, ROOT, connect, wait_until
-from wsthreads import HandlerError, HandshakeRefused, MessageTypeError, UsageError, WebSocketApp
+from wsthreads import HandlerError, HandshakeRefused, MessageTypeError, ScriptError, UsageError, WebSocketApp
 from wsthreads.brokers.redis import RedisBroker
 from wsthreads.testing import Client, HandlerFailed, live_server, play
 
@@ -647,6 +647,44 @@ def test_several_sessions_of_a_user_are_reached_kicked_and_banned():
         again.session.room("all").join()
         chat.room("all").close(4002)
         assert again.wait_closed() == (4002, "")
+
+
+RELOADED = """import { sessions } from "wsthreads";
+let kept = 0;
+export function onOpen() { kept++; }
+export function onMessage(session) { session.send(`one ${kept}`); }
+export function onReload() { for (const session of sessions()) onOpen(session); }
+"""
+
+
+def test_a_script_is_loaded_again(tmp_path):
+    script = tmp_path / "kept.js"
+    script.write_text(RELOADED)
+    with play(script) as chat:
+        ann, bob = chat.connect(), chat.connect()
+        script.write_text(RELOADED.replace("one", "two"))
+        ann.send("?")
+        assert ann.take() == ["one 2"]
+        chat.reload()
+        bob.send("?")
+        assert bob.take() == ["two 2"]
+        script.write_text("export function onMessage( {")
+        with pytest.raises(ScriptError, match=r"kept\.js:1"):
+            chat.reload()
+        script.write_text(RELOADED + "export function onClose() {}\nthrow new Error('no');")
+        with pytest.raises(ScriptError, match="no"):
+            chat.reload()
+        bob.send("?")
+        assert bob.take() == ["two 2"]
+        script.write_text(RELOADED.replace("onOpen(session)", "session.no()"))
+        with pytest.raises(HandlerFailed, match="onReload failed: TypeError"):
+            chat.reload()
+        assert [client.is_open for client in (ann, bob)] == [True, True]
+
+
+def test_a_python_handler_is_not_loaded_again():
+    with play(Private()) as chat, pytest.raises(UsageError, match="Private is a Python handler"):
+        chat.reload()
 
 
 def test_a_ban_of_a_play_ends_with_it():

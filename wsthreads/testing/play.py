@@ -12,6 +12,7 @@ from wsthreads.app import WebSocketApp
 from wsthreads.app.rules import example_of, is_rule
 from wsthreads.cli.targets import create_app
 from wsthreads.errors import UsageError
+from wsthreads.javascript import ScriptHandler
 from wsthreads.rooms.bans import Bans
 from wsthreads.rooms.rooms import Room
 from wsthreads.rooms.users import User
@@ -193,6 +194,18 @@ class Play:
         Other timers go by the real clock.
         """
         self._timers.advance(seconds, between=self._wait)
+        self.settle()
+
+    def reload(self, *, path: str | None = None) -> None:
+        """Load the files of a script again, as ``wsthreads run --reload`` does when they have changed.
+
+        When it returns, the script's `onReload` has returned. Sessions stay. If the new version does not load, this
+        raises the same errors as `play`, and the old version goes on.
+        """
+        handler = self._endpoint(path).handler
+        if not isinstance(handler, ScriptHandler):
+            raise UsageError(f"only scripts are loaded again; {handler.name} is a Python handler")
+        handler.reload()
         self.settle()
 
     def settle(self) -> None:
