@@ -81,7 +81,6 @@ def test_an_instance_a_class_and_a_module_will_do():
 def test_an_object_without_any_of_the_functions_is_refused_with_their_names():
     with pytest.raises(HandlerError, match=r"object has none of .* on_open, on_message, on_close, on_error"):
         PythonHandler(object(), Metrics())
-    assert len(HOOKS) == 6
 
 
 def test_a_method_whose_name_is_nearly_a_hook_is_warned_of(caplog):

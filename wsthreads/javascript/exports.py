@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from wsthreads.errors import HandlerError
 from wsthreads.sessions.source_names import did_you_mean
 
-__all__ = ["Exports"]
+__all__ = ["CALLS", "HOOKS", "Exports"]
 
 #: The handler functions in JavaScript's spelling, and in Python's.
 HOOKS = {
@@ -19,6 +19,17 @@ HOOKS = {
     "onError": "on_error",
     "onPresence": "on_presence",
     "onReload": "on_reload",
+}
+
+#: The function that an event calls, by its kind. (onError is called after another function has failed.)
+CALLS = {
+    "handshake": "onHandshake",
+    "open": "onOpen",
+    "message": "onMessage",
+    "binary": "onMessage",
+    "close": "onClose",
+    "presence": "onPresence",
+    "reload": "onReload",
 }
 
 #: Functions that only return a generator when they are called.

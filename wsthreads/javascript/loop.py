@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from wsthreads.errors import CloseCode, IsolateError, UsageError
 from wsthreads.javascript.calls import Answer, Function
+from wsthreads.javascript.exports import CALLS, HOOKS, Exports
 from wsthreads.javascript.replies import Replies
 from wsthreads.javascript.schedule import NEVER
 from wsthreads.javascript.session_state import Event, SessionState
@@ -22,7 +23,6 @@ from wsthreads.javascript.values import message_from
 if TYPE_CHECKING:
     from wsthreads.config import Config
     from wsthreads.javascript.engine import Engine
-    from wsthreads.javascript.exports import Exports
     from wsthreads.javascript.loader import ModuleLoader
     from wsthreads.javascript.reports import Reports
     from wsthreads.javascript.schedule import Schedule
@@ -38,17 +38,6 @@ _AGAIN, _TIMER = Event("again"), Event("timer")
 
 #: What became of an event, as the runtime reports it: 0 for done, above 0 for the ticket of a pending promise.
 _FAILED = -1
-
-#: The handler function that an event calls, in Python's spelling.
-_HOOKS = {
-    "handshake": "on_handshake",
-    "open": "on_open",
-    "message": "on_message",
-    "binary": "on_message",
-    "close": "on_close",
-    "presence": "on_presence",
-    "reload": "on_reload",
-}
 
 #: The promise jobs of these events own the timers that they set. Without an engine, no other jobs may run with theirs.
 _OWNERS = ("load", "timer")
@@ -351,7 +340,8 @@ class Loop:
     def _begin_timing(self, exports: Exports) -> None:
         """From now on, measure the functions that the script exports."""
         hooks = exports.hooks
-        self._seconds = {kind: self._metrics.histogram(hook) for kind, hook in _HOOKS.items() if hook in hooks}
+        calls = {kind: HOOKS[function] for kind, function in CALLS.items()}
+        self._seconds = {kind: self._metrics.histogram(hook) for kind, hook in calls.items() if hook in hooks}
 
     # Called by the runtime.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
+from wsthreads.javascript.exports import CALLS
 from wsthreads.javascript.session_state import Event, SessionState
 from wsthreads.javascript.stacks import Failure
 
@@ -13,18 +14,6 @@ if TYPE_CHECKING:
     from wsthreads.monitoring.metrics import Metrics
 
 __all__ = ["Reports", "ignore"]
-
-#: The script's function that an event calls.
-_HOOKS = {
-    "handshake": "onHandshake",
-    "open": "onOpen",
-    "message": "onMessage",
-    "binary": "onMessage",
-    "close": "onClose",
-    "presence": "onPresence",
-    "reload": "onReload",
-    "timer": "a timer's callback",
-}
 
 
 def ignore(text: str) -> None:
@@ -105,5 +94,5 @@ class Reports:
 
 
 def _name_of(event: Event) -> str:
-    what = _HOOKS.get(event.kind, event.kind)
+    what = "a timer's callback" if event.kind == "timer" else CALLS.get(event.kind, event.kind)
     return what if event.state is None else f"{what} in session {event.state.id}"

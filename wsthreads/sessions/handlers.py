@@ -38,8 +38,17 @@ __all__ = ["HOOKS", "SCRIPT_HOOKS", "Handler", "PythonHandler"]
 
 log = get_logger(__name__)
 
-#: The functions that a handler may have, in Python's spelling.
-HOOKS = ("on_handshake", "on_open", "on_message", "on_close", "on_error", "on_presence")
+#: The functions that a handler may have, in Python's spelling, with their arguments. `on_close` may leave out the last
+#: ones.
+_ARGUMENTS = {
+    "on_handshake": ("request",),
+    "on_open": ("session",),
+    "on_message": ("session", "message"),
+    "on_close": ("session", "code", "reason"),
+    "on_error": ("session", "error"),
+    "on_presence": ("room", "changes"),
+}
+HOOKS = tuple(_ARGUMENTS)
 #: Those of a script. A Python handler is not reloaded in its process.
 SCRIPT_HOOKS = (*HOOKS, "on_reload")
 
@@ -305,17 +314,6 @@ class PythonHandler(Handler):
     def _count(self, error: BaseException) -> None:
         self._metrics.add("handler_errors")
         self.on_failure(error)
-
-
-#: The arguments of each function. `on_close` may leave out the last ones.
-_ARGUMENTS = {
-    "on_handshake": ("request",),
-    "on_open": ("session",),
-    "on_message": ("session", "message"),
-    "on_close": ("session", "code", "reason"),
-    "on_error": ("session", "error"),
-    "on_presence": ("room", "changes"),
-}
 
 
 def _name_of(kind: type | ModuleType) -> str:

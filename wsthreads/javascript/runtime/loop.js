@@ -1,10 +1,5 @@
 // The loop that pulls events from Python and calls the script's functions.
 
-const HOOKS = {
-  __proto__: null, onHandshake: true, onOpen: true, onMessage: true, onClose: true, onError: true, onPresence: true,
-  onReload: true,
-};
-
 // What became of an event; the next pull reports it to Python. A positive number is a ticket: the number of a promise
 // that the handler returned. "settled" follows later with the same ticket.
 const DONE = 0;
@@ -13,7 +8,7 @@ const FAILED = -1;
 const MAX_FAILED_PULLS = 3;
 
 const states = newMap();
-let handlers = { __proto__: null };
+let handlers = { __proto__: null };  // all that the script exports; only functions of a handler are called
 let version = makeVersion();  // the version that the handlers are of
 const loading = newMap();  // versions whose top level has not ended, by ticket
 let lastTicket = 0;
@@ -153,9 +148,7 @@ const dispatch = {
         const name = names[index];
         append(kinds, name);
         append(kinds, kindOfExport(module[name]));
-        if (HOOKS[name] === true) {
-          fresh[name] = module[name];
-        }
+        fresh[name] = module[name];
       }
       loading.delete(ticket);
       if (python("loaded", ticket, inJson(kinds), null)) {

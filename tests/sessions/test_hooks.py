@@ -1,0 +1,90 @@
+"""Each function of a handler is called, in both languages, and has its row in the reference.
+
+These tests fail for a new one that is missing somewhere: see docs/contributing.rst.
+"""
+
+from __future__ import annotations
+
+import types
+from pathlib import Path
+from typing import Any
+
+from tests.pages import text_of
+from wsthreads.javascript.exports import CALLS, HOOKS
+from wsthreads.sessions.handlers import _ARGUMENTS, SCRIPT_HOOKS
+from wsthreads.sessions.handlers import HOOKS as PYTHON_HOOKS
+from wsthreads.testing import Play, play
+
+#: What a function does beside noting that it was called, so that all others are called, too.
+JAVASCRIPT = {
+    "onOpen": 'session.room("r").join({ presence: 1 });',
+    "onMessage": 'if (message === "fail") throw new Error("on purpose"); session.send(JSON.stringify([...called]));',
+}
+
+
+def use(chat: Play) -> Any:
+    """Everything that can happen to a handler. Returns a client that is still open."""
+    ann, bob = chat.connect(), chat.connect()
+    chat.advance(1)
+    ann.send("fail")
+    bob.close()
+    ann.take()
+    return ann
+
+
+def test_a_script_s_functions_are_all_called(tmp_path: Path) -> None:
+    script = tmp_path / "all.js"
+    arguments = {"onReload": ""} | {name: ", ".join(_ARGUMENTS.get(hook, ())) for name, hook in HOOKS.items()}
+    script.write_text(
+        "const called = globalThis.called ??= new Set();\n"
+        + "\n".join(
+            f'export function {name}({arguments[name]}) {{ called.add("{name}"); {JAVASCRIPT.get(name, "")} }}'
+            for name in HOOKS
+        )
+    )
+    with play(script, raise_errors=False) as chat:
+        ann = use(chat)
+        chat.reload()
+        ann.send("what was called?")
+        assert set(ann.take_json()[-1]) == set(HOOKS)
+        seconds = chat.app.endpoints[0].totals().handler_seconds
+        assert {hook for hook, histogram in seconds.items() if histogram.count} == {
+            HOOKS[name] for name in CALLS.values()
+        }
+
+
+def test_a_python_handler_s_functions_are_all_called() -> None:
+    called = set()
+
+    def noting(hook: str) -> Any:
+        def function(*values: Any) -> None:
+            called.add(hook)
+            assert len(values) == len(_ARGUMENTS[hook])
+            if hook == "on_open":
+                values[0].room("r").join(presence=1)
+            elif hook == "on_message":
+                raise ValueError("on purpose")
+
+        return function
+
+    with play(types.SimpleNamespace(**{hook: noting(hook) for hook in PYTHON_HOOKS}), raise_errors=False) as chat:
+        use(chat)
+    assert called == set(PYTHON_HOOKS)
+
+
+def test_both_languages_have_the_same_functions() -> None:
+    assert tuple(HOOKS.values()) == SCRIPT_HOOKS
+    assert set(HOOKS) - set(CALLS.values()) == {"onError"}
+
+
+def test_each_function_has_its_row_in_the_reference() -> None:
+    section = (
+        text_of("docs/reference/handlers").partition("Functions of a handler\n")[2].partition("\nIn JavaScript\n")[0]
+    )
+    rows = [line for line in section.splitlines() if line.startswith(("``", "\\"))]
+    for name, hook in HOOKS.items():
+        arguments = ", ".join(_ARGUMENTS.get(hook, ()))
+        python = f"``{hook}({arguments})``" if hook in PYTHON_HOOKS else "\\"
+        script = f"``{name}({arguments})`` "
+        assert any(row.startswith(script) and f" {python} " in row for row in rows), f"no row of {name} and {hook}"
+    assert len(rows) == len(HOOKS)
