@@ -73,7 +73,7 @@ def test_one_frame_more_than_allowed_is_refused_by_its_header(opcode, payload):
         for _ in range(4):
             client.send(CONTINUATION, payload, fin=False)
         client.sock.sendall(frame(CONTINUATION, b"never comes")[:6])
-        assert client.receive_close() == (1009, "message in 6 frames or more, at most 5 are taken")
+        assert client.receive_close() == (1009, "message in 6 frames or more; the limit is 5")
         assert client.at_end()
         assert counted_once(app, "max_fragments")
 
@@ -86,7 +86,7 @@ def test_frames_without_payload_go_on_for_no_longer_than_others():
         client.sock.sendall(frame(CONTINUATION, b"", fin=False, key=b"keyk") * 16383)
         client.sock.sendall(frame(CONTINUATION, b"", fin=False))
         assert client.receive_close()[0] == 1009
-        assert handler.close() == (1009, "message in 16385 frames or more, at most 16384 are taken")
+        assert handler.close() == (1009, "message in 16385 frames or more; the limit is 16384")
         assert counted_once(app, "max_fragments")
 
 
@@ -199,7 +199,7 @@ def test_a_message_that_trickles_in_is_given_up_however_many_pings_are_answered(
                 with suppress(TimeoutError):
                     client.sock.recv(100)
         assert monotonic() - began >= 0.39
-        assert handler.close() == (1008, "a message not complete after 0.4 s")
+        assert handler.close() == (1008, "a message was not complete after 0.4 s")
         assert counted_once(app, "message_timeout_s")
 
 
@@ -216,7 +216,7 @@ def test_the_fragments_of_a_message_have_no_longer_than_one_frame():
 
         thread = threading.Thread(target=trickle)
         thread.start()
-        assert client.receive_close() == (1008, "a message not complete after 0.3 s")
+        assert client.receive_close() == (1008, "a message was not complete after 0.3 s")
         stop.set()
         thread.join(DEADLINE_S)
         assert counted_once(app, "message_timeout_s")

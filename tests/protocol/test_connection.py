@@ -114,7 +114,7 @@ def test_an_illegal_frame_ends_the_connection_with_its_code(echo, data, code):
 def test_a_message_that_is_too_big_is_refused_by_its_header_before_its_payload(echo):
     with RawClient(echo.port) as client:
         client.sock.sendall(frame(BINARY, bytes(70001))[:14])
-        assert client.receive_close() == (1009, "message of 70001 bytes or more, at most 70000 are taken")
+        assert client.receive_close() == (1009, "message of 70001 bytes or more; the limit is 70000")
 
 
 def test_a_header_that_claims_the_largest_size_is_refused(echo):
@@ -141,7 +141,7 @@ def test_binary_messages_are_refused_with_1003_where_they_are_not_taken():
         assert client.receive_text() == "text"
         client.send(BINARY, b"x", fin=False)
         client.send(CONTINUATION, b"x")
-        assert client.receive_close() == (1003, "binary messages are not taken here")
+        assert client.receive_close() == (1003, "this endpoint does not accept binary messages")
 
 
 def test_a_connection_has_its_servers_thread_and_no_other(echo):

@@ -122,7 +122,7 @@ def test_a_subprotocol_that_is_offered_while_none_is_spoken_is_named_in_the_log_
                 client.send("hi")
                 assert client.recv(timeout=DEADLINE_S) == "hi"
     (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
-    offers = "a client of /ws/t offers subprotocols, of which none is spoken"
+    offers = "a client of /ws/t offers only subprotocols that the endpoint does not speak"
     assert warning.getMessage().startswith(offers)
     assert "--subprotocol" in warning.getMessage()
     assert "graphql-ws" not in caplog.text, "it may be a token"

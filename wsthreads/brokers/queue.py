@@ -1,7 +1,7 @@
-"""What waits to be sent to Redis: broadcasts in their order, rooms to announce, and questions.
+"""The queue of messages to Redis: broadcasts in their order, rooms to announce, and questions.
 
-A room is announced after the broadcasts that preceded its first member's join, and before those that follow the join.
-So the new member receives the latter and not the former.
+A room is announced after the broadcasts before its first member's join, and before those after the join. So the new
+member receives only the latter.
 
 A room of a new subscription is held until the reader has subscribed. Broadcasts behind it, to any room, wait with it.
 """
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Question", "Queued", "SendQueue"]
 
-#: Bounds of what is sent at once.
+#: The most that is sent at once.
 BATCH_MESSAGES = 256
 BATCH_BYTES = 1024 * 1024
 BATCH_ROOMS = 512
 
-#: What a broadcast that waits takes beside its bytes, roughly.
+#: About how much memory a waiting broadcast needs beside its bytes.
 OVERHEAD_BYTES = 200
 
 
@@ -38,7 +38,7 @@ class Queued(NamedTuple):
 
 
 class Question:
-    """How many members a room has in other processes."""
+    """The question how many members a room has in other processes."""
 
     __slots__ = ("address", "answer", "answered")
 
@@ -56,7 +56,7 @@ class SendQueue:
         self.not_full = Condition(lock)
         #: The ticket of the next broadcast.
         self.next_ticket = 0
-        #: What the broadcasts that wait take.
+        #: The memory of the waiting broadcasts.
         self.waiting_bytes = 0
         self.max_bytes = max_bytes
         self._broadcasts: deque[Queued] = deque()
@@ -66,7 +66,7 @@ class SendQueue:
         self._wakes = False  # the reader has something to do
 
     def fits(self, size: int) -> bool:
-        """Whether a broadcast is within the bound. Any size fits in a queue without broadcasts."""
+        """Whether there is room for a broadcast. Any size fits if no broadcast waits."""
         return not self._broadcasts or self.waiting_bytes + size + OVERHEAD_BYTES <= self.max_bytes
 
     def add(self, address: Address, message: bytes) -> None:
@@ -85,13 +85,13 @@ class SendQueue:
         self.not_empty.notify()
 
     def announce_all(self, rooms: Iterable[Subscription]) -> None:
-        """Announce these before everything else. Rooms that Redis does not know yet keep their places."""
+        """Queue these before all others. Rooms that Redis does not know yet keep their places."""
         new = {key: change for key, change in self._changed.items() if not change[0].known}
         known = {room.address.members: (room, 0) for room in rooms}
         self._changed = {key: change for key, change in known.items() if key not in new} | new
 
     def wake(self) -> None:
-        """Have the reader woken."""
+        """Let the writer wake the reader."""
         self._wakes = True
         self.not_empty.notify()
 
@@ -155,6 +155,6 @@ class SendQueue:
         return not all(room.held for room in due) if due else bool(self._broadcasts)
 
     def _due(self) -> Iterable[tuple[bytes, tuple[Subscription, int]]]:
-        """What is to be announced before the next broadcast."""
+        """The rooms to announce before the next broadcast."""
         first = self._broadcasts[0].ticket if self._broadcasts else self.next_ticket
         return takewhile(lambda item: item[1][1] <= first, self._changed.items())

@@ -18,8 +18,8 @@ node, and a script may use them together:
 
     ``@<sender>``, for each of the last senders, has the ticket of the sender's last message, and that message's number.
     A sender that received no answer publishes again; Redis skips tickets that it already has. ``senders`` counts these
-    fields. When there are more than `MAX_SENDERS`, the half that has been silent for longest is removed. If such a
-    sender publishes again, the log has the message twice, and readers recognise its ticket.
+    fields. If there are more than `MAX_SENDERS`, those that have been silent for longest are removed, half of all. If
+    such a sender publishes again, the log has the message twice, and readers recognise its ticket.
 
 ``{<prefix>:<shard>}:members:<path>:<room>``
     A hash: how many members each process has.
@@ -95,7 +95,7 @@ ADDRESSES = 1024
 
 
 class Address(NamedTuple):
-    """The keys of a room. They are bytes, since names may have lone surrogates, which UTF-8 cannot encode."""
+    """The keys of a room, as bytes: names may have lone surrogates, which UTF-8 cannot encode."""
 
     shard: int
     log: bytes

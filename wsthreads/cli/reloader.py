@@ -41,7 +41,7 @@ MAX_BESIDE = 5000
 class Reloader:
     """Polls the files in a thread from `start` to `stop`. Loads scripts again, and calls `restart` for other changes.
 
-    `find` returns the targets as they are now. A mistake must not end the server. So before a restart, it runs
+    `find` returns the current targets. A mistake must not end the server. So before a restart, the reloader runs
     ``wsthreads check`` with `check_arguments`. If that fails, the error is logged and the old code stays.
     """
 
@@ -93,7 +93,7 @@ class Reloader:
             now = self._stamps_now(before, before, gone)
             if now != before:
                 self._scripts[target] = self._reload(target, now)
-                changed |= self._unserved  # this script may have been the reason why the check failed
+                changed |= self._unserved  # the check may have failed because of this script
         try:
             targets = tuple(self._find())
         except UsageError as error:  # a file is missing, for example while an editor replaces it

@@ -9,7 +9,7 @@ Guarantees:
 - With the C module, a session's thread reads its messages into the queue without the GIL (`inbox`).
 - No call of JavaScript takes longer than `Config.script_timeout_s`, provided that there is an `Engine` to enforce it.
   A single built-in function cannot be stopped while it runs.
-- When the thread ends, for whatever reason, nobody is left waiting: `_bury` ends every session and every wait.
+- When the thread ends, for any reason, no other thread waits for it any more: `_bury` ends all sessions and waits.
 """
 
 from __future__ import annotations
@@ -61,8 +61,9 @@ STACK_BYTES = 16 * 1024 * 1024
 #: How long the thread may take to end, after its running call was interrupted.
 GRACE_S = 2.0
 
-#: How old the figure of the heap's size may be.
+#: How old the measured size of the heap may be.
 HEAP_AGE_S = 10.0
+
 #: How long `attributes` waits for the script.
 LOOK_TIMEOUT_S = 0.2
 
@@ -95,7 +96,8 @@ class Isolate:
         self._loads = 0
         self._schedule = Schedule()
         self._states: dict[str, SessionState] = {}  # by session id; each single operation is atomic under the GIL
-        self._gate = threading.Lock()  # guards _is_closed: once it is set, no session and no waiting thread is added
+        # Guards _is_closed: once it is set, no session is added, and no thread begins to wait.
+        self._gate = threading.Lock()
         self._is_closed = False
         script_log = get_logger(f"wsthreads.script.{self.name}")
         reports = Reports(script_log, metrics, config.script_timeout_s, self._loader.modules, on_failure)
@@ -105,7 +107,7 @@ class Isolate:
         self._heap_due = 0.0  # monotonic: when it may be measured again
         self._started: Future[None] = Future()
         self._thread: threading.Thread | None = None
-        #: It has ended without a call of `stop`.
+        #: Whether it has ended without a call of `stop`.
         self.has_died = False
 
     # Life.
@@ -263,7 +265,7 @@ class Isolate:
         return message
 
     def heap_bytes(self) -> int | None:
-        """The memory of the script's objects, of at most 128 MiB, some seconds ago. None without an engine.
+        """The memory that the script's objects took some seconds ago; the limit is 128 MiB. None without an engine.
 
         Does not wait. It asks the isolate to measure again, at most every `HEAP_AGE_S`: that takes about a millisecond
         for 50,000 objects.

@@ -1,8 +1,8 @@
-"""QuickJS's errors, prepared for logs: the script's own files and lines, and none of the runtime's.
+"""Prepares the errors of QuickJS for logs: with files and lines of the script, without those of the runtime.
 
-An error's message may be a client's text, so no place is ever searched in it: the runtime sends messages and stacks
-apart. Names of functions are in the stack, too. If a script makes such a name from a client's text, that can name
-another line of the script's own files, and nothing else.
+The message of an error may be a client's text. So the runtime sends messages and stacks separately, and no place is
+searched in a message. A stack has names of functions, too. If a script makes such a name from a client's text, the log
+can show another line of the script's own files, but nothing else.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Place(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """An error, its causes and the errors in it: for each its message, and its stack, which may be empty.
+    """An error with its causes and the errors in it. Each part is a message and a stack, which may be empty.
 
-    Or a line of the console, and the stacks of the errors in it.
+    Or a console line with the stacks of the errors in it.
     """
 
     parts: tuple[tuple[str, str], ...]
@@ -49,7 +49,7 @@ class Failure(NamedTuple):
 
     @classmethod
     def of(cls, message: str) -> Failure:
-        """A failure without a stack. No part of its message is taken for a stack."""
+        """A failure without a stack."""
         return cls(((message, ""),))
 
     @property
@@ -63,12 +63,12 @@ class Failure(NamedTuple):
 
     @property
     def was_out_of_memory(self) -> bool:
-        """Whether this is the engine's error for a full heap, or what it throws if even that needs too much."""
+        """Whether this is the engine's error for a full heap. If even that error needs too much, it throws null."""
         return self.message.startswith(("InternalError: out of memory", "null was thrown"))
 
     @property
     def was_parsed(self) -> bool:
-        """Whether the engine's parser found the error in a file: no function is on its stack."""
+        """Whether the engine's parser found the error in a file. Then no function is on the stack."""
         (message, stack) = self.parts[0]
         return message.startswith("SyntaxError: ") and "\n" not in stack and not stack.endswith(")") and bool(stack)
 
@@ -77,7 +77,8 @@ class Failure(NamedTuple):
         return Failure(((message, self.parts[0][1]), *self.parts[1:]))
 
     def tidy(self, original: Callable[[str, int, int], tuple[int, int]]) -> Failure:
-        """The same failure without frames of the runtime, and without versions of files.
+        """This failure without the frames of the runtime, and without the version numbers that a reload adds to file
+        names.
 
         `original` returns the line and column to show, from a module's id and the line and column in the stack.
         """
@@ -93,14 +94,14 @@ class Failure(NamedTuple):
         return None
 
     def fields(self, files: Collection[str]) -> dict[str, Any]:
-        """That place as the fields `file`, `line` and `column` of a log record, each if it is known."""
+        """`place` as the fields `file`, `line` and `column` of a log record, each if it is known."""
         place = self.place(files)
         return {} if place is None else {name: value for name, value in place._asdict().items() if value is not None}
 
     def shown(self, before: str = "") -> tuple[str, str]:
-        """For a log: the message, with `before` in front of it; and the lines below it, with stacks and causes.
+        """For a log: `before` and the message; and the lines below, with stacks and causes.
 
-        There, each line of a message begins with a bar, so that it cannot look like a frame.
+        In these, each line of a message begins with a bar, so that it cannot look like a frame.
         """
         below = []
         for index, (message, stack) in enumerate(self.parts):

@@ -1,7 +1,7 @@
-"""Bytes to messages: joins a client's frames, and holds each message to its bounds. No socket, no thread.
+"""Makes messages from a client's bytes: joins frames, and checks the limits of each message. No socket, no thread.
 
-`protocol.frames` decodes a complete data frame directly. Everything else goes to wsproto, the judge of what is legal.
-A bound is judged by a frame's header, before its payload is read.
+`protocol.frames` decodes a complete data frame directly. wsproto decodes everything else, and decides what is legal.
+Limits are checked when the header of a frame is there, before its payload is read.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ Control = Ping | Pong | Close
 
 
 class Assembler:
-    """Makes messages and control frames of what one client sends. For one thread, but `incomplete_since`."""
+    """Makes messages and control frames from the bytes of one client. Only `incomplete_since` is for other threads."""
 
     __slots__ = (
         "_agreement",
@@ -75,16 +75,16 @@ class Assembler:
     def __init__(self, config: Config, agreement: Agreement | None = None, *, early: bytes = b"") -> None:
         self._config = config
         self._agreement = agreement  # the client may deflate its messages
-        self._tail = early  # input that is not decoded yet: less than a header, or what came with the handshake
-        self._protocol: Protocol | None = None  # made for the first frame that the fast decoder does not take
-        self._parts: list[str | bytes] | None = None  # of the message that is coming in; made with it
-        self._owed = 0  # bytes of the current frame that wsproto has not got yet
+        self._tail = early  # bytes that are not decoded yet: a part of a header, or bytes that came with the handshake
+        self._protocol: Protocol | None = None  # made for the first frame that the fast decoder leaves to it
+        self._parts: list[str | bytes] | None = None  # of the incomplete message; made with _protocol
+        self._owed = 0  # bytes of the current frame that wsproto has not received yet
         self._fragmented = False  # between the frames of one message
-        self._fragments = 0  # of the message that is coming in
-        self._message_bytes = 0  # of that message, by the headers of its frames
+        self._fragments = 0  # of the incomplete message
+        self._message_bytes = 0  # of that message, according to the headers of its frames
         self._message_limit = config.max_message_bytes  # for that message
         self._control_frames: RateLimit | None = None
-        #: When the first header of the message that is coming in was there; 0 between messages. Any thread may read it.
+        #: When the first header of the incomplete message was there. 0 between messages. Any thread may read it.
         self.incomplete_since = 0.0
         #: The client's close frame has come.
         self.is_over = False
@@ -95,10 +95,10 @@ class Assembler:
         return not (self._tail or self._owed or self._fragmented)
 
     def feed(self, data: bytes, take_control: Callable[[Control], None]) -> Iterator[str | bytes]:
-        """The messages that `data` completes: str for text, bytes for binary. Take all of them before the next call.
+        """The messages that `data` completes: str for text, bytes for binary. Use up the iterator before the next call.
 
-        Control frames are given to `take_control` when the messages before them have been taken. Nothing is read
-        behind a `Close`. Raises `PeerError` for an illegal frame, and past a bound; do not call it again then.
+        `take_control` gets a control frame after the messages before it. Bytes after a `Close` are ignored. Raises
+        `PeerError` for an illegal frame, and if a limit is exceeded. Do not call it again after that.
         """
         if self._tail:
             data, self._tail = self._tail + data, b""
@@ -133,7 +133,7 @@ class Assembler:
             may_be_whole = not (self._owed or self._fragmented)
 
     def _admit(self, header: Header) -> None:
-        """Hold a frame to the bounds, before its payload comes in, and keep track of fragments."""
+        """Check the limits of a frame before its payload comes, and count fragments."""
         if header.opcode in (PING, PONG):
             self._admit_control_frame()
         if header.opcode not in (CONTINUATION, TEXT, BINARY):
@@ -147,10 +147,10 @@ class Assembler:
         self._fragmented = not header.fin
         if self._message_bytes > self._message_limit:
             limit = self._config.max_message_bytes
-            raise MessageTooBigError(f"message of {self._message_bytes} bytes or more, at most {limit} are taken")
+            raise MessageTooBigError(f"message of {self._message_bytes} bytes or more; the limit is {limit}")
         if self._fragments > self._config.max_fragments:
             limit = self._config.max_fragments
-            raise TooManyFragmentsError(f"message in {self._fragments} frames or more, at most {limit} are taken")
+            raise TooManyFragmentsError(f"message in {self._fragments} frames or more; the limit is {limit}")
 
     def _admit_control_frame(self) -> None:
         limit = self._config.max_control_frames_per_s
@@ -160,7 +160,7 @@ class Assembler:
             raise PolicyError(f"more than {limit} pings and pongs a second", setting="max_control_frames_per_s")
 
     def _judge(self, chunk: bytes, take_control: Callable[[Control], None]) -> Iterator[str | bytes]:
-        """Give wsproto a part of one frame: the message that it completes."""
+        """Pass a part of one frame to wsproto. Yields the message that it completes, if it does."""
         if self._protocol is None or self._parts is None:
             self._parts = []
             limit = self._config.max_message_bytes
@@ -170,7 +170,7 @@ class Assembler:
         self._protocol.receive_data(chunk)
         for event in self._protocol.events():
             if isinstance(event, (judged.TextMessage, judged.BytesMessage)):
-                if event.data:  # there may be any number of empty fragments
+                if event.data:  # any number of fragments may be empty
                     parts.append(event.data if isinstance(event.data, str) else bytes(event.data))
                 if event.message_finished:
                     empty = "" if isinstance(event, judged.TextMessage) else b""
@@ -191,11 +191,11 @@ class Assembler:
 
 
 def _not_text() -> UnsupportedDataError:
-    return UnsupportedDataError("binary messages are not taken here")
+    return UnsupportedDataError("this endpoint does not accept binary messages")
 
 
 def _close_of(event: judged.CloseConnection, state: ConnectionState) -> Close:
-    if state is ConnectionState.OPEN:  # not a close frame: wsproto's word for an illegal frame
+    if state is ConnectionState.OPEN:  # not a close frame: this is how wsproto reports an illegal frame
         kind = InvalidPayloadError if event.code == CloseCode.INVALID_PAYLOAD else ProtocolError
         raise kind(event.reason or "illegal frame")
     return Close(int(event.code), event.reason or "")

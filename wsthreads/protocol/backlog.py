@@ -1,4 +1,4 @@
-"""What a slow client has not read yet: the frames of one outbox that the kernel had no room for."""
+"""The backlog of a slow client: the frames of one outbox that the kernel had no room for."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections import deque
 
 __all__ = ["Backlog"]
 
-#: Frames that wait are joined to writes of this size or so. Not all at once: a slow client takes little at a time, and
-#: what is joined is its own, while frames are shared by the members of a room.
+#: Waiting frames are joined to writes of about this size. Not all of them at once: a slow client reads little at a
+#: time. And a joined piece needs its own memory, while the members of a room share the memory of a frame.
 WRITE_BYTES = 65536
 
 
@@ -18,16 +18,16 @@ class Backlog:
 
     def __init__(self) -> None:
         self.pieces: deque[bytes] = deque()
-        self.bytes = 0  # of the pieces, less offset
-        self.offset = 0  # bytes of the first piece that are on the wire
+        self.bytes = 0  # of the pieces, minus offset
+        self.offset = 0  # bytes of the first piece that have been written
 
     def add(self, piece: bytes) -> None:
-        """Append a frame, or what is left of some."""
+        """Append a frame, or the rest of frames that were written in part."""
         self.pieces.append(piece)
         self.bytes += len(piece)
 
     def first(self) -> bytes:
-        """The first piece. Small ones are joined to one before."""
+        """The first piece. Before that, small pieces at the front are joined to one."""
         pieces = self.pieces
         if len(pieces) > 1 and len(pieces[0]) < WRITE_BYTES:
             joined, size = [], 0
@@ -38,7 +38,7 @@ class Backlog:
         return pieces[0]
 
     def advance(self, written: int) -> bool:
-        """So many bytes of the first piece are on the wire. True, and the piece is gone, if that was the rest of it."""
+        """More bytes of the first piece have been written. Returns True, and drops the piece, if it is complete."""
         self.offset += written
         self.bytes -= written
         if self.offset < len(self.pieces[0]):
@@ -48,7 +48,7 @@ class Backlog:
         return True
 
     def discard(self, *, keep_first: bool) -> None:
-        """Drop the pieces. The first one is kept if some of it is on the wire: it must be sent to its end."""
+        """Drop the pieces. The first one is kept if a part of it has been written: the rest must follow."""
         kept = keep_first or self.offset > 0
         while len(self.pieces) > kept:
             self.bytes -= len(self.pieces.pop())

@@ -1,7 +1,8 @@
-"""The way out to one client: its outbox, and how the connection ends.
+"""Sends to one client, and decides how the connection ends.
 
-The first to decide how it ends is right: the client, the handler, a bound, a clock, the end of TCP. The close handshake
-follows RFC 6455, section 7: whoever closed, the server ends its side of TCP first, and then reads what still comes in.
+The client, the handler, a limit, a timer or the end of TCP can end it. The first one decides code and reason. The close
+handshake follows RFC 6455, section 7: the server always ends its side of TCP first, and then reads until the client
+ends its own.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ class Kick(NamedTuple):
 
 
 class Channel:
-    """Sends and closes. Any thread, but `finish` and `hang_up`, which are the connection's thread's.
+    """Sends and closes. Any thread, except that only the connection's thread calls `finish` and `hang_up`.
 
-    It is all that a session knows of its connection: `outbox`, `ending`, `subprotocol` and `begin_close`. `count` is
-    called, without a lock, with the name of a counter: `slow_sessions_closed`, or `past_` and the name of the setting.
+    A session knows its connection only by `outbox`, `ending`, `subprotocol` and `begin_close`. `count` is called,
+    without a lock, with the name of a counter: `slow_sessions_closed`, or `past_` and the name of the setting.
     """
 
     __slots__ = (
@@ -72,23 +73,23 @@ class Channel:
         count: Callable[[str], None],
     ) -> None:
         self.transport = transport
-        #: The request, for the context of log lines.
+        #: The environ of the request, for log lines.
         self.environ = environ
         self.count = count
-        #: The subprotocol that was agreed on.
+        #: The negotiated subprotocol, or None.
         self.subprotocol = subprotocol
         self._config = config
         self._flusher = flusher
-        self._claims: list[tuple[int, str]] = []  # how it ended, by whoever wanted to decide; the first is right
-        #: Code and reason once the connection is closing, whoever began. Set once.
+        self._claims: list[tuple[int, str]] = []  # code and reason of each attempt to end it; the first counts
+        #: Code and reason, once the client or the server has begun to close. Set once.
         self.ending: tuple[int, str] | None = None
-        #: Called once that is decided, by the thread that decided.
+        #: Called when `ending` is set, in the thread that sets it.
         self.on_ending: Callable[[], None] = _nothing
-        #: The connection was closed since the client did not read what was sent.
+        #: The connection was closed because the client read too slowly.
         self.was_too_slow = False
         self._timer: Timer | None = None
-        self._is_finished = False  # `finish` has cancelled the timer; who sets one looks at this afterwards
-        #: What is sent to the client.
+        self._is_finished = False  # `finish` has cancelled the timer; code that sets one checks this afterwards
+        #: Frames for the client.
         self.outbox = Outbox(
             transport,
             flusher,
@@ -100,7 +101,7 @@ class Channel:
 
     @property
     def is_open(self) -> bool:
-        """Whether messages can be sent. After a loss, messages that came in before may still be handed over."""
+        """Whether messages can be sent. After a loss, earlier messages of the client may still reach the handler."""
         return self.ending is None and not self.outbox.is_over
 
     @property
@@ -111,7 +112,7 @@ class Channel:
     def begin_close(self, code: int, reason: str = "", *, discard: bool = False, is_kick: bool = False) -> bool:
         """Start the close handshake; False if the connection is closing already. Does not block.
 
-        The client has `close_timeout_s` to answer. With `discard`, messages that wait to be sent are dropped. With
+        The client has `close_timeout_s` to answer. With `discard`, unsent messages are dropped. With
         `is_kick`, the application closes the connection.
         """
         if not self._decide(code, reason, is_kick=is_kick):
@@ -132,22 +133,22 @@ class Channel:
         self.outbox.give_up()
 
     def answer_close(self, code: int, reason: str) -> None:
-        """The client's close frame has come."""
-        if self._decide(code, reason):  # ours to answer: RFC 6455, 5.5.1, with the same code
+        """The client has sent a close frame. Answer it, unless it is itself an answer."""
+        if self._decide(code, reason):  # RFC 6455, 5.5.1: with the same code
             self.outbox.close(close_frame(None if code == CloseCode.NO_STATUS else code))
 
     def refuse(self, error: PeerError) -> None:
-        """Close for what the client has done. Count it if the client went past a bound."""
+        """Close because of the client's fault. Count it if the client exceeded a limit."""
         log.debug("closing: %s", error, extra=log_context(self.environ))
         if self.begin_close(error.close_code, str(error)) and error.setting:
             self.count(f"past_{error.setting}")
 
     def hasten_close(self, timeout_s: float) -> None:
-        """Give a client that is being closed no more than `timeout_s` from now, nor than `close_timeout_s`."""
+        """Abort the connection after `timeout_s` or `close_timeout_s`, whichever is less. It is already closing."""
         self._flusher.call_later(min(timeout_s, self._config.close_timeout_s), self.transport.abort)
 
     def end_lost(self, reason: str) -> None:
-        """TCP has ended without a close handshake. Does nothing if it is decided how the connection ends."""
+        """TCP has ended without a close handshake. Does nothing if `ending` is set."""
         self._decide(CloseCode.ABNORMAL, reason)
 
     def lose(self, reason: str) -> None:
@@ -156,15 +157,15 @@ class Channel:
         self.transport.abort()
 
     def cut(self) -> None:
-        """Send nothing more, and end TCP. How the connection ended is left for the reading thread to decide."""
+        """Send nothing more, and end TCP. The reading thread will decide code and reason."""
         self.outbox.detach()
         self.transport.abort()
 
     def finish(self) -> tuple[int, str]:
-        """How it ended: code and reason. To be called when nothing is read any more. Does not block.
+        """Code and reason of the end. Call it when nothing more is read. Does not block.
 
-        If all has been sent, which is the rule, this ends TCP's sending side, too. So a client that waits for the end
-        of TCP does not wait for `on_close`.
+        If everything has been sent, which is usual, it also ends the sending side of TCP. So a client that waits for
+        the end of TCP does not wait for `on_close`.
         """
         self._is_finished = True
         if self._timer is not None:
@@ -178,7 +179,7 @@ class Channel:
         return ending
 
     def hang_up(self) -> None:
-        """Send what is left, end TCP before the client does, let go of the socket. Blocks `close_timeout_s` at most."""
+        """Send the rest, end TCP before the client does, release the socket. Blocks for `close_timeout_s` at most."""
         deadline = monotonic() + self._config.close_timeout_s
         self.outbox.wait_sent(self._config.close_timeout_s)
         self.outbox.detach()
@@ -189,11 +190,11 @@ class Channel:
         self.on_ending = _nothing  # and no cycle of references keeps the session in memory
 
     def _decide(self, code: int, reason: str, *, is_kick: bool = False) -> bool:
-        """Decide how the connection ends; False if that has been decided."""
+        """Set `ending`. False if it is already set."""
         if self.ending is not None:
             return False
-        # Without a lock: a finalizer may close while its thread is in here. To append to a list is atomic.
-        code = int(code)  # not a CloseCode, which Python 3.10 writes by its name
+        # Without a lock, because a finalizer may close while its thread is in this method. list.append is atomic.
+        code = int(code)  # not a CloseCode, whose name Python 3.10 would write
         claim: tuple[int, str] = Kick(code, reason) if is_kick else (code, reason)
         self._claims.append(claim)
         self.ending = self._claims[0]
@@ -208,6 +209,6 @@ class Channel:
             self.count("slow_sessions_closed")
 
     def _on_timer(self) -> None:
-        """The flusher's: the client has not answered the close frame."""
+        """Called by the flusher: the client has not answered the close frame."""
         self.count("past_close_timeout_s")
         self.transport.abort()

@@ -1,6 +1,6 @@
-"""What a connection does by the clock: pings, the time that a message may take, idleness.
+"""The timers of a connection: for pings, for messages that take too long, for idle clients.
 
-The callbacks run in the flusher's thread. What they look at is written by the connection's thread.
+The callbacks run in the flusher's thread. They read attributes that the connection's thread writes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Clocks"]
 
 log = get_logger(__name__)
 
-#: Where pings are switched off, a client whose handler runs is looked at this often.
+#: Without pings, a client whose handler runs is checked this often.
 LOOK_S = 25.0
 
 #: TCP may delay an acknowledgement by 0.5 s at most (RFC 1122, 4.2.3.2).
@@ -30,7 +30,7 @@ ACKNOWLEDGEMENT_S = 0.5
 
 
 class Clocks:
-    """The timers of one connection. The heartbeat runs from the beginning, the others when they are asked for.
+    """The timers of one connection. The heartbeat runs from the start. `watch_…` starts the others.
 
     `round_trips` gets the times from pings to pongs.
     """
@@ -66,32 +66,32 @@ class Clocks:
         self._config = config
         self._flusher = flusher
         self._round_trips = round_trips
-        #: When something came in last.
+        #: When the last bytes came.
         self.heard_at = monotonic()
-        #: The connection's thread waits for the client, and is not in a handler. (The first is `on_open`.)
+        #: The connection's thread waits for the client. False while a handler runs; `on_open` is the first.
         self.is_waiting = False
         #: When the handling of the last message ended.
         self.message_ended_at = 0.0
-        #: Reads in place of the connection, and knows when a message came last.
+        #: Reads in place of the connection, and knows when the last message came.
         self.reader: Reader | None = None
         #: How long the client took to answer the last ping.
         self.round_trip_s: float | None = None
         self._pinged_at = 0.0
-        self._asked_at = 0.0  # when the ping was sent that has not been answered yet; 0 for none
-        self._answered_at = float("-inf")  # when the last one was
-        self._end_seen_at = 0.0  # when the client was found to have ended its stream, while a handler ran
-        # While a handler runs: the bytes that the client's TCP had acknowledged at the last look that saw progress.
+        self._asked_at = 0.0  # when the unanswered ping was sent; 0: there is none
+        self._answered_at = float("-inf")  # when the last ping was answered
+        self._end_seen_at = 0.0  # when a look found that the client has ended its stream, while a handler ran
+        # While a handler runs: the last look that found progress, and the bytes that TCP had acknowledged by then.
         self._acknowledged, self._unacknowledged_at = -1, 0.0
-        self._message_timer: Timer | None = None  # due, at the latest, when the message has taken too long
+        self._message_timer: Timer | None = None  # due when the message has taken too long, or earlier
         self._idle_timer: Timer | None = None
-        self._is_stopped = False  # `stop` has cancelled the timers; who sets one looks at this afterwards
+        self._is_stopped = False  # `stop` has cancelled the timers; code that sets a timer checks this afterwards
         self._heartbeat_timer: Timer | None = flusher.call_later(config.ping_interval_s or LOOK_S, self._heartbeat)
 
     def watch_message(self) -> None:
-        """A message is incomplete: see to it that its end comes.
+        """A message is incomplete: close the connection if the rest does not come in time.
 
-        One timer serves as many messages as begin before it is due. It and this method may run at once: whichever comes
-        first, the other one sees what it has done.
+        One timer serves all messages that begin before it is due. Its callback and this method may run at the same
+        time: the later one sees what the earlier one has done.
         """
         if self._message_timer is None:
             self._message_timer = self._flusher.call_later(self._config.message_timeout_s, self._on_message_timer)
@@ -109,9 +109,9 @@ class Clocks:
                 timer.cancel()
 
     def measure(self, least_age_s: float) -> None:
-        """Ping the client if its round trip is not known, or older than that; `round_trip_s` has it when it answers.
+        """Ping the client if `round_trip_s` is unknown or older than `least_age_s`. The answer sets `round_trip_s`.
 
-        A client that sends is not pinged otherwise. Any thread. Does nothing where pings are switched off.
+        Without this call, a client that keeps sending is not pinged. Any thread. Does nothing if pings are off.
         """
         now = monotonic()
         if self._channel.ending is not None or not self._config.ping_interval_s or self._channel.outbox.is_blocked:
@@ -121,7 +121,7 @@ class Clocks:
             self._ping()
 
     def on_pong(self) -> None:
-        """The client has answered a ping. A pong that nobody asked for changes nothing."""
+        """The client has answered a ping. A pong without a ping changes nothing."""
         asked_at, self._asked_at = self._asked_at, 0.0
         if asked_at:
             self._answered_at = monotonic()
@@ -134,7 +134,7 @@ class Clocks:
         self._channel.outbox.flush()
 
     def _on_message_timer(self) -> None:
-        """Look whether a message has taken too long."""
+        """Check whether a message has taken too long."""
         self._message_timer = None
         since, timeout = self._assembler.incomplete_since, self._config.message_timeout_s
         if self._channel.ending is not None or not since:
@@ -143,11 +143,11 @@ class Clocks:
         if left > 0:
             self._message_timer = self._flusher.call_later(left, self._on_message_timer)
         else:
-            error = PolicyError(f"a message not complete after {timeout:g} s", setting="message_timeout_s")
+            error = PolicyError(f"a message was not complete after {timeout:g} s", setting="message_timeout_s")
             self._channel.refuse(error)
 
     def _on_idle_timer(self) -> None:
-        """Look whether the client has sent a message lately."""
+        """Check whether the client has sent a message lately."""
         if self._channel.ending is not None:
             return
         timeout = self._config.idle_timeout_s
@@ -156,11 +156,11 @@ class Clocks:
             if self._channel.begin_close(CloseCode.GOING_AWAY, f"idle: no message for {timeout:g} s"):
                 self._channel.count("past_idle_timeout_s")
             return
-        # While a handler runs nothing can be read: that is not the client's idleness.
+        # While a handler runs, nothing is read: this does not mean that the client is idle.
         self._idle_timer = self._flusher.call_later(left if left > 0 else timeout, self._on_idle_timer)
 
     def _heartbeat(self) -> None:
-        """`_check_pulse`, again and again, even if it fails once for want of memory."""
+        """Call `_check_pulse` regularly, even if it fails once, for example without memory."""
         if self._channel.ending is not None:
             return
         delay = self._config.ping_interval_s or LOOK_S
@@ -173,12 +173,12 @@ class Clocks:
                     self._heartbeat_timer.cancel()
 
     def _check_pulse(self) -> float:
-        """Ping a client that has been silent, and end the connection if it stays so; seconds until the next look."""
+        """Ping a silent client, and end the connection without an answer. Returns seconds until the next check."""
         pings, timeout, now = self._config.ping_interval_s, self._config.ping_timeout_s, monotonic()
         interval = pings or LOOK_S
         reader = self.reader
         heard_at = self.heard_at if reader is None else max(self.heard_at, reader.heard_at)
-        if not self.is_waiting:  # a handler runs, so nothing can be read: that is not the client's silence
+        if not self.is_waiting:  # a handler runs, so nothing is read: the client may not be silent
             self._pinged_at, left = 0.0, timeout
             self._look_for_end(now)
         elif not pings:
@@ -194,13 +194,13 @@ class Clocks:
                 self._asked_at = now
                 self._ping()
                 self._pinged_at, left = now, timeout
-        return min(interval, left)  # the answer may come at once, and the next ping be due
+        return min(interval, left)  # the answer may come at once; then the next ping is due earlier
 
     def _look_for_end(self, now: float) -> None:
-        """A handler runs: see to it that it can learn, by `is_open` and `send`, that its client is gone.
+        """While a handler runs: if the client is gone, let `is_open` and `send` tell the handler.
 
         The reading thread decides later how the connection ended: there may be messages to read, and a close frame. A
-        client that has only ended its stream may still wait for answers, so it is given `ping_timeout_s`.
+        client that has only ended its stream may still wait for answers, so it has `ping_timeout_s`.
         """
         config, channel = self._config, self._channel
         if not channel.is_open:
@@ -214,10 +214,10 @@ class Clocks:
             channel.cut()
 
     def _has_vanished(self, now: float) -> bool:
-        """Whether the client's TCP has acknowledged nothing for `ping_timeout_s`, though something was sent to it.
+        """Whether TCP has acknowledged nothing for `ping_timeout_s`, although data was sent to the client.
 
-        Nobody reads pongs now, but TCP acknowledges the pings. What one look finds without an acknowledgement must have
-        one at a later look. How long the client was silent before does not matter: data may have been sent just now.
+        Pongs are not read now, but TCP acknowledges the pings. Data without an acknowledgement at one check must have
+        one at a later check. The silence before the first check does not count: the data may have been sent just then.
         """
         channel = self._channel
         is_even, acknowledged_bytes = channel.transport.acknowledged()
@@ -226,6 +226,6 @@ class Clocks:
             if is_even and self._config.ping_interval_s and not channel.outbox.is_blocked:
                 self._ping()
             elif is_even:
-                self._acknowledged = -1  # nothing is under way: what the next look finds may have been sent just before
+                self._acknowledged = -1  # data that the next check finds may have been sent just before it
             return False
         return now - self._unacknowledged_at >= max(self._config.ping_timeout_s, ACKNOWLEDGEMENT_S)

@@ -1,8 +1,8 @@
-"""`simple_websocket.Server` made to run in the calling thread: reads one connection, and puts its parts together.
+"""One connection: a `simple_websocket.Server` that runs in the calling thread.
 
-What differs from the base class: no thread and no event of its own (the WSGI server's thread reads), and nothing is
-written but by the outbox. The parts: `Assembler` makes messages of bytes and holds them to their bounds, `Channel`
-sends and decides how the connection ends, `Clocks` ping and watch the time.
+It differs from its base class in two ways. It has no thread and no event of its own: the WSGI server's thread reads.
+And only the outbox writes. Its parts: `Assembler` makes messages from bytes and checks their limits, `Channel` sends
+and decides how the connection ends, `Clocks` sends pings and watches the time.
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ __all__ = ["Connection"]
 
 log = get_logger(__name__)
 
-#: Where there is more, but more than MANY_MESSAGES at a time: milliseconds of work, for which others wait for the GIL.
+#: How much to receive at a time from a client that sends a lot. Less if it comes as more than MANY_MESSAGES: they are
+#: milliseconds of work, while other threads wait for the GIL.
 RECEIVE_MANY_BYTES = 8192
 MANY_MESSAGES = 16
 RECEIVE_LARGE_BYTES = 65536
 
-#: What makes an accepted key of the client's (RFC 6455, 4.2.2).
+#: It is appended to the client's key, and the hash of both is the answer (RFC 6455, 4.2.2).
 ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -54,7 +55,7 @@ def _count_nothing(counter: str) -> None:
 
 
 def _next_size(received: int, messages: int) -> int:
-    """How much to receive, after so many bytes with so many messages in them."""
+    """How much to receive next. The last time, it was `received` bytes with so many messages in them."""
     if received < RECEIVE_BYTES:
         return RECEIVE_BYTES
     return RECEIVE_MANY_BYTES if messages > MANY_MESSAGES else RECEIVE_LARGE_BYTES
@@ -78,8 +79,9 @@ class _NoEvent:
     __slots__ = ()
 
 
-#: With those of the base class they would be too many for the dicts of instances to share their keys: a kilobyte each.
-#: (They have a name since mypy takes `__slots__` for all that there is; the base class has a dict.)
+#: Slots, since the base class has a dict: with these attributes in it, too, the dicts of instances would have too many
+#: keys to share them, which costs a kilobyte for each connection. The tuple has a name of its own, so that mypy does
+#: not take it for the list of all attributes.
 _OWN_ATTRIBUTES = (
     "_accepted_subprotocol",
     "_agreement",
@@ -98,11 +100,11 @@ _OWN_ATTRIBUTES = (
 
 
 class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base class has no annotations
-    """One upgraded connection. Making it sends the 101; its thread then iterates `messages`, and calls
-    `finish` and `hang_up`.
+    """One upgraded connection. The constructor sends the 101. Then the connection's thread iterates over `messages`,
+    and calls `finish` and `hang_up`.
 
-    `channel` sends and closes, from any thread. `count` is called, without a lock, with the name of a counter when the
-    client has gone past a bound: `slow_sessions_closed`, or `past_` and the name of the setting. `round_trips` gets the
+    `channel` sends and closes, from any thread. When the client exceeds a limit, `count` is called, without a lock,
+    with the name of a counter: `slow_sessions_closed`, or `past_` and the name of the setting. `round_trips` gets the
     times from pings to pongs.
     """
 
@@ -127,20 +129,20 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self._round_trips = round_trips
         self._accepted_subprotocol = subprotocol
         self._agreement = agreement  # to deflate messages, in both directions
-        #: Called, in the connection's thread, before the connection counts as ended by the client: what the client has
-        #: sent before can still be answered.
+        #: Called in the connection's thread before the client's end of the connection takes effect, so that earlier
+        #: messages of the client can still be answered.
         self.before_end: Callable[[], None] = _nothing
         self._reader: Reader | None = None
-        # Without the messages that the reader has kept. The connection's thread counts.
+        # Without the messages that the reader has handed on itself. Only the connection's thread writes these.
         self._messages_in = self._bytes_in = 0
         super().__init__(environ, thread_class=_NoThread, event_class=_NoEvent)
         self.input_buffer = self.subprotocols = ()  # the base class's own are a list each
 
     def handshake(self) -> None:
-        """Called by the base class: answer the request, which has been judged, with the 101."""
+        """Called by the base class: answer the request with the 101. The request has been checked already."""
         config, agreement = self._config, self._agreement
         self.subprotocol = self._accepted_subprotocol
-        self.ws = None  # the base class made one for a handshake that is judged already; it holds 10 kB
+        self.ws = None  # the base class has made one for the handshake, which is not needed; it holds 10 kB
         early = take_early_input(self.environ)
         self._bytes_in = len(early)
         self._assembler = Assembler(config, agreement, early=early)
@@ -156,12 +158,12 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         outbox = self.channel.outbox
         outbox.append(self._accept())
         outbox.flush()
-        outbox.bytes_out = 0  # that was HTTP, and nobody else has anything to send yet
+        outbox.bytes_out = 0  # the 101 does not count, and nothing else can have been sent yet
         self.connected = True
         self._clocks = Clocks(self.channel, self._assembler, config, self._flusher, self._round_trips)
 
     def _accept(self) -> bytes:
-        """The 101 (RFC 6455, 4.2.2). The base class would have h11 and wsproto parse the request once more."""
+        """The 101 (RFC 6455, 4.2.2). The base class would parse the request once more, by h11 and wsproto."""
         lines = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade"]
         key: str = self.environ["HTTP_SEC_WEBSOCKET_KEY"]
         accepted = b64encode(sha1(key.encode() + ACCEPT_GUID, usedforsecurity=False).digest())
@@ -175,17 +177,17 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
     # Reading: in the connection's own thread.
 
     def read_by(self, reader: Reader) -> None:
-        """From now on `reader` takes what messages it can past `messages`. To be called once, by that thread."""
+        """From now on, messages that `reader` can take do not go through `messages`. Call it once, in this thread."""
         self._reader = self._clocks.reader = reader
         self.channel.on_ending = reader.stop
 
     def messages(self) -> Iterator[str | bytes]:
-        """Each message of the client, until the connection is over. What comes once it is closing is dropped."""
+        """Each message of the client, until the connection is over. Messages that come while it closes are dropped."""
         config = self._config
         return self._counted() if config.max_messages_per_s or config.idle_timeout_s else self._messages()
 
     def _counted(self) -> Iterator[str | bytes]:
-        """`_messages`, held to `max_messages_per_s` and `idle_timeout_s`."""
+        """`_messages`, within the limits `max_messages_per_s` and `idle_timeout_s`."""
         config = self._config
         allowance = RateLimit(config.max_messages_per_s)
         if config.idle_timeout_s:
@@ -197,7 +199,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
                 self.channel.refuse(PolicyError(limit, setting="max_messages_per_s"))
                 return
             yield message
-            self._clocks.message_ended_at = monotonic()  # the time that the handler took is not the client's
+            self._clocks.message_ended_at = monotonic()  # the time that the handler took does not count as idle
 
     def _messages(self) -> Iterator[str | bytes]:
         data, messages, received = b"", self._messages_in, self._bytes_in  # which only this thread writes
@@ -215,7 +217,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
                 if assembler.incomplete_since:
                     clocks.watch_message()
                 size = _next_size(len(data), messages - before)
-                # Nearly all messages come in alone, and take this way.
+                # The fast path: nearly all messages come alone.
                 takes_whole = size == RECEIVE_BYTES and self._reader is None and assembler.is_between
                 while takes_whole:
                     clocks.is_waiting = True
@@ -246,7 +248,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         channel.end_lost("connection lost")
 
     def _receive(self, size: int) -> bytes:
-        """Up to `size` bytes that have come in; empty at the end, however it came about."""
+        """Up to `size` received bytes. Empty at the end of the stream, and if the connection is lost."""
         clocks, reader = self._clocks, self._reader
         clocks.is_waiting = True
         try:
@@ -261,12 +263,12 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         return data
 
     def _lost(self, error: OSError) -> bytes:
-        """What has been received then: the end."""
+        """Log the loss. Returns the empty bytes that mean the end of the stream."""
         log.debug("connection lost: %s", error, extra=log_context(self.environ))
         return b""
 
     def _take_control(self, frame: Ping | Pong | Close) -> None:
-        """Do what a control frame asks for."""
+        """Respond to a control frame."""
         if isinstance(frame, Ping):
             self.channel.outbox.append(encode_frame(PONG, frame.payload))
             self.channel.outbox.flush()
@@ -278,17 +280,17 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
 
     @property
     def readable_fd(self) -> int:
-        """The socket, for a `Reader`; -1 where what comes in must be decrypted (TLS), or its messages be counted."""
+        """The socket, for a `Reader`. -1 with TLS, or if a setting needs each message counted here."""
         config = self._config
         return -1 if config.max_messages_per_s or config.idle_timeout_s else self.channel.transport.plain_fd
 
     def finish(self) -> tuple[int, str]:
-        """How it ended: code and reason. The connection's thread calls it when `messages` is over. Does not block."""
+        """Code and reason of the end. The connection's thread calls it when `messages` is over. Does not block."""
         self._clocks.stop()
         return self.channel.finish()
 
     def hang_up(self) -> None:
-        """`Channel.hang_up`. The last thing that the connection's thread does: the socket is the WSGI server's then."""
+        """`Channel.hang_up`. The last call of the connection's thread: then the socket belongs to the WSGI server."""
         self.channel.hang_up()
         reader = self._reader
         self._reader = self._clocks.reader = None
@@ -301,10 +303,10 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
     # Any thread.
 
     def traffic(self) -> Traffic:
-        """What has gone through until now."""
+        """The messages and bytes so far."""
         outbox = self.channel.outbox
         messages_in, bytes_in = self._messages_in, self._bytes_in
-        reader = self._reader  # after those, which get what it has counted when it is let go of
+        reader = self._reader  # read after those, since `hang_up` adds the reader's counts to them first
         if reader is not None:
             messages_in += reader.messages_in
             bytes_in += reader.bytes_in
@@ -312,10 +314,10 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         return Traffic(messages_in, bytes_in, messages_out, bytes_out, waiting, self._clocks.round_trip_s)
 
     def measure(self, least_age_s: float) -> None:
-        """`Clocks.measure`: have `traffic` tell a round trip that is not older than that."""
+        """`Clocks.measure`: ping the client, so that the round trip in `traffic` is not older than that."""
         self._clocks.measure(least_age_s)
 
-    # The base class's way in; wsthreads itself uses sessions.
+    # Methods of the base class. wsthreads itself uses sessions instead.
 
     def send(self, data: str | bytes) -> None:
         raise TypeError("send through the session")

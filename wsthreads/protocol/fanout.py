@@ -1,8 +1,8 @@
 """Writing to many outboxes: the members of a room.
 
-`append_all` queues a frame for each, `flush_all` sends what is queued, many in one go. They follow the rules of
-`Outbox.append` and `Outbox.flush`, whose locks and marks they share. For both there is C in `_native._speedups`: it
-writes to many sockets in one go, without the GIL.
+`append_all` queues a frame for each outbox. `flush_all` sends the queued frames of many outboxes at once. They follow
+the rules of `Outbox.append` and `Outbox.flush`, and use the same locks and marks. Both have a C version in
+`_native._speedups`, which writes to many sockets at once, without the GIL.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from wsthreads.protocol.outbox import Outbox, send_queues
 
 __all__ = ["append_all", "flush_all"]
 
-#: So many outboxes are locked at a time to write to them in one go: some milliseconds. In C each go takes the GIL once,
-#: and where many want it, that takes as long.
+#: The number of outboxes that are locked and written to at once, which takes some milliseconds. The C version then
+#: waits for the GIL, which can take as long if many threads want it.
 BATCH = 1024
 
 
 def flush_all(outboxes: Sequence[Outbox]) -> list[Outbox]:
-    """`flush` each, many in one go. Returns those to which others left frames meanwhile: call again with them."""
+    """`flush` each, many at once. Returns outboxes that got frames from other threads meanwhile: flush them again."""
     left: list[Outbox] = []
     failure: BaseException | None = None
     for start in range(0, len(outboxes), BATCH):
@@ -29,7 +29,7 @@ def flush_all(outboxes: Sequence[Outbox]) -> list[Outbox]:
             for outbox, data, sent in send_queues(locked):
                 try:
                     outbox._after_send_locked(data, sent)
-                except BaseException as error:  # it has ended that outbox; the others go on
+                except BaseException as error:  # only that outbox has ended
                     failure = error
         finally:
             queued = unlock(locked)
@@ -44,9 +44,10 @@ def flush_all(outboxes: Sequence[Outbox]) -> list[Outbox]:
 
 
 def _lock_queued(outboxes: Sequence[Outbox], start: int, count: int) -> tuple[list[Outbox], list[Outbox]]:
-    """Of `count` outboxes from `start` on, those that have something queued: the locked ones, and the blocked ones.
+    """Lock those of `count` outboxes from `start` on that have frames queued. Returns the locked and the blocked ones.
 
-    Those whose lock another thread has, or which this thread drains further up its stack, are left to them.
+    Skips an outbox that another thread has locked, or that a caller further up the stack is flushing: they send the
+    frames.
     """
     waiting = [outbox for outbox in outboxes[start : start + count] if outbox._queue and not outbox._draining]
     blocked = [outbox for outbox in waiting if outbox.is_blocked]
@@ -54,14 +55,14 @@ def _lock_queued(outboxes: Sequence[Outbox], start: int, count: int) -> tuple[li
 
 
 def _unlock(locked: list[Outbox]) -> list[Outbox]:
-    """Let go of their locks. Returns those that have something queued again."""
+    """Release their locks. Returns the outboxes that have frames queued again."""
     for outbox in locked:
         outbox._lock.release()
     return [outbox for outbox in locked if outbox._queue]
 
 
 def _append_all(outboxes: tuple[Outbox, ...], frame: bytes, skip: Outbox | None) -> int:
-    """`append` a frame to each but `skip`. Returns how many took it."""
+    """`append` a frame to each except `skip`. Returns how many accepted it."""
     return sum(outbox is not skip and outbox.append(frame) for outbox in outboxes)
 
 

@@ -1,4 +1,4 @@
-"""What may read from a connection's socket in place of the connection: the seam for readers that need no Python."""
+"""An interface for readers in C, which read from the socket in place of the connection."""
 
 from __future__ import annotations
 
@@ -8,25 +8,29 @@ __all__ = ["Reader"]
 
 
 class Reader(Protocol):
-    """Reads messages from a socket to where they are handled, without Python. For the session's thread, but `stop`."""
+    """Reads messages from a socket and hands them on itself, without Python.
+
+    Only the session's thread uses it, except for `stop`.
+    """
 
     def read(self) -> bytes:
-        """Whatever comes in that it does not keep to itself; nothing at the end of the stream.
+        """The received bytes that the reader does not hand on itself. Empty at the end of the stream.
 
-        Blocks for as long as the client is silent, or sends what is kept. Raises OSError if the connection is lost.
+        Blocks while the client sends nothing, and while the reader hands on all messages. Raises OSError if the
+        connection is lost.
         """
 
     def stop(self) -> None:
-        """From now on keep nothing. Any thread."""
+        """From now on, hand on nothing. Any thread."""
 
     @property
     def heard_at(self) -> float:
-        """When a message came last, on the monotonic clock; 0 if none has."""
+        """When the last message came, on the monotonic clock. 0 without any."""
 
     @property
     def messages_in(self) -> int:
-        """How many messages it has kept."""
+        """The number of messages that it has handed on."""
 
     @property
     def bytes_in(self) -> int:
-        """And of how many bytes, with their frames' headers."""
+        """The bytes of these messages, with the headers of their frames."""

@@ -45,7 +45,7 @@ class Admitted(NamedTuple):
     session_id: str
     verdict: Verdict
     agreement: Agreement | None  # to deflate messages
-    network: str  # whose place it takes
+    network: str  # the network whose sessions it counts for
 
 
 class Served(NamedTuple):
@@ -56,7 +56,7 @@ class Served(NamedTuple):
 
 
 class Service:
-    """Serves connections, and knows those that there are. Any thread."""
+    """Serves connections, and has a list of them. Any thread."""
 
     def __init__(
         self,
@@ -92,8 +92,8 @@ class Service:
         self.without_session: StripedDict[int, Connection] = StripedDict()
 
     def serve(self, client: Admitted) -> None:
-        """Serve a client to the end, and give its place back. Errors end here: the thread is the WSGI server's, and so
-        is the connection.
+        """Serve a client to the end, and give its place back. Raises nothing: thread and connection belong to the WSGI
+        server.
         """
         request = client.request
         try:
@@ -101,7 +101,7 @@ class Service:
                 self._serve(client)
             else:
                 self._turn_away(client, client.verdict.refusal)
-        except BaseException as error:  # ours, or another thread's, by PyThreadState_SetAsyncExc
+        except BaseException as error:  # a bug of wsthreads, or an exception that another thread has set in this one
             context, ours = log_context(request.environ), exc_info_of(error)
             log.error("session %s on %s failed", client.session_id, self._path, exc_info=ours, extra=context)
             end_socket(request.environ)
@@ -109,16 +109,16 @@ class Service:
             self._admission.leave(client.network)
 
     def abandon(self, client: Admitted) -> None:
-        """Give back what a client has taken that will not be served."""
+        """Give back the place and the data of a client that will not be served."""
         try:
             self._handler.abandon(client.session_id)
         finally:
             self._admission.leave(client.network)
 
     def _turn_away(self, client: Admitted, refusal: Refusal) -> None:
-        """Send the 101, and with it the close frame: browsers tell their page of that, and of no HTTP status.
+        """Send the 101 and then a close frame. Browsers tell the page a close code, but not an HTTP status.
 
-        They give up a connection that speaks none of the subprotocols that they offer, so one of these is spoken.
+        A browser gives up a connection without one of the subprotocols that it offers, so the answer names one of them.
         """
         request = client.request
         offered = request.subprotocols
@@ -138,14 +138,14 @@ class Service:
             log.debug("a client was lost in its handshake: %s", error, extra=log_context(request.environ))
 
     def _record_refusal(self, request: Request, code: int, reason: str, cause: str) -> None:
-        """Count and log that a client gets a 101, and no session."""
+        """Count and log a client that gets a 101 and no session."""
         context, why = log_context(request.environ), f"{code} {printable(reason)}".strip()
         self._metrics.add("handshakes_refused_101")
         self._ledger.refuse(101, cause)
         log.info("handshake on %s from %s refused with a 101: %s", self._path, request.remote_addr, why, extra=context)
 
     def _serve(self, client: Admitted) -> None:
-        """A connection with its session."""
+        """Serve a client that gets a session."""
         connection: Connection | None = None
         life: Life | None = None
         try:
@@ -180,28 +180,28 @@ class Service:
             with in_context(context), self._scheduling.session_thread() as thread:
                 self._hand_over(life, connection, thread)
         finally:
-            with ExitStack() as steps:  # the last one first, and all of them even if one fails
+            with ExitStack() as steps:  # in reverse order; if one fails, the others still run
                 if connection is not None:
                     steps.callback(self.without_session.pop, id(connection))
-                if life is not None:  # if it was not opened
+                if life is not None:  # does nothing after `_hand_over`
                     steps.callback(life.close, CloseCode.INTERNAL_ERROR, "")
-                if connection is not None and connection.connected:  # our fault, outside of `_hand_over`
+                if connection is not None and connection.connected:  # a bug of wsthreads, outside of `_hand_over`
                     steps.callback(_give_up, connection)
                 steps.callback(self._forget, client.session_id)
 
     def _forget(self, session_id: str) -> None:
         """A client's connection has ended."""
         served = self.served.pop(session_id)
-        if served is None:  # it has got no session
+        if served is None:  # it never had a session
             self._handler.abandon(session_id)
         else:
             code, _ = served.connection.channel.ending or (CloseCode.ABNORMAL, "")
             self._ledger.end(int(code), served.connection.traffic())
 
     def _turn_away_banned(self, life: Life, connection: Connection) -> bool:
-        """Make a session one of its user's. If the user was banned meanwhile, close it; it has never been opened."""
+        """Add a session to those of its user. If the user was banned meanwhile, close it before it is opened."""
         session = life.session
-        self.without_session.put(id(connection), connection)  # a shutdown reaches it while this waits
+        self.without_session.put(id(connection), connection)  # so that a shutdown can close it meanwhile
         ban = self._rooms.directory.enter(session)
         if ban is None:
             return False
@@ -212,9 +212,9 @@ class Service:
         return True
 
     def _hand_over(self, life: Life, connection: Connection, thread: ScheduledThread) -> None:
-        """Open the session, hand what comes in to the handler, and close the session with the connection."""
+        """Open the session, pass its messages to the handler, and close the session with the connection."""
         goodbye = self._admission.goodbye
-        if goodbye is not None:  # shutdown began between the handshake and here, and did not see this session
+        if goodbye is not None:  # the shutdown began after the handshake, and has not seen this session
             connection.channel.begin_close(*goodbye)
         handler, session = self._handler, life.session
         code, reason = int(CloseCode.INTERNAL_ERROR), ""
@@ -229,7 +229,7 @@ class Service:
                     thread.runs_handler()
                 handler.message(session, message)
         except BaseException:
-            # Not the handler's errors, which it keeps to itself.
+            # Not an error in the user's code: the handler has logged those.
             connection.channel.begin_close(CloseCode.INTERNAL_ERROR, "server error")
             raise
         finally:
@@ -263,15 +263,15 @@ class Service:
         return connection
 
     def _hint_at_protocol(self, request: Request, spoken: str | None) -> None:
-        """Say once what becomes of clients that want to speak something else."""
-        if request.subprotocols and spoken is None:  # which may be tokens: the log does not name them
+        """Warn once of clients that want to speak something else."""
+        if request.subprotocols and spoken is None:  # they may be tokens, so the log does not name them
             self._warn_once(
-                "a client of %s offers subprotocols, of which none is spoken, so that browsers give up the connection: "
-                "see the setting subprotocols (--subprotocol), or return one from the handshake function",
+                "a client of %s offers only subprotocols that the endpoint does not speak, so browsers give up the "
+                "connection: see the setting subprotocols (--subprotocol), or return one from the handshake function",
                 self._path,
             )
         if foreign := foreign_protocol(request.environ):
-            self._warn_once("a client of %s will hear nothing that it understands: %s", self._path, foreign)
+            self._warn_once("a client of %s speaks another protocol than this server: %s", self._path, foreign)
 
     def _warn_once(self, text: str, *values: object) -> None:
         if text not in self._warned:
@@ -280,14 +280,14 @@ class Service:
 
 
 def _say_goodbye(connection: Connection, code: int, reason: str) -> None:
-    """Close a connection. Returns when the client has answered, or `close_timeout_s` is over."""
+    """Close a connection. Returns when the client has answered, or after `close_timeout_s`."""
     connection.channel.begin_close(code, reason)
     for _ in connection.messages():
         pass
 
 
 def _give_up(connection: Connection) -> None:
-    """End a connection for which nothing else will be done."""
+    """End a connection after an error, without a close handshake."""
     try:
         connection.channel.lose("server error")
     finally:

@@ -5,15 +5,15 @@ or a process that a session thread starts inherits the core. `threads.inheritanc
 second; `use_all_cores` does so at once.
 
 Pinned session threads also use the scheduler's batch class (sched(7), SCHED_BATCH). A thread of this class does not
-preempt the running thread when a message wakes it: it would only find that the running thread holds the GIL. There are
-two exceptions:
+preempt the running thread when a message wakes it. Preempting would be useless, since the running thread holds the GIL.
+There are two exceptions:
 
-- Sessions in rooms. They run beside the thread that sends to the members. The sooner they add to what it sends, the
-  more it sends at once.
-- A core that other programs crowd. The session threads would wait for those programs, too.
+- Sessions in rooms. They run beside the thread that sends to the members. The sooner they queue their broadcasts, the
+  more this thread sends at once.
+- A core that other programs use a lot. The session threads would wait for those programs, too.
 
-The other threads of the process are not pinned. Neither is the thread of a script: it does nearly all of the work, and
-on the sessions' core it would get no more time than each session does. An echo in JavaScript is a third slower then.
+The other threads of the process are not pinned, nor is the thread of a script. It does nearly all of the work, but on
+the sessions' core it would get no more time than a single session. That makes an echo in JavaScript a third slower.
 
 Nothing is done if the system cannot pin a single thread (Linux can), or if there is only one core.
 """
@@ -43,11 +43,11 @@ __all__ = ["Affinity", "PinnedThread", "Place", "leave_core", "preempt_others", 
 
 log = get_logger(__name__)
 
-#: Seconds between looks at the load of the cores. Random, so that two servers on one core do not both leave it.
+#: Seconds between checks of the cores' load. Random, so that two servers on one core do not both leave it.
 LOOK_S = (1.5, 3.0)
 
-#: Seconds between looks for threads and processes that inherited the core; two looks find them. And the share of the
-#: time that the looks may take.
+#: Seconds between checks for threads and processes that inherited the core; two checks find them. And the share of the
+#: time that these checks may take.
 INHERITED_LOOK_S = 0.4
 INHERITED_LOOK_SHARE = 0.01
 
@@ -73,39 +73,39 @@ class Affinity:
         self.cores: Set[int] = frozenset()
         self._place: Place | None = None
         self._wanted = wanted
-        self._may_batch = False  # false if the process is of another class than most
+        self._may_batch = False  # whether the process has the scheduler's default class
         self._read = read
         self._nth: int | None = None
         self._lock = threading.Lock()  # guards the next two, and choosing; nothing blocks under it
         self._chosen_in = 0  # the process
         self._watched_in = 0
-        self._last: tuple[Loads, float] | None = None  # what the last look saw; this and the next are the flusher's
+        self._last: tuple[Loads, float] | None = None  # of the last check; only the flusher uses this and the next
         self._was_crowded = False
         self._inherited_watched_in = 0  # the process; this and the next are guarded by the lock
-        self._inherited_looks = 0  # how many are left after the last session has ended
-        self._used: set[int] = set()  # all cores that were ours so far; this and the next are the flusher's
+        self._inherited_looks = 0  # how many checks are left after the end of the last session
+        self._used: set[int] = set()  # all cores that sessions were pinned to; only the flusher uses this and the next
         self._inheritance = Inheritance()
 
     @property
     def place(self) -> Place | None:
-        """Where the threads are to be; None for anywhere. It may change at any time."""
+        """The place of the session threads. None: they are not pinned. It may change at any time."""
         return self._place
 
     @place.setter
     def place(self, place: Place | None) -> None:
         self._place = place
-        # A thread that pins itself meanwhile is among these, or sees the new place: it registers first.
+        # A thread that pins itself at this moment registers first. So it is among these, or it sees the new place.
         for thread in _pinned.copy().values():
             thread.place_changed(self)
 
     def claim(self, nth: int) -> None:
-        """The process is our own: pin its sessions to the `nth` core (modulo), unless `wanted` is false."""
+        """The process is only for the server: pin sessions to the `nth` core (modulo), unless `wanted` is false."""
         self._wanted = self._wanted is not False
         self._nth = nth
         self._chosen_in = 0
 
     def start(self, flusher: Flusher, occupancy: Occupancy) -> None:
-        """Choose a core in this process. `flusher` looks at its load while `occupancy` counts sessions.
+        """Choose a core in this process, unless one is chosen. While there are sessions, `flusher` checks its load.
 
         Call it for each session that was admitted.
         """
@@ -143,7 +143,7 @@ class Affinity:
         log.debug("sessions are kept on core %d", self.place.core)
 
     def give_up(self, error: OSError) -> None:
-        """Pin no thread any more: the system does not allow it."""
+        """The system does not allow it: pin no more threads."""
         if self.place is not None:
             self.place = None
             log.warning("sessions are not kept on one core: %s", error)
@@ -152,7 +152,7 @@ class Affinity:
         flusher.call_later(SystemRandom().uniform(*LOOK_S), partial(self._look, flusher, occupancy))
 
     def _look(self, flusher: Flusher, occupancy: Occupancy) -> None:
-        """In the flusher: leave a core that was crowded in two looks in a row; allow the batch class on others."""
+        """In the flusher: leave a core that is crowded at two checks in a row; allow the batch class on others."""
         with self._lock:
             place = self.place
             if place is None or not occupancy.taken:
@@ -172,7 +172,7 @@ class Affinity:
         self._look_later(flusher, occupancy)
 
     def _look_for_inherited(self, flusher: Flusher, occupancy: Occupancy) -> None:
-        """In the flusher: look until two looks after the last session, which see what that session has started."""
+        """In the flusher: check while there are sessions, and twice more for what the last session has started."""
         began = monotonic()
         self._look_at_inherited()
         with self._lock:
@@ -189,7 +189,7 @@ class Affinity:
         self._inheritance.look(_pinned, self._used, self.cores, may_be_batch=self._may_batch)
 
     def stop(self) -> None:
-        """Take the last looks. Called when the flusher has ended and no session begins any more."""
+        """Make the last checks. Called when the flusher has ended and no more sessions begin."""
         if self._inherited_watched_in == os.getpid():
             self._look_at_inherited()
             self._look_at_inherited()
@@ -207,20 +207,20 @@ class Affinity:
 
 
 class PinnedThread(ScheduledThread):
-    """One thread's time on the core. Only this thread may use it, but for `place_changed`. Nothing here raises."""
+    """One thread's time on the core. Only this thread may use it, except for `place_changed`. Raises nothing."""
 
     __slots__ = ("_cores", "_is_batch", "_may_batch", "_place", "_roams", "affinity", "is_displaced")
 
     def __init__(self, affinity: Affinity, place: Place | None) -> None:
-        """`place` is where the thread was started; None: anywhere."""
+        """`place` is where the thread was started. None: the thread is not pinned."""
         self.affinity = affinity
         self.is_displaced = False
-        self._place = place  # where it is pinned; None: nowhere
-        self._cores: Set[int] = frozenset() if place is None else affinity.cores  # that it may use otherwise
+        self._place = place  # where it is pinned; None: it is not
+        self._cores: Set[int] = frozenset() if place is None else affinity.cores  # to use when it is not pinned
         self._is_batch = self._may_batch = self._roams = False
 
     def begin(self, *, may_batch: bool) -> None:
-        """Before it is entered."""
+        """Call it before entering the context."""
         self._may_batch = may_batch
         self._roams = False
 
@@ -239,7 +239,7 @@ class PinnedThread(ScheduledThread):
         _pinned.pop(threading.get_native_id(), None)
 
     def place_changed(self, affinity: Affinity) -> None:
-        """Any thread: the place of `affinity` is another one now."""
+        """The place of `affinity` has changed. Any thread."""
         if self.affinity is affinity:
             self.is_displaced = True
 
@@ -254,7 +254,7 @@ class PinnedThread(ScheduledThread):
         try:
             if not self._cores:
                 former = os.sched_getaffinity(0)
-                self._cores = cores if former == cores else former  # on a big machine, such a set has some kilobytes
+                self._cores = cores if former == cores else former  # one set for all: it can have kilobytes
             os.sched_setaffinity(0, {place.core})
         except OSError as error:
             self.affinity.give_up(error)
@@ -267,7 +267,7 @@ class PinnedThread(ScheduledThread):
         self._leave()
 
     def starts_thread(self) -> PinnedThread:
-        """The new thread begins on this core. To move there takes it longer than to judge a handshake."""
+        """The new thread begins on this core. Moving there later would take longer than a handshake does."""
         if self.is_displaced:
             self.runs_handler()
         return PinnedThread(self.affinity, self._place)
@@ -285,7 +285,7 @@ class PinnedThread(ScheduledThread):
     def _leave(self) -> None:
         if self._place is not None:
             self._place = None
-            with suppress(OSError):  # it may use none of them any more, so the system has given it others
+            with suppress(OSError):  # it may no longer use these cores, and the system has given it others
                 os.sched_setaffinity(0, self._cores)
             self._choose_class()
 
@@ -309,14 +309,14 @@ def use_all_cores() -> None:
 
 
 def leave_core() -> None:
-    """Have the calling thread, if it is pinned, leave its core for good."""
+    """If the calling thread is pinned, it leaves its core for good."""
     thread: PinnedThread | None = getattr(_here, "thread", None)
     if thread is not None:
         thread.only_reads()
 
 
 def preempt_others() -> None:
-    """Have the calling thread, if it is pinned, leave the batch class for good: others wait for what it does."""
+    """If the calling thread is pinned, it leaves the batch class for good, because others wait for it."""
     thread: PinnedThread | None = getattr(_here, "thread", None)
     if thread is not None:
         thread.preempt_others()

@@ -1,6 +1,6 @@
-"""What core modules tell about their threads: "a handshake begins", "this thread only reads from now on".
+"""Events that core modules report about their threads, such as "a handshake begins".
 
-The base class does nothing. `wsthreads.threads.gil` decides what each event means for the GIL, the cores and the
+The classes here do nothing. Those of `wsthreads.threads.gil` respond to the events: by the GIL, the cores and the
 classes of the system's scheduler. Core modules know nothing of these.
 """
 
@@ -17,29 +17,29 @@ __all__ = ["NO_SCHEDULING", "Occupancy", "ScheduledThread", "Scheduling"]
 
 
 class Occupancy(Protocol):
-    """How many sessions there are in this process."""
+    """Counts the sessions in this process."""
 
     @property
     def taken(self) -> int:
-        """A snapshot."""
+        """The number of sessions, a snapshot."""
 
 
 class ScheduledThread:
-    """One thread that serves clients, and a context for as long as it does. Only this thread may use it.
+    """A context in which a thread serves clients. Only this thread may use it.
 
     Before each message: ``if thread.is_displaced: thread.runs_handler()``. Nothing here raises.
     """
 
     __slots__ = ()
 
-    #: Whether `runs_handler` has something to do. Most of the time it has not, so callers look here first.
+    #: Whether `runs_handler` has something to do. Callers check this first, since it is usually false.
     is_displaced = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """The thread serves no client any more."""
+        """The thread no longer serves clients."""
 
     def runs_handler(self) -> None:
         """The thread is about to run a handler."""
@@ -48,7 +48,7 @@ class ScheduledThread:
         """From now on the thread only reads its socket and seldom runs Python code."""
 
     def starts_thread(self) -> ScheduledThread:
-        """The thread is about to start one that serves a client: what that thread enters."""
+        """The thread is about to start another that serves a client. Returns the context for the new thread."""
         return self
 
 
@@ -59,21 +59,21 @@ class Scheduling:
         """The process belongs to the app alone, and is the `nth` worker of its server."""
 
     def handshake_begins(self) -> None:
-        """The calling thread is about to judge a handshake."""
+        """The calling thread is about to check a handshake."""
 
     def session_begins(self, flusher: Flusher, occupancy: Occupancy) -> None:
         """A session was admitted. `flusher` runs, and `occupancy` counts the app's sessions."""
 
     def session_thread(self) -> ScheduledThread:
-        """The calling thread serves a session for as long as it is in this context."""
+        """A context: in it, the calling thread serves a session."""
         return _NO_THREAD
 
     def accepting_thread(self) -> ScheduledThread:
-        """The thread that enters this context accepts connections and starts their threads."""
+        """A context: in it, the calling thread accepts connections and starts their threads."""
         return _NO_THREAD
 
     def other_request(self) -> None:
-        """The calling thread is about to answer a request that is no session."""
+        """The calling thread is about to answer a request other than a WebSocket handshake."""
 
     def joins_room(self) -> None:
         """The calling thread is about to add a session to a room."""
