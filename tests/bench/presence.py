@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def fill(*, by_tracemalloc: bool) -> float:
-    """Bytes for each presence, with all of them reported: what somebody who stays there costs."""
+    """Bytes of memory for each person in a room, after all have been reported."""
     roster = Roster(
         ManualTimers(),
         report=lambda name, changes: None,
@@ -110,7 +110,7 @@ def _bytes_now(by_tracemalloc: bool) -> int:
 
 
 class Members:
-    """Clients that one thread reads. It only keeps what comes, and when, so that the server is what is measured."""
+    """Clients that one thread reads. It only stores each message with its time, so that it does not slow the server."""
 
     def __init__(self) -> None:
         self.clients: list[socket.socket] = []
@@ -122,19 +122,19 @@ class Members:
         self._thread.start()
 
     def connect(self, port: int) -> None:
-        """One more, whose request is yet to be sent."""
+        """Connect one more client. Its request is not sent yet."""
         client = socket.create_connection(("127.0.0.1", port))
         self.clients.append(client)
         self._received.append([])
         self._selector.register(client, selectors.EVENT_READ, len(self.clients) - 1)
 
     def wait_quiet(self) -> None:
-        """Return when nothing has come for a while."""
+        """Wait until no message has come for a while."""
         while perf_counter() - self._last < QUIET_S:
             sleep(0.1)
 
     def wait_welcomed(self) -> None:
-        """Return when each client has the list that comes first: with other work on the machine, that takes a while."""
+        """Wait until each client has received the list of persons, which comes first."""
         deadline = perf_counter() + WELCOME_S
         for number in range(len(self.clients)):
             while not any("there" in told for _, told in self.messages(number)):
@@ -146,7 +146,7 @@ class Members:
         self._thread.join()
 
     def messages(self, number: int) -> list[tuple[float, Any]]:
-        """What a client has got, with the times."""
+        """The messages of a client, with their times."""
         found, data = [], b""
         for time, piece in self._received[number]:
             data += piece
@@ -157,7 +157,7 @@ class Members:
         return found
 
     def there(self, number: int) -> set[int]:
-        """Whom a client believes to be there."""
+        """The persons that are in the room, according to a client's messages."""
         persons: set[int] = set()
         for _, told in self.messages(number):
             persons |= {*told.get("there", ()), *told.get("joined", ())}
@@ -201,7 +201,7 @@ def storm() -> None:
             client.sendall(frame(CLOSE, close_payload(1000)))
         left_s = perf_counter() - began
         members.wait_quiet()
-        assert members.there(0) == {0}, "somebody has not left"
+        assert members.there(0) == {0}, "a person has not left"
         print(f"{CLIENTS} clients left in {left_s:.2f} s; {_told(members, began)}")
     finally:
         members.end()
@@ -210,7 +210,7 @@ def storm() -> None:
 
 
 def _told(members: Members, began: float) -> str:
-    """How many presence messages came from `began` on: of the member that got most in a second, and in all."""
+    """Print how many presence messages came since `began`: the most in a second to one member, and the most in all."""
     busiest = most = 0
     last = began
     for number in range(len(members.clients)):
@@ -218,7 +218,7 @@ def _told(members: Members, began: float) -> str:
         most = max(most, len(times))
         last = max([last, *times[-1:]])
         busiest = max([busiest, *(sum(first <= time < first + 1 for time in times) for first in times)])
-    text = f"all were told in {last - began:.1f} s; the busiest member got {busiest} in a second, {most} in all"
+    text = f"all messages came within {last - began:.1f} s; the busiest member got {busiest} in a second, {most} in all"
     # A second that begins with a message has one more than five intervals, and the network may bunch two together.
     assert busiest <= MOST_MESSAGES + 1, text
     return text

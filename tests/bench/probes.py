@@ -258,7 +258,7 @@ def _after(context: Context, part: Load, process: ServerProcess, server: Server,
 
 
 def settled(process: ServerProcess) -> Usage:
-    """What the server holds once its connections are gone: when it has stayed the same for a while."""
+    """The server's memory after its connections have ended, once it has not changed for a while."""
     deadline = monotonic() + SETTLE_TIMEOUT_S
     usage, same = process.usage(), 0
     while same < 5 and monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""What each scheduling trick brings: ``python -m tests.bench.tricks [--only NAME] [--rounds N] [--seconds S]``.
+"""The effect of each scheduling trick: ``python -m tests.bench.tricks [--only NAME] [--rounds N] [--seconds S]``.
 
 For each trick, servers with and without it take turns, each in a fresh process, under the load that the trick is for.
 The gain says how many times more messages there are with the trick, or how many times less latency or memory. Above 1,
@@ -38,13 +38,13 @@ NATIVE = ROOT / "wsthreads" / "_native"
 
 WITH, WITHOUT = "with", "without"
 
-#: How many crowds come and go before memory is measured.
+#: How many groups of connections come and go before memory is measured.
 CROWDS = 5
 
 
 @dataclass(frozen=True)
 class Case:
-    """A load that a trick is for, and the figure that it changes."""
+    """A load that shows the effect of a trick, and the figure that is measured."""
 
     name: str
     unit: str
@@ -56,7 +56,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Trick:
-    """One trick, and how to leave it out."""
+    """One trick, and how to turn it off."""
 
     name: str
     title: str
@@ -74,7 +74,7 @@ class OwnTools(Tools):
         return Path(sys.executable)
 
 
-# Loads that are more than one program.
+# Loads that need more than one program.
 
 
 def _beside_floods(context: Context, server: Server) -> Sample:
@@ -88,12 +88,12 @@ def _beside_floods(context: Context, server: Server) -> Sample:
                 crowd.stdout.readline()  # all floods have begun
                 report = context.put(load, process, server, "crowd")
             finally:
-                crowd.communicate("")  # the end of its input ends it
+                crowd.communicate("")  # it ends with its input
     return sample_of(report["p99_us"], report)
 
 
 def _beside_newcomers(context: Context, server: Server) -> Sample:
-    """p99 of an echo at a fixed rate, beside clients that connect, echo one message and leave, over and over."""
+    """p99 of an echo at a fixed rate, while other clients connect, echo one message and leave, again and again."""
     load = context.load(connections=50, rate_per_s=1000.0, drain_s=10)
     churn = Load(mode="churn", connections=50, seconds=load.warm_s + load.seconds + 2.0, warm_s=0)
     with context.start(server, "echo") as process:
@@ -218,7 +218,7 @@ def _scenario(trick: Trick, case: Case, number: int) -> Scenario:
 
 
 def gain(results: ScenarioResults) -> Spread | None:
-    """How many times better it is with the trick, in each round; None if nothing was measured."""
+    """How many times better the figure is with the trick, in each round. None if nothing was measured."""
     pair = (WITH, WITHOUT) if results.better == "higher" else (WITHOUT, WITH)
     return results.ratio(*pair)
 

@@ -1,12 +1,14 @@
-"""What each client must have seen, and must not have: the promises of DESIGN.md section 2, over what is certain.
+"""The model: which messages each client must have received, and which it must not.
 
-Of two steps it is certain which came first if one thread did both, or if the first was known to be done before the
-second was sent. Nothing else is relied on, no clock of a server above all.
+It checks the promises of DESIGN.md, section 2, as far as the order of steps is certain.
 
-Over Redis (`shared`) a broadcast that a call has made is with the members a moment later: surely when the round is
-over, and for what the same thread does next. While Redis is in trouble, not even that: then a `send` may overtake a
-broadcast, and a broadcast to one room another one, and a join may come too late. What must hold all the same: nothing
-is lost or doubled, and each room has one order.
+The order of two steps is certain in two cases: one thread did both, or the first was known to be done before the second
+was sent. The checker relies on nothing else, in particular not on a server's clock.
+
+Over Redis (`shared`), a broadcast reaches the members a moment after its call. It has surely reached them at the end of
+the round, and before the next step of the same thread. During a fault of Redis, even the latter is uncertain: a `send`
+may overtake a broadcast, a broadcast to one room may overtake that to another, and a join may be too late. Two promises
+hold always: nothing is lost or doubled, and each room has one order.
 """
 
 from __future__ import annotations
@@ -21,22 +23,22 @@ from tests.stress.order import common_order
 
 SHOWN = 3
 
-#: What a step answers that did nothing: Redis was away for too long, or a session was over.
+#: The results of steps that did nothing: Redis was away for too long, or the session had ended.
 NOT_DONE = ("refused", "gone")
 
-#: What a session's own thread does, in the order in which its client told it, and before it reads what comes behind.
+#: Commands that a session's own thread carries out, in the client's order, before it reads the next message.
 OWN = ("open", "own", "await")
 
 
 class Checker:
-    """`take` notes what servers say; the rest is asked by who runs the program. One thread."""
+    """`take` records the journals of the servers. The other methods answer questions of the run. One thread."""
 
     def __init__(
         self, program: Program, clients: Mapping[str, Client], violations: Violations, *, shared: bool
     ) -> None:
         self._program, self._clients, self._violations, self._shared = program, clients, violations, shared
         self._settled_at: dict[int, float] = {}  # by round
-        self._round = 0  # the one that goes on
+        self._round = 0  # the current one
         self._trouble = {round.number for round in program.rounds if shared and round.fault not in (None, "slow")}
         self._flushed = {round.number for round in program.rounds if shared and "flushed" in (round.fault or "")}
         self._emptied = min(self._flushed, default=FOREVER)  # the first of these
@@ -45,14 +47,14 @@ class Checker:
         self._closed: Counter[object] = Counter()
         self._rooms_at_close: dict[str, list[str]] = {}
         self._moves: defaultdict[tuple[str, str], list[Step]] = defaultdict(list)  # joins and leaves by name and room
-        self._closes: defaultdict[str, list[Step]] = defaultdict(list)  # that handlers did, by name
-        self.excused = 0  # messages lost with Redis's data
+        self._closes: defaultdict[str, list[Step]] = defaultdict(list)  # closes by handlers, by name
+        self.excused = 0  # messages that were lost because Redis lost its data
         self.done: Counter[str] = Counter()
 
-    # What servers say.
+    # Journals of servers.
 
     def take(self, process: str, entries: Iterable[list[object]]) -> None:
-        """A part of a process's journal, in its order."""
+        """Record the next part of a process's journal."""
         for kind, *what in entries:
             if kind == "did":
                 thread, number, result = what
@@ -71,18 +73,18 @@ class Checker:
             self._wrong("messages in", f"{step} was done twice")
         step.thread, step.result = thread, result
         if step.command.via == "last":
-            step.command.round = self._round  # nobody knew when it would be
+            step.command.round = self._round  # its round was not known before
         step.place = self._places[thread] = self._places[thread] + 1
         self.done["steps"] += 1
         if result == "refused" and step.command.round not in self._trouble:
-            self._wrong("refused", f"{step}, and Redis was there all the time")
+            self._wrong("refused", f"{step} was refused, but Redis was available in this round")
         if step.op in ("join", "leave") and result != "gone":
             self._moves[step.command.visit, step.argument].append(step)
         elif step.op == "close" and result != "gone":
             self._closes[step.argument].append(step)
 
     def undone(self) -> list[Command]:
-        """Commands that have been sent, must be carried out, and are not."""
+        """Commands that were sent and must be carried out, but have not been."""
         return [
             command
             for command in self._program.commands
@@ -90,11 +92,11 @@ class Checker:
         ]
 
     def unclosed(self) -> list[str]:
-        """Sessions that are over, and whose `on_close` has not been called."""
+        """Sessions that have ended without a call of `on_close`."""
         return [name for name, client in self._clients.items() if client.is_over and not self._closed[name]]
 
     def settle(self, number: int, now: float) -> None:
-        """All of a round is done, and with the clients."""
+        """A round is over: all steps are done, and the clients have received all messages."""
         self._settled_at[number], self._round = now, number + 1
         for command in self._program.commands:
             if command.round == number and command.steps[-1].thread is not None:
@@ -104,7 +106,7 @@ class Checker:
         client = self._clients.get(command.visit)
         if client is None or command.sent_at == FOREVER or (command.via == "last" and not client.is_over):
             return False
-        # What comes behind a close frame is not read; nobody knows when a handler's was sent.
+        # Messages after a close frame are not read, and it is not known when a handler's close frame was sent.
         return not self._closes[client.name] and client.end not in ("FIN", "RST")
 
     # What is certain.
@@ -115,7 +117,7 @@ class Checker:
         return one.command.done_at < other.command.sent_at
 
     def _settles_before(self, broadcast: Step, step: Step) -> bool:
-        """Whether a broadcast was with all members before a step."""
+        """Whether a broadcast had surely reached all members before a step."""
         if not self._shared:
             return self._precedes(broadcast, step)
         if broadcast.thread == step.thread and broadcast.command.round not in self._trouble:
@@ -123,10 +125,10 @@ class Checker:
         return self._settled_at.get(broadcast.command.round, FOREVER) < step.command.sent_at
 
     def _settles_before_end(self, broadcast: Step, client: Client) -> bool:
-        """Whether a broadcast was surely there before its client, or a handler, began to end the session."""
+        """Whether a broadcast had surely arrived before the client, or a handler, began to end the session."""
         command, closes = broadcast.command, self._closes[client.name]
         rested_at = self._settled_at.get(command.round, FOREVER)
-        if client.is_over and not client.is_clean:  # what had not been received by a quiet point may be lost
+        if client.is_over and not client.is_clean:  # messages after the last quiet moment may be lost
             return rested_at < min([client.ended_at, *(close.command.sent_at for close in closes)])
         if not all(self._settles_before(broadcast, close) for close in closes):
             return False
@@ -141,11 +143,11 @@ class Checker:
         return self._precedes(join, broadcast) and (not in_trouble or broadcast.command.is_mark)
 
     def _is_member(self, client: Client, broadcast: Step) -> bool:
-        """Whether a session surely was in the room, from the broadcast until it was with all members."""
+        """Whether a session surely was in the room, from the broadcast until it had reached all members."""
         moves = self._moves[client.name, broadcast.argument]
         joins = [move for move in moves if move.op == "join" and self._admits(move, broadcast)]
         leaves = [move for move in moves if move.op == "leave" and not self._settles_before(broadcast, move)]
-        # A leave does not matter where a join followed it, before the broadcast.
+        # A leave does not matter if a join followed it, before the broadcast.
         return bool(joins) and all(any(self._precedes(leave, join) for join in joins) for leave in leaves)
 
     def _must_see(self, client: Client, broadcast: Step) -> bool:
@@ -169,7 +171,7 @@ class Checker:
         return send.op == "send" and send.result is True
 
     def _may_be_in(self, name: str, room: str) -> set[bool]:
-        """Whether a session is in a room when all is done: what its last move was, or may have been."""
+        """Whether a session is in a room at the end: all answers that are possible after its last joins and leaves."""
         moves = self._moves[name, room]
         last = [move for move in moves if not any(self._precedes(move, other) for other in moves)]
         return {move.op == "join" for move in last} or {False}
@@ -180,12 +182,12 @@ class Checker:
         self._violations.add(check, text)
 
     def members(self, room: str) -> tuple[int, int]:
-        """How many there are at least, and at most, when all is done."""
+        """The least and the largest possible number of members at the end."""
         states = [self._may_be_in(name, room) for name, client in self._clients.items() if not client.is_over]
         return sum(state == {True} for state in states), sum(True in state for state in states)
 
     def missing(self, *, excused: bool = False) -> dict[str, list[Step]]:
-        """What clients have not received, and must; or what they would have to, if Redis had not lost its data."""
+        """The messages that clients must have received, but have not. With `excused`, those that Redis has lost."""
         found: dict[str, list[Step]] = {}
         done = [step for step in self._program.steps.values() if step.thread is not None]
         sends: defaultdict[str, list[Step]] = defaultdict(list)
@@ -205,7 +207,7 @@ class Checker:
         return found
 
     def check(self) -> None:
-        """All of it, once everything is settled."""
+        """Check everything. Call it when nothing is under way any more."""
         self._check_lost()
         for client in self._clients.values():
             self._check_stream(client)
@@ -220,7 +222,7 @@ class Checker:
             _, circle = common_order(streams)
             self.done["orders of rooms"] += 1
             if circle:
-                self._wrong("order of a room", f"{room}: {circle[:SHOWN]} were each seen before the next, in a circle")
+                self._wrong("order of a room", f"{room}: each of {circle[:SHOWN]} came before the next, in a circle")
 
     def _is_excused(self, step: Step) -> bool:
         return step.is_broadcast and step.command.round in self._flushed and not step.command.is_mark
@@ -229,7 +231,7 @@ class Checker:
         self.excused += sum(map(len, self.missing(excused=True).values()))
         for name, lost in self.missing().items():
             moves = [move for step in lost[:1] for move in self._moves[name, step.argument] if step.is_broadcast]
-            how = f"; it moved so: {moves}" if moves else ""
+            how = f"; its joins and leaves: {moves}" if moves else ""
             self._wrong("lost", f"{self._clients[name]} did not receive {len(lost)}: {lost[:SHOWN]}{how}")
 
     def _check_stream(self, client: Client) -> None:
@@ -239,13 +241,13 @@ class Checker:
             self._wrong("doubled", f"{client.name} received {len(doubled)} twice: {doubled[:SHOWN]}")
         for step in client.stream:
             if step.thread is None:
-                self._wrong("messages in", f"{client.name} received {step}, of which the journal does not tell")
+                self._wrong("messages in", f"{client.name} received {step}, which is in no journal")
             elif step.op == "send":
                 if step.argument != client.name or step.result is not True:
-                    self._wrong("not sent", f"{client.name} received {step}, which answered {step.result!r}")
+                    self._wrong("not sent", f"{client.name} received {step}, which returned {step.result!r}")
             elif not self._may_see(client, step):
                 moves = self._moves[client.name, step.argument]
-                self._wrong("not a member", f"{client.name} received {step}, and moved so: {moves}")
+                self._wrong("not a member", f"{client.name} received {step}; its joins and leaves: {moves}")
 
     def _check_threads(self, client: Client) -> None:
         """What one thread sends to one session arrives in the order of its calls."""
@@ -266,16 +268,16 @@ class Checker:
                         if one.is_broadcast
                         for move in self._moves[client.name, one.argument]
                     ]
-                    how = f"; it moved so: {moves}" if moves else ""
+                    how = f"; its joins and leaves: {moves}" if moves else ""
                     self._wrong("order of calls", f"{client.name} received {before} before {step}{how}")
                     return
                 latest[key] = step
 
     def _may_go_astray(self, client: Client, step: Step) -> bool:
-        """Over Redis, whether a step and what the same thread has sent otherwise may arrive in any order.
+        """Whether the message of a step and others of the same thread may arrive in any order. Only over Redis.
 
-        That is so in trouble, and where a session joins or leaves meanwhile: then it need not get the broadcast at all.
-        Once Redis has lost its data, each room finds out at another time, and begins with its log.
+        They may during a fault, and if the session joins or leaves meanwhile: then it need not receive the broadcast.
+        They may also after Redis has lost its data: each room notices this at another time, and reads its log again.
         """
         if not self._shared:
             return False
@@ -290,7 +292,7 @@ class Checker:
                 "life cycle", f"{name}: on_open {self._opened[name]} times, on_close {self._closed[name]} times"
             )
         if self._closed[name] and not client.is_over and client.end is None and not self._closes[name]:
-            self._wrong("life cycle", f"on_close of {name}, which is connected")
+            self._wrong("life cycle", f"on_close was called for {name}, which is connected")
         if name in self._rooms_at_close:
             found = self._rooms_at_close[name]
             for room in ROOMS:
@@ -298,7 +300,7 @@ class Checker:
                 if all(move.command.via in OWN for move in moves) and (room in found) not in self._may_be_in(
                     name, room
                 ):
-                    self._wrong("rooms", f"in on_close {name} was in {found}; it moved so: {moves}")
+                    self._wrong("rooms", f"in on_close, {name} was in {found}; its joins and leaves: {moves}")
 
     def _check_answers(self) -> None:
         """`send` is true until the session is closed, and false from then on."""
@@ -309,11 +311,11 @@ class Checker:
             closes = self._closes[client.name]
             if step.result is False and step.command.via != "last" and client.ended_at > step.command.done_at:
                 if not any(not self._precedes(step, close) for close in closes):
-                    self._wrong("denied", f"{step} answered false, and {client.name} was open")
+                    self._wrong("denied", f"{step} returned false, but {client.name} was open")
             elif step.result is True and any(
                 close.thread == step.thread and close.place < step.place for close in closes
             ):
-                self._wrong("sent when closed", f"{step} answered true, behind a close by its own thread")
+                self._wrong("sent when closed", f"{step} returned true, after a close by the same thread")
 
 
 def _is_left_out(client: Client, broadcast: Step) -> bool:

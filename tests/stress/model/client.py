@@ -1,4 +1,4 @@
-"""A client: connects, does what the program says, and keeps what it received, in its order. In a thread of its own."""
+"""A client with a thread of its own: connects, carries out its actions, and keeps the received messages in order."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tests.stress.model.program import CLEAN_ENDS, FOREVER, Action, Command, Gue
 
 IDLE_S = 0.01
 
-#: What a server may close one with: the answer to a client's close, and what handlers do.
+#: The close codes that a server may send: the answer to a client's close, and the code of handlers.
 CODES = (1000, 4000)
 
 
 class Client(threading.Thread):
-    """One session. `stream` is what it received; `end` what the client did to end it, `is_over` that it has ended."""
+    """One session. `stream` has what it received, `end` is how the client ended it, `is_over` whether it has ended."""
 
     def __init__(
         self,
@@ -41,17 +41,17 @@ class Client(threading.Thread):
         self._left = threading.Event()
         self.stream: list[Step] = []
         self.journal: deque[list[object]] = deque()
-        self.process = ""  # where it is
+        self.process = ""  # of its server
         self.end: str | None = None
         self.ended_at = FOREVER  # when the client began to end it
         self.is_over = False
-        self.is_clean = False  # all that was sent to it has been received, if it is over
+        self.is_clean = False  # if it is over: everything that was sent to it has arrived
 
     def __repr__(self) -> str:
         how = f"ended by {self.end}" if self.end else "ended by a handler" if self.is_over else "connected"
         return f"{self.name} ({how})"
 
-    # For the one who drives it.
+    # For the run.
 
     def do(self, actions: list[Action]) -> None:
         with self._told:
@@ -63,7 +63,7 @@ class Client(threading.Thread):
             return self._told.wait_for(lambda: not self._busy, timeout_s)
 
     def leave(self) -> None:
-        """End the thread, whatever it is about."""
+        """End the thread, whatever it is doing."""
         self._left.set()
 
     # The thread.
@@ -75,7 +75,7 @@ class Client(threading.Thread):
             self._violations.add(wrong.check, f"{self.name}: {wrong.text}")
         except Lost as lost:
             if self.end not in ("FIN", "RST") and not self._left.is_set():
-                self._violations.add("connection", f"{self.name} lost it: {lost}")
+                self._violations.add("connection", f"{self.name} lost its connection: {lost}")
         except Exception as error:
             self._violations.add("test", f"{self.name}: {error!r}")
             raise
@@ -150,7 +150,7 @@ class Client(threading.Thread):
         deadline = monotonic() + self._patience_s
         while not socket.close_code:
             if monotonic() > deadline:
-                raise Wrong("progress", f"its close was not answered within {self._patience_s:g} s")
+                raise Wrong("progress", f"the server did not answer its close within {self._patience_s:g} s")
             self._receive(0.1)
 
     def _finish(self) -> None:
@@ -169,7 +169,7 @@ class Client(threading.Thread):
             elif not self.process:
                 hello, _, self.process = payload.decode().partition(" ")
                 if hello != "hello":
-                    raise Wrong("life cycle", f"{payload[:50]!r} came before what on_open sent first")
+                    raise Wrong("life cycle", f"{payload[:50]!r} came before the first message of on_open")
             else:
                 self._note(payload, binary)
 
@@ -177,10 +177,10 @@ class Client(threading.Thread):
         number = payload.partition(b" ")[0]
         step = self._program.steps.get(int(number)) if number.isdigit() else None
         if step is None:
-            raise Wrong("damaged", f"nobody sent {len(payload)} bytes that begin with {payload[:50]!r}")
+            raise Wrong("damaged", f"received {len(payload)} bytes that were never sent: {payload[:50]!r}")
         right = message(step.number, step.size)
         if binary != isinstance(right, bytes) or payload != (right if binary else right.encode()):
-            raise Wrong("damaged", f"{len(payload)} bytes of {step}, of another kind or content")
+            raise Wrong("damaged", f"{len(payload)} bytes of {step} have another type or content")
         self.stream.append(step)
         command = step.command
         if command.acknowledged and step is command.steps[-1] and command.visit == self.name:

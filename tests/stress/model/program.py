@@ -1,9 +1,11 @@
-"""What is done in a run, as a function of its seed: rounds of commands to the handler, and of what clients do besides.
+"""The program of a run, made from its seed: rounds of commands to the handler, and what clients do besides.
 
-A *command* is a list of steps, which one thread of a server does one after the other. `via` says which: the session's
-``own`` in ``on_message`` (``await``: after a pause, in a script a promise), ``open`` in ``on_open``, ``last`` in
-``on_close``, ``plain`` a thread that has only handles (in a script a timer), ``finalizer`` a ``__del__`` that the
-garbage collector calls in any thread, whatever that is about.
+A *command* is a list of steps, which one thread of a server does one after the other. `via` says which thread:
+
+- ``own``: the session's own, in ``on_message``; ``await``: the same after a pause, in a script after a promise.
+- ``open``: in ``on_open``; ``last``: in ``on_close``.
+- ``plain``: a thread that has only handles, in a script a timer.
+- ``finalizer``: any thread in which the garbage collector calls a ``__del__``.
 
 A *step* that sends or broadcasts has one message, whose first word is the number of the step. The other steps are
 ``join``, ``leave``, ``close``, ``members`` and ``nap``. The last step of most commands sends to the session that
@@ -22,38 +24,38 @@ FOREVER = float("inf")
 
 PROCESSES = 3
 ROOMS = ("red", "green", "blue")
-#: The room of those who drive the run, one in each process.
+#: The room of the control sessions, one in each process.
 BACKSTAGE = "backstage"
 PLAIN_THREADS = 2
 
-#: The share of messages of a size, in bytes.
+#: Sizes of messages: the share of each range, and its limits in bytes.
 SIZES = ((0.72, 10, 300), (0.18, 300, 8_000), (0.08, 8_000, 65_536), (0.02, 65_536, 200_000))
-#: What is sent of large messages in a round is bounded, so that no client that reads is too slow.
+#: The most bytes of large messages in a round, so that no client that reads is too slow.
 ROUND_BYTES = 1_500_000
 
-#: More than an outbox holds, so that the thread that sends it has to wait for its client again and again.
+#: More than an outbox holds, so that the sending thread has to wait for the client several times.
 BURST, BURST_BYTES, MAX_OUTBOX_BYTES = 100, 65_536, 4 * 1024 * 1024
 
-#: How a client ends its session: with a close frame, with one in the same write as a command, with one and a FIN behind
-#: it, with a FIN alone, with a RST.
+#: How a client ends its session: with a close frame, with one in the same write as a command, with one and then a FIN,
+#: with a FIN alone, with a RST.
 CLEAN_ENDS = ("close", "close behind", "close and FIN")
 ENDS = (*CLEAN_ENDS, "FIN", "RST")
 
-#: What happens to Redis in a round. While it is "slow" all promises stand; else see `Checker`.
+#: What happens to Redis in a round. If it is "slow", all promises hold. For the others, see `checker`.
 FAULTS = ("slow", "frozen", "cut", "unanswered", "flushed", "flushed, clock back")
 
 
 @dataclass(slots=True, eq=False)
 class Step:
-    """`argument` is a room or the name of a session. The last four are known afterwards."""
+    """`argument` is a room or the name of a session. The last three are known when the step was done."""
 
     number: int
     op: str
     argument: str = ""
     size: int = 0
     command: Command = field(repr=False, default=None)  # type: ignore[assignment]
-    thread: tuple[object, ...] | None = None  # that did it; None: nobody has
-    place: int = -1  # among all that this thread did
+    thread: tuple[object, ...] | None = None  # that did it; None: it was not done
+    place: int = -1  # its number among the steps of this thread
     result: Any = None
 
     @property
@@ -79,8 +81,8 @@ class Command:
     steps: list[Step]
     acknowledged: bool = True  # by its last step
     is_mark: bool = False  # sent when all else of the round was done
-    sent_at: float = FOREVER  # not before that; of this process's clock
-    done_at: float = FOREVER  # not after that
+    sent_at: float = FOREVER  # or later; by the clock of this process
+    done_at: float = FOREVER  # or earlier
 
     def __post_init__(self) -> None:
         for step in self.steps:
@@ -98,7 +100,7 @@ class Action:
 
 @dataclass(slots=True, eq=False)
 class Guest:
-    """One session to be: where it connects, what is done in `on_open` and in `on_close`."""
+    """A session to come: where it connects, and the commands of its `on_open` and `on_close`."""
 
     name: str
     process: int
@@ -119,7 +121,7 @@ class Round:
 
 
 class Program:
-    """All of a run. The same arguments make the same program."""
+    """The program of a run. The same arguments make the same program."""
 
     def __init__(
         self, seed: int, *, rounds: int = 4, clients: int = 10, length: int = 10, faults: bool = False
@@ -186,7 +188,7 @@ class Program:
         return next(command for command in self.commands if command.visit == name and command.via == "open")
 
     def _burst(self, number: int) -> Iterator[tuple[str, list[Action]]]:
-        """One client is sent more than an outbox holds, behind a broadcast, while nothing else is on its way to it."""
+        """After a broadcast, one client is sent more than an outbox holds, and nothing else at that time."""
         name = self._dice.choice(list(self._present))
         steps = [("broadcast", self._dice.choice(ROOMS), 100), *[("send", name, BURST_BYTES)] * BURST]
         command = self.command(name, "own", number, *steps, ("send", name, 20))
@@ -197,7 +199,7 @@ class Program:
     def _any_command(self, name: str, number: int) -> Command:
         dice = self._dice
         via = dice.choices(("own", "await", "plain", "finalizer"), (60, 10, 20, 10))[0]
-        if via == "finalizer":  # rooms are not for finalizers
+        if via == "finalizer":  # finalizers must not use rooms
             steps = [self._send(name) for _ in range(dice.randint(1, 3))]
         else:
             kind = dice.choices(("mixed", "stream", "membership", "close"), (60, 12, 25, 3))[0]
@@ -209,7 +211,7 @@ class Program:
             yield self._send(name) if self._dice.random() < 0.5 else self._broadcast()
 
     def _stream(self, name: str) -> Iterator[tuple[Any, ...]]:
-        """A broadcast, and many messages close behind it."""
+        """A broadcast, and at once many messages."""
         for _ in range(self._dice.randint(1, 2)):
             yield self._broadcast()
         pause = self._dice.choice((0, 50, 200))
@@ -224,7 +226,7 @@ class Program:
             yield self._dice.choice((("join", room), ("leave", room), ("broadcast", room, 40), ("send", name, 40)))
 
     def _close(self, name: str) -> Iterator[tuple[Any, ...]]:
-        """The handler closes a session, with a broadcast and messages before it and behind it."""
+        """The handler closes a session, with a broadcast and messages before and after it."""
         target = name if self._dice.random() < 0.6 else self._dice.choice(list(self._present) or [name])
         yield self._broadcast()
         yield "send", target, 50
@@ -251,7 +253,7 @@ class Program:
 
 
 def message(number: int, size: int) -> str | bytes:
-    """That of a step. `handler.js` makes the same."""
+    """The message of a step. `handler.js` makes the same."""
     word = f"{number} " if number % 4 < 2 else f"{number} ä€"
     text = (word * (size // len(word) + 1))[: max(size, len(word))]
     return text.encode() if number % 4 == 0 else text

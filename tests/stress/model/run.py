@@ -1,4 +1,4 @@
-"""The course of a run: servers and a Redis, rounds of the program, what becomes of Redis meanwhile, and the end."""
+"""A run: starts servers and a Redis, plays the rounds of the program, disturbs Redis meanwhile, and ends."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.stress.model.checker import Checker
 from tests.stress.model.client import Action, Client
 from tests.stress.model.program import BACKSTAGE, PLAIN_THREADS, PROCESSES, ROOMS, Command, Guest, Program, Round
 
-#: A step of a run is over by then, on a machine that has much else to do; what has not come by then never will.
+#: The longest wait for anything, on a busy machine. If it takes longer, it counts as lost.
 PATIENCE_S = 20.0 * SCALE
 POLL_S = 0.02
 
@@ -36,7 +36,7 @@ _TROUBLE = re.compile(r"\b(ERROR|CRITICAL)\b|Traceback|Exception ignored|Fatal P
 
 @dataclass(frozen=True)
 class Kind:
-    """What is served how. `shared`: by several processes, over Redis."""
+    """The handler, and how it is served. `shared`: by several processes, over Redis."""
 
     handler: str = "python"
     shared: bool = False
@@ -83,7 +83,7 @@ class World:
             ]  # fmt: skip
         for url in urls:
             env = {**environment, "MODEL_REDIS": url}
-            stdin = {} if self.kind.gunicorn else {"stdin": -1}  # a server of ours ends when we do
+            stdin = {} if self.kind.gunicorn else {"stdin": -1}  # the server ends with this process
             self.servers.append(self._stack.enter_context(ServerProgram(command, env=env, **stdin)))
         for server in self.servers:
             server.port = int(server.wait_for(r"Listening at: http://[\d.]+:(\d+)")[1])
@@ -92,7 +92,7 @@ class World:
         return "127.0.0.1", self.servers[process % len(self.servers)].port
 
     def states(self, query: str = "") -> dict[int, dict[str, Any]]:
-        """What the control endpoints say, by pid. Which worker of gunicorn's answers is chance."""
+        """The state of each process, by pid. Under gunicorn, any worker answers: ask until all have."""
         found: dict[int, dict[str, Any]] = {}
         deadline = monotonic() + PATIENCE_S
         while len(found) < self.processes:
@@ -114,7 +114,7 @@ class World:
 
 
 class Run:
-    """One program in a world, in which others may have run before."""
+    """One run of a program in a world. Earlier runs may have used the same world."""
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class Run:
         self._gaps = self._count_gaps()
 
     def execute(self) -> list[str]:
-        """All rounds; what is wrong, in a few lines each."""
+        """Play all rounds. Returns the violations, each in a few lines."""
         began = monotonic()
         try:
             self._take_control()
@@ -183,11 +183,11 @@ class Run:
                 if self._violations.count:
                     return
                 if monotonic() > deadline:
-                    self._violations.add("progress", f"{client.name} did not get through within {self._patience_s:g} s")
+                    self._violations.add("progress", f"{client.name} did not finish within {self._patience_s:g} s")
                     return
 
     def _come_to_rest(self, round: Round) -> None:
-        """Wait until all is done and received; then hold it against the model."""
+        """Wait until all steps are done and all messages received. Then check them against the model."""
         if not self._poll(lambda: (self._listen(), not self._checker.undone() and not self._checker.unclosed())[1]):
             undone, unclosed = self._checker.undone(), self._checker.unclosed()
             what = [step for command in undone[:2] for step in command.steps[-1:]]
@@ -204,16 +204,16 @@ class Run:
         self._checker.settle(round.number, monotonic())
         self._checker.check()
         if self._checker.excused and self._count_gaps() == self._gaps:
-            self._violations.add("lost", f"{self._checker.excused} with Redis's data, and broker_gaps does not say so")
+            self._violations.add("lost", f"Redis lost {self._checker.excused} broadcasts, but broker_gaps is unchanged")
         if not self._violations.count:
             self._check_members(round)
 
     def _meet(self, round: Round) -> None:
-        """Wait until no process is cut off any more: all hear each other, and Redis knows the rooms of all."""
+        """Wait until all processes receive each other's broadcasts, and Redis knows the rooms of all."""
         controls = list(self._controls.values())
         steps = [self._tell(control, "broadcast", round.number, 50, rooms=[BACKSTAGE]).steps[0] for control in controls]
         if not self._poll(lambda: all(step in control.stream for step in steps for control in controls)):
-            self._violations.add("progress", f"processes do not hear each other: {steps}")
+            self._violations.add("progress", f"processes do not receive each other's broadcasts: {steps}")
 
     def _check_members(self, round: Round) -> None:
         wrong: list[str] = []
@@ -244,11 +244,11 @@ class Run:
     # Control sessions.
 
     def _take_control(self) -> None:
-        """A session in each process. Under gunicorn it is chance where one gets."""
+        """Open a session in each process. Under gunicorn, connect until each worker has one."""
         numbers = itertools.count()
         deadline = monotonic() + self._patience_s
         while len(self._controls) < self._world.processes and not self._violations.count:
-            assert monotonic() < deadline, f"{len(self._controls)} of {self._world.processes} processes let us in"
+            assert monotonic() < deadline, f"{len(self._controls)} of {self._world.processes} processes have a session"
             name = f"control {self._program.seed}.{next(numbers)}"
             ack = ("send", name, 20)
             opening = self._program.command(name, "open", -1, ("join", BACKSTAGE), ack)
@@ -261,19 +261,19 @@ class Run:
                 self._await_clients([client])
             else:
                 self._controls[client.process] = client
-        self._listen(lambda process, entries: None)  # of programs that were before
+        self._listen(lambda process, entries: None)  # drop the entries of earlier runs
 
     def _tell(
         self, control: Client, op: str, number: int, size: int = 0, via: str = "own", rooms: Sequence[str] = ROOMS
     ) -> Command:
-        """Have a control session do something with each room, and wait for it."""
+        """Let a control session do a step with each room, and wait for it."""
         steps = [(op, room, size) for room in rooms]
         command = self._program.command(control.name, via, number, *steps, ("send", control.name, 20), is_mark=True)
         control.do([Action("do", command), Action("await", command)])
         return command
 
     def _listen(self, take: Callable[[str, list[Any]], None] | None = None) -> None:
-        """Take in what the servers have noted since the last time."""
+        """Read the new entries of the servers' journals."""
         take = take or self._checker.take
         for control in self._controls.values():
             control.do([Action("journal")])
@@ -300,7 +300,7 @@ class Run:
 
     @contextmanager
     def _trouble(self, fault: str | None) -> Iterator[None]:
-        """Have something happen to Redis, beside what goes on."""
+        """A context in which a fault happens to Redis."""
         if fault is None or self._world.redis is None:
             yield
             return
