@@ -101,7 +101,7 @@ class Outbox(Tally):
         self._close_frame: bytes | None = None  # nothing may be appended any more; set without the lock, and once
         self._discards = False  # what waits before it is dropped when it is taken from the queue; set before it
         self._sealed = False  # it has been taken from the queue: what comes behind it is dropped
-        self._detached = False  # the transport is not ours any more
+        self._detached = False  # the transport belongs to the WSGI server again
         self._draining = False  # a finalizer that sends may come back into _drain_locked: an RLock lets it in
         self._room: Condition | None = None  # made for the first thread that waits for room
 
@@ -210,7 +210,7 @@ class Outbox(Tally):
 
     @property
     def is_queued(self) -> bool:
-        """Whether something has been appended that nobody has begun to send: another thread writes, and will."""
+        """Whether frames wait for the thread that is writing now: it sends them next."""
         return bool(self._queue)
 
     @property

@@ -235,7 +235,7 @@ class Rooms(Generic[M]):
             session._joined |= {name}
 
     def set_presence(self, name: str, session: M, value: str) -> bool:
-        """Set the presence of a member, as JSON text. False, and nothing happens, for a session that is none.
+        """Set the presence of a member, as JSON text. Returns False, and does nothing, if the session is no member.
 
         Does nothing for a session that is over.
         """
