@@ -185,7 +185,7 @@ def test_files_that_are_not_there(folder: Path) -> None:
         ("a.js", "export default { onMessage() {} }", "export functions by name"),
         ("a.js", "export function onMesage() {}", "none of the functions …; did you mean onMessage?"),
         ("a.js", "const fs = require('fs'); export function onMessage() {}", "require is not defined"),
-        ("a.js", "import fs from 'fs'; export function onMessage() {}", "imports are relative paths"),
+        ("a.js", "import fs from 'fs'; export function onMessage() {}", "imports are 'wsthreads', or relative paths"),
         ("a.py", "def on_message(session): pass", "cannot be called as on_message"),
         ("a.py", "async def on_message(session, message): pass", "whose body never runs; handlers are plain functions"),
         ("a.js", "export function* onMessage() {}", "whose body never runs: drop the *"),
@@ -233,8 +233,8 @@ def test_handshakes_that_the_server_refuses(folder: Path) -> None:
         on_page(hint.replace("/ws/echo/", "…").replace("/ws/echo", "…"), PAGE)
         says("this server speaks plain WebSocket", refusal(server, "/socket.io/?EIO=4&transport=websocket"))
         with connect(f"{server.ws_url}/ws/echo", subprotocols=["token.abc"]):
-            server.wait_for("offers subprotocols")
-        says("a client of … offers subprotocols, of which", server.log)
+            server.wait_for("offers only subprotocols")
+        says("a client of … offers only subprotocols that", server.log)
         says("refused with 403: origin … is not allowed", refusal(server, "/ws/echo", "--origin", "https://a.example"))
         host = f"Host:chat.example:{server.port}"
         rebound = refusal(server, "/ws/echo", "--origin", f"http://chat.example:{server.port}", host=host)
@@ -351,7 +351,7 @@ def test_close_codes_of_handlers_and_limits(folder: Path) -> None:
     with run_server("echo.js", "open.js", "open_py.py", "loop.js", *limits) as server:
         says("message of … bytes", ending(server, "/ws/echo", 1009, "x" * 2**21))
         says("messages a second", ending(server, "/ws/echo", 1008, *["x"] * 50))
-        says("a message not complete", slow_message(server, "/ws/echo"))
+        says("a message was not complete", slow_message(server, "/ws/echo"))
         says("onOpen failed", ending(server, "/ws/open", 1011))
         says("on_open failed", ending(server, "/ws/open_py", 1011))
         server.wait_for(r"open\.js:1:\d+")
