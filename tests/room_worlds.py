@@ -34,7 +34,7 @@ class FakeChannel:
             PlainTransport(self.ours), flusher, max_bytes=2**30, timeout_s=DEADLINE_S, on_stuck=lambda reason: None
         )
 
-    def begin_close(self, code, reason="", *, is_kick=False):
+    def begin_close(self, code, reason="", *, is_kick=False, is_expiry=False):
         if self.ending is not None:
             return False
         self.ending = (code, reason)

@@ -32,6 +32,7 @@ def test_every_public_error_has_the_one_root():
         ("RoomLimitError", ValueError),
         ("PresenceError", ValueError),
         ("UserError", ValueError),
+        ("ExpiryError", ValueError),
         ("HandlerError", TypeError),
     ],
 )

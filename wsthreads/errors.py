@@ -11,6 +11,7 @@
     │   ├── RoomLimitError         (ValueError)  a session is in too many rooms
     │   ├── PresenceError          (ValueError)  a presence value that is not JSON or too long, or of no member
     │   ├── UserError              (ValueError)  a user name that is not text, too short or too long; an invalid ban
+    │   ├── ExpiryError            (ValueError)  a time that is no number of seconds since the epoch
     │   ├── HandlerError           (TypeError)   a handler without functions, or with a wrong signature
     │   └── ScriptError            a script that does not load; has file, line, column
     ├── PeerError                  the client's fault; the server closes with `close_code`
@@ -43,6 +44,7 @@ __all__ = [
     "CloseCode",
     "CloseCodeError",
     "ConfigError",
+    "ExpiryError",
     "HandlerError",
     "HandshakeRefused",
     "InvalidPayloadError",
@@ -79,6 +81,7 @@ class CloseCode(IntEnum):
     INTERNAL_ERROR = 1011
     SERVICE_RESTART = 1012
     TRY_AGAIN_LATER = 1013
+    EXPIRED = 3000  # registered as "Unauthorized": the session's expiry has come
 
 
 class WSThreadsError(Exception):
@@ -111,6 +114,10 @@ class RoomLimitError(UsageError, ValueError):
 
 class PresenceError(UsageError, ValueError):
     """A presence value that is not JSON or too long, or a value set by a session that is not a member of the room."""
+
+
+class ExpiryError(UsageError, ValueError):
+    """A time at which a session is to end, that is no number of seconds since the epoch."""
 
 
 class UserError(UsageError, ValueError):

@@ -73,7 +73,7 @@ VALUES = [
 CALLS = [
     "session.send(@)", "session.close(@)", "session.isOpen(@)", "session.rooms(@)", "session.room(@).join(@)",
     "session.getParameter(@)", "session.getHeader(@)", "session.getRequestPath(@)", "session.getRemoteAddr(@)",
-    "session.getPathParameter(@)",
+    "session.getPathParameter(@)", "session.setExpiry(@)",
     "session.setAttribute(@)", "session.getAttribute(@)", "session.getAttributes(@)",
     "session.setAttribute(@); session.getAttributes(); return session.getAttribute(@)",
     "const room = session.room('room'); room.join(@); room.broadcast(@); room.leave(@)",

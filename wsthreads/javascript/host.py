@@ -58,6 +58,7 @@ class HostFunctions:
         return {
             "send": self._send,
             "close": self._close,
+            "set_expiry": self._set_expiry,
             "is_open": self._is_open,
             "rooms": self._rooms,
             "join": self._join,
@@ -103,6 +104,11 @@ class HostFunctions:
         state = self._states.get(session_id)
         if state is not None:
             state.close(code, reason)
+
+    def _set_expiry(self, session_id: str, unix_s: float) -> None:
+        session = self._session(session_id)
+        if session is not None:
+            session.set_expiry(unix_s)
 
     def _is_open(self, session_id: str) -> bool:
         session = self._session(session_id)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from wsthreads.javascript.reports import Reports
     from wsthreads.javascript.schedule import Schedule
     from wsthreads.monitoring.metrics import Histogram, Metrics
+    from wsthreads.protocol.handshake import Request
 
 __all__ = ["FIRST_LOAD", "STOP", "Loop"]
 
@@ -100,6 +101,7 @@ class Loop:
             "looked": self._looked,
             "presented": self._presented,
             "set_user": self._set_user,
+            "set_request_expiry": self._set_request_expiry,
         }
 
     def current_state(self) -> SessionState | None:
@@ -368,10 +370,17 @@ class Loop:
             event.reply.set_result(message_from(self.engine, message, is_binary))
 
     def _set_user(self, session_id: str, name: str | None) -> None:
+        self._request(session_id, "setUser").user = name
+
+    def _set_request_expiry(self, session_id: str, unix_s: float) -> None:
+        self._request(session_id, "setExpiry").set_expiry(unix_s)
+
+    def _request(self, session_id: str, method: str) -> Request:
+        """The request of a handshake that is not over."""
         state = self._replies.handshake(session_id)
         if state is None or state.request is None:
-            raise UsageError("request.setUser() must be called before onHandshake has returned")
-        state.request.user = name
+            raise UsageError(f"request.{method}() must be called before onHandshake has returned")
+        return state.request
 
     def _loaded(self, ticket: int, exports: str | None, error: str | None) -> bool:
         self._loader.suspended.clear()

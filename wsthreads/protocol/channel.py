@@ -38,6 +38,10 @@ class Kick(NamedTuple):
     reason: str
 
 
+class Expired(Kick):
+    """The ending of a connection whose session was to end at this time."""
+
+
 class Channel:
     """Sends and closes. Any thread, except that only the connection's thread calls `finish` and `hang_up`.
 
@@ -109,13 +113,21 @@ class Channel:
         """Whether the application closed the connection, and not the client, the network or the server."""
         return isinstance(self.ending, Kick)
 
-    def begin_close(self, code: int, reason: str = "", *, discard: bool = False, is_kick: bool = False) -> bool:
+    @property
+    def has_expired(self) -> bool:
+        """Whether the application closed the connection, at a time that was known before."""
+        return isinstance(self.ending, Expired)
+
+    def begin_close(
+        self, code: int, reason: str = "", *, discard: bool = False, is_kick: bool = False, is_expiry: bool = False
+    ) -> bool:
         """Start the close handshake; False if the connection is closing already. Does not block.
 
         The client has `close_timeout_s` to answer. With `discard`, unsent messages are dropped. With
-        `is_kick`, the application closes the connection.
+        `is_kick`, the application closes the connection; with `is_expiry`, too, at a time that was known before.
         """
-        if not self._decide(code, reason, is_kick=is_kick):
+        kind = Expired if is_expiry else Kick if is_kick else None
+        if not self._decide(code, reason, kind):
             return False
         self.outbox.close(close_frame(code, reason), discard=discard)
         self._timer = self._flusher.call_later(self._config.close_timeout_s, self._on_timer)
@@ -189,13 +201,13 @@ class Channel:
         self.transport.abort()
         self.on_ending = _nothing  # and no cycle of references keeps the session in memory
 
-    def _decide(self, code: int, reason: str, *, is_kick: bool = False) -> bool:
+    def _decide(self, code: int, reason: str, kind: type[Kick] | None = None) -> bool:
         """Set `ending`. False if it is already set."""
         if self.ending is not None:
             return False
         # Without a lock, because a finalizer may close while its thread is in this method. list.append is atomic.
         code = int(code)  # not a CloseCode, whose name Python 3.10 would write
-        claim: tuple[int, str] = Kick(code, reason) if is_kick else (code, reason)
+        claim: tuple[int, str] = (code, reason) if kind is None else kind(code, reason)
         self._claims.append(claim)
         self.ending = self._claims[0]
         if self.ending is not claim:

@@ -14,15 +14,17 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl
 
-from wsthreads.errors import HandshakeRefused, UserError
+from wsthreads.errors import ExpiryError, HandshakeRefused, UserError
 from wsthreads.origins import is_among, parse_origin
 from wsthreads.protocol.heads import is_host
 from wsthreads.protocol.hints import foreign_protocol
 from wsthreads.protocol.proxies import PROXY_KEY, parse_address
 
 __all__ = [
+    "MAX_EXPIRY",
     "MAX_USER_CHARS",
     "Request",
+    "check_expiry",
     "check_origin",
     "check_upgrade",
     "check_user",
@@ -48,6 +50,10 @@ MAX_USER_CHARS = 256
 _NO_PARAMETERS: Mapping[str, Any] = MappingProxyType({})
 
 
+#: The latest expiry of a session, in seconds since the epoch.
+MAX_EXPIRY = 253402300799
+
+
 def check_user(name: str) -> None:
     """Raise `UserError` for what is not the name of a user."""
     what = f"the name of a user must be text of 1 to {MAX_USER_CHARS} characters"
@@ -57,11 +63,21 @@ def check_user(name: str) -> None:
         raise UserError(f"{what}, not {len(name)}: {name!r:.40}")
 
 
+def check_expiry(unix_s: float) -> None:
+    """Raise `ExpiryError` for what is no time in seconds since the epoch."""
+    what = "an expiry is a time in seconds since the epoch, such as time.time() + 60, not"
+    if isinstance(unix_s, bool) or not isinstance(unix_s, (int, float)):
+        raise ExpiryError(f"{what} {unix_s!r:.40} ({type(unix_s).__name__})")
+    if not abs(unix_s) <= MAX_EXPIRY:  # also false for NaN
+        hint = "; in milliseconds?" if MAX_EXPIRY < unix_s <= 1000 * MAX_EXPIRY else ""
+        raise ExpiryError(f"{what} {unix_s!r:.40}: the last one is {MAX_EXPIRY}, in the year 9999{hint}")
+
+
 class Request:
     """The handshake of one client: the argument of `on_handshake`.
 
-    Read-only except `user`, and `attributes`, a dict that becomes the session's. `environ` is the WSGI environ
-    (PEP 3333).
+    Read-only except `user`, the expiry, and `attributes`, a dict that becomes the session's. `environ` is the WSGI
+    environ (PEP 3333).
     Use it only in the thread that calls `on_handshake`. Once the session is open, any thread may read it.
     """
 
@@ -71,6 +87,7 @@ class Request:
         self.path_parameters = path_parameters
         self.attributes: dict[str, Any] = {}
         self._user: str | None = None
+        self._expires_at: float | None = None
 
     @property
     def user(self) -> str | None:
@@ -86,6 +103,20 @@ class Request:
         if name is not None:
             check_user(name)
         self._user = name
+
+    @property
+    def expires_at(self) -> float | None:
+        """The time that `set_expiry` has set, or None."""
+        return self._expires_at
+
+    def set_expiry(self, unix_s: float) -> None:
+        """Close the session with 3000, reason "expired", at this time: that of a token, for example.
+
+        `unix_s` is in seconds since the epoch. If the time is over when `on_handshake` returns, the client is refused
+        with 401. `Session.set_expiry` moves it later. Raises `ExpiryError` for anything but a finite number.
+        """
+        check_expiry(unix_s)
+        self._expires_at = unix_s
 
     @property
     def request_path(self) -> str:

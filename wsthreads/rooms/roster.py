@@ -59,9 +59,11 @@ Report = Callable[[str, PresenceChanges], "str | bytes | None"]
 
 
 class Timers(Protocol):
-    """What runs a callback later, and the clock that it goes by. A `Flusher` is one."""
+    """What runs a callback later, the clock that it goes by, and the wall clock. A `Flusher` is one."""
 
     def now(self) -> float: ...
+
+    def time(self) -> float: ...
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer: ...
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from functools import partial
+from time import time
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -189,6 +190,7 @@ class Endpoint:
                 verdict = self.handler.handshake(request, session_id)
             if verdict.refusal is None:
                 self._refuse_banned(request.user, session_id)
+                self._refuse_expired(request.expires_at, session_id)
                 environ[SESSION_KEY] = session_id
             client = Admitted(request, session_id, verdict, agreement, network)
             serve, abandon = partial(self._service.serve, client), partial(self._service.abandon, client)
@@ -201,6 +203,11 @@ class Endpoint:
         if user is not None and self.directory.ban_of(user) is not None:
             self.handler.abandon(session_id)
             raise HandshakeRefused(403, "banned", cause="banned")
+
+    def _refuse_expired(self, expires_at: float | None, session_id: str) -> None:
+        if expires_at is not None and (late_s := time() - expires_at) >= 0:
+            self.handler.abandon(session_id)
+            raise HandshakeRefused(401, f"expired {late_s:.0f} s ago", cause="expired")
 
     def _start_flusher(self) -> None:
         try:

@@ -176,6 +176,8 @@ class Service:
             self.served.put(session.id, Served(session, connection))
             self.without_session.pop(id(connection))
             self._ledger.begin()
+            if request.expires_at is not None:
+                session.set_expiry(request.expires_at)
             self._hint_at_protocol(request, connection.subprotocol)
             with in_context(context), self._scheduling.session_thread() as thread:
                 self._hand_over(life, connection, thread)
@@ -237,7 +239,7 @@ class Service:
                 code, reason = connection.finish()
             finally:
                 try:
-                    life.close(code, reason, is_lost=code in LOST_CODES and not connection.channel.was_kicked)
+                    life.close(code, reason, is_lost=_may_come_back(code, connection))
                 finally:
                     try:
                         connection.hang_up()
@@ -277,6 +279,15 @@ class Service:
         if text not in self._warned:
             self._warned.add(text)
             log.warning(text, *values, extra={"endpoint": self._path})
+
+
+def _may_come_back(code: int, connection: Connection) -> bool:
+    """Whether the client of a connection that has ended may soon be back, so that its presence stays for a while.
+
+    One whose session has expired comes back with a new token.
+    """
+    channel = connection.channel
+    return channel.has_expired or (code in LOST_CODES and not channel.was_kicked)
 
 
 def _say_goodbye(connection: Connection, code: int, reason: str) -> None:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from wsthreads.errors import CloseCode, UsageError
 from wsthreads.protocol.encoding import PLAIN
 from wsthreads.protocol.frames import check_close, message_frame
+from wsthreads.protocol.handshake import check_expiry
 from wsthreads.protocol.outbox import post
 from wsthreads.rooms.names import is_hidden
+from wsthreads.sessions.expiry import Expiry
 from wsthreads.threads.blocking import has_interrupted
 
 if TYPE_CHECKING:
@@ -45,8 +47,11 @@ class Channel(Protocol):
     def was_kicked(self) -> bool:
         """Whether the application has closed it."""
 
-    def begin_close(self, code: int, reason: str = "", *, is_kick: bool = False) -> bool:
-        """Start to close. False if it is closing already. Does not block. Any thread. `is_kick`: the handler closes."""
+    def begin_close(self, code: int, reason: str = "", *, is_kick: bool = False, is_expiry: bool = False) -> bool:
+        """Start to close. False if it is closing already. Does not block. Any thread.
+
+        `is_kick`: the handler closes. `is_expiry`: the session's time has come.
+        """
 
 
 class Surroundings(Protocol):
@@ -78,6 +83,7 @@ class Session:
         "__weakref__",
         "_channel",
         "_ended",
+        "_expiry",
         "_id",
         "_joined",
         "_membership",
@@ -111,6 +117,7 @@ class Session:
         self._membership = Lock()
         self._joined: frozenset[str] = frozenset()
         self._ended = False
+        self._expiry: Expiry | None = None
 
     @property
     def id(self) -> str:
@@ -160,6 +167,28 @@ class Session:
     def _kick(self, code: int, reason: str) -> bool:
         """`close` with what was checked. False if the session was closing already."""
         return self._channel.begin_close(code, reason, is_kick=True)
+
+    @property
+    def expires_at(self) -> float | None:
+        """When the session is closed because it has expired, in seconds since the epoch, or None."""
+        expiry = self._expiry
+        return None if expiry is None else expiry.at
+
+    def set_expiry(self, unix_s: float) -> None:
+        """Close the session with 3000, reason "expired", at this time: that of a token, for example.
+
+        `unix_s` is in seconds since the epoch. A time that is over closes the session now. A later call moves it.
+        Raises `ExpiryError` for anything but a finite number. Does nothing if the session is closed.
+        """
+        check_expiry(unix_s)
+        old = self._expiry
+        self._expiry = expiry = Expiry(self, unix_s, self._rooms._roster.timers)
+        if old is not None:
+            old.cancel()
+        expiry.look()
+
+    def _expire(self) -> None:
+        self._channel.begin_close(CloseCode.EXPIRED, "expired", is_expiry=True)
 
     def is_open(self) -> bool:
         """Whether messages can be sent: False after `close`, after the client's close, and in `on_close`.

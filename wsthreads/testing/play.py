@@ -187,11 +187,11 @@ class Play:
         return self._endpoint(path).user(name)
 
     def advance(self, seconds: float) -> None:
-        """Move the clock of presence and bans, and wait until everything that this causes has happened.
+        """Move the clock of presence, bans and expiry, and wait until everything that this causes has happened.
 
         Only this method moves it: `on_presence` is called when it has moved by `presence_interval_s`, a person whose
         connection was lost leaves when it has moved by `presence_grace_s`, and a ban ends when it has moved by `ban_s`.
-        Other timers go by the real clock.
+        A session that expires in a minute is closed when it has moved by 60. Other timers go by the real clock.
         """
         self._timers.advance(seconds, between=self._wait)
         self.settle()

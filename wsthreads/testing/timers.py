@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Callable
 from itertools import count
 from threading import Lock
+from time import time
 
 from wsthreads.threads.flusher import Timer
 
@@ -24,6 +25,10 @@ class ManualTimers:
     def now(self) -> float:
         """Seconds since the clock was made."""
         return self._now
+
+    def time(self) -> float:
+        """Seconds since the epoch. The wall clock is moved, too."""
+        return time() + self._now
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
         """Run `callback` when the clock has been moved by `delay_s`."""

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from itertools import count
 from threading import Event, Lock, Thread, current_thread
-from time import monotonic
+from time import monotonic, time
 from weakref import WeakMethod
 
 from wsthreads.loggers import get_logger
@@ -143,6 +143,10 @@ class Flusher:
     def now(self) -> float:
         """The time that timers go by, in seconds."""
         return monotonic()
+
+    def time(self) -> float:
+        """The time of the wall clock, in seconds since the epoch. It may jump."""
+        return time()
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
         """Run `callback` on the flusher's thread in `delay_s` seconds."""

@@ -14,6 +14,8 @@ export function onOpen(session: Session): void {
   session.getParameter("user").length;
   // @ts-expect-error may be a number, or null
   session.getPathParameter("room").length;
+  // @ts-expect-error a time is a number of seconds
+  session.setExpiry("2030-01-01");
   // @ts-expect-error not a function
   setTimeout("x", 3);
   // @ts-expect-error a room has a name

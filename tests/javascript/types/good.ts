@@ -7,6 +7,7 @@ export function onHandshake(request: Request): Verdict {
   const user: string | null = request.getHeader("X-User");
   request.setAttribute("user", user);
   request.setUser(user);
+  request.setExpiry(1.8e9);
   if (request.getParameter("banned")) return { close: 4003, reason: "banned" };
   const table: string | number | null = request.getPathParameter("table");
   if (table === 13) return 404;
@@ -29,6 +30,7 @@ export async function onOpen(session: Session): Promise<void> {
 export function onMessage(session: Session, message: Received) {
   if (typeof message === "string") session.room("chat").broadcast(message.slice(1));
   else session.room("chat").broadcastExcept(message);
+  session.setExpiry(0);
   session.close(4000, "bye");
   const names: string[] = session.rooms();
   const user = session.getAttribute("user").name;

@@ -72,6 +72,10 @@ class Request extends Visitor {
     answered(python("set_user", this.#id, name === null ? null : checkedText("the name of a user", name, MAX_USER_CHARS)));
   }
 
+  setExpiry(unixSeconds) {
+    answered(python("set_request_expiry", this.#id, checkedTime(unixSeconds)));
+  }
+
   getSubprotocols() {
     const copy = [];
     for (let index = 0; index < this.#subprotocols.length; index++) {
@@ -99,6 +103,10 @@ class Session extends Visitor {
   close(code = 1000, reason = "") {
     checkClose(code, reason);
     answered(python("close", this.#id, code, reason));
+  }
+
+  setExpiry(unixSeconds) {
+    answered(python("set_expiry", this.#id, checkedTime(unixSeconds)));
   }
 
   isOpen() {
@@ -262,6 +270,17 @@ function charactersOf(name, limit) {
 
 function isSurrogate(text, index, first) {
   return (codeAt(text, index) & 0xFC00) === first;
+}
+
+function checkedTime(unixSeconds) {
+  if (typeof unixSeconds !== "number") {
+    throw new ERRORS.TypeError(
+      `an expiry is a number of seconds since the epoch, as in Date.now() / 1000 + 60, not ${inspect(unixSeconds)}`);
+  }
+  if (!isFinite(unixSeconds)) {
+    throw new ERRORS.RangeError(`an expiry is a finite number of seconds since the epoch, not ${unixSeconds}`);
+  }
+  return unixSeconds;
 }
 
 function looked(table, name) {

@@ -42,6 +42,11 @@ declare module "wsthreads" {
      * the client has proved, by a cookie or a token for example.
      */
     setUser(name: string | null): void;
+    /**
+     * Close the session with 3000, reason "expired", at this time in seconds since the epoch, such as the `exp` of a token.
+     * If the time is over when `onHandshake` returns, the client is refused with 401. `Session.setExpiry` moves it later.
+     */
+    setExpiry(unixSeconds: number): void;
     /** The subprotocols that the client offers, its preferred one first. */
     getSubprotocols(): string[];
   }
@@ -56,6 +61,11 @@ declare module "wsthreads" {
     send(message: Message): boolean;
     /** Start the close handshake. The default code is 1000. Allowed: 1000 to 1003, 1007 to 1014, 3000 to 4999. */
     close(code?: number, reason?: string): void;
+    /**
+     * Close the session with 3000, reason "expired", at this time in seconds since the epoch. A time that is over closes
+     * the session now. A later call moves it.
+     */
+    setExpiry(unixSeconds: number): void;
     /** False after `close`, after the client's close, and in `onClose`. */
     isOpen(): boolean;
     /** A handle on a room of this endpoint. It does not join. You may keep it: see `SessionRoom`. */
