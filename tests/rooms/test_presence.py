@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import asdict
+from itertools import count
 
 import pytest
 
@@ -127,6 +128,47 @@ def test_the_value_set_last_is_the_persons_and_a_lost_connection_sets_none():
     assert room.persons() == [("ann", 2, 1)]
     room.end("a2")
     assert room.persons() == [("ann", 1, 0)]
+
+
+class Page:
+    """Keeps a list as a page does: from `show`, then by the reports. It takes `joined` and `changed` alike."""
+
+    def __init__(self, state):
+        self.persons = {person.key: person for person in state.show()}
+
+    def take(self, changes):
+        self.persons.update({person.key: person for person in changes.joined + changes.changed})
+        for person in changes.left:
+            self.persons.pop(person.key, None)
+
+    def values(self):
+        return {key: person.presence for key, person in self.persons.items()}
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_a_list_that_was_taken_at_any_time_is_right_after_each_report(seed):
+    chance, state, versions = random.Random(seed), reporting(), count(1)
+    pages, there = [], {}
+    for _ in range(60):
+        session_id = chance.choice("abc")
+        if there.get(session_id) and chance.random() < 0.4:
+            state.apply_gone(session_id, next(versions))
+            there[session_id] = False
+        else:
+            version = next(versions)
+            user = {"a": "ann", "b": "ann", "c": None}[session_id]
+            state.apply_set(Entry(session_id, user, 1.0, str(chance.randrange(2)), version, version))
+            there[session_id] = True
+        if chance.random() < 0.3:
+            pages.append(Page(state))
+        state._check()
+        if chance.random() < 0.3:
+            changes = state.take_changes()
+            for page in pages:
+                if changes is not None:
+                    page.take(changes)
+                assert page.values() == {person.key: person.presence for person in state.persons()}
+            state._check()
 
 
 def test_somebody_whose_connection_is_lost_stays_until_the_time_is_over():

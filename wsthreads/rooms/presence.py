@@ -86,7 +86,7 @@ class Presence:
     From `begin_reports` on, `take_changes` tells what has changed; until then, nothing is kept for it.
     """
 
-    __slots__ = ("_changed", "_departed", "_entries", "_gone", "_lost", "_persons", "_reported")
+    __slots__ = ("_changed", "_departed", "_entries", "_gone", "_lost", "_persons", "_reported", "_shown")
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}  # by session id
@@ -96,7 +96,9 @@ class Presence:
         # What was reported last, by key; None where nobody asks for reports.
         self._reported: dict[str, str] | None = None
         self._changed: set[str] = set()  # keys of persons that may differ from what was reported
-        self._departed: dict[str, Entry] = {}  # reported persons who have left since, as they were at last
+        # What `show` has returned of these since then: values, and None for a person who was not there.
+        self._shown: dict[str, set[str | None]] = {}
+        self._departed: dict[str, Entry] = {}  # persons who were reported or shown, and have left since; as at last
 
     def begin_reports(self) -> None:
         """Keep what `take_changes` needs. Those who are there by now count as reported. Idempotent."""
@@ -145,10 +147,14 @@ class Presence:
         of_person.remove(old)
         if not of_person:
             del self._persons[old.key]
-            if self._reported is not None and old.key in self._reported:
+            if self._was_told(old.key):
                 self._departed[old.key] = last._replace(since=since)
         self._note(old.key)
         return True
+
+    def _was_told(self, key: str) -> bool:
+        """Whether somebody who follows the reports may have this person on a list."""
+        return self._reported is not None and (key in self._reported or self._shown.get(key, {None}) != {None})
 
     def _note(self, key: str) -> None:
         if self._reported is not None:
@@ -197,6 +203,17 @@ class Presence:
         """Everybody, in order of arrival."""
         return persons_of(self._entries.values())
 
+    def show(self) -> list[Person]:
+        """`persons`, for somebody who follows `take_changes` from here on.
+
+        What cancels out against the last report need not against this list. So it is reported, if the two differ.
+        """
+        for key in self._changed:
+            entries = self._persons.get(key)
+            value = None if entries is None else max(entries, key=_SET_LAST).value
+            self._shown.setdefault(key, set()).add(value)
+        return self.persons()
+
     @property
     def has_changes(self) -> bool:
         """Whether `take_changes` may have something to tell."""
@@ -208,24 +225,24 @@ class Presence:
         return not (self._entries or self._gone or self._changed)
 
     def take_changes(self) -> PresenceChanges | None:
-        """What differs from what this method returned so far, or None if nothing does."""
+        """What differs from what this method and `show` returned so far, or None if nothing does."""
         reported = self._reported
         if reported is None:
             return None
         joined, left, changed = [], [], []
         for key in self._changed:
-            before, entries = reported.get(key), self._persons.get(key)
+            before, entries = reported.pop(key, None), self._persons.get(key)
             if entries is None:
-                if before is not None:
+                if key in self._departed:
                     left.append(_person([self._departed[key]], sessions=0))
-                    del reported[key]
                 continue
             value = reported[key] = max(entries, key=_SET_LAST).value
-            if before is None:
+            seen = self._shown.get(key, set()) | {before}
+            if None in seen:
                 joined.append(_person(entries))
-            elif value != before:
+            elif seen != {value}:
                 changed.append(_person(entries))
-        self._changed, self._departed = set(), {}
+        self._changed, self._shown, self._departed = set(), {}, {}
         if not (joined or left or changed):
             return None
         for some in (joined, left, changed):
@@ -244,7 +261,9 @@ class Presence:
             assert not self._changed
             assert not self._departed
         else:
-            assert self._departed.keys() <= self._changed & self._reported.keys() - self._persons.keys()
+            assert self._departed.keys() <= self._changed - self._persons.keys()
+            assert self._shown.keys() <= self._changed
+            assert self._changed & self._reported.keys() - self._persons.keys() <= self._departed.keys()
             assert self._reported.keys() ^ self._persons.keys() <= self._changed
 
 

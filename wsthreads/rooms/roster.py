@@ -28,7 +28,7 @@ from weakref import finalize
 from wsthreads.errors import CloseCode
 from wsthreads.loggers import get_logger
 from wsthreads.protocol.frames import message_frame
-from wsthreads.rooms.presence import Entry, Person, Presence, PresenceChanges, persons_of, presence_json
+from wsthreads.rooms.presence import Entry, Person, Presence, PresenceChanges, presence_json
 from wsthreads.rooms.striped import StripedDict
 from wsthreads.threads.drainer import Drainer
 from wsthreads.threads.flusher import Timer, weakly
@@ -253,7 +253,14 @@ class Roster:
 
     def persons(self, name: str) -> list[Person]:
         """Everybody in a room, in order of arrival."""
-        return persons_of(self.entries(name))
+        found: list[Person] = []
+
+        def show(state: _State) -> _State:
+            found.extend(state.presence.show())
+            return state
+
+        self._states.compute_if_present(name, show)
+        return found
 
     # Timers: their callbacks only mark, and hand over.
 
