@@ -33,9 +33,8 @@ if TYPE_CHECKING:
     )
     from wsthreads.protocol.handshake import Request
     from wsthreads.rooms.directory import UserSession
+    from wsthreads.rooms.handles import Peer, Room, SessionRoom, User
     from wsthreads.rooms.presence import Person, PresenceChanges
-    from wsthreads.rooms.rooms import Room, SessionRoom
-    from wsthreads.rooms.users import Peer, User
     from wsthreads.sessions.endpoint import Endpoint
     from wsthreads.sessions.handshake_results import Refusal
     from wsthreads.sessions.session import Session
@@ -82,16 +81,16 @@ __all__ = [
 _HOMES = {
     "Config": "config",
     "Endpoint": "sessions.endpoint",
-    "Peer": "rooms.users",
+    "Peer": "rooms.handles",
     "Person": "rooms.presence",
     "PresenceChanges": "rooms.presence",
     "RedisBroker": "brokers.redis",
     "Refusal": "sessions.handshake_results",
     "Request": "protocol.handshake",
-    "Room": "rooms.rooms",
+    "Room": "rooms.handles",
     "Session": "sessions.session",
-    "SessionRoom": "rooms.rooms",
-    "User": "rooms.users",
+    "SessionRoom": "rooms.handles",
+    "User": "rooms.handles",
     "UserSession": "rooms.directory",
     "WebSocketApp": "app",
     "create_app": "cli.targets",

@@ -15,7 +15,7 @@ from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import in_context, printable
 
 if TYPE_CHECKING:
-    from wsthreads.rooms.users import Peer
+    from wsthreads.rooms.handles import Peer
     from wsthreads.sessions.endpoint import Endpoint
 
 __all__ = ["Action", "Actions"]

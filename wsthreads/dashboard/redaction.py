@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from wsthreads.monitoring.logs import hide_secrets, is_secret
-from wsthreads.rooms.rooms import Room, SessionRoom
+from wsthreads.rooms.handles import Room, SessionRoom
 
 __all__ = ["public_headers", "public_json", "public_values", "shown_values"]
 

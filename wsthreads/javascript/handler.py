@@ -26,8 +26,9 @@ from wsthreads.threads.restarts import Restarts
 if TYPE_CHECKING:
     from wsthreads.config import Config
     from wsthreads.protocol.handshake import Request
+    from wsthreads.rooms.handles import Room
     from wsthreads.rooms.presence import PresenceChanges
-    from wsthreads.rooms.rooms import Room, Rooms
+    from wsthreads.rooms.rooms import Rooms
     from wsthreads.sessions.session import Session
 
 __all__ = ["ScriptHandler", "ScriptInfo", "check_script"]

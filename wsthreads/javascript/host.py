@@ -12,14 +12,15 @@ from wsthreads.javascript.calls import Function
 from wsthreads.javascript.session_state import SessionState
 from wsthreads.javascript.stacks import Failure
 from wsthreads.javascript.values import message_from, persons_in_json, sessions_in_json
+from wsthreads.rooms.handles import Peer, User
 from wsthreads.rooms.presence import JSONText
-from wsthreads.rooms.users import Peer, User
 
 if TYPE_CHECKING:
     from wsthreads.javascript.engine import Engine
     from wsthreads.javascript.loader import ModuleLoader
     from wsthreads.loggers import ContainedLogger
-    from wsthreads.rooms.rooms import Room, Rooms, SessionRoom
+    from wsthreads.rooms.handles import Room, SessionRoom
+    from wsthreads.rooms.rooms import Rooms
     from wsthreads.sessions.session import Session
 
 __all__ = ["HostFunctions"]

@@ -40,7 +40,7 @@ from wsthreads.javascript.stacks import Failure
 from wsthreads.loggers import get_logger
 from wsthreads.protocol.handshake import MAX_USER_CHARS
 from wsthreads.rooms.bans import MAX_BAN_S
-from wsthreads.rooms.users import MAX_ID_CHARS
+from wsthreads.rooms.handles import MAX_ID_CHARS
 from wsthreads.threads.blocking import never_wait
 
 if TYPE_CHECKING:

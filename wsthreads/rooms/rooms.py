@@ -10,20 +10,19 @@ members with the same `Encoding`.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from operator import attrgetter
 from threading import Lock
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
-from wsthreads.errors import BrokerError, CloseCode, PresenceError, RoomLimitError, RoomNameError
-from wsthreads.protocol.encoding import PLAIN, Encoding
+from wsthreads.errors import BrokerError, RoomLimitError, RoomNameError
+from wsthreads.protocol.encoding import PLAIN
 from wsthreads.protocol.fanout import append_all, flush_all
-from wsthreads.protocol.frames import check_close, message_frame
 from wsthreads.protocol.outbox import Outbox
 from wsthreads.rooms.directory import Directory
+from wsthreads.rooms.handles import Room, SessionRoom
+from wsthreads.rooms.members import ENCODING_NAME, Member, Members, by_encoding, without
 from wsthreads.rooms.names import is_hidden, user_of
 from wsthreads.rooms.presence import Person
 from wsthreads.rooms.roster import Roster
@@ -31,10 +30,7 @@ from wsthreads.rooms.striped import StripedDict
 from wsthreads.threads.drainer import Drainer
 from wsthreads.threads.scheduling import NO_SCHEDULING, Scheduling
 
-__all__ = ["Member", "Room", "Rooms", "SessionRoom"]
-
-#: The default of `presence`: any value, None too, is one that can be set.
-_UNSET: Any = object()
+__all__ = ["Member", "Rooms"]
 
 #: What a broadcast raises in a process that was forked from a server, without Redis.
 FORKED = (
@@ -42,57 +38,15 @@ FORKED = (
     "Redis by RedisBroker(url).room(endpoint, name)"
 )
 
-_ENCODING_NAME = attrgetter("encoding.name")
-
-
-class Member(Protocol):
-    """What rooms need of a session."""
-
-    #: Where broadcasts are appended. Rooms remember it: only `Rooms.replace_outbox` writes it.
-    _outbox: Outbox
-    #: Guards writes of `_outbox` and of the next two. Only stripe locks are taken under it, including a `Roster`'s.
-    _membership: Lock
-    _joined: frozenset[str]
-    _ended: bool
-
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def user(self) -> str | None: ...
-
-
 M = TypeVar("M", bound=Member)
-
-
-class _Members:
-    """The members of one room. Exists while there are any."""
-
-    __slots__ = ("broadcasts", "crowd", "deliveries", "left", "order", "outboxes", "queued", "sending", "sessions")
-
-    def __init__(self) -> None:
-        # Held while a broadcast is appended to all members' outboxes. This gives the room one order.
-        self.order = Lock()
-        # Outboxes that were not sent completely, also of former members. Only the sending thread uses this.
-        self.left: list[Outbox] = []
-        self.broadcasts = self.deliveries = 0  # guarded by order; not changed after the room is gone
-        self.sending = False  # whether a thread is sending to the members; guarded by order
-        self.queued = 0  # broadcasts queued since that thread began; guarded by order
-        # How many broadcasts were queued during the last sending; falls by one if none was. Only the sending thread
-        # uses it.
-        self.crowd = 0
-        # Guarded by the stripe lock of the room's name. A broadcast looks one up under `order` alone.
-        self.sessions: dict[Any, Outbox] = {}
-        # The sessions' outboxes sorted by encoding, until a session joins or leaves. Guarded by the same lock.
-        self.outboxes: tuple[Outbox, ...] | None = None
-
-
-def _nobody() -> None:
-    """Default for `owner`: there is no endpoint."""
 
 
 def _count_nothing(counter: str) -> None:
     """Default for `count`: does nothing."""
+
+
+def _nobody() -> None:
+    """Default for `owner`: there is no endpoint."""
 
 
 class Rooms(Generic[M]):
@@ -112,7 +66,7 @@ class Rooms(Generic[M]):
     ) -> None:
         self._drainer = drainer
         self._scheduling = scheduling
-        self._members: StripedDict[str, _Members] = StripedDict()
+        self._members: StripedDict[str, Members] = StripedDict()
         self._has_hidden = False  # whether there has ever been a hidden room
         self._max_name_chars = max_name_chars
         self._max_per_session = max_per_session
@@ -173,7 +127,7 @@ class Rooms(Generic[M]):
         rooms = self._members.snapshot().items()
         return {user: len(members.sessions) for name, members in rooms if (user := user_of(name)) is not None}
 
-    def _visible(self) -> dict[str, _Members]:
+    def _visible(self) -> dict[str, Members]:
         """All rooms that are not hidden."""
         rooms = self._members.snapshot()
         if not self._has_hidden:
@@ -184,7 +138,7 @@ class Rooms(Generic[M]):
         """The members of a room. A snapshot."""
         found: list[M] = []
 
-        def copy(members: _Members) -> _Members:
+        def copy(members: Members) -> Members:
             found.extend(members.sessions)
             return members
 
@@ -213,8 +167,8 @@ class Rooms(Generic[M]):
     def join(self, name: str, session: M) -> None:
         """Idempotent. Does nothing for a session that has ended. Raises `RoomLimitError`."""
 
-        def add(members: _Members | None) -> _Members:
-            members = members or _Members()
+        def add(members: Members | None) -> Members:
+            members = members or Members()
             members.sessions[session] = session._outbox
             members.outboxes = None
             return members
@@ -249,6 +203,14 @@ class Rooms(Generic[M]):
         roster.tell(name)
         return True
 
+    def presence_text(self, value: Any) -> str:
+        """A presence value as JSON text. Raises `PresenceError`."""
+        return self._roster.text_of(value)
+
+    def persons(self, name: str) -> list[Person]:
+        """Who is there in a room, in order of arrival."""
+        return self._roster.persons(name)
+
     @property
     def _roster(self) -> Roster:
         roster = self.roster
@@ -269,7 +231,7 @@ class Rooms(Generic[M]):
                     session._joined -= {name}
                     if self.roster is not None and self.roster.is_used and not session._ended:
                         self.roster.leave(name, session.id)
-                    left = self._members.compute_if_present(name, lambda members: _without(members, session))
+                    left = self._members.compute_if_present(name, lambda members: without(members, session))
                     if left is None and not is_hidden(name):
                         with self._ending:
                             broadcasts, deliveries = self._ended
@@ -286,7 +248,7 @@ class Rooms(Generic[M]):
         The old outbox keeps earlier broadcasts, and the new one gets later ones. No broadcast is in both.
         """
 
-        def replace(members: _Members) -> _Members:
+        def replace(members: Members) -> Members:
             if session in members.sessions:
                 members.sessions[session] = session._outbox
                 members.outboxes = None
@@ -332,7 +294,7 @@ class Rooms(Generic[M]):
         while True:
             with members.order:
                 outboxes = members.outboxes or self._copy(name, members)
-                parts = _by_encoding(outboxes)
+                parts = by_encoding(outboxes)
                 missing = [encoding for encoding, _ in parts if encoding not in frames]
                 if not missing:
                     skip = None if exclude is None else members.sessions.get(exclude)
@@ -359,7 +321,7 @@ class Rooms(Generic[M]):
         if hand_over:
             self._go_on(name, members)
 
-    def _go_on(self, name: str, members: _Members) -> None:
+    def _go_on(self, name: str, members: Members) -> None:
         """Leave the sending to the drainer."""
         try:
             self._drainer.go_on(partial(self._send, name, members))
@@ -372,7 +334,7 @@ class Rooms(Generic[M]):
                     members.sending = False  # the next broadcast tries again
                 raise
 
-    def _send(self, name: str, members: _Members, outboxes: tuple[Outbox, ...] | None = None) -> bool:
+    def _send(self, name: str, members: Members, outboxes: tuple[Outbox, ...] | None = None) -> bool:
         """Send queued messages to the members.
 
         Returns True if more was queued meanwhile; then, and after an exception, call it again.
@@ -388,15 +350,15 @@ class Rooms(Generic[M]):
             members.sending = bool(members.left) or members.queued > 0
             return members.sending
 
-    def _copy(self, name: str, members: _Members) -> tuple[Outbox, ...]:
+    def _copy(self, name: str, members: Members) -> tuple[Outbox, ...]:
         """The members' outboxes, cached until a session joins or leaves."""
 
         outboxes: tuple[Outbox, ...] = ()
 
-        def copy(current: _Members) -> _Members:
+        def copy(current: Members) -> Members:
             nonlocal outboxes
             if current is members:
-                outboxes = current.outboxes = tuple(sorted(current.sessions.values(), key=_ENCODING_NAME))
+                outboxes = current.outboxes = tuple(sorted(current.sessions.values(), key=ENCODING_NAME))
             return current
 
         self._members.compute_if_present(name, copy)
@@ -423,111 +385,4 @@ class Rooms(Generic[M]):
                 assert name in session._joined, f"{session} does not know that it is in {name!r}"
                 assert not session._ended, f"{session} is over, and still in {name!r}"
                 assert outbox is session._outbox
-            assert members.outboxes in (None, tuple(sorted(members.sessions.values(), key=_ENCODING_NAME)))
-
-
-def _by_encoding(outboxes: tuple[Outbox, ...]) -> list[tuple[Encoding, tuple[Outbox, ...]]]:
-    """The parts of sorted outboxes that get the same frame."""
-    parts = []
-    while outboxes:
-        encoding, end = outboxes[0].encoding, len(outboxes)
-        if outboxes[-1].encoding is not encoding:
-            end = bisect_right(outboxes, encoding.name, key=_ENCODING_NAME)
-        parts.append((encoding, outboxes[:end]))
-        outboxes = outboxes[end:]
-    return parts
-
-
-def _without(members: _Members, session: Member) -> _Members | None:
-    del members.sessions[session]
-    members.outboxes = None
-    return members if members.sessions else None
-
-
-class Room:
-    """A handle of a room. You may keep it: it does not keep the room alive. Any thread.
-
-    Do not use it in finalizers: a ``__del__`` may run during a broadcast, and would wait for its own thread.
-    """
-
-    __slots__ = ("_name", "_rooms")
-
-    def __init__(self, name: str, rooms: Rooms[Any]) -> None:
-        self._name = name
-        self._rooms = rooms
-
-    @property
-    def name(self) -> str:
-        """The name of the room."""
-        return self._name
-
-    def broadcast(self, message: str | bytes, *, hand_over: bool = False) -> None:
-        """Send to all members, also to the sender if it is one. Raises `MessageTypeError`; over Redis, `BrokerError`.
-
-        With `hand_over`, another thread does the sending. Use it if the caller has more to do, such as more broadcasts.
-        """
-        self._rooms.broadcast(self._name, message_frame(message), hand_over=hand_over)
-
-    def members(self) -> int:
-        """The number of members; over Redis, in all processes."""
-        return self._rooms.count(self._name)
-
-    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """Close all members of the room; over Redis, in all processes. Does not block.
-
-        Code and reason are as in `Session.close`. A client that joins meanwhile may stay. Raises `CloseCodeError`; over
-        Redis, `BrokerError`.
-        """
-        check_close(code, reason)
-        self._rooms.directory.close_room(self._name, int(code), reason)
-
-    def presence(self) -> list[Person]:
-        """The persons in the room, in order of arrival. Over Redis, too, those of this process only.
-
-        A person is a user with all of the user's sessions in the room, or one session without a user. Only sessions
-        that have set a presence value count.
-        """
-        return self._rooms._roster.persons(self._name)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._name!r}>"
-
-
-class SessionRoom(Room):
-    """A session's handle of a room."""
-
-    __slots__ = ("_session",)
-
-    def __init__(self, name: str, rooms: Rooms[Any], session: Member) -> None:
-        super().__init__(name, rooms)
-        self._session = session
-
-    def join(self, *, presence: Any = _UNSET) -> None:
-        """Join the room. Does nothing if the session is a member, or has ended. Raises `RoomLimitError`.
-
-        With `presence`, also do what `set_presence` does. If the value is not valid, the session does not join.
-        """
-        if presence is _UNSET:
-            self._rooms.join(self._name, self._session)
-            return
-        value = self._rooms._roster.text_of(presence)
-        self._rooms.join(self._name, self._session)
-        self._rooms.set_presence(self._name, self._session, value)
-
-    def set_presence(self, value: Any) -> None:
-        """Set what the members of the room see of this session: a value that JSON knows, None included.
-
-        Does nothing if the session has ended. Raises `PresenceError` if the session is not a member of the room, if the
-        value is not JSON, and if it has more than `max_presence_bytes` as JSON.
-        """
-        rooms, name = self._rooms, self._name
-        if not rooms.set_presence(name, self._session, rooms._roster.text_of(value)):
-            raise PresenceError(f"only a member can set its presence in a room: join {name!r:.80} first")
-
-    def leave(self) -> None:
-        """Leave the room. Does nothing if the session is not a member."""
-        self._rooms.leave(self._name, self._session)
-
-    def broadcast_except(self, message: str | bytes, *, hand_over: bool = False) -> None:
-        """Send to all members but this session; `hand_over` as in `broadcast`. Raises `MessageTypeError`."""
-        self._rooms.broadcast(self._name, message_frame(message), self._session, hand_over=hand_over)
+            assert members.outboxes in (None, tuple(sorted(members.sessions.values(), key=ENCODING_NAME)))

@@ -22,10 +22,10 @@ from wsthreads.protocol.deflate import agree
 from wsthreads.protocol.handshake import Request, check_origin, check_upgrade, strip_values
 from wsthreads.protocol.server_support import is_validated, unfitness
 from wsthreads.protocol.wsgi_servers import SessionResponse
+from wsthreads.rooms.handles import Peer, Room, User
 from wsthreads.rooms.presence import PresenceChanges
-from wsthreads.rooms.rooms import Room, Rooms
+from wsthreads.rooms.rooms import Rooms
 from wsthreads.rooms.striped import StripedDict
-from wsthreads.rooms.users import Peer, User
 from wsthreads.sessions.admission import RETRY_AFTER_S, Admission
 from wsthreads.sessions.handlers import Handler
 from wsthreads.sessions.service import Admitted, Served, Service

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from wsthreads.monitoring.metrics import Metrics
     from wsthreads.protocol.handshake import Request
     from wsthreads.protocol.readers import Reader
+    from wsthreads.rooms.handles import Room
     from wsthreads.rooms.presence import PresenceChanges
-    from wsthreads.rooms.rooms import Room, Rooms
+    from wsthreads.rooms.rooms import Rooms
     from wsthreads.sessions.session import Session
 
 __all__ = ["HOOKS", "SCRIPT_HOOKS", "Handler", "PythonHandler"]

@@ -20,8 +20,8 @@ from wsthreads.threads.blocking import has_interrupted
 if TYPE_CHECKING:
     from wsthreads.protocol.handshake import Request
     from wsthreads.protocol.outbox import Outbox
-    from wsthreads.rooms.rooms import Room, Rooms, SessionRoom
-    from wsthreads.rooms.users import Peer, User
+    from wsthreads.rooms.handles import Peer, Room, SessionRoom, User
+    from wsthreads.rooms.rooms import Rooms
 
 __all__ = ["Session", "new_session_id"]
 

@@ -14,8 +14,7 @@ from wsthreads.cli.targets import create_app
 from wsthreads.errors import UsageError
 from wsthreads.javascript import ScriptHandler
 from wsthreads.rooms.bans import Bans
-from wsthreads.rooms.rooms import Room
-from wsthreads.rooms.users import User
+from wsthreads.rooms.handles import Room, User
 from wsthreads.sessions.endpoint import Endpoint
 from wsthreads.sessions.handlers import HOOKS
 from wsthreads.testing.client import Client

@@ -12,6 +12,7 @@ from random import Random
 from threading import Timer
 from typing import Any
 
+import wsthreads.rooms.members
 import wsthreads.rooms.rooms
 import wsthreads.sessions.session
 from wsthreads.protocol.outbox import Outbox
@@ -69,13 +70,13 @@ def a_broadcast_comes_twice() -> None:
 
 
 def a_room_has_no_order() -> None:
-    real = wsthreads.rooms.rooms._Members.__init__
+    real = wsthreads.rooms.members.Members.__init__
 
     def init(members: Any) -> None:
         real(members)
         members.order = nullcontext()
 
-    wsthreads.rooms.rooms._Members.__init__ = init
+    wsthreads.rooms.members.Members.__init__ = init
     _append_all(lambda outbox, frame: (time.sleep(0.0002), outbox.append(frame))[1])
 
 

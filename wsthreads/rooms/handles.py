@@ -1,0 +1,239 @@
+"""Handles on rooms, users and single sessions. They only call `Rooms` and `Directory`, and hold nothing alive.
+
+Handlers, scripts and applications use them, so their docstrings are the reference.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from wsthreads.errors import CloseCode, PresenceError, UsageError
+from wsthreads.protocol.frames import check_close, message_frame
+from wsthreads.protocol.handshake import check_user
+from wsthreads.rooms.bans import check_ban
+
+if TYPE_CHECKING:
+    from wsthreads.rooms.directory import Directory, UserSession
+    from wsthreads.rooms.presence import Person
+
+__all__ = ["MAX_ID_CHARS", "Peer", "Room", "SessionRoom", "User"]
+
+#: The default of `presence`: any value, None too, is one that can be set.
+_UNSET: Any = object()
+
+#: More than any id has.
+MAX_ID_CHARS = 256
+
+
+class AllRooms(Protocol):
+    """What is needed of `Rooms`. A session is a member of them."""
+
+    @property
+    def directory(self) -> Directory:
+        """Closes rooms."""
+
+    def broadcast(self, name: str, frame: bytes, exclude: Any = None, *, hand_over: bool = False) -> None:
+        """Send a frame to all members but `exclude`."""
+
+    def count(self, name: str) -> int:
+        """The number of members."""
+
+    def join(self, name: str, session: Any) -> None:
+        """Make a session a member."""
+
+    def leave(self, name: str, session: Any) -> None:
+        """End a membership."""
+
+    def presence_text(self, value: Any) -> str:
+        """A presence value as JSON text. Raises `PresenceError`."""
+
+    def set_presence(self, name: str, session: Any, value: str) -> bool:
+        """Set the presence of a member, as JSON text. False for a session that is none."""
+
+    def persons(self, name: str) -> list[Person]:
+        """Who is there, in order of arrival."""
+
+
+class Room:
+    """A handle of a room. You may keep it: it does not keep the room alive. Any thread.
+
+    Do not use it in finalizers: a ``__del__`` may run during a broadcast, and would wait for its own thread.
+    """
+
+    __slots__ = ("_name", "_rooms")
+
+    def __init__(self, name: str, rooms: AllRooms) -> None:
+        self._name = name
+        self._rooms = rooms
+
+    @property
+    def name(self) -> str:
+        """The name of the room."""
+        return self._name
+
+    def broadcast(self, message: str | bytes, *, hand_over: bool = False) -> None:
+        """Send to all members, also to the sender if it is one. Raises `MessageTypeError`; over Redis, `BrokerError`.
+
+        With `hand_over`, another thread does the sending. Use it if the caller has more to do, such as more broadcasts.
+        """
+        self._rooms.broadcast(self._name, message_frame(message), hand_over=hand_over)
+
+    def members(self) -> int:
+        """The number of members; over Redis, in all processes."""
+        return self._rooms.count(self._name)
+
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Close all members of the room; over Redis, in all processes. Does not block.
+
+        Code and reason are as in `Session.close`. A client that joins meanwhile may stay. Raises `CloseCodeError`; over
+        Redis, `BrokerError`.
+        """
+        check_close(code, reason)
+        self._rooms.directory.close_room(self._name, int(code), reason)
+
+    def presence(self) -> list[Person]:
+        """The persons in the room, in order of arrival. Over Redis, too, those of this process only.
+
+        A person is a user with all of the user's sessions in the room, or one session without a user. Only sessions
+        that have set a presence value count.
+        """
+        return self._rooms.persons(self._name)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._name!r}>"
+
+
+class SessionRoom(Room):
+    """A session's handle of a room."""
+
+    __slots__ = ("_session",)
+
+    def __init__(self, name: str, rooms: AllRooms, session: Any) -> None:
+        super().__init__(name, rooms)
+        self._session = session
+
+    def join(self, *, presence: Any = _UNSET) -> None:
+        """Join the room. Does nothing if the session is a member, or has ended. Raises `RoomLimitError`.
+
+        With `presence`, also do what `set_presence` does. If the value is not valid, the session does not join.
+        """
+        if presence is _UNSET:
+            self._rooms.join(self._name, self._session)
+            return
+        value = self._rooms.presence_text(presence)
+        self._rooms.join(self._name, self._session)
+        self._rooms.set_presence(self._name, self._session, value)
+
+    def set_presence(self, value: Any) -> None:
+        """Set what the members of the room see of this session: a value that JSON knows, None included.
+
+        Does nothing if the session has ended. Raises `PresenceError` if the session is not a member of the room, if the
+        value is not JSON, and if it has more than `max_presence_bytes` as JSON.
+        """
+        rooms, name = self._rooms, self._name
+        if not rooms.set_presence(name, self._session, rooms.presence_text(value)):
+            raise PresenceError(f"only a member can set its presence in a room: join {name!r:.80} first")
+
+    def leave(self) -> None:
+        """Leave the room. Does nothing if the session is not a member."""
+        self._rooms.leave(self._name, self._session)
+
+    def broadcast_except(self, message: str | bytes, *, hand_over: bool = False) -> None:
+        """Send to all members but this session; `hand_over` as in `broadcast`. Raises `MessageTypeError`."""
+        self._rooms.broadcast(self._name, message_frame(message), self._session, hand_over=hand_over)
+
+
+class User:
+    """A handle on a user: all sessions of an endpoint whose handshake has set this user, on all devices.
+
+    You may keep it: it keeps nothing alive, and works whether the user is there or not. Any thread. Do not use it in
+    finalizers, as no `Room`.
+    """
+
+    __slots__ = ("_directory", "_name")
+
+    def __init__(self, name: str, directory: Directory) -> None:
+        check_user(name)
+        self._name = name
+        self._directory = directory
+
+    @property
+    def name(self) -> str:
+        """The name of the user."""
+        return self._name
+
+    def send(self, message: str | bytes, *, hand_over: bool = False) -> None:
+        """Send to all sessions of the user. Does nothing if the user has none.
+
+        Messages and broadcasts of one thread arrive in the order of its calls. With `hand_over`, another thread does
+        the sending. Raises `MessageTypeError`; over Redis, `BrokerError`.
+        """
+        self._directory.send_to_user(self._name, message_frame(message), hand_over=hand_over)
+
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "", *, ban_s: float = 0) -> None:
+        """Close all sessions of the user. Does not block. Code and reason are as in `Session.close`.
+
+        With `ban_s`, at most a year, new handshakes of the user are refused with 403 for so many seconds. A client that
+        connects at the same time is closed, too, and no function of the handler is called for it. A later ban replaces
+        an earlier one; without `ban_s`, an earlier one stays.
+
+        Raises `CloseCodeError`, and `UserError` for an invalid time; then nothing has happened. Over Redis, it raises
+        `BrokerError` if the other processes cannot be told.
+        """
+        check_close(code, reason)
+        check_ban(ban_s)
+        self._directory.close_user(self._name, int(code), reason, ban_s)
+
+    def is_online(self) -> bool:
+        """Whether the user has an open session. One whose `on_close` runs does not count."""
+        return self._directory.is_online(self._name)
+
+    def sessions(self) -> list[UserSession]:
+        """The user's open sessions, the oldest first. A snapshot."""
+        return self._directory.sessions_of(self._name)
+
+    def __repr__(self) -> str:
+        return f"<User {self._name!r}>"
+
+
+class Peer:
+    """A handle on one session by its id, from anywhere.
+
+    You may keep it: it keeps nothing alive, and does nothing once the session has ended. Any thread. Do not use it in
+    finalizers, as no `Room`.
+    """
+
+    __slots__ = ("_directory", "_id")
+
+    def __init__(self, session_id: str, directory: Directory) -> None:
+        if not isinstance(session_id, str):
+            raise UsageError(f"a session id is text, not {type(session_id).__name__}")
+        if not 1 <= len(session_id) <= MAX_ID_CHARS:
+            raise UsageError(f"a session id has 1 to {MAX_ID_CHARS} characters, this one has {len(session_id)}")
+        self._id = session_id
+        self._directory = directory
+
+    @property
+    def id(self) -> str:
+        """The id of the session."""
+        return self._id
+
+    def send(self, message: str | bytes) -> bool:
+        """Send to the session, as `Session.send`. Returns False if it is known that the session gets nothing.
+
+        Over Redis, True can also mean that the message is on its way to another process. Raises `MessageTypeError`;
+        over Redis, `BrokerError`.
+        """
+        return self._directory.send_to_session(self._id, message)
+
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Close the session, as `Session.close`. Does nothing if it has ended. Over Redis, raises `BrokerError`."""
+        check_close(code, reason)
+        self._directory.close_session(self._id, int(code), reason)
+
+    def is_open(self) -> bool:
+        """Whether there is such a session, and it is open. Over Redis, this waits for a second at most."""
+        return self._directory.is_session_open(self._id)
+
+    def __repr__(self) -> str:
+        return f"<Peer {self._id!r}>"
