@@ -183,7 +183,7 @@ def test_a_client_to_which_something_is_under_way_is_not_gone_however_long_it_wa
         clock.turn(clocks, timeout_s)
         clocks._heartbeat_timer.cancel()  # the flusher's clock goes on by itself
 
-    handler, timeout_s = Busy(), 0.6
+    handler, timeout_s = Busy(), 0.75  # a sum of powers of two: the clock adds it without an error
     settings = {"ping_interval_s": 100 * DEADLINE_S, "ping_timeout_s": timeout_s}
     with endpoint(handler, **settings) as (app, port), RawClient(port) as client:
         clocks = waiting(app, handler)
