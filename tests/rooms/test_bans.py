@@ -36,11 +36,14 @@ def test_a_ban_ends_with_its_time(bans, clock):
     assert not len(bans)
 
 
-def test_a_later_ban_replaces_an_earlier_one(bans, clock):
-    bans.put("ann", 60, 4001, "first")
-    bans.put("ann", 10, 4002, "second")
-    assert bans.get("ann")[1:] == (4002, "second")
-    clock.now = 10
+def test_of_two_bans_the_one_that_lasts_longer_counts(bans, clock):
+    """A logout that refuses the user's old pages for a second does not end the ban of a kick."""
+    bans.put("ann", 10, 4001, "first")
+    bans.put("ann", 60, 4002, "kicked")
+    bans.put("ann", 1, 4003, "logged out")
+    clock.now = 59
+    assert bans.get("ann")[1:] == (4002, "kicked")
+    clock.now = 60
     assert bans.get("ann") is None
 
 

@@ -37,10 +37,12 @@ class Bans:
         self._sweep_at = MIN_SWEEP
 
     def put(self, user: str, ban_s: float, code: int, reason: str) -> None:
-        """Ban a user from now on. A later ban replaces an earlier one."""
+        """Ban a user from now on. A ban that lasts longer stays: a logout must not end the ban of a kick."""
         with self._lock:
             now = self.clock()
-            self._bans[user] = Ban(now + ban_s, code, reason)
+            ban, former = Ban(now + ban_s, code, reason), self._bans.get(user)
+            if former is None or former.until < ban.until:
+                self._bans[user] = ban
             if len(self._bans) >= self._sweep_at:
                 self._bans = {user: ban for user, ban in self._bans.items() if ban.until > now}
                 self._sweep_at = max(MIN_SWEEP, 2 * len(self._bans))

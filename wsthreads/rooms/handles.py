@@ -174,8 +174,8 @@ class User:
         """Close all sessions of the user. Does not block. Code and reason are as in `Session.close`.
 
         With `ban_s`, at most a year, new handshakes of the user are refused with 403 for so many seconds. A client that
-        connects at the same time is closed, too, and no function of the handler is called for it. A later ban replaces
-        an earlier one; without `ban_s`, an earlier one stays.
+        connects at the same time is closed, too, and no function of the handler is called for it. An earlier ban stays
+        if it lasts longer.
 
         Raises `CloseCodeError`, and `UserError` for an invalid time; then nothing has happened. Over Redis, it raises
         `BrokerError` if the other processes cannot be told.
