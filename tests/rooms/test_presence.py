@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 
 from wsthreads.errors import PresenceError
-from wsthreads.rooms.presence import Entry, Person, Presence, presence_json
+from wsthreads.rooms.presence import Entry, JSONText, Person, Presence, presence_json
 
 USERS = ["ann", "bob", None]
 VALUES = ['"here"', '"away"', "null", '{"typing":true}']
@@ -246,7 +246,7 @@ def test_values_are_copies():
     }
 
 
-@pytest.mark.parametrize("value", [None, True, 1.5, "é\ud800", [1, {"a": None}], {"1": "x"}])
+@pytest.mark.parametrize("value", [None, True, 1.5, "é\ud800", [1, {"a": None}], {"1": "x"}, "[" * 99, '"' + "{" * 99])
 def test_any_json_value_will_do(value):
     state = Presence()
     state.apply_set(Entry("s1", None, 1.0, presence_json(value, 1024), 1, 1))
@@ -256,6 +256,10 @@ def test_any_json_value_will_do(value):
 class Broken:
     def __repr__(self):
         raise RuntimeError
+
+
+def _deep(depth):
+    return [_deep(depth - 1)] if depth else 1
 
 
 def _nested():
@@ -272,6 +276,9 @@ def _nested():
         (b"x", "not b'x'"),
         (Broken(), "not Broken"),
         (_nested(), "JSON"),
+        (_deep(65), "64 arrays and objects inside each other, not 65"),
+        (JSONText("[" * 500 + "]" * 500), "64 arrays and objects inside each other, not 500"),
+        (JSONText("[" * 40 + '{"a\\"[":' * 30 + "1" + "}" * 30 + "]" * 40), "not 70"),
         ("é" * 512, r"1024 bytes as JSON \(max_presence_bytes\), not 1026"),
     ],
 )

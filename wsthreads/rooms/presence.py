@@ -8,8 +8,10 @@ applied twice, and messages of different processes in any order: all processes c
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -75,6 +77,11 @@ class Entry(NamedTuple):
         """Which person the session belongs to."""
         return self.session_id if self.user is None else self.user
 
+
+#: Arrays and objects that may be inside each other in a value: a client that sends more must not break a room's list.
+MAX_DEPTH = 64
+
+_OUTSIDE_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[^][{}"]+')
 
 _ARRIVAL = attrgetter("since", "key")
 _SET_LAST = attrgetter("set_at", "session_id")
@@ -299,11 +306,20 @@ def presence_json(value: Any, max_bytes: int) -> str:
 
 
 def _checked(text: str, max_bytes: int) -> str:
-    """The text. Raises `PresenceError` if it is longer than `max_bytes` in UTF-8."""
+    """The text. Raises `PresenceError` if it is longer than `max_bytes` in UTF-8, or nested too deeply to be copied."""
     size = len(text.encode())
     if size > max_bytes:
         raise PresenceError(f"a presence value may have {max_bytes} bytes as JSON (max_presence_bytes), not {size}")
+    depth = _depth(text)
+    if depth > MAX_DEPTH:
+        raise PresenceError(f"a presence value may have {MAX_DEPTH} arrays and objects inside each other, not {depth}")
     return text
+
+
+def _depth(text: str) -> int:
+    """How many arrays and objects of a JSON text are inside each other, at most."""
+    steps = (1 if character in "[{" else -1 for character in _OUTSIDE_BRACKETS.sub("", text))
+    return max(accumulate(steps), default=0)
 
 
 def _shown(value: Any) -> str:
