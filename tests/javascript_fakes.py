@@ -87,7 +87,7 @@ class FakeRoom:
     def __init__(self, session: FakeSession, name: str) -> None:
         self.session, self.name = session, name
 
-    def join(self) -> None:
+    def join(self, *, presence: Any = None) -> None:
         if len({*self.session.rooms(), self.name}) > 3:
             raise RoomLimitError("a session may be in 3 rooms")
         self.session.hub.setdefault(self.name, {})[self.session.id] = self.session
@@ -103,6 +103,17 @@ class FakeRoom:
         for member in list(self.session.hub.get(self.name, {}).values()):
             if member is not self.session:
                 member.send(message)
+
+    def set_presence(self, value: Any) -> None:
+        pass
+
+    def presence(self) -> list[Any]:
+        return []
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        check_close(code, reason)
+        for member in list(self.session.hub.get(self.name, {}).values()):
+            member.close(code, reason)
 
     def members(self) -> int:
         return len(self.session.hub.get(self.name, {}))

@@ -10,7 +10,8 @@ from pathlib import Path
 from tests.javascript_fakes import FakeSession, LogLines, Script, running, script_log
 
 #: Answers each message, which is a program, by the witness: what sort of value came out, or which error.
-SOURCE = """
+SOURCE = """import { room as anyRoom, session as peer, sessions, user } from "wsthreads";
+
 class Thrown extends Error {}
 let witness;
 export function onOpen(session) {
@@ -19,7 +20,8 @@ export function onOpen(session) {
 export function onMessage(session, program) {
   let answer;
   try {
-    const value = new Function("session", "Thrown", program)(session, Thrown);
+    const value = new Function("session", "Thrown", "anyRoom", "user", "peer", "sessions", program)(
+      session, Thrown, anyRoom, user, peer, sessions);
     answer = { value: typeof value };
   } catch (error) {
     answer = { error: error.constructor.name, message: error.message };
@@ -85,6 +87,14 @@ CALLS = [
     "session.send.call({ id: [@][0] }, 'a')", "session.close.call({ id: [@][0] })",
     "session.room.call({ id: [@][0] }, 'a').members()",
     "console.log(@)", "console.error(@)", "console.debug('%s %d %i %f %j %o %O %%', @)",
+    "session.room('room').join({ presence: [@][0] })", "session.room('room').setPresence(@)",
+    "session.room(@).presence()",
+    "session.room('room').close(@)", "anyRoom(@).broadcast(@)", "anyRoom('room').members(@)",
+    "anyRoom('room').presence(@)",
+    "anyRoom('room').close(@)", "user(@).send(@)", "user('ann').send(@)", "user('ann').close(@)", "user(@).isOnline()",
+    "user('ann').close(1000, '', { banS: [@][0] })", "user('ann').sessions(@)", "peer(@).send(@)", "peer('id').send(@)",
+    "peer('id').close(@)", "peer(session.id).isOpen(@)", "sessions(@)",
+    "user('ann').send.call(@)", "return session.user",
     "clearTimeout(setTimeout(@))", "clearInterval(setInterval(@))", "clearTimeout(@)", "queueMicrotask(@)",
     "session.close(); session.send(@)", "session.close(); session.room('room').join(@)", "session.close(1000, @)",
 ]  # fmt: skip
