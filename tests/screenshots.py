@@ -82,10 +82,16 @@ def _copy_handlers(folder: Path) -> None:
         shutil.copy(EXAMPLES / name, folder)
     rooms = folder / "rooms.js"
     source = rooms.read_text()
-    log = '  if (members > 3) console.warn("a full room", { room: room.getName(), members });\n'
-    source = source.replace("  const members = room.members();\n", "  const members = room.members();\n" + log)
-    fail = '  if (message.startsWith("/")) throw new RangeError(`no such command: ${message}`);\n'
-    source = source.replace("(session, message) {\n", "(session, message) {\n" + fail)
+    join = "  room.join({ presence: { typing: false } });\n"
+    log = (
+        "  const members = room.members();\n"
+        '  if (members > 3) console.warn("a full room", { room: room.getName(), members });\n'
+    )
+    parse = "  const { type, to, text, typing } = JSON.parse(message);\n"
+    fail = '  if (text?.startsWith("/")) throw new RangeError(`no such command: ${text}`);\n'
+    for line, more in ((join, log), (parse, fail)):
+        assert line in source
+        source = source.replace(line, line + more)
     rooms.write_text(source)
 
 
@@ -98,12 +104,11 @@ def people_chatting(server: ServerProgram) -> Iterator[threading.Event]:
         for room, names in PEOPLE.items():
             path = "/ws/chat?" if room == "chat" else f"/ws/rooms?room={room}&"
             for name in names:
-                clients.append(
-                    stack.enter_context(connect(f"{server.ws_url}{path}user={name}", user_agent_header="people"))
-                )
+                client = stack.enter_context(connect(f"{server.ws_url}{path}user={name}", user_agent_header="people"))
+                clients.append((client, room))
         talkers = [
             threading.Thread(target=_talk, args=(clients, done, talked), name="talk"),
-            *(threading.Thread(target=_listen, args=(client,), name="listen", daemon=True) for client in clients),
+            *(threading.Thread(target=_listen, args=(client,), name="listen", daemon=True) for client, _ in clients),
         ]
         for thread in talkers:
             thread.start()
@@ -114,18 +119,24 @@ def people_chatting(server: ServerProgram) -> Iterator[threading.Event]:
             talkers[0].join()
 
 
-def _talk(clients: list[Any], done: threading.Event, talked: threading.Event) -> None:
+def _talk(clients: list[tuple[Any, str]], done: threading.Event, talked: threading.Event) -> None:
     chance = random.Random(7)
     waited_s = 0.0
     while not done.is_set():
         pause_s = chance.choice([0.02, 0.05, 0.1, 0.3])
         done.wait(pause_s)
         waited_s += pause_s
-        client = chance.choice(clients)
-        client.send(json.dumps({"text": chance.choice(LINES)}) if chance.random() < 0.1 else chance.choice(LINES))
+        client, room = chance.choice(clients)
+        line = chance.choice(LINES)
+        client.send(line if room == "chat" else message(line))
         if waited_s > CHAT_S and not talked.is_set():
-            clients[-1].send("/dance")
+            clients[-1][0].send(message("/dance"))
             talked.set()
+
+
+def message(text: str) -> str:
+    """What rooms.js understands. chat.js receives plain text."""
+    return json.dumps({"type": "message", "text": text})
 
 
 def _listen(client: Any) -> None:
@@ -145,9 +156,9 @@ def take_client(browser: Any, server: ServerProgram, folder: Path) -> None:
         button(page, "Connect").click()
         expect(page.locator(".pane").last).to_contain_text("welcome")
     for user, text in (("bob", "Tea?"), ("alice", "Oh yes")):
-        message = field(page, f"Message from {user}")
-        message.fill(text)
-        message.press("Enter")
+        draft = field(page, f"Message from {user}")
+        draft.fill(message(text))
+        draft.press("Enter")
         expect(page.locator(".pane").last).to_contain_text(text)
     page.locator(".pane").last.locator(".in summary").last.click()
     page.locator(".frames").last.evaluate("(list) => { list.scrollTop = list.scrollHeight; }")
@@ -168,7 +179,7 @@ def take_sessions(browser: Any, server: ServerProgram, folder: Path) -> None:
     page = open_page(browser, f"{server.url}/_wsthreads/#/sessions", "dark", WIDE)
     page.get_by_role("button", name="judy").click()
     expect(page.locator("#session")).to_contain_text("garden")
-    for ping in page.locator("#sessions-rows td:last-child").all():
+    for ping in page.locator("#sessions-rows td:nth-of-type(8)").all():
         expect(ping).to_have_text(re.compile("s$"))
     shoot(page, folder, "sessions-dark")
     page.context.close()
@@ -194,17 +205,26 @@ def take_failed_reload(browser: Any, server: ServerProgram, folder: Path, script
 
 
 def take_chat(browser: Any, server: ServerProgram, folder: Path) -> None:
-    for theme, options in (("light", {"viewport": {"width": 760, "height": 560}}), ("dark", NARROW)):
+    for theme, options in (("light", {"viewport": {"width": 900, "height": 640}}), ("dark", NARROW)):
         page = open_page(browser, f"{server.url}/?room=tea&user=alice", theme, options)
         button(page, "Join").click()
         expect(page.get_by_role("log")).to_contain_text("You are in")
-        with connect(f"{server.ws_url}/ws/rooms?room=tea&user=bob") as bob:
-            expect(page.get_by_role("log")).to_contain_text("bob has come in")
-            for mine, his in (("Hello Bob", "Hello Alice, is there tea?"), ("In five minutes 🍵", "On my way")):
+        with (
+            connect(f"{server.ws_url}/ws/rooms?room=tea&user=bob") as bob,
+            connect(f"{server.ws_url}/ws/rooms?room=tea&user=carol") as carol,
+        ):
+            for name in ("bob", "carol"):
+                expect(page.get_by_role("log")).to_contain_text(f"{name} has come in")
+            for mine, his in (("Hello Bob", "Hello Alice, is there tea?"), ("In five minutes", "On my way")):
                 field(page, "Message").fill(mine)
                 field(page, "Message").press("Enter")
-                bob.send(his)
+                expect(page.locator(".message .text").last).to_have_text(mine)
+                bob.send(message(his))
                 expect(page.locator(".message .text").last).to_have_text(his)
+            bob.send(json.dumps({"type": "private", "to": "alice", "text": "It is Carol's birthday"}))
+            expect(page.locator(".private .text")).to_have_text("It is Carol's birthday")
+            carol.send(json.dumps({"type": "typing", "typing": True}))
+            expect(page.locator("#typing")).to_have_text("carol is typing…")
             shoot(page, folder, "chat" if theme == "light" else f"chat-phone-{theme}")
         page.context.close()
 

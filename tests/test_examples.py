@@ -94,25 +94,36 @@ def test_the_chat_rooms_in_both_languages(name):
         assert "Traceback" not in server.log
 
 
-def test_rooms_js_has_rooms_by_name_and_counts_their_members():
+def test_rooms_js_has_rooms_by_name_and_says_who_is_there():
     with run_server(EXAMPLES / "rooms.js") as server, ExitStack() as stack:
 
         def enter(user, room):
             return stack.enter_context(connect(f"{server.ws_url}/ws/rooms?user={user}&room={room}"))
 
+        def names(people):
+            return [person["user"] for person in people]
+
+        def heard_of_presence(client, kind, name):
+            while (message := heard(client))["type"] != "presence" or name not in names(message[kind]):
+                pass
+
         ann = enter("ann", "garden")
         welcome = heard(ann)
         assert welcome.pop("id")
-        assert welcome == {"type": "welcome", "room": "garden", "members": 1}
+        assert names(welcome.pop("people")) == ["ann"]
+        assert welcome == {"type": "welcome", "room": "garden"}
         bob, eve = enter("bob", "garden"), enter("eve", "cellar")
-        assert heard(ann) == {"type": "join", "user": "bob", "members": 2}
-        assert heard(bob)["members"] == 2
-        assert heard(eve)["members"] == 1
-        eve.send("nobody hears this")
-        bob.send("hello")
+        assert names(heard(bob)["people"]) == ["ann", "bob"]
+        assert names(heard(eve)["people"]) == ["eve"]
+        heard_of_presence(ann, "joined", "bob")
+        eve.send(json.dumps({"type": "message", "text": "nobody hears this"}))
+        bob.send(json.dumps({"type": "message", "text": "hello"}))
         assert heard(ann)["text"] == "hello"
+        eve.send(json.dumps({"type": "private", "to": "ann", "text": "psst"}))
+        message = heard(ann)
+        assert (message["type"], message["from"], message["text"]) == ("private", "eve", "psst")
         bob.close()
-        assert heard(ann) == {"type": "leave", "user": "bob", "members": 1}
+        heard_of_presence(ann, "left", "bob")
         long = enter("x" * 400, "y" * 400)
         assert len(heard(long)["room"]) == 40
 

@@ -1,64 +1,41 @@
-// The chat page. chat.js serves the room "chat" at ws/chat; rooms.js serves all other rooms at ws/rooms.
+// The chat page: from the entrance into a room and back, and what arrives meanwhile.
 
-import { ReconnectingWebSocket } from "./wsthreads.js"; // served by: wsthreads run --serve-client
+import * as compose from "./compose.js";
+import { $ } from "./dom.js";
+import * as entrance from "./entrance.js";
+import * as log from "./log.js";
+import * as people from "./people.js";
+import { Talk } from "./talk.js";
 
-const MAIN_ROOM = "chat";
-const MAX_LINES = 1000;
-const MAX_RECENT = 5;
-
-const $ = (id) => document.getElementById(id);
-
-let connection = null;
-let me = "";
-let members = null; // unknown in the main room: chat.js does not send it
-let lost = false;
+let talk = null;
+let isLost = false;
 let countdown = null;
 let unread = 0;
 
 // Joining and leaving
 
-function address(user, room) {
-  const url = new URL(room === MAIN_ROOM ? "ws/chat" : "ws/rooms", location.href);
-  url.search = new URLSearchParams(room === MAIN_ROOM ? { user } : { user, room });
-  return url;
-}
-
 function join(user, room) {
-  connection?.close();
-  me = user;
-  members = null;
-  lost = false;
-  remember(user, room);
+  talk?.leave();
+  isLost = false;
+  entrance.close(user, room);
   $("title").textContent = `# ${room}`;
-  $("log").replaceChildren();
-  $("entrance").hidden = true;
   $("chat").hidden = false;
+  log.clear();
+  people.begin(user, compose.addressTo);
   say("Connecting …");
-  showPeople();
   showTitle();
-  const socket = connection = new ReconnectingWebSocket(address(user, room), [], { minDelay: 500, maxDelay: 10_000 });
-  const handle = (type, handler) => socket.addEventListener(type, (event) => {
-    if (socket === connection) handler(event); // ignore events of connections that were left
-  });
-  handle("open", onOpen);
-  handle("message", ({ data }) => receive(JSON.parse(data)));
-  handle("reconnecting", ({ detail }) => onWaiting(Date.now() + detail.delay));
-  handle("close", ({ code, reason }) => onEnd(`The server has closed the connection: ${code} ${reason}`));
-  $("text").focus();
+  talk = new Talk(user, room, { onOpen, onMessage, onWaiting, onEnd });
+  compose.begin(talk);
 }
 
 function leave() {
-  connection?.close();
-  connection = null;
+  talk.leave();
+  talk = null;
   clearInterval(countdown);
-  sessionStorage.removeItem("joined");
-  history.replaceState(null, "", location.pathname);
   unread = 0;
   document.title = "Chat";
   $("chat").hidden = true;
-  $("entrance").hidden = false;
-  showRecent();
-  $("room").focus();
+  entrance.open();
 }
 
 // The connection
@@ -67,16 +44,15 @@ function onOpen() {
   clearInterval(countdown);
   say("");
   $("send").disabled = false;
-  if (lost) addNote("You are back.");
-  lost = false;
+  if (isLost) log.addNote("You are back.");
+  isLost = false;
 }
 
 function onWaiting(until) {
   $("send").disabled = true;
-  if (!lost && $("log").childElementCount) addNote("The connection was lost.");
-  lost = true;
-  members = null;
-  showPeople();
+  if (!isLost && !log.isEmpty()) log.addNote("The connection was lost.");
+  isLost = true;
+  people.setUnknown();
   clearInterval(countdown);
   const tick = () => {
     const seconds = Math.ceil((until - Date.now()) / 1000);
@@ -88,6 +64,7 @@ function onWaiting(until) {
 
 function onEnd(text) {
   $("send").disabled = true;
+  people.setUnknown();
   clearInterval(countdown);
   say(text);
 }
@@ -101,142 +78,56 @@ function say(text, retrying = "") {
 
 // What arrives
 
-function receive(message) {
-  if ("members" in message) {
-    members = message.members;
-    showPeople();
-  }
+function onMessage(message) {
   switch (message.type) {
-    case "message":
-      addMessage(message.from, message.text, new Date(message.timestamp));
-      if (document.hidden) unread++;
-      showTitle();
+    case "welcome":
+      if (message.people) people.set(message.people);
+      if (log.isEmpty()) log.addNote(`You are in, as ${talk.me}.`);
       break;
-    case "join":
-      addNote(`${message.user} has come in.`);
+    case "presence": {
+      const { come, gone } = people.change(message);
+      for (const name of come) log.addNote(`${name} has come in.`);
+      for (const name of gone) log.addNote(`${name} has left.`);
+      break;
+    }
+    case "message":
+    case "private":
+      showMessage(message, !talk.isPlain && message.from === talk.me); // chat.js has no users: names are not unique
+      break;
+    case "absent":
+      log.addNote(`${message.to} is not here, and has not received: ${message.text}`);
+      compose.giveBack(message.text);
+      break;
+    case "join": // of chat.js, as "leave"
+      log.addNote(`${message.user} has come in.`);
       break;
     case "leave":
-      addNote(`${message.user} has left.`);
-      break;
-    case "welcome":
-      if (!$("log").childElementCount) addNote(`You are in, as ${me}.`);
+      log.addNote(`${message.user} has left.`);
       break;
   }
 }
 
-// Display
-
-function addMessage(from, text, time, own = false) {
-  const line = document.createElement("li");
-  line.className = own ? "own message" : "message";
-  line.dataset.from = from;
-  const name = element("span", "from", own ? "You" : from);
-  const clock = element("time", "", time.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
-  clock.dateTime = time.toISOString();
-  line.append(name, element("p", "text", text), clock);
-  add(line, own);
-}
-
-function addNote(text) {
-  add(element("li", "note", text));
-}
-
-function element(tag, className, text) {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.textContent = text;
-  return made;
-}
-
-function add(line, own = false) {
-  const log = $("log");
-  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
-  const before = log.lastElementChild;
-  const isOwn = (item) => item.classList.contains("own");
-  const continues = before?.dataset.from && before.dataset.from === line.dataset.from && isOwn(before) === isOwn(line);
-  line.classList.toggle("continued", Boolean(continues));
-  log.append(line);
-  while (log.childElementCount > MAX_LINES) log.firstElementChild.remove();
-  if (atEnd || own) log.scrollTop = log.scrollHeight;
-}
-
-function showPeople() {
-  $("people").textContent = members === null ? `as ${me}` : `as ${me}, ${members} here`;
+function showMessage(message, isOwn) {
+  log.addMessage(message, isOwn, compose.addressTo);
+  if (document.hidden && !isOwn) unread++;
+  showTitle();
 }
 
 function showTitle() {
   document.title = (unread ? `(${unread}) ` : "") + $("title").textContent;
 }
 
-// Storage: the names of recent rooms, and this window's room, to rejoin it after a reload
-
-function remember(user, room) {
-  const recent = [room, ...recentRooms().filter((name) => name !== room)].slice(0, MAX_RECENT);
-  localStorage.setItem("recent", JSON.stringify(recent));
-  localStorage.setItem("user", user);
-  sessionStorage.setItem("joined", JSON.stringify({ user, room }));
-  history.replaceState(null, "", `?${new URLSearchParams({ room })}`);
-}
-
-function recentRooms() {
-  return JSON.parse(localStorage.getItem("recent") ?? "[]");
-}
-
-function showRecent() {
-  $("recent").replaceChildren(...recentRooms().map((name) => {
-    const chip = element("button", "chip", name);
-    chip.type = "button";
-    chip.addEventListener("click", () => {
-      $("room").value = name;
-      $("join").requestSubmit();
-    });
-    return chip;
-  }));
-}
-
-/** With chat.js alone there is one room: an endpoint answers a plain request with 400, a path that is none with 404. */
-async function offerRooms() {
-  const answer = await fetch("ws/rooms").catch(() => null);
-  if (answer?.status !== 404) return;
-  $("room").value = MAIN_ROOM;
-  $("room").readOnly = true;
-  $("recent").hidden = true;
-  $("rooms-hint").textContent = "This server has one room; serve rooms.js beside chat.js for more.";
-}
-
 // Wiring
 
-$("join").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const user = $("user").value.trim();
-  const room = $("room").value.trim();
-  if (user && room) join(user, room);
+compose.wire((text) => {
+  if (talk.isPlain) showMessage({ type: "message", from: talk.me, text, timestamp: Date.now() }, true);
 });
-
-$("compose").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const text = $("text").value.trim();
-  if (!text || connection?.readyState !== WebSocket.OPEN) return; // a message that cannot be sent stays in its field
-  connection.send(text);
-  addMessage(me, text, new Date(), true);
-  $("text").value = "";
-  $("text").focus();
-});
-
 $("leave").addEventListener("click", leave);
-$("retry").addEventListener("click", () => connection?.reconnect());
-
+$("retry").addEventListener("click", () => talk?.reconnect());
 document.addEventListener("visibilitychange", () => {
-  if (document.hidden || !connection) return;
+  if (document.hidden || !talk) return;
   unread = 0;
   showTitle();
 });
 
-const given = new URLSearchParams(location.search);
-const joined = JSON.parse(sessionStorage.getItem("joined") ?? "null");
-$("user").value = given.get("user") ?? joined?.user ?? localStorage.getItem("user") ?? "";
-$("room").value = given.get("room") ?? joined?.room ?? MAIN_ROOM;
-showRecent();
-await offerRooms();
-if (joined && joined.room === $("room").value) join(joined.user, joined.room);
-else $($("user").value ? "room" : "user").focus();
+await entrance.start(join);

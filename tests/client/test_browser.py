@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from tests.browsing import PHONE, expect, field, has_no_sideways_scrolling
-from tests.programs import EXAMPLES, run_server
+import json
+from contextlib import ExitStack
+from urllib.parse import urlencode
+
+import pytest
+
+from tests.browsing import PHONE, button, expect, field, has_no_sideways_scrolling, low_contrasts
+from tests.programs import EXAMPLES, connect, run_server
+
+#: A phone that is 390 px wide.
+PHONE_390 = {**PHONE, "viewport": {"width": 390, "height": 740}}
 
 CHAT = [EXAMPLES / "chat.js", EXAMPLES / "rooms.js", "--static", EXAMPLES / "public", "--serve-client"]
 
@@ -21,11 +30,20 @@ def say(page, text):
     field(page, "Message").press("Enter")
 
 
-def test_two_windows_chat_and_see_each_other_come_and_go(window, picture):
+def people(page):
+    """The list of who is there."""
+    return page.get_by_role("navigation", name="Here").get_by_role("listitem")
+
+
+def notes(page):
+    return page.locator(".note")
+
+
+def test_two_windows_chat_by_chat_js_and_see_each_other_come_and_go(window, picture):
     with run_server(*CHAT) as server:
         alice, bob = window(server.url), window(server.url)
-        join(alice, "alice")
-        join(bob, "bob")
+        join(alice, "alice", "chat")
+        join(bob, "bob", "chat")
         expect(alice.get_by_role("log")).to_contain_text("bob has come in.")
         say(alice, "Hello Bob <b>& all</b> 🎉")
         expect(bob.locator(".message")).to_have_count(1)
@@ -42,11 +60,11 @@ def test_two_windows_chat_and_see_each_other_come_and_go(window, picture):
         picture(bob, "entrance-wide-light")
 
 
-def test_a_window_that_is_closed_has_left(window):
+def test_a_window_that_is_closed_has_left_chat_js(window):
     with run_server(*CHAT) as server:
         alice, bob = window(server.url), window(server.url)
-        join(alice, "alice")
-        join(bob, "bob")
+        join(alice, "alice", "chat")
+        join(bob, "bob", "chat")
         bob.close()
         expect(alice.get_by_role("log")).to_contain_text("bob has left.")
 
@@ -85,11 +103,12 @@ def test_with_chat_js_alone_the_page_offers_its_one_room(window):
         join(page, "ann")
 
 
-def test_the_page_comes_back_by_itself_when_the_server_does(window, picture):
+@pytest.mark.parametrize("room", ["chat", "garden"])
+def test_the_page_comes_back_by_itself_when_the_server_does(window, picture, room):
     with run_server(*CHAT) as server:
         alice, bob = window(server.url), window(server.url, color_scheme="dark")
-        join(alice, "alice")
-        join(bob, "bob")
+        join(alice, "alice", room)
+        join(bob, "bob", room)
         server.process.kill()  # without a close frame
         expect(alice.get_by_role("log")).to_contain_text("The connection was lost.")
         expect(alice.locator("#status")).to_contain_text("Not connected")
@@ -97,14 +116,166 @@ def test_the_page_comes_back_by_itself_when_the_server_does(window, picture):
         field(alice, "Message").fill("typed meanwhile")
         field(alice, "Message").press("Enter")
         expect(field(alice, "Message")).to_have_value("typed meanwhile")
-        picture(alice, "lost-wide-light")
-        picture(bob, "lost-wide-dark")
+        picture(alice, f"lost-{room}-light")
+        picture(bob, f"lost-{room}-dark")
     with run_server(*CHAT, port=server.port):
         for page in (alice, bob):
             expect(page.get_by_role("log")).to_contain_text("You are back.")
             expect(page.locator("#status")).to_be_hidden()
         field(alice, "Message").press("Enter")
         expect(bob.get_by_role("log")).to_contain_text("typed meanwhile")
+
+
+def test_people_see_who_is_there_also_on_a_phone(window, picture):
+    with run_server(*CHAT) as server:
+        alice = window(server.url)
+        join(alice, "alice", "garden")
+        expect(people(alice)).to_have_text(["alice (you)"])
+        bob = window(server.url, color_scheme="dark", **PHONE_390)
+        join(bob, "bob", "garden")
+        for page, texts in ((alice, ["alice (you)", "bob"]), (bob, ["alice", "bob (you)"])):
+            expect(people(page)).to_have_text(texts)
+            expect(page.locator("#people")).to_contain_text(", 2 here")
+        expect(notes(alice)).to_have_text(["You are in, as alice.", "bob has come in."])
+        expect(notes(bob)).to_have_text(["You are in, as bob."])
+        say(alice, "Is there tea?")
+        expect(alice.locator(".own .text")).to_have_text("Is there tea?")
+        expect(bob.locator(".message .text")).to_have_text("Is there tea?")
+        button(bob, "Leave").tap()
+        expect(people(alice)).to_have_text(["alice (you)"])
+        expect(notes(alice).last).to_have_text("bob has left.")
+
+
+def test_typing_is_shown(window, picture):
+    with run_server(*CHAT) as server:
+        alice, bob, phone = window(server.url), window(server.url), window(server.url, **PHONE_390)
+        for page, name in ((alice, "alice"), (bob, "bob"), (phone, "carol")):
+            join(page, name, "garden")
+        field(bob, "Message").press_sequentially("Hel")
+        for page in (alice, phone):
+            expect(page.locator("#typing")).to_have_text("bob is typing…")
+        field(phone, "Message").press_sequentially("Hi")
+        expect(alice.locator("#typing")).to_have_text("bob and carol are typing…")
+        expect(bob.locator("#typing")).to_have_text("carol is typing…")
+        picture(alice, "typing-wide-light")
+        field(phone, "Message").fill("")  # the user has changed her mind
+        expect(alice.locator("#typing")).to_have_text("bob is typing…")
+        picture(phone, "typing-narrow-light")
+        say(bob, "Hello")
+        for page in (alice, phone):
+            expect(page.locator(".message .text")).to_have_text("Hello")
+            expect(page.locator("#typing")).to_have_text("")
+        field(alice, "Message").press_sequentially("…")
+        expect(bob.locator("#typing")).to_have_text("alice is typing…")
+        expect(bob.locator("#typing")).to_have_text("")  # alice does nothing else
+
+
+def test_a_second_tab_and_a_reload_are_the_same_person(window):
+    with run_server(*CHAT) as server:
+        alice, bob = window(server.url), window(server.url)
+        join(alice, "alice", "garden")
+        join(bob, "bob", "garden")
+        expect(people(alice)).to_have_text(["alice (you)", "bob"])
+        tab = bob.context.new_page()
+        tab.goto(f"{server.url}/?room=garden")
+        join(tab, "bob")
+        expect(people(tab)).to_have_text(["alice", "bob (you)"])
+        say(bob, "from one tab")
+        for page in (bob, tab):
+            expect(page.locator(".own .text")).to_have_text("from one tab")
+        expect(alice.locator(".message .text")).to_have_text("from one tab")
+        button(tab, "Leave").click()
+        bob.reload()
+        expect(people(bob)).to_have_text(["alice", "bob (you)"])
+        say(bob, "after the reload")
+        expect(alice.locator(".message .text").last).to_have_text("after the reload")
+        expect(notes(alice)).to_have_text(["You are in, as alice.", "bob has come in."])
+        expect(people(alice)).to_have_text(["alice (you)", "bob"])
+
+
+def test_private_messages(window, picture):
+    with run_server(*CHAT) as server:
+        alice, bob, eve = window(server.url), window(server.url, color_scheme="dark", **PHONE_390), window(server.url)
+        for page, name in ((alice, "alice"), (bob, "bob"), (eve, "eve")):
+            join(page, name, "garden")
+        button(alice, "bob").click()
+        expect(button(alice, "bob")).to_have_attribute("aria-pressed", "true")
+        expect(alice.locator("#private")).to_contain_text("Only to bob")
+        expect(field(alice, "Message")).to_be_focused()
+        alice.keyboard.type("A surprise for eve: cake")
+        alice.keyboard.press("Enter")
+        expect(alice.locator(".private.own")).to_contain_text("You, only to bob")
+        expect(bob.locator(".message.private .text")).to_have_text("A surprise for eve: cake")
+        button(bob, "alice, only to you").tap()  # answers it
+        say(bob, "I like cake")
+        expect(alice.locator(".private .text").last).to_have_text("I like cake")
+        picture(alice, "private-wide-light")
+        picture(bob, "private-narrow-dark")
+        alice.keyboard.press("Escape")
+        expect(alice.locator("#private")).to_be_hidden()
+        button(bob, "To all").tap()
+        say(bob, "Good morning")
+        expect(eve.locator(".message .text")).to_have_text(["Good morning"])
+        expect(alice.locator("#typing")).to_have_text("")
+        # somebody who has left gets nothing, and the sender keeps the text
+        button(alice, "eve").click()
+        button(eve, "Leave").click()
+        expect(people(alice)).to_have_text(["alice (you)", "bob"])
+        say(alice, "Are you there?")
+        expect(notes(alice).last).to_have_text("eve is not here, and has not received: Are you there?")
+        expect(field(alice, "Message")).to_have_value("Are you there?")
+
+
+def test_the_list_works_from_the_keyboard_and_keeps_the_focus(window):
+    with run_server(*CHAT) as server:
+        page, bob = window(server.url), window(server.url)
+        join(page, "ann", "garden")
+        join(bob, "bob", "garden")
+        expect(people(page)).to_have_text(["ann (you)", "bob"])
+        page.keyboard.press("Shift+Tab")  # to the messages
+        page.keyboard.press("Shift+Tab")
+        expect(button(page, "bob")).to_be_focused()
+        eve = window(server.url)
+        join(eve, "eve", "garden")
+        field(eve, "Message").press_sequentially("x")
+        expect(page.locator("#typing")).to_have_text("eve is typing…")
+        expect(people(page)).to_have_text(["ann (you)", "bob", "eve"])
+        expect(button(page, "bob")).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(field(page, "Message")).to_be_focused()
+        page.keyboard.type("only for you")
+        page.keyboard.press("Enter")
+        expect(bob.locator(".private .text")).to_have_text("only for you")
+        page.keyboard.press("Escape")
+        page.keyboard.type("for all")
+        page.keyboard.press("Enter")
+        expect(eve.locator(".message .text")).to_have_text("for all")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", ["wide", "narrow"])
+def test_long_names_and_many_people_fit(window, picture, theme, width):
+    options = PHONE_390 if width == "narrow" else {}
+    with run_server(*CHAT) as server, ExitStack() as stack:
+        page = window(server.url, color_scheme=theme, **options)
+        join(page, "ann", "garden")
+        names = ["long" * 10, *(f"guest {number}" for number in range(30))]
+        for name in names:
+            url = f"{server.ws_url}/ws/rooms?{urlencode({'user': name, 'room': 'garden'})}"
+            guest = stack.enter_context(connect(url))
+            guest.send(json.dumps({"type": "typing", "typing": True}))
+        guest.send(json.dumps({"type": "private", "to": "ann", "text": "x" * 200}))
+        guest.send(json.dumps({"type": "message", "text": "Hello"}))
+        expect(people(page)).to_have_count(32)
+        expect(page.locator("#typing")).to_have_text("30 people are typing…")
+        button(page, names[0]).click()
+        say(page, "y" * 200)
+        expect(page.locator(".message")).to_have_count(3)
+        expect(button(page, "Send")).to_be_in_viewport(ratio=1)
+        expect(page.locator(".message").last).to_be_in_viewport()
+        assert has_no_sideways_scrolling(page)
+        assert low_contrasts(page) == []
+        picture(page, f"many-{width}-{theme}")
 
 
 def test_it_works_on_a_phone(window, picture):

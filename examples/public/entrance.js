@@ -1,0 +1,68 @@
+// The form that leads into a room. The browser stores the names of recent rooms, and this window's room, to rejoin it
+// after a reload.
+
+import { $, element } from "./dom.js";
+import { MAIN_ROOM } from "./talk.js";
+
+const LOBBY = "lobby";
+const MAX_RECENT = 5;
+
+/** Show the form. `join(user, room)` is called when it is sent, or at once if this window was in a room. */
+export async function start(join) {
+  $("join").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const user = $("user").value.trim();
+    const room = $("room").value.trim();
+    if (user && room) join(user, room);
+  });
+  const given = new URLSearchParams(location.search);
+  const joined = JSON.parse(sessionStorage.getItem("joined") ?? "null");
+  $("user").value = given.get("user") ?? joined?.user ?? localStorage.getItem("user") ?? "";
+  $("room").value = given.get("room") ?? joined?.room ?? LOBBY;
+  showRecent();
+  await offerRooms();
+  if (joined && joined.room === $("room").value) join(joined.user, joined.room);
+  else $($("user").value ? "room" : "user").focus();
+}
+
+/** With chat.js alone there is one room: an endpoint answers a plain request with 400, a path that is none with 404. */
+async function offerRooms() {
+  const answer = await fetch("ws/rooms").catch(() => null);
+  if (answer?.status !== 404) return;
+  $("room").value = MAIN_ROOM;
+  $("room").readOnly = true;
+  $("recent").hidden = true;
+  $("rooms-hint").textContent = "This server has one room; serve rooms.js beside chat.js for more.";
+}
+
+export function close(user, room) {
+  const recent = [room, ...recentRooms().filter((name) => name !== room)].slice(0, MAX_RECENT);
+  localStorage.setItem("recent", JSON.stringify(recent));
+  localStorage.setItem("user", user);
+  sessionStorage.setItem("joined", JSON.stringify({ user, room }));
+  history.replaceState(null, "", `?${new URLSearchParams({ room })}`);
+  $("entrance").hidden = true;
+}
+
+export function open() {
+  sessionStorage.removeItem("joined");
+  history.replaceState(null, "", location.pathname);
+  $("entrance").hidden = false;
+  showRecent();
+  $("room").focus();
+}
+
+function recentRooms() {
+  return JSON.parse(localStorage.getItem("recent") ?? "[]");
+}
+
+function showRecent() {
+  $("recent").replaceChildren(...recentRooms().map((name) => {
+    const chip = element("button", "chip", name);
+    chip.addEventListener("click", () => {
+      $("room").value = name;
+      $("join").requestSubmit();
+    });
+    return chip;
+  }));
+}

@@ -1,0 +1,77 @@
+// The connection to a room. rooms.js serves all rooms at ws/rooms, with JSON in both directions. chat.js serves the room
+// "chat" at ws/chat: it knows neither who is there nor private messages, and what it receives is plain text.
+
+import { ReconnectingWebSocket } from "./wsthreads.js"; // served by: wsthreads run --serve-client
+
+export const MAIN_ROOM = "chat";
+
+const TYPING_MS = 4000; // without a key, so long does somebody count as typing
+
+export class Talk {
+  #socket;
+  #isTyping = false;
+  #timer = null;
+
+  /** `handlers` are onOpen(), onMessage(message), onWaiting(until) and onEnd(text). None is called after `leave`. */
+  constructor(me, room, handlers) {
+    this.me = me;
+    this.isPlain = room === MAIN_ROOM;
+    const url = new URL(this.isPlain ? "ws/chat" : "ws/rooms", location.href);
+    url.search = new URLSearchParams(this.isPlain ? { user: me } : { user: me, room });
+    const socket = this.#socket = new ReconnectingWebSocket(url, [], { minDelay: 500, maxDelay: 10_000 });
+    const handle = (type, handler) => socket.addEventListener(type, (event) => {
+      if (socket === this.#socket) handler(event);
+    });
+    handle("open", () => {
+      this.#isTyping = false; // the new session has not said that it is
+      handlers.onOpen();
+    });
+    handle("message", ({ data }) => handlers.onMessage(JSON.parse(data)));
+    handle("reconnecting", ({ detail }) => handlers.onWaiting(Date.now() + detail.delay));
+    handle("close", ({ code, reason }) => handlers.onEnd(`The server has closed the connection: ${code} ${reason}`));
+  }
+
+  get isOpen() {
+    return this.#socket?.readyState === WebSocket.OPEN;
+  }
+
+  /** Send to everybody in the room, or only to one user. rooms.js sends it back, and that is when the page shows it. */
+  say(text, to = "") {
+    if (this.isPlain) this.#socket.send(text);
+    else this.#send(to ? { type: "private", to, text } : { type: "message", text });
+    if (!to) this.#forgetTyping(); // rooms.js knows that typing has ended
+  }
+
+  /** The user has typed. Call it for each change: the server hears of it once, and when it has ended. */
+  type() {
+    if (this.isPlain || !this.isOpen) return;
+    if (!this.#isTyping) this.#send({ type: "typing", typing: true });
+    this.#forgetTyping();
+    this.#isTyping = true;
+    this.#timer = setTimeout(() => this.stopTyping(), TYPING_MS);
+  }
+
+  stopTyping() {
+    if (this.#isTyping && this.isOpen) this.#send({ type: "typing", typing: false });
+    this.#forgetTyping();
+  }
+
+  reconnect() {
+    this.#socket?.reconnect();
+  }
+
+  leave() {
+    this.#forgetTyping();
+    this.#socket?.close();
+    this.#socket = null;
+  }
+
+  #forgetTyping() {
+    this.#isTyping = false;
+    clearTimeout(this.#timer);
+  }
+
+  #send(message) {
+    this.#socket.send(JSON.stringify(message));
+  }
+}
