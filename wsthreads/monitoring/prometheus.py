@@ -176,7 +176,7 @@ _KNOWN_CODES = frozenset(range(1000, 1016)) - {1004} | frozenset(map(int, CloseC
 
 
 def _by_code(closed: dict[int, int]) -> dict[tuple[str, ...], int]:
-    """Counts by close code. Codes that clients choose freely share a label: "3xxx", "4xxx" or "other"."""
+    """Counts by close code. Codes that the server never sends share a label: "3xxx", "4xxx" or "other"."""
     counts: dict[tuple[str, ...], int] = {}
     for code, count in closed.items():
         known = code in _KNOWN_CODES
