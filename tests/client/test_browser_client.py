@@ -140,11 +140,14 @@ def test_no_message_is_lost_while_a_slow_connection_closes(window, blank_page):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(DEADLINE_S)
         page = window(blank_page)
-        page.evaluate("""async (url) => {
+        page.evaluate(
+            """async (url) => {
           const { ReconnectingWebSocket } = await import("/wsthreads.js");
           const Noted = class extends WebSocket { constructor(...a) { super(...a); globalThis.native = this; } };
           globalThis.socket = new ReconnectingWebSocket(url, [], { minDelay: 10, WebSocket: Noted });
-        }""", f"ws://127.0.0.1:{listener.getsockname()[1]}/")
+        }""",
+            f"ws://127.0.0.1:{listener.getsockname()[1]}/",
+        )
         first, _ = listener.accept()
         with first:
             first.settimeout(DEADLINE_S)
@@ -171,6 +174,56 @@ def test_a_connection_from_before_the_network_was_away_is_replaced(window, site)
         expect(log_of(page).last).to_have_text("echo x")
 
 
+GUARD = """
+import json, time
+
+def on_handshake(request):
+    request.set_expiry(float(request.get_parameter("exp")))
+    request.user = "ann"
+
+def on_open(session):
+    session.room("all").join(presence="here")
+    session.send("hello")
+
+def on_message(session, message):
+    session.send(f"{message} by {session.get_parameter('n')}")
+
+def on_close(session, code, reason):
+    print("ended", code, reason, flush=True)
+
+def on_presence(room, changes):
+    print("presence", len(changes.joined), len(changes.left), flush=True)
+"""
+
+
+def test_a_page_renews_its_token_in_time_and_its_user_never_leaves(window, site):
+    script, *options = site
+    guard = script.with_name("guard.py")
+    guard.write_text(GUARD)
+    page_file = script.parent / "public" / "index.html"
+    page_file.write_text(
+        PAGE.replace(
+            '"/ws/echo"',
+            """(() => {
+      let n = 0;
+      return async () => {
+        const time = Date.now() + 4000;
+        return { url: `/ws/guard?exp=${time / 1000}&n=${++n}`, expiresAt: time };
+      };
+    })()""",
+        )
+    )
+    with run_server(guard, *options) as server:
+        page = window(server.url)
+        expect(log_of(page).nth(5)).to_have_text("hello")
+        assert log_of(page).all_inner_texts()[:6] == ["open", "hello"] * 3
+        send(page, "x")
+        expect(log_of(page).filter(has_text="x by ")).to_have_count(1)
+        server.wait_for("ended 1000 renewed", times=2)
+        assert "ended 3000" not in server.log
+        assert re.findall("presence (.*)", server.log) == ["1 0"]
+
+
 # With sockets and a clock of our own
 
 BENCH = """async (steps) => {
@@ -185,7 +238,7 @@ BENCH = """async (steps) => {
     end(code) { this.readyState = 3; this.onclose({ code, reason: "", wasClean: code !== 1006 }); }
   }
   const timers = new Map();
-  let now = 0, last = 0, random = 0;
+  let now = 1.8e12, last = 0, random = 0;
   const tick = async (ms) => {
     await settled();
     for (const until = now + ms; ;) {
@@ -213,7 +266,8 @@ BENCH = """async (steps) => {
   };
   const sleep = (ms) => { now += ms; for (const timer of timers.values()) timer.due += ms; };
   const setRandom = (value) => { random = value; };
-  const bench = { Fake, sockets, timers, tick, sleep, make, settled, isFinal, setRandom };
+  const clock = () => now;
+  const bench = { Fake, sockets, timers, tick, sleep, make, settled, isFinal, setRandom, clock };
   return await (new Function("bench", `return (async () => { with (bench) { ${steps} } })()`))(bench);
 }"""
 
@@ -383,20 +437,26 @@ def test_an_open_connection_is_replaced_when_the_page_has_stood_still(run):
     lost = {"code": 1006, "reason": "the page was away", "attempt": 1, "delay": 0}
     assert result[:5] == [[1, 1, 1, 2], True, 0, ["x"], "open"]
     assert result[5] == 1
-    assert run("""
+    assert (
+        run("""
       const [socket, events] = make();
       await settled(); sockets[0].open(); sleep(100_000); await tick(10_000);
       return events[1];
-    """) == lost
+    """)
+        == lost
+    )
 
 
-@pytest.mark.parametrize(("event", "replaced"), [
-    ("window.dispatchEvent(new Event('online'))", True),
-    ("window.dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))", True),
-    ("window.dispatchEvent(new PageTransitionEvent('pageshow'))", False),
-    ("document.dispatchEvent(new Event('visibilitychange'))", False),
-    ("sleep(91_000); document.dispatchEvent(new Event('visibilitychange'))", True),
-])
+@pytest.mark.parametrize(
+    ("event", "replaced"),
+    [
+        ("window.dispatchEvent(new Event('online'))", True),
+        ("window.dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))", True),
+        ("window.dispatchEvent(new PageTransitionEvent('pageshow'))", False),
+        ("document.dispatchEvent(new Event('visibilitychange'))", False),
+        ("sleep(91_000); document.dispatchEvent(new Event('visibilitychange'))", True),
+    ],
+)
 def test_an_open_connection_is_replaced_when_the_page_comes_back(run, event, replaced):
     result = run(f"""
       const [socket, events] = make();
@@ -465,6 +525,148 @@ def test_the_address_is_asked_for_each_time(run):
       return [calls, sockets.map((socket) => socket.url.replace(location.host, "HOST"))];
     """)
     assert result == [3, ["wss://example.org/ws?token=1", "wss://example.org/ws?token=3", "ws://HOST/live?x=1"]]
+
+
+TOKENS = """
+  let calls = 0;
+  const tokens = (left) => async () => ({ url: `/ws/x?token=${++calls}`, expiresAt: clock() + left });
+  const addresses = () => sockets.map((socket) => socket.url.replace(/.*=/, ""));
+"""
+
+
+def test_a_token_is_renewed_before_it_expires_while_the_old_connection_goes_on(run):
+    result = run(f"""{TOKENS}
+      const [socket, events] = make(tokens(600_000)), heard = [];
+      socket.onmessage = ({{ data }}) => heard.push(data);
+      const hear = (n, data) => sockets[n].onmessage({{ data, origin: "" }});
+      await settled(); sockets[0].open();
+      await tick(569_999);
+      const before = addresses();
+      await tick(1);
+      socket.send("to the old one"); hear(0, "from the old one");
+      const meanwhile = [addresses(), socket.readyState, sockets[0].closedWith ?? null];
+      sockets[1].open();
+      socket.send("to the new one"); hear(1, "from the new one"); hear(0, "too late");
+      sockets[0].end(1000);
+      await tick(570_000);
+      sockets[2].open();
+      const others = events.filter((event) => event !== "message");
+      return [before, meanwhile, sockets.map(({{ sent }}) => sent), heard, others,
+        sockets.map(({{ closedWith }}) => closedWith ?? null), socket.readyState, addresses()];
+    """)
+    assert result == [
+        ["1"], [["1", "2"], 1, None], [["to the old one"], ["to the new one"], []],
+        ["from the old one", "from the new one"], ["open", "open", "open"],
+        [[1000, "renewed"], [1000, "renewed"], None], 1, ["1", "2", "3"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("left", "renewed"),
+    [(61_000, 31_000), (60_000, 30_000), (40_000, 20_000), (2, 1), (60 * 86_400_000, 60 * 86_400_000 - 30_000)],
+)
+def test_a_short_token_is_renewed_in_the_middle_of_its_time_and_a_long_one_not_at_once(run, left, renewed):
+    result = run(f"""{TOKENS}
+      make(tokens({left}));
+      await settled(); sockets[0].open();
+      await tick({renewed} - 1);
+      const before = sockets.length;
+      await tick(1);
+      return [before, sockets.length];
+    """)
+    assert result == [1, 2]
+
+
+def test_no_timer_is_longer_than_browsers_can_wait(run):
+    assert run(f"""{TOKENS}
+      make(tokens(60 * 86_400_000));
+      await settled(); sockets[0].open();
+      return Math.max(...[...timers.values()].map(({{ due }}) => due - clock())) <= 2 ** 31 - 1;
+    """)
+
+
+def test_a_renewal_that_fails_is_tried_again_until_the_old_connection_ends(run):
+    result = run(f"""{TOKENS}
+      let broken = false;
+      const fresh = tokens(600_000);
+      const [socket, events] = make(() => {{ if (broken) throw new Error("no token"); return fresh(); }});
+      await settled(); sockets[0].open();
+      await tick(570_000); sockets[1].end(1006);            // refused
+      await tick(500); broken = true; sockets[2].end(1006);
+      await tick(1000); broken = false;                     // the function failed
+      const before = [sockets.length, socket.readyState, events.length];
+      await tick(2000);
+      const late = sockets[3];
+      sockets[0].end(3000);                                 // expired
+      late.open();                                          // nobody listens
+      await tick(500); sockets[4].open();
+      return [before, late.closedWith !== undefined, socket.readyState, sockets.length,
+        events.map((event) => event.code ?? event)];
+    """)
+    assert result == [[3, 1, 1], True, 1, 5, ["open", 3000, "open"]]
+
+
+def test_a_close_ends_a_renewal_too(run):
+    result = run(f"""{TOKENS}
+      const [socket, events] = make(tokens(600_000));
+      await settled(); sockets[0].open(); await tick(570_000);
+      socket.close(); sockets[1].open(); sockets[0].end(1000);
+      await tick(3_600_000);
+      const [other] = make(tokens(600_000));
+      await settled(); sockets[2].open(); other.close(); sockets[2].end(1000);
+      await tick(3_600_000);
+      return [sockets[1].closedWith !== undefined, events, sockets.length, timers.size];
+    """)
+    assert result == [True, ["open", ["close", 1000]], 3, 0]
+
+
+def test_after_an_expiry_the_address_is_asked_for_once_more(run):
+    result = run("""
+      let calls = 0;
+      const [socket, events] = make(() => `/ws/x?${++calls}`);
+      await settled(); sockets[0].open(); await tick(5000); sockets[0].end(3000);
+      await tick(1000); sockets[1].open(); await tick(4999); sockets[1].end(3000);
+      await tick(60_000);
+      const [stable, second] = make(() => "/ws/x");
+      for (let n = 2; n < 5; n++) { await tick(1000); sockets[n].open(); await tick(5000); sockets[n].end(3000); }
+      const [plain, third] = make("/ws/x");
+      await settled(); sockets.at(-1).open(); sockets.at(-1).end(3000);
+      const [own, fourth] = make(() => "/ws/x", { isFinal: () => true });
+      await settled(); sockets.at(-1).open(); sockets.at(-1).end(3000);
+      return [calls, events.map((event) => event.code ?? event), socket.readyState, stable.readyState, third, fourth];
+    """)
+    assert result == [
+        2, ["open", 3000, "open", ["close", 3000]], 3, 0, ["open", ["close", 3000]], ["open", ["close", 3000]],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [("clock() / 1000", "1800000000"), ("NaN", "NaN"), ("Infinity", "Infinity"), ("'2030-01-01'", "2030-01-01"),
+     ("new Date('x')", "Invalid Date"), ("{}", "[object Object]")],
+)  # fmt: skip
+def test_a_time_that_is_none_is_final_and_named(run, value, shown):
+    result = run(f"""
+      const [socket] = make(() => ({{ url: "/ws/x", expiresAt: {value} }}));
+      let reason = null;
+      socket.onclose = (event) => {{ reason = event.reason; }};
+      await tick(60_000);
+      return [sockets.length, reason];
+    """)
+    assert result == [0, f"expiresAt is in milliseconds since the epoch, as Date.now() is, not {shown}"]
+
+
+def test_an_address_may_say_no_time_a_date_and_one_that_is_over(run):
+    result = run("""
+      for (const expiresAt of ["undefined", "null", "clock() - 1", "new Date(clock() + 60_000)"]) {
+        const time = eval(expiresAt);
+        make(() => ({ url: new URL("/ws/x", location.href), expiresAt: time }));
+        await settled(); sockets.at(-1).open();
+      }
+      await tick(30_000);
+      return sockets.length;
+    """)
+    assert result == 5
 
 
 def test_what_can_never_succeed_is_not_tried_again(run):
@@ -714,10 +916,13 @@ def test_a_page_elsewhere_imports_it_and_talks_to_its_server(window, blank_page,
     (tmp_path / "echo.js").write_text(ECHO)
     with run_server(tmp_path / "echo.js", "--serve-client", "--origin", origin) as server:
         page = window(blank_page)
-        answer = page.evaluate("""async (url) => {
+        answer = page.evaluate(
+            """async (url) => {
           const { ReconnectingWebSocket } = await import(`${url}/wsthreads.js`);
           const socket = new ReconnectingWebSocket(`${url}/ws/echo`);
           socket.send("from elsewhere");
           return new Promise((resolve) => { socket.onmessage = ({ data }) => { socket.close(); resolve(data); }; });
-        }""", server.url)
+        }""",
+            server.url,
+        )
     assert answer == "echo from elsewhere"

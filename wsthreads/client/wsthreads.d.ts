@@ -66,6 +66,19 @@ export interface ReconnectingEventMap {
   reconnecting: CustomEvent<Reconnecting>;
 }
 
+/** An address that holds a token which expires. */
+export interface ExpiringAddress {
+  url: string | URL;
+  /**
+   * When the token expires: milliseconds since the epoch, as `Date.now()`, or a Date. 30 seconds earlier, the client asks
+   * its address function again and connects anew, before it closes the old connection. Then `open` comes again. Of a
+   * token for less than a minute, half of the time is used. A time in the past is ignored.
+   */
+  expiresAt?: number | Date | null;
+}
+
+export type Address = string | URL | ExpiringAddress;
+
 /** A WebSocket that reconnects by itself when its connection is lost. */
 export class ReconnectingWebSocket extends EventTarget {
   static readonly CONNECTING: 0;
@@ -80,11 +93,11 @@ export class ReconnectingWebSocket extends EventTarget {
   /**
    * `url` may be relative to the page, and may begin with http: or ws:. It may be a function, also an async one, that
    * is called for each connection, for example to get a fresh token. If the function fails, it is called again after a
-   * delay. An address or a subprotocol that WebSocket refuses with a SyntaxError is final. An option that is undefined
+   * delay. It may return an `ExpiringAddress`. After the close code 3000, it is called once more. An address or a subprotocol that WebSocket refuses with a SyntaxError is final. An option that is undefined
    * has its default.
    */
   constructor(
-    url: string | URL | (() => string | URL | Promise<string | URL>),
+    url: string | URL | (() => Address | Promise<Address>),
     protocols?: string | string[],
     options?: ReconnectingOptions,
   );

@@ -16,6 +16,10 @@
 // No message is sent twice, so a message can be lost with its connection. A message sent while the connection is
 // closing waits for the next connection.
 //
+// The address may be a function, which is called for each connection, for example to get a fresh token. If it says when
+// the token expires, `{ url, expiresAt }`, the client connects anew 30 seconds earlier. It closes the old connection when
+// the new one is open. "open" is sent again, and no "reconnecting".
+//
 // Pages cannot send pings, and a connection may die unnoticed, for example while the device sleeps. So the client
 // replaces an open connection when the page goes online, returns from the back/forward cache, or was suspended.
 
@@ -32,6 +36,18 @@ const STOP_CODES = new Set([1000, 1002, 1003, 1007, 1008, 1009, 1010, 3000, 3003
 export function isFinal(code) {
   return STOP_CODES.has(code) || (code >= 4000 && code <= 4999);
 }
+
+// The server closes with this code when a session has expired. A fresh token may help, once.
+const EXPIRED = 3000;
+
+// So long before a token expires, the client connects with a fresh one; in the middle of the time if a token is shorter.
+const RENEW_BEFORE_MS = 30_000;
+
+// Browsers run a timer with a longer delay at once.
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
+// A time before this was meant in seconds: it is in 1973.
+const EARLIEST_MS = 1e11;
 
 // How often the client checks whether the page was suspended.
 const WATCH_MS = 10_000;
@@ -76,6 +92,11 @@ export class ReconnectingWebSocket extends EventTarget {
   #stableTimer = null;
   #watchTimer = null;
   #movedAt = 0;  // when a timer last ran on time
+  #renewTimer = null;
+  #renewAt = Infinity;  // when to connect with a fresh address
+  #renewals = 0;  // attempts to do so, since the current connection
+  #next = null;  // such an attempt: a connection that is to replace the current one
+  #hasAskedAgain = false;  // for a fresh address after EXPIRED, since the last stable connection
   #generation = 0;  // number of the current connection; events of older ones are ignored
   #listeners = new Map();
 
@@ -165,6 +186,7 @@ export class ReconnectingWebSocket extends EventTarget {
     checkClose(number, text);
     const wasOpen = this.#state === OPEN;
     this.#state = CLOSING;
+    this.#dropNext();
     if (wasOpen) {
       this.#socket.close(number, text);
     } else {
@@ -217,26 +239,32 @@ export class ReconnectingWebSocket extends EventTarget {
     const fail = (error, isHopeless) => queueMicrotask(() => {
       if (isCurrent()) this.#lost(1006, messageOf(error), false, { isHopeless });
     });
-    let url = this.#url;
+    let address = this.#url;
     try {
       // The function is called for each connection and may take a while, for example to get a fresh token. If it
       // throws, the next call may succeed: for example, a proxy's error page makes JSON.parse throw.
-      if (typeof url === "function") url = await url();
+      if (typeof address === "function") address = await address();
     } catch (error) {
       fail(error, false);
       return;
     }
     if (!isCurrent()) return;
-    let socket;
+    let socket, expiresAt;
     try {
-      socket = this.#socket = new WebSocket(absolute(url), this.#protocols);
+      expiresAt = expiryOf(address);
+      socket = this.#socket = new WebSocket(absolute(address?.url ?? address), this.#protocols);
     } catch (error) {
-      // WebSocket refuses the address or a subprotocol: no attempt can ever succeed.
+      // WebSocket refuses the address or a subprotocol, or the time is none: no attempt can ever succeed.
       fail(error, error instanceof DOMException && error.name === "SyntaxError");
       return;
     }
+    this.#listenTo(socket, generation);
+    socket.onopen = () => isCurrent() && this.#opened(expiresAt);
+  }
+
+  #listenTo(socket, generation) {
+    const isCurrent = () => generation === this.#generation;
     socket.binaryType = this.#binaryType;
-    socket.onopen = () => isCurrent() && this.#opened();
     socket.onmessage = ({ data, origin }) => {
       if (isCurrent()) this.#emit(new MessageEvent("message", { data, origin }));
     };
@@ -244,14 +272,69 @@ export class ReconnectingWebSocket extends EventTarget {
     socket.onclose = ({ code, reason, wasClean }) => isCurrent() && this.#lost(code, reason, wasClean);
   }
 
-  #opened() {
+  // Connect with a fresh address. The current connection goes on meanwhile; if it ends, it is lost as always.
+  async #replace() {
+    const { WebSocket, setTimeout, connectTimeout } = this.#options;
+    this.#dropNext();
+    const next = this.#next = { socket: null, timer: null };
+    const isWanted = () => next === this.#next;
+    const fail = () => {
+      if (!isWanted()) return;
+      this.#dropNext();
+      this.#renewTimer = setTimeout(() => this.#replace(), this.#delayBefore(++this.#renewals));
+    };
+    next.timer = setTimeout(fail, connectTimeout);
+    let expiresAt;
+    try {
+      const address = await this.#url();
+      if (!isWanted()) return;
+      expiresAt = expiryOf(address);
+      next.socket = new WebSocket(absolute(address?.url ?? address), this.#protocols);
+    } catch {  // the next one may be better; why not is told when the current connection has ended
+      fail();
+      return;
+    }
+    next.socket.onclose = fail;
+    next.socket.onopen = () => {
+      if (!isWanted()) return;
+      this.#next = null;  // so that it is not closed with the old connection
+      this.#options.clearTimeout(next.timer);
+      this.#socket.close(1000, "renewed");
+      this.#abandon();
+      this.#socket = next.socket;
+      this.#listenTo(next.socket, this.#generation);
+      this.#opened(expiresAt);
+    };
+  }
+
+  #dropNext() {
+    const next = this.#next;
+    this.#next = null;
+    this.#options.clearTimeout(this.#renewTimer);
+    if (next === null) return;
+    this.#options.clearTimeout(next.timer);
+    if (next.socket !== null && next.socket.readyState < CLOSING) next.socket.close();
+  }
+
+  #renewInTime() {
+    const { now, setTimeout } = this.#options;
+    const left = this.#renewAt - now();
+    if (left <= 0) this.#replace();
+    else if (left < Infinity) this.#renewTimer = setTimeout(() => this.#renewInTime(), Math.min(left, LONGEST_TIMER_MS));
+  }
+
+  #opened(expiresAt) {
     const { now, setTimeout, clearTimeout, stableAfter } = this.#options;
     clearTimeout(this.#connectTimer);
     this.#state = OPEN;
     this.#movedAt = now();
     this.#watch();
     // Later, because a server could accept and close at once: then the delays must grow.
-    this.#stableTimer = setTimeout(() => { this.#attempts = 0; }, stableAfter);
+    this.#stableTimer = setTimeout(() => { this.#attempts = 0; this.#hasAskedAgain = false; }, stableAfter);
+    const left = expiresAt - now();  // not above zero: the clock of this device is wrong, so the server decides
+    this.#renewAt = left > 0 ? now() + Math.max(left - RENEW_BEFORE_MS, left / 2) : Infinity;
+    this.#renewals = 0;
+    this.#renewInTime();
     this.#emit(new Event("open"));
     while (this.#queue.length > 0 && this.#isOpen) {
       const message = this.#queue.shift();
@@ -280,6 +363,11 @@ export class ReconnectingWebSocket extends EventTarget {
 
   // The page's isFinal decides; if it throws, the default does.
   #mayNotComeBack(close) {
+    if (close.code === EXPIRED && this.#options.isFinal === DEFAULTS.isFinal && typeof this.#url === "function") {
+      const hadChance = this.#hasAskedAgain;
+      this.#hasAskedAgain = true;
+      return hadChance;
+    }
     try {
       return Boolean(this.#options.isFinal(close));
     } catch (error) {
@@ -302,6 +390,7 @@ export class ReconnectingWebSocket extends EventTarget {
       clearTimeout(timer);
     }
     this.#retryTimer = null;
+    this.#dropNext();
     this.#generation++;
     if (this.#socket !== null && this.#socket.readyState < CLOSING) this.#socket.close();
     this.#socket = null;
@@ -349,6 +438,17 @@ function absolute(url) {
     throw new DOMException(`a WebSocket's address begins with ws: or wss: and has no #, not ${url}`, "SyntaxError");
   }
   return found.href;
+}
+
+// When an address expires, in milliseconds since the epoch; Infinity if it does not say so.
+function expiryOf(address) {
+  const found = address?.url === undefined ? null : address.expiresAt ?? null;
+  if (found === null) return Infinity;
+  const time = typeof found === "number" || found instanceof Date ? Number(found) : NaN;
+  if (!(time >= EARLIEST_MS && time < Infinity)) {
+    throw new DOMException(`expiresAt is in milliseconds since the epoch, as Date.now() is, not ${found}`, "SyntaxError");
+  }
+  return time;
 }
 
 // The bytes of a buffer or view; null for anything else. Shared memory is copied, because it cannot be sent.
