@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from tests.programs import DEADLINE_S
@@ -37,7 +38,7 @@ class FakeSession:
         self.sent: list[str | bytes] = []
         self.closed: tuple[int, str] | None = None
         self.user: str | None = None
-        self._was_kicked = False
+        self._channel = SimpleNamespace(ending=None)
         self._changed = threading.Condition()
 
     def send(self, message: str | bytes) -> bool:

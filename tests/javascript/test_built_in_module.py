@@ -189,6 +189,7 @@ def test_each_endpoint_has_its_own_sessions(tmp_path: Path) -> None:
     with play(app, raise_errors=True) as chat:
         chat.connect(path="/ws/one")
         assert chat.connect(path="/ws/two").take_json() == [[0, 1, True]]
+    app.shutdown()
 
 
 # A handle that can do nothing

@@ -37,6 +37,7 @@ from wsthreads.javascript.reports import Reports, ignore
 from wsthreads.javascript.schedule import Schedule
 from wsthreads.javascript.session_state import Event, SessionState
 from wsthreads.javascript.stacks import Failure
+from wsthreads.javascript.values import handshake_data
 from wsthreads.loggers import get_logger
 from wsthreads.protocol.handshake import MAX_USER_CHARS
 from wsthreads.rooms.bans import MAX_BAN_S
@@ -67,7 +68,7 @@ HEAP_AGE_S = 10.0
 #: How long `attributes` waits for the script.
 LOOK_TIMEOUT_S = 0.2
 
-_RUNTIME_PARTS = ("boot", "inspect", "console", "timers", "objects", "module", "loop")
+_RUNTIME_PARTS = ("boot", "inspect", "console", "timers", "objects", "module", "calls", "loop")
 
 _spawning = threading.Lock()  # guards the stack size for new threads, a setting of the process
 
@@ -188,7 +189,7 @@ class Isolate:
 
     def open(self, session: Session) -> None:
         state = SessionState(session.id, session)
-        event = Event("open", state, ({**_told(session.request), "user": session.user},))
+        event = Event("open", state, ({**handshake_data(session.request), "user": session.user},))
         with self._gate:
             self._check_alive()
             state.reserve(event.size)
@@ -247,7 +248,7 @@ class Isolate:
 
     def handshake(self, request: Request, session_id: str) -> Any:
         """What onHandshake returned, as a JSON value. Raises `HandshakeRefused` if it threw or took too long."""
-        told = {**_told(request), "subprotocols": request.subprotocols}
+        told = {**handshake_data(request), "subprotocols": request.subprotocols}
         event = Event("handshake", SessionState(session_id, None, request), (told,), reply=Future())
         try:
             return self._ask(event).result(self._config.handshake_timeout_s)
@@ -385,19 +386,3 @@ class Isolate:
             for state in states:
                 stack.callback(state.end)
             stack.callback(self._loop.abandon)
-
-
-def _told(request: Request) -> dict[str, Any]:
-    """The data of a handshake, which the runtime keeps for as long as the session lives."""
-    told = {
-        "parameters": request.parameters,
-        "headers": request.headers,
-        "path": request.request_path,
-        "address": request.remote_addr,
-    }
-    if request.path_parameters:
-        told["pathParameters"] = {
-            name: value if isinstance(value, (int, float)) else str(value)  # a UUID, for example
-            for name, value in request.path_parameters.items()
-        }
-    return told

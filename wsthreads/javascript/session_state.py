@@ -103,7 +103,10 @@ class SessionState(Intake):  # type: ignore[misc]  # in C it is untyped
     @property
     def was_kicked(self) -> bool:
         """Whether the application has closed the session, such as by a handle on its user."""
-        return self.session is not None and self.session._was_kicked
+        if self.session is None:
+            return False
+        channel = self.session._channel
+        return channel.ending is not None and channel.was_kicked  # nearly always None; asked for each message
 
     def close(self, code: int, reason: str) -> None:
         """Close the session on behalf of the script. No more messages of the client are handled."""

@@ -1,4 +1,4 @@
-"""Messages, persons and times as they cross between a script and Python."""
+"""Handshakes, messages, persons and times as they cross between a script and Python."""
 
 from __future__ import annotations
 
@@ -9,10 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wsthreads.javascript.engine import Engine
+    from wsthreads.protocol.handshake import Request
     from wsthreads.rooms.directory import UserSession
     from wsthreads.rooms.presence import Person, PresenceChanges
 
-__all__ = ["changes_for_script", "message_from", "persons_in_json", "sessions_in_json"]
+__all__ = ["changes_for_script", "handshake_data", "message_from", "persons_in_json", "sessions_in_json"]
+
+
+def handshake_data(request: Request) -> dict[str, Any]:
+    """The data of a handshake, which the runtime keeps for as long as the session lives."""
+    told = {
+        "parameters": request.parameters,
+        "headers": request.headers,
+        "path": request.request_path,
+        "address": request.remote_addr,
+    }
+    if request.path_parameters:
+        told["pathParameters"] = {
+            name: value if isinstance(value, (int, float)) else str(value)  # a UUID, for example
+            for name, value in request.path_parameters.items()
+        }
+    return told
 
 
 def message_from(engine: Engine | None, text: str | None, is_binary: bool) -> str | bytes:

@@ -159,11 +159,6 @@ class Session:
         check_close(code, reason)
         self._kick(code, reason)
 
-    @property
-    def _was_kicked(self) -> bool:
-        """Whether the application has closed the session: a script handles none of its messages any more."""
-        return self._channel.was_kicked
-
     def _kick(self, code: int, reason: str) -> bool:
         """`close` with what was checked. False if the session was closing already."""
         return self._channel.begin_close(code, reason, is_kick=True)

@@ -2,7 +2,7 @@
 // them.
 //
 // The parts are joined into the body of one function in the order boot, inspect, console, timers, objects, module,
-// loop.
+// calls, loop.
 // Only `console` and the timers are global. A script does not see `python` and the rest.
 //
 // A script may change any object that it can reach: Array.prototype, Map.prototype.get, Promise.resolve. So the other

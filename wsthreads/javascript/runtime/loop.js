@@ -1,17 +1,10 @@
 // The loop that pulls events from Python and calls the script's functions.
 
-// What became of an event; the next pull reports it to Python. A positive number is a ticket: the number of a promise
-// that the handler returned. "settled" follows later with the same ticket.
-const DONE = 0;
-const FAILED = -1;
-
 const MAX_FAILED_PULLS = 3;
 
 const states = newMap();
-let handlers = { __proto__: null };  // all that the script exports; only functions of a handler are called
 let version = makeVersion();  // the version that the handlers are of
 const loading = newMap();  // versions whose top level has not ended, by ticket
-let lastTicket = 0;
 let dispatched = 0;  // how many events were begun; tells Python whether its last event arrived
 
 // Returns when Python answers a pull with nothing. Throws when an event's call was stopped, or left no memory to
@@ -251,159 +244,6 @@ function literal(value) {
     return quote(typeof value === "string" ? value : inspect(value));
   }
   return `${value ?? null}`;
-}
-
-// Calls `handler` without `this`, and directly, so that a stack shows no frames of the runtime above the script's.
-function callHandler(hook, state, first, second) {
-  const handler = handlers[hook];
-  if (handler === undefined || state === undefined) {
-    return DONE;
-  }
-  let result;
-  let outcome = DONE;
-  let isKnown = false;
-  try {
-    result = handler(state.session, first, second);
-    if (!isThenable(result)) {
-      isKnown = isGenerator(result);
-      if (!isKnown) {
-        return DONE;
-      }
-      throw notRun(hook);
-    }
-  } catch (error) {
-    result = handlerFailed(hook, state, error, isKnown);
-    outcome = FAILED;
-    if (result === undefined) {
-      return FAILED;
-    }
-  }
-  const ticket = state.ticket = ++lastTicket;
-  beginCall(state);
-  const settled = (failed) => {
-    if (ticket === state.ticket) {
-      endCall(state);
-    }
-    python("settled", ticket, failed);
-  };
-  const failed = (error, isKnown = false) => {
-    const answer = outcome === FAILED ? onErrorFailed(state, error, isKnown)
-      : handlerFailed(hook, state, error, isKnown);
-    if (answer !== undefined) {
-      whenRun("onError", answer, () => settled(true), (again, isKnownAgain) => {
-        onErrorFailed(state, again, isKnownAgain);
-        settled(true);
-      });
-    } else {
-      settled(true);
-    }
-  };
-  whenRun(outcome === FAILED ? "onError" : hook, result, () => settled(outcome === FAILED), failed);
-  return ticket;
-}
-
-// Calls a handler function that belongs to no session. `succeeded(value, ticket)` gets what it returned, with the ticket
-// of its promise if there was one. There is no onError for its errors.
-function callWithoutSession(hook, values, succeeded) {
-  const handler = handlers[hook];
-  if (handler === undefined) {
-    return DONE;
-  }
-  const failed = (error, isKnown = false) => void python("failed", hook, null, describe(error), isKnown);
-  try {
-    const result = apply(handler, undefined, values);
-    if (isGenerator(result)) {
-      failed(notRun(hook), true);
-      return FAILED;
-    }
-    if (!isThenable(result)) {
-      succeeded(result, 0);
-      return DONE;
-    }
-    const ticket = ++lastTicket;
-    whenRun(hook, result, (value) => {
-      let hasFailed = false;
-      try {
-        succeeded(value, ticket);
-      } catch (error) {
-        hasFailed = true;
-        failed(error);
-      }
-      python("settled", ticket, hasFailed);
-    }, (error, isKnown) => {
-      failed(error, isKnown);
-      python("settled", ticket, true);
-    });
-    return ticket;
-  } catch (error) {
-    failed(error);
-    return FAILED;
-  }
-}
-
-// Logs the error, unless an equal one was logged (`isKnown`), and passes it to onError. Returns onError's promise, if
-// it returns one.
-function handlerFailed(hook, state, error, isKnown) {
-  python("failed", hook, state.id, describe(error), isKnown);
-  const { onError } = handlers;
-  if (onError !== undefined) {
-    try {
-      const answer = onError(state.session, error);
-      if (isGenerator(answer)) {
-        onErrorFailed(state, notRun("onError"), true);
-        return undefined;
-      }
-      return isThenable(answer) ? answer : undefined;
-    } catch (again) {
-      onErrorFailed(state, again);
-    }
-  }
-  return undefined;
-}
-
-function onErrorFailed(state, error, isKnown = false) {
-  python("failed", "onError", state.id, describe(error), isKnown);
-}
-
-// `typeof`, with own names for functions whose call only returns a generator.
-function kindOfExport(value) {
-  const prototype = typeof value === "function" ? attempt(() => getPrototypeOf(value), null) : null;
-  if (prototype === GENERATOR_FUNCTION) {
-    return "generator function";
-  }
-  return prototype === ASYNC_GENERATOR_FUNCTION ? "async generator function" : typeof value;
-}
-
-function isGenerator(value) {
-  return typeof value === "object" && value !== null &&
-    (apply(isPrototypeOf, GENERATOR, [value]) || apply(isPrototypeOf, ASYNC_GENERATOR, [value]));
-}
-
-// The error for a function that returned a generator. Its stack is the place of the function.
-function notRun(hook) {
-  const handler = handlers[hook];
-  const error = new ERRORS.TypeError(`${hook} returned a generator, whose body never runs: drop the *`);
-  const place = attempt(() => `${handler.fileName}:${handler.lineNumber}:${handler.columnNumber}`, "");
-  defineProperty(error, "stack", { __proto__: null, value: `    at ${hook} (${place})`, configurable: true });
-  return error;
-}
-
-function isThenable(value) {
-  return typeof value === "object" && value !== null && typeof value.then === "function";
-}
-
-// `when`, for the promise of a handler function. A generator as its value is a failure.
-function whenRun(hook, promise, fulfilled, failed) {
-  when(promise, (value) => isGenerator(value) ? failed(notRun(hook), true) : fulfilled(value), (error) => failed(error));
-}
-
-// Instead of `await`: the error of a call that was stopped at its deadline cannot be caught by `catch`.
-function when(promise, fulfilled, rejected) {
-  try {
-    apply(then, resolved(promise), [fulfilled, rejected]);
-  } catch (error) {  // the script has changed Promise
-    rejected(error);
-  }
 }
 
 return { __proto__: null, loop, connect, describe, parcel, module };
