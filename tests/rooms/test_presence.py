@@ -239,7 +239,9 @@ def test_values_are_copies():
     state.apply_set(Entry("s1", None, 1.0, '{"a":[]}', 1, 1))
     state.persons()[0].presence["a"].append(1)
     assert state.persons() == [Person("s1", None, {"a": []}, 1.0, 1)]
-    assert asdict(state.take_changes()) == {
+    changes = state.take_changes()
+    assert changes.as_dict() == asdict(changes)
+    assert changes.as_dict() == {
         "joined": [{"key": "s1", "user": None, "presence": {"a": []}, "since": 1.0, "sessions": 1}],
         "left": [],
         "changed": [],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -62,4 +61,4 @@ def changes_for_script(changes: PresenceChanges) -> dict[str, Any]:
 
 
 def _for_script(person: Person) -> dict[str, Any]:
-    return {**asdict(person), "since": _milliseconds(person.since)}
+    return {**person.as_dict(), "since": _milliseconds(person.since)}

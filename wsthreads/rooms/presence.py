@@ -35,6 +35,16 @@ class Person:
     #: The number of sessions. Those whose connection was lost do not count, so it can be 0.
     sessions: int
 
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name, for JSON. Much faster than `dataclasses.asdict`, which copies the value."""
+        return {
+            "key": self.key,
+            "user": self.user,
+            "presence": self.presence,
+            "since": self.since,
+            "sessions": self.sessions,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class PresenceChanges:
@@ -46,6 +56,11 @@ class PresenceChanges:
     left: list[Person]
     #: Persons whose value has changed.
     changed: list[Person]
+
+    def as_dict(self) -> dict[str, list[dict[str, Any]]]:
+        """The lists by name, with each person as a dict, for JSON."""
+        kinds = {"joined": self.joined, "left": self.left, "changed": self.changed}
+        return {kind: [person.as_dict() for person in persons] for kind, persons in kinds.items()}
 
 
 class JSONText(str):
@@ -85,6 +100,8 @@ _OUTSIDE_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[^][{}"]+')
 
 _ARRIVAL = attrgetter("since", "key")
 _SET_LAST = attrgetter("set_at", "session_id")
+
+_DECODER = json.JSONDecoder()
 
 
 class Presence:
@@ -208,7 +225,7 @@ class Presence:
 
     def persons(self) -> list[Person]:
         """Everybody, in order of arrival."""
-        return persons_of(self._entries.values())
+        return sorted(map(_person, self._persons.values()), key=_ARRIVAL)
 
     def show(self) -> list[Person]:
         """`persons`, for somebody who follows `take_changes` from here on.
@@ -283,11 +300,16 @@ def persons_of(entries: Iterable[Entry]) -> list[Person]:
 
 
 def _person(entries: list[Entry], sessions: int | None = None) -> Person:
-    last = max(entries, key=_SET_LAST)
+    last, since = entries[0], entries[0].since
+    if len(entries) > 1:
+        last, since = max(entries, key=_SET_LAST), min(entry.since for entry in entries)
     if sessions is None:
         sessions = sum(entry.lost_until is None for entry in entries)
-    since = min(entry.since for entry in entries)
-    return Person(last.key, last.user, json.loads(last.value), since, sessions)
+    return Person(last.key, last.user, _read_value(last.value), since, sessions)
+
+
+def _read_value(text: str) -> Any:
+    return _DECODER.raw_decode(text)[0]  # half the time of json.loads, which looks for white space around the value
 
 
 def presence_json(value: Any, max_bytes: int) -> str:
