@@ -11,7 +11,7 @@ from hypothesis import strategies as some
 from tests.programs import DEADLINE_S
 from wsthreads import BrokerError
 from wsthreads.brokers import messages, pending, reader
-from wsthreads.brokers.queue import Question, SendQueue
+from wsthreads.brokers.queue import PresenceKey, Question, SendQueue
 from wsthreads.brokers.scripts import Keys
 from wsthreads.brokers.subscriptions import Subscription
 from wsthreads.protocol.frames import message_frame
@@ -28,24 +28,104 @@ def test_a_broadcast_comes_back_as_it_was(size, kind, exclude_id):
     assert broadcast == (b"Sender_-1", 12345678901, exclude_id, frame)
 
 
+PRESENCE = messages.PresenceChange("you", 17, '{"a": "ä\\n"}', "process", "Jörg\0\ud800", 1.5, 16, 9.25)
+
+
+@pytest.mark.parametrize("message", ["hé", "", b"\xff\0", b""])
+def test_a_message_for_one_session_comes_back_as_it_was(message):
+    direct = messages.decode(messages.encode_direct("me", 7, "you", message_frame(message)))
+    assert direct == messages.Direct(b"me", 7, "you", message)
+
+
+@pytest.mark.parametrize("session_id", [None, "you"])
+@pytest.mark.parametrize("reason", ["", "über\n\0"])
+@pytest.mark.parametrize("ban_s", [0, 60.5, 31536000])
+def test_a_close_comes_back_as_it_was(session_id, reason, ban_s):
+    close = messages.decode(messages.encode_close("me", 7, session_id, 4000, reason, ban_s))
+    assert close == messages.Close(b"me", 7, session_id, 4000, reason, ban_s)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        PRESENCE,
+        PRESENCE._replace(user=None, lost_s=None),
+        messages.PresenceChange("you", 18, None),
+    ],
+)
+def test_a_presence_comes_back_as_it_was(change):
+    payload = messages.presence_payload(change)
+    assert messages.decode(b"3 - 0 you p\n" + payload) == change
+    kept = b"0" if change.lost_s is None else b"10250"
+    if change.value is not None:
+        assert messages.parse_stored(b"process", b"you", b"%b %b" % (kept, payload), 1000) == change
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"3 me 7 . T\nhi",
+        b"3 me 7 you T\n\xff",
+        b"3 me 7 . c\n",
+        b"3 me 7 . c\n[]",
+        b"3 me 7 . c\n{}",
+        b'3 me 7 . c\n[1005, "", 0]',
+        b'3 me 7 . c\n[1000, "", -1]',
+        b'3 me 7 . c\n[1000, "", NaN]',
+        b'3 me 7 . c\n[true, "", 0]',
+        b'3 me 7 . c\n["1000", "", 0]',
+        b"3 me 7 . c\n[1000, null, 0]",
+        b'3 me 7 . c\n[1000, "%b", 0]' % (b"x" * 124),
+        b"3 me 7 . c\n" + b"[" * 100_000,
+        b"3 - 0 . p\n[1]",
+        b"3 - 0 you p\n",
+        b"3 - 0 you p\n[-1]",
+        b"3 - 0 you p\n[true]",
+        b"3 - 0 you p\n[1]\n1",
+        b'3 - 0 you p\n[2,2,1.5,"process",null,null]',
+        b'3 - 0 you p\n[2,2,1.5,"process",null,null]\n{',
+        b'3 - 0 you p\n[2,2,1.5,"process",7,null]\n1',
+        b'3 - 0 you p\n[2,2,Infinity,"process",null,null]\n1',
+        b'3 - 0 you p\n[2,2,1.5,"process",null,-1]\n1',
+        b'3 - 0 you p\n[2,2,1.5,null,null,null]\n1',
+    ],
+)
+def test_what_is_malformed_is_refused(data):
+    with pytest.raises(BrokerError) as caught:
+        messages.decode(data)
+    assert len(str(caught.value)) < 200
+
+
 def test_every_kind_of_message_has_a_handler():
-    kinds = {type(messages.decode(b"2 me 7 . %s\nhi" % letter)) for letter in messages._DECODERS}
+    payloads = {b"c": b'[1000, "", 0]', b"p": b"[1]"}
+    kinds = {type(messages.decode(b"3 me 7 you %s\n%b" % (letter, payloads.get(letter, b"hi"))))
+             for letter in messages._DECODERS}  # fmt: skip
     assert reader.HANDLERS.keys() == kinds
 
 
-@given(some.binary(max_size=300) | some.binary(max_size=100).map(lambda tail: b"2 me 7 . t" + tail))
-def test_whatever_comes_is_a_broadcast_or_refused(data):
+@given(
+    some.binary(max_size=300)
+    | some.tuples(some.sampled_from("tbTBcp"), some.binary(max_size=100)).map(
+        lambda found: b"3 me 7 you %b\n%b" % (found[0].encode(), found[1])
+    )
+)
+def test_whatever_comes_is_a_message_or_refused(data):
     try:
-        broadcast = messages.decode(data)
+        message = messages.decode(data)
     except BrokerError:
         return
-    assert data.startswith(b"2 ")
-    assert messages.encode_broadcast(broadcast.sender.decode(), broadcast.ticket, broadcast.exclude_id, broadcast.frame)
+    assert data.startswith(b"3 ")
+    assert isinstance(message, tuple(reader.HANDLERS))
 
 
 def test_the_format_is_the_one_that_other_versions_know():
-    assert messages.encode_broadcast("me", 7, None, message_frame("hi")) == b"2 me 7 . t\nhi"
-    assert messages.encode_broadcast("me", 8, "you", message_frame(b"\0")) == b"2 me 8 you b\n\0"
+    assert messages.encode_broadcast("me", 7, None, message_frame("hi")) == b"3 me 7 . t\nhi"
+    assert messages.encode_broadcast("me", 8, "you", message_frame(b"\0")) == b"3 me 8 you b\n\0"
+    assert messages.encode_direct("me", 9, "you", message_frame("hi")) == b"3 me 9 you T\nhi"
+    assert messages.encode_close("me", 10, None, 1000, "bye", 60) == b'3 me 10 . c\n[1000, "bye", 60]'
+    assert messages.presence_payload(PRESENCE._replace(user="Ann")) == (
+        b'[17,16,1.5,"process","Ann",9.25]\n{"a": "\xc3\xa4\\n"}'
+    )
 
 
 class Outbox:
@@ -306,12 +386,47 @@ def test_the_bound_is_in_bytes_and_lets_one_in_whatever_its_size():
 
 def test_a_queue_with_a_question_alone_has_work_and_no_broadcasts():
     waiting = queue(1000)
-    question = Question(KEYS.address("/x", "y"))
+    question = Question("return 1", [b"key"])
     waiting.ask(question)
     assert waiting
     assert len(waiting) == 0
     assert waiting.take_questions() == [question]
     assert not waiting
+
+
+def test_of_a_presence_the_queue_keeps_which_sessions_have_changed():
+    waiting = queue(1000)
+    key, other = PresenceKey(None, "/x", "y"), PresenceKey(None, "/x", "z")
+    for session_id in ["a", "b", "a"]:
+        waiting.change_presence(key, session_id)
+    waiting.change_presence(other, None)
+    waiting.change_presence(other, "c")
+    assert waiting
+    assert waiting.has_work()
+    taken = waiting.take_presences()
+    assert [(key, changed and list(changed)) for key, changed in taken] == [(key, ["a", "b"]), (other, None)]
+    assert not waiting
+    waiting.change_presence(key, "d")
+    waiting.give_back(taken)
+    assert [(key, changed and list(changed)) for key, changed in waiting.take_presences()] == [
+        (key, ["d", "a", "b"]),
+        (other, None),
+    ]
+
+
+def test_many_changed_presences_of_a_room_go_in_parts_and_very_many_are_compared():
+    waiting = queue(1000)
+    key = PresenceKey(None, "/x", "y")
+    for number in range(1200):
+        waiting.change_presence(key, f"{number}")
+    taken = []
+    while waiting:
+        taken += [list(changed) for _, changed in waiting.take_presences()]
+    assert [len(some) for some in taken] == [500, 500, 200]
+    assert [each for some in taken for each in some] == [f"{number}" for number in range(1200)]
+    for number in range(10_001):
+        waiting.change_presence(key, f"{number}")
+    assert waiting.take_presences() == [(key, None)]
 
 
 def test_nothing_is_left_out_or_comes_twice_however_it_is_mixed():

@@ -13,6 +13,7 @@ import traceback
 
 import pytest
 import redis
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.pages import blocks
 from tests.programs import DEADLINE_S, EXAMPLES, ROOT, Program, connect, receive, run_server, wait_until, wsthreads
@@ -249,6 +250,74 @@ def test_publish_and_run_from_the_command_line(redis_server, tmp_path):
             done = wsthreads("publish", *arguments, "--endpoint", "/ws/chat", **options)
             assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
             assert receive(a) == receive(b) == message
+
+
+USERS = """
+def on_handshake(request):
+    request.user = request.get_parameter("name")
+
+def on_open(session):
+    session.room("lobby").join(presence=session.user)
+    session.send("in")
+"""
+
+
+def test_a_user_is_reached_and_kicked_and_banned_from_the_command_line(redis_server, tmp_path):
+    (tmp_path / "chat.py").write_text(USERS)
+    options = ("--redis", redis_server.url)
+    environment = {"WSTHREADS_REDIS": redis_server.url}
+    with (
+        run_server("chat.py", *options, cwd=tmp_path) as one,
+        run_server("chat.py", *options, cwd=tmp_path) as two,
+        connect(one.ws_url + "/ws/chat?name=ann") as a,
+        connect(two.ws_url + "/ws/chat?name=ann") as b,
+        connect(two.ws_url + "/ws/chat?name=bob") as c,
+    ):
+        assert receive(a) == receive(b) == receive(c) == "in"
+        arguments = ("--endpoint", "/ws/chat")
+        done = wsthreads("publish", "--user", "ann", "hello", *arguments, env=environment)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert receive(a) == receive(b) == "hello"
+        broker = RedisBroker(redis_server.url)
+        wait_until(lambda: {each.key: each.sessions for each in broker.room("/ws/chat", "lobby").presence()}
+                   == {"ann": 2, "bob": 1})  # fmt: skip
+        done = wsthreads("kick", "ann", "--code", "4001", "--reason", "out", "--ban", "60", *arguments, env=environment)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        for client in (a, b):
+            with pytest.raises(ConnectionClosed) as caught:
+                client.recv(timeout=DEADLINE_S)
+            assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (4001, "out")
+        for server in (one, two):
+            with pytest.raises(InvalidStatus) as refused:
+                connect(server.ws_url + "/ws/chat?name=ann")
+            assert refused.value.response.status_code == 403
+        with connect(one.ws_url + "/ws/chat?name=bob") as again:
+            assert receive(again) == "in"
+        broker.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["publish", "--user", "ann", "room", "text"], "takes the message alone with --user, not 2 arguments"),
+        (["publish", "text"], "takes a room and a message, not 1 arguments"),
+        (["publish", "--user", "", "text"], "must be text of 1 to 256 characters"),
+        (["kick"], "Missing argument 'USER'"),
+        (["kick", "a" * 257], "257"),
+        (["kick", "ann", "--code", "1005"], "close code 1005"),
+        (["kick", "ann", "--code", "x"], "'x' is not a valid integer"),
+        (["kick", "ann", "--ban", "-1"], "not -1.0"),
+        (["kick", "ann", "--ban", "nan"], "not nan"),
+        (["kick", "ann", "--reason", "x" * 124], "at most 123 bytes"),
+        (["kick", "ann"], "not kicked: redis://127.0.0.1:1: "),
+    ],
+)
+def test_a_mistake_with_a_user_is_one_line(arguments, message):
+    done = wsthreads(*arguments, "--endpoint", "/x", "--redis", "redis://127.0.0.1:1")
+    assert done.returncode > 0
+    assert message in done.stderr
+    assert done.stderr.startswith("wsthreads: ")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,13 @@ import pytest
 import redis
 from redis.cluster import ClusterNode
 
+from tests.brokers.test_shared_presence import Worker
 from tests.programs import DEADLINE_S, wait_until
 from tests.redis_server import RedisServer, free_port
 from tests.room_worlds import RedisWorld
-from wsthreads import BrokerError, RedisBroker
+from wsthreads import BrokerError, Peer, RedisBroker, User
 from wsthreads.brokers import availability, pending
+from wsthreads.rooms.names import user_room
 
 SLOTS = 16384
 
@@ -145,3 +147,35 @@ def test_a_node_that_hangs_does_not_delay_the_rooms_of_others(nodes, monkeypatch
         assert sorted(member.receive(2)) == ["waits", "waits, too"]
     wait_until(lambda: all(_is_complete(node) for node in nodes), "the cluster's being complete")
     world.end()
+
+
+def test_users_and_presence_over_the_nodes(world):
+    a, b = [Worker(world, rooms) for rooms in world.all_rooms]
+    broker, link = world.broker, world.links[0]
+    names = [f"user {n}" for n in range(12)]
+    members = [world.member("lobby", of=b.rooms, user=name) for name in names]
+    assert len({link._by_shard[link.shard(world.path, user_room(name))] for name in names}) == 3, "on all nodes"
+    for name, member in zip(names, members, strict=True):
+        handle = User(name, a.rooms.directory)
+        handle.send("hi")
+        broker.user(world.path, name).send("from outside")
+        assert sorted(member.receive(2)) == ["from outside", "hi"]
+        assert handle.is_online()
+        assert broker.user(world.path, name).is_online()
+        peer = Peer(member.session.id, a.rooms.directory)
+        assert peer.send("direct")
+        assert member.receive(1) == ["direct"]
+        assert peer.is_open()
+        assert broker.session(world.path, member.session.id).is_open()
+        member.session.room("lobby").set_presence(name)
+    world.member("lobby", of=a.rooms)
+    wait_until(lambda: list(a.there()) == names, "everybody")
+    assert [person.key for person in broker.room(world.path, "lobby").presence()] == names
+    for name, member in zip(names, members, strict=True):
+        User(name, a.rooms.directory).close(4001, ban_s=60)
+        wait_until(lambda member=member: member.channel.ending == (4001, ""), "the kick")
+        b.end(member.session)
+        wait_until(lambda name=name: b.rooms.directory.ban_of(name), "the ban")
+    wait_until(lambda: not a.there(), "the leaves")
+    for worker in (a, b):
+        worker.rooms.roster.stop(DEADLINE_S)

@@ -167,7 +167,7 @@ def test_a_broadcast_that_was_not_passed_on_is_found_though_nothing_follows_it(p
     """As the nodes of a cluster may lose one between them."""
     room, sent = pair.worlds[1].broker.room("/ws/test", "lobby"), []
     address = pair.address._replace(channel=b"nobody hears this")
-    room._broker._keys.address = lambda *_: sent.append(1) or address
+    room._outside().keys.address = lambda *_: sent.append(1) or address
     room.broadcast("unheard")
     assert sent
     for _ in range(2):  # the first tells where the log ends, the second that it still does not end there here
@@ -222,6 +222,6 @@ def test_what_an_older_version_broadcasts_is_counted_and_harms_nobody(pair, capl
     pair.say("after")
     assert pair.a.receive(1) == ["after"]
     assert pair.worlds[0].metrics[0].snapshot()["broker_malformed"] == 1
-    assert "were not published in version 2 of the format" in caplog.text
+    assert "were not published in version 3 of the format" in caplog.text
     assert "secret" not in caplog.text
     assert pair.gaps() == 0

@@ -16,6 +16,7 @@ from wsthreads.brokers import availability, messages, pending, scripts, writer
 from wsthreads.brokers.reader import Reader
 from wsthreads.brokers.subscriptions import Subscription
 from wsthreads.protocol.frames import message_frame
+from wsthreads.rooms.names import SESSIONS_ROOM
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def test_what_this_process_broadcasts_during_a_break_follows_in_order(proxy, div
     wait_until(lambda: b.session.room("lobby").members() == 3, "the member that joined during the break")
     processes, members = processes_of(redis_server, divided[0])
     assert len(redis_server.client.hkeys(members)) == 2, "what was announced before the break is gone"
-    assert redis_server.client.zcard(processes) == 2
+    assert redis_server.client.zcard(processes) == 4, "two processes, each under two names"
 
 
 def test_a_short_break_keeps_the_order_of_what_a_thread_sends_and_broadcasts(proxy, divided, monkeypatch):
@@ -193,7 +194,7 @@ def test_a_broadcast_is_back_when_the_room_that_it_was_for_has_it(redis, worlds)
     """Not by the subscription of a former room of its name; and not before the reader is done with it."""
     world = worlds(redis.url)
     a, link = world.member("lobby"), world.links[0]
-    (room,) = link._rooms.values()
+    room = link._rooms["/ws/test", "lobby"]
     former = Subscription(room.listener, room.name, room.address)
     redis.freeze()
     try:
@@ -247,8 +248,9 @@ def test_a_connection_that_fails_while_it_subscribes_forgets_nothing(divided, re
         unsubscribe = subscribe
 
     rooms = {name: Subscription(divided[0].rooms, name, scripts.Keys("x", 0).address("/x", name)) for name in "abc"}
-    nothing = {"on_subscribed": None, "on_own": None, "on_poll": None}
-    reader = Reader(None, None, "me", b"wake", **nothing, metrics=divided[0].metrics[0])
+    nothing = dict.fromkeys(["ask_channel", "on_subscribed", "on_own", "on_poll"])
+    questions = divided[0].links[0]._questions
+    reader = Reader(None, None, "me", b"wake", **nothing, questions=questions, metrics=divided[0].metrics[0])
     for wanted, name in [(True, "a"), (True, "b"), (False, "a"), (True, "c")]:
         (reader.want if wanted else reader.drop)(rooms[name])
     with pytest.raises(ConnectionError):
@@ -332,9 +334,13 @@ def test_a_missing_message_is_fetched_from_the_log(divided, redis_server):
         b"",
         b"no id",
         b"epoch 9 9999999999999-9 0-0\n",
-        b"epoch 9 9999999999999-9 0-0\n3 future 1 . t\nx",
-        b"epoch 9 9999999999999-9 0-0\n2 me 1 . t\n\xff",
-        b"epoch 9 9999999999999-9 0-0\n2 me 1 . z\nx",
+        b"epoch 9 9999999999999-9 0-0\n4 future 1 . t\nx",
+        b"epoch 9 9999999999999-9 0-0\n2 past 1 . t\nx",
+        b"epoch 9 9999999999999-9 0-0\n3 me 1 . t\n\xff",
+        b"epoch 9 9999999999999-9 0-0\n3 me 1 . z\nx",
+        b"epoch 9 9999999999999-9 0-0\n3 me 1 . c\n[4000, 7, 0]",
+        b"epoch 9 9999999999999-9 0-0\n3 me 1 . T\nnobody",
+        b"epoch 9 9999999999999-9 0-0\n3 - 0 me p\n[]",
         b"\x80" * 999,
     ],
 )
@@ -402,15 +408,28 @@ def test_members_that_redis_has_forgotten_are_announced_again(divided, redis_ser
     wait_until(lambda: a.session.room("lobby").members() == 2, "that of the other")
 
 
+class One:
+    """A listener with one presence."""
+
+    def __init__(self, session_id):
+        self._change = messages.PresenceChange(session_id, 1, "0", since=1.0, set_at=1)
+
+    def own_presences(self, name, session_ids):
+        return [(self._change.session_id, self._change)]
+
+
 def test_everything_in_redis_expires(divided, redis_server):
     a = divided[0].member("lobby")
     a.session.room("lobby").broadcast("1")
     assert a.receive(1) == ["1"]
     prefix = divided[0].links[0]._keys._prefix
     keys = redis_server.keys(f"{{{prefix}:*")
-    assert len(keys) == 4
-    for key in keys:
-        longest_s = scripts.HEAD_S if b":head:" in key else 60
+    assert len(keys) == 6, "the log, the head and the members; head and members of single sessions; the processes"
+    a.session._rooms._link.change_presence("/ws/test", "lobby", One(a.session.id), a.session.id)
+    divided[0].rooms._link.close("/ws/test", "lobby", 4000, "", 50.0)
+    wait_until(lambda: len(redis_server.keys(f"{{{prefix}:*")) == 8, "the presences and the ban")
+    for key in redis_server.keys(f"{{{prefix}:*"):
+        longest_s = scripts.HEAD_S if b":head:" in key or b":presence:" in key else 60
         assert 0 < redis_server.client.pttl(key) <= longest_s * 1000, key
 
 
@@ -424,7 +443,7 @@ def test_a_process_that_ends_takes_its_members_with_it(divided, redis_server):
     assert b.session.room("lobby").members() == 1
     processes, members = processes_of(redis_server, divided[1])
     assert len(redis_server.client.hkeys(members)) == 1
-    assert redis_server.client.zcard(processes) == 1
+    assert redis_server.client.zcard(processes) == 2, "the other one, under two names"
     with pytest.raises(BrokerError, match="was shut down"):
         divided[0].rooms.room("lobby").broadcast("too late")
     assert divided[0].rooms.room("lobby").members() == 0
@@ -432,12 +451,16 @@ def test_a_process_that_ends_takes_its_members_with_it(divided, redis_server):
 
 def test_only_rooms_with_members_are_subscribed_to(divided, redis_server):
     prefix = divided[0].links[0]._keys._prefix
+
+    def channels():
+        found = redis_server.client.pubsub_channels(f"{{{prefix}:*}}:log:*")
+        return sorted(name for channel in found if (name := channel.rpartition(b":")[2]) != SESSIONS_ROOM.encode())
+
     a = divided[0].member("one", "two")
-    assert len(redis_server.client.pubsub_channels(f"{{{prefix}:*}}:log:*")) == 2
+    assert channels() == [b"one", b"two"]
     a.session.room("one").leave()
     divided[0].rooms.room("three").broadcast("nobody hears it")
-    wait_until(lambda: len(redis_server.client.pubsub_channels(f"{{{prefix}:*}}:log:*")) == 1, "the unsubscription")
-    assert redis_server.client.pubsub_channels(f"{{{prefix}:*}}:log:*")[0].endswith(b":two")
+    wait_until(lambda: channels() == [b"two"], "the unsubscription")
 
 
 def test_the_layout_is_what_its_description_says():
@@ -448,6 +471,9 @@ def test_the_layout_is_what_its_description_says():
     assert address.head == b"{app:%d}:head:/ws/a%%3Ab:c:d" % address.shard
     assert address.channel == address.log
     assert keys.wake("me") == (b"{app:0}:wake:me", b"{app:0}:wake:me")
+    assert address.presence == b"{app:%d}:presence:/ws/a%%3Ab:c:d" % address.shard
+    assert address.ban == b"{app:%d}:ban:/ws/a%%3Ab:c:d" % address.shard
+    assert scripts.Keys("app", 5).ask() == (b"{app:0}:ask", b"5:{app:0}:ask")
     assert scripts.Keys("app", 5).wake("me", 3) == (b"{app:3}:wake:me", b"5:{app:3}:wake:me")
     assert keys.processes(3) == b"{app:3}:processes"
     assert keys.address("/ws/a", "b:c:d") != address

@@ -561,7 +561,8 @@ def test_versions_are_told():
 def test_help_lists_the_commands(arguments):
     done = wsthreads(*arguments)
     assert done.returncode == 0
-    assert re.findall(r"^  (\w+)  +\w", done.stdout, re.MULTILINE) == ["run", "new", "check", "publish", "connect"]
+    names = re.findall(r"^  (\w+)  +\w", done.stdout, re.MULTILINE)
+    assert names == ["run", "new", "check", "publish", "kick", "connect"]
 
 
 def test_help_imports_no_interpreter_and_no_server():

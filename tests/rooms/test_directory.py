@@ -9,15 +9,20 @@ import weakref
 import pytest
 
 from tests.programs import DEADLINE_S
-from tests.room_worlds import World
+from tests.room_worlds import RedisWorld, World
 from tests.wire import run_all
 from wsthreads import CloseCodeError, MessageTypeError, Peer, RoomNameError, UsageError, User, UserError
+from wsthreads.brokers.rooms import SharedRooms
 from wsthreads.rooms.names import SESSIONS_ROOM, is_hidden, user_of, user_room
 
 
-@pytest.fixture
-def world():
-    world = World()
+@pytest.fixture(params=["local", "redis"])
+def world(request):
+    if request.param == "local":
+        world = World()
+    else:
+        redis = request.getfixturevalue("redis_server")
+        world = RedisWorld(redis.url, prefix=f"directory-{random.randrange(2**32)}")
     yield world
     world.end()
 
@@ -31,7 +36,15 @@ def counts(world, name):
 
 
 def endings(*members):
+    arrive({member.session._rooms for member in members})
     return [member.channel.ending for member in members]
+
+
+def arrive(all_rooms):
+    """What these processes have sent to others has arrived."""
+    for rooms in all_rooms:
+        if isinstance(rooms, SharedRooms):
+            rooms._link.ask("nothing", None, DEADLINE_S)
 
 
 def test_the_name_of_a_hidden_room():
@@ -87,13 +100,14 @@ def test_hidden_rooms_are_nowhere_to_be_seen(world):
     rooms = world.rooms
     user(world, "ann").send("hi")
     assert rooms.names() == ["lobby"]
-    assert rooms.sizes() == {"lobby": 3}
-    assert rooms.totals() == (1, 3, 0, 0)
+    here = len(rooms.sessions("lobby"))
+    assert rooms.sizes() == {"lobby": here}
+    assert rooms.totals() == (1, here, 0, 0)
     assert len(rooms) == 1
     assert anns[0].session.rooms() == ["lobby"]
-    assert rooms.users() == {"ann": 3}
+    assert rooms.users() == {"ann": here}
     for ann in anns:
-        rooms.leave_all(ann.session)
+        ann.session._rooms.leave_all(ann.session)
     assert rooms.totals() == (0, 0, 0, 0)
     assert rooms.users() == {}
     rooms._check()
@@ -121,8 +135,9 @@ def test_a_kick_closes_all_sessions_of_the_user_and_no_other(world, caplog):
     ann, again, bob = world.member(user="ann"), world.member(user="ann"), world.member(user="bob")
     user(world, "ann").close(4001, "sig\nned out")
     assert endings(ann, again, bob) == [(4001, "sig\nned out"), (4001, "sig\nned out"), None]
+    here = [2] if len(world.all_rooms) == 1 else [1, 1]
     assert [r.getMessage() for r in caplog.records] == [
-        r"user ann kicked on /ws/test, sessions closed here: 2: 4001 'sig\nned out'"
+        rf"user ann kicked on /ws/test, sessions closed here: {count}: 4001 'sig\nned out'" for count in here
     ]
     assert caplog.records[0].name == "wsthreads.rooms.directory.kicks"
     user(world, "ann").close(4002, "again")
@@ -140,6 +155,7 @@ def test_a_ban_is_there_before_the_sessions_are_closed(world, caplog):
     assert seen[0][1:] == (4001, "bye")
     assert "user ann banned on /ws/test for 60 s: 4001 bye" in caplog.text
     assert counts(world, "bans") == 1
+    arrive(world.all_rooms)
     assert world.member(user="ann").ban[1:] == (4001, "bye")
     assert world.rooms.directory.ban_of("bob") is None
 
@@ -192,8 +208,9 @@ def test_a_peer_is_one_session(world, caplog):
     assert peer.send("hi")
     assert bob.receive(1) == ["hi"]
     peer.close(4001, "bye")
+    arrive(world.all_rooms)
     assert not peer.is_open()
-    assert not peer.send("more")
+    assert peer.send("more") == (len(world.all_rooms) > 1), "it is not known what other processes have"
     assert endings(ann, bob) == [None, (4001, "bye")]
     peer.close(4002)
     assert endings(bob) == [(4001, "bye")]
@@ -204,7 +221,7 @@ def test_a_peer_is_one_session(world, caplog):
 def test_a_peer_that_there_never_was_gets_nothing(world):
     peer = Peer("nobody", world.rooms.directory)
     assert not peer.is_open()
-    assert not peer.send("hi")
+    assert peer.send("hi") == (len(world.all_rooms) > 1), "it is not known what other processes have"
     peer.close()
 
 
@@ -214,7 +231,8 @@ def test_a_room_is_closed_with_all_its_members(world, caplog):
     world.rooms.room("lobby").close(4001, "bye")
     assert endings(*members, other) == [(4001, "bye")] * 3 + [None]
     assert counts(world, "kicks") == 3
-    assert "room lobby closed on /ws/test, sessions closed here: 3: 4001 bye" in caplog.text
+    for here in [3] if len(world.all_rooms) == 1 else [2, 1]:
+        assert f"room lobby closed on /ws/test, sessions closed here: {here}: 4001 bye" in caplog.text
     members[0].session.room("hall").close()
     assert endings(other) == [(1000, "")]
 
@@ -227,7 +245,7 @@ def test_handles_keep_nothing_alive_and_work_for_as_long_as_they_are_kept(world)
         handle.send(f"{number}")
         room.broadcast("b")
         assert ann.receive(2) == [f"{number}", "b"]
-        world.rooms.leave_all(ann.session)
+        ann.session._rooms.leave_all(ann.session)
         ann.channel.begin_close(1000)
         reference = weakref.ref(ann.session)
         world.members.clear()
@@ -335,4 +353,5 @@ def test_kicks_with_bans_and_sessions_that_come_meanwhile(world, nth):
         user(world, "ann").close(4001, "bye", ban_s=60)
 
     run_all(come, come, come, kick)
+    arrive(world.all_rooms)
     assert all(ann.ban is not None or ann.channel.ending is not None for ann in entered)

@@ -7,18 +7,22 @@ modules above it:
 `interface`        what rooms and links may call of each other
 `messages`         how a message between processes is written, and which kinds there are
 `pending`          broadcasts that are not back yet, and the frames that must not overtake them
+`directory`        reaches users and single sessions in all processes
+`presence`         who is there, in all processes
 `rooms`            the rooms and sessions that handlers use
 `scripts`          what runs inside of Redis, and its keys
 `positions`        how far a process has got in a room's log
 `subscriptions`    a room with members in this process
 `redis_errors`     Redis's errors in words
+`questions`        what processes ask each other
 `reader`           the thread that receives from Redis; `HANDLERS`: what it does with each kind of message
 `queue`            what waits to be sent
 `availability`     whether Redis answers, and how long a call waits for it
 `writer`           the thread that sends to Redis
 `link`             what rooms call: `RedisLink`
 `cluster`          a link to each node of a Redis Cluster
-`redis`            `RedisBroker`: the configuration, and broadcasts from programs without a server
+`remote`           the handles of programs without a server
+`redis`            `RedisBroker`: the configuration
 =================  =====================================================================================
 """
 

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
-from wsthreads.brokers.link import RedisLink, Shared
-from wsthreads.brokers.scripts import SHARDS, Keys
+from wsthreads.brokers.link import Endpoints, RedisLink, Shared
+from wsthreads.brokers.questions import weak
+from wsthreads.brokers.scripts import ASK_SHARD, SHARDS, Keys
+from wsthreads.rooms.names import SESSIONS_ROOM
 
 if TYPE_CHECKING:
     from wsthreads.brokers import Listener
+    from wsthreads.brokers.messages import PresenceChange
     from wsthreads.monitoring.metrics import Metrics
     from wsthreads.sessions.session import Session
 
@@ -44,30 +47,31 @@ class ClusterLink:
         self._metrics = metrics
         self._place = place
         self._max_queued_bytes = max_queued_bytes
+        self._endpoints = Endpoints()
         self._starting = Lock()  # guards starting and stopping
         self._pid = 0  # the process in which the links run
         self._reset()
 
     def _reset(self) -> None:
         self._made_in = os.getpid()
-        shared = Shared()
-        self._by_node: dict[str, RedisLink] = {}
-        self._by_shard: list[RedisLink] = []
-        for shard in range(SHARDS):
-            node = self._node_of(shard)
-            if node not in self._by_node:
-                self._by_node[node] = RedisLink(
-                    self._client,
-                    lambda: self._client,
-                    self._keys,
-                    self._metrics,
-                    place=f"{self._place} ({node})",
-                    cluster=shared,
-                    shard=shard,
-                    max_queued_bytes=self._max_queued_bytes,
-                )
-            self._by_shard.append(self._by_node[node])
+        shared = Shared(self._endpoints)
+        nodes = [self._node_of(shard) for shard in range(SHARDS)]
+        self._by_node: dict[str, RedisLink] = {
+            node: RedisLink(
+                self._client,
+                lambda: self._client,
+                self._keys,
+                self._metrics,
+                place=f"{self._place} ({node})",
+                cluster=shared,
+                shards=[shard for shard in range(SHARDS) if nodes[shard] == node],
+                max_queued_bytes=self._max_queued_bytes,
+            )
+            for node in dict.fromkeys(nodes)
+        }
+        self._by_shard = [self._by_node[node] for node in nodes]
         self.pending = shared.pending
+        self.process = shared.process
 
     def _node_of(self, shard: int) -> str:
         try:
@@ -101,6 +105,47 @@ class ClusterLink:
     def members_elsewhere(self, path: str, name: str) -> int:
         self.start()
         return self._link_of(path, name).members_elsewhere(path, name)
+
+    def register(self, path: str, listener: Listener) -> None:
+        self._endpoints.register(path, listener)
+
+    def close(self, path: str, name: str, code: int, reason: str, ban_s: float, session_id: str | None = None) -> None:
+        self.start()
+        self._link_of(path, name).close(path, name, code, reason, ban_s, session_id)
+
+    def send_to_session(self, path: str, session_id: str, frame: bytes) -> None:
+        self.start()
+        self._link_of(path, SESSIONS_ROOM).send_to_session(path, session_id, frame)
+
+    def ban_of(self, path: str, name: str) -> tuple[int, str, float] | None:
+        self.start()
+        return self._link_of(path, name).ban_of(path, name)
+
+    def has_room(self, path: str, name: str) -> bool:
+        return self._link_of(path, name).has_room(path, name)
+
+    def change_presence(self, path: str, name: str, listener: Listener, session_id: str) -> None:
+        self.start()
+        self._link_of(path, name).change_presence(path, name, listener, session_id)
+
+    def reap(self, path: str, name: str, listener: Listener) -> None:
+        self._link_of(path, name).reap(path, name, listener)
+
+    def presences(self, path: str, name: str) -> list[PresenceChange] | None:
+        self.start()
+        return self._link_of(path, name).presences(path, name)
+
+    def shard(self, path: str, name: str) -> int:
+        return self._keys.address(path, name).shard
+
+    def answer(self, kind: str, function: Callable[[Any], Any]) -> None:
+        self._endpoints.answers[kind] = weak(function)
+
+    def ask(
+        self, kind: str, argument: Any, timeout_s: float = 1.0, enough: Callable[[Any], bool] | None = None
+    ) -> list[dict[str, Any]]:
+        self.start()
+        return self._by_shard[ASK_SHARD].ask(kind, argument, timeout_s, enough)
 
     def _link_of(self, path: str, name: str) -> RedisLink:
         return self._by_shard[self._keys.address(path, name).shard]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from wsthreads.brokers.messages import Close, Direct, PresenceChange
     from wsthreads.brokers.pending import PendingBroadcasts
     from wsthreads.monitoring.metrics import Metrics
     from wsthreads.sessions.session import Session
@@ -24,6 +26,39 @@ class Listener(Protocol):
         `ticket` is the ticket of a broadcast of this process, or -1 for a broadcast of another process.
         """
 
+    def deliver_to_session(self, message: Direct) -> None:
+        """Send a message of another process to one session, if it is here."""
+
+    def close(self, name: str, order: Close) -> None:
+        """Close the members of a room, or one session, as another process wants it."""
+
+    def found_ban(self, name: str, code: int, reason: str, ban_s: float) -> None:
+        """The user whose hidden room this is turns out to be banned."""
+
+    def bans(self) -> Iterable[tuple[str, int, str, float]]:
+        """The bans that this process knows: the hidden room, code, reason, and for how long."""
+
+    def change_presence(self, name: str, change: PresenceChange) -> None:
+        """The presence of a session has changed, as it comes back from the broker."""
+
+    def take_presences(self, name: str, present: Iterable[PresenceChange], *, is_first: bool, is_surely: bool) -> None:
+        """These are all presences in a room. `is_first`: so far this process has received none of the room.
+
+        Unless it `is_surely` so, others may be about to be confirmed: the broker has lost its data.
+        """
+
+    def forget_presences(self, name: str) -> None:
+        """This process receives nothing of a room any more. Takes only a lock that is a leaf."""
+
+    def own_presences(self, name: str, session_ids: Iterable[str] | None) -> list[tuple[str, PresenceChange | None]]:
+        """The present state of some sessions of this process in a room; None for one that has no presence there."""
+
+    def presence_names(self) -> list[str]:
+        """The rooms in which sessions of this process have a presence."""
+
+    def watched_processes(self) -> dict[tuple[int, str], list[str]]:
+        """The rooms with presences of other processes: by the shard of the rooms, and the process."""
+
 
 class Link(Protocol):
     """An app's connection to the other processes. Any thread.
@@ -33,6 +68,8 @@ class Link(Protocol):
 
     #: The broadcasts of this process that are not back yet.
     pending: PendingBroadcasts
+    #: The name of this process. It is another one after a fork.
+    process: str
 
     def start(self) -> None:
         """Connect now instead of at the first use. Does not wait for the connection."""
@@ -51,6 +88,44 @@ class Link(Protocol):
 
     def members_elsewhere(self, path: str, name: str) -> int:
         """The number of members in other processes. Waits at most a second, then returns the last known number."""
+
+    def register(self, path: str, listener: Listener) -> None:
+        """Know the rooms of an endpoint. Does not keep them alive."""
+
+    def close(self, path: str, name: str, code: int, reason: str, ban_s: float, session_id: str | None = None) -> None:
+        """Queue that other processes close the members of a room, or one session. Raises as `publish` does."""
+
+    def send_to_session(self, path: str, session_id: str, frame: bytes) -> None:
+        """Queue a message for a session of another process. Raises as `publish` does."""
+
+    def ban_of(self, path: str, name: str) -> tuple[int, str, float] | None:
+        """The ban of the user whose hidden room this is: code, reason, for how long. Waits at most a second."""
+
+    def has_room(self, path: str, name: str) -> bool:
+        """Whether this process receives what is sent to a room."""
+
+    def change_presence(self, path: str, name: str, listener: Listener, session_id: str) -> None:
+        """The presence of a session of this process has changed."""
+
+    def reap(self, path: str, name: str, listener: Listener) -> None:
+        """The time of a session of another process is over: have it removed, unless its process has done so."""
+
+    def presences(self, path: str, name: str) -> list[PresenceChange] | None:
+        """All presences in a room, for a process that does not receive them. None if the broker is away."""
+
+    def shard(self, path: str, name: str) -> int:
+        """A number for the place where a room is kept. Rooms with the same number are kept together."""
+
+    def answer(self, kind: str, function: Callable[[Any], Any]) -> None:
+        """Answer the questions of other processes of this kind: the function gets and returns JSON."""
+
+    def ask(
+        self, kind: str, argument: Any, timeout_s: float = 1.0, enough: Callable[[Any], bool] | None = None
+    ) -> list[dict[str, Any]]:
+        """Ask all other processes, and return what they have answered: ``pid``, ``host``, ``process``, ``value``.
+
+        Waits for all of them, for the first whose value is `enough`, or for `timeout_s`.
+        """
 
     def waiting(self) -> int:
         """How many broadcasts the broker has not acknowledged. A snapshot."""

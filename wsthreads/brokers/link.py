@@ -11,22 +11,25 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import count
 from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
-from wsthreads.brokers import messages
+from wsthreads.brokers import messages, scripts
 from wsthreads.brokers.availability import WAIT_S, Availability
 from wsthreads.brokers.pending import PendingBroadcasts
-from wsthreads.brokers.queue import Question, SendQueue
+from wsthreads.brokers.questions import Questions, weak
+from wsthreads.brokers.queue import PresenceKey, Question, QueuedBan, SendQueue
 from wsthreads.brokers.reader import Reader
-from wsthreads.brokers.scripts import Keys, Scripts
+from wsthreads.brokers.scripts import ASK_SHARD, SHARDS, Keys, Scripts
 from wsthreads.brokers.subscriptions import Subscription
 from wsthreads.brokers.writer import Writer
 from wsthreads.errors import BrokerError
+from wsthreads.rooms.names import SESSIONS_ROOM
 from wsthreads.threads.blocking import may_wait
 
 if TYPE_CHECKING:
@@ -34,16 +37,33 @@ if TYPE_CHECKING:
     from wsthreads.monitoring.metrics import Metrics
     from wsthreads.sessions.session import Session
 
-__all__ = ["RedisLink", "Shared"]
+__all__ = ["Endpoints", "RedisLink", "Shared"]
+
 
 #: A process that was forked from a server waits so long for Redis to have its broadcast. It may end right after it.
 FORK_WAIT_S = 3.0
 
 
+class Endpoints:
+    """What is asked of an app by its link. It outlives a fork."""
+
+    def __init__(self) -> None:
+        self._listeners: WeakValueDictionary[str, Listener] = WeakValueDictionary()  # by path
+        #: By the kind of question: finds the function that answers.
+        self.answers: dict[str, Callable[[], Callable[[Any], Any] | None]] = {}
+
+    def register(self, path: str, listener: Listener) -> None:
+        self._listeners[path] = listener
+
+    def listeners(self) -> list[tuple[str, Listener]]:
+        return list(self._listeners.items())
+
+
 class Shared:
     """What the links to the nodes of one cluster share. A link to a single Redis has its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, endpoints: Endpoints) -> None:
+        self.endpoints = endpoints
         self.pending = PendingBroadcasts()
         self.process = secrets.token_urlsafe(12)
         self.lock = Lock()
@@ -53,7 +73,7 @@ class Shared:
 class RedisLink:
     """A `Link` over Redis. `place` is the name of Redis in logs; `client_of_fork` makes the client of a forked process.
 
-    In a cluster, one link serves one node: the node of `shard`, and the rooms on it. Its owner then handles forks.
+    In a cluster, one link serves one node: the rooms of `shards`, which are on it. Its owner then handles forks.
     """
 
     def __init__(
@@ -66,7 +86,7 @@ class RedisLink:
         place: str,
         max_queued_bytes: int,
         cluster: Shared | None = None,
-        shard: int = 0,
+        shards: Sequence[int] = range(SHARDS),
     ) -> None:
         self._client = client
         self._client_of_fork = client_of_fork
@@ -74,7 +94,8 @@ class RedisLink:
         self._metrics = metrics
         self._place = place
         self._cluster = cluster
-        self._shard = shard
+        self._shards = shards
+        self._endpoints = Endpoints() if cluster is None else cluster.endpoints
         self._max_queued_bytes = max_queued_bytes
         self._starting = Lock()  # guards starting and stopping
         self._pid = 0  # the process in which the threads run
@@ -85,10 +106,10 @@ class RedisLink:
 
     def _reset(self) -> None:
         self._made_in = os.getpid()
-        self._shared = self._cluster or Shared()
+        self._shared = self._cluster or Shared(self._endpoints)
         self.pending = self._shared.pending
         self.pending.checks.append(self._end_late)
-        self._process = self._shared.process
+        self._process = self.process = self._shared.process
         # Guards the queue, the rooms and their tickets, and the writer's end. Under it, only locks that are leaves are
         # taken, and nothing blocks but a wait for the lock's own conditions.
         self._lock = self._shared.lock
@@ -98,20 +119,30 @@ class RedisLink:
         self._availability = Availability()
         # When the reader last failed to make a room ready, or to bring a broadcast back, in time.
         self._missed_at = float("-inf")
-        scripts = Scripts(self._client, is_cluster=self._cluster is not None)
-        self._wake_key, channel = wake = self._keys.wake(self._process, self._shard)
+        pipelines = Scripts(self._client, is_cluster=self._cluster is not None)
+        self._wake_key, channel = wake = self._keys.wake(self._process, self._shards[0])
+        is_asker = ASK_SHARD in self._shards
+        self._questions = Questions(
+            self._process,
+            self._endpoints.answers,
+            publish=self._publish_question,
+            reply=self._reply,
+            on_malformed=lambda what: self._reader.drop_malformed(what),
+        )
         self._reader = Reader(
             self._open_pubsub,
-            scripts,
+            pipelines,
             self._process,
             channel,
+            ask_channel=self._keys.ask()[1] if is_asker else None,
+            questions=self._questions,
             on_subscribed=self._on_subscribed,
             on_own=self._on_own,
             on_poll=self._end_late,
             metrics=self._metrics,
         )
         self._writer = Writer(
-            scripts,
+            pipelines,
             self._keys,
             self._process,
             wake,
@@ -123,6 +154,8 @@ class RedisLink:
             metrics=self._metrics,
             place=self._place,
             disconnect=self._disconnect,
+            listeners=self._endpoints.listeners,
+            owned=self._shards,
         )
 
     def _open_pubsub(self) -> Any:
@@ -153,33 +186,61 @@ class RedisLink:
         self.start()
         exclude_id = None if exclude is None else exclude.id
         with self._lock:
-            if self._writer.has_ended:
-                raise BrokerError(f"the app was shut down: it sends no more broadcasts to {self._place}")
-            queue = self._queue
-            if not queue.fits(len(frame)) and self._availability.answers and may_wait():
-                queue.not_full.wait_for(lambda: queue.fits(len(frame)), self._availability.patience_s())
-            if not queue.fits(len(frame)):
-                self._metrics.add("broker_refused")
-                raise BrokerError(
-                    f"{queue.waiting_bytes} bytes of broadcasts wait for {self._place}; "
-                    f"the limit is {queue.max_bytes}, so this broadcast is not sent"
-                )
-            ticket = queue.next_ticket = self._shared.next_ticket
-            self._shared.next_ticket += 1
+            self._make_room_locked(len(frame))
+            ticket = self._next_ticket_locked()
             room = self._rooms.get((path, name))
-            if room is None:
-                address = self._keys.address(path, name)
-            else:
-                address = room.address
+            if room is not None:
                 room.tickets.add(ticket)
                 if self._availability.patience_s() > 0 and self._reader.heard_at >= self._missed_at:
                     self.pending.begin(ticket, (path, name), exclude_id)
-            queue.add(address, messages.encode_broadcast(self._process, ticket, exclude_id, frame))
-            if self.is_forked and not queue.not_full.wait_for(lambda: queue.has_sent(ticket), FORK_WAIT_S):
-                raise BrokerError(
-                    f"{self._place} has not confirmed a broadcast of this forked process within {FORK_WAIT_S:g} s; "
-                    "it is lost if the process ends now"
-                )
+            message = messages.encode_broadcast(self._process, ticket, exclude_id, frame)
+            self._add_locked(path, name, message)
+
+    def send_to_session(self, path: str, session_id: str, frame: bytes) -> None:
+        self.start()
+        with self._lock:
+            self._make_room_locked(len(frame))
+            ticket = self._next_ticket_locked()
+            message = messages.encode_direct(self._process, ticket, session_id, frame)
+            self._add_locked(path, SESSIONS_ROOM, message)
+
+    def close(self, path: str, name: str, code: int, reason: str, ban_s: float, session_id: str | None = None) -> None:
+        self.start()
+        with self._lock:
+            self._make_room_locked(0)
+            ticket = self._next_ticket_locked()
+            message = messages.encode_close(self._process, ticket, session_id, code, reason, ban_s)
+            ban = QueuedBan(monotonic() + ban_s, code, reason) if ban_s else None
+            self._add_locked(path, name, message, ban)
+
+    def _make_room_locked(self, size: int) -> None:
+        """Wait until the queue has room for a message, if that may be waited for. Raises `BrokerError`."""
+        if self._writer.has_ended:
+            raise BrokerError(f"the app was shut down: it sends no more broadcasts to {self._place}")
+        queue = self._queue
+        if not queue.fits(size) and self._availability.answers and may_wait():
+            queue.not_full.wait_for(lambda: queue.fits(size), self._availability.patience_s())
+        if not queue.fits(size):
+            self._metrics.add("broker_refused")
+            raise BrokerError(
+                f"{queue.waiting_bytes} bytes of broadcasts wait for {self._place}; "
+                f"the limit is {queue.max_bytes}, so this broadcast is not sent"
+            )
+
+    def _next_ticket_locked(self) -> int:
+        ticket = self._queue.next_ticket = self._shared.next_ticket
+        self._shared.next_ticket += 1
+        return ticket
+
+    def _add_locked(self, path: str, name: str, message: bytes, ban: QueuedBan | None = None) -> None:
+        """Queue a message with the ticket that was just taken. Raises `BrokerError`."""
+        room, queue, ticket = self._rooms.get((path, name)), self._queue, self._queue.next_ticket
+        queue.add(self._keys.address(path, name) if room is None else room.address, message, ban)
+        if self.is_forked and not queue.not_full.wait_for(lambda: queue.has_sent(ticket), FORK_WAIT_S):
+            raise BrokerError(
+                f"{self._place} has not confirmed a broadcast of this forked process within {FORK_WAIT_S:g} s; "
+                "it is lost if the process ends now"
+            )
 
     def update(self, path: str, name: str, listener: Listener) -> None:
         self.start()
@@ -205,6 +266,7 @@ class RedisLink:
                 self._reader.drop(room)
                 self._queue.wake()
                 self.pending.forget(key)
+                listener.forget_presences(name)
                 room.ready.set()  # a thread that waits for its join waits for nothing now
                 forgotten = room.tickets - {room.delivering}  # the reader ends that one, with the members or without
                 room.tickets -= forgotten
@@ -219,21 +281,79 @@ class RedisLink:
 
     def members_elsewhere(self, path: str, name: str) -> int:
         self.start()
-        availability = self._availability
         with self._lock:
             room = self._rooms.get((path, name))
-            question = Question(self._keys.address(path, name) if room is None else room.address)
+        address = self._keys.address(path, name) if room is None else room.address
+        keys = [address.members, self._keys.processes(address.shard)]
+        answer = self._wait_for(Question(scripts.COUNT, keys, with_name=True))
+        if answer is None:
+            return 0 if room is None else room.elsewhere
+        if room is not None:
+            room.elsewhere = answer
+        return int(answer)
+
+    def _wait_for(self, question: Question) -> Any:
+        """The answer of Redis. Waits at most a second, and not while Redis is away; then it is None."""
+        availability = self._availability
+        with self._lock:
             if availability.answers:
                 self._queue.ask(question)
             else:
                 question.answered.set()
         if not question.answered.wait(availability.patience_s()):
             availability.answers = False
-        if question.answer is None:
-            return 0 if room is None else room.elsewhere
-        if room is not None:
-            room.elsewhere = question.answer
         return question.answer
+
+    def register(self, path: str, listener: Listener) -> None:
+        self._endpoints.register(path, listener)
+
+    def has_room(self, path: str, name: str) -> bool:
+        room = self._rooms.get((path, name))
+        return room is not None and room.ready.is_set()
+
+    def ban_of(self, path: str, name: str) -> tuple[int, str, float] | None:
+        self.start()
+        answer = self._wait_for(Question(scripts.BANNED, [self._keys.address(path, name).ban]))
+        return None if answer is None else messages.parse_ban(*answer)
+
+    def change_presence(self, path: str, name: str, listener: Listener, session_id: str) -> None:
+        self.start()
+        with self._lock:
+            if not self._writer.has_ended:
+                self._queue.change_presence(PresenceKey(listener, path, name), session_id)
+
+    def reap(self, path: str, name: str, listener: Listener) -> None:
+        with self._lock:
+            self._queue.reap(PresenceKey(listener, path, name))
+
+    def presences(self, path: str, name: str) -> list[messages.PresenceChange] | None:
+        self.start()
+        address = self._keys.address(path, name)
+        keys = [address.presence, self._keys.processes(address.shard)]
+        answer = self._wait_for(Question(scripts.PERSONS, keys))
+        return None if answer is None else self._reader.parse_presences(int(answer[0]), answer[1])
+
+    def shard(self, path: str, name: str) -> int:
+        return self._keys.address(path, name).shard
+
+    def answer(self, kind: str, function: Callable[[Any], Any]) -> None:
+        self._endpoints.answers[kind] = weak(function)
+
+    def ask(
+        self, kind: str, argument: Any, timeout_s: float = 1.0, enough: Callable[[Any], bool] | None = None
+    ) -> list[dict[str, Any]]:
+        self.start()
+        return self._questions.ask(kind, argument, timeout_s, enough)
+
+    def _publish_question(self, data: bytes) -> int | None:
+        key, channel = self._keys.ask()
+        answer = self._wait_for(Question(scripts.WAKE, [key], channel, data))
+        return None if answer is None else int(answer)
+
+    def _reply(self, process: str, data: bytes) -> None:
+        key, channel = self._keys.wake(process, ASK_SHARD)
+        with self._lock:
+            self._queue.ask(Question(scripts.WAKE, [key], channel, data))
 
     def waiting(self) -> int:
         return len(self._queue)
@@ -243,10 +363,12 @@ class RedisLink:
             if self._pid == os.getpid():
                 self._writer.stop(timeout_s)
                 self._reader.stop(WAIT_S)
+                self._questions.stop(WAIT_S)
 
     def release(self) -> None:
         if self._pid == os.getpid() and not self._writer.is_stopping:
             self._writer.stop_soon()
+            self._questions.release()
 
     def _on_subscribed(self, room: Subscription) -> None:
         """The reader has subscribed to a room. The reader's thread."""

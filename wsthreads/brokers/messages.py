@@ -2,21 +2,31 @@
 
 ::
 
-    2 <sender> <ticket> <excluded> <kind>\n<payload>
+    3 <sender> <ticket> <session> <kind>\n<payload>
 
 ========  ==============================================================================
 field     meaning
 ========  ==============================================================================
-2         `VERSION` of the format
-sender    the process that sent the message
+3         `VERSION` of the format
+sender    the process that sent the message; a dash for kind ``p``
 ticket    a number that this sender gives to each of its messages; it only grows
-excluded  the id of the session that does not receive the message, or a dot
-kind      ``t``: a broadcast of text; ``b``: a broadcast of bytes
-payload   what the client receives
+session   the id of a session, or a dot
+kind      see below
+payload   what the client receives, or JSON
 ========  ==============================================================================
 
+=====  =============================================  =====================================================
+kind   what it is                                     session and payload
+=====  =============================================  =====================================================
+t, b   a broadcast of text, of bytes                  the session that does not receive it; the message
+T, B   text, or bytes, for one session                the session; the message
+c      close one session, or all members of a room    the session; ``[code, reason, ban_s]``. ``ban_s`` is 0
+                                                      unless the room is the hidden room of a user
+p      the presence of a session has changed          the session; see `presence_payload`
+=====  =============================================  =====================================================
+
 The ticket serves two purposes. Redis and the receivers recognise a message that is sent twice. And the sender
-recognises its own message when it comes back.
+recognises its own message when it comes back. A change of presence needs no ticket: its version says whether it is new.
 
 A new kind of message goes here: a class with its fields, an encoder, and a line in `_DECODERS` for its letter. What a
 process does with a message that it receives is in one table, too: `reader.HANDLERS`. Everything between the two (the
@@ -24,26 +34,46 @@ queue, the log in Redis, resending, duplicates) treats all kinds alike.
 
 The payload is never evaluated. A message that does not match the format is refused. The version also covers how Redis
 keeps and publishes messages (see `scripts`). Processes with different versions do not understand each other: each drops
-what the other sends, and counts it as ``broker_malformed``. Version 1 had no tickets.
+what the other sends, and counts it as ``broker_malformed``. Version 1 had no tickets; version 2 had only broadcasts.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import re
-from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
-from wsthreads.errors import BrokerError
-from wsthreads.protocol.frames import BINARY, TEXT, encode_frame
+from wsthreads.errors import BrokerError, CloseCodeError
+from wsthreads.protocol.frames import BINARY, TEXT, check_close, encode_frame
 
-__all__ = ["MAX_HEAD_BYTES", "VERSION", "Broadcast", "Message", "decode", "encode_broadcast"]
+__all__ = [
+    "MAX_HEAD_BYTES",
+    "VERSION",
+    "Broadcast",
+    "Close",
+    "Direct",
+    "Message",
+    "PresenceChange",
+    "decode",
+    "decode_presence",
+    "encode_broadcast",
+    "encode_close",
+    "encode_direct",
+    "parse_ban",
+    "parse_presences",
+    "parse_stored",
+    "presence_payload",
+]
 
-VERSION = 2
+VERSION = 3
 
 #: The first line of a message is shorter than this.
 MAX_HEAD_BYTES = 160
 
 _KINDS = {TEXT: b"t", BINARY: b"b"}
+_DIRECT_KINDS = {TEXT: b"T", BINARY: b"B"}
 
 
 class Broadcast(NamedTuple):
@@ -55,15 +85,116 @@ class Broadcast(NamedTuple):
     frame: bytes
 
 
-#: Any of the kinds. Each has a `sender` and a `ticket`.
-Message: TypeAlias = Broadcast
+class Direct(NamedTuple):
+    """A message for one session, in the room that all processes with sessions of the endpoint listen to."""
+
+    sender: bytes
+    ticket: int
+    session_id: str
+    message: str | bytes
+
+
+class Close(NamedTuple):
+    """An order to close all members of a room, or one session."""
+
+    sender: bytes
+    ticket: int
+    session_id: str | None
+    code: int
+    reason: str
+    #: For how long the user whose room this is gets no session, from when this was published.
+    ban_s: float
+
+
+class PresenceChange(NamedTuple):
+    """The presence of one session in a room: as it is now, or that it is gone. Has no sender, and no ticket."""
+
+    session_id: str
+    version: int
+    #: None if the session is gone; then the rest says nothing.
+    value: str | None
+    process: str = ""
+    user: str | None = None
+    since: float = 0.0
+    set_at: int = 0
+    #: How long the session is kept, from when this was published, since its connection was lost.
+    lost_s: float | None = None
+
+
+#: Any of the kinds.
+Message: TypeAlias = Broadcast | Direct | Close | PresenceChange
 
 
 def encode_broadcast(sender: str, ticket: int, exclude_id: str | None, frame: bytes) -> bytes:
     """A broadcast for other processes. `frame` is the WebSocket frame that a client would receive."""
-    head = f"{VERSION} {sender} {ticket} {exclude_id or '.'} ".encode()
-    start = {126: 4, 127: 10}.get(frame[1], 2)
-    return b"".join((head, _KINDS[frame[0] & 0x0F], b"\n", memoryview(frame)[start:]))
+    return _encode(sender, ticket, exclude_id, _KINDS[frame[0] & 0x0F], _payload(frame))
+
+
+def encode_direct(sender: str, ticket: int, session_id: str, frame: bytes) -> bytes:
+    """A message for one session; `frame` as in `encode_broadcast`."""
+    return _encode(sender, ticket, session_id, _DIRECT_KINDS[frame[0] & 0x0F], _payload(frame))
+
+
+def encode_close(sender: str, ticket: int, session_id: str | None, code: int, reason: str, ban_s: float = 0.0) -> bytes:
+    """An order to close all members of a room, or one session."""
+    return _encode(sender, ticket, session_id, b"c", json.dumps([code, reason, round(ban_s, 3)]).encode())
+
+
+def presence_payload(change: PresenceChange) -> bytes:
+    """What is behind the first line of a `PresenceChange`.
+
+    A JSON list of all but the session and the value, and the value as it is, in the next line. For a session that is
+    gone, only ``[version]``.
+    """
+    if change.value is None:
+        return b"[%d]" % change.version
+    lost_s = None if change.lost_s is None else round(change.lost_s, 3)
+    fields = [change.version, change.set_at, change.since, change.process, change.user, lost_s]
+    return f"{json.dumps(fields, separators=(',', ':'))}\n{change.value}".encode()
+
+
+def parse_stored(process: bytes, session_id: bytes, stored: bytes, now_ms: int) -> PresenceChange:
+    """A presence as Redis keeps it (see `scripts`). Raises `BrokerError`."""
+    kept_ms, _, payload = stored.partition(b" ")
+    if not kept_ms.isdigit() or not _ID.fullmatch(session_id):
+        raise BrokerError(f"a stored presence of {len(stored)} bytes that is not in version {VERSION} of the format")
+    found = decode_presence(session_id.decode(), payload)
+    lost_s = None if int(kept_ms) == 0 else max(0.0, (int(kept_ms) - now_ms) / 1000)
+    return found._replace(lost_s=lost_s, process=process.decode("ascii", "replace"))
+
+
+def parse_presences(now_ms: int, stored: Sequence[bytes]) -> tuple[list[PresenceChange], list[str]]:
+    """The presences of a room as Redis returns them, fields and values by turns, and what is wrong with others."""
+    present: list[PresenceChange] = []
+    malformed: list[str] = []
+    for field, value in zip(stored[::2], stored[1::2], strict=False):
+        process, space, session_id = field.partition(b" ")
+        if space:  # else it is no presence
+            try:
+                present.append(parse_stored(process, session_id, value, now_ms))
+            except BrokerError as error:
+                malformed.append(str(error))
+    return present, malformed
+
+
+def parse_ban(value: bytes, left_ms: int) -> tuple[int, str, float] | None:
+    """A ban as Redis keeps it: code, reason, and for how long. None if there is none, or it is malformed."""
+    try:
+        fields = json.loads(value)
+        code, reason = fields
+        check_close(code, reason)
+    except (ValueError, TypeError, RecursionError):  # a CloseCodeError is a ValueError
+        return None
+    return (code, reason, left_ms / 1000) if left_ms > 0 else None
+
+
+def _encode(sender: str, ticket: int, session_id: str | None, kind: bytes, payload: bytes | memoryview) -> bytes:
+    head = f"{VERSION} {sender} {ticket} {session_id or '.'} ".encode()
+    return b"".join((head, kind, b"\n", payload))
+
+
+def _payload(frame: bytes) -> memoryview:
+    return memoryview(frame)[{126: 4, 127: 10}.get(frame[1], 2) :]
 
 
 def decode(message: bytes) -> Message:
@@ -72,25 +203,117 @@ def decode(message: bytes) -> Message:
     head = _HEAD.fullmatch(message, 0, max(end, 0))
     if head is None:
         raise BrokerError(f"{len(message)} bytes that are no message in version {VERSION} of the format")
-    sender, ticket, excluded, kind = head.groups()
-    exclude_id = None if excluded == b"." else excluded.decode()
-    return _DECODERS[kind](sender, int(ticket), exclude_id, message[end + 1 :])
+    sender, ticket, session, kind = head.groups()
+    session_id = None if session == b"." else session.decode()
+    return _DECODERS[kind](sender, int(ticket), session_id, message[end + 1 :])
 
 
-def _decode_text(sender: bytes, ticket: int, exclude_id: str | None, payload: bytes) -> Broadcast:
+def decode_presence(session_id: str, payload: bytes) -> PresenceChange:
+    """What `presence_payload` has made. Raises `BrokerError`."""
+    line, newline, value = payload.partition(b"\n")
+    fields = _list(line, "presence")
+    if not newline and len(fields) == 1 and _is_version(fields[0]):
+        return PresenceChange(session_id, fields[0], None)
+    if len(fields) == 6:
+        version, set_at, since, process, user, lost_s = fields
+        if (
+            newline
+            and _is_version(version)
+            and _is_version(set_at)
+            and _is_time(since)
+            and isinstance(process, str)
+            and (user is None or isinstance(user, str))
+            and (lost_s is None or _is_time(lost_s))
+        ):
+            return PresenceChange(session_id, version, _json_text(value), process, user, since, set_at, lost_s)
+    raise BrokerError(f"a presence of {len(payload)} bytes that does not have the fields of version {VERSION}")
+
+
+def _decode_text(sender: bytes, ticket: int, session_id: str | None, payload: bytes) -> Broadcast:
+    _text(payload)
+    return Broadcast(sender, ticket, session_id, encode_frame(TEXT, payload))
+
+
+def _decode_bytes(sender: bytes, ticket: int, session_id: str | None, payload: bytes) -> Broadcast:
+    return Broadcast(sender, ticket, session_id, encode_frame(BINARY, payload))
+
+
+def _decode_direct_text(sender: bytes, ticket: int, session_id: str | None, payload: bytes) -> Direct:
+    return Direct(sender, ticket, _named(session_id), _text(payload))
+
+
+def _decode_direct_bytes(sender: bytes, ticket: int, session_id: str | None, payload: bytes) -> Direct:
+    return Direct(sender, ticket, _named(session_id), payload)
+
+
+def _decode_close(sender: bytes, ticket: int, session_id: str | None, payload: bytes) -> Close:
+    fields = _list(payload, "close")
+    if len(fields) == 3:
+        code, reason, ban_s = fields
+        if isinstance(code, int) and not isinstance(code, bool) and isinstance(reason, str) and _is_time(ban_s):
+            try:
+                check_close(code, reason)
+            except CloseCodeError:
+                pass
+            else:
+                return Close(sender, ticket, session_id, code, reason, ban_s)
+    raise BrokerError(f"a close of {len(payload)} bytes without a valid code, reason and ban")
+
+
+def _decode_presence(sender: bytes, ticket: int, session_id: str | None, payload: bytes) -> PresenceChange:
+    return decode_presence(_named(session_id), payload)
+
+
+def _text(payload: bytes) -> str:
     try:
-        payload.decode()
+        return payload.decode()
     except UnicodeDecodeError:
         raise BrokerError(f"a text of {len(payload)} bytes that is not valid UTF-8") from None
-    return Broadcast(sender, ticket, exclude_id, encode_frame(TEXT, payload))
 
 
-def _decode_bytes(sender: bytes, ticket: int, exclude_id: str | None, payload: bytes) -> Broadcast:
-    return Broadcast(sender, ticket, exclude_id, encode_frame(BINARY, payload))
+def _named(session_id: str | None) -> str:
+    if session_id is None:
+        raise BrokerError("a message for one session that does not name the session")
+    return session_id
 
 
-#: The decoder of each kind. It receives the sender, the ticket, the id of the excluded session, and the payload.
-_DECODERS: dict[bytes, Callable[[bytes, int, str | None, bytes], Message]] = {b"t": _decode_text, b"b": _decode_bytes}
+def _list(payload: bytes, what: str) -> list[Any]:
+    try:
+        fields = json.loads(payload)
+    except (ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, list):
+        raise BrokerError(f"a {what} of {len(payload)} bytes that is no JSON list")
+    return fields
+
+
+def _json_text(value: bytes) -> str:
+    try:
+        json.loads(value)
+        return value.decode()
+    except (ValueError, RecursionError):
+        raise BrokerError(f"a presence value of {len(value)} bytes that is not JSON") from None
+
+
+def _is_version(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+
+
+#: The decoder of each kind. It receives the sender, the ticket, the id of the session, and the payload.
+_DECODERS: dict[bytes, Callable[[bytes, int, str | None, bytes], Message]] = {
+    b"t": _decode_text,
+    b"b": _decode_bytes,
+    b"T": _decode_direct_text,
+    b"B": _decode_direct_bytes,
+    b"c": _decode_close,
+    b"p": _decode_presence,
+}
+
+_ID = re.compile(rb"[A-Za-z0-9_-]{1,40}")
 
 _HEAD = re.compile(
     rb"%d ([A-Za-z0-9_-]{1,40}) ([0-9]{1,18}) (\.|[A-Za-z0-9_-]{1,40}) ([%s])" % (VERSION, b"".join(_DECODERS))

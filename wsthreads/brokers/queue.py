@@ -1,50 +1,85 @@
-"""The queue of messages to Redis: broadcasts in their order, rooms to announce, and questions.
+"""The queue to Redis: messages in their order, rooms to announce, changes of presence, and questions.
 
 A room is announced after the broadcasts before its first member's join, and before those after the join. So the new
 member receives only the latter.
 
 A room of a new subscription is held until the reader has subscribed. Broadcasts behind it, to any room, wait with it.
+
+Of presence, the queue knows only which sessions have changed. The writer asks for their state when it sends it. So what
+is queued stays small while Redis is away, and a session that comes and goes meanwhile is never sent.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice, takewhile
 from threading import Condition, Event, Lock
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
+    from wsthreads.brokers.interface import Listener
     from wsthreads.brokers.scripts import Address
     from wsthreads.brokers.subscriptions import Subscription
 
-__all__ = ["Question", "Queued", "SendQueue"]
+__all__ = ["PresenceChanges", "PresenceKey", "Question", "Queued", "QueuedBan", "SendQueue"]
 
 #: The most that is sent at once.
 BATCH_MESSAGES = 256
 BATCH_BYTES = 1024 * 1024
 BATCH_ROOMS = 512
 
+#: At most this many rooms whose presence has changed, and so many sessions of each, unless all of a room are due.
+BATCH_PRESENCES = 100
+BATCH_SESSIONS = 500
+
+#: When more sessions of a room have changed, all of them are compared.
+MAX_CHANGED = 10_000
+
 #: About how much memory a waiting broadcast needs beside its bytes.
 OVERHEAD_BYTES = 200
 
 
+class QueuedBan(NamedTuple):
+    """The ban that goes with a close."""
+
+    until: float  # on the monotonic clock
+    code: int
+    reason: str
+
+
 class Queued(NamedTuple):
-    """A broadcast that Redis has not acknowledged."""
+    """A message that Redis has not acknowledged."""
 
     address: Address
     ticket: int
     message: bytes
+    ban: QueuedBan | None = None
+
+
+class PresenceKey(NamedTuple):
+    """A room of an endpoint whose presence is shared."""
+
+    listener: Listener
+    path: str
+    name: str
+
+
+#: The sessions whose presence has changed; None for all sessions of this process.
+PresenceChanges: TypeAlias = "dict[str, None] | None"
 
 
 class Question:
-    """The question how many members a room has in other processes."""
+    """One call of a script that answers, or that is to be made once at most."""
 
-    __slots__ = ("address", "answer", "answered")
+    __slots__ = ("answer", "answered", "arguments", "keys", "script", "with_name")
 
-    def __init__(self, address: Address) -> None:
-        self.address = address
-        self.answer: int | None = None  # None: Redis gave no answer
+    def __init__(self, script: str, keys: Sequence[bytes], *arguments: object, with_name: bool = False) -> None:
+        self.script = script
+        self.keys = keys
+        self.arguments = arguments
+        self.with_name = with_name  # the writer adds its name at Redis to the arguments
+        self.answer: Any = None  # None: Redis gave no answer
         self.answered = Event()
 
 
@@ -63,15 +98,17 @@ class SendQueue:
         # By key: a room that changed, and the ticket that was next at that moment. In the order of these tickets.
         self._changed: dict[bytes, tuple[Subscription, int]] = {}
         self._questions: list[Question] = []
+        self._presences: dict[PresenceKey, PresenceChanges] = {}
+        self._reaps: dict[PresenceKey, set[str]] = {}
         self._wakes = False  # the reader has something to do
 
     def fits(self, size: int) -> bool:
         """Whether there is room for a broadcast. Any size fits if no broadcast waits."""
         return not self._broadcasts or self.waiting_bytes + size + OVERHEAD_BYTES <= self.max_bytes
 
-    def add(self, address: Address, message: bytes) -> None:
-        """Queue a broadcast. It has the next ticket."""
-        self._broadcasts.append(Queued(address, self.next_ticket, message))
+    def add(self, address: Address, message: bytes, ban: QueuedBan | None = None) -> None:
+        """Queue a message. It has the next ticket."""
+        self._broadcasts.append(Queued(address, self.next_ticket, message, ban))
         self.next_ticket += 1
         self.waiting_bytes += len(message) + OVERHEAD_BYTES
         self.not_empty.notify()
@@ -106,6 +143,45 @@ class SendQueue:
     def take_questions(self) -> list[Question]:
         questions, self._questions = self._questions, []
         return questions
+
+    def change_presence(self, key: PresenceKey, session_id: str | None) -> None:
+        """Queue that the presence of a session has changed; with None, that all of a room are to be compared."""
+        if session_id is None:
+            self._presences[key] = None
+        else:
+            changed = self._presences.setdefault(key, {})
+            if changed is not None:
+                changed[session_id] = None
+                if len(changed) > MAX_CHANGED:  # while Redis is away
+                    self._presences[key] = None
+        self.not_empty.notify()
+
+    def take_presences(self) -> list[tuple[PresenceKey, PresenceChanges]]:
+        """Whose presence to send now. If that fails, give it back."""
+        taken: list[tuple[PresenceKey, PresenceChanges]] = []
+        for key in list(islice(self._presences, BATCH_PRESENCES)):
+            changed = self._presences.pop(key)
+            if changed is not None and len(changed) > BATCH_SESSIONS:
+                some = list(islice(changed, BATCH_SESSIONS))
+                self._presences[key] = {each: None for each in changed if each not in set(some)}
+                changed = dict.fromkeys(some)
+            taken.append((key, changed))
+        return taken
+
+    def give_back(self, presences: Iterable[tuple[PresenceKey, PresenceChanges]]) -> None:
+        """Queue again what was taken."""
+        for key, changed in presences:
+            for session_id in [None] if changed is None else changed:
+                self.change_presence(key, session_id)
+
+    def reap(self, key: PresenceKey, dead: Iterable[str] = ()) -> None:
+        """Queue that sessions whose time is over are removed from a room, and those of processes that are dead."""
+        self._reaps.setdefault(key, set()).update(dead)
+        self.not_empty.notify()
+
+    def take_reaps(self) -> list[tuple[PresenceKey, set[str]]]:
+        keys = list(islice(self._reaps, BATCH_PRESENCES))
+        return [(key, self._reaps.pop(key)) for key in keys]
 
     def release(self, room: Subscription) -> None:
         """Hold a room no longer."""
@@ -145,11 +221,11 @@ class SendQueue:
 
     def __bool__(self) -> bool:
         """Whether there is anything to send, now or later."""
-        return bool(self._broadcasts or self._changed or self._questions)
+        return bool(self._broadcasts or self._changed or self._questions or self._presences)
 
     def has_work(self) -> bool:
         """Whether there is anything to send now."""
-        if self._questions or self._wakes:
+        if self._questions or self._wakes or self._presences or self._reaps:
             return True
         due = [room for _, (room, _) in self._due()]
         return not all(room.held for room in due) if due else bool(self._broadcasts)

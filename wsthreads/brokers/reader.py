@@ -25,13 +25,15 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from wsthreads.brokers import messages
-from wsthreads.brokers.positions import START, Position, parse_published
+from wsthreads.brokers.positions import Position, parse_published
 from wsthreads.brokers.redis_errors import counted, explain
 from wsthreads.brokers.scripts import BEAT_S, FETCH, Scripts
 from wsthreads.errors import BrokerError
 from wsthreads.loggers import get_logger
+from wsthreads.rooms.names import SESSIONS_ROOM
 
 if TYPE_CHECKING:
+    from wsthreads.brokers.questions import Questions
     from wsthreads.brokers.subscriptions import Subscription
     from wsthreads.monitoring.metrics import Metrics
 
@@ -74,6 +76,7 @@ COMPLAIN_S = 10.0
 class Reader:
     """Delivers messages from Redis to the rooms of this process.
 
+    `ask_channel` is that of questions to all processes, unless another reader of this process has it.
     `on_own(room, ticket)` is called when a broadcast of `process` is back, `on_poll()` several times a second.
     """
 
@@ -84,6 +87,8 @@ class Reader:
         process: str,
         wake_channel: bytes,
         *,
+        ask_channel: bytes | None,
+        questions: Questions,
         on_subscribed: Callable[[Subscription], None],
         on_own: Callable[[Subscription, int], None],
         on_poll: Callable[[], None],
@@ -93,6 +98,10 @@ class Reader:
         self._scripts = scripts
         self._process = process.encode()
         self._wake_channel = wake_channel
+        self._ask_channel = ask_channel
+        self._own_channels = [wake_channel] if ask_channel is None else [wake_channel, ask_channel]
+        self._take_answer = questions.take_answer
+        self._take_question = questions.take_question
         self._on_subscribed = on_subscribed
         self._on_own = on_own
         self._on_poll = on_poll
@@ -160,8 +169,8 @@ class Reader:
         self._renew = False
         self._behind.clear()
         self._connection += 1
-        self._unconfirmed = Counter([self._wake_channel, *self._rooms])
-        pubsub.subscribe(self._wake_channel, *self._rooms)
+        self._unconfirmed = Counter([*self._own_channels, *self._rooms])
+        pubsub.subscribe(*self._own_channels, *self._rooms)
         # redis-py's own handler for RESP3 pushes logs each message. pubsub() accepts another handler, but redis-py
         # before 6 also sets that one for RESP2, where it fails.
         if hasattr(pubsub.connection._parser, "set_pubsub_push_handler"):
@@ -208,7 +217,9 @@ class Reader:
         if message["type"] == "subscribe":
             self._confirmed(message["channel"], room)
         elif message["type"] == "message" and message["channel"] == self._wake_channel:
-            self._begin(message["data"])
+            self._woken(message["data"])
+        elif message["type"] == "message" and message["channel"] == self._ask_channel:
+            self._take_question(message["data"])
         elif room is None:
             return  # it has no members in this process any more
         elif message["type"] == "message" and room.live:  # if it is not live, the log has the message
@@ -228,6 +239,49 @@ class Reader:
             self._behind[channel] = room
             self._on_subscribed(room)
 
+    def _woken(self, data: bytes) -> None:
+        """A message on the wake channel: an answer, what there is in a room, an announcement, or nothing."""
+        if data.startswith(b"{"):
+            self._take_answer(data)
+        elif data.startswith(b"+"):
+            self._take_stock(data)
+        else:
+            self._begin(data)
+
+    def _take_stock(self, data: bytes) -> None:
+        """What a room has at its announcement, which follows: presences, and perhaps a ban."""
+        try:
+            serial_and_channel, now_ms, (*presences, value, left_ms) = _parse_stock(data)
+            ban = messages.parse_ban(value, int(left_ms)) if value else None
+        except ValueError:
+            self.drop_malformed(f"{len(data)} bytes that say in no known way what a room has")
+            return
+        serial, _, channel = serial_and_channel.partition(b" ")
+        room = self._rooms.get(channel)
+        if room is None or serial != b"%d" % room.serial or room.begun or room.subscribed_on != self._connection:
+            return
+        if ban is not None and not room.dropped:
+            room.listener.found_ban(room.name, *ban)
+        self._take_presences(room, now_ms, presences, is_surely=True)
+
+    def _take_presences(self, room: Subscription, now_ms: int, stored: list[bytes], is_surely: bool) -> None:
+        """All presences that Redis has of a room."""
+        if room.dropped:
+            return
+        present = self.parse_presences(now_ms, stored)
+        try:
+            room.listener.take_presences(room.name, present, is_first=not room.has_presences, is_surely=is_surely)
+        except Exception:
+            log.exception("the presences in room %r were not taken", room.name)
+        room.has_presences = True
+
+    def parse_presences(self, now_ms: int, stored: list[bytes]) -> list[messages.PresenceChange]:
+        """A presence hash of Redis's, without what is malformed. Any thread."""
+        present, malformed = messages.parse_presences(now_ms, stored)
+        for what in malformed:
+            self.drop_malformed(what)
+        return present
+
     def _begin(self, data: bytes) -> None:
         """What was published to a room before is for none of its members, and whatever follows is."""
         announced = _ANNOUNCED.fullmatch(data)
@@ -237,7 +291,7 @@ class Reader:
         room = self._rooms.get(channel)
         if room is None or room.serial != int(serial) or room.begun or room.subscribed_on != self._connection:
             return  # if it is not subscribed to, the log is read
-        room.position, room.begun = Position(epoch, int(number), entry), True
+        room.position, room.begun, room.has_presences = Position(epoch, int(number), entry), True, True
         self._go_live(room)
 
     def _go_live(self, room: Subscription) -> None:
@@ -248,15 +302,17 @@ class Reader:
     def _take_published(self, room: Subscription, data: bytes, is_busy: bool) -> None:
         published = parse_published(data)
         if published is None:
-            self._drop(f"{len(data)} bytes that were not published in version {messages.VERSION} of the format")
+            self.drop_malformed(
+                f"{len(data)} bytes that were not published in version {messages.VERSION} of the format"
+            )
             return
         position, former, message = published
-        broadcast = self._decode(message)
+        decoded = self._decode(message)
         if room.position.is_followed_by(position, former):
             room.position = position
-            if broadcast is not None:
-                self._handle(room, broadcast, is_busy)
-        elif broadcast is not None and not room.has_seen(broadcast):  # else it came from the log before
+            if decoded is not None:
+                self._handle(room, decoded, is_busy)
+        elif decoded is not None and not room.has_seen(decoded, position):  # else it came from the log before
             room.live = False
             self._behind[room.address.channel] = room
 
@@ -271,7 +327,8 @@ class Reader:
             pipeline = self._scripts.pipeline(transaction=False)
             for room in rooms:
                 address = room.address
-                pipeline.call(FETCH, [address.log, address.head], *room.position, FETCH_ENTRIES)
+                keys = [address.log, address.head, address.presence]
+                pipeline.call(FETCH, keys, *room.position, FETCH_ENTRIES)
             unfinished = []
             for room, found in zip(rooms, pipeline.execute(), strict=True):
                 if self._take_fetched(room, found, gaps):
@@ -290,25 +347,26 @@ class Reader:
 
     def _take_fetched(self, room: Subscription, found: list[Any], gaps: list[tuple[Subscription, int | None]]) -> bool:
         """Deliver entries of a log. True if these were all. Adds to `gaps` the rooms that miss messages."""
-        epoch, number, last, entries = found or (*START, [])
+        epoch, number, last, entries, now_ms, presences = found
         missed: list[int | None] = []
         for entry, fields in entries:
             if len(fields) != 6 or not fields[1].isdigit():
-                self._drop(f"a log entry that is not in version {messages.VERSION} of the format")
+                self.drop_malformed(f"a log entry that is not in version {messages.VERSION} of the format")
                 continue
             position, former, message = Position(epoch, int(fields[1]), entry), fields[3], fields[5]
             if not room.position.is_followed_by(position, former):
                 until = room.position.missed_until(position)
                 missed.append(None if until is None else until - 1)
             room.position = position
-            broadcast = self._decode(message)
-            if broadcast is not None:
-                self._handle(room, broadcast, is_busy=True)
+            decoded = self._decode(message)
+            if decoded is not None:
+                self._handle(room, _aged(decoded, entry, int(now_ms)), is_busy=True)
         is_all = len(entries) < FETCH_ENTRIES
         head = Position(epoch, int(number), last)
         if is_all:
             missed.append(room.position.missed_until(head))
             room.position = head
+            self._take_presences(room, int(now_ms), presences, is_surely=None not in missed)
         if None in missed:
             gaps.append((room, None))
         elif any(missed):
@@ -317,6 +375,9 @@ class Reader:
 
     def _tell_of(self, gaps: list[tuple[Subscription, int | None]]) -> None:
         """Count and log lost messages, in one line for all rooms."""
+        gaps = [(room, missed) for room, missed in gaps if missed is not None or room.name != SESSIONS_ROOM]
+        if not gaps:
+            return  # hardly ever is anything in that room
         known = sum(missed or 0 for _, missed in gaps)
         what = "are lost" if known != 1 else "is lost"
         what = f"{counted(known, 'broadcast')} {what}" if known else "broadcasts may be lost"
@@ -328,31 +389,37 @@ class Reader:
         log.warning("%s in %s %r: %s", what, where, gaps[0][0].name, why)
         self._metrics.add("broker_gaps", len(gaps))
 
-    def _decode(self, message: bytes) -> messages.Broadcast | None:
+    def _decode(self, message: bytes) -> messages.Message | None:
         """The decoded message. None if it is malformed; that is counted."""
         try:
             return messages.decode(message)
         except BrokerError as error:
-            self._drop(str(error))
+            self.drop_malformed(str(error))
             return None
 
     def _handle(self, room: Subscription, message: messages.Message, is_busy: bool) -> None:
         """Act on a message, unless that was done before."""
         if room.dropped:
             return  # the room's next subscription receives the message, and ends its ticket
+        if isinstance(message, messages.PresenceChange):
+            self._act(room, message, -1, is_busy)
+            return
         own = message.sender == self._process
         ticket = room.delivering = message.ticket if own else -1
         if not room.has_seen(message):
             room.see(message)
-            try:
-                HANDLERS[type(message)](room, message, ticket, is_busy)
-            except Exception:
-                log.exception("a %s to room %r was not delivered", type(message).__name__.lower(), room.name)
+            self._act(room, message, ticket, is_busy)
         if own:
             self._on_own(room, message.ticket)
 
-    def _drop(self, what: str) -> None:
-        """Count a malformed message, and log that from time to time."""
+    def _act(self, room: Subscription, message: messages.Message, ticket: int, is_busy: bool) -> None:
+        try:
+            HANDLERS[type(message)](room, message, ticket, is_busy)
+        except Exception:
+            log.exception("a %s to room %r was not delivered", type(message).__name__.lower(), room.name)
+
+    def drop_malformed(self, what: str) -> None:
+        """Count a malformed message, and log that from time to time. Any thread."""
         self._metrics.add("broker_malformed")
         self._malformed += 1
         if monotonic() - self._complained_at >= COMPLAIN_S:
@@ -369,9 +436,58 @@ def _broadcast(room: Subscription, message: messages.Broadcast, ticket: int, is_
     room.listener.deliver(room.name, message.frame, message.exclude_id, ticket=ticket, hand_over=is_busy)
 
 
+def _direct(room: Subscription, message: messages.Direct, ticket: int, is_busy: bool) -> None:
+    room.listener.deliver_to_session(message)
+
+
+def _close(room: Subscription, message: messages.Close, ticket: int, is_busy: bool) -> None:
+    if ticket < 0:  # this process has closed its own sessions before it told others
+        room.listener.close(room.name, message)
+
+
+def _presence(room: Subscription, message: messages.PresenceChange, ticket: int, is_busy: bool) -> None:
+    room.listener.change_presence(room.name, message)
+
+
 #: What the process does with each kind of message. A handler receives the subscription, the message, its ticket (-1
 #: for a message of another process), and whether more messages are waiting. It runs in the reader's thread and must not
 #: block; an exception is logged.
 HANDLERS: dict[type[messages.Message], Callable[[Subscription, Any, int, bool], None]] = {
     messages.Broadcast: _broadcast,
+    messages.Direct: _direct,
+    messages.Close: _close,
+    messages.PresenceChange: _presence,
 }
+
+
+def _aged(message: messages.Message, entry: bytes, now_ms: int) -> messages.Message:
+    """A message of a log as it is now, where it says how long something lasts from when it was published."""
+    age_s = max(0.0, (now_ms - int(entry.partition(b"-")[0])) / 1000)
+    if isinstance(message, messages.Close) and message.ban_s:
+        return message._replace(ban_s=max(0.0, message.ban_s - age_s))
+    if isinstance(message, messages.PresenceChange) and message.lost_s is not None:
+        return message._replace(lost_s=max(0.0, message.lost_s - age_s))
+    return message
+
+
+def _parse_stock(data: bytes) -> tuple[bytes, int, list[bytes]]:
+    """A serial number and a channel, the time, and the parts that follow. Raises ValueError."""
+    name, at = _part(data, 1)
+    end = data.index(b":", at)
+    now_ms = int(data[at:end])
+    parts: list[bytes] = []
+    at = end + 1
+    while at < len(data):
+        part, at = _part(data, at)
+        parts.append(part)
+    if not parts or len(parts) % 2:
+        raise ValueError("the parts are no pairs")
+    return name, now_ms, parts
+
+
+def _part(data: bytes, at: int) -> tuple[bytes, int]:
+    colon = data.index(b":", at)
+    end = colon + 1 + int(data[at:colon])
+    if end > len(data):
+        raise ValueError("a part is too short")
+    return data[colon + 1 : end], end

@@ -1,18 +1,15 @@
-"""`RedisBroker`: configures an app for rooms over Redis or Valkey; and broadcasts from programs without a server."""
+"""`RedisBroker`: configures an app for rooms over Redis or Valkey; and its handles for programs without a server."""
 
 from __future__ import annotations
 
 import os
 import re
-import secrets
 from difflib import get_close_matches
 from inspect import signature
-from itertools import count
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from wsthreads.errors import BrokerError, ConfigError, RoomNameError
+from wsthreads.errors import ConfigError
 
 try:
     import redis
@@ -22,19 +19,16 @@ try:
 except ImportError as error:
     raise ConfigError("rooms over Redis need redis-py: pip install 'wsthreads[redis]'") from error
 
-from wsthreads.brokers import messages, scripts
 from wsthreads.brokers.cluster import ClusterLink
 from wsthreads.brokers.link import RedisLink
-from wsthreads.brokers.positions import new_epoch
-from wsthreads.brokers.redis_errors import explain
+from wsthreads.brokers.remote import Outside, RemotePeer, RemoteRoom, RemoteUser
 from wsthreads.brokers.scripts import Keys
-from wsthreads.protocol.frames import message_frame
 
 if TYPE_CHECKING:
     from wsthreads.brokers import Link
     from wsthreads.monitoring.metrics import Metrics
 
-__all__ = ["RedisBroker", "RemoteRoom"]
+__all__ = ["RedisBroker", "RemotePeer", "RemoteRoom", "RemoteUser"]
 
 #: How long Redis may take to answer, or to accept a connection. The URL can change it (``?socket_timeout=10``).
 TIMEOUT_S = 3.0
@@ -66,7 +60,7 @@ class RedisBroker:
         self._keys = Keys(prefix, _database(self._client))
         self._max_queued_bytes = max_queued_bytes
         self._made_in = os.getpid()
-        self._outsides: dict[int, _Outside] = {}  # by process
+        self._outsides: dict[int, Outside] = {}  # by process
 
     def link(self, metrics: Metrics) -> Link:
         """A new link for an app."""
@@ -89,92 +83,34 @@ class RedisBroker:
 
     def room(self, endpoint: str, name: str) -> RemoteRoom:
         """A room of an endpoint (``/ws/chat``), for programs without a server. Raises `RoomNameError`."""
-        return RemoteRoom(self, endpoint, name)
+        return RemoteRoom(self._outside, endpoint, name)
+
+    def user(self, endpoint: str, name: str) -> RemoteUser:
+        """A user of an endpoint, for programs without a server. Raises `UserError`."""
+        return RemoteUser(self._outside, endpoint, name)
+
+    def session(self, endpoint: str, session_id: str) -> RemotePeer:
+        """One session of an endpoint, for programs without a server. Raises `UsageError`."""
+        return RemotePeer(self._outside, endpoint, session_id)
 
     def close(self) -> None:
-        """Close the connections that `room` made. You need not call it at the end of a program."""
+        """Close the connections that `room`, `user` and `session` made. Not needed at the end of a program."""
         self._outside().client.close()
 
-    def _outside(self) -> _Outside:
-        """The connection of this process for broadcasts without an app."""
+    def _outside(self) -> Outside:
+        """The connection of this process for what needs no app."""
         pid = os.getpid()
         found = self._outsides.get(pid)
         if found is None:
             client = self._client if pid == self._made_in else self._client_of_fork()
-            found = self._outsides.setdefault(pid, _Outside(client))
+            outside = Outside(
+                client, self._keys, place=self._place, wait_s=_timeout_s(client), is_cluster=self._is_cluster
+            )
+            found = self._outsides.setdefault(pid, outside)
         return found
-
-    def _broadcast(self, endpoint: str, name: str, frame: bytes) -> None:
-        address, outside = self._keys.address(endpoint, name), self._outside()
-        wait_s = _timeout_s(outside.client)
-        if not outside.sending.acquire(timeout=wait_s):
-            raise BrokerError(f"{self._place} has not answered another thread's broadcast for {wait_s:g} s")
-        try:
-            ticket, keys = next(outside.tickets), [address.log, address.head]
-            message = messages.encode_broadcast(outside.sender, ticket, None, frame)
-            self._ask(scripts.PUBLISH, keys, address.channel, new_epoch(), outside.sender, ticket, message)
-        finally:
-            outside.sending.release()
-
-    def _members(self, endpoint: str, name: str) -> int:
-        address = self._keys.address(endpoint, name)
-        return int(self._ask(scripts.COUNT, [address.members, self._keys.processes(address.shard)], ""))
-
-    def _ask(self, script: str, keys: list[bytes], *arguments: object) -> Any:
-        try:
-            return self._outside().client.eval(script, len(keys), *keys, *arguments)
-        except (RedisError, OSError) as error:
-            raise BrokerError(f"{self._place}: {explain(error)}") from error
 
     def __repr__(self) -> str:
         return f"<RedisBroker {self._place}>"
-
-
-class _Outside:
-    """What a process without an app needs to broadcast.
-
-    A forked process makes its own: a thread of the parent may have held the lock, and the parent uses its own tickets.
-    """
-
-    def __init__(self, client: Any) -> None:
-        self.client = client
-        self.sending = Lock()  # held until Redis has a broadcast: Redis receives tickets in order
-        self.sender = secrets.token_urlsafe(12)
-        self.tickets = count()
-
-
-class RemoteRoom:
-    """A handle on a room, for a program without a server. Any thread."""
-
-    __slots__ = ("_broker", "_endpoint", "_name")
-
-    def __init__(self, broker: RedisBroker, endpoint: str, name: str) -> None:
-        if not isinstance(endpoint, str) or not endpoint.startswith("/"):
-            raise ConfigError(f"the path of an endpoint begins with a slash, as in /ws/chat; not {endpoint!r:.80}")
-        if not isinstance(name, str) or not name:
-            raise RoomNameError(f"a room name must be text, and not empty; not {name!r:.80}")
-        self._broker = broker
-        self._endpoint = endpoint
-        self._name = name
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    def broadcast(self, message: str | bytes) -> None:
-        """Send to all members. When it returns, Redis has the message.
-
-        Threads broadcast one after the other. Raises `MessageTypeError`. Raises `BrokerError` if Redis did not confirm
-        within the URL's ``socket_timeout``; Redis may have the message nevertheless.
-        """
-        self._broker._broadcast(self._endpoint, self._name, message_frame(message))
-
-    def members(self) -> int:
-        """The number of members, in all processes. Raises `BrokerError`."""
-        return self._broker._members(self._endpoint, self._name)
-
-    def __repr__(self) -> str:
-        return f"<RemoteRoom {self._name!r} of {self._endpoint}>"
 
 
 def _from_url(url: str) -> tuple[Any, str]:

@@ -6,19 +6,26 @@ the broker received it. `Rooms` keeps the members in this process and sends to t
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
+from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from wsthreads.brokers.directory import SharedDirectory
 from wsthreads.brokers.pending import LONGEST_S, HeldFrames
+from wsthreads.brokers.presence import SharedRoster
 from wsthreads.protocol.encoding import PLAIN
 from wsthreads.protocol.frames import message_frame
+from wsthreads.rooms.names import SESSIONS_ROOM
 from wsthreads.rooms.rooms import Rooms
 from wsthreads.sessions.session import Channel, Session
 from wsthreads.threads.blocking import has_interrupted
 
 if TYPE_CHECKING:
     from wsthreads.brokers.interface import Link
+    from wsthreads.brokers.messages import Close, Direct, PresenceChange
     from wsthreads.threads.drainer import Drainer
 
 __all__ = ["SharedRooms", "SharedSession"]
@@ -32,6 +39,31 @@ class SharedRooms(Rooms[Session]):
         self.path = path
         self._link = link
         self._by_id: WeakValueDictionary[str, SharedSession] = WeakValueDictionary()
+        self._listens_in = 0  # the process that receives what is for single sessions
+        link.register(path, self)
+
+    def use_roster(self, **parts: Any) -> SharedRoster:
+        """As in `Rooms`."""
+        self.roster: SharedRoster | None = SharedRoster(
+            path=self.path,
+            link=self._link,
+            listener=self,
+            broadcast_here=partial(Rooms.broadcast, self),
+            has_members=self._members.__contains__,
+            **parts,
+        )
+        return self.roster
+
+    def use_directory(self, **parts: Any) -> SharedDirectory:
+        """As in `Rooms`."""
+        self._directory: SharedDirectory | None = SharedDirectory(self, link=self._link, **parts)
+        return self._directory
+
+    def listen(self) -> None:
+        """Receive what is for single sessions. The first session of a process waits for that, at most a second."""
+        if self._listens_in != os.getpid():
+            self._listens_in = os.getpid()
+            self._link.update(self.path, SESSIONS_ROOM, self)
 
     def count(self, name: str) -> int:
         """How many members a room has in all processes. Waits for the broker for at most a second."""
@@ -40,7 +72,7 @@ class SharedRooms(Rooms[Session]):
 
     def count_here(self, name: str) -> int:
         """How many members a room has in this process."""
-        return super().count(name)
+        return super().count(name) if name != SESSIONS_ROOM else int(self._listens_in == os.getpid())
 
     def join(self, name: str, session: Session) -> None:
         """As in `Rooms`. The first member in this process waits until broadcasts reach it, for at most a second."""
@@ -74,6 +106,43 @@ class SharedRooms(Rooms[Session]):
         exclude = None if exclude_id is None else self._by_id.get(exclude_id)
         super().broadcast(name, frame, exclude, hand_over=hand_over)
 
+    def deliver_to_session(self, message: Direct) -> None:
+        """As in `Listener`, as all that follows."""
+        if self._directory is not None:
+            self._directory.send_here(message)
+
+    def close(self, name: str, order: Close) -> None:
+        if self._directory is not None:
+            self._directory.obey(name, order)
+
+    def found_ban(self, name: str, code: int, reason: str, ban_s: float) -> None:
+        if self._directory is not None:
+            self._directory.found_ban(name, code, reason, ban_s)
+
+    def bans(self) -> list[tuple[str, int, str, float]]:
+        return [] if self._directory is None else self._directory.known_bans()
+
+    def change_presence(self, name: str, change: PresenceChange) -> None:
+        if self.roster is not None:
+            self.roster.take(name, change)
+
+    def take_presences(self, name: str, present: Iterable[PresenceChange], *, is_first: bool, is_surely: bool) -> None:
+        if self.roster is not None:
+            self.roster.take_all(name, present, is_first=is_first, is_surely=is_surely)
+
+    def forget_presences(self, name: str) -> None:
+        if self.roster is not None:
+            self.roster.forget_others(name)
+
+    def own_presences(self, name: str, session_ids: Iterable[str] | None) -> list[tuple[str, PresenceChange | None]]:
+        return [] if self.roster is None else self.roster.own_presences(name, session_ids)
+
+    def presence_names(self) -> list[str]:
+        return [] if self.roster is None else self.roster.own_names()
+
+    def watched_processes(self) -> dict[tuple[int, str], list[str]]:
+        return {} if self.roster is None else self.roster.watched()
+
 
 class SharedSession(Session):
     """A session in `SharedRooms`. Messages to it do not overtake earlier broadcasts of the same thread.
@@ -88,6 +157,7 @@ class SharedSession(Session):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._rooms._by_id[self.id] = self
+        self._rooms.listen()
         self._held_frames = HeldFrames(self._outbox)
         self._outbox.front = self
 

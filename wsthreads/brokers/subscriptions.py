@@ -5,11 +5,12 @@ from __future__ import annotations
 from threading import Event
 from typing import TYPE_CHECKING
 
-from wsthreads.brokers.positions import START
+from wsthreads.brokers.messages import PresenceChange
+from wsthreads.brokers.positions import START, Position
 
 if TYPE_CHECKING:
     from wsthreads.brokers.interface import Listener
-    from wsthreads.brokers.messages import Message
+    from wsthreads.brokers.messages import Broadcast, Close, Direct, Message
     from wsthreads.brokers.scripts import Address
 
 __all__ = ["Subscription"]
@@ -33,6 +34,7 @@ class Subscription:
         "dropped",
         "elsewhere",
         "expected_on",
+        "has_presences",
         "held",
         "known",
         "listener",
@@ -75,6 +77,7 @@ class Subscription:
         # The reader's fields.
         self.subscribed_on = 0  # the number of the connection that has confirmed the subscription
         self.begun = False  # `position` has a value
+        self.has_presences = False  # the listener has got all presences once
         self.position = START  # the last broadcast received; at first, the last one before the join
         self.live = False  # nothing is missing between `position` and the next message on the channel
         self.delivering = -1  # the ticket of a broadcast of this process; set before the reader looks at `dropped`
@@ -83,11 +86,14 @@ class Subscription:
         # sender heard last.
         self.seen: dict[bytes, int] = {}
 
-    def has_seen(self, message: Message) -> bool:
+    def has_seen(self, message: Message, position: Position | None = None) -> bool:
         """Whether this message, or a later one of its sender, was delivered. The reader's thread."""
+        if isinstance(message, PresenceChange):  # it may be applied twice, so a look at the position is enough
+            own = self.position
+            return position is not None and position.epoch == own.epoch and position.number <= own.number
         return message.ticket <= self.seen.get(message.sender, -1)
 
-    def see(self, message: Message) -> None:
+    def see(self, message: Broadcast | Direct | Close) -> None:
         """Remember the message. The reader's thread."""
         self.seen.pop(message.sender, None)
         self.seen[message.sender] = message.ticket

@@ -7,18 +7,22 @@ that Redis has not acknowledged are sent again, in their order. Redis recognises
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Container
+from functools import partial
 from itertools import groupby
 from random import SystemRandom
 from threading import Thread
-from time import monotonic, sleep
-from typing import TYPE_CHECKING
+from time import monotonic, sleep, time_ns
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.exceptions import RedisError
 
 from wsthreads.brokers import scripts
 from wsthreads.brokers.availability import WAIT_S
+from wsthreads.brokers.messages import encode_close, parse_ban, presence_payload
 from wsthreads.brokers.positions import Position, new_epoch
+from wsthreads.brokers.queue import PresenceKey, Question
 from wsthreads.brokers.redis_errors import counted, explain
 from wsthreads.loggers import get_logger
 
@@ -26,9 +30,10 @@ if TYPE_CHECKING:
     from threading import Lock
 
     from wsthreads.brokers.availability import Availability
-    from wsthreads.brokers.queue import Question, Queued, SendQueue
+    from wsthreads.brokers.interface import Listener
+    from wsthreads.brokers.queue import PresenceChanges, Queued, SendQueue
     from wsthreads.brokers.reader import Reader
-    from wsthreads.brokers.scripts import Keys, Scripts
+    from wsthreads.brokers.scripts import Address, Keys, Pipeline, Scripts
     from wsthreads.brokers.subscriptions import Subscription
     from wsthreads.monitoring.metrics import Metrics
 
@@ -43,10 +48,26 @@ GIVE_UP_S = 2.0
 RETRY_S = 0.2
 
 
+#: After a break, other processes count as dead only after this time: they may come back a little later.
+HOLD_OFF_S = 6.0
+
+
+class Batch(NamedTuple):
+    """What is sent in one round trip."""
+
+    wakes: bool
+    questions: list[Question]
+    rooms: list[Subscription]
+    presences: list[tuple[PresenceKey, PresenceChanges]]
+    reaps: list[tuple[PresenceKey, set[str]]]
+    messages: list[Queued]
+
+
 class Writer:
     """Owned by a link. `lock` guards `queue`, `rooms` and the end; nothing blocks under it.
 
-    `wake` is the channel that wakes the reader, and the key whose node of a cluster publishes there.
+    `wake` is the channel that wakes the reader, and the key whose node of a cluster publishes there. `owned` has the
+    shards whose rooms are this writer's, and `listeners` returns the rooms of all endpoints, by their paths.
     """
 
     def __init__(
@@ -64,6 +85,8 @@ class Writer:
         metrics: Metrics,
         place: str,
         disconnect: Callable[[], None],
+        listeners: Callable[[], list[tuple[str, Listener]]],
+        owned: Container[int],
     ) -> None:
         self._scripts = scripts
         self._keys = keys
@@ -77,6 +100,8 @@ class Writer:
         self._metrics = metrics
         self._place = place
         self._disconnect = disconnect
+        self._listeners = listeners
+        self._owned = owned
         self._stop_at: float | None = None
         self._answered_at = 0.0  # when Redis last answered, or when the end began
         #: Nothing is sent any more. Any thread.
@@ -84,6 +109,8 @@ class Writer:
         self._has_reported_rest = False
         # The thread's own.
         self._greetings = 0
+        self._greeted_at = 0.0
+        self._presence_calls = 0  # the number of the last one; it grows with the time, also over a restart
         # This process's name at Redis: a new one after each break, so that the counts under the old name expire.
         self._name = ""
         self._beat_at = 0.0  # when to report again that this process is alive
@@ -166,8 +193,11 @@ class Writer:
         self._greetings += 1
         self._shards.clear()
         self._beat_at = 0.0
+        self._greeted_at = monotonic()
         with self._lock:
             self._queue.announce_all(self._rooms.values())
+        if self._greetings > 1:
+            self._share_again(self._owned)
 
     def _lose(self, error: Exception) -> None:
         self._forget_questions()
@@ -196,16 +226,26 @@ class Writer:
                     room.held = False  # the reader has been stopped
             is_last = self._stop_at is not None and not queue
             waiting = len(queue)
-            wakes, questions = queue.take_wake(), queue.take_questions()
-            rooms, broadcasts = queue.take_rooms(), queue.batch()
+            batch = Batch(
+                queue.take_wake(),
+                queue.take_questions(),
+                queue.take_rooms(),
+                queue.take_presences(),
+                queue.take_reaps(),
+                queue.batch(),
+            )
         if is_last:
-            self._say_farewell()
+            self._say_farewell(self._process)
             return False
         availability.asked_at = monotonic()
         try:
-            self._exchange(wakes, rooms, questions, broadcasts)
+            self._exchange(batch)
+        except BaseException:
+            with self._lock:
+                queue.give_back(batch.presences)
+            raise
         finally:
-            for question in questions:
+            for question in batch.questions:
                 question.answered.set()
         self._answered_at = monotonic()
         lost_at, availability.lost_at, availability.asked_at = availability.lost_at, None, None
@@ -219,52 +259,127 @@ class Writer:
     def _has_work_locked(self) -> bool:
         return self._queue.has_work() or self._stop_at is not None
 
-    def _exchange(
-        self, wakes: bool, rooms: list[Subscription], questions: list[Question], broadcasts: list[Queued]
-    ) -> None:
+    def _exchange(self, batch: Batch) -> None:
         """One round trip. Redis runs the calls in this order."""
-        keys, pipeline = self._keys, self._scripts.pipeline()
+        pipeline = self._scripts.pipeline()
         now, epoch = monotonic(), new_epoch()
-        if wakes or now >= self._beat_at:
-            pipeline.call(scripts.WAKE, [self._wake_key], self._wake_channel)
-        shards = sorted(self._shards) if now >= self._beat_at else []
-        for shard in shards:
-            pipeline.call(scripts.BEAT, [keys.processes(shard)], self._name)
-        for room in rooms:
-            where = room.address
-            touched = [where.log, where.head, where.members, keys.processes(where.shard)]
-            members = room.listener.count_here(room.name)
-            name = b"" if room.known else b"%d %b" % (room.serial, where.channel)
-            room.expected_on = room.subscribed_on
-            pipeline.call(scripts.ANNOUNCE, touched, self._name, members, epoch, name, self._wake_channel)
-        calls = 0
-        for address, same in groupby(broadcasts, lambda queued: queued.address):
-            published = [part for queued in same for part in (queued.ticket, queued.message)]
-            keys_of_log = [address.log, address.head]
-            pipeline.call(scripts.PUBLISH, keys_of_log, address.channel, epoch, self._process, *published)
-            calls += 1
-        for question in questions:
-            where = question.address
-            pipeline.call(scripts.COUNT, [where.members, keys.processes(where.shard)], self._name)
-        answers = iter(pipeline.execute())
-        if wakes or now >= self._beat_at:
-            next(answers)
-        given_up = {shard for shard, known in zip(shards, answers, strict=False) if not known}
-        for room, (elsewhere, *head, is_new) in zip(rooms, answers, strict=False):
-            if is_new and room.address.shard in self._shards:
-                given_up.add(room.address.shard)  # Redis has lost its data; the next BEAT will not show that
-            self._announced(room, elsewhere, head, now)
+        is_beat = now >= self._beat_at
+        given_up: set[int] = set()  # shards that no longer count this process as alive
+        if batch.wakes or is_beat:
+            pipeline.call(scripts.WAKE, [self._wake_key], self._wake_channel, b"")
+        if is_beat:
+            self._beat(pipeline, given_up)
+            self._look_for_dead(pipeline, now)
+        for room in batch.rooms:
+            self._announce(pipeline, room, epoch, now, given_up)
+        for key, changed in batch.presences:
+            self._send_presence(pipeline, key, changed, epoch)
+        for address, same in groupby(batch.messages, lambda queued: queued.address):
+            published: list[object] = []
+            for queued in same:
+                published += (queued.ticket, self._message(pipeline, queued, now))
+            pipeline.call(
+                scripts.PUBLISH, [address.log, address.head], address.channel, epoch, self._process, *published
+            )
+        for key, dead in batch.reaps:
+            keys = self._presence_keys(address := self._keys.address(key.path, key.name))
+            pipeline.call(scripts.REAP, keys, address.channel, epoch, *dead)
+        for question in batch.questions:
+            names = (self._name,) if question.with_name else ()
+            pipeline.call(
+                question.script, question.keys, *question.arguments, *names, then=partial(setattr, question, "answer")
+            )
+        pipeline.execute()
         with self._lock:
-            self._queue.done(len(broadcasts))
-        for _ in range(calls):
-            next(answers)
-        for question, answer in zip(questions, answers, strict=False):
-            question.answer = answer
-        if now >= self._beat_at:
+            self._queue.done(len(batch.messages))
+        if is_beat:
             self._beat_at = now + scripts.BEAT_S
             self._announce_again(given_up, now - scripts.TOUCH_S)
         elif given_up:
             self._announce_again(given_up, float("-inf"))
+
+    def _beat(self, pipeline: Pipeline, given_up: set[int]) -> None:
+        def note(shard: int, is_known: int) -> None:
+            if not is_known:
+                given_up.add(shard)
+                self._greeted_at = monotonic()  # the others may have had the same break
+
+        for shard in sorted(self._shards):
+            pipeline.call(scripts.BEAT, [self._keys.processes(shard)], self._name, then=partial(note, shard))
+
+    def _look_for_dead(self, pipeline: Pipeline, now: float) -> None:
+        """Have the presences of processes that have ended without a farewell removed."""
+        if now - self._greeted_at < HOLD_OFF_S:  # others may be about to come back, too
+            return
+        by_shard: dict[int, dict[str, list[PresenceKey]]] = {}
+        for path, listener in self._listeners():
+            for (shard, process), names in listener.watched_processes().items():
+                if shard in self._owned:
+                    where = by_shard.setdefault(shard, {}).setdefault(process, [])
+                    where += (PresenceKey(listener, path, name) for name in names)
+
+        def reap(rooms: dict[str, list[PresenceKey]], dead: list[bytes]) -> None:
+            if self._greeted_at > now:
+                return
+            with self._lock:
+                for process in (each.decode() for each in dead):
+                    for key in rooms[process]:
+                        self._queue.reap(key, [process])
+
+        for shard, rooms in by_shard.items():
+            pipeline.call(scripts.ALIVE, [self._keys.processes(shard)], *rooms, then=partial(reap, rooms))
+
+    def _announce(self, pipeline: Pipeline, room: Subscription, epoch: str, now: float, given_up: set[int]) -> None:
+        where = room.address
+        keys = [where.log, where.head, where.members, self._keys.processes(where.shard), where.presence, where.ban]
+        members = room.listener.count_here(room.name)
+        name = b"" if room.known else b"%d %b" % (room.serial, where.channel)
+        room.expected_on = room.subscribed_on
+
+        def note(answer: list[Any]) -> None:
+            elsewhere, *head, is_new, ban, ban_ms = answer
+            if is_new and where.shard in self._shards:
+                given_up.add(where.shard)  # Redis has lost its data; the next BEAT will not show that
+            if ban:
+                self._tell_of_ban(room, ban, ban_ms)
+            self._announced(room, elsewhere, head, now)
+
+        pipeline.call(scripts.ANNOUNCE, keys, self._name, members, epoch, name, self._wake_channel, then=note)
+
+    def _tell_of_ban(self, room: Subscription, ban: bytes, ban_ms: int) -> None:
+        found = parse_ban(ban, ban_ms)
+        if found is not None and not room.dropped:
+            room.listener.found_ban(room.name, *found)
+
+    def _presence_keys(self, address: Address) -> list[bytes]:
+        return [address.log, address.head, address.presence, self._keys.processes(address.shard)]
+
+    def _send_presence(self, pipeline: Pipeline, key: PresenceKey, changed: PresenceChanges, epoch: str) -> None:
+        """Store and publish the state that some sessions have now."""
+        sessions: list[object] = []
+        for session_id, state in key.listener.own_presences(key.name, changed):
+            if state is None:
+                sessions += (session_id, b"", b"")
+            else:
+                kept_ms = b"" if state.lost_s is None else round(state.lost_s * 1000) + 1
+                payload = presence_payload(state._replace(process=self._process))
+                sessions += (session_id, payload, kept_ms)
+        address = self._keys.address(key.path, key.name)
+        self._presence_calls = max(self._presence_calls + 1, time_ns() // 1000)
+        everything = int(changed is None)
+        arguments = (address.channel, epoch, self._process, self._presence_calls, everything, *sessions)
+        pipeline.call(scripts.PRESENCE, self._presence_keys(address), *arguments)
+
+    def _message(self, pipeline: Pipeline, queued: Queued, now: float) -> bytes:
+        """The bytes of a message. Stores a ban that goes with it, for the time that is left of it."""
+        if queued.ban is None:
+            return queued.message
+        until, code, reason = queued.ban
+        left_s = max(until - now, 0.0)
+        if left_s >= 0.001:
+            value = json.dumps([code, reason])
+            pipeline.call(scripts.BAN, [queued.address.ban], value, int(left_s * 1000))
+        return encode_close(self._process, queued.ticket, None, code, reason, left_s)
 
     def _announced(self, room: Subscription, elsewhere: int, head: list[bytes], now: float) -> None:
         room.elsewhere = elsewhere
@@ -282,13 +397,38 @@ class Writer:
 
     def _announce_again(self, shards: set[int], before: float) -> None:
         """Announce the rooms of shards that have given up this process, and the rooms that would expire soon."""
+        if shards:
+            self._share_again(shards)
         with self._lock:
             for room in self._rooms.values():
                 if room.address.shard in shards or room.touched_at < before:
                     self._queue.announce(room)
 
-    def _say_farewell(self) -> None:
+    def _share_again(self, shards: Container[int]) -> None:
+        """Compare all presences of this process in some shards with what Redis has, and store the bans that it knows.
+
+        Redis was away, or has lost its data, or has taken this process for dead.
+        """
+        presences: list[PresenceKey] = []
+        bans: list[Question] = []
+        for path, listener in self._listeners():
+            names = listener.presence_names()
+            presences += (
+                PresenceKey(listener, path, name) for name in names if self._keys.address(path, name).shard in shards
+            )
+            for name, code, reason, ban_s in listener.bans():
+                address = self._keys.address(path, name)
+                if address.shard in shards and ban_s >= 0.001:
+                    value = json.dumps([code, reason])
+                    bans.append(Question(scripts.BAN, [address.ban], value, int(ban_s * 1000)))
+        with self._lock:
+            for key in presences:
+                self._queue.change_presence(key, None)
+            for ban in bans:
+                self._queue.ask(ban)
+
+    def _say_farewell(self, *names: str) -> None:
         pipeline = self._scripts.pipeline()
         for shard in self._shards:
-            pipeline.call(scripts.FAREWELL, [self._keys.processes(shard)], self._name)
+            pipeline.call(scripts.FAREWELL, [self._keys.processes(shard)], self._name, *names)
         pipeline.execute()

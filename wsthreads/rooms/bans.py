@@ -58,6 +58,12 @@ class Bans:
                 ban = None
             return ban
 
+    def items(self) -> list[tuple[str, Ban]]:
+        """All users with their bans. A snapshot."""
+        with self._lock:
+            now = self.clock()
+            return [(user, ban) for user, ban in self._bans.items() if ban.until > now]
+
     def __len__(self) -> int:
         return len(self._bans)
 

@@ -17,6 +17,8 @@ and it hands what other processes ask for to `ban_here` and `close_here`.
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from operator import attrgetter
@@ -77,7 +79,8 @@ def _nothing_found(session_id: str) -> None:
 class Directory:
     """The sessions of one endpoint, for `User`, `Peer` and `Room.close`. Any thread, but no finalizer.
 
-    `find` returns a session of this process by its id. `count` gets the name of a counter, and by how much it grows.
+    `find` returns a session of this process by its id, `describe` tells of all of them. `count` gets the name of a
+    counter, and by how much it grows.
     Names, codes and times have been checked by the caller.
     """
 
@@ -88,11 +91,13 @@ class Directory:
         path: str,
         count: Callable[[str, int], None],
         find: Callable[[str], Reachable | None] = _nothing_found,
+        describe: Callable[[], list[dict[str, Any]]] = list,
     ) -> None:
         self._rooms = rooms
         self._path = path
         self._count = count
         self._find = find
+        self._describe = describe
         #: The users whose handshakes are refused.
         self.bans = Bans()
 
@@ -169,6 +174,11 @@ class Directory:
         session = self._find(session_id)
         return self._is_open_elsewhere(session_id) if session is None else session.is_open()
 
+    def sessions_everywhere(self, timeout_s: float) -> list[dict[str, Any]]:
+        """What `describe` tells of the sessions of all processes, each with the process's ``pid`` and ``host``."""
+        here = {"pid": os.getpid(), "host": socket.gethostname()}
+        return [{**row, **here} for row in self._describe()] + self._described_elsewhere(timeout_s)
+
     # What other processes ask for
 
     def ban_here(self, user: str, ban_s: float, code: int, reason: str) -> None:
@@ -223,6 +233,9 @@ class Directory:
 
     def _sessions_elsewhere(self, user: str) -> Iterable[UserSession]:
         return ()
+
+    def _described_elsewhere(self, timeout_s: float) -> list[dict[str, Any]]:
+        return []
 
 
 def shown(name: str) -> str:

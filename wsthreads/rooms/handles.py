@@ -92,7 +92,9 @@ class Room:
         self._rooms.directory.close_room(self._name, int(code), reason)
 
     def presence(self) -> list[Person]:
-        """The persons in the room, in order of arrival. Over Redis, too, those of this process only.
+        """The persons in the room, in order of arrival; over Redis, in all processes.
+
+        Over Redis, a process without members in the room waits for Redis, at most a second.
 
         A person is a user with all of the user's sessions in the room, or one session without a user. Only sessions
         that have set a presence value count.

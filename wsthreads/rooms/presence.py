@@ -248,6 +248,28 @@ class Presence:
         """Whether the room has no persons, no remembered versions, and no unreported changes."""
         return not (self._entries or self._gone or self._changed)
 
+    def count_as_reported(self, keys: Iterable[str]) -> None:
+        """What has become of these persons is not to be reported."""
+        if self._reported is None:
+            return
+        for key in keys:
+            entries = self._persons.get(key)
+            if entries:
+                self._reported[key] = max(entries, key=_SET_LAST).value
+            else:
+                self._reported.pop(key, None)
+            self._changed.discard(key)
+            self._shown.pop(key, None)
+            self._departed.pop(key, None)
+
+    def keep_until(self, session_id: str, lost_until: float) -> None:
+        """Keep a session whose connection was lost for longer."""
+        entry = self._entries.get(session_id)
+        if entry is not None and entry.lost_until is not None:
+            later = self._entries[session_id] = entry._replace(lost_until=lost_until)
+            of_person = self._persons[entry.key]
+            of_person[of_person.index(entry)] = later
+
     def take_changes(self) -> PresenceChanges | None:
         """What differs from what this method and `show` returned so far, or None if nothing does."""
         reported = self._reported

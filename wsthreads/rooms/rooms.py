@@ -86,6 +86,8 @@ class Rooms(Generic[M]):
         self._members.renew()
         self._ending = Lock()
         self._is_forked = self._is_forked or has_members
+        if self.roster is not None:
+            self.roster.give_up()
 
     def use_roster(self, **parts: Any) -> Roster:
         """Make the roster of these rooms, with those `parts` of `Roster` that the endpoint knows."""

@@ -11,6 +11,7 @@ Over a broker, a subclass shares the entries with other processes. It overrides
 - `_own_change`, which gets each change that this process makes, in the order of the room,
 - `_share`, which is called afterwards, without locks,
 - `_lapse`, which decides what becomes of a session whose connection was lost and whose time is over,
+- `_put` and `_remove`, if it counts what other processes have set,
 - `persons`, if this process does not follow a room;
 
 and it hands what other processes have changed to `apply_set` and `apply_gone`.
@@ -33,7 +34,7 @@ from wsthreads.rooms.striped import StripedDict
 from wsthreads.threads.drainer import Drainer
 from wsthreads.threads.flusher import Timer, weakly
 
-__all__ = ["LOST_CODES", "Report", "Roster", "Timers"]
+__all__ = ["LOST_CODES", "Report", "Roster", "State", "Timers", "unless_empty"]
 
 log = get_logger(__name__)
 
@@ -68,7 +69,7 @@ class Timers(Protocol):
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer: ...
 
 
-class _State:
+class State:
     """What is known of one room. Guarded by the room's stripe."""
 
     __slots__ = ("has_lapse_timer", "is_due", "presence")
@@ -109,8 +110,9 @@ class Roster:
         self._interval_s = interval_s
         self._grace_s = grace_s
         self._max_value_bytes = max_value_bytes
-        self._states: StripedDict[str, _State] = StripedDict()
+        self._states: StripedDict[str, State] = StripedDict()
         self._hooks = Drainer("wsthreads-presence")
+        self._has_ended = False
         self._version = 0  # guarded by _versioning
         self._versioning = Lock()  # a leaf; taken under a stripe
         #: Whether there has ever been a presence. While it is False, the ends of sessions need not be told.
@@ -129,8 +131,8 @@ class Roster:
         self.is_used = True
         wants_reports = self._wants_reports()
 
-        def change(state: _State | None) -> _State:
-            state = state or _State()
+        def change(state: State | None) -> State:
+            state = state or State()
             if wants_reports:
                 state.presence.begin_reports()
             version = self._next_version()
@@ -158,7 +160,7 @@ class Roster:
     def _end(self, name: str, session_id: str, lost_until: float | None) -> None:
         was_there = False
 
-        def change(state: _State) -> _State | None:
+        def change(state: State) -> State | None:
             nonlocal was_there
             old = state.presence.entry(session_id)
             if old is None:
@@ -172,7 +174,7 @@ class Roster:
                 entry = old._replace(version=version, lost_until=lost_until)
                 state.presence.apply_set(entry)
                 self._own_change(name, entry)
-            return _unless_empty(state)
+            return unless_empty(state)
 
         self._states.compute_if_present(name, change)
         if was_there:
@@ -197,12 +199,12 @@ class Roster:
         self.is_used = True
         wants_reports = self._wants_reports()
 
-        def change(state: _State | None) -> _State | None:
-            state = state or _State()
+        def change(state: State | None) -> State | None:
+            state = state or State()
             if wants_reports:
                 state.presence.begin_reports()
-            state.presence.apply_set(entry)
-            return _unless_empty(state)
+            self._put(name, state, entry)
+            return unless_empty(state)
 
         self._states.compute(name, change)
         self.tell(name)
@@ -210,18 +212,26 @@ class Roster:
     def apply_gone(self, name: str, session_id: str, version: int) -> None:
         """Another process has removed one of its sessions, or one of a process that has died."""
 
-        def change(state: _State) -> _State | None:
-            state.presence.apply_gone(session_id, version)
-            return _unless_empty(state)
+        def change(state: State) -> State | None:
+            self._remove(name, state, session_id, version)
+            return unless_empty(state)
 
         self._states.compute_if_present(name, change)
         self.tell(name)
+
+    def _put(self, name: str, state: State, entry: Entry) -> None:
+        """Apply what another process has set. Called under the room's stripe."""
+        state.presence.apply_set(entry)
+
+    def _remove(self, name: str, state: State, session_id: str, version: int) -> None:
+        """Apply that a session of another process is gone. Called under the room's stripe."""
+        state.presence.apply_gone(session_id, version)
 
     def entries(self, name: str, process: str | None = None) -> list[Entry]:
         """What is known of the sessions in a room, of all processes or of one; this one is ``""``."""
         found: list[Entry] = []
 
-        def copy(state: _State) -> _State:
+        def copy(state: State) -> State:
             found.extend(state.presence.entries(process))
             return state
 
@@ -255,7 +265,7 @@ class Roster:
         """Everybody in a room, in order of arrival."""
         found: list[Person] = []
 
-        def show(state: _State) -> _State:
+        def show(state: State) -> State:
             found.extend(state.presence.show())
             return state
 
@@ -268,7 +278,7 @@ class Roster:
         """Call `_report` in `delay_s`, unless that is to come anyway."""
         is_first = False
 
-        def mark(state: _State) -> _State:
+        def mark(state: State) -> State:
             nonlocal is_first
             is_first = not state.is_due and state.presence.has_changes
             state.is_due = state.is_due or is_first
@@ -279,6 +289,8 @@ class Roster:
             self.timers.call_later(delay_s, weakly(self._hand_over, name))
 
     def _hand_over(self, name: str) -> None:
+        if self._has_ended:  # what other processes do goes on
+            return
         try:
             self._hooks.go_on(partial(self._report, name))
         except RuntimeError as error:  # no thread can be started just now
@@ -289,7 +301,7 @@ class Roster:
         """Look at the sessions that were lost when the first of them is to be given up."""
         due: float | None = None
 
-        def mark(state: _State) -> _State:
+        def mark(state: State) -> State:
             nonlocal due
             if not state.has_lapse_timer:
                 due = state.presence.next_lapse()
@@ -305,7 +317,7 @@ class Roster:
         lapsed: list[Entry] = []
         now = self.timers.now()
 
-        def look(state: _State) -> _State:
+        def look(state: State) -> State:
             state.has_lapse_timer = False
             lapsed.extend(state.presence.lapsed(now))
             return state
@@ -322,14 +334,14 @@ class Roster:
         has_members = self._has_members(name)
         changes: PresenceChanges | None = None
 
-        def take(state: _State) -> _State | None:
+        def take(state: State) -> State | None:
             nonlocal changes
             state.is_due = False
             if has_members:
                 changes = state.presence.take_changes()
             elif not state.presence.has_persons:
                 return None  # nobody is left, and nobody is to be told
-            return _unless_empty(state)
+            return unless_empty(state)
 
         self._states.compute_if_present(name, take)
         if not has_members and self._has_members(name):  # the first member has come since we looked
@@ -340,12 +352,18 @@ class Roster:
                 self._broadcast_here(name, message_frame(message))
         return False  # the step is done
 
+    def give_up(self) -> None:
+        """In a forked process: those who are there are its parent's."""
+        self._states.renew()
+        self._versioning = Lock()
+
     def settle(self, timeout_s: float) -> bool:
         """Wait until the hooks' thread has nothing to do, at most `timeout_s`. False if it has."""
         return self._hooks.wait_idle(timeout_s)
 
     def stop(self, timeout_s: float) -> None:
-        """End the thread of the hooks, after at most `timeout_s`."""
+        """End the thread of the hooks for good, after at most `timeout_s`."""
+        self._has_ended = True
         self._hooks.stop(timeout_s)
 
     def _check(self) -> None:
@@ -355,5 +373,6 @@ class Roster:
             assert not state.presence.is_empty, f"{name!r} is kept for nothing"
 
 
-def _unless_empty(state: _State) -> _State | None:
+def unless_empty(state: State) -> State | None:
+    """The state of a room, or None if nothing need be kept of it."""
     return None if state.presence.is_empty else state

@@ -43,6 +43,9 @@ log = get_logger(__name__)
 
 VALIDATED = "wsgiref.validate holds an application to WSGI, which knows no WebSockets: WebSocketApp(validator(app))"
 
+#: More sessions of one process are not told to others.
+MAX_DESCRIBED = 1000
+
 #: The counters of what a handler has done wrong.
 HANDLER_ERRORS = ("handler_errors", "script_timeouts", "unhandled_rejections")
 
@@ -104,7 +107,10 @@ class Endpoint:
         )
         #: Reaches users and single sessions. Like the rooms, it may outlive the endpoint, and must not keep it.
         self.directory = rooms.use_directory(
-            path=path, count=metrics.add, find=partial(_session_of, self._service.served)
+            path=path,
+            count=metrics.add,
+            find=partial(_session_of, self._service.served),
+            describe=partial(_describe, self._service.served),
         )
         rooms.owner = ref(self)
 
@@ -132,6 +138,13 @@ class Endpoint:
     def sessions(self) -> list[Session]:
         """The sessions in this process, also those in `on_close`. A snapshot."""
         return [served.session for served in self._service.served.snapshot().values()]
+
+    def sessions_everywhere(self, timeout_s: float = 1.0) -> list[dict[str, Any]]:
+        """The sessions in all processes, at most `MAX_DESCRIBED` of each; over Redis, waits at most `timeout_s`.
+
+        Each is a dict: ``id``, ``user``, ``since``, ``address``, ``rooms``, and its process's ``pid`` and ``host``.
+        """
+        return self.directory.sessions_everywhere(timeout_s)
 
     def user_count(self) -> int:
         """The number of users with sessions in this process."""
@@ -245,6 +258,20 @@ class Endpoint:
 def _session_of(served: StripedDict[str, Served], session_id: str) -> Session | None:
     found = served.get(session_id)
     return None if found is None else found.session
+
+
+def _describe(served: StripedDict[str, Served]) -> list[dict[str, Any]]:
+    """What `Endpoint.sessions_everywhere` tells of the sessions of this process."""
+    return [
+        {
+            "id": session.id,
+            "user": session.user,
+            "since": session.opened_at,
+            "address": session.remote_addr,
+            "rooms": session.rooms(),
+        }
+        for session, _ in list(served.snapshot().values())[:MAX_DESCRIBED]
+    ]
 
 
 def _wants_presence(reference: ref[Endpoint]) -> bool:

@@ -13,6 +13,7 @@ import click
 
 from wsthreads.cli.commands.check import check
 from wsthreads.cli.commands.connect import connect
+from wsthreads.cli.commands.kick import kick
 from wsthreads.cli.commands.new import new
 from wsthreads.cli.commands.publish import publish
 from wsthreads.cli.commands.run import run
@@ -88,5 +89,5 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (run, new, check, publish, connect):
+for command in (run, new, check, publish, kick, connect):
     cli.add_command(command)

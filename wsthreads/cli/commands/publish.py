@@ -1,4 +1,4 @@
-"""``wsthreads publish``: broadcasts to a room through Redis."""
+"""``wsthreads publish``: broadcasts to a room, or sends to a user, through Redis."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["publish"]
 
 
 @click.command()
-@click.argument("room")
-@click.argument("message")
+@click.argument("target", nargs=-1, metavar="[ROOM] MESSAGE")
+@click.option("--user", metavar="NAME", help="Send to all sessions of a user, and not to a room.")
 @click.option("--endpoint", required=True, metavar="PATH", help="Path of the endpoint, such as /ws/chat.")
 @click.option(
     "--redis",
@@ -26,21 +26,30 @@ __all__ = ["publish"]
     help="The Redis that the servers use.",
 )
 @click.option("--prefix", default="wsthreads", show_default=True, help="Prefix of the servers' keys in Redis.")
-def publish(room: str, message: str, endpoint: str, redis: str, prefix: str) -> int:
-    """Broadcast MESSAGE to a room, on all servers that use a Redis.
+def publish(target: tuple[str, ...], user: str | None, endpoint: str, redis: str, prefix: str) -> int:
+    """Broadcast MESSAGE to a room, or send it to a user, on all servers that use a Redis.
 
     If MESSAGE is -, it is read from the standard input. The status is 0 as soon as Redis has the message, whether or
     not the room has members.
 
     \b
       wsthreads publish lobby 'closing in 5 minutes' --endpoint /ws/chat
+      wsthreads publish --user ann 'your order is ready' --endpoint /ws/chat
     """
     from wsthreads.brokers.redis import RedisBroker
 
+    if len(target) != (1 if user is not None else 2):
+        wanted = "the message alone with --user" if user is not None else "a room and a message"
+        raise click.UsageError(f"publish takes {wanted}, not {len(target)} arguments")
+    message = target[-1]
     if message == "-":
         message = _standard_input()
+    broker = RedisBroker(redis, prefix=prefix)
     try:
-        RedisBroker(redis, prefix=prefix).room(endpoint, room).broadcast(message)
+        if user is None:
+            broker.room(endpoint, target[0]).broadcast(message)
+        else:
+            broker.user(endpoint, user).send(message)
     except BrokerError as error:
         return complain(f"not published: {error}")
     return 0

@@ -1,0 +1,162 @@
+"""Reaches the sessions of an endpoint in all processes.
+
+A close goes to the others as a message in the room's log, behind what was sent to the room before. What is for one
+session goes to a hidden room to which every process listens that has had sessions of the endpoint.
+
+Redis keeps each ban, and says so to every process that announces the user's hidden room: when the user's first session
+there joins it, and after a break. A process that follows the hidden room hears of later bans by the close that goes
+with them. So the only time to ask is at a handshake, in a process without sessions of the user.
+
+Which sessions a user has is asked of all processes that have some.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from wsthreads.protocol.frames import message_frame
+from wsthreads.rooms.bans import Ban
+from wsthreads.rooms.directory import Directory, UserSession
+from wsthreads.rooms.names import SESSIONS_ROOM, user_of, user_room
+
+if TYPE_CHECKING:
+    from wsthreads.brokers.interface import Link
+    from wsthreads.brokers.messages import Close, Direct
+
+__all__ = ["SharedDirectory", "is_session_id", "sessions_in"]
+
+_ID = re.compile("[A-Za-z0-9_-]{1,40}")
+
+
+def is_session_id(text: str) -> bool:
+    """Whether a session can have this id."""
+    return _ID.fullmatch(text) is not None
+
+
+class SharedDirectory(Directory):
+    """A `Directory` over `link`. Any thread, but no finalizer."""
+
+    def __init__(self, rooms: Any, *, link: Link, **parts: Any) -> None:
+        super().__init__(rooms, **parts)
+        self._link = link
+        self._kinds = {kind: f"{kind} {self._path}" for kind in ("session", "user", "sessions")}
+        link.answer(self._kinds["session"], self._answer_session)
+        link.answer(self._kinds["user"], self._answer_user)
+        link.answer(self._kinds["sessions"], self._answer_sessions)
+
+        self._entering: set[str] = set()  # sessions that are about to ask whether there is a ban
+
+    def enter(self, session: Any) -> Ban | None:
+        self._entering.add(session.id)
+        try:
+            ban = super().enter(session)
+        finally:
+            self._entering.discard(session.id)
+        return ban or self.bans.get(session.user)  # from here on, a ban that is found closes the session
+
+    # What this process wants of others
+
+    def _share_close(self, name: str, code: int, reason: str, ban_s: float) -> None:
+        self._link.close(self._path, name, code, reason, ban_s)
+
+    def _ask_ban(self, user: str) -> Ban | None:
+        name = user_room(user)
+        if self._link.has_room(self._path, name):
+            return None  # this process has heard of every ban
+        found = self._link.ban_of(self._path, name)
+        if found is None:
+            return None
+        code, reason, ban_s = found
+        return Ban(self.bans.clock() + ban_s, code, reason)
+
+    def _send_elsewhere(self, session_id: str, message: str | bytes) -> bool:
+        if not is_session_id(session_id):
+            return False
+        self._link.send_to_session(self._path, session_id, message_frame(message))
+        return True
+
+    def _close_elsewhere(self, session_id: str, code: int, reason: str) -> None:
+        if is_session_id(session_id):
+            self._link.close(self._path, SESSIONS_ROOM, code, reason, 0.0, session_id)
+
+    def _is_open_elsewhere(self, session_id: str) -> bool:
+        if not is_session_id(session_id):
+            return False
+        answers = self._link.ask(self._kinds["session"], session_id, enough=bool)
+        return any(each["value"] is True for each in answers)
+
+    def _is_online_elsewhere(self, user: str) -> bool:
+        if not self._link.members_elsewhere(self._path, user_room(user)):
+            return False
+        return any(sessions_in(each) for each in self._link.ask(self._kinds["user"], user, enough=bool))
+
+    def _sessions_elsewhere(self, user: str) -> Iterable[UserSession]:
+        if not self._link.members_elsewhere(self._path, user_room(user)):
+            return []
+        return [session for each in self._link.ask(self._kinds["user"], user) for session in sessions_in(each)]
+
+    def _described_elsewhere(self, timeout_s: float) -> list[dict[str, Any]]:
+        answers = self._link.ask(self._kinds["sessions"], None, timeout_s)
+        return [
+            {**row, "pid": each["pid"], "host": each["host"]}
+            for each in answers
+            if isinstance(each["value"], list)
+            for row in each["value"]
+            if isinstance(row, dict)
+        ]
+
+    # What others want of this process
+
+    def send_here(self, message: Direct) -> None:
+        """Send to one session, if it is here. The reader's thread."""
+        session = self._find(message.session_id)
+        if session is not None:
+            session.send(message.message)
+
+    def obey(self, name: str, order: Close) -> None:
+        """Close the members of a room, or one session. The reader's thread."""
+        if order.session_id is not None:
+            if self._find(order.session_id) is not None:
+                self.close_session(order.session_id, order.code, order.reason)
+            return
+        user = user_of(name)
+        if user is not None and order.ban_s:
+            self.ban_here(user, order.ban_s, order.code, order.reason)
+        self.close_here(name, order.code, order.reason)
+
+    def found_ban(self, name: str, code: int, reason: str, ban_s: float) -> None:
+        """Redis has a ban of the user whose hidden room this is."""
+        user = user_of(name)
+        if user is not None:
+            self.ban_here(user, ban_s, code, reason)
+            sessions = [session for session in self._sessions(name) if session.id not in self._entering]
+            closed = sum(bool(session._kick(code, reason)) for session in sessions)
+            if closed:
+                self._count("kicks", closed)
+                self._log_kick(name, code, reason, closed)
+
+    def known_bans(self) -> list[tuple[str, int, str, float]]:
+        """The bans that this process knows: hidden room, code, reason, and for how long."""
+        now = self.bans.clock()
+        return [(user_room(user), ban.code, ban.reason, ban.until - now) for user, ban in self.bans.items()]
+
+    def _answer_session(self, session_id: Any) -> bool:
+        session = self._find(session_id) if isinstance(session_id, str) else None
+        return session is not None and session.is_open()
+
+    def _answer_user(self, user: Any) -> list[tuple[str, float]]:
+        sessions = self._sessions(user_room(user)) if isinstance(user, str) else []
+        return [(session.id, session.opened_at) for session in sessions if session.is_open()]
+
+    def _answer_sessions(self, _: Any) -> list[dict[str, Any]]:
+        return self._describe()
+
+
+def sessions_in(answer: dict[str, Any]) -> list[UserSession]:
+    """The sessions of a user in another process; nothing if it has answered with something else."""
+    try:
+        return [UserSession(str(session_id), float(since)) for session_id, since in answer["value"] or ()]
+    except (TypeError, ValueError):
+        return []

@@ -1,0 +1,275 @@
+"""Who is there in the rooms of an endpoint, in all processes.
+
+Each process follows the rooms in which it has members. When it begins to, Redis tells it all presences; then the room's
+log tells it each change, in the order of the room's broadcasts. A process changes only the presences of its own
+sessions. It applies its changes at once, and the writer makes Redis's copy equal to its own.
+
+- A process that ends well leaves the presences of sessions whose connection was lost, until their time is over. One
+  that is killed leaves everything. The others have that removed; Redis does it once, and publishes it.
+- When Redis has lost its data, the other processes are about to send their presences again. Until then, but for
+  `CONFIRM_S` at most, their presences stay.
+- A process without members in a room asks Redis.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from wsthreads.brokers.messages import PresenceChange
+from wsthreads.rooms.presence import Entry, Person, persons_of
+from wsthreads.rooms.roster import Roster, State, unless_empty
+from wsthreads.threads.flusher import weakly
+
+if TYPE_CHECKING:
+    from wsthreads.brokers.interface import Link, Listener
+
+__all__ = ["SharedRoster", "entry_of"]
+
+#: How long presences stay that Redis does not know any more.
+CONFIRM_S = 8.0
+
+#: How long another process may take to remove a session whose time is over, before it is asked for again.
+REAP_S = 1.0
+
+
+class SharedRoster(Roster):
+    """A `Roster` over `link`. `listener` has the rooms. Any thread.
+
+    What comes from Redis is applied by the reader's thread alone, in the order of each room.
+    """
+
+    def __init__(self, *, path: str, link: Link, listener: Listener, **parts: Any) -> None:
+        super().__init__(**parts)
+        self._path = path
+        self._link = link
+        self._listener = listener
+        self._changed: deque[tuple[str, str]] = deque()  # rooms, and sessions of this process in them
+        # By room and session: until when it may be confirmed, and its version.
+        self._unconfirmed: dict[str, dict[str, tuple[float, int]]] = {}
+        self._watching = Lock()  # guards the rest; a leaf, taken under a stripe
+        # By the shard of a room and the process: how many presences of that process each room has.
+        self._watched: dict[tuple[int, str], Counter[str]] = {}
+
+    def give_up(self) -> None:
+        super().give_up()
+        self._watching = Lock()
+        for known in (self._changed, self._unconfirmed, self._watched):
+            known.clear()
+
+    # What this process changes
+
+    def _own_change(self, name: str, change: Entry | tuple[str, int]) -> None:
+        self._changed.append((name, change[0]))
+
+    def _share(self) -> None:
+        while self._changed:
+            try:
+                name, session_id = self._changed.popleft()
+            except IndexError:  # another thread was faster
+                return
+            self._send_again(name, session_id)
+
+    def _send_again(self, name: str, session_id: str) -> None:
+        """Have Redis's copy of a presence made equal to this one's."""
+        self._link.change_presence(self._path, name, self._listener, session_id)
+
+    def own_presences(self, name: str, session_ids: Iterable[str] | None) -> list[tuple[str, PresenceChange | None]]:
+        """The state of some sessions of this process, or of all. None for a session that has no presence."""
+        found: list[tuple[str, PresenceChange | None]] = []
+        now = self.timers.now()
+
+        def look(state: State) -> State:
+            presence = state.presence
+            if session_ids is None:
+                found.extend((entry.session_id, _change(entry, now)) for entry in presence.entries(""))
+            else:
+                for session_id in session_ids:
+                    entry = presence.entry(session_id)
+                    own = entry is not None and not entry.process
+                    found.append((session_id, _change(entry, now) if entry is not None and own else None))
+            return state
+
+        self._states.compute_if_present(name, look)
+        if not found and session_ids is not None:
+            found = [(session_id, None) for session_id in session_ids]
+        return found
+
+    def own_names(self) -> list[str]:
+        """The rooms in which sessions of this process have a presence."""
+        return [name for name in self.names() if self.entries(name, "")]
+
+    # What other processes have changed
+
+    def take(self, name: str, change: PresenceChange) -> None:
+        """A change has come from Redis, of any process."""
+        session_id = change.session_id
+        if change.process == self._link.process or self._is_own(name, session_id):
+            if (change.value is None) == self._is_own(name, session_id):
+                self._send_again(name, session_id)  # Redis has something else than this process
+            return
+        self._unconfirmed.get(name, {}).pop(session_id, None)
+        if change.value is None:
+            self.apply_gone(name, session_id, change.version)
+        else:
+            self.apply_set(name, self._entry(change, change.value))
+
+    def take_all(self, name: str, present: Iterable[PresenceChange], *, is_first: bool, is_surely: bool) -> None:
+        """These are all presences that Redis has of a room.
+
+        `is_first`: this process begins to follow the room, so its members are told nothing of those who are there.
+        Unless it `is_surely` so, Redis may have lost others, and they may be about to come again.
+        """
+        theirs: list[Entry] = []
+        mine: set[str] = set()
+        for change in present:
+            if change.process == self._link.process:
+                mine.add(change.session_id)
+            elif change.value is not None:
+                theirs.append(self._entry(change, change.value))
+        for session_id in mine ^ {entry.session_id for entry in self.entries(name, "")}:
+            self._send_again(name, session_id)
+        if not theirs and not self._states.get(name):
+            return
+        self.is_used = True
+        ids = {entry.session_id for entry in theirs}
+        unconfirmed = self._unconfirmed.setdefault(name, {})
+        for session_id in ids:
+            unconfirmed.pop(session_id, None)
+        deadline = self.timers.now() + CONFIRM_S
+        has_new = False
+        wants_reports = self._wants_reports()
+
+        def change_all(state: State | None) -> State | None:
+            nonlocal has_new
+            state = state or State()
+            presence = state.presence
+            others = [entry for entry in presence.entries() if entry.process]
+            keys = {entry.key for entry in others} | {entry.key for entry in theirs}
+            for entry in theirs:
+                self._put(name, state, entry)
+            for entry in others:
+                if entry.session_id in ids or entry.session_id in unconfirmed:
+                    continue
+                if is_surely:
+                    self._remove(name, state, entry.session_id, entry.version)
+                else:
+                    unconfirmed[entry.session_id] = (deadline, entry.version)
+                    has_new = True
+            if is_first:
+                presence.count_as_reported(keys)
+            if wants_reports:
+                presence.begin_reports()
+            return unless_empty(state)
+
+        self._states.compute(name, change_all)
+        if has_new:
+            self.timers.call_later(CONFIRM_S, weakly(self._give_up_unconfirmed, name))
+        if not unconfirmed:
+            self._unconfirmed.pop(name, None)
+        self.tell(name)
+
+    def _give_up_unconfirmed(self, name: str) -> None:
+        now = self.timers.now()
+        for session_id, (until, version) in self._unconfirmed.get(name, {}).copy().items():
+            if until <= now and self._unconfirmed.get(name, {}).pop(session_id, None) is not None:
+                self.apply_gone(name, session_id, version)
+
+    def forget_others(self, name: str) -> None:
+        """This process does not follow a room any more. There are no members to be told."""
+
+        def forget(state: State) -> State | None:
+            others = [entry for entry in state.presence.entries() if entry.process]
+            for entry in others:
+                self._remove(name, state, entry.session_id, entry.version)
+            state.presence.count_as_reported({entry.key for entry in others})
+            return unless_empty(state)
+
+        self._states.compute_if_present(name, forget)
+        self._unconfirmed.pop(name, None)
+
+    def _lapse(self, name: str, entry: Entry) -> None:
+        if not entry.process:
+            super()._lapse(name, entry)
+        elif not self._has_members(name):
+            self.forget_others(name)
+        else:  # its process removes it, if it still runs
+            until = self.timers.now() + REAP_S
+
+            def wait(state: State) -> State:
+                state.presence.keep_until(entry.session_id, until)
+                return state
+
+            self._states.compute_if_present(name, wait)
+            self._link.reap(self._path, name, self._listener)
+
+    def watched(self) -> dict[tuple[int, str], list[str]]:
+        """The rooms with presences of other processes: by the shard of the rooms, and the process."""
+        with self._watching:
+            watched = {key: list(rooms) for key, rooms in self._watched.items()}
+        for rooms in watched.values():
+            for name in rooms:
+                if not self._has_members(name):
+                    self.forget_others(name)  # what came in while the last member left
+        return watched
+
+    # Asking
+
+    def persons(self, name: str) -> list[Person]:
+        """Everybody in a room, in order of arrival. Without members in this process, this asks Redis for a second."""
+        if not self._has_members(name):
+            present = self._link.presences(self._path, name)
+            if present is not None:
+                return persons_of(self._entry(each, each.value) for each in present if each.value is not None)
+        return super().persons(name)
+
+    # Inside
+
+    def _put(self, name: str, state: State, entry: Entry) -> None:
+        old = state.presence.entry(entry.session_id)
+        if state.presence.apply_set(entry) and entry.process:
+            if old is not None and old.process:
+                self._count_presence(name, old.process, -1)
+            self._count_presence(name, entry.process, 1)
+
+    def _remove(self, name: str, state: State, session_id: str, version: int) -> None:
+        old = state.presence.entry(session_id)
+        if state.presence.apply_gone(session_id, version) and old is not None and old.process:
+            self._count_presence(name, old.process, -1)
+
+    def _count_presence(self, name: str, process: str, change: int) -> None:
+        """A room has one presence of a process more, or less."""
+        key = (self._link.shard(self._path, name), process)
+        with self._watching:
+            rooms = self._watched.setdefault(key, Counter())
+            rooms[name] += change
+            if rooms[name] <= 0:
+                del rooms[name]
+            if not rooms:
+                del self._watched[key]
+
+    def _is_own(self, name: str, session_id: str) -> bool:
+        state = self._states.get(name)
+        entry = None if state is None else state.presence.entry(session_id)
+        return entry is not None and not entry.process
+
+    def _entry(self, change: PresenceChange, value: str) -> Entry:
+        return entry_of(change, value, self.timers.now())
+
+
+def entry_of(change: PresenceChange, value: str, now: float) -> Entry:
+    """An entry of another process. `now` is the time on the clock of `Entry.lost_until`."""
+    lost_until = None if change.lost_s is None else now + change.lost_s
+    return Entry(
+        change.session_id, change.user, change.since, value, change.set_at, change.version, lost_until, change.process
+    )
+
+
+def _change(entry: Entry, now: float) -> PresenceChange:
+    """What other processes are told of an entry of this process."""
+    lost_s = None if entry.lost_until is None else max(0.0, entry.lost_until - now)
+    return PresenceChange(
+        entry.session_id, entry.version, entry.value, "", entry.user, entry.since, entry.set_at, lost_s
+    )

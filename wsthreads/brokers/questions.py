@@ -1,0 +1,166 @@
+"""Questions to all processes, and their answers, over plain channels: nothing of them is kept.
+
+A question is published on one channel, to which all processes with a link are subscribed. Redis says how many receive
+it. Each of them answers on the wake channel of the process that asks, which waits for so many answers, or for a time.
+
+Both are JSON objects. A question has ``question`` (a random id), ``process`` (who asks), ``kind`` and ``argument``. An
+answer has ``question``, ``process``, ``pid``, ``host`` and ``value``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import socket
+from collections.abc import Callable
+from functools import partial
+from threading import Condition
+from time import monotonic
+from typing import Any
+from weakref import WeakMethod
+
+from wsthreads.loggers import get_logger
+from wsthreads.threads.drainer import Drainer
+
+__all__ = ["MAX_ANSWER_BYTES", "Questions", "parse_answer", "weak"]
+
+log = get_logger(__name__)
+
+#: A process does not answer with more than this.
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
+
+_PROCESS = re.compile("[A-Za-z0-9_-]{1,40}")
+
+
+class Questions:
+    """Asks, and answers, for one process. Any thread.
+
+    `publish` sends to all processes, and returns how many receive it, or None. `reply` sends to one process.
+    `on_malformed` gets what is wrong with something from Redis.
+    """
+
+    def __init__(
+        self,
+        process: str,
+        answers: dict[str, Callable[[], Callable[[Any], Any] | None]],
+        *,
+        publish: Callable[[bytes], int | None],
+        reply: Callable[[str, bytes], None],
+        on_malformed: Callable[[str], None],
+    ) -> None:
+        self._process = process
+        self._answers = answers
+        self._publish = publish
+        self._reply = reply
+        self._on_malformed = on_malformed
+        self._changed = Condition()  # guards _open
+        self._open: dict[str, list[dict[str, Any]]] = {}  # by question: what was answered
+        self._thread = Drainer("wsthreads-redis-answers")
+
+    def ask(
+        self, kind: str, argument: Any, timeout_s: float, enough: Callable[[Any], bool] | None
+    ) -> list[dict[str, Any]]:
+        """Ask all other processes. Waits until all have answered, one has answered `enough`, or `timeout_s` is over."""
+        question, deadline = secrets.token_urlsafe(9), monotonic() + timeout_s
+        answers: list[dict[str, Any]] = []
+        self._open[question] = answers
+        try:
+            asked = {"question": question, "process": self._process, "kind": kind, "argument": argument}
+            count = self._publish(json.dumps(asked).encode())
+            if count is None:
+                return []
+
+            def is_done() -> bool:
+                if len(answers) >= count:
+                    return True
+                return enough is not None and any(
+                    enough(each["value"]) for each in answers if each["process"] != self._process
+                )
+
+            with self._changed:
+                self._changed.wait_for(is_done, max(0.0, deadline - monotonic()))
+            return [each for each in answers.copy() if each["process"] != self._process]
+        finally:
+            del self._open[question]
+
+    def take_question(self, data: bytes) -> None:
+        """A question has arrived. Does not block: another thread answers."""
+        asked = _object(data)
+        if asked is None or not all(isinstance(asked.get(key), str) for key in ("question", "process", "kind")):
+            self._on_malformed(f"a question of {len(data)} bytes that is no question")
+        elif not _PROCESS.fullmatch(asked["process"]):
+            self._on_malformed("a question of a process without a valid name")
+        elif asked["process"] == self._process:
+            self._note({**self._head(asked["question"]), "value": None})
+        else:
+            self._thread.go_on(partial(self._answer, asked))
+
+    def _answer(self, asked: dict[str, Any]) -> bool:
+        """Answer a question. Without an answer, the one who asks would wait for nothing."""
+        value = None
+        function = self._answers.get(asked["kind"], _nothing)()
+        if function is not None:
+            try:
+                value = function(asked.get("argument"))
+            except Exception:
+                log.exception("a question of another process was not answered: %.40s", asked["kind"])
+        head = self._head(asked["question"])
+        data = json.dumps({**head, "value": value}).encode()
+        if len(data) > MAX_ANSWER_BYTES:
+            log.warning("an answer to another process has %d bytes, the limit is %d", len(data), MAX_ANSWER_BYTES)
+            data = json.dumps({**head, "value": None}).encode()
+        self._reply(asked["process"], data)
+        return False
+
+    def take_answer(self, data: bytes) -> None:
+        """An answer has arrived."""
+        answer = parse_answer(data)
+        if answer is None:
+            self._on_malformed(f"an answer of {len(data)} bytes that is no answer")
+        else:
+            self._note(answer)
+
+    def _note(self, answer: dict[str, Any]) -> None:
+        with self._changed:
+            answers = self._open.get(answer["question"])
+            if answers is not None:
+                named = {key: answer.get(key) for key in ("pid", "host", "process", "value")}
+                answers.append(named)
+                self._changed.notify_all()
+
+    def _head(self, question: str) -> dict[str, Any]:
+        return {"question": question, "process": self._process, "pid": os.getpid(), "host": socket.gethostname()}
+
+    def stop(self, timeout_s: float) -> None:
+        self._thread.stop(timeout_s)
+
+    def release(self) -> None:
+        """Takes no lock: for a finalizer."""
+        self._thread.release()
+
+
+def parse_answer(data: bytes) -> dict[str, Any] | None:
+    """An answer from its bytes; None if it is malformed."""
+    answer = _object(data)
+    if answer is None or not all(isinstance(answer.get(key), str) for key in ("question", "process", "host")):
+        return None
+    return {"pid": None, "value": None, **answer}
+
+
+def weak(function: Callable[[Any], Any]) -> Callable[[], Callable[[Any], Any] | None]:
+    """Finds a function, or a bound method whose object still exists."""
+    return WeakMethod(function) if hasattr(function, "__self__") else lambda: function
+
+
+def _nothing() -> None:
+    return None
+
+
+def _object(data: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,253 @@
+"""Handles for programs without a server: a room, a user, one session of an endpoint, over Redis alone.
+
+Each call is made in the caller's thread, and has been done by Redis when it returns. See `RedisBroker`.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable
+from itertools import count
+from threading import Lock
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError
+
+from wsthreads.brokers import messages, scripts
+from wsthreads.brokers.directory import is_session_id, sessions_in
+from wsthreads.brokers.positions import new_epoch
+from wsthreads.brokers.presence import entry_of
+from wsthreads.brokers.questions import parse_answer
+from wsthreads.brokers.redis_errors import explain
+from wsthreads.errors import BrokerError, CloseCode, ConfigError, RoomNameError, UsageError
+from wsthreads.protocol.frames import check_close, message_frame
+from wsthreads.protocol.handshake import check_user
+from wsthreads.rooms.bans import check_ban
+from wsthreads.rooms.directory import UserSession
+from wsthreads.rooms.names import SESSIONS_ROOM, is_hidden, user_room
+from wsthreads.rooms.presence import Person, persons_of
+
+if TYPE_CHECKING:
+    from wsthreads.brokers.scripts import Address, Keys
+
+__all__ = ["ASK_S", "Outside", "RemotePeer", "RemoteRoom", "RemoteUser"]
+
+#: How long processes may take to answer.
+ASK_S = 1.0
+
+
+class Outside:
+    """What a process without an app needs. Any thread.
+
+    A forked process makes its own: a thread of the parent may have held the lock, and the parent uses its own tickets.
+    """
+
+    def __init__(self, client: Any, keys: Keys, *, place: str, wait_s: float, is_cluster: bool) -> None:
+        self.client = client
+        self.keys = keys
+        self._place = place
+        self._wait_s = wait_s
+        self._is_cluster = is_cluster
+        self._sending = Lock()  # held until Redis has a message: Redis receives tickets in order
+        self.sender = secrets.token_urlsafe(12)
+        self._tickets = count()
+
+    def publish(self, address: Address, encode: Callable[[str, int], bytes]) -> None:
+        """Publish a message, made with the sender and the ticket. Raises `BrokerError`."""
+        if not self._sending.acquire(timeout=self._wait_s):
+            raise BrokerError(f"{self._place} has not answered another thread's broadcast for {self._wait_s:g} s")
+        try:
+            ticket = next(self._tickets)
+            message = encode(self.sender, ticket)
+            keys = [address.log, address.head]
+            self.call(scripts.PUBLISH, keys, address.channel, new_epoch(), self.sender, ticket, message)
+        finally:
+            self._sending.release()
+
+    def call(self, script: str, keys: list[bytes], *arguments: object) -> Any:
+        """Run a script. Raises `BrokerError`."""
+        try:
+            return self.client.eval(script, len(keys), *keys, *arguments)
+        except (RedisError, OSError) as error:
+            raise BrokerError(f"{self._place}: {explain(error)}") from error
+
+    def members(self, address: Address) -> int:
+        return int(self.call(scripts.COUNT, [address.members, self.keys.processes(address.shard)], ""))
+
+    def ask(self, kind: str, argument: Any, *, is_one_enough: bool = False) -> list[dict[str, Any]]:
+        """Ask all processes, and wait for their answers for `ASK_S`. Raises `BrokerError`."""
+        process, question = secrets.token_urlsafe(12), secrets.token_urlsafe(9)
+        asked = {"question": question, "process": process, "kind": kind, "argument": argument}
+        key, channel = self.keys.ask()
+        wake_key, wake_channel = self.keys.wake(process, scripts.ASK_SHARD)
+        node = {"node": self.client.get_node_from_key(wake_key)} if self._is_cluster else {}
+        answers: list[dict[str, Any]] = []
+        try:
+            with self.client.pubsub(**node) as pubsub:
+                pubsub.subscribe(wake_channel)
+                deadline = monotonic() + self._wait_s
+                while pubsub.get_message(timeout=max(0.0, deadline - monotonic())) is None:  # it is subscribed
+                    if monotonic() >= deadline:
+                        raise BrokerError(f"{self._place} has not answered for {self._wait_s:g} s")
+                expected = int(self.call(scripts.WAKE, [key], channel, json.dumps(asked)))
+                deadline = monotonic() + ASK_S
+                while len(answers) < expected and (left_s := deadline - monotonic()) > 0:
+                    message = pubsub.get_message(timeout=left_s)
+                    answer = parse_answer(message["data"]) if message and message["type"] == "message" else None
+                    if answer is not None:
+                        answers.append(answer)
+                        if is_one_enough and answer["value"]:
+                            break
+        except (RedisError, OSError) as error:
+            raise BrokerError(f"{self._place}: {explain(error)}") from error
+        return answers
+
+
+class _Remote:
+    """What the handles share. Any thread."""
+
+    __slots__ = ("_endpoint", "_outside")
+
+    def __init__(self, outside: Callable[[], Outside], endpoint: str) -> None:
+        if not isinstance(endpoint, str) or not endpoint.startswith("/"):
+            raise ConfigError(f"the path of an endpoint begins with a slash, as in /ws/chat; not {endpoint!r:.80}")
+        self._outside = outside
+        self._endpoint = endpoint
+
+    def _close(self, name: str, code: int, reason: str, *, ban_s: float = 0.0, session_id: str | None = None) -> None:
+        check_close(code, reason)
+        outside = self._outside()
+        address = outside.keys.address(self._endpoint, name)
+        if ban_s >= 0.001:  # before the sessions are closed: none may slip in
+            outside.call(scripts.BAN, [address.ban], json.dumps([int(code), reason]), int(ban_s * 1000))
+        outside.publish(
+            address, lambda sender, ticket: messages.encode_close(sender, ticket, session_id, int(code), reason, ban_s)
+        )
+
+
+class RemoteRoom(_Remote):
+    """A handle on a room, for a program without a server. Any thread."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, outside: Callable[[], Outside], endpoint: str, name: str) -> None:
+        super().__init__(outside, endpoint)
+        if not isinstance(name, str) or not name or is_hidden(name):
+            raise RoomNameError(f"a room name must be text, not empty, and not begin with NUL; not {name!r:.80}")
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def broadcast(self, message: str | bytes) -> None:
+        """Send to all members. When it returns, Redis has the message.
+
+        Threads broadcast one after the other. Raises `MessageTypeError`. Raises `BrokerError` if Redis did not confirm
+        within the URL's ``socket_timeout``; Redis may have the message nevertheless.
+        """
+        frame, outside = message_frame(message), self._outside()
+        address = outside.keys.address(self._endpoint, self._name)
+        outside.publish(address, lambda sender, ticket: messages.encode_broadcast(sender, ticket, None, frame))
+
+    def members(self) -> int:
+        """The number of members, in all processes. Raises `BrokerError`."""
+        outside = self._outside()
+        return outside.members(outside.keys.address(self._endpoint, self._name))
+
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Close all members, as `Room.close`. Raises `CloseCodeError` and `BrokerError`."""
+        self._close(self._name, code, reason)
+
+    def presence(self) -> list[Person]:
+        """Everybody in the room, as `Room.presence`. Raises `BrokerError`."""
+        outside = self._outside()
+        address = outside.keys.address(self._endpoint, self._name)
+        keys = [address.presence, outside.keys.processes(address.shard)]
+        now_ms, stored = outside.call(scripts.PERSONS, keys)
+        present, _ = messages.parse_presences(int(now_ms), stored)
+        return persons_of(entry_of(change, change.value, 0.0) for change in present if change.value is not None)
+
+    def __repr__(self) -> str:
+        return f"<RemoteRoom {self._name!r} of {self._endpoint}>"
+
+
+class RemoteUser(_Remote):
+    """A handle on a user, for a program without a server. Any thread."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, outside: Callable[[], Outside], endpoint: str, name: str) -> None:
+        super().__init__(outside, endpoint)
+        check_user(name)
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def send(self, message: str | bytes) -> None:
+        """Send to all sessions of the user. Raises as `RemoteRoom.broadcast`."""
+        frame, outside = message_frame(message), self._outside()
+        address = outside.keys.address(self._endpoint, user_room(self._name))
+        outside.publish(address, lambda sender, ticket: messages.encode_broadcast(sender, ticket, None, frame))
+
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "", *, ban_s: float = 0) -> None:
+        """Close all sessions of the user, as `User.close`. Raises `CloseCodeError`, `UserError` and `BrokerError`."""
+        check_close(code, reason)
+        check_ban(ban_s)
+        self._close(user_room(self._name), code, reason, ban_s=ban_s)
+
+    def is_online(self) -> bool:
+        """Whether the user has an open session. Waits for the processes for a second. Raises `BrokerError`."""
+        return bool(self._ask(is_one_enough=True))
+
+    def sessions(self) -> list[UserSession]:
+        """The open sessions, the oldest first. Waits for the processes for a second. Raises `BrokerError`."""
+        return sorted(self._ask(is_one_enough=False), key=lambda session: (session.since, session.id))
+
+    def _ask(self, *, is_one_enough: bool) -> list[UserSession]:
+        outside = self._outside()
+        if not outside.members(outside.keys.address(self._endpoint, user_room(self._name))):
+            return []
+        answers = outside.ask(f"user {self._endpoint}", self._name, is_one_enough=is_one_enough)
+        return [session for answer in answers for session in sessions_in(answer)]
+
+    def __repr__(self) -> str:
+        return f"<RemoteUser {self._name!r} of {self._endpoint}>"
+
+
+class RemotePeer(_Remote):
+    """A handle on one session, for a program without a server. Any thread."""
+
+    __slots__ = ("_id",)
+
+    def __init__(self, outside: Callable[[], Outside], endpoint: str, session_id: str) -> None:
+        super().__init__(outside, endpoint)
+        if not isinstance(session_id, str) or not is_session_id(session_id):
+            raise UsageError(f"a session id is 1 to 40 letters, digits, _ and -; not {session_id!r:.80}")
+        self._id = session_id
+
+    @property
+    def id(self) -> str:
+        return self._id
+
+    def send(self, message: str | bytes) -> None:
+        """Send to the session, if there is one. Raises as `RemoteRoom.broadcast`."""
+        frame, outside = message_frame(message), self._outside()
+        address = outside.keys.address(self._endpoint, SESSIONS_ROOM)
+        outside.publish(address, lambda sender, ticket: messages.encode_direct(sender, ticket, self._id, frame))
+
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Close the session, if there is one. Raises `CloseCodeError` and `BrokerError`."""
+        self._close(SESSIONS_ROOM, code, reason, session_id=self._id)
+
+    def is_open(self) -> bool:
+        """Whether there is such a session. Waits for the processes for a second. Raises `BrokerError`."""
+        answers = self._outside().ask(f"session {self._endpoint}", self._id, is_one_enough=True)
+        return any(answer["value"] is True for answer in answers)
+
+    def __repr__(self) -> str:
+        return f"<RemotePeer {self._id!r} of {self._endpoint}>"
