@@ -8,6 +8,8 @@ import pytest
 
 from tests.browsing import PHONE, button, expect, field
 from tests.programs import EXAMPLES, run_server
+from tests.wire import Echo, serving
+from wsthreads import WebSocketApp
 
 ECHO = """\
 export function onOpen(session) { session.send("hello " + session.getParameter("user")); }
@@ -225,3 +227,52 @@ def test_on_a_phone_connections_are_tabs(client):
     connect(page, "bob")
     expect(page.locator(".pane:visible")).to_have_count(1)
     expect(page.get_by_role("tab", name="bob")).to_have_attribute("aria-selected", "true")
+
+
+WHERE = """\
+export function onOpen(session) {
+  session.send(["name", "n", "file", "id"].map((name) => session.getPathParameter(name)).join(" | "));
+}
+"""
+
+
+def test_the_parameters_of_a_path_are_filled_in(window, tmp_path):
+    (tmp_path / "where.js").write_text(WHERE)
+    path = "/ws/<name>/<int:n>/<any('at','by'):how>/<uuid:id>/<path:file>"
+    with run_server("where.js", "--path", path, cwd=tmp_path) as server:
+        page = window(f"{server.url}/_wsthreads/")
+        expect(page.locator("#endpoints")).to_contain_text(f"{server.ws_url}{path}")
+        button(page, f"Try {path}").click()
+        client = connect(page)
+        an_id = "123e4567-e89b-12d3-a456-426614174000"
+        expect(client.locator(".in")).to_contain_text(f"name | 1 | file | {an_id}")
+        field(page, "<name>").fill("a/b é?")
+        field(page, "<path:file>").fill("c d/e%.txt")
+        field(page, "<int:n>").fill("42")
+        shown = page.locator("#client-address")
+        expect(shown).to_contain_text(f"/ws/a%2Fb%20%C3%A9%3F/42/at/{an_id}/c%20d/e%25.txt?user=")
+        field(page, "<name>").fill("é?")
+        expect(connect(page, "bob").locator(".in")).to_contain_text(f"é? | 42 | c d/e%.txt | {an_id}")
+        field(page, "<name>").fill("")
+        button(page, "5 more").click()
+        button(page, "Connect").click()
+        expect(page.locator("#client-count")).to_have_text("2 connections, 2 open")
+
+
+def test_fields_of_parameters_belong_to_the_chosen_endpoint(window):
+    app = WebSocketApp(dashboard_token="a-token-of-this-test")
+    for path in ("/ws/plain", "/ws/<room>", "/ws/<room>/<int:seat>"):
+        app.add_handler(path, Echo)
+    with serving(app) as port:
+        page = window(f"http://127.0.0.1:{port}/_wsthreads/#token=a-token-of-this-test")
+        button(page, "Try /ws/plain").click()
+        fields = page.locator("#client-path input")
+        expect(fields).to_have_count(0)
+        endpoints = page.get_by_role("combobox", name="Endpoint", exact=True)
+        endpoints.select_option("/ws/<room>")
+        expect(fields).to_have_count(1)
+        field(page, "<room>").fill("garden")
+        endpoints.select_option("/ws/<room>/<int:seat>")
+        expect(fields).to_have_count(2)
+        expect(field(page, "<room>")).to_have_value("garden")
+        expect(page.locator("#client-address")).to_contain_text("/ws/garden/1?user=")

@@ -6,6 +6,7 @@ import { plural } from "../format.js";
 import { rove } from "../roving.js";
 import { freeName, nextName } from "./names.js";
 import { Pane } from "./pane.js";
+import { filledPath, parametersOf } from "./rules.js";
 
 const MORE = 5;
 
@@ -23,7 +24,8 @@ export class Clients {
       event.preventDefault();
       this.#connect(1)[0]?.field.focus({ preventScroll: true });
     });
-    $("connect-more").addEventListener("click", () => this.#connect(MORE));
+    $("connect-more").addEventListener("click", () => $("connect-form").reportValidity() && this.#connect(MORE));
+    $("client-endpoint").addEventListener("change", () => this.#askForParameters());
     $("connect-form").addEventListener("input", () => this.#showAddress());
     for (const choice of document.querySelectorAll("input[name=arrangement]")) choice.addEventListener("change", () => this.#arrange());
     $("close-all").addEventListener("click", () => this.#panes.forEach((pane) => pane.close()));
@@ -35,7 +37,7 @@ export class Clients {
 
   endpoints(paths) {
     setOptions($("client-endpoint"), paths);
-    this.#showAddress();
+    this.#askForParameters();
   }
 
   /** Suggest the subprotocols that the server speaks. */
@@ -46,13 +48,30 @@ export class Clients {
   /** Fill in the form for an endpoint. */
   prepare(path) {
     $("client-endpoint").value = path;
-    this.#showAddress();
+    this.#askForParameters();
     $("client-user").focus();
     $("client-user").select();
   }
 
+  /** Show a field for each parameter of the endpoint's path. Values that were typed for another path stay. */
+  #askForParameters() {
+    const path = $("client-endpoint").value;
+    const before = this.#pathParameters();
+    if ($("client-path").dataset.path !== path) {
+      $("client-path").dataset.path = path;
+      $("client-path").replaceChildren(...parametersOf(path).map(({ name, takes, example }) =>
+        make("label", { className: "field short" }, `${takes} `,
+          make("input", { name, value: before[name] ?? example, required: true, autocomplete: "off", autocapitalize: "off" }))));
+    }
+    this.#showAddress();
+  }
+
+  #pathParameters() {
+    return Object.fromEntries([...$("client-path").querySelectorAll("input")].map(({ name, value }) => [name, value]));
+  }
+
   #url(user) {
-    const url = addressOf($("client-endpoint").value || "/");
+    const url = addressOf(filledPath($("client-endpoint").value || "/", this.#pathParameters()));
     const parameters = $("client-parameters").value.trim().replace(/^\?/, "");
     const query = [user && new URLSearchParams({ user }).toString(), parameters].filter(Boolean).join("&");
     url.search = query;

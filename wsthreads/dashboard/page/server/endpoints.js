@@ -34,7 +34,7 @@ export function makeEndpoints(onTry) {
   let shown = [];
 
   const create = ({ path, handler, language, functions }) => {
-    const address = addressOf(path).href;
+    const address = addressOf(path).href.replaceAll("%3C", "<").replaceAll("%3E", ">"); // a path with parameters, as it was written
     return make(
       "tr",
       {},
