@@ -32,7 +32,7 @@ def say(page, text):
 
 def people(page):
     """The list of who is there."""
-    return page.get_by_role("navigation", name="Here").get_by_role("listitem")
+    return page.get_by_role("region", name="Here").get_by_role("listitem")
 
 
 def notes(page):
@@ -250,6 +250,32 @@ def test_the_list_works_from_the_keyboard_and_keeps_the_focus(window):
         page.keyboard.type("for all")
         page.keyboard.press("Enter")
         expect(eve.locator(".message .text")).to_have_text("for all")
+
+
+def test_two_workers_with_redis_show_one_list(window, redis_server):
+    options = ["--redis", redis_server.url]
+    with run_server(*CHAT, *options) as one, run_server(*CHAT, *options) as two:
+        alice, bob = window(one.url), window(two.url)
+        join(alice, "alice", "garden")
+        join(bob, "bob", "garden")
+        expect(people(alice)).to_have_text(["alice (you)", "bob"])
+        expect(people(bob)).to_have_text(["alice", "bob (you)"])
+        field(bob, "Message").press_sequentially("Hel")
+        expect(alice.locator("#typing")).to_have_text("bob is typing…")
+        say(bob, "Hello")
+        expect(alice.locator(".message .text")).to_have_text("Hello")
+        button(alice, "bob").click()
+        say(alice, "psst")
+        expect(bob.locator(".private .text")).to_have_text("psst")
+        expect(notes(alice)).to_have_text(["You are in, as alice.", "bob has come in."])
+        alice.reload()
+        expect(people(alice)).to_have_text(["alice (you)", "bob"])
+        say(alice, "I am back")
+        expect(bob.locator(".message .text").last).to_have_text("I am back")
+        expect(notes(bob)).to_have_text(["You are in, as bob."])
+        button(bob, "Leave").click()
+        expect(people(alice)).to_have_text(["alice (you)"])
+        expect(notes(alice)).to_have_text(["You are in, as alice.", "bob has left."])
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
