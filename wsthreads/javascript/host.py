@@ -30,7 +30,7 @@ class HostFunctions:
     """Functions for JavaScript, called in the isolate's thread. They act at once.
 
     Over Redis, those that ask other processes (members, presence, is_online, sessions_of, is_peer_open) and a first
-    join wait for at most a second; nothing else waits.
+    join wait for Redis, for about a second at most; nothing else waits.
 
     `states` has the sessions of the isolate. A session that is not in it has ended: it receives nothing and joins no
     room. Its room handles still reach the members, through `rooms`, those of the endpoint. The same is true of handles
