@@ -169,6 +169,31 @@ def test_flask_knows_who_is_logged_in_and_views_and_signals_broadcast(command: l
         check_login(visitor, sign_up)
 
 
+def test_a_logout_ends_the_user_s_sessions_in_all_processes(redis_server: RedisServer, tmp_path: Path) -> None:
+    pytest.importorskip("flask_login")
+    environment = {"WSTHREADS_REDIS": redis_server.url, "SECRET_KEY": "of this test"}
+    command = gunicorn(OWN, "flask_login_app:app")
+    with (
+        served(command, tmp_path, **environment) as (_, visitor),
+        served(command, tmp_path, **environment) as (_, visitor_elsewhere),
+    ):
+        phone, laptop, bob = visitor(), visitor_elsewhere(), visitor_elsewhere()
+        for device, name in ((phone, "ann"), (laptop, "ann"), (bob, "bob")):
+            device.open("/login", name=name)
+        with phone.connect("/ws/news") as on_phone, laptop.connect("/ws/news") as on_laptop:
+            assert receive(on_phone) == receive(on_laptop) == "Hello, ann"
+            with bob.connect("/ws/news") as bobs:
+                assert receive(bobs) == "Hello, bob"
+                phone.open("/logout", any="")
+                for client in (on_phone, on_laptop):
+                    with pytest.raises(ConnectionClosed) as caught:
+                        receive(client)
+                    assert caught.value.rcvd is not None
+                    assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (4001, "logged out")
+                bob.open("/announce", text="still here")
+                assert receive(bobs) == "bob: still here"
+
+
 def test_the_session_of_flask_is_there_in_a_handshake_and_a_forged_one_is_empty(serve: Callable[..., Any]) -> None:
     flask = pytest.importorskip("flask")
     flask_app = flask.Flask("test")
