@@ -1,0 +1,93 @@
+"""Kicks and bans over real sockets in two apps that share a Redis, while the user connects again from five places."""
+
+import random
+import sys
+import threading
+from contextlib import suppress
+from functools import partial
+
+import pytest
+
+from tests.programs import DEADLINE_S, wait_until
+from tests.wire import CLOSE, TEXT, RawClient, close_payload, endpoint, run_all
+
+
+class Users:
+    """The query names the user. Keeps what was called, by session."""
+
+    def __init__(self):
+        self.opened, self.closed = [], []
+
+    def on_handshake(self, request):
+        request.user = request.get_parameter("user")
+
+    def on_open(self, session):
+        self.opened.append(session)
+        session.send("hello")
+
+    def on_close(self, session):
+        self.closed.append(session)
+
+
+@pytest.fixture
+def apps(redis_server):
+    """(handler, endpoint, port) of each."""
+    first, second = Users(), Users()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)  # threads take turns more often, so that races are met
+    with (
+        endpoint(first, redis=redis_server.url, close_timeout_s=5) as (app, port),
+        endpoint(second, redis=redis_server.url, close_timeout_s=5) as (other, other_port),
+    ):
+        yield (first, app.endpoint("/ws/test"), port), (second, other.endpoint("/ws/test"), other_port)
+    sys.setswitchinterval(interval)
+
+
+def test_kicks_while_the_user_connects_again_and_again_from_five_places(apps):
+    """None gets in while banned, and none is left over, whichever process is asked to kick."""
+    print(f"seed {(seed := random.randrange(2**32))}")
+    stop, refused, rng = threading.Event(), threading.Semaphore(0), random.Random(seed)
+    user = [f"user-{seed}-0"]
+
+    def come_again(port, stays):
+        while not stop.is_set():
+            with suppress(EOFError, ConnectionError), RawClient(port, f"/ws/test?user={user[0]}") as client:
+                if client.status == 403:
+                    refused.release()
+                    continue
+                opcode, payload = client.receive()
+                while stays and opcode != CLOSE:
+                    opcode, payload = client.receive()
+                assert (opcode, payload) in ((CLOSE, close_payload(4001, "bye")), (TEXT, b"hello"))
+
+    def opened():
+        return sum(len(handler.opened) for handler, _, _ in apps)
+
+    def none_is_left():
+        return not any(each.session_count() for _, each, _ in apps)
+
+    def kick():
+        try:
+            for number in range(1, 6):
+                enough = opened() + rng.randrange(3, 20)
+                wait_until(lambda enough=enough: opened() > enough, "some sessions")
+                rng.choice(apps)[1].user(user[0]).close(4001, "bye", ban_s=600)
+                for _ in range(15):  # from each place, at least those of before the ban have ended
+                    assert refused.acquire(timeout=DEADLINE_S)
+                wait_until(none_is_left, "none to be left over")
+                before = opened()
+                for _ in range(15):
+                    assert refused.acquire(timeout=DEADLINE_S)
+                assert opened() == before
+                assert none_is_left()
+                user[0] = f"user-{seed}-{number}"
+        finally:
+            stop.set()
+            apps[0][1].user(user[0]).close(4001, "bye", ban_s=600)
+
+    ports = [apps[place % 2][2] for place in range(5)]
+    run_all(*[partial(come_again, port, place < 2) for place, port in enumerate(ports)], kick)
+    wait_until(none_is_left, "none to be left over")
+    for handler, each, _ in apps:
+        assert not each.user(user[0]).is_online()
+        assert sorted(map(id, handler.opened)) == sorted(map(id, handler.closed))
