@@ -68,6 +68,7 @@ def main(folder: Path) -> None:
             for theme in ("light", "dark"):
                 take_overview(browser, server, folder, theme)
             take_sessions(browser, server, folder)
+            take_room(browser, server, folder)
             take_failed_reload(browser, server, folder, Path(scratch) / "chat.js")
     for picture in sorted(folder.glob("*.png")):
         size = picture.stat().st_size
@@ -182,6 +183,16 @@ def take_sessions(browser: Any, server: ServerProgram, folder: Path) -> None:
     for ping in page.locator("#sessions-rows td:nth-of-type(8)").all():
         expect(ping).to_have_text(re.compile("s$"))
     shoot(page, folder, "sessions-dark")
+    page.context.close()
+
+
+def take_room(browser: Any, server: ServerProgram, folder: Path) -> None:
+    page = open_page(browser, f"{server.url}/_wsthreads/#/rooms", "light", {"viewport": {"width": 1200, "height": 560}})
+    page.locator("#rooms-rows").get_by_role("button", name="garden").click()
+    person = page.locator(".persons li", has_text="judy")
+    person.locator("summary").click()
+    expect(person).to_contain_text("typing")
+    shoot(page, folder, "room-light")
     page.context.close()
 
 

@@ -94,7 +94,8 @@ class WebSocketApp:
         self._dashboard = dashboard or make_dashboard(self.config)
         if self._dashboard is not None:
             unpinned = GILScheduling(cpu_affinity=False)
-            self._dashboard.serve(self, partial(self._factory.make, scheduling=unpinned, shares_rooms=False))
+            make_endpoint = partial(self._factory.make, scheduling=unpinned, shares_rooms=False)
+            self._dashboard.serve(self, make_endpoint, self._link)
         self._shutdown = Shutdown(
             self._routing,
             admission=self._admission,
