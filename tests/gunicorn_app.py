@@ -64,3 +64,12 @@ class Chat:
     def on_close(self, session, code, reason):
         with open(os.environ["MARKERS"], "a") as markers:
             markers.write(f"{session.id} {code} {session.room('chat').members() > 0}\n")
+
+
+@app.route("/ws/where/<int:table>/<name>")
+class Where:
+    def on_handshake(self, request):
+        request.set_expiry(time.time() + float(request.get_parameter("left")))
+
+    def on_open(self, session):
+        session.send(repr(dict(session.path_parameters)))

@@ -118,6 +118,22 @@ def test_a_chat_a_clean_log_and_a_prompt_end(gunicorn):
     server.check_log()
 
 
+def test_paths_have_parameters_and_sessions_expire(gunicorn):
+    server = gunicorn()
+    with RawClient(server.port, "/ws/where/7/caf%C3%A9%20%3Cx%3E?left=0.5") as client:
+        assert client.receive_text() == "{'table': 7, 'name': 'café <x>'}"
+        assert client.receive_close() == (3000, "expired")
+        client.send(CLOSE, close_payload(3000))
+        assert client.at_end()
+    with RawClient(server.port, "/ws/where/7/x?left=-1") as client:
+        assert client.status == 401
+        assert re.fullmatch(r"expired \d+ s ago\n", client.body())
+    for path in ("/ws/where/7/a%2Fb", "/ws/where/7/x/", "/ws/where/x/x"):
+        with RawClient(server.port, f"{path}?left=9") as client:
+            assert client.status == 200  # from the application inside
+    server.check_log()
+
+
 def test_a_handler_refuses_with_a_close_code_and_with_abort(gunicorn):
     server = gunicorn()
     with RawClient(server.port, f"{PATH}?refuse=code") as client:

@@ -225,6 +225,17 @@ def test_many_moves_leave_few_timers(guard):
         assert sum(timer.callback is not None for _, _, timer in world._timers._timers) == 1
 
 
+def test_a_look_that_comes_too_late_does_not_close_a_session_with_another_time(guard):
+    with play(guard) as world:
+        client = world.connect(left="10")
+        old = client.session._expiry
+        client.send("1000")
+        world._timers.advance(100)
+        old.look()
+        world.settle()
+        assert client.is_open
+
+
 def test_threads_that_move_it_at_the_same_time_leave_one(guard):
     with play(guard) as world:
         client = world.connect()

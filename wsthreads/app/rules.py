@@ -157,7 +157,7 @@ def _match(adapter: MapAdapter, path: str) -> tuple[str, dict[str, Any]] | None:
         text, parameters = adapter.match(path)
     except HTTPException:  # no rule, or one with a slash more, to which werkzeug would redirect
         return None
-    except ValueError:  # an int of thousands of digits
+    except ValueError:  # an int of thousands of digits, which werkzeug 3.0 lets through
         return None
     if any(isinstance(value, float) and not isfinite(value) for value in parameters.values()):
         return None  # a number that is too large is no JSON
