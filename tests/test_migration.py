@@ -98,9 +98,13 @@ export function onClose(session, code, reason) {
 """
 
 FROM_ROOMS = """
+import { room } from "wsthreads";
+import { user as to } from "wsthreads";
+
 export function onHandshake(request) {
   const user = request.getParameter("user");
   if (!user) return 401;
+  request.setUser(user);
   request.setAttribute("user", user);
 }
 
@@ -112,6 +116,10 @@ export function onOpen(session) {
 export function onMessage(session, message) {
   const type = JSON.parse(message).type;
   const text = type;
+  const { user } = JSON.parse(message);
+  if (type === "one") to(user).send(text);
+  if (type === "kick") to(user).close(4003, "kicked");
+  if (type === "outside") setTimeout(() => room("lobby").broadcast(text), 1);
   if (type === "answer") {
     const data = [session.id, session.getAttribute("user"), session.rooms().sort(), session.room("lobby").members()];
     session.send(JSON.stringify(data));
@@ -210,6 +218,15 @@ def test_scripts_of_those_who_had_rooms(tmp_path: Path) -> None:
         assert (ann.take(), bob.take()) == ([], ["others"])
         say("later")
         assert ann.receive() == "later"
+        phone = chat.connect(user="ann")
+        bob.send(json.dumps({"type": "one", "user": "ann"}))
+        assert (ann.take(), phone.take(), bob.take()) == (["one"], ["one"], [])
+        say("outside")
+        assert (ann.receive(), phone.receive(), bob.receive()) == ("outside",) * 3
+        bob.send(json.dumps({"type": "kick", "user": "ann"}))
+        assert ann.wait_closed() == phone.wait_closed() == (4003, "kicked")
+        ann = chat.connect(user="ann")
+        bob.take()
         say("bye")
         assert (ann.closed, bob.take()) == ((4000, "bye"), ["4000 bye"])
         bob.send(json.dumps({"type": "leave"}))
