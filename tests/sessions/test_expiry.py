@@ -252,3 +252,17 @@ def test_threads_that_move_it_at_the_same_time_leave_one(guard):
         world.advance(10)
         assert client.closed == (3000, "expired")
         assert guard.ended == [(3000, "expired", False)]
+
+
+def test_over_redis_a_session_that_has_expired_may_come_back(guard, redis_server):
+    with endpoint(guard, redis=redis_server.url) as (app, port):
+        room = app.endpoint("/ws/test").room("lobby")
+        with RawClient(port, "/ws/test?left=0.5&user=ann") as client:
+            assert client.receive_close() == (3000, "expired")
+            client.send(CLOSE, close_payload(3000))
+            wait_until(lambda: guard.ended and app.session_count == 0, "on_close")
+        assert [(person.key, person.sessions) for person in room.presence()] == [("ann", 0)]
+        with RawClient(port, "/ws/test?user=ann") as client:
+            wait_until(lambda: [(p.key, p.sessions) for p in room.presence()] == [("ann", 1)], "the return")
+            client.leave()
+            wait_until(lambda: room.presence() == [], "the end")
