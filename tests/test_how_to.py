@@ -60,7 +60,8 @@ def test_the_flask_application_is_the_one_that_mypy_checks() -> None:
 
 def test_the_table_of_an_endpoint_s_methods_is_true() -> None:
     named = set(re.findall(r"^``endpoint\.(\w+)[(`]", text_of("docs/how-to/embedding"), re.MULTILINE))
-    assert named == {"path", "room", "user", "session", "sessions", "session_count", "user_count", "totals"}
+    counts = {"session_count", "user_count", "totals"}
+    assert named == {"path", "room", "user", "session", "sessions", "sessions_everywhere"} | counts
     for name in named - {"path"}:
         assert callable(getattr(wsthreads.Endpoint, name))
         assert getattr(wsthreads.Endpoint, name).__doc__
