@@ -6,13 +6,20 @@ from wsthreads import errors
 from wsthreads.errors import (
     BackendError,
     CloseCode,
+    CloseCodeError,
     ConfigError,
+    ExpiryError,
     HandshakeRefused,
     PeerError,
     ScriptError,
     UsageError,
+    UserError,
     WSThreadsError,
+    brief,
 )
+from wsthreads.protocol.frames import check_close
+from wsthreads.protocol.handshake import check_expiry, check_user
+from wsthreads.rooms.bans import check_ban
 
 
 def test_every_public_error_has_the_one_root():
@@ -87,3 +94,31 @@ def test_a_refusal_keeps_its_status_reason_and_headers():
     refusal = HandshakeRefused(429, "slow down", [("Retry-After", "3")])
     assert (refusal.status, refusal.reason, refusal.headers) == (429, "slow down", (("Retry-After", "3"),))
     assert str(refusal) == "429 slow down"
+
+
+def check_code(code):
+    check_close(code, "")
+
+
+class Unwritable:
+    def __repr__(self):
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [("x" * 99, "'" + "x" * 39), (10**5000, "a number of 16610 bits"), (Unwritable(), "Unwritable"), (None, "None")],
+    ids=["long", "huge", "unwritable", "None"],
+)
+def test_a_wrong_value_is_shown_briefly_whatever_it_is(value, shown):
+    assert brief(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("check", "error"),
+    [(check_ban, UserError), (check_user, UserError), (check_expiry, ExpiryError), (check_code, CloseCodeError)],
+)
+@pytest.mark.parametrize("value", [10**5000, -(10**5000), Unwritable()], ids=["huge", "negative", "unwritable"])
+def test_any_wrong_value_is_the_documented_error(check, error, value):
+    with pytest.raises(error):
+        check(value)

@@ -376,6 +376,8 @@ def test_a_script_gets_values_as_json_has_them(tmp_path):
         assert client.take_json() == [[values, values]]
         client.send("again")
         assert json.loads(client.receive()) == values
+        many = chat.connect(f"/ws/caf%C3%A9/9007199254740993/{9 * 10**300}.5/{AN_ID}").take_json()[0][0]
+        assert many == ["café", "9007199254740993", "9e+300", AN_ID, None, None, None]
     with play(tmp_path / "where.js") as chat:
         assert chat.connect().take_json() == [[[None] * 7] * 2]
     with play(tmp_path / "where.js", "/ws/<__proto__>/<toString>") as chat:

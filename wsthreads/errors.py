@@ -239,3 +239,15 @@ class IsolateError(BackendError):
 
 class BrokerError(BackendError):
     """The broker (Redis) does not accept a broadcast, or sends data that is not a broadcast."""
+
+
+def brief(value: object, chars: int = 40) -> str:
+    """A wrong value, for the text of an error: the start of its repr.
+
+    Its class may be the handler's code, which raises; and Python writes no whole number of more than 4,300 digits.
+    """
+    try:
+        return repr(value)[:chars]
+    except Exception:
+        kind = type(value).__name__
+        return f"a number of {value.bit_length()} bits" if isinstance(value, int) else kind

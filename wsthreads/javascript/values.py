@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["changes_for_script", "handshake_data", "message_from", "persons_in_json", "sessions_in_json"]
 
+#: JavaScript's ``Number.MAX_SAFE_INTEGER``: beyond it, two whole numbers can be one.
+MAX_SAFE_INTEGER = 2**53 - 1
+
 
 def handshake_data(request: Request) -> dict[str, Any]:
     """The data of a handshake, which the runtime keeps for as long as the session lives."""
@@ -25,10 +28,15 @@ def handshake_data(request: Request) -> dict[str, Any]:
     }
     if request.path_parameters:
         told["pathParameters"] = {
-            name: value if isinstance(value, (int, float)) else str(value)  # a UUID, for example
+            name: value if _is_exact(value) else str(value)  # a UUID, for example
             for name, value in request.path_parameters.items()
         }
     return told
+
+
+def _is_exact(value: object) -> bool:
+    """Whether a value is a number that JavaScript has, too."""
+    return isinstance(value, (int, float)) and -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER
 
 
 def message_from(engine: Engine | None, text: str | None, is_binary: bool) -> str | bytes:

@@ -12,7 +12,7 @@ import struct
 from typing import NamedTuple
 
 from wsthreads._native import speedups
-from wsthreads.errors import CloseCodeError, MessageTypeError
+from wsthreads.errors import CloseCodeError, MessageTypeError, brief
 
 __all__ = [
     "BINARY",
@@ -173,9 +173,10 @@ decode_message = _decode_message if speedups is None else speedups.decode_messag
 def check_close(code: int, reason: str) -> None:
     """Raise `CloseCodeError` for a code or a reason that a close frame cannot have."""
     if isinstance(code, bool) or not isinstance(code, int):
-        raise CloseCodeError(f"a close code must be a whole number, not {code!r:.40}")
+        raise CloseCodeError(f"a close code must be a whole number, not {brief(code)}")
     if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
-        raise CloseCodeError(f"close code {code} may not be sent: use 1000 to 1003, 1007 to 1014 or 3000 to 4999")
+        use = "1000 to 1003, 1007 to 1014 or 3000 to 4999"
+        raise CloseCodeError(f"close code {brief(code)} may not be sent: use {use}")
     if not isinstance(reason, str):
         raise CloseCodeError(f"a close reason must be text, not {type(reason).__name__}")
     size = len(reason.encode("utf-8", "replace"))

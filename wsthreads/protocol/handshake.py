@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl
 
-from wsthreads.errors import ExpiryError, HandshakeRefused, UserError
+from wsthreads.errors import ExpiryError, HandshakeRefused, UserError, brief
 from wsthreads.origins import is_among, parse_origin
 from wsthreads.protocol.heads import is_host
 from wsthreads.protocol.hints import foreign_protocol
@@ -58,7 +58,7 @@ def check_user(name: str) -> None:
     """Raise `UserError` for what is not the name of a user."""
     what = f"the name of a user must be text of 1 to {MAX_USER_CHARS} characters"
     if not isinstance(name, str):
-        raise UserError(f"{what}, not {name!r:.40} ({type(name).__name__})")
+        raise UserError(f"{what}, not {brief(name)} ({type(name).__name__})")
     if not 1 <= len(name) <= MAX_USER_CHARS:
         raise UserError(f"{what}, not {len(name)}: {name!r:.40}")
 
@@ -67,10 +67,10 @@ def check_expiry(unix_s: float) -> None:
     """Raise `ExpiryError` for what is no time in seconds since the epoch."""
     what = "an expiry is a time in seconds since the epoch, such as time.time() + 60, not"
     if isinstance(unix_s, bool) or not isinstance(unix_s, (int, float)):
-        raise ExpiryError(f"{what} {unix_s!r:.40} ({type(unix_s).__name__})")
+        raise ExpiryError(f"{what} {brief(unix_s)} ({type(unix_s).__name__})")
     if not abs(unix_s) <= MAX_EXPIRY:  # also false for NaN
         hint = "; in milliseconds?" if MAX_EXPIRY < unix_s <= 1000 * MAX_EXPIRY else ""
-        raise ExpiryError(f"{what} {unix_s!r:.40}: the last one is {MAX_EXPIRY}, in the year 9999{hint}")
+        raise ExpiryError(f"{what} {brief(unix_s)}: the last one is {MAX_EXPIRY}, in the year 9999{hint}")
 
 
 class Request:

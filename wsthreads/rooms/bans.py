@@ -7,7 +7,7 @@ from threading import Lock
 from time import monotonic
 from typing import NamedTuple
 
-from wsthreads.errors import UserError
+from wsthreads.errors import UserError, brief
 
 __all__ = ["MAX_BAN_S", "Ban", "Bans", "check_ban"]
 
@@ -72,6 +72,6 @@ def check_ban(ban_s: float) -> None:
     """Raise `UserError` for a ban of an invalid time."""
     what = f"ban_s must be a number of seconds from 0 to {MAX_BAN_S}"
     if isinstance(ban_s, bool) or not isinstance(ban_s, (int, float)):
-        raise UserError(f"{what}, not {ban_s!r:.40}")
+        raise UserError(f"{what}, not {brief(ban_s)}")
     if not 0 <= ban_s <= MAX_BAN_S:  # nor NaN
-        raise UserError(f"{what}, not {ban_s!r:.40}")
+        raise UserError(f"{what}, not {brief(ban_s)}")

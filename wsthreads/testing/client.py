@@ -11,7 +11,7 @@ from io import BytesIO
 from threading import Condition, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
 from wsproto.connection import Connection as Protocol
 from wsproto.connection import ConnectionState, ConnectionType
@@ -211,7 +211,7 @@ class Client:
         environ: dict[str, Any] = {
             "REQUEST_METHOD": "GET",
             "SCRIPT_NAME": "",
-            "PATH_INFO": path.encode().decode("latin-1"),
+            "PATH_INFO": unquote(path).encode().decode("latin-1"),
             "QUERY_STRING": query.encode().decode("latin-1"),
             "SERVER_PROTOCOL": "HTTP/1.1",
             "SERVER_NAME": "localhost",

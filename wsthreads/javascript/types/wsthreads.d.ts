@@ -22,7 +22,7 @@ declare module "wsthreads" {
     getRequestPath(): string;
     /**
      * A parameter of a path such as `/ws/rooms/<name>`, decoded, or null. A number for the converters `int` and `float`,
-     * otherwise a text.
+     * otherwise a text. A number beyond `Number.MAX_SAFE_INTEGER` is a text, too, with all of its digits.
      */
     getPathParameter(name: string): string | number | null;
     /** The client's IP address. Behind a configured proxy, the address that the proxy names. */
