@@ -1,11 +1,15 @@
 """Presence over Redis: two or three processes, as far as Redis can tell, each with what its `on_presence` was told."""
 
+import json
+import os
 import random
+import signal
 import threading
+import time
 
 import pytest
 
-from tests.programs import DEADLINE_S, wait_until
+from tests.programs import DEADLINE_S, connect, receive, run_server, wait_until
 from tests.redis_server import RedisServer
 from tests.room_worlds import RedisWorld
 from wsthreads.brokers import presence as shared_presence
@@ -424,3 +428,58 @@ def test_who_is_not_confirmed_yet_stays_when_the_room_is_read_again(workers):
     a.rooms.roster.take("lobby", bob._replace(process=b.rooms._link.process))
     a.rooms.roster.take_all("lobby", [], is_first=False, is_surely=True)
     assert a.there() == {}, "once it was confirmed, a list without it counts"
+
+
+HANDLER = """
+import json
+
+def on_handshake(request):
+    request.user = request.get_parameter("name")
+
+def on_open(session):
+    session.room("lobby").join(presence=session.user)
+    session.send("in")
+
+def on_presence(room, changes):
+    return json.dumps([[person.key for person in some] for some in (changes.joined, changes.left)])
+"""
+
+#: A worker that was killed is gone after this time, which is the promise.
+GONE_S = 10.0
+
+
+def told_in(client, seconds):
+    """Who joined and who left, as a client is told it in this time."""
+    joined, left, deadline = [], [], time.monotonic() + seconds
+    while (left_s := deadline - time.monotonic()) > 0:
+        try:
+            changes = json.loads(client.recv(timeout=left_s))
+        except TimeoutError:
+            break
+        joined += changes[0]
+        left += changes[1]
+    return joined, left
+
+
+def test_the_members_of_a_worker_that_is_killed_leave_once_in_time(redis_server, tmp_path):
+    (tmp_path / "chat.py").write_text(HANDLER)
+    options = ("chat.py", "--redis", redis_server.url)
+    with (
+        run_server(*options, cwd=tmp_path) as first,
+        run_server(*options, cwd=tmp_path) as second,
+        connect(first.ws_url + "/ws/chat?name=ann") as ann,
+        connect(second.ws_url + "/ws/chat?name=bob") as bob,
+        connect(second.ws_url + "/ws/chat?name=cecil") as cecil,
+    ):
+        assert receive(ann) == receive(bob) == receive(cecil) == "in"
+        joined = set()
+        while joined < {"bob", "cecil"}:
+            joined |= set(json.loads(receive(bob))[0])
+        os.kill(first.process.pid, signal.SIGKILL)
+        killed_at = time.monotonic()
+        left = []
+        while "ann" not in left:
+            left += json.loads(receive(bob))[1]
+        assert time.monotonic() - killed_at < GONE_S
+        assert told_in(bob, 3.0) == ([], []), "once"
+        assert told_in(cecil, 0.1)[1] == ["ann"]
