@@ -11,8 +11,8 @@ from hypothesis import strategies as some
 from tests.programs import DEADLINE_S
 from wsthreads import BrokerError
 from wsthreads.brokers import messages, pending, reader
+from wsthreads.brokers.keys import Keys
 from wsthreads.brokers.queue import PresenceKey, Question, SendQueue
-from wsthreads.brokers.scripts import Keys
 from wsthreads.brokers.subscriptions import Subscription
 from wsthreads.protocol.frames import message_frame
 

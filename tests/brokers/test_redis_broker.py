@@ -21,7 +21,7 @@ from tests.redis_server import RedisServer, find_redis_server, free_port
 from tests.room_worlds import RedisWorld
 from tests.wire import RawClient, Recorder, endpoint, run_all, self_signed, thread_names
 from wsthreads import BrokerError, ConfigError, MessageTypeError, RedisBroker, RoomNameError, WebSocketApp, create_app
-from wsthreads.brokers import scripts
+from wsthreads.brokers.keys import HEAD_S
 
 #: A worker that was killed counts no longer after this time, which is the promise.
 GONE_S = 10.0
@@ -438,7 +438,7 @@ def test_four_gunicorn_workers_are_one_chat_and_a_killed_one_is_forgotten():
             assert "Traceback" not in gunicorn.log
         wait_until(lambda: room.members() == 0)
         for key in server.keys():  # noqa: SIM118
-            longest_s = scripts.HEAD_S if b":head:" in key else 60
+            longest_s = HEAD_S if b":head:" in key else 60
             assert 0 < server.client.pttl(key) <= longest_s * 1000, key
 
 

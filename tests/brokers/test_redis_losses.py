@@ -10,7 +10,8 @@ from tests.programs import wait_until
 from tests.redis_proxy import Proxy
 from tests.redis_server import RedisServer
 from tests.room_worlds import RedisWorld
-from wsthreads.brokers import reader, scripts
+from wsthreads.brokers import reader
+from wsthreads.brokers.keys import TOUCH_S
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ class Pair:
         """Have all rooms announced again, as they are after 20 s."""
         for world in self.worlds:
             for room in world.links[0]._rooms.values():
-                room.touched_at = room.announced_at = -scripts.TOUCH_S
+                room.touched_at = room.announced_at = -TOUCH_S
 
 
 @pytest.fixture

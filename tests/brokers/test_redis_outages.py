@@ -13,6 +13,7 @@ from tests.room_worlds import RedisWorld
 from tests.wire import run_all
 from wsthreads import BrokerError
 from wsthreads.brokers import availability, messages, pending, scripts, writer
+from wsthreads.brokers.keys import HEAD_S, SHARDS, TOUCH_S, Keys
 from wsthreads.brokers.reader import Reader
 from wsthreads.brokers.subscriptions import Subscription
 from wsthreads.protocol.frames import message_frame
@@ -247,7 +248,7 @@ def test_a_connection_that_fails_while_it_subscribes_forgets_nothing(divided, re
 
         unsubscribe = subscribe
 
-    rooms = {name: Subscription(divided[0].rooms, name, scripts.Keys("x", 0).address("/x", name)) for name in "abc"}
+    rooms = {name: Subscription(divided[0].rooms, name, Keys("x", 0).address("/x", name)) for name in "abc"}
     nothing = dict.fromkeys(["ask_channel", "on_subscribed", "on_own", "on_poll"])
     questions = divided[0].links[0]._questions
     reader = Reader(None, None, "me", b"wake", **nothing, questions=questions, metrics=divided[0].metrics[0])
@@ -403,7 +404,7 @@ def test_members_that_redis_has_forgotten_are_announced_again(divided, redis_ser
     redis_server.client.delete(processes_of(redis_server, divided[0])[1])
     for world in divided:
         for room in world.links[0]._rooms.values():
-            room.touched_at -= scripts.TOUCH_S  # so that it is due
+            room.touched_at -= TOUCH_S  # so that it is due
     wait_until(lambda: b.session.room("lobby").members() == 2, "the next sign of life")
     wait_until(lambda: a.session.room("lobby").members() == 2, "that of the other")
 
@@ -429,7 +430,7 @@ def test_everything_in_redis_expires(divided, redis_server):
     divided[0].rooms._link.close("/ws/test", "lobby", 4000, "", 50.0)
     wait_until(lambda: len(redis_server.keys(f"{{{prefix}:*")) == 8, "the presences and the ban")
     for key in redis_server.keys(f"{{{prefix}:*"):
-        longest_s = scripts.HEAD_S if b":head:" in key or b":presence:" in key else 60
+        longest_s = HEAD_S if b":head:" in key or b":presence:" in key else 60
         assert 0 < redis_server.client.pttl(key) <= longest_s * 1000, key
 
 
@@ -464,7 +465,7 @@ def test_only_rooms_with_members_are_subscribed_to(divided, redis_server):
 
 
 def test_the_layout_is_what_its_description_says():
-    keys = scripts.Keys("app", 0)
+    keys = Keys("app", 0)
     address = keys.address("/ws/a:b", "c:d")
     assert address.log == b"{app:%d}:log:/ws/a%%3Ab:c:d" % address.shard
     assert address.members == b"{app:%d}:members:/ws/a%%3Ab:c:d" % address.shard
@@ -473,13 +474,13 @@ def test_the_layout_is_what_its_description_says():
     assert keys.wake("me") == (b"{app:0}:wake:me", b"{app:0}:wake:me")
     assert address.presence == b"{app:%d}:presence:/ws/a%%3Ab:c:d" % address.shard
     assert address.ban == b"{app:%d}:ban:/ws/a%%3Ab:c:d" % address.shard
-    assert scripts.Keys("app", 5).ask() == (b"{app:0}:ask", b"5:{app:0}:ask")
-    assert scripts.Keys("app", 5).wake("me", 3) == (b"{app:3}:wake:me", b"5:{app:3}:wake:me")
+    assert Keys("app", 5).ask() == (b"{app:0}:ask", b"5:{app:0}:ask")
+    assert Keys("app", 5).wake("me", 3) == (b"{app:3}:wake:me", b"5:{app:3}:wake:me")
     assert keys.processes(3) == b"{app:3}:processes"
     assert keys.address("/ws/a", "b:c:d") != address
-    assert scripts.Keys("app", 5).address("/x", "y").channel.startswith(b"5:{app:")
+    assert Keys("app", 5).address("/x", "y").channel.startswith(b"5:{app:")
     shards = {keys.address("/ws/chat", f"room {n}").shard for n in range(1000)}
-    assert shards == set(range(scripts.SHARDS))
+    assert shards == set(range(SHARDS))
 
 
 def test_threads_that_wait_for_a_full_queue_go_on_when_there_is_room(redis_server, worlds):

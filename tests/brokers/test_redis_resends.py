@@ -7,7 +7,7 @@ from tests.redis_proxy import Proxy
 from tests.redis_server import RedisServer
 from tests.room_worlds import RedisWorld
 from wsthreads.brokers import messages, scripts
-from wsthreads.brokers.scripts import Keys
+from wsthreads.brokers.keys import MAX_SENDERS, Keys
 from wsthreads.protocol.frames import message_frame
 
 
@@ -77,7 +77,7 @@ def test_a_session_that_leaves_and_joins_before_the_resend_hears_it_once(proxy, 
 
 
 def test_redis_remembers_a_bounded_number_of_senders_and_of_each_the_last_ticket(redis):
-    address, senders = Keys("test", 0).address("/ws/test", "lobby"), scripts.MAX_SENDERS
+    address, senders = Keys("test", 0).address("/ws/test", "lobby"), MAX_SENDERS
 
     def publish(sender, *tickets):
         arguments = [address.channel, "fresh", sender]

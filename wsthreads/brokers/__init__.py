@@ -10,7 +10,9 @@ modules above it:
 `directory`        reaches users and single sessions in all processes
 `presence`         who is there, in all processes
 `rooms`            the rooms and sessions that handlers use
-`scripts`          what runs inside of Redis, and its keys
+`keys`             the keys in Redis, what each contains, and for how long
+`scripts`          the Lua scripts that run inside of Redis
+`pipeline`         calls of the scripts, many in one round trip
 `positions`        how far a process has got in a room's log
 `subscriptions`    a room with members in this process
 `redis_errors`     Redis's errors in words

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
+from wsthreads.brokers.keys import ASK_SHARD, SHARDS, Keys
 from wsthreads.brokers.link import Endpoints, RedisLink, Shared
 from wsthreads.brokers.questions import weak
-from wsthreads.brokers.scripts import ASK_SHARD, SHARDS, Keys
 from wsthreads.rooms.names import SESSIONS_ROOM
 
 if TYPE_CHECKING:

@@ -21,11 +21,12 @@ from weakref import WeakValueDictionary
 
 from wsthreads.brokers import messages, scripts
 from wsthreads.brokers.availability import WAIT_S, Availability
+from wsthreads.brokers.keys import ASK_SHARD, SHARDS, Keys
 from wsthreads.brokers.pending import PendingBroadcasts
+from wsthreads.brokers.pipeline import Scripts
 from wsthreads.brokers.questions import Questions, weak
 from wsthreads.brokers.queue import PresenceKey, Question, QueuedBan, SendQueue
 from wsthreads.brokers.reader import Reader
-from wsthreads.brokers.scripts import ASK_SHARD, SHARDS, Keys, Scripts
 from wsthreads.brokers.subscriptions import Subscription
 from wsthreads.brokers.writer import Writer
 from wsthreads.errors import BrokerError

@@ -33,7 +33,7 @@ process does with a message that it receives is in one table, too: `reader.HANDL
 queue, the log in Redis, resending, duplicates) treats all kinds alike.
 
 The payload is never evaluated. A message that does not match the format is refused. The version also covers how Redis
-keeps and publishes messages (see `scripts`). Processes with different versions do not understand each other: each drops
+keeps and publishes messages (see `keys`). Processes with different versions do not understand each other: each drops
 what the other sends, and counts it as ``broker_malformed``. Version 1 had no tickets; version 2 had only broadcasts.
 """
 
@@ -154,7 +154,7 @@ def presence_payload(change: PresenceChange) -> bytes:
 
 
 def parse_stored(process: bytes, session_id: bytes, stored: bytes, now_ms: int) -> PresenceChange:
-    """A presence as Redis keeps it (see `scripts`). Raises `BrokerError`."""
+    """A presence as Redis keeps it (see `keys`). Raises `BrokerError`."""
     kept_ms, _, payload = stored.partition(b" ")
     if not kept_ms.isdigit() or not _ID.fullmatch(session_id):
         raise BrokerError(f"a stored presence of {len(stored)} bytes that is not in version {VERSION} of the format")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from wsthreads.brokers.interface import Listener
-    from wsthreads.brokers.scripts import Address
+    from wsthreads.brokers.keys import Address
     from wsthreads.brokers.subscriptions import Subscription
 
 __all__ = ["PresenceChanges", "PresenceKey", "Question", "Queued", "QueuedBan", "SendQueue"]

@@ -25,9 +25,11 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from wsthreads.brokers import messages
+from wsthreads.brokers.keys import BEAT_S
+from wsthreads.brokers.pipeline import Scripts
 from wsthreads.brokers.positions import Position, parse_published
 from wsthreads.brokers.redis_errors import counted, explain
-from wsthreads.brokers.scripts import BEAT_S, FETCH, Scripts
+from wsthreads.brokers.scripts import FETCH
 from wsthreads.errors import BrokerError
 from wsthreads.loggers import get_logger
 from wsthreads.rooms.names import SESSIONS_ROOM

@@ -20,9 +20,9 @@ except ImportError as error:
     raise ConfigError("rooms over Redis need redis-py: pip install 'wsthreads[redis]'") from error
 
 from wsthreads.brokers.cluster import ClusterLink
+from wsthreads.brokers.keys import Keys
 from wsthreads.brokers.link import RedisLink
 from wsthreads.brokers.remote import Outside, RemotePeer, RemoteRoom, RemoteUser
-from wsthreads.brokers.scripts import Keys
 
 if TYPE_CHECKING:
     from wsthreads.brokers import Link

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from wsthreads.brokers import messages, scripts
 from wsthreads.brokers.directory import is_session_id, sessions_in
+from wsthreads.brokers.keys import ASK_SHARD
 from wsthreads.brokers.positions import new_epoch
 from wsthreads.brokers.presence import entry_of
 from wsthreads.brokers.questions import parse_answer
@@ -30,7 +31,7 @@ from wsthreads.rooms.names import SESSIONS_ROOM, is_hidden, user_room
 from wsthreads.rooms.presence import Person, persons_of
 
 if TYPE_CHECKING:
-    from wsthreads.brokers.scripts import Address, Keys
+    from wsthreads.brokers.keys import Address, Keys
 
 __all__ = ["ASK_S", "Outside", "RemotePeer", "RemoteRoom", "RemoteUser"]
 
@@ -81,7 +82,7 @@ class Outside:
         process, question = secrets.token_urlsafe(12), secrets.token_urlsafe(9)
         asked = {"question": question, "process": process, "kind": kind, "argument": argument}
         key, channel = self.keys.ask()
-        wake_key, wake_channel = self.keys.wake(process, scripts.ASK_SHARD)
+        wake_key, wake_channel = self.keys.wake(process, ASK_SHARD)
         node = {"node": self.client.get_node_from_key(wake_key)} if self._is_cluster else {}
         answers: list[dict[str, Any]] = []
         try:

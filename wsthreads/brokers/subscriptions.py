@@ -10,8 +10,8 @@ from wsthreads.brokers.positions import START, Position
 
 if TYPE_CHECKING:
     from wsthreads.brokers.interface import Listener
+    from wsthreads.brokers.keys import Address
     from wsthreads.brokers.messages import Broadcast, Close, Direct, Message
-    from wsthreads.brokers.scripts import Address
 
 __all__ = ["Subscription"]
 

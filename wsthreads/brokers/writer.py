@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from wsthreads.brokers import scripts
 from wsthreads.brokers.availability import WAIT_S
+from wsthreads.brokers.keys import BEAT_S, TOUCH_S
 from wsthreads.brokers.messages import encode_close, parse_ban, presence_payload
 from wsthreads.brokers.positions import Position, new_epoch
 from wsthreads.brokers.queue import PresenceKey, Question
@@ -31,9 +32,10 @@ if TYPE_CHECKING:
 
     from wsthreads.brokers.availability import Availability
     from wsthreads.brokers.interface import Listener
+    from wsthreads.brokers.keys import Address, Keys
+    from wsthreads.brokers.pipeline import Pipeline, Scripts
     from wsthreads.brokers.queue import PresenceChanges, Queued, SendQueue
     from wsthreads.brokers.reader import Reader
-    from wsthreads.brokers.scripts import Address, Keys, Pipeline, Scripts
     from wsthreads.brokers.subscriptions import Subscription
     from wsthreads.monitoring.metrics import Metrics
 
@@ -293,8 +295,8 @@ class Writer:
         with self._lock:
             self._queue.done(len(batch.messages))
         if is_beat:
-            self._beat_at = now + scripts.BEAT_S
-            self._announce_again(given_up, now - scripts.TOUCH_S)
+            self._beat_at = now + BEAT_S
+            self._announce_again(given_up, now - TOUCH_S)
         elif given_up:
             self._announce_again(given_up, float("-inf"))
 
@@ -389,7 +391,7 @@ class Writer:
         if not room.known:
             room.start, room.announced, room.announced_at = position, position, now
             room.known = True
-        elif now - room.announced_at < scripts.TOUCH_S / 2:
+        elif now - room.announced_at < TOUCH_S / 2:
             return
         elif room.position.epoch != room.announced.epoch or room.position.number < room.announced.number:
             self._reader.check(room)  # Redis had this some time ago, and it has not arrived

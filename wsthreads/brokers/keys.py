@@ -1,0 +1,162 @@
+"""The keys in Redis, what each contains, and for how long.
+
+Rooms are spread over `SHARDS`. All keys of one shard have the same hash tag. So in a Redis Cluster they are on one
+node, and a script may use them together:
+
+``{<prefix>:<shard>}:log:<path>:<room>``
+    A stream, the room's *log*: the messages of the last `LOG_S` seconds, at most `LOG_ENTRIES`. Each entry has ``n``,
+    its number; ``p``, the id of the entry before it; and ``m``, the message. Numbers begin with 1 and have no gaps. The
+    first entry has ``0-0`` for ``p``.
+
+    A channel has the same name (after the number of the database, unless that is 0). Each message is published there as
+    ``<epoch> <number> <id> <id of the entry before it>\\n<message>``.
+
+``{<prefix>:<shard>}:head:<path>:<room>``
+    A hash, the log's *head*. ``epoch`` is a random name that was made with the log; ``number`` and ``id`` are those of
+    the last message. The head lives for `HEAD_S` seconds after the room's last use, longer than the entries. All
+    entries of a log have one epoch: a log without a head gets a new head, and entries of an older log are deleted.
+
+    ``@<sender>``, for each of the last senders, has the ticket of the sender's last message, and that message's number.
+    A sender that received no answer publishes again; Redis skips tickets that it already has. ``senders`` counts these
+    fields. If there are more than `MAX_SENDERS`, those that have been silent for longest are removed, half of all. If
+    such a sender publishes again, the log has the message twice, and readers recognise its ticket.
+
+``{<prefix>:<shard>}:members:<path>:<room>``
+    A hash: how many members each process has.
+
+``{<prefix>:<shard>}:processes``
+    A sorted set: until when each process counts as alive, in milliseconds of Redis's clock. A process extends this
+    every `BEAT_S` seconds. Members of a process that does not are not counted. A process is there twice: under its
+    name, and under ``<name>.<number>``, which is another one after each break of its connection. Members are counted
+    under the latter. So counts of before the break are gone at once, and presences stay.
+
+``{<prefix>:<shard>}:presence:<path>:<room>``
+    A hash: the presence of each session in the room that has set one. The field is ``<process> <session id>``. The
+    value is until when the session stays, since its connection was lost, in milliseconds of Redis's clock, or 0; a
+    space; and what `messages.presence_payload` makes. Only the session's process writes it. Each change is published
+    in the room's log by the same script. Any process removes it (`REAP`) when that time is over, or when its process
+    counts as alive no longer.
+
+    The field ``<process>`` has the number of the process's last call that wrote here. So a call that Redis gets late,
+    after a break, changes nothing.
+
+``{<prefix>:<shard>}:ban:<path>:<room>``
+    In the hidden room of a user: that the user is banned. The value is a JSON list of the close code and the reason;
+    the key expires with the ban.
+
+``{<prefix>:<shard>}:wake:<process>``
+    A channel only: on it a process's writer wakes the process's own reader. Announcements of rooms and answers to
+    questions arrive there, too.
+
+``{<prefix>:0}:ask``
+    A channel only: questions to all processes (see `questions`).
+
+Epoch and number are a process's position in a log. After a break, the process compares its position with the head. So
+it knows how many messages it has missed, even when their entries have expired. Another epoch, or a lower number, means
+that Redis has lost its data, or has failed over to a replica that lagged. Then the process counts a possible loss, and
+continues with the log as it is. Ids find entries, and distinguish two histories with the same numbers. They are never
+compared by size, since Redis's clock may be set back.
+
+All keys expire. Colons in a path are quoted in its key.
+
+Processes with another version of the format (see `messages`) use the same names. They do not understand each other:
+each drops and counts what it does not know. A process with version 1 makes log entries without a number.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import quote
+from zlib import crc32
+
+__all__ = [
+    "ALIVE_S",
+    "ASK_SHARD",
+    "BEAT_S",
+    "HEAD_S",
+    "KEYS_S",
+    "LOG_ENTRIES",
+    "LOG_S",
+    "MAX_SENDERS",
+    "PRESENCE_S",
+    "SHARDS",
+    "TOUCH_S",
+    "Address",
+    "Keys",
+]
+
+#: The number of shards. All processes must have the same.
+SHARDS = 16
+
+#: How long a log keeps messages, and how many. A process that is cut off for longer loses messages.
+LOG_S = 60
+LOG_ENTRIES = 10_000
+
+#: How long a head lives after the room's last use. A process that is cut off for longer cannot tell whether it has
+#: missed messages.
+HEAD_S = 600
+
+#: The number of senders whose last ticket a head has.
+MAX_SENDERS = 256
+
+#: How often a process reports that it is alive, and how long each report is valid.
+BEAT_S = 2.0
+ALIVE_S = 7
+
+#: How long other keys live after their last use. A process uses the keys of its rooms every `TOUCH_S`.
+KEYS_S = 60
+TOUCH_S = 20.0
+
+
+#: How long presences live after the last use of their room.
+PRESENCE_S = 600
+
+#: The shard whose node publishes questions.
+ASK_SHARD = 0
+
+#: How many addresses of rooms without members in this process are cached.
+ADDRESSES = 1024
+
+
+class Address(NamedTuple):
+    """The keys of a room, as bytes: names may have lone surrogates, which UTF-8 cannot encode."""
+
+    shard: int
+    log: bytes
+    head: bytes
+    members: bytes
+    channel: bytes
+    presence: bytes
+    ban: bytes
+
+
+class Keys:
+    """The names of keys and channels under a prefix."""
+
+    def __init__(self, prefix: str, database: int) -> None:
+        self._prefix = prefix
+        self._database = f"{database}:" if database else ""
+        self.address = lru_cache(ADDRESSES)(self._address)
+
+    def _address(self, path: str, name: str) -> Address:
+        room = f"{quote(path, safe='/', errors='surrogatepass')}:{name}".encode("utf-8", "surrogatepass")
+        shard = crc32(room) % SHARDS
+        log, head, members, presence, ban = (
+            f"{{{self._prefix}:{shard}}}:{kind}:".encode() + room
+            for kind in ("log", "head", "members", "presence", "ban")
+        )
+        return Address(shard, log, head, members, self._database.encode() + log, presence, ban)
+
+    def processes(self, shard: int) -> bytes:
+        return f"{{{self._prefix}:{shard}}}:processes".encode()
+
+    def wake(self, process: str, shard: int = 0) -> tuple[bytes, bytes]:
+        """A key, and the channel on which a process's writer wakes the process's own reader."""
+        key = f"{{{self._prefix}:{shard}}}:wake:{process}".encode()
+        return key, self._database.encode() + key
+
+    def ask(self) -> tuple[bytes, bytes]:
+        """The same for the channel of questions to all processes. It is in `ASK_SHARD`."""
+        key = f"{{{self._prefix}:{ASK_SHARD}}}:ask".encode()
+        return key, self._database.encode() + key
