@@ -54,6 +54,22 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
+@pytest.fixture
+def apps_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Shut down all apps that are made in the test, such as those of examples: other tests look for threads left."""
+    made: list[WebSocketApp] = []
+    make = WebSocketApp.__init__
+
+    def note(app: WebSocketApp, *arguments: Any, **settings: Any) -> None:
+        make(app, *arguments, **settings)
+        made.append(app)
+
+    monkeypatch.setattr(WebSocketApp, "__init__", note)
+    yield
+    for app in made:
+        app.shutdown()
+
+
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """A Redis for all tests that do not break it; each has a prefix of its own."""

@@ -22,6 +22,8 @@ from tests.programs import DEADLINE_S, EXAMPLES, ROOT
 from wsthreads import HandshakeRefused, WebSocketApp
 from wsthreads.testing import play
 
+pytestmark = pytest.mark.usefixtures("apps_end")
+
 
 def handshake_block(part: str, language: str = "python") -> str:
     """The example of docs/how-to/handshakes.rst that has this in it."""

@@ -34,8 +34,11 @@ from wsthreads.testing import play
 #: What esbuild made of the handler in docs/how-to/bundlers.rst; its first line is the command.
 BUNDLE = ROOT / "tests" / "javascript" / "scripts" / "bundled.js"
 
+pytestmark = pytest.mark.usefixtures("apps_end")
+
 
 # Embedding
+
 
 def test_the_flask_application_broadcasts_from_a_view(serve: Callable[..., Any]) -> None:
     names: dict[str, Any] = {"__name__": "flask_example"}
