@@ -7,9 +7,9 @@ from itertools import count
 import pytest
 
 from wsthreads.errors import PresenceError
-from wsthreads.rooms.presence import Entry, JSONText, Person, Presence, presence_json
+from wsthreads.rooms.presence import Entry, JSONText, Person, Presence, person_key, presence_json
 
-USERS = ["ann", "bob", None]
+USERS = ["ann", "A0", None]  # the second as the id of a session
 VALUES = ['"here"', '"away"', "null", '{"typing":true}']
 LATE = 1e9
 
@@ -30,7 +30,7 @@ class Room:
     def set(self, session_id, value, user=None, lost_until=None):
         self.version += 1
         old = self.state.entry(session_id)
-        since = self.state.since(user or session_id, self.version) if old is None else old.since
+        since = self.state.since(person_key(session_id, user), self.version) if old is None else old.since
         entry = Entry(session_id, user, since, value, self.version, self.version, lost_until)
         assert self.state.apply_set(entry)
         return entry
@@ -227,6 +227,35 @@ def test_a_version_that_is_gone_is_remembered_as_long_as_one_says():
     assert state.is_empty
 
 
+def test_a_user_named_like_a_session_is_another_person():
+    room = Room()
+    room.set("s1", "1")
+    room.set("a1", "2", "s1")
+    assert [(person.key, person.user, person.presence) for person in room.state.persons()] == [
+        ("s1", None, 1),
+        ("s1", "s1", 2),
+    ]
+    room.end("a1")
+    room.state._check()
+    assert room.persons() == [("s1", 1, 1)]
+
+
+def test_the_lost_sessions_of_a_person_are_those_of_one_process():
+    room = Room()
+    for session_id in ("a1", "a2", "b1"):
+        room.set(session_id, "1", {"a": "ann", "b": "bob"}[session_id[0]])
+    ann = person_key("", "ann")
+    assert room.state.lost(ann) == []
+    room.lose("a1", until=10)
+    room.lose("b1", until=10)
+    assert [entry.session_id for entry in room.state.lost(ann)] == ["a1"]
+    assert room.state.lost(ann, "other") == []
+    assert room.state.is_alive(ann)
+    room.lose("a2", until=10)
+    assert not room.state.is_alive(ann)
+    assert room.state.lost("ann") == []
+
+
 def test_a_session_keeps_its_user():
     state = reporting()
     assert state.apply_set(Entry("s1", "ann", 1.0, "1", 1, 1))
@@ -311,7 +340,7 @@ class Process:
         session_id, user = chance.choice(list(self.sessions.items()))
         entry = self.state.entry(session_id)
         if entry is None or chance.random() < 0.3:
-            since = self.state.since(user or session_id, float(now)) if entry is None else entry.since
+            since = self.state.since(person_key(session_id, user), float(now)) if entry is None else entry.since
             message = Entry(session_id, user, since, chance.choice(VALUES), now, now, process=self.name)
         elif chance.random() < 0.4:
             message = entry._replace(version=now, lost_until=now + 20.0)
@@ -347,10 +376,8 @@ class Oracle:
         """key -> (value, since, sessions)."""
         entries = [message for message in self.newest.values() if isinstance(message, Entry)]
         found = {}
-        for key in {entry.user or entry.session_id for entry in entries}:
-            own = sorted(
-                (entry for entry in entries if key in (entry.user, entry.session_id)), key=lambda entry: entry.set_at
-            )
+        for key in set(map(key_of, entries)):
+            own = sorted((entry for entry in entries if key_of(entry) == key), key=lambda entry: entry.set_at)
             alive = [entry for entry in own if entry.lost_until is None]
             found[key] = own[-1].value, min(entry.since for entry in own), len(alive)
         return found
@@ -364,8 +391,16 @@ class Oracle:
         return joined, left, changed
 
 
+def key_of(entry):
+    return entry.user or entry.session_id, entry.user
+
+
+def who(person):
+    return person.key, person.user
+
+
 def as_texts(persons):
-    return {person.key: presence_json(person.presence, 1024) for person in persons}
+    return {who(person): presence_json(person.presence, 1024) for person in persons}
 
 
 class Told:
@@ -376,15 +411,15 @@ class Told:
 
     def hear(self, changes):
         for person in changes.joined:
-            assert person.key not in self.there, f"{person.key} joined twice"
-            self.there[person.key] = person.presence
+            assert who(person) not in self.there, f"{person.key} joined twice"
+            self.there[who(person)] = person.presence
         for person in changes.changed:
-            assert person.key in self.there, f"{person.key} changed and was not there"
-            assert self.there[person.key] != person.presence, "changed to the same"
-            self.there[person.key] = person.presence
+            assert who(person) in self.there, f"{person.key} changed and was not there"
+            assert self.there[who(person)] != person.presence, "changed to the same"
+            self.there[who(person)] = person.presence
         for person in changes.left:
-            assert person.key in self.there, f"{person.key} left and was not there"
-            del self.there[person.key]
+            assert who(person) in self.there, f"{person.key} left and was not there"
+            del self.there[who(person)]
 
 
 def listed(state):
@@ -448,10 +483,10 @@ def _run_history(seed):
             apply(observer, message)
             oracle.apply(message)
     _compare_reports(observer, oracle, told)
-    persons = {person.key: (presence_json(person.presence, 1024), person.since, person.sessions)
+    persons = {who(person): (presence_json(person.presence, 1024), person.since, person.sessions)
                for person in observer.persons()}  # fmt: skip
     assert persons == oracle.persons()
-    assert told.there == {person.key: person.presence for person in observer.persons()}, "told of another list"
+    assert told.there == {who(person): person.presence for person in observer.persons()}, "told of another list"
     _check_that_all_agree(chance, processes, observer)
 
 

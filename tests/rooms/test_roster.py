@@ -7,7 +7,7 @@ import pytest
 
 from tests.programs import DEADLINE_S, wait_until
 from tests.room_worlds import World
-from wsthreads import PresenceError
+from wsthreads import PresenceError, User
 from wsthreads.rooms.presence import Entry
 from wsthreads.sessions.session import Session
 from wsthreads.testing.timers import ManualTimers
@@ -340,3 +340,95 @@ def test_a_session_that_sets_a_value_after_all_is_not_lost(world):
     ann.room("lobby").set_presence(1)
     assert watcher.session.room("lobby").presence()[0].sessions == 1
     assert world.advance(2 * GRACE_S) == []
+
+
+def lose(world, *sessions):
+    for session in sessions:
+        world.rooms.leave_all(session, is_lost=True)
+
+
+def test_somebody_who_is_back_is_there_by_the_new_session_alone(world):
+    """So the lost one keeps nobody there who closes the page after a reload."""
+    watcher, ann = world.member("lobby"), world.person("ann", 1)
+    world.advance()
+    lose(world, ann)
+    again = world.person("ann", 1)
+    assert world.roster.entries("lobby")[0].session_id == again.id
+    assert world.advance() == []
+    world.rooms.leave_all(again)
+    assert watcher.session.room("lobby").presence() == []
+    assert world.advance() == [("lobby", {}, {"ann": 1}, {})]
+
+
+def test_somebody_who_is_back_in_another_process_is_there_by_that_session_alone(world):
+    world.member("lobby")
+    lose(world, world.person("ann", 1))
+    world.advance()
+    seen = []
+    world.roster._own_change = lambda name, change: seen.append(change)
+    version = world.roster._next_version()
+    world.roster.apply_set("lobby", Entry("s1", "ann", 1.0, "1", version, version, process="other"))
+    assert [entry.session_id for entry in world.roster.entries("lobby")] == ["s1"]
+    assert len(seen) == 1, "the other processes are told"
+    assert world.advance() == []
+    world.roster.apply_gone("lobby", "s1", version + 1)
+    assert world.advance() == [("lobby", {}, {"ann": 1}, {})]
+
+
+def test_a_session_lost_in_another_process_replaces_nothing(world):
+    world.member("lobby")
+    ann = world.person("ann", 1)
+    lose(world, ann)
+    version = world.roster._next_version()
+    entry = Entry("s1", "ann", 1.0, "1", version, version, lost_until=1.0, process="other")
+    world.roster.apply_set("lobby", entry)
+    assert {entry.session_id for entry in world.roster.entries("lobby")} == {"s1", ann.id}
+
+
+def test_a_clean_end_is_that_of_a_lost_tab_too_but_not_while_another_is_there(world):
+    world.member("lobby")
+    lost, one, two = (world.person("ann", 1) for _ in range(3))
+    bob = world.person("bob", 1)
+    world.advance()
+    lose(world, lost, bob)
+    world.rooms.leave_all(one)
+    assert {entry.session_id for entry in world.roster.entries("lobby")} == {lost.id, two.id, bob.id}
+    two.room("lobby").leave()
+    assert world.advance() == [("lobby", {}, {"ann": 1}, {})]
+    assert world.advance(2 * GRACE_S) == [("lobby", {}, {"bob": 1}, {})]
+
+
+def test_tabs_that_were_lost_one_after_the_other_have_their_grace_each(world):
+    world.member("lobby")
+    one, two = world.person("ann", 1), world.person("ann", 1)
+    world.advance()
+    lose(world, one)
+    world.advance(GRACE_S / 2)
+    lose(world, two)
+    assert world.advance(GRACE_S - 1) == []
+    assert world.advance(2) == [("lobby", {}, {"ann": 1}, {})]
+
+
+def test_who_is_kicked_after_a_lost_connection_leaves_all_rooms_at_once(world):
+    world.rooms.use_directory(path="/ws/test", count=lambda name, by: None)
+    world.member("lobby")
+    world.member("hall")
+    ann, bob = world.person("ann", 1), world.person("bob", 1)
+    ann.room("hall").join(presence=2)
+    world.advance()
+    lose(world, ann, bob)
+    User("ann", world.rooms.directory).close(4003, "kicked", ban_s=60)
+    assert world.roster.entries("hall") == []
+    assert [entry.session_id for entry in world.roster.entries("lobby")] == [bob.id]
+    assert sorted(world.advance()) == [("hall", {}, {"ann": 2}, {}), ("lobby", {}, {"ann": 1}, {})]
+    world.rooms.directory.close_here("\0ubob", 4003, "kicked")  # as another process wants it
+    assert world.advance() == [("lobby", {}, {"bob": 1}, {})]
+    assert world.roster.names() == []
+
+
+def test_a_user_named_like_somebodys_session_is_not_that_person(world):
+    guest = world.member("lobby").session
+    guest.room("lobby").set_presence(1)
+    mallory = world.person(guest.id, 2)
+    there = mallory.room("lobby").presence()
+    assert [(person.user, person.presence, person.sessions) for person in there] == [(None, 1, 1), (guest.id, 2, 1)]

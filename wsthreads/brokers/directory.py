@@ -133,6 +133,7 @@ class SharedDirectory(Directory):
             self.ban_here(user, ban_s, code, reason)
             sessions = [session for session in self._sessions(name) if session.id not in self._entering]
             closed = sum(bool(session._kick(code, reason)) for session in sessions)
+            self._rooms.forget_lost(user)
             if closed:
                 self._count("kicks", closed)
                 self._log_kick(name, code, reason, closed)

@@ -229,7 +229,8 @@ class SharedRoster(Roster):
 
     def _put(self, name: str, state: State, entry: Entry) -> None:
         old = state.presence.entry(entry.session_id)
-        if state.presence.apply_set(entry) and entry.process:
+        super()._put(name, state, entry)
+        if state.presence.entry(entry.session_id) is entry and entry is not old:
             if old is not None and old.process:
                 self._count_presence(name, old.process, -1)
             self._count_presence(name, entry.process, 1)

@@ -71,6 +71,8 @@ class Membership(Protocol):
 
     def sessions(self, name: str) -> list[Any]: ...
 
+    def forget_lost(self, user: str) -> None: ...
+
 
 def _nothing_found(session_id: str) -> None:
     """Default for `find`: there is no session."""
@@ -196,6 +198,9 @@ class Directory:
         closed = sum(bool(session._kick(code, reason)) for session in self._sessions(name))
         if closed:
             self._count("kicks", closed)
+        user = user_of(name)
+        if user is not None:
+            self._rooms.forget_lost(user)
         return closed
 
     def _log_kick(self, name: str, code: int, reason: str, closed: int) -> None:

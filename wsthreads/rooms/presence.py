@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 
 from wsthreads.errors import PresenceError
 
-__all__ = ["Entry", "JSONText", "Person", "Presence", "PresenceChanges", "persons_of", "presence_json"]
+__all__ = ["Entry", "JSONText", "Person", "Presence", "PresenceChanges", "person_key", "persons_of", "presence_json"]
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
     """Somebody in a room: a user with all of the user's sessions there, or one session without a user."""
 
-    #: The user, or the id of the session.
+    #: The user, or the id of the session without a user. The first may be named like the second: `user` tells which.
     key: str
     #: None for a session without a user.
     user: str | None
@@ -90,7 +90,12 @@ class Entry(NamedTuple):
     @property
     def key(self) -> str:
         """Which person the session belongs to."""
-        return self.session_id if self.user is None else self.user
+        return person_key(self.session_id, self.user)
+
+
+def person_key(session_id: str, user: str | None) -> str:
+    """The key of a person in a `Presence`. Unlike `Person.key`, that of a user is never that of a session."""
+    return session_id if user is None else f"\0{user}"
 
 
 #: Arrays and objects that may be inside each other in a value: a client that sends more must not break a room's list.
@@ -192,6 +197,15 @@ class Presence:
         """All entries, or those of one process."""
         found: Iterable[Entry] = self._entries.values()
         return [entry for entry in found if process is None or entry.process == process]
+
+    def lost(self, key: str, process: str = "") -> list[Entry]:
+        """A person's sessions whose connection was lost, of one process."""
+        entries = self._persons.get(key, ())
+        return [entry for entry in entries if entry.lost_until is not None and entry.process == process]
+
+    def is_alive(self, key: str) -> bool:
+        """Whether a person has a session whose connection was not lost."""
+        return any(entry.lost_until is None for entry in self._persons.get(key, ()))
 
     def since(self, key: str, now: float) -> float:
         """What `Entry.since` is for a new session of a person: when the person came, or `now` for a new person.
@@ -327,7 +341,8 @@ def _person(entries: list[Entry], sessions: int | None = None) -> Person:
         last, since = max(entries, key=_SET_LAST), min(entry.since for entry in entries)
     if sessions is None:
         sessions = sum(entry.lost_until is None for entry in entries)
-    return Person(last.key, last.user, _read_value(last.value), since, sessions)
+    key = last.session_id if last.user is None else last.user
+    return Person(key, last.user, _read_value(last.value), since, sessions)
 
 
 def _read_value(text: str) -> Any:

@@ -213,6 +213,11 @@ class Rooms(Generic[M]):
         """Who is there in a room, in order of arrival."""
         return self._roster.persons(name)
 
+    def forget_lost(self, user: str) -> None:
+        """Where a user is present only by sessions whose connection was lost, the user leaves now."""
+        if self.roster is not None:
+            self.roster.kick(user)
+
     @property
     def _roster(self) -> Roster:
         roster = self.roster

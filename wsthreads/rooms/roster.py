@@ -29,7 +29,7 @@ from weakref import finalize
 from wsthreads.errors import CloseCode
 from wsthreads.loggers import get_logger
 from wsthreads.protocol.frames import message_frame
-from wsthreads.rooms.presence import Entry, Person, Presence, PresenceChanges, presence_json
+from wsthreads.rooms.presence import Entry, Person, Presence, PresenceChanges, person_key, presence_json
 from wsthreads.rooms.striped import StripedDict
 from wsthreads.threads.drainer import Drainer
 from wsthreads.threads.flusher import Timer, weakly
@@ -138,26 +138,52 @@ class Roster:
             version = self._next_version()
             old = state.presence.entry(session_id)
             if old is None:
-                since = state.presence.since(session_id if user is None else user, version / 1e6)
+                since = state.presence.since(person_key(session_id, user), version / 1e6)
                 entry = Entry(session_id, user, since, value, version, version)
             else:
                 entry = old._replace(value=value, set_at=version, version=version, lost_until=None)
             state.presence.apply_set(entry)
             self._own_change(name, entry)
+            self._drop_lost(name, state, entry.key)
             return state
 
         self._states.compute(name, change)
         self._count("presence_changes")
 
     def leave(self, name: str, session_id: str) -> None:
-        """A session has left a room. Does nothing if the session had no presence there."""
-        self._end(name, session_id, None)
+        """A session has left a room. Does nothing if the session had no presence there.
+
+        If only lost sessions of the person are left, they end with it: somebody who has left does not come back.
+        """
+        self._end(name, session_id, None, with_lost=True)
 
     def lose(self, name: str, session_id: str) -> None:
         """The connection of a session was lost: the person stays there for `presence_grace_s`."""
         self._end(name, session_id, self.timers.now() + self._grace_s if self._grace_s else None)
 
-    def _end(self, name: str, session_id: str, lost_until: float | None) -> None:
+    def kick(self, user: str) -> None:
+        """The sessions of a user whose connection was lost are not waited for any more, in no room. Takes no lock."""
+        if not self.is_used:
+            return
+        key = person_key("", user)
+
+        def change(name: str, state: State) -> State | None:
+            self._drop_lost(name, state, key)
+            return unless_empty(state)
+
+        for name, state in self._states.snapshot().items():
+            if state.presence.lost(key):
+                self._states.compute_if_present(name, partial(change, name))
+                self.tell(name)
+
+    def _drop_lost(self, name: str, state: State, key: str) -> None:
+        """Remove a person's sessions whose connection was lost, of this process. Called under the room's stripe."""
+        for entry in state.presence.lost(key):
+            version = self._next_version()
+            state.presence.apply_gone(entry.session_id, version)
+            self._own_change(name, (entry.session_id, version))
+
+    def _end(self, name: str, session_id: str, lost_until: float | None, *, with_lost: bool = False) -> None:
         was_there = False
 
         def change(state: State) -> State | None:
@@ -170,6 +196,8 @@ class Roster:
             if lost_until is None:
                 state.presence.apply_gone(session_id, version)
                 self._own_change(name, (session_id, version))
+                if with_lost and not state.presence.is_alive(old.key):
+                    self._drop_lost(name, state, old.key)
             else:
                 entry = old._replace(version=version, lost_until=lost_until)
                 state.presence.apply_set(entry)
@@ -220,8 +248,13 @@ class Roster:
         self.tell(name)
 
     def _put(self, name: str, state: State, entry: Entry) -> None:
-        """Apply what another process has set. Called under the room's stripe."""
+        """Apply what another process has set. Called under the room's stripe.
+
+        A session that is there replaces those of the same user whose connection was lost.
+        """
         state.presence.apply_set(entry)
+        if entry.lost_until is None:
+            self._drop_lost(name, state, entry.key)
 
     def _remove(self, name: str, state: State, session_id: str, version: int) -> None:
         """Apply that a session of another process is gone. Called under the room's stripe."""
@@ -256,7 +289,7 @@ class Roster:
 
         In the end the session has to be gone, or to have a later `lost_until`: until then it is looked at again.
         """
-        self.leave(name, entry.session_id)
+        self._end(name, entry.session_id, None)
         self.tell(name)
 
     # Asking
