@@ -16,7 +16,7 @@ import pytest
 from tests.pages import blocks
 from tests.programs import DEADLINE_S, connect, run_server, wsthreads
 from tests.wire import Echo, RawClient, serving
-from wsthreads import ConfigError, RedisBroker, UsageError, WebSocketApp, create_app
+from wsthreads import ConfigError, HandshakeRefused, RedisBroker, UsageError, WebSocketApp, create_app
 from wsthreads.testing import live_server, play
 
 AN_ID = "0b0a2c5e-7d3f-4c1e-9a51-5f0d5c0b7f11"
@@ -326,8 +326,10 @@ def test_play_connects_to_a_path_and_says_which_are_possible():
             chat.connect()
         with pytest.raises(UsageError, match="one path, not two"):
             chat.connect("/ws/rooms/a/1", path="/ws/rooms/b/1")
-        with pytest.raises(KeyError, match="no endpoint '/ws/else'; there are: /ws/rooms/<name>/<int:n>"):
+        with pytest.raises(HandshakeRefused, match="404 there is no WebSocket endpoint at /ws/else"):
             chat.connect("/ws/else")
+        with pytest.raises(HandshakeRefused, match=r"404 .*'b' is no <int:n> of /ws/rooms/<name>/<int:n>"):
+            chat.connect("/ws/rooms/a/b")
 
 
 def test_a_live_server_serves_a_rule():

@@ -12,6 +12,7 @@ from tests.redis_server import RedisServer
 from tests.room_worlds import RedisWorld
 from wsthreads.brokers import reader
 from wsthreads.brokers.keys import TOUCH_S
+from wsthreads.rooms.names import user_room
 
 
 @pytest.fixture
@@ -226,3 +227,15 @@ def test_what_an_older_version_broadcasts_is_counted_and_harms_nobody(pair, capl
     assert "were not published in version 3 of the format" in caplog.text
     assert "secret" not in caplog.text
     assert pair.gaps() == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "where"),
+    [
+        (["a"], "in the room 'a'"),
+        ([user_room("ann"), "b", "a"], "in 2 rooms, such as 'b' and for the user 'ann'"),
+        ([user_room("ann"), user_room("bob")], "for 2 users, such as 'ann'"),
+    ],
+)
+def test_the_log_names_users_and_no_hidden_rooms(names, where):
+    assert reader._where(names) == where

@@ -801,5 +801,5 @@ def test_a_path_may_come_first():
     with play(Named) as chat:
         ann = chat.connect("/ws/test", headers={"X-User": "ann"}, token="secret")
         assert ann.session.get_parameter("token") == "secret"
-        with pytest.raises(KeyError, match="no endpoint '/ws/x'; there are: /ws/test"):
+        with pytest.raises(HandshakeRefused, match="404 there is no WebSocket endpoint at /ws/x"):
             chat.connect("/ws/x", token="secret")

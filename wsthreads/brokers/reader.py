@@ -32,7 +32,7 @@ from wsthreads.brokers.redis_errors import counted, explain
 from wsthreads.brokers.scripts import FETCH
 from wsthreads.errors import BrokerError
 from wsthreads.loggers import get_logger
-from wsthreads.rooms.names import SESSIONS_ROOM
+from wsthreads.rooms.names import SESSIONS_ROOM, user_of
 
 if TYPE_CHECKING:
     from wsthreads.brokers.questions import Questions
@@ -387,8 +387,7 @@ class Reader:
         if any(missed is None for _, missed in gaps):
             what += ", and others may be," if known else ""
             why = "Redis has lost its data, has failed over, or has dropped the log of a room idle for too long"
-        where = "the room" if len(gaps) == 1 else f"{len(gaps)} rooms, such as"
-        log.warning("%s in %s %r: %s", what, where, gaps[0][0].name, why)
+        log.warning("%s %s: %s", what, _where([room.name for room, _ in gaps]), why)
         self._metrics.add("broker_gaps", len(gaps))
 
     def _decode(self, message: bytes) -> messages.Message | None:
@@ -427,6 +426,18 @@ class Reader:
         if monotonic() - self._complained_at >= COMPLAIN_S:
             log.warning("dropped malformed data from Redis (%d times so far), such as %s", self._malformed, what)
             self._complained_at = monotonic()
+
+
+def _where(names: list[str]) -> str:
+    """Rooms, some of them hidden, for a line of the log."""
+    users = [user for name in names if (user := user_of(name)) is not None]
+    rooms = [name for name in names if user_of(name) is None]
+    parts = []
+    if rooms:
+        parts.append(("in the room" if len(rooms) == 1 else f"in {len(rooms)} rooms, such as") + f" {rooms[0]!r}")
+    if users:
+        parts.append(("for the user" if len(users) == 1 else f"for {len(users)} users, such as") + f" {users[0]!r}")
+    return " and ".join(parts)
 
 
 def _keep(response: Any) -> Any:

@@ -155,7 +155,6 @@ class Play:
         if query and parameters:
             raise UsageError(f"give either a query or single parameters, not both: {', '.join(parameters)}")
         path = self._path_for(path)
-        endpoint = self._endpoint(path)
         client = Client(self.settle, self._deadline_s)
         client.begin(self._entry, path, query or parameters, headers or {}, subprotocols, remote_addr)
         self._clients.append(client)
@@ -165,7 +164,7 @@ class Play:
             self._raise_failure()
             raise
         client.wait_idle(monotonic() + self._deadline_s)
-        client.meet(endpoint.sessions())
+        client.meet(self._endpoint(path).sessions())
         self.settle()
         return client
 
