@@ -18,7 +18,7 @@ from wsthreads.errors import MessageTypeError, RoomLimitError, RoomNameError
 from wsthreads.javascript import ScriptHandler
 from wsthreads.monitoring.metrics import Metrics
 from wsthreads.protocol.frames import check_close
-from wsthreads.protocol.handshake import Request
+from wsthreads.protocol.handshake import Request, check_expiry
 
 #: The script's deadline where a test runs into it: long enough for what ends by itself, on a busy machine too.
 SHORT_S = 0.5
@@ -56,6 +56,9 @@ class FakeSession:
         with self._changed:
             self.closed = self.closed or (int(code), reason)
             self._changed.notify_all()
+
+    def set_expiry(self, unix_s: float) -> None:
+        check_expiry(unix_s)
 
     def is_open(self) -> bool:
         return self.closed is None
