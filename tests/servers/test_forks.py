@@ -269,6 +269,43 @@ def test_a_forked_process_reaches_no_client_of_its_parent(served_here):
             assert client.receive_text() == other.receive_text() == f"{n} and on"
 
 
+def test_a_kick_in_a_forked_process_does_not_pretend(served_here, caplog):
+    caplog.set_level("INFO")
+
+    def work(session):
+        endpoint = app.endpoint("/ws/test")
+        caplog.clear()
+        for kick in (
+            lambda: endpoint.user("ann").close(4003, "kicked", ban_s=60),
+            lambda: endpoint.room("all").close(),
+            lambda: endpoint.session(session.id).close(),
+            lambda: endpoint.session(session.id).send("hi"),
+        ):
+            with pytest.raises(BrokerError, match="forked from a server"):
+                kick()
+        assert endpoint.directory.ban_of("ann") is None
+        assert caplog.records == []
+
+    with served_here(work) as (app, client, _):
+        client.text("fork")
+        assert client.receive_text() == "ended with 0"
+
+
+def test_a_forked_process_waits_for_no_thread_of_its_parent_to_ask_for_bans_and_persons(served_here):
+    def work(session):
+        endpoint = app.endpoint("/ws/test")
+        assert endpoint.directory.ban_of("bob")[1:] == (4001, "bye")
+        assert endpoint.room("all").presence() == []
+
+    with served_here(work) as (app, client, _):
+        endpoint = app.endpoint("/ws/test")
+        endpoint.directory.ban_here("bob", 60, 4001, "bye")
+        endpoint.sessions()[0].room("all").set_presence(1)
+        with endpoint.directory.bans._lock, endpoint.roster._versioning:
+            client.text("fork")
+            assert client.receive_text() == "ended with 0"
+
+
 def test_a_fork_while_others_broadcast_neither_hangs_nor_disturbs_them(served_here):
     """Threads of the parent may hold any lock at the fork."""
 

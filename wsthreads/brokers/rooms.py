@@ -99,6 +99,9 @@ class SharedRooms(Rooms[Session]):
         """
         self._link.publish(self.path, name, frame, exclude)
 
+    def check_reach(self) -> None:
+        """As in `Rooms`. The broker reaches the members from a forked process, too; `Link.close` waits for it there."""
+
     def deliver(self, name: str, frame: bytes, exclude_id: str | None, *, ticket: int, hand_over: bool) -> None:
         """Send a frame that is back from the broker to the members in this process."""
         if ticket >= 0:

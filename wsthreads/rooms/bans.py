@@ -36,6 +36,10 @@ class Bans:
         self._bans: dict[str, Ban] = {}
         self._sweep_at = MIN_SWEEP
 
+    def give_up(self) -> None:
+        """In a forked process: another thread of its parent may hold the lock."""
+        self._lock = Lock()
+
     def put(self, user: str, ban_s: float, code: int, reason: str) -> None:
         """Ban a user from now on. A ban that lasts longer stays: a logout must not end the ban of a kick."""
         with self._lock:

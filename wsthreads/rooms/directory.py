@@ -73,6 +73,8 @@ class Membership(Protocol):
 
     def forget_lost(self, user: str) -> None: ...
 
+    def check_reach(self) -> None: ...
+
 
 def _nothing_found(session_id: str) -> None:
     """Default for `find`: there is no session."""
@@ -128,6 +130,7 @@ class Directory:
 
     def close_user(self, user: str, code: int, reason: str, ban_s: float) -> None:
         """Close all sessions of a user. With `ban_s`, refuse new ones for so long. Raises `BrokerError`."""
+        self._rooms.check_reach()
         if ban_s:
             self.ban_here(user, ban_s, code, reason)
             self._count("bans", 1)
@@ -149,6 +152,7 @@ class Directory:
 
     def close_room(self, name: str, code: int, reason: str) -> None:
         """Close all members of a room. Raises `BrokerError`."""
+        self._rooms.check_reach()
         self._log_kick(name, code, reason, self._close_all(name, code, reason))
         self._share_close(name, code, reason, 0.0)
 
@@ -160,12 +164,14 @@ class Directory:
         if session is not None:
             return session.send(message)
         message_frame(message)  # raises for what is no message
+        self._rooms.check_reach()
         return self._send_elsewhere(session_id, message)
 
     def close_session(self, session_id: str, code: int, reason: str) -> None:
         """Close one session. Does nothing if there is none. Raises `BrokerError`."""
         session = self._find(session_id)
         if session is None:
+            self._rooms.check_reach()
             self._close_elsewhere(session_id, code, reason)
         elif session._kick(code, reason):
             self._count("kicks", 1)

@@ -32,10 +32,10 @@ from wsthreads.threads.scheduling import NO_SCHEDULING, Scheduling
 
 __all__ = ["Member", "Rooms"]
 
-#: What a broadcast raises in a process that was forked from a server, without Redis.
+#: What a broadcast or a kick raises in a process that was forked from a server, without Redis.
 FORKED = (
-    "this process was forked from a server and has none of its connections: broadcast in the server's process, or over "
-    "Redis by RedisBroker(url).room(endpoint, name)"
+    "this process was forked from a server and has none of its connections: do this in the server's process, or over "
+    "Redis by RedisBroker(url).room(endpoint, name), .user(endpoint, name) or .session(endpoint, id)"
 )
 
 M = TypeVar("M", bound=Member)
@@ -88,6 +88,13 @@ class Rooms(Generic[M]):
         self._is_forked = self._is_forked or has_members
         if self.roster is not None:
             self.roster.give_up()
+        if self._directory is not None:
+            self._directory.bans.give_up()
+
+    def check_reach(self) -> None:
+        """Raises `BrokerError` in a process that was forked from the one with the members."""
+        if self._is_forked:
+            raise BrokerError(FORKED)
 
     def use_roster(self, **parts: Any) -> Roster:
         """Make the roster of these rooms, with those `parts` of `Roster` that the endpoint knows."""
@@ -294,8 +301,7 @@ class Rooms(Generic[M]):
         """
         members = self._members.get(name)
         if members is None:
-            if self._is_forked:
-                raise BrokerError(FORKED)
+            self.check_reach()
             return
         frames = {PLAIN: frame}
         while True:
