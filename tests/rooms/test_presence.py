@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 
 from wsthreads.errors import PresenceError
-from wsthreads.rooms.presence import Entry, JSONText, Person, Presence, person_key, presence_json
+from wsthreads.rooms.presence import Entry, JSONText, Person, Presence, person_key, persons_of, presence_json
 
 USERS = ["ann", "A0", None]  # the second as the id of a session
 VALUES = ['"here"', '"away"', "null", '{"typing":true}']
@@ -134,7 +134,7 @@ class Page:
     """Keeps a list as a page does: from `show`, then by the reports. It takes `joined` and `changed` alike."""
 
     def __init__(self, state):
-        self.persons = {person.key: person for person in state.show()}
+        self.persons = {person.key: person for person in persons_of(state.show())}
 
     def take(self, changes):
         self.persons.update({person.key: person for person in changes.joined + changes.changed})
@@ -169,6 +169,16 @@ def test_a_list_that_was_taken_at_any_time_is_right_after_each_report(seed):
                     page.take(changes)
                 assert page.values() == {person.key: person.presence for person in state.persons()}
             state._check()
+
+
+def test_what_lists_have_shown_takes_little_memory_until_the_next_report():
+    state, versions = reporting(), count(1)
+    for value in range(100):
+        version = next(versions)
+        state.apply_set(Entry("s1", "ann", 1.0, str(value), version, version))
+        state.show()
+    assert sum(map(len, state._shown.values())) <= 3
+    assert [person.presence for person in state.take_changes().joined] == [99]
 
 
 def test_somebody_whose_connection_is_lost_stays_until_the_time_is_over():

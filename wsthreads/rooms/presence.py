@@ -241,16 +241,23 @@ class Presence:
         """Everybody, in order of arrival."""
         return sorted(map(_person, self._persons.values()), key=_ARRIVAL)
 
-    def show(self) -> list[Person]:
-        """`persons`, for somebody who follows `take_changes` from here on.
+    def show(self) -> list[Entry]:
+        """All entries, for somebody who makes a list of them (`persons_of`) and follows `take_changes` from here on.
 
         What cancels out against the last report need not against this list. So it is reported, if the two differ.
         """
         for key in self._changed:
             entries = self._persons.get(key)
             value = None if entries is None else max(entries, key=_SET_LAST).value
-            self._shown.setdefault(key, set()).add(value)
-        return self.persons()
+            shown = self._shown.setdefault(key, set())
+            if value is None or len(shown - {None}) < 2:  # of two values, one differs from any later one
+                shown.add(value)
+        return list(self._entries.values())
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether somebody has seen what has changed since the last report."""
+        return bool(self._shown)
 
     @property
     def has_changes(self) -> bool:

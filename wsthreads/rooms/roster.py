@@ -29,7 +29,7 @@ from weakref import finalize
 from wsthreads.errors import CloseCode
 from wsthreads.loggers import get_logger
 from wsthreads.protocol.frames import message_frame
-from wsthreads.rooms.presence import Entry, Person, Presence, PresenceChanges, person_key, presence_json
+from wsthreads.rooms.presence import Entry, Person, Presence, PresenceChanges, person_key, persons_of, presence_json
 from wsthreads.rooms.striped import StripedDict
 from wsthreads.threads.drainer import Drainer
 from wsthreads.threads.flusher import Timer, weakly
@@ -296,14 +296,14 @@ class Roster:
 
     def persons(self, name: str) -> list[Person]:
         """Everybody in a room, in order of arrival."""
-        found: list[Person] = []
+        found: list[Entry] = []
 
         def show(state: State) -> State:
             found.extend(state.presence.show())
             return state
 
         self._states.compute_if_present(name, show)
-        return found
+        return persons_of(found)
 
     # Timers: their callbacks only mark, and hand over.
 
@@ -372,13 +372,15 @@ class Roster:
             state.is_due = False
             if has_members:
                 changes = state.presence.take_changes()
-            elif not state.presence.has_persons:
+            elif not state.presence.has_persons and not state.presence.is_shown:
                 return None  # nobody is left, and nobody is to be told
             return unless_empty(state)
 
         self._states.compute_if_present(name, take)
         if not has_members and self._has_members(name):  # the first member has come since we looked
             self._schedule(name, self._interval_s)
+        elif not has_members:  # whoever has seen them is gone, too
+            self._states.compute_if_present(name, lambda state: state if state.presence.has_persons else None)
         if changes is not None:
             message = self._report_to(name, changes)
             if message is not None:
