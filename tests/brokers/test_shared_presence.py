@@ -12,9 +12,11 @@ import pytest
 from tests.programs import DEADLINE_S, connect, receive, run_server, wait_until
 from tests.redis_server import RedisServer
 from tests.room_worlds import RedisWorld
+from wsthreads import WebSocketApp
 from wsthreads.brokers import presence as shared_presence
 from wsthreads.brokers import writer
 from wsthreads.brokers.redis import RedisBroker
+from wsthreads.testing import live_server
 
 INTERVAL_S, GRACE_S = 0.02, 0.3
 
@@ -483,3 +485,25 @@ def test_the_members_of_a_worker_that_is_killed_leave_once_in_time(redis_server,
         assert time.monotonic() - killed_at < GONE_S
         assert told_in(bob, 3.0) == ([], []), "once"
         assert told_in(cecil, 0.1)[1] == ["ann"]
+
+
+class Announcer:
+    def on_open(self, session):
+        session.room("lobby").join(presence=0)
+
+    def on_message(self, session, message):
+        session.room("lobby").set_presence(message)
+
+    def on_presence(self, room, changes):
+        room.broadcast("first")
+        return "second"
+
+
+def test_what_on_presence_returns_comes_after_what_it_has_broadcast(redis_server):
+    app = WebSocketApp(redis=redis_server.url, presence_interval_s=INTERVAL_S)
+    app.add_handler("/ws/test", Announcer)
+    with live_server(app) as server, connect(f"{server.ws_url}/ws/test") as client:
+        assert [client.recv(DEADLINE_S), client.recv(DEADLINE_S)] == ["first", "second"]
+        for value in range(10):
+            client.send(str(value))
+            assert [client.recv(DEADLINE_S), client.recv(DEADLINE_S)] == ["first", "second"]

@@ -220,6 +220,15 @@ class PendingBroadcasts:
             if not broadcast.is_back:
                 _await(bell, max(0.0, broadcast.due - monotonic()))
 
+    def wait_room(self, room: RoomKey) -> None:
+        """Wait until the members have what any thread has broadcast to a room so far. Not for a late one."""
+        broadcast = self._rooms.get(room)
+        if broadcast is not None and not broadcast.is_back:
+            bell = Bell()
+            broadcast.bells.append(bell)
+            if not broadcast.is_back:
+                _await(bell, max(0.0, broadcast.due - monotonic()))
+
     def wait_all(self, timeout_s: float) -> None:
         """Wait until the members have what any thread has broadcast so far, at most `timeout_s`. Not for late ones."""
         deadline = monotonic() + timeout_s

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -48,11 +47,16 @@ class SharedRooms(Rooms[Session]):
             path=self.path,
             link=self._link,
             listener=self,
-            broadcast_here=partial(Rooms.broadcast, self),
+            broadcast_here=self._broadcast_here,
             has_members=self._members.__contains__,
             **parts,
         )
         return self.roster
+
+    def _broadcast_here(self, name: str, frame: bytes) -> None:
+        """Send what `on_presence` has returned, after what it has broadcast. The roster's thread waits for that."""
+        self._link.pending.wait_room((self.path, name))
+        super().broadcast(name, frame)
 
     def use_directory(self, **parts: Any) -> SharedDirectory:
         """As in `Rooms`."""
