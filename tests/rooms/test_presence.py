@@ -171,6 +171,19 @@ def test_a_list_that_was_taken_at_any_time_is_right_after_each_report(seed):
             state._check()
 
 
+def test_a_join_and_a_leave_cancel_though_the_session_has_read_the_list():
+    state = reporting()
+    state.apply_set(Entry("s1", "ann", 1.0, "1", 1, 1))
+    assert [entry.user for entry in state.show("s1")] == ["ann"]
+    state.apply_gone("s1", 2)
+    assert state.take_changes() is None
+    state.apply_set(Entry("s2", "ann", 1.0, "1", 3, 3))
+    state.show("s2")
+    state.show("s3")
+    state.apply_gone("s2", 4)
+    assert [person.key for person in state.take_changes().left] == ["ann"]
+
+
 def test_what_lists_have_shown_takes_little_memory_until_the_next_report():
     state, versions = reporting(), count(1)
     for value in range(100):

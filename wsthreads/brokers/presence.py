@@ -217,13 +217,13 @@ class SharedRoster(Roster):
 
     # Asking
 
-    def persons(self, name: str) -> list[Person]:
+    def persons(self, name: str, reader: str | None = None) -> list[Person]:
         """Everybody in a room, in order of arrival. Without members in this process, this asks Redis for a second."""
         if not self._has_members(name):
             present = self._link.presences(self._path, name)
             if present is not None:
                 return persons_of(self._entry(each, each.value) for each in present if each.value is not None)
-        return super().persons(name)
+        return super().persons(name, reader)
 
     # Inside
 

@@ -50,8 +50,8 @@ class AllRooms(Protocol):
     def set_presence(self, name: str, session: Any, value: str) -> bool:
         """Set the presence of a member, as JSON text. False for a session that is none."""
 
-    def persons(self, name: str) -> list[Person]:
-        """Who is there, in order of arrival."""
+    def persons(self, name: str, reader: str | None = None) -> list[Person]:
+        """Who is there, in order of arrival. `reader` is the id of the session that asks."""
 
 
 class Room:
@@ -135,6 +135,10 @@ class SessionRoom(Room):
         rooms, name = self._rooms, self._name
         if not rooms.set_presence(name, self._session, rooms.presence_text(value)):
             raise PresenceError(f"only a member can set its presence in a room: join {name!r:.80} first")
+
+    def presence(self) -> list[Person]:
+        """As in `Room`."""
+        return self._rooms.persons(self._name, self._session.id)
 
     def leave(self) -> None:
         """Leave the room. Does nothing if the session is not a member."""

@@ -241,13 +241,16 @@ class Presence:
         """Everybody, in order of arrival."""
         return sorted(map(_person, self._persons.values()), key=_ARRIVAL)
 
-    def show(self) -> list[Entry]:
+    def show(self, reader: str | None = None) -> list[Entry]:
         """All entries, for somebody who makes a list of them (`persons_of`) and follows `take_changes` from here on.
 
-        What cancels out against the last report need not against this list. So it is reported, if the two differ.
+        What cancels out against the last report need not against this list. So it is reported, if the two differ. But
+        if the `reader`, a session, sees its own person, that is no news for anybody when the reader has gone.
         """
         for key in self._changed:
             entries = self._persons.get(key)
+            if entries is not None and all(entry.session_id == reader for entry in entries):
+                continue
             value = None if entries is None else max(entries, key=_SET_LAST).value
             shown = self._shown.setdefault(key, set())
             if value is None or len(shown - {None}) < 2:  # of two values, one differs from any later one

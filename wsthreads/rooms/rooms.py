@@ -216,9 +216,9 @@ class Rooms(Generic[M]):
         """A presence value as JSON text. Raises `PresenceError`."""
         return self._roster.text_of(value)
 
-    def persons(self, name: str) -> list[Person]:
-        """Who is there in a room, in order of arrival."""
-        return self._roster.persons(name)
+    def persons(self, name: str, reader: str | None = None) -> list[Person]:
+        """Who is there in a room, in order of arrival. `reader` is the id of the session that asks."""
+        return self._roster.persons(name, reader)
 
     def forget_lost(self, user: str) -> None:
         """Where a user is present only by sessions whose connection was lost, the user leaves now."""

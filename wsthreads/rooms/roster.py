@@ -294,12 +294,12 @@ class Roster:
 
     # Asking
 
-    def persons(self, name: str) -> list[Person]:
-        """Everybody in a room, in order of arrival."""
+    def persons(self, name: str, reader: str | None = None) -> list[Person]:
+        """Everybody in a room, in order of arrival. `reader` is the id of the session that asks."""
         found: list[Entry] = []
 
         def show(state: State) -> State:
-            found.extend(state.presence.show())
+            found.extend(state.presence.show(reader))
             return state
 
         self._states.compute_if_present(name, show)
