@@ -549,14 +549,14 @@ def test_a_token_is_renewed_before_it_expires_while_the_old_connection_goes_on(r
       socket.send("to the new one"); hear(1, "from the new one"); hear(0, "too late");
       sockets[0].end(1000);
       await tick(570_000);
-      sockets[2].open();
+      sockets[2].open(); hear(2, "from the newest one");
       const others = events.filter((event) => event !== "message");
       return [before, meanwhile, sockets.map(({{ sent }}) => sent), heard, others,
         sockets.map(({{ closedWith }}) => closedWith ?? null), socket.readyState, addresses()];
     """)
     assert result == [
         ["1"], [["1", "2"], 1, None], [["to the old one"], ["to the new one"], []],
-        ["from the old one", "from the new one"], ["open", "open", "open"],
+        ["from the old one", "from the new one", "from the newest one"], ["open", "open", "open"],
         [[1000, "renewed"], [1000, "renewed"], None], 1, ["1", "2", "3"],
     ]  # fmt: skip
 
@@ -604,6 +604,89 @@ def test_a_renewal_that_fails_is_tried_again_until_the_old_connection_ends(run):
         events.map((event) => event.code ?? event)];
     """)
     assert result == [[3, 1, 1], True, 1, 5, ["open", 3000, "open"]]
+
+
+RENEWED = f"""{TOKENS}
+  const [socket, events] = make(tokens(600_000)), heard = [];
+  socket.onmessage = ({{ data }}) => heard.push(data);
+  const hear = (n, data) => sockets[n].onmessage({{ data, origin: "" }});
+  await settled(); sockets[0].open(); await tick(570_000); sockets[1].open();
+"""
+
+
+def test_a_replaced_connection_still_receives_until_the_first_message_of_the_new_one(run):
+    result = run(f"""{RENEWED}
+      socket.binaryType = "arraybuffer";
+      hear(0, "one"); hear(0, "two");
+      const meanwhile = [sockets[0].closedWith ?? null, socket.send("x"), sockets[0].sent, sockets[1].sent];
+      let closedAtFirst = null;
+      socket.onmessage = ({{ data }}) => {{ heard.push(data); closedAtFirst ??= sockets[0].closedWith; }};
+      hear(1, "three"); hear(0, "three"); hear(1, "four");
+      sockets[0].end(1000); await tick(60_000);
+      return [meanwhile, heard, closedAtFirst, sockets[0].binaryType, events.filter((event) => event !== "message")];
+    """)
+    assert result == [
+        [None, True, [], ["x"]], ["one", "two", "three", "four"], [1000, "renewed"], "arraybuffer", ["open", "open"],
+    ]  # fmt: skip
+
+
+def test_a_replaced_connection_is_closed_after_two_seconds_if_the_new_one_gets_no_message(run):
+    result = run(f"""{RENEWED}
+      await tick(1999); hear(0, "one");
+      const before = sockets[0].closedWith ?? null;
+      await tick(1); hear(0, "too late");
+      return [before, sockets[0].closedWith, sockets[1].closedWith ?? null, heard];
+    """)
+    assert result == [None, [1000, "renewed"], None, ["one"]]
+
+
+@pytest.mark.parametrize(
+    ("event", "state", "told"),
+    [("sockets[0].end(3000)", 1, []), ("sockets[1].end(1006)", 0, [1006]), ("socket.close()", 2, []),
+     ("window.dispatchEvent(new Event('online'))", 0, [1006])],
+)  # fmt: skip
+def test_a_replaced_connection_ends_with_itself_the_new_one_and_the_client(run, event, state, told):
+    result = run(f"""{RENEWED}
+      hear(0, "one");
+      {event};
+      hear(0, "too late");
+      return [heard, sockets[0].readyState >= 2, socket.readyState, events.slice(3).map(({{ code }}) => code)];
+    """)
+    assert result == [["one"], True, state, told]
+
+
+def test_a_second_renewal_closes_the_connection_before_the_last(run):
+    result = run(f"""{TOKENS}
+      make(tokens(1000));
+      await settled(); sockets[0].open(); await tick(500); sockets[1].open(); await tick(500);
+      const before = sockets[0].closedWith ?? null;
+      sockets[2].open();
+      return [before, sockets[0].closedWith, sockets[1].closedWith ?? null];
+    """)
+    assert result == [None, [1000, "renewed"], None]
+
+
+@pytest.mark.parametrize("later", [0, -1])
+def test_an_address_that_expires_no_later_is_asked_for_again_and_makes_no_connection(run, later):
+    """Such as one that the page takes from a cache as long as it is good."""
+    result = run(f"""{TOKENS}
+      const end = clock() + 600_000, asked = [];
+      let expiresAt = end;
+      const [socket, events] = make(() => {{
+        asked.push(clock() - end);
+        return {{ url: `/ws/x?token=${{++calls}}`, expiresAt }};
+      }});
+      await settled(); sockets[0].open();
+      expiresAt = end + {later};
+      await tick(578_000);
+      const before = [sockets.length, asked.slice(1)];
+      expiresAt = end + 1;
+      await tick(8000);
+      sockets[1].open();
+      return [before, addresses(), socket.readyState, events];
+    """)
+    asked = [-30_000, -29_500, -28_500, -26_500, -22_500]
+    assert result == [[1, asked], ["1", "7"], 1, ["open", "open"]]
 
 
 def test_a_close_ends_a_renewal_too(run):

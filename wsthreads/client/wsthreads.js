@@ -17,8 +17,8 @@
 // closing waits for the next connection.
 //
 // The address may be a function, which is called for each connection, for example to get a fresh token. If it says when
-// the token expires, `{ url, expiresAt }`, the client connects anew 30 seconds earlier. It closes the old connection when
-// the new one is open. "open" is sent again, and no "reconnecting".
+// the token expires, `{ url, expiresAt }`, the client connects anew 30 seconds earlier. "open" is sent again, and no
+// "reconnecting". The old connection still receives until the first message of the new one, for at most 2 seconds.
 //
 // Pages cannot send pings, and a connection may die unnoticed, for example while the device sleeps. So the client
 // replaces an open connection when the page goes online, returns from the back/forward cache, or was suspended.
@@ -42,6 +42,10 @@ const EXPIRED = 3000;
 
 // So long before a token expires, the client connects with a fresh one; in the middle of the time if a token is shorter.
 const RENEW_BEFORE_MS = 30_000;
+
+// So long a renewed connection may be open without a message before the old one is closed. The server has joined it to
+// its rooms by then, if the handler is not slow.
+const OVERLAP_MS = 2000;
 
 // Browsers run a timer with a longer delay at once.
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
@@ -92,10 +96,12 @@ export class ReconnectingWebSocket extends EventTarget {
   #stableTimer = null;
   #watchTimer = null;
   #movedAt = 0;  // when a timer last ran on time
+  #expiresAt = Infinity;  // of the current connection's address
   #renewTimer = null;
   #renewAt = Infinity;  // when to connect with a fresh address
   #renewals = 0;  // attempts to do so, since the current connection
   #next = null;  // such an attempt: a connection that is to replace the current one
+  #old = null;  // the connection that was replaced, as long as it still receives
   #hasAskedAgain = false;  // for a fresh address after EXPIRED, since the last stable connection
   #generation = 0;  // number of the current connection; events of older ones are ignored
   #listeners = new Map();
@@ -155,6 +161,7 @@ export class ReconnectingWebSocket extends EventTarget {
   set binaryType(type) {
     this.#binaryType = type;
     if (this.#socket !== null) this.#socket.binaryType = type;
+    if (this.#old !== null) this.#old.socket.binaryType = type;
   }
 
   /**
@@ -187,6 +194,7 @@ export class ReconnectingWebSocket extends EventTarget {
     const wasOpen = this.#state === OPEN;
     this.#state = CLOSING;
     this.#dropNext();
+    this.#dropOld();
     if (wasOpen) {
       this.#socket.close(number, text);
     } else {
@@ -266,7 +274,9 @@ export class ReconnectingWebSocket extends EventTarget {
     const isCurrent = () => generation === this.#generation;
     socket.binaryType = this.#binaryType;
     socket.onmessage = ({ data, origin }) => {
-      if (isCurrent()) this.#emit(new MessageEvent("message", { data, origin }));
+      if (!isCurrent()) return;
+      this.#dropOld();
+      this.#emit(new MessageEvent("message", { data, origin }));
     };
     socket.onerror = () => isCurrent() && this.#emit(new Event("error"));
     socket.onclose = ({ code, reason, wasClean }) => isCurrent() && this.#lost(code, reason, wasClean);
@@ -289,6 +299,10 @@ export class ReconnectingWebSocket extends EventTarget {
       const address = await this.#url();
       if (!isWanted()) return;
       expiresAt = expiryOf(address);
+      if (expiresAt <= this.#expiresAt) {  // the old token, from a cache of the page: a connection with it gains no time
+        fail();
+        return;
+      }
       next.socket = new WebSocket(absolute(address?.url ?? address), this.#protocols);
     } catch {  // the next one may be better; why not is told when the current connection has ended
       fail();
@@ -299,12 +313,30 @@ export class ReconnectingWebSocket extends EventTarget {
       if (!isWanted()) return;
       this.#next = null;  // so that it is not closed with the old connection
       this.#options.clearTimeout(next.timer);
-      this.#socket.close(1000, "renewed");
+      const socket = this.#socket;
+      this.#socket = null;  // so that it is not closed yet
       this.#abandon();
       this.#socket = next.socket;
       this.#listenTo(next.socket, this.#generation);
+      this.#retire(socket);
       this.#opened(expiresAt);
     };
+  }
+
+  // The server opens the new connection before its handler joins rooms. Meanwhile, the old one gets what is broadcast.
+  #retire(socket) {
+    const old = this.#old = { socket, timer: this.#options.setTimeout(() => this.#dropOld(), OVERLAP_MS) };
+    const isOld = () => old === this.#old;
+    socket.onmessage = ({ data, origin }) => isOld() && this.#emit(new MessageEvent("message", { data, origin }));
+    socket.onclose = () => isOld() && this.#dropOld();
+  }
+
+  #dropOld() {
+    const old = this.#old;
+    this.#old = null;
+    if (old === null) return;
+    this.#options.clearTimeout(old.timer);
+    if (old.socket.readyState < CLOSING) old.socket.close(1000, "renewed");
   }
 
   #dropNext() {
@@ -331,6 +363,7 @@ export class ReconnectingWebSocket extends EventTarget {
     this.#watch();
     // Later, because a server could accept and close at once: then the delays must grow.
     this.#stableTimer = setTimeout(() => { this.#attempts = 0; this.#hasAskedAgain = false; }, stableAfter);
+    this.#expiresAt = expiresAt;
     const left = expiresAt - now();  // not above zero: the clock of this device is wrong, so the server decides
     this.#renewAt = left > 0 ? now() + Math.max(left - RENEW_BEFORE_MS, left / 2) : Infinity;
     this.#renewals = 0;
@@ -391,6 +424,7 @@ export class ReconnectingWebSocket extends EventTarget {
     }
     this.#retryTimer = null;
     this.#dropNext();
+    this.#dropOld();
     this.#generation++;
     if (this.#socket !== null && this.#socket.readyState < CLOSING) this.#socket.close();
     this.#socket = null;
