@@ -742,8 +742,7 @@ def test_a_time_that_is_none_is_final_and_named(run, value, shown):
 def test_an_address_may_say_no_time_a_date_and_one_that_is_over(run):
     result = run("""
       for (const expiresAt of ["undefined", "null", "clock() - 1", "new Date(clock() + 60_000)"]) {
-        const time = eval(expiresAt);
-        make(() => ({ url: new URL("/ws/x", location.href), expiresAt: time }));
+        make(() => ({ url: new URL("/ws/x", location.href), expiresAt: eval(expiresAt) }));
         await settled(); sockets.at(-1).open();
       }
       await tick(30_000);

@@ -433,6 +433,7 @@ STARTS = {
 }
 
 
+@pytest.mark.quiet  # the looks for such threads take a share of the time
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # of os.fork, from Python 3.12 on
 @pytest.mark.parametrize("name", STARTS)
 def test_what_a_handler_starts_has_all_cores_soon_and_the_session_keeps_its_own(name):
