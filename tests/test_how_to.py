@@ -266,7 +266,7 @@ def test_a_user_is_kicked_in_python() -> None:
 def test_a_logout_in_a_view_ends_the_sessions_of_the_user() -> None:
     names: dict[str, Any] = {"__name__": "logout", "flask": flask, "app": flask.Flask("logout")}
     names["app"].secret_key = "for this test"
-    kicks, logout = blocks("docs/how-to/kick-a-user", "python")
+    kicks, logout, _ = blocks("docs/how-to/kick-a-user", "python")
     exec(kicks + logout, names)
     browser = names["app"].test_client()
     with browser.session_transaction() as session:
@@ -309,6 +309,19 @@ def test_a_user_is_kicked_by_a_script(tmp_path: Path) -> None:
         assert ann.is_open
         chat.advance(600)
         assert chat.connect(headers={"X-User": "bob"}).is_open
+
+
+@pytest.mark.parametrize("language", ["javascript", "python"])
+def test_the_newest_session_of_a_user_stays(tmp_path: Path, language: str) -> None:
+    path = tmp_path / ("one.js" if language == "javascript" else "one.py")
+    path.write_text(blocks("docs/how-to/kick-a-user", language)[-1])
+    with play(path) as chat:
+        with pytest.raises(HandshakeRefused, match="401"):
+            chat.connect()
+        first, other, second, third = (chat.connect(headers={"X-User": name}) for name in ("ann", "bob", "ann", "ann"))
+        assert first.wait_closed() == second.wait_closed() == (4004, "you are connected elsewhere")
+        assert third.is_open
+        assert other.is_open
 
 
 # Testing, logs, tracing, Redis, sizing

@@ -353,15 +353,23 @@ def test_a_mounted_app_matches_what_is_below_its_mount(tmp_path):
 
 def test_the_examples_of_the_page_run(tmp_path):
     names = {"websockets": WebSocketApp()}
-    (example,) = blocks("docs/how-to/paths", "python")
+    example, checked = blocks("docs/how-to/paths", "python")
     exec(example, names)
-    (script,) = blocks("docs/how-to/paths", "javascript")
+    script, checked_script = blocks("docs/how-to/paths", "javascript")
     (tmp_path / "tables.js").write_text(script)
     for target, path in ((names["websockets"], None), (tmp_path / "tables.js", "/ws/rooms/<name>/<int:table>")):
         with play(target, path) as tables:
             guest = tables.connect("/ws/rooms/blue/4")
             assert guest.take() == ["you are at table 4 of blue"]
             assert guest.session.rooms() == ["blue/4"]
+    exec(checked, names)
+    (tmp_path / "halls.js").write_text(checked_script)
+    for target, path in ((names["websockets"], None), (tmp_path / "halls.js", "/ws/halls/<name>")):
+        with play(target, path) as halls:
+            assert halls.connect("/ws/halls/blue hall").session.rooms() == ["blue hall"]
+            for name in ("%00", "a%00", "x" * 257, "x" * 41):
+                with pytest.raises(HandshakeRefused, match="404"):
+                    halls.connect(f"/ws/halls/{name}")
 
 
 def test_a_script_gets_values_as_json_has_them(tmp_path):

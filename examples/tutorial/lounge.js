@@ -4,12 +4,12 @@
 export function onHandshake(request) {
   const user = request.getHeader("X-User"); // from app.py, never from a client
   if (!user) return 401;
-  request.setAttribute("user", user);
+  request.setUser(user);
 }
 
 /** @type {import("wsthreads").OnOpen} */
 export function onOpen(session) {
-  const user = session.getAttribute("user");
+  const user = session.user;
   const room = session.room(session.getParameter("room") || "lobby");
   room.join();
   room.broadcast(JSON.stringify({ type: "join", user, members: room.members() }));
@@ -17,7 +17,7 @@ export function onOpen(session) {
 
 /** @type {import("wsthreads").OnMessage} */
 export function onMessage(session, message) {
-  const user = session.getAttribute("user");
+  const user = session.user;
   for (const name of session.rooms()) {
     session.room(name).broadcast(JSON.stringify({ type: "message", user, text: String(message) }));
   }
@@ -26,7 +26,7 @@ export function onMessage(session, message) {
 /** @type {import("wsthreads").OnClose} */
 export function onClose(session) {
   // The session is closed, but still in its rooms. It leaves them when this function returns.
-  const user = session.getAttribute("user");
+  const user = session.user;
   for (const name of session.rooms()) {
     const room = session.room(name);
     room.broadcastExcept(JSON.stringify({ type: "leave", user, members: room.members() - 1 }));
