@@ -13,7 +13,7 @@ from wsthreads.javascript.session_state import SessionState
 from wsthreads.javascript.stacks import Failure
 from wsthreads.javascript.values import message_from, persons_in_json, sessions_in_json
 from wsthreads.rooms.handles import Peer, User
-from wsthreads.rooms.presence import JSONText
+from wsthreads.rooms.json_text import JSONText
 
 if TYPE_CHECKING:
     from wsthreads.javascript.engine import Engine

@@ -7,15 +7,13 @@ applied twice, and messages of different processes in any order: all processes c
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import accumulate
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 from wsthreads.errors import PresenceError
+from wsthreads.rooms.json_text import JSONText, json_text, value_of
 
 __all__ = ["Entry", "JSONText", "Person", "Presence", "PresenceChanges", "person_key", "persons_of", "presence_json"]
 
@@ -63,12 +61,6 @@ class PresenceChanges:
         return {kind: [person.as_dict() for person in persons] for kind, persons in kinds.items()}
 
 
-class JSONText(str):
-    """A presence value that is JSON text already, as a script makes it."""
-
-    __slots__ = ()
-
-
 class Entry(NamedTuple):
     """One session in one room. Immutable."""
 
@@ -98,15 +90,8 @@ def person_key(session_id: str, user: str | None) -> str:
     return session_id if user is None else f"\0{user}"
 
 
-#: Arrays and objects that may be inside each other in a value: a client that sends more must not break a room's list.
-MAX_DEPTH = 64
-
-_OUTSIDE_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[^][{}"]+')
-
 _ARRIVAL = attrgetter("since", "key")
 _SET_LAST = attrgetter("set_at", "session_id")
-
-_DECODER = json.JSONDecoder()
 
 
 class Presence:
@@ -352,47 +337,11 @@ def _person(entries: list[Entry], sessions: int | None = None) -> Person:
     if sessions is None:
         sessions = sum(entry.lost_until is None for entry in entries)
     key = last.session_id if last.user is None else last.user
-    return Person(key, last.user, _read_value(last.value), since, sessions)
-
-
-def _read_value(text: str) -> Any:
-    return _DECODER.raw_decode(text)[0]  # half the time of json.loads, which looks for white space around the value
+    return Person(key, last.user, value_of(last.value), since, sessions)
 
 
 def presence_json(value: Any, max_bytes: int) -> str:
     """A presence value as JSON text. Raises `PresenceError` if it is not JSON, or longer than `max_bytes` in UTF-8."""
-    if isinstance(value, JSONText):
-        return _checked(str(value), max_bytes)
-    try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise PresenceError(f"a presence value must be JSON, not {_shown(value)}: {error}") from None
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # a lone surrogate, which JSON can only escape
-        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    return _checked(text, max_bytes)
-
-
-def _checked(text: str, max_bytes: int) -> str:
-    """The text. Raises `PresenceError` if it is longer than `max_bytes` in UTF-8, or nested too deeply to be copied."""
-    size = len(text.encode())
-    if size > max_bytes:
-        raise PresenceError(f"a presence value may have {max_bytes} bytes as JSON (max_presence_bytes), not {size}")
-    depth = _depth(text)
-    if depth > MAX_DEPTH:
-        raise PresenceError(f"a presence value may have {MAX_DEPTH} arrays and objects inside each other, not {depth}")
-    return text
-
-
-def _depth(text: str) -> int:
-    """How many arrays and objects of a JSON text are inside each other, at most."""
-    steps = (1 if character in "[{" else -1 for character in _OUTSIDE_BRACKETS.sub("", text))
-    return max(accumulate(steps), default=0)
-
-
-def _shown(value: Any) -> str:
-    try:
-        return f"{value!r:.80}"
-    except Exception:  # the value's class is the handler's code
-        return type(value).__name__
+    return json_text(
+        value, what="a presence value", max_bytes=max_bytes, setting="max_presence_bytes", error=PresenceError
+    )
