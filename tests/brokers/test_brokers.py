@@ -28,6 +28,19 @@ def test_a_broadcast_comes_back_as_it_was(size, kind, exclude_id):
     assert broadcast == (b"Sender_-1", 12345678901, exclude_id, frame)
 
 
+@pytest.mark.parametrize("latest", [None, "k", "\n\0 =-", "ä" * 256, "\U0001f600" * 256, "\ud800"])
+@pytest.mark.parametrize("is_kept", [True, False])
+@pytest.mark.parametrize("message", ["hé", "", b"\xff\n"])
+def test_the_marks_of_a_message_come_back_with_it(latest, is_kept, message):
+    marked = message_frame(message, latest=latest, keep=is_kept)
+    broadcast = messages.decode(messages.encode_broadcast("me", 7, "you", marked))
+    assert broadcast == messages.Broadcast(b"me", 7, "you", message_frame(message))
+    assert getattr(broadcast.frame, "latest", None) == latest
+    assert getattr(broadcast.frame, "is_kept", True) is is_kept
+    direct = messages.decode(messages.encode_direct("me", 7, "you", message_frame(message, latest=latest)))
+    assert direct == messages.Direct(b"me", 7, "you", message, latest)
+
+
 PRESENCE = messages.PresenceChange("you", 17, '{"a": "ä\\n"}', "process", "Jörg\0\ud800", 1.5, 16, 9.25)
 
 
@@ -55,7 +68,7 @@ def test_a_close_comes_back_as_it_was(session_id, reason, ban_s):
 )
 def test_a_presence_comes_back_as_it_was(change):
     payload = messages.presence_payload(change)
-    assert messages.decode(b"3 - 0 you p\n" + payload) == change
+    assert messages.decode(b"4 - 0 you p\n" + payload) == change
     kept = b"0" if change.lost_s is None else b"10250"
     if change.value is not None:
         assert messages.parse_stored(b"process", b"you", b"%b %b" % (kept, payload), 1000) == change
@@ -64,30 +77,41 @@ def test_a_presence_comes_back_as_it_was(change):
 @pytest.mark.parametrize(
     "data",
     [
-        b"3 me 7 . T\nhi",
-        b"3 me 7 you T\n\xff",
-        b"3 me 7 . c\n",
-        b"3 me 7 . c\n[]",
-        b"3 me 7 . c\n{}",
-        b'3 me 7 . c\n[1005, "", 0]',
-        b'3 me 7 . c\n[1000, "", -1]',
-        b'3 me 7 . c\n[1000, "", NaN]',
-        b'3 me 7 . c\n[true, "", 0]',
-        b'3 me 7 . c\n["1000", "", 0]',
-        b"3 me 7 . c\n[1000, null, 0]",
-        b'3 me 7 . c\n[1000, "%b", 0]' % (b"x" * 124),
-        b"3 me 7 . c\n" + b"[" * 100_000,
-        b"3 - 0 . p\n[1]",
-        b"3 - 0 you p\n",
-        b"3 - 0 you p\n[-1]",
-        b"3 - 0 you p\n[true]",
-        b"3 - 0 you p\n[1]\n1",
-        b'3 - 0 you p\n[2,2,1.5,"process",null,null]',
-        b'3 - 0 you p\n[2,2,1.5,"process",null,null]\n{',
-        b'3 - 0 you p\n[2,2,1.5,"process",7,null]\n1',
-        b'3 - 0 you p\n[2,2,Infinity,"process",null,null]\n1',
-        b'3 - 0 you p\n[2,2,1.5,"process",null,-1]\n1',
-        b'3 - 0 you p\n[2,2,1.5,null,null,null]\n1',
+        b"4 me 7 . t=\nhi",
+        b"4 me 7 . t=0\nhi",
+        b"4 me 7 . t=3\nhi",
+        b"4 me 7 . t=1\n\xff",
+        b"4 me 7 . t=257\n" + b"k" * 257,
+        b"4 me 7 . t=10000\nhi",
+        b"4 me 7 . t=1-\nhi",
+        b"4 me 7 you T-\nhi",
+        b'4 me 7 . c-\n[1000, "", 0]',
+        b'4 me 7 . c=1\nk[1000, "", 0]',
+        b"4 - 0 you p-\n[1]",
+        b"4 me 7 . T\nhi",
+        b"4 me 7 you T\n\xff",
+        b"4 me 7 . c\n",
+        b"4 me 7 . c\n[]",
+        b"4 me 7 . c\n{}",
+        b'4 me 7 . c\n[1005, "", 0]',
+        b'4 me 7 . c\n[1000, "", -1]',
+        b'4 me 7 . c\n[1000, "", NaN]',
+        b'4 me 7 . c\n[true, "", 0]',
+        b'4 me 7 . c\n["1000", "", 0]',
+        b"4 me 7 . c\n[1000, null, 0]",
+        b'4 me 7 . c\n[1000, "%b", 0]' % (b"x" * 124),
+        b"4 me 7 . c\n" + b"[" * 100_000,
+        b"4 - 0 . p\n[1]",
+        b"4 - 0 you p\n",
+        b"4 - 0 you p\n[-1]",
+        b"4 - 0 you p\n[true]",
+        b"4 - 0 you p\n[1]\n1",
+        b'4 - 0 you p\n[2,2,1.5,"process",null,null]',
+        b'4 - 0 you p\n[2,2,1.5,"process",null,null]\n{',
+        b'4 - 0 you p\n[2,2,1.5,"process",7,null]\n1',
+        b'4 - 0 you p\n[2,2,Infinity,"process",null,null]\n1',
+        b'4 - 0 you p\n[2,2,1.5,"process",null,-1]\n1',
+        b"4 - 0 you p\n[2,2,1.5,null,null,null]\n1",
     ],
 )
 def test_what_is_malformed_is_refused(data):
@@ -98,31 +122,35 @@ def test_what_is_malformed_is_refused(data):
 
 def test_every_kind_of_message_has_a_handler():
     payloads = {b"c": b'[1000, "", 0]', b"p": b"[1]"}
-    kinds = {type(messages.decode(b"3 me 7 you %s\n%b" % (letter, payloads.get(letter, b"hi"))))
+    kinds = {type(messages.decode(b"4 me 7 you %s\n%b" % (letter, payloads.get(letter, b"hi"))))
              for letter in messages._DECODERS}  # fmt: skip
     assert reader.HANDLERS.keys() == kinds
 
 
 @given(
     some.binary(max_size=300)
-    | some.tuples(some.sampled_from("tbTBcp"), some.binary(max_size=100)).map(
-        lambda found: b"3 me 7 you %b\n%b" % (found[0].encode(), found[1])
-    )
+    | some.tuples(
+        some.sampled_from("tbTBcp"), some.sampled_from(["", "-", "=1", "-=3", "=1024"]), some.binary(max_size=100)
+    ).map(lambda found: b"4 me 7 you %b%b\n%b" % (found[0].encode(), found[1].encode(), found[2]))
 )
 def test_whatever_comes_is_a_message_or_refused(data):
     try:
         message = messages.decode(data)
     except BrokerError:
         return
-    assert data.startswith(b"3 ")
+    assert data.startswith(b"4 ")
     assert isinstance(message, tuple(reader.HANDLERS))
 
 
 def test_the_format_is_the_one_that_other_versions_know():
-    assert messages.encode_broadcast("me", 7, None, message_frame("hi")) == b"3 me 7 . t\nhi"
-    assert messages.encode_broadcast("me", 8, "you", message_frame(b"\0")) == b"3 me 8 you b\n\0"
-    assert messages.encode_direct("me", 9, "you", message_frame("hi")) == b"3 me 9 you T\nhi"
-    assert messages.encode_close("me", 10, None, 1000, "bye", 60) == b'3 me 10 . c\n[1000, "bye", 60]'
+    assert messages.encode_broadcast("me", 7, None, message_frame("hi")) == b"4 me 7 . t\nhi"
+    assert messages.encode_broadcast("me", 8, "you", message_frame(b"\0")) == b"4 me 8 you b\n\0"
+    assert messages.encode_broadcast("me", 8, None, message_frame("hi", keep=False)) == b"4 me 8 . t-\nhi"
+    assert messages.encode_broadcast("me", 8, None, message_frame("hi", latest="ä")) == b"4 me 8 . t=2\n\xc3\xa4hi"
+    both = message_frame(b"\0", latest="\n", keep=False)
+    assert messages.encode_broadcast("me", 8, None, both) == b"4 me 8 . b-=1\n\n\0"
+    assert messages.encode_direct("me", 9, "you", message_frame("hi")) == b"4 me 9 you T\nhi"
+    assert messages.encode_close("me", 10, None, 1000, "bye", 60) == b'4 me 10 . c\n[1000, "bye", 60]'
     assert messages.presence_payload(PRESENCE._replace(user="Ann")) == (
         b'[17,16,1.5,"process","Ann",9.25]\n{"a": "\xc3\xa4\\n"}'
     )

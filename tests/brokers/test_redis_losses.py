@@ -224,7 +224,7 @@ def test_what_an_older_version_broadcasts_is_counted_and_harms_nobody(pair, capl
     pair.say("after")
     assert pair.a.receive(1) == ["after"]
     assert pair.worlds[0].metrics[0].snapshot()["broker_malformed"] == 1
-    assert "were not published in version 3 of the format" in caplog.text
+    assert "were not published in version 4 of the format" in caplog.text
     assert "secret" not in caplog.text
     assert pair.gaps() == 0
 

@@ -10,9 +10,16 @@ from wsproto.connection import Connection as Wsproto
 from wsproto.events import BytesMessage, CloseConnection, TextMessage
 
 from tests.wire import BINARY, CLOSE, PING, PONG, TEXT, frame, parse_frames
-from wsthreads import MessageTypeError
+from wsthreads import MessageTypeError, UsageError
 from wsthreads.protocol import frames
-from wsthreads.protocol.frames import close_frame, decode_message, encode_frame, message_frame, parse_header
+from wsthreads.protocol.frames import (
+    MarkedFrame,
+    close_frame,
+    decode_message,
+    encode_frame,
+    message_frame,
+    parse_header,
+)
 
 SIZES = [0, 1, 124, 125, 126, 127, 65535, 65536, 70000]
 LIMIT = 2**31
@@ -143,6 +150,43 @@ def test_a_frame_is_a_copy_of_a_mutable_buffer():
     assert parse_frames(data)[0] == [(BINARY, before)]
 
 
+@pytest.mark.parametrize("message", ["hi", b"\0", "x" * 70_000])
+def test_a_marked_frame_is_the_frame_and_its_marks(message):
+    marked = message_frame(message, latest="a", keep=False)
+    assert isinstance(marked, MarkedFrame)
+    assert marked == message_frame(message)
+    assert (marked.latest, marked.is_kept, marked.room) == ("a", False, "")
+    marked.room = "lobby"
+    other = marked.like(b"other")
+    assert (other, other.latest, other.is_kept, other.room) == (b"other", "a", False, "lobby")
+
+
+def test_a_frame_without_marks_is_plain():
+    assert type(message_frame("hi")) is bytes
+    assert type(message_frame("hi", latest=None, keep=True)) is bytes
+    assert message_frame("hi", keep=False).latest is None
+    assert message_frame("hi", latest="a").is_kept is True
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"latest": ""}, "latest must have 1 to 256 characters, this key has 0"),
+        ({"latest": "k" * 257}, "latest must have 1 to 256 characters, this key has 257"),
+        ({"latest": 7}, "latest must be text of 1 to 256 characters, not 7"),
+        ({"latest": b"k"}, "latest must be text of 1 to 256 characters, not b'k'"),
+        ({"latest": True}, "latest must be text of 1 to 256 characters, not True"),
+        ({"latest": float("nan")}, "latest must be text of 1 to 256 characters, not nan"),
+        ({"keep": None}, "keep must be True or False, not None"),
+        ({"keep": 0}, "keep must be True or False, not 0"),
+    ],
+)
+def test_a_wrong_option_of_a_message_is_an_error(options, problem):
+    with pytest.raises(UsageError) as caught:
+        message_frame("hi", **options)
+    assert str(caught.value) == problem
+
+
 @given(st.sampled_from([1000, 1001, 1011, 3000, 4999]), st.text(max_size=200))
 def test_a_close_frame_is_legal_whatever_the_reason_and_keeps_as_much_of_it_as_fits(code, reason):
     data = close_frame(code, reason)
@@ -158,12 +202,12 @@ def test_a_close_frame_is_legal_whatever_the_reason_and_keeps_as_much_of_it_as_f
 
 
 def test_a_close_reason_is_cut_between_two_characters():
-    (_, payload), = parse_frames(close_frame(1000, "é" * 100))[0]
+    ((_, payload),) = parse_frames(close_frame(1000, "é" * 100))[0]
     assert payload[2:].decode() == "é" * 61
 
 
 def test_a_lone_surrogate_in_a_close_reason_is_replaced():
-    (_, payload), = parse_frames(close_frame(1000, "a\ud800"))[0]
+    ((_, payload),) = parse_frames(close_frame(1000, "a\ud800"))[0]
     assert payload[2:].decode() == "a\ufffd"
 
 

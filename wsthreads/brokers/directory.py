@@ -16,7 +16,6 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from wsthreads.protocol.frames import message_frame
 from wsthreads.rooms.bans import Ban
 from wsthreads.rooms.directory import Directory, UserSession
 from wsthreads.rooms.names import SESSIONS_ROOM, user_of, user_room
@@ -71,10 +70,10 @@ class SharedDirectory(Directory):
         code, reason, ban_s = found
         return Ban(self.bans.clock() + ban_s, code, reason)
 
-    def _send_elsewhere(self, session_id: str, message: str | bytes) -> bool:
+    def _send_elsewhere(self, session_id: str, frame: bytes) -> bool:
         if not is_session_id(session_id):
             return False
-        self._link.send_to_session(self._path, session_id, message_frame(message))
+        self._link.send_to_session(self._path, session_id, frame)
         return True
 
     def _close_elsewhere(self, session_id: str, code: int, reason: str) -> None:
@@ -113,7 +112,7 @@ class SharedDirectory(Directory):
         """Send to one session, if it is here. The reader's thread."""
         session = self._find(message.session_id)
         if session is not None:
-            session.send(message.message)
+            session.send(message.message, latest=message.latest)
 
     def obey(self, name: str, order: Close) -> None:
         """Close the members of a room, or one session. The reader's thread."""

@@ -2,16 +2,19 @@
 
 ::
 
-    3 <sender> <ticket> <session> <kind>\n<payload>
+    4 <sender> <ticket> <session> <kind><marks>\n<key><payload>
 
 ========  ==============================================================================
 field     meaning
 ========  ==============================================================================
-3         `VERSION` of the format
+4         `VERSION` of the format
 sender    the process that sent the message; a dash for kind ``p``
 ticket    a number that this sender gives to each of its messages; it only grows
 session   the id of a session, or a dot
 kind      see below
+marks     of a message: ``-`` if no history stores it; ``=`` and the number of bytes of
+          the key, if it replaces an earlier one with the same key (`MarkedFrame`)
+key       in UTF-8, perhaps with lone surrogates
 payload   what the client receives, or JSON
 ========  ==============================================================================
 
@@ -34,7 +37,8 @@ queue, the log in Redis, resending, duplicates) treats all kinds alike.
 
 The payload is never evaluated. A message that does not match the format is refused. The version also covers how Redis
 keeps and publishes messages (see `keys`). Processes with different versions do not understand each other: each drops
-what the other sends, and counts it as ``broker_malformed``. Version 1 had no tickets; version 2 had only broadcasts.
+what the other sends, and counts it as ``broker_malformed``. Version 1 had no tickets; version 2 had only broadcasts;
+version 3 had no marks.
 """
 
 from __future__ import annotations
@@ -43,10 +47,11 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeAlias
 
 from wsthreads.errors import BrokerError, CloseCodeError
-from wsthreads.protocol.frames import BINARY, TEXT, check_close, encode_frame
+from wsthreads.protocol.frames import BINARY, MAX_LATEST_CHARS, TEXT, MarkedFrame, check_close, encode_frame
 
 __all__ = [
     "MAX_HEAD_BYTES",
@@ -67,7 +72,7 @@ __all__ = [
     "presence_payload",
 ]
 
-VERSION = 3
+VERSION = 4
 
 #: The first line of a message is shorter than this.
 MAX_HEAD_BYTES = 160
@@ -92,6 +97,7 @@ class Direct(NamedTuple):
     ticket: int
     session_id: str
     message: str | bytes
+    latest: str | None = None
 
 
 class Close(NamedTuple):
@@ -126,13 +132,13 @@ Message: TypeAlias = Broadcast | Direct | Close | PresenceChange
 
 
 def encode_broadcast(sender: str, ticket: int, exclude_id: str | None, frame: bytes) -> bytes:
-    """A broadcast for other processes. `frame` is the WebSocket frame that a client would receive."""
-    return _encode(sender, ticket, exclude_id, _KINDS[frame[0] & 0x0F], _payload(frame))
+    """A broadcast for other processes. `frame` is the plain frame, perhaps a `MarkedFrame`."""
+    return _encode(sender, ticket, exclude_id, _KINDS[frame[0] & 0x0F], _payload(frame), frame)
 
 
 def encode_direct(sender: str, ticket: int, session_id: str, frame: bytes) -> bytes:
     """A message for one session; `frame` as in `encode_broadcast`."""
-    return _encode(sender, ticket, session_id, _DIRECT_KINDS[frame[0] & 0x0F], _payload(frame))
+    return _encode(sender, ticket, session_id, _DIRECT_KINDS[frame[0] & 0x0F], _payload(frame), frame)
 
 
 def encode_close(sender: str, ticket: int, session_id: str | None, code: int, reason: str, ban_s: float = 0.0) -> bytes:
@@ -188,9 +194,15 @@ def parse_ban(value: bytes, left_ms: int) -> tuple[int, str, float] | None:
     return (code, reason, left_ms / 1000) if left_ms > 0 else None
 
 
-def _encode(sender: str, ticket: int, session_id: str | None, kind: bytes, payload: bytes | memoryview) -> bytes:
+def _encode(
+    sender: str, ticket: int, session_id: str | None, kind: bytes, payload: bytes | memoryview, frame: bytes = b""
+) -> bytes:
     head = f"{VERSION} {sender} {ticket} {session_id or '.'} ".encode()
-    return b"".join((head, kind, b"\n", payload))
+    if not isinstance(frame, MarkedFrame):
+        return b"".join((head, kind, b"\n", payload))
+    key = b"" if frame.latest is None else frame.latest.encode("utf-8", "surrogatepass")
+    marks = (b"" if frame.is_kept else b"-") + (b"=%d" % len(key) if key else b"")
+    return b"".join((head, kind, marks, b"\n", key, payload))
 
 
 def _payload(frame: bytes) -> memoryview:
@@ -203,9 +215,19 @@ def decode(message: bytes) -> Message:
     head = _HEAD.fullmatch(message, 0, max(end, 0))
     if head is None:
         raise BrokerError(f"{len(message)} bytes that are no message in version {VERSION} of the format")
-    sender, ticket, session, kind = head.groups()
+    sender, ticket, session, kind, dropped, key_bytes = head.groups()
     session_id = None if session == b"." else session.decode()
-    return _DECODERS[kind](sender, int(ticket), session_id, message[end + 1 :])
+    payload = message[end + 1 :]
+    if not dropped and not key_bytes:
+        return _DECODERS[kind](sender, int(ticket), session_id, payload)
+    size = int(key_bytes or 0)
+    latest = _key(payload[:size], size) if key_bytes else None
+    decoded = _DECODERS[kind](sender, int(ticket), session_id, payload[size:])
+    if isinstance(decoded, Broadcast):
+        return decoded._replace(frame=MarkedFrame(decoded.frame, latest, not dropped))
+    if isinstance(decoded, Direct) and not dropped:
+        return decoded._replace(latest=latest)
+    raise BrokerError(f"marks at a message of kind {kind.decode()}, which has none")
 
 
 def decode_presence(session_id: str, payload: bytes) -> PresenceChange:
@@ -264,6 +286,14 @@ def _decode_presence(sender: bytes, ticket: int, session_id: str | None, payload
     return decode_presence(_named(session_id), payload)
 
 
+def _key(key: bytes, size: int) -> str:
+    with suppress(UnicodeDecodeError):
+        text = key.decode("utf-8", "surrogatepass")
+        if len(key) == size and 1 <= len(text) <= MAX_LATEST_CHARS:
+            return text
+    raise BrokerError(f"a key of {len(key)} bytes that is no text of 1 to {MAX_LATEST_CHARS} characters")
+
+
 def _text(payload: bytes) -> str:
     try:
         return payload.decode()
@@ -316,5 +346,6 @@ _DECODERS: dict[bytes, Callable[[bytes, int, str | None, bytes], Message]] = {
 _ID = re.compile(rb"[A-Za-z0-9_-]{1,40}")
 
 _HEAD = re.compile(
-    rb"%d ([A-Za-z0-9_-]{1,40}) ([0-9]{1,18}) (\.|[A-Za-z0-9_-]{1,40}) ([%s])" % (VERSION, b"".join(_DECODERS))
+    rb"%d ([A-Za-z0-9_-]{1,40}) ([0-9]{1,18}) (\.|[A-Za-z0-9_-]{1,40}) ([%s])(-)?(?:=([0-9]{1,4}))?"
+    % (VERSION, b"".join(_DECODERS))
 )

@@ -143,13 +143,13 @@ class RemoteRoom(_Remote):
     def name(self) -> str:
         return self._name
 
-    def broadcast(self, message: str | bytes) -> None:
-        """Send to all members. When it returns, Redis has the message.
+    def broadcast(self, message: str | bytes, *, keep: bool = True, latest: str | None = None) -> None:
+        """Send to all members. When it returns, Redis has the message. `keep` and `latest` are as in `Room.broadcast`.
 
         Threads broadcast one after the other. Raises `MessageTypeError`. Raises `BrokerError` if Redis did not confirm
         within the URL's ``socket_timeout``; Redis may have the message nevertheless.
         """
-        frame, outside = message_frame(message), self._outside()
+        frame, outside = message_frame(message, latest=latest, keep=keep), self._outside()
         address = outside.keys.address(self._endpoint, self._name)
         outside.publish(address, lambda sender, ticket: messages.encode_broadcast(sender, ticket, None, frame))
 
@@ -189,9 +189,9 @@ class RemoteUser(_Remote):
     def name(self) -> str:
         return self._name
 
-    def send(self, message: str | bytes) -> None:
-        """Send to all sessions of the user. Raises as `RemoteRoom.broadcast`."""
-        frame, outside = message_frame(message), self._outside()
+    def send(self, message: str | bytes, *, latest: str | None = None) -> None:
+        """Send to all sessions of the user. `latest` is as in `User.send`. Raises as `RemoteRoom.broadcast`."""
+        frame, outside = message_frame(message, latest=latest), self._outside()
         address = outside.keys.address(self._endpoint, user_room(self._name))
         outside.publish(address, lambda sender, ticket: messages.encode_broadcast(sender, ticket, None, frame))
 
@@ -235,9 +235,9 @@ class RemotePeer(_Remote):
     def id(self) -> str:
         return self._id
 
-    def send(self, message: str | bytes) -> None:
-        """Send to the session, if there is one. Raises as `RemoteRoom.broadcast`."""
-        frame, outside = message_frame(message), self._outside()
+    def send(self, message: str | bytes, *, latest: str | None = None) -> None:
+        """Send to the session, if there is one. `latest` is as in `Session.send`. Raises as `RemoteRoom.broadcast`."""
+        frame, outside = message_frame(message, latest=latest), self._outside()
         address = outside.keys.address(self._endpoint, SESSIONS_ROOM)
         outside.publish(address, lambda sender, ticket: messages.encode_direct(sender, ticket, self._id, frame))
 

@@ -168,7 +168,7 @@ class SharedSession(Session):
         self._held_frames = HeldFrames(self._outbox)
         self._outbox.front = self
 
-    def send(self, message: str | bytes, *, timeout: float | None = None) -> bool:
+    def send(self, message: str | bytes, *, timeout: float | None = None, latest: str | None = None) -> bool:
         """As in `Session`. While a broadcast is pending, it returns true before the message is sent.
 
         Held messages count toward `max_outbox_bytes`.
@@ -176,8 +176,8 @@ class SharedSession(Session):
         pending, held, outbox = self._rooms._link.pending, self._held_frames, self._channel.outbox
         broadcasts = pending.before_message(self)
         if not broadcasts and held.is_empty and not outbox.is_queued:
-            return super().send(message, timeout=timeout)
-        frame = message_frame(message)
+            return super().send(message, timeout=timeout, latest=latest)
+        frame = message_frame(message, latest=latest)
         if outbox.encoding is not PLAIN:
             frame = outbox.encoding.frame(frame)
         if self._thread == get_ident() and not has_interrupted():

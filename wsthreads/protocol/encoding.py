@@ -12,6 +12,7 @@ from __future__ import annotations
 from functools import cache
 
 from wsthreads.protocol.deflate import Agreement, deflate_frame
+from wsthreads.protocol.frames import MarkedFrame
 
 __all__ = ["PLAIN", "Deflated", "Encoding", "encoding_for"]
 
@@ -26,7 +27,7 @@ class Encoding:
         self.name = name
 
     def frame(self, plain: bytes) -> bytes:
-        """The frame of a message, by its plain frame. No I/O, no lock."""
+        """The frame of a message, by its plain frame. Keeps the marks of a `MarkedFrame`. No I/O, no lock."""
         return plain
 
     def __repr__(self) -> str:
@@ -43,7 +44,8 @@ class Deflated(Encoding):
         self._window_bits = window_bits
 
     def frame(self, plain: bytes) -> bytes:
-        return deflate_frame(plain, self._window_bits)
+        frame = deflate_frame(plain, self._window_bits)
+        return plain.like(frame) if isinstance(plain, MarkedFrame) and frame is not plain else frame
 
 
 #: The encoding of most clients. Callers compare with it, and save the call: ``if encoding is not PLAIN``.

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import re
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from wsthreads._native import speedups
-from wsthreads.errors import CloseCodeError, MessageTypeError, brief
+from wsthreads.errors import CloseCodeError, MessageTypeError, UsageError, brief
 
 __all__ = [
     "BINARY",
     "CLOSE",
+    "MAX_LATEST_CHARS",
     "PING",
     "PONG",
     "TEXT",
     "Header",
+    "MarkedFrame",
     "check_close",
     "close_frame",
     "decode_message",
@@ -35,6 +37,9 @@ RSV1 = 0x40  # beside the opcode: the message is deflated (RFC 7692, 6)
 
 MAX_CONTROL_BYTES = 125  # RFC 6455, 5.5
 MAX_REASON_BYTES = MAX_CONTROL_BYTES - 2  # minus the close code
+
+#: The longest key of a message that replaces an earlier one.
+MAX_LATEST_CHARS = 256
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _UINT16 = struct.Struct("!H")
@@ -53,6 +58,31 @@ class Header(NamedTuple):
     header_bytes: int
 
 
+class MarkedFrame(bytes):
+    """A frame, and what else is known of its message. Everything that handles frames takes it for plain bytes.
+
+    Code that makes another frame of it keeps the marks, with `like`.
+    """
+
+    #: The key of the message, if it replaces an earlier one with the same key that still waits for a slow client.
+    latest: str | None
+    #: Whether the history of a room stores the message.
+    is_kept: bool
+    #: The room that the message is for, as a part of the key: set by `Rooms.broadcast`. Empty for a single session.
+    room: str
+
+    def __new__(cls, frame: bytes, latest: str | None = None, is_kept: bool = True, room: str = "") -> MarkedFrame:
+        marked = super().__new__(cls, frame)
+        marked.latest = latest
+        marked.is_kept = is_kept
+        marked.room = room
+        return marked
+
+    def like(self, frame: bytes) -> MarkedFrame:
+        """Another frame of the same message."""
+        return MarkedFrame(frame, self.latest, self.is_kept, self.room)
+
+
 def encode_frame(opcode: int, payload: bytes) -> bytes:
     """Encode one final, unmasked frame."""
     size = len(payload)
@@ -63,16 +93,33 @@ def encode_frame(opcode: int, payload: bytes) -> bytes:
     return _HUGE_HEADER.pack(0x80 | opcode, 127, size) + payload
 
 
-def message_frame(message: str | bytes | bytearray | memoryview) -> bytes:
-    """The frame of a whole message: text for a str, binary for bytes.
+def message_frame(
+    message: str | bytes | bytearray | memoryview, *, latest: str | None = None, keep: bool = True
+) -> bytes:
+    """The frame of a whole message: text for a str, binary for bytes. With options, it is a `MarkedFrame`.
 
-    A lone surrogate, which has no UTF-8, becomes U+FFFD. Raises `MessageTypeError` for anything else.
+    A lone surrogate, which has no UTF-8, becomes U+FFFD. Raises `MessageTypeError` for anything else, and `UsageError`
+    for an invalid option.
     """
+    if latest is not None or keep is not True:
+        _check_marks(latest, keep)
+        return MarkedFrame(message_frame(message), latest, keep)
     if isinstance(message, str):
         return encode_text(message) or encode_frame(TEXT, _SURROGATE.sub("\ufffd", message).encode())
     if isinstance(message, (bytes, bytearray, memoryview)):
         return encode_frame(BINARY, bytes(message))
     raise MessageTypeError(f"a message must be str or bytes, not {type(message).__name__}; try json.dumps")
+
+
+def _check_marks(latest: Any, keep: Any) -> None:
+    if not isinstance(keep, bool):
+        raise UsageError(f"keep must be True or False, not {brief(keep)}")
+    if latest is None:
+        return
+    if not isinstance(latest, str):
+        raise UsageError(f"latest must be text of 1 to {MAX_LATEST_CHARS} characters, not {brief(latest)}")
+    if not 1 <= len(latest) <= MAX_LATEST_CHARS:
+        raise UsageError(f"latest must have 1 to {MAX_LATEST_CHARS} characters, this key has {len(latest)}")
 
 
 def _encode_text(text: str) -> bytes | None:

@@ -55,7 +55,7 @@ class Reachable(Protocol):
     @property
     def id(self) -> str: ...
 
-    def send(self, message: str | bytes) -> bool: ...
+    def send(self, message: str | bytes, *, latest: str | None = None) -> bool: ...
 
     def is_open(self) -> bool: ...
 
@@ -158,14 +158,14 @@ class Directory:
 
     # One session
 
-    def send_to_session(self, session_id: str, message: str | bytes) -> bool:
+    def send_to_session(self, session_id: str, message: str | bytes, latest: str | None = None) -> bool:
         """Send to one session. False if it is known to get nothing. Raises `MessageTypeError` and `BrokerError`."""
         session = self._find(session_id)
         if session is not None:
-            return session.send(message)
-        message_frame(message)  # raises for what is no message
+            return session.send(message, latest=latest)
+        frame = message_frame(message, latest=latest)  # raises for what is no message
         self._rooms.check_reach()
-        return self._send_elsewhere(session_id, message)
+        return self._send_elsewhere(session_id, frame)
 
     def close_session(self, session_id: str, code: int, reason: str) -> None:
         """Close one session. Does nothing if there is none. Raises `BrokerError`."""
@@ -230,7 +230,7 @@ class Directory:
     def _share_close(self, name: str, code: int, reason: str, ban_s: float) -> None:
         """Have a room closed in other processes; if it is a user's hidden room, perhaps with a ban."""
 
-    def _send_elsewhere(self, session_id: str, message: str | bytes) -> bool:
+    def _send_elsewhere(self, session_id: str, frame: bytes) -> bool:
         return False
 
     def _close_elsewhere(self, session_id: str, code: int, reason: str) -> None:

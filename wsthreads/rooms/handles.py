@@ -71,12 +71,19 @@ class Room:
         """The name of the room."""
         return self._name
 
-    def broadcast(self, message: str | bytes, *, hand_over: bool = False) -> None:
+    def broadcast(
+        self, message: str | bytes, *, hand_over: bool = False, keep: bool = True, latest: str | None = None
+    ) -> None:
         """Send to all members, also to the sender if it is one. Raises `MessageTypeError`; over Redis, `BrokerError`.
 
         With `hand_over`, another thread does the sending. Use it if the caller has more to do, such as more broadcasts.
+        With ``keep=False``, the room's history does not store the message.
+
+        With `latest`, a key of 1 to 256 characters, the message replaces one with the same key that still waits for a
+        slow client. The new message goes to the end. A client that keeps up receives all of them. Each room has its
+        own keys.
         """
-        self._rooms.broadcast(self._name, message_frame(message), hand_over=hand_over)
+        self._rooms.broadcast(self._name, message_frame(message, latest=latest, keep=keep), hand_over=hand_over)
 
     def members(self) -> int:
         """The number of members; over Redis, in all processes."""
@@ -144,9 +151,12 @@ class SessionRoom(Room):
         """Leave the room. Does nothing if the session is not a member."""
         self._rooms.leave(self._name, self._session)
 
-    def broadcast_except(self, message: str | bytes, *, hand_over: bool = False) -> None:
-        """Send to all members but this session; `hand_over` as in `broadcast`. Raises `MessageTypeError`."""
-        self._rooms.broadcast(self._name, message_frame(message), self._session, hand_over=hand_over)
+    def broadcast_except(
+        self, message: str | bytes, *, hand_over: bool = False, keep: bool = True, latest: str | None = None
+    ) -> None:
+        """Send to all members but this session. Options as in `broadcast`. Raises `MessageTypeError`."""
+        frame = message_frame(message, latest=latest, keep=keep)
+        self._rooms.broadcast(self._name, frame, self._session, hand_over=hand_over)
 
 
 class User:
@@ -168,13 +178,14 @@ class User:
         """The name of the user."""
         return self._name
 
-    def send(self, message: str | bytes, *, hand_over: bool = False) -> None:
+    def send(self, message: str | bytes, *, hand_over: bool = False, latest: str | None = None) -> None:
         """Send to all sessions of the user. Does nothing if the user has none.
 
         Messages and broadcasts of one thread arrive in the order of its calls. With `hand_over`, another thread does
-        the sending. Raises `MessageTypeError`; over Redis, `BrokerError`.
+        the sending. `latest` is as in `Room.broadcast`; each user has its own keys. Raises `MessageTypeError`; over
+        Redis, `BrokerError`.
         """
-        self._directory.send_to_user(self._name, message_frame(message), hand_over=hand_over)
+        self._directory.send_to_user(self._name, message_frame(message, latest=latest), hand_over=hand_over)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "", *, ban_s: float = 0) -> None:
         """Close all sessions of the user. Does not block. Code and reason are as in `Session.close`.
@@ -224,13 +235,13 @@ class Peer:
         """The id of the session."""
         return self._id
 
-    def send(self, message: str | bytes) -> bool:
+    def send(self, message: str | bytes, *, latest: str | None = None) -> bool:
         """Send to the session, as `Session.send`. Returns False if it is known that the session gets nothing.
 
         Over Redis, True can also mean that the message is on its way to another process. Raises `MessageTypeError`;
         over Redis, `BrokerError`.
         """
-        return self._directory.send_to_session(self._id, message)
+        return self._directory.send_to_session(self._id, message, latest)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close the session, as `Session.close`. Does nothing if it has ended. Over Redis, raises `BrokerError`."""

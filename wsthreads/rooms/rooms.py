@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 from wsthreads.errors import BrokerError, RoomLimitError, RoomNameError
 from wsthreads.protocol.encoding import PLAIN
 from wsthreads.protocol.fanout import append_all, flush_all
+from wsthreads.protocol.frames import MarkedFrame
 from wsthreads.protocol.outbox import Outbox
 from wsthreads.rooms.directory import Directory
 from wsthreads.rooms.handles import Room, SessionRoom
@@ -303,6 +304,8 @@ class Rooms(Generic[M]):
         if members is None:
             self.check_reach()
             return
+        if isinstance(frame, MarkedFrame):
+            frame.room = name
         frames = {PLAIN: frame}
         while True:
             with members.order:

@@ -129,7 +129,7 @@ class Session:
         """The user that `on_handshake` has set, or None. Read-only."""
         return self._user
 
-    def send(self, message: str | bytes, *, timeout: float | None = None) -> bool:
+    def send(self, message: str | bytes, *, timeout: float | None = None, latest: str | None = None) -> bool:
         """Send text (a str) or binary (bytes) to this client. Returns False if the session is closed.
 
         Frames of concurrent calls are never mixed. Messages of one thread arrive in order. A lone surrogate in a str is
@@ -138,8 +138,11 @@ class Session:
         It does not block. If more than `max_outbox_bytes` wait for the client, the client is closed with 1013. There is
         one exception: in the session's own thread, in a Python handler, `send` waits until there is room, for at most
         `timeout` seconds, by default `send_timeout_s`. So a handler may stream more than the outbox holds.
+
+        With `latest`, a key of 1 to 256 characters, the message replaces one with the same key that waits for a slow
+        client. See `Room.broadcast`; keys of a session and of rooms are different.
         """
-        frame = message_frame(message)
+        frame = message_frame(message) if latest is None else message_frame(message, latest=latest)
         channel = self._channel
         outbox = channel.outbox
         if outbox.encoding is not PLAIN:
