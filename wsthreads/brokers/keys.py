@@ -44,9 +44,31 @@ node, and a script may use them together:
     In the hidden room of a user: that the user is banned. The value is a JSON list of the close code and the reason;
     the key expires with the ban.
 
+``{<prefix>:<shard>}:holders``
+    A sorted set: the leases of processes that want to own rooms of the shard, and until when each lasts, in
+    milliseconds of Redis's clock. A lease has the name of its process (with the number, as above). A process extends
+    its lease every `RENEW_S` seconds, by `LEASE_S`. It trusts the lease for `MARGIN_S` less, counted from when it sent
+    the call.
+
+``{<prefix>:<shard>}:lease:<path>:<room>``
+    A hash: who owns the room. ``holder`` is the lease under which the owner has it, and ``channel`` its wake channel.
+    ``fence`` is the fencing number. These are gone after a release; when the holder's lease has ended, another process
+    may take the room. ``last`` is the fencing number of the last owner. A number is higher than that, and at least
+    Redis's time in milliseconds. ``done`` is how many posts the owner has handled. ``@<lease>``, for each process that
+    wants to own the room, has its wake channel.
+
+``{<prefix>:<shard>}:posts:<path>:<room>``
+    A list: the posts that wait for the owner. Each is the poster's wake channel, the poster's number for the post,
+    until when it may be handled, and in further lines the sender and the value.
+
+``{<prefix>:<shard>}:taken:<path>:<room>``
+    A list: the posts that the owner has taken and not handled yet. They are lost when the owner dies: whoever takes the
+    room tells their posters.
+
 ``{<prefix>:<shard>}:wake:<process>``
     A channel only: on it a process's writer wakes the process's own reader. Announcements of rooms and answers to
-    questions arrive there, too.
+    questions arrive there, too; an exclamation mark and the key of a lease, when there is a post for the owner, or a
+    room to own; and an equals sign and what has become of posts.
 
 ``{<prefix>:0}:ask``
     A channel only: questions to all processes (see `questions`).
@@ -76,12 +98,18 @@ __all__ = [
     "BEAT_S",
     "HEAD_S",
     "KEYS_S",
+    "LEASE_S",
     "LOG_ENTRIES",
     "LOG_S",
+    "MARGIN_S",
+    "MAX_POSTS",
     "MAX_SENDERS",
+    "OWNED_S",
     "PRESENCE_S",
+    "RENEW_S",
     "SHARDS",
     "TOUCH_S",
+    "WISH_S",
     "Address",
     "Keys",
 ]
@@ -103,6 +131,20 @@ MAX_SENDERS = 256
 #: How often a process reports that it is alive, and how long each report is valid.
 BEAT_S = 2.0
 ALIVE_S = 7
+
+#: How long a lease lasts, how often it is extended, and for how much less it is trusted.
+LEASE_S = 2.6
+RENEW_S = 0.5
+MARGIN_S = 0.2
+
+#: How long the keys of a room's lease live. The owner uses them every `TOUCH_S`.
+OWNED_S = 600
+
+#: How often a process that wants to own a room looks again, in case that Redis has lost its wish.
+WISH_S = 5.0
+
+#: At most this many posts wait for the owner of a room.
+MAX_POSTS = 10_000
 
 #: How long other keys live after their last use. A process uses the keys of its rooms every `TOUCH_S`.
 KEYS_S = 60
@@ -129,6 +171,9 @@ class Address(NamedTuple):
     channel: bytes
     presence: bytes
     ban: bytes
+    lease: bytes
+    posts: bytes
+    taken: bytes
 
 
 class Keys:
@@ -142,14 +187,15 @@ class Keys:
     def _address(self, path: str, name: str) -> Address:
         room = f"{quote(path, safe='/', errors='surrogatepass')}:{name}".encode("utf-8", "surrogatepass")
         shard = crc32(room) % SHARDS
-        log, head, members, presence, ban = (
-            f"{{{self._prefix}:{shard}}}:{kind}:".encode() + room
-            for kind in ("log", "head", "members", "presence", "ban")
-        )
-        return Address(shard, log, head, members, self._database.encode() + log, presence, ban)
+        kinds = [field for field in Address._fields if field not in ("shard", "channel")]
+        keys = {kind: f"{{{self._prefix}:{shard}}}:{kind}:".encode() + room for kind in kinds}
+        return Address(shard, channel=self._database.encode() + keys["log"], **keys)
 
     def processes(self, shard: int) -> bytes:
         return f"{{{self._prefix}:{shard}}}:processes".encode()
+
+    def holders(self, shard: int) -> bytes:
+        return f"{{{self._prefix}:{shard}}}:holders".encode()
 
     def wake(self, process: str, shard: int = 0) -> tuple[bytes, bytes]:
         """A key, and the channel on which a process's writer wakes the process's own reader."""
