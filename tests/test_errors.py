@@ -37,6 +37,7 @@ def test_every_public_error_has_the_one_root():
         ("CloseCodeError", ValueError),
         ("RoomNameError", ValueError),
         ("RoomLimitError", ValueError),
+        ("HistoryError", ValueError),
         ("PresenceError", ValueError),
         ("UserError", ValueError),
         ("ExpiryError", ValueError),

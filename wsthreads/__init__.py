@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ExpiryError,
         HandlerError,
         HandshakeRefused,
+        HistoryError,
         IsolateError,
         MessageTypeError,
         PresenceError,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from wsthreads.protocol.handshake import Request
     from wsthreads.rooms.directory import UserSession
     from wsthreads.rooms.handles import Peer, Room, SessionRoom, User
+    from wsthreads.rooms.joined import Joined
     from wsthreads.rooms.presence import Person, PresenceChanges
     from wsthreads.sessions.endpoint import Endpoint
     from wsthreads.sessions.handshake_results import Refusal
@@ -53,7 +55,9 @@ __all__ = [
     "ExpiryError",
     "HandlerError",
     "HandshakeRefused",
+    "HistoryError",
     "IsolateError",
+    "Joined",
     "MessageTypeError",
     "Peer",
     "Person",
@@ -81,6 +85,7 @@ __all__ = [
 _HOMES = {
     "Config": "config",
     "Endpoint": "sessions.endpoint",
+    "Joined": "rooms.joined",
     "Peer": "rooms.handles",
     "Person": "rooms.presence",
     "PresenceChanges": "rooms.presence",

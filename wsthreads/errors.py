@@ -9,6 +9,7 @@
     │   ├── CloseCodeError         (ValueError)  an invalid close code or reason
     │   ├── RoomNameError          (ValueError)  a room name that is not text, too short or too long
     │   ├── RoomLimitError         (ValueError)  a session is in too many rooms
+    │   ├── HistoryError           (ValueError)  an invalid number of messages, or a room without history
     │   ├── PresenceError          (ValueError)  a presence value that is not JSON or too long, or of no member
     │   ├── UserError              (ValueError)  a user name that is not text, too short or too long; an invalid ban
     │   ├── ExpiryError            (ValueError)  a time that is no number of seconds since the epoch
@@ -47,6 +48,7 @@ __all__ = [
     "ExpiryError",
     "HandlerError",
     "HandshakeRefused",
+    "HistoryError",
     "InvalidPayloadError",
     "IsolateError",
     "MessageTooBigError",
@@ -110,6 +112,10 @@ class RoomNameError(UsageError, ValueError):
 
 class RoomLimitError(UsageError, ValueError):
     """A session tried to join more rooms than `Config.max_rooms_per_session`."""
+
+
+class HistoryError(UsageError, ValueError):
+    """A number of messages that is no whole number or more than the history keeps, or a history that is off."""
 
 
 class PresenceError(UsageError, ValueError):

@@ -25,6 +25,7 @@ from wsthreads.threads.blocking import has_interrupted
 if TYPE_CHECKING:
     from wsthreads.brokers.interface import Link
     from wsthreads.brokers.messages import Close, Direct, PresenceChange
+    from wsthreads.rooms.joined import Joined
     from wsthreads.threads.drainer import Drainer
 
 __all__ = ["SharedRooms", "SharedSession"]
@@ -78,11 +79,20 @@ class SharedRooms(Rooms[Session]):
         """How many members a room has in this process."""
         return super().count(name) if name != SESSIONS_ROOM else int(self._listens_in == os.getpid())
 
-    def join(self, name: str, session: Session) -> None:
+    def join(
+        self,
+        name: str,
+        session: Session,
+        *,
+        history: int | None = None,
+        since: str | None = None,
+        max_members: int | None = None,
+    ) -> Joined:
         """As in `Rooms`. The first member in this process waits until broadcasts reach it, for at most a second."""
         self._link.pending.wait(_shared(session), name)  # this thread's earlier broadcasts are not for the new member
-        super().join(name, session)
+        joined = super().join(name, session, history=history, since=since, max_members=max_members)
         self._link.update(self.path, name, self)
+        return joined
 
     def leave(self, name: str, session: Session) -> None:
         """As in `Rooms`, after the session has received what the current thread broadcast to the room."""

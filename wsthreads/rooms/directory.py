@@ -28,6 +28,7 @@ from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import printable
 from wsthreads.protocol.frames import message_frame
 from wsthreads.rooms.bans import Ban, Bans
+from wsthreads.rooms.joined import Joined
 from wsthreads.rooms.names import user_of, user_room
 
 __all__ = ["KICKS_LOGGER", "Directory", "Reachable", "UserSession"]
@@ -65,7 +66,7 @@ class Reachable(Protocol):
 class Membership(Protocol):
     """What is needed of `Rooms`."""
 
-    def join(self, name: str, session: Any) -> None: ...
+    def join(self, name: str, session: Any) -> Joined: ...
 
     def broadcast(self, name: str, frame: bytes, *, hand_over: bool = False) -> None: ...
 

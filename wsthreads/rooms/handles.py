@@ -14,6 +14,7 @@ from wsthreads.rooms.bans import check_ban
 
 if TYPE_CHECKING:
     from wsthreads.rooms.directory import Directory, UserSession
+    from wsthreads.rooms.joined import Joined
     from wsthreads.rooms.presence import Person
 
 __all__ = ["MAX_ID_CHARS", "Peer", "Room", "SessionRoom", "User"]
@@ -38,7 +39,15 @@ class AllRooms(Protocol):
     def count(self, name: str) -> int:
         """The number of members."""
 
-    def join(self, name: str, session: Any) -> None:
+    def join(
+        self,
+        name: str,
+        session: Any,
+        *,
+        history: int | None = None,
+        since: str | None = None,
+        max_members: int | None = None,
+    ) -> Joined:
         """Make a session a member."""
 
     def leave(self, name: str, session: Any) -> None:
@@ -121,17 +130,24 @@ class SessionRoom(Room):
         super().__init__(name, rooms)
         self._session = session
 
-    def join(self, *, presence: Any = _UNSET) -> None:
+    def join(
+        self,
+        *,
+        presence: Any = _UNSET,
+        history: int | None = None,
+        since: str | None = None,
+        max_members: int | None = None,
+    ) -> Joined:
         """Join the room. Does nothing if the session is a member, or has ended. Raises `RoomLimitError`.
 
         With `presence`, also do what `set_presence` does. If the value is not valid, the session does not join.
         """
-        if presence is _UNSET:
-            self._rooms.join(self._name, self._session)
-            return
-        value = self._rooms.presence_text(presence)
-        self._rooms.join(self._name, self._session)
-        self._rooms.set_presence(self._name, self._session, value)
+        rooms, name, session = self._rooms, self._name, self._session
+        value = None if presence is _UNSET else rooms.presence_text(presence)
+        joined = rooms.join(name, session, history=history, since=since, max_members=max_members)
+        if value is not None and joined.joined:
+            rooms.set_presence(name, session, value)
+        return joined
 
     def set_presence(self, value: Any) -> None:
         """Set what the members of the room see of this session: a value that JSON knows, None included.

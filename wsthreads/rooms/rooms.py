@@ -16,13 +16,14 @@ from functools import partial
 from threading import Lock
 from typing import Any, Generic, TypeVar
 
-from wsthreads.errors import BrokerError, RoomLimitError, RoomNameError
+from wsthreads.errors import BrokerError, HistoryError, RoomLimitError, RoomNameError
 from wsthreads.protocol.encoding import PLAIN
 from wsthreads.protocol.fanout import append_all, flush_all
 from wsthreads.protocol.frames import MarkedFrame
 from wsthreads.protocol.outbox import Outbox
 from wsthreads.rooms.directory import Directory
 from wsthreads.rooms.handles import Room, SessionRoom
+from wsthreads.rooms.joined import JOINED, NOT_JOINED, Joined
 from wsthreads.rooms.members import ENCODING_NAME, Member, Members, by_encoding, without
 from wsthreads.rooms.names import is_hidden, user_of
 from wsthreads.rooms.presence import Person
@@ -174,8 +175,23 @@ class Rooms(Generic[M]):
             deliveries += members.deliveries
         return len(rooms), sum(len(members.sessions) for members in rooms), broadcasts, deliveries
 
-    def join(self, name: str, session: M) -> None:
-        """Idempotent. Does nothing for a session that has ended. Raises `RoomLimitError`."""
+    def join(
+        self,
+        name: str,
+        session: M,
+        *,
+        history: int | None = None,
+        since: str | None = None,
+        max_members: int | None = None,
+    ) -> Joined:
+        """Idempotent. Does nothing for a session that has ended. Raises `RoomLimitError`.
+
+        The options are those of `SessionRoom.join`.
+        """
+        if history is not None or since is not None:
+            raise HistoryError("history is off: set history_messages")
+        if max_members is not None:
+            raise NotImplementedError("max_members")
 
         def add(members: Members | None) -> Members:
             members = members or Members()
@@ -189,14 +205,17 @@ class Rooms(Generic[M]):
             self._scheduling.joins_room()
         with session._membership:
             joined, limit = session._joined, self._max_per_session
-            if session._ended or name in joined:
-                return
+            if session._ended:
+                return NOT_JOINED
+            if name in joined:
+                return JOINED
             if len(joined) >= limit and not is_hidden(name) and sum(not is_hidden(other) for other in joined) >= limit:
                 self._count("past_max_rooms_per_session")
                 raise RoomLimitError(f"a session may be in {limit} rooms, {name!r:.80} would be one more")
             self._members.compute(name, add)
             self._is_forked = False
             session._joined |= {name}
+        return JOINED
 
     def set_presence(self, name: str, session: M, value: str) -> bool:
         """Set the presence of a member, as JSON text. Returns False, and does nothing, if the session is no member.
