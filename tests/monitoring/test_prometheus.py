@@ -165,6 +165,7 @@ def test_a_script_has_a_heap_and_times_under_the_same_names(tmp_path):
     app = create_app(file, serve_metrics=True)
     try:
 
+
         def told(name, **labels):
             return value(checked(Browser(app).get("/metrics").text), name, **HERE, **labels)
 
@@ -185,7 +186,9 @@ def test_what_clients_choose_is_no_label():
                 client.receive_close()
         wait_until(lambda: it.totals().sessions == 0)
         codes = {
-            dict(labels)["code"] for name, labels in checked(get(port)) if name == "wsthreads_sessions_closed_total"
+            dict(labels)["code"]
+            for name, labels in checked(get(port))
+            if name == "wsthreads_sessions_closed_total"
         }
         assert codes <= {"1000", "1002", "1008", "3000", "3xxx", "4xxx", "other"}
         assert {"1000", "1008", "3000", "3xxx", "4xxx"} <= codes, "3000 is one that the server sends, too"
@@ -269,6 +272,7 @@ def test_a_registry_of_ones_own_can_have_them():
     with endpoint(Chat()) as (app, port), RawClient(port):
         registry = prometheus_client.CollectorRegistry()
         registry.register(WebSocketCollector(app))
+
 
         def told():
             return value(checked(prometheus_client.generate_latest(registry).decode()), "wsthreads_sessions", **TEST)
