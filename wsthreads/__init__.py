@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         HistoryError,
         IsolateError,
         MessageTypeError,
+        PostError,
         PresenceError,
         RoomLimitError,
         RoomNameError,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from wsthreads.rooms.directory import UserSession
     from wsthreads.rooms.handles import Peer, Room, SessionRoom, User
     from wsthreads.rooms.joined import Joined
+    from wsthreads.rooms.owned_room import OwnedRoom
+    from wsthreads.rooms.posts import Sender
     from wsthreads.rooms.presence import Person, PresenceChanges
     from wsthreads.sessions.endpoint import Endpoint
     from wsthreads.sessions.handshake_results import Refusal
@@ -59,8 +62,10 @@ __all__ = [
     "IsolateError",
     "Joined",
     "MessageTypeError",
+    "OwnedRoom",
     "Peer",
     "Person",
+    "PostError",
     "PresenceChanges",
     "PresenceError",
     "Refusal",
@@ -69,6 +74,7 @@ __all__ = [
     "RoomLimitError",
     "RoomNameError",
     "ScriptError",
+    "Sender",
     "Session",
     "SessionRoom",
     "UsageError",
@@ -86,6 +92,7 @@ _HOMES = {
     "Config": "config",
     "Endpoint": "sessions.endpoint",
     "Joined": "rooms.joined",
+    "OwnedRoom": "rooms.owned_room",
     "Peer": "rooms.handles",
     "Person": "rooms.presence",
     "PresenceChanges": "rooms.presence",
@@ -93,6 +100,7 @@ _HOMES = {
     "Refusal": "sessions.handshake_results",
     "Request": "protocol.handshake",
     "Room": "rooms.handles",
+    "Sender": "rooms.posts",
     "Session": "sessions.session",
     "SessionRoom": "rooms.handles",
     "User": "rooms.handles",

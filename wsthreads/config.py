@@ -94,6 +94,9 @@ class Config:
     presence_interval_s: float = _setting(0.2, "least time between two calls of onPresence for a room", 0.01, MAX_S)
     presence_grace_s: float = _setting(10.0, "how long the presence of a lost connection stays", 0, MAX_S)
     max_presence_bytes: int = _setting(1024, "longest presence value, as JSON", 1, 2**20)
+    room_threads: int = _setting(4, "threads that call on_tick, on_post, on_room_start, on_room_end in Python", 1, 256)
+    max_post_bytes: int = _setting(65536, "longest value of room.post, as JSON", 1, 2**20)
+    post_timeout_s: float = _setting(10.0, "longest wait of room.post until the value was handled", 0.01, MAX_S)
     allowed_origins: tuple[str, ...] = _setting(
         (), "origins of pages that may connect, beside the server's own, such as https://host; * for all"
     )

@@ -22,6 +22,7 @@
     │   ├── PolicyError            1008
     │   └── MessageTooBigError     1009
     │       └── TooManyFragmentsError
+    ├── PostError                  a post to a room that was not handled, or perhaps not
     ├── HandshakeRefused           the server refuses the upgrade with the HTTP status `status`
     └── BackendError               a part of wsthreads or of the machine failed
         ├── IsolateError           a script's interpreter has ended or cannot start
@@ -55,6 +56,7 @@ __all__ = [
     "MessageTypeError",
     "PeerError",
     "PolicyError",
+    "PostError",
     "PresenceError",
     "ProtocolError",
     "RoomLimitError",
@@ -204,6 +206,17 @@ class TooManyFragmentsError(MessageTooBigError):
     """A message in more frames than `Config.max_fragments`."""
 
     setting = "max_fragments"
+
+
+class PostError(WSThreadsError):
+    """A post to a room was not handled: nobody is in the room, too many posts wait, or the value is not valid.
+
+    If `is_unknown`, the post may have been handled, or may still be: its owner has died, or took too long.
+    """
+
+    def __init__(self, message: str, *, is_unknown: bool = False) -> None:
+        self.is_unknown = is_unknown
+        super().__init__(message)
 
 
 class HandshakeRefused(WSThreadsError):

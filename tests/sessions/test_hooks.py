@@ -62,12 +62,14 @@ def test_a_python_handler_s_functions_are_all_called() -> None:
             assert len(values) == len(_ARGUMENTS[hook])
             if hook == "on_open":
                 values[0].room("r").join(presence=1)
+                values[0].room("r").post("a value")
             elif hook == "on_message":
                 raise ValueError("on purpose")
 
         return function
 
-    with play(types.SimpleNamespace(**{hook: noting(hook) for hook in PYTHON_HOOKS}), raise_errors=False) as chat:
+    handler = types.SimpleNamespace(tick_rate=20, **{hook: noting(hook) for hook in PYTHON_HOOKS})
+    with play(handler, raise_errors=False) as chat:
         use(chat)
     assert called == set(PYTHON_HOOKS)
 

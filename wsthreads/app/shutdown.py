@@ -98,8 +98,9 @@ class Shutdown:
         if not self._admission.wait_empty(timeout_s):
             left = self.cut_off()
             self._admission.wait_empty(CUT_OFF_WAIT_S)
-        endpoints = self._routing.endpoints
-        stops = [part.stop for endpoint in endpoints for part in (endpoint.roster, endpoint.handler)]
+        stops = []
+        for endpoint in self._routing.endpoints:
+            stops += [endpoint.roster.stop, endpoint.ownership.stop, endpoint.handler.stop]
         stops += [part.stop for part in (self._dashboard, self._link) if part is not None]
         for stop in (*stops, self._drainer.stop, self._flusher.stop):
             stop(max(LEAST_WAIT_S, deadline - monotonic()))

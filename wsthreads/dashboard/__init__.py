@@ -253,4 +253,13 @@ def spelled(hooks: Collection[str], *, in_script: bool) -> list[str]:
     ['onOpen', 'onMessage']
     """
     names = [hook for hook in SCRIPT_HOOKS if hook in hooks]
-    return ["on" + name[len("on_") :].capitalize() for name in names] if in_script else names
+    return [_camel_case(name) for name in names] if in_script else names
+
+
+def _camel_case(name: str) -> str:
+    """
+    >>> _camel_case("on_room_start")
+    'onRoomStart'
+    """
+    first, *others = name.split("_")
+    return first + "".join(map(str.capitalize, others))

@@ -11,6 +11,7 @@ from wsthreads.errors import CloseCode, PresenceError, UsageError
 from wsthreads.protocol.frames import check_close, message_frame
 from wsthreads.protocol.handshake import check_user
 from wsthreads.rooms.bans import check_ban
+from wsthreads.rooms.posts import Sender
 
 if TYPE_CHECKING:
     from wsthreads.rooms.directory import Directory, UserSession
@@ -26,12 +27,26 @@ _UNSET: Any = object()
 MAX_ID_CHARS = 256
 
 
+class Owners(Protocol):
+    """What is needed of an `Ownership`."""
+
+    def post_value(self, name: str, value: Any, sender: Sender | None, *, wait: bool) -> None:
+        """Have a value handled by the room's owner. Raises `PostError`."""
+
+    def is_owner(self, name: str, fence: int) -> bool:
+        """Whether this process owns a room, with this fencing number."""
+
+
 class AllRooms(Protocol):
     """What is needed of `Rooms`. A session is a member of them."""
 
     @property
     def directory(self) -> Directory:
         """Closes rooms."""
+
+    @property
+    def ownership(self) -> Owners:
+        """Has posts handled."""
 
     def broadcast(self, name: str, frame: bytes, exclude: Any = None, *, hand_over: bool = False) -> None:
         """Send a frame to all members but `exclude`."""
@@ -117,6 +132,22 @@ class Room:
         """
         return self._rooms.persons(self._name)
 
+    def post(self, value: Any, *, wait: bool = True) -> None:
+        """Have `on_post` called with a value, in the process that owns the room. The value is anything that JSON knows.
+
+        Waits until `on_post` has returned or raised, at most `post_timeout_s`. Without `wait`, and in `on_tick`,
+        `on_post`, `on_room_start` and `on_room_end`, it returns when the value waits for `on_post`. Posts of one thread
+        are handled in the order of its calls, each once.
+
+        Raises `PostError` if the value was not handled: nobody is in the room, `on_post` is missing, too many posts
+        wait, or the value is not JSON or has more than `max_post_bytes`. If the error's `is_unknown` is true, the value
+        may have been handled, or may still be. Over Redis, also raises `BrokerError`.
+        """
+        self._rooms.ownership.post_value(self._name, value, self._sender(), wait=wait)
+
+    def _sender(self) -> Sender | None:
+        return None
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name!r}>"
 
@@ -162,6 +193,9 @@ class SessionRoom(Room):
     def presence(self) -> list[Person]:
         """As in `Room`."""
         return self._rooms.persons(self._name, self._session.id)
+
+    def _sender(self) -> Sender | None:
+        return Sender(self._session.id, self._session.user)
 
     def leave(self) -> None:
         """Leave the room. Does nothing if the session is not a member."""

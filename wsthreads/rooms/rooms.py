@@ -26,6 +26,8 @@ from wsthreads.rooms.handles import Room, SessionRoom
 from wsthreads.rooms.joined import JOINED, NOT_JOINED, Joined
 from wsthreads.rooms.members import ENCODING_NAME, Member, Members, by_encoding, without
 from wsthreads.rooms.names import is_hidden, user_of
+from wsthreads.rooms.owned_room import OwnedRoom
+from wsthreads.rooms.ownership import Ownership
 from wsthreads.rooms.presence import Person
 from wsthreads.rooms.roster import Roster
 from wsthreads.rooms.striped import StripedDict
@@ -79,6 +81,7 @@ class Rooms(Generic[M]):
         self._is_forked = False
         #: Who is there; None until `use_roster`.
         self.roster: Roster | None = None
+        self._ownership: Ownership | None = None  # until `use_ownership`
         self._directory: Directory | None = None  # until `use_directory`
         #: Returns the endpoint while there is one. The rooms do not keep it.
         self.owner: Callable[[], Any] = _nobody
@@ -90,6 +93,8 @@ class Rooms(Generic[M]):
         self._is_forked = self._is_forked or has_members
         if self.roster is not None:
             self.roster.give_up()
+        if self._ownership is not None:
+            self._ownership.give_up()
         if self._directory is not None:
             self._directory.bans.give_up()
 
@@ -103,6 +108,26 @@ class Rooms(Generic[M]):
         roster = Roster(broadcast_here=partial(Rooms.broadcast, self), has_members=self._members.__contains__, **parts)
         self.roster = roster
         return roster
+
+    def use_ownership(self, **parts: Any) -> Ownership:
+        """Make the ownership of these rooms, with those `parts` of `Ownership` that the endpoint knows."""
+        self._ownership = Ownership(**self._for_ownership(), **parts)
+        return self._ownership
+
+    @property
+    def ownership(self) -> Ownership:
+        """Which rooms this process owns, and their posts."""
+        assert self._ownership is not None, "rooms without an ownership"
+        return self._ownership
+
+    def _for_ownership(self) -> dict[str, Any]:
+        """The parts of `Ownership` that the rooms know."""
+        return {
+            "make_room": self.owned_room,
+            "has_members": self._members.__contains__,
+            "names": self.names,
+            "check_reach": self.check_reach,
+        }
 
     def use_directory(self, **parts: Any) -> Directory:
         """Make the directory of these rooms, with those `parts` of `Directory` that the endpoint knows."""
@@ -118,6 +143,10 @@ class Rooms(Generic[M]):
     def room(self, name: str) -> Room:
         """A handle without a session. Raises `RoomNameError`."""
         return Room(self._checked(name), self)
+
+    def owned_room(self, name: str, fence: int) -> OwnedRoom:
+        """The handle for the handler of an owned room."""
+        return OwnedRoom(name, self, fence)
 
     def for_session(self, name: str, session: M) -> SessionRoom:
         """A session's handle. Raises `RoomNameError`."""
@@ -215,7 +244,14 @@ class Rooms(Generic[M]):
             self._members.compute(name, add)
             self._is_forked = False
             session._joined |= {name}
+        self._moved(name)
         return JOINED
+
+    def _moved(self, name: str) -> None:
+        """A session has joined a room, or left it. Called without locks."""
+        ownership = self._ownership
+        if ownership is not None and ownership.is_on and not is_hidden(name):
+            ownership.look(name)
 
     def set_presence(self, name: str, session: M, value: str) -> bool:
         """Set the presence of a member, as JSON text. Returns False, and does nothing, if the session is no member.
@@ -273,6 +309,7 @@ class Rooms(Generic[M]):
                     break
         if self.roster is not None and self.roster.is_used:
             self.roster.tell(name)
+        self._moved(name)
         session._outbox.flush_surely()  # later sends to the members do not include this outbox
 
     def replace_outbox(self, session: M, outbox: Outbox) -> None:

@@ -6,7 +6,7 @@ Anything that is no good handshake is an HTTP answer.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -23,11 +23,12 @@ from wsthreads.protocol.handshake import Request, check_origin, check_upgrade, s
 from wsthreads.protocol.server_support import is_validated, unfitness
 from wsthreads.protocol.wsgi_servers import SessionResponse
 from wsthreads.rooms.handles import Peer, Room, User
+from wsthreads.rooms.mailboxes import RoomCall
 from wsthreads.rooms.presence import PresenceChanges
 from wsthreads.rooms.rooms import Rooms
 from wsthreads.rooms.striped import StripedDict
 from wsthreads.sessions.admission import RETRY_AFTER_S, Admission
-from wsthreads.sessions.handlers import Handler
+from wsthreads.sessions.handlers import ROOM_HOOKS, Handler
 from wsthreads.sessions.service import Admitted, Served, Service
 from wsthreads.sessions.session import Session, new_session_id
 from wsthreads.threads import forks
@@ -85,6 +86,21 @@ class Endpoint:
             grace_s=config.presence_grace_s,
             max_value_bytes=config.max_presence_bytes,
         )
+        #: Which rooms this process owns.
+        self.ownership = rooms.use_ownership(
+            timers=flusher,
+            run=partial(_call_rooms, ref(self)),
+            hooks=partial(_room_hooks, ref(self)),
+            tick_rate=partial(_tick_rate, ref(self)),
+            count=metrics.add,
+            tick_lag=metrics.histogram("tick_lag"),
+            threads=config.room_threads if handler.room_batch == 1 else 1,
+            batch=handler.room_batch,
+            max_post_bytes=config.max_post_bytes,
+            post_timeout_s=config.post_timeout_s,
+        )
+        handler.on_loaded = self.ownership.refresh
+        self.ownership.refresh()
         self._config = config
         self._admission = admission
         self._flusher = flusher
@@ -286,3 +302,24 @@ def _report_presence(reference: ref[Endpoint], name: str, changes: PresenceChang
         return None
     with in_context({"endpoint": endpoint.path, "address": ""}):
         return endpoint.handler.presence(endpoint.rooms.room(name), changes)
+
+
+def _room_hooks(reference: ref[Endpoint]) -> frozenset[str]:
+    endpoint = reference()
+    return frozenset() if endpoint is None else endpoint.handler.hooks & ROOM_HOOKS
+
+
+def _tick_rate(reference: ref[Endpoint]) -> float | None:
+    endpoint = reference()
+    return None if endpoint is None else endpoint.handler.tick_rate
+
+
+def _call_rooms(reference: ref[Endpoint], calls: Sequence[RoomCall]) -> None:
+    """Call the handler's functions for rooms. In a thread of the ownership's."""
+    endpoint = reference()
+    if endpoint is None:
+        for call in calls:
+            call.done("down")
+    else:
+        with in_context({"endpoint": endpoint.path, "address": ""}):
+            endpoint.handler.call_rooms(calls)

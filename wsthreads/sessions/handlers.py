@@ -10,17 +10,18 @@ from __future__ import annotations
 import inspect
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from werkzeug.exceptions import HTTPException
 
-from wsthreads.errors import CloseCode, HandlerError, HandshakeRefused, MessageTypeError
+from wsthreads.errors import CloseCode, HandlerError, HandshakeRefused, MessageTypeError, brief
 from wsthreads.loggers import get_logger
 from wsthreads.monitoring.failures import exc_info_of
 from wsthreads.monitoring.logs import log_context, printable
+from wsthreads.rooms.ticks import TICK_RATES, is_tick_rate
 from wsthreads.sessions.generators import Place, kind_of, returned, unwrapped
 from wsthreads.sessions.handshake_results import BadVerdict, Verdict, refused_by, verdict_of
 from wsthreads.sessions.source_names import did_you_mean
@@ -31,11 +32,12 @@ if TYPE_CHECKING:
     from wsthreads.protocol.handshake import Request
     from wsthreads.protocol.readers import Reader
     from wsthreads.rooms.handles import Room
+    from wsthreads.rooms.mailboxes import RoomCall
     from wsthreads.rooms.presence import PresenceChanges
     from wsthreads.rooms.rooms import Rooms
     from wsthreads.sessions.session import Session
 
-__all__ = ["HOOKS", "SCRIPT_HOOKS", "Handler", "PythonHandler"]
+__all__ = ["HOOKS", "ROOM_HOOKS", "SCRIPT_HOOKS", "Handler", "PythonHandler"]
 
 log = get_logger(__name__)
 
@@ -48,13 +50,23 @@ _ARGUMENTS = {
     "on_close": ("session", "code", "reason"),
     "on_error": ("session", "error"),
     "on_presence": ("room", "changes"),
+    "on_room_start": ("room",),
+    "on_post": ("room", "value", "sender"),
+    "on_tick": ("room", "dt"),
+    "on_room_end": ("room",),
 }
 HOOKS = tuple(_ARGUMENTS)
+#: With one of them, the rooms of an endpoint are owned.
+ROOM_HOOKS = frozenset({"on_room_start", "on_post", "on_tick", "on_room_end"})
 #: Those of a script. A Python handler is not reloaded in its process.
-SCRIPT_HOOKS = (*HOOKS, "on_reload")
+SCRIPT_HOOKS = (*(hook for hook in HOOKS if hook not in ROOM_HOOKS), "on_reload")
 
 
 def _nobody(error: BaseException | str) -> None:
+    """Default callback: does nothing."""
+
+
+def _nothing_changed() -> None:
     """Default callback: does nothing."""
 
 
@@ -79,6 +91,12 @@ class Handler(ABC):
     name: str
     #: The functions in `HOOKS`, or in `SCRIPT_HOOKS`, that the handler has.
     hooks: frozenset[str]
+    #: How often `on_tick` is called, in ticks a second; None without it. May change with `hooks`.
+    tick_rate: float | None = None
+    #: The most calls that `call_rooms` takes at once. If it is 1, several threads call it, and otherwise one does.
+    room_batch = 1
+    #: To be called when `hooks` or `tick_rate` have changed. Set by the endpoint.
+    on_loaded: Callable[[], None] = staticmethod(_nothing_changed)
     #: The endpoint's path, for logs. Set by the endpoint.
     endpoint_path = ""
     #: Called for each logged failure of the user's code, in any thread, with the exception or a script's error text.
@@ -147,6 +165,16 @@ class Handler(ABC):
         """
         return None
 
+    def call_rooms(self, calls: Sequence[RoomCall]) -> None:
+        """Call `on_room_start`, `on_post`, `on_tick` and `on_room_end`: the ``hook`` of each of the `calls`.
+
+        Calls for one room are in order, and must not overlap; no further call for it comes until all are done. Right
+        before each function, ask ``call.begin()``; if that is false, do not call the function. In any case, call
+        ``call.done()`` once, at any time, in any thread. A function that is missing is done at once.
+        """
+        for call in calls:
+            call.done()
+
     @abstractmethod
     def close(self, session: Session, code: int, reason: str) -> None:
         """Call `on_close`; the session is already closed.
@@ -188,6 +216,7 @@ class PythonHandler(Handler):
         if not self._calls:
             raise _without_functions(self.name, target)
         self.hooks = frozenset(self._calls)
+        self.tick_rate = _tick_rate_of(self.name, target, has_ticks="on_tick" in self.hooks)
         if not isinstance(target, ModuleType):  # for a module, `checks.remarks_on` warns, with the line
             _warn_of_misspelt(self.name, dir(target), self.hooks)
         self._on_message = self._calls.get("on_message")
@@ -262,10 +291,32 @@ class PythonHandler(Handler):
         except BaseException as error:
             if fork != forks.number:
                 forks.leave(error)
-            environ = {"PATH_INFO": self.endpoint_path.encode().decode("latin-1")}
-            self._log("on_presence", f"in room {room.name!r:.80}", environ, error)
-            self._count(error)
+            self._failed_in_room("on_presence", room, error)
             return None
+
+    def call_rooms(self, calls: Sequence[RoomCall]) -> None:
+        for call in calls:
+            function = self._calls.get(call.hook)
+            failure = None
+            fork = forks.number
+            try:
+                if function is not None and call.begin():
+                    result = function(*call.arguments())
+                    if fork != forks.number:
+                        forks.leave(None)
+                    if result is not None:
+                        self._check_returned(call.hook, result)
+            except BaseException as error:
+                if fork != forks.number:
+                    forks.leave(error)
+                failure = "failed"
+                self._failed_in_room(call.hook, call.room, error)
+            call.done(failure)
+
+    def _failed_in_room(self, hook: str, room: Room, error: BaseException) -> None:
+        environ = {"PATH_INFO": self.endpoint_path.encode().decode("latin-1")}
+        self._log(hook, f"in room {room.name!r:.80}", environ, error)
+        self._count(error)
 
     def _call(self, hook: str, function: Callable[..., Any], session: Session, *arguments: Any) -> bool:
         """Call the user's function. True if it returned."""
@@ -353,6 +404,23 @@ def _check_signature(name: str, hook: str, function: Callable[..., Any]) -> None
     shown = [f"{hook}({', '.join(arguments[:count])})" for count in range(least, len(arguments) + 1)]
     parameters = signature.replace(return_annotation=signature.empty)
     raise HandlerError(f"{name}.{hook}{parameters} cannot be called as {' or '.join(shown)}", hook)
+
+
+def _tick_rate_of(name: str, target: object, *, has_ticks: bool) -> float | None:
+    """The `tick_rate` of a handler. Raises `HandlerError` if it is not valid, or goes without `on_tick`."""
+    rate = getattr(target, "tick_rate", None)
+    if rate is None:
+        if not has_ticks:
+            return None
+        written = next((other for other in dir(target) if did_you_mean(other, ("tick_rate",))), None)
+        hint = f"; {name} has {written}: did you mean tick_rate?" if written is not None else ""
+        about = "on_tick" if written is None else written
+        raise HandlerError(f"{name}.on_tick needs tick_rate, {TICK_RATES}, as in tick_rate = 20{hint}", about)
+    if not is_tick_rate(rate):
+        raise HandlerError(f"{name}.tick_rate must be {TICK_RATES}, not {brief(rate)}", "tick_rate")
+    if not has_ticks:
+        raise HandlerError(f"{name}.tick_rate is for on_tick(room, dt), which is missing", "tick_rate")
+    return float(rate)
 
 
 def _without_functions(name: str, target: object) -> HandlerError:

@@ -42,7 +42,7 @@ def did_you_mean(name: str, among: Iterable[str]) -> str | None:
     """The name in `among` that is most similar to `name`, or None. Ignores case and underscores."""
     plain = {_plain(other): other for other in among}
     wanted = _ALIASES.get(_plain(name), _plain(name))
-    if not wanted.startswith("on"):
+    if not wanted.startswith(("on", "tick")):
         return None
     close = difflib.get_close_matches(wanted, plain, n=1, cutoff=0.75)
     return plain[close[0]] if close else None

@@ -124,7 +124,7 @@ class Play:
         self._bans: dict[str, Bans] = {}  # those of the app, by path
         for endpoint in self.app.endpoints:
             endpoint.handler.on_failure = self._failed
-            endpoint.roster.timers = self._timers
+            endpoint.roster.timers = endpoint.ownership.timers = self._timers
             self._bans[endpoint.path], endpoint.directory.bans = endpoint.directory.bans, Bans(self._timers.now)
 
     def connect(
@@ -225,6 +225,7 @@ class Play:
                     endpoint.handler.catch_up(session)
                 endpoint.handler.settle(max(0.0, deadline - monotonic()))
                 endpoint.roster.settle(max(0.0, deadline - monotonic()))
+                endpoint.ownership.settle(max(0.0, deadline - monotonic()))
             if self.app._link is not None:
                 self.app._link.pending.wait_all(max(0.0, deadline - monotonic()))
             self.app._drainer.wait_idle(max(0.0, deadline - monotonic()))
@@ -254,8 +255,9 @@ class Play:
         return self._path
 
     def _moved(self) -> int:
-        """Grows while any connection is active."""
-        return sum(client.moved for client in self._clients)
+        """Grows while any connection or any room's handler is active."""
+        calls = sum(endpoint.ownership.moved for endpoint in self.app.endpoints)
+        return calls + sum(client.moved for client in self._clients)
 
     def _failed(self, error: BaseException | str) -> None:
         """Called by the handler, in any thread."""
@@ -284,7 +286,7 @@ class Play:
         self._timers.advance(self.app.config.presence_grace_s + 1, between=self._wait)  # all of them have left
         for endpoint in self.app.endpoints:
             vars(endpoint.handler).pop("on_failure", None)
-            endpoint.roster.timers = self.app._flusher
+            endpoint.roster.timers = endpoint.ownership.timers = self.app._flusher
             endpoint.directory.bans = self._bans[endpoint.path]
 
     def __enter__(self) -> Play:

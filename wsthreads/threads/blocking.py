@@ -1,6 +1,7 @@
-"""Which threads may wait for room in a queue.
+"""Which threads may wait for room in a queue, or until a room has handled a post.
 
-The thread of a script may not, because it serves all sessions of the script. A finalizer (``__del__``) may not while
+The thread of a script may not, because it serves all sessions of the script. A thread that calls a handler's functions
+for rooms may not wait for a post: it might be the one that is to handle it. A finalizer (``__del__``) may not while
 its thread holds a lock that other threads need to send.
 """
 
@@ -10,7 +11,7 @@ import sys
 import threading
 from types import FrameType
 
-__all__ = ["has_interrupted", "may_wait", "never_wait"]
+__all__ = ["has_interrupted", "may_wait", "may_wait_for_posts", "never_wait", "never_wait_for_posts"]
 
 #: Modules with locks that other threads need to send. They call no handler. So if one of them is among the callers of
 #: `send`, a finalizer has interrupted it.
@@ -26,6 +27,7 @@ LOCKING = (
 
 class _Thread(threading.local):
     may_wait = True
+    may_wait_for_posts = True
 
 
 _thread = _Thread()
@@ -39,6 +41,16 @@ def never_wait() -> None:
 def may_wait() -> bool:
     """Whether the current thread may wait."""
     return _thread.may_wait
+
+
+def never_wait_for_posts() -> None:
+    """From now on, the current thread may not wait until a post has been handled."""
+    _thread.may_wait_for_posts = False
+
+
+def may_wait_for_posts() -> bool:
+    """Whether the current thread may wait until a post has been handled."""
+    return _thread.may_wait and _thread.may_wait_for_posts
 
 
 def has_interrupted() -> bool:

@@ -1,0 +1,211 @@
+"""What waits for the handler in one owned room, and the calls that are made of it.
+
+A mailbox has the phases of an ownership, in this order: WANTED (members are here, but the room is not owned yet), NEW,
+STARTING, RUNNING, ENDING. The lock of the `Ownership` guards everything here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+from wsthreads.rooms.json_text import value_of
+from wsthreads.rooms.posts import Post, Sender
+
+if TYPE_CHECKING:
+    from wsthreads.rooms.handles import Room
+
+__all__ = ["CALLS", "CallKind", "Mailbox", "OwnedState", "Phase", "RoomCall"]
+
+CallKind = Literal["room_start", "post", "tick", "room_end"]
+
+#: The calls, with the handler's functions for them.
+CALLS: dict[CallKind, str] = {
+    "room_start": "on_room_start",
+    "post": "on_post",
+    "tick": "on_tick",
+    "room_end": "on_room_end",
+}
+
+#: Stands in a mailbox for a tick.
+_TICK: Any = object()
+
+
+class Phase(Enum):
+    WANTED = auto()
+    NEW = auto()
+    STARTING = auto()
+    RUNNING = auto()
+    ENDING = auto()
+
+
+class OwnedState(NamedTuple):
+    """What is known of an owned room, for pages and metrics."""
+
+    fencing_number: int
+    #: Posts that wait here, without the one that is being handled.
+    posts_waiting: int
+    #: How late the last tick was; None before the first.
+    tick_lag_s: float | None
+
+
+class Owner(Protocol):
+    """What is needed of an `Ownership`."""
+
+    def begin_call(self, call: RoomCall) -> bool: ...
+
+    def end_call(self, call: RoomCall, failure: str | None) -> None: ...
+
+
+class RoomCall:
+    """One call of a handler's function for a room. See `Handler.call_rooms`."""
+
+    __slots__ = ("_is_over", "_owner", "dt", "due_s", "kind", "mailbox", "may_run", "post", "room", "skipped")
+
+    def __init__(self, owner: Owner, mailbox: Mailbox, kind: CallKind, post: Post | None = None) -> None:
+        self._owner = owner
+        self._is_over = False
+        self.mailbox = mailbox
+        self.kind: CallKind = kind
+        assert mailbox.room is not None, "a call for a room that is not owned"
+        #: The `OwnedRoom` of this ownership.
+        self.room: Room = mailbox.room
+        self.post = post
+        #: Of a tick: the seconds since the last one.
+        self.dt = 0.0
+        #: Of a tick: when it was due, and how many were skipped before it.
+        self.due_s = 0.0
+        self.skipped = 0
+        self.may_run = True
+
+    @property
+    def hook(self) -> str:
+        """The handler's function, in Python's spelling."""
+        return CALLS[self.kind]
+
+    @property
+    def value(self) -> str:
+        """Of a post: the value as JSON text."""
+        return "null" if self.post is None else self.post.value
+
+    @property
+    def sender(self) -> Sender | None:
+        """Of a post: the session that posted; None for a handle without a session."""
+        return None if self.post is None else self.post.sender
+
+    def arguments(self) -> tuple[Any, ...]:
+        """The arguments of a function in Python."""
+        if self.kind == "tick":
+            return self.room, self.dt
+        if self.kind == "post":
+            return self.room, value_of(self.value), self.sender
+        return (self.room,)
+
+    def begin(self) -> bool:
+        """Whether the function may run. To be asked right before, in the thread that runs it."""
+        self.may_run = self._owner.begin_call(self)
+        return self.may_run
+
+    def done(self, failure: str | None = None) -> None:
+        """The function has returned or thrown (None, or "failed"), or it is not known what it has done: "timeout",
+        "down". Any thread; never blocks. Only the first call counts.
+        """
+        if not self._is_over:
+            self._is_over = True
+            self._owner.end_call(self, failure)
+
+    def __repr__(self) -> str:
+        return f"<RoomCall {self.kind} of {self.room.name!r:.80}>"
+
+
+class Mailbox:
+    """The mailbox of one room. Exists while the room is owned, or wanted."""
+
+    __slots__ = (
+        "_items",
+        "_tick",
+        "calls",
+        "fence",
+        "is_lost",
+        "is_scheduled",
+        "lag_s",
+        "last_tick",
+        "name",
+        "owner",
+        "phase",
+        "room",
+        "skips_end",
+        "started_s",
+    )
+
+    def __init__(self, name: str, owner: Owner) -> None:
+        self.name = name
+        self.owner = owner
+        self._items: deque[Post] = deque()  # posts, and perhaps one _TICK
+        self._tick: int | None = None  # the number of the tick that waits
+        self.is_scheduled = False  # a thread is to take calls, or calls are being made
+        self.forget()
+
+    def forget(self) -> None:
+        """The ownership is over; the room may be wanted again. What waits stays."""
+        self.phase = Phase.WANTED
+        self.fence = 0
+        self.room: Room | None = None  # the handle for the handler
+        self.is_lost = False  # another process may own the room by now
+        self.skips_end = False  # the handler does not know of this ownership any more
+        self.calls = 0  # that are being made
+        self.started_s = 0.0  # when on_room_start had returned
+        self.last_tick: int | None = None
+        self.lag_s: float | None = None
+
+    def begin(self, room: Room, fence: int) -> None:
+        """The room is owned from now on."""
+        self.phase, self.room, self.fence = Phase.NEW, room, fence
+
+    @property
+    def posts(self) -> int:
+        """How many posts wait."""
+        return len(self._items) - (self._tick is not None)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._items
+
+    def add(self, post: Post) -> None:
+        self._items.append(post)
+
+    def add_tick(self, number: int) -> None:
+        """A tick is due. It takes the place of one that still waits, and is skipped while one runs.
+
+        The next tick that runs counts those that were skipped.
+        """
+        if self._tick is None:
+            self._items.append(_TICK)
+        self._tick = number
+
+    def drop_tick(self) -> None:
+        """The schedule is another one."""
+        if self._tick is not None:
+            self._items.remove(_TICK)
+            self._tick = None
+
+    def drop_posts(self) -> list[Post]:
+        """Remove what waits; returns the posts."""
+        self.drop_tick()
+        posts, self._items = list(self._items), deque()
+        return posts
+
+    def take(self, most: int) -> tuple[list[Post], int | None]:
+        """The next posts, at most so many, or the number of the tick that is next."""
+        items = self._items
+        posts: list[Post] = []
+        while items and len(posts) < most:
+            if items[0] is _TICK:
+                if not posts:
+                    items.popleft()
+                    number, self._tick = self._tick, None
+                    return posts, number
+                break
+            posts.append(items.popleft())
+        return posts, None

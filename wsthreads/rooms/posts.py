@@ -1,0 +1,65 @@
+"""Posts to a room: what the room's owner gets, and how the poster learns what has become of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Event
+from typing import NamedTuple
+
+from wsthreads.errors import PostError, WSThreadsError
+
+__all__ = ["MAX_POSTS_WAITING", "Outcome", "Post", "Sender", "Settled"]
+
+#: More posts than this do not wait in one room.
+MAX_POSTS_WAITING = 10_000
+
+#: Called once for each post, in any thread, without locks: with None when it was handled, or with the error for its
+#: poster. It must not block.
+Settled = Callable[["WSThreadsError | None"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """The session that has posted a value to a room."""
+
+    #: The id of the session.
+    id: str
+    #: The session's user, or None.
+    user: str | None
+
+
+class Post(NamedTuple):
+    """A value on its way to `on_post`."""
+
+    #: JSON text.
+    value: str
+    #: None for a post from a handle without a session.
+    sender: Sender | None
+    settled: Settled
+
+
+class Outcome:
+    """What has become of one post. The poster waits, any thread settles."""
+
+    __slots__ = ("_error", "_settled")
+
+    def __init__(self) -> None:
+        self._settled = Event()
+        self._error: WSThreadsError | None = None
+
+    def settle(self, error: WSThreadsError | None) -> None:
+        self._error = error
+        self._settled.set()
+
+    def check(self) -> None:
+        """Raise the error if there is one by now."""
+        if self._settled.is_set() and self._error is not None:
+            raise self._error
+
+    def wait(self, name: str, timeout_s: float) -> None:
+        """Wait until the post was handled. Raises `PostError` if it was not, or not within `timeout_s`."""
+        if not self._settled.wait(timeout_s):
+            text = f"a post to the room {name!r:.80} was not handled within {timeout_s:g} s (post_timeout_s)"
+            raise PostError(f"{text}; it may still be", is_unknown=True)
+        self.check()

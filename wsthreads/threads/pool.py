@@ -1,0 +1,137 @@
+"""A few threads for calls that may take long, such as those of a handler's functions for its rooms.
+
+A thread starts when there is work and no other thread is free, up to the limit. It runs one batch at a time. Before it
+does, it wakes another one if more is waiting, since its own batch may take long.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from queue import SimpleQueue
+from threading import Condition, Lock, Thread, current_thread
+from time import monotonic
+from typing import Generic, TypeVar
+
+from wsthreads.threads.restarts import keep_running
+
+__all__ = ["Pool"]
+
+T = TypeVar("T")
+
+
+class Pool(Generic[T]):
+    """Calls ``work(items)`` for all that is `put` in, in order, at most `batch` of them at once. Any thread.
+
+    Two calls of `work` may run at the same time if there are more `threads` than one. The threads keep `work`, so it
+    must not keep what the pool belongs to. `begin` is called in each thread, once.
+    """
+
+    def __init__(
+        self,
+        thread_name: str,
+        work: Callable[[Sequence[T]], None],
+        *,
+        threads: int,
+        batch: int = 1,
+        begin: Callable[[], None] | None = None,
+    ) -> None:
+        self._thread_name = thread_name
+        self._work = work
+        self._most = threads
+        self._batch = batch
+        self._begin = begin
+        self.give_up()
+
+    def give_up(self) -> None:
+        """In a forked process: threads and work are the parent's."""
+        self._lock = Lock()  # guards the rest; nothing blocks under it
+        self._calm = Condition(self._lock)  # nothing waits or runs
+        self._items: deque[T] = deque()
+        self._threads: list[Thread] = []
+        self._idle = 0  # threads that wait for a token, and have got none
+        self._tokens: SimpleQueue[None] = SimpleQueue()
+        self._running = 0  # calls of `work`
+        self._is_ending = False
+
+    def put(self, items: Iterable[T]) -> None:
+        """Have some items worked on. Raises RuntimeError if there is no thread at all; the items wait for the next
+        call then.
+        """
+        with self._lock:
+            self._items.extend(items)
+            self._wake_locked()
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until nothing waits or runs, at most `timeout_s`. False if something does."""
+        deadline = monotonic() + timeout_s
+        with self._calm:
+            while self._items or self._running:
+                left = deadline - monotonic()
+                if left <= 0:
+                    return False
+                self._calm.wait(left)
+        return True
+
+    def stop(self, timeout_s: float) -> None:
+        """End the threads when nothing waits any more. Waits at most `timeout_s`."""
+        deadline = monotonic() + timeout_s
+        with self._lock:
+            threads, self._threads = self._threads, []
+        self.release(len(threads))
+        for thread in threads:
+            if thread is not current_thread():
+                thread.join(max(0.0, deadline - monotonic()))
+
+    def release(self, threads: int | None = None) -> None:
+        """End the threads when nothing waits any more. Takes no lock and does not wait, so finalizers may call it."""
+        self._is_ending = True
+        for _ in range(self._most if threads is None else threads):
+            self._tokens.put(None)
+
+    def _wake_locked(self) -> None:
+        """Have a thread look at the items, if there are some and one is free."""
+        if not self._items:
+            return
+        if self._idle:
+            self._idle -= 1
+            self._tokens.put(None)
+        elif len(self._threads) < self._most and not self._is_ending:
+            name = f"{self._thread_name}-{len(self._threads) + 1}" if self._most > 1 else self._thread_name
+            thread = Thread(target=self._run, name=name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # no more threads are to be had
+                if not self._threads:
+                    raise
+            else:
+                self._threads.append(thread)
+
+    def _run(self) -> None:
+        if self._begin is not None:
+            self._begin()
+        keep_running(self._go)
+
+    def _go(self) -> None:
+        lock, tokens, work = self._lock, self._tokens, self._work
+        while True:
+            with lock:
+                batch = [self._items.popleft() for _ in range(min(self._batch, len(self._items)))]
+                if batch:
+                    self._running += 1
+                    self._wake_locked()
+                elif self._is_ending:
+                    return
+                else:
+                    self._idle += 1
+            if not batch:
+                tokens.get()
+                continue
+            try:
+                work(batch)
+            finally:
+                batch = []
+                with lock:
+                    self._running -= 1
+                    if not self._running and not self._items:
+                        self._calm.notify_all()
