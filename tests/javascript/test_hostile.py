@@ -220,7 +220,7 @@ def test_a_broken_standard_library_breaks_only_who_uses_it(tmp_path: Path, broke
         assert script.answer(session, "y" * 2000) == "y" * 4000 + "hr"
         assert script.answer(session, "bytes") == b"\0\0\0"
         script.message(session, "log")
-        assert log.wait_for("logged") == 'logged {"a":1} [2]'
+        assert log.wait_for("logged") == "logged { a: 1 } [ 2 ]"
         script.message(session, "fail")
         assert "Error: failed" in log.wait_for("failed in session")
         other = script.open(FakeSession(hub=hub))

@@ -199,7 +199,7 @@ def test_check_shows_what_a_script_prints_at_its_top_level(tmp_path: Path) -> No
     with Program(command, cwd=tmp_path) as program:
         assert program.wait() == 1
     for line in (
-        r'chat\.js:1:\d+: hello \{"a":1\}', r"chat\.js:2:\d+: warning: careful\n  \| now",
+        r'chat\.js:1:\d+: hello \{ a: 1 \}', r"chat\.js:2:\d+: warning: careful\n  \| now",
         "chat.js  /ws/chat  onMessage",
         r"other\.js:1:\d+: debug: before the mistake", r"wsthreads: other\.js:2:\d+: Error: no", "from Python",
     ):  # fmt: skip

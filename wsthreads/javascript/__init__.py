@@ -9,8 +9,10 @@
 `inbox`                the queue from the threads of sessions to the isolate's thread
 `session_state`        what the isolate keeps of a session
 `host`                 what a script can do outside of its interpreter: send, join, log
+`lazy_parts`           loads parts of the JavaScript half when a script first uses them
 `calls`, `values`      how calls, messages and persons cross between the two languages
 `reports`, `stacks`    log lines and stacks of a script's errors
+`callees`              names what was called in "not a function"
 `exports`              which handler functions a script exports
 `loader`, `imports`    finds and reads a script's files
 `typescript`           compiles TypeScript, in a process of its own (`compiler_process`)

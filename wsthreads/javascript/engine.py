@@ -224,6 +224,10 @@ class Engine:
         """Copy `data` into the parcel. False if the script's heap has no room for it."""
         return self._put(b"bytes", self._js.JS_NewArrayBufferCopy(self._context, data, len(data)))
 
+    def put_value(self, code: str) -> bool:
+        """Put the value of an expression into the parcel, as `part`. False if there is no time or memory for it."""
+        return self._put(b"part", self._evaluate(code))
+
     def _put(self, name: bytes, value: Value) -> bool:
         assert self._parcel is not None
         js, context = self._js, self._context

@@ -30,6 +30,7 @@ from wsthreads.javascript.engine import Engine, JavaScriptError
 from wsthreads.javascript.exports import Exports
 from wsthreads.javascript.host import HostFunctions
 from wsthreads.javascript.interpreter import Interpreter, make_interpreter
+from wsthreads.javascript.lazy_parts import LazyParts
 from wsthreads.javascript.loader import ENTRY, ModuleLoader
 from wsthreads.javascript.loop import FIRST_LOAD, STOP, Loop
 from wsthreads.javascript.quickjs import EngineUnsupported
@@ -68,7 +69,7 @@ HEAP_AGE_S = 10.0
 #: How long `attributes` waits for the script.
 LOOK_TIMEOUT_S = 0.2
 
-_RUNTIME_PARTS = ("boot", "inspect", "console", "timers", "objects", "module", "calls", "loop")
+_RUNTIME_PARTS = ("boot", "inspect", "console", "timers", "objects", "lazy", "module", "calls", "loop")
 
 _spawning = threading.Lock()  # guards the stack size for new threads, a setting of the process
 
@@ -105,6 +106,7 @@ class Isolate:
         self._loop = Loop(self.name, self._schedule, self._states, config, reports, self._loader, metrics)
         current = self._loop.current_state
         self._host = HostFunctions(self._states, self._schedule.has_more, current, script_log, self._loader, rooms)
+        self._parts = LazyParts()
         self._heap_due = 0.0  # monotonic: when it may be measured again
         self._started: Future[None] = Future()
         self._thread: threading.Thread | None = None
@@ -300,7 +302,7 @@ class Isolate:
         never_wait()
         try:
             try:
-                functions = {**self._loop.functions(), **self._host.functions()}
+                functions = {**self._loop.functions(), **self._host.functions(), **self._parts.functions()}
                 interpreter, library = make_interpreter(functions, self._loader)
                 engine = self._engine_of(interpreter, library)
                 code = self._boot(interpreter, engine, functions)
@@ -371,7 +373,7 @@ class Isolate:
             self._loader.provide(name)
         except JavaScriptError as error:
             raise IsolateError(f"the runtime does not start: {error}") from error
-        self._loop.engine = self._host.engine = engine
+        self._loop.engine = self._host.engine = self._parts.engine = engine
         return f"{name}.loop()"
 
     def _bury(self) -> None:

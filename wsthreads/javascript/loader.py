@@ -110,7 +110,11 @@ class ModuleLoader:
 
     def tidy(self, failure: Failure) -> Failure:
         """`Failure.tidy`, with places in TypeScript as they are in its source."""
-        return failure.tidy(self._original)
+        return failure.tidy(self._original, self._source_of)
+
+    def _source_of(self, identity: str) -> str | None:
+        compiled = self._compiled.get(identity)
+        return self._sources.get(bare_id(identity)) if compiled is None else compiled.code
 
     def _original(self, identity: str, line: int, column: int) -> tuple[int, int]:
         compiled = self._compiled.get(identity)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
+from wsthreads.javascript.callees import name_callee
 from wsthreads.monitoring.logs import block, quoted
 
 __all__ = ["Failure", "Place"]
@@ -76,13 +77,18 @@ class Failure(NamedTuple):
         """The same failure with another message."""
         return Failure(((message, self.parts[0][1]), *self.parts[1:]))
 
-    def tidy(self, original: Callable[[str, int, int], tuple[int, int]]) -> Failure:
+    def tidy(
+        self, original: Callable[[str, int, int], tuple[int, int]], source_of: Callable[[str], str | None]
+    ) -> Failure:
         """This failure without the frames of the runtime, and without the version numbers that a reload adds to file
-        names.
+        names. "not a function" names what is none.
 
-        `original` returns the line and column to show, from a module's id and the line and column in the stack.
+        `original` returns the line and column to show, from a module's id and the line and column in the stack;
+        `source_of` the source of a module, as the engine has it.
         """
-        return Failure(tuple((message, _tidy(stack, original)) for message, stack in self.parts))
+        return Failure(
+            tuple((name_callee(message, stack, source_of), _tidy(stack, original)) for message, stack in self.parts)
+        )
 
     def place(self, files: Collection[str]) -> Place | None:
         """The innermost place in `files`, which are ids of modules, of the first stack that has one."""

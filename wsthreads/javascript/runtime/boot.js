@@ -1,8 +1,8 @@
 // What all other parts of the runtime need: calls to Python, and built-ins that are saved before a script can replace
 // them.
 //
-// The parts are joined into the body of one function in the order boot, inspect, console, timers, objects, module,
-// calls, loop.
+// The parts are joined into the body of one function in the order boot, inspect, console, timers, objects, lazy, module,
+// calls, loop. The parts in the folder `lazy` are loaded when they are first used: see lazy.js.
 // Only `console` and the timers are global. A script does not see `python` and the rest.
 //
 // A script may change any object that it can reach: Array.prototype, Map.prototype.get, Promise.resolve. So the other
@@ -37,6 +37,7 @@ const ASYNC_GENERATOR = ASYNC_GENERATOR_FUNCTION.prototype;
 const { then } = Promise.prototype;
 const { fromCharCode } = String;
 const quote = JSON.stringify;
+const evaluate = eval;  // in the global scope
 const toNumber = Number;
 const toText = String;
 const TheArray = Array;
@@ -106,7 +107,8 @@ deleteProperty(Error, "prepareStackTrace");
 // The parcel: bytes travel in it between the languages, as an ArrayBuffer that the engine copies. (Without an engine
 // they travel as text, of characters up to U+00FF.) So do long texts, as long as `python` is dukpy's function, which
 // would quote and parse each character.
-const parcel = { __proto__: null, bytes: null, text: null };
+// A part of the runtime comes in it, too.
+const parcel = { __proto__: null, bytes: null, text: null, part: null };
 let parcelsText = HAS_ENGINE;
 const LONG_TEXT = 1024;  // Python decides for the other direction
 

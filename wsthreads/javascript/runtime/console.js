@@ -1,22 +1,55 @@
 // `console`: writes to Python's logging, under the script's name.
 
+const textOfFunction = asFunction(Function.prototype.toString);
+const toFloat = parseFloat;
+const toWhole = parseInt;
+
 const MAX_LINE = 100000;  // characters of all values together; each value has at most MAX_TEXT
+
+// What is written before each line: `console.group` changes it.
+const indentation = { __proto__: null, text: "" };
 
 const console = {};
 for (const [method, level] of Object.entries({ debug: 10, log: 20, info: 20, warn: 30, error: 40 })) {
-  console[method] = (...values) => {
-    python("console", level, inJson(formatted(values)), callStack());
-  };
+  console[method] = (...values) => write(level, values);
+}
+for (const method of ["assert", "clear", "count", "countReset", "dir", "dirxml", "group", "groupCollapsed", "groupEnd",
+  "table", "time", "timeEnd", "timeLog", "trace"]) {
+  console[method] = (...values) => apply(part("console")[method], undefined, values);
 }
 publish("console", console);
+
+function write(level, values) {
+  writeParts(level, formatted(values));
+}
+
+function writeParts(level, parts) {
+  if (indentation.text !== "") {
+    parts[0] = indented(parts[0]);
+  }
+  python("console", level, inJson(parts), callStack());
+}
+
+function indented(text) {
+  let result = indentation.text;
+  let start = 0;
+  for (let at = 0; at < text.length; at++) {
+    if (text[at] === "\n") {
+      result += apply(sliceOfText, text, [start, at + 1]) + indentation.text;
+      start = at + 1;
+    }
+  }
+  return result + apply(sliceOfText, text, [start]);
+}
 
 // For the place of the call.
 function callStack() {
   return stackOf(new ERRORS.Error(""));
 }
 
-// Returns parts (see inspect.js). The first is the line: texts as they are, other values as `inspect` shows them; in a
-// first text, %s %d %i %f %j %o %O and %% are replaced. Then follow the stacks of the errors among the values.
+// Returns parts (see inspect.js). The first is the line: texts as they are, other values as Node shows them (see
+// lazy/inspection.js); in a first text, %s %d %i %f %j %o %O %c and %% are replaced. Then follow the stacks of the errors
+// among the values.
 function formatted(values) {
   const line = { __proto__: null, budget: newBudget(MAX_LINE), errors: arrayOf(), first: null };
   let used = 0;
@@ -64,13 +97,13 @@ function withStacks(text, { first, errors, budget }) {
 
 function isMark(mark) {
   switch (mark) {
-    case "s": case "d": case "i": case "f": case "j": case "o": case "O": return true;
+    case "s": case "d": case "i": case "f": case "j": case "o": case "O": case "c": return true;
     default: return false;
   }
 }
 
 // A value in the line. The stack of the first error follows directly below the line.
-function shown(value, line) {
+function shown(value, line, depth = 2) {
   const budget = newBudget(MAX_TEXT);
   let text;
   if (typeof value === "string") {
@@ -83,18 +116,55 @@ function shown(value, line) {
       append(line.errors, value);
     }
   } else {
-    text = inspected(value, arrayOf(), budget, line.errors);
+    text = isSimple(value) ? `${value}` : part("inspection").show(value, budget, line.errors, depth);
   }
   line.budget.left -= text.length;
   return text;
 }
 
+// Whether a value's text needs no further part of the runtime.
+function isSimple(value) {
+  return value === undefined || value === null || typeof value === "boolean" || (typeof value === "number" && value !== 0);
+}
+
 function filledIn(mark, value, line) {
   switch (mark) {
-    case "d":
-    case "f": return attempt(() => `${toNumber(value)}`, "NaN");
-    case "i": return attempt(() => `${trunc(toNumber(value))}`, "NaN");
-    case "s": return shown(value, line);
-    default: return inspected(value, arrayOf(), newBudget(MAX_TEXT), line.errors);
+    case "c": return "";  // CSS for browsers
+    case "d": return asNumber(value, toNumber);
+    case "f": return asNumber(value, toFloat);
+    case "i": return asNumber(value, toWhole);
+    case "s": return isText(value) ? cut(attempt(() => `${value}`, "[unreadable]"), MAX_TEXT) : shown(value, line, 0);
+    case "j": return cut(attempt(() => `${quote(value)}`, "[Circular]"), MAX_TEXT);
+    default: return part("inspection").show(value, newBudget(MAX_TEXT), line.errors, mark === "o" ? 4 : 2);
   }
+}
+
+function asNumber(value, convert) {
+  return typeof value === "bigint" ? inspect(value) : attempt(() => {
+    const number = convert(value);
+    return number === 0 && 1 / number < 0 ? "-0" : `${number}`;
+  }, "NaN");
+}
+
+// Whether a value is a function, or an object with a toString of the script.
+function isText(value) {
+  if (typeof value !== "object" || value === null || looksLikeError(value)) {
+    return typeof value === "function";
+  }
+  return attempt(() => {
+    let holder = value;
+    for (let depth = 0; holder !== null && depth < MAX_ENTRIES; depth++) {
+      const property = getOwnPropertyDescriptor(holder, "toString");
+      if (property !== undefined) {
+        return typeof property.value === "function" && !isBuiltIn(property.value);
+      }
+      holder = getPrototypeOf(holder);
+    }
+    return false;
+  }, false);
+}
+
+function isBuiltIn(callable) {
+  const text = textOfFunction(callable);
+  return apply(sliceOfText, text, [text.length - 15]) === "[native code]\n}";
 }

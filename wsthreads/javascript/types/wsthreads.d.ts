@@ -219,13 +219,38 @@ declare module "wsthreads" {
   export type OnReload = () => void | Promise<void>;
 }
 
-/** Writes to the server's log, under the script's name. Shows objects as Node does, and errors with their stack. */
+/**
+ * Writes to the server's log, under the script's name. Shows values as Node does, and errors with their stack. A first
+ * text may contain %s, %d, %i, %f, %j, %o, %O, %c and %%.
+ */
 interface Console {
   debug(...values: any[]): void;
   log(...values: any[]): void;
   info(...values: any[]): void;
   warn(...values: any[]): void;
   error(...values: any[]): void;
+  /** Write the values at level error, after "Assertion failed", if the first one is false. */
+  assert(isTrue?: any, ...values: any[]): void;
+  /** Write the values with the stack of the call. */
+  trace(...values: any[]): void;
+  /** Write one value, with `depth` levels of inner objects: 2 by default, null for all. */
+  dir(value?: any, options?: { depth?: number | null }): void;
+  dirxml(...values: any[]): void;
+  /** Write an array of objects as a table, or a Map or Set. `columns` names the properties to show. */
+  table(data?: any, columns?: string[]): void;
+  /** Write how often this was called with the label. */
+  count(label?: string): void;
+  countReset(label?: string): void;
+  /** Begin to measure a time. `timeLog` writes it so far, `timeEnd` writes it and ends. */
+  time(label?: string): void;
+  timeLog(label?: string, ...values: any[]): void;
+  timeEnd(label?: string): void;
+  /** Indent all lines until `groupEnd`. The values are the heading. */
+  group(...values: any[]): void;
+  groupCollapsed(...values: any[]): void;
+  groupEnd(): void;
+  /** Does nothing: a log has no screen. */
+  clear(): void;
 }
 
 declare var console: Console;

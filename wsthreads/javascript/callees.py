@@ -1,0 +1,67 @@
+"""Names what was called in an error "not a function". QuickJS tells only the place of the call."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+__all__ = ["name_callee"]
+
+_MESSAGE = re.compile(r"(?:caused by |error \d+ of \d+: )?TypeError: not a function")
+_FIRST_FRAME = re.compile(r"    at .*? ?\(?(?P<id>[^()\n]+?):(?P<line>\d+):(?P<column>\d+)\)?(?:\n|\Z)")
+_NATIVE_FRAME = re.compile(r"    at (?P<name>\w+) \(native\)\n")
+
+_NAME = r"[A-Za-z_$#\u0080-\U0010ffff][\w$]*"
+_INDEX = rf"""\[\s*(?:"[^"\n]*"|'[^'\n]*'|\d+|{_NAME}(?:\.{_NAME})*)\s*\]"""
+#: What is called, from its last name on, or from its first name on after `new`.
+_ONWARD = re.compile(rf"{_NAME}(?:\s*\??\.\s*{_NAME}|\s*(?:\?\.)?{_INDEX})*(?=\s*(?:\?\.\s*)?[(`])")
+#: The names before it.
+_BEFORE = re.compile(rf"(?P<open>[)\]]\s*\??\.\s*)?(?P<names>(?:{_NAME}\s*\??\.\s*)*)\Z")
+#: All of it, before a parenthesis.
+_UP_TO = re.compile(rf"(?P<open>[)\]]\s*\??\.\s*)?(?P<names>{_NAME}(?:\s*\??\.\s*{_NAME})*)\s*\Z")
+
+#: Built-in functions that call another one, whatever it is.
+_INDIRECT = {"apply", "bind", "call", "construct"}
+
+#: The longest name in a message.
+MAX_CHARS = 80
+
+
+def name_callee(message: str, stack: str, source_of: Callable[[str], str | None]) -> str:
+    """The message with the name of what is not a function, if the place in `stack` tells it; else as it is.
+
+    `source_of` returns the source of a module as the engine has it, by the module's id.
+    """
+    if _MESSAGE.fullmatch(message) is None:
+        return message
+    before = message.removesuffix("not a function")
+    native = _NATIVE_FRAME.match(stack)
+    if native is not None:
+        name = native["name"]
+        return message if name in _INDIRECT else f"{before}an argument of {name} is not a function"
+    frame = _FIRST_FRAME.match(stack)
+    source = None if frame is None else source_of(frame["id"])
+    if frame is None or source is None:
+        return message
+    name = _callee(source, int(frame["line"]), int(frame["column"]))
+    return message if name is None else f"{before}{name} is not a function"
+
+
+def _callee(source: str, line: int, column: int) -> str | None:
+    lines = source.split("\n")
+    if not 1 <= line <= len(lines):
+        return None
+    at = sum(len(text) + 1 for text in lines[: line - 1]) + column - 1
+    around = max(0, at - 500)
+    before = source[around:at]
+    if source[at : at + 1] in ("(", "`"):
+        found = _UP_TO.search(before)
+        text = None if found is None else found["names"]
+    else:
+        found = _BEFORE.search(before)
+        rest = _ONWARD.match(source, at, at + 500)
+        text = None if found is None or rest is None else found["names"] + rest[0]
+    if found is None or text is None:
+        return None
+    name = re.sub(r"\s+", "", text)
+    return None if len(name) > MAX_CHARS else f"(…).{name}" if found["open"] else name

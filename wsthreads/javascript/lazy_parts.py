@@ -1,0 +1,37 @@
+"""Parts of the JavaScript half that are loaded when a script first uses them, from ``runtime/lazy``."""
+
+from __future__ import annotations
+
+import importlib.resources
+from functools import cache
+from typing import TYPE_CHECKING
+
+from wsthreads.javascript.calls import Function
+
+if TYPE_CHECKING:
+    from wsthreads.javascript.engine import Engine
+
+__all__ = ["LazyParts"]
+
+
+class LazyParts:
+    """Functions for the runtime's ``lazy.js``, called in the isolate's thread."""
+
+    def __init__(self) -> None:
+        self.engine: Engine | None = None
+
+    def functions(self) -> dict[str, Function]:
+        return {"load_part": self._load, "source_of_part": _expression}
+
+    def _load(self, name: str) -> bool:
+        """Put the part's function into the parcel. False if the call's time, or the heap, is at its end."""
+        assert self.engine is not None
+        return self.engine.put_value(_expression(name))
+
+
+@cache
+def _expression(name: str) -> str:
+    """A function of `tools` that returns the part. `name` is one that the runtime knows."""
+    folder = importlib.resources.files(__package__).joinpath("runtime").joinpath("lazy")
+    source = folder.joinpath(f"{name}.js").read_text("utf-8")
+    return f'((tools) => {{ "use strict";\n{source}}})'
