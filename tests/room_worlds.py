@@ -132,6 +132,7 @@ class World:
         self._by_id = WeakValueDictionary()
         for rooms, counts in zip(self.all_rooms, self.counts, strict=True):
             rooms.use_directory(path="/ws/test", count=counts.add, find=partial(self._find, rooms))
+            rooms.use_attributes(timers=self.flusher, max_bytes=65536, keep_s=60.0)
         self.rooms = self.all_rooms[0]
         self._turns = itertools.cycle(self.all_rooms)
 

@@ -16,6 +16,7 @@ def test_the_defaults_are_those_of_the_design():
     assert config.max_sessions == config.max_rooms_per_session == 1000
     assert config.max_room_name_chars == 256
     assert (config.presence_interval_s, config.presence_grace_s, config.max_presence_bytes) == (0.2, 10, 1024)
+    assert (config.max_room_bytes, config.room_keep_s) == (65536, 60)
     assert (config.max_fragments, config.max_control_frames_per_s, config.message_timeout_s) == (16384, 100, 60)
     assert config.max_handshake_bytes == 32768
     assert config.max_messages_per_s == config.idle_timeout_s == config.max_sessions_per_address == 0

@@ -39,6 +39,7 @@ def test_every_public_error_has_the_one_root():
         ("RoomLimitError", ValueError),
         ("HistoryError", ValueError),
         ("PresenceError", ValueError),
+        ("RoomStateError", ValueError),
         ("UserError", ValueError),
         ("ExpiryError", ValueError),
         ("HandlerError", TypeError),

@@ -97,6 +97,8 @@ class Config:
     room_threads: int = _setting(4, "threads that call on_tick, on_post, on_room_start, on_room_end in Python", 1, 256)
     max_post_bytes: int = _setting(65536, "longest value of room.post, as JSON", 1, 2**20)
     post_timeout_s: float = _setting(10.0, "longest wait of room.post until the value was handled", 0.01, MAX_S)
+    max_room_bytes: int = _setting(65536, "most bytes of a room's attributes together, as JSON", 1, 2**24)
+    room_keep_s: float = _setting(60.0, "how long a room's attributes outlive its last member", 0, MAX_S)
     allowed_origins: tuple[str, ...] = _setting(
         (), "origins of pages that may connect, beside the server's own, such as https://host; * for all"
     )

@@ -11,6 +11,7 @@
     │   ├── RoomLimitError         (ValueError)  a session is in too many rooms
     │   ├── HistoryError           (ValueError)  an invalid number of messages, or a room without history
     │   ├── PresenceError          (ValueError)  a presence value that is not JSON or too long, or of no member
+    │   ├── RoomStateError         (ValueError)  an attribute that is not JSON or too much, or an invalid change of one
     │   ├── UserError              (ValueError)  a user name that is not text, too short or too long; an invalid ban
     │   ├── ExpiryError            (ValueError)  a time that is no number of seconds since the epoch
     │   ├── HandlerError           (TypeError)   a handler without functions, or with a wrong signature
@@ -61,6 +62,7 @@ __all__ = [
     "ProtocolError",
     "RoomLimitError",
     "RoomNameError",
+    "RoomStateError",
     "ScriptError",
     "TooManyFragmentsError",
     "UnsupportedDataError",
@@ -122,6 +124,10 @@ class HistoryError(UsageError, ValueError):
 
 class PresenceError(UsageError, ValueError):
     """A presence value that is not JSON or too long, or a value set by a session that is not a member of the room."""
+
+
+class RoomStateError(UsageError, ValueError):
+    """An attribute of a room that is not JSON or too much, or a change of one that is not possible."""
 
 
 class ExpiryError(UsageError, ValueError):
@@ -257,7 +263,10 @@ class IsolateError(BackendError):
 
 
 class BrokerError(BackendError):
-    """The broker (Redis) does not accept a broadcast, or sends data that is not a broadcast."""
+    """The broker (Redis) does not accept a broadcast or a call, or sends data that is not a broadcast."""
+
+    #: Whether what was to be done may have been done nevertheless.
+    is_unknown = False
 
 
 def brief(value: object, chars: int = 40) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -105,6 +105,10 @@ class ClusterLink:
     def members_elsewhere(self, path: str, name: str) -> int:
         self.start()
         return self._link_of(path, name).members_elsewhere(path, name)
+
+    def call(self, path: str, name: str, script: str, keys: Sequence[str], *arguments: object) -> Any:
+        self.start()
+        return self._link_of(path, name).call(path, name, script, keys, *arguments)
 
     def register(self, path: str, listener: Listener) -> None:
         self._endpoints.register(path, listener)

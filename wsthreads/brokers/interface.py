@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -16,6 +16,10 @@ __all__ = ["Broker", "Link", "Listener"]
 
 class Listener(Protocol):
     """The rooms of one endpoint in this process, as a link sees them."""
+
+    @property
+    def keep_s(self) -> float:
+        """How long the attributes of a room outlive its last member."""
 
     def count_here(self, name: str) -> int:
         """The number of members in this process. Takes only a lock that is a leaf."""
@@ -88,6 +92,13 @@ class Link(Protocol):
 
     def members_elsewhere(self, path: str, name: str) -> int:
         """The number of members in other processes. Waits at most a second, then returns the last known number."""
+
+    def call(self, path: str, name: str, script: str, keys: Sequence[str], *arguments: object) -> Any:
+        """Run a script once, with some keys of a room: names of the fields of `Address`, or "processes".
+
+        It runs after the broadcasts that were queued before, and must return something. Waits at most a second, and not
+        while the broker is away. Raises `BrokerError`, whose `is_unknown` tells whether the script may have run.
+        """
 
     def register(self, path: str, listener: Listener) -> None:
         """Know the rooms of an endpoint. Does not keep them alive."""

@@ -40,6 +40,11 @@ node, and a script may use them together:
     The field ``<process>`` has the number of the process's last call that wrote here. So a call that Redis gets late,
     after a break, changes nothing.
 
+``{<prefix>:<shard>}:attributes:<path>:<room>``
+    A hash: the room's attributes. The field is the key as JSON, and the value is JSON. ``size`` is how many bytes they
+    have as one JSON object. It lives for `room_keep_s`; and for `KEYS_S` longer while the room has members, which
+    announce it every `TOUCH_S`.
+
 ``{<prefix>:<shard>}:ban:<path>:<room>``
     In the hidden room of a user: that the user is banned. The value is a JSON list of the close code and the reason;
     the key expires with the ban.
@@ -171,6 +176,7 @@ class Address(NamedTuple):
     channel: bytes
     presence: bytes
     ban: bytes
+    attributes: bytes
     lease: bytes
     posts: bytes
     taken: bytes

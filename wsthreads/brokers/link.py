@@ -41,6 +41,14 @@ if TYPE_CHECKING:
 __all__ = ["Endpoints", "RedisLink", "Shared"]
 
 
+def not_answered(place: str, *, is_sent: bool) -> BrokerError:
+    """The error for a call that Redis has not answered."""
+    what = "it is not known whether this was done" if is_sent else "nothing was done"
+    error = BrokerError(f"{place} has not answered: {what}")
+    error.is_unknown = is_sent
+    return error
+
+
 #: A process that was forked from a server waits so long for Redis to have its broadcast. It may end right after it.
 FORK_WAIT_S = 3.0
 
@@ -307,6 +315,25 @@ class RedisLink:
 
     def register(self, path: str, listener: Listener) -> None:
         self._endpoints.register(path, listener)
+
+    def call(self, path: str, name: str, script: str, keys: Sequence[str], *arguments: object) -> Any:
+        self.start()
+        address = self._keys.address(path, name)
+        every = {**address._asdict(), "processes": self._keys.processes(address.shard)}
+        question = Question(script, [every[key] for key in keys], *arguments)
+        availability = self._availability
+        with self._lock:
+            if self._writer.has_ended or not availability.answers:
+                raise BrokerError(f"{self._place} cannot be asked at present: nothing was done")
+            self._queue.ask(question)
+        is_sent = question.answered.wait(availability.patience_s()) and question.is_sent
+        if question.answer is None:
+            if not question.answered.is_set():
+                availability.answers = False
+                with self._lock:
+                    is_sent = not self._queue.withdraw(question)
+            raise not_answered(self._place, is_sent=is_sent)
+        return question.answer
 
     def has_room(self, path: str, name: str) -> bool:
         room = self._rooms.get((path, name))

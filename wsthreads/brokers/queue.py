@@ -72,7 +72,7 @@ PresenceChanges: TypeAlias = "dict[str, None] | None"
 class Question:
     """One call of a script that answers, or that is to be made once at most."""
 
-    __slots__ = ("answer", "answered", "arguments", "keys", "script", "with_name")
+    __slots__ = ("answer", "answered", "arguments", "is_sent", "keys", "script", "with_name")
 
     def __init__(self, script: str, keys: Sequence[bytes], *arguments: object, with_name: bool = False) -> None:
         self.script = script
@@ -81,6 +81,8 @@ class Question:
         self.with_name = with_name  # the writer adds its name at Redis to the arguments
         self.answer: Any = None  # None: Redis gave no answer
         self.answered = Event()
+        #: Redis may get it, or has got it. Written by the writer's thread.
+        self.is_sent = False
 
 
 class SendQueue:
@@ -143,6 +145,13 @@ class SendQueue:
     def take_questions(self) -> list[Question]:
         questions, self._questions = self._questions, []
         return questions
+
+    def withdraw(self, question: Question) -> bool:
+        """Have a question not be asked. False if it has been taken already."""
+        if question not in self._questions:
+            return False
+        self._questions.remove(question)
+        return True
 
     def change_presence(self, key: PresenceKey, session_id: str | None) -> None:
         """Queue that the presence of a session has changed; with None, that all of a room are to be compared."""

@@ -23,6 +23,7 @@ from wsthreads.brokers.cluster import ClusterLink
 from wsthreads.brokers.keys import Keys
 from wsthreads.brokers.link import RedisLink
 from wsthreads.brokers.remote import Outside, RemotePeer, RemoteRoom, RemoteUser
+from wsthreads.config import Config
 
 if TYPE_CHECKING:
     from wsthreads.brokers import Link
@@ -81,9 +82,12 @@ class RedisBroker:
         """
         return _from_url(self._redis)[0] if isinstance(self._redis, str) else self._client
 
-    def room(self, endpoint: str, name: str) -> RemoteRoom:
-        """A room of an endpoint (``/ws/chat``), for programs without a server. Raises `RoomNameError`."""
-        return RemoteRoom(self._outside, endpoint, name)
+    def room(self, endpoint: str, name: str, *, max_room_bytes: int = 65536, room_keep_s: float = 60.0) -> RemoteRoom:
+        """A room of an endpoint (``/ws/chat``), for programs without a server. Raises `RoomNameError`.
+
+        `max_room_bytes` and `room_keep_s` apply when this handle sets attributes. Let them be those of the servers.
+        """
+        return RemoteRoom(self._outside, endpoint, name, Config(max_room_bytes=max_room_bytes, room_keep_s=room_keep_s))
 
     def user(self, endpoint: str, name: str) -> RemoteUser:
         """A user of an endpoint, for programs without a server. Raises `UserError`."""

@@ -6,8 +6,9 @@ Each call is made in the caller's thread, and has been done by Redis when it ret
 from __future__ import annotations
 
 import json
+import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from threading import Lock
 from time import monotonic
@@ -16,15 +17,18 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from wsthreads.brokers import messages, scripts
+from wsthreads.brokers.attributes import StoredAttributes
 from wsthreads.brokers.directory import is_session_id, sessions_in
 from wsthreads.brokers.keys import ASK_SHARD
 from wsthreads.brokers.positions import new_epoch
 from wsthreads.brokers.presence import entry_of
 from wsthreads.brokers.questions import parse_answer
 from wsthreads.brokers.redis_errors import explain
+from wsthreads.config import Config
 from wsthreads.errors import BrokerError, CloseCode, ConfigError, RoomNameError, UsageError
 from wsthreads.protocol.frames import check_close, message_frame
 from wsthreads.protocol.handshake import check_user
+from wsthreads.rooms.attribute_methods import AttributeMethods
 from wsthreads.rooms.bans import check_ban
 from wsthreads.rooms.directory import UserSession
 from wsthreads.rooms.names import SESSIONS_ROOM, is_hidden, user_room
@@ -72,7 +76,9 @@ class Outside:
         try:
             return self.client.eval(script, len(keys), *keys, *arguments)
         except (RedisError, OSError) as error:
-            raise BrokerError(f"{self._place}: {explain(error)}") from error
+            failure = BrokerError(f"{self._place}: {explain(error)}")
+            failure.is_unknown = True
+            raise failure from error
 
     def members(self, address: Address) -> int:
         return int(self.call(scripts.COUNT, [address.members, self.keys.processes(address.shard)], ""))
@@ -128,13 +134,15 @@ class _Remote:
         )
 
 
-class RemoteRoom(_Remote):
+class RemoteRoom(_Remote, AttributeMethods):
     """A handle on a room, for a program without a server. Any thread."""
 
-    __slots__ = ("_name",)
+    __slots__ = ("_limits", "_name", "_stored")
 
-    def __init__(self, outside: Callable[[], Outside], endpoint: str, name: str) -> None:
+    def __init__(self, outside: Callable[[], Outside], endpoint: str, name: str, limits: Config) -> None:
         super().__init__(outside, endpoint)
+        self._limits = {"max_bytes": limits.max_room_bytes, "keep_s": limits.room_keep_s}
+        self._stored = (os.getpid(), StoredAttributes(self._call, **self._limits))
         if not isinstance(name, str) or not name or is_hidden(name):
             raise RoomNameError(f"a room name must be text, not empty, and not begin with NUL; not {name!r:.80}")
         self._name = name
@@ -157,6 +165,19 @@ class RemoteRoom(_Remote):
         """The number of members, in all processes. Raises `BrokerError`."""
         outside = self._outside()
         return outside.members(outside.keys.address(self._endpoint, self._name))
+
+    @property
+    def _attributes(self) -> StoredAttributes:
+        made_in, stored = self._stored
+        if made_in != os.getpid():  # a thread of the parent may hold its locks
+            stored = StoredAttributes(self._call, **self._limits)
+            self._stored = (os.getpid(), stored)
+        return stored
+
+    def _call(self, name: str, script: str, keys: Sequence[str], *arguments: object) -> Any:
+        outside = self._outside()
+        address = outside.keys.address(self._endpoint, name)
+        return outside.call(script, [getattr(address, key) for key in keys], *arguments)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close all members, as `Room.close`. Raises `CloseCodeError` and `BrokerError`."""

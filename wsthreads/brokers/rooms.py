@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from wsthreads.brokers.attributes import SharedAttributes
 from wsthreads.brokers.directory import SharedDirectory
 from wsthreads.brokers.pending import LONGEST_S, HeldFrames
 from wsthreads.brokers.presence import SharedRoster
@@ -58,6 +60,14 @@ class SharedRooms(Rooms[Session]):
         """Send what `on_presence` has returned, after what it has broadcast. The roster's thread waits for that."""
         self._link.pending.wait_room((self.path, name))
         super().broadcast(name, frame)
+
+    def use_attributes(self, **parts: Any) -> SharedAttributes:
+        """As in `Rooms`."""
+        call = partial(self._link.call, self.path)
+        self._attributes: SharedAttributes | None = SharedAttributes(
+            call, has_members=self._members.__contains__, **parts
+        )
+        return self._attributes
 
     def use_directory(self, **parts: Any) -> SharedDirectory:
         """As in `Rooms`."""
@@ -113,6 +123,11 @@ class SharedRooms(Rooms[Session]):
         """
         self._link.publish(self.path, name, frame, exclude)
 
+    @property
+    def keep_s(self) -> float:
+        """As in `Listener`."""
+        return 0.0 if self._attributes is None else self._attributes.keep_s
+
     def check_reach(self) -> None:
         """As in `Rooms`. The broker reaches the members from a forked process, too; `Link.close` waits for it there."""
 
@@ -150,6 +165,8 @@ class SharedRooms(Rooms[Session]):
     def forget_presences(self, name: str) -> None:
         if self.roster is not None:
             self.roster.forget_others(name)
+        if self._attributes is not None:
+            self._attributes.forget(name)
 
     def own_presences(self, name: str, session_ids: Iterable[str] | None) -> list[tuple[str, PresenceChange | None]]:
         return [] if self.roster is None else self.roster.own_presences(name, session_ids)

@@ -239,7 +239,8 @@ end
 return {{head[1], head[2], head[3], entries, string.format('%.0f', now), redis.call('HGETALL', KEYS[3])}}
 """
 
-#: KEYS: log, head, members, processes, presence, ban. ARGV: process, its members, a random epoch, a name and a channel.
+#: KEYS: log, head, members, processes, presence, ban, attributes. ARGV: process, its members, a random epoch, a name
+#: and a channel; for how many milliseconds the attributes outlive the last member.
 #: Returns the number of members of other processes, the head, 1 if the process did not count as alive before, and what
 #: `BANNED` does. Removes dead processes. Unless the name is empty, publishes the head and the name on the channel:
 #: there, whatever is published to the room later comes later. Before that, it publishes the presence hash, if there is
@@ -270,6 +271,11 @@ for i = 1, #all, 2 do
 end
 redis.call('PEXPIRE', KEYS[3], {KEYS_S * 1000})
 redis.call('PEXPIRE', KEYS[5], {PRESENCE_S * 1000})
+local keep = tonumber(ARGV[6])
+if others > 0 or ARGV[2] ~= '0' then
+  keep = keep + {KEYS_S * 1000}
+end
+redis.call('PEXPIRE', KEYS[7], string.format('%.0f', keep))
 local ban, ban_left = redis.call('GET', KEYS[6]) or '', redis.call('PTTL', KEYS[6])
 if ARGV[4] ~= '' then
   local parts = redis.call('HGETALL', KEYS[5])

@@ -291,6 +291,7 @@ class Writer:
             pipeline.call(
                 question.script, question.keys, *question.arguments, *names, then=partial(setattr, question, "answer")
             )
+            question.is_sent = True
         pipeline.execute()
         with self._lock:
             self._queue.done(len(batch.messages))
@@ -334,6 +335,8 @@ class Writer:
     def _announce(self, pipeline: Pipeline, room: Subscription, epoch: str, now: float, given_up: set[int]) -> None:
         where = room.address
         keys = [where.log, where.head, where.members, self._keys.processes(where.shard), where.presence, where.ban]
+        keys.append(where.attributes)
+        keep_ms = int(room.listener.keep_s * 1000)
         members = room.listener.count_here(room.name)
         name = b"" if room.known else b"%d %b" % (room.serial, where.channel)
         room.expected_on = room.subscribed_on
@@ -346,7 +349,8 @@ class Writer:
                 self._tell_of_ban(room, ban, ban_ms)
             self._announced(room, elsewhere, head, now)
 
-        pipeline.call(scripts.ANNOUNCE, keys, self._name, members, epoch, name, self._wake_channel, then=note)
+        arguments = (self._name, members, epoch, name, self._wake_channel, keep_ms)
+        pipeline.call(scripts.ANNOUNCE, keys, *arguments, then=note)
 
     def _tell_of_ban(self, room: Subscription, ban: bytes, ban_ms: int) -> None:
         found = parse_ban(ban, ban_ms)

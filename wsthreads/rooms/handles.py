@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from wsthreads.errors import CloseCode, PresenceError, UsageError
 from wsthreads.protocol.frames import check_close, message_frame
 from wsthreads.protocol.handshake import check_user
+from wsthreads.rooms.attribute_methods import AttributeMethods
 from wsthreads.rooms.bans import check_ban
 from wsthreads.rooms.posts import Sender
 
 if TYPE_CHECKING:
+    from wsthreads.rooms.attributes import Attributes
     from wsthreads.rooms.directory import Directory, UserSession
     from wsthreads.rooms.joined import Joined
     from wsthreads.rooms.presence import Person
@@ -39,6 +41,10 @@ class Owners(Protocol):
 
 class AllRooms(Protocol):
     """What is needed of `Rooms`. A session is a member of them."""
+
+    @property
+    def attributes(self) -> Attributes:
+        """What the rooms hold."""
 
     @property
     def directory(self) -> Directory:
@@ -78,7 +84,7 @@ class AllRooms(Protocol):
         """Who is there, in order of arrival. `reader` is the id of the session that asks."""
 
 
-class Room:
+class Room(AttributeMethods):
     """A handle of a room. You may keep it: it does not keep the room alive. Any thread.
 
     Do not use it in finalizers: a ``__del__`` may run during a broadcast, and would wait for its own thread.
@@ -147,6 +153,10 @@ class Room:
 
     def _sender(self) -> Sender | None:
         return None
+
+    @property
+    def _attributes(self) -> Attributes:
+        return self._rooms.attributes
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name!r}>"

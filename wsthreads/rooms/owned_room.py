@@ -12,6 +12,8 @@ class OwnedRoom(Room):
 
     __slots__ = ("_fence",)
 
+    _fence: int
+
     def __init__(self, name: str, rooms: AllRooms, fence: int) -> None:
         super().__init__(name, rooms)
         self._fence = fence

@@ -21,6 +21,7 @@ from wsthreads.protocol.encoding import PLAIN
 from wsthreads.protocol.fanout import append_all, flush_all
 from wsthreads.protocol.frames import MarkedFrame
 from wsthreads.protocol.outbox import Outbox
+from wsthreads.rooms.attributes import Attributes, LocalAttributes
 from wsthreads.rooms.directory import Directory
 from wsthreads.rooms.handles import Room, SessionRoom
 from wsthreads.rooms.joined import JOINED, NOT_JOINED, Joined
@@ -83,6 +84,7 @@ class Rooms(Generic[M]):
         self.roster: Roster | None = None
         self._ownership: Ownership | None = None  # until `use_ownership`
         self._directory: Directory | None = None  # until `use_directory`
+        self._attributes: Attributes | None = None  # until `use_attributes`
         #: Returns the endpoint while there is one. The rooms do not keep it.
         self.owner: Callable[[], Any] = _nobody
 
@@ -97,6 +99,8 @@ class Rooms(Generic[M]):
             self._ownership.give_up()
         if self._directory is not None:
             self._directory.bans.give_up()
+        if self._attributes is not None:
+            self._attributes.give_up()
 
     def check_reach(self) -> None:
         """Raises `BrokerError` in a process that was forked from the one with the members."""
@@ -133,6 +137,21 @@ class Rooms(Generic[M]):
         """Make the directory of these rooms, with those `parts` of `Directory` that the endpoint knows."""
         self._directory = Directory(self, **parts)
         return self._directory
+
+    def use_attributes(self, **parts: Any) -> Attributes:
+        """Make the attributes of these rooms, with those `parts` of `LocalAttributes` that the endpoint knows."""
+        has_members, ownership = self._members.__contains__, self._ownership
+        attributes = LocalAttributes(has_members=has_members, check_reach=self.check_reach, **parts)
+        if ownership is not None:
+            attributes.is_owner = ownership.is_owner
+        self._attributes = attributes
+        return attributes
+
+    @property
+    def attributes(self) -> Attributes:
+        """What the rooms hold."""
+        assert self._attributes is not None, "rooms without attributes"
+        return self._attributes
 
     @property
     def directory(self) -> Directory:
@@ -241,6 +260,8 @@ class Rooms(Generic[M]):
             if len(joined) >= limit and not is_hidden(name) and sum(not is_hidden(other) for other in joined) >= limit:
                 self._count("past_max_rooms_per_session")
                 raise RoomLimitError(f"a session may be in {limit} rooms, {name!r:.80} would be one more")
+            if self._attributes is not None and self._attributes.is_told:
+                self._attributes.before_join(name)
             self._members.compute(name, add)
             self._is_forked = False
             session._joined |= {name}
@@ -299,6 +320,8 @@ class Rooms(Generic[M]):
                 # While _membership is held, the session's room cannot be deleted. Is it still the same room object?
                 if self._members.get(name) is members:
                     session._joined -= {name}
+                    if self._attributes is not None and self._attributes.is_told:
+                        self._attributes.before_leave(name)
                     if self.roster is not None and self.roster.is_used and not session._ended:
                         self.roster.leave(name, session.id)
                     left = self._members.compute_if_present(name, lambda members: without(members, session))

@@ -101,6 +101,10 @@ class Endpoint:
         )
         handler.on_loaded = self.ownership.refresh
         self.ownership.refresh()
+        #: What the rooms hold.
+        self.attributes = rooms.use_attributes(
+            timers=flusher, max_bytes=config.max_room_bytes, keep_s=config.room_keep_s
+        )
         self._config = config
         self._admission = admission
         self._flusher = flusher

@@ -124,7 +124,7 @@ class Play:
         self._bans: dict[str, Bans] = {}  # those of the app, by path
         for endpoint in self.app.endpoints:
             endpoint.handler.on_failure = self._failed
-            endpoint.roster.timers = endpoint.ownership.timers = self._timers
+            endpoint.roster.timers = endpoint.ownership.timers = endpoint.attributes.timers = self._timers
             self._bans[endpoint.path], endpoint.directory.bans = endpoint.directory.bans, Bans(self._timers.now)
 
     def connect(
@@ -185,11 +185,12 @@ class Play:
         return self._endpoint(path).user(name)
 
     def advance(self, seconds: float) -> None:
-        """Move the clock of presence, bans and expiry, and wait until everything that this causes has happened.
+        """Move the clock of presence, bans, expiry and attributes, and wait until all that this causes has happened.
 
         Only this method moves it: `on_presence` is called when it has moved by `presence_interval_s`, a person whose
         connection was lost leaves when it has moved by `presence_grace_s`, and a ban ends when it has moved by `ban_s`.
-        A session that expires in a minute is closed when it has moved by 60. Other timers go by the real clock.
+        A session that expires in a minute is closed when it has moved by 60. The attributes of a room end when it has
+        moved by `room_keep_s` since the last member left. Other timers go by the real clock.
         """
         self._timers.advance(seconds, between=self._wait)
         self.settle()
@@ -286,7 +287,7 @@ class Play:
         self._timers.advance(self.app.config.presence_grace_s + 1, between=self._wait)  # all of them have left
         for endpoint in self.app.endpoints:
             vars(endpoint.handler).pop("on_failure", None)
-            endpoint.roster.timers = endpoint.ownership.timers = self.app._flusher
+            endpoint.roster.timers = endpoint.ownership.timers = endpoint.attributes.timers = self.app._flusher
             endpoint.directory.bans = self._bans[endpoint.path]
 
     def __enter__(self) -> Play:

@@ -1,0 +1,205 @@
+"""The attributes of rooms, in Redis: all processes share them.
+
+Each call is one script, so a change is one step for all processes. An update that another process has overtaken gets
+the new value, and tries again after a moment. While Redis is away, a value can be read as this process knew it last.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from random import SystemRandom
+from threading import Lock
+from time import sleep
+from typing import Any
+
+from wsthreads.brokers.keys import KEYS_S
+from wsthreads.errors import BrokerError
+from wsthreads.loggers import get_logger
+from wsthreads.rooms.attributes import EMPTY_BYTES, Attributes, entry_bytes, lost_fence, too_big
+from wsthreads.rooms.roster import Timers
+
+__all__ = ["Call", "SharedAttributes", "StoredAttributes"]
+
+log = get_logger(__name__)
+
+#: KEYS: attributes. ARGV: a field. Returns its value, or nothing.
+READ = "return redis.call('HGET', KEYS[1], ARGV[1]) or ''"
+
+#: KEYS: attributes. Returns all fields and values.
+READ_ALL = "return redis.call('HGETALL', KEYS[1])"
+
+#: KEYS: attributes, members, lease. ARGV: the most bytes, how long the attributes are kept in milliseconds, a fencing
+#: number or nothing, the field, the bytes that it adds, its value or nothing to remove it; then, if it is to be changed
+#: only from a certain value, that one, or nothing if it must be missing. Returns what has happened, and the old value
+#: or the size that would be too much.
+WRITE = f"""
+if ARGV[3] ~= '' and redis.call('HGET', KEYS[3], 'fence') ~= ARGV[3] then
+  return {{'over', ''}}
+end
+local field, value = ARGV[4], ARGV[6]
+local old = redis.call('HGET', KEYS[1], field) or ''
+if ARGV[7] and old ~= ARGV[7] then
+  return {{'changed', old}}
+end
+local size = tonumber(redis.call('HGET', KEYS[1], 'size') or '{EMPTY_BYTES}')
+if old ~= '' then
+  size = size - #field - #old - 2
+end
+if value ~= '' then
+  size = size + tonumber(ARGV[5])
+  if size > tonumber(ARGV[1]) then
+    return {{'full', string.format('%.0f', size)}}
+  end
+  redis.call('HSET', KEYS[1], field, value, 'size', string.format('%.0f', size))
+elseif old ~= '' then
+  if size > {EMPTY_BYTES} then
+    redis.call('HDEL', KEYS[1], field)
+    redis.call('HSET', KEYS[1], 'size', string.format('%.0f', size))
+  else
+    redis.call('DEL', KEYS[1])
+  end
+end
+local keep = tonumber(ARGV[2])
+if #redis.call('HGETALL', KEYS[2]) > 0 then
+  keep = keep + {KEYS_S * 1000}
+end
+redis.call('PEXPIRE', KEYS[1], string.format('%.0f', keep))
+return {{'done', old}}
+"""
+
+#: Calls a script for a room: its name, the script, the names of the keys, and the arguments. Raises `BrokerError`.
+Call = Callable[..., Any]
+
+#: After so many seconds at most, times a random factor, an update that was overtaken tries again.
+PAUSE_S = 0.02
+
+
+class StoredAttributes(Attributes):
+    """Attributes in Redis, by `call`. Any thread."""
+
+    def __init__(self, call: Call, **parts: Any) -> None:
+        super().__init__(**parts)
+        self._call_script = call
+
+    def all(self, name: str) -> dict[str, str]:
+        stored = self._call_script(name, READ_ALL, ["attributes"])
+        fields = dict(zip(stored[::2], stored[1::2], strict=True))
+        return {json.loads(field): value.decode() for field, value in fields.items() if field.startswith(b'"')}
+
+    def _get(self, name: str, key: str) -> str | None:
+        text: bytes = self._call_script(name, READ, ["attributes"], _field(key))
+        return text.decode() or None
+
+    def _put(self, name: str, key: str, text: str, fence: int | None) -> None:
+        self._write(name, key, text, fence)
+
+    def _swap(self, name: str, key: str, before: str | None, after: str, fence: int | None) -> tuple[bool, str | None]:
+        is_done, old = self._write(name, key, after, fence, before or "")
+        return is_done, after if is_done else old
+
+    def _delete(self, name: str, key: str, fence: int | None) -> bool:
+        return self._write(name, key, "", fence)[1] is not None
+
+    def _write(self, name: str, key: str, text: str, fence: int | None, *only_from: str) -> tuple[bool, str | None]:
+        """Set or remove a value. Returns whether it was there `only_from`, and which one was there."""
+        field, added = _field(key), entry_bytes(key, text) if text else 0
+        if EMPTY_BYTES + added > self.max_bytes:
+            raise too_big(name, key, EMPTY_BYTES + added, self.max_bytes)
+        arguments = (self.max_bytes, int(self.keep_s * 1000), "" if fence is None else fence, field, added, text)
+        keys = ["attributes", "members", "lease"]
+        what, old = self._call_script(name, WRITE, keys, *arguments, *only_from)
+        if what == b"over":
+            assert fence is not None
+            raise lost_fence(name, fence)
+        if what == b"full":
+            raise too_big(name, key, int(old), self.max_bytes)
+        return what == b"done", old.decode() or None
+
+    def _pause(self, attempt: int) -> None:
+        sleep(SystemRandom().uniform(0, min(PAUSE_S, 0.001 * 2 ** min(attempt, 10))))
+
+
+def _field(key: str) -> bytes:
+    """The field of a key: its JSON text. The field ``size`` is none."""
+    return json.dumps(key, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+class SharedAttributes(StoredAttributes):
+    """The attributes of the rooms of an app. `has_members` says whether a room has members in this process.
+
+    Of such rooms it remembers what it has read and written, for the time while Redis is away.
+    """
+
+    def __init__(self, call: Call, *, timers: Timers, has_members: Callable[[str], bool], **parts: Any) -> None:
+        super().__init__(call, **parts)
+        self.timers = timers
+        self._has_members = has_members
+        self._known: dict[str, dict[str, str | None]] = {}
+        self._complete: set[str] = set()  # rooms of which all attributes are known
+        self._is_away = False
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._noting = Lock()  # guards what is known; a leaf
+
+    def give_up(self) -> None:
+        super().give_up()
+        self._known, self._complete = {}, set()
+
+    def forget(self, name: str) -> None:
+        with self._noting:
+            self._known.pop(name, None)
+            self._complete.discard(name)
+
+    def all(self, name: str) -> dict[str, str]:
+        try:
+            found = super().all(name)
+        except BrokerError as error:
+            with self._noting:
+                known = dict(self._known.get(name, {})) if name in self._complete else None
+            if known is None:
+                raise
+            self._complain(error)
+            return {key: text for key, text in known.items() if text is not None}
+        self._note(name, dict(found), is_complete=True)
+        return found
+
+    def _get(self, name: str, key: str) -> str | None:
+        try:
+            return self._fresh(name, key)
+        except BrokerError as error:
+            with self._noting:
+                known = self._known.get(name, {})
+                if key not in known and name not in self._complete:
+                    raise
+                text = known.get(key)
+            self._complain(error)
+            return text
+
+    def _fresh(self, name: str, key: str) -> str | None:
+        text = super()._get(name, key)
+        self._note(name, {key: text})
+        return text
+
+    def _write(self, name: str, key: str, text: str, fence: int | None, *only_from: str) -> tuple[bool, str | None]:
+        is_done, old = super()._write(name, key, text, fence, *only_from)
+        self._note(name, {key: (text or None) if is_done else old})
+        return is_done, old
+
+    def _note(self, name: str, values: dict[str, str | None], *, is_complete: bool = False) -> None:
+        """Redis has answered with this."""
+        self._is_away = False
+        with self._noting:
+            if is_complete:
+                self._known[name] = values
+                self._complete.add(name)
+            else:
+                self._known.setdefault(name, {}).update(values)
+        if not self._has_members(name):
+            self.forget(name)
+
+    def _complain(self, error: BrokerError) -> None:
+        if not self._is_away:
+            self._is_away = True
+            log.warning("attributes of rooms are as this process knew them last: %s", error)
