@@ -268,7 +268,8 @@ class WebSocketApp:
         nothing.
 
         A handler may call it, in its session's own thread. Then it waits for the other sessions only, and returns how
-        many of them are left. The caller's session ends when the handler returns, and the threads end after that.
+        many of them are left. The caller's session ends when the handler returns, and the threads end after that. The
+        same applies to a function that is called for a room, such as `on_tick`.
         """
         timeout_s = self.config.shutdown_timeout_s if timeout_s is None else timeout_s
         return self._shutdown.run(timeout_s, code, reason)

@@ -13,6 +13,7 @@ from wsthreads.app.routing import Routing
 from wsthreads.loggers import get_logger
 from wsthreads.servers.close_batches import in_batches
 from wsthreads.sessions.admission import Admission
+from wsthreads.threads.blocking import serves_rooms
 from wsthreads.threads.drainer import Drainer
 from wsthreads.threads.flusher import Flusher
 from wsthreads.threads.scheduling import Scheduling
@@ -81,11 +82,14 @@ class Shutdown:
 
     def run(self, timeout_s: float, code: int, reason: str) -> int:
         """Do what `WebSocketApp.shutdown` says."""
-        if self._admission.has_place:
+        if self._admission.has_place or serves_rooms():
             self.begin(timeout_s, code, reason)
             arguments = (timeout_s, code, reason)
             Thread(target=self.run, args=arguments, name="wsthreads-shutdown", daemon=True).start()
-            return self._admission.wait_others(timeout_s)
+            if self._admission.has_place:
+                return self._admission.wait_others(timeout_s)
+            self._admission.wait_empty(timeout_s)
+            return self._admission.taken
         with self._running:  # a second call has nothing left to do
             if self._cut_off is None:
                 self._cut_off = self._end(timeout_s, code, reason)

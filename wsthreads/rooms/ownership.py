@@ -30,7 +30,7 @@ from wsthreads.rooms.owned_room import OwnedRoom
 from wsthreads.rooms.posts import MAX_POSTS_WAITING, Outcome, Post, Sender, Settled
 from wsthreads.rooms.roster import RETRY_S, Timers
 from wsthreads.rooms.ticks import Schedule
-from wsthreads.threads.blocking import may_wait_for_posts, never_wait_for_posts
+from wsthreads.threads.blocking import may_wait_for_posts, serve_rooms, serves_rooms
 from wsthreads.threads.flusher import weakly
 from wsthreads.threads.pool import Pool
 
@@ -86,9 +86,7 @@ class Ownership:
         #: The handler's functions for rooms. Without one, nothing is owned.
         self.hooks: frozenset[str] = frozenset()
         self._tick_rate: float | None = None
-        self._pool: Pool[Mailbox] = Pool(
-            "wsthreads-rooms", _work, threads=threads, batch=batch, begin=never_wait_for_posts
-        )
+        self._pool: Pool[Mailbox] = Pool("wsthreads-rooms", _work, threads=threads, batch=batch, begin=serve_rooms)
         self._fence = 0  # the last one
         #: How many calls were taken. For tests that wait.
         self.moved = 0
@@ -120,6 +118,9 @@ class Ownership:
                     mailbox.started_s, mailbox.last_tick = self.timers.now(), None
             self.hooks, self._tick_rate = hooks, rate
             known = list(self._mailboxes.values())
+            unwanted = [] if hooks else self._drop_wanted_locked()
+        for mailbox in unwanted:
+            self._unwant(mailbox.name)
         for name in self._names() if hooks else ():
             self.look(name)
         self._go_on(known)
@@ -454,6 +455,13 @@ class Ownership:
         if self.is_wanted(mailbox.name):
             self._want(mailbox.name)
 
+    def _drop_wanted_locked(self) -> list[Mailbox]:
+        """Want no room any more; those that were wanted and not owned."""
+        wanted = [mailbox for mailbox in self._mailboxes.values() if mailbox.phase is Phase.WANTED]
+        for mailbox in wanted:
+            self._drop_locked(mailbox)
+        return wanted
+
     def _drop_locked(self, mailbox: Mailbox) -> None:
         if self._mailboxes.get(mailbox.name) is mailbox:
             del self._mailboxes[mailbox.name]
@@ -511,13 +519,11 @@ class Ownership:
             self._is_stopping = True
             self._schedule = None
             known = list(self._mailboxes.values())
-            unwanted = [mailbox for mailbox in known if mailbox.phase is Phase.WANTED]
-            for mailbox in unwanted:
-                self._drop_locked(mailbox)
+            unwanted = self._drop_wanted_locked()
         for mailbox in unwanted:
             self._unwant(mailbox.name)
         self._go_on(known)
-        if may_wait_for_posts():  # no call waits for itself
+        if not serves_rooms():  # no call waits for itself
             with self._emptied:
                 while self._mailboxes and (left := deadline - monotonic()) > 0:
                     self._emptied.wait(left)

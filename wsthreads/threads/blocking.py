@@ -11,7 +11,7 @@ import sys
 import threading
 from types import FrameType
 
-__all__ = ["has_interrupted", "may_wait", "may_wait_for_posts", "never_wait", "never_wait_for_posts"]
+__all__ = ["has_interrupted", "may_wait", "may_wait_for_posts", "never_wait", "serve_rooms", "serves_rooms"]
 
 #: Modules with locks that other threads need to send. They call no handler. So if one of them is among the callers of
 #: `send`, a finalizer has interrupted it.
@@ -27,7 +27,7 @@ LOCKING = (
 
 class _Thread(threading.local):
     may_wait = True
-    may_wait_for_posts = True
+    serves_rooms = False
 
 
 _thread = _Thread()
@@ -43,14 +43,19 @@ def may_wait() -> bool:
     return _thread.may_wait
 
 
-def never_wait_for_posts() -> None:
-    """From now on, the current thread may not wait until a post has been handled."""
-    _thread.may_wait_for_posts = False
+def serve_rooms() -> None:
+    """From now on, the current thread calls a handler's functions for rooms."""
+    _thread.serves_rooms = True
+
+
+def serves_rooms() -> bool:
+    """Whether the current thread calls a handler's functions for rooms."""
+    return _thread.serves_rooms
 
 
 def may_wait_for_posts() -> bool:
     """Whether the current thread may wait until a post has been handled."""
-    return _thread.may_wait and _thread.may_wait_for_posts
+    return _thread.may_wait and not _thread.serves_rooms
 
 
 def has_interrupted() -> bool:
