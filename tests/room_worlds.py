@@ -12,6 +12,7 @@ from tests.wire import parse_frames, run_all
 from wsthreads.brokers.redis import RedisBroker
 from wsthreads.brokers.rooms import SharedRooms, SharedSession
 from wsthreads.monitoring.metrics import Metrics
+from wsthreads.protocol.encoding import PLAIN
 from wsthreads.protocol.handshake import Request
 from wsthreads.protocol.outbox import Outbox
 from wsthreads.protocol.transport import PlainTransport
@@ -26,12 +27,17 @@ LIMITS = {"max_name_chars": 256, "max_per_session": 1000}
 class FakeChannel:
     """One end of a socketpair in place of a connection: it sends, and keeps what it is closed with."""
 
-    def __init__(self, flusher):
+    def __init__(self, flusher, encoding=PLAIN):
         self.ours, self.theirs = socket.socketpair()
         self.theirs.settimeout(DEADLINE_S)
         self.ending = self.subprotocol = None
         self.outbox = Outbox(
-            PlainTransport(self.ours), flusher, max_bytes=2**30, timeout_s=DEADLINE_S, on_stuck=lambda reason: None
+            PlainTransport(self.ours),
+            flusher,
+            max_bytes=2**30,
+            timeout_s=DEADLINE_S,
+            on_stuck=lambda reason: None,
+            encoding=encoding,
         )
 
     def begin_close(self, code, reason="", *, is_kick=False, is_expiry=False):
@@ -67,9 +73,9 @@ class FakeChannel:
 class Member:
     """A session over a socketpair, without a server."""
 
-    def __init__(self, rooms, flusher, session_class=Session, user=None):
+    def __init__(self, rooms, flusher, session_class=Session, user=None, encoding=PLAIN):
         self._flusher = flusher
-        self.channels = [FakeChannel(flusher)]
+        self.channels = [FakeChannel(flusher, encoding)]
         request = Request({})
         request.user = user
         self.session = session_class(f"member-{id(self)}", request, self.channel, rooms)
@@ -123,11 +129,13 @@ class World:
 
     session_class = Session
 
-    def __init__(self):
+    def __init__(self, history=None):
         self.flusher, self.drainer, self.members = Flusher(), Drainer(), []
         self.flusher.start()
         #: Those of each process.
         self.all_rooms = self.make_rooms()
+        for rooms in self.all_rooms if history is not None else ():
+            rooms.use_history(self.flusher, history)
         self.counts = [Metrics() for _ in self.all_rooms]
         self._by_id = WeakValueDictionary()
         for rooms, counts in zip(self.all_rooms, self.counts, strict=True):
@@ -144,10 +152,10 @@ class World:
         session = self._by_id.get(session_id)
         return session if session is not None and session._rooms is rooms else None
 
-    def member(self, *rooms, of=None, user=None):
+    def member(self, *rooms, of=None, user=None, encoding=PLAIN):
         """A member of some rooms; in one process after the other, unless it is said in whose `rooms`."""
         rooms_of = next(self._turns) if of is None else of
-        member = Member(rooms_of, self.flusher, self.session_class, user)
+        member = Member(rooms_of, self.flusher, self.session_class, user, encoding)
         self.members.append(member)
         self._by_id[member.session.id] = member.session
         for room in rooms:
@@ -166,12 +174,12 @@ class RedisWorld(World):
 
     session_class = SharedSession
 
-    def __init__(self, redis, *, prefix="test", path="/ws/test", processes=2, **options):
+    def __init__(self, redis, *, prefix="test", path="/ws/test", processes=2, history=None, **options):
         self.path = path
         self.metrics = [Metrics() for _ in range(processes)]
         self.broker = RedisBroker(redis, prefix=prefix, **options)
         self.links = [self.broker.link(metrics) for metrics in self.metrics]
-        super().__init__()
+        super().__init__(history)
 
     def make_rooms(self):
         return [SharedRooms(self.path, link, self.drainer, **LIMITS) for link in self.links]

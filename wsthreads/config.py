@@ -99,6 +99,9 @@ class Config:
     post_timeout_s: float = _setting(10.0, "longest wait of room.post until the value was handled", 0.01, MAX_S)
     max_room_bytes: int = _setting(65536, "most bytes of a room's attributes together, as JSON", 1, 2**24)
     room_keep_s: float = _setting(60.0, "how long a room's attributes outlive its last member", 0, MAX_S)
+    history_messages: int = _setting(0, "how many messages a room remembers; 0: no history", 0, 10_000)
+    history_s: float = _setting(300.0, "how long a room remembers a message", 0.01, MAX_S)
+    max_history_bytes: int = _setting(2**20, "most bytes of messages that a room remembers", 1, 2**31)
     allowed_origins: tuple[str, ...] = _setting(
         (), "origins of pages that may connect, beside the server's own, such as https://host; * for all"
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsthreads.config import Config
 from wsthreads.monitoring.metrics import Metrics
+from wsthreads.rooms.history import Limits
 from wsthreads.rooms.rooms import Rooms
 from wsthreads.sessions.admission import Admission
 from wsthreads.sessions.endpoint import Endpoint
@@ -36,6 +37,7 @@ class EndpointFactory:
     ) -> None:
         self._config = config
         self._shared = {"config": config, "admission": admission, "flusher": flusher, "scheduling": scheduling}
+        self._flusher = flusher
         self._drainer = drainer
         self._scheduling = scheduling
         self._link = link
@@ -45,6 +47,10 @@ class EndpointFactory:
     ) -> Endpoint:
         """An endpoint. `options` of `Endpoint` replace those of the app; its rooms need not be those of the broker."""
         rooms, session_class = self._make_rooms(path, metrics, shared=shares_rooms)
+        if shares_rooms:
+            config = self._config
+            limits = Limits(config.history_messages, config.history_s, config.max_history_bytes)
+            rooms.use_history(self._flusher, limits)
         parts = {**self._shared, **options}
         return Endpoint(path, handler, metrics=metrics, rooms=rooms, session_class=session_class, **parts)
 

@@ -169,6 +169,10 @@ class Outbox(Tally):
         if size > self._excused_bytes():
             self._excused = (size, monotonic() + self._timeout_s)
 
+    def excuse_more(self, size: int, at_most: int) -> None:
+        """`excuse` for frames that come in addition to those of earlier calls; `at_most` so many bytes in all."""
+        self.excuse(min(self._excused_bytes() + size, at_most))
+
     def wait_for_room(self, size: int, timeout_s: float) -> bool:
         """Wait until `size` more bytes would be within the bound, at most `timeout_s`. False if they are not."""
 

@@ -74,6 +74,12 @@ class AllRooms(Protocol):
     def leave(self, name: str, session: Any) -> None:
         """End a membership."""
 
+    def newest(self, name: str, count: int) -> list[str | bytes]:
+        """The last messages, oldest first."""
+
+    def position(self, name: str) -> str:
+        """Where the history ends."""
+
     def presence_text(self, value: Any) -> str:
         """A presence value as JSON text. Raises `PresenceError`."""
 
@@ -118,6 +124,26 @@ class Room(AttributeMethods):
     def members(self) -> int:
         """The number of members; over Redis, in all processes."""
         return self._rooms.count(self._name)
+
+    def history(self, count: int) -> list[str | bytes]:
+        """The last messages of the room, oldest first: text as str, bytes as bytes. At most `count`.
+
+        Only messages that the settings keep: `history_messages`, `history_s`, `max_history_bytes`. Messages that were
+        sent with ``keep=False`` are not among them. Over Redis, a process without members in the room waits for Redis,
+        at most a second.
+
+        Raises `HistoryError` for anything but a whole number from 0 to `history_messages`, and if history is off; over
+        Redis, `BrokerError` if Redis does not answer.
+        """
+        return self._rooms.newest(self._name, count)
+
+    def position(self) -> str:
+        """Where the room's history ends now: text without white space, for ``join(since=…)``. Clients may keep it.
+
+        It is never behind a message that a member has not been sent yet. So a client that got the position, and what
+        was sent to it before that, misses nothing. Raises `HistoryError` if history is off; over Redis, `BrokerError`.
+        """
+        return self._rooms.position(self._name)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close all members of the room; over Redis, in all processes. Does not block.
@@ -182,6 +208,17 @@ class SessionRoom(Room):
         """Join the room. Does nothing if the session is a member, or has ended. Raises `RoomLimitError`.
 
         With `presence`, also do what `set_presence` does. If the value is not valid, the session does not join.
+
+        With `history`, a number of messages, the session first gets the last messages of the room, at most so many.
+        With `since`, a text of `position`, it first gets all messages after that position. Then it gets everything that
+        is broadcast from then on. Nothing is missing between the two, and nothing is sent twice. A session that is a
+        member gets nothing again. A session does not get what it has sent by `broadcast_except`.
+
+        `complete` of the result says whether `since` was found: the history reaches back to it. If not, the client
+        misses messages, and the last `history` messages are sent. What is no position counts as not found.
+
+        Raises `HistoryError` for anything but a whole number from 0 to `history_messages`, and if history is off. Over
+        Redis, raises `BrokerError` if the history is not available within a second. Then the session has not joined.
         """
         rooms, name, session = self._rooms, self._name, self._session
         value = None if presence is _UNSET else rooms.presence_text(presence)

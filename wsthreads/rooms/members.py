@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from wsthreads.protocol.encoding import Encoding
 from wsthreads.protocol.outbox import Outbox
+from wsthreads.rooms.history import Log
 
 __all__ = ["ENCODING_NAME", "Member", "Members", "by_encoding", "without"]
 
@@ -36,11 +37,25 @@ class Member(Protocol):
 class Members:
     """The members of one room. Exists while there are any."""
 
-    __slots__ = ("broadcasts", "crowd", "deliveries", "left", "order", "outboxes", "queued", "sending", "sessions")
+    __slots__ = (
+        "broadcasts",
+        "crowd",
+        "deliveries",
+        "left",
+        "log",
+        "order",
+        "outboxes",
+        "queued",
+        "sending",
+        "sessions",
+    )
 
-    def __init__(self) -> None:
-        # Held while a broadcast is appended to all members' outboxes. This gives the room one order.
-        self.order = Lock()
+    def __init__(self, log: Log | None = None) -> None:
+        # The history of the room. None if it has none.
+        self.log = log
+        # Held while a broadcast is appended to all members' outboxes. This gives the room one order. With a history, it
+        # is the log's, which outlives the members: a broadcast is added to both, and a join looks at both, in one step.
+        self.order = Lock() if log is None else log.order
         # Outboxes that were not sent completely, also of former members. Only the sending thread uses this.
         self.left: list[Outbox] = []
         self.broadcasts = self.deliveries = 0  # guarded by order; not changed after the room is gone

@@ -17,21 +17,20 @@ from threading import Lock
 from typing import Any, Generic, TypeVar
 
 from wsthreads.errors import BrokerError, HistoryError, RoomLimitError, RoomNameError
-from wsthreads.protocol.encoding import PLAIN
-from wsthreads.protocol.fanout import append_all, flush_all
-from wsthreads.protocol.frames import MarkedFrame
 from wsthreads.protocol.outbox import Outbox
 from wsthreads.rooms.attributes import Attributes, LocalAttributes
 from wsthreads.rooms.directory import Directory
 from wsthreads.rooms.handles import Room, SessionRoom
+from wsthreads.rooms.histories import OFF, Histories
+from wsthreads.rooms.history import Limits, Log
 from wsthreads.rooms.joined import JOINED, NOT_JOINED, Joined
-from wsthreads.rooms.members import ENCODING_NAME, Member, Members, by_encoding, without
+from wsthreads.rooms.members import ENCODING_NAME, Member, Members, without
 from wsthreads.rooms.names import is_hidden, user_of
 from wsthreads.rooms.owned_room import OwnedRoom
 from wsthreads.rooms.ownership import Ownership
 from wsthreads.rooms.presence import Person
-from wsthreads.rooms.roster import Roster
-from wsthreads.rooms.striped import StripedDict
+from wsthreads.rooms.roster import Roster, Timers
+from wsthreads.rooms.sending import Sending
 from wsthreads.threads.drainer import Drainer
 from wsthreads.threads.scheduling import NO_SCHEDULING, Scheduling
 
@@ -54,7 +53,7 @@ def _nobody() -> None:
     """Default for `owner`: there is no endpoint."""
 
 
-class Rooms(Generic[M]):
+class Rooms(Sending, Generic[M]):
     """All rooms of one endpoint. Any thread.
 
     `count` is called with the name of a counter when a session exceeds its limit of rooms.
@@ -69,9 +68,8 @@ class Rooms(Generic[M]):
         count: Callable[[str], None] = _count_nothing,
         scheduling: Scheduling = NO_SCHEDULING,
     ) -> None:
-        self._drainer = drainer
+        super().__init__(drainer)
         self._scheduling = scheduling
-        self._members: StripedDict[str, Members] = StripedDict()
         self._has_hidden = False  # whether there has ever been a hidden room
         self._max_name_chars = max_name_chars
         self._max_per_session = max_per_session
@@ -97,6 +95,8 @@ class Rooms(Generic[M]):
             self.roster.give_up()
         if self._ownership is not None:
             self._ownership.give_up()
+        if self.history is not None:
+            self.history.give_up()
         if self._directory is not None:
             self._directory.bans.give_up()
         if self._attributes is not None:
@@ -109,7 +109,7 @@ class Rooms(Generic[M]):
 
     def use_roster(self, **parts: Any) -> Roster:
         """Make the roster of these rooms, with those `parts` of `Roster` that the endpoint knows."""
-        roster = Roster(broadcast_here=partial(Rooms.broadcast, self), has_members=self._members.__contains__, **parts)
+        roster = Roster(broadcast_here=self._spread, has_members=self._members.__contains__, **parts)
         self.roster = roster
         return roster
 
@@ -132,6 +132,11 @@ class Rooms(Generic[M]):
             "names": self.names,
             "check_reach": self.check_reach,
         }
+
+    def use_history(self, timers: Timers, limits: Limits) -> None:
+        """Keep messages. Without limits that allow any, nothing is kept."""
+        if limits.messages:
+            self.history = Histories(timers, limits, has_members=self._members.__contains__)
 
     def use_directory(self, **parts: Any) -> Directory:
         """Make the directory of these rooms, with those `parts` of `Directory` that the endpoint knows."""
@@ -236,27 +241,43 @@ class Rooms(Generic[M]):
 
         The options are those of `SessionRoom.join`.
         """
-        if history is not None or since is not None:
-            raise HistoryError("history is off: set history_messages")
+        histories = self.history
+        if histories is None:
+            if history or since is not None:
+                raise HistoryError(OFF)
+        else:
+            histories.check(history, since)
         if max_members is not None:
             raise NotImplementedError("max_members")
-
-        def add(members: Members | None) -> Members:
-            members = members or Members()
-            members.sessions[session] = session._outbox
-            members.outboxes = None
-            return members
-
         if is_hidden(name):
             self._has_hidden = True
         else:
             self._scheduling.joins_room()
+        if histories is None or is_hidden(name):
+            joined, _ = self._enter(name, session)
+        else:
+            joined = histories.join(name, session, partial(self._enter, name, session), history, since)
+        self._moved(name)
+        return joined
+
+    def _enter(self, name: str, session: M, log: Log | None = None) -> tuple[Joined, Outbox | None]:
+        """Make a session a member. Returns the outbox that broadcasts reach from now on, if it was none.
+
+        With the `log` of a room that has a history, and its `order` held.
+        """
+
+        def add(members: Members | None) -> Members:
+            members = members or Members(log)
+            members.sessions[session] = session._outbox
+            members.outboxes = None
+            return members
+
         with session._membership:
             joined, limit = session._joined, self._max_per_session
             if session._ended:
-                return NOT_JOINED
+                return NOT_JOINED, None
             if name in joined:
-                return JOINED
+                return JOINED, None
             if len(joined) >= limit and not is_hidden(name) and sum(not is_hidden(other) for other in joined) >= limit:
                 self._count("past_max_rooms_per_session")
                 raise RoomLimitError(f"a session may be in {limit} rooms, {name!r:.80} would be one more")
@@ -265,8 +286,7 @@ class Rooms(Generic[M]):
             self._members.compute(name, add)
             self._is_forked = False
             session._joined |= {name}
-        self._moved(name)
-        return JOINED
+            return JOINED, session._outbox
 
     def _moved(self, name: str) -> None:
         """A session has joined a room, or left it. Called without locks."""
@@ -379,85 +399,24 @@ class Rooms(Generic[M]):
 
         With `hand_over`, the drainer sends, so that the caller can go on.
         """
-        members = self._members.get(name)
-        if members is None:
-            self.check_reach()
-            return
-        if isinstance(frame, MarkedFrame):
-            frame.room = name
-        frames = {PLAIN: frame}
-        while True:
-            with members.order:
-                outboxes = members.outboxes or self._copy(name, members)
-                parts = by_encoding(outboxes)
-                missing = [encoding for encoding, _ in parts if encoding not in frames]
-                if not missing:
-                    skip = None if exclude is None else members.sessions.get(exclude)
-                    if parts:
-                        members.broadcasts += 1
-                    for encoding, some in parts:
-                        members.deliveries += append_all(some, frames[encoding], skip)
-                    if members.sending:
-                        members.queued += 1  # the sending thread will send it
-                        return
-                    members.sending = True
-                    hand_over = hand_over or members.crowd > 0
-                    members.queued = 1 if hand_over else 0
-                    break
-            for encoding in missing:  # then look again: members may have changed
-                frames[encoding] = encoding.frame(frame)
-        if not hand_over:
-            try:
-                hand_over = self._send(name, members, outboxes)
-                hand_over = hand_over and self._send(name, members)  # again, if broadcasts were queued meanwhile
-            except BaseException:
-                self._go_on(name, members)  # queued messages must not wait for the next broadcast
-                raise
-        if hand_over:
-            self._go_on(name, members)
+        record = None
+        if self.history is not None:
+            record = self.history.recorder(name, frame, None if exclude is None else exclude.id)
+        self._spread(name, frame, exclude, hand_over=hand_over, record=record)
 
-    def _go_on(self, name: str, members: Members) -> None:
-        """Leave the sending to the drainer."""
-        try:
-            self._drainer.go_on(partial(self._send, name, members))
-        except RuntimeError:  # no thread can be started: send in this thread
-            try:
-                while self._send(name, members):
-                    pass
-            except BaseException:
-                with members.order:
-                    members.sending = False  # the next broadcast tries again
-                raise
+    def newest(self, name: str, count: int) -> list[str | bytes]:
+        """The last messages of a room, oldest first. Raises `HistoryError`; over Redis, `BrokerError`."""
+        return self._history.newest(name, count)
 
-    def _send(self, name: str, members: Members, outboxes: tuple[Outbox, ...] | None = None) -> bool:
-        """Send queued messages to the members.
+    def position(self, name: str) -> str:
+        """Where the history of a room ends. Raises `HistoryError`; over Redis, `BrokerError`."""
+        return self._history.position(name)
 
-        Returns True if more was queued meanwhile; then, and after an exception, call it again.
-        """
-        if outboxes is None:
-            with members.order:
-                members.crowd = max(members.queued, members.crowd, 1) - 1
-                members.queued = 0
-                outboxes = members.outboxes or self._copy(name, members)
-        # A session that has left is not among the members, but its outbox may still have unsent messages.
-        members.left = flush_all(members.left) + flush_all(outboxes)
-        with members.order:
-            members.sending = bool(members.left) or members.queued > 0
-            return members.sending
-
-    def _copy(self, name: str, members: Members) -> tuple[Outbox, ...]:
-        """The members' outboxes, cached until a session joins or leaves."""
-
-        outboxes: tuple[Outbox, ...] = ()
-
-        def copy(current: Members) -> Members:
-            nonlocal outboxes
-            if current is members:
-                outboxes = current.outboxes = tuple(sorted(current.sessions.values(), key=ENCODING_NAME))
-            return current
-
-        self._members.compute_if_present(name, copy)
-        return outboxes
+    @property
+    def _history(self) -> Histories[Any]:
+        if self.history is None:
+            raise HistoryError(OFF)
+        return self.history
 
     def _checked(self, name: str) -> str:
         limit = self._max_name_chars
@@ -474,10 +433,14 @@ class Rooms(Generic[M]):
 
     def _check(self) -> None:
         """The invariants, for tests at a quiet point."""
+        if self.history is not None:
+            self.history._check()
         for name, members in self._members.snapshot().items():
             assert members.sessions, f"room {name!r} is empty"
             for session, outbox in members.sessions.items():
                 assert name in session._joined, f"{session} does not know that it is in {name!r}"
                 assert not session._ended, f"{session} is over, and still in {name!r}"
                 assert outbox is session._outbox
+            log = None if self.history is None or is_hidden(name) else self.history.log(name)
+            assert members.log is log, f"room {name!r} has the log of another room, or an old one"
             assert members.outboxes in (None, tuple(sorted(members.sessions.values(), key=ENCODING_NAME)))

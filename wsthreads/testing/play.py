@@ -125,6 +125,8 @@ class Play:
         for endpoint in self.app.endpoints:
             endpoint.handler.on_failure = self._failed
             endpoint.roster.timers = endpoint.ownership.timers = endpoint.attributes.timers = self._timers
+            if endpoint.rooms.history is not None:
+                endpoint.rooms.history.timers = self._timers
             self._bans[endpoint.path], endpoint.directory.bans = endpoint.directory.bans, Bans(self._timers.now)
 
     def connect(
@@ -288,6 +290,8 @@ class Play:
         for endpoint in self.app.endpoints:
             vars(endpoint.handler).pop("on_failure", None)
             endpoint.roster.timers = endpoint.ownership.timers = endpoint.attributes.timers = self.app._flusher
+            if endpoint.rooms.history is not None:
+                endpoint.rooms.history.timers = self.app._flusher
             endpoint.directory.bans = self._bans[endpoint.path]
 
     def __enter__(self) -> Play:

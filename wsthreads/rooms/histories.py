@@ -1,0 +1,236 @@
+"""The histories of the rooms of one endpoint: their limits, and how long they live.
+
+A room has a log from its first message, first member or first `position` on. The log outlives the members: it is
+dropped once nobody is in the room, and nobody has used it for `history_s`. Under a log's `order`, `has_members` says
+whether somebody is in the room, and neither that nor `is_gone` changes meanwhile.
+
+Over a broker, a subclass fills the logs from there. It overrides `_make`, `recorder`, `before_join`, `newest` and
+`position`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from wsthreads.errors import HistoryError, brief
+from wsthreads.rooms.history import Entry, Limits, Log, Record, is_kept, message_of
+from wsthreads.rooms.joined import Joined
+from wsthreads.rooms.names import is_hidden
+from wsthreads.rooms.striped import StripedDict
+from wsthreads.threads.flusher import weakly
+
+if TYPE_CHECKING:
+    from wsthreads.protocol.outbox import Outbox
+    from wsthreads.rooms.roster import Timers
+
+__all__ = ["MAX_EXCUSED_BYTES", "OFF", "Histories", "check_count", "check_since"]
+
+OFF = "history is off: set history_messages"
+
+#: How often logs are looked at that may have expired: this part of `history_s`, but not more often than every second.
+LOOKS = 10
+
+#: A replay is encoded without the room's lock. After so many attempts, in which messages came meanwhile, under it.
+ENCODING_ATTEMPTS = 10
+
+#: A replay may be larger than a client's outbox. More than this is not queued for one that reads nothing.
+MAX_EXCUSED_BYTES = 64 * 1024 * 1024
+
+L = TypeVar("L", bound=Log)
+
+
+class Histories(Generic[L]):
+    """The logs of all rooms of one endpoint. Any thread.
+
+    `has_members` says whether a room has members in this process. It takes only a lock that is a leaf.
+    """
+
+    def __init__(self, timers: Timers, limits: Limits, *, has_members: Callable[[str], bool]) -> None:
+        #: Replaced by tests that move the clock.
+        self.timers = timers
+        self.limits = limits
+        self._has_members = has_members
+        self._logs: StripedDict[str, L] = StripedDict()
+        self._looking = Lock()  # guards the next; a leaf
+        self._looks = False  # whether a timer will look for logs that have expired
+
+    def give_up(self) -> None:
+        """In a forked process: the members are its parent's."""
+        self._logs.renew()
+        self._looking, self._looks = Lock(), False
+
+    def _make(self) -> L:
+        return Log(self.limits, self.timers.now())  # type: ignore[return-value]
+
+    def log(self, name: str) -> L:
+        """The log of a room. Another thread may drop it until `order` is held: see `is_gone`."""
+        found = self._logs.get(name)
+        if found is None:
+            found = self._logs.compute(name, lambda log: log or self._make())
+            assert found is not None
+            self._look_later()
+        return found
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[L]:
+        """The log of a room, with its `order` held."""
+        while True:
+            log = self.log(name)
+            with log.order:
+                if not log.is_gone:
+                    now = log.used_at = self.timers.now()
+                    log.trim(now)
+                    yield log
+                    return
+
+    def recorder(self, name: str, frame: bytes, exclude_id: str | None) -> Record | None:
+        """What adds a broadcast to the log of its room; None if it is not kept."""
+        if not is_kept(frame) or is_hidden(name):
+            return None
+        return partial(_record, frame, exclude_id, self.timers.now())
+
+    def record_alone(self, name: str, record: Record) -> bool:
+        """Add a broadcast to the log of a room that nobody is in. False, and nothing is done, if somebody is."""
+        with self.open(name) as log:
+            return not self._has_members(name) and (record(log) or True)
+
+    def check(self, history: int | None, since: str | None) -> None:
+        """Raise `HistoryError` for invalid options of `join`."""
+        if history is not None:
+            check_count(history, self.limits.messages)
+        check_since(since)
+
+    def join(
+        self,
+        name: str,
+        session: Any,
+        enter: Callable[[Log], tuple[Joined, Outbox | None]],
+        history: int | None,
+        since: str | None,
+    ) -> Joined:
+        """Make a session a member, and queue what it gets of the history, in one step.
+
+        `enter` makes it a member. It returns the outbox that broadcasts reach from then on, if the session was none.
+        """
+        is_asked = bool(history) or since is not None
+        attempts = ENCODING_ATTEMPTS if is_asked else 0
+        encoding = session._outbox.encoding
+        while True:
+            with self.open(name) as log:
+                is_member = not is_asked or name in session._joined
+                if not is_member:
+                    self.before_join(name, log)
+                entries, complete = ([], True) if is_member else log.replay(history or 0, since, session.id)
+                missing = log.unencoded(encoding, entries) if attempts > 0 else []
+                if not missing:
+                    joined, outbox = enter(log)
+                    if outbox is None or not joined.joined:
+                        return joined
+                    frames = log.frames(encoding, entries)
+                    _append(outbox, frames)
+                    break
+            encoded = {entry[0]: encoding.frame(entry[3]) for entry in missing}
+            attempts -= 1
+            with log.order:
+                log.learn(encoding, encoded)
+        if frames:
+            outbox.flush()
+        return Joined(joined.joined, complete)
+
+    def before_join(self, name: str, log: L) -> None:
+        """Called with `order` held, before a session that wants a replay joins. May raise, and may wait by `order`."""
+
+    def newest(self, name: str, count: int) -> list[str | bytes]:
+        """The last messages of a room, oldest first. Raises `HistoryError`."""
+        check_count(count, self.limits.messages)
+        return messages_of(self._newest(name, count))
+
+    def _newest(self, name: str, count: int) -> list[Entry]:
+        if self._logs.get(name) is None:
+            return []
+        with self.open(name) as log:
+            return log.newest(count)
+
+    def position(self, name: str) -> str:
+        """Where the log of a room ends. Makes the log if there is none."""
+        with self.open(name) as log:
+            return log.position()
+
+    def sizes(self) -> dict[str, tuple[int, int, float]]:
+        """The rooms with messages: how many, of how many bytes, and how old the last one is."""
+        found = {}
+        now = self.timers.now()
+        for name, log in self._logs.snapshot().items():
+            with log.order:
+                log.trim(now)
+                if len(log):
+                    found[name] = (len(log), log.bytes, now - log.newest(1)[0][2])
+        return found
+
+    def _look_later(self) -> None:
+        with self._looking:
+            if self._looks:
+                return
+            self._looks = True
+        self.timers.call_later(max(self.limits.seconds / LOOKS, 1.0), weakly(self._look))
+
+    def _look(self) -> None:
+        """Drop the logs that have expired, and old messages."""
+        with self._looking:
+            self._looks = False
+        now = self.timers.now()
+        for name, log in self._logs.snapshot().items():
+            with log.order:
+                log.trim(now)
+                if now - log.used_at >= self.limits.seconds:
+                    self._drop_locked(name, log)
+        if len(self._logs):
+            self._look_later()
+
+    def _drop_locked(self, name: str, log: L) -> None:
+        """Drop a log unless somebody is in the room. With its `order` held."""
+        if not log.is_gone and not self._has_members(name):
+            log.is_gone = True
+            self._logs.compute_if_present(name, lambda other: None if other is log else other)
+
+    def _check(self) -> None:
+        """The invariants, for tests."""
+        for log in self._logs.snapshot().values():
+            with log.order:
+                assert not log.is_gone
+                log._check()
+
+
+def _record(frame: bytes, exclude_id: str | None, now: float, log: Log) -> bool:
+    log.add(frame, exclude_id, now)
+    return True
+
+
+def _append(outbox: Outbox, frames: list[bytes]) -> None:
+    """Queue a replay: more bytes than the client could have read so far."""
+    if frames:
+        outbox.excuse_more(sum(map(len, frames)), MAX_EXCUSED_BYTES)
+        for frame in frames:
+            outbox.append(frame)
+
+
+def messages_of(entries: list[Entry]) -> list[str | bytes]:
+    return [message_of(entry[3]) for entry in entries]
+
+
+def check_count(count: object, most: int) -> None:
+    """Raise `HistoryError` for what is no number of messages that a history can have."""
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= most:
+        raise HistoryError(
+            f"history must be a whole number from 0 to {most} (history_messages), not {brief(count)}"
+        )
+
+
+def check_since(since: object) -> None:
+    """Raise `HistoryError` for what is no text."""
+    if since is not None and not isinstance(since, str):
+        raise HistoryError(f"since must be a position, which is text, not {type(since).__name__}")

@@ -1,0 +1,199 @@
+"""The history of one room: the last messages, and where in them a client has stopped.
+
+A `Log` is a plain structure without clock and I/O. Its `order` is the lock under which a room's broadcasts are
+appended to the members' outboxes. So an entry is added in the same step in which the members get the message, and a
+session that joins gets a replay of the log and all later messages, without a gap and without a double.
+
+Each entry has a number, and perhaps a tag that says which of two messages with the same number it is: a broker that has
+lost its last messages gives their numbers to others. A *position* is the name of the log (`epoch`), the number and the
+tag of the last entry that a client has. It means the same in every log with these entries, in any process.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from threading import Lock
+from typing import NamedTuple, TypeAlias
+
+from wsthreads.protocol.encoding import PLAIN, Encoding
+from wsthreads.protocol.frames import TEXT
+
+__all__ = ["START", "Entry", "Limits", "Log", "Mark", "is_kept", "message_of", "payload_bytes"]
+
+#: A number, the tag, when it was broadcast, the plain frame, the id of the session that did not get it. It is a plain
+#: tuple of plain values, so the garbage collector does not look at it: there may be millions.
+Entry: TypeAlias = "tuple[int, str, float, bytes, str | None]"
+
+_NUMBER = re.compile("[0-9]{1,16}", re.ASCII)
+
+
+class Limits(NamedTuple):
+    """What a log keeps: the last messages, so many at most, no older ones, and no more bytes of their contents."""
+
+    messages: int
+    seconds: float
+    bytes: int
+
+
+class Mark(NamedTuple):
+    """Which entry of a log."""
+
+    number: int
+    tag: str = ""
+
+
+#: Before the first entry.
+START = Mark(0)
+
+
+class Log:
+    """The last messages of one room. Whoever calls a method holds `order`."""
+
+    __slots__ = ("_bytes", "_encoded", "_entries", "_limits", "epoch", "floor", "is_gone", "last", "order", "used_at")
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        # Held while a message is appended to the outboxes of all members and to this log, and while a session joins.
+        # Under it a session's `_membership` and stripe locks may be taken, and nothing waits but `SharedLog`.
+        self.order = Lock()
+        #: The name of the log. Another log of the same room has another one.
+        self.epoch = secrets.token_urlsafe(9)
+        #: The last entry, and the last one that was dropped: the log has all entries between the two.
+        self.last = self.floor = START
+        #: When a message or a session was last there.
+        self.used_at = now
+        #: It has been dropped: take another.
+        self.is_gone = False
+        self._limits = limits
+        self._entries: deque[Entry] = deque()
+        self._bytes = 0
+        self._encoded: dict[str, dict[int, bytes]] = {}  # by encoding and number, for clients with that encoding
+
+    def add(self, frame: bytes, exclude_id: str | None, now: float, mark: Mark | None = None) -> None:
+        """Append a message. Its mark is the next one, unless it has one already."""
+        self.last = mark = mark or Mark(self.last[0] + 1)
+        # Without the marks of a MarkedFrame: nothing of a replay is replaced by what comes later.
+        self._entries.append((*mark, now, frame if type(frame) is bytes else bytes(frame), exclude_id))
+        self._bytes += payload_bytes(frame)
+        self.used_at = now
+        self.trim(now)
+
+    def trim(self, now: float) -> None:
+        """Drop what is over the limits."""
+        entries, (messages, seconds, most_bytes) = self._entries, self._limits
+        oldest = now - seconds
+        while entries and (len(entries) > messages or self._bytes > most_bytes or entries[0][2] <= oldest):
+            number, tag, _, frame, _ = entries.popleft()
+            self.floor = Mark(number, tag)
+            self._bytes -= payload_bytes(frame)
+            for encoded in self._encoded.values():
+                encoded.pop(number, None)
+
+    def replace(self, epoch: str, last: Mark, floor: Mark, entries: Iterable[Entry], now: float) -> None:
+        """Have other contents: those of another log, or what was missing."""
+        self.epoch, self.last, self.floor = epoch, last, floor
+        self._entries = deque(entries)
+        self._bytes = sum(payload_bytes(entry[3]) for entry in self._entries)
+        self._encoded = {}
+        self.trim(now)
+
+    def position(self) -> str:
+        """Where the log ends, for `replay`."""
+        return self._position_of(self.last)
+
+    def _position_of(self, mark: Mark) -> str:
+        return f"{self.epoch}.{mark.number}.{mark.tag}" if mark.tag else f"{self.epoch}.{mark.number}"
+
+    def newest(self, count: int, reader_id: str | None = None) -> list[Entry]:
+        """The last entries, oldest first, at most `count`; without those that a session is not to get."""
+        found = (entry for entry in reversed(self._entries) if reader_id is None or entry[4] != reader_id)
+        return list(islice(found, count))[::-1]
+
+    def replay(self, count: int, since: str | None, reader_id: str) -> tuple[list[Entry], bool]:
+        """What a session gets that joins, and whether nothing is missing after the position `since`.
+
+        All entries after that position; if it is not in this log, or not given, the last `count` ones.
+        """
+        if since is not None:
+            found = self._after(since)
+            if found is not None:
+                return [entry for entry in found if entry[4] != reader_id], True
+        return self.newest(count, reader_id) if count else [], since is None
+
+    def _after(self, position: str) -> list[Entry] | None:
+        """The entries after a position. None if the log does not have all of them, or it is that of another log."""
+        epoch, _, place = position.partition(".")
+        number_text, _, tag = place.partition(".")
+        if epoch != self.epoch or not _NUMBER.fullmatch(number_text):
+            return None
+        mark = Mark(int(number_text), tag)
+        if self._position_of(mark) != position:
+            return None
+        found: list[Entry] = []
+        for entry in reversed(self._entries):
+            if entry[0] <= mark.number:
+                return found[::-1] if entry[:2] == mark else None
+            found.append(entry)
+        return found[::-1] if mark == self.floor else None
+
+    def unencoded(self, encoding: Encoding, entries: Iterable[Entry]) -> list[Entry]:
+        """Those of which there is no frame in an encoding."""
+        if encoding is PLAIN:
+            return []
+        known = self._encoded.get(encoding.name, {})
+        return [entry for entry in entries if entry[0] not in known]
+
+    def learn(self, encoding: Encoding, frames: dict[int, bytes]) -> None:
+        """Keep frames in an encoding, by the numbers of their entries."""
+        known = self._encoded.setdefault(encoding.name, {})
+        if self._entries:
+            oldest = self._entries[0][0]
+            known.update({number: frame for number, frame in frames.items() if number >= oldest})
+
+    def frames(self, encoding: Encoding, entries: Sequence[Entry]) -> list[bytes]:
+        """The frames of entries in an encoding; those that are not kept in it are made."""
+        if encoding is PLAIN:
+            return [entry[3] for entry in entries]
+        known = self._encoded.get(encoding.name, {})
+        return [known.get(entry[0]) or encoding.frame(entry[3]) for entry in entries]
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of the contents of its messages."""
+        return self._bytes
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def _check(self) -> None:
+        """The invariants, for tests."""
+        numbers = [entry[0] for entry in self._entries]
+        assert numbers == sorted(set(numbers)), numbers
+        assert not numbers or (numbers[0] > self.floor.number and numbers[-1] == self.last.number)
+        assert self._bytes == sum(payload_bytes(entry[3]) for entry in self._entries) <= self._limits.bytes
+        assert len(numbers) <= self._limits.messages
+        assert all(number in numbers for encoded in self._encoded.values() for number in encoded)
+
+
+def is_kept(frame: bytes) -> bool:
+    """Whether a history stores this message."""
+    return type(frame) is bytes or getattr(frame, "is_kept", True)
+
+
+def payload_bytes(frame: bytes) -> int:
+    """How many bytes a message has in its plain frame."""
+    size = len(frame)
+    return size - (2 if size < 128 else 4 if size < 65540 else 10)
+
+
+def message_of(frame: bytes) -> str | bytes:
+    """The message of a plain frame."""
+    payload = frame[len(frame) - payload_bytes(frame) :]
+    return payload.decode() if frame[0] & 0x0F == TEXT else bytes(payload)
+
+
+#: Appends a message to the log of a room, under its `order`. Returns False if it is not for the room as it is now.
+Record: TypeAlias = "Callable[[Log], bool]"
