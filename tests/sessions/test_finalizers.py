@@ -11,7 +11,7 @@ import pytest
 from tests.programs import DEADLINE_S, ROOT
 from tests.room_worlds import World
 from tests.wire import run_all
-from wsthreads.rooms import rooms
+from wsthreads.rooms import sending
 
 #: At each line of ours, for the first times that it is run, what a finalizer may do is done.
 PROGRAM = """
@@ -120,14 +120,14 @@ def test_a_finalizer_amid_a_broadcast_does_not_wait_for_the_client_of_its_thread
     member.outbox.max_bytes = 1
     victims = [Farewell(member.session)]
 
-    def append_all(*arguments, append_all=rooms.append_all):
+    def append_all(*arguments, append_all=sending.append_all):
         victims.clear()
         return append_all(*arguments)
 
     def broadcast():
         member.session._thread = threading.get_ident()
         member.session._wait_s = 1000.0
-        monkeypatch.setattr(rooms, "append_all", append_all)
+        monkeypatch.setattr(sending, "append_all", append_all)
         world.rooms.room("lobby").broadcast("on")
 
     run_all(broadcast)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from threading import Lock, current_thread
 from typing import Any
 
-import wsthreads.rooms.rooms
+import wsthreads.rooms.sending
 from wsthreads import WebSocketApp
 from wsthreads.sessions.endpoint import Endpoint
 
@@ -99,18 +99,18 @@ class Reaper:
     def _kill_drainer_in_a_step(self) -> None:
         """After a part of the step's sends. The next call of the step completes them."""
         die = self._once("drainer", MemoryError(INJECTED))
-        real = wsthreads.rooms.rooms.flush_all
+        real = wsthreads.rooms.sending.flush_all
 
         def flush_all(outboxes: Any) -> Any:
             if outboxes and current_thread().name == "wsthreads-drainer":
-                wsthreads.rooms.rooms.flush_all = real
+                wsthreads.rooms.sending.flush_all = real
                 real(outboxes[: len(outboxes) // 2])
                 die()
             return real(outboxes)
 
         # Or a step is already running.
         if real.__name__ == "flush_all" and real.__module__ == "wsthreads.protocol.fanout":
-            wsthreads.rooms.rooms.flush_all = flush_all
+            wsthreads.rooms.sending.flush_all = flush_all
 
     def _kill_isolate(self) -> None:
         isolate: Any = self._endpoint.handler._isolate  # type: ignore[attr-defined]

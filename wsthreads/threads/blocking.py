@@ -17,6 +17,8 @@ __all__ = ["has_interrupted", "may_wait", "may_wait_for_posts", "never_wait", "s
 #: `send`, a finalizer has interrupted it.
 LOCKING = (
     "wsthreads.rooms.rooms",
+    "wsthreads.rooms.sending",
+    "wsthreads.rooms.histories",
     "wsthreads.protocol.outbox",
     "wsthreads.protocol.fanout",
     "wsthreads.brokers.pending",

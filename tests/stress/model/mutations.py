@@ -13,9 +13,10 @@ from threading import Timer
 from typing import Any
 
 import wsthreads.rooms.members
-import wsthreads.rooms.rooms
+import wsthreads.rooms.sending
 import wsthreads.sessions.session
 from wsthreads.protocol.outbox import Outbox
+from wsthreads.rooms.joined import JOINED, Joined
 from wsthreads.rooms.rooms import Rooms
 from wsthreads.sessions.endpoint import Endpoint
 from wsthreads.sessions.life import Life
@@ -72,8 +73,8 @@ def a_broadcast_comes_twice() -> None:
 def a_room_has_no_order() -> None:
     real = wsthreads.rooms.members.Members.__init__
 
-    def init(members: Any) -> None:
-        real(members)
+    def init(members: Any, log: Any = None) -> None:
+        real(members, log)
         members.order = nullcontext()
 
     wsthreads.rooms.members.Members.__init__ = init
@@ -81,7 +82,7 @@ def a_room_has_no_order() -> None:
 
 
 def nobody_is_left_out() -> None:
-    wsthreads.rooms.rooms.append_all = lambda outboxes, frame, skip: sum(outbox.append(frame) for outbox in outboxes)
+    wsthreads.rooms.sending.append_all = lambda outboxes, frame, skip: sum(outbox.append(frame) for outbox in outboxes)
 
 
 def what_waits_is_lost_at_a_close() -> None:
@@ -113,8 +114,9 @@ def a_leave_comes_late() -> None:
 def a_join_comes_late() -> None:
     real = Rooms.join
 
-    def join(rooms: Rooms, name: str, session: Session) -> None:
-        Timer(0.05, real, (rooms, name, session)).start()
+    def join(rooms: Rooms, name: str, session: Session, **options: Any) -> Joined:
+        Timer(0.05, real, (rooms, name, session), options).start()
+        return JOINED
 
     Rooms.join = join
 
@@ -175,7 +177,7 @@ def _append_all(append: Callable[[Outbox, bytes], bool]) -> None:
     def append_all(outboxes: tuple[Outbox, ...], frame: bytes, skip: Outbox | None) -> int:
         return sum(outbox is not skip and append(outbox, frame) for outbox in outboxes)
 
-    wsthreads.rooms.rooms.append_all = append_all
+    wsthreads.rooms.sending.append_all = append_all
 
 
 #: By name. All but the last have an effect without Redis.
