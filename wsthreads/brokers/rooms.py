@@ -27,7 +27,9 @@ from wsthreads.threads.blocking import has_interrupted
 if TYPE_CHECKING:
     from wsthreads.brokers.interface import Link
     from wsthreads.brokers.messages import Close, Direct, PresenceChange
+    from wsthreads.rooms.history import Limits
     from wsthreads.rooms.joined import Joined
+    from wsthreads.rooms.roster import Timers
     from wsthreads.threads.drainer import Drainer
 
 __all__ = ["SharedRooms", "SharedSession"]
@@ -59,7 +61,10 @@ class SharedRooms(Rooms[Session]):
     def _broadcast_here(self, name: str, frame: bytes) -> None:
         """Send what `on_presence` has returned, after what it has broadcast. The roster's thread waits for that."""
         self._link.pending.wait_room((self.path, name))
-        super().broadcast(name, frame)
+        self._spread(name, frame)
+
+    def use_history(self, timers: Timers, limits: Limits) -> None:
+        """No room has a history over Redis."""
 
     def use_attributes(self, **parts: Any) -> SharedAttributes:
         """As in `Rooms`."""
