@@ -129,6 +129,7 @@ class Mailbox:
         "fence",
         "is_lost",
         "is_scheduled",
+        "is_ticking",
         "lag_s",
         "last_tick",
         "name",
@@ -155,6 +156,7 @@ class Mailbox:
         self.is_lost = False  # another process may own the room by now
         self.skips_end = False  # the handler does not know of this ownership any more
         self.calls = 0  # that are being made
+        self.is_ticking = False  # the call is a tick
         self.started_s = 0.0  # when on_room_start had returned
         self.last_tick: int | None = None
         self.lag_s: float | None = None
@@ -180,6 +182,8 @@ class Mailbox:
 
         The next tick that runs counts those that were skipped.
         """
+        if self.is_ticking or number == self.last_tick:
+            return
         if self._tick is None:
             self._items.append(_TICK)
         self._tick = number

@@ -396,6 +396,7 @@ class Ownership:
             call.dt = schedule.dt_s(last, number)
         call.skipped = max(0, number - last - 1)
         mailbox.last_tick = number
+        mailbox.is_ticking = True
         return call
 
     def begin_call(self, call: RoomCall) -> bool:
@@ -422,6 +423,7 @@ class Ownership:
         with self._lock:
             mailbox.calls -= 1
             if not mailbox.calls:
+                mailbox.is_ticking = False
                 if call.kind == "room_start":
                     mailbox.phase = Phase.RUNNING
                     mailbox.started_s = self.timers.now()
