@@ -803,3 +803,24 @@ def test_a_path_may_come_first():
         assert ann.session.get_parameter("token") == "secret"
         with pytest.raises(HandshakeRefused, match="404 there is no WebSocket endpoint at /ws/x"):
             chat.connect("/ws/x", token="secret")
+
+
+@pytest.mark.parametrize(("rate", "step_s"), [(20, 0.05), (10, 0.1), (60, 1 / 60), (3, 1 / 3)])
+def test_the_clock_has_no_rounding_errors_each_step_of_a_tick_is_one_tick(rate, step_s):
+    seconds = []
+
+    class Game:
+        tick_rate = rate
+
+        def on_open(self, session):
+            session.room("game").join()
+
+        def on_tick(self, room, dt):
+            seconds.append(dt)
+
+    with play(Game) as game:
+        game.connect()
+        for steps in range(1, 200):
+            game.advance(step_s)
+            assert len(seconds) == steps
+    assert seconds == pytest.approx([min(step_s, 0.25)] * 199)

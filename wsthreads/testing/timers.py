@@ -12,6 +12,9 @@ from wsthreads.threads.flusher import Timer
 
 __all__ = ["ManualTimers"]
 
+#: How much too early a timer runs at most: twenty steps of 0.05 seconds must be one second, in spite of rounding.
+_EARLY_S = 1e-6
+
 
 class ManualTimers:
     """Stands for the `Flusher` where only timers are wanted. Any thread; callbacks run in the thread that advances."""
@@ -45,12 +48,12 @@ class ManualTimers:
             if callback is not None:
                 callback()
                 between()
-        self._now = end
+        self._now = max(self._now, end)
 
     def _next(self, end: float) -> Timer | None:
         """The timer that is due next, until `end`; the clock is moved to its time."""
         with self._lock:
-            if not self._timers or self._timers[0][0] > end:
+            if not self._timers or self._timers[0][0] > end + _EARLY_S:
                 return None
             due, _, timer = heapq.heappop(self._timers)
             self._now = max(self._now, due)
