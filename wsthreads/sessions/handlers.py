@@ -409,17 +409,18 @@ def _check_signature(name: str, hook: str, function: Callable[..., Any]) -> None
 def _tick_rate_of(name: str, target: object, *, has_ticks: bool) -> float | None:
     """The `tick_rate` of a handler. Raises `HandlerError` if it is not valid, or goes without `on_tick`."""
     rate = getattr(target, "tick_rate", None)
+    if rate is None and not has_ticks:
+        return None
+    missing = "tick_rate" if rate is None else "on_tick"
+    meant = next((written for written in dir(target) if did_you_mean(written, (missing,))), None)
+    hint = "" if meant is None else f"; {name} has {meant}, did you mean {missing}?"
     if rate is None:
-        if not has_ticks:
-            return None
-        written = next((other for other in dir(target) if did_you_mean(other, ("tick_rate",))), None)
-        hint = f"; {name} has {written}: did you mean tick_rate?" if written is not None else ""
-        about = "on_tick" if written is None else written
-        raise HandlerError(f"{name}.on_tick needs tick_rate, {TICK_RATES}, as in tick_rate = 20{hint}", about)
+        message = f"{name}.on_tick needs tick_rate, {TICK_RATES}, as in tick_rate = 20{hint}"
+        raise HandlerError(message, meant or "on_tick")
     if not is_tick_rate(rate):
         raise HandlerError(f"{name}.tick_rate must be {TICK_RATES}, not {brief(rate)}", "tick_rate")
     if not has_ticks:
-        raise HandlerError(f"{name}.tick_rate is for on_tick(room, dt), which is missing", "tick_rate")
+        raise HandlerError(f"{name}.tick_rate is for on_tick(room, dt), which is missing{hint}", meant or "tick_rate")
     return float(rate)
 
 

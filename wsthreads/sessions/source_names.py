@@ -39,10 +39,13 @@ def names_in(source: str, *, in_script: bool) -> dict[str, tuple[int, int]]:
 
 
 def did_you_mean(name: str, among: Iterable[str]) -> str | None:
-    """The name in `among` that is most similar to `name`, or None. Ignores case and underscores."""
+    """The name in `among` that is most similar to `name`, or None. Ignores case and underscores.
+
+    The first two letters must be those of one in `among`: of handler functions, "on".
+    """
     plain = {_plain(other): other for other in among}
     wanted = _ALIASES.get(_plain(name), _plain(name))
-    if not wanted.startswith(("on", "tick")):
+    if wanted[:2] not in {other[:2] for other in plain}:
         return None
     close = difflib.get_close_matches(wanted, plain, n=1, cutoff=0.75)
     return plain[close[0]] if close else None
