@@ -8,6 +8,8 @@
  *   queues, writes to their sockets or closes them. A finalizer in this thread could: the locks are re-entrant. So
  *   nothing that the garbage collector tracks is allocated from the moment when frames are taken from a queue until an
  *   incomplete write is marked in `_draining`. The caller removes that mark.
+ * - Frames of a subclass of bytes (frames.MarkedFrame) are written like others. Where they are joined for an incomplete
+ *   write, the caller gets the frames back, since it may remove some of them.
  */
 #include "_sending.h"
 
@@ -33,15 +35,19 @@
 
 typedef struct {
     PyObject *data; /* bytes, a strong reference; NULL if there is nothing to send here */
+    PyObject **frames; /* strong references: the frames in `data` if any of them is marked; else NULL */
+    Py_ssize_t count; /* of `frames` */
     Py_ssize_t messages; /* in `data` */
     Py_ssize_t sent;
     int fd;
     int error;
 } Write;
 
-/* The first `count` frames of a queue, as one bytes object; NULL with an exception on failure. */
-static PyObject *joined(PyObject *queue, Py_ssize_t count) {
+/* The first `count` frames of a queue, as one bytes object; NULL with an exception on failure. `marked` becomes whether
+ * any of several frames is more than bytes. */
+static PyObject *joined(PyObject *queue, Py_ssize_t count, int *marked) {
     Py_ssize_t size = 0;
+    *marked = 0;
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *frame = PyList_GET_ITEM(queue, i);
         if (!PyBytes_Check(frame)) {
@@ -49,6 +55,7 @@ static PyObject *joined(PyObject *queue, Py_ssize_t count) {
             return NULL;
         }
         size += PyBytes_GET_SIZE(frame);
+        *marked |= !PyBytes_CheckExact(frame) && count > 1;
     }
     if (count == 1) {
         PyObject *frame = PyList_GET_ITEM(queue, 0);
@@ -74,6 +81,7 @@ typedef struct {
     PyObject *frames[MAX_SHARED]; /* strong references, so that no other object gets their addresses */
     Py_ssize_t count;
     Py_ssize_t messages;
+    int marked;
     PyObject *data; /* a strong reference; NULL if there is none */
 } Shared;
 
@@ -90,33 +98,61 @@ static Py_ssize_t count_messages(PyObject *queue, Py_ssize_t count) {
     return messages;
 }
 
-/* Take all frames from a queue as one bytes object. NULL with an exception on failure; then the queue is unchanged. */
-static PyObject *take(PyObject *queue, Shared *shared, Py_ssize_t *messages) {
+/* Keep the frames of a queue in `write`; -1 with an exception on failure. */
+static int keep_frames(Write *write, PyObject *queue, Py_ssize_t count) {
+    write->frames = PyMem_New(PyObject *, count);
+    if (write->frames == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (; write->count < count; write->count++) {
+        write->frames[write->count] = PyList_GET_ITEM(queue, write->count);
+        Py_INCREF(write->frames[write->count]);
+    }
+    return 0;
+}
+
+static void release_write(Write *write) {
+    for (Py_ssize_t i = 0; i < write->count; i++) Py_DECREF(write->frames[i]);
+    PyMem_Free(write->frames);
+    write->frames = NULL;
+    write->count = 0;
+    Py_CLEAR(write->data);
+}
+
+/* Take all frames from a queue as one bytes object, `write->data`. -1 with an exception on failure; then the queue is
+ * unchanged. */
+static int take(PyObject *queue, Shared *shared, Write *write) {
     Py_ssize_t count = PyList_GET_SIZE(queue);
     int same = shared->data != NULL && count == shared->count;
     for (Py_ssize_t i = 0; same && i < count; i++) same = PyList_GET_ITEM(queue, i) == shared->frames[i];
-    PyObject *data;
+    int marked;
     if (same) {
-        data = shared->data;
-        *messages = shared->messages;
-        Py_INCREF(data);
+        write->data = shared->data;
+        write->messages = shared->messages;
+        marked = shared->marked;
+        Py_INCREF(write->data);
     } else {
-        data = joined(queue, count);
-        if (data == NULL) return NULL;
-        *messages = count_messages(queue, count);
+        write->data = joined(queue, count, &marked);
+        if (write->data == NULL) return -1;
+        write->messages = count_messages(queue, count);
         forget(shared);
         if (count <= MAX_SHARED) {
-            shared->messages = *messages;
+            shared->messages = write->messages;
+            shared->marked = marked;
             for (; shared->count < count; shared->count++) {
                 shared->frames[shared->count] = PyList_GET_ITEM(queue, shared->count);
                 Py_INCREF(shared->frames[shared->count]);
             }
-            shared->data = data;
-            Py_INCREF(data);
+            shared->data = write->data;
+            Py_INCREF(write->data);
         }
     }
-    if (PyList_SetSlice(queue, 0, count, NULL) < 0) Py_CLEAR(data);
-    return data;
+    if ((marked && keep_frames(write, queue, count) < 0) || PyList_SetSlice(queue, 0, count, NULL) < 0) {
+        release_write(write);
+        return -1;
+    }
+    return 0;
 }
 
 /* Take the queued frames of an outbox; -1 with an exception on failure. Afterwards:
@@ -135,10 +171,7 @@ static int begin_write(Write *write, PyObject *outbox, Shared *shared) {
     if (write->fd < 0) return 0;
     PyObject *queue = get(outbox, QUEUE);
     if (queue == NULL) return -1;
-    if (PyList_Check(queue) && PyList_GET_SIZE(queue) > 0) {
-        write->data = take(queue, shared, &write->messages);
-        if (write->data == NULL) return -1;
-    }
+    if (PyList_Check(queue) && PyList_GET_SIZE(queue) > 0) return take(queue, shared, write);
     return 0;
 }
 
@@ -163,12 +196,21 @@ static int end_write(Write *write, PyObject *outbox) {
         if (complete) ((Tally *)outbox)->bytes_out += (uint64_t)write->sent; /* otherwise the caller counts them */
     }
     if (complete) {
-        Py_CLEAR(write->data);
+        release_write(write);
     } else if (PyObject_SetAttr(outbox, attribute_names[BLOCKED], Py_True) < 0 ||
                PyObject_SetAttr(outbox, attribute_names[DRAINING], Py_True) < 0) {
         PyErr_Clear();
     }
     return complete;
+}
+
+/* What `Outbox._after_send_locked` gets of an incomplete write: a new reference, or NULL with an exception. */
+static PyObject *unsent(const Write *write) {
+    if (write->data == NULL) Py_RETURN_NONE;
+    if (write->frames == NULL) return Py_NewRef(write->data);
+    PyObject *list = PyList_New(write->count);
+    for (Py_ssize_t i = 0; list != NULL && i < write->count; i++) PyList_SET_ITEM(list, i, Py_NewRef(write->frames[i]));
+    return list;
 }
 
 static int is_small(const Write *write) {
@@ -213,8 +255,8 @@ static PyObject *send_queues(PyObject *module, PyObject *outboxes) {
         if (write->data == NULL && write->fd >= 0) continue;
         PyObject *row = NULL;
         if (result != NULL) {
-            PyObject *data = write->data ? write->data : Py_None;
-            row = Py_BuildValue("(OOn)", PyList_GET_ITEM(outboxes, i), data, write->sent);
+            PyObject *data = unsent(write);
+            if (data != NULL) row = Py_BuildValue("(ONn)", PyList_GET_ITEM(outboxes, i), data, write->sent);
             if (row == NULL || PyList_Append(result, row) < 0) Py_CLEAR(result);
         }
         Py_XDECREF(row);
@@ -223,7 +265,7 @@ static PyObject *send_queues(PyObject *module, PyObject *outboxes) {
         /* The caller does not learn what is left of these writes, so their streams end here. */
         if (writes[i].data != NULL) shutdown(writes[i].fd, SHUT_RDWR);
     }
-    for (Py_ssize_t i = 0; i < total; i++) Py_XDECREF(writes[i].data);
+    for (Py_ssize_t i = 0; i < total; i++) release_write(&writes[i]);
     PyMem_Free(writes);
     if (type != NULL) {
         Py_XDECREF(result);
@@ -249,12 +291,13 @@ static int send_queue_locked(PyObject *outbox) {
     do_write(&write);
     if (state != NULL) PyEval_RestoreThread(state);
     if (end_write(&write, outbox)) return 1;
-    PyObject *sent = PyLong_FromSsize_t(write.sent);
-    PyObject *told = sent ? PyObject_CallMethodObjArgs(outbox, after_send, write.data, sent, NULL) : NULL;
-    if (sent == NULL) shutdown(write.fd, SHUT_RDWR); /* the outbox does not learn what is left of the write */
+    PyObject *sent = PyLong_FromSsize_t(write.sent), *data = sent ? unsent(&write) : NULL;
+    PyObject *told = data ? PyObject_CallMethodObjArgs(outbox, after_send, data, sent, NULL) : NULL;
+    if (data == NULL) shutdown(write.fd, SHUT_RDWR); /* the outbox does not learn what is left of the write */
+    Py_XDECREF(data);
     Py_XDECREF(sent);
     Py_XDECREF(told);
-    Py_DECREF(write.data);
+    release_write(&write);
     return told == NULL ? -1 : 0;
 }
 

@@ -45,7 +45,8 @@ class Traffic(NamedTuple):
 
     messages_in: int
     bytes_in: int
-    #: Queued for writing. A slow client that is closed does not receive the last of them.
+    #: Queued for writing, without those that a later message with the same key (`latest`) has replaced. A slow client
+    #: that is closed does not receive the last of them.
     messages_out: int
     #: Accepted by the kernel.
     bytes_out: int
@@ -53,6 +54,8 @@ class Traffic(NamedTuple):
     bytes_waiting: int
     #: Time from the server's last ping to its pong; None before the first pong. Includes delays of a busy server.
     round_trip_s: float | None
+    #: Messages that a later one with the same key has replaced, before they were written.
+    latest_replaced: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +206,7 @@ class Totals:
     bytes_in: int = 0
     messages_out: int = 0
     bytes_out: int = 0
+    latest_replaced: int = 0
     #: Current.
     bytes_waiting: int = 0
     #: Current rooms with members in this process.
@@ -242,8 +246,8 @@ class Ledger:
         self._refused: Counter[tuple[int, str]] = Counter()
         # Lists, not tuples: CPython fails to build a tuple from an iterator while another thread calls
         # gc.get_objects().
-        self._ended = [0, 0, 0, 0]  # the first four of `Traffic`
-        self._highest = [0] * 6
+        self._ended = [0, 0, 0, 0, 0]  # the first four of `Traffic`, and the last
+        self._highest = [0] * 7
 
     def begin(self) -> None:
         with self._lock:
@@ -256,7 +260,8 @@ class Ledger:
     def end(self, code: int, traffic: Traffic) -> None:
         with self._lock:
             self._closed[code] += 1
-            self._ended = [before + more for before, more in zip(self._ended, traffic[:4], strict=True)]
+            ended = (*traffic[:4], traffic.latest_replaced)
+            self._ended = [before + more for before, more in zip(self._ended, ended, strict=True)]
 
     def sum(
         self, living: Callable[[], Iterable[Traffic]], rooms: Callable[[], tuple[int, int, int, int]], **more: Any
@@ -267,22 +272,25 @@ class Ledger:
         """
         with self._lock:
             opened, closed, refused = self._opened, dict(self._closed), dict(self._refused)
-            messages_in, bytes_in, messages_out, bytes_out = self._ended
+            messages_in, bytes_in, messages_out, bytes_out, replaced = self._ended
         sessions = bytes_waiting = 0
-        for more_in, more_bytes_in, more_out, more_bytes_out, waiting, _ in living():  # no list of all, see `_ended`
+        for each in living():  # no list of all, see `_ended`
+            more_in, more_bytes_in, more_out, more_bytes_out, waiting, _, more_replaced = each
             messages_in += more_in
             bytes_in += more_bytes_in
             messages_out += more_out
             bytes_out += more_bytes_out
+            replaced += more_replaced
             bytes_waiting += waiting
             sessions += 1
         room_count, members, broadcasts, deliveries = rooms()
-        sums = (messages_in, bytes_in, messages_out, bytes_out, broadcasts, deliveries)
+        sums = (messages_in, bytes_in, messages_out, bytes_out, replaced, broadcasts, deliveries)
         with self._lock:
             self._highest = list(map(max, self._highest, sums))
-            messages_in, bytes_in, messages_out, bytes_out, broadcasts, deliveries = self._highest
+            messages_in, bytes_in, messages_out, bytes_out, replaced, broadcasts, deliveries = self._highest
         return Totals(
             sessions=sessions, opened=opened, closed=closed, refused=refused, bytes_waiting=bytes_waiting,
             messages_in=messages_in, bytes_in=bytes_in, messages_out=messages_out, bytes_out=bytes_out,
+            latest_replaced=replaced,
             rooms=room_count, members=members, broadcasts=broadcasts, deliveries=deliveries, **more,
         )  # fmt: skip

@@ -62,6 +62,12 @@ _SIMPLE = (
     ("wsthreads_messages_received_total", "counter", "Text and binary messages from clients", "messages_in"),
     ("wsthreads_received_bytes_total", "counter", "Bytes of WebSocket frames from clients, as on the wire", "bytes_in"),
     ("wsthreads_messages_sent_total", "counter", "Text and binary messages to clients", "messages_out"),
+    (
+        "wsthreads_latest_replaced_total",
+        "counter",
+        "Messages that a later one with the same key replaced",
+        "latest_replaced",
+    ),
     ("wsthreads_sent_bytes_total", "counter", "Bytes of WebSocket frames that the kernel accepted", "bytes_out"),
     ("wsthreads_outbox_bytes", "gauge", "Bytes queued for slow clients", "bytes_waiting"),
     ("wsthreads_broadcasts_total", "counter", "Broadcasts that reached a member in this process", "broadcasts"),

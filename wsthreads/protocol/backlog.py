@@ -1,8 +1,14 @@
-"""The backlog of a slow client: the frames of one outbox that the kernel had no room for."""
+"""The backlog of a slow client: the frames of one outbox that the kernel had no room for.
+
+Of frames with the same key (`MarkedFrame.latest`), only the last one remains, from the moment when the kernel is full.
+A frame that was written in part stays: the rest must follow.
+"""
 
 from __future__ import annotations
 
 from collections import deque
+
+from wsthreads.protocol.frames import MarkedFrame
 
 __all__ = ["Backlog"]
 
@@ -10,51 +16,151 @@ __all__ = ["Backlog"]
 #: time. And a joined piece needs its own memory, while the members of a room share the memory of a frame.
 WRITE_BYTES = 65536
 
+#: A removed piece leaves an empty one. When there are more of these, and more than of others, they are removed, too.
+MAX_HOLES = 64
+
 
 class Backlog:
     """Pieces to be written, in order. The outbox's lock guards it."""
 
-    __slots__ = ("bytes", "offset", "pieces")
+    __slots__ = ("_gone", "_holes", "_is_slow", "_places", "begun", "bytes", "offset", "pieces")
 
     def __init__(self) -> None:
         self.pieces: deque[bytes] = deque()
         self.bytes = 0  # of the pieces, minus offset
         self.offset = 0  # bytes of the first piece that have been written
+        self.begun = 0  # so many of the first pieces must be written, and stay as they are
+        self._is_slow = False
+        # Where the last frame with each key is, counted from the first piece that there ever was. None before the first
+        # frame with a key, and empty until the client is slow. From then on, pieces stay as they were added.
+        self._places: dict[tuple[str, str], int] | None = None
+        self._gone = 0  # pieces that have been written
+        self._holes = 0  # empty pieces
 
-    def add(self, piece: bytes) -> None:
-        """Append a frame, or the rest of frames that were written in part."""
+    @property
+    def count(self) -> int:
+        """How many pieces there are."""
+        return len(self.pieces) - self._holes
+
+    def add(self, piece: bytes) -> int:
+        """Append a frame, or the rest of frames that were written in part.
+
+        If the client is slow, removes the frame with the same key. Returns how many were removed.
+        """
+        key = _key_of(piece)
+        removed = 0
+        if key is not None:
+            if self._places is None:
+                self._places = {}
+            if self._is_slow:
+                removed = self._remove(self._places.get(key, -1))
+                self._places[key] = self._gone + len(self.pieces)
         self.pieces.append(piece)
         self.bytes += len(piece)
+        if self._holes > MAX_HOLES and 2 * self._holes > len(self.pieces):
+            self._remove_holes()
+        return removed
 
     def first(self) -> bytes:
-        """The first piece. Before that, small pieces at the front are joined to one."""
+        """What to write now, from `offset` on: the first piece, or small pieces at the front, joined to one."""
         pieces = self.pieces
-        if len(pieces) > 1 and len(pieces[0]) < WRITE_BYTES:
-            joined, size = [], 0
-            while pieces and size < WRITE_BYTES:
-                joined.append(pieces.popleft())
-                size += len(joined[-1])
-            pieces.appendleft(b"".join(joined))
-        return pieces[0]
+        if len(pieces) == 1 or len(pieces[0]) >= WRITE_BYTES:
+            return pieces[0]
+        joined: list[bytes] = []
+        size = 0
+        for piece in pieces:
+            if size >= WRITE_BYTES or (joined and self._places is not None and len(piece) >= WRITE_BYTES):
+                break  # a large piece is not copied at each attempt
+            joined.append(piece)
+            size += len(piece)
+        whole = b"".join(joined)
+        if self._places is None:
+            for _ in joined:
+                pieces.popleft()
+            pieces.appendleft(whole)
+            self.begun = min(self.begun, 1)
+        return whole
 
-    def advance(self, written: int) -> bool:
-        """More bytes of the first piece have been written. Returns True, and drops the piece, if it is complete."""
+    def advance(self, written: int) -> None:
+        """More bytes have been written. Drops the pieces that are complete."""
         self.offset += written
         self.bytes -= written
-        if self.offset < len(self.pieces[0]):
-            return False
-        self.pieces.popleft()
-        self.offset = 0
-        return True
+        pieces = self.pieces
+        while pieces and self.offset >= len(pieces[0]):
+            piece = pieces.popleft()
+            self.offset -= len(piece)
+            self._holes -= not piece
+            self.begun = max(0, self.begun - 1)
+            self._forget(piece, self._gone)
+            self._gone += 1
 
-    def discard(self, *, keep_first: bool) -> None:
-        """Drop the pieces. The first one is kept if a part of it has been written: the rest must follow."""
-        kept = keep_first or self.offset > 0
-        while len(self.pieces) > kept:
-            self.bytes -= len(self.pieces.pop())
+    def hold(self, tried: int) -> int:
+        """The kernel is full, and the client is slow from now on. Call it after each incomplete write.
+
+        OpenSSL has begun with the next `tried` bytes. Removes frames with the key of a later one, and returns how many.
+        """
+        begun, size = 0, self.offset + tried
+        while size > 0:
+            size -= len(self.pieces[begun])
+            begun += 1
+        self.begun = max(self.begun, begun)
+        if self._is_slow:
+            return 0
+        self._is_slow = True
+        return 0 if self._places is None else self._remove_doubles(self._places)
+
+    def discard(self) -> None:
+        """Drop the pieces, but for those that have begun."""
+        while len(self.pieces) > self.begun:
+            piece = self.pieces.pop()
+            self.bytes -= len(piece)
+            self._holes -= not piece
+            self._forget(piece, self._gone + len(self.pieces))
+
+    def _remove_doubles(self, places: dict[tuple[str, str], int]) -> int:
+        removed = 0
+        for at in range(len(self.pieces) - 1, -1, -1):
+            key = _key_of(self.pieces[at])
+            if key is not None and places.setdefault(key, self._gone + at) != self._gone + at:
+                removed += self._remove(self._gone + at)
+        return removed
+
+    def _remove(self, place: int) -> int:
+        """Make a piece empty unless it has begun. Returns 1, or 0."""
+        at = place - self._gone
+        if at < self.begun:
+            return 0
+        self.bytes -= len(self.pieces[at])
+        self.pieces[at] = b""
+        self._holes += 1
+        return 1
+
+    def _forget(self, piece: bytes, place: int) -> None:
+        if self._places and (key := _key_of(piece)) is not None and self._places.get(key) == place:
+            del self._places[key]
+
+    def _remove_holes(self) -> None:
+        self.pieces = deque(piece for piece in self.pieces if piece)
+        self._holes = 0
+        if self._places:
+            places = enumerate(map(_key_of, self.pieces), self._gone)
+            self._places = {key: place for place, key in places if key is not None}
 
     def _check(self) -> None:
         """The invariants, for tests."""
         assert self.offset >= 0, self.offset
         assert not self.offset or self.offset < len(self.pieces[0]), (self.offset, len(self.pieces[0]))
         assert self.bytes == sum(map(len, self.pieces)) - self.offset
+        assert self.begun >= (self.offset > 0)
+        assert self._holes == list(self.pieces).count(b"")
+        keys = [_key_of(piece) for piece in list(self.pieces)[self.begun :]]
+        if self._is_slow and self._places is not None:
+            assert len(set(keys) - {None}) == len([key for key in keys if key is not None]), keys
+            for key, place in self._places.items():
+                assert _key_of(self.pieces[place - self._gone]) == key
+
+
+def _key_of(piece: bytes) -> tuple[str, str] | None:
+    if isinstance(piece, MarkedFrame) and piece.latest is not None:
+        return piece.room, piece.latest
+    return None

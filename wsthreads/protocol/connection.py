@@ -310,8 +310,9 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         if reader is not None:
             messages_in += reader.messages_in
             bytes_in += reader.bytes_in
-        messages_out, bytes_out, waiting = outbox.messages_out, outbox.bytes_out, outbox.bytes_waiting
-        return Traffic(messages_in, bytes_in, messages_out, bytes_out, waiting, self._clocks.round_trip_s)
+        replaced, bytes_out, waiting = outbox.latest_replaced, outbox.bytes_out, outbox.bytes_waiting
+        messages_out, round_trip_s = outbox.messages_out - replaced, self._clocks.round_trip_s
+        return Traffic(messages_in, bytes_in, messages_out, bytes_out, waiting, round_trip_s, replaced)
 
     def measure(self, least_age_s: float) -> None:
         """`Clocks.measure`: ping the client, so that the round trip in `traffic` is not older than that."""

@@ -60,6 +60,7 @@ class Outbox(Tally):
         "flusher",
         "front",
         "is_blocked",
+        "latest_replaced",
         "max_bytes",
     )
 
@@ -91,6 +92,7 @@ class Outbox(Tally):
         self._lock = RLock()
         self.messages_out = 0  # taken from the queue, to be written
         self.bytes_out = 0  # taken by the kernel
+        self.latest_replaced = 0  # of messages_out, not written: one with the same key came
         # Taken from the queue, and not sent; empty unless is_blocked. Made when it is needed: most clients are quick.
         self._backlog: Backlog | None = None
         self.is_blocked = False  # the kernel is full, and the flusher will call _on_room
@@ -250,9 +252,9 @@ class Outbox(Tally):
                 backlog = self._backlog = Backlog()
             if frame is self._close_frame:
                 self._sealed = True
-                if self._discards:  # OpenSSL wants what it has only tried to write once more
-                    backlog.discard(keep_first=self.is_blocked and self._transport.plain_fd < 0)
-            backlog.add(frame)
+                if self._discards:
+                    backlog.discard()
+            self.latest_replaced += backlog.add(frame)
             self.messages_out += not frame.startswith(NO_MESSAGE)
 
     def _drain_locked(self) -> None:
@@ -269,7 +271,7 @@ class Outbox(Tally):
                 except OSError:
                     self._end_locked()  # the reader finds out by itself
                     return
-                self._settle_locked(backlog, sent)
+                self._settle_locked(backlog, len(data) - backlog.offset, sent)
                 self._take_locked()
         except BaseException:
             self._break_off_locked()
@@ -277,19 +279,21 @@ class Outbox(Tally):
         finally:
             self._draining = False
 
-    def _settle_locked(self, backlog: Backlog, sent: int) -> None:
-        """Go on from a write: `sent` more bytes of the backlog's first piece are on the wire."""
+    def _settle_locked(self, backlog: Backlog, tried: int, sent: int) -> None:
+        """Go on from a write: of the first `tried` bytes of the backlog, `sent` are on the wire."""
         self.bytes_out += sent
-        if backlog.advance(sent):
+        backlog.advance(sent)
+        if sent == tried:
             return
         self.is_blocked = True
+        self.latest_replaced += backlog.hold(min(tried - sent, self._transport.tried_bytes))
         if sent or self._stall_timer is None:
             self._progress_at = monotonic()
         self.flusher.watch(self._transport.fileno(), self._on_room)
         if self._stall_timer is None:
             self._stall_timer = self.flusher.call_later(self._timeout_s, self._on_stall_timer)
 
-    def _after_send_locked(self, data: bytes | None, sent: int) -> None:
+    def _after_send_locked(self, data: bytes | list[bytes] | None, sent: int) -> None:
         """Go on from `send_queues`, for an outbox whose queue it has not sent completely."""
         if data is None:  # it is not for it to write to: TLS, closing, over
             self._drain_locked()
@@ -299,8 +303,9 @@ class Outbox(Tally):
                 self._end_locked()
             else:
                 backlog = self._backlog = Backlog()  # there was none, or an empty one
-                backlog.add(data)
-                self._settle_locked(backlog, sent)
+                for piece in [data] if isinstance(data, bytes) else data:
+                    backlog.add(piece)
+                self._settle_locked(backlog, backlog.bytes, sent)
         except BaseException:
             self._break_off_locked()
             raise
@@ -313,7 +318,7 @@ class Outbox(Tally):
         backlog, waiting = self._backlog, self._backlog_bytes()
         if backlog is None or waiting <= self.max_bytes or self._stuck or self._close_frame is not None:
             return ""
-        if len(backlog.pieces) < 2 or waiting <= self.max_bytes + self._excused_bytes():
+        if backlog.count < 2 or waiting <= self.max_bytes + self._excused_bytes():
             return ""  # one write is let in whatever its size, where nothing else waits
         self._stuck = True
         return f"{waiting} bytes wait, at most {self.max_bytes} may"
@@ -388,11 +393,12 @@ def _nobody_cares(reason: str) -> None:
     """The `on_stuck` of an outbox that is over."""
 
 
-def _send_queues(outboxes: list[Outbox]) -> list[tuple[Outbox, bytes | None, int]]:
+def _send_queues(outboxes: list[Outbox]) -> list[tuple[Outbox, bytes | list[bytes] | None, int]]:
     """Write the queues of outboxes whose locks the caller holds, and which are not draining.
 
     Returns what the caller has to go on with, by `_after_send_locked`: the outbox, and, where it was written to, the
-    data that was not sent completely and how much of it was sent, or -errno. Here that is all of them, untouched.
+    data that was not sent completely and how much of it was sent, or -errno. The data is in its frames if any of them
+    is a `MarkedFrame`. Here that is all of the outboxes, untouched.
     """
     return [(outbox, None, 0) for outbox in outboxes]
 

@@ -63,6 +63,9 @@ class PlainTransport:
 
     __slots__ = ("_sock",)
 
+    #: How many bytes after those sent may have to be the same at the next `send`.
+    tried_bytes = 0
+
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         # Blocking mode: with a timeout, send() would wait for room, even with MSG_DONTWAIT.
@@ -158,6 +161,8 @@ class TLSTransport(PlainTransport):
     """
 
     __slots__ = ("_lock",)
+
+    tried_bytes = _RECORD_BYTES
 
     _sock: ssl.SSLSocket
 
