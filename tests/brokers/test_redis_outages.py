@@ -249,7 +249,7 @@ def test_a_connection_that_fails_while_it_subscribes_forgets_nothing(divided, re
         unsubscribe = subscribe
 
     rooms = {name: Subscription(divided[0].rooms, name, Keys("x", 0).address("/x", name)) for name in "abc"}
-    nothing = dict.fromkeys(["ask_channel", "on_subscribed", "on_own", "on_poll"])
+    nothing = dict.fromkeys(["ask_channel", "on_subscribed", "on_own", "on_poll", "on_awake", "leases", "posts"])
     questions = divided[0].links[0]._questions
     reader = Reader(None, None, "me", b"wake", **nothing, questions=questions, metrics=divided[0].metrics[0])
     for wanted, name in [(True, "a"), (True, "b"), (False, "a"), (True, "c")]:

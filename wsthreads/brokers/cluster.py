@@ -17,8 +17,10 @@ from wsthreads.rooms.names import SESSIONS_ROOM
 
 if TYPE_CHECKING:
     from wsthreads.brokers import Listener
+    from wsthreads.brokers.interface import Keeper
     from wsthreads.brokers.messages import PresenceChange
     from wsthreads.monitoring.metrics import Metrics
+    from wsthreads.rooms.posts import Settled
     from wsthreads.sessions.session import Session
 
 __all__ = ["ClusterLink"]
@@ -141,6 +143,20 @@ class ClusterLink:
 
     def shard(self, path: str, name: str) -> int:
         return self._keys.address(path, name).shard
+
+    def own(self, path: str, name: str, keeper: Keeper) -> None:
+        self.start()
+        self._link_of(path, name).own(path, name, keeper)
+
+    def disown(self, path: str, name: str, fence: int) -> None:
+        self._link_of(path, name).disown(path, name, fence)
+
+    def owns(self, path: str, name: str, fence: int) -> bool:
+        return self._link_of(path, name).owns(path, name, fence)
+
+    def post(self, path: str, name: str, payload: bytes, timeout_s: float, settled: Settled) -> None:
+        self.start()
+        self._link_of(path, name).post(path, name, payload, timeout_s, settled)
 
     def answer(self, kind: str, function: Callable[[Any], Any]) -> None:
         self._endpoints.answers[kind] = weak(function)

@@ -9,9 +9,10 @@ if TYPE_CHECKING:
     from wsthreads.brokers.messages import Close, Direct, PresenceChange
     from wsthreads.brokers.pending import PendingBroadcasts
     from wsthreads.monitoring.metrics import Metrics
+    from wsthreads.rooms.posts import Post, Settled
     from wsthreads.sessions.session import Session
 
-__all__ = ["Broker", "Link", "Listener"]
+__all__ = ["Broker", "Keeper", "Link", "Listener"]
 
 
 class Listener(Protocol):
@@ -62,6 +63,18 @@ class Listener(Protocol):
 
     def watched_processes(self) -> dict[tuple[int, str], list[str]]:
         """The rooms with presences of other processes: by the shard of the rooms, and the process."""
+
+
+class Keeper(Protocol):
+    """Who owns the rooms of one endpoint in this process. None of these blocks."""
+
+    def is_wanted(self, name: str) -> bool: ...
+
+    def begin(self, name: str, fence: int) -> None: ...
+
+    def lose(self, name: str, fence: int) -> None: ...
+
+    def deliver(self, name: str, fence: int, posts: Iterable[Post]) -> bool: ...
 
 
 class Link(Protocol):
@@ -126,6 +139,21 @@ class Link(Protocol):
 
     def shard(self, path: str, name: str) -> int:
         """A number for the place where a room is kept. Rooms with the same number are kept together."""
+
+    def own(self, path: str, name: str, keeper: Keeper) -> None:
+        """Try to own a room from now on, or no longer, as `keeper` wants. The keeper is told when that has come."""
+
+    def disown(self, path: str, name: str, fence: int) -> None:
+        """Give a room back that this process owned with this fencing number."""
+
+    def owns(self, path: str, name: str, fence: int) -> bool:
+        """Whether this process surely owns a room with this fencing number. Takes no lock."""
+
+    def post(self, path: str, name: str, payload: bytes, timeout_s: float, settled: Settled) -> None:
+        """Send a post to the owner of a room. Does not wait. `settled` is called once, in any thread.
+
+        It gets None, or a `PostError`: the latest after `timeout_s`.
+        """
 
     def answer(self, kind: str, function: Callable[[Any], Any]) -> None:
         """Answer the questions of other processes of this kind: the function gets and returns JSON."""

@@ -21,9 +21,12 @@ from weakref import WeakValueDictionary
 
 from wsthreads.brokers import messages, scripts
 from wsthreads.brokers.availability import WAIT_S, Availability
+from wsthreads.brokers.claims import lease_time
 from wsthreads.brokers.keys import ASK_SHARD, SHARDS, Keys
+from wsthreads.brokers.leases import Leases
 from wsthreads.brokers.pending import PendingBroadcasts
 from wsthreads.brokers.pipeline import Scripts
+from wsthreads.brokers.posts import PostBox, SentPost
 from wsthreads.brokers.questions import Questions, weak
 from wsthreads.brokers.queue import PresenceKey, Question, QueuedBan, SendQueue
 from wsthreads.brokers.reader import Reader
@@ -34,8 +37,9 @@ from wsthreads.rooms.names import SESSIONS_ROOM
 from wsthreads.threads.blocking import may_wait
 
 if TYPE_CHECKING:
-    from wsthreads.brokers.interface import Listener
+    from wsthreads.brokers.interface import Keeper, Listener
     from wsthreads.monitoring.metrics import Metrics
+    from wsthreads.rooms.posts import Settled
     from wsthreads.sessions.session import Session
 
 __all__ = ["Endpoints", "RedisLink", "Shared"]
@@ -138,6 +142,15 @@ class RedisLink:
             reply=self._reply,
             on_malformed=lambda what: self._reader.drop_malformed(what),
         )
+        self._leases = Leases(
+            self._keys,
+            channel,
+            lock=self._lock,
+            queue=self._queue,
+            next_ticket=lambda: self._shared.next_ticket,
+            place=self._place,
+        )
+        self._posts = PostBox(self._keys, channel, lock=self._lock, queue=self._queue, clock=lease_time)
         self._reader = Reader(
             self._open_pubsub,
             pipelines,
@@ -148,6 +161,9 @@ class RedisLink:
             on_subscribed=self._on_subscribed,
             on_own=self._on_own,
             on_poll=self._end_late,
+            on_awake=self._on_awake,
+            leases=self._leases,
+            posts=self._posts,
             metrics=self._metrics,
         )
         self._writer = Writer(
@@ -159,6 +175,8 @@ class RedisLink:
             queue=self._queue,
             rooms=self._rooms,
             reader=self._reader,
+            leases=self._leases,
+            posts=self._posts,
             availability=self._availability,
             metrics=self._metrics,
             place=self._place,
@@ -364,6 +382,30 @@ class RedisLink:
     def shard(self, path: str, name: str) -> int:
         return self._keys.address(path, name).shard
 
+    def own(self, path: str, name: str, keeper: Keeper) -> None:
+        self.start()
+        self._leases.look((path, name), self._keys.address(path, name), keeper)
+
+    def disown(self, path: str, name: str, fence: int) -> None:
+        self._leases.give_back((path, name), fence)
+
+    def owns(self, path: str, name: str, fence: int) -> bool:
+        return self._leases.holds((path, name), fence)
+
+    def post(self, path: str, name: str, payload: bytes, timeout_s: float, settled: Settled) -> None:
+        self.start()
+        post = SentPost(name, self._keys.address(path, name), payload, settled, timeout_s)
+        with self._lock:
+            if self._writer.has_ended or self._writer.is_stopping:
+                why = "the app was shut down"
+            elif not self._availability.answers:
+                why = f"{self._place} cannot be used"
+            elif self._posts.add(post, self._shared.next_ticket):
+                return
+            else:
+                why = f"too many posts wait to be sent to {self._place}"
+        settled(post.error(why))
+
     def answer(self, kind: str, function: Callable[[Any], Any]) -> None:
         self._endpoints.answers[kind] = weak(function)
 
@@ -411,8 +453,15 @@ class RedisLink:
             room.tickets.remove(ticket)
         self.pending.end(ticket)
 
+    def _on_awake(self) -> None:
+        """The wake channel has been subscribed, perhaps not for the first time. The reader's thread."""
+        self._posts.hear()
+        self._leases.look_again()
+
     def _end_late(self) -> None:
         """Called several times a second: by the reader's thread, and by the flusher's while the reader's may wait."""
+        self._leases.end_late()
+        self._posts.end_late()
         if self.pending.end_overdue() and self._cluster is None:
             self._missed_at = monotonic()
         if self._availability.patience_s() <= 0:

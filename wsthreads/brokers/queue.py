@@ -214,6 +214,10 @@ class SendQueue:
             size += len(queued.message)
         return batch
 
+    def gate(self, count: int) -> float:
+        """The ticket of the first broadcast that Redis has not got when it has the first `count`; else infinity."""
+        return self._broadcasts[count].ticket if len(self._broadcasts) > count else float("inf")
+
     def done(self, count: int) -> None:
         """Redis has the first `count` broadcasts: remove them."""
         for _ in range(count):

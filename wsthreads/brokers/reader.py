@@ -35,6 +35,8 @@ from wsthreads.loggers import get_logger
 from wsthreads.rooms.names import SESSIONS_ROOM, user_of
 
 if TYPE_CHECKING:
+    from wsthreads.brokers.leases import Leases
+    from wsthreads.brokers.posts import PostBox
     from wsthreads.brokers.questions import Questions
     from wsthreads.brokers.subscriptions import Subscription
     from wsthreads.monitoring.metrics import Metrics
@@ -79,7 +81,8 @@ class Reader:
     """Delivers messages from Redis to the rooms of this process.
 
     `ask_channel` is that of questions to all processes, unless another reader of this process has it.
-    `on_own(room, ticket)` is called when a broadcast of `process` is back, `on_poll()` several times a second.
+    `on_own(room, ticket)` is called when a broadcast of `process` is back, `on_poll()` several times a second, and
+    `on_awake()` when the wake channel has been subscribed: what was published there before may not have arrived.
     """
 
     def __init__(
@@ -94,6 +97,9 @@ class Reader:
         on_subscribed: Callable[[Subscription], None],
         on_own: Callable[[Subscription, int], None],
         on_poll: Callable[[], None],
+        on_awake: Callable[[], None],
+        leases: Leases,
+        posts: PostBox,
         metrics: Metrics,
     ) -> None:
         self._open_pubsub = open_pubsub
@@ -107,6 +113,9 @@ class Reader:
         self._on_subscribed = on_subscribed
         self._on_own = on_own
         self._on_poll = on_poll
+        self._on_awake = on_awake
+        self._leases = leases
+        self._posts = posts
         self._metrics = metrics
         self._changes: deque[tuple[bool, Subscription]] = deque()  # any thread appends
         self._checks: deque[Subscription] = deque()  # any thread appends
@@ -169,6 +178,7 @@ class Reader:
     def _listen(self, pubsub: Any) -> None:
         """Receive until a new connection is needed, or the end."""
         self._renew = False
+        self._posts.deafen()
         self._behind.clear()
         self._connection += 1
         self._unconfirmed = Counter([*self._own_channels, *self._rooms])
@@ -235,6 +245,8 @@ class Reader:
             self._unconfirmed[channel] -= 1  # it was left and joined again meanwhile
             return
         del self._unconfirmed[channel]
+        if channel == self._wake_channel:
+            self._on_awake()
         if room is not None:
             room.live = False
             room.subscribed_on = self._connection
@@ -242,9 +254,16 @@ class Reader:
             self._on_subscribed(room)
 
     def _woken(self, data: bytes) -> None:
-        """A message on the wake channel: an answer, what there is in a room, an announcement, or nothing."""
+        """A message on the wake channel, by its first byte; an announcement, or nothing, if that is none of these."""
         if data.startswith(b"{"):
             self._take_answer(data)
+        elif data.startswith(b"!"):
+            self._leases.woken(data[1:])
+        elif data.startswith(b"="):
+            try:
+                self._posts.take_outcomes(data[1:])
+            except (ValueError, RecursionError):
+                self.drop_malformed(f"{len(data)} bytes that are no outcomes of posts")
         elif data.startswith(b"+"):
             self._take_stock(data)
         else:

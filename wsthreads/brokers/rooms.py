@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 
 from wsthreads.brokers.attributes import SharedAttributes
 from wsthreads.brokers.directory import SharedDirectory
+from wsthreads.brokers.ownership import SharedOwnership
 from wsthreads.brokers.pending import LONGEST_S, HeldFrames
 from wsthreads.brokers.presence import SharedRoster
 from wsthreads.protocol.encoding import PLAIN
@@ -57,6 +58,12 @@ class SharedRooms(Rooms[Session]):
             **parts,
         )
         return self.roster
+
+    def use_ownership(self, **parts: Any) -> SharedOwnership:
+        """As in `Rooms`."""
+        ownership = SharedOwnership(path=self.path, link=self._link, **self._for_ownership(), **parts)
+        self._ownership: SharedOwnership | None = ownership
+        return ownership
 
     def _broadcast_here(self, name: str, frame: bytes) -> None:
         """Send what `on_presence` has returned, after what it has broadcast. The roster's thread waits for that."""

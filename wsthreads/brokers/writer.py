@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from wsthreads.brokers.availability import Availability
     from wsthreads.brokers.interface import Listener
     from wsthreads.brokers.keys import Address, Keys
+    from wsthreads.brokers.leases import Leases
     from wsthreads.brokers.pipeline import Pipeline, Scripts
+    from wsthreads.brokers.posts import PostBox
     from wsthreads.brokers.queue import PresenceChanges, Queued, SendQueue
     from wsthreads.brokers.reader import Reader
     from wsthreads.brokers.subscriptions import Subscription
@@ -63,13 +65,16 @@ class Batch(NamedTuple):
     presences: list[tuple[PresenceKey, PresenceChanges]]
     reaps: list[tuple[PresenceKey, set[str]]]
     messages: list[Queued]
+    #: Redis has the broadcasts with lower tickets then.
+    gate: float
 
 
 class Writer:
     """Owned by a link. `lock` guards `queue`, `rooms` and the end; nothing blocks under it.
 
     `wake` is the channel that wakes the reader, and the key whose node of a cluster publishes there. `owned` has the
-    shards whose rooms are this writer's, and `listeners` returns the rooms of all endpoints, by their paths.
+    shards whose rooms are this writer's, and `listeners` returns the rooms of all endpoints, by their paths. `leases`
+    and `posts` have what they want to send, too.
     """
 
     def __init__(
@@ -83,6 +88,8 @@ class Writer:
         queue: SendQueue,
         rooms: dict[tuple[str, str], Subscription],
         reader: Reader,
+        leases: Leases,
+        posts: PostBox,
         availability: Availability,
         metrics: Metrics,
         place: str,
@@ -98,6 +105,8 @@ class Writer:
         self._queue = queue
         self._rooms = rooms
         self._reader = reader
+        self._leases = leases
+        self._posts = posts
         self._availability = availability
         self._metrics = metrics
         self._place = place
@@ -163,6 +172,8 @@ class Writer:
                 self._lose(error)
             self.has_ended = not self._pause()
         self._forget_questions()
+        self._posts.lose_sent("the app was shut down")
+        self._posts.refuse_unsent("the app was shut down")
         self._report_rest()
         self._disconnect()
 
@@ -196,6 +207,7 @@ class Writer:
         self._shards.clear()
         self._beat_at = 0.0
         self._greeted_at = monotonic()
+        self._leases.begin(self._name)
         with self._lock:
             self._queue.announce_all(self._rooms.values())
         if self._greetings > 1:
@@ -203,6 +215,9 @@ class Writer:
 
     def _lose(self, error: Exception) -> None:
         self._forget_questions()
+        self._leases.fail()
+        self._posts.lose_sent(f"the connection to {self._place} broke")
+        self._posts.refuse_unsent(f"{self._place} cannot be used")
         availability = self._availability
         asked_at, availability.asked_at = availability.asked_at, None
         if availability.lost_at is None:
@@ -222,11 +237,12 @@ class Writer:
         """Wait for something to send, and send it. False when it is time to end. Raises `RedisError`."""
         queue, availability = self._queue, self._availability
         with self._lock:
-            queue.not_empty.wait_for(self._has_work_locked, max(0.0, min(self._beat_at - monotonic(), WAIT_S)))
+            wait_s = min(self._beat_at - monotonic(), self._leases.wait_s(), WAIT_S)
+            queue.not_empty.wait_for(self._has_work_locked, max(0.0, wait_s))
             if self._stop_at is not None:
                 for room in self._rooms.values():
                     room.held = False  # the reader has been stopped
-            is_last = self._stop_at is not None and not queue
+            is_last = self._stop_at is not None and not queue and self._leases.is_done
             waiting = len(queue)
             batch = Batch(
                 queue.take_wake(),
@@ -234,7 +250,8 @@ class Writer:
                 queue.take_rooms(),
                 queue.take_presences(),
                 queue.take_reaps(),
-                queue.batch(),
+                messages := queue.batch(),
+                queue.gate(len(messages)),
             )
         if is_last:
             self._say_farewell(self._process)
@@ -259,7 +276,10 @@ class Writer:
         return True
 
     def _has_work_locked(self) -> bool:
-        return self._queue.has_work() or self._stop_at is not None
+        gate = self._queue.gate(0)
+        if self._queue.has_work() or self._stop_at is not None:
+            return True
+        return self._leases.has_work(gate) or self._posts.has_work(gate)
 
     def _exchange(self, batch: Batch) -> None:
         """One round trip. Redis runs the calls in this order."""
@@ -272,6 +292,7 @@ class Writer:
         if is_beat:
             self._beat(pipeline, given_up)
             self._look_for_dead(pipeline, now)
+        self._leases.send_first(pipeline)
         for room in batch.rooms:
             self._announce(pipeline, room, epoch, now, given_up)
         for key, changed in batch.presences:
@@ -292,9 +313,12 @@ class Writer:
                 question.script, question.keys, *question.arguments, *names, then=partial(setattr, question, "answer")
             )
             question.is_sent = True
+        self._leases.send_last(pipeline, batch.gate)
+        self._posts.send(pipeline, batch.gate)
         pipeline.execute()
         with self._lock:
             self._queue.done(len(batch.messages))
+        self._leases.finish()
         if is_beat:
             self._beat_at = now + BEAT_S
             self._announce_again(given_up, now - TOUCH_S)

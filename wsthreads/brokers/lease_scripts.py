@@ -1,0 +1,241 @@
+"""The Lua scripts for the owners of rooms, and for posts. `keys` describes what they read and write."""
+
+from __future__ import annotations
+
+from wsthreads.brokers.keys import KEYS_S, LEASE_S, MAX_POSTS, OWNED_S
+
+__all__ = ["CLAIM", "CONFIRM", "GIVE_BACK", "KEEP", "POST", "TURN"]
+
+# `left` is for how many milliseconds a lease lasts; negative if it has ended, or is unknown. Needs `holders`.
+_LEFT = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local known = {}
+local function left(lease)
+  if known[lease] == nil then
+    local ends = redis.call('ZSCORE', holders, lease)
+    known[lease] = ends and tonumber(ends) - now or -1
+  end
+  return known[lease]
+end
+"""
+
+# `tell` notes what has become of a post. `publish` tells all posters, each by one message on its channel.
+_TELL = """
+local told, channels = {}, {}
+local function tell(entry, outcome)
+  local channel, id = string.match(entry, '^(%S+) (%d+) ')
+  if channel then
+    if not told[channel] then
+      told[channel] = {}
+      channels[#channels + 1] = channel
+    end
+    table.insert(told[channel], {id, outcome})
+  end
+end
+local function publish()
+  for _, channel in ipairs(channels) do
+    redis.call('PUBLISH', channel, '=' .. cjson.encode(told[channel]))
+  end
+end
+"""
+
+# `finish` removes posts that have been handled, and tells their posters. `first` is the number of the first of the
+# outcomes, which are ARGV[from] and the following. Owners number the posts that they take from 0. So a call that is
+# repeated, because its answer was lost, changes nothing.
+_FINISH = """
+local function finish(lease, taken, first, from)
+  local done = tonumber(redis.call('HGET', lease, 'done') or '0')
+  local count = #ARGV - from + 1 - (done - first)
+  if count > 0 then
+    for i, entry in ipairs(redis.call('LRANGE', taken, 0, count - 1)) do
+      tell(entry, ARGV[from + done - first + i - 1])
+    end
+    redis.call('LTRIM', taken, count, -1)
+    done = done + count
+    redis.call('HSET', lease, 'done', string.format('%.0f', done))
+  end
+  return done
+end
+"""
+
+#: KEYS: holders. ARGV: a lease, 1 if it is a new one; then leases of other processes. Extends the first. Returns 1, or
+#: 0 if it has ended or is unknown; and for how many milliseconds each other one lasts, negative if it has ended.
+KEEP = f"""
+local holders = KEYS[1]
+{_LEFT}
+local kept = ARGV[2] == '1' or left(ARGV[1]) >= 0
+if kept then
+  redis.call('ZADD', holders, string.format('%.0f', now + {LEASE_S * 1000:.0f}), ARGV[1])
+end
+redis.call('ZREMRANGEBYSCORE', holders, '-inf', string.format('(%.0f', now - {KEYS_S * 1000}))
+redis.call('PEXPIRE', holders, {KEYS_S * 1000})
+local answer = {{kept and 1 or 0}}
+for i = 3, #ARGV do
+  answer[#answer + 1] = left(ARGV[i])
+end
+return answer
+"""
+
+#: KEYS: the lease, the posts and the taken posts of each room. ARGV: a lease, its process's wake channel, the lease of
+#: the process before the last break or an empty text, then the fencing numbers of these rooms. Returns for each room 1
+#: if it is still owned with this number, else 0. It belongs to the first lease then.
+CONFIRM = f"""
+local answer = {{}}
+for i = 1, #KEYS, 3 do
+  local room = #answer + 1
+  answer[room] = 0
+  if redis.call('HGET', KEYS[i], 'fence') == ARGV[room + 3] then
+    answer[room] = 1
+    redis.call('HDEL', KEYS[i], '@' .. ARGV[3])
+    redis.call('HSET', KEYS[i], 'holder', ARGV[1], '@' .. ARGV[1], ARGV[2])
+    for k = i, i + 2 do
+      redis.call('PEXPIRE', KEYS[k], {OWNED_S * 1000})
+    end
+  end
+end
+return answer
+"""
+
+#: KEYS: holders; then the lease and the taken posts of each room. ARGV: a lease, its process's wake channel, 1 to take
+#: the rooms that are free, or 0. Notes that the process wants to own the rooms. Returns an empty list if the lease has
+#: ended. Else for each room: its fencing number as text, if it was taken; or the holder, and for how many milliseconds
+#: the holder's lease lasts (negative: the room is free). Whoever posted what a dead owner had taken is told.
+CLAIM = f"""
+local holders = KEYS[1]
+{_LEFT} {_TELL}
+if left(ARGV[1]) < 0 then
+  return {{}}
+end
+local answer = {{}}
+for i = 2, #KEYS, 2 do
+  local room = redis.call('HMGET', KEYS[i], 'holder', 'last')
+  redis.call('HSET', KEYS[i], '@' .. ARGV[1], ARGV[2])
+  redis.call('PEXPIRE', KEYS[i], {OWNED_S * 1000})
+  local rest = room[1] and room[1] ~= ARGV[1] and left(room[1]) or -1
+  if rest >= 0 or ARGV[3] == '0' then
+    answer[#answer + 1] = {{room[1] or '', rest}}
+  else
+    local fence = string.format('%.0f', math.max(tonumber(room[2] or '0') + 1, now))
+    redis.call('HSET', KEYS[i], 'holder', ARGV[1], 'fence', fence, 'last', fence, 'channel', ARGV[2], 'done', '0')
+    for _, field in ipairs(redis.call('HKEYS', KEYS[i])) do
+      if string.sub(field, 1, 1) == '@' and left(string.sub(field, 2)) < 0 then
+        redis.call('HDEL', KEYS[i], field)
+      end
+    end
+    for _, entry in ipairs(redis.call('LRANGE', KEYS[i + 1], 0, -1)) do
+      tell(entry, 'lost')
+    end
+    redis.call('DEL', KEYS[i + 1])
+    answer[#answer + 1] = fence
+  end
+end
+publish()
+return answer
+"""
+
+#: KEYS: holders, and the lease, the posts and the taken posts of a room. ARGV: a lease, the fencing number or an empty
+#: text if the process does not own the room, 1 if it wants to own it again; then as in `TURN`. Gives the room back, and
+#: the posts that were taken and not begun. Wakes those who want to own the room. If nobody does, tells the posters.
+GIVE_BACK = f"""
+local holders = KEYS[1]
+{_LEFT} {_TELL} {_FINISH}
+if ARGV[3] == '0' then
+  redis.call('HDEL', KEYS[2], '@' .. ARGV[1])
+end
+if ARGV[2] ~= '' and redis.call('HGET', KEYS[2], 'fence') == ARGV[2] then
+  finish(KEYS[2], KEYS[4], tonumber(ARGV[4]), 5)
+  redis.call('HDEL', KEYS[2], 'holder', 'fence', 'channel', 'done')
+  while redis.call('LMOVE', KEYS[4], KEYS[3], 'RIGHT', 'LEFT') do
+  end
+end
+if not redis.call('HGET', KEYS[2], 'holder') then
+  local wishes, has_heir = redis.call('HGETALL', KEYS[2]), false
+  for i = 1, #wishes, 2 do
+    if string.sub(wishes[i], 1, 1) == '@' and left(string.sub(wishes[i], 2)) >= 0 then
+      has_heir = true
+      if ARGV[2] ~= '' then
+        redis.call('PUBLISH', wishes[i + 1], '!' .. KEYS[2])
+      end
+    end
+  end
+  if not has_heir then
+    for _, entry in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do
+      tell(entry, 'nobody')
+    end
+    redis.call('DEL', KEYS[3])
+  end
+end
+publish()
+"""
+
+#: KEYS: holders, and the lease, the posts and the taken posts of a room. ARGV: the fencing number, how many posts the
+#: owner has received, how many more it takes at most, and how many bytes; then the number of the first post of which
+#: the outcome follows, and the outcomes in the order of the posts. Returns 0 if the owner owns the room no more. Else
+#: 1, and those that it receives now: each as the time for which it may be handled, in milliseconds, and the entry.
+TURN = f"""
+local holders = KEYS[1]
+{_LEFT} {_TELL} {_FINISH}
+local room = redis.call('HMGET', KEYS[2], 'fence', 'holder')
+if room[1] ~= ARGV[1] then
+  return {{0}}
+end
+local done = finish(KEYS[2], KEYS[4], tonumber(ARGV[5]), 6)
+publish()
+if left(room[2]) < 0 then
+  return {{0}}
+end
+local answer, size, limit = {{1}}, 0, tonumber(ARGV[3])
+local function add(entry)
+  answer[#answer + 1] = string.format('%.0f', tonumber(string.match(entry, '^%S+ %d+ (%d+)') or '0') - now)
+  answer[#answer + 1] = entry
+  size = size + #entry
+end
+for _, entry in ipairs(redis.call('LRANGE', KEYS[4], tonumber(ARGV[2]) - done, -1)) do
+  add(entry)
+end
+while #answer < 2 * limit and size < tonumber(ARGV[4]) do
+  local entry = redis.call('LMOVE', KEYS[3], KEYS[4], 'LEFT', 'RIGHT')
+  if not entry then
+    break
+  end
+  add(entry)
+end
+if #answer > 1 then
+  redis.call('PEXPIRE', KEYS[4], {OWNED_S * 1000})
+end
+return answer
+"""
+
+#: KEYS: holders, and the lease, the posts and the taken posts of a room. ARGV: the poster's wake channel, for how many
+#: milliseconds its posts may be handled; then the poster's number of each post, and the post. Queues them, and wakes
+#: the owner. Returns how many were queued: others find the queue full. Returns -1 if nobody wants to own the room.
+POST = f"""
+local holders = KEYS[1]
+{_LEFT}
+local room = redis.call('HMGET', KEYS[2], 'holder', 'channel')
+local is_owned = room[1] and left(room[1]) >= 0
+local has_heir = is_owned
+if not is_owned then
+  for _, field in ipairs(redis.call('HKEYS', KEYS[2])) do
+    has_heir = has_heir or string.sub(field, 1, 1) == '@' and left(string.sub(field, 2)) >= 0
+  end
+end
+if not has_heir then
+  return -1
+end
+local length, queued = redis.call('LLEN', KEYS[3]), 0
+local until_ms = string.format('%.0f', now + tonumber(ARGV[2]))
+for i = 3, #ARGV, 2 do
+  if length + queued >= {MAX_POSTS} then
+    break
+  end
+  redis.call('RPUSH', KEYS[3], ARGV[1] .. ' ' .. ARGV[i] .. ' ' .. until_ms .. '\\n' .. ARGV[i + 1])
+  queued = queued + 1
+end
+redis.call('PEXPIRE', KEYS[3], {OWNED_S * 1000})
+if is_owned and redis.call('EXISTS', KEYS[4]) == 0 then
+  redis.call('PUBLISH', room[2], '!' .. KEYS[2])
+end
+return queued
+"""

@@ -1,0 +1,58 @@
+"""Which rooms this process owns, among all processes: the leases are Redis's, and posts go over Redis.
+
+The posts of this process to a room that it owns go over Redis, too. So all posts to a room have one order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from wsthreads.brokers.posts import post_payload
+from wsthreads.errors import PostError
+from wsthreads.rooms.ownership import Ownership
+
+if TYPE_CHECKING:
+    from wsthreads.brokers.interface import Link
+    from wsthreads.rooms.posts import Post, Sender, Settled
+
+__all__ = ["SharedOwnership"]
+
+
+class SharedOwnership(Ownership):
+    """An `Ownership` over `link`. Any thread."""
+
+    def __init__(self, *, path: str, link: Link, **parts: Any) -> None:
+        super().__init__(**parts)
+        self._path = path
+        self._link = link
+
+    def _want(self, name: str) -> None:
+        self._link.own(self._path, name, self)
+
+    def _unwant(self, name: str) -> None:
+        self._link.own(self._path, name, self)
+
+    def _release(self, name: str, fence: int) -> None:
+        self._link.disown(self._path, name, fence)
+
+    def lose(self, name: str, fence: int) -> None:
+        """As in `Ownership`. Redis may still take the room for this process's."""
+        self._link.disown(self._path, name, fence)
+        super().lose(name, fence)
+
+    def _is_valid(self, name: str, fence: int) -> bool:
+        return self._link.owns(self._path, name, fence)
+
+    def post(self, name: str, value: str, sender: Sender | None, settled: Settled) -> None:
+        """As in `Ownership`. The owner may have an `on_post` even if this process's handler has none."""
+        self._link.post(self._path, name, post_payload(sender, value), self._post_timeout_s, settled)
+
+    def deliver(self, name: str, fence: int, posts: Iterable[Post]) -> bool:
+        """As in `Ownership`."""
+        if "on_post" in self.hooks:
+            return super().deliver(name, fence, posts)
+        error = PostError(f"no post to the room {name!r:.80}: the handler of the process that owns it has no on_post")
+        for post in posts:
+            post.settled(error)
+        return True

@@ -1,0 +1,288 @@
+"""Posts to rooms whose owner may be another process: those that this process sends, and those that it handles.
+
+A post is sent once. If a connection to Redis breaks before the poster knows what has become of it, the poster is told
+that this is not known. So no post is handled twice.
+
+An owner numbers the posts of a room from 0, in the order in which it takes them. Until Redis has their outcomes, they
+stay in the room's list of taken posts; so the next owner knows which ones are lost.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from wsthreads.brokers import lease_scripts
+from wsthreads.brokers.keys import MAX_POSTS
+from wsthreads.errors import PostError, WSThreadsError
+from wsthreads.rooms.posts import Post, Sender
+
+if TYPE_CHECKING:
+    from threading import Lock
+
+    from wsthreads.brokers.keys import Address, Keys
+    from wsthreads.brokers.pipeline import Pipeline
+    from wsthreads.brokers.queue import SendQueue
+    from wsthreads.rooms.posts import Settled
+
+__all__ = ["WINDOW", "Intake", "PostBox", "SentPost", "outcome_of", "parse_entry", "post_payload"]
+
+#: At most so many posts of a room are in the owner's process.
+WINDOW = 200
+
+#: The most that is sent at once.
+BATCH_POSTS = 256
+BATCH_BYTES = 1024 * 1024
+
+#: At most so many posts wait in a process to be sent.
+MAX_UNSENT = 10_000
+
+#: A post may be handled within this part of `post_timeout_s`. An owner that takes it later does not handle it, and the
+#: rest of the time is for that answer.
+PART = 0.9
+
+#: An outcome begins with one of these, unless the post was handled: it may have been handled, or surely was not.
+_UNKNOWN, _REFUSED = "?", "!"
+
+
+class SentPost:
+    """A post of this process, until its outcome is known."""
+
+    __slots__ = ("address", "give_up_at", "is_sent", "name", "payload", "settled", "ticket", "timeout_s")
+
+    def __init__(self, name: str, address: Address, payload: bytes, settled: Settled, timeout_s: float) -> None:
+        self.name = name
+        self.address = address
+        self.payload = payload
+        self.settled = settled
+        self.timeout_s = timeout_s
+        self.give_up_at = float("inf")
+        self.ticket = 0  # broadcasts with lower tickets go first
+        self.is_sent = False
+
+    def error(self, why: str, *, is_unknown: bool = False) -> PostError:
+        what = "it is not known whether the post was handled" if is_unknown else "the post was not handled"
+        return PostError(f"a post to the room {self.name!r:.80}: {why}; {what}", is_unknown=is_unknown)
+
+
+class PostBox:
+    """The posts that this process sends over one link, whose lock guards them. `clock` tells the time."""
+
+    def __init__(self, keys: Keys, channel: bytes, *, lock: Lock, queue: SendQueue, clock: Callable[[], float]) -> None:
+        self._keys = keys
+        self._channel = channel
+        self._lock = lock
+        self._queue = queue
+        self._clock = clock
+        self._hears = False  # this process receives outcomes
+        self._next = 0
+        self._unsent: deque[tuple[int, SentPost]] = deque()
+        self._open: dict[int, SentPost] = {}  # by number, the oldest first
+
+    def add(self, post: SentPost, ticket: int) -> bool:
+        """Queue a post, behind the broadcasts before `ticket`. False if too many wait. Holds the lock."""
+        if len(self._unsent) >= MAX_UNSENT:
+            return False
+        post.ticket = ticket
+        post.give_up_at = self._clock() + post.timeout_s
+        self._unsent.append((self._next, post))
+        self._open[self._next] = post
+        self._next += 1
+        self._queue.not_empty.notify()
+        return True
+
+    def has_work(self, gate: float) -> bool:
+        """Whether a post can be sent when Redis has the broadcasts before `gate`. Holds the lock."""
+        return self._hears and bool(self._unsent) and self._unsent[0][1].ticket <= gate
+
+    def hear(self) -> None:
+        """From here on, outcomes arrive. Those of posts that were sent before may have been missed."""
+        self.deafen()
+        with self._lock:
+            self._hears = True
+            self._queue.not_empty.notify()
+
+    def deafen(self) -> None:
+        """No outcomes arrive: send no posts."""
+        with self._lock:
+            self._hears = False
+        self.lose_sent("the connection on which its outcome was to come broke")
+
+    def send(self, pipeline: Pipeline, gate: float) -> None:
+        """Add the calls for what waits. The writer's thread."""
+        by_room: dict[Address, list[tuple[int, SentPost]]] = {}
+        with self._lock:
+            count = size = 0
+            while self.has_work(gate) and count < BATCH_POSTS and size < BATCH_BYTES:
+                number, post = self._unsent.popleft()
+                if number in self._open:  # else it was given up
+                    post.is_sent = True
+                    by_room.setdefault(post.address, []).append((number, post))
+                    count, size = count + 1, size + len(post.payload)
+        now = self._clock()
+        for address, posts in by_room.items():
+            keys = [self._keys.holders(address.shard), address.lease, address.posts, address.taken]
+            left_s = min(post.give_up_at - (1 - PART) * post.timeout_s for _, post in posts) - now
+            arguments: list[object] = []
+            for number, post in posts:
+                arguments += (number, post.payload)
+            pipeline.call(
+                lease_scripts.POST,
+                keys,
+                self._channel,
+                int(left_s * 1000),
+                *arguments,
+                then=partial(self._queued, posts),
+            )
+
+    def _queued(self, posts: Sequence[tuple[int, SentPost]], answer: int) -> None:
+        for number, _ in posts[max(0, answer) :]:
+            self._settle(number, "nobody" if answer < 0 else "full")
+
+    def take_outcomes(self, data: bytes) -> None:
+        """Outcomes have arrived. The reader's thread. Raises ValueError for what is none."""
+        outcomes = json.loads(data)
+        if not isinstance(outcomes, list) or not all(_is_outcome(each) for each in outcomes):
+            raise ValueError("no outcomes of posts")
+        for number, outcome in outcomes:
+            self._settle(int(number), outcome)
+
+    def _settle(self, number: int, outcome: str) -> None:
+        with self._lock:
+            post = self._open.pop(number, None)
+        if post is not None:
+            post.settled(_error_of(post, outcome))
+
+    def lose_sent(self, why: str) -> None:
+        """A connection has broken. Whatever was sent may have been handled, or may be later."""
+        self._give_up(lambda post: post.is_sent, why, is_unknown=True)
+
+    def refuse_unsent(self, why: str) -> None:
+        self._give_up(lambda post: not post.is_sent, why, is_unknown=False)
+
+    def end_late(self) -> None:
+        """Give up posts without an outcome. Called several times a second."""
+        now = self._clock()
+        with self._lock:
+            first = next(iter(self._open.values()), None)
+        if first is not None and first.give_up_at <= now:
+            late = f"it has no answer after {first.timeout_s:g} s (post_timeout_s)"
+            self._give_up(lambda post: post.is_sent and post.give_up_at <= now, late, is_unknown=True)
+            self._give_up(lambda post: not post.is_sent and post.give_up_at <= now, late, is_unknown=False)
+
+    def _give_up(self, which: Callable[[SentPost], bool], why: str, *, is_unknown: bool) -> None:
+        with self._lock:
+            given_up = [(number, post) for number, post in self._open.items() if which(post)]
+            for number, _ in given_up:
+                del self._open[number]
+        for _, post in given_up:
+            post.settled(post.error(why, is_unknown=is_unknown))
+
+
+class Outcome(NamedTuple):
+    ticket: int  # the broadcasts with lower tickets go first
+    text: str
+
+
+class Intake:
+    """The posts that the owner of a room has taken. The link's lock guards it; only the writer's thread changes
+    `received` and `first`.
+    """
+
+    __slots__ = ("_ahead", "first", "outcomes", "received")
+
+    def __init__(self) -> None:
+        self.received = 0  # how many were passed on to be handled
+        self.first = 0  # the number of the first post whose outcome Redis has not got
+        self.outcomes: deque[Outcome] = deque()  # of that one, and of the following
+        self._ahead: dict[int, Outcome] = {}  # of later ones
+
+    @property
+    def open(self) -> int:
+        """How many posts are being handled, or wait for it."""
+        return self.received - self.first - len(self.outcomes) - len(self._ahead)
+
+    def settle(self, number: int, ticket: int, text: str) -> None:
+        """A post has this outcome."""
+        self._ahead[number] = Outcome(ticket, text)
+        while (outcome := self._ahead.pop(self.first + len(self.outcomes), None)) is not None:
+            self.outcomes.append(outcome)
+
+    def ready(self, gate: float) -> list[str]:
+        """The outcomes that can be told when Redis has the broadcasts before `gate`."""
+        ready = []
+        for outcome in self.outcomes:
+            if outcome.ticket > gate:
+                break
+            ready.append(outcome.text)
+        return ready
+
+    def rest(self) -> list[str]:
+        """The outcomes of all posts, if no further one is handled."""
+        ready = [outcome.text for outcome in self.outcomes]
+        numbers = range(self.first + len(ready), self.received)
+        return ready + [self._ahead[n].text if n in self._ahead else "lost" for n in numbers]
+
+    def told(self, count: int) -> None:
+        """Redis has the first outcomes."""
+        for _ in range(count):
+            self.outcomes.popleft()
+        self.first += count
+
+
+def post_payload(sender: Sender | None, value: str) -> bytes:
+    """A post as it is stored: the sender in the first line, and the value, both as JSON."""
+    head = None if sender is None else [sender.id, sender.user]
+    return f"{json.dumps(head)}\n{value}".encode()
+
+
+def parse_entry(entry: bytes, settled: Settled) -> Post | None:
+    """A post from the room's list. None if it is malformed."""
+    _, _, payload = entry.partition(b"\n")
+    head, newline, value = payload.partition(b"\n")
+    try:
+        fields, text = json.loads(head), value.decode()
+    except (ValueError, RecursionError):
+        return None
+    if fields is None:
+        return Post(text, None, settled) if newline else None
+    if (
+        isinstance(fields, list)
+        and len(fields) == 2
+        and isinstance(fields[0], str)
+        and isinstance(fields[1], (str, type(None)))
+    ):
+        return Post(text, Sender(fields[0], fields[1]), settled)
+    return None
+
+
+def outcome_of(error: WSThreadsError | None) -> str:
+    """The outcome of a post, as the poster is told."""
+    if error is None:
+        return ""
+    return (_UNKNOWN if getattr(error, "is_unknown", False) else _REFUSED) + str(error)[:1000]
+
+
+def _error_of(post: SentPost, outcome: str) -> PostError | None:
+    if not outcome:
+        return None
+    if outcome == "nobody":
+        return PostError(f"no post to the room {post.name!r:.80}: nobody is in it")
+    if outcome == "full":
+        return PostError(f"no post to the room {post.name!r:.80}: {MAX_POSTS} posts wait already, the most that may")
+    if outcome == "lost":
+        return post.error("its owner has gone while it had the post", is_unknown=True)
+    return PostError(outcome[1:], is_unknown=not outcome.startswith(_REFUSED))
+
+
+def _is_outcome(each: Any) -> bool:
+    return (
+        isinstance(each, list)
+        and len(each) == 2
+        and all(isinstance(part, str) for part in each)
+        and each[0].isascii()
+        and each[0].isdigit()
+    )
