@@ -19,6 +19,7 @@ from wsthreads.javascript import ScriptHandler
 from wsthreads.monitoring.metrics import Metrics
 from wsthreads.protocol.frames import check_close
 from wsthreads.protocol.handshake import Request, check_expiry
+from wsthreads.rooms.joined import JOINED, Joined
 
 #: The script's deadline where a test runs into it: long enough for what ends by itself, on a busy machine too.
 SHORT_S = 0.5
@@ -41,7 +42,7 @@ class FakeSession:
         self._channel = SimpleNamespace(ending=None)
         self._changed = threading.Condition()
 
-    def send(self, message: str | bytes) -> bool:
+    def send(self, message: str | bytes, *, latest: str | None = None) -> bool:
         if not isinstance(message, (str, bytes)):
             raise MessageTypeError(f"{message!r}")
         with self._changed:
@@ -91,19 +92,20 @@ class FakeRoom:
     def __init__(self, session: FakeSession, name: str) -> None:
         self.session, self.name = session, name
 
-    def join(self, *, presence: Any = None) -> None:
+    def join(self, *, presence: Any = None, **options: Any) -> Joined:
         if len({*self.session.rooms(), self.name}) > 3:
             raise RoomLimitError("a session may be in 3 rooms")
         self.session.hub.setdefault(self.name, {})[self.session.id] = self.session
+        return JOINED
 
     def leave(self) -> None:
         self.session.hub.get(self.name, {}).pop(self.session.id, None)
 
-    def broadcast(self, message: str | bytes, *, hand_over: bool = False) -> None:
+    def broadcast(self, message: str | bytes, *, hand_over: bool = False, **options: Any) -> None:
         for member in list(self.session.hub.get(self.name, {}).values()):
             member.send(message)
 
-    def broadcast_except(self, message: str | bytes, *, hand_over: bool = False) -> None:
+    def broadcast_except(self, message: str | bytes, *, hand_over: bool = False, **options: Any) -> None:
         for member in list(self.session.hub.get(self.name, {}).values()):
             if member is not self.session:
                 member.send(message)

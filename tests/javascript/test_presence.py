@@ -144,7 +144,7 @@ def test_the_persons_in_a_room(script: Path, settings: dict[str, Any]) -> None:
         ),
         ("room.join({ presence: 'ü'.repeat(512) })", "RangeError: a presence value may have 1024 bytes as JSON"),
         ("room.join({ presence: 'x'.repeat(5e6) })", "(max_presence_bytes), not 5000002"),
-        ("room.join({ presense: 1 })", "TypeError: room.join takes the option presence, not presense"),
+        ("room.join({ presense: 1 })", "TypeError: room.join takes the options presence, history, since and max"),
         ("room.join('ann')", "TypeError: room.join takes options such as { presence: … }, not a string"),
         ("room.join(null)", "TypeError: room.join takes options such as { presence: … }, not null"),
         ("room.setPresence(1)", "RangeError: only a member can set its presence in a room: join 'lobby' first"),

@@ -68,7 +68,7 @@ def members_of(interface):
     """The names in an interface's declaration, and in those that it extends."""
     pattern = rf"^ *(?:export )?interface {interface}(?: extends (\w+))? \{{\n(.*?)^ *\}}"
     match = re.search(pattern, DECLARATIONS, re.MULTILINE | re.DOTALL)
-    own = set(re.findall(r"^ +(?:readonly )?(\w+)[(:]", match[2], re.M))
+    own = set(re.findall(r"^ +(?:readonly )?(\w+)[(:<]", match[2], re.M))
     return own | (members_of(match[1]) if match[1] else set())
 
 
@@ -84,21 +84,28 @@ def test_its_names_are_those_of_the_runtime(tmp_path):
           return found.filter((name) => name !== "constructor");
         }
         import * as module from "wsthreads";
-        let request;
+        let request, owned;
+        export function onRoomStart(room) { owned = names(room); }
+        export function onPost(room, value, from) { session(from.id).send(told(sessions()[0])); }
+        import { session, sessions } from "wsthreads";
         export function onHandshake(asked) { request = names(asked); }
         export function onOpen(session) {
-          session.send(JSON.stringify({
+          session.room("x").join();
+          session.room("x").post(null);
+        }
+        function told(session) {
+          return JSON.stringify({
             Request: request, Session: names(session), SessionRoom: names(session.room("x")), Console: names(console),
-            Room: names(module.room("x")),
+            Room: names(module.room("x")), OwnedRoom: owned,
             User: names(module.user("x")), Peer: names(module.session("x")), module: Object.keys(module),
             globals: Object.getOwnPropertyNames(globalThis),
-          }));
+          });
         }
         """
     )
     with play(script) as names:
         (found,) = names.connect().take_json()
-    for interface in ("Request", "Session", "Room", "SessionRoom", "User", "Peer", "Console"):
+    for interface in ("Request", "Session", "Room", "SessionRoom", "OwnedRoom", "User", "Peer", "Console"):
         assert members_of(interface) == set(found[interface])
     declared = set(re.findall(r"^declare (?:var|function) (\w+)", DECLARATIONS, re.M))
     assert declared == set(found["globals"]) - set(json.loads(ECMASCRIPT))

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from wsthreads.errors import HandlerError
+from wsthreads.rooms.ticks import TICK_RATES, is_tick_rate
 from wsthreads.sessions.source_names import did_you_mean
 
-__all__ = ["CALLS", "HOOKS", "Exports"]
+__all__ = ["CALLS", "HOOKS", "ROOM_CALLS", "Exports"]
 
 #: The handler functions in JavaScript's spelling, and in Python's.
 HOOKS = {
@@ -18,6 +19,10 @@ HOOKS = {
     "onClose": "on_close",
     "onError": "on_error",
     "onPresence": "on_presence",
+    "onTick": "on_tick",
+    "onPost": "on_post",
+    "onRoomStart": "on_room_start",
+    "onRoomEnd": "on_room_end",
     "onReload": "on_reload",
 }
 
@@ -32,6 +37,17 @@ CALLS = {
     "reload": "onReload",
 }
 
+#: How often onTick is called.
+TICK_RATE = "tickRate"
+
+#: The function of a room's call, by its kind; in the order of the runtime's numbers (``roomcalls.js``).
+ROOM_CALLS = {
+    "room_start": "onRoomStart",
+    "post": "onPost",
+    "tick": "onTick",
+    "room_end": "onRoomEnd",
+}
+
 #: Functions that only return a generator when they are called.
 GENERATORS = {"generator function": "a generator function", "async generator function": "an async generator function"}
 
@@ -42,12 +58,19 @@ class Exports:
 
     names: tuple[str, ...]
     hooks: frozenset[str]
+    #: How often onTick is called in a second; None without onTick.
+    tick_rate: float | None = None
 
     @classmethod
-    def read(cls, script: str, exported: Iterable[tuple[str, str]]) -> Exports:
+    def read(
+        cls, script: str, exported: Iterable[tuple[str, str]], tick_rate: tuple[float | None, str] = (None, "")
+    ) -> Exports:
         """From pairs of a name and its `typeof`, or one of `GENERATORS`.
 
-        Raises `HandlerError` if there is no handler function, or one that is not a function.
+        `tick_rate` is the number that the script exports as tickRate, or None, and any value of it as text.
+
+        Raises `HandlerError` if there is no handler function, or one that is not a function; and for onTick without
+        tickRate, tickRate without onTick, and a tickRate that is out of range.
         """
         kinds = dict(exported)
         for name in HOOKS:
@@ -68,4 +91,18 @@ class Exports:
             if not kinds.keys() - {"default"}:
                 message += "; export functions by name: export function onMessage(session, message) { … }"
             raise HandlerError(message)
-        return cls(tuple(kinds), hooks)
+        return cls(tuple(kinds), hooks, _checked_rate(script, kinds, *tick_rate))
+
+
+def _checked_rate(script: str, kinds: dict[str, str], rate: float | None, shown: str) -> float | None:
+    if TICK_RATE not in kinds:
+        if "onTick" not in kinds:
+            return None
+        written = next((name for name in kinds if name.lower().replace("_", "") == TICK_RATE.lower()), None)
+        meant = "" if written is None else f"; it exports {written}, did you mean {TICK_RATE}?"
+        raise HandlerError(f"{script} exports onTick without {TICK_RATE}, {TICK_RATES}{meant}", "onTick")
+    if rate is None or not is_tick_rate(rate):
+        raise HandlerError(f"{script} exports {TICK_RATE} as {shown:.40}; it must be {TICK_RATES}", TICK_RATE)
+    if "onTick" not in kinds:
+        raise HandlerError(f"{script} exports {TICK_RATE} without onTick, the function that it is for", TICK_RATE)
+    return rate

@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -25,8 +25,10 @@ from wsthreads.threads.restarts import Restarts
 
 if TYPE_CHECKING:
     from wsthreads.config import Config
+    from wsthreads.javascript.exports import Exports
     from wsthreads.protocol.handshake import Request
     from wsthreads.rooms.handles import Room
+    from wsthreads.rooms.ownership import RoomCall
     from wsthreads.rooms.presence import PresenceChanges
     from wsthreads.rooms.rooms import Rooms
     from wsthreads.sessions.session import Session
@@ -34,6 +36,10 @@ if TYPE_CHECKING:
 __all__ = ["ScriptHandler", "ScriptInfo", "check_script"]
 
 log = get_logger(__name__)
+
+
+#: Calls of rooms that the isolate gets at once.
+MAX_CALLS = 1000
 
 
 class _Life:
@@ -76,6 +82,7 @@ class ScriptHandler(Handler):
         self.path = os.fspath(path)
         self.name = os.path.basename(self.path)
         self.hooks = frozenset()
+        self.room_batch = MAX_CALLS
         self._config = config
         self._metrics = metrics
         self._rooms: Rooms[Any] | None = None
@@ -100,6 +107,7 @@ class ScriptHandler(Handler):
                 return
             if not os.path.isfile(self.path):
                 raise ScriptError("there is no such file", self.path)
+            is_again = life.isolate is not None
             self._pace_restart(life)
             isolate = Isolate(
                 self.path,
@@ -108,8 +116,11 @@ class ScriptHandler(Handler):
                 on_failure=_teller(self),
                 rooms=self._rooms,
             )
-            self.hooks = isolate.start().hooks
+            exports = isolate.start()
             life.isolate = isolate
+            self._use(exports)
+            if is_again and self._rooms is not None:  # what the old isolate knew of rooms is lost
+                self._rooms.ownership.restart()
 
     def _pace_restart(self, life: _Life) -> None:
         """A script that has died starts again at once. If it keeps dying, the pauses get longer."""
@@ -140,7 +151,11 @@ class ScriptHandler(Handler):
         if isolate is None or not isolate.is_alive:
             self.start()
         else:
-            self.hooks = isolate.load().hooks
+            self._use(isolate.load())
+
+    def _use(self, exports: Exports) -> None:
+        self.hooks, self.tick_rate = exports.hooks, exports.tick_rate
+        self.on_loaded()
 
     def files(self) -> frozenset[str]:
         """The paths of the script's files that were loaded so far, and of missing imports."""
@@ -238,6 +253,14 @@ class ScriptHandler(Handler):
             return isolate.presence(room.name, changes_for_script(changes))
         except (IsolateError, JavaScriptError):  # it has ended, or the failure is in the log
             return None
+
+    def call_rooms(self, calls: Sequence[RoomCall]) -> None:
+        isolate = self._isolate
+        if isolate is not None:
+            isolate.call_rooms(calls)
+        else:
+            for call in calls:
+                call.done("down")
 
     def heap_bytes(self) -> int | None:
         isolate = self._isolate

@@ -8,6 +8,7 @@ environment), no ``require``, no modules from the working directory or from dukp
 from __future__ import annotations
 
 import ctypes
+import importlib.resources
 from typing import Any, Protocol
 
 from wsthreads.errors import IsolateError
@@ -17,9 +18,15 @@ from wsthreads.javascript.loader import ModuleLoader
 from wsthreads.javascript.stacks import Failure
 from wsthreads.loggers import get_logger
 
-__all__ = ["Interpreter", "make_interpreter"]
+__all__ = ["Interpreter", "make_interpreter", "runtime_source"]
 
 log = get_logger(__name__)
+
+#: The parts of the runtime, in their order. See boot.js.
+_RUNTIME_PARTS = (
+    "boot", "inspect", "console", "timers", "options", "objects", "rooms", "lazy", "module", "calls", "roomcalls",
+    "loop",
+)  # fmt: skip
 
 #: The attributes of dukpy's interpreter that ours replaces.
 _REPLACED = (
@@ -44,6 +51,13 @@ class Interpreter(Protocol):
 
     def evaluate(self, code: str, **values: Any) -> None:
         """Run a script, then all promise jobs. The global ``dukpy`` has `values`. Raises `JavaScriptError`."""
+
+
+def runtime_source(name: str) -> str:
+    """The runtime, as a script that makes it a constant of this name."""
+    folder = importlib.resources.files(__package__).joinpath("runtime")
+    parts = [folder.joinpath(f"{part}.js").read_text("utf-8") for part in _RUNTIME_PARTS]
+    return f'const {name} = (() => {{ "use strict";\n{"".join(parts)}}})();'
 
 
 def make_interpreter(functions: dict[str, Function], loader: ModuleLoader) -> tuple[Interpreter, str]:

@@ -14,11 +14,10 @@ Guarantees:
 
 from __future__ import annotations
 
-import importlib.resources
 import os
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, TimeoutError
 from contextlib import ExitStack, suppress
 from time import monotonic
@@ -29,7 +28,7 @@ from wsthreads.javascript.calls import Function
 from wsthreads.javascript.engine import Engine, JavaScriptError
 from wsthreads.javascript.exports import Exports
 from wsthreads.javascript.host import HostFunctions
-from wsthreads.javascript.interpreter import Interpreter, make_interpreter
+from wsthreads.javascript.interpreter import Interpreter, make_interpreter, runtime_source
 from wsthreads.javascript.lazy_parts import LazyParts
 from wsthreads.javascript.loader import ENTRY, ModuleLoader
 from wsthreads.javascript.loop import FIRST_LOAD, STOP, Loop
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from wsthreads.monitoring.metrics import Metrics
     from wsthreads.protocol.handshake import Request
     from wsthreads.protocol.readers import Reader
+    from wsthreads.rooms.ownership import RoomCall
     from wsthreads.rooms.rooms import Rooms
     from wsthreads.sessions.session import Session
 
@@ -68,8 +68,6 @@ HEAP_AGE_S = 10.0
 
 #: How long `attributes` waits for the script.
 LOOK_TIMEOUT_S = 0.2
-
-_RUNTIME_PARTS = ("boot", "inspect", "console", "timers", "objects", "lazy", "module", "calls", "loop")
 
 _spawning = threading.Lock()  # guards the stack size for new threads, a setting of the process
 
@@ -104,8 +102,8 @@ class Isolate:
         script_log = get_logger(f"wsthreads.script.{self.name}")
         reports = Reports(script_log, metrics, config.script_timeout_s, self._loader.modules, on_failure)
         self._loop = Loop(self.name, self._schedule, self._states, config, reports, self._loader, metrics)
-        current = self._loop.current_state
-        self._host = HostFunctions(self._states, self._schedule.has_more, current, script_log, self._loader, rooms)
+        current, more, posts = self._loop.current_state, self._schedule.has_more, self._loop.posts
+        self._host = HostFunctions(self._states, more, current, script_log, self._loader, posts, rooms)
         self._parts = LazyParts()
         self._heap_due = 0.0  # monotonic: when it may be measured again
         self._started: Future[None] = Future()
@@ -267,6 +265,15 @@ class Isolate:
         message: str | bytes | None = self._ask(Event("presence", None, (name, changes), reply=Future())).result()
         return message
 
+    def call_rooms(self, calls: Sequence[RoomCall]) -> None:
+        """Call functions of rooms: see `RoomCalls`. Does not wait."""
+        with self._gate:
+            if not self._is_closed:
+                self._loop.rooms.post(calls)
+                return
+        for call in calls:
+            call.done("down")
+
     def heap_bytes(self) -> int | None:
         """The memory that the script's objects took some seconds ago; the limit is 128 MiB. None without an engine.
 
@@ -355,16 +362,15 @@ class Isolate:
         name is random, so that a script cannot guess it.
         """
         name = f"wsthreads_{secrets.token_hex(16)}"
-        folder = importlib.resources.files(__package__).joinpath("runtime")
-        parts = [folder.joinpath(f"{part}.js").read_text("utf-8") for part in _RUNTIME_PARTS]
-        source = f'const {name} = (() => {{ "use strict";\n{"".join(parts)}}})();'
         try:
             interpreter.evaluate(
-                source,
+                runtime_source(name),
                 max_room_name_chars=self._config.max_room_name_chars,
                 max_user_chars=MAX_USER_CHARS,
                 max_id_chars=MAX_ID_CHARS,
                 max_ban_s=MAX_BAN_S,
+                max_history=self._config.history_messages,
+                max_members=1_000_000,
                 has_engine=engine is not None,
             )
             if engine is not None:
@@ -373,7 +379,8 @@ class Isolate:
             self._loader.provide(name)
         except JavaScriptError as error:
             raise IsolateError(f"the runtime does not start: {error}") from error
-        self._loop.engine = self._host.engine = self._parts.engine = engine
+        self._loop.use_engine(engine)
+        self._host.engine = self._parts.engine = engine
         return f"{name}.loop()"
 
     def _bury(self) -> None:

@@ -11,14 +11,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from wsthreads.errors import CloseCode, IsolateError, UsageError
+from wsthreads.errors import CloseCode, IsolateError
 from wsthreads.javascript.calls import Answer, Function
-from wsthreads.javascript.exports import CALLS, HOOKS, Exports
+from wsthreads.javascript.exports import CALLS, HOOKS, ROOM_CALLS, Exports
 from wsthreads.javascript.replies import Replies
+from wsthreads.javascript.room_calls import Posts, RoomCalls
 from wsthreads.javascript.schedule import NEVER
 from wsthreads.javascript.session_state import Event, SessionState
 from wsthreads.javascript.stacks import Failure
-from wsthreads.javascript.values import message_from
 
 if TYPE_CHECKING:
     from wsthreads.config import Config
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from wsthreads.javascript.reports import Reports
     from wsthreads.javascript.schedule import Schedule
     from wsthreads.monitoring.metrics import Histogram, Metrics
-    from wsthreads.protocol.handshake import Request
 
 __all__ = ["FIRST_LOAD", "STOP", "Loop"]
 
@@ -71,7 +70,11 @@ class Loop:
         self._timeout_s = config.script_timeout_s
         self._loader = loader
         self._reports = reports
-        self._replies = Replies(name, schedule, self._timeout_s, self._begin_timing)
+        self._replies = Replies(name, schedule, self._timeout_s, self._begin_timing, lambda: self._current)
+        #: The functions of rooms.
+        self.rooms = RoomCalls(schedule, reports, loader, self._timeout_s)
+        #: The outcomes of posts.
+        self.posts = Posts(schedule)
         self._current: Event | None = None
         self._began = 0.0  # when the runtime received it
         self._metrics = metrics
@@ -96,13 +99,13 @@ class Loop:
             "pull": self._pull,
             "failed": self._failed,
             "settled": self._settled,
-            "answer": self._replies.answer,
             "loaded": self._loaded,
-            "looked": self._looked,
-            "presented": self._presented,
-            "set_user": self._set_user,
-            "set_request_expiry": self._set_request_expiry,
+            **self._replies.functions(),
+            **self.rooms.functions(),
         }
+
+    def use_engine(self, engine: Engine | None) -> None:
+        self.engine = self._replies.engine = engine
 
     def current_state(self) -> SessionState | None:
         """The session whose handler function runs. None in a timer's callback, and after an `await`."""
@@ -124,6 +127,7 @@ class Loop:
         """
         engine = self.engine
         self._stumbles = 0
+        self.rooms.flush()
         self._account(outcome, arrived=dispatched != self._dispatched)
         self._dispatched = dispatched
         event = self._next(NEVER if delay_ms < 0 else time.monotonic() + delay_ms / 1000)
@@ -138,11 +142,13 @@ class Loop:
             self._began = time.monotonic()
             if self._jobs_due is None:
                 self._jobs_due = self._began + JOB_DELAY_S
-            return event.encoded(None)
-        self._began = engine.arm(self._timeout_s)
-        if engine.is_connected and event.kind == "message" and event.state is not None:
-            return (event.kind, event.state.id, event.arguments[0])
-        return event.encoded(engine)
+        else:
+            self._began = engine.arm(self._timeout_s)
+            if engine.is_connected and event.kind == "message" and event.state is not None:
+                return (event.kind, event.state.id, event.arguments[0])
+        if event.kind == "rooms":
+            return self.rooms.encoded()
+        return self.posts.take() if event.kind == "posted" else event.encoded(engine)
 
     def _next(self, timer_due: float) -> Event | None:
         """Wait for something to do. Timers and events take turns if both are due."""
@@ -203,12 +209,16 @@ class Loop:
     def _is_wanted(self, event: Event) -> bool:
         """False for an event that needs no JavaScript: measuring the heap, or a message of a session that is over.
 
+        Or calls of rooms that this process does not own any more.
+
         A session is over once the application has closed it; its messages are dropped. Messages that a client sent
         before it closed the session itself are handled.
         """
         if event.kind == "measure":
             self.heap_bytes = None if self.engine is None else self.engine.heap_bytes()
             return False
+        if event.kind == "rooms":
+            return self.rooms.begin(event)
         state = event.state
         if state is not None and event.kind in ("message", "binary") and (state.over or state.was_kicked):
             self._finish(event)
@@ -258,7 +268,7 @@ class Loop:
         if failure.was_interrupted:
             self._schedule.postpone(self._timeout_s)
         event, self._current = self._current, None
-        if event is not None:
+        if event is not None and not (event.kind == "rooms" and self.rooms.stop(failure, to_end=self._must_end)):
             if failure.was_interrupted:
                 self._overran(event, failure)
             else:
@@ -273,23 +283,29 @@ class Loop:
         """The event's call was stopped, with the error `failure`; or its promise has not settled in time."""
         if failure is None:
             self._reports.unsettled(event)
-        elif self._must_end:
-            self._reports.stopped_to_end(event, failure)
         else:
-            self._reports.stopped(event, failure)
+            self._reports.stopped(event, failure, to_end=self._must_end)
         _close_session(event.state, "handler timed out")
         self._replies.fail(event, 503, failure or Failure.of("its promise has not settled in time"))
-        self._completed(event, failed=True)
+        if event.kind == "room":
+            self.rooms.completed(event, "timeout")
+            self._finish(event)
+        else:
+            self._completed(event, failed=True)
 
     def _give_up(self, event: Event, failure: Failure) -> None:
         """The runtime itself failed to handle the event."""
         self._reports.not_handled(event, failure)
+        if event.kind == "rooms":
+            self.rooms.give_up()
         _close_session(event.state, "handler failed")
         self._replies.fail(event, 500, failure)
         self._completed(event, failed=True)
 
     def _completed(self, event: Event, failed: bool) -> None:
         """The event's call has ended. If onOpen failed, close the session; after onClose, forget it."""
+        if event.kind == "room":
+            self.rooms.completed(event, "failed" if failed else None)
         state = event.state
         histogram = self._seconds.get(event.kind)
         if histogram is not None:
@@ -322,7 +338,9 @@ class Loop:
 
     def abandon(self) -> None:
         """The isolate has ended: give an error to every thread that waits for an event."""
-        self._replies.abandon([self._current, self._again, *self._schedule.drain()])
+        events = [self._current, self._again, *self._schedule.drain()]
+        self.rooms.abandon(events)
+        self._replies.abandon(events)
 
     def uncaught(self, what: str, failure: Failure) -> None:
         """An error that belongs to no handler call: of a promise that nobody awaits, or of a promise job."""
@@ -342,8 +360,9 @@ class Loop:
     def _begin_timing(self, exports: Exports) -> None:
         """From now on, measure the functions that the script exports."""
         hooks = exports.hooks
-        calls = {kind: HOOKS[function] for kind, function in CALLS.items()}
+        calls = {kind: HOOKS[function] for kind, function in {**CALLS, **ROOM_CALLS}.items()}
         self._seconds = {kind: self._metrics.histogram(hook) for kind, hook in calls.items() if hook in hooks}
+        self.rooms.measure(self._seconds)
 
     # Called by the runtime.
 
@@ -359,32 +378,12 @@ class Loop:
         if event is not None:
             self._completed(event, failed)
 
-    def _looked(self, entries: str) -> None:
-        if self._current is not None:
-            self._replies.looked(self._current, entries)
-
-    def _presented(self, message: str | None, is_binary: bool, ticket: int) -> None:
-        """What onPresence returned: the current call, or one whose promise has this ticket."""
-        event = self._schedule.pending(ticket) if ticket else self._current
-        if event is not None and event.reply is not None:
-            event.reply.set_result(message_from(self.engine, message, is_binary))
-
-    def _set_user(self, session_id: str, name: str | None) -> None:
-        self._request(session_id, "setUser").user = name
-
-    def _set_request_expiry(self, session_id: str, unix_s: float) -> None:
-        self._request(session_id, "setExpiry").set_expiry(unix_s)
-
-    def _request(self, session_id: str, method: str) -> Request:
-        """The request of a handshake that is not over."""
-        state = self._replies.handshake(session_id)
-        if state is None or state.request is None:
-            raise UsageError(f"request.{method}() must be called before onHandshake has returned")
-        return state.request
-
-    def _loaded(self, ticket: int, exports: str | None, error: str | None) -> bool:
+    def _loaded(
+        self, ticket: int, exports: str | None, error: str | None, tick_rate: float | None = None, shown: str = ""
+    ) -> bool:
+        """`tick_rate` is what the script exports as tickRate, if it is a finite number; `shown` is any value of it."""
         self._loader.suspended.clear()
-        is_loaded = self._replies.loaded(ticket, exports, error)
+        is_loaded = self._replies.loaded(ticket, exports, error, (tick_rate, shown))
         if is_loaded and ticket < FIRST_LOAD:
             self._reload = Event("reload")
         return is_loaded

@@ -10,30 +10,55 @@ import json
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from wsthreads.errors import HandlerError, HandshakeRefused, IsolateError
+from wsthreads.errors import HandlerError, HandshakeRefused, IsolateError, UsageError
+from wsthreads.javascript.calls import Function
 from wsthreads.javascript.engine import JavaScriptError
 from wsthreads.javascript.exports import Exports
 from wsthreads.javascript.session_state import Event
 from wsthreads.javascript.stacks import Failure
+from wsthreads.javascript.values import message_from
 
 if TYPE_CHECKING:
+    from wsthreads.javascript.engine import Engine
     from wsthreads.javascript.schedule import Schedule
     from wsthreads.javascript.session_state import SessionState
+    from wsthreads.protocol.handshake import Request
 
 __all__ = ["Replies"]
 
 
 class Replies:
-    """`on_load(exports)` is called before the thread that loads the script gets its answer."""
+    """`on_load(exports)` is called before the thread that loads the script gets its answer.
 
-    def __init__(self, name: str, schedule: Schedule, timeout_s: float, on_load: Callable[[Exports], None]) -> None:
+    `current` returns the event that the runtime has.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        schedule: Schedule,
+        timeout_s: float,
+        on_load: Callable[[Exports], None],
+        current: Callable[[], Event | None],
+    ) -> None:
         self._name = name
         self._schedule = schedule
         self._timeout_s = timeout_s
         self._on_load = on_load
+        self._current = current
+        self.engine: Engine | None = None
         self._handshakes: dict[str, Event] = {}  # by session id: handshakes without an answer yet
         self._loading: Event | None = None  # the last load of the script
         self._load_error: Failure | None = None
+
+    def functions(self) -> dict[str, Function]:
+        return {
+            "answer": self._answer,
+            "set_user": self._set_user,
+            "set_request_expiry": self._set_request_expiry,
+            "looked": self._looked,
+            "presented": self._presented,
+        }
 
     def expect_answer(self, event: Event) -> None:
         """A handshake was handed to the script."""
@@ -48,7 +73,20 @@ class Replies:
         event = self._handshakes.get(session_id or "")
         return None if event is None else event.state
 
-    def answer(self, session_id: str, allowed: bool, value: Any, other: str | None = None) -> None:
+    def _set_user(self, session_id: str, name: str | None) -> None:
+        self._request(session_id, "setUser").user = name
+
+    def _set_request_expiry(self, session_id: str, unix_s: float) -> None:
+        self._request(session_id, "setExpiry").set_expiry(unix_s)
+
+    def _request(self, session_id: str, method: str) -> Request:
+        """The request of a handshake that is not over."""
+        state = self.handshake(session_id)
+        if state is None or state.request is None:
+            raise UsageError(f"request.{method}() must be called before onHandshake has returned")
+        return state.request
+
+    def _answer(self, session_id: str, allowed: bool, value: Any, other: str | None = None) -> None:
         """onHandshake returned `value`, or, in JSON, `other`, for `verdict_of`; or it threw. Called by the runtime."""
         event = self._handshakes.pop(session_id, None)
         if event is not None and event.reply is not None:
@@ -57,12 +95,19 @@ class Replies:
             else:
                 event.reply.set_exception(HandshakeRefused(500, "the handler failed", cause="handler_failed"))
 
-    def looked(self, event: Event, entries: str) -> None:
+    def _looked(self, entries: str) -> None:
         """A session's attributes, in JSON: name, kind ("text" or "other"), value as text."""
-        if event.reply is not None and not event.reply.done():
+        event = self._current()
+        if event is not None and event.reply is not None and not event.reply.done():
             texts = json.loads(entries)
             triples = zip(texts[::3], texts[1::3], texts[2::3], strict=True)
             event.reply.set_result([(name, kind == "text", text) for name, kind, text in triples])
+
+    def _presented(self, message: str | None, is_binary: bool, ticket: int) -> None:
+        """What onPresence returned: the current call, or one whose promise has this ticket."""
+        event = self._schedule.pending(ticket) if ticket else self._current()
+        if event is not None and event.reply is not None:
+            event.reply.set_result(message_from(self.engine, message, is_binary))
 
     # Loading the script. A load stays suspended in the schedule, under its ticket, until its top level has run.
 
@@ -70,10 +115,12 @@ class Replies:
         """The runtime has begun to load the script."""
         self._loading = event
 
-    def loaded(self, ticket: int, exports: str | None, error: str | None) -> bool:
+    def loaded(
+        self, ticket: int, exports: str | None, error: str | None, tick_rate: tuple[float | None, str] = (None, "")
+    ) -> bool:
         """The script's module has run, or failed. True: its functions are called from now on.
 
-        `exports` alternates names and the `typeof` of each, in JSON.
+        `exports` alternates names and the `typeof` of each, in JSON. `tick_rate` is as in `Exports.read`.
         """
         event = self._schedule.settle(ticket)
         if event is None or event.reply is None:
@@ -84,7 +131,7 @@ class Replies:
             return False
         try:
             texts = json.loads(exports)
-            found = Exports.read(self._name, zip(texts[::2], texts[1::2], strict=True))
+            found = Exports.read(self._name, zip(texts[::2], texts[1::2], strict=True), tick_rate)
         except HandlerError as problem:
             event.reply.set_exception(problem)
             return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
-from wsthreads.javascript.exports import CALLS
+from wsthreads.javascript.exports import CALLS, ROOM_CALLS
 from wsthreads.javascript.session_state import Event, SessionState
 from wsthreads.javascript.stacks import Failure
 
@@ -41,7 +41,9 @@ class Reports:
         self._on_failure = on_failure
         self._logged_once: set[Failure] = set()
 
-    def failed(self, what: str, state: SessionState | None, failure: Failure, *, once: bool = False) -> None:
+    def failed(
+        self, what: str, state: SessionState | None, failure: Failure, *, room: str | None = None, once: bool = False
+    ) -> None:
         """A function of the script threw, or its promise was rejected. `once`: log equal failures only once."""
         if once:
             if failure in self._logged_once:
@@ -51,20 +53,23 @@ class Reports:
             self._logged_once.add(failure)
         counter = "script_timeouts" if failure.was_interrupted else "handler_errors"
         where = f" in session {state.id}" if state is not None and state.session is not None else ""
+        if room is not None:
+            where = f" in room {room!r:.80}"
         self._report(counter, state, f"{what} failed{where}: ", failure)
 
     def not_handled(self, event: Event, failure: Failure) -> None:
         """The runtime itself failed to handle the event."""
         self._report("handler_errors", event.state, f"{_name_of(event)} could not be handled: ", failure)
 
-    def stopped(self, event: Event, failure: Failure) -> None:
-        """The event's call was stopped at its deadline."""
-        self._stopped(event.state, _name_of(event), failure)
-
-    def stopped_to_end(self, event: Event, failure: Failure) -> None:
-        """The event's call was stopped because the isolate must end."""
-        message = f"{_name_of(event)} was stopped, because the script is shut down"
-        self._report("script_timeouts", event.state, "", failure.saying(message))
+    def stopped(self, event: Event, failure: Failure, *, to_end: bool) -> None:
+        """The event's call was stopped: at its deadline, or for lack of memory; `to_end`: the isolate must end."""
+        if not failure.was_interrupted:
+            self.not_handled(event, failure)
+        elif to_end:
+            message = f"{_name_of(event)} was stopped, because the script is shut down"
+            self._report("script_timeouts", event.state, "", failure.saying(message))
+        else:
+            self._stopped(event.state, _name_of(event), failure)
 
     def unsettled(self, event: Event) -> None:
         """The event's promise is pending past its deadline."""
@@ -94,5 +99,8 @@ class Reports:
 
 
 def _name_of(event: Event) -> str:
+    if event.kind == "room":  # the call of a function of a room
+        call = event.arguments[0]
+        return f"{ROOM_CALLS[call.kind]} in room {call.room.name!r:.80}"
     what = "a timer's callback" if event.kind == "timer" else CALLS.get(event.kind, event.kind)
     return what if event.state is None else f"{what} in session {event.state.id}"

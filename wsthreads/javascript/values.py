@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from wsthreads.rooms.directory import UserSession
     from wsthreads.rooms.presence import Person, PresenceChanges
 
-__all__ = ["changes_for_script", "handshake_data", "message_from", "persons_in_json", "sessions_in_json"]
+__all__ = [
+    "changes_for_script",
+    "handshake_data",
+    "message_from",
+    "messages_for_script",
+    "persons_in_json",
+    "sessions_in_json",
+]
 
 #: JavaScript's ``Number.MAX_SAFE_INTEGER``: beyond it, two whole numbers can be one.
 MAX_SAFE_INTEGER = 2**53 - 1
@@ -50,6 +57,19 @@ def message_from(engine: Engine | None, text: str | None, is_binary: bool) -> st
 def _milliseconds(seconds: float) -> int:
     """A time as JavaScript has it in ``Date.now()``."""
     return round(seconds * 1000)
+
+
+def messages_for_script(engine: Engine | None, messages: list[str | bytes]) -> bytes:
+    """The answer for ``room.history()``: see ``messagesOf`` in rooms.js."""
+    data = b"".join(message for message in messages if isinstance(message, bytes))
+    is_put = bool(data) and engine is not None and engine.put_bytes(data)
+    entries: list[Any] = []
+    for message in messages:
+        if isinstance(message, str):
+            entries.append(message)
+        else:
+            entries.append(len(message) if is_put else [message.decode("latin-1")])
+    return json.dumps(entries).encode()
 
 
 def persons_in_json(persons: Iterable[Person]) -> bytes:

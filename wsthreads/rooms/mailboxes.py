@@ -14,7 +14,7 @@ from wsthreads.rooms.json_text import value_of
 from wsthreads.rooms.posts import Post, Sender
 
 if TYPE_CHECKING:
-    from wsthreads.rooms.handles import Room
+    from wsthreads.rooms.owned_room import OwnedRoom
 
 __all__ = ["CALLS", "CallKind", "Mailbox", "OwnedState", "Phase", "RoomCall"]
 
@@ -70,7 +70,7 @@ class RoomCall:
         self.kind: CallKind = kind
         assert mailbox.room is not None, "a call for a room that is not owned"
         #: The `OwnedRoom` of this ownership.
-        self.room: Room = mailbox.room
+        self.room: OwnedRoom = mailbox.room
         self.post = post
         #: Of a tick: the seconds since the last one.
         self.dt = 0.0
@@ -152,7 +152,7 @@ class Mailbox:
         """The ownership is over; the room may be wanted again. What waits stays."""
         self.phase = Phase.WANTED
         self.fence = 0
-        self.room: Room | None = None  # the handle for the handler
+        self.room: OwnedRoom | None = None  # the handle for the handler
         self.is_lost = False  # another process may own the room by now
         self.skips_end = False  # the handler does not know of this ownership any more
         self.calls = 0  # that are being made
@@ -161,7 +161,7 @@ class Mailbox:
         self.last_tick: int | None = None
         self.lag_s: float | None = None
 
-    def begin(self, room: Room, fence: int) -> None:
+    def begin(self, room: OwnedRoom, fence: int) -> None:
         """The room is owned from now on."""
         self.phase, self.room, self.fence = Phase.NEW, room, fence
 

@@ -1,5 +1,5 @@
 import { room, session as peer, sessions, user } from "wsthreads";
-import type { OnMessage, OnPresence, Session, OnHandshake } from "wsthreads";
+import type { OnMessage, OnPost, OnPresence, OnTick, Session, OnHandshake, TickRate } from "wsthreads";
 
 export function onOpen(session: Session): void {
   // @ts-expect-error an object is no message
@@ -36,9 +36,31 @@ export function onOpen(session: Session): void {
   session.user.length;
   // @ts-expect-error read-only
   session.user = "eve";
+  // @ts-expect-error a key is text
+  session.send("x", { latest: 1 });
+  // @ts-expect-error misspelt
+  room("x").broadcast("x", { kept: false });
+  // @ts-expect-error a number of messages is needed
+  room("x").history();
+  // @ts-expect-error a position is text
+  session.room("x").join({ since: 5 });
+  // @ts-expect-error misspelt
+  session.room("x").join({ max_members: 4 });
+  // @ts-expect-error it must return the new value
+  const n: number = room("x").updateAttribute("k", (value) => "text");
+  // @ts-expect-error only an owner has one
+  room("x").fencingNumber;
+  // @ts-expect-error a value is needed
+  room("x").post();
   // @ts-expect-error sessions is a function
   sessions.length.x;
 }
+// @ts-expect-error a rate is a number
+export const tickRate: TickRate = "fast";
+// @ts-expect-error a time is a number
+export const onTick: OnTick = (room, dt) => { dt.slice(1); };
+// @ts-expect-error may be null
+export const onPost: OnPost = (room, value, from) => { room.broadcast(from.id); };
 // @ts-expect-error a number is no message
 export const onPresence: OnPresence = (room, changes) => changes.joined.length;
 // @ts-expect-error a message may be binary

@@ -1,5 +1,5 @@
 import { room, session as peer, sessions, user } from "wsthreads";
-import type { OnClose, OnPresence, Peer, Person, Received, Request, Room, Session, SessionRoom, User, UserSession, Verdict } from "wsthreads";
+import type { Joined, OnClose, OnPost, OnPresence, OnRoomStart, OnTick, OwnedRoom, Peer, Person, Received, Request, Room, Sender, Session, SessionRoom, TickRate, User, UserSession, Verdict } from "wsthreads";
 
 const lobby: Room = room("lobby");
 
@@ -21,6 +21,11 @@ export async function onOpen(session: Session): Promise<void> {
   room.join({ presence: { name: session.id } });
   room.setPresence(null);
   const shared: Room = room;
+  const { joined, complete }: Joined = room.join({ history: 50, since: session.getParameter("since"), maxMembers: 4 });
+  if (!joined || !complete) session.send(room.position(), { latest: "position" });
+  const last: Received[] = shared.history(10);
+  shared.broadcast(last[0], { keep: false, latest: "pos:ann" });
+  room.broadcastExcept("x", { keep: true });
   const sent: boolean = session.send(new Uint8Array(3));
   session.send(new ArrayBuffer(1));
   setTimeout((text: string) => session.send(text), 10, "later");
@@ -46,6 +51,21 @@ export function onReload(): void {
   const session: Session = sessions()[0];
   session.send(`${session.id} ${lobby.members()}`);
   lobby.broadcast("reloaded");
+}
+export const tickRate: TickRate = 20;
+export const onTick: OnTick = (room, dt) => {
+  const count: number = room.updateAttribute("ticks", (count = 0) => count + dt);
+  if (room.isOwner()) room.setAttribute("count", { count, fence: room.fencingNumber + 1 });
+};
+export const onRoomStart: OnRoomStart = async (room) => room.deleteAttribute("ticks");
+export const onPost: OnPost = async (room, value, from) => {
+  const sender: Sender | null = from;
+  const owned: OwnedRoom = room;
+  if (sender?.user) user(sender.user).send(`${value.x}`, { latest: "x" });
+  peer(sender!.id).send(JSON.stringify([owned.getAttribute("count"), owned.getAttributes()]), { latest: null });
+};
+export async function onRoomEnd(room: OwnedRoom): Promise<void> {
+  await lobby.post({ ended: room.getName() });
 }
 export function kick(name: string, id: string): void {
   const everywhere: User = user(name);

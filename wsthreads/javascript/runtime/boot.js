@@ -1,8 +1,10 @@
 // What all other parts of the runtime need: calls to Python, and built-ins that are saved before a script can replace
 // them.
 //
-// The parts are joined into the body of one function in the order boot, inspect, console, timers, objects, lazy, module,
-// calls, loop. The parts in the folder `lazy` are loaded when they are first used: see lazy.js.
+// The parts are joined into the body of one function in the order boot, inspect, console, timers, options, objects,
+// rooms, lazy, module, calls, roomcalls, loop. The parts in the folder `lazy` are loaded when they are first used: see
+// lazy.js.
+//
 // Only `console` and the timers are global. A script does not see `python` and the rest.
 //
 // A script may change any object that it can reach: Array.prototype, Map.prototype.get, Promise.resolve. So the other
@@ -17,7 +19,7 @@
 let python = globalThis.call_python;
 const {
   max_room_name_chars: MAX_ROOM_NAME_CHARS, max_user_chars: MAX_USER_CHARS, max_id_chars: MAX_ID_CHARS,
-  max_ban_s: MAX_BAN_S, has_engine: HAS_ENGINE,
+  max_ban_s: MAX_BAN_S, max_history: MAX_HISTORY, max_members: MAX_MEMBERS, has_engine: HAS_ENGINE,
 } = globalThis.dukpy;
 
 const now = performance.now.bind(performance);
@@ -42,6 +44,7 @@ const toNumber = Number;
 const toText = String;
 const TheArray = Array;
 const TheMap = Map;
+const ThePromise = Promise;
 const Bytes = Uint8Array;
 
 const ERRORS = { __proto__: null, Error, RangeError, TypeError };

@@ -11,6 +11,7 @@ let dispatched = 0;  // how many events were begun; tells Python whether its las
 // continue. Python then reports that event, and may call this again.
 function loop() {
   hideHost();
+  finishRoomCalls();
   let outcome = DONE;
   let failedPulls = 0;
   for (;;) {
@@ -144,7 +145,8 @@ const dispatch = {
         fresh[name] = module[name];
       }
       loading.delete(ticket);
-      if (python("loaded", ticket, inJson(kinds), null)) {
+      const { tickRate } = fresh;
+      if (python("loaded", ticket, inJson(kinds), null, typeof tickRate === "number" ? tickRate : null, inspect(tickRate))) {
         version.hasEnded = true;
         fresher.former = isCalled(version) ? version : null;
         version = fresher;
@@ -166,6 +168,19 @@ const dispatch = {
         carried("presented", "onPresence returns", value, ticket);
       }
     });
+  },
+
+  rooms(event) {
+    runRoomCalls(event);
+    return DONE;
+  },
+
+  // The outcomes of posts: for each its number, and an error message or undefined.
+  posted(event) {
+    for (let index = 2; index < event.length; index += 2) {
+      settlePost(event[index], event[index + 1]);
+    }
+    return DONE;
   },
 
   // Comes right after a load that was not the first one.

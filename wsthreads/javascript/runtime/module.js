@@ -11,13 +11,13 @@ class User {
     freeze(this);
   }
 
-  send(message) {
-    carried("send_to_user", "user.send takes", message, this.#name);
+  send(message, options) {
+    carried("send_to_user", "user.send takes", message, this.#name, latestOf("user.send", options));
   }
 
   close(code = 1000, reason = "", options = undefined) {
     checkClose(code, reason);
-    const banS = optionOf("user.close", options, "banS") ?? 0;
+    const banS = optionsOf("user.close", options, CLOSE_OPTIONS).banS ?? 0;
     if (typeof banS !== "number" || !(banS >= 0 && banS <= MAX_BAN_S)) {
       const kind = typeof banS === "number" ? ERRORS.RangeError : ERRORS.TypeError;
       throw new kind(`banS must be a number of seconds from 0 to ${MAX_BAN_S}, not ${upTo(inspect(banS), 40)}`);
@@ -43,8 +43,8 @@ class Peer {
     freeze(this);
   }
 
-  send(message) {
-    return carried("send_to_peer", "session.send takes", message, this.#id);
+  send(message, options) {
+    return carried("send_to_peer", "session.send takes", message, this.#id, latestOf("session.send", options));
   }
 
   close(code = 1000, reason = "") {
@@ -57,10 +57,7 @@ class Peer {
   }
 }
 
-for (const visible of [User, Peer]) {
-  freeze(visible.prototype);
-  freeze(visible);
-}
+freezeClasses(User, Peer);
 
 const module = {
   __proto__: null,

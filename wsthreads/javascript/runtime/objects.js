@@ -1,4 +1,4 @@
-// The objects that a script receives: the request of a handshake, the session, the room.
+// The objects that a script receives: the request of a handshake, the session.
 //
 // All are frozen. The data of the handshake (`told`) is kept here, so that looking it up needs no call to Python. After
 // onClose a session can still be used: it is closed, and in no room, and joins none. Its room handles still reach the
@@ -96,8 +96,8 @@ class Session extends Visitor {
     freeze(this);
   }
 
-  send(message) {
-    return carried("send", "session.send takes", message, this.#id);
+  send(message, options) {
+    return carried("send", "session.send takes", message, this.#id, latestOf("session.send", options));
   }
 
   close(code = 1000, reason = "") {
@@ -122,114 +122,15 @@ class Session extends Visitor {
   }
 }
 
-// A handle without a session; `id` is null then.
-class Room {
-  #id;
-  #name;
-
-  constructor(id, name) {
-    this.#id = id;
-    this.#name = name;
-    if (new.target === Room) {
-      freeze(this);
-    }
-  }
-
-  broadcast(message) {
-    carried("broadcast", "room.broadcast takes", message, this.#id, this.#name);
-  }
-
-  members() {
-    return answered(python("members", this.#id, this.#name));
-  }
-
-  presence() {
-    return answered(python("presence", this.#id, this.#name));
-  }
-
-  close(code = 1000, reason = "") {
-    checkClose(code, reason);
-    answered(python("close_room", this.#id, this.#name, code, reason));
-  }
-
-  getName() {
-    return this.#name;
+// A script can reach the classes by `constructor`, and could change what is an instance of them.
+function freezeClasses(...classes) {
+  for (let index = 0; index < classes.length; index++) {
+    freeze(classes[index].prototype);
+    freeze(classes[index]);
   }
 }
 
-class SessionRoom extends Room {
-  #id;
-  #name;
-
-  constructor(id, name) {
-    super(id, name);
-    this.#id = id;
-    this.#name = name;
-    freeze(this);
-  }
-
-  join(options) {
-    const presence = optionOf("room.join", options, "presence");
-    toldOfEnd("join", answered(presence === undefined ? python("join", this.#id, this.#name) :
-      python("join", this.#id, this.#name, presenceJson(presence))));
-  }
-
-  setPresence(value) {
-    toldOfEnd("setPresence", answered(python("set_presence", this.#id, this.#name, presenceJson(value))));
-  }
-
-  leave() {
-    toldOfEnd("leave", answered(python("leave", this.#id, this.#name)));
-  }
-
-  broadcastExcept(message) {
-    carried("broadcast_except", "room.broadcastExcept takes", message, this.#id, this.#name);
-  }
-}
-
-for (const visible of [Visitor, Request, Session, Room, SessionRoom]) {
-  freeze(visible.prototype);
-  freeze(visible);  // a script can reach the classes by `constructor`, and could change what is an instance of them
-}
-
-// Logs, once for a script, that a method did nothing since the session of its room handle has ended.
-function toldOfEnd(method, hadEffect) {
-  if (!hadEffect && warnedOf.end !== true) {
-    warnedOf.end = true;
-    python("console", 30, wire(`room.${method}() does nothing: the session of this room handle has ended`), callStack());
-  }
-}
-
-// The only option of a method; undefined if it is not given.
-function optionOf(caller, options, name) {
-  if (options === undefined) {
-    return undefined;
-  }
-  if (typeof options !== "object" || options === null) {
-    throw new ERRORS.TypeError(`${caller} takes options such as { ${name}: … }, not ${kindOf(options)}`);
-  }
-  const given = keysOf(options);
-  for (let index = 0; index < given.length; index++) {
-    if (given[index] !== name) {
-      throw new ERRORS.TypeError(`${caller} takes the option ${name}, not ${upTo(given[index], 40)}`);
-    }
-  }
-  return options[name];
-}
-
-function presenceJson(value) {
-  let text, cause;
-  try {
-    text = typeof value === "number" && !isFinite(value) ? undefined : quote(value);
-  } catch (error) {  // a cycle, a BigInt, or a toJSON that throws
-    cause = error;
-  }
-  if (typeof text !== "string") {
-    const options = cause === undefined ? undefined : { __proto__: null, cause };
-    throw new ERRORS.TypeError(`a presence value must be JSON, not ${upTo(inspect(value), 80)}`, options);
-  }
-  return text;
-}
+freezeClasses(Visitor, Request, Session);
 
 function checkClose(code, reason) {
   if (typeof code !== "number" || !isInteger(code)) {
@@ -287,15 +188,20 @@ function looked(table, name) {
   return hasOwn(table, name) ? table[name] : null;
 }
 
-// Passes a message to the host function `name`: short text as it is, long text and bytes in the parcel. `room` is the
-// name of a room, or undefined.
-function carried(name, caller, message, id, room) {
+// The only option of a method that sends.
+function latestOf(caller, options) {
+  return options === undefined ? undefined : ifGiven(optionsOf(caller, options, SEND_OPTIONS).latest, checkedLatest);
+}
+
+// Passes a message to the host function `name`: short text as it is, long text and bytes in the parcel. The last three
+// arguments may be undefined.
+function carried(name, caller, message, id, second, keep, latest) {
   if (typeof message === "string") {
     if (!parcelsText || message.length < LONG_TEXT) {
-      return answered(handed(name, message, false, id, room));
+      return answered(handed(name, message, false, id, second, keep, latest));
     }
     parcel.text = message;
-    const answer = handed(name, null, false, id, room);
+    const answer = handed(name, null, false, id, second, keep, latest);
     parcel.text = null;
     return answered(answer);
   }
@@ -305,16 +211,19 @@ function carried(name, caller, message, id, room) {
       `${caller} a string, an ArrayBuffer or a typed array, not ${kindOf(message)}; try JSON.stringify`);
   }
   if (!HAS_ENGINE) {
-    return answered(handed(name, textOfBytes(bytes), true, id, room));
+    return answered(handed(name, textOfBytes(bytes), true, id, second, keep, latest));
   }
   parcel.bytes = bufferOfView(bytes);
-  const answer = handed(name, null, true, id, room);
+  const answer = handed(name, null, true, id, second, keep, latest);
   parcel.bytes = null;
   return answered(answer);
 }
 
-function handed(name, message, isBinary, id, room) {
-  return room === undefined ? python(name, message, isBinary, id) : python(name, message, isBinary, id, room);
+function handed(name, message, isBinary, id, second, keep, latest) {
+  if (keep !== undefined || latest !== undefined) {
+    return python(name, message, isBinary, id, second, keep, latest);
+  }
+  return second === undefined ? python(name, message, isBinary, id) : python(name, message, isBinary, id, second);
 }
 
 // A copy of the bytes of a buffer or a view; null for any other value.

@@ -58,7 +58,7 @@ declare module "wsthreads" {
     /** The user that `onHandshake` has set by `request.setUser`, or null. */
     readonly user: string | null;
     /** Send to this client. Returns false, and sends nothing, if the session is closed. */
-    send(message: Message): boolean;
+    send(message: Message, options?: SendOptions): boolean;
     /** Start the close handshake. The default code is 1000. Allowed: 1000 to 1003, 1007 to 1014, 3000 to 4999. */
     close(code?: number, reason?: string): void;
     /**
@@ -74,10 +74,47 @@ declare module "wsthreads" {
     rooms(): string[];
   }
 
-  /** A handle on a room. You may keep it: it belongs to no session, and does not keep the room alive. */
+  export interface SendOptions {
+    /**
+     * A key of 1 to 256 characters. The message replaces one with the same key that still waits for a slow client. A
+     * client that keeps up receives all of them. Each session, each user and each room has its own keys.
+     */
+    latest?: string | null;
+  }
+
+  export interface BroadcastOptions extends SendOptions {
+    /** False: the room's history does not store the message. */
+    keep?: boolean | null;
+  }
+
+  export interface JoinOptions {
+    /** Also do what `setPresence` does. If the value is not valid, the session does not join. */
+    presence?: any;
+    /** Send so many of the room's last messages first. The history must be on: see `history_messages`. */
+    history?: number | null;
+    /** Send everything first that was broadcast after this position. If `complete` is false, `history` counts instead. */
+    since?: string | null;
+    /** Do not join if the room has so many members, 1 to 1,000,000. Exact, over all processes. */
+    maxMembers?: number | null;
+  }
+
+  /** What `SessionRoom.join` returns. */
+  export interface Joined {
+    /** Whether the session is a member now. False if the room is full, or if the session has ended. */
+    joined: boolean;
+    /** Whether nothing is missing since the position `since`. True without `since`; false if the session did not join. */
+    complete: boolean;
+  }
+
+  /**
+   * A handle on a room. You may keep it: it belongs to no session, and does not keep the room alive.
+   *
+   * Attributes are JSON values that all processes share, together at most 64 KiB in a room. They live while the room has
+   * members, and a minute longer. A key has 1 to 256 characters.
+   */
   export interface Room {
     /** Send to all members. */
-    broadcast(message: Message): void;
+    broadcast(message: Message, options?: BroadcastOptions): void;
     /** The number of members. */
     members(): number;
     /** The persons in the room, in order of arrival: those of sessions that have set a presence value. */
@@ -86,6 +123,47 @@ declare module "wsthreads" {
     close(code?: number, reason?: string): void;
     /** The name of the room. */
     getName(): string;
+    /** The last messages of the room, at most `count`, the oldest first. The history must be on. */
+    history(count: number): Received[];
+    /** Where the history is now, for the option `since` of `join`. The history must be on. */
+    position(): string;
+    /** Set an attribute of the room. Throws while Redis is away. */
+    setAttribute(key: string, value: any): void;
+    /** A copy of an attribute, or null. */
+    getAttribute(key: string): any;
+    /** A copy of all attributes. */
+    getAttributes(): { [key: string]: any };
+    /**
+     * Replace an attribute by what `change` makes of it, as one step. `change` gets undefined if there is none. It may
+     * be called more than once, so it must do nothing else. Returns the new value.
+     */
+    updateAttribute<Value = any>(key: string, change: (value: any) => Value): Value;
+    /** Remove an attribute. Does nothing if there is none. */
+    deleteAttribute(key: string): void;
+    /**
+     * Call `onPost` with this value, any JSON value of at most 64 KiB, in the process that owns the room. The promise
+     * settles when `onPost` has ended. It rejects if the post was not handled, or if that is not known. Do not wait for
+     * it in a function that is called for the same room: the post waits for that function.
+     */
+    post(value: any): Promise<void>;
+  }
+
+  /**
+   * The room that this process owns, for `onTick`, `onPost`, `onRoomStart` and `onRoomEnd`. You may keep it. When the
+   * ownership is over, attributes can no longer be written through it.
+   */
+  export interface OwnedRoom extends Room {
+    /** Grows with each ownership of the room. */
+    readonly fencingNumber: number;
+    /** Whether this process still owns the room. */
+    isOwner(): boolean;
+  }
+
+  /** Who has posted a value to a room. */
+  export interface Sender {
+    /** The id of the session. */
+    id: string;
+    user: string | null;
   }
 
   /**
@@ -93,15 +171,12 @@ declare module "wsthreads" {
    * nothing, which the log says once. Everything else still works.
    */
   export interface SessionRoom extends Room {
-    /**
-     * Join the room. Does nothing if the session is a member. The first member creates the room. With `presence`, also
-     * do what `setPresence` does. If the value is not valid, the session does not join.
-     */
-    join(options?: { presence?: any }): void;
+    /** Join the room. Does nothing if the session is a member. The first member creates the room. */
+    join(options?: JoinOptions): Joined;
     /** Leave the room. The last member deletes the room. A session that ends leaves all rooms by itself. */
     leave(): void;
     /** Send to all members except this session. */
-    broadcastExcept(message: Message): void;
+    broadcastExcept(message: Message, options?: BroadcastOptions): void;
     /** Set what others see of this session: any JSON value of at most 1 KiB. Throws if the session is not a member. */
     setPresence(value: any): void;
   }
@@ -133,7 +208,7 @@ declare module "wsthreads" {
   export interface User {
     readonly name: string;
     /** Send to all sessions of the user. Does nothing if there is none. Keeps the order of sends and broadcasts. */
-    send(message: Message): void;
+    send(message: Message, options?: SendOptions): void;
     /**
      * Close all sessions of the user, as `Session.close` does. With `banS`, refuse new handshakes of the user with 403
      * for so many seconds, at most a year. A client that connects at the same time does not slip through.
@@ -156,7 +231,7 @@ declare module "wsthreads" {
   export interface Peer {
     readonly id: string;
     /** Send to the session. Returns false if it is known that the session gets nothing. */
-    send(message: Message): boolean;
+    send(message: Message, options?: SendOptions): boolean;
     /** Close the session, as `Session.close` does. Does nothing if it has ended. */
     close(code?: number, reason?: string): void;
     /** Whether there is such a session, and it is open. */
@@ -212,6 +287,22 @@ declare module "wsthreads" {
   export type OnPresence = (room: Room, changes: PresenceChanges) => PresenceMessage | Promise<PresenceMessage>;
   /** What `onPresence` returns: a message to the members, or nothing. */
   export type PresenceMessage = Message | void | undefined | null;
+  /**
+   * Called for each room that this process owns, `tickRate` times a second. `dt` is the time in seconds since the room's
+   * last tick, at most 0.25. Late ticks are skipped. While a promise of the room is pending, its ticks are skipped, too.
+   */
+  export type OnTick = (room: OwnedRoom, dt: number) => void | Promise<void>;
+  /** `export const tickRate: TickRate = 20;` How often `onTick` is called in a second, 1 to 60. */
+  export type TickRate = number;
+  /** Called for each value that was posted to a room, in order. `from` is null for a post without a session. */
+  export type OnPost = (room: OwnedRoom, value: any, from: Sender | null) => void | Promise<void>;
+  /**
+   * Called first when this process owns a room: when its first member has joined, or when the process that owned it has
+   * gone. One process owns a room at a time. Calls for one room never overlap.
+   */
+  export type OnRoomStart = (room: OwnedRoom) => void | Promise<void>;
+  /** Called last: when the last member in this process has left, or when the ownership was lost (see `isOwner`). */
+  export type OnRoomEnd = (room: OwnedRoom) => void | Promise<void>;
   /**
    * Called once after the script was loaded again, before any other function of the new version. Its sessions are still
    * there, and its variables are new: rebuild them from `sessions()`. An error is logged, and not passed to `onError`.

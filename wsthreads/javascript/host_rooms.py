@@ -1,0 +1,216 @@
+"""What a script can do with rooms: the Python half of their handles (``rooms.js``)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from wsthreads.errors import PostError
+from wsthreads.javascript.calls import Answer, Function
+from wsthreads.javascript.session_state import quote
+from wsthreads.javascript.values import messages_for_script, persons_in_json
+from wsthreads.rooms.json_text import JSONText
+from wsthreads.rooms.posts import Sender
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wsthreads.javascript.engine import Engine
+    from wsthreads.javascript.room_calls import Posts
+    from wsthreads.rooms.handles import Room, SessionRoom
+    from wsthreads.rooms.rooms import Rooms
+    from wsthreads.sessions.session import Session
+
+__all__ = ["HostRooms"]
+
+
+class Host(Protocol):
+    """What is needed of `HostFunctions`."""
+
+    engine: Engine | None
+    is_busy: Callable[[], bool]
+
+    def message(self, text: str | None, is_binary: bool) -> str | bytes: ...
+
+    def session(self, session_id: str) -> Session | None: ...
+
+
+class HostRooms:
+    """Functions for JavaScript, called in the isolate's thread, as those of `HostFunctions`.
+
+    The first argument of most says whose handle it is: the id of a session, None without one, or the fencing number of
+    an ownership. Without an endpoint, that is without `rooms`, rooms are empty.
+
+    Over Redis, those that ask other processes wait for Redis, for about a second at most: members, presence, a first
+    join, everything about attributes and the history. `post` never waits.
+    """
+
+    def __init__(self, host: Host, posts: Posts, rooms: Rooms[Any] | None) -> None:
+        self._host = host
+        self._posts = posts
+        self._rooms = rooms
+
+    def functions(self) -> dict[str, Function]:
+        return {
+            "join": self._join,
+            "leave": self._leave,
+            "set_presence": self._set_presence,
+            "presence": self._presence,
+            "broadcast": self._broadcast,
+            "broadcast_except": self._broadcast_except,
+            "members": self._members,
+            "close_room": self._close_room,
+            "history": self._history,
+            "position": self._position,
+            "set_attribute": self._set_attribute,
+            "get_attribute": self._get_attribute,
+            "attributes": self._attributes,
+            "attribute_text": self._attribute_text,
+            "swap_attribute": self._swap_attribute,
+            "delete_attribute": self._delete_attribute,
+            "post": self._post,
+            "is_owner": self._is_owner,
+        }
+
+    def _room(self, session_id: str, name: str) -> SessionRoom | None:
+        """The session's handle of a room; None if the session has ended."""
+        session = self._host.session(session_id)
+        return None if session is None else session.room(name)
+
+    def _any_room(self, whose: str | int | None, name: str) -> Room | None:
+        """A handle of a room. None if there is no endpoint."""
+        if isinstance(whose, str):
+            room = self._room(whose, name)
+            if room is not None:
+                return room
+        if self._rooms is None:
+            return None
+        return self._rooms.owned_room(name, whose) if isinstance(whose, int) else self._rooms.room(name)
+
+    # These three return False, and nothing happens, if the session has ended.
+
+    def _join(
+        self,
+        session_id: str,
+        name: str,
+        presence: str | None = None,
+        history: int | None = None,
+        since: str | None = None,
+        max_members: int | None = None,
+    ) -> Answer:
+        """`presence` is JSON text. Returns whether the session has joined, and whether its history is complete."""
+        room = self._room(session_id, name)
+        if room is None:
+            return False
+        options: dict[str, Any] = {} if presence is None else {"presence": JSONText(presence)}
+        joined = room.join(history=history, since=since, max_members=max_members, **options)
+        return (joined.joined, joined.complete)
+
+    def _set_presence(self, session_id: str, name: str, presence: str) -> bool:
+        room = self._room(session_id, name)
+        if room is None:
+            return False
+        room.set_presence(JSONText(presence))
+        return True
+
+    def _leave(self, session_id: str, name: str) -> bool:
+        room = self._room(session_id, name)
+        if room is None:
+            return False
+        room.leave()
+        return True
+
+    def _broadcast(
+        self,
+        message: str | None,
+        is_binary: bool,
+        whose: str | int | None,
+        name: str,
+        keep: bool | None = None,
+        latest: str | None = None,
+    ) -> None:
+        room = self._any_room(whose, name)
+        if room is not None:
+            text = self._host.message(message, is_binary)
+            room.broadcast(text, hand_over=self._host.is_busy(), keep=keep is not False, latest=latest)
+
+    def _broadcast_except(
+        self,
+        message: str | None,
+        is_binary: bool,
+        session_id: str,
+        name: str,
+        keep: bool | None = None,
+        latest: str | None = None,
+    ) -> None:
+        room = self._room(session_id, name)
+        if room is None:  # the session has ended, so it is no member
+            self._broadcast(message, is_binary, session_id, name, keep, latest)
+        else:
+            text = self._host.message(message, is_binary)
+            room.broadcast_except(text, hand_over=self._host.is_busy(), keep=keep is not False, latest=latest)
+
+    def _members(self, whose: str | int | None, name: str) -> int:
+        room = self._any_room(whose, name)
+        return 0 if room is None else room.members()
+
+    def _presence(self, whose: str | int | None, name: str) -> bytes:
+        room = self._any_room(whose, name)
+        return persons_in_json([] if room is None else room.presence())
+
+    def _close_room(self, whose: str | int | None, name: str, code: int, reason: str) -> None:
+        room = self._any_room(whose, name)
+        if room is not None:
+            room.close(code, reason)
+
+    def _history(self, whose: str | int | None, name: str, count: int) -> bytes:
+        room = self._any_room(whose, name)
+        return messages_for_script(self._host.engine, [] if room is None else room.history(count))
+
+    def _position(self, whose: str | int | None, name: str) -> str:
+        room = self._any_room(whose, name)
+        return "" if room is None else room.position()
+
+    # Attributes travel as JSON text.
+
+    def _set_attribute(self, whose: str | int | None, name: str, key: str, text: str) -> None:
+        room = self._any_room(whose, name)
+        if room is not None:
+            room.set_attribute(key, JSONText(text))
+
+    def _get_attribute(self, whose: str | int | None, name: str, key: str) -> str | None:
+        return None if self._rooms is None else self._rooms.attributes.get(name, key)
+
+    def _attributes(self, whose: str | int | None, name: str) -> str:
+        texts = {} if self._rooms is None else self._rooms.attributes.all(name)
+        return f"{{{','.join(f'{quote(key)}:{text}' for key, text in texts.items())}}}"
+
+    def _attribute_text(self, whose: str | int | None, name: str, key: str) -> str | None:
+        room = self._any_room(whose, name)
+        return None if room is None else room._attribute_text(key)
+
+    def _swap_attribute(
+        self, whose: str | int | None, name: str, key: str, before: str | None, after: str
+    ) -> tuple[bool, str | None]:
+        room = self._any_room(whose, name)
+        return (True, after) if room is None else room._swap_attribute(key, before, JSONText(after))
+
+    def _delete_attribute(self, whose: str | int | None, name: str, key: str) -> bool:
+        room = self._any_room(whose, name)
+        return room is not None and room.delete_attribute(key)
+
+    # Ownership.
+
+    def _post(self, whose: str | int | None, name: str, text: str, number: int) -> None:
+        """Post a value, as JSON text. The script gets the outcome by `number`."""
+        settled = partial(self._posts.settle, number)
+        if self._rooms is None:
+            settled(PostError("nobody is in the room: there is no endpoint"))
+            return
+        session = self._host.session(whose) if isinstance(whose, str) else None
+        sender = None if session is None else Sender(session.id, session.user)
+        ownership = self._rooms.ownership
+        ownership.post(name, ownership.post_text(JSONText(text)), sender, settled)
+
+    def _is_owner(self, fencing_number: int, name: str) -> bool:
+        return self._rooms is not None and self._rooms.owned_room(name, fencing_number).is_owner()

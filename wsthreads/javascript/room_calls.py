@@ -1,0 +1,221 @@
+"""The functions of rooms in a script: onRoomStart, onPost, onTick and onRoomEnd, and the outcomes of ``room.post()``.
+
+Calls come in batches, one event for many rooms, since an event for each would cost more than a short onTick. The
+runtime ends a batch after some milliseconds, and the rest of it is handed over again, behind what else waits. A call
+whose promise is pending delays no other room: the rest of its room's calls wait here until the promise has settled.
+
+Each call is `done` exactly once, whatever happens: see `wsthreads.rooms.ownership.RoomCall`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from wsthreads.javascript.calls import Answer, Function
+from wsthreads.javascript.exports import ROOM_CALLS
+from wsthreads.javascript.session_state import Event
+from wsthreads.javascript.stacks import Failure
+
+if TYPE_CHECKING:
+    from wsthreads.javascript.loader import ModuleLoader
+    from wsthreads.javascript.reports import Reports
+    from wsthreads.javascript.schedule import Schedule
+    from wsthreads.monitoring.metrics import Histogram
+    from wsthreads.rooms.ownership import RoomCall
+
+__all__ = ["Posts", "RoomCalls"]
+
+#: The runtime's numbers of the kinds of calls.
+_NUMBERS = {kind: number for number, kind in enumerate(ROOM_CALLS)}
+
+
+class Posts:
+    """The outcomes of posts, on their way to the script. Many of them are one event."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+        self._settled: deque[tuple[int, str | None]] = deque()
+        self._is_told = False  # an event is on its way
+
+    def settle(self, number: int, error: Exception | None) -> None:
+        """The post of this number was handled, or has failed. Any thread."""
+        self._settled.append((number, None if error is None else str(error)))
+        if not self._is_told:
+            self._is_told = True
+            self._schedule.post(Event("posted"))
+
+    def take(self) -> tuple[Any, ...]:
+        """The event for the runtime. In the isolate's thread."""
+        self._is_told = False  # before the outcomes are taken: an outcome that comes now is told again
+        event: list[Any] = ["posted", None]
+        while self._settled:
+            event += self._settled.popleft()
+        return tuple(event)
+
+
+class RoomCalls:
+    """Only `post` is for any thread; everything else belongs to the isolate's thread."""
+
+    def __init__(self, schedule: Schedule, reports: Reports, loader: ModuleLoader, timeout_s: float) -> None:
+        self._schedule = schedule
+        self._reports = reports
+        self._loader = loader
+        self._timeout_s = timeout_s
+        self._batch: Sequence[RoomCall] = ()  # what the runtime has, until it has told how many calls it has begun
+        self._handed_over = 0.0
+        self._failed: dict[int, str] = {}  # calls of the batch that threw, by index
+        self._pending: dict[int, int] = {}  # calls of the batch whose promise is pending: ticket by index
+        self._slow: dict[int, float] = {}  # seconds that a call has taken, if it was not short
+        self._waiting: dict[int, list[RoomCall]] = {}  # further calls of a room, by the ticket of its pending call
+        self._cut: tuple[Failure, bool] | None = None  # what `stop` was told
+        self._seconds: dict[str, Histogram] = {}
+
+    def functions(self) -> dict[str, Function]:
+        return {
+            "rooms_ran": self._ran,
+            "room_failed": self._room_failed,
+            "room_pending": self._room_pending,
+            "room_took": self._room_took,
+        }
+
+    def measure(self, histograms: dict[str, Histogram]) -> None:
+        """From now on, measure the calls of these kinds."""
+        self._seconds = histograms
+
+    def post(self, calls: Sequence[RoomCall]) -> None:
+        self._schedule.post(Event("rooms", None, tuple(calls)))
+
+    # A batch: `begin`, `encoded`, what the runtime reports, `_ran`. If the runtime is stopped, `stop` is before `_ran`.
+
+    def begin(self, event: Event) -> bool:
+        """Prepare the calls of the event. False if none may run any more."""
+        batch = []
+        for call in event.arguments:
+            if call.begin():
+                batch.append(call)
+            else:
+                call.done()
+        self._batch = batch
+        return bool(batch)
+
+    def encoded(self) -> Answer:
+        """The batch for the runtime."""
+        event: list[Any] = ["rooms", None]
+        for call in self._batch:
+            room, kind = call.room, call.kind
+            value: Any = call.dt
+            if kind == "post":
+                sender = call.sender
+                value = (call.value,) if sender is None else (call.value, sender.id, sender.user)
+            event += (_NUMBERS[kind], room.name, room.fencing_number, value)
+        self._handed_over = time.monotonic()
+        return tuple(event)
+
+    def _room_failed(self, index: int, name: str, hook: str, described: str, is_known: bool) -> None:
+        """`index` is that of a call in the batch, or -1 for a promise that was rejected."""
+        failure = self._loader.tidy(Failure.read(described))
+        self._reports.failed(hook, None, failure, room=name, once=is_known)
+        if index >= 0:
+            self._failed[index] = "failed"
+
+    def _room_pending(self, index: int, ticket: int, ms: float) -> None:
+        """The call of this index returned a promise, after `ms`."""
+        self._pending[index] = ticket
+        now = time.monotonic()
+        event = Event("room", None, (self._batch[index], ticket), began=now - ms / 1000)
+        self._schedule.suspend(event, ticket, now + self._timeout_s)
+
+    def _room_took(self, index: int, ms: float) -> None:
+        self._slow[index] = ms / 1000
+
+    def stop(self, failure: Failure, *, to_end: bool) -> bool:
+        """The runtime was stopped, with this error. Reported when it is known which call ran. False if none did."""
+        if self._batch:
+            self._cut = (failure, to_end)
+        return bool(self._batch)
+
+    def flush(self) -> None:
+        """The runtime pulls. If it was stopped before it has begun a call of the batch, it will not begin any."""
+        if self._cut is not None:
+            self._ran(1)
+
+    def give_up(self) -> None:
+        """The runtime cannot read the batch."""
+        batch, self._batch = self._batch, ()
+        for call in batch:
+            call.done("failed")
+
+    def _ran(self, count: int) -> None:
+        """The runtime has begun this many calls of the batch, and has no more to do with it."""
+        batch, self._batch = self._batch, ()
+        failed, self._failed = self._failed, {}
+        pending, self._pending = self._pending, {}
+        slow, self._slow = self._slow, {}
+        cut, self._cut = self._cut, None
+        over: Sequence[RoomCall | None] = batch[:count]
+        again = batch[count:]
+        if cut is not None and (count - 1) not in pending:
+            failed[count - 1] = "timeout"
+            self._reports.stopped(Event("room", None, (batch[count - 1],)), cut[0], to_end=cut[1])
+        if pending:
+            over, again = self._held(batch, over, pending)
+        # The short calls share what is left of the time of the batch.
+        left = time.monotonic() - self._handed_over - sum(slow.values())
+        short = max(0.0, left / max(1, count - len(slow)))
+        for index, call in enumerate(over):
+            if call is not None:
+                self._observe(call.kind, slow.get(index, short))
+                call.done(failed.get(index))
+        if again:
+            self.post(again)
+
+    def _held(
+        self, batch: Sequence[RoomCall], begun: Sequence[RoomCall | None], pending: dict[int, int]
+    ) -> tuple[list[RoomCall | None], list[RoomCall]]:
+        """Calls of the batch are pending. Puts aside the further calls of their rooms.
+
+        Returns the begun calls, with None for those that are not over, and the calls to hand over again.
+        """
+        over = list(begun)
+        again = []
+        held: dict[str, int] = {}
+        for index, call in enumerate(batch):
+            ticket = held.get(call.room.name)
+            if ticket is not None:
+                self._waiting.setdefault(ticket, []).append(call)
+            elif index in pending:
+                held[call.room.name] = pending[index]
+            elif index >= len(over):
+                again.append(call)
+            if index < len(over) and (ticket is not None or index in pending):
+                over[index] = None
+        return over, again
+
+    def _observe(self, kind: str, seconds: float) -> None:
+        histogram = self._seconds.get(kind)
+        if histogram is not None:
+            histogram.observe(seconds)
+
+    def completed(self, event: Event, failure: str | None) -> None:
+        """The promise of a call has settled or expired. Its room goes on."""
+        call, ticket = event.arguments
+        self._observe(call.kind, time.monotonic() - event.began)
+        call.done(failure)
+        waiting = self._waiting.pop(ticket, None)
+        if waiting is not None:
+            self.post(waiting)
+
+    def abandon(self, events: Iterable[Event | None]) -> None:
+        """The isolate has ended: no call of the batch, of `events` and of those that wait is run."""
+        calls = [*self._batch, *chain.from_iterable(self._waiting.values())]
+        for event in events:
+            if event is not None and event.kind == "rooms":
+                calls += event.arguments
+            elif event is not None and event.kind == "room":
+                calls.append(event.arguments[0])
+        for call in calls:
+            call.done("down")

@@ -1,0 +1,93 @@
+// Arguments of the methods that a script calls: options, numbers, and values that become JSON. Everything of a script
+// is read once, so that a getter or a proxy cannot answer differently after it was checked.
+
+const parsed = JSON.parse;
+const MAX_KEY_CHARS = 256;  // of an attribute, and of `latest`
+const JOIN_OPTIONS = arrayOf("presence", "history", "since", "maxMembers");
+const BROADCAST_OPTIONS = arrayOf("keep", "latest");
+const SEND_OPTIONS = arrayOf("latest");
+const CLOSE_OPTIONS = arrayOf("banS");
+
+// The options of a method, as an object without a prototype.
+function optionsOf(caller, options, names) {
+  const read = { __proto__: null };
+  if (options === undefined) {
+    return read;
+  }
+  if (typeof options !== "object" || options === null) {
+    throw new ERRORS.TypeError(`${caller} takes options such as { ${names[0]}: … }, not ${kindOf(options)}`);
+  }
+  const given = keysOf(options);
+  for (let index = 0; index < given.length; index++) {
+    const name = given[index];
+    if (names.indexOf(name) < 0) {
+      const known = names.length === 1 ? `the option ${names[0]}` : `the options ${listOf(names)}`;
+      throw new ERRORS.TypeError(`${caller} takes ${known}, not ${upTo(name, 40)}`);
+    }
+    read[name] = options[name];
+  }
+  return read;
+}
+
+// "a, b and c"
+function listOf(names) {
+  let text = names[0];
+  for (let index = 1; index < names.length; index++) {
+    text += `${index === names.length - 1 ? " and " : ", "}${names[index]}`;
+  }
+  return text;
+}
+
+function checkedLatest(key) {
+  return checkedText("the key of latest", key, MAX_KEY_CHARS);
+}
+
+function checkedKeep(keep) {
+  if (typeof keep !== "boolean") {
+    throw new ERRORS.TypeError(`keep must be true or false, not ${upTo(inspect(keep), 40)}`);
+  }
+  return keep;
+}
+
+// `check(value)` if an option is given. null counts as not given, since session.getParameter() returns null.
+function ifGiven(value, check) {
+  return value === undefined || value === null ? undefined : check(value);
+}
+
+const checkedHistory = (count) => checkedWhole("history", count, 0, MAX_HISTORY);
+const checkedMaxMembers = (count) => checkedWhole("maxMembers", count, 1, MAX_MEMBERS);
+
+function checkedKey(key) {
+  return checkedText("the key of an attribute", key, MAX_KEY_CHARS);
+}
+
+// A whole number. Python checks whether it is in the range, for it says why.
+function checkedWhole(what, number, least, most) {
+  if (!isInteger(number)) {
+    const kind = typeof number === "number" ? ERRORS.RangeError : ERRORS.TypeError;
+    throw new kind(`${what} must be a whole number from ${least} to ${most}, not ${upTo(inspect(number), 40)}`);
+  }
+  return number;
+}
+
+function checkedPosition(since) {
+  if (typeof since !== "string") {
+    throw new ERRORS.TypeError(`since must be a string that room.position() has returned, not ${upTo(inspect(since), 40)}`);
+  }
+  return since;
+}
+
+// The value as JSON text. `what` it is: "a presence value".
+function jsonOf(what, value) {
+  let text, cause;
+  try {
+    text = typeof value === "number" && !isFinite(value) ? undefined : quote(value);
+  } catch (error) {  // a cycle, a BigInt, or a toJSON that throws
+    cause = error;
+  }
+  if (typeof text !== "string") {
+    const options = cause === undefined ? undefined : { __proto__: null, cause };
+    throw new ERRORS.TypeError(`${what} must be JSON, not ${upTo(inspect(value), 80)}`, options);
+  }
+  return text;
+}

@@ -1,0 +1,108 @@
+// The functions of rooms: onRoomStart, onPost, onTick, onRoomEnd. Python hands over many calls in one event, for rooms
+// that are due at the same time: an event for each would cost more than a short onTick.
+//
+// A batch ends after SLICE_MS, and Python hands over the rest of it again, behind what else waits. So the deadline of the
+// event is one for each call, and a thousand ticks delay no message for long. A call that returns a promise delays no
+// other room: the further calls of its room wait in Python.
+
+const SLICE_MS = 10;
+const START = 0;
+const POST = 1;
+const TICK = 2;
+const END = 3;
+const HOOK_OF = arrayOf("onRoomStart", "onPost", "onTick", "onRoomEnd");
+
+const ownedRooms = newMap();  // by name
+// How many calls of the last batch were begun, the last of them at this time. If the batch was stopped, this outlives it.
+const batch = { __proto__: null, isRunning: false, begun: 0, at: 0 };
+
+// The event has four elements for each call: kind, name of the room, fencing number, and what the function receives.
+function runRoomCalls(event) {
+  batch.begun = 0;
+  batch.isRunning = true;
+  const began = batch.at = now();
+  for (let at = 2; at < event.length; at += 4) {
+    const index = batch.begun++;
+    runRoomCall(event, index, event[at], event[at + 1], event[at + 2], event[at + 3]);
+    const after = now();
+    if (after - batch.at >= 1) {
+      python("room_took", index, after - batch.at);
+    }
+    if (after - began > SLICE_MS) {
+      break;
+    }
+    batch.at = after;
+  }
+  finishRoomCalls();
+}
+
+// Tells Python which calls were begun, also when the loop starts again after the last of them was stopped.
+function finishRoomCalls() {
+  if (batch.isRunning) {
+    batch.isRunning = false;
+    python("rooms_ran", batch.begun);
+  }
+}
+
+function runRoomCall(event, index, kind, name, fencingNumber, value) {
+  const owned = ownedRoom(name, fencingNumber);
+  if (owned.waitsIn === event) {  // a promise is pending since a call before, in this batch
+    return;
+  }
+  if (kind === END) {
+    endCall(owned);
+    ownedRooms.delete(name);
+  }
+  const hook = HOOK_OF[kind];
+  const handler = handlers[hook];
+  if (handler === undefined) {
+    return;
+  }
+  let isKnown = false;
+  try {
+    const { room } = owned;
+    const result = kind === TICK ? handler(room, value) : kind === POST ? handler(room, parsed(value[0]), senderOf(value)) :
+      handler(room);
+    if (isThenable(result)) {
+      awaitRoomCall(event, index, hook, owned, result);
+    } else if (isGenerator(result)) {
+      isKnown = true;
+      throw notRun(hook);
+    }
+  } catch (error) {
+    python("room_failed", index, name, hook, describe(error), isKnown);
+  }
+}
+
+function awaitRoomCall(event, index, hook, owned, promise) {
+  const ticket = owned.ticket = ++lastTicket;
+  owned.waitsIn = event;
+  beginCall(owned);
+  python("room_pending", index, ticket, now() - batch.at);
+  const settle = (hasFailed) => {
+    if (owned.ticket === ticket) {
+      owned.waitsIn = null;
+      endCall(owned);
+    }
+    python("settled", ticket, hasFailed);
+  };
+  whenRun(hook, promise, () => settle(false), (error, isKnown) => {
+    python("room_failed", -1, owned.name, hook, describe(error), isKnown);
+    settle(true);
+  });
+}
+
+function senderOf(value) {
+  return value[1] === undefined || value[1] === null ? null : { id: value[1], user: value[2] ?? null };
+}
+
+// What the runtime keeps of a room that this process owns. A new fencing number is a new ownership.
+function ownedRoom(name, fencingNumber) {
+  let owned = ownedRooms.get(name);
+  if (owned === undefined || owned.room.fencingNumber !== fencingNumber) {
+    const room = new OwnedRoom(fencingNumber, name);
+    owned = { __proto__: null, name, room, ticket: 0, waitsIn: null, calledIn: null };
+    ownedRooms.set(name, owned);
+  }
+  return owned;
+}
