@@ -151,6 +151,38 @@ def test_users_presence_kicks_and_bans_are_counted():
         assert told("wsthreads_handshakes_refused_total", status="403", cause="banned") == 1
 
 
+class Game(Recorder):
+    tick_rate = 60
+
+    def on_open(self, session):
+        session.room("lobby").join()
+
+    def on_post(self, room, value, sender):
+        """Takes the value."""
+
+    def on_tick(self, room, dt):
+        """Takes no time."""
+
+
+def test_owned_rooms_their_posts_and_ticks_are_counted():
+    with endpoint(Game(), serve_metrics=True) as (app, port):
+        it = app.endpoint("/ws/test")
+
+        def told(name):
+            return value(checked(get(port)), f"wsthreads_{name}", **TEST)
+
+        counted = ("owned_rooms", "posts_waiting", "posts_total", "owner_changes_total", "ticks_skipped_total")
+        assert [told(name) for name in counted] == [0] * 5
+        assert told("tick_lag_seconds_count") == 0
+        with RawClient(port, "/ws/test"):
+            wait_until(lambda: told("tick_lag_seconds_count") >= 3)
+            it.room("lobby").post(1)
+            assert [told(name) for name in counted[:4]] == [1, 0, 1, 1]
+            ticks = value(checked(get(port)), "wsthreads_handler_seconds_count", function="on_tick", **TEST)
+            assert 0 < ticks <= told("tick_lag_seconds_count") + told("ticks_skipped_total")
+        wait_until(lambda: told("owned_rooms") == 0)
+
+
 def test_openmetrics_is_spoken_with_those_who_ask_for_it():
     with endpoint(Chat(), serve_metrics=True) as (_, port):
         text = get(port, Accept=OPENMETRICS)

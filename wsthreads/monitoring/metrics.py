@@ -230,6 +230,12 @@ class Totals:
     counters: dict[str, int] = field(default_factory=dict)
     #: Times from pings to their pongs.
     round_trips: Distribution | None = None
+    #: Current rooms that this process owns.
+    owned_rooms: int = 0
+    #: Current posts that wait for the handler in these rooms.
+    posts_waiting: int = 0
+    #: How late the ticks of rooms were.
+    tick_lags: Distribution | None = None
 
 
 class Ledger:

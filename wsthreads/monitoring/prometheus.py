@@ -70,6 +70,8 @@ _SIMPLE = (
     ),
     ("wsthreads_sent_bytes_total", "counter", "Bytes of WebSocket frames that the kernel accepted", "bytes_out"),
     ("wsthreads_outbox_bytes", "gauge", "Bytes queued for slow clients", "bytes_waiting"),
+    ("wsthreads_owned_rooms", "gauge", "Rooms whose on_tick and on_post are called in this process", "owned_rooms"),
+    ("wsthreads_posts_waiting", "gauge", "Posts that wait for on_post in this process", "posts_waiting"),
     ("wsthreads_broadcasts_total", "counter", "Broadcasts that reached a member in this process", "broadcasts"),
     ("wsthreads_deliveries_total", "counter", "Messages queued for members by broadcasts", "deliveries"),
 )
@@ -79,6 +81,9 @@ _COUNTED = (
     ("presence_changes", "Presence values set in this process, and sessions with one that left or were lost"),
     ("kicks", "Sessions in this process that the application or an operator closed through a handle"),
     ("bans", "Bans of users that were called for in this process"),
+    ("posts", "Posts that on_post was called for in this process"),
+    ("owner_changes", "Times that this process became the owner of a room"),
+    ("ticks_skipped", "Ticks of rooms that were left out because they were late"),
 )
 
 _BROKER = (
@@ -150,6 +155,10 @@ def families(app: MonitoredApp) -> list[Family]:
         Family(
             "wsthreads_ping_round_trip_seconds", "histogram", "Time from pings to their pongs",
             ("endpoint",), each(lambda totals: {(): totals.round_trips or _NOTHING}),
+        ),
+        Family(
+            "wsthreads_tick_lag_seconds", "histogram", "How late the ticks of rooms were",
+            ("endpoint",), each(lambda totals: {(): totals.tick_lags or _NOTHING}),
         ),
         Family(
             "wsthreads_script_heap_bytes", "gauge", "Heap of the script's interpreter, measured every few seconds",

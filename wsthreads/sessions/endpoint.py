@@ -181,6 +181,7 @@ class Endpoint:
     def totals(self) -> Totals:
         """Counters of this endpoint, now and since the process began. Takes some microseconds for each session."""
         counts, times = self._metrics.snapshot(), self._metrics.distributions()
+        owned = self.ownership.states().values()
         return self._ledger.sum(
             lambda: (served.connection.traffic() for served in self._service.served.snapshot().values()),
             self.rooms.totals,
@@ -188,6 +189,9 @@ class Endpoint:
             errors=sum(counts.get(name, 0) for name in HANDLER_ERRORS),
             counters=counts,
             round_trips=times.pop("ping", None),
+            owned_rooms=len(owned),
+            posts_waiting=sum(state.posts_waiting for state in owned),
+            tick_lags=times.pop("tick_lag", None),
             handler_seconds=times,
         )
 
