@@ -371,9 +371,9 @@ return [[...seen.values()], [...texts]];
 
 #: What is global beside the standard's own objects, whose names begin with a capital letter.
 GLOBALS = {
-    "Infinity", "NaN", "clearInterval", "clearTimeout", "console", "decodeURI", "decodeURIComponent", "encodeURI",
-    "encodeURIComponent", "escape", "eval", "globalThis", "isFinite", "isNaN", "parseFloat", "parseInt", "performance",
-    "queueMicrotask", "setInterval", "setTimeout", "undefined", "unescape",
+    "Infinity", "NaN", "atob", "btoa", "clearInterval", "clearTimeout", "console", "decodeURI", "decodeURIComponent",
+    "encodeURI", "encodeURIComponent", "escape", "eval", "globalThis", "isFinite", "isNaN", "parseFloat", "parseInt",
+    "performance", "queueMicrotask", "setInterval", "setTimeout", "structuredClone", "undefined", "unescape",
 }  # fmt: skip
 
 

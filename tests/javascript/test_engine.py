@@ -26,13 +26,19 @@ def unsupported(*_: Any) -> Engine:
     raise EngineUnsupported("the test says so")
 
 
-@pytest.fixture
-def without_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+def remove_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let scripts run without an engine below dukpy, and so without deadlines."""
+
     class Bare(Isolate):
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, make_engine=unsupported, **options)
 
     monkeypatch.setattr(handler_module, "Isolate", Bare)
+
+
+@pytest.fixture
+def without_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    remove_engine(monkeypatch)
 
 
 @pytest.fixture

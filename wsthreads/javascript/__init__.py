@@ -10,6 +10,7 @@
 `session_state`        what the isolate keeps of a session
 `host`                 what a script can do outside of its interpreter: send, join, log
 `lazy_parts`           loads parts of the JavaScript half when a script first uses them
+`web`, `encodings`     what the web's globals need of Python
 `calls`, `values`      how calls, messages and persons cross between the two languages
 `reports`, `stacks`    log lines and stacks of a script's errors
 `callees`              names what was called in "not a function"
@@ -21,7 +22,8 @@
 `interrupts`           how often the engine asks whether to stop
 =====================  ===================================================================================
 
-The JavaScript half is in ``runtime/``: the loop, the session and room objects, the console, the timers.
+The JavaScript half is in ``runtime/``: the loop, the session and room objects, the console, the timers; in
+``runtime/lazy/`` the web's globals.
 
 Needs ``pip install dukpy``, which is imported only when a script is started.
 """

@@ -38,6 +38,7 @@ from wsthreads.javascript.schedule import Schedule
 from wsthreads.javascript.session_state import Event, SessionState
 from wsthreads.javascript.stacks import Failure
 from wsthreads.javascript.values import handshake_data
+from wsthreads.javascript.web import WebFunctions
 from wsthreads.loggers import get_logger
 from wsthreads.protocol.handshake import MAX_USER_CHARS
 from wsthreads.rooms.bans import MAX_BAN_S
@@ -105,6 +106,7 @@ class Isolate:
         current, more, posts = self._loop.current_state, self._schedule.has_more, self._loop.posts
         self._host = HostFunctions(self._states, more, current, script_log, self._loader, posts, rooms)
         self._parts = LazyParts()
+        self._web = WebFunctions()
         self._heap_due = 0.0  # monotonic: when it may be measured again
         self._started: Future[None] = Future()
         self._thread: threading.Thread | None = None
@@ -309,7 +311,9 @@ class Isolate:
         never_wait()
         try:
             try:
-                functions = {**self._loop.functions(), **self._host.functions(), **self._parts.functions()}
+                functions: dict[str, Function] = {}
+                for provider in (self._loop, self._host, self._parts, self._web):
+                    functions.update(provider.functions())
                 interpreter, library = make_interpreter(functions, self._loader)
                 engine = self._engine_of(interpreter, library)
                 code = self._boot(interpreter, engine, functions)
@@ -380,7 +384,7 @@ class Isolate:
         except JavaScriptError as error:
             raise IsolateError(f"the runtime does not start: {error}") from error
         self._loop.use_engine(engine)
-        self._host.engine = self._parts.engine = engine
+        self._host.engine = self._parts.engine = self._web.engine = engine
         return f"{name}.loop()"
 
     def _bury(self) -> None:

@@ -78,3 +78,14 @@ export function kick(name: string, id: string): void {
   const nobody: string | null = sessions()[0].user;
   lobby.close(4000, "closed");
 }
+export function useTheWeb(): void {
+  const bytes: Uint8Array = new TextEncoder().encode(btoa("text"));
+  const text: string = new TextDecoder("utf-16", { fatal: true }).decode(bytes, { stream: true });
+  const controller = new AbortController();
+  const signal: AbortSignal = AbortSignal.any([controller.signal, AbortSignal.timeout(5)]);
+  signal.addEventListener("abort", (event) => console.table(event.type), { once: true });
+  const events: EventTarget = new EventTarget();
+  if (events.dispatchEvent(new CustomEvent("x", { detail: text, cancelable: true }))) controller.abort();
+  const copy: { a: number } = structuredClone({ a: performance.now() });
+  console.assert(copy.a > 0, new DOMException("no", "AbortError").code);
+}

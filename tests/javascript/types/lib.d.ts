@@ -3,6 +3,7 @@ interface Array<T> { readonly length: number; [index: number]: T }
 interface ReadonlyArray<T> { readonly length: number; readonly [index: number]: T }
 interface Boolean {}
 interface CallableFunction {}
+interface Error { name: string; message: string; stack?: string }
 interface Function {}
 interface IArguments {}
 interface NewableFunction {}

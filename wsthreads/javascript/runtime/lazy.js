@@ -18,6 +18,36 @@ function part(name) {
   return found;
 }
 
+// The web's globals, by the part that has them. A global's first use loads its part.
+const GLOBALS = {
+  __proto__: null,
+  encoding: ["TextEncoder", "TextDecoder", "atob", "btoa"],
+  events: ["Event", "CustomEvent", "EventTarget", "AbortController", "AbortSignal"],
+  cloning: ["structuredClone"],
+};
+
+for (const [partName, names] of Object.entries(GLOBALS)) {
+  for (const name of names) {
+    defineProperty(globalThis, name, {
+      __proto__: null,
+      get() {
+        const value = part(partName)[name];
+        publish(name, value);
+        return value;
+      },
+      set(value) {
+        publish(name, value);
+      },
+      configurable: true,
+      enumerable: false,
+    });
+  }
+}
+
+// QuickJS's own has a `timeOrigin` that counts from the start of the machine. It is a time as in Date.now().
+const timeOrigin = Date.now() - now();
+publish("performance", freeze({ now, timeOrigin, toJSON: () => ({ timeOrigin }) }));
+
 function compiled(name) {
   if (!HAS_ENGINE) {
     return evaluate(answered(python("source_of_part", name)));
@@ -42,11 +72,20 @@ function makeTools() {
     // from console
     textOfFunction, formatted, write, writeParts, callStack, indentation,
     // from objects
-    Room, part,
+    Room, part, bytesOf, kindOf,
+    // for the web's globals
+    webClass, isHostObject, encodeText, decodeBytes, DOMException: TheDOMException,
+    encodeBase64: (text) => python("encode_base64", text), decodeBase64: (text) => python("decode_base64", text),
+    findEncoding: (label) => answered(python("find_encoding", label)),
+    reportFailure: (what, error) => void python("failed", what, null, describe(error)),
+    startTimeout: (callback, ms) => startTimer("AbortSignal.timeout", callback, ms < MAX_DELAY_MS ? max(1, ms) : MAX_DELAY_MS,
+      [], false),
     // only for parts
     ...SAVED,
   };
 }
+
+const ownNamesOf = Object.getOwnPropertyNames;
 
 const SAVED = {
   __proto__: null,
@@ -66,4 +105,54 @@ const SAVED = {
 
 function asFunction2(method) {
   return (object, first, second) => apply(method, object, [first, second]);
+}
+
+const TheDOMException = DOMException;
+
+// Makes a class look as the web's do: methods are enumerable, and objects have a tag.
+function webClass(made, name) {
+  const { prototype } = made;
+  const names = ownNamesOf(prototype);
+  for (let at = 0; at < names.length; at++) {
+    if (names[at] !== "constructor") {
+      defineProperty(prototype, names[at], { __proto__: null, enumerable: true });
+    }
+  }
+  defineProperty(prototype, SAVED.TO_STRING_TAG, { __proto__: null, value: name, configurable: true });
+}
+
+// Whether a value is one of the objects that handlers receive.
+function isHostObject(value) {
+  return value instanceof Visitor || value instanceof Room || value instanceof User || value instanceof Peer;
+}
+
+// Bytes for Python: in the parcel, or as text.
+
+function withBytes(bytes, call) {
+  if (!HAS_ENGINE) {
+    return answered(call(textOfBytes(bytes)));
+  }
+  parcel.bytes = bufferOfView(bytes);
+  const answer = call(null);
+  parcel.bytes = null;
+  return answered(answer);
+}
+
+// Bytes from Python, as the answer of a function.
+function bytesFrom(answer) {
+  if (typeof answer === "string") {
+    return new Bytes(receivedBytes(answer));
+  }
+  const { bytes } = parcel;
+  parcel.bytes = null;
+  return new Bytes(bytes);
+}
+
+function encodeText(text) {
+  return bytesFrom(answered(python("encode_text", text)));
+}
+
+// The text, and the state for the next part; undefined for malformed bytes.
+function decodeBytes(bytes, encoding, isFatal, isLast, rest, flag) {
+  return withBytes(bytes, (data) => python("decode_bytes", data, encoding, isFatal, isLast, rest, flag));
 }

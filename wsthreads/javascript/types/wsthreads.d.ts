@@ -364,3 +364,112 @@ declare function clearTimeout(timer: number | null | undefined): void;
 declare function clearInterval(timer: number | null | undefined): void;
 /** Call a function right after the current call, before anything else. */
 declare function queueMicrotask(callback: () => void): void;
+
+// The web's globals, as far as scripts have them. (With "dom" in the option `lib` of your tsconfig.json or jsconfig.json,
+// they are declared twice: leave it out.)
+
+/** A time in milliseconds, which no change of the clock disturbs. */
+declare var performance: { now(): number; readonly timeOrigin: number; toJSON(): any };
+
+/** Decode base64 to a text of characters up to U+00FF. */
+declare function atob(data: string): string;
+/** Encode a text of characters up to U+00FF in base64. */
+declare function btoa(data: string): string;
+/** A deep copy, also of Maps, Sets, Dates, buffers, errors and cycles. */
+declare function structuredClone<T = any>(value: T, options?: { transfer?: ArrayBuffer[] }): T;
+
+/** Text to UTF-8. */
+interface TextEncoder {
+  readonly encoding: string;
+  encode(text?: string): Uint8Array;
+  encodeInto(text: string, bytes: Uint8Array): { read: number; written: number };
+}
+declare var TextEncoder: { prototype: TextEncoder; new (): TextEncoder };
+
+/** Bytes to text: from UTF-8, UTF-16 and the other encodings of the web. */
+interface TextDecoder {
+  readonly encoding: string;
+  readonly fatal: boolean;
+  readonly ignoreBOM: boolean;
+  decode(bytes?: ArrayBuffer | SharedArrayBuffer | ArrayBufferView, options?: { stream?: boolean }): string;
+}
+declare var TextDecoder: {
+  prototype: TextDecoder;
+  new (label?: string, options?: { fatal?: boolean; ignoreBOM?: boolean }): TextDecoder;
+};
+
+interface DOMException extends Error {
+  readonly code: number;
+}
+declare var DOMException: { prototype: DOMException; new (message?: string, name?: string): DOMException };
+
+interface Event {
+  readonly type: string;
+  readonly target: EventTarget | null;
+  readonly srcElement: EventTarget | null;
+  readonly currentTarget: EventTarget | null;
+  readonly eventPhase: number;
+  readonly bubbles: boolean;
+  readonly cancelable: boolean;
+  readonly composed: boolean;
+  readonly defaultPrevented: boolean;
+  readonly isTrusted: boolean;
+  readonly timeStamp: number;
+  cancelBubble: boolean;
+  returnValue: boolean;
+  composedPath(): EventTarget[];
+  preventDefault(): void;
+  stopPropagation(): void;
+  stopImmediatePropagation(): void;
+  initEvent(type: string, bubbles?: boolean, cancelable?: boolean): void;
+  readonly NONE: number;
+  readonly CAPTURING_PHASE: number;
+  readonly AT_TARGET: number;
+  readonly BUBBLING_PHASE: number;
+}
+interface EventOptions {
+  bubbles?: boolean;
+  cancelable?: boolean;
+  composed?: boolean;
+}
+declare var Event: { prototype: Event; new (type: string, options?: EventOptions): Event };
+
+interface CustomEvent<T = any> extends Event {
+  readonly detail: T;
+}
+declare var CustomEvent: {
+  prototype: CustomEvent;
+  new <T = any>(type: string, options?: EventOptions & { detail?: T }): CustomEvent<T>;
+};
+
+type EventListener = ((event: any) => any) | { handleEvent(event: any): any } | null;
+
+/** Something that events are sent to. An error of a listener is logged, and the other listeners are called. */
+interface EventTarget {
+  addEventListener(type: string, listener: EventListener, options?: boolean | {
+    capture?: boolean; once?: boolean; passive?: boolean; signal?: AbortSignal }): void;
+  removeEventListener(type: string, listener: EventListener, options?: boolean | { capture?: boolean }): void;
+  dispatchEvent(event: Event): boolean;
+}
+declare var EventTarget: { prototype: EventTarget; new (): EventTarget };
+
+interface AbortSignal extends EventTarget {
+  readonly aborted: boolean;
+  readonly reason: any;
+  onabort: ((event: Event) => any) | null;
+  throwIfAborted(): void;
+}
+declare var AbortSignal: {
+  prototype: AbortSignal;
+  abort(reason?: any): AbortSignal;
+  /** A signal that aborts in so many milliseconds. */
+  timeout(milliseconds: number): AbortSignal;
+  /** A signal that aborts with the first of these. */
+  any(signals: AbortSignal[]): AbortSignal;
+};
+
+interface AbortController {
+  readonly signal: AbortSignal;
+  abort(reason?: any): void;
+}
+declare var AbortController: { prototype: AbortController; new (): AbortController };

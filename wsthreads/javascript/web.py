@@ -1,0 +1,91 @@
+"""The Python half of the web's globals: what Python does better or faster than a script."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import TYPE_CHECKING
+
+from wsthreads.javascript.calls import Answer, Function
+from wsthreads.javascript.encodings import decode, find_encoding
+
+if TYPE_CHECKING:
+    from wsthreads.javascript.engine import Engine
+
+__all__ = ["WebFunctions"]
+
+_SPACE = str.maketrans("", "", "\t\n\f\r ")
+
+
+class WebFunctions:
+    """Functions for the runtime's ``lazy`` parts, called in the isolate's thread. None has a state.
+
+    Bytes come and go in the parcel. Without an engine they are text, of characters up to U+00FF.
+    """
+
+    def __init__(self) -> None:
+        self.engine: Engine | None = None
+
+    def functions(self) -> dict[str, Function]:
+        return {
+            "encode_text": self._encode,
+            "decode_bytes": self._decode,
+            "find_encoding": find_encoding,
+            "encode_base64": _encode_base64,
+            "decode_base64": _decode_base64,
+        }
+
+    def _bytes(self, text: str | None) -> bytes:
+        """Bytes from the runtime: as `text`, or None if they are in the parcel."""
+        if text is None and self.engine is not None:
+            return self.engine.take_bytes()
+        assert text is not None
+        return text.encode("latin-1")
+
+    def _answer(self, data: bytes) -> Answer:
+        """Bytes for the runtime: as text, or true if they are in the parcel."""
+        if self.engine is None:
+            return data.decode("latin-1")
+        if not self.engine.put_bytes(data):
+            raise MemoryError("the script's heap has no room for the bytes")
+        return True
+
+    def _encode(self, text: str) -> Answer:
+        try:
+            return self._answer(text.encode())
+        except UnicodeEncodeError:  # a lone surrogate, which becomes U+FFFD
+            return self._answer(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode())
+
+    def _decode(
+        self, data: str | None, name: str, fatal: bool, final: bool, rest: str, flag: str
+    ) -> tuple[str, str, str] | None:
+        """The text, and the state for the next call. None for malformed data if it is `fatal`.
+
+        The rest is bytes in hexadecimal. The flag is a number that JavaScript could not count to.
+        """
+        try:
+            text, left, state = decode(self._bytes(data), name, fatal, final, (bytes.fromhex(rest), int(flag)))
+        except UnicodeDecodeError:
+            return None
+        return text, left.hex(), str(state)
+
+
+def _encode_base64(text: str) -> str | None:
+    """`btoa`: None for a character above U+00FF."""
+    try:
+        return base64.b64encode(text.encode("latin-1")).decode()
+    except UnicodeEncodeError:
+        return None
+
+
+def _decode_base64(text: str) -> str | None:
+    """`atob`, the forgiving decoding of https://infra.spec.whatwg.org: None for what is no base64."""
+    text = text.translate(_SPACE)
+    if len(text) % 4 == 0:
+        text = text.removesuffix("==") if text.endswith("==") else text.removesuffix("=")
+    if len(text) % 4 == 1 or "=" in text:
+        return None
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True).decode("latin-1")
+    except (binascii.Error, ValueError):
+        return None
