@@ -9,8 +9,9 @@ modules above it:
 `pending`          broadcasts that are not back yet, and the frames that must not overtake them
 `directory`        reaches users and single sessions in all processes
 `presence`         who is there, in all processes
-`rooms`            the rooms and sessions that handlers use
 `keys`             the keys in Redis, what each contains, and for how long
+`attributes`       what rooms hold, in all processes
+`rooms`            the rooms and sessions that handlers use
 `scripts`          the Lua scripts that run inside of Redis
 `pipeline`         calls of the scripts, many in one round trip
 `positions`        how far a process has got in a room's log
@@ -19,6 +20,7 @@ modules above it:
 `questions`        what processes ask each other
 `reader`           the thread that receives from Redis; `HANDLERS`: what it does with each kind of message
 `queue`            what waits to be sent
+`seats`            places in rooms with `max_members`
 `availability`     whether Redis answers, and how long a call waits for it
 `writer`           the thread that sends to Redis
 `link`             what rooms call: `RedisLink`

@@ -127,6 +127,13 @@ class ClusterLink:
         self.start()
         return self._link_of(path, name).ban_of(path, name)
 
+    def take_seat(self, path: str, name: str, listener: Listener, max_members: int, take: Callable[[], None]) -> bool:
+        self.start()
+        return self._link_of(path, name).take_seat(path, name, listener, max_members, take)
+
+    def give_seat_back(self, path: str, name: str, listener: Listener) -> None:
+        self._link_of(path, name).give_seat_back(path, name, listener)
+
     def has_room(self, path: str, name: str) -> bool:
         return self._link_of(path, name).has_room(path, name)
 

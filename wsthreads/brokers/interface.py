@@ -23,7 +23,7 @@ class Listener(Protocol):
         """How long the attributes of a room outlive its last member."""
 
     def count_here(self, name: str) -> int:
-        """The number of members in this process. Takes only a lock that is a leaf."""
+        """The number of members in this process, and of seats that were given to others. Takes only a leaf lock."""
 
     def deliver(self, name: str, frame: bytes, exclude_id: str | None, *, ticket: int, hand_over: bool) -> None:
         """Send a frame that has come back from the broker to the members in this process.
@@ -124,6 +124,16 @@ class Link(Protocol):
 
     def ban_of(self, path: str, name: str) -> tuple[int, str, float] | None:
         """The ban of the user whose hidden room this is: code, reason, for how long. Waits at most a second."""
+
+    def take_seat(self, path: str, name: str, listener: Listener, max_members: int, take: Callable[[], None]) -> bool:
+        """Ask for a place in a room for one more member. False if the room is full.
+
+        `take` is called if there is one, before members are counted again. It takes only a lock that is a leaf. Waits
+        at most a second, and not while the broker is away; then it raises `BrokerError`.
+        """
+
+    def give_seat_back(self, path: str, name: str, listener: Listener) -> None:
+        """A seat that was given is not used: count the members again."""
 
     def has_room(self, path: str, name: str) -> bool:
         """Whether this process receives what is sent to a room."""

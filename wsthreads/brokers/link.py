@@ -30,6 +30,7 @@ from wsthreads.brokers.posts import PostBox, SentPost
 from wsthreads.brokers.questions import Questions, weak
 from wsthreads.brokers.queue import PresenceKey, Question, QueuedBan, SendQueue
 from wsthreads.brokers.reader import Reader
+from wsthreads.brokers.seats import Seat
 from wsthreads.brokers.subscriptions import Subscription
 from wsthreads.brokers.writer import Writer
 from wsthreads.errors import BrokerError
@@ -352,6 +353,29 @@ class RedisLink:
                     is_sent = not self._queue.withdraw(question)
             raise not_answered(self._place, is_sent=is_sent)
         return question.answer
+
+    def take_seat(self, path: str, name: str, listener: Listener, max_members: int, take: Callable[[], None]) -> bool:
+        self.start()
+        availability = self._availability
+        seat = Seat(listener, name, self._keys.address(path, name), max_members, take)
+        with self._lock:
+            if self._writer.has_ended or not availability.answers:
+                raise BrokerError(f"{self._place} cannot be asked at present: nobody joins a room with max_members")
+            self._queue.ask_seat(seat)
+        try:
+            is_answered = seat.answered.wait(availability.patience_s())
+        finally:  # also after KeyboardInterrupt
+            with self._lock:
+                seat.is_given_up = True
+        if seat.is_given is not None:
+            return seat.is_given
+        if not is_answered:
+            availability.answers = False
+        raise BrokerError(f"{self._place} {seat.problem}: nobody joined")
+
+    def give_seat_back(self, path: str, name: str, listener: Listener) -> None:
+        with self._lock:
+            self._queue.ask_seat(Seat(listener, name, self._keys.address(path, name), 0))
 
     def has_room(self, path: str, name: str) -> bool:
         room = self._rooms.get((path, name))

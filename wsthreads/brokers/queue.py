@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 if TYPE_CHECKING:
     from wsthreads.brokers.interface import Listener
     from wsthreads.brokers.keys import Address
+    from wsthreads.brokers.seats import Seat
     from wsthreads.brokers.subscriptions import Subscription
 
 __all__ = ["PresenceChanges", "PresenceKey", "Question", "Queued", "QueuedBan", "SendQueue"]
@@ -100,6 +101,7 @@ class SendQueue:
         # By key: a room that changed, and the ticket that was next at that moment. In the order of these tickets.
         self._changed: dict[bytes, tuple[Subscription, int]] = {}
         self._questions: list[Question] = []
+        self._seats: list[Seat] = []
         self._presences: dict[PresenceKey, PresenceChanges] = {}
         self._reaps: dict[PresenceKey, set[str]] = {}
         self._wakes = False  # the reader has something to do
@@ -145,6 +147,14 @@ class SendQueue:
     def take_questions(self) -> list[Question]:
         questions, self._questions = self._questions, []
         return questions
+
+    def ask_seat(self, seat: Seat) -> None:
+        self._seats.append(seat)
+        self.not_empty.notify()
+
+    def take_seats(self) -> list[Seat]:
+        seats, self._seats = self._seats, []
+        return seats
 
     def withdraw(self, question: Question) -> bool:
         """Have a question not be asked. False if it has been taken already."""
@@ -234,11 +244,11 @@ class SendQueue:
 
     def __bool__(self) -> bool:
         """Whether there is anything to send, now or later."""
-        return bool(self._broadcasts or self._changed or self._questions or self._presences)
+        return bool(self._broadcasts or self._changed or self._questions or self._seats or self._presences)
 
     def has_work(self) -> bool:
         """Whether there is anything to send now."""
-        if self._questions or self._wakes or self._presences or self._reaps:
+        if self._questions or self._seats or self._wakes or self._presences or self._reaps:
             return True
         due = [room for _, (room, _) in self._due()]
         return not all(room.held for room in due) if due else bool(self._broadcasts)

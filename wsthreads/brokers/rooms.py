@@ -7,9 +7,10 @@ the broker received it. `Rooms` keeps the members in this process and sends to t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from threading import get_ident
+from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
@@ -20,6 +21,8 @@ from wsthreads.brokers.pending import LONGEST_S, HeldFrames
 from wsthreads.brokers.presence import SharedRoster
 from wsthreads.protocol.encoding import PLAIN
 from wsthreads.protocol.frames import message_frame
+from wsthreads.rooms.joined import NOT_JOINED, Joined
+from wsthreads.rooms.members import Members
 from wsthreads.rooms.names import SESSIONS_ROOM
 from wsthreads.rooms.rooms import Rooms
 from wsthreads.sessions.session import Channel, Session
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
     from wsthreads.brokers.interface import Link
     from wsthreads.brokers.messages import Close, Direct, PresenceChange
     from wsthreads.rooms.history import Limits
-    from wsthreads.rooms.joined import Joined
     from wsthreads.rooms.roster import Timers
     from wsthreads.threads.drainer import Drainer
 
@@ -44,6 +46,9 @@ class SharedRooms(Rooms[Session]):
         self.path = path
         self._link = link
         self._by_id: WeakValueDictionary[str, SharedSession] = WeakValueDictionary()
+        self._seating = Lock()  # guards writes of _seats; a leaf
+        # Sessions that have a seat, and are about to join.
+        self._seats: dict[str, tuple[Session, ...]] = {}
         self._listens_in = 0  # the process that receives what is for single sessions
         link.register(path, self)
 
@@ -95,11 +100,25 @@ class SharedRooms(Rooms[Session]):
     def count(self, name: str) -> int:
         """How many members a room has in all processes. Waits for the broker for at most a second."""
         elsewhere = self._link.members_elsewhere(self.path, name)
-        return elsewhere + self.count_here(name)
+        return elsewhere + super().count(name)
 
     def count_here(self, name: str) -> int:
-        """How many members a room has in this process."""
-        return super().count(name) if name != SESSIONS_ROOM else int(self._listens_in == os.getpid())
+        """How many members a room has in this process, with sessions that have a seat and are about to join."""
+        if name == SESSIONS_ROOM:
+            return int(self._listens_in == os.getpid())
+        if name not in self._seats:
+            return super().count(name)
+        number = 0
+
+        def count(members: Members | None) -> Members | None:
+            nonlocal number
+            sessions = () if members is None else members.sessions
+            seats = {session for session in self._seats.get(name, ()) if session not in sessions}
+            number = len(sessions) + len(seats)
+            return members
+
+        self._members.compute(name, count)
+        return number
 
     def join(
         self,
@@ -112,9 +131,44 @@ class SharedRooms(Rooms[Session]):
     ) -> Joined:
         """As in `Rooms`. The first member in this process waits until broadcasts reach it, for at most a second."""
         self._link.pending.wait(_shared(session), name)  # this thread's earlier broadcasts are not for the new member
-        joined = super().join(name, session, history=history, since=since, max_members=max_members)
+        if max_members is None:
+            joined = super().join(name, session, history=history, since=since)
+        else:
+            with _shared(session)._seating, self._seat(name, session, max_members) as has_seat:
+                if not has_seat:
+                    return NOT_JOINED
+                joined = super().join(name, session, history=history, since=since)
         self._link.update(self.path, name, self)
         return joined
+
+    @contextmanager
+    def _seat(self, name: str, session: Session, max_members: int) -> Iterator[bool]:
+        """Have a session count as a member while it joins. False if the room is full. Raises `BrokerError`."""
+        if session._ended or name in session._joined:
+            yield True
+            return
+        try:
+            yield super().count(name) < max_members and self._link.take_seat(
+                self.path, name, self, max_members, partial(self._change_seats, name, session, 1)
+            )
+        finally:
+            if session in self._seats.get(name, ()):
+                self._change_seats(name, session, -1)
+                if name not in session._joined:
+                    self._link.give_seat_back(self.path, name, self)
+                    self._link.update(self.path, name, self)
+
+    def _change_seats(self, name: str, session: Session, change: int) -> None:
+        with self._seating:
+            seats = list(self._seats.get(name, ()))
+            if change > 0:
+                seats.append(session)
+            else:
+                seats.remove(session)
+            if seats:
+                self._seats[name] = tuple(seats)
+            else:
+                del self._seats[name]
 
     def leave(self, name: str, session: Session) -> None:
         """As in `Rooms`, after the session has received what the current thread broadcast to the room."""
@@ -196,12 +250,13 @@ class SharedSession(Session):
     For the `Outbox`, it is the `Front`: the part that may hold frames back.
     """
 
-    __slots__ = ("_held_frames",)
+    __slots__ = ("_held_frames", "_seating")
 
     _rooms: SharedRooms
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._seating = Lock()  # held while it waits for a seat: it takes one, also if two threads have it join
         self._rooms._by_id[self.id] = self
         self._rooms.listen()
         self._held_frames = HeldFrames(self._outbox)

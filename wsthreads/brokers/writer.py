@@ -25,6 +25,7 @@ from wsthreads.brokers.messages import encode_close, parse_ban, presence_payload
 from wsthreads.brokers.positions import Position, new_epoch
 from wsthreads.brokers.queue import PresenceKey, Question
 from wsthreads.brokers.redis_errors import counted, explain
+from wsthreads.brokers.seats import Seats
 from wsthreads.loggers import get_logger
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from wsthreads.brokers.posts import PostBox
     from wsthreads.brokers.queue import PresenceChanges, Queued, SendQueue
     from wsthreads.brokers.reader import Reader
+    from wsthreads.brokers.seats import Seat
     from wsthreads.brokers.subscriptions import Subscription
     from wsthreads.monitoring.metrics import Metrics
 
@@ -61,12 +63,20 @@ class Batch(NamedTuple):
 
     wakes: bool
     questions: list[Question]
+    seats: list[Seat]
     rooms: list[Subscription]
     presences: list[tuple[PresenceKey, PresenceChanges]]
     reaps: list[tuple[PresenceKey, set[str]]]
     messages: list[Queued]
     #: Redis has the broadcasts with lower tickets then.
     gate: float
+
+    def let_go(self) -> None:
+        """Let nobody wait for an answer any more."""
+        for question in self.questions:
+            question.answered.set()
+        for seat in self.seats:
+            seat.answered.set()
 
 
 class Writer:
@@ -126,6 +136,7 @@ class Writer:
         self._name = ""
         self._beat_at = 0.0  # when to report again that this process is alive
         self._shards: set[int] = set()  # of the rooms that were announced under this name
+        self._seats = Seats(keys, lock, queue.ask_seat, self._shards)
         self._thread = Thread(target=self._run, name="wsthreads-redis", daemon=True)
 
     def start(self) -> None:
@@ -211,6 +222,7 @@ class Writer:
         with self._lock:
             self._queue.announce_all(self._rooms.values())
         if self._greetings > 1:
+            self._seats.unsettle()
             self._share_again(self._owned)
 
     def _lose(self, error: Exception) -> None:
@@ -229,9 +241,9 @@ class Writer:
         """Let no call wait for Redis."""
         with self._lock:
             self._availability.answers = False
-            questions = self._queue.take_questions()
-        for question in questions:
-            question.answered.set()
+            waiting: list[Question | Seat] = [*self._queue.take_questions(), *self._queue.take_seats()]
+        for each in waiting:
+            each.answered.set()
 
     def _step(self) -> bool:
         """Wait for something to send, and send it. False when it is time to end. Raises `RedisError`."""
@@ -247,6 +259,7 @@ class Writer:
             batch = Batch(
                 queue.take_wake(),
                 queue.take_questions(),
+                queue.take_seats(),
                 queue.take_rooms(),
                 queue.take_presences(),
                 queue.take_reaps(),
@@ -264,8 +277,7 @@ class Writer:
                 queue.give_back(batch.presences)
             raise
         finally:
-            for question in batch.questions:
-                question.answered.set()
+            batch.let_go()
         self._answered_at = monotonic()
         lost_at, availability.lost_at, availability.asked_at = availability.lost_at, None, None
         availability.answers = True
@@ -307,6 +319,7 @@ class Writer:
         for key, dead in batch.reaps:
             keys = self._presence_keys(address := self._keys.address(key.path, key.name))
             pipeline.call(scripts.REAP, keys, address.channel, epoch, *dead)
+        self._seats.ask(pipeline, self._name, batch.seats, given_up)
         for question in batch.questions:
             names = (self._name,) if question.with_name else ()
             pipeline.call(
@@ -428,6 +441,7 @@ class Writer:
     def _announce_again(self, shards: set[int], before: float) -> None:
         """Announce the rooms of shards that have given up this process, and the rooms that would expire soon."""
         if shards:
+            self._seats.unsettle()
             self._share_again(shards)
         with self._lock:
             for room in self._rooms.values():

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["JOINED", "NOT_JOINED", "Joined"]
+from wsthreads.errors import RoomStateError, brief
+
+__all__ = ["JOINED", "NOT_JOINED", "Joined", "check_max_members"]
+
+#: The largest `max_members`.
+MAX_MEMBERS = 1_000_000
 
 
 class Joined(NamedTuple):
@@ -18,3 +23,9 @@ class Joined(NamedTuple):
 
 JOINED = Joined(True, True)
 NOT_JOINED = Joined(False, False)
+
+
+def check_max_members(number: object) -> None:
+    """Raise `RoomStateError` for what cannot be `max_members`."""
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MAX_MEMBERS:
+        raise RoomStateError(f"max_members must be a whole number from 1 to {MAX_MEMBERS}, not {brief(number)}")

@@ -247,27 +247,33 @@ class Rooms(Sending, Generic[M]):
                 raise HistoryError(OFF)
         else:
             histories.check(history, since)
-        if max_members is not None:
-            raise NotImplementedError("max_members")
         if is_hidden(name):
             self._has_hidden = True
         else:
             self._scheduling.joins_room()
         if histories is None or is_hidden(name):
-            joined, _ = self._enter(name, session)
+            joined, _ = self._enter(name, session, max_members)
         else:
-            joined = histories.join(name, session, partial(self._enter, name, session), history, since)
+            joined = histories.join(name, session, partial(self._enter, name, session, max_members), history, since)
         self._moved(name)
         return joined
 
-    def _enter(self, name: str, session: M, log: Log | None = None) -> tuple[Joined, Outbox | None]:
-        """Make a session a member. Returns the outbox that broadcasts reach from now on, if it was none.
+    def _enter(
+        self, name: str, session: M, max_members: int | None, log: Log | None = None
+    ) -> tuple[Joined, Outbox | None]:
+        """Make a session a member, if the room has a place for it.
 
-        With the `log` of a room that has a history, and its `order` held.
+        With the `log` of a room that has a history, and its `order` held. Returns the outbox that broadcasts reach from
+        now on, if the session was no member.
         """
+        is_full = False
 
         def add(members: Members | None) -> Members:
+            nonlocal is_full
             members = members or Members(log)
+            if max_members is not None and len(members.sessions) >= max_members:
+                is_full = True
+                return members
             members.sessions[session] = session._outbox
             members.outboxes = None
             return members
@@ -284,6 +290,8 @@ class Rooms(Sending, Generic[M]):
             if self._attributes is not None and self._attributes.is_told:
                 self._attributes.before_join(name)
             self._members.compute(name, add)
+            if is_full:
+                return NOT_JOINED, None
             self._is_forked = False
             session._joined |= {name}
             return JOINED, session._outbox

@@ -1,0 +1,384 @@
+"""Attributes of rooms and `max_members` over Redis, when Redis is away, hangs or forgets; and over real processes."""
+
+import json
+import logging
+import os
+import signal
+import time
+from contextlib import ExitStack
+from functools import partial
+
+import pytest
+
+from tests.programs import DEADLINE_S, connect, receive, run_server, wait_until
+from tests.redis_proxy import Proxy
+from tests.redis_server import RedisServer
+from tests.room_worlds import RedisWorld
+from tests.wire import run_all
+from wsthreads import BrokerError
+from wsthreads.brokers import seats, writer
+from wsthreads.brokers.keys import KEYS_S
+from wsthreads.brokers.redis import RedisBroker
+
+
+@pytest.fixture
+def redis():
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(redis_server):
+    with Proxy(redis_server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def worlds():
+    """Makes worlds, and ends them."""
+    made = []
+
+    def make(url, **options):
+        made.append(RedisWorld(url, **{"processes": 1, **options}))
+        return made[-1]
+
+    yield make
+    for world in made:
+        world.end()
+
+
+@pytest.fixture
+def divided(proxy, redis_server, worlds, request):
+    """Two processes, of which the first has its Redis behind the proxy."""
+    prefix = f"state-{id(request)}"
+    return worlds(proxy.url, prefix=prefix), worlds(redis_server.url, prefix=prefix)
+
+
+def is_away(world):
+    return not world.links[0]._availability.answers
+
+
+def await_back(world):
+    wait_until(lambda: not is_away(world), "the connection")
+
+
+def lose(world, proxy):
+    proxy.cut()
+    world.rooms.room("other").broadcast("notice the break")
+    wait_until(lambda: is_away(world), "the loss of the connection")
+
+
+def join(member, max_members=2):
+    return member.session.room("lobby").join(max_members=max_members).joined
+
+
+def join_or_none(member, max_members=2):
+    """None while Redis cannot be asked."""
+    try:
+        return join(member, max_members)
+    except BrokerError:
+        return None
+
+
+# Attributes
+
+
+def test_while_redis_is_away_changes_raise_and_reading_has_what_was_known(proxy, divided, caplog):
+    here, there = (world.member("lobby").session.room("lobby") for world in divided)
+    here.set_attribute("mine", 1)
+    there.set_attribute("theirs", 2)
+    assert here.get_attribute("theirs") == 2
+    here.set_attribute("gone", 3)
+    here.delete_attribute("gone")
+    lose(divided[0], proxy)
+    there.set_attribute("theirs", 20)
+    for act in (
+        partial(here.set_attribute, "mine", 5),
+        partial(here.update_attribute, "mine", lambda value: 5),
+        partial(here.delete_attribute, "mine"),
+    ):
+        with pytest.raises(BrokerError, match="nothing was done") as error:
+            act()
+        assert not error.value.is_unknown
+    with caplog.at_level(logging.WARNING, "wsthreads.brokers.attributes"):
+        assert (here.get_attribute("mine"), here.get_attribute("theirs"), here.get_attribute("gone")) == (1, 2, None)
+        for read in (partial(here.get_attribute, "never read"), here.attributes):
+            with pytest.raises(BrokerError):
+                read()
+        with pytest.raises(BrokerError):
+            divided[0].rooms.room("other").get_attribute("mine")
+    said = [record.getMessage() for record in caplog.records if record.name == "wsthreads.brokers.attributes"]
+    assert len(said) == 1, "once"
+    assert said[0].startswith("attributes of rooms are as this process knew them last: redis")
+    proxy.heal()
+    await_back(divided[0])
+    assert here.attributes() == {"mine": 1, "theirs": 20}
+    lose(divided[0], proxy)
+    assert here.attributes() == {"mine": 1, "theirs": 20}
+    assert here.get_attribute("never read", "missing") == "missing"
+    assert there.update_attribute("mine", lambda value: value + 1) == 2
+    proxy.heal()
+
+
+def test_what_is_known_of_a_room_goes_with_the_last_member(divided):
+    world = divided[0]
+    room = world.member("lobby").session.room("lobby")
+    room.set_attribute("n", 1)
+    world.rooms.room("other").get_attribute("n")
+    assert list(world.rooms.attributes._known) == ["lobby"]
+    room.leave()
+    assert not world.rooms.attributes._known
+
+
+def test_a_change_whose_answer_is_lost_says_that_it_is_not_known(proxy, divided):
+    here, there = (world.member("lobby").session.room("lobby") for world in divided)
+    proxy.swallow("answers")
+    with pytest.raises(BrokerError, match="not known") as error:
+        here.set_attribute("n", 1)
+    assert error.value.is_unknown
+    assert there.get_attribute("n") == 1
+    proxy.heal()
+    await_back(divided[0])
+    assert here.update_attribute("n", lambda value: value + 1) == 2
+
+
+def test_a_change_that_a_hanging_redis_has_not_got_is_never_made(redis, worlds):
+    world, other = worlds(redis.url), worlds(redis.url)
+    rooms = [world.member("lobby").session.room("lobby") for world in (world, other)]
+    redis.freeze()
+    errors = []
+
+    def change(key):
+        try:
+            rooms[0].set_attribute(key, 1)
+        except BrokerError as error:
+            errors.append((key, error.is_unknown))
+
+    before = time.monotonic()
+    run_all(*(partial(change, f"{n}") for n in range(20)))
+    for n in range(20, 40):
+        change(f"{n}")
+    assert time.monotonic() - before < DEADLINE_S, "a call waits for a second at most"
+    assert len(errors) == 40
+    redis.thaw()
+    wait_until(lambda: not is_away(world) and not is_away(other))
+    found = rooms[1].attributes()
+    assert not [key for key, is_unknown in errors if key in found and not is_unknown], "said to be not done"
+
+
+def test_no_update_is_doubled_or_lost_by_breaks_of_the_connection(proxy, divided):
+    here, there = (world.member("lobby").session.room("lobby") for world in divided)
+    done, unknown = [], []
+
+    def work(room):
+        while len(done) < 300:
+            try:
+                done.append(room.update_attribute("sum", lambda value: (value or 0) + 1))
+            except BrokerError as error:
+                if error.is_unknown:
+                    unknown.append(error)
+                wait_until(lambda: not is_away(divided[0]))
+
+    def disturb():
+        for n in (50, 100, 150, 200, 250):
+            wait_until(lambda n=n: len(done) >= n)
+            proxy.cut()
+            proxy.heal()
+
+    run_all(*[partial(work, here)] * 4, *[partial(work, there)] * 2, disturb)
+    assert len(done) <= there.get_attribute("sum") <= len(done) + len(unknown)
+    assert len(set(done)) == len(done), "no two of them got the same number"
+
+
+def test_a_redis_that_has_lost_its_data_has_no_attributes_and_takes_new_ones(redis, worlds):
+    rooms = [worlds(redis.url).member("lobby").session.room("lobby") for _ in range(2)]
+    rooms[0].set_attribute("n", "x" * 60_000)
+    redis.client.flushall()
+    assert rooms[1].attributes() == {}
+    rooms[1].set_attribute("m", "x" * 60_000)
+    assert rooms[0].update_attribute("n", lambda value: value) is None
+    assert rooms[1].attributes().keys() == {"m", "n"}
+
+
+def test_redis_forgets_attributes_when_nobody_is_there_to_say_that_they_are_used(redis_server, worlds):
+    world = worlds(redis_server.url, prefix="state-expiry")
+    keys = world.broker._keys
+    for rooms in world.all_rooms:
+        rooms.use_attributes(timers=world.flusher, max_bytes=1000, keep_s=40.0)
+
+    def left_s(name):
+        return redis_server.client.pttl(keys.address(world.path, name).attributes) / 1000
+
+    world.rooms.room("empty").set_attribute("n", 1)
+    assert 35 < left_s("empty") <= 40
+    member = world.member("empty", "lobby")
+    wait_until(lambda: KEYS_S + 35 < left_s("empty") <= KEYS_S + 40, "the first member keeps them")
+    world.rooms.room("lobby").set_attribute("n", 1)
+    assert KEYS_S + 35 < left_s("lobby") <= KEYS_S + 40
+    for name in ("empty", "lobby"):
+        member.session.room(name).leave()
+        wait_until(lambda name=name: 35 < left_s(name) <= 40, "the last member has left")
+    remote = world.broker.room(world.path, "remote", room_keep_s=7)
+    remote.set_attribute("n", 1)
+    assert 5 < left_s("remote") <= 7
+    remote.delete_attribute("n")
+    assert left_s("remote") < 0
+
+
+def test_a_program_without_a_server_shares_the_attributes(redis_server, worlds):
+    world = worlds(redis_server.url, prefix="state-remote")
+    room = world.member("lobby").session.room("lobby")
+    broker = RedisBroker(redis_server.url, prefix="state-remote")
+    remote = broker.room(world.path, "lobby", max_room_bytes=50)
+    remote.set_attribute("ü", [1])
+    assert room.update_attribute("ü", lambda value: [*value, 2]) == [1, 2]
+    assert remote.update_attribute("ü", lambda value: [*value, 3]) == [1, 2, 3]
+    assert (remote.get_attribute("ü"), remote.attributes(), remote.delete_attribute("x")) == (
+        [1, 2, 3],
+        {"ü": [1, 2, 3]},
+        False,
+    )
+    with pytest.raises(ValueError, match="50 bytes"):
+        remote.set_attribute("x", "y" * 40)
+    for options in ({"max_room_bytes": 0}, {"room_keep_s": float("nan")}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            broker.room(world.path, "lobby", **options)
+    broker.close()
+    away = RedisBroker("redis://127.0.0.1:1").room(world.path, "lobby")
+    for act in (away.attributes, partial(away.set_attribute, "n", 1)):
+        with pytest.raises(BrokerError):
+            act()
+
+
+# Seats
+
+
+def test_while_redis_is_away_nobody_joins_with_max_members_and_others_do(proxy, divided, monkeypatch):
+    monkeypatch.setattr(seats, "SETTLE_S", 0.2)
+    world = divided[0]
+    a, b, c, d = (world.member() for _ in range(4))
+    assert join(a)
+    lose(world, proxy)
+    with pytest.raises(BrokerError, match="nobody joins"):
+        join(b)
+    assert b.session.rooms() == []
+    assert join(a), "a member joins again"
+    assert c.session.room("lobby").join().joined
+    assert not join(d), "it is full as far as this process can tell"
+    proxy.heal()
+    await_back(world)
+    with pytest.raises(BrokerError, match="may not know all members yet"):
+        join(b, 3)
+    wait_until(lambda: join_or_none(b, 3))
+    assert not join(d, 3)
+    assert not world.rooms._seats
+
+
+def test_a_seat_that_a_hanging_redis_gives_too_late_is_given_back(redis, worlds, monkeypatch):
+    world, other = worlds(redis.url), worlds(redis.url)
+    a, b = world.member("room of a"), other.member("room of b")
+    redis.freeze()
+    with pytest.raises(BrokerError, match="nobody joined"):
+        join(a, 1)
+    redis.thaw()
+    assert wait_until(lambda: join_or_none(b, 1))
+    assert a.session.rooms() == ["room of a"]
+    assert not world.rooms._seats
+    assert other.rooms.room("lobby").members() == 1
+
+
+def test_when_redis_has_lost_its_data_nobody_gets_a_seat_that_another_has(redis, worlds, monkeypatch):
+    monkeypatch.setattr(writer, "BEAT_S", 0.2)
+    monkeypatch.setattr(seats, "SETTLE_S", 0.5)
+    all_worlds = [worlds(redis.url) for _ in range(3)]
+    members = [world.member() for world in all_worlds for _ in range(3)]
+    assert sum(join(member, 4) for member in members) == 4
+    for _ in range(4):
+        redis.client.flushall()
+        deadline = time.monotonic() + 1
+        answers = set()
+        while time.monotonic() < deadline:
+            answers |= {join_or_none(member, 4) for member in members if not member.session.rooms()}
+        assert answers == {None, False}
+        assert sum("lobby" in member.session.rooms() for member in members) == 4
+    next(member for member in members if member.session.rooms()).session.room("lobby").leave()
+    wait_until(lambda: any(join_or_none(member, 4) for member in members if not member.session.rooms()))
+    assert sum("lobby" in member.session.rooms() for member in members) == 4
+
+
+def test_there_are_never_too_many_while_the_connection_breaks(proxy, divided, monkeypatch):
+    monkeypatch.setattr(seats, "SETTLE_S", 0.1)
+    members = [world.member() for world in divided for _ in range(4)]
+    end = time.monotonic() + 3
+    inside = []
+
+    def work(member):
+        while time.monotonic() < end:
+            if join_or_none(member):
+                inside.append(member)
+                assert len(inside) <= 2, f"{len(inside)} are inside"
+                inside.remove(member)
+                member.session.room("lobby").leave()
+
+    def disturb():
+        while time.monotonic() < end:
+            time.sleep(0.3)
+            proxy.cut()
+            proxy.heal()
+
+    run_all(*(partial(work, member) for member in members), disturb)
+    assert not any(world.rooms.names() for world in divided)
+    assert not any(world.rooms._seats for world in divided)
+
+
+# Real processes
+
+HANDLER = """
+import json
+
+def on_message(session, message):
+    do, name, number = json.loads(message)
+    room = session.room(name)
+    if do == "join":
+        answer = room.join(max_members=number).joined
+    elif do == "leave":
+        answer = room.leave()
+    elif do == "update":
+        for _ in range(number):
+            answer = room.update_attribute("sum", lambda value: (value or 0) + 1)
+    else:
+        answer = room.members()
+    session.send(json.dumps(answer))
+"""
+
+
+def tell(client, do, name, number=0):
+    client.send(json.dumps([do, name, number]))
+
+
+def ask(client, do, name, number=0):
+    tell(client, do, name, number)
+    return json.loads(receive(client))
+
+
+@pytest.mark.long
+def test_over_three_processes_no_update_is_lost_and_seats_are_as_many_as_they_are(tmp_path, redis_server):
+    (tmp_path / "game.py").write_text(HANDLER)
+    options = ("game.py", "--redis", redis_server.url)
+    with ExitStack() as stack:
+        servers = [stack.enter_context(run_server(*options, cwd=tmp_path)) for _ in range(3)]
+        clients = [stack.enter_context(connect(f"{servers[n % 3].ws_url}/ws/game")) for n in range(100)]
+        for client in clients[:30]:
+            tell(client, "update", "sums", 100)
+        assert max(json.loads(receive(client)) for client in clients[:30]) == 3000
+        for n in range(50):
+            for client in clients:
+                tell(client, "join", f"game {n}", 4)
+            assert sum(json.loads(receive(client)) for client in clients) == 4
+        for client in clients[:3]:
+            wait_until(lambda client=client: ask(client, "members", "game 49") == 4)
+        assert [ask(client, "join", "killed", 3) for client in clients[:4]] == [True, True, True, False]
+        os.kill(servers[0].process.pid, signal.SIGKILL)
+        wait_until(lambda: ask(clients[4], "join", "killed", 3), "the place of the one who was killed")
+        assert not ask(clients[5], "join", "killed", 3)
+        assert ask(clients[5], "update", "sums", 1) == 3001

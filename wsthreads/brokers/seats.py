@@ -1,0 +1,152 @@
+"""Places in rooms with `max_members`. Redis gives them, since it counts the members of all processes.
+
+A seat that Redis has given counts as a member of this process from then on (see `Listener.count_here`), so that an
+announcement of the room does not take it back. All seats of one room that wait are asked for by one call.
+
+What Redis counts is not complete while other processes are about to announce their members again. So nobody gets a seat
+for `SETTLE_S` after Redis was away, has lost its data, or has taken this process for dead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from threading import Event
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from wsthreads.brokers.keys import ALIVE_S, BEAT_S, KEYS_S
+
+if TYPE_CHECKING:
+    from threading import Lock
+
+    from wsthreads.brokers.interface import Listener
+    from wsthreads.brokers.keys import Address, Keys
+    from wsthreads.brokers.pipeline import Pipeline
+
+__all__ = ["SETTLE_S", "Seat", "Seats"]
+
+#: How long the other processes may take until they have announced their members again.
+SETTLE_S = BEAT_S + 1.0
+
+#: KEYS: members, processes. ARGV: process; its members; 1 if it counts as alive unless Redis has lost that; then for
+#: each seat the most members. Returns for each seat whether it is given; nothing if Redis has lost that.
+SEAT = f"""
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local alive = redis.call('ZSCORE', KEYS[2], ARGV[1])
+if ARGV[3] == '1' and not (alive and tonumber(alive) >= now) then
+  return {{}}
+end
+local alive_until = string.format('%.0f', now + {ALIVE_S * 1000})
+redis.call('ZADD', KEYS[2], alive_until, ARGV[1], alive_until, string.match(ARGV[1], '^[^.]+'))
+redis.call('PEXPIRE', KEYS[2], {KEYS_S * 1000})
+local own, others, given = tonumber(ARGV[2]), 0, {{}}
+local all = redis.call('HGETALL', KEYS[1])
+for i = 1, #all, 2 do
+  alive = all[i] ~= ARGV[1] and redis.call('ZSCORE', KEYS[2], all[i])
+  if alive and tonumber(alive) >= now then
+    others = others + all[i + 1]
+  end
+end
+for i = 4, #ARGV do
+  given[#given + 1] = others + own < tonumber(ARGV[i]) and 1 or 0
+  own = own + given[#given]
+end
+if own > 0 then
+  redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f', own))
+  redis.call('PEXPIRE', KEYS[1], {KEYS_S * 1000})
+else
+  redis.call('HDEL', KEYS[1], ARGV[1])
+end
+return given
+"""
+
+
+def _nothing() -> None:
+    """Default for `take`."""
+
+
+UNSETTLED = (
+    f"has been away, or has lost its data, and may not know all members yet; try again after {SETTLE_S:g} s at most"
+)
+
+
+class Seat:
+    """A place in a room that somebody waits for. Of no members, it only has the members of this process counted."""
+
+    __slots__ = ("address", "answered", "is_given", "is_given_up", "listener", "max_members", "name", "problem", "take")
+
+    def __init__(
+        self, listener: Listener, name: str, address: Address, max_members: int, take: Callable[[], None] = _nothing
+    ) -> None:
+        self.listener = listener
+        self.name = name
+        self.address = address
+        self.max_members = max_members
+        #: Called by the writer's thread when the seat is given, before the members are counted again.
+        self.take = take
+        self.answered = Event()
+        #: None: it is not known.
+        self.is_given: bool | None = None
+        #: Why it is not.
+        self.problem = "has not told whether the room has a place"
+        #: Nobody waits any more. Guarded by the link's lock.
+        self.is_given_up = False
+
+
+class Seats:
+    """Asks for seats. The writer's thread.
+
+    `lock` is held when `queue` gets a seat to ask for. `shards` are those that know this process.
+    """
+
+    def __init__(self, keys: Keys, lock: Lock, queue: Callable[[Seat], None], shards: set[int]) -> None:
+        self._keys = keys
+        self._lock = lock
+        self._queue = queue
+        self._shards = shards
+        self._settled_at = 0.0
+
+    def unsettle(self) -> None:
+        """Give no seats for a while: what Redis counts may not be complete."""
+        self._settled_at = monotonic() + SETTLE_S
+
+    def ask(self, pipeline: Pipeline, process: str, seats: Iterable[Seat], given_up: set[int]) -> None:
+        """Add the calls for some seats. `given_up` gets the shards that do not know this process any more."""
+        by_room: dict[bytes, list[Seat]] = {}
+        is_settled = monotonic() >= self._settled_at
+        for seat in seats:
+            if is_settled or not seat.max_members:
+                by_room.setdefault(seat.address.members, []).append(seat)
+            else:
+                seat.problem = UNSETTLED
+        for same in by_room.values():
+            first = same[0]
+            keys = [first.address.members, self._keys.processes(first.address.shard)]
+            count, is_known = first.listener.count_here(first.name), int(first.address.shard in self._shards)
+            limits = [seat.max_members for seat in same]
+            pipeline.call(SEAT, keys, process, count, is_known, *limits, then=partial(self._take, same, given_up))
+
+    def _take(self, seats: list[Seat], given_up: set[int], answer: Sequence[int]) -> None:
+        """Redis has answered."""
+        shard = seats[0].address.shard
+        if not answer:
+            given_up.add(shard)
+        self._shards.add(shard)
+        if shard in given_up:
+            self.unsettle()
+            for seat in seats:
+                seat.problem = UNSETTLED
+        is_counted = True
+        for seat, is_given in zip(seats, answer, strict=False):
+            with self._lock:
+                if shard in given_up or seat.is_given_up:
+                    is_counted = is_counted and not is_given
+                else:
+                    seat.is_given = bool(is_given)
+                    if is_given:
+                        seat.take()
+        if not is_counted:  # Redis has counted somebody who is not there
+            with self._lock:
+                self._queue(Seat(seats[0].listener, seats[0].name, seats[0].address, 0))
