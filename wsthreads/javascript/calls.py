@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from wsthreads.errors import BrokerError, UsageError
+from wsthreads.errors import BrokerError, PostError, UsageError
 from wsthreads.loggers import get_logger
 from wsthreads.monitoring.failures import exc_info_of
 
@@ -46,7 +46,7 @@ def refusal(name: str, error: BaseException) -> bytes:
         message = str(error)
         kinds = {TypeError: "TypeError", ValueError: "RangeError"}
         kind = next((kinds[base] for base in kinds if isinstance(error, base)), "Error")
-    elif isinstance(error, BrokerError):
+    elif isinstance(error, (BrokerError, PostError)):
         kind, message = "Error", str(error)
     else:
         kind, message = "Error", f"{name} failed in Python, see the log"

@@ -43,6 +43,7 @@ from wsthreads.loggers import get_logger
 from wsthreads.protocol.handshake import MAX_USER_CHARS
 from wsthreads.rooms.bans import MAX_BAN_S
 from wsthreads.rooms.handles import MAX_ID_CHARS
+from wsthreads.rooms.joined import MAX_MEMBERS
 from wsthreads.threads.blocking import never_wait
 
 if TYPE_CHECKING:
@@ -222,9 +223,16 @@ class Isolate:
             state.wait_handled()
 
     def settle(self, timeout_s: float) -> None:
-        """Blocks until all events so far, and their promise jobs, have been handled; at most `timeout_s`."""
+        """Blocks until all events so far, and their promise jobs, have been handled; at most `timeout_s`.
+
+        That includes what functions of rooms cause: the rest of a batch, and outcomes of posts.
+        """
+        deadline = monotonic() + timeout_s
         with suppress(IsolateError, JavaScriptError, TimeoutError):
-            self._ask(Event("again", reply=Future())).result(timeout_s)
+            is_busy = True
+            while is_busy:
+                self._ask(Event("again", reply=Future())).result(deadline - monotonic())
+                is_busy = bool(self._loop.rooms.waiting) or self._loop.posts.is_told
 
     def attributes(self, session_id: str) -> list[tuple[str, bool, str]]:
         """A session's attributes: for each its name, whether its value is a text, and the value as text.
@@ -374,7 +382,7 @@ class Isolate:
                 max_id_chars=MAX_ID_CHARS,
                 max_ban_s=MAX_BAN_S,
                 max_history=self._config.history_messages,
-                max_members=1_000_000,
+                max_members=MAX_MEMBERS,
                 has_engine=engine is not None,
             )
             if engine is not None:

@@ -38,19 +38,20 @@ class Posts:
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
-        self._settled: deque[tuple[int, str | None]] = deque()
-        self._is_told = False  # an event is on its way
+        self._settled: deque[tuple[int, str | None, bool]] = deque()
+        #: Whether an event is on its way.
+        self.is_told = False
 
     def settle(self, number: int, error: Exception | None) -> None:
         """The post of this number was handled, or has failed. Any thread."""
-        self._settled.append((number, None if error is None else str(error)))
-        if not self._is_told:
-            self._is_told = True
+        self._settled.append((number, None if error is None else str(error), getattr(error, "is_unknown", False)))
+        if not self.is_told:
+            self.is_told = True
             self._schedule.post(Event("posted"))
 
     def take(self) -> tuple[Any, ...]:
         """The event for the runtime. In the isolate's thread."""
-        self._is_told = False  # before the outcomes are taken: an outcome that comes now is told again
+        self.is_told = False  # before the outcomes are taken: an outcome that comes now is told again
         event: list[Any] = ["posted", None]
         while self._settled:
             event += self._settled.popleft()
@@ -65,12 +66,14 @@ class RoomCalls:
         self._reports = reports
         self._loader = loader
         self._timeout_s = timeout_s
+        #: As many elements as there are events with calls that wait for the isolate.
+        self.waiting: deque[None] = deque()
         self._batch: Sequence[RoomCall] = ()  # what the runtime has, until it has told how many calls it has begun
         self._handed_over = 0.0
         self._failed: dict[int, str] = {}  # calls of the batch that threw, by index
         self._pending: dict[int, int] = {}  # calls of the batch whose promise is pending: ticket by index
         self._slow: dict[int, float] = {}  # seconds that a call has taken, if it was not short
-        self._waiting: dict[int, list[RoomCall]] = {}  # further calls of a room, by the ticket of its pending call
+        self._held: dict[int, list[RoomCall]] = {}  # further calls of a room, by the ticket of its pending call
         self._cut: tuple[Failure, bool] | None = None  # what `stop` was told
         self._seconds: dict[str, Histogram] = {}
 
@@ -87,12 +90,14 @@ class RoomCalls:
         self._seconds = histograms
 
     def post(self, calls: Sequence[RoomCall]) -> None:
+        self.waiting.append(None)
         self._schedule.post(Event("rooms", None, tuple(calls)))
 
     # A batch: `begin`, `encoded`, what the runtime reports, `_ran`. If the runtime is stopped, `stop` is before `_ran`.
 
     def begin(self, event: Event) -> bool:
         """Prepare the calls of the event. False if none may run any more."""
+        self.waiting.pop()
         batch = []
         for call in event.arguments:
             if call.begin():
@@ -162,7 +167,7 @@ class RoomCalls:
             failed[count - 1] = "timeout"
             self._reports.stopped(Event("room", None, (batch[count - 1],)), cut[0], to_end=cut[1])
         if pending:
-            over, again = self._held(batch, over, pending)
+            over, again = self._hold(batch, over, pending)
         # The short calls share what is left of the time of the batch.
         left = time.monotonic() - self._handed_over - sum(slow.values())
         short = max(0.0, left / max(1, count - len(slow)))
@@ -173,7 +178,7 @@ class RoomCalls:
         if again:
             self.post(again)
 
-    def _held(
+    def _hold(
         self, batch: Sequence[RoomCall], begun: Sequence[RoomCall | None], pending: dict[int, int]
     ) -> tuple[list[RoomCall | None], list[RoomCall]]:
         """Calls of the batch are pending. Puts aside the further calls of their rooms.
@@ -186,7 +191,7 @@ class RoomCalls:
         for index, call in enumerate(batch):
             ticket = held.get(call.room.name)
             if ticket is not None:
-                self._waiting.setdefault(ticket, []).append(call)
+                self._held.setdefault(ticket, []).append(call)
             elif index in pending:
                 held[call.room.name] = pending[index]
             elif index >= len(over):
@@ -205,13 +210,13 @@ class RoomCalls:
         call, ticket = event.arguments
         self._observe(call.kind, time.monotonic() - event.began)
         call.done(failure)
-        waiting = self._waiting.pop(ticket, None)
-        if waiting is not None:
-            self.post(waiting)
+        held = self._held.pop(ticket, None)
+        if held is not None:
+            self.post(held)
 
     def abandon(self, events: Iterable[Event | None]) -> None:
         """The isolate has ended: no call of the batch, of `events` and of those that wait is run."""
-        calls = [*self._batch, *chain.from_iterable(self._waiting.values())]
+        calls = [*self._batch, *chain.from_iterable(self._held.values())]
         for event in events:
             if event is not None and event.kind == "rooms":
                 calls += event.arguments

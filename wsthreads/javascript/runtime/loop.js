@@ -175,10 +175,10 @@ const dispatch = {
     return DONE;
   },
 
-  // The outcomes of posts: for each its number, and an error message or undefined.
+  // The outcomes of posts: for each its number, an error message or undefined, whether it may have been handled.
   posted(event) {
-    for (let index = 2; index < event.length; index += 2) {
-      settlePost(event[index], event[index + 1]);
+    for (let index = 2; index < event.length; index += 3) {
+      settlePost(event[index], event[index + 1], event[index + 2]);
     }
     return DONE;
   },

@@ -61,9 +61,9 @@ function checkedKey(key) {
   return checkedText("the key of an attribute", key, MAX_KEY_CHARS);
 }
 
-// A whole number. Python checks whether it is in the range, for it says why.
+// A whole number in a range. If the history is off, Python says so.
 function checkedWhole(what, number, least, most) {
-  if (!isInteger(number)) {
+  if (!isInteger(number) || most > 0 && (number < least || number > most)) {
     const kind = typeof number === "number" ? ERRORS.RangeError : ERRORS.TypeError;
     throw new kind(`${what} must be a whole number from ${least} to ${most}, not ${upTo(inspect(number), 40)}`);
   }

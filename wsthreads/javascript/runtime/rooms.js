@@ -183,28 +183,32 @@ let lastPost = 0;
 // The promise of a post. Its error is made now, since only now the stack shows the script's line.
 function posted(id, room, text) {
   const error = new ERRORS.Error("");
-  defineProperty(error, "name", { __proto__: null, value: "PostError", configurable: true, writable: true });
+  setHidden(error, "name", "PostError");
   return new ThePromise((resolve, reject) => {
     const number = ++lastPost;
     posts.set(number, { __proto__: null, resolve, reject, error });
     try {
       answered(python("post", id, room, text, number));
     } catch (refusal) {
-      posts.delete(number);
-      throw refusal;
+      settlePost(number, refusal.message, false);
     }
   });
 }
 
-// `message` says why the post has failed, or is undefined.
-function settlePost(number, message) {
+function setHidden(object, name, value) {
+  defineProperty(object, name, { __proto__: null, value, writable: true, configurable: true, enumerable: false });
+}
+
+// `message` says why the post has failed, or is undefined. `isUnknown`: it may have been handled nevertheless.
+function settlePost(number, message, isUnknown) {
   const post = posts.get(number);
   if (post === undefined) {
     return;
   }
   posts.delete(number);
   if (typeof message === "string") {
-    defineProperty(post.error, "message", { __proto__: null, value: message, configurable: true, writable: true });
+    setHidden(post.error, "message", message);
+    setHidden(post.error, "isUnknown", isUnknown);
     post.reject(post.error);
   } else {
     post.resolve();

@@ -142,8 +142,10 @@ declare module "wsthreads" {
     deleteAttribute(key: string): void;
     /**
      * Call `onPost` with this value, any JSON value of at most 64 KiB, in the process that owns the room. The promise
-     * settles when `onPost` has ended. It rejects if the post was not handled, or if that is not known. Do not wait for
-     * it in a function that is called for the same room: the post waits for that function.
+     * settles when `onPost` has ended, also if that throws. It rejects with an `Error` named "PostError" if the post was
+     * not handled, because nobody is in the room for example. If the error's `isUnknown` is true, it may have been
+     * handled. Do not wait for the promise in a function that is called for the same room: the post waits for that
+     * function.
      */
     post(value: any): Promise<void>;
   }
