@@ -120,6 +120,31 @@ def test_it_tells_what_has_happened():
         assert value(found, "process_open_fds") > 0, "what prometheus-client tells of a process by itself"
 
 
+def test_histories_and_replaced_messages_are_counted():
+    chat = Chat()
+    with endpoint(chat, serve_metrics=True, history_messages=2) as (app, port):
+        room = app.endpoint("/ws/test").room("table")
+        assert value(checked(get(port)), "wsthreads_history_messages", **TEST) == 0
+        with RawClient(port, receive_buffer=4096):
+            session = chat.session()
+            for text in ("one", "three", "ä"):
+                room.broadcast(text)
+            room.broadcast("not kept", keep=False)
+            while session._outbox.latest_replaced < 5:
+                session.send("x" * 50_000, latest="a")
+            found = checked(get(port))
+        assert value(found, "wsthreads_history_messages", **TEST) == 2
+        assert value(found, "wsthreads_history_bytes", **TEST) == 5 + 2
+        assert value(found, "wsthreads_latest_replaced_total", **TEST) == 5
+
+
+def test_a_history_that_is_off_has_no_metric():
+    with endpoint(Recorder(), serve_metrics=True) as (_, port):
+        found = checked(get(port))
+    assert value(found, "wsthreads_history_messages", **TEST) is None
+    assert value(found, "wsthreads_rooms", **TEST) == 0
+
+
 class Guests(Recorder):
     def on_handshake(self, request):
         request.user = request.get_parameter("user")
@@ -197,7 +222,6 @@ def test_a_script_has_a_heap_and_times_under_the_same_names(tmp_path):
     app = create_app(file, serve_metrics=True)
     try:
 
-
         def told(name, **labels):
             return value(checked(Browser(app).get("/metrics").text), name, **HERE, **labels)
 
@@ -218,9 +242,7 @@ def test_what_clients_choose_is_no_label():
                 client.receive_close()
         wait_until(lambda: it.totals().sessions == 0)
         codes = {
-            dict(labels)["code"]
-            for name, labels in checked(get(port))
-            if name == "wsthreads_sessions_closed_total"
+            dict(labels)["code"] for name, labels in checked(get(port)) if name == "wsthreads_sessions_closed_total"
         }
         assert codes <= {"1000", "1002", "1008", "3000", "3xxx", "4xxx", "other"}
         assert {"1000", "1008", "3000", "3xxx", "4xxx"} <= codes, "3000 is one that the server sends, too"
@@ -304,7 +326,6 @@ def test_a_registry_of_ones_own_can_have_them():
     with endpoint(Chat()) as (app, port), RawClient(port):
         registry = prometheus_client.CollectorRegistry()
         registry.register(WebSocketCollector(app))
-
 
         def told():
             return value(checked(prometheus_client.generate_latest(registry).decode()), "wsthreads_sessions", **TEST)

@@ -234,6 +234,9 @@ class Totals:
     owned_rooms: int = 0
     #: Current posts that wait for the handler in these rooms.
     posts_waiting: int = 0
+    #: Current messages in the histories of rooms in this process, and their bytes. None if history is off.
+    history_messages: int | None = None
+    history_bytes: int | None = None
     #: How late the ticks of rooms were.
     tick_lags: Distribution | None = None
 

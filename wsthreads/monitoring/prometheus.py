@@ -72,6 +72,13 @@ _SIMPLE = (
     ("wsthreads_outbox_bytes", "gauge", "Bytes queued for slow clients", "bytes_waiting"),
     ("wsthreads_owned_rooms", "gauge", "Rooms whose on_tick and on_post are called in this process", "owned_rooms"),
     ("wsthreads_posts_waiting", "gauge", "Posts that wait for on_post in this process", "posts_waiting"),
+    (
+        "wsthreads_history_messages",
+        "gauge",
+        "Messages in the histories of rooms; each process counts its copies",
+        "history_messages",
+    ),
+    ("wsthreads_history_bytes", "gauge", "Bytes of the messages in histories", "history_bytes"),
     ("wsthreads_broadcasts_total", "counter", "Broadcasts that reached a member in this process", "broadcasts"),
     ("wsthreads_deliveries_total", "counter", "Messages queued for members by broadcasts", "deliveries"),
 )
@@ -119,7 +126,8 @@ def families(app: MonitoredApp) -> list[Family]:
 
     found = []
     for name, kind, about, attribute in _SIMPLE:
-        values: dict[tuple[str, ...], Any] = {(path,): attrgetter(attribute)(totals) for path, totals in by_path}
+        numbers = [(path, attrgetter(attribute)(totals)) for path, totals in by_path]
+        values: dict[tuple[str, ...], Any] = {(path,): number for path, number in numbers if number is not None}
         found.append(Family(name, kind, about, ("endpoint",), values))
     for name, about in _COUNTED:
         values = {(path,): totals.counters.get(name, 0) for path, totals in by_path}

@@ -209,7 +209,6 @@ class SessionRoom(Room):
 
         With `presence`, also do what `set_presence` does. If the value is not valid, the session does not join.
 
-<<<<<<< HEAD
         With `history`, a number of messages, the session first gets the last messages of the room, at most so many.
         With `since`, a text of `position`, it first gets all messages after that position. Then it gets everything that
         is broadcast from then on. Nothing is missing between the two, and nothing is sent twice. A session that is a
@@ -220,13 +219,12 @@ class SessionRoom(Room):
 
         Raises `HistoryError` for anything but a whole number from 0 to `history_messages`, and if history is off. Over
         Redis, raises `BrokerError` if the history is not available within a second. Then the session has not joined.
-=======
+
         With `max_members`, the session joins only if the room has fewer members, over Redis in all processes; if not,
         `joined` is False. Let all who join the room give it: joins without it are not limited. Over Redis, this waits
         for Redis, at most a second, and raises `BrokerError` while Redis is away and for some seconds after. A member
         of a process that was killed counts for 7 more seconds at most. Raises `RoomStateError` for what is no whole
         number from 1 to 1,000,000.
->>>>>>> 4f0f76c (join(max_members) lets in no more members than that, in all processes together)
         """
         if max_members is not None:
             check_max_members(max_members)

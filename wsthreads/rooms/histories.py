@@ -171,6 +171,11 @@ class Histories(Generic[L]):
                     found[name] = (len(log), log.bytes, now - log.newest(1)[0][2])
         return found
 
+    def totals(self) -> tuple[int, int]:
+        """The messages of all rooms, and their bytes. Takes no lock, so messages that have just expired may count."""
+        logs = self._logs.snapshot().values()
+        return sum(map(len, logs)), sum(log.bytes for log in logs)
+
     def _look_later(self) -> None:
         with self._looking:
             if self._looks:

@@ -181,7 +181,8 @@ class Endpoint:
     def totals(self) -> Totals:
         """Counters of this endpoint, now and since the process began. Takes some microseconds for each session."""
         counts, times = self._metrics.snapshot(), self._metrics.distributions()
-        owned = self.ownership.states().values()
+        owned, history = self.ownership.states().values(), self.rooms.history
+        history_messages, history_bytes = (None, None) if history is None else history.totals()
         return self._ledger.sum(
             lambda: (served.connection.traffic() for served in self._service.served.snapshot().values()),
             self.rooms.totals,
@@ -192,6 +193,8 @@ class Endpoint:
             owned_rooms=len(owned),
             posts_waiting=sum(state.posts_waiting for state in owned),
             tick_lags=times.pop("tick_lag", None),
+            history_messages=history_messages,
+            history_bytes=history_bytes,
             handler_seconds=times,
         )
 
