@@ -371,9 +371,10 @@ return [[...seen.values()], [...texts]];
 
 #: What is global beside the standard's own objects, whose names begin with a capital letter.
 GLOBALS = {
-    "Infinity", "NaN", "atob", "btoa", "clearInterval", "clearTimeout", "console", "decodeURI", "decodeURIComponent",
-    "encodeURI", "encodeURIComponent", "escape", "eval", "globalThis", "isFinite", "isNaN", "parseFloat", "parseInt",
-    "performance", "queueMicrotask", "setInterval", "setTimeout", "structuredClone", "undefined", "unescape",
+    "Infinity", "NaN", "atob", "btoa", "clearInterval", "clearTimeout", "console", "crypto", "decodeURI",
+    "decodeURIComponent", "encodeURI", "encodeURIComponent", "escape", "eval", "globalThis", "isFinite", "isNaN",
+    "parseFloat", "parseInt", "performance", "queueMicrotask", "setInterval", "setTimeout", "structuredClone",
+    "undefined", "unescape",
 }  # fmt: skip
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
+import hmac
+import os
+import uuid
 from typing import TYPE_CHECKING
 
 from wsthreads.javascript.calls import Answer, Function
@@ -13,6 +17,9 @@ if TYPE_CHECKING:
     from wsthreads.javascript.engine import Engine
 
 __all__ = ["WebFunctions"]
+
+#: The hashes of Web Cryptography, by Python's names.
+_HASHES = {"SHA-1": "sha1", "SHA-256": "sha256", "SHA-384": "sha384", "SHA-512": "sha512"}
 
 _SPACE = str.maketrans("", "", "\t\n\f\r ")
 
@@ -33,6 +40,10 @@ class WebFunctions:
             "find_encoding": find_encoding,
             "encode_base64": _encode_base64,
             "decode_base64": _decode_base64,
+            "random_bytes": lambda count: self._answer(os.urandom(count)),
+            "random_uuid": lambda: str(uuid.uuid4()),
+            "digest": self._digest,
+            "hmac": self._hmac,
         }
 
     def _bytes(self, text: str | None) -> bytes:
@@ -68,6 +79,12 @@ class WebFunctions:
         except UnicodeDecodeError:
             return None
         return text, left.hex(), str(state)
+
+    def _digest(self, data: str | None, name: str) -> Answer:
+        return self._answer(hashlib.new(_HASHES[name], self._bytes(data), usedforsecurity=False).digest())
+
+    def _hmac(self, data: str | None, name: str, key: str) -> Answer:
+        return self._answer(hmac.digest(key.encode("latin-1"), self._bytes(data), _HASHES[name]))
 
 
 def _encode_base64(text: str) -> str | None:

@@ -88,4 +88,7 @@ export function useTheWeb(): void {
   if (events.dispatchEvent(new CustomEvent("x", { detail: text, cancelable: true }))) controller.abort();
   const copy: { a: number } = structuredClone({ a: performance.now() });
   console.assert(copy.a > 0, new DOMException("no", "AbortError").code);
+  const id: string = crypto.randomUUID() + `${crypto.getRandomValues(bytes).buffer}`;
+  crypto.subtle.importKey("raw", bytes, { name: "HMAC", hash: "SHA-256" }, false, ["sign"])
+    .then((key) => crypto.subtle.sign("HMAC", key, bytes).then((signature: ArrayBuffer) => signature.byteLength));
 }

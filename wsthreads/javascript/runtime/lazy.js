@@ -24,6 +24,7 @@ const GLOBALS = {
   encoding: ["TextEncoder", "TextDecoder", "atob", "btoa"],
   events: ["Event", "CustomEvent", "EventTarget", "AbortController", "AbortSignal"],
   cloning: ["structuredClone"],
+  crypto: ["crypto", "Crypto", "CryptoKey", "SubtleCrypto"],
 };
 
 for (const [partName, names] of Object.entries(GLOBALS)) {
@@ -76,6 +77,10 @@ function makeTools() {
     // for the web's globals
     webClass, isHostObject, encodeText, decodeBytes, DOMException: TheDOMException,
     encodeBase64: (text) => python("encode_base64", text), decodeBase64: (text) => python("decode_base64", text),
+    textOfBytes,
+    randomBytes: (count) => bytesFrom(answered(python("random_bytes", count))), randomUUID: () => python("random_uuid"),
+    digest: (bytes, hash) => bytesFrom(withBytes(bytes, (data) => python("digest", data, hash))),
+    hmac: (bytes, hash, key) => bytesFrom(withBytes(bytes, (data) => python("hmac", data, hash, textOfBytes(key)))),
     findEncoding: (label) => answered(python("find_encoding", label)),
     reportFailure: (what, error) => void python("failed", what, null, describe(error)),
     startTimeout: (callback, ms) => startTimer("AbortSignal.timeout", callback, ms < MAX_DELAY_MS ? max(1, ms) : MAX_DELAY_MS,
@@ -134,7 +139,9 @@ function withBytes(bytes, call) {
   }
   parcel.bytes = bufferOfView(bytes);
   const answer = call(null);
-  parcel.bytes = null;
+  if (answer !== true) {  // else the answer is in the parcel
+    parcel.bytes = null;
+  }
   return answered(answer);
 }
 

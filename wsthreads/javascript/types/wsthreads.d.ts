@@ -475,3 +475,43 @@ interface AbortController {
   abort(reason?: any): void;
 }
 declare var AbortController: { prototype: AbortController; new (): AbortController };
+
+type BytesOf = ArrayBuffer | SharedArrayBuffer | ArrayBufferView;
+type HashName = "SHA-1" | "SHA-256" | "SHA-384" | "SHA-512";
+type HmacKind = { name: "HMAC"; hash: HashName | { name: HashName }; length?: number };
+
+/** A key for HMAC. Its bytes are visible only through `crypto.subtle.exportKey`. */
+interface CryptoKey {
+  readonly type: string;
+  readonly extractable: boolean;
+  readonly algorithm: any;
+  readonly usages: string[];
+}
+declare var CryptoKey: { prototype: CryptoKey };
+
+/** Digests and HMAC. Anything else is rejected with a NotSupportedError. */
+interface SubtleCrypto {
+  digest(algorithm: HashName | { name: HashName }, data: BytesOf): Promise<ArrayBuffer>;
+  generateKey(algorithm: HmacKind, extractable: boolean, usages: string[]): Promise<CryptoKey>;
+  importKey(format: "raw" | "jwk", key: any, algorithm: HmacKind, extractable: boolean, usages: string[]): Promise<CryptoKey>;
+  exportKey(format: "raw" | "jwk", key: CryptoKey): Promise<any>;
+  sign(algorithm: "HMAC" | { name: "HMAC" }, key: CryptoKey, data: BytesOf): Promise<ArrayBuffer>;
+  verify(algorithm: "HMAC" | { name: "HMAC" }, key: CryptoKey, signature: BytesOf, data: BytesOf): Promise<boolean>;
+  encrypt(...values: any[]): Promise<never>;
+  decrypt(...values: any[]): Promise<never>;
+  deriveBits(...values: any[]): Promise<never>;
+  deriveKey(...values: any[]): Promise<never>;
+  wrapKey(...values: any[]): Promise<never>;
+  unwrapKey(...values: any[]): Promise<never>;
+}
+declare var SubtleCrypto: { prototype: SubtleCrypto };
+
+interface Crypto {
+  /** Fill a typed array of whole numbers with random bytes, and return it. At most 65,536 bytes. */
+  getRandomValues<T>(array: T): T;
+  /** A random id such as "3b241101-e2bb-4255-8caf-4136c566a962". */
+  randomUUID(): string;
+  readonly subtle: SubtleCrypto;
+}
+declare var Crypto: { prototype: Crypto };
+declare var crypto: Crypto;
