@@ -19,7 +19,7 @@ def make() -> Any:
     pools: list[Pool[Any]] = []
 
     def make(work: Any, **options: Any) -> Pool[Any]:
-        pool: Pool[Any] = Pool("test-pool", work, **{"threads": 4, **options})
+        pool: Pool[Any] = Pool(work, name="test-pool", **{"threads": 4, **options})
         pools.append(pool)
         return pool
 

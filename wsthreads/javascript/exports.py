@@ -19,9 +19,9 @@ HOOKS = {
     "onClose": "on_close",
     "onError": "on_error",
     "onPresence": "on_presence",
-    "onTick": "on_tick",
-    "onPost": "on_post",
     "onRoomStart": "on_room_start",
+    "onPost": "on_post",
+    "onTick": "on_tick",
     "onRoomEnd": "on_room_end",
     "onReload": "on_reload",
 }

@@ -86,7 +86,7 @@ class Ownership:
         #: The handler's functions for rooms. Without one, nothing is owned.
         self.hooks: frozenset[str] = frozenset()
         self._tick_rate: float | None = None
-        self._pool: Pool[Mailbox] = Pool("wsthreads-rooms", _work, threads=threads, batch=batch, begin=serve_rooms)
+        self._pool: Pool[Mailbox] = Pool(_work, name="wsthreads-rooms", threads=threads, batch=batch, begin=serve_rooms)
         self._fence = 0  # the last one
         #: How many calls were taken. For tests that wait.
         self.moved = 0
@@ -203,7 +203,7 @@ class Ownership:
 
     def _why_no_post_locked(self, mailbox: Mailbox | None) -> str | None:
         if self.hooks and "on_post" not in self.hooks:
-            return "the handler has no on_post"
+            return "the handler has no on_post (in a script, onPost)"
         if mailbox is None or not self._has_members(mailbox.name):
             return "nobody is in it"
         if self._is_stopping:

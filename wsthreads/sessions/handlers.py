@@ -59,7 +59,7 @@ HOOKS = tuple(_ARGUMENTS)
 #: With one of them, the rooms of an endpoint are owned.
 ROOM_HOOKS = frozenset({"on_room_start", "on_post", "on_tick", "on_room_end"})
 #: Those of a script. A Python handler is not reloaded in its process.
-SCRIPT_HOOKS = (*(hook for hook in HOOKS if hook not in ROOM_HOOKS), "on_reload")
+SCRIPT_HOOKS = (*HOOKS, "on_reload")
 
 
 def _nobody(error: BaseException | str) -> None:

@@ -176,7 +176,7 @@ class Play:
         return [client for client in self._clients if client.is_open]
 
     def room(self, name: str, *, path: str | None = None) -> Room:
-        """A handle of a room without a session: `broadcast`, `members`, `close`."""
+        """A handle of a room without a session: `broadcast`, `post`, `members`, `close`."""
         return self._endpoint(path).room(name)
 
     def user(self, name: str, *, path: str | None = None) -> User:

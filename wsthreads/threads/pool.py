@@ -29,14 +29,14 @@ class Pool(Generic[T]):
 
     def __init__(
         self,
-        thread_name: str,
         work: Callable[[Sequence[T]], None],
         *,
+        name: str,
         threads: int,
         batch: int = 1,
         begin: Callable[[], None] | None = None,
     ) -> None:
-        self._thread_name = thread_name
+        self._thread_name = name
         self._work = work
         self._most = threads
         self._batch = batch

@@ -1,0 +1,125 @@
+"""`play` with a handler whose rooms have an owner: ticks without waiting, posts, starts and ends."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from wsthreads import PostError, WebSocketApp
+from wsthreads.testing import play
+
+
+class Game:
+    """Four seats would do; this one counts."""
+
+    tick_rate = 20
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.calls: list[Any] = []
+
+    def on_open(self, session: Any) -> None:
+        session.room(session.get_parameter("room") or "lobby").join()
+
+    def on_message(self, session: Any, message: Any) -> None:
+        session.room("lobby").post(message)
+
+    def on_room_start(self, room: Any) -> None:
+        self.calls.append(("start", room.name))
+        self.sums[room.name] = 0.0
+
+    def on_post(self, room: Any, value: Any, sender: Any) -> None:
+        self.calls.append((value, sender and sender.user))
+        if value == "fail":
+            raise ValueError("on purpose")
+
+    def on_tick(self, room: Any, dt: float) -> None:
+        self.sums[room.name] += dt
+        room.broadcast(f"{self.sums[room.name]:.2f}")
+
+    def on_room_end(self, room: Any) -> None:
+        self.calls.append(("end", room.name))
+
+
+def test_a_minute_of_ticks_needs_no_minute() -> None:
+    game = Game()
+    with play(game) as it:
+        ann = it.connect()
+        it.advance(60)
+        assert len(ann.received) == 1200
+        assert ann.received[:2] == ["0.05", "0.10"]
+        assert ann.received[-1] == "60.00"
+        bob = it.connect(room="other")
+        it.advance(1)
+        assert (len(ann.received), len(bob.received)) == (1220, 20)
+
+
+def test_without_advance_nothing_ticks() -> None:
+    with play(Game()) as it:
+        ann = it.connect()
+        assert not threading.Event().wait(0.15)
+        assert ann.received == []
+        it.advance(0.049)
+        assert ann.received == []
+        it.advance(0.001)
+        assert ann.received == ["0.05"]
+
+
+def test_starts_posts_and_ends_have_happened_when_a_call_returns() -> None:
+    game = Game()
+    with play(game) as it:
+        ann = it.connect()
+        assert game.calls == [("start", "lobby")]
+        ann.send("hello")
+        it.room("lobby").post({"a": 1})
+        it.room("lobby").post("soon", wait=False)
+        it.settle()
+        ann.close()
+        assert game.calls[1:] == [("hello", None), ({"a": 1}, None), ("soon", None), ("end", "lobby")]
+        with pytest.raises(PostError, match="nobody is in it"):
+            it.room("lobby").post(1)
+    with play(game) as it:
+        it.connect()
+    assert game.calls[-1] == ("end", "lobby"), "the end of a play is the end of its rooms"
+
+
+def test_an_exception_of_a_room_is_raised_in_the_test() -> None:
+    with play(Game()) as it:
+        ann = it.connect()
+        with pytest.raises(ValueError, match="on purpose"):
+            ann.send("fail")
+        it.advance(0.05)
+        assert ann.received == ["0.05"]
+
+
+def test_an_exception_in_a_tick_is_raised_by_advance() -> None:
+    class Bad(Game):
+        def on_tick(self, room: Any, dt: float) -> None:
+            raise KeyError(dt)
+
+    with play(Bad()) as it:
+        it.connect()
+        with pytest.raises(KeyError):
+            it.advance(0.05)
+    with play(Bad(), raise_errors=False) as it:
+        it.connect()
+        it.advance(0.1)
+        assert [type(error) for error in it.errors] == [KeyError] * 2
+
+
+def test_an_app_of_ones_own_ticks_by_its_own_clock_again_afterwards() -> None:
+    app, game = WebSocketApp(redis=False), Game()
+    app.add_handler("/ws/game", game)
+    with play(app) as it:
+        ann = it.connect()
+        it.advance(1)
+        assert len(ann.received) == 20
+    assert game.calls == [("start", "lobby"), ("end", "lobby")]
+    assert app.endpoints[0].ownership.timers is app._flusher
+    with play(app) as it:
+        ann = it.connect()
+        it.advance(1)
+        assert len(ann.received) == 20
+    app.shutdown()
