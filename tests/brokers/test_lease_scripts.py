@@ -8,7 +8,7 @@ import pytest
 from tests.programs import DEADLINE_S
 from tests.redis_server import RedisServer
 from wsthreads.brokers import lease_scripts as scripts
-from wsthreads.brokers.keys import LEASE_S, MAX_POSTS, Keys
+from wsthreads.brokers.keys import LEASE_S, Keys
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +51,19 @@ class Process:
 
     def turn(self, fence, received=0, limit=100, first=0, outcomes=(), max_bytes=1 << 20):
         keys = [self.holders, self.room.lease, self.room.posts, self.room.taken]
-        answer = self.call(scripts.TURN, keys, fence, received, limit, max_bytes, first, *outcomes)
+        answer = self.call(scripts.TURN, keys, fence, received, limit, max_bytes, "", first, *outcomes)
         return None if answer == [0] else [entry.partition(b"\n")[2].decode() for entry in answer[2::2]]
 
-    def post(self, *numbers, left_ms=10_000):
+    def close(self, fence, is_closing=True):
+        """Say that there are no members any more. Returns whether it has all posts, and those that it receives."""
+        keys = [self.holders, self.room.lease, self.room.posts, self.room.taken]
+        is_all, *found = self.call(scripts.TURN, keys, fence, 0, 100, 1 << 20, int(is_closing), 0)
+        return is_all == 2, [entry.partition(b"\n")[2].decode() for entry in found[1::2]]
+
+    def post(self, *numbers, left_ms=10_000, most=1000):
         keys = [self.holders, self.room.lease, self.room.posts, self.room.taken]
         posts = [part for n in numbers for part in (n, f"post {n}")]
-        return self.call(scripts.POST, keys, self.channel, left_ms, *posts)
+        return self.call(scripts.POST, keys, self.channel, left_ms, most, *posts)
 
     def owned(self):
         self.keep(is_new=True)
@@ -258,11 +264,27 @@ def test_without_anybody_left_the_posters_are_told(processes):
 def test_the_queue_of_a_room_has_a_limit(processes):
     a, b, _ = processes
     fence = a.owned()
-    assert b.post(*range(MAX_POSTS - 1)) == MAX_POSTS - 1
-    assert b.post(MAX_POSTS, MAX_POSTS + 1) == 1
-    assert b.post(MAX_POSTS + 2) == 0
+    assert b.post(*range(9), most=10) == 9
+    assert b.post(10, 11, most=10) == 1
+    assert b.post(12, most=10) == 0
     a.turn(fence, limit=1)
-    assert b.post(MAX_POSTS + 3) == 1
+    assert b.post(13, most=10) == 1
+
+
+def test_an_owner_without_members_gets_what_was_posted_before_and_nothing_more(processes):
+    a, b, c = processes
+    fence = a.owned()
+    c.post(0, 1)
+    assert a.close(fence) == (True, ["post 0", "post 1"])
+    assert c.post(2) == -1
+    assert a.close(fence, is_closing=False)[0] is False
+    assert c.post(3) == 1, "it has members again"
+    b.keep(is_new=True)
+    b.claim()
+    assert a.close(fence) == (True, ["post 0", "post 1"]), "b wants the room: the rest is for b"
+    assert c.post(4) == 1
+    a.give_back(fence, "", "")
+    assert b.turn(b.claim().decode()) == ["post 3", "post 4"]
 
 
 def test_a_post_says_for_how_long_it_may_be_handled(processes):
@@ -271,7 +293,7 @@ def test_a_post_says_for_how_long_it_may_be_handled(processes):
     b.post(1, left_ms=-5)
     b.post(2, left_ms=60_000)
     keys = [a.holders, a.room.lease, a.room.posts, a.room.taken]
-    _, late, _, left, _ = a.call(scripts.TURN, keys, fence, 0, 9, 999, 0)
+    _, late, _, left, _ = a.call(scripts.TURN, keys, fence, 0, 9, 999, "", 0)
     assert int(late) < 0 < int(left) <= 60_000
 
 

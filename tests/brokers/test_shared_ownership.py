@@ -399,7 +399,7 @@ def test_an_owner_without_on_post_says_so(server, make):
     b = world.workers[1]
     ticking = Worker(world, world.all_rooms[0], hooks=frozenset({"on_room_start"}))
     ticking.join()
-    with pytest.raises(PostError, match="the handler of the process that owns it has no on_post"):
+    with pytest.raises(PostError, match="the handler has no on_post in the process that owns it"):
         b.posted("1")
 
 

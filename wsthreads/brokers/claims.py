@@ -28,7 +28,7 @@ else:
 class Claim:
     """A room that this process wants to own, or owns."""
 
-    __slots__ = ("address", "fence", "holder", "intake", "keeper", "key")
+    __slots__ = ("address", "closing", "fence", "holder", "intake", "is_closed", "keeper", "key")
 
     def __init__(self, key: RoomKey, address: Address, keeper: Keeper) -> None:
         self.key = key
@@ -37,6 +37,9 @@ class Claim:
         self.fence: int | None = None  # while this process owns the room, as far as it knows
         self.holder: bytes | None = None  # the lease to which the room belongs, if it does not belong to this process
         self.intake = Intake()
+        # While this process owns the room: it has no members any more. The object tells one such time from another.
+        self.closing: object | None = None
+        self.is_closed = False  # and it has received all posts
 
 
 class Return:

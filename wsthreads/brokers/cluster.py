@@ -158,6 +158,9 @@ class ClusterLink:
     def disown(self, path: str, name: str, fence: int) -> None:
         self._link_of(path, name).disown(path, name, fence)
 
+    def is_closed(self, path: str, name: str) -> bool:
+        return self._link_of(path, name).is_closed(path, name)
+
     def owns(self, path: str, name: str, fence: int) -> bool:
         return self._link_of(path, name).owns(path, name, fence)
 

@@ -76,6 +76,10 @@ class Keeper(Protocol):
 
     def deliver(self, name: str, fence: int, posts: Iterable[Post]) -> bool: ...
 
+    def has_members(self, name: str) -> bool: ...
+
+    def go_on(self, name: str) -> None: ...
+
 
 class Link(Protocol):
     """An app's connection to the other processes. Any thread.
@@ -155,6 +159,12 @@ class Link(Protocol):
 
     def disown(self, path: str, name: str, fence: int) -> None:
         """Give a room back that this process owned with this fencing number."""
+
+    def is_closed(self, path: str, name: str) -> bool:
+        """Whether a room that this process owns can end: its keeper has no members, and all posts to it.
+
+        To be asked also when members leave and join. While it is false, the keeper's `go_on` follows.
+        """
 
     def owns(self, path: str, name: str, fence: int) -> bool:
         """Whether this process surely owns a room with this fencing number. Takes no lock."""

@@ -59,8 +59,9 @@ node, and a script may use them together:
     A hash: who owns the room. ``holder`` is the lease under which the owner has it, and ``channel`` its wake channel.
     ``fence`` is the fencing number. These are gone after a release; when the holder's lease has ended, another process
     may take the room. ``last`` is the fencing number of the last owner. A number is higher than that, and at least
-    Redis's time in milliseconds. ``done`` is how many posts the owner has handled. ``@<lease>``, for each process that
-    wants to own the room, has its wake channel.
+    Redis's time in milliseconds. ``done`` is how many posts the owner has handled. ``closing`` is there
+    while the owner has no members, and nobody else wants to own the room. ``@<lease>``, for each process that wants to
+    own the room, has its wake channel.
 
 ``{<prefix>:<shard>}:posts:<path>:<room>``
     A list: the posts that wait for the owner. Each is the poster's wake channel, the poster's number for the post,
@@ -107,7 +108,6 @@ __all__ = [
     "LOG_ENTRIES",
     "LOG_S",
     "MARGIN_S",
-    "MAX_POSTS",
     "MAX_SENDERS",
     "OWNED_S",
     "PRESENCE_S",
@@ -147,9 +147,6 @@ OWNED_S = 600
 
 #: How often a process that wants to own a room looks again, in case that Redis has lost its wish.
 WISH_S = 5.0
-
-#: At most this many posts wait for the owner of a room.
-MAX_POSTS = 10_000
 
 #: How long other keys live after their last use. A process uses the keys of its rooms every `TOUCH_S`.
 KEYS_S = 60

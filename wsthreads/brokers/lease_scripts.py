@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wsthreads.brokers.keys import KEYS_S, LEASE_S, MAX_POSTS, OWNED_S
+from wsthreads.brokers.keys import KEYS_S, LEASE_S, OWNED_S
 
 __all__ = ["CLAIM", "CONFIRM", "GIVE_BACK", "KEEP", "POST", "TURN"]
 
@@ -17,6 +17,18 @@ local function left(lease)
     known[lease] = ends and tonumber(ends) - now or -1
   end
   return known[lease]
+end
+"""
+
+# `has_heir` says whether a process wants to own a room, other than the one with the lease `owner`. Needs _LEFT.
+_HEIRS = """
+local function has_heir(lease, owner)
+  for _, field in ipairs(redis.call('HKEYS', lease)) do
+    if string.sub(field, 1, 1) == '@' and string.sub(field, 2) ~= owner and left(string.sub(field, 2)) >= 0 then
+      return true
+    end
+  end
+  return false
 end
 """
 
@@ -118,6 +130,7 @@ for i = 2, #KEYS, 2 do
   else
     local fence = string.format('%.0f', math.max(tonumber(room[2] or '0') + 1, now))
     redis.call('HSET', KEYS[i], 'holder', ARGV[1], 'fence', fence, 'last', fence, 'channel', ARGV[2], 'done', '0')
+    redis.call('HDEL', KEYS[i], 'closing')
     for _, field in ipairs(redis.call('HKEYS', KEYS[i])) do
       if string.sub(field, 1, 1) == '@' and left(string.sub(field, 2)) < 0 then
         redis.call('HDEL', KEYS[i], field)
@@ -145,7 +158,7 @@ if ARGV[3] == '0' then
 end
 if ARGV[2] ~= '' and redis.call('HGET', KEYS[2], 'fence') == ARGV[2] then
   finish(KEYS[2], KEYS[4], tonumber(ARGV[4]), 5)
-  redis.call('HDEL', KEYS[2], 'holder', 'fence', 'channel', 'done')
+  redis.call('HDEL', KEYS[2], 'holder', 'fence', 'channel', 'done', 'closing')
   while redis.call('LMOVE', KEYS[4], KEYS[3], 'RIGHT', 'LEFT') do
   end
 end
@@ -170,22 +183,35 @@ publish()
 """
 
 #: KEYS: holders, and the lease, the posts and the taken posts of a room. ARGV: the fencing number, how many posts the
-#: owner has received, how many more it takes at most, and how many bytes; then the number of the first post of which
-#: the outcome follows, and the outcomes in the order of the posts. Returns 0 if the owner owns the room no more. Else
-#: 1, and those that it receives now: each as the time for which it may be handled, in milliseconds, and the entry.
+#: owner has received, how many more it takes at most, and how many bytes; 1 if the owner has no members any more, 0 if
+#: it has some again, or an empty text; then the number of the first post of which the outcome follows, and the outcomes
+#: in the order of the posts. Returns 0 if the owner owns the room no more. Else 1, and those that it receives now: each
+#: as the time for which it may be handled, in milliseconds, and the entry.
+#:
+#: Without members, and without anybody else who wants to own the room, it gets no further posts. 2 in place of 1 says
+#: that this is so, and that the owner has received all; or that others want to own it.
 TURN = f"""
 local holders = KEYS[1]
-{_LEFT} {_TELL} {_FINISH}
+{_LEFT} {_HEIRS} {_TELL} {_FINISH}
 local room = redis.call('HMGET', KEYS[2], 'fence', 'holder')
 if room[1] ~= ARGV[1] then
   return {{0}}
 end
-local done = finish(KEYS[2], KEYS[4], tonumber(ARGV[5]), 6)
+local done = finish(KEYS[2], KEYS[4], tonumber(ARGV[6]), 7)
 publish()
 if left(room[2]) < 0 then
   return {{0}}
 end
 local answer, size, limit = {{1}}, 0, tonumber(ARGV[3])
+if ARGV[5] == '0' then
+  redis.call('HDEL', KEYS[2], 'closing')
+elseif ARGV[5] == '1' then
+  if has_heir(KEYS[2], room[2]) then
+    answer[1], limit = 2, 0
+  else
+    redis.call('HSET', KEYS[2], 'closing', '1')
+  end
+end
 local function add(entry)
   answer[#answer + 1] = string.format('%.0f', tonumber(string.match(entry, '^%S+ %d+ (%d+)') or '0') - now)
   answer[#answer + 1] = entry
@@ -201,6 +227,9 @@ while #answer < 2 * limit and size < tonumber(ARGV[4]) do
   end
   add(entry)
 end
+if ARGV[5] == '1' and redis.call('EXISTS', KEYS[3]) == 0 then
+  answer[1] = 2
+end
 if #answer > 1 then
   redis.call('PEXPIRE', KEYS[4], {OWNED_S * 1000})
 end
@@ -208,26 +237,21 @@ return answer
 """
 
 #: KEYS: holders, and the lease, the posts and the taken posts of a room. ARGV: the poster's wake channel, for how many
-#: milliseconds its posts may be handled; then the poster's number of each post, and the post. Queues them, and wakes
-#: the owner. Returns how many were queued: others find the queue full. Returns -1 if nobody wants to own the room.
+#: milliseconds its posts may be handled, how many posts may wait; then the poster's number of each post, and the post.
+#: Queues them, and wakes the owner. Returns how many were queued: others find the queue full. Returns -1 if nobody owns
+#: the room, and nobody wants to.
 POST = f"""
 local holders = KEYS[1]
-{_LEFT}
-local room = redis.call('HMGET', KEYS[2], 'holder', 'channel')
-local is_owned = room[1] and left(room[1]) >= 0
-local has_heir = is_owned
-if not is_owned then
-  for _, field in ipairs(redis.call('HKEYS', KEYS[2])) do
-    has_heir = has_heir or string.sub(field, 1, 1) == '@' and left(string.sub(field, 2)) >= 0
-  end
-end
-if not has_heir then
+{_LEFT} {_HEIRS}
+local room = redis.call('HMGET', KEYS[2], 'holder', 'channel', 'closing')
+local is_owned = room[1] and left(room[1]) >= 0 and not room[3]
+if not is_owned and not has_heir(KEYS[2], room[3] and room[1] or '') then
   return -1
 end
 local length, queued = redis.call('LLEN', KEYS[3]), 0
 local until_ms = string.format('%.0f', now + tonumber(ARGV[2]))
-for i = 3, #ARGV, 2 do
-  if length + queued >= {MAX_POSTS} then
+for i = 4, #ARGV, 2 do
+  if length + queued >= tonumber(ARGV[3]) then
     break
   end
   redis.call('RPUSH', KEYS[3], ARGV[1] .. ' ' .. ARGV[i] .. ' ' .. until_ms .. '\\n' .. ARGV[i + 1])

@@ -29,6 +29,7 @@ from wsthreads.brokers.keys import LEASE_S, MARGIN_S, RENEW_S, SHARDS, TOUCH_S, 
 from wsthreads.brokers.posts import WINDOW, Intake, outcome_of, parse_entry
 from wsthreads.errors import PostError, WSThreadsError
 from wsthreads.loggers import get_logger
+from wsthreads.rooms import posts as room_posts
 
 if TYPE_CHECKING:
     from threading import Lock
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from wsthreads.brokers.interface import Keeper
     from wsthreads.brokers.keys import Address, Keys
     from wsthreads.brokers.pipeline import Pipeline
+    from wsthreads.brokers.posts import PostBox
     from wsthreads.brokers.queue import SendQueue
 
 __all__ = ["Leases"]
@@ -67,6 +69,7 @@ class Leases:
         lock: Lock,
         queue: SendQueue,
         next_ticket: Callable[[], int],
+        posts: PostBox,
         place: str,
     ) -> None:
         self._keys = keys
@@ -75,6 +78,7 @@ class Leases:
         self._lock = lock
         self._queue = queue
         self._next_ticket = next_ticket
+        self._posts = posts
         self._lease = ""  # the name of this process's leases
         self._shards: dict[int, ShardLease] = {}
         self._claims: dict[RoomKey, Claim] = {}
@@ -128,6 +132,21 @@ class Leases:
         if claim is None or claim.fence != fence:
             return False
         return lease_time() < self._shards[claim.address.shard].trusted_until
+
+    def is_closed(self, key: RoomKey) -> bool:
+        """Whether an owned room can end: it has no members, and its owner has received all posts of before that. If it
+        has not, that is asked for, behind the posts that this process has sent. Then the keeper's `go_on` is called.
+        """
+        with self._lock:
+            claim = self._claims.get(key)
+            if claim is None or claim.fence is None:
+                return True
+            is_empty = not claim.keeper.has_members(key[1])
+            if is_empty != (claim.closing is not None):
+                claim.closing, claim.is_closed = object() if is_empty else None, False
+                call = partial(self._close, claim, claim.fence, claim.closing)
+                self._posts.add_call(call, self._next_ticket())
+            return is_empty and claim.is_closed
 
     def woken(self, lease: bytes) -> None:
         """There is a post for a room of this process, or a room that it wants was given back."""
@@ -331,6 +350,7 @@ class Leases:
                         self._return_locked(claim, fence)
                         continue
                     claim.fence, claim.holder, claim.intake = fence, None, Intake()
+                    claim.closing, claim.is_closed = None, False
                     self._turns[claim.key] = claim
                     self._events.append(partial(claim.keeper.begin, claim.key[1], fence))
                 else:
@@ -372,11 +392,28 @@ class Leases:
                     outcomes = claim.intake.ready(gate)
                     if len(outcomes) < len(claim.intake.outcomes):
                         self._held.append(key)
-                    self._take_turn(pipeline, claim, claim.fence, outcomes)
+                    limit = 0 if claim.closing is not None else max(0, WINDOW - claim.intake.open)
+                    self._take_turn(pipeline, claim, claim.fence, outcomes, limit)
 
-    def _take_turn(self, pipeline: Pipeline, claim: Claim, fence: int, outcomes: list[str]) -> None:
+    def _close(self, claim: Claim, fence: int, closing: object | None, pipeline: Pipeline) -> None:
+        """Tell Redis that an owned room has no members any more, or has some again."""
+        with self._lock:
+            if self._claims.get(claim.key) is claim and claim.fence == fence:
+                limit = 0 if closing is None else room_posts.MAX_POSTS_WAITING
+                self._take_turn(pipeline, claim, fence, [], limit, closing=closing, is_closing=closing is not None)
+
+    def _take_turn(
+        self,
+        pipeline: Pipeline,
+        claim: Claim,
+        fence: int,
+        outcomes: list[str],
+        limit: int,
+        *,
+        is_closing: bool | None = None,
+        closing: object | None = None,
+    ) -> None:
         intake = claim.intake
-        limit = max(0, WINDOW - intake.open)
         pipeline.call(
             lease_scripts.TURN,
             self._room_keys(claim.address),
@@ -384,9 +421,10 @@ class Leases:
             intake.received,
             limit,
             TAKE_BYTES,
+            "" if is_closing is None else int(is_closing),
             intake.first,
             *outcomes,
-            then=partial(self._turned, claim, fence, len(outcomes)),
+            then=partial(self._turned, claim, fence, len(outcomes), intake.received, closing),
         )
 
     def _room_keys(self, address: Address) -> list[bytes]:
@@ -401,18 +439,37 @@ class Leases:
                 if each.key in self._claims:
                     self._due[each.key] = self._claims[each.key]
 
-    def _turned(self, claim: Claim, fence: int, told: int, answer: list[Any]) -> None:
+    def _turned(
+        self, claim: Claim, fence: int, told: int, first: int, closing: object | None, answer: list[Any]
+    ) -> None:
         if not answer[0]:
             self._events.append(partial(self._lose_all, [(claim, fence)]))
             return
         with self._lock:
             claim.intake.told(told)
         if len(answer) > 1:
-            self._events.append(partial(self._deliver, claim, fence, answer[1::2], answer[2::2]))
+            self._events.append(partial(self._deliver, claim, fence, first, answer[1::2], answer[2::2]))
+        if closing is not None:
+            self._events.append(partial(self._closed, claim, fence, closing, is_all=answer[0] == 2))
 
-    def _deliver(self, claim: Claim, fence: int, left_ms: list[bytes], entries: list[bytes]) -> None:
+    def _closed(self, claim: Claim, fence: int, closing: object, *, is_all: bool) -> None:
+        with self._lock:
+            if claim.closing is not closing:
+                return  # it has members again
+            claim.is_closed = is_all
+            if not is_all:
+                self._posts.add_call(partial(self._close, claim, fence, closing), 0)
+        if is_all:
+            claim.keeper.go_on(claim.key[1])
+
+    def _deliver(self, claim: Claim, fence: int, first: int, left_ms: list[bytes], entries: list[bytes]) -> None:
+        """Have posts handled that are numbered from `first`. Of two calls that were made at once, the later one has
+        also got what the first one has.
+        """
         intake, posts, refused = claim.intake, [], []
-        for number, (left, entry) in enumerate(zip(left_ms, entries, strict=True), intake.received):
+        for number, (left, entry) in enumerate(zip(left_ms, entries, strict=True), first):
+            if number < intake.received:
+                continue
             settled = partial(self._settled, claim, intake, number)
             post = parse_entry(entry, settled)
             if post is None:
@@ -424,7 +481,7 @@ class Leases:
         if posts and not claim.keeper.deliver(claim.key[1], fence, posts):
             return  # the room is about to be given back, with these posts
         with self._lock:
-            intake.received += len(entries)
+            intake.received = max(intake.received, first + len(entries))
         for refuse in refused:
             refuse()
 

@@ -143,15 +143,16 @@ class RedisLink:
             reply=self._reply,
             on_malformed=lambda what: self._reader.drop_malformed(what),
         )
+        self._posts = PostBox(self._keys, channel, lock=self._lock, queue=self._queue, clock=lease_time)
         self._leases = Leases(
             self._keys,
             channel,
             lock=self._lock,
             queue=self._queue,
             next_ticket=lambda: self._shared.next_ticket,
+            posts=self._posts,
             place=self._place,
         )
-        self._posts = PostBox(self._keys, channel, lock=self._lock, queue=self._queue, clock=lease_time)
         self._reader = Reader(
             self._open_pubsub,
             pipelines,
@@ -412,6 +413,9 @@ class RedisLink:
 
     def disown(self, path: str, name: str, fence: int) -> None:
         self._leases.give_back((path, name), fence)
+
+    def is_closed(self, path: str, name: str) -> bool:
+        return self._leases.is_closed((path, name))
 
     def owns(self, path: str, name: str, fence: int) -> bool:
         return self._leases.holds((path, name), fence)

@@ -44,6 +44,18 @@ class SharedOwnership(Ownership):
     def _is_valid(self, name: str, fence: int) -> bool:
         return self._link.owns(self._path, name, fence)
 
+    def look(self, name: str) -> None:
+        """As in `Ownership`. Posts that this thread sends after its session has left find nobody there."""
+        self._link.is_closed(self._path, name)
+        super().look(name)
+
+    def _may_end(self, name: str) -> bool:
+        return self._link.is_closed(self._path, name)
+
+    def has_members(self, name: str) -> bool:
+        """Whether a room has members in this process."""
+        return self._has_members(name)
+
     def post(self, name: str, value: str, sender: Sender | None, settled: Settled) -> None:
         """As in `Ownership`. The owner may have an `on_post` even if this process's handler has none."""
         self._link.post(self._path, name, post_payload(sender, value), self._post_timeout_s, settled)
@@ -52,7 +64,7 @@ class SharedOwnership(Ownership):
         """As in `Ownership`."""
         if "on_post" in self.hooks:
             return super().deliver(name, fence, posts)
-        error = PostError(f"no post to the room {name!r:.80}: the handler of the process that owns it has no on_post")
+        error = PostError(f"no post to the room {name!r:.80}: the handler has no on_post in the process that owns it")
         for post in posts:
             post.settled(error)
         return True

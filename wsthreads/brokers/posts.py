@@ -16,8 +16,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wsthreads.brokers import lease_scripts
-from wsthreads.brokers.keys import MAX_POSTS
 from wsthreads.errors import PostError, WSThreadsError
+from wsthreads.rooms import posts as room_posts
 from wsthreads.rooms.posts import Post, Sender
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ _UNKNOWN, _REFUSED = "?", "!"
 class SentPost:
     """A post of this process, until its outcome is known."""
 
-    __slots__ = ("address", "give_up_at", "is_sent", "name", "payload", "settled", "ticket", "timeout_s")
+    __slots__ = ("address", "give_up_at", "is_sent", "name", "payload", "settled", "timeout_s")
 
     def __init__(self, name: str, address: Address, payload: bytes, settled: Settled, timeout_s: float) -> None:
         self.name = name
@@ -60,7 +60,6 @@ class SentPost:
         self.settled = settled
         self.timeout_s = timeout_s
         self.give_up_at = float("inf")
-        self.ticket = 0  # broadcasts with lower tickets go first
         self.is_sent = False
 
     def error(self, why: str, *, is_unknown: bool = False) -> PostError:
@@ -79,24 +78,28 @@ class PostBox:
         self._clock = clock
         self._hears = False  # this process receives outcomes
         self._next = 0
-        self._unsent: deque[tuple[int, SentPost]] = deque()
+        #: What is to be sent, in this order: the ticket before which broadcasts go, a number, and a post or a call.
+        self._unsent: deque[tuple[int, int, SentPost | Callable[[Pipeline], None]]] = deque()
         self._open: dict[int, SentPost] = {}  # by number, the oldest first
 
     def add(self, post: SentPost, ticket: int) -> bool:
         """Queue a post, behind the broadcasts before `ticket`. False if too many wait. Holds the lock."""
         if len(self._unsent) >= MAX_UNSENT:
             return False
-        post.ticket = ticket
         post.give_up_at = self._clock() + post.timeout_s
-        self._unsent.append((self._next, post))
         self._open[self._next] = post
+        self.add_call(post, ticket)
+        return True
+
+    def add_call(self, call: SentPost | Callable[[Pipeline], None], ticket: int) -> None:
+        """Queue a call that has its place among the posts: it gets the pipeline. Holds the lock."""
+        self._unsent.append((ticket, self._next, call))
         self._next += 1
         self._queue.not_empty.notify()
-        return True
 
     def has_work(self, gate: float) -> bool:
         """Whether a post can be sent when Redis has the broadcasts before `gate`. Holds the lock."""
-        return self._hears and bool(self._unsent) and self._unsent[0][1].ticket <= gate
+        return self._hears and bool(self._unsent) and self._unsent[0][0] <= gate
 
     def hear(self) -> None:
         """From here on, outcomes arrive. Those of posts that were sent before may have been missed."""
@@ -114,14 +117,25 @@ class PostBox:
     def send(self, pipeline: Pipeline, gate: float) -> None:
         """Add the calls for what waits. The writer's thread."""
         by_room: dict[Address, list[tuple[int, SentPost]]] = {}
+        calls: list[Callable[[Pipeline], None]] = []
         with self._lock:
             count = size = 0
             while self.has_work(gate) and count < BATCH_POSTS and size < BATCH_BYTES:
-                number, post = self._unsent.popleft()
-                if number in self._open:  # else it was given up
-                    post.is_sent = True
-                    by_room.setdefault(post.address, []).append((number, post))
-                    count, size = count + 1, size + len(post.payload)
+                if by_room and not isinstance(self._unsent[0][2], SentPost):
+                    calls.append(partial(self._send_posts, by_room))
+                    by_room = {}
+                _, number, what = self._unsent.popleft()
+                if not isinstance(what, SentPost):
+                    calls.append(what)
+                elif number in self._open:  # else it was given up
+                    what.is_sent = True
+                    by_room.setdefault(what.address, []).append((number, what))
+                    count, size = count + 1, size + len(what.payload)
+        calls.append(partial(self._send_posts, by_room))
+        for call in calls:
+            call(pipeline)
+
+    def _send_posts(self, by_room: dict[Address, list[tuple[int, SentPost]]], pipeline: Pipeline) -> None:
         now = self._clock()
         for address, posts in by_room.items():
             keys = [self._keys.holders(address.shard), address.lease, address.posts, address.taken]
@@ -134,6 +148,7 @@ class PostBox:
                 keys,
                 self._channel,
                 int(left_s * 1000),
+                room_posts.MAX_POSTS_WAITING,
                 *arguments,
                 then=partial(self._queued, posts),
             )
@@ -272,7 +287,8 @@ def _error_of(post: SentPost, outcome: str) -> PostError | None:
     if outcome == "nobody":
         return PostError(f"no post to the room {post.name!r:.80}: nobody is in it")
     if outcome == "full":
-        return PostError(f"no post to the room {post.name!r:.80}: {MAX_POSTS} posts wait already, the most that may")
+        most = room_posts.MAX_POSTS_WAITING
+        return PostError(f"no post to the room {post.name!r:.80}: {most} posts wait already, the most that may")
     if outcome == "lost":
         return post.error("its owner has gone while it had the post", is_unknown=True)
     return PostError(outcome[1:], is_unknown=not outcome.startswith(_REFUSED))

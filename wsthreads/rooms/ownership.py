@@ -41,6 +41,9 @@ log = get_logger(__name__)
 #: The handler gets at most so many posts of one room at once, if it takes more than one call at once.
 MAX_POSTS_AT_ONCE = 100
 
+#: At most one log line in this time about posts that were not handled, and for which nobody waits.
+COMPLAIN_S = 10.0
+
 
 class Ownership:
     """The owned rooms of one endpoint in this process. Any thread.
@@ -88,6 +91,8 @@ class Ownership:
         self._tick_rate: float | None = None
         self._pool: Pool[Mailbox] = Pool(_work, name="wsthreads-rooms", threads=threads, batch=batch, begin=serve_rooms)
         self._fence = 0  # the last one
+        self._unheard = 0  # posts without a waiting poster that were not handled
+        self._complained_at = float("-inf")
         #: How many calls were taken. For tests that wait.
         self.moved = 0
         self._reset()
@@ -180,7 +185,14 @@ class Ownership:
         if wait and may_wait_for_posts():
             outcome.wait(name, self._post_timeout_s)
         else:
-            outcome.check()
+            outcome.leave(self._complain)
+
+    def _complain(self, error: WSThreadsError) -> None:
+        """Nobody waits for this post."""
+        self._unheard += 1
+        if monotonic() - self._complained_at >= COMPLAIN_S:
+            self._complained_at = monotonic()
+            log.warning("%s (%d posts so far for which nobody waits)", error, self._unheard)
 
     def post(self, name: str, value: str, sender: Sender | None, settled: Settled) -> None:
         """Have a value, which is JSON text, handled by the room's owner. Calls `settled` exactly once."""
@@ -230,6 +242,13 @@ class Ownership:
         """Whether this process still owns the room. Asked before each call, in the thread that makes it."""
         return True
 
+    def _may_end(self, name: str) -> bool:
+        """Whether all posts are here that came before the last member left. If not, `go_on` has to follow.
+
+        Called under the lock. Takes only locks that are leaves.
+        """
+        return True
+
     def _next_fence(self) -> int:
         """A fencing number: milliseconds since the epoch, and higher than the last."""
         with self._lock:
@@ -272,6 +291,12 @@ class Ownership:
             mailbox.drop_posts()
         log.debug("the room %r is not owned by this process any more", name[:80])
         self._go_on([mailbox])
+
+    def go_on(self, name: str) -> None:
+        """Look at the room again: it may end now."""
+        mailbox = self._mailboxes.get(name)
+        if mailbox is not None:
+            self._go_on([mailbox])
 
     def deliver(self, name: str, fence: int, posts: Iterable[Post]) -> bool:
         """Have posts handled that the broker had. False, and nothing happens, if that ownership is over."""
@@ -377,6 +402,9 @@ class Ownership:
         if posts:
             return [RoomCall(self, mailbox, "post", post) for post in posts]
         if self._must_end_locked(mailbox):
+            has_time = self.hooks and not mailbox.is_lost and not self._is_stopping
+            if has_time and not self._may_end(mailbox.name):
+                return []
             mailbox.phase = Phase.ENDING
             return [RoomCall(self, mailbox, "room_end")]
         schedule = self._schedule

@@ -42,15 +42,23 @@ class Post(NamedTuple):
 class Outcome:
     """What has become of one post. The poster waits, any thread settles."""
 
-    __slots__ = ("_error", "_settled")
+    __slots__ = ("_complain", "_error", "_settled")
 
     def __init__(self) -> None:
         self._settled = Event()
         self._error: WSThreadsError | None = None
+        self._complain: Callable[[WSThreadsError], None] | None = None
 
     def settle(self, error: WSThreadsError | None) -> None:
         self._error = error
         self._settled.set()
+        if error is not None and self._complain is not None:
+            self._complain(error)
+
+    def leave(self, complain: Callable[[WSThreadsError], None]) -> None:
+        """Do not wait. Raises the error if there is one by now; a later one goes to `complain`."""
+        self.check()
+        self._complain = complain
 
     def check(self) -> None:
         """Raise the error if there is one by now."""
