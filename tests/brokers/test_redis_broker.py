@@ -495,6 +495,11 @@ def test_the_rights_that_the_page_lists_are_enough(database):
             b.session.room("lobby").broadcast("inside")
             assert a.receive(1) == b.receive(1) == ["inside"]
             assert a.session.room("lobby").members() == 2
+            assert b.session.room("game").join(max_members=1).joined
+            a.session.room("lobby").set_attribute("n", 1)
+            assert b.session.room("lobby").update_attribute("n", lambda value: value + 1) == 2
+            assert b.session.room("lobby").delete_attribute("n")
+            assert b.session.room("lobby").attributes() == {}
             a.session.room("lobby").leave()
             room = RedisBroker(url).room("/ws/test", "lobby")
             room.broadcast("outside")

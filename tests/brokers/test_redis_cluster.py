@@ -75,6 +75,20 @@ def test_rooms_work_and_are_spread_over_the_nodes(nodes, world):
     assert a.receive(1) == b.receive(1) == ["from outside"]
 
 
+def test_attributes_and_seats_are_on_the_node_of_their_room(world):
+    for n in range(12):
+        name = f"room {n}"
+        members = [world.member() for _ in range(4)]
+        joined = [member.session.room(name).join(max_members=2).joined for member in members]
+        assert joined == [True, True, False, False]
+        rooms = [member.session.room(name) for member in members]
+        rooms[0].set_attribute("n", n)
+        assert rooms[3].update_attribute("n", lambda value: value + 1) == n + 1
+        assert world.broker.room("/ws/test", name).update_attribute("n", lambda value: value + 1) == n + 2
+        assert rooms[1].attributes() == {"n": n + 2}
+        assert rooms[2].delete_attribute("n")
+
+
 def test_all_see_one_order(world):
     members = [world.member("lobby") for _ in range(6)]
     each = 100

@@ -9,6 +9,7 @@ import os
 import random
 import sys
 import threading
+from functools import partial
 
 import pytest
 
@@ -19,6 +20,7 @@ from wsthreads import BrokerError, RoomStateError
 from wsthreads.brokers import availability
 from wsthreads.rooms import attributes
 from wsthreads.rooms.json_text import JSONText
+from wsthreads.testing import play
 from wsthreads.testing.timers import ManualTimers
 
 
@@ -69,15 +71,16 @@ def test_what_one_sets_all_get(world):
     assert a.get_attribute("topic", 7) == 7
 
 
-@pytest.mark.parametrize(
-    "value", [None, True, 0, -1.5, 2**60, "", "ü\0\ud800😀", [], {"a": [{}, [None]]}, "x" * 60_000]
-)
-def test_a_value_is_any_json_and_comes_back_as_it_was(world, value):
-    a, b = rooms_of(world)[0], rooms_of(world)[-1]
-    a.set_attribute("key", value)
-    assert b.get_attribute("key", "missing") == value
-    assert b.attributes() == {"key": value}
-    assert b.update_attribute("key", lambda old: [old == value]) == [True]
+VALUES = [None, True, 0, -1.5, 2**60, "", "ü\0\ud800😀", [], {"a": [{}, [None]]}, "x" * 60_000]
+
+
+def test_a_value_is_any_json_and_comes_back_as_it_was(world):
+    for n, value in enumerate(VALUES):
+        a, b = rooms_of(world, f"{n}")[0], rooms_of(world, f"{n}")[-1]
+        a.set_attribute("key", value)
+        assert b.get_attribute("key", "missing") == value
+        assert b.attributes() == {"key": value}
+        assert b.update_attribute("key", lambda old, value=value: [old == value]) == [True]
 
 
 def test_each_reader_has_a_copy_of_its_own(world):
@@ -94,15 +97,17 @@ def test_each_reader_has_a_copy_of_its_own(world):
     assert (room.get_attribute("key"), room.get_attribute("other")) == ({"list": [1]}, [])
 
 
-@pytest.mark.parametrize(
-    "key", ["x", " ", "\0", "size", '"', "a:b{}", "ü", "\ud800", "😀" * 128, "k" * 256, "__proto__"]
-)
-def test_a_key_is_any_text_of_1_to_256_characters(world, key):
+KEYS = ["x", " ", "\0", "size", '"', "a:b{}", "ü", "\ud800", "😀" * 128, "k" * 256, "__proto__"]
+
+
+def test_a_key_is_any_text_of_1_to_256_characters(world):
     a, b = rooms_of(world)[0], rooms_of(world)[-1]
-    a.set_attribute(key, 1)
-    assert b.update_attribute(key, lambda value: value + 1) == 2
-    assert a.attributes() == {key: 2}
-    assert b.delete_attribute(key)
+    for key in KEYS:
+        a.set_attribute(key, 1)
+        assert b.update_attribute(key, lambda value: value + 1) == 2
+    assert a.attributes() == dict.fromkeys(KEYS, 2)
+    for key in KEYS:
+        assert b.delete_attribute(key)
     assert a.attributes() == {}
 
 
@@ -114,27 +119,24 @@ def test_two_surrogates_and_the_character_that_they_are_make_one_key(world):
     assert room.attributes() == {"😀": 2}
 
 
-@pytest.mark.parametrize(
-    ("key", "words"),
-    [
+def test_what_is_no_key_is_one_error_and_nothing_happens(world):
+    room = world.rooms.room("lobby")
+    for key, words in [
         ("", "1 to 256 characters, this one has 0"),
         ("k" * 257, "1 to 256 characters, this one has 257"),
         (None, "not NoneType"),
         (1, "not int"),
         (b"key", "not bytes"),
         (["key"], "not list"),
-    ],
-)
-def test_what_is_no_key_is_one_error_and_nothing_happens(world, key, words):
-    room = world.rooms.room("lobby")
-    for act in (
-        lambda: room.set_attribute(key, 1),
-        lambda: room.get_attribute(key),
-        lambda: room.update_attribute(key, lambda value: 1),
-        lambda: room.delete_attribute(key),
-    ):
-        with pytest.raises(RoomStateError, match=words):
-            act()
+    ]:
+        for act in (
+            partial(room.set_attribute, key, 1),
+            partial(room.get_attribute, key),
+            partial(room.update_attribute, key, lambda value: 1),
+            partial(room.delete_attribute, key),
+        ):
+            with pytest.raises(RoomStateError, match=words):
+                act()
     assert room.attributes() == {}
 
 
@@ -147,18 +149,22 @@ LOOP: list = []
 LOOP.append(LOOP)
 
 
-@pytest.mark.parametrize(
-    "value",
-    [math.nan, math.inf, -math.inf, [math.nan], {1, 2}, b"bytes", object(), Odd(), LOOP, print, {("a",): 1}, 10**5000,
-     json.loads("[" * 65 + "]" * 65), "x" * 65_530, (n for n in [1]), ...],
-    ids=lambda value: type(value).__name__,
-)  # fmt: skip
-def test_what_is_no_json_or_too_much_is_one_error_and_changes_nothing(world, value):
+NO_VALUES = [
+    math.nan, math.inf, -math.inf, [math.nan], {1, 2}, b"bytes", object(), Odd(), LOOP, print, {("a",): 1}, 10**5000,
+    json.loads("[" * 65 + "]" * 65), "x" * 65_530, (n for n in [1]), ...,
+]  # fmt: skip
+
+
+def test_what_is_no_json_or_too_much_is_one_error_and_changes_nothing(world):
     room = world.rooms.room("lobby")
     room.set_attribute("key", "old")
-    for act in (lambda: room.set_attribute("key", value), lambda: room.update_attribute("key", lambda old: value)):
-        with pytest.raises(RoomStateError, match="attribute"):
-            act()
+    for value in NO_VALUES:
+        for act in (
+            partial(room.set_attribute, "key", value),
+            partial(room.update_attribute, "key", lambda old, value=value: value),
+        ):
+            with pytest.raises(RoomStateError, match="attribute"):
+                act()
     assert room.attributes() == {"key": "old"}
 
 
@@ -587,3 +593,31 @@ def test_over_redis_a_forked_process_sets_what_its_parent_gets(redis_server):
         assert room.attributes() == {"n": 2}
     finally:
         world.end()
+
+
+# In a test of a handler
+
+
+class Poll:
+    def on_message(self, session, message):
+        room = session.room("poll")
+        if message == "join":
+            room.join()
+        session.send(json.dumps(room.update_attribute("votes", lambda votes: (votes or 0) + 1)))
+
+
+def test_play_moves_the_clock_of_attributes():
+    with play(Poll(), room_keep_s=30) as game:
+        a = game.connect()
+        for message, votes in (("join", "1"), ("vote", "2")):
+            a.send(message)
+            assert a.receive() == votes
+        game.advance(1000)
+        a.close()
+        game.advance(29)
+        b = game.connect()
+        b.send("vote")
+        assert b.receive() == "3"
+        game.advance(31)
+        b.send("vote")
+        assert b.receive() == "1"

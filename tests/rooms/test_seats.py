@@ -17,6 +17,7 @@ from tests.wire import run_all
 from wsthreads import RoomLimitError, RoomStateError
 from wsthreads.brokers import availability
 from wsthreads.errors import brief
+from wsthreads.rooms.history import Limits
 
 
 @pytest.fixture(params=["local", "redis"])
@@ -132,6 +133,18 @@ def test_what_is_no_number_of_members_is_one_error(number):
     with pytest.raises(RoomStateError, match="max_members must be a whole number from 1 to 1000000, not "):
         member.session.room("lobby").join(max_members=number)
     assert member.session.rooms() == []
+    world.end()
+
+
+def test_who_does_not_get_in_gets_nothing_of_the_history():
+    world = World(history=Limits(10, 60.0, 10_000))
+    a, b = world.member(), world.member()
+    room = world.rooms.room("lobby")
+    room.broadcast("old")
+    assert a.session.room("lobby").join(history=5, max_members=1).joined
+    assert tuple(b.session.room("lobby").join(history=5, since=room.position(), max_members=1)) == (False, False)
+    assert a.receive(1) == ["old"]
+    assert b.channel.receive_rest() == []
     world.end()
 
 

@@ -7,7 +7,7 @@ the new value, and tries again after a moment. While Redis is away, a value can 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import SystemRandom
 from threading import Lock
 from time import sleep
@@ -125,6 +125,32 @@ def _field(key: str) -> bytes:
     return json.dumps(key, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
+class _Known:
+    """What a process remembers of the attributes of one room."""
+
+    __slots__ = ("_size", "is_complete", "texts")
+
+    def __init__(self, *, is_complete: bool = False) -> None:
+        self.texts: dict[str, str] = {}
+        self._size = EMPTY_BYTES
+        #: Whether the room has no others.
+        self.is_complete = is_complete
+
+    def put(self, key: str, text: str | None, max_bytes: int) -> None:
+        """Remember a value, or that there is none. If these were too many for a room, forget the others."""
+        old = self.texts.pop(key, None)
+        if old is not None:
+            self._size -= entry_bytes(key, old)
+        if text is None:
+            return
+        added = entry_bytes(key, text)
+        if self._size + added > max_bytes:
+            self.texts.clear()
+            self._size, self.is_complete = EMPTY_BYTES, False
+        self.texts[key] = text
+        self._size += added
+
+
 class SharedAttributes(StoredAttributes):
     """The attributes of the rooms of an app. `has_members` says whether a room has members in this process.
 
@@ -135,8 +161,7 @@ class SharedAttributes(StoredAttributes):
         super().__init__(call, **parts)
         self.timers = timers
         self._has_members = has_members
-        self._known: dict[str, dict[str, str | None]] = {}
-        self._complete: set[str] = set()  # rooms of which all attributes are known
+        self._known: dict[str, _Known] = {}
         self._is_away = False
 
     def _begin(self) -> None:
@@ -145,24 +170,24 @@ class SharedAttributes(StoredAttributes):
 
     def give_up(self) -> None:
         super().give_up()
-        self._known, self._complete = {}, set()
+        self._known = {}
 
     def forget(self, name: str) -> None:
         with self._noting:
             self._known.pop(name, None)
-            self._complete.discard(name)
 
     def all(self, name: str) -> dict[str, str]:
         try:
             found = super().all(name)
         except BrokerError as error:
             with self._noting:
-                known = dict(self._known.get(name, {})) if name in self._complete else None
-            if known is None:
-                raise
+                known = self._known.get(name)
+                if known is None or not known.is_complete:
+                    raise
+                found = known.texts.copy()
             self._complain(error)
-            return {key: text for key, text in known.items() if text is not None}
-        self._note(name, dict(found), is_complete=True)
+        else:
+            self._note(name, found, is_complete=True)
         return found
 
     def _get(self, name: str, key: str) -> str | None:
@@ -170,10 +195,10 @@ class SharedAttributes(StoredAttributes):
             return self._fresh(name, key)
         except BrokerError as error:
             with self._noting:
-                known = self._known.get(name, {})
-                if key not in known and name not in self._complete:
+                known = self._known.get(name)
+                if known is None or not (known.is_complete or key in known.texts):
                     raise
-                text = known.get(key)
+                text = known.texts.get(key)
             self._complain(error)
             return text
 
@@ -187,15 +212,14 @@ class SharedAttributes(StoredAttributes):
         self._note(name, {key: (text or None) if is_done else old})
         return is_done, old
 
-    def _note(self, name: str, values: dict[str, str | None], *, is_complete: bool = False) -> None:
-        """Redis has answered with this."""
+    def _note(self, name: str, texts: Mapping[str, str | None], *, is_complete: bool = False) -> None:
+        """Redis has answered with these: some attributes of a room, or all."""
         self._is_away = False
         with self._noting:
-            if is_complete:
-                self._known[name] = values
-                self._complete.add(name)
-            else:
-                self._known.setdefault(name, {}).update(values)
+            known = _Known(is_complete=True) if is_complete else self._known.get(name) or _Known()
+            self._known[name] = known
+            for key, text in texts.items():
+                known.put(key, text, self.max_bytes)
         if not self._has_members(name):
             self.forget(name)
 

@@ -113,8 +113,9 @@ class Link(Protocol):
     def call(self, path: str, name: str, script: str, keys: Sequence[str], *arguments: object) -> Any:
         """Run a script once, with some keys of a room: names of the fields of `Address`, or "processes".
 
-        It runs after the broadcasts that were queued before, and must return something. Waits at most a second, and not
-        while the broker is away. Raises `BrokerError`, whose `is_unknown` tells whether the script may have run.
+        It must return something. It may run before broadcasts that were queued earlier, if these are many. Waits at
+        most a second, and not while the broker is away. Raises `BrokerError`, whose `is_unknown` tells whether the
+        script may have run.
         """
 
     def register(self, path: str, listener: Listener) -> None:

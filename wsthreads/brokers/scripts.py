@@ -320,8 +320,13 @@ redis.call('PEXPIRE', KEYS[1], {KEYS_S * 1000})
 return 1
 """
 
-#: KEYS: processes. ARGV: names of a process that ends. Removes them.
-FAREWELL = "redis.call('ZREM', KEYS[1], unpack(ARGV))"
+#: KEYS: processes. ARGV: names of a process that ends. Removes them. Returns 1 if the first counted as alive.
+FAREWELL = f"""
+{_NOW}
+local alive = redis.call('ZSCORE', KEYS[1], ARGV[1])
+redis.call('ZREM', KEYS[1], unpack(ARGV))
+return alive and tonumber(alive) >= now and 1 or 0
+"""
 
 #: KEYS: a key that need not exist; in a cluster, its node publishes. ARGV: channel, data. Returns how many receive it.
 #: It is a script, because a plain PUBLISH cannot be in the pipeline of a cluster.

@@ -4,7 +4,7 @@ A seat that Redis has given counts as a member of this process from then on (see
 announcement of the room does not take it back. All seats of one room that wait are asked for by one call.
 
 What Redis counts is not complete while other processes are about to announce their members again. So nobody gets a seat
-for `SETTLE_S` after Redis was away, has lost its data, or has taken this process for dead.
+for `SETTLE_S` after Redis has lost its data, or has taken this process for dead: it may have done the same with others.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SETTLE_S", "Seat", "Seats"]
 
-#: How long the other processes may take until they have announced their members again.
-SETTLE_S = BEAT_S + 1.0
+#: How long the other processes may take until they have announced their members again: until they report that they are
+#: alive, and connect again.
+SETTLE_S = BEAT_S + 2.0
 
 #: KEYS: members, processes. ARGV: process; its members; 1 if it counts as alive unless Redis has lost that; then for
 #: each seat the most members. Returns for each seat whether it is given; nothing if Redis has lost that.
@@ -68,7 +69,7 @@ def _nothing() -> None:
 
 
 UNSETTLED = (
-    f"has been away, or has lost its data, and may not know all members yet; try again after {SETTLE_S:g} s at most"
+    f"was away for long, or has lost its data, and may not know all members yet; try again after {SETTLE_S:g} s at most"
 )
 
 

@@ -211,7 +211,8 @@ class Writer:
     def _greet(self) -> None:
         """Begin with a new connection: announce all rooms, under a new name."""
         if self._name:
-            self._say_farewell()
+            if not self._say_farewell():  # Redis has lost its data, or was away for long
+                self._seats.unsettle()
             self._reader.renew()
         self._name = f"{self._process}.{self._greetings}"
         self._greetings += 1
@@ -222,7 +223,6 @@ class Writer:
         with self._lock:
             self._queue.announce_all(self._rooms.values())
         if self._greetings > 1:
-            self._seats.unsettle()
             self._share_again(self._owned)
 
     def _lose(self, error: Exception) -> None:
@@ -471,8 +471,10 @@ class Writer:
             for ban in bans:
                 self._queue.ask(ban)
 
-    def _say_farewell(self, *names: str) -> None:
+    def _say_farewell(self, *names: str) -> bool:
+        """Count as alive no longer, under the current name. True if Redis knows that this process was alive."""
         pipeline = self._scripts.pipeline()
         for shard in self._shards:
             pipeline.call(scripts.FAREWELL, [self._keys.processes(shard)], self._name, *names)
-        pipeline.execute()
+        answers = pipeline.execute()
+        return bool(answers) and all(answers)

@@ -222,7 +222,8 @@ class SessionRoom(Room):
 
         With `max_members`, the session joins only if the room has fewer members, over Redis in all processes; if not,
         `joined` is False. Let all who join the room give it: joins without it are not limited. Over Redis, this waits
-        for Redis, at most a second, and raises `BrokerError` while Redis is away and for some seconds after. A member
+        for Redis, at most a second, and raises `BrokerError` while Redis is away, and for 4 seconds if it has lost
+        its data. A member
         of a process that was killed counts for 7 more seconds at most. Raises `RoomStateError` for what is no whole
         number from 1 to 1,000,000.
         """

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from wsthreads.errors import RoomStateError, brief
 
-__all__ = ["JOINED", "NOT_JOINED", "Joined", "check_max_members"]
+__all__ = ["JOINED", "MAX_MEMBERS", "NOT_JOINED", "Joined", "check_max_members"]
 
 #: The largest `max_members`.
 MAX_MEMBERS = 1_000_000
