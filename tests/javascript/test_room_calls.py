@@ -115,7 +115,7 @@ def test_the_rate_and_the_functions_are_told(tmp_path: Path) -> None:
         ("function tickRate() { return 20; }", "tickRate", "as [function tickRate]; it must be"),
         ("let tickRate", "tickRate", "as undefined; it must be"),
         ("const other = 1", "onTick", "exports onTick without tickRate, a number of ticks a second from 1 to 60"),
-        ("const tick_rate = 20", "onTick", "it exports tick_rate, did you mean tickRate?"),
+        ("const tick_rate = 20", "tick_rate", "it exports tick_rate, did you mean tickRate?"),
     ],
 )
 def test_a_wrong_tick_rate_is_refused(tmp_path: Path, exports: str, about: str, message: str) -> None:

@@ -100,9 +100,12 @@ def _checked_rate(script: str, kinds: dict[str, str], rate: float | None, shown:
             return None
         written = next((name for name in kinds if name.lower().replace("_", "") == TICK_RATE.lower()), None)
         meant = "" if written is None else f"; it exports {written}, did you mean {TICK_RATE}?"
-        raise HandlerError(f"{script} exports onTick without {TICK_RATE}, {TICK_RATES}{meant}", "onTick")
+        raise HandlerError(f"{script} exports onTick without {TICK_RATE}, {TICK_RATES}{meant}", written or "onTick")
     if rate is None or not is_tick_rate(rate):
         raise HandlerError(f"{script} exports {TICK_RATE} as {shown:.40}; it must be {TICK_RATES}", TICK_RATE)
     if "onTick" not in kinds:
-        raise HandlerError(f"{script} exports {TICK_RATE} without onTick, the function that it is for", TICK_RATE)
+        written = next((name for name in kinds if did_you_mean(name, ("onTick",))), None)
+        meant = "" if written is None else f"; it exports {written}, did you mean onTick?"
+        message = f"{script} exports {TICK_RATE} without onTick, the function that it is for{meant}"
+        raise HandlerError(message, written or TICK_RATE)
     return rate
