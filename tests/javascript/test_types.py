@@ -121,7 +121,7 @@ def test_its_names_are_those_of_the_runtime(tmp_path):
 #: The web's classes, of which all members are declared.
 WEB = [
     "TextEncoder", "TextDecoder", "Event", "CustomEvent", "EventTarget", "AbortSignal", "AbortController", "CryptoKey",
-    "SubtleCrypto", "Crypto",
+    "SubtleCrypto", "Crypto", "URL", "URLSearchParams",
 ]  # fmt: skip
 
 #: What QuickJS has by itself, which is in TypeScript's own library or nowhere.

@@ -11,6 +11,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 from wsthreads.javascript.calls import Answer, Function
+from wsthreads.javascript.domains import domain_to_ascii
 from wsthreads.javascript.encodings import decode, find_encoding
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class WebFunctions:
             "random_uuid": lambda: str(uuid.uuid4()),
             "digest": self._digest,
             "hmac": self._hmac,
+            "domain_to_ascii": domain_to_ascii,
         }
 
     def _bytes(self, text: str | None) -> bytes:

@@ -92,3 +92,9 @@ export function useTheWeb(): void {
   crypto.subtle.importKey("raw", bytes, { name: "HMAC", hash: "SHA-256" }, false, ["sign"])
     .then((key) => crypto.subtle.sign("HMAC", key, bytes).then((signature: ArrayBuffer) => signature.byteLength));
 }
+export function useAddresses(): string {
+  const url: URL = new URL("../b", new URL("https://example.org/a/"));
+  url.searchParams.append("q", url.hostname);
+  url.hash = "top";
+  return URL.canParse(url) ? new URLSearchParams({ a: url.href }).toString() : `${URL.parse("x")}`;
+}

@@ -24,6 +24,7 @@ const GLOBALS = {
   encoding: ["TextEncoder", "TextDecoder", "atob", "btoa"],
   events: ["Event", "CustomEvent", "EventTarget", "AbortController", "AbortSignal"],
   cloning: ["structuredClone"],
+  url: ["URL", "URLSearchParams"],
   crypto: ["crypto", "Crypto", "CryptoKey", "SubtleCrypto"],
 };
 
@@ -75,9 +76,9 @@ function makeTools() {
     // from objects
     Room, part, bytesOf, kindOf,
     // for the web's globals
-    webClass, isHostObject, encodeText, decodeBytes, DOMException: TheDOMException,
+    webClass, showAs, shownAs, isHostObject, encodeText, decodeBytes, DOMException: TheDOMException,
     encodeBase64: (text) => python("encode_base64", text), decodeBase64: (text) => python("decode_base64", text),
-    textOfBytes,
+    textOfBytes, domainToASCII: (domain) => python("domain_to_ascii", domain),
     randomBytes: (count) => bytesFrom(answered(python("random_bytes", count))), randomUUID: () => python("random_uuid"),
     digest: (bytes, hash) => bytesFrom(withBytes(bytes, (data) => python("digest", data, hash))),
     hmac: (bytes, hash, key) => bytesFrom(withBytes(bytes, (data) => python("hmac", data, hash, textOfBytes(key)))),
@@ -114,8 +115,16 @@ function asFunction2(method) {
 
 const TheDOMException = DOMException;
 
-// Makes a class look as the web's do: methods are enumerable, and objects have a tag.
-function webClass(made, name) {
+// How the console shows an object with this prototype: the names of its getters, or a function of the object and of
+// `add(key, value)`.
+const shownAs = newMap();
+
+function showAs(prototype, shown) {
+  shownAs.set(prototype, shown);
+}
+
+// Makes a class look as the web's do: methods are enumerable, objects have a tag, and the console shows these getters.
+function webClass(made, name, shown) {
   const { prototype } = made;
   const names = ownNamesOf(prototype);
   for (let at = 0; at < names.length; at++) {
@@ -124,11 +133,15 @@ function webClass(made, name) {
     }
   }
   defineProperty(prototype, SAVED.TO_STRING_TAG, { __proto__: null, value: name, configurable: true });
+  if (shown !== undefined) {
+    showAs(prototype, shown);
+  }
 }
 
-// Whether a value is one of the objects that handlers receive.
+// Whether a value is one of the objects that handlers receive, or of the web.
 function isHostObject(value) {
-  return value instanceof Visitor || value instanceof Room || value instanceof User || value instanceof Peer;
+  return value instanceof Visitor || value instanceof Room || value instanceof User || value instanceof Peer ||
+    shownAs.has(getPrototypeOf(value));
 }
 
 // Bytes for Python: in the parcel, or as text.

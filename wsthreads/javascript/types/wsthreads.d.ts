@@ -515,3 +515,50 @@ interface Crypto {
 }
 declare var Crypto: { prototype: Crypto };
 declare var crypto: Crypto;
+
+/** An address, as https://url.spec.whatwg.org has it. A part is changed by an assignment. */
+interface URL {
+  href: string;
+  readonly origin: string;
+  protocol: string;
+  username: string;
+  password: string;
+  host: string;
+  hostname: string;
+  port: string;
+  pathname: string;
+  search: string;
+  readonly searchParams: URLSearchParams;
+  hash: string;
+  toString(): string;
+  toJSON(): string;
+}
+declare var URL: {
+  prototype: URL;
+  /** Throws a TypeError for what is no address. */
+  new (url: string | URL, base?: string | URL): URL;
+  canParse(url: string | URL, base?: string | URL): boolean;
+  /** As `new URL`, but null for what is no address. */
+  parse(url: string | URL, base?: string | URL): URL | null;
+};
+
+/** The parameters of an address, in order. */
+interface URLSearchParams {
+  readonly size: number;
+  append(name: string, value: string): void;
+  delete(name: string, value?: string): void;
+  get(name: string): string | null;
+  getAll(name: string): string[];
+  has(name: string, value?: string): boolean;
+  set(name: string, value: string): void;
+  sort(): void;
+  toString(): string;
+  forEach(callback: (value: string, name: string, parameters: URLSearchParams) => void): void;
+  entries(): any;
+  keys(): any;
+  values(): any;
+}
+declare var URLSearchParams: {
+  prototype: URLSearchParams;
+  new (from?: string | string[][] | { [name: string]: string } | URLSearchParams): URLSearchParams;
+};

@@ -239,8 +239,8 @@ class Crypto {
   }
 }
 
-for (const made of [Crypto, CryptoKey, SubtleCrypto]) {
-  webClass(made, made.name);
-}
+webClass(Crypto, "Crypto");
+webClass(SubtleCrypto, "SubtleCrypto");
+webClass(CryptoKey, "CryptoKey", ["type", "extractable", "algorithm", "usages"]);
 const subtle = new SubtleCrypto();
 return { __proto__: null, crypto: new Crypto(), Crypto, CryptoKey, SubtleCrypto };

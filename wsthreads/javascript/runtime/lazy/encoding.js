@@ -160,6 +160,6 @@ function btoa(data) {
   return text;
 }
 
-webClass(TextEncoder, "TextEncoder");
-webClass(TextDecoder, "TextDecoder");
+webClass(TextEncoder, "TextEncoder", ["encoding"]);
+webClass(TextDecoder, "TextDecoder", ["encoding", "fatal", "ignoreBOM"]);
 return { __proto__: null, TextEncoder, TextDecoder, atob, btoa };

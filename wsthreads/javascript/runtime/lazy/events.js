@@ -396,7 +396,9 @@ class AbortController {
   }
 }
 
-for (const made of [Event, CustomEvent, EventTarget, AbortSignal, AbortController]) {
-  webClass(made, made.name);
-}
+webClass(Event, "Event", ["type", "defaultPrevented", "cancelable", "timeStamp"]);
+webClass(CustomEvent, "CustomEvent", ["type", "detail", "defaultPrevented", "cancelable", "timeStamp"]);
+webClass(EventTarget, "EventTarget");
+webClass(AbortSignal, "AbortSignal", ["aborted"]);
+webClass(AbortController, "AbortController", ["signal"]);
 return { __proto__: null, Event, CustomEvent, EventTarget, AbortSignal, AbortController };

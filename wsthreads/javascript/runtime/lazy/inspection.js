@@ -9,7 +9,7 @@ const {
   apply, getOwnPropertyDescriptor, getPrototypeOf, hasOwn, keysOf, isArray, isView, isEnumerable, symbolsOf, max, min,
   codeAt, sliceOfText, kindOfView, lengthOfView, bytesOfBuffer, bytesOfSharedBuffer, mapEntries, nextOfMap, sizeOfMap,
   setValues, nextOfSet, sizeOfSet, textOfSymbol, timeOf, isoOf, sourceOfRegExp, flagsOfRegExp, isInWeakMap,
-  isInWeakSet, stringIn, arrayOf, append, attempt, spent, cut, includes, headOf, looksLikeError, LARGEST, Room,
+  isInWeakSet, stringIn, arrayOf, append, attempt, spent, cut, includes, headOf, looksLikeError, LARGEST, Room, shownAs,
   objectPrototype, part,
 } = tools;
 const { quoted, spaces, joined } = part("layout");
@@ -128,6 +128,11 @@ function shapeOther(shape, object, name, tag, to) {
     opening("Room");
     return;
   }
+  const shown = shownAs.get(getPrototypeOf(object));
+  if (shown !== undefined) {
+    shape.inner = () => ofTheWeb(object, shown, to);
+    return opening("Object");
+  }
   const size = sizeFrom(sizeOfMap, object);
   if (size >= 0) {
     shape.inner = size === 0 ? null : entries;
@@ -168,6 +173,28 @@ function shapeOther(shape, object, name, tag, to) {
   } else if (name !== "Object" || tag !== "") {
     opening("Object");
   }
+}
+
+// What an object of one of the web's classes shows: see showAs.
+function ofTheWeb(object, shown, to) {
+  const output = arrayOf();
+  const add = (key, value) => {
+    if (output.length < to.most && to.budget.left > 0) {
+      append(output, `${quoted(key)} => ${formatted(value, to, to.deepest)}`);
+    }
+  };
+  attempt(() => {
+    if (typeof shown === "function") {
+      shown(object, add);
+      return;
+    }
+    for (let at = 0; at < shown.length; at++) {
+      to.indent += 2;
+      append(output, `${shown[at]}: ${formatted(object[shown[at]], to, to.deepest)}`);
+      to.indent -= 2;
+    }
+  }, undefined);
+  return output;
 }
 
 function isInWeak(has, object) {
