@@ -339,7 +339,7 @@ def test_a_post_that_nobody_handles_is_rejected(tmp_path: Path, settings: dict[s
     with playing(tmp_path, "export function onRoomStart() {}", **settings) as chat:
         ann = chat.connect()
         assert error_of(ann, "room.join(); await room.post(1)") == (
-            "PostError: no post to the room 'r': the handler has no on_post"
+            "PostError: no post to the room 'r': the handler has no on_post (in a script, onPost)"
         )
 
 

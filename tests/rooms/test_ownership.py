@@ -332,6 +332,16 @@ def test_a_handler_that_has_lost_its_variables_gets_its_rooms_anew(world, clocke
     assert len(them.advance(0.1)) == 4
 
 
+def test_another_clock_begins_with_the_ticks_again(world, clocked):
+    them = clocked()
+    world.member("lobby")
+    assert len(them.advance(100)) == 2000
+    them.timers = ManualTimers()
+    them.ownership.use_timers(them.timers)
+    assert them.advance(0.1) == [("lobby", 0.05)] * 2
+    assert them.skipped == 0
+
+
 def test_the_sessions_of_a_user_are_no_room_with_an_owner(world, clocked):
     them = clocked()
     world.member("lobby", user="ann")
@@ -570,6 +580,7 @@ def test_posts_of_one_room_come_together_and_in_order(world, slow):
             call.begin()
             call.done()
         assert handler.take() == []
+        calls[-1].begin()
         calls[-1].done("failed" if size == 10 else "timeout")
     assert seen == [str(number) for number in range(25)]
     assert [number for number, _ in settled] == list(range(25))
@@ -586,6 +597,24 @@ def test_a_post_that_takes_too_long_may_have_been_handled(world, slow):
     assert caught.value.is_unknown
     for call in handler.take():
         call.done()
+
+
+def test_a_post_that_never_began_was_surely_not_handled(world, slow):
+    handler, settled = slow(), []
+    world.member("one")
+    for call in handler.take():
+        call.done()
+    for value in "123":
+        handler.ownership.post("one", value, None, settled.append)
+    first, second, third = handler.take()
+    assert first.begin()
+    first.done("down")
+    handler.ownership.restart()
+    assert not second.begin()
+    second.done()
+    third.done("down")
+    assert [error.is_unknown for error in settled] == [True, False, False]
+    assert kinds(handler.take()) == [("room_start", "one")]
 
 
 def test_a_run_that_fails_leaves_no_room_stuck(world, slow, caplog, monkeypatch):

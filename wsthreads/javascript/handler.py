@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from wsthreads.javascript.exports import Exports
     from wsthreads.protocol.handshake import Request
     from wsthreads.rooms.handles import Room
-    from wsthreads.rooms.ownership import RoomCall
+    from wsthreads.rooms.mailboxes import RoomCall
     from wsthreads.rooms.presence import PresenceChanges
     from wsthreads.rooms.rooms import Rooms
     from wsthreads.sessions.session import Session

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from wsthreads.monitoring.metrics import Metrics
     from wsthreads.protocol.handshake import Request
     from wsthreads.protocol.readers import Reader
-    from wsthreads.rooms.ownership import RoomCall
+    from wsthreads.rooms.mailboxes import RoomCall
     from wsthreads.rooms.rooms import Rooms
     from wsthreads.sessions.session import Session
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from wsthreads.javascript.reports import Reports
     from wsthreads.javascript.schedule import Schedule
     from wsthreads.monitoring.metrics import Histogram
-    from wsthreads.rooms.ownership import RoomCall
+    from wsthreads.rooms.mailboxes import RoomCall
 
 __all__ = ["Posts", "RoomCalls"]
 

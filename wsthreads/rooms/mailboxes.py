@@ -77,7 +77,8 @@ class RoomCall:
         #: Of a tick: when it was due, and how many were skipped before it.
         self.due_s = 0.0
         self.skipped = 0
-        self.may_run = True
+        #: What `begin` has said; None before.
+        self.may_run: bool | None = None
 
     @property
     def hook(self) -> str:
@@ -104,8 +105,8 @@ class RoomCall:
 
     def begin(self) -> bool:
         """Whether the function may run. To be asked right before, in the thread that runs it."""
-        self.may_run = self._owner.begin_call(self)
-        return self.may_run
+        self.may_run = may_run = self._owner.begin_call(self)
+        return may_run
 
     def done(self, failure: str | None = None) -> None:
         """The function has returned or thrown (None, or "failed"), or it is not known what it has done: "timeout",

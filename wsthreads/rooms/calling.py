@@ -1,0 +1,333 @@
+"""The calls of a handler's functions for owned rooms: in which order, in which threads, and the ticks.
+
+A room that has something to do waits in a pool of threads, at most once. A thread takes the room's next call, makes it,
+and looks again. So calls for one room never overlap, and no lock is held during a call. `Ownership` decides which rooms
+are owned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from threading import Condition, Lock
+from weakref import finalize
+
+from wsthreads.errors import PostError
+from wsthreads.loggers import get_logger
+from wsthreads.monitoring.metrics import Histogram
+from wsthreads.rooms.mailboxes import Mailbox, Phase, RoomCall
+from wsthreads.rooms.posts import Post
+from wsthreads.rooms.roster import RETRY_S, Timers
+from wsthreads.rooms.ticks import Schedule
+from wsthreads.threads.blocking import serve_rooms
+from wsthreads.threads.flusher import weakly
+from wsthreads.threads.pool import Pool
+
+__all__ = ["MAX_POSTS_AT_ONCE", "Calling"]
+
+log = get_logger(__name__)
+
+#: The handler gets at most so many posts of one room at once, if it takes more than one call at once.
+MAX_POSTS_AT_ONCE = 100
+
+
+class Calling:
+    """The part of `Ownership` that calls the handler. Any thread.
+
+    `run` gets the calls, at most `batch` at once, in one of so many `threads`; it calls `done` of each. `has_members`
+    says whether a room has members in this process.
+    """
+
+    def __init__(
+        self,
+        timers: Timers,
+        *,
+        run: Callable[[Sequence[RoomCall]], None],
+        has_members: Callable[[str], bool],
+        count: Callable[[str, int], None],
+        tick_lag: Histogram,
+        threads: int,
+        batch: int,
+    ) -> None:
+        #: See `use_timers`.
+        self.timers = timers
+        self._run_calls = run
+        self._has_members = has_members
+        self._count = count
+        self._tick_lag = tick_lag
+        self._most_posts = min(batch, MAX_POSTS_AT_ONCE)
+        #: The handler's functions for rooms. Without one, nothing is owned.
+        self.hooks: frozenset[str] = frozenset()
+        self._tick_rate: float | None = None
+        self._pool: Pool[Mailbox] = Pool(_work, name="wsthreads-rooms", threads=threads, batch=batch, begin=serve_rooms)
+        #: Grows with the calls. For tests that wait.
+        self.moved = 0
+        self._reset()
+        finalize(self, self._pool.release).atexit = False
+
+    def _reset(self) -> None:
+        self._lock = Lock()  # guards what follows, and what is in the mailboxes; a rooms' stripe is taken under it
+        self._emptied = Condition(self._lock)  # there is no mailbox any more
+        self._mailboxes: dict[str, Mailbox] = {}
+        self._schedule: Schedule | None = None  # while there is a room with ticks
+        self._is_stopping = False
+
+    def lose(self, name: str, fence: int) -> None:
+        """This process does not own a room any more."""
+        raise NotImplementedError
+
+    def _want(self, name: str) -> None:
+        """This process has members in a room, and does not own it. Two threads may call this and `_unwant` in the
+        wrong order, so ask `is_wanted`.
+        """
+        raise NotImplementedError
+
+    def _release(self, name: str, fence: int) -> None:
+        """The room is not owned any more. Not called after `lose`."""
+
+    def _is_valid(self, name: str, fence: int) -> bool:
+        """Whether this process still owns the room. Asked before each call, in the thread that makes it."""
+        return True
+
+    def _may_end(self, name: str) -> bool:
+        """Whether all posts are here that came before the last member left. If not, `go_on` has to follow.
+
+        Called under the lock. Takes only locks that are leaves.
+        """
+        return True
+
+    def is_wanted(self, name: str) -> bool:
+        """Whether this process has members in a room, and does not own it."""
+        mailbox = self._mailboxes.get(name)
+        return mailbox is not None and mailbox.phase is Phase.WANTED
+
+    def _go_on(self, mailboxes: Iterable[Mailbox]) -> None:
+        """Have a thread take the next calls of these rooms, if it is not to do so anyway."""
+        ready = []
+        with self._lock:
+            for mailbox in mailboxes:
+                if not mailbox.is_scheduled and mailbox.phase is not Phase.WANTED:
+                    mailbox.is_scheduled = True
+                    ready.append(mailbox)
+        self._put(ready)
+
+    def _put(self, mailboxes: Sequence[Mailbox]) -> None:
+        if mailboxes:
+            try:
+                self._pool.put(mailboxes)
+            except RuntimeError as error:  # no thread can be started just now
+                log.error("the threads for the rooms of a handler cannot be started: %s", error)
+                self.timers.call_later(RETRY_S, weakly(self._put_again))
+
+    def _put_again(self) -> None:
+        """Try again to start a thread. What is to be done waits in the pool."""
+        try:
+            self._pool.put(())
+        except RuntimeError:
+            self.timers.call_later(RETRY_S, weakly(self._put_again))
+
+    def _take(self, mailboxes: Iterable[Mailbox]) -> list[RoomCall]:
+        """The next calls of some rooms."""
+        calls: list[RoomCall] = []
+        dropped: list[Post] = []
+        over = []
+        with self._lock:
+            self.moved += 1
+            for mailbox in mailboxes:
+                taken = self._take_locked(mailbox)
+                if taken is None:
+                    over.append((mailbox, mailbox.fence, mailbox.is_lost))
+                    dropped += self._end_locked(mailbox)
+                else:
+                    mailbox.calls = len(taken)
+                    mailbox.is_scheduled = bool(taken)
+                    calls += taken
+        for post in dropped:
+            post.settled(PostError("the room has ended before the post was handled"))
+        for mailbox, fence, was_lost in over:
+            self._ended(mailbox, fence, was_lost)
+        return calls
+
+    def _take_locked(self, mailbox: Mailbox) -> list[RoomCall] | None:
+        """The next calls of a room, none if it has nothing to do now; None if its ownership is over."""
+        if mailbox.phase is Phase.ENDING or mailbox.skips_end:
+            return None
+        if mailbox.phase is Phase.NEW:
+            if mailbox.is_lost:
+                return None
+            mailbox.phase = Phase.STARTING
+            return [RoomCall(self, mailbox, "room_start")]
+        posts, tick = mailbox.take(self._most_posts)
+        if posts:
+            return [RoomCall(self, mailbox, "post", post) for post in posts]
+        if self._must_end_locked(mailbox):
+            has_time = self.hooks and not mailbox.is_lost and not self._is_stopping
+            if has_time and not self._may_end(mailbox.name):
+                return []
+            mailbox.phase = Phase.ENDING
+            return [RoomCall(self, mailbox, "room_end")]
+        schedule = self._schedule
+        return [] if tick is None or schedule is None else [self._tick_locked(mailbox, schedule, tick)]
+
+    def _must_end_locked(self, mailbox: Mailbox) -> bool:
+        return mailbox.is_lost or self._is_stopping or not self.hooks or not self._has_members(mailbox.name)
+
+    def _tick_locked(self, mailbox: Mailbox, schedule: Schedule, number: int) -> RoomCall:
+        call = RoomCall(self, mailbox, "tick")
+        call.due_s = schedule.due_s(number)
+        last = mailbox.last_tick
+        if last is None:
+            call.dt = schedule.first_dt_s(mailbox.started_s, number)
+            last = max(0, schedule.number(mailbox.started_s))
+        else:
+            call.dt = schedule.dt_s(last, number)
+        call.skipped = max(0, number - last - 1)
+        mailbox.last_tick = number
+        mailbox.is_ticking = True
+        return call
+
+    def begin_call(self, call: RoomCall) -> bool:
+        """See `RoomCall.begin`."""
+        mailbox = call.mailbox
+        if call.kind == "room_end":
+            return True
+        if mailbox.is_lost or mailbox.skips_end:
+            return False
+        if not self._is_valid(mailbox.name, mailbox.fence):
+            self.lose(mailbox.name, mailbox.fence)
+            return False
+        if call.kind == "tick":
+            mailbox.lag_s = lag_s = max(0.0, self.timers.now() - call.due_s)
+            self._tick_lag.observe(lag_s)
+            if call.skipped:
+                self._count("ticks_skipped", call.skipped)
+        return True
+
+    def end_call(self, call: RoomCall, failure: str | None) -> None:
+        """See `RoomCall.done`."""
+        mailbox, post = call.mailbox, call.post
+        starts_ticking = goes_on = False
+        with self._lock:
+            mailbox.calls -= 1
+            if not mailbox.calls:
+                mailbox.is_ticking = False
+                if call.kind == "room_start":
+                    mailbox.phase = Phase.RUNNING
+                    mailbox.started_s = self.timers.now()
+                    mailbox.skips_end |= call.may_run is False
+                    starts_ticking = True
+                is_over = mailbox.phase is Phase.ENDING or mailbox.skips_end
+                goes_on = is_over or not mailbox.is_empty or self._must_end_locked(mailbox)
+                mailbox.is_scheduled = goes_on
+        if post is not None:
+            self._settle(call, post, failure)
+        if starts_ticking:
+            self._keep_ticking()
+        if goes_on:
+            self._put([mailbox])
+
+    def _settle(self, call: RoomCall, post: Post, failure: str | None) -> None:
+        """Tell what has become of a post. If the room was lost before, the broker tells it."""
+        if call.may_run is False:
+            if not call.mailbox.is_lost:
+                post.settled(PostError("the handler has been started again before it handled the post"))
+        elif failure is None or failure == "failed":
+            self._count("posts", 1)
+            post.settled(None)
+        elif call.may_run is None:
+            post.settled(PostError(f"the handler has not begun with the post: {failure}"))
+        else:
+            unknown = f"the handler did not say whether it has handled the post: {failure}"
+            post.settled(PostError(unknown, is_unknown=True))
+
+    def _end_locked(self, mailbox: Mailbox) -> list[Post]:
+        """An ownership is over. The mailbox stays if the room is wanted again. Returns the posts that it had."""
+        mailbox.forget()
+        mailbox.drop_tick()
+        mailbox.is_scheduled = False
+        wants = self._has_members(mailbox.name) or not mailbox.is_empty
+        if wants and self.hooks and not self._is_stopping:
+            return []
+        self._drop_locked(mailbox)
+        return mailbox.drop_posts()
+
+    def _ended(self, mailbox: Mailbox, fence: int, was_lost: bool) -> None:
+        if not was_lost:
+            self._release(mailbox.name, fence)
+        if self.is_wanted(mailbox.name):
+            self._want(mailbox.name)
+
+    def _drop_locked(self, mailbox: Mailbox) -> None:
+        if self._mailboxes.get(mailbox.name) is mailbox:
+            del self._mailboxes[mailbox.name]
+            if not self._mailboxes:
+                self._emptied.notify_all()
+
+    # Ticks
+
+    def use_timers(self, timers: Timers) -> None:
+        """Go by another clock, for tests that move it."""
+        with self._lock:
+            self.timers = timers
+            self._forget_ticks_locked()
+        self._keep_ticking()
+
+    def _forget_ticks_locked(self) -> None:
+        """The clock or the rate is another one: each room begins with its ticks again."""
+        self._schedule = None
+        for mailbox in self._mailboxes.values():
+            mailbox.drop_tick()
+            mailbox.started_s, mailbox.last_tick = self.timers.now(), None
+
+    def _keep_ticking(self) -> None:
+        """Begin with the ticks when the first room is to have them."""
+        with self._lock:
+            rate = self._tick_rate
+            if self._schedule is not None or rate is None or "on_tick" not in self.hooks:
+                return
+            if not any(mailbox.phase is Phase.RUNNING for mailbox in self._mailboxes.values()):
+                return
+            schedule = self._schedule = Schedule(self.timers.now(), rate)
+        self._tick_later(schedule, 1)
+
+    def _tick_later(self, schedule: Schedule, number: int) -> None:
+        delay_s = max(0.0, schedule.due_s(number) - self.timers.now())
+        self.timers.call_later(delay_s, weakly(self._tick, schedule))
+
+    def _tick(self, schedule: Schedule) -> None:
+        """A tick is due. Called by the flusher."""
+        ready = []
+        number = schedule.number(self.timers.now())
+        with self._lock:
+            if schedule is not self._schedule:
+                return
+            ticking = [mailbox for mailbox in self._mailboxes.values() if mailbox.phase is Phase.RUNNING]
+            if not ticking:
+                self._schedule = None
+                return
+            due_s = schedule.due_s(number)
+            for mailbox in ticking:
+                if mailbox.started_s < due_s:
+                    mailbox.add_tick(number)
+                    if not mailbox.is_scheduled:
+                        mailbox.is_scheduled = True
+                        ready.append(mailbox)
+        self._tick_later(schedule, number + 1)
+        self._put(ready)
+
+    def settle(self, timeout_s: float) -> bool:
+        """Wait until the threads have nothing to do, at most `timeout_s`. False if they have."""
+        return self._pool.wait_idle(timeout_s)
+
+
+def _work(mailboxes: Sequence[Mailbox]) -> None:
+    """Make the next calls of some rooms. The pool keeps this function, so it must not keep a `Calling`."""
+    ownership = mailboxes[0].owner
+    assert isinstance(ownership, Calling)
+    calls = ownership._take(mailboxes)
+    if calls:
+        try:
+            ownership._run_calls(calls)
+        except BaseException:  # our bug: whatever was called, the rooms must go on
+            log.exception("%d calls for rooms failed", len(calls))
+            for call in calls:
+                call.done("down")
