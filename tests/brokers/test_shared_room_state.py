@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import threading
 import time
 from contextlib import ExitStack
 from functools import partial
@@ -186,6 +187,49 @@ def test_no_update_is_doubled_or_lost_by_breaks_of_the_connection(proxy, divided
     run_all(*[partial(work, here)] * 4, *[partial(work, there)] * 2, disturb)
     assert len(done) <= there.get_attribute("sum") <= len(done) + len(unknown)
     assert len(set(done)) == len(done), "no two of them got the same number"
+
+
+def test_a_slow_update_is_not_overtaken_for_ever(redis_server, worlds):
+    world = worlds(redis_server.url, processes=3, prefix="state-slow")
+    slow, *quick = [rooms.room("lobby") for rooms in world.all_rooms]
+    calls, done, is_over = [], [], threading.Event()
+
+    def hammer(room):
+        while not is_over.is_set():
+            done.append(room.update_attribute("n", lambda value: (value or 0) + 1))
+
+    def change(value):
+        calls.append(value)
+        time.sleep(0.02)
+        return (value or 0) + 1
+
+    def work():
+        wait_until(lambda: done)
+        try:
+            for n in range(1, 9):
+                done.append(slow.update_attribute("n", change))
+                assert len(calls) < 30 * n
+        finally:
+            is_over.set()
+
+    run_all(work, *(partial(hammer, room) for room in quick for _ in range(2)))
+    assert slow.attributes() == {"n": len(done)}
+    assert sorted(done) == list(range(1, len(done) + 1))
+
+
+def test_a_claim_of_a_process_that_has_died_ends_by_itself(redis_server, worlds, monkeypatch):
+    world = worlds(redis_server.url, processes=2, prefix="state-claim")
+    one, other = (rooms.attributes for rooms in world.all_rooms)
+    assert one._swap("lobby", "n", "7", "1", None, "claim") == (False, None)
+    assert one.all("lobby") == {}
+    assert other.swap("lobby", "n", None, "2") == (False, None), "it is claimed"
+    other.put("lobby", "n", "3")
+    assert one._swap("lobby", "n", "3", "4", None, "claim") == (True, "4")
+    assert other.swap("lobby", "n", "4", "5") == (True, "5"), "the claim is over with the update"
+    assert one._swap("lobby", "n", "7", "1", None, "claim") == (False, "5")
+    assert other.update("lobby", "n", lambda text: f"{text}5") == "55"
+    assert one.delete("lobby", "n")
+    assert not redis_server.client.exists(world.broker._keys.address(world.path, "lobby").attributes)
 
 
 def test_a_redis_that_has_lost_its_data_has_no_attributes_and_takes_new_ones(redis, worlds):

@@ -29,35 +29,56 @@ READ = "return redis.call('HGET', KEYS[1], ARGV[1]) or ''"
 #: KEYS: attributes. Returns all fields and values.
 READ_ALL = "return redis.call('HGETALL', KEYS[1])"
 
+#: How long an update may keep others from changing the value that it is for.
+CLAIM_S = 1.0
+
 #: KEYS: attributes, members, lease. ARGV: the most bytes, how long the attributes are kept in milliseconds, a fencing
 #: number or nothing, the field, the bytes that it adds, its value or nothing to remove it; then, if it is to be changed
-#: only from a certain value, that one, or nothing if it must be missing. Returns what has happened, and the old value
-#: or the size that would be too much.
+#: only from a certain value, that one, or nothing if it must be missing; and a claim or nothing. Returns what has
+#: happened, and the old value or the size that would be too much.
 WRITE = f"""
 if ARGV[3] ~= '' and redis.call('HGET', KEYS[3], 'fence') ~= ARGV[3] then
   return {{'over', ''}}
 end
-local field, value = ARGV[4], ARGV[6]
+local field, value, answer = ARGV[4], ARGV[6], 'done'
 local old = redis.call('HGET', KEYS[1], field) or ''
-if ARGV[7] and old ~= ARGV[7] then
-  return {{'changed', old}}
-end
-local size = tonumber(redis.call('HGET', KEYS[1], 'size') or '{EMPTY_BYTES}')
-if old ~= '' then
-  size = size - #field - #old - 2
-end
-if value ~= '' then
-  size = size + tonumber(ARGV[5])
-  if size > tonumber(ARGV[1]) then
-    return {{'full', string.format('%.0f', size)}}
+if ARGV[7] then
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local claim = redis.call('HGET', KEYS[1], '@' .. field)
+  if claim then
+    local who, till = string.match(claim, '^(%S+) (%d+)$')
+    if who ~= ARGV[8] and tonumber(till) > now then
+      return {{'changed', old}}
+    end
   end
-  redis.call('HSET', KEYS[1], field, value, 'size', string.format('%.0f', size))
-elseif old ~= '' then
-  if size > {EMPTY_BYTES} then
+  if old ~= ARGV[7] then
+    if ARGV[8] == '' then
+      return {{'changed', old}}
+    end
+    redis.call('HSET', KEYS[1], '@' .. field, ARGV[8] .. ' ' .. string.format('%.0f', now + {CLAIM_S * 1000:.0f}))
+    answer = 'changed'
+  elseif claim then
+    redis.call('HDEL', KEYS[1], '@' .. field)
+  end
+end
+if answer == 'done' then
+  local size = tonumber(redis.call('HGET', KEYS[1], 'size') or '{EMPTY_BYTES}')
+  if old ~= '' then
+    size = size - #field - #old - 2
+  end
+  if value ~= '' then
+    size = size + tonumber(ARGV[5])
+    if size > tonumber(ARGV[1]) then
+      return {{'full', string.format('%.0f', size)}}
+    end
+    redis.call('HSET', KEYS[1], field, value, 'size', string.format('%.0f', size))
+  elseif old ~= '' then
     redis.call('HDEL', KEYS[1], field)
     redis.call('HSET', KEYS[1], 'size', string.format('%.0f', size))
-  else
-    redis.call('DEL', KEYS[1])
+    if size == {EMPTY_BYTES} then
+      redis.call('DEL', KEYS[1])
+    end
   end
 end
 local keep = tonumber(ARGV[2])
@@ -65,14 +86,14 @@ if #redis.call('HGETALL', KEYS[2]) > 0 then
   keep = keep + {KEYS_S * 1000}
 end
 redis.call('PEXPIRE', KEYS[1], string.format('%.0f', keep))
-return {{'done', old}}
+return {{answer, old}}
 """
 
 #: Calls a script for a room: its name, the script, the names of the keys, and the arguments. Raises `BrokerError`.
 Call = Callable[..., Any]
 
-#: After so many seconds at most, times a random factor, an update that was overtaken tries again.
-PAUSE_S = 0.02
+#: An update that was overtaken tries again after so many seconds at most.
+PAUSE_S = 0.001
 
 
 class StoredAttributes(Attributes):
@@ -94,15 +115,20 @@ class StoredAttributes(Attributes):
     def _put(self, name: str, key: str, text: str, fence: int | None) -> None:
         self._write(name, key, text, fence)
 
-    def _swap(self, name: str, key: str, before: str | None, after: str, fence: int | None) -> tuple[bool, str | None]:
-        is_done, old = self._write(name, key, after, fence, before or "")
+    def _swap(
+        self, name: str, key: str, before: str | None, after: str, fence: int | None, claim: str
+    ) -> tuple[bool, str | None]:
+        is_done, old = self._write(name, key, after, fence, before or "", claim)
         return is_done, after if is_done else old
 
     def _delete(self, name: str, key: str, fence: int | None) -> bool:
         return self._write(name, key, "", fence)[1] is not None
 
     def _write(self, name: str, key: str, text: str, fence: int | None, *only_from: str) -> tuple[bool, str | None]:
-        """Set or remove a value. Returns whether it was there `only_from`, and which one was there."""
+        """Set or remove a value. Returns whether that was done, and the value that was there.
+
+        With `only_from`, two texts, only if the first of them is there; the second is a claim.
+        """
         field, added = _field(key), entry_bytes(key, text) if text else 0
         if EMPTY_BYTES + added > self.max_bytes:
             raise too_big(name, key, EMPTY_BYTES + added, self.max_bytes)
@@ -116,8 +142,8 @@ class StoredAttributes(Attributes):
             raise too_big(name, key, int(old), self.max_bytes)
         return what == b"done", old.decode() or None
 
-    def _pause(self, attempt: int) -> None:
-        sleep(SystemRandom().uniform(0, min(PAUSE_S, 0.001 * 2 ** min(attempt, 10))))
+    def _pause(self) -> None:
+        sleep(SystemRandom().uniform(0, PAUSE_S))
 
 
 def _field(key: str) -> bytes:

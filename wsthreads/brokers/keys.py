@@ -42,8 +42,9 @@ node, and a script may use them together:
 
 ``{<prefix>:<shard>}:attributes:<path>:<room>``
     A hash: the room's attributes. The field is the key as JSON, and the value is JSON. ``size`` is how many bytes they
-    have as one JSON object. It lives for `room_keep_s`; and for `KEYS_S` longer while the room has members, which
-    announce it every `TOUCH_S`.
+    have as one JSON object. ``@<field>`` is the claim of an update that others have overtaken: a random name, and until
+    when others must not update the field, in milliseconds of Redis's clock. The hash lives for `room_keep_s`; and for
+    `KEYS_S` longer while the room has members, which announce it every `TOUCH_S`.
 
 ``{<prefix>:<shard>}:ban:<path>:<room>``
     In the hidden room of a user: that the user is banned. The value is a JSON list of the close code and the reason;

@@ -7,7 +7,8 @@ Locks: a room's attributes are guarded by its stripe of `LocalAttributes._states
 changed, and `has_members` is asked, whose lock is a leaf. The function of an update runs under no such lock: the new
 value replaces the old one only if that is still there. Threads that update the same key take turns, so that they do
 not overtake each other again and again. A turn is no lock that anything relies on: nobody waits for it for long, and
-not at all in the function of another update.
+not at all in the function of another update. Over a broker, an update that was overtaken `CLAIM_AFTER` times claims the
+key, so that other processes wait for it for a moment.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
+from secrets import token_hex
 from threading import Lock, local
 from time import monotonic
 from typing import Any
@@ -37,6 +39,9 @@ UPDATE_S = 5.0
 
 #: Longest wait for the turn of another thread that updates the same key. Its function may be slow.
 TURN_S = 1.0
+
+#: An update that was overtaken so many times claims the key.
+CLAIM_AFTER = 3
 
 #: Rooms that have attributes and no members are looked through when there are so many of them, and then twice as many.
 MIN_SWEEP = 100
@@ -130,7 +135,7 @@ class Attributes:
         self, name: str, key: str, before: str | None, after: str, fence: int | None = None
     ) -> tuple[bool, str | None]:
         """Set a value if it is `before` now. Returns whether it was, and the value that is there."""
-        return self._swap(name, self._free(name, check_key(key)), before, after, fence)
+        return self._swap(name, self._free(name, check_key(key)), before, after, fence, "")
 
     def update(self, name: str, key: str, change: Change, fence: int | None = None) -> str:
         """Replace a value by what `change` makes of it, as one step. Returns the new value.
@@ -138,7 +143,7 @@ class Attributes:
         `change` is called again if the value has changed meanwhile. Raises what it raises; then nothing is changed.
         """
         key = self._free(name, check_key(key))
-        deadline, fork = monotonic() + UPDATE_S, forks.number
+        deadline, fork, claim = monotonic() + UPDATE_S, forks.number, ""
         with self._turn(name, key):
             before = self._fresh(name, key)
             for attempt in count(1):
@@ -150,12 +155,14 @@ class Attributes:
                     raise
                 if fork != forks.number:
                     forks.leave(None)
-                is_done, before = self._swap(name, key, before, after, fence)
+                is_done, before = self._swap(name, key, before, after, fence, claim)
                 if is_done:
                     return after
                 if monotonic() >= deadline:
                     break
-                self._pause(attempt)
+                if attempt == CLAIM_AFTER:
+                    claim = token_hex(8)
+                self._pause()
         raise RoomStateError(
             f"the attribute {key!r:.80} was changed by others {attempt} times while its update ran, "
             f"for {UPDATE_S:g} s: nothing is changed. Make the function of the update faster"
@@ -220,13 +227,16 @@ class Attributes:
     def _put(self, name: str, key: str, text: str, fence: int | None) -> None:
         raise NotImplementedError
 
-    def _swap(self, name: str, key: str, before: str | None, after: str, fence: int | None) -> tuple[bool, str | None]:
+    def _swap(
+        self, name: str, key: str, before: str | None, after: str, fence: int | None, claim: str
+    ) -> tuple[bool, str | None]:
+        """As `swap`. With a `claim`, a random name, others may be kept from changing the value for a moment."""
         raise NotImplementedError
 
     def _delete(self, name: str, key: str, fence: int | None) -> bool:
         raise NotImplementedError
 
-    def _pause(self, attempt: int) -> None:
+    def _pause(self) -> None:
         """Wait a moment after others have changed a value that this thread updates."""
 
 
@@ -306,7 +316,9 @@ class LocalAttributes(Attributes):
     def _put(self, name: str, key: str, text: str, fence: int | None) -> None:
         self._write(name, key, text, fence)
 
-    def _swap(self, name: str, key: str, before: str | None, after: str, fence: int | None) -> tuple[bool, str | None]:
+    def _swap(
+        self, name: str, key: str, before: str | None, after: str, fence: int | None, claim: str
+    ) -> tuple[bool, str | None]:
         old = self._write(name, key, after, fence, only_if=lambda old: old == before)
         return old == before, after if old == before else old
 
