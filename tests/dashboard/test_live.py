@@ -516,11 +516,13 @@ BAD = {
     "[" * 100_000: "a request must be JSON text: ",
     "7": "a request must be a JSON object, not 7",
     '{"type":"fly","request":5}':
-        'type must be one of watch, unwatch, close, kick, kick_user, close_room, send, broadcast, not "fly"',
+        "type must be one of watch, unwatch, close, kick, kick_user, close_room, send, broadcast, read_message, "
+        'not "fly"',
     '{"request":5}': "type must be one of watch, ",
     '{"type":["watch"],"request":5}': "type must be one of",
     '{"type":"watch","list":"sessions","request":"x"}': 'request must be a whole number, not "x"',
-    '{"type":"watch","list":"all","request":5}': 'list must be one of sessions, rooms, session, user, room, not "all"',
+    '{"type":"watch","list":"all","request":5}':
+        'list must be one of sessions, rooms, session, user, room, room_state, not "all"',
     '{"type":"watch","list":"sessions","request":5,"limit":501}': "limit must be a whole number from 1 to 500, not 501",
     '{"type":"watch","list":"sessions","request":5,"limit":0}': "limit must be a whole number from 1 to 500, not 0",
     '{"type":"watch","list":"rooms","request":5,"limit":true}': "limit must be a whole number from 1 to 500, not true",
@@ -632,7 +634,7 @@ def test_what_a_script_throws_comes_with_line_and_column(scripted):
 
 def test_what_a_script_writes_to_the_console_comes_with_its_place(scripted):
     event = scripted.event(lambda event: event["kind"] == "console")
-    assert event["text"] == 'got {"message":"x"}'
+    assert event["text"] == "got { message: 'x' }"
     assert (event["level"], event["endpoint"], event["file"], event["line"]) == ("info", "/ws/echo", "echo.js", 2)
     assert event["detail"] is None
 

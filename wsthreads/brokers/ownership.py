@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SharedOwnership"]
 
+#: KEYS: the posts of a room that its owner has not taken yet.
+POSTS_WAITING = "return redis.call('LLEN', KEYS[1])"
+
 
 class SharedOwnership(Ownership):
     """An `Ownership` over `link`. Any thread."""
@@ -59,6 +62,10 @@ class SharedOwnership(Ownership):
     def post(self, name: str, value: str, sender: Sender | None, settled: Settled) -> None:
         """As in `Ownership`. The owner may have an `on_post` even if this process's handler has none."""
         self._link.post(self._path, name, post_payload(sender, value), self._post_timeout_s, settled)
+
+    def posts_elsewhere(self, name: str) -> int:
+        """As in `Ownership`: those in Redis. Raises `BrokerError`."""
+        return int(self._link.call(self._path, name, POSTS_WAITING, ["posts"])) if self.is_on else 0
 
     def deliver(self, name: str, fence: int, posts: Iterable[Post]) -> bool:
         """As in `Ownership`."""

@@ -1,4 +1,4 @@
-"""What a viewer may do: close sessions, of a user, of a room or single ones; broadcast and send messages.
+"""What a viewer may do: close sessions, of a user, of a room or single ones; broadcast, send and read messages.
 
 Over a broker, this reaches the sessions of all processes. Each action is logged with the address of its viewer.
 """
@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from wsthreads.dashboard.lists import find_session
-from wsthreads.dashboard.requests import Broadcast, Close, CloseRoom, KickUser, Mistake, Send
+from wsthreads.dashboard.requests import Broadcast, Close, CloseRoom, KickUser, Mistake, ReadMessage, Send
+from wsthreads.dashboard.room_state import message_text
 from wsthreads.errors import BrokerError, UsageError
 from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import in_context, printable
@@ -22,7 +23,7 @@ __all__ = ["Action", "Actions"]
 
 log = get_logger(__name__)
 
-Action = Close | KickUser | CloseRoom | Send | Broadcast
+Action = Close | KickUser | CloseRoom | Send | Broadcast | ReadMessage
 
 
 class Actions:
@@ -51,6 +52,8 @@ class Actions:
             return self._close_room(action, viewer)
         if isinstance(action, Send):
             return self._send(action, viewer)
+        if isinstance(action, ReadMessage):
+            return self._read_message(action, viewer)
         return self._broadcast(action, viewer)
 
     def _close(self, action: Close, viewer: str) -> str:
@@ -114,6 +117,15 @@ class Actions:
         room.broadcast(action.message)
         log.info("broadcast to %r of %s from the dashboard at %s", room.name, endpoint.path, viewer)
         return f"sent to {members} member{'' if members == 1 else 's'}"
+
+    def _read_message(self, action: ReadMessage, viewer: str) -> str:
+        endpoint = self._endpoint(action.endpoint)
+        text = message_text(endpoint, action.room, action.number)
+        name = printable(action.room)
+        log.info(
+            "message %d of room %s of %s read from the dashboard at %s", action.number, name, endpoint.path, viewer
+        )
+        return text
 
     def _endpoint(self, path: str) -> Endpoint:
         """The endpoint of a path. Raises `Mistake`."""

@@ -1,4 +1,4 @@
-"""The page's lists of this process: filtered sessions and rooms; one session, one user, and who is there in a room.
+"""The page's lists of this process: filtered sessions and rooms; one session, one user, one room and who is there.
 
 They have no secrets: see `redaction`. `workers` makes lists of all processes from them.
 """
@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.dashboard.redaction import public_headers, public_json, public_values, shown_values
+from wsthreads.dashboard.room_state import owner_of, room_state
 from wsthreads.errors import IsolateError
 from wsthreads.rooms.names import user_room
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from wsthreads.dashboard.requests import Watch
     from wsthreads.monitoring.metrics import Traffic
     from wsthreads.protocol.connection import Connection
+    from wsthreads.rooms.histories import Histories
+    from wsthreads.rooms.mailboxes import OwnedState
     from wsthreads.sessions.endpoint import Endpoint
     from wsthreads.sessions.session import Session
 
@@ -167,7 +170,11 @@ def _attributes_of(endpoint: Endpoint, session: Session) -> dict[str, str]:
 
 
 def rooms_list(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
-    """The message with the rooms that `watch` requests, the largest first. Counts the members in this process."""
+    """The message with the rooms that `watch` requests, the largest first. Counts the members in this process.
+
+    A row has the size of the room's history in this process, and what this process knows of a room that it owns.
+    """
+    endpoints = list(endpoints)
     total = 0
     found: list[tuple[int, str, str]] = []
     needle = watch.filter.lower()
@@ -177,13 +184,23 @@ def rooms_list(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
         if watch.endpoint in (None, endpoint.path):
             found += [(-size, endpoint.path, name) for name, size in rooms.items() if needle in name.lower()]
     rows = nsmallest(watch.limit, found)
+    held = {endpoint.path: (endpoint.rooms.history, endpoint.ownership.states()) for endpoint in endpoints}
     return {
         "type": "rooms",
         "request": watch.request,
         "total": total,
         "matched": len(found),
-        "rows": [{"endpoint": path, "name": name, "members": -size} for size, path, name in rows],
+        "rows": [
+            {"endpoint": path, "name": name, "members": -size, **_held(*held[path], name)} for size, path, name in rows
+        ],
     }
+
+
+def _held(history: Histories[Any] | None, states: dict[str, OwnedState], name: str) -> dict[str, Any]:
+    """What a row of a room has beside its members, of what there is."""
+    held = {} if history is None else {"history": history.size_of(name)[0]}
+    owner = owner_of(states.get(name))
+    return held if owner is None else {**held, "owner": owner}
 
 
 def persons_list(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
@@ -219,4 +236,5 @@ LISTS: dict[str, Callable[[Iterable[Endpoint], Watch], dict[str, Any]]] = {
     "session": session_details,
     "user": sessions_list,
     "room": persons_list,
+    "room_state": room_state,
 }

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from wsthreads.dashboard.access import SUBPROTOCOL, Access, offered_token
 from wsthreads.dashboard.actions import Actions
 from wsthreads.dashboard.events import Events
-from wsthreads.dashboard.requests import Broadcast, Mistake, PageRequest, Send, Unwatch, Watch, parse
+from wsthreads.dashboard.requests import Broadcast, Mistake, PageRequest, ReadMessage, Send, Unwatch, Watch, parse
 from wsthreads.dashboard.sampler import Sampler
 from wsthreads.dashboard.workers import Workers
 from wsthreads.errors import HandshakeRefused
@@ -194,7 +194,7 @@ class Live:
             viewer.watching.pop(request.list, None)
         else:
             text = self._actions.do(request, session.remote_addr)
-            if not isinstance(request, (Broadcast, Send)):
+            if not isinstance(request, (Broadcast, ReadMessage, Send)):
                 for watching in list(viewer.watching.values()):
                     watching.due = 0.0  # so that the viewer sees the change at once
                 self._wake_lists()

@@ -10,7 +10,7 @@ from typing import Any
 from wsthreads.monitoring.logs import hide_secrets, is_secret
 from wsthreads.rooms.handles import Room, SessionRoom
 
-__all__ = ["public_headers", "public_json", "public_values", "shown_values"]
+__all__ = ["public_attribute", "public_headers", "public_json", "public_values", "shown_values"]
 
 #: Headers that always hold secrets. Sec-WebSocket-Protocol can hold a token, because browsers can set no other header.
 SECRET_HEADERS = frozenset(
@@ -56,6 +56,11 @@ def public_json(value: Any) -> str:
     """A JSON value as text, with secrets hidden, cut if it is long."""
     text = json.dumps(_open_parts(value), ensure_ascii=False)
     return text if len(text) <= MAX_CHARS else f"{text[:MAX_CHARS]}… ({len(text)} characters)"
+
+
+def public_attribute(key: str, value: Any) -> str:
+    """A JSON value of an attribute as text, cut if it is long; hidden if its key looks like that of a secret."""
+    return _hidden(json.dumps(value, ensure_ascii=False)) if is_secret(key) else public_json(value)
 
 
 def _open_parts(value: Any, depth: int = 0) -> Any:

@@ -18,6 +18,7 @@ __all__ = [
     "KickUser",
     "Mistake",
     "PageRequest",
+    "ReadMessage",
     "Send",
     "Unwatch",
     "Watch",
@@ -26,8 +27,9 @@ __all__ = [
     "watch_of",
 ]
 
-#: `session` is one session, `user` the sessions of one user, `room` who is there in one room.
-LISTS = ("sessions", "rooms", "session", "user", "room")
+#: `session` is one session, `user` the sessions of one user, `room` who is there in one room, `room_state` what that
+#: holds.
+LISTS = ("sessions", "rooms", "session", "user", "room", "room_state")
 SORTS = ("since", "messages_in", "messages_out", "bytes_waiting", "round_trip_s")
 MAX_LIMIT = 500
 MAX_FILTER_CHARS = 200
@@ -48,7 +50,7 @@ class Mistake(Exception):
 class Watch:
     """Send a list now and after each change; or all details of one session.
 
-    The list `user` needs an `endpoint` and a `user`, the list `room` an `endpoint` and a `room`.
+    The list `user` needs an `endpoint` and a `user`, the lists `room` and `room_state` an `endpoint` and a `room`.
     """
 
     request: int | None
@@ -122,7 +124,17 @@ class Broadcast:
     message: str
 
 
-PageRequest = Watch | Unwatch | Close | KickUser | CloseRoom | Send | Broadcast
+@dataclass(frozen=True, slots=True)
+class ReadMessage:
+    """Show the content of a message in the history of a room."""
+
+    request: int | None
+    endpoint: str
+    room: str
+    number: int
+
+
+PageRequest = Watch | Unwatch | Close | KickUser | CloseRoom | Send | Broadcast | ReadMessage
 
 
 def parse(message: str | bytes) -> PageRequest:
@@ -164,11 +176,11 @@ def _watch(request: int | None, fields: dict[str, Any]) -> Watch:
     name = _one_of(fields, "list", LISTS)
     if name == "session":
         return Watch(request, name, session_id=_text(fields, "id"))
-    if name == "room":
+    if name in ("room", "room_state"):
         _text(fields, "room")
     if name == "user":
         _text(fields, "user")
-    if name in ("room", "user"):
+    if name in ("room", "room_state", "user"):
         _text(fields, "endpoint")
     return Watch(
         request,
@@ -216,6 +228,11 @@ def _broadcast(request: int | None, fields: dict[str, Any]) -> Broadcast:
     return Broadcast(request, _text(fields, "endpoint"), _text(fields, "room"), message)
 
 
+def _read_message(request: int | None, fields: dict[str, Any]) -> ReadMessage:
+    number = _whole(fields, "number", 0, 1, 10**16)
+    return ReadMessage(request, _text(fields, "endpoint"), _text(fields, "room"), number)
+
+
 _READERS: dict[str, Callable[[int | None, dict[str, Any]], PageRequest]] = {
     "watch": _watch,
     "unwatch": _unwatch,
@@ -225,6 +242,7 @@ _READERS: dict[str, Callable[[int | None, dict[str, Any]], PageRequest]] = {
     "close_room": _close_room,
     "send": _send,
     "broadcast": _broadcast,
+    "read_message": _read_message,
 }
 
 

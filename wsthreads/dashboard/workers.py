@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from wsthreads.dashboard.lists import LISTS, sort_key
 from wsthreads.dashboard.requests import MAX_LIMIT, Mistake, Watch, fields_of, watch_of
+from wsthreads.dashboard.room_state import merge_states, room_owner
 
 if TYPE_CHECKING:
     from wsthreads.sessions.endpoint import Endpoint
@@ -22,7 +23,7 @@ __all__ = ["OtherProcesses", "Workers"]
 
 #: What the question is called. The number changes with the fields of the lists: processes of another version of
 #: wsthreads do not answer.
-KIND = "dashboard-1"
+KIND = "dashboard-2"
 
 #: How long to wait for a process that does not answer.
 TIMEOUT_S = 1.0
@@ -78,11 +79,19 @@ class Workers:
             watch = watch_of(fields)
         except Mistake:
             return None
+        if watch.list == "room_state":  # the rest of it is shared already
+            return room_owner(self._endpoints(), watch)
         return LISTS[watch.list](self._endpoints(), watch)
 
 
 def _mark(part: dict[str, Any], pid: int, host: str) -> None:
-    """Say which process the sessions of a part are in."""
+    """Say which process the sessions and owners of a part are in."""
+    if part["type"] == "rooms":
+        owners = [row["owner"] for row in part["rows"] if "owner" in row]
+    else:
+        owners = [part["owner"]] if part.get("owner") else []
+    for owner in owners:
+        owner.update(pid=pid, host=host)
     if part["type"] in ("sessions", "user"):
         for row in part["rows"]:
             row.update(pid=pid, host=host)
@@ -117,10 +126,12 @@ def _rooms(parts: list[dict[str, Any]], watch: Watch) -> dict[str, Any]:
     if len(parts) == 1:
         return parts[0]
     members: Counter[tuple[str, str]] = Counter()
+    held: dict[tuple[str, str], dict[str, Any]] = {}
     listed = 0
     for part in parts:
         for row in part["rows"]:
             members[row["endpoint"], row["name"]] += row["members"]
+            _add_held(held.setdefault((row["endpoint"], row["name"]), {}), row)
             listed += 1
     matched = sum(part["matched"] for part in parts) - (listed - len(members))
     is_all = not watch.filter and watch.endpoint is None
@@ -129,8 +140,16 @@ def _rooms(parts: list[dict[str, Any]], watch: Watch) -> dict[str, Any]:
         **parts[0],
         "total": matched if is_all else None,
         "matched": matched,
-        "rows": [{"endpoint": path, "name": name, "members": -size} for size, path, name in rows],
+        "rows": [{"endpoint": path, "name": name, "members": -size, **held[path, name]} for size, path, name in rows],
     }
 
 
-_MERGE = {"sessions": _sessions, "user": _sessions, "session": _session, "rooms": _rooms}
+def _add_held(held: dict[str, Any], row: dict[str, Any]) -> None:
+    """Each process with members has the whole history. While a room moves, two processes may say that they own it."""
+    if "history" in row:
+        held["history"] = max(held.get("history", 0), row["history"])
+    if "owner" in row and row["owner"]["fencing_number"] > held.get("owner", {}).get("fencing_number", 0):
+        held["owner"] = row["owner"]
+
+
+_MERGE = {"sessions": _sessions, "user": _sessions, "session": _session, "rooms": _rooms, "room_state": merge_states}

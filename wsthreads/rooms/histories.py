@@ -155,6 +155,12 @@ class Histories(Generic[L]):
         with self.open(name) as log:
             return log.newest(count)
 
+    def recent(self, name: str, count: int) -> list[tuple[int, float, bytes]]:
+        """The last messages of a room, oldest first: number, age in seconds, plain frame. Over a broker, may wait."""
+        entries = self._newest(name, count)
+        now = self.timers.now()
+        return [(entry[0], now - entry[2], entry[3]) for entry in entries]
+
     def position(self, name: str) -> str:
         """Where the log of a room ends. Makes the log if there is none."""
         with self.open(name) as log:
@@ -170,6 +176,11 @@ class Histories(Generic[L]):
                 if len(log):
                     found[name] = (len(log), log.bytes, now - log.newest(1)[0][2])
         return found
+
+    def size_of(self, name: str) -> tuple[int, int]:
+        """How many messages the log of a room has in this process, and of how many bytes. Takes no lock."""
+        log = self._logs.get(name)
+        return (0, 0) if log is None else (len(log), log.bytes)
 
     def totals(self) -> tuple[int, int]:
         """The messages of all rooms, and their bytes. Takes no lock, so messages that have just expired may count."""

@@ -270,6 +270,10 @@ class Ownership(Calling):
                 return False
         return self._is_valid(name, fence)
 
+    def posts_elsewhere(self, name: str) -> int:
+        """How many posts to a room wait outside of its owner's process. Over a broker, may wait for it."""
+        return 0
+
     def states(self) -> dict[str, OwnedState]:
         """The rooms that this process owns. A snapshot."""
         with self._lock:

@@ -1,15 +1,19 @@
-// The rooms: number of members, who is there, list of members; a form for a broadcast, and a button to close a room.
+// The rooms: members, histories and owners; of one room who is there, what it holds, and its members; a form for a
+// broadcast, and a button to close it.
 
 import { $, debounced, make, setOptions, setText } from "../dom.js";
-import { age, clock, count, plural } from "../format.js";
+import { age, clock, count, plural, seconds } from "../format.js";
 import { askForClose, CODES, CODE_PATTERN, toast } from "../dialogs.js";
 import { rove } from "../roving.js";
 import { Rows } from "../rows.js";
+import { makeRoomState, MESSAGES_SHOWN } from "./room_state.js";
 import { nameOf } from "./sessions.js";
+import { workerOf } from "./workers.js";
 
 const LIMIT = 200;
 const MEMBERS_SHOWN = 20;
 const PERSONS_SHOWN = 50;
+const LISTS_OF_ONE = ["sessions", "room", "room_state"];
 
 const keyOf = ({ endpoint, name }) => JSON.stringify([endpoint, name]);
 
@@ -41,6 +45,7 @@ export class Rooms {
     connection.on("rooms", (message) => this.#list(message));
     connection.on("sessions", (message) => this.#listMembers(message));
     connection.on("room", (message) => this.#listPersons(message));
+    connection.on("room_state", (message) => this.#showState(message));
     connection.on("sample", () => this.#tick());
     $("room").addEventListener("keydown", (event) => {
       if (event.key === "Escape") this.choose(null);
@@ -55,7 +60,7 @@ export class Rooms {
 
   hide() {
     this.#isShown = false;
-    for (const list of ["rooms", "sessions", "room"]) this.#connection.unwatch(list);
+    for (const list of ["rooms", ...LISTS_OF_ONE]) this.#connection.unwatch(list);
   }
 
   endpoints(paths) {
@@ -73,10 +78,14 @@ export class Rooms {
     const { endpoint, name } = this.#chosen;
     this.#connection.watch("sessions", { filter: "", endpoint, room: name, sort: "since", descending: false, limit: MEMBERS_SHOWN });
     this.#connection.watch("room", { endpoint, room: name, limit: PERSONS_SHOWN });
+    this.#connection.watch("room_state", { endpoint, room: name, limit: MESSAGES_SHOWN });
   }
 
   #list({ rows, matched, total }) {
     this.#listed = rows;
+    const table = $("rooms-rows").parentElement;
+    table.classList.toggle("histories", rows.some(({ history }) => history !== undefined));
+    table.classList.toggle("owners", rows.some(({ owner }) => owner));
     this.#rows.show(rows);
     this.#refreshRoving();
     // Over several workers, the number of rooms that the filter leaves out is not known.
@@ -95,6 +104,10 @@ export class Rooms {
       make("th", { scope: "row", className: "title" }, button),
       make("td", { textContent: room.endpoint, "data-label": "Endpoint" }),
       make("td", { className: "number", "data-label": "Members" }),
+      make("td", { className: "number history", "data-label": "History" }),
+      make("td", { className: "number owner", "data-label": "Owner" }),
+      make("td", { className: "number owner", "data-label": "Tick late by" }),
+      make("td", { className: "number owner", "data-label": "Posts waiting" }),
     );
     row.addEventListener("click", () => {
       if (getSelection().isCollapsed) this.choose(room);
@@ -106,7 +119,10 @@ export class Rooms {
     const isChosen = this.#chosen !== null && keyOf(room) === keyOf(this.#chosen);
     row.classList.toggle("chosen", isChosen);
     row.querySelector("button").setAttribute("aria-pressed", isChosen);
-    setText(row.cells[2], count(room.members));
+    const { members, history, owner } = room;
+    const texts = [members, history].map((number) => (number === undefined ? "" : count(number)));
+    texts.push(...(owner ? [workerOf(owner), owner.tick_lag_s === null ? "" : seconds(owner.tick_lag_s), count(owner.posts_waiting)] : ["", "", ""]));
+    texts.forEach((text, index) => setText(row.cells[index + 2], text));
   }
 
   /** Open the view of a room, { endpoint, name }; null closes it. */
@@ -118,7 +134,7 @@ export class Rooms {
     aside.hidden = room === null;
     aside.parentElement.classList.toggle("looking", room !== null);
     if (room === null) {
-      for (const list of ["sessions", "room"]) this.#connection.unwatch(list);
+      for (const list of LISTS_OF_ONE) this.#connection.unwatch(list);
       if (hadFocus) $("rooms-rows").querySelector("button[tabindex='0']")?.focus();
       return;
     }
@@ -150,13 +166,15 @@ export class Rooms {
     });
     const title = make("h2", { tabIndex: -1, textContent: room.name });
     const persons = this.#makePersons(room);
-    this.#parts = { members, persons, count: make("p", { className: "soft" }), shown: { members: [], persons: [] } };
+    const state = makeRoomState(this.#connection, room);
+    this.#parts = { members, persons, state, count: make("p", { className: "soft" }), shown: { members: [], persons: [] } };
     $("room").replaceChildren(
       make("div", { className: "aside-head" }, title,
         make("button", { type: "button", className: "small quiet back", textContent: "✕", "aria-label": "Close this view", onclick: () => this.choose(null) })),
       make("p", { className: "soft mono", textContent: room.endpoint }),
       make("div", { className: "buttons" },
         make("button", { type: "button", className: "small danger", textContent: "Close room …", onclick: () => this.#close(room) })),
+      ...state.elements,
       persons.element,
       make("h3", { textContent: "Broadcast to all members" }),
       form,
@@ -207,6 +225,11 @@ export class Rooms {
     this.#parts.shown.persons = rows;
     persons.rows.show(rows);
     setText(persons.more, rows.length < matched ? `and ${count(matched - rows.length)} more` : "");
+  }
+
+  #showState(message) {
+    if (!this.#isShown || this.#chosen === null || keyOf(message) !== keyOf(this.#chosen)) return;
+    this.#parts.state.update(message);
   }
 
   // The server sends a list only after a change; the ages are updated here.
