@@ -75,7 +75,8 @@ def test_a_room_that_is_full_lets_nobody_in(world):
     assert [member.receive(1) for member in members[:4]] == [["to members"]] * 4
     assert members[5].session.rooms() == []
     answer = members[4].session.room("lobby").join(max_members=4)
-    assert (answer.joined, answer.complete) == (False, False)
+    assert (answer.joined, answer.complete, bool(answer)) == (False, False, False)
+    assert members[0].session.room("lobby").join(max_members=4)
     assert join(members[4], 5)
 
 

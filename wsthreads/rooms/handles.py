@@ -220,12 +220,11 @@ class SessionRoom(Room):
         Raises `HistoryError` for anything but a whole number from 0 to `history_messages`, and if history is off. Over
         Redis, raises `BrokerError` if the history is not available within a second. Then the session has not joined.
 
-        With `max_members`, the session joins only if the room has fewer members, over Redis in all processes; if not,
-        `joined` is False. Let all who join the room give it: joins without it are not limited. Over Redis, this waits
-        for Redis, at most a second, and raises `BrokerError` while Redis is away, and for 4 seconds if it has lost
-        its data. A member
-        of a process that was killed counts for 7 more seconds at most. Raises `RoomStateError` for what is no whole
-        number from 1 to 1,000,000.
+        With `max_members`, the session joins only if the room has fewer members, over Redis in all processes. If not,
+        `joined` of the result is False. Use it in all joins of the room: a join without it is not limited. Over Redis,
+        this waits for Redis, at most a second. It raises `BrokerError` while Redis is away, and for 4 seconds after
+        Redis has lost its data. The members of a process that was killed count for 7 more seconds at most. Raises
+        `RoomStateError` for anything but a whole number from 1 to 1,000,000.
         """
         if max_members is not None:
             check_max_members(max_members)

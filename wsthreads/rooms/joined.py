@@ -13,12 +13,15 @@ MAX_MEMBERS = 1_000_000
 
 
 class Joined(NamedTuple):
-    """What `SessionRoom.join` returns."""
+    """What `SessionRoom.join` returns. It is true if the session is a member now."""
 
     #: Whether the session is a member now. False if the room has `max_members`, or if the session has ended.
     joined: bool
     #: Whether nothing is missing between `since` and now. True without `since`; False if the session did not join.
     complete: bool
+
+    def __bool__(self) -> bool:
+        return self.joined
 
 
 JOINED = Joined(True, True)
