@@ -9,6 +9,7 @@ from tests.room_worlds import RedisWorld, World
 from tests.wire import run_all
 from wsthreads import UsageError
 from wsthreads.protocol.frames import encode_frame, message_frame
+from wsthreads.rooms.history import Limits
 
 
 @pytest.fixture(params=["local", "redis"])
@@ -166,6 +167,23 @@ def test_what_a_call_sends_and_broadcasts_to_a_slow_member_goes_in_the_order_of_
     run_all(lambda: found.extend(slow.receive_until("plain 49")))
     assert [text for text in found if len(text) < 100][-3:] == ["room 49", "session 49", "plain 49"]
     assert slow.outbox.wait_sent(DEADLINE_S)
+
+
+def test_nothing_of_a_replay_is_replaced(request):
+    """A joiner that is slow gets the whole history, whatever keys its messages had, and then only the last of each."""
+    world = World(Limits(100, 300.0, 2**20))
+    request.addfinalizer(world.end)
+    room, slow = world.rooms.room("lobby"), world.member()
+    world.member("lobby")
+    for n in range(3):
+        room.broadcast(f"old {n}", latest="k")
+    fill(slow)
+    assert slow.session.room("lobby").join(history=50).complete
+    for n in range(3):
+        room.broadcast(f"new {n}", latest="k")
+    room.broadcast("end")
+    assert keyed_texts(slow) == ["old 0", "old 1", "old 2", "new 2", "end"]
+    assert room.history(50) == [*(f"old {n}" for n in range(3)), *(f"new {n}" for n in range(3)), "end"]
 
 
 def test_after_a_new_connection_keys_begin_anew(world):

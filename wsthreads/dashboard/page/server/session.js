@@ -15,7 +15,8 @@ const FACTS = [
   ["Subprotocol", ({ subprotocol }) => subprotocol || "none"],
   ["Open", ({ since }, now) => `since ${clock(since)}, for ${age(now - since)}`],
   ["Received", ({ messages_in: messages, bytes_in: size }) => `${count(messages)} messages, ${bytes(size)}`],
-  ["Sent", ({ messages_out: messages, bytes_out: size }) => `${count(messages)} messages, ${bytes(size)}`],
+  ["Sent", ({ messages_out: messages, bytes_out: size, latest_replaced: replaced }) =>
+    `${count(messages)} messages, ${bytes(size)}${replaced ? `, ${count(replaced)} replaced by later ones` : ""}`],
   ["Waiting", ({ bytes_waiting: size }) => bytes(size)],
   ["Ping", ({ round_trip_s: time }) => (time === null || time === undefined ? "not measured yet" : seconds(time))],
 ];
