@@ -89,11 +89,11 @@ class Workers(RedisWorld):
 
     def kill(self, worker):
         """End a process without a farewell, and all that it does."""
-        link = worker.link
-        link._writer._say_farewell = lambda *names: None
-        link._writer.stop_soon()
-        wait_until(lambda: link._writer.has_ended)
-        link._reader.stop(DEADLINE_S)
+        for link in getattr(worker.link, "_by_node", {"": worker.link}).values():
+            link._writer._say_farewell = lambda *names: None
+            link._writer.stop_soon()
+            wait_until(lambda link=link: link._writer.has_ended)
+            link._reader.stop(DEADLINE_S)
 
     def all_calls(self):
         return sorted(call for worker in self.workers for call in worker.calls)
