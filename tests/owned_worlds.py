@@ -8,7 +8,8 @@ from typing import Any
 
 from tests.programs import DEADLINE_S, wait_until
 from wsthreads.monitoring.metrics import Histogram, Metrics
-from wsthreads.sessions.handlers import ROOM_HOOKS, PythonHandler
+from wsthreads.sessions.handlers import PythonHandler
+from wsthreads.sessions.hooks import ROOM_HOOKS
 
 HOOKS = ("on_room_start", "on_post", "on_tick", "on_room_end")
 

@@ -15,8 +15,9 @@ from wsthreads.monitoring import metrics
 from wsthreads.monitoring.metrics import Metrics
 from wsthreads.protocol.handshake import Request
 from wsthreads.rooms.presence import PresenceChanges
-from wsthreads.sessions.handlers import HOOKS, ROOM_HOOKS, PythonHandler
+from wsthreads.sessions.handlers import PythonHandler
 from wsthreads.sessions.handshake_results import Verdict
+from wsthreads.sessions.hooks import HOOKS, ROOM_HOOKS
 
 
 class FakeSession:

@@ -11,8 +11,8 @@ from typing import Any
 
 from tests.pages import text_of
 from wsthreads.javascript.exports import CALLS, HOOKS, ROOM_CALLS
-from wsthreads.sessions.handlers import _ARGUMENTS, SCRIPT_HOOKS
-from wsthreads.sessions.handlers import HOOKS as PYTHON_HOOKS
+from wsthreads.sessions.hooks import ARGUMENTS, SCRIPT_HOOKS
+from wsthreads.sessions.hooks import HOOKS as PYTHON_HOOKS
 from wsthreads.testing import Play, play
 
 #: What a function does beside noting that it was called, so that all others are called, too.
@@ -35,7 +35,7 @@ def use(chat: Play) -> Any:
 
 def test_a_script_s_functions_are_all_called(tmp_path: Path) -> None:
     script = tmp_path / "all.js"
-    arguments = {"onReload": ""} | {name: ", ".join(_ARGUMENTS.get(hook, ())) for name, hook in HOOKS.items()}
+    arguments = {"onReload": ""} | {name: ", ".join(ARGUMENTS.get(hook, ())) for name, hook in HOOKS.items()}
     script.write_text(
         "const called = globalThis.called ??= new Set();\nexport const tickRate = 20;\n"
         + "\n".join(
@@ -60,7 +60,7 @@ def test_a_python_handler_s_functions_are_all_called() -> None:
     def noting(hook: str) -> Any:
         def function(*values: Any) -> None:
             called.add(hook)
-            assert len(values) == len(_ARGUMENTS[hook])
+            assert len(values) == len(ARGUMENTS[hook])
             if hook == "on_open":
                 values[0].room("r").join(presence=1)
                 values[0].room("r").post("a value")
@@ -86,7 +86,7 @@ def test_each_function_has_its_row_in_the_reference() -> None:
     )
     rows = [line for line in section.splitlines() if line.startswith(("``", "\\"))]
     for name, hook in HOOKS.items():
-        arguments = ", ".join(_ARGUMENTS.get(hook, ()))
+        arguments = ", ".join(ARGUMENTS.get(hook, ()))
         python = f"``{hook}({arguments})``" if hook in PYTHON_HOOKS else "\\"
         script = f"``{name}({arguments})`` "
         assert any(row.startswith(script) and f" {python} " in row for row in rows), f"no row of {name} and {hook}"

@@ -16,7 +16,8 @@ from wsthreads import HandlerError, Sender, WebSocketApp
 from wsthreads.monitoring.metrics import Metrics
 from wsthreads.rooms.mailboxes import Mailbox, RoomCall
 from wsthreads.rooms.posts import Post
-from wsthreads.sessions.handlers import ROOM_HOOKS, PythonHandler
+from wsthreads.sessions.handlers import PythonHandler
+from wsthreads.sessions.hooks import ROOM_HOOKS
 
 ROOM: Any = types.SimpleNamespace(name="lobby", fencing_number=7)
 

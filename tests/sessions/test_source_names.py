@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wsthreads.sessions.handlers import HOOKS
+from wsthreads.sessions.hooks import HOOKS
 from wsthreads.sessions.source_names import did_you_mean, names_in
 
 SCRIPT_HOOKS = ("onHandshake", "onOpen", "onMessage", "onClose", "onError")

@@ -14,7 +14,8 @@ from wsthreads.dashboard import spelled
 from wsthreads.errors import HandlerError, UsageError
 from wsthreads.monitoring.logs import block
 from wsthreads.monitoring.metrics import Metrics
-from wsthreads.sessions.handlers import HOOKS, SCRIPT_HOOKS, PythonHandler
+from wsthreads.sessions.handlers import PythonHandler
+from wsthreads.sessions.hooks import HOOKS, SCRIPT_HOOKS
 from wsthreads.sessions.source_names import did_you_mean, names_in
 
 __all__ = ["Finding", "all_logs_hidden", "check_target", "console_shown", "remarks_on"]

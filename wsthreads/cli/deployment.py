@@ -12,7 +12,7 @@ from pathlib import Path
 from wsthreads.cli.targets import SUFFIXES, Target, find_targets, is_handler_file, source_of
 from wsthreads.dashboard import spelled
 from wsthreads.errors import UsageError
-from wsthreads.sessions.handlers import SCRIPT_HOOKS
+from wsthreads.sessions.hooks import SCRIPT_HOOKS
 from wsthreads.sessions.source_names import names_in
 
 __all__ = ["Served", "deployment_files", "find_served"]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from wsthreads.errors import HandlerError, ScriptError, UsageError
 from wsthreads.monitoring.failures import bounded, summary_of
 from wsthreads.monitoring.gunicorn_logs import log_to_gunicorn
-from wsthreads.sessions.handlers import HOOKS
+from wsthreads.sessions.hooks import HOOKS
 from wsthreads.sessions.source_names import names_in
 
 if TYPE_CHECKING:

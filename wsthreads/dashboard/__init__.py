@@ -36,7 +36,8 @@ from wsthreads.protocol.wsgi_servers import gunicorn_worker
 from wsthreads.servers.static import StaticFiles
 from wsthreads.sessions.admission import Admission
 from wsthreads.sessions.endpoint import Endpoint
-from wsthreads.sessions.handlers import SCRIPT_HOOKS, PythonHandler
+from wsthreads.sessions.handlers import PythonHandler
+from wsthreads.sessions.hooks import SCRIPT_HOOKS
 from wsthreads.threads.flusher import Flusher, weakly
 
 if TYPE_CHECKING:

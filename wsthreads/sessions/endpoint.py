@@ -28,7 +28,8 @@ from wsthreads.rooms.presence import PresenceChanges
 from wsthreads.rooms.rooms import Rooms
 from wsthreads.rooms.striped import StripedDict
 from wsthreads.sessions.admission import RETRY_AFTER_S, Admission
-from wsthreads.sessions.handlers import ROOM_HOOKS, Handler
+from wsthreads.sessions.handlers import Handler
+from wsthreads.sessions.hooks import ROOM_HOOKS
 from wsthreads.sessions.service import Admitted, Served, Service
 from wsthreads.sessions.session import Session, new_session_id
 from wsthreads.threads import forks

@@ -1,30 +1,37 @@
 """The interface of handlers, and the handler in Python.
 
-A *handler* is the user's code: any of `on_handshake`, `on_open`, `on_message`, `on_close`, `on_error`. An endpoint uses
-it through `Handler`, which hides the language. `PythonHandler` calls the functions in the connection's own thread.
-`wsthreads.javascript.ScriptHandler` runs them in the script's isolate.
+A *handler* is the user's code: any of the functions in `hooks.HOOKS`. An endpoint uses it through `Handler`, which
+hides the language. `PythonHandler` calls the functions in the connection's own thread, and those for rooms in threads
+of the rooms. `wsthreads.javascript.ScriptHandler` runs them in the script's isolate.
 """
 
 from __future__ import annotations
 
-import inspect
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from werkzeug.exceptions import HTTPException
 
-from wsthreads.errors import CloseCode, HandlerError, HandshakeRefused, MessageTypeError, brief
+from wsthreads.errors import CloseCode, HandlerError, HandshakeRefused, MessageTypeError
 from wsthreads.loggers import get_logger
 from wsthreads.monitoring.failures import exc_info_of
 from wsthreads.monitoring.logs import log_context, printable
-from wsthreads.rooms.ticks import TICK_RATES, is_tick_rate
-from wsthreads.sessions.generators import Place, kind_of, returned, unwrapped
+from wsthreads.sessions.generators import kind_of, returned
 from wsthreads.sessions.handshake_results import BadVerdict, Verdict, refused_by, verdict_of
-from wsthreads.sessions.source_names import did_you_mean
+from wsthreads.sessions.hooks import (
+    HOOKS,
+    NotRun,
+    check_signature,
+    extra_arguments,
+    not_run,
+    tick_rate_of,
+    warn_of_misspelt,
+    without_functions,
+)
 from wsthreads.threads import forks
 
 if TYPE_CHECKING:
@@ -37,29 +44,9 @@ if TYPE_CHECKING:
     from wsthreads.rooms.rooms import Rooms
     from wsthreads.sessions.session import Session
 
-__all__ = ["HOOKS", "ROOM_HOOKS", "SCRIPT_HOOKS", "Handler", "PythonHandler"]
+__all__ = ["Handler", "PythonHandler"]
 
 log = get_logger(__name__)
-
-#: The functions that a handler may have, in Python's spelling, with their arguments. `on_close` may leave out the last
-#: ones.
-_ARGUMENTS = {
-    "on_handshake": ("request",),
-    "on_open": ("session",),
-    "on_message": ("session", "message"),
-    "on_close": ("session", "code", "reason"),
-    "on_error": ("session", "error"),
-    "on_presence": ("room", "changes"),
-    "on_room_start": ("room",),
-    "on_post": ("room", "value", "sender"),
-    "on_tick": ("room", "dt"),
-    "on_room_end": ("room",),
-}
-HOOKS = tuple(_ARGUMENTS)
-#: With one of them, the rooms of an endpoint are owned.
-ROOM_HOOKS = frozenset({"on_room_start", "on_post", "on_tick", "on_room_end"})
-#: Those of a script. A Python handler is not reloaded in its process.
-SCRIPT_HOOKS = (*HOOKS, "on_reload")
 
 
 def _nobody(error: BaseException | str) -> None:
@@ -68,14 +55,6 @@ def _nobody(error: BaseException | str) -> None:
 
 def _nothing_changed() -> None:
     """Default callback: does nothing."""
-
-
-class NotRun(HandlerError):
-    """A handler function is, or has returned, a generator or a coroutine, which is defined at `place`."""
-
-    def __init__(self, message: str, hook: str, place: Place) -> None:
-        super().__init__(message, hook)
-        self.path, self.line = place
 
 
 class Handler(ABC):
@@ -208,17 +187,17 @@ class PythonHandler(Handler):
             if not callable(function):
                 raise HandlerError(f"{self.name}.{hook} must be a function, not {function!r}", hook)
             if (runs_nothing := kind_of(function)) is not None:
-                raise _not_run(f"{self.name}.{hook} is {runs_nothing}", hook, function, in_file=kind is target)
-            _check_signature(self.name, hook, function)
+                raise not_run(f"{self.name}.{hook} is {runs_nothing}", hook, function, in_file=kind is target)
+            check_signature(self.name, hook, function)
             if hook == "on_close":
-                self._close_arguments = _extra_arguments(function)
+                self._close_arguments = extra_arguments(function)
             self._calls[hook] = partial(metrics.histogram(hook).call, function)
         if not self._calls:
-            raise _without_functions(self.name, target)
+            raise without_functions(self.name, target)
         self.hooks = frozenset(self._calls)
-        self.tick_rate = _tick_rate_of(self.name, target, has_ticks="on_tick" in self.hooks)
+        self.tick_rate = tick_rate_of(self.name, target, has_ticks="on_tick" in self.hooks)
         if not isinstance(target, ModuleType):  # for a module, `checks.remarks_on` warns, with the line
-            _warn_of_misspelt(self.name, dir(target), self.hooks)
+            warn_of_misspelt(self.name, dir(target), self.hooks)
         self._on_message = self._calls.get("on_message")
         self._logged_once: set[str] = set()  # hooks whose `NotRun` was logged
 
@@ -373,93 +352,3 @@ def _name_of(kind: type | ModuleType) -> str:
     # A module made in memory has no file.
     file = getattr(kind, "__file__", None) if isinstance(kind, ModuleType) else None
     return os.path.basename(file) if file and "." not in kind.__name__.removesuffix(".py") else kind.__name__
-
-
-def _not_run(what: str, hook: str, function: Callable[..., Any], *, in_file: bool) -> HandlerError:
-    """The error for a function whose call does not run its body.
-
-    With its place unless `in_file`, where that is known.
-    """
-    message = f"{what}, whose body never runs; handlers are plain functions"
-    code = getattr(unwrapped(function), "__code__", None)
-    if in_file or code is None:
-        return HandlerError(message, hook)
-    return NotRun(f"{message} ({code.co_filename}:{code.co_firstlineno})", hook, Place.of(code))
-
-
-def _check_signature(name: str, hook: str, function: Callable[..., Any]) -> None:
-    """Raise `HandlerError` for a function with a wrong signature."""
-    try:
-        signature = inspect.signature(function, follow_wrapped=False)  # a decorator may add arguments
-    except (TypeError, ValueError):  # a callable without a known signature
-        return
-    arguments = _ARGUMENTS[hook]
-    least = 1 if hook == "on_close" else len(arguments)
-    for count in range(least, len(arguments) + 1):
-        try:
-            signature.bind(*arguments[:count])
-        except TypeError:
-            continue
-        return
-    shown = [f"{hook}({', '.join(arguments[:count])})" for count in range(least, len(arguments) + 1)]
-    parameters = signature.replace(return_annotation=signature.empty)
-    raise HandlerError(f"{name}.{hook}{parameters} cannot be called as {' or '.join(shown)}", hook)
-
-
-def _tick_rate_of(name: str, target: object, *, has_ticks: bool) -> float | None:
-    """The `tick_rate` of a handler. Raises `HandlerError` if it is not valid, or goes without `on_tick`."""
-    rate = getattr(target, "tick_rate", None)
-    if rate is None and not has_ticks:
-        return None
-    missing = "tick_rate" if rate is None else "on_tick"
-    meant = next((written for written in dir(target) if did_you_mean(written, (missing,))), None)
-    hint = "" if meant is None else f"; {name} has {meant}, did you mean {missing}?"
-    if rate is None:
-        message = f"{name}.on_tick needs tick_rate, {TICK_RATES}, as in tick_rate = 20{hint}"
-        raise HandlerError(message, meant or "on_tick")
-    if not is_tick_rate(rate):
-        raise HandlerError(f"{name}.tick_rate must be {TICK_RATES}, not {brief(rate)}", "tick_rate")
-    if not has_ticks:
-        raise HandlerError(f"{name}.tick_rate is for on_tick(room, dt), which is missing{hint}", meant or "tick_rate")
-    return float(rate)
-
-
-def _without_functions(name: str, target: object) -> HandlerError:
-    message = f"{name} has none of the handler functions {', '.join(HOOKS)}"
-    if isinstance(target, (str, os.PathLike)):
-        return HandlerError(
-            f"a handler is a class, an object or a module, not the name of a file, {os.fspath(target)!r:.100}: "
-            "add_script(path, file) serves a script, create_app(file) any handler file"
-        )
-    if inspect.isroutine(target):
-        written = getattr(target, "__name__", name)
-        return HandlerError(
-            f"{written} is a function; a handler is a class, an object or a module that has some of the functions "
-            f"{', '.join(HOOKS)}: class {written.title()}: def on_message(self, session, message): …"
-        )
-    for about in dir(target):
-        meant = did_you_mean(about, HOOKS)
-        if meant is not None:
-            return HandlerError(f"{message}, but {about}; did you mean {meant}?", about)
-    return HandlerError(message)
-
-
-def _warn_of_misspelt(name: str, names: Iterable[str], hooks: Container[str]) -> None:
-    """Warn about methods whose names are similar to missing `HOOKS`."""
-    missing = [hook for hook in HOOKS if hook not in hooks]
-    for written in names:
-        meant = did_you_mean(written, missing)
-        if meant is not None:
-            log.warning("%s.%s is never called; did you mean %s?", name, written, meant)
-
-
-def _extra_arguments(on_close: Callable[..., Any]) -> int:
-    """How many of code and reason `on_close` accepts. ``on_close(session)`` is valid, too."""
-    try:
-        parameters = inspect.signature(on_close).parameters.values()
-    except (TypeError, ValueError):  # a callable without a known signature: pass all
-        return 2
-    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
-        return 2
-    named = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
-    return max(0, min(2, named - 1))

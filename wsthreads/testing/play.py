@@ -16,7 +16,7 @@ from wsthreads.javascript import ScriptHandler
 from wsthreads.rooms.bans import Bans
 from wsthreads.rooms.handles import Room, User
 from wsthreads.sessions.endpoint import Endpoint
-from wsthreads.sessions.handlers import HOOKS
+from wsthreads.sessions.hooks import HOOKS
 from wsthreads.testing.client import Client
 from wsthreads.testing.timers import ManualTimers
 
