@@ -245,6 +245,7 @@ def test_publish_and_run_from_the_command_line(redis_server, tmp_path):
         assert receive(a) == receive(b) == "in"
         for arguments, options, message in [
             (["lobby", "hello", "--redis", url], {}, "hello"),
+            (["lobby", "now", "--latest", "k", "--no-keep", "--redis", url], {}, "now"),
             (["lobby", "-"], {"env": {"WSTHREADS_REDIS": url}, "input": "from standard input"}, "from standard input"),
         ]:
             done = wsthreads("publish", *arguments, "--endpoint", "/ws/chat", **options)
@@ -300,6 +301,8 @@ def test_a_user_is_reached_and_kicked_and_banned_from_the_command_line(redis_ser
     ("arguments", "message"),
     [
         (["publish", "--user", "ann", "room", "text"], "takes the message alone with --user, not 2 arguments"),
+        (["publish", "--user", "ann", "text", "--no-keep"], "--no-keep is for rooms"),
+        (["publish", "room", "text", "--latest", ""], "latest must have 1 to 256 characters, this key has 0"),
         (["publish", "text"], "takes a room and a message, not 1 arguments"),
         (["publish", "--user", "", "text"], "must be text of 1 to 256 characters"),
         (["kick"], "Missing argument 'USER'"),

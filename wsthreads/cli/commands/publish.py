@@ -16,6 +16,8 @@ __all__ = ["publish"]
 @click.command()
 @click.argument("target", nargs=-1, metavar="[ROOM] MESSAGE")
 @click.option("--user", metavar="NAME", help="Send to all sessions of a user, and not to a room.")
+@click.option("--latest", metavar="KEY", help="Replace a message with this key that still waits for a slow client.")
+@click.option("--no-keep", is_flag=True, help="Keep the message out of the history of the room.")
 @click.option("--endpoint", required=True, metavar="PATH", help="Path of the endpoint, such as /ws/chat.")
 @click.option(
     "--redis",
@@ -26,7 +28,15 @@ __all__ = ["publish"]
     help="The Redis that the servers use.",
 )
 @click.option("--prefix", default="wsthreads", show_default=True, help="Prefix of the servers' keys in Redis.")
-def publish(target: tuple[str, ...], user: str | None, endpoint: str, redis: str, prefix: str) -> int:
+def publish(
+    target: tuple[str, ...],
+    user: str | None,
+    latest: str | None,
+    no_keep: bool,
+    endpoint: str,
+    redis: str,
+    prefix: str,
+) -> int:
     """Broadcast MESSAGE to a room, or send it to a user, on all servers that use a Redis.
 
     If MESSAGE is -, it is read from the standard input. The status is 0 as soon as Redis has the message, whether or
@@ -41,15 +51,17 @@ def publish(target: tuple[str, ...], user: str | None, endpoint: str, redis: str
     if len(target) != (1 if user is not None else 2):
         wanted = "the message alone with --user" if user is not None else "a room and a message"
         raise click.UsageError(f"publish takes {wanted}, not {len(target)} arguments")
+    if user is not None and no_keep:
+        raise click.UsageError("--no-keep is for rooms: no history has messages to a user")
     message = target[-1]
     if message == "-":
         message = _standard_input()
     broker = RedisBroker(redis, prefix=prefix)
     try:
         if user is None:
-            broker.room(endpoint, target[0]).broadcast(message)
+            broker.room(endpoint, target[0]).broadcast(message, keep=not no_keep, latest=latest)
         else:
-            broker.user(endpoint, user).send(message)
+            broker.user(endpoint, user).send(message, latest=latest)
     except BrokerError as error:
         return complain(f"not published: {error}")
     return 0
