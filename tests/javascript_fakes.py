@@ -126,9 +126,14 @@ class FakeRoom:
 
 
 class Script:
-    """A `ScriptHandler` for source text, with its metrics and the sessions opened through it."""
+    """A `ScriptHandler` for source text, with its metrics and the sessions opened through it.
+
+    A test that makes the time to run short makes the time to wait short, too.
+    """
 
     def __init__(self, folder: Path, source: str, **settings: Any) -> None:
+        if "script_timeout_s" in settings:
+            settings.setdefault("script_wait_s", settings["script_timeout_s"])
         self.path = folder / "script.js"
         self.path.write_text(source, encoding="utf-8")
         self.metrics = Metrics()

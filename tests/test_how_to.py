@@ -195,6 +195,44 @@ def test_the_test_of_who_is_online_passes(tmp_path: Path, monkeypatch: pytest.Mo
     names["test_a_lost_connection_is_a_leave_after_ten_seconds"]()
 
 
+# Python from JavaScript
+
+
+@pytest.fixture
+def log_with_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The files of docs/how-to/python-from-javascript.rst."""
+    (script,), (store, _) = (blocks("docs/how-to/python-from-javascript", each) for each in ("javascript", "python"))
+    (tmp_path / "store.py").write_text(store)
+    (tmp_path / "log.js").write_text(script)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "log.js"
+
+
+def test_a_script_stores_messages_by_python(log_with_store: Path) -> None:
+    with play(log_with_store) as chat:
+        ann = chat.connect()
+        for number in range(60):
+            ann.send(f"message {number}")
+        assert ann.take() == [f"message {number}" for number in range(60)]
+    with play(log_with_store) as chat:
+        assert chat.connect().take() == [f"message {number}" for number in range(10, 60)]
+
+
+def test_the_application_can_provide_the_functions(log_with_store: Path) -> None:
+    names: dict[str, Any] = {}
+    log_with_store.write_text(log_with_store.read_text().replace('"./store.py"', '"store"'))
+    sys.path.insert(0, str(log_with_store.parent))
+    try:
+        exec(blocks("docs/how-to/python-from-javascript", "python")[1], names)
+    finally:
+        sys.path.pop(0)
+        sys.modules.pop("store", None)
+    with play(names["app"]) as chat:
+        ann = chat.connect()
+        ann.send("hello")
+        assert ann.take() == ["hello"]
+
+
 # Private messages
 
 

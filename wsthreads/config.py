@@ -83,7 +83,9 @@ class Config:
     close_timeout_s: float = _setting(5.0, "longest wait for the client's close frame", 0.01, MAX_S)
     handshake_timeout_s: float = _setting(10.0, "longest time for a request's head, or for onHandshake", 0.01, MAX_S)
     max_handshake_bytes: int = _setting(32768, "longest head of a request, under wsthreads run (431)", 1024)
-    script_timeout_s: float = _setting(5.0, "longest time of one call of a script (1011)", 0.01, MAX_S)
+    script_timeout_s: float = _setting(1.0, "longest time that a script's code may run at a time (1011)", 0.01, MAX_S)
+    script_wait_s: float = _setting(30.0, "longest wait of a script for Python, or for a promise (1011)", 0.01, MAX_S)
+    script_threads: int = _setting(8, "most threads that run Python functions for a script", 1, 1000)
     shutdown_timeout_s: float = _setting(10.0, "longest wait for sessions to end at a shutdown", 0, MAX_S)
     max_sessions: int = _setting(1000, "most sessions in this process (503)", 1)
     max_sessions_per_address: int = _setting(

@@ -345,7 +345,7 @@ def test_a_post_that_nobody_handles_is_rejected(tmp_path: Path, settings: dict[s
 
 def test_a_post_whose_fate_is_unknown_says_so(tmp_path: Path) -> None:
     more = "export function onPost(room, value) { return new Promise(() => {}); }"
-    with playing(tmp_path, more, script_timeout_s=SHORT_S, raise_errors=False) as chat:
+    with playing(tmp_path, more, script_timeout_s=SHORT_S, script_wait_s=SHORT_S, raise_errors=False) as chat:
         code = "room.join(); room.post(1).catch((error) => session.send(`${error.isUnknown} ${error.name}`))"
         ann = chat.connect()
         ask(ann, code)

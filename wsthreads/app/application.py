@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import finalize
 
@@ -165,8 +166,13 @@ class WebSocketApp:
         metrics = Metrics(self.metrics)
         return self._add(path, PythonHandler(target, metrics), metrics)
 
-    def add_script(self, path: str, file: str | os.PathLike[str]) -> Endpoint:
+    def add_script(
+        self, path: str, file: str | os.PathLike[str], *, modules: Mapping[str, ModuleType] | None = None
+    ) -> Endpoint:
         """Load a JavaScript module, and serve `path` with it.
+
+        `modules` are Python modules whose functions the script may import, by the names that it uses:
+        ``modules={"store": store}`` for ``import { load } from "store"``.
 
         Raises `ScriptError` (with file, line and column) if the module does not load, `HandlerError` if it exports no
         handler function, `IsolateError` if JavaScript cannot run here, `FileNotFoundError` if there is no such file.
@@ -182,7 +188,7 @@ class WebSocketApp:
         if not Path(file).is_file():
             raise FileNotFoundError(f"no such file: {os.fspath(file)}")
         metrics = Metrics(self.metrics)
-        endpoint = self._add(path, ScriptHandler(Path(file), self.config, metrics), metrics)
+        endpoint = self._add(path, ScriptHandler(Path(file), self.config, metrics, modules), metrics)
         try:
             endpoint.handler.start()
         except BaseException:

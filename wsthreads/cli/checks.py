@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 
-from wsthreads.cli.targets import Target, check_module, load_module, placed, source_of
+from wsthreads.cli.targets import Target, check_module, placed, source_of
 from wsthreads.config import Config
 from wsthreads.dashboard import spelled
 from wsthreads.errors import HandlerError, UsageError
@@ -16,6 +16,7 @@ from wsthreads.monitoring.logs import block
 from wsthreads.monitoring.metrics import Metrics
 from wsthreads.sessions.handlers import PythonHandler
 from wsthreads.sessions.hooks import HOOKS, SCRIPT_HOOKS
+from wsthreads.sessions.python_files import load_module
 from wsthreads.sessions.source_names import did_you_mean, names_in
 
 __all__ = ["Finding", "all_logs_hidden", "check_target", "console_shown", "remarks_on"]
@@ -27,6 +28,8 @@ class Finding:
 
     functions: tuple[str, ...]
     remarks: tuple[str, ...]
+    #: For Python files that a script imports: the text of a ``.d.ts`` by its path.
+    declarations: Mapping[str, str]
 
 
 @contextmanager
@@ -72,11 +75,13 @@ class _ConsoleFormatter(logging.Formatter):
 
 def check_target(target: Target) -> Finding:
     """Load a handler file without serving it. Raises what `add_target` raises."""
+    declarations: Mapping[str, str] = {}
     try:
         if target.is_script:
             from wsthreads.javascript import check_script
 
-            hooks = check_script(target.file, Config()).hooks
+            found = check_script(target.file, Config())
+            hooks, declarations = found.hooks, found.declarations
         else:
             module = load_module(target.file)
             check_module(module)
@@ -85,7 +90,7 @@ def check_target(target: Target) -> Finding:
         raise placed(error, target) from error
     except OSError as error:
         raise UsageError(f"{target.file}: {error.strerror or error}") from error
-    return Finding(tuple(spelled(hooks, in_script=target.is_script)), remarks_on(target, hooks))
+    return Finding(tuple(spelled(hooks, in_script=target.is_script)), remarks_on(target, hooks), declarations)
 
 
 def remarks_on(target: Target, hooks: Collection[str]) -> tuple[str, ...]:

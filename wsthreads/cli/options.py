@@ -48,7 +48,7 @@ SECTIONS = (
     ("Slow and silent clients", (
         "max_outbox_bytes", "send_timeout_s", "ping_interval_s", "ping_timeout_s", "idle_timeout_s", "close_timeout_s",
     )),
-    ("Scripts", ("script_timeout_s", "scripts_without_deadline")),
+    ("Scripts", ("script_timeout_s", "script_wait_s", "script_threads", "scripts_without_deadline")),
 )  # fmt: skip
 
 

@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import os
 import re
-import sys
-import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from importlib import invalidate_caches
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from wsthreads.errors import HandlerError, ScriptError, UsageError
-from wsthreads.monitoring.failures import bounded, summary_of
+from wsthreads.errors import HandlerError, UsageError
 from wsthreads.monitoring.gunicorn_logs import log_to_gunicorn
 from wsthreads.sessions.hooks import HOOKS
+from wsthreads.sessions.python_files import load_module
 from wsthreads.sessions.source_names import names_in
 
 if TYPE_CHECKING:
@@ -129,15 +125,17 @@ def _checked_path(path: str) -> str:
     return path
 
 
-def add_target(app: WebSocketApp, target: Target) -> Endpoint:
+def add_target(app: WebSocketApp, target: Target, modules: Mapping[str, ModuleType] | None = None) -> Endpoint:
     """Load a handler file and add it to `app`. `load_module` says how Python files are run.
+
+    `modules` are for scripts, as in `WebSocketApp.add_script`.
 
     Raises `ScriptError` if the file does not load, `HandlerError` if it has no handler function, `IsolateError` if
     JavaScript cannot run here, `UsageError` if the file cannot be read.
     """
     try:
         if target.is_script:
-            return app.add_script(target.path, target.file)
+            return app.add_script(target.path, target.file, modules=modules)
         module = load_module(target.file)
         check_module(module)
         return app.add_handler(target.path, module)
@@ -184,121 +182,13 @@ def source_of(target: Target) -> str:
         return ""
 
 
-def load_module(file: Path) -> ModuleType:
-    """Run a Python file as a module, and return the module.
-
-    The file can import the files beside it, as with ``python file.py``. The module of ``chat.py`` is named ``chat``, so
-    that other processes, such as those of multiprocessing, can import it. If another module has that name, the name is
-    that of the file, such as ``json.py``. No import statement can spell it, so it hides no other module. A file that is
-    loaded twice is run twice.
-
-    Raises `ScriptError`, with file and line, for any exception of the file except KeyboardInterrupt, and `OSError` if
-    the file cannot be read.
-    """
-    written, file = file, file.absolute()
-    source = file.read_bytes()
-    try:
-        code = compile(source, str(file), "exec", dont_inherit=True)
-    except SyntaxError as error:
-        raise ScriptError(f"SyntaxError: {error.msg}", str(written), error.lineno, error.offset) from error
-    except ValueError as error:  # a NUL, before Python 3.12
-        raise ScriptError(f"SyntaxError: {error}", str(written)) from error
-
-    module = _module_for(file)
-    name = module.__name__
-    earlier = sys.modules.get(name)
-    sys.modules[name] = module
-    folder = str(file.parent)
-    sys.path.insert(0, folder)
-    try:
-        exec(code, module.__dict__)
-    except BaseException as error:
-        del sys.modules[name]
-        if earlier is not None:
-            sys.modules[name] = earlier
-        if isinstance(error, KeyboardInterrupt):  # Ctrl-C: this is usually the main thread
-            raise
-        place, line = _place_in(folder, error, default=str(file))
-        if Path(place).is_relative_to(folder):  # as the user named it
-            place = str(written.parent / Path(place).relative_to(folder))
-        raise ScriptError(_summary(error), place, line) from error
-    finally:
-        sys.path.remove(folder)
-    if folder not in sys.path:
-        sys.path.append(folder)  # for imports inside functions; last, so that it hides no other modules
-    return module
-
-
-def _module_for(file: Path) -> ModuleType:
-    """A module for a file, which is not run yet. `load_module` explains its name."""
-    name = file.stem
-    if _is_ours(sys.modules.get(name), file) or (name not in sys.modules and _is_imported_as(name, file)):
-        spec = spec_from_file_location(name, file)
-        if spec is not None:
-            spec.loader_state = _OURS
-            return module_from_spec(spec)
-    module = ModuleType(_free_module_name(file.name))
-    module.__file__ = str(file)
-    module.__package__ = ""  # then a relative import raises a clear error
-    return module
-
-
-#: The `loader_state` of modules that are handler files. A newer module may replace them.
-_OURS = "wsthreads.cli.targets"
-
-
-def _is_ours(module: ModuleType | None, file: Path) -> bool:
-    spec = getattr(module, "__spec__", None)
-    return spec is not None and spec.loader_state == _OURS and spec.origin == str(file)
-
-
-def _is_imported_as(name: str, file: Path) -> bool:
-    """Whether `import name` finds the file if its folder is the last one on the path."""
-    folder = str(file.parent)
-    is_new = folder not in sys.path
-    if is_new:
-        sys.path.append(folder)
-    invalidate_caches()  # the file may be new
-    try:
-        spec = None if "." in name else find_spec(name)
-    except (ImportError, ValueError):  # a finder of the user's may raise them
-        return False
-    finally:
-        if is_new:
-            sys.path.remove(folder)
-    return spec is not None and spec.origin == str(file)
-
-
-def _free_module_name(name: str) -> str:
-    free, number = name, 2
-    while free in sys.modules:
-        free, number = f"{name}#{number}", number + 1
-    return free
-
-
-def _summary(error: BaseException) -> str:
-    if isinstance(error, SyntaxError):  # in an imported module; str() would repeat the place
-        return f"{type(error).__name__}: {error.msg}"
-    return bounded(summary_of(error))
-
-
-def _place_in(folder: str, error: BaseException, default: str) -> tuple[str, int | None]:
-    """File and line of the innermost code under `folder` in the traceback: where its author would look."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return error.filename, error.lineno
-    frames = traceback.extract_tb(error.__traceback__)
-    return next(
-        ((frame.filename, frame.lineno) for frame in reversed(frames) if frame.filename.startswith(folder + os.sep)),
-        (default, None),
-    )
-
-
 def create_app(
     *targets: str | os.PathLike[str],
     wsgi_app: WSGIApplication | None = None,
     static: str | os.PathLike[str] | None = None,
     path: str | None = None,
     redis: Any = None,
+    modules: Mapping[str, ModuleType] | None = None,
     **settings: Any,
 ) -> WebSocketApp:
     """A `WebSocketApp` that serves handler files, for a WSGI server: ``gunicorn 'wsthreads:create_app("chat.js")'``.
@@ -308,6 +198,7 @@ def create_app(
     - `wsgi_app` gets all other requests. Without it, they get a 404, and `serve_health` is on by default.
     - `redis` is the URL of a Redis through which all processes share their rooms. The default is WSTHREADS_REDIS. False
       means no Redis.
+    - `modules` are Python modules whose functions scripts may import, by the names that scripts use for them.
 
     Under gunicorn, the console of scripts and all warnings go to its error log, unless you have configured logging.
     Raises `ScriptError`, `HandlerError` or `IsolateError` if a target does not load, `UsageError` if a target or
@@ -330,5 +221,5 @@ def create_app(
         wsgi_app = StaticFiles(static, wsgi_app)
     app = WebSocketApp(wsgi_app, redis=redis, **settings)
     for target in found:
-        add_target(app, target)
+        add_target(app, target, modules)
     return app

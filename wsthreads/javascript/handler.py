@@ -6,8 +6,8 @@ import json
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ from wsthreads.sessions.handshake_results import BadVerdict, Refusal, Verdict, v
 from wsthreads.threads.restarts import Restarts
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from wsthreads.config import Config
     from wsthreads.javascript.exports import Exports
     from wsthreads.protocol.handshake import Request
@@ -78,13 +80,20 @@ class ScriptHandler(Handler):
     `hooks` is empty until the first call.
     """
 
-    def __init__(self, path: str | os.PathLike[str], config: Config, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        config: Config,
+        metrics: Metrics,
+        modules: Mapping[str, ModuleType] | None = None,
+    ) -> None:
         self.path = os.fspath(path)
         self.name = os.path.basename(self.path)
         self.hooks = frozenset()
         self.room_batch = MAX_CALLS
         self._config = config
         self._metrics = metrics
+        self._modules = modules
         self._rooms: Rooms[Any] | None = None
         # By process id. A forked process leaves its parent's alone: the thread that could free it is in the parent.
         self._lives: dict[int, _Life] = {}
@@ -115,6 +124,7 @@ class ScriptHandler(Handler):
                 self._metrics,
                 on_failure=_teller(self),
                 rooms=self._rooms,
+                modules=self._modules,
             )
             exports = isolate.start()
             life.isolate = isolate
@@ -286,11 +296,15 @@ def _parsed(text: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class ScriptInfo:
-    """The result of `check_script`: all exported names, and the handler functions in Python's spelling."""
+    """The result of `check_script`: all exported names, and the handler functions in Python's spelling.
+
+    `declarations` are the texts of the type declarations for imported Python files, by the paths to write them to.
+    """
 
     path: str
     exports: tuple[str, ...]
     hooks: frozenset[str]
+    declarations: Mapping[str, str] = field(default_factory=dict)
 
 
 def check_script(path: str | os.PathLike[str], config: Config) -> ScriptInfo:
@@ -304,4 +318,4 @@ def check_script(path: str | os.PathLike[str], config: Config) -> ScriptInfo:
     isolate = Isolate(path, config, Metrics())
     exports = isolate.start()
     isolate.stop(0)
-    return ScriptInfo(path, exports.names, exports.hooks)
+    return ScriptInfo(path, exports.names, exports.hooks, isolate.declarations())

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from wsthreads.errors import UsageError
 from wsthreads.javascript.calls import Function
 from wsthreads.javascript.host_rooms import HostRooms
 from wsthreads.javascript.session_state import SessionState
@@ -108,6 +109,19 @@ class HostFunctions:
     def _rooms(self, session_id: str) -> tuple[str, ...]:
         session = self.session(session_id)
         return () if session is None else tuple(session.rooms())
+
+    def handle(self, kind: str, *parts: Any) -> Any:
+        """What a script passes to a Python function as a session, a room or a user. Raises `UsageError`."""
+        makers: dict[str, Callable[..., Any]] = {
+            "session": self.session,
+            "room": self._host_rooms.any_room,
+            "user": self._user,
+            "peer": self._peer,
+        }
+        found = makers[kind](*parts)
+        if found is None:
+            raise UsageError(f"the {kind} {parts[-1]!r:.80} cannot be passed to Python: the session has ended")
+        return found
 
     # Users, and sessions of any process. Without an endpoint, there are none.
 

@@ -77,7 +77,7 @@ class HostRooms:
         session = self._host.session(session_id)
         return None if session is None else session.room(name)
 
-    def _any_room(self, whose: str | int | None, name: str) -> Room | None:
+    def any_room(self, whose: str | int | None, name: str) -> Room | None:
         """A handle of a room. None if there is no endpoint."""
         if isinstance(whose, str):
             room = self._room(whose, name)
@@ -129,7 +129,7 @@ class HostRooms:
         keep: bool | None = None,
         latest: str | None = None,
     ) -> None:
-        room = self._any_room(whose, name)
+        room = self.any_room(whose, name)
         if room is not None:
             text = self._host.message(message, is_binary)
             room.broadcast(text, hand_over=self._host.is_busy(), keep=keep is not False, latest=latest)
@@ -151,30 +151,30 @@ class HostRooms:
             room.broadcast_except(text, hand_over=self._host.is_busy(), keep=keep is not False, latest=latest)
 
     def _members(self, whose: str | int | None, name: str) -> int:
-        room = self._any_room(whose, name)
+        room = self.any_room(whose, name)
         return 0 if room is None else room.members()
 
     def _presence(self, whose: str | int | None, name: str) -> bytes:
-        room = self._any_room(whose, name)
+        room = self.any_room(whose, name)
         return persons_in_json([] if room is None else room.presence())
 
     def _close_room(self, whose: str | int | None, name: str, code: int, reason: str) -> None:
-        room = self._any_room(whose, name)
+        room = self.any_room(whose, name)
         if room is not None:
             room.close(code, reason)
 
     def _history(self, whose: str | int | None, name: str, count: int) -> bytes:
-        room = self._any_room(whose, name)
+        room = self.any_room(whose, name)
         return messages_for_script(self._host.engine, [] if room is None else room.history(count))
 
     def _position(self, whose: str | int | None, name: str) -> str:
-        room = self._any_room(whose, name)
+        room = self.any_room(whose, name)
         return "" if room is None else room.position()
 
     # Attributes travel as JSON text.
 
     def _set_attribute(self, whose: str | int | None, name: str, key: str, text: str) -> None:
-        room = self._any_room(whose, name)
+        room = self.any_room(whose, name)
         if room is not None:
             room.set_attribute(key, JSONText(text))
 
@@ -186,17 +186,17 @@ class HostRooms:
         return f"{{{','.join(f'{quote(key)}:{text}' for key, text in texts.items())}}}"
 
     def _attribute_text(self, whose: str | int | None, name: str, key: str) -> str | None:
-        room = self._any_room(whose, name)
+        room = self.any_room(whose, name)
         return None if room is None else room._attribute_text(key)
 
     def _swap_attribute(
         self, whose: str | int | None, name: str, key: str, before: str | None, after: str
     ) -> tuple[bool, str | None]:
-        room = self._any_room(whose, name)
+        room = self.any_room(whose, name)
         return (True, after) if room is None else room._swap_attribute(key, before, JSONText(after))
 
     def _delete_attribute(self, whose: str | int | None, name: str, key: str) -> bool:
-        room = self._any_room(whose, name)
+        room = self.any_room(whose, name)
         return room is not None and room.delete_attribute(key)
 
     # Ownership.

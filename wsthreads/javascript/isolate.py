@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, TimeoutError
 from contextlib import ExitStack, suppress
 from time import monotonic
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsthreads.errors import CloseCode, HandshakeRefused, IsolateError
 from wsthreads.javascript.calls import Function
+from wsthreads.javascript.declarations import declarations_of
 from wsthreads.javascript.engine import Engine, JavaScriptError
 from wsthreads.javascript.exports import Exports
 from wsthreads.javascript.host import HostFunctions
@@ -32,6 +33,8 @@ from wsthreads.javascript.interpreter import Interpreter, make_interpreter, runt
 from wsthreads.javascript.lazy_parts import LazyParts
 from wsthreads.javascript.loader import ENTRY, ModuleLoader
 from wsthreads.javascript.loop import FIRST_LOAD, STOP, Loop
+from wsthreads.javascript.python_calls import PythonCalls
+from wsthreads.javascript.python_functions import PythonFunctions
 from wsthreads.javascript.quickjs import EngineUnsupported
 from wsthreads.javascript.reports import Reports, ignore
 from wsthreads.javascript.schedule import Schedule
@@ -47,6 +50,8 @@ from wsthreads.rooms.joined import MAX_MEMBERS
 from wsthreads.threads.blocking import never_wait
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from wsthreads.config import Config
     from wsthreads.monitoring.metrics import Metrics
     from wsthreads.protocol.handshake import Request
@@ -89,12 +94,13 @@ class Isolate:
         *,
         on_failure: Callable[[str], None] = ignore,
         rooms: Rooms[Any] | None = None,
+        modules: Mapping[str, ModuleType] | None = None,
     ) -> None:
         self.name = os.path.basename(path)
         self._path = path
         self._config = config
         self._make_engine = make_engine
-        self._loader = ModuleLoader(path)
+        self._loader = ModuleLoader(path, PythonFunctions(modules))
         self._loads = 0
         self._schedule = Schedule()
         self._states: dict[str, SessionState] = {}  # by session id; each single operation is atomic under the GIL
@@ -102,8 +108,18 @@ class Isolate:
         self._gate = threading.Lock()
         self._is_closed = False
         script_log = get_logger(f"wsthreads.script.{self.name}")
-        reports = Reports(script_log, metrics, config.script_timeout_s, self._loader.modules, on_failure)
-        self._loop = Loop(self.name, self._schedule, self._states, config, reports, self._loader, metrics)
+        wait_s = config.script_wait_s + config.script_timeout_s
+        reports = Reports(script_log, metrics, config.script_timeout_s, wait_s, self._loader.modules, on_failure)
+        self._calls = PythonCalls(
+            self.name,
+            self._loader.python,
+            self._schedule,
+            self._handle,
+            self._loader.folder,
+            threads=config.script_threads,
+            wait_s=config.script_wait_s,
+        )
+        self._loop = Loop(self.name, self._schedule, self._states, config, reports, self._loader, metrics, self._calls)
         current, more, posts = self._loop.current_state, self._schedule.has_more, self._loop.posts
         self._host = HostFunctions(self._states, more, current, script_log, self._loader, posts, rooms)
         self._parts = LazyParts()
@@ -148,6 +164,13 @@ class Isolate:
     def files(self) -> frozenset[str]:
         """The paths of all files that were loaded, or that were imported and are missing: see `ModuleLoader`."""
         return self._loader.files
+
+    def declarations(self) -> dict[str, str]:
+        """Type declarations for the Python files that the script has imported, by their paths."""
+        return {
+            f"{path}.d.ts": declarations_of(functions[0].source, functions)
+            for path, functions in self._loader.python.by_file().items()
+        }
 
     def load(self) -> Exports:
         """Load the script and all of its modules again. If that succeeds, the new functions are called from now on.
@@ -320,7 +343,7 @@ class Isolate:
         try:
             try:
                 functions: dict[str, Function] = {}
-                for provider in (self._loop, self._host, self._parts, self._web):
+                for provider in (self._loop, self._host, self._parts, self._web, self._calls):
                     functions.update(provider.functions())
                 interpreter, library = make_interpreter(functions, self._loader)
                 engine = self._engine_of(interpreter, library)
@@ -354,6 +377,10 @@ class Isolate:
                     engine.close()
                 if interpreter is not None:
                     interpreter.free()
+
+    def _handle(self, kind: str, *parts: Any) -> Any:
+        """The Python object for a handle that the script passes to a Python function."""
+        return self._host.handle(kind, *parts)
 
     def _engine_of(self, interpreter: Interpreter, library: str) -> Engine | None:
         try:
@@ -407,3 +434,4 @@ class Isolate:
             for state in states:
                 stack.callback(state.end)
             stack.callback(self._loop.abandon)
+            stack.callback(self._calls.stop)

@@ -22,6 +22,7 @@ from wsthreads.javascript.imports import (
     place_of_import,
     without_attributes,
 )
+from wsthreads.javascript.python_functions import PythonFunctions
 from wsthreads.javascript.stacks import Failure
 from wsthreads.javascript.typescript import Compiled, Compiler
 
@@ -33,9 +34,12 @@ ENTRY = "wsthreads:script"
 #: What the module `BUILT_IN` exports.
 EXPORTS = ("room", "user", "session", "sessions")
 
+#: How the ids of modules that the application provides begin.
+EMBEDDED = "wsthreads:python:"
+
 _VERSION = re.compile(r"\?(\d+)\Z")
 
-_JSON = ".json"
+_JSON, _PYTHON = ".json", ".py"
 
 #: Imports in JavaScript, as far as a pattern finds them.
 _IMPORT = re.compile(r"""\b(?:from|import)\s*\(?\s*["'](\.[^"'\n]*)["']""")
@@ -55,8 +59,11 @@ class ModuleLoader:
     since the engine cuts its messages at 255 bytes.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, python: PythonFunctions | None = None) -> None:
         self._path = path
+        #: The Python functions that the script imports.
+        self.python = PythonFunctions() if python is None else python
+        self._runtime = ""
         self._version = 0
         self._root = self._entry = ""
         self.files: frozenset[str] = frozenset()
@@ -80,6 +87,7 @@ class ModuleLoader:
 
     def provide(self, runtime: str) -> None:
         """Provide the module `BUILT_IN`, whose exports are in the property `module` of a global constant."""
+        self._runtime = runtime
         self._built_in = "".join(f"export const {name} = {runtime}.module.{name};\n" for name in EXPORTS)
 
     def compile(self) -> None:
@@ -97,6 +105,10 @@ class ModuleLoader:
                 if identity in seen or path is None or identity.endswith((".d.ts", _JSON)):  # no code
                     continue
                 seen.add(identity)
+                if identity.endswith(_PYTHON) and os.path.isfile(path):
+                    self._python(self._versioned(identity, str(self._version)), path)
+                if identity.endswith(_PYTHON):
+                    continue
                 try:
                     source = _source_of(path)
                 except (OSError, ValueError):
@@ -107,6 +119,10 @@ class ModuleLoader:
                     imports = tuple(_IMPORT.findall(source))
                 folder = posixpath.dirname(identity)
                 waiting += [posixpath.normpath(posixpath.join(folder, name)) for name in imports]
+
+    def folder(self) -> str:
+        """The folder of the script, without symbolic links."""
+        return self._root
 
     def tidy(self, failure: Failure) -> Failure:
         """`Failure.tidy`, with places in TypeScript as they are in its source."""
@@ -152,6 +168,8 @@ class ModuleLoader:
             return self._versioned(self._entry, str(self._version))
         if name == BUILT_IN:
             return BUILT_IN_ID
+        if self.python.provides(name):
+            return EMBEDDED + name
         base, version = _split(base)  # <...> is evaluated text, which has neither place nor version
         if not name.startswith(("./", "../")) or "\\" in name:
             known = f"imports are {BUILT_IN!r}, or relative paths such as './lib.js', inside of"
@@ -171,6 +189,8 @@ class ModuleLoader:
             return None, None, None
         if identity == BUILT_IN_ID:
             return identity, self._built_in, "module"
+        if identity.startswith(EMBEDDED):
+            return identity, self.python.embedded_source(identity.removeprefix(EMBEDDED), self._runtime), "module"
         path = self._confined(bare_id(identity))
         try:
             if path is None:
@@ -179,7 +199,9 @@ class ModuleLoader:
             self.files |= {path}
             self.modules.add(bare_id(identity))
             self._sources[bare_id(identity)] = source
-            if path.endswith(_JSON):
+            if path.endswith(_PYTHON):
+                source = self._python(identity, path)
+            elif path.endswith(_JSON):
                 source = self._json(identity, source)
             elif path.endswith(typescript.SUFFIX):
                 source = self._compile(identity, source)
@@ -193,6 +215,16 @@ class ModuleLoader:
         if "await" in source:
             self.suspended.add(identity)
         return identity, source, "module"
+
+    def _python(self, identity: str, path: str) -> str:
+        """The ES module for a Python file. The file runs when it is found first, which is before the script runs."""
+        name = bare_id(identity)
+        try:
+            return self.python.source(identity, path, name, self._runtime)
+        except ScriptError as error:
+            if error.path == path:
+                error = ScriptError(error.message, self._as_written(name), error.line, error.column)
+            raise error from error.__cause__
 
     def _json(self, identity: str, source: str) -> str:
         try:

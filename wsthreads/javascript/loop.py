@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from wsthreads.config import Config
     from wsthreads.javascript.engine import Engine
     from wsthreads.javascript.loader import ModuleLoader
+    from wsthreads.javascript.python_calls import PythonCalls
     from wsthreads.javascript.reports import Reports
     from wsthreads.javascript.schedule import Schedule
     from wsthreads.monitoring.metrics import Histogram, Metrics
@@ -45,6 +46,9 @@ _OWNERS = ("load", "timer")
 #: How often in a row the runtime may end without having pulled an event.
 MAX_STUMBLES = 3
 
+#: How many times longer than a call the top level may run, with the parsing of all files.
+LOAD_FACTOR = 5
+
 #: With less free heap than this, a script would go on, and fail at each call.
 MIN_FREE_BYTES = 64 * 1024
 
@@ -64,15 +68,20 @@ class Loop:
         reports: Reports,
         loader: ModuleLoader,
         metrics: Metrics,
+        calls: PythonCalls,
     ) -> None:
         self._schedule = schedule
         self._states = states
         self._timeout_s = config.script_timeout_s
+        self._load_s = LOAD_FACTOR * config.script_timeout_s
+        #: How long a promise of a call may be pending: a wait has its own bound, and the script may go on after that.
+        self._wait_s = config.script_wait_s + config.script_timeout_s
+        self._calls = calls
         self._loader = loader
         self._reports = reports
-        self._replies = Replies(name, schedule, self._timeout_s, self._begin_timing, lambda: self._current)
+        self._replies = Replies(name, schedule, self._load_s, self._begin_timing, lambda: self._current)
         #: The functions of rooms.
-        self.rooms = RoomCalls(schedule, reports, loader, self._timeout_s)
+        self.rooms = RoomCalls(schedule, reports, loader, self._wait_s)
         #: The outcomes of posts.
         self.posts = Posts(schedule)
         self._current: Event | None = None
@@ -143,7 +152,7 @@ class Loop:
             if self._jobs_due is None:
                 self._jobs_due = self._began + JOB_DELAY_S
         else:
-            self._began = engine.arm(self._timeout_s)
+            self._began = engine.arm(self._load_s if event.kind == "load" else self._timeout_s)
             if engine.is_connected and event.kind == "message" and event.state is not None:
                 return (event.kind, event.state.id, event.arguments[0])
         if event.kind == "rooms":
@@ -158,6 +167,8 @@ class Loop:
             now = time.monotonic()
             if schedule.next_expiry <= now:
                 self._expire(now)
+            if self._calls.next_expiry <= now:
+                self._calls.expire(now)
             if self._jobs_due is not None and now >= self._jobs_due:
                 break
             reload, self._reload = self._reload, None
@@ -174,7 +185,8 @@ class Loop:
             self._timer_was_last = False
             event = schedule.take()
             if event is None:
-                if self._is_stopping and schedule.is_idle and not jobs_ran and self._jobs_due is None:
+                is_idle = schedule.is_idle and self._calls.is_idle
+                if self._is_stopping and is_idle and not jobs_ran and self._jobs_due is None:
                     self.has_ended = True
                     break
                 if timer_due <= now:
@@ -183,7 +195,7 @@ class Loop:
                     return _AGAIN  # they may have set timers that are due earlier
                 if self._jobs_due is not None:
                     break
-                wake_up = min(timer_due, schedule.next_expiry)
+                wake_up = min(timer_due, schedule.next_expiry, self._calls.next_expiry)
                 event = schedule.take(None if wake_up == NEVER else max(0.0, wake_up - now))
             if event is STOP:
                 self._is_stopping = True
@@ -201,13 +213,14 @@ class Loop:
         engine = self.engine
         if engine is None:
             return False
-        ran = engine.has_jobs() and engine.run_jobs(self._timeout_s)
+        ran = engine.has_jobs() and engine.run_jobs(self._load_s if self._replies.is_loading else self._timeout_s)
         if engine.has_rejections:
             engine.report_rejections(self._timeout_s)
         return ran
 
     def _is_wanted(self, event: Event) -> bool:
-        """False for an event that needs no JavaScript: measuring the heap, or a message of a session that is over.
+        """False for an event that needs no JavaScript: measuring the heap, a message of a session that is over, or the
+        result of a call that was given up.
 
         Or calls of rooms that this process does not own any more.
 
@@ -217,6 +230,8 @@ class Loop:
         if event.kind == "measure":
             self.heap_bytes = None if self.engine is None else self.engine.heap_bytes()
             return False
+        if event.kind == "result":
+            return self._calls.settle(event.arguments[0])
         if event.kind == "rooms":
             return self.rooms.begin(event)
         state = event.state
@@ -240,10 +255,10 @@ class Loop:
             self._hand_over_again(event)
         elif outcome > 0:
             event = event._replace(began=self._began)
-            self._schedule.suspend(event, outcome, time.monotonic() + self._timeout_s)
+            self._schedule.suspend(event, outcome, time.monotonic() + self._wait_s)
         elif event.kind == "load":
             self._replies.expect_load(event)
-            self._schedule.suspend(event, event.arguments[0], time.monotonic() + self._timeout_s)
+            self._schedule.suspend(event, event.arguments[0], time.monotonic() + self._wait_s)
         else:
             self._completed(event, failed=outcome == _FAILED)
 
@@ -265,8 +280,8 @@ class Loop:
         if self.engine is not None:
             self.engine.disarm()
             self._make_room(failure)
-        if failure.was_interrupted:
-            self._schedule.postpone(self._timeout_s)
+        if failure.was_interrupted and self.engine is not None:
+            self._schedule.postpone(self.engine.stopped_after_s)
         event, self._current = self._current, None
         if event is not None and not (event.kind == "rooms" and self.rooms.stop(failure, to_end=self._must_end)):
             if failure.was_interrupted:
@@ -331,7 +346,7 @@ class Loop:
         """Give up promises that have not settled in time."""
         while (event := self._schedule.expire(now)) is not None:
             if event.kind == "load":
-                message = f"its top level has not ended after {self._timeout_s:g} s"
+                message = f"its top level has not ended after {self._wait_s:g} s"
                 self._replies.fail(event, 503, Failure.of(message))
             else:
                 self._overran(event)
@@ -347,8 +362,8 @@ class Loop:
         if self._replies.is_load_error(failure):
             return
         failure = self._loader.tidy(failure)
-        if failure.was_interrupted:
-            self._schedule.postpone(self._timeout_s)
+        if failure.was_interrupted and self.engine is not None:
+            self._schedule.postpone(self.engine.stopped_after_s)
             if self._replies.fail_load(failure):  # a module's top level runs in a job, and its promise is lost with it
                 return
         self._reports.uncaught(what, failure)

@@ -30,20 +30,20 @@ __all__ = ["Replies"]
 class Replies:
     """`on_load(exports)` is called before the thread that loads the script gets its answer.
 
-    `current` returns the event that the runtime has.
+    A top level may run for `load_s`. `current` returns the event that the runtime has.
     """
 
     def __init__(
         self,
         name: str,
         schedule: Schedule,
-        timeout_s: float,
+        load_s: float,
         on_load: Callable[[Exports], None],
         current: Callable[[], Event | None],
     ) -> None:
         self._name = name
         self._schedule = schedule
-        self._timeout_s = timeout_s
+        self._load_s = load_s
         self._on_load = on_load
         self._current = current
         self.engine: Engine | None = None
@@ -139,6 +139,11 @@ class Replies:
         event.reply.set_result(found)
         return True
 
+    @property
+    def is_loading(self) -> bool:
+        """Whether a top level has begun and has not ended."""
+        return self._loading is not None and self._schedule.pending(self._loading.arguments[0]) is not None
+
     def is_load_error(self, failure: Failure) -> bool:
         """Whether this failure was the answer to the last load. The engine reports it a second time."""
         is_it = failure == self._load_error
@@ -168,7 +173,7 @@ class Replies:
             event.reply.set_exception(HandshakeRefused(status, reason, cause=cause))
         else:
             if failure.was_interrupted:
-                failure = failure.saying(f"its top level was stopped after {self._timeout_s:g} s")
+                failure = failure.saying(f"its top level was stopped after {self._load_s:g} s")
             if event.kind == "load":
                 self._schedule.post(Event("refuse", None, (event.arguments[0],)))
             event.reply.set_exception(JavaScriptError(failure))

@@ -23,7 +23,8 @@ def ignore(text: str) -> None:
 class Reports:
     """Writes each error to `log`, the script's logger, and counts it in one of three counters.
 
-    `modules` are the ids of the script's files. `on_failure` is called with each text that was logged.
+    A call may run for `timeout_s`, and its promise may be pending for `wait_s`. `modules` are the ids of the script's
+    files. `on_failure` is called with each text that was logged.
     """
 
     def __init__(
@@ -31,12 +32,14 @@ class Reports:
         log: ContainedLogger,
         metrics: Metrics,
         timeout_s: float,
+        wait_s: float,
         modules: Collection[str],
         on_failure: Callable[[str], None] = ignore,
     ) -> None:
         self._log = log
         self._metrics = metrics
         self._timeout_s = timeout_s
+        self._wait_s = wait_s
         self._modules = modules
         self._on_failure = on_failure
         self._logged_once: set[Failure] = set()
@@ -73,7 +76,7 @@ class Reports:
 
     def unsettled(self, event: Event) -> None:
         """The event's promise is pending past its deadline."""
-        message = f"{_name_of(event)} returned a promise that has not settled in {self._timeout_s:g} s"
+        message = f"{_name_of(event)} returned a promise that has not settled in {self._wait_s:g} s"
         self._report("script_timeouts", event.state, "", Failure.of(message))
 
     def uncaught(self, what: str, failure: Failure) -> None:

@@ -61,11 +61,11 @@ class Posts:
 class RoomCalls:
     """Only `post` is for any thread; everything else belongs to the isolate's thread."""
 
-    def __init__(self, schedule: Schedule, reports: Reports, loader: ModuleLoader, timeout_s: float) -> None:
+    def __init__(self, schedule: Schedule, reports: Reports, loader: ModuleLoader, wait_s: float) -> None:
         self._schedule = schedule
         self._reports = reports
         self._loader = loader
-        self._timeout_s = timeout_s
+        self._wait_s = wait_s
         #: As many elements as there are events with calls that wait for the isolate.
         self.waiting: deque[None] = deque()
         self._batch: Sequence[RoomCall] = ()  # what the runtime has, until it has told how many calls it has begun
@@ -132,7 +132,7 @@ class RoomCalls:
         self._pending[index] = ticket
         now = time.monotonic()
         event = Event("room", None, (self._batch[index], ticket), began=now - ms / 1000)
-        self._schedule.suspend(event, ticket, now + self._timeout_s)
+        self._schedule.suspend(event, ticket, now + self._wait_s)
 
     def _room_took(self, index: int, ms: float) -> None:
         self._slow[index] = ms / 1000

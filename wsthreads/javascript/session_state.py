@@ -56,6 +56,9 @@ class Event(NamedTuple):
             data = self.arguments[0]
             is_put = engine is not None and engine.put_bytes(data)
             return f'["binary",{session_id},{"null" if is_put else quote(data.decode("latin-1"))}]'.encode()
+        if self.kind == "result":
+            event: bytes = self.arguments[1]
+            return event
         arguments = "".join(f",{json.dumps(argument)}" for argument in self.arguments)
         return f'["{self.kind}",{session_id}{arguments}]'.encode()
 

@@ -10,7 +10,7 @@ from traceback import TracebackException
 from types import TracebackType
 from typing import Any
 
-__all__ = ["MAX_TEXT_CHARS", "bounded", "exc_info_of", "summary_of", "traceback_of"]
+__all__ = ["MAX_TEXT_CHARS", "bounded", "exc_info_of", "summary_of", "text_of", "traceback_of"]
 
 #: The most characters that are shown of an exception and its causes. Errors of scripts have the same limit.
 MAX_TEXT_CHARS = 20_000
@@ -42,7 +42,7 @@ def traceback_of(error: BaseException) -> TracebackType | None:
 
 def summary_of(error: BaseException) -> str:
     """An exception's type and text, even if its `__str__` raises."""
-    name, text = type(error).__name__, _text_of(error)
+    name, text = type(error).__name__, text_of(error)
     return f"{name} (no text: its __str__ failed)" if text is None else f"{name}: {text}"
 
 
@@ -55,7 +55,7 @@ def _slot(name: str, error: BaseException) -> Any:
     return getattr(BaseException, name).__get__(error)
 
 
-def _text_of(error: BaseException) -> str | None:
+def text_of(error: BaseException) -> str | None:
     """`str(error)`, or None if that raises."""
     try:
         text = str(error)
@@ -86,7 +86,7 @@ def _twin_of(error: BaseException) -> Exception:
 
 
 def _alone(error: BaseException, limit: int) -> Exception:
-    kind, text = type(error), _text_of(error)
+    kind, text = type(error), text_of(error)
     names = {name: type.__getattribute__(kind, name) for name in ("__module__", "__qualname__")}
     shown = f"<{kind.__name__} (no text: its __str__ failed)>" if text is None else bounded(text, limit)
     twin: Exception = type(kind.__name__, (Exception,), names)(shown)

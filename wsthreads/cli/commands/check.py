@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
 from wsthreads.cli.streams import complain
-from wsthreads.errors import WSThreadsError
+from wsthreads.errors import UsageError, WSThreadsError
 
 __all__ = ["check"]
 
@@ -15,7 +16,8 @@ __all__ = ["check"]
 @click.command()
 @click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
 @click.option("--path", metavar="PATH", help="Path of a single handler, in place of /ws/<name>.")
-def check(targets: tuple[str, ...], path: str | None) -> int:
+@click.option("--types", is_flag=True, help="Write a .d.ts beside each Python file that a script imports.")
+def check(targets: tuple[str, ...], path: str | None, types: bool) -> int:
     """Load handlers without serving them.
 
     Prints the functions of each handler. For a mistake, it prints the file, the line and the column, and suggests a
@@ -36,4 +38,11 @@ def check(targets: tuple[str, ...], path: str | None) -> int:
         click.echo(f"{target.file}  {target.path}  {', '.join(finding.functions)}")
         for remark in finding.remarks:
             click.echo(remark)
+        for file, text in finding.declarations.items() if types else ():
+            try:
+                Path(file).write_text(text, encoding="utf-8")
+            except OSError as error:
+                status = complain(UsageError(f"{file}: {error.strerror}"))
+            else:
+                click.echo(f"{file}  written")
     return status

@@ -2,8 +2,8 @@
 // them.
 //
 // The parts are joined into the body of one function in the order boot, inspect, console, timers, options, objects,
-// rooms, lazy, module, calls, roomcalls, loop. The parts in the folder `lazy` are loaded when they are first used: see
-// lazy.js.
+// rooms, lazy, module, calls, roomcalls, python, loop. The parts in the folder `lazy` are loaded when they are first
+// used: see lazy.js.
 //
 // Only `console` and the timers are global. A script does not see `python` and the rest.
 //
@@ -37,6 +37,10 @@ const ASYNC_GENERATOR_FUNCTION = getPrototypeOf(async function* () {});
 const GENERATOR = GENERATOR_FUNCTION.prototype;
 const ASYNC_GENERATOR = ASYNC_GENERATOR_FUNCTION.prototype;
 const { then } = Promise.prototype;
+const OBJECT = Object.prototype;
+const MAP_PROTOTYPE = Map.prototype;
+const SET_PROTOTYPE = Set.prototype;
+const ASYNC_ITERATOR = Symbol.asyncIterator;
 const { fromCharCode } = String;
 const quote = JSON.stringify;
 const evaluate = eval;  // in the global scope

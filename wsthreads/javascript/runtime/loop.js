@@ -183,6 +183,10 @@ const dispatch = {
     return DONE;
   },
 
+  result(event) {
+    return returned(event[2], event[3], event[4], event[5]);
+  },
+
   // Comes right after a load that was not the first one.
   reload() {
     owner = version;
@@ -261,4 +265,4 @@ function literal(value) {
   return `${value ?? null}`;
 }
 
-return { __proto__: null, loop, connect, describe, parcel, module };
+return { __proto__: null, loop, connect, describe, parcel, module, imported };

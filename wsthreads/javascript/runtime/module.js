@@ -2,8 +2,14 @@
 //
 // The functions are frozen: two files of a script that import one get the same object.
 
+let handleOfUser, handleOfPeer;
+
 class User {
   #name;
+
+  static {
+    handleOfUser = (value) => #name in value ? ["user", value.#name] : null;
+  }
 
   constructor(name) {
     this.#name = name;
@@ -36,6 +42,10 @@ class User {
 
 class Peer {
   #id;
+
+  static {
+    handleOfPeer = (value) => #id in value ? ["peer", value.#id] : null;
+  }
 
   constructor(id) {
     this.#id = id;

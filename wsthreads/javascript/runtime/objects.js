@@ -9,6 +9,9 @@ const startOfData = asGetter(DataView.prototype, "byteOffset");
 const bytesOfData = asGetter(DataView.prototype, "byteLength");
 const setBytes = asFunction(TYPED_ARRAY.set);
 
+// What tells Python which session an object is; null for other objects.
+let handleOfSession;
+
 class Visitor {
   #told;
 
@@ -87,6 +90,10 @@ class Request extends Visitor {
 
 class Session extends Visitor {
   #id;  // the id of this object, even if a method is called on another object
+
+  static {
+    handleOfSession = (value) => #id in value ? ["session", value.#id] : null;
+  }
 
   constructor(state) {
     super(state);

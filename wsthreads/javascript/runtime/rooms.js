@@ -1,9 +1,16 @@
 // The rooms that a script receives: handles. A handle is its room's name and whose it is (`id`): the id of a session,
 // null without one, or the fencing number of an ownership. Python looks up the rest at each call.
 
+// What tells Python which room an object is; null for other objects.
+let handleOfRoom;
+
 class Room {
   #id;
   #name;
+
+  static {
+    handleOfRoom = (value) => #id in value ? ["room", value.#id, value.#name] : null;
+  }
 
   constructor(id, name) {
     this.#id = id;

@@ -1,0 +1,646 @@
+"""A script calls the Python functions of a file that it imports."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.javascript_fakes import SHORT_S, FakeSession, Script, running, script_log
+from tests.programs import DEADLINE_S, Program
+from wsthreads.config import Config
+from wsthreads.errors import ScriptError
+from wsthreads.javascript import check_script
+from wsthreads.javascript.python_calls import PythonCalls
+from wsthreads.javascript.python_functions import PythonFunctions
+from wsthreads.javascript.python_pool import MAX_ABANDONED
+from wsthreads.javascript.schedule import Schedule
+from wsthreads.testing import play
+
+#: Calls the function that the message names, with the JSON values behind the name, and sends what comes of it.
+CALLER = """
+import * as py from "./store.py";
+const inWords = (value) => value instanceof Uint8Array ? value : JSON.stringify(value);
+export async function onMessage(session, message) {
+  try {
+    const [name, ...values] = JSON.parse(message);
+    session.send(inWords(await py[name](...values)) ?? "undefined");
+  } catch (error) {
+    session.send(`${error.name}: ${error.message}`);
+  }
+}
+"""
+
+
+def with_store(tmp_path: Path, python: str, script: str = CALLER, **settings: Any) -> Any:
+    (tmp_path / "store.py").write_text(python)
+    return running(tmp_path, script, **settings)
+
+
+def ask(script: Script, session: FakeSession, *call: Any) -> str | bytes:
+    return script.answer(session, json.dumps(call))
+
+
+def names_in(script: Script) -> dict[str, Any]:
+    """The variables of the Python file."""
+    isolate = script.handler._isolate
+    assert isolate is not None
+    names: dict[str, Any] = isolate._loader.python[0].function.__globals__
+    return names
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, True, 0, -1, 1.5, 2**53 - 1, "", "text", "ü\0\u2028\"'\\", "\ud83d", [], {}, [1, [2, {"a": [None]}]],
+     {"__proto__": 1, "constructor": 2, "": 3, "a b": "c"}],
+    ids=repr,
+)  # fmt: skip
+def test_json_values_arrive_as_they_are(tmp_path: Path, value: Any) -> None:
+    with with_store(tmp_path, "def same(value): return value\n") as script:
+        answer = ask(script, script.open(), "same", value)
+        assert json.loads(answer) == value
+
+
+def test_bytes_arrive_as_bytes(tmp_path: Path) -> None:
+    source = """
+    import { turned, inside } from "./store.py";
+    export async function onMessage(session, message) {
+      session.send(await turned(message));
+      const { data, list } = await inside({ a: new Uint8Array([1, 255]).subarray(1), b: [new DataView(message)] });
+      session.send(data);
+      session.send(list[1]);
+    }"""
+    python = """
+def turned(data):
+    assert type(data) is bytes
+    return bytearray(reversed(data))
+def inside(value):
+    assert value["a"] == b"\\xff"
+    return {"data": value["a"], "list": [None, memoryview(value["b"][0])]}
+"""
+    with with_store(tmp_path, python, source) as script:
+        session = script.open()
+        data = bytes(range(256))
+        script.message(session, data)
+        assert session.wait_for_messages(3) == [data[::-1], b"\xff", data]
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("NaN", "TypeError: f takes JSON values, bytes and handles, not NaN"),
+        ("[1, -Infinity]", "TypeError: f takes JSON values, bytes and handles, not -Infinity"),
+        ("10n", "TypeError: f takes JSON values, bytes and handles, not a bigint"),
+        ("Symbol()", "TypeError: f takes JSON values, bytes and handles, not a symbol"),
+        ("() => 1", "TypeError: f takes JSON values, bytes and handles, not a function"),
+        ("new Map([[1, 2]])", "TypeError: f takes JSON values, bytes and handles, not a Map"),
+        ("{ a: [new Set()] }", "TypeError: f takes JSON values, bytes and handles, not a Set"),
+        ("Promise.resolve(1)", "TypeError: f takes JSON values, bytes and handles, not a Promise"),
+        ("cycle", "RangeError: f takes values of at most 200 levels; is there a cycle?"),
+        ("{ '\\0': 1 }", 'TypeError: f takes no object with the key "\\0"'),
+        ("{ get a() { throw new Error('mine') } }", "Error: mine"),
+        ("new Proxy({}, { ownKeys() { throw new Error('trap') } })", "Error: trap"),
+        ("'x'.repeat(17e6)", "RangeError: f takes at most 16777216 characters of JSON, not 17000004"),
+    ],
+)
+def test_what_is_no_json_value_is_refused(tmp_path: Path, code: str, error: str) -> None:
+    source = f"""
+    import {{ f }} from "./store.py";
+    const cycle = []; cycle.push(cycle);
+    export function onMessage(session) {{
+      try {{ f({code}); }} catch (error) {{ session.send(`${{error}}`); }}
+    }}"""
+    with with_store(tmp_path, "def f(value): return 'was called'\n", source) as script:
+        assert script.answer(script.open()) == error
+
+
+def test_undefined_is_none_and_a_date_is_text(tmp_path: Path) -> None:
+    source = """
+    import { f } from "./store.py";
+    export async function onMessage(session) {
+      session.send(await f(undefined, [undefined], { a: undefined, b: () => 1, c: new Date(0) }));
+    }"""
+    with with_store(tmp_path, "def f(*values): return repr(values)\n", source) as script:
+        assert script.answer(script.open()) == "(None, [None], {'c': '1970-01-01T00:00:00.000Z'})"
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        ("{1, 2}", "TypeError: f (store.py) returned what JavaScript cannot have: a set is no JSON value"),
+        ("[object()]", "TypeError: f (store.py) returned what JavaScript cannot have: a object is no JSON value"),
+        ("2**53", f"RangeError: f (store.py) returned what JavaScript cannot have: {2**53} is beyond JavaScript's safe "
+                  f"integers, ±{2**53 - 1}: return it as text"),
+        ("{'a': [-2**80]}", "RangeError: f (store.py) returned what JavaScript cannot have: -1208925819614629174706176 "
+                            f"is beyond JavaScript's safe integers, ±{2**53 - 1}: return it as text"),
+        ("'x' * (16 * 1024 * 1024)", "RangeError: f (store.py) returned what JavaScript cannot have: the result has "
+                                     "16777218 bytes, more than 16777216: return it in parts"),
+        ("(n for n in [1])", "TypeError: f (store.py) returned what JavaScript cannot have: a generator is no JSON "
+                             "value"),
+    ],
+)  # fmt: skip
+def test_a_result_that_is_no_json_value_is_an_error(tmp_path: Path, value: str, error: str) -> None:
+    with with_store(tmp_path, f"def f(): return {value}\n") as script:
+        assert ask(script, script.open(), "f") == error
+
+
+@pytest.mark.parametrize("value", ["float('nan')", "[float('inf')]", "loop"])
+def test_so_is_one_that_no_json_text_can_have(tmp_path: Path, value: str) -> None:
+    with with_store(tmp_path, f"loop = []\nloop.append(loop)\ndef f(): return {value}\n") as script:
+        answer = ask(script, script.open(), "f")
+        assert str(answer).startswith("RangeError: f (store.py) returned what JavaScript cannot have: ")
+
+
+def test_digits_in_a_text_are_no_number(tmp_path: Path) -> None:
+    with with_store(tmp_path, "def f(): return ['12345678901234567890', 0.1234567890123456789]\n") as script:
+        assert ask(script, script.open(), "f") == '["12345678901234567890",0.12345678901234568]'
+
+
+@pytest.mark.parametrize(
+    ("raises", "error"),
+    [
+        ("{}['k']", "KeyError: 'k'"),
+        ("raise ValueError('is wrong')", "ValueError: is wrong"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt: "),
+        ("raise GeneratorExit", "GeneratorExit: "),
+        ("raise StopIteration(1)", "StopIteration: 1"),
+        ("raise Odd", "Odd: (no text: its __str__ failed)"),
+        ("raise ValueError('x' * 5000)", f"ValueError: {'x' * 1000}… (4000 more characters)"),
+        ("f()", "RecursionError: maximum recursion depth exceeded"),
+    ],
+)
+def test_an_exception_becomes_an_error_of_its_name(tmp_path: Path, raises: str, error: str) -> None:
+    python = f"""
+class Odd(BaseException):
+    def __str__(self): raise SystemExit
+def f():
+    {raises}
+def g(): return 1
+"""
+    with with_store(tmp_path, python) as script:
+        session = script.open()
+        assert str(ask(script, session, "f")).startswith(error)
+        assert ask(script, session, "g") == "1"
+
+
+def test_the_stack_of_an_error_shows_the_frames_of_both_languages(tmp_path: Path) -> None:
+    python = "import json\ndef outer(text):\n    return inner(text)\ndef inner(text):\n    return json.loads(text)\n"
+    source = """
+    import { outer } from "./store.py";
+    async function parse(text) { return await outer(text); }
+    export async function onMessage(session, message) { await parse(message); }"""
+    with with_store(tmp_path, python, source) as script, script_log() as lines:
+        script.message(script.open(), "{")
+        text = lines.wait_for("JSONDecodeError")
+    assert text.startswith("onMessage failed in session")
+    places = re.findall(r"^ *at (\S+) .*?([^/(]+?:\d+)(?::\d+)?\)$", text, re.MULTILINE)
+    assert places[-4:] == [
+        ("inner", "store.py:5"), ("outer", "store.py:3"), ("parse", "script.js:3"), ("onMessage", "script.js:4"),
+    ]  # fmt: skip
+    (record,) = [record for record in lines.records if "JSONDecodeError" in record.getMessage()]
+    assert (record.file, record.line) == ("store.py", 5)  # type: ignore[attr-defined]
+
+
+def test_an_error_that_nobody_handles_is_logged_with_its_place(tmp_path: Path) -> None:
+    source = 'import { f } from "./store.py"; export function onMessage(session) { f(); }'
+    with with_store(tmp_path, "def f():\n    raise OSError('no disk')\n", source) as script, script_log() as lines:
+        script.message(script.open())
+        assert "OSError: no disk" in lines.wait_for("unhandled")
+
+
+def test_a_script_waits_while_others_of_its_sessions_are_served(tmp_path: Path) -> None:
+    python = """
+import threading
+gate = threading.Event()
+def wait(): return gate.wait(30)
+def open(): gate.set()
+"""
+    with with_store(tmp_path, python) as script:
+        first, second = script.open(), script.open()
+        script.message(first, '["wait"]')
+        script.message(first, '["open"]')  # comes behind the one that waits
+        assert ask(script, second, "open") == "null"
+        assert first.wait_for_messages(2) == ["true", "null"]
+
+
+def test_functions_run_side_by_side_in_as_many_threads_as_are_set(tmp_path: Path) -> None:
+    python = """
+import threading
+barrier = threading.Barrier(3)
+def meet(): barrier.wait(30)
+def thread(): return threading.current_thread().name
+"""
+    with with_store(tmp_path, python, script_threads=3) as script:
+        sessions = [script.open() for _ in range(3)]
+        for session in sessions:
+            script.message(session, '["meet"]')
+        for session in sessions:
+            assert session.wait_for_messages(1) == ["null"]
+        assert ask(script, sessions[0], "thread") == '"wsthreads-script.js-python"'
+        assert sum(thread.name == "wsthreads-script.js-python" for thread in threading.enumerate()) == 3
+    eventually(lambda: not any(t.name == "wsthreads-script.js-python" for t in threading.enumerate()))
+
+
+def test_a_function_that_does_not_return_is_given_up(tmp_path: Path) -> None:
+    python = """
+import threading
+gate = threading.Event()
+def spin():
+    while True: pass
+def wait(): gate.wait()
+def quick(): return 1
+"""
+    before = threading.active_count()
+    with with_store(tmp_path, python, script_wait_s=SHORT_S, script_threads=1) as script:
+        session = script.open()
+        assert ask(script, session, "spin") == f"TimeoutError: spin (store.py) has not returned in {SHORT_S:g} s"
+        assert ask(script, session, "quick") == "1"
+        assert ask(script, session, "wait") == f"TimeoutError: wait (store.py) has not returned in {SHORT_S:g} s"
+        assert ask(script, session, "quick") == "1"
+        names_in(script)["gate"].set()
+    eventually(lambda: threading.active_count() <= before)  # the endless loop has ended, too
+
+
+def test_calls_that_have_no_thread_in_time_are_given_up() -> None:
+    gate, began = threading.Event(), []
+
+    def wait(number: int) -> None:
+        began.append(number)
+        gate.wait(DEADLINE_S)
+
+    store = ModuleType("store")
+    store.wait, store.__all__ = wait, ["wait"]  # type: ignore[attr-defined]
+    functions, schedule = PythonFunctions({"store": store}), Schedule()
+    functions.embedded_source("store", "runtime")
+    calls = PythonCalls("x", functions, schedule, print, str, threads=1, wait_s=5)
+    for ticket in (1, 2):
+        assert calls.functions()["call_function"](ticket, 0, f"[{ticket}]") is None
+    eventually(lambda: began == [1])
+    assert calls.next_expiry <= time.monotonic() + 5
+    calls.expire(time.monotonic() + 6)
+    told = [schedule.take(0).encoded(None) for _ in range(2)]  # type: ignore[union-attr]
+    assert [json.loads(event)[2:5] for event in told] == [
+        [1, False, ["TimeoutError", "wait (store) has not returned in 5 s", ""]],
+        [2, False, ["TimeoutError", "wait (store) had no thread in 5 s", ""]],
+    ]
+    assert calls.is_idle
+    gate.set()
+    calls.stop()
+    assert began == [1]
+
+
+def test_when_too_many_are_given_up_calls_fail_at_once(tmp_path: Path) -> None:
+    python = "import threading\ngate = threading.Event()\ndef wait(): gate.wait()\n"
+    source = """
+    import { wait } from "./store.py";
+    export async function onMessage(session, count) {
+      const calls = [];
+      for (let n = 0; n < count; n++) calls.push(wait().catch((error) => error.message));
+      session.send(`${(await Promise.all(calls)).at(-1)}`);
+    }"""
+    settings = {"script_wait_s": SHORT_S, "script_threads": MAX_ABANDONED}
+    with with_store(tmp_path, python, source, **settings) as script:
+        session = script.open()
+        script.answer(session, f"{MAX_ABANDONED}")
+        text = f"wait (store.py) cannot be called: {MAX_ABANDONED} calls of Python functions have taken too long, and "
+        assert script.answer(session, "1") == text + "still run"
+        names_in(script)["gate"].set()
+        eventually(lambda: script.answer(session, "1") == "null")
+
+
+def test_more_calls_at_once_than_may_wait_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsthreads.javascript.python_pool.MAX_WAITING", 100)
+    source = """
+    import { f } from "./store.py";
+    export async function onMessage(session) {
+      let refused = 0;
+      const calls = [];
+      for (let n = 0; n < 200; n++) calls.push(f().catch((error) => { refused++; return error.message; }));
+      await null;
+      session.send(await calls.at(-1));
+      await Promise.all(calls);
+      session.send(`${refused}`);
+    }"""
+    python = "import threading\ngate = threading.Event()\ndef f(): gate.wait(30)\n"
+    with with_store(tmp_path, python, source) as script:
+        session = script.open()
+        text = "f (store.py) cannot be called: 100 calls of Python functions wait for a thread"
+        assert script.answer(session) == text
+        names_in(script)["gate"].set()
+        assert 92 <= int(session.wait_for_messages(2)[1]) <= 100
+
+
+def test_a_session_that_ends_while_its_call_runs_harms_nobody(tmp_path: Path) -> None:
+    python = """
+import threading
+began, gate = threading.Event(), threading.Event()
+def f():
+    began.set()
+    return gate.wait(30)
+"""
+    with with_store(tmp_path, python) as script:
+        first, second = script.open(), script.open()
+        script.message(first, '["f"]')
+        assert names_in(script)["began"].wait(DEADLINE_S)
+        closing = threading.Thread(target=script.close, args=(first,))
+        closing.start()
+        names_in(script)["gate"].set()
+        closing.join(DEADLINE_S)
+        assert not closing.is_alive()
+        assert ask(script, second, "f") == "true"
+
+
+def test_generators_are_async_iterators(tmp_path: Path) -> None:
+    python = """
+ended = []
+def numbers(n):
+    try:
+        yield from range(n)
+        return "end"
+    finally:
+        ended.append(n)
+def failing():
+    yield 1
+    raise ValueError("at 2")
+"""
+    source = """
+    import { numbers, failing } from "./store.py";
+    export async function onMessage(session) {
+      const found = [];
+      for await (const n of numbers(3)) found.push(n);
+      for await (const n of numbers(9)) { if (n === 2) break; found.push(n); }
+      const all = numbers(2);
+      found.push(...await Promise.all([all.next(), all.next(), all.next(), all.next()]).then((each) => each.map(
+        ({ value, done }) => `${value} ${done}`)));
+      try { for await (const n of failing()) found.push(n); } catch (error) { found.push(error.message); }
+      const unused = numbers(7);
+      found.push(JSON.stringify(await unused.return("r")), JSON.stringify(await unused.next()));
+      session.send(found.join("|"));
+    }"""
+    with with_store(tmp_path, python, source) as script:
+        told = '0|1|2|0|1|0 false|1 false|end true|undefined true|1|at 2|{"value":"r","done":true}|{"done":true}'
+        assert script.answer(script.open()) == told
+        assert names_in(script)["ended"] == [3, 9, 2]
+
+
+def test_generators_left_open_are_bounded_and_end_with_the_script(tmp_path: Path) -> None:
+    python = "ended = []\ndef g():\n    try:\n        while True: yield 1\n    finally:\n        ended.append(1)\n"
+    source = """
+    import { g } from "./store.py";
+    export async function onMessage(session) {
+      let open = 0;
+      try {
+        for (; open < 2000; open++) await g().next();
+      } catch (error) { session.send(`${open}: ${error.message}`); }
+    }"""
+    with with_store(tmp_path, python, source, script_wait_s=DEADLINE_S) as script:
+        answer = script.answer(script.open())
+        assert answer == "1000: g (store.py): 1000 generators of this script are open, end one before"
+        ended = names_in(script)["ended"]
+    eventually(lambda: len(ended) == 1000)
+
+
+def test_handles_arrive_as_the_objects_of_python(tmp_path: Path) -> None:
+    (tmp_path / "store.py").write_text(
+        """
+import wsthreads
+def greet(session, room, handle, user, peer):
+    assert isinstance(session, wsthreads.Session) and isinstance(room, wsthreads.SessionRoom)
+    assert type(handle) is wsthreads.Room and isinstance(user, wsthreads.User) and isinstance(peer, wsthreads.Peer)
+    room.broadcast("to the room")
+    handle.broadcast("by a handle")
+    user.send("to the user")
+    peer.send("to the peer")
+    session.send("to the session")
+    return [session.id == peer.id, room.name, handle.name, user.name]
+"""
+    )
+    (tmp_path / "chat.js").write_text(
+        """
+import { room, session as peer, user } from "wsthreads";
+import { greet } from "./store.py";
+export function onHandshake(request) { request.setUser("ann"); }
+export async function onMessage(session) {
+  const mine = session.room("r");
+  mine.join();
+  const told = await greet(session, mine, room("r"), user("ann"), peer(session.id));
+  session.send(JSON.stringify(told));
+}
+"""
+    )
+    with play(tmp_path / "chat.js") as chat:
+        ann = chat.connect()
+        ann.send("")
+        assert [ann.receive() for _ in range(6)] == [
+            "to the room", "by a handle", "to the user", "to the peer", "to the session", '[true,"r","r","ann"]',
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "Object.create(session)",
+        "{ __proto__: Object.getPrototypeOf(session), id: session.id }",
+        "new Proxy(session, {})",
+    ],
+)
+def test_only_a_real_handle_is_one(tmp_path: Path, code: str) -> None:
+    source = f"""
+    import {{ f }} from "./store.py";
+    export async function onMessage(session) {{ session.send(await f({code})); }}"""
+    with with_store(tmp_path, "def f(value): return type(value).__name__\n", source) as script:
+        assert script.answer(script.open()) == "dict"
+
+
+def test_the_application_provides_modules(tmp_path: Path) -> None:
+    store = ModuleType("the_store")
+    exec("numbers = {}\ndef add(n):\n    numbers[n] = n\n    return len(numbers)\n", store.__dict__)
+    (tmp_path / "chat.js").write_text(
+        'import { add } from "store"; export async function onMessage(session, m) { session.send(`${await add(m)}`); }'
+    )
+    with play(tmp_path / "chat.js", modules={"store": store}) as chat:
+        ann = chat.connect()
+        ann.send("x")
+        assert ann.receive() == "1"
+    assert store.numbers == {"x": "x"}  # type: ignore[attr-defined]
+
+
+# What is imported, and what is not.
+
+
+def test_private_names_classes_and_other_modules_names_are_not_exported(tmp_path: Path) -> None:
+    python = """
+import os
+from json import dumps
+from functools import lru_cache, partial
+def public(): pass
+def _private(): pass
+class Class: pass
+constant = 1
+@lru_cache
+def cached(): pass
+"""
+    source = """
+    import * as store from "./store.py";
+    export function onMessage(session) { session.send(Object.keys(store).join()); }"""
+    with with_store(tmp_path, python, source) as script:
+        assert script.answer(script.open()) == "cached,public"
+
+
+def test_dunder_all_decides(tmp_path: Path) -> None:
+    python = "from json import dumps\n__all__ = ['dumps', '_private']\ndef public(): pass\ndef _private(): pass\n"
+    source = """
+    import * as store from "./store.py";
+    export function onMessage(session) { session.send(Object.keys(store).join()); }"""
+    with with_store(tmp_path, python, source) as script:
+        assert script.answer(script.open()) == "_private,dumps"
+
+
+@pytest.mark.parametrize(
+    ("python", "line", "message"),
+    [
+        ("def f(:\n", 1, "SyntaxError"),
+        ("\n\n1 / 0\n", 3, "ZeroDivisionError: division by zero"),
+        ("import nothing_like_this\n", 1, "ModuleNotFoundError: No module named 'nothing_like_this'"),
+        ("raise SystemExit(1)", 1, "SystemExit: 1"),
+        ("constant = 1\n", None, "it has no public functions that a script could import"),
+        ("\n\nasync def f(): pass\n", 3, "f is async; scripts call plain functions, each in a thread of its own"),
+        ("__all__ = ['f']\n", None, "f in __all__ does not exist; a script can only import functions"),
+        ("__all__ = ['f']\nf = 1\n", None, "f in __all__ is a int; a script can only import functions"),
+    ],
+)
+def test_a_python_file_that_does_not_load_is_an_error_with_its_place(
+    tmp_path: Path, python: str, line: int | None, message: str
+) -> None:
+    (tmp_path / "store.py").write_text(python)
+    script = tmp_path / "chat.js"
+    script.write_text('import * as store from "./store.py"; export function onMessage() {}')
+    with pytest.raises(ScriptError) as caught:
+        check_script(script, Config())
+    assert caught.value.message.startswith(message)
+    assert (caught.value.path, caught.value.line) == (str(tmp_path / "store.py"), line)
+
+
+def test_python_outside_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "store.py").write_text("def f(): pass\n")
+    folder = tmp_path / "scripts"
+    folder.mkdir()
+    (folder / "link.py").symlink_to(tmp_path / "store.py")
+    for name in ("../store.py", "./link.py", "./missing.py"):
+        (folder / "chat.js").write_text(f'import {{ f }} from "{name}"; export function onMessage() {{}}')
+        with pytest.raises(ScriptError, match=f"import of '{re.escape(name)}' in chat.js: "):
+            check_script(folder / "chat.js", Config())
+
+
+def test_a_script_reaches_nothing_but_the_functions(tmp_path: Path) -> None:
+    python = "secret = 'hidden'\ndef f(value=None): return repr(value)\n"
+    source = """
+    import { f } from "./store.py";
+    export async function onMessage(session) {
+      const found = [];
+      found.push(Object.getOwnPropertyNames(f).sort().join(), Object.isFrozen(f));
+      found.push(await f({ __proto__: { a: 1 }, constructor: 1, __class__: 2, __globals__: 3 }));
+      try { await f.constructor("return secret")(); } catch (error) { found.push(error.name); }
+      try { await f.call(null, ...Array(3)); } catch (error) { found.push(error.name); }
+      Object.defineProperty(Array.prototype, "0", { set() { found.push("seen"); }, configurable: true });
+      Object.prototype.toJSON = function () { found.push("asked"); return "changed"; };
+      found.push(await f("x"));
+      delete Object.prototype.toJSON; delete Array.prototype[0];
+      session.send(found.join("|"));
+    }"""
+    with with_store(tmp_path, python, source) as script:
+        told = str(script.answer(script.open()))
+    assert told.split("|")[:3] == ["length,name", "true", "{'constructor': 1, '__class__': 2, '__globals__': 3}"]
+    assert told.endswith("'x'")
+    assert "hidden" not in told
+
+
+# Reloads, and the command line.
+
+
+def test_a_reload_runs_the_file_again_and_running_calls_go_on(tmp_path: Path) -> None:
+    (tmp_path / "store.py").write_text(
+        "import threading\ngate = threading.Event()\ndef f(): return gate.wait(30) and 1\n"
+    )
+    with running(tmp_path, CALLER) as script:
+        first, second = script.open(), script.open()
+        script.message(first, '["f"]')
+        script.handler.settle(DEADLINE_S)
+        old = names_in(script)
+        (tmp_path / "store.py").write_text("def f(): return 2\ndef g(): return 3\n")
+        assert str(tmp_path / "store.py") in script.handler.files()
+        script.handler.reload()
+        assert ask(script, second, "f") == "2"
+        assert ask(script, second, "g") == "3"
+        old["gate"].set()
+        assert first.wait_for_messages(1) == ["1"]
+        (tmp_path / "store.py").write_text("def f(: return 2\n")
+        with pytest.raises(ScriptError, match="SyntaxError"):
+            script.handler.reload()
+        assert ask(script, second, "g") == "3"
+
+
+def test_check_writes_types(tmp_path: Path) -> None:
+    (tmp_path / "store.py").write_text(
+        '''
+from collections.abc import Iterator
+from typing import Literal, Optional, TypedDict
+from wsthreads import Room, Session
+class Row(TypedDict, total=False):
+    id: int
+    other: "Row | None"
+def save(session: Session, rows: list[Row], mode: Literal["a", "b"] = "a", *more: int) -> bool:
+    """Saves rows."""
+def load(room: Room, default, data: bytes, pair: tuple[int, str], table: Optional[dict[str, list[int | None]]] = None):
+    """Loads.
+
+    It says */ more."""
+def walk() -> Iterator[Row]: yield {}
+def unknown(value: "NoSuchName") -> "NoSuchName": return value
+'''
+    )
+    (tmp_path / "chat.js").write_text('import * as store from "./store.py"; export function onMessage() {}')
+    with Program([sys.executable, "-m", "wsthreads", "check", "--types", "chat.js"], cwd=tmp_path) as check:
+        assert check.wait() == 0
+    assert (tmp_path / "store.py.d.ts").read_text() == (
+        """// Written by `wsthreads check --types` from store.py. Changes here are lost.
+
+import type { Room, Session } from "wsthreads";
+
+export interface Row {
+  id?: number;
+  other?: Row | null;
+}
+
+/** Saves rows. */
+export function save(session: Session, rows: Row[], mode?: "a" | "b", ...more: number[]): Promise<boolean>;
+
+/**
+ * Loads.
+ *
+ * It says * / more.
+ */
+export function load(room: Room, default_: any, data: Uint8Array, pair: [number, string], """
+        """table?: Record<string, (number | null)[]> | null): Promise<any>;
+
+export function walk(): AsyncIterableIterator<Row>;
+
+export function unknown(value: any): Promise<any>;
+"""
+    )
+
+
+def eventually(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

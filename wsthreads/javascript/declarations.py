@@ -1,0 +1,178 @@
+"""TypeScript declarations for Python files that scripts import, from annotations and docstrings."""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import json
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, Literal, get_args, get_origin
+
+from wsthreads.javascript.python_functions import PythonFunction
+
+__all__ = ["declarations_of"]
+
+#: The types of JSON and bytes, as a script has them.
+_SIMPLE = {
+    bool: "boolean",
+    int: "number",
+    float: "number",
+    str: "string",
+    bytes: "Uint8Array",
+    bytearray: "Uint8Array",
+    memoryview: "Uint8Array",
+    None: "null",
+    type(None): "null",
+    object: "unknown",
+    dict: "Record<string, any>",
+    list: "any[]",
+    tuple: "any[]",
+}
+
+#: What a script passes as a handle, by the name of its class in Python.
+_HANDLES = {"Session": "Session", "Room": "Room", "SessionRoom": "SessionRoom", "User": "User", "Peer": "Peer"}
+
+_SEQUENCES = (list, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection, set, frozenset)
+_MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+_GENERATORS = (collections.abc.Generator, collections.abc.Iterator, collections.abc.Iterable)
+
+_HEAD = "// Written by `wsthreads check --types` from {source}. Changes here are lost.\n"
+
+
+def declarations_of(source: str, functions: list[PythonFunction]) -> str:
+    """The text of a ``.d.ts`` for the public functions of a Python file."""
+    writer = _Writer()
+    declared = [writer.function(function) for function in functions]
+    imported = sorted(writer.handles)
+    head = [f'import type {{ {", ".join(imported)} }} from "wsthreads";\n'] if imported else []
+    return "\n".join([_HEAD.format(source=source), *head, *writer.interfaces.values(), *declared])
+
+
+class _Writer:
+    def __init__(self) -> None:
+        self.handles: set[str] = set()
+        self.interfaces: dict[str, str] = {}  # of TypedDicts, by name
+
+    def function(self, function: PythonFunction) -> str:
+        plain = inspect.unwrap(function.function)
+        try:
+            hints = typing.get_type_hints(plain)
+        except Exception:  # an annotation that does not exist when the program runs
+            hints = {}
+        try:
+            parameters = list(inspect.signature(function.function).parameters.values())
+        except (TypeError, ValueError):  # a built-in function without a signature
+            return f"export function {function.name}(...args: any[]): Promise<any>;\n"
+        shown = [self._parameter(each, hints.get(each.name, Any)) for each in parameters if _is_positional(each)]
+        result = hints.get("return", Any)
+        returned = self._iterated(result) if function.is_generator else f"Promise<{self.type(result)}>"
+        return f"{_comment(plain)}export function {function.name}({', '.join(shown)}): {returned};\n"
+
+    def _parameter(self, parameter: inspect.Parameter, hint: Any) -> str:
+        name = parameter.name if parameter.name.isascii() and parameter.name not in _RESERVED else f"{parameter.name}_"
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            return f"...{name}: {_grouped(self.type(hint))}[]"
+        optional = "" if parameter.default is parameter.empty else "?"
+        return f"{name}{optional}: {self.type(hint)}"
+
+    def _iterated(self, hint: Any) -> str:
+        arguments = get_args(hint) if get_origin(hint) in _GENERATORS else ()
+        return f"AsyncIterableIterator<{self.type(arguments[0]) if arguments else 'any'}>"
+
+    def type(self, hint: Any) -> str:
+        """The TypeScript type for an annotation; ``any`` for what has none."""
+        if hint in _SIMPLE if isinstance(hint, collections.abc.Hashable) else False:
+            return _SIMPLE[hint]
+        origin, arguments = get_origin(hint), get_args(hint)
+        if origin is Literal:
+            return " | ".join(json.dumps(value) for value in arguments)
+        if origin is typing.Union or origin is types.UnionType:
+            return " | ".join(dict.fromkeys(self.type(argument) for argument in arguments))
+        if origin is typing.Annotated:
+            return self.type(arguments[0])
+        if origin is tuple:
+            if len(arguments) == 2 and arguments[1] is ...:
+                return f"{_grouped(self.type(arguments[0]))}[]"
+            return f"[{', '.join(map(self.type, arguments))}]"
+        if origin in _MAPPINGS:
+            return f"Record<string, {self.type(arguments[1])}>"
+        if origin in _SEQUENCES:
+            return f"{_grouped(self.type(arguments[0]))}[]"
+        if typing.is_typeddict(hint):
+            return self._interface(hint)
+        name = getattr(hint, "__name__", "")
+        if name in _HANDLES and str(getattr(hint, "__module__", "")).startswith("wsthreads"):
+            self.handles.add(_HANDLES[name])
+            return _HANDLES[name]
+        return "any"
+
+    def _interface(self, hint: Any) -> str:
+        name = str(hint.__name__)
+        if name not in self.interfaces:
+            self.interfaces[name] = ""  # it may contain itself
+            optional = hint.__optional_keys__
+            fields = [
+                f"  {key if key.isidentifier() else json.dumps(key)}{'?' * (key in optional)}: {self.type(each)};\n"
+                for key, each in typing.get_type_hints(hint).items()
+            ]
+            self.interfaces[name] = f"export interface {name} {{\n{''.join(fields)}}}\n"
+        return name
+
+
+#: Words that a parameter may have as its name in Python, and not in JavaScript.
+_RESERVED = frozenset(
+    {
+        "arguments",
+        "await",
+        "case",
+        "catch",
+        "const",
+        "debugger",
+        "default",
+        "delete",
+        "do",
+        "enum",
+        "eval",
+        "export",
+        "extends",
+        "function",
+        "implements",
+        "instanceof",
+        "interface",
+        "let",
+        "new",
+        "null",
+        "package",
+        "private",
+        "protected",
+        "public",
+        "static",
+        "super",
+        "switch",
+        "this",
+        "throw",
+        "typeof",
+        "var",
+        "void",
+    }
+)
+
+
+def _is_positional(parameter: inspect.Parameter) -> bool:
+    return parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.VAR_POSITIONAL)
+
+
+def _grouped(type_: str) -> str:
+    return f"({type_})" if " | " in type_ else type_
+
+
+def _comment(function: Callable[..., Any]) -> str:
+    text = inspect.getdoc(function)
+    if not text:
+        return ""
+    lines = text.replace("*/", "* /").splitlines()
+    if len(lines) == 1:
+        return f"/** {lines[0]} */\n"
+    return "/**\n" + "".join(f" * {line}".rstrip() + "\n" for line in lines) + " */\n"

@@ -1,0 +1,215 @@
+"""Calls of Python functions by a script, and generators that it iterates.
+
+A call has a ticket, the number under which the runtime keeps its promise. It may take `script_wait_s`, in the queue and
+in the function together. Its result goes back as an event under that ticket. So a script never waits for Python: its
+other calls go on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import takewhile
+from time import monotonic
+from traceback import walk_tb
+from typing import Any
+
+from wsthreads.javascript.calls import Answer, Function
+from wsthreads.javascript.python_functions import PythonFunction, PythonFunctions
+from wsthreads.javascript.python_pool import Abandoned, PythonPool
+from wsthreads.javascript.python_values import Handles, arguments_from, encoded
+from wsthreads.javascript.schedule import NEVER, Schedule
+from wsthreads.javascript.session_state import Event
+from wsthreads.monitoring.failures import bounded, text_of, traceback_of
+from wsthreads.threads import forks
+
+__all__ = ["PythonCalls"]
+
+#: How many generators a script may have open.
+MAX_GENERATORS = 1000
+
+#: The longest text of an exception, and how many of its frames a script sees.
+MAX_TEXT_CHARS = 1000
+MAX_FRAMES = 20
+
+
+class _Generator:
+    """A generator that a script iterates."""
+
+    __slots__ = ("iterator", "running", "what")
+
+    def __init__(self, what: PythonFunction, iterator: Iterator[Any]) -> None:
+        self.what = what
+        self.iterator = iterator
+        self.running = threading.Lock()  # held by the thread that runs it
+
+
+class PythonCalls:
+    """Owned by an isolate, whose thread calls all methods but `stop`.
+
+    `handle` makes the Python object for a handle of a script. `folder` returns that of the script, which is left out of
+    the places in its errors.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        functions: PythonFunctions,
+        schedule: Schedule,
+        handle: Handles,
+        folder: Callable[[], str],
+        *,
+        threads: int,
+        wait_s: float,
+    ) -> None:
+        self._functions = functions
+        self._schedule = schedule
+        self._handle = handle
+        self._folder = folder
+        self._wait_s = wait_s
+        self._pool = PythonPool(name, threads)
+        # When each call expires, by its ticket: the first one first.
+        self._deadlines: dict[int, tuple[float, PythonFunction]] = {}
+        self._generators: dict[int, _Generator] = {}  # each single operation is atomic under the GIL
+        self._last_generator = 0
+
+    def functions(self) -> dict[str, Function]:
+        """What the runtime calls. Each returns None, or why the call cannot be made."""
+        return {"call_function": self._call, "next_of": self._next, "end_of": self._end}
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call waits for its result."""
+        return not self._deadlines
+
+    @property
+    def next_expiry(self) -> float:
+        """When the oldest call expires, on the monotonic clock."""
+        for expires, _ in self._deadlines.values():
+            return expires
+        return NEVER
+
+    def settle(self, ticket: int | None) -> bool:
+        """The result of a call has arrived. False if it is not wanted any more."""
+        return ticket is None or self._deadlines.pop(ticket, None) is not None
+
+    def expire(self, now: float) -> None:
+        """Give up calls that have not returned in time: the script gets a TimeoutError for each."""
+        late = list(takewhile(lambda ticket: self._deadlines[ticket][0] <= now, self._deadlines))
+        # The last ones first: those that wait must not get the threads that become free.
+        running = {ticket for ticket in reversed(late) if self._pool.give_up(ticket)}
+        for ticket in late:
+            _, function = self._deadlines.pop(ticket)
+            state = "has not returned" if ticket in running else "had no thread"
+            what = ["TimeoutError", f"{function} {state} in {self._wait_s:g} s", ""]
+            self._schedule.post(Event("result", None, (None, _result(ticket, False, json.dumps(what)))))
+
+    def stop(self) -> None:
+        """Begin no more calls, and end the generators that do not run. Any thread."""
+        self._pool.stop()
+        generators, self._generators = list(self._generators.values()), {}
+        for generator in generators:
+            if generator.running.acquire(blocking=False):
+                with suppress(BaseException):  # what the user's `finally` raises
+                    generator.iterator.close()  # type: ignore[attr-defined]
+
+    def _call(self, ticket: int, number: int, text: str, specials: str | None = None) -> Answer:
+        function = self._functions[number]
+        arguments = arguments_from(text, specials, self._handle)
+        if not function.is_generator:
+            return self._begin(ticket, function, lambda: function.function(*arguments))
+        if len(self._generators) >= MAX_GENERATORS:
+            return f"{function}: {MAX_GENERATORS} generators of this script are open, end one before"
+        self._last_generator += 1
+        generator = self._last_generator
+
+        def make() -> int:
+            self._generators[generator] = _Generator(function, function.function(*arguments))
+            return generator
+
+        return self._begin(ticket, function, make)
+
+    def _next(self, ticket: int, number: int) -> Answer:
+        """Compute the next value of a generator, as an iterator result."""
+        generator = self._generators.get(number)
+        if generator is None:
+            return "the generator has ended"
+
+        def go_on() -> dict[str, Any]:
+            with generator.running:
+                try:
+                    return {"done": False, "value": next(generator.iterator)}
+                except StopIteration as end:
+                    self._generators.pop(number, None)
+                    return {"done": True, "value": end.value}
+                except BaseException:
+                    self._generators.pop(number, None)
+                    raise
+
+        return self._begin(ticket, generator.what, go_on)
+
+    def _end(self, ticket: int, number: int) -> Answer:
+        """End a generator early."""
+        generator = self._generators.pop(number, None)
+        if generator is None:
+            return "the generator has ended"
+
+        def close() -> None:
+            with generator.running:
+                generator.iterator.close()  # type: ignore[attr-defined]
+
+        return self._begin(ticket, generator.what, close)
+
+    def _begin(self, ticket: int, function: PythonFunction, work: Callable[[], Any]) -> Answer:
+        refusal = self._pool.submit(ticket, lambda: self._work(ticket, function, work))
+        if refusal is not None:
+            return f"{function} cannot be called: {refusal}"
+        self._deadlines[ticket] = (monotonic() + self._wait_s, function)
+        return None
+
+    def _work(self, ticket: int, function: PythonFunction, work: Callable[[], Any]) -> None:
+        """Call the function, in a thread of the pool. Raises only `Abandoned`."""
+        fork = forks.number
+        try:
+            value = work()
+            if fork != forks.number:
+                forks.leave(None)
+            try:
+                text, specials = encoded(value)
+            except (TypeError, ValueError, RecursionError) as error:
+                kind = "TypeError" if isinstance(error, TypeError) else "RangeError"
+                message = f"{function} returned what JavaScript cannot have: {error}"
+                self._post(ticket, False, json.dumps([kind, bounded(message, MAX_TEXT_CHARS), ""]))
+            else:
+                self._post(ticket, True, text, specials)
+        except Abandoned:
+            raise
+        except BaseException as error:  # also SystemExit: the thread is ours
+            if fork != forks.number:
+                forks.leave(error)
+            self._post(ticket, False, json.dumps(self._described(error)))
+
+    def _described(self, error: BaseException) -> tuple[str, str, str]:
+        """An exception for the script: the name of its class, its text, and its frames as a stack has them."""
+        kind = type(error)
+        text = text_of(error)
+        message = "(no text: its __str__ failed)" if text is None else bounded(text, MAX_TEXT_CHARS)
+        folder = self._folder() + os.sep
+        frames = []
+        for frame, line in walk_tb(traceback_of(error)):
+            code = frame.f_code
+            if code.co_filename != __file__:
+                frames.append(f"    at {code.co_name} ({code.co_filename.removeprefix(folder)}:{line})")
+        return kind.__name__, message, "\n".join(frames[: -MAX_FRAMES - 1 : -1])
+
+    def _post(self, ticket: int, is_returned: bool, text: str, specials: str | None = None) -> None:
+        self._schedule.post(Event("result", None, (ticket, _result(ticket, is_returned, text, specials))))
+
+
+def _result(ticket: int, is_returned: bool, text: str, specials: str | None = None) -> bytes:
+    """The event for the runtime, encoded."""
+    returned = "true" if is_returned else "false"
+    return f'["result",null,{ticket},{returned},{text},{specials or "null"}]'.encode()

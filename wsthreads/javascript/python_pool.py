@@ -1,0 +1,142 @@
+"""The threads that run Python functions for a script.
+
+A thread cannot be stopped from outside. One whose job has taken too long is *given up*: another takes its place, and it
+ends when the job returns. If the job runs Python code, an `Abandoned` is raised in it, so that an endless loop ends. A
+wait of the operating system goes on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from queue import SimpleQueue
+
+from wsthreads.loggers import get_logger
+
+__all__ = ["Abandoned", "PythonPool"]
+
+log = get_logger(__name__)
+
+#: How many jobs may wait for a thread.
+MAX_WAITING = 10_000
+
+#: How many threads may be given up at once. Beyond that, no new job is taken.
+MAX_ABANDONED = 32
+
+#: Ends a thread.
+_END = -1
+
+
+class Abandoned(BaseException):
+    """Raised in a job that was given up."""
+
+
+class PythonPool:
+    """At most `size` threads, which start when they are needed. Any thread.
+
+    A job is a function that raises nothing, with a number of its own.
+    """
+
+    def __init__(self, name: str, size: int) -> None:
+        self._name = name
+        self._size = size
+        self._lock = threading.Lock()  # guards the rest; nothing blocks under it
+        self._order: SimpleQueue[int] = SimpleQueue()  # the numbers of the jobs that wait
+        self._waiting: dict[int, Callable[[], None]] = {}
+        self._running: dict[int, int] = {}  # the thread that runs a job, by the job's number
+        self._threads = 0  # without those given up
+        self._abandoned: set[int] = set()  # the identifiers of threads that were given up
+        self._has_ended = False
+
+    def submit(self, number: int, job: Callable[[], None]) -> str | None:
+        """Run a job in some thread. None, or why that is not possible."""
+        with self._lock:
+            if self._has_ended:
+                return "the script has ended"
+            if len(self._waiting) >= MAX_WAITING:
+                return f"{MAX_WAITING} calls of Python functions wait for a thread"
+            if len(self._abandoned) >= MAX_ABANDONED:
+                return f"{MAX_ABANDONED} calls of Python functions have taken too long, and still run"
+            if len(self._waiting) + len(self._running) >= self._threads < self._size:
+                self._start_locked()
+            self._waiting[number] = job
+        self._order.put(number)
+        return None
+
+    def give_up(self, number: int) -> bool:
+        """Wait no longer for a job. True if it was running."""
+        with self._lock:
+            if self._waiting.pop(number, None) is not None:
+                return False
+            thread = self._running.pop(number, None)
+            if thread is None:
+                return False
+            self._abandoned.add(thread)
+            self._threads -= 1
+            if self._waiting and self._threads < self._size:
+                self._start_locked()
+            # Under the lock, which the thread takes at the job's end: so it runs nothing else yet.
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Abandoned))
+        return True
+
+    def stop(self) -> None:
+        """Begin no more jobs. Threads end when they are idle."""
+        with self._lock:
+            self._has_ended = True
+            self._waiting.clear()
+            threads = self._threads
+        for _ in range(threads):
+            self._order.put(_END)
+
+    @property
+    def abandoned(self) -> int:
+        """The number of threads that were given up and have not ended."""
+        return len(self._abandoned)
+
+    def _start_locked(self) -> None:
+        thread = threading.Thread(target=self._run, name=f"wsthreads-{self._name}-python", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # no thread can be started just now
+            if not self._threads:
+                raise
+            log.warning("%s goes on with %d threads for Python functions: %s", self._name, self._threads, error)
+        else:
+            self._threads += 1
+
+    def _run(self) -> None:
+        thread = threading.get_ident()
+        try:
+            while self._take_and_run(thread):
+                pass
+        except Abandoned:  # it arrived late
+            pass
+        finally:
+            with suppress(Abandoned):
+                self._forget(thread)
+            self._forget(thread)
+
+    def _forget(self, thread: int) -> None:
+        with self._lock:
+            self._abandoned.discard(thread)
+
+    def _take_and_run(self, thread: int) -> bool:
+        """Run the next job. False if the thread is to end."""
+        number = self._order.get()
+        if number == _END:
+            with self._lock:
+                self._threads -= 1
+            return False
+        with self._lock:
+            job = self._waiting.pop(number, None)
+            if job is None:
+                return True
+            self._running[number] = thread
+        try:
+            job()
+        finally:
+            with self._lock:
+                is_abandoned = self._running.pop(number, None) is None
+        return not is_abandoned

@@ -1,0 +1,247 @@
+// The functions of imported Python files. A call is made by a thread of Python's; its result comes back as an event.
+//
+// Values cross as JSON. What JSON does not have is a special value: bytes, and handles on sessions, rooms and users. Its
+// place in the JSON is an object with its number under the key SPECIAL, and a second list has the values.
+
+const SPECIAL = "\0";
+const MAX_LEVELS = 200;
+const MAX_ARGUMENT_CHARS = 16 * 1024 * 1024;
+
+// What waits for a result, by ticket.
+const waiting = newMap();
+
+// The export for a Python function, by its number.
+function imported(number, name, isGenerator) {
+  const call = isGenerator ? (...args) => iterated(number, name, args) : (...args) => called(number, name, args);
+  defineProperty(call, "name", { __proto__: null, value: name });
+  return freeze(call);
+}
+
+function called(number, name, args) {
+  const sent = inPython(name, args);
+  return asked((ticket) => sent.specials === null ? python("call_function", ticket, number, sent.text) :
+    python("call_function", ticket, number, sent.text, `[${sent.specials}]`));
+}
+
+// A promise for the result of a call, which `ask` begins.
+function asked(ask) {
+  const ticket = ++lastTicket;
+  const stack = callStack();
+  return new ThePromise((resolve, reject) => {
+    waiting.set(ticket, { __proto__: null, resolve, reject, stack, owner });
+    let refusal;
+    try {
+      refusal = answered(ask(ticket));
+    } catch (error) {
+      waiting.delete(ticket);
+      throw error;
+    }
+    if (refusal !== undefined) {
+      waiting.delete(ticket);
+      reject(new ERRORS.Error(refusal));
+    }
+  });
+}
+
+// The event of a result: of the value, or of an exception's class, text and frames.
+function returned(ticket, isValue, value, specials) {
+  const call = waiting.get(ticket);
+  if (call === undefined) {
+    return DONE;
+  }
+  waiting.delete(ticket);
+  owner = call.owner;
+  isInJob = true;
+  if (isValue) {
+    call.resolve(specials === null ? value : fromPython(value, specials));
+  } else {
+    call.reject(errorOf(value[0], value[1], value[2], call.stack));
+  }
+  return DONE;
+}
+
+function errorOf(name, message, frames, stack) {
+  const error = new ERRORS.Error(message);
+  const hidden = (value) => ({ __proto__: null, value, writable: true, configurable: true });
+  defineProperty(error, "name", hidden(name));
+  defineProperty(error, "stack", hidden(frames === "" ? stack : `${frames}\n${stack}`));
+  return error;
+}
+
+// An async iterator over a Python generator. Its calls are made one after the other, in their order.
+function iterated(number, name, args) {
+  let last = called(number, name, args);  // the number of the generator, in the end
+  let hasEnded = false;
+  const generator = last;
+  const ignored = () => {};
+  const next = (kind) => {
+    const before = last;
+    const step = new ThePromise((resolve, reject) => {
+      const go = () => when(generator, (opened) => {
+        if (hasEnded) {
+          resolve({ value: undefined, done: true });
+          return;
+        }
+        hasEnded = kind === "end_of";
+        when(asked((ticket) => python(kind, ticket, opened)), (result) => {
+          hasEnded = hasEnded || result.done;
+          resolve(hasEnded && kind === "end_of" ? { value: undefined, done: true } : result);
+        }, (error) => {
+          hasEnded = true;
+          reject(error);
+        });
+      }, reject);
+      when(before, go, go);
+    });
+    last = step;
+    when(step, ignored, ignored);  // whoever called it gets the error
+    return step;
+  };
+  when(generator, ignored, ignored);
+  return freeze({
+    next: () => next("next_of"),
+    return: (value) => new ThePromise((resolve, reject) =>
+      when(next("end_of"), () => resolve({ value, done: true }), reject)),
+    [ASYNC_ITERATOR]() {
+      return this;
+    },
+  });
+}
+
+// The arguments of a call: their JSON, and the special values or null.
+function inPython(name, args) {
+  const sent = { __proto__: null, text: "[", specials: null, count: 0, name };
+  for (let index = 0; index < args.length; index++) {
+    if (index > 0) {
+      sent.text += ",";
+    }
+    put(sent, args[index], 0);
+  }
+  sent.text += "]";
+  if (sent.text.length > MAX_ARGUMENT_CHARS) {
+    throw new ERRORS.RangeError(`${name} takes at most ${MAX_ARGUMENT_CHARS} characters of JSON, not ${sent.text.length}`);
+  }
+  return sent;
+}
+
+function put(sent, value, depth) {
+  switch (typeof value) {
+    case "string":
+      sent.text += quote(value);
+      return;
+    case "number":
+      if (!isFinite(value)) {
+        throw new ERRORS.TypeError(`${sent.name} takes JSON values, bytes and handles, not ${value}`);
+      }
+      sent.text += value;
+      return;
+    case "boolean":
+      sent.text += value;
+      return;
+    case "undefined":
+      sent.text += "null";
+      return;
+    case "object":
+      if (value === null) {
+        sent.text += "null";
+      } else {
+        putObject(sent, value, depth);
+      }
+      return;
+    default:
+      throw new ERRORS.TypeError(`${sent.name} takes JSON values, bytes and handles, not ${kindOf(value)}`);
+  }
+}
+
+function putObject(sent, value, depth) {
+  if (depth > MAX_LEVELS) {
+    throw new ERRORS.RangeError(`${sent.name} takes values of at most ${MAX_LEVELS} levels; is there a cycle?`);
+  }
+  const special = specialOf(value);
+  if (special !== null) {
+    sent.text += `{"\\u0000":${sent.count++}}`;
+    sent.specials = sent.specials === null ? special : `${sent.specials},${special}`;
+    return;
+  }
+  if (isArray(value)) {
+    sent.text += "[";
+    const { length } = value;
+    for (let index = 0; index < length; index++) {
+      if (index > 0) {
+        sent.text += ",";
+      }
+      put(sent, value[index], depth + 1);
+    }
+    sent.text += "]";
+    return;
+  }
+  const { toJSON } = value;
+  if (typeof toJSON === "function") {  // such as a Date's
+    put(sent, apply(toJSON, value, [""]), depth + 1);
+    return;
+  }
+  const prototype = getPrototypeOf(value);
+  if (prototype !== null && prototype !== OBJECT && hasNoData(value)) {
+    throw new ERRORS.TypeError(`${sent.name} takes JSON values, bytes and handles, not ${kindOf(value)}`);
+  }
+  const names = keysOf(value);
+  let isFirst = true;
+  sent.text += "{";
+  for (let index = 0; index < names.length; index++) {
+    const each = value[names[index]];
+    if (each === undefined || typeof each === "function" || typeof each === "symbol") {
+      continue;  // as in JSON
+    }
+    if (names[index] === SPECIAL) {
+      throw new ERRORS.TypeError(`${sent.name} takes no object with the key "\\0"`);
+    }
+    sent.text += `${isFirst ? "" : ","}${quote(names[index])}:`;
+    isFirst = false;
+    put(sent, each, depth + 1);
+  }
+  sent.text += "}";
+}
+
+// A Map, a Set and the like: JSON would make {} of them.
+function hasNoData(value) {
+  return apply(isPrototypeOf, MAP_PROTOTYPE, [value]) || apply(isPrototypeOf, SET_PROTOTYPE, [value]) ||
+    isThenable(value);
+}
+
+// The JSON to send for bytes or a handle; null for any other object.
+function specialOf(value) {
+  const bytes = bytesOf(value);
+  if (bytes !== null) {
+    return `["bytes",${quote(textOfBytes(bytes))}]`;
+  }
+  const handle = handleOfSession(value) ?? handleOfRoom(value) ?? handleOfUser(value) ?? handleOfPeer(value);
+  if (handle === null) {
+    return null;
+  }
+  let text = `[${quote(handle[0])}`;
+  for (let index = 1; index < handle.length; index++) {
+    text += `,${quote(handle[index])}`;
+  }
+  return `${text}]`;
+}
+
+function fromPython(value, specials) {
+  if (typeof value !== "object" || value === null) {
+    return value;
+  }
+  if (isArray(value)) {
+    for (let index = 0; index < value.length; index++) {
+      value[index] = fromPython(value[index], specials);
+    }
+    return value;
+  }
+  if (hasOwn(value, SPECIAL)) {
+    return new Bytes(receivedBytes(specials[value[SPECIAL]][1]));
+  }
+  const names = keysOf(value);
+  for (let index = 0; index < names.length; index++) {
+    const each = fromPython(value[names[index]], specials);
+    defineProperty(value, names[index], { __proto__: null, value: each });
+  }
+  return value;
+}

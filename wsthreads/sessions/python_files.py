@@ -1,0 +1,125 @@
+"""Runs a Python file of the user's as a module: a handler, or what a script imports."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from importlib import invalidate_caches
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+from wsthreads.errors import ScriptError
+from wsthreads.monitoring.failures import bounded, summary_of
+
+__all__ = ["load_module"]
+
+
+def load_module(file: Path) -> ModuleType:
+    """Run a Python file as a module, and return the module.
+
+    The file can import the files beside it, as with ``python file.py``. The module of ``chat.py`` is named ``chat``, so
+    that other processes, such as those of multiprocessing, can import it. If another module has that name, the name is
+    that of the file, such as ``json.py``. No import statement can spell it, so it hides no other module. A file that is
+    loaded twice is run twice.
+
+    Raises `ScriptError`, with file and line, for any exception of the file except KeyboardInterrupt, and `OSError` if
+    the file cannot be read.
+    """
+    written, file = file, file.absolute()
+    source = file.read_bytes()
+    try:
+        code = compile(source, str(file), "exec", dont_inherit=True)
+    except SyntaxError as error:
+        raise ScriptError(f"SyntaxError: {error.msg}", str(written), error.lineno, error.offset) from error
+    except ValueError as error:  # a NUL, before Python 3.12
+        raise ScriptError(f"SyntaxError: {error}", str(written)) from error
+
+    module = _module_for(file)
+    name = module.__name__
+    earlier = sys.modules.get(name)
+    sys.modules[name] = module
+    folder = str(file.parent)
+    sys.path.insert(0, folder)
+    try:
+        exec(code, module.__dict__)
+    except BaseException as error:
+        del sys.modules[name]
+        if earlier is not None:
+            sys.modules[name] = earlier
+        if isinstance(error, KeyboardInterrupt):  # Ctrl-C: this is usually the main thread
+            raise
+        place, line = _place_in(folder, error, default=str(file))
+        if Path(place).is_relative_to(folder):  # as the user named it
+            place = str(written.parent / Path(place).relative_to(folder))
+        raise ScriptError(_summary(error), place, line) from error
+    finally:
+        sys.path.remove(folder)
+    if folder not in sys.path:
+        sys.path.append(folder)  # for imports inside functions; last, so that it hides no other modules
+    return module
+
+
+def _module_for(file: Path) -> ModuleType:
+    """A module for a file, which is not run yet. `load_module` explains its name."""
+    name = file.stem
+    if _is_ours(sys.modules.get(name), file) or (name not in sys.modules and _is_imported_as(name, file)):
+        spec = spec_from_file_location(name, file)
+        if spec is not None:
+            spec.loader_state = _OURS
+            return module_from_spec(spec)
+    module = ModuleType(_free_module_name(file.name))
+    module.__file__ = str(file)
+    module.__package__ = ""  # then a relative import raises a clear error
+    return module
+
+
+#: The `loader_state` of modules that are such files. A newer module may replace them.
+_OURS = __name__
+
+
+def _is_ours(module: ModuleType | None, file: Path) -> bool:
+    spec = getattr(module, "__spec__", None)
+    return spec is not None and spec.loader_state == _OURS and spec.origin == str(file)
+
+
+def _is_imported_as(name: str, file: Path) -> bool:
+    """Whether `import name` finds the file if its folder is the last one on the path."""
+    folder = str(file.parent)
+    is_new = folder not in sys.path
+    if is_new:
+        sys.path.append(folder)
+    invalidate_caches()  # the file may be new
+    try:
+        spec = None if "." in name else find_spec(name)
+    except (ImportError, ValueError):  # a finder of the user's may raise them
+        return False
+    finally:
+        if is_new:
+            sys.path.remove(folder)
+    return spec is not None and spec.origin == str(file)
+
+
+def _free_module_name(name: str) -> str:
+    free, number = name, 2
+    while free in sys.modules:
+        free, number = f"{name}#{number}", number + 1
+    return free
+
+
+def _summary(error: BaseException) -> str:
+    if isinstance(error, SyntaxError):  # in an imported module; str() would repeat the place
+        return f"{type(error).__name__}: {error.msg}"
+    return bounded(summary_of(error))
+
+
+def _place_in(folder: str, error: BaseException, default: str) -> tuple[str, int | None]:
+    """File and line of the innermost code under `folder` in the traceback: where its author would look."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return error.filename, error.lineno
+    frames = traceback.extract_tb(error.__traceback__)
+    return next(
+        ((frame.filename, frame.lineno) for frame in reversed(frames) if frame.filename.startswith(folder + os.sep)),
+        (default, None),
+    )
