@@ -242,6 +242,23 @@ def test_the_function_of_an_update_must_not_set_the_same_attribute(world):
     assert other.attributes() == {"n": 1}
 
 
+def test_the_function_of_an_update_may_broadcast_join_and_leave(world):
+    a, b = world.member("lobby"), world.member("lobby")
+    room, other = a.session.room("lobby"), a.session.room("other")
+
+    def change(value):
+        assert other.join(max_members=1)
+        room.broadcast("from an update")
+        room.leave()
+        room.join()
+        other.leave()
+        return room.members() and "done"
+
+    assert room.update_attribute("n", change) == "done"
+    assert b.receive(1) == ["from an update"]
+    assert b.session.room("lobby").get_attribute("n") == "done"
+
+
 def test_an_update_sees_what_another_sets_while_its_function_runs(world):
     a, b = rooms_of(world)[0], rooms_of(world)[-1]
     seen = []
