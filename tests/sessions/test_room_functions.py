@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
 import threading
 import types
+import weakref
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from tests.programs import DEADLINE_S, connect, receive, wait_until
 from wsthreads import HandlerError, Sender, WebSocketApp
@@ -18,6 +21,7 @@ from wsthreads.rooms.mailboxes import Mailbox, RoomCall
 from wsthreads.rooms.posts import Post
 from wsthreads.sessions.handlers import PythonHandler
 from wsthreads.sessions.hooks import ROOM_HOOKS
+from wsthreads.testing import play
 
 ROOM: Any = types.SimpleNamespace(name="lobby", fencing_number=7)
 
@@ -176,6 +180,64 @@ def test_a_game_on_a_real_server(serve: Any) -> None:
     assert game.threads <= {f"wsthreads-rooms-{nth}" for nth in range(1, 5)}
     assert app.metrics.snapshot()["posts"] == 1
     assert app.endpoints[0].totals().handler_seconds["on_tick"].count >= 3
+
+
+def test_a_function_may_close_its_room_and_its_members(serve: Any) -> None:
+    class Closing(Game):
+        def on_post(self, room: Any, value: Any, sender: Any) -> None:
+            if value == "all":
+                room.broadcast("goodbye")
+                room.close(4000, "all")
+            else:
+                app.endpoint("/ws/game").session(sender.id).close(4001, "you")
+
+        def on_message(self, session: Any, message: Any) -> None:
+            session.room("lobby").post(message)
+
+    app, game = WebSocketApp(redis=False), Closing()
+    app.add_handler("/ws/game", game)
+    server = serve(app)
+    with connect(f"{server.ws_url}/ws/game") as ann, connect(f"{server.ws_url}/ws/game") as bob:
+        assert [receive(ann), receive(bob)] == ["three ticks"] * 2
+        ann.send("me")
+        with pytest.raises(ConnectionClosed) as closed:
+            receive(ann)
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4001, "you")
+        bob.send("all")
+        assert receive(bob) == "goodbye"
+        with pytest.raises(ConnectionClosed) as closed:
+            receive(bob)
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4000, "all")
+    assert game.ended.wait(DEADLINE_S)
+
+
+def test_a_member_that_is_cut_off_ends_its_room(serve: Any) -> None:
+    app, game = WebSocketApp(redis=False), Game()
+    app.add_handler("/ws/game", game)
+    server = serve(app)
+    with connect(f"{server.ws_url}/ws/game") as ann:
+        assert receive(ann) == "three ticks"
+        assert app.cut_off() == 1
+        assert game.ended.wait(DEADLINE_S)
+
+
+def test_an_app_that_is_dropped_leaves_no_thread_of_its_rooms() -> None:
+    before = set(threading.enumerate())
+
+    def left() -> list[str]:
+        return [thread.name for thread in set(threading.enumerate()) - before]
+
+    app = WebSocketApp(redis=False)
+    app.add_handler("/ws/game", Game())
+    with play(app) as it:
+        it.connect()
+        it.advance(1)
+        assert any(name.startswith("wsthreads-rooms") for name in left())
+    reference = weakref.ref(app)
+    del app, it
+    gc.collect()
+    assert reference() is None
+    wait_until(lambda: not left(), "no thread is left")
 
 
 def test_a_function_that_forks_leaves_the_other_process(serve: Any, monkeypatch: Any) -> None:
