@@ -29,8 +29,9 @@ help: ## list these targets
 	@echo "  bench ONLY SERVERS ROUNDS SECONDS QUICK PUBLISH; conformance CASES BUILDS RUNS PATIENCE PYTHON27;"
 	@echo "  fuzz TARGET SECONDS"
 
-run: $(VENV)/installed ## serve the chat example and its page at http://127.0.0.1:5000/
-	@exec $(BIN)/wsthreads run examples/chat.js examples/rooms.js --static examples/public --serve-client --host $(HOST) --port $(PORT)
+HANDLERS := $(patsubst %,examples/%.js,chat rooms game poll cursors)
+run: $(VENV)/installed ## serve the examples and their pages: a chat at http://127.0.0.1:5000/, and /game/, /poll/, /cursors/
+	@exec $(BIN)/wsthreads run $(HANDLERS) --history-messages 1000 --static examples/public --serve-client --host $(HOST) --port $(PORT)
 
 test: $(VENV)/installed-test ## run the tests; for example ARGS="-k browser -x"
 	@$(BIN)/python -m tests $(JOBS) $(ARGS)

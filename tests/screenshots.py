@@ -54,7 +54,8 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         _copy_handlers(Path(scratch))
-        arguments = ["chat.js", "rooms.js", "--static", EXAMPLES / "public", "--serve-client", "--reload"]
+        arguments = ["chat.js", "rooms.js", "game.js", "--history-messages", "1000", "--serve-client", "--reload"]
+        arguments += ["--static", EXAMPLES / "public"]
         with (
             run_server(*arguments, cwd=scratch) as server,
             people_chatting(server) as talked,
@@ -62,6 +63,7 @@ def main(folder: Path) -> None:
         ):
             take_client(browser, server, folder)
             take_chat(browser, server, folder)
+            take_game(browser, server, folder)
             if not talked.wait(CHAT_S * 10):
                 sys.exit("nobody has talked")
             take_console(browser, server, folder)
@@ -79,11 +81,11 @@ def main(folder: Path) -> None:
 
 def _copy_handlers(folder: Path) -> None:
     """The examples, with a line in rooms.js that writes to the console, and one that fails at times."""
-    for name in ("chat.js", "rooms.js"):
+    for name in ("chat.js", "rooms.js", "game.js"):
         shutil.copy(EXAMPLES / name, folder)
     rooms = folder / "rooms.js"
     source = rooms.read_text()
-    join = "  room.join({ presence: { typing: false } });\n"
+    join = '  session.setAttribute("room", room);\n'
     log = (
         "  const members = room.members();\n"
         '  if (members > 3) console.warn("a full room", { room: room.getName(), members });\n'
@@ -238,6 +240,24 @@ def take_chat(browser: Any, server: ServerProgram, folder: Path) -> None:
             expect(page.locator("#typing")).to_have_text("carol is typing…")
             shoot(page, folder, "chat" if theme == "light" else f"chat-phone-{theme}")
         page.context.close()
+
+
+def take_game(browser: Any, server: ServerProgram, folder: Path) -> None:
+    page = open_page(
+        browser, f"{server.url}/game/?room=tea&user=alice", "light", {"viewport": {"width": 900, "height": 600}}
+    )
+    button(page, "Play").click()
+    expect(page.locator(".figure.mine")).to_have_count(1)
+    with (
+        connect(f"{server.ws_url}/ws/game?room=tea&user=bob") as bob,
+        connect(f"{server.ws_url}/ws/game?room=tea&user=carol") as carol,
+    ):
+        expect(page.locator(".figure")).to_have_count(3)
+        for client, x, y in ((bob, -1, 0), (carol, 1, -1)):
+            client.send(json.dumps({"x": x, "y": y}))
+        expect(page.locator("#feed")).to_have_text(re.compile("^20 "))
+        shoot(page, folder, "game")
+    page.context.close()
 
 
 def open_page(browser: Any, url: str, theme: str, options: dict[str, Any]) -> Any:

@@ -1,6 +1,7 @@
 """The examples of the how-to pages in docs/ run, each as its page has it.
 
-docs/how-to/handshakes.rst, migrating.rst and troubleshooting.rst have tests of their own.
+docs/how-to/handshakes.rst, migrating.rst, troubleshooting.rst and those about rooms that hold state (test_room_pages)
+have tests of their own.
 """
 
 from __future__ import annotations

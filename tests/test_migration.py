@@ -128,9 +128,23 @@ export function onMessage(session, message) {
   if (type === "others") session.room("lobby").broadcastExcept(text);
   if (type === "leave") session.room("lobby").leave();
   if (type === "bye") session.close(4000, "bye");
+  if (type === "state") {
+    const topic = "tea";
+    session.room("lobby").setAttribute("topic", topic);
+    session.room("lobby").post(text);
+  }
+  if (type === "back") {
+    session.room("lobby").leave();
+    session.room("lobby").join({ history: 50, since: session.getParameter("since") });
+    session.send(room("lobby").position());
+  }
   if (type === "later") {
     const timer = setInterval(() => { session.send(text); clearInterval(timer); }, 1);
   }
+}
+
+export function onPost(room, value, from) {
+  room.broadcast(`${value} ${room.getAttribute("topic")} ${from.user}`);
 }
 
 export function onClose(session, code, reason) {
@@ -138,9 +152,51 @@ export function onClose(session, code, reason) {
 }
 """
 
+FROM_GAMES = """
+export const tickRate = 20;
+const games = new Map();
+
+export function onRoomStart(room) {
+  games.set(room.getName(), room.getAttribute("game") ?? { at: 0, by: 0 });
+}
+
+export function onOpen(session) {
+  const room = session.room(session.getParameter("room"));
+  const joins = session.getParameter("since")
+    ? ((position) => room.join({ since: position }).joined)(session.getParameter("since"))
+    : session.getParameter("late") ? room.join({ history: 50 }).joined : room.join({ maxMembers: 4 }).joined;
+  if (joins) room.setPresence({});
+  session.send(JSON.stringify([joins, room.presence().length, room.position()]));
+}
+
+export function onMessage(session, message) {
+  const room = session.room(session.getParameter("room"));
+  const move = JSON.parse(message);
+  room.post(move);
+}
+
+export function onPost(room, move, from) {
+  games.get(room.getName()).by = move;
+  room.broadcast(from.id);
+}
+
+export function onTick(room, dt) {
+  const game = games.get(room.getName());
+  game.at = Math.round(game.at + game.by * dt * 20);
+  room.setAttribute("game", game);
+  room.broadcast(JSON.stringify(game), { latest: "state", keep: false });
+}
+
+export function onRoomEnd(room) {
+  games.delete(room.getName());
+}
+"""
+
 #: What is no part of those handlers, and where it is shown to be true.
 ELSEWHERE = {
     "play(sockets)": "this file",
+    "/ws/rooms/<name>": "tests/test_routing.py",
+    'session.getPathParameter("name")': "tests/test_routing.py",
     "wsthreads.testing": "this file",
     "new ReconnectingWebSocket(url)": "tests/client/test_browser_client.py",
     "WSTHREADS_REDIS=redis://localhost": "tests/test_tutorial.py",
@@ -148,11 +204,12 @@ ELSEWHERE = {
 
 
 def test_whatever_it_says_of_wsthreads_is_in_code_that_runs() -> None:
-    from_python, from_java, from_rooms, without = tables("docs/how-to/migrating")
-    assert min(len(from_python), len(from_java), len(from_rooms), len(without)) > 9
-    for literal in (literal for rows in (from_python, from_java, from_rooms) for row in rows for literal in row[-1]):
+    *froms, without = tables("docs/how-to/migrating")
+    assert len(froms) == 4
+    assert min(map(len, (*froms, without))) > 8
+    for literal in (literal for rows in froms for row in rows for literal in row[-1]):
         assert (
-            literal in PYTHON + JAVASCRIPT + FROM_ROOMS
+            literal in PYTHON + JAVASCRIPT + FROM_ROOMS + FROM_GAMES
             or literal in ELSEWHERE
             or literal in Config.__dataclass_fields__
         ), literal
@@ -202,7 +259,7 @@ def test_scripts(tmp_path: Path) -> None:
 
 def test_scripts_of_those_who_had_rooms(tmp_path: Path) -> None:
     (tmp_path / "chat.js").write_text(FROM_ROOMS)
-    with play(tmp_path / "chat.js") as chat:
+    with play(tmp_path / "chat.js", history_messages=100) as chat:
         with pytest.raises(HandshakeRefused, match="401"):
             chat.connect()
         ann, bob = chat.connect(user="ann", room="garden"), chat.connect(user="bob")
@@ -216,6 +273,18 @@ def test_scripts_of_those_who_had_rooms(tmp_path: Path) -> None:
         assert (ann.take(), bob.take()) == (["all"], ["all"])
         say("others")
         assert (ann.take(), bob.take()) == ([], ["others"])
+        say("state")
+        assert ann.take() == bob.take() == ["state tea ann"]
+        say("back")
+        *before, position = ann.take()
+        assert (before, bob.take()) == (["all", "state tea ann"], [])
+        dan = chat.connect(user="dan", since=position)
+        bob.send(json.dumps({"type": "all"}))
+        bob.take(), dan.take(), ann.take()
+        dan.send(json.dumps({"type": "back"}))
+        assert dan.take()[0] == "all"
+        dan.close()
+        ann.take(), bob.take()
         say("later")
         assert ann.receive() == "later"
         phone = chat.connect(user="ann")
@@ -231,3 +300,20 @@ def test_scripts_of_those_who_had_rooms(tmp_path: Path) -> None:
         assert (ann.closed, bob.take()) == ((4000, "bye"), ["4000 bye"])
         bob.send(json.dumps({"type": "leave"}))
         assert chat.room("lobby").members() == 0
+
+
+def test_a_script_of_those_who_had_games_and_histories(tmp_path: Path) -> None:
+    (tmp_path / "game.js").write_text(FROM_GAMES)
+    with play(tmp_path / "game.js", history_messages=100) as game:
+        players = [game.connect(room="garden") for _ in range(5)]
+        joins = [player.take_json()[0][:2] for player in players]
+        assert joins == [[True, 1], [True, 2], [True, 3], [True, 4], [False, 4]]
+        ann = players[0]
+        (_, _, position) = game.connect(room="garden", late="yes").take_json()[0]
+        ann.send("2")
+        assert ann.take() == [ann.session.id]
+        game.advance(0.5)
+        assert ann.take_json()[-1] == {"at": 20, "by": 2}
+        assert game.room("garden").get_attribute("game") == {"at": 20, "by": 2}
+        *missed, _ = game.connect(room="garden", since=position).take()
+        assert missed == [ann.session.id]

@@ -1,0 +1,195 @@
+"""The pages of the examples game.js, poll.js and cursors.js in a real browser, over one process and over three."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from tests.browsing import PHONE, button, expect, field, has_no_sideways_scrolling, low_contrasts
+from tests.programs import EXAMPLES, ServerProgram, run_server, wait_until
+from tests.redis_server import RedisServer
+
+PHONE_390 = {**PHONE, "viewport": {"width": 390, "height": 780}}
+PAGES = ("--static", EXAMPLES / "public", "--serve-client")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerProgram]:
+    """One process for all tests that break nothing; each has a room of its own."""
+    with run_server(*(EXAMPLES / f"{name}.js" for name in ("game", "poll", "cursors")), *PAGES) as server:
+        yield server
+    assert "Traceback" not in server.log
+    assert " failed" not in server.log
+
+
+def play(page: Any, name: str, room: str) -> None:
+    field(page, "Your name").fill(name)
+    field(page, "Room").fill(room)
+    button(page, "Play").click()
+    expect(seats(page).filter(has_text=f"{name} (you)")).to_have_count(1)
+
+
+def seats(page: Any) -> Any:
+    return page.get_by_role("list", name="Players").get_by_role("listitem")
+
+
+def place(page: Any, name: str) -> tuple[float, float]:
+    """Where the player is shown."""
+    shown = page.locator(".figure", has_text=name).get_attribute("transform")
+    x, y = re.findall(r"[\d.]+", shown)
+    return float(x), float(y)
+
+
+def updates(page: Any) -> int:
+    """How many states a second the page says that it gets."""
+    return int(page.locator("#feed").inner_text().split()[0])
+
+
+# The game
+
+
+def test_players_see_each_other_move_by_keys_and_by_touch(window: Callable[..., Any], server: ServerProgram) -> None:
+    ann, bob = window(f"{server.url}/game/"), window(f"{server.url}/game/", **PHONE_390)
+    play(ann, "ann", "moves")
+    play(bob, "bob", "moves")
+    expect(seats(ann)).to_have_text([re.compile("ann .you."), re.compile("bob"), "free", "free"])
+    ann.keyboard.down("ArrowRight")
+    ann.keyboard.down("KeyS")
+    for page in ann, bob:
+        wait_until(lambda page=page: place(page, "ann") == (578, 578), "ann in the corner")
+    ann.keyboard.up("ArrowRight")
+    ann.keyboard.up("KeyS")
+    box = bob.locator("#field").bounding_box()
+    bob.mouse.move(box["x"] + box["width"] / 6, box["y"] + box["height"] / 6)
+    bob.mouse.down()
+    wait_until(lambda: max(abs(part - 100) for part in place(ann, "bob")) < 15, "bob where the finger is")
+    bob.mouse.up()
+
+
+def test_the_fifth_watches_until_a_seat_is_free(window: Callable[..., Any], server: ServerProgram) -> None:
+    pages = [window(f"{server.url}/game/") for _ in range(4)]
+    for name, page in zip(("ann", "bob", "cid", "dan"), pages, strict=True):
+        play(page, name, "full")
+    eve = window(f"{server.url}/game/?user=eve&room=full")
+    button(eve, "Play").click()
+    expect(seats(eve)).to_have_text([re.compile(name) for name in ("ann", "bob", "cid", "dan")])
+    button(pages[1], "Leave").click()
+    expect(seats(eve).nth(1)).to_contain_text("bob (away)")
+    expect(seats(eve).nth(1)).to_contain_text("eve (you)", timeout=30_000)  # after ten seconds
+
+
+def test_a_reload_comes_back_to_the_seat(window: Callable[..., Any], server: ServerProgram) -> None:
+    ann, bob = window(f"{server.url}/game/"), window(f"{server.url}/game/")
+    play(ann, "ann", "reload")
+    play(bob, "bob", "reload")
+    ann.reload()
+    expect(seats(ann)).to_have_text([re.compile("ann .you."), re.compile("bob"), "free", "free"])
+    wait_until(lambda: updates(ann) >= 10, "updates")
+    assert updates(ann) <= 22
+
+
+def test_the_pages_can_be_read_on_any_screen(
+    window: Callable[..., Any], server: ServerProgram, picture: Callable[..., None]
+) -> None:
+    other = window(f"{server.url}/game/?user=bob&room=look")
+    button(other, "Play").click()
+    for theme in ("light", "dark"):
+        for width, options in (("wide", {"viewport": {"width": 1100, "height": 760}}), ("phone", PHONE_390)):
+            page = window(f"{server.url}/game/?user=ann&room=look", color_scheme=theme, **options)
+            looks_right(page)
+            picture(page, f"game-entrance-{width}-{theme}")
+            button(page, "Play").click()
+            expect(page.locator(".figure")).to_have_count(2)
+            looks_right(page)
+            assert page.evaluate("document.documentElement.scrollHeight <= innerHeight"), "the field is not whole"
+            picture(page, f"game-{width}-{theme}")
+            page.goto(f"{server.url}/poll/?user=ann&room=look")
+            expect(page.locator("#total")).to_have_text(re.compile("votes?$"))
+            page.locator(".choice").first.click()
+            expect(page.locator("#total")).to_have_text("1 vote")
+            looks_right(page)
+            picture(page, f"poll-{width}-{theme}")
+            page.goto(f"{server.url}/cursors/?user=ann&room=look")
+            expect(page.locator("#people")).to_have_text("You are ann, 1 here")
+            looks_right(page)
+            picture(page, f"cursors-{width}-{theme}")
+            page.context.close()
+
+
+def looks_right(page: Any) -> None:
+    assert has_no_sideways_scrolling(page)
+    assert low_contrasts(page) == []
+
+
+# The poll and the cursors
+
+
+def test_a_poll_counts_each_browser_once(window: Callable[..., Any], server: ServerProgram) -> None:
+    ann, bob = window(f"{server.url}/poll/?room=votes"), window(f"{server.url}/poll/?room=votes")
+    for page in ann, bob:
+        expect(page.locator("#total")).to_have_text("0 votes")
+    for choice in ("Soup", "Pizza"):
+        ann.locator(".choice", has_text=choice).click()
+    bob.locator(".choice", has_text="Pizza").click()
+    for page in ann, bob:
+        expect(page.locator("#total")).to_have_text("2 votes")
+        expect(page.locator(".count")).to_have_text(["0", "0", "2"])
+        expect(page.locator('.choice[aria-pressed="true"]')).to_contain_text("Pizza")
+    ann.reload()
+    expect(ann.locator('.choice[aria-pressed="true"]')).to_contain_text("Pizza")
+
+
+def test_cursors_are_seen_until_their_user_leaves(window: Callable[..., Any], server: ServerProgram) -> None:
+    ann, bob = (window(f"{server.url}/cursors/?room=points&user={name}") for name in ("ann", "bob"))
+    for page in ann, bob:
+        expect(page.locator("#people")).to_contain_text("2 here")
+    box = ann.locator("#board").bounding_box()
+    ann.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 4)
+    cursor = bob.locator(".cursor", has_text="ann")
+    expect(cursor).to_have_attribute("style", re.compile("left: 50%; top: 25%"))
+    expect(ann.locator(".cursor")).to_have_count(0)
+    ann.close()
+    expect(cursor).to_have_count(0, timeout=30_000)  # after presence_grace_s
+
+
+# Over three processes
+
+
+def test_a_game_over_three_processes_goes_on_when_its_owner_is_killed(
+    window: Callable[..., Any], picture: Callable[..., None]
+) -> None:
+    with RedisServer() as redis, ExitStack() as stack:
+        arguments = (EXAMPLES / "game.js", *PAGES, "--redis", redis.url)
+        first, second, third = (stack.enter_context(run_server(*arguments)) for _ in range(3))
+        pages = {}
+        for name, server, options in (("ann", first, {}), ("bob", second, PHONE_390), ("cid", third, {})):
+            pages[name] = page = window(
+                f"{server.url}/game/", color_scheme="dark" if name == "bob" else "light", **options
+            )
+            play(page, name, "three")
+        ann, bob, cid = pages.values()
+        for page in pages.values():
+            expect(seats(page)).to_have_text([re.compile("ann"), re.compile("bob"), re.compile("cid"), "free"])
+            wait_until(lambda page=page: 10 <= updates(page) <= 22, "20 updates a second")
+        owner = bob.locator("#feed").inner_text().split()[-1]
+        assert cid.locator("#feed").inner_text().split()[-1] == owner
+        bob.keyboard.down("ArrowLeft")
+        first.process.send_signal(signal.SIGKILL)  # the owner: ann was the first player
+        expect(ann.locator("#status")).to_contain_text("The connection was lost.")
+        picture(ann, "game-lost")
+        for page in bob, cid:
+            expect(page.locator("#feed")).not_to_contain_text(owner)
+            wait_until(lambda page=page: 10 <= updates(page) <= 22, "20 updates a second")
+            wait_until(lambda page=page: place(page, "bob")[0] == 22, "bob at the edge")
+        assert cid.locator("#feed").inner_text().split()[-1] == bob.locator("#feed").inner_text().split()[-1]
+        stack.enter_context(run_server(*arguments, port=first.port))
+        expect(seats(ann).first).to_have_text(re.compile(r"ann \(you\)"))
+        wait_until(lambda: 10 <= updates(ann) <= 22, "20 updates a second")
+        expect(seats(cid)).to_have_text([re.compile(r"ann\d"), re.compile(r"bob\d"), re.compile("cid"), "free"])
+        for server in second, third:
+            assert " failed" not in server.log

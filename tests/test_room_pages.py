@@ -1,0 +1,174 @@
+"""The examples of the pages about rooms that hold state: history, attributes, limits, the game loop, cursors.
+
+tests/test_room_examples.py runs them over several processes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import dukpy
+import pytest
+
+from tests.pages import blocks, text_of
+from tests.programs import EXAMPLES
+from wsthreads.testing import play
+
+pytestmark = pytest.mark.usefixtures("apps_end")
+
+# History
+
+
+def with_history(tmp_path: Path, language: str) -> Path:
+    path = tmp_path / ("chat.js" if language == "javascript" else "chat.py")
+    path.write_text(blocks("docs/how-to/history", language)[0])
+    return path
+
+
+@pytest.mark.parametrize("language", ["javascript", "python"])
+def test_who_joins_gets_the_last_messages_and_who_comes_back_all_that_was_missed(tmp_path: Path, language: str) -> None:
+    with play(with_history(tmp_path, language), history_messages=1000) as chat:
+        ann, bob = chat.connect(), chat.connect()
+        for number in range(60):
+            ann.send(str(number))
+        *last, joined = chat.connect().take_json()
+        assert [message["text"] for message in last] == [str(number) for number in range(10, 60)]
+        assert joined["complete"] is True
+        since = bob.take_json()[-1]["position"]
+        bob.lose()
+        for number in range(60, 160):
+            ann.send(str(number))
+        first, *missed, joined = chat.connect(since=since).take_json()
+        assert (first["text"], first["position"]) == ("59", since)
+        assert [message["text"] for message in missed] == [str(number) for number in range(60, 160)]
+        assert joined["complete"] is True
+        *last, joined = chat.connect(since="of another server").take_json()
+        assert [message["text"] for message in last] == [str(number) for number in range(110, 160)]
+        assert joined["complete"] is False
+
+
+def test_the_page_of_the_history_shows_each_message_once_and_goes_on_from_the_last_one() -> None:
+    _, page = blocks("docs/how-to/history", "javascript")
+    told = [
+        {"type": "joined", "complete": True, "position": "p0"},
+        {"type": "message", "id": "a", "text": "A", "position": "p0"},
+        {"type": "message", "id": "b", "text": "B", "position": "p1"},
+        {"type": "message", "id": "b", "text": "B", "position": "p1"},
+        {"type": "joined", "complete": False, "position": "p2 +"},
+    ]
+    events = "".join(f"socket.onmessage({{ data: {json.dumps(json.dumps(one))} }}); " for one in told)
+    fakes = """
+        class URLSearchParams {
+          constructor(fields) { this.fields = fields; }
+          toString() {
+            return Object.entries(this.fields).map((pair) => pair.map(encodeURIComponent).join("=")).join("&");
+          }
+        }
+        class ReconnectingWebSocket { constructor(address) { this.address = address; } }
+        const shown = [], show = (text) => shown.push(text);
+    """
+    told_all = f"const first = socket.address(); {events} JSON.stringify([first, socket.address(), shown])"
+    first, later, shown = json.loads(dukpy.evaljs(f"{fakes} {page}\n{told_all}"))
+    assert (first, later) == ("/ws/chat?", "/ws/chat?since=p2%20%2B")
+    assert shown == ["A", "B", "Some messages may be missing."]
+
+
+def test_a_view_lists_the_last_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with_history(tmp_path, "javascript")
+    names: dict[str, Any] = {}
+    exec(blocks("docs/how-to/history", "python")[1], names)
+    with play(names["sockets"]) as chat:
+        ann = chat.connect()
+        for number in range(30):
+            ann.send(str(number))
+        last = [json.loads(message)["text"] for message in names["last_messages"]()]
+    assert last == [str(number) for number in range(10, 30)]
+
+
+# Rooms with state
+
+
+def test_the_poll_in_python_counts_each_voter_once(tmp_path: Path) -> None:
+    (tmp_path / "poll.py").write_text(blocks("docs/how-to/room-state", "python")[0])
+    with play(tmp_path / "poll.py") as poll:
+        ann, bob = poll.connect(user="ann"), poll.connect(user="bob")
+        ann.send("Soup")
+        bob.send("Soup")
+        bob.send("Pizza")
+        ann.send("nothing")
+        first, *_, last = ann.take_json()
+        assert first == {"type": "poll", "changes": 0, "counts": {"Soup": 0, "Salad": 0, "Pizza": 0}}
+        assert last == {"type": "poll", "changes": 3, "counts": {"Soup": 1, "Salad": 0, "Pizza": 1}}
+
+
+@pytest.mark.parametrize("language", ["javascript", "python"])
+def test_a_table_is_full_with_four(tmp_path: Path, language: str) -> None:
+    path = tmp_path / ("table.js" if language == "javascript" else "table.py")
+    path.write_text(blocks("docs/how-to/room-state", language)[-1])
+    with play(path) as table:
+        *seated, late = [table.connect(table="1") for _ in range(5)]
+        assert late.closed == (4008, "this table is full")
+        assert all(client.is_open for client in seated)
+        assert table.connect(table="2").is_open
+        seated[0].close()
+        assert table.connect(table="1").is_open
+
+
+def test_the_cursors_in_python_reach_the_others(tmp_path: Path) -> None:
+    (tmp_path / "cursors.py").write_text(blocks("docs/how-to/cursors", "python")[0])
+    with play(tmp_path / "cursors.py") as board:
+        ann, bob = board.connect(user="ann"), board.connect(user="bob")
+        assert [person["user"] for person in bob.take_json()[0]["people"]] == ["ann", "bob"]
+        ann.take()
+        ann.send('{"x": 0.5, "y": 1}')
+        assert bob.take_json() == [{"type": "cursor", "user": "ann", "x": 0.5, "y": 1}]
+        assert ann.take() == []
+
+
+def race(tmp_path: Path) -> Path:
+    path = tmp_path / "race.py"
+    path.write_text(blocks("docs/how-to/game", "python")[0])
+    return path
+
+
+def test_the_test_of_the_race_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    race(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(blocks("docs/how-to/game", "python")[1], names)
+    names["test_a_player_moves"]()
+
+
+def test_the_race_keeps_a_seat_and_lets_no_fifth_one_play(tmp_path: Path) -> None:
+    with play(race(tmp_path)) as game:
+        ann, *_, eve = [game.connect(user=name) for name in ("ann", "bob", "cid", "dan", "eve")]
+        game.advance(1)
+        assert eve.take_json()[-1].keys() == {"ann", "bob", "cid", "dan"}
+        ann.lose()
+        game.advance(9)
+        assert "ann" in eve.take_json()[-1]
+        game.advance(2)
+        assert "ann" not in eve.take_json()[-1]
+        eve.send("left")
+        game.advance(1)
+        assert eve.take_json()[-1]["eve"] < 0
+
+
+def test_the_parts_of_examples_that_pages_show_are_whole(tmp_path: Path) -> None:
+    """The lines and marks of ``literalinclude`` are those of the file."""
+    for page, name in ("room-state", "poll.js"), ("cursors", "cursors.js"), ("game", "game.js"):
+        text = (EXAMPLES / name).read_text()
+        includes = re.findall(
+            rf"^\.\. literalinclude:: \.\./\.\./examples/{name}\n((?:   :.*\n)+)", text_of(f"docs/how-to/{page}"), re.M
+        )
+        assert includes
+        for options in includes:
+            for line in re.findall(r":lines: (\d+)-", options):
+                before, after = text.splitlines()[int(line) - 2 : int(line)]
+                assert (before, after[:5]) == ("", "const"), page
+            for mark in re.findall(r":(?:start-at|end-before): (.*)", options):
+                assert text.count(mark) == 1, mark
