@@ -9,7 +9,6 @@ import { Talk } from "./talk.js";
 
 let talk = null;
 let isLost = false;
-let isIn = false;
 let countdown = null;
 let unread = 0;
 
@@ -17,7 +16,7 @@ let unread = 0;
 
 function join(user, room) {
   talk?.leave();
-  isLost = isIn = false;
+  isLost = false;
   entrance.close(user, room);
   $("title").textContent = `# ${room}`;
   $("chat").hidden = false;
@@ -45,13 +44,13 @@ function onOpen() {
   clearInterval(countdown);
   say("");
   $("send").disabled = false;
-  if (isLost && isIn) log.addNote("You are back.");
+  if (isLost) log.addNote("You are back.");
   isLost = false;
 }
 
 function onWaiting(until) {
   $("send").disabled = true;
-  if (!isLost && isIn) log.addNote("The connection was lost.");
+  if (!isLost && !log.isEmpty()) log.addNote("The connection was lost.");
   isLost = true;
   people.setUnknown();
   clearInterval(countdown);
@@ -83,9 +82,7 @@ function onMessage(message) {
   switch (message.type) {
     case "welcome":
       if (message.people) people.set(message.people);
-      if (message.complete === false) log.addNote("Some messages may be missing.");
-      if (!isIn) log.addNote(`You are in, as ${talk.me}.`);
-      isIn = true;
+      if (log.isEmpty()) log.addNote(`You are in, as ${talk.me}.`);
       break;
     case "presence": {
       const { come, gone } = people.change(message);

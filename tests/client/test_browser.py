@@ -14,10 +14,7 @@ from tests.programs import EXAMPLES, connect, run_server
 #: A phone that is 390 px wide.
 PHONE_390 = {**PHONE, "viewport": {"width": 390, "height": 740}}
 
-CHAT = [
-    *(EXAMPLES / "chat.js", EXAMPLES / "rooms.js", "--history-messages", "1000"),
-    *("--static", EXAMPLES / "public", "--serve-client"),
-]
+CHAT = [EXAMPLES / "chat.js", EXAMPLES / "rooms.js", "--static", EXAMPLES / "public", "--serve-client"]
 
 
 def join(page, user, room=None):
@@ -127,24 +124,6 @@ def test_the_page_comes_back_by_itself_when_the_server_does(window, picture, roo
             expect(page.locator("#status")).to_be_hidden()
         field(alice, "Message").press("Enter")
         expect(bob.get_by_role("log")).to_contain_text("typed meanwhile")
-
-
-def texts(page):
-    return page.locator(".message .text")
-
-
-def test_who_comes_later_sees_what_was_said_before(window, picture):
-    with run_server(*CHAT) as server:
-        alice, bob = window(server.url), window(server.url)
-        join(alice, "alice", "garden")
-        for number in range(1, 53):
-            say(alice, f"message {number}")
-        expect(texts(alice)).to_have_count(52)
-        join(bob, "bob", "garden")
-        expect(texts(bob)).to_have_text([f"message {number}" for number in range(3, 53)])
-        say(alice, "and another")
-        expect(texts(bob).last).to_have_text("and another")
-        picture(bob, "history-wide-light")
 
 
 def test_people_see_who_is_there_also_on_a_phone(window, picture):
