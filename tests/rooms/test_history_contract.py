@@ -26,7 +26,7 @@ LIMITS = Limits(messages=50, seconds=300.0, bytes=2**20)
 PAUSE_S = 1 / 500
 
 
-@pytest.fixture(params=["local"])
+@pytest.fixture(params=["local", "redis"])
 def make(request, monkeypatch):
     """Makes worlds whose rooms have a history."""
     worlds = []

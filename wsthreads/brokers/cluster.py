@@ -96,13 +96,21 @@ class ClusterLink:
                 link.start()
             self._pid = os.getpid()
 
-    def publish(self, path: str, name: str, frame: bytes, exclude: Session | None) -> None:
+    def publish(
+        self, path: str, name: str, frame: bytes, exclude: Session | None, kept: tuple[str, int] | None = None
+    ) -> None:
         self.start()
-        self._link_of(path, name).publish(path, name, frame, exclude)
+        self._link_of(path, name).publish(path, name, frame, exclude, kept)
 
-    def update(self, path: str, name: str, listener: Listener) -> None:
+    def patience_s(self, path: str, name: str) -> float:
+        return self._link_of(path, name).patience_s(path, name)
+
+    def wait_published(self, path: str, name: str) -> None:
+        self._link_of(path, name).wait_published(path, name)
+
+    def update(self, path: str, name: str, listener: Listener) -> int:
         self.start()
-        self._link_of(path, name).update(path, name, listener)
+        return self._link_of(path, name).update(path, name, listener)
 
     def members_elsewhere(self, path: str, name: str) -> int:
         self.start()

@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from wsthreads.brokers.kept import Stored
     from wsthreads.brokers.messages import Close, Direct, PresenceChange
     from wsthreads.brokers.pending import PendingBroadcasts
+    from wsthreads.brokers.positions import Position
     from wsthreads.monitoring.metrics import Metrics
+    from wsthreads.rooms.history import Limits
     from wsthreads.rooms.posts import Post, Settled
     from wsthreads.sessions.session import Session
 
@@ -25,11 +28,32 @@ class Listener(Protocol):
     def count_here(self, name: str) -> int:
         """The number of members in this process, and of seats that were given to others. Takes only a leaf lock."""
 
-    def deliver(self, name: str, frame: bytes, exclude_id: str | None, *, ticket: int, hand_over: bool) -> None:
+    @property
+    def history_limits(self) -> Limits | None:
+        """What the histories of the rooms keep; None if that is nothing."""
+
+    def deliver(
+        self,
+        name: str,
+        frame: bytes,
+        exclude_id: str | None,
+        *,
+        ticket: int,
+        hand_over: bool,
+        serial: int,
+        position: Position,
+    ) -> None:
         """Send a frame that has come back from the broker to the members in this process.
 
-        `ticket` is the ticket of a broadcast of this process, or -1 for a broadcast of another process.
+        `ticket` is the ticket of a broadcast of this process, or -1 for a broadcast of another process. `serial` is the
+        number of the subscription, and `position` the message's place in the log of the room.
         """
+
+    def take_history(self, name: str, serial: int, stored: Stored) -> None:
+        """The history of a room up to the last message that was delivered."""
+
+    def lose_history(self, name: str, serial: int) -> None:
+        """Messages are missing: the history is incomplete until `take_history` is called again."""
 
     def deliver_to_session(self, message: Direct) -> None:
         """Send a message of another process to one session, if it is here."""
@@ -95,14 +119,24 @@ class Link(Protocol):
     def start(self) -> None:
         """Connect now instead of at the first use. Does not wait for the connection."""
 
-    def publish(self, path: str, name: str, frame: bytes, exclude: Session | None) -> None:
-        """Queue a broadcast. Raises `BrokerError` if the queue is full or the link has ended.
+    def publish(
+        self, path: str, name: str, frame: bytes, exclude: Session | None, kept: tuple[str, int] | None = None
+    ) -> None:
+        """Queue a broadcast; `kept` as in `queue.Queued`. Raises `BrokerError` if the queue is full or the link has ended.
 
         In a process that was forked from one that served, waits until the broker has it, or raises `BrokerError`.
         """
 
-    def update(self, path: str, name: str, listener: Listener) -> None:
+    def patience_s(self, path: str, name: str) -> float:
+        """How long a call may wait for what the broker has of a room: at most a second; 0 while it is away."""
+
+    def wait_published(self, path: str, name: str) -> None:
+        """Wait until the broker has what this process has broadcast to a room so far, at most a second."""
+
+    def update(self, path: str, name: str, listener: Listener) -> int:
         """A session of this process has joined or left: count the room's members again.
+
+        Returns the serial number of the subscription, or 0 if the room has no members here.
 
         When this returns for the first member, later broadcasts reach it, unless the broker is away.
         """

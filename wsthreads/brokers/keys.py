@@ -46,6 +46,20 @@ node, and a script may use them together:
     when others must not update the field, in milliseconds of Redis's clock. The hash lives for `room_keep_s`; and for
     `KEYS_S` longer while the room has members, which announce it every `TOUCH_S`.
 
+``{<prefix>:<shard>}:history:<path>:<room>``
+    A list: the messages that the room's history keeps, the oldest first. An entry is the number and the id of the
+    message in the log, the number and the id of the entry before it (``0 0-0`` for the first one of all), the bytes of
+    the payload, and the message, with spaces between them. The list is as long as the limits allow, by number and bytes
+    exactly; entries that are too old may still be there, and do not count. It expires after `history_s`.
+
+    In the log's head, ``kept`` is the number and the id of the last entry. Without it, the list is that of another log,
+    and does not count. ``kept_bytes`` is the sum of the payloads, ``kept_from`` the time of the first entry, or an
+    earlier one, and ``keep_ms`` how long messages are kept. The head lives for as long, at least.
+
+``{<prefix>:<shard>}:settings:<path>``
+    The limits of the histories of an endpoint: messages, milliseconds and bytes. The endpoint's processes write it
+    every `BEAT_S`, for programs without a server. It lives for `history_s`, and for `KEYS_S` longer.
+
 ``{<prefix>:<shard>}:ban:<path>:<room>``
     In the hidden room of a user: that the user is banned. The value is a JSON list of the close code and the reason;
     the key expires with the ban.
@@ -174,6 +188,8 @@ class Address(NamedTuple):
     channel: bytes
     presence: bytes
     ban: bytes
+    history: bytes
+    settings: bytes
     attributes: bytes
     lease: bytes
     posts: bytes
@@ -191,9 +207,13 @@ class Keys:
     def _address(self, path: str, name: str) -> Address:
         room = f"{quote(path, safe='/', errors='surrogatepass')}:{name}".encode("utf-8", "surrogatepass")
         shard = crc32(room) % SHARDS
-        kinds = [field for field in Address._fields if field not in ("shard", "channel")]
+        kinds = [field for field in Address._fields if field not in ("shard", "channel", "settings")]
         keys = {kind: f"{{{self._prefix}:{shard}}}:{kind}:".encode() + room for kind in kinds}
-        return Address(shard, channel=self._database.encode() + keys["log"], **keys)
+        settings = self.settings(path, shard)
+        return Address(shard, channel=self._database.encode() + keys["log"], settings=settings, **keys)
+
+    def settings(self, path: str, shard: int) -> bytes:
+        return f"{{{self._prefix}:{shard}}}:settings:{quote(path, safe='/', errors='surrogatepass')}".encode()
 
     def processes(self, shard: int) -> bytes:
         return f"{{{self._prefix}:{shard}}}:processes".encode()

@@ -34,7 +34,7 @@ from wsthreads.brokers.seats import Seat
 from wsthreads.brokers.subscriptions import Subscription
 from wsthreads.brokers.writer import Writer
 from wsthreads.errors import BrokerError
-from wsthreads.rooms.names import SESSIONS_ROOM
+from wsthreads.rooms.names import SESSIONS_ROOM, is_hidden
 from wsthreads.threads.blocking import may_wait
 
 if TYPE_CHECKING:
@@ -211,7 +211,9 @@ class RedisLink:
             self._reader.start()
             self._pid = os.getpid()
 
-    def publish(self, path: str, name: str, frame: bytes, exclude: Session | None) -> None:
+    def publish(
+        self, path: str, name: str, frame: bytes, exclude: Session | None, kept: tuple[str, int] | None = None
+    ) -> None:
         self.start()
         exclude_id = None if exclude is None else exclude.id
         with self._lock:
@@ -223,7 +225,16 @@ class RedisLink:
                 if self._availability.patience_s() > 0 and self._reader.heard_at >= self._missed_at:
                     self.pending.begin(ticket, (path, name), exclude_id)
             message = messages.encode_broadcast(self._process, ticket, exclude_id, frame)
-            self._add_locked(path, name, message)
+            self._add_locked(path, name, message, kept=kept)
+
+    def patience_s(self, path: str, name: str) -> float:
+        return self._availability.patience_s() if self._availability.answers else 0.0
+
+    def wait_published(self, path: str, name: str) -> None:
+        with self._lock:
+            queue, ticket = self._queue, self._queue.next_ticket - 1
+            if self._availability.answers:
+                queue.not_full.wait_for(lambda: queue.has_sent(ticket), self._availability.patience_s())
 
     def send_to_session(self, path: str, session_id: str, frame: bytes) -> None:
         self.start()
@@ -261,17 +272,24 @@ class RedisLink:
         self._shared.next_ticket += 1
         return ticket
 
-    def _add_locked(self, path: str, name: str, message: bytes, ban: QueuedBan | None = None) -> None:
+    def _add_locked(
+        self,
+        path: str,
+        name: str,
+        message: bytes,
+        ban: QueuedBan | None = None,
+        kept: tuple[str, int] | None = None,
+    ) -> None:
         """Queue a message with the ticket that was just taken. Raises `BrokerError`."""
         room, queue, ticket = self._rooms.get((path, name)), self._queue, self._queue.next_ticket
-        queue.add(self._keys.address(path, name) if room is None else room.address, message, ban)
+        queue.add(self._keys.address(path, name) if room is None else room.address, message, ban, kept)
         if self.is_forked and not queue.not_full.wait_for(lambda: queue.has_sent(ticket), FORK_WAIT_S):
             raise BrokerError(
                 f"{self._place} has not confirmed a broadcast of this forked process within {FORK_WAIT_S:g} s; "
                 "it is lost if the process ends now"
             )
 
-    def update(self, path: str, name: str, listener: Listener) -> None:
+    def update(self, path: str, name: str, listener: Listener) -> int:
         self.start()
         key = (path, name)
         forgotten: set[int] = set()
@@ -283,12 +301,15 @@ class RedisLink:
                 self.is_forked = False
             if is_member and room is None:
                 address = self._keys.address(path, name)
-                room = self._rooms[key] = Subscription(listener, name, address, next(self._serials))
+                keeps_history = listener.history_limits is not None and not is_hidden(name)
+                room = self._rooms[key] = Subscription(
+                    listener, name, address, next(self._serials), keeps_history=keeps_history
+                )
                 room.held = waits
                 self._reader.want(room)
                 self._queue.wake()
             elif room is None:
-                return
+                return 0
             elif not is_member:
                 del self._rooms[key]
                 room.dropped, room.held = True, False
@@ -307,6 +328,7 @@ class RedisLink:
             self._availability.answers = False
             with self._lock:
                 self._queue.release(room)
+        return 0 if room.dropped else room.serial
 
     def members_elsewhere(self, path: str, name: str) -> int:
         self.start()

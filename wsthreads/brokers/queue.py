@@ -56,6 +56,8 @@ class Queued(NamedTuple):
     ticket: int
     message: bytes
     ban: QueuedBan | None = None
+    #: The limits of the room's history, if it keeps the message, and the bytes of the payload.
+    kept: tuple[str, int] | None = None
 
 
 class PresenceKey(NamedTuple):
@@ -110,9 +112,11 @@ class SendQueue:
         """Whether there is room for a broadcast. Any size fits if no broadcast waits."""
         return not self._broadcasts or self.waiting_bytes + size + OVERHEAD_BYTES <= self.max_bytes
 
-    def add(self, address: Address, message: bytes, ban: QueuedBan | None = None) -> None:
+    def add(
+        self, address: Address, message: bytes, ban: QueuedBan | None = None, kept: tuple[str, int] | None = None
+    ) -> None:
         """Queue a message. It has the next ticket."""
-        self._broadcasts.append(Queued(address, self.next_ticket, message, ban))
+        self._broadcasts.append(Queued(address, self.next_ticket, message, ban, kept))
         self.next_ticket += 1
         self.waiting_bytes += len(message) + OVERHEAD_BYTES
         self.not_empty.notify()

@@ -26,8 +26,9 @@ from redis.exceptions import RedisError
 
 from wsthreads.brokers import messages
 from wsthreads.brokers.keys import BEAT_S
+from wsthreads.brokers.kept import parse_kept
 from wsthreads.brokers.pipeline import Scripts
-from wsthreads.brokers.positions import Position, parse_published
+from wsthreads.brokers.positions import Position, new_epoch, parse_published
 from wsthreads.brokers.redis_errors import counted, explain
 from wsthreads.brokers.scripts import FETCH
 from wsthreads.errors import BrokerError
@@ -313,7 +314,10 @@ class Reader:
         if room is None or room.serial != int(serial) or room.begun or room.subscribed_on != self._connection:
             return  # if it is not subscribed to, the log is read
         room.position, room.begun, room.has_presences = Position(epoch, int(number), entry), True, True
-        self._go_live(room)
+        if room.keeps_history:
+            self._behind[channel] = room  # its history is read first
+        else:
+            self._go_live(room)
 
     def _go_live(self, room: Subscription) -> None:
         room.live = True
@@ -348,8 +352,9 @@ class Reader:
             pipeline = self._scripts.pipeline(transaction=False)
             for room in rooms:
                 address = room.address
-                keys = [address.log, address.head, address.presence]
-                pipeline.call(FETCH, keys, *room.position, FETCH_ENTRIES)
+                keys = [address.log, address.head, address.presence, address.history]
+                wants_history = room.keeps_history and not room.has_history
+                pipeline.call(FETCH, keys, *room.position, FETCH_ENTRIES, new_epoch() if wants_history else "")
             unfinished = []
             for room, found in zip(rooms, pipeline.execute(), strict=True):
                 if self._take_fetched(room, found, gaps):
@@ -368,7 +373,7 @@ class Reader:
 
     def _take_fetched(self, room: Subscription, found: list[Any], gaps: list[tuple[Subscription, int | None]]) -> bool:
         """Deliver entries of a log. True if these were all. Adds to `gaps` the rooms that miss messages."""
-        epoch, number, last, entries, now_ms, presences = found
+        epoch, number, last, entries, now_ms, presences, *history = found
         missed: list[int | None] = []
         for entry, fields in entries:
             if len(fields) != 6 or not fields[1].isdigit():
@@ -378,6 +383,7 @@ class Reader:
             if not room.position.is_followed_by(position, former):
                 until = room.position.missed_until(position)
                 missed.append(None if until is None else until - 1)
+                self._lose_history(room)
             room.position = position
             decoded = self._decode(message)
             if decoded is not None:
@@ -387,12 +393,34 @@ class Reader:
         if is_all:
             missed.append(room.position.missed_until(head))
             room.position = head
+            if missed[-1] != 0:
+                self._lose_history(room)
+            is_all = not room.keeps_history or room.has_history or bool(history)  # else it is read once more
+            if history:
+                self._take_history(room, epoch, int(now_ms), *history)
             self._take_presences(room, int(now_ms), presences, is_surely=None not in missed)
         if None in missed:
             gaps.append((room, None))
         elif any(missed):
             gaps.append((room, sum(filter(None, missed))))
         return is_all
+
+    def _take_history(self, room: Subscription, epoch: bytes, now_ms: int, kept: bytes, entries: list[bytes]) -> None:
+        """All messages that Redis has kept of a room. The last of them has been delivered."""
+        room.has_history = True
+        stored = parse_kept(epoch, kept, entries, now_ms, self.drop_malformed)
+        if not room.dropped:
+            try:
+                room.listener.take_history(room.name, room.serial, stored)
+            except Exception:
+                log.exception("the history of room %r was not taken", room.name)
+
+    def _lose_history(self, room: Subscription) -> None:
+        """Messages are missing in what this process knows of a room's history."""
+        if room.has_history:
+            room.has_history = False
+            if not room.dropped:
+                room.listener.lose_history(room.name, room.serial)
 
     def _tell_of(self, gaps: list[tuple[Subscription, int | None]]) -> None:
         """Count and log lost messages, in one line for all rooms."""
@@ -465,7 +493,15 @@ def _keep(response: Any) -> Any:
 
 
 def _broadcast(room: Subscription, message: messages.Broadcast, ticket: int, is_busy: bool) -> None:
-    room.listener.deliver(room.name, message.frame, message.exclude_id, ticket=ticket, hand_over=is_busy)
+    room.listener.deliver(
+        room.name,
+        message.frame,
+        message.exclude_id,
+        ticket=ticket,
+        hand_over=is_busy,
+        serial=room.serial,
+        position=room.position,
+    )
 
 
 def _direct(room: Subscription, message: messages.Direct, ticket: int, is_busy: bool) -> None:

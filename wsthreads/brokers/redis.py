@@ -82,12 +82,32 @@ class RedisBroker:
         """
         return _from_url(self._redis)[0] if isinstance(self._redis, str) else self._client
 
-    def room(self, endpoint: str, name: str, *, max_room_bytes: int = 65536, room_keep_s: float = 60.0) -> RemoteRoom:
+    def room(
+        self,
+        endpoint: str,
+        name: str,
+        *,
+        max_room_bytes: int = 65536,
+        room_keep_s: float = 60.0,
+        history_messages: int | None = None,
+        history_s: float = 300.0,
+        max_history_bytes: int = 2**20,
+    ) -> RemoteRoom:
         """A room of an endpoint (``/ws/chat``), for programs without a server. Raises `RoomNameError`.
 
         `max_room_bytes` and `room_keep_s` apply when this handle sets attributes. Let them be those of the servers.
+
+        Redis knows from the endpoint's servers what the history keeps, until `history_s` after the last server has
+        ended. Give `history_messages` and the other two settings for broadcasts at other times.
         """
-        return RemoteRoom(self._outside, endpoint, name, Config(max_room_bytes=max_room_bytes, room_keep_s=room_keep_s))
+        config = Config(
+            max_room_bytes=max_room_bytes,
+            room_keep_s=room_keep_s,
+            history_messages=history_messages or 0,
+            history_s=history_s,
+            max_history_bytes=max_history_bytes,
+        )
+        return RemoteRoom(self._outside, endpoint, name, config, knows_history=history_messages is not None)
 
     def user(self, endpoint: str, name: str) -> RemoteUser:
         """A user of an endpoint, for programs without a server. Raises `UserError`."""

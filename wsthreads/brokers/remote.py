@@ -19,6 +19,8 @@ from redis.exceptions import RedisError
 from wsthreads.brokers import messages, scripts
 from wsthreads.brokers.attributes import StoredAttributes
 from wsthreads.brokers.directory import is_session_id, sessions_in
+from wsthreads.brokers.history import StoredHistory
+from wsthreads.brokers.kept import UNKNOWN_LIMITS, limits_text
 from wsthreads.brokers.keys import ASK_SHARD
 from wsthreads.brokers.positions import new_epoch
 from wsthreads.brokers.presence import entry_of
@@ -31,6 +33,7 @@ from wsthreads.protocol.handshake import check_user
 from wsthreads.rooms.attribute_methods import AttributeMethods
 from wsthreads.rooms.bans import check_ban
 from wsthreads.rooms.directory import UserSession
+from wsthreads.rooms.history import Limits, is_kept, payload_bytes
 from wsthreads.rooms.names import SESSIONS_ROOM, is_hidden, user_room
 from wsthreads.rooms.presence import Person, persons_of
 
@@ -59,15 +62,21 @@ class Outside:
         self.sender = secrets.token_urlsafe(12)
         self._tickets = count()
 
-    def publish(self, address: Address, encode: Callable[[str, int], bytes]) -> None:
-        """Publish a message, made with the sender and the ticket. Raises `BrokerError`."""
+    def publish(
+        self, address: Address, encode: Callable[[str, int], bytes], kept: tuple[str, int] | None = None
+    ) -> None:
+        """Publish a message, made with the sender and the ticket; `kept` as in `Queued`. Raises `BrokerError`."""
         if not self._sending.acquire(timeout=self._wait_s):
             raise BrokerError(f"{self._place} has not answered another thread's broadcast for {self._wait_s:g} s")
         try:
             ticket = next(self._tickets)
             message = encode(self.sender, ticket)
-            keys = [address.log, address.head]
-            self.call(scripts.PUBLISH, keys, address.channel, new_epoch(), self.sender, ticket, message)
+            keys, arguments = [address.log, address.head], (address.channel, new_epoch(), self.sender)
+            if kept is None:
+                self.call(scripts.PUBLISH, keys, *arguments, ticket, message)
+            else:
+                keys += (address.history, address.settings)
+                self.call(scripts.PUBLISH_KEPT, keys, *arguments, kept[0], f"{ticket}+{kept[1]}", message)
         finally:
             self._sending.release()
 
@@ -137,10 +146,20 @@ class _Remote:
 class RemoteRoom(_Remote, AttributeMethods):
     """A handle on a room, for a program without a server. Any thread."""
 
-    __slots__ = ("_limits", "_name", "_stored")
+    __slots__ = ("_history_limits", "_limits", "_name", "_stored")
 
-    def __init__(self, outside: Callable[[], Outside], endpoint: str, name: str, limits: Config) -> None:
+    def __init__(
+        self,
+        outside: Callable[[], Outside],
+        endpoint: str,
+        name: str,
+        limits: Config,
+        *,
+        knows_history: bool = False,
+    ) -> None:
         super().__init__(outside, endpoint)
+        kept = Limits(limits.history_messages, limits.history_s, limits.max_history_bytes)
+        self._history_limits = (limits_text(kept) if kept.messages else "") if knows_history else UNKNOWN_LIMITS
         self._limits = {"max_bytes": limits.max_room_bytes, "keep_s": limits.room_keep_s}
         self._stored = (os.getpid(), StoredAttributes(self._call, **self._limits))
         if not isinstance(name, str) or not name or is_hidden(name):
@@ -159,7 +178,23 @@ class RemoteRoom(_Remote, AttributeMethods):
         """
         frame, outside = message_frame(message, latest=latest, keep=keep), self._outside()
         address = outside.keys.address(self._endpoint, self._name)
-        outside.publish(address, lambda sender, ticket: messages.encode_broadcast(sender, ticket, None, frame))
+        kept = (self._history_limits, payload_bytes(frame)) if self._history_limits and is_kept(frame) else None
+        outside.publish(address, lambda sender, ticket: messages.encode_broadcast(sender, ticket, None, frame), kept)
+
+    def history(self, count: int) -> list[str | bytes]:
+        """The last messages of the room, as `Room.history`. Raises `HistoryError` and `BrokerError`."""
+        return self._history.newest(count)
+
+    def position(self) -> str:
+        """Where the history ends, as `Room.position`. Raises `HistoryError` and `BrokerError`."""
+        return self._history.position()
+
+    @property
+    def _history(self) -> StoredHistory:
+        keys = ["log", "head", "history", "settings"]
+        return StoredHistory(
+            lambda script, *arguments: self._call(self._name, script, keys, *arguments), self._history_limits
+        )
 
     def members(self) -> int:
         """The number of members, in all processes. Raises `BrokerError`."""

@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 
 from wsthreads.brokers.attributes import SharedAttributes
 from wsthreads.brokers.directory import SharedDirectory
+from wsthreads.brokers.history import SharedHistories
 from wsthreads.brokers.ownership import SharedOwnership
 from wsthreads.brokers.pending import LONGEST_S, HeldFrames
 from wsthreads.brokers.presence import SharedRoster
@@ -30,7 +31,9 @@ from wsthreads.threads.blocking import has_interrupted
 
 if TYPE_CHECKING:
     from wsthreads.brokers.interface import Link
+    from wsthreads.brokers.kept import Stored
     from wsthreads.brokers.messages import Close, Direct, PresenceChange
+    from wsthreads.brokers.positions import Position
     from wsthreads.rooms.history import Limits
     from wsthreads.rooms.roster import Timers
     from wsthreads.threads.drainer import Drainer
@@ -76,7 +79,21 @@ class SharedRooms(Rooms[Session]):
         self._spread(name, frame)
 
     def use_history(self, timers: Timers, limits: Limits) -> None:
-        """No room has a history over Redis."""
+        """As in `Rooms`."""
+        if limits.messages:
+            self.history: SharedHistories | None = SharedHistories(
+                timers,
+                limits,
+                has_members=self._members.__contains__,
+                path=self.path,
+                link=self._link,
+                listener=self,
+            )
+
+    @property
+    def history_limits(self) -> Limits | None:
+        """As in `Listener`."""
+        return None if self.history is None else self.history.limits
 
     def use_attributes(self, **parts: Any) -> SharedAttributes:
         """As in `Rooms`."""
@@ -103,11 +120,14 @@ class SharedRooms(Rooms[Session]):
         return elsewhere + super().count(name)
 
     def count_here(self, name: str) -> int:
-        """How many members a room has in this process, with sessions that have a seat and are about to join."""
+        """How many members a room has in this process, with sessions that have a seat and are about to join.
+
+        At least one, while a session that joins waits for the room's history.
+        """
         if name == SESSIONS_ROOM:
             return int(self._listens_in == os.getpid())
         if name not in self._seats:
-            return super().count(name)
+            return super().count(name) or int(self.history is not None and self.history.is_joining(name))
         number = 0
 
         def count(members: Members | None) -> Members | None:
@@ -130,15 +150,26 @@ class SharedRooms(Rooms[Session]):
         max_members: int | None = None,
     ) -> Joined:
         """As in `Rooms`. The first member in this process waits until broadcasts reach it, for at most a second."""
-        self._link.pending.wait(_shared(session), name)  # this thread's earlier broadcasts are not for the new member
-        if max_members is None:
-            joined = super().join(name, session, history=history, since=since)
-        else:
-            with _shared(session)._seating, self._seat(name, session, max_members) as has_seat:
-                if not has_seat:
-                    return NOT_JOINED
+        shared = _shared(session)
+        self._link.pending.wait(shared, name)  # this thread's earlier broadcasts are not for the new member
+        if history or since is not None:
+            shared._held_frames.wait_empty(LONGEST_S)  # what this thread has sent comes before the replay
+        try:
+            if max_members is None:
                 joined = super().join(name, session, history=history, since=since)
+            else:
+                with shared._seating, self._seat(name, session, max_members) as has_seat:
+                    if not has_seat:
+                        return NOT_JOINED
+                    joined = super().join(name, session, history=history, since=since)
+        except BaseException:
+            if self.history is not None:  # this process may receive the room's messages for this session
+                self._link.update(self.path, name, self)
+                self.history.leave(name)
+            raise
         self._link.update(self.path, name, self)
+        if not joined and self.history is not None:
+            self.history.leave(name)
         return joined
 
     @contextmanager
@@ -176,6 +207,8 @@ class SharedRooms(Rooms[Session]):
             self._link.pending.wait(_shared(session), name)
         super().leave(name, session)
         self._link.update(self.path, name, self)
+        if self.history is not None:
+            self.history.leave(name)
 
     def leave_all(self, session: Session, *, is_lost: bool = False) -> None:
         """As in `Rooms`. Waits, about a second at most, until the frames before the close frame are sent."""
@@ -187,7 +220,8 @@ class SharedRooms(Rooms[Session]):
 
         Another thread sends it, once it is back from the broker.
         """
-        self._link.publish(self.path, name, frame, exclude)
+        kept = None if self.history is None else self.history.kept(name, frame)
+        self._link.publish(self.path, name, frame, exclude, kept)
 
     @property
     def keep_s(self) -> float:
@@ -197,12 +231,32 @@ class SharedRooms(Rooms[Session]):
     def check_reach(self) -> None:
         """As in `Rooms`. The broker reaches the members from a forked process, too; `Link.close` waits for it there."""
 
-    def deliver(self, name: str, frame: bytes, exclude_id: str | None, *, ticket: int, hand_over: bool) -> None:
+    def deliver(
+        self,
+        name: str,
+        frame: bytes,
+        exclude_id: str | None,
+        *,
+        ticket: int,
+        hand_over: bool,
+        serial: int,
+        position: Position,
+    ) -> None:
         """Send a frame that is back from the broker to the members in this process."""
         if ticket >= 0:
             self._link.pending.coming(ticket, self, name, exclude_id)
         exclude = None if exclude_id is None else self._by_id.get(exclude_id)
-        super().broadcast(name, frame, exclude, hand_over=hand_over)
+        history = self.history
+        record = None if history is None else history.received(name, frame, exclude_id, serial, position)
+        self._spread(name, frame, exclude, hand_over=hand_over, record=record)
+
+    def take_history(self, name: str, serial: int, stored: Stored) -> None:
+        if self.history is not None:
+            self.history.take(name, serial, stored)
+
+    def lose_history(self, name: str, serial: int) -> None:
+        if self.history is not None:
+            self.history.lose(name, serial)
 
     def deliver_to_session(self, message: Direct) -> None:
         """As in `Listener`, as all that follows."""

@@ -34,8 +34,10 @@ class Subscription:
         "dropped",
         "elsewhere",
         "expected_on",
+        "has_history",
         "has_presences",
         "held",
+        "keeps_history",
         "known",
         "listener",
         "live",
@@ -50,12 +52,16 @@ class Subscription:
         "touched_at",
     )
 
-    def __init__(self, listener: Listener, name: str, address: Address, serial: int = 0) -> None:
+    def __init__(
+        self, listener: Listener, name: str, address: Address, serial: int = 0, *, keeps_history: bool = False
+    ) -> None:
         #: Distinguishes the subscriptions of one link.
         self.serial = serial
         self.listener = listener
         self.name = name
         self.address = address
+        #: The listener remembers the messages of this room.
+        self.keeps_history = keeps_history
         # The link's fields.
         # Broadcasts of this process that have not come back. Guarded by the link's lock.
         self.tickets: set[int] = set()
@@ -77,6 +83,7 @@ class Subscription:
         # The reader's fields.
         self.subscribed_on = 0  # the number of the connection that has confirmed the subscription
         self.begun = False  # `position` has a value
+        self.has_history = False  # the listener has what Redis has of the room's history, and all since then
         self.has_presences = False  # the listener has got all presences once
         self.position = START  # the last broadcast received; at first, the last one before the join
         self.live = False  # nothing is missing between `position` and the next message on the channel

@@ -20,7 +20,8 @@ from redis.exceptions import RedisError
 
 from wsthreads.brokers import scripts
 from wsthreads.brokers.availability import WAIT_S
-from wsthreads.brokers.keys import BEAT_S, TOUCH_S
+from wsthreads.brokers.keys import BEAT_S, KEYS_S, SHARDS, TOUCH_S
+from wsthreads.brokers.kept import limits_text
 from wsthreads.brokers.messages import encode_close, parse_ban, presence_payload
 from wsthreads.brokers.positions import Position, new_epoch
 from wsthreads.brokers.queue import PresenceKey, Question
@@ -303,6 +304,7 @@ class Writer:
             pipeline.call(scripts.WAKE, [self._wake_key], self._wake_channel, b"")
         if is_beat:
             self._beat(pipeline, given_up)
+            self._share_limits(pipeline)
             self._look_for_dead(pipeline, now)
         self._leases.send_first(pipeline)
         for room in batch.rooms:
@@ -310,12 +312,7 @@ class Writer:
         for key, changed in batch.presences:
             self._send_presence(pipeline, key, changed, epoch)
         for address, same in groupby(batch.messages, lambda queued: queued.address):
-            published: list[object] = []
-            for queued in same:
-                published += (queued.ticket, self._message(pipeline, queued, now))
-            pipeline.call(
-                scripts.PUBLISH, [address.log, address.head], address.channel, epoch, self._process, *published
-            )
+            self._publish(pipeline, address, list(same), epoch, now)
         for key, dead in batch.reaps:
             keys = self._presence_keys(address := self._keys.address(key.path, key.name))
             pipeline.call(scripts.REAP, keys, address.channel, epoch, *dead)
@@ -337,6 +334,34 @@ class Writer:
             self._announce_again(given_up, now - TOUCH_S)
         elif given_up:
             self._announce_again(given_up, float("-inf"))
+
+    def _publish(self, pipeline: Pipeline, address: Address, same: list[Queued], epoch: str, now: float) -> None:
+        """Publish messages to one room. Those that its history keeps are stored by the same script."""
+        published: list[object] = []
+        limits: str | None = None
+        for queued in same:
+            ticket: object = queued.ticket
+            if queued.kept is not None:
+                limits, size = queued.kept
+                ticket = f"{ticket}+{size}"
+            published += (ticket, self._message(pipeline, queued, now))
+        keys, arguments = [address.log, address.head], (address.channel, epoch, self._process)
+        if limits is None:
+            pipeline.call(scripts.PUBLISH, keys, *arguments, *published)
+        else:
+            keys += (address.history, address.settings)
+            pipeline.call(scripts.PUBLISH_KEPT, keys, *arguments, limits, *published)
+
+    def _share_limits(self, pipeline: Pipeline) -> None:
+        """Have programs without a server know what the histories of the endpoints keep."""
+        for path, listener in self._listeners():
+            limits = listener.history_limits
+            if limits is not None:
+                text = limits_text(limits)
+                kept_ms = int((limits.seconds + KEYS_S) * 1000)
+                for shard in range(SHARDS):
+                    if shard in self._owned:
+                        pipeline.call(scripts.SHARE_LIMITS, [self._keys.settings(path, shard)], text, kept_ms)
 
     def _beat(self, pipeline: Pipeline, given_up: set[int]) -> None:
         def note(shard: int, is_known: int) -> None:

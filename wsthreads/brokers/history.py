@@ -1,0 +1,246 @@
+"""The histories of rooms that several processes share.
+
+Redis stores the messages. A process with members in a room has a log of its own with the same entries: the reader fills
+it when it subscribes to the room, up to the last message that it has delivered, and adds each message that it delivers
+from then on, in the same step. So a session joins as in the memory of one process, without a question to Redis. A
+process without members asks Redis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from threading import Condition
+from typing import TYPE_CHECKING, Any
+
+from wsthreads.brokers.kept import Stored, limits_text, mark_of, parse_kept, parse_limits
+from wsthreads.brokers.positions import Position, new_epoch
+from wsthreads.brokers.scripts import HISTORY
+from wsthreads.errors import BrokerError, HistoryError
+from wsthreads.rooms.histories import OFF, Histories, check_count, messages_of
+from wsthreads.rooms.history import Entry, Limits, Log, Mark, Record, is_kept, payload_bytes
+from wsthreads.rooms.joined import Joined
+from wsthreads.rooms.names import is_hidden
+from wsthreads.rooms.striped import StripedDict
+
+if TYPE_CHECKING:
+    from wsthreads.brokers.interface import Link, Listener
+    from wsthreads.protocol.outbox import Outbox
+    from wsthreads.rooms.roster import Timers
+
+__all__ = ["SharedHistories", "StoredHistory"]
+
+
+class SharedLog(Log):
+    """What a process knows of a history, while it has members in the room."""
+
+    __slots__ = ("filled", "is_filled", "serial")
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        super().__init__(limits, now)
+        #: The subscription whose messages these are.
+        self.serial = 0
+        #: It has all entries up to the last message that was delivered.
+        self.is_filled = False
+        #: Wakes threads that wait for that. Its lock is `order`.
+        self.filled = Condition(self.order)
+
+    def follow(self, serial: int) -> bool:
+        """Take the messages of a subscription. False if they are those of an earlier one."""
+        if serial > self.serial:
+            self.serial, self.is_filled = serial, False
+        return serial == self.serial
+
+    def fill(self, stored: Stored, now: float) -> None:
+        self.replace(stored.epoch, stored.last, stored.floor, stored.at(now), now)
+        self.is_filled = True
+        self.filled.notify_all()
+
+
+class SharedHistories(Histories[SharedLog]):
+    """The logs of the rooms of one endpoint, in this process. Any thread."""
+
+    def __init__(
+        self,
+        timers: Timers,
+        limits: Limits,
+        *,
+        has_members: Callable[[str], bool],
+        path: str,
+        link: Link,
+        listener: Listener,
+    ) -> None:
+        super().__init__(timers, limits, has_members=lambda name: has_members(name) or self.is_joining(name))
+        self._limits_text = limits_text(limits)
+        self._path = path
+        self._link = link
+        self._listener = listener
+        # How many sessions are about to join a room. Meanwhile this process receives its messages, and keeps its log.
+        self._joining: StripedDict[str, int] = StripedDict()
+
+    def give_up(self) -> None:
+        super().give_up()
+        self._joining.renew()
+
+    def _make(self) -> SharedLog:
+        return SharedLog(self.limits, self.timers.now())
+
+    # What goes out
+
+    def kept(self, name: str, frame: bytes) -> tuple[str, int] | None:
+        """What Redis is to know of a broadcast that is stored; None if it is not."""
+        return (self._limits_text, payload_bytes(frame)) if is_kept(frame) and not is_hidden(name) else None
+
+    # What comes in, from the reader's thread
+
+    def received(
+        self, name: str, frame: bytes, exclude_id: str | None, serial: int, position: Position
+    ) -> Record | None:
+        """What adds a broadcast that has come back to the log of its room."""
+        if not is_kept(frame) or is_hidden(name):
+            return None
+        mark = mark_of(position.number, position.id)
+        return partial(_record, frame, exclude_id, self.timers.now(), serial, mark)
+
+    def record_alone(self, name: str, record: Record) -> bool:
+        return self._logs.get(name) is None or super().record_alone(name, record)
+
+    def take(self, name: str, serial: int, stored: Stored) -> None:
+        with self.open(name) as log:
+            if log.follow(serial):
+                log.fill(stored, self.timers.now())
+            self._drop_locked(name, log)
+
+    def lose(self, name: str, serial: int) -> None:
+        with self.open(name) as log:
+            if log.follow(serial):
+                log.is_filled = False
+            self._drop_locked(name, log)
+
+    # Sessions that join and leave
+
+    def is_joining(self, name: str) -> bool:
+        """Whether a session is about to join a room. Takes only a lock that is a leaf."""
+        return name in self._joining
+
+    def join(
+        self,
+        name: str,
+        session: Any,
+        enter: Callable[[Log], tuple[Joined, Outbox | None]],
+        history: int | None,
+        since: str | None,
+    ) -> Joined:
+        if not (history or since is not None) or session._ended or name in session._joined:
+            return super().join(name, session, enter, history, since)
+        with self._receiving(name):
+            return super().join(name, session, enter, history, since)
+
+    @contextmanager
+    def _receiving(self, name: str) -> Iterator[None]:
+        """Receive the messages of a room, also if it has no members yet."""
+        self._joining.compute(name, lambda count: (count or 0) + 1)
+        try:
+            serial = self._link.update(self._path, name, self._listener)
+            with self.open(name) as log:
+                log.follow(serial)
+            yield
+        finally:
+            self._joining.compute(name, lambda count: count - 1 if count and count > 1 else None)
+
+    def before_join(self, name: str, log: SharedLog) -> None:
+        if not log.filled.wait_for(lambda: log.is_filled, self._link.patience_s(self._path, name)):
+            raise BrokerError(
+                f"the history of room {name!r:.80} is not available at present: the session has not joined"
+            )
+
+    def leave(self, name: str) -> None:
+        """A session has left a room, or has not joined it. Drops the log if nobody is there any more."""
+        log = self._logs.get(name)
+        if log is not None:
+            with log.order:
+                self._drop_locked(name, log)
+
+    # Questions
+
+    def newest(self, name: str, count: int) -> list[str | bytes]:
+        check_count(count, self.limits.messages)
+        with self._own(name) as log:
+            if log is not None:
+                return messages_of(log.newest(count))
+        return messages_of(self._stored(name, count).newest(count))
+
+    def position(self, name: str) -> str:
+        with self._own(name) as log:
+            if log is not None:
+                return log.position()
+        return self._stored(name, 0).position()
+
+    @contextmanager
+    def _own(self, name: str) -> Iterator[SharedLog | None]:
+        """The log of this process, with its `order` held, once it has what the current thread has broadcast.
+
+        None if this process does not receive the room's messages.
+        """
+        self._link.pending.wait_room((self._path, name))
+        log = self._logs.get(name)
+        if log is None:
+            yield None
+            return
+        with log.order:
+            if log.is_gone or not log.is_filled:
+                yield None
+                return
+            log.trim(self.timers.now())
+            yield log
+
+    def _stored(self, name: str, count: int) -> Log:
+        """What Redis has, after what this process has broadcast. Waits at most a second. Raises `BrokerError`."""
+        self._link.wait_published(self._path, name)
+        keys = ["log", "head", "history", "settings"]
+        answer = self._link.call(self._path, name, HISTORY, keys, new_epoch(), self._limits_text, count)
+        return _log_of(answer, self.timers.now())
+
+
+class StoredHistory:
+    """The history of one room, for a program without a server. `call` runs a script for the room."""
+
+    def __init__(self, call: Callable[..., Any], limits: str) -> None:
+        self._call = call
+        self._limits = limits
+
+    def newest(self, count: int) -> list[str | bytes]:
+        check_count(count, 10_000)
+        limits, log = self._log(count)
+        check_count(count, limits.messages)
+        return messages_of(log.newest(count))
+
+    def position(self) -> str:
+        return self._log(0)[1].position()
+
+    def _log(self, count: int) -> tuple[Limits, Log]:
+        answer = self._call(HISTORY, new_epoch(), self._limits, count)
+        if not answer[0]:
+            raise HistoryError(f"{OFF} for the endpoint, and start its server")
+        return parse_limits(answer[0]), _log_of(answer, 0.0)
+
+
+def _record(
+    frame: bytes, exclude_id: str | None, now: float, serial: int, mark: Mark, log: Log
+) -> bool:
+    assert isinstance(log, SharedLog)
+    if not log.follow(serial):
+        return False  # those who have joined since then have it from Redis, or it is not for them
+    if log.is_filled:
+        log.add(frame, exclude_id, now, mark)
+    return True
+
+
+def _log_of(answer: list[Any], now: float) -> Log:
+    """A log with what the script `HISTORY` has returned."""
+    limits, epoch, kept, now_ms, entries = answer
+    stored = parse_kept(epoch, kept, entries, int(now_ms), lambda what: None)
+    log = Log(parse_limits(limits), now)
+    log.replace(stored.epoch, stored.last, stored.floor, stored.at(now), now)
+    return log

@@ -1,0 +1,76 @@
+"""The history of a room as Redis keeps it: see `keys`. Its entries become those of a `Log`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from wsthreads.brokers import messages
+from wsthreads.errors import BrokerError
+from wsthreads.rooms.history import Entry, Limits, Mark
+
+__all__ = ["UNKNOWN_LIMITS", "Stored", "limits_text", "mark_of", "parse_kept", "parse_limits"]
+
+#: Where a script gets limits, it takes those that the endpoint's servers have left in Redis.
+UNKNOWN_LIMITS = "?"
+
+
+class Stored(NamedTuple):
+    """What Redis has of a history."""
+
+    epoch: str
+    #: The last entry, and the last one that was dropped.
+    last: Mark
+    floor: Mark
+    #: As in `Log`, but with the age in place of the time.
+    entries: list[Entry]
+
+    def at(self, now: float) -> list[Entry]:
+        """The entries as they are in a log whose clock shows `now`."""
+        return [(number, tag, now - age_s, frame, exclude) for number, tag, age_s, frame, exclude in self.entries]
+
+
+def limits_text(limits: Limits) -> str:
+    """The limits of a history, for Redis."""
+    return f"{limits.messages} {max(int(limits.seconds * 1000), 1)} {limits.bytes}"
+
+
+def parse_limits(text: bytes) -> Limits:
+    """What `limits_text` has made. Raises ValueError."""
+    most, kept_ms, most_bytes = map(int, text.split())
+    return Limits(most, kept_ms / 1000, most_bytes)
+
+
+def mark_of(number: bytes | int, entry: bytes) -> Mark:
+    """The mark of an entry, by its number and its id in the log of the room."""
+    return Mark(int(number), entry.decode("ascii", "replace"))
+
+
+def parse_kept(
+    epoch: bytes, kept: bytes, stored: Sequence[bytes], now_ms: int, on_malformed: Callable[[str], None]
+) -> Stored:
+    """A history, by the epoch and the last mark in the head, and the entries. Malformed ones are left out."""
+    last = floor = mark_of(*(kept or b"0 0-0").split(b" "))
+    former = Mark(-1)
+    entries: list[Entry] = []
+    tickets: dict[bytes, int] = {}
+    for data in stored:
+        try:
+            number, entry, former_number, former_entry, _, message = data.split(b" ", 5)
+            mark, before = mark_of(number, entry), mark_of(former_number, former_entry)
+            age_s = (now_ms - int(entry.partition(b"-")[0])) / 1000
+            decoded = messages.decode(message)
+            if not isinstance(decoded, messages.Broadcast):
+                raise BrokerError("a message in a history that is no broadcast")
+        except (ValueError, BrokerError):
+            on_malformed(f"{len(data)} bytes in a history that are no message in version {messages.VERSION}")
+            continue
+        if before != former:  # the first entry; or entries before it have been lost
+            entries, floor = [], before
+        former = mark
+        if decoded.ticket > tickets.get(decoded.sender, -1):  # else it was published twice
+            tickets[decoded.sender] = decoded.ticket
+            entries.append((*mark, age_s, bytes(decoded.frame), decoded.exclude_id))
+    if former != last:  # the list has expired, or was lost
+        entries, floor = [], last
+    return Stored(epoch.decode("ascii", "replace"), last, floor, entries)
