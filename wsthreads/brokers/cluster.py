@@ -142,6 +142,9 @@ class ClusterLink:
     def give_seat_back(self, path: str, name: str, listener: Listener) -> None:
         self._link_of(path, name).give_seat_back(path, name, listener)
 
+    def serial(self, path: str, name: str) -> int:
+        return self._link_of(path, name).serial(path, name)
+
     def has_room(self, path: str, name: str) -> bool:
         return self._link_of(path, name).has_room(path, name)
 

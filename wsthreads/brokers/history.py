@@ -9,7 +9,7 @@ process without members asks Redis.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from threading import Condition
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from wsthreads.brokers.positions import Position, new_epoch
 from wsthreads.brokers.scripts import HISTORY
 from wsthreads.errors import BrokerError, HistoryError
 from wsthreads.rooms.histories import OFF, Histories, check_count, messages_of
-from wsthreads.rooms.history import Entry, Limits, Log, Mark, Record, is_kept, payload_bytes
+from wsthreads.rooms.history import Limits, Log, Mark, Record, is_kept, payload_bytes
 from wsthreads.rooms.joined import Joined
 from wsthreads.rooms.names import is_hidden
 from wsthreads.rooms.striped import StripedDict
@@ -35,7 +35,7 @@ __all__ = ["SharedHistories", "StoredHistory"]
 class SharedLog(Log):
     """What a process knows of a history, while it has members in the room."""
 
-    __slots__ = ("filled", "is_filled", "serial")
+    __slots__ = ("awaiting", "filled", "is_filled", "serial")
 
     def __init__(self, limits: Limits, now: float) -> None:
         super().__init__(limits, now)
@@ -43,14 +43,27 @@ class SharedLog(Log):
         self.serial = 0
         #: It has all entries up to the last message that was delivered.
         self.is_filled = False
-        #: Wakes threads that wait for that. Its lock is `order`.
+        #: Wakes threads that wait for that, or for an entry. Its lock is `order`.
         self.filled = Condition(self.order)
+        #: How many threads wait for an entry.
+        self.awaiting = 0
 
     def follow(self, serial: int) -> bool:
         """Take the messages of a subscription. False if they are those of an earlier one."""
         if serial > self.serial:
             self.serial, self.is_filled = serial, False
         return serial == self.serial
+
+    def add(self, frame: bytes, exclude_id: str | None, now: float, mark: Mark | None = None) -> None:
+        super().add(frame, exclude_id, now, mark)
+        if self.awaiting:
+            self.filled.notify_all()
+
+    def await_entry(self, number: int, timeout_s: float) -> None:
+        """Wait until the log has reached an entry, or is incomplete."""
+        self.awaiting += 1
+        self.filled.wait_for(lambda: self.last.number >= number or not self.is_filled, timeout_s)
+        self.awaiting -= 1
 
     def fill(self, stored: Stored, now: float) -> None:
         self.replace(stored.epoch, stored.last, stored.floor, stored.at(now), now)
@@ -71,7 +84,7 @@ class SharedHistories(Histories[SharedLog]):
         link: Link,
         listener: Listener,
     ) -> None:
-        super().__init__(timers, limits, has_members=lambda name: has_members(name) or self.is_joining(name))
+        super().__init__(timers, limits, has_members=has_members)
         self._limits_text = limits_text(limits)
         self._path = path
         self._link = link
@@ -124,6 +137,9 @@ class SharedHistories(Histories[SharedLog]):
         """Whether a session is about to join a room. Takes only a lock that is a leaf."""
         return name in self._joining
 
+    def _is_used(self, name: str) -> bool:
+        return self._has_members(name) or self.is_joining(name)
+
     def join(
         self,
         name: str,
@@ -135,7 +151,25 @@ class SharedHistories(Histories[SharedLog]):
         if not (history or since is not None) or session._ended or name in session._joined:
             return super().join(name, session, enter, history, since)
         with self._receiving(name):
+            if since is not None:
+                self._catch_up(name, since)
             return super().join(name, session, enter, history, since)
+
+    def _catch_up(self, name: str, since: str) -> None:
+        """Wait until this process has the message of a position. Another process may have had it a moment before.
+
+        Clients supply positions. So Redis is asked first whether there is such a message.
+        """
+        patience_s = self._link.patience_s(self._path, name)
+        with self.open(name) as log:
+            log.filled.wait_for(lambda: log.is_filled, patience_s)
+            number = log.number_of(since)
+            if number is None or number <= log.last.number:
+                return
+        with suppress(BrokerError):  # then it counts as a position of another log
+            if number <= self._stored(name, 0).last.number:
+                with self.open(name) as log:
+                    log.await_entry(number, patience_s)
 
     @contextmanager
     def _receiving(self, name: str) -> Iterator[None]:
@@ -184,12 +218,12 @@ class SharedHistories(Histories[SharedLog]):
         None if this process does not receive the room's messages.
         """
         self._link.pending.wait_room((self._path, name))
-        log = self._logs.get(name)
-        if log is None:
+        serial, log = self._link.serial(self._path, name), self._logs.get(name)
+        if log is None or not serial:
             yield None
             return
         with log.order:
-            if log.is_gone or not log.is_filled:
+            if log.is_gone or not log.is_filled or log.serial != serial:
                 yield None
                 return
             log.trim(self.timers.now())
@@ -226,9 +260,7 @@ class StoredHistory:
         return parse_limits(answer[0]), _log_of(answer, 0.0)
 
 
-def _record(
-    frame: bytes, exclude_id: str | None, now: float, serial: int, mark: Mark, log: Log
-) -> bool:
+def _record(frame: bytes, exclude_id: str | None, now: float, serial: int, mark: Mark, log: Log) -> bool:
     assert isinstance(log, SharedLog)
     if not log.follow(serial):
         return False  # those who have joined since then have it from Redis, or it is not for them

@@ -122,7 +122,7 @@ class Link(Protocol):
     def publish(
         self, path: str, name: str, frame: bytes, exclude: Session | None, kept: tuple[str, int] | None = None
     ) -> None:
-        """Queue a broadcast; `kept` as in `queue.Queued`. Raises `BrokerError` if the queue is full or the link has ended.
+        """Queue a broadcast; `kept` is as in `Queued`. Raises `BrokerError` if the queue is full or the link has ended.
 
         In a process that was forked from one that served, waits until the broker has it, or raises `BrokerError`.
         """
@@ -173,6 +173,9 @@ class Link(Protocol):
 
     def give_seat_back(self, path: str, name: str, listener: Listener) -> None:
         """A seat that was given is not used: count the members again."""
+
+    def serial(self, path: str, name: str) -> int:
+        """The serial number of the subscription by which this process receives what is sent to a room; 0 if none."""
 
     def has_room(self, path: str, name: str) -> bool:
         """Whether this process receives what is sent to a room."""

@@ -400,6 +400,10 @@ class RedisLink:
         with self._lock:
             self._queue.ask_seat(Seat(listener, name, self._keys.address(path, name), 0))
 
+    def serial(self, path: str, name: str) -> int:
+        room = self._rooms.get((path, name))
+        return room.serial if room is not None and room.ready.is_set() else 0
+
     def has_room(self, path: str, name: str) -> bool:
         room = self._rooms.get((path, name))
         return room is not None and room.ready.is_set()

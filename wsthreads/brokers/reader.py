@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from wsthreads.brokers import messages
-from wsthreads.brokers.keys import BEAT_S
 from wsthreads.brokers.kept import parse_kept
+from wsthreads.brokers.keys import BEAT_S
 from wsthreads.brokers.pipeline import Scripts
 from wsthreads.brokers.positions import Position, new_epoch, parse_published
 from wsthreads.brokers.redis_errors import counted, explain

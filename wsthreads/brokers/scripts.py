@@ -60,6 +60,7 @@ end
 redis.call('PEXPIRE', KEYS[1], {LOG_S * 1000})
 """
 
+
 def _publish(first: int, ticket: str, *, before: str = "", stored: str = "", after: str = "") -> str:
     """A script that publishes the messages from argument `first` on. `ticket` and `stored` are done for each."""
     return f"""
@@ -106,9 +107,9 @@ end
 #: Skips messages that it has already published.
 PUBLISH = _publish(4, "local given = ARGV[i]")
 
-#: The same, and stores messages in the room's history. KEYS: log, head, history, settings. ARGV: the limits before the
-#: first ticket, or a question mark if they are in `settings`. A ticket of a message that is stored is followed by a plus
-#: and the bytes of its payload.
+#: The same, and stores messages in the room's history. KEYS: log, head, history, settings. ARGV: the same, but before
+#: the first ticket the limits, or a question mark if they are in `settings`. A ticket of a message that is stored is
+#: followed by a plus and the bytes of its payload.
 PUBLISH_KEPT = _publish(
     5,
     "local given, size = string.match(ARGV[i], '^(%d+)%+?(%d*)')",
@@ -280,10 +281,11 @@ end
 #: KEYS: ban. Returns the value and how many milliseconds are left; an empty value if there is no ban.
 BANNED = "return {redis.call('GET', KEYS[1]) or '', redis.call('PTTL', KEYS[1])}"
 
-#: KEYS: log, head, presence, history. ARGV: an epoch, a number and an id, which are a process's position; the largest number of
-#: entries. Returns the head, and the entries after the position; all entries, if it is in another log. The head of a
-#: log that does not exist has no epoch. Then the time in milliseconds, and the presence hash. With a random epoch as the
-#: last argument, it makes a log that does not exist, and returns its history, too: the mark of the last entry, and all.
+#: KEYS: log, head, presence, history. ARGV: an epoch, a number and an id, which are a process's position; the largest
+#: number of entries; a random epoch if the history is wanted, or nothing. Returns the head, and the entries after the
+#: position; all entries, if it is in another log. The head of a log that does not exist has no epoch. Then the time in
+#: milliseconds, and the presence hash. If the history is wanted, it makes a log that does not exist, and also returns
+#: the mark of the last message in the history, and all entries of that.
 FETCH = f"""
 {_NOW}
 if ARGV[5] ~= '' and redis.call('HSETNX', KEYS[2], 'epoch', ARGV[5]) == 1 then
@@ -311,9 +313,9 @@ end
 return answer
 """
 
-#: KEYS: log, head, history, settings. ARGV: a random epoch, the limits or a question mark as for `PUBLISH_KEPT`, and how
-#: many messages. Returns the limits, the epoch, the mark of the last entry, the time in milliseconds, and the entries.
-#: If there are no limits, only them.
+#: KEYS: log, head, history, settings. ARGV: a random epoch, the limits or a question mark as for `PUBLISH_KEPT`, and
+#: how many messages. Returns the limits, the epoch, the mark of the last entry, the time in milliseconds, and the
+#: entries. If there are no limits, only them.
 HISTORY = f"""
 local fresh = ARGV[1]
 local limits = ARGV[2] ~= '?' and ARGV[2] or redis.call('GET', KEYS[4]) or ''

@@ -20,8 +20,8 @@ from redis.exceptions import RedisError
 
 from wsthreads.brokers import scripts
 from wsthreads.brokers.availability import WAIT_S
-from wsthreads.brokers.keys import BEAT_S, KEYS_S, SHARDS, TOUCH_S
 from wsthreads.brokers.kept import limits_text
+from wsthreads.brokers.keys import BEAT_S, KEYS_S, SHARDS, TOUCH_S
 from wsthreads.brokers.messages import encode_close, parse_ban, presence_payload
 from wsthreads.brokers.positions import Position, new_epoch
 from wsthreads.brokers.queue import PresenceKey, Question

@@ -121,10 +121,11 @@ class Histories(Generic[L]):
         encoding = session._outbox.encoding
         while True:
             with self.open(name) as log:
-                is_member = not is_asked or name in session._joined
-                if not is_member:
+                entries: list[Entry] = []
+                complete = True
+                if is_asked and name not in session._joined and not session._ended:
                     self.before_join(name, log)
-                entries, complete = ([], True) if is_member else log.replay(history or 0, since, session.id)
+                    entries, complete = log.replay(history or 0, since, session.id)
                 missing = log.unencoded(encoding, entries) if attempts > 0 else []
                 if not missing:
                     joined, outbox = enter(log)
@@ -207,9 +208,13 @@ class Histories(Generic[L]):
         if len(self._logs):
             self._look_later()
 
+    def _is_used(self, name: str) -> bool:
+        """Whether the log of a room has to stay."""
+        return self._has_members(name)
+
     def _drop_locked(self, name: str, log: L) -> None:
         """Drop a log unless somebody is in the room. With its `order` held."""
-        if not log.is_gone and not self._has_members(name):
+        if not log.is_gone and not self._is_used(name):
             log.is_gone = True
             self._logs.compute_if_present(name, lambda other: None if other is log else other)
 
@@ -241,9 +246,7 @@ def messages_of(entries: list[Entry]) -> list[str | bytes]:
 def check_count(count: object, most: int) -> None:
     """Raise `HistoryError` for what is no number of messages that a history can have."""
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= most:
-        raise HistoryError(
-            f"history must be a whole number from 0 to {most} (history_messages), not {brief(count)}"
-        )
+        raise HistoryError(f"history must be a whole number from 0 to {most} (history_messages), not {brief(count)}")
 
 
 def check_since(since: object) -> None:

@@ -104,6 +104,19 @@ class Log:
         """Where the log ends, for `replay`."""
         return self._position_of(self.last)
 
+    def number_of(self, position: str) -> int | None:
+        """The number of the entry at a position. None if it is no position of this log."""
+        mark = self._mark_of(position)
+        return None if mark is None else mark.number
+
+    def _mark_of(self, position: str) -> Mark | None:
+        epoch, _, place = position.partition(".")
+        number_text, _, tag = place.partition(".")
+        if epoch != self.epoch or not _NUMBER.fullmatch(number_text):
+            return None
+        mark = Mark(int(number_text), tag)
+        return mark if self._position_of(mark) == position else None
+
     def _position_of(self, mark: Mark) -> str:
         return f"{self.epoch}.{mark.number}.{mark.tag}" if mark.tag else f"{self.epoch}.{mark.number}"
 
@@ -125,12 +138,8 @@ class Log:
 
     def _after(self, position: str) -> list[Entry] | None:
         """The entries after a position. None if the log does not have all of them, or it is that of another log."""
-        epoch, _, place = position.partition(".")
-        number_text, _, tag = place.partition(".")
-        if epoch != self.epoch or not _NUMBER.fullmatch(number_text):
-            return None
-        mark = Mark(int(number_text), tag)
-        if self._position_of(mark) != position:
+        mark = self._mark_of(position)
+        if mark is None:
             return None
         found: list[Entry] = []
         for entry in reversed(self._entries):
