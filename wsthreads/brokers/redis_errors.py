@@ -9,6 +9,9 @@ __all__ = ["counted", "explain"]
 #: redis-py puts the failed command, with its arguments, before this text.
 _OF_PIPELINE = " of pipeline caused error: "
 
+#: What Redis says to a client that has given no password, and sends a call that is short, or long.
+_UNAUTHENTICATED = ("HELLO must be called", "Authentication required", "unauthenticated multibulk", "unauthenticated bulk")
+
 _CLUSTER = ("MOVED ", "ASK ", "CROSSSLOT")
 
 
@@ -23,7 +26,7 @@ def explain(error: BaseException) -> str:
         )
     if isinstance(error, NoPermissionError) or text.startswith("NOPERM"):
         return f"the Redis user lacks rights (ACL); docs/how-to/redis.rst lists the rights that wsthreads needs: {text}"
-    if "HELLO must be called" in text or text.startswith("NOAUTH") or "Authentication required" in text:
+    if text.startswith("NOAUTH") or any(part in text for part in _UNAUTHENTICATED):
         return "it requires a password: redis://:PASSWORD@HOST, or redis://USER:PASSWORD@HOST"
     if isinstance(error, AuthenticationError) or text.startswith("WRONGPASS"):
         return "it rejects the user name or the password"

@@ -1,0 +1,192 @@
+"""The Lua scripts that write and read the log of a room, and its history. `keys` describes these."""
+
+from __future__ import annotations
+
+from wsthreads.brokers.keys import HEAD_S, LOG_ENTRIES, LOG_S, MAX_SENDERS
+
+__all__ = ["APPEND", "FETCH", "HEAD", "HISTORY", "NOW", "PUBLISH", "PUBLISH_KEPT", "SHARE_LIMITS", "TRIM"]
+
+#: `now` is the time in milliseconds.
+NOW = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+
+#: KEYS: log, head. `fresh` is the epoch of a new head, if there is none.
+HEAD = f"""
+local head = redis.call('HMGET', KEYS[2], 'epoch', 'number', 'id', 'keep_ms')
+if not head[1] then
+  head = {{fresh, '0', '0-0'}}
+  redis.call('DEL', KEYS[1])
+  redis.call('HSET', KEYS[2], 'epoch', fresh, 'number', '0', 'id', '0-0')
+end
+redis.call('PEXPIRE', KEYS[2], string.format('%.0f', math.max({HEAD_S * 1000}, tonumber(head[4] or '0'))))
+"""
+
+#: KEYS: log, head. ARGV[1]: the channel. Needs NOW and HEAD. `append` adds a message to the log, and publishes it.
+APPEND = f"""
+local oldest = string.format('%.0f', now - {LOG_S * 1000})
+local number, last, text = tonumber(head[2]), head[3], nil
+local function append(message)
+  number = number + 1
+  text = string.format('%.0f', number)
+  local id = redis.call('XADD', KEYS[1], 'MINID', '~', oldest, '*', 'n', text, 'p', last, 'm', message)
+  redis.call('PUBLISH', ARGV[1], head[1] .. ' ' .. text .. ' ' .. id .. ' ' .. last .. '\\n' .. message)
+  last = id
+end
+"""
+
+#: KEYS: log. After messages have been added.
+TRIM = f"""
+if redis.call('XLEN', KEYS[1]) > {LOG_ENTRIES} then
+  redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', {LOG_ENTRIES})
+end
+redis.call('PEXPIRE', KEYS[1], {LOG_S * 1000})
+"""
+
+
+def _publish(first: int, ticket: str, *, before: str = "", stored: str = "", after: str = "") -> str:
+    """A script that publishes the messages from argument `first` on. `ticket` and `stored` are done for each."""
+    return f"""
+{before}
+local fresh, field = ARGV[2], '@' .. ARGV[3]
+{NOW} {HEAD} {APPEND}
+local known = redis.call('HMGET', KEYS[2], field, 'senders')
+local ticket = known[1] and tonumber(string.match(known[1], '^%d+')) or -1
+for i = {first}, #ARGV, 2 do
+  {ticket}
+  if tonumber(given) > ticket then
+    ticket = tonumber(given)
+    append(ARGV[i + 1])
+    {stored}
+  end
+end
+if not text then
+  return
+end
+local spoken = string.format('%.0f', ticket) .. ' ' .. text
+if redis.call('HSET', KEYS[2], 'number', text, 'id', last, field, spoken) > 0 then
+  local senders = tonumber(known[2] or '0') + 1
+  if senders > {MAX_SENDERS} then
+    local all, found = redis.call('HGETALL', KEYS[2]), {{}}
+    for i = 1, #all, 2 do
+      if string.sub(all[i], 1, 1) == '@' then
+        found[#found + 1] = {{all[i], tonumber(string.match(all[i + 1], '%d+$'))}}
+      end
+    end
+    table.sort(found, function(one, other) return one[2] < other[2] end)
+    senders = #found
+    while senders > {MAX_SENDERS // 2} do
+      redis.call('HDEL', KEYS[2], found[#found - senders + 1][1])
+      senders = senders - 1
+    end
+  end
+  redis.call('HSET', KEYS[2], 'senders', senders)
+end
+{after} {TRIM}
+"""
+
+
+#: KEYS: log, head. ARGV: channel, a random epoch, the sender; then the ticket and the bytes of each message, in order.
+#: Skips messages that it has already published.
+PUBLISH = _publish(4, "local given = ARGV[i]")
+
+#: The same, and stores messages in the room's history. KEYS: log, head, history, settings. ARGV: the same, but before
+#: the first ticket the limits, or a question mark if they are in `settings`. A ticket of a message that is stored is
+#: followed by a plus and the bytes of its payload.
+PUBLISH_KEPT = _publish(
+    5,
+    "local given, size = string.match(ARGV[i], '^(%d+)%+?(%d*)')",
+    before="""
+local limits = ARGV[4] ~= '?' and ARGV[4] or redis.call('GET', KEYS[4]) or ''
+local most, keep_ms, most_bytes = string.match(limits, '^(%d+) (%d+) (%d+)')
+local kept, kept_bytes, kept_from, count
+""",
+    stored="""if most and size ~= '' then
+      if not kept then
+        local found = redis.call('HMGET', KEYS[2], 'kept', 'kept_bytes', 'kept_from')
+        if not found[1] then
+          redis.call('DEL', KEYS[3])
+        end
+        kept, kept_bytes, kept_from = found[1] or '0 0-0', tonumber(found[2] or '0'), tonumber(found[3] or '0')
+      end
+      local entry = {text, last, kept, size, ARGV[i + 1]}
+      count = redis.call('RPUSH', KEYS[3], table.concat(entry, ' '))
+      kept, kept_bytes = text .. ' ' .. last, kept_bytes + tonumber(size)
+      if count == 1 then
+        kept_bytes, kept_from = tonumber(size), now
+      end
+    end""",
+    after=f"""
+if count then
+  local function drop()
+    count = count - 1
+    kept_bytes = kept_bytes - tonumber(string.match(redis.call('LPOP', KEYS[3]), '^%S+ %S+ %S+ %S+ (%d+)'))
+  end
+  while count > tonumber(most) or count > 0 and kept_bytes > tonumber(most_bytes) do
+    drop()
+  end
+  local oldest = now - tonumber(keep_ms)
+  while count > 0 and kept_from <= oldest do
+    kept_from = tonumber(string.match(redis.call('LINDEX', KEYS[3], 0), '^%S+ (%d+)'))
+    if kept_from <= oldest then
+      drop()
+    end
+  end
+  redis.call('PEXPIRE', KEYS[3], keep_ms)
+  redis.call('PEXPIRE', KEYS[2], string.format('%.0f', math.max({HEAD_S * 1000}, tonumber(keep_ms))))
+  redis.call('HSET', KEYS[2], 'kept', kept, 'kept_bytes', string.format('%.0f', kept_bytes), 'kept_from',
+    string.format('%.0f', kept_from), 'keep_ms', keep_ms)
+end
+""",
+)
+
+#: KEYS: log, head, presence, history. ARGV: an epoch, a number and an id, which are a process's position; the largest
+#: number of entries; a random epoch if the history is wanted, or nothing. Returns the head, and the entries after the
+#: position; all entries, if it is in another log. The head of a log that does not exist has no epoch. Then the time in
+#: milliseconds, and the presence hash. If the history is wanted, it makes a log that does not exist, and also returns
+#: the mark of the last message in the history, and all entries of that.
+FETCH = f"""
+{NOW}
+if ARGV[5] ~= '' and redis.call('HSETNX', KEYS[2], 'epoch', ARGV[5]) == 1 then
+  redis.call('HSET', KEYS[2], 'number', '0', 'id', '0-0')
+  redis.call('DEL', KEYS[1])
+  redis.call('PEXPIRE', KEYS[2], {HEAD_S * 1000})
+end
+local head = redis.call('HMGET', KEYS[2], 'epoch', 'number', 'id')
+local entries = {{}}
+if not head[1] then
+  head = {{'', '0', '0-0'}}
+elseif head[1] ~= ARGV[1] then
+  entries = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', ARGV[4])
+elseif head[3] ~= ARGV[3] then
+  entries = redis.call('XRANGE', KEYS[1], '(' .. ARGV[3], '+', 'COUNT', ARGV[4])
+  if #entries == 0 and tonumber(head[2]) > tonumber(ARGV[2]) then  -- the clock was set back while the log was empty
+    entries = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', ARGV[4])
+  end
+end
+local answer = {{head[1], head[2], head[3], entries, string.format('%.0f', now), redis.call('HGETALL', KEYS[3])}}
+if ARGV[5] ~= '' then
+  answer[7] = redis.call('HGET', KEYS[2], 'kept') or ''
+  answer[8] = answer[7] ~= '' and redis.call('LRANGE', KEYS[4], 0, -1) or {{}}
+end
+return answer
+"""
+
+#: KEYS: log, head, history, settings. ARGV: a random epoch, the limits or a question mark as for `PUBLISH_KEPT`, and
+#: how many messages. Returns the limits, the epoch, the mark of the last entry, the time in milliseconds, and the
+#: entries. If there are no limits, only them.
+HISTORY = f"""
+local fresh = ARGV[1]
+local limits = ARGV[2] ~= '?' and ARGV[2] or redis.call('GET', KEYS[4]) or ''
+if limits == '' then
+  return {{''}}
+end
+{NOW} {HEAD}
+local kept = redis.call('HGET', KEYS[2], 'kept') or ''
+local entries = kept ~= '' and ARGV[3] ~= '0' and redis.call('LRANGE', KEYS[3], '-' .. ARGV[3], -1) or {{}}
+return {{limits, head[1], kept, string.format('%.0f', now), entries}}
+"""
+
+#: KEYS: settings. ARGV: the limits of histories, for how many milliseconds.
+SHARE_LIMITS = "redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])"
