@@ -10,7 +10,7 @@ __all__ = ["counted", "explain"]
 _OF_PIPELINE = " of pipeline caused error: "
 
 #: What Redis says to a client that has given no password, and sends a call that is short, or long.
-_UNAUTHENTICATED = ("HELLO must be called", "Authentication required", "unauthenticated multibulk", "unauthenticated bulk")
+_UNAUTHENTICATED = ("HELLO must be called", "Authentication required", "unauthenticated")
 
 _CLUSTER = ("MOVED ", "ASK ", "CROSSSLOT")
 
