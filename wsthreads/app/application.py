@@ -167,12 +167,18 @@ class WebSocketApp:
         return self._add(path, PythonHandler(target, metrics), metrics)
 
     def add_script(
-        self, path: str, file: str | os.PathLike[str], *, modules: Mapping[str, ModuleType] | None = None
+        self,
+        path: str,
+        file: str | os.PathLike[str],
+        *,
+        modules: Mapping[str, ModuleType] | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> Endpoint:
         """Load a JavaScript module, and serve `path` with it.
 
         `modules` are Python modules whose functions the script may import, by the names that it uses:
-        ``modules={"store": store}`` for ``import { load } from "store"``.
+        ``modules={"store": store}`` for ``import { load } from "store"``. `env` has names and texts, such as keys of
+        other services: ``import { env } from "wsthreads"``. No log shows the texts.
 
         Raises `ScriptError` (with file, line and column) if the module does not load, `HandlerError` if it exports no
         handler function, `IsolateError` if JavaScript cannot run here, `FileNotFoundError` if there is no such file.
@@ -188,7 +194,7 @@ class WebSocketApp:
         if not Path(file).is_file():
             raise FileNotFoundError(f"no such file: {os.fspath(file)}")
         metrics = Metrics(self.metrics)
-        endpoint = self._add(path, ScriptHandler(Path(file), self.config, metrics, modules), metrics)
+        endpoint = self._add(path, ScriptHandler(Path(file), self.config, metrics, modules, env=env), metrics)
         try:
             endpoint.handler.start()
         except BaseException:

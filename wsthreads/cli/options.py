@@ -11,7 +11,7 @@ import click
 from wsthreads.config import Config
 from wsthreads.errors import ConfigError
 
-__all__ = ["CommandWithSections", "config_of", "setting_options"]
+__all__ = ["CommandWithSections", "config_of", "env_of", "setting_options"]
 
 #: Settings with several values: their options take one value each, and can be repeated.
 REPEATED_OPTIONS = {"allowed_origins": "--origin", "subprotocols": "--subprotocol"}
@@ -48,7 +48,7 @@ SECTIONS = (
     ("Slow and silent clients", (
         "max_outbox_bytes", "send_timeout_s", "ping_interval_s", "ping_timeout_s", "idle_timeout_s", "close_timeout_s",
     )),
-    ("Scripts", ("script_timeout_s", "script_wait_s", "script_threads", "scripts_without_deadline")),
+    ("Scripts", ("env_file", "script_timeout_s", "script_wait_s", "script_threads", "scripts_without_deadline")),
 )  # fmt: skip
 
 
@@ -101,6 +101,13 @@ def config_of(settings: Mapping[str, Any]) -> Config:
             if message.startswith(setting.name + " "):
                 message = _option_of(setting) + message[len(setting.name) :]
         raise ConfigError(message) from error
+
+
+def env_of(path: str) -> dict[str, str]:
+    """The names and values in the file of ``--env-file``. Raises `UsageError`, with the line and without a value."""
+    from wsthreads.javascript.environment import read_env_file  # only an app with scripts needs it
+
+    return read_env_file(path)
 
 
 class CommandWithSections(click.Command):

@@ -125,17 +125,23 @@ def _checked_path(path: str) -> str:
     return path
 
 
-def add_target(app: WebSocketApp, target: Target, modules: Mapping[str, ModuleType] | None = None) -> Endpoint:
+def add_target(
+    app: WebSocketApp,
+    target: Target,
+    modules: Mapping[str, ModuleType] | None = None,
+    *,
+    env: Mapping[str, str] | None = None,
+) -> Endpoint:
     """Load a handler file and add it to `app`. `load_module` says how Python files are run.
 
-    `modules` are for scripts, as in `WebSocketApp.add_script`.
+    `modules` and `env` are for scripts, as in `WebSocketApp.add_script`.
 
     Raises `ScriptError` if the file does not load, `HandlerError` if it has no handler function, `IsolateError` if
     JavaScript cannot run here, `UsageError` if the file cannot be read.
     """
     try:
         if target.is_script:
-            return app.add_script(target.path, target.file, modules=modules)
+            return app.add_script(target.path, target.file, modules=modules, env=env)
         module = load_module(target.file)
         check_module(module)
         return app.add_handler(target.path, module)
@@ -189,6 +195,7 @@ def create_app(
     path: str | None = None,
     redis: Any = None,
     modules: Mapping[str, ModuleType] | None = None,
+    env: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> WebSocketApp:
     """A `WebSocketApp` that serves handler files, for a WSGI server: ``gunicorn 'wsthreads:create_app("chat.js")'``.
@@ -199,6 +206,7 @@ def create_app(
     - `redis` is the URL of a Redis through which all processes share their rooms. The default is WSTHREADS_REDIS. False
       means no Redis.
     - `modules` are Python modules whose functions scripts may import, by the names that scripts use for them.
+    - `env` has names and texts that scripts import: ``import { env } from "wsthreads"``. They are in no log.
 
     Under gunicorn, the console of scripts and all warnings go to its error log, unless you have configured logging.
     Raises `ScriptError`, `HandlerError` or `IsolateError` if a target does not load, `UsageError` if a target or
@@ -221,5 +229,5 @@ def create_app(
         wsgi_app = StaticFiles(static, wsgi_app)
     app = WebSocketApp(wsgi_app, redis=redis, **settings)
     for target in found:
-        add_target(app, target, modules)
+        add_target(app, target, modules, env=env)
     return app

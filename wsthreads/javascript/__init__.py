@@ -14,6 +14,7 @@
 `calls`, `values`      how calls, messages and persons cross between the two languages
 `reports`, `stacks`    log lines and stacks of a script's errors
 `callees`              names what was called in "not a function"
+`environment`          the names and values that a script imports as `env`
 `exports`              which handler functions a script exports
 `loader`, `imports`    finds and reads a script's files
 `typescript`           compiles TypeScript, in a process of its own (`compiler_process`)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsthreads.errors import CloseCode, CloseCodeError, HandshakeRefused, IsolateError, ScriptError
 from wsthreads.javascript.engine import JavaScriptError
+from wsthreads.javascript.environment import Environment
 from wsthreads.javascript.isolate import Isolate
 from wsthreads.javascript.values import changes_for_script
 from wsthreads.loggers import get_logger
@@ -77,7 +78,7 @@ class ScriptHandler(Handler):
     """The functions that the ES module at `path` exports, run one at a time by the isolate of this process.
 
     Call `start` in each process. Further calls start a new isolate if the last one has died, and do nothing otherwise.
-    `hooks` is empty until the first call.
+    `hooks` is empty until the first call. `env` has the names and texts that the script may import as `env`.
     """
 
     def __init__(
@@ -86,6 +87,8 @@ class ScriptHandler(Handler):
         config: Config,
         metrics: Metrics,
         modules: Mapping[str, ModuleType] | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self.path = os.fspath(path)
         self.name = os.path.basename(self.path)
@@ -94,6 +97,7 @@ class ScriptHandler(Handler):
         self._config = config
         self._metrics = metrics
         self._modules = modules
+        self._env = Environment(env)
         self._rooms: Rooms[Any] | None = None
         # By process id. A forked process leaves its parent's alone: the thread that could free it is in the parent.
         self._lives: dict[int, _Life] = {}
@@ -125,6 +129,7 @@ class ScriptHandler(Handler):
                 on_failure=_teller(self),
                 rooms=self._rooms,
                 modules=self._modules,
+                env=self._env,
             )
             exports = isolate.start()
             life.isolate = isolate
@@ -307,7 +312,7 @@ class ScriptInfo:
     declarations: Mapping[str, str] = field(default_factory=dict)
 
 
-def check_script(path: str | os.PathLike[str], config: Config) -> ScriptInfo:
+def check_script(path: str | os.PathLike[str], config: Config, *, env: Mapping[str, str] | None = None) -> ScriptInfo:
     """Load the script in an isolate of its own, to check it. The script's top level runs.
 
     Raises `ScriptError` (file, line, column), `HandlerError` and `IsolateError` as `ScriptHandler.start` does.
@@ -315,7 +320,7 @@ def check_script(path: str | os.PathLike[str], config: Config) -> ScriptInfo:
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise ScriptError("there is no such file", path)
-    isolate = Isolate(path, config, Metrics())
+    isolate = Isolate(path, config, Metrics(), env=Environment(env))
     exports = isolate.start()
     isolate.stop(0)
     return ScriptInfo(path, exports.names, exports.hooks, isolate.declarations())

@@ -27,6 +27,7 @@ from wsthreads.errors import CloseCode, HandshakeRefused, IsolateError
 from wsthreads.javascript.calls import Function
 from wsthreads.javascript.declarations import declarations_of
 from wsthreads.javascript.engine import Engine, JavaScriptError
+from wsthreads.javascript.environment import Environment
 from wsthreads.javascript.exports import Exports
 from wsthreads.javascript.host import HostFunctions
 from wsthreads.javascript.interpreter import Interpreter, make_interpreter, runtime_source
@@ -95,11 +96,13 @@ class Isolate:
         on_failure: Callable[[str], None] = ignore,
         rooms: Rooms[Any] | None = None,
         modules: Mapping[str, ModuleType] | None = None,
+        env: Environment | None = None,
     ) -> None:
         self.name = os.path.basename(path)
         self._path = path
         self._config = config
         self._make_engine = make_engine
+        self._env = env or Environment()
         self._loader = ModuleLoader(path, PythonFunctions(modules))
         self._loads = 0
         self._schedule = Schedule()
@@ -411,6 +414,7 @@ class Isolate:
                 max_history=self._config.history_messages,
                 max_members=MAX_MEMBERS,
                 has_engine=engine is not None,
+                env=dict(self._env),
             )
             if engine is not None:
                 engine.use_runtime(name)

@@ -32,7 +32,7 @@ __all__ = ["ENTRY", "ModuleLoader", "bare_id"]
 ENTRY = "wsthreads:script"
 
 #: What the module `BUILT_IN` exports.
-EXPORTS = ("room", "user", "session", "sessions")
+EXPORTS = ("room", "user", "session", "sessions", "env")
 
 #: How the ids of modules that the application provides begin.
 EMBEDDED = "wsthreads:python:"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from wsthreads.cli.options import env_of
 from wsthreads.cli.streams import complain
 from wsthreads.errors import UsageError, WSThreadsError
 
@@ -17,7 +18,10 @@ __all__ = ["check"]
 @click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
 @click.option("--path", metavar="PATH", help="Path of a single handler, in place of /ws/<name>.")
 @click.option("--types", is_flag=True, help="Write a .d.ts beside each Python file that a script imports.")
-def check(targets: tuple[str, ...], path: str | None, types: bool) -> int:
+@click.option(
+    "--env-file", metavar="FILE", help="Scripts may import the names in this file of lines NAME=value, as env."
+)
+def check(targets: tuple[str, ...], path: str | None, types: bool, env_file: str | None) -> int:
     """Load handlers without serving them.
 
     Prints the functions of each handler. For a mistake, it prints the file, the line and the column, and suggests a
@@ -28,10 +32,11 @@ def check(targets: tuple[str, ...], path: str | None, types: bool) -> int:
     from wsthreads.cli.targets import find_targets
 
     status = 0
+    env = None if env_file is None else env_of(env_file)
     for target in find_targets(targets, path):
         try:
             with console_shown(sys.stderr) if target.is_script else all_logs_hidden():
-                finding = check_target(target)
+                finding = check_target(target, env=env)
         except WSThreadsError as error:
             status = complain(error)
             continue

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wsthreads.cli.options import CommandWithSections, config_of, setting_options
+from wsthreads.cli.options import CommandWithSections, config_of, env_of, setting_options
 from wsthreads.cli.streams import output_is_stuck
 from wsthreads.config import REDIS_VARIABLE, dashboard_token_of
 from wsthreads.errors import CloseCode, UsageError
@@ -48,6 +48,9 @@ RESTART_TOKEN = "_WSTHREADS_RESTART_TOKEN"
     "--port", type=int, metavar="N", default=5000, show_default=True, help="Port to listen on; 0 means any free port."
 )
 @click.option("--path", metavar="PATH", help="Path of a single handler, in place of /ws/<name>.")
+@click.option(
+    "--env-file", metavar="FILE", help="Scripts may import the names in this file of lines NAME=value, as env."
+)
 @click.option("--cert", metavar="FILE", help="Serve https and wss with the certificate in this PEM file.")
 @click.option("--key", metavar="FILE", help="Private key of the certificate, if it is in another file.")
 @click.option(
@@ -89,6 +92,7 @@ def run(
     host: str,
     port: int,
     path: str | None,
+    env_file: str | None,
     cert: str | None,
     key: str | None,
     static: str | None,
@@ -136,6 +140,7 @@ def run(
         sys.dont_write_bytecode = True
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # for the process that checks a change
     found = find_targets(targets, path)
+    env = None if env_file is None else env_of(env_file)
     app = create_app(
         *targets,
         wsgi_app=dashboard.lead_here,
@@ -144,6 +149,7 @@ def run(
         redis=redis or None,
         config=config,
         dashboard=dashboard,
+        env=env,
     )
     try:
         server = Server(app, host, port, ssl_context=ssl_context)
@@ -158,7 +164,9 @@ def run(
             restarted=restarted,
         )
         if reload:
-            check_arguments = [*(["--path", path] if path else []), "--", *targets]
+            options = {"--path": path, "--env-file": env_file}
+            check_arguments = [part for option in options.items() if option[1] for part in option if part]
+            check_arguments += ["--", *targets]
             return _serve_with_reload(
                 app, server, lambda: find_targets(targets, path), check_arguments, announce, made_token
             )

@@ -134,7 +134,7 @@ function filledIn(mark, value, line) {
     case "f": return asNumber(value, toFloat);
     case "i": return asNumber(value, toWhole);
     case "s": return isText(value) ? cut(attempt(() => `${value}`, "[unreadable]"), MAX_TEXT) : shown(value, line, 0);
-    case "j": return cut(attempt(() => `${quote(value)}`, "[Circular]"), MAX_TEXT);
+    case "j": return value === ENV ? inspect(value) : cut(attempt(() => `${quote(value)}`, "[Circular]"), MAX_TEXT);
     default: return part("inspection").show(value, newBudget(MAX_TEXT), line.errors, mark === "o" ? 4 : 2);
   }
 }

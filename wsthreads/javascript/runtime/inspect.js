@@ -189,6 +189,9 @@ function inspectedObject(object, parents, budget, errors) {
   if (includes(parents, object)) {
     return "[circular]";
   }
+  if (object === ENV) {
+    return quote("env, whose values are secret");
+  }
   if (looksLikeError(object)) {
     if (errors !== null) {
       append(errors, object);

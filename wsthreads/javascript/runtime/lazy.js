@@ -74,7 +74,7 @@ function makeTools() {
     // from console
     textOfFunction, formatted, write, writeParts, callStack, indentation,
     // from objects
-    Room, part, bytesOf, kindOf,
+    Room, ENV, part, bytesOf, kindOf,
     // for the web's globals
     webClass, showAs, shownAs, isHostObject, encodeText, decodeBytes, DOMException: TheDOMException,
     encodeBase64: (text) => python("encode_base64", text), decodeBase64: (text) => python("decode_base64", text),

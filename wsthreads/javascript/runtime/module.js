@@ -69,8 +69,17 @@ class Peer {
 
 freezeClasses(User, Peer);
 
+// The names and values that the server was given for the script. Neither the console nor an error shows the values.
+const ENV = { __proto__: null };
+for (const [name, value] of Object.entries(GIVEN_ENV)) {
+  defineProperty(ENV, name, { __proto__: null, value, enumerable: true });
+}
+freeze(ENV);
+
 const module = {
   __proto__: null,
+
+  env: ENV,
 
   room: freeze((name) => new Room(null, checkedText("a room name", name, MAX_ROOM_NAME_CHARS))),
 

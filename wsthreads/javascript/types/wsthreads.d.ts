@@ -253,6 +253,12 @@ declare module "wsthreads" {
   export function sessions(): Session[];
 
   /**
+   * The names and values that the server was given for scripts: by `--env-file`, or by `env=` in Python. The console does
+   * not show the values.
+   */
+  export const env: { readonly [name: string]: string | undefined };
+
+  /**
    * What `onHandshake` returns. Nothing or true lets the client in. A text lets it in, and is the subprotocol to speak.
    * False refuses the client with 403, a number from 400 to 599 with that HTTP status, a `Refusal` with a close code.
    */

@@ -4,7 +4,7 @@
 const {
   getOwnPropertyDescriptor, keysOf, isArray, isFinite, max, floor, toFixed, toText, padEnd, padStart, mapEntries,
   nextOfMap, sizeOfMap, setValues, nextOfSet, sizeOfSet, now, arrayOf, append, attempt, newBudget, newMap, callStack,
-  formatted, write, writeParts, indentation, part, ERRORS, MAX_TEXT,
+  formatted, write, writeParts, indentation, part, ENV, ERRORS, MAX_TEXT,
 } = tools;
 const { show } = part("inspection");
 const { list } = part("layout");
@@ -152,7 +152,7 @@ function clear() {
 // Tables.
 
 function table(data, columns) {
-  if (data === null || typeof data !== "object") {
+  if (data === null || data === ENV || typeof data !== "object") {
     write(INFO, arrayOf(data));
     return;
   }
@@ -206,7 +206,7 @@ function fill(data, columns, head, rows, budget) {
     append(rows, row);
     append(singles, "");
     const value = valueOf(data, names[at]);
-    if (value === null || (typeof value !== "object" && typeof value !== "function")) {
+    if (value === null || value === ENV || (typeof value !== "object" && typeof value !== "function")) {
       if (columns === undefined) {
         singles[at] = cell(value, budget);
       }

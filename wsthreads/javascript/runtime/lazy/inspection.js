@@ -9,7 +9,7 @@ const {
   apply, getOwnPropertyDescriptor, getPrototypeOf, hasOwn, keysOf, isArray, isView, isEnumerable, symbolsOf, max, min,
   codeAt, sliceOfText, kindOfView, lengthOfView, bytesOfBuffer, bytesOfSharedBuffer, mapEntries, nextOfMap, sizeOfMap,
   setValues, nextOfSet, sizeOfSet, textOfSymbol, timeOf, isoOf, sourceOfRegExp, flagsOfRegExp, isInWeakMap,
-  isInWeakSet, stringIn, arrayOf, append, attempt, spent, cut, includes, headOf, looksLikeError, LARGEST, Room, shownAs,
+  isInWeakSet, stringIn, arrayOf, append, attempt, spent, cut, includes, headOf, looksLikeError, LARGEST, Room, ENV, shownAs,
   objectPrototype, part,
 } = tools;
 const { quoted, spaces, joined } = part("layout");
@@ -115,6 +115,11 @@ function shapeOther(shape, object, name, tag, to) {
   const opening = (kind, size) => {
     shape.open = `${prefix(name, tag, kind, size)}{`;
   };
+  if (object === ENV) {
+    shape.base = "[env, whose values are secret]";
+    shape.keys = arrayOf();
+    return;
+  }
   if (looksLikeError(object)) {
     shape.base = `[${headOf(object, to.budget)}]`;
     shape.keys = errorKeys(object);

@@ -1,0 +1,186 @@
+"""`env` of scripts: exactly the names that were given, and nowhere else."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.javascript_fakes import script_log
+from tests.pages import blocks
+from tests.programs import Program, connect, receive, run_server
+from wsthreads import create_app
+from wsthreads.errors import ConfigError, UsageError
+from wsthreads.javascript.environment import Environment, read_env_file
+from wsthreads.testing import play
+
+SECRET = "s3cr3t-value"
+
+SOURCE = """import { env } from "wsthreads";
+export function onMessage(session, code) {
+  let answer;
+  try { answer = new Function("env", code)(env); } catch (error) { answer = error.name; }
+  session.send(JSON.stringify(answer ?? null));
+}
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "script.js"
+    path.write_text(SOURCE)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("code", "answer"),
+    [
+        ("return env", {"KEY": SECRET, "OTHER_2": "ü\n\"'", "__proto__": "x"}),
+        ("return Object.keys(env)", ["KEY", "OTHER_2", "__proto__"]),
+        ("return [env.PATH, env.toString, env.constructor]", [None, None, None]),
+        ("'use strict'; env.KEY = 'changed'", "TypeError"),
+        ("'use strict'; env.NEW = 'added'", "TypeError"),
+        ("return Object.getPrototypeOf(env)", None),
+        ("return [typeof process, Object.isFrozen(env)]", ["undefined", True]),
+    ],
+)
+def test_a_script_has_exactly_what_was_given(script: Path, code: str, answer: Any) -> None:
+    with play(script, env={"KEY": SECRET, "OTHER_2": "ü\n\"'", "__proto__": "x"}) as game:
+        client = game.connect()
+        client.send(code)
+        assert client.take_json() == [answer]
+
+
+def test_without_env_there_is_an_empty_object(script: Path) -> None:
+    with play(script) as game:
+        client = game.connect()
+        client.send("return [Object.keys(env).length, Object.isFrozen(env)]")
+        assert client.take_json() == [[0, True]]
+
+
+def test_the_values_are_in_no_log_and_no_text(tmp_path: Path) -> None:
+    (tmp_path / "script.js").write_text(
+        """import { env } from "wsthreads";
+        export function onMessage(session) {
+          console.log(env, { env }, [env]); console.log("%o %j %s", env, env, env);
+          console.dir(env); console.table([env]); console.table(env);
+          session.setAttribute("env", env);
+          try { session.close(env); } catch (error) { console.log(error.message); }
+          throw env;
+        }"""
+    )
+    with script_log() as log, play(tmp_path / "script.js", env={"KEY": SECRET}, raise_errors=False) as game:
+        client = game.connect()
+        client.send("x")
+        attributes = game.app.endpoints[0].handler.attributes(client.session)
+        texts = "\n".join(log.texts())
+        assert texts.count("[env, whose values are secret]") >= 4
+        assert SECRET not in texts + json.dumps(attributes)
+    environment = Environment({"KEY": SECRET})
+    assert SECRET not in f"{environment!r} {environment}"
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ({"a-b": "x"}, "env has a name that is no name of letters, digits and _: 'a-b'"),
+        ({5: SECRET}, "env has a name that is no name of letters, digits and _: 5"),
+        ({"": SECRET}, "no name of letters"),
+        ({"KEY": 5}, "env['KEY'] is a text, not a int"),
+        ({"KEY": None}, "env['KEY'] is a text, not a NoneType"),
+        ([("KEY", SECRET)], "env is a dict of names and texts, not a list"),
+    ],
+)
+def test_what_is_no_environment_is_refused_without_its_values(script: Path, env: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)) as error:
+        create_app(script, env=env)
+    assert SECRET not in str(error.value)
+
+
+FILE = """\ufeff# a comment
+PLAIN=one two   # a comment
+  export EXPORTED = exported
+EMPTY=
+HASH=a#b
+SINGLE='as # it \\n is' # a comment
+DOUBLE="line\\none\\t\\"two\\" \\\\ $PLAIN \\x"
+LONG="first
+# second
+third"
+EQUALS=a=b==
+TWICE=1
+TWICE=2
+BACK=`it's "so"`
+"""
+
+
+def test_a_file_has_names_and_values(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(FILE)
+    assert read_env_file(tmp_path / ".env") == {
+        "PLAIN": "one two", "EXPORTED": "exported", "EMPTY": "", "HASH": "a#b", "SINGLE": "as # it \\n is",
+        "DOUBLE": 'line\none\t"two" \\ $PLAIN \\x', "LONG": "first\n# second\nthird", "EQUALS": "a=b==", "TWICE": "2",
+        "BACK": "it's \"so\"",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"A=1\n{SECRET}\n", ":2: a line is NAME=value, and a name has letters, digits and _"),
+        (f"a b={SECRET}", ":1: a line is NAME=value"),
+        (f"1A={SECRET}", ":1: a line is NAME=value"),
+        (f'\nA="{SECRET}\nB=5', ':2: the value has no closing "'),
+        (f"A='{SECRET}' more", ":1: there is more behind the closing '"),
+        (f"={SECRET}", ":1: a line is NAME=value"),
+    ],
+)
+def test_a_file_that_is_wrong_is_an_error_with_its_line_and_without_values(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / ".env"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=re.escape(f"{path}{message}")) as error:
+        read_env_file(path)
+    assert SECRET not in str(error.value)
+
+
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"missing: No such file or directory"):
+        read_env_file(tmp_path / "missing")
+    (tmp_path / "binary").write_bytes(b"A=\xff")
+    with pytest.raises(UsageError, match=r"binary: it is not UTF-8"):
+        read_env_file(tmp_path / "binary")
+
+
+def test_the_example_of_the_reference_works(tmp_path: Path) -> None:
+    page = "docs/reference/handlers"
+    (tmp_path / "chat.js").write_text(next(block for block in blocks(page, "javascript") if "GREETING" in block))
+    (tmp_path / ".env").write_text(next(block for block in blocks(page, "ini") if "GREETING" in block))
+    env = read_env_file(tmp_path / ".env")
+    assert env["API_KEY"] == "abc123"
+    with play(tmp_path / "chat.js", env=env) as game:
+        client = game.connect()
+        client.send("x")
+        assert client.take() == ["Good morning,\neverybody"]
+
+
+def test_run_and_check_take_a_file(script: Path) -> None:
+    (script.parent / ".env").write_text(f"KEY={SECRET}\n")
+    check = [sys.executable, "-m", "wsthreads", "check", "script.js", "--env-file", ".env"]
+    (script.parent / "top.js").write_text(f'import {{ env }} from "wsthreads";\nif (!env.KEY) throw 1;\n{SOURCE}')
+    with Program([*check[:-2], "--env-file", ".env"], cwd=script.parent) as program:
+        assert program.wait() == 0
+    environment = {**os.environ, "NEVER": "seen"}
+    with run_server(script, "--env-file", str(script.parent / ".env"), env=environment) as server:
+        with connect(server.ws_url + "/ws/script") as client:
+            client.send("return env")
+            assert json.loads(receive(client)) == {"KEY": SECRET}
+        assert SECRET not in server.log
+    with Program([*check[:-1], "nowhere"], cwd=script.parent) as program:
+        assert program.wait() == 1
+        assert "nowhere: No such file or directory" in program.log

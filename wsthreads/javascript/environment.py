@@ -1,0 +1,90 @@
+"""The names and values that a script imports as `env`: secrets, which no log and no page shows."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+
+from wsthreads.errors import ConfigError, UsageError
+
+__all__ = ["Environment", "read_env_file"]
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LINE = re.compile(r"(?:export[ \t]+)?(?P<name>[^=\s]+)[ \t]*=[ \t]*(?P<value>.*)")
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$"}
+
+
+class Environment(Mapping[str, str]):
+    """Names and texts, whose values no `repr` shows. Raises `ConfigError` for a name or a value of another kind."""
+
+    def __init__(self, values: Mapping[str, str] | None = None) -> None:
+        if values is not None and not isinstance(values, Mapping):
+            raise ConfigError(f"env is a dict of names and texts, not a {type(values).__name__}")
+        self._values = dict(values or {})
+        for name, value in self._values.items():
+            if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+                raise ConfigError(f"env has a name that is no name of letters, digits and _: {name!r:.100}")
+            if not isinstance(value, str):
+                raise ConfigError(f"env[{name!r}] is a text, not a {type(value).__name__}")
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"<Environment of {', '.join(self._values) or 'nothing'}>"
+
+
+def read_env_file(path: str | os.PathLike[str]) -> dict[str, str]:
+    r"""The names and values in a file of lines ``NAME=value``.
+
+    A line may begin with ``export``. Empty lines are skipped, and comments after ``#``. A value may be in single
+    quotes, as it is, or in double quotes, with ``\n``, ``\t``, ``\"`` and ``\\``. It ends with the quote, in the same
+    or a later line. Nothing is inserted for ``$NAME``. The last of several lines with one name counts.
+
+    Raises `UsageError`, with the line and without any value.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            text = file.read()
+    except OSError as error:
+        raise UsageError(f"{os.fspath(path)}: {error.strerror or 'it cannot be read'}") from error
+    except UnicodeDecodeError:
+        raise UsageError(f"{os.fspath(path)}: it is not UTF-8") from None
+    values = {}
+    lines = iter(enumerate(text.splitlines(), 1))
+    for number, line in lines:
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        place = f"{os.fspath(path)}:{number}"
+        found = _LINE.fullmatch(line)
+        if found is None or _NAME.fullmatch(found["name"]) is None:
+            raise UsageError(f"{place}: a line is NAME=value, and a name has letters, digits and _")
+        value = found["value"]
+        if value[:1] in ("'", '"', "`") and value:
+            values[found["name"]] = _quoted(value, lines, place)
+        else:
+            values[found["name"]] = re.split(r"(?:^|\s)#", value, maxsplit=1)[0].strip()
+    return values
+
+
+def _quoted(text: str, lines: Iterator[tuple[int, str]], place: str) -> str:
+    """The value that begins with a quote in `text`, and may go on in further lines."""
+    quote, text = text[0], text[1:]
+    pattern = re.compile(r'((?:[^"\\]|\\.)*)"(.*)' if quote == '"' else f"([^{quote}]*){quote}(.*)", re.DOTALL)
+    while (found := pattern.fullmatch(text)) is None:
+        _, more = next(lines, (0, None))
+        if more is None:
+            raise UsageError(f"{place}: the value has no closing {quote}")
+        text += "\n" + more
+    value, rest = found[1], found[2].strip()
+    if rest and not rest.startswith("#"):
+        raise UsageError(f"{place}: there is more behind the closing {quote}")
+    return value if quote != '"' else re.sub(r"\\(.)", lambda one: _ESCAPES.get(one[1], one[0]), value, flags=re.DOTALL)
