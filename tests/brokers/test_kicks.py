@@ -10,6 +10,7 @@ import pytest
 
 from tests.programs import DEADLINE_S, wait_until
 from tests.wire import CLOSE, TEXT, RawClient, close_payload, endpoint, run_all
+from wsthreads import RedisBroker
 
 
 class Users:
@@ -91,3 +92,32 @@ def test_kicks_while_the_user_connects_again_and_again_from_five_places(apps):
     for handler, each, _ in apps:
         assert not each.user(user[0]).is_online()
         assert sorted(map(id, handler.opened)) == sorted(map(id, handler.closed))
+
+
+class Present:
+    """Everybody is in one room, with a presence."""
+
+    def on_handshake(self, request):
+        request.user = request.get_parameter("user")
+
+    def on_open(self, session):
+        session.room("lobby").join(presence=None)
+        session.send("hello")
+
+
+@pytest.mark.parametrize("by", ["a view", "a program without a server"])
+def test_a_kick_ends_the_presence_of_lost_connections_in_processes_where_the_user_has_no_other(redis_server, by):
+    with (
+        endpoint(Present(), redis=redis_server.url, presence_grace_s=600) as (app, port),
+        endpoint(Present(), redis=redis_server.url, presence_grace_s=600) as (other, _),
+    ):
+        lobby = other.endpoint("/ws/test").room("lobby")
+        with RawClient(port, "/ws/test?user=ann") as client:
+            assert client.receive() == (TEXT, b"hello")
+        wait_until(lambda: app.endpoint("/ws/test").session_count() == 0, "the end of the session")
+        assert [person.key for person in lobby.presence()] == ["ann"]
+        if by == "a view":
+            other.endpoint("/ws/test").user("ann").close()
+        else:
+            RedisBroker(redis_server.url).user("/ws/test", "ann").close()
+        wait_until(lambda: not lobby.presence(), "ann to be gone")

@@ -188,6 +188,10 @@ class ClusterLink:
         self.start()
         return self._by_shard[ASK_SHARD].ask(kind, argument, timeout_s, enough)
 
+    def tell(self, kind: str, argument: Any) -> None:
+        self.start()
+        self._by_shard[ASK_SHARD].tell(kind, argument)
+
     def _link_of(self, path: str, name: str) -> RedisLink:
         return self._by_shard[self._keys.address(path, name).shard]
 

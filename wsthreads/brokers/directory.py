@@ -40,10 +40,11 @@ class SharedDirectory(Directory):
     def __init__(self, rooms: Any, *, link: Link, **parts: Any) -> None:
         super().__init__(rooms, **parts)
         self._link = link
-        self._kinds = {kind: f"{kind} {self._path}" for kind in ("session", "user", "sessions")}
+        self._kinds = {kind: f"{kind} {self._path}" for kind in ("session", "user", "sessions", "forget")}
         link.answer(self._kinds["session"], self._answer_session)
         link.answer(self._kinds["user"], self._answer_user)
         link.answer(self._kinds["sessions"], self._answer_sessions)
+        link.answer(self._kinds["forget"], self._forget_lost)
 
         self._entering: set[str] = set()  # sessions that are about to ask whether there is a ban
 
@@ -59,6 +60,9 @@ class SharedDirectory(Directory):
 
     def _share_close(self, name: str, code: int, reason: str, ban_s: float) -> None:
         self._link.close(self._path, name, code, reason, ban_s)
+        user = user_of(name)
+        if user is not None:  # a process may have only sessions of the user whose connection was lost
+            self._link.tell(self._kinds["forget"], user)
 
     def _ask_ban(self, user: str) -> Ban | None:
         name = user_room(user)
@@ -149,6 +153,10 @@ class SharedDirectory(Directory):
     def _answer_user(self, user: Any) -> list[tuple[str, float]]:
         sessions = self._sessions(user_room(user)) if isinstance(user, str) else []
         return [(session.id, session.opened_at) for session in sessions if session.is_open()]
+
+    def _forget_lost(self, user: Any) -> None:
+        if isinstance(user, str):
+            self._rooms.forget_lost(user)
 
     def _answer_sessions(self, _: Any) -> list[dict[str, Any]]:
         return self._describe()

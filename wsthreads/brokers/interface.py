@@ -224,6 +224,9 @@ class Link(Protocol):
         Waits for all of them, for the first whose value is `enough`, or for `timeout_s`.
         """
 
+    def tell(self, kind: str, argument: Any) -> None:
+        """`ask` all other processes, without answers. Does not wait; while the broker is away, nobody is told."""
+
     def waiting(self) -> int:
         """How many broadcasts the broker has not acknowledged. A snapshot."""
 

@@ -469,6 +469,12 @@ class RedisLink:
         self.start()
         return self._questions.ask(kind, argument, timeout_s, enough)
 
+    def tell(self, kind: str, argument: Any) -> None:
+        self.start()
+        key, channel = self._keys.ask()
+        with self._lock:
+            self._queue.ask(Question(scripts.WAKE, [key], channel, self._questions.note_for_all(kind, argument)))
+
     def _publish_question(self, data: bytes) -> int | None:
         key, channel = self._keys.ask()
         answer = self._wait_for(Question(scripts.WAKE, [key], channel, data))

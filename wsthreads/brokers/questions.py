@@ -85,6 +85,10 @@ class Questions:
         finally:
             del self._open[question]
 
+    def note_for_all(self, kind: str, argument: Any) -> bytes:
+        """The bytes of a question that needs no answer."""
+        return note_for_all(self._process, kind, argument)
+
     def take_question(self, data: bytes) -> None:
         """A question has arrived. Does not block: another thread answers."""
         asked = _object(data)
@@ -106,6 +110,8 @@ class Questions:
                 value = function(asked.get("argument"))
             except Exception:
                 log.exception("a question of another process was not answered: %.40s", asked["kind"])
+        if not asked["question"]:
+            return False
         head = self._head(asked["question"])
         data = json.dumps({**head, "value": value}).encode()
         if len(data) > MAX_ANSWER_BYTES:
@@ -139,6 +145,11 @@ class Questions:
     def release(self) -> None:
         """Takes no lock: for a finalizer."""
         self._thread.release()
+
+
+def note_for_all(process: str, kind: str, argument: Any) -> bytes:
+    """The bytes of a question of `process` that needs no answer."""
+    return json.dumps({"question": "", "process": process, "kind": kind, "argument": argument}).encode()
 
 
 def parse_answer(data: bytes) -> dict[str, Any] | None:

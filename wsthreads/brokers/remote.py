@@ -24,7 +24,7 @@ from wsthreads.brokers.kept import UNKNOWN_LIMITS, limits_text
 from wsthreads.brokers.keys import ASK_SHARD
 from wsthreads.brokers.positions import new_epoch
 from wsthreads.brokers.presence import entry_of
-from wsthreads.brokers.questions import parse_answer
+from wsthreads.brokers.questions import note_for_all, parse_answer
 from wsthreads.brokers.redis_errors import explain
 from wsthreads.config import Config
 from wsthreads.errors import BrokerError, CloseCode, ConfigError, RoomNameError, UsageError
@@ -256,6 +256,9 @@ class RemoteUser(_Remote):
         check_close(code, reason)
         check_ban(ban_s)
         self._close(user_room(self._name), code, reason, ban_s=ban_s)
+        outside = self._outside()
+        key, channel = outside.keys.ask()
+        outside.call(scripts.WAKE, [key], channel, note_for_all(outside.sender, f"forget {self._endpoint}", self._name))
 
     def is_online(self) -> bool:
         """Whether the user has an open session. Waits for the processes for a second. Raises `BrokerError`."""
