@@ -129,7 +129,6 @@ __all__ = [
     "RENEW_S",
     "SHARDS",
     "TOUCH_S",
-    "WISH_S",
     "Address",
     "Keys",
 ]
@@ -157,11 +156,8 @@ LEASE_S = 2.6
 RENEW_S = 0.5
 MARGIN_S = 0.2
 
-#: How long the keys of a room's lease live. The owner uses them every `TOUCH_S`.
+#: How long the keys of a room's lease live. The owner, and those who want the room, use them every `TOUCH_S`.
 OWNED_S = 600
-
-#: How often a process that wants to own a room looks again, in case that Redis has lost its wish.
-WISH_S = 5.0
 
 #: How long other keys live after their last use. A process uses the keys of its rooms every `TOUCH_S`.
 KEYS_S = 60

@@ -18,28 +18,22 @@ made before. Nothing here blocks, and no lock is held when a keeper is called.
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Container, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.brokers import lease_scripts, scripts
-from wsthreads.brokers.claims import Claim, Return, ShardLease, lease_time
-from wsthreads.brokers.keys import LEASE_S, MARGIN_S, RENEW_S, SHARDS, TOUCH_S, WISH_S
-from wsthreads.brokers.posts import WINDOW, Intake, outcome_of, parse_entry
-from wsthreads.errors import PostError, WSThreadsError
+from wsthreads.brokers.claims import Claim, ShardLease, lease_time
+from wsthreads.brokers.keys import LEASE_S, MARGIN_S, RENEW_S, SHARDS, TOUCH_S
+from wsthreads.brokers.posts import Intake
+from wsthreads.brokers.turns import Turns
 from wsthreads.loggers import get_logger
-from wsthreads.rooms import posts as room_posts
 
 if TYPE_CHECKING:
-    from threading import Lock
-
     from wsthreads.brokers.claims import RoomKey
     from wsthreads.brokers.interface import Keeper
-    from wsthreads.brokers.keys import Address, Keys
+    from wsthreads.brokers.keys import Address
     from wsthreads.brokers.pipeline import Pipeline
-    from wsthreads.brokers.posts import PostBox
-    from wsthreads.brokers.queue import SendQueue
 
 __all__ = ["Leases"]
 
@@ -48,49 +42,19 @@ log = get_logger(__name__)
 #: Rooms in one call of a script: Redis does nothing else meanwhile.
 ROOMS_AT_ONCE = 200
 
-#: At most so many bytes of posts are taken at once.
-TAKE_BYTES = 1024 * 1024
-
 #: How long after the end of a lease others try to take its rooms.
 AFTER_S = 0.01
 
 
-class Leases:
-    """The leases of this process over one link. `lock` is the link's; the writer's thread calls what has `pipeline`.
+class Leases(Turns):
+    """The leases of this process over one link, and the rooms that it owns or wants to own. `place` names Redis."""
 
-    `next_ticket` returns the ticket of the next broadcast, under the lock.
-    """
-
-    def __init__(
-        self,
-        keys: Keys,
-        channel: bytes,
-        *,
-        lock: Lock,
-        queue: SendQueue,
-        next_ticket: Callable[[], int],
-        posts: PostBox,
-        place: str,
-    ) -> None:
-        self._keys = keys
+    def __init__(self, *parts: Any, place: str, **more: Any) -> None:
+        super().__init__(*parts, **more)
         self._place = place
-        self._channel = channel
-        self._lock = lock
-        self._queue = queue
-        self._next_ticket = next_ticket
-        self._posts = posts
-        self._lease = ""  # the name of this process's leases
         self._shards: dict[int, ShardLease] = {}
-        self._claims: dict[RoomKey, Claim] = {}
-        self._by_lease: dict[bytes, Claim] = {}  # the same, by the key of the room's lease
-        self._due: dict[RoomKey, Claim] = {}  # rooms to try for
-        self._turns: dict[RoomKey, Claim] = {}  # rooms with posts to take, or outcomes to tell
-        self._returns: list[Return] = []
-        self._returning: Counter[RoomKey] = Counter()  # how many of them are of a room
-        self._held: deque[RoomKey] = deque()  # rooms with outcomes that wait for broadcasts
         self._next_at = float("inf")  # when there is something to do
-        self._trusts: list[tuple[ShardLease, float]] = []  # the thread's own, as the next
-        self._events: list[Callable[[], object]] = []
+        self._trusts: list[tuple[ShardLease, float]] = []  # the thread's own
 
     # Any thread
 
@@ -114,14 +78,6 @@ class Leases:
                 self._return_locked(claim)
                 self._queue.not_empty.notify()
 
-    def _return_locked(self, claim: Claim, fence: int | None = None) -> None:
-        if self._claims.get(claim.key) is claim:
-            del self._claims[claim.key], self._by_lease[claim.address.lease]
-            self._due.pop(claim.key, None)
-            self._turns.pop(claim.key, None)
-        self._returns.append(Return(claim, self._next_ticket(), fence))
-        self._returning[claim.key] += 1
-
     def _try_soon_locked(self, claim: Claim) -> None:
         if not self._returning[claim.key]:  # else when it was given back
             self._due[claim.key] = claim
@@ -132,21 +88,6 @@ class Leases:
         if claim is None or claim.fence != fence:
             return False
         return lease_time() < self._shards[claim.address.shard].trusted_until
-
-    def is_closed(self, key: RoomKey) -> bool:
-        """Whether an owned room can end: it has no members, and its owner has received all posts of before that. If it
-        has not, that is asked for, behind the posts that this process has sent. Then the keeper's `go_on` is called.
-        """
-        with self._lock:
-            claim = self._claims.get(key)
-            if claim is None or claim.fence is None:
-                return True
-            is_empty = not claim.keeper.has_members(key[1])
-            if is_empty != (claim.closing is not None):
-                claim.closing, claim.is_closed = object() if is_empty else None, False
-                call = partial(self._close, claim, claim.fence, claim.closing)
-                self._posts.add_call(call, self._next_ticket())
-            return is_empty and claim.is_closed
 
     def woken(self, lease: bytes) -> None:
         """There is a post for a room of this process, or a room that it wants was given back."""
@@ -174,15 +115,17 @@ class Leases:
         now = lease_time()
         if not any(0 < shard.trusted_until <= now for shard in list(self._shards.values())):
             return
-        lost: list[tuple[Claim, int]] = []
         with self._lock:
             ended = {number for number, shard in self._shards.items() if 0 < shard.trusted_until <= now}
             for number in ended:
                 self._shards[number].trusted_until = 0.0
-            for claim in self._claims.values():
-                if claim.address.shard in ended and claim.fence is not None:
-                    lost.append((claim, claim.fence))
+            lost = self._owned_locked(ended)
         self._lose_all(lost)
+
+    def _owned_locked(self, shards: Container[int]) -> list[tuple[Claim, int]]:
+        """The rooms of some shards that this process owns, with their numbers."""
+        claims = [claim for claim in self._claims.values() if claim.address.shard in shards]
+        return [(claim, claim.fence) for claim in claims if claim.fence is not None]
 
     # The writer's thread
 
@@ -201,14 +144,19 @@ class Leases:
             if former:
                 for number in range(SHARDS):
                     self._shards.setdefault(number, ShardLease()).hold_until = now + LEASE_S
-            self._turns = {key: claim for key, claim in self._claims.items() if claim.fence is not None}
+            for key, claim in self._claims.items():
+                if claim.fence is not None:
+                    self._turns[key] = claim
+                    if claim.closing is not None and not claim.is_closed:
+                        self._close_locked(claim, claim.fence)
             self._next_at = now
 
     def has_work(self, gate: float) -> bool:
         """Whether there is something to send, if Redis has the broadcasts before `gate`. Holds the lock."""
         if self._due or self._turns or lease_time() >= self._next_at:
             return True
-        return any(each.ticket <= gate for each in self._returns)
+        first = next(iter(self._returns), None)
+        return first is not None and first.ticket <= gate
 
     @property
     def is_done(self) -> bool:
@@ -223,23 +171,24 @@ class Leases:
         """Extend leases, and try for rooms."""
         with self._lock:
             now = lease_time()
-            if not self._due and now < self._next_at:
-                return
-            by_shard: dict[int, list[Claim]] = {}
-            for claim in self._claims.values():
-                by_shard.setdefault(claim.address.shard, []).append(claim)
             due, self._due = self._due, {}
-            self._next_at = float("inf")
+            is_time = now >= self._next_at  # else there is nothing to do for the other rooms
+            by_shard: dict[int, list[Claim]] = {}
+            for claim in (self._claims if is_time else due).values():
+                by_shard.setdefault(claim.address.shard, []).append(claim)
+            if is_time:
+                self._next_at = float("inf")
+                for number, shard in self._shards.items():
+                    if number not in by_shard:
+                        shard.is_known, shard.former = False, None  # it ends by itself
+                        shard.holders.clear()
             for number, claims in by_shard.items():
                 shard = self._shards.setdefault(number, ShardLease())
-                self._keep(pipeline, number, shard, claims, now)
-                self._confirm(pipeline, number, shard, claims, now)
-                self._try(pipeline, number, shard, [claim for claim in claims if claim.key in due], claims, now)
+                if is_time or not shard.is_known:
+                    self._keep(pipeline, number, shard, claims, now)
+                    self._confirm(pipeline, number, shard, claims, now)
+                self._try(pipeline, number, shard, claims, due, now)
                 self._next_at = min(self._next_at, shard.keep_at, shard.wish_at, *shard.holders.values())
-            for number, shard in self._shards.items():
-                if number not in by_shard:
-                    shard.is_known, shard.former = False, None  # it ends by itself
-                    shard.holders.clear()
 
     def _keep(self, pipeline: Pipeline, number: int, shard: ShardLease, claims: list[Claim], now: float) -> None:
         if now < shard.keep_at and shard.is_known:
@@ -253,14 +202,15 @@ class Leases:
             self._lease,
             int(is_new),
             *others,
-            then=partial(self._kept, shard, claims, now, others),
+            then=partial(self._kept, number, shard, now, others),
         )
 
-    def _kept(self, shard: ShardLease, claims: list[Claim], sent_at: float, others: list[bytes], answer: Any) -> None:
+    def _kept(self, number: int, shard: ShardLease, sent_at: float, others: list[bytes], answer: list[int]) -> None:
         now = lease_time()
         if not answer[0]:  # it has ended, or Redis has lost its data
             shard.is_known, shard.trusted_until, shard.hold_until = False, 0.0, now + LEASE_S
-            lost = [(claim, claim.fence) for claim in claims if claim.fence is not None]
+            with self._lock:
+                lost = self._owned_locked({number})
             self._events.append(partial(self._lose_all, lost))
             shard.wish_at, self._next_at = 0.0, now
             return
@@ -311,8 +261,8 @@ class Leases:
         pipeline: Pipeline,
         number: int,
         shard: ShardLease,
-        due: list[Claim],
         claims: list[Claim],
+        due: Container[RoomKey],
         now: float,
     ) -> None:
         """Try for rooms. While none may be taken, only tell Redis that they are wanted."""
@@ -320,14 +270,13 @@ class Leases:
         for holder in ended:
             del shard.holders[holder]
         if now >= shard.wish_at:
-            shard.wish_at = now + WISH_S
-            due = claims
-        elif ended:
-            due = due + [claim for claim in claims if claim.holder in ended and claim not in due]
+            shard.wish_at = now + TOUCH_S
+        else:
+            claims = [claim for claim in claims if claim.key in due or claim.holder in ended]
         may_take = now >= shard.hold_until
         if not may_take:
             shard.wish_at = min(shard.wish_at, shard.hold_until)
-        wanted = [claim for claim in due if claim.fence is None and not self._returning[claim.key]]
+        wanted = [claim for claim in claims if claim.fence is None and not self._returning[claim.key]]
         for some in _chunks(wanted):
             keys = [self._keys.holders(number)]
             keys += [key for claim in some for key in (claim.address.lease, claim.address.taken)]
@@ -360,139 +309,6 @@ class Leases:
                         shard.holders[holder] = now + left_ms / 1000 + AFTER_S
                         self._next_at = min(self._next_at, shard.holders[holder])
 
-    def send_last(self, pipeline: Pipeline, gate: float) -> None:
-        """Give rooms back, tell outcomes, and take posts. Redis has the broadcasts before `gate` by then."""
-        with self._lock:
-            for each in self._returns:
-                if each.ticket <= gate:
-                    keys = self._room_keys(each.address)
-                    fence, intake = each.fence or "", each.intake
-                    wants, then = int(each.key in self._claims), partial(self._returned, each)
-                    pipeline.call(
-                        lease_scripts.GIVE_BACK,
-                        keys,
-                        self._lease,
-                        fence,
-                        wants,
-                        intake.first,
-                        *intake.rest(),
-                        then=then,
-                    )
-            turns, self._turns = self._turns, {}
-            held, self._held = self._held, deque()
-            for key in held:
-                claim = self._claims.get(key)
-                if claim is not None and claim.fence is not None and claim.intake.outcomes:
-                    if claim.intake.outcomes[0].ticket <= gate:
-                        turns[key] = claim
-                    elif key not in turns:
-                        self._held.append(key)
-            for key, claim in turns.items():
-                if claim.fence is not None:
-                    outcomes = claim.intake.ready(gate)
-                    if len(outcomes) < len(claim.intake.outcomes):
-                        self._held.append(key)
-                    limit = 0 if claim.closing is not None else max(0, WINDOW - claim.intake.open)
-                    self._take_turn(pipeline, claim, claim.fence, outcomes, limit)
-
-    def _close(self, claim: Claim, fence: int, closing: object | None, pipeline: Pipeline) -> None:
-        """Tell Redis that an owned room has no members any more, or has some again."""
-        with self._lock:
-            if self._claims.get(claim.key) is claim and claim.fence == fence:
-                limit = 0 if closing is None else room_posts.MAX_POSTS_WAITING
-                self._take_turn(pipeline, claim, fence, [], limit, closing=closing, is_closing=closing is not None)
-
-    def _take_turn(
-        self,
-        pipeline: Pipeline,
-        claim: Claim,
-        fence: int,
-        outcomes: list[str],
-        limit: int,
-        *,
-        is_closing: bool | None = None,
-        closing: object | None = None,
-    ) -> None:
-        intake = claim.intake
-        pipeline.call(
-            lease_scripts.TURN,
-            self._room_keys(claim.address),
-            fence,
-            intake.received,
-            limit,
-            TAKE_BYTES,
-            "" if is_closing is None else int(is_closing),
-            intake.first,
-            *outcomes,
-            then=partial(self._turned, claim, fence, len(outcomes), intake.received, closing),
-        )
-
-    def _room_keys(self, address: Address) -> list[bytes]:
-        return [self._keys.holders(address.shard), address.lease, address.posts, address.taken]
-
-    def _returned(self, each: Return, _: Any) -> None:
-        with self._lock:
-            self._returns.remove(each)
-            self._returning[each.key] -= 1
-            if not self._returning[each.key]:
-                del self._returning[each.key]
-                if each.key in self._claims:
-                    self._due[each.key] = self._claims[each.key]
-
-    def _turned(
-        self, claim: Claim, fence: int, told: int, first: int, closing: object | None, answer: list[Any]
-    ) -> None:
-        if not answer[0]:
-            self._events.append(partial(self._lose_all, [(claim, fence)]))
-            return
-        with self._lock:
-            claim.intake.told(told)
-        if len(answer) > 1:
-            self._events.append(partial(self._deliver, claim, fence, first, answer[1::2], answer[2::2]))
-        if closing is not None:
-            self._events.append(partial(self._closed, claim, fence, closing, is_all=answer[0] == 2))
-
-    def _closed(self, claim: Claim, fence: int, closing: object, *, is_all: bool) -> None:
-        with self._lock:
-            if claim.closing is not closing:
-                return  # it has members again
-            claim.is_closed = is_all
-            if not is_all:
-                self._posts.add_call(partial(self._close, claim, fence, closing), 0)
-        if is_all:
-            claim.keeper.go_on(claim.key[1])
-
-    def _deliver(self, claim: Claim, fence: int, first: int, left_ms: list[bytes], entries: list[bytes]) -> None:
-        """Have posts handled that are numbered from `first`. Of two calls that were made at once, the later one has
-        also got what the first one has.
-        """
-        intake, posts, refused = claim.intake, [], []
-        for number, (left, entry) in enumerate(zip(left_ms, entries, strict=True), first):
-            if number < intake.received:
-                continue
-            settled = partial(self._settled, claim, intake, number)
-            post = parse_entry(entry, settled)
-            if post is None:
-                refused.append(partial(settled, PostError("a post that is not in the format of this version")))
-            elif int(left) <= 0:
-                refused.append(partial(settled, PostError("the post had waited for too long when it was its turn")))
-            else:
-                posts.append(post)
-        if posts and not claim.keeper.deliver(claim.key[1], fence, posts):
-            return  # the room is about to be given back, with these posts
-        with self._lock:
-            intake.received = max(intake.received, first + len(entries))
-        for refuse in refused:
-            refuse()
-
-    def _settled(self, claim: Claim, intake: Intake, number: int, error: WSThreadsError | None) -> None:
-        """A post was handled, or was not. Any thread."""
-        with self._lock:
-            intake.settle(number, self._next_ticket(), outcome_of(error))
-            if self._claims.get(claim.key) is claim and claim.intake is intake and intake.outcomes:
-                self._turns[claim.key] = claim
-                self._queue.not_empty.notify()
-
     def finish(self) -> None:
         """Redis has answered all calls: tell the keepers."""
         trusts, self._trusts = self._trusts, []
@@ -509,7 +325,7 @@ class Leases:
     def fail(self) -> None:
         """Redis has not answered. What was sent is sent again, after `begin`."""
         self._trusts.clear()
-        self._events.clear()
+        self.finish()
 
 
 def _chunks(items: list[Any]) -> Iterable[list[Any]]:

@@ -1,0 +1,226 @@
+"""The posts of the rooms that this process owns: taking them, telling their outcomes, and giving rooms back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from wsthreads.brokers import lease_scripts
+from wsthreads.brokers.claims import Claim, Return
+from wsthreads.brokers.posts import WINDOW, Intake, outcome_of, parse_entry
+from wsthreads.errors import PostError, WSThreadsError
+from wsthreads.rooms import posts as room_posts
+
+if TYPE_CHECKING:
+    from threading import Lock
+
+    from wsthreads.brokers.claims import RoomKey
+    from wsthreads.brokers.keys import Address, Keys
+    from wsthreads.brokers.pipeline import Pipeline
+    from wsthreads.brokers.posts import PostBox
+    from wsthreads.brokers.queue import SendQueue
+
+__all__ = ["Turns"]
+
+#: At most so many bytes of posts are taken at once.
+TAKE_BYTES = 1024 * 1024
+
+
+class Turns:
+    """What this process does with its rooms' posts at Redis. The base of `Leases`, which says which rooms it owns.
+
+    `lock` is the link's; the writer's thread calls what has `pipeline`. `next_ticket` returns the ticket of the next
+    broadcast, under the lock. `posts` is what this process itself sends.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        channel: bytes,
+        *,
+        lock: Lock,
+        queue: SendQueue,
+        next_ticket: Callable[[], int],
+        posts: PostBox,
+    ) -> None:
+        self._keys = keys
+        self._channel = channel
+        self._lock = lock
+        self._queue = queue
+        self._next_ticket = next_ticket
+        self._posts = posts
+        self._lease = ""  # the name of this process's leases
+        self._claims: dict[RoomKey, Claim] = {}
+        self._by_lease: dict[bytes, Claim] = {}  # the same, by the key of the room's lease
+        self._due: dict[RoomKey, Claim] = {}  # rooms to try for
+        self._turns: dict[RoomKey, Claim] = {}  # rooms with posts to take, or outcomes to tell
+        self._held: dict[RoomKey, Claim] = {}  # rooms with outcomes that wait for broadcasts
+        self._returns: dict[Return, None] = {}  # the first one first
+        self._returning: Counter[RoomKey] = Counter()  # how many of them are of a room
+        self._events: list[Callable[[], object]] = []  # what keepers are to be told; the thread's own
+
+    def _lose_all(self, lost: list[tuple[Claim, int]]) -> None:
+        """Tell the keepers that these rooms, with these numbers, are not this process's any more."""
+        raise NotImplementedError
+
+    def _return_locked(self, claim: Claim, fence: int | None = None) -> None:
+        if self._claims.get(claim.key) is claim:
+            del self._claims[claim.key], self._by_lease[claim.address.lease]
+            self._due.pop(claim.key, None)
+            self._turns.pop(claim.key, None)
+        self._returns[Return(claim, self._next_ticket(), fence)] = None
+        self._returning[claim.key] += 1
+
+    def is_closed(self, key: RoomKey) -> bool:
+        """Whether an owned room can end: it has no members, and its owner has received all posts of before that. If it
+        has not, that is asked for, behind the posts that this process has sent. Then the keeper's `go_on` is called.
+        """
+        with self._lock:
+            claim = self._claims.get(key)
+            if claim is None or claim.fence is None:
+                return True
+            is_empty = not claim.keeper.has_members(key[1])
+            if is_empty != (claim.closing is not None):
+                claim.closing, claim.is_closed = object() if is_empty else None, False
+                self._close_locked(claim, claim.fence)
+            return is_empty and claim.is_closed
+
+    def send_last(self, pipeline: Pipeline, gate: float) -> None:
+        """Give rooms back, tell outcomes, and take posts. Redis has the broadcasts before `gate` by then."""
+        with self._lock:
+            for each in self._returns:
+                if each.ticket > gate:
+                    break
+                self._give_back(pipeline, each)
+            turns, self._turns = self._turns, {}
+            held, self._held = self._held, {}
+            for key, claim in held.items():
+                if self._claims.get(key) is claim and claim.intake.outcomes:
+                    if claim.intake.outcomes[0].ticket <= gate:
+                        turns[key] = claim
+                    else:
+                        self._held[key] = claim
+            for key, claim in turns.items():
+                if claim.fence is not None:
+                    outcomes = claim.intake.ready(gate)
+                    if len(outcomes) < len(claim.intake.outcomes):
+                        self._held[key] = claim
+                    limit = 0 if claim.closing is not None else max(0, WINDOW - claim.intake.open)
+                    self._take_turn(pipeline, claim, claim.fence, outcomes, limit)
+
+    def _give_back(self, pipeline: Pipeline, each: Return) -> None:
+        intake = each.intake
+        pipeline.call(
+            lease_scripts.GIVE_BACK,
+            self._room_keys(each.address),
+            self._lease,
+            each.fence or "",
+            int(each.key in self._claims),
+            intake.first,
+            *intake.rest(),
+            then=partial(self._returned, each),
+        )
+
+    def _close_locked(self, claim: Claim, fence: int) -> None:
+        """Have Redis told whether an owned room has members, behind the posts that this process has sent."""
+        self._posts.add_call(partial(self._close, claim, fence, claim.closing), self._next_ticket())
+
+    def _close(self, claim: Claim, fence: int, closing: object | None, pipeline: Pipeline) -> None:
+        """Tell Redis that an owned room has no members any more, or has some again."""
+        with self._lock:
+            if self._claims.get(claim.key) is claim and claim.fence == fence:
+                limit = 0 if closing is None else room_posts.MAX_POSTS_WAITING
+                self._take_turn(pipeline, claim, fence, [], limit, closing=closing, is_closing=closing is not None)
+
+    def _take_turn(
+        self,
+        pipeline: Pipeline,
+        claim: Claim,
+        fence: int,
+        outcomes: list[str],
+        limit: int,
+        *,
+        is_closing: bool | None = None,
+        closing: object | None = None,
+    ) -> None:
+        intake = claim.intake
+        pipeline.call(
+            lease_scripts.TURN,
+            self._room_keys(claim.address),
+            fence,
+            intake.received,
+            limit,
+            TAKE_BYTES,
+            "" if is_closing is None else int(is_closing),
+            intake.first,
+            *outcomes,
+            then=partial(self._turned, claim, fence, len(outcomes), intake.received, closing),
+        )
+
+    def _room_keys(self, address: Address) -> list[bytes]:
+        return [self._keys.holders(address.shard), address.lease, address.posts, address.taken]
+
+    def _returned(self, each: Return, _: Any) -> None:
+        with self._lock:
+            del self._returns[each]
+            self._returning[each.key] -= 1
+            if not self._returning[each.key]:
+                del self._returning[each.key]
+                if each.key in self._claims:
+                    self._due[each.key] = self._claims[each.key]
+
+    def _turned(
+        self, claim: Claim, fence: int, told: int, first: int, closing: object | None, answer: list[Any]
+    ) -> None:
+        if not answer[0]:
+            self._events.append(partial(self._lose_all, [(claim, fence)]))
+            return
+        with self._lock:
+            claim.intake.told(told)
+        if len(answer) > 1:
+            self._events.append(partial(self._deliver, claim, fence, first, answer[1::2], answer[2::2]))
+        if closing is not None:
+            self._events.append(partial(self._closed, claim, fence, closing, is_all=answer[0] == 2))
+
+    def _closed(self, claim: Claim, fence: int, closing: object, *, is_all: bool) -> None:
+        with self._lock:
+            if claim.closing is not closing:
+                return  # it has members again
+            claim.is_closed = is_all
+            if not is_all:
+                self._close_locked(claim, fence)
+        if is_all:
+            claim.keeper.go_on(claim.key[1])
+
+    def _deliver(self, claim: Claim, fence: int, first: int, left_ms: list[bytes], entries: list[bytes]) -> None:
+        """Have posts handled that are numbered from `first`. Of two calls that were made at once, the later one has
+        also got what the first one has.
+        """
+        intake, posts, refused = claim.intake, [], []
+        for number, (left, entry) in enumerate(zip(left_ms, entries, strict=True), first):
+            if number < intake.received:
+                continue
+            settled = partial(self._settled, claim, intake, number)
+            post = parse_entry(entry, settled)
+            if post is None:
+                refused.append(partial(settled, PostError("a post that is not in the format of this version")))
+            elif int(left) <= 0:
+                refused.append(partial(settled, PostError("the post had waited for too long when it was its turn")))
+            else:
+                posts.append(post)
+        if posts and not claim.keeper.deliver(claim.key[1], fence, posts):
+            return  # the room is about to be given back, with these posts
+        with self._lock:
+            intake.received = max(intake.received, first + len(entries))
+        for refuse in refused:
+            refuse()
+
+    def _settled(self, claim: Claim, intake: Intake, number: int, error: WSThreadsError | None) -> None:
+        """A post was handled, or was not. Any thread."""
+        with self._lock:
+            intake.settle(number, self._next_ticket(), outcome_of(error))
+            if self._claims.get(claim.key) is claim and claim.intake is intake and intake.outcomes:
+                self._turns[claim.key] = claim
+                self._queue.not_empty.notify()
