@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from tests.javascript.test_engine import without_engine  # noqa: F401
+from tests.javascript.test_hostile import BROKEN
 from tests.javascript_fakes import SHORT_S, Script, running, script_log
 from tests.programs import DEADLINE_S
 from wsthreads.errors import HandlerError
+from wsthreads.testing import play
 
 TICKS = "export const tickRate = 20;\n"
 #: What a script does is shown by its console.
@@ -36,11 +38,18 @@ class Call:
         self.dt: float = told.get("dt", 0.05)
         self.value: str = json.dumps(told.get("value"))
         self.sender: Any = told.get("sender")
+        self.begun_count = 0
         self.outcomes: list[str | None] = []
         self._over = threading.Event()
 
-    def begin(self) -> bool:
+    def check(self) -> bool:
         return self.is_owned
+
+    def begun(self) -> None:
+        self.begun_count += 1
+
+    def put_off(self) -> None:
+        assert self.begun_count == 0
 
     def done(self, failure: str | None = None) -> None:
         self.outcomes.append(failure)
@@ -218,6 +227,7 @@ def test_a_long_batch_delays_no_message_and_each_call_has_its_own_deadline(tmp_p
         assert script.answer(session) == "between"
         assert not calls[-1].is_over
         assert outcomes(calls) == [None] * len(calls)
+        assert [call.begun_count for call in calls] == [1] * len(calls)
         assert script.count("script_timeouts") == 0
         distribution = script.metrics.distributions()["on_tick"]
         assert distribution.count == len(calls)
@@ -244,6 +254,7 @@ def test_a_pending_call_delays_only_its_room(tmp_path: Path, settings: dict[str,
         go = Call("post", "b", value="go")
         hand_over(script, go)
         assert outcomes([go, *waiting]) == [None] * 4
+        assert [call.begun_count for call in waiting] == [1] * 3
         assert lines.texts() == [f"post {what}" for what in ("wait", "other", "another", "go", "2", "3")]
         assert script.metrics.distributions()["on_post"].count == 6
 
@@ -408,3 +419,56 @@ def test_a_thenable_that_throws_is_a_failure(tmp_path: Path, thenable: str) -> N
         assert outcomes(calls) == ["failed", "failed"]
         assert len(lines.texts()) == 2
         assert "onPost failed in room 'r': Error: no" in lines.texts()[0]
+
+
+#: What must work however broken the standard library is. It uses nothing of that itself.
+SURVIVES = """import { room as anyRoom } from "wsthreads";
+export const tickRate = 20;
+const B = Uint8Array;
+export function onOpen(session) {
+  const { joined, complete } = session.room("r").join({ history: 2, since: null, maxMembers: 9, presence: 1 });
+  session.send("open " + joined + complete);
+}
+export function onRoomStart(room) { room.setAttribute("n", { list: [1] }); }
+export function onTick(room, dt) { room.broadcast("tick " + dt, { latest: "k", keep: false }); }
+export async function onPost(room, value, from) {
+  await null;
+  room.broadcast("post " + value.x[0] + (from === null) + (room.fencingNumber > 0) + room.isOwner());
+}
+export async function onMessage(session, message) {
+  const room = session.room("r");
+  if (message === "post") {
+    await room.post({ x: [7] });
+    await anyRoom("r").post({ x: [8] });
+    try {
+      await session.room("nobody's").post(1);
+    } catch (error) {
+      session.send(error.name + error.isUnknown);
+    }
+    return;
+  }
+  const { list } = room.updateAttribute("n", ({ list }) => ({ list: [list[0] + 1] }));
+  room.broadcast(new B(3));
+  room.broadcast("text");
+  const last = room.history(5);
+  session.send("" + list[0] + room.getAttribute("n").list[0] + room.getAttributes().n.list[0] + last.length +
+    new B(last[2])[2] + last[3] + room.deleteAttribute("n") + (room.getAttribute("n") === null) +
+    room.position().length);
+}
+"""
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_rooms_survive_a_broken_standard_library(tmp_path: Path, broken: str) -> None:
+    script = tmp_path / "broken.js"
+    script.write_text(f"{SURVIVES}\n{broken}")
+    with play(script, history_messages=5) as chat:
+        ann = chat.connect()
+        assert ann.take() == ["open truetrue"]
+        chat.advance(0.05)
+        assert ann.take() == ["tick 0.05"]
+        ann.send("post")
+        assert ann.take() == ["post 7falsetruetrue", "post 8truetruetrue", "PostErrorfalse"]
+        position = len(chat.room("r").position())
+        ann.send("?")
+        assert ann.take() == [b"\0\0\0", "text", f"22240texttruetrue{position}"]

@@ -37,9 +37,12 @@ class Owner:
         self.may_run = may_run
         self.log: list[Any] = []
 
-    def begin_call(self, call: RoomCall) -> bool:
+    def check_call(self, call: RoomCall) -> bool:
         self.log.append("begin")
         return self.may_run
+
+    def begin_call(self, call: RoomCall) -> None:
+        assert self.may_run
 
     def end_call(self, call: RoomCall, failure: str | None) -> None:
         self.log.append(("end", failure))

@@ -8,7 +8,9 @@
 `replies`              answers for the threads that wait for an event
 `inbox`                the queue from the threads of sessions to the isolate's thread
 `session_state`        what the isolate keeps of a session
-`host`                 what a script can do outside of its interpreter: send, join, log
+`host`                 what a script can do outside of its interpreter: send, close, log
+`host_rooms`           what it can do with rooms
+`room_calls`           calls the functions of rooms, many at once
 `lazy_parts`           loads parts of the JavaScript half when a script first uses them
 `web`, `encodings`     what the web's globals need of Python
 `calls`, `values`      how calls, messages and persons cross between the two languages

@@ -49,6 +49,7 @@ from wsthreads.rooms.bans import MAX_BAN_S
 from wsthreads.rooms.handles import MAX_ID_CHARS
 from wsthreads.rooms.joined import MAX_MEMBERS
 from wsthreads.threads.blocking import never_wait
+from wsthreads.threads.stack_sizes import start_with_stack
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -76,8 +77,6 @@ HEAP_AGE_S = 10.0
 
 #: How long `attributes` waits for the script.
 LOOK_TIMEOUT_S = 0.2
-
-_spawning = threading.Lock()  # guards the stack size for new threads, a setting of the process
 
 #: Makes an `Engine`, or a substitute in tests.
 EngineMaker = Callable[[object, str, Callable[[str, Failure], None]], Engine]
@@ -142,16 +141,12 @@ class Isolate:
         `HandlerError` if it has no handler function. The isolate has ended then.
         """
         self._thread = threading.Thread(target=self._run, name=f"wsthreads-{self.name}", daemon=True)
-        with _spawning:
-            before = threading.stack_size(STACK_BYTES)
-            try:
-                self._thread.start()
-            except RuntimeError as error:  # the process may not start more threads
-                self._thread = None
-                self._bury()
-                raise IsolateError(f"cannot start a thread for {self.name}: {error}") from error
-            finally:
-                threading.stack_size(before)
+        try:
+            start_with_stack(self._thread, STACK_BYTES)
+        except RuntimeError as error:
+            self._thread = None
+            self._bury()
+            raise IsolateError(f"cannot start a thread for {self.name}: {error}") from error
         self._started.result()
         try:
             return self.load()
@@ -249,16 +244,12 @@ class Isolate:
             state.wait_handled()
 
     def settle(self, timeout_s: float) -> None:
-        """Blocks until all events so far, and their promise jobs, have been handled; at most `timeout_s`.
-
-        That includes what functions of rooms cause: the rest of a batch, and outcomes of posts.
-        """
-        deadline = monotonic() + timeout_s
+        """Blocks until all events so far, what they cause, and their promise jobs are handled; at most `timeout_s`."""
+        deadline, was_idle = monotonic() + timeout_s, False
         with suppress(IsolateError, JavaScriptError, TimeoutError):
-            is_busy = True
-            while is_busy:
+            while not (was_idle and self._loop.is_idle):
+                was_idle = self._loop.is_idle
                 self._ask(Event("again", reply=Future())).result(deadline - monotonic())
-                is_busy = bool(self._loop.rooms.waiting) or self._loop.posts.is_told
 
     def attributes(self, session_id: str) -> list[tuple[str, bool, str]]:
         """A session's attributes: for each its name, whether its value is a text, and the value as text.

@@ -113,6 +113,11 @@ class Loop:
             **self.rooms.functions(),
         }
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no event waits that has come from the script itself. Any thread."""
+        return not (self.rooms.waiting or self.posts.waiting)
+
     def use_engine(self, engine: Engine | None) -> None:
         self.engine = self._replies.engine = engine
 
@@ -340,6 +345,8 @@ class Loop:
             event.state.release(event.size)
         elif event.kind in ("again", "presence") and event.reply is not None and not event.reply.done():
             event.reply.set_result(None)
+        elif event.kind == "posted":
+            self.posts.waiting.pop()
         self._schedule.finish(event)
 
     def _expire(self, now: float) -> None:

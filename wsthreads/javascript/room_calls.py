@@ -39,19 +39,21 @@ class Posts:
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
         self._settled: deque[tuple[int, str | None, bool]] = deque()
-        #: Whether an event is on its way.
-        self.is_told = False
+        self._is_told = False  # an event is on its way
+        #: As many elements as there are events with outcomes that the script has not had.
+        self.waiting: deque[None] = deque()
 
     def settle(self, number: int, error: Exception | None) -> None:
         """The post of this number was handled, or has failed. Any thread."""
         self._settled.append((number, None if error is None else str(error), getattr(error, "is_unknown", False)))
-        if not self.is_told:
-            self.is_told = True
+        if not self._is_told:
+            self._is_told = True
+            self.waiting.append(None)
             self._schedule.post(Event("posted"))
 
     def take(self) -> tuple[Any, ...]:
         """The event for the runtime. In the isolate's thread."""
-        self.is_told = False  # before the outcomes are taken: an outcome that comes now is told again
+        self._is_told = False  # before the outcomes are taken: an outcome that comes now is told again
         event: list[Any] = ["posted", None]
         while self._settled:
             event += self._settled.popleft()
@@ -66,7 +68,7 @@ class RoomCalls:
         self._reports = reports
         self._loader = loader
         self._wait_s = wait_s
-        #: As many elements as there are events with calls that wait for the isolate.
+        #: As many elements as there are events with calls that have not begun, or have begun just now.
         self.waiting: deque[None] = deque()
         self._batch: Sequence[RoomCall] = ()  # what the runtime has, until it has told how many calls it has begun
         self._handed_over = 0.0
@@ -97,14 +99,15 @@ class RoomCalls:
 
     def begin(self, event: Event) -> bool:
         """Prepare the calls of the event. False if none may run any more."""
-        self.waiting.pop()
         batch = []
         for call in event.arguments:
-            if call.begin():
+            if call.check():
                 batch.append(call)
             else:
                 call.done()
         self._batch = batch
+        if not batch:
+            self.waiting.pop()
         return bool(batch)
 
     def encoded(self) -> Answer:
@@ -153,6 +156,7 @@ class RoomCalls:
         batch, self._batch = self._batch, ()
         for call in batch:
             call.done("failed")
+        self.waiting.pop()
 
     def _ran(self, count: int) -> None:
         """The runtime has begun this many calls of the batch, and has no more to do with it."""
@@ -172,18 +176,24 @@ class RoomCalls:
         left = time.monotonic() - self._handed_over - sum(slow.values())
         short = max(0.0, left / max(1, count - len(slow)))
         for index, call in enumerate(over):
-            if call is not None:
+            if call is None:
+                continue
+            call.begun()
+            if index not in pending:
                 self._observe(call.kind, slow.get(index, short))
                 call.done(failed.get(index))
+        for call in again:
+            call.put_off()
         if again:
             self.post(again)
+        self.waiting.pop()
 
     def _hold(
         self, batch: Sequence[RoomCall], begun: Sequence[RoomCall | None], pending: dict[int, int]
     ) -> tuple[list[RoomCall | None], list[RoomCall]]:
         """Calls of the batch are pending. Puts aside the further calls of their rooms.
 
-        Returns the begun calls, with None for those that are not over, and the calls to hand over again.
+        Returns the begun calls, with None for those that are put aside, and the calls to hand over again.
         """
         over = list(begun)
         again = []
@@ -191,13 +201,14 @@ class RoomCalls:
         for index, call in enumerate(batch):
             ticket = held.get(call.room.name)
             if ticket is not None:
+                call.put_off()
                 self._held.setdefault(ticket, []).append(call)
+                if index < len(over):
+                    over[index] = None
             elif index in pending:
                 held[call.room.name] = pending[index]
             elif index >= len(over):
                 again.append(call)
-            if index < len(over) and (ticket is not None or index in pending):
-                over[index] = None
         return over, again
 
     def _observe(self, kind: str, seconds: float) -> None:

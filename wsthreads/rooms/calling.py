@@ -185,8 +185,8 @@ class Calling:
         mailbox.is_ticking = True
         return call
 
-    def begin_call(self, call: RoomCall) -> bool:
-        """See `RoomCall.begin`."""
+    def check_call(self, call: RoomCall) -> bool:
+        """See `RoomCall.check`."""
         mailbox = call.mailbox
         if call.kind == "room_end":
             return True
@@ -196,11 +196,16 @@ class Calling:
             self.lose(mailbox.name, mailbox.fence)
             return False
         if call.kind == "tick":
-            mailbox.lag_s = lag_s = max(0.0, self.timers.now() - call.due_s)
-            self._tick_lag.observe(lag_s)
+            call.lag_s = max(0.0, self.timers.now() - call.due_s)
+        return True
+
+    def begin_call(self, call: RoomCall) -> None:
+        """See `RoomCall.begun`."""
+        if call.kind == "tick":
+            call.mailbox.lag_s = call.lag_s
+            self._tick_lag.observe(call.lag_s)
             if call.skipped:
                 self._count("ticks_skipped", call.skipped)
-        return True
 
     def end_call(self, call: RoomCall, failure: str | None) -> None:
         """See `RoomCall.done`."""

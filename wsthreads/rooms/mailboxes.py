@@ -53,7 +53,9 @@ class OwnedState(NamedTuple):
 class Owner(Protocol):
     """What is needed of an `Ownership`."""
 
-    def begin_call(self, call: RoomCall) -> bool: ...
+    def check_call(self, call: RoomCall) -> bool: ...
+
+    def begin_call(self, call: RoomCall) -> None: ...
 
     def end_call(self, call: RoomCall, failure: str | None) -> None: ...
 
@@ -61,7 +63,7 @@ class Owner(Protocol):
 class RoomCall:
     """One call of a handler's function for a room. See `Handler.call_rooms`."""
 
-    __slots__ = ("_is_over", "_owner", "dt", "due_s", "kind", "mailbox", "may_run", "post", "room", "skipped")
+    __slots__ = ("_is_over", "_owner", "dt", "due_s", "kind", "lag_s", "mailbox", "may_run", "post", "room", "skipped")
 
     def __init__(self, owner: Owner, mailbox: Mailbox, kind: CallKind, post: Post | None = None) -> None:
         self._owner = owner
@@ -74,10 +76,11 @@ class RoomCall:
         self.post = post
         #: Of a tick: the seconds since the last one.
         self.dt = 0.0
-        #: Of a tick: when it was due, and how many were skipped before it.
+        #: Of a tick: when it was due, how late it is, and how many were skipped before it.
         self.due_s = 0.0
+        self.lag_s = 0.0
         self.skipped = 0
-        #: What `begin` has said; None before.
+        #: What `begin` or `check` has said; None before.
         self.may_run: bool | None = None
 
     @property
@@ -105,8 +108,25 @@ class RoomCall:
 
     def begin(self) -> bool:
         """Whether the function may run. To be asked right before, in the thread that runs it."""
-        self.may_run = may_run = self._owner.begin_call(self)
+        may_run = self.check()
+        if may_run:
+            self.begun()
         return may_run
+
+    # A handler that may put the call off after it has asked uses these two instead of `begin`.
+
+    def check(self) -> bool:
+        """Whether the function may run now."""
+        self.may_run = may_run = self._owner.check_call(self)
+        return may_run
+
+    def begun(self) -> None:
+        """The function has begun, after `check` has allowed it."""
+        self._owner.begin_call(self)
+
+    def put_off(self) -> None:
+        """The function has not begun, and `check` will be asked again."""
+        self.may_run = None
 
     def done(self, failure: str | None = None) -> None:
         """The function has returned or thrown (None, or "failed"), or it is not known what it has done: "timeout",

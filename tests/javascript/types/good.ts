@@ -57,7 +57,7 @@ export const onTick: OnTick = (room, dt) => {
   const count: number = room.updateAttribute("ticks", (count = 0) => count + dt);
   if (room.isOwner()) room.setAttribute("count", { count, fence: room.fencingNumber + 1 });
 };
-export const onRoomStart: OnRoomStart = async (room) => room.deleteAttribute("ticks");
+export const onRoomStart: OnRoomStart = async (room) => { room.deleteAttribute("ticks"); };
 export const onPost: OnPost = async (room, value, from) => {
   const sender: Sender | null = from;
   const owned: OwnedRoom = room;

@@ -31,6 +31,9 @@ function loop() {
     dispatched++;
     owner = null;
     isInJob = false;
+    if (sizeOfMap(updating) > 0) {
+      updating = newMap();
+    }
     outcome = dispatch[event[0]](event);
   }
 }

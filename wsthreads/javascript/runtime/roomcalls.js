@@ -93,7 +93,7 @@ function awaitRoomCall(event, index, hook, owned, promise) {
 }
 
 function senderOf(value) {
-  return value[1] === undefined || value[1] === null ? null : { id: value[1], user: value[2] ?? null };
+  return value.length < 3 ? null : { id: value[1], user: value[2] ?? null };
 }
 
 // What the runtime keeps of a room that this process owns. A new fencing number is a new ownership.

@@ -51,7 +51,7 @@ class Room {
 
   setAttribute(key, value) {
     const text = jsonOf("an attribute of a room", value);
-    answered(python("set_attribute", this.#id, this.#name, checkedKey(key), text));
+    answered(python("set_attribute", this.#id, this.#name, freeKey(this.#name, key), text));
   }
 
   getAttribute(key) {
@@ -65,13 +65,21 @@ class Room {
 
   // `change` may run more than once: again if somebody else has changed the value in the meantime.
   updateAttribute(key, change) {
-    const name = checkedKey(key);
+    const name = freeKey(this.#name, key);
     if (typeof change !== "function") {
       throw new ERRORS.TypeError(`room.updateAttribute takes a function, not ${kindOf(change)}`);
     }
     let before = answered(python("attribute_text", this.#id, this.#name, name));
     for (;;) {
-      const value = change(before === undefined ? undefined : parsed(before));
+      const given = typeof before === "string" ? parsed(before) : undefined;
+      const updated = updatedIn(this.#name, name);
+      updating.set(updated, true);
+      let value;
+      try {
+        value = change(given);
+      } finally {
+        updating.delete(updated);
+      }
       if (isThenable(value)) {
         throw new ERRORS.TypeError("the function of room.updateAttribute must return the new value, not a promise");
       }
@@ -85,7 +93,7 @@ class Room {
   }
 
   deleteAttribute(key) {
-    answered(python("delete_attribute", this.#id, this.#name, checkedKey(key)));
+    return answered(python("delete_attribute", this.#id, this.#name, freeKey(this.#name, key)));
   }
 
   post(value) {
@@ -146,6 +154,20 @@ class OwnedRoom extends Room {
 }
 
 freezeClasses(Room, SessionRoom, OwnedRoom);
+
+// The attributes whose updates call a function just now. If a call is stopped at its deadline, no `finally` runs; so the
+// loop clears this for each event.
+let updating = newMap();
+const updatedIn = (room, key) => `${room.length} ${room}${key}`;
+
+// The key of an attribute that is not being updated: otherwise an update would see another value again and again.
+function freeKey(room, key) {
+  if (updating.has(updatedIn(room, checkedKey(key)))) {
+    throw new ERRORS.Error(
+      `the function of an update must return the new value of ${quote(upTo(key, 80))}, and not set it itself`);
+  }
+  return key;
+}
 
 function broadcast(name, caller, message, options, id, room) {
   if (options === undefined) {

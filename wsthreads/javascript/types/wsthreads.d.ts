@@ -135,11 +135,11 @@ declare module "wsthreads" {
     getAttributes(): { [key: string]: any };
     /**
      * Replace an attribute by what `change` makes of it, as one step. `change` gets undefined if there is none. It may
-     * be called more than once, so it must do nothing else. Returns the new value.
+     * be called more than once, so it must do nothing else, and it is no async function. Returns the new value.
      */
     updateAttribute<Value = any>(key: string, change: (value: any) => Value): Value;
-    /** Remove an attribute. Does nothing if there is none. */
-    deleteAttribute(key: string): void;
+    /** Remove an attribute. Returns false if there was none. */
+    deleteAttribute(key: string): boolean;
     /**
      * Call `onPost` with this value, any JSON value of at most 64 KiB, in the process that owns the room. The promise
      * settles when `onPost` has ended, also if that throws. It rejects with an `Error` named "PostError" if the post was

@@ -1,0 +1,19 @@
+"""Starts a thread with a larger stack than the server gives its threads."""
+
+from __future__ import annotations
+
+from threading import Lock, Thread, stack_size
+
+__all__ = ["start_with_stack"]
+
+_starting = Lock()  # guards the stack size for new threads, a setting of the process
+
+
+def start_with_stack(thread: Thread, stack_bytes: int) -> None:
+    """Raises RuntimeError if the process may not start more threads."""
+    with _starting:
+        before = stack_size(stack_bytes)
+        try:
+            thread.start()
+        finally:
+            stack_size(before)
