@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.pages import blocks
 from wsthreads import PostError, WebSocketApp
 from wsthreads.testing import play
 
@@ -123,3 +124,20 @@ def test_an_app_of_ones_own_ticks_by_its_own_clock_again_afterwards() -> None:
         it.advance(1)
         assert len(ann.received) == 20
     app.shutdown()
+
+
+def test_the_example_of_the_reference_counts() -> None:
+    example = next(block for block in blocks("docs/reference/handlers", "python") if "class Counter" in block)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    with play(names["Counter"]) as it:
+        ann, bob = it.connect(), it.connect()
+        ann.send("3")
+        bob.send("4")
+        it.advance(0.05)
+        assert ann.take() == bob.take() == ["7"]
+        ann.close()
+        bob.close()
+        ann = it.connect()
+        it.advance(0.05)
+        assert ann.take() == ["0"], "a new life of the room"
