@@ -29,8 +29,8 @@ help: ## list these targets
 	@echo "  bench ONLY SERVERS ROUNDS SECONDS QUICK PUBLISH; conformance CASES BUILDS RUNS PATIENCE PYTHON27;"
 	@echo "  fuzz TARGET SECONDS"
 
-HANDLERS := $(patsubst %,examples/%.js,chat rooms game poll cursors)
-run: $(VENV)/installed ## serve the examples and their pages: a chat at http://127.0.0.1:5000/, and /game/, /poll/, /cursors/
+HANDLERS := $(patsubst %,examples/%.js,chat rooms game poll cursors accounts)
+run: $(VENV)/installed ## serve the examples and their pages: a chat at http://127.0.0.1:5000/, and /game/, /poll/, /cursors/, /accounts/
 	@exec $(BIN)/wsthreads run $(HANDLERS) --history-messages 1000 --static examples/public --serve-client --host $(HOST) --port $(PORT)
 
 test: $(VENV)/installed-test ## run the tests; for example ARGS="-k browser -x"

@@ -1,4 +1,4 @@
-"""The pages of the examples game.js, poll.js and cursors.js in a real browser, over one process and over three."""
+"""The pages of the examples game, poll, cursors and accounts in a real browser, over one process and over three."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ PAGES = ("--static", EXAMPLES / "public", "--serve-client")
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[ServerProgram]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProgram]:
     """One process for all tests that break nothing; each has a room of its own."""
-    with run_server(*(EXAMPLES / f"{name}.js" for name in ("game", "poll", "cursors")), *PAGES) as server:
+    scripts = [EXAMPLES / f"{name}.js" for name in ("game", "poll", "cursors", "accounts")]
+    database = tmp_path_factory.mktemp("accounts") / "accounts.sqlite3"
+    with run_server(*scripts, *PAGES, env={"ACCOUNTS_DATABASE": str(database)}) as server:
         yield server
     assert "Traceback" not in server.log
     assert " failed" not in server.log
@@ -118,6 +120,13 @@ def test_the_pages_can_be_read_on_any_screen(
             expect(page.locator("#people")).to_have_text("You are ann, 1 here")
             looks_right(page)
             picture(page, f"cursors-{width}-{theme}")
+            page.goto(f"{server.url}/accounts/")
+            looks_right(page)
+            picture(page, f"accounts-entrance-{width}-{theme}")
+            sign_up(page, f"look_{width}_{theme}")
+            say(page, "hello")
+            looks_right(page)
+            picture(page, f"accounts-{width}-{theme}")
             page.context.close()
 
 
@@ -193,3 +202,36 @@ def test_a_game_over_three_processes_goes_on_when_its_owner_is_killed(
         expect(seats(cid)).to_have_text([re.compile(r"ann\d"), re.compile(r"bob\d"), re.compile("cid"), "free"])
         for server in second, third:
             assert " failed" not in server.log
+
+
+# Accounts
+
+
+def sign_up(page: Any, name: str) -> None:
+    field(page, "Name").fill(name)
+    field(page, "Password").fill("a long password")
+    button(page, "Make an account").click()
+    expect(page.get_by_role("heading", name=name)).to_be_visible()
+
+
+def say(page: Any, text: str) -> None:
+    field(page, "Message").fill(text)
+    button(page, "Send").click()
+    expect(page.locator("#messages li").last).to_contain_text(text)
+
+
+def test_users_of_the_chat_with_accounts_log_in_and_out(window: Callable[..., Any], server: ServerProgram) -> None:
+    ann, bob = (window(f"{server.url}/accounts/") for _ in range(2))
+    sign_up(ann, "ann")
+    say(ann, "from ann")
+    sign_up(bob, "bob")
+    expect(bob.locator("#messages li").last).to_contain_text("from ann")
+    say(bob, "from bob")
+    expect(ann.locator("#messages li").last).to_contain_text("from bob")
+    ann.reload()
+    expect(ann.locator("#messages li").last).to_contain_text("from bob")
+    button(ann, "Log out").click()
+    field(ann, "Name").fill("ann")
+    field(ann, "Password").fill("a wrong password")
+    button(ann, "Log in").click()
+    expect(ann.get_by_role("alert")).to_have_text("name or password is wrong")

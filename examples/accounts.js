@@ -1,0 +1,49 @@
+// A chat with accounts: ws://127.0.0.1:5000/ws/accounts. Users, logins and messages are in SQLite, by _accounts.py.
+// The messages are JSON. A client without a login sends:
+//
+//   { type: "register" or "login", name, password }
+//
+// and receives { type: "token", token, user } or { type: "error", text }. Then it connects again, with ?token=…, and
+// receives { type: "message", id, user, text, at }: the last 50 messages, and all that follow. Both can overlap, so the
+// client shows them in the order of their ids, each once. It sends:
+//
+//   { type: "message", text }
+//   { type: "logout" }           ends the logins and the sessions of the user, on all devices
+
+import { user } from "wsthreads";
+import { last, login, logout, register, save, user_of as userOf } from "./_accounts.py";
+
+const MAX_TEXT = 2000;
+const inJson = (type, fields) => JSON.stringify({ type, ...fields });
+
+export async function onHandshake(request) {
+  const token = request.getParameter("token");
+  if (!token) return; // a client that is going to log in
+  const name = await userOf(token);
+  if (name === null) return { close: 4001, reason: "log in again" };
+  request.setUser(name);
+}
+
+export async function onOpen(session) {
+  if (session.user === null) return;
+  session.room("lobby").join();
+  for (const message of await last(50)) session.send(inJson("message", message));
+}
+
+export async function onMessage(session, message) {
+  const { type, name, password, text } = JSON.parse(message);
+  try {
+    if (session.user === null) {
+      const token = await (type === "register" ? register : login)(name, password);
+      session.send(inJson("token", { token, user: name }));
+    } else if (type === "message" && typeof text === "string" && text.trim() !== "") {
+      session.room("lobby").broadcast(inJson("message", await save(session.user, text.slice(0, MAX_TEXT))));
+    } else if (type === "logout") {
+      await logout(session.user);
+      user(session.user).close(4001, "logged out");
+    }
+  } catch (error) {
+    if (error.name !== "LoginError") throw error;
+    session.send(inJson("error", { text: error.message }));
+  }
+}

@@ -1,0 +1,70 @@
+"""Tests of accounts.js and _accounts.py: ``python -m pytest examples``."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from wsthreads.testing import play
+
+
+@pytest.fixture
+def chat(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCOUNTS_DATABASE", str(tmp_path / "accounts.sqlite3"))
+    with play(Path(__file__).with_name("accounts.js")) as chat:
+        yield chat
+
+
+def log_in(chat, name, password="a long password", how="register"):
+    guest = chat.connect()
+    guest.send(json.dumps({"type": how, "name": name, "password": password}))
+    (answer,) = guest.take_json()
+    guest.close()
+    return answer
+
+
+def texts(client):
+    return [(message["user"], message["text"]) for message in client.take_json() if message["type"] == "message"]
+
+
+def test_who_has_an_account_talks_and_sees_what_was_said_before(chat):
+    ann = chat.connect(token=log_in(chat, "ann")["token"])
+    ann.send(json.dumps({"type": "message", "text": "hello"}))
+    ann.send(json.dumps({"type": "message", "text": "  "}))
+    assert texts(ann) == [("ann", "hello")]
+    bob = chat.connect(token=log_in(chat, "bob")["token"])
+    assert texts(bob) == [("ann", "hello")]
+    bob.send(json.dumps({"type": "message", "text": "x" * 3000}))
+    assert texts(bob) == texts(ann) == [("bob", "x" * 2000)]
+
+
+def test_a_password_is_asked_for_and_a_name_is_taken_once(chat):
+    assert log_in(chat, "ann")["user"] == "ann"
+    assert log_in(chat, "ann") == {"type": "error", "text": "the name ann is taken"}
+    wrong = {"type": "error", "text": "name or password is wrong"}
+    assert log_in(chat, "ann", "another password", how="login") == wrong
+    assert log_in(chat, "nobody", how="login") == log_in(chat, "ann' OR 1=1 --", how="login") == wrong
+    assert chat.connect(token=log_in(chat, "ann", how="login")["token"]).is_open
+
+
+@pytest.mark.parametrize("name", ["", "a b", "7up", "x" * 41, None, 7, ["ann"]])
+def test_a_name_has_a_form(chat, name):
+    assert log_in(chat, name)["text"].startswith("a name has 1 to 40 letters")
+
+
+def test_a_logout_ends_the_user_on_all_devices(chat):
+    token, other = log_in(chat, "ann")["token"], log_in(chat, "ann", how="login")["token"]
+    laptop, phone = chat.connect(token=token), chat.connect(token=other)
+    laptop.send(json.dumps({"type": "logout"}))
+    for device in laptop, phone:
+        assert device.wait_closed() == (4001, "logged out")
+    assert chat.connect(token=token).wait_closed() == (4001, "log in again")
+
+
+def test_without_a_login_nothing_is_said_or_seen(chat):
+    ann = chat.connect(token=log_in(chat, "ann")["token"])
+    guest = chat.connect()
+    ann.send(json.dumps({"type": "message", "text": "hello"}))
+    guest.send(json.dumps({"type": "message", "text": "me, too"}))
+    assert guest.take_json() == [{"type": "error", "text": "name or password is wrong"}]
+    assert texts(ann) == [("ann", "hello")]
