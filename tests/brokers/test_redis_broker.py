@@ -15,6 +15,7 @@ import pytest
 import redis
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from tests.owned_worlds import Owned
 from tests.pages import blocks
 from tests.programs import DEADLINE_S, EXAMPLES, ROOT, Program, connect, receive, run_server, wait_until, wsthreads
 from tests.redis_server import RedisServer, find_redis_server, free_port
@@ -493,6 +494,7 @@ def test_the_rights_that_the_page_lists_are_enough(database):
         server.client.execute_command("ACL", "SETUSER", "app", "reset", "on", ">pw", *rights_of_the_page())
         url = f"redis://app:pw@127.0.0.1:{server.port}/{database}"
         world = RedisWorld(url, prefix="wsthreads")
+        owned = Owned(world, hooks=("on_room_start", "on_post"))
         try:
             a, b = world.member("lobby", "other"), world.member("lobby")
             b.session.room("lobby").broadcast("inside")
@@ -503,7 +505,11 @@ def test_the_rights_that_the_page_lists_are_enough(database):
             assert b.session.room("lobby").update_attribute("n", lambda value: value + 1) == 2
             assert b.session.room("lobby").delete_attribute("n")
             assert b.session.room("lobby").attributes() == {}
+            owned.owner("lobby")
+            b.session.room("lobby").post("posted")
+            assert owned.owner("lobby").posted() == ["posted"]
             a.session.room("lobby").leave()
+            owned.owner("lobby")
             room = RedisBroker(url).room("/ws/test", "lobby")
             room.broadcast("outside")
             assert b.receive(1) == ["outside"]
@@ -512,6 +518,7 @@ def test_the_rights_that_the_page_lists_are_enough(database):
             assert (done.returncode, done.stderr) == (0, "")
             assert b.receive(1) == ["shell"]
         finally:
+            owned.end()
             world.end()
         denied = {entry["object"].partition("|")[0] for entry in server.client.acl_log()}
         assert denied <= {"client"}, "redis-py does without these"
