@@ -151,7 +151,7 @@ def test_rooms_show_their_members_and_hear_a_broadcast(page_of, host_script, gue
     with run_server(host_script) as server:
         ann, bob, eve = guests(server, "user=ann&room=garden", "user=bob&room=garden", "user=eve&room=cellar")
         page = page_of(server, "Rooms")
-        expect(row(page, "garden").locator(".number")).to_have_text("2")
+        expect(row(page, "garden").locator("[data-label=Members]")).to_have_text("2")
         row(page, "garden").click()
         view = page.get_by_role("complementary", name="The chosen room")
         expect(view.locator("li")).to_have_count(2)

@@ -33,18 +33,23 @@ def workers(redis_server):
 def people(workers):
     """Two clients in each worker: {pid: {user: client}}."""
     with ExitStack() as stack:
-        found = {}
-        for n in range(90):
-            client = stack.enter_context(connect(f"ws://127.0.0.1:{workers.port}/ws/chat?user=user-{n:02}"))
-            pid = int(receive(client).removeprefix("process "))
-            if len(found.setdefault(pid, {})) < 2:
-                found[pid][f"user-{n:02}"] = client
-            else:
-                client.close()
-            if sum(map(len, found.values())) == 4:
-                break
-        assert len(found) == 2
-        yield found
+        yield in_each(workers, stack, "/ws/chat", "user", "user-{:02}", 2)
+
+
+def in_each(workers, stack, path, parameter, value, count):
+    """So many clients in each worker, each with another value of a parameter: {pid: {value: client}}."""
+    found = {}
+    for n in range(90):
+        name = value.format(n)
+        client = stack.enter_context(connect(f"ws://127.0.0.1:{workers.port}{path}?{parameter}={name}"))
+        pid = int(receive(client).removeprefix("process "))
+        if len(found.setdefault(pid, {})) < count:
+            found[pid][name] = client
+        else:
+            client.close()
+        if sum(map(len, found.values())) == 2 * count:
+            return found
+    raise AssertionError(f"all clients are in {list(found)}")
 
 
 @pytest.fixture
@@ -73,7 +78,8 @@ def test_the_sessions_of_all_workers_are_listed_and_a_filter_finds_each(viewer, 
     found = viewer.watch("sessions", filter=user)
     assert ([row["user"] for row in found["rows"]], found["total"]) == ([user], 4)
     assert viewer.watch("session", id=found["rows"][0]["id"])["pid"] != viewer.hello["pid"]
-    assert viewer.watch("rooms")["rows"] == [{**CHAT, "name": "garden", "members": 4}]
+    [room] = viewer.watch("rooms")["rows"]
+    assert room == {**CHAT, "name": "garden", "members": 4, "history": 0}
     assert {row["user"] for row in viewer.watch("room", **CHAT, room="garden")["rows"]} == {
         user for clients in people.values() for user in clients
     }
@@ -106,6 +112,41 @@ def test_a_user_of_another_worker_is_banned_everywhere(viewer, elsewhere, worker
             assert refused.status == 403
 
 
+GAME = {"endpoint": "/ws/game"}
+
+
+def test_what_a_room_of_another_worker_holds(workers, viewer, redis_server):
+    """Its owner, attributes, history and waiting posts, though the page's worker has no member in it."""
+    with ExitStack() as stack:
+        found = in_each(workers, stack, "/ws/game", "table", "table-{}", 1)
+        [(pid, clients)] = [each for each in found.items() if each[0] != viewer.hello["pid"]]
+        [(table, client)] = clients.items()
+        room = {**GAME, "room": table}
+
+        def held(wanted):
+            message = viewer.watch("room_state", **room)
+            return message if wanted(message) else viewer.next("room_state", wanted)
+
+        message = held(lambda message: message["owner"] is not None and message["attributes"]["count"])
+        assert (message["owner"]["pid"], message["processes"]) == (pid, 2)
+        assert message["attributes"]["rows"] == [{"key": "owner", "value": str(pid)}]
+        client.send("hello")
+        assert receive(client) == "hello"
+        [row] = held(lambda message: message["history"]["messages"] == 1)["history"]["rows"]
+        assert row["bytes"] == 5
+        assert viewer.ask(type="read_message", **room, number=row["number"])["text"] == "hello"
+        client.send("stop")
+        for n in range(200):  # more than the owner takes at once
+            client.send(str(n))
+        held(lambda message: message["owner"]["posts_waiting"] == 200)
+        [listed] = [row for row in viewer.watch("rooms")["rows"] if row["name"] == table]
+        assert (listed["members"], listed["history"], listed["owner"]["pid"]) == (1, 1, pid)
+        client.send("go on")
+        for n in range(200):
+            assert receive(client) == str(n)
+        held(lambda message: message["owner"]["posts_waiting"] == 0 and message["owner"]["tick_lag_s"] is not None)
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_the_page_names_the_worker_of_each_session(people, workers, window, picture, size):
     page = window(f"http://127.0.0.1:{workers.port}/_wsthreads/#token={TOKEN}", **SIZES[size])
@@ -126,6 +167,7 @@ def test_the_page_names_the_worker_of_each_session(people, workers, window, pict
         expect(page.locator("#sessions-rows tr")).to_have_count(1)
         expect(row(page, user)).to_be_visible()
         tab(page, "Rooms").click()
+        expect(page.locator("#rooms-rows tr").first.locator("[data-label=History]")).to_have_text("0")
         person(page, user).get_by_role("button").click()
         button(user_view(page), "Kick user …").click()
         button(page.get_by_role("dialog"), "Kick").click()

@@ -11,13 +11,16 @@ from wsthreads import UsageError
 from wsthreads.protocol.frames import encode_frame, message_frame
 from wsthreads.rooms.history import Limits
 
+HISTORY = Limits(100, 300.0, 2**20)
+
 
 @pytest.fixture(params=["local", "redis"])
 def world(request):
     if request.param == "local":
-        world = World()
+        world = World(HISTORY)
     else:
-        world = RedisWorld(request.getfixturevalue("redis_server").url, prefix=f"latest-{random.randrange(2**32)}")
+        prefix = f"latest-{random.randrange(2**32)}"
+        world = RedisWorld(request.getfixturevalue("redis_server").url, prefix=prefix, history=HISTORY)
     yield world
     world.end()
 
@@ -169,20 +172,19 @@ def test_what_a_call_sends_and_broadcasts_to_a_slow_member_goes_in_the_order_of_
     assert slow.outbox.wait_sent(DEADLINE_S)
 
 
-def test_nothing_of_a_replay_is_replaced(request):
+def test_nothing_of_a_replay_is_replaced(world):
     """A joiner that is slow gets the whole history, whatever keys its messages had, and then only the last of each."""
-    world = World(Limits(100, 300.0, 2**20))
-    request.addfinalizer(world.end)
-    room, slow = world.rooms.room("lobby"), world.member()
-    world.member("lobby")
+    room, slow, quick = world.rooms.room("lobby"), world.member(), world.member("lobby")
     for n in range(3):
         room.broadcast(f"old {n}", latest="k")
+    room.broadcast("no", latest="k", keep=False)
+    assert quick.receive(4) == ["old 0", "old 1", "old 2", "no"]
     fill(slow)
     assert slow.session.room("lobby").join(history=50).complete
     for n in range(3):
         room.broadcast(f"new {n}", latest="k")
     room.broadcast("end")
-    assert keyed_texts(slow) == ["old 0", "old 1", "old 2", "new 2", "end"]
+    assert_waiting(slow, "old 0", "old 1", "old 2", "new 2", "end")
     assert room.history(50) == [*(f"old {n}" for n in range(3)), *(f"new {n}" for n in range(3)), "end"]
 
 

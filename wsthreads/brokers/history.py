@@ -19,7 +19,7 @@ from wsthreads.brokers.positions import Position, new_epoch
 from wsthreads.brokers.scripts import HISTORY
 from wsthreads.errors import BrokerError, HistoryError
 from wsthreads.rooms.histories import OFF, Histories, check_count, messages_of
-from wsthreads.rooms.history import Limits, Log, Mark, Record, is_kept, payload_bytes
+from wsthreads.rooms.history import Entry, Limits, Log, Mark, Record, is_kept, payload_bytes
 from wsthreads.rooms.joined import Joined
 from wsthreads.rooms.names import is_hidden
 from wsthreads.rooms.striped import StripedDict
@@ -198,12 +198,11 @@ class SharedHistories(Histories[SharedLog]):
 
     # Questions
 
-    def newest(self, name: str, count: int) -> list[str | bytes]:
-        check_count(count, self.limits.messages)
+    def _newest(self, name: str, count: int) -> list[Entry]:
         with self._own(name) as log:
             if log is not None:
-                return messages_of(log.newest(count))
-        return messages_of(self._stored(name, count).newest(count))
+                return log.newest(count)
+        return self._stored(name, count).newest(count)
 
     def position(self, name: str) -> str:
         with self._own(name) as log:

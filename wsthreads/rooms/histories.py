@@ -4,7 +4,7 @@ A room has a log from its first message, first member or first `position` on. Th
 dropped once nobody is in the room, and nobody has used it for `history_s`. Under a log's `order`, `has_members` says
 whether somebody is in the room, and neither that nor `is_gone` changes meanwhile.
 
-Over a broker, a subclass fills the logs from there. It overrides `_make`, `recorder`, `before_join`, `newest` and
+Over a broker, a subclass fills the logs from there. It overrides `_make`, `recorder`, `before_join`, `_newest` and
 `position`.
 """
 

@@ -18,10 +18,10 @@ function fold(title, onOpen) {
 
 /** A part of the view, with a title, a list and a line below it; hidden until it has something to show. */
 function makePart(itemsOf) {
-  const list = make("ul", { className: "members folds" });
+  const list = make("ul", { className: "folds" });
   const title = make("h3");
   const note = make("p", { className: "soft" });
-  const element = make("section", { className: "who", hidden: true }, title, list, note);
+  const element = make("section", { className: "holds", hidden: true }, title, list, note);
   const rows = new Rows(list, itemsOf);
   return {
     element,
@@ -34,7 +34,7 @@ function makePart(itemsOf) {
   };
 }
 
-/** Returns { elements, update }. `update(message)` shows what the server tells of `room`, { endpoint, name }. */
+/** Returns { facts, parts, update }. `update(message)` shows what the server tells of `room`, { endpoint, name }. */
 export function makeRoomState(connection, { endpoint, name }) {
   const facts = make("dl", { className: "facts", hidden: true });
   const attributes = makePart({
@@ -92,7 +92,8 @@ export function makeRoomState(connection, { endpoint, name }) {
   }
 
   return {
-    elements: [facts, attributes.element, history.element],
+    facts,
+    parts: [attributes.element, history.element],
     update(message) {
       showOwner(message);
       showAttributes(message.attributes);
