@@ -1,5 +1,10 @@
 // A chat with any number of rooms, which users name: ws://127.0.0.1:5000/ws/rooms?user=alice&room=garden
-// It shows who is there and who is typing, and has private messages. The messages are JSON. A client sends:
+// It shows who is there and who is typing, and has private messages. Who joins sees the last 50 messages. After a lost
+// connection, a client connects with `since`, the last position that it has received, and misses nothing. Run it with
+//
+//   wsthreads run rooms.js --history-messages 1000 --static public --serve-client
+//
+// The messages are JSON. A client sends:
 //
 //   { type: "message", text }        to everybody in the room
 //   { type: "private", to, text }    to one user, in any room
@@ -7,13 +12,16 @@
 //
 // A client receives, also what it has sent itself, so that a user's other tabs show it, too:
 //
-//   { type: "welcome", id, room, people }          the first message; people are those of room.presence()
-//   { type: "presence", joined, left, changed }    people who have come, gone, or begun or ended to type
-//   { type: "message" or "private", from, to, text, timestamp }
-//   { type: "absent", to, text }                   a private message that nobody was there to receive
+//   { type: "message", id, from, text, timestamp, position }    first those before: the last 50, or all after `since`
+//   { type: "welcome", id, room, people, complete, position }   then this; people are those of room.presence();
+//                                                               complete: false if messages after `since` are missing
+//   { type: "presence", joined, left, changed }                 people who have come, gone, or begun or ended to type
+//   { type: "private", from, to, text, timestamp }
+//   { type: "absent", to, text }                                a private message that nobody was there to receive
 
 import { user } from "wsthreads";
 
+const SHOWN = 50;
 const MAX_NAME = 40;
 
 function nameFrom(visitor, parameter) {
@@ -30,8 +38,9 @@ export function onHandshake(request) {
 export function onOpen(session) {
   const room = session.room(nameFrom(session, "room") || "lobby");
   session.setAttribute("room", room);
-  room.join({ presence: { typing: false } });
-  session.send(JSON.stringify({ type: "welcome", id: session.id, room: room.getName(), people: room.presence() }));
+  const { complete } = room.join({ presence: { typing: false }, history: SHOWN, since: session.getParameter("since") });
+  const [people, position] = [room.presence(), room.position()];
+  session.send(JSON.stringify({ type: "welcome", id: session.id, room: room.getName(), people, complete, position }));
 }
 
 export function onPresence(room, changes) {
@@ -41,16 +50,24 @@ export function onPresence(room, changes) {
 export function onMessage(session, message) {
   const room = session.getAttribute("room");
   const { type, to, text, typing } = JSON.parse(message);
-  const letter = JSON.stringify({ type, from: session.user, to, text, timestamp: Date.now() });
+  const letter = { type, from: session.user, text, timestamp: Date.now() };
   if (type === "typing") {
     room.setPresence({ typing: typing === true });
   } else if (type === "message") {
     room.setPresence({ typing: false });
-    room.broadcast(letter);
+    say(room, letter);
   } else if (type === "private" && user(to).isOnline()) {
-    user(to).send(letter);
-    if (to !== session.user) user(session.user).send(letter);
+    for (const name of new Set([to, session.user])) user(name).send(JSON.stringify({ ...letter, to }));
   } else if (type === "private") {
     session.send(JSON.stringify({ type: "absent", to, text }));
   }
+}
+
+/**
+ * The position is the one before this message. So a client that connects with it receives the message again, and
+ * perhaps others that were sent at the same moment. It knows them by their id.
+ */
+function say(room, letter) {
+  const id = Math.random().toString(36).slice(2);
+  room.broadcast(JSON.stringify({ ...letter, id, position: room.position() }));
 }

@@ -13,7 +13,7 @@ GRACE_S = 10  # presence_grace_s
 
 @pytest.fixture
 def rooms():
-    with play(Path(__file__).with_name("rooms.js")) as rooms:
+    with play(Path(__file__).with_name("rooms.js"), history_messages=1000) as rooms:
         yield rooms
 
 
@@ -99,8 +99,52 @@ def test_a_message_reaches_everybody_in_the_room(rooms):
     for client in (ann, bob):
         (message,) = client.take_json()
         assert isinstance(message.pop("timestamp"), int)
+        assert message.pop("id")
+        assert message.pop("position")
         assert message == {"type": "message", "from": "bob", "text": "for the garden"}
     assert eve.take() == []
+
+
+def texts(client):
+    return [message["text"] for message in client.take_json() if message["type"] == "message"]
+
+
+def test_who_comes_later_sees_the_last_fifty_messages(rooms):
+    (ann,) = enter(rooms, "ann")
+    for number in range(60):
+        say(ann, type="message", text=str(number))
+    say(ann, type="private", to="ann", text="a note to myself")
+    bob = rooms.connect(user="bob", room="garden")
+    *before, welcome = bob.take_json()
+    assert [message["text"] for message in before] == [str(number) for number in range(10, 60)]
+    assert welcome["type"] == "welcome"
+    assert welcome["complete"] is True
+
+
+def test_who_comes_back_gets_what_was_missed_and_perhaps_a_message_again(rooms):
+    ann, bob = enter(rooms, "ann", "bob")
+    for number in range(60):
+        say(ann, type="message", text=f"before {number}")
+    last = bob.take_json()[-1]
+    bob.lose()
+    for number in range(60):
+        say(ann, type="message", text=f"meanwhile {number}")
+    bob = rooms.connect(user="bob", room="garden", since=last["position"])
+    *missed, welcome = bob.take_json()
+    assert welcome["complete"] is True
+    assert missed[0]["id"] == last["id"]  # which the page knows
+    assert [message["text"] for message in missed[1:]] == [f"meanwhile {number}" for number in range(60)]
+    again = rooms.connect(user="bob", room="garden", since=welcome["position"])
+    assert texts(again) == []
+
+
+def test_a_position_of_another_server_is_told(rooms):
+    (ann,) = enter(rooms, "ann")
+    say(ann, type="message", text="hello")
+    bob = rooms.connect(user="bob", room="garden", since="of another server")
+    *before, welcome = bob.take_json()
+    assert [message["text"] for message in before] == ["hello"]
+    assert welcome["complete"] is False
 
 
 def test_a_private_message_reaches_all_tabs_of_two_people(rooms):

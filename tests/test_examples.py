@@ -95,7 +95,7 @@ def test_the_chat_rooms_in_both_languages(name):
 
 
 def test_rooms_js_has_rooms_by_name_and_says_who_is_there():
-    with run_server(EXAMPLES / "rooms.js") as server, ExitStack() as stack:
+    with run_server(EXAMPLES / "rooms.js", "--history-messages", "1000") as server, ExitStack() as stack:
 
         def enter(user, room):
             return stack.enter_context(connect(f"{server.ws_url}/ws/rooms?user={user}&room={room}"))
@@ -110,8 +110,9 @@ def test_rooms_js_has_rooms_by_name_and_says_who_is_there():
         ann = enter("ann", "garden")
         welcome = heard(ann)
         assert welcome.pop("id")
+        assert welcome.pop("position")
         assert names(welcome.pop("people")) == ["ann"]
-        assert welcome == {"type": "welcome", "room": "garden"}
+        assert welcome == {"type": "welcome", "room": "garden", "complete": True}
         bob, eve = enter("bob", "garden"), enter("eve", "cellar")
         assert names(heard(bob)["people"]) == ["ann", "bob"]
         assert names(heard(eve)["people"]) == ["eve"]

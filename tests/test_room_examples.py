@@ -101,6 +101,47 @@ def test_cursors_reach_the_members_in_other_processes(tmp_path: Path, redis: str
         assert seen == [{"type": "cursor", "user": "ann", "x": number / 100, "y": 0.5} for number in range(100)]
 
 
+# A chat with a history
+
+
+@pytest.mark.parametrize("language", ["javascript", "python"])
+def test_a_client_that_was_cut_off_misses_nothing_at_another_process(tmp_path: Path, redis: str, language: str) -> None:
+    path = tmp_path / ("chat.js" if language == "javascript" else "chat.py")
+    path.write_text(blocks("docs/how-to/history", language)[0])
+    with ExitStack() as stack:
+        first, second = (
+            stack.enter_context(run_server(path, "--redis", redis, "--history-messages", "1000")) for _ in range(2)
+        )
+        ann = stack.enter_context(connect(f"{first.ws_url}/ws/chat"))
+        bob = stack.enter_context(connect(f"{second.ws_url}/ws/chat"))
+        since = ""
+        for client in ann, bob:
+            assert json.loads(receive(client))["complete"] is True
+        for number in range(10):
+            ann.send(str(number))
+        ids = []
+        for _ in range(10):
+            message = json.loads(receive(bob))
+            since = message["position"]
+            ids.append(message["id"])
+        bob.socket.close()
+        for number in range(10, 100):
+            ann.send(str(number))
+        for _ in range(100):
+            receive(ann)
+        again = stack.enter_context(connect(f"{first.ws_url}/ws/chat?since={since}"))
+        missed = []
+        while (message := json.loads(receive(again)))["type"] == "message":
+            if message["id"] not in ids:
+                missed.append(message["text"])
+        assert message["complete"] is True
+        assert missed == [str(number) for number in range(10, 100)]
+        late = stack.enter_context(connect(f"{second.ws_url}/ws/chat?since=nonsense"))
+        last = [json.loads(receive(late)) for _ in range(51)]
+        assert [message["text"] for message in last[:50]] == [str(number) for number in range(50, 100)]
+        assert last[50]["complete"] is False
+
+
 # The game
 
 

@@ -9,6 +9,7 @@ import { Talk } from "./talk.js";
 
 let talk = null;
 let isLost = false;
+let isIn = false;
 let countdown = null;
 let unread = 0;
 
@@ -16,7 +17,7 @@ let unread = 0;
 
 function join(user, room) {
   talk?.leave();
-  isLost = false;
+  isLost = isIn = false;
   entrance.close(user, room);
   $("title").textContent = `# ${room}`;
   $("chat").hidden = false;
@@ -44,13 +45,13 @@ function onOpen() {
   clearInterval(countdown);
   say("");
   $("send").disabled = false;
-  if (isLost) log.addNote("You are back.");
+  if (isLost && isIn) log.addNote("You are back.");
   isLost = false;
 }
 
 function onWaiting(until) {
   $("send").disabled = true;
-  if (!isLost && !log.isEmpty()) log.addNote("The connection was lost.");
+  if (!isLost && isIn) log.addNote("The connection was lost.");
   isLost = true;
   people.setUnknown();
   clearInterval(countdown);
@@ -82,7 +83,9 @@ function onMessage(message) {
   switch (message.type) {
     case "welcome":
       if (message.people) people.set(message.people);
-      if (log.isEmpty()) log.addNote(`You are in, as ${talk.me}.`);
+      if (message.complete === false) log.addNote("Some messages may be missing.");
+      if (!isIn) log.addNote(`You are in, as ${talk.me}.`);
+      isIn = true;
       break;
     case "presence": {
       const { come, gone } = people.change(message);

@@ -8,10 +8,6 @@ export function clear() {
   $("log").replaceChildren();
 }
 
-export function isEmpty() {
-  return $("log").childElementCount === 0;
-}
-
 export function addNote(text) {
   add(element("li", "note", text), "");
 }

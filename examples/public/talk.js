@@ -1,24 +1,31 @@
 // The connection to a room. rooms.js serves all rooms at ws/rooms, with JSON in both directions. chat.js serves the room
-// "chat" at ws/chat: it knows neither who is there nor private messages, and what it receives is plain text.
+// "chat" at ws/chat: it knows neither who is there nor private messages nor what was said before, and what it receives is
+// plain text.
 
 import { ReconnectingWebSocket } from "./wsthreads.js"; // served by: wsthreads run --serve-client
 
 export const MAIN_ROOM = "chat";
 
 const TYPING_MS = 4000; // without a key, so long does somebody count as typing
+const MAX_REPEATED = 1000; // of so many messages the ids are known
 
 export class Talk {
   #socket;
   #isTyping = false;
   #timer = null;
+  #since = null; // the last position: after a lost connection, what came later is sent again
+  #ids = new Set(); // of the last messages, the oldest first
 
   /** `handlers` are onOpen(), onMessage(message), onWaiting(until) and onEnd(text). None is called after `leave`. */
   constructor(me, room, handlers) {
     this.me = me;
     this.isPlain = room === MAIN_ROOM;
     const url = new URL(this.isPlain ? "ws/chat" : "ws/rooms", location.href);
-    url.search = new URLSearchParams(this.isPlain ? { user: me } : { user: me, room });
-    const socket = this.#socket = new ReconnectingWebSocket(url, [], { minDelay: 500, maxDelay: 10_000 });
+    const address = () => {
+      url.search = new URLSearchParams({ user: me, ...(!this.isPlain && { room }), ...(this.#since && { since: this.#since }) });
+      return url;
+    };
+    const socket = this.#socket = new ReconnectingWebSocket(address, [], { minDelay: 500, maxDelay: 10_000 });
     const handle = (type, handler) => socket.addEventListener(type, (event) => {
       if (socket === this.#socket) handler(event);
     });
@@ -26,7 +33,11 @@ export class Talk {
       this.#isTyping = false; // the new session has not said that it is
       handlers.onOpen();
     });
-    handle("message", ({ data }) => handlers.onMessage(JSON.parse(data)));
+    handle("message", ({ data }) => {
+      const message = JSON.parse(data);
+      this.#since = message.position ?? this.#since;
+      if (message.type !== "message" || this.#isNew(message.id)) handlers.onMessage(message);
+    });
     handle("reconnecting", ({ detail }) => handlers.onWaiting(Date.now() + detail.delay));
     handle("close", ({ code, reason }) => handlers.onEnd(`The server has closed the connection: ${code} ${reason}`));
   }
@@ -64,6 +75,15 @@ export class Talk {
     this.#forgetTyping();
     this.#socket?.close();
     this.#socket = null;
+  }
+
+  /** Whether it is not one that the page has: a position may be a little older than the last message. */
+  #isNew(id) {
+    if (id === undefined) return true; // of chat.js
+    if (this.#ids.has(id)) return false;
+    this.#ids.add(id);
+    if (this.#ids.size > MAX_REPEATED) this.#ids.delete(this.#ids.values().next().value);
+    return true;
   }
 
   #forgetTyping() {

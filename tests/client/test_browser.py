@@ -10,11 +10,15 @@ import pytest
 
 from tests.browsing import PHONE, button, expect, field, has_no_sideways_scrolling, low_contrasts
 from tests.programs import EXAMPLES, connect, run_server
+from tests.redis_server import RedisServer
 
 #: A phone that is 390 px wide.
 PHONE_390 = {**PHONE, "viewport": {"width": 390, "height": 740}}
 
-CHAT = [EXAMPLES / "chat.js", EXAMPLES / "rooms.js", "--static", EXAMPLES / "public", "--serve-client"]
+CHAT = [
+    *(EXAMPLES / "chat.js", EXAMPLES / "rooms.js", "--history-messages", "1000"),
+    *("--static", EXAMPLES / "public", "--serve-client"),
+]
 
 
 def join(page, user, room=None):
@@ -124,6 +128,47 @@ def test_the_page_comes_back_by_itself_when_the_server_does(window, picture, roo
             expect(page.locator("#status")).to_be_hidden()
         field(alice, "Message").press("Enter")
         expect(bob.get_by_role("log")).to_contain_text("typed meanwhile")
+
+
+def texts(page):
+    return page.locator(".message .text")
+
+
+def test_who_comes_later_sees_what_was_said_before(window, picture):
+    with run_server(*CHAT) as server:
+        alice, bob = window(server.url), window(server.url)
+        join(alice, "alice", "garden")
+        for number in range(1, 53):
+            say(alice, f"message {number}")
+        expect(texts(alice)).to_have_count(52)
+        join(bob, "bob", "garden")
+        expect(texts(bob)).to_have_text([f"message {number}" for number in range(3, 53)])
+        say(alice, "and another")
+        expect(texts(bob).last).to_have_text("and another")
+        picture(bob, "history-wide-light")
+
+
+def test_a_page_that_was_cut_off_shows_what_was_said_meanwhile_each_message_once(window):
+    with RedisServer() as redis, run_server(*CHAT, "--redis", redis.url) as other:
+        bob = window(other.url)
+        join(bob, "bob", "garden")
+        with run_server(*CHAT, "--redis", redis.url) as server:
+            alice = window(server.url)
+            join(alice, "alice", "garden")
+            for number in range(1, 4):
+                say(bob, f"before {number}")
+            expect(texts(alice)).to_have_count(3)
+            server.process.kill()
+            expect(alice.get_by_role("log")).to_contain_text("The connection was lost.")
+        for number in range(1, 61):
+            say(bob, f"meanwhile {number}")
+        expect(texts(bob)).to_have_count(63)
+        with run_server(*CHAT, "--redis", redis.url, port=server.port):
+            expect(notes(alice).last).to_have_text("You are back.")
+            say(bob, "afterwards")
+            missed = [f"meanwhile {number}" for number in range(1, 61)]
+            expect(texts(alice)).to_have_text(["before 1", "before 2", "before 3", *missed, "afterwards"])
+            expect(alice.get_by_role("log")).not_to_contain_text("may be missing")
 
 
 def test_people_see_who_is_there_also_on_a_phone(window, picture):
