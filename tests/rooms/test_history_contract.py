@@ -624,3 +624,38 @@ def test_a_large_replay_is_not_what_makes_a_client_too_slow(make):
         assert join(member, name, history=100) == (True, True)
     assert member.receive(120) == ["one" * 20_000] * 60 + ["two" * 20_000] * 60
     assert stuck == []
+
+
+def test_a_finalizer_may_send_amid_a_replay(world, monkeypatch):
+    """It may run at any point, also while the room is locked: here, for each message of the replay."""
+    for n in range(5):
+        world.rooms.room("lobby").broadcast(f"{n}")
+    others = [world.member("lobby"), world.member("lobby", "other")]
+    member = world.member("other")
+    append, busy = type(member.outbox).append, []
+
+    def append_and_finalize(outbox, frame):
+        done = append(outbox, frame)
+        if outbox is member.outbox and not busy:
+            busy.append(True)
+            for each in (*others, member):
+                each.session.send("finalizer")
+                each.session.attributes["gone"] = each.session.rooms()
+            busy.clear()
+        return done
+
+    monkeypatch.setattr(type(member.outbox), "append", append_and_finalize)
+    monkeypatch.setattr("wsthreads.sessions.session.post", post_plainly)
+    member.session.room("other").broadcast_except("pending")
+    assert join(member, history=5) == (True, True)
+    monkeypatch.undo()
+    assert sorted(set(ended(member)) - {"finalizer"}) == [f"{n}" for n in range(5)]
+    assert ended(others[0]).count("finalizer") >= 5
+    check(world)
+
+
+def post_plainly(outbox, frame):
+    """As the C module does it: not by the `append` that the test replaces."""
+    outbox._queue.append(frame)
+    outbox.flush()
+    return True

@@ -414,11 +414,15 @@ class Rooms(Sending, Generic[M]):
 
     def newest(self, name: str, count: int) -> list[str | bytes]:
         """The last messages of a room, oldest first. Raises `HistoryError`; over Redis, `BrokerError`."""
-        return self._history.newest(name, count)
+        history = self._history
+        self.check_reach()
+        return history.newest(name, count)
 
     def position(self, name: str) -> str:
         """Where the history of a room ends. Raises `HistoryError`; over Redis, `BrokerError`."""
-        return self._history.position(name)
+        history = self._history
+        self.check_reach()
+        return history.position(name)
 
     @property
     def _history(self) -> Histories[Any]:
