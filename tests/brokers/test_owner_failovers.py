@@ -1,16 +1,22 @@
 """Owners of rooms while their Redis is another one: a Sentinel's failover, a cluster, a forked process."""
 
+import collections
 import contextlib
+import json
 import os
+import random
+import threading
 
 import pytest
 import redis
 from redis.sentinel import Sentinel
 
 from tests.brokers.test_redis_cluster import nodes  # noqa: F401, a fixture
-from tests.brokers.test_shared_ownership import HOOKS, Workers, _check_one_owner, _works
-from tests.programs import wait_until
+from tests.brokers.test_shared_ownership import HOOKS, Workers, _check_one_owner, _same_room, _works
+from tests.programs import DEADLINE_S, wait_until
+from tests.redis_proxy import Proxy
 from tests.redis_server import RedisServer, free_port
+from wsthreads import PostError
 
 TICKING = {"hooks": HOOKS | {"on_tick"}, "rate": 60}
 
@@ -104,3 +110,68 @@ def test_a_forked_process_owns_nothing_and_can_post(redis_server, make):
     b.posted('"and from another"')
     assert a.fence() == fence
     assert a.kinds() == ["room_start", "post", "post"]
+
+
+@pytest.mark.long
+def test_whatever_breaks_no_post_is_handled_twice_and_its_poster_knows(redis_server, make):
+    """Three processes. Their ways to Redis are cut, or swallow requests or answers; Redis loses its data."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    with contextlib.ExitStack() as stack:
+        proxies = [stack.enter_context(Proxy(redis_server.port)) for _ in range(3)]
+        worlds = [make(proxy.url, processes=1, post_timeout_s=4.0) for proxy in proxies]
+        _same_room(*worlds)
+        workers = [world.workers[0] for world in worlds]
+        members = [worker.join() for worker in workers]
+        told, is_over = {}, threading.Event()
+
+        def post(nth, worker):
+            number = 0
+            while not is_over.is_set():
+                value = f"[{nth}, {number}]"
+                number += 1
+                try:
+                    worker.post(value).wait("game", DEADLINE_S)
+                except PostError as error:
+                    told[value] = "unknown" if error.is_unknown else "refused"
+                    is_over.wait(0.02)
+                else:
+                    told[value] = "handled"
+
+        threads = [threading.Thread(target=post, args=(n, workers[n % 3])) for n in range(6)]
+        for thread in threads:
+            thread.start()
+        for _ in range(12):
+            proxy, nth = rng.choice(list(zip(proxies, range(3), strict=True)))
+            what = rng.choice(["cut", "requests", "answers", "both", "leave", "flush"])
+            print(what, nth)
+            if what == "cut":
+                proxy.cut()
+            elif what == "flush":
+                redis_server.client.flushall()
+            elif what == "leave":
+                workers[nth].leave(members[nth])
+            else:
+                proxy.swallow(*(["requests", "answers"] if what == "both" else [what]))
+            is_over.wait(rng.random() * 1.5)
+            proxy.heal()
+            if what == "leave":
+                members[nth] = workers[nth].join()
+            is_over.wait(rng.random() * 0.5)
+        wait_until(lambda: all(_works(worker.posted) for worker in workers), "all is well again")
+        is_over.set()
+        for thread in threads:
+            thread.join()
+        calls = sorted(call for worker in workers for call in worker.calls)
+        handled = [value for *_, kind, value in calls if kind == "post" and value != "1"]
+        assert len(set(handled)) == len(handled), "none twice"
+        for value, outcome in told.items():
+            assert outcome == "unknown" or (value in handled) == (outcome == "handled"), f"{value} {outcome}"
+        for nth in range(6):
+            numbers = [number for poster, number in map(json.loads, handled) if poster == nth]
+            assert numbers == sorted(numbers), "in its poster's order"
+        _check_one_owner(*workers)
+        counts = collections.Counter(told.values())
+        print(counts)
+        assert counts["handled"] > 100

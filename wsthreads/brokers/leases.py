@@ -212,6 +212,7 @@ class Leases(Turns):
             with self._lock:
                 lost = self._owned_locked({number})
             self._events.append(partial(self._lose_all, lost))
+            self._events.append(partial(self._posts.lose_sent, f"{self._place} may have lost it with its data"))
             shard.wish_at, self._next_at = 0.0, now
             return
         self._trusts.append((shard, sent_at + LEASE_S - MARGIN_S))
