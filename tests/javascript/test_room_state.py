@@ -10,6 +10,7 @@ import pytest
 
 from tests.javascript.test_engine import without_engine  # noqa: F401
 from tests.javascript_fakes import SHORT_S, script_log
+from tests.programs import wait_until
 from wsthreads.testing import Play, play
 
 #: A message is code: the body of a function of `session` and `room`, whose value is sent back.
@@ -600,6 +601,33 @@ def test_a_tick_that_never_ends_is_stopped_and_the_room_ticks_on(tmp_path: Path)
         chat.advance(0.05)
         assert ann.take() == ["tick 2"]
         assert f"onTick in room 'r' was stopped after {SHORT_S:g} s" in str(chat.errors[0])
+
+
+def test_an_isolate_that_dies_of_a_tick_begins_its_rooms_again(tmp_path: Path) -> None:
+    more = """
+    export const tickRate = 20;
+    globalThis.kept = [];
+    export function onTick(room) {
+      if (room.members() === 2) {
+        try { for (;;) kept = [kept, new Uint8Array(1e6)]; } catch {}
+        for (;;) kept = [kept];
+      }
+      room.broadcast(`tick ${room.fencingNumber}`);
+    }"""
+    with playing(tmp_path, more, raise_errors=False) as chat:
+        ann, bob = chat.connect(), chat.connect()
+        ask(ann, "room.join()")
+        chat.advance(0.05)
+        (first,) = ann.take()
+        ask(bob, "room.join()")
+        chat.advance(0.05)
+        wait_until(lambda: not (ann.is_open or bob.is_open), "its variables are lost, so its sessions end")
+        assert "no memory left" in str(chat.errors[0])
+        eve = chat.connect()
+        ask(eve, "room.join()")
+        chat.advance(0.05)
+        (again,) = eve.take()
+        assert int(again.split()[1]) > int(first.split()[1])
 
 
 # Errors with their place

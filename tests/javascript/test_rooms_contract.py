@@ -147,16 +147,6 @@ def handler(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 @pytest.fixture(params=["memory", "redis"])
 def world(request: pytest.FixtureRequest, handler: Path, serve: Callable[..., Any]) -> World:
-    return _world(request, handler, serve)
-
-
-@pytest.fixture(params=["memory"])
-def remembering(request: pytest.FixtureRequest, handler: Path, serve: Callable[..., Any]) -> World:
-    """Where rooms have a history."""
-    return _world(request, handler, serve)
-
-
-def _world(request: pytest.FixtureRequest, handler: Path, serve: Callable[..., Any]) -> World:
     urls = []
     prefix = f"rooms-{random.randrange(2**32)}"
     for _ in range(1 if request.param == "memory" else 2):
@@ -191,8 +181,8 @@ def heard(client: ClientConnection, *request: Any) -> tuple[Any, list[Any]]:
     return json.loads(message), messages
 
 
-def test_a_joiner_gets_the_history_then_everything(remembering: World) -> None:
-    with remembering.clients(3) as (ann, bob, eve):
+def test_a_joiner_gets_the_history_then_everything(world: World) -> None:
+    with world.clients(3) as (ann, bob, eve):
         ask(ann, "join", "r")
         for number in range(5):
             ask(ann, "say", "r", f"{number}")
@@ -325,8 +315,8 @@ def test_a_wrong_value_is_one_clear_error_and_nothing_has_happened(world: World)
         assert heard(member, "post", "r", "x")[1] == []
 
 
-def test_a_wrong_number_of_messages_or_position_is_one_clear_error(remembering: World) -> None:
-    with remembering.clients(1) as (ann,):
+def test_a_wrong_number_of_messages_or_position_is_one_clear_error(world: World) -> None:
+    with world.clients(1) as (ann,):
         for request, parts in WRONG_OF_HISTORY:
             message = error_of(ann, *request)
             assert all(part in message for part in parts), message

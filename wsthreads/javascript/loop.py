@@ -81,7 +81,7 @@ class Loop:
         self._reports = reports
         self._replies = Replies(name, schedule, self._load_s, self._begin_timing, lambda: self._current)
         #: The functions of rooms.
-        self.rooms = RoomCalls(schedule, reports, loader, self._wait_s)
+        self.rooms = RoomCalls(schedule, reports, loader, self._wait_s, self._make_room)
         #: The outcomes of posts.
         self.posts = Posts(schedule)
         self._current: Event | None = None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -61,13 +61,24 @@ class Posts:
 
 
 class RoomCalls:
-    """Only `post` is for any thread; everything else belongs to the isolate's thread."""
+    """Only `post` is for any thread; everything else belongs to the isolate's thread.
 
-    def __init__(self, schedule: Schedule, reports: Reports, loader: ModuleLoader, wait_s: float) -> None:
+    `make_room` is called with each error of the script: there may be no memory left.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        reports: Reports,
+        loader: ModuleLoader,
+        wait_s: float,
+        make_room: Callable[[Failure], None],
+    ) -> None:
         self._schedule = schedule
         self._reports = reports
         self._loader = loader
         self._wait_s = wait_s
+        self._make_room = make_room
         #: As many elements as there are events with calls that have not begun, or have begun just now.
         self.waiting: deque[None] = deque()
         self._batch: Sequence[RoomCall] = ()  # what the runtime has, until it has told how many calls it has begun
@@ -127,6 +138,7 @@ class RoomCalls:
         """`index` is that of a call in the batch, or -1 for a promise that was rejected."""
         failure = self._loader.tidy(Failure.read(described))
         self._reports.failed(hook, None, failure, room=name, once=is_known)
+        self._make_room(failure)
         if index >= 0:
             self._failed[index] = "failed"
 
