@@ -251,11 +251,13 @@ class Rooms(Sending, Generic[M]):
             self._has_hidden = True
         else:
             self._scheduling.joins_room()
-        if histories is None or is_hidden(name):
-            joined, _ = self._enter(name, session, max_members)
-        else:
-            joined = histories.join(name, session, partial(self._enter, name, session, max_members), history, since)
-        self._moved(name)
+        try:
+            if histories is None or is_hidden(name):
+                joined, _ = self._enter(name, session, max_members)
+            else:
+                joined = histories.join(name, session, partial(self._enter, name, session, max_members), history, since)
+        finally:
+            self._moved(name)  # a room with a member needs its owner, also if the history fails
         return joined
 
     def _enter(
