@@ -64,6 +64,7 @@ def main(folder: Path) -> None:
             take_client(browser, server, folder)
             take_chat(browser, server, folder)
             take_game(browser, server, folder)
+            take_held(browser, server, folder)
             if not talked.wait(CHAT_S * 10):
                 sys.exit("nobody has talked")
             take_console(browser, server, folder)
@@ -257,6 +258,25 @@ def take_game(browser: Any, server: ServerProgram, folder: Path) -> None:
             client.send(json.dumps({"x": x, "y": y}))
         expect(page.locator("#feed")).to_have_text(re.compile("^20 "))
         shoot(page, folder, "game")
+    page.context.close()
+
+
+def take_held(browser: Any, server: ServerProgram, folder: Path) -> None:
+    """What the room of a game holds."""
+    page = open_page(browser, f"{server.url}/_wsthreads/#/rooms", "light", {"viewport": {"width": 1200, "height": 700}})
+    with ExitStack() as stack:
+        for user in ("bob", "carol"):
+            client = stack.enter_context(connect(f"{server.ws_url}/ws/game?room=tea&user={user}"))
+            client.send(json.dumps({"x": 1, "y": 0}))
+        room = f"{server.ws_url}/ws/rooms?room=tea&user="
+        alice = stack.enter_context(connect(f"{room}alice"))
+        for text in LINES:
+            alice.send(message(text))
+        page.locator("#rooms-rows tr", has_text="/ws/game").get_by_role("button", name="tea").click()
+        attributes = page.locator(".holds", has=page.get_by_role("heading", name="Attributes"))
+        attributes.locator("summary").first.click()
+        expect(page.locator("#room dl")).to_contain_text("Last tick late by")
+        shoot(page, folder, "room-holds-light")
     page.context.close()
 
 

@@ -11,6 +11,7 @@ import pytest
 from tests.dashboard.test_workers import Others
 from tests.dashboard_viewer import Viewer
 from tests.programs import DEADLINE_S, connect, receive, wait_until
+from tests.test_examples import free_port
 from wsthreads import WebSocketApp
 from wsthreads.dashboard import Dashboard
 from wsthreads.dashboard.requests import Watch
@@ -201,6 +202,24 @@ def test_without_a_history_there_is_none(serve):
         assert receive(client) == "hi"
         assert state(viewer, "lobby", **CHAT)["history"] is None
         assert "history" not in viewer.watch("rooms")["rows"][0]
+
+
+def test_while_redis_is_away_the_page_says_what_it_does_not_know(serve):
+    url = f"redis://127.0.0.1:{free_port()}"
+    app = WebSocketApp(redis=url, dashboard=Dashboard(), history_messages=10)
+    app.add_handler("/ws/game", Table())
+    server = serve(app)
+    with Viewer(server.ws_url) as viewer, connect(f"{server.ws_url}/ws/game") as client:
+        assert receive(client) == "hi"
+        message = state(viewer, "table", **GAME)
+        assert (message["is_owned"], message["owner"]) == (True, None)
+        for part in ("attributes", "history"):
+            assert url in message[part]["error"]
+        is_ok, text = answer(viewer, type="read_message", **GAME, room="table", number=1)
+        assert not is_ok
+        assert url in text
+        [row] = viewer.watch("rooms")["rows"]
+        assert (row["members"], row["history"]) == (1, 0)
 
 
 @pytest.fixture
