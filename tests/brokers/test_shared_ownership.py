@@ -13,7 +13,7 @@ from tests.redis_server import RedisServer
 from tests.room_worlds import RedisWorld
 from wsthreads.brokers import claims, leases
 from wsthreads.brokers.keys import LEASE_S, MARGIN_S
-from wsthreads.errors import PostError, WSThreadsError
+from wsthreads.errors import PostError, UsageError, WSThreadsError
 from wsthreads.monitoring.metrics import Metrics
 from wsthreads.rooms.posts import Outcome, Sender
 
@@ -380,6 +380,24 @@ def test_posts_raise_while_redis_is_away(make):
         wait_until(lambda: a.fence() or b.fence())
         wait_until(lambda: _works(b.posted))
         assert a.posts()[0] == "1"
+
+
+def test_a_program_without_a_server_posts(server, make):
+    world = make(server.url)
+    a, _ = world.workers
+    room = world.broker.room(world.path, "game")
+    with pytest.raises(PostError, match="no post to the room 'game': nobody is in it"):
+        room.post(1)
+    a.join()
+    room.post({"from": "outside"})
+    assert a.posts() == ['{"from":"outside"}']
+    a.on_call = lambda call: a.link._writer.stop_soon()  # it dies while it handles the next one
+    with pytest.raises(PostError, match="it is not known whether the post was handled") as raised:
+        room.post(2, timeout_s=0.5)
+    assert raised.value.is_unknown
+    for value, timeout_s, error in [(float("nan"), 1, "must be JSON, not nan"), (1, 0, "above 0"), (1, 1e9, "300 s")]:
+        with pytest.raises((PostError, UsageError), match=error):
+            room.post(value, timeout_s=timeout_s)
 
 
 def test_a_process_without_the_hooks_owns_nothing_and_may_post(server, make):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from wsthreads.brokers.queue import SendQueue
     from wsthreads.rooms.posts import Settled
 
-__all__ = ["WINDOW", "Intake", "PostBox", "SentPost", "outcome_of", "parse_entry", "post_payload"]
+__all__ = ["PART", "WINDOW", "Intake", "PostBox", "SentPost", "error_of", "outcome_of", "parse_entry", "post_payload"]
 
 #: At most so many posts of a room are in the owner's process.
 WINDOW = 200
@@ -169,7 +169,7 @@ class PostBox:
         with self._lock:
             post = self._open.pop(number, None)
         if post is not None:
-            post.settled(_error_of(post, outcome))
+            post.settled(error_of(post, outcome))
 
     def lose_sent(self, why: str) -> None:
         """A connection has broken. Whatever was sent may have been handled, or may be later."""
@@ -281,7 +281,8 @@ def outcome_of(error: WSThreadsError | None) -> str:
     return (_UNKNOWN if getattr(error, "is_unknown", False) else _REFUSED) + str(error)[:1000]
 
 
-def _error_of(post: SentPost, outcome: str) -> PostError | None:
+def error_of(post: SentPost, outcome: str) -> PostError | None:
+    """What the poster is told; None if the post was handled."""
     if not outcome:
         return None
     if outcome == "nobody":

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
 from threading import Lock
 from time import monotonic
@@ -22,18 +23,22 @@ from wsthreads.brokers.directory import is_session_id, sessions_in
 from wsthreads.brokers.history import StoredHistory
 from wsthreads.brokers.kept import UNKNOWN_LIMITS, limits_text
 from wsthreads.brokers.keys import ASK_SHARD
+from wsthreads.brokers.lease_scripts import POST
 from wsthreads.brokers.positions import new_epoch
+from wsthreads.brokers.posts import PART, SentPost, error_of, post_payload
 from wsthreads.brokers.presence import entry_of
 from wsthreads.brokers.questions import note_for_all, parse_answer
 from wsthreads.brokers.redis_errors import explain
 from wsthreads.config import Config
-from wsthreads.errors import BrokerError, CloseCode, ConfigError, RoomNameError, UsageError
+from wsthreads.errors import BrokerError, CloseCode, ConfigError, PostError, RoomNameError, UsageError, WSThreadsError
 from wsthreads.protocol.frames import check_close, message_frame
 from wsthreads.protocol.handshake import check_user
+from wsthreads.rooms import posts as room_posts
 from wsthreads.rooms.attribute_methods import AttributeMethods
 from wsthreads.rooms.bans import check_ban
 from wsthreads.rooms.directory import UserSession
 from wsthreads.rooms.history import Limits, is_kept, payload_bytes
+from wsthreads.rooms.json_text import json_text
 from wsthreads.rooms.names import SESSIONS_ROOM, is_hidden, user_room
 from wsthreads.rooms.presence import Person, persons_of
 
@@ -44,6 +49,9 @@ __all__ = ["ASK_S", "Outside", "RemotePeer", "RemoteRoom", "RemoteUser"]
 
 #: How long processes may take to answer.
 ASK_S = 1.0
+
+#: Redis keeps posts for no longer.
+MAX_POST_S = 300
 
 
 class Outside:
@@ -97,28 +105,57 @@ class Outside:
         process, question = secrets.token_urlsafe(12), secrets.token_urlsafe(9)
         asked = {"question": question, "process": process, "kind": kind, "argument": argument}
         key, channel = self.keys.ask()
-        wake_key, wake_channel = self.keys.wake(process, ASK_SHARD)
-        node = {"node": self.client.get_node_from_key(wake_key)} if self._is_cluster else {}
         answers: list[dict[str, Any]] = []
+        with self._listening(*self.keys.wake(process, ASK_SHARD)) as receive:
+            expected = int(self.call(scripts.WAKE, [key], channel, json.dumps(asked)))
+            deadline = monotonic() + ASK_S
+            while len(answers) < expected and monotonic() < deadline:
+                data = receive(deadline)
+                answer = None if data is None else parse_answer(data)
+                if answer is not None:
+                    answers.append(answer)
+                    if is_one_enough and answer["value"]:
+                        break
+        return answers
+
+    def post(self, address: Address, name: str, payload: bytes, timeout_s: float) -> None:
+        """Post to a room, and wait for the outcome. Raises `BrokerError` and `PostError`."""
+        results: list[WSThreadsError | None] = []
+        post = SentPost(name, address, payload, results.append, timeout_s)
+        wake_key, channel = self.keys.wake(secrets.token_urlsafe(12), address.shard)
+        deadline = monotonic() + timeout_s
+        with self._listening(wake_key, channel) as receive:
+            keys = [self.keys.holders(address.shard), address.lease, address.posts, address.taken]
+            left_ms = int(timeout_s * PART * 1000)
+            queued = int(self.call(POST, keys, channel, left_ms, room_posts.MAX_POSTS_WAITING, 0, payload))
+            outcome = {-1: "nobody", 0: "full"}.get(queued)
+            while outcome is None and monotonic() < deadline:
+                data = receive(deadline)
+                outcome = None if data is None or not data.startswith(b"=") else json.loads(data[1:])[0][1]
+        late = f"it has no answer after {timeout_s:g} s"
+        error = post.error(late, is_unknown=True) if outcome is None else error_of(post, outcome)
+        if error is not None:
+            raise error
+
+    @contextmanager
+    def _listening(self, wake_key: bytes, channel: bytes) -> Iterator[Callable[[float], bytes | None]]:
+        """Yields a function that returns the next message of a channel, or None. Raises `BrokerError`."""
+        node = {"node": self.client.get_node_from_key(wake_key)} if self._is_cluster else {}
         try:
             with self.client.pubsub(**node) as pubsub:
-                pubsub.subscribe(wake_channel)
+                pubsub.subscribe(channel)
                 deadline = monotonic() + self._wait_s
                 while pubsub.get_message(timeout=max(0.0, deadline - monotonic())) is None:  # it is subscribed
                     if monotonic() >= deadline:
                         raise BrokerError(f"{self._place} has not answered for {self._wait_s:g} s")
-                expected = int(self.call(scripts.WAKE, [key], channel, json.dumps(asked)))
-                deadline = monotonic() + ASK_S
-                while len(answers) < expected and (left_s := deadline - monotonic()) > 0:
-                    message = pubsub.get_message(timeout=left_s)
-                    answer = parse_answer(message["data"]) if message and message["type"] == "message" else None
-                    if answer is not None:
-                        answers.append(answer)
-                        if is_one_enough and answer["value"]:
-                            break
+
+                def receive(deadline: float) -> bytes | None:
+                    message = pubsub.get_message(timeout=max(0.0, deadline - monotonic()))
+                    return message["data"] if message and message["type"] == "message" else None
+
+                yield receive
         except (RedisError, OSError) as error:
             raise BrokerError(f"{self._place}: {explain(error)}") from error
-        return answers
 
 
 class _Remote:
@@ -195,6 +232,20 @@ class RemoteRoom(_Remote, AttributeMethods):
         return StoredHistory(
             lambda script, *arguments: self._call(self._name, script, keys, *arguments), self._history_limits
         )
+
+    def post(self, value: Any, *, timeout_s: float = 10.0) -> None:
+        """Have ``on_post`` called with a value, in the process that owns the room, as `Room.post`.
+
+        Waits until it has returned, at most `timeout_s`. Raises `PostError`. Raises `BrokerError` if Redis is away; if
+        its `is_unknown` is true, the value may be handled nevertheless.
+        """
+        if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not 0 < timeout_s <= MAX_POST_S:
+            raise UsageError(f"timeout_s must be above 0 and at most {MAX_POST_S} s, not {timeout_s!r:.80}")
+        limit = Config().max_post_bytes
+        text = json_text(value, what="a posted value", max_bytes=limit, setting="max_post_bytes", error=PostError)
+        outside = self._outside()
+        address = outside.keys.address(self._endpoint, self._name)
+        outside.post(address, self._name, post_payload(None, text), timeout_s)
 
     def members(self) -> int:
         """The number of members, in all processes. Raises `BrokerError`."""
