@@ -25,6 +25,7 @@ import pytest
 
 import wsthreads
 from tests.browsing import expect
+from tests.npm import node_modules
 from tests.pages import blocks, text_of
 from tests.programs import EXAMPLES, ROOT, Program, connect, receive, run_server, wait_until
 from tests.programs import wsthreads as wsthreads_command
@@ -100,8 +101,8 @@ def test_the_script_with_a_package_is_what_the_bundler_made_of_it(tmp_path: Path
     """tests/javascript/scripts/bundled.js is recorded: it was made by the command in its first line."""
     recorded = BUNDLE.read_text()
     command = recorded.partition("\n")[0].removeprefix("// ").partition(", by")[0]
-    assert f"$ {command}\n" in blocks("docs/how-to/bundlers", "console")[0]
-    source = blocks("docs/how-to/bundlers", "javascript")[0]
+    assert f"$ {command}\n" in blocks("docs/how-to/bundlers", "console")[1]
+    source = blocks("docs/how-to/bundlers", "javascript")[1]
     for line in source.split("\n\n", 1)[1].splitlines():  # the bundler keeps the functions as they are
         line = line.removeprefix("export ").partition("escapeHtml")[0]
         assert line in recorded, line
@@ -110,6 +111,14 @@ def test_the_script_with_a_package_is_what_the_bundler_made_of_it(tmp_path: Path
         ann = chat.connect()
         ann.send("<b>")
         assert ann.take() == ["&lt;b&gt;"]
+
+
+def test_a_script_uses_a_package(tmp_path: Path) -> None:
+    (tmp_path / "node_modules").symlink_to(node_modules())
+    (tmp_path / "chat.js").write_text(blocks("docs/how-to/bundlers", "javascript")[0])
+    with play(tmp_path / "chat.js") as chat:
+        (ticket,) = chat.connect().take()
+        assert len(ticket) == 10
 
 
 class _Files(SimpleHTTPRequestHandler):
@@ -122,7 +131,7 @@ def test_a_page_of_vite_connects_from_its_origin(tmp_path: Path, browser: Any) -
     (tmp_path / "chat.js").write_text("export function onOpen(session) { session.send('hello'); }")
     page_text = text_of("docs/how-to/bundlers")
     (origin,) = re.findall(r"--origin (http://localhost:\d+)", page_text)
-    imports, _, connects = blocks("docs/how-to/bundlers", "javascript")[1:]
+    imports, _, connects = blocks("docs/how-to/bundlers", "javascript")[2:]
     for path in re.findall(r"http://127.0.0.1:5000(/wsthreads\S+)", page_text):
         assert path in ("/wsthreads.js", "/wsthreads.d.ts")
     pages = tmp_path / "pages"

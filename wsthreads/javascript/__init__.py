@@ -19,6 +19,7 @@
 `environment`          the names and values that a script imports as `env`
 `exports`              which handler functions a script exports
 `loader`, `imports`    finds and reads a script's files
+`packages`             finds the files of npm's packages
 `typescript`           compiles TypeScript, in a process of its own (`compiler_process`)
 `interpreter`          adapts dukpy
 `engine`, `quickjs`    reach below dukpy: deadlines, promise jobs

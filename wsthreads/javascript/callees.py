@@ -43,7 +43,10 @@ def name_callee(message: str, stack: str, source_of: Callable[[str], str | None]
     source = None if frame is None else source_of(frame["id"])
     if frame is None or source is None:
         return message
-    name = _callee(source, int(frame["line"]), int(frame["column"]))
+    line, column = int(frame["line"]), int(frame["column"])
+    name = _callee(source, line, column)
+    if name is None and line == 1:  # where QuickJS counts columns from 0
+        name = _callee(source, line, column + 1)
     return message if name is None else f"{before}{name} is not a function"
 
 

@@ -6,7 +6,8 @@ import difflib
 import json
 import posixpath
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 __all__ = [
@@ -74,19 +75,23 @@ def _places_of(name: str, sources: dict[str, str]) -> Iterator[tuple[str, int]]:
             yield identity, found.start(1)
 
 
-def explain_missing(message: str, sources: dict[str, str]) -> Complaint | None:
+def explain_missing(
+    message: str, sources: dict[str, str], packages: Mapping[tuple[str, str], str] = MappingProxyType({})
+) -> Complaint | None:
     """Where a name is imported that a module does not export, and why. None if the place cannot be found.
 
     `message` is the engine's text, which names the first module in a chain of re-exports. `sources` has the sources of
-    all modules, by id.
+    all modules, by id. `packages` has the id that an import of a package means, by the importer's id and the name.
     """
     found = _NO_EXPORT.match(message)
     if found is None:
         return None
     name, module = found[1], found[2].partition("?")[0]
-    importer = next(_importers(name, module, sources), None)
+    if module not in sources:  # the engine cuts long names
+        module = next((identity for identity in sources if identity.startswith(module)), module)
+    importer = next(_importers(name, module, sources, packages), None)
     seen = {module}
-    while (passed := _reexport(name, module, sources)) is not None and passed[1] not in seen:
+    while (passed := _reexport(name, module, sources, packages)) is not None and passed[1] not in seen:
         importer = (module, passed[2])
         name, module = passed[0], passed[1]
         seen.add(module)
@@ -139,26 +144,32 @@ def _names(listed: str) -> Iterator[tuple[str, str]]:
             yield words[0], words[-1]
 
 
-def _importers(name: str, module: str, sources: dict[str, str]) -> Iterator[tuple[str, int]]:
+def _importers(
+    name: str, module: str, sources: dict[str, str], packages: Mapping[tuple[str, str], str]
+) -> Iterator[tuple[str, int]]:
     """Where a name is imported from a module: the id of the importer, and the position in its source."""
     for identity, source in sources.items():
         for clause in _CLAUSE.finditer(source):
-            if _resolved(identity, clause["from"]) == module and name in dict(_names(clause["names"])):
+            if _resolved(identity, clause["from"], packages) == module and name in dict(_names(clause["names"])):
                 yield identity, clause.start()
 
 
-def _reexport(name: str, module: str, sources: dict[str, str]) -> tuple[str, str, int] | None:
+def _reexport(
+    name: str, module: str, sources: dict[str, str], packages: Mapping[tuple[str, str], str]
+) -> tuple[str, str, int] | None:
     """For a re-export: the name in the other module, that module, and the position. None if it is no re-export."""
     for clause in _CLAUSE.finditer(sources.get(module, "")):
         for theirs, ours in _names(clause["names"]):
             if clause["kind"] == "export" and ours == name:
-                return theirs, _resolved(module, clause["from"]), clause.start()
+                return theirs, _resolved(module, clause["from"], packages), clause.start()
     return None
 
 
-def _resolved(identity: str, name: str) -> str:
+def _resolved(identity: str, name: str, packages: Mapping[tuple[str, str], str]) -> str:
     if name == BUILT_IN:
         return BUILT_IN_ID
+    if (identity, name) in packages:
+        return packages[identity, name]
     return posixpath.normpath(posixpath.join(posixpath.dirname(identity), name))
 
 

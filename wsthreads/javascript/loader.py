@@ -1,7 +1,8 @@
-"""Finds and reads a script's modules, inside the script's own folder and nowhere else.
+"""Finds and reads a script's modules, inside the script's own folder and its packages, and nowhere else.
 
 A module's *id* is its path relative to the folder, with ``/``, as stacks show it. A reload reads every file again,
-under ids with another version (``chat.js?2``), since the engine never drops a module. Version 1 has no suffix.
+under ids with another version (``chat.js?2``), since the engine never drops a module. Version 1 has no suffix. Packages
+stay, with all that they keep in variables, unless one of their files has changed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import posixpath
 import re
+from pathlib import Path
 
 from wsthreads.errors import IsolateError, ScriptError
 from wsthreads.javascript import typescript
@@ -22,6 +24,7 @@ from wsthreads.javascript.imports import (
     place_of_import,
     without_attributes,
 )
+from wsthreads.javascript.packages import PackageError, Packages, find_commonjs, for_production, is_package_name
 from wsthreads.javascript.python_functions import PythonFunctions
 from wsthreads.javascript.stacks import Failure
 from wsthreads.javascript.typescript import Compiled, Compiler
@@ -40,6 +43,11 @@ EMBEDDED = "wsthreads:python:"
 _VERSION = re.compile(r"\?(\d+)\Z")
 
 _JSON, _PYTHON = ".json", ".py"
+
+_NO_ES_MODULE = (
+    "the package is CommonJS, Node's older kind of modules, and scripts are ES modules: look for a newer version or "
+    "another package, or bundle it with esbuild; the script is in"
+)
 
 #: Imports in JavaScript, as far as a pattern finds them.
 _IMPORT = re.compile(r"""\b(?:from|import)\s*\(?\s*["'](\.[^"'\n]*)["']""")
@@ -66,6 +74,12 @@ class ModuleLoader:
         self._runtime = ""
         self._version = 0
         self._root = self._entry = ""
+        self._packages = Packages("")
+        self._package_version = 1
+        self._package_stamps: dict[str, tuple[int, int]] = {}  # of files of packages, by path
+        self._meant_by: dict[tuple[str, str], str] = {}  # the id of a package's file, by importer and name
+        self._commonjs: dict[str, bool] = {}  # by path
+        self._prefixes: dict[str, str] = {}  # what stands before a module's first line, by id
         self.files: frozenset[str] = frozenset()
         #: The ids of all modules so far, without their versions.
         self.modules: set[str] = set()
@@ -83,6 +97,10 @@ class ModuleLoader:
         real = os.path.realpath(self._path)
         self._root, self._entry = os.path.split(real)
         self._version += 1
+        self._packages = Packages(self._root)
+        if any(_stamp_of(path) != stamp for path, stamp in self._package_stamps.items()):
+            self._package_version = self._version
+            self._package_stamps.clear()
         self.problem = None
 
     def provide(self, runtime: str) -> None:
@@ -130,10 +148,13 @@ class ModuleLoader:
 
     def _source_of(self, identity: str) -> str | None:
         compiled = self._compiled.get(identity)
-        return self._sources.get(bare_id(identity)) if compiled is None else compiled.code
+        source = self._sources.get(bare_id(identity)) if compiled is None else compiled.code
+        return None if source is None else self._prefixes.get(identity, "") + source
 
     def _original(self, identity: str, line: int, column: int) -> tuple[int, int]:
         compiled = self._compiled.get(identity)
+        if line == 1:
+            column = max(1, column - len(self._prefixes.get(identity, "")))
         return (line, column) if compiled is None else compiled.original(line, column)
 
     def script_error(self, failure: Failure) -> ScriptError:
@@ -142,12 +163,12 @@ class ModuleLoader:
         message = "\n".join(message for message, _ in failure.parts)
         if self.problem is not None and "cannot find module" in message:
             return ScriptError(self.problem, *(self._problem_place or (self._path,)))
-        missing = explain_missing(message, {**self._sources, BUILT_IN_ID: self._built_in})
+        missing = explain_missing(message, {**self._sources, BUILT_IN_ID: self._built_in}, self._meant_by)
         if missing is not None:
             return ScriptError(missing.message, self._as_written(missing.module), missing.line, missing.column)
         if _COMMONJS.search(message):
             message += "; a script is an ES module: import { … } from './file.js', export function …"
-        place = failure.place(self.modules)
+        place = failure.place(self.modules) or failure.place(self._sources)
         if place is None:
             return ScriptError(message, self._path)
         column = None if failure.was_parsed else place.column  # dukpy 0.6: the parser's column is wrong
@@ -171,17 +192,63 @@ class ModuleLoader:
         if self.python.provides(name):
             return EMBEDDED + name
         base, version = _split(base)  # <...> is evaluated text, which has neither place nor version
+        if is_package_name(name):
+            return self._package(name, base, version)
         if not name.startswith(("./", "../")) or "\\" in name:
-            known = f"imports are {BUILT_IN!r}, or relative paths such as './lib.js', inside of"
+            known = f"imports are {BUILT_IN!r}, packages, or relative paths such as './lib.js', inside of"
             return self._refused(name, base, known)
         identity = posixpath.normpath(posixpath.join(posixpath.dirname(base), name))
         path = self._confined(identity)
         if path is None:
             return self._refused(name, base, "it is outside of")
+        if self._packages.owner(path) is not None:
+            return self._inner(identity, path, name, base, version)
         self.files |= {os.path.join(self._root, identity)}
         if not os.path.isfile(path):
             return self._refused(name, base, "there is no such file in", self._meant(name, base))
         return self._versioned(identity, str(self._version) if base.startswith("<") else version)
+
+    def _package(self, name: str, base: str, version: str) -> str:
+        """The id of the file that an import of a package means."""
+        importer = os.path.realpath(os.path.join(self._root, self._entry if base.startswith("<") else base))
+        try:
+            path = self._packages.find(name, importer)
+        except PackageError as error:
+            self.files |= {self._packages.place_of(name)}  # so that a reload notices when it is there
+            return self._refused(name, base, str(error), self._beside(name, base))
+        if self._packages.owner(importer) is None:
+            version = str(self._package_version)
+        identity = self._meant_by[base, name] = _relative(self._packages.as_found(path), self._root)
+        return self._inner(identity, path, name, base, version)
+
+    def _beside(self, name: str, base: str) -> str:
+        """A hint at a file beside the importer, which the import of a package may mean."""
+        path = self._confined(posixpath.normpath(posixpath.join(posixpath.dirname(base), name)))
+        if path is not None and os.path.isfile(path):
+            return f"; there is ./{name}: relative paths begin with ./"
+        return self._meant(f"./{name}", base)
+
+    def _inner(self, identity: str, path: str, name: str, base: str, version: str) -> str:
+        """The id of a package's file. In a relative import, the ending may be left out, as in Node's older modules."""
+        if not os.path.isfile(path):
+            found = meant_files(path, lambda other: self._confined(other) is not None and os.path.isfile(other))
+            if found is None:
+                return self._refused(name, base, "there is no such file; the script is in")
+            identity, path = _relative(self._packages.as_found(found), self._root), found
+        if path.endswith(_PYTHON):
+            return self._refused(name, base, "a Python file is not imported from a package, only from")
+        if path.endswith((".node", ".wasm", ".cjs")) or (path.endswith(".js") and self._is_commonjs(path)):
+            return self._refused(name, base, _NO_ES_MODULE)
+        return self._versioned(identity, version)
+
+    def _is_commonjs(self, path: str) -> bool:
+        """Whether a package's file is a CommonJS module. Its package.json may say otherwise: bundlers look as well."""
+        if path not in self._commonjs:
+            try:
+                self._commonjs[path] = find_commonjs(_source_of(path))
+            except (OSError, ValueError):
+                self._commonjs[path] = False
+        return self._commonjs[path]
 
     def load(self, identity: str) -> tuple[str | None, str | None, str | None]:
         """(id, source, "module"), as dukpy expects it; or None three times if the id is an error message."""
@@ -196,8 +263,12 @@ class ModuleLoader:
             if path is None:
                 raise ValueError("it is outside of the script's folder")
             source = _source_of(path)
-            self.files |= {path}
-            self.modules.add(bare_id(identity))
+            if self._packages.owner(path) is not None:
+                self._package_stamps[path] = _stamp_of(path)
+                source = for_production(source)
+            else:
+                self.files |= {path}
+                self.modules.add(bare_id(identity))
             self._sources[bare_id(identity)] = source
             if path.endswith(_PYTHON):
                 source = self._python(identity, path)
@@ -206,6 +277,8 @@ class ModuleLoader:
             elif path.endswith(typescript.SUFFIX):
                 source = self._compile(identity, source)
             source = without_attributes(source)
+            if "import.meta" in source:
+                source = self._prefix(identity, path, source) + source
         except (OSError, ValueError, IsolateError) as error:
             self.problem, self._problem_place = f"{bare_id(identity)} cannot be read: {error}", None
             return None, None, None
@@ -215,6 +288,13 @@ class ModuleLoader:
         if "await" in source:
             self.suspended.add(identity)
         return identity, source, "module"
+
+    def _prefix(self, identity: str, path: str, source: str) -> str:
+        """What gives a module its `import.meta`. It is in the first line, so that no line moves."""
+        told = {"url": Path(path).as_uri(), "filename": path, "dirname": os.path.dirname(path)}
+        prefix = "".join(f"import.meta.{name}={json.dumps(value)};" for name, value in told.items())
+        self._prefixes[identity] = prefix + ("//" if source.startswith("#!") else "")
+        return self._prefixes[identity]
 
     def _python(self, identity: str, path: str) -> str:
         """The ES module for a Python file. The file runs when it is found first, which is before the script runs."""
@@ -244,9 +324,10 @@ class ModuleLoader:
         return compiled
 
     def _confined(self, identity: str) -> str | None:
-        """The real path of a module, or None if that is not inside the folder."""
+        """The real path of a module, or None if that is not inside the folder or its packages."""
         path = os.path.realpath(os.path.join(self._root, identity))
-        return path if os.path.commonpath((self._root, path)) == self._root else None
+        is_inside = os.path.commonpath((self._root, path)) == self._root or self._packages.has(path)
+        return path if is_inside else None
 
     def _meant(self, name: str, base: str) -> str:
         """A hint at an existing file that the import may mean."""
@@ -269,6 +350,19 @@ class ModuleLoader:
 
     def _versioned(self, identity: str, version: str) -> str:
         return identity if version == "1" else f"{identity}?{version}"
+
+
+def _relative(path: str, root: str) -> str:
+    return os.path.relpath(path, root).replace(os.sep, "/")
+
+
+def _stamp_of(path: str) -> tuple[int, int]:
+    """The time and the size of a file. It differs if the file has changed, or is gone."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0, -1
+    return status.st_mtime_ns, status.st_size
 
 
 def _source_of(path: str) -> str:

@@ -1,0 +1,234 @@
+"""Finds packages of npm: which file a bare import, such as ``import { nanoid } from "nanoid"``, means.
+
+A package is in a folder ``node_modules`` beside the importing file or above. Its ``package.json`` says which of its
+files is meant, by the rules of Node (https://nodejs.org/api/packages.html) with the conditions that Workers use. No
+file outside of the ``node_modules`` that were found is ever meant, also not through a symbolic link.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["PackageError", "Packages", "find_commonjs", "for_production", "is_package_name"]
+
+#: Which entries of ``exports`` count. Of several, the first one in the package counts.
+CONDITIONS = {"worker", "browser", "module", "import", "default"}
+
+_FOLDER = "node_modules"
+
+_NAME = re.compile(r"(?P<package>(?:@[\w.~-]+/)?[A-Za-z0-9_~-][\w.~-]*)(?P<subpath>(?:/[^\\%]*)?)")
+
+#: Node's own modules, as far as packages use them.
+_OF_NODE = {
+    "assert", "async_hooks", "buffer", "child_process", "cluster", "console", "constants", "crypto", "dgram",
+    "diagnostics_channel", "dns", "domain", "events", "fs", "http", "http2", "https", "inspector", "module", "net",
+    "os", "path", "perf_hooks", "process", "punycode", "querystring", "readline", "repl", "stream", "string_decoder",
+    "sys", "timers", "tls", "trace_events", "tty", "url", "util", "v8", "vm", "wasi", "worker_threads", "zlib",
+}  # fmt: skip
+
+#: The endings of files that a package without ``exports`` may leave out, and that of its main file.
+_ENDINGS = ("", ".js", ".mjs", ".json", "/index.js", "/index.mjs")
+
+#: How ES modules and those of Node's older kind look, also when they are minified.
+_ES_MODULE = re.compile(
+    r"""(?:\A|[;}\n/])[ \t]*(?:import[ \t]*(?:[\w$*{]|["'])|import\.meta|"""
+    r"""export[ \t]*(?:[{*]|default\b|(?:const|let|var|function|class|async)\b))"""
+)
+_OLD_MODULE = re.compile(r"\b(?:module\.exports|exports\.\w+|Object\.defineProperty\(\s*exports|require\(\s*['\"])")
+
+#: Bundlers replace this. Both texts are of the same length, so all columns stay.
+_MODE = "process.env.NODE_ENV"
+_PRODUCTION = '"production"'.ljust(len(_MODE))
+
+
+class PackageError(Exception):
+    """A package is missing or cannot be used. The text says why, and what to do."""
+
+
+def is_package_name(name: str) -> bool:
+    """Whether an import of `name` means a package."""
+    return _NAME.fullmatch(name) is not None or name.startswith(("node:", "#"))
+
+
+def find_commonjs(source: str) -> bool:
+    """Whether a source is a CommonJS module, as far as patterns tell."""
+    return _OLD_MODULE.search(source) is not None and _ES_MODULE.search(source) is None
+
+
+def for_production(source: str) -> str:
+    """A package's source with ``process.env.NODE_ENV`` replaced. Lines and columns stay the same."""
+    return source.replace(_MODE, _PRODUCTION)
+
+
+class Packages:
+    """The packages that files under `root` may import."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._roots: dict[str, str] = {}  # the folders node_modules that were found: by real path, as they were found
+        self._described: dict[str, dict[str, Any] | None] = {}  # by folder: its package.json
+
+    def owner(self, path: str) -> str | None:
+        """The real folder of the package that a real path is in; None for a file of the script itself."""
+        before, found, after = path.rpartition(f"{os.sep}{_FOLDER}{os.sep}")
+        if not found:
+            return None
+        names = after.split(os.sep)
+        return os.path.join(before, _FOLDER, *names[: 2 if names[0].startswith("@") else 1])
+
+    def find(self, name: str, importer: str) -> str:
+        """The real path of the file that an import of `name` in the file `importer` means. Raises `PackageError`."""
+        if name.startswith("#"):
+            return self._find_private(name, importer)
+        if name.startswith("node:"):
+            raise PackageError(self._of_node(name.removeprefix("node:"), importer))
+        match = _NAME.fullmatch(name)
+        assert match is not None
+        package, subpath = match["package"], "." + match["subpath"]
+        own = self.owner(importer)
+        if own is not None and self._json(own).get("name") == package and "exports" in self._json(own):
+            return self._exported(own, package, subpath)
+        for folder in self._folders(importer):
+            found = os.path.join(folder, package)
+            if os.path.isdir(found):
+                root = os.path.realpath(folder)
+                self._roots.setdefault(root, folder)
+                real = os.path.realpath(found)
+                if not self.has(real):
+                    raise PackageError(f"the package is a link to {real}, which is outside of {root}")
+                return self._exported(real, package, subpath)
+        if package in _OF_NODE:
+            raise PackageError(self._of_node(package, importer))
+        needs = "" if own is None else f"{self._json(own).get('name', own)} needs the package, and "
+        raise PackageError(f"{needs}there is no such package: npm install {package} in")
+
+    def has(self, path: str) -> bool:
+        """Whether a real path is inside a ``node_modules`` that was found."""
+        return any(path == root or path.startswith(root + os.sep) for root in self._roots)
+
+    def as_found(self, path: str) -> str:
+        """The path of a package's file as it was found, if its ``node_modules`` is a symbolic link."""
+        for root, folder in self._roots.items():
+            if path.startswith(root + os.sep):
+                return folder + path[len(root) :]
+        return path
+
+    def place_of(self, package: str) -> str:
+        """Where a missing package would be."""
+        match = _NAME.fullmatch(package)
+        return os.path.join(self._root, _FOLDER, match["package"] if match else package, "package.json")
+
+    def _of_node(self, module: str, importer: str) -> str:
+        own = self.owner(importer)
+        if own is None:
+            return f"{module} is a module of Node, which scripts do not have; the folder is"
+        name = self._json(own).get("name", os.path.basename(own))
+        return f"the package {name} needs Node's module {module}, which scripts do not have; the script is in"
+
+    def _folders(self, importer: str) -> Iterator[str]:
+        """The folders ``node_modules`` beside a file and above it, the nearest first."""
+        folder = os.path.dirname(importer)
+        while True:
+            if os.path.basename(folder) != _FOLDER:
+                yield os.path.join(folder, _FOLDER)
+            above = os.path.dirname(folder)
+            if above == folder:
+                return
+            folder = above
+
+    def _json(self, folder: str) -> dict[str, Any]:
+        """The package.json of a package. Empty if there is none. Raises `PackageError` if it is not valid."""
+        if folder not in self._described:
+            path = os.path.join(folder, "package.json")
+            try:
+                with open(path, "rb") as file:
+                    data = json.loads(file.read())
+            except FileNotFoundError:
+                data = {}
+            except (OSError, ValueError, RecursionError) as error:
+                raise PackageError(f"{path} cannot be read: {error}") from None
+            self._described[folder] = data if isinstance(data, dict) else {}
+        return self._described[folder] or {}
+
+    # Which file of a package is meant.
+
+    def _exported(self, folder: str, package: str, subpath: str) -> str:
+        data = self._json(folder)
+        exports = data.get("exports")
+        if exports is None:
+            return self._without_exports(folder, package, subpath, data)
+        if not isinstance(exports, dict) or not any(key.startswith(".") for key in exports):
+            exports = {".": exports}
+        target = _matched(exports, subpath)
+        if target is None:
+            names = ", ".join(key for key in exports if key.startswith("./"))
+            what = f"its package.json exports no {subpath} for ES modules"
+            raise PackageError(f"{package} cannot be imported so: {what}" + (f", but {names:.300}" if names else ""))
+        return self._file(folder, package, target)
+
+    def _find_private(self, name: str, importer: str) -> str:
+        """An import of ``#name``, which a package.json maps to a file of the package, or to another package."""
+        own = self.owner(importer)
+        imports = {} if own is None else self._json(own).get("imports", {})
+        target = _matched(imports, name) if own is not None and isinstance(imports, dict) else None
+        if own is None or target is None:
+            raise PackageError("no package.json has such an import")
+        return self._file(own, name, target) if target.startswith("./") else self.find(target, importer)
+
+    def _without_exports(self, folder: str, package: str, subpath: str, data: dict[str, Any]) -> str:
+        if subpath != ".":
+            names = [subpath]
+        else:
+            names = [name for name in (data.get("module"), data.get("main")) if isinstance(name, str)] + ["index"]
+        for name in names:
+            for ending in _ENDINGS:
+                path = os.path.normpath(os.path.join(folder, name)) + ending
+                if os.path.isfile(path):
+                    return self._file(folder, package, os.path.relpath(path, folder))
+        what = "it has no main file" if subpath == "." else f"it has no file {subpath}"
+        if subpath == "." and "types" in data:
+            what += ", only types"
+        raise PackageError(f"{package} cannot be imported so: {what}; it is in {folder}, and the script in")
+
+    def _file(self, folder: str, package: str, target: str) -> str:
+        path = os.path.realpath(os.path.join(folder, target))
+        if not self.has(path) or not path.startswith(folder + os.sep):
+            raise PackageError(f"{package} leads out of its folder {folder}: {target:.100}; the script is in")
+        if not os.path.isfile(path):
+            raise PackageError(f"{package} has no file {target:.200} in {folder}; the script is in")
+        return path
+
+
+def _matched(entries: dict[str, Any], name: str) -> str | None:
+    """The file that ``exports`` or ``imports`` give for a name; None if they give none."""
+    if name in entries and "*" not in name:
+        return _chosen(entries[name], "")
+    best: tuple[str, str] | None = None
+    for pattern in entries:
+        before, star, after = pattern.partition("*")
+        if star and name.startswith(before) and name.endswith(after) and len(name) >= len(pattern):
+            if best is None or len(before) > len(best[0].partition("*")[0]):
+                best = pattern, name[len(before) : len(name) - len(after)]
+        elif pattern.endswith("/") and name.startswith(pattern) and best is None:  # as in old packages
+            best = pattern, name[len(pattern) :]
+    if best is None or ".." in best[1].split("/"):
+        return None
+    target = _chosen(entries[best[0]], best[1])
+    return None if target is None else target + best[1] if best[0].endswith("/") else target
+
+
+def _chosen(target: Any, star: str) -> str | None:
+    """The file of the first condition that counts."""
+    if isinstance(target, str):
+        return target.replace("*", star)
+    if isinstance(target, list):
+        return next((found for one in target if (found := _chosen(one, star)) is not None), None)
+    if isinstance(target, dict):
+        for condition, one in target.items():
+            if condition in CONDITIONS and (found := _chosen(one, star)) is not None:
+                return found
+    return None
