@@ -102,7 +102,9 @@ class Reports:
 
 
 def _name_of(event: Event) -> str:
-    if event.kind == "room":  # the call of a function of a room
+    if event.kind == "rooms" and len(event.arguments) != 1:
+        return f"one of {len(event.arguments)} calls for rooms"
+    if event.kind in ("room", "rooms"):
         call = event.arguments[0]
         return f"{ROOM_CALLS[call.kind]} in room {call.room.name!r:.80}"
     what = "a timer's callback" if event.kind == "timer" else CALLS.get(event.kind, event.kind)

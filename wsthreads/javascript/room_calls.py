@@ -239,6 +239,8 @@ class RoomCalls:
 
     def abandon(self, events: Iterable[Event | None]) -> None:
         """The isolate has ended: no call of the batch, of `events` and of those that wait is run."""
+        if self._cut is not None:
+            self._reports.stopped(Event("rooms", None, tuple(self._batch)), self._cut[0], to_end=self._cut[1])
         calls = [*self._batch, *chain.from_iterable(self._held.values())]
         for event in events:
             if event is not None and event.kind == "rooms":
