@@ -3,6 +3,7 @@
 import os
 import random
 import socket
+import sys
 import threading
 import zlib
 
@@ -136,6 +137,24 @@ def test_frames_that_are_written_as_one_are_replaced_one_by_one(line):
     assert read[:-4] == [b"%03d" % n + b"x" * 1000 for n in range(len(read) - 4)]
     assert len(read) + box.outbox.latest_replaced == 302
     assert box.outbox.messages_out == 302
+
+
+@pytest.mark.parametrize("is_blocked", [False, True])
+def test_frames_with_keys_are_freed(line, is_blocked):
+    boxes = [line(send_buffer=4096) for _ in range(3)]
+    frames = [keyed(f"key {n % 5}", b"%03d" % n + b"x" * (1000 if is_blocked else 1)) for n in range(100)]
+    before = [sys.getrefcount(frame) for frame in frames]
+    for _ in range(3):
+        for frame in frames:
+            fanout.append_all(tuple(box.outbox for box in boxes), frame, None)
+        fanout.flush_all([box.outbox for box in boxes])
+        assert all(box.outbox.is_blocked is is_blocked for box in boxes)
+        for box in boxes:
+            box.send(message_frame(b"end"))
+            read_payloads(box, b"end")
+            assert box.outbox.wait_sent(DEADLINE_S)
+    del frame
+    assert [sys.getrefcount(frame) for frame in frames] == before
 
 
 @pytest.mark.parametrize("how", ["post", "flush", "flush_all"])

@@ -113,10 +113,12 @@ static int keep_frames(Write *write, PyObject *queue, Py_ssize_t count) {
 }
 
 static void release_write(Write *write) {
-    for (Py_ssize_t i = 0; i < write->count; i++) Py_DECREF(write->frames[i]);
-    PyMem_Free(write->frames);
-    write->frames = NULL;
-    write->count = 0;
+    if (write->frames != NULL) {
+        for (Py_ssize_t i = 0; i < write->count; i++) Py_DECREF(write->frames[i]);
+        PyMem_Free(write->frames);
+        write->frames = NULL;
+        write->count = 0;
+    }
     Py_CLEAR(write->data);
 }
 
