@@ -589,6 +589,35 @@ def test_posts_of_one_room_come_together_and_in_order(world, slow):
     assert "did not say whether it has handled the post: timeout" in str(settled[-1][1])
 
 
+def test_a_tick_keeps_its_place_among_posts_that_come_together(world, slow):
+    handler = slow()
+    world.member("one")
+    (start,) = handler.take()
+    start.done()
+    handler.take()
+
+    def post(*values):
+        for value in values:
+            handler.ownership.post("one", str(value), None, lambda error: None)
+
+    post(0)
+    (held,) = handler.take()
+    post(1, 2, 3)
+    handler.ownership.timers.advance(0.05)
+    post(4)
+    handler.ownership.timers.advance(0.05)  # in place of the one that waits
+    post(5)
+    lists = []
+    calls = [held]
+    while calls:
+        for call in calls:
+            call.begin()
+            call.done()
+        calls = handler.take()
+        lists.append([call.value if call.kind == "post" else call.dt for call in calls])
+    assert lists == [["1", "2", "3"], [0.1], ["4", "5"], []]
+
+
 def test_a_post_that_takes_too_long_may_have_been_handled(world, slow):
     handler = slow()
     room = world.member("one").session.room("one")
