@@ -71,6 +71,8 @@ export async function onOpen(session) {
   session.setAttribute("key", { value: 1 });
   session.getAttribute("key"); session.getAttributes();
   console.log("%s and %d", "text", 5, { a: [1, new Map([[1, 2]]), new Set([3])] }, new Error("shown"), 10n, Symbol());
+  console.table([{ a: 1 }]); console.group(); console.count(); console.groupEnd(); console.trace("x");
+  useTheWeb();
   const interval = setInterval(() => { clearInterval(interval); }, 1);
   setTimeout((value) => { throw new Error(value); }, 1, "in a timer");
   await new Promise((resolve) => setTimeout(resolve, 5));
@@ -79,6 +81,17 @@ export async function onOpen(session) {
   try { session.close("x"); } catch {}
   try { session.room("😀".repeat(200)); session.room("x".repeat(257)); } catch {}
   Promise.reject(new Error("nobody's"));
+}
+function useTheWeb() {
+  const text = new TextDecoder().decode(new TextEncoder().encode("ü".repeat(100)));
+  const url = new URL("https://bücher.example/?a=b");
+  const target = new EventTarget(), controller = new AbortController();
+  target.addEventListener(atob(btoa("x")), () => { throw new Error(text); }, { signal: controller.signal });
+  target.dispatchEvent(new Event("x"));
+  AbortSignal.any([controller.signal, AbortSignal.timeout(1)]).onabort = () => {};
+  controller.abort();
+  crypto.subtle.digest("SHA-256", crypto.getRandomValues(new Uint8Array(8)));
+  structuredClone(new Map([[{ url: url.href }, new Date(0)]]));
 }
 export function onMessage(session, message) {
   if (message === "fail") throw new AggregateError([new Error("one")], "many", { cause: new TypeError("why") });
@@ -104,7 +117,7 @@ function found() {
     known.add(value);
     if (typeof value === "function") {
       const text = apply(functionText, value, []);
-      if (/python\\(|states\\.|callHandler|parcel|byId/.test(text)) bad.push(`${path}: ${text}`);
+      if (/\\btools\\b|python\\(|states\\.|callHandler|parcel|byId/.test(text)) bad.push(`${path}: ${text}`);
     }
     for (const key of ownKeys(value)) {
       if (/^(told|handshake|callback|period|due|budget)$/.test(String(key))) bad.push(`${path}.${String(key)}`);

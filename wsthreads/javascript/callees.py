@@ -7,18 +7,19 @@ from collections.abc import Callable
 
 __all__ = ["name_callee"]
 
-_MESSAGE = re.compile(r"(?:caused by |error \d+ of \d+: )?TypeError: not a function")
-_FIRST_FRAME = re.compile(r"    at .*? ?\(?(?P<id>[^()\n]+?):(?P<line>\d+):(?P<column>\d+)\)?(?:\n|\Z)")
-_NATIVE_FRAME = re.compile(r"    at (?P<name>\w+) \(native\)\n")
+# Patterns are texts: they are compiled when the first such error comes, and not at each start.
+_MESSAGE = r"(?:caused by |error \d+ of \d+: )?TypeError: not a function"
+_FIRST_FRAME = r"    at .*? ?\(?(?P<id>[^()\n]+?):(?P<line>\d+):(?P<column>\d+)\)?(?:\n|\Z)"
+_NATIVE_FRAME = r"    at (?P<name>\w+) \(native\)\n"
 
-_NAME = r"[A-Za-z_$#\u0080-\U0010ffff][\w$]*"
+_NAME = r"[\w$#]+"
 _INDEX = rf"""\[\s*(?:"[^"\n]*"|'[^'\n]*'|\d+|{_NAME}(?:\.{_NAME})*)\s*\]"""
 #: What is called, from its last name on, or from its first name on after `new`.
-_ONWARD = re.compile(rf"{_NAME}(?:\s*\??\.\s*{_NAME}|\s*(?:\?\.)?{_INDEX})*(?=\s*(?:\?\.\s*)?[(`])")
+_ONWARD = rf"{_NAME}(?:\s*\??\.\s*{_NAME}|\s*(?:\?\.)?{_INDEX})*(?=\s*(?:\?\.\s*)?[(`])"
 #: The names before it.
-_BEFORE = re.compile(rf"(?P<open>[)\]]\s*\??\.\s*)?(?P<names>(?:{_NAME}\s*\??\.\s*)*)\Z")
+_BEFORE = rf"(?P<open>[)\]]\s*\??\.\s*)?(?P<names>(?:{_NAME}\s*\??\.\s*)*)\Z"
 #: All of it, before a parenthesis.
-_UP_TO = re.compile(rf"(?P<open>[)\]]\s*\??\.\s*)?(?P<names>{_NAME}(?:\s*\??\.\s*{_NAME})*)\s*\Z")
+_UP_TO = rf"(?P<open>[)\]]\s*\??\.\s*)?(?P<names>{_NAME}(?:\s*\??\.\s*{_NAME})*)\s*\Z"
 
 #: Built-in functions that call another one, whatever it is.
 _INDIRECT = {"apply", "bind", "call", "construct"}
@@ -32,14 +33,14 @@ def name_callee(message: str, stack: str, source_of: Callable[[str], str | None]
 
     `source_of` returns the source of a module as the engine has it, by the module's id.
     """
-    if _MESSAGE.fullmatch(message) is None:
+    if re.fullmatch(_MESSAGE, message) is None:
         return message
     before = message.removesuffix("not a function")
-    native = _NATIVE_FRAME.match(stack)
+    native = re.match(_NATIVE_FRAME, stack)
     if native is not None:
         name = native["name"]
         return message if name in _INDIRECT else f"{before}an argument of {name} is not a function"
-    frame = _FIRST_FRAME.match(stack)
+    frame = re.match(_FIRST_FRAME, stack)
     source = None if frame is None else source_of(frame["id"])
     if frame is None or source is None:
         return message
@@ -58,11 +59,11 @@ def _callee(source: str, line: int, column: int) -> str | None:
     around = max(0, at - 500)
     before = source[around:at]
     if source[at : at + 1] in ("(", "`"):
-        found = _UP_TO.search(before)
+        found = re.search(_UP_TO, before)
         text = None if found is None else found["names"]
     else:
-        found = _BEFORE.search(before)
-        rest = _ONWARD.match(source, at, at + 500)
+        found = re.search(_BEFORE, before)
+        rest = re.match(_ONWARD, source[at : at + 500])
         text = None if found is None or rest is None else found["names"] + rest[0]
     if found is None or text is None:
         return None

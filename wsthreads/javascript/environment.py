@@ -10,8 +10,8 @@ from wsthreads.errors import ConfigError, UsageError
 
 __all__ = ["Environment", "read_env_file"]
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_LINE = re.compile(r"(?:export[ \t]+)?(?P<name>[^=\s]+)[ \t]*=[ \t]*(?P<value>.*)")
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+_LINE = r"(?:export[ \t]+)?(?P<name>[^=\s]+)[ \t]*=[ \t]*(?P<value>.*)"
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$"}
 
 
@@ -23,7 +23,7 @@ class Environment(Mapping[str, str]):
             raise ConfigError(f"env is a dict of names and texts, not a {type(values).__name__}")
         self._values = dict(values or {})
         for name, value in self._values.items():
-            if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+            if not isinstance(name, str) or re.fullmatch(_NAME, name) is None:
                 raise ConfigError(f"env has a name that is no name of letters, digits and _: {name!r:.100}")
             if not isinstance(value, str):
                 raise ConfigError(f"env[{name!r}] is a text, not a {type(value).__name__}")
@@ -64,8 +64,8 @@ def read_env_file(path: str | os.PathLike[str]) -> dict[str, str]:
         if not line or line.startswith("#"):
             continue
         place = f"{os.fspath(path)}:{number}"
-        found = _LINE.fullmatch(line)
-        if found is None or _NAME.fullmatch(found["name"]) is None:
+        found = re.fullmatch(_LINE, line)
+        if found is None or re.fullmatch(_NAME, found["name"]) is None:
             raise UsageError(f"{place}: a line is NAME=value, and a name has letters, digits and _")
         value = found["value"]
         if value[:1] in ("'", '"', "`") and value:

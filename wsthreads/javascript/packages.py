@@ -20,7 +20,8 @@ CONDITIONS = {"worker", "browser", "module", "import", "default"}
 
 _FOLDER = "node_modules"
 
-_NAME = re.compile(r"(?P<package>(?:@[\w.~-]+/)?[A-Za-z0-9_~-][\w.~-]*)(?P<subpath>(?:/[^\\%]*)?)")
+# Patterns are texts: they are compiled when the first package is imported, and not at each start.
+_NAME = r"(?P<package>(?:@[\w.~-]+/)?[A-Za-z0-9_~-][\w.~-]*)(?P<subpath>(?:/[^\\%]*)?)"
 
 #: Node's own modules, as far as packages use them.
 _OF_NODE = {
@@ -34,11 +35,11 @@ _OF_NODE = {
 _ENDINGS = ("", ".js", ".mjs", ".json", "/index.js", "/index.mjs")
 
 #: How ES modules and those of Node's older kind look, also when they are minified.
-_ES_MODULE = re.compile(
+_ES_MODULE = (
     r"""(?:\A|[;}\n/])[ \t]*(?:import[ \t]*(?:[\w$*{]|["'])|import\.meta|"""
     r"""export[ \t]*(?:[{*]|default\b|(?:const|let|var|function|class|async)\b))"""
 )
-_OLD_MODULE = re.compile(r"\b(?:module\.exports|exports\.\w+|Object\.defineProperty\(\s*exports|require\(\s*['\"])")
+_OLD_MODULE = r"\b(?:module\.exports|exports\.\w+|Object\.defineProperty\(\s*exports|require\(\s*['\"])"
 
 #: Bundlers replace this. Both texts are of the same length, so all columns stay.
 _MODE = "process.env.NODE_ENV"
@@ -51,12 +52,12 @@ class PackageError(Exception):
 
 def is_package_name(name: str) -> bool:
     """Whether an import of `name` means a package."""
-    return _NAME.fullmatch(name) is not None or name.startswith(("node:", "#"))
+    return re.fullmatch(_NAME, name) is not None or name.startswith(("node:", "#"))
 
 
 def find_commonjs(source: str) -> bool:
     """Whether a source is a CommonJS module, as far as patterns tell."""
-    return _OLD_MODULE.search(source) is not None and _ES_MODULE.search(source) is None
+    return re.search(_OLD_MODULE, source) is not None and re.search(_ES_MODULE, source) is None
 
 
 def for_production(source: str) -> str:
@@ -86,7 +87,7 @@ class Packages:
             return self._find_private(name, importer)
         if name.startswith("node:"):
             raise PackageError(self._of_node(name.removeprefix("node:"), importer))
-        match = _NAME.fullmatch(name)
+        match = re.fullmatch(_NAME, name)
         assert match is not None
         package, subpath = match["package"], "." + match["subpath"]
         own = self.owner(importer)
@@ -119,7 +120,7 @@ class Packages:
 
     def place_of(self, package: str) -> str:
         """Where a missing package would be."""
-        match = _NAME.fullmatch(package)
+        match = re.fullmatch(_NAME, package)
         return os.path.join(self._root, _FOLDER, match["package"] if match else package, "package.json")
 
     def _of_node(self, module: str, importer: str) -> str:

@@ -7,12 +7,9 @@ import binascii
 import hashlib
 import hmac
 import os
-import uuid
 from typing import TYPE_CHECKING
 
 from wsthreads.javascript.calls import Answer, Function
-from wsthreads.javascript.domains import domain_to_ascii
-from wsthreads.javascript.encodings import decode, find_encoding
 
 if TYPE_CHECKING:
     from wsthreads.javascript.engine import Engine
@@ -38,14 +35,14 @@ class WebFunctions:
         return {
             "encode_text": self._encode,
             "decode_bytes": self._decode,
-            "find_encoding": find_encoding,
+            "find_encoding": _find_encoding,
             "encode_base64": _encode_base64,
             "decode_base64": _decode_base64,
             "random_bytes": lambda count: self._answer(os.urandom(count)),
-            "random_uuid": lambda: str(uuid.uuid4()),
+            "random_uuid": _random_uuid,
             "digest": self._digest,
             "hmac": self._hmac,
-            "domain_to_ascii": domain_to_ascii,
+            "domain_to_ascii": _domain_to_ascii,
         }
 
     def _bytes(self, text: str | None) -> bytes:
@@ -76,6 +73,8 @@ class WebFunctions:
 
         The rest is bytes in hexadecimal. The flag is a number that JavaScript could not count to.
         """
+        from wsthreads.javascript.encodings import decode
+
         try:
             text, left, state = decode(self._bytes(data), name, fatal, final, (bytes.fromhex(rest), int(flag)))
         except UnicodeDecodeError:
@@ -87,6 +86,27 @@ class WebFunctions:
 
     def _hmac(self, data: str | None, name: str, key: str) -> Answer:
         return self._answer(hmac.digest(key.encode("latin-1"), self._bytes(data), _HASHES[name]))
+
+
+# Only scripts that use them pay for the imports.
+
+
+def _find_encoding(label: str) -> str | None:
+    from wsthreads.javascript.encodings import find_encoding
+
+    return find_encoding(label)
+
+
+def _domain_to_ascii(domain: str) -> str | None:
+    from wsthreads.javascript.domains import domain_to_ascii
+
+    return domain_to_ascii(domain)
+
+
+def _random_uuid() -> str:
+    import uuid
+
+    return str(uuid.uuid4())
 
 
 def _encode_base64(text: str) -> str | None:

@@ -178,7 +178,7 @@ class EventTarget {
     if (this.#find(name, callback, flags.capture) >= 0) {
       return;
     }
-    this.#listeners.push({ type: name, callback, ...flags, isRemoved: false });
+    this.#listeners.push({ type: name, heard: callback, ...flags, isRemoved: false });
     flags.signal?.addEventListener("abort", () => this.removeEventListener(name, callback, flags.capture), { once: true });
   }
 
@@ -200,10 +200,10 @@ class EventTarget {
             continue;
           }
           if (listener.once) {
-            this.removeEventListener(type, listener.callback, listener.capture);
+            this.removeEventListener(type, listener.heard, listener.capture);
           }
           mayBePassive(event, listener.passive);
-          call(listener.callback, this, event);
+          call(listener.heard, this, event);
           mayBePassive(event, false);
         }
       }
@@ -216,7 +216,7 @@ class EventTarget {
 
   #find(type, callback, capture) {
     return this.#listeners.findIndex(
-      (listener) => listener.type === type && listener.callback === callback && listener.capture === capture);
+      (listener) => listener.type === type && listener.heard === callback && listener.capture === capture);
   }
 }
 
