@@ -14,7 +14,7 @@ from tests.redis_server import RedisServer
 from tests.room_worlds import RedisWorld
 from wsthreads import WebSocketApp
 from wsthreads.brokers import presence as shared_presence
-from wsthreads.brokers import writer
+from wsthreads.brokers import presence_writer, writer
 from wsthreads.brokers.redis import RedisBroker
 from wsthreads.testing import live_server
 
@@ -105,7 +105,7 @@ def redis():
 @pytest.fixture
 def quick(monkeypatch):
     """Processes are dead after a second."""
-    monkeypatch.setattr(writer, "HOLD_OFF_S", 0.5)
+    monkeypatch.setattr(presence_writer, "HOLD_OFF_S", 0.5)
 
 
 def settle(*workers, there, room="lobby"):
@@ -269,7 +269,7 @@ def test_a_process_that_was_taken_for_dead_comes_back(workers, redis_server, qui
     link = a.rooms._link
     address = link._keys.address("/ws/test", "lobby")
     script = writer.scripts.REAP
-    keys = link._writer._presence_keys(address)
+    keys = link._writer._presences.keys_of(address)
     redis_server.client.zrem(keys[3], link.process)
     redis_server.client.eval(script, 4, *keys, address.channel, "epoch", link.process)
     wait_until(lambda: ("left", "ann", 1) in b.told or b.there() == {"bob": None, "ann": 1})
@@ -351,8 +351,9 @@ def test_a_stale_call_that_redis_gets_late_changes_nothing(workers, redis_server
     link = a.rooms._link
     address = link._keys.address("/ws/test", "lobby")
     wait_until(lambda: redis_server.client.hlen(address.presence) == 2)
-    keys = link._writer._presence_keys(address)
-    late = [address.channel, "epoch", link.process, link._writer._presence_calls, 0, ann.id, b"[99999999999999999]", ""]
+    keys = link._writer._presences.keys_of(address)
+    ticket = link._writer._presences._calls
+    late = [address.channel, "epoch", link.process, ticket, 0, ann.id, b"[99999999999999999]", ""]
     ann.room("lobby").leave()
     wait_until(lambda: redis_server.client.hlen(address.presence) == 1)
     redis_server.client.eval(writer.scripts.PRESENCE, 4, *keys, *late)

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import groupby
 from random import SystemRandom
 from threading import Thread
-from time import monotonic, sleep, time_ns
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.exceptions import RedisError
@@ -22,8 +22,9 @@ from wsthreads.brokers import scripts
 from wsthreads.brokers.availability import WAIT_S
 from wsthreads.brokers.kept import limits_text
 from wsthreads.brokers.keys import BEAT_S, KEYS_S, SHARDS, TOUCH_S
-from wsthreads.brokers.messages import encode_close, parse_ban, presence_payload
+from wsthreads.brokers.messages import encode_close, parse_ban
 from wsthreads.brokers.positions import Position, new_epoch
+from wsthreads.brokers.presence_writer import PresenceWriter
 from wsthreads.brokers.queue import PresenceKey, Question
 from wsthreads.brokers.redis_errors import counted, explain
 from wsthreads.brokers.seats import Seats
@@ -53,10 +54,6 @@ GIVE_UP_S = 2.0
 
 #: Seconds between attempts to connect, times a random factor of 0.5 to 2: not all processes come back at once.
 RETRY_S = 0.2
-
-
-#: After a break, other processes count as dead only after this time: they may come back a little later.
-HOLD_OFF_S = 6.0
 
 
 class Batch(NamedTuple):
@@ -131,8 +128,7 @@ class Writer:
         self._has_reported_rest = False
         # The thread's own.
         self._greetings = 0
-        self._greeted_at = 0.0
-        self._presence_calls = 0  # the number of the last one; it grows with the time, also over a restart
+        self._presences = PresenceWriter(keys, process, lock=lock, queue=queue, listeners=listeners, owned=owned)
         # This process's name at Redis: a new one after each break, so that the counts under the old name expire.
         self._name = ""
         self._beat_at = 0.0  # when to report again that this process is alive
@@ -219,7 +215,7 @@ class Writer:
         self._greetings += 1
         self._shards.clear()
         self._beat_at = 0.0
-        self._greeted_at = monotonic()
+        self._presences.greeted_at = monotonic()
         self._leases.begin(self._name)
         with self._lock:
             self._queue.announce_all(self._rooms.values())
@@ -305,17 +301,16 @@ class Writer:
         if is_beat:
             self._beat(pipeline, given_up)
             self._share_limits(pipeline)
-            self._look_for_dead(pipeline, now)
+            self._presences.look_for_dead(pipeline, now)
         self._leases.send_first(pipeline)
         for room in batch.rooms:
             self._announce(pipeline, room, epoch, now, given_up)
         for key, changed in batch.presences:
-            self._send_presence(pipeline, key, changed, epoch)
+            self._presences.send(pipeline, key, changed, epoch)
         for address, same in groupby(batch.messages, lambda queued: queued.address):
             self._publish(pipeline, address, list(same), epoch, now)
         for key, dead in batch.reaps:
-            keys = self._presence_keys(address := self._keys.address(key.path, key.name))
-            pipeline.call(scripts.REAP, keys, address.channel, epoch, *dead)
+            self._presences.reap(pipeline, key, dead, epoch)
         self._seats.ask(pipeline, self._name, batch.seats, given_up)
         for question in batch.questions:
             names = (self._name,) if question.with_name else ()
@@ -367,32 +362,10 @@ class Writer:
         def note(shard: int, is_known: int) -> None:
             if not is_known:
                 given_up.add(shard)
-                self._greeted_at = monotonic()  # the others may have had the same break
+                self._presences.greeted_at = monotonic()  # the others may have had the same break
 
         for shard in sorted(self._shards):
             pipeline.call(scripts.BEAT, [self._keys.processes(shard)], self._name, then=partial(note, shard))
-
-    def _look_for_dead(self, pipeline: Pipeline, now: float) -> None:
-        """Have the presences of processes that have ended without a farewell removed."""
-        if now - self._greeted_at < HOLD_OFF_S:  # others may be about to come back, too
-            return
-        by_shard: dict[int, dict[str, list[PresenceKey]]] = {}
-        for path, listener in self._listeners():
-            for (shard, process), names in listener.watched_processes().items():
-                if shard in self._owned:
-                    where = by_shard.setdefault(shard, {}).setdefault(process, [])
-                    where += (PresenceKey(listener, path, name) for name in names)
-
-        def reap(rooms: dict[str, list[PresenceKey]], dead: list[bytes]) -> None:
-            if self._greeted_at > now:
-                return
-            with self._lock:
-                for process in (each.decode() for each in dead):
-                    for key in rooms[process]:
-                        self._queue.reap(key, [process])
-
-        for shard, rooms in by_shard.items():
-            pipeline.call(scripts.ALIVE, [self._keys.processes(shard)], *rooms, then=partial(reap, rooms))
 
     def _announce(self, pipeline: Pipeline, room: Subscription, epoch: str, now: float, given_up: set[int]) -> None:
         where = room.address
@@ -418,25 +391,6 @@ class Writer:
         found = parse_ban(ban, ban_ms)
         if found is not None and not room.dropped:
             room.listener.found_ban(room.name, *found)
-
-    def _presence_keys(self, address: Address) -> list[bytes]:
-        return [address.log, address.head, address.presence, self._keys.processes(address.shard)]
-
-    def _send_presence(self, pipeline: Pipeline, key: PresenceKey, changed: PresenceChanges, epoch: str) -> None:
-        """Store and publish the state that some sessions have now."""
-        sessions: list[object] = []
-        for session_id, state in key.listener.own_presences(key.name, changed):
-            if state is None:
-                sessions += (session_id, b"", b"")
-            else:
-                kept_ms = b"" if state.lost_s is None else round(state.lost_s * 1000) + 1
-                payload = presence_payload(state._replace(process=self._process))
-                sessions += (session_id, payload, kept_ms)
-        address = self._keys.address(key.path, key.name)
-        self._presence_calls = max(self._presence_calls + 1, time_ns() // 1000)
-        everything = int(changed is None)
-        arguments = (address.channel, epoch, self._process, self._presence_calls, everything, *sessions)
-        pipeline.call(scripts.PRESENCE, self._presence_keys(address), *arguments)
 
     def _message(self, pipeline: Pipeline, queued: Queued, now: float) -> bytes:
         """The bytes of a message. Stores a ban that goes with it, for the time that is left of it."""
