@@ -3,6 +3,7 @@
 =====================  ===================================================================================
 `handler`              the entry: a script as a `Handler`
 `isolate`              owns the interpreter and the one thread that may use it
+`event_queue`          what other threads have it do
 `schedule`             which event is next
 `loop`                 hands events to the JavaScript half, and records what became of each
 `replies`              answers for the threads that wait for an event

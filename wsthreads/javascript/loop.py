@@ -12,8 +12,8 @@ import time
 from typing import TYPE_CHECKING
 
 from wsthreads.errors import CloseCode, IsolateError
+from wsthreads.javascript.call_times import CallTimes
 from wsthreads.javascript.calls import Answer, Function
-from wsthreads.javascript.exports import CALLS, HOOKS, ROOM_CALLS, Exports
 from wsthreads.javascript.replies import Replies
 from wsthreads.javascript.room_calls import Posts, RoomCalls
 from wsthreads.javascript.schedule import NEVER
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from wsthreads.javascript.python_calls import PythonCalls
     from wsthreads.javascript.reports import Reports
     from wsthreads.javascript.schedule import Schedule
-    from wsthreads.monitoring.metrics import Histogram, Metrics
+    from wsthreads.monitoring.metrics import Metrics
 
 __all__ = ["FIRST_LOAD", "STOP", "Loop"]
 
@@ -79,15 +79,14 @@ class Loop:
         self._calls = calls
         self._loader = loader
         self._reports = reports
-        self._replies = Replies(name, schedule, self._load_s, self._begin_timing, lambda: self._current)
+        self._times = CallTimes(metrics)
+        self._replies = Replies(name, schedule, self._load_s, self._times.use, lambda: self._current)
         #: The functions of rooms.
-        self.rooms = RoomCalls(schedule, reports, loader, self._wait_s, self._make_room)
+        self.rooms = RoomCalls(schedule, reports, loader, self._times, self._wait_s, self._make_room)
         #: The outcomes of posts.
         self.posts = Posts(schedule)
         self._current: Event | None = None
         self._began = 0.0  # when the runtime received it
-        self._metrics = metrics
-        self._seconds: dict[str, Histogram] = {}  # by kind of event: how long the script's functions take
         self._again: Event | None = None  # an event to hand over again
         self._reload: Event | None = None  # the call of onReload, which comes before all other events
         self._dispatched = 0
@@ -327,9 +326,7 @@ class Loop:
         if event.kind == "room":
             self.rooms.completed(event, "failed" if failed else None)
         state = event.state
-        histogram = self._seconds.get(event.kind)
-        if histogram is not None:
-            histogram.observe(time.monotonic() - (event.began or self._began))
+        self._times.observe(event.kind, time.monotonic() - (event.began or self._began))
         if state is not None:
             if event.kind == "open" and failed:
                 _close_session(state, "onOpen failed")
@@ -378,13 +375,6 @@ class Loop:
     def _make_room(self, failure: Failure) -> None:
         if self.engine is not None and failure.was_out_of_memory:
             self.is_full |= self.engine.collect_garbage() < MIN_FREE_BYTES
-
-    def _begin_timing(self, exports: Exports) -> None:
-        """From now on, measure the functions that the script exports."""
-        hooks = exports.hooks
-        calls = {kind: HOOKS[function] for kind, function in {**CALLS, **ROOM_CALLS}.items()}
-        self._seconds = {kind: self._metrics.histogram(hook) for kind, hook in calls.items() if hook in hooks}
-        self.rooms.measure(self._seconds)
 
     # Called by the runtime.
 

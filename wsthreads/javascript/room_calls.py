@@ -21,10 +21,10 @@ from wsthreads.javascript.session_state import Event
 from wsthreads.javascript.stacks import Failure
 
 if TYPE_CHECKING:
+    from wsthreads.javascript.call_times import CallTimes
     from wsthreads.javascript.loader import ModuleLoader
     from wsthreads.javascript.reports import Reports
     from wsthreads.javascript.schedule import Schedule
-    from wsthreads.monitoring.metrics import Histogram
     from wsthreads.rooms.mailboxes import RoomCall
 
 __all__ = ["Posts", "RoomCalls"]
@@ -71,12 +71,14 @@ class RoomCalls:
         schedule: Schedule,
         reports: Reports,
         loader: ModuleLoader,
+        times: CallTimes,
         wait_s: float,
         make_room: Callable[[Failure], None],
     ) -> None:
         self._schedule = schedule
         self._reports = reports
         self._loader = loader
+        self._times = times
         self._wait_s = wait_s
         self._make_room = make_room
         #: As many elements as there are events with calls that have not begun, or have begun just now.
@@ -88,7 +90,6 @@ class RoomCalls:
         self._slow: dict[int, float] = {}  # seconds that a call has taken, if it was not short
         self._held: dict[int, list[RoomCall]] = {}  # further calls of a room, by the ticket of its pending call
         self._cut: tuple[Failure, bool] | None = None  # what `stop` was told
-        self._seconds: dict[str, Histogram] = {}
 
     def functions(self) -> dict[str, Function]:
         return {
@@ -97,10 +98,6 @@ class RoomCalls:
             "room_pending": self._room_pending,
             "room_took": self._room_took,
         }
-
-    def measure(self, histograms: dict[str, Histogram]) -> None:
-        """From now on, measure the calls of these kinds."""
-        self._seconds = histograms
 
     def post(self, calls: Sequence[RoomCall]) -> None:
         self.waiting.append(None)
@@ -192,7 +189,7 @@ class RoomCalls:
                 continue
             call.begun()
             if index not in pending:
-                self._observe(call.kind, slow.get(index, short))
+                self._times.observe(call.kind, slow.get(index, short))
                 call.done(failed.get(index))
         for call in again:
             call.put_off()
@@ -223,15 +220,10 @@ class RoomCalls:
                 again.append(call)
         return over, again
 
-    def _observe(self, kind: str, seconds: float) -> None:
-        histogram = self._seconds.get(kind)
-        if histogram is not None:
-            histogram.observe(seconds)
-
     def completed(self, event: Event, failure: str | None) -> None:
         """The promise of a call has settled or expired. Its room goes on."""
         call, ticket = event.arguments
-        self._observe(call.kind, time.monotonic() - event.began)
+        self._times.observe(call.kind, time.monotonic() - event.began)
         call.done(failure)
         held = self._held.pop(ticket, None)
         if held is not None:

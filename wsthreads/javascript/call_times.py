@@ -1,0 +1,32 @@
+"""Measures how long a script's functions take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wsthreads.javascript.exports import CALLS, HOOKS, ROOM_CALLS, Exports
+
+if TYPE_CHECKING:
+    from wsthreads.monitoring.metrics import Histogram, Metrics
+
+__all__ = ["CallTimes"]
+
+
+class CallTimes:
+    """A histogram for each function that the script exports. In the isolate's thread."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._histograms: dict[str, Histogram] = {}  # by kind of event, or of a room's call
+
+    def use(self, exports: Exports) -> None:
+        """From now on, measure these functions."""
+        hooks = {kind: HOOKS[function] for kind, function in {**CALLS, **ROOM_CALLS}.items()}
+        self._histograms = {
+            kind: self._metrics.histogram(hook) for kind, hook in hooks.items() if hook in exports.hooks
+        }
+
+    def observe(self, kind: str, seconds: float) -> None:
+        histogram = self._histograms.get(kind)
+        if histogram is not None:
+            histogram.observe(seconds)
