@@ -123,6 +123,7 @@ def test_a_replica_that_lagged_does_not_pass_for_the_same(pair, again, has_membe
     kept = [pair.redis.client.dump(key) for key in keys]
     pair.room(1).broadcast("lost 1")
     pair.room(1).broadcast("lost 2")
+    wait_until(lambda: pair.known(1) == ["kept", "lost 1", "lost 2"])
     lost_position = pair.room(1).position()
     for member in members:
         assert member.receive(3) == ["kept", "lost 1", "lost 2"]
@@ -244,7 +245,7 @@ def test_a_join_that_fails_leaves_nothing_behind(pair):
         member.session.room("lobby").join(history=1)
     assert pair.log(0) is None
     assert not world.links[0].serial("/ws/test", "lobby")
-    assert pair.room(1).members() == 0
+    wait_until(lambda: pair.room(1).members() == 0)
     assert ended(member) == []
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from threading import Condition
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from wsthreads.brokers.positions import Position, new_epoch
 from wsthreads.brokers.scripts import HISTORY
 from wsthreads.errors import BrokerError, HistoryError
 from wsthreads.rooms.histories import OFF, Histories, check_count, messages_of
-from wsthreads.rooms.history import Entry, Limits, Log, Mark, Record, is_kept, payload_bytes
+from wsthreads.rooms.history import Entry, Limits, Log, Record, is_kept, payload_bytes
 from wsthreads.rooms.joined import Joined
 from wsthreads.rooms.names import is_hidden
 from wsthreads.rooms.striped import StripedDict
@@ -54,15 +53,21 @@ class SharedLog(Log):
             self.serial, self.is_filled = serial, False
         return serial == self.serial
 
-    def add(self, frame: bytes, exclude_id: str | None, now: float, mark: Mark | None = None) -> None:
-        super().add(frame, exclude_id, now, mark)
-        if self.awaiting:
-            self.filled.notify_all()
+    def record(self, record: Record) -> bool:
+        frame, exclude_id, now, serial, (number, tag) = record
+        if not self.follow(serial):
+            return False  # those who have joined since then have it from Redis, or it is not for them
+        if self.is_filled:
+            self._number, self._tag = number, tag
+            self._append((number, tag, now, frame, exclude_id))
+            if self.awaiting:
+                self.filled.notify_all()
+        return True
 
     def await_entry(self, number: int, timeout_s: float) -> None:
         """Wait until the log has reached an entry, or is incomplete."""
         self.awaiting += 1
-        self.filled.wait_for(lambda: self.last.number >= number or not self.is_filled, timeout_s)
+        self.filled.wait_for(lambda: self._number >= number or not self.is_filled, timeout_s)
         self.awaiting -= 1
 
     def fill(self, stored: Stored, now: float) -> None:
@@ -110,11 +115,11 @@ class SharedHistories(Histories[SharedLog]):
     def received(
         self, name: str, frame: bytes, exclude_id: str | None, serial: int, position: Position
     ) -> Record | None:
-        """What adds a broadcast that has come back to the log of its room."""
+        """A broadcast that has come back, for the log of its room; None if it is not kept."""
         if not is_kept(frame) or is_hidden(name):
             return None
         mark = mark_of(position.number, position.id)
-        return partial(_record, frame, exclude_id, self.timers.now(), serial, mark)
+        return bytes(frame), exclude_id, self.timers.now(), serial, mark
 
     def record_alone(self, name: str, record: Record) -> bool:
         return self._logs.get(name) is None or super().record_alone(name, record)
@@ -216,7 +221,7 @@ class SharedHistories(Histories[SharedLog]):
 
         None if this process does not receive the room's messages.
         """
-        self._link.pending.wait_room((self._path, name))
+        self._link.pending.wait_own((self._path, name))
         serial, log = self._link.serial(self._path, name), self._logs.get(name)
         if log is None or not serial:
             yield None
@@ -257,15 +262,6 @@ class StoredHistory:
         if not answer[0]:
             raise HistoryError(f"{OFF} for the endpoint, and start its server")
         return parse_limits(answer[0]), _log_of(answer, 0.0)
-
-
-def _record(frame: bytes, exclude_id: str | None, now: float, serial: int, mark: Mark, log: Log) -> bool:
-    assert isinstance(log, SharedLog)
-    if not log.follow(serial):
-        return False  # those who have joined since then have it from Redis, or it is not for them
-    if log.is_filled:
-        log.add(frame, exclude_id, now, mark)
-    return True
 
 
 def _log_of(answer: list[Any], now: float) -> Log:

@@ -27,6 +27,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
+from math import inf
 from queue import Empty, SimpleQueue
 from time import monotonic
 from types import MappingProxyType
@@ -222,21 +223,18 @@ class PendingBroadcasts:
 
     def wait_room(self, room: RoomKey) -> None:
         """Wait until the members have what any thread has broadcast to a room so far. Not for a late one."""
-        broadcast = self._rooms.get(room)
-        if broadcast is not None and not broadcast.is_back:
-            bell = Bell()
-            broadcast.bells.append(bell)
-            if not broadcast.is_back:
-                _await(bell, max(0.0, broadcast.due - monotonic()))
+        _wait_back(self._rooms.get(room))
+
+    def wait_own(self, room: RoomKey) -> None:
+        """Wait until the members have what the current thread has broadcast to a room so far. Not for a late one."""
+        last = self._current().rooms.get(room)
+        _wait_back(None if last is None else last.broadcast)
 
     def wait_all(self, timeout_s: float) -> None:
         """Wait until the members have what any thread has broadcast so far, at most `timeout_s`. Not for late ones."""
         deadline = monotonic() + timeout_s
         for broadcast in self._out.copy().values():
-            bell = Bell()
-            broadcast.bells.append(bell)
-            if not broadcast.is_back:
-                _await(bell, max(0.0, min(deadline, broadcast.due) - monotonic()))
+            _wait_back(broadcast, deadline)
 
     def _have_looked_after(self, session: Addressee) -> None:
         flusher = session._held_frames.flusher
@@ -405,6 +403,14 @@ class HeldFrames:
         for bell in self._bells.copy():
             bell.put(None)
         return True
+
+
+def _wait_back(broadcast: PendingBroadcast | None, deadline: float = inf) -> None:
+    if broadcast is not None and not broadcast.is_back:
+        bell = Bell()
+        broadcast.bells.append(bell)
+        if not broadcast.is_back:
+            _await(bell, max(0.0, min(deadline, broadcast.due) - monotonic()))
 
 
 def _await(bell: Bell, timeout_s: float) -> None:

@@ -4,7 +4,7 @@ A room has a log from its first message, first member or first `position` on. Th
 dropped once nobody is in the room, and nobody has used it for `history_s`. Under a log's `order`, `has_members` says
 whether somebody is in the room, and neither that nor `is_gone` changes meanwhile.
 
-Over a broker, a subclass fills the logs from there. It overrides `_make`, `recorder`, `before_join`, `_newest` and
+Over a broker, a subclass fills the logs from there. It overrides `_make`, `before_join`, `_newest` and
 `position`.
 """
 
@@ -12,14 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from wsthreads.errors import HistoryError, brief
-from wsthreads.rooms.history import Entry, Limits, Log, Record, is_kept, message_of
+from wsthreads.rooms.history import START, Entry, Limits, Log, Record, is_kept, message_of
 from wsthreads.rooms.joined import Joined
-from wsthreads.rooms.names import is_hidden
 from wsthreads.rooms.striped import StripedDict
 from wsthreads.threads.flusher import weakly
 
@@ -87,16 +85,18 @@ class Histories(Generic[L]):
                     yield log
                     return
 
-    def recorder(self, name: str, frame: bytes, exclude_id: str | None) -> Record | None:
-        """What adds a broadcast to the log of its room; None if it is not kept."""
-        if not is_kept(frame) or is_hidden(name):
-            return None
-        return partial(_record, frame, exclude_id, self.timers.now())
+    def record_of(self, name: str, frame: bytes, exclude_id: str | None) -> Record | None:
+        """A broadcast for the log of its room; None if it is not kept."""
+        if type(frame) is not bytes:
+            if not is_kept(frame):
+                return None
+            frame = bytes(frame)  # nothing of a replay is replaced by what comes later
+        return None if name[0] == "\0" else (frame, exclude_id, self.timers.now(), 0, START)
 
     def record_alone(self, name: str, record: Record) -> bool:
         """Add a broadcast to the log of a room that nobody is in. False, and nothing is done, if somebody is."""
         with self.open(name) as log:
-            return not self._has_members(name) and (record(log) or True)
+            return not self._has_members(name) and (log.record(record) or True)
 
     def check(self, history: int | None, since: str | None) -> None:
         """Raise `HistoryError` for invalid options of `join`."""
@@ -224,11 +224,6 @@ class Histories(Generic[L]):
             with log.order:
                 assert not log.is_gone
                 log._check()
-
-
-def _record(frame: bytes, exclude_id: str | None, now: float, log: Log) -> bool:
-    log.add(frame, exclude_id, now)
-    return True
 
 
 def _append(outbox: Outbox, frames: list[bytes]) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from threading import Lock
 from typing import NamedTuple, TypeAlias
@@ -22,11 +22,15 @@ from typing import NamedTuple, TypeAlias
 from wsthreads.protocol.encoding import PLAIN, Encoding
 from wsthreads.protocol.frames import TEXT
 
-__all__ = ["START", "Entry", "Limits", "Log", "Mark", "is_kept", "message_of", "payload_bytes"]
+__all__ = ["START", "Entry", "Limits", "Log", "Mark", "Record", "is_kept", "message_of", "payload_bytes"]
 
 #: A number, the tag, when it was broadcast, the plain frame, the id of the session that did not get it. It is a plain
 #: tuple of plain values, so the garbage collector does not look at it: there may be millions.
 Entry: TypeAlias = "tuple[int, str, float, bytes, str | None]"
+
+#: A broadcast, for the log of its room: the plain frame, who does not get it, when it was made; and, over a broker, the
+#: number of the subscription by which it has come, and its mark.
+Record: TypeAlias = "tuple[bytes, str | None, float, int, Mark]"
 
 _NUMBER = re.compile("[0-9]{1,16}", re.ASCII)
 
@@ -53,7 +57,19 @@ START = Mark(0)
 class Log:
     """The last messages of one room. Whoever calls a method holds `order`."""
 
-    __slots__ = ("_bytes", "_encoded", "_entries", "_limits", "epoch", "floor", "is_gone", "last", "order", "used_at")
+    __slots__ = (
+        "_bytes",
+        "_encoded",
+        "_entries",
+        "_floor",
+        "_limits",
+        "_number",
+        "_tag",
+        "epoch",
+        "is_gone",
+        "order",
+        "used_at",
+    )
 
     def __init__(self, limits: Limits, now: float) -> None:
         # Held while a message is appended to the outboxes of all members and to this log, and while a session joins.
@@ -61,25 +77,33 @@ class Log:
         self.order = Lock()
         #: The name of the log. Another log of the same room has another one.
         self.epoch = secrets.token_urlsafe(9)
-        #: The last entry, and the last one that was dropped: the log has all entries between the two.
-        self.last = self.floor = START
         #: When a message or a session was last there.
         self.used_at = now
         #: It has been dropped: take another.
         self.is_gone = False
         self._limits = limits
+        # The mark of the last entry, and of the last one that was dropped: the log has all entries between the two.
+        self._number, self._tag = START
+        self._floor: tuple[int, str] = START
         self._entries: deque[Entry] = deque()
         self._bytes = 0
         self._encoded: dict[str, dict[int, bytes]] = {}  # by encoding and number, for clients with that encoding
 
-    def add(self, frame: bytes, exclude_id: str | None, now: float, mark: Mark | None = None) -> None:
-        """Append a message. Its mark is the next one, unless it has one already."""
-        self.last = mark = mark or Mark(self.last[0] + 1)
-        # Without the marks of a MarkedFrame: nothing of a replay is replaced by what comes later.
-        self._entries.append((*mark, now, frame if type(frame) is bytes else bytes(frame), exclude_id))
-        self._bytes += payload_bytes(frame)
-        self.used_at = now
-        self.trim(now)
+    def record(self, record: Record) -> bool:
+        """Append a broadcast. Returns False if it is not for the room as it is now. Called for every broadcast."""
+        frame, exclude_id, now, _, _ = record
+        number = self._number = self._number + 1
+        self._append((number, "", now, frame, exclude_id))
+        return True
+
+    def _append(self, entry: Entry) -> None:
+        entries, limits = self._entries, self._limits
+        entries.append(entry)
+        now = self.used_at = entry[2]
+        size = len(entry[3])
+        self._bytes += size - (2 if size < 128 else 4 if size < 65540 else 10)
+        if len(entries) > limits[0] or self._bytes > limits[2] or entries[0][2] <= now - limits[1]:
+            self.trim(now)
 
     def trim(self, now: float) -> None:
         """Drop what is over the limits."""
@@ -87,14 +111,20 @@ class Log:
         oldest = now - seconds
         while entries and (len(entries) > messages or self._bytes > most_bytes or entries[0][2] <= oldest):
             number, tag, _, frame, _ = entries.popleft()
-            self.floor = Mark(number, tag)
+            self._floor = (number, tag)
             self._bytes -= payload_bytes(frame)
             for encoded in self._encoded.values():
                 encoded.pop(number, None)
 
+    @property
+    def last(self) -> Mark:
+        """The mark of the last entry."""
+        return Mark(self._number, self._tag)
+
     def replace(self, epoch: str, last: Mark, floor: Mark, entries: Iterable[Entry], now: float) -> None:
         """Have other contents: those of another log, or what was missing."""
-        self.epoch, self.last, self.floor = epoch, last, floor
+        self.epoch, self._floor = epoch, floor
+        self._number, self._tag = last
         self._entries = deque(entries)
         self._bytes = sum(payload_bytes(entry[3]) for entry in self._entries)
         self._encoded = {}
@@ -146,7 +176,7 @@ class Log:
             if entry[0] <= mark.number:
                 return found[::-1] if entry[:2] == mark else None
             found.append(entry)
-        return found[::-1] if mark == self.floor else None
+        return found[::-1] if mark == self._floor else None
 
     def unencoded(self, encoding: Encoding, entries: Iterable[Entry]) -> list[Entry]:
         """Those of which there is no frame in an encoding."""
@@ -181,7 +211,7 @@ class Log:
         """The invariants, for tests."""
         numbers = [entry[0] for entry in self._entries]
         assert numbers == sorted(set(numbers)), numbers
-        assert not numbers or (numbers[0] > self.floor.number and numbers[-1] == self.last.number)
+        assert not numbers or (numbers[0] > self._floor[0] and numbers[-1] == self._number)
         assert self._bytes == sum(payload_bytes(entry[3]) for entry in self._entries) <= self._limits.bytes
         assert len(numbers) <= self._limits.messages
         assert all(number in numbers for encoded in self._encoded.values() for number in encoded)
@@ -202,7 +232,3 @@ def message_of(frame: bytes) -> str | bytes:
     """The message of a plain frame."""
     payload = frame[len(frame) - payload_bytes(frame) :]
     return payload.decode() if frame[0] & 0x0F == TEXT else bytes(payload)
-
-
-#: Appends a message to the log of a room, under its `order`. Returns False if it is not for the room as it is now.
-Record: TypeAlias = "Callable[[Log], bool]"

@@ -411,7 +411,7 @@ class Rooms(Sending, Generic[M]):
         """
         record = None
         if self.history is not None:
-            record = self.history.recorder(name, frame, None if exclude is None else exclude.id)
+            record = self.history.record_of(name, frame, None if exclude is None else exclude.id)
         self._spread(name, frame, exclude, hand_over=hand_over, record=record)
 
     def newest(self, name: str, count: int) -> list[str | bytes]:

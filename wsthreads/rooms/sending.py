@@ -63,7 +63,7 @@ class Sending:
                 parts = by_encoding(outboxes)
                 missing = [encoding for encoding, _ in parts if encoding not in frames]
                 if not missing:
-                    if record is not None and members.log is not None and not record(members.log):
+                    if record is not None and members.log is not None and not members.log.record(record):
                         return
                     skip = None if exclude is None else members.sessions.get(exclude)
                     if parts:
