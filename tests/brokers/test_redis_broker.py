@@ -23,6 +23,7 @@ from tests.room_worlds import RedisWorld
 from tests.wire import RawClient, Recorder, endpoint, run_all, self_signed, thread_names
 from wsthreads import BrokerError, ConfigError, MessageTypeError, RedisBroker, RoomNameError, WebSocketApp, create_app
 from wsthreads.brokers.keys import HEAD_S
+from wsthreads.rooms.history import Limits
 
 #: A worker that was killed counts no longer after this time, which is the promise.
 GONE_S = 10.0
