@@ -494,7 +494,7 @@ def test_the_rights_that_the_page_lists_are_enough(database):
     with RedisServer() as server:
         server.client.execute_command("ACL", "SETUSER", "app", "reset", "on", ">pw", *rights_of_the_page())
         url = f"redis://app:pw@127.0.0.1:{server.port}/{database}"
-        world = RedisWorld(url, prefix="wsthreads")
+        world = RedisWorld(url, prefix="wsthreads", history=Limits(1, 300.0, 2**20))
         owned = Owned(world, hooks=("on_room_start", "on_post"))
         try:
             a, b = world.member("lobby", "other"), world.member("lobby")

@@ -217,11 +217,11 @@ class SharedHistories(Histories[SharedLog]):
 
     @contextmanager
     def _own(self, name: str) -> Iterator[SharedLog | None]:
-        """The log of this process, with its `order` held, once it has what the current thread has broadcast.
+        """The log of this process, with its `order` held, once it has what this process has broadcast so far.
 
         None if this process does not receive the room's messages.
         """
-        self._link.pending.wait_own((self._path, name))
+        self._link.pending.wait_room((self._path, name))
         serial, log = self._link.serial(self._path, name), self._logs.get(name)
         if log is None or not serial:
             yield None

@@ -225,11 +225,6 @@ class PendingBroadcasts:
         """Wait until the members have what any thread has broadcast to a room so far. Not for a late one."""
         _wait_back(self._rooms.get(room))
 
-    def wait_own(self, room: RoomKey) -> None:
-        """Wait until the members have what the current thread has broadcast to a room so far. Not for a late one."""
-        last = self._current().rooms.get(room)
-        _wait_back(None if last is None else last.broadcast)
-
     def wait_all(self, timeout_s: float) -> None:
         """Wait until the members have what any thread has broadcast so far, at most `timeout_s`. Not for late ones."""
         deadline = monotonic() + timeout_s
