@@ -169,6 +169,8 @@ class Leases(Turns):
 
     def send_first(self, pipeline: Pipeline) -> None:
         """Extend leases, and try for rooms."""
+        if not self._due and lease_time() < self._next_at:
+            return
         with self._lock:
             now = lease_time()
             due, self._due = self._due, {}

@@ -116,6 +116,8 @@ class PostBox:
 
     def send(self, pipeline: Pipeline, gate: float) -> None:
         """Add the calls for what waits. The writer's thread."""
+        if not self._unsent:
+            return
         by_room: dict[Address, list[tuple[int, SentPost]]] = {}
         calls: list[Callable[[Pipeline], None]] = []
         with self._lock:

@@ -89,6 +89,8 @@ class Turns:
 
     def send_last(self, pipeline: Pipeline, gate: float) -> None:
         """Give rooms back, tell outcomes, and take posts. Redis has the broadcasts before `gate` by then."""
+        if not self._returns and not self._turns and not self._held:
+            return
         with self._lock:
             for each in self._returns:
                 if each.ticket > gate:
