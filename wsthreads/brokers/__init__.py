@@ -10,6 +10,9 @@ modules above it:
 `directory`        reaches users and single sessions in all processes
 `presence`         who is there, in all processes
 `keys`             the keys in Redis, what each contains, and for how long
+`lease_scripts`    the Lua scripts for the owners of rooms, and for posts
+`posts`            posts to rooms: those that this process sends, and those that it handles
+`ownership`        which rooms this process owns
 `attributes`       what rooms hold, in all processes
 `rooms`            the rooms and sessions that handlers use
 `scripts`          the Lua scripts that run inside of Redis
@@ -21,6 +24,10 @@ modules above it:
 `reader`           the thread that receives from Redis; `HANDLERS`: what it does with each kind of message
 `queue`            what waits to be sent
 `seats`            places in rooms with `max_members`
+`claims`           the rooms that this process wants to own or owns, and its leases
+`turns`            the posts of these rooms at Redis, and giving rooms back
+`leases`           taking rooms, and keeping them
+`presence_writer`  what is sent of presence
 `availability`     whether Redis answers, and how long a call waits for it
 `writer`           the thread that sends to Redis
 `link`             what rooms call: `RedisLink`
