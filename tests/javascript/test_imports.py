@@ -190,6 +190,14 @@ def test_attributes_leave_everything_else_in_its_place() -> None:
         assert without_attributes(other) == other
 
 
+def test_a_dynamic_import_of_json_may_have_attributes(tmp_path: Path) -> None:
+    dynamic = 'await import("./a.json", { with: { type: "json" } });'
+    assert without_attributes(dynamic) == dynamic.replace(', { with: { type: "json" } }', " " * 28)
+    source = f"const {{ default: data }} = {dynamic}\nif (data.a !== 5) throw 1;\n{HOOK}"
+    write(tmp_path, a__json='{"a": 5}', script__js=source)
+    assert check_script(tmp_path / "script.js", Config()).hooks
+
+
 def test_check_shows_what_a_script_prints_at_its_top_level(tmp_path: Path) -> None:
     chat = f'console.log("hello", {{ a: 1 }});\nconsole.warn("careful\\nnow");\n{HOOK}'
     other = f'console.debug("before the mistake");\nthrow new Error("no");\n{HOOK}'

@@ -39,6 +39,12 @@ _ATTRIBUTES = re.compile(
     r"""(?P<attributes>(?:with|assert)\s*\{\s*["']?type["']?\s*:\s*(["'])json\4\s*,?\s*\})"""
 )
 
+#: The same in a dynamic import: its second argument.
+_OPTIONS = re.compile(
+    r"""(?P<import>\bimport\s*\(\s*(["'])[^"'\n]+\.json\2\s*)"""
+    r"""(?P<attributes>,\s*\{\s*(?:with|assert)\s*:\s*\{\s*["']?type["']?\s*:\s*(["'])json\4\s*,?\s*\}\s*,?\s*\}\s*,?)"""
+)
+
 #: Endings that people leave out, or that a compiler's output has.
 _ENDINGS = (".ts", ".js", ".mjs", ".json", "/index.ts", "/index.js")
 
@@ -128,7 +134,7 @@ def without_attributes(source: str) -> str:
     def blank(found: re.Match[str]) -> str:
         return found["import"] + re.sub(r"[^\n]", " ", found["attributes"])
 
-    return _ATTRIBUTES.sub(blank, source)
+    return _OPTIONS.sub(blank, _ATTRIBUTES.sub(blank, source))
 
 
 def _place(source: str, position: int) -> tuple[int, int]:
