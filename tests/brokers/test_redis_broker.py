@@ -518,6 +518,9 @@ def test_the_rights_that_the_page_lists_are_enough(database):
             done = wsthreads("publish", "lobby", "shell", "--endpoint", "/ws/test", "--redis", url)
             assert (done.returncode, done.stderr) == (0, "")
             assert b.receive(1) == ["shell"]
+            assert room.history(1) == ["shell"]
+            a.session.room("lobby").join(history=1)
+            assert a.receive(1) == ["shell"]
         finally:
             owned.end()
             world.end()

@@ -13,6 +13,7 @@ from tests.room_worlds import RedisWorld
 from wsthreads import BrokerError, HistoryError
 from wsthreads.brokers import messages, scripts
 from wsthreads.brokers.history import SharedLog
+from wsthreads.brokers.positions import Position
 from wsthreads.brokers.redis import RedisBroker
 from wsthreads.protocol.frames import message_frame
 from wsthreads.rooms.history import Limits
@@ -317,6 +318,39 @@ def test_nobody_waits_for_a_position_that_a_client_has_invented(pair, monkeypatc
     for invented in (f"{epoch}.{int(number) + 1}.{entry}", f"{epoch}.{'9' * 16}.{entry}", f"{epoch}.7"):
         _, joined = pair.member(0, since=invented)
         assert joined == (True, False)
+
+
+# A room that is left and joined again
+
+
+def test_what_an_ended_subscription_delivers_is_for_nobody(pair):
+    """The reader may be about to deliver when the last member leaves. Whoever joins then has the message from Redis."""
+    first, _ = pair.member(0, history=50)
+    serial = pair.log(0).serial
+    pair.room(1).broadcast("old")
+    assert first.receive(1) == ["old"]
+    first.session.room("lobby").leave()
+    late, joined = pair.member(0, history=50)
+    assert joined == (True, True)
+    assert pair.log(0).serial > serial
+    position = Position(b"epoch", 1, b"1-1")
+    pair.worlds[0].rooms.deliver(
+        "lobby", message_frame("old"), None, ticket=-1, hand_over=False, serial=serial, position=position
+    )
+    assert ended(late) == ["old"]
+    assert pair.room(0).history(50) == ["old"]
+
+
+def test_a_log_of_an_ended_subscription_is_asked_nothing(pair):
+    pair.member(0, history=50)
+    pair.room(1).broadcast("old")
+    wait_until(lambda: pair.known(0) == ["old"])
+    log = pair.log(0)
+    with log.order:
+        log.serial -= 1
+        log.replace(log.epoch, log.last, log.last, [], 0.0)
+    assert pair.room(0).history(50) == ["old"]
+    assert pair.room(0).position() == pair.room(1).position()
 
 
 # What is stored

@@ -18,6 +18,7 @@ from wsthreads.protocol.encoding import Encoding
 from wsthreads.protocol.frames import TEXT, encode_frame
 from wsthreads.rooms import histories
 from wsthreads.rooms.history import Limits
+from wsthreads.rooms.striped import StripedDict
 
 #: What most tests keep.
 LIMITS = Limits(messages=50, seconds=300.0, bytes=2**20)
@@ -548,6 +549,30 @@ def test_joins_and_last_leaves_amid_broadcasts_lose_nothing(world, quick_switche
         thread.join(6 * DEADLINE_S)
     assert not failures
     check(world)
+
+
+def test_who_is_the_next_first_member_gets_what_was_begun_for_the_last_one(monkeypatch):
+    """A broadcast has looked up the room when the last member leaves, and another session joins with the history."""
+    world = World(LIMITS)
+    try:
+        a, b = world.member("lobby"), world.member()
+        real, todo = StripedDict.get, [lambda: join(b, history=50), a.session.room("lobby").leave]
+
+        def get(striped, key, default=None):
+            found = real(striped, key, default)
+            if striped is world.rooms._members and len(todo) == 2:
+                while todo:
+                    todo.pop()()
+            return found
+
+        monkeypatch.setattr(StripedDict, "get", get)
+        world.rooms.room("lobby").broadcast("for the next one")
+        assert not todo
+        assert ended(b) == ["for the next one"]
+        assert world.rooms.room("lobby").history(50) == ["for the next one"]
+        check(world)
+    finally:
+        world.end()
 
 
 def test_what_a_call_sends_and_broadcasts_before_a_join_comes_before_the_replay(world):
