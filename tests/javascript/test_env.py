@@ -184,3 +184,24 @@ def test_run_and_check_take_a_file(script: Path) -> None:
     with Program([*check[:-1], "nowhere"], cwd=script.parent) as program:
         assert program.wait() == 1
         assert "nowhere: No such file or directory" in program.log
+
+
+def test_a_reload_and_a_restart_keep_what_was_given(tmp_path: Path) -> None:
+    """The top level needs the value, also in the process that checks a change before a restart."""
+    needs = 'import { env } from "wsthreads";\nif (!env.KEY) throw new Error("no KEY");\n'
+    echo = "export function onMessage(session) { session.send(`%s ${env.KEY.length}`); }\n"
+    (tmp_path / ".env").write_text(f"KEY={SECRET}\n")
+    (tmp_path / "handlers").mkdir()
+    (tmp_path / "handlers" / "one.js").write_text(needs + echo % "one")
+    with run_server("handlers", "--reload", "--env-file", ".env", cwd=tmp_path) as server:
+        (tmp_path / "handlers" / "one.js").write_text(needs + echo % "first")
+        server.wait_for(r"one\.js reloaded")
+        with connect(server.ws_url + "/ws/one") as client:
+            client.send("x")
+            assert receive(client) == f"first {len(SECRET)}"
+        (tmp_path / "handlers" / "two.js").write_text(needs + echo % "two")
+        server.wait_for(rf"^Listening on {server.url} ", times=2)
+        with connect(server.ws_url + "/ws/two") as client:
+            client.send("x")
+            assert receive(client) == f"two {len(SECRET)}"
+        assert SECRET not in server.log
