@@ -82,6 +82,8 @@ def test_relative_imports_work_statically_and_dynamically(folder: Path) -> None:
         ("data:text/javascript,export default 1", "relative"),
         ("https://evil.example/x.js", "relative"),
         ("wsthreads:other", "relative"),
+        ("wsthreads/other", "relative"),
+        ("pkg/%2e%2e/x", "relative"),
         ("<dukpy>", "relative"),
     ],
 )
@@ -106,7 +108,13 @@ def test_every_other_import_is_refused_by_name_and_folder(folder: Path, name: st
         assert "cannot find module: import of" in answer
 
 
-@pytest.mark.parametrize("name", [r"./two.js\\0.txt", r"./\\ud800.js", "./" + "a" * 5000 + ".js", r"\\0../secret.js"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        r"./two.js\\0.txt", r"./\ud800.js", "./" + "a" * 5000 + ".js", r"\\0../secret.js", r"pkg/\u0000", r"pkg/\ud800",
+        r"\ud800", "pkg/" + "a" * 5000, "pkg/" * 2000 + "x", "@a/" + "b" * 300, "#x", "node:",
+    ],
+)  # fmt: skip
 def test_names_that_no_file_can_have_are_refused_too(folder: Path, name: str) -> None:
     source = """export async function onMessage(session, name) {
       try { await import(JSON.parse(name)); session.send("imported"); } catch (error) { session.send("refused"); }

@@ -192,7 +192,7 @@ class ModuleLoader:
         if self.python.provides(name):
             return EMBEDDED + name
         base, version = _split(base)  # <...> is evaluated text, which has neither place nor version
-        if is_package_name(name):
+        if is_package_name(name) and not name.startswith(f"{BUILT_IN}/"):
             return self._package(name, base, version)
         if not name.startswith(("./", "../")) or "\\" in name:
             known = f"imports are {BUILT_IN!r}, packages, or relative paths such as './lib.js', inside of"

@@ -21,7 +21,7 @@ CONDITIONS = {"worker", "browser", "module", "import", "default"}
 _FOLDER = "node_modules"
 
 # Patterns are texts: they are compiled when the first package is imported, and not at each start.
-_NAME = r"(?P<package>(?:@[\w.~-]+/)?[A-Za-z0-9_~-][\w.~-]*)(?P<subpath>(?:/[^\\%]*)?)"
+_NAME = r"(?P<package>(?:@[\w.~-]+/)?[A-Za-z0-9_~-][\w.~-]*)(?P<subpath>(?:/[^\\%\x00-\x1f\ud800-\udfff]*)?)"
 
 #: Node's own modules, as far as packages use them.
 _OF_NODE = {
