@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO
 
 from wsthreads.cli.targets import Target, check_module, placed, source_of
@@ -29,7 +29,7 @@ class Finding:
     functions: tuple[str, ...]
     remarks: tuple[str, ...]
     #: For Python files that a script imports: the text of a ``.d.ts`` by its path.
-    declarations: Mapping[str, str]
+    declarations: Mapping[str, str] = field(default_factory=dict)
 
 
 @contextmanager

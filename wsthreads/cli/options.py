@@ -32,7 +32,7 @@ SECTIONS = (
     ("Rooms", (
         "redis", "max_rooms_per_session", "max_room_name_chars", "presence_interval_s", "presence_grace_s",
         "max_presence_bytes", "max_room_bytes", "room_keep_s",
-        "history_messages", "history_s", "max_history_bytes",
+        "history_messages", "history_s", "max_history_bytes", "room_threads", "max_post_bytes", "post_timeout_s",
     )),
     ("Logging and monitoring", (
         "log_level", "log_format", "serve_metrics", "metrics_token", "serve_health", "dashboard_token",
