@@ -100,7 +100,7 @@ PUBLISH_KEPT = _publish(
     before="""
 local limits = ARGV[4] ~= '?' and ARGV[4] or redis.call('GET', KEYS[4]) or ''
 local most, keep_ms, most_bytes = string.match(limits, '^(%d+) (%d+) (%d+)')
-local kept, kept_bytes, kept_from, count
+local entries, added_bytes, kept, kept_bytes, kept_from = {}, 0, nil, nil, nil
 """,
     stored="""if most and size ~= '' then
       if not kept then
@@ -110,27 +110,36 @@ local kept, kept_bytes, kept_from, count
         end
         kept, kept_bytes, kept_from = found[1] or '0 0-0', tonumber(found[2] or '0'), tonumber(found[3] or '0')
       end
-      local entry = {text, last, kept, size, ARGV[i + 1]}
-      count = redis.call('RPUSH', KEYS[3], table.concat(entry, ' '))
-      kept, kept_bytes = text .. ' ' .. last, kept_bytes + tonumber(size)
-      if count == 1 then
-        kept_bytes, kept_from = tonumber(size), now
-      end
+      local here = text .. ' ' .. last
+      entries[#entries + 1] = here .. ' ' .. kept .. ' ' .. size .. ' ' .. ARGV[i + 1]
+      kept, added_bytes = here, added_bytes + tonumber(size)
     end""",
     after=f"""
-if count then
-  local function drop()
-    count = count - 1
-    kept_bytes = kept_bytes - tonumber(string.match(redis.call('LPOP', KEYS[3]), '^%S+ %S+ %S+ %S+ (%d+)'))
+if kept then
+  local count = redis.call('RPUSH', KEYS[3], unpack(entries))
+  if count == #entries then
+    kept_bytes, kept_from = 0, now
   end
-  while count > tonumber(most) or count > 0 and kept_bytes > tonumber(most_bytes) do
-    drop()
+  kept_bytes = kept_bytes + added_bytes
+  local function drop(number)
+    local dropped = redis.call('LRANGE', KEYS[3], 0, number - 1)
+    for i = 1, number do
+      kept_bytes = kept_bytes - tonumber(string.match(dropped[i], '^%S+ %S+ %S+ %S+ (%d+)'))
+    end
+    redis.call('LTRIM', KEYS[3], number, -1)
+    count = count - number
+  end
+  if count > tonumber(most) then
+    drop(count - tonumber(most))
+  end
+  while count > 0 and kept_bytes > tonumber(most_bytes) do
+    drop(1)
   end
   local oldest = now - tonumber(keep_ms)
   while count > 0 and kept_from <= oldest do
     kept_from = tonumber(string.match(redis.call('LINDEX', KEYS[3], 0), '^%S+ (%d+)'))
     if kept_from <= oldest then
-      drop()
+      drop(1)
     end
   end
   redis.call('PEXPIRE', KEYS[3], keep_ms)

@@ -30,7 +30,7 @@ Entry: TypeAlias = "tuple[int, str, float, bytes, str | None]"
 
 #: A broadcast, for the log of its room: the plain frame, who does not get it, when it was made; and, over a broker, the
 #: number of the subscription by which it has come, and its mark.
-Record: TypeAlias = "tuple[bytes, str | None, float, int, Mark]"
+Record: TypeAlias = "tuple[bytes, str | None, float, int, tuple[int, str]]"
 
 _NUMBER = re.compile("[0-9]{1,16}", re.ASCII)
 
