@@ -25,6 +25,7 @@ import pytest
 
 import wsthreads
 from tests.browsing import expect
+from tests.javascript.origins import Origin, response
 from tests.npm import node_modules
 from tests.pages import blocks, text_of
 from tests.programs import EXAMPLES, ROOT, Program, connect, receive, run_server, wait_until
@@ -203,6 +204,29 @@ def test_the_test_of_who_is_online_passes(tmp_path: Path, monkeypatch: pytest.Mo
     names: dict[str, Any] = {}
     exec(blocks("docs/how-to/who-is-online", "python")[1], names)
     names["test_a_lost_connection_is_a_leave_after_ten_seconds"]()
+
+
+# fetch
+
+
+def test_a_script_calls_a_service(tmp_path: Path) -> None:
+    (source,) = blocks("docs/how-to/fetch", "javascript")
+    (command,) = blocks("docs/how-to/fetch", "console")
+    (tmp_path / "weather.js").write_text(source)
+    assert "--allow-net api.example.com" in command
+    with Origin() as origin:
+        origin.routes["/weather"] = response(b'{"summary": "rain"}')
+        env = {"WEATHER_URL": f"{origin.url}/weather", "WEATHER_KEY": "k"}
+        with play(tmp_path / "weather.js", env=env, allow_net=[origin.host]) as game:
+            ann = game.connect()
+            ann.send("Bath")
+            assert ann.take() == ["Bath: rain"]
+        (request,) = origin.requests
+        assert (request.target, request.headers["authorization"]) == ("/weather?city=Bath", "Bearer k")
+        with play(tmp_path / "weather.js", env=env) as game:
+            ann = game.connect()
+            ann.send("Bath")
+            assert ann.take() == ["The weather is not known."]
 
 
 # Python from JavaScript

@@ -18,6 +18,7 @@ ROOT = Path(wsthreads.__file__).parent
 LEVELS = {
     "errors": 0,
     "loggers": 0,
+    "hosts": 0,
     "origins": 0,
     "_native": 0,
     "config": 1,
@@ -51,6 +52,7 @@ ONLY_THERE = {
     "redis": {"brokers"},
     "prometheus_client": {"monitoring.prometheus"},
     "simple_websocket": {"protocol.connection"},
+    "urllib3": {"javascript.http_connections"},
     "wsproto": {"protocol.assembler", "protocol.deflate", "cli.client", "cli.handshake", "testing"},
     "pytest": {"testing"},
     "_thread": set(),

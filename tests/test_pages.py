@@ -68,7 +68,8 @@ def test_the_table_of_settings_is_the_configuration() -> None:
     for name, shown in named:
         value = getattr(Config(), name)
         shown = re.sub(r"(?<=\d),(?=\d)", "", shown)
-        meant = {"1 MiB": 2**20, "none": type(value)(), "yes": True, "no": False, "auto": None}.get(shown, shown)
+        words = {"1 MiB": 2**20, "16 MiB": 2**24, "none": type(value)(), "yes": True, "no": False, "auto": None}
+        meant = words.get(shown, shown)
         if value is not None:
             meant = float(meant) if isinstance(value, float) else type(value)(meant)
         assert value == meant, name

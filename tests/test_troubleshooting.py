@@ -209,6 +209,7 @@ def test_scripts_whose_time_cannot_be_bounded(folder: Path) -> None:
         ("gunicorn", "gunicorn", "needs gunicorn: pip install"),
         ("redis", "brokers.redis", "[redis]'"),
         ("prometheus_client", "prometheus", "[prometheus]'"),
+        ("urllib3", "javascript.http_connections", "[fetch]'"),
     ],
 )
 def test_extras_that_are_not_installed(package: str, module: str, part: str) -> None:

@@ -13,6 +13,7 @@ from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 
 from wsthreads.errors import ConfigError
+from wsthreads.hosts import parse_host
 from wsthreads.origins import NAMELESS, parse_origin
 
 __all__ = [
@@ -86,6 +87,10 @@ class Config:
     script_timeout_s: float = _setting(1.0, "longest time that a script's code may run at a time (1011)", 0.01, MAX_S)
     script_wait_s: float = _setting(30.0, "longest wait of a script for Python, or for a promise (1011)", 0.01, MAX_S)
     script_threads: int = _setting(8, "most threads that run Python functions for a script", 1, 1000)
+    allow_net: tuple[str, ...] = _setting(
+        (), "hosts that scripts may fetch from: host, host:port or *.host (extra: fetch)"
+    )
+    max_fetch_bytes: int = _setting(2**24, "largest body that a script may fetch, or send with fetch", 1, 2**26)
     shutdown_timeout_s: float = _setting(10.0, "longest wait for sessions to end at a shutdown", 0, MAX_S)
     max_sessions: int = _setting(1000, "most sessions in this process (503)", 1)
     max_sessions_per_address: int = _setting(
@@ -140,6 +145,12 @@ class Config:
                 raise ConfigError(
                     f"an origin looks like https://host or https://host:port, with the host in ASCII (Punycode), "
                     f"or is * for all origins, file:// for local files, or null; not {origin!r}"
+                )
+        for host in self.allow_net:
+            if parse_host(host) is None:
+                raise ConfigError(
+                    "allow_net takes a host in ASCII (Punycode) such as api.example.com, with :port for that port "
+                    f"only, *.example.com for all hosts below it, or an address such as 127.0.0.1:8000; not {host!r}"
                 )
 
 

@@ -73,14 +73,14 @@ class _ConsoleFormatter(logging.Formatter):
         return f"{place or record.name.rpartition('script.')[2]}: {level}{block(record.getMessage())}"
 
 
-def check_target(target: Target, *, env: Mapping[str, str] | None = None) -> Finding:
+def check_target(target: Target, *, env: Mapping[str, str] | None = None, config: Config | None = None) -> Finding:
     """Load a handler file without serving it. Raises what `add_target` raises."""
     declarations: Mapping[str, str] = {}
     try:
         if target.is_script:
             from wsthreads.javascript import check_script
 
-            found = check_script(target.file, Config(), env=env)
+            found = check_script(target.file, config or Config(), env=env)
             hooks, declarations = found.hooks, found.declarations
         else:
             module = load_module(target.file)

@@ -14,11 +14,17 @@ from wsthreads.errors import ConfigError
 __all__ = ["CommandWithSections", "config_of", "env_of", "setting_options"]
 
 #: Settings with several values: their options take one value each, and can be repeated.
-REPEATED_OPTIONS = {"allowed_origins": "--origin", "subprotocols": "--subprotocol"}
+REPEATED_OPTIONS = {"allowed_origins": "--origin", "subprotocols": "--subprotocol", "allow_net": "--allow-net"}
 
 
 #: The name of the value in the help, for settings that are texts.
-_METAVARS = {"allowed_origins": "URL", "subprotocols": "NAME", "dashboard_token": "TEXT", "metrics_token": "TEXT"}
+_METAVARS = {
+    "allowed_origins": "URL",
+    "subprotocols": "NAME",
+    "allow_net": "HOST",
+    "dashboard_token": "TEXT",
+    "metrics_token": "TEXT",
+}
 
 #: The width of the first column of the help, in all sections.
 COLUMN_WIDTH = 31
@@ -48,7 +54,10 @@ SECTIONS = (
     ("Slow and silent clients", (
         "max_outbox_bytes", "send_timeout_s", "ping_interval_s", "ping_timeout_s", "idle_timeout_s", "close_timeout_s",
     )),
-    ("Scripts", ("env_file", "script_timeout_s", "script_wait_s", "script_threads", "scripts_without_deadline")),
+    ("Scripts", (
+        "env_file", "allow_net", "max_fetch_bytes", "script_timeout_s", "script_wait_s", "script_threads",
+        "scripts_without_deadline",
+    )),
 )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from wsthreads.javascript.engine import Engine, JavaScriptError
 from wsthreads.javascript.environment import Environment
 from wsthreads.javascript.event_queue import EventQueue
 from wsthreads.javascript.exports import Exports
+from wsthreads.javascript.fetches import Fetches, Waits
 from wsthreads.javascript.host import HostFunctions
 from wsthreads.javascript.interpreter import Interpreter, make_interpreter, runtime_source
 from wsthreads.javascript.lazy_parts import LazyParts
@@ -106,7 +107,9 @@ class Isolate(EventQueue):
             threads=config.script_threads,
             wait_s=config.script_wait_s,
         )
-        loop = Loop(name, schedule, states, config, reports, self._loader, metrics, self._calls)
+        self._fetches = Fetches(name, schedule, config)
+        waits = Waits(self._calls, self._fetches)
+        loop = Loop(name, schedule, states, config, reports, self._loader, metrics, waits)
         super().__init__(name, config, schedule, states, loop)
         current, more, posts = loop.current_state, schedule.has_more, loop.posts
         self._host = HostFunctions(states, more, current, script_log, self._loader, posts, rooms)
@@ -203,7 +206,7 @@ class Isolate(EventQueue):
         try:
             try:
                 functions: dict[str, Function] = {}
-                for provider in (self._loop, self._host, self._parts, self._web, self._calls):
+                for provider in (self._loop, self._host, self._parts, self._web, self._calls, self._fetches):
                     functions.update(provider.functions())
                 interpreter, library = make_interpreter(functions, self._loader)
                 engine = self._engine_of(interpreter, library)
@@ -280,7 +283,7 @@ class Isolate(EventQueue):
         except JavaScriptError as error:
             raise IsolateError(f"the runtime does not start: {error}") from error
         self._loop.use_engine(engine)
-        self._host.engine = self._parts.engine = self._web.engine = engine
+        self._host.engine = self._parts.engine = self._web.engine = self._fetches.engine = engine
         return f"{name}.loop()"
 
     def _bury(self) -> None:
@@ -296,3 +299,4 @@ class Isolate(EventQueue):
                 stack.callback(state.end)
             stack.callback(self._loop.abandon)
             stack.callback(self._calls.stop)
+            stack.callback(self._fetches.stop)

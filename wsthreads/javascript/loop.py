@@ -23,8 +23,8 @@ from wsthreads.javascript.stacks import Failure
 if TYPE_CHECKING:
     from wsthreads.config import Config
     from wsthreads.javascript.engine import Engine
+    from wsthreads.javascript.fetches import Waits
     from wsthreads.javascript.loader import ModuleLoader
-    from wsthreads.javascript.python_calls import PythonCalls
     from wsthreads.javascript.reports import Reports
     from wsthreads.javascript.schedule import Schedule
     from wsthreads.monitoring.metrics import Metrics
@@ -68,7 +68,7 @@ class Loop:
         reports: Reports,
         loader: ModuleLoader,
         metrics: Metrics,
-        calls: PythonCalls,
+        waits: Waits,
     ) -> None:
         self._schedule = schedule
         self._states = states
@@ -76,7 +76,7 @@ class Loop:
         self._load_s = LOAD_FACTOR * config.script_timeout_s
         #: How long a promise of a call may be pending: a wait has its own bound, and the script may go on after that.
         self._wait_s = config.script_wait_s + config.script_timeout_s
-        self._calls = calls
+        self._waits = waits
         self._loader = loader
         self._reports = reports
         self._times = CallTimes(metrics)
@@ -171,8 +171,8 @@ class Loop:
             now = time.monotonic()
             if schedule.next_expiry <= now:
                 self._expire(now)
-            if self._calls.next_expiry <= now:
-                self._calls.expire(now)
+            if self._waits.next_expiry <= now:
+                self._waits.expire(now)
             if self._jobs_due is not None and now >= self._jobs_due:
                 break
             reload, self._reload = self._reload, None
@@ -189,8 +189,8 @@ class Loop:
             self._timer_was_last = False
             event = schedule.take()
             if event is None:
-                is_idle = schedule.is_idle and self._calls.is_idle
-                if self._is_stopping and is_idle and not jobs_ran and self._jobs_due is None:
+                may_end = self._is_stopping and not jobs_ran and self._jobs_due is None
+                if may_end and schedule.is_idle and self._waits.is_idle:
                     self.has_ended = True
                     break
                 if timer_due <= now:
@@ -199,7 +199,7 @@ class Loop:
                     return _AGAIN  # they may have set timers that are due earlier
                 if self._jobs_due is not None:
                     break
-                wake_up = min(timer_due, schedule.next_expiry, self._calls.next_expiry)
+                wake_up = min(timer_due, schedule.next_expiry, self._waits.next_expiry)
                 event = schedule.take(None if wake_up == NEVER else max(0.0, wake_up - now))
             if event is STOP:
                 self._is_stopping = True
@@ -235,7 +235,7 @@ class Loop:
             self.heap_bytes = None if self.engine is None else self.engine.heap_bytes()
             return False
         if event.kind == "result":
-            return self._calls.settle(event.arguments[0])
+            return self._waits.settle(event.arguments[0])
         if event.kind == "rooms":
             return self.rooms.begin(event)
         state = event.state

@@ -39,8 +39,9 @@ class PythonPool:
     A job is a function that raises nothing, with a number of its own.
     """
 
-    def __init__(self, name: str, size: int) -> None:
+    def __init__(self, name: str, size: int, what: str = "calls of Python functions") -> None:
         self._name = name
+        self._what = what  # for messages
         self._size = size
         self._lock = threading.Lock()  # guards the rest; nothing blocks under it
         self._order: SimpleQueue[int] = SimpleQueue()  # the numbers of the jobs that wait
@@ -56,17 +57,20 @@ class PythonPool:
             if self._has_ended:
                 return "the script has ended"
             if len(self._waiting) >= MAX_WAITING:
-                return f"{MAX_WAITING} calls of Python functions wait for a thread"
+                return f"{MAX_WAITING} {self._what} wait for a thread"
             if len(self._abandoned) >= MAX_ABANDONED:
-                return f"{MAX_ABANDONED} calls of Python functions have taken too long, and still run"
+                return f"{MAX_ABANDONED} {self._what} have taken too long, and still run"
             if len(self._waiting) + len(self._running) >= self._threads < self._size:
                 self._start_locked()
             self._waiting[number] = job
         self._order.put(number)
         return None
 
-    def give_up(self, number: int) -> bool:
-        """Wait no longer for a job. True if it was running."""
+    def give_up(self, number: int, *, interrupts: bool = True) -> bool:
+        """Wait no longer for a job. True if it was running.
+
+        A job of our own, which is about to end by itself, needs no `Abandoned`: then `interrupts` is false.
+        """
         with self._lock:
             if self._waiting.pop(number, None) is not None:
                 return False
@@ -78,7 +82,8 @@ class PythonPool:
             if self._waiting and self._threads < self._size:
                 self._start_locked()
             # Under the lock, which the thread takes at the job's end: so it runs nothing else yet.
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Abandoned))
+            if interrupts:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Abandoned))
         return True
 
     def stop(self) -> None:
@@ -102,7 +107,7 @@ class PythonPool:
         except RuntimeError as error:  # no thread can be started just now
             if not self._threads:
                 raise
-            log.warning("%s goes on with %d threads for Python functions: %s", self._name, self._threads, error)
+            log.warning("%s goes on with %d threads for %s: %s", self._name, self._threads, self._what, error)
         else:
             self._threads += 1
 

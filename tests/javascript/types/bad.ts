@@ -69,3 +69,5 @@ export const onMessage: OnMessage = (session, message) => { message.slice(1).toU
 export const onHandshake: OnHandshake = () => ({ status: 401 });
 // @ts-expect-error a code is a number
 export const refuses: OnHandshake = () => ({ close: "4003" });
+// @ts-expect-error an object is no body
+fetch("https://example.org/", { method: "POST", body: { a: 1 } });

@@ -98,3 +98,12 @@ export function useAddresses(): string {
   url.hash = "top";
   return URL.canParse(url) ? new URLSearchParams({ a: url.href }).toString() : `${URL.parse("x")}`;
 }
+export function useServices(): void {
+  const headers: Headers = new Headers({ accept: "application/json" });
+  const request = new Request(new URL("https://example.org/"), { method: "POST", body: "text", headers });
+  fetch(request, { redirect: "manual", signal: AbortSignal.timeout(5) }).then((response: Response) => {
+    const status: number = response.ok ? response.status : Response.json({ a: 1 }).status;
+    const type: string | null = response.clone().headers.get("content-type");
+    response.arrayBuffer().then((buffer: ArrayBuffer) => console.log(buffer.byteLength + status, type));
+  });
+}

@@ -18,6 +18,7 @@ declare var Promise: PromiseConstructor;
 interface ArrayBuffer { readonly byteLength: number; slice(start: number): ArrayBuffer }
 declare var ArrayBuffer: { new (length: number): ArrayBuffer };
 interface SharedArrayBuffer { readonly byteLength: number }
+interface AsyncIterable<T, R = any, N = any> { readonly never?: [T, R, N] }
 interface ArrayBufferView { readonly buffer: ArrayBuffer }
 interface Uint8Array extends ArrayBufferView {}
 declare var Uint8Array: { new (length: number): Uint8Array };

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from wsthreads.cli.options import env_of
+from wsthreads.cli.options import config_of, env_of
 from wsthreads.cli.streams import complain
 from wsthreads.errors import UsageError, WSThreadsError
 
@@ -21,7 +21,10 @@ __all__ = ["check"]
 @click.option(
     "--env-file", metavar="FILE", help="Scripts may import the names in this file of lines NAME=value, as env."
 )
-def check(targets: tuple[str, ...], path: str | None, types: bool, env_file: str | None) -> int:
+@click.option("--allow-net", metavar="HOST", multiple=True, help="Hosts that scripts may fetch from; repeatable.")
+def check(
+    targets: tuple[str, ...], path: str | None, types: bool, env_file: str | None, allow_net: tuple[str, ...]
+) -> int:
     """Load handlers without serving them.
 
     Prints the functions of each handler. For a mistake, it prints the file, the line and the column, and suggests a
@@ -33,10 +36,11 @@ def check(targets: tuple[str, ...], path: str | None, types: bool, env_file: str
 
     status = 0
     env = None if env_file is None else env_of(env_file)
+    config = config_of({"allow_net": allow_net})
     for target in find_targets(targets, path):
         try:
             with console_shown(sys.stderr) if target.is_script else all_logs_hidden():
-                finding = check_target(target, env=env)
+                finding = check_target(target, env=env, config=config)
         except WSThreadsError as error:
             status = complain(error)
             continue

@@ -166,6 +166,7 @@ def run(
         if reload:
             options = {"--path": path, "--env-file": env_file}
             check_arguments = [part for option in options.items() if option[1] for part in option if part]
+            check_arguments += [part for host in config.allow_net for part in ("--allow-net", host)]
             check_arguments += ["--", *targets]
             return _serve_with_reload(
                 app, server, lambda: find_targets(targets, path), check_arguments, announce, made_token

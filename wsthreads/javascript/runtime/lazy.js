@@ -25,6 +25,8 @@ const GLOBALS = {
   events: ["Event", "CustomEvent", "EventTarget", "AbortController", "AbortSignal"],
   cloning: ["structuredClone"],
   url: ["URL", "URLSearchParams"],
+  headers: ["Headers"],
+  fetch: ["fetch", "Request", "Response"],
   crypto: ["crypto", "Crypto", "CryptoKey", "SubtleCrypto"],
 };
 
@@ -82,6 +84,14 @@ function makeTools() {
     randomBytes: (count) => bytesFrom(answered(python("random_bytes", count))), randomUUID: () => python("random_uuid"),
     digest: (bytes, hash) => bytesFrom(withBytes(bytes, (data) => python("digest", data, hash))),
     hmac: (bytes, hash, key) => bytesFrom(withBytes(bytes, (data) => python("hmac", data, hash, textOfBytes(key)))),
+    beginFetch: (number, method, url, headers, bytes, tell) => asked((ticket) => {
+      tell(ticket);
+      const send = (data) => python("fetch", ticket, number || ticket, method, url, headers, bytes !== null, data);
+      return bytes === null ? send(null) : withBytes(bytes, send);
+    }),
+    readFetched: (number, wantsAll) => asked((ticket) => python("read_fetched", ticket, number, wantsAll)),
+    takeFetched: (number) => bytesFrom(answered(python("take_fetched", number))),
+    endFetch: (number) => void python("end_fetch", number),
     findEncoding: (label) => answered(python("find_encoding", label)),
     reportFailure: (what, error) => void python("failed", what, null, describe(error)),
     startTimeout: (callback, ms) => startTimer("AbortSignal.timeout", callback, ms < MAX_DELAY_MS ? max(1, ms) : MAX_DELAY_MS,

@@ -568,3 +568,92 @@ declare var URLSearchParams: {
   prototype: URLSearchParams;
   new (from?: string | string[][] | { [name: string]: string } | URLSearchParams): URLSearchParams;
 };
+
+type HeadersInit = Headers | string[][] | { [name: string]: string };
+/** A text, bytes, or parameters of a form. There is no FormData and no Blob. */
+type BodyInit = string | ArrayBuffer | ArrayBufferView | URLSearchParams | BodyStream;
+
+/** Names and values of HTTP headers. Names are in lower case. */
+interface Headers {
+  append(name: string, value: string): void;
+  delete(name: string): void;
+  get(name: string): string | null;
+  getSetCookie(): string[];
+  has(name: string): boolean;
+  set(name: string, value: string): void;
+  forEach(callback: (value: string, name: string, headers: Headers) => void): void;
+  entries(): any;
+  keys(): any;
+  values(): any;
+}
+declare var Headers: { prototype: Headers; new (from?: HeadersInit): Headers };
+
+/** The bytes of a body as they arrive: `for await (const chunk of response.body)`. */
+interface BodyStream extends AsyncIterable<Uint8Array> {
+  readonly locked: boolean;
+  cancel(): Promise<void>;
+  getReader(): {
+    read(): Promise<{ done: boolean; value: Uint8Array | undefined }>;
+    cancel(): Promise<void>;
+    releaseLock(): void;
+  };
+  values(options?: { preventCancel?: boolean }): any;
+}
+
+interface Body {
+  readonly body: BodyStream | null;
+  readonly bodyUsed: boolean;
+  arrayBuffer(): Promise<ArrayBuffer>;
+  bytes(): Promise<Uint8Array>;
+  json(): Promise<any>;
+  text(): Promise<string>;
+}
+
+interface RequestInit {
+  method?: string;
+  headers?: HeadersInit;
+  body?: BodyInit | null;
+  redirect?: "follow" | "error" | "manual";
+  signal?: AbortSignal | null;
+}
+
+interface Request extends Body {
+  readonly method: string;
+  readonly url: string;
+  readonly headers: Headers;
+  readonly redirect: "follow" | "error" | "manual";
+  readonly signal: AbortSignal;
+  clone(): Request;
+}
+declare var Request: { prototype: Request; new (input: string | URL | Request, init?: RequestInit): Request };
+
+interface ResponseInit {
+  status?: number;
+  statusText?: string;
+  headers?: HeadersInit;
+}
+
+interface Response extends Body {
+  readonly ok: boolean;
+  readonly status: number;
+  readonly statusText: string;
+  readonly headers: Headers;
+  /** The address after all redirects. */
+  readonly url: string;
+  readonly redirected: boolean;
+  readonly type: "basic" | "default" | "error";
+  clone(): Response;
+}
+declare var Response: {
+  prototype: Response;
+  new (body?: BodyInit | null, init?: ResponseInit): Response;
+  error(): Response;
+  json(data: any, init?: ResponseInit): Response;
+  redirect(url: string | URL, status?: number): Response;
+};
+
+/**
+ * Call an HTTP service. Only hosts that `--allow-net` names are reached. Throws a TypeError if the connection fails, and a
+ * TimeoutError after `script_wait_s`.
+ */
+declare function fetch(input: string | URL | Request, init?: RequestInit): Promise<Response>;

@@ -1,0 +1,420 @@
+"""`fetch` of scripts, against real servers that behave well and badly."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import socket
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.javascript.origins import ASKED, Origin, Received, response
+from tests.javascript_fakes import Script, running
+from tests.programs import DEADLINE_S
+from tests.wire import self_signed
+
+
+class Asking:
+    """A script that runs code, and what comes of it."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+
+    def __call__(self, code: str) -> Any:
+        answer = self.script.answer(self.script.open(), code)
+        try:
+            return json.loads(answer)
+        except ValueError:
+            return answer
+
+
+@pytest.fixture
+def origin() -> Iterator[Origin]:
+    with Origin() as started:
+        yield started
+
+
+@pytest.fixture
+def js(origin: Origin, tmp_path: Path) -> Iterator[Asking]:
+    with asking(origin, tmp_path) as script:
+        yield Asking(script)
+
+
+def asking(origin: Origin, tmp_path: Path, **settings: Any) -> Any:
+    settings = {"allow_net": [origin.host], "script_timeout_s": DEADLINE_S, **settings}
+    return running(tmp_path, f"globalThis.base = {origin.url!r};\n{ASKED}", **settings)
+
+
+class Resolver:
+    """In place of the system's: for some names, the addresses of the first call, of the second …"""
+
+    def __init__(self, original: Callable[..., Any]) -> None:
+        self.answers: dict[str, list[list[str]]] = {}
+        self.calls: list[str] = []
+        self._original = original
+
+    def __call__(self, host: str, port: int, *arguments: Any, **options: Any) -> Any:
+        if host not in self.answers:
+            return self._original(host, port, *arguments, **options)
+        self.calls.append(host)
+        answers = self.answers[host]
+        addresses = answers.pop(0) if len(answers) > 1 else answers[0]
+        return [found for address in addresses for found in self._original(address, port, *arguments, **options)]
+
+
+@pytest.fixture
+def resolver(monkeypatch: pytest.MonkeyPatch) -> Resolver:
+    made = Resolver(socket.getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", made)
+    return made
+
+
+# What a script sends, and what it gets.
+
+
+def test_a_response_has_all_that_the_server_says(origin: Origin, js: Asking) -> None:
+    headers = ["X-A: 1", "X-A: \xe9", "Set-Cookie: a", "Set-Cookie: b"]
+    origin.routes["/x"] = response(b'{"a":"\xc3\xbc"}', *headers, status="201 M")
+    told = js("""const r = await fetch(base + "/x?q#f");
+      return [r instanceof Response, r.status, r.statusText, r.ok, r.redirected, r.type, r.url, r.headers.get("x-a"),
+        r.headers.getSetCookie(), r.bodyUsed, await r.json(), r.bodyUsed];""")
+    url = f"{origin.url}/x?q"
+    assert told == [True, 201, "M", True, False, "basic", url, "1, é", ["a", "b"], False, {"a": "ü"}, True]
+    assert origin.requests[0].target == "/x?q"
+    assert origin.requests[0].headers == {
+        "host": origin.host, "accept": "*/*", "user-agent": "wsthreads", "accept-encoding": "gzip, deflate"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("init", "method", "body", "type"),
+    [
+        ("{ method: 'post', body: 'ü' }", "POST", "ü".encode(), "text/plain;charset=UTF-8"),
+        ("{ method: 'PUT', body: new Uint8Array([0, 1, 255]).subarray(1) }", "PUT", b"\x01\xff", None),
+        ("{ method: 'patch', body: new Uint8Array([7]).buffer }", "patch", b"\x07", None),
+        ("{ method: 'POST', body: new URLSearchParams({ a: 'b c' }) }", "POST", b"a=b+c",
+         "application/x-www-form-urlencoded;charset=UTF-8"),
+        ("{ method: 'POST', body: '{}', headers: { 'Content-Type': 'a/json' } }", "POST", b"{}", "a/json"),
+        ("{ method: 'POST', body: (await fetch(base + '/x')).body }", "POST", b"abc", None),
+        ("{ method: 'POST' }", "POST", b"", None),
+        ("{ method: 'DELETE' }", "DELETE", b"", None),
+    ],
+)  # fmt: skip
+def test_methods_and_bodies_are_sent(
+    origin: Origin, js: Asking, init: str, method: str, body: bytes, type: str | None
+) -> None:
+    origin.routes["/x"] = response(b"abc")
+    told = js(f"return (await fetch(base + '/echo', {init})).json()")
+    assert (told["method"], told["body"].encode("latin-1"), told["headers"].get("content-type")) == (method, body, type)
+
+
+def test_a_request_may_be_made_before(origin: Origin, js: Asking) -> None:
+    told = js("""const request = new Request(base + "/echo", { method: "POST", body: "b", headers: { "x-a": "1" } });
+      const copy = request.clone();
+      const first = await (await fetch(request)).json();
+      let again;
+      try { await fetch(request); } catch (error) { again = error.name; }
+      const second = await (await fetch(copy, { headers: { "x-a": "2" } })).json();
+      return [first.body, request.bodyUsed, again, second.headers["x-a"]];""")
+    assert told == ["b", True, "TypeError", "2"]
+
+
+@pytest.mark.parametrize(
+    ("code", "result"),
+    [
+        ("[...new Uint8Array(await r.arrayBuffer())]", [239, 187, 191, 97, 255]),
+        ("[...await r.bytes()]", [239, 187, 191, 97, 255]),
+        ("await r.text()", "a\ufffd"),
+        ("await r.json()", "SyntaxError"),
+        ("await r.blob()", "TypeError: blob() is not available in scripts: use bytes() or text()"),
+        ("(await r.text(), await r.text())", "TypeError: the body was read already"),
+        ("(r.body.getReader(), await r.text())", "TypeError: the body is read through body.getReader()"),
+        ("(await r.text(), r.clone())", "TypeError: a body that was read cannot be cloned"),
+        ("await Promise.all([r.clone().text(), r.clone().text(), r.text()])", ["a\ufffd"] * 3),
+        ("r.headers.set('a', 'b')", "TypeError: the headers of a fetched response cannot be changed"),
+        ("(r.clone().headers.append('a', 'b'))", "TypeError: the headers of a fetched response cannot be changed"),
+    ],
+)
+def test_bodies_can_be_read_in_each_way(origin: Origin, js: Asking, code: str, result: Any) -> None:
+    origin.routes["/x"] = response(b"\xef\xbb\xbfa\xff")
+    told = js(f"const r = await fetch(base + '/x'); return {code}")
+    assert told == result or (isinstance(result, str) and str(told).startswith(result))
+
+
+def test_responses_without_a_body(origin: Origin, js: Asking) -> None:
+    origin.routes["/none"] = b"HTTP/1.1 204 No Content\r\n\r\n"
+    origin.routes["/head"] = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
+    for path, method in (("/none", "GET"), ("/head", "HEAD"), ("/none", "GET")):
+        told = js(f"const r = await fetch(base + '{path}', {{ method: '{method}' }}); return [r.body, await r.text()]")
+        assert told == [None, ""]
+    assert origin.connections == 1
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "raw deflate"])
+def test_bodies_are_decompressed(origin: Origin, js: Asking, encoding: str) -> None:
+    text = b"text " * 50_000
+    packer = zlib.compressobj(wbits=-15)
+    raw = packer.compress(text) + packer.flush()
+    packed = {"gzip": gzip.compress(text), "deflate": zlib.compress(text), "raw deflate": raw}
+    origin.routes["/x"] = response(packed[encoding], f"Content-Encoding: {encoding.split()[-1]}")
+    assert js("return (await (await fetch(base + '/x')).text()).length") == len(text)
+
+
+def test_the_chunks_of_a_body_arrive_one_by_one(origin: Origin, js: Asking) -> None:
+    go_on = threading.Semaphore(0)
+
+    def drip(_: Received, connection: socket.socket) -> bytes:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+        assert go_on.acquire(timeout=DEADLINE_S)
+        return b"2\r\nbc\r\n0\r\n\r\n"
+
+    origin.routes["/drip"] = drip
+
+    def release(request: Received, _: socket.socket) -> bytes:
+        go_on.release()
+        return response()
+
+    origin.routes["/go"] = release
+    told = js("""const chunks = [];
+      for await (const chunk of (await fetch(base + "/drip")).body) {
+        chunks.push(new TextDecoder().decode(chunk));
+        if (chunks.length === 1) await fetch(base + "/go");
+      }
+      return chunks;""")
+    assert told == ["a", "bc"]
+    told = js("""const reader = (await fetch(base + "/drip")).body.getReader();
+      const first = await reader.read();
+      await fetch(base + "/go");
+      const [second, third, fourth] = [await reader.read(), await reader.read(), await reader.read()];
+      return [first.value.length, second.value.length, third.done, fourth.done];""")
+    assert told == [1, 2, True, True]
+
+
+# Connections.
+
+
+def test_connections_are_kept(origin: Origin, js: Asking) -> None:
+    js("for (let n = 0; n < 20; n++) await (await fetch(base + '/echo')).text()")
+    assert (origin.connections, len(origin.requests)) == (1, 20)
+    js("await Promise.all([1, 2, 3].map(() => fetch(base + '/echo').then((r) => r.text())))")
+    assert origin.connections <= 3
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_a_kept_connection_that_the_server_closes_is_replaced(origin: Origin, js: Asking, method: str) -> None:
+    def once(_: Received, connection: socket.socket) -> bytes | None:
+        return response(b"ok") if origin.connections == 2 else None
+
+    origin.routes["/once"] = once
+    js("await (await fetch(base + '/echo')).text()")
+    assert js(f"return (await fetch(base + '/once', {{ method: '{method}' }})).text()") == "ok"
+    assert [request.target for request in origin.requests] == ["/echo", "/once", "/once"]
+
+
+def test_a_request_that_may_have_had_an_effect_is_not_sent_again(origin: Origin, js: Asking) -> None:
+    origin.routes["/once"] = lambda *_: None
+    js("await (await fetch(base + '/echo')).text()")
+    told = js("return (await fetch(base + '/once', { method: 'POST' })).text()")
+    assert told.startswith(f"TypeError: POST http://{origin.host}: the connection failed: ")
+    assert [request.target for request in origin.requests] == ["/echo", "/once"]
+
+
+def test_no_proxy_of_the_environment_is_used(origin: Origin, js: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert js("return (await fetch(base + '/echo')).status") == 200
+
+
+@pytest.fixture
+def certified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Origin]:
+    server, _ = self_signed(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+    with Origin(context=server) as started:
+        yield started
+
+
+def test_https_has_verified_certificates(certified: Origin, tmp_path: Path) -> None:
+    port = certified.port
+    with asking(certified, tmp_path, allow_net=[f"localhost:{port}", "127.0.0.1"]) as script:
+        js = Asking(script)
+        told = js(f"return (await (await fetch('https://localhost:{port}/echo')).json()).headers.host")
+        assert told == f"localhost:{port}"
+        assert certified.names == ["localhost"]
+        js(f"await (await fetch('https://localhost:{port}/echo')).text()")
+        assert certified.connections == 1
+        assert js(f"return (await fetch('https://127.0.0.1:{port}/echo')).status") == 200
+
+
+def test_other_certificates_are_refused(
+    certified: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resolver: Resolver
+) -> None:
+    port = certified.port
+    resolver.answers["other.test"] = [["127.0.0.1"]]
+    with asking(certified, tmp_path, allow_net=[f"other.test:{port}"]) as script:
+        told = Asking(script)(f"await fetch('https://other.test:{port}/echo')")
+        assert f"GET https://other.test:{port}: the certificate is not accepted: Hostname mismatch" in told
+    monkeypatch.delenv("SSL_CERT_FILE")
+    with asking(certified, tmp_path, allow_net=[f"localhost:{port}"]) as script:
+        told = Asking(script)(f"await fetch('https://localhost:{port}/echo')")
+        assert "the certificate is not accepted: self" in told
+    assert certified.requests == []
+
+
+# Redirects.
+
+
+def moved(to: str, status: int = 302) -> bytes:
+    return response(b"moved", f"Location: {to}", status=f"{status} Moved")
+
+
+def test_redirects_are_followed(origin: Origin, js: Asking) -> None:
+    origin.routes |= {"/a": moved("b?x#part"), "/b": moved(f"{origin.url}/echo?y", 308)}
+    told = js("const r = await fetch(base + '/a'); return [r.redirected, r.url, r.status, (await r.json()).target]")
+    assert told == [True, f"{origin.url}/echo?y", 200, "/echo?y"]
+    assert [request.target for request in origin.requests] == ["/a", "/b?x", "/echo?y"]
+    assert origin.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "method", "then", "body"),
+    [(301, "POST", "GET", ""), (302, "POST", "GET", ""), (303, "POST", "GET", ""), (303, "PUT", "GET", ""),
+     (301, "PUT", "PUT", "b"), (307, "POST", "POST", "b"), (308, "POST", "POST", "b"), (303, "HEAD", "HEAD", "")],
+)  # fmt: skip
+def test_the_method_of_a_redirected_request(
+    origin: Origin, js: Asking, status: int, method: str, then: str, body: str
+) -> None:
+    origin.routes["/a"] = response(b"", "Location: /echo", status=f"{status} x")
+    told = js(f"await fetch(base + '/a', {{ method: '{method}'{', body: `b`' if method != 'HEAD' else ''} }})")
+    assert told == "undefined"
+    last = origin.requests[-1]
+    assert (last.method, last.body.decode(), "content-type" in last.headers) == (then, body, body != "")
+
+
+def test_keys_are_not_sent_to_another_origin(origin: Origin, tmp_path: Path) -> None:
+    with Origin() as other, asking(origin, tmp_path, allow_net=[origin.host, other.host]) as script:
+        origin.routes |= {"/a": moved(f"{other.url}/echo"), "/b": moved("/echo")}
+        headers = "{ headers: { Authorization: 'k', Cookie: 'c', 'x-other': 'o' } }"
+        told = Asking(script)(f"return (await (await fetch(base + '/a', {headers})).json()).headers")
+        assert {"authorization", "cookie"}.isdisjoint(told)
+        assert told["x-other"] == "o"
+        told = Asking(script)(f"return (await (await fetch(base + '/b', {headers})).json()).headers")
+        assert (told["authorization"], told["cookie"]) == ("k", "c")
+
+
+@pytest.mark.parametrize(
+    ("to", "message"),
+    [
+        ("/loop", "more than 20 redirects"),
+        ("http://other.test/", "fetch may not reach other.test: allow it with --allow-net other.test"),
+        ("http://127.0.0.1:1/", "fetch may not reach 127.0.0.1:1"),
+        ("http://[::ffff:127.0.0.1]:1/", "fetch may not reach [::ffff:7f00:1]:1"),
+        ("http://2130706433:1/", "fetch may not reach 127.0.0.1:1"),
+        ("http://0x7f.1:1/", "fetch may not reach 127.0.0.1:1"),
+        ("http://169.254.169.254/latest", "fetch may not reach 169.254.169.254"),
+        ("file:///etc/passwd", "fetch takes http and https URLs"),
+        ("data:text/plain,x", "fetch takes http and https URLs"),
+        ("http://me:secret@127.0.0.1/", "fetch takes no URL with a user or a password"),
+        ("http://", "is not"),
+    ],
+)
+def test_redirects_that_are_not_followed(origin: Origin, js: Asking, to: str, message: str) -> None:
+    origin.routes["/loop"] = moved(to)
+    told = js("await fetch(base + '/loop')")
+    assert told.startswith("TypeError: ")
+    assert message in told or to == "http://"
+    assert len(origin.requests) == (21 if to == "/loop" else 1)
+
+
+def test_a_script_may_look_at_redirects_itself(origin: Origin, js: Asking) -> None:
+    origin.routes["/a"] = moved("/echo")
+    told = js("""const r = await fetch(base + '/a', { redirect: 'manual' });
+      return [r.status, r.headers.get('location'), r.redirected];""")
+    assert told == [302, "/echo", False]
+    told = js("await fetch(base + '/a', { redirect: 'error' })")
+    assert told == f'TypeError: GET {origin.url}: the server redirects, and redirect is "error"'
+    origin.routes["/b"] = response(b"x", status="302 Moved")
+    assert js("return (await fetch(base + '/b')).text()") == "x"
+
+
+# Hosts.
+
+
+def test_without_allow_net_there_is_no_fetch(origin: Origin, tmp_path: Path) -> None:
+    with asking(origin, tmp_path, allow_net=[]) as script:
+        told = Asking(script)("await fetch(base + '/echo')")
+    host = origin.host
+    assert told == f'TypeError: fetch may not reach {host}: allow it with --allow-net {host} or allow_net=["{host}"]'
+    assert origin.connections == 0
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.1", "2130706433", "0x7f000001", "0177.0.0.1", "127.0.0.1.", "[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]",
+     "localhost", "LOCALHOST", "localhost.", "０.0.0.0", "0", "[::]", "shop.test@127.0.0.1", "127.0.0.1#shop.test",
+     "127.0.0.1\\\\@shop.test", "shop.test%00", "shop.test:80@localhost"],
+)  # fmt: skip
+def test_no_way_to_write_an_address_gets_around_the_list(origin: Origin, tmp_path: Path, host: str) -> None:
+    with asking(origin, tmp_path, allow_net=["shop.test", "*.shop.test"]) as script:
+        told = Asking(script)(f'await fetch("http://{host}:{origin.port}/echo")')
+    assert told.startswith("TypeError: ")
+    assert origin.connections == 0
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "10.0.0.1", "169.254.169.254", "0.0.0.0", "fe80::1"]
+)
+def test_a_name_that_resolves_to_no_public_address_is_refused(
+    origin: Origin, tmp_path: Path, resolver: Resolver, address: str
+) -> None:
+    resolver.answers = {"shop.test": [[address]], "two.shop.test": [["8.8.8.8", address]]}
+    with asking(origin, tmp_path, allow_net=["shop.test", "*.shop.test"]) as script:
+        for name in ("shop.test", "two.shop.test"):
+            told = Asking(script)(f"await fetch('http://{name}:{origin.port}/')")
+            assert told.startswith(f"TypeError: GET http://{name}:{origin.port}: {name} is refused: ")
+    assert origin.connections == 0
+
+
+def test_a_name_is_resolved_once_and_that_address_is_connected_to(
+    origin: Origin, tmp_path: Path, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolver.answers["shop.test"] = [["93.184.215.14"], ["127.0.0.1"]]
+    reached = []
+
+    def connect(_: socket.socket, address: Any) -> None:
+        reached.append(address[0])
+        raise ConnectionRefusedError(111, "refused")
+
+    with asking(origin, tmp_path, allow_net=["shop.test"]) as script:
+        with monkeypatch.context() as patch:
+            patch.setattr(socket.socket, "connect", connect)
+            told = Asking(script)(f"await fetch('http://shop.test:{origin.port}/')")
+        assert told.endswith(f"cannot connect to shop.test:{origin.port}: refused")
+        assert (resolver.calls, reached) == (["shop.test"], ["93.184.215.14"])
+        assert "is a private address" in Asking(script)(f"await fetch('http://shop.test:{origin.port}/')")
+    assert origin.connections == 0
+
+
+def test_the_next_address_is_tried(origin: Origin, tmp_path: Path, resolver: Resolver) -> None:
+    resolver.answers["shop.test"] = [["127.0.0.2", "::1", "127.0.0.1"]]
+    with asking(origin, tmp_path, allow_net=[f"shop.test:{origin.port}"]) as script:
+        told = Asking(script)(f"return (await (await fetch('http://shop.test:{origin.port}/echo')).json()).headers.host")
+    assert told == f"shop.test:{origin.port}"
+
+
+def test_hosts_that_are_not_there(origin: Origin, tmp_path: Path, resolver: Resolver) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with asking(origin, tmp_path, allow_net=[f"127.0.0.1:{port}", "nowhere.invalid"]) as script:
+        told = Asking(script)(f"await fetch('http://127.0.0.1:{port}/')")
+        assert told == f"TypeError: GET http://127.0.0.1:{port}: cannot connect to 127.0.0.1:{port}: Connection refused"
+        assert "the host nowhere.invalid is not found" in Asking(script)("await fetch('http://nowhere.invalid/')")
+
+
+def test_ipv6(tmp_path: Path) -> None:
+    with Origin("::1") as origin, asking(origin, tmp_path) as script:
+        assert Asking(script)("return (await (await fetch(base + '/echo')).json()).headers.host") == origin.host

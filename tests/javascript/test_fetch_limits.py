@@ -1,0 +1,383 @@
+"""`fetch` of scripts, where something goes wrong: hostile servers, aborts, deadlines, ends of scripts."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.javascript.origins import ASKED, Origin, Received, response
+from tests.javascript.test_fetch import Asking, asking
+from tests.javascript_fakes import SHORT_S, script_log
+from tests.programs import DEADLINE_S, connect, receive, run_server, wait_until, wsthreads
+from wsthreads.hosts import AllowedHosts
+from wsthreads.javascript.fetch_requests import FetchFailed, checked_request
+
+
+@pytest.fixture
+def origin() -> Iterator[Origin]:
+    with Origin() as started:
+        yield started
+
+
+@pytest.fixture
+def js(origin: Origin, tmp_path: Path) -> Iterator[Asking]:
+    with asking(origin, tmp_path) as script:
+        yield Asking(script)
+    no_threads_left()
+
+
+def no_threads_left() -> None:
+    wait_until(lambda: not [each for each in threading.enumerate() if "-fetch-" in each.name], "threads of fetch end")
+
+
+class Gate:
+    """A route that waits until the test, or the client, ends the wait."""
+
+    def __init__(self, origin: Origin, path: str, *before: bytes) -> None:
+        self.reached = threading.Event()
+        self.left = threading.Event()
+        self._before = before
+        origin.routes[path] = self
+
+    def __call__(self, request: Received, connection: socket.socket) -> None:
+        for part in self._before:
+            connection.sendall(part)
+        self.reached.set()
+        try:
+            connection.settimeout(DEADLINE_S)
+            if connection.recv(1) == b"":
+                self.left.set()
+        except ConnectionError:
+            self.left.set()
+
+
+# Bodies.
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (response(b"abc", length=10), "the connection was closed before the end of the body"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", "the connection was closed before the end"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\nxyz\r\n", ""),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n\r\n", ""),
+        (response(b"no gzip", "Content-Encoding: gzip"), "the body is not in the encoding that content-encoding names"),
+        (response(b"x" * 1001), "the body has more than max_fetch_bytes, 1000 bytes"),
+        (response(gzip.compress(b"x" * 1001), "Content-Encoding: gzip"), "the body has more than max_fetch_bytes"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 100_000, "the body has more than max_fetch_bytes, 1000 bytes"),
+        (b"", "the connection failed: "),
+        (b"nonsense\r\n\r\n", "the connection failed: "),
+        (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200 + b"\r\n", "the connection failed: got more than 100 headers"),
+        (b"HTTP/1.1 200 OK\r\na: " + b"b" * 70_000 + b"\r\n\r\n", "the connection failed: got more than 65536 bytes"),
+        (b"HTTP/1.1 99999 OK\r\n\r\n", "the connection failed: "),
+    ],
+)  # fmt: skip
+def test_servers_that_lie(origin: Origin, tmp_path: Path, answer: bytes, message: str) -> None:
+    def lie(_: Received, connection: socket.socket) -> None:
+        connection.sendall(answer)
+
+    origin.routes["/x"] = lie
+    with asking(origin, tmp_path, max_fetch_bytes=1000) as script:
+        js = Asking(script)
+        told = js("return (await fetch(base + '/x')).text()")
+        assert told.startswith(f"TypeError: GET {origin.url}: ")
+        assert message in told
+        assert js("return (await fetch(base + '/echo')).status") == 200
+
+
+def test_a_length_that_is_too_short_does_not_reach_the_next_response(origin: Origin, js: Asking) -> None:
+    origin.routes["/x"] = response(b"abcHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", length=3)
+    for _ in range(3):
+        assert js("return (await fetch(base + '/x')).text()") == "abc"
+        assert js("return (await (await fetch(base + '/echo')).json()).target") == "/echo"
+
+
+def test_a_bomb_is_not_unpacked(origin: Origin, js: Asking) -> None:
+    bomb = gzip.compress(bytes(200_000_000), 9)
+    for layers in ("gzip", "gzip, gzip"):
+        origin.routes["/x"] = response(bomb if layers == "gzip" else gzip.compress(bomb), f"Content-Encoding: {layers}")
+        before = peak_kib()
+        told = js("return (await fetch(base + '/x')).text()")
+        assert told.endswith("the body has more than max_fetch_bytes, 16777216 bytes")
+        assert peak_kib() - before < 100_000
+
+
+def peak_kib() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
+
+
+def test_an_endless_body_can_be_read_in_part(origin: Origin, js: Asking) -> None:
+    def endless(_: Received, connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            connection.sendall(b"10000\r\n" + bytes(0x10000) + b"\r\n")
+
+    origin.routes["/x"] = endless
+    told = js("""let size = 0;
+      for await (const chunk of (await fetch(base + "/x")).body) {
+        size += chunk.length;
+        if (size > 1e6) break;
+      }
+      return size > 1e6;""")
+    assert told is True
+    assert origin.closed.wait(DEADLINE_S)
+    assert js("return (await fetch(base + '/x')).text()").endswith("more than max_fetch_bytes, 16777216 bytes")
+
+
+def test_a_response_that_nobody_can_read_is_closed(origin: Origin, js: Asking) -> None:
+    gate = Gate(origin, "/x", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab")
+    assert js("return (await fetch(base + '/x')).status") == 200
+    assert gate.left.wait(DEADLINE_S)
+
+
+# Aborts and deadlines.
+
+
+HALF = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab"
+
+
+@pytest.mark.parametrize("before", [(), (HALF,)], ids=["head", "body"])
+@pytest.mark.parametrize(("reason", "error"), [("", "AbortError: "), ("new RangeError('mine')", "RangeError: mine")])
+def test_a_signal_ends_a_fetch(origin: Origin, js: Asking, before: tuple[bytes, ...], reason: str, error: str) -> None:
+    gate = Gate(origin, "/x", *before)
+    session = js.script.open()
+    js.script.message(
+        session,
+        """globalThis.a = new AbortController();
+        const signal = AbortSignal.any([a.signal, new AbortController().signal]);
+        return (await fetch(base + "/x", { signal })).text();""",
+    )
+    assert gate.reached.wait(DEADLINE_S)
+    js(f"a.abort({reason})")
+    assert str(session.wait_for_messages(1)[0]).startswith(error)
+    assert gate.left.wait(DEADLINE_S)
+    assert js("return (await fetch(base + '/echo')).status") == 200
+
+
+@pytest.mark.parametrize("before", [(), (HALF,)], ids=["head", "body"])
+def test_a_timeout_ends_a_fetch(origin: Origin, js: Asking, before: tuple[bytes, ...]) -> None:
+    gate = Gate(origin, "/x", *before)
+    told = js("return (await fetch(base + '/x', { signal: AbortSignal.timeout(100) })).text()")
+    assert told == "TimeoutError: the time is over"
+    assert not gate.reached.is_set() or gate.left.wait(DEADLINE_S)
+
+
+def test_an_aborted_signal_sends_nothing(origin: Origin, js: Asking) -> None:
+    assert js("await fetch(base, { signal: AbortSignal.abort(new SyntaxError('x')) })") == "SyntaxError: x"
+    assert origin.connections == 0
+    assert js("await fetch(base, { signal: {} })") == "TypeError: signal is an AbortSignal, not an Object"
+
+
+def test_a_signal_that_aborts_later_changes_nothing(origin: Origin, js: Asking) -> None:
+    told = js("""const a = new AbortController();
+      const r = await fetch(base + "/echo", { signal: a.signal });
+      const text = await r.text();
+      a.abort();
+      return [text.length > 0, (await fetch(base + "/echo")).status];""")
+    assert told == [True, 200]
+    assert origin.connections == 1
+
+
+@pytest.mark.parametrize("before", [(), (HALF,)], ids=["head", "body"])
+def test_a_fetch_ends_at_its_deadline_and_holds_up_nobody(
+    origin: Origin, tmp_path: Path, before: tuple[bytes, ...]
+) -> None:
+    gate = Gate(origin, "/x", *before)
+    with asking(origin, tmp_path, script_wait_s=SHORT_S, script_timeout_s=DEADLINE_S, script_threads=1) as script:
+        waiting = script.open()
+        script.message(waiting, "return (await fetch(base + '/x')).text()")
+        assert gate.reached.wait(DEADLINE_S)
+        assert Asking(script)("return 'others go on'") == "others go on"
+        told = waiting.wait_for_messages(1)[0]
+        assert told == f"TimeoutError: GET {origin.url} has taken more than {SHORT_S:g} s"
+        assert gate.left.wait(DEADLINE_S)
+        assert Asking(script)("return (await fetch(base + '/echo')).status") == 200
+    no_threads_left()
+
+
+def test_drops_of_a_body_do_not_extend_the_deadline(origin: Origin, tmp_path: Path) -> None:
+    def drip(_: Received, connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n")
+        while True:
+            connection.sendall(b"a: b\r\n" if len(origin.requests) > 1 else b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    origin.routes["/x"] = drip
+    with asking(origin, tmp_path, script_wait_s=SHORT_S, script_timeout_s=DEADLINE_S) as script:
+        told = Asking(script)("return (await fetch(base + '/x')).text()")
+        assert told.startswith(("TimeoutError", "TypeError"))
+    no_threads_left()
+
+
+def test_a_resolver_that_hangs_holds_up_no_other_fetch(
+    origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, original = threading.Event(), socket.getaddrinfo
+
+    def resolve(host: str, *arguments: Any, **options: Any) -> Any:
+        if host == "slow.test":
+            go_on.wait(DEADLINE_S)
+        return original("127.0.0.1" if host == "slow.test" else host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    hosts = [origin.host, f"slow.test:{origin.port}"]
+    with asking(origin, tmp_path, allow_net=hosts, script_threads=1) as script:
+        told = Asking(script)(f"await fetch('http://slow.test:{origin.port}/', {{ signal: AbortSignal.timeout(20) }})")
+        assert told.startswith("TimeoutError")
+        assert Asking(script)("return (await fetch(base + '/echo')).status") == 200
+        go_on.set()
+    no_threads_left()
+    assert [request.target for request in origin.requests] == ["/echo"]
+
+
+def test_more_fetches_at_once_than_may_be_open_are_refused(
+    origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsthreads.javascript.fetches.MAX_OPEN", 50)
+    with asking(origin, tmp_path) as script:
+        told = Asking(script)("""let refused = "";
+          const failed = (error) => { refused = error.message; return 0; };
+          const one = () => fetch(base + "/echo").then((r) => r.text()).then(() => 1, failed);
+          const all = await Promise.all(Array.from({ length: 200 }, one));
+          return [all.reduce((sum, each) => sum + each), refused, await one()];""")
+    assert told[0] >= 50
+    assert told[1:] == ["50 fetches of this script are open: read or cancel the bodies of their responses", 1]
+    assert origin.connections <= 8
+
+
+# Ends.
+
+
+def test_the_end_of_a_script_ends_its_fetches(origin: Origin, tmp_path: Path) -> None:
+    gates = [Gate(origin, "/x"), Gate(origin, "/y", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab")]
+    with asking(origin, tmp_path) as script:
+        Asking(script)("await fetch(base + '/echo')")
+        session = script.open()
+        for path in ("/x", "/y"):
+            script.message(session, f"globalThis['{path}'] = fetch(base + '{path}').catch(() => {{}})")
+        for gate in gates:
+            assert gate.reached.wait(DEADLINE_S)
+        script.handler.stop(0)
+        for gate in gates:
+            assert gate.left.wait(DEADLINE_S)
+    no_threads_left()
+
+
+def test_a_session_may_end_during_its_fetch(origin: Origin, js: Asking) -> None:
+    gate = Gate(origin, "/x")
+    session = js.script.open()
+    js.script.message(session, "await fetch(base + '/x', { signal: AbortSignal.timeout(50) })")
+    assert gate.reached.wait(DEADLINE_S)
+    js.script.close(session)
+    assert gate.left.wait(DEADLINE_S)
+    assert js("return 1") == 1
+
+
+def test_a_reload_leaves_a_fetch_alone(origin: Origin, tmp_path: Path) -> None:
+    go_on = threading.Event()
+    reached = threading.Event()
+
+    def wait(_: Received, connection: socket.socket) -> bytes:
+        reached.set()
+        go_on.wait(DEADLINE_S)
+        return response(b"late")
+
+    origin.routes["/x"] = wait
+    with asking(origin, tmp_path) as script:
+        session = script.open()
+        script.message(session, "return (await fetch(base + '/x')).text()")
+        assert reached.wait(DEADLINE_S)
+        script.handler.reload()
+        go_on.set()
+        assert session.wait_for_messages(1) == ['"late"']
+
+
+def test_a_top_level_may_fetch(origin: Origin, tmp_path: Path) -> None:
+    (tmp_path / "fetching.js").write_text(
+        f"console.log(await (await fetch('{origin.url}/x')).text());\nexport function onMessage() {{}}"
+    )
+    origin.routes["/x"] = response(b"fetched")
+    refused = wsthreads("check", "fetching.js", cwd=tmp_path)
+    assert refused.returncode == 1
+    told = refused.stdout + refused.stderr
+    assert f"fetch may not reach {origin.host}: allow it with --allow-net {origin.host}" in told
+    assert origin.connections == 0
+    allowed = wsthreads("check", "fetching.js", "--allow-net", origin.host, cwd=tmp_path)
+    assert allowed.returncode == 0, allowed.stderr
+    assert "fetched" in allowed.stdout + allowed.stderr
+
+
+def test_wsthreads_run_allows_hosts(origin: Origin, tmp_path: Path) -> None:
+    (tmp_path / "asked.js").write_text(ASKED)
+    options = ["--allow-net", "example.com", "--allow-net", origin.host]
+    with run_server("asked.js", *options, cwd=tmp_path) as server, connect(f"{server.ws_url}/ws/asked") as client:
+        client.send(f"return (await fetch('{origin.url}/echo')).status")
+        assert receive(client) == "200"
+
+
+# What Python's half refuses, whatever a script has done to the JavaScript half.
+
+
+def test_a_script_cannot_change_what_fetch_checks(origin: Origin, tmp_path: Path) -> None:
+    with asking(origin, tmp_path, allow_net=["shop.test"]) as script, script_log():
+        told = Asking(script)(f"""
+          Object.defineProperty(URL.prototype, "href", {{ get: () => "{origin.url}/echo" }});
+          try {{ await fetch("http://shop.test/"); }} catch (error) {{ return error.message; }}""")
+        assert told.startswith(f"fetch may not reach {origin.host}")
+    with asking(origin, tmp_path) as script:
+        told = Asking(script)("""
+          const requests = [1, 2, 3, 4].map(() => new Request("http://a.test/"));
+          RegExp.prototype.test = () => true;
+          Array.prototype.includes = (text) => text === "follow";
+          const errors = [];
+          for (const [name, value] of [["a b", "c"], ["a", "b\\r\\nc: d"], ["host", "x"], ["Content-Length", "5"]]) {
+            const request = requests.pop();
+            request.headers.set(name, value);
+            try { await fetch(request); } catch (error) { errors.push(error.message); }
+          }
+          return errors;""".replace("http://a.test", origin.url))
+        assert [each.partition(" '")[0] for each in told] == ["fetch does not send the header"] * 4
+    assert origin.requests == []
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "headers"),
+    [
+        ("GET /x HTTP/1.1\r\n", "http://a.test/", {}), ("CONNECT", "http://a.test/", {}), ("", "http://a.test/", {}),
+        ("GET", "http://a.test/ x", {}), ("GET", "http://a.test/\r\nx", {}), ("GET", "http://a.test", {}),
+        ("GET", "http://u@a.test/", {}), ("GET", "http://a.test/#x", {}), ("GET", "http://a.test:0/", {}),
+        ("GET", "http://a.test:99999/", {}), ("GET", "HTTP://a.test/", {}), ("GET", "ftp://a.test/", {}),
+        ("GET", "http://A.test/", {}), ("GET", "http://a.test\\@b.test/", {}), ("GET", "http://[::1/", {}),
+        ("GET", "http://a.test/é", {}), ("GET", "http://b.test/", {}),
+        *(("GET", "http://a.test/", {name: "x"}) for name in
+          ("Host", "CONTENT-LENGTH", "transfer-encoding", "Connection", "te", "upgrade", "expect", "a:b", "", "é")),
+        *(("GET", "http://a.test/", {"a": value}) for value in ("\r", "a\nb", "\0", "Ā")),
+    ],
+)  # fmt: skip
+def test_requests_that_are_refused(method: str, url: str, headers: dict[str, str]) -> None:
+    with pytest.raises(FetchFailed):
+        checked_request(AllowedHosts(["a.test"]), method, url, headers, None, max_bytes=1, expires=0)
+
+
+def test_a_body_that_is_too_long_is_not_sent(origin: Origin, tmp_path: Path) -> None:
+    with asking(origin, tmp_path, max_fetch_bytes=10) as script:
+        told = Asking(script)("await fetch(base, { method: 'POST', body: 'x'.repeat(11) })")
+    assert told == "TypeError: fetch sends at most max_fetch_bytes, 10 bytes, not 11"
+
+
+def test_without_urllib3_the_error_says_what_to_install(
+    origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "urllib3", None)
+    monkeypatch.setitem(sys.modules, "urllib3.connection", None)
+    monkeypatch.delitem(sys.modules, "wsthreads.javascript.http_connections", raising=False)
+    with asking(origin, tmp_path) as script:
+        told = Asking(script)("await fetch(base)")
+    assert told == "TypeError: fetch needs urllib3: pip install 'wsthreads[fetch]'"

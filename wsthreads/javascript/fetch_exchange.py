@@ -1,0 +1,219 @@
+"""One request of a script's `fetch`, and its response, whose body waits in a buffer for the script."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from socket import SHUT_RDWR, socket
+from typing import TYPE_CHECKING, Any
+
+from wsthreads.javascript.fetch_requests import FetchFailed, Request
+
+if TYPE_CHECKING:
+    from wsthreads.javascript.http_connections import Connection, Connections
+
+__all__ = ["BUFFER_BYTES", "Exchange"]
+
+#: How many bytes of a body are read before the script asks for them.
+BUFFER_BYTES = 64 * 1024
+
+REDIRECTS = (301, 302, 303, 307, 308)
+
+
+class Exchange:
+    """Threads of a pool call `run` and `read`, one of them at a time; the isolate's thread the other methods.
+
+    `post(ticket, is_returned, json)` gives the result of a call to the script. `ticket` is that of the first call. Its
+    result is the head of the response.
+    """
+
+    def __init__(
+        self, number: int, ticket: int, request: Request, max_bytes: int, post: Callable[[int, bool, str], None]
+    ) -> None:
+        self.number = number
+        self.job = 0  # of the pool
+        self.request = request
+        self._max_bytes = max_bytes
+        self._post = post
+        self._connections: Connections | None = None
+        self._response: Any = None
+        self._lock = threading.Lock()  # guards the rest; nothing blocks under it
+        self._connection: Connection | None = None
+        self._ticket: int | None = ticket  # of the call that waits
+        self.wants_all = False  # whether the script waits for the whole body
+        self._buffer = bytearray()
+        self._size = 0  # of the body so far
+        self._is_working = True  # a thread works for it, or will
+        self._has_ended = False  # the whole body was read
+        self._failure: tuple[str, str] | None = None  # the name of the error, and its message
+        self._control: socket | None = None
+        self._is_head_late = False  # the call for the head waits until the body was read
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a call waits for its result."""
+        return self._ticket is not None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the script has all that it can get."""
+        return self._has_ended and not self._buffer
+
+    # In a thread of the pool.
+
+    def run(self, connections: Callable[[], Connections]) -> None:
+        """Send the request, post the head of the response, and begin to read the body. Raises nothing."""
+        try:
+            self._connections = connections()
+            connection, response = self._connections.send(self.request, self)
+            self._response = response
+            headers = [(name, " ".join(value.split("\r\n"))) for name, value in response.headers.items()]
+            size = response.length_remaining
+            with self._lock:
+                self._connection = connection
+                # So the connection is free for the next request.
+                self._is_head_late = response.status in REDIRECTS and size is not None and size <= BUFFER_BYTES
+            if self._is_head_late:
+                self.read()
+            with self._lock:
+                ticket, failure = self._take_ticket_locked(), self._failure
+                is_read, self._is_head_late = self._is_head_late, False
+            if ticket is not None:
+                head = (response.status, response.reason or "", headers) if failure is None else (*failure, "")
+                self._post(ticket, failure is None, json.dumps(head))
+        except BaseException as error:
+            self._finish(error)
+        else:
+            if not is_read:
+                self.read()
+
+    def read(self) -> None:
+        """Read until the body ends or the buffer is full. Raises nothing."""
+        try:
+            while self._has_room_after(self._response.read1(BUFFER_BYTES)):
+                pass
+        except BaseException as error:
+            self._finish(error)
+
+    def control(self, control: socket) -> None:
+        """Shutting down `control` ends all waits for the connection. Raises `FetchFailed` if that is wanted now."""
+        with self._lock:
+            if self._failure is not None:
+                raise FetchFailed(self._failure[1])
+            self._control = control
+
+    def _has_room_after(self, data: bytes) -> bool:
+        if not data:
+            self._finish(None)
+            return False
+        with self._lock:
+            if self._failure is None:
+                self._buffer += data
+                self._size += len(data)
+            ticket = None if self.wants_all or self._is_head_late else self._take_ticket_locked()
+            is_too_long = max(self._size, self._response.tell()) > self._max_bytes
+            has_room = self._failure is None and (self.wants_all or len(self._buffer) < BUFFER_BYTES)
+            self._is_working = has_room or is_too_long or self._failure is not None
+        if ticket is not None:
+            self._post(ticket, True, "true")
+        if is_too_long or self._failure is not None:
+            self._finish(FetchFailed(f"the body has more than max_fetch_bytes, {self._max_bytes} bytes"))
+            return False
+        return has_room
+
+    def _finish(self, error: BaseException | None) -> None:
+        """The work has ended: the body was read, or cannot be read."""
+        with self._lock:
+            if error is not None:
+                self._failure = self._failure or _described(self.request, error)
+            is_good = self._failure is None
+            self._control = None
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            if is_good and self._connections is not None and connection.is_usable:
+                self._connections.keep(connection)
+            else:
+                self._close(connection)
+        with self._lock:
+            self._is_working = False
+            self._has_ended = self._failure is None
+            if not self._has_ended:
+                self._buffer.clear()
+            ticket = None if self._is_head_late else self._take_ticket_locked()
+            outcome = self._outcome_locked()
+        if ticket is not None and outcome is not None:
+            self._post(ticket, *outcome)
+
+    # In the isolate's thread.
+
+    def ask(self, ticket: int, wants_all: bool) -> bool:
+        """Give the result for `ticket` once there are bytes, or all: true, or false at the end of the body.
+
+        Returns whether a thread has to call `read`.
+        """
+        with self._lock:
+            self.wants_all = wants_all
+            outcome = self._outcome_locked()
+            must_begin = outcome is None and not self._is_working
+            self._is_working |= must_begin
+            if outcome is None:
+                self._ticket = ticket
+        if outcome is not None:
+            self._post(ticket, *outcome)
+        return must_begin
+
+    def take(self) -> bytes:
+        """The bytes in the buffer, which is empty afterwards."""
+        with self._lock:
+            data = bytes(self._buffer)
+            self._buffer.clear()
+        return data
+
+    def fail(self, name: str, message: str) -> None:
+        """End it, and give this error to the call that waits. Any thread."""
+        with self._lock:
+            self._failure = self._failure or (name, message)
+            self._buffer.clear()
+            ticket, control = self._take_ticket_locked(), self._control
+            connection = None
+            if not self._is_working:
+                connection, self._connection = self._connection, None
+        if control is not None:
+            with suppress(OSError):
+                control.shutdown(SHUT_RDWR)
+        if connection is not None:
+            self._close(connection)
+        if ticket is not None:
+            self._post(ticket, False, json.dumps((name, message, "")))
+
+    def _close(self, connection: Connection) -> None:
+        connection.close()
+        if self._response is not None:
+            with suppress(OSError):
+                self._response.close()
+
+    def _take_ticket_locked(self) -> int | None:
+        ticket, self._ticket = self._ticket, None
+        return ticket
+
+    def _outcome_locked(self) -> tuple[bool, str] | None:
+        """The result of a call for bytes, if there is one already."""
+        if self._failure is not None:
+            return False, json.dumps((*self._failure, ""))
+        if self._has_ended or (self._buffer and not self.wants_all):
+            return True, "true" if self._buffer else "false"
+        return None
+
+
+def _described(request: Request, error: BaseException | None) -> tuple[str, str]:
+    if isinstance(error, ImportError):
+        return "TypeError", str(error)
+    if isinstance(error, FetchFailed):
+        return "TypeError", f"{request}: {error}"
+    if isinstance(error, Exception):
+        from wsthreads.javascript.http_connections import failure_of
+
+        return "TypeError", f"{request}: {failure_of(error)}"
+    return "TypeError", f"{request}: {type(error).__name__}"

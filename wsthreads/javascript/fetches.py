@@ -1,0 +1,200 @@
+"""The fetches of a script.
+
+A fetch has a number, and each of its calls has a ticket, under which the runtime keeps the call's promise. A thread
+sends the request, and then reads the body into a buffer. It stops while the buffer is full, until the script takes the
+bytes. A fetch, with its redirects and its body, may take `script_wait_s`.
+
+The runtime's JavaScript half follows redirects. This half trusts it with nothing: each request is checked.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from itertools import takewhile
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from wsthreads.hosts import AllowedHosts
+from wsthreads.javascript.calls import Answer, Function
+from wsthreads.javascript.fetch_exchange import Exchange
+from wsthreads.javascript.fetch_requests import FetchFailed, checked_request
+from wsthreads.javascript.python_pool import PythonPool
+from wsthreads.javascript.schedule import NEVER, Schedule
+from wsthreads.javascript.session_state import Event
+
+if TYPE_CHECKING:
+    from wsthreads.config import Config
+    from wsthreads.javascript.engine import Engine
+    from wsthreads.javascript.http_connections import Connections
+    from wsthreads.javascript.python_calls import PythonCalls
+
+__all__ = ["Fetches", "Waits"]
+
+#: How many fetches of a script may be open: until the body has been read or cancelled, or nobody can read it any more.
+MAX_OPEN = 1000
+
+
+class Fetches:
+    """Owned by an isolate, whose thread calls all methods but `stop`."""
+
+    def __init__(self, name: str, schedule: Schedule, config: Config) -> None:
+        self.engine: Engine | None = None
+        self._schedule = schedule
+        self._allowed = AllowedHosts(config.allow_net)
+        self._max_bytes = config.max_fetch_bytes
+        self._wait_s = config.script_wait_s
+        self._pool = PythonPool(f"{name}-fetch", config.script_threads, "fetches")
+        # By number, the one first that expires first. Each single operation is atomic under the GIL.
+        self._open: dict[int, Exchange] = {}
+        self._last_job = 0
+        self._lock = threading.Lock()  # guards the rest
+        self._connections: Connections | None = None
+        self._has_ended = False
+
+    def functions(self) -> dict[str, Function]:
+        """What the runtime calls. The first two return None, or why the call cannot be made."""
+        return {"fetch": self._begin, "read_fetched": self._read, "take_fetched": self._take, "end_fetch": self._end}
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call waits for its result."""
+        return not any(exchange.is_awaited for exchange in self._open.values())
+
+    @property
+    def next_expiry(self) -> float:
+        """When the oldest fetch expires, on the monotonic clock."""
+        for exchange in self._open.values():
+            return exchange.request.expires
+        return NEVER
+
+    def expire(self, now: float) -> None:
+        """Give up the fetches that have not ended in time. The script gets a TimeoutError."""
+        late = list(takewhile(lambda exchange: exchange.request.expires <= now, self._open.values()))
+        for exchange in late:
+            message = f"{exchange.request} has taken more than {self._wait_s:g} s"
+            self._give_up(exchange, "TimeoutError", message)
+
+    def stop(self) -> None:
+        """End all fetches, and begin no more. Any thread."""
+        self._pool.stop()
+        with self._lock:
+            self._has_ended = True
+            connections = self._connections
+        for exchange in list(self._open.values()):
+            exchange.fail("Error", "the script has ended")
+        if connections is not None:
+            connections.close()
+
+    # Called by the runtime.
+
+    def _begin(
+        self, ticket: int, number: int, method: str, url: str, headers: str, has_body: bool, data: str | None
+    ) -> Answer:
+        """Send a request. `number` is that of the fetch that is redirected, or else equal to the ticket."""
+        previous = self._open.get(number)
+        if previous is None and number != ticket:
+            return f"the fetch with its redirects has taken more than {self._wait_s:g} s"
+        if previous is None and len(self._open) >= MAX_OPEN:
+            return f"{MAX_OPEN} fetches of this script are open: read or cancel the bodies of their responses"
+        body = None
+        if has_body:
+            is_parcel = data is None and self.engine is not None
+            body = self.engine.take_bytes() if is_parcel and self.engine else (data or "").encode("latin-1")
+        try:
+            request = checked_request(
+                self._allowed,
+                method,
+                url,
+                json.loads(headers),
+                body,
+                max_bytes=self._max_bytes,
+                expires=monotonic() + self._wait_s if previous is None else previous.request.expires,
+            )
+        except FetchFailed as refusal:
+            return str(refusal)
+        if previous is not None:
+            previous.fail("Error", "it was redirected")
+        exchange = self._open[number] = Exchange(number, ticket, request, self._max_bytes, self._post)
+        return self._submit(exchange, lambda: exchange.run(self._ready_connections))
+
+    def _read(self, ticket: int, number: int, wants_all: bool) -> Answer:
+        """Wait for bytes of the body, or for all of it. The result is whether there are any."""
+        exchange = self._open.get(number)
+        if exchange is None:
+            return f"the body was not read within {self._wait_s:g} s after the call of fetch"
+        must_begin = exchange.ask(ticket, wants_all)
+        if exchange.is_over:
+            del self._open[number]
+        return self._submit(exchange, exchange.read) if must_begin else None
+
+    def _take(self, number: int) -> Answer:
+        """The bytes that have arrived: as text, or true if they are in the parcel."""
+        exchange = self._open.get(number)
+        data = b"" if exchange is None else exchange.take()
+        if exchange is not None and exchange.is_over and exchange.wants_all:
+            del self._open[number]
+        if self.engine is None:
+            return data.decode("latin-1")
+        if not self.engine.put_bytes(data):
+            raise MemoryError("the script's heap has no room for the body")
+        return True
+
+    def _end(self, number: int) -> None:
+        """The script does not want the response any more."""
+        exchange = self._open.get(number)
+        if exchange is not None:
+            self._give_up(exchange, "AbortError", "this was aborted")
+
+    def _give_up(self, exchange: Exchange, name: str, message: str) -> None:
+        self._open.pop(exchange.number, None)
+        exchange.fail(name, message)
+        self._pool.give_up(exchange.job, interrupts=False)
+
+    def _submit(self, exchange: Exchange, job: Callable[[], None]) -> str | None:
+        self._last_job += 1
+        exchange.job = self._last_job
+        refusal = self._pool.submit(exchange.job, job)
+        if refusal is None:
+            return None
+        self._open.pop(exchange.number, None)
+        return f"{exchange.request} is not sent: {refusal}"
+
+    # In any thread.
+
+    def _ready_connections(self) -> Connections:
+        with self._lock:
+            if self._connections is None:
+                from wsthreads.javascript.http_connections import Connections  # imports urllib3
+
+                self._connections = Connections(self._allowed)
+                if self._has_ended:
+                    self._connections.close()
+            return self._connections
+
+    def _post(self, ticket: int, is_returned: bool, text: str) -> None:
+        """The result of a call, or its error."""
+        event = f'["result",null,{ticket},{"true" if is_returned else "false"},{text},null]'.encode()
+        self._schedule.post(Event("result", None, (None, event)))
+
+
+class Waits:
+    """What a script's promises wait for outside of it, together."""
+
+    def __init__(self, calls: PythonCalls, fetches: Fetches) -> None:
+        self._calls = calls
+        self._fetches = fetches
+        self.settle = calls.settle
+
+    @property
+    def is_idle(self) -> bool:
+        return self._calls.is_idle and self._fetches.is_idle
+
+    @property
+    def next_expiry(self) -> float:
+        return min(self._calls.next_expiry, self._fetches.next_expiry)
+
+    def expire(self, now: float) -> None:
+        self._calls.expire(now)
+        self._fetches.expire(now)

@@ -1,0 +1,241 @@
+"""HTTP connections for the `fetch` of scripts, by urllib3: checked addresses, verified certificates, kept connections.
+
+A host's name is resolved once for a connection. Each of its addresses has to be permitted, and the connection is made
+to one of these addresses. So a name that resolves to another address a moment later changes nothing. No proxy of the
+environment is used. The certificate authorities are those of OpenSSL: SSL_CERT_FILE and SSL_CERT_DIR count.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import version
+from time import monotonic
+from typing import Protocol
+
+from wsthreads.hosts import AllowedHosts
+from wsthreads.javascript.fetch_requests import FetchFailed, Request
+
+try:
+    from urllib3.connection import HTTPConnection, HTTPSConnection
+    from urllib3.exceptions import DecodeError, HTTPError, IncompleteRead
+    from urllib3.response import BaseHTTPResponse
+    from urllib3.util.ssl_ import create_urllib3_context
+except ImportError as error:
+    raise ImportError("fetch needs urllib3: pip install 'wsthreads[fetch]'") from error
+
+__all__ = ["Connection", "Connections", "failure_of"]
+
+
+if tuple(map(int, version("urllib3").split(".")[:2])) < (2, 6):  # earlier ones do not bound what they decompress
+    raise ImportError(f"fetch needs urllib3 2.6 or later, not {version('urllib3')}: pip install -U 'wsthreads[fetch]'")
+
+#: How many connections are kept while no response is read, in all and for one origin, and for how long.
+MAX_KEPT = 32
+MAX_KEPT_OF_ORIGIN = 8
+KEPT_S = 30.0
+
+#: How much longer than the fetch each wait of a thread may take.
+GRACE_S = 1.0
+
+#: What may be sent again on a new connection, if a kept one turns out to be closed.
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+
+
+class Control(Protocol):
+    """Whoever waits for a response, and may end that."""
+
+    def control(self, control: socket.socket) -> None:
+        """Shutting down `control` will end all waits for the connection. Raises `FetchFailed` if that is wanted now."""
+
+
+class Connection:
+    """A connection of urllib3 to an origin. One thread at a time uses it."""
+
+    def __init__(
+        self, request: Request, context: ssl.SSLContext | None, open_socket: Callable[[], socket.socket]
+    ) -> None:
+        self.origin = request.origin
+        self.is_reused = False
+        self.idle_since = 0.0
+        #: A duplicate of the connection's socket, which lives until `close`.
+        self.control: socket.socket | None = None
+        left = _left_s(request)
+        if context is None:
+            self.http = HTTPConnection(request.host, request.port, timeout=left)
+        else:
+            self.http = HTTPSConnection(request.host, request.port, timeout=left, ssl_context=context)
+        vars(self.http)["_new_conn"] = open_socket  # a method, which mypy would not let us replace
+
+    def send(self, request: Request) -> BaseHTTPResponse:
+        """Send the request. Blocks until the head of the response has arrived."""
+        if self.http.sock is not None:
+            self.http.sock.settimeout(_left_s(request))
+        self.http.request(
+            request.method,
+            request.target,
+            request.body,
+            dict(request.headers),
+            preload_content=False,
+            decode_content=True,
+        )
+        return self.http.getresponse()
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether another request may be sent."""
+        return bool(self.http.is_connected)
+
+    def close(self) -> None:
+        control, self.control = self.control, None
+        if control is not None:
+            with suppress(OSError):
+                control.shutdown(socket.SHUT_RDWR)
+            control.close()
+        self.http.close()
+
+
+class Connections:
+    """Makes connections, and keeps those that can be used again. Any thread."""
+
+    def __init__(self, allowed: AllowedHosts) -> None:
+        self._allowed = allowed
+        self._lock = threading.Lock()  # guards the rest; nothing blocks under it but the first making of the context
+        self._kept: list[Connection] = []
+        self._context: ssl.SSLContext | None = None
+        self._has_ended = False
+
+    def send(self, request: Request, control: Control) -> tuple[Connection, BaseHTTPResponse]:
+        """Send a request, and wait for the head of its response. Raises `FetchFailed`."""
+        try:
+            while True:
+                connection = self._take(request) or self._make(request, control)
+                try:
+                    if connection.control is not None:
+                        control.control(connection.control)
+                    return connection, connection.send(request)
+                except BaseException as error:
+                    connection.close()
+                    is_lost = isinstance(error, (ConnectionError, http.client.HTTPException, HTTPError))
+                    if not (is_lost and connection.is_reused and request.method in _IDEMPOTENT):
+                        raise
+        except FetchFailed:
+            raise
+        except Exception as error:
+            raise failure_of(error) from error
+
+    def keep(self, connection: Connection) -> None:
+        """The response has been read. Keep the connection if another request can be sent."""
+        connection.is_reused = True
+        connection.idle_since = now = monotonic()
+        with self._lock:
+            if self._has_ended:
+                closed = [connection]
+            else:
+                mine = [each for each in self._kept if each.origin == connection.origin]
+                closed = [each for each in self._kept if each.idle_since < now - KEPT_S]
+                closed += mine[: max(0, len(mine) + 1 - MAX_KEPT_OF_ORIGIN)]
+                closed += self._kept[: max(0, len(self._kept) + 1 - MAX_KEPT)]
+                self._kept = [each for each in self._kept if each not in closed] + [connection]
+        for each in closed:
+            each.close()
+
+    def close(self) -> None:
+        """Close the kept connections, and keep no more."""
+        with self._lock:
+            self._has_ended = True
+            kept, self._kept = self._kept, []
+        for each in kept:
+            each.close()
+
+    def _take(self, request: Request) -> Connection | None:
+        """The kept connection that was used last, if there is one."""
+        while True:
+            with self._lock:
+                found = next((each for each in reversed(self._kept) if each.origin == request.origin), None)
+                if found is None:
+                    return None
+                self._kept.remove(found)
+            if found.is_usable and found.idle_since >= monotonic() - KEPT_S:
+                return found
+            found.close()
+
+    def _make(self, request: Request, control: Control) -> Connection:
+        def open_socket() -> socket.socket:
+            opened = _connected(request, self._allowed, lambda duplicate: take(duplicate))
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return opened
+
+        def take(duplicate: socket.socket) -> None:
+            previous, connection.control = connection.control, duplicate
+            if previous is not None:
+                previous.close()
+            control.control(duplicate)
+
+        connection = Connection(request, self._tls() if request.scheme == "https" else None, open_socket)
+        return connection
+
+    def _tls(self) -> ssl.SSLContext:
+        with self._lock:
+            if self._context is None:
+                self._context = create_urllib3_context()
+                self._context.load_default_certs()
+            return self._context
+
+
+def _connected(request: Request, allowed: AllowedHosts, take: Callable[[socket.socket], None]) -> socket.socket:
+    """A socket that is connected to a permitted address of the host. `take` gets a duplicate before it connects."""
+    try:
+        found = socket.getaddrinfo(request.host, request.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise FetchFailed(
+            f"the host {request.host} is not found: {getattr(error, 'strerror', None) or error}"
+        ) from error
+    for *_, address in found:
+        refusal = allowed.refusal(request.host, request.port, str(address[0]))
+        if refusal is not None:
+            raise FetchFailed(f"{request.host} is refused: {refusal}" if request.host != address[0] else refusal)
+    failure: OSError | None = None
+    for place, (family, kind, protocol, _, address) in enumerate(found):
+        opened = socket.socket(family, kind, protocol)
+        try:
+            take(opened.dup())
+            opened.settimeout(_left_s(request) / (len(found) - place))
+            opened.connect(address)
+            opened.settimeout(_left_s(request))
+        except OSError as error:
+            failure = error
+            opened.close()
+        except BaseException:
+            opened.close()
+            raise
+        else:
+            return opened
+    raise FetchFailed(f"cannot connect to {request.host}:{request.port}: {failure and (failure.strerror or failure)}")
+
+
+def _left_s(request: Request) -> float:
+    """The time for a wait. The isolate gives up first, and tells the script; this is in case that it hangs."""
+    return max(0.0, request.expires - monotonic()) + GRACE_S
+
+
+def failure_of(error: Exception) -> FetchFailed:
+    """What the script learns of an exception of urllib3 or below."""
+    cause: BaseException = error
+    while cause.args and isinstance(cause.args[-1], BaseException):  # as urllib3 wraps them
+        cause = cause.args[-1]
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return FetchFailed(f"the certificate is not accepted: {cause.verify_message}")
+    if any(isinstance(each, (IncompleteRead, http.client.IncompleteRead)) for each in (cause, error)):
+        return FetchFailed("the connection was closed before the end of the body")
+    if isinstance(error, DecodeError):
+        return FetchFailed("the body is not in the encoding that content-encoding names")
+    if isinstance(cause, ssl.SSLError):
+        return FetchFailed(f"TLS failed: {cause.reason or cause}")
+    if isinstance(cause, TimeoutError):
+        return FetchFailed("the server did not answer in time")
+    return FetchFailed(f"the connection failed: {getattr(cause, 'strerror', None) or cause or type(cause).__name__}")
