@@ -203,6 +203,41 @@ def test_a_turn_that_is_repeated_changes_nothing(processes):
     assert b.heard() == [{0: "", 1: ""}, {2: "", 3: "", 4: ""}]
 
 
+def dump(process):
+    return {key: process.redis.dump(key) for key in (process.room.lease, process.room.posts, process.room.taken)}
+
+
+def go_back_to(process, snapshot):
+    """Redis restarts with an older state."""
+    for key, value in snapshot.items():
+        process.redis.delete(key)
+        if value is not None:
+            process.redis.restore(key, 0, value)
+
+
+def test_posts_of_an_older_state_are_all_given_up(processes):
+    a, b, _ = processes
+    fence = a.owned()
+    b.post(0, 1, 2, 3)
+    before_any, taken = dump(a), a.turn(fence, limit=2)
+    assert taken == ["post 0", "post 1"]
+    before_told = dump(a)
+    assert a.turn(fence, received=2, first=0, outcomes=["", ""]) == ["post 2", "post 3"]
+    assert b.heard() == [{0: "", 1: ""}]
+    for snapshot, lost in ((before_any, {0, 1, 2, 3}), (before_told, {0, 1, 2, 3})):
+        go_back_to(a, snapshot)
+        a.heard()
+        assert a.turn(fence, received=4, first=2) is None
+        (told,) = b.heard()
+        assert told == dict.fromkeys(lost, "lost")
+        assert a.claim(may_take=False)[1] < 0, "the room is free"
+        assert a.redis.exists(a.room.posts, a.room.taken) == 0
+    go_back_to(a, before_told)
+    a.give_back(fence, "", first=2)
+    assert b.heard() == [dict.fromkeys(range(4), "lost")]
+    assert a.redis.exists(a.room.posts, a.room.taken) == 0
+
+
 def test_at_most_so_many_bytes_are_taken_at_once(processes):
     a, b, _ = processes
     fence = a.owned()

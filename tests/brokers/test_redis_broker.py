@@ -13,6 +13,8 @@ import traceback
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.owned_worlds import Owned
@@ -568,3 +570,23 @@ def test_tls(tmp_path):
                 assert client.receive_text() == big
         with pytest.raises(BrokerError, match="certificate verify failed"):
             RedisBroker(f"rediss://127.0.0.1:{port}").room("/x", "y").broadcast("z")
+
+
+@pytest.mark.parametrize("pool", [None, redis.ConnectionPool, redis.BlockingConnectionPool, "other"])
+def test_a_client_that_repeats_calls_by_itself_does_not_repeat_ours(redis_server, pool):
+    """A post whose answer was lost would be handled twice, and an update made twice."""
+
+    class Other(redis.ConnectionPool):
+        pass
+
+    options = {"host": "127.0.0.1", "port": redis_server.port, "socket_timeout": 1, "retry": Retry(NoBackoff(), 3)}
+    if pool is None:
+        client = redis.Redis(**options)
+    else:
+        client = redis.Redis(connection_pool=(Other if pool == "other" else pool)(**options))
+    used = RedisBroker(client)._client
+    assert used.connection_pool.connection_kwargs["retry"]._retries == 0
+    assert used.connection_pool.get_connection().retry._retries == 0
+    if pool != "other":
+        assert client.get_retry()._retries == 3, "the application's client is as it was"
+    assert used.ping()

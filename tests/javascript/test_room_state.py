@@ -413,7 +413,7 @@ def test_a_failure_of_on_post_is_the_owners_and_the_post_counts_as_handled(tmp_p
 def test_a_wrong_post_is_one_clear_error(tmp_path: Path, code: str, error: str) -> None:
     with playing(tmp_path, POSTS) as chat:
         ann = chat.connect()
-        assert error in error_of(ann, f"room.join(); {code}")
+        assert error in error_of(ann, f"room.join(); const sent = {code}; await sent")
         assert chat.errors == []
 
 

@@ -10,7 +10,19 @@ import zlib
 import pytest
 
 from tests.programs import DEADLINE_S, wait_until
-from tests.wire import BINARY, CLOSE, PING, Line, RawClient, Recorder, endpoint, parse_frames, run_all, self_signed
+from tests.wire import (
+    BINARY,
+    CLOSE,
+    PING,
+    TEXT,
+    Line,
+    RawClient,
+    Recorder,
+    endpoint,
+    parse_frames,
+    run_all,
+    self_signed,
+)
 from wsthreads._native import speedups
 from wsthreads.protocol import fanout, outbox
 from wsthreads.protocol.deflate import Agreement
@@ -405,3 +417,31 @@ def test_a_slow_client_of_a_server_and_a_fast_one(extension):
         assert totals.latest_replaced == total - len(numbers) > 0
         assert totals.messages_out == 2 * (total + 1) - totals.latest_replaced
         assert "slow_sessions_closed" not in app.metrics.snapshot()
+
+
+@pytest.mark.parametrize("in_room", [True, False])
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+def test_what_the_kernel_holds_for_a_slow_client_is_not_old(in_room, scheme, tmp_path):
+    """Otherwise it would take megabytes, and the client would read positions of long ago."""
+    rounds, size, sent = 20_000, 100, threading.Event()
+
+    class Positions(Recorder):
+        def on_message(self, session, message):
+            session.room("lobby").join()
+            send = session.room("lobby").broadcast if in_room else session.send
+            for number in range(rounds):
+                send(f"{number:0{size}}", latest="position")
+            sent.set()
+
+    server, tls = self_signed(tmp_path) if scheme == "wss" else (None, None)
+    with (
+        endpoint(Positions(), ssl_context=server, max_outbox_bytes=2**16) as (_, port),
+        RawClient(port, receive_buffer=4096, tls=tls) as client,
+    ):
+        client.send(TEXT, b"go")
+        assert sent.wait(DEADLINE_S)
+        received = [int(receive_text(client))]
+        while received[-1] != rounds - 1:
+            received.append(int(receive_text(client)))
+    assert received == sorted(received)
+    assert len(received) < rounds / 4, "2 MB were sent"

@@ -64,3 +64,10 @@ def test_a_clock_that_runs_late_at_random_drifts_no_tick():
         called, skipped, last = called + 1, skipped + number - last - 1, number
     assert called + skipped == last
     assert last == math.floor((now - 50.0) * 20 + 1e-6)
+
+
+@pytest.mark.parametrize(("rate", "dt_s"), [(1, 1.0), (2, 0.5), (4, 0.25), (5, 0.2)])
+def test_a_period_that_is_longer_than_the_cap_is_the_cap(rate, dt_s):
+    schedule = Schedule(0.0, rate)
+    assert schedule.dt_s(3, 4) == schedule.first_dt_s(0.0, 1) == pytest.approx(dt_s)
+    assert schedule.dt_s(3, 9) == pytest.approx(max(0.25, dt_s))

@@ -95,6 +95,37 @@ def test_an_exception_of_a_room_is_raised_in_the_test() -> None:
         assert ann.received == ["0.05"]
 
 
+def test_an_exception_of_a_post_without_a_session_is_raised_by_the_post() -> None:
+    class Refuses:
+        def on_open(self, session: Any) -> None:
+            session.room("r").join()
+
+        def on_post(self, room: Any, value: Any, sender: Any) -> None:
+            raise ValueError(value)
+
+    with play(Refuses) as game:
+        game.connect()
+        with pytest.raises(ValueError, match="not this"):
+            game.room("r").post("not this")
+
+
+def test_an_owner_answers_who_has_posted() -> None:
+    class Echo:
+        def on_open(self, session: Any) -> None:
+            session.room("r").join()
+
+        def on_message(self, session: Any, message: str) -> None:
+            session.room("r").post(message)
+
+        def on_post(self, room: Any, value: Any, sender: Any) -> None:
+            room.endpoint.session(sender.id).send(f"got {value}")
+
+    with play(Echo) as game:
+        ann, bob = game.connect(), game.connect()
+        ann.send("it")
+        assert (ann.take(), bob.take()) == (["got it"], [])
+
+
 def test_an_exception_in_a_tick_is_raised_by_advance() -> None:
     class Bad(Game):
         def on_tick(self, room: Any, dt: float) -> None:

@@ -134,7 +134,9 @@ class Host:
             timeout_s, goodbye = drain_timeout_s(worker.cfg.graceful_timeout), farewell(worker)
             self._shutdown.begin(timeout_s, *goodbye)
             with suppress(RuntimeError):  # after INT and QUIT, Python 3.12 ends and starts no thread any more
-                Thread(target=self._drain, args=(worker, timeout_s, *goodbye), name="wsthreads-drain").start()
+                # This thread is a daemon. Python must wait for the new one: it calls on_close and on_room_end.
+                arguments = (worker, timeout_s, *goodbye)
+                Thread(target=self._drain, args=arguments, name="wsthreads-drain", daemon=False).start()
 
     def _drain(self, worker: Any, timeout_s: float, code: int, reason: str) -> None:
         self._app.shutdown(timeout_s, code, reason)

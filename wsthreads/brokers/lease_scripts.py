@@ -71,6 +71,24 @@ local function finish(lease, taken, first, from)
 end
 """
 
+# `is_older` says whether Redis has an older state of posts than the owner, who has told the outcomes of `first` posts
+# and has received `received`: Redis has restarted with a snapshot, or has failed over to a replica that lagged. Then it
+# is not known which of its posts were handled, and `give_up` ends them all. Needs _TELL.
+_OLDER = """
+local function is_older(lease, taken, first, received)
+  local done = tonumber(redis.call('HGET', lease, 'done') or '0')
+  return done < first or done + redis.call('LLEN', taken) < received
+end
+local function give_up(...)
+  for _, list in ipairs({...}) do
+    for _, entry in ipairs(redis.call('LRANGE', list, 0, -1)) do
+      tell(entry, 'lost')
+    end
+    redis.call('DEL', list)
+  end
+end
+"""
+
 #: KEYS: holders. ARGV: a lease, 1 if it is a new one; then leases of other processes. Extends the first. Returns 1, or
 #: 0 if it has ended or is unknown; and for how many milliseconds each other one lasts, negative if it has ended.
 KEEP = f"""
@@ -152,12 +170,16 @@ return answer
 #: the posts that were taken and not begun. Wakes those who want to own the room. If nobody does, tells the posters.
 GIVE_BACK = f"""
 local holders = KEYS[1]
-{_LEFT} {_TELL} {_FINISH}
+{_LEFT} {_TELL} {_FINISH} {_OLDER}
 if ARGV[3] == '0' then
   redis.call('HDEL', KEYS[2], '@' .. ARGV[1])
 end
 if ARGV[2] ~= '' and redis.call('HGET', KEYS[2], 'fence') == ARGV[2] then
-  finish(KEYS[2], KEYS[4], tonumber(ARGV[4]), 5)
+  if is_older(KEYS[2], KEYS[4], tonumber(ARGV[4]), tonumber(ARGV[4]) + #ARGV - 4) then
+    give_up(KEYS[4], KEYS[3])
+  else
+    finish(KEYS[2], KEYS[4], tonumber(ARGV[4]), 5)
+  end
   redis.call('HDEL', KEYS[2], 'holder', 'fence', 'channel', 'done', 'closing')
   while redis.call('LMOVE', KEYS[4], KEYS[3], 'RIGHT', 'LEFT') do
   end
@@ -188,13 +210,21 @@ publish()
 #: in the order of the posts. Returns 0 if the owner owns the room no more. Else 1, and those that it receives now: each
 #: as the time for which it may be handled, in milliseconds, and the entry.
 #:
+#: If Redis has an older state than the owner, all posts are given up, and the room is free.
+#:
 #: Without members, and without anybody else who wants to own the room, it gets no further posts. 2 in place of 1 says
 #: that this is so, and that the owner has received all; or that others want to own it.
 TURN = f"""
 local holders = KEYS[1]
-{_LEFT} {_HEIRS} {_TELL} {_FINISH}
+{_LEFT} {_HEIRS} {_TELL} {_FINISH} {_OLDER}
 local room = redis.call('HMGET', KEYS[2], 'fence', 'holder')
 if room[1] ~= ARGV[1] then
+  return {{0}}
+end
+if is_older(KEYS[2], KEYS[4], tonumber(ARGV[6]), tonumber(ARGV[2])) then
+  give_up(KEYS[4], KEYS[3])
+  redis.call('HDEL', KEYS[2], 'holder', 'fence', 'channel', 'done', 'closing')
+  publish()
   return {{0}}
 end
 local done = finish(KEYS[2], KEYS[4], tonumber(ARGV[6]), 7)

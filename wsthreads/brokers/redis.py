@@ -44,7 +44,8 @@ class RedisBroker:
 
     `redis` is a URL (``redis://``, ``rediss://``, ``unix://``; the query takes redis-py's options) or a client of
     redis-py, such as ``RedisCluster(…)`` or ``Sentinel(…).master_for(…)``. Give such a client a `socket_timeout`:
-    without one, it notices a dead network only after many minutes.
+    without one, it notices a dead network only after many minutes. Its setting `retry` is not used: wsthreads itself
+    knows which calls may be repeated.
 
     Each process connects with its first session, or at the first use of a `RemoteRoom`. While Redis is not available,
     each process keeps up to `max_queued_bytes` of broadcasts. Raises `ConfigError`.
@@ -224,7 +225,25 @@ def _from_client(client: Any) -> tuple[Any, str]:
         raise ConfigError(f"a RedisBroker needs a URL or a client of redis-py, not {type(client).__name__}")
     if client.get_encoder().decode_responses:
         raise ConfigError("a RedisBroker needs a client that does not decode responses: decode_responses=False")
-    return client, "Redis Cluster" if _is_cluster(client) else "Redis"
+    return _without_retries(client), "Redis Cluster" if _is_cluster(client) else "Redis"
+
+
+def _without_retries(client: Any) -> Any:
+    """A client with the same settings that repeats no call by itself: a call may have been done, and not be answered.
+
+    A cluster's clients of single nodes, which alone are used, do not repeat calls. A client with a pool of another kind
+    than redis-py's usual ones is changed itself.
+    """
+    pool = getattr(client, "connection_pool", None)
+    retry = None if pool is None else pool.connection_kwargs.get("retry")
+    if pool is None or retry is None or not retry._retries:
+        return client
+    no_retry = Retry(NoBackoff(), 0)
+    if type(pool) not in (redis.ConnectionPool, redis.BlockingConnectionPool):
+        client.set_retry(no_retry)
+        return client
+    options = {**pool.connection_kwargs, "retry": no_retry}
+    return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=pool.connection_class, **options))
 
 
 def _is_cluster(client: Any) -> bool:

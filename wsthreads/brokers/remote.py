@@ -24,6 +24,7 @@ from wsthreads.brokers.history import StoredHistory
 from wsthreads.brokers.kept import UNKNOWN_LIMITS, limits_text
 from wsthreads.brokers.keys import ASK_SHARD
 from wsthreads.brokers.lease_scripts import POST
+from wsthreads.brokers.pipeline import Scripts
 from wsthreads.brokers.positions import new_epoch
 from wsthreads.brokers.posts import PART, SentPost, error_of, post_payload
 from wsthreads.brokers.presence import entry_of
@@ -66,6 +67,7 @@ class Outside:
         self._place = place
         self._wait_s = wait_s
         self._is_cluster = is_cluster
+        self._scripts = Scripts(client, is_cluster=is_cluster)  # unlike a cluster's client, it repeats no call
         self._sending = Lock()  # held until Redis has a message: Redis receives tickets in order
         self.sender = secrets.token_urlsafe(12)
         self._tickets = count()
@@ -91,7 +93,9 @@ class Outside:
     def call(self, script: str, keys: list[bytes], *arguments: object) -> Any:
         """Run a script. Raises `BrokerError`."""
         try:
-            return self.client.eval(script, len(keys), *keys, *arguments)
+            pipeline = self._scripts.pipeline()
+            pipeline.call(script, keys, *arguments)
+            return pipeline.execute()[0]
         except (RedisError, OSError) as error:
             failure = BrokerError(f"{self._place}: {explain(error)}")
             failure.is_unknown = True

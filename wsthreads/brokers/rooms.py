@@ -326,6 +326,8 @@ class SharedSession(Session):
         if not broadcasts and held.is_empty and not outbox.is_queued:
             return super().send(message, timeout=timeout, latest=latest)
         frame = message_frame(message, latest=latest)
+        if latest is not None:
+            outbox.keep_short()
         if outbox.encoding is not PLAIN:
             frame = outbox.encoding.frame(frame)
         if self._thread == get_ident() and not has_interrupted():

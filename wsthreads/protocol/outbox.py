@@ -29,6 +29,10 @@ from wsthreads.threads.flusher import Flusher, Timer
 
 __all__ = ["Outbox", "post", "send_queues"]
 
+#: What the kernel takes of messages with keys before the network does. Otherwise it takes some megabytes for a client
+#: on a slow line, and what the client reads is as old.
+UNSENT_BYTES = 32 * 1024
+
 #: How what is no message begins: close frames, pings, pongs, the HTTP answer.
 NO_MESSAGE = (b"\x88", b"\x89", b"\x8a", b"HTTP/")
 
@@ -60,6 +64,7 @@ class Outbox(Tally):
         "flusher",
         "front",
         "is_blocked",
+        "is_short",
         "latest_replaced",
         "max_bytes",
     )
@@ -95,6 +100,7 @@ class Outbox(Tally):
         self.latest_replaced = 0  # of messages_out, not written: one with the same key came
         # Taken from the queue, and not sent; empty unless is_blocked. Made when it is needed: most clients are quick.
         self._backlog: Backlog | None = None
+        self.is_short = False  # see `keep_short`
         self.is_blocked = False  # the kernel is full, and the flusher will call _on_room
         self._progress_at = 0.0
         self._stall_timer: Timer | None = None
@@ -162,6 +168,12 @@ class Outbox(Tally):
         self._close_frame = frame
         self._queue.append(frame)
         return True
+
+    def keep_short(self) -> None:
+        """From now on, leave little to the kernel: messages with keys can only be replaced here. Idempotent."""
+        if not self.is_short:
+            self.is_short = True
+            self._transport.limit_unsent(UNSENT_BYTES)
 
     def excuse(self, size: int) -> None:
         """Frames are about to be appended that were held back, so that the client could not read them before.

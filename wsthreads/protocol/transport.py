@@ -73,6 +73,13 @@ class PlainTransport:
         with suppress(OSError):  # not TCP
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
+    def limit_unsent(self, size: int) -> None:
+        """Let the kernel take no more bytes when this many wait to be sent, if it has such a limit (Linux, macOS)."""
+        option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+        if option is not None:
+            with suppress(OSError):  # closed, or not TCP
+                self._sock.setsockopt(socket.IPPROTO_TCP, option, size)
+
     @property
     def plain_fd(self) -> int:
         """The file descriptor if bytes can be written to it directly, without TLS; else -1."""

@@ -5,6 +5,7 @@ Handlers, scripts and applications use them, so their docstrings are the referen
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wsthreads.errors import CloseCode, PresenceError, UsageError
@@ -53,6 +54,10 @@ class AllRooms(Protocol):
     @property
     def ownership(self) -> Owners:
         """Has posts handled."""
+
+    @property
+    def owner(self) -> Callable[[], Any]:
+        """Returns the endpoint, or None if it has been dropped."""
 
     def broadcast(self, name: str, frame: bytes, exclude: Any = None, *, hand_over: bool = False) -> None:
         """Send a frame to all members but `exclude`."""
@@ -106,6 +111,17 @@ class Room(AttributeMethods):
     def name(self) -> str:
         """The name of the room."""
         return self._name
+
+    @property
+    def endpoint(self) -> Any:
+        """The `Endpoint` of the room. ``room.endpoint.session(sender.id)`` answers a post, for example.
+
+        Raises `UsageError` if its app has been dropped meanwhile.
+        """
+        endpoint = self._rooms.owner()
+        if endpoint is None:
+            raise UsageError("the app of this room has been dropped")
+        return endpoint
 
     def broadcast(
         self, message: str | bytes, *, hand_over: bool = False, keep: bool = True, latest: str | None = None

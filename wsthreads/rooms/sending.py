@@ -45,8 +45,9 @@ class Sending:
         record: Record | None = None,
     ) -> None:
         """`broadcast`, to the members in this process. In the same step, `record` adds the message to the history."""
+        latest = None
         if isinstance(frame, MarkedFrame):
-            frame.room = name
+            frame.room, latest = name, frame.latest
         frames = {PLAIN: frame}
         while True:
             members = self._members.get(name)
@@ -68,6 +69,9 @@ class Sending:
                     skip = None if exclude is None else members.sessions.get(exclude)
                     if parts:
                         members.broadcasts += 1
+                    if latest is not None:
+                        for outbox in outboxes:
+                            outbox.keep_short()
                     for encoding, some in parts:
                         members.deliveries += append_all(some, frames[encoding], skip)
                     if members.sending:

@@ -11,7 +11,7 @@ from typing import Any
 
 __all__ = ["MAX_DT_S", "MAX_TICK_RATE", "MIN_TICK_RATE", "TICK_RATES", "Schedule", "is_tick_rate"]
 
-#: What `on_tick` gets as `dt` is never more.
+#: What `on_tick` gets as `dt` is never more than this, or than one period if that is longer.
 MAX_DT_S = 0.25
 
 MIN_TICK_RATE = 1
@@ -52,10 +52,14 @@ class Schedule:
         """When a tick is due."""
         return self.origin_s + number / self.rate
 
+    @property
+    def _max_dt_s(self) -> float:
+        return max(MAX_DT_S, 1 / self.rate)
+
     def dt_s(self, last: int, number: int) -> float:
         """The time between two ticks, for `on_tick`."""
-        return min(MAX_DT_S, (number - last) / self.rate)
+        return min(self._max_dt_s, (number - last) / self.rate)
 
     def first_dt_s(self, started_s: float, number: int) -> float:
         """The time from the start of a room until its first tick, for `on_tick`."""
-        return min(MAX_DT_S, max(0.0, round(self.due_s(number) - started_s, 9)))
+        return min(self._max_dt_s, max(0.0, round(self.due_s(number) - started_s, 9)))

@@ -145,6 +145,8 @@ class Session:
         frame = message_frame(message) if latest is None else message_frame(message, latest=latest)
         channel = self._channel
         outbox = channel.outbox
+        if latest is not None:
+            outbox.keep_short()
         if outbox.encoding is not PLAIN:
             frame = outbox.encoding.frame(frame)
         if outbox.is_blocked and self._thread == get_ident():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from wsthreads.errors import UsageError
 from wsthreads.javascript import ScriptHandler
 from wsthreads.rooms.bans import Bans
 from wsthreads.rooms.handles import Room, User
+from wsthreads.rooms.rooms import Rooms
 from wsthreads.sessions.endpoint import Endpoint
 from wsthreads.sessions.hooks import HOOKS
 from wsthreads.testing.client import Client
@@ -97,6 +98,20 @@ def _is_wsgi_application(target: object) -> bool:
     return callable(target) and not isinstance(target, type) and not any(hasattr(target, hook) for hook in HOOKS)
 
 
+class _SettledRoom(Room):
+    """A handle of a room whose `post` also waits for what the post causes, and raises what `on_post` has raised."""
+
+    __slots__ = ("_settle",)
+
+    def __init__(self, name: str, rooms: Rooms[Any], settle: Callable[[], None]) -> None:
+        super().__init__(name, rooms)
+        self._settle = settle
+
+    def post(self, value: Any, *, wait: bool = True) -> None:
+        super().post(value, wait=wait)
+        self._settle()
+
+
 class Play:
     """A running handler and its clients, as `play` returns it. Use it as a context manager, in one thread at a time."""
 
@@ -176,8 +191,12 @@ class Play:
         return [client for client in self._clients if client.is_open]
 
     def room(self, name: str, *, path: str | None = None) -> Room:
-        """A handle of a room without a session: `broadcast`, `post`, `members`, `close`."""
-        return self._endpoint(path).room(name)
+        """A handle of a room without a session: `broadcast`, `post`, `members`, `close`.
+
+        When its `post` returns, what the post causes has happened, and an exception of `on_post` is raised.
+        """
+        endpoint = self._endpoint(path)
+        return _SettledRoom(endpoint.room(name).name, endpoint.rooms, self.settle)
 
     def user(self, name: str, *, path: str | None = None) -> User:
         """A handle of a user: `send`, `close`, `is_online`, `sessions`.
@@ -192,7 +211,8 @@ class Play:
         Only this method moves it: `on_presence` is called when it has moved by `presence_interval_s`, a person whose
         connection was lost leaves when it has moved by `presence_grace_s`, and a ban ends when it has moved by `ban_s`.
         A session that expires in a minute is closed when it has moved by 60. The attributes of a room end when it has
-        moved by `room_keep_s` since the last member left. Other timers go by the real clock.
+        moved by `room_keep_s` since the last member left. `on_tick` is called `tick_rate` times for each second. Other
+        timers, and the clocks of Python and JavaScript themselves, go on as they are.
         """
         self._timers.advance(seconds, between=self._wait)
         self.settle()

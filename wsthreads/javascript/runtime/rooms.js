@@ -97,7 +97,13 @@ class Room {
   }
 
   post(value) {
-    return posted(this.#id, this.#name, jsonOf("a posted value", value));
+    let text;
+    try {
+      text = jsonOf("a posted value", value);
+    } catch (error) {  // a function that returns a promise does not throw
+      return new ThePromise((_, reject) => reject(error));
+    }
+    return posted(this.#id, this.#name, text);
   }
 }
 

@@ -143,8 +143,8 @@ declare module "wsthreads" {
     /**
      * Call `onPost` with this value, any JSON value of at most 64 KiB, in the process that owns the room. The promise
      * settles when `onPost` has ended, also if that throws. It rejects with an `Error` named "PostError" if the post was
-     * not handled, because nobody is in the room for example. If the error's `isUnknown` is true, it may have been
-     * handled. Do not wait for the promise in a function that is called for the same room: the post waits for that
+     * not handled, because nobody is in the room for example; and with a `TypeError` for a value that is no JSON. If the
+     * error's `isUnknown` is true, it may have been handled. Do not wait for the promise in a function that is called for the same room: the post waits for that
      * function.
      */
     post(value: any): Promise<void>;
@@ -297,7 +297,7 @@ declare module "wsthreads" {
   export type PresenceMessage = Message | void | undefined | null;
   /**
    * Called for each room that this process owns, `tickRate` times a second. `dt` is the time in seconds since the room's
-   * last tick, at most 0.25. Late ticks are skipped. While a promise of the room is pending, its ticks are skipped, too.
+   * last tick, at most 0.25 or one period, whichever is longer. Late ticks are skipped. While a promise of the room is pending, its ticks are skipped, too.
    */
   export type OnTick = (room: OwnedRoom, dt: number) => void | Promise<void>;
   /** `export const tickRate: TickRate = 20;` How often `onTick` is called in a second, 1 to 60. */
