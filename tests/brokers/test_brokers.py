@@ -10,7 +10,7 @@ from hypothesis import strategies as some
 
 from tests.programs import DEADLINE_S
 from wsthreads import BrokerError
-from wsthreads.brokers import messages, pending, reader
+from wsthreads.brokers import arrivals, messages, pending
 from wsthreads.brokers.keys import Keys
 from wsthreads.brokers.queue import PresenceKey, Question, SendQueue
 from wsthreads.brokers.subscriptions import Subscription
@@ -124,7 +124,7 @@ def test_every_kind_of_message_has_a_handler():
     payloads = {b"c": b'[1000, "", 0]', b"p": b"[1]"}
     kinds = {type(messages.decode(b"4 me 7 you %s\n%b" % (letter, payloads.get(letter, b"hi"))))
              for letter in messages._DECODERS}  # fmt: skip
-    assert reader.HANDLERS.keys() == kinds
+    assert arrivals.HANDLERS.keys() == kinds
 
 
 @given(
@@ -139,7 +139,7 @@ def test_whatever_comes_is_a_message_or_refused(data):
     except BrokerError:
         return
     assert data.startswith(b"4 ")
-    assert isinstance(message, tuple(reader.HANDLERS))
+    assert isinstance(message, tuple(arrivals.HANDLERS))
 
 
 def test_the_format_is_the_one_that_other_versions_know():

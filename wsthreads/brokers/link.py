@@ -4,7 +4,7 @@ Calls only put work into a queue; the writer's thread sends it, and the reader's
 sent. A call may wait for Redis, as `Availability` says: at most a second, and not at all while Redis is away.
 
 A new kind of message between processes is queued by a method beside `RedisLink.publish`. Its bytes are described in
-`messages`; what a receiver does with it is in `reader.HANDLERS`.
+`messages`; what a receiver does with it is in `arrivals.HANDLERS`.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ The ticket serves two purposes. Redis and the receivers recognise a message that
 recognises its own message when it comes back. A change of presence needs no ticket: its version says whether it is new.
 
 A new kind of message goes here: a class with its fields, an encoder, and a line in `_DECODERS` for its letter. What a
-process does with a message that it receives is in one table, too: `reader.HANDLERS`. Everything between the two (the
+process does with a message that it receives is in one table, too: `arrivals.HANDLERS`. Everything between the two (the
 queue, the log in Redis, resending, duplicates) treats all kinds alike.
 
 The payload is never evaluated. A message that does not match the format is refused. The version also covers how Redis

@@ -24,13 +24,13 @@ from wsthreads.rooms.handles import Room, SessionRoom
 from wsthreads.rooms.histories import OFF, Histories
 from wsthreads.rooms.history import Limits, Log
 from wsthreads.rooms.joined import JOINED, NOT_JOINED, Joined
+from wsthreads.rooms.listing import Listing
 from wsthreads.rooms.members import ENCODING_NAME, Member, Members, without
-from wsthreads.rooms.names import is_hidden, user_of
+from wsthreads.rooms.names import is_hidden
 from wsthreads.rooms.owned_room import OwnedRoom
 from wsthreads.rooms.ownership import Ownership
 from wsthreads.rooms.presence import Person
 from wsthreads.rooms.roster import Roster, Timers
-from wsthreads.rooms.sending import Sending
 from wsthreads.threads.drainer import Drainer
 from wsthreads.threads.scheduling import NO_SCHEDULING, Scheduling
 
@@ -53,7 +53,7 @@ def _nobody() -> None:
     """Default for `owner`: there is no endpoint."""
 
 
-class Rooms(Sending, Generic[M]):
+class Rooms(Listing, Generic[M]):
     """All rooms of one endpoint. Any thread.
 
     `count` is called with the name of a counter when a session exceeds its limit of rooms.
@@ -70,12 +70,9 @@ class Rooms(Sending, Generic[M]):
     ) -> None:
         super().__init__(drainer)
         self._scheduling = scheduling
-        self._has_hidden = False  # whether there has ever been a hidden room
         self._max_name_chars = max_name_chars
         self._max_per_session = max_per_session
         self._count = count
-        self._ended = (0, 0)  # broadcasts and deliveries of deleted rooms
-        self._ending = Lock()  # guards _ended; a leaf
         # This process was forked from one with members, and has had no member of its own.
         self._is_forked = False
         #: Who is there; None until `use_roster`.
@@ -175,58 +172,6 @@ class Rooms(Sending, Generic[M]):
     def for_session(self, name: str, session: M) -> SessionRoom:
         """A session's handle. Raises `RoomNameError`."""
         return SessionRoom(self._checked(name), self, session)
-
-    def names(self) -> list[str]:
-        """The names of all rooms, sorted. A snapshot."""
-        return sorted(self._visible())
-
-    def sizes(self) -> dict[str, int]:
-        """All rooms with their numbers of members in this process. A snapshot."""
-        return {name: len(members.sessions) for name, members in self._visible().items()}
-
-    def users(self) -> dict[str, int]:
-        """All users with sessions in this process, and how many. A snapshot."""
-        if not self._has_hidden:
-            return {}
-        rooms = self._members.snapshot().items()
-        return {user: len(members.sessions) for name, members in rooms if (user := user_of(name)) is not None}
-
-    def _visible(self) -> dict[str, Members]:
-        """All rooms that are not hidden."""
-        rooms = self._members.snapshot()
-        if not self._has_hidden:
-            return rooms
-        return {name: members for name, members in rooms.items() if not is_hidden(name)}
-
-    def sessions(self, name: str) -> list[M]:
-        """The members of a room. A snapshot."""
-        found: list[M] = []
-
-        def copy(members: Members) -> Members:
-            found.extend(members.sessions)
-            return members
-
-        self._members.compute_if_present(name, copy)
-        return found
-
-    def count(self, name: str) -> int:
-        """The number of members of a room; 0 if it does not exist."""
-        members = self._members.get(name)
-        return len(members.sessions) if members is not None else 0
-
-    def totals(self) -> tuple[int, int, int, int]:
-        """The numbers of rooms and of members, and the totals of broadcasts and of deliveries.
-
-        Counts broadcasts that reached a member, and messages that they put into outboxes. A room that is deleted
-        meanwhile may be missing, but is never counted twice.
-        """
-        with self._ending:
-            broadcasts, deliveries = self._ended
-        rooms = self._visible().values()
-        for members in rooms:
-            broadcasts += members.broadcasts
-            deliveries += members.deliveries
-        return len(rooms), sum(len(members.sessions) for members in rooms), broadcasts, deliveries
 
     def join(
         self,

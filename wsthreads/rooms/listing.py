@@ -1,0 +1,75 @@
+"""What rooms there are, who is in them, and how much they have sent. All answers are snapshots."""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import Any
+
+from wsthreads.rooms.members import Members
+from wsthreads.rooms.names import is_hidden, user_of
+from wsthreads.rooms.sending import Sending
+from wsthreads.threads.drainer import Drainer
+
+__all__ = ["Listing"]
+
+
+class Listing(Sending):
+    """The part of `Rooms` that lists and counts. Hidden rooms are left out."""
+
+    def __init__(self, drainer: Drainer) -> None:
+        super().__init__(drainer)
+        self._has_hidden = False  # whether there has ever been a hidden room
+        self._ended = (0, 0)  # broadcasts and deliveries of deleted rooms
+        self._ending = Lock()  # guards _ended; a leaf
+
+    def names(self) -> list[str]:
+        """The names of all rooms, sorted. A snapshot."""
+        return sorted(self._visible())
+
+    def sizes(self) -> dict[str, int]:
+        """All rooms with their numbers of members in this process. A snapshot."""
+        return {name: len(members.sessions) for name, members in self._visible().items()}
+
+    def users(self) -> dict[str, int]:
+        """All users with sessions in this process, and how many. A snapshot."""
+        if not self._has_hidden:
+            return {}
+        rooms = self._members.snapshot().items()
+        return {user: len(members.sessions) for name, members in rooms if (user := user_of(name)) is not None}
+
+    def _visible(self) -> dict[str, Members]:
+        """All rooms that are not hidden."""
+        rooms = self._members.snapshot()
+        if not self._has_hidden:
+            return rooms
+        return {name: members for name, members in rooms.items() if not is_hidden(name)}
+
+    def sessions(self, name: str) -> list[Any]:
+        """The members of a room. A snapshot."""
+        found: list[Any] = []
+
+        def copy(members: Members) -> Members:
+            found.extend(members.sessions)
+            return members
+
+        self._members.compute_if_present(name, copy)
+        return found
+
+    def count(self, name: str) -> int:
+        """The number of members of a room; 0 if it does not exist."""
+        members = self._members.get(name)
+        return len(members.sessions) if members is not None else 0
+
+    def totals(self) -> tuple[int, int, int, int]:
+        """The numbers of rooms and of members, and the totals of broadcasts and of deliveries.
+
+        Counts broadcasts that reached a member, and messages that they put into outboxes. A room that is deleted
+        meanwhile may be missing, but is never counted twice.
+        """
+        with self._ending:
+            broadcasts, deliveries = self._ended
+        rooms = self._visible().values()
+        for members in rooms:
+            broadcasts += members.broadcasts
+            deliveries += members.deliveries
+        return len(rooms), sum(len(members.sessions) for members in rooms), broadcasts, deliveries
