@@ -11,6 +11,7 @@ import pytest
 from tests.javascript.test_engine import without_engine  # noqa: F401
 from tests.javascript_fakes import SHORT_S, script_log
 from tests.programs import wait_until
+from wsthreads.rooms.attributes import Attributes
 from wsthreads.testing import Play, play
 
 #: A message is code: the body of a function of `session` and `room`, whose value is sent back.
@@ -672,3 +673,22 @@ def test_without_an_endpoint_rooms_are_empty(tmp_path: Path) -> None:
     with script_log() as lines:
         assert check_script(script, Config(history_messages=1)).hooks == {"on_open"}
         assert lines.texts() == ['[null,{},1,[],""] nobody is in the room: there is no endpoint']
+
+
+def test_an_update_that_others_overtake_again_and_again_claims_the_attribute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims: list[str] = []
+
+    def swap(
+        self: Attributes, name: str, key: str, before: str | None, after: str, fence: int | None = None, claim: str = ""
+    ) -> tuple[bool, str | None]:
+        claims.append(claim)
+        return len(claims) == 6, f"{len(claims)}"
+
+    monkeypatch.setattr(Attributes, "swap", swap)
+    with playing(tmp_path) as chat:
+        ann = chat.connect()
+        assert ask(ann, 'room.join(); return room.updateAttribute("n", (n) => `after ${n}`)') == "after 5"
+    assert claims[:3] == ["", "", ""]
+    assert claims[3] == claims[4] == claims[5] != ""

@@ -126,6 +126,36 @@ def test_an_owner_answers_who_has_posted() -> None:
         assert (ann.take(), bob.take()) == (["got it"], [])
 
 
+def test_posts_behind_a_tick_that_waits_are_handled_before_the_end() -> None:
+    calls: list[Any] = []
+
+    class Game:
+        tick_rate = 20
+
+        def on_open(self, session: Any) -> None:
+            session.room("r").join()
+
+        def on_tick(self, room: Any, dt: float) -> None:
+            calls.append("tick")
+
+        def on_post(self, room: Any, value: Any, sender: Any) -> None:
+            if value == "first":
+                game._timers.advance(0.06, between=lambda: None)  # a tick is due, and waits
+                room.post("second")
+                (session,) = room.endpoint.sessions()
+                session.room("r").leave()
+            calls.append(value)
+
+        def on_room_end(self, room: Any) -> None:
+            calls.append("end")
+
+    with play(Game) as game:
+        game.connect()
+        game.room("r").post("first")
+        game.settle()
+    assert calls == ["first", "second", "end"]
+
+
 def test_an_exception_in_a_tick_is_raised_by_advance() -> None:
     class Bad(Game):
         def on_tick(self, room: Any, dt: float) -> None:

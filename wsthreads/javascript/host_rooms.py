@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wsthreads.errors import PostError
 from wsthreads.javascript.calls import Answer, Function
 from wsthreads.javascript.session_state import quote
 from wsthreads.javascript.values import messages_for_script, persons_in_json
+from wsthreads.rooms.attributes import CLAIM_AFTER
 from wsthreads.rooms.json_text import JSONText
 from wsthreads.rooms.posts import Sender
 
@@ -49,6 +51,7 @@ class HostRooms:
         self._host = host
         self._posts = posts
         self._rooms = rooms
+        self._claim = token_hex(8)  # updates of this isolate are made one at a time
 
     def functions(self) -> dict[str, Function]:
         return {
@@ -190,10 +193,12 @@ class HostRooms:
         return None if room is None else room._attribute_text(key)
 
     def _swap_attribute(
-        self, whose: str | int | None, name: str, key: str, before: str | None, after: str
+        self, whose: str | int | None, name: str, key: str, before: str | None, after: str, attempt: int
     ) -> tuple[bool, str | None]:
+        """One attempt of an update; they count from 1."""
         room = self.any_room(whose, name)
-        return (True, after) if room is None else room._swap_attribute(key, before, JSONText(after))
+        claim = self._claim if attempt > CLAIM_AFTER else ""
+        return (True, after) if room is None else room._swap_attribute(key, before, JSONText(after), claim)
 
     def _delete_attribute(self, whose: str | int | None, name: str, key: str) -> bool:
         room = self.any_room(whose, name)

@@ -79,7 +79,10 @@ class AttributeMethods:
         """An attribute as JSON text, as it is now. Raises `BrokerError` if that is not known."""
         return self._attributes.fresh_text(self._name, key)
 
-    def _swap_attribute(self, key: str, before: str | None, after: str) -> tuple[bool, str | None]:
-        """Set an attribute, as JSON texts, if it is `before` now. Returns whether it was, and what is there."""
+    def _swap_attribute(self, key: str, before: str | None, after: str, claim: str = "") -> tuple[bool, str | None]:
+        """Set an attribute, as JSON texts, if it is `before` now. Returns whether it was, and what is there.
+
+        `claim` is as in `Attributes.swap`.
+        """
         attributes = self._attributes
-        return attributes.swap(self._name, key, before, attributes.text_of(after), self._fence)
+        return attributes.swap(self._name, key, before, attributes.text_of(after), self._fence, claim)

@@ -29,7 +29,16 @@ from wsthreads.rooms.striped import StripedDict
 from wsthreads.threads import forks
 from wsthreads.threads.flusher import weakly
 
-__all__ = ["EMPTY_BYTES", "MAX_KEY_CHARS", "Attributes", "LocalAttributes", "check_key", "entry_bytes", "too_big"]
+__all__ = [
+    "CLAIM_AFTER",
+    "EMPTY_BYTES",
+    "MAX_KEY_CHARS",
+    "Attributes",
+    "LocalAttributes",
+    "check_key",
+    "entry_bytes",
+    "too_big",
+]
 
 #: The longest key.
 MAX_KEY_CHARS = 256
@@ -132,10 +141,14 @@ class Attributes:
         return self._delete(name, self._free(name, check_key(key)), fence)
 
     def swap(
-        self, name: str, key: str, before: str | None, after: str, fence: int | None = None
+        self, name: str, key: str, before: str | None, after: str, fence: int | None = None, claim: str = ""
     ) -> tuple[bool, str | None]:
-        """Set a value if it is `before` now. Returns whether it was, and the value that is there."""
-        return self._swap(name, self._free(name, check_key(key)), before, after, fence, "")
+        """Set a value if it is `before` now. Returns whether it was, and the value that is there.
+
+        If it was not, a `claim`, a random text, keeps others from changing it for a moment. Give one after the value
+        was another one `CLAIM_AFTER` times.
+        """
+        return self._swap(name, self._free(name, check_key(key)), before, after, fence, claim)
 
     def update(self, name: str, key: str, change: Change, fence: int | None = None) -> str:
         """Replace a value by what `change` makes of it, as one step. Returns the new value.

@@ -156,10 +156,13 @@ class Calling:
                 return None
             mailbox.phase = Phase.STARTING
             return [RoomCall(self, mailbox, "room_start")]
+        must_end = self._must_end_locked(mailbox)
+        if must_end:
+            mailbox.drop_tick()  # all posts go before on_room_end, also those behind a tick
         posts, tick = mailbox.take(self._most_posts)
         if posts:
             return [RoomCall(self, mailbox, "post", post) for post in posts]
-        if self._must_end_locked(mailbox):
+        if must_end:
             has_time = self.hooks and not mailbox.is_lost and not self._is_stopping
             if has_time and not self._may_end(mailbox.name):
                 return []

@@ -70,7 +70,7 @@ class Room {
       throw new ERRORS.TypeError(`room.updateAttribute takes a function, not ${kindOf(change)}`);
     }
     let before = answered(python("attribute_text", this.#id, this.#name, name));
-    for (;;) {
+    for (let attempt = 1; ; attempt++) {
       const given = typeof before === "string" ? parsed(before) : undefined;
       const updated = updatedIn(this.#name, name);
       updating.set(updated, true);
@@ -84,7 +84,7 @@ class Room {
         throw new ERRORS.TypeError("the function of room.updateAttribute must return the new value, not a promise");
       }
       const after = jsonOf("an attribute of a room", value);
-      const answer = answered(python("swap_attribute", this.#id, this.#name, name, before ?? null, after));
+      const answer = answered(python("swap_attribute", this.#id, this.#name, name, before ?? null, after, attempt));
       if (answer[0]) {
         return parsed(after);
       }
