@@ -395,6 +395,8 @@ def test_what_is_not_ours_in_a_history_is_dropped_and_counted(pair):
 def test_a_head_lives_as_long_as_its_history(redis, proxy):
     pair = Pair(redis, proxy, LIMITS._replace(seconds=5000.0))
     try:
+        pair.room(0).position()
+        assert 4_900_000 < redis.client.pttl(pair.address.head) <= 5_000_000
         pair.room(0).broadcast("old")
         _, joined = pair.member(1, history=1)
         assert joined

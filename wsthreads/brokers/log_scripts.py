@@ -192,6 +192,9 @@ if limits == '' then
   return {{''}}
 end
 {NOW} {HEAD}
+local keep_ms = string.match(limits, '^%d+ (%d+)')
+redis.call('HSET', KEYS[2], 'keep_ms', keep_ms)
+redis.call('PEXPIRE', KEYS[2], string.format('%.0f', math.max({HEAD_S * 1000}, tonumber(keep_ms))))
 local kept = redis.call('HGET', KEYS[2], 'kept') or ''
 local entries = kept ~= '' and ARGV[3] ~= '0' and redis.call('LRANGE', KEYS[3], '-' .. ARGV[3], -1) or {{}}
 return {{limits, head[1], kept, string.format('%.0f', now), entries}}

@@ -196,15 +196,18 @@ class Histories(Generic[L]):
         self.timers.call_later(max(self.limits.seconds / LOOKS, 1.0), weakly(self._look))
 
     def _look(self) -> None:
-        """Drop the logs that have expired, and old messages."""
+        """Drop the logs that have expired, and old messages. Called by the flusher, which must not wait."""
         with self._looking:
             self._looks = False
         now = self.timers.now()
         for name, log in self._logs.snapshot().items():
-            with log.order:
-                log.trim(now)
-                if now - log.used_at >= self.limits.seconds:
-                    self._drop_locked(name, log)
+            if log.order.acquire(blocking=False):  # else somebody uses it
+                try:
+                    log.trim(now)
+                    if now - log.used_at >= self.limits.seconds:
+                        self._drop_locked(name, log)
+                finally:
+                    log.order.release()
         if len(self._logs):
             self._look_later()
 
