@@ -82,7 +82,10 @@ def test_what_is_no_post_is_refused(entry):
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"{}", b"[1]", b'[["1"]]', b'[["x", ""]]', b'[["1", 2]]', b'[[1, ""]]', b'[["\xc2\xb2", ""]]', b"\xff"],
+    [
+        *(b"", b"{}", b"[1]", b'[["1"]]', b'[["x", ""]]', b'[["1", 2]]', b'[[1, ""]]', b'[["\xc2\xb2", ""]]', b"\xff"),
+        *(b'[["%s", ""]]' % (b"9" * 5000), b"[" * 100_000, b'[["0", ""], ["1"]]'),
+    ],
 )
 def test_what_are_no_outcomes_settles_nothing(data):
     box = Box()

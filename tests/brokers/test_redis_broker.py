@@ -20,10 +20,20 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from tests.owned_worlds import Owned
 from tests.pages import blocks
 from tests.programs import DEADLINE_S, EXAMPLES, ROOT, Program, connect, receive, run_server, wait_until, wsthreads
+from tests.redis_proxy import Proxy
 from tests.redis_server import RedisServer, find_redis_server, free_port
 from tests.room_worlds import RedisWorld
 from tests.wire import RawClient, Recorder, endpoint, run_all, self_signed, thread_names
-from wsthreads import BrokerError, ConfigError, MessageTypeError, RedisBroker, RoomNameError, WebSocketApp, create_app
+from wsthreads import (
+    BrokerError,
+    ConfigError,
+    MessageTypeError,
+    PostError,
+    RedisBroker,
+    RoomNameError,
+    WebSocketApp,
+    create_app,
+)
 from wsthreads.brokers.keys import HEAD_S
 from wsthreads.rooms.history import Limits
 
@@ -228,6 +238,87 @@ def test_a_fork_broadcasts_whatever_a_thread_of_its_parent_did_meanwhile(redis_s
     room.broadcast("end")
     assert member.receive_until("end") == ["from the child", "end"]
     world.end()
+
+
+@pytest.fixture
+def game(redis_server):
+    """A room with an owner, whose posts wait for `may_end`, and the programs' way to Redis."""
+    world = RedisWorld(redis_server.url, processes=1)
+    owned = Owned(world)
+    world.member("game")
+    game = owned.owner("game")
+    game.begun, game.may_end = threading.Event(), threading.Event()
+
+    def handle(room, value, sender):
+        game.begun.set()
+        assert game.may_end.wait(DEADLINE_S)
+
+    game.does["on_post"] = handle
+    with Proxy(redis_server.port) as proxy:
+        game.proxy, game.address = proxy, world.links[0]._keys.address(world.path, "game")
+        yield game
+    game.may_end.set()
+    owned.end()
+    world.end()
+
+
+@pytest.mark.parametrize("way", ["cut", "answers"])
+def test_a_program_whose_connection_breaks_does_not_know_whether_its_post_was_handled(game, way):
+    room = RedisBroker(game.proxy.url, prefix="test").room("/ws/test", "game")
+
+    def break_off():
+        assert game.begun.wait(DEADLINE_S)
+        if way == "answers":
+            game.proxy.swallow("answers")
+            game.may_end.set()
+            game.proxy.await_swallowed()
+            game.proxy.heal()
+        else:
+            game.proxy.cut()
+
+    def post():
+        with pytest.raises(PostError, match=r"broke .*; it is not known whether the post was handled") as caught:
+            room.post(1)
+        assert caught.value.is_unknown
+
+    run_all(post, break_off)
+    game.may_end.set()
+    game.proxy.cut()
+    with pytest.raises(BrokerError) as caught:
+        room.post(2)
+    assert not caught.value.is_unknown, "it was not sent"
+    wait_until(lambda: game.posted() == [1], "the call to return")
+
+
+NO_OUTCOMES = [b"=", b"=[]", b"={}", b"=null", b"=[[1]]", b"=" + b"[" * 100_000, b'=[["0", 1]]', b'=[["1", ""]]', b"!x"]
+
+
+def test_a_program_ignores_what_is_no_outcome_of_its_post(redis_server, game):
+    room = RedisBroker(game.proxy.url, prefix="test").room("/ws/test", "game")
+
+    def disturb():
+        assert game.begun.wait(DEADLINE_S)
+        channel = redis_server.client.lindex(game.address.taken, 0).split(b" ")[0]
+        for data in NO_OUTCOMES:
+            assert redis_server.client.publish(channel, data) == 1
+        game.may_end.set()
+
+    run_all(lambda: room.post(1), disturb)
+    assert game.posted() == [1]
+
+
+def test_a_program_that_has_banned_a_user_knows_that_the_sessions_may_be_open(redis_server, monkeypatch):
+    broker = RedisBroker(redis_server.url, prefix="test")
+    user = broker.user("/ws/test", "eve")
+
+    def busy(*_):
+        raise BrokerError("another thread's broadcast is not answered")
+
+    monkeypatch.setattr(broker._outside(), "publish", busy)
+    for ban_s, is_unknown in ((0, False), (60, True)):
+        with pytest.raises(BrokerError) as caught:
+            user.close(ban_s=ban_s)
+        assert caught.value.is_unknown is is_unknown
 
 
 def test_a_program_is_told_that_redis_has_not_taken_its_broadcast():

@@ -10,6 +10,7 @@ stay in the room's list of taken posts; so the next owner knows which ones are l
 from __future__ import annotations
 
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -28,7 +29,18 @@ if TYPE_CHECKING:
     from wsthreads.brokers.queue import SendQueue
     from wsthreads.rooms.posts import Settled
 
-__all__ = ["PART", "WINDOW", "Intake", "PostBox", "SentPost", "error_of", "outcome_of", "parse_entry", "post_payload"]
+__all__ = [
+    "PART",
+    "WINDOW",
+    "Intake",
+    "PostBox",
+    "SentPost",
+    "error_of",
+    "outcome_of",
+    "parse_entry",
+    "parse_outcomes",
+    "post_payload",
+]
 
 #: At most so many posts of a room are in the owner's process.
 WINDOW = 200
@@ -46,6 +58,8 @@ PART = 0.9
 
 #: An outcome begins with one of these, unless the post was handled: it may have been handled, or surely was not.
 _UNKNOWN, _REFUSED = "?", "!"
+
+_NUMBER = re.compile("[0-9]{1,18}")
 
 
 class SentPost:
@@ -161,11 +175,8 @@ class PostBox:
 
     def take_outcomes(self, data: bytes) -> None:
         """Outcomes have arrived. The reader's thread. Raises ValueError for what is none."""
-        outcomes = json.loads(data)
-        if not isinstance(outcomes, list) or not all(_is_outcome(each) for each in outcomes):
-            raise ValueError("no outcomes of posts")
-        for number, outcome in outcomes:
-            self._settle(int(number), outcome)
+        for number, outcome in parse_outcomes(data):
+            self._settle(number, outcome)
 
     def _settle(self, number: int, outcome: str) -> None:
         with self._lock:
@@ -283,6 +294,17 @@ def outcome_of(error: WSThreadsError | None) -> str:
     return (_UNKNOWN if getattr(error, "is_unknown", False) else _REFUSED) + str(error)[:1000]
 
 
+def parse_outcomes(data: bytes) -> list[tuple[int, str]]:
+    """The outcomes of posts, each with the poster's number of the post. Raises ValueError for what is none."""
+    try:
+        outcomes = json.loads(data)
+    except RecursionError:
+        outcomes = None
+    if not isinstance(outcomes, list) or not all(_is_outcome(each) for each in outcomes):
+        raise ValueError("no outcomes of posts")
+    return [(int(number), outcome) for number, outcome in outcomes]
+
+
 def error_of(post: SentPost, outcome: str) -> PostError | None:
     """What the poster is told; None if the post was handled."""
     if not outcome:
@@ -302,6 +324,5 @@ def _is_outcome(each: Any) -> bool:
         isinstance(each, list)
         and len(each) == 2
         and all(isinstance(part, str) for part in each)
-        and each[0].isascii()
-        and each[0].isdigit()
+        and _NUMBER.fullmatch(each[0]) is not None
     )

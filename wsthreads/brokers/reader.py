@@ -264,7 +264,7 @@ class Reader:
         elif data.startswith(b"="):
             try:
                 self._posts.take_outcomes(data[1:])
-            except (ValueError, RecursionError):
+            except ValueError:
                 self.drop_malformed(f"{len(data)} bytes that are no outcomes of posts")
         elif data.startswith(b"+"):
             self._take_stock(data)

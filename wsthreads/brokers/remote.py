@@ -9,7 +9,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from threading import Lock
 from time import monotonic
@@ -26,7 +26,7 @@ from wsthreads.brokers.keys import ASK_SHARD
 from wsthreads.brokers.lease_scripts import POST
 from wsthreads.brokers.pipeline import Scripts
 from wsthreads.brokers.positions import new_epoch
-from wsthreads.brokers.posts import PART, SentPost, error_of, post_payload
+from wsthreads.brokers.posts import PART, SentPost, error_of, parse_outcomes, post_payload
 from wsthreads.brokers.presence import entry_of
 from wsthreads.brokers.questions import note_for_all, parse_answer
 from wsthreads.brokers.redis_errors import explain
@@ -133,9 +133,12 @@ class Outside:
             left_ms = int(timeout_s * PART * 1000)
             queued = int(self.call(POST, keys, channel, left_ms, room_posts.MAX_POSTS_WAITING, 0, payload))
             outcome = {-1: "nobody", 0: "full"}.get(queued)
-            while outcome is None and monotonic() < deadline:
-                data = receive(deadline)
-                outcome = None if data is None or not data.startswith(b"=") else json.loads(data[1:])[0][1]
+            try:
+                while outcome is None and monotonic() < deadline:
+                    outcome = _outcome_in(receive(deadline))
+            except (RedisError, OSError) as failure:
+                why = f"the connection to {self._place} broke before its outcome was there ({explain(failure)})"
+                raise post.error(why, is_unknown=True) from failure
         late = f"it has no answer after {timeout_s:g} s"
         error = post.error(late, is_unknown=True) if outcome is None else error_of(post, outcome)
         if error is not None:
@@ -162,6 +165,15 @@ class Outside:
             raise BrokerError(f"{self._place}: {explain(error)}") from error
 
 
+def _outcome_in(data: bytes | None) -> str | None:
+    """The outcome of the only post of a process, if the data has one."""
+    if data is None or not data.startswith(b"="):
+        return None
+    with suppress(ValueError):
+        return dict(parse_outcomes(data[1:])).get(0)
+    return None
+
+
 class _Remote:
     """What the handles share. Any thread."""
 
@@ -179,9 +191,14 @@ class _Remote:
         address = outside.keys.address(self._endpoint, name)
         if ban_s >= 0.001:  # before the sessions are closed: none may slip in
             outside.call(scripts.BAN, [address.ban], json.dumps([int(code), reason]), int(ban_s * 1000))
-        outside.publish(
-            address, lambda sender, ticket: messages.encode_close(sender, ticket, session_id, int(code), reason, ban_s)
-        )
+        try:
+            outside.publish(
+                address,
+                lambda sender, ticket: messages.encode_close(sender, ticket, session_id, int(code), reason, ban_s),
+            )
+        except BrokerError as error:
+            error.is_unknown = error.is_unknown or ban_s >= 0.001  # there is a ban, and sessions may be open
+            raise
 
 
 class RemoteRoom(_Remote, AttributeMethods):
@@ -240,8 +257,8 @@ class RemoteRoom(_Remote, AttributeMethods):
     def post(self, value: Any, *, timeout_s: float = 10.0) -> None:
         """Have ``on_post`` called with a value, in the process that owns the room, as `Room.post`.
 
-        Waits until it has returned, at most `timeout_s`. Raises `PostError`. Raises `BrokerError` if Redis is away; if
-        its `is_unknown` is true, the value may be handled nevertheless.
+        Waits until it has returned, at most `timeout_s`. Raises `PostError`, and `BrokerError` if Redis is away. If the
+        `is_unknown` of either is true, the value may have been handled, or may still be.
         """
         if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not 0 < timeout_s <= MAX_POST_S:
             raise UsageError(f"timeout_s must be above 0 and at most {MAX_POST_S} s, not {timeout_s!r:.80}")
