@@ -692,3 +692,32 @@ def test_an_update_that_others_overtake_again_and_again_claims_the_attribute(
         assert ask(ann, 'room.join(); return room.updateAttribute("n", (n) => `after ${n}`)') == "after 5"
     assert claims[:3] == ["", "", ""]
     assert claims[3] == claims[4] == claims[5] != ""
+
+
+@pytest.mark.parametrize("hook", ["onRoomStart", "onPost"])
+def test_a_function_of_a_room_can_wait_for_its_own_post(tmp_path: Path, hook: str) -> None:
+    more = f"""
+    export async function onRoomStart(room) {{ if ("{hook}" === "onRoomStart") await room.post("own"); }}
+    export async function onPost(room, value) {{
+      if (value === "first") await room.post("own");
+      room.broadcast(value);
+    }}"""
+    with playing(tmp_path, more) as chat:
+        ann = chat.connect()
+        ann.send('room.join(); if (HOOK === "onPost") await room.post("first")'.replace("HOOK", f'"{hook}"'))
+        assert [ann.receive() for _ in range(3 if hook == "onPost" else 2)].count("own") == 1
+
+
+def test_a_script_that_replaces_concat_does_not_reach_the_runtime(tmp_path: Path) -> None:
+    """The engine makes a call of it of each template literal."""
+    script = tmp_path / "state.js"
+    script.write_text(
+        """let calls = 0;
+        try { String.prototype.concat = () => { calls++; throw new Error("mine"); }; } catch {}
+        """
+        + SOURCE.replace("import", "\nimport", 1)
+    )
+    with play(script) as chat:
+        ann = chat.connect()
+        code = 'room.join(); room.setAttribute("k", 1); room.broadcast("x", { latest: "k" }); return "a".concat("b")'
+        assert ask(ann, code) == "ab"

@@ -11,6 +11,7 @@ from tests.programs import connect, receive, wait_until
 from tests.room_worlds import World
 from tests.wire import RawClient, endpoint
 from wsthreads import BrokerError
+from wsthreads.rooms.histories import Histories
 from wsthreads.rooms.history import Limits
 from wsthreads.rooms.rooms import Rooms
 from wsthreads.testing import play
@@ -227,3 +228,23 @@ def test_a_reload_of_a_script_keeps_the_history(tmp_path):
         *texts, told = chat.connect({"since": position}).take()
         assert texts == ["1", "2"]
         assert told.startswith("new true ")
+
+
+def test_logs_of_a_process_without_sessions_are_dropped_too():
+    """There, no timer runs."""
+
+    class NoTimers:
+        seconds = 0.0
+
+        def now(self):
+            return self.seconds
+
+        def call_later(self, delay_s, callback):
+            pass
+
+    timers = NoTimers()
+    histories = Histories(timers, Limits(10, 60.0, 1000), has_members=lambda name: False)
+    for number in range(1000):
+        timers.seconds += 1
+        histories.log(f"room {number}")
+    assert len(histories._logs) < 300

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tests.pages import blocks
-from wsthreads import PostError, WebSocketApp
-from wsthreads.testing import play
+from tests.programs import connect, wait_until
+from wsthreads import PostError, UsageError, WebSocketApp
+from wsthreads.testing import live_server, play
 
 
 class Game:
@@ -202,3 +203,34 @@ def test_the_example_of_the_reference_counts() -> None:
         ann = it.connect()
         it.advance(0.05)
         assert ann.take() == ["0"], "a new life of the room"
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1, "1", None, True])
+def test_the_clock_is_moved_by_a_number_of_seconds(seconds: Any) -> None:
+    with play(Game) as game, pytest.raises(UsageError, match="advance takes a number of seconds from 0 on, not "):
+        game.advance(seconds)
+
+
+def test_rooms_that_an_app_owns_already_tick_by_the_clock_of_the_play_and_by_their_own_again() -> None:
+    app = WebSocketApp()
+    ticks: list[float] = []
+
+    class Ticking:
+        tick_rate = 20
+
+        def on_open(self, session: Any) -> None:
+            session.room("r").join()
+
+        def on_tick(self, room: Any, dt: float) -> None:
+            ticks.append(dt)
+
+    app.add_handler("/ws/game", Ticking())
+    with live_server(app) as server, connect(f"{server.url}/ws/game".replace("http", "ws")):
+        wait_until(lambda: ticks, "the first tick")
+        with play(app) as game:
+            game.settle()
+            before = len(ticks)
+            game.advance(1)
+            assert len(ticks) == before + 20
+        before = len(ticks)
+        wait_until(lambda: len(ticks) >= before + 2, "ticks by the app's own clock")

@@ -6,7 +6,7 @@ from functools import partial
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Protocol
 
-from wsthreads.errors import PostError
+from wsthreads.errors import PostError, WSThreadsError
 from wsthreads.javascript.calls import Answer, Function
 from wsthreads.javascript.session_state import quote
 from wsthreads.javascript.values import messages_for_script, persons_in_json
@@ -207,10 +207,22 @@ class HostRooms:
     # Ownership.
 
     def _post(self, whose: str | int | None, name: str, text: str, number: int) -> None:
-        """Post a value, as JSON text. The script gets the outcome by `number`."""
+        """Post a value, as JSON text. The script gets the outcome by `number`.
+
+        By the handle of a function for rooms, it gets only whether the value waits: a post to the same room is handled
+        when that function has ended.
+        """
         settled = partial(self._posts.settle, number)
         if self._rooms is None:
             settled(PostError("nobody is in the room: there is no endpoint"))
+            return
+        if isinstance(whose, int):
+            refusal = None
+            try:
+                self._rooms.ownership.post_value(name, JSONText(text), None, wait=False)
+            except WSThreadsError as error:
+                refusal = error
+            settled(refusal)
             return
         session = self._host.session(whose) if isinstance(whose, str) else None
         sender = None if session is None else Sender(session.id, session.user)

@@ -32,6 +32,9 @@ OFF = "history is off: set history_messages"
 #: How often logs are looked at that may have expired: this part of `history_s`, but not more often than every second.
 LOOKS = 10
 
+#: Logs are looked through when there are so many of them, and then twice as many.
+MIN_SWEEP = 100
+
 #: A replay is encoded without the room's lock. After so many attempts, in which messages came meanwhile, under it.
 ENCODING_ATTEMPTS = 10
 
@@ -54,6 +57,7 @@ class Histories(Generic[L]):
         self._has_members = has_members
         self._logs: StripedDict[str, L] = StripedDict()
         self._looking = Lock()  # guards the next; a leaf
+        self._sweep_at = MIN_SWEEP  # at so many logs, expired ones are dropped
         self._looks = False  # whether a timer will look for logs that have expired
 
     def give_up(self) -> None:
@@ -68,6 +72,9 @@ class Histories(Generic[L]):
         """The log of a room. Another thread may drop it until `order` is held: see `is_gone`."""
         found = self._logs.get(name)
         if found is None:
+            if len(self._logs) >= self._sweep_at:  # in a process without sessions, no timers run
+                self._drop_expired()
+                self._sweep_at = max(MIN_SWEEP, 2 * len(self._logs))
             found = self._logs.compute(name, lambda log: log or self._make())
             assert found is not None
             self._look_later()
@@ -199,6 +206,11 @@ class Histories(Generic[L]):
         """Drop the logs that have expired, and old messages. Called by the flusher, which must not wait."""
         with self._looking:
             self._looks = False
+        self._drop_expired()
+        if len(self._logs):
+            self._look_later()
+
+    def _drop_expired(self) -> None:
         now = self.timers.now()
         for name, log in self._logs.snapshot().items():
             if log.order.acquire(blocking=False):  # else somebody uses it
@@ -208,8 +220,6 @@ class Histories(Generic[L]):
                         self._drop_locked(name, log)
                 finally:
                     log.order.release()
-        if len(self._logs):
-            self._look_later()
 
     def _is_used(self, name: str) -> bool:
         """Whether the log of a room has to stay."""

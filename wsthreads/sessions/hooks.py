@@ -95,7 +95,8 @@ def tick_rate_of(name: str, target: object, *, has_ticks: bool) -> float | None:
     if rate is None and not has_ticks:
         return None
     missing = "tick_rate" if rate is None else "on_tick"
-    meant = next((written for written in dir(target) if did_you_mean(written, (missing,))), None)
+    names = (written for written in dir(target) if written != missing)  # it may be there, and be None
+    meant = next((written for written in names if did_you_mean(written, (missing,))), None)
     hint = "" if meant is None else f"; {name} has {meant}, did you mean {missing}?"
     if rate is None:
         message = f"{name}.on_tick needs tick_rate, {TICK_RATES}, as in tick_rate = 20{hint}"

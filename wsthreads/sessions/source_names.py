@@ -25,7 +25,13 @@ _ALIASES = {
     "onconnection": "onopen",
     "ondata": "onmessage",
     "ondisconnect": "onclose",
+    "oncreate": "onroomstart",
+    "ondispose": "onroomend",
     "onreceive": "onmessage",
+    "onroomclose": "onroomend",
+    "onroomcreate": "onroomstart",
+    "onroomopen": "onroomstart",
+    "onroomstop": "onroomend",
     "onupgrade": "onhandshake",
 }
 

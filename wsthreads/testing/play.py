@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from wsthreads.app import WebSocketApp
 from wsthreads.app.rules import example_of, is_rule
 from wsthreads.cli.targets import create_app
-from wsthreads.errors import UsageError
+from wsthreads.errors import UsageError, brief
 from wsthreads.javascript import ScriptHandler
 from wsthreads.rooms.bans import Bans
 from wsthreads.rooms.handles import Room, User
 from wsthreads.rooms.rooms import Rooms
+from wsthreads.rooms.roster import Timers
 from wsthreads.sessions.endpoint import Endpoint
 from wsthreads.sessions.hooks import HOOKS
 from wsthreads.testing.client import Client
@@ -98,6 +100,14 @@ def _is_wsgi_application(target: object) -> bool:
     return callable(target) and not isinstance(target, type) and not any(hasattr(target, hook) for hook in HOOKS)
 
 
+def _use_timers(endpoint: Endpoint, timers: Timers) -> None:
+    """Have everything of an endpoint go by another clock."""
+    endpoint.roster.timers = endpoint.attributes.timers = timers
+    endpoint.ownership.use_timers(timers)
+    if endpoint.rooms.history is not None:
+        endpoint.rooms.history.timers = timers
+
+
 class _SettledRoom(Room):
     """A handle of a room whose `post` also waits for what the post causes, and raises what `on_post` has raised."""
 
@@ -139,9 +149,7 @@ class Play:
         self._bans: dict[str, Bans] = {}  # those of the app, by path
         for endpoint in self.app.endpoints:
             endpoint.handler.on_failure = self._failed
-            endpoint.roster.timers = endpoint.ownership.timers = endpoint.attributes.timers = self._timers
-            if endpoint.rooms.history is not None:
-                endpoint.rooms.history.timers = self._timers
+            _use_timers(endpoint, self._timers)
             self._bans[endpoint.path], endpoint.directory.bans = endpoint.directory.bans, Bans(self._timers.now)
 
     def connect(
@@ -214,6 +222,9 @@ class Play:
         moved by `room_keep_s` since the last member left. `on_tick` is called `tick_rate` times for each second. Other
         timers, and the clocks of Python and JavaScript themselves, go on as they are.
         """
+        is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+        if not is_number or not 0 <= seconds < math.inf:  # also refuses NaN
+            raise UsageError(f"advance takes a number of seconds from 0 on, not {brief(seconds)}")
         self._timers.advance(seconds, between=self._wait)
         self.settle()
 
@@ -309,9 +320,7 @@ class Play:
         self._timers.advance(self.app.config.presence_grace_s + 1, between=self._wait)  # all of them have left
         for endpoint in self.app.endpoints:
             vars(endpoint.handler).pop("on_failure", None)
-            endpoint.roster.timers = endpoint.ownership.timers = endpoint.attributes.timers = self.app._flusher
-            if endpoint.rooms.history is not None:
-                endpoint.rooms.history.timers = self.app._flusher
+            _use_timers(endpoint, self.app._flusher)
             endpoint.directory.bans = self._bans[endpoint.path]
 
     def __enter__(self) -> Play:

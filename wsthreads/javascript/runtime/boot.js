@@ -111,6 +111,10 @@ hideHost();
 // The engine would call this property with the frames of a stack, and a frame gives access to its function.
 deleteProperty(Error, "prepareStackTrace");
 
+// The engine makes a call of this method of each template literal, so the runtime, which has many, would call the
+// script's.
+defineProperty(String.prototype, "concat", { __proto__: null, writable: false, configurable: false });
+
 // The parcel: bytes travel in it between the languages, as an ArrayBuffer that the engine copies. (Without an engine
 // they travel as text, of characters up to U+00FF.) So do long texts, as long as `python` is dukpy's function, which
 // would quote and parse each character.

@@ -144,8 +144,10 @@ declare module "wsthreads" {
      * Call `onPost` with this value, any JSON value of at most 64 KiB, in the process that owns the room. The promise
      * settles when `onPost` has ended, also if that throws. It rejects with an `Error` named "PostError" if the post was
      * not handled, because nobody is in the room for example; and with a `TypeError` for a value that is no JSON. If the
-     * error's `isUnknown` is true, it may have been handled. Do not wait for the promise in a function that is called for the same room: the post waits for that
-     * function.
+     * error's `isUnknown` is true, it may have been handled.
+     *
+     * `onPost` and the other functions of a room receive a handle whose promise fulfils when the value waits: it is
+     * handled when they have ended. Do not wait for promises of other handles of the same room there.
      */
     post(value: any): Promise<void>;
   }
