@@ -71,7 +71,7 @@ class Chat:
         session.room("chat").broadcast(f"{session.user}: {message}")
 
 
-# A script has no cryptography. So with_user checks the token first, and the script reads the user from a header.
+# with_user checks the token for all scripts. They read the user from a header.
 sockets.add_script("/ws/script", Path(__file__).with_suffix(".js"))
 
 

@@ -19,7 +19,7 @@ import pytest
 import wsthreads
 from tests.pages import blocks, tables, text_of
 from tests.programs import DEADLINE_S, EXAMPLES, ROOT
-from wsthreads import HandshakeRefused, WebSocketApp
+from wsthreads import HandshakeRefused, ScriptError, WebSocketApp
 from wsthreads.testing import play
 
 pytestmark = pytest.mark.usefixtures("apps_end")
@@ -149,35 +149,66 @@ def test_a_login_of_django(tmp_path: Path) -> None:
     assert (done.stdout, done.returncode) == ("401\n['ann: hi']\n", 0), done.stderr
 
 
-def test_a_login_by_a_json_web_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    secret = "a secret of this test that is long enough"
-    monkeypatch.setenv("JWT_SECRET", secret)
-    (tmp_path / "tokens.py").write_text(handshake_block("jwt.decode"))
+@pytest.mark.parametrize("language", ["javascript", "python"])
+def test_a_login_by_a_json_web_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language: str) -> None:
+    secret = "a secret of this test that is long enough " * 2
+    if language == "python":
+        monkeypatch.setenv("JWT_SECRET", secret)
+        path, part, settings = tmp_path / "tokens.py", "jwt.decode", {}
+    else:
+        path, part, settings = tmp_path / "tokens.js", "crypto.subtle", {"env": {"JWT_SECRET": secret}}
+    path.write_text(handshake_block(part, language))
     now = time.time()
 
-    def token(key: str = secret, **claims: Any) -> str:
-        return jwt.encode({"sub": "ann", "exp": now + 600, **claims}, key, algorithm="HS256")
+    def token(key: str = secret, algorithm: str = "HS256", **claims: Any) -> str:
+        return jwt.encode({"sub": "ann", "exp": now + 600, **claims}, key, algorithm=algorithm)
 
-    bad = ["", "ann", token(key="another secret that is long enough, too"), token(exp=now - 60), token()[:-3]]
+    header, payload, signature = token().split(".")
+    bad = ["", "ann", "a.b.c", token(key="another secret that is long enough, too"), token(exp=now - 60), token()[:-3]]
+    bad += [token(nbf=now + 60), token(algorithm="HS512"), f"{token()}.{signature}", f"{header}.{payload}."]
     bad.append(jwt.encode({"sub": "ann"}, secret, algorithm="HS256"))
+    bad.append(jwt.encode({"exp": now + 600}, secret, algorithm="HS256"))
     bad.append(jwt.encode({"sub": "ann", "exp": now + 600}, None, "none"))
-    with play(tmp_path / "tokens.py") as chat:
+    with play(path, **settings) as chat:
         for wrong in bad:
             with pytest.raises(HandshakeRefused, match="401"):
                 chat.connect(token=wrong)
         for ann in (chat.connect(token=token()), chat.connect(headers={"Authorization": f"Bearer {token()}"})):
             ann.send("hi")
             assert ann.take() == ["ann: hi"]
+        assert chat.connect(token=token(sub="zoë 🎉 ?>~")).session.user == "zoë 🎉 ?>~"
         chat.advance(590)
         assert ann.is_open
         chat.advance(10)
         assert ann.closed == (3000, "expired")
 
 
+def test_a_script_does_not_start_without_the_secret_of_its_tokens(tmp_path: Path) -> None:
+    (tmp_path / "tokens.js").write_text(handshake_block("crypto.subtle", "javascript"))
+    with pytest.raises(ScriptError, match="DataError: a key of 0 bytes"):
+        play(tmp_path / "tokens.js")
+
+
+def test_a_script_checks_a_token_by_a_python_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN_SECRET", "of this test")
+    (tmp_path / "tokens.py").write_text(handshake_block("user_of(token"))
+    (tmp_path / "chat.js").write_text(handshake_block("user_of", "javascript"))
+    names: dict[str, Any] = {}
+    exec(handshake_block("user_of(token"), names)
+    token = names["serializer"].dumps("ann")
+    with play(tmp_path / "chat.js") as chat:
+        for wrong in "", "ann", token[:-1], token.replace(".", ""):
+            with pytest.raises(HandshakeRefused, match="401"):
+                chat.connect(token=wrong)
+        ann = chat.connect(token=token)
+        ann.send("hi")
+        assert ann.take() == ["ann: hi"]
+
+
 def test_the_page_of_the_tutorial_fetches_a_token_for_each_connection() -> None:
     """tests/test_tutorial.py opens it in a browser."""
     page = (EXAMPLES / "tutorial" / "public" / "index.html").read_text()
-    shown = handshake_block("/token", "javascript")
+    shown = handshake_block("\"/token\"", "javascript")
     assert [line.strip() for line in shown.splitlines()] == [
         line.strip() for line in page.splitlines() if line.strip() in shown and line.strip()
     ][: len(shown.splitlines())]

@@ -10,7 +10,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import dukpy
 import pytest
 
 from tests.pages import blocks, text_of
@@ -50,30 +49,52 @@ def test_who_joins_gets_the_last_messages_and_who_comes_back_all_that_was_missed
         assert joined["complete"] is False
 
 
-def test_the_page_of_the_history_shows_each_message_once_and_goes_on_from_the_last_one() -> None:
-    _, page = blocks("docs/how-to/history", "javascript")
+HISTORY_PAGE = """
+    class ReconnectingWebSocket { constructor(address) { Object.assign(globalThis, { socket: this, address }); } }
+    const shown = [], show = (text) => shown.push(text);
+    PAGE
+    export function onMessage(session, told) {
+      if (told) socket.onmessage({ data: told });
+      else session.send(JSON.stringify({ address: address(), shown, seen: seen.size }));
+    }
+"""
+
+
+def state_of_page(tmp_path: Path, told: list[dict[str, Any]]) -> Any:
+    """What the page of the history has shown when it was told this: the page runs as a script of the server."""
+    (tmp_path / "page.js").write_text(HISTORY_PAGE.replace("PAGE", blocks("docs/how-to/history", "javascript")[1]))
+    with play(tmp_path / "page.js", max_messages_per_s=0) as page:
+        client = page.connect()
+        for message in told:
+            client.send(json.dumps(message))
+        client.send("")
+        return client.take_json()[0]
+
+
+def test_the_page_of_the_history_shows_each_message_once_and_goes_on_from_the_last_one(tmp_path: Path) -> None:
+    message = {"type": "message", "id": "b", "text": "B", "position": "p1"}
     told = [
         {"type": "joined", "complete": True, "position": "p0"},
         {"type": "message", "id": "a", "text": "A", "position": "p0"},
-        {"type": "message", "id": "b", "text": "B", "position": "p1"},
-        {"type": "message", "id": "b", "text": "B", "position": "p1"},
+        *(message, message),
         {"type": "joined", "complete": False, "position": "p2 +"},
     ]
-    events = "".join(f"socket.onmessage({{ data: {json.dumps(json.dumps(one))} }}); " for one in told)
-    fakes = """
-        class URLSearchParams {
-          constructor(fields) { this.fields = fields; }
-          toString() {
-            return Object.entries(this.fields).map((pair) => pair.map(encodeURIComponent).join("=")).join("&");
-          }
-        }
-        class ReconnectingWebSocket { constructor(address) { this.address = address; } }
-        const shown = [], show = (text) => shown.push(text);
-    """
-    told_all = f"const first = socket.address(); {events} JSON.stringify([first, socket.address(), shown])"
-    first, later, shown = json.loads(dukpy.evaljs(f"{fakes} {page}\n{told_all}"))
-    assert (first, later) == ("/ws/chat?", "/ws/chat?since=p2%20%2B")
-    assert shown == ["A", "B", "Some messages may be missing."]
+    assert state_of_page(tmp_path, [])["address"] == "/ws/chat?"
+    state = state_of_page(tmp_path, told)
+    assert state["address"] == "/ws/chat?since=p2+%2B"
+    assert state["shown"] == ["A", "B", "Some messages may be missing."]
+
+
+def test_the_page_of_the_history_keeps_its_position_when_other_messages_have_none(tmp_path: Path) -> None:
+    message = {"type": "message", "id": "a", "text": "A", "position": "p1"}
+    told = [message, {"joined": [], "left": [], "changed": []}, {"type": "typing", "user": "ann"}]
+    assert state_of_page(tmp_path, told)["address"] == "/ws/chat?since=p1"
+
+
+def test_the_page_of_the_history_remembers_a_bounded_number_of_messages(tmp_path: Path) -> None:
+    told = [{"type": "message", "id": str(number), "text": "A", "position": "p1"} for number in range(1010)]
+    state = state_of_page(tmp_path, [*told, told[-1]])
+    assert (state["seen"], len(state["shown"])) == (1000, 1010)
 
 
 def test_a_view_lists_the_last_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,7 @@ function onOpen() {
 function onWaiting(until) {
   $("send").disabled = true;
   if (!isLost && isIn) log.addNote("The connection was lost.");
+  if (!isLost && !isIn && !talk.isPlain) findRooms(talk);
   isLost = true;
   people.setUnknown();
   clearInterval(countdown);
@@ -61,6 +62,10 @@ function onWaiting(until) {
   };
   tick();
   countdown = setInterval(tick, 500);
+}
+
+async function findRooms(tried) {
+  if (!(await entrance.findRooms()) && talk === tried) leave();
 }
 
 function onEnd(text) {
@@ -133,4 +138,4 @@ document.addEventListener("visibilitychange", () => {
   showTitle();
 });
 
-await entrance.start(join);
+entrance.start(join);

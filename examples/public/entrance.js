@@ -8,7 +8,7 @@ const LOBBY = "lobby";
 const MAX_RECENT = 5;
 
 /** Show the form. `join(user, room)` is called when it is sent, or at once if this window was in a room. */
-export async function start(join) {
+export function start(join) {
   $("join").addEventListener("submit", (event) => {
     event.preventDefault();
     const user = $("user").value.trim();
@@ -20,19 +20,20 @@ export async function start(join) {
   $("user").value = given.get("user") ?? joined?.user ?? localStorage.getItem("user") ?? "";
   $("room").value = given.get("room") ?? joined?.room ?? LOBBY;
   showRecent();
-  await offerRooms();
   if (joined && joined.room === $("room").value) join(joined.user, joined.room);
   else $($("user").value ? "room" : "user").focus();
 }
 
-/** With chat.js alone there is one room: an endpoint answers a plain request with 400, a path that is none with 404. */
-async function offerRooms() {
+/** Whether the server has rooms.js. If only chat.js is served, offer its one room: a path that is none answers 404. Call it
+ * when a connection has failed, because browsers write such an answer to the console. */
+export async function findRooms() {
   const answer = await fetch("ws/rooms").catch(() => null);
-  if (answer?.status !== 404) return;
+  if (answer?.status !== 404) return true;
   $("room").value = MAIN_ROOM;
   $("room").readOnly = true;
   $("recent").hidden = true;
   $("rooms-hint").textContent = "This server has one room; serve rooms.js beside chat.js for more.";
+  return false;
 }
 
 export function close(user, room) {

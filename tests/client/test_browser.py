@@ -102,9 +102,24 @@ def test_a_link_leads_into_its_room_and_a_reload_stays_there(window):
 def test_with_chat_js_alone_the_page_offers_its_one_room(window):
     with run_server(EXAMPLES / "chat.js", "--static", EXAMPLES / "public", "--serve-client") as server:
         page = window(f"{server.url}/?room=garden")
+        field(page, "Your name").fill("ann")
+        button(page, "Join").click()
         expect(page.locator("#rooms-hint")).to_contain_text("This server has one room")
         expect(field(page, "Room")).to_have_value("chat")
         join(page, "ann")
+
+
+def test_the_page_writes_nothing_to_the_console_of_the_browser(window):
+    with run_server(*CHAT) as server:
+        page, console = window(), []
+        page.on("console", lambda message: console.append(message.text))
+        page.goto(server.url)
+        join(page, "ann", "garden")
+        say(page, "hello")
+        expect(texts(page)).to_have_text(["hello"])
+        page.reload()
+        expect(page.get_by_role("log")).to_contain_text("You are in, as ann.")
+        assert console == []
 
 
 @pytest.mark.parametrize("room", ["chat", "garden"])
