@@ -154,10 +154,12 @@ class Room(AttributeMethods):
         return self._rooms.newest(self._name, count)
 
     def position(self) -> str:
-        """Where the room's history ends now: text without white space, for ``join(since=…)``. Clients may keep it.
+        """Where the room's history ends now, for ``join(since=…)``: text without white space, for clients to keep.
 
-        It is never behind a message that a member has not been sent yet. So a client that got the position, and what
-        was sent to it before that, misses nothing. Raises `HistoryError` if history is off; over Redis, `BrokerError`.
+        Everything up to the position is queued for the members in this process. So a client that is sent the position
+        misses nothing when it joins again with it. It gets twice what was queued after the position was taken and
+        before it was sent. Over Redis, it waits until what this process has broadcast to the room is back, at most a
+        second. Raises `HistoryError` if history is off; over Redis, `BrokerError`.
         """
         return self._rooms.position(self._name)
 
