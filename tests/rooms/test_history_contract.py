@@ -12,7 +12,7 @@ import pytest
 
 from tests.programs import DEADLINE_S, wait_until
 from tests.room_worlds import RedisWorld, World
-from wsthreads import HistoryError
+from wsthreads import HistoryError, RoomLimitError
 from wsthreads.brokers import availability, pending
 from wsthreads.protocol.encoding import Encoding
 from wsthreads.protocol.frames import TEXT, encode_frame
@@ -232,6 +232,32 @@ def test_a_replay_leaves_out_what_the_session_has_sent_to_the_others(world):
     late = world.member()
     join(late, history=2)
     assert late.receive(2) == ["3 of a", "3 of b"]
+
+
+def test_a_full_room_sends_no_history(world):
+    speaker = world.member("lobby")
+    speaker.session.room("lobby").broadcast("old")
+    assert speaker.receive(1) == ["old"]
+    position = speaker.session.room("lobby").position()
+    speaker.session.room("lobby").broadcast("new")
+    assert speaker.receive(1) == ["new"]
+    member = world.member()
+    assert join(member, history=50, max_members=1) == (False, False)
+    assert join(member, since=position, max_members=1) == (False, False)
+    assert ended(member) == []
+    assert join(member, since=position, max_members=2) == (True, True)
+    assert ended(member) == ["new"]
+    check(world)
+
+
+def test_one_room_too_many_sends_no_history(world):
+    world.rooms._max_per_session = 1
+    member = world.member("only", of=world.rooms)
+    world.rooms.room("lobby").broadcast("old")
+    with pytest.raises(RoomLimitError):
+        join(member, history=50)
+    assert ended(member) == []
+    check(world)
 
 
 # Positions
