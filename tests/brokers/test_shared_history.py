@@ -11,7 +11,7 @@ from tests.redis_proxy import Proxy
 from tests.redis_server import RedisServer
 from tests.room_worlds import RedisWorld
 from wsthreads import BrokerError, HistoryError
-from wsthreads.brokers import messages, scripts
+from wsthreads.brokers import availability, messages, scripts
 from wsthreads.brokers.history import SharedLog
 from wsthreads.brokers.positions import Position
 from wsthreads.brokers.redis import RedisBroker
@@ -351,6 +351,70 @@ def test_a_log_of_an_ended_subscription_is_asked_nothing(pair):
         log.replace(log.epoch, log.last, log.last, [], 0.0)
     assert pair.room(0).history(50) == ["old"]
     assert pair.room(0).position() == pair.room(1).position()
+
+
+@pytest.fixture
+def full(pair, monkeypatch):
+    """A pair whose room has a message. Nothing goes on only because it waited enough."""
+    monkeypatch.setattr(availability, "WAIT_S", DEADLINE_S)
+    pair.member(1)
+    pair.room(1).broadcast("old")
+    pair.room(1).history(0)
+    return pair
+
+
+@pytest.mark.parametrize("options", [{"history": 50}, {}], ids=["history", "plain"])
+def test_who_only_holds_a_seat_keeps_the_log(full, monkeypatch, options):
+    """The last member leaves, while another session has a seat, and is about to join."""
+    link = full.worlds[0].links[0]
+    real = link.take_seat
+
+    def take_seat(*arguments):
+        is_given = real(*arguments)
+        monkeypatch.undo()
+        other, _ = full.member(0, history=50)
+        assert ended(other) == ["old"]
+        other.session.room("lobby").leave()
+        return is_given
+
+    monkeypatch.setattr(link, "take_seat", take_seat)
+    first, joined = full.member(0, max_members=5, **options)
+    assert joined == (True, True)
+    assert ended(first) == (["old"] if options else [])
+    second, _ = full.member(0, history=50)
+    assert ended(second) == ["old"]
+    for member in (first, second):
+        member.session.room("lobby").leave()
+    assert full.log(0) is None
+
+
+def test_who_joins_while_the_last_two_members_leave_has_the_log(full, monkeypatch):
+    first, second = (full.member(0)[0] for _ in range(2))
+    link = full.worlds[0].links[0]
+    leaver = threading.Thread(target=first.session.room("lobby").leave)
+    has_updated, may_go_on = threading.Event(), threading.Event()
+    real = link.update
+    late = []
+
+    def update(*arguments):
+        if threading.current_thread() is leaver:
+            serial = real(*arguments)  # the second one is still a member
+            has_updated.set()
+            assert may_go_on.wait(DEADLINE_S)
+            return serial
+        monkeypatch.undo()  # the second one is a member no more
+        may_go_on.set()
+        leaver.join(DEADLINE_S)
+        late.append(full.member(0, history=50)[0])
+        return real(*arguments)
+
+    monkeypatch.setattr(link, "update", update)
+    leaver.start()
+    assert has_updated.wait(DEADLINE_S)
+    second.session.room("lobby").leave()
+    assert ended(late[0]) == ["old"]
+    late[0].session.room("lobby").leave()
+    assert full.log(0) is None
 
 
 # What is stored

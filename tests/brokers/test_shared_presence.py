@@ -138,6 +138,32 @@ def test_all_processes_see_everybody_and_are_told_once(workers):
     told(b, ("left", "ann", 1))
 
 
+def test_who_only_holds_a_seat_keeps_the_presences(workers, monkeypatch):
+    """The last member leaves, while another session has a seat. Then this process looks for the dead."""
+    a, b = workers
+    a.person("ann", 1)
+    link = b.rooms._link
+    real = link.take_seat
+
+    def take_seat(*arguments):
+        is_given = real(*arguments)
+        monkeypatch.undo()
+        other = b.session()
+        settle(b, there={"ann": 1})
+        other.room("lobby").leave()
+        b.rooms.watched_processes()
+        return is_given
+
+    monkeypatch.setattr(link, "take_seat", take_seat)
+    session = b.world.member(of=b.rooms).session
+    assert session.room("lobby").join(max_members=5).joined
+    assert b.there() == {"ann": 1}
+    assert b.rooms.watched_processes()
+    session.room("lobby").leave()
+    b.rooms.watched_processes()
+    assert not b.rooms.roster._states.get("lobby")
+
+
 def test_a_second_tab_in_another_process_is_no_join_and_its_end_no_leave(workers):
     a, b = workers
     here = b.person("bob")

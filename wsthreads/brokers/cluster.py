@@ -148,6 +148,9 @@ class ClusterLink:
     def has_room(self, path: str, name: str) -> bool:
         return self._link_of(path, name).has_room(path, name)
 
+    def is_subscribed(self, path: str, name: str) -> bool:
+        return self._link_of(path, name).is_subscribed(path, name)
+
     def change_presence(self, path: str, name: str, listener: Listener, session_id: str) -> None:
         self.start()
         self._link_of(path, name).change_presence(path, name, listener, session_id)

@@ -146,7 +146,11 @@ class SharedHistories(Histories[SharedLog]):
         return name in self._joining
 
     def _is_used(self, name: str) -> bool:
-        return self._has_members(name) or self.is_joining(name)
+        """Also if the last member has left, and the subscription stays for somebody who joins.
+
+        It fills the log only once.
+        """
+        return self._has_members(name) or self._link.is_subscribed(self._path, name)
 
     def join(
         self,
@@ -197,8 +201,8 @@ class SharedHistories(Histories[SharedLog]):
                 f"the history of room {name!r:.80} is not available at present: the session has not joined"
             )
 
-    def leave(self, name: str) -> None:
-        """A session has left a room, or has not joined it. Drops the log if nobody is there any more."""
+    def unsubscribed(self, name: str) -> None:
+        """The subscription to a room has ended. Drops the log, unless there is another subscription by now."""
         log = self._logs.get(name)
         if log is not None:
             with log.order:

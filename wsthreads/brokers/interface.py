@@ -180,6 +180,9 @@ class Link(Protocol):
     def has_room(self, path: str, name: str) -> bool:
         """Whether this process receives what is sent to a room."""
 
+    def is_subscribed(self, path: str, name: str) -> bool:
+        """Whether there is a subscription to a room, also one that does not receive yet. Takes no lock."""
+
     def change_presence(self, path: str, name: str, listener: Listener, session_id: str) -> None:
         """The presence of a session of this process has changed."""
 

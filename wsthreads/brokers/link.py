@@ -408,6 +408,9 @@ class RedisLink:
         room = self._rooms.get((path, name))
         return room is not None and room.ready.is_set()
 
+    def is_subscribed(self, path: str, name: str) -> bool:
+        return (path, name) in self._rooms
+
     def ban_of(self, path: str, name: str) -> tuple[int, str, float] | None:
         self.start()
         answer = self._wait_for(Question(scripts.BANNED, [self._keys.address(path, name).ban]))

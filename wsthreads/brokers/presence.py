@@ -178,9 +178,11 @@ class SharedRoster(Roster):
                 self.apply_gone(name, session_id, version)
 
     def forget_others(self, name: str) -> None:
-        """This process does not follow a room any more. There are no members to be told."""
+        """There are no members to be told. Does nothing while this process follows the room, perhaps for who joins."""
 
         def forget(state: State) -> State | None:
+            if self._is_followed(name):
+                return state
             others = [entry for entry in state.presence.entries() if entry.process]
             for entry in others:
                 self._remove(name, state, entry.session_id, entry.version)
@@ -188,12 +190,16 @@ class SharedRoster(Roster):
             return unless_empty(state)
 
         self._states.compute_if_present(name, forget)
-        self._unconfirmed.pop(name, None)
+        if not self._is_followed(name):
+            self._unconfirmed.pop(name, None)
+
+    def _is_followed(self, name: str) -> bool:
+        return self._link.is_subscribed(self._path, name)
 
     def _lapse(self, name: str, entry: Entry) -> None:
         if not entry.process:
             super()._lapse(name, entry)
-        elif not self._has_members(name):
+        elif not self._is_followed(name):
             self.forget_others(name)
         else:  # its process removes it, if it still runs
             until = self.timers.now() + REAP_S
@@ -211,7 +217,7 @@ class SharedRoster(Roster):
             watched = {key: list(rooms) for key, rooms in self._watched.items()}
         for rooms in watched.values():
             for name in rooms:
-                if not self._has_members(name):
+                if not self._is_followed(name):
                     self.forget_others(name)  # what came in while the last member left
         return watched
 

@@ -164,13 +164,15 @@ class SharedRooms(Rooms[Session]):
                     joined = super().join(name, session, history=history, since=since)
         except BaseException:
             if self.history is not None:  # this process may receive the room's messages for this session
-                self._link.update(self.path, name, self)
-                self.history.leave(name)
+                self._update(name)
             raise
-        self._link.update(self.path, name, self)
-        if not joined and self.history is not None:
-            self.history.leave(name)
+        self._update(name)
         return joined
+
+    def _update(self, name: str) -> None:
+        """A session has joined or left, or has not joined: count the members here again."""
+        if not self._link.update(self.path, name, self) and self.history is not None:
+            self.history.unsubscribed(name)
 
     @contextmanager
     def _seat(self, name: str, session: Session, max_members: int) -> Iterator[bool]:
@@ -187,7 +189,7 @@ class SharedRooms(Rooms[Session]):
                 self._change_seats(name, session, -1)
                 if name not in session._joined:
                     self._link.give_seat_back(self.path, name, self)
-                    self._link.update(self.path, name, self)
+                    self._update(name)
 
     def _change_seats(self, name: str, session: Session, change: int) -> None:
         with self._seating:
@@ -206,9 +208,7 @@ class SharedRooms(Rooms[Session]):
         if not session._ended:
             self._link.pending.wait(_shared(session), name)
         super().leave(name, session)
-        self._link.update(self.path, name, self)
-        if self.history is not None:
-            self.history.leave(name)
+        self._update(name)
 
     def leave_all(self, session: Session, *, is_lost: bool = False) -> None:
         """As in `Rooms`. Waits, about a second at most, until the frames before the close frame are sent."""
