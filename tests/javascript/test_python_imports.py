@@ -108,7 +108,8 @@ def inside(value):
         ("{ '\\0': 1 }", 'TypeError: f takes no object with the key "\\0"'),
         ("{ get a() { throw new Error('mine') } }", "Error: mine"),
         ("new Proxy({}, { ownKeys() { throw new Error('trap') } })", "Error: trap"),
-        ("'x'.repeat(17e6)", "RangeError: f takes at most 16777216 characters of JSON, not 17000004"),
+        ("'x'.repeat(5e6)", "RangeError: f takes at most 4194304 characters of JSON, not 5000004"),
+        ("new Uint8Array(5e6)", "RangeError: at most 4194304 bytes may be passed to Python, not 5000000"),
     ],
 )
 def test_what_is_no_json_value_is_refused(tmp_path: Path, code: str, error: str) -> None:
@@ -253,9 +254,9 @@ def thread(): return threading.current_thread().name
 def test_a_function_that_does_not_return_is_given_up(tmp_path: Path) -> None:
     python = """
 import threading
-gate = threading.Event()
+gate, is_over = threading.Event(), False
 def spin():
-    while True: pass
+    while not is_over: pass
 def wait(): gate.wait()
 def quick(): return 1
 """
@@ -266,8 +267,10 @@ def quick(): return 1
         assert ask(script, session, "quick") == "1"
         assert ask(script, session, "wait") == f"TimeoutError: wait (store.py) has not returned in {SHORT_S:g} s"
         assert ask(script, session, "quick") == "1"
-        names_in(script)["gate"].set()
-    eventually(lambda: threading.active_count() <= before)  # the endless loop has ended, too
+        names = names_in(script)
+        names["gate"].set()
+        names["is_over"] = True
+    eventually(lambda: threading.active_count() <= before)
 
 
 def test_calls_that_have_no_thread_in_time_are_given_up() -> None:
@@ -637,6 +640,89 @@ export function walk(): AsyncIterableIterator<Row>;
 export function unknown(value: any): Promise<any>;
 """
     )
+
+
+def test_a_key_of_a_client_s_value_names_no_bytes(tmp_path: Path) -> None:
+    python = """
+import json
+def entry(text): return {"avatar": b"secret", "value": json.loads(text)}
+"""
+    source = """
+    import { entry } from "./store.py";
+    export async function onMessage(session, text) { session.send(JSON.stringify((await entry(text)).value)); }"""
+    with with_store(tmp_path, python, source) as script:
+        session = script.open()
+        for text in ('{"\\u0000":0}', '{"\\u0000":7}', '{"":0}'):
+            assert script.answer(session, text) == text
+
+
+def test_large_results_arrive_and_those_that_cannot_are_errors(tmp_path: Path) -> None:
+    python = """
+def data(count): return [bytes(count), b"end"]
+def deep(levels):
+    value = b"x"
+    for _ in range(levels): value = [value]
+    return value
+"""
+    source = """
+    import { data, deep } from "./store.py";
+    export async function onMessage(session, message) {
+      const [many, end] = await data(7e6);
+      session.send(`${many.length} ${end}`);
+      try { await deep(950); session.send("deep"); } catch (error) { session.send("not taken"); }
+    }"""
+    with with_store(tmp_path, python, source, script_timeout_s=DEADLINE_S) as script:
+        session = script.open()
+        script.message(session)
+        assert session.wait_for_messages(2)[0] == "7000000 101,110,100"
+        assert session.sent[1] in ("deep", "not taken")
+        assert session.is_open()
+
+
+def test_a_generator_whose_value_cannot_cross_is_ended(tmp_path: Path) -> None:
+    python = """
+ended = []
+def rows():
+    try:
+        yield object()
+    finally:
+        ended.append(1)
+"""
+    source = """
+    import { rows } from "./store.py";
+    export async function onMessage(session) {
+      try { for await (const row of rows()) session.send("a row"); } catch (error) { session.send(error.name); }
+    }"""
+    with with_store(tmp_path, python, source) as script:
+        assert script.answer(script.open()) == "TypeError"
+        eventually(lambda: names_in(script)["ended"] == [1])
+
+
+def test_an_error_of_opening_a_generator_that_is_caught_is_not_logged(tmp_path: Path) -> None:
+    source = """
+    import { rows } from "./store.py";
+    export async function onMessage(session) {
+      try { for await (const row of rows()) session.send("a row"); } catch (error) { session.send(error.name); }
+    }"""
+    with with_store(tmp_path, "def rows(n): yield n\n", source) as script, script_log() as lines:
+        assert script.answer(script.open()) == "TypeError"
+        script.handler.settle(DEADLINE_S)
+        assert lines.texts() == []
+
+
+def test_an_exception_of_a_class_that_cannot_be_asked_harms_nobody(tmp_path: Path) -> None:
+    python = """
+class Meta(type):
+    __name__ = property(lambda self: 1 / 0)
+class Odd(Exception, metaclass=Meta):
+    def __str__(self): raise SystemExit
+def f(): raise Odd
+def g(): return 1
+"""
+    with with_store(tmp_path, python, script_threads=1) as script:
+        session = script.open()
+        assert ask(script, session, "f") == "Odd: (no text: its __str__ failed)"
+        assert ask(script, session, "g") == "1"
 
 
 def eventually(condition: Callable[[], Any]) -> None:

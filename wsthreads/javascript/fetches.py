@@ -20,9 +20,10 @@ from wsthreads.hosts import AllowedHosts
 from wsthreads.javascript.calls import Answer, Function
 from wsthreads.javascript.fetch_exchange import Exchange
 from wsthreads.javascript.fetch_requests import FetchFailed, checked_request
+from wsthreads.javascript.python_calls import result_event
 from wsthreads.javascript.python_pool import PythonPool
+from wsthreads.javascript.python_values import Encoded
 from wsthreads.javascript.schedule import NEVER, Schedule
-from wsthreads.javascript.session_state import Event
 
 if TYPE_CHECKING:
     from wsthreads.config import Config
@@ -150,7 +151,7 @@ class Fetches:
     def _give_up(self, exchange: Exchange, name: str, message: str) -> None:
         self._open.pop(exchange.number, None)
         exchange.fail(name, message)
-        self._pool.give_up(exchange.job, interrupts=False)
+        self._pool.give_up(exchange.job)
 
     def _submit(self, exchange: Exchange, job: Callable[[], None]) -> str | None:
         self._last_job += 1
@@ -175,8 +176,7 @@ class Fetches:
 
     def _post(self, ticket: int, is_returned: bool, text: str) -> None:
         """The result of a call, or its error."""
-        event = f'["result",null,{ticket},{"true" if is_returned else "false"},{text},null]'.encode()
-        self._schedule.post(Event("result", None, (None, event)))
+        self._schedule.post(result_event(ticket, is_returned, Encoded(text)))
 
 
 class Waits:
@@ -186,6 +186,7 @@ class Waits:
         self._calls = calls
         self._fetches = fetches
         self.settle = calls.settle
+        self.refuse = calls.refuse
 
     @property
     def is_idle(self) -> bool:

@@ -323,6 +323,8 @@ class Loop:
 
     def _completed(self, event: Event, failed: bool) -> None:
         """The event's call has ended. If onOpen failed, close the session; after onClose, forget it."""
+        if event.kind == "result" and failed:
+            self._waits.refuse(event)
         if event.kind == "room":
             self.rooms.completed(event, "failed" if failed else None)
         state = event.state

@@ -11,7 +11,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from functools import partial
 from itertools import takewhile
 from time import monotonic
 from traceback import walk_tb
@@ -19,14 +19,17 @@ from typing import Any
 
 from wsthreads.javascript.calls import Answer, Function
 from wsthreads.javascript.python_functions import PythonFunction, PythonFunctions
-from wsthreads.javascript.python_pool import Abandoned, PythonPool
-from wsthreads.javascript.python_values import Handles, arguments_from, encoded
+from wsthreads.javascript.python_pool import PythonPool
+from wsthreads.javascript.python_values import Encoded, Handles, arguments_from, encoded
 from wsthreads.javascript.schedule import NEVER, Schedule
 from wsthreads.javascript.session_state import Event
+from wsthreads.loggers import get_logger
 from wsthreads.monitoring.failures import bounded, text_of, traceback_of
 from wsthreads.threads import forks
 
-__all__ = ["PythonCalls"]
+__all__ = ["PythonCalls", "error_of", "result_event"]
+
+log = get_logger(__name__)
 
 #: How many generators a script may have open.
 MAX_GENERATORS = 1000
@@ -45,6 +48,17 @@ class _Generator:
         self.what = what
         self.iterator = iterator
         self.running = threading.Lock()  # held by the thread that runs it
+
+
+def _close(generator: _Generator) -> None:
+    """End a generator, unless a thread runs it that was given up."""
+    if generator.running.acquire(blocking=False):
+        try:
+            generator.iterator.close()  # type: ignore[attr-defined]
+        except BaseException:  # what the user's `finally` raises
+            log.exception("%s was ended, and has failed", generator.what)
+        finally:
+            generator.running.release()
 
 
 class PythonCalls:
@@ -71,8 +85,8 @@ class PythonCalls:
         self._folder = folder
         self._wait_s = wait_s
         self._pool = PythonPool(name, threads)
-        # When each call expires, by its ticket: the first one first.
-        self._deadlines: dict[int, tuple[float, PythonFunction]] = {}
+        # When each call expires, by its ticket, the first one first; and the generator whose step it is.
+        self._deadlines: dict[int, tuple[float, PythonFunction, int | None]] = {}
         self._generators: dict[int, _Generator] = {}  # each single operation is atomic under the GIL
         self._last_generator = 0
 
@@ -88,9 +102,16 @@ class PythonCalls:
     @property
     def next_expiry(self) -> float:
         """When the oldest call expires, on the monotonic clock."""
-        for expires, _ in self._deadlines.values():
+        for expires, _, _ in self._deadlines.values():
             return expires
         return NEVER
+
+    def refuse(self, event: Event) -> None:
+        """The runtime could not take a result: the script gets an error in its place."""
+        ticket = event.arguments[-1]
+        if ticket:
+            error = error_of("RangeError", "the result cannot be taken: it needs too much time or memory")
+            self._schedule.post(result_event(ticket, False, error))
 
     def settle(self, ticket: int | None) -> bool:
         """The result of a call has arrived. False if it is not wanted any more."""
@@ -102,19 +123,22 @@ class PythonCalls:
         # The last ones first: those that wait must not get the threads that become free.
         running = {ticket for ticket in reversed(late) if self._pool.give_up(ticket)}
         for ticket in late:
-            _, function = self._deadlines.pop(ticket)
+            _, function, generator = self._deadlines.pop(ticket)
             state = "has not returned" if ticket in running else "had no thread"
-            what = ["TimeoutError", f"{function} {state} in {self._wait_s:g} s", ""]
-            self._schedule.post(Event("result", None, (None, _result(ticket, False, json.dumps(what)))))
+            if ticket in running:
+                what = "%s has not returned in %g s: it is given up, and its thread goes on"
+                log.warning(what, function, self._wait_s)
+            error = error_of("TimeoutError", f"{function} {state} in {self._wait_s:g} s")
+            self._schedule.post(result_event(ticket, False, error))
+            if generator is not None and ticket not in running:
+                self._close_later(generator)  # the script gets no further value of it
 
     def stop(self) -> None:
         """Begin no more calls, and end the generators that do not run. Any thread."""
         self._pool.stop()
         generators, self._generators = list(self._generators.values()), {}
         for generator in generators:
-            if generator.running.acquire(blocking=False):
-                with suppress(BaseException):  # what the user's `finally` raises
-                    generator.iterator.close()  # type: ignore[attr-defined]
+            _close(generator)
 
     def _call(self, ticket: int, number: int, text: str, specials: str | None = None) -> Answer:
         function = self._functions[number]
@@ -149,7 +173,7 @@ class PythonCalls:
                     self._generators.pop(number, None)
                     raise
 
-        return self._begin(ticket, generator.what, go_on)
+        return self._begin(ticket, generator.what, go_on, number)
 
     def _end(self, ticket: int, number: int) -> Answer:
         """End a generator early."""
@@ -163,38 +187,54 @@ class PythonCalls:
 
         return self._begin(ticket, generator.what, close)
 
-    def _begin(self, ticket: int, function: PythonFunction, work: Callable[[], Any]) -> Answer:
-        refusal = self._pool.submit(ticket, lambda: self._work(ticket, function, work))
+    def _begin(
+        self, ticket: int, function: PythonFunction, work: Callable[[], Any], generator: int | None = None
+    ) -> Answer:
+        """Have `work` done by a thread. It is the next step of a `generator`, if that is given."""
+        refusal = self._pool.submit(ticket, lambda: self._work(ticket, function, work, generator))
         if refusal is not None:
+            if generator is not None:
+                self._close_later(generator)
             return f"{function} cannot be called: {refusal}"
-        self._deadlines[ticket] = (monotonic() + self._wait_s, function)
+        self._deadlines[ticket] = (monotonic() + self._wait_s, function, generator)
         return None
 
-    def _work(self, ticket: int, function: PythonFunction, work: Callable[[], Any]) -> None:
-        """Call the function, in a thread of the pool. Raises only `Abandoned`."""
+    def _close_later(self, number: int) -> None:
+        """End a generator of which the script gets nothing more, in a thread of the pool."""
+        generator = self._generators.pop(number, None)
+        if generator is not None:
+            self._pool.submit(-number, partial(_close, generator))
+
+    def _work(self, ticket: int, function: PythonFunction, work: Callable[[], Any], number: int | None) -> None:
+        """Call the function, in a thread of the pool."""
         fork = forks.number
         try:
             value = work()
             if fork != forks.number:
                 forks.leave(None)
             try:
-                text, specials = encoded(value)
+                result = encoded(value)
             except (TypeError, ValueError, RecursionError) as error:
                 kind = "TypeError" if isinstance(error, TypeError) else "RangeError"
                 message = f"{function} returned what JavaScript cannot have: {error}"
-                self._post(ticket, False, json.dumps([kind, bounded(message, MAX_TEXT_CHARS), ""]))
+                self._post(ticket, False, error_of(kind, bounded(message, MAX_TEXT_CHARS)))
+                generator = None if number is None else self._generators.pop(number, None)
+                if generator is not None:
+                    _close(generator)
             else:
-                self._post(ticket, True, text, specials)
-        except Abandoned:
-            raise
+                self._post(ticket, True, result)
         except BaseException as error:  # also SystemExit: the thread is ours
             if fork != forks.number:
                 forks.leave(error)
-            self._post(ticket, False, json.dumps(self._described(error)))
+            try:
+                described = self._described(error)
+            except BaseException:  # what the class of the exception does
+                described = error_of("Error", f"{function} has raised an exception that cannot be described")
+            self._post(ticket, False, described)
 
-    def _described(self, error: BaseException) -> tuple[str, str, str]:
+    def _described(self, error: BaseException) -> Encoded:
         """An exception for the script: the name of its class, its text, and its frames as a stack has them."""
-        kind = type(error)
+        name: str = type.__dict__["__name__"].__get__(type(error))  # whatever a metaclass has
         text = text_of(error)
         message = "(no text: its __str__ failed)" if text is None else bounded(text, MAX_TEXT_CHARS)
         folder = self._folder() + os.sep
@@ -203,13 +243,22 @@ class PythonCalls:
             code = frame.f_code
             if code.co_filename != __file__:
                 frames.append(f"    at {code.co_name} ({code.co_filename.removeprefix(folder)}:{line})")
-        return kind.__name__, message, "\n".join(frames[: -MAX_FRAMES - 1 : -1])
+        return error_of(name, message, "\n".join(frames[: -MAX_FRAMES - 1 : -1]))
 
-    def _post(self, ticket: int, is_returned: bool, text: str, specials: str | None = None) -> None:
-        self._schedule.post(Event("result", None, (ticket, _result(ticket, is_returned, text, specials))))
+    def _post(self, ticket: int, is_returned: bool, what: Encoded) -> None:
+        self._schedule.post(result_event(ticket, is_returned, what, settles=ticket))
 
 
-def _result(ticket: int, is_returned: bool, text: str, specials: str | None = None) -> bytes:
-    """The event for the runtime, encoded."""
+def result_event(ticket: int, is_returned: bool, what: Encoded, *, settles: int | None = None) -> Event:
+    """The event with the result of a call, or with its error: see `error_of`.
+
+    `settles` is the ticket under which the call waits; None if it does not wait any more.
+    """
     returned = "true" if is_returned else "false"
-    return f'["result",null,{ticket},{returned},{text},{specials or "null"}]'.encode()
+    begun = f'["result",null,{ticket},{returned},{what.text},"{what.key}",{list(what.sizes)},'
+    return Event("result", None, (settles, begun.encode(), what.data, ticket if is_returned else 0))
+
+
+def error_of(name: str, message: str, frames: str = "") -> Encoded:
+    """An error for a script: its name, its message, and frames for its stack."""
+    return Encoded(json.dumps([name, message, frames]))

@@ -1,21 +1,19 @@
 """The threads that run Python functions for a script.
 
 A thread cannot be stopped from outside. One whose job has taken too long is *given up*: another takes its place, and it
-ends when the job returns. If the job runs Python code, an `Abandoned` is raised in it, so that an endless loop ends. A
-wait of the operating system goes on.
+ends when the job returns. (CPython could raise an exception in it. That could happen between the lines of any library,
+after it has taken a lock and before it would release it again.)
 """
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from queue import SimpleQueue
 
 from wsthreads.loggers import get_logger
 
-__all__ = ["Abandoned", "PythonPool"]
+__all__ = ["PythonPool"]
 
 log = get_logger(__name__)
 
@@ -26,17 +24,13 @@ MAX_WAITING = 10_000
 MAX_ABANDONED = 32
 
 #: Ends a thread.
-_END = -1
-
-
-class Abandoned(BaseException):
-    """Raised in a job that was given up."""
+_END = 0
 
 
 class PythonPool:
     """At most `size` threads, which start when they are needed. Any thread.
 
-    A job is a function that raises nothing, with a number of its own.
+    A job is a function that raises nothing, with a number of its own, which is not 0.
     """
 
     def __init__(self, name: str, size: int, what: str = "calls of Python functions") -> None:
@@ -61,16 +55,16 @@ class PythonPool:
             if len(self._abandoned) >= MAX_ABANDONED:
                 return f"{MAX_ABANDONED} {self._what} have taken too long, and still run"
             if len(self._waiting) + len(self._running) >= self._threads < self._size:
-                self._start_locked()
+                try:
+                    self._start_locked()
+                except RuntimeError as error:
+                    return str(error)
             self._waiting[number] = job
         self._order.put(number)
         return None
 
-    def give_up(self, number: int, *, interrupts: bool = True) -> bool:
-        """Wait no longer for a job. True if it was running.
-
-        A job of our own, which is about to end by itself, needs no `Abandoned`: then `interrupts` is false.
-        """
+    def give_up(self, number: int) -> bool:
+        """Wait no longer for a job. True if it was running."""
         with self._lock:
             if self._waiting.pop(number, None) is not None:
                 return False
@@ -80,10 +74,10 @@ class PythonPool:
             self._abandoned.add(thread)
             self._threads -= 1
             if self._waiting and self._threads < self._size:
-                self._start_locked()
-            # Under the lock, which the thread takes at the job's end: so it runs nothing else yet.
-            if interrupts:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Abandoned))
+                try:
+                    self._start_locked()
+                except RuntimeError as error:
+                    log.error("%s wait: %s", self._what, error)
         return True
 
     def stop(self) -> None:
@@ -113,17 +107,8 @@ class PythonPool:
 
     def _run(self) -> None:
         thread = threading.get_ident()
-        try:
-            while self._take_and_run(thread):
-                pass
-        except Abandoned:  # it arrived late
+        while self._take_and_run(thread):
             pass
-        finally:
-            with suppress(Abandoned):
-                self._forget(thread)
-            self._forget(thread)
-
-    def _forget(self, thread: int) -> None:
         with self._lock:
             self._abandoned.discard(thread)
 
@@ -141,7 +126,7 @@ class PythonPool:
             self._running[number] = thread
         try:
             job()
-        finally:
-            with self._lock:
-                is_abandoned = self._running.pop(number, None) is None
-        return not is_abandoned
+        except BaseException:  # our bug; the thread must go on
+            log.exception("a job of %s has failed", threading.current_thread().name)
+        with self._lock:
+            return self._running.pop(number, None) is not None

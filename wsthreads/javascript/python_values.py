@@ -1,7 +1,8 @@
 """Values that cross between a script and Python functions: JSON, bytes, and handles.
 
-Both directions use the same form: a JSON text, in which ``{"\\u0000": number}`` stands for a *special* value, and the
-specials in a list. Bytes are characters up to U+00FF. A handle is a list of its kind and what names it.
+Values are JSON text. In arguments, ``{"\\u0000": number}`` stands for a *special* value, and the specials are in a
+list. They are bytes, as characters up to U+00FF, and handles, each a list of its kind and what names it. For results see
+`Encoded`.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from secrets import token_hex
+from typing import Any, NamedTuple
 
 from wsthreads.javascript.values import MAX_SAFE_INTEGER
 
-__all__ = ["MAX_RESULT_BYTES", "Handles", "arguments_from", "encoded"]
+__all__ = ["MAX_RESULT_BYTES", "Encoded", "Handles", "arguments_from", "encoded"]
 
-#: The key of an object that stands for a special value.
+#: The key of an object that stands for a special argument. The runtime refuses objects with this key.
 KEY = "\0"
 
 #: The largest result, in bytes of JSON.
@@ -45,28 +47,44 @@ def _special(kind: str, *parts: Any, handle: Handles) -> Any:
     return parts[0].encode("latin-1") if kind == "bytes" else handle(kind, *parts)
 
 
-def encoded(value: Any) -> tuple[str, str | None]:
-    """A result as JSON text, and its specials in JSON if there are any.
+class Encoded(NamedTuple):
+    """A result for the runtime: JSON text in which ``{key: number}`` stands for bytes, and what it stands for.
+
+    The key is random: what a function returns may come from a client, and must not name other bytes.
+    """
+
+    text: str
+    key: str = ""
+    sizes: tuple[int, ...] = ()
+    #: All bytes, one after the other.
+    data: bytes = b""
+
+
+def encoded(value: Any) -> Encoded:
+    """A result as the runtime gets it.
 
     Raises TypeError and ValueError for what JavaScript cannot have, with a text that says what to return instead.
     """
-    specials: list[tuple[str, str]] = []
+    if value is None or value is True or value is False:  # as most functions return
+        return Encoded("null" if value is None else "true" if value else "false")
+    parts: list[bytes] = []
+    key = ""
 
     def special(other: Any) -> dict[str, int]:
+        nonlocal key
         if not isinstance(other, (bytes, bytearray, memoryview)):
             raise TypeError(f"a {type(other).__name__} is no JSON value")
-        specials.append(("bytes", bytes(other).decode("latin-1")))
-        return {KEY: len(specials) - 1}
+        key = key or token_hex(8)
+        parts.append(bytes(other))
+        return {key: len(parts) - 1}
 
-    if value is None or value is True or value is False:  # as most functions return
-        return ("null" if value is None else "true" if value else "false"), None
     text = json.dumps(value, allow_nan=False, separators=(",", ":"), default=special)
-    if len(text) > MAX_RESULT_BYTES or sum(len(data) for _, data in specials) > MAX_RESULT_BYTES:
-        size = len(text) + sum(len(data) for _, data in specials)
+    sizes = tuple(map(len, parts))
+    if (size := len(text) + sum(sizes)) > MAX_RESULT_BYTES:
         raise ValueError(f"the result has {size} bytes, more than {MAX_RESULT_BYTES}: return it in parts")
     if _LONG.search(text):
         _check_integers(value)
-    return text, json.dumps(specials) if specials else None
+    return Encoded(text, key, sizes, b"".join(parts))
 
 
 def _check_integers(value: Any) -> None:

@@ -57,8 +57,9 @@ class Event(NamedTuple):
             is_put = engine is not None and engine.put_bytes(data)
             return f'["binary",{session_id},{"null" if is_put else quote(data.decode("latin-1"))}]'.encode()
         if self.kind == "result":
-            event: bytes = self.arguments[1]
-            return event
+            _, begun, data, _ = self.arguments
+            is_put = not data or (engine is not None and engine.put_bytes(data))
+            return bytes(begun) + (b"null]" if is_put else quote(data.decode("latin-1")).encode() + b"]")
         arguments = "".join(f",{json.dumps(argument)}" for argument in self.arguments)
         return f'["{self.kind}",{session_id}{arguments}]'.encode()
 

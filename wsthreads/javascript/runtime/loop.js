@@ -187,7 +187,7 @@ const dispatch = {
   },
 
   result(event) {
-    return returned(event[2], event[3], event[4], event[5]);
+    return returned(event[2], event[3], event[4], event[5], event[6], event[7]);
   },
 
   // Comes right after a load that was not the first one.

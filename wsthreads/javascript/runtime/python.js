@@ -1,11 +1,11 @@
 // The functions of imported Python files. A call is made by a thread of Python's; its result comes back as an event.
 //
-// Values cross as JSON. What JSON does not have is a special value: bytes, and handles on sessions, rooms and users. Its
-// place in the JSON is an object with its number under the key SPECIAL, and a second list has the values.
+// Values cross as JSON. What JSON does not have is a special value: bytes, and handles on sessions, rooms and users. In
+// arguments, its place in the JSON is an object with its number under the key SPECIAL, and a second list has the values.
 
 const SPECIAL = "\0";
 const MAX_LEVELS = 200;
-const MAX_ARGUMENT_CHARS = 16 * 1024 * 1024;
+const MAX_ARGUMENT_CHARS = 4 * 1024 * 1024;  // more takes too long: bytes are copied one by one
 
 // What waits for a result, by ticket.
 const waiting = newMap();
@@ -43,21 +43,41 @@ function asked(ask) {
   });
 }
 
-// The event of a result: of the value, or of an exception's class, text and frames.
-function returned(ticket, isValue, value, specials) {
+// The event of a result: of the value, or of an exception's class, text and frames. An object with `key`, a random text,
+// stands for bytes: those of all of them are in `bytes`, and `sizes` says how many each has.
+function returned(ticket, isValue, value, key, sizes, bytes) {
   const call = waiting.get(ticket);
   if (call === undefined) {
     return DONE;
   }
-  waiting.delete(ticket);
   owner = call.owner;
   isInJob = true;
   if (isValue) {
-    call.resolve(specials === null ? value : fromPython(value, specials));
+    let result;
+    try {
+      result = sizes.length === 0 ? value : fromPython(value, key, viewsOf(receivedBytes(bytes), sizes));
+    } catch (error) {
+      waiting.delete(ticket);
+      call.reject(error);
+      return DONE;
+    }
+    waiting.delete(ticket);
+    call.resolve(result);
   } else {
+    waiting.delete(ticket);
     call.reject(errorOf(value[0], value[1], value[2], call.stack));
   }
   return DONE;
+}
+
+function viewsOf(buffer, sizes) {
+  const views = arrayOf();
+  let start = 0;
+  for (let index = 0; index < sizes.length; index++) {
+    append(views, sizes.length === 1 ? new Bytes(buffer) : copyOf(new Bytes(buffer, start, sizes[index])));
+    start += sizes[index];
+  }
+  return views;
 }
 
 function errorOf(name, message, frames, stack) {
@@ -90,7 +110,14 @@ function iterated(number, name, args) {
           hasEnded = true;
           reject(error);
         });
-      }, reject);
+      }, (error) => {  // it was not opened: the first step says so
+        if (hasEnded || kind === "end_of") {
+          resolve({ value: undefined, done: true });
+        } else {
+          hasEnded = true;
+          reject(error);
+        }
+      });
       when(before, go, go);
     });
     last = step;
@@ -212,6 +239,9 @@ function hasNoData(value) {
 function specialOf(value) {
   const bytes = bytesOf(value);
   if (bytes !== null) {
+    if (lengthOfView(bytes) > MAX_ARGUMENT_CHARS) {
+      throw new ERRORS.RangeError(`at most ${MAX_ARGUMENT_CHARS} bytes may be passed to Python, not ${lengthOfView(bytes)}`);
+    }
     return `["bytes",${quote(textOfBytes(bytes))}]`;
   }
   const handle = handleOfSession(value) ?? handleOfRoom(value) ?? handleOfUser(value) ?? handleOfPeer(value);
@@ -225,22 +255,22 @@ function specialOf(value) {
   return `${text}]`;
 }
 
-function fromPython(value, specials) {
+function fromPython(value, key, views) {
   if (typeof value !== "object" || value === null) {
     return value;
   }
   if (isArray(value)) {
     for (let index = 0; index < value.length; index++) {
-      value[index] = fromPython(value[index], specials);
+      value[index] = fromPython(value[index], key, views);
     }
     return value;
   }
-  if (hasOwn(value, SPECIAL)) {
-    return new Bytes(receivedBytes(specials[value[SPECIAL]][1]));
+  if (hasOwn(value, key)) {
+    return views[value[key]];
   }
   const names = keysOf(value);
   for (let index = 0; index < names.length; index++) {
-    const each = fromPython(value[names[index]], specials);
+    const each = fromPython(value[names[index]], key, views);
     defineProperty(value, names[index], { __proto__: null, value: each });
   }
   return value;
