@@ -519,6 +519,11 @@ def test_dunder_all_decides(tmp_path: Path) -> None:
         ("\n\nasync def f(): pass\n", 3, "f is async; scripts call plain functions, each in a thread of its own"),
         ("__all__ = ['f']\n", None, "f in __all__ does not exist; a script can only import functions"),
         ("__all__ = ['f']\nf = 1\n", None, "f in __all__ is a int; a script can only import functions"),
+        ("def f(): pass\n__all__ = [f]\n", None, "__all__ must be a list of names, such as ['load', 'save']"),
+        ("__all__ = 5\n", None, "__all__ must be a list of names"),
+        ("__all__ = ['f']\ndef __getattr__(name): 1 / 0\n", None, "its functions cannot be found: ZeroDivisionError"),
+        ("import sys\nsys.path.pop(0)\n1 / 0\n", 3, "ZeroDivisionError"),
+        ("import sys\ndel sys.modules[__name__]\n1 / 0\n", 3, "ZeroDivisionError"),
     ],
 )
 def test_a_python_file_that_does_not_load_is_an_error_with_its_place(
@@ -531,6 +536,45 @@ def test_a_python_file_that_does_not_load_is_an_error_with_its_place(
         check_script(script, Config())
     assert caught.value.message.startswith(message)
     assert (caught.value.path, caught.value.line) == (str(tmp_path / "store.py"), line)
+
+
+@pytest.mark.parametrize(
+    "python",
+    [
+        "# -*- coding: latin-1 -*-\ndef f(): return 'gr\xfc\xdfe'\n",
+        "import sys\nsys.path = list(sys.path)\nsys.path.pop(0)\ndef f(): return 'gr\\xfc\\xdfe'\n",
+        "class Odd:\n    def __getattr__(self, name): 1 / 0\n    def __call__(self): pass\n"
+        "odd = Odd()\ndef f(): return 'gr\\xfc\\xdfe'\n",
+        "import asyncio\nfrom functools import wraps\ndef sync(f):\n    @wraps(f)\n"
+        "    def run(): return asyncio.run(f())\n    return run\n@sync\nasync def f(): return 'gr\\xfc\\xdfe'\n",
+    ],
+    ids=["latin-1", "sys.path", "an odd object", "an async function that is run"],
+)
+def test_python_files_of_many_kinds_load(tmp_path: Path, python: str) -> None:
+    (tmp_path / "store.py").write_bytes(python.encode("latin-1"))
+    with running(tmp_path, CALLER) as script:
+        assert ask(script, script.open(), "f") == '"gr\xfc\xdfe"'
+
+
+def test_the_end_of_a_script_waits_for_no_generator(tmp_path: Path) -> None:
+    python = """
+import threading
+gate = threading.Event()
+def rows():
+    try:
+        while True: yield 1
+    finally:
+        gate.wait(30)
+"""
+    source = """
+    import { rows } from "./store.py";
+    export async function onMessage(session) { await rows().next(); session.send("open"); }"""
+    with with_store(tmp_path, python, source) as script:
+        assert script.answer(script.open()) == "open"
+        gate = names_in(script)["gate"]
+        script.handler.stop(DEADLINE_S)
+        assert not gate.is_set()
+        gate.set()
 
 
 def test_python_outside_of_the_folder_is_refused(tmp_path: Path) -> None:

@@ -262,7 +262,8 @@ class ModuleLoader:
         try:
             if path is None:
                 raise ValueError("it is outside of the script's folder")
-            source = _source_of(path)
+            is_python = path.endswith(_PYTHON)
+            source = self._python(identity, path) if is_python else _source_of(path)
             if self._packages.owner(path) is not None:
                 self._package_stamps[path] = _stamp_of(path)
                 source = for_production(source)
@@ -270,9 +271,7 @@ class ModuleLoader:
                 self.files |= {path}
                 self.modules.add(bare_id(identity))
             self._sources[bare_id(identity)] = source
-            if path.endswith(_PYTHON):
-                source = self._python(identity, path)
-            elif path.endswith(_JSON):
+            if path.endswith(_JSON):
                 source = self._json(identity, source)
             elif path.endswith(typescript.SUFFIX):
                 source = self._compile(identity, source)

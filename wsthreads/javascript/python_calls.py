@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import takewhile
+from threading import Lock, Thread
 from time import monotonic
 from traceback import walk_tb
 from typing import Any
@@ -47,7 +47,7 @@ class _Generator:
     def __init__(self, what: PythonFunction, iterator: Iterator[Any]) -> None:
         self.what = what
         self.iterator = iterator
-        self.running = threading.Lock()  # held by the thread that runs it
+        self.running = Lock()  # held by the thread that runs it
 
 
 def _close(generator: _Generator) -> None:
@@ -59,6 +59,11 @@ def _close(generator: _Generator) -> None:
             log.exception("%s was ended, and has failed", generator.what)
         finally:
             generator.running.release()
+
+
+def _close_all(generators: list[_Generator]) -> None:
+    for generator in generators:
+        _close(generator)
 
 
 class PythonCalls:
@@ -84,6 +89,7 @@ class PythonCalls:
         self._handle = handle
         self._folder = folder
         self._wait_s = wait_s
+        self._name = f"wsthreads-{name}"
         self._pool = PythonPool(name, threads)
         # When each call expires, by its ticket, the first one first; and the generator whose step it is.
         self._deadlines: dict[int, tuple[float, PythonFunction, int | None]] = {}
@@ -137,8 +143,8 @@ class PythonCalls:
         """Begin no more calls, and end the generators that do not run. Any thread."""
         self._pool.stop()
         generators, self._generators = list(self._generators.values()), {}
-        for generator in generators:
-            _close(generator)
+        if generators:  # in a thread of their own, since a `finally` may block for ever
+            Thread(target=_close_all, args=(generators,), name=f"{self._name}-python-end", daemon=True).start()
 
     def _call(self, ticket: int, number: int, text: str, specials: str | None = None) -> Answer:
         function = self._functions[number]

@@ -10,10 +10,11 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from wsthreads.errors import ScriptError
+from wsthreads.monitoring.failures import bounded, summary_of
 from wsthreads.sessions.python_files import load_module
 
 __all__ = ["PythonFunction", "PythonFunctions", "functions_of"]
@@ -89,31 +90,46 @@ class PythonFunctions:
 def functions_of(module: ModuleType, name: str, path: str | None = None) -> list[PythonFunction]:
     """The public functions of a module: those in ``__all__``, or those that it defines, without ``_`` in front.
 
-    Raises `ScriptError` for a coroutine function, for a name in ``__all__`` that is no function, and if there is none.
+    Raises `ScriptError` for a coroutine function, for a name in ``__all__`` that is no function, if there is none, and
+    for whatever else the module's objects do.
     """
-    listed = getattr(module, "__all__", None)
-    names = list(vars(module)) if listed is None else list(listed)
+    try:
+        return _functions_of(module, name, path or name)
+    except ScriptError:
+        raise
+    except Exception as error:  # of the module's `__getattr__`, or of its objects
+        raise ScriptError(f"its functions cannot be found: {bounded(summary_of(error))}", path or name) from error
+
+
+def _functions_of(module: ModuleType, name: str, path: str) -> list[PythonFunction]:
+    names_of_all = vars(module)
+    listed = names_of_all.get("__all__")
+    if listed is not None and not (isinstance(listed, (list, tuple)) and all(isinstance(each, str) for each in listed)):
+        raise ScriptError("__all__ must be a list of names, such as ['load', 'save']", path)
     found: list[PythonFunction] = []
-    for each in names:
-        value = getattr(module, each, None)
+    for each in names_of_all.keys() if listed is None else dict.fromkeys(listed):
+        value = names_of_all.get(each) if listed is None else getattr(module, each, None)
         if listed is None and (each.startswith("_") or not _is_defined_in(module, value)):
             continue
         if isinstance(value, type) or not callable(value):
             what = "does not exist" if value is None else f"is a {type(value).__name__}"
-            raise ScriptError(f"{each} in __all__ {what}; a script can only import functions", path or name)
-        function = inspect.unwrap(value)
-        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            raise ScriptError(f"{each} in __all__ {what}; a script can only import functions", path)
+        if inspect.iscoroutinefunction(value) or inspect.isasyncgenfunction(value):
             message = f"{each} is async; scripts call plain functions, each in a thread of its own: write def"
-            raise ScriptError(message, path or name, _line_of(function))
-        found.append(PythonFunction(each, name, value, inspect.isgeneratorfunction(function)))
+            raise ScriptError(message, path, _line_of(value))
+        found.append(PythonFunction(each, name, value, inspect.isgeneratorfunction(value)))
     if not found:
-        raise ScriptError("it has no public functions that a script could import", path or name)
+        raise ScriptError("it has no public functions that a script could import", path)
     return found
 
 
 def _is_defined_in(module: ModuleType, value: object) -> bool:
     """Whether `value` is a function that the module defines, perhaps in a decorator such as ``lru_cache``."""
-    return callable(value) and not isinstance(value, type) and getattr(value, "__module__", "") == module.__name__
+    if not isinstance(value, FunctionType) and not (
+        "__wrapped__" in getattr(value, "__dict__", ()) and callable(value)
+    ):
+        return False
+    return bool(getattr(value, "__module__", "") == module.__name__)
 
 
 def _line_of(function: Any) -> int | None:

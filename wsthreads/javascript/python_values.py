@@ -1,8 +1,8 @@
 """Values that cross between a script and Python functions: JSON, bytes, and handles.
 
 Values are JSON text. In arguments, ``{"\\u0000": number}`` stands for a *special* value, and the specials are in a
-list. They are bytes, as characters up to U+00FF, and handles, each a list of its kind and what names it. For results see
-`Encoded`.
+list. They are bytes, as characters up to U+00FF, and handles, each a list of its kind and what names it. For results,
+see `Encoded`.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from contextlib import suppress
 from importlib import invalidate_caches
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -45,7 +46,7 @@ def load_module(file: Path) -> ModuleType:
     try:
         exec(code, module.__dict__)
     except BaseException as error:
-        del sys.modules[name]
+        sys.modules.pop(name, None)  # the file may have removed it
         if earlier is not None:
             sys.modules[name] = earlier
         if isinstance(error, KeyboardInterrupt):  # Ctrl-C: this is usually the main thread
@@ -55,7 +56,8 @@ def load_module(file: Path) -> ModuleType:
             place = str(written.parent / Path(place).relative_to(folder))
         raise ScriptError(_summary(error), place, line) from error
     finally:
-        sys.path.remove(folder)
+        with suppress(ValueError, AttributeError):  # the file may have changed sys.path
+            sys.path.remove(folder)
     if folder not in sys.path:
         sys.path.append(folder)  # for imports inside functions; last, so that it hides no other modules
     return module
