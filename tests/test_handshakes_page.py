@@ -208,7 +208,7 @@ def test_a_script_checks_a_token_by_a_python_function(tmp_path: Path, monkeypatc
 def test_the_page_of_the_tutorial_fetches_a_token_for_each_connection() -> None:
     """tests/test_tutorial.py opens it in a browser."""
     page = (EXAMPLES / "tutorial" / "public" / "index.html").read_text()
-    shown = handshake_block("\"/token\"", "javascript")
+    shown = handshake_block('"/token"', "javascript")
     assert [line.strip() for line in shown.splitlines()] == [
         line.strip() for line in page.splitlines() if line.strip() in shown and line.strip()
     ][: len(shown.splitlines())]

@@ -5,9 +5,12 @@ tests/test_room_examples.py runs them over several processes.
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -177,6 +180,57 @@ def test_the_race_keeps_a_seat_and_lets_no_fifth_one_play(tmp_path: Path) -> Non
         eve.send("left")
         game.advance(1)
         assert eve.take_json()[-1]["eve"] < 0
+
+
+def auction(tmp_path: Path, language: str) -> Path:
+    path = tmp_path / ("auction.js" if language == "javascript" else "auction.py")
+    (source,) = [block for block in blocks("docs/how-to/game", language) if "too low" in block and "play(" not in block]
+    path.write_text(source)
+    return path
+
+
+@pytest.mark.parametrize("language", ["javascript", "python"])
+def test_the_test_of_the_countdown_passes(tmp_path: Path, language: str) -> None:
+    (test,) = [block for block in blocks("docs/how-to/game", "python") if "test_the_highest_bid_wins" in block]
+    path = auction(tmp_path, language)
+    names: dict[str, Any] = {"play": play}
+    exec(test.replace('"auction.js"', repr(str(path))), names)
+    names["test_the_highest_bid_wins"]()
+
+
+@pytest.mark.parametrize("language", ["javascript", "python"])
+def test_a_countdown_goes_on_while_nobody_is_there_and_ends_with_its_attribute(tmp_path: Path, language: str) -> None:
+    with play(auction(tmp_path, language)) as game:
+        room, ann = game.room("auction"), game.connect(user="ann")
+        ann.send("10")
+        state = room.get_attribute("auction")
+        ann.close()
+        game.advance(30)  # no ticks
+        assert room.get_attribute("auction") == state
+        ann = game.connect(user="ann")
+        assert room.get_attribute("auction") == state
+        game.advance(0.5)
+        assert ann.take_json()[-1]["bid"] == 10
+        ann.close()
+        game.advance(61)
+        assert room.get_attribute("auction") is None
+        game.connect(user="ann")
+        assert room.get_attribute("auction")["bid"] == 0
+
+
+def test_a_test_can_replace_the_clock_of_a_countdown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    auction(tmp_path, "python")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("auction")
+    now = 1000.0
+    monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: now))
+    with play(module) as game:
+        ann = game.connect(user="ann")
+        for seconds, left in (0, 30), (10.5, 20), (29.5, 0):
+            now += seconds
+            game.advance(0.5)
+            assert ann.take_json()[-1]["left"] == left
+    del sys.modules["auction"]
 
 
 def test_the_parts_of_examples_that_pages_show_are_whole(tmp_path: Path) -> None:
