@@ -402,7 +402,8 @@ def test_the_newest_session_of_a_user_stays(tmp_path: Path, language: str) -> No
 def test_the_tests_of_the_page_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "chat.js").write_text(blocks("README", "javascript")[0])
-    played, live, login, fixtures = blocks("docs/how-to/testing", "python")
+    shutil.copy(EXAMPLES / "cursors.js", tmp_path)
+    played, live, slow, login, fixtures = blocks("docs/how-to/testing", "python")
 
     def my_client(url: str) -> None:
         with connect(url) as client:
@@ -412,6 +413,8 @@ def test_the_tests_of_the_page_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     exec(played + live, names)
     names["test_the_others_hear_what_one_says"]()
     names["test_a_client_of_my_own"]()
+    exec(slow, names)
+    names["test_a_slow_client_gets_the_last_position"]()
     monkeypatch.syspath_prepend(str(EXAMPLES))
     exec(login, names)
     names["test_a_script_knows_who_is_there"]()

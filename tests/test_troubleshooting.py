@@ -14,7 +14,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,12 @@ from tests.browsing import expect
 from tests.javascript.test_engine import without_engine  # noqa: F401
 from tests.pages import text_of
 from tests.programs import DEADLINE_S, ROOT, Program, ServerProgram, connect, receive, run_server, wait_until, wsthreads
-from tests.redis_server import free_port
+from tests.redis_server import RedisServer, free_port
 from tests.test_faults import LESS_THAN_A_STACK, little_memory, no_descriptors
 from tests.wire import TEXT, RawClient, Recorder, endpoint, self_signed
-from wsthreads import BrokerError, RedisBroker, Session, WebSocketApp, create_app
+from wsthreads import BrokerError, PostError, RedisBroker, Session, WebSocketApp, WSThreadsError, create_app
 from wsthreads.errors import IsolateError
+from wsthreads.testing import play
 
 PAGE = text_of("docs/how-to/troubleshooting")
 
@@ -39,7 +41,7 @@ PAGE = text_of("docs/how-to/troubleshooting")
 QUOTED = [text for term in re.findall(r"^(``.*)\n {4}\S", PAGE, re.M) for text in re.findall(r"``(.+?)``", term)]
 
 #: What a user sees that is no text of a message: codes, which stand with one, and a setting.
-NOT_TEXTS = {"1006", "1008", "1009", "1011", "1012", "1013", "cpu_affinity"}
+NOT_TEXTS = {"1006", "1008", "1009", "1011", "1012", "1013", "cpu_affinity", "wsthreads_ticks_skipped_total"}
 
 ECHO = "export function onMessage(session, message) { session.send(message); }"
 APP = ("wsthreads:create_app('echo.js')",)
@@ -415,6 +417,94 @@ def test_a_redis_that_is_away(folder: Path) -> None:
         for _ in range(20):
             room.broadcast("x" * 100)
     on_page("so this broadcast is not sent", str(caught.value))
+
+
+# A room refuses
+
+
+class Owner:
+    """Owns rooms, and handles posts when it may."""
+
+    def __init__(self) -> None:
+        self.may_go_on = threading.Event()
+        self.room: Any = None
+
+    def on_open(self, session: Session) -> None:
+        session.room("r").join()
+
+    def on_room_start(self, room: Any) -> None:
+        self.room = room
+
+    def on_post(self, room: Any, value: Any, sender: Any) -> None:
+        self.may_go_on.wait(DEADLINE_S)
+
+
+def test_posts_that_are_not_handled() -> None:
+    owner = Owner()
+    with endpoint(owner, post_timeout_s=0.1) as (app, port):
+        room = app.endpoints[0].room("r")
+        says("nobody is in it", str(error_of(lambda: room.post(1))))
+        with RawClient(port):
+            wait_until(lambda: owner.room, "the owner")
+            slow = error_of(lambda: room.post(1))
+            assert isinstance(slow, PostError)
+            assert slow.is_unknown
+            says("was not handled within … s (post_timeout_s); it may still be", str(slow))
+
+            def fill() -> None:
+                for _ in range(20_000):
+                    room.post(1, wait=False)
+
+            full = error_of(fill)
+            assert isinstance(full, PostError)
+            assert not full.is_unknown
+            says("posts wait already", str(full))
+            owner.may_go_on.set()
+
+    class Ticker:
+        tick_rate = 1
+
+        def on_tick(self, room: Any, dt: float) -> None:
+            """Makes rooms have owners."""
+
+    with play(Ticker) as game:
+        says("the handler has no on_post", str(error_of(lambda: game.room("r").post(1))))
+
+
+def test_values_that_a_room_refuses() -> None:
+    owner = Owner()
+    with play(owner) as game:
+        client, room = game.connect(), game.room("r")
+        says("history is off: set history_messages", str(error_of(lambda: room.history(1))))
+        says("(max_room_bytes)", str(error_of(lambda: room.set_attribute("k", "x" * 2**17))))
+        room.set_attribute("k", "x" * 2**15)
+        says("(max_room_bytes)", str(error_of(lambda: room.set_attribute("l", "x" * 2**15))))
+        client.close()
+        says("any more, by fencing number", str(error_of(lambda: owner.room.set_attribute("k", 1))))
+    with play(owner, history_messages=10) as game:
+        room = game.connect().session.room("s")
+        says("since must be a position", str(error_of(lambda: room.join(since=7))))
+        game.connect().session.room("full").join()
+        assert not game.connect().session.room("full").join(max_members=1).joined
+
+
+def error_of(call: Callable[[], object]) -> Exception:
+    with pytest.raises(WSThreadsError) as caught:
+        call()
+    return caught.value
+
+
+def test_an_owner_that_redis_does_not_confirm(folder: Path) -> None:
+    (folder / "game.js").write_text(
+        "export const onOpen = (session) => { session.room('r').join(); };"
+        "export function onPost() {} export function onRoomStart() { console.log('begun'); }"
+    )
+    with RedisServer() as redis, run_server("game.js", "--redis", redis.url) as server, ExitStack() as stack:
+        stack.enter_context(connect(f"{server.ws_url}/ws/game"))
+        server.wait_for("begun")
+        redis.kill()
+        server.wait_for("has not confirmed that in time")
+        says("this process owns the room … no more", server.log)
 
 
 # It does not change
