@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 
 from wsthreads.errors import CloseCode, IsolateError
 from wsthreads.javascript.calls import Function
-from wsthreads.javascript.declarations import declarations_of
 from wsthreads.javascript.engine import Engine, JavaScriptError
 from wsthreads.javascript.environment import Environment
 from wsthreads.javascript.event_queue import EventQueue
@@ -153,6 +152,8 @@ class Isolate(EventQueue):
 
     def declarations(self) -> dict[str, str]:
         """Type declarations for the Python files that the script has imported, by their paths."""
+        from wsthreads.javascript.declarations import declarations_of  # only ``wsthreads check`` needs it
+
         return {
             f"{path}.d.ts": declarations_of(functions[0].source, functions)
             for path, functions in self._loader.python.by_file().items()
