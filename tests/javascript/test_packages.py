@@ -367,3 +367,26 @@ def test_packages_find_what_owns_a_file() -> None:
     assert packages.owner("/app/node_modules/a/lib/x.js") == "/app/node_modules/a"
     assert packages.owner("/app/node_modules/@s/a/x.js") == "/app/node_modules/@s/a"
     assert packages.owner("/app/node_modules/a/node_modules/b/x.js") == "/app/node_modules/a/node_modules/b"
+
+
+@pytest.mark.parametrize("target", ["../x.js", "/etc/x.js", "https://x.test/x.js", "#b"])
+def test_an_odd_target_of_a_private_import_is_one_clear_error(tmp_path: Path, target: str) -> None:
+    inner = tmp_path / "node_modules" / "inner"
+    inner.mkdir(parents=True)
+    manifest = {"name": "inner", "type": "module", "exports": "./index.js", "imports": {"#a": target, "#b": "#a"}}
+    (inner / "package.json").write_text(json.dumps(manifest))
+    (inner / "index.js").write_text('export * from "#a";')
+    (tmp_path / "chat.js").write_text('import * as inner from "inner"; export function onMessage() {}')
+    with pytest.raises(ScriptError, match=r"import of '#a' in .*index\.js: "):
+        check_script(tmp_path / "chat.js", Config())
+
+
+def test_a_package_does_not_import_the_script_s_python(tmp_path: Path) -> None:
+    inner = tmp_path / "node_modules" / "inner"
+    inner.mkdir(parents=True)
+    (inner / "package.json").write_text('{"name": "inner", "type": "module", "exports": "./index.js"}')
+    (inner / "index.js").write_text('export * from "../../store.py";')
+    (tmp_path / "store.py").write_text("def f(): pass\n")
+    (tmp_path / "chat.js").write_text('import * as inner from "inner"; export function onMessage() {}')
+    with pytest.raises(ScriptError, match="a package does not import a Python file"):
+        check_script(tmp_path / "chat.js", Config())

@@ -93,6 +93,36 @@ def inside(value):
         assert session.wait_for_messages(3) == [data[::-1], b"\xff", data]
 
 
+def test_a_result_that_came_in_time_is_not_given_up_if_the_script_was_busy(tmp_path: Path) -> None:
+    source = f"""
+    import {{ quick }} from "./store.py";
+    export async function onMessage(session, message) {{
+      if (message === "busy") {{ const end = Date.now() + {SHORT_S * 1500}; while (Date.now() < end); return; }}
+      try {{ session.send(await quick()); }} catch (error) {{ session.send(error.message); }}
+    }}"""
+    settings = {"script_wait_s": SHORT_S, "script_timeout_s": DEADLINE_S}
+    with with_store(tmp_path, "def quick(): return 'in time'\n", source, **settings) as script:
+        first, second = script.open(), script.open()
+        script.message(first, "ask")
+        script.message(second, "busy")
+        assert first.wait_for_messages(1) == ["in time"]
+
+
+def test_a_python_file_is_imported_by_its_name(tmp_path: Path) -> None:
+    """One with a computed name would run in the isolate's thread, and all sessions would wait."""
+    source = """
+    import * as known from "./store.py";
+    export async function onMessage(session, name) {
+      try { session.send(Object.keys(await import(name)).join()); } catch (error) { session.send(error.message); }
+    }"""
+    (tmp_path / "other.py").write_text("def g(): pass\n")
+    with with_store(tmp_path, "def f(): pass\n", source) as script:
+        session = script.open()
+        assert script.answer(session, "./store.py") == "f"
+        for _ in range(2):
+            assert "a Python file is imported by its name as a text" in str(script.answer(session, "./other.py"))
+
+
 @pytest.mark.parametrize(
     ("code", "error"),
     [

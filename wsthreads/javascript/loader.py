@@ -72,6 +72,7 @@ class ModuleLoader:
         #: The Python functions that the script imports.
         self.python = PythonFunctions() if python is None else python
         self._runtime = ""
+        self._is_compiling = False  # before the script runs
         self._version = 0
         self._root = self._entry = ""
         self._packages = Packages("")
@@ -115,6 +116,13 @@ class ModuleLoader:
         there is no compiler. A file that is imported by a computed name is not found here: it is compiled when it is
         imported, within the script's deadline.
         """
+        self._is_compiling = True
+        try:
+            self._compile_all()
+        finally:
+            self._is_compiling = False
+
+    def _compile_all(self) -> None:
         waiting, seen = [self._entry], set()
         with Compiler() as compiler:
             while waiting:
@@ -206,7 +214,13 @@ class ModuleLoader:
         self.files |= {os.path.join(self._root, identity)}
         if not os.path.isfile(path):
             return self._refused(name, base, "there is no such file in", self._meant(name, base))
+        if path.endswith(_PYTHON) and self._is_in_package(base):
+            return self._refused(name, base, "a package does not import a Python file of the script in")
         return self._versioned(identity, str(self._version) if base.startswith("<") else version)
+
+    def _is_in_package(self, base: str) -> bool:
+        """Whether a module is a file of a package."""
+        return self._packages.owner(os.path.realpath(os.path.join(self._root, base))) is not None
 
     def _package(self, name: str, base: str, version: str) -> str:
         """The id of the file that an import of a package means."""
@@ -298,6 +312,9 @@ class ModuleLoader:
     def _python(self, identity: str, path: str) -> str:
         """The ES module for a Python file. The file runs when it is found first, which is before the script runs."""
         name = bare_id(identity)
+        if not self._is_compiling and not self.python.has(identity):
+            # It would run in the isolate's thread, and all sessions would wait.
+            raise ScriptError("a Python file is imported by its name as a text: import … from './store.py'", path)
         try:
             return self.python.source(identity, path, name, self._runtime)
         except ScriptError as error:

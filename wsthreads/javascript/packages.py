@@ -88,7 +88,8 @@ class Packages:
         if name.startswith("node:"):
             raise PackageError(self._of_node(name.removeprefix("node:"), importer))
         match = re.fullmatch(_NAME, name)
-        assert match is not None
+        if match is None:
+            raise PackageError(f"{name:.80} is no name of a package")
         package, subpath = match["package"], "." + match["subpath"]
         own = self.owner(importer)
         if own is not None and self._json(own).get("name") == package and "exports" in self._json(own):
@@ -178,7 +179,11 @@ class Packages:
         target = _matched(imports, name) if own is not None and isinstance(imports, dict) else None
         if own is None or target is None:
             raise PackageError("no package.json has such an import")
-        return self._file(own, name, target) if target.startswith("./") else self.find(target, importer)
+        if target.startswith("./"):
+            return self._file(own, name, target)
+        if target.startswith("#"):
+            raise PackageError(f"its package.json maps it to {target:.80}, which is no file and no package")
+        return self.find(target, importer)
 
     def _without_exports(self, folder: str, package: str, subpath: str, data: dict[str, Any]) -> str:
         if subpath != ".":

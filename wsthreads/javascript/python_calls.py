@@ -127,16 +127,19 @@ class PythonCalls:
         """Give up calls that have not returned in time: the script gets a TimeoutError for each."""
         late = list(takewhile(lambda ticket: self._deadlines[ticket][0] <= now, self._deadlines))
         # The last ones first: those that wait must not get the threads that become free.
-        running = {ticket for ticket in reversed(late) if self._pool.give_up(ticket)}
+        was_running = {ticket: self._pool.give_up(ticket) for ticket in reversed(late)}
         for ticket in late:
+            is_running = was_running[ticket]
+            if is_running is None:
+                continue  # its result is on its way, and came in time: the script was busy
             _, function, generator = self._deadlines.pop(ticket)
-            state = "has not returned" if ticket in running else "had no thread"
-            if ticket in running:
+            state = "has not returned" if is_running else "had no thread"
+            if is_running:
                 what = "%s has not returned in %g s: it is given up, and its thread goes on"
                 log.warning(what, function, self._wait_s)
             error = error_of("TimeoutError", f"{function} {state} in {self._wait_s:g} s")
             self._schedule.post(result_event(ticket, False, error))
-            if generator is not None and ticket not in running:
+            if generator is not None and not is_running:
                 self._close_later(generator)  # the script gets no further value of it
 
     def stop(self) -> None:

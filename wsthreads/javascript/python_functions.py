@@ -62,6 +62,10 @@ class PythonFunctions:
             self._sources[name] = self._add(self._embedded[name], runtime)
         return self._sources[name]
 
+    def has(self, key: str) -> bool:
+        """Whether a Python file was run under this key."""
+        return key in self._sources
+
     def source(self, key: str, path: str, name: str, runtime: str) -> str:
         """The text of the ES module for a Python file, which is run unless that was done under this `key`.
 

@@ -63,14 +63,14 @@ class PythonPool:
         self._order.put(number)
         return None
 
-    def give_up(self, number: int) -> bool:
-        """Wait no longer for a job. True if it was running."""
+    def give_up(self, number: int) -> bool | None:
+        """Wait no longer for a job. True if it was running, False if it had not begun, None if it has ended."""
         with self._lock:
             if self._waiting.pop(number, None) is not None:
                 return False
             thread = self._running.pop(number, None)
             if thread is None:
-                return False
+                return None
             self._abandoned.add(thread)
             self._threads -= 1
             if self._waiting and self._threads < self._size:
