@@ -344,7 +344,7 @@ def test_a_module_of_the_new_version_gets_the_same_functions(tmp_path: Path) -> 
 
 
 def test_the_example_of_a_reload(tmp_path: Path) -> None:
-    example = next(block for block in blocks("docs/reference/handlers", "javascript") if "onReload" in block)
+    example = next(block for block in blocks("docs/reference/scripts", "javascript") if "onReload" in block)
     asks = "export function onMessage(session) { session.send(JSON.stringify([...names.values()])); }"
     with running(tmp_path, example + asks) as script:
         ann, bob = FakeSession("name=ann"), FakeSession("name=bob")

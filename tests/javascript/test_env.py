@@ -158,7 +158,7 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_example_of_the_reference_works(tmp_path: Path) -> None:
-    page = "docs/reference/handlers"
+    page = "docs/reference/scripts"
     (tmp_path / "chat.js").write_text(next(block for block in blocks(page, "javascript") if "GREETING" in block))
     (tmp_path / ".env").write_text(next(block for block in blocks(page, "ini") if "GREETING" in block))
     env = read_env_file(tmp_path / ".env")

@@ -189,7 +189,7 @@ def test_an_app_of_ones_own_ticks_by_its_own_clock_again_afterwards() -> None:
 
 
 def test_the_example_of_the_reference_counts() -> None:
-    example = next(block for block in blocks("docs/reference/handlers", "python") if "class Counter" in block)
+    example = next(block for block in blocks("docs/reference/rooms", "python") if "class Counter" in block)
     names: dict[str, Any] = {}
     exec(example, names)
     with play(names["Counter"]) as it:
