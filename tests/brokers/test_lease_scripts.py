@@ -136,6 +136,20 @@ def test_a_lease_that_has_ended_is_not_extended_and_takes_nothing(processes):
     assert not a.confirm(fence)
 
 
+def test_a_lease_ends_also_if_the_clock_of_redis_goes_back(processes):
+    a, b, _ = processes
+    a.owned()
+    b.keep(is_new=True)
+    now = b.redis.time()[0] * 1000
+    b.redis.zadd(b.holders, {a.lease: now + 60_000})  # the clock was a minute ahead when a was killed
+    kept, left_ms = b.keep(a.lease)
+    assert kept == 1
+    assert LEASE_S * 1000 - 100 < left_ms <= LEASE_S * 1000
+    assert b.redis.zscore(b.holders, a.lease) <= now + 1000 + LEASE_S * 1000
+    (_, left_ms) = b.claim()
+    assert left_ms <= LEASE_S * 1000
+
+
 def test_who_may_not_take_a_room_only_asks_for_it(processes):
     a, b, _ = processes
     a.keep(is_new=True)

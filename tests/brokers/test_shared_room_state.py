@@ -232,6 +232,20 @@ def test_a_claim_of_a_process_that_has_died_ends_by_itself(redis_server, worlds,
     assert not redis_server.client.exists(world.broker._keys.address(world.path, "lobby").attributes)
 
 
+def test_what_ends_by_the_clock_of_redis_ends_also_if_the_clock_goes_back(redis_server, worlds, monkeypatch):
+    """The members of a process that was killed, and what it claims."""
+    monkeypatch.setattr(writer, "BEAT_S", 0.2)
+    world = worlds(redis_server.url, prefix="state-clock")
+    assert join(world.member("lobby"), 4)
+    address = world.broker._keys.address(world.path, "lobby")
+    processes = world.broker._keys.processes(address.shard)
+    now = redis_server.client.time()[0] * 1000
+    redis_server.client.zadd(processes, {"killed.0": now + 60_000})
+    wait_until(lambda: redis_server.client.zscore(processes, "killed.0") < now + 20_000, "the next report")
+    redis_server.client.hset(address.attributes, "@\"n\"", f"killed {now + 60_000}")
+    assert world.rooms.room("lobby").update_attribute("n", lambda value: 1) == 1
+
+
 def test_a_redis_that_has_lost_its_data_has_no_attributes_and_takes_new_ones(redis, worlds):
     rooms = [worlds(redis.url).member("lobby").session.room("lobby") for _ in range(2)]
     rooms[0].set_attribute("n", "x" * 60_000)

@@ -48,7 +48,7 @@ if ARGV[7] then
   local claim = redis.call('HGET', KEYS[1], '@' .. field)
   if claim then
     local who, till = string.match(claim, '^(%S+) (%d+)$')
-    if who ~= ARGV[8] and tonumber(till) > now then
+    if who ~= ARGV[8] and tonumber(till) > now and tonumber(till) <= now + {CLAIM_S * 1000:.0f} then
       return {{'changed', old}}
     end
   end

@@ -91,12 +91,17 @@ end
 
 #: KEYS: holders. ARGV: a lease, 1 if it is a new one; then leases of other processes. Extends the first. Returns 1, or
 #: 0 if it has ended or is unknown; and for how many milliseconds each other one lasts, negative if it has ended.
+#: A lease that lasts longer than one can is of a time before Redis's clock went back: it lasts as long as a new one.
 KEEP = f"""
 local holders = KEYS[1]
 {_LEFT}
 local kept = ARGV[2] == '1' or left(ARGV[1]) >= 0
+local latest = string.format('%.0f', now + {LEASE_S * 1000:.0f})
 if kept then
-  redis.call('ZADD', holders, string.format('%.0f', now + {LEASE_S * 1000:.0f}), ARGV[1])
+  redis.call('ZADD', holders, latest, ARGV[1])
+end
+for _, lease in ipairs(redis.call('ZRANGEBYSCORE', holders, '(' .. latest, '+inf')) do
+  redis.call('ZADD', holders, latest, lease)
 end
 redis.call('ZREMRANGEBYSCORE', holders, '-inf', string.format('(%.0f', now - {KEYS_S * 1000}))
 redis.call('PEXPIRE', holders, {KEYS_S * 1000})

@@ -230,7 +230,7 @@ return others
 """
 
 #: KEYS: processes. ARGV: process. Extends a process's life and returns 1. Returns 0 if it no longer counts as alive: it
-#: must announce its rooms again.
+#: must announce its rooms again. If Redis's clock went back, no process counts as alive for longer than a new one.
 BEAT = f"""
 {NOW}
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now))
@@ -239,6 +239,9 @@ if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
 end
 local alive_until = string.format('%.0f', now + {ALIVE_S * 1000})
 redis.call('ZADD', KEYS[1], alive_until, ARGV[1], alive_until, string.match(ARGV[1], '^[^.]+'))
+for _, process in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. alive_until, '+inf')) do
+  redis.call('ZADD', KEYS[1], alive_until, process)
+end
 redis.call('PEXPIRE', KEYS[1], {KEYS_S * 1000})
 return 1
 """
