@@ -63,7 +63,7 @@ def parse_stock(data: bytes) -> tuple[bytes, int, list[bytes]]:
     """A serial number and a channel, the time, and the parts that follow. Raises ValueError."""
     name, at = _part(data, 1)
     end = data.index(b":", at)
-    now_ms = int(data[at:end])
+    now_ms = messages.whole(data[at:end])
     parts: list[bytes] = []
     at = end + 1
     while at < len(data):
@@ -76,7 +76,8 @@ def parse_stock(data: bytes) -> tuple[bytes, int, list[bytes]]:
 
 def _part(data: bytes, at: int) -> tuple[bytes, int]:
     colon = data.index(b":", at)
-    end = colon + 1 + int(data[at:colon])
-    if end > len(data):
+    size = messages.whole(data[at:colon])
+    end = colon + 1 + size
+    if size < 0 or end > len(data):
         raise ValueError("a part is too short")
     return data[colon + 1 : end], end

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from random import SystemRandom
 from threading import Lock
 from time import sleep
 from typing import Any
 
 from wsthreads.brokers.keys import KEYS_S
+from wsthreads.brokers.log_scripts import NOW
 from wsthreads.errors import BrokerError
 from wsthreads.loggers import get_logger
 from wsthreads.rooms.attributes import EMPTY_BYTES, Attributes, entry_bytes, lost_fence, too_big
+from wsthreads.rooms.json_text import is_json_text
 from wsthreads.rooms.roster import Timers
 
 __all__ = ["Call", "SharedAttributes", "StoredAttributes"]
@@ -43,12 +46,11 @@ end
 local field, value, answer = ARGV[4], ARGV[6], 'done'
 local old = redis.call('HGET', KEYS[1], field) or ''
 if ARGV[7] then
-  local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  {NOW}
   local claim = redis.call('HGET', KEYS[1], '@' .. field)
   if claim then
     local who, till = string.match(claim, '^(%S+) (%d+)$')
-    if who ~= ARGV[8] and tonumber(till) > now and tonumber(till) <= now + {CLAIM_S * 1000:.0f} then
+    if who ~= ARGV[8] and whole(till) > now and whole(till) <= now + {CLAIM_S * 1000:.0f} then
       return {{'changed', old}}
     end
   end
@@ -63,7 +65,7 @@ if ARGV[7] then
   end
 end
 if answer == 'done' then
-  local size = tonumber(redis.call('HGET', KEYS[1], 'size') or '{EMPTY_BYTES}')
+  local size = tonumber(string.match(redis.call('HGET', KEYS[1], 'size') or '', '^%d+$')) or {EMPTY_BYTES}
   if old ~= '' then
     size = size - #field - #old - 2
   end
@@ -105,12 +107,16 @@ class StoredAttributes(Attributes):
 
     def all(self, name: str) -> dict[str, str]:
         stored = self._call_script(name, READ_ALL, ["attributes"])
-        fields = dict(zip(stored[::2], stored[1::2], strict=True))
-        return {json.loads(field): value.decode() for field, value in fields.items() if field.startswith(b'"')}
+        found: dict[str, str] = {}
+        for field, value in zip(stored[::2], stored[1::2], strict=True):
+            if field.startswith(b'"'):
+                key = _key(name, field)
+                found[key] = _text(name, key, value)
+        return found
 
     def _get(self, name: str, key: str) -> str | None:
-        text: bytes = self._call_script(name, READ, ["attributes"], _field(key))
-        return text.decode() or None
+        stored: bytes = self._call_script(name, READ, ["attributes"], _field(key))
+        return _text(name, key, stored) if stored else None
 
     def _put(self, name: str, key: str, text: str, fence: int | None) -> None:
         self._write(name, key, text, fence)
@@ -125,9 +131,10 @@ class StoredAttributes(Attributes):
         return self._write(name, key, "", fence)[1] is not None
 
     def _write(self, name: str, key: str, text: str, fence: int | None, *only_from: str) -> tuple[bool, str | None]:
-        """Set or remove a value. Returns whether that was done, and the value that was there.
+        """Set or remove a value. Returns whether that was done; then an empty text if there was a value.
 
-        With `only_from`, two texts, only if the first of them is there; the second is a claim.
+        With `only_from`, two texts, only if the first of them is there; the second is a claim. If another value is
+        there, returns that.
         """
         field, added = _field(key), entry_bytes(key, text) if text else 0
         if EMPTY_BYTES + added > self.max_bytes:
@@ -140,7 +147,9 @@ class StoredAttributes(Attributes):
             raise lost_fence(name, fence)
         if what == b"full":
             raise too_big(name, key, int(old), self.max_bytes)
-        return what == b"done", old.decode() or None
+        if what == b"changed":
+            return False, _text(name, key, old) if old else None
+        return True, "" if old else None
 
     def _pause(self) -> None:
         sleep(SystemRandom().uniform(0, PAUSE_S))
@@ -149,6 +158,24 @@ class StoredAttributes(Attributes):
 def _field(key: str) -> bytes:
     """The field of a key: its JSON text. The field ``size`` is none."""
     return json.dumps(key, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def _key(name: str, field: bytes) -> str:
+    with suppress(ValueError):
+        key = json.loads(field.decode("utf-8", "surrogatepass"))
+        if isinstance(key, str):
+            return key
+    raise BrokerError(f"Redis has a malformed attribute of the room {name!r:.80}: a key of {len(field)} bytes")
+
+
+def _text(name: str, key: str, stored: bytes) -> str:
+    with suppress(UnicodeDecodeError):
+        text = stored.decode()
+        if is_json_text(text):
+            return text
+    raise BrokerError(
+        f"Redis has a malformed attribute {key!r:.80} of the room {name!r:.80}: {len(stored)} bytes that are not JSON"
+    )
 
 
 class _Known:

@@ -166,5 +166,5 @@ def sessions_in(answer: dict[str, Any]) -> list[UserSession]:
     """The sessions of a user in another process; nothing if it has answered with something else."""
     try:
         return [UserSession(str(session_id), float(since)) for session_id, since in answer["value"] or ()]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return []

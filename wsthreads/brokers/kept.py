@@ -9,7 +9,7 @@ from wsthreads.brokers import messages
 from wsthreads.errors import BrokerError
 from wsthreads.rooms.history import Entry, Limits, Mark
 
-__all__ = ["UNKNOWN_LIMITS", "Stored", "limits_text", "mark_of", "parse_kept", "parse_limits"]
+__all__ = ["UNKNOWN_LIMITS", "Stored", "limits_text", "parse_kept", "parse_limits"]
 
 #: Where a script gets limits, it takes those that the endpoint's servers have left in Redis.
 UNKNOWN_LIMITS = "?"
@@ -36,29 +36,40 @@ def limits_text(limits: Limits) -> str:
 
 
 def parse_limits(text: bytes) -> Limits:
-    """What `limits_text` has made. Raises ValueError."""
-    most, kept_ms, most_bytes = map(int, text.split())
+    """What `limits_text` has made. Raises `BrokerError`."""
+    try:
+        most, kept_ms, most_bytes = map(messages.whole, text.split())
+    except ValueError:
+        raise BrokerError(f"Redis has {len(text)} bytes that are no limits of a history") from None
     return Limits(most, kept_ms / 1000, most_bytes)
 
 
-def mark_of(number: bytes | int, entry: bytes) -> Mark:
-    """The mark of an entry, by its number and its id in the log of the room."""
-    return Mark(int(number), entry.decode("ascii", "replace"))
+def _mark(number: bytes, entry: bytes) -> Mark:
+    """The mark of an entry, by its number and its id in the log of the room. Raises ValueError."""
+    return Mark(messages.whole(number), entry.decode("ascii"))
 
 
 def parse_kept(
     epoch: bytes, kept: bytes, stored: Sequence[bytes], now_ms: int, on_malformed: Callable[[str], None]
 ) -> Stored:
     """A history, by the epoch and the last mark in the head, and the entries. Malformed ones are left out."""
-    last = floor = mark_of(*(kept or b"0 0-0").split(b" "))
+    last = Mark(0, "0-0")
+    if kept:
+        try:
+            number, entry = kept.split(b" ")
+            last = _mark(number, entry)
+        except ValueError:
+            on_malformed(f"{len(kept)} bytes that are no mark of a history")
+            stored = ()
+    floor = last
     former = Mark(-1)
     entries: list[Entry] = []
     tickets: dict[bytes, int] = {}
     for data in stored:
         try:
             number, entry, former_number, former_entry, _, message = data.split(b" ", 5)
-            mark, before = mark_of(number, entry), mark_of(former_number, former_entry)
-            age_s = (now_ms - int(entry.partition(b"-")[0])) / 1000
+            mark, before = _mark(number, entry), _mark(former_number, former_entry)
+            age_s = (now_ms - messages.whole(entry.partition(b"-")[0])) / 1000
             decoded = messages.decode(message)
             if not isinstance(decoded, messages.Broadcast):
                 raise BrokerError("a message in a history that is no broadcast")

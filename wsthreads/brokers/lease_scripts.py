@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from wsthreads.brokers.keys import KEYS_S, LEASE_S, OWNED_S
+from wsthreads.brokers.log_scripts import NOW
 
 __all__ = ["CLAIM", "CONFIRM", "GIVE_BACK", "KEEP", "POST", "TURN"]
 
 # `left` is for how many milliseconds a lease lasts; negative if it has ended, or is unknown. Needs `holders`.
-_LEFT = """
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local known = {}
+_LEFT = f"""
+{NOW}
+local known = {{}}
 local function left(lease)
   if known[lease] == nil then
     local ends = redis.call('ZSCORE', holders, lease)
@@ -57,7 +57,7 @@ end
 # repeated, because its answer was lost, changes nothing.
 _FINISH = """
 local function finish(lease, taken, first, from)
-  local done = tonumber(redis.call('HGET', lease, 'done') or '0')
+  local done = whole(redis.call('HGET', lease, 'done'))
   local count = #ARGV - from + 1 - (done - first)
   if count > 0 then
     for i, entry in ipairs(redis.call('LRANGE', taken, 0, count - 1)) do
@@ -76,7 +76,7 @@ end
 # is not known which of its posts were handled, and `give_up` ends them all. Needs _TELL.
 _OLDER = """
 local function is_older(lease, taken, first, received)
-  local done = tonumber(redis.call('HGET', lease, 'done') or '0')
+  local done = whole(redis.call('HGET', lease, 'done'))
   return done < first or done + redis.call('LLEN', taken) < received
 end
 local function give_up(...)
@@ -151,7 +151,7 @@ for i = 2, #KEYS, 2 do
   if rest >= 0 or ARGV[3] == '0' then
     answer[#answer + 1] = {{room[1] or '', rest}}
   else
-    local fence = string.format('%.0f', math.max(tonumber(room[2] or '0') + 1, now))
+    local fence = string.format('%.0f', math.max(whole(room[2]) + 1, now))
     redis.call('HSET', KEYS[i], 'holder', ARGV[1], 'fence', fence, 'last', fence, 'channel', ARGV[2], 'done', '0')
     redis.call('HDEL', KEYS[i], 'closing')
     for _, field in ipairs(redis.call('HKEYS', KEYS[i])) do
@@ -248,7 +248,7 @@ elseif ARGV[5] == '1' then
   end
 end
 local function add(entry)
-  answer[#answer + 1] = string.format('%.0f', tonumber(string.match(entry, '^%S+ %d+ (%d+)') or '0') - now)
+  answer[#answer + 1] = string.format('%.0f', whole(string.match(entry, '^%S+ %d+ (%d+)')) - now)
   answer[#answer + 1] = entry
   size = size + #entry
 end
@@ -293,7 +293,7 @@ for i = 4, #ARGV, 2 do
   queued = queued + 1
 end
 redis.call('PEXPIRE', KEYS[3], {OWNED_S * 1000})
-if is_owned and redis.call('EXISTS', KEYS[4]) == 0 then
+if is_owned and room[2] and redis.call('EXISTS', KEYS[4]) == 0 then
   redis.call('PUBLISH', room[2], '!' .. KEYS[2])
 end
 return queued

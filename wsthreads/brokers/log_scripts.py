@@ -4,23 +4,42 @@ from __future__ import annotations
 
 from wsthreads.brokers.keys import HEAD_S, LOG_ENTRIES, LOG_S, MAX_SENDERS
 
-__all__ = ["APPEND", "FETCH", "HEAD", "HISTORY", "NOW", "PUBLISH", "PUBLISH_KEPT", "SHARE_LIMITS", "TRIM"]
+__all__ = ["APPEND", "FETCH", "HEAD", "HISTORY", "NOW", "PUBLISH", "PUBLISH_KEPT", "SHARE_LIMITS", "TRIM", "WHOLE"]
+
+#: `whole` is a number that a script has written; 0 for anything else that is in Redis, or for nothing.
+WHOLE = """
+local function whole(text)
+  return text and #text <= 16 and tonumber(string.match(text, '^%d+$')) or 0
+end
+"""
+
+# Whether a log's head is what a script has written: epoch, number and id.
+_IS_HEAD = """
+local function is_head(head)
+  local time, nth = string.match(head[3] or '', '^(%d+)%-(%d+)$')
+  return head[1] and #head[1] <= 40 and string.match(head[1], '^[%w_-]+$')
+    and head[2] and #head[2] <= 15 and string.match(head[2], '^%d+$')
+    and time and #time <= 18 and #nth <= 18
+end
+"""
 
 #: `now` is the time in milliseconds.
-NOW = """
+NOW = f"""
+{WHOLE}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
-#: KEYS: log, head. `fresh` is the epoch of a new head, if there is none.
+#: KEYS: log, head. `fresh` is the epoch of a new head, if there is none, or if it is malformed. Needs NOW.
 HEAD = f"""
+{_IS_HEAD}
 local head = redis.call('HMGET', KEYS[2], 'epoch', 'number', 'id', 'keep_ms')
-if not head[1] then
+if not is_head(head) then
   head = {{fresh, '0', '0-0'}}
-  redis.call('DEL', KEYS[1])
+  redis.call('DEL', KEYS[1], KEYS[2])
   redis.call('HSET', KEYS[2], 'epoch', fresh, 'number', '0', 'id', '0-0')
 end
-redis.call('PEXPIRE', KEYS[2], string.format('%.0f', math.max({HEAD_S * 1000}, tonumber(head[4] or '0'))))
+redis.call('PEXPIRE', KEYS[2], string.format('%.0f', math.max({HEAD_S * 1000}, whole(head[4]))))
 """
 
 #: KEYS: log, head. ARGV[1]: the channel. Needs NOW and HEAD. `append` adds a message to the log, and publishes it.
@@ -66,12 +85,12 @@ if not text then
 end
 local spoken = string.format('%.0f', ticket) .. ' ' .. text
 if redis.call('HSET', KEYS[2], 'number', text, 'id', last, field, spoken) > 0 then
-  local senders = tonumber(known[2] or '0') + 1
+  local senders = whole(known[2]) + 1
   if senders > {MAX_SENDERS} then
     local all, found = redis.call('HGETALL', KEYS[2]), {{}}
     for i = 1, #all, 2 do
       if string.sub(all[i], 1, 1) == '@' then
-        found[#found + 1] = {{all[i], tonumber(string.match(all[i + 1], '%d+$'))}}
+        found[#found + 1] = {{all[i], whole(string.match(all[i + 1], '%d+$'))}}
       end
     end
     table.sort(found, function(one, other) return one[2] < other[2] end)
@@ -105,10 +124,11 @@ local entries, added_bytes, kept, kept_bytes, kept_from = {}, 0, nil, nil, nil
     stored="""if most and size ~= '' then
       if not kept then
         local found = redis.call('HMGET', KEYS[2], 'kept', 'kept_bytes', 'kept_from')
-        if not found[1] then
+        kept, kept_bytes, kept_from = string.match(found[1] or '', '^%d+ %d+%-%d+$'), whole(found[2]), whole(found[3])
+        if not kept then
           redis.call('DEL', KEYS[3])
+          kept = '0 0-0'
         end
-        kept, kept_bytes, kept_from = found[1] or '0 0-0', tonumber(found[2] or '0'), tonumber(found[3] or '0')
       end
       local here = text .. ' ' .. last
       entries[#entries + 1] = here .. ' ' .. kept .. ' ' .. size .. ' ' .. ARGV[i + 1]
@@ -124,7 +144,7 @@ if kept then
   local function drop(number)
     local dropped = redis.call('LRANGE', KEYS[3], 0, number - 1)
     for i = 1, number do
-      kept_bytes = kept_bytes - tonumber(string.match(dropped[i], '^%S+ %S+ %S+ %S+ (%d+)'))
+      kept_bytes = kept_bytes - whole(string.match(dropped[i], '^%S+ %S+ %S+ %S+ (%d+)'))
     end
     redis.call('LTRIM', KEYS[3], number, -1)
     count = count - number
@@ -137,7 +157,7 @@ if kept then
   end
   local oldest = now - tonumber(keep_ms)
   while count > 0 and kept_from <= oldest do
-    kept_from = tonumber(string.match(redis.call('LINDEX', KEYS[3], 0), '^%S+ (%d+)'))
+    kept_from = whole(string.match(redis.call('LINDEX', KEYS[3], 0), '^%S+ (%d+)'))
     if kept_from <= oldest then
       drop(1)
     end
@@ -156,16 +176,16 @@ end
 #: milliseconds, and the presence hash. If the history is wanted, it makes a log that does not exist, and also returns
 #: the mark of the last message in the history, and all entries of that.
 FETCH = f"""
-{NOW}
-if ARGV[5] ~= '' and redis.call('HSETNX', KEYS[2], 'epoch', ARGV[5]) == 1 then
-  redis.call('HSET', KEYS[2], 'number', '0', 'id', '0-0')
-  redis.call('DEL', KEYS[1])
-  redis.call('PEXPIRE', KEYS[2], {HEAD_S * 1000})
-end
+{NOW} {_IS_HEAD}
 local head = redis.call('HMGET', KEYS[2], 'epoch', 'number', 'id')
 local entries = {{}}
-if not head[1] then
-  head = {{'', '0', '0-0'}}
+if not is_head(head) then
+  head = {{ARGV[5], '0', '0-0'}}
+  if ARGV[5] ~= '' then
+    redis.call('DEL', KEYS[1], KEYS[2])
+    redis.call('HSET', KEYS[2], 'epoch', ARGV[5], 'number', '0', 'id', '0-0')
+    redis.call('PEXPIRE', KEYS[2], {HEAD_S * 1000})
+  end
 elseif head[1] ~= ARGV[1] then
   entries = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', ARGV[4])
 elseif head[3] ~= ARGV[3] then

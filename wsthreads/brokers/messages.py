@@ -44,7 +44,6 @@ version 3 had no marks.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -52,6 +51,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from wsthreads.errors import BrokerError, CloseCodeError
 from wsthreads.protocol.frames import BINARY, MAX_LATEST_CHARS, TEXT, MarkedFrame, check_close, encode_frame
+from wsthreads.rooms.json_text import is_json_text
 
 __all__ = [
     "MAX_HEAD_BYTES",
@@ -70,12 +70,20 @@ __all__ = [
     "parse_presences",
     "parse_stored",
     "presence_payload",
+    "whole",
 ]
 
 VERSION = 4
 
 #: The first line of a message is shorter than this.
 MAX_HEAD_BYTES = 160
+
+#: The latest time, in seconds, that a message may have: the one of a clock, and how long something lasts.
+MAX_TIME = 1e11
+MAX_S = 366 * 86400
+
+#: The largest version. Lua, which compares versions, is exact up to there.
+MAX_VERSION = 2**53
 
 _KINDS = {TEXT: b"t", BINARY: b"b"}
 _DIRECT_KINDS = {TEXT: b"T", BINARY: b"B"}
@@ -161,12 +169,14 @@ def presence_payload(change: PresenceChange) -> bytes:
 
 def parse_stored(process: bytes, session_id: bytes, stored: bytes, now_ms: int) -> PresenceChange:
     """A presence as Redis keeps it (see `keys`). Raises `BrokerError`."""
-    kept_ms, _, payload = stored.partition(b" ")
-    if not kept_ms.isdigit() or not _ID.fullmatch(session_id):
-        raise BrokerError(f"a stored presence of {len(stored)} bytes that is not in version {VERSION} of the format")
-    found = decode_presence(session_id.decode(), payload)
-    lost_s = None if int(kept_ms) == 0 else max(0.0, (int(kept_ms) - now_ms) / 1000)
-    return found._replace(lost_s=lost_s, process=process.decode("ascii", "replace"))
+    kept, _, payload = stored.partition(b" ")
+    with suppress(ValueError):
+        kept_ms = whole(kept)
+        lost_s = max(0.0, (kept_ms - now_ms) / 1000) if kept_ms else None
+        if (lost_s is None or lost_s <= MAX_S) and _ID.fullmatch(process) and _ID.fullmatch(session_id):
+            found = decode_presence(session_id.decode(), payload)
+            return found._replace(lost_s=lost_s, process=process.decode())
+    raise BrokerError(f"a stored presence of {len(stored)} bytes that is not in version {VERSION} of the format")
 
 
 def parse_presences(now_ms: int, stored: Sequence[bytes]) -> tuple[list[PresenceChange], list[str]]:
@@ -191,7 +201,14 @@ def parse_ban(value: bytes, left_ms: int) -> tuple[int, str, float] | None:
         check_close(code, reason)
     except (ValueError, TypeError, RecursionError):  # a CloseCodeError is a ValueError
         return None
-    return (code, reason, left_ms / 1000) if left_ms > 0 else None
+    return (code, reason, left_ms / 1000) if 0 < left_ms <= MAX_S * 1000 else None
+
+
+def whole(text: bytes) -> int:
+    """A whole number of at most 16 digits. Raises ValueError."""
+    if not _WHOLE.fullmatch(text):
+        raise ValueError("no whole number")
+    return int(text)
 
 
 def _encode(
@@ -244,8 +261,9 @@ def decode_presence(session_id: str, payload: bytes) -> PresenceChange:
             and _is_version(set_at)
             and _is_time(since)
             and isinstance(process, str)
+            and _ID.fullmatch(process.encode("utf-8", "replace"))
             and (user is None or isinstance(user, str))
-            and (lost_s is None or _is_time(lost_s))
+            and (lost_s is None or _is_time(lost_s, MAX_S))
         ):
             return PresenceChange(session_id, version, _json_text(value), process, user, since, set_at, lost_s)
     raise BrokerError(f"a presence of {len(payload)} bytes that does not have the fields of version {VERSION}")
@@ -272,7 +290,7 @@ def _decode_close(sender: bytes, ticket: int, session_id: str | None, payload: b
     fields = _list(payload, "close")
     if len(fields) == 3:
         code, reason, ban_s = fields
-        if isinstance(code, int) and not isinstance(code, bool) and isinstance(reason, str) and _is_time(ban_s):
+        if isinstance(code, int) and not isinstance(code, bool) and isinstance(reason, str) and _is_time(ban_s, MAX_S):
             try:
                 check_close(code, reason)
             except CloseCodeError:
@@ -318,19 +336,19 @@ def _list(payload: bytes, what: str) -> list[Any]:
 
 
 def _json_text(value: bytes) -> str:
-    try:
-        json.loads(value)
-        return value.decode()
-    except (ValueError, RecursionError):
-        raise BrokerError(f"a presence value of {len(value)} bytes that is not JSON") from None
+    with suppress(UnicodeDecodeError):
+        text = value.decode()
+        if is_json_text(text):
+            return text
+    raise BrokerError(f"a presence value of {len(value)} bytes that is not JSON")
 
 
 def _is_version(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_VERSION
 
 
-def _is_time(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+def _is_time(value: object, most: float = MAX_TIME) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most  # nor NaN
 
 
 #: The decoder of each kind. It receives the sender, the ticket, the id of the session, and the payload.
@@ -344,6 +362,8 @@ _DECODERS: dict[bytes, Callable[[bytes, int, str | None, bytes], Message]] = {
 }
 
 _ID = re.compile(rb"[A-Za-z0-9_-]{1,40}")
+
+_WHOLE = re.compile(rb"-?[0-9]{1,16}")
 
 _HEAD = re.compile(
     rb"%d ([A-Za-z0-9_-]{1,40}) ([0-9]{1,18}) (\.|[A-Za-z0-9_-]{1,40}) ([%s])(-)?(?:=([0-9]{1,4}))?"

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from wsthreads.brokers import lease_scripts
 from wsthreads.errors import PostError, WSThreadsError
 from wsthreads.rooms import posts as room_posts
+from wsthreads.rooms.json_text import is_json_text
 from wsthreads.rooms.posts import Post, Sender
 
 if TYPE_CHECKING:
@@ -274,6 +275,8 @@ def parse_entry(entry: bytes, settled: Settled) -> Post | None:
     try:
         fields, text = json.loads(head), value.decode()
     except (ValueError, RecursionError):
+        return None
+    if not is_json_text(text):
         return None
     if fields is None:
         return Post(text, None, settled) if newline else None

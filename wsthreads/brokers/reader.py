@@ -50,6 +50,8 @@ log = get_logger(__name__)
 #: An announcement: a position, the serial number of the subscription, the room's channel.
 _ANNOUNCED = re.compile(rb"([A-Za-z0-9_-]{1,40}) ([0-9]{1,16}) ([0-9]{1,20}-[0-9]{1,20}) ([0-9]{1,18}) (.+)", re.DOTALL)
 
+_NUMBER = re.compile(rb"[0-9]{1,16}")
+
 #: Something arrives at every beat. After a longer silence, the connection counts as lost.
 SILENCE_S = 3 * BEAT_S + 1
 
@@ -275,7 +277,7 @@ class Reader:
         """What a room has at its announcement, which follows: presences, and perhaps a ban."""
         try:
             serial_and_channel, now_ms, (*presences, value, left_ms) = parse_stock(data)
-            ban = messages.parse_ban(value, int(left_ms)) if value else None
+            ban = messages.parse_ban(value, messages.whole(left_ms)) if value else None
         except ValueError:
             self.drop_malformed(f"{len(data)} bytes that say in no known way what a room has")
             return
@@ -377,7 +379,7 @@ class Reader:
         epoch, number, last, entries, now_ms, presences, *history = found
         missed: list[int | None] = []
         for entry, fields in entries:
-            if len(fields) != 6 or not fields[1].isdigit():
+            if len(fields) != 6 or not _NUMBER.fullmatch(fields[1]):
                 self.drop_malformed(f"a log entry that is not in version {messages.VERSION} of the format")
                 continue
             position, former, message = Position(epoch, int(fields[1]), entry), fields[3], fields[5]

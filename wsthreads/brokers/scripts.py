@@ -45,7 +45,10 @@ local function told(id, payload)
 end
 local function gone(field, id, value)
   redis.call('HDEL', KEYS[3], field)
-  told(id, '[' .. string.match(value, '^%d+ %[(%d+)') .. ']')
+  local version = string.match(value, '^%d+ %[(%d+)')
+  if version then
+    told(id, '[' .. version .. ']')
+  end
 end
 """
 
@@ -63,7 +66,7 @@ redis.call('PEXPIRE', KEYS[3], {PRESENCE_S * 1000})
 PRESENCE = f"""
 local fresh = ARGV[2]
 {NOW} {HEAD} {APPEND} {_CHANGE}
-if tonumber(redis.call('HGET', KEYS[3], ARGV[3]) or '0') >= tonumber(ARGV[4]) then
+if whole(redis.call('HGET', KEYS[3], ARGV[3])) >= tonumber(ARGV[4]) then
   return
 end
 redis.call('HSET', KEYS[3], ARGV[3], ARGV[4])
@@ -109,7 +112,7 @@ local all = redis.call('HGETALL', KEYS[3])
 for i = 1, #all, 2 do
   local process, id = string.match(all[i], '^(%S+) (%S+)$')
   if process then
-    local kept = tonumber(string.match(all[i + 1], '^%d+'))
+    local kept = whole(string.match(all[i + 1], '^%d+'))
     if kept == 0 and dead[process] or kept > 0 and kept <= now then
       gone(all[i], id, all[i + 1])
     end
@@ -138,7 +141,7 @@ local all, found, alive = redis.call('HGETALL', KEYS[1]), {{}}, {{}}
 for i = 1, #all, 2 do
   local process = string.match(all[i], '^(%S+) ')
   if process then
-    local kept = tonumber(string.match(all[i + 1], '^%d+'))
+    local kept = whole(string.match(all[i + 1], '^%d+'))
     if alive[process] == nil then
       local score = redis.call('ZSCORE', KEYS[2], process)
       alive[process] = score and tonumber(score) >= now or false
@@ -186,7 +189,7 @@ for i = 1, #all, 2 do
   if all[i] ~= ARGV[1] then
     local alive = redis.call('ZSCORE', KEYS[4], all[i])
     if alive and tonumber(alive) >= now then
-      others = others + all[i + 1]
+      others = others + whole(all[i + 1])
     else
       redis.call('HDEL', KEYS[3], all[i])
     end
@@ -223,7 +226,7 @@ local all = redis.call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
   local alive = all[i] ~= ARGV[1] and redis.call('ZSCORE', KEYS[2], all[i])
   if alive and tonumber(alive) >= now then
-    others = others + all[i + 1]
+    others = others + whole(all[i + 1])
   end
 end
 return others

@@ -16,6 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from wsthreads.brokers.keys import ALIVE_S, BEAT_S, KEYS_S
+from wsthreads.brokers.log_scripts import NOW
 
 if TYPE_CHECKING:
     from threading import Lock
@@ -33,8 +34,7 @@ SETTLE_S = BEAT_S + 2.0
 #: KEYS: members, processes. ARGV: process; its members; 1 if it counts as alive unless Redis has lost that; then for
 #: each seat the most members. Returns for each seat whether it is given; nothing if Redis has lost that.
 SEAT = f"""
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+{NOW}
 local alive = redis.call('ZSCORE', KEYS[2], ARGV[1])
 if ARGV[3] == '1' and not (alive and tonumber(alive) >= now) then
   return {{}}
@@ -47,7 +47,7 @@ local all = redis.call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
   alive = all[i] ~= ARGV[1] and redis.call('ZSCORE', KEYS[2], all[i])
   if alive and tonumber(alive) >= now then
-    others = others + all[i + 1]
+    others = others + whole(all[i + 1])
   end
 end
 for i = 4, #ARGV do

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
 
-__all__ = ["MAX_DEPTH", "JSONText", "json_text", "value_of"]
+__all__ = ["MAX_DEPTH", "JSONText", "is_json_text", "json_text", "value_of"]
 
 #: Arrays and objects that may be inside each other in a value: a client that sends more must not break a room.
 MAX_DEPTH = 64
@@ -19,6 +19,13 @@ MAX_DEPTH = 64
 _OUTSIDE_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[^][{}"]+')
 
 _DECODER = json.JSONDecoder()
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+_STRICT = json.JSONDecoder(parse_constant=_refuse)
 
 
 class JSONText(str):
@@ -51,6 +58,15 @@ def json_text(value: Any, *, what: str, max_bytes: int, setting: str, error: Cal
     if text.count("[") + text.count("{") > MAX_DEPTH and (depth := _depth(text)) > MAX_DEPTH:
         raise error(f"{what} may have {MAX_DEPTH} arrays and objects inside each other, not {depth}")
     return text
+
+
+def is_json_text(text: str) -> bool:
+    """Whether a text that comes from another process may be one of `json_text`, whatever the limit of its size."""
+    try:
+        _, end = _STRICT.raw_decode(text)
+    except (ValueError, RecursionError):
+        return False
+    return end == len(text) and (text.count("[") + text.count("{") <= MAX_DEPTH or _depth(text) <= MAX_DEPTH)
 
 
 def value_of(text: str) -> Any:
