@@ -256,6 +256,7 @@ def test_the_application_can_provide_the_functions(log_with_store: Path) -> None
     names: dict[str, Any] = {}
     log_with_store.write_text(log_with_store.read_text().replace('"./store.py"', '"store"'))
     sys.path.insert(0, str(log_with_store.parent))
+    sys.modules.pop("store", None)
     try:
         exec(blocks("docs/how-to/python-from-javascript", "python")[1], names)
     finally:

@@ -134,6 +134,12 @@ def test_a_python_file_is_imported_by_its_name(tmp_path: Path) -> None:
         ("new Map([[1, 2]])", "TypeError: f takes JSON values, bytes and handles, not a Map"),
         ("{ a: [new Set()] }", "TypeError: f takes JSON values, bytes and handles, not a Set"),
         ("Promise.resolve(1)", "TypeError: f takes JSON values, bytes and handles, not a Promise"),
+        ("/x/", "TypeError: f takes JSON values, bytes and handles, not a RegExp"),
+        ("[new Error('e')]", "TypeError: f takes JSON values, bytes and handles, not an Error"),
+        ("new (class Own { #a = 1 })()", "TypeError: f takes JSON values, bytes and handles, not an Own"),
+        ("new String('abc')", "TypeError: f takes JSON values, bytes and handles, not a String"),
+        ("2 ** 60", "RangeError: 1152921504606847000 is beyond the safe integers, ±9007199254740991: pass it to f as a "
+                    "string"),
         ("cycle", "RangeError: f takes values of at most 200 levels; is there a cycle?"),
         ("{ '\\0': 1 }", 'TypeError: f takes no object with the key "\\0"'),
         ("{ get a() { throw new Error('mine') } }", "Error: mine"),
@@ -481,9 +487,9 @@ export async function onMessage(session) {
 @pytest.mark.parametrize(
     "code",
     [
-        "Object.create(session)",
-        "{ __proto__: Object.getPrototypeOf(session), id: session.id }",
-        "new Proxy(session, {})",
+        "{ ...session }",
+        "Object.assign(Object.create(null), session)",
+        "{ id: session.id, user: session.user, constructor: session.constructor }",
     ],
 )
 def test_only_a_real_handle_is_one(tmp_path: Path, code: str) -> None:
@@ -492,6 +498,24 @@ def test_only_a_real_handle_is_one(tmp_path: Path, code: str) -> None:
     export async function onMessage(session) {{ session.send(await f({code})); }}"""
     with with_store(tmp_path, "def f(value): return type(value).__name__\n", source) as script:
         assert script.answer(script.open()) == "dict"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "Object.create(session)",
+        "{ __proto__: Object.getPrototypeOf(session), id: session.id }",
+        "new Proxy(session, {})",
+    ],
+)
+def test_what_only_looks_like_a_handle_is_refused(tmp_path: Path, code: str) -> None:
+    source = f"""
+    import {{ f }} from "./store.py";
+    export async function onMessage(session) {{
+      try {{ session.send(await f({code})); }} catch (error) {{ session.send(error.message); }}
+    }}"""
+    with with_store(tmp_path, "def f(value): return type(value).__name__\n", source) as script:
+        assert str(script.answer(script.open())).startswith("f takes JSON values, bytes and handles, not a")
 
 
 def test_the_application_provides_modules(tmp_path: Path) -> None:
@@ -625,7 +649,7 @@ def test_a_script_reaches_nothing_but_the_functions(tmp_path: Path) -> None:
     export async function onMessage(session) {
       const found = [];
       found.push(Object.getOwnPropertyNames(f).sort().join(), Object.isFrozen(f));
-      found.push(await f({ __proto__: { a: 1 }, constructor: 1, __class__: 2, __globals__: 3 }));
+      found.push(await f({ constructor: 1, __class__: 2, __globals__: 3 }));
       try { await f.constructor("return secret")(); } catch (error) { found.push(error.name); }
       try { await f.call(null, ...Array(3)); } catch (error) { found.push(error.name); }
       Object.defineProperty(Array.prototype, "0", { set() { found.push("seen"); }, configurable: true });

@@ -5,6 +5,7 @@
 
 const SPECIAL = "\0";
 const MAX_LEVELS = 200;
+const MAX_SAFE = 2 ** 53 - 1;
 const MAX_ARGUMENT_CHARS = 4 * 1024 * 1024;  // more takes too long: bytes are copied one by one
 
 // What waits for a result, by ticket.
@@ -160,6 +161,9 @@ function put(sent, value, depth) {
       if (!isFinite(value)) {
         throw new ERRORS.TypeError(`${sent.name} takes JSON values, bytes and handles, not ${value}`);
       }
+      if (isInteger(value) && (value > MAX_SAFE || value < -MAX_SAFE)) {
+        throw new ERRORS.RangeError(`${value} is beyond the safe integers, ±${MAX_SAFE}: pass it to ${sent.name} as a string`);
+      }
       sent.text += value;
       return;
     case "boolean":
@@ -208,7 +212,7 @@ function putObject(sent, value, depth) {
     return;
   }
   const prototype = getPrototypeOf(value);
-  if (prototype !== null && prototype !== OBJECT && hasNoData(value)) {
+  if (prototype !== null && prototype !== OBJECT) {  // JSON would make {} of most of them
     throw new ERRORS.TypeError(`${sent.name} takes JSON values, bytes and handles, not ${kindOf(value)}`);
   }
   const names = keysOf(value);
@@ -227,12 +231,6 @@ function putObject(sent, value, depth) {
     put(sent, each, depth + 1);
   }
   sent.text += "}";
-}
-
-// A Map, a Set and the like: JSON would make {} of them.
-function hasNoData(value) {
-  return apply(isPrototypeOf, MAP_PROTOTYPE, [value]) || apply(isPrototypeOf, SET_PROTOTYPE, [value]) ||
-    isThenable(value);
 }
 
 // The JSON to send for bytes or a handle; null for any other object.
