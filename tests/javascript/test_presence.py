@@ -150,6 +150,11 @@ def test_the_persons_in_a_room(script: Path, settings: dict[str, Any]) -> None:
         ("room.join(null)", "TypeError: room.join takes options such as { presence: … }, not null"),
         ("room.setPresence(1)", "RangeError: only a member can set its presence in a room: join 'lobby' first"),
         ("room.setPresence()", "TypeError: a presence value must be JSON, not undefined"),
+        (
+            "room.join({ presence: { at: [0 / 0] } })",
+            """TypeError: a presence value must be JSON, not NaN at ["at"][0]""",
+        ),
+        ("room.setPresence({ x: 1 / 0 })", """TypeError: a presence value must be JSON, not Infinity at ["x"]"""),
         ("room.setPresence(Symbol('s'))", "TypeError: a presence value must be JSON, not Symbol(s)"),
     ],
 )

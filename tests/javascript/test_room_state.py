@@ -162,6 +162,20 @@ def test_what_an_update_throws_reaches_its_caller_and_changes_nothing(tmp_path: 
     ("code", "error"),
     [
         ("room.setAttribute('k', NaN)", "TypeError: an attribute of a room must be JSON, not NaN"),
+        ("room.setAttribute('k', [1, NaN])", "TypeError: an attribute of a room must be JSON, not NaN at [1]"),
+        ("room.setAttribute('k', new Number(NaN))", "TypeError: an attribute of a room must be JSON, not NaN"),
+        (
+            "const o = { x: [{}, { y: null }] }; room.setAttribute('k', { o, p: o, 'a b': [o, { z: -1 / 0 }, NaN] })",
+            """TypeError: an attribute of a room must be JSON, not -Infinity at ["a b"][1]["z"]""",
+        ),
+        (
+            "room.updateAttribute('k', () => ({ get a() { return { toJSON: () => [new Number(Infinity)] } } }))",
+            """TypeError: an attribute of a room must be JSON, not Infinity at ["a"][0]""",
+        ),
+        (
+            "room.setAttribute('k', { ['x'.repeat(1e5)]: NaN })",
+            f"""TypeError: an attribute of a room must be JSON, not NaN at ["{"x" * 40}"]""",
+        ),
         ("room.setAttribute('k', () => 1)", "TypeError: an attribute of a room must be JSON, not [function"),
         ("room.setAttribute('k', 1n)", "TypeError: an attribute of a room must be JSON, not 1n"),
         ("room.setAttribute('k')", "TypeError: an attribute of a room must be JSON, not undefined"),
@@ -175,6 +189,20 @@ def test_what_an_update_throws_reaches_its_caller_and_changes_nothing(tmp_path: 
             "room.setAttribute('k'.repeat(257), 1)",
             "RangeError: the key of an attribute has 1 to 256 characters, not 257",
         ),
+        (
+            "room.setAttribute('😀'.repeat(257), 1)",
+            "RangeError: the key of an attribute has 1 to 256 characters, not 257",
+        ),
+        (
+            "room.setAttribute('😀'.repeat(2000), 1)",
+            "RangeError: the key of an attribute has 1 to 256 characters, not 2000 or more",
+        ),
+        (
+            "room.broadcast('m', { latest: '😀'.repeat(257) })",
+            "RangeError: the key of latest has 1 to 256 characters, not 257",
+        ),
+        ("anyRoom('😀'.repeat(257))", "RangeError: a room name has 1 to 256 characters, not 257"),
+        ("user('😀'.repeat(300))", "RangeError: the name of a user has 1 to 256 characters, not 300"),
         ("room.setAttribute(7, 1)", "TypeError: the key of an attribute is a string, not a number"),
         ("room.getAttribute()", "TypeError: the key of an attribute is a string, not undefined"),
         ("room.deleteAttribute(null)", "TypeError: the key of an attribute is a string, not null"),
@@ -188,6 +216,41 @@ def test_a_wrong_attribute_is_one_clear_error_and_nothing_has_happened(tmp_path:
         assert error in message
         assert len(message) < 300
         assert ask(ann, "return room.getAttributes()") == {}
+
+
+def test_what_is_null_is_json(tmp_path: Path, settings: dict[str, Any]) -> None:
+    value = "{ a: null, b: 'null', c: [null, undefined, new Date(NaN), new Number(5), -0], d: { e: 1e308 }, f: void 0 }"
+    with playing(tmp_path, **settings) as chat:
+        ann = chat.connect()
+        found = {"a": None, "b": "null", "c": [None, None, None, 5, 0], "d": {"e": 1e308}}
+        assert ask(ann, f"room.setAttribute('k', {value}); return room.getAttribute('k')") == found
+        assert ask(ann, "room.setAttribute('k', null); return room.getAttributes()") == {"k": None}
+        assert ask(ann, "room.setAttribute('k', 'null'); return room.getAttributes()") == {"k": "null"}
+
+
+# Handles
+
+
+@pytest.mark.parametrize("handle", ["room", "anyRoom('r')", "session", "user('ann')", "peer(session.id)", "owned"])
+@pytest.mark.parametrize("values", ["", "5, ''", "null, '\\0user:ann'", "session.id, {}", "{ id: 5, told: {} }"])
+def test_a_script_makes_no_handles_by_their_constructors(tmp_path: Path, handle: str, values: str) -> None:
+    """Their names would not be checked."""
+    more = "export const tickRate = 20; let owned; export function onTick(room) { globalThis.owned ??= room; }"
+    with playing(tmp_path, more) as chat:
+        ann = chat.connect()
+        ask(ann, "room.join()")
+        chat.advance(0.2)
+        name = ask(ann, f"return Object.getPrototypeOf({handle}).constructor.name")
+        for make in (
+            f"new ({handle}).constructor({values})",
+            f"new (Object.getPrototypeOf(Object.getPrototypeOf({handle})).constructor)({values}).getName()",
+            f"new (class extends ({handle}).constructor {{}})({values})",
+            f"Reflect.construct(({handle}).constructor, [{values}], Object)",
+        ):
+            assert error_of(ann, make).startswith("TypeError: "), make
+        assert f"{name} has no constructor" in error_of(ann, f"new ({handle}).constructor({values})")
+        assert ask(ann, f"return ({handle}) instanceof ({handle}).constructor")
+        assert chat.errors == []
 
 
 # History, and options of join
@@ -407,6 +470,7 @@ def test_a_failure_of_on_post_is_the_owners_and_the_post_counts_as_handled(tmp_p
     [
         ("room.post()", "TypeError: a posted value must be JSON, not undefined"),
         ("room.post(NaN)", "TypeError: a posted value must be JSON, not NaN"),
+        ("room.post({ a: [NaN] })", """TypeError: a posted value must be JSON, not NaN at ["a"][0]"""),
         ("room.post(1n)", "TypeError: a posted value must be JSON, not 1n"),
         ("await room.post('x'.repeat(65536))", "max_post_bytes"),
     ],

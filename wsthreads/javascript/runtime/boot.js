@@ -38,6 +38,8 @@ const GENERATOR = GENERATOR_FUNCTION.prototype;
 const ASYNC_GENERATOR = ASYNC_GENERATOR_FUNCTION.prototype;
 const { then } = Promise.prototype;
 const OBJECT = Object.prototype;
+const NUMBER_PROTOTYPE = Number.prototype;
+const valueOfNumber = Number.prototype.valueOf;
 const ASYNC_ITERATOR = Symbol.asyncIterator;
 const { fromCharCode } = String;
 const quote = JSON.stringify;
@@ -58,6 +60,7 @@ const asGetter = (prototype, name) => asFunction(getOwnPropertyDescriptor(protot
 
 const codeAt = asFunction(String.prototype.charCodeAt);
 const inLowerCase = asFunction(String.prototype.toLowerCase);
+const hasText = asFunction(String.prototype.includes);
 const sliceOfText = String.prototype.slice;
 const upTo = (text, end) => apply(sliceOfText, text, [0, end]);
 

@@ -77,13 +77,52 @@ function checkedPosition(since) {
   return since;
 }
 
+// A function for JSON.stringify that notes the first number that is not finite, and where it is, in `found`.
+function newNotFinite() {
+  const holders = arrayOf(), names = arrayOf();  // the way to the value that is looked at
+  const notFinite = { __proto__: null, found: undefined, check };
+  function check(name, value) {
+    if (apply(isPrototypeOf, NUMBER_PROTOTYPE, [value])) {
+      value = attempt(() => apply(valueOfNumber, value, []), value);
+    }
+    if (!isObjectOrNumber(value) || notFinite.found !== undefined || typeof value === "number" && isFinite(value)) {
+      return value;
+    }
+    let depth = holders.length;
+    while (depth > 0 && holders[depth - 1] !== this) {
+      depth--;
+    }
+    holders.length = names.length = depth;
+    append(holders, value);
+    append(names, isArray(this) ? `[${name}]` : depth === 0 ? "" : `[${quote(upTo(name, 40))}]`);
+    if (typeof value === "number") {
+      let place = "";
+      for (let index = 0; index < names.length; index++) {
+        place += names[index];
+      }
+      notFinite.found = place === "" ? `${value}` : `${value} at ${upTo(place, 160)}`;
+    }
+    return value;
+  }
+  return notFinite;
+}
+
+const isObjectOrNumber = (value) => typeof value === "number" || typeof value === "object" && value !== null;
+
 // The value as JSON text. `what` it is: "a presence value".
 function jsonOf(what, value) {
-  let text, cause;
+  let text, cause, notFinite;
   try {
-    text = typeof value === "number" && !isFinite(value) ? undefined : quote(value);
+    text = quote(value);
+    if (typeof text === "string" && isObjectOrNumber(value) && hasText(text, "null")) {
+      notFinite = newNotFinite();  // JSON.stringify makes null of NaN and Infinity
+      text = quote(value, notFinite.check);
+    }
   } catch (error) {  // a cycle, a BigInt, or a toJSON that throws
     cause = error;
+  }
+  if (notFinite !== undefined && notFinite.found !== undefined) {
+    throw new ERRORS.TypeError(`${what} must be JSON, not ${notFinite.found}`);
   }
   if (typeof text !== "string") {
     const options = cause === undefined ? undefined : { __proto__: null, cause };
