@@ -17,7 +17,7 @@ from tests.redis_server import RedisServer
 from tests.room_worlds import RedisWorld
 from tests.wire import run_all
 from wsthreads import BrokerError
-from wsthreads.brokers import seats, writer
+from wsthreads.brokers import queue, seats, writer
 from wsthreads.brokers.keys import KEYS_S
 from wsthreads.brokers.redis import RedisBroker
 
@@ -412,6 +412,46 @@ def test_there_are_never_too_many_while_the_connection_breaks(proxy, divided, mo
     run_all(*(partial(work, member) for member in members), disturb)
     assert not any(world.rooms.names() for world in divided)
     assert not any(world.rooms._seats for world in divided)
+
+
+def test_members_stay_counted_while_their_process_comes_back(proxy, divided, monkeypatch):
+    """Between the greeting of a new connection and the announcement of each room, for two breaks, and after them."""
+    a, b = divided
+    monkeypatch.setattr(queue, "BATCH_ROOMS", 1)
+    for room in ("first", "lobby", "last"):
+        a.member(room)
+    inside = [a.member() for _ in range(2)]
+    assert [member.session.room("lobby").join(max_members=3).joined for member in inside] == [True] * 2
+    late = [b.member() for _ in range(4)]
+    sender = a.links[0]._writer
+    greet, exchange, seen = sender._greet, sender._exchange, []
+
+    def look(when):
+        counts = [b.rooms.room(room).members() for room in ("first", "lobby", "last")]
+        seen.append((when, counts, [join(member, 3) for member in late]))
+
+    def greeted():
+        greet()
+        look("greeting")
+
+    def exchanged(batch):
+        exchange(batch)
+        if len(seen) < 12:
+            look("exchange")
+
+    monkeypatch.setattr(sender, "_greet", greeted)
+    monkeypatch.setattr(sender, "_exchange", exchanged)
+    for greetings in (2, 3):
+        lose(a, proxy)
+        proxy.heal()
+        wait_until(lambda greetings=greetings: sender._greetings == greetings and not sender._formers, "all to be told")
+    wait_until(lambda: not is_away(a), "the connection")
+    assert {when for when, *_ in seen} == {"greeting", "exchange"}
+    assert [(counts, joined) for _, counts, joined in seen] == [([1, 3, 1], [False] * 4)] * len(seen)
+    assert [a.rooms.room(room).members() for room in ("first", "lobby", "last")] == [1, 3, 1]
+    inside[0].session.room("lobby").leave()
+    wait_until(lambda: join(late[0], 3), "the place that is free")
+    assert not join(late[1], 3)
 
 
 # Real processes

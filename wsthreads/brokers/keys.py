@@ -28,7 +28,8 @@ node, and a script may use them together:
     A sorted set: until when each process counts as alive, in milliseconds of Redis's clock. A process extends this
     every `BEAT_S` seconds. Members of a process that does not are not counted. A process is there twice: under its
     name, and under ``<name>.<number>``, which is another one after each break of its connection. Members are counted
-    under the latter. So counts of before the break are gone at once, and presences stay.
+    under the latter. The first announcement of a room after a break removes the count of before, in the same step.
+    Presences stay.
 
 ``{<prefix>:<shard>}:presence:<path>:<room>``
     A hash: the presence of each session in the room that has set one. The field is ``<process> <session id>``. The

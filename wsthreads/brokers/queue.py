@@ -132,8 +132,12 @@ class SendQueue:
     def announce_all(self, rooms: Iterable[Subscription]) -> None:
         """Queue these before all others. Rooms that Redis does not know yet keep their places."""
         new = {key: change for key, change in self._changed.items() if not change[0].known}
-        known = {room.address.members: (room, 0) for room in rooms}
+        known = {room.address.members: (room, 0) for room in rooms}  # the ticket of none that was queued by itself
         self._changed = {key: change for key, change in known.items() if key not in new} | new
+
+    def has_announced_all(self) -> bool:
+        """Whether the rooms of `announce_all` have been taken."""
+        return all(ticket for _, ticket in self._changed.values())
 
     def wake(self) -> None:
         """Let the writer wake the reader."""

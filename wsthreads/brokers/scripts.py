@@ -166,7 +166,7 @@ end
 BANNED = "return {redis.call('GET', KEYS[1]) or '', redis.call('PTTL', KEYS[1])}"
 
 #: KEYS: log, head, members, processes, presence, ban, attributes. ARGV: process, its members, a random epoch, a name
-#: and a channel; for how many milliseconds the attributes outlive the last member.
+#: and a channel; for how many milliseconds the attributes outlive the last member; former names of the process.
 #: Returns the number of members of other processes, the head, 1 if the process did not count as alive before, and what
 #: `BANNED` does. Removes dead processes. Unless the name is empty, publishes the head and the name on the channel:
 #: there, whatever is published to the room later comes later. Before that, it publishes the presence hash, if there is
@@ -182,6 +182,9 @@ if ARGV[2] == '0' then
   redis.call('HDEL', KEYS[3], ARGV[1])
 else
   redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
+end
+for i = 7, #ARGV do
+  redis.call('HDEL', KEYS[3], ARGV[i])
 end
 local others = 0
 local all = redis.call('HGETALL', KEYS[3])
@@ -218,13 +221,17 @@ end
 return {{others, head[1], head[2], head[3], added, ban, ban_left}}
 """
 
-#: KEYS: members, processes. ARGV: process. Returns the number of members of other processes; changes nothing.
+#: KEYS: members, processes. ARGV: the names of a process. Returns the number of members of other processes; changes
+#: nothing.
 COUNT = f"""
 {NOW}
-local others = 0
+local others, own = 0, {{}}
+for i = 1, #ARGV do
+  own[ARGV[i]] = true
+end
 local all = redis.call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
-  local alive = all[i] ~= ARGV[1] and redis.call('ZSCORE', KEYS[2], all[i])
+  local alive = not own[all[i]] and redis.call('ZSCORE', KEYS[2], all[i])
   if alive and tonumber(alive) >= now then
     others = others + whole(all[i + 1])
   end
@@ -249,13 +256,8 @@ redis.call('PEXPIRE', KEYS[1], {KEYS_S * 1000})
 return 1
 """
 
-#: KEYS: processes. ARGV: names of a process that ends. Removes them. Returns 1 if the first counted as alive.
-FAREWELL = f"""
-{NOW}
-local alive = redis.call('ZSCORE', KEYS[1], ARGV[1])
-redis.call('ZREM', KEYS[1], unpack(ARGV))
-return alive and tonumber(alive) >= now and 1 or 0
-"""
+#: KEYS: processes. ARGV: names of processes. They no longer count as alive.
+FAREWELL = "redis.call('ZREM', KEYS[1], unpack(ARGV))"
 
 #: KEYS: a key that need not exist; in a cluster, its node publishes. ARGV: channel, data. Returns how many receive it.
 #: It is a script, because a plain PUBLISH cannot be in the pipeline of a cluster.

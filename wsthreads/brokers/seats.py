@@ -31,8 +31,9 @@ __all__ = ["SETTLE_S", "Seat", "Seats"]
 #: alive, and connect again.
 SETTLE_S = BEAT_S + 2.0
 
-#: KEYS: members, processes. ARGV: process; its members; 1 if it counts as alive unless Redis has lost that; then for
-#: each seat the most members. Returns for each seat whether it is given; nothing if Redis has lost that.
+#: KEYS: members, processes. ARGV: process; its members; 1 if it counts as alive unless Redis has lost that; its former
+#: names, separated by spaces; then for each seat the most members. Returns for each seat whether it is given; nothing
+#: if Redis has lost that.
 SEAT = f"""
 {NOW}
 local alive = redis.call('ZSCORE', KEYS[2], ARGV[1])
@@ -42,6 +43,9 @@ end
 local alive_until = string.format('%.0f', now + {ALIVE_S * 1000})
 redis.call('ZADD', KEYS[2], alive_until, ARGV[1], alive_until, string.match(ARGV[1], '^[^.]+'))
 redis.call('PEXPIRE', KEYS[2], {KEYS_S * 1000})
+for former in string.gmatch(ARGV[4], '%S+') do
+  redis.call('HDEL', KEYS[1], former)
+end
 local own, others, given = tonumber(ARGV[2]), 0, {{}}
 local all = redis.call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
@@ -50,7 +54,7 @@ for i = 1, #all, 2 do
     others = others + whole(all[i + 1])
   end
 end
-for i = 4, #ARGV do
+for i = 5, #ARGV do
   given[#given + 1] = others + own < tonumber(ARGV[i]) and 1 or 0
   own = own + given[#given]
 end
@@ -99,14 +103,18 @@ class Seat:
 class Seats:
     """Asks for seats. The writer's thread.
 
-    `lock` is held when `queue` gets a seat to ask for. `shards` are those that know this process.
+    `lock` is held when `queue` gets a seat to ask for. `shards` are those that know this process, and `formers` are its
+    former names under which members may be counted.
     """
 
-    def __init__(self, keys: Keys, lock: Lock, queue: Callable[[Seat], None], shards: set[int]) -> None:
+    def __init__(
+        self, keys: Keys, lock: Lock, queue: Callable[[Seat], None], shards: set[int], formers: list[str]
+    ) -> None:
         self._keys = keys
         self._lock = lock
         self._queue = queue
         self._shards = shards
+        self._formers = formers
         self._settled_at = 0.0
 
     def unsettle(self) -> None:
@@ -126,8 +134,8 @@ class Seats:
             first = same[0]
             keys = [first.address.members, self._keys.processes(first.address.shard)]
             count, is_known = first.listener.count_here(first.name), int(first.address.shard in self._shards)
-            limits = [seat.max_members for seat in same]
-            pipeline.call(SEAT, keys, process, count, is_known, *limits, then=partial(self._take, same, given_up))
+            arguments = [process, count, is_known, " ".join(self._formers), *(seat.max_members for seat in same)]
+            pipeline.call(SEAT, keys, *arguments, then=partial(self._take, same, given_up))
 
     def _take(self, seats: list[Seat], given_up: set[int], answer: Sequence[int]) -> None:
         """Redis has answered."""

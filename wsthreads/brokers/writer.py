@@ -68,6 +68,8 @@ class Batch(NamedTuple):
     messages: list[Queued]
     #: Redis has the broadcasts with lower tickets then.
     gate: float
+    #: Former names that are needed no more: all rooms are announced under the present one.
+    formers: list[str]
 
     def let_go(self) -> None:
         """Let nobody wait for an answer any more."""
@@ -129,11 +131,14 @@ class Writer:
         # The thread's own.
         self._greetings = 0
         self._presences = PresenceWriter(keys, process, lock=lock, queue=queue, listeners=listeners, owned=owned)
-        # This process's name at Redis: a new one after each break, so that the counts under the old name expire.
+        # This process's name at Redis: a new one after each break, so that what the old connection has sent, and Redis
+        # gets late, does not count for long. An announcement removes the room's counts under the former names.
         self._name = ""
         self._beat_at = 0.0  # when to report again that this process is alive
         self._shards: set[int] = set()  # of the rooms that were announced under this name
-        self._seats = Seats(keys, lock, queue.ask_seat, self._shards)
+        self._formers: list[str] = []  # its names before, while rooms are not announced under this name
+        self._former_shards: set[int] = set()
+        self._seats = Seats(keys, lock, queue.ask_seat, self._shards, self._formers)
         self._thread = Thread(target=self._run, name="wsthreads-redis", daemon=True)
 
     def start(self) -> None:
@@ -208,8 +213,10 @@ class Writer:
     def _greet(self) -> None:
         """Begin with a new connection: announce all rooms, under a new name."""
         if self._name:
-            if not self._say_farewell():  # Redis has lost its data, or was away for long
+            if not self._is_known():  # Redis has lost its data, or was away for long
                 self._seats.unsettle()
+            self._formers.append(self._name)
+            self._former_shards |= self._shards
             self._reader.renew()
         self._name = f"{self._process}.{self._greetings}"
         self._greetings += 1
@@ -262,9 +269,10 @@ class Writer:
                 queue.take_reaps(),
                 messages := queue.batch(),
                 queue.gate(len(messages)),
+                list(self._formers) if queue.has_announced_all() else [],
             )
         if is_last:
-            self._say_farewell(self._process)
+            self._say_farewell()
             return False
         availability.asked_at = monotonic()
         try:
@@ -305,6 +313,9 @@ class Writer:
         self._leases.send_first(pipeline)
         for room in batch.rooms:
             self._announce(pipeline, room, epoch, now, given_up)
+        if batch.formers:
+            for shard in self._former_shards:
+                pipeline.call(scripts.FAREWELL, [self._keys.processes(shard)], *batch.formers)
         for key, changed in batch.presences:
             self._presences.send(pipeline, key, changed, epoch)
         for address, same in groupby(batch.messages, lambda queued: queued.address):
@@ -313,7 +324,7 @@ class Writer:
             self._presences.reap(pipeline, key, dead, epoch)
         self._seats.ask(pipeline, self._name, batch.seats, given_up)
         for question in batch.questions:
-            names = (self._name,) if question.with_name else ()
+            names = (self._name, *self._formers) if question.with_name else ()
             pipeline.call(
                 question.script, question.keys, *question.arguments, *names, then=partial(setattr, question, "answer")
             )
@@ -321,6 +332,9 @@ class Writer:
         self._leases.send_last(pipeline, batch.gate)
         self._posts.send(pipeline, batch.gate)
         pipeline.execute()
+        if batch.formers:
+            self._formers.clear()
+            self._former_shards.clear()
         with self._lock:
             self._queue.done(len(batch.messages))
         self._leases.finish()
@@ -384,7 +398,7 @@ class Writer:
                 self._tell_of_ban(room, ban, ban_ms)
             self._announced(room, elsewhere, head, now)
 
-        arguments = (self._name, members, epoch, name, self._wake_channel, keep_ms)
+        arguments = (self._name, members, epoch, name, self._wake_channel, keep_ms, *self._formers)
         pipeline.call(scripts.ANNOUNCE, keys, *arguments, then=note)
 
     def _tell_of_ban(self, room: Subscription, ban: bytes, ban_ms: int) -> None:
@@ -450,10 +464,18 @@ class Writer:
             for ban in bans:
                 self._queue.ask(ban)
 
-    def _say_farewell(self, *names: str) -> bool:
-        """Count as alive no longer, under the current name. True if Redis knows that this process was alive."""
+    def _is_known(self) -> bool:
+        """Whether this process still counts as alive at Redis, under the name before the break."""
         pipeline = self._scripts.pipeline()
         for shard in self._shards:
-            pipeline.call(scripts.FAREWELL, [self._keys.processes(shard)], self._name, *names)
-        answers = pipeline.execute()
-        return bool(answers) and all(answers)
+            pipeline.call(scripts.ALIVE, [self._keys.processes(shard)], self._name)
+        dead = pipeline.execute()
+        return bool(dead) and not any(dead)
+
+    def _say_farewell(self) -> None:
+        """Count as alive no longer."""
+        pipeline = self._scripts.pipeline()
+        for shard in self._shards | self._former_shards:
+            names = (self._name, self._process, *self._formers)
+            pipeline.call(scripts.FAREWELL, [self._keys.processes(shard)], *names)
+        pipeline.execute()
