@@ -233,6 +233,7 @@ def test_a_sample_is_what_has_come_since():
     assert fields["handler_p50_s"] <= BOUNDS_S[0]
     assert fields["handler_p99_s"] == BOUNDS_S[-1]
     assert sample["endpoints"]["/b"]["handler_p50_s"] is None
+    assert sample["endpoints"]["/b"]["script_wait_max_s"] is None
 
 
 # What is shown

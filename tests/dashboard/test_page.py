@@ -37,6 +37,25 @@ def test_it_lists_endpoints_with_their_functions_and_figures(page_of, host_scrip
         picture(page, "overview")
 
 
+def test_it_shows_how_long_calls_of_a_script_wait_for_others(page_of, tmp_path, guests):
+    script = tmp_path / "host.js"
+    script.write_text("""export function onMessage(session, message) {
+      const end = Date.now() + Number(message);
+      while (Date.now() < end);
+    }""")
+    with run_server(script, EXAMPLES / "chat.py") as server:
+        page = page_of(server)
+        waits = row(page, "/ws/host").locator(".waits")
+        expect(waits).to_have_text("")
+        [guest] = guests(server, "user=ann")
+        guests(server, "user=bob", path="/ws/chat")
+        for _ in range(6):
+            guest.send("400")
+        shown = r"^waits in the script: median \S+ (µs|ms|s), longest (\d{2,3} ms|\S+ s)$"  # at least 10 ms
+        expect(waits).to_have_text(re.compile(shown))
+        expect(row(page, "/ws/chat").locator(".waits")).to_have_text("")
+
+
 def test_plots_have_axes_and_values_by_pointer_and_by_keyboard(page_of, host_script, guests):
     with run_server(host_script) as server:
         [guest] = guests(server, "user=ann")

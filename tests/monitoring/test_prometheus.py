@@ -16,7 +16,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from tests.programs import DEADLINE_S, Browser, Program, connect, receive, wait_until
-from tests.wire import PONG, RawClient, Recorder, close_payload, endpoint
+from tests.wire import PONG, RawClient, Recorder, close_payload, endpoint, serving
 from wsthreads import ConfigError, HandshakeRefused, RedisBroker, WebSocketApp, create_app
 from wsthreads.cli.deployment import Served, deployment_files
 from wsthreads.cli.scaffold import scaffold
@@ -231,6 +231,24 @@ def test_a_script_has_a_heap_and_times_under_the_same_names(tmp_path):
         assert told("wsthreads_handler_seconds_count", function="on_open") is None, "it has none"
     finally:
         app.shutdown(0)
+
+
+def test_a_script_tells_how_long_its_calls_wait_for_others(tmp_path):
+    file = tmp_path / "chat.js"
+    file.write_text("export function onMessage(session, message) { session.send(message); }")
+    app = WebSocketApp(serve_metrics=True)
+    app.add_script("/ws/test", file)
+    app.add_handler("/ws/chat", Recorder())
+    with serving(app) as port:
+
+        def told(name, **labels):
+            return value(checked(get(port)), f"wsthreads_script_wait_seconds_{name}", **labels)
+
+        assert told("count", **TEST) == 0
+        assert told("count", **HERE) is None, "Python's calls do not wait for each other"
+        with RawClient(port):
+            wait_until(lambda: told("count", **TEST))
+            assert 0 < told("sum", **TEST) < DEADLINE_S
 
 
 def test_what_clients_choose_is_no_label():

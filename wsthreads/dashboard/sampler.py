@@ -27,6 +27,7 @@ MAX_TOTALS = 3_000
 
 QUANTILES = {"handler_p50_s": 0.5, "handler_p99_s": 0.99}
 COUNTED = ("presence_changes", "kicks", "bans")
+WAITS = ("script_wait_p50_s", "script_wait_max_s")
 RATES = ("messages_in", "bytes_in", "messages_out", "bytes_out", "errors")
 
 
@@ -107,6 +108,7 @@ def sample_of(before: Snapshot, after: Snapshot) -> dict[str, Any]:
 def _of_endpoint(before: Totals | None, after: Totals, span_s: float) -> dict[str, Any]:
     fields: dict[str, Any] = {name: getattr(after, name) for name in ("sessions", "rooms", "users", "bytes_waiting")}
     fields["errors_total"] = after.errors
+    fields |= {name: getattr(after, name) for name in WAITS}
     for name in COUNTED:
         fields[f"{name}_total"] = after.counters.get(name, 0)
     for name in RATES:

@@ -7,6 +7,7 @@
 `schedule`             which event is next
 `loop`                 hands events to the JavaScript half, and records what became of each
 `replies`              answers for the threads that wait for an event
+`probes`               measure how long events wait
 `inbox`                the queue from the threads of sessions to the isolate's thread
 `session_state`        what the isolate keeps of a session
 `host`                 what a script can do outside of its interpreter: send, close, log

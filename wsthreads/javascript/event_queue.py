@@ -153,6 +153,14 @@ class EventQueue:
             self._schedule.post(Event("measure"))
         return self._loop.heap_bytes
 
+    def probe(self) -> None:
+        """Measure how long an event that comes now waits for others. Does not wait."""
+        self._loop.probes.post()
+
+    def recent_waits(self) -> tuple[float, float] | None:
+        """The median and the longest wait of the last minute, in seconds; None if none was measured."""
+        return self._loop.probes.recent()
+
     def forget(self, session_id: str) -> None:
         """Drop the script's data of a handshake."""
         self._schedule.post(Event("forget", SessionState(session_id, None)))

@@ -81,6 +81,8 @@ class ScriptHandler(Handler):
     `hooks` is empty until the first call. `env` has the names and texts that the script may import as `env`.
     """
 
+    has_queue = True
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -280,6 +282,15 @@ class ScriptHandler(Handler):
     def heap_bytes(self) -> int | None:
         isolate = self._isolate
         return None if isolate is None or not isolate.is_alive else isolate.heap_bytes()
+
+    def probe(self) -> None:
+        isolate = self._isolate
+        if isolate is not None and isolate.is_alive:
+            isolate.probe()
+
+    def recent_waits(self) -> tuple[float, float] | None:
+        isolate = self._isolate
+        return None if isolate is None else isolate.recent_waits()
 
     def close(self, session: Session, code: int, reason: str) -> None:
         isolate = self._isolate

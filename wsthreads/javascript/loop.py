@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from wsthreads.errors import CloseCode, IsolateError
 from wsthreads.javascript.call_times import CallTimes
 from wsthreads.javascript.calls import Answer, Function
+from wsthreads.javascript.probes import Probes
 from wsthreads.javascript.replies import Replies
 from wsthreads.javascript.room_calls import Posts, RoomCalls
 from wsthreads.javascript.schedule import NEVER
@@ -85,6 +86,8 @@ class Loop:
         self.rooms = RoomCalls(schedule, reports, loader, self._times, self._wait_s, self._make_room)
         #: The outcomes of posts.
         self.posts = Posts(schedule)
+        #: How long events wait.
+        self.probes = Probes(schedule, metrics)
         self._current: Event | None = None
         self._began = 0.0  # when the runtime received it
         self._again: Event | None = None  # an event to hand over again
@@ -223,8 +226,8 @@ class Loop:
         return ran
 
     def _is_wanted(self, event: Event) -> bool:
-        """False for an event that needs no JavaScript: measuring the heap, a message of a session that is over, or the
-        result of a call that was given up.
+        """False for an event that needs no JavaScript: a probe, measuring the heap, a message of a session that is
+        over, or the result of a call that was given up.
 
         Or calls of rooms that this process does not own any more.
 
@@ -232,7 +235,10 @@ class Loop:
         before it closed the session itself are handled.
         """
         if event.kind == "measure":
-            self.heap_bytes = None if self.engine is None else self.engine.heap_bytes()
+            if event.arguments:
+                self.probes.take(event)
+            else:
+                self.heap_bytes = None if self.engine is None else self.engine.heap_bytes()
             return False
         if event.kind == "result":
             return self._waits.settle(event.arguments[0])

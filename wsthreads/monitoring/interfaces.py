@@ -18,6 +18,10 @@ class MonitoredHandler(Protocol):
     def hooks(self) -> Set[str]:
         """The names of its functions."""
 
+    @property
+    def has_queue(self) -> bool:
+        """Whether its calls wait for each other in a queue, as those of a script do."""
+
     def heap_bytes(self) -> int | None:
         """The heap size of its interpreter; None for a Python handler."""
 

@@ -239,6 +239,11 @@ class Totals:
     history_bytes: int | None = None
     #: How late the ticks of rooms were.
     tick_lags: Distribution | None = None
+    #: How long probes waited for other calls of the script: one each second, while there are sessions. None for Python.
+    script_waits: Distribution | None = None
+    #: The median and the longest of these waits in the last minute.
+    script_wait_p50_s: float | None = None
+    script_wait_max_s: float | None = None
 
 
 class Ledger:

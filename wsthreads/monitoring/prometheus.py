@@ -174,6 +174,11 @@ def families(app: MonitoredApp) -> list[Family]:
             {(e.path,): heap for e, _ in endpoints if (heap := e.handler.heap_bytes()) is not None},
         ),
         Family(
+            "wsthreads_script_wait_seconds", "histogram", "How long calls of a script wait for others",
+            ("endpoint",),
+            {(e.path,): totals.script_waits or _NOTHING for e, totals in endpoints if e.handler.has_queue},
+        ),
+        Family(
             "wsthreads_limit_exceeded_total", "counter", "Times that a client exceeded a limit, by the limit's setting",
             ("setting",),
             {(name[len("past_") :],): count for name, count in counters.items() if name.startswith("past_")},

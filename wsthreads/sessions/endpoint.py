@@ -138,6 +138,7 @@ class Endpoint:
     def give_up_connections(self, dead_fd: int) -> None:
         """In a forked process: the sessions and connections are the parent's. See `forks.Owner`."""
         served, without = self._service.served.renew().values(), self._service.without_session.renew().values()
+        self._service.probe_timer.renew()
         for connection in [*(one.connection for one in served), *without]:
             connection.channel.give_up(dead_fd)
         for one in served:
@@ -184,6 +185,7 @@ class Endpoint:
         counts, times = self._metrics.snapshot(), self._metrics.distributions()
         owned, history = self.ownership.states().values(), self.rooms.history
         history_messages, history_bytes = (None, None) if history is None else history.totals()
+        wait_p50_s, wait_max_s = self.handler.recent_waits() or (None, None)
         return self._ledger.sum(
             lambda: (served.connection.traffic() for served in self._service.served.snapshot().values()),
             self.rooms.totals,
@@ -194,6 +196,9 @@ class Endpoint:
             owned_rooms=len(owned),
             posts_waiting=sum(state.posts_waiting for state in owned),
             tick_lags=times.pop("tick_lag", None),
+            script_waits=times.pop("script_wait", None),
+            script_wait_p50_s=wait_p50_s,
+            script_wait_max_s=wait_max_s,
             history_messages=history_messages,
             history_bytes=history_bytes,
             handler_seconds=times,

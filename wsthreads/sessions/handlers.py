@@ -74,6 +74,8 @@ class Handler(ABC):
     tick_rate: float | None = None
     #: The most calls that `call_rooms` takes at once. If it is 1, several threads call it, and otherwise one does.
     room_batch = 1
+    #: Whether its calls wait for each other in a queue, as those of a script do.
+    has_queue = False
     #: To be called when `hooks` or `tick_rate` have changed. Set by the endpoint.
     on_loaded: Callable[[], None] = staticmethod(_nothing_changed)
     #: The endpoint's path, for logs. Set by the endpoint.
@@ -135,6 +137,13 @@ class Handler(ABC):
 
     def heap_bytes(self) -> int | None:
         """The heap size of a script; None if there is no script or the size is unknown. Does not block."""
+        return None
+
+    def probe(self) -> None:  # noqa: B027
+        """If it `has_queue`: measure how long a call that comes now waits for others. Does not block."""
+
+    def recent_waits(self) -> tuple[float, float] | None:
+        """The median and the longest wait of the last minute that `probe` measured, in seconds; None without one."""
         return None
 
     def presence(self, room: Room, changes: PresenceChanges) -> str | bytes | None:

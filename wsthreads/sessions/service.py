@@ -29,6 +29,7 @@ from wsthreads.sessions.admission import Admission
 from wsthreads.sessions.handlers import Handler
 from wsthreads.sessions.handshake_results import Refusal, Verdict
 from wsthreads.sessions.life import Life
+from wsthreads.sessions.probe_timer import ProbeTimer
 from wsthreads.sessions.session import Session
 from wsthreads.threads.flusher import Flusher
 from wsthreads.threads.scheduling import ScheduledThread, Scheduling
@@ -90,6 +91,8 @@ class Service:
         self.served: StripedDict[str, Served] = StripedDict()
         #: The connections of clients that have no session yet, or get none, by their id().
         self.without_session: StripedDict[int, Connection] = StripedDict()
+        #: Measures how long calls of the handler wait for others.
+        self.probe_timer = ProbeTimer(handler, self.served, flusher)
 
     def serve(self, client: Admitted) -> None:
         """Serve a client to the end, and give its place back. Raises nothing: thread and connection belong to the WSGI
@@ -176,6 +179,7 @@ class Service:
             self.served.put(session.id, Served(session, connection))
             self.without_session.pop(id(connection))
             self._ledger.begin()
+            self.probe_timer.session_begins()
             if request.expires_at is not None:
                 session.set_expiry(request.expires_at)
             self._hint_at_protocol(request, connection.subprotocol)

@@ -28,6 +28,13 @@ function titleOfUsers(now) {
   return `since the start of the server: ${changes} changes of presence, ${kicks} kicked sessions, ${bans} bans`;
 }
 
+const TITLE_OF_WAITS = "how long calls waited for other calls of the script, in the last minute; measured once a second while there are sessions";
+
+function textOfWaits(now) {
+  const longest = now?.script_wait_max_s ?? null; // a Python handler has none
+  return longest === null ? "" : `waits in the script: median ${seconds(now.script_wait_p50_s)}, longest ${seconds(longest)}`;
+}
+
 /** `onTry(path)` is called when the user wants to try an endpoint. Returns { endpoints, sample }. */
 export function makeEndpoints(onTry) {
   let numbers = {};
@@ -43,7 +50,8 @@ export function makeEndpoints(onTry) {
         make("span", { className: "address" }, make("span", { className: "mono soft", textContent: address }), " ", copyButton(address))),
       make("td", { className: "handler" },
         make("span", { className: "mono", textContent: handler }), " ", make("span", { className: "tag", textContent: language ?? "" }),
-        make("span", { className: "soft functions mono", textContent: functions.join(", ") })),
+        make("span", { className: "soft functions mono", textContent: functions.join(", ") }),
+        make("span", { className: "soft waits", title: TITLE_OF_WAITS })),
       ...NUMBERS.map(([, label]) => make("td", { className: "number", "data-label": label })),
       make("td", { className: "actions" },
         make("button", { type: "button", className: "small", textContent: "Try it", "aria-label": `Try ${path}`, onclick: () => onTry(path) })),
@@ -52,6 +60,7 @@ export function makeEndpoints(onTry) {
 
   const update = (row, { path }) => {
     const now = numbers[path];
+    setText(row.querySelector(".waits"), textOfWaits(now));
     NUMBERS.forEach(([name, , format], index) => {
       const cell = row.cells[index + 2];
       setText(cell, format(now?.[name]));

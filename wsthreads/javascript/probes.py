@@ -1,0 +1,56 @@
+"""Measures how long events wait in the queue of an isolate, without work for each event.
+
+A *probe* is an event that calls nothing: a ``measure`` with the time at which it was posted. Its age when the isolate
+takes it is the time that a call posted at that moment would have waited for others.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from statistics import median
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from wsthreads.javascript.session_state import Event
+
+if TYPE_CHECKING:
+    from wsthreads.javascript.schedule import Schedule
+    from wsthreads.monitoring.metrics import Metrics
+
+__all__ = ["Probes"]
+
+#: What `recent` tells of.
+RECENT_S = 60.0
+
+#: A call that never ends must not fill the memory with probes. There is one a second.
+MAX_WAITING = 60
+
+
+class Probes:
+    """The probes of one isolate. One thread posts, the isolate's thread takes, any thread may read `recent`."""
+
+    def __init__(self, schedule: Schedule, metrics: Metrics) -> None:
+        self._schedule = schedule
+        self._histogram = metrics.histogram("script_wait")
+        self._posted = 0
+        self._taken = 0
+        self._recent: deque[tuple[float, float]] = deque(maxlen=MAX_WAITING)  # (when taken, how long it waited)
+
+    def post(self) -> None:
+        """Put a probe into the queue, unless many wait. Does not block."""
+        if self._posted - self._taken < MAX_WAITING:
+            self._posted += 1
+            self._schedule.post(Event("measure", None, (monotonic(),)))
+
+    def take(self, event: Event) -> None:
+        self._taken += 1
+        now = monotonic()
+        waited_s = now - event.arguments[0]
+        self._histogram.observe(waited_s)
+        self._recent.append((now, waited_s))
+
+    def recent(self) -> tuple[float, float] | None:
+        """The median and the longest wait of the last minute, in seconds. None without a probe."""
+        since = monotonic() - RECENT_S
+        waits = [waited_s for taken_at, waited_s in self._recent.copy() if taken_at >= since]
+        return (median(waits), max(waits)) if waits else None

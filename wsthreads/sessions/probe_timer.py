@@ -1,0 +1,49 @@
+"""Has a handler probe its queue every second, while its endpoint has sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from wsthreads.threads.flusher import weakly
+
+if TYPE_CHECKING:
+    from wsthreads.sessions.handlers import Handler
+    from wsthreads.threads.flusher import Flusher
+
+__all__ = ["ProbeTimer"]
+
+INTERVAL_S = 1.0
+
+
+class ProbeTimer:
+    """Runs from the first of the `sessions` to the last, if the handler has a queue. Any thread."""
+
+    def __init__(self, handler: Handler, sessions: Sized, flusher: Flusher) -> None:
+        self._handler = handler
+        self._sessions = sessions
+        self._flusher = flusher
+        self._running = Lock()  # held while there is a timer; taken without waiting
+
+    def session_begins(self) -> None:
+        """Call it when the session is one of the `sessions`."""
+        if self._handler.has_queue and self._running.acquire(blocking=False):
+            self._set()
+
+    def renew(self) -> None:
+        """In a forked process: the timer was the parent's."""
+        self._running = Lock()
+
+    def _set(self) -> None:
+        self._flusher.call_later(INTERVAL_S, weakly(self._probe))
+
+    def _probe(self) -> None:
+        """Called by the flusher."""
+        if self._sessions:
+            self._set()
+            self._handler.probe()
+        else:
+            self._running.release()
+            if self._sessions:  # one has begun meanwhile, and may have met the lock
+                self.session_begins()
