@@ -243,13 +243,14 @@ def log_with_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_script_stores_messages_by_python(log_with_store: Path) -> None:
+    told = [{"id": number + 1, "text": f"message {number}"} for number in range(60)]
     with play(log_with_store) as chat:
         ann = chat.connect()
         for number in range(60):
             ann.send(f"message {number}")
-        assert ann.take() == [f"message {number}" for number in range(60)]
+        assert ann.take_json() == told
     with play(log_with_store) as chat:
-        assert chat.connect().take() == [f"message {number}" for number in range(10, 60)]
+        assert chat.connect().take_json() == told[10:]
 
 
 def test_the_application_can_provide_the_functions(log_with_store: Path) -> None:
@@ -265,7 +266,7 @@ def test_the_application_can_provide_the_functions(log_with_store: Path) -> None
     with play(names["app"]) as chat:
         ann = chat.connect()
         ann.send("hello")
-        assert ann.take() == ["hello"]
+        assert ann.take_json() == [{"id": 1, "text": "hello"}]
 
 
 # Private messages

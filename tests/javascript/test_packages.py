@@ -202,7 +202,8 @@ def test_no_package_leads_out_of_its_folder(folder: Path, tmp_path: Path, descri
 @pytest.mark.parametrize(
     ("source", "parts"),
     [
-        ("import 'missing';", ["'missing' in script.js", "there is no such package: npm install missing in {folder}"]),
+        ("import 'missing';", ["'missing' in script.js", "there is no such package, nor a Python module of this name",
+                               ": npm install missing in {folder}"]),
         ("import '@a/b/c';", ["npm install @a/b in {folder}"]),
         ("\nimport fs from 'fs';", [":2:", "fs is a module of Node, which scripts do not have"]),
         ("import 'node:fs/promises';", ["fs/promises is a module of Node"]),

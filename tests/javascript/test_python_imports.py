@@ -159,6 +159,14 @@ def test_what_is_no_json_value_is_refused(tmp_path: Path, code: str, error: str)
         assert script.answer(script.open()) == error
 
 
+def test_an_argument_that_is_undefined_at_the_end_takes_the_default(tmp_path: Path) -> None:
+    source = """
+    import { f } from "./store.py";
+    export async function onMessage(session) { session.send(await f(1, undefined, undefined)); }"""
+    with with_store(tmp_path, "def f(a, b=2, c=3): return repr((a, b, c))\n", source) as script:
+        assert script.answer(script.open()) == "(1, 2, 3)"
+
+
 def test_undefined_is_none_and_a_date_is_text(tmp_path: Path) -> None:
     source = """
     import { f } from "./store.py";
@@ -707,6 +715,7 @@ def load(room: Room, default, data: bytes, pair: tuple[int, str], table: Optiona
     It says */ more."""
 def walk() -> Iterator[Row]: yield {}
 def unknown(value: "NoSuchName") -> "NoSuchName": return value
+def delete(key: str) -> None: pass
 '''
     )
     (tmp_path / "chat.js").write_text('import * as store from "./store.py"; export function onMessage() {}')
@@ -736,6 +745,9 @@ export function load(room: Room, default_: any, data: Uint8Array, pair: [number,
 export function walk(): AsyncIterableIterator<Row>;
 
 export function unknown(value: any): Promise<any>;
+
+declare function delete_(key: string): Promise<null>;
+export { delete_ as delete };
 """
     )
 
@@ -821,6 +833,21 @@ def g(): return 1
         session = script.open()
         assert ask(script, session, "f") == "Odd: (no text: its __str__ failed)"
         assert ask(script, session, "g") == "1"
+
+
+def test_the_command_line_provides_modules(tmp_path: Path) -> None:
+    (tmp_path / "store.py").write_text("def f(): return 1\n")
+    source = 'import { f } from "store"; console.log(await f()); export function onMessage() {}'
+    (tmp_path / "chat.js").write_text(source)
+    command = [sys.executable, "-m", "wsthreads", "check", "chat.js"]
+    with Program(command, cwd=tmp_path) as check:
+        check.wait_for("there is no such package, nor a Python module of this name")
+        assert check.wait() == 1
+    texts = {"store=store.py": "onMessage", "store": "--module takes a name", "x=y.py": "No such file"}
+    for option, text in texts.items():
+        with Program([*command, "--module", option], cwd=tmp_path) as check:
+            check.wait_for(re.escape(text))
+            assert (check.wait() == 0) == (text == "onMessage")
 
 
 def eventually(condition: Callable[[], Any]) -> None:

@@ -15,6 +15,7 @@ from wsthreads.app.shutdown import CLOSE_TIMEOUT_S, Shutdown
 from wsthreads.errors import CloseCode
 from wsthreads.loggers import get_logger
 from wsthreads.monitoring.gunicorn_logs import log_to_gunicorn
+from wsthreads.protocol.server_support import green_threads
 from wsthreads.protocol.wsgi_servers import gunicorn_worker, is_ending, is_replaced
 from wsthreads.sessions.admission import Admission
 from wsthreads.threads.exit_blockers import report_exit_blockers
@@ -134,9 +135,10 @@ class Host:
             timeout_s, goodbye = drain_timeout_s(worker.cfg.graceful_timeout), farewell(worker)
             self._shutdown.begin(timeout_s, *goodbye)
             with suppress(RuntimeError):  # after INT and QUIT, Python 3.12 ends and starts no thread any more
-                # This thread is a daemon. Python must wait for the new one: it calls on_close and on_room_end.
-                arguments = (worker, timeout_s, *goodbye)
-                Thread(target=self._drain, args=arguments, name="wsthreads-drain", daemon=False).start()
+                # This thread is a daemon. Python must wait for the new one: it calls on_close and on_room_end. With
+                # green threads there are no sessions, and nothing would end the wait.
+                arguments, is_green = (worker, timeout_s, *goodbye), bool(green_threads())
+                Thread(target=self._drain, args=arguments, name="wsthreads-drain", daemon=is_green).start()
 
     def _drain(self, worker: Any, timeout_s: float, code: int, reason: str) -> None:
         self._app.shutdown(timeout_s, code, reason)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import IO
 
 from wsthreads.cli.targets import Target, check_module, placed, source_of
@@ -73,14 +74,20 @@ class _ConsoleFormatter(logging.Formatter):
         return f"{place or record.name.rpartition('script.')[2]}: {level}{block(record.getMessage())}"
 
 
-def check_target(target: Target, *, env: Mapping[str, str] | None = None, config: Config | None = None) -> Finding:
+def check_target(
+    target: Target,
+    *,
+    env: Mapping[str, str] | None = None,
+    config: Config | None = None,
+    modules: Mapping[str, ModuleType] | None = None,
+) -> Finding:
     """Load a handler file without serving it. Raises what `add_target` raises."""
     declarations: Mapping[str, str] = {}
     try:
         if target.is_script:
             from wsthreads.javascript import check_script
 
-            found = check_script(target.file, config or Config(), env=env)
+            found = check_script(target.file, config or Config(), env=env, modules=modules)
             hooks, declarations = found.hooks, found.declarations
         else:
             module = load_module(target.file)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, fields
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import click
 
 from wsthreads.config import Config
-from wsthreads.errors import ConfigError
+from wsthreads.errors import ConfigError, UsageError
 
 __all__ = ["CommandWithSections", "config_of", "env_of", "setting_options"]
 
@@ -55,7 +57,7 @@ SECTIONS = (
         "max_outbox_bytes", "send_timeout_s", "ping_interval_s", "ping_timeout_s", "idle_timeout_s", "close_timeout_s",
     )),
     ("Scripts", (
-        "env_file", "allow_net", "max_fetch_bytes", "script_timeout_s", "script_wait_s", "script_threads",
+        "env_file", "modules", "allow_net", "max_fetch_bytes", "script_timeout_s", "script_wait_s", "script_threads",
         "scripts_without_deadline",
     )),
 )  # fmt: skip
@@ -117,6 +119,22 @@ def env_of(path: str) -> dict[str, str]:
     from wsthreads.javascript.environment import read_env_file  # only an app with scripts needs it
 
     return read_env_file(path)
+
+
+def modules_of(options: Iterable[str]) -> dict[str, ModuleType]:
+    """The modules of ``--module NAME=FILE``. Raises `UsageError`, and `ScriptError` if a file does not load."""
+    from wsthreads.sessions.python_files import load_module
+
+    modules: dict[str, ModuleType] = {}
+    for option in options:
+        name, equals, file = option.partition("=")
+        if not name or not equals or not file:
+            raise UsageError(f"--module takes a name and a file, as in store=store.py, not {option!r:.80}")
+        try:
+            modules[name] = load_module(Path(file))
+        except OSError as error:
+            raise UsageError(f"--module {option}: {error.strerror or error}") from error
+    return modules
 
 
 class CommandWithSections(click.Command):

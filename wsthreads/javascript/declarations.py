@@ -64,11 +64,11 @@ class _Writer:
         try:
             parameters = list(inspect.signature(function.function).parameters.values())
         except (TypeError, ValueError):  # a built-in function without a signature
-            return f"export function {function.name}(...args: any[]): Promise<any>;\n"
+            return _declared(function.name, "(...args: any[]): Promise<any>")
         shown = [self._parameter(each, hints.get(each.name, Any)) for each in parameters if _is_positional(each)]
         result = hints.get("return", Any)
         returned = self._iterated(result) if function.is_generator else f"Promise<{self.type(result)}>"
-        return f"{_comment(plain)}export function {function.name}({', '.join(shown)}): {returned};\n"
+        return _comment(plain) + _declared(function.name, f"({', '.join(shown)}): {returned}")
 
     def _parameter(self, parameter: inspect.Parameter, hint: Any) -> str:
         name = parameter.name if parameter.name.isascii() and parameter.name not in _RESERVED else f"{parameter.name}_"
@@ -158,6 +158,13 @@ _RESERVED = frozenset(
         "void",
     }
 )
+
+
+def _declared(name: str, signature: str) -> str:
+    """A function; one whose name JavaScript reserves is exported under it, which an import can rename."""
+    if name not in _RESERVED:
+        return f"export function {name}{signature};\n"
+    return f"declare function {name}_{signature};\nexport {{ {name}_ as {name} }};\n"
 
 
 def _is_positional(parameter: inspect.Parameter) -> bool:

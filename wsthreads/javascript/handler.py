@@ -323,7 +323,13 @@ class ScriptInfo:
     declarations: Mapping[str, str] = field(default_factory=dict)
 
 
-def check_script(path: str | os.PathLike[str], config: Config, *, env: Mapping[str, str] | None = None) -> ScriptInfo:
+def check_script(
+    path: str | os.PathLike[str],
+    config: Config,
+    *,
+    env: Mapping[str, str] | None = None,
+    modules: Mapping[str, ModuleType] | None = None,
+) -> ScriptInfo:
     """Load the script in an isolate of its own, to check it. The script's top level runs.
 
     Raises `ScriptError` (file, line, column), `HandlerError` and `IsolateError` as `ScriptHandler.start` does.
@@ -331,7 +337,7 @@ def check_script(path: str | os.PathLike[str], config: Config, *, env: Mapping[s
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise ScriptError("there is no such file", path)
-    isolate = Isolate(path, config, Metrics(), env=Environment(env))
+    isolate = Isolate(path, config, Metrics(), env=Environment(env), modules=modules)
     exports = isolate.start()
     isolate.stop(0)
     return ScriptInfo(path, exports.names, exports.hooks, isolate.declarations())

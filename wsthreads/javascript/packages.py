@@ -106,7 +106,8 @@ class Packages:
         if package in _OF_NODE:
             raise PackageError(self._of_node(package, importer))
         needs = "" if own is None else f"{self._json(own).get('name', own)} needs the package, and "
-        raise PackageError(f"{needs}there is no such package: npm install {package} in")
+        python = "" if own else f", nor a Python module of this name (--module {package}=FILE, modules={{…}})"
+        raise PackageError(f"{needs}there is no such package{python}: npm install {package} in")
 
     def has(self, path: str) -> bool:
         """Whether a real path is inside a ``node_modules`` that was found."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from wsthreads.cli.options import config_of, env_of
+from wsthreads.cli.options import config_of, env_of, modules_of
 from wsthreads.cli.streams import complain
 from wsthreads.errors import UsageError, WSThreadsError
 
@@ -21,9 +21,21 @@ __all__ = ["check"]
 @click.option(
     "--env-file", metavar="FILE", help="Scripts may import the names in this file of lines NAME=value, as env."
 )
+@click.option(
+    "--module",
+    "modules",
+    metavar="NAME=FILE",
+    multiple=True,
+    help="Scripts may import the functions of this Python file by this name; repeatable.",
+)
 @click.option("--allow-net", metavar="HOST", multiple=True, help="Hosts that scripts may fetch from; repeatable.")
 def check(
-    targets: tuple[str, ...], path: str | None, types: bool, env_file: str | None, allow_net: tuple[str, ...]
+    targets: tuple[str, ...],
+    path: str | None,
+    types: bool,
+    env_file: str | None,
+    modules: tuple[str, ...],
+    allow_net: tuple[str, ...],
 ) -> int:
     """Load handlers without serving them.
 
@@ -37,10 +49,11 @@ def check(
     status = 0
     env = None if env_file is None else env_of(env_file)
     config = config_of({"allow_net": allow_net})
+    provided = modules_of(modules)
     for target in find_targets(targets, path):
         try:
             with console_shown(sys.stderr) if target.is_script else all_logs_hidden():
-                finding = check_target(target, env=env, config=config)
+                finding = check_target(target, env=env, config=config, modules=provided)
         except WSThreadsError as error:
             status = complain(error)
             continue

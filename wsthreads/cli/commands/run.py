@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wsthreads.cli.options import CommandWithSections, config_of, env_of, setting_options
+from wsthreads.cli.options import CommandWithSections, config_of, env_of, modules_of, setting_options
 from wsthreads.cli.streams import output_is_stuck
 from wsthreads.config import REDIS_VARIABLE, dashboard_token_of
 from wsthreads.errors import CloseCode, UsageError
@@ -50,6 +50,13 @@ RESTART_TOKEN = "_WSTHREADS_RESTART_TOKEN"
 @click.option("--path", metavar="PATH", help="Path of a single handler, in place of /ws/<name>.")
 @click.option(
     "--env-file", metavar="FILE", help="Scripts may import the names in this file of lines NAME=value, as env."
+)
+@click.option(
+    "--module",
+    "modules",
+    metavar="NAME=FILE",
+    multiple=True,
+    help="Scripts may import the functions of this Python file by this name; repeatable.",
 )
 @click.option("--cert", metavar="FILE", help="Serve https and wss with the certificate in this PEM file.")
 @click.option("--key", metavar="FILE", help="Private key of the certificate, if it is in another file.")
@@ -93,6 +100,7 @@ def run(
     port: int,
     path: str | None,
     env_file: str | None,
+    modules: tuple[str, ...],
     cert: str | None,
     key: str | None,
     static: str | None,
@@ -150,6 +158,7 @@ def run(
         config=config,
         dashboard=dashboard,
         env=env,
+        modules=modules_of(modules),
     )
     try:
         server = Server(app, host, port, ssl_context=ssl_context)
@@ -167,6 +176,7 @@ def run(
             options = {"--path": path, "--env-file": env_file}
             check_arguments = [part for option in options.items() if option[1] for part in option if part]
             check_arguments += [part for host in config.allow_net for part in ("--allow-net", host)]
+            check_arguments += [part for module in modules for part in ("--module", module)]
             check_arguments += ["--", *targets]
             return _serve_with_reload(
                 app, server, lambda: find_targets(targets, path), check_arguments, announce, made_token

@@ -139,7 +139,11 @@ function iterated(number, name, args) {
 // The arguments of a call: their JSON, and the special values or null.
 function inPython(name, args) {
   const sent = { __proto__: null, text: "[", specials: null, count: 0, name };
-  for (let index = 0; index < args.length; index++) {
+  let { length } = args;
+  while (length > 0 && args[length - 1] === undefined) {
+    length--;  // as in JavaScript: the parameter has its default
+  }
+  for (let index = 0; index < length; index++) {
     if (index > 0) {
       sent.text += ",";
     }
