@@ -357,6 +357,46 @@ def test_when_redis_is_back_without_its_members_nobody_joins_until_they_are_coun
         assert wait_until(lambda: join_or_none(c, 3)), "its members are counted again"
 
 
+@pytest.mark.parametrize("is_known", [False, True], ids=["a process without rooms", "a process of the room"])
+def test_when_the_clock_of_redis_is_set_forward_no_room_is_overfilled(redis, worlds, monkeypatch, is_known):
+    """No process counts as alive then, although all are."""
+    monkeypatch.setattr(writer, "BEAT_S", 0.3)
+    monkeypatch.setattr(seats, "SETTLE_S", 1.0)
+    world = worlds(redis.url, processes=3)
+    first, second, third = world.all_rooms
+    inside = [world.member(of=rooms) for rooms in (first, second) for _ in range(2)]
+    assert all(join(member, 4) for member in inside)
+    let_die(redis, world)
+    if is_known:
+        world.member("lobby", of=third)
+    late = world.member(of=third)
+    for _ in range(20):
+        assert not join_or_none(late, 4)
+    wait_until(lambda: join_or_none(late, 4) is False, "the others announce their members again")
+    for member in inside:
+        member.session.room("lobby").leave()
+    wait_until(lambda: join_or_none(late, 4))
+
+
+def test_a_process_that_is_cut_off_keeps_nobody_waiting_for_long(redis, worlds, monkeypatch):
+    """Redis has not noticed the end of its connection."""
+    monkeypatch.setattr(seats, "SETTLE_S", 0.3)
+    world = worlds(redis.url)
+    address = world.broker._keys.address(world.path, "lobby")
+    _, channel = world.broker._keys.wake("cut-off", world.links[0]._shards[0])
+    redis.client.hset(address.members, "cut-off.0", 1)
+    pubsub = redis.client.pubsub()
+    pubsub.subscribe(channel)
+    assert pubsub.get_message(timeout=DEADLINE_S)["type"] == "subscribe"
+    member = world.member()
+    with pytest.raises(BrokerError, match="its clock was set"):
+        join(member, 1)
+    wait_until(lambda: join_or_none(member, 1))
+    member.session.room("lobby").leave()
+    assert join(member, 1)
+    pubsub.close()
+
+
 def test_a_seat_that_a_hanging_redis_gives_too_late_is_given_back(redis, worlds, monkeypatch):
     world, other = worlds(redis.url), worlds(redis.url)
     a, b = world.member("room of a"), other.member("room of b")

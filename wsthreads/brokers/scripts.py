@@ -29,6 +29,7 @@ __all__ = [
     "FAREWELL",
     "FETCH",
     "HISTORY",
+    "MAY_LIVE",
     "PERSONS",
     "PRESENCE",
     "PUBLISH",
@@ -165,6 +166,20 @@ end
 #: KEYS: ban. Returns the value and how many milliseconds are left; an empty value if there is no ban.
 BANNED = "return {redis.call('GET', KEYS[1]) or '', redis.call('PTTL', KEYS[1])}"
 
+#: `may_live` tells whether a process that does not count as alive may be there nevertheless, since it hears what wakes
+#: it: Redis's clock was set forward, or the process is cut off. A process that is there under a later name is not there
+#: under this one. `channel` is the wake channel of the process ARGV[1].
+MAY_LIVE = """
+local function may_live(process, processes, channel)
+  local name, own = string.match(process, '^[^.]+'), string.match(ARGV[1], '^[^.]+')
+  local alive = name and redis.call('ZSCORE', processes, name)
+  if not name or alive and tonumber(alive) >= now then
+    return false
+  end
+  return redis.call('PUBLISH', string.sub(channel, 1, #channel - #own) .. name, '') > 0
+end
+"""
+
 #: KEYS: log, head, members, processes, presence, ban, attributes. ARGV: process, its members, a random epoch, a name
 #: and a channel; for how many milliseconds the attributes outlive the last member; former names of the process.
 #: Returns the number of members of other processes, the head, 1 if the process did not count as alive before, and what
@@ -173,7 +188,7 @@ BANNED = "return {redis.call('GET', KEYS[1]) or '', redis.call('PTTL', KEYS[1])}
 #: any, and the ban: a plus, the name, the time in milliseconds, and the parts, each with its length before it.
 ANNOUNCE = f"""
 local fresh = ARGV[3]
-{NOW} {HEAD}
+{NOW} {HEAD} {MAY_LIVE}
 local alive_until = string.format('%.0f', now + {ALIVE_S * 1000})
 local added = redis.call('ZADD', KEYS[4], alive_until, ARGV[1])
 redis.call('ZADD', KEYS[4], alive_until, string.match(ARGV[1], '^[^.]+'))
@@ -193,7 +208,7 @@ for i = 1, #all, 2 do
     local alive = redis.call('ZSCORE', KEYS[4], all[i])
     if alive and tonumber(alive) >= now then
       others = others + whole(all[i + 1])
-    else
+    elseif not may_live(all[i], KEYS[4], ARGV[5]) then
       redis.call('HDEL', KEYS[3], all[i])
     end
   end

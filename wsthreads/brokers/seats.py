@@ -5,18 +5,21 @@ announcement of the room does not take it back. All seats of one room that wait 
 
 What Redis counts is not complete while other processes are about to announce their members again. So nobody gets a seat
 for `SETTLE_S` after Redis has lost its data, or has taken this process for dead: it may have done the same with others.
+Likewise once for each process that has members in the room, does not count as alive, and hears what wakes it.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from threading import Event
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wsthreads.brokers.keys import ALIVE_S, BEAT_S, KEYS_S
 from wsthreads.brokers.log_scripts import NOW
+from wsthreads.brokers.scripts import MAY_LIVE
 
 if TYPE_CHECKING:
     from threading import Lock
@@ -31,11 +34,15 @@ __all__ = ["SETTLE_S", "Seat", "Seats"]
 #: alive, and connect again.
 SETTLE_S = BEAT_S + 2.0
 
+#: So many names of processes are remembered for which nobody waits again.
+MAX_DOUBTED = 100
+
 #: KEYS: members, processes. ARGV: process; its members; 1 if it counts as alive unless Redis has lost that; its former
-#: names, separated by spaces; then for each seat the most members. Returns for each seat whether it is given; nothing
-#: if Redis has lost that.
+#: names, separated by spaces; its wake channel; names of processes that are dead, each between spaces; then for each
+#: seat the most members. Returns for each seat whether it is given; nothing if Redis has lost that; or the name of a
+#: process that may not be dead: then no seat is given.
 SEAT = f"""
-{NOW}
+{NOW} {MAY_LIVE}
 local alive = redis.call('ZSCORE', KEYS[2], ARGV[1])
 if ARGV[3] == '1' and not (alive and tonumber(alive) >= now) then
   return {{}}
@@ -46,15 +53,18 @@ redis.call('PEXPIRE', KEYS[2], {KEYS_S * 1000})
 for former in string.gmatch(ARGV[4], '%S+') do
   redis.call('HDEL', KEYS[1], former)
 end
-local own, others, given = tonumber(ARGV[2]), 0, {{}}
+local own, others, given, doubted = tonumber(ARGV[2]), 0, {{}}, nil
 local all = redis.call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
   alive = all[i] ~= ARGV[1] and redis.call('ZSCORE', KEYS[2], all[i])
   if alive and tonumber(alive) >= now then
     others = others + whole(all[i + 1])
+  elseif all[i] ~= ARGV[1] and not string.find(ARGV[6], ' ' .. all[i] .. ' ', 1, true)
+      and may_live(all[i], KEYS[2], ARGV[5]) then
+    doubted = all[i]
   end
 end
-for i = 5, #ARGV do
+for i = 7, doubted and 0 or #ARGV do
   given[#given + 1] = others + own < tonumber(ARGV[i]) and 1 or 0
   own = own + given[#given]
 end
@@ -64,7 +74,7 @@ if own > 0 then
 else
   redis.call('HDEL', KEYS[1], ARGV[1])
 end
-return given
+return doubted and {{doubted}} or given
 """
 
 
@@ -73,7 +83,8 @@ def _nothing() -> None:
 
 
 UNSETTLED = (
-    f"was away for long, or has lost its data, and may not know all members yet; try again after {SETTLE_S:g} s at most"
+    "was away for long, has lost its data, or its clock was set, and may not know all members yet; "
+    f"try again after {SETTLE_S:g} s at most"
 )
 
 
@@ -103,18 +114,26 @@ class Seat:
 class Seats:
     """Asks for seats. The writer's thread.
 
-    `lock` is held when `queue` gets a seat to ask for. `shards` are those that know this process, and `formers` are its
-    former names under which members may be counted.
+    `lock` is held when `queue` gets a seat to ask for. `shards` are those that know this process, `formers` are its
+    former names under which members may be counted, and `channel` wakes it.
     """
 
     def __init__(
-        self, keys: Keys, lock: Lock, queue: Callable[[Seat], None], shards: set[int], formers: list[str]
+        self,
+        keys: Keys,
+        lock: Lock,
+        queue: Callable[[Seat], None],
+        shards: set[int],
+        formers: list[str],
+        channel: bytes,
     ) -> None:
         self._keys = keys
         self._lock = lock
         self._queue = queue
         self._shards = shards
         self._formers = formers
+        self._channel = channel
+        self._doubted: deque[bytes] = deque(maxlen=MAX_DOUBTED)
         self._settled_at = 0.0
 
     def unsettle(self) -> None:
@@ -134,12 +153,19 @@ class Seats:
             first = same[0]
             keys = [first.address.members, self._keys.processes(first.address.shard)]
             count, is_known = first.listener.count_here(first.name), int(first.address.shard in self._shards)
-            arguments = [process, count, is_known, " ".join(self._formers), *(seat.max_members for seat in same)]
+            arguments = [process, count, is_known, " ".join(self._formers), self._channel]
+            arguments += (b" %b " % b" ".join(self._doubted), *(seat.max_members for seat in same))
             pipeline.call(SEAT, keys, *arguments, then=partial(self._take, same, given_up))
 
-    def _take(self, seats: list[Seat], given_up: set[int], answer: Sequence[int]) -> None:
+    def _take(self, seats: list[Seat], given_up: set[int], answer: Sequence[Any]) -> None:
         """Redis has answered."""
         shard = seats[0].address.shard
+        if answer and isinstance(answer[0], bytes):  # by then it has announced its rooms again, or it is cut off
+            self._doubted.append(answer[0])
+            self.unsettle()
+            for seat in seats:
+                seat.problem = UNSETTLED
+            return
         if not answer:
             given_up.add(shard)
         self._shards.add(shard)

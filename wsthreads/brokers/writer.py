@@ -138,7 +138,7 @@ class Writer:
         self._shards: set[int] = set()  # of the rooms that were announced under this name
         self._formers: list[str] = []  # its names before, while rooms are not announced under this name
         self._former_shards: set[int] = set()
-        self._seats = Seats(keys, lock, queue.ask_seat, self._shards, self._formers)
+        self._seats = Seats(keys, lock, queue.ask_seat, self._shards, self._formers, self._wake_channel)
         self._thread = Thread(target=self._run, name="wsthreads-redis", daemon=True)
 
     def start(self) -> None:
