@@ -383,7 +383,7 @@ def test_attributes_that_a_script_has_set_are_shown(serve, tmp_path):
           while (Date.now() < end) {}
         }
     """)
-    app = WebSocketApp(dashboard=Dashboard())
+    app = WebSocketApp(dashboard=Dashboard(), script_timeout_s=5)
     app.add_script("/ws/chat", script)
     server = serve(app)
     with Viewer(server.ws_url) as viewer, connect(server.ws_url + "/ws/chat") as client:
