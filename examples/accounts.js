@@ -31,7 +31,7 @@ export async function onOpen(session) {
 }
 
 export async function onMessage(session, message) {
-  const { type, name, password, text } = JSON.parse(message);
+  const { type, name = "", password = "", text } = JSON.parse(message);
   try {
     if (session.user === null) {
       const token = await (type === "register" ? register : login)(name, password);

@@ -187,7 +187,7 @@ def test_files_that_are_not_there(folder: Path) -> None:
         ("a.js", "export default { onMessage() {} }", "export functions by name"),
         ("a.js", "export function onMesage() {}", "none of the functions …; did you mean onMessage?"),
         ("a.js", "const fs = require('fs'); export function onMessage() {}", "require is not defined"),
-        ("a.js", "import fs from 'fs'; export function onMessage() {}", "imports are 'wsthreads', or relative paths"),
+        ("a.js", "import fs from 'fs'; export function onMessage() {}", "is a module of Node, which scripts do not"),
         ("a.py", "def on_message(session): pass", "cannot be called as on_message"),
         ("a.py", "async def on_message(session, message): pass", "whose body never runs; handlers are plain functions"),
         ("a.js", "export function* onMessage() {}", "whose body never runs: drop the *"),
