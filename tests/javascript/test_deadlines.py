@@ -14,6 +14,7 @@ from tests.javascript_fakes import SHORT_S, Script, elapsed_s, running, script_l
 from tests.programs import DEADLINE_S, wait_until
 from wsthreads.config import Config
 from wsthreads.errors import HandshakeRefused, ScriptError
+from wsthreads.javascript.fetches import Fetches, Waits
 from wsthreads.javascript.loop import Loop
 from wsthreads.javascript.python_calls import PythonCalls
 from wsthreads.javascript.python_functions import PythonFunctions
@@ -256,7 +257,8 @@ def test_a_handshake_that_is_stopped_right_after_its_answer_ends_nothing_else() 
     """The deadline may strike between the answer and the next event: the answer stands, and the loop goes on."""
     reports, schedule = Reports(logging.getLogger("x"), Metrics(), 5.0, 5.0, ()), Schedule()  # type: ignore[arg-type]
     calls = PythonCalls("x", PythonFunctions(), schedule, print, str, threads=1, wait_s=5)
-    loop = Loop("x", schedule, {}, Config(), reports, None, Metrics(), calls)  # type: ignore[arg-type]
+    waits = Waits(calls, Fetches("x", schedule, Config()))
+    loop = Loop("x", schedule, {}, Config(), reports, None, Metrics(), waits)  # type: ignore[arg-type]
     event = Event("handshake", SessionState("id", None), ({},), reply=Future())
     loop._schedule.post(event)
     loop._pull(0, 0, -1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import takewhile
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -49,6 +49,8 @@ class Fetches:
         self._pool = PythonPool(f"{name}-fetch", config.script_threads, "fetches")
         # By number, the one first that expires first. Each single operation is atomic under the GIL.
         self._open: dict[int, Exchange] = {}
+        #: Those that have not ended, by number.
+        self.open: Mapping[int, Exchange] = self._open
         self._last_job = 0
         self._lock = threading.Lock()  # guards the rest
         self._connections: Connections | None = None
@@ -187,6 +189,8 @@ class Waits:
         self._fetches = fetches
         self.settle = calls.settle
         self.refuse = calls.refuse
+        #: Each is true while there is something that expires: asking for `next_expiry` costs more.
+        self.tables = (calls.waiting, fetches.open)
 
     @property
     def is_idle(self) -> bool:

@@ -169,12 +169,13 @@ class Loop:
     def _next(self, timer_due: float) -> Event | None:
         """Wait for something to do. Timers and events take turns if both are due."""
         schedule = self._schedule
+        calls, fetches = self._waits.tables
         while not self._must_end and not self.is_full:
             jobs_ran = self._run_jobs()
             now = time.monotonic()
             if schedule.next_expiry <= now:
                 self._expire(now)
-            if self._waits.next_expiry <= now:
+            if (calls or fetches) and self._waits.next_expiry <= now:
                 self._waits.expire(now)
             if self._jobs_due is not None and now >= self._jobs_due:
                 break
@@ -234,22 +235,23 @@ class Loop:
         A session is over once the application has closed it; its messages are dropped. Messages that a client sent
         before it closed the session itself are handled.
         """
-        if event.kind == "measure":
+        state, kind = event.state, event.kind
+        if state is not None:
+            if kind in ("message", "binary") and (state.over or state.was_kicked):
+                self._finish(event)
+                return False
+            if kind == "forget":
+                self._replies.forget(state.id)
+        elif kind == "measure":
             if event.arguments:
                 self.probes.take(event)
             else:
                 self.heap_bytes = None if self.engine is None else self.engine.heap_bytes()
             return False
-        if event.kind == "result":
+        elif kind == "result":
             return self._waits.settle(event.arguments[0])
-        if event.kind == "rooms":
+        elif kind == "rooms":
             return self.rooms.begin(event)
-        state = event.state
-        if state is not None and event.kind in ("message", "binary") and (state.over or state.was_kicked):
-            self._finish(event)
-            return False
-        if state is not None and event.kind == "forget":
-            self._replies.forget(state.id)
         return True
 
     # What became of events.
@@ -329,13 +331,14 @@ class Loop:
 
     def _completed(self, event: Event, failed: bool) -> None:
         """The event's call has ended. If onOpen failed, close the session; after onClose, forget it."""
-        if event.kind == "result" and failed:
-            self._waits.refuse(event)
-        if event.kind == "room":
-            self.rooms.completed(event, "failed" if failed else None)
         state = event.state
         self._times.observe(event.kind, time.monotonic() - (event.began or self._began))
-        if state is not None:
+        if state is None:
+            if event.kind == "room":
+                self.rooms.completed(event, "failed" if failed else None)
+            elif event.kind == "result" and failed:
+                self._waits.refuse(event)
+        else:
             if event.kind == "open" and failed:
                 _close_session(state, "onOpen failed")
             elif event.kind == "close":

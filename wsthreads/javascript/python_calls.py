@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import takewhile
 from threading import Lock, Thread
@@ -93,6 +93,8 @@ class PythonCalls:
         self._pool = PythonPool(name, threads)
         # When each call expires, by its ticket, the first one first; and the generator whose step it is.
         self._deadlines: dict[int, tuple[float, PythonFunction, int | None]] = {}
+        #: The same, for a look whether there are any.
+        self.waiting: Mapping[int, object] = self._deadlines
         self._generators: dict[int, _Generator] = {}  # each single operation is atomic under the GIL
         self._last_generator = 0
 

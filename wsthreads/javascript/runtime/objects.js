@@ -104,7 +104,8 @@ class Session extends Visitor {
   }
 
   send(message, options) {
-    return carried("send", "session.send takes", message, this.#id, latestOf("session.send", options));
+    const latest = options === undefined ? undefined : latestOf("session.send", options);
+    return carried("send", "session.send takes", message, this.#id, latest);
   }
 
   close(code = 1000, reason = "") {
