@@ -1,0 +1,368 @@
+"""The grammar of the subprotocol ``wsthreads.1``: what a message is, and how each kind is written.
+
+Ordinary messages travel as they are. DLE (U+0010, byte 0x10) at the beginning marks everything else: ``DLE DLE`` an
+ordinary message that begins with DLE, ``DLE`` and a letter all other kinds. See ``docs/reference/protocol``.
+
+Pure functions, no state, no I/O. `parse` reads what either side may send; who may send what and when is the caller's to
+check. Functions that write return messages; `messages` of a connection and `frames.message_frame` take them as any
+other. Only ordinary messages are to be `escaped`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, TypeAlias
+
+from wsthreads.errors import ProtocolError, brief
+from wsthreads.protocol.frames import MarkedFrame, encode_frame
+
+__all__ = [
+    "ACK_BYTES",
+    "ACK_MESSAGES",
+    "AWAY_CODE",
+    "DLE",
+    "MAX_HELLO_CHARS",
+    "MAX_NUMBER",
+    "SUBPROTOCOL",
+    "Ack",
+    "Failure",
+    "Heartbeat",
+    "Hello",
+    "NullReply",
+    "Parsed",
+    "Reply",
+    "Request",
+    "Welcome",
+    "ack",
+    "escaped",
+    "escaped_frame",
+    "failure",
+    "heartbeat",
+    "hello",
+    "is_counted",
+    "null_reply",
+    "parse",
+    "reply",
+    "request",
+    "welcome",
+]
+
+SUBPROTOCOL = "wsthreads.1"
+
+DLE = "\x10"
+_DLE = b"\x10"
+
+#: A page closes a connection with this code to come back by another one. It cannot send 1001.
+AWAY_CODE = 4901
+
+#: The largest number, which JavaScript still has exactly.
+MAX_NUMBER = 2**53 - 1
+
+#: A receiver acknowledges when it has received this much since its last acknowledgement.
+ACK_MESSAGES = 64
+ACK_BYTES = 65536
+
+#: The longest JSON of a hello or a welcome.
+MAX_HELLO_CHARS = 4096
+
+_NUMBER = re.compile("0|[1-9][0-9]{0,15}")
+
+#: Letters whose messages nobody counts, and so nobody keeps.
+_UNCOUNTED = b"hwap"
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The client's first message: it comes back with a token, or is new (None)."""
+
+    token: str | None = field(default=None, repr=False)  # a secret
+    #: How many of the server's counted messages the client has received.
+    received: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The server's first message."""
+
+    resumed: bool
+    #: For the next resume. None: this session cannot be resumed.
+    token: str | None = field(repr=False)  # a secret
+    #: How many of the client's counted messages the server has received.
+    received: int
+    #: How long the session waits for the client.
+    resume_ms: int
+    #: The client sends a heartbeat when it has received nothing for this long. 0: it sends none.
+    heartbeat_ms: int
+    #: The client gives up the connection when nothing comes for this long after a heartbeat.
+    timeout_ms: int
+    #: The application's own subprotocol.
+    protocol: str | None = None
+    #: Why the session that the client asked for was not resumed.
+    why: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """So many of the receiver's counted messages have arrived, since the session began."""
+
+    received: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """An `Ack` that the server answers by its own."""
+
+    received: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The other side wants a reply."""
+
+    id: int
+    data: str | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The reply to a request."""
+
+    id: int
+    data: str | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NullReply:
+    """The reply to a request, without data."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A request has failed, for a reason that people can read."""
+
+    id: int
+    reason: str
+
+
+#: What `parse` returns: text and bytes are ordinary messages.
+Parsed: TypeAlias = str | bytes | Hello | Welcome | Ack | Heartbeat | Request | Reply | NullReply | Failure
+
+
+# Reading
+
+
+def parse(message: str | bytes) -> Parsed:
+    """What a message is. Raises `ProtocolError` (1002) for one that this subprotocol does not have."""
+    if isinstance(message, str):
+        return message if message[:1] != DLE else _parse_text(message)
+    return message if message[:1] != _DLE else _parse_bytes(message)
+
+
+def _parse_text(message: str) -> Parsed:
+    letter = message[1:2]
+    if letter == DLE:
+        return message[1:]
+    parser = _PARSERS.get(letter)
+    if parser is None:
+        raise ProtocolError(f"a message begins with DLE and {brief(letter)}, which wsthreads.1 does not have")
+    return parser(message[2:])
+
+
+def _parse_bytes(message: bytes) -> Parsed:
+    mark = message[1:2]
+    if mark == _DLE:
+        return message[1:]
+    if mark not in (b"q", b"r"):
+        raise ProtocolError(f"a binary message begins with DLE and {brief(mark)}, which wsthreads.1 does not have")
+    number, at = _id_at(message[2:19].decode("latin-1"))  # every byte is a character, and a digit is a digit
+    data = message[2 + at :]
+    return Request(number, data) if mark == b"q" else Reply(number, data)
+
+
+def _number(digits: str) -> int:
+    if _NUMBER.fullmatch(digits) is None or (number := int(digits)) > MAX_NUMBER:
+        raise ProtocolError(f"{brief(digits)} is no number from 0 to {MAX_NUMBER}")
+    return number
+
+
+def _id(digits: str) -> int:
+    number = _number(digits)
+    if not number:
+        raise ProtocolError("the id of a request is at least 1")
+    return number
+
+
+def _id_at(head: str) -> tuple[int, int]:
+    """The id at the beginning, and where the data begins, behind its colon."""
+    digits, colon, _ = head.partition(":")
+    if not colon:
+        raise ProtocolError(f"no id and colon at the beginning of {brief(head)}")
+    return _id(digits), len(digits) + 1
+
+
+def _split(rest: str) -> tuple[int, str]:
+    number, at = _id_at(rest[:17])
+    return number, rest[at:]
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _object(text: str, kind: str) -> dict[str, Any]:
+    if len(text) > MAX_HELLO_CHARS:
+        raise ProtocolError(f"a {kind} of {len(text)} characters, at most {MAX_HELLO_CHARS} are allowed")
+    try:
+        value = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):  # without its text, which may have the token
+        raise ProtocolError(f"a {kind} that is no JSON") from None
+    if not isinstance(value, dict):
+        raise ProtocolError(f"a {kind} that is no JSON object")
+    return value
+
+
+def _field(value: dict[str, Any], key: str, kind: type[Any]) -> Any:
+    """A field of a hello or welcome. No error shows its value, which may be the token."""
+    found: Any = value.get(key)
+    if type(found) is not kind or (isinstance(found, int) and not 0 <= found <= MAX_NUMBER):
+        raise ProtocolError(f"{key!r} is missing or wrong in a hello or welcome")
+    return found
+
+
+def _text_or_none(value: dict[str, Any], key: str) -> str | None:
+    return None if value.get(key) is None else _field(value, key, str)
+
+
+def _parse_hello(text: str) -> Hello:
+    value = _object(text, "hello")
+    if "resume" not in value:
+        return Hello()
+    resume = _field(value, "resume", dict)
+    return Hello(_field(resume, "token", str), _field(resume, "received", int))
+
+
+def _parse_welcome(text: str) -> Welcome:
+    value = _object(text, "welcome")
+    return Welcome(
+        resumed=_field(value, "resumed", bool),
+        token=_text_or_none(value, "token"),
+        received=_field(value, "received", int),
+        resume_ms=_field(value, "resumeMs", int),
+        heartbeat_ms=_field(value, "heartbeatMs", int),
+        timeout_ms=_field(value, "timeoutMs", int),
+        protocol=_text_or_none(value, "protocol"),
+        why=_text_or_none(value, "why"),
+    )
+
+
+_PARSERS: dict[str, Callable[[str], Parsed]] = {
+    "h": _parse_hello,
+    "w": _parse_welcome,
+    "a": lambda rest: Ack(_number(rest)),
+    "p": lambda rest: Heartbeat(_number(rest)),
+    "q": lambda rest: Request(*_split(rest)),
+    "r": lambda rest: Reply(*_split(rest)),
+    "n": lambda rest: NullReply(_id(rest)),
+    "e": lambda rest: Failure(*_split(rest)),
+}
+
+
+# Writing
+
+
+def escaped(message: str | bytes) -> str | bytes:
+    """An ordinary message as it travels."""
+    if isinstance(message, str):
+        return message if message[:1] != DLE else DLE + message
+    return message if message[:1] != _DLE else _DLE + message
+
+
+def escaped_frame(frame: bytes) -> bytes:
+    """`escaped` for the plain frame of an ordinary message. The same object if there is nothing to do; keeps marks."""
+    at = _payload_at(frame)
+    if frame[at : at + 1] != _DLE:
+        return frame
+    longer = encode_frame(frame[0] & 0x0F, _DLE + frame[at:])
+    return frame.like(longer) if isinstance(frame, MarkedFrame) else longer
+
+
+def hello(token: str | None = None, received: int = 0) -> str:
+    """The client's first message."""
+    return f"{DLE}h" + _json({} if token is None else {"resume": {"token": token, "received": received}})
+
+
+def welcome(message: Welcome) -> str:
+    """The server's first message."""
+    value = {
+        "resumed": message.resumed,
+        "token": message.token,
+        "received": message.received,
+        "resumeMs": message.resume_ms,
+        "heartbeatMs": message.heartbeat_ms,
+        "timeoutMs": message.timeout_ms,
+        "protocol": message.protocol,
+    }
+    if message.why is not None:
+        value["why"] = message.why
+    return f"{DLE}w" + _json(value)
+
+
+def ack(received: int) -> str:
+    """So many counted messages have arrived."""
+    return f"{DLE}a{received}"
+
+
+def heartbeat(received: int) -> str:
+    """`ack`, to be answered at once."""
+    return f"{DLE}p{received}"
+
+
+def request(number: int, data: str | bytes) -> str | bytes:
+    """A request, whose reply will have the same number."""
+    return _numbered("q", number, data)
+
+
+def reply(number: int, data: str | bytes) -> str | bytes:
+    """The reply to a request."""
+    return _numbered("r", number, data)
+
+
+def null_reply(number: int) -> str:
+    """The reply to a request, without data."""
+    return f"{DLE}n{number}"
+
+
+def failure(number: int, reason: str) -> str:
+    """Tell that a request has failed."""
+    return f"{DLE}e{number}:{reason}"
+
+
+def _numbered(letter: str, number: int, data: str | bytes) -> str | bytes:
+    head = f"{DLE}{letter}{number}:"
+    return head + data if isinstance(data, str) else head.encode() + data
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+# Frames of the server
+
+
+def is_counted(frame: bytes) -> bool:
+    """Whether a frame as it goes to the client is a counted message. C version: `keep` in `_native/_sending.c`."""
+    first = frame[0]
+    if first != 0x81:  # no plain text: binary and deflated messages count, and what is no message does not
+        return first in (0x82, 0xC1, 0xC2)
+    at = _payload_at(frame)
+    return not (frame[at : at + 1] == _DLE and len(frame) > at + 1 and frame[at + 1] in _UNCOUNTED)
+
+
+def _payload_at(frame: bytes) -> int:
+    size = frame[1]
+    return 2 if size < 126 else 4 if size == 126 else 10
