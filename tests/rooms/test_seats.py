@@ -219,3 +219,21 @@ def test_sessions_that_end_while_they_join_leave_no_seat_behind(world, seed):
         late = [world.member() for _ in range(3)]
         assert_count(world, 0, f"{n}")
         wait_until(lambda late=late, n=n: sum(join(member, 2, f"{n}") for member in late) == 2)
+
+
+def test_a_session_that_ends_before_its_join_is_announced_is_not_counted_for_good(world):
+    member = world.member()
+    rooms = member.session._rooms
+    update = getattr(rooms, "_update", None)
+    if update is not None:
+
+        def end_and_update(name):
+            rooms._update = update
+            rooms.leave_all(member.session)
+            update(name)
+
+        rooms._update = end_and_update
+    join(member, 1)
+    rooms.leave_all(member.session)
+    assert_count(world, 0)
+    assert join(world.member(), 1)

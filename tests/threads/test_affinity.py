@@ -167,8 +167,8 @@ def test_the_thread_that_sends_for_others_has_all_cores():
 
     with asking(drain=drain) as (ask, core, app):
         ask("drain")
-        for name in ("drainer", "flusher"):
-            wait_until(lambda name=name: os.sched_getaffinity(thread_named(f"wsthreads-{name}").native_id) == ALL)
+        for helper in (app._drainer, app._flusher):
+            wait_until(lambda helper=helper: os.sched_getaffinity(helper._thread.native_id) == ALL)
         assert ask("place") == {core}
 
 

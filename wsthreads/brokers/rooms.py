@@ -159,9 +159,7 @@ class SharedRooms(Rooms[Session]):
                 joined = super().join(name, session, history=history, since=since)
             else:
                 with shared._seating, self._seat(name, session, max_members) as has_seat:
-                    if not has_seat:
-                        return NOT_JOINED
-                    joined = super().join(name, session, history=history, since=since)
+                    return super().join(name, session, history=history, since=since) if has_seat else NOT_JOINED
         except BaseException:
             if self.history is not None:  # this process may receive the room's messages for this session
                 self._update(name)
@@ -179,6 +177,7 @@ class SharedRooms(Rooms[Session]):
         """Have a session count as a member while it joins. False if the room is full. Raises `BrokerError`."""
         if session._ended or name in session._joined:
             yield True
+            self._update(name)
             return
         try:
             yield super().count(name) < max_members and self._link.take_seat(
@@ -186,10 +185,13 @@ class SharedRooms(Rooms[Session]):
             )
         finally:
             if session in self._seats.get(name, ()):
-                self._change_seats(name, session, -1)
-                if name not in session._joined:
-                    self._link.give_seat_back(self.path, name, self)
-                    self._update(name)
+                try:
+                    self._update(name)  # before the seat goes: a leave that follows finds a subscription to end
+                finally:
+                    self._change_seats(name, session, -1)
+                    if name not in session._joined:
+                        self._link.give_seat_back(self.path, name, self)
+                        self._update(name)
 
     def _change_seats(self, name: str, session: Session, change: int) -> None:
         with self._seating:
