@@ -53,7 +53,7 @@ ONLY_THERE = {
     "prometheus_client": {"monitoring.prometheus"},
     "simple_websocket": {"protocol.connection"},
     "urllib3": {"javascript.http_connections"},
-    "wsproto": {"protocol.assembler", "protocol.deflate", "cli.client", "cli.handshake", "testing"},
+    "wsproto": {"protocol.assembler", "protocol.deflate", "cli.client", "client", "testing"},
     "pytest": {"testing"},
     "_thread": set(),
 }

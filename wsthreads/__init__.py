@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from wsthreads.app import WebSocketApp
     from wsthreads.brokers.redis import RedisBroker as RedisBroker
     from wsthreads.cli.targets import create_app
+    from wsthreads.client.client import Client
     from wsthreads.config import Config
     from wsthreads.errors import (
         BackendError,
@@ -26,10 +27,13 @@ if TYPE_CHECKING:
         MessageTypeError,
         PostError,
         PresenceError,
+        RequestError,
+        RequestTimeout,
         RoomLimitError,
         RoomNameError,
         RoomStateError,
         ScriptError,
+        SessionClosed,
         UsageError,
         UserError,
         WSThreadsError,
@@ -51,6 +55,7 @@ __version__ = "0.2.0.dev0"
 __all__ = [
     "BackendError",
     "BrokerError",
+    "Client",
     "CloseCode",
     "CloseCodeError",
     "Config",
@@ -71,6 +76,8 @@ __all__ = [
     "PresenceError",
     "Refusal",
     "Request",
+    "RequestError",
+    "RequestTimeout",
     "Room",
     "RoomLimitError",
     "RoomNameError",
@@ -78,6 +85,7 @@ __all__ = [
     "ScriptError",
     "Sender",
     "Session",
+    "SessionClosed",
     "SessionRoom",
     "UsageError",
     "User",
@@ -91,6 +99,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Client": "client.client",
     "Config": "config",
     "Endpoint": "sessions.endpoint",
     "Joined": "rooms.joined",

@@ -24,6 +24,9 @@
     │   └── MessageTooBigError     1009
     │       └── TooManyFragmentsError
     ├── PostError                  a post to a room that was not handled, or perhaps not
+    ├── RequestError               a request that the other side has refused; or raised to refuse one
+    ├── RequestTimeout             (TimeoutError) a request without an answer in time
+    ├── SessionClosed              a request whose session has ended
     ├── HandshakeRefused           the server refuses the upgrade with the HTTP status `status`
     └── BackendError               a part of wsthreads or of the machine failed
         ├── IsolateError           a script's interpreter has ended or cannot start
@@ -60,10 +63,13 @@ __all__ = [
     "PostError",
     "PresenceError",
     "ProtocolError",
+    "RequestError",
+    "RequestTimeout",
     "RoomLimitError",
     "RoomNameError",
     "RoomStateError",
     "ScriptError",
+    "SessionClosed",
     "TooManyFragmentsError",
     "UnsupportedDataError",
     "UsageError",
@@ -223,6 +229,22 @@ class PostError(WSThreadsError):
     def __init__(self, message: str, *, is_unknown: bool = False) -> None:
         self.is_unknown = is_unknown
         super().__init__(message)
+
+
+class RequestError(WSThreadsError):
+    """A request that was not answered: the other side has refused it, or it could not be sent.
+
+    Raise it in `on_request` to refuse a request: its text reaches the other side. For any other exception, the other
+    side only hears that the request has failed.
+    """
+
+
+class RequestTimeout(WSThreadsError, TimeoutError):
+    """A request was not answered in time. The other side may have handled it, or may still do so."""
+
+
+class SessionClosed(WSThreadsError):
+    """A request of a session that has ended. The other side may have handled it."""
 
 
 class HandshakeRefused(WSThreadsError):

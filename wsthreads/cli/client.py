@@ -19,10 +19,10 @@ from wsproto.events import (
     RejectData,
     TextMessage,
 )
-from wsproto.utilities import ProtocolError
 
-from wsthreads.cli.handshake import make_handshake, shown
-from wsthreads.errors import BackendError, CloseCode
+from wsthreads.client.failures import MAX_REFUSAL_BYTES, ConnectFailed, connecting, describe_refusal
+from wsthreads.client.handshake import make_handshake
+from wsthreads.errors import CloseCode
 from wsthreads.monitoring.logs import printable
 
 __all__ = ["Client", "ConnectFailed", "describe_close"]
@@ -30,20 +30,12 @@ __all__ = ["Client", "ConnectFailed", "describe_close"]
 #: The most to read from the socket at once.
 RECEIVE_BYTES = 65536
 
-#: The most to read of the answer to a refused handshake, and the most to show of its text.
-MAX_REFUSAL_BYTES = 4096
-MAX_SHOWN_CHARS = 300
-
 _WORDS = {
     CloseCode.NORMAL: "normal",
     CloseCode.NO_STATUS: "no code given",
     CloseCode.ABNORMAL: "connection lost",
     CloseCode.INTERNAL_ERROR: "the server failed",
 }
-
-
-class ConnectFailed(BackendError):
-    """There is no connection to the server, or the server refused the handshake."""
 
 
 def describe_close(code: int, reason: str = "") -> str:
@@ -85,7 +77,7 @@ class Client:
         self._protocol = WSConnection(ConnectionType.CLIENT)
         data = self._protocol.send(request)
         deadline = monotonic() + timeout_s
-        try:
+        with connecting(address[0], timeout_s):
             self._sock = _connect(address, secure, timeout_s)
             try:
                 self._shake_hands(data, deadline)
@@ -94,19 +86,6 @@ class Client:
             except BaseException:
                 self._sock.close()
                 raise
-        except TimeoutError as error:
-            raise ConnectFailed(f"no answer within {timeout_s:g} s") from error
-        except ssl.SSLCertVerificationError as error:
-            advice = "to trust the certificates in FILE, set SSL_CERT_FILE=FILE"
-            raise ConnectFailed(f"its certificate is not trusted: {error.verify_message}; {advice}") from error
-        except ConnectionRefusedError as error:
-            raise ConnectFailed("Connection refused, nothing listens there") from error
-        except OSError as error:
-            if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
-                raise ConnectFailed("the server there does not speak TLS: try ws:// in place of wss://") from error
-            raise ConnectFailed(error.strerror or str(error)) from error
-        except ProtocolError as error:
-            raise ConnectFailed(f"the server there does not speak WebSocket: {error}") from error
 
     def _shake_hands(self, request: bytes, deadline: float) -> None:
         self._sock.sendall(request)
@@ -131,7 +110,7 @@ class Client:
         if refusal is None:
             advice = "" if isinstance(self._sock, ssl.SSLSocket) else "; if it speaks TLS, try wss:// in place of ws://"
             raise ConnectFailed(f"the server hung up without an answer{advice}")
-        raise ConnectFailed(_described(refusal, body))
+        raise ConnectFailed(describe_refusal(refusal, body), refusal.status_code)
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -204,26 +183,8 @@ class Client:
         self._sock.close()
 
 
-def _described(refusal: RejectConnection, body: bytes) -> str:
-    """Why the server refused a handshake, in one line."""
-    status = refusal.status_code
-    if status < 300:  # a page, such as the dashboard's
-        where = "check the path, and that a proxy passes on the header Upgrade"
-        return f"the server answered with {status}, as to a request for a page: {where}"
-    is_text = any(name == b"content-type" and value.startswith(b"text/plain") for name, value in refusal.headers)
-    words = " ".join(body.decode("utf-8", "replace").split()) if is_text else ""
-    location = next((value for name, value in refusal.headers if name == b"location"), b"").decode("latin-1")
-    description = f"the server refused with {status}"
-    if location and status < 400:
-        description += f", a redirect to {shown(location):.{MAX_SHOWN_CHARS}}"
-    return description + (f": {printable(words[:MAX_SHOWN_CHARS])}" if words else "")
-
-
 def _connect(address: tuple[str, int], secure: bool, timeout_s: float) -> socket.socket:
-    try:
-        sock = socket.create_connection(address, timeout_s)
-    except (socket.gaierror, ValueError) as error:  # ValueError: not a name for DNS, such as 64 letters without a dot
-        raise ConnectFailed(f"there is no host {address[0]:.300}") from error
+    sock = socket.create_connection(address, timeout_s)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if not secure:
         return sock

@@ -85,8 +85,8 @@ def connect(
       wsthreads connect ws://127.0.0.1:5000/ws/chat -p user=ann
     """
     from wsthreads.cli.client import Client, describe_close
-    from wsthreads.cli.handshake import shown
     from wsthreads.cli.terminal import converse
+    from wsthreads.client.handshake import shown
 
     if origin is not None:
         headers = [*headers, ("Origin", origin)]

@@ -1,4 +1,4 @@
-"""The handshake of ``wsthreads connect``: made of a URL, parameters, headers and subprotocols, which it checks."""
+"""The handshake of a client: made of a URL, parameters, headers and subprotocols, which it checks."""
 
 from __future__ import annotations
 

@@ -1,0 +1,51 @@
+"""The thread in which a client calls the application's functions, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Lock, Thread, current_thread
+
+from wsthreads.loggers import get_logger
+
+__all__ = ["Callbacks"]
+
+logger = get_logger(__name__)
+
+
+class Callbacks:
+    """Any thread. The thread is started for the first call."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._lock = Lock()  # guards the start; nothing is called under it
+        self._thread: Thread | None = None
+
+    def put(self, call: Callable[[], None]) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = Thread(target=self._run, name="wsthreads-client-calls", daemon=True)
+                self._thread.start()
+        self._queue.put(call)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether this is the thread of the callbacks."""
+        return current_thread() is self._thread
+
+    def end(self, timeout_s: float) -> None:
+        """End the thread after the calls that have been put, and wait for it, unless this is that thread."""
+        with self._lock:
+            thread = self._thread
+        if thread is None:
+            return
+        self._queue.put(None)
+        if not self.is_current:
+            thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while (call := self._queue.get()) is not None:
+            try:
+                call()
+            except Exception:
+                logger.exception("a function of the application failed")

@@ -1,0 +1,244 @@
+"""`Client`: a WebSocket client for threads, which reconnects and resumes its session."""
+
+from __future__ import annotations
+
+import math
+import ssl
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from time import monotonic
+from types import TracebackType
+
+from wsthreads.client.dialogue import NO_REQUESTS
+from wsthreads.client.engine import Engine, Options, checked
+from wsthreads.client.handshake import shown
+from wsthreads.errors import CloseCode, ConfigError, RequestError, RequestTimeout, SessionClosed, brief
+from wsthreads.protocol.frames import check_close
+
+__all__ = ["Client"]
+
+Message = str | bytes
+
+
+class Client:
+    """A WebSocket client that reconnects by itself. Any thread may call any method.
+
+    ::
+
+        with Client("ws://127.0.0.1:5000/ws/chat?user=ann") as client:
+            client.send("hello")
+            print(client.receive(timeout=5))
+
+    The constructor does not wait: the client connects in a thread of its own, and messages wait until then. `url` may
+    be a function that returns an address. It is called in that thread for each connection, for example to get a fresh
+    token.
+
+    If the server speaks ``wsthreads.1``, and its `resume_s` is not 0, the session survives a lost connection: each
+    message is received once and in order, in both directions. If the session could not be resumed, a fresh one begins:
+    `resumed` is False, and `lost` says how many messages were sent and not acknowledged. With any other server, the
+    client only reconnects; a message can be lost with its connection.
+
+    `on_request` answers requests of the server: it takes a message and returns one, or None. `on_open` is called with
+    the client when a fresh session begins; what it sends goes before all other messages. Both are called in one thread,
+    one call at a time.
+
+    `headers` are pairs or a mapping, `protocols` the application's subprotocols. `compress` offers
+    permessage-deflate. Delays between attempts double from `min_delay_s` to `max_delay_s` and are random. After
+    `max_attempts` without a connection for 5 seconds, the client gives up. At most `max_queued` messages of together
+    `max_queued_bytes` wait to be sent or acknowledged. While `max_received` messages wait for `receive`, the client
+    reads no more, unless it waits for the answer to a request.
+    """
+
+    def __init__(
+        self,
+        url: str | Callable[[], str],
+        *,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        protocols: Sequence[str] = (),
+        on_request: Callable[[Message], Message | None] | None = None,
+        on_open: Callable[[Client], object] | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        compress: bool = False,
+        min_delay_s: float = 1.0,
+        max_delay_s: float = 30.0,
+        max_attempts: int | None = None,
+        connect_timeout_s: float = 10.0,
+        send_timeout_s: float = 10.0,
+        max_queued: int = 1000,
+        max_queued_bytes: int = 1024 * 1024,
+        max_received: int = 1000,
+        max_message_bytes: int = 16 * 1024 * 1024,
+    ) -> None:
+        _check(min_delay_s=min_delay_s, max_delay_s=max_delay_s, connect_timeout_s=connect_timeout_s)
+        _check(send_timeout_s=send_timeout_s, max_queued=max_queued, max_queued_bytes=max_queued_bytes)
+        _check(max_received=max_received, max_message_bytes=max_message_bytes)
+        options = Options(
+            url=url,
+            headers=list(headers.items() if isinstance(headers, Mapping) else headers),
+            protocols=[protocols] if isinstance(protocols, str) else list(protocols),
+            on_request=on_request,
+            on_open=None if on_open is None else lambda: on_open(self),
+            ssl_context=ssl_context,
+            compress=compress,
+            min_delay_s=min_delay_s,
+            max_delay_s=max_delay_s,
+            max_attempts=max_attempts,
+            connect_timeout_s=connect_timeout_s,
+            max_queued=max_queued,
+            max_queued_bytes=max_queued_bytes,
+            max_received=max_received,
+            max_message_bytes=max_message_bytes,
+        )
+        if isinstance(url, str):
+            options.handshake(url, True)  # raises for a wrong address, header or subprotocol
+        self._url, self._send_timeout_s, self._max_received = url, send_timeout_s, max_received
+        self._engine = Engine(options)
+
+    def send(self, message: Message) -> bool:
+        """Send text (a str) or binary (bytes), now or when there is a connection. True if the message was accepted.
+
+        If too much waits already, the message is refused: at once without a connection, and after `send_timeout_s` with
+        one. It is also refused when the client is closed.
+        """
+        data, engine, deadline = checked(message), self._engine, monotonic() + self._send_timeout_s
+        with engine.lock:
+            first = engine.callbacks.is_current
+            while not engine.is_over:
+                if engine.dialogue.send(data, first=first):
+                    engine.pump()
+                    return True
+                if not engine.is_connected or not engine.wait_for_room(deadline):
+                    break
+            return False
+
+    def receive(self, timeout: float | None = None) -> Message:
+        """The next message. Waits for it, at most `timeout` seconds, and then raises `TimeoutError`.
+
+        Raises `SessionClosed` after the last message if the client is closed, the server has closed it for good, or it
+        has given up.
+        """
+        engine = self._engine
+        with engine.lock:
+            if not engine.arrived.wait_for(lambda: engine.inbox or engine.closed is not None, timeout):
+                raise TimeoutError(f"nothing was received in {timeout:g} s{engine.describe_trouble()}")
+            if not engine.inbox:
+                raise engine.end_error()
+            was_full = engine.is_full
+            message = engine.inbox.popleft()
+            if was_full:
+                engine.wake()  # it reads again
+            return message
+
+    def request(self, message: Message, timeout: float = 10.0) -> Message | None:
+        """Send a request, and return its answer: what the handler's `on_request` has returned.
+
+        Raises `RequestTimeout` (a `TimeoutError`) after `timeout` seconds, `RequestError` if the handler failed, and
+        `SessionClosed` if the session ends before the answer comes. A request survives a lost connection.
+        """
+        data, engine, deadline = checked(message), self._engine, monotonic() + timeout
+        with engine.lock:
+            first = engine.callbacks.is_current
+            while True:
+                if engine.is_over:
+                    raise engine.end_error()
+                if engine.dialogue.is_open and not engine.dialogue.speaks:
+                    raise RequestError(NO_REQUESTS)
+                pending = engine.dialogue.request(data, first=first)
+                if pending is not None:
+                    break
+                if not engine.wait_for_room(deadline):
+                    raise RequestTimeout(f"the request was not sent in {timeout:g} s: too many messages wait")
+            was_full, engine.requesting = engine.is_full, engine.requesting + 1
+            try:
+                engine.pump()
+                if was_full:
+                    engine.wake()  # it reads again, for the answer
+                if not engine.moved.wait_for(lambda: pending.is_done, max(0.0, deadline - monotonic())):
+                    raise RequestTimeout(f"no answer came in {timeout:g} s{engine.describe_trouble()}")
+            finally:
+                engine.requesting -= 1
+                if not pending.is_done:
+                    engine.dialogue.give_up(pending)
+            if pending.error is not None:
+                raise pending.error
+            return pending.answer
+
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Close for good, and end the client's threads. Waits for the server's close frame, at most 5 seconds.
+
+        Messages that still wait for a connection are dropped. Received ones can still be taken. A second call does
+        nothing.
+        """
+        check_close(code, reason)
+        self._engine.close(code, reason)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection now. The server may have lost it already."""
+        with self._engine.lock:
+            return self._engine.is_connected
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the current or last connection went on with the session of the one before."""
+        with self._engine.lock:
+            return self._engine.dialogue.resumed
+
+    @property
+    def lost(self) -> int:
+        """How many messages of the former session were sent and not acknowledged. The server may have handled them."""
+        with self._engine.lock:
+            return self._engine.lost
+
+    @property
+    def session_id(self) -> str | None:
+        """The id of the session, as in the server's logs. None without a session that can be resumed."""
+        with self._engine.lock:
+            token = self._engine.dialogue.token
+        return None if token is None else token.rpartition(".")[0]
+
+    @property
+    def protocol(self) -> str | None:
+        """Which of `protocols` the server has chosen."""
+        with self._engine.lock:
+            return self._engine.dialogue.protocol if self._engine.dialogue.speaks else self._engine.subprotocol
+
+    @property
+    def closed(self) -> tuple[int, str] | None:
+        """The close code and the reason when the client is closed for good; None before."""
+        with self._engine.lock:
+            return self._engine.closed
+
+    def __iter__(self) -> Iterator[Message]:
+        """All messages, until the client is closed, or the server closes it with 1000.
+
+        Raises `SessionClosed` at another end.
+        """
+        while True:
+            try:
+                message = self.receive()
+            except SessionClosed:
+                if self._engine.closing is None and self.closed is not None and self.closed[0] != CloseCode.NORMAL:
+                    raise
+                return
+            yield message
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        where = shown(self._url) if isinstance(self._url, str) else "an address from a function"
+        state = "closed" if self.closed else "connected" if self.is_connected else "not connected"
+        return f"<Client of {where}, {state}>"
+
+
+def _check(**settings: float) -> None:
+    """Raises `ConfigError` for a number that is not above 0."""
+    for name, value in settings.items():
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not 0 < value < math.inf:
+            raise ConfigError(f"{name} must be a number above 0, not {brief(value)}")

@@ -1,0 +1,377 @@
+"""The client's side of ``wsthreads.1``: counts, what is not acknowledged, requests. Pure: no socket, thread or clock.
+
+Its owner calls `connected` when a connection is open, gives each received message to `receive`, writes what `take`
+returns, and calls `disconnected` at the end of the connection. The same class is used for a connection to a server
+without ``wsthreads.1``; then messages pass unchanged, and nothing is sent twice.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from wsthreads.errors import ProtocolError, RequestError, SessionClosed
+from wsthreads.protocol import envelope
+
+__all__ = ["NO_REQUESTS", "Answered", "Asked", "Dialogue", "Event", "Opened", "Pending"]
+
+Message = str | bytes
+
+#: The error of a request to another server.
+NO_REQUESTS = "the server does not speak wsthreads.1, so it answers no requests"
+
+
+class Pending:
+    """A request of this side. `id` is None until it is sent."""
+
+    __slots__ = ("answer", "error", "id", "is_done")
+
+    def __init__(self) -> None:
+        self.id: int | None = None
+        self.is_done = False
+        self.answer: Message | None = None
+        self.error: Exception | None = None
+
+    def _end(self, answer: Message | None, error: Exception | None = None) -> Answered:
+        self.answer, self.error, self.is_done = answer, error, True
+        return Answered(self)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The connection can be used. If it has not `resumed`, this is a fresh session.
+
+    Then `lost` messages of the former session were sent and not acknowledged: the server may have handled them or not.
+    """
+
+    resumed: bool
+    lost: int = 0
+    why: str | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request of the server, for `Dialogue.reply` or `Dialogue.fail`."""
+
+    id: int
+    data: Message
+    session: int
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A request of this side is done."""
+
+    pending: Pending
+
+
+Event = str | bytes | Opened | Asked | Answered
+
+
+class _Outgoing:
+    """A counted message that has never been sent: a request if it has a `pending`. A reply belongs to one session."""
+
+    __slots__ = ("is_reply", "message", "pending", "size")
+
+    def __init__(self, message: Message, pending: Pending | None = None, is_reply: bool = False) -> None:
+        self.message, self.pending, self.is_reply = message, pending, is_reply
+        self.size = _size(message)
+
+
+class Dialogue:
+    """One client's sessions, one after another. Not thread-safe."""
+
+    def __init__(self, *, max_queued: int = 1000, max_queued_bytes: int = 1024 * 1024) -> None:
+        self._max_queued, self._max_queued_bytes = max_queued, max_queued_bytes
+        #: What the session can be resumed with: a secret. None: there is no session, or it cannot be resumed.
+        self.token: str | None = None
+        #: Whether the current connection speaks ``wsthreads.1``, and whether its welcome has come.
+        self.speaks = False
+        self.is_open = False
+        #: Whether the server's first message on this connection was a welcome, right or wrong.
+        self.was_welcomed = False
+        #: Of the current or last connection.
+        self.resumed = False
+        self.protocol: str | None = None
+        self.heartbeat_s = self.timeout_s = 0.0
+        #: The number of counted messages that have been received in this session.
+        self.received = 0
+        self._unacknowledged = [0, 0]  # messages and bytes received since the last acknowledgement
+        self._last_asked = 0  # the id of the server's last request
+        self._session = 0  # the number of the session
+        self._taken = 0  # of the counted messages sent in this session: those that the server has acknowledged
+        self._kept: deque[tuple[Message, int]] = deque()  # those that it has not, with their sizes
+        self._again: deque[Message] = deque()  # of these: what is to be sent again on this connection
+        self._keeps = True
+        self._first: deque[_Outgoing] = deque()  # never sent; see `hold`
+        self._queue: deque[_Outgoing] = deque()  # never sent
+        self._is_held = False
+        self._bytes = 0  # of the last three
+        self._control: deque[str] = deque()  # to be sent first on this connection; not counted
+        self._last_id = 0
+        self._pending: dict[int, Pending] = {}  # requests that have been sent
+
+    # The connection.
+
+    def connected(self, speaks: bool) -> list[Event]:
+        """A connection is open; `speaks`: the server has chosen ``wsthreads.1``."""
+        self._reset_connection()
+        self.speaks = speaks
+        if speaks:
+            self._control.append(envelope.hello(self.token, self.received))
+            return []
+        self.token, self._keeps = None, False
+        self.heartbeat_s = self.timeout_s = 0.0
+        return self._begin(None)
+
+    def disconnected(self) -> None:
+        """The connection has ended."""
+        self._reset_connection()
+
+    def forget(self) -> None:
+        """The session is over: do not try to resume it."""
+        self.token = None
+
+    def end(self) -> list[Event]:
+        """No connection will follow."""
+        self._reset_connection()
+        events: list[Event] = [pending._end(None, _closed()) for pending in self._pending.values()]
+        for outgoing in (*self._first, *self._queue):
+            if outgoing.pending is not None:
+                events.append(outgoing.pending._end(None, _closed()))
+        for queue in (self._kept, self._first, self._queue):
+            queue.clear()
+        self._pending.clear()
+        self.token, self._bytes = None, 0
+        return events
+
+    def _reset_connection(self) -> None:
+        self.is_open = self.was_welcomed = False
+        self._control.clear()
+        self._again.clear()
+
+    # Sending.
+
+    @property
+    def waiting(self) -> int:
+        """The number of messages that have not been sent, or that the server has not acknowledged."""
+        return len(self._kept) + len(self._first) + len(self._queue)
+
+    def has_room(self, message: Message) -> bool:
+        """Whether the limits permit another message. A single one may have any size."""
+        waiting = self.waiting
+        return waiting == 0 or (waiting < self._max_queued and self._bytes + _size(message) <= self._max_queued_bytes)
+
+    def send(self, message: Message, *, first: bool = False) -> bool:
+        """Accept an ordinary message; False if there is no room. `first`: before all that is held, see `hold`."""
+        if not self.has_room(message):
+            return False
+        self._put(_Outgoing(message), first)
+        return True
+
+    def request(self, message: Message, *, first: bool = False) -> Pending | None:
+        """Accept a request; None if there is no room. `receive` returns `Answered` when it is done."""
+        if not self.has_room(message):
+            return None
+        pending = Pending()
+        self._put(_Outgoing(message, pending), first)
+        return pending
+
+    def give_up(self, pending: Pending) -> None:
+        """Nobody waits for this request. If it has not been sent, it is not sent; a later reply is ignored."""
+        if pending.id is not None:
+            if self._pending.get(pending.id) is pending:
+                del self._pending[pending.id]
+            return
+        for queue in (self._first, self._queue):
+            for outgoing in queue:
+                if outgoing.pending is pending:
+                    queue.remove(outgoing)
+                    self._bytes -= outgoing.size
+                    return
+
+    def reply(self, asked: Asked, answer: Message | None) -> None:
+        """Answer a request of the server. Does nothing if its session is over."""
+        message = envelope.null_reply(asked.id) if answer is None else envelope.reply(asked.id, answer)
+        self._reply(asked, message)
+
+    def fail(self, asked: Asked, text: str) -> None:
+        """Answer a request of the server by an error. Does nothing if its session is over."""
+        self._reply(asked, envelope.failure(asked.id, text))
+
+    def _reply(self, asked: Asked, message: Message) -> None:
+        if asked.session == self._session:
+            self._put(_Outgoing(message, is_reply=True), first=False)
+
+    def _put(self, outgoing: _Outgoing, first: bool) -> None:
+        (self._first if first and self._is_held else self._queue).append(outgoing)
+        self._bytes += outgoing.size
+
+    def hold(self) -> None:
+        """Until `release`, send only what is sent with `first`, such as the login of a fresh session."""
+        self._is_held = True
+
+    def release(self) -> None:
+        self._is_held = False
+        self._queue.extendleft(reversed(self._first))
+        self._first.clear()
+
+    def heartbeat(self) -> None:
+        """Nothing was received for `heartbeat_s`: ask the server for a sign of life."""
+        self._control.append(envelope.heartbeat(self.received))
+        self._unacknowledged = [0, 0]
+
+    @property
+    def can_take(self) -> bool:
+        """Whether `take` returns a message."""
+        if self._control:
+            return True
+        return self.is_open and bool(self._again or self._first or (self._queue and not self._is_held))
+
+    def take(self) -> Message | None:
+        """The next message to write on this connection, or None."""
+        if self._control:
+            return self._control.popleft()
+        if not self.is_open:
+            return None
+        if self._again:
+            return self._again.popleft()
+        if self._first:
+            return self._sent(self._first.popleft())
+        if self._queue and not self._is_held:
+            return self._sent(self._queue.popleft())
+        return None
+
+    def _sent(self, outgoing: _Outgoing) -> Message:
+        """The form in which a message travels. It is kept until it is acknowledged."""
+        message, pending = outgoing.message, outgoing.pending
+        if self.speaks and pending is not None:
+            self._last_id += 1
+            pending.id = self._last_id
+            self._pending[pending.id] = pending
+            message = envelope.request(pending.id, message)
+        elif self.speaks and not outgoing.is_reply:
+            message = envelope.escaped(message)
+        if self._keeps:
+            self._kept.append((message, outgoing.size))
+        else:
+            self._bytes -= outgoing.size
+        return message
+
+    # Receiving.
+
+    def receive(self, message: Message) -> list[Event]:
+        """What a message of the server means. After a `ProtocolError`, close with 1002, and `forget` the session."""
+        if not self.speaks:
+            return [message]
+        parsed = envelope.parse(message)
+        if not self.is_open:
+            if not isinstance(parsed, envelope.Welcome):
+                raise ProtocolError("the server's first message is not the welcome")
+            self.was_welcomed = True
+            return self._welcomed(parsed)
+        if isinstance(parsed, (str, bytes)):
+            self._count(message)
+            return [parsed]
+        if isinstance(parsed, envelope.Ack):
+            self._acknowledge(parsed.received)
+            return []
+        if isinstance(parsed, envelope.Request):
+            return self._asked(parsed, message)
+        if isinstance(parsed, envelope.Reply):
+            return self._answered(parsed.id, message, parsed.data)
+        if isinstance(parsed, envelope.NullReply):
+            return self._answered(parsed.id, message, None)
+        if isinstance(parsed, envelope.Failure):
+            return self._answered(parsed.id, message, None, RequestError(parsed.reason))
+        raise ProtocolError(f"the server sent a {type(parsed).__name__}, which only clients send")
+
+    def _welcomed(self, welcome: envelope.Welcome) -> list[Event]:
+        if welcome.resumed:
+            if self.token is None:
+                raise ProtocolError("the server resumes a session, and was not asked to")
+            self._acknowledge(welcome.received)
+            self._again.extend(message for message, _ in self._kept)
+            self._unacknowledged = [0, 0]
+            self.is_open = self.resumed = True
+            events: list[Event] = [Opened(True)]
+        else:
+            if welcome.received:
+                raise ProtocolError(f"a fresh session cannot have received {welcome.received} messages")
+            self._keeps = welcome.token is not None
+            events = self._begin(welcome.why)
+        self.token = welcome.token
+        self.protocol = welcome.protocol
+        self.heartbeat_s, self.timeout_s = welcome.heartbeat_ms / 1000, welcome.timeout_ms / 1000
+        return events
+
+    def _begin(self, why: str | None) -> list[Event]:
+        """A fresh session. What was sent in the former one is dropped: the server may have handled it."""
+        events: list[Event] = [Opened(False, len(self._kept), why)]
+        events += [pending._end(None, _closed()) for pending in self._pending.values()]
+        self._pending.clear()
+        self._kept.clear()
+        self._queue = deque(outgoing for outgoing in self._queue if not outgoing.is_reply)
+        if not self.speaks:
+            events += self._refuse_requests()
+        self._bytes = sum(outgoing.size for outgoing in (*self._first, *self._queue))
+        self._session += 1
+        self._taken = self.received = self._last_id = self._last_asked = 0
+        self._unacknowledged = [0, 0]
+        self.is_open, self.resumed = True, False
+        return events
+
+    def _refuse_requests(self) -> list[Event]:
+        """The server cannot answer requests."""
+        events: list[Event] = []
+        for queue in (self._first, self._queue):
+            for outgoing in [outgoing for outgoing in queue if outgoing.pending is not None]:
+                queue.remove(outgoing)
+                assert outgoing.pending is not None
+                events.append(outgoing.pending._end(None, RequestError(NO_REQUESTS)))
+        return events
+
+    def _acknowledge(self, count: int) -> None:
+        done = count - self._taken
+        if not self._keeps:
+            return
+        if not 0 <= done <= len(self._kept):
+            sent = self._taken + len(self._kept)
+            raise ProtocolError(f"the server acknowledges {count} messages, not {self._taken} to {sent}")
+        self._taken = count
+        for _ in range(done):
+            self._bytes -= self._kept.popleft()[1]
+
+    def _count(self, message: Message) -> None:
+        self.received += 1
+        since = self._unacknowledged
+        since[0] += 1
+        since[1] += len(message)
+        if since[0] >= envelope.ACK_MESSAGES or since[1] >= envelope.ACK_BYTES:
+            self._control.append(envelope.ack(self.received))
+            self._unacknowledged = [0, 0]
+
+    def _asked(self, request: envelope.Request, message: Message) -> list[Event]:
+        if request.id != self._last_asked + 1:
+            raise ProtocolError(f"the server's request has the id {request.id}, not {self._last_asked + 1}")
+        self._last_asked = request.id
+        self._count(message)
+        return [Asked(request.id, request.data, self._session)]
+
+    def _answered(
+        self, id: int, message: Message, answer: Message | None, error: Exception | None = None
+    ) -> list[Event]:
+        if not 1 <= id <= self._last_id:
+            raise ProtocolError(f"the server answers the request {id}, and there were {self._last_id}")
+        self._count(message)
+        pending = self._pending.pop(id, None)
+        return [] if pending is None else [pending._end(answer, error)]
+
+
+def _closed() -> SessionClosed:
+    return SessionClosed("the session ended before the answer came")
+
+
+def _size(message: Message) -> int:
+    """The bytes of a message."""
+    return len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())

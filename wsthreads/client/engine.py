@@ -1,0 +1,431 @@
+"""The thread of a `Client`: connects, reads, keeps the connection alive, and connects again."""
+
+from __future__ import annotations
+
+import ssl
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from threading import Condition, Lock, Thread, current_thread
+from time import monotonic
+
+from wsthreads.client.callbacks import Callbacks
+from wsthreads.client.connection import Abandoned, Connection
+from wsthreads.client.dialogue import Asked, Dialogue, Event, Opened
+from wsthreads.client.failures import ConnectFailed
+from wsthreads.client.handshake import Handshake, make_handshake
+from wsthreads.client.retries import UNDECIDED_CODES, Retries
+from wsthreads.client.waiter import READ, WRITE, Waiter
+from wsthreads.errors import CloseCode, MessageTypeError, PeerError, RequestError, SessionClosed, UsageError
+from wsthreads.loggers import get_logger
+from wsthreads.monitoring.logs import printable
+from wsthreads.protocol.envelope import SUBPROTOCOL
+
+__all__ = ["Engine", "Options", "checked"]
+
+logger = get_logger(__name__)
+
+Message = str | bytes
+
+#: A connection of so many seconds is stable: delays begin anew after it.
+STABLE_S = 5.0
+
+#: When a server without ``wsthreads.1`` gets a ping, and how long it may then send nothing.
+PING_INTERVAL_S = 20.0
+PING_TIMEOUT_S = 20.0
+
+#: How long `close` waits for the server's close frame, and for a running function of the application.
+CLOSE_TIMEOUT_S = 5.0
+
+#: While so many bytes are unsent, further messages wait in the `Dialogue`, which has limits.
+MAX_UNSENT_BYTES = 65536
+
+#: So many requests of the server may wait for their answers.
+MAX_ASKED = 100
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `Client` says of them."""
+
+    url: str | Callable[[], str]
+    headers: Sequence[tuple[str, str]]
+    protocols: Sequence[str]
+    on_request: Callable[[Message], Message | None] | None
+    on_open: Callable[[], object] | None
+    ssl_context: ssl.SSLContext | None
+    compress: bool
+    min_delay_s: float
+    max_delay_s: float
+    max_attempts: int | None
+    connect_timeout_s: float
+    max_queued: int
+    max_queued_bytes: int
+    max_received: int
+    max_message_bytes: int
+
+    def handshake(self, url: str, offers: bool) -> Handshake:
+        """The request to an address. Raises `UsageError` for a value that HTTP does not allow."""
+        return make_handshake(url, (), self.headers, [*([SUBPROTOCOL] if offers else []), *self.protocols])
+
+
+@dataclass
+class _Life:
+    """When something was last received on a connection, and whether it has been asked for a sign of life."""
+
+    since: float = field(default_factory=monotonic)
+    is_asked: bool = False
+    is_overdue: bool = False
+
+    def show(self) -> None:
+        """Something has been received, or is not waited for."""
+        self.since, self.is_asked, self.is_overdue = monotonic(), False, False
+
+
+class Engine:
+    """The state of a client, which its methods read and change with `lock` held, and the thread that moves it."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._offers = True  # wsthreads.1
+        self._retries = Retries(
+            options.min_delay_s, options.max_delay_s, options.max_attempts, not isinstance(options.url, str)
+        )
+        self.callbacks = Callbacks()
+        self._waiter = Waiter()
+        self.lock = Lock()  # guards the rest. No function of the application is called under it
+        self.arrived = Condition(self.lock)  # a message has come, or the end
+        self.moved = Condition(self.lock)  # there may be room to send, or an answer, or the end
+        self.dialogue = Dialogue(max_queued=options.max_queued, max_queued_bytes=options.max_queued_bytes)
+        self.inbox: deque[Message] = deque()
+        self.requesting = 0  # threads that wait for an answer
+        self._senders = 0  # threads that wait for room
+        self.lost = 0
+        self.subprotocol: str | None = None
+        #: The close that the application has asked for; the one that has ended the client.
+        self.closing: tuple[int, str] | None = None
+        self.closed: tuple[int, str] | None = None
+        self._close_by = 0.0  # the time at which a close handshake is given up
+        self._trouble = ""  # why there is no connection
+        self._connection: Connection | None = None
+        self._asked = 0  # requests of the server that are not answered
+        self._thread = Thread(target=self._run, name="wsthreads-client", daemon=True)
+        self._thread.start()
+
+    # For the client.
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether messages can be sent now. With the lock held."""
+        return self._connection is not None and self._connection.is_open and self.dialogue.is_open
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is accepted any more. With the lock held."""
+        return self.closing is not None or self.closed is not None
+
+    def describe_trouble(self) -> str:
+        """For the text of an error: why there is no connection. With the lock held."""
+        if self.is_connected:
+            return ""
+        return f"; there is no connection: {self._trouble}" if self._trouble else "; there is no connection yet"
+
+    def end_error(self) -> SessionClosed:
+        """With the lock held."""
+        code, reason = self.closed or self.closing or (CloseCode.ABNORMAL, "")
+        return SessionClosed(f"the client is closed: {_described(code, reason)}")
+
+    def pump(self) -> None:
+        """Send what waits, as far as the connection takes it. With the lock held."""
+        connection, dialogue = self._connection, self.dialogue
+        if connection is None or not connection.is_open:
+            return
+        while True:
+            while connection.unsent_bytes < MAX_UNSENT_BYTES and (message := dialogue.take()) is not None:
+                connection.write(message)
+            connection.flush()
+            if connection.unsent_bytes or not dialogue.can_take:
+                break
+        if connection.unsent_bytes and current_thread() is not self._thread:
+            self._waiter.wake()  # it waits until the socket takes more
+
+    def wait_for_room(self, deadline: float) -> bool:
+        """Ask the server to acknowledge, and wait until something has moved. False at the deadline. With the lock held.
+
+        A server acknowledges each 64 messages by itself; the limits may be lower.
+        """
+        self.beat()
+        self._senders += 1
+        try:
+            return self.moved.wait(max(0.0, deadline - monotonic()))
+        finally:
+            self._senders -= 1
+
+    def wake(self) -> None:
+        """Have the thread look again at what it waits for."""
+        self._waiter.wake()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it does not read, because too much waits for the application. With the lock held."""
+        is_full = len(self.inbox) >= self._options.max_received
+        return is_full and not self.requesting and self.closing is None
+
+    def close(self, code: int, reason: str) -> None:
+        """Close for good. Waits for the threads, with a deadline."""
+        with self.lock:
+            if not self.is_over:
+                self.closing, self._close_by = (code, reason), monotonic() + CLOSE_TIMEOUT_S
+                self.pump()
+                if self._connection is not None:
+                    self._connection.close(code, reason)
+                    self._connection.flush()
+        self._waiter.wake()
+        if current_thread() is not self._thread:
+            self._thread.join(2 * CLOSE_TIMEOUT_S)
+        self.callbacks.end(CLOSE_TIMEOUT_S)
+
+    # The thread.
+
+    def _run(self) -> None:
+        end: tuple[int, str] = (CloseCode.ABNORMAL, "the client failed")
+        try:
+            end = self._live()
+        except Exception:
+            logger.exception("the client failed")
+        finally:
+            with self.lock:
+                if self._connection is not None:
+                    self._connection.abort()
+                    self._connection = None
+                self.closed = self.closing or end
+                self.dialogue.end()
+                self.arrived.notify_all()
+                self.moved.notify_all()
+            self._waiter.close()
+
+    def _live(self) -> tuple[int, str]:
+        """Connect again and again. Returns how it has ended."""
+        while self.closing is None:
+            try:
+                connection = self._connect()
+            except Abandoned:
+                break
+            except UsageError as error:  # no attempt with this address can ever succeed
+                return CloseCode.ABNORMAL, str(error)
+            except ConnectFailed as error:
+                end: tuple[int, str] = (CloseCode.ABNORMAL, str(error))
+                delay = self._retries.after_refusal(error.status)
+            else:
+                end, began = self._serve(connection)
+                if began is not None and monotonic() - began >= STABLE_S:
+                    self._retries.stable()
+                delay = self._retries.after_close(end[0])
+            if delay is None or self.closing is not None:
+                return end
+            with self.lock:
+                trouble = self._trouble = _described(*end)
+            logger.info("there is no connection (%s); the next attempt is in %.1f s", trouble, delay)
+            until = monotonic() + delay
+            while self.closing is None and (left := until - monotonic()) > 0:
+                self._waiter.wait(None, 0, left)
+        return self.closing or (CloseCode.ABNORMAL, "")
+
+    def _connect(self) -> Connection:
+        """Raises `ConnectFailed`, `UsageError`, `Abandoned`."""
+        options, url = self._options, self._options.url
+        if not isinstance(url, str):
+            try:
+                url = url()
+            except Exception as error:
+                logger.info("the function for the address failed", exc_info=error)
+                raise ConnectFailed(f"the function for the address failed: {error}") from error
+            if not isinstance(url, str):
+                raise ConnectFailed(f"the function for the address returned a {type(url).__name__}, not a str")
+        return Connection(
+            options.handshake(url, self._offers),
+            self._waiter,
+            timeout_s=options.connect_timeout_s,
+            is_wanted=lambda: self.closing is None,
+            ssl_context=options.ssl_context,
+            compress=options.compress,
+            max_message_bytes=options.max_message_bytes,
+        )
+
+    def _serve(self, connection: Connection) -> tuple[tuple[int, str], float | None]:
+        """Use a connection until its end. Returns the close code and the reason, and when the connection was open."""
+        life, open_by = _Life(), monotonic() + self._options.connect_timeout_s
+        began: float | None = None
+        with self.lock:
+            self._connection = connection
+            speaks = connection.subprotocol == SUBPROTOCOL
+            self.subprotocol = None if speaks else connection.subprotocol
+            self._handle(self.dialogue.connected(speaks))
+            self.pump()
+            if self.closing is not None:  # since the connection was made
+                connection.close(*self.closing)
+                connection.flush()
+        while True:
+            with self.lock:
+                wait_s = self._time_left(connection, life, open_by)
+                if connection.is_over:
+                    break
+                events = (0 if self.is_full else READ) | (WRITE if connection.unsent_bytes else 0)
+            ready = READ if connection.has_input and events & READ else connection.wait(events, wait_s)
+            with self.lock:
+                if ready & READ:
+                    self._read(connection, life)
+                self.pump()
+                if self._senders:
+                    self.moved.notify_all()
+                if began is None and self.dialogue.is_open:
+                    began = monotonic()
+        with self.lock:
+            self._connection = None
+            was_open = self.dialogue.is_open
+            self.dialogue.disconnected()
+            closed = connection.closed or (CloseCode.ABNORMAL, "")
+            if not was_open and closed[0] not in UNDECIDED_CODES:
+                self.dialogue.forget()
+            self.moved.notify_all()  # what waits for room without a connection is refused
+        return closed, began
+
+    def _time_left(self, connection: Connection, life: _Life, open_by: float) -> float | None:
+        """How long to wait for input. Ends a connection that shows no life. With the lock held."""
+        now, dialogue = monotonic(), self.dialogue
+        if self.closing is not None:
+            if now >= self._close_by:
+                connection.abort("no answer to the close frame")
+            return self._close_by - now
+        if not dialogue.is_open:
+            if now >= open_by:
+                connection.abort("no welcome came in time")
+            return open_by - now
+        if self.is_full:
+            life.show()
+            return None
+        ask_s, timeout_s = (
+            (dialogue.heartbeat_s, dialogue.timeout_s) if dialogue.speaks else (PING_INTERVAL_S, PING_TIMEOUT_S)
+        )
+        if not ask_s:
+            return None
+        due = life.since + (timeout_s if life.is_asked else ask_s)
+        if now < due:
+            return due - now
+        if life.is_asked and not life.is_overdue:
+            life.is_overdue = True
+            return 0.0  # one last look: this thread, or the machine, may have slept
+        if life.is_asked:
+            connection.abort(f"nothing was received for {ask_s + timeout_s:g} s")
+            return 0.0
+        self.beat()
+        life.since, life.is_asked = now, True
+        return timeout_s
+
+    def beat(self) -> None:
+        """Ask the server for a sign of life, and to acknowledge. With the lock held."""
+        if not self.is_connected:
+            return
+        if self.dialogue.speaks:
+            self.dialogue.heartbeat()
+        elif self._connection is not None:
+            self._connection.ping()
+        self.pump()
+
+    def _read(self, connection: Connection, life: _Life) -> None:
+        messages, has_come = connection.read()
+        if has_come:
+            life.show()
+        for message in messages:
+            try:
+                self._handle(self.dialogue.receive(message))
+            except PeerError as error:
+                if not self.dialogue.was_welcomed:
+                    self._offers = False  # the server only echoes what was offered
+                self.dialogue.forget()
+                logger.warning("the server breaks the protocol: %s", error)
+                connection.fail(error.close_code, str(error))
+                connection.closed = (CloseCode.ABNORMAL, str(error))  # another session may go better
+                return
+
+    def _handle(self, events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, (str, bytes)):
+                self.inbox.append(event)
+                self.arrived.notify()
+            elif isinstance(event, Opened):
+                self._opened(event)
+            elif isinstance(event, Asked):
+                self._answer(event)
+            else:
+                self.moved.notify_all()
+
+    def _opened(self, event: Opened) -> None:
+        self._trouble = ""
+        if event.resumed:
+            logger.info("the session is resumed")
+            return
+        self.lost = event.lost
+        why = f" ({printable(event.why)})" if event.why else ""
+        logger.info("a fresh session has begun%s; %d messages of the former one are perhaps lost", why, event.lost)
+        if self._options.on_open is not None:
+            self.dialogue.hold()
+            self.callbacks.put(partial(self._call_on_open, self._options.on_open))
+
+    def _call_on_open(self, on_open: Callable[[], object]) -> None:
+        try:
+            on_open()
+        finally:
+            with self.lock:
+                self.dialogue.release()
+                self.pump()
+
+    def _answer(self, asked: Asked) -> None:
+        on_request = self._options.on_request
+        if on_request is None:
+            self.dialogue.fail(asked, "no handler")
+        elif self._asked >= MAX_ASKED:
+            self.dialogue.fail(asked, "too many requests")
+        else:
+            self._asked += 1
+            self.callbacks.put(partial(self._call_on_request, on_request, asked))
+
+    def _call_on_request(self, on_request: Callable[[Message], Message | None], asked: Asked) -> None:
+        answer: Message | None = None
+        failure: str | None = None
+        try:
+            answer = on_request(asked.data)
+            if answer is not None:
+                answer = checked(answer)
+        except RequestError as error:
+            failure = str(error)
+        except Exception:
+            logger.exception("on_request failed")
+            failure = "failed"
+        with self.lock:
+            self._asked -= 1
+            if failure is None:
+                self.dialogue.reply(asked, answer)
+            else:
+                self.dialogue.fail(asked, failure)
+            self.pump()
+
+
+def _described(code: int, reason: str) -> str:
+    if code == CloseCode.ABNORMAL:
+        return printable(reason) or "the connection was lost"
+    return f"{int(code)} {printable(reason)}".strip()
+
+
+def checked(message: object) -> Message:
+    """A message as it is sent. A lone surrogate becomes U+FFFD. Raises `MessageTypeError`."""
+    if isinstance(message, str):
+        try:
+            message.encode()
+        except UnicodeEncodeError:
+            return message.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return message
+    if isinstance(message, (bytes, bytearray, memoryview)):
+        return bytes(message)
+    raise MessageTypeError(f"a message must be str or bytes, not {type(message).__name__}; try json.dumps")

@@ -1,0 +1,66 @@
+"""Why there is no connection to a server, in words."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from wsproto.events import RejectConnection
+from wsproto.utilities import ProtocolError
+
+from wsthreads.client.handshake import shown
+from wsthreads.errors import BackendError
+from wsthreads.monitoring.logs import printable
+
+__all__ = ["MAX_REFUSAL_BYTES", "ConnectFailed", "connecting", "describe_refusal"]
+
+#: The most to read of the answer to a refused handshake, and the most to show of its text.
+MAX_REFUSAL_BYTES = 4096
+MAX_SHOWN_CHARS = 300
+
+
+class ConnectFailed(BackendError):
+    """There is no connection to the server, or the server refused the handshake with the HTTP status `status`."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+@contextmanager
+def connecting(host: str, timeout_s: float) -> Iterator[None]:
+    """A context manager that raises `ConnectFailed`, in words, for the errors of sockets, TLS and the handshake."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise ConnectFailed(f"no answer within {timeout_s:g} s") from error
+    except (socket.gaierror, UnicodeError) as error:  # UnicodeError: no name for DNS, such as 64 letters without a dot
+        raise ConnectFailed(f"there is no host {host:.300}") from error
+    except ssl.SSLCertVerificationError as error:
+        advice = "to trust the certificates in FILE, set SSL_CERT_FILE=FILE"
+        raise ConnectFailed(f"its certificate is not trusted: {error.verify_message}; {advice}") from error
+    except ConnectionRefusedError as error:
+        raise ConnectFailed("Connection refused, nothing listens there") from error
+    except OSError as error:
+        if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+            raise ConnectFailed("the server there does not speak TLS: try ws:// in place of wss://") from error
+        raise ConnectFailed(error.strerror or str(error)) from error
+    except ProtocolError as error:
+        raise ConnectFailed(f"the server there does not speak WebSocket: {error}") from error
+
+
+def describe_refusal(refusal: RejectConnection, body: bytes) -> str:
+    """Why the server refused a handshake, in one line."""
+    status = refusal.status_code
+    if status < 300:  # a page, such as the dashboard's
+        where = "check the path, and that a proxy passes on the header Upgrade"
+        return f"the server answered with {status}, as to a request for a page: {where}"
+    is_text = any(name == b"content-type" and value.startswith(b"text/plain") for name, value in refusal.headers)
+    words = " ".join(body.decode("utf-8", "replace").split()) if is_text else ""
+    location = next((value for name, value in refusal.headers if name == b"location"), b"").decode("latin-1")
+    description = f"the server refused with {status}"
+    if location and status < 400:
+        description += f", a redirect to {shown(location):.{MAX_SHOWN_CHARS}}"
+    return description + (f": {printable(words[:MAX_SHOWN_CHARS])}" if words else "")

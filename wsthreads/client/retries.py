@@ -1,0 +1,74 @@
+"""When a client connects again, and when that is useless. Pure: no clock, no socket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import SystemRandom
+
+from wsthreads.errors import CloseCode
+
+__all__ = ["Retries", "is_final"]
+
+#: Connecting again is useless after these codes, and after 4000 to 4999: the client made a mistake, or is not welcome.
+#: All others may be temporary. `wsthreads.js` has the same list.
+FINAL_CODES = frozenset({1000, 1002, 1003, 1007, 1008, 1009, 1010, 3000, 3003})
+
+#: After one of these codes in place of the welcome, the session goes on. Any other one says that it is over.
+UNDECIDED_CODES = frozenset({1001, 1006, 1011, 1012, 1013})
+
+#: Of the statuses from 400 to 499, only these may be gone later: timeout, too early, too many.
+TEMPORARY_STATUSES = frozenset({408, 425, 429})
+
+_RANDOM = SystemRandom().random
+
+
+def is_final(code: int) -> bool:
+    """Whether connecting again is useless after this close code."""
+    return code in FINAL_CODES or 4000 <= code <= 4999
+
+
+class Retries:
+    """Delays that double up to `max_delay_s`, random in their upper half, so that many clients do not return at once.
+
+    `has_source`: the address comes from a function, which may have a fresh token. So a client that was refused or has
+    expired connects once more.
+    """
+
+    def __init__(
+        self,
+        min_delay_s: float,
+        max_delay_s: float,
+        max_attempts: int | None,
+        has_source: bool,
+        random: Callable[[], float] = _RANDOM,
+    ) -> None:
+        self._min_delay_s, self._max_delay_s, self._max_attempts = min_delay_s, max_delay_s, max_attempts
+        self._has_source = has_source
+        self._random = random
+        #: The attempts since the last stable connection.
+        self.attempts = 0
+        self._has_asked_again = False
+
+    def stable(self) -> None:
+        """The connection has been open for a while: delays begin anew."""
+        self.attempts, self._has_asked_again = 0, False
+
+    def after_close(self, code: int) -> float | None:
+        """The delay after the end of a connection; None if the client must not connect again."""
+        return self._next(is_final(code), code == CloseCode.EXPIRED)
+
+    def after_refusal(self, status: int | None) -> float | None:
+        """The delay after an attempt without a connection. `status` is the HTTP status of a refusal."""
+        is_mistake = status is not None and 400 <= status <= 499 and status not in TEMPORARY_STATUSES
+        return self._next(is_mistake, True)
+
+    def _next(self, is_over: bool, may_ask_again: bool) -> float | None:
+        if is_over:
+            if not (may_ask_again and self._has_source) or self._has_asked_again:
+                return None
+            self._has_asked_again = True
+        if self._max_attempts is not None and self.attempts >= self._max_attempts:
+            return None
+        self.attempts += 1
+        longest = min(self._max_delay_s, self._min_delay_s * 2.0 ** min(self.attempts - 1, 60))
+        return longest / 2 + self._random() * longest / 2
