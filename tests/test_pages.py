@@ -18,7 +18,7 @@ from tests.programs import EXAMPLES, ROOT
 from wsthreads import CloseCode, Config, RedisBroker, WebSocketApp, create_app
 from wsthreads.cli.commands import cli
 from wsthreads.javascript import check_script
-from wsthreads.monitoring.prometheus import families
+from wsthreads.monitoring.families import families
 
 RUN_HELP = CliRunner().invoke(cli, ["run", "--help"]).output
 

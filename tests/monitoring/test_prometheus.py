@@ -20,7 +20,8 @@ from tests.wire import PONG, RawClient, Recorder, close_payload, endpoint, servi
 from wsthreads import ConfigError, HandshakeRefused, RedisBroker, WebSocketApp, create_app
 from wsthreads.cli.deployment import Served, deployment_files
 from wsthreads.cli.scaffold import scaffold
-from wsthreads.monitoring.prometheus import WebSocketCollector, families
+from wsthreads.monitoring.families import families
+from wsthreads.monitoring.prometheus import WebSocketCollector
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
