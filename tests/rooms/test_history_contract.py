@@ -165,7 +165,7 @@ def test_what_on_presence_announces_is_not_kept(world):
     world.member("lobby")
     world.rooms.use_roster(
         timers=world.flusher, report=None, wants_reports=None, count=None, interval_s=1, grace_s=1, max_value_bytes=9
-    )._broadcast_here("lobby", encode_frame(TEXT, b"someone is here"))
+    )._reports._broadcast_here("lobby", encode_frame(TEXT, b"someone is here"))
     assert world.members[0].receive(1) == ["someone is here"]
     assert world.rooms.room("lobby").history(50) == []
 

@@ -267,7 +267,7 @@ def test_a_member_that_comes_while_nobody_was_there_to_be_told_is_told(world):
             return False
         return True
 
-    world.roster._has_members = has_members
+    world.roster._reports._has_members = has_members
     assert world.advance() == []
     assert world.advance() == [("lobby", {"bob": 1}, {}, {})]
 
@@ -287,10 +287,11 @@ def test_the_thread_for_the_hook_starts_when_it_is_needed_and_ends(world):
 
 def test_where_no_thread_can_be_started_the_call_comes_later(world, monkeypatch):
     world.person("ann", 1)
-    real = world.roster._hooks.go_on
-    monkeypatch.setattr(world.roster._hooks, "go_on", lambda step: (_ for _ in ()).throw(RuntimeError("no thread")))
+    thread = world.roster._reports._thread
+    real = thread.go_on
+    monkeypatch.setattr(thread, "go_on", lambda step: (_ for _ in ()).throw(RuntimeError("no thread")))
     assert world.advance() == []
-    monkeypatch.setattr(world.roster._hooks, "go_on", real)
+    monkeypatch.setattr(thread, "go_on", real)
     assert world.advance(1) == [("lobby", {"ann": 1}, {}, {})]
 
 

@@ -20,7 +20,7 @@ from wsthreads.errors import BrokerError
 from wsthreads.loggers import get_logger
 from wsthreads.rooms.attributes import EMPTY_BYTES, Attributes, entry_bytes, lost_fence, too_big
 from wsthreads.rooms.json_text import is_json_text
-from wsthreads.rooms.roster import Timers
+from wsthreads.threads.flusher import Timers
 
 __all__ = ["Call", "SharedAttributes", "StoredAttributes"]
 

@@ -26,7 +26,7 @@ from wsthreads.rooms.striped import StripedDict
 if TYPE_CHECKING:
     from wsthreads.brokers.interface import Link, Listener
     from wsthreads.protocol.outbox import Outbox
-    from wsthreads.rooms.roster import Timers
+    from wsthreads.threads.flusher import Timers
 
 __all__ = ["SharedHistories", "StoredHistory"]
 

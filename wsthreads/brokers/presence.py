@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from wsthreads.brokers.messages import PresenceChange
 from wsthreads.rooms.presence import Entry, Person, persons_of
-from wsthreads.rooms.roster import Roster, State, unless_empty
+from wsthreads.rooms.presence_reports import State, unless_empty
+from wsthreads.rooms.roster import Roster
 from wsthreads.threads.flusher import weakly
 
 if TYPE_CHECKING:

@@ -1,14 +1,14 @@
 """What rooms hold: JSON values by keys, for all members.
 
 A room's attributes live while the room has members, and `keep_s` longer. They are kept as JSON texts, so each reader
-gets a copy of its own. Over a broker, a subclass keeps them there: it overrides the methods at the end of `Attributes`.
+gets a copy of its own. A subclass keeps them, in this process or at a broker: it overrides the methods at the end of
+`Attributes`.
 
-Locks: a room's attributes are guarded by its stripe of `LocalAttributes._states`. Under it they are only read and
-changed, and `has_members` is asked, whose lock is a leaf. The function of an update runs under no such lock: the new
-value replaces the old one only if that is still there. Threads that update the same key take turns, so that they do
-not overtake each other again and again. A turn is no lock that anything relies on: nobody waits for it for long, and
-not at all in the function of another update. Over a broker, an update that was overtaken `CLAIM_AFTER` times claims the
-key, so that other processes wait for it for a moment.
+The function of an update runs under no lock of the store: the new value replaces the old one only if that is still
+there. Threads that update the same key take turns, so that they do not overtake each other again and again. A turn is
+no lock that anything relies on: nobody waits for it for long, and not at all in the function of another update. Over a
+broker, an update that was overtaken `CLAIM_AFTER` times claims the key, so that other processes wait for it for a
+moment.
 """
 
 from __future__ import annotations
@@ -20,23 +20,20 @@ from itertools import count
 from secrets import token_hex
 from threading import Lock, local
 from time import monotonic
-from typing import Any
 
 from wsthreads.errors import RoomStateError
 from wsthreads.rooms.json_text import json_text
-from wsthreads.rooms.roster import Timers
-from wsthreads.rooms.striped import StripedDict
 from wsthreads.threads import forks
-from wsthreads.threads.flusher import weakly
+from wsthreads.threads.flusher import Timers
 
 __all__ = [
     "CLAIM_AFTER",
     "EMPTY_BYTES",
     "MAX_KEY_CHARS",
     "Attributes",
-    "LocalAttributes",
     "check_key",
     "entry_bytes",
+    "lost_fence",
     "too_big",
 ]
 
@@ -51,9 +48,6 @@ TURN_S = 1.0
 
 #: An update that was overtaken so many times claims the key.
 CLAIM_AFTER = 3
-
-#: Rooms that have attributes and no members are looked through when there are so many of them, and then twice as many.
-MIN_SWEEP = 100
 
 #: The bytes of a room's attributes are those of one JSON object: these, and `entry_bytes` of each.
 EMPTY_BYTES = 1
@@ -251,207 +245,6 @@ class Attributes:
 
     def _pause(self) -> None:
         """Wait a moment after others have changed a value that this thread updates."""
-
-
-class _State:
-    """The attributes of one room."""
-
-    __slots__ = ("kept_until", "size", "texts", "watched_until")
-
-    def __init__(self) -> None:
-        self.texts: dict[str, str] = {}
-        self.size = EMPTY_BYTES
-        #: When they end, if the room has no members then; on the clock of `timers`.
-        self.kept_until = 0.0
-        #: When a timer looks at them.
-        self.watched_until = 0.0
-
-
-def _always(name: str, fence: int) -> bool:
-    """Default for `is_owner`."""
-    return True
-
-
-class LocalAttributes(Attributes):
-    """Attributes in the memory of this process.
-
-    `has_members` says whether a room has members. `check_reach` raises in a process that cannot reach them.
-    """
-
-    def __init__(
-        self,
-        *,
-        timers: Timers,
-        has_members: Callable[[str], bool],
-        check_reach: Callable[[], None],
-        **parts: Any,
-    ) -> None:
-        super().__init__(**parts)
-        self.timers = timers
-        #: Whether a fencing number is that of the room's owner.
-        self.is_owner: Callable[[str, int], bool] = _always
-        self._has_members = has_members
-        self._check_reach = check_reach
-        self._states: StripedDict[str, _State] = StripedDict()
-        self._sweep_at = MIN_SWEEP
-
-    def give_up(self) -> None:
-        super().give_up()
-        self._states.renew()
-
-    def all(self, name: str) -> dict[str, str]:
-        self._check_reach()
-        found: dict[str, str] = {}
-
-        def copy(state: _State) -> _State | None:
-            if self._is_over(name, state):
-                return None
-            found.update(state.texts)
-            return state
-
-        self._states.compute_if_present(name, copy)
-        return found
-
-    def _get(self, name: str, key: str) -> str | None:
-        self._check_reach()
-        found: str | None = None
-
-        def look(state: _State) -> _State | None:
-            nonlocal found
-            if self._is_over(name, state):
-                return None
-            found = state.texts.get(key)
-            return state
-
-        self._states.compute_if_present(name, look)
-        return found
-
-    def _put(self, name: str, key: str, text: str, fence: int | None) -> None:
-        self._write(name, key, text, fence)
-
-    def _swap(
-        self, name: str, key: str, before: str | None, after: str, fence: int | None, claim: str
-    ) -> tuple[bool, str | None]:
-        old = self._write(name, key, after, fence, only_if=lambda old: old == before)
-        return old == before, after if old == before else old
-
-    def _delete(self, name: str, key: str, fence: int | None) -> bool:
-        return self._write(name, key, None, fence) is not None
-
-    def _write(
-        self,
-        name: str,
-        key: str,
-        text: str | None,
-        fence: int | None,
-        only_if: Callable[[str | None], bool] = lambda old: True,
-    ) -> str | None:
-        """Set a value, or remove it, if it is there `only_if` that fits. Returns the value that was there."""
-        self._check_reach()
-        if fence is not None and not self.is_owner(name, fence):
-            raise lost_fence(name, fence)
-        added = 0 if text is None else entry_bytes(key, text)
-        now = self.timers.now()
-        old: str | None = None
-        watch = False
-
-        def write(state: _State | None) -> _State | None:
-            nonlocal old, watch
-            if state is None or self._is_over(name, state):
-                state = _State()
-            old = state.texts.get(key)
-            if not only_if(old):
-                return state if state.texts else None
-            size = state.size + added - (0 if old is None else entry_bytes(key, old))
-            if text is None:
-                state.texts.pop(key, None)
-                if not state.texts:
-                    return None
-            elif size > self.max_bytes:
-                raise too_big(name, key, size, self.max_bytes)
-            else:
-                state.texts[key] = text
-            state.size = size
-            watch = self._keep(state, now)
-            return state
-
-        self.is_told = True
-        self._states.compute(name, write)
-        if watch:
-            self._watch(name, self.keep_s)
-            self._sweep()
-        return old
-
-    def before_join(self, name: str) -> None:
-        self._states.compute_if_present(name, lambda state: None if self._is_over(name, state) else state)
-
-    def before_leave(self, name: str) -> None:
-        now = self.timers.now()
-        watch = False
-
-        def keep(state: _State) -> _State:
-            nonlocal watch
-            watch = self._keep(state, now)
-            return state
-
-        self._states.compute_if_present(name, keep)
-        if watch:
-            self._watch(name, self.keep_s)
-
-    def _keep(self, state: _State, now: float) -> bool:
-        """Keep a room's attributes for the whole time from now on. True if they need a timer. Under the stripe."""
-        state.kept_until = now + self.keep_s
-        if state.watched_until > now:
-            return False
-        state.watched_until = state.kept_until
-        return True
-
-    def _is_over(self, name: str, state: _State) -> bool:
-        """Called under the stripe."""
-        return state.kept_until <= self.timers.now() and not self._has_members(name)
-
-    def _watch(self, name: str, delay_s: float) -> None:
-        self.timers.call_later(delay_s, weakly(self._look, name))
-
-    def _look(self, name: str) -> None:
-        """Remove a room's attributes if their time is over. The timers' thread."""
-        left_s = 0.0
-
-        def look(state: _State) -> _State | None:
-            nonlocal left_s
-            if self._is_over(name, state):
-                return None
-            now = self.timers.now()
-            left_s = state.kept_until - now
-            state.watched_until = max(state.kept_until, now)
-            return state
-
-        self._states.compute_if_present(name, look)
-        if left_s > 0:  # else the room has members, and the first of them that leaves sets a timer
-            self._watch(name, left_s)
-
-    def _sweep(self) -> None:
-        """Remove all that are over: in a process without sessions, no timers run."""
-        states = self._states.snapshot() if len(self._states) >= self._sweep_at else {}
-        if states:
-            for name in states:
-                self.before_join(name)
-            self._sweep_at = max(MIN_SWEEP, 2 * len(self._states))
-
-    def __len__(self) -> int:
-        """How many rooms have attributes."""
-        return len(self._states)
-
-    def sizes(self) -> dict[str, tuple[int, int]]:
-        """How many attributes each room has, and their bytes. A snapshot."""
-        return {name: (len(state.texts), state.size) for name, state in self._states.snapshot().items()}
-
-    def _check(self) -> None:
-        """The invariants, for tests."""
-        for name, state in self._states.snapshot().items():
-            assert state.texts, f"{name!r} has no attributes"
-            assert state.size == EMPTY_BYTES + sum(entry_bytes(*item) for item in state.texts.items())
-            assert len(json.dumps({key: json.loads(text) for key, text in state.texts.items()})) >= 2
 
 
 class _Turns:

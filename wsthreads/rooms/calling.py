@@ -16,10 +16,10 @@ from wsthreads.loggers import get_logger
 from wsthreads.monitoring.metrics import Histogram
 from wsthreads.rooms.mailboxes import Mailbox, Phase, RoomCall
 from wsthreads.rooms.posts import Post
-from wsthreads.rooms.roster import RETRY_S, Timers
 from wsthreads.rooms.ticks import Schedule
 from wsthreads.threads.blocking import serve_rooms
-from wsthreads.threads.flusher import weakly
+from wsthreads.threads.drainer import RETRY_S
+from wsthreads.threads.flusher import Timers, weakly
 from wsthreads.threads.pool import Pool
 
 __all__ = ["MAX_POSTS_AT_ONCE", "Calling"]

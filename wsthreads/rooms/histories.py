@@ -19,11 +19,10 @@ from wsthreads.errors import HistoryError, brief
 from wsthreads.rooms.history import START, Entry, Limits, Log, Record, is_kept, message_of
 from wsthreads.rooms.joined import Joined
 from wsthreads.rooms.striped import StripedDict
-from wsthreads.threads.flusher import weakly
+from wsthreads.threads.flusher import Timers, weakly
 
 if TYPE_CHECKING:
     from wsthreads.protocol.outbox import Outbox
-    from wsthreads.rooms.roster import Timers
 
 __all__ = ["MAX_EXCUSED_BYTES", "OFF", "Histories", "check_count", "check_since"]
 

@@ -27,8 +27,8 @@ from wsthreads.rooms.json_text import json_text
 from wsthreads.rooms.mailboxes import Mailbox, OwnedState, Phase
 from wsthreads.rooms.owned_room import OwnedRoom
 from wsthreads.rooms.posts import MAX_POSTS_WAITING, Outcome, Post, Sender, Settled
-from wsthreads.rooms.roster import Timers
 from wsthreads.threads.blocking import may_wait_for_posts, serves_rooms
+from wsthreads.threads.flusher import Timers
 
 __all__ = ["Ownership"]
 

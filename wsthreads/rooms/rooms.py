@@ -18,20 +18,22 @@ from typing import Any, Generic, TypeVar
 
 from wsthreads.errors import BrokerError, HistoryError, RoomLimitError, RoomNameError
 from wsthreads.protocol.outbox import Outbox
-from wsthreads.rooms.attributes import Attributes, LocalAttributes
+from wsthreads.rooms.attributes import Attributes
 from wsthreads.rooms.directory import Directory
 from wsthreads.rooms.handles import Room, SessionRoom
 from wsthreads.rooms.histories import OFF, Histories
 from wsthreads.rooms.history import Limits, Log
 from wsthreads.rooms.joined import JOINED, NOT_JOINED, Joined
 from wsthreads.rooms.listing import Listing
+from wsthreads.rooms.local_attributes import LocalAttributes
 from wsthreads.rooms.members import ENCODING_NAME, Member, Members, without
 from wsthreads.rooms.names import is_hidden
 from wsthreads.rooms.owned_room import OwnedRoom
 from wsthreads.rooms.ownership import Ownership
 from wsthreads.rooms.presence import Person
-from wsthreads.rooms.roster import Roster, Timers
+from wsthreads.rooms.roster import Roster
 from wsthreads.threads.drainer import Drainer
+from wsthreads.threads.flusher import Timers
 from wsthreads.threads.scheduling import NO_SCHEDULING, Scheduling
 
 __all__ = ["Member", "Rooms"]

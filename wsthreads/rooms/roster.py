@@ -1,10 +1,10 @@
-"""Who is there in the rooms of one endpoint, and the calls of ``on_presence``.
+"""Who is there in the rooms of one endpoint.
 
 A room has a state here while it has persons, or while it has changes that members are still to be told. So a room
 without presence costs nothing, and somebody whose connection was lost can outlive the room's last member.
 
 Locks: a room's state is guarded by its stripe of `_states`, a leaf that may be taken under a session's `_membership`.
-Under it the state is only read and changed, in memory. The handler is called by a thread of its own, without locks.
+Under it the state is only read and changed, in memory. `presence_reports` then calls the handler.
 
 Over a broker, a subclass shares the entries with other processes. It overrides
 
@@ -23,20 +23,14 @@ from collections.abc import Callable
 from functools import partial
 from threading import Lock
 from time import time
-from typing import Protocol
-from weakref import finalize
 
 from wsthreads.errors import CloseCode
-from wsthreads.loggers import get_logger
-from wsthreads.protocol.frames import message_frame
-from wsthreads.rooms.presence import Entry, Person, Presence, PresenceChanges, person_key, persons_of, presence_json
+from wsthreads.rooms.presence import Entry, Person, person_key, persons_of, presence_json
+from wsthreads.rooms.presence_reports import PresenceReports, Report, State, unless_empty
 from wsthreads.rooms.striped import StripedDict
-from wsthreads.threads.drainer import Drainer
-from wsthreads.threads.flusher import Timer, weakly
+from wsthreads.threads.flusher import Timers, weakly
 
-__all__ = ["LOST_CODES", "Report", "Roster", "State", "Timers", "unless_empty"]
-
-log = get_logger(__name__)
+__all__ = ["LOST_CODES", "Roster"]
 
 #: The close codes of a connection that was lost: the client may come back. 1001 is also a page that is reloaded.
 LOST_CODES = frozenset(
@@ -51,33 +45,6 @@ LOST_CODES = frozenset(
 
 #: Sessions that were lost are looked at no more often than this, so that a thousand of them are not as many looks.
 LAPSE_STEP_S = 0.05
-
-#: A call of `on_presence` for which no thread can be started is tried again after this.
-RETRY_S = 1.0
-
-#: Calls `on_presence` for a room by its name; returns the message for its members, or None. Raises nothing.
-Report = Callable[[str, PresenceChanges], "str | bytes | None"]
-
-
-class Timers(Protocol):
-    """What runs a callback later, the clock that it goes by, and the wall clock. A `Flusher` is one."""
-
-    def now(self) -> float: ...
-
-    def time(self) -> float: ...
-
-    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer: ...
-
-
-class State:
-    """What is known of one room. Guarded by the room's stripe."""
-
-    __slots__ = ("has_lapse_timer", "is_due", "presence")
-
-    def __init__(self) -> None:
-        self.presence = Presence()
-        self.is_due = False  # a timer or the hooks' thread will call `_report`
-        self.has_lapse_timer = False
 
 
 class Roster:
@@ -100,24 +67,33 @@ class Roster:
         grace_s: float,
         max_value_bytes: int,
     ) -> None:
-        #: Replaced by tests that move the clock.
-        self.timers = timers
-        self._report_to = report
         self._wants_reports = wants_reports
-        self._broadcast_here = broadcast_here
         self._has_members = has_members
         self._count = count
-        self._interval_s = interval_s
         self._grace_s = grace_s
         self._max_value_bytes = max_value_bytes
         self._states: StripedDict[str, State] = StripedDict()
-        self._hooks = Drainer("wsthreads-presence")
-        self._has_ended = False
+        self._reports = PresenceReports(
+            self._states,
+            timers,
+            report=report,
+            broadcast_here=broadcast_here,
+            has_members=has_members,
+            interval_s=interval_s,
+        )
         self._version = 0  # guarded by _versioning
         self._versioning = Lock()  # a leaf; taken under a stripe
         #: Whether there has ever been a presence. While it is False, the ends of sessions need not be told.
         self.is_used = False
-        finalize(self, self._hooks.release).atexit = False
+
+    @property
+    def timers(self) -> Timers:
+        """Replaced by tests that move the clock."""
+        return self._reports.timers
+
+    @timers.setter
+    def timers(self, timers: Timers) -> None:
+        self._reports.timers = timers
 
     def text_of(self, value: object) -> str:
         """A presence value as JSON text. Raises `PresenceError`."""
@@ -211,7 +187,7 @@ class Roster:
     def tell(self, name: str) -> None:
         """Tell other processes, and in time the handler, what has changed. Takes no lock that is held for long."""
         self._share()
-        self._schedule(name, self._interval_s)
+        self._reports.schedule(name)
         self._watch_lost(name)
 
     def _next_version(self) -> int:
@@ -305,31 +281,6 @@ class Roster:
         self._states.compute_if_present(name, show)
         return persons_of(found)
 
-    # Timers: their callbacks only mark, and hand over.
-
-    def _schedule(self, name: str, delay_s: float) -> None:
-        """Call `_report` in `delay_s`, unless that is to come anyway."""
-        is_first = False
-
-        def mark(state: State) -> State:
-            nonlocal is_first
-            is_first = not state.is_due and state.presence.has_changes
-            state.is_due = state.is_due or is_first
-            return state
-
-        self._states.compute_if_present(name, mark)
-        if is_first:
-            self.timers.call_later(delay_s, weakly(self._hand_over, name))
-
-    def _hand_over(self, name: str) -> None:
-        if self._has_ended:  # what other processes do goes on
-            return
-        try:
-            self._hooks.go_on(partial(self._report, name))
-        except RuntimeError as error:  # no thread can be started just now
-            log.error("the thread for on_presence cannot be started: %s", error)
-            self.timers.call_later(RETRY_S, weakly(self._hand_over, name))
-
     def _watch_lost(self, name: str) -> None:
         """Look at the sessions that were lost when the first of them is to be given up."""
         due: float | None = None
@@ -360,54 +311,21 @@ class Roster:
             self._lapse(name, entry)
         self._watch_lost(name)
 
-    # The hooks' thread
-
-    def _report(self, name: str) -> bool:
-        """Call `on_presence` for what has changed in a room, if the room has members here to be told."""
-        has_members = self._has_members(name)
-        changes: PresenceChanges | None = None
-
-        def take(state: State) -> State | None:
-            nonlocal changes
-            state.is_due = False
-            if has_members:
-                changes = state.presence.take_changes()
-            elif not state.presence.has_persons and not state.presence.is_shown:
-                return None  # nobody is left, and nobody is to be told
-            return unless_empty(state)
-
-        self._states.compute_if_present(name, take)
-        if not has_members and self._has_members(name):  # the first member has come since we looked
-            self._schedule(name, self._interval_s)
-        elif not has_members:  # whoever has seen them is gone, too
-            self._states.compute_if_present(name, lambda state: state if state.presence.has_persons else None)
-        if changes is not None:
-            message = self._report_to(name, changes)
-            if message is not None:
-                self._broadcast_here(name, message_frame(message))
-        return False  # the step is done
-
     def give_up(self) -> None:
         """In a forked process: those who are there are its parent's."""
         self._states.renew()
         self._versioning = Lock()
 
     def settle(self, timeout_s: float) -> bool:
-        """Wait until the hooks' thread has nothing to do, at most `timeout_s`. False if it has."""
-        return self._hooks.wait_idle(timeout_s)
+        """Wait until the thread of the reports has nothing to do, at most `timeout_s`. False if it has."""
+        return self._reports.settle(timeout_s)
 
     def stop(self, timeout_s: float) -> None:
-        """End the thread of the hooks for good, after at most `timeout_s`."""
-        self._has_ended = True
-        self._hooks.stop(timeout_s)
+        """End the thread of the reports for good, after at most `timeout_s`."""
+        self._reports.stop(timeout_s)
 
     def _check(self) -> None:
         """The invariants, for tests at a quiet point."""
         for name, state in self._states.snapshot().items():
             state.presence._check()
             assert not state.presence.is_empty, f"{name!r} is kept for nothing"
-
-
-def unless_empty(state: State) -> State | None:
-    """The state of a room, or None if nothing need be kept of it."""
-    return None if state.presence.is_empty else state

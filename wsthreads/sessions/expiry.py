@@ -8,13 +8,10 @@ lasts longer. If it is set forward, or the machine has slept, the session ends u
 from __future__ import annotations
 
 from time import time
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 from weakref import ref
 
-from wsthreads.threads.flusher import Timer, weakly
-
-if TYPE_CHECKING:
-    from wsthreads.rooms.roster import Timers
+from wsthreads.threads.flusher import Timer, Timers, weakly
 
 __all__ = ["Expiry"]
 

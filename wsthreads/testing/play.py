@@ -17,11 +17,11 @@ from wsthreads.javascript import ScriptHandler
 from wsthreads.rooms.bans import Bans
 from wsthreads.rooms.handles import Room, User
 from wsthreads.rooms.rooms import Rooms
-from wsthreads.rooms.roster import Timers
 from wsthreads.sessions.endpoint import Endpoint
 from wsthreads.sessions.hooks import HOOKS
 from wsthreads.testing.client import Client
 from wsthreads.testing.timers import ManualTimers
+from wsthreads.threads.flusher import Timers
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication

@@ -20,7 +20,10 @@ from threading import Event, Lock, Thread
 
 from wsthreads.threads.restarts import keep_running
 
-__all__ = ["Drainer"]
+__all__ = ["RETRY_S", "Drainer"]
+
+#: Where no thread can be started, `go_on` raises RuntimeError. Try again after this time.
+RETRY_S = 1.0
 
 
 class Drainer:

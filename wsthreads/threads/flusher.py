@@ -21,12 +21,13 @@ from contextlib import ExitStack, suppress
 from itertools import count
 from threading import Event, Lock, Thread, current_thread
 from time import monotonic, time
+from typing import Protocol
 from weakref import WeakMethod
 
 from wsthreads.loggers import get_logger
 from wsthreads.threads.restarts import keep_running
 
-__all__ = ["Flusher", "Timer", "weakly"]
+__all__ = ["Flusher", "Timer", "Timers", "weakly"]
 
 log = get_logger(__name__)
 
@@ -52,6 +53,16 @@ class Timer:
     def cancel(self) -> None:
         """Never call the callback. If it runs already, it goes on."""
         self.callback = None
+
+
+class Timers(Protocol):
+    """What runs a callback later, the clock that it goes by, and the wall clock. A `Flusher` is one."""
+
+    def now(self) -> float: ...
+
+    def time(self) -> float: ...
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer: ...
 
 
 def weakly(method: Callable[..., None], *arguments: object) -> Callable[[], None]:

@@ -1,0 +1,121 @@
+"""The calls of ``on_presence``: what has changed in a room, for its members.
+
+The callbacks of timers only mark, and hand over. The handler is called by a thread of its own, without locks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from weakref import finalize
+
+from wsthreads.loggers import get_logger
+from wsthreads.protocol.frames import message_frame
+from wsthreads.rooms.presence import Presence, PresenceChanges
+from wsthreads.rooms.striped import StripedDict
+from wsthreads.threads.drainer import RETRY_S, Drainer
+from wsthreads.threads.flusher import Timers, weakly
+
+__all__ = ["PresenceReports", "Report", "State", "unless_empty"]
+
+log = get_logger(__name__)
+
+#: Calls `on_presence` for a room by its name; returns the message for its members, or None. Raises nothing.
+Report = Callable[[str, PresenceChanges], "str | bytes | None"]
+
+
+class State:
+    """What is known of one room. Guarded by the room's stripe."""
+
+    __slots__ = ("has_lapse_timer", "is_due", "presence")
+
+    def __init__(self) -> None:
+        self.presence = Presence()
+        self.is_due = False  # a timer or the reports' thread will report
+        self.has_lapse_timer = False
+
+
+def unless_empty(state: State) -> State | None:
+    """The state of a room, or None if nothing need be kept of it."""
+    return None if state.presence.is_empty else state
+
+
+class PresenceReports:
+    """Reports the changes in the `states` of all rooms of one endpoint. Any thread. The parts are those of `Roster`."""
+
+    def __init__(
+        self,
+        states: StripedDict[str, State],
+        timers: Timers,
+        *,
+        report: Report,
+        broadcast_here: Callable[[str, bytes], None],
+        has_members: Callable[[str], bool],
+        interval_s: float,
+    ) -> None:
+        self.timers = timers
+        self._states = states
+        self._report_to = report
+        self._broadcast_here = broadcast_here
+        self._has_members = has_members
+        self._interval_s = interval_s
+        self._thread = Drainer("wsthreads-presence")
+        self._has_ended = False
+        finalize(self, self._thread.release).atexit = False
+
+    def schedule(self, name: str) -> None:
+        """Report what has changed in a room, in a while, unless that is to come anyway."""
+        is_first = False
+
+        def mark(state: State) -> State:
+            nonlocal is_first
+            is_first = not state.is_due and state.presence.has_changes
+            state.is_due = state.is_due or is_first
+            return state
+
+        self._states.compute_if_present(name, mark)
+        if is_first:
+            self.timers.call_later(self._interval_s, weakly(self._hand_over, name))
+
+    def _hand_over(self, name: str) -> None:
+        if self._has_ended:  # what other processes do goes on
+            return
+        try:
+            self._thread.go_on(partial(self._report, name))
+        except RuntimeError as error:  # no thread can be started just now
+            log.error("the thread for on_presence cannot be started: %s", error)
+            self.timers.call_later(RETRY_S, weakly(self._hand_over, name))
+
+    def _report(self, name: str) -> bool:
+        """Call `on_presence` for what has changed in a room, if the room has members here to be told."""
+        has_members = self._has_members(name)
+        changes: PresenceChanges | None = None
+
+        def take(state: State) -> State | None:
+            nonlocal changes
+            state.is_due = False
+            if has_members:
+                changes = state.presence.take_changes()
+            elif not state.presence.has_persons and not state.presence.is_shown:
+                return None  # nobody is left, and nobody is to be told
+            return unless_empty(state)
+
+        self._states.compute_if_present(name, take)
+        if not has_members and self._has_members(name):  # the first member has come since we looked
+            self.schedule(name)
+        elif not has_members:  # whoever has seen them is gone, too
+            self._states.compute_if_present(name, lambda state: state if state.presence.has_persons else None)
+        if changes is not None:
+            message = self._report_to(name, changes)
+            if message is not None:
+                self._broadcast_here(name, message_frame(message))
+        return False  # the step is done
+
+    def settle(self, timeout_s: float) -> bool:
+        """Wait until the thread has nothing to do, at most `timeout_s`. False if it has."""
+        return self._thread.wait_idle(timeout_s)
+
+    def stop(self, timeout_s: float) -> None:
+        """End the thread for good, after at most `timeout_s`."""
+        self._has_ended = True
+        self._thread.stop(timeout_s)
