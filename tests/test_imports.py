@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -50,7 +51,7 @@ ONLY_THERE = {
     "dukpy": {"javascript"},
     "click": {"cli.commands", "cli.options"},
     "redis": {"brokers"},
-    "prometheus_client": {"monitoring.prometheus"},
+    "prometheus_client": {"monitoring.prometheus", "monitoring.multiprocess"},
     "simple_websocket": {"protocol.connection"},
     "urllib3": {"javascript.http_connections"},
     "wsproto": {"protocol.assembler", "protocol.deflate", "cli.client", "client", "testing"},
@@ -134,6 +135,17 @@ def test_no_modules_import_each_other_in_a_circle():
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_a_module_of_brokers_uses_only_modules_that_their_docstring_lists_above_it():
+    order = re.findall(r"^`(\w+)`", importlib.import_module("wsthreads.brokers").__doc__, re.MULTILINE)
+    assert sorted(order) == sorted(path.stem for path in (ROOT / "brokers").glob("[!_]*.py"))
+    wrong = []
+    for importer, imported, place in our_imports():
+        (package, _, user), (other, _, used) = importer.partition("."), imported.partition(".")
+        if package == other == "brokers" and user and used and order.index(used) >= order.index(user):
+            wrong.append(f"{place}: {user} uses {used}")
+    assert not wrong, "\n".join(wrong)
 
 
 def test_each_dependency_is_imported_by_its_adapter_only():

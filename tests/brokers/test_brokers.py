@@ -10,10 +10,10 @@ from hypothesis import strategies as some
 
 from tests.programs import DEADLINE_S
 from wsthreads import BrokerError
-from wsthreads.brokers import arrivals, messages, pending
+from wsthreads.brokers import arrivals, held, messages, pending
 from wsthreads.brokers.keys import Keys
 from wsthreads.brokers.queue import PresenceKey, Question, SendQueue
-from wsthreads.brokers.subscriptions import Subscription
+from wsthreads.brokers.subscription import Subscription
 from wsthreads.protocol.frames import message_frame
 
 KEYS = Keys("app", 0)
@@ -188,7 +188,7 @@ class Someone:
         self._joined = frozenset(names)
         self.pending = under_way
         self.outbox = Outbox()
-        self._held_frames = pending.HeldFrames(self.outbox)
+        self._held_frames = held.HeldFrames(self.outbox)
 
     def send(self, frame):
         self.pending.hold(self, frame, self.pending.before_message(self))
@@ -328,7 +328,7 @@ def test_a_thread_s_frame_behind_another_thread_s_late_broadcast_goes_before_its
 
 
 def test_what_is_held_for_one_session_is_bounded(under_way, monkeypatch):
-    monkeypatch.setattr(pending, "MAX_HELD_BYTES", 5)
+    monkeypatch.setattr(held, "MAX_HELD_BYTES", 5)
     someone = Someone(under_way, "one")
     under_way.begin(1, ONE, None)
     for frame in (b"12", b"34"):

@@ -12,7 +12,7 @@ import redis
 from redis.sentinel import Sentinel
 
 from tests.brokers.test_redis_cluster import nodes  # noqa: F401, a fixture
-from tests.brokers.test_shared_ownership import HOOKS, Workers, _check_one_owner, _same_room, _works
+from tests.brokers.test_shared_ownership import HOOKS, Workers, _check_one_owner, _works
 from tests.programs import DEADLINE_S, wait_until
 from tests.redis_proxy import Proxy
 from tests.redis_server import RedisServer, free_port
@@ -120,8 +120,8 @@ def test_whatever_breaks_no_post_is_handled_twice_and_its_poster_knows(redis_ser
     rng = random.Random(seed)
     with contextlib.ExitStack() as stack:
         proxies = [stack.enter_context(Proxy(redis_server.port)) for _ in range(3)]
-        worlds = [make(proxy.url, processes=1, post_timeout_s=4.0) for proxy in proxies]
-        _same_room(*worlds)
+        prefix = f"breaks-{seed}"
+        worlds = [make(proxy.url, processes=1, prefix=prefix, post_timeout_s=4.0) for proxy in proxies]
         workers = [world.workers[0] for world in worlds]
         members = [worker.join() for worker in workers]
         told, is_over = {}, threading.Event()

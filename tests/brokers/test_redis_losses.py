@@ -10,7 +10,7 @@ from tests.programs import wait_until
 from tests.redis_proxy import Proxy
 from tests.redis_server import RedisServer
 from tests.room_worlds import RedisWorld
-from wsthreads.brokers import reader
+from wsthreads.brokers import malformed, replay
 from wsthreads.brokers.keys import TOUCH_S
 from wsthreads.rooms.names import user_room
 
@@ -42,7 +42,7 @@ class Pair:
     def touch(self):
         """Have all rooms announced again, as they are after 20 s."""
         for world in self.worlds:
-            for room in world.links[0]._rooms.values():
+            for room in world.links[0]._subscriptions.rooms.values():
                 room.touched_at = room.announced_at = -TOUCH_S
 
 
@@ -64,7 +64,8 @@ def pair(redis, proxy, caplog):
 
 
 def lines(caplog):
-    return [record.getMessage() for record in caplog.records if record.name == reader.__name__]
+    loggers = {malformed.__name__, replay.__name__}
+    return [record.getMessage() for record in caplog.records if record.name in loggers]
 
 
 def test_broadcasts_whose_log_has_expired_are_counted_by_who_was_cut_off(pair, proxy, caplog):
@@ -175,7 +176,9 @@ def test_a_broadcast_that_was_not_passed_on_is_found_though_nothing_follows_it(p
     for _ in range(2):  # the first tells where the log ends, the second that it still does not end there here
         pair.touch()
         wait_until(
-            lambda: all(room.touched_at > 0 for world in pair.worlds for room in world.links[0]._rooms.values()),
+            lambda: all(
+                room.touched_at > 0 for world in pair.worlds for room in world.links[0]._subscriptions.rooms.values()
+            ),
             "the next sign of life",
         )
     assert pair.a.receive(1) == pair.b.receive(1) == ["unheard"]
@@ -213,7 +216,7 @@ def test_one_line_tells_of_all_rooms(redis, proxy, caplog):
 )
 def test_what_is_lost_is_told_in_one_sentence(pair, caplog, missed, line):
     rooms = [SimpleNamespace(name=f"{n}") for n in range(len(missed))]
-    pair.worlds[0].links[0]._reader._tell_of(list(zip(rooms, missed, strict=True)))
+    pair.worlds[0].links[0]._reader._replay._tell_of(list(zip(rooms, missed, strict=True)))
     assert lines(caplog)[0].startswith(line)
 
 
@@ -238,4 +241,4 @@ def test_what_an_older_version_broadcasts_is_counted_and_harms_nobody(pair, capl
     ],
 )
 def test_the_log_names_users_and_no_hidden_rooms(names, where):
-    assert reader._where(names) == where
+    assert replay._where(names) == where

@@ -14,8 +14,11 @@ from tests.wire import run_all
 from wsthreads import BrokerError
 from wsthreads.brokers import availability, messages, pending, scripts, writer
 from wsthreads.brokers.keys import HEAD_S, SHARDS, TOUCH_S, Keys
+from wsthreads.brokers.process import Endpoints, Process
 from wsthreads.brokers.reader import Reader
-from wsthreads.brokers.subscriptions import Subscription
+from wsthreads.brokers.replay import Replay
+from wsthreads.brokers.subscription import Subscription
+from wsthreads.brokers.subscriptions import Subscriptions
 from wsthreads.protocol.frames import message_frame
 from wsthreads.rooms.names import SESSIONS_ROOM
 
@@ -195,18 +198,18 @@ def test_a_broadcast_is_back_when_the_room_that_it_was_for_has_it(redis, worlds)
     """Not by the subscription of a former room of its name; and not before the reader is done with it."""
     world = worlds(redis.url)
     a, link = world.member("lobby"), world.links[0]
-    room = link._rooms["/ws/test", "lobby"]
+    room = link._subscriptions.rooms["/ws/test", "lobby"]
     former = Subscription(room.listener, room.name, room.address)
     redis.freeze()
     try:
         a.session.room("lobby").broadcast("to nobody")
         (ticket,) = link.pending._out
-        link._on_own(former, ticket)
+        link._subscriptions.back(former, ticket)
         assert ticket in link.pending._out
         room.delivering = ticket
         run_all(a.session.room("lobby").leave)
         assert ticket in link.pending._out
-        link._on_own(room, ticket)
+        link._subscriptions.back(room, ticket)
         assert not link.pending._out
     finally:
         redis.thaw()
@@ -249,11 +252,13 @@ def test_a_connection_that_fails_while_it_subscribes_forgets_nothing(divided, re
         unsubscribe = subscribe
 
     rooms = {name: Subscription(divided[0].rooms, name, Keys("x", 0).address("/x", name)) for name in "abc"}
-    nothing = dict.fromkeys(["ask_channel", "on_subscribed", "on_own", "on_poll", "on_awake", "leases", "posts"])
-    questions = divided[0].links[0]._questions
-    reader = Reader(None, None, "me", b"wake", **nothing, questions=questions, metrics=divided[0].metrics[0])
+    nothing = dict.fromkeys(
+        ["ask_channel", "arrivals", "malformed", "questions", "leases", "posts", "availability", "on_poll"]
+    )
+    subscriptions = Subscriptions(None, Process(Endpoints()), queue=None, availability=None)
+    reader = Reader(None, b"wake", **nothing, subscriptions=subscriptions, replay=Replay(None, None, None, None))
     for wanted, name in [(True, "a"), (True, "b"), (False, "a"), (True, "c")]:
-        (reader.want if wanted else reader.drop)(rooms[name])
+        subscriptions.changes.append((wanted, rooms[name]))
     with pytest.raises(ConnectionError):
         reader._obey(Failing())
     assert list(reader._rooms.values()) == [rooms["b"], rooms["c"]]
@@ -388,7 +393,7 @@ def test_a_process_that_is_no_longer_heard_does_not_count_and_counts_again_when_
     assert b.session.room("lobby").members() == 2
     processes, members = processes_of(redis_server, divided[0])
     names = redis_server.client.hkeys(members)
-    (lost,) = [name for name in names if name.startswith(divided[0].links[0]._process.encode())]
+    (lost,) = [name for name in names if name.startswith(divided[0].links[0].process.encode())]
     redis_server.client.zadd(processes, {lost: 1})  # as if it had said nothing for a long time
     assert b.session.room("lobby").members() == 1
     b.session.room("lobby").leave()
@@ -403,7 +408,7 @@ def test_members_that_redis_has_forgotten_are_announced_again(divided, redis_ser
     assert b.session.room("lobby").members() == 2
     redis_server.client.delete(processes_of(redis_server, divided[0])[1])
     for world in divided:
-        for room in world.links[0]._rooms.values():
+        for room in world.links[0]._subscriptions.rooms.values():
             room.touched_at -= TOUCH_S  # so that it is due
     wait_until(lambda: b.session.room("lobby").members() == 2, "the next sign of life")
     wait_until(lambda: a.session.room("lobby").members() == 2, "that of the other")

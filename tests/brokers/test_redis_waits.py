@@ -100,14 +100,14 @@ def test_joins_wait_once_for_subscriptions_that_do_not_come(redis, world, monkey
 @pytest.fixture
 def stuck_reader(world):
     """The thread that reads from the world's Redis waits for an answer, as when Redis hangs while a room is fetched."""
-    reader, stuck, over = world.links[0]._reader, threading.Event(), threading.Event()
+    replay, stuck, over = world.links[0]._reader._replay, threading.Event(), threading.Event()
 
-    def catch_up():
+    def catch_up(connection):
         stuck.set()
         over.wait()
 
     world.member("lobby")
-    reader._catch_up = catch_up
+    replay.catch_up = catch_up
     assert stuck.wait(DEADLINE_S)
     yield
     over.set()

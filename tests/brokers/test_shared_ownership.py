@@ -77,8 +77,8 @@ class Worker:
 
 
 class Workers(RedisWorld):
-    def __init__(self, url, processes=2, **options):
-        super().__init__(url, prefix=f"owners-{random.randrange(2**32)}", processes=processes)
+    def __init__(self, url, processes=2, prefix="", **options):
+        super().__init__(url, prefix=prefix or f"owners-{random.randrange(2**32)}", processes=processes)
         self.workers = [Worker(self, rooms, **options) for rooms in self.all_rooms]
 
     def end(self):
@@ -89,9 +89,9 @@ class Workers(RedisWorld):
     def kill(self, worker):
         """End a process without a farewell, and all that it does."""
         for link in getattr(worker.link, "_by_node", {"": worker.link}).values():
-            link._writer._say_farewell = lambda *names: None
+            link._writer._registration.say_farewell = lambda *names: None
             link._writer.stop_soon()
-            wait_until(lambda link=link: link._writer.has_ended)
+            wait_until(lambda link=link: link._queue.has_ended)
             link._reader.stop(DEADLINE_S)
 
     def all_calls(self):
@@ -245,9 +245,9 @@ def test_when_the_owner_dies_another_one_takes_the_room_and_lost_posts_are_known
 
 def test_a_process_that_is_cut_off_stops_before_another_one_begins(server, make):
     with Proxy(server.port) as proxy:
-        world = make(server.url, processes=1, hooks=HOOKS | {"on_tick"}, rate=60)
-        away = make(proxy.url, processes=1, hooks=HOOKS | {"on_tick"}, rate=60)
-        _same_room(world, away)
+        prefix = f"cut-{random.randrange(2**32)}"
+        world = make(server.url, processes=1, prefix=prefix, hooks=HOOKS | {"on_tick"}, rate=60)
+        away = make(proxy.url, processes=1, prefix=prefix, hooks=HOOKS | {"on_tick"}, rate=60)
         (a,), (b,) = away.workers, world.workers
         a.join()
         first = a.wait_owner()
@@ -277,13 +277,6 @@ def _works(post):
     return True
 
 
-def _same_room(*worlds):
-    """Make several worlds use the same keys."""
-    for world in worlds[1:]:
-        for link in world.links:
-            link._keys = link._leases._keys = link._posts._keys = link._writer._keys = worlds[0].links[0]._keys
-
-
 def _check_one_owner(*workers):
     """No fencing number is seen in two processes, and none after a higher one."""
     calls = sorted((at, fence, n) for n, worker in enumerate(workers) for at, _, fence, kind, _ in worker.calls
@@ -304,7 +297,7 @@ def test_a_short_break_of_the_connection_moves_nothing(server, make):
             proxy.swallow("answers")  # Redis does what it was asked
             wait_until(lambda: 0 < (a.link._availability.asked_at or 0) < time.monotonic() - 0.05)
             proxy.heal()
-            wait_until(lambda n=n: a.link._writer._greetings > n + 1)
+            wait_until(lambda n=n: a.link._writer._registration.count > n + 1)
             wait_until(lambda: _works(b.posted))
         time.sleep(LEASE_S)  # the lease of before the break would have ended by now
         assert a.fence() == fence

@@ -76,10 +76,10 @@ class Workers(RedisWorld):
     def kill(self, worker):
         """End a process without a farewell; its members are gone for everybody else."""
         link = self.links[self.workers.index(worker)]
-        link._writer._say_farewell = lambda *names: None
+        link._writer._registration.say_farewell = lambda *names: None
         worker.rooms._link.change_presence = lambda *arguments: None
         link._writer.stop_soon()
-        wait_until(lambda: link._writer.has_ended)
+        wait_until(lambda: link._queue.has_ended)
         link._reader.stop(5)
 
 
@@ -435,7 +435,7 @@ def test_a_roster_that_has_ended_starts_no_thread_for_what_others_do(make, redis
     settle(b, there={"bob": None, "ann": None})
     threading.Event().wait(3 * INTERVAL_S)
     assert b.told == []
-    assert b.rooms.roster._hooks._thread is None
+    assert b.rooms.roster._reports._thread._thread is None
 
 
 def test_a_presence_costs_what_the_page_says(workers, redis_server):

@@ -464,7 +464,7 @@ def test_members_stay_counted_while_their_process_comes_back(proxy, divided, mon
     assert [member.session.room("lobby").join(max_members=3).joined for member in inside] == [True] * 2
     late = [b.member() for _ in range(4)]
     sender = a.links[0]._writer
-    greet, exchange, seen = sender._greet, sender._exchange, []
+    greet, exchange, known, seen = sender._greet, sender._exchange, sender._registration, []
 
     def look(when):
         counts = [b.rooms.room(room).members() for room in ("first", "lobby", "last")]
@@ -484,7 +484,7 @@ def test_members_stay_counted_while_their_process_comes_back(proxy, divided, mon
     for greetings in (2, 3):
         lose(a, proxy)
         proxy.heal()
-        wait_until(lambda greetings=greetings: sender._greetings >= greetings and not sender._formers, "all to be told")
+        wait_until(lambda greetings=greetings: known.count >= greetings and not known.formers, "all to be told")
         await_back(a)
     assert {when for when, *_ in seen} == {"greeting", "exchange"}
     assert [(counts, joined) for _, counts, joined in seen] == [([1, 3, 1], [False] * 4)] * len(seen)

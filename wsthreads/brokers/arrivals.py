@@ -1,4 +1,7 @@
-"""What a process does with the messages that come from Redis: one function for each kind, in `HANDLERS`."""
+"""What a process does with the messages that come from Redis: one function for each kind, in `HANDLERS`.
+
+`Arrivals` acts on each message once.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.brokers import messages
+from wsthreads.errors import BrokerError
+from wsthreads.loggers import get_logger
 
 if TYPE_CHECKING:
-    from wsthreads.brokers.subscriptions import Subscription
+    from wsthreads.brokers.malformed import Malformed
+    from wsthreads.brokers.subscription import Subscription
 
-__all__ = ["HANDLERS", "aged", "parse_stock"]
+__all__ = ["HANDLERS", "Arrivals", "aged", "parse_stock"]
+
+log = get_logger(__name__)
 
 
 def _broadcast(room: Subscription, message: messages.Broadcast, ticket: int, is_busy: bool) -> None:
@@ -47,6 +55,65 @@ HANDLERS: dict[type[messages.Message], Callable[[Subscription, Any, int, bool], 
     messages.Close: _close,
     messages.PresenceChange: _presence,
 }
+
+
+class Arrivals:
+    """Acts on what has arrived for the rooms of this process. The reader's thread.
+
+    `on_own(room, ticket)` is called when a broadcast of `process` is back, and the members have it.
+    """
+
+    def __init__(self, process: str, malformed: Malformed, on_own: Callable[[Subscription, int], None]) -> None:
+        self._process = process.encode()
+        self._malformed = malformed
+        self._on_own = on_own
+
+    def decode(self, message: bytes) -> messages.Message | None:
+        """The decoded message. None if it is malformed; that is counted."""
+        try:
+            return messages.decode(message)
+        except BrokerError as error:
+            self._malformed.drop(str(error))
+            return None
+
+    def handle(self, room: Subscription, message: messages.Message, is_busy: bool) -> None:
+        """Act on a message, unless that was done before."""
+        if room.dropped:
+            return  # the room's next subscription receives the message, and ends its ticket
+        if isinstance(message, messages.PresenceChange):
+            self._act(room, message, -1, is_busy)
+            return
+        own = message.sender == self._process
+        ticket = room.delivering = message.ticket if own else -1
+        if not room.has_seen(message):
+            room.see(message)
+            self._act(room, message, ticket, is_busy)
+        if own:
+            self._on_own(room, message.ticket)
+
+    def _act(self, room: Subscription, message: messages.Message, ticket: int, is_busy: bool) -> None:
+        try:
+            HANDLERS[type(message)](room, message, ticket, is_busy)
+        except Exception:
+            log.exception("a %s to room %r was not delivered", type(message).__name__.lower(), room.name)
+
+    def take_presences(self, room: Subscription, now_ms: int, stored: list[bytes], is_surely: bool) -> None:
+        """All presences that Redis has of a room."""
+        if room.dropped:
+            return
+        present = self.parse_presences(now_ms, stored)
+        try:
+            room.listener.take_presences(room.name, present, is_first=not room.has_presences, is_surely=is_surely)
+        except Exception:
+            log.exception("the presences in room %r were not taken", room.name)
+        room.has_presences = True
+
+    def parse_presences(self, now_ms: int, stored: list[bytes]) -> list[messages.PresenceChange]:
+        """A presence hash of Redis's, without what is malformed. Any thread."""
+        present, malformed = messages.parse_presences(now_ms, stored)
+        for what in malformed:
+            self._malformed.drop(what)
+        return present
 
 
 def aged(message: messages.Message, entry: bytes, now_ms: int) -> messages.Message:

@@ -11,9 +11,9 @@ WAIT_S = 1.0
 
 
 class Availability:
-    """Shared by the link, which waits, and the writer's thread, which talks to Redis. Any thread; takes no lock."""
+    """Shared by the link, which waits, and the threads that talk to Redis. Any thread; takes no lock."""
 
-    __slots__ = ("answers", "asked_at", "lost_at")
+    __slots__ = ("answers", "asked_at", "heard_at", "lost_at", "missed_at")
 
     def __init__(self) -> None:
         #: Redis answered the last question, so it is worthwhile to wait for the next answer. A hint.
@@ -22,6 +22,11 @@ class Availability:
         self.asked_at: float | None = None
         #: Since when Redis has answered nothing, over several connections.
         self.lost_at: float | None = None
+        #: When something last arrived on the reader's connection.
+        self.heard_at = float("-inf")
+        #: When the reader last failed to make a room ready, or to bring a broadcast back, in time. Nobody waits for
+        #: that until something has arrived.
+        self.missed_at = float("-inf")
 
     def patience_s(self) -> float:
         """How long a call waits for Redis: `WAIT_S`, less the time for which Redis has owed an answer."""

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from wsthreads.brokers.keys import ASK_SHARD, SHARDS, Keys
-from wsthreads.brokers.link import Endpoints, RedisLink, Shared
-from wsthreads.brokers.questions import weak
+from wsthreads.brokers.link import RedisLink
+from wsthreads.brokers.process import Endpoints, Process
 from wsthreads.rooms.names import SESSIONS_ROOM
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class ClusterLink:
 
     def _reset(self) -> None:
         self._made_in = os.getpid()
-        shared = Shared(self._endpoints)
+        self._process = Process(self._endpoints)
         nodes = [self._node_of(shard) for shard in range(SHARDS)]
         self._by_node: dict[str, RedisLink] = {
             node: RedisLink(
@@ -65,15 +65,15 @@ class ClusterLink:
                 self._keys,
                 self._metrics,
                 place=f"{self._place} ({node})",
-                cluster=shared,
+                cluster=self._process,
                 shards=[shard for shard in range(SHARDS) if nodes[shard] == node],
                 max_queued_bytes=self._max_queued_bytes,
             )
             for node in dict.fromkeys(nodes)
         }
         self._by_shard = [self._by_node[node] for node in nodes]
-        self.pending = shared.pending
-        self.process = shared.process
+        self.pending = self._process.pending
+        self.process = self._process.name
 
     def _node_of(self, shard: int) -> str:
         try:
@@ -90,8 +90,7 @@ class ClusterLink:
             if self._made_in != os.getpid():
                 self._client = self._client_of_fork()
                 self._reset()
-                for link in self._by_node.values():
-                    link.is_forked = self._pid != 0
+                self._process.is_forked = self._pid != 0
             for link in self._by_node.values():
                 link.start()
             self._pid = os.getpid()
@@ -183,7 +182,7 @@ class ClusterLink:
         self._link_of(path, name).post(path, name, payload, timeout_s, settled)
 
     def answer(self, kind: str, function: Callable[[Any], Any]) -> None:
-        self._endpoints.answers[kind] = weak(function)
+        self._endpoints.answer(kind, function)
 
     def ask(
         self, kind: str, argument: Any, timeout_s: float = 1.0, enough: Callable[[Any], bool] | None = None

@@ -2,7 +2,7 @@
 
 A broadcast reaches the members in this process when it comes back from the broker, which gives it its place in the
 room's order. The thread that broadcasts does not wait for that. Meanwhile, frames for a session that come after the
-broadcast are held, in the session's `HeldFrames`.
+broadcast are held, in the session's `HeldFrames` (see `held`).
 
 What holds, for each session:
 
@@ -10,15 +10,14 @@ What holds, for each session:
 - What one thread sends to the session and broadcasts to its rooms arrives in the order of the calls.
 
 The exception is a late broadcast: later frames overtake it. A broadcast is late in four cases: it is not back after
-`LONGEST_S`; the broker has owed an answer for that long; more than `MAX_HELD_BYTES` are held for one session; or the
-session receives a later broadcast of the same thread first (the nodes of a cluster answer in any order, and after a
+`LONGEST_S`; the broker has owed an answer for that long; more than `held.MAX_HELD_BYTES` are held for one session; or
+the session receives a later broadcast of the same thread first (the nodes of a cluster answer in any order, and after a
 break the rooms' logs are read one after the other). While something waits, the flusher looks for late broadcasts: it
 never waits for the broker itself.
 
 A finalizer may send, close and ask at any point of this module, in the thread that it interrupts. So these calls only
-try to take locks, and wait for nothing. A thread that finds the lock of `HeldFrames` taken leaves its frame to the
-holder, which looks again after it has released the lock. Each single operation on a list or dict is atomic, with and
-without the GIL; the module relies on that.
+try to take locks, and wait for nothing. Each single operation on a list or dict is atomic, with and without the GIL;
+the module relies on that.
 """
 
 from __future__ import annotations
@@ -34,10 +33,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from wsthreads.protocol.outbox import Outbox
     from wsthreads.threads.flusher import Flusher
 
-__all__ = ["LONGEST_S", "MAX_HELD_BYTES", "HeldFrames", "PendingBroadcast", "PendingBroadcasts"]
+__all__ = ["LONGEST_S", "Bell", "PendingBroadcast", "PendingBroadcasts"]
 
 #: A broadcast that is not back after this long is late.
 LONGEST_S = 1.0
@@ -45,21 +43,34 @@ LONGEST_S = 1.0
 #: How often the flusher looks for late broadcasts.
 LOOK_S = 0.1
 
-#: When more than this is held for one session, the broadcasts before it are late. Only threads that must not wait reach
-#: this limit: a session's own thread waits in `send` while `max_outbox_bytes` are held.
-MAX_HELD_BYTES = 64 * 1024 * 1024
-
 #: A room: the path of its endpoint, and its name.
 RoomKey = tuple[str, str]
 
-#: Wakes the thread that waits for an item. `SimpleQueue.put` is re-entrant, the methods of a Condition are not.
-Bell = SimpleQueue[None]
+
+class Bell(SimpleQueue[None]):
+    """Wakes the thread that waits for an item. `SimpleQueue.put` is re-entrant, the methods of a Condition are not."""
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for an item, at most `timeout_s`."""
+        with suppress(Empty):
+            self.get(timeout=timeout_s)
 
 
 class EndpointRooms(Protocol):
     """The rooms of one endpoint."""
 
     path: str
+
+
+class Holder(Protocol):
+    """What `HeldFrames` is to this module."""
+
+    @property
+    def flusher(self) -> Flusher: ...
+
+    def put(self, next_ticket: int, broadcasts: list[PendingBroadcast], frame: bytes, closes: bool) -> None: ...
+
+    def let_go(self, coming: PendingBroadcast | None = None, *, surely: bool = False) -> None: ...
 
 
 class Addressee(Protocol):
@@ -78,7 +89,7 @@ class Addressee(Protocol):
         """The names of the rooms that it is in."""
 
     @property
-    def _held_frames(self) -> HeldFrames:
+    def _held_frames(self) -> Holder:
         """The frames that are held for it."""
 
 
@@ -207,7 +218,7 @@ class PendingBroadcasts:
             if broadcast.is_back:
                 self._awaited.pop(broadcast.ticket, None)
                 broadcast.sessions.pop(session, None)
-        session._held_frames.put(_HeldFrame(threading.get_ident(), self._next, broadcasts, frame, closes))
+        session._held_frames.put(self._next, broadcasts, frame, closes)
         self._have_looked_after(session)
 
     def wait(self, session: Addressee, name: str) -> None:
@@ -219,7 +230,7 @@ class PendingBroadcasts:
             broadcast.bells.append(bell)
             self._have_looked_after(session)
             if not broadcast.is_back:
-                _await(bell, max(0.0, broadcast.due - monotonic()))
+                bell.wait(max(0.0, broadcast.due - monotonic()))
 
     def wait_room(self, room: RoomKey) -> None:
         """Wait until the members have what any thread has broadcast to a room so far. Not for a late one."""
@@ -268,146 +279,9 @@ class PendingBroadcasts:
                 broadcast.bells.clear()
 
 
-class _HeldFrame(NamedTuple):
-    """A frame that waits for broadcasts."""
-
-    thread: int
-    next_ticket: int  # broadcasts with this ticket or a later one began after the frame
-    broadcasts: list[PendingBroadcast]
-    frame: bytes
-    closes: bool
-
-    def is_free(self) -> bool:
-        return all(broadcast.is_back for broadcast in self.broadcasts)
-
-    def precedes(self, broadcast: PendingBroadcast | None) -> bool:
-        """Whether the same thread made the broadcast after this frame."""
-        return broadcast is not None and self.thread == broadcast.thread and self.next_ticket <= broadcast.ticket
-
-
-class HeldFrames:
-    """The held frames of one session, in the order in which they go to its outbox. Any thread."""
-
-    __slots__ = ("_bells", "_counted", "_items", "_lock", "_outbox", "held_bytes")
-
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
-        self._items: list[_HeldFrame] = []  # any thread appends; a frame is removed once it is in the outbox
-        # Guards removing from _items, writing the next two, and the order in which frames go to the outbox.
-        self._lock = threading.Lock()
-        self._counted = 0  # how many of _items are included in held_bytes
-        self.held_bytes = 0
-        self._bells: list[Bell] = []  # of threads that wait until a frame is removed
-
-    @property
-    def flusher(self) -> Flusher:
-        """The session's flusher, which has timers."""
-        return self._outbox.flusher
-
-    @property
-    def is_empty(self) -> bool:
-        return not self._items
-
-    def move_to(self, outbox: Outbox) -> None:
-        """From now on append to another outbox, whose encoding is the same, since held frames are encoded."""
-        with self._lock:
-            self._outbox = outbox
-
-    def put(self, item: _HeldFrame) -> None:
-        """Does not wait."""
-        self._items.append(item)
-        self.let_go()
-
-    def let_go(self, coming: PendingBroadcast | None = None, *, surely: bool = False) -> None:
-        """Send the frames whose broadcasts are back. With `coming`, a broadcast: those that its thread sent before it.
-
-        With `surely`, the frames are in the outbox when this returns. Otherwise another thread may still move them.
-        """
-        sends = False
-        while self._has_work(coming) and self._lock.acquire(surely):
-            try:
-                sends = self._take_locked(coming) or sends
-            finally:
-                self._lock.release()
-        if sends:
-            self._outbox.flush()
-
-    def wait_for_room(self, size: int, timeout_s: float) -> None:
-        """Wait until the outbox's limit admits `size` more bytes, at most `timeout_s`.
-
-        A thread that writes to the client waits, too: otherwise any number of bytes could be queued meanwhile.
-        """
-        if timeout_s <= 0:
-            return
-        outbox, deadline = self._outbox, monotonic() + timeout_s
-        self._wait(lambda: self.held_bytes + size <= outbox.max_bytes or not self.held_bytes, timeout_s)
-        if outbox.is_blocked or outbox.is_queued:
-            outbox.wait_for_room(self.held_bytes + size, max(0.0, deadline - monotonic()))
-
-    def wait_empty(self, timeout_s: float) -> bool:
-        """Wait until nothing is held, at most `timeout_s`. False if something still is."""
-        return self._wait(lambda: not self._items, timeout_s)
-
-    def _wait(self, done: Callable[[], bool], timeout_s: float) -> bool:
-        if done() or timeout_s <= 0:
-            return done()
-        deadline, bell = monotonic() + timeout_s, Bell()
-        self._bells.append(bell)
-        try:
-            while not done() and (left_s := deadline - monotonic()) > 0:
-                _await(bell, left_s)
-        finally:
-            self._bells.remove(bell)
-        return done()
-
-    def _has_work(self, coming: PendingBroadcast | None) -> bool:
-        if coming is not None:
-            return any(item.precedes(coming) for item in self._items.copy())
-        first = self._items[:1]
-        return bool(first) and (self._counted < len(self._items) or first[0].is_free())
-
-    def _take_locked(self, coming: PendingBroadcast | None) -> bool:
-        """Move to the outbox the frames that may go. Whether there were any."""
-        items, outbox = self._items, self._outbox
-        fresh = items[self._counted :]
-        self._counted += len(fresh)
-        self.held_bytes += sum(len(item.frame) for item in fresh)
-        if coming is not None:
-            going = [item for item in items[: self._counted] if item.precedes(coming)]
-        else:
-            count = self._counted if self.held_bytes > MAX_HELD_BYTES else 0
-            while count < self._counted and items[count].is_free():
-                count += 1
-            going = items[:count]
-        if not going:
-            return False
-        size = sum(len(item.frame) for item in going)
-        # Frames beyond the limit at once delay what follows, until the client has caught up: allow more for a while.
-        outbox.excuse(size if size <= outbox.max_bytes else 4 * size)
-        for item in going:
-            if item.closes:
-                outbox.append_close(item.frame)
-            else:
-                outbox.append(item.frame)
-        if coming is None:
-            del items[: len(going)]
-        else:
-            items[: self._counted] = [item for item in items[: self._counted] if not item.precedes(coming)]
-        self._counted -= len(going)
-        self.held_bytes -= size
-        for bell in self._bells.copy():
-            bell.put(None)
-        return True
-
-
 def _wait_back(broadcast: PendingBroadcast | None, deadline: float = inf) -> None:
     if broadcast is not None and not broadcast.is_back:
         bell = Bell()
         broadcast.bells.append(bell)
         if not broadcast.is_back:
-            _await(bell, max(0.0, min(deadline, broadcast.due) - monotonic()))
-
-
-def _await(bell: Bell, timeout_s: float) -> None:
-    with suppress(Empty):
-        bell.get(timeout=timeout_s)
+            bell.wait(max(0.0, min(deadline, broadcast.due) - monotonic()))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from wsthreads.brokers.interface import Listener
     from wsthreads.brokers.keys import Address
     from wsthreads.brokers.seats import Seat
-    from wsthreads.brokers.subscriptions import Subscription
+    from wsthreads.brokers.subscription import Subscription
 
 __all__ = ["PresenceChanges", "PresenceKey", "Question", "Queued", "QueuedBan", "SendQueue"]
 
@@ -99,6 +99,8 @@ class SendQueue:
         #: The memory of the waiting broadcasts.
         self.waiting_bytes = 0
         self.max_bytes = max_bytes
+        #: Nothing is sent any more. Written by the writer, also without the lock.
+        self.has_ended = False
         self._broadcasts: deque[Queued] = deque()
         # By key: a room that changed, and the ticket that was next at that moment. In the order of these tickets.
         self._changed: dict[bytes, tuple[Subscription, int]] = {}

@@ -16,9 +16,10 @@ from weakref import WeakValueDictionary
 
 from wsthreads.brokers.attributes import SharedAttributes
 from wsthreads.brokers.directory import SharedDirectory
+from wsthreads.brokers.held import HeldFrames
 from wsthreads.brokers.history import SharedHistories
 from wsthreads.brokers.ownership import SharedOwnership
-from wsthreads.brokers.pending import LONGEST_S, HeldFrames
+from wsthreads.brokers.pending import LONGEST_S
 from wsthreads.brokers.presence import SharedRoster
 from wsthreads.protocol.encoding import PLAIN
 from wsthreads.protocol.frames import message_frame
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     from wsthreads.brokers.messages import Close, Direct, PresenceChange
     from wsthreads.brokers.positions import Position
     from wsthreads.rooms.history import Limits
-    from wsthreads.rooms.roster import Timers
     from wsthreads.threads.drainer import Drainer
+    from wsthreads.threads.flusher import Timers
 
 __all__ = ["SharedRooms", "SharedSession"]
 

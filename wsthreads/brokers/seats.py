@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from wsthreads.brokers.interface import Listener
     from wsthreads.brokers.keys import Address, Keys
     from wsthreads.brokers.pipeline import Pipeline
+    from wsthreads.brokers.registration import Registration
 
 __all__ = ["SETTLE_S", "Seat", "Seats"]
 
@@ -114,8 +115,8 @@ class Seat:
 class Seats:
     """Asks for seats. The writer's thread.
 
-    `lock` is held when `queue` gets a seat to ask for. `shards` are those that know this process, `formers` are its
-    former names under which members may be counted, and `channel` wakes it.
+    `lock` is held when `queue` gets a seat to ask for. `registration` has the names of this process, and the shards
+    that know it; `channel` wakes it.
     """
 
     def __init__(
@@ -123,15 +124,13 @@ class Seats:
         keys: Keys,
         lock: Lock,
         queue: Callable[[Seat], None],
-        shards: set[int],
-        formers: list[str],
+        registration: Registration,
         channel: bytes,
     ) -> None:
         self._keys = keys
         self._lock = lock
         self._queue = queue
-        self._shards = shards
-        self._formers = formers
+        self._registration = registration
         self._channel = channel
         self._doubted: deque[bytes] = deque(maxlen=MAX_DOUBTED)
         self._settled_at = 0.0
@@ -140,8 +139,9 @@ class Seats:
         """Give no seats for a while: what Redis counts may not be complete."""
         self._settled_at = monotonic() + SETTLE_S
 
-    def ask(self, pipeline: Pipeline, process: str, seats: Iterable[Seat], given_up: set[int]) -> None:
+    def ask(self, pipeline: Pipeline, seats: Iterable[Seat], given_up: set[int]) -> None:
         """Add the calls for some seats. `given_up` gets the shards that do not know this process any more."""
+        registration = self._registration
         by_room: dict[bytes, list[Seat]] = {}
         is_settled = monotonic() >= self._settled_at
         for seat in seats:
@@ -152,8 +152,8 @@ class Seats:
         for same in by_room.values():
             first = same[0]
             keys = [first.address.members, self._keys.processes(first.address.shard)]
-            count, is_known = first.listener.count_here(first.name), int(first.address.shard in self._shards)
-            arguments = [process, count, is_known, " ".join(self._formers), self._channel]
+            count, is_known = first.listener.count_here(first.name), int(first.address.shard in registration.shards)
+            arguments = [registration.name, count, is_known, " ".join(registration.formers), self._channel]
             arguments += (b" %b " % b" ".join(self._doubted), *(seat.max_members for seat in same))
             pipeline.call(SEAT, keys, *arguments, then=partial(self._take, same, given_up))
 
@@ -168,7 +168,7 @@ class Seats:
             return
         if not answer:
             given_up.add(shard)
-        self._shards.add(shard)
+        self._registration.shards.add(shard)
         if shard in given_up:
             self.unsettle()
             for seat in seats:

@@ -1,108 +1,104 @@
-"""A room that has members in this process, and how much of it this process has received."""
+"""The rooms that have members in this process: a subscription for each."""
 
 from __future__ import annotations
 
-from threading import Event
+from collections import deque
+from itertools import count
+from time import monotonic
 from typing import TYPE_CHECKING
 
-from wsthreads.brokers.messages import PresenceChange
-from wsthreads.brokers.positions import START, Position
+from wsthreads.brokers.subscription import Subscription
+from wsthreads.rooms.names import is_hidden
 
 if TYPE_CHECKING:
+    from wsthreads.brokers.availability import Availability
     from wsthreads.brokers.interface import Listener
-    from wsthreads.brokers.keys import Address
-    from wsthreads.brokers.messages import Broadcast, Close, Direct, Message
+    from wsthreads.brokers.keys import Keys
+    from wsthreads.brokers.process import Process
+    from wsthreads.brokers.queue import SendQueue
 
-__all__ = ["Subscription"]
-
-#: Senders that a subscription remembers; a sender is a process.
-MAX_SENDERS = 1000
+__all__ = ["Subscriptions"]
 
 
-class Subscription:
-    """One for each room with members in this process. A new one when the room is left and joined again.
+class Subscriptions:
+    """The subscriptions of one link. Any thread.
 
-    The link, the writer's thread and the reader's thread each have fields of their own.
+    The reader takes `changes`, and tells when it has subscribed, and when a broadcast of this process is back.
     """
 
-    __slots__ = (
-        "address",
-        "announced",
-        "announced_at",
-        "begun",
-        "delivering",
-        "dropped",
-        "elsewhere",
-        "expected_on",
-        "has_history",
-        "has_presences",
-        "held",
-        "keeps_history",
-        "known",
-        "listener",
-        "live",
-        "name",
-        "position",
-        "ready",
-        "seen",
-        "serial",
-        "start",
-        "subscribed_on",
-        "tickets",
-        "touched_at",
-    )
+    def __init__(self, keys: Keys, process: Process, *, queue: SendQueue, availability: Availability) -> None:
+        self._keys = keys
+        self._process = process
+        self._lock = process.lock
+        self._queue = queue
+        self._availability = availability
+        self._serials = count(1)
+        #: By path and name. Guarded by the link's lock.
+        self.rooms: dict[tuple[str, str], Subscription] = {}
+        #: Rooms to subscribe to (true) and to leave, in this order. The reader looks at the next message on the wake
+        #: channel.
+        self.changes: deque[tuple[bool, Subscription]] = deque()
 
-    def __init__(
-        self, listener: Listener, name: str, address: Address, serial: int = 0, *, keeps_history: bool = False
-    ) -> None:
-        #: Distinguishes the subscriptions of one link.
-        self.serial = serial
-        self.listener = listener
-        self.name = name
-        self.address = address
-        #: The listener remembers the messages of this room.
-        self.keeps_history = keeps_history
-        # The link's fields.
-        # Broadcasts of this process that have not come back. Guarded by the link's lock.
-        self.tickets: set[int] = set()
-        # The last member in this process has left. The next member gets another subscription, which receives what is
-        # for that member. This one stays subscribed until the reader handles `drop`.
-        self.dropped = False
-        # Not to be announced yet: the thread that joins waits until the reader has subscribed. So everything after the
-        # announcement arrives on the channel, in its order among all rooms. Guarded by the link's lock.
-        self.held = False
-        # The writer's fields.
-        self.known = False  # Redis knows the members, and `start` is set
-        self.start = START  # where the log ended when Redis learned of the members
-        # The reader's connection on which `start` arrives, too: the one that had subscribed before the announcement.
-        self.expected_on = 0
-        self.touched_at = 0.0  # when Redis last extended the life of the room's keys
-        self.announced = START  # where the log ended at `announced_at`
-        self.announced_at = 0.0
-        self.elsewhere = 0  # members in other processes, as Redis last reported
-        # The reader's fields.
-        self.subscribed_on = 0  # the number of the connection that has confirmed the subscription
-        self.begun = False  # `position` has a value
-        self.has_history = False  # the listener has what Redis has of the room's history, and all since then
-        self.has_presences = False  # the listener has got all presences once
-        self.position = START  # the last broadcast received; at first, the last one before the join
-        self.live = False  # nothing is missing between `position` and the next message on the channel
-        self.delivering = -1  # the ticket of a broadcast of this process; set before the reader looks at `dropped`
-        self.ready = Event()  # set once it has been live
-        # Sender → its last ticket, so that a broadcast that was sent twice is delivered once. The last entry is the
-        # sender heard last.
-        self.seen: dict[bytes, int] = {}
+    def update(self, path: str, name: str, listener: Listener) -> int:
+        """Follow a room if it has members in this process, or else no more. See `Link.update`."""
+        key = (path, name)
+        availability = self._availability
+        forgotten: set[int] = set()
+        with self._lock:
+            room = self.rooms.get(key)
+            is_member = listener.count_here(name) > 0
+            waits = is_member and availability.answers and availability.heard_at >= availability.missed_at
+            if is_member:
+                self._process.is_forked = False
+            if is_member and room is None:
+                address = self._keys.address(path, name)
+                keeps_history = listener.history_limits is not None and not is_hidden(name)
+                room = self.rooms[key] = Subscription(
+                    listener, name, address, next(self._serials), keeps_history=keeps_history
+                )
+                room.held = waits
+                self.changes.append((True, room))
+                self._queue.wake()
+            elif room is None:
+                return 0
+            elif not is_member:
+                del self.rooms[key]
+                room.dropped, room.held = True, False
+                self.changes.append((False, room))
+                self._queue.wake()
+                self._process.pending.forget(key)
+                listener.forget_presences(name)
+                room.ready.set()  # a thread that waits for its join waits for nothing now
+                forgotten = room.tickets - {room.delivering}  # the reader ends that one, with the members or without
+                room.tickets -= forgotten
+            self._queue.announce(room)
+        for ticket in forgotten:
+            self._process.pending.end(ticket)  # it does not come back to this process
+        if waits and not room.ready.wait(availability.patience_s()):
+            availability.missed_at = monotonic()
+            availability.answers = False
+            with self._lock:
+                self._queue.release(room)
+        return 0 if room.dropped else room.serial
 
-    def has_seen(self, message: Message, position: Position | None = None) -> bool:
-        """Whether this message, or a later one of its sender, was delivered. The reader's thread."""
-        if isinstance(message, PresenceChange):  # it may be applied twice, so a look at the position is enough
-            own = self.position
-            return position is not None and position.epoch == own.epoch and position.number <= own.number
-        return message.ticket <= self.seen.get(message.sender, -1)
+    def serial(self, path: str, name: str) -> int:
+        room = self.rooms.get((path, name))
+        return room.serial if room is not None and room.ready.is_set() else 0
 
-    def see(self, message: Broadcast | Direct | Close) -> None:
-        """Remember the message. The reader's thread."""
-        self.seen.pop(message.sender, None)
-        self.seen[message.sender] = message.ticket
-        if len(self.seen) > MAX_SENDERS:
-            del self.seen[next(iter(self.seen))]
+    def tickets(self) -> list[int]:
+        """The broadcasts to these rooms that are not back."""
+        with self._lock:
+            return [ticket for room in self.rooms.values() for ticket in room.tickets]
+
+    def subscribed(self, room: Subscription) -> None:
+        """The reader has subscribed to a room. The reader's thread."""
+        with self._lock:
+            self._queue.release(room)
+
+    def back(self, room: Subscription, ticket: int) -> None:
+        """A broadcast of this process is back, and the members have it. The reader's thread."""
+        with self._lock:
+            if ticket not in room.tickets:
+                return  # it was forgotten; or it belongs to a later room of the same name, and is not back yet
+            room.tickets.remove(ticket)
+        self._process.pending.end(ticket)

@@ -14,35 +14,34 @@ from itertools import groupby
 from random import SystemRandom
 from threading import Thread
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from redis.exceptions import RedisError
 
 from wsthreads.brokers import scripts
+from wsthreads.brokers.announcements import Announcements
 from wsthreads.brokers.availability import WAIT_S
 from wsthreads.brokers.kept import limits_text
 from wsthreads.brokers.keys import BEAT_S, KEYS_S, SHARDS, TOUCH_S
-from wsthreads.brokers.messages import encode_close, parse_ban
-from wsthreads.brokers.positions import Position, new_epoch
+from wsthreads.brokers.messages import encode_close
+from wsthreads.brokers.positions import new_epoch
 from wsthreads.brokers.presence_writer import PresenceWriter
-from wsthreads.brokers.queue import PresenceKey, Question
 from wsthreads.brokers.redis_errors import counted, explain
-from wsthreads.brokers.seats import Seats
+from wsthreads.brokers.registration import Registration
+from wsthreads.brokers.seats import Seat, Seats
 from wsthreads.loggers import get_logger
 
 if TYPE_CHECKING:
-    from threading import Lock
-
     from wsthreads.brokers.availability import Availability
-    from wsthreads.brokers.interface import Listener
     from wsthreads.brokers.keys import Address, Keys
     from wsthreads.brokers.leases import Leases
     from wsthreads.brokers.pipeline import Pipeline, Scripts
     from wsthreads.brokers.posts import PostBox
-    from wsthreads.brokers.queue import PresenceChanges, Queued, SendQueue
+    from wsthreads.brokers.process import Process
+    from wsthreads.brokers.queue import PresenceChanges, PresenceKey, Question, Queued, SendQueue
     from wsthreads.brokers.reader import Reader
-    from wsthreads.brokers.seats import Seat
-    from wsthreads.brokers.subscriptions import Subscription
+    from wsthreads.brokers.subscription import Subscription
+    from wsthreads.brokers.subscriptions import Subscriptions
     from wsthreads.monitoring.metrics import Metrics
 
 __all__ = ["Writer"]
@@ -68,8 +67,8 @@ class Batch(NamedTuple):
     messages: list[Queued]
     #: Redis has the broadcasts with lower tickets then.
     gate: float
-    #: Former names that are needed no more: all rooms are announced under the present one.
-    formers: list[str]
+    #: The former names are needed no more: all rooms are announced under the present one.
+    ends_formers: bool
 
     def let_go(self) -> None:
         """Let nobody wait for an answer any more."""
@@ -80,23 +79,21 @@ class Batch(NamedTuple):
 
 
 class Writer:
-    """Owned by a link. `lock` guards `queue`, `rooms` and the end; nothing blocks under it.
+    """Owned by a link. Its lock guards the queue, the subscriptions and the end; nothing blocks under it.
 
     `wake` is the channel that wakes the reader, and the key whose node of a cluster publishes there. `owned` has the
-    shards whose rooms are this writer's, and `listeners` returns the rooms of all endpoints, by their paths. `leases`
-    and `posts` have what they want to send, too.
+    shards whose rooms are this writer's. `leases` and `posts` have what they want to send, too.
     """
 
     def __init__(
         self,
         scripts: Scripts,
         keys: Keys,
-        process: str,
+        process: Process,
         wake: tuple[bytes, bytes],
         *,
-        lock: Lock,
         queue: SendQueue,
-        rooms: dict[tuple[str, str], Subscription],
+        subscriptions: Subscriptions,
         reader: Reader,
         leases: Leases,
         posts: PostBox,
@@ -104,16 +101,15 @@ class Writer:
         metrics: Metrics,
         place: str,
         disconnect: Callable[[], None],
-        listeners: Callable[[], list[tuple[str, Listener]]],
         owned: Container[int],
     ) -> None:
         self._scripts = scripts
         self._keys = keys
-        self._process = process
+        self._process = process.name
         self._wake_key, self._wake_channel = wake
-        self._lock = lock
+        self._lock = lock = process.lock
         self._queue = queue
-        self._rooms = rooms
+        self._rooms = subscriptions.rooms
         self._reader = reader
         self._leases = leases
         self._posts = posts
@@ -121,24 +117,26 @@ class Writer:
         self._metrics = metrics
         self._place = place
         self._disconnect = disconnect
-        self._listeners = listeners
+        self._listeners = listeners = process.endpoints.listeners
         self._owned = owned
         self._stop_at: float | None = None
         self._answered_at = 0.0  # when Redis last answered, or when the end began
-        #: Nothing is sent any more. Any thread.
-        self.has_ended = False
         self._has_reported_rest = False
         # The thread's own.
-        self._greetings = 0
-        self._presences = PresenceWriter(keys, process, lock=lock, queue=queue, listeners=listeners, owned=owned)
-        # This process's name at Redis: a new one after each break, so that what the old connection has sent, and Redis
-        # gets late, does not count for long. An announcement removes the room's counts under the former names.
-        self._name = ""
         self._beat_at = 0.0  # when to report again that this process is alive
-        self._shards: set[int] = set()  # of the rooms that were announced under this name
-        self._formers: list[str] = []  # its names before, while rooms are not announced under this name
-        self._former_shards: set[int] = set()
-        self._seats = Seats(keys, lock, queue.ask_seat, self._shards, self._formers, self._wake_channel)
+        self._registration = Registration(scripts, keys, process.name)
+        self._announcements = Announcements(
+            keys,
+            self._registration,
+            self._wake_channel,
+            lock=lock,
+            queue=queue,
+            subscriptions=subscriptions,
+            reader=reader,
+            listeners=listeners,
+        )
+        self._presences = PresenceWriter(keys, process.name, lock=lock, queue=queue, listeners=listeners, owned=owned)
+        self._seats = Seats(keys, lock, queue.ask_seat, self._registration, self._wake_channel)
         self._thread = Thread(target=self._run, name="wsthreads-redis", daemon=True)
 
     def start(self) -> None:
@@ -158,7 +156,7 @@ class Writer:
         self._reader.stop(0)  # there is nobody left to deliver to
         while self._thread.is_alive() and (left_s := self._left_s()) > 0:
             self._thread.join(left_s)
-        self.has_ended = True
+        self._queue.has_ended = True
         if self._thread.is_alive():  # a call to Redis does not return
             self._report_rest()
 
@@ -172,7 +170,7 @@ class Writer:
         return min(self._stop_at, self._answered_at + GIVE_UP_S) - monotonic()
 
     def _run(self) -> None:
-        while not self.has_ended:
+        while not self._queue.has_ended:
             try:
                 self._greet()
                 while self._step():
@@ -183,7 +181,7 @@ class Writer:
                 if self._availability.lost_at is None:
                     log.exception("sending to %s failed", self._place)
                 self._lose(error)
-            self.has_ended = not self._pause()
+            self._queue.has_ended = not self._pause()
         self._forget_questions()
         self._posts.lose_sent("the app was shut down")
         self._posts.refuse_unsent("the app was shut down")
@@ -212,22 +210,19 @@ class Writer:
 
     def _greet(self) -> None:
         """Begin with a new connection: announce all rooms, under a new name."""
-        if self._name:
-            if not self._is_known():  # Redis has lost its data, or was away for long
+        registration = self._registration
+        is_first = not registration.name
+        if not is_first:
+            if not registration.is_known():  # Redis has lost its data, or was away for long
                 self._seats.unsettle()
-            self._formers.append(self._name)
-            self._former_shards |= self._shards
             self._reader.renew()
-        self._name = f"{self._process}.{self._greetings}"
-        self._greetings += 1
-        self._shards.clear()
+        registration.renew()
         self._beat_at = 0.0
         self._presences.greeted_at = monotonic()
-        self._leases.begin(self._name)
-        with self._lock:
-            self._queue.announce_all(self._rooms.values())
-        if self._greetings > 1:
-            self._share_again(self._owned)
+        self._leases.begin(registration.name)
+        self._announcements.announce_all()
+        if not is_first:
+            self._announcements.share_again(self._owned)
 
     def _lose(self, error: Exception) -> None:
         self._forget_questions()
@@ -269,10 +264,10 @@ class Writer:
                 queue.take_reaps(),
                 messages := queue.batch(),
                 queue.gate(len(messages)),
-                list(self._formers) if queue.has_announced_all() else [],
+                bool(self._registration.formers) and queue.has_announced_all(),
             )
         if is_last:
-            self._say_farewell()
+            self._registration.say_farewell()
             return False
         availability.asked_at = monotonic()
         try:
@@ -300,31 +295,35 @@ class Writer:
 
     def _exchange(self, batch: Batch) -> None:
         """One round trip. Redis runs the calls in this order."""
-        pipeline = self._scripts.pipeline()
+        pipeline, registration = self._scripts.pipeline(), self._registration
         now, epoch = monotonic(), new_epoch()
         is_beat = now >= self._beat_at
         given_up: set[int] = set()  # shards that no longer count this process as alive
+
+        def give_up(shard: int) -> None:
+            given_up.add(shard)
+            self._presences.greeted_at = monotonic()  # the others may have had the same break
+
         if batch.wakes or is_beat:
             pipeline.call(scripts.WAKE, [self._wake_key], self._wake_channel, b"")
         if is_beat:
-            self._beat(pipeline, given_up)
+            registration.beat(pipeline, give_up)
             self._share_limits(pipeline)
             self._presences.look_for_dead(pipeline, now)
         self._leases.send_first(pipeline)
         for room in batch.rooms:
-            self._announce(pipeline, room, epoch, now, given_up)
-        if batch.formers:
-            for shard in self._former_shards:
-                pipeline.call(scripts.FAREWELL, [self._keys.processes(shard)], *batch.formers)
+            self._announcements.send(pipeline, room, epoch, now, given_up)
+        if batch.ends_formers:
+            registration.end_formers(pipeline)
         for key, changed in batch.presences:
             self._presences.send(pipeline, key, changed, epoch)
         for address, same in groupby(batch.messages, lambda queued: queued.address):
             self._publish(pipeline, address, list(same), epoch, now)
         for key, dead in batch.reaps:
             self._presences.reap(pipeline, key, dead, epoch)
-        self._seats.ask(pipeline, self._name, batch.seats, given_up)
+        self._seats.ask(pipeline, batch.seats, given_up)
         for question in batch.questions:
-            names = (self._name, *self._formers) if question.with_name else ()
+            names = (registration.name, *registration.formers) if question.with_name else ()
             pipeline.call(
                 question.script, question.keys, *question.arguments, *names, then=partial(setattr, question, "answer")
             )
@@ -332,17 +331,19 @@ class Writer:
         self._leases.send_last(pipeline, batch.gate)
         self._posts.send(pipeline, batch.gate)
         pipeline.execute()
-        if batch.formers:
-            self._formers.clear()
-            self._former_shards.clear()
+        if batch.ends_formers:
+            registration.forget_formers()
         with self._lock:
             self._queue.done(len(batch.messages))
         self._leases.finish()
+        if given_up:
+            self._seats.unsettle()
+            self._announcements.share_again(given_up)
         if is_beat:
             self._beat_at = now + BEAT_S
-            self._announce_again(given_up, now - TOUCH_S)
+            self._announcements.announce_again(given_up, now - TOUCH_S)
         elif given_up:
-            self._announce_again(given_up, float("-inf"))
+            self._announcements.announce_again(given_up, float("-inf"))
 
     def _publish(self, pipeline: Pipeline, address: Address, same: list[Queued], epoch: str, now: float) -> None:
         """Publish messages to one room. Those that its history keeps are stored by the same script."""
@@ -372,40 +373,6 @@ class Writer:
                     if shard in self._owned:
                         pipeline.call(scripts.SHARE_LIMITS, [self._keys.settings(path, shard)], text, kept_ms)
 
-    def _beat(self, pipeline: Pipeline, given_up: set[int]) -> None:
-        def note(shard: int, is_known: int) -> None:
-            if not is_known:
-                given_up.add(shard)
-                self._presences.greeted_at = monotonic()  # the others may have had the same break
-
-        for shard in sorted(self._shards):
-            pipeline.call(scripts.BEAT, [self._keys.processes(shard)], self._name, then=partial(note, shard))
-
-    def _announce(self, pipeline: Pipeline, room: Subscription, epoch: str, now: float, given_up: set[int]) -> None:
-        where = room.address
-        keys = [where.log, where.head, where.members, self._keys.processes(where.shard), where.presence, where.ban]
-        keys.append(where.attributes)
-        keep_ms = int(room.listener.keep_s * 1000)
-        members = room.listener.count_here(room.name)
-        name = b"" if room.known else b"%d %b" % (room.serial, where.channel)
-        room.expected_on = room.subscribed_on
-
-        def note(answer: list[Any]) -> None:
-            elsewhere, *head, is_new, ban, ban_ms = answer
-            if is_new and where.shard in self._shards:
-                given_up.add(where.shard)  # Redis has lost its data; the next BEAT will not show that
-            if ban:
-                self._tell_of_ban(room, ban, ban_ms)
-            self._announced(room, elsewhere, head, now)
-
-        arguments = (self._name, members, epoch, name, self._wake_channel, keep_ms, *self._formers)
-        pipeline.call(scripts.ANNOUNCE, keys, *arguments, then=note)
-
-    def _tell_of_ban(self, room: Subscription, ban: bytes, ban_ms: int) -> None:
-        found = parse_ban(ban, ban_ms)
-        if found is not None and not room.dropped:
-            room.listener.found_ban(room.name, *found)
-
     def _message(self, pipeline: Pipeline, queued: Queued, now: float) -> bytes:
         """The bytes of a message. Stores a ban that goes with it, for the time that is left of it."""
         if queued.ban is None:
@@ -416,66 +383,3 @@ class Writer:
             value = json.dumps([code, reason])
             pipeline.call(scripts.BAN, [queued.address.ban], value, int(left_s * 1000))
         return encode_close(self._process, queued.ticket, None, code, reason, left_s)
-
-    def _announced(self, room: Subscription, elsewhere: int, head: list[bytes], now: float) -> None:
-        room.elsewhere = elsewhere
-        room.touched_at = now
-        self._shards.add(room.address.shard)
-        position = Position(head[0], int(head[1]), head[2])
-        if not room.known:
-            room.start, room.announced, room.announced_at = position, position, now
-            room.known = True
-        elif now - room.announced_at < TOUCH_S / 2:
-            return
-        elif room.position.epoch != room.announced.epoch or room.position.number < room.announced.number:
-            self._reader.check(room)  # Redis had this some time ago, and it has not arrived
-        room.announced, room.announced_at = position, now
-
-    def _announce_again(self, shards: set[int], before: float) -> None:
-        """Announce the rooms of shards that have given up this process, and the rooms that would expire soon."""
-        if shards:
-            self._seats.unsettle()
-            self._share_again(shards)
-        with self._lock:
-            for room in self._rooms.values():
-                if room.address.shard in shards or room.touched_at < before:
-                    self._queue.announce(room)
-
-    def _share_again(self, shards: Container[int]) -> None:
-        """Compare all presences of this process in some shards with what Redis has, and store the bans that it knows.
-
-        Redis was away, or has lost its data, or has taken this process for dead.
-        """
-        presences: list[PresenceKey] = []
-        bans: list[Question] = []
-        for path, listener in self._listeners():
-            names = listener.presence_names()
-            presences += (
-                PresenceKey(listener, path, name) for name in names if self._keys.address(path, name).shard in shards
-            )
-            for name, code, reason, ban_s in listener.bans():
-                address = self._keys.address(path, name)
-                if address.shard in shards and ban_s >= 0.001:
-                    value = json.dumps([code, reason])
-                    bans.append(Question(scripts.BAN, [address.ban], value, int(ban_s * 1000)))
-        with self._lock:
-            for key in presences:
-                self._queue.change_presence(key, None)
-            for ban in bans:
-                self._queue.ask(ban)
-
-    def _is_known(self) -> bool:
-        """Whether this process still counts as alive at Redis, under the name before the break."""
-        pipeline = self._scripts.pipeline()
-        for shard in self._shards:
-            pipeline.call(scripts.ALIVE, [self._keys.processes(shard)], self._name)
-        dead = pipeline.execute()
-        return bool(dead) and not any(dead)
-
-    def _say_farewell(self) -> None:
-        """Count as alive no longer."""
-        pipeline = self._scripts.pipeline()
-        for shard in self._shards | self._former_shards:
-            names = (self._name, self._process, *self._formers)
-            pipeline.call(scripts.FAREWELL, [self._keys.processes(shard)], *names)
-        pipeline.execute()

@@ -22,7 +22,10 @@ LOCKING = (
     "wsthreads.protocol.outbox",
     "wsthreads.protocol.fanout",
     "wsthreads.brokers.pending",
+    "wsthreads.brokers.held",
     "wsthreads.brokers.link",
+    "wsthreads.brokers.publisher",
+    "wsthreads.brokers.subscriptions",
     "wsthreads.brokers.writer",
 )
 

@@ -1,0 +1,81 @@
+"""Calls of scripts that somebody waits for. They wait in the queue for the writer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from wsthreads.brokers.seats import Seat
+from wsthreads.errors import BrokerError
+
+if TYPE_CHECKING:
+    from threading import Lock
+
+    from wsthreads.brokers.availability import Availability
+    from wsthreads.brokers.queue import Question, SendQueue
+
+__all__ = ["Calls"]
+
+
+class Calls:
+    """Any thread. Waits for Redis as `availability` says: at most a second, and not at all while Redis is away."""
+
+    def __init__(self, lock: Lock, queue: SendQueue, availability: Availability, place: str) -> None:
+        self._lock = lock
+        self._queue = queue
+        self._availability = availability
+        self._place = place
+
+    def ask(self, question: Question) -> Any:
+        """The answer of Redis. None while Redis is away."""
+        availability = self._availability
+        with self._lock:
+            if availability.answers:
+                self._queue.ask(question)
+            else:
+                question.answered.set()
+        if not question.answered.wait(availability.patience_s()):
+            availability.answers = False
+        return question.answer
+
+    def call(self, question: Question) -> Any:
+        """The answer of Redis to a call that changes something.
+
+        Raises `BrokerError`, whose `is_unknown` tells whether Redis may have done it.
+        """
+        availability = self._availability
+        with self._lock:
+            if self._queue.has_ended or not availability.answers:
+                raise BrokerError(f"{self._place} cannot be asked at present: nothing was done")
+            self._queue.ask(question)
+        is_sent = question.answered.wait(availability.patience_s()) and question.is_sent
+        if question.answer is None:
+            if not question.answered.is_set():
+                availability.answers = False
+                with self._lock:
+                    is_sent = not self._queue.withdraw(question)
+            raise self._not_answered(is_sent)
+        return question.answer
+
+    def _not_answered(self, is_sent: bool) -> BrokerError:
+        what = "it is not known whether this was done" if is_sent else "nothing was done"
+        error = BrokerError(f"{self._place} has not answered: {what}")
+        error.is_unknown = is_sent
+        return error
+
+    def take_seat(self, seat: Seat) -> bool:
+        """Whether Redis has given the seat. Raises `BrokerError`."""
+        availability = self._availability
+        with self._lock:
+            if self._queue.has_ended or not availability.answers:
+                raise BrokerError(f"{self._place} cannot be asked at present: nobody joins a room with max_members")
+            self._queue.ask_seat(seat)
+        try:
+            is_answered = seat.answered.wait(availability.patience_s())
+        finally:  # also after KeyboardInterrupt
+            with self._lock:
+                seat.is_given_up = True
+        if seat.is_given is not None:
+            return seat.is_given
+        if not is_answered:
+            availability.answers = False
+        raise BrokerError(f"{self._place} {seat.problem}: nobody joined")

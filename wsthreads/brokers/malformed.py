@@ -1,0 +1,35 @@
+"""Malformed data from Redis: it is dropped and counted, and logged from time to time."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from wsthreads.loggers import get_logger
+
+if TYPE_CHECKING:
+    from wsthreads.monitoring.metrics import Metrics
+
+__all__ = ["Malformed"]
+
+log = get_logger(__name__)
+
+#: At most one log line in this time.
+COMPLAIN_S = 10.0
+
+
+class Malformed:
+    """What one link has dropped. Any thread."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._count = 0
+        self._complained_at = float("-inf")
+
+    def drop(self, what: str) -> None:
+        """Count something malformed. `what` describes it without its contents."""
+        self._metrics.add("broker_malformed")
+        self._count += 1
+        if monotonic() - self._complained_at >= COMPLAIN_S:
+            log.warning("dropped malformed data from Redis (%d times so far), such as %s", self._count, what)
+            self._complained_at = monotonic()

@@ -1,0 +1,51 @@
+"""This process, as the links to all nodes of a Redis Cluster share it. A link to a single Redis has its own."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+from wsthreads.brokers.pending import PendingBroadcasts
+from wsthreads.brokers.questions import weak
+
+if TYPE_CHECKING:
+    from wsthreads.brokers.interface import Listener
+
+__all__ = ["Endpoints", "Process"]
+
+
+class Endpoints:
+    """What is asked of an app by its link. It outlives a fork."""
+
+    def __init__(self) -> None:
+        self._listeners: WeakValueDictionary[str, Listener] = WeakValueDictionary()  # by path
+        #: By the kind of question: finds the function that answers.
+        self.answers: dict[str, Callable[[], Callable[[Any], Any] | None]] = {}
+
+    def register(self, path: str, listener: Listener) -> None:
+        self._listeners[path] = listener
+
+    def listeners(self) -> list[tuple[str, Listener]]:
+        return list(self._listeners.items())
+
+    def answer(self, kind: str, function: Callable[[Any], Any]) -> None:
+        self.answers[kind] = weak(function)
+
+
+class Process:
+    """A process among those that share rooms. A fork is another one."""
+
+    def __init__(self, endpoints: Endpoints) -> None:
+        self.endpoints = endpoints
+        self.name = secrets.token_urlsafe(12)
+        self.pending = PendingBroadcasts()
+        #: Guards the queues, the rooms and their tickets, and the writers' ends. Under it, only locks that are leaves
+        #: are taken, and nothing blocks but a wait for the lock's own conditions.
+        self.lock = Lock()
+        self.next_ticket = 0  # guarded by the lock
+        #: It was forked from one that served, and serves nobody itself. Its broadcasts wait until Redis has them: it
+        #: may end at once, by os._exit() as multiprocessing does.
+        self.is_forked = False

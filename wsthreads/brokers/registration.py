@@ -1,0 +1,81 @@
+"""This process at Redis: its name there, and that it is alive.
+
+The name is a new one after each break, so that what the old connection has sent, and Redis gets late, does not count
+for long. The announcement of a room removes the room's counts under the former names.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from wsthreads.brokers import scripts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wsthreads.brokers.keys import Keys
+    from wsthreads.brokers.pipeline import Pipeline, Scripts
+
+__all__ = ["Registration"]
+
+
+class Registration:
+    """The writer's thread. `process` is the name that stays."""
+
+    def __init__(self, scripts: Scripts, keys: Keys, process: str) -> None:
+        self._scripts = scripts
+        self._keys = keys
+        self.process = process
+        self.name = ""
+        #: How many names there have been.
+        self.count = 0
+        #: The shards of the rooms that were announced under this name.
+        self.shards: set[int] = set()
+        #: The names before, while rooms are not announced under this one.
+        self.formers: list[str] = []
+        self._former_shards: set[int] = set()
+
+    def renew(self) -> None:
+        """Take a new name."""
+        if self.name:
+            self.formers.append(self.name)
+            self._former_shards |= self.shards
+        self.name = f"{self.process}.{self.count}"
+        self.count += 1
+        self.shards.clear()
+
+    def is_known(self) -> bool:
+        """Whether this process still counts as alive at Redis, under its present name. Raises `RedisError`."""
+        pipeline = self._scripts.pipeline()
+        for shard in self.shards:
+            pipeline.call(scripts.ALIVE, [self._keys.processes(shard)], self.name)
+        dead = pipeline.execute()
+        return bool(dead) and not any(dead)
+
+    def beat(self, pipeline: Pipeline, on_given_up: Callable[[int], object]) -> None:
+        """Report that this process is alive. `on_given_up` gets the shards that did not count it as alive."""
+
+        def note(shard: int, is_known: int) -> None:
+            if not is_known:
+                on_given_up(shard)
+
+        for shard in sorted(self.shards):
+            pipeline.call(scripts.BEAT, [self._keys.processes(shard)], self.name, then=partial(note, shard))
+
+    def end_formers(self, pipeline: Pipeline) -> None:
+        """Have the former names not count as alive. `forget_formers` follows when that is done."""
+        for shard in self._former_shards:
+            pipeline.call(scripts.FAREWELL, [self._keys.processes(shard)], *self.formers)
+
+    def forget_formers(self) -> None:
+        self.formers.clear()
+        self._former_shards.clear()
+
+    def say_farewell(self) -> None:
+        """Count as alive no longer. Raises `RedisError`."""
+        pipeline = self._scripts.pipeline()
+        for shard in self.shards | self._former_shards:
+            names = (self.name, self.process, *self.formers)
+            pipeline.call(scripts.FAREWELL, [self._keys.processes(shard)], *names)
+        pipeline.execute()
