@@ -192,6 +192,46 @@ export function onRoomEnd(room) {
 }
 """
 
+FROM_WEB = """
+import { env, room } from "wsthreads";
+import { save } from "./store.py";
+
+export function onHandshake(request) {
+  const user = request.getParameter("user");
+  if (!user || request.getHeader("Cookie") !== "a=b") return 401;
+}
+
+export function onOpen(session) {
+  const user = session.getParameter("user");
+  session.setAttribute("user", user);
+  session.room("lobby").join();
+}
+
+export async function onMessage(session, message) {
+  const text = message instanceof ArrayBuffer ? "binary" : message;
+  if (text === "binary") session.send(text);
+  if (text === "secret") session.send(env.API_KEY);
+  if (text === "all") room("lobby").broadcast(text);
+  if (text === "save") session.send(await save(session.getAttribute("user")));
+  if (text === "post") session.room("lobby").post(text);
+  if (text === "fetch") {
+    const url = "http://192.0.2.1/";
+    await fetch(url).catch((error) => session.send(error.message));
+  }
+  if (text === "later") {
+    const timer = setInterval(() => { session.send(text); clearInterval(timer); }, 1);
+  }
+}
+
+export function onPost(room, value, from) {
+  room.broadcast(value);
+}
+
+export function onClose(session, code, reason) {
+  room("lobby").broadcast(`${code} ${reason}`);
+}
+"""
+
 #: What is no part of those handlers, and where it is shown to be true.
 ELSEWHERE = {
     "play(sockets)": "this file",
@@ -200,16 +240,21 @@ ELSEWHERE = {
     "wsthreads.testing": "this file",
     "new ReconnectingWebSocket(url)": "tests/client/test_browser_client.py",
     "WSTHREADS_REDIS=redis://localhost": "tests/test_tutorial.py",
+    "--env-file .env": "tests/javascript/test_env.py",
+    'import { nanoid } from "nanoid"': "tests/javascript/test_npm.py",
+    "npm install nanoid": "tests/npm.py",
+    "session": "this file",
+    "chat.ts": "tests/javascript/test_typescript.py",
 }
 
 
 def test_whatever_it_says_of_wsthreads_is_in_code_that_runs() -> None:
     *froms, without = tables("docs/how-to/migrating")
-    assert len(froms) == 4
+    assert len(froms) == 5
     assert min(map(len, (*froms, without))) > 8
     for literal in (literal for rows in froms for row in rows for literal in row[-1]):
         assert (
-            literal in PYTHON + JAVASCRIPT + FROM_ROOMS + FROM_GAMES
+            literal in PYTHON + JAVASCRIPT + FROM_ROOMS + FROM_GAMES + FROM_WEB
             or literal in ELSEWHERE
             or literal in Config.__dataclass_fields__
         ), literal
@@ -317,3 +362,25 @@ def test_a_script_of_those_who_had_games_and_histories(tmp_path: Path) -> None:
         assert game.room("garden").get_attribute("game") == {"at": 20, "by": 2}
         *missed, _ = game.connect(room="garden", since=position).take()
         assert missed == [ann.session.id]
+
+
+def test_a_script_of_those_who_had_deno_or_workers(tmp_path: Path) -> None:
+    (tmp_path / "chat.js").write_text(FROM_WEB)
+    (tmp_path / "store.py").write_text("def save(user): return f'saved {user}'")
+    with play(tmp_path / "chat.js", env={"API_KEY": "abc123"}) as chat:
+        with pytest.raises(HandshakeRefused, match="401"):
+            chat.connect(user="ann")
+        ann, bob = (chat.connect(user=name, headers={"Cookie": "a=b"}) for name in ("ann", "bob"))
+        answers = {b"1": "binary", "secret": "abc123", "save": "saved ann"}
+        for message, answer in answers.items():
+            ann.send(message)
+            assert ann.receive() == answer
+        for message in "all", "post":
+            ann.send(message)
+            assert ann.receive() == bob.receive() == message
+        ann.send("fetch")
+        assert "allow_net" in ann.receive()
+        ann.send("later")
+        assert ann.receive() == "later"
+        bob.close(4000, "bye")
+        assert ann.receive() == "4000 bye"
