@@ -21,7 +21,7 @@ from tests.programs import DEADLINE_S, ROOT, Program, connect, receive, wait_unt
 from tests.redis_server import free_port
 from tests.wire import self_signed
 from wsthreads import UsageError
-from wsthreads.cli.deployment import Served, deployment_files, find_served
+from wsthreads.cli.deployment import Served, deployment_files, find_served, needs_of
 from wsthreads.cli.scaffold import scaffold
 
 FILES = ["deploy/Containerfile", "deploy/chat.service", "deploy/grafana.json", "deploy/nginx.conf", "gunicorn.conf.py"]
@@ -88,6 +88,44 @@ def test_gunicorn_serves_a_new_folder_with_its_page(tmp_path, language):
                 receive(client)
             assert caught.value.rcvd.code == 1001
         assert "Traceback" not in server.log
+
+
+SCRIPT_WITH_NEEDS = """import { env, room } from "wsthreads";
+export async function onOpen(session) {
+  const refused = await fetch("http://192.0.2.1/").catch((error) => error.message);
+  const allowed = await fetch("http://127.0.0.1:1/").catch((error) => error.message);
+  session.send([env.GREETING, refused.includes("allow_net"), allowed.includes("allow_net")].join());
+}
+"""
+
+
+def test_a_script_gets_its_secrets_and_its_hosts(tmp_path):
+    (tmp_path / "chat.js").write_text(SCRIPT_WITH_NEEDS)
+    (tmp_path / ".env").write_text("GREETING=hello\n")
+    scaffold(tmp_path, deploy=True, env_file=".env", allow_net=["127.0.0.1:1"])
+    with gunicorn(tmp_path) as server, connect(f"ws://127.0.0.1:{server.port}/ws/chat") as client:
+        assert receive(client) == "hello,true,false"
+
+
+def test_new_says_what_a_script_uses_and_is_not_given(tmp_path):
+    (tmp_path / "chat.js").write_text(SCRIPT_WITH_NEEDS)
+    told = wsthreads("new", "--deploy", cwd=tmp_path).stdout
+    assert 'A script uses env: add "env_file": ".env" to the settings in gunicorn.conf.py' in told
+    assert "A script uses fetch: add" in told
+    (tmp_path / "gunicorn.conf.py").unlink()
+    shutil.rmtree(tmp_path / "deploy")
+    told = wsthreads("new", "--deploy", "--env-file", ".env", "--allow-net", "127.0.0.1:1", cwd=tmp_path).stdout
+    assert "gunicorn.conf.py" in told
+    assert "A script uses" not in told
+    assert '"env_file": ".env"' in (tmp_path / "gunicorn.conf.py").read_text()
+
+
+def test_an_application_passes_secrets_and_hosts_itself(tmp_path):
+    (tmp_path / "app.py").write_text("from wsthreads import create_app\napp = create_app('chat.js')\n")
+    (tmp_path / "chat.js").write_text(SCRIPT_WITH_NEEDS)
+    with pytest.raises(UsageError, match="app:app passes env_file and allow_net itself"):
+        scaffold(tmp_path, deploy=True, env_file=".env")
+    assert needs_of(tmp_path) == []
 
 
 def test_the_folder_may_be_elsewhere_and_the_variables_are_settings(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -15,7 +16,7 @@ from wsthreads.errors import UsageError
 from wsthreads.sessions.hooks import SCRIPT_HOOKS
 from wsthreads.sessions.source_names import names_in
 
-__all__ = ["Served", "deployment_files", "find_served"]
+__all__ = ["Served", "deployment_files", "find_served", "needs_of"]
 
 #: A WSGI application as gunicorn names it.
 _APP = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -23,9 +24,13 @@ _APP = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 #: Calls of wsthreads that make a WSGI application.
 _MAKERS = ("WebSocketApp", "create_app")
 
+#: A script that imports `env`, and one that calls `fetch`.
+_ENV = re.compile(r"""\bimport\s*\{[^}]*\benv\b[^}]*\}\s*from\s*["']wsthreads["']""")
+_FETCH = re.compile(r"(?<![\w.$])fetch\s*\(")
+
 _HANDLERS = """\
 handlers = {handlers}
-settings = {{{static}
+settings = {{{static}{for_scripts}
     "serve_client": True,  # wsthreads.js, for pages
     "trusted_proxies": int(os.environ.get("TRUSTED_PROXIES", "0")),  # 1 behind nginx
     "serve_metrics": os.environ.get("METRICS", "0") != "0",  # 1 for Prometheus
@@ -46,6 +51,9 @@ class Served:
     handlers: tuple[str, ...] = ()
     static: str = ""
     app: str = ""
+    #: For scripts: the file of `env`, and the hosts that they may fetch from.
+    env_file: str = ""
+    allow_net: tuple[str, ...] = ()
 
 
 def find_served(folder: Path, app: str = "") -> Served | None:
@@ -83,13 +91,39 @@ def deployment_files(name: str, served: Served) -> dict[str, str]:
         code = _APPLICATION.format(app=served.app)
     else:
         static = f'\n    "static": "{served.static}",' if served.static else ""
-        code = _HANDLERS.format(handlers=json.dumps(served.handlers, ensure_ascii=False), static=static)
+        for_scripts = f'\n    "env_file": {_quoted(served.env_file)},' if served.env_file else ""
+        if served.allow_net:
+            for_scripts += f'\n    "allow_net": {_quoted(served.allow_net)},'
+        code = _HANDLERS.format(handlers=_quoted(served.handlers), static=static, for_scripts=for_scripts)
     templates = resources.files(__package__) / "templates" / "deploy"
     config = (templates / "gunicorn.conf.py.txt").read_text("utf-8").replace("NAME", name).replace("SERVED", code)
     files = {"gunicorn.conf.py": config}
     for file in ("NAME.service", "nginx.conf", "Containerfile", "grafana.json"):
         files[f"deploy/{file.replace('NAME', name)}"] = (templates / file).read_text("utf-8").replace("NAME", name)
     return files
+
+
+def needs_of(
+    folder: Path, *, app: str = "", env_file: str = "", allow_net: Sequence[str] = ()
+) -> list[tuple[str, str]]:
+    """What the scripts in a folder use and are not given: for each its name, and a setting. No code is run.
+
+    Nothing if an application serves them, which passes the settings itself.
+    """
+    served = find_served(folder, app)
+    if served is None or served.app:
+        return []
+    sources = [source_of(Target("", folder / name)) for name in served.handlers if not name.endswith(".py")]
+    needs = []
+    if not env_file and any(_ENV.search(source) for source in sources):
+        needs.append(("env", '"env_file": ".env"'))
+    if not allow_net and any(_FETCH.search(source) for source in sources):
+        needs.append(("fetch", '"allow_net": ["HOST"]'))
+    return needs
+
+
+def _quoted(value: str | tuple[str, ...]) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _is_code(file: Path) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -20,15 +22,22 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 def scaffold(
-    folder: str | os.PathLike[str], language: str | None = None, *, deploy: bool = False, app: str = ""
+    folder: str | os.PathLike[str],
+    language: str | None = None,
+    *,
+    deploy: bool = False,
+    app: str = "",
+    env_file: str = "",
+    allow_net: Sequence[str] = (),
 ) -> list[Path]:
     """Make a folder with a handler and what belongs to it. Returns the files, the handler first.
 
     `deploy` adds the files for deployment. They are the only files if the folder has something to serve already, or if
-    `app` names it. JavaScript is the default language.
+    `app` names it. JavaScript is the default language. `env_file` and `allow_net` are for the scripts that gunicorn
+    will serve.
 
-    Raises `UsageError` for a name that a handler cannot have, for what `find_served` says, and if one of the files
-    exists. Then no file is written.
+    Raises `UsageError` for a name that a handler cannot have, for what `find_served` says, if there is an application,
+    which passes these two itself, and if one of the files exists. Then no file is written.
     """
     if not os.fspath(folder):
         raise UsageError("the folder has no name; . is the current directory")
@@ -42,7 +51,9 @@ def scaffold(
     elif language is not None:
         raise UsageError(f"there is {served.app or ', '.join(served.handlers)} to deploy: leave out --{language}")
     if deploy:
-        texts |= deployment_files(name, served)
+        if served.app and (env_file or allow_net):
+            raise UsageError(f"{served.app} passes env_file and allow_net itself, as create_app() takes them")
+        texts |= deployment_files(name, replace(served, env_file=env_file, allow_net=tuple(allow_net)))
     return _write(folder, texts)
 
 

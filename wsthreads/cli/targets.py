@@ -196,6 +196,7 @@ def create_app(
     redis: Any = None,
     modules: Mapping[str, ModuleType] | None = None,
     env: Mapping[str, str] | None = None,
+    env_file: str | os.PathLike[str] | None = None,
     **settings: Any,
 ) -> WebSocketApp:
     """A `WebSocketApp` that serves handler files, for a WSGI server: ``gunicorn 'wsthreads:create_app("chat.js")'``.
@@ -207,6 +208,7 @@ def create_app(
       means no Redis.
     - `modules` are Python modules whose functions scripts may import, by the names that scripts use for them.
     - `env` has names and texts that scripts import: ``import { env } from "wsthreads"``. They are in no log.
+    - `env_file` is a file of lines NAME=value with such names and texts. Those in `env` come first.
 
     Under gunicorn, the console of scripts and all warnings go to its error log, unless you have configured logging.
     Raises `ScriptError`, `HandlerError` or `IsolateError` if a target does not load, `UsageError` if a target or
@@ -216,6 +218,10 @@ def create_app(
     from wsthreads.servers.static import StaticFiles
 
     log_to_gunicorn()
+    if env_file is not None:
+        from wsthreads.javascript.environment import read_env_file  # only an app with scripts needs it
+
+        env = {**read_env_file(env_file), **(env or {})}
     found = find_targets(targets, path)
     if not found:
         raise UsageError("nothing to serve: name a handler file, such as chat.js")
