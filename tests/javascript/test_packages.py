@@ -205,6 +205,7 @@ def test_no_package_leads_out_of_its_folder(folder: Path, tmp_path: Path, descri
         ("import 'missing';", ["'missing' in script.js", "there is no such package, nor a Python module of this name",
                                ": npm install missing in {folder}"]),
         ("import '@a/b/c';", ["npm install @a/b in {folder}"]),
+        ("import 'wsthread';", ["did you mean 'wsthreads'?"]),
         ("\nimport fs from 'fs';", [":2:", "fs is a module of Node, which scripts do not have"]),
         ("import 'node:fs/promises';", ["fs/promises is a module of Node"]),
         ("import 'needs-node';", ["needs-node/index.js:2", "the package needs-node needs Node's module crypto"]),

@@ -16,8 +16,9 @@ import pytest
 
 from tests.javascript_fakes import SHORT_S, FakeSession, Script, running, script_log
 from tests.programs import DEADLINE_S, Program
+from wsthreads import create_app
 from wsthreads.config import Config
-from wsthreads.errors import ScriptError
+from wsthreads.errors import ConfigError, ScriptError
 from wsthreads.javascript import check_script
 from wsthreads.javascript.python_calls import PythonCalls
 from wsthreads.javascript.python_functions import PythonFunctions
@@ -144,7 +145,7 @@ def test_a_python_file_is_imported_by_its_name(tmp_path: Path) -> None:
         ("{ '\\0': 1 }", 'TypeError: f takes no object with the key "\\0"'),
         ("{ get a() { throw new Error('mine') } }", "Error: mine"),
         ("new Proxy({}, { ownKeys() { throw new Error('trap') } })", "Error: trap"),
-        ("'x'.repeat(5e6)", "RangeError: f takes at most 4194304 characters of JSON, not 5000004"),
+        ("'x'.repeat(5e6)", "RangeError: f takes at most 4194304 characters of JSON: pass it in parts"),
         ("new Uint8Array(5e6)", "RangeError: at most 4194304 bytes may be passed to Python, not 5000000"),
     ],
 )
@@ -752,6 +753,54 @@ export { delete_ as delete };
     )
 
 
+def test_check_names_what_cannot_cross(tmp_path: Path) -> None:
+    (tmp_path / "store.py").write_text(
+        """from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum, IntEnum
+from typing import Any, Iterator, NamedTuple, TypedDict
+@dataclass
+class Row: id: int
+class Kind(IntEnum): A = 1
+class Color(Enum): RED = 1
+class Pair(NamedTuple): a: int
+class Table(TypedDict):
+    rows: list[Row]
+    inner: "Table"
+def needs(room, *, limit): pass
+def may(room, *, limit=5) -> dict[str, Kind | Pair | None]: pass
+def row() -> list[Row] | None: pass
+def when() -> dict[str, datetime]: pass
+def color() -> Color: pass
+def table() -> Table: pass
+def unique() -> set[str]: pass
+def walk() -> Iterator[datetime]: yield
+def lazy() -> Iterator[int]: return iter([])
+def plain(when: datetime) -> Any: pass
+def steps() -> Iterator[tuple[int, ...]]: yield
+def unknown() -> "NoSuchName": pass
+"""
+    )
+    (tmp_path / "chat.js").write_text('import * as store from "./store.py"; export function onMessage() {}')
+    found = check_script(tmp_path / "chat.js", Config())
+    told = [remark.removeprefix(f"{tmp_path}/store.py:") for remark in found.remarks]
+    ending = ", which a script cannot have: use JSON values or bytes"
+    assert told == [
+        "13: needs cannot be called by a script: its parameter limit is keyword-only",
+        "14: a script cannot pass limit to may: it is keyword-only",
+        f"15: row returns Row{ending}",
+        f"16: when returns datetime{ending}",
+        f"17: color returns Color{ending}",
+        f"18: table returns Row{ending}",
+        f"19: unique returns set{ending}",
+        f"20: walk yields datetime{ending}",
+        f"21: lazy returns Iterator{ending}",
+    ]
+    with Program([sys.executable, "-m", "wsthreads", "check", "chat.js"], cwd=tmp_path) as check:
+        assert check.wait() == 0
+        check.wait_for("store.py:13: needs cannot be called by a script")
+
+
 def test_a_key_of_a_client_s_value_names_no_bytes(tmp_path: Path) -> None:
     python = """
 import json
@@ -855,3 +904,41 @@ def eventually(condition: Callable[[], Any]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_large_array_is_refused_before_all_of_it_was_looked_at(tmp_path: Path) -> None:
+    source = """import { f } from "./store.py";
+    const row = "x".repeat(100);
+    export async function onMessage(session) {
+      let looked = 0;
+      const rows = Array.from({ length: 1e5 }, () => ({ toJSON() { looked++; return row; } }));
+      try { await f(rows); } catch (error) { session.send(`${error} ${looked < 42000}`); }
+    }"""
+    with with_store(tmp_path, "def f(value): return 1\n", source, script_timeout_s=10.0) as script:
+        answer = ask(script, script.open(), "x")
+        assert answer == "RangeError: f takes at most 4194304 characters of JSON: pass it in parts true"
+
+
+def test_an_array_of_20000_texts_crosses_in_time_in_proportion_to_its_size(tmp_path: Path) -> None:
+    source = """import { f } from "./store.py";
+    export async function onMessage(session) {
+      const rows = Array.from({ length: 20000 }, (_, index) => "x".repeat(90) + index);
+      session.send(await f(rows, new Uint8Array([1, 2]), ["y"]));
+    }"""
+    python = "def f(*values): return f'{len(values[0])} {values[0][-1][90:]} {values[1]} {values[2]}'\n"
+    with with_store(tmp_path, python, source, script_timeout_s=10.0) as script:  # copies of the whole text take 16 s
+        assert ask(script, script.open(), "x") == "20000 19999 b'\\x01\\x02' ['y']"
+
+
+@pytest.mark.parametrize(
+    ("modules", "message"),
+    [
+        ([ModuleType("store")], 'modules is a dict such as {"store": store}, not a list'),
+        ({"store": "store"}, "modules['store'] is a Python module, as import gives it, not a str"),
+        ({5: ModuleType("store")}, "modules has a name that is no text: 5"),
+    ],
+)
+def test_modules_of_another_kind_are_named(tmp_path: Path, modules: Any, message: str) -> None:
+    (tmp_path / "script.js").write_text("export function onOpen() {}")
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        create_app(tmp_path / "script.js", modules=modules)

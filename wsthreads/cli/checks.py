@@ -83,12 +83,13 @@ def check_target(
 ) -> Finding:
     """Load a handler file without serving it. Raises what `add_target` raises."""
     declarations: Mapping[str, str] = {}
+    remarks: tuple[str, ...] = ()
     try:
         if target.is_script:
             from wsthreads.javascript import check_script
 
             found = check_script(target.file, config or Config(), env=env, modules=modules)
-            hooks, declarations = found.hooks, found.declarations
+            hooks, declarations, remarks = found.hooks, found.declarations, found.remarks
         else:
             module = load_module(target.file)
             check_module(module)
@@ -97,7 +98,8 @@ def check_target(
         raise placed(error, target) from error
     except OSError as error:
         raise UsageError(f"{target.file}: {error.strerror or error}") from error
-    return Finding(tuple(spelled(hooks, in_script=target.is_script)), remarks_on(target, hooks), declarations)
+    remarks = (*remarks_on(target, hooks), *remarks)
+    return Finding(tuple(spelled(hooks, in_script=target.is_script)), remarks, declarations)
 
 
 def remarks_on(target: Target, hooks: Collection[str]) -> tuple[str, ...]:

@@ -315,12 +315,14 @@ class ScriptInfo:
     """The result of `check_script`: all exported names, and the handler functions in Python's spelling.
 
     `declarations` are the texts of the type declarations for imported Python files, by the paths to write them to.
+    `remarks` name what of these files cannot cross to the script.
     """
 
     path: str
     exports: tuple[str, ...]
     hooks: frozenset[str]
     declarations: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 def check_script(
@@ -340,4 +342,4 @@ def check_script(
     isolate = Isolate(path, config, Metrics(), env=Environment(env), modules=modules)
     exports = isolate.start()
     isolate.stop(0)
-    return ScriptInfo(path, exports.names, exports.hooks, isolate.declarations())
+    return ScriptInfo(path, exports.names, exports.hooks, isolate.declarations(), isolate.remarks())

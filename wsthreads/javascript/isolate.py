@@ -159,6 +159,18 @@ class Isolate(EventQueue):
             for path, functions in self._loader.python.by_file().items()
         }
 
+    def remarks(self) -> tuple[str, ...]:
+        """What cannot cross between the script and the Python files that it has imported: ``file:line: …``."""
+        from wsthreads.javascript.crossings import remarks_on_functions  # only ``wsthreads check`` needs it
+
+        folder = os.path.dirname(self._path)
+        files = self._loader.python.by_file().values()
+        return tuple(
+            remark
+            for functions in files
+            for remark in remarks_on_functions(os.path.join(folder, functions[0].source), functions)
+        )
+
     def load(self) -> Exports:
         """Load the script and all of its modules again. If that succeeds, the new functions are called from now on.
 

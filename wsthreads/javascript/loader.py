@@ -7,6 +7,7 @@ stay, with all that they keep in variables, unless one of their files has change
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import posixpath
@@ -150,9 +151,9 @@ class ModuleLoader:
         """The folder of the script, without symbolic links."""
         return self._root
 
-    def tidy(self, failure: Failure) -> Failure:
+    def tidy(self, failure: Failure, before: str | None = None) -> Failure:
         """`Failure.tidy`, with places in TypeScript as they are in its source."""
-        return failure.tidy(self._original, self._source_of)
+        return failure.tidy(self._original, self._source_of, before)
 
     def _source_of(self, identity: str) -> str | None:
         compiled = self._compiled.get(identity)
@@ -197,7 +198,7 @@ class ModuleLoader:
             return self._versioned(self._entry, str(self._version))
         if name == BUILT_IN:
             return BUILT_IN_ID
-        if self.python.provides(name):
+        if name in self.python.provided:
             return EMBEDDED + name
         base, version = _split(base)  # <...> is evaluated text, which has neither place nor version
         if is_package_name(name) and not name.startswith(f"{BUILT_IN}/"):
@@ -229,7 +230,9 @@ class ModuleLoader:
             path = self._packages.find(name, importer)
         except PackageError as error:
             self.files |= {self._packages.place_of(name)}  # so that a reload notices when it is there
-            return self._refused(name, base, str(error), self._beside(name, base))
+            meant = difflib.get_close_matches(name, (BUILT_IN, *self.python.provided), n=1, cutoff=0.8)
+            hint = f"; did you mean {meant[0]!r}?" if meant else self._beside(name, base)
+            return self._refused(name, base, str(error), hint)
         if self._packages.owner(importer) is None:
             version = str(self._package_version)
         identity = self._meant_by[base, name] = _relative(self._packages.as_found(path), self._root)

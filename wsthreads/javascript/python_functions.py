@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from wsthreads.errors import ScriptError
+from wsthreads.errors import ConfigError, ScriptError
 from wsthreads.monitoring.failures import bounded, summary_of
 from wsthreads.sessions.python_files import load_module
 
@@ -37,11 +37,12 @@ class PythonFunctions:
     """All functions that a script has imported, by number. The thread that loads the script adds to them.
 
     `embedded` are the modules that the application provides, by the names that scripts import. Raises `ScriptError` if
-    one has no functions.
+    one has no functions, and `ConfigError` if they are no dict of modules.
     """
 
     def __init__(self, embedded: Mapping[str, ModuleType] | None = None) -> None:
         self._functions: list[PythonFunction] = []
+        _check_modules({} if embedded is None else embedded)
         self._embedded = {name: functions_of(module, name) for name, module in (embedded or {}).items()}
         self._files: dict[str, list[PythonFunction]] = {}
         self._sources: dict[str, str] = {}  # of ES modules, by the key under which they were loaded
@@ -52,9 +53,10 @@ class PythonFunctions:
     def __len__(self) -> int:
         return len(self._functions)
 
-    def provides(self, name: str) -> bool:
-        """Whether the application provides a module of this name."""
-        return name in self._embedded
+    @property
+    def provided(self) -> Collection[str]:
+        """The names of the modules that the application provides."""
+        return self._embedded.keys()
 
     def embedded_source(self, name: str, runtime: str) -> str:
         """The text of the ES module for a module of the application."""
@@ -89,6 +91,17 @@ class PythonFunctions:
             parts = f"{number}, {json.dumps(function.name)}, {json.dumps(function.is_generator)}"
             lines.append(f"const f{number} = {runtime}.imported({parts}); export {{ f{number} as {function.name} }};\n")
         return "".join(lines)
+
+
+def _check_modules(modules: object) -> None:
+    if not isinstance(modules, Mapping):
+        raise ConfigError(f'modules is a dict such as {{"store": store}}, not a {type(modules).__name__}')
+    for name, module in modules.items():
+        if not isinstance(name, str):
+            raise ConfigError(f"modules has a name that is no text: {name!r:.80}")
+        if not isinstance(module, ModuleType):
+            kind = type(module).__name__
+            raise ConfigError(f"modules[{name!r:.80}] is a Python module, as import gives it, not a {kind}")
 
 
 def functions_of(module: ModuleType, name: str, path: str | None = None) -> list[PythonFunction]:

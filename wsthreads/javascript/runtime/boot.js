@@ -62,6 +62,7 @@ const codeAt = asFunction(String.prototype.charCodeAt);
 const inLowerCase = asFunction(String.prototype.toLowerCase);
 const hasText = asFunction(String.prototype.includes);
 const sliceOfText = String.prototype.slice;
+const joinTexts = Array.prototype.join;
 const upTo = (text, end) => apply(sliceOfText, text, [0, end]);
 
 const TYPED_ARRAY = getPrototypeOf(Uint8Array.prototype);

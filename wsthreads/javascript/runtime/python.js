@@ -7,6 +7,7 @@ const SPECIAL = "\0";
 const MAX_LEVELS = 200;
 const MAX_SAFE = 2 ** 53 - 1;
 const MAX_ARGUMENT_CHARS = 4 * 1024 * 1024;  // more takes too long: bytes are copied one by one
+const PIECE_CHARS = 4096;
 
 // What waits for a result, by ticket.
 const waiting = newMap();
@@ -21,7 +22,7 @@ function imported(number, name, isGenerator) {
 function called(number, name, args) {
   const sent = inPython(name, args);
   return asked((ticket) => sent.specials === null ? python("call_function", ticket, number, sent.text) :
-    python("call_function", ticket, number, sent.text, `[${sent.specials}]`));
+    python("call_function", ticket, number, sent.text, `[${apply(joinTexts, sent.specials, [","])}]`));
 }
 
 // A promise for the result of a call, which `ask` begins.
@@ -136,30 +137,51 @@ function iterated(number, name, args) {
   });
 }
 
-// The arguments of a call: their JSON, and the special values or null.
+// The arguments of a call: `text` is their JSON, `specials` an array of the special values, or null.
 function inPython(name, args) {
-  const sent = { __proto__: null, text: "[", specials: null, count: 0, name };
+  const sent = { __proto__: null, text: "[", pieces: null, size: 0, specials: null, name };
   let { length } = args;
   while (length > 0 && args[length - 1] === undefined) {
     length--;  // as in JavaScript: the parameter has its default
   }
   for (let index = 0; index < length; index++) {
     if (index > 0) {
-      sent.text += ",";
+      add(sent, ",");
     }
     put(sent, args[index], 0);
   }
-  sent.text += "]";
-  if (sent.text.length > MAX_ARGUMENT_CHARS) {
-    throw new ERRORS.RangeError(`${name} takes at most ${MAX_ARGUMENT_CHARS} characters of JSON, not ${sent.text.length}`);
+  add(sent, "]");
+  checkSize(sent);
+  if (sent.pieces !== null) {
+    append(sent.pieces, sent.text);
+    sent.text = apply(joinTexts, sent.pieces, [""]);
   }
   return sent;
+}
+
+// Adding to a text copies it, so a long one is made of pieces. A large argument is refused before all of it was looked at.
+function add(sent, piece) {
+  sent.text += piece;
+  if (sent.text.length < PIECE_CHARS) {
+    return;
+  }
+  sent.pieces ??= arrayOf();
+  append(sent.pieces, sent.text);
+  sent.size += sent.text.length;
+  sent.text = "";
+  checkSize(sent);
+}
+
+function checkSize(sent) {
+  if (sent.size + sent.text.length > MAX_ARGUMENT_CHARS) {
+    throw new ERRORS.RangeError(`${sent.name} takes at most ${MAX_ARGUMENT_CHARS} characters of JSON: pass it in parts`);
+  }
 }
 
 function put(sent, value, depth) {
   switch (typeof value) {
     case "string":
-      sent.text += quote(value);
+      add(sent, quote(value));
       return;
     case "number":
       if (!isFinite(value)) {
@@ -168,17 +190,17 @@ function put(sent, value, depth) {
       if (isInteger(value) && (value > MAX_SAFE || value < -MAX_SAFE)) {
         throw new ERRORS.RangeError(`${value} is beyond the safe integers, ±${MAX_SAFE}: pass it to ${sent.name} as a string`);
       }
-      sent.text += value;
+      add(sent, `${value}`);
       return;
     case "boolean":
-      sent.text += value;
+      add(sent, `${value}`);
       return;
     case "undefined":
-      sent.text += "null";
+      add(sent, "null");
       return;
     case "object":
       if (value === null) {
-        sent.text += "null";
+        add(sent, "null");
       } else {
         putObject(sent, value, depth);
       }
@@ -194,20 +216,21 @@ function putObject(sent, value, depth) {
   }
   const special = specialOf(value);
   if (special !== null) {
-    sent.text += `{"\\u0000":${sent.count++}}`;
-    sent.specials = sent.specials === null ? special : `${sent.specials},${special}`;
+    add(sent, `{"\\u0000":${sent.specials === null ? 0 : sent.specials.length}}`);
+    sent.specials ??= arrayOf();
+    append(sent.specials, special);
     return;
   }
   if (isArray(value)) {
-    sent.text += "[";
+    add(sent, "[");
     const { length } = value;
     for (let index = 0; index < length; index++) {
       if (index > 0) {
-        sent.text += ",";
+        add(sent, ",");
       }
       put(sent, value[index], depth + 1);
     }
-    sent.text += "]";
+    add(sent, "]");
     return;
   }
   const { toJSON } = value;
@@ -221,7 +244,7 @@ function putObject(sent, value, depth) {
   }
   const names = keysOf(value);
   let isFirst = true;
-  sent.text += "{";
+  add(sent, "{");
   for (let index = 0; index < names.length; index++) {
     const each = value[names[index]];
     if (each === undefined || typeof each === "function" || typeof each === "symbol") {
@@ -230,11 +253,11 @@ function putObject(sent, value, depth) {
     if (names[index] === SPECIAL) {
       throw new ERRORS.TypeError(`${sent.name} takes no object with the key "\\0"`);
     }
-    sent.text += `${isFirst ? "" : ","}${quote(names[index])}:`;
+    add(sent, `${isFirst ? "" : ","}${quote(names[index])}:`);
     isFirst = false;
     put(sent, each, depth + 1);
   }
-  sent.text += "}";
+  add(sent, "}");
 }
 
 // The JSON to send for bytes or a handle; null for any other object.

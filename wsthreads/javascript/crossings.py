@@ -1,0 +1,88 @@
+"""Finds parameters and results of Python functions that cannot cross to a script, for ``wsthreads check``."""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, get_args, get_origin
+
+from wsthreads.javascript.python_functions import PythonFunction
+
+__all__ = ["remarks_on_functions"]
+
+#: What JSON is made of, and bytes. So are their subclasses, such as a NamedTuple or a StrEnum.
+_CROSSES = (bool, int, float, str, list, tuple, dict, bytes, bytearray, memoryview, type(None))
+
+#: Classes of which some objects cross.
+_MAY_CROSS = (object, collections.abc.Iterable, collections.abc.Collection, collections.abc.Sequence,
+              collections.abc.Mapping, collections.abc.MutableMapping, collections.abc.MutableSequence)  # fmt: skip
+
+
+def remarks_on_functions(path: str, functions: Iterable[PythonFunction]) -> Iterator[str]:
+    """Remarks that begin with ``path:line:``, on the annotations of the functions that a script imports."""
+    for function in functions:
+        plain = inspect.unwrap(function.function)
+        code = getattr(plain, "__code__", None)
+        place = path if code is None else f"{path}:{code.co_firstlineno}"
+        for remark in (*_on_parameters(function), *_on_result(function, plain)):
+            yield f"{place}: {remark}"
+
+
+def _on_parameters(function: PythonFunction) -> Iterator[str]:
+    try:
+        parameters = inspect.signature(function.function).parameters.values()
+    except (TypeError, ValueError):  # a built-in function without a signature
+        return
+    for each in parameters:
+        if each.kind is not each.KEYWORD_ONLY:
+            continue
+        if each.default is each.empty:
+            yield f"{function.name} cannot be called by a script: its parameter {each.name} is keyword-only"
+        else:
+            yield f"a script cannot pass {each.name} to {function.name}: it is keyword-only"
+
+
+def _on_result(function: PythonFunction, plain: Callable[..., Any]) -> Iterator[str]:
+    try:
+        hint = typing.get_type_hints(plain).get("return", Any)
+    except Exception:  # an annotation that does not exist when the program runs
+        return
+    verb = "returns"
+    if function.is_generator:
+        verb, arguments = "yields", get_args(hint)
+        hint = arguments[0] if arguments else Any
+    stranger = _stranger_in(hint)
+    if stranger is not None:
+        yield f"{function.name} {verb} {stranger}, which a script cannot have: use JSON values or bytes"
+
+
+def _stranger_in(hint: Any) -> str | None:
+    """The name of the first type in an annotation whose objects never cross. None if there is none."""
+    waiting = [hint]
+    seen: list[Any] = []
+    while waiting:
+        each = waiting.pop(0)
+        if each is Any or any(each is other for other in seen):  # a TypedDict may contain itself
+            continue
+        seen.append(each)
+        origin = get_origin(each)
+        if typing.is_typeddict(each):
+            waiting += typing.get_type_hints(each).values()
+        elif origin is typing.Annotated:
+            waiting.append(get_args(each)[0])
+        elif origin is typing.Union or origin is types.UnionType:
+            waiting += get_args(each)
+        elif isinstance(origin, type):
+            if not _may_cross(origin):
+                return origin.__name__
+            waiting += [argument for argument in get_args(each) if argument is not ...]
+        elif isinstance(each, type) and not _may_cross(each):
+            return each.__name__
+    return None
+
+
+def _may_cross(kind: type) -> bool:
+    return kind in _MAY_CROSS or issubclass(kind, _CROSSES)
