@@ -169,7 +169,7 @@ class Pump:
         self.theirs.settimeout(DEADLINE_S)
 
     def pump(self) -> bytes:
-        result: bytes = self.line.pump(self.inbox, self.ours.fileno(), self.max_bytes)
+        result: bytes = self.line.pump(self.inbox, self.ours.fileno(), self.max_bytes, self.line.turn)
         return result
 
     def send(self, *pieces: bytes) -> bytes:
@@ -331,12 +331,93 @@ def test_once_stopped_it_keeps_nothing(pump: Pump) -> None:
     thread.start()
     pump.theirs.sendall(frame(TEXT, b"a"))
     wait_until(lambda: not pump.inbox.empty())
-    pump.line.shut()
+    pump.line.shut(pump.inbox, 0)
     late = frame(TEXT, b"b")
     pump.theirs.sendall(late)
     thread.join(DEADLINE_S)
     assert back == [late]
     assert pump.texts() == ["a"]
+
+
+@needs_c
+def test_when_a_turn_has_ended_its_count_is_final_and_another_turn_goes_on(pump: Pump) -> None:
+    assert pump.send(frame(TEXT, b"a"), frame(TEXT, b"b")) == b""
+    assert pump.line.shut(pump.inbox, 0) == (2, 2 * len(frame(TEXT, b"a")))
+    assert pump.line.shut(pump.inbox, 0) is None, "it was over"
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        late = frame(TEXT, b"c")
+        theirs.sendall(late)
+        assert pump.line.pump(pump.inbox, ours.fileno(), 1000, 0) == late, "of the old turn"
+        theirs.sendall(late)
+        theirs.shutdown(socket.SHUT_WR)
+        assert pump.line.pump(pump.inbox, ours.fileno(), 1000, pump.line.turn) == b""
+    assert (pump.texts(), pump.line.texts) == (["a", "b", "c"], 3)
+
+
+@needs_c
+@pytest.mark.parametrize("seed", range(5))
+def test_what_a_turn_has_kept_is_what_its_end_says_while_texts_come(seed: int) -> None:
+    """A client that comes back over another connection is told the count, and sends the rest again."""
+    count, pump = 3000, Pump()
+    end_at = random.Random(seed).randrange(count)
+    written = [frame(TEXT, b"%d" % n) for n in range(count)]
+    back = bytearray()
+
+    def write() -> None:
+        for text in written:
+            pump.theirs.sendall(text)
+        pump.theirs.shutdown(socket.SHUT_WR)
+
+    def read() -> None:
+        while data := pump.line.pump(pump.inbox, pump.ours.fileno(), 1000, 0):
+            back.extend(data)
+
+    def end() -> None:
+        wait_until(lambda: pump.line.texts >= end_at)
+        kept, _ = pump.line.shut(pump.inbox, 0)
+        assert pump.texts() == [str(n) for n in range(kept)]
+
+    run_all(write, read, end)
+    assert pump.texts() == []
+    assert bytes(back) == b"".join(written[pump.line.texts :])
+    pump.close()
+
+
+@needs_c
+def test_for_a_client_with_an_envelope_it_gives_back_what_begins_with_dle(pump: Pump) -> None:
+    due = (1000, 1_000_000)
+    for begin in (b"\x10a5", b"\x10", b"\x10\x10text", b"\x10" + b"x" * 3000):
+        control = frame(TEXT, begin)
+        pump.theirs.sendall(frame(TEXT, b"a\x10") + frame(TEXT, b"") + control)
+        assert pump.line.pump(pump.inbox, pump.ours.fileno(), 10_000, 0, *due) == control
+        assert pump.texts() == ["a\x10", ""]
+        ping = frame(PING)
+        pump.theirs.sendall(control + ping)
+        assert pump.pump() == ping, "for a plain client it is a text"
+        assert pump.texts() == [begin.decode()]
+
+
+@needs_c
+def test_it_tells_when_an_acknowledgement_is_due(pump: Pump) -> None:
+    def read(*due: int) -> bytes | None:
+        found: bytes | None = pump.line.pump(pump.inbox, pump.ours.fileno(), 10_000, 0, *due)
+        return found
+
+    text = frame(TEXT, b"x" * 10)
+    pump.theirs.sendall(text * 5)
+    assert read(5, 1000) is None
+    pump.theirs.sendall(text * 3)
+    assert read(100, 30) is None
+    ping = frame(PING)
+    pump.theirs.sendall(text * 4 + ping)
+    assert read(5, 1000) == ping, "one is missing"
+    pump.theirs.sendall(text + ping)
+    assert read(5, 1000) == ping
+    assert read(5, 1000) is None, "due since before: without waiting for more"
+    pump.theirs.sendall(text * 70 + ping)
+    assert read(0, 0) == ping, "never"
+    assert len(pump.texts()) == 5 + 3 + 4 + 1 + 70
 
 
 @needs_c
@@ -366,11 +447,13 @@ def test_the_end_of_the_stream_is_nothing_and_a_lost_connection_an_error(pump: P
     pump.theirs.shutdown(socket.SHUT_WR)
     assert pump.pump() == b""
     with pytest.raises(OSError, match="Bad file descriptor"):
-        pump.line.pump(pump.inbox, -1, 10)
+        pump.line.pump(pump.inbox, -1, 10, 0)
 
 
 @needs_c
-@pytest.mark.parametrize("arguments", [(), (1, 2, 3), ("inbox", "one", 3), ("inbox", 1, None)])
+@pytest.mark.parametrize(
+    "arguments", [(), (1, 2, 3, 0), ("inbox", "one", 3, 0), ("inbox", 1, None, 0), ("inbox", 1, 2, "turn")]
+)
 def test_wrong_arguments_are_refused(pump: Pump, arguments: tuple[Any, ...]) -> None:
     with pytest.raises(TypeError):
         pump.line.pump(*[pump.inbox if argument == "inbox" else argument for argument in arguments])
@@ -422,7 +505,7 @@ def test_many_lines_at_once_keep_their_order_and_their_references() -> None:
 
     def read(pump: Pump) -> None:
         """As a connection does: what is given back is read to the end of its last frame, and put in by hand."""
-        while data := pump.line.pump(inbox, pump.ours.fileno(), 1000):
+        while data := pump.line.pump(inbox, pump.ours.fileno(), 1000, 0):
             while data:
                 if (found := frames._decode_message(data, 0, 1000)) is not None:
                     text, end = found

@@ -11,19 +11,31 @@
 
 /* ---- the queue ---- */
 
-bool append_item(Inbox *inbox, Item *item) {
-    item->next = NULL;
-    pthread_mutex_lock(&inbox->mutex);
+/* Queue an item, and give the mutex back. Returns whether the inbox is open; otherwise nothing happens. */
+static bool append_locked(Inbox *inbox, Item *item) {
     bool is_open = !inbox->is_closed, wake = is_open && inbox->is_waited_for;
     if (is_open) {
+        item->next = NULL;
         *inbox->end = item;
         inbox->end = &item->next;
-        if (item->object == NULL) item->intake->queued++;
         inbox->is_waited_for = false;
     }
     pthread_mutex_unlock(&inbox->mutex);
     if (wake) pthread_cond_signal(&inbox->filled);
     return is_open;
+}
+
+bool append_text(Inbox *inbox, Item *item, uint64_t turn, size_t wire_bytes) {
+    Intake *intake = item->intake;
+    pthread_mutex_lock(&inbox->mutex);
+    if (inbox->is_closed || intake->turn != turn) {
+        pthread_mutex_unlock(&inbox->mutex);
+        return false;
+    }
+    intake->queued++;
+    __atomic_store_n(&intake->texts, intake->texts + 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&intake->bytes, intake->bytes + wire_bytes, __ATOMIC_RELEASE);
+    return append_locked(inbox, item);
 }
 
 static Item *take_locked(Inbox *inbox) {
@@ -102,7 +114,8 @@ static PyObject *inbox_put(Inbox *self, PyObject *object) {
     if (item == NULL) return PyErr_NoMemory();
     *item = (Item){.object = object};
     Py_INCREF(object);
-    if (!append_item(self, item)) {
+    pthread_mutex_lock(&self->mutex);
+    if (!append_locked(self, item)) {
         free(item);
         Py_DECREF(object);
     }

@@ -1,6 +1,7 @@
 /* Inbox and Intake, the types of javascript/inbox.py: what the threads of sessions leave for the isolate's thread.
  *
- * - `mutex` guards the queue and its intakes' `queued`. It is a leaf: its holder neither waits nor asks for the GIL.
+ * - `mutex` guards the queue, and of its intakes `queued` and the writing of `turn`, `texts` and `bytes`. It is a leaf:
+ *   its holder neither waits nor asks for the GIL.
  * - Reference counts change under the GIL. A queued text holds no reference to its intake: while `pump` runs, its
  *   caller has one; afterwards the intake has one to itself (`is_kept`), until its last text is taken.
  */
@@ -18,8 +19,9 @@ typedef struct {
     Py_ssize_t max_count, max_size;
     Py_ssize_t count, size; /* of messages that have entered and not left; atomic, only the session's thread enters */
     double heard_at;        /* when the last text arrived, by time.monotonic(); 0 if none has; atomic */
-    bool is_shut;           /* `pump` keeps nothing; atomic */
-    uint64_t texts, bytes;  /* kept by `pump`, headers included; atomic, only the session's thread writes them */
+    uint64_t turn;          /* `pump` keeps texts as long as this is the turn that it was called with; atomic */
+    uint64_t texts, bytes;  /* kept by `pump`, headers included; atomic */
+    size_t due_texts, due_bytes; /* of them, those since `pump` last returned None; only the session's thread */
     Py_ssize_t queued;      /* texts in the inbox */
     bool is_kept;
 } Intake;
@@ -45,8 +47,9 @@ typedef struct {
 
 extern PyTypeObject InboxType;
 
-/* Queue an item. False, and nothing happens, if the inbox is closed. Needs no GIL. */
-bool append_item(Inbox *inbox, Item *item);
+/* Queue a text, which came as so many bytes, for an intake whose turn it is. False, and nothing happens, if it is
+ * another turn by now, or if the inbox is closed. Needs no GIL. */
+bool append_text(Inbox *inbox, Item *item, uint64_t turn, size_t wire_bytes);
 
 /* Add the types to the module; -1 with an exception on failure. */
 int add_inbox_type(PyObject *module);

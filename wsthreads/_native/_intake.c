@@ -2,7 +2,8 @@
  *
  * `pump` needs no GIL, so a session's thread disturbs no other thread meanwhile. It keeps the texts that
  * frames.decode_message accepts, and gives back everything else as it came. It waits for nothing but its client: if the
- * intake is full, or the inbox closed, it gives back, too. javascript/inbox.py has the same class without `pump`.
+ * intake is full, the turn over, or the inbox closed, it gives back, too. javascript/inbox.py has the same class without
+ * `pump`.
  */
 #include "_inbox.h"
 
@@ -52,10 +53,24 @@ static PyObject *intake_get_count(Intake *self, void *closure) {
     return PyLong_FromSsize_t(__atomic_load_n(&self->count, __ATOMIC_ACQUIRE));
 }
 
-static PyObject *intake_shut(Intake *self, PyObject *none) {
-    (void)none;
-    __atomic_store_n(&self->is_shut, true, __ATOMIC_RELEASE);
-    Py_RETURN_NONE;
+/* shut(inbox, turn): once this has returned, `pump` keeps nothing more of this turn. The counts of texts and bytes at
+ * that moment; None if the turn was over before. */
+static PyObject *intake_shut(Intake *self, PyObject *args) {
+    Inbox *inbox;
+    unsigned long long turn;
+    if (!PyArg_ParseTuple(args, "O!K:shut", &InboxType, &inbox, &turn)) return NULL;
+    pthread_mutex_lock(&inbox->mutex);
+    bool is_over = self->turn != turn;
+    if (!is_over) __atomic_store_n(&self->turn, turn + 1, __ATOMIC_RELEASE);
+    uint64_t texts = self->texts, bytes = self->bytes;
+    pthread_mutex_unlock(&inbox->mutex);
+    if (is_over) Py_RETURN_NONE;
+    return Py_BuildValue("(KK)", (unsigned long long)texts, (unsigned long long)bytes);
+}
+
+static PyObject *intake_get_turn(Intake *self, void *closure) {
+    (void)closure;
+    return PyLong_FromUnsignedLongLong(__atomic_load_n(&self->turn, __ATOMIC_ACQUIRE));
 }
 
 static PyObject *intake_get_heard_at(Intake *self, void *closure) {
@@ -75,7 +90,7 @@ static PyObject *intake_get_bytes(Intake *self, void *closure) {
     return PyLong_FromUnsignedLongLong(__atomic_load_n(&self->bytes, __ATOMIC_ACQUIRE));
 }
 
-/* ---- Intake.pump(inbox, fd, max_bytes) -> bytes ---- */
+/* ---- Intake.pump(inbox, fd, max_bytes, turn[, due_texts, due_bytes]) -> bytes or None ---- */
 
 #define BUFFER_BYTES 2048
 
@@ -106,39 +121,54 @@ static bool is_utf8(const uint8_t *at, size_t size) {
     return true;
 }
 
+/* What a call of `pump` was given. `due_texts` is 0 for a client whose messages need no acknowledgement. */
+typedef struct {
+    Inbox *inbox;
+    int fd;
+    size_t max_bytes, due_texts, due_bytes;
+    uint64_t turn;
+} Order;
+
+/* The first byte of the control messages of wsthreads.1, and of escaped messages. */
+enum { DLE = 0x10 };
+
+static bool is_due(const Intake *self, const Order *order) {
+    return order->due_texts > 0 && (self->due_texts >= order->due_texts || self->due_bytes >= order->due_bytes);
+}
+
 /* Put the texts at the beginning of `data` into the inbox. Returns how many bytes they have. */
-static size_t put_texts(Intake *self, Inbox *inbox, const uint8_t *data, size_t size, size_t max_bytes) {
-    size_t at = 0, texts = 0;
+static size_t put_texts(Intake *self, const Order *order, const uint8_t *data, size_t size) {
+    size_t at = 0;
     Frame frame;
     while (parse_data_frame(data + at, size - at, &frame) > 0 && data[at] == FIN_TEXT) {
         size_t left = size - at - frame.header_bytes, bytes = (size_t)frame.payload_bytes;
-        if (frame.payload_bytes > left || frame.payload_bytes > max_bytes) break;
+        if (frame.payload_bytes > left || frame.payload_bytes > order->max_bytes) break;
+        const uint8_t *payload = data + at + frame.header_bytes;
+        if (order->due_texts > 0 && bytes > 0 && (payload[0] ^ payload[-4]) == DLE) break;
         Item *item = malloc(sizeof *item + bytes);
         if (item == NULL) break;
         *item = (Item){.intake = self, .size = bytes};
-        const uint8_t *payload = data + at + frame.header_bytes;
         unmask((uint8_t *)item->text, payload, bytes, payload - 4);
         if (!is_utf8((uint8_t *)item->text, bytes) || !enter(self, (Py_ssize_t)bytes)) {
             free(item);
             break;
         }
-        if (!append_item(inbox, item)) {
+        if (!append_text(order->inbox, item, order->turn, frame.header_bytes + bytes)) {
             leave(self, (Py_ssize_t)bytes);
             free(item);
             break;
         }
         at += frame.header_bytes + bytes;
-        texts++;
+        self->due_texts++;
+        self->due_bytes += bytes;
     }
-    __atomic_store_n(&self->texts, self->texts + texts, __ATOMIC_RELEASE);
-    __atomic_store_n(&self->bytes, self->bytes + at, __ATOMIC_RELEASE);
     return at;
 }
 
-/* `put_texts`, unless the intake is shut. Moves `data` and `size` behind the texts. */
-static void keep_texts(Intake *self, Inbox *inbox, const uint8_t **data, size_t *size, size_t max_bytes) {
-    if (__atomic_load_n(&self->is_shut, __ATOMIC_ACQUIRE)) return;
-    size_t done = put_texts(self, inbox, *data, *size, max_bytes);
+/* `put_texts`, if the turn is not over. Moves `data` and `size` behind the texts. */
+static void keep_texts(Intake *self, const Order *order, const uint8_t **data, size_t *size) {
+    if (__atomic_load_n(&self->turn, __ATOMIC_ACQUIRE) != order->turn) return;
+    size_t done = put_texts(self, order, *data, *size);
     if (done > 0) {
         double now = monotonic();
         __atomic_store(&self->heard_at, &now, __ATOMIC_RELEASE);
@@ -147,41 +177,46 @@ static void keep_texts(Intake *self, Inbox *inbox, const uint8_t **data, size_t 
     *size -= done;
 }
 
-static PyObject *intake_pump(Intake *self, PyObject *const *args, Py_ssize_t nargs) {
-    if (nargs != 3 || !Py_IS_TYPE(args[0], &InboxType)) {
-        PyErr_SetString(PyExc_TypeError, "pump(inbox: Inbox, fd: int, max_bytes: int)");
+static PyObject *intake_pump(Intake *self, PyObject *args) {
+    Order order = {0};
+    Py_ssize_t limit, due_texts = 0, due_bytes = 0;
+    unsigned long long turn;
+    if (!PyArg_ParseTuple(args, "O!inK|nn:pump", &InboxType, &order.inbox, &order.fd, &limit, &turn, &due_texts, &due_bytes))
         return NULL;
+    order.max_bytes = limit < 0 ? 0 : (size_t)limit;
+    order.turn = turn;
+    order.due_texts = due_texts < 0 ? 0 : (size_t)due_texts;
+    order.due_bytes = due_bytes < 0 ? 0 : (size_t)due_bytes;
+    if (is_due(self, &order)) { /* the last call has returned something else */
+        self->due_texts = self->due_bytes = 0;
+        Py_RETURN_NONE;
     }
-    Inbox *inbox = (Inbox *)args[0];
-    long fd = PyLong_AsLong(args[1]);
-    Py_ssize_t limit = PyLong_AsSsize_t(args[2]);
-    if ((fd == -1 || limit == -1) && PyErr_Occurred()) return NULL;
-    size_t max_bytes = limit < 0 ? 0 : (size_t)limit, size;
     uint8_t buffer[BUFFER_BYTES], *text = NULL;
     const uint8_t *data; /* in one of these: the received bytes that are not kept */
+    size_t size;
     ssize_t received;
     PyThreadState *state = PyEval_SaveThread();
     do {
         free(text);
         text = NULL;
         do {
-            received = recv((int)fd, buffer, sizeof buffer, 0);
+            received = recv(order.fd, buffer, sizeof buffer, 0);
         } while (received < 0 && errno == EINTR);
         data = buffer;
         size = received < 0 ? 0 : (size_t)received;
         if (received <= 0) break;
-        keep_texts(self, inbox, &data, &size, max_bytes);
-        text = with_rest((int)fd, data, &size, max_bytes);
+        keep_texts(self, &order, &data, &size);
+        text = with_rest(order.fd, data, &size, order.max_bytes);
         if (text != NULL) {
             data = text;
-            keep_texts(self, inbox, &data, &size, max_bytes);
+            keep_texts(self, &order, &data, &size);
         }
-    } while (size == 0);
+    } while (size == 0 && !is_due(self, &order));
     int error = errno;
     restore_thread_in_turn(state);
-    pthread_mutex_lock(&inbox->mutex);
+    pthread_mutex_lock(&order.inbox->mutex);
     bool keep = self->queued > 0 && !self->is_kept;
-    pthread_mutex_unlock(&inbox->mutex);
+    pthread_mutex_unlock(&order.inbox->mutex);
     if (keep) {
         self->is_kept = true;
         Py_INCREF(self);
@@ -189,6 +224,11 @@ static PyObject *intake_pump(Intake *self, PyObject *const *args, Py_ssize_t nar
     if (received < 0) {
         errno = error;
         return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    if (received > 0 && size == 0) { /* everything is kept, and an acknowledgement is due */
+        free(text);
+        self->due_texts = self->due_bytes = 0;
+        Py_RETURN_NONE;
     }
     PyObject *rest = PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)size);
     free(text);
@@ -200,12 +240,13 @@ static PyObject *intake_pump(Intake *self, PyObject *const *args, Py_ssize_t nar
 static PyMethodDef intake_methods[] = {
     {"enter", (PyCFunction)intake_enter, METH_O, "See wsthreads.javascript.inbox."},
     {"leave", (PyCFunction)intake_leave, METH_O, "See wsthreads.javascript.inbox."},
-    {"shut", (PyCFunction)intake_shut, METH_NOARGS, "See wsthreads.javascript.inbox."},
-    {"pump", (PyCFunction)(void (*)(void))intake_pump, METH_FASTCALL, "See wsthreads.javascript.inbox."},
+    {"shut", (PyCFunction)intake_shut, METH_VARARGS, "See wsthreads.javascript.inbox."},
+    {"pump", (PyCFunction)intake_pump, METH_VARARGS, "See wsthreads.javascript.inbox."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef intake_properties[] = {
+    {"turn", (getter)intake_get_turn, NULL, "See wsthreads.javascript.inbox.", NULL},
     {"count", (getter)intake_get_count, NULL, "See wsthreads.javascript.inbox.", NULL},
     {"heard_at", (getter)intake_get_heard_at, NULL, "See wsthreads.javascript.inbox.", NULL},
     {"texts", (getter)intake_get_texts, NULL, "See wsthreads.javascript.inbox.", NULL},

@@ -3,10 +3,16 @@
 `_speedups` has the same classes in C. There, an intake can also read, without the GIL, so that a session's thread does
 not disturb the threads that run Python or JavaScript:
 
-- ``pump(inbox, descriptor, max_bytes)`` moves text messages from a socket to the inbox. It returns the first bytes that
-  are something else, or no bytes at the end of the stream. It also returns a message whose rest does not arrive soon.
-  Blocks; raises OSError if the connection is lost.
-- ``shut()``, from any thread: `pump` keeps nothing from then on.
+- ``pump(inbox, descriptor, max_bytes, turn)`` moves text messages from a socket to the inbox. It returns the first
+  bytes that are something else, or no bytes at the end of the stream. It also returns a message whose rest does not
+  arrive soon. Blocks; raises OSError if the connection is lost.
+- ``pump(…, turn, due_texts, due_bytes)`` is for a client that speaks wsthreads.1. It also returns messages that begin
+  with DLE; and None when it has kept so many texts, or payload bytes, since it returned None the last time: then an
+  acknowledgement is due.
+- ``turn`` is a number. `pump` keeps something only as long as it is the number that it was called with. A session that
+  goes on over another connection has another turn.
+- ``shut(inbox, turn)``, from any thread, ends the turn: `pump` keeps nothing more of it when this has returned. Returns
+  ``(texts, text_bytes)`` at that moment; None if the turn was over before.
 - ``heard_at`` is when `pump` last kept a message, on the monotonic clock; 0 if it never has.
 - ``texts`` is how many messages it has kept, ``text_bytes`` how many bytes these had on the wire.
 """

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from threading import RLock
+from typing import Any
 
 from wsthreads.javascript.inbox import Inbox
 from wsthreads.javascript.session_state import Event, SessionState
@@ -17,18 +19,58 @@ __all__ = ["NEVER", "Schedule"]
 
 NEVER = float("inf")
 
+#: A turn that is never an intake's.
+_NO_TURN = -1
+
+#: After so many messages, or payload bytes, the client wants an acknowledgement.
+ACK_MESSAGES, ACK_BYTES = 64, 65536
+
 
 class MessageReader:
-    """`wsthreads.protocol.readers.Reader` for a script's messages."""
+    """`wsthreads.protocol.readers.Reader` for a script's messages, from one connection of a session.
 
-    __slots__ = ("_state", "read")
+    With `on_due`, the client speaks wsthreads.1: then it is called, in the session's thread, whenever the reader has
+    handed on as many messages as want to be acknowledged. `may_read` tells whether it may hand on messages now: none of
+    the session may wait elsewhere.
+    """
 
-    def __init__(self, state: SessionState, read: Callable[[], bytes]) -> None:
+    __slots__ = ("_at_end", "_at_start", "_inbox", "_lock", "_may_read", "_on_due", "_pump", "_state", "_turn")
+
+    def __init__(
+        self,
+        state: SessionState,
+        inbox: Any,
+        descriptor: int,
+        max_bytes: int,
+        *,
+        on_due: Callable[[], None] | None = None,
+        may_read: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._state = state
-        self.read = read
+        self._inbox = inbox
+        self._turn: int = state.turn
+        self._at_start: tuple[int, int] = (state.texts, state.text_bytes)
+        self._at_end: tuple[int, int] | None = None
+        self._lock = RLock()  # guards the writing of _at_end; a finalizer may stop this while its thread does so
+        self._pump = partial(state.pump, inbox, descriptor, max_bytes)
+        self._on_due = on_due
+        self._may_read = may_read
+
+    def read(self) -> bytes:
+        if self._on_due is None:
+            data: bytes = self._pump(self._turn)
+            return data
+        while True:
+            found: bytes | None = self._pump(self._turn if self._may_read() else _NO_TURN, ACK_MESSAGES, ACK_BYTES)
+            if found is not None:
+                return found
+            self._on_due()
 
     def stop(self) -> None:
-        self._state.shut()
+        with self._lock:
+            if self._at_end is None:
+                counts = self._state.shut(self._inbox, self._turn)
+                self._at_end = self._at_end or counts or (self._state.texts, self._state.text_bytes)
 
     @property
     def heard_at(self) -> float:
@@ -37,13 +79,11 @@ class MessageReader:
 
     @property
     def messages_in(self) -> int:
-        count: int = self._state.texts
-        return count
+        return (self._at_end or (self._state.texts,))[0] - self._at_start[0]
 
     @property
     def bytes_in(self) -> int:
-        count: int = self._state.text_bytes
-        return count
+        return (self._at_end or (0, self._state.text_bytes))[1] - self._at_start[1]
 
 
 class Schedule:
@@ -60,9 +100,9 @@ class Schedule:
     def post(self, event: Event) -> None:
         self._inbox.put(event)
 
-    def reader(self, state: SessionState, descriptor: int, max_bytes: int) -> MessageReader:
+    def reader(self, state: SessionState, descriptor: int, max_bytes: int, **options: Any) -> MessageReader:
         """Reads the session's messages, of up to `max_bytes`, from a socket to the inbox. Needs the C module."""
-        return MessageReader(state, partial(state.pump, self._inbox, descriptor, max_bytes))
+        return MessageReader(state, self._inbox, descriptor, max_bytes, **options)
 
     def has_more(self) -> bool:
         """Whether events wait. Any thread."""
