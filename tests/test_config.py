@@ -114,6 +114,14 @@ def test_an_app_names_a_setting_that_there_is_not_and_those_that_there_are():
         WebSocketApp(max_rooms=3)
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"), [("module", "modules"), ("envfile", "env_file"), ("max_session", "max_sessions")]
+)
+def test_it_suggests_what_was_meant(given, meant):
+    with pytest.raises(ConfigError, match=rf"no such setting: {given}; .*; did you mean {meant}\?$"):
+        WebSocketApp(**{given: 3})
+
+
 def test_an_app_takes_either_a_config_or_settings():
     with pytest.raises(ConfigError, match="max_sessions"):
         WebSocketApp(config=Config(), max_sessions=3)

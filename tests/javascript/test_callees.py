@@ -57,3 +57,31 @@ def test_check_names_it_too_also_in_typescript(tmp_path: Path) -> None:
     path.write_text("export function onOpen() {}\nconst all: any = {};\n\nall.nothing(1);\n")
     with pytest.raises(ScriptError, match=r"script.ts:4:\d+: TypeError: all.nothing is not a function"):
         script.handler.start()
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        ('console.error("failed:", error)', "failed: TypeError: obj.nothing is not a function"),
+        ('console.error(error, "again")', "TypeError: obj.nothing is not a function again"),
+        (
+            'console.error("%s of %s", error, text)',
+            "TypeError: obj.nothing is not a function of TypeError: not a function",
+        ),
+        ("console.error(text, error)", "TypeError: not a function TypeError: obj.nothing is not a function"),
+        ('console.error(text, new RangeError("other"))', "TypeError: not a function RangeError: other"),
+        (
+            'console.group(); console.error("a\\nb:", error)',
+            "  a\n  |   b: TypeError: obj.nothing is not a function",
+        ),
+        ('console.assert(false, "wrong:", error)', "Assertion failed: wrong: TypeError: obj.nothing is not a function"),
+        ('console.trace("here:", error)', "Trace: here: TypeError: obj.nothing is not a function"),
+    ],
+)
+def test_the_console_names_it_behind_a_text_and_no_text_of_a_client(tmp_path: Path, call: str, line: str) -> None:
+    source = f"""const obj = {{}};
+    export function onMessage(session, text) {{ try {{ obj.nothing(1); }} catch (error) {{ {call}; }} }}"""
+    with script_log() as log, running(tmp_path, source) as script:
+        script.message(script.open(), "TypeError: not a function")
+        script.handler.settle(DEADLINE_S)
+        assert log.texts()[0].startswith(line + "\n")

@@ -167,6 +167,9 @@ def test_what_is_not_possible_is_an_error_of_the_standard(js: Evaluator, code: s
 def test_an_error_says_what_there_is(js: Evaluator) -> None:
     code = "try { await crypto.subtle.digest('MD5', bytes()); } catch (error) { return error.message; }"
     assert js(code).startswith("there is no hash MD5: crypto.subtle has SHA-1, SHA-256")
+    empty = f"{IMPORT}('raw', text(undefined), HMAC, false, ['sign']))"
+    code = f"try {{ {empty} }} catch (error) {{ return error.message; }}"
+    assert js(code) == "an HMAC key is at least one byte, and this one is empty: is its name in env?"
 
 
 def test_random_values_fill_the_array_and_nothing_else(js: Evaluator) -> None:

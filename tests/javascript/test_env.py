@@ -86,6 +86,25 @@ def test_the_values_are_in_no_log_and_no_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "code",
+    ["new URL(env.KEY)", "null[env.KEY]", "throw env.KEY", "throw new Error('a', { cause: new Error(env.KEY) })"],
+)
+def test_the_text_of_an_error_shows_no_value(tmp_path: Path, code: str) -> None:
+    path = tmp_path / "script.js"
+    path.write_text(
+        f"""import {{ env }} from "wsthreads";
+        export function onMessage() {{
+          try {{ {code}; }} catch (error) {{ console.log("caught", error); throw error; }}
+        }}"""
+    )
+    with script_log() as log, play(path, env={"KEY": SECRET, "ON": "1"}, raise_errors=False) as game:
+        game.connect().send("x")
+        texts = "\n".join(log.texts())
+        assert "***" in texts
+        assert SECRET not in texts.replace(f"caught {SECRET}", "")  # a text that is thrown is no error
+
+
+@pytest.mark.parametrize(
     ("env", "message"),
     [
         ({"a-b": "x"}, "env has a name that is no name of letters, digits and _: 'a-b'"),

@@ -113,6 +113,18 @@ TYPES = "export interface Thing { a: number }\nexport type Other = string;\nexpo
              "script__js": f'import {{ other, helpr as b }} from "./lib.js";\n{HOOK}'},
             ("script.js", 1, 1), "no export 'other' in lib.js",
         ),
+        (
+            {"store__py": "def load(): pass\ndef save(): pass\n",
+             "script__js": f'{HOOK}\nimport store from "./store.py";\nstore;'},
+            ("script.js", 3, 1),
+            "no export 'default' in store.py: write import { load, save } from './store.py', "
+            "or import * as store from './store.py'",
+        ),
+        (
+            {"lib__js": "export function helper() {}",
+             "script__js": f'import lib, {{ helper }} from "./lib.js";\n{HOOK}\nlib; helper;'},
+            ("script.js", 1, 1), "no export 'default' in lib.js: write import { helper } from './lib.js'",
+        ),
     ],
 )  # fmt: skip
 def test_a_missing_export_is_named_where_it_is_imported_and_where_it_is_not(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.config import REDIS_VARIABLE, Config, dashboard_token_of
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from wsthreads.dashboard import Dashboard
 
 __all__ = ["check_parts", "config_of", "make_broker", "make_dashboard"]
+
+#: Arguments of `create_app` that are no settings, and may be misspelt like these.
+_OF_CREATE_APP = ("modules", "env", "env_file", "static")
 
 
 def check_parts(wsgi_app: object, config: object, redis: object, broker: object, dashboard: object) -> None:
@@ -36,8 +40,10 @@ def config_of(settings: dict[str, Any]) -> Config:
         return Config(**settings)
     except TypeError:
         known = Config.__dataclass_fields__
-        unknown = ", ".join(name for name in settings if name not in known)
-        raise ConfigError(f"no such setting: {unknown}; there are: {', '.join(known)}") from None
+        unknown = [name for name in settings if name not in known]
+        meant = get_close_matches(unknown[0], (*known, *_OF_CREATE_APP), n=1, cutoff=0.75)
+        hint = f"; did you mean {meant[0]}?" if meant else ""
+        raise ConfigError(f"no such setting: {', '.join(unknown)}; there are: {', '.join(known)}{hint}") from None
 
 
 def make_broker(redis: Any) -> Broker | None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-__all__ = ["name_callee"]
+__all__ = ["NOT_A_FUNCTION", "name_callee"]
+
+#: The engine's whole error.
+NOT_A_FUNCTION = "TypeError: not a function"
 
 # Patterns are texts: they are compiled when the first such error comes, and not at each start.
 _MESSAGE = r"(?:caused by |error \d+ of \d+: )?TypeError: not a function"

@@ -162,13 +162,16 @@ class HostFunctions:
         peer = self._peer(session_id)
         return peer is not None and peer.is_open()
 
-    def _console(self, level: int, described: str, stack: str) -> None:
-        """`stack` is the stack of the call. After an `await`, the session that the code belongs to is unknown."""
+    def _console(self, level: int, described: str, stack: str, before: str | None = None) -> None:
+        """`stack` is the stack of the call; `before` is what the line has before its first error.
+
+        After an `await`, the session that the code belongs to is unknown.
+        """
         if not self._log.is_enabled_for(level):
             return
         state = self._current()
         context = {} if state is None else state.log_context
         tidy, modules = self._loader.tidy, self._loader.modules
         context.update(tidy(Failure((("", stack),))).fields(modules))
-        line, below = tidy(Failure.read(described)).shown()
+        line, below = tidy(Failure.read(described), before).shown()
         self._log.log(level, "%s", f"{line}\n{below}" if below else line, extra=context)

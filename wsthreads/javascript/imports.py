@@ -29,6 +29,10 @@ BUILT_IN_ID = "wsthreads:module"
 _CLAUSE = re.compile(
     r"""\b(?P<kind>import|export)\s+(?:[\w$]+\s*,\s*)?\{(?P<names>[^{}]*)\}\s*from\s*["'](?P<from>[^"'\n]+)["']"""
 )
+#: The import of a default export, perhaps with more.
+_DEFAULT = re.compile(
+    r"""\bimport\s+(?P<local>[\w$]+)\s*(?:,\s*(?:\{[^{}]*\}|\*\s*as\s+[\w$]+)\s*)?from\s*["'](?P<from>[^"'\n]+)["']"""
+)
 _NO_EXPORT = re.compile(r"SyntaxError: Could not find export '([^']*)' in module '([^']*)'")
 _EXPORTED = re.compile(r"\bexport\s+(?:default\s+)?(?:async\s+)?(?:const|let|var|class|function\s*\*?)\s+([\w$]+)")
 _LISTED = re.compile(r"\bexport\s*\{([^{}]*)\}")
@@ -96,6 +100,10 @@ def explain_missing(
     if module not in sources:  # the engine cuts long names
         module = next((identity for identity in sources if identity.startswith(module)), module)
     importer = next(_importers(name, module, sources, packages), None)
+    by_default = None
+    if name == "default" and importer is None:
+        by_default = next(_default_imports(module, sources, packages), None)
+        importer = None if by_default is None else (by_default[0], by_default[1].start())
     seen = {module}
     while (passed := _reexport(name, module, sources, packages)) is not None and passed[1] not in seen:
         importer = (module, passed[2])
@@ -110,7 +118,11 @@ def explain_missing(
     told = f"there is no export {name!r} in {BUILT_IN if module == BUILT_IN_ID else module}"
     if module == BUILT_IN_ID:
         told += f", which has {', '.join(exported)}"
-    if re.search(rf"\b(?:interface|type)\s+{re.escape(name)}\b", sources[module]):
+    if by_default is not None and name == "default" and exported:
+        local, specifier = by_default[1]["local"], by_default[1]["from"]
+        told += f": write import {{ {', '.join(exported[:3])} }} from {specifier!r}"
+        told += f", or import * as {local} from {specifier!r}"
+    elif re.search(rf"\b(?:interface|type)\s+{re.escape(name)}\b", sources[module]):
         kind = sources[at][position:].partition("{")[0].split()[0]
         told += f": it is a type there, so write {kind} type {{ {name} }}"
     else:
@@ -158,6 +170,16 @@ def _importers(
         for clause in _CLAUSE.finditer(source):
             if _resolved(identity, clause["from"], packages) == module and name in dict(_names(clause["names"])):
                 yield identity, clause.start()
+
+
+def _default_imports(
+    module: str, sources: dict[str, str], packages: Mapping[tuple[str, str], str]
+) -> Iterator[tuple[str, re.Match[str]]]:
+    """Where the default export of a module is imported: the id of the importer, and the import."""
+    for identity, source in sources.items():
+        for found in _DEFAULT.finditer(source):
+            if _resolved(identity, found["from"], packages) == module:
+                yield identity, found
 
 
 def _reexport(

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
-from wsthreads.javascript.callees import name_callee
+from wsthreads.javascript.callees import NOT_A_FUNCTION, name_callee
 from wsthreads.monitoring.logs import block, quoted
 
 __all__ = ["Failure", "Place"]
@@ -78,17 +78,23 @@ class Failure(NamedTuple):
         return Failure(((message, self.parts[0][1]), *self.parts[1:]))
 
     def tidy(
-        self, original: Callable[[str, int, int], tuple[int, int]], source_of: Callable[[str], str | None]
+        self,
+        original: Callable[[str, int, int], tuple[int, int]],
+        source_of: Callable[[str], str | None],
+        before: str | None = None,
     ) -> Failure:
         """This failure without the frames of the runtime, and without the version numbers that a reload adds to file
         names. "not a function" names what is none.
 
         `original` returns the line and column to show, from a module's id and the line and column in the stack;
-        `source_of` the source of a module, as the engine has it.
+        `source_of` the source of a module, as the engine has it. `before` is what a console line has before the error.
         """
-        return Failure(
-            tuple((name_callee(message, stack, source_of), _tidy(stack, original)) for message, stack in self.parts)
-        )
+        parts = [(name_callee(message, stack, source_of), _tidy(stack, original)) for message, stack in self.parts]
+        line, stack = self.parts[0]
+        if before is not None and line.startswith(before + NOT_A_FUNCTION):
+            named = name_callee(NOT_A_FUNCTION, stack, source_of)
+            parts[0] = (before + named + line[len(before + NOT_A_FUNCTION) :], parts[0][1])
+        return Failure(tuple(parts))
 
     def place(self, files: Collection[str]) -> Place | None:
         """The innermost place in `files`, which are ids of modules, of the first stack that has one."""

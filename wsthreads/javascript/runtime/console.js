@@ -24,10 +24,21 @@ function write(level, values) {
 }
 
 function writeParts(level, parts) {
+  let { before } = parts;
   if (indentation.text !== "") {
     parts[0] = indented(parts[0]);
+    before = before === undefined ? before : indented(before);
   }
-  python("console", level, inJson(parts), callStack());
+  python("console", level, inJson(parts), callStack(), before);
+}
+
+// Puts a text before the line of parts.
+function prefixed(prefix, parts) {
+  parts[0] = prefix + parts[0];
+  if (parts.before !== undefined) {
+    parts.before = prefix + parts.before;
+  }
+  return parts;
 }
 
 function indented(text) {
@@ -49,9 +60,9 @@ function callStack() {
 
 // Returns parts (see inspect.js). The first is the line: texts as they are, other values as Node shows them (see
 // lazy/inspection.js); in a first text, %s %d %i %f %j %o %O %c and %% are replaced. Then follow the stacks of the errors
-// among the values.
+// among the values. `before` is what stands before the first error: Python looks at that error's text, and at no other.
 function formatted(values) {
-  const line = { __proto__: null, budget: newBudget(MAX_LINE), errors: arrayOf(), first: null };
+  const line = { __proto__: null, budget: newBudget(MAX_LINE), errors: arrayOf(), first: null, before: undefined };
   let used = 0;
   let text = "";
   if (typeof values[0] === "string") {
@@ -64,7 +75,8 @@ function formatted(values) {
       for (let at = 0; at + 1 < form.length; at++) {
         const mark = form[at] === "%" ? form[at + 1] : "";
         if (mark === "%" || (used < values.length && isMark(mark))) {
-          text += apply(sliceOfText, form, [rest, at]) + (mark === "%" ? "%" : filledIn(mark, values[used++], line));
+          text += apply(sliceOfText, form, [rest, at]);
+          text += noted(line, text, mark === "%" ? "%" : filledIn(mark, values[used++], line));
           at++;
           rest = at + 1;
         }
@@ -78,14 +90,24 @@ function formatted(values) {
       text += ` … ${values.length - used} more`;
       break;
     }
-    text += (used === 0 ? "" : " ") + shown(values[used], line);
+    text += used === 0 ? "" : " ";
+    text += noted(line, text, shown(values[used], line));
   }
   return withStacks(text, line);
 }
 
-function withStacks(text, { first, errors, budget }) {
+// `piece`, which comes behind `text`: that is what stands before the first error, if it has just been shown.
+function noted(line, text, piece) {
+  if (line.first !== null && line.before === undefined) {
+    line.before = text;
+  }
+  return piece;
+}
+
+function withStacks(text, { first, before, errors, budget }) {
   const parts = arrayOf(text, "");
   if (first !== null) {
+    parts.before = before;
     parts[1] = stackOf(first);
     appendRelated(parts, first, budget, arrayOf());
   }

@@ -11,6 +11,17 @@ const MAX_STACK = 8000;
 const MAX_PARTS = 2 * 20;
 const LARGEST = 2n ** 4096n;  // writing out a number takes time in proportion to the square of its length
 
+const MIN_SECRET = 6;
+
+// Values of env, which the text of no error shows: it can quote one, as that of `new URL(env.NAME)` does.
+const SECRETS = arrayOf();
+for (const value of Object.values(GIVEN_ENV)) {
+  if (value.length >= MIN_SECRET) {
+    append(SECRETS, value);
+  }
+}
+const placeInText = asFunction(String.prototype.indexOf);
+
 const mapEntries = asFunction(Map.prototype.entries);
 const nextOfMap = asFunction(getPrototypeOf(new Map().entries()).next);
 const sizeOfMap = asGetter(Map.prototype, "size");
@@ -30,7 +41,7 @@ function describe(error) {
       return '["null was thrown, as the engine does where there is no memory left for an Error",""]';
     }
     if (!looksLikeError(error)) {
-      return wire(`${inspect(error)} was thrown, which is not an Error`);
+      return wire(`${masked(inspect(error))} was thrown, which is not an Error`);
     }
     const parts = arrayOf();
     appendError(parts, "", error, newBudget(MAX_TEXT), arrayOf());
@@ -81,8 +92,19 @@ function looksLikeError(value) {
 function headOf(error, budget) {
   return spent(budget, attempt(() => {
     const { name, message } = error;
-    return message === "" ? `${name}` : `${name}: ${message}`;
+    return masked(message === "" ? `${name}` : `${name}: ${message}`);
   }, "an Error that cannot be read"));
+}
+
+function masked(text) {
+  let shown = SECRETS.length === 0 ? text : upTo(text, 2 * MAX_TEXT);
+  for (let index = 0; index < SECRETS.length; index++) {
+    const secret = SECRETS[index];
+    for (let at = placeInText(shown, secret); at >= 0; at = placeInText(shown, secret)) {
+      shown = `${upTo(shown, at)}***${apply(sliceOfText, shown, [at + secret.length])}`;  // shorter, so this ends
+    }
+  }
+  return shown;
 }
 
 // The stack as the engine made it, without calling a getter of the script.

@@ -74,7 +74,7 @@ function makeTools() {
     mapEntries, nextOfMap, sizeOfMap, setValues, nextOfSet, sizeOfSet, textOfSymbol, kindOfView, attempt, newBudget, spent,
     cut, includes, headOf, looksLikeError, LARGEST, MAX_TEXT,
     // from console
-    textOfFunction, formatted, write, writeParts, callStack, indentation,
+    textOfFunction, formatted, prefixed, write, writeParts, callStack, indentation,
     // from objects
     Room, ENV, part, bytesOf, kindOf,
     // for the web's globals

@@ -4,7 +4,7 @@
 const {
   getOwnPropertyDescriptor, keysOf, isArray, isFinite, max, floor, toFixed, toText, padEnd, padStart, mapEntries,
   nextOfMap, sizeOfMap, setValues, nextOfSet, sizeOfSet, now, arrayOf, append, attempt, newBudget, newMap, callStack,
-  formatted, write, writeParts, indentation, part, ENV, ERRORS, MAX_TEXT,
+  formatted, prefixed, write, writeParts, indentation, part, ENV, ERRORS, MAX_TEXT,
 } = tools;
 const { show } = part("inspection");
 const { list } = part("layout");
@@ -22,14 +22,13 @@ const counts = newMap();
 function assert(isTrue, ...values) {
   if (!isTrue) {
     const parts = values.length === 0 ? arrayOf("", "") : formatted(values);
-    parts[0] = `Assertion failed${values.length === 0 ? "" : typeof values[0] === "string" ? `: ${parts[0]}` : ` ${parts[0]}`}`;
-    writeParts(ERROR, parts);
+    writeParts(ERROR, prefixed(`Assertion failed${values.length === 0 ? "" : typeof values[0] === "string" ? ": " : " "}`, parts));
   }
 }
 
 function trace(...values) {
   const parts = formatted(values);
-  parts[0] = parts[0] === "" ? "Trace" : `Trace: ${parts[0]}`;
+  prefixed(parts[0] === "" ? "Trace" : "Trace: ", parts);
   if (parts[1] === "") {
     parts[1] = callStack();
   } else {  // the stack of an error

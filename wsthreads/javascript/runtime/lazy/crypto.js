@@ -146,7 +146,10 @@ class SubtleCrypto {
     }
     const data = format === "raw" ? bytesFor("a raw key", keyData) : dataOfJwk(keyData, hash, extractable, usages);
     const length = algorithm.length === undefined ? 8 * data.length : Number(algorithm.length);
-    if (data.length === 0 || length > 8 * data.length || length <= 8 * data.length - 8) {
+    if (data.length === 0) {
+      fail("DataError", "an HMAC key is at least one byte, and this one is empty: is its name in env?");
+    }
+    if (length > 8 * data.length || length <= 8 * data.length - 8) {
       fail("DataError", `a key of ${data.length} bytes has no length of ${length} bits`);
     }
     return new CryptoKey(PRIVATE, cutTo(data, length), hash, length, Boolean(extractable), usages);
