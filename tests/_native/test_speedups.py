@@ -219,7 +219,8 @@ def room_of_readers() -> Iterator[tuple[Callable[[], None], Callable[[], None]]]
         writer.connect(reader.getsockname())
         members = [
             SimpleNamespace(
-                _queue=[], _fd=writer.fileno(), _close_frame=None, _detached=False, is_blocked=False, _draining=False
+                _queue=[], _fd=writer.fileno(), _close_frame=None, _detached=False, is_blocked=False, _draining=False,
+                _kept=None,
             )
             for _ in range(1000)
         ]
@@ -697,8 +698,8 @@ def test_what_is_not_bytes_is_an_error_and_loses_no_other() -> None:
     left, right = socket.socketpair()
     with left, right:
         right.settimeout(20)
-        good = SimpleNamespace(_fd=left.fileno(), _queue=[b"a", b"b"], _close_frame=None, is_blocked=False)
-        bad = SimpleNamespace(_fd=left.fileno(), _queue=["text"], _close_frame=None, is_blocked=False)
+        good = SimpleNamespace(_fd=left.fileno(), _queue=[b"a", b"b"], _close_frame=None, is_blocked=False, _kept=None)
+        bad = SimpleNamespace(_fd=left.fileno(), _queue=["text"], _close_frame=None, is_blocked=False, _kept=None)
         assert c_module().send_queues([good, bad]) == []
         assert right.recv(10) == b"ab"
         assert bad._queue == ["text"], "it is still there, for the next call"

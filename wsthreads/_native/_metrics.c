@@ -13,6 +13,8 @@
 static PyMemberDef tally_members[] = {
     {"messages_out", T_ULONGLONG, offsetof(Tally, messages_out), 0, "See wsthreads.monitoring.metrics."},
     {"bytes_out", T_ULONGLONG, offsetof(Tally, bytes_out), 0, "See wsthreads.monitoring.metrics."},
+    {"kept_bytes", T_ULONGLONG, offsetof(Tally, kept_bytes), 0, "See wsthreads.monitoring.metrics."},
+    {"window", T_ULONGLONG, offsetof(Tally, window), 0, "See wsthreads.monitoring.metrics."},
     {NULL, 0, 0, 0, NULL},
 };
 

@@ -8,7 +8,7 @@
 /* The first fields of every outbox. Guarded by the lock of the outbox. */
 typedef struct {
     PyObject_HEAD
-    uint64_t messages_out, bytes_out;
+    uint64_t messages_out, bytes_out, kept_bytes, window;
 } Tally;
 
 extern PyTypeObject TallyType;

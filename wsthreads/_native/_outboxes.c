@@ -12,7 +12,7 @@
 /* ---- attributes ---- */
 
 static const char *const spelled[ATTRIBUTES] = {"_queue",   "_fd",       "_close_frame", "_detached",
-                                                "is_blocked", "_draining", "_lock"};
+                                                "is_blocked", "_draining", "_lock",        "_kept"};
 PyObject *attribute_names[ATTRIBUTES];
 PyTypeObject *known_type;
 Py_ssize_t known_offsets[ATTRIBUTES];

@@ -9,7 +9,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-enum { QUEUE, FD, CLOSE_FRAME, DETACHED, BLOCKED, DRAINING, LOCK, ATTRIBUTES };
+enum { QUEUE, FD, CLOSE_FRAME, DETACHED, BLOCKED, DRAINING, LOCK, KEPT, ATTRIBUTES };
 
 extern PyObject *attribute_names[ATTRIBUTES];
 extern PyTypeObject *known_type;              /* a strong reference */

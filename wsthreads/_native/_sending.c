@@ -9,7 +9,8 @@
  *   nothing that the garbage collector tracks is allocated from the moment when frames are taken from a queue until an
  *   incomplete write is marked in `_draining`. The caller removes that mark.
  * - Frames of a subclass of bytes (frames.MarkedFrame) are written like others. Where they are joined for an incomplete
- *   write, the caller gets the frames back, since it may remove some of them.
+ *   write, the caller gets the frames back, since it may remove some of them. So it does if the outbox keeps what it
+ *   has written (protocol.kept): all frames are taken for written, and the caller takes some of them back.
  */
 #include "_sending.h"
 
@@ -35,7 +36,7 @@
 
 typedef struct {
     PyObject *data; /* bytes, a strong reference; NULL if there is nothing to send here */
-    PyObject **frames; /* strong references: the frames in `data` if any of them is marked; else NULL */
+    PyObject **frames; /* strong references: the frames in `data` if the caller may want them back; else NULL */
     Py_ssize_t count; /* of `frames` */
     Py_ssize_t messages; /* in `data` */
     Py_ssize_t sent;
@@ -98,8 +99,8 @@ static Py_ssize_t count_messages(PyObject *queue, Py_ssize_t count) {
     return messages;
 }
 
-/* Keep the frames of a queue in `write`; -1 with an exception on failure. */
-static int keep_frames(Write *write, PyObject *queue, Py_ssize_t count) {
+/* Hold the frames of a queue in `write`; -1 with an exception on failure. */
+static int hold_frames(Write *write, PyObject *queue, Py_ssize_t count) {
     write->frames = PyMem_New(PyObject *, count);
     if (write->frames == NULL) {
         PyErr_NoMemory();
@@ -122,9 +123,46 @@ static void release_write(Write *write) {
     Py_CLEAR(write->data);
 }
 
-/* Take all frames from a queue as one bytes object, `write->data`. -1 with an exception on failure; then the queue is
- * unchanged. */
-static int take(PyObject *queue, Shared *shared, Write *write) {
+/* Whether a frame is a counted message of wsthreads.1, as envelope.is_counted. */
+static int is_counted(PyObject *frame) {
+    const unsigned char *bytes = (const unsigned char *)PyBytes_AS_STRING(frame);
+    Py_ssize_t size = PyBytes_GET_SIZE(frame);
+    if (size < 2) return 0;
+    if (bytes[0] != 0x81) return bytes[0] == 0x82 || bytes[0] == 0xC1 || bytes[0] == 0xC2;
+    Py_ssize_t at = bytes[1] < 126 ? 2 : bytes[1] == 126 ? 4 : 10;
+    return size < at + 2 || bytes[at] != 0x10 || memchr("hwap", bytes[at + 1], 4) == NULL;
+}
+
+static Tally *tally_of(PyObject *outbox) {
+    return known_has_tally && Py_TYPE(outbox) == known_type ? (Tally *)outbox : NULL;
+}
+
+/* Append the counted frames of a queue to `kept`, and count the messages in `write` anew. Returns their bytes, or -1 with
+ * an exception. */
+static Py_ssize_t keep(PyObject *kept, PyObject *queue, Py_ssize_t count, Write *write) {
+    Py_ssize_t size = 0;
+    write->messages = 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *frame = PyList_GET_ITEM(queue, i);
+        if (!is_counted(frame)) continue;
+        if (PyList_Append(kept, frame) < 0) return -1;
+        write->messages++;
+        size += PyBytes_GET_SIZE(frame);
+    }
+    return size;
+}
+
+/* Drop what was appended to `kept` behind the first `count` frames, without changing the exception that is set. */
+static void forget_kept(PyObject *kept, Py_ssize_t count) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (PyList_SetSlice(kept, count, PY_SSIZE_T_MAX, NULL) < 0) PyErr_Clear();
+    PyErr_Restore(type, value, traceback);
+}
+
+/* Take all frames from a queue as one bytes object, `write->data`. `kept` is None, or the list of frames that the
+ * outbox keeps. -1 with an exception on failure; then the queue is unchanged. */
+static int take(PyObject *outbox, PyObject *kept, PyObject *queue, Shared *shared, Write *write) {
     Py_ssize_t count = PyList_GET_SIZE(queue);
     int same = shared->data != NULL && count == shared->count;
     for (Py_ssize_t i = 0; same && i < count; i++) same = PyList_GET_ITEM(queue, i) == shared->frames[i];
@@ -150,16 +188,22 @@ static int take(PyObject *queue, Shared *shared, Write *write) {
             Py_INCREF(write->data);
         }
     }
-    if ((marked && keep_frames(write, queue, count) < 0) || PyList_SetSlice(queue, 0, count, NULL) < 0) {
+    int keeps = kept != Py_None;
+    Py_ssize_t before = keeps ? PyList_GET_SIZE(kept) : 0, size = 0;
+    if (((marked || (keeps && count > 1)) && hold_frames(write, queue, count) < 0) ||
+        (keeps && (size = keep(kept, queue, count, write)) < 0) || PyList_SetSlice(queue, 0, count, NULL) < 0) {
+        if (keeps) forget_kept(kept, before);
         release_write(write);
         return -1;
     }
+    if (keeps && tally_of(outbox) != NULL) tally_of(outbox)->kept_bytes += (uint64_t)size;
     return 0;
 }
 
 /* Take the queued frames of an outbox; -1 with an exception on failure. Afterwards:
  *
- * - `fd` < 0: nothing is taken, because of TLS, or because the outbox is closing, ended or full. The caller handles it.
+ * - `fd` < 0: nothing is taken, because of TLS, or because the outbox is closing, ended or full, or has written more
+ *   than its window holds. The caller handles it.
  * - otherwise, `data` is NULL if nothing is queued. */
 static int begin_write(Write *write, PyObject *outbox, Shared *shared) {
     PyObject *fd = get(outbox, FD);
@@ -171,9 +215,20 @@ static int begin_write(Write *write, PyObject *outbox, Shared *shared) {
     if (ready < 0) return -1;
     if (!ready) write->fd = -1;
     if (write->fd < 0) return 0;
-    PyObject *queue = get(outbox, QUEUE);
-    if (queue == NULL) return -1;
-    if (PyList_Check(queue) && PyList_GET_SIZE(queue) > 0) return take(queue, shared, write);
+    PyObject *queue = get(outbox, QUEUE), *kept = get(outbox, KEPT);
+    if (queue == NULL || kept == NULL) return -1;
+    if (kept != Py_None) {
+        if (!PyList_Check(kept)) {
+            PyErr_SetString(PyExc_TypeError, "an outbox keeps a list");
+            return -1;
+        }
+        Tally *tally = tally_of(outbox);
+        if (tally != NULL && tally->kept_bytes > tally->window) {
+            write->fd = -1;
+            return 0;
+        }
+    }
+    if (PyList_Check(queue) && PyList_GET_SIZE(queue) > 0) return take(outbox, kept, queue, shared, write);
     return 0;
 }
 
@@ -193,9 +248,10 @@ static void do_write(Write *write) {
  * caller continues with it. */
 static int end_write(Write *write, PyObject *outbox) {
     int complete = write->sent == PyBytes_GET_SIZE(write->data);
-    if (write->sent >= 0 && known_has_tally && Py_TYPE(outbox) == known_type) {
-        ((Tally *)outbox)->messages_out += (uint64_t)write->messages;
-        if (complete) ((Tally *)outbox)->bytes_out += (uint64_t)write->sent; /* otherwise the caller counts them */
+    Tally *tally = tally_of(outbox);
+    if (write->sent >= 0 && tally != NULL) {
+        tally->messages_out += (uint64_t)write->messages;
+        if (complete) tally->bytes_out += (uint64_t)write->sent; /* otherwise the caller counts them */
     }
     if (complete) {
         release_write(write);

@@ -98,10 +98,13 @@ class Distribution:
 class Tally:
     """What an outbox has sent. It is the first part of the outbox; the outbox's lock guards it."""
 
-    __slots__ = ("bytes_out", "messages_out")
+    __slots__ = ("bytes_out", "kept_bytes", "messages_out", "window")
 
     messages_out: int
     bytes_out: int
+    #: What an outbox that keeps has written, and its client has not acknowledged; and how much that may be.
+    kept_bytes: int
+    window: int
 
 
 class Histogram:

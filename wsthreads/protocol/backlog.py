@@ -7,7 +7,9 @@ A frame that was written in part stays: the rest must follow.
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 
+from wsthreads.protocol.envelope import is_counted
 from wsthreads.protocol.frames import MarkedFrame
 
 __all__ = ["Backlog"]
@@ -21,21 +23,27 @@ MAX_HOLES = 64
 
 
 class Backlog:
-    """Pieces to be written, in order. The outbox's lock guards it."""
+    """Pieces to be written, in order. The outbox's lock guards it. `keeps`: see `keep_pieces`."""
 
-    __slots__ = ("_gone", "_holes", "_is_slow", "_places", "begun", "bytes", "offset", "pieces")
+    __slots__ = ("_fixed", "_gone", "_holes", "_is_slow", "_places", "begun", "bytes", "offset", "pieces")
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps: bool = False) -> None:
         self.pieces: deque[bytes] = deque()
         self.bytes = 0  # of the pieces, minus offset
         self.offset = 0  # bytes of the first piece that have been written
         self.begun = 0  # so many of the first pieces must be written, and stay as they are
+        self._fixed = 0  # so many of the first pieces were written to an earlier connection, and are not replaced
         self._is_slow = False
         # Where the last frame with each key is, counted from the first piece that there ever was. None before the first
-        # frame with a key, and empty until the client is slow. From then on, pieces stay as they were added.
-        self._places: dict[tuple[str, str], int] | None = None
+        # frame with a key, and empty until the client is slow. If it is there, pieces stay as they were added.
+        self._places: dict[tuple[str, str], int] | None = {} if keeps else None
         self._gone = 0  # pieces that have been written
         self._holes = 0  # empty pieces
+
+    def keep_pieces(self) -> None:
+        """From now on leave pieces as they are added, for an outbox that keeps what it has written."""
+        if self._places is None:
+            self._places = {}
 
     @property
     def count(self) -> int:
@@ -81,8 +89,12 @@ class Backlog:
             self.begun = min(self.begun, 1)
         return whole
 
-    def advance(self, written: int) -> None:
-        """More bytes have been written. Drops the pieces that are complete."""
+    def advance(self, written: int, kept: list[bytes] | None = None) -> int:
+        """More bytes have been written. Drops the pieces that are complete.
+
+        `kept` gets those that are counted messages. Returns the bytes that it got.
+        """
+        kept_bytes = 0
         self.offset += written
         self.bytes -= written
         pieces = self.pieces
@@ -91,8 +103,42 @@ class Backlog:
             self.offset -= len(piece)
             self._holes -= not piece
             self.begun = max(0, self.begun - 1)
+            self._fixed = max(0, self._fixed - 1)
             self._forget(piece, self._gone)
             self._gone += 1
+            if kept is not None and piece and is_counted(piece):
+                kept.append(piece)
+                kept_bytes += len(piece)
+        return kept_bytes
+
+    @property
+    def written(self) -> list[bytes]:
+        """The counted messages of which this connection or an earlier one has got some bytes."""
+        return [piece for piece in islice(self.pieces, max(self.begun, self._fixed)) if piece and is_counted(piece)]
+
+    def restart(self) -> int:
+        """The connection is lost. Drops what is `written`, and what is no counted message.
+
+        From now on, frames replace others with the same key. Returns how many were removed at once.
+        """
+        rest = islice(self.pieces, max(self.begun, self._fixed), None)
+        self.pieces = deque(piece for piece in rest if piece and is_counted(piece))
+        self.bytes = sum(map(len, self.pieces))
+        self.offset = self.begun = self._fixed = self._holes = self._gone = 0
+        self._is_slow, self._places = False, {}
+        return self.hold(0)
+
+    def put_before(self, first: bytes, written: list[bytes]) -> None:
+        """After `restart`: another connection begins, with `first` and then what was `written` to earlier ones.
+
+        A client that has received such a message may still say that it has not, by an older hello that was delayed. So
+        these messages keep their places: a later one with the same key does not replace them.
+        """
+        self.pieces.extendleft(reversed(written))
+        self.pieces.appendleft(first)
+        self.bytes += len(first) + sum(map(len, written))
+        self._fixed = 1 + len(written)
+        self._is_slow, self._places = False, {}
 
     def hold(self, tried: int) -> int:
         """The kernel is full, and the client is slow from now on. Call it after each incomplete write.
@@ -128,7 +174,7 @@ class Backlog:
     def _remove(self, place: int) -> int:
         """Make a piece empty unless it has begun. Returns 1, or 0."""
         at = place - self._gone
-        if at < self.begun:
+        if at < self.begun or at < self._fixed:
             return 0
         self.bytes -= len(self.pieces[at])
         self.pieces[at] = b""
@@ -153,7 +199,7 @@ class Backlog:
         assert self.bytes == sum(map(len, self.pieces)) - self.offset
         assert self.begun >= (self.offset > 0)
         assert self._holes == list(self.pieces).count(b"")
-        keys = [_key_of(piece) for piece in list(self.pieces)[self.begun :]]
+        keys = [_key_of(piece) for piece in list(self.pieces)[max(self.begun, self._fixed) :]]
         if self._is_slow and self._places is not None:
             assert len(set(keys) - {None}) == len([key for key in keys if key is not None]), keys
             for key, place in self._places.items():

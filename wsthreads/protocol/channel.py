@@ -3,6 +3,9 @@
 The client, the handler, a limit, a timer or the end of TCP can end it. The first one decides code and reason. The close
 handshake follows RFC 6455, section 7: the server always ends its side of TCP first, and then reads until the client
 ends its own.
+
+A session whose outbox keeps (`Outbox.keep`) may outlive its connection. A channel is for one connection; the outbox is
+for all connections of the session.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from wsthreads.errors import CloseCode, PeerError
 from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import log_context
 from wsthreads.protocol.encoding import Encoding
+from wsthreads.protocol.envelope import AWAY_CODE
 from wsthreads.protocol.frames import close_frame
 from wsthreads.protocol.outbox import Outbox
 from wsthreads.protocol.transport import Transport
@@ -25,6 +29,9 @@ from wsthreads.threads.flusher import Flusher, Timer
 __all__ = ["Channel"]
 
 log = get_logger(__name__)
+
+#: Close codes by which a client leaves a session to come back to it.
+LEAVING_CODES = (CloseCode.GOING_AWAY, AWAY_CODE)
 
 
 def _nothing() -> None:
@@ -40,6 +47,13 @@ class Kick(NamedTuple):
 
 class Expired(Kick):
     """The ending of a connection whose session was to end at this time."""
+
+
+class Parting(NamedTuple):
+    """The ending of a connection, but not of its session."""
+
+    code: int
+    reason: str
 
 
 class Channel:
@@ -106,7 +120,17 @@ class Channel:
     @property
     def is_open(self) -> bool:
         """Whether messages can be sent. After a loss, earlier messages of the client may still reach the handler."""
-        return self.ending is None and not self.outbox.is_over
+        return self.ending is None and not self.outbox.is_over and not self.outbox.is_suspended
+
+    @property
+    def suspends(self) -> bool:
+        """Whether the connection has ended, or is ending, in a way that leaves its session alive."""
+        ending = self.ending
+        return (
+            ending is not None
+            and self.outbox.is_keeping
+            and (isinstance(ending, Parting) or ending[0] == CloseCode.ABNORMAL)
+        )
 
     @property
     def was_kicked(self) -> bool:
@@ -130,9 +154,56 @@ class Channel:
         if not self._decide(code, reason, kind):
             return False
         self.outbox.close(close_frame(code, reason), discard=discard)
-        self._timer = self._flusher.call_later(self._config.close_timeout_s, self._on_timer)
-        if self._is_finished:  # meanwhile
-            self._timer.cancel()
+        self._await_answer()
+        return True
+
+    # Sessions that go on over another connection
+
+    def welcome(self, first: bytes, received: int, outbox: Outbox | None = None) -> bool:
+        """Begin a session whose outbox keeps, or go on with the `outbox` of one. `first` goes out first.
+
+        False if the connection is over. Raises `ProtocolError`, and changes nothing, if the client cannot have
+        `received` so many messages.
+        """
+        own = self.outbox
+        if outbox is not None:
+            outbox.check_received(received)
+        if not own.wait_sent(0):
+            self.lose("the client reads nothing")
+        if self.ending is not None or own.is_over:
+            return False
+        if outbox is not None:
+            own.detach()
+            self.outbox = outbox
+        self.outbox.resume(self.transport, first, received, on_stuck=self._on_stuck)
+        self._close_if_ending()
+        return not self.outbox.is_over
+
+    def _close_if_ending(self) -> None:
+        """Whoever ended the connection just now may have met the other outbox."""
+        ending = self.ending
+        if isinstance(ending, Parting):
+            self.outbox.suspend(self.transport, close_frame(*ending))
+        elif ending is not None and ending[0] != CloseCode.ABNORMAL:
+            self.outbox.close(close_frame(*ending))
+
+    def supersede(self) -> bool:
+        """Another connection of the session takes its place. False if this one is being closed with its session."""
+        self.end_lost("replaced by a new connection")
+        if self.suspends:
+            self.transport.abort()
+        return self.suspends
+
+    def part(self, code: int, reason: str = "") -> bool:
+        """`begin_close`, but the session lives on if its outbox keeps. False if the connection is closing already."""
+        if not self._decide(code, reason, Parting):
+            return False
+        if not self.outbox.is_keeping:
+            self.outbox.close(close_frame(code, reason))
+        elif not self.outbox.suspend(self.transport, close_frame(code, reason)):
+            self.transport.abort()
+            return True
+        self._await_answer()
         return True
 
     def give_up(self, dead_fd: int) -> None:
@@ -146,8 +217,12 @@ class Channel:
 
     def answer_close(self, code: int, reason: str) -> None:
         """The client has sent a close frame. Answer it, unless it is itself an answer."""
-        if self._decide(code, reason):  # RFC 6455, 5.5.1: with the same code
-            self.outbox.close(close_frame(None if code == CloseCode.NO_STATUS else code))
+        answer = close_frame(None if code == CloseCode.NO_STATUS else code)  # RFC 6455, 5.5.1: with the same code
+        if self.outbox.is_keeping and code in LEAVING_CODES:
+            if self._decide(code, reason, Parting):
+                self.outbox.suspend(self.transport, answer)
+        elif self._decide(code, reason):
+            self.outbox.close(answer)
 
     def refuse(self, error: PeerError) -> None:
         """Close because of the client's fault. Count it if the client exceeded a limit."""
@@ -170,7 +245,7 @@ class Channel:
 
     def cut(self) -> None:
         """Send nothing more, and end TCP. The reading thread will decide code and reason."""
-        self.outbox.detach()
+        self.outbox.suspend(self.transport)
         self.transport.abort()
 
     def finish(self) -> tuple[int, str]:
@@ -182,9 +257,13 @@ class Channel:
         self._is_finished = True
         if self._timer is not None:
             self._timer.cancel()
-        ending = self.ending or (int(CloseCode.ABNORMAL), "")
+        self.end_lost("")
+        ending = self.ending or self._claims[0]
         if ending[0] == CloseCode.ABNORMAL:
             self.cut()
+        elif self.suspends:
+            self.outbox.suspend(self.transport)
+            self.transport.end_writing()
         elif self.outbox.wait_sent(0):
             self.outbox.detach()
             self.transport.end_writing()
@@ -193,15 +272,24 @@ class Channel:
     def hang_up(self) -> None:
         """Send the rest, end TCP before the client does, release the socket. Blocks for `close_timeout_s` at most."""
         deadline = monotonic() + self._config.close_timeout_s
-        self.outbox.wait_sent(self._config.close_timeout_s)
-        self.outbox.detach()
+        if self.suspends:
+            self.outbox.suspend(self.transport)
+        else:
+            self.outbox.wait_sent(self._config.close_timeout_s)
+            self.outbox.detach()
         self.transport.end_writing()
         if self.ending is not None and self.ending[0] != CloseCode.ABNORMAL:
             self.transport.linger(max(0.0, deadline - monotonic()))
         self.transport.abort()
         self.on_ending = _nothing  # and no cycle of references keeps the session in memory
 
-    def _decide(self, code: int, reason: str, kind: type[Kick] | None = None) -> bool:
+    def _await_answer(self) -> None:
+        """The client has `close_timeout_s` to answer the close frame."""
+        self._timer = self._flusher.call_later(self._config.close_timeout_s, self._on_timer)
+        if self._is_finished:  # meanwhile
+            self._timer.cancel()
+
+    def _decide(self, code: int, reason: str, kind: type[Kick] | type[Parting] | None = None) -> bool:
         """Set `ending`. False if it is already set."""
         if self.ending is not None:
             return False

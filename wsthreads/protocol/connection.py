@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from functools import partial
 from hashlib import sha1
 from time import monotonic
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import simple_websocket
 
 from wsthreads.config import Config
-from wsthreads.errors import CloseCode, PeerError, PolicyError
+from wsthreads.errors import CloseCode, PeerError, PolicyError, ProtocolError
 from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import log_context
 from wsthreads.monitoring.metrics import Histogram, Traffic
@@ -25,6 +26,7 @@ from wsthreads.protocol.channel import Channel
 from wsthreads.protocol.clocks import Clocks
 from wsthreads.protocol.deflate import Agreement
 from wsthreads.protocol.encoding import encoding_for
+from wsthreads.protocol.envelope import SUBPROTOCOL, Hello, parse
 from wsthreads.protocol.frames import PONG, encode_frame
 from wsthreads.protocol.rate_limit import RateLimit
 from wsthreads.protocol.readers import Reader
@@ -152,7 +154,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
             config=config,
             flusher=self._flusher,
             subprotocol=self.subprotocol,
-            encoding=encoding_for(agreement),
+            encoding=encoding_for(agreement, enveloped=self.subprotocol == SUBPROTOCOL),
             count=self._count,
         )
         outbox = self.channel.outbox
@@ -185,6 +187,33 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         """Each message of the client, until the connection is over. Messages that come while it closes are dropped."""
         config = self._config
         return self._counted() if config.max_messages_per_s or config.idle_timeout_s else self._messages()
+
+    def read_hello(self, incoming: Iterator[str | bytes]) -> Hello | None:
+        """The first message of a client that speaks ``wsthreads.1``. `incoming` is what `messages` returned.
+
+        None if there is no hello within `handshake_timeout_s`. Then the connection is over.
+        """
+        wait_s = self._config.handshake_timeout_s
+        late = ProtocolError(f"no hello within {wait_s:g} s")
+        timer = self._flusher.call_later(wait_s, partial(self.channel.refuse, late))
+        try:
+            for message in incoming:
+                try:
+                    hello = parse(message)
+                    if isinstance(hello, Hello):
+                        return hello
+                    raise ProtocolError("the first message is no hello")
+                except ProtocolError as error:
+                    self.channel.refuse(error)
+        finally:
+            timer.cancel()
+        return None
+
+    def go_on_from(self, earlier: Connection) -> None:
+        """Count messages and bytes on from an earlier connection of the same session. It has ended."""
+        before = earlier.traffic()
+        self._messages_in += before.messages_in
+        self._bytes_in += before.bytes_in
 
     def _counted(self) -> Iterator[str | bytes]:
         """`_messages`, within the limits `max_messages_per_s` and `idle_timeout_s`."""

@@ -12,9 +12,10 @@ from __future__ import annotations
 from functools import cache
 
 from wsthreads.protocol.deflate import Agreement, deflate_frame
+from wsthreads.protocol.envelope import SUBPROTOCOL, escaped_frame
 from wsthreads.protocol.frames import MarkedFrame
 
-__all__ = ["PLAIN", "Deflated", "Encoding", "encoding_for"]
+__all__ = ["PLAIN", "Deflated", "Encoding", "Enveloped", "encoding_for"]
 
 
 class Encoding:
@@ -29,6 +30,11 @@ class Encoding:
     def frame(self, plain: bytes) -> bytes:
         """The frame of a message, by its plain frame. Keeps the marks of a `MarkedFrame`. No I/O, no lock."""
         return plain
+
+    @property
+    def inner(self) -> Encoding:
+        """The encoding for messages of `protocol.envelope` that are no ordinary ones: nothing in them is escaped."""
+        return self
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
@@ -48,12 +54,31 @@ class Deflated(Encoding):
         return plain.like(frame) if isinstance(plain, MarkedFrame) and frame is not plain else frame
 
 
+class Enveloped(Encoding):
+    """For clients that speak ``wsthreads.1``: escapes an ordinary message that looks like another one."""
+
+    __slots__ = ("_inner",)
+
+    def __init__(self, inner: Encoding) -> None:
+        super().__init__(f"{SUBPROTOCOL} {inner.name}".rstrip())
+        self._inner = inner
+
+    def frame(self, plain: bytes) -> bytes:
+        return self._inner.frame(escaped_frame(plain))
+
+    @property
+    def inner(self) -> Encoding:
+        return self._inner
+
+
 #: The encoding of most clients. Callers compare with it, and save the call: ``if encoding is not PLAIN``.
 PLAIN = Encoding("")
 
 _deflated = cache(Deflated)
+_enveloped = cache(Enveloped)
 
 
-def encoding_for(agreement: Agreement | None) -> Encoding:
-    """The encoding for what a client has agreed to."""
-    return PLAIN if agreement is None else _deflated(agreement.window_bits)
+def encoding_for(agreement: Agreement | None, *, enveloped: bool = False) -> Encoding:
+    """The encoding for what a client has agreed to. `enveloped`: it speaks ``wsthreads.1``."""
+    encoding = PLAIN if agreement is None else _deflated(agreement.window_bits)
+    return _enveloped(encoding) if enveloped else encoding

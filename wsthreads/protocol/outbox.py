@@ -8,24 +8,25 @@ Guarantees, for any number of threads:
   again after letting go. What the kernel has no room for is left to the flusher.
 - What waits is bounded, in bytes and in seconds without progress. Past either, `on_stuck` is called, once. Bytes are
   counted by the holder of the lock: what others append while it writes, for whom it looks again, comes on top.
+- After `keep`, a client that loses its connection, and comes back by another one, gets each counted message once.
 
 `fanout` does the same for many outboxes. Both rely on list operations being atomic, with and without the GIL.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from threading import Condition
-from threading import RLock as _RLock
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from time import monotonic
 
 from wsthreads._native import speedups
-from wsthreads.monitoring.metrics import Tally
-from wsthreads.protocol.backlog import Backlog
+from wsthreads.errors import ProtocolError
 from wsthreads.protocol.encoding import PLAIN, Encoding
-from wsthreads.protocol.front import Front
-from wsthreads.protocol.transport import Transport
-from wsthreads.threads.flusher import Flusher, Timer
+from wsthreads.protocol.envelope import is_counted
+from wsthreads.protocol.kept import MIN_WINDOW_BYTES, Kept, nobody_cares
+from wsthreads.protocol.transport import NOWHERE, Transport
+from wsthreads.protocol.writer import RLock, Writer
+from wsthreads.threads.flusher import Flusher
 
 __all__ = ["Outbox", "post", "send_queues"]
 
@@ -33,41 +34,11 @@ __all__ = ["Outbox", "post", "send_queues"]
 #: on a slow line, and what the client reads is as old.
 UNSENT_BYTES = 32 * 1024
 
-#: How what is no message begins: close frames, pings, pongs, the HTTP answer.
-NO_MESSAGE = (b"\x88", b"\x89", b"\x8a", b"HTTP/")
 
-RLock = _RLock if speedups is None else speedups.RLock
-
-
-class Outbox(Tally):
+class Outbox(Writer):
     """Frames on their way to one client, and how many have gone out. `on_stuck(reason)` is called without any lock."""
 
-    __slots__ = (
-        "_backlog",
-        "_close_frame",
-        "_detached",
-        "_discards",
-        "_draining",
-        "_excused",
-        "_fd",
-        "_lock",
-        "_on_stuck",
-        "_progress_at",
-        "_queue",
-        "_room",
-        "_sealed",
-        "_stall_timer",
-        "_stuck",
-        "_timeout_s",
-        "_transport",
-        "encoding",
-        "flusher",
-        "front",
-        "is_blocked",
-        "is_short",
-        "latest_replaced",
-        "max_bytes",
-    )
+    __slots__ = ("encoding", "is_short", "pump")
 
     def __init__(
         self,
@@ -79,39 +50,18 @@ class Outbox(Tally):
         on_stuck: Callable[[str], None],
         encoding: Encoding = PLAIN,
     ) -> None:
+        super().__init__(transport, flusher, max_bytes=max_bytes, timeout_s=timeout_s, on_stuck=on_stuck)
         #: Makes the client's frames. Whoever appends a message has encoded it.
         self.encoding = encoding
-        #: What may wait for the client, in bytes.
-        self.max_bytes = max_bytes
-        #: What holds frames back; None, as without a broker, if nothing does.
-        self.front: Front | None = None
-        self._transport = transport
-        #: What keeps time for it.
-        self.flusher = flusher
-        self._timeout_s = timeout_s
-        self._on_stuck = on_stuck
-        self._queue: list[bytes] = []  # appended to by anybody, taken from under the lock; always the same list
-        self._fd = transport.plain_fd  # for send_queues; -1 where it must not write by itself
-        # Guards everything below, and every write to the transport. Nobody calls back, logs or waits for the network
-        # under it. Whoever held it must flush() after letting go.
-        self._lock = RLock()
-        self.messages_out = 0  # taken from the queue, to be written
-        self.bytes_out = 0  # taken by the kernel
-        self.latest_replaced = 0  # of messages_out, not written: one with the same key came
-        # Taken from the queue, and not sent; empty unless is_blocked. Made when it is needed: most clients are quick.
-        self._backlog: Backlog | None = None
-        self.is_short = False  # see `keep_short`
-        self.is_blocked = False  # the kernel is full, and the flusher will call _on_room
-        self._progress_at = 0.0
-        self._stall_timer: Timer | None = None
-        self._stuck = False
-        self._excused = (0, 0.0)  # so many bytes more may wait, until then; written by `excuse` alone
-        self._close_frame: bytes | None = None  # nothing may be appended any more; set without the lock, and once
-        self._discards = False  # what waits before it is dropped when it is taken from the queue; set before it
-        self._sealed = False  # it has been taken from the queue: what comes behind it is dropped
-        self._detached = False  # the transport belongs to the WSGI server again
-        self._draining = False  # a finalizer that sends may come back into _drain_locked: an RLock lets it in
-        self._room: Condition | None = None  # made for the first thread that waits for room
+        #: See `keep_short`.
+        self.is_short = False
+        #: Reads acknowledgements for at most so many seconds, in the thread that waits for room. False: it cannot.
+        self.pump: Callable[[float], bool] | None = None
+
+    @classmethod
+    def apart(cls, flusher: Flusher, *, max_bytes: int, timeout_s: float, encoding: Encoding) -> Outbox:
+        """An outbox for a session whose client has yet to come: `keep`, then `resume` it."""
+        return cls(NOWHERE, flusher, max_bytes=max_bytes, timeout_s=timeout_s, on_stuck=nobody_cares, encoding=encoding)
 
     def append(self, frame: bytes) -> bool:
         """Queue a frame; False, and nothing happens, once the outbox is closed. Call `flush` afterwards."""
@@ -130,14 +80,14 @@ class Outbox(Tally):
             over = ""
             try:
                 if self.is_blocked:
-                    over = self._hold_locked()
+                    over, on_stuck = self._hold_locked(), self._on_stuck
                 else:
                     for _, data, sent in send_queues([self]):
                         self._after_send_locked(data, sent)
             finally:
                 self._lock.release()
             if over:
-                self._on_stuck(over)
+                on_stuck(over)
 
     def flush_surely(self) -> None:
         """`flush`, but wait for a thread that writes: what was appended until now is on its way when this returns."""
@@ -193,15 +143,19 @@ class Outbox(Tally):
         def has_room() -> bool:
             return not self.is_blocked or self._backlog_bytes() + size <= self.max_bytes
 
-        return self._wait(has_room, timeout_s)
+        deadline = monotonic() + timeout_s
+        while (pump := self.pump) is not None and self._is_full and not has_room():
+            if not pump(deadline - monotonic()):
+                break
+        return self._wait(has_room, max(0.0, deadline - monotonic()))
 
     def wait_sent(self, timeout_s: float) -> bool:
-        """Wait until nothing is queued any more, at most `timeout_s`. True also if the connection is lost."""
+        """Wait until nothing is queued any more, at most `timeout_s`. True also if there is no connection."""
         deadline = monotonic() + timeout_s
         if not self.wait_released(timeout_s):
             return False
         timeout_s = max(0.0, deadline - monotonic())
-        return self._wait(lambda: not self.is_blocked and not self._backlog_bytes(), timeout_s)
+        return self._wait(lambda: self.is_suspended or not (self.is_blocked or self._backlog_bytes()), timeout_s)
 
     def wait_released(self, timeout_s: float) -> bool:
         """Wait until nothing is held in front, at most `timeout_s`. True also where nothing can be sent any more."""
@@ -237,172 +191,179 @@ class Outbox(Tally):
         front = self.front
         return (self._backlog_bytes() if self.is_blocked else 0) + (0 if front is None else front._held_bytes)
 
-    def _wait(self, done: Callable[[], bool], timeout_s: float) -> bool:
+    # Sessions that go on over another connection
+
+    def keep(
+        self,
+        max_bytes: int,
+        *,
+        on_stuck: Callable[[str], None],
+        acknowledged: int = 0,
+        frames: Iterable[bytes] = (),
+    ) -> None:
+        """From now on keep what the client has not acknowledged. Call it once, before counted messages are written.
+
+        Without a connection, `max_bytes` may wait, and `on_stuck` is told. With one, no more than `max_bytes` are
+        written that are not acknowledged (but at least `MIN_WINDOW_BYTES`). `frames` are messages that another process
+        has written behind the `acknowledged` ones. They go before whatever was appended here.
+        """
         with self._lock:
-            self._drain_locked()
-            if self._room is None:
-                self._room = Condition(self._lock)
-            result = self._room.wait_for(lambda: self._detached or done(), timeout_s)
+            assert self._kept is None
+            kept = Kept(frames, acknowledged=acknowledged, max_bytes=max_bytes, on_stuck=on_stuck)
+            self.kept_bytes, self.window = sum(map(len, kept)), max(max_bytes, MIN_WINDOW_BYTES)
+            self._kept = kept
+            if self._backlog is not None:
+                self._backlog.keep_pieces()
+            if self._transport is NOWHERE:
+                self.max_bytes, self._on_stuck = kept.swap(self.max_bytes, nobody_cares)
+                self._unplug_locked(kept)
         self.flush()
-        return result
 
-    def _backlog_bytes(self) -> int:
-        backlog = self._backlog
-        return 0 if backlog is None else backlog.bytes
+    def acknowledge(self, count: int) -> None:
+        """The client has received so many counted messages since the session began.
 
-    def _take_locked(self) -> None:
-        """Move the queue to the backlog, and drop what came behind the close frame, or too late."""
-        queue = self._queue
-        count = len(queue)  # what is appended meanwhile is for the next look
-        frames = queue[:count]
-        del queue[:count]
-        for frame in frames:
-            if self._sealed or self._detached:
-                return
-            backlog = self._backlog
-            if backlog is None:
-                backlog = self._backlog = Backlog()
-            if frame is self._close_frame:
-                self._sealed = True
-                if self._discards:
-                    backlog.discard()
-            self.latest_replaced += backlog.add(frame)
-            self.messages_out += not frame.startswith(NO_MESSAGE)
-
-    def _drain_locked(self) -> None:
-        """Write everything there is, until the kernel has no more room. Leaves the queue empty, but for newcomers."""
-        if self._draining:
-            return  # this thread does so already, further up its stack
-        self._draining = True
-        try:
-            self._take_locked()
-            while (backlog := self._backlog) is not None and backlog.pieces and not self.is_blocked:
-                data = backlog.first()
+        Raises `ProtocolError` for more than were written, and for less than before.
+        """
+        kept = self._kept
+        if kept is None:
+            return
+        with self._lock:
+            if not self._detached:
+                self._draining = True
                 try:
-                    sent = self._transport.send(memoryview(data)[backlog.offset :] if backlog.offset else data)
-                except OSError:
-                    self._end_locked()  # the reader finds out by itself
-                    return
-                self._settle_locked(backlog, len(data) - backlog.offset, sent)
-                self._take_locked()
-        except BaseException:
-            self._break_off_locked()
-            raise
-        finally:
-            self._draining = False
+                    self.kept_bytes -= kept.acknowledge(count)
+                finally:
+                    self._draining = False
+                self._progress_at = monotonic()
+                if self._is_full:
+                    self._go_on_locked()
+        self.flush()
 
-    def _settle_locked(self, backlog: Backlog, tried: int, sent: int) -> None:
-        """Go on from a write: of the first `tried` bytes of the backlog, `sent` are on the wire."""
-        self.bytes_out += sent
-        backlog.advance(sent)
-        if sent == tried:
+    def suspend(self, transport: Transport, last: bytes = b"") -> bool:
+        """Let go of a connection. If the outbox keeps, and has not moved to another one, it waits for the next.
+
+        `last`, a close frame, is written behind everything else, if the kernel takes that at once. Returns whether it
+        did. Otherwise the outbox is over, as after `detach`, or is not touched.
+        """
+        kept, sent = self._kept, 0
+        with self._lock:
+            if self._transport is transport and not self._detached:
+                if last:
+                    self._drain_locked()
+                self._draining = True  # a finalizer may not write behind the close frame
+                try:
+                    if last and self._is_between_locked():
+                        with suppress(OSError):
+                            sent = transport.send(last)
+                            self.bytes_out += sent
+                    if kept is None or self._close_frame is not None:
+                        self._end_locked()
+                    elif self._transport is transport:
+                        self._unplug_locked(kept)
+                finally:
+                    self._draining = False
+        descriptor = transport.fileno()
+        if descriptor >= 0:
+            self.flusher.forget(descriptor)
+        self.flush()
+        return bool(last) and sent == len(last)
+
+    def check_received(self, count: int) -> None:
+        """Raises `ProtocolError` if a client that comes back cannot have received so many counted messages."""
+        with self._lock:
+            self._check_received_locked(count)
+        self.flush()
+
+    def _check_received_locked(self, count: int) -> None:
+        kept, backlog = self._kept, self._backlog
+        if kept is None:
             return
-        self.is_blocked = True
-        self.latest_replaced += backlog.hold(min(tried - sent, self._transport.tried_bytes))
-        if sent or self._stall_timer is None:
-            self._progress_at = monotonic()
-        self.flusher.watch(self._transport.fileno(), self._on_room)
-        if self._stall_timer is None:
-            self._stall_timer = self.flusher.call_later(self._timeout_s, self._on_stall_timer)
+        most = kept.written + (0 if backlog is None else len(backlog.written))
+        if not kept.acknowledged <= count <= most:
+            raise ProtocolError(f"{count} messages received, {kept.acknowledged} to {most} are possible")
 
-    def _after_send_locked(self, data: bytes | list[bytes] | None, sent: int) -> None:
-        """Go on from `send_queues`, for an outbox whose queue it has not sent completely."""
-        if data is None:  # it is not for it to write to: TLS, closing, over
-            self._drain_locked()
-            return
-        try:
-            if sent < 0:
-                self._end_locked()
-            else:
-                backlog = self._backlog = Backlog()  # there was none, or an empty one
-                for piece in [data] if isinstance(data, bytes) else data:
-                    backlog.add(piece)
-                self._settle_locked(backlog, backlog.bytes, sent)
-        except BaseException:
-            self._break_off_locked()
-            raise
-        finally:
-            self._draining = False  # send_queues has set it
+    def resume(self, transport: Transport, first: bytes, received: int, *, on_stuck: Callable[[str], None]) -> None:
+        """Go on over another connection, whose client has `received` counted messages since the session began.
 
-    def _hold_locked(self) -> str:
-        """Count what is queued while the kernel is full. If it is over the bound, what is to be reported, once."""
-        self._drain_locked()
-        backlog, waiting = self._backlog, self._backlog_bytes()
-        if backlog is None or waiting <= self.max_bytes or self._stuck or self._close_frame is not None:
-            return ""
-        if backlog.count < 2 or waiting <= self.max_bytes + self._excused_bytes():
-            return ""  # one write is let in whatever its size, where nothing else waits
-        self._stuck = True
-        return f"{waiting} bytes wait, at most {self.max_bytes} may"
-
-    def _excused_bytes(self) -> int:
-        size, until = self._excused
-        return size if size and monotonic() < until else 0
-
-    def _on_room(self) -> None:
-        """The flusher's: the kernel has room again, or the connection has failed."""
+        `first`, the welcome, goes out before all that the client does not have. `on_stuck` is told while this
+        connection lasts. Raises `ProtocolError`, and changes nothing, for a wrong count. Does nothing once it is over.
+        """
+        kept = self._kept
+        assert kept is not None
         with self._lock:
             if self._detached:
                 return
-            self.is_blocked = False
+            self._check_received_locked(received)
+            self._draining = True  # for finalizers that send
+            try:
+                self._unplug_locked(kept)
+                self.kept_bytes -= kept.acknowledge(received)
+                assert self._backlog is not None
+                self._backlog.put_before(first, kept)
+                kept.clear()
+                self.kept_bytes = 0
+                self.max_bytes, _ = kept.swap(self.max_bytes, self._on_stuck)
+                self._on_stuck = on_stuck
+                self.excuse(self._backlog.bytes)  # the client could not read it before
+                self._transport, self._fd = transport, transport.plain_fd
+                if self.is_short:
+                    transport.limit_unsent(UNSENT_BYTES)
+            except BaseException:
+                self._break_off_locked()
+                raise
+            finally:
+                self._draining = False
+            self._go_on_locked()
+        self.flush()
+
+    def export(self, *, ends: bool = True) -> tuple[int, list[bytes]]:
+        """How many messages the client has acknowledged, and the frames of all others, in order.
+
+        If it `ends`, the outbox is over, as after `detach`.
+        """
+        kept = self._kept
+        assert kept is not None
+        with self._lock:
+            transport = self._transport
             self._drain_locked()
-            if not self.is_blocked:
-                self._backlog = None  # as for most clients
-                self._cancel_stall_timer_locked()
-            if self._room is not None:
-                self._room.notify_all()
+            self._draining = True
+            try:
+                waiting = () if self._backlog is None else self._backlog.pieces
+                frames = [*kept, *(frame for frame in waiting if frame and is_counted(frame))]
+                acknowledged = kept.acknowledged
+            finally:
+                self._draining = False
+            if ends:
+                self._end_locked()
+        if ends and transport.fileno() >= 0:
+            self.flusher.forget(transport.fileno())
         self.flush()
+        return acknowledged, frames
 
-    def _on_stall_timer(self) -> None:
-        """The flusher's: look whether a full connection has made any progress."""
-        report = False
-        with self._lock:
-            self._stall_timer = None
-            if self.is_blocked and not self._detached:
-                left = self._progress_at + self._timeout_s - monotonic()
-                if left > 0:
-                    self._stall_timer = self.flusher.call_later(left, self._on_stall_timer)
-                else:
-                    report = not self._stuck and self._close_frame is None
-                    self._stuck = True
-        self.flush()
-        if report:
-            self._on_stuck(f"nothing was read for {self._timeout_s:g} s")
+    @property
+    def is_keeping(self) -> bool:
+        """Whether the outbox can go on over another connection."""
+        return self._kept is not None
 
-    def _break_off_locked(self) -> None:
-        """Nobody knows what is on the wire: end the connection, of which its reader learns by that."""
-        self._end_locked()
-        self._transport.abort()
+    @property
+    def is_suspended(self) -> bool:
+        """Whether there is no connection at the moment."""
+        return self._transport is NOWHERE and not self._detached
 
-    def _end_locked(self) -> None:
-        self._detached = True
-        self._fd = -1
-        self.is_blocked = False
-        self.front = None
-        self._on_stuck = _nobody_cares  # and no cycle of references keeps the connection in memory
-        self._queue.clear()
-        self._backlog = None
-        self._cancel_stall_timer_locked()
-        if self._room is not None:
-            self._room.notify_all()
+    @property
+    def acknowledged(self) -> int:
+        """How many messages the client has acknowledged."""
+        return 0 if self._kept is None else self._kept.acknowledged
 
-    def _cancel_stall_timer_locked(self) -> None:
-        if self._stall_timer is not None:
-            self._stall_timer.cancel()
-            self._stall_timer = None
+    @property
+    def written(self) -> int:
+        """The most messages that the client can acknowledge."""
+        return 0 if self._kept is None else self._kept.written
 
-    def _check(self) -> None:
-        """The invariants, for tests."""
-        with self._lock:
-            if self._backlog is not None:
-                self._backlog._check()
-            if self.is_blocked:
-                assert self._backlog_bytes(), "blocked with nothing to send"
-            assert self._sealed <= (self._close_frame is not None)
-
-
-def _nobody_cares(reason: str) -> None:
-    """The `on_stuck` of an outbox that is over."""
+    @property
+    def unacknowledged_bytes(self) -> int:
+        """Bytes of messages that were written and are not acknowledged, and of those that wait. A snapshot."""
+        return self.kept_bytes + (self._backlog_bytes() if self.is_blocked else 0)
 
 
 def _send_queues(outboxes: list[Outbox]) -> list[tuple[Outbox, bytes | list[bytes] | None, int]]:

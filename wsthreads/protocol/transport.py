@@ -25,6 +25,7 @@ from wsthreads._native import speedups
 from wsthreads.protocol.frames import decode_message
 
 __all__ = [
+    "NOWHERE",
     "RECEIVE_BYTES",
     "PlainTransport",
     "TLSTransport",
@@ -197,10 +198,16 @@ class TLSTransport(PlainTransport):
     def send(self, data: bytes | memoryview) -> int:
         view, sent = memoryview(data), 0
         # OpenSSL reports a write only when it is complete. Writing record by record shows partial progress.
-        with suppress(ssl.SSLWantWriteError, ssl.SSLWantReadError, BlockingIOError):
+        try:
             while sent < len(view):
                 with self._lock:
                     sent += self._sock.send(view[sent : sent + _RECORD_BYTES])
+        except (ssl.SSLWantWriteError, ssl.SSLWantReadError, BlockingIOError):
+            pass  # the kernel is full
+        except OSError:
+            if not sent:
+                raise
+            # The peer may have got these records. The next call raises the error.
         return sent  # OpenSSL needs the same bytes at the next call; the outbox keeps them at its front
 
     def end_writing(self) -> None:
@@ -208,6 +215,33 @@ class TLSTransport(PlainTransport):
         with suppress(OSError):
             socket.socket.shutdown(self._sock, socket.SHUT_WR)
 
+
+class NoTransport(PlainTransport):
+    """In place of a connection that a session does not have at the moment. It takes nothing."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        """Without a socket."""
+
+    def limit_unsent(self, size: int) -> None:
+        pass
+
+    @property
+    def plain_fd(self) -> int:
+        return -1
+
+    def fileno(self) -> int:
+        return -1
+
+    def send(self, data: bytes | memoryview) -> int:
+        return 0
+
+    def abort(self) -> None:
+        pass
+
+
+NOWHERE = NoTransport()
 
 Transport = PlainTransport
 

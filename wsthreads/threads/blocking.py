@@ -20,6 +20,7 @@ LOCKING = (
     "wsthreads.rooms.sending",
     "wsthreads.rooms.histories",
     "wsthreads.protocol.outbox",
+    "wsthreads.protocol.writer",
     "wsthreads.protocol.fanout",
     "wsthreads.brokers.pending",
     "wsthreads.brokers.held",

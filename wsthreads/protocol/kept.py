@@ -1,0 +1,74 @@
+"""What a session that may go on over another connection keeps: messages that its client has not acknowledged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from wsthreads.errors import ProtocolError
+from wsthreads.protocol.envelope import is_counted
+
+__all__ = ["MIN_WINDOW_BYTES", "Kept", "nobody_cares"]
+
+#: A client acknowledges after 64 KiB at the latest, which it may count in characters. With a smaller window, it would
+#: not acknowledge before the window is full, and would get no more.
+MIN_WINDOW_BYTES = 256 * 1024
+
+
+class Kept(list[bytes]):
+    """The counted messages that were written and are not acknowledged, as frames, oldest first.
+
+    The outbox's lock guards it. The C module appends to it. The outbox counts its bytes.
+    """
+
+    __slots__ = ("_max_bytes", "_on_stuck", "acknowledged")
+
+    def __init__(
+        self, frames: Iterable[bytes], *, acknowledged: int, max_bytes: int, on_stuck: Callable[[str], None]
+    ) -> None:
+        super().__init__(frames)
+        #: How many messages the client has acknowledged since the session began.
+        self.acknowledged = acknowledged
+        self._max_bytes = max_bytes
+        self._on_stuck = on_stuck
+
+    @property
+    def written(self) -> int:
+        """How many messages have been written since the session began: the most that the client can acknowledge."""
+        return self.acknowledged + len(self)
+
+    def acknowledge(self, count: int) -> int:
+        """Drop what the client has. Returns the bytes. Raises `ProtocolError`, and does nothing, for a wrong count."""
+        fresh = count - self.acknowledged
+        if not 0 <= fresh <= len(self):
+            possible = f"{self.acknowledged} to {self.written}"
+            raise ProtocolError(f"{count} messages acknowledged, {possible} are possible")
+        size = sum(map(len, self[:fresh]))
+        del self[:fresh]
+        self.acknowledged = count
+        return size
+
+    def add(self, frames: list[bytes]) -> int:
+        """Add counted messages. Returns their bytes."""
+        self.extend(frames)
+        return sum(map(len, frames))
+
+    def take_back(self, frames: list[bytes]) -> int:
+        """Remove frames that were added last, since they were not written wholly. Returns their bytes."""
+        counted = [frame for frame in frames if is_counted(frame)]
+        del self[len(self) - len(counted) :]
+        return sum(map(len, counted))
+
+    def end(self) -> None:
+        """The session is over: hold nothing, not even a cycle of references."""
+        self.clear()
+        self._on_stuck = nobody_cares
+
+    def swap(self, max_bytes: int, on_stuck: Callable[[str], None]) -> tuple[int, Callable[[str], None]]:
+        """Change the bound of what waits, and whom to tell: with a connection and without one, they differ."""
+        before = self._max_bytes, self._on_stuck
+        self._max_bytes, self._on_stuck = max_bytes, on_stuck
+        return before
+
+
+def nobody_cares(reason: str) -> None:
+    """The `on_stuck` of an outbox that is over."""
