@@ -73,12 +73,12 @@ class FakeChannel:
 class Member:
     """A session over a socketpair, without a server."""
 
-    def __init__(self, rooms, flusher, session_class=Session, user=None, encoding=PLAIN):
+    def __init__(self, rooms, flusher, session_class=Session, user=None, encoding=PLAIN, session_id=None):
         self._flusher = flusher
         self.channels = [FakeChannel(flusher, encoding)]
         request = Request({})
         request.user = user
-        self.session = session_class(f"member-{id(self)}", request, self.channel, rooms)
+        self.session = session_class(session_id or f"member-{id(self)}", request, self.channel, rooms)
         self.ban = None if user is None else rooms.directory.enter(self.session)
         self.data = b""
 

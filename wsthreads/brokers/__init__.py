@@ -13,6 +13,8 @@ What is in Redis:
 `pipeline`         calls of scripts, many in one round trip
 `log_scripts`      the Lua scripts that write and read the log of a room, and its history
 `scripts`          the other Lua scripts that run inside of Redis
+`session_scripts`  the Lua scripts for sessions on their way between two processes
+`session_state`    how such a session is written
 `lease_scripts`    the Lua scripts for the owners of rooms, and for posts
 `redis_errors`     Redis's errors in words
 `malformed`        what is dropped of that which comes from Redis
@@ -28,6 +30,7 @@ What waits:
 `questions`        what processes ask each other
 `registration`     this process at Redis: its name there, and that it is alive
 `subscription`     a room with members in this process
+`checkpoints`      looks at rooms at a moment when nothing is being delivered
 `seats`            places in rooms with `max_members`
 `queue`            what waits to be sent
 `posts`            posts to rooms: those that this process sends, and those that it handles
@@ -42,6 +45,16 @@ What an endpoint uses:
 `attributes`       what rooms hold, in all processes
 `ownership`        which rooms this process owns
 `rooms`            the rooms and sessions that handlers use
+=================  =====================================================================================
+
+Sessions that go on in another process:
+
+=================  =====================================================================================
+`missed`           what a session has missed in its rooms on the way
+`passages`         how a session leaves the rooms of this process, and enters them
+`exports`          sessions of this process that go on in another one
+`imports`          sessions that go on in this process
+`handover`         both, and what ends sessions whose clients do not come back
 =================  =====================================================================================
 
 What a link is made of:

@@ -8,6 +8,7 @@ from wsthreads.brokers.seats import Seat
 from wsthreads.errors import BrokerError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from threading import Lock
 
     from wsthreads.brokers.availability import Availability
@@ -42,11 +43,20 @@ class Calls:
 
         Raises `BrokerError`, whose `is_unknown` tells whether Redis may have done it.
         """
+        return self.call_all([question])[0]
+
+    def call_all(self, questions: Sequence[Question]) -> list[Any]:
+        """The answers to several calls, as by `call`. They are sent together."""
         availability = self._availability
         with self._lock:
             if self._queue.has_ended or not availability.answers:
                 raise BrokerError(f"{self._place} cannot be asked at present: nothing was done")
-            self._queue.ask(question)
+            for question in questions:
+                self._queue.ask(question)
+        return [self._answer(question) for question in questions]
+
+    def _answer(self, question: Question) -> Any:
+        availability = self._availability
         is_sent = question.answered.wait(availability.patience_s()) and question.is_sent
         if question.answer is None:
             if not question.answered.is_set():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -17,13 +18,17 @@ from wsthreads.rooms.names import SESSIONS_ROOM
 
 if TYPE_CHECKING:
     from wsthreads.brokers import Listener
-    from wsthreads.brokers.interface import Keeper
+    from wsthreads.brokers.interface import Keeper, Look, RoomKey
     from wsthreads.brokers.messages import PresenceChange
+    from wsthreads.brokers.positions import Position
     from wsthreads.monitoring.metrics import Metrics
     from wsthreads.rooms.posts import Settled
     from wsthreads.sessions.session import Session
 
 __all__ = ["ClusterLink"]
+
+#: How long the reader of one node waits for that of another one. It delivers nothing meanwhile.
+MEET_S = 0.3
 
 
 class ClusterLink:
@@ -119,6 +124,25 @@ class ClusterLink:
         self.start()
         return self._link_of(path, name).call(path, name, script, keys, *arguments)
 
+    def call_all(self, path: str, calls: Sequence[tuple[str, str, Sequence[str], Sequence[object]]]) -> list[Any]:
+        self.start()
+        return [self._link_of(path, name).call(path, name, script, keys, *rest) for name, script, keys, rest in calls]
+
+    def call_for_session(self, path: str, session_id: str, script: str, *arguments: object) -> Any:
+        self.start()
+        return self._link_of(path, SESSIONS_ROOM).call_for_session(path, session_id, script, *arguments)
+
+    def checkpoint(self, rooms: Sequence[RoomKey], look: Look, timeout_s: float) -> bool:
+        """The reader of each node waits for that of the next, `MEET_S` at most: then all of them deliver nothing."""
+        self.start()
+        by_link: dict[RedisLink, list[RoomKey]] = {link: [] for link in self._by_node.values()}
+        for key in rooms:
+            by_link[self._link_of(*key)].append(key)
+        first, *others = [(link, keys) for link, keys in by_link.items() if keys]
+        for link, keys in reversed(others):
+            look = partial(_look_too, link, keys, look)
+        return first[0].checkpoint(first[1], look, timeout_s)
+
     def register(self, path: str, listener: Listener) -> None:
         self._endpoints.register(path, listener)
 
@@ -190,6 +214,12 @@ class ClusterLink:
         self.start()
         return self._by_shard[ASK_SHARD].ask(kind, argument, timeout_s, enough)
 
+    def ask_all(
+        self, kind: str, argument: Any, timeout_s: float, enough: Callable[[Any], bool]
+    ) -> tuple[list[dict[str, Any]], bool]:
+        self.start()
+        return self._by_shard[ASK_SHARD].ask_all(kind, argument, timeout_s, enough)
+
     def tell(self, kind: str, argument: Any) -> None:
         self.start()
         self._by_shard[ASK_SHARD].tell(kind, argument)
@@ -209,3 +239,15 @@ class ClusterLink:
     def release(self) -> None:
         for link in self._by_node.values():
             link.release()
+
+
+def _look_too(link: RedisLink, keys: Sequence[RoomKey], look: Look, positions: Mapping[RoomKey, Position]) -> bool:
+    """Have `look` called in the reader's thread of one more node. Called in that of another one."""
+    found = False
+
+    def look_once(more: Mapping[RoomKey, Position]) -> bool:
+        nonlocal found
+        found = look({**positions, **more})
+        return True  # the thread that waits must go on
+
+    return link.checkpoint(keys, look_once, MEET_S) and found

@@ -114,9 +114,9 @@ class SharedDirectory(Directory):
 
     def send_here(self, message: Direct) -> None:
         """Send to one session, if it is here. The reader's thread."""
-        session = self._find(message.session_id)
+        session: Any = self._find(message.session_id)
         if session is not None:
-            session.send(message.message, latest=message.latest)
+            session._send_here(message.message, latest=message.latest)
 
     def obey(self, name: str, order: Close) -> None:
         """Close the members of a room, or one session. The reader's thread."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from wsthreads.brokers.kept import Stored
@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from wsthreads.rooms.posts import Post, Settled
     from wsthreads.sessions.session import Session
 
-__all__ = ["Broker", "Keeper", "Link", "Listener"]
+__all__ = ["Broker", "Keeper", "Link", "Listener", "Look", "RoomKey"]
+
+#: A room: the path of its endpoint, and its name.
+RoomKey: TypeAlias = "tuple[str, str]"
+
+#: Gets the position in each room. Returns whether it has done its work; else it is called again after the next message.
+#: It must not block, and takes no lock that is held by a thread that waits for messages.
+Look: TypeAlias = "Callable[[Mapping[RoomKey, Position]], bool]"
 
 
 class Listener(Protocol):
@@ -152,6 +159,18 @@ class Link(Protocol):
         script may have run.
         """
 
+    def call_all(self, path: str, calls: Sequence[tuple[str, str, Sequence[str], Sequence[object]]]) -> list[Any]:
+        """Several calls as by `call`: the room, the script, its keys and arguments."""
+
+    def call_for_session(self, path: str, session_id: str, script: str, *arguments: object) -> Any:
+        """As `call`, with the keys of sessions on their way to another process: this one's, and the endpoint's."""
+
+    def checkpoint(self, rooms: Sequence[RoomKey], look: Look, timeout_s: float) -> bool:
+        """Have `look` called at a moment when nothing is being delivered to these rooms. See `checkpoints`.
+
+        The reader's thread calls it. False if that has not come, or `look` has not done its work, within `timeout_s`.
+        """
+
     def register(self, path: str, listener: Listener) -> None:
         """Know the rooms of an endpoint. Does not keep them alive."""
 
@@ -226,6 +245,11 @@ class Link(Protocol):
 
         Waits for all of them, for the first whose value is `enough`, or for `timeout_s`.
         """
+
+    def ask_all(
+        self, kind: str, argument: Any, timeout_s: float, enough: Callable[[Any], bool]
+    ) -> tuple[list[dict[str, Any]], bool]:
+        """As `ask`, and whether all have answered. Raises `BrokerError` if the broker is away."""
 
     def tell(self, kind: str, argument: Any) -> None:
         """`ask` all other processes, without answers. Does not wait; while the broker is away, nobody is told."""

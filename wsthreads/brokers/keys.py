@@ -87,6 +87,17 @@ node, and a script may use them together:
     A list: the posts that the owner has taken and not handled yet. They are lost when the owner dies: whoever takes the
     room tells their posters.
 
+``{<prefix>:<shard>}:session:<path>:<id>``
+    A session on its way between two processes, as `session_state` writes it. Later, for a minute, who has taken it:
+    ``taken <process> <a random name>``, or ``retracted <the mark of the state>`` if its process has taken it back. The
+    state lives for as long as the client may come back, and for `OVERDUE_S` longer.
+
+``{<prefix>:<shard>}:away:<path>``
+    A sorted set: the ids of these sessions, and until when their clients may come back, in milliseconds of Redis's
+    clock. All sessions of an endpoint are in one shard, that of the hidden room for single sessions.
+
+    While a session is away, it is a member of its rooms: ``<id>.away`` is in their ``members`` and ``processes``.
+
 ``{<prefix>:<shard>}:wake:<process>``
     A channel only: on it a process's writer wakes the process's own reader. Announcements of rooms and answers to
     questions arrive there, too; an exclamation mark and the key of a lease, when there is a post for the owner, or a
@@ -109,10 +120,13 @@ each drops and counts what it does not know. A process with version 1 makes log 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote
 from zlib import crc32
+
+from wsthreads.rooms.names import SESSIONS_ROOM
 
 __all__ = [
     "ALIVE_S",
@@ -125,6 +139,7 @@ __all__ = [
     "LOG_S",
     "MARGIN_S",
     "MAX_SENDERS",
+    "OVERDUE_S",
     "OWNED_S",
     "PRESENCE_S",
     "RENEW_S",
@@ -168,6 +183,9 @@ TOUCH_S = 20.0
 #: How long presences live after the last use of their room.
 PRESENCE_S = 600
 
+#: How much longer than its client may be away a session is kept, for a process to call on_close.
+OVERDUE_S = 30
+
 #: The shard whose node publishes questions.
 ASK_SHARD = 0
 
@@ -209,8 +227,19 @@ class Keys:
         settings = self.settings(path, shard)
         return Address(shard, channel=self._database.encode() + keys["log"], settings=settings, **keys)
 
+    def of_room(self, address: Address, names: Iterable[str]) -> list[bytes]:
+        """The keys of a room with these names: fields of its address, or "processes"."""
+        every = {**address._asdict(), "processes": self.processes(address.shard)}
+        return [every[name] for name in names]
+
     def settings(self, path: str, shard: int) -> bytes:
         return f"{{{self._prefix}:{shard}}}:settings:{quote(path, safe='/', errors='surrogatepass')}".encode()
+
+    def session(self, path: str, session_id: str) -> tuple[bytes, bytes]:
+        """The keys of a session on its way between two processes, and of all such sessions of an endpoint."""
+        shard = self.address(path, SESSIONS_ROOM).shard
+        start, quoted = f"{{{self._prefix}:{shard}}}", quote(path, safe="/", errors="surrogatepass")
+        return f"{start}:session:{quoted}:{session_id}".encode(), f"{start}:away:{quoted}".encode()
 
     def processes(self, shard: int) -> bytes:
         return f"{{{self._prefix}:{shard}}}:processes".encode()

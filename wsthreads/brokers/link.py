@@ -19,6 +19,7 @@ from wsthreads.brokers import messages, scripts
 from wsthreads.brokers.arrivals import Arrivals
 from wsthreads.brokers.availability import WAIT_S, Availability
 from wsthreads.brokers.calls import Calls
+from wsthreads.brokers.checkpoints import Checkpoints
 from wsthreads.brokers.claims import lease_time
 from wsthreads.brokers.keys import ASK_SHARD, SHARDS, Keys
 from wsthreads.brokers.leases import Leases
@@ -34,9 +35,10 @@ from wsthreads.brokers.replay import Replay
 from wsthreads.brokers.seats import Seat
 from wsthreads.brokers.subscriptions import Subscriptions
 from wsthreads.brokers.writer import Writer
+from wsthreads.errors import BrokerError
 
 if TYPE_CHECKING:
-    from wsthreads.brokers.interface import Keeper, Listener
+    from wsthreads.brokers.interface import Keeper, Listener, Look, RoomKey
     from wsthreads.monitoring.metrics import Metrics
     from wsthreads.rooms.posts import Settled
     from wsthreads.sessions.session import Session
@@ -114,6 +116,7 @@ class RedisLink:
             posts=self._posts,
             place=self._place,
         )
+        self._checkpoints = Checkpoints(self._subscriptions.rooms.get, self._wake_reader)
         self._arrivals = arrivals = Arrivals(process.name, malformed, self._subscriptions.back)
         self._reader = Reader(
             self._open_pubsub,
@@ -121,6 +124,7 @@ class RedisLink:
             ask_channel=self._keys.ask()[1] if ASK_SHARD in self._shards else None,
             subscriptions=self._subscriptions,
             arrivals=arrivals,
+            checkpoints=self._checkpoints,
             replay=Replay(pipelines, arrivals, malformed, self._metrics),
             malformed=malformed,
             questions=self._questions,
@@ -222,8 +226,29 @@ class RedisLink:
     def call(self, path: str, name: str, script: str, keys: Sequence[str], *arguments: object) -> Any:
         self.start()
         address = self._keys.address(path, name)
-        every = {**address._asdict(), "processes": self._keys.processes(address.shard)}
-        return self._calls.call(Question(script, [every[key] for key in keys], *arguments))
+        return self._calls.call(Question(script, self._keys.of_room(address, keys), *arguments))
+
+    def call_all(self, path: str, calls: Sequence[tuple[str, str, Sequence[str], Sequence[object]]]) -> list[Any]:
+        self.start()
+        keys = self._keys
+        return self._calls.call_all(
+            [
+                Question(script, keys.of_room(keys.address(path, name), names), *arguments)
+                for name, script, names, arguments in calls
+            ]
+        )
+
+    def call_for_session(self, path: str, session_id: str, script: str, *arguments: object) -> Any:
+        self.start()
+        return self._calls.call(Question(script, self._keys.session(path, session_id), *arguments))
+
+    def checkpoint(self, rooms: Sequence[RoomKey], look: Look, timeout_s: float) -> bool:
+        self.start()
+        return self._checkpoints.call(rooms, look, timeout_s)
+
+    def _wake_reader(self) -> None:
+        with self._lock:
+            self._queue.wake()
 
     def take_seat(self, path: str, name: str, listener: Listener, max_members: int, take: Callable[[], None]) -> bool:
         self.start()
@@ -293,6 +318,15 @@ class RedisLink:
     ) -> list[dict[str, Any]]:
         self.start()
         return self._questions.ask(kind, argument, timeout_s, enough)
+
+    def ask_all(
+        self, kind: str, argument: Any, timeout_s: float, enough: Callable[[Any], bool]
+    ) -> tuple[list[dict[str, Any]], bool]:
+        self.start()
+        answers, missing = self._questions.ask_all(kind, argument, timeout_s, enough)
+        if missing is None:
+            raise BrokerError(f"{self._place} cannot be asked at present: no process was asked")
+        return answers, missing <= 0
 
     def tell(self, kind: str, argument: Any) -> None:
         self.start()

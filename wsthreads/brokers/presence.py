@@ -14,7 +14,7 @@ sessions. It applies its changes at once, and the writer makes Redis's copy equa
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +42,11 @@ class SharedRoster(Roster):
     What comes from Redis is applied by the reader's thread alone, in the order of each room.
     """
 
-    def __init__(self, *, path: str, link: Link, listener: Listener, **parts: Any) -> None:
-        super().__init__(**parts)
+    def __init__(
+        self, *, path: str, link: Link, listener: Listener, has_members: Callable[[str], bool], **parts: Any
+    ) -> None:
+        super().__init__(has_members=has_members, **parts)
+        self._has_members = has_members
         self._path = path
         self._link = link
         self._listener = listener
@@ -102,11 +105,49 @@ class SharedRoster(Roster):
         """The rooms in which sessions of this process have a presence."""
         return [name for name in self.names() if self.entries(name, "")]
 
+    # Sessions that move to another process, or come from there
+
+    def own_entry(self, name: str, session_id: str) -> Entry | None:
+        """What a session of this process has in a room."""
+        state = self._states.get(name)
+        entry = None if state is None else state.presence.entry(session_id)
+        return None if entry is None or entry.process else entry
+
+    def keep(self, name: str, session_id: str, keep_s: float) -> None:
+        """A session is on its way to another process. If it does not arrive, it leaves after `keep_s`."""
+        self._end(name, session_id, self.timers.now() + keep_s)
+        self.tell(name)
+
+    def take_over(self, name: str, entry: Entry) -> None:
+        """A session goes on in this process, with what it had in another one."""
+        self.is_used = True
+        wants_reports = self._wants_reports()
+
+        def change(state: State | None) -> State:
+            state = state or State()
+            if wants_reports:
+                state.presence.begin_reports()
+            old = state.presence.entry(entry.session_id)
+            version = max(self._next_version(), entry.version + 1, 0 if old is None else old.version + 1)
+            own = entry._replace(version=version)
+            if state.presence.apply_set(own):
+                if old is not None and old.process:
+                    self._count_presence(name, old.process, -1)
+                self._own_change(name, own)
+            return state
+
+        self._states.compute(name, change)
+        self.tell(name)
+
     # What other processes have changed
 
     def take(self, name: str, change: PresenceChange) -> None:
         """A change has come from Redis, of any process."""
         session_id = change.session_id
+        if self._has_moved(name, change):
+            self.apply_set(name, self._entry(change, change.value or ""))
+            self._send_again(name, session_id)  # Redis still has that of this process
+            return
         if change.process == self._link.process or self._is_own(name, session_id):
             if (change.value is None) == self._is_own(name, session_id):
                 self._send_again(name, session_id)  # Redis has something else than this process
@@ -259,9 +300,14 @@ class SharedRoster(Roster):
                 del self._watched[key]
 
     def _is_own(self, name: str, session_id: str) -> bool:
-        state = self._states.get(name)
-        entry = None if state is None else state.presence.entry(session_id)
-        return entry is not None and not entry.process
+        return self.own_entry(name, session_id) is not None
+
+    def _has_moved(self, name: str, change: PresenceChange) -> bool:
+        """Whether a session that this process has kept goes on in another one."""
+        if change.value is None or change.process == self._link.process:
+            return False
+        own = self.own_entry(name, change.session_id)
+        return own is not None and own.lost_until is not None and change.version > own.version
 
     def _entry(self, change: PresenceChange, value: str) -> Entry:
         return entry_of(change, value, self.timers.now())

@@ -63,6 +63,12 @@ class Questions:
         self, kind: str, argument: Any, timeout_s: float, enough: Callable[[Any], bool] | None
     ) -> list[dict[str, Any]]:
         """Ask all other processes. Waits until all have answered, one has answered `enough`, or `timeout_s` is over."""
+        return self.ask_all(kind, argument, timeout_s, enough)[0]
+
+    def ask_all(
+        self, kind: str, argument: Any, timeout_s: float, enough: Callable[[Any], bool] | None
+    ) -> tuple[list[dict[str, Any]], int | None]:
+        """`ask`, and how many have not answered; None if Redis is away."""
         question, deadline = secrets.token_urlsafe(9), monotonic() + timeout_s
         answers: list[dict[str, Any]] = []
         self._open[question] = answers
@@ -70,7 +76,7 @@ class Questions:
             asked = {"question": question, "process": self._process, "kind": kind, "argument": argument}
             count = self._publish(json.dumps(asked).encode())
             if count is None:
-                return []
+                return [], None
 
             def is_done() -> bool:
                 if len(answers) >= count:
@@ -81,7 +87,8 @@ class Questions:
 
             with self._changed:
                 self._changed.wait_for(is_done, max(0.0, deadline - monotonic()))
-            return [each for each in answers.copy() if each["process"] != self._process]
+            arrived = answers.copy()
+            return [each for each in arrived if each["process"] != self._process], count - len(arrived)
         finally:
             del self._open[question]
 

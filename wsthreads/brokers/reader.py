@@ -34,6 +34,7 @@ from wsthreads.loggers import get_logger
 if TYPE_CHECKING:
     from wsthreads.brokers.arrivals import Arrivals
     from wsthreads.brokers.availability import Availability
+    from wsthreads.brokers.checkpoints import Checkpoints
     from wsthreads.brokers.leases import Leases
     from wsthreads.brokers.malformed import Malformed
     from wsthreads.brokers.posts import PostBox
@@ -83,6 +84,7 @@ class Reader:
         ask_channel: bytes | None,
         subscriptions: Subscriptions,
         arrivals: Arrivals,
+        checkpoints: Checkpoints,
         replay: Replay,
         malformed: Malformed,
         questions: Questions,
@@ -97,6 +99,7 @@ class Reader:
         self._own_channels = [wake_channel] if ask_channel is None else [wake_channel, ask_channel]
         self._subscriptions = subscriptions
         self._arrivals = arrivals
+        self._checkpoints = checkpoints
         self._replay = replay
         self._malformed = malformed
         self._questions = questions
@@ -170,6 +173,7 @@ class Reader:
                 self._on_poll()
                 replay.catch_up(self._connection)
                 self._obey(pubsub)
+                self._checkpoints.run()
             if is_busy or pubsub.connection.can_read(timeout=UNKNOWN_POLL_S if replay else POLL_S):
                 availability.heard_at = monotonic()
                 message = pubsub.get_message(timeout=READ_S)

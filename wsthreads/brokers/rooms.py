@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from wsthreads.brokers.history import SharedHistories
 from wsthreads.brokers.ownership import SharedOwnership
 from wsthreads.brokers.pending import LONGEST_S
 from wsthreads.brokers.presence import SharedRoster
+from wsthreads.errors import BrokerError
 from wsthreads.protocol.encoding import PLAIN
 from wsthreads.protocol.frames import message_frame
 from wsthreads.rooms.joined import NOT_JOINED, Joined
@@ -307,13 +308,14 @@ class SharedSession(Session):
     For the `Outbox`, it is the `Front`: the part that may hold frames back.
     """
 
-    __slots__ = ("_held_frames", "_seating")
+    __slots__ = ("_held_frames", "_is_leaving", "_seating")
 
     _rooms: SharedRooms
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._seating = Lock()  # held while it waits for a seat: it takes one, also if two threads have it join
+        self._is_leaving = False  # see `Passages.cut`
         self._rooms._by_id[self.id] = self
         self._rooms.listen()
         self._held_frames = HeldFrames(self._outbox)
@@ -324,6 +326,15 @@ class SharedSession(Session):
 
         Held messages count toward `max_outbox_bytes`.
         """
+        if self._is_leaving:
+            with suppress(BrokerError):  # then it stays in this process
+                frame = message_frame(message, latest=latest)
+                self._rooms._link.send_to_session(self._rooms.path, self.id, frame)
+                return self.is_open()
+        return self._send_here(message, timeout=timeout, latest=latest)
+
+    def _send_here(self, message: str | bytes, *, timeout: float | None = None, latest: str | None = None) -> bool:
+        """Send by the outbox of this process. It is always right for what another process sends to this session."""
         pending, held, outbox = self._rooms._link.pending, self._held_frames, self._channel.outbox
         broadcasts = pending.before_message(self)
         if not broadcasts and held.is_empty and not outbox.is_queued:

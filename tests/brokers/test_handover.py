@@ -1,0 +1,426 @@
+"""Sessions that go on in another process: each has one owner at any moment, whatever fails on the way."""
+
+import itertools
+import threading
+from functools import partial
+
+import pytest
+
+from tests.brokers.handover_world import Client, HandoverWorld, Place
+from tests.programs import DEADLINE_S, wait_until
+from tests.redis_server import RedisServer
+from tests.wire import run_all
+from wsthreads.brokers import session_scripts
+from wsthreads.brokers.handover import BUSY, UNKNOWN
+from wsthreads.errors import BrokerError
+from wsthreads.protocol.frames import message_frame
+
+NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def redis():
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def new_world(redis):
+    worlds = []
+
+    def make(processes=2):
+        worlds.append(HandoverWorld(redis.url, processes=processes, prefix=f"test-{next(NUMBERS)}"))
+        return worlds[-1]
+
+    yield make
+    for world in worlds:
+        for rooms in world.all_rooms:
+            rooms._check()
+            assert not rooms._seats
+        world.end()
+
+
+@pytest.fixture
+def world(new_world):
+    return new_world()
+
+
+def everybody_has(world, room, text, places=None):
+    """Broadcast, and wait until all processes have delivered it."""
+    observers = [world.member(room, of=world.all_rooms[n]) for n in places or range(len(world.all_rooms))]
+    observers[0].session.room(room).broadcast(text)
+    for observer in observers:
+        observer.receive_until(text)
+
+
+def members(world, room):
+    return [rooms.count(room) for rooms in world.all_rooms]
+
+
+def test_a_session_goes_on_where_its_client_comes_back_with_all_messages_in_order(world):
+    old, new = world.places
+    ann = Client(world, "lobby", user="ann")
+    ann.kept.frames = [message_frame("kept")]
+    everybody_has(world, "lobby", "before")
+    arrival = world.come_back(ann, 1)
+    everybody_has(world, "lobby", "behind")
+    assert arrival.settled == (0, [message_frame("kept")])
+    assert ann.rest() == ["before", "kept", "behind"]
+    assert (old.left, old.here, new.here) == ([ann.id], {}, {ann.id: ann})
+    assert (old.closed, new.closed) == ([], [])
+    assert (old.counts, new.counts) == (["sessions_handed_over"], ["sessions_taken_over"])
+
+
+def test_all_of_a_session_but_its_connection_arrives(world):
+    ann = Client(world, "lobby", user="ann")
+    ann.attributes, ann.messages = {"ä": [1, None, "\x00"]}, ["text \ud800", b"\xff\x00", ""]
+    state = world.come_back(ann, 1).state
+    assert state.attributes == '{"\\u00e4": [1, null, "\\u0000"]}'
+    assert state.messages == ["text \ud800", b"\xff\x00", ""]
+    assert (state.user, state.received, state.asked, state.heard, state.unanswered) == ("ann", 5, 1, 2, [2])
+
+
+def test_a_session_may_move_many_times_and_back(world):
+    ann = Client(world, "lobby")
+    for number in range(6):
+        everybody_has(world, "lobby", f"{number}")
+        assert not isinstance(world.come_back(ann, 1 - number % 2), str)
+    assert ann.rest() == [f"{number}" for number in range(6)]
+
+
+def test_of_several_processes_to_which_a_client_comes_back_at_once_one_has_the_session(new_world):
+    world = new_world(processes=4)
+    for _ in range(5):
+        ann = Client(world, "lobby")
+        found, claim = [], ann.claim()
+
+        def come_back(place, claim=claim, found=found):
+            found.append(place.handover.fetch(claim, None))
+
+        run_all(*[partial(come_back, place) for place in world.places[1:]])
+        arrived = [each for each in found if not isinstance(each, str)]
+        having = [place for place in world.places if ann.id in place.here]
+        assert len(having) == 1
+        assert len(arrived) == 1 + sum(len(place.left) for place in world.places[1:])
+        for place in world.places:
+            place.left.clear()
+        assert set(found) - set(arrived) <= {BUSY}
+        assert not any(place.closed for place in world.places)
+
+
+def test_a_process_that_ends_stores_its_sessions_and_another_one_finds_them(world):
+    old = world.places[0]
+    clients = [Client(world, "lobby", user=f"user-{n}") for n in range(20)]
+    old.handover.export_all([client.id for client in clients], DEADLINE_S)
+    assert old.here == {}
+    world.links[0].stop(DEADLINE_S)
+    everybody_has(world, "lobby", "while away", places=[1])
+    for client in clients:
+        assert not isinstance(world.come_back(client, 1), str)
+        assert client.rest() == ["while away"]
+    assert not old.closed
+
+
+def test_a_session_that_is_away_is_a_member_of_its_rooms(world):
+    ann, bob = Client(world, "lobby"), Client(world, "lobby", place=1)
+    assert world.places[0].handover.export(ann.id)
+    assert members(world, "lobby") == [2, 2]
+    eve = world.member(of=world.all_rooms[1])
+    assert not eve.session.room("lobby").join(max_members=2).joined
+    world.come_back(ann, 1)
+    assert members(world, "lobby") == [2, 2]
+    assert bob.member.session.room("lobby").join(max_members=2).joined
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"secret": "0" * 64}, UNKNOWN),
+        ({"user": "eve"}, "user"),
+        ({"origin": "https://evil.example"}, "origin"),
+        ({"received": 2}, "counts"),
+        ({"session_id": "another"}, UNKNOWN),
+    ],
+)
+def test_a_claim_that_is_not_right_gains_nothing_and_changes_nothing(world, is_away, changes, why):
+    old, new = world.places
+    ann = Client(world, "lobby", user="ann")
+    if is_away:
+        assert old.handover.export(ann.id)
+    elif why != UNKNOWN:
+        old.why = why
+    assert world.come_back(ann, 1, **changes) == why
+    assert (old.closed, new.closed, new.here) == ([], [], {})
+    old.why = ""
+    assert not isinstance(world.come_back(ann, 1), str)
+
+
+def test_a_session_that_cannot_move_ends_in_its_process_and_its_client_is_told(world):
+    old, new = world.places
+    ann = Client(world, "lobby")
+    old.is_json = False
+    assert world.come_back(ann, 1) == "elsewhere"
+    assert old.closed == [(ann.id, 1006, "cannot move")]
+    assert world.come_back(ann, 1, secret="0" * 64) == UNKNOWN
+    assert not new.here
+
+
+def test_a_session_that_is_too_large_cannot_move(world, monkeypatch):
+    monkeypatch.setattr("wsthreads.brokers.session_state.MAX_STATE_BYTES", 5000)
+    ann = Client(world, "lobby")
+    ann.kept.frames = [message_frame("x" * 5000)]
+    assert world.come_back(ann, 1) == "elsewhere"
+    assert world.places[0].closed == [(ann.id, 1006, "cannot move")]
+
+
+def test_a_call_that_takes_long_keeps_the_session_and_the_client_is_to_come_again(world):
+    old = world.places[0]
+    ann = Client(world, "lobby")
+    old.is_busy = True
+    assert old.handover.fetch(ann.claim(), None, timeout_s=0) == UNKNOWN  # a process does not ask itself
+    assert world.places[1].handover.fetch(ann.claim(), None, timeout_s=0.3) == BUSY
+    assert old.here == {ann.id: ann}
+    old.is_busy = False
+    assert not isinstance(world.come_back(ann, 1), str)
+
+
+@pytest.mark.parametrize("whom", ["session", "user", "room"])
+def test_a_close_on_the_way_ends_the_session_where_its_client_comes_back(world, whom):
+    ann = Client(world, "lobby", user="ann")
+    assert world.places[0].handover.export(ann.id)
+    directory = world.all_rooms[1].directory
+    if whom == "session":
+        directory.close_session(ann.id, 4001, "go")
+    elif whom == "user":
+        directory.close_user("ann", 4001, "go", 60.0)
+    else:
+        directory.close_room("lobby", 4001, "go")
+    wait_until(lambda: world.links[1].waiting() == 0, "the close at Redis")
+    assert not isinstance(world.come_back(ann, 1), str)
+    assert world.places[1].closed == [(ann.id, 4001, "go")]
+    assert not world.places[0].closed
+
+
+def test_a_session_that_misses_what_no_log_has_ends_once_and_is_not_resumed(redis, world):
+    ann = Client(world, "lobby")
+    assert world.places[0].handover.export(ann.id)
+    for text in ("one", "two"):
+        everybody_has(world, "lobby", text)
+    log = world.links[0]._keys.address("/ws/test", "lobby").log
+    redis.client.xtrim(log, maxlen=1, approximate=False)
+    assert world.come_back(ann, 1) == UNKNOWN
+    assert world.places[1].closed == [(ann.id, 1006, "missed too much")]
+    assert world.come_back(ann, 1) == UNKNOWN
+    assert world.come_back(ann, 0) == UNKNOWN
+
+
+# The time is over
+
+
+def test_a_client_that_does_not_come_back_has_its_session_ended_once(new_world):
+    world = new_world(processes=3)
+    first = world.places[0]
+    clients = [Client(world, "lobby", user=f"user-{n}") for n in range(5)]
+    for client in clients:
+        client.left_s = 0.001
+    first.handover.export_all([client.id for client in clients], DEADLINE_S)
+    wait_until(lambda: any(place.handover.end_overdue() for place in world.places), "they are overdue")
+    run_all(*[place.handover.end_overdue for place in world.places])
+
+    def closed():
+        return [each for place in world.places for each in place.closed]
+
+    wait_until(lambda: len(closed()) >= 5, "on_close of all")
+    for place in world.places:
+        assert place.handover._pool.wait_idle(DEADLINE_S)
+    assert sorted(closed()) == sorted((client.id, 1006, "not back in time") for client in clients)
+    assert members(world, "lobby") == [0, 0, 0]
+    assert [world.come_back(client, 1) for client in clients] == [UNKNOWN] * 5
+
+
+def test_what_is_not_overdue_is_left_alone(world):
+    ann = Client(world, "lobby")
+    assert world.places[0].handover.export(ann.id)
+    assert world.places[1].handover.end_overdue() == 0
+    assert not isinstance(world.come_back(ann, 1), str)
+
+
+def test_timers_look_for_what_is_overdue(world, monkeypatch):
+    monkeypatch.setattr("wsthreads.brokers.handover.OVERDUE_LOOK_S", 0.02)
+    ann = Client(world, "lobby")
+    ann.left_s = 0.001
+    assert world.places[0].handover.export(ann.id)
+    for place in world.places:
+        place.handover.start()
+        place.handover.start()
+    wait_until(lambda: any(place.closed for place in world.places), "on_close")
+    assert [each for place in world.places for each in place.closed] == [(ann.id, 1006, "not back in time")]
+
+
+# Redis fails
+
+
+class Failing:
+    """The link of a process whose next call of one kind, or of one script, fails: before Redis has it, or after."""
+
+    def __init__(self, place, what, *, is_done, is_unknown=True):
+        self.what, self.is_done, self.is_unknown = what, is_done, is_unknown
+        self.times = 1
+        self.late = None
+        for name in ("call_for_session", "call_all", "checkpoint"):
+            self.wrap(place.link, name)
+
+    def wrap(self, link, name):
+        call = getattr(link, name)
+
+        def fail(*arguments, **options):
+            if self.times and (name == self.what or self.what in arguments):
+                self.times -= 1
+                self.late = lambda: call(*arguments, **options)
+                if self.is_done:
+                    call(*arguments, **options)
+                if name == "checkpoint":
+                    return False
+                error = BrokerError("Redis has not answered")
+                error.is_unknown = self.is_unknown
+                raise error
+            return call(*arguments, **options)
+
+        setattr(link, name, fail)
+
+
+OLD_STEPS = [
+    pytest.param("checkpoint", False, id="the cut"),
+    pytest.param("call_all", False, id="hold, not done"),
+    pytest.param("call_all", True, id="hold, done"),
+    pytest.param(session_scripts.STORE, False, id="store, not done"),
+    pytest.param(session_scripts.STORE, True, id="store, done"),
+]
+
+
+@pytest.mark.parametrize(("what", "is_done"), OLD_STEPS)
+def test_where_redis_fails_while_a_session_leaves_it_stays_and_leaves_later(world, what, is_done):
+    old, new = world.places
+    ann = Client(world, "lobby", user="ann")
+    everybody_has(world, "lobby", "one")
+    failing = Failing(old, what, is_done=is_done)
+    assert not old.handover.export(ann.id)
+    assert (old.here, old.stayed, old.closed) == ({ann.id: ann}, [ann.id], [])
+    assert members(world, "lobby") == [3, 3]
+    everybody_has(world, "lobby", "two")
+    assert ann.member.session.send("three")
+    if what == session_scripts.STORE and not is_done:
+        failing.late()  # Redis gets it after it was taken back: nobody may have it
+    assert not failing.times
+    new.handover._link.ask_all = lambda *_, **__: ([], True)  # as if the old process did not answer
+    assert world.come_back(ann, 1) == UNKNOWN
+    del new.handover._link.ask_all
+    assert not isinstance(world.come_back(ann, 1), str)
+    assert ann.rest() == ["one", "two", "three"]
+    assert old.closed == new.closed == []
+
+
+NEW_STEPS = [
+    pytest.param(session_scripts.LOOK, False, id="look"),
+    pytest.param("checkpoint", False, id="the entry"),
+    pytest.param(session_scripts.CLAIM, False, id="claim, not done"),
+    pytest.param(session_scripts.CLAIM, True, id="claim, done"),
+    pytest.param("call_all", False, id="free"),
+]
+
+
+@pytest.mark.parametrize(("what", "is_done"), NEW_STEPS)
+def test_where_redis_fails_while_a_session_comes_it_is_not_lost(world, what, is_done):
+    old, new = world.places
+    ann = Client(world, "lobby", user="ann")
+    everybody_has(world, "lobby", "one")
+    assert old.handover.export(ann.id)
+    failing = Failing(new, what, is_done=is_done)
+    everybody_has(world, "lobby", "two")
+    found = world.come_back(ann, 1)
+    assert not failing.times
+    if isinstance(found, str):
+        assert found == BUSY
+        assert not isinstance(world.come_back(ann, 1), str)
+    assert ann.rest() == ["one", "two"]
+    assert (old.closed, new.closed, new.here) == ([], [], {ann.id: ann})
+    assert sorted(new.counts) == ["sessions_taken_over"]
+
+
+def test_a_process_that_fails_to_take_a_session_leaves_it_to_another_one(new_world):
+    world = new_world(processes=3)
+    ann = Client(world, "lobby", user="ann")
+    assert world.places[0].handover.export(ann.id)
+    Failing(world.places[1], session_scripts.CLAIM, is_done=False, is_unknown=False)
+    assert world.places[1].handover.fetch(ann.claim(), None, timeout_s=0) == BUSY
+    assert world.all_rooms[1].count_here("lobby") == 0
+    everybody_has(world, "lobby", "one")
+    assert not isinstance(world.come_back(ann, 2), str)
+    assert ann.rest() == ["one"]
+
+
+def test_without_redis_nothing_hangs_and_each_session_stays_where_it_is(request):
+    with RedisServer() as redis:
+        world = HandoverWorld(redis.url)
+        try:
+            ann = Client(world, "lobby", user="ann")
+            redis.kill()
+            assert not world.places[0].handover.export(ann.id)
+            assert world.places[1].handover.fetch(ann.claim(), None) == BUSY
+            assert world.places[1].handover.end_overdue() == 0
+            assert world.places[0].here == {ann.id: ann}
+            assert not world.places[0].closed
+        finally:
+            world.end()
+
+
+def test_a_process_that_does_not_answer_may_have_the_session_until_it_counts_as_dead(world, monkeypatch):
+    monkeypatch.setattr("wsthreads.brokers.handover.ASK_S", 0.01)
+    ann = Client(world, "lobby")
+    answering = threading.Event()
+    judge = world.places[0].judge
+    monkeypatch.setattr(Place, "judge", lambda self, *claim: answering.wait(DEADLINE_S) and judge(*claim))
+    assert world.places[1].handover.fetch(ann.claim(), None, timeout_s=0.05) == BUSY
+    monkeypatch.setattr("wsthreads.brokers.handover.SILENT_S", 0.05)
+    assert world.places[1].handover.fetch(ann.claim(), None, timeout_s=DEADLINE_S) == UNKNOWN
+    answering.set()
+
+
+# What is in Redis
+
+
+def test_there_is_no_secret_in_redis_and_nothing_is_left_there(redis, world):
+    ann = Client(world, "lobby", user="ann")
+    assert world.places[0].handover.export(ann.id)
+    keys = world.links[0]._keys.session("/ws/test", ann.id)
+    stored = redis.client.get(keys[0])
+    assert ann.id.encode() in stored
+    assert 0 < redis.client.pttl(keys[0]) <= 90_000
+    assert 0 < redis.client.pttl(keys[1]) <= 90_000
+    world.come_back(ann, 1)
+    assert redis.client.get(keys[0]).startswith(b"taken ")
+    assert 0 < redis.client.pttl(keys[0]) <= 60_000
+    assert not redis.client.exists(keys[1])
+
+
+@pytest.mark.parametrize(
+    "odd", [b"", b"nonsense", b"wsthreads session 1 ", b"wsthreads session 2 abcdefghijklmnop\n2\n{}"]
+)
+def test_what_is_malformed_in_redis_is_counted_and_nobodys_session(redis, world, odd):
+    ann = Client(world, "lobby")
+    key, _ = world.links[0]._keys.session("/ws/test", ann.id)
+    del world.places[0].here[ann.id]
+    redis.client.set(key, odd, px=60_000)
+    assert world.come_back(ann, 1) == UNKNOWN
+    assert world.places[1].counts == (["broker_malformed"] if odd else [])
+
+
+def test_the_state_of_another_session_is_not_taken(redis, world):
+    ann, bob = Client(world, "lobby"), Client(world, "lobby")
+    assert world.places[0].handover.export(ann.id)
+    keys = world.links[0]._keys
+    redis.client.copy(keys.session("/ws/test", ann.id)[0], keys.session("/ws/test", bob.id)[0])
+    del world.places[0].here[bob.id]
+    assert world.come_back(bob, 1) == UNKNOWN
+    assert world.places[1].here == {}

@@ -1,0 +1,214 @@
+"""Sessions of this process that go on in another one. `handover` says how a session moves."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from threading import Lock
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, Protocol
+
+from wsthreads.brokers.keys import OVERDUE_S
+from wsthreads.brokers.passages import Passages
+from wsthreads.brokers.session_scripts import FREE, HOLD, RETRACT, STORE, away_name, retracted
+from wsthreads.brokers.session_state import SessionState, StateError, encode_state
+from wsthreads.errors import BrokerError, UsageError
+from wsthreads.loggers import get_logger
+from wsthreads.rooms.names import is_hidden
+from wsthreads.threads.pool import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from wsthreads.brokers.interface import Link
+    from wsthreads.brokers.rooms import SharedSession
+
+__all__ = ["Departure", "Departures", "Exports", "free"]
+
+log = get_logger(__name__)
+
+#: So many sessions that could not move are remembered.
+MAX_FIXED = 1000
+
+#: How long a call of the handler may still run before another process is told to ask again.
+DEPART_S = 1.0
+
+#: How long broadcasts of this process may take to come back, after which they are late.
+CUT_S = 2.0
+
+#: How long Redis may take to say whether it has a session.
+RETRACT_S = 10.0
+
+
+class Departure(Protocol):
+    """A session that is about to leave this process. Its connection has ended, and its turn is taken."""
+
+    session: SharedSession
+    outbox: Any
+    #: How much longer its client may be away.
+    left_s: float
+
+    def state(self) -> dict[str, Any]:
+        """The fields of `SessionState` that neither rooms nor outbox know. Must not block."""
+
+    def leave(self) -> None:
+        """Forget the session, without on_close."""
+
+    def stay(self) -> None:
+        """Go on with the session as if nothing had happened."""
+
+    def fail(self) -> None:
+        """End the session: it cannot move."""
+
+
+class Departures(Protocol):
+    """The sessions of an endpoint."""
+
+    def depart(self, session_id: str, timeout_s: float) -> Departure | None:
+        """Suspend a session, and take its turn. None if it is not there, or a call of the handler takes too long.
+
+        Raises `UsageError` for one that has ended by that, because it cannot move.
+        """
+
+
+class Exports:
+    """Stores sessions of one endpoint in Redis, and forgets them. Any thread but that of the reader."""
+
+    def __init__(
+        self,
+        path: str,
+        link: Link,
+        passages: Passages,
+        sessions: Departures,
+        count: Callable[[str], None],
+        pool: Pool[Callable[[], object]],
+    ) -> None:
+        self._path = path
+        self._link = link
+        self._passages = passages
+        self._sessions = sessions
+        self._count = count
+        self._pool = pool
+        self.give_up()
+
+    def give_up(self) -> None:
+        """In a forked process."""
+        self._lock = Lock()  # guards the rest
+        self._under_way: set[str] = set()
+        self._asked: dict[str, str] = {}  # by session: the digest of a secret with which another process has asked
+        self._fixed: dict[str, str] = {}  # the same, of sessions that could not move
+
+    def begin(self, session_id: str, secret: str) -> None:
+        """`export` in another thread, unless that is under way. `secret` is the digest of one of its secrets."""
+        with self._lock:
+            if session_id in self._under_way:
+                return
+            self._asked[session_id] = secret
+        with suppress(RuntimeError):  # no thread can be started just now; the other process asks again
+            self._pool.put([partial(self.export, session_id)])
+
+    def why_not(self, session_id: str, secret: str) -> str:
+        """Why a session that was here could not move, for who has its secret; nothing if it is none of these."""
+        return "elsewhere" if hmac.compare_digest(self._fixed.get(session_id, ""), secret) else ""
+
+    def export(self, session_id: str, timeout_s: float = DEPART_S) -> bool:
+        """Store a session, and forget it. False if it stays, or is not there any more.
+
+        It stays while Redis is away, or while a call of the handler takes longer than `timeout_s`. If it cannot move,
+        it ends.
+        """
+        with self._lock:
+            if session_id in self._under_way:
+                return False
+            self._under_way.add(session_id)
+        try:
+            departure = self._sessions.depart(session_id, timeout_s)
+            return departure is not None and self._export(departure)
+        except UsageError as error:
+            self._cannot_move(session_id, error)
+            return False
+        finally:
+            with self._lock:
+                self._under_way.discard(session_id)
+                self._asked.pop(session_id, None)
+
+    def _cannot_move(self, session_id: str, error: Exception) -> None:
+        log.warning("session %s on %s cannot move to another process: %s", session_id, self._path, error)
+        with self._lock:
+            self._fixed[session_id] = self._asked.get(session_id, "")
+            if len(self._fixed) > MAX_FIXED:
+                del self._fixed[next(iter(self._fixed))]
+
+    def _export(self, departure: Departure) -> bool:
+        session, is_stored = departure.session, False
+        try:
+            is_stored = self._store(departure)
+        except StateError as error:
+            departure.fail()
+            self._passages.stay(session)
+            self._cannot_move(session.id, error)
+            return False
+        except BrokerError as error:
+            log.debug("session %s on %s stays: %s", session.id, self._path, error)
+        except BaseException:  # a bug
+            self._passages.stay(session)
+            departure.stay()
+            raise
+        if is_stored:
+            departure.leave()
+            self._passages.forget(session, departure.left_s)
+            self._count("sessions_handed_over")
+        else:
+            self._passages.stay(session)
+            departure.stay()
+        return is_stored
+
+    def _store(self, departure: Departure) -> bool:
+        """Whether Redis has the session now, so that this process must not have it. Raises `BrokerError`."""
+        session = departure.session
+        fields: dict[str, Any] = {}
+
+        def copy() -> None:
+            fields.update(departure.state())
+            fields["acknowledged"], fields["frames"] = departure.outbox.export(ends=False)
+
+        positions = self._passages.cut(session, copy, CUT_S)
+        if positions is None:
+            raise BrokerError("Redis does not answer")
+        presences = self._passages.presences(session)
+        data, head = encode_state(SessionState(**fields, positions=positions, presences=presences))
+        window_ms = max(1, int(departure.left_s * 1000))
+        rooms = [name for name in positions if not is_hidden(name)]
+        holding = (away_name(session.id), window_ms)
+        is_stored = False
+        try:
+            self._link.call_all(self._path, [(name, HOLD, ("members", "processes"), holding) for name in rooms])
+            is_stored = self._is_stored(session.id, data, head, window_ms)
+        finally:
+            if not is_stored:
+                with suppress(BrokerError):
+                    free(self._link, self._path, session.id, rooms)
+        return is_stored
+
+    def _is_stored(self, session_id: str, data: bytes, head: bytes, window_ms: int) -> bool:
+        call = partial(self._link.call_for_session, self._path, session_id)
+        fence = retracted(head)
+        try:
+            return bool(call(STORE, data, window_ms, OVERDUE_S * 1000, session_id, fence))
+        except BrokerError as error:
+            if not error.is_unknown:
+                return False
+        deadline = monotonic() + RETRACT_S
+        while monotonic() < deadline:
+            with suppress(BrokerError):
+                return not call(RETRACT, head, fence, session_id)
+            sleep(0.2)
+        log.error("session %s on %s is lost: Redis does not say whether it has it", session_id, self._path)
+        return True
+
+
+def free(link: Link, path: str, session_id: str, rooms: Iterable[str]) -> None:
+    """A session that was on its way has arrived, or has not left: it counts where it is. Raises `BrokerError`."""
+    link.call_all(path, [(name, FREE, ("members", "processes"), (away_name(session_id),)) for name in rooms])

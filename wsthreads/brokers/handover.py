@@ -1,0 +1,233 @@
+"""Sessions of one endpoint that go on in another process, because their clients have come back there.
+
+A session moves in three steps, each of which leaves it with one owner:
+
+1. The old process stores its state in Redis. The state is as of one moment: where it stands in the log of each room,
+   and all frames that the client has not acknowledged.
+2. Once Redis has it, the old process forgets the session. If Redis does not answer, the process takes the state back
+   before it goes on with the session.
+3. The new process prepares everything, and only then takes the state. Of several that try, Redis lets one have it. The
+   others, and one that fails before, have changed nothing.
+
+So a process may die at any point. A process that ends stores its sessions by itself; their clients find them later. The
+session of a client that does not come back in time is taken by any process, which calls its ``on_close``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from threading import Lock
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import ref
+
+from wsthreads.brokers.exports import Departures, Exports
+from wsthreads.brokers.imports import BUSY, UNKNOWN, Arrival, Arrivals, Claim, Imports
+from wsthreads.brokers.keys import ALIVE_S
+from wsthreads.brokers.passages import Passages
+from wsthreads.brokers.session_scripts import OVERDUE
+from wsthreads.errors import BrokerError
+from wsthreads.loggers import get_logger
+from wsthreads.threads.pool import Pool
+
+if TYPE_CHECKING:
+    from wsthreads.brokers.interface import Link
+    from wsthreads.brokers.rooms import SharedRooms
+    from wsthreads.threads.flusher import Timers
+
+__all__ = ["BUSY", "UNKNOWN", "Handover", "Sessions"]
+
+log = get_logger(__name__)
+
+#: How long a client that comes back waits for its session, which is in another process.
+FETCH_S = 3.0
+
+#: How often it is looked for: at first, and at last.
+FIRST_LOOK_S = 0.02
+LAST_LOOK_S = 0.2
+
+#: How long a process that has been asked may take to answer, and how often it is asked again.
+ASK_S = 1.0
+
+#: A process that has not answered for so long is not waited for: it does not count as alive any more.
+SILENT_S = ALIVE_S + 3.0
+
+#: How often to look for sessions whose clients have not come back, and how many are ended at once.
+OVERDUE_LOOK_S = 5.0
+OVERDUE_BATCH = 100
+
+#: How many sessions are stored or ended at once.
+THREADS = 8
+
+
+class Sessions(Departures, Arrivals, Protocol):
+    """The sessions of an endpoint in this process."""
+
+    def judge(self, session_id: str, secret: str, user: str | None, origin: str | None, encoding: str) -> str:
+        """Why a client may not resume a session; nothing if it may. `UNKNOWN` if it is not here. Must not block.
+
+        `secret` is the digest of the secret, `encoding` the name of the client's encoding.
+        """
+
+
+class Handover:
+    """Any thread but that of the reader. `timers` look for sessions whose clients have not come back, once it `start`s.
+
+    `count` gets the name of a counter. A session that has missed more than `max_missed_bytes` in its rooms ends.
+    """
+
+    def __init__(
+        self,
+        rooms: SharedRooms,
+        link: Link,
+        sessions: Sessions,
+        *,
+        timers: Timers,
+        count: Callable[[str], None],
+        max_missed_bytes: int,
+    ) -> None:
+        self._path = path = rooms.path
+        self._link = link
+        self._sessions = sessions
+        self._timers = timers
+        self._pool: Pool[Callable[[], object]] = Pool(_call_all, name="wsthreads-handover", threads=THREADS)
+        passages = Passages(rooms, link)
+        self._exports = Exports(path, link, passages, sessions, count, self._pool)
+        self._imports = Imports(path, link, passages, sessions, count, max_missed_bytes)
+        self._kind = f"resume {path}"
+        self._starting = Lock()
+        self._is_started = False
+        self._is_stopped = False
+        # When a process first gave no answer, and last. A process without sessions has to be known as silent, too.
+        self._silent: tuple[float, float] | None = None
+        link.answer(self._kind, self._answer)
+
+    # A client has come back to this process
+
+    def fetch(self, claim: Claim, request: Any, timeout_s: float = FETCH_S) -> Arrival | str:
+        """The session of a client that has come back, or why it cannot be resumed. Blocks.
+
+        `BUSY` if the client has to come again: the session is there, or may be. Then nothing has happened to it.
+        """
+        deadline, pause_s, ask_at = monotonic() + timeout_s, FIRST_LOOK_S, 0.0
+        try:
+            while True:
+                found = self._imports.take(claim, request)
+                if found is not None and found != BUSY:
+                    return found
+                if found is None and monotonic() >= ask_at:
+                    why = self._ask(claim)
+                    if why == UNKNOWN:  # it may have been stored meanwhile
+                        found = self._imports.take(claim, request)
+                        why = UNKNOWN if found is None else found
+                    if why != BUSY:
+                        return why
+                    ask_at = monotonic() + ASK_S / 2
+                if monotonic() + pause_s >= deadline:
+                    return BUSY
+                sleep(pause_s)
+                pause_s = min(LAST_LOOK_S, 1.5 * pause_s)
+        except BrokerError as error:
+            log.debug("session %s on %s is not looked for: %s", claim.session_id, self._path, error)
+            return BUSY
+
+    def _ask(self, claim: Claim) -> Arrival | str:
+        """What the other processes say of a session. Who has it begins to store it. Raises `BrokerError`."""
+        asked = [claim.session_id, claim.secret, claim.user, claim.origin, claim.encoding.name]
+        answers, is_complete = self._link.ask_all(self._kind, asked, ASK_S, enough=_knows)
+        found = next((each["value"] for each in answers if _knows(each["value"])), None)
+        if isinstance(found, str):
+            return found if len(found) <= 20 else BUSY
+        return UNKNOWN if is_complete or self._is_silence_old() else BUSY
+
+    def _is_silence_old(self) -> bool:
+        """A process has not answered. Whether that was so for so long that it is taken for dead."""
+        now = monotonic()
+        first, last = self._silent or (now, now)
+        if now - last > SILENT_S:
+            first = now
+        self._silent = (first, now)
+        return now - first > SILENT_S
+
+    # Another process asks
+
+    def _answer(self, asked: Any) -> str:
+        session_id, secret, user, origin, encoding = asked
+        why = self._sessions.judge(session_id, secret, user, origin, encoding)
+        if why == UNKNOWN:
+            return self._exports.why_not(session_id, secret) or UNKNOWN
+        if not why:
+            self._exports.begin(session_id, secret)
+            return BUSY
+        return why
+
+    # A process ends
+
+    def export(self, session_id: str) -> bool:
+        """Store a session for another process, and forget it. False if it stays here, or is not here any more. Blocks.
+
+        Several calls for one session are one.
+        """
+        return self._exports.export(session_id)
+
+    def export_all(self, session_ids: Iterable[str], timeout_s: float) -> None:
+        """`export` of many. Waits until all are done, at most `timeout_s`."""
+        self._pool.put(partial(self._exports.export, session_id) for session_id in session_ids)
+        self._pool.wait_idle(timeout_s)
+
+    # Clients that have not come back
+
+    def start(self) -> None:
+        """Look, from now on, for sessions whose clients have not come back. Idempotent."""
+        with self._starting:
+            if self._is_started or self._is_stopped:
+                return
+            self._is_started = True
+        _look_later(ref(self), self._timers)
+
+    def end_overdue(self) -> int:
+        """End the sessions whose time is over, and which no process has. Returns how many are left to be done."""
+        try:
+            found = self._link.call_for_session(self._path, "", OVERDUE, OVERDUE_BATCH)
+        except BrokerError:
+            return 0
+        ids = [bytes(each).decode("utf-8", "replace") for each in found]
+        self._pool.put(partial(self._imports.end, session_id) for session_id in ids)
+        return len(ids)
+
+    def stop(self, timeout_s: float) -> None:
+        self._is_stopped = True
+        self._pool.stop(timeout_s)
+
+    def give_up(self) -> None:
+        """In a forked process."""
+        self._starting = Lock()
+        self._is_started = False
+        self._pool.give_up()
+        self._exports.give_up()
+
+
+def _knows(value: Any) -> bool:
+    """Whether a process has the session."""
+    return isinstance(value, str) and value != UNKNOWN
+
+
+def _look_later(handover: ref[Handover], timers: Timers) -> None:
+    timers.call_later(OVERDUE_LOOK_S, partial(_look, handover, timers))
+
+
+def _look(handover: ref[Handover], timers: Timers) -> None:
+    """Called by the timers: the work is for another thread."""
+    found = handover()
+    if found is not None and not found._is_stopped:
+        found._pool.put([found.end_overdue])
+        _look_later(handover, timers)
+
+
+def _call_all(calls: Sequence[Callable[[], object]]) -> None:
+    for call in calls:
+        try:
+            call()
+        except Exception:
+            log.exception("a session was not handed over")

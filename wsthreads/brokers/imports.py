@@ -1,0 +1,218 @@
+"""Sessions that go on in this process: their clients have come back here. `handover` says how a session moves."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from wsthreads.brokers.exports import free
+from wsthreads.brokers.missed import Gap
+from wsthreads.brokers.passages import Passages
+from wsthreads.brokers.session_scripts import CLAIM, LOOK, claimed
+from wsthreads.brokers.session_state import SessionState, StateError, decode_state
+from wsthreads.errors import BrokerError
+from wsthreads.loggers import get_logger
+from wsthreads.protocol.encoding import PLAIN, Encoding
+from wsthreads.rooms.names import is_hidden
+
+if TYPE_CHECKING:
+    from wsthreads.brokers.interface import Link
+    from wsthreads.brokers.missed import Replay
+    from wsthreads.brokers.rooms import SharedSession
+
+__all__ = ["BUSY", "UNKNOWN", "Arrival", "Arrivals", "Claim", "Imports"]
+
+log = get_logger(__name__)
+
+#: Nobody has the session: it has ended, or its process was killed.
+UNKNOWN = "unknown"
+
+#: Somebody has it, and cannot hand it over just now.
+BUSY = "busy"
+
+#: How long this process may take to be as far as the session in all of its rooms.
+ENTER_S = 2.0
+
+#: How long Redis may take to say whether it has given a session.
+CLAIM_S = 10.0
+
+
+class Claim(NamedTuple):
+    """What a client that comes back shows, in its hello and its handshake."""
+
+    session_id: str
+    #: The SHA-256 of its secret, in hexadecimal digits.
+    secret: str
+    #: How many messages it has received.
+    received: int
+    user: str | None
+    origin: str | None
+    encoding: Encoding
+
+
+class Arrival(Protocol):
+    """A session that is about to go on in this process, without a connection so far."""
+
+    session: SharedSession
+
+    def appear(self) -> None:
+        """Whoever looks for the session finds it from now on. Must not block."""
+
+    def settle(self, acknowledged: int, frames: list[bytes]) -> None:
+        """It has become a suspended session of this process."""
+
+    def drop(self) -> None:
+        """It has not: undo `appear`."""
+
+    def end(self, code: int, reason: str) -> None:
+        """After `settle`: end it, with on_close."""
+
+
+class Arrivals(Protocol):
+    """The sessions of an endpoint."""
+
+    def arrive(self, state: SessionState, request: Any, encoding: Encoding) -> Arrival:
+        """Make a session, on an outbox without a connection. `request` is None if its client does not come back."""
+
+
+class Imports:
+    """Takes sessions of one endpoint from Redis. Any thread but that of the reader."""
+
+    def __init__(
+        self,
+        path: str,
+        link: Link,
+        passages: Passages,
+        sessions: Arrivals,
+        count: Callable[[str], None],
+        max_missed_bytes: int,
+    ) -> None:
+        self._path = path
+        self._link = link
+        self._passages = passages
+        self._sessions = sessions
+        self._count = count
+        self._max_missed_bytes = max_missed_bytes
+
+    def take(self, claim: Claim, request: Any) -> Arrival | str | None:
+        """A session that is stored in Redis; why it cannot be resumed; None if it is not stored. Blocks.
+
+        `BUSY` if somebody else takes it. Raises `BrokerError` if Redis does not answer.
+        """
+        call = partial(self._link.call_for_session, self._path, claim.session_id)
+        found = self._look(claim.session_id)
+        if found is None or isinstance(found, str):
+            return found
+        state, head = found
+        why = judge(state, claim)
+        if why:
+            return why
+        arrival, replay = self._take(state, head, call, request, claim.encoding)
+        if arrival is None:
+            return BUSY
+        if replay is None:
+            arrival.end(1006, "missed too much")
+            return UNKNOWN
+        if replay.ending is not None:
+            arrival.end(*replay.ending)
+        return arrival
+
+    def end(self, session_id: str, reason: str = "not back in time") -> None:
+        """End a session whose client has not come back. Does nothing if somebody else does."""
+        with suppress(BrokerError):
+            self._end(session_id, reason)
+
+    def _end(self, session_id: str, reason: str) -> None:
+        found = self._look(session_id)
+        if not isinstance(found, tuple):
+            return
+        call = partial(self._link.call_for_session, self._path, session_id)
+        arrival, _ = self._take(*found, call, None, PLAIN)
+        if arrival is not None:
+            arrival.end(1006, reason)
+
+    def _look(self, session_id: str) -> tuple[SessionState, bytes] | str | None:
+        data = self._link.call_for_session(self._path, session_id, LOOK)
+        if not data or data.startswith((b"taken ", b"retracted ")):
+            return None
+        try:
+            state, head = decode_state(data)
+            if state.id != session_id:
+                raise StateError("the state of another session")
+        except StateError as error:
+            self._count("broker_malformed")
+            log.warning("session %s on %s is not resumed: %s", session_id, self._path, error)
+            return UNKNOWN
+        return state, head
+
+    def _take(
+        self, state: SessionState, head: bytes, call: Callable[..., Any], request: Any, encoding: Encoding
+    ) -> tuple[Arrival | None, Replay | None]:
+        """The session, if it is this process's now, and what it has missed; None if that is not known."""
+        passages = self._passages
+        arrival = self._sessions.arrive(state, request, encoding)
+        session, is_ours = arrival.session, False
+        try:
+            replay = self._enter(arrival, state)
+            is_ours = self._claim(state.id, head, call)
+        except BrokerError as error:
+            log.debug("session %s on %s is not taken: %s", state.id, self._path, error)
+        finally:
+            if not is_ours:
+                arrival.drop()
+                passages.forget(session)
+        if not is_ours:
+            return None, None
+        frames = [] if replay is None else [encoding.frame(frame) for frame in replay.frames]
+        arrival.settle(state.acknowledged, state.frames + frames)
+        passages.take_presences(session, state.presences)
+        self._count("sessions_taken_over")
+        with suppress(BrokerError):  # then it counts twice until its window is over
+            free(self._link, self._path, state.id, [name for name in state.positions if not is_hidden(name)])
+        return arrival, replay
+
+    def _enter(self, arrival: Arrival, state: SessionState) -> Replay | None:
+        """Enter the rooms. What the session has missed; None if that is not known. Raises `BrokerError`."""
+        try:
+            return self._passages.enter(
+                arrival.session,
+                state.positions,
+                on_entered=arrival.appear,
+                max_bytes=self._max_missed_bytes,
+                timeout_s=ENTER_S,
+            )
+        except Gap as gap:
+            log.warning("session %s on %s ends: %s", state.id, self._path, gap)
+            return None
+
+    def _claim(self, session_id: str, head: bytes, call: Callable[..., Any]) -> bool:
+        """Whether Redis gives the session to this process. Raises `BrokerError` if that stays unknown."""
+        mine = claimed(self._link.process, secrets.token_urlsafe(9))
+        deadline = monotonic() + CLAIM_S
+        while True:
+            try:
+                return bool(call(CLAIM, head, mine, session_id))
+            except BrokerError as error:
+                if not error.is_unknown or monotonic() >= deadline:
+                    raise
+            sleep(0.2)
+
+
+def judge(state: SessionState, claim: Claim) -> str:
+    """Why a client may not go on with a session; nothing if it may."""
+    if not any(hmac.compare_digest(claim.secret, secret) for secret in state.secrets):
+        return UNKNOWN
+    if state.user != claim.user:
+        return "user"
+    if state.origin != claim.origin:
+        return "origin"
+    if state.encoding != claim.encoding.name:
+        return "compression"
+    if not state.acknowledged <= claim.received <= state.acknowledged + len(state.frames):
+        return "counts"
+    return ""

@@ -1,0 +1,169 @@
+"""What a session has missed in its rooms between two positions, while it was on its way to this process.
+
+The logs of the rooms have it. Messages of several rooms are put into one order: that of their times in Redis, and of
+each sender's tickets where Redis got several in the same millisecond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from wsthreads.brokers import messages
+from wsthreads.brokers.positions import Position
+from wsthreads.errors import BrokerError
+from wsthreads.protocol.frames import message_frame
+from wsthreads.rooms.names import SESSIONS_ROOM
+
+__all__ = ["MISSED", "Gap", "Missed", "Replay", "in_order", "read_missed", "replay_for"]
+
+#: KEYS: log. ARGV: the id of an entry, that of a later one, a number, and perhaps a session. Returns the entries after
+#: the first, up to the second, but no more than the number. With a session, messages for others are left out of them.
+MISSED = """
+local entries = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], ARGV[2], 'COUNT', ARGV[3])
+for i = 1, ARGV[4] ~= '' and #entries or 0 do
+  local message = entries[i][2][6]
+  if message and string.match(message, '^%S+ %S+ %S+ (%S+) ') ~= ARGV[4] then
+    entries[i][2][6] = ''
+  end
+end
+return entries
+"""
+
+#: How many entries are read at once.
+READ_ENTRIES = 500
+
+
+class Gap(BrokerError):
+    """Messages are missing in a log, or are too many."""
+
+
+class Missed(NamedTuple):
+    """A message in the log of a room."""
+
+    name: str
+    position: Position
+    message: messages.Message
+
+    @property
+    def milliseconds(self) -> int:
+        return int(self.position.id.partition(b"-")[0])
+
+
+def read_missed(
+    call: Callable[..., Any], session_id: str, spans: Mapping[str, tuple[Position, Position]], max_bytes: int
+) -> list[Missed]:
+    """What a session has missed in some rooms between two positions, in order.
+
+    `call` runs a script for a room: its name, the script, the names of the keys, and the arguments. Raises `Gap`; and
+    `BrokerError` if Redis is away.
+    """
+    left, streams = max_bytes, []
+    for name, (after, until) in spans.items():
+        only_for = session_id if name == SESSIONS_ROOM else ""
+        stream: list[Missed] = []
+        while count := _missed(name, after, until):
+            entries = call(name, MISSED, ["log"], after.id, until.id, min(count, READ_ENTRIES), only_for)
+            if not entries:
+                raise Gap(f"the log of room {name!r:.80} has no longer what the session has missed")
+            for entry, fields in entries:
+                position, former, data = _parse(name, until.epoch, entry, fields)
+                if not after.is_followed_by(position, former):
+                    raise Gap(f"the log of room {name!r:.80} has no longer all that the session has missed")
+                after = position
+                if data:
+                    stream.append(Missed(name, position, _decoded(name, data)))
+                left -= len(data)
+                if left < 0:
+                    raise Gap(f"the session has missed more than {max_bytes} bytes")
+        if stream:
+            streams.append(stream)
+    return streams[0] if len(streams) == 1 else in_order(streams)
+
+
+def _missed(name: str, after: Position, until: Position) -> int:
+    count = after.missed_until(until)
+    if count is None:
+        raise Gap(f"the log of room {name!r:.80} is not the one that the session has left")
+    return count
+
+
+def _parse(name: str, epoch: bytes, entry: bytes, fields: list[bytes]) -> tuple[Position, bytes, bytes]:
+    """Of an entry: its position, the id of the one before it, and the message."""
+    try:
+        _, number, _, former, _, data = fields
+        return Position(epoch, messages.whole(number), entry), former, data
+    except ValueError:
+        raise _malformed(name) from None
+
+
+def _decoded(name: str, data: bytes) -> messages.Message:
+    try:
+        return messages.decode(data)
+    except BrokerError:
+        raise _malformed(name) from None
+
+
+def _malformed(name: str) -> Gap:
+    return Gap(f"the log of room {name!r:.80} has something malformed")
+
+
+class Replay(NamedTuple):
+    """What a session gets of what it has missed."""
+
+    #: Plain frames, in order. None of them is replaced by a later one.
+    frames: list[bytes]
+    #: The code and the reason with which it was closed meanwhile; None if it was not.
+    ending: tuple[int, str] | None
+
+
+def replay_for(session_id: str, missed: Iterable[Missed]) -> Replay:
+    """What of the messages in its rooms is for a session."""
+    frames: list[bytes] = []
+    tickets: dict[tuple[str, bytes], int] = {}
+    for name, _, message in missed:
+        if isinstance(message, messages.PresenceChange):
+            continue
+        if message.ticket <= tickets.get((name, message.sender), -1):  # it was published twice
+            continue
+        tickets[name, message.sender] = message.ticket
+        if isinstance(message, messages.Broadcast):
+            if message.exclude_id != session_id:
+                frames.append(bytes(message.frame))
+        elif message.session_id == session_id or (message.session_id is None and name != SESSIONS_ROOM):
+            if isinstance(message, messages.Close):
+                return Replay(frames, (message.code, message.reason))
+            frames.append(message_frame(message.message))
+    return Replay(frames, None)
+
+
+def in_order(streams: Iterable[list[Missed]]) -> list[Missed]:
+    """The messages of several rooms in one order, that of each room unchanged."""
+    waiting = [list(reversed(stream)) for stream in streams]
+    merged: list[Missed] = []
+    while waiting := [stream for stream in waiting if stream]:
+        earliest = min(stream[-1].milliseconds for stream in waiting)
+        heads = [stream for stream in waiting if stream[-1].milliseconds == earliest]
+        first = heads[0]
+        if len(heads) > 1:
+            lowest = _lowest_tickets(heads, earliest)
+            first = next((stream for stream in heads if _is_next(stream[-1].message, lowest)), first)
+        merged.append(first.pop())
+    return merged
+
+
+def _lowest_tickets(streams: list[list[Missed]], milliseconds: int) -> dict[bytes, int]:
+    """For each sender, the lowest ticket among the messages of a millisecond."""
+    lowest: dict[bytes, int] = {}
+    for stream in streams:
+        for missed in reversed(stream):
+            if missed.milliseconds != milliseconds:
+                break
+            message = missed.message
+            if not isinstance(message, messages.PresenceChange):
+                lowest[message.sender] = min(lowest.get(message.sender, message.ticket), message.ticket)
+    return lowest
+
+
+def _is_next(message: messages.Message, lowest: Mapping[bytes, int]) -> bool:
+    return isinstance(message, messages.PresenceChange) or message.ticket == lowest[message.sender]

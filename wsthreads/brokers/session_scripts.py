@@ -1,0 +1,112 @@
+"""The Lua scripts for sessions on their way between two processes. `keys` describes what they read and write."""
+
+from __future__ import annotations
+
+from wsthreads.brokers.keys import KEYS_S
+from wsthreads.brokers.log_scripts import NOW
+
+__all__ = [
+    "CLAIM",
+    "FREE",
+    "HOLD",
+    "LOOK",
+    "MARK_S",
+    "OVERDUE",
+    "RETRACT",
+    "STORE",
+    "away_name",
+    "claimed",
+    "retracted",
+]
+
+#: How long it is known who has taken a session, and that its process has taken it back.
+MARK_S = 60
+
+#: KEYS: session, away. ARGV: the state; for how many milliseconds its client may come back, and for how many more the
+#: state stays; the session's id; the text that `RETRACT` has written. Returns 0 if the state was retracted before.
+STORE = f"""
+{NOW}
+if redis.call('GET', KEYS[1]) == ARGV[5] then
+  return 0
+end
+local life = tonumber(ARGV[2]) + tonumber(ARGV[3])
+redis.call('SET', KEYS[1], ARGV[1], 'PX', string.format('%.0f', life))
+redis.call('ZADD', KEYS[2], string.format('%.0f', now + tonumber(ARGV[2])), ARGV[4])
+if redis.call('PTTL', KEYS[2]) < life then
+  redis.call('PEXPIRE', KEYS[2], string.format('%.0f', life))
+end
+return 1
+"""
+
+#: KEYS: session, away. Returns the state; who has taken it; or nothing.
+LOOK = "return redis.call('GET', KEYS[1]) or ''"
+
+#: KEYS: session, away. ARGV: the beginning of the state, the text that says who takes it, the session's id. Returns
+#: whether it is theirs. May be repeated.
+CLAIM = f"""
+local value = redis.call('GET', KEYS[1])
+if value == ARGV[2] then
+  return 1
+end
+if not value or string.sub(value, 1, #ARGV[1]) ~= ARGV[1] then
+  return 0
+end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', {MARK_S * 1000})
+redis.call('ZREM', KEYS[2], ARGV[3])
+return 1
+"""
+
+#: KEYS: session, away. ARGV: the beginning of the state, the text that says that it was retracted, the session's id.
+#: Returns 0 if somebody has taken it. Otherwise nobody will, also if `STORE` comes late.
+RETRACT = f"""
+local value = redis.call('GET', KEYS[1])
+if value and value ~= ARGV[2] and string.sub(value, 1, #ARGV[1]) ~= ARGV[1] then
+  return 0
+end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', {MARK_S * 1000})
+redis.call('ZREM', KEYS[2], ARGV[3])
+return 1
+"""
+
+#: KEYS: session of no id, away. ARGV: a number. Returns so many ids, at most, of sessions whose time is over. Nobody
+#: else is told of them in the next five seconds.
+OVERDUE = f"""
+{NOW}
+local ids = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now), 'LIMIT', 0, ARGV[1])
+for i = 1, #ids do
+  redis.call('ZADD', KEYS[2], string.format('%.0f', now + 5000), ids[i])
+end
+return ids
+"""
+
+#: KEYS: members, processes. ARGV: a name as of a process, for how many milliseconds. Counts one member under it.
+HOLD = f"""
+{NOW}
+local life = string.format('%.0f', math.max({KEYS_S * 1000}, tonumber(ARGV[2])))
+redis.call('ZADD', KEYS[2], string.format('%.0f', now + tonumber(ARGV[2])), ARGV[1])
+redis.call('PEXPIRE', KEYS[2], life)
+redis.call('HSET', KEYS[1], ARGV[1], '1')
+redis.call('PEXPIRE', KEYS[1], life)
+return 1
+"""
+
+#: KEYS: members, processes. ARGV: the name. Counts that member no longer.
+FREE = """
+redis.call('ZREM', KEYS[2], ARGV[1])
+return redis.call('HDEL', KEYS[1], ARGV[1])
+"""
+
+
+def away_name(session_id: str) -> str:
+    """The name under which a session counts as a member while no process has it."""
+    return f"{session_id}.away"
+
+
+def claimed(process: str, token: str) -> str:
+    """What is in place of a state that a process has taken."""
+    return f"taken {process} {token}"
+
+
+def retracted(head: bytes) -> str:
+    """What is in place of a state that its process has taken back."""
+    return f"retracted {head.split()[-1].decode()}"

@@ -1,0 +1,266 @@
+"""A session on its way between two processes, as bytes in Redis.
+
+::
+
+    wsthreads session 1 <mark>\\n
+    <number of bytes of the JSON>\\n
+    <JSON><messages><frames>
+
+The JSON is an object with the fields of `SessionState`, but in place of the last two the kinds and sizes of the
+messages, and the sizes of the frames, whose bytes follow without anything between them. The mark is random: it tells
+two states of one session apart.
+
+Nothing is evaluated. Whatever does not match the format is refused, with a `StateError` that has nothing of the
+content. There is no secret of a session in it, only its SHA-256.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from wsthreads.brokers.positions import Position
+from wsthreads.errors import BrokerError
+from wsthreads.rooms.json_text import is_json_text
+
+__all__ = ["MAX_STATE_BYTES", "VERSION", "PresenceState", "SessionState", "StateError", "decode_state", "encode_state"]
+
+#: Changes with the format. A process resumes no session of another version.
+VERSION = 1
+
+#: A session with more than this cannot move.
+MAX_STATE_BYTES = 16 * 1024 * 1024
+
+#: The largest number that counts have.
+MAX_COUNT = 2**53 - 1
+
+#: The latest time, in seconds since the epoch.
+MAX_TIME = 1e11
+
+MAX_SECRETS = 16
+MAX_TEXT = 4096
+
+_HEAD = re.compile(rb"wsthreads session %d ([A-Za-z0-9_-]{16})\n([1-9][0-9]{0,8})\n" % VERSION)
+_ID = re.compile("[A-Za-z0-9_-]{1,40}", re.ASCII)
+_HASH = re.compile("[0-9a-f]{64}", re.ASCII)
+_EPOCH = re.compile("[A-Za-z0-9_-]{0,40}", re.ASCII)
+_ENTRY = re.compile("[0-9]{1,18}-[0-9]{1,18}", re.ASCII)
+
+
+class StateError(BrokerError):
+    """Bytes that are no session in this version of the format."""
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceState:
+    """The presence of a session in a room: as in `rooms.presence.Entry`."""
+
+    value: str
+    since: float
+    set_at: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionState:
+    """All of a session but its connection."""
+
+    id: str
+    #: The SHA-256 of each of its valid secrets, in hexadecimal digits; the first is the one that the client has shown.
+    secrets: list[str]
+    user: str | None
+    origin: str | None
+    #: The name of its `Encoding`, and the subprotocol of the application.
+    encoding: str
+    subprotocol: str | None
+    #: JSON text of an object.
+    attributes: str
+    opened_at: float
+    expires_at: float | None
+    #: How many messages it has taken of the client, and how many of its own the client has taken.
+    received: int
+    acknowledged: int
+    #: The number of the last request of the session, and of the client; and the client's that have no answer yet.
+    asked: int
+    heard: int
+    unanswered: list[int]
+    #: How far it has got in the log of each room, and in that of messages for single sessions.
+    positions: dict[str, Position]
+    #: In the rooms where it has one.
+    presences: dict[str, PresenceState]
+    #: What the client has sent, and the handler has not got yet: as it came, so requests are marked as such.
+    messages: list[str | bytes] = field(repr=False)
+    #: What the client has not acknowledged, encoded.
+    frames: list[bytes] = field(repr=False)
+
+
+def encode_state(state: SessionState) -> tuple[bytes, bytes]:
+    """A session as bytes, and what is at the beginning of these bytes alone. Raises `StateError` if it is too large."""
+    own = {each.name: getattr(state, each.name) for each in fields(state)}
+    own["positions"] = {
+        name: [position.epoch.decode(), position.number, position.id.decode()]
+        for name, position in state.positions.items()
+    }
+    own["presences"] = {
+        name: [each.value, each.since, each.set_at, each.version] for name, each in state.presences.items()
+    }
+    parts = [
+        message.encode("utf-8", "surrogatepass") if isinstance(message, str) else message for message in state.messages
+    ]
+    kinds = ["t" if isinstance(message, str) else "b" for message in state.messages]
+    own["messages"] = [[kind, len(part)] for kind, part in zip(kinds, parts, strict=True)]
+    own["frames"] = [len(frame) for frame in state.frames]
+    head = f"wsthreads session {VERSION} {secrets.token_urlsafe(12)}\n".encode()
+    text = json.dumps(own, allow_nan=False, separators=(",", ":")).encode()
+    data = b"".join((head, b"%d\n" % len(text), text, *parts, *state.frames))
+    if len(data) > MAX_STATE_BYTES:
+        raise StateError(f"a session of {len(data)} bytes; at most {MAX_STATE_BYTES} can move to another process")
+    return data, head
+
+
+def decode_state(data: bytes) -> tuple[SessionState, bytes]:
+    """What `encode_state` has made, and its beginning. Raises `StateError`."""
+    head = _HEAD.match(data)
+    if head is None or len(data) > MAX_STATE_BYTES:
+        raise StateError(f"{len(data)} bytes that are no session in version {VERSION} of the format")
+    at = head.end() + int(head[2])
+    try:
+        own = json.loads(data[head.end() : at].decode("ascii"))
+        if not isinstance(own, dict) or own.keys() != _CHECKS.keys():
+            raise ValueError
+        for name, check in _CHECKS.items():
+            own[name] = check(own[name])
+        messages, frames = [], []
+        for kind, size in own["messages"]:
+            part, at = _part(data, at, size)
+            messages.append(part.decode("utf-8", "surrogatepass") if kind == "t" else part)
+        for size in own["frames"]:
+            part, at = _part(data, at, size)
+            frames.append(_frame(part))
+        if at != len(data):
+            raise ValueError
+    except (ValueError, TypeError, RecursionError):  # UnicodeDecodeError is a ValueError
+        raise StateError(f"a session of {len(data)} bytes that is malformed") from None
+    return SessionState(**{**own, "messages": messages, "frames": frames}), data[: head.start(2)]
+
+
+def _part(data: bytes, at: int, size: int) -> tuple[bytes, int]:
+    part = data[at : at + size]
+    if len(part) != size:
+        raise ValueError("too short")
+    return part, at + size
+
+
+def _frame(data: bytes) -> bytes:
+    """Exactly one whole message of text or bytes, unmasked; perhaps deflated."""
+    if len(data) < 2 or data[0] not in (0x81, 0x82, 0xC1, 0xC2):
+        raise ValueError("no message")
+    start = {126: 4, 127: 10}.get(data[1], 2)
+    size = int.from_bytes(data[2:start], "big") if start > 2 else data[1]
+    if size != len(data) - start or data[1] > 127:
+        raise ValueError("a frame of another length")
+    return data
+
+
+# The checks of the fields. Each returns the value, and raises ValueError or TypeError.
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
+        raise ValueError("no text")
+    return value
+
+
+def _json_object(value: Any) -> str:
+    if not isinstance(value, str) or not isinstance(json.loads(value), dict):
+        raise ValueError("no JSON object")
+    return value
+
+
+def _matching(pattern: re.Pattern[str]) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            raise ValueError("another text")
+        return value
+
+    return check
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_COUNT:
+        raise ValueError("no count")
+    return value
+
+
+def _time(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_TIME:
+        raise ValueError("no time")
+    return float(value)
+
+
+def _optional(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else check(value)
+
+
+def _list(check: Callable[[Any], Any], least: int = 0, most: int = 10**7) -> Callable[[Any], list[Any]]:
+    def check_all(value: Any) -> list[Any]:
+        if not isinstance(value, list) or not least <= len(value) <= most:
+            raise ValueError("no list")
+        return [check(each) for each in value]
+
+    return check_all
+
+
+def _by_room(check: Callable[[Sequence[Any]], Any], size: int) -> Callable[[Any], dict[str, Any]]:
+    def check_all(value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict) or not all(
+            isinstance(each, list) and len(each) == size for each in value.values()
+        ):
+            raise ValueError("no rooms")
+        return {name: check(each) for name, each in value.items()}
+
+    return check_all
+
+
+def _position(value: Sequence[Any]) -> Position:
+    return Position(_matching(_EPOCH)(value[0]).encode(), _count(value[1]), _matching(_ENTRY)(value[2]).encode())
+
+
+def _presence(value: Sequence[Any]) -> PresenceState:
+    text, since, set_at, version = value
+    if not isinstance(text, str) or not is_json_text(text):
+        raise ValueError("no JSON")
+    return PresenceState(text, _time(since), _count(set_at), _count(version))
+
+
+def _message(value: Any) -> tuple[str, int]:
+    kind, size = value
+    if kind not in ("t", "b"):
+        raise ValueError("no kind of message")
+    return kind, _count(size)
+
+
+_CHECKS: Mapping[str, Callable[[Any], Any]] = {
+    "id": _matching(_ID),
+    "secrets": _list(_matching(_HASH), 1, MAX_SECRETS),
+    "user": _optional(_text),
+    "origin": _optional(_text),
+    "encoding": _text,
+    "subprotocol": _optional(_text),
+    "attributes": _json_object,
+    "opened_at": _time,
+    "expires_at": _optional(_time),
+    "received": _count,
+    "acknowledged": _count,
+    "asked": _count,
+    "heard": _count,
+    "unanswered": _list(_count),
+    "positions": _by_room(_position, 3),
+    "presences": _by_room(_presence, 4),
+    "messages": _list(_message),
+    "frames": _list(_count),
+}
