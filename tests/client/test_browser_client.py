@@ -20,9 +20,7 @@ import pytest
 import wsthreads.client
 from tests.browsing import expect
 from tests.programs import DEADLINE_S, Browser, Program, run_server
-from tests.wire import serving
 from wsthreads import WebSocketApp
-from wsthreads.servers.static import StaticFiles
 
 FOLDER = Path(wsthreads.client.__file__).parent
 
@@ -144,7 +142,7 @@ def test_no_message_is_lost_while_a_slow_connection_closes(window, blank_page):
             """async (url) => {
           const { ReconnectingWebSocket } = await import("/wsthreads.js");
           const Noted = class extends WebSocket { constructor(...a) { super(...a); globalThis.native = this; } };
-          globalThis.socket = new ReconnectingWebSocket(url, [], { minDelay: 10, WebSocket: Noted });
+          globalThis.socket = new ReconnectingWebSocket(url, [], { minDelay: 10, plain: true, WebSocket: Noted });
         }""",
             f"ws://127.0.0.1:{listener.getsockname()[1]}/",
         )
@@ -225,67 +223,6 @@ def test_a_page_renews_its_token_in_time_and_its_user_never_leaves(window, site)
 
 
 # With sockets and a clock of our own
-
-BENCH = """async (steps) => {
-  const { ReconnectingWebSocket, isFinal } = await import("/wsthreads.js");
-  const sockets = [];
-  class Fake {
-    constructor(url, protocols) { Object.assign(this, { url, protocols, readyState: 0, sent: [], bufferedAmount: 0 });
-      sockets.push(this); }
-    send(data) { this.sent.push(data); }
-    close(code, reason) { this.closedWith = [code, reason]; this.readyState = 2; }
-    open() { this.readyState = 1; this.onopen(); }
-    end(code) { this.readyState = 3; this.onclose({ code, reason: "", wasClean: code !== 1006 }); }
-  }
-  const timers = new Map();
-  let now = 1.8e12, last = 0, random = 0;
-  const tick = async (ms) => {
-    await settled();
-    for (const until = now + ms; ;) {
-      const [id, timer] = [...timers].sort((one, other) => one[1].due - other[1].due)[0] ?? [];
-      if (id === undefined || timer.due > until) { now = until; break; }
-      timers.delete(id); now = timer.due; timer.callback();
-      await settled();
-    }
-  };
-  const settled = () => new Promise((resolve) => { const { port1, port2 } = new MessageChannel();
-    port1.onmessage = () => { port1.close(); resolve(); }; port2.postMessage(0); });
-  const make = (url = "/ws/x", options = {}) => {
-    const socket = new ReconnectingWebSocket(url, [], {
-      WebSocket: Fake, random: () => random,
-      setTimeout: (callback, delay) => { timers.set(++last, { callback, due: now + delay }); return last; },
-      clearTimeout: (id) => timers.delete(id), now: () => now, connectTimeout: 1e9,
-      ...options,
-    });
-    const events = [];
-    for (const type of ["open", "message", "error", "close", "reconnecting"]) {
-      socket.addEventListener(type, (event) => events.push(event.detail ?? (event.type === "close"
-        ? ["close", event.code] : event.type)));
-    }
-    return [socket, events];
-  };
-  const sleep = (ms) => { now += ms; for (const timer of timers.values()) timer.due += ms; };
-  const setRandom = (value) => { random = value; };
-  const clock = () => now;
-  const bench = { Fake, sockets, timers, tick, sleep, make, settled, isFinal, setRandom, clock };
-  return await (new Function("bench", `return (async () => { with (bench) { ${steps} } })()`))(bench);
-}"""
-
-
-@pytest.fixture(scope="module")
-def blank_page(tmp_path_factory):
-    """The address of a page that shares its origin with wsthreads.js."""
-    folder = tmp_path_factory.mktemp("blank")
-    (folder / "index.html").write_text('<!doctype html><link rel="icon" href="data:,">')
-    with serving(WebSocketApp(StaticFiles(folder), serve_client=True)) as port:
-        yield f"http://127.0.0.1:{port}/"
-
-
-@pytest.fixture
-def run(window, blank_page):
-    """Run steps in the page, with `make`, `sockets`, `tick` and so on."""
-    page = window(blank_page)
-    return lambda steps: page.evaluate(BENCH, steps)
 
 
 def test_waiting_grows_with_jitter_and_starts_anew_after_a_stable_time(run):

@@ -19,6 +19,11 @@ export interface ReconnectingOptions {
   /** The most bytes of these messages. Default: 1 MiB. */
   maxQueuedBytes?: number;
   /**
+   * True: do not offer the subprotocol `wsthreads.1`. Then no session is resumed, and there are no requests. Needed only
+   * for a server that does not know it and must not see an attempt that a browser gives up. Default: true, for the time being.
+   */
+  plain?: boolean;
+  /**
    * If the page was suspended for this many milliseconds, for example while the device slept, an open connection counts
    * as dead and is replaced. Default: 90,000, because browsers delay timers of hidden pages by up to a minute.
    * Infinity: never.
@@ -51,13 +56,40 @@ export interface Reconnecting {
   delay: number;
 }
 
+/** A request of the server. */
+export interface RequestEvent extends MessageEvent {
+  /** Answer it with this value or promise, as `onrequest` does with what it returns. The first call counts. */
+  respondWith(answer: Answer | Promise<Answer>): void;
+}
+
+/** The answer to a request: a message. `undefined` arrives as null. */
+export type Answer = string | ArrayBufferLike | Blob | ArrayBufferView | null | undefined | void;
+
+export interface OpenEvent extends Event {
+  /**
+   * How many messages may be lost: they were sent in the session before, and the server has not acknowledged them. It may
+   * have handled them. 0 for the first session. Null if this is not known: the server does not resume sessions.
+   */
+  lost: number | null;
+}
+
+/** The other side has no answer, or this side no room in its queue. Thrown in `onrequest`, its message is the answer. */
+export class RequestError extends Error {}
+/** The other side has not answered in time. */
+export class RequestTimeout extends Error {}
+/** The session has ended before the answer. */
+export class SessionClosed extends Error {}
+
 export interface ReconnectingEventMap {
   /**
-   * A connection is open: the first one, or one after a reconnect. The queue is sent afterwards. What a listener sends
-   * before it returns or awaits, such as a login, goes before the queue.
+   * A new session is open: the first one, or one after a reconnect that resumed nothing. The queue is sent afterwards.
+   * What a listener sends before it returns or awaits, such as a login, goes before the queue.
    */
-  open: Event;
+  open: OpenEvent;
+  /** A connection is open, and the session goes on: nothing was lost. It comes in place of `open`. */
+  resumed: Event;
   message: MessageEvent;
+  request: RequestEvent;
   /** An attempt or a connection has failed. */
   error: Event;
   /** The end: closed by this page, closed by the server with a final code, or given up. Called once. */
@@ -93,8 +125,8 @@ export class ReconnectingWebSocket extends EventTarget {
   /**
    * `url` may be relative to the page, and may begin with http: or ws:. It may be a function, also an async one, that
    * is called for each connection, for example to get a fresh token. If the function fails, it is called again after a
-   * delay. It may return an `ExpiringAddress`. After the close code 3000, it is called once more. An address or a subprotocol that WebSocket refuses with a SyntaxError is final. An option that is undefined
-   * has its default.
+   * delay. It may return an `ExpiringAddress`. After the close code 3000, it is called once more. An address or a
+   * subprotocol that WebSocket refuses with a SyntaxError is final. An option that is undefined has its default.
    */
   constructor(
     url: string | URL | (() => Address | Promise<Address>),
@@ -104,7 +136,10 @@ export class ReconnectingWebSocket extends EventTarget {
 
   /** CONNECTING also between two connections, as soon as the server closes. CLOSED when no other one will follow. */
   readonly readyState: 0 | 1 | 2 | 3;
+  /** Whether the last connection went on with the session of the one before. */
+  readonly resumed: boolean;
   readonly url: string;
+  /** The subprotocol of the application. */
   readonly protocol: string;
   readonly extensions: string;
   /** Bytes that wait, in the browser and in the queue for the next connection. */
@@ -115,15 +150,29 @@ export class ReconnectingWebSocket extends EventTarget {
    * Returns true if the message was sent or queued, and false if the queue is full or the end has come. The queue is
    * sent in its order, after the `open` event. Bytes that are queued are copied. Other values become text, as with
    * WebSocket: `undefined` is sent as "undefined".
+   *
+   * If the server resumes sessions, a message for which it returned true arrives once and in order, unless an `open`
+   * with `lost` or `close` comes.
    */
   send(data: string | ArrayBufferLike | Blob | ArrayBufferView): boolean;
+  /**
+   * Ask the server's `onRequest`. Resolves with its answer: text, bytes as `binaryType` says, or null. Rejects with a
+   * `RequestTimeout` after `timeoutMs` (default: 10,000), a `SessionClosed` if the session ends before, or a
+   * `RequestError`. It waits for a connection as `send` does, and survives a lost one.
+   */
+  request(
+    data: string | ArrayBufferLike | Blob | ArrayBufferView, options?: { timeoutMs?: number },
+  ): Promise<any>;
   /** Close for good. Queued messages are dropped. */
   close(code?: number, reason?: string): void;
   /** Connect now, without waiting for the delay. Does nothing while there is a connection. */
   reconnect(): void;
 
-  onopen: ((event: Event) => any) | null;
+  onopen: ((event: OpenEvent) => any) | null;
+  onresumed: ((event: Event) => any) | null;
   onmessage: ((event: MessageEvent) => any) | null;
+  /** Answers requests of the server with what it returns, or a promise of it. */
+  onrequest: ((event: RequestEvent) => Answer | Promise<Answer>) | null;
   onerror: ((event: Event) => any) | null;
   onclose: ((event: CloseEvent) => any) | null;
   onreconnecting: ((event: CustomEvent<Reconnecting>) => any) | null;

@@ -1,35 +1,19 @@
-// A WebSocket that reconnects. Its interface is that of the browser's WebSocket, with some differences:
+// A WebSocket that reconnects. With a server that resumes sessions, no message is lost or doubled meanwhile.
 //
 //   import { ReconnectingWebSocket } from "/wsthreads.js";
 //   const socket = new ReconnectingWebSocket("/ws/chat?user=ann");
 //   socket.onmessage = ({ data }) => show(data);
 //   socket.send("hello");        // queued until there is a connection
+//   const answer = await socket.request("time?");
 //
-// - "open" is sent for each connection.
-// - "close" is sent once, when the client will not reconnect.
-// - The new event "reconnecting" is sent each time that a connection is lost.
-// - send() returns whether it accepted the message, and throws in no state.
-//
-// "open" comes before the queue is sent. So a message that its listeners send at once, such as a login, is the first
-// message on the new connection.
-//
-// No message is sent twice, so a message can be lost with its connection. A message sent while the connection is
-// closing waits for the next connection.
-//
-// The address may be a function, which is called for each connection, for example to get a fresh token. If it says when
-// the token expires, `{ url, expiresAt }`, the client connects anew 30 seconds earlier. "open" is sent again, and no
-// "reconnecting". The old connection still receives until the first message of the new one, for at most 2 seconds.
-//
-// Pages cannot send pings, and a connection may die unnoticed, for example while the device sleeps. So the client
-// replaces an open connection when the page goes online, returns from the back/forward cache, or was suspended.
+// wsthreads.d.ts describes what pages see. It speaks the subprotocol wsthreads.1 (docs/reference/protocol.rst), or with
+// other servers none.
 
-const CONNECTING = 0;
-const OPEN = 1;
-const CLOSING = 2;
-const CLOSED = 3;
+const [CONNECTING, OPEN, CLOSING, CLOSED] = [0, 1, 2, 3];
+const SUBPROTOCOL = "wsthreads.1";
+const DLE = "\x10";  // begins what is no ordinary message
 
-// Reconnecting is useless after these codes: the client made a mistake, or is not welcome (RFC 6455, 7.4.1, and IANA's
-// registry). All others may be temporary: 1001, 1006, 1011, 1012, 1013 and so on.
+// Reconnecting is useless after these codes: the client made a mistake, or is not welcome. Others may be temporary.
 const STOP_CODES = new Set([1000, 1002, 1003, 1007, 1008, 1009, 1010, 3000, 3003]);
 
 /** Whether reconnecting is useless after this close code. True for the application's own codes, 4000 to 4999. */
@@ -37,24 +21,20 @@ export function isFinal(code) {
   return STOP_CODES.has(code) || (code >= 4000 && code <= 4999);
 }
 
-// The server closes with this code when a session has expired. A fresh token may help, once.
-const EXPIRED = 3000;
+const EXPIRED = 3000;  // a fresh token may help, once
+const BROKEN = 4002;  // in place of 1002, which pages cannot send
+const SUSPEND = 4901;  // in place of 1001: the session waits for this client
+const WAITS = new Set([1001, 1005, 1006, 1011, 1012, 1013]);  // the session waits if these came in place of a welcome
 
-// So long before a token expires, the client connects with a fresh one; in the middle of the time if a token is shorter.
-const RENEW_BEFORE_MS = 30_000;
-
-// So long a renewed connection may be open without a message before the old one is closed. The server has joined it to
-// its rooms by then, if the handler is not slow.
-const OVERLAP_MS = 2000;
-
-// Browsers run a timer with a longer delay at once.
-const LONGEST_TIMER_MS = 2 ** 31 - 1;
-
-// A time before this was meant in seconds: it is in 1973.
-const EARLIEST_MS = 1e11;
-
-// How often the client checks whether the page was suspended.
-const WATCH_MS = 10_000;
+const RENEW_BEFORE_MS = 30_000;  // so long before a token expires, or in the middle of its time
+const OVERLAP_MS = 2000;  // in it, the server's handler joins its rooms
+const LONGEST_TIMER_MS = 2 ** 31 - 1;  // browsers run longer ones at once
+const EARLIEST_MS = 1e11;  // a time before this was meant in seconds
+const WATCH_MS = 10_000;  // how often the client checks whether the page was suspended
+const PROBE_MS = 2000;  // for a sign of life, if nothing is lost without one
+const UNACKNOWLEDGED = 64;  // each side acknowledges after so many messages,
+const UNACKNOWLEDGED_BYTES = 65_536;  // or so many bytes
+const ATTEMPTS_TO_RESUME = 6;  // then a server that knew the subprotocol may know it no longer
 
 const DEFAULTS = {
   minDelay: 1000,
@@ -65,6 +45,7 @@ const DEFAULTS = {
   maxQueued: 1000,
   maxQueuedBytes: 1024 * 1024,
   maxPause: 90_000,  // longer than the minute by which browsers delay timers of hidden pages
+  plain: true,
   isFinal: ({ code }) => isFinal(code),
   // For tests.
   WebSocket: globalThis.WebSocket,
@@ -74,7 +55,58 @@ const DEFAULTS = {
   clearTimeout: (timer) => clearTimeout(timer),
 };
 
-const EVENTS = ["open", "message", "error", "close", "reconnecting"];
+const named = (name) => class extends Error { name = name; };
+export const RequestError = named("RequestError");
+export const RequestTimeout = named("RequestTimeout");
+export const SessionClosed = named("SessionClosed");
+
+// What both sides have counted in one session, over all of its connections.
+class Session {
+  token = null;  // for the next hello
+  kept = [];  // sent, not acknowledged; null if the server does not resume sessions
+  acknowledged = 0;  // messages of ours
+  received = 0;  // messages of the server
+  due = 0;  // messages and bytes of the server since our last acknowledgement
+  dueBytes = 0;
+  requests = new Map();  // ours without a reply, by id
+  lastId = 0;
+  asked = 0;  // requests of the server
+  // And what the server's welcome says: heartbeatMs, timeoutMs, protocol.
+
+  welcome({ token, heartbeatMs, timeoutMs, protocol }) {
+    Object.assign(this, { token, protocol, due: 0, dueBytes: 0, timeoutMs: Math.max(timeoutMs, PROBE_MS) });
+    this.heartbeatMs = heartbeatMs && Math.max(heartbeatMs, 1000);
+    if (token === null) this.kept = null;
+  }
+
+  // Take a message of the server. Throws if the server breaks the protocol.
+  take(data) {
+    const message = decode(data);
+    const { kind, id } = message;
+    if (kind === "a") {
+      this.acknowledge(id);
+      return message;
+    }
+    if (kind === "q" ? id !== ++this.asked : kind && !(id > 0 && id <= this.lastId)) throw new Error("impossible id");
+    this.received++;
+    this.due++;
+    this.dueBytes += data.length ?? data.byteLength;
+    return message;
+  }
+
+  acknowledge(count) {
+    if (this.kept === null) return;
+    const more = count - this.acknowledged;
+    if (!(more >= 0 && more <= this.kept.length)) throw new Error("impossible count");
+    this.kept.splice(0, more);
+    this.acknowledged = count;
+  }
+
+  end() {
+    this.token = null;
+    for (const { reject } of this.requests.values()) reject(new SessionClosed("the session is over"));
+  }
+}
 
 export class ReconnectingWebSocket extends EventTarget {
   static CONNECTING = CONNECTING;
@@ -85,26 +117,28 @@ export class ReconnectingWebSocket extends EventTarget {
   #url;
   #protocols;
   #options;
-  #socket = null;
   #state = CONNECTING;
+  #socket = null;  // the connection in use
+  #next = null;  // an attempt at the next one
+  #old = null;  // the one before, as long as it still receives
+  #session = new Session();  // null: a plain WebSocket
+  #resumed = false;
+  #hasSpoken = false;  // the server knows the subprotocol
+  #refusals = 0;  // how often only an attempt without it succeeded
   #binaryType = "blob";
   #queue = [];
   #queuedBytes = 0;
+  #requests = new Set();  // without a reply, also those in the queue
   #attempts = 0;  // since the last stable connection
-  #retryTimer = null;
-  #connectTimer = null;
-  #stableTimer = null;
-  #watchTimer = null;
+  #isWaiting = false;  // for the next attempt
+  #timers = {};
   #movedAt = 0;  // when a timer last ran on time
+  #heardAt = 0;
+  #isHeard = false;
   #expiresAt = Infinity;  // of the current connection's address
-  #renewTimer = null;
-  #renewAt = Infinity;  // when to connect with a fresh address
-  #renewals = 0;  // attempts to do so, since the current connection
-  #next = null;  // such an attempt: a connection that is to replace the current one
-  #old = null;  // the connection that was replaced, as long as it still receives
+  #renewAt = Infinity;
+  #renewals = 0;  // attempts, since the current connection
   #hasAskedAgain = false;  // for a fresh address after EXPIRED, since the last stable connection
-  #generation = 0;  // number of the current connection; events of older ones are ignored
-  #listeners = new Map();
 
   constructor(url, protocols = [], options = {}) {
     super();
@@ -116,9 +150,7 @@ export class ReconnectingWebSocket extends EventTarget {
     this.#protocols = protocols;
     const given = Object.entries(options).filter(([, value]) => value !== undefined);
     this.#options = { ...DEFAULTS, ...Object.fromEntries(given) };
-    globalThis.addEventListener?.("online", this.#renew);
-    globalThis.addEventListener?.("pageshow", this.#show);
-    globalThis.document?.addEventListener("visibilitychange", this.#wake);
+    this.#watchPage("addEventListener");
     this.#connect();
   }
 
@@ -128,269 +160,417 @@ export class ReconnectingWebSocket extends EventTarget {
   get CLOSED() { return CLOSED; }
 
   /** CONNECTING also between two connections; CLOSED when no other one will follow. */
-  get readyState() {
-    return this.#state === OPEN && !this.#isOpen ? CONNECTING : this.#state;
-  }
+  get readyState() { return this.#state === OPEN && !this.#isOpen ? CONNECTING : this.#state; }
 
   // The socket's state changes before its "close" event, which comes a round trip later.
-  get #isOpen() {
-    return this.#state === OPEN && this.#socket?.readyState === OPEN;
-  }
+  get #isOpen() { return this.#state === OPEN && this.#socket.readyState === OPEN; }
 
-  get url() {
-    return this.#socket?.url ?? "";
-  }
-
-  get protocol() {
-    return this.#socket?.protocol ?? "";
-  }
-
-  get extensions() {
-    return this.#socket?.extensions ?? "";
-  }
+  get url() { return (this.#socket ?? this.#next?.socket)?.url ?? ""; }
+  get protocol() { return (this.#session ?? this.#socket)?.protocol ?? ""; }
+  get extensions() { return this.#socket?.extensions ?? ""; }
+  get resumed() { return this.#resumed; }
 
   /** Bytes that wait, in the browser and in the queue for the next connection. */
-  get bufferedAmount() {
-    return this.#queuedBytes + (this.#socket?.bufferedAmount ?? 0);
-  }
+  get bufferedAmount() { return this.#queuedBytes + (this.#socket?.bufferedAmount ?? 0); }
 
-  get binaryType() {
-    return this.#binaryType;
-  }
-
+  get binaryType() { return this.#binaryType; }
   set binaryType(type) {
     this.#binaryType = type;
-    if (this.#socket !== null) this.#socket.binaryType = type;
-    if (this.#old !== null) this.#old.socket.binaryType = type;
+    for (const socket of [this.#socket, this.#old?.socket]) if (socket && !this.#session) socket.binaryType = type;
   }
 
-  /**
-   * Returns true if the message was sent or queued; false if the queue is full or the end has come. A value that is no
-   * text, bytes or Blob becomes text, as with WebSocket.
-   */
   send(data) {
     if (arguments.length === 0) throw new TypeError("send() takes a message");
-    const bytes = bytesOf(data);
-    const message = bytes ?? (data instanceof Blob ? data : `${data}`);
-    if (this.#isOpen) {
-      this.#socket.send(message);
-      return true;
-    }
-    const { maxQueued, maxQueuedBytes } = this.#options;
-    const size = sizeOf(message);
-    if (this.#state >= CLOSING || this.#queue.length >= maxQueued || this.#queuedBytes + size > maxQueuedBytes) {
-      return false;
-    }
-    this.#queue.push(bytes?.slice() ?? message);
-    this.#queuedBytes += size;
-    return true;
+    return this.#post({ kind: "", data: messageOf(data) });
   }
 
-  /** Close for good. Queued messages are dropped. */
+  request(data, { timeoutMs = 10_000 } = {}) {
+    return new Promise((resolve, reject) => {
+      if (!(timeoutMs > 0)) throw new TypeError(`timeoutMs is above 0, not ${timeoutMs}`);
+      const request = { kind: "q", data: messageOf(data) };
+      const settle = (how) => (value) => {
+        this.#options.clearTimeout(timer);
+        this.#requests.delete(request);
+        request.session?.requests.delete(request.id);
+        const index = this.#queue.indexOf(request);
+        if (index >= 0) this.#queuedBytes -= this.#queue.splice(index, 1)[0].size;
+        how(value);
+      };
+      request.resolve = settle(resolve);
+      request.reject = settle(reject);
+      const tooLate = () => request.reject(new RequestTimeout(`no answer within ${timeoutMs} ms`));
+      const timer = this.#options.setTimeout(tooLate, Math.min(timeoutMs, LONGEST_TIMER_MS));
+      this.#requests.add(request);
+      if (this.#state >= CLOSING) request.reject(new SessionClosed("the socket is closed"));
+      else if (!this.#post(request)) request.reject(new RequestError("the queue is full"));
+    });
+  }
+
   close(code = 1000, reason = "") {
     if (this.#state >= CLOSING) return;
     const [number, text] = [Number(code), `${reason}`];
     checkClose(number, text);
     const wasOpen = this.#state === OPEN;
     this.#state = CLOSING;
-    this.#dropNext();
-    this.#dropOld();
     if (wasOpen) {
+      this.#dropNext();
+      this.#dropOld();
       this.#socket.close(number, text);
     } else {
-      this.#abandon();
+      this.#abandon(number, text);
       queueMicrotask(() => this.#end(number, text, false));
     }
   }
 
-  /** Connect now, without waiting for the delay. Does nothing while there is a connection. */
   reconnect() {
-    if (this.#retryTimer !== null) this.#connect();
+    if (this.#isWaiting) this.#connect();
   }
 
-  #wake = () => {
-    if (globalThis.document?.hidden) return;
+  // The page
+
+  #watchPage(method) {
+    for (const [type, listener] of Object.entries(this.#pageEvents)) globalThis[method]?.(type, listener);
+    for (const type of ["visibilitychange", "resume"]) globalThis.document?.[method](type, this.#wake);
+  }
+
+  #pageEvents = {
+    online: () => this.#renew(),
+    pageshow: ({ persisted }) => persisted && this.#renew(),
+    // A page with an open connection does not get into the browser's cache.
+    pagehide: ({ persisted }) => {
+      if (persisted && this.#isOpen && this.#session?.token) this.#lost({ code: 1001, reason: "the page was left" });
+    },
+  };
+
+  #wake = ({ type }) => {
+    if (globalThis.document.hidden) return;
     this.#watch();
     this.reconnect();
+    if (!this.#isOpen || !this.#session) return;
+    if (this.#session.token && type === "resume") this.#renew();
+    else this.#probe(this.#session.token ? PROBE_MS : this.#session.timeoutMs);
   };
 
-  #show = ({ persisted }) => {
-    if (persisted) this.#renew();
-  };
-
-  // Replace an open connection at once, or end the wait for the next one.
-  #renew = () => {
-    if (this.#state === OPEN) this.#lost(1006, "the page was away", false, { soon: 0 });
-    else this.#wake();
-  };
+  // Replace an open connection at once: it may be dead without the browser knowing. Or end the wait for the next one.
+  #renew() {
+    if (this.#state === OPEN) this.#lost({ code: 1006, reason: "the page was away" }, { delay: 0 });
+    else this.reconnect();
+  }
 
   #watch() {
     if (this.#state !== OPEN) return;
-    const { now, maxPause, setTimeout, clearTimeout } = this.#options;
-    clearTimeout(this.#watchTimer);
+    const { now, maxPause } = this.#options;
     if (now() - this.#movedAt > maxPause) {
       this.#renew();
     } else {
       this.#movedAt = now();
-      this.#watchTimer = setTimeout(() => this.#watch(), WATCH_MS);
+      this.#after("watch", WATCH_MS, () => this.#watch());
     }
   }
 
-  async #connect() {
-    const { WebSocket, setTimeout, clearTimeout, connectTimeout } = this.#options;
-    clearTimeout(this.#retryTimer);
-    this.#retryTimer = null;
-    const generation = ++this.#generation;
-    const isCurrent = () => generation === this.#generation;
-    this.#connectTimer = setTimeout(() => isCurrent() && this.#lost(1006, "timeout", false), connectTimeout);
+  // Connecting
+
+  // Connect: the first time, again, or with a fresh address while the current connection goes on.
+  async #connect(mayOffer = true) {
+    const { WebSocket, connectTimeout, plain } = this.#options;
+    this.#dropNext();
+    this.#isWaiting = false;
+    this.#options.clearTimeout(this.#timers.retry);
+    const offers = mayOffer && !plain && this.#refusals < 2;
+    const next = this.#next = { socket: null, mayOffer, expiresAt: Infinity };
+    const isWanted = () => next === this.#next;
+    const fail = (close, options) => {
+      if (!isWanted()) return;
+      if (this.#socket === null) {
+        this.#lost(close, options);
+      } else {
+        this.#dropNext();
+        this.#after("renew", this.#delayBefore(++this.#renewals), () => this.#connect());
+      }
+    };
+    // Browsers fail a connection if the server knows no subprotocol of the offer.
+    const mayBeForeign = () => offers && !(this.#hasSpoken && this.#attempts < ATTEMPTS_TO_RESUME);
     // Later, because the constructor has not returned yet: nobody could listen.
-    const fail = (error, isHopeless) => queueMicrotask(() => {
-      if (isCurrent()) this.#lost(1006, messageOf(error), false, { isHopeless });
+    const failSoon = (error, isFinal) => queueMicrotask(() => fail({ code: 1006, reason: textOf(error) }, { isFinal }));
+    this.#after("connect", connectTimeout, () => {
+      if (mayBeForeign() && next.socket?.readyState === OPEN) this.#connect(false);  // it says nothing
+      fail({ code: 1006, reason: "timeout" });
     });
     let address = this.#url;
     try {
-      // The function is called for each connection and may take a while, for example to get a fresh token. If it
-      // throws, the next call may succeed: for example, a proxy's error page makes JSON.parse throw.
+      // If it throws, the next call may succeed: for example, a proxy's error page makes JSON.parse throw.
       if (typeof address === "function") address = await address();
     } catch (error) {
-      fail(error, false);
+      failSoon(error);
       return;
     }
-    if (!isCurrent()) return;
-    let socket, expiresAt;
+    if (!isWanted()) return;
+    let socket, token;
     try {
-      expiresAt = expiryOf(address);
-      socket = this.#socket = new WebSocket(absolute(address?.url ?? address), this.#protocols);
+      next.expiresAt = expiryOf(address);
+      if (this.#socket && next.expiresAt <= this.#expiresAt) throw new Error("no fresh address");  // it gains no time
+      const protocols = offers ? [SUBPROTOCOL].concat(this.#protocols) : this.#protocols;
+      socket = next.socket = new WebSocket(absolute(address?.url ?? address), protocols);
     } catch (error) {
       // WebSocket refuses the address or a subprotocol, or the time is none: no attempt can ever succeed.
-      fail(error, error instanceof DOMException && error.name === "SyntaxError");
+      failSoon(error, (error instanceof DOMException && error.name === "SyntaxError") || undefined);
       return;
     }
-    this.#listenTo(socket, generation);
-    socket.onopen = () => isCurrent() && this.#opened(expiresAt);
-  }
-
-  #listenTo(socket, generation) {
-    const isCurrent = () => generation === this.#generation;
-    socket.binaryType = this.#binaryType;
-    socket.onmessage = ({ data, origin }) => {
-      if (!isCurrent()) return;
-      this.#dropOld();
-      this.#emit(new MessageEvent("message", { data, origin }));
-    };
-    socket.onerror = () => isCurrent() && this.#emit(new Event("error"));
-    socket.onclose = ({ code, reason, wasClean }) => isCurrent() && this.#lost(code, reason, wasClean);
-  }
-
-  // Connect with a fresh address. The current connection goes on meanwhile; if it ends, it is lost as always.
-  async #replace() {
-    const { WebSocket, setTimeout, connectTimeout } = this.#options;
-    this.#dropNext();
-    const next = this.#next = { socket: null, timer: null };
-    const isWanted = () => next === this.#next;
-    const fail = () => {
+    socket.onerror = () => isWanted() && !mayBeForeign() && this.#emit(new Event("error"));
+    socket.onclose = ({ code, reason, wasClean }) => {
       if (!isWanted()) return;
-      this.#dropNext();
-      this.#renewTimer = setTimeout(() => this.#replace(), this.#delayBefore(++this.#renewals));
+      if (mayBeForeign() && code === 1006) this.#connect(false);
+      else if (token && !WAITS.has(code)) this.#session.end();
+      fail({ code, reason, wasClean });
     };
-    next.timer = setTimeout(fail, connectTimeout);
-    let expiresAt;
-    try {
-      const address = await this.#url();
+    socket.onopen = () => {
       if (!isWanted()) return;
-      expiresAt = expiryOf(address);
-      if (expiresAt <= this.#expiresAt) {  // the old token, from a cache of the page: a connection with it gains no time
-        fail();
+      if (socket.protocol !== SUBPROTOCOL) {
+        this.#adopt(next, null);
         return;
       }
-      next.socket = new WebSocket(absolute(address?.url ?? address), this.#protocols);
-    } catch {  // the next one may be better; why not is told when the current connection has ended
-      fail();
-      return;
-    }
-    next.socket.onclose = fail;
-    next.socket.onopen = () => {
+      // From the hello on, nothing is taken from the current connection: it would not be in the count.
+      let received;
+      ({ token, received } = this.#session ?? {});
+      if (token && this.#socket) {
+        this.#options.clearTimeout(this.#timers.beat);
+        drop(this.#socket, this.#session);
+        this.#socket = null;
+        this.#state = CONNECTING;
+      }
+      socket.binaryType = "arraybuffer";
+      socket.send(`${DLE}h${JSON.stringify(token ? { resume: { token, received } } : {})}`);
+    };
+    socket.onmessage = ({ data }) => {
       if (!isWanted()) return;
-      this.#next = null;  // so that it is not closed with the old connection
-      this.#options.clearTimeout(next.timer);
-      const socket = this.#socket;
-      this.#socket = null;  // so that it is not closed yet
-      this.#abandon();
-      this.#socket = next.socket;
-      this.#listenTo(next.socket, this.#generation);
-      this.#retire(socket);
-      this.#opened(expiresAt);
+      let welcome;
+      try {
+        welcome = welcomeIn(data);
+        if (welcome.resumed && !token) throw new Error("nothing to resume");
+        if (welcome.resumed) this.#session.acknowledge(welcome.received);
+      } catch (error) {
+        if (token) this.#session.end();
+        socket.close(BROKEN, "protocol error");
+        if (mayBeForeign()) this.#connect(false);
+        fail({ code: 1002, reason: error.message }, { isFinal: false });
+        return;
+      }
+      this.#adopt(next, welcome);
     };
   }
 
-  // The server opens the new connection before its handler joins rooms. Meanwhile, the old one gets what is broadcast.
-  #retire(socket) {
-    const old = this.#old = { socket, timer: this.#options.setTimeout(() => this.#dropOld(), OVERLAP_MS) };
-    const isOld = () => old === this.#old;
-    socket.onmessage = ({ data, origin }) => isOld() && this.#emit(new MessageEvent("message", { data, origin }));
-    socket.onclose = () => isOld() && this.#dropOld();
-  }
-
-  #dropOld() {
-    const old = this.#old;
-    this.#old = null;
-    if (old === null) return;
-    this.#options.clearTimeout(old.timer);
-    if (old.socket.readyState < CLOSING) old.socket.close(1000, "renewed");
-  }
-
-  #dropNext() {
-    const next = this.#next;
+  // Use this connection. Without a welcome it is a plain WebSocket.
+  #adopt({ socket, mayOffer, expiresAt }, welcome) {
+    const { now, stableAfter } = this.#options;
+    const [before, former] = [this.#socket, this.#session];
+    this.#dropOld();
+    this.#stopTimers();
     this.#next = null;
-    this.#options.clearTimeout(this.#renewTimer);
-    if (next === null) return;
-    this.#options.clearTimeout(next.timer);
-    if (next.socket !== null && next.socket.readyState < CLOSING) next.socket.close();
-  }
+    this.#socket = socket;
+    this.#resumed = welcome?.resumed ?? false;
+    if (welcome) {
+      if (!this.#resumed) this.#session = new Session();
+      this.#session.welcome(welcome);
+      this.#hasSpoken = true;
+    } else {
+      this.#session = null;
+      socket.binaryType = this.#binaryType;
+      if (!mayOffer) this.#refusals++;
+    }
+    // The server opens a new session before its handler joins rooms. Meanwhile, the old one gets what is broadcast.
+    if (before) {
+      this.#old = { socket: before, session: former };
+      this.#after("old", OVERLAP_MS, () => this.#dropOld());
+    } else if (!this.#resumed) {
+      former?.end();
+    }
+    this.#listenTo(socket, this.#session);
 
-  #renewInTime() {
-    const { now, setTimeout } = this.#options;
-    const left = this.#renewAt - now();
-    if (left <= 0) this.#replace();
-    else if (left < Infinity) this.#renewTimer = setTimeout(() => this.#renewInTime(), Math.min(left, LONGEST_TIMER_MS));
-  }
-
-  #opened(expiresAt) {
-    const { now, setTimeout, clearTimeout, stableAfter } = this.#options;
-    clearTimeout(this.#connectTimer);
     this.#state = OPEN;
-    this.#movedAt = now();
+    this.#movedAt = this.#heardAt = now();
     this.#watch();
+    this.#beat();
     // Later, because a server could accept and close at once: then the delays must grow.
-    this.#stableTimer = setTimeout(() => { this.#attempts = 0; this.#hasAskedAgain = false; }, stableAfter);
+    this.#after("stable", stableAfter, () => { this.#attempts = 0; this.#hasAskedAgain = false; });
     this.#expiresAt = expiresAt;
     const left = expiresAt - now();  // not above zero: the clock of this device is wrong, so the server decides
     this.#renewAt = left > 0 ? now() + Math.max(left - RENEW_BEFORE_MS, left / 2) : Infinity;
     this.#renewals = 0;
     this.#renewInTime();
-    this.#emit(new Event("open"));
+
+    const waiting = this.#queue;
+    if (this.#resumed) {
+      for (const message of this.#session.kept) socket.send(encode(message));
+      this.#emit(new Event("resumed"));
+    } else {
+      this.#queue = [];  // what the listeners send, such as a login, goes before the queue
+      const lost = former?.kept?.filter(({ kind }) => kind === "").length ?? null;
+      this.#emit(Object.assign(new Event("open"), { lost }));
+      if (this.#state === CLOSED) return;
+      this.#queue.push(...waiting);
+    }
+    this.#flush();
+  }
+
+  #renewInTime() {
+    const left = this.#renewAt - this.#options.now();
+    if (left <= 0) this.#connect();
+    else if (left < Infinity) this.#after("renew", left, () => this.#renewInTime());
+  }
+
+  // Receiving
+
+  #listenTo(socket, session) {
+    const isCurrent = () => socket === this.#socket;
+    const isOld = () => socket === this.#old?.socket;
+    socket.onerror = () => isCurrent() && this.#emit(new Event("error"));
+    socket.onclose = (close) => {
+      if (isOld()) this.#dropOld();
+      else if (isCurrent()) this.#lost(close);
+    };
+    socket.onmessage = ({ data, origin }) => {
+      if (!isCurrent() && !isOld()) return;
+      let message = { kind: "", data };
+      try {
+        if (session) message = session.take(data);
+      } catch (error) {
+        session.end();
+        socket.close(BROKEN, "protocol error");
+        if (isCurrent()) this.#lost({ code: 1002, reason: error.message }, { isFinal: false });
+        return;
+      }
+      if (isCurrent()) {
+        this.#heardAt = this.#options.now();
+        this.#isHeard = true;
+        if (message.kind !== "a") this.#dropOld();
+        if (session?.kept && (session.due >= UNACKNOWLEDGED || session.dueBytes >= UNACKNOWLEDGED_BYTES)) this.#acknowledge("a");
+      }
+      if (session && this.#binaryType === "blob" && typeof message.data !== "string") message.data = new Blob([message.data]);
+      this.#deliver(session, message, origin);
+    };
+  }
+
+  #deliver(session, { kind, id, data }, origin) {
+    const request = session?.requests.get(id);
+    if (kind === "") this.#emit(new MessageEvent("message", { data, origin }));
+    else if (kind === "q") this.#answer(session, id, data);
+    else if (kind === "e") request?.reject(new RequestError(data));
+    else if (kind !== "a") request?.resolve(kind === "n" ? null : data);
+  }
+
+  async #answer(session, id, data) {
+    let answer, reply;
+    const event = new MessageEvent("request", { data });
+    event.respondWith = (value) => { answer ??= { value }; };
+    try {
+      this.#emit(event);
+      if (!answer) throw new RequestError("no handler");
+      const value = await answer.value ?? null;
+      reply = value === null ? { kind: "n", data: "" } : { kind: "r", data: messageOf(value) };
+    } catch (error) {
+      const isMeant = error?.name === "RequestError";
+      if (!isMeant) report(error);
+      reply = { kind: "e", data: isMeant ? textOf(error) : "failed" };
+    }
+    this.#post({ ...reply, id, session });
+  }
+
+  // Heartbeat and acknowledgements
+
+  #beat() {
+    const { heartbeatMs, timeoutMs } = this.#session ?? {};
+    if (!heartbeatMs) return;
+    const left = this.#heardAt + heartbeatMs - this.#options.now();
+    if (left > 0) this.#after("beat", Math.min(left, heartbeatMs), () => this.#beat());
+    else this.#probe(timeoutMs);
+  }
+
+  // Ask the server for a sign of life, and replace the connection if none comes.
+  #probe(patience) {
+    this.#isHeard = false;
+    this.#acknowledge("p");
+    this.#after("beat", patience, () => {
+      if (this.#isHeard) this.#beat();
+      else this.#lost({ code: 1006, reason: "no sign of life" }, { delay: 0 });
+    });
+  }
+
+  #acknowledge(kind) {
+    this.#session.due = this.#session.dueBytes = 0;
+    this.#socket.send(`${DLE}${kind}${this.#session.received}`);
+  }
+
+  // Sending
+
+  #post(message) {
+    if (this.#state >= CLOSING) return false;
+    const { maxQueued, maxQueuedBytes } = this.#options;
+    message.size = sizeOf(message.data);
+    const isFull = this.#queue.length >= maxQueued || this.#queuedBytes + message.size > maxQueuedBytes;
+    if (isFull && !this.#isOpen && !message.session) return false;  // a reply is never refused
+    if (message.data instanceof Uint8Array) message.data = message.data.slice();
+    this.#queue.push(message);
+    this.#queuedBytes += message.size;
+    this.#flush();
+    return true;
+  }
+
+  #flush() {
     while (this.#queue.length > 0 && this.#isOpen) {
-      const message = this.#queue.shift();
-      this.#queuedBytes -= sizeOf(message);
-      this.#socket.send(message);
+      const message = this.#queue[0];
+      if (this.#session && message.data instanceof Blob) {
+        message.read ??= this.#read(message);  // what is sent after it waits so long
+        return;
+      }
+      this.#queue.shift();
+      this.#queuedBytes -= message.size;
+      this.#transmit(message);
     }
   }
 
-  #lost(code, reason, wasClean, { isHopeless = false, soon } = {}) {
-    const { setTimeout, maxAttempts } = this.#options;
+  async #read(message) {
+    try {
+      message.data = new Uint8Array(await message.data.arrayBuffer());
+    } catch (error) {
+      report(error);
+      message.data = null;
+    }
+    this.#flush();
+  }
+
+  #transmit(message) {
+    const session = this.#session;
+    // Not readable, or the answer to a request of an earlier session.
+    if (message.data === null || message.session && message.session !== session) return;
+    if (!session) {
+      if (message.kind === "") this.#socket.send(message.data);
+      else message.reject(new RequestError("the server takes no requests"));
+      return;
+    }
+    if (message.kind === "q") {
+      Object.assign(message, { id: ++session.lastId, session });
+      session.requests.set(message.id, message);
+    }
+    this.#socket.send(encode(message));
+    session.kept?.push(message);
+  }
+
+  // Ending
+
+  #lost({ code, reason, wasClean = false }, { isFinal, delay } = {}) {
     const wasMeant = this.#state === CLOSING;
     this.#abandon();
     if (!wasMeant) this.#state = CONNECTING;
-    const generation = this.#generation;
-    const isOver = wasMeant || isHopeless || this.#mayNotComeBack({ code, reason, wasClean });
-    if (generation !== this.#generation) return;  // isFinal has called close()
-    if (isOver || this.#attempts >= maxAttempts) {
+    const isOver = wasMeant || (isFinal ?? this.#mayNotComeBack({ code, reason, wasClean }));
+    if (!wasMeant && this.#state !== CONNECTING) return;  // isFinal has called close()
+    if (isOver || this.#attempts >= this.#options.maxAttempts) {
       this.#end(code, reason, wasClean);
       return;
     }
     const attempt = ++this.#attempts;
-    const delay = soon ?? this.#delayBefore(attempt);
-    this.#retryTimer = setTimeout(() => this.#connect(), delay);
+    delay ??= this.#delayBefore(attempt);
+    this.#isWaiting = true;
+    this.#after("retry", delay, () => this.#connect());
     this.#emit(new CustomEvent("reconnecting", { detail: { code, reason, attempt, delay } }));
   }
 
@@ -404,7 +584,7 @@ export class ReconnectingWebSocket extends EventTarget {
     try {
       return Boolean(this.#options.isFinal(close));
     } catch (error) {
-      (globalThis.reportError ?? console.error)(error);
+      report(error);
       return isFinal(close.code);
     }
   }
@@ -416,28 +596,46 @@ export class ReconnectingWebSocket extends EventTarget {
     return longest / 2 + random() * (longest / 2);
   }
 
-  // Drop the current connection or attempt, and ignore its further events.
-  #abandon() {
-    const { clearTimeout } = this.#options;
-    for (const timer of [this.#connectTimer, this.#stableTimer, this.#watchTimer, this.#retryTimer]) {
-      clearTimeout(timer);
-    }
-    this.#retryTimer = null;
-    this.#dropNext();
+  // Drop all connections, and ignore their further events.
+  #abandon(code, reason) {
     this.#dropOld();
-    this.#generation++;
-    if (this.#socket !== null && this.#socket.readyState < CLOSING) this.#socket.close();
+    this.#dropNext(code, reason);
+    drop(this.#socket, this.#session, code, reason);
     this.#socket = null;
+    this.#stopTimers();
+    this.#isWaiting = false;
+    if (!this.#session?.token) this.#session?.end();
+  }
+
+  #dropNext(code, reason) {
+    const { socket } = this.#next ?? {};
+    this.#next = null;
+    drop(socket, this.#session, code, reason);
+  }
+
+  #dropOld() {
+    const { socket, session } = this.#old ?? {};
+    this.#old = null;
+    drop(socket, null, 1000, "renewed");
+    session?.end();
   }
 
   #end(code, reason, wasClean) {
     this.#state = CLOSED;
     this.#queue = [];
     this.#queuedBytes = 0;
-    globalThis.removeEventListener?.("online", this.#renew);
-    globalThis.removeEventListener?.("pageshow", this.#show);
-    globalThis.document?.removeEventListener("visibilitychange", this.#wake);
+    for (const { reject } of this.#requests) reject(new SessionClosed("the socket is closed"));
+    this.#watchPage("removeEventListener");
     this.#emit(new CloseEvent("close", { code, reason, wasClean }));
+  }
+
+  #after(name, delay, callback) {
+    this.#options.clearTimeout(this.#timers[name]);
+    this.#timers[name] = this.#options.setTimeout(callback, Math.min(delay, LONGEST_TIMER_MS));
+  }
+
+  #stopTimers() {
+    for (const timer of Object.values(this.#timers)) this.#options.clearTimeout(timer);
   }
 
   #emit(event) {
@@ -446,23 +644,66 @@ export class ReconnectingWebSocket extends EventTarget {
 
   static {
     // onopen and so on. A replaced listener keeps its place in the order, as in the browser.
-    for (const type of EVENTS) {
+    for (const type of ["open", "resumed", "message", "request", "error", "close", "reconnecting"]) {
+      const listeners = new WeakMap();
       Object.defineProperty(this.prototype, `on${type}`, {
         configurable: true,
         enumerable: true,
         get() {
-          return this.#listeners.get(type) ?? null;
+          return listeners.get(this) ?? null;
         },
         set(listener) {
-          if (!this.#listeners.has(type)) {
-            this.addEventListener(type, (event) => this.#listeners.get(type)?.call(this, event));
+          if (!listeners.has(this)) {
+            this.addEventListener(type, (event) => {
+              const handler = listeners.get(this);
+              if (type === "request" && handler) event.respondWith(new Promise((done) => done(handler.call(this, event))));
+              else handler?.call(this, event);
+            });
           }
-          this.#listeners.set(type, typeof listener === "function" ? listener : null);
+          listeners.set(this, typeof listener === "function" ? listener : null);
         },
       });
     }
   }
 }
+
+// The messages of the protocol
+
+// A message of the server. Its kind is "" if it is an ordinary one.
+function decode(data) {
+  const isText = typeof data === "string";
+  const head = isText ? data.slice(0, 20) : String.fromCharCode(...new Uint8Array(data.slice(0, 20)));
+  if (head[0] !== DLE) return { kind: "", data };
+  if (head[1] === DLE) return { kind: "", data: data.slice(1) };
+  const [start, kind, digits] = /^\x10(?:([qre])([1-9]\d*):|([an])(0|[1-9]\d*)$)/.exec(head)?.filter((part) => part) ?? [];
+  const id = Number(digits);
+  if (!Number.isSafeInteger(id) || !(isText || /[qr]/.test(kind))) throw new Error("unknown message");
+  return { kind, id, data: data.slice(start.length) };
+}
+
+function encode({ kind, id, data }) {
+  const isMarked = data[0] === DLE || data[0] === DLE.charCodeAt();
+  const head = kind ? `${DLE}${kind}${id}${kind === "n" ? "" : ":"}` : isMarked ? DLE : "";
+  if (typeof data === "string") return head + data;
+  const bytes = new Uint8Array(head.length + data.length);
+  bytes.set(new TextEncoder().encode(head));
+  bytes.set(data, head.length);
+  return bytes;
+}
+
+function welcomeIn(data) {
+  if (typeof data !== "string" || !data.startsWith(`${DLE}w`)) throw new Error("no welcome");
+  const welcome = JSON.parse(data.slice(2));
+  const { resumed, token, received, resumeMs, heartbeatMs, timeoutMs, protocol } = welcome;
+  const isRight = [received, resumeMs, heartbeatMs, timeoutMs].every((number) => Number.isSafeInteger(number) && number >= 0)
+    && (resumed === true || resumed === false && received === 0)
+    && (token === null ? !resumed : typeof token === "string" && /^[!-~]{1,256}$/.test(token))
+    && (typeof protocol === "string" || protocol === null);
+  if (!isRight) throw new Error("malformed welcome");
+  return welcome;
+}
+
+// Values of the page
 
 // The absolute ws: or wss: address for an address that may be relative to the page.
 function absolute(url) {
@@ -485,10 +726,11 @@ function expiryOf(address) {
   return time;
 }
 
-// The bytes of a buffer or view; null for anything else. Shared memory is copied, because it cannot be sent.
-function bytesOf(data) {
+// Text, a Blob, or bytes of a buffer or view. Shared memory is copied, because it cannot be sent.
+function messageOf(data) {
+  if (data instanceof Blob) return data;
   const isView = ArrayBuffer.isView(data);
-  if (!isView && !/^\[object (Shared)?ArrayBuffer\]$/.test(Object.prototype.toString.call(data))) return null;
+  if (!isView && !/^\[object (Shared)?ArrayBuffer\]$/.test(Object.prototype.toString.call(data))) return `${data}`;
   const bytes = isView ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength) : new Uint8Array(data);
   return bytes.buffer instanceof ArrayBuffer ? bytes : bytes.slice();
 }
@@ -508,8 +750,17 @@ function checkClose(code, reason) {
   }
 }
 
+// Without a code: the connection ends, the session may go on.
+function drop(socket, session, code = session?.token ? SUSPEND : undefined, reason = undefined) {
+  if (socket && socket.readyState < CLOSING) socket.close(code, reason);
+}
+
+function report(error) {
+  (globalThis.reportError ?? console.error)(error);
+}
+
 // The message of an error. A page's function may throw any value.
-function messageOf(error) {
+function textOf(error) {
   try {
     return `${error?.message ?? error}`;
   } catch {
