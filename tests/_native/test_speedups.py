@@ -17,7 +17,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
@@ -209,109 +208,6 @@ def test_all_who_give_way_at_once_go_on() -> None:
 
     run_all(*[give_way_often] * 50)
     assert count == 1000
-
-
-@pytest.fixture
-def room_of_readers() -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
-    """Queues something for the many members of a room, and writes it, which takes some milliseconds."""
-    with socket.socket(type=socket.SOCK_DGRAM) as reader, socket.socket(type=socket.SOCK_DGRAM) as writer:
-        reader.bind(("127.0.0.1", 0))  # what it has no room for is dropped, and so nobody has to read
-        writer.connect(reader.getsockname())
-        members = [
-            SimpleNamespace(
-                _queue=[], _fd=writer.fileno(), _close_frame=None, _detached=False, is_blocked=False, _draining=False,
-                _kept=None,
-            )
-            for _ in range(1000)
-        ]
-
-        def queue() -> None:
-            for member in members:
-                member._queue.append(bytes(4000))
-
-        yield queue, lambda: c_module().send_queues(members) and None
-
-
-Room = tuple[Callable[[], None], Callable[[], None]]
-
-
-def counts_while_writing(room: Room, work: Callable[[], None]) -> list[int]:
-    """How often another thread does `work` while a room's members are written to, each of 25 times."""
-    queue, write = room
-    count, counts, stopping = 0, [], threading.Event()
-
-    def work_on() -> None:
-        nonlocal count
-        while not stopping.is_set():
-            work()
-            count += 1
-
-    def write_often() -> None:
-        try:
-            for _ in range(25):
-                queue()  # for which it may lose the GIL, and its core
-                before = count
-                write()
-                counts.append(count - before)
-        finally:
-            stopping.set()
-
-    run_all(work_on, write_often)
-    return counts
-
-
-def busy_by_reading(stack: ExitStack) -> Callable[[], None]:
-    ours, theirs = (stack.enter_context(sock) for sock in socket.socketpair())
-
-    def read() -> None:
-        theirs.send(b"flood")
-        assert c_module().receive(ours.fileno(), 3) == b"flo"  # there is more
-        assert c_module().receive(ours.fileno(), 3) == b"od"
-
-    return read
-
-
-def not_busy(stack: ExitStack) -> Callable[[], None]:
-    ours, theirs = (stack.enter_context(sock) for sock in socket.socketpair())
-
-    def read() -> None:
-        theirs.send(b"one")
-        assert c_module().receive(ours.fileno(), 10) == b"one"
-
-    return read
-
-
-@pytest.mark.parametrize("busy", [lambda stack: c_module().give_way, busy_by_reading])
-def test_who_is_busy_waits_while_members_are_written_to(
-    room_of_readers: Room, busy: Callable[[ExitStack], Callable[[], None]]
-) -> None:
-    with ExitStack() as stack:
-        # Mostly, since the writer may still lose its core just before it begins. One piece of work was under way.
-        assert median(counts_while_writing(room_of_readers, busy(stack))) <= 5
-
-
-def test_a_client_that_sends_little_is_read_while_members_are_written_to(room_of_readers: Room) -> None:
-    with ExitStack() as stack:
-        assert sum(counts_while_writing(room_of_readers, not_busy(stack))) > 100
-
-
-def test_who_is_busy_goes_on_though_there_is_always_another_who_writes(room_of_readers: Room) -> None:
-    done = threading.Event()
-
-    def write_on() -> None:
-        queue, write = room_of_readers
-        while not done.is_set():
-            queue()
-            write()
-
-    def give_way_often() -> None:
-        try:
-            for _ in range(20):
-                c_module().give_way()
-        finally:
-            done.set()
-
-    run_all(write_on, give_way_often)
 
 
 def test_linger_needs_an_open_socket() -> None:

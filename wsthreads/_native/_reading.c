@@ -30,59 +30,17 @@
 #ifndef MAX_BUSY
 #define MAX_BUSY 1 /* of these, threads that will be busy for a while */
 #endif
-#ifndef MAX_DEFERRED_NS
-#define MAX_DEFERRED_NS 20000000 /* the longest that one of these waits for threads that write to many sockets */
-#endif
 
 static sem_t turnstile; /* as many threads as this admits wait for the GIL */
 
 /* A thread is busy if it will need the GIL for a while: its client has sent much, is connecting, or has left. Only one
  * busy thread at a time may wait for the GIL. So a client that sends little waits for at most two busy threads, however
- * many clients flood the server. Busy threads also wait while a room's members are written to: `defer_to_writers`. */
+ * many clients flood the server. */
 static sem_t gate;
-
-/* A busy thread waits until one of the threads that write to many sockets is done. It does not wait for all of them,
- * since new ones may always come. */
-static pthread_mutex_t writing; /* guards the next two; a leaf lock, held briefly */
-static unsigned long writers;   /* threads that are writing to many sockets */
-static unsigned long written;   /* how many times one of them was done */
-static pthread_cond_t one_done;
 
 static void renew_turnstile(void) { /* also in a forked process, where the threads that would release it are missing */
     sem_init(&turnstile, 0, MAX_WAITING);
     sem_init(&gate, 0, MAX_BUSY);
-    pthread_mutex_init(&writing, NULL);
-    pthread_cond_init(&one_done, NULL);
-    writers = 0;
-}
-
-void begin_writing(void) {
-    pthread_mutex_lock(&writing);
-    writers++;
-    pthread_mutex_unlock(&writing);
-}
-
-void end_writing(void) {
-    pthread_mutex_lock(&writing);
-    writers--;
-    written++;
-    pthread_cond_broadcast(&one_done);
-    pthread_mutex_unlock(&writing);
-}
-
-/* Called without the GIL. */
-static void defer_to_writers(void) {
-    struct timespec deadline; /* if this clock is set back, the end of a write still wakes us */
-    clock_gettime(CLOCK_REALTIME, &deadline);
-    deadline.tv_nsec += MAX_DEFERRED_NS;
-    if (deadline.tv_nsec >= 1000000000) {
-        deadline.tv_sec++;
-        deadline.tv_nsec -= 1000000000;
-    }
-    pthread_mutex_lock(&writing);
-    unsigned long before = written;
-    while (writers > 0 && written == before && pthread_cond_timedwait(&one_done, &writing, &deadline) == 0) continue;
-    pthread_mutex_unlock(&writing);
 }
 
 static void wait_for(sem_t *semaphore) {
@@ -97,13 +55,8 @@ void restore_thread_in_turn(PyThreadState *state) {
     errno = error;
 }
 
-static void pass_gate(void) {
-    wait_for(&gate);
-    defer_to_writers();
-}
-
 static void restore_thread_through_gate(PyThreadState *state) {
-    pass_gate();
+    wait_for(&gate);
     restore_thread_in_turn(state);
     sem_post(&gate);
 }
@@ -141,7 +94,7 @@ static PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t nar
         PyThreadState *state = PyEval_SaveThread();
         received = recv((int)fd, to, (size_t)size, 0);
         int is_full = received > 0 && received == size;
-        if (is_full) pass_gate();
+        if (is_full) wait_for(&gate);
         restore_thread_in_turn(state);
         if (is_full) sem_post(&gate);
         if (received >= 0) break;
@@ -264,7 +217,7 @@ static PyObject *receive_message(PyObject *module, PyObject *const *args, Py_ssi
         size = received < 0 ? 0 : (size_t)received;
         if (received > 0) whole = with_rest((int)fd, little, &size, max_bytes);
         int is_long = whole == NULL ? size == sizeof little : size >= LONG_BYTES;
-        if (is_long) pass_gate();
+        if (is_long) wait_for(&gate);
         restore_thread_in_turn(state);
         if (is_long) sem_post(&gate);
         if (received >= 0) break;

@@ -15,14 +15,6 @@
 /* PyEval_RestoreThread, after waiting for the turn. Keeps errno. */
 void restore_thread_in_turn(PyThreadState *state);
 
-/* Writing to many sockets takes milliseconds, without the GIL. A thread that takes the GIL meanwhile, on the same core,
- * makes the writer take twice as long, and the members of a room wait. So busy threads wait, for a moment, until one
- * writer is done. A writer calls the first function before, and the second after its writes, with the GIL held: so the
- * waiting threads run after it. */
-enum { MANY_WRITES = 64 };
-void begin_writing(void);
-void end_writing(void);
-
 /* Seconds, as time.monotonic(). */
 double monotonic(void);
 

@@ -23,7 +23,6 @@
 #include "_frames.h"
 #include "_metrics.h"
 #include "_outboxes.h"
-#include "_reading.h"
 
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0
@@ -293,14 +292,11 @@ static PyObject *send_queues(PyObject *module, PyObject *outboxes) {
     PyObject *type, *value, *traceback; /* the failure at the first outbox, kept until the end */
     PyErr_Fetch(&type, &value, &traceback);
 
-    int are_many = done >= MANY_WRITES;
-    if (are_many) begin_writing();
     PyThreadState *state = total == 1 && done == 1 && is_small(writes) ? NULL : PyEval_SaveThread();
     for (Py_ssize_t i = 0; i < done; i++) {
         if (writes[i].data != NULL) do_write(&writes[i]);
     }
     if (state != NULL) PyEval_RestoreThread(state);
-    if (are_many) end_writing();
 
     for (Py_ssize_t i = 0; i < done; i++) {
         int complete = writes[i].data == NULL ? writes[i].fd >= 0 : end_write(&writes[i], PyList_GET_ITEM(outboxes, i));
