@@ -39,7 +39,7 @@ def test_a_c_module_with_another_number_can_be_built_and_loaded(tmp_path):
         "from tests.bench.trick_server import _use_speedups\n"
         f"_use_speedups({str(file)!r})\n"
         "from wsthreads._native import speedups\n"
-        "speedups.give_way()\n"
+        "speedups.linger(-1, 1, 0.01, 0.16)\n"
         "print(speedups.__file__)"
     )
     with Program([sys.executable, "-c", code], env={"WSTHREADS_PURE_PYTHON": "0"}) as program:
@@ -72,7 +72,6 @@ def on_message(session, message):
         ("none", ["--no-cpu-affinity"], f"{OTHER} all", f"{OTHER} all"),
         ("batch", [], f"{OTHER} 1", f"{OTHER} 1"),
         ("rooms", [], f"{BATCH} 1", f"{BATCH} 1"),
-        ("handshakes", [], f"{BATCH} 1", f"{OTHER} 1"),
         ("arenas", [], f"{BATCH} 1", f"{OTHER} 1"),
         ("inbox", [], f"{BATCH} 1", f"{OTHER} 1"),
     ],

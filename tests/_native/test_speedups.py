@@ -197,19 +197,6 @@ def test_more_threads_than_may_ask_for_the_gil_receive_at_once() -> None:
         assert received == [b"now"] * len(pairs)
 
 
-def test_all_who_give_way_at_once_go_on() -> None:
-    count = 0
-
-    def give_way_often() -> None:
-        nonlocal count
-        for _ in range(20):
-            c_module().give_way()
-            count += 1
-
-    run_all(*[give_way_often] * 50)
-    assert count == 1000
-
-
 def test_linger_needs_an_open_socket() -> None:
     c_module().linger(-1, 1e9, 0.01, 0.16)
     with pytest.raises(TypeError):

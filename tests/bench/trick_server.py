@@ -40,10 +40,6 @@ def _without_leaving_batch() -> None:
     _schedule(joins_room=lambda self: None)
 
 
-def _without_queue_of_handshakes() -> None:
-    _schedule(handshake_begins=lambda self: None)
-
-
 def _without_few_arenas() -> None:
     from wsthreads.threads import malloc
 
@@ -61,7 +57,6 @@ WITHOUT: dict[str, Callable[[], None]] = {
     "none": lambda: None,
     "batch": _without_batch,
     "rooms": _without_leaving_batch,
-    "handshakes": _without_queue_of_handshakes,
     "arenas": _without_few_arenas,
     "inbox": _without_readers,
 }

@@ -143,7 +143,6 @@ _ALL = (
     Trick("batch", "session threads outside rooms in SCHED_BATCH", (_echo(10), _echo(100), _echo(1000)),
           without="batch"),
     Trick("rooms", "session threads in rooms not in SCHED_BATCH", (_room(100), _room(1000)), without="rooms"),
-    Trick("handshakes", "one handshake at a time asks for the GIL", (NEWCOMERS,), without="handshakes"),
     Trick("gate", "one busy thread at a time asks for the GIL", (FLOODS, NEWCOMERS), define="MAX_BUSY=30000"),
     Trick("turnstile", "16 threads at a time ask for the GIL", (_echo(100), _echo(1000), _room(1000)),
           define="MAX_WAITING=30000"),

@@ -25,9 +25,6 @@ class Told(Scheduling):
     def names(self):
         return [event for event, _ in self.events]
 
-    def handshake_begins(self):
-        self.note("handshake begins")
-
     def session_begins(self, flusher, occupancy):
         assert occupancy.taken >= 1
         self.note("session begins")
@@ -99,7 +96,7 @@ def test_a_session_tells_what_happens_in_its_own_thread(told):
             assert client.receive_text() == "x"
         client.leave()
     assert told.names() == [
-        "handshake begins", "session begins", "on_handshake", "enters", "on_open",
+        "session begins", "on_handshake", "enters", "on_open",
         "runs handler", "on_message", "joins room", "runs handler", "on_message", "joins room",
         "on_close", "exits", "stopped",
     ]  # fmt: skip

@@ -21,7 +21,7 @@
 #define POLLRDHUP 0
 #endif
 
-/* ---- the queue for the GIL, give_way() -> None ---- */
+/* ---- the queue for the GIL ---- */
 
 /* Each number below may be set by the compiler: tests/bench/tricks.py measures what it brings. */
 #ifndef MAX_WAITING
@@ -33,7 +33,7 @@
 
 static sem_t turnstile; /* as many threads as this admits wait for the GIL */
 
-/* A thread is busy if it will need the GIL for a while: its client has sent much, is connecting, or has left. Only one
+/* A thread is busy if it will need the GIL for a while: its client has sent much, or has left. Only one
  * busy thread at a time may wait for the GIL. So a client that sends little waits for at most two busy threads, however
  * many clients flood the server. */
 static sem_t gate;
@@ -59,13 +59,6 @@ static void restore_thread_through_gate(PyThreadState *state) {
     wait_for(&gate);
     restore_thread_in_turn(state);
     sem_post(&gate);
-}
-
-static PyObject *give_way(PyObject *module, PyObject *nothing) {
-    (void)module, (void)nothing;
-    PyThreadState *state = PyEval_SaveThread();
-    restore_thread_through_gate(state);
-    Py_RETURN_NONE;
 }
 
 /* ---- receive(fd, size) -> bytes ---- */
@@ -275,7 +268,6 @@ static PyObject *linger(PyObject *module, PyObject *args) {
 static PyMethodDef functions[] = {
     {"receive", (PyCFunction)(void (*)(void))receive, METH_FASTCALL, "See wsthreads.protocol.transport."},
     {"receive_message", (PyCFunction)(void (*)(void))receive_message, METH_FASTCALL, "See wsthreads.protocol.transport."},
-    {"give_way", give_way, METH_NOARGS, "See wsthreads.protocol.transport."},
     {"linger", linger, METH_VARARGS, "See wsthreads.protocol.transport."},
     {"decode_message", (PyCFunction)(void (*)(void))decode_message, METH_FASTCALL, "See wsthreads.protocol.frames."},
     {NULL, NULL, 0, NULL},

@@ -222,7 +222,6 @@ class Endpoint:
         check_upgrade(environ)
         if is_validated(environ):
             raise HandshakeRefused(501, VALIDATED, cause="server")
-        self._scheduling.handshake_begins()
         request = Request(environ, path_parameters)
         check_origin(request, self._config.allowed_origins)
         agreement = agree(request.get_header("Sec-WebSocket-Extensions")) if self._config.compression else None

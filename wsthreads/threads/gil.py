@@ -1,4 +1,4 @@
-"""How threads are scheduled under a GIL: session threads on one core, handshakes one at a time.
+"""How threads are scheduled under a GIL: session threads on one core.
 
 ``python -m tests.bench.tricks`` measures each decision by itself, with a subclass that does not take it.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 
-from wsthreads._native import speedups
 from wsthreads.threads.affinity import Affinity, PinnedThread, leave_core, preempt_others
 from wsthreads.threads.flusher import Flusher
 from wsthreads.threads.scheduling import NO_SCHEDULING, Occupancy, Scheduling
@@ -26,14 +25,6 @@ class GILScheduling(Scheduling):
 
     def owns_process(self, nth: int) -> None:
         self.affinity.claim(nth)
-
-    def handshake_begins(self) -> None:
-        """Let other threads have the GIL first. One thread with a handshake at a time asks for it back, so that a
-        thread with a message does not wait behind all of them. While a thread writes to many members of a room, no
-        handshake begins, for 20 ms at most. Needs the C module.
-        """
-        if speedups is not None:
-            speedups.give_way()
 
     def session_begins(self, flusher: Flusher, occupancy: Occupancy) -> None:
         self.affinity.start(flusher, occupancy)

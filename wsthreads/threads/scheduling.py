@@ -1,4 +1,4 @@
-"""Events that core modules report about their threads, such as "a handshake begins".
+"""Events that core modules report about their threads, such as "a session begins".
 
 The classes here do nothing. Those of `wsthreads.threads.gil` respond to the events: by the GIL, the cores and the
 classes of the system's scheduler. Core modules know nothing of these.
@@ -57,9 +57,6 @@ class Scheduling:
 
     def owns_process(self, nth: int) -> None:
         """The process belongs to the app alone, and is the `nth` worker of its server."""
-
-    def handshake_begins(self) -> None:
-        """The calling thread is about to check a handshake."""
 
     def session_begins(self, flusher: Flusher, occupancy: Occupancy) -> None:
         """A session was admitted. `flusher` runs, and `occupancy` counts the app's sessions."""
