@@ -36,9 +36,9 @@ class Process:
     def keep(self, *others, is_new=False):
         return self.call(scripts.KEEP, [self.holders], self.lease, int(is_new), *others)
 
-    def claim(self, may_take=True):
-        keys = [self.holders, self.room.lease, self.room.taken]
-        (answer,) = self.call(scripts.CLAIM, keys, self.lease, self.channel, int(may_take)) or [None]
+    def claim(self, may_take=True, hearing_ms=-1):
+        keys = [self.holders, self.room.lease, self.room.taken, self.room.posts]
+        (answer,) = self.call(scripts.CLAIM, keys, self.lease, self.channel, int(may_take), hearing_ms) or [None]
         return answer
 
     def confirm(self, fence, former=""):
@@ -250,6 +250,31 @@ def test_posts_of_an_older_state_are_all_given_up(processes):
     a.give_back(fence, "", first=2)
     assert b.heard() == [dict.fromkeys(range(4), "lost")]
     assert a.redis.exists(a.room.posts, a.room.taken) == 0
+
+
+def test_who_takes_a_room_after_a_break_gives_up_the_posts_from_before_it(processes):
+    """They may have been handled: Redis may have an older state since then."""
+    a, b, c = processes
+    a.owned()
+    c.post(0, 1, 2)
+    for n, entry in enumerate(a.redis.lrange(a.room.posts, 0, 1)):
+        head, _, value = entry.partition(b"\n")
+        posted_ms = int(head.split()[-1]) - 3_600_000
+        a.redis.lset(a.room.posts, n, b" ".join([*head.split()[:-1], b"%d\n" % posted_ms]) + value)
+    a.end_lease()
+    b.keep(is_new=True)
+    fence = b.claim(hearing_ms=1_800_000)
+    assert c.heard() == [{0: "lost", 1: "lost"}]
+    assert b.turn(fence) == ["post 2"]
+
+
+def test_who_takes_a_room_and_has_missed_nothing_handles_all_posts(processes):
+    a, b, c = processes
+    a.owned()
+    c.post(0, 1)
+    a.end_lease()
+    b.keep(is_new=True)
+    assert b.turn(b.claim()) == ["post 0", "post 1"]
 
 
 def test_at_most_so_many_bytes_are_taken_at_once(processes):

@@ -263,11 +263,21 @@ def game(redis_server):
 
 
 @pytest.mark.parametrize("way", ["cut", "answers"])
-def test_a_program_whose_connection_breaks_does_not_know_whether_its_post_was_handled(game, way):
-    room = RedisBroker(game.proxy.url, prefix="test").room("/ws/test", "game")
+def test_a_program_whose_connection_breaks_does_not_know_whether_its_post_was_handled(game, way, monkeypatch):
+    broker = RedisBroker(game.proxy.url, prefix="test")
+    room, outside, queued = broker.room("/ws/test", "game"), broker._outside(), threading.Event()
+    call = outside.call
+
+    def call_and_tell(*arguments):
+        answer = call(*arguments)
+        queued.set()
+        return answer
+
+    monkeypatch.setattr(outside, "call", call_and_tell)
 
     def break_off():
         assert game.begun.wait(DEADLINE_S)
+        assert queued.wait(DEADLINE_S), "it may be handled before its poster knows that it is queued"
         if way == "answers":
             game.proxy.swallow("answers")
             game.may_end.set()

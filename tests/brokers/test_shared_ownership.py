@@ -354,13 +354,16 @@ def test_a_very_slow_redis_makes_no_second_owner(server, make):
 
 
 @pytest.mark.long
-def test_posts_raise_while_redis_is_away(make):
+def test_posts_raise_while_redis_is_away_and_are_not_handled_again_if_it_comes_back_with_an_older_state(make):
     with RedisServer() as server:
         world = make(server.url)
         a, b = world.workers
         a.join()
         a.wait_owner()
+        b.join()
         b.posted("1")
+        key = a.link._keys.address(world.path, "game").posts
+        now_ms = int(time.time() * 1000)
         server.kill()
         with pytest.raises(PostError):
             b.posted("2")
@@ -372,9 +375,12 @@ def test_posts_raise_while_redis_is_away(make):
         wait_until(lambda: a.kinds()[-1] == "room_end")
         assert a.fence() is None
         server.start()
+        server.client.rpush(key, f'wake 0 {now_ms + 60_000} {now_ms}\nnull\n"again"')
         wait_until(lambda: a.fence() or b.fence())
         wait_until(lambda: _works(b.posted))
         assert a.posts()[0] == "1"
+        assert '"again"' not in a.posts() + b.posts()
+        assert not server.client.exists(key)
 
 
 def test_a_program_without_a_server_posts(server, make):

@@ -81,7 +81,7 @@ node, and a script may use them together:
 
 ``{<prefix>:<shard>}:posts:<path>:<room>``
     A list: the posts that wait for the owner. Each is the poster's wake channel, the poster's number for the post,
-    until when it may be handled, and in further lines the sender and the value.
+    until when it may be handled, when it was posted, and in further lines the sender and the value.
 
 ``{<prefix>:<shard>}:taken:<path>:<room>``
     A list: the posts that the owner has taken and not handled yet. They are lost when the owner dies: whoever takes the

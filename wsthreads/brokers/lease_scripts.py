@@ -132,18 +132,23 @@ end
 return answer
 """
 
-#: KEYS: holders; then the lease and the taken posts of each room. ARGV: a lease, its process's wake channel, 1 to take
-#: the rooms that are free, or 0. Notes that the process wants to own the rooms. Returns an empty list if the lease has
-#: ended. Else for each room: its fencing number as text, if it was taken; or the holder, and for how many milliseconds
-#: the holder's lease lasts (negative: the room is free). Whoever posted what a dead owner had taken is told.
+#: KEYS: holders; then the lease, the taken posts and the posts of each room. ARGV: a lease, its process's wake channel,
+#: 1 to take the rooms that are free, or 0; for how many milliseconds the process has heard everything, or -1 if it has
+#: missed nothing since its beginning. Notes that the process wants to own the rooms. Returns an empty list if the lease
+#: has ended. Else for each room: its fencing number as text, if it was taken; or the holder, and for how many
+#: milliseconds the holder's lease lasts (negative: the room is free). Whoever posted what a dead owner had taken is
+#: told.
+#:
+#: What was posted before the process missed something is given up: Redis may have come back with an older state, and
+#: these posts may have been handled. If so, their posters have missed something, too, and wait no more.
 CLAIM = f"""
 local holders = KEYS[1]
 {_LEFT} {_TELL}
 if left(ARGV[1]) < 0 then
   return {{}}
 end
-local answer = {{}}
-for i = 2, #KEYS, 2 do
+local answer, since = {{}}, ARGV[4] ~= '-1' and now - tonumber(ARGV[4])
+for i = 2, #KEYS, 3 do
   local room = redis.call('HMGET', KEYS[i], 'holder', 'last')
   redis.call('HSET', KEYS[i], '@' .. ARGV[1], ARGV[2])
   redis.call('PEXPIRE', KEYS[i], {OWNED_S * 1000})
@@ -163,6 +168,12 @@ for i = 2, #KEYS, 2 do
       tell(entry, 'lost')
     end
     redis.call('DEL', KEYS[i + 1])
+    local first = since and redis.call('LINDEX', KEYS[i + 2], 0)
+    while first and whole(string.match(first, '^%S+ %d+ %d+ (%d+)')) < since do
+      tell(first, 'lost')
+      redis.call('LPOP', KEYS[i + 2])
+      first = redis.call('LINDEX', KEYS[i + 2], 0)
+    end
     answer[#answer + 1] = fence
   end
 end
@@ -284,12 +295,12 @@ if not is_owned and not has_heir(KEYS[2], room[3] and room[1] or '') then
   return -1
 end
 local length, queued = redis.call('LLEN', KEYS[3]), 0
-local until_ms = string.format('%.0f', now + tonumber(ARGV[2]))
+local times = string.format(' %.0f %.0f\\n', now + tonumber(ARGV[2]), now)
 for i = 4, #ARGV, 2 do
   if length + queued >= tonumber(ARGV[3]) then
     break
   end
-  redis.call('RPUSH', KEYS[3], ARGV[1] .. ' ' .. ARGV[i] .. ' ' .. until_ms .. '\\n' .. ARGV[i + 1])
+  redis.call('RPUSH', KEYS[3], ARGV[1] .. ' ' .. ARGV[i] .. times .. ARGV[i + 1])
   queued = queued + 1
 end
 redis.call('PEXPIRE', KEYS[3], {OWNED_S * 1000})

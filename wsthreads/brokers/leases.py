@@ -11,6 +11,8 @@ higher one for each ownership. `keys` describes what Redis keeps.
 - Redis may have lost what it knew: it was flushed, or has failed over. Then somebody may still trust a lease of which
   Redis knows nothing. So after a break of the connection, and after its own lease was lost, a process takes no room for
   `LEASE_S`. It keeps those that Redis confirms.
+- Redis may have come back with an older state, in which posts wait that have been handled. So a process that takes a
+  room gives up the posts from before its last break.
 
 What goes to Redis has an order: outcomes of posts, and rooms that are given back, go behind the broadcasts that were
 made before. Nothing here blocks, and no lock is held when a keeper is called.
@@ -282,13 +284,14 @@ class Leases(Turns):
         wanted = [claim for claim in claims if claim.fence is None and not self._returning[claim.key]]
         for some in _chunks(wanted):
             keys = [self._keys.holders(number)]
-            keys += [key for claim in some for key in (claim.address.lease, claim.address.taken)]
+            keys += [key for claim in some for key in (claim.address.lease, claim.address.taken, claim.address.posts)]
             pipeline.call(
                 lease_scripts.CLAIM,
                 keys,
                 self._lease,
                 self._channel,
                 int(may_take),
+                self._posts.hearing_ms(),
                 then=partial(self._tried, shard, some),
             )
 

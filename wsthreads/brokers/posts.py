@@ -92,6 +92,8 @@ class PostBox:
         self._queue = queue
         self._clock = clock
         self._hears = False  # this process receives outcomes
+        self._has_missed = False  # it has received them before, and perhaps not all since then
+        self._heard_since = 0.0
         self._next = 0
         #: What is to be sent, in this order: the ticket before which broadcasts go, a number, and a post or a call.
         self._unsent: deque[tuple[int, int, SentPost | Callable[[Pipeline], None]]] = deque()
@@ -120,14 +122,21 @@ class PostBox:
         """From here on, outcomes arrive. Those of posts that were sent before may have been missed."""
         self.deafen()
         with self._lock:
-            self._hears = True
+            self._hears, self._heard_since = True, self._clock()
             self._queue.not_empty.notify()
 
     def deafen(self) -> None:
         """No outcomes arrive: send no posts."""
         with self._lock:
+            self._has_missed = self._has_missed or self._hears
             self._hears = False
         self.lose_sent("the connection on which its outcome was to come broke")
+
+    def hearing_ms(self) -> int:
+        """For how many milliseconds all outcomes have arrived; -1 if none has been missed since the beginning."""
+        if not self._has_missed:
+            return -1
+        return int((self._clock() - self._heard_since) * 1000) if self._hears else 0
 
     def send(self, pipeline: Pipeline, gate: float) -> None:
         """Add the calls for what waits. The writer's thread."""
