@@ -66,7 +66,7 @@ sanitize: $(VENV)/installed-test ## test the C modules with SANITIZER=address,un
 		$(CURDIR)/$(BIN)/python -m pytest -q --capture=sys tests/_native/test_speedups.py tests/javascript/test_bridge.py \
 		tests/javascript/test_inbox.py tests/monitoring/test_metrics.py tests/_native/test_rlock.py $(if $(filter thread,$(SANITIZER)),tests/protocol/test_outbox.py tests/rooms/test_rooms.py -k "not forked") $(ARGS)
 
-TARGETS := decode receive handshake script bridge
+TARGETS := decode receive handshake script bridge session
 fuzz: SECONDS = 60
 fuzz: $(VENV)/installed-fuzz ## fuzz each target for SECONDS; for example TARGET="decode receive"
 	@command -v clang >/dev/null || { echo "make fuzz needs clang and its runtime: apt-get install clang libclang-rt-14-dev" >&2; exit 1; }

@@ -5,6 +5,7 @@
 ``handshake``  a live server, which must answer any request, and upgrade none that it must not
 ``script``     one call of the script API with any arguments (`tests.fuzz.javascript`)
 ``bridge``     values on their way from JavaScript to Python and back, by the C module and by dukpy
+``session``    a message of ``wsthreads.1``, read by Python, by wsthreads.js, and by a judge (`tests.fuzz.sessions`)
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from tests.fuzz import handshakes, javascript
+from tests.fuzz import handshakes, javascript, sessions
 from tests.javascript.test_bridge import Crossing
 from tests.protocol.test_connection_reading import agree
 from tests.wire import Recorder
@@ -161,6 +162,22 @@ def bridge() -> Iterator[Check]:
             crossing.close()
 
 
+@contextmanager
+def session() -> Iterator[Check]:
+    """The first byte says whether the message is binary, and whether DLE is in front. The rest is the message."""
+    with sessions.browser() as browser:
+
+        def check(data: bytes) -> None:
+            choice, payload = Choices(data)(4), data[1:]
+            if choice >= 2:
+                payload = b"\x10" + payload
+            message = payload if choice % 2 else payload.decode("utf-8", "ignore")
+            sessions.judge(message)
+            sessions.judge_browser(message, browser(message))
+
+        yield check
+
+
 def _crossed(crossing: Crossing, way: str, value: str) -> Any:
     """What arrives of a value, or the name of the error that it made."""
     code = f"class Thrown extends Error {{}} const session = {{}}; {way}('seen', {value}, 1)"
@@ -187,5 +204,5 @@ def _is_plain(value: Any) -> bool:
 
 
 TARGETS: dict[str, Callable[[], AbstractContextManager[Check]]] = {
-    target.__name__: target for target in (decode, receive, handshake, script, bridge)
+    target.__name__: target for target in (decode, receive, handshake, script, bridge, session)
 }

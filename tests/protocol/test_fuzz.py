@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests._native.test_speedups import BUILT
-from tests.fuzz import handshakes, javascript, targets
+from tests.fuzz import handshakes, javascript, sessions, targets
 from tests.programs import DEADLINE_S, ROOT
 from wsthreads import HandshakeRefused
-from wsthreads.protocol import frames, handshake
+from wsthreads.protocol import envelope, frames, handshake
 
 CORPUS = Path(targets.__file__).parent / "corpus"
 
@@ -75,6 +76,51 @@ def test_an_answer_that_no_author_of_a_script_could_make_sense_of_is_found(tmp_p
             host.run("return nothing")
         with pytest.raises(AssertionError, match="failed in Python"):
             host.run("throw new TypeError('send failed in Python, see the log')")
+
+
+def test_a_parser_that_takes_a_malformed_number_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(envelope, "_NUMBER", re.compile("[0-9]+"))
+    with targets.session() as check:
+        check(b"\x02a12")
+        with pytest.raises(AssertionError):
+            check(b"\x02a012")
+
+
+def test_a_client_in_the_browser_that_takes_a_request_for_an_ordinary_message_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slip = 'decode = (data) => ({ kind: "", data });'
+    monkeypatch.setattr(sessions, "READER", sessions.READER + slip)
+    with targets.session() as check:
+        check(b"\x00hello")
+        with pytest.raises(AssertionError):
+            check(b"\x02q1:time?")
+
+
+# Messages of wsthreads.1
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[Callable[[str | bytes], dict[str, Any]]]:
+    with sessions.browser() as read:
+        yield read
+
+
+NUMBERS = st.sampled_from(
+    ["", "0", "1", "01", "12", "-1", "+1", "1.0", "9007199254740991", "9007199254740992", "1" * 17, "٣"]
+)
+PARTS = st.builds(
+    "\x10{}{}{}{}".format, st.sampled_from("hwapqrenbA\x10"), NUMBERS, st.sampled_from(["", ":"]), st.text()
+)
+
+
+@quick
+@given(PARTS | PARTS.map(str.encode) | st.binary().map(b"\x10".__add__))
+def test_all_readers_take_the_same_out_of_a_message(
+    reader: Callable[[str | bytes], dict[str, Any]], message: str | bytes
+) -> None:
+    sessions.judge(message)
+    sessions.judge_browser(message, reader(message))
 
 
 # Handshakes
