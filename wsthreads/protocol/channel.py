@@ -170,11 +170,12 @@ class Channel:
             outbox.check_received(received)
         if not own.wait_sent(0):
             self.lose("the client reads nothing")
-        if self.ending is not None or own.is_over:
+        if outbox is not None and not own.is_over:
+            own.detach()  # before the next check: if the connection is ended meanwhile, nothing follows its close frame
+            if self.ending is None:
+                self.outbox = outbox
+        if self.ending is not None or self.outbox.is_over:
             return False
-        if outbox is not None:
-            own.detach()
-            self.outbox = outbox
         self.outbox.resume(self.transport, first, received, on_stuck=self._on_stuck)
         self._close_if_ending()
         return not self.outbox.is_over

@@ -300,6 +300,8 @@ class Outbox(Writer):
                 self.kept_bytes -= kept.acknowledge(received)
                 assert self._backlog is not None
                 self._backlog.put_before(first, kept)
+                if self._sealed and self._close_frame is not None:  # it was no counted message, either
+                    self._backlog.add(self._close_frame)
                 kept.clear()
                 self.kept_bytes = 0
                 self.max_bytes, _ = kept.swap(self.max_bytes, self._on_stuck)
