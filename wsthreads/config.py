@@ -106,6 +106,13 @@ class Config:
     post_timeout_s: float = _setting(10.0, "longest wait of room.post until the value was handled", 0.01, MAX_S)
     max_room_bytes: int = _setting(65536, "most bytes of a room's attributes together, as JSON", 1, 2**24)
     room_keep_s: float = _setting(60.0, "how long a room's attributes outlive its last member", 0, MAX_S)
+    resume_s: float = _setting(
+        0.0, "how long a session waits for a client that lost its connection; 0: it ends", 0, MAX_S
+    )
+    max_resume_bytes: int = _setting(1024 * 1024, "most bytes kept for a client until it acknowledges them", 1, 2**31)
+    max_suspended_sessions: int = _setting(1000, "most sessions that wait for their clients in this process", 1)
+    request_timeout_s: float = _setting(10.0, "default for how long session.request waits", 0.01, MAX_S)
+    max_pending_requests: int = _setting(100, "most unanswered requests of a session, in each direction", 1, 2**20)
     history_messages: int = _setting(0, "how many messages a room remembers; 0: no history", 0, 10_000)
     history_s: float = _setting(300.0, "how long a room remembers a message", 0.01, MAX_S)
     max_history_bytes: int = _setting(2**20, "most bytes of messages that a room remembers", 1, 2**31)

@@ -6,6 +6,7 @@ import logging
 import re
 import types
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -80,7 +81,7 @@ def test_an_instance_a_class_and_a_module_will_do():
 
 
 def test_an_object_without_any_of_the_functions_is_refused_with_their_names():
-    with pytest.raises(HandlerError, match=r"object has none of .* on_open, on_message, on_close, on_error"):
+    with pytest.raises(HandlerError, match=r"object has none of .* on_open, on_message, .* on_close, on_error"):
         PythonHandler(object(), Metrics())
 
 
@@ -296,7 +297,12 @@ def test_what_a_decorated_function_returns_in_place_of_running_is_its_error(hook
             with pytest.raises(HandshakeRefused, match="500"):
                 it.handshake(request(), "id")
         else:
-            arguments = {"on_open": (), "on_message": ("m",), "on_close": (1000, ""), "on_presence": (CHANGES,)}[hook]
+            arguments = {
+                "on_message": ("m",),
+                "on_request": ("m", Mock()),
+                "on_close": (1000, ""),
+                "on_presence": (CHANGES,),
+            }.get(hook, ())
             about = ROOM if hook == "on_presence" else session
             getattr(it, hook.removeprefix("on_"))(about, *arguments)
     assert it._metrics.snapshot() == {"handler_errors": 2}

@@ -329,7 +329,7 @@ def test_a_session_that_has_ended_is_not_kept_in_memory():
 BOTH = ("log_context", "choose_subprotocol", "Connection", "log_upgrade", "Connection.finish", "Connection.hang_up",
         "Connection.messages")  # fmt: skip
 STEPS = {
-    "session": (*BOTH, "foreign_protocol", "in_context", "_session_class", "_scheduling.session_thread",
+    "session": (*BOTH, "foreign_protocol", "in_context", "_session_class", "scheduling.session_thread",
                 "_ledger.begin", "_ledger.end", "served.put", "served.pop", "Life", "Life.open", "Life.close",
                 "Life.record_end", "_hint_at_protocol", "_warn_once"),
     "refusal": (*BOTH, "printable", "_metrics.add", "_ledger.refuse", "without_session.put", "without_session.pop"),

@@ -79,7 +79,11 @@ class WebSocketApp:
             broker = make_broker(redis)
         self._link = None if broker is None else broker.link(self.metrics)
         self._routing = Routing()
-        self._admission = Admission(self.config.max_sessions, self.config.max_sessions_per_address)
+        self._admission = Admission(
+            self.config.max_sessions,
+            self.config.max_sessions_per_address,
+            max_suspended=self.config.max_suspended_sessions,
+        )
         self._flusher = Flusher()
         self._drainer = Drainer()
         #: What the app and its server tell of their threads.
@@ -221,8 +225,11 @@ class WebSocketApp:
 
     @property
     def session_count(self) -> int:
-        """The number of sessions in this process, from the handshake to the end of `on_close`."""
-        return self._admission.taken
+        """The number of sessions in this process, from the handshake to the end of `on_close`.
+
+        Those that wait for their clients are among them.
+        """
+        return self._admission.taken + self._admission.suspended
 
     @property
     def places(self) -> int:

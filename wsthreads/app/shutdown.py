@@ -72,6 +72,8 @@ class Shutdown:
             return
         if self._dashboard is not None:
             self._dashboard.close_viewers(code, reason)
+        for endpoint in self._routing.endpoints:
+            endpoint.suspensions.close_all(code, reason)
         connections = chain.from_iterable(endpoint.connections() for endpoint in self._routing.endpoints)
         for delay_s, batch in in_batches(connections, timeout_s):
             close = partial(_close, batch, code, reason, min(CLOSE_TIMEOUT_S, timeout_s - delay_s))
@@ -104,7 +106,7 @@ class Shutdown:
             self._admission.wait_empty(CUT_OFF_WAIT_S)
         stops = []
         for endpoint in self._routing.endpoints:
-            stops += [endpoint.roster.stop, endpoint.ownership.stop, endpoint.handler.stop]
+            stops += [endpoint.suspensions.stop, endpoint.roster.stop, endpoint.ownership.stop, endpoint.handler.stop]
         stops += [part.stop for part in (self._dashboard, self._link) if part is not None]
         for stop in (*stops, self._drainer.stop, self._flusher.stop):
             stop(max(LEAST_WAIT_S, deadline - monotonic()))

@@ -56,6 +56,9 @@ SECTIONS = (
     ("Slow and silent clients", (
         "max_outbox_bytes", "send_timeout_s", "ping_interval_s", "ping_timeout_s", "idle_timeout_s", "close_timeout_s",
     )),
+    ("Lost connections and requests", (
+        "resume_s", "max_resume_bytes", "max_suspended_sessions", "request_timeout_s", "max_pending_requests",
+    )),
     ("Scripts", (
         "env_file", "modules", "allow_net", "max_fetch_bytes", "script_timeout_s", "script_wait_s", "script_threads",
         "scripts_without_deadline",

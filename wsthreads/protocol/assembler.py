@@ -135,7 +135,7 @@ class Assembler:
     def _admit(self, header: Header) -> None:
         """Check the limits of a frame before its payload comes, and count fragments."""
         if header.opcode in (PING, PONG):
-            self._admit_control_frame()
+            self.admit_control()
         if header.opcode not in (CONTINUATION, TEXT, BINARY):
             return
         if header.opcode != CONTINUATION:
@@ -152,7 +152,8 @@ class Assembler:
             limit = self._config.max_fragments
             raise TooManyFragmentsError(f"message in {self._fragments} frames or more; the limit is {limit}")
 
-    def _admit_control_frame(self) -> None:
+    def admit_control(self) -> None:
+        """Count a control frame, or a message that counts as one. Raises `PolicyError` if there are too many."""
         limit = self._config.max_control_frames_per_s
         if limit and self._control_frames is None:
             self._control_frames = RateLimit(limit)

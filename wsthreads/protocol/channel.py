@@ -72,6 +72,7 @@ class Channel:
         "count",
         "ending",
         "environ",
+        "has_peer_closed",
         "on_ending",
         "outbox",
         "subprotocol",
@@ -105,6 +106,8 @@ class Channel:
         self.on_ending: Callable[[], None] = _nothing
         #: The connection was closed because the client read too slowly.
         self.was_too_slow = False
+        #: The client has sent a close frame.
+        self.has_peer_closed = False
         self._timer: Timer | None = None
         self._is_finished = False  # `finish` has cancelled the timer; code that sets one checks this afterwards
         #: Frames for the client.
@@ -121,6 +124,11 @@ class Channel:
     def is_open(self) -> bool:
         """Whether messages can be sent. After a loss, earlier messages of the client may still reach the handler."""
         return self.ending is None and not self.outbox.is_over and not self.outbox.is_suspended
+
+    is_connected = is_open
+
+    #: What sends requests, which a plain client does not know.
+    requests = None
 
     @property
     def suspends(self) -> bool:
@@ -218,6 +226,7 @@ class Channel:
 
     def answer_close(self, code: int, reason: str) -> None:
         """The client has sent a close frame. Answer it, unless it is itself an answer."""
+        self.has_peer_closed = True
         answer = close_frame(None if code == CloseCode.NO_STATUS else code)  # RFC 6455, 5.5.1: with the same code
         if self.outbox.is_keeping and code in LEAVING_CODES:
             if self._decide(code, reason, Parting):

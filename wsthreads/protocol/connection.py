@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from hashlib import sha1
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import simple_websocket
 
@@ -26,7 +26,7 @@ from wsthreads.protocol.channel import Channel
 from wsthreads.protocol.clocks import Clocks
 from wsthreads.protocol.deflate import Agreement
 from wsthreads.protocol.encoding import encoding_for
-from wsthreads.protocol.envelope import SUBPROTOCOL, Hello, parse
+from wsthreads.protocol.envelope import SUBPROTOCOL, Hello, is_control, parse
 from wsthreads.protocol.frames import PONG, encode_frame
 from wsthreads.protocol.rate_limit import RateLimit
 from wsthreads.protocol.readers import Reader
@@ -34,9 +34,11 @@ from wsthreads.protocol.transport import RECEIVE_BYTES, message_receiver, transp
 from wsthreads.protocol.wsgi_servers import take_early_input
 from wsthreads.threads.flusher import Flusher
 
-__all__ = ["Connection"]
+__all__ = ["NO_MESSAGE", "Connection"]
 
 log = get_logger(__name__)
+
+R = TypeVar("R")
 
 #: How much to receive at a time from a client that sends a lot. Less if it comes as more than MANY_MESSAGES: they are
 #: milliseconds of work, while other threads wait for the GIL.
@@ -46,6 +48,14 @@ RECEIVE_LARGE_BYTES = 65536
 
 #: It is appended to the client's key, and the hash of both is the answer (RFC 6455, 4.2.2).
 ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+class Late(OSError):
+    """Nothing has come in time."""
+
+
+#: `Connection.read` returns it in place of a message: always this very object.
+NO_MESSAGE = bytes(bytearray(b"no message"))
 
 
 def _nothing() -> None:
@@ -93,7 +103,9 @@ _OWN_ATTRIBUTES = (
     "_config",
     "_count",
     "_flusher",
+    "_is_late",
     "_messages_in",
+    "_read_until",
     "_reader",
     "_round_trips",
     "before_end",
@@ -135,6 +147,8 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         #: messages of the client can still be answered.
         self.before_end: Callable[[], None] = _nothing
         self._reader: Reader | None = None
+        self._read_until: float | None = None  # see `read`
+        self._is_late = False  # and nothing has come until then
         # Without the messages that the reader has handed on itself. Only the connection's thread writes these.
         self._messages_in = self._bytes_in = 0
         super().__init__(environ, thread_class=_NoThread, event_class=_NoEvent)
@@ -209,19 +223,17 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
             timer.cancel()
         return None
 
-    def go_on_from(self, earlier: Connection) -> None:
-        """Count messages and bytes on from an earlier connection of the same session. It has ended."""
-        before = earlier.traffic()
-        self._messages_in += before.messages_in
-        self._bytes_in += before.bytes_in
-
     def _counted(self) -> Iterator[str | bytes]:
         """`_messages`, within the limits `max_messages_per_s` and `idle_timeout_s`."""
         config = self._config
         allowance = RateLimit(config.max_messages_per_s)
         if config.idle_timeout_s:
             self._clocks.watch_idleness()
+        speaks = self.subprotocol == SUBPROTOCOL
         for message in self._messages():
+            if message is NO_MESSAGE or (speaks and is_control(message)):
+                yield message
+                continue
             if config.max_messages_per_s and not allowance.take():
                 limit = f"more than {config.max_messages_per_s} messages a second"
                 self.before_end()
@@ -234,6 +246,8 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         data, messages, received = b"", self._messages_in, self._bytes_in  # which only this thread writes
         assembler, channel, clocks = self._assembler, self.channel, self._clocks
         receive = message_receiver(channel.transport, self._config.max_message_bytes, self._config.accept_binary)
+        if self.subprotocol == SUBPROTOCOL:
+            receive = partial(self._in_time, receive)
         try:
             while True:
                 before = messages
@@ -267,7 +281,10 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
                 else:
                     data = self._receive(size)
                 if not data:
-                    break
+                    if not self._is_late:
+                        break
+                    self._is_late = False
+                    yield NO_MESSAGE
                 self._bytes_in = received = received + len(data)
         except PeerError as error:
             self.before_end()
@@ -282,7 +299,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         clocks.is_waiting = True
         try:
             if reader is None or self.channel.ending is not None or not self._assembler.is_between:
-                data = self.channel.transport.receive(size)
+                data = self._in_time(self.channel.transport.receive, size)
             else:
                 data = reader.read()
         except OSError as error:
@@ -291,8 +308,29 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         clocks.is_waiting = False
         return data
 
+    def read(self, messages: Iterator[str | bytes], timeout_s: float) -> str | bytes:
+        """The next of the `messages`, or `NO_MESSAGE` after so many seconds. For clients that speak ``wsthreads.1``.
+
+        Raises StopIteration when the connection is over.
+        """
+        self._read_until = monotonic() + timeout_s
+        try:
+            return next(messages)
+        finally:
+            self._read_until = None
+
+    def _in_time(self, receive: Callable[..., R], *arguments: Any) -> R:
+        """`receive`, but only until the time that `read` has set. Raises `Late` then."""
+        until = self._read_until
+        if until is not None and not self.channel.transport.wait_readable(max(0.0, until - monotonic())):
+            raise Late
+        return receive(*arguments)
+
     def _lost(self, error: OSError) -> bytes:
         """Log the loss. Returns the empty bytes that mean the end of the stream."""
+        if isinstance(error, Late):
+            self._is_late = True
+            return b""
         log.debug("connection lost: %s", error, extra=log_context(self.environ))
         return b""
 

@@ -42,6 +42,7 @@ __all__ = [
     "failure",
     "heartbeat",
     "hello",
+    "is_control",
     "is_counted",
     "null_reply",
     "parse",
@@ -69,6 +70,9 @@ ACK_BYTES = 65536
 MAX_HELLO_CHARS = 4096
 
 _NUMBER = re.compile("0|[1-9][0-9]{0,15}")
+
+#: Letters of messages of the client that are not for people or programs.
+_CONTROLS = frozenset("hap")
 
 #: Letters whose messages nobody counts, and so nobody keeps.
 _UNCOUNTED = b"hwap"
@@ -161,6 +165,11 @@ def parse(message: str | bytes) -> Parsed:
     if isinstance(message, str):
         return message if message[:1] != DLE else _parse_text(message)
     return message if message[:1] != _DLE else _parse_bytes(message)
+
+
+def is_control(message: str | bytes) -> bool:
+    """Whether a message is an acknowledgement, a heartbeat or a hello: no limit of messages is for them."""
+    return isinstance(message, str) and message[:1] == DLE and message[1:2] in _CONTROLS
 
 
 def _parse_text(message: str) -> Parsed:

@@ -8,14 +8,15 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
-from wsthreads.errors import ExpiryError, HandshakeRefused, UserError, brief
+from wsthreads.errors import ExpiryError, HandshakeRefused, UsageError, UserError, brief
 from wsthreads.origins import is_among, parse_origin
+from wsthreads.protocol.envelope import SUBPROTOCOL
 from wsthreads.protocol.heads import is_host
 from wsthreads.protocol.hints import foreign_protocol
 from wsthreads.protocol.proxies import PROXY_KEY, parse_address
@@ -73,6 +74,16 @@ def check_expiry(unix_s: float) -> None:
         raise ExpiryError(f"{what} {brief(unix_s)}: the last one is {MAX_EXPIRY}, in the year 9999{hint}")
 
 
+class Asking(Protocol):
+    """What is needed of a session."""
+
+    def _request(self, message: str | bytes, timeout_s: float | None) -> str | bytes | None: ...
+
+
+def _no_session() -> None:
+    """There is none yet."""
+
+
 class Request:
     """The handshake of one client: the argument of `on_handshake`.
 
@@ -88,6 +99,25 @@ class Request:
         self.attributes: dict[str, Any] = {}
         self._user: str | None = None
         self._expires_at: float | None = None
+        self._session: Callable[[], Asking | None] = _no_session  # of this handshake; set by it
+
+    def __call__(self, message: str | bytes, *, timeout: float | None = None) -> str | bytes | None:
+        """Send a request to the client of a session, and wait for its reply: ``session.request(message)``.
+
+        The reply is text, bytes, or None. The call waits `timeout` seconds at most, by default `request_timeout_s`. In
+        the session's own thread, in a Python handler, what the client sends meanwhile waits until the handler has
+        returned. A request survives a lost connection, if the client comes back in time.
+
+        Raises `RequestTimeout` (a `TimeoutError`) if there is no reply in time, `SessionClosed` if the session ends
+        before, and `RequestError` if the client refuses, if too many requests are unanswered (`max_pending_requests`),
+        or if the client does not speak ``wsthreads.1``. Raises `MessageTypeError` for anything but str and bytes.
+        """
+        session = self._session()
+        if session is None:
+            raise UsageError(
+                "a request is sent by session.request(message): this handshake has no session yet, or no more"
+            )
+        return session._request(message, timeout)
 
     @property
     def user(self) -> str | None:
@@ -168,8 +198,13 @@ class Request:
 
     @property
     def subprotocols(self) -> tuple[str, ...]:
-        """The subprotocols that the client offers, the preferred one first."""
-        return tuple(_tokens(self.get_header("Sec-WebSocket-Protocol")))
+        """The subprotocols that the client offers, the preferred one first. Without ``wsthreads.1``."""
+        return tuple(name for name in _tokens(self.get_header("Sec-WebSocket-Protocol")) if name != SUBPROTOCOL)
+
+    @property
+    def speaks_envelope(self) -> bool:
+        """Whether the client offers ``wsthreads.1``, the subprotocol of wsthreads itself."""
+        return SUBPROTOCOL in _tokens(self.get_header("Sec-WebSocket-Protocol"))
 
 
 def is_upgrade(environ: dict[str, Any]) -> bool:

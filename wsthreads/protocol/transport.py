@@ -94,6 +94,10 @@ class PlainTransport:
         """Up to `size` bytes; empty at the end of the stream. Blocks. Raises OSError if the connection is lost."""
         return self._sock.recv(size) if speedups is None else speedups.receive(self._sock.fileno(), size)
 
+    def wait_readable(self, timeout_s: float) -> bool:
+        """Wait until `receive` would find something, which may be the end, or less than a message. At most so long."""
+        return self.fileno() < 0 or bool(_wait(self.fileno(), select.POLLIN, timeout_s))
+
     def send(self, data: bytes | memoryview) -> int:
         """Send without waiting.
 
@@ -194,6 +198,11 @@ class TLSTransport(PlainTransport):
                 _wait(self._sock, select.POLLOUT, None)
             except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
                 return b""
+
+    def wait_readable(self, timeout_s: float) -> bool:
+        with self._lock:
+            is_there = self._sock.pending() > 0
+        return is_there or super().wait_readable(timeout_s)
 
     def send(self, data: bytes | memoryview) -> int:
         view, sent = memoryview(data), 0

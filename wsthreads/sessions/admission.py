@@ -28,11 +28,14 @@ class _Here(local):
 class Admission:
     """`places` for sessions, at most `per_address` of them for one address (0: no limit). Any thread.
 
-    The thread of a connection takes and returns its place.
+    The thread of a connection takes and returns its place. Sessions without a connection have none; `max_suspended` of
+    them may wait for their clients.
     """
 
-    def __init__(self, places: int, per_address: int = 0) -> None:
+    def __init__(self, places: int, per_address: int = 0, *, max_suspended: int = 0) -> None:
         self.places = places
+        self.max_suspended = max_suspended
+        self._suspended = 0
         self._per_address = per_address
         self._taken = 0
         self._taken_by: dict[str, int] = {}  # network -> places; only with a limit
@@ -40,7 +43,7 @@ class Admission:
         self.goodbye: tuple[int, str] | None = None
         self._left_out = 0  # how many of the taken places belong to threads in `wait_others`, or past it
         self._here = _Here()
-        self._changed = Condition()  # guards _taken, _taken_by, _left_out and goodbye
+        self._changed = Condition()  # guards _taken, _taken_by, _left_out, _suspended and goodbye
 
     def enter(self, address: str = "") -> str:
         """Take a place. Returns its network, which `leave` needs.
@@ -81,6 +84,20 @@ class Admission:
             self._here.has_place = self._here.is_left_out = False
             self._changed.notify_all()
 
+    def suspend(self) -> bool:
+        """A session has lost its connection, and would wait for its client. False if it may not."""
+        with self._changed:
+            if self.goodbye is not None or self._suspended >= self.max_suspended:
+                return False
+            self._suspended += 1
+        return True
+
+    def end_suspension(self) -> None:
+        """A session does not wait any more: it has a connection again, or `on_close` has returned."""
+        with self._changed:
+            self._suspended -= 1
+            self._changed.notify_all()
+
     def close(self, code: int, reason: str) -> bool:
         """Refuse new sessions from now on. Returns False, and does nothing, if it was called before."""
         with self._changed:
@@ -93,7 +110,7 @@ class Admission:
         """Wait at most `timeout_s` until the last session has left. False if some remain."""
         deadline = monotonic() + timeout_s
         with self._changed:
-            while self._taken:
+            while self._taken or self._suspended:
                 left = deadline - monotonic()
                 if left <= 0:
                     return False
@@ -116,12 +133,12 @@ class Admission:
                 self._here.is_left_out = True
                 self._left_out += 1
                 self._changed.notify_all()
-            while self._taken > self._left_out:
+            while (others := self._taken - self._left_out + self._suspended) > 0:
                 left = deadline - monotonic()
                 if left <= 0:
                     break
                 self._changed.wait(left)
-            return self._taken - self._left_out
+            return others
 
     @property
     def closed(self) -> bool:
@@ -135,8 +152,13 @@ class Admission:
 
     @property
     def taken(self) -> int:
-        """Current sessions, including those in a handshake or in `on_close`."""
+        """Current sessions with a connection, including those in a handshake or in `on_close`."""
         return self._taken
+
+    @property
+    def suspended(self) -> int:
+        """Current sessions that wait for their clients, including those in `on_close`."""
+        return self._suspended
 
 
 def _refusal(status: int, reason: str, cause: str) -> HandshakeRefused:

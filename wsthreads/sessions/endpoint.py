@@ -28,9 +28,11 @@ from wsthreads.rooms.presence import PresenceChanges
 from wsthreads.rooms.rooms import Rooms
 from wsthreads.rooms.striped import StripedDict
 from wsthreads.sessions.admission import RETRY_AFTER_S, Admission
-from wsthreads.sessions.handlers import Handler
+from wsthreads.sessions.admitted import Admitted
 from wsthreads.sessions.hooks import ROOM_HOOKS
-from wsthreads.sessions.service import Admitted, Served, Service
+from wsthreads.sessions.interface import Handler
+from wsthreads.sessions.served import Served
+from wsthreads.sessions.service import Service
 from wsthreads.sessions.session import Session, new_session_id
 from wsthreads.threads import forks
 from wsthreads.threads.flusher import Flusher
@@ -126,6 +128,8 @@ class Endpoint:
             session_class=session_class,
             log_level=log_level,
         )
+        #: The sessions that wait for their clients.
+        self.suspensions = self._service.suspensions
         #: Reaches users and single sessions. Like the rooms, it may outlive the endpoint, and must not keep it.
         self.directory = rooms.use_directory(
             path=path,
@@ -139,10 +143,14 @@ class Endpoint:
         """In a forked process: the sessions and connections are the parent's. See `forks.Owner`."""
         served, without = self._service.served.renew().values(), self._service.without_session.renew().values()
         self._service.probe_timer.renew()
+        self.suspensions.give_up()
         for connection in [*(one.connection for one in served), *without]:
-            connection.channel.give_up(dead_fd)
+            if connection is not None:
+                connection.channel.give_up(dead_fd)
         for one in served:
             one.session._give_up()
+            if one.dialogue is not None:
+                one.dialogue.give_up()
         self.rooms.give_up(has_members=bool(served))
 
     def room(self, name: str) -> Room:
@@ -158,7 +166,7 @@ class Endpoint:
         return Peer(session_id, self.directory)
 
     def sessions(self) -> list[Session]:
-        """The sessions in this process, also those in `on_close`. A snapshot."""
+        """The sessions in this process, also those that wait for their clients, and those in `on_close`. A snapshot."""
         return [served.session for served in self._service.served.snapshot().values()]
 
     def sessions_everywhere(self, timeout_s: float = 1.0) -> list[dict[str, Any]]:
@@ -173,12 +181,13 @@ class Endpoint:
         return len(self.rooms.users())
 
     def session_count(self) -> int:
-        """The number of sessions in this process."""
+        """The number of sessions in this process, also of those that wait for their clients."""
         return len(self._service.served)
 
     def live(self) -> dict[Session, Connection]:
-        """The sessions that there are, with their connections. A snapshot."""
-        return dict(self._service.served.snapshot().values())
+        """The sessions that have connections, with these. A snapshot."""
+        every = ((served.session, served.connection) for served in self._service.served.snapshot().values())
+        return {session: connection for session, connection in every if connection is not None}
 
     def totals(self) -> Totals:
         """Counters of this endpoint, now and since the process began. Takes some microseconds for each session."""
@@ -187,7 +196,7 @@ class Endpoint:
         history_messages, history_bytes = (None, None) if history is None else history.totals()
         wait_p50_s, wait_max_s = self.handler.recent_waits() or (None, None)
         return self._ledger.sum(
-            lambda: (served.connection.traffic() for served in self._service.served.snapshot().values()),
+            lambda: (served.traffic() for served in self._service.served.snapshot().values()),
             self.rooms.totals,
             users=self.user_count(),
             errors=sum(counts.get(name, 0) for name in HANDLER_ERRORS),
@@ -274,7 +283,7 @@ class Endpoint:
     def connections(self) -> list[Connection]:
         """The connections of its sessions, and of clients without a session. A snapshot."""
         without = self._service.without_session.snapshot()
-        return [*(served.connection for served in self._service.served.snapshot().values()), *without.values()]
+        return [*self.live().values(), *without.values()]
 
     def cut_off(self) -> int:
         """End every connection at once; how many there were."""
@@ -302,7 +311,7 @@ def _describe(served: StripedDict[str, Served]) -> list[dict[str, Any]]:
             "address": session.remote_addr,
             "rooms": session.rooms(),
         }
-        for session, _ in list(served.snapshot().values())[:MAX_DESCRIBED]
+        for session in [one.session for one in served.snapshot().values()][:MAX_DESCRIBED]
     ]
 
 

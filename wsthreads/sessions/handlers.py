@@ -1,4 +1,4 @@
-"""The interface of handlers, and the handler in Python.
+"""The handler in Python.
 
 A *handler* is the user's code: any of the functions in `hooks.HOOKS`. An endpoint uses it through `Handler`, which
 hides the language. `PythonHandler` calls the functions in the connection's own thread, and those for rooms in threads
@@ -8,7 +8,6 @@ of the rooms. `wsthreads.javascript.ScriptHandler` runs them in the script's iso
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import ModuleType
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from werkzeug.exceptions import HTTPException
 
-from wsthreads.errors import CloseCode, HandlerError, HandshakeRefused, MessageTypeError
+from wsthreads.errors import CloseCode, HandlerError, HandshakeRefused, MessageTypeError, RequestError
 from wsthreads.loggers import get_logger
 from wsthreads.monitoring.failures import exc_info_of
 from wsthreads.monitoring.logs import log_context, printable
@@ -32,143 +31,20 @@ from wsthreads.sessions.hooks import (
     warn_of_misspelt,
     without_functions,
 )
+from wsthreads.sessions.interface import FAILED, NO_HANDLER, Answer, Handler
 from wsthreads.threads import forks
 
 if TYPE_CHECKING:
     from wsthreads.monitoring.metrics import Metrics
     from wsthreads.protocol.handshake import Request
-    from wsthreads.protocol.readers import Reader
     from wsthreads.rooms.handles import Room
     from wsthreads.rooms.mailboxes import RoomCall
     from wsthreads.rooms.presence import PresenceChanges
-    from wsthreads.rooms.rooms import Rooms
     from wsthreads.sessions.session import Session
 
 __all__ = ["Handler", "PythonHandler"]
 
 log = get_logger(__name__)
-
-
-def _nobody(error: BaseException | str) -> None:
-    """Default callback: does nothing."""
-
-
-def _nothing_changed() -> None:
-    """Default callback: does nothing."""
-
-
-class Handler(ABC):
-    """The endpoint's view of a handler.
-
-    The session's thread calls `handshake`, `open`, `message`, `catch_up` and `close`, in this order. Calls for
-    different sessions are concurrent. `open` and `message` may return before the user's function has run, but the calls
-    of one session keep their order and never overlap. No method raises an error of the user's code, except that
-    `handshake` raises `HandshakeRefused`. Methods that are not abstract are optional.
-    """
-
-    #: The name for logs and pages: the script's file name, the class or the module.
-    name: str
-    #: The functions in `HOOKS`, or in `SCRIPT_HOOKS`, that the handler has.
-    hooks: frozenset[str]
-    #: How often `on_tick` is called, in ticks a second; None without it. May change with `hooks`.
-    tick_rate: float | None = None
-    #: The most calls that `call_rooms` takes at once. If it is 1, several threads call it, and otherwise one does.
-    room_batch = 1
-    #: Whether its calls wait for each other in a queue, as those of a script do.
-    has_queue = False
-    #: To be called when `hooks` or `tick_rate` have changed. Set by the endpoint.
-    on_loaded: Callable[[], None] = staticmethod(_nothing_changed)
-    #: The endpoint's path, for logs. Set by the endpoint.
-    endpoint_path = ""
-    #: Called for each logged failure of the user's code, in any thread, with the exception or a script's error text.
-    on_failure: Callable[[BaseException | str], None] = staticmethod(_nobody)
-
-    def use_rooms(self, rooms: Rooms[Any]) -> None:  # noqa: B027
-        """Called once by the endpoint, with its rooms, before any other method."""
-
-    def start(self) -> None:  # noqa: B027
-        """Start what the handler needs in this process (a thread, an interpreter). Idempotent. Any thread."""
-
-    def stop(self, timeout_s: float) -> None:  # noqa: B027
-        """Undo `start`, within `timeout_s`. Called once, after all sessions have ended."""
-
-    @abstractmethod
-    def handshake(self, request: Request, session_id: str) -> Verdict:
-        """Accept a client, or raise `HandshakeRefused`.
-
-        Called before the 101; `session_id` is the id of the future session.
-
-        If the verdict has a `refusal`, no other method is called for this client.
-        """
-
-    def abandon(self, session_id: str) -> None:  # noqa: B027
-        """Drop what `handshake` kept for an accepted client whose session was never opened."""
-
-    @abstractmethod
-    def open(self, session: Session) -> None:
-        """Call `on_open`. If it fails, close the session with 1011."""
-
-    @abstractmethod
-    def message(self, session: Session, message: str | bytes) -> None:
-        """Call `on_message`.
-
-        May block while earlier messages of the session wait; then the session is read more slowly.
-        """
-
-    def reader(self, session: Session, descriptor: int) -> Reader | None:
-        """A reader that handles the session's messages without Python, or None to call `message` for all of them.
-
-        `descriptor` is the socket, or -1 if it cannot be read directly. Called once, after `open`.
-        """
-        return None
-
-    def catch_up(self, session: Session) -> None:  # noqa: B027
-        """Wait until all messages so far have been handled. Called when the client has ended the session."""
-
-    def attributes(self, session: Session) -> dict[str, Any]:
-        """A copy of the session's attributes. Any thread; blocks only briefly.
-
-        Raises `IsolateError` if a script cannot answer now.
-        """
-        return dict(session.attributes)
-
-    def settle(self, timeout_s: float) -> None:  # noqa: B027
-        """Wait at most `timeout_s` until all calls so far are done. For tests."""
-
-    def heap_bytes(self) -> int | None:
-        """The heap size of a script; None if there is no script or the size is unknown. Does not block."""
-        return None
-
-    def probe(self) -> None:  # noqa: B027
-        """If it `has_queue`: measure how long a call that comes now waits for others. Does not block."""
-
-    def recent_waits(self) -> tuple[float, float] | None:
-        """The median and the longest wait of the last minute that `probe` measured, in seconds; None without one."""
-        return None
-
-    def presence(self, room: Room, changes: PresenceChanges) -> str | bytes | None:
-        """`on_presence`: what to send to the members of the room in this process, or None.
-
-        One call at a time, by a thread of the endpoint, if `hooks` has ``on_presence``. May block.
-        """
-        return None
-
-    def call_rooms(self, calls: Sequence[RoomCall]) -> None:
-        """Call `on_room_start`, `on_post`, `on_tick` and `on_room_end`: the ``hook`` of each of the `calls`.
-
-        Calls for one room are in order, and must not overlap; no further call for it comes until all are done. Right
-        before each function, ask ``call.begin()``; if that is false, do not call the function. In any case, call
-        ``call.done()`` once, at any time, in any thread. A function that is missing is done at once.
-        """
-        for call in calls:
-            call.done()
-
-    @abstractmethod
-    def close(self, session: Session, code: int, reason: str) -> None:
-        """Call `on_close`; the session is already closed.
-
-        Returns when the user's function has returned, or never will.
-        """
 
 
 class PythonHandler(Handler):
@@ -237,7 +113,7 @@ class PythonHandler(Handler):
 
     def open(self, session: Session) -> None:
         function = self._calls.get("on_open")
-        if function is not None and not self._call("on_open", function, session):
+        if function is not None and not self._call("on_open", function, session)[0]:
             session.close(CloseCode.INTERNAL_ERROR, "on_open failed")
 
     def message(self, session: Session, message: str | bytes) -> None:
@@ -255,6 +131,37 @@ class PythonHandler(Handler):
                     forks.leave(error)
                 self._failed("on_message", session, error)
 
+    def request(self, session: Session, message: str | bytes, answer: Answer) -> None:
+        function = self._calls.get("on_request")
+        if function is None:
+            answer.failed(NO_HANDLER)
+            return
+        fork = forks.number
+        try:
+            result = function(session, message)
+            if fork != forks.number:
+                forks.leave(None)
+            value = self._message_of("on_request", result)
+        except BaseException as error:
+            if fork != forks.number:
+                forks.leave(error)
+            if issubclass(type(error), RequestError):  # isinstance would run code of the error's class
+                answer.failed(_text_of(error))
+            else:
+                answer.failed(FAILED)
+                self._failed("on_request", session, error)
+            return
+        answer.done(value)
+
+    def suspend(self, session: Session) -> Any:
+        function = self._calls.get("on_suspend")
+        return None if function is None else self._call("on_suspend", function, session)[1]
+
+    def resume(self, session: Session) -> None:
+        function = self._calls.get("on_resume")
+        if function is not None:
+            self._call("on_resume", function, session)
+
     def close(self, session: Session, code: int, reason: str) -> None:
         function = self._calls.get("on_close")
         if function is not None:
@@ -269,18 +176,22 @@ class PythonHandler(Handler):
             answer: Any = function(room, changes)
             if fork != forks.number:
                 forks.leave(None)
-            if answer is None or isinstance(answer, (str, bytes)):
-                return answer
-            self._check_returned("on_presence", answer)
-            if isinstance(answer, (bytearray, memoryview)):
-                return bytes(answer)
-            kind = type(answer).__name__
-            raise MessageTypeError(f"on_presence returns a message (str or bytes) or None, not {kind}; try json.dumps")
+            return self._message_of("on_presence", answer)
         except BaseException as error:
             if fork != forks.number:
                 forks.leave(error)
             self._failed_in_room("on_presence", room, error)
             return None
+
+    def _message_of(self, hook: str, answer: Any) -> str | bytes | None:
+        """What a function has returned, as a message."""
+        if answer is None or isinstance(answer, (str, bytes)):
+            return answer
+        self._check_returned(hook, answer)
+        if isinstance(answer, (bytearray, memoryview)):
+            return bytes(answer)
+        kind = type(answer).__name__
+        raise MessageTypeError(f"{hook} returns a message (str or bytes) or None, not {kind}; try json.dumps")
 
     def call_rooms(self, calls: Sequence[RoomCall]) -> None:
         for call in calls:
@@ -306,8 +217,8 @@ class PythonHandler(Handler):
         self._log(hook, f"in room {room.name!r:.80}", environ, error)
         self._count(error)
 
-    def _call(self, hook: str, function: Callable[..., Any], session: Session, *arguments: Any) -> bool:
-        """Call the user's function. True if it returned."""
+    def _call(self, hook: str, function: Callable[..., Any], session: Session, *arguments: Any) -> tuple[bool, Any]:
+        """Call the user's function. Whether it returned, and what."""
         fork = forks.number
         try:
             result = function(session, *arguments)
@@ -319,8 +230,8 @@ class PythonHandler(Handler):
             if fork != forks.number:
                 forks.leave(error)
             self._failed(hook, session, error)
-            return False
-        return True
+            return False, None
+        return True, result
 
     def _failed(self, hook: str, session: Session, error: BaseException) -> None:
         """Log, count and report an exception of the user's function."""
@@ -361,3 +272,11 @@ def _name_of(kind: type | ModuleType) -> str:
     # A module made in memory has no file.
     file = getattr(kind, "__file__", None) if isinstance(kind, ModuleType) else None
     return os.path.basename(file) if file and "." not in kind.__name__.removesuffix(".py") else kind.__name__
+
+
+def _text_of(error: BaseException) -> str:
+    """The text of an exception of the user's code."""
+    try:
+        return str(error)
+    except BaseException:
+        return FAILED

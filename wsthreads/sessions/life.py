@@ -1,6 +1,7 @@
 """The life of one session: opened once, closed once, whatever carries its messages meanwhile.
 
-`Service` serves the connection. What happens to a session because its connection has come or gone is decided there.
+`Service` serves the connections. What happens to a session because its connection has come or gone is decided there,
+and for clients that speak ``wsthreads.1`` by `Dialogue`.
 """
 
 from __future__ import annotations
@@ -75,6 +76,22 @@ class Life:
         log.log(self._log_level, text, session.id, self._path, session.remote_addr, extra=self._log_context)
         self._is_opened = True
         self._handler.open(session)
+
+    def suspend(self) -> Any:
+        """Call `on_suspend`, and return what it has returned: the session has lost its connection, and waits for its
+        client. Comes after `open` or `resume`.
+        """
+        self._metrics.add("sessions_suspended")
+        session = self.session
+        log.log(self._log_level, "session %s suspended on %s", session.id, self._path, extra=self._log_context)
+        return self._handler.suspend(session)
+
+    def resume(self) -> None:
+        """Call `on_resume`: the session has a connection again. Comes after `suspend`."""
+        self._metrics.add("sessions_resumed")
+        session, text = self.session, "session %s resumed on %s from %s"
+        log.log(self._log_level, text, session.id, self._path, session.remote_addr, extra=self._log_context)
+        self._handler.resume(session)
 
     def close(self, code: int, reason: str, *, is_lost: bool = False) -> bool:
         """Call `on_close` if `on_open` was called, then leave all rooms. If the connection `is_lost`, the session's

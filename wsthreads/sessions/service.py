@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from wsthreads.config import Config
 from wsthreads.errors import CloseCode
@@ -19,6 +19,7 @@ from wsthreads.monitoring.logs import in_context, log_context, printable
 from wsthreads.monitoring.metrics import Ledger, Metrics
 from wsthreads.protocol.connection import Connection
 from wsthreads.protocol.deflate import Agreement
+from wsthreads.protocol.envelope import SUBPROTOCOL
 from wsthreads.protocol.handshake import Request, choose_subprotocol
 from wsthreads.protocol.hints import foreign_protocol
 from wsthreads.protocol.wsgi_servers import end_socket, log_upgrade
@@ -26,34 +27,22 @@ from wsthreads.rooms.rooms import Rooms
 from wsthreads.rooms.roster import LOST_CODES
 from wsthreads.rooms.striped import StripedDict
 from wsthreads.sessions.admission import Admission
-from wsthreads.sessions.handlers import Handler
-from wsthreads.sessions.handshake_results import Refusal, Verdict
+from wsthreads.sessions.admitted import Admitted
+from wsthreads.sessions.dialogue import Dialogue
+from wsthreads.sessions.handshake_results import Refusal
+from wsthreads.sessions.interface import Handler
 from wsthreads.sessions.life import Life
 from wsthreads.sessions.probe_timer import ProbeTimer
-from wsthreads.sessions.session import Session
+from wsthreads.sessions.reception import Reception
+from wsthreads.sessions.served import Served
+from wsthreads.sessions.session import Channel, Session
+from wsthreads.sessions.suspensions import Suspensions
 from wsthreads.threads.flusher import Flusher
 from wsthreads.threads.scheduling import ScheduledThread, Scheduling
 
-__all__ = ["Admitted", "Service"]
+__all__ = ["Service"]
 
 log = get_logger(__name__)
-
-
-class Admitted(NamedTuple):
-    """A client that was let in, before its 101."""
-
-    request: Request
-    session_id: str
-    verdict: Verdict
-    agreement: Agreement | None  # to deflate messages
-    network: str  # the network whose sessions it counts for
-
-
-class Served(NamedTuple):
-    """A session with its connection."""
-
-    session: Session
-    connection: Connection
 
 
 class Service:
@@ -74,14 +63,14 @@ class Service:
         session_class: type[Session],
         log_level: int,
     ) -> None:
-        self._path = path
-        self._handler = handler
+        self.path = path
+        self.handler = handler
         self._rooms = rooms
         self._session_class = session_class
-        self._config = config
-        self._admission = admission
+        self.config = config
+        self.admission = admission
         self._flusher = flusher
-        self._scheduling = scheduling
+        self.scheduling = scheduling
         self._metrics = metrics
         self._ledger = ledger
         self._log_level = log_level
@@ -93,6 +82,16 @@ class Service:
         self.without_session: StripedDict[int, Connection] = StripedDict()
         #: Measures how long calls of the handler wait for others.
         self.probe_timer = ProbeTimer(handler, self.served, flusher)
+        #: The sessions that wait for their clients.
+        self.suspensions = Suspensions(
+            resume_s=config.resume_s,
+            timers=flusher,
+            flusher=flusher,
+            admission=admission,
+            served=self.served,
+            over=self._forget_over,
+        )
+        self._reception = Reception(self)
 
     def serve(self, client: Admitted) -> None:
         """Serve a client to the end, and give its place back. Raises nothing: thread and connection belong to the WSGI
@@ -106,17 +105,17 @@ class Service:
                 self._turn_away(client, client.verdict.refusal)
         except BaseException as error:  # a bug of wsthreads, or an exception that another thread has set in this one
             context, ours = log_context(request.environ), exc_info_of(error)
-            log.error("session %s on %s failed", client.session_id, self._path, exc_info=ours, extra=context)
+            log.error("session %s on %s failed", client.session_id, self.path, exc_info=ours, extra=context)
             end_socket(request.environ)
         finally:
-            self._admission.leave(client.network)
+            self.admission.leave(client.network)
 
     def abandon(self, client: Admitted) -> None:
         """Give back the place and the data of a client that will not be served."""
         try:
-            self._handler.abandon(client.session_id)
+            self.handler.abandon(client.session_id)
         finally:
-            self._admission.leave(client.network)
+            self.admission.leave(client.network)
 
     def _turn_away(self, client: Admitted, refusal: Refusal) -> None:
         """Send the 101 and then a close frame. Browsers tell the page a close code, but not an HTTP status.
@@ -125,7 +124,9 @@ class Service:
         """
         request = client.request
         offered = request.subprotocols
-        spoken = choose_subprotocol(offered, self._config.subprotocols) or next(iter(offered), None)
+        spoken = choose_subprotocol(offered, self.config.subprotocols) or next(iter(offered), None)
+        if request.speaks_envelope:
+            spoken = SUBPROTOCOL
         self._record_refusal(request, refusal.code, refusal.reason, "handler")
         try:
             connection = self._connect(request, spoken, None)
@@ -145,45 +146,39 @@ class Service:
         context, why = log_context(request.environ), f"{code} {printable(reason)}".strip()
         self._metrics.add("handshakes_refused_101")
         self._ledger.refuse(101, cause)
-        log.info("handshake on %s from %s refused with a 101: %s", self._path, request.remote_addr, why, extra=context)
+        log.info("handshake on %s from %s refused with a 101: %s", self.path, request.remote_addr, why, extra=context)
 
     def _serve(self, client: Admitted) -> None:
-        """Serve a client that gets a session."""
+        """Serve a client that gets a session, or goes on with one."""
         connection: Connection | None = None
         life: Life | None = None
+        request, context = client.request, log_context(client.request.environ)
+        is_ours = not request.speaks_envelope  # the session has one connection, this one
         try:
-            request, context = client.request, log_context(client.request.environ)
+            spoken = client.verdict.subprotocol or choose_subprotocol(request.subprotocols, self.config.subprotocols)
             try:
-                spoken = client.verdict.subprotocol or choose_subprotocol(
-                    request.subprotocols, self._config.subprotocols
-                )
-                connection = self._connect(request, spoken, client.agreement)
+                connection = self._connect(request, spoken if is_ours else SUBPROTOCOL, client.agreement)
             except OSError as error:  # the client was gone before the 101
                 log.debug("session %s lost in its handshake: %s", client.session_id, error, extra=context)
+                is_ours = True
                 return
-            session = self._session_class(
-                client.session_id, request, connection.channel, self._rooms, wait_s=self._config.send_timeout_s
-            )
-            connection.before_end = partial(self._handler.catch_up, session)
-            life = Life(
-                session,
-                handler=self._handler,
-                rooms=self._rooms,
-                metrics=self._metrics,
-                path=self._path,
-                log_level=self._log_level,
-                log_context=context,
-            )
-            if session.user is not None and self._turn_away_banned(life, connection):
+            except BaseException:
+                is_ours = True
+                raise
+            self._hint_at_protocol(request, spoken)
+            if not is_ours:
+                self.without_session.put(id(connection), connection)  # so that a shutdown can close it meanwhile
+                self._reception.serve(client, connection, spoken)
                 return
-            self.served.put(session.id, Served(session, connection))
-            self.without_session.pop(id(connection))
-            self._ledger.begin()
-            self.probe_timer.session_begins()
-            if request.expires_at is not None:
-                session.set_expiry(request.expires_at)
-            self._hint_at_protocol(request, connection.subprotocol)
-            with in_context(context), self._scheduling.session_thread() as thread:
+            session, life = self.make_session(client, connection.channel)
+            connection.before_end = partial(self.handler.catch_up, session)
+            if not self.enter(session, connection):
+                life.close(*(connection.channel.ending or (CloseCode.ABNORMAL, "")))
+                for _ in connection.messages():
+                    pass
+                _end(connection)
+                return
+            with in_context(context), self.scheduling.session_thread() as thread:
                 self._hand_over(life, connection, thread)
         finally:
             with ExitStack() as steps:  # in reverse order; if one fails, the others still run
@@ -193,36 +188,82 @@ class Service:
                     steps.callback(life.close, CloseCode.INTERNAL_ERROR, "")
                 if connection is not None and connection.connected:  # a bug of wsthreads, outside of `_hand_over`
                     steps.callback(_give_up, connection)
-                steps.callback(self._forget, client.session_id)
+                if is_ours:
+                    steps.callback(self._forget, client.session_id)
+
+    def make_session(self, client: Admitted, channel: Channel) -> tuple[Session, Life]:
+        """A session, which is not opened yet and in no room."""
+        request = client.request
+        session = self._session_class(
+            client.session_id,
+            request,
+            channel,
+            self._rooms,
+            wait_s=self.config.send_timeout_s,
+            request_timeout_s=self.config.request_timeout_s,
+        )
+        life = Life(
+            session,
+            handler=self.handler,
+            rooms=self._rooms,
+            metrics=self._metrics,
+            path=self.path,
+            log_level=self._log_level,
+            log_context=log_context(request.environ),
+        )
+        return session, life
+
+    def enter(self, session: Session, connection: Connection, dialogue: Dialogue | None = None) -> bool:
+        """Make a session one of the endpoint's, and one of its user's. False if the user was banned meanwhile: then it
+        is closing, and is not to be opened.
+        """
+        if session.user is not None:
+            self.without_session.put(id(connection), connection)  # so that a shutdown can close it meanwhile
+            ban = self._rooms.directory.enter(session)
+            if ban is not None:
+                self._record_refusal(session.request, ban.code, ban.reason, "banned")
+                session._channel.begin_close(ban.code, ban.reason)
+                return False
+        self.served.put(session.id, Served(session, connection, dialogue))
+        self.without_session.pop(id(connection))
+        self._ledger.begin()
+        self.probe_timer.session_begins()
+        if session.request.expires_at is not None:
+            session.set_expiry(session.request.expires_at)
+        return True
+
+    def count(self, name: str) -> None:
+        """Add 1 to a counter."""
+        self._metrics.add(name)
+
+    def disconnected(self, dialogue: Dialogue, connection: Connection) -> None:
+        """A connection of a session has ended."""
+        served = self.served.get(dialogue.session.id)
+        if served is not None:
+            served.disconnect(connection)
+            self._forget_over(dialogue)
+
+    def _forget_over(self, dialogue: Dialogue) -> None:
+        """Forget a session once it is over and its last connection has ended."""
+        served = self.served.get(dialogue.session.id)
+        if dialogue.is_over and served is not None and served.connection is None:
+            self._forget(dialogue.session.id)
 
     def _forget(self, session_id: str) -> None:
-        """A client's connection has ended."""
+        """A session is over, or its client has got none."""
         served = self.served.pop(session_id)
         if served is None:  # it never had a session
-            self._handler.abandon(session_id)
+            self.handler.abandon(session_id)
         else:
-            code, _ = served.connection.channel.ending or (CloseCode.ABNORMAL, "")
-            self._ledger.end(int(code), served.connection.traffic())
-
-    def _turn_away_banned(self, life: Life, connection: Connection) -> bool:
-        """Add a session to those of its user. If the user was banned meanwhile, close it before it is opened."""
-        session = life.session
-        self.without_session.put(id(connection), connection)  # so that a shutdown can close it meanwhile
-        ban = self._rooms.directory.enter(session)
-        if ban is None:
-            return False
-        life.close(ban.code, ban.reason)
-        self._record_refusal(session.request, ban.code, ban.reason, "banned")
-        _say_goodbye(connection, ban.code, ban.reason)
-        _end(connection)
-        return True
+            code, _ = served.session._channel.ending or (CloseCode.ABNORMAL, "")
+            self._ledger.end(int(code), served.traffic())
 
     def _hand_over(self, life: Life, connection: Connection, thread: ScheduledThread) -> None:
         """Open the session, pass its messages to the handler, and close the session with the connection."""
-        goodbye = self._admission.goodbye
+        goodbye = self.admission.goodbye
         if goodbye is not None:  # the shutdown began after the handshake, and has not seen this session
             connection.channel.begin_close(*goodbye)
-        handler, session = self._handler, life.session
+        handler, session = self.handler, life.session
         code, reason = int(CloseCode.INTERNAL_ERROR), ""
         try:
             life.open()
@@ -254,7 +295,7 @@ class Service:
         """Send the 101. Raises OSError if the client is gone."""
         connection = Connection(
             request.environ,
-            config=self._config,
+            config=self.config,
             flusher=self._flusher,
             subprotocol=subprotocol,
             agreement=agreement,
@@ -274,15 +315,15 @@ class Service:
             self._warn_once(
                 "a client of %s offers only subprotocols that the endpoint does not speak, so browsers give up the "
                 "connection: see the setting subprotocols (--subprotocol), or return one from the handshake function",
-                self._path,
+                self.path,
             )
         if foreign := foreign_protocol(request.environ):
-            self._warn_once("a client of %s speaks another protocol than this server: %s", self._path, foreign)
+            self._warn_once("a client of %s speaks another protocol than this server: %s", self.path, foreign)
 
     def _warn_once(self, text: str, *values: object) -> None:
         if text not in self._warned:
             self._warned.add(text)
-            log.warning(text, *values, extra={"endpoint": self._path})
+            log.warning(text, *values, extra={"endpoint": self.path})
 
 
 def _may_come_back(code: int, connection: Connection) -> bool:

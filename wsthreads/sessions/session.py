@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from threading import Lock, get_ident
 from time import time
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import ref
 
-from wsthreads.errors import CloseCode, UsageError
+from wsthreads.errors import CloseCode, RequestError, UsageError
 from wsthreads.protocol.encoding import PLAIN
 from wsthreads.protocol.frames import check_close, message_frame
 from wsthreads.protocol.handshake import check_expiry
@@ -31,17 +32,30 @@ def new_session_id() -> str:
     return secrets.token_urlsafe(16)
 
 
-class Channel(Protocol):
-    """What a session needs of its connection, to send and to close: `protocol.channel.Channel`, or what stands in.
+class Asks(Protocol):
+    """`Requests`, as a session needs it."""
 
-    A session may get another one: see `Session._move_to`.
-    """
+    def ask(self, message: str | bytes, timeout_s: float) -> str | bytes | None: ...
+
+    def ask_later(self, message: str | bytes, timeout_s: float, done: Callable[[Any], None]) -> None: ...
+
+
+class Channel(Protocol):
+    """What a session needs to send and to close: the `protocol.channel.Channel` of its connection, or a `Dialogue`."""
 
     outbox: Outbox
     #: Code and reason once the session is closing; then nothing is sent any more.
     ending: tuple[int, str] | None
     #: The subprotocol that was agreed on.
     subprotocol: str | None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection, as far as that is known, and it is not closing."""
+
+    @property
+    def requests(self) -> Asks | None:
+        """What sends requests; None if the client does not know them."""
 
     @property
     def was_kicked(self) -> bool:
@@ -88,6 +102,7 @@ class Session:
         "_joined",
         "_membership",
         "_outbox",
+        "_request_timeout_s",
         "_rooms",
         "_thread",
         "_user",
@@ -98,12 +113,20 @@ class Session:
     )
 
     def __init__(
-        self, session_id: str, request: Request, channel: Channel, rooms: Rooms[Any], *, wait_s: float = 0.0
+        self,
+        session_id: str,
+        request: Request,
+        channel: Channel,
+        rooms: Rooms[Any],
+        *,
+        wait_s: float = 0.0,
+        request_timeout_s: float = 10.0,
     ) -> None:
         self._id = session_id
         self._user = request.user
-        #: The handshake: path, headers, parameters, address.
+        #: The handshake: path, headers, parameters, address. Called, it sends a request: see `Request.__call__`.
         self.request = request
+        request._session = ref(self)
         #: Values that the handler keeps with this session.
         self.attributes: dict[str, Any] = request.attributes
         #: When the session began, in seconds since the epoch.
@@ -113,6 +136,7 @@ class Session:
         self._rooms = rooms
         self._thread = get_ident()  # the connection's own; this thread may wait in send()
         self._wait_s = wait_s
+        self._request_timeout_s = request_timeout_s
         # Guards the writing of _outbox, _joined and _ended; only stripe locks are taken under it.
         self._membership = Lock()
         self._joined: frozenset[str] = frozenset()
@@ -155,6 +179,40 @@ class Session:
                 outbox.wait_for_room(len(frame), wait_s)
         return channel.ending is None and post(outbox, frame)
 
+    def _post(self, frame: bytes, *, timeout: float | None = None) -> bool:
+        """`send` a frame, as its client gets it."""
+        channel = self._channel
+        outbox = channel.outbox
+        if outbox.is_blocked and self._thread == get_ident():
+            wait_s = self._wait_s if timeout is None else timeout
+            if wait_s > 0 and not has_interrupted():
+                outbox.wait_for_room(len(frame), wait_s)
+        return channel.ending is None and post(outbox, frame)
+
+    def _request(self, message: str | bytes, timeout_s: float | None) -> str | bytes | None:
+        """See `Request.__call__`."""
+        return self._requests.ask(message, self._request_timeout_s if timeout_s is None else timeout_s)
+
+    def _use(self, request: Request) -> None:
+        """The client has come back by this handshake."""
+        self.request = request
+        request._session = ref(self)
+
+    def _ask(self, message: str | bytes, timeout_s: float | None, done: Callable[[Any], None]) -> None:
+        """A request to the client, without a thread that waits.
+
+        `done` gets the outcome, once, in any thread, without locks. Raises `MessageTypeError` for what is no message,
+        and `RequestError` if the client does not speak ``wsthreads.1``.
+        """
+        self._requests.ask_later(message, self._request_timeout_s if timeout_s is None else timeout_s, done)
+
+    @property
+    def _requests(self) -> Asks:
+        requests = self._channel.requests
+        if requests is None:
+            raise RequestError("this client does not speak wsthreads.1, which has requests")
+        return requests
+
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Start the close handshake. Does nothing if the session is closing already. Does not block.
 
@@ -193,11 +251,20 @@ class Session:
     def is_open(self) -> bool:
         """Whether messages can be sent: False after `close`, after the client's close, and in `on_close`.
 
+        It is true while the session waits for its client (`resume_s`): then messages are kept. See `is_connected`.
+
         It also becomes False while a handler runs and the client is gone: at the first `send` that fails, and otherwise
         after `ping_interval_s` plus `ping_timeout_s` at most.
         """
         channel = self._channel
         return channel.ending is None and not channel.outbox.is_over
+
+    def is_connected(self) -> bool:
+        """Whether the session has a connection: not while it waits for its client (`resume_s`), and not when closed.
+
+        It stays true until it is known that the connection is lost.
+        """
+        return self._channel.is_connected
 
     def _give_up(self) -> None:
         """In a forked process: the session is the parent's, and in no room here."""

@@ -73,6 +73,14 @@ class Pipe(PlainTransport):
             del self._incoming[:size]
             return data
 
+    def wait_readable(self, timeout_s: float) -> bool:
+        with self._changed:
+            self._is_reading = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._incoming or self._ended, timeout_s)
+            self._is_reading = False
+            return bool(self._incoming or self._ended)
+
     def send(self, data: bytes | memoryview) -> int:
         self.moved += 1
         self._deliver(bytes(data))

@@ -102,7 +102,7 @@ def _is_wsgi_application(target: object) -> bool:
 
 def _use_timers(endpoint: Endpoint, timers: Timers) -> None:
     """Have everything of an endpoint go by another clock."""
-    endpoint.roster.timers = endpoint.attributes.timers = timers
+    endpoint.roster.timers = endpoint.attributes.timers = endpoint.suspensions.timers = timers
     endpoint.ownership.use_timers(timers)
     if endpoint.rooms.history is not None:
         endpoint.rooms.history.timers = timers
@@ -257,6 +257,7 @@ class Play:
             for endpoint in self.app.endpoints:
                 for session in endpoint.sessions():
                     endpoint.handler.catch_up(session)
+                endpoint.suspensions.settle(max(0.0, deadline - monotonic()))
                 endpoint.handler.settle(max(0.0, deadline - monotonic()))
                 endpoint.roster.settle(max(0.0, deadline - monotonic()))
                 endpoint.ownership.settle(max(0.0, deadline - monotonic()))

@@ -1,0 +1,22 @@
+"""A client between its handshake and its session."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from wsthreads.protocol.deflate import Agreement
+    from wsthreads.protocol.handshake import Request
+    from wsthreads.sessions.handshake_results import Verdict
+
+__all__ = ["Admitted"]
+
+
+class Admitted(NamedTuple):
+    """A client that was let in, before its 101."""
+
+    request: Request
+    session_id: str
+    verdict: Verdict
+    agreement: Agreement | None  # to deflate messages
+    network: str  # the network whose sessions it counts for

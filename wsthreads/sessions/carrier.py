@@ -1,0 +1,53 @@
+"""One connection of a session that speaks ``wsthreads.1``, and the thread that reads it."""
+
+from __future__ import annotations
+
+from threading import get_ident
+from types import GeneratorType
+from typing import TYPE_CHECKING
+
+from wsthreads.protocol.connection import NO_MESSAGE
+
+if TYPE_CHECKING:
+    from wsthreads.protocol.channel import Channel
+    from wsthreads.protocol.connection import Connection
+
+__all__ = ["Carrier"]
+
+
+class Carrier:
+    """Made by the thread that reads the connection, by `messages` and `read`.
+
+    Only that thread may `read` and `finish`.
+    """
+
+    __slots__ = ("channel", "connection", "is_over", "messages", "thread")
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        #: Sends and closes. Any thread.
+        self.channel: Channel = connection.channel
+        self.messages = connection.messages()
+        #: The thread that reads.
+        self.thread = get_ident()
+        #: Nothing more can be read.
+        self.is_over = False
+
+    def may_read(self) -> bool:
+        """Whether the calling thread is the one that reads, and is not just reading: a finalizer may ask."""
+        if self.thread != get_ident() or self.is_over:
+            return False
+        return not (isinstance(self.messages, GeneratorType) and self.messages.gi_running)
+
+    def read(self, timeout_s: float) -> str | bytes | None:
+        """The next message. None if there is none for so long, or never: then it `is_over`."""
+        try:
+            message = self.connection.read(self.messages, timeout_s)
+        except StopIteration:
+            self.is_over = True
+            return None
+        return None if message is NO_MESSAGE else message
+
+    def finish(self) -> tuple[int, str]:
+        """Code and reason of the end, as the connection tells them. Call it when nothing more is read."""
+        return self.connection.finish()

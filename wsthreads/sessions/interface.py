@@ -1,0 +1,198 @@
+"""The interface of handlers: how an endpoint uses the user's code, whatever its language."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from wsthreads.errors import UsageError, brief
+
+if TYPE_CHECKING:
+    from wsthreads.protocol.handshake import Request
+    from wsthreads.protocol.readers import Reader
+    from wsthreads.rooms.handles import Room
+    from wsthreads.rooms.mailboxes import RoomCall
+    from wsthreads.rooms.presence import PresenceChanges
+    from wsthreads.rooms.rooms import Rooms
+    from wsthreads.sessions.handshake_results import Verdict
+    from wsthreads.sessions.session import Session
+
+__all__ = ["FAILED", "NO_HANDLER", "Answer", "Handler", "json_attributes"]
+
+#: What the other side is told of a request without a handler, and of one whose handler has failed.
+NO_HANDLER = "no handler"
+FAILED = "failed"
+
+
+class Answer(Protocol):
+    """Takes the answer to one request of the client. The first call counts. Any thread; takes no lock for long."""
+
+    def done(self, value: str | bytes | None) -> None:
+        """The request was handled."""
+
+    def failed(self, text: str) -> None:
+        """The request was not handled. The text reaches the client."""
+
+
+def _nobody(error: BaseException | str) -> None:
+    """Default callback: does nothing."""
+
+
+def _nothing_changed() -> None:
+    """Default callback: does nothing."""
+
+
+class Handler(ABC):
+    """The endpoint's view of a handler.
+
+    The session's thread calls `handshake`, `open`, `message`, `catch_up` and `close`, in this order. For a session that
+    speaks ``wsthreads.1``, `request`, `suspend` and `resume` come between, and another thread may call. Calls for
+    different sessions are concurrent. `open`, `message` and `request` may return before the user's function has run,
+    but the calls of one session keep their order and never overlap. No method raises an error of the user's code,
+    except that `handshake` raises `HandshakeRefused`. Methods that are not abstract are optional.
+    """
+
+    #: The name for logs and pages: the script's file name, the class or the module.
+    name: str
+    #: The functions in `HOOKS`, or in `SCRIPT_HOOKS`, that the handler has.
+    hooks: frozenset[str]
+    #: How often `on_tick` is called, in ticks a second; None without it. May change with `hooks`.
+    tick_rate: float | None = None
+    #: The most calls that `call_rooms` takes at once. If it is 1, several threads call it, and otherwise one does.
+    room_batch = 1
+    #: Whether its calls wait for each other in a queue, as those of a script do.
+    has_queue = False
+    #: To be called when `hooks` or `tick_rate` have changed. Set by the endpoint.
+    on_loaded: Callable[[], None] = staticmethod(_nothing_changed)
+    #: The endpoint's path, for logs. Set by the endpoint.
+    endpoint_path = ""
+    #: Called for each logged failure of the user's code, in any thread, with the exception or a script's error text.
+    on_failure: Callable[[BaseException | str], None] = staticmethod(_nobody)
+
+    def use_rooms(self, rooms: Rooms[Any]) -> None:  # noqa: B027
+        """Called once by the endpoint, with its rooms, before any other method."""
+
+    def start(self) -> None:  # noqa: B027
+        """Start what the handler needs in this process (a thread, an interpreter). Idempotent. Any thread."""
+
+    def stop(self, timeout_s: float) -> None:  # noqa: B027
+        """Undo `start`, within `timeout_s`. Called once, after all sessions have ended."""
+
+    @abstractmethod
+    def handshake(self, request: Request, session_id: str) -> Verdict:
+        """Accept a client, or raise `HandshakeRefused`.
+
+        Called before the 101; `session_id` is the id of the future session.
+
+        If the verdict has a `refusal`, no other method is called for this client.
+        """
+
+    def abandon(self, session_id: str) -> None:  # noqa: B027
+        """Drop what `handshake` kept for an accepted client whose session was never opened."""
+
+    @abstractmethod
+    def open(self, session: Session) -> None:
+        """Call `on_open`. If it fails, close the session with 1011."""
+
+    @abstractmethod
+    def message(self, session: Session, message: str | bytes) -> None:
+        """Call `on_message`.
+
+        May block while earlier messages of the session wait; then the session is read more slowly.
+        """
+
+    def request(self, session: Session, message: str | bytes, answer: Answer) -> None:
+        """Call `on_request`, and give its result to `answer`, at any time, in any thread. Blocks as `message` does."""
+        answer.failed(NO_HANDLER)
+
+    def suspend(self, session: Session) -> Any:  # noqa: B027
+        """Call `on_suspend`: the session has lost its connection. Returns when the user's function has returned.
+
+        Returns what the function has returned, for `export_attributes`.
+        """
+
+    def resume(self, session: Session) -> None:  # noqa: B027
+        """Call `on_resume`: the session has a connection again. Returns when the user's function has returned."""
+
+    def export_attributes(self, session: Session, returned: Any) -> str:
+        """The session's attributes as the JSON text of an object, for another process, which calls `adopt`.
+
+        `returned` is what `suspend` has returned. Raises `UsageError`, which names the attribute that is not JSON.
+        """
+        return json_attributes(session.attributes if returned is None else returned)
+
+    def adopt(self, session: Session, attributes: dict[str, Any]) -> None:
+        """Another process has handed the session over, with these attributes. Called in place of `open`, before
+        `resume`.
+        """
+        session.attributes.update(attributes)
+
+    def reader(self, session: Session, descriptor: int) -> Reader | None:
+        """A reader that handles the session's messages without Python, or None to call `message` for all of them.
+
+        `descriptor` is the socket, or -1 if it cannot be read directly. Called once, after `open`.
+        """
+        return None
+
+    def catch_up(self, session: Session) -> None:  # noqa: B027
+        """Wait until all messages so far have been handled. Called when the client has ended the session."""
+
+    def attributes(self, session: Session) -> dict[str, Any]:
+        """A copy of the session's attributes. Any thread; blocks only briefly.
+
+        Raises `IsolateError` if a script cannot answer now.
+        """
+        return dict(session.attributes)
+
+    def settle(self, timeout_s: float) -> None:  # noqa: B027
+        """Wait at most `timeout_s` until all calls so far are done. For tests."""
+
+    def heap_bytes(self) -> int | None:
+        """The heap size of a script; None if there is no script or the size is unknown. Does not block."""
+        return None
+
+    def probe(self) -> None:  # noqa: B027
+        """If it `has_queue`: measure how long a call that comes now waits for others. Does not block."""
+
+    def recent_waits(self) -> tuple[float, float] | None:
+        """The median and the longest wait of the last minute that `probe` measured, in seconds; None without one."""
+        return None
+
+    def presence(self, room: Room, changes: PresenceChanges) -> str | bytes | None:
+        """`on_presence`: what to send to the members of the room in this process, or None.
+
+        One call at a time, by a thread of the endpoint, if `hooks` has ``on_presence``. May block.
+        """
+        return None
+
+    def call_rooms(self, calls: Sequence[RoomCall]) -> None:
+        """Call `on_room_start`, `on_post`, `on_tick` and `on_room_end`: the ``hook`` of each of the `calls`.
+
+        Calls for one room are in order, and must not overlap; no further call for it comes until all are done. Right
+        before each function, ask ``call.begin()``; if that is false, do not call the function. In any case, call
+        ``call.done()`` once, at any time, in any thread. A function that is missing is done at once.
+        """
+        for call in calls:
+            call.done()
+
+    @abstractmethod
+    def close(self, session: Session, code: int, reason: str) -> None:
+        """Call `on_close`; the session is already closed.
+
+        Returns when the user's function has returned, or never will.
+        """
+
+
+def json_attributes(attributes: Any) -> str:
+    """The attributes of a session as the JSON text of an object. Raises `UsageError` for what is not JSON."""
+    if not isinstance(attributes, dict):
+        raise UsageError(f"what on_suspend returns is a dict of JSON values or None, not {type(attributes).__name__}")
+    for name, value in attributes.items():
+        try:
+            if type(name) is not str or json.loads(json.dumps(value, allow_nan=False)) != value:
+                raise ValueError("it would be another value")
+        except Exception as error:  # also of the value's class
+            raise UsageError(f"the attribute {brief(name)} is not JSON: {error}") from None
+    return json.dumps(attributes, ensure_ascii=False, allow_nan=False)

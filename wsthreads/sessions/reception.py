@@ -1,0 +1,261 @@
+"""Serves connections of clients that speak ``wsthreads.1``: the hello, then a new session or one that goes on.
+
+A client that shows a valid token, for the same user and origin, gets its session. It is told why it does not, and gets
+a new one. A session that the server has closed, whose client may not know of it, is not replaced by a new one: the
+connection is closed with the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from wsthreads.config import Config
+from wsthreads.errors import CloseCode, ProtocolError
+from wsthreads.loggers import get_logger
+from wsthreads.monitoring.logs import SESSION_KEY, in_context, log_context
+from wsthreads.origins import parse_origin
+from wsthreads.protocol import envelope
+from wsthreads.protocol.frames import message_frame
+from wsthreads.sessions.carrier import Carrier
+from wsthreads.sessions.dialogue import Dialogue
+from wsthreads.sessions.secrets import digest
+from wsthreads.sessions.suspensions import is_stopping
+
+if TYPE_CHECKING:
+    from wsthreads.protocol.connection import Connection
+    from wsthreads.protocol.handshake import Request
+    from wsthreads.rooms.striped import StripedDict
+    from wsthreads.sessions.admission import Admission
+    from wsthreads.sessions.admitted import Admitted
+    from wsthreads.sessions.interface import Handler
+    from wsthreads.sessions.life import Life
+    from wsthreads.sessions.served import Served
+    from wsthreads.sessions.session import Session
+    from wsthreads.sessions.suspensions import Suspensions
+    from wsthreads.threads.scheduling import ScheduledThread, Scheduling
+
+__all__ = ["Reception"]
+
+log = get_logger(__name__)
+
+
+class Setting(Protocol):
+    """What is needed of a `Service`."""
+
+    config: Config
+    handler: Handler
+    admission: Admission
+    scheduling: Scheduling
+    served: StripedDict[str, Served]
+    suspensions: Suspensions
+    path: str
+
+    def make_session(self, client: Admitted, channel: Dialogue) -> tuple[Session, Life]:
+        """A session that is not open yet."""
+
+    def enter(self, session: Session, connection: Connection, dialogue: Dialogue) -> bool:
+        """The session is one of the endpoint's from now on. False if its user is banned: then it is closing."""
+
+    def disconnected(self, dialogue: Dialogue, connection: Connection) -> None:
+        """A connection of the session has ended."""
+
+    def count(self, name: str) -> None:
+        """Add 1 to a counter."""
+
+
+class Reception:
+    """Begins sessions, and lets clients with tokens go on with theirs. Any thread.
+
+    A session has a token, ``<id>.<secret>``. No log line and no error has one.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+
+    def serve(self, client: Admitted, connection: Connection, spoken: str | None) -> None:
+        """Serve a client, whose 101 was sent, until its connection has ended. `spoken` is the application's own
+        subprotocol.
+        """
+        carrier, is_new = Carrier(connection), False
+        dialogue: Dialogue | None = None
+        try:
+            hello = connection.read_hello(carrier.messages)
+            if hello is not None:
+                dialogue, why = self._resume(carrier, hello, client.request, spoken)
+                if dialogue is None and carrier.channel.ending is None:
+                    dialogue = self._begin(client, carrier, spoken, why)
+                    is_new = dialogue is not None
+                if dialogue is None:  # it is closing
+                    for _ in carrier.messages:
+                        pass
+        finally:
+            if not is_new:
+                self._setting.handler.abandon(client.session_id)
+        if dialogue is None:
+            connection.finish()
+            connection.hang_up()
+        else:
+            with in_context(log_context(client.request.environ)), self._setting.scheduling.session_thread() as thread:
+                self._talk(dialogue, carrier, thread)
+
+    def _talk(self, dialogue: Dialogue, carrier: Carrier, thread: ScheduledThread) -> None:
+        """Hand over what comes by one connection of a session, until that ends."""
+        goodbye = self._setting.admission.goodbye
+        if goodbye is not None:  # the shutdown began after the handshake, and may not have seen this session
+            dialogue.begin_close(*goodbye)
+        try:
+            dialogue.run()
+            for message in carrier.messages:
+                if thread.is_displaced:
+                    thread.runs_handler()
+                if not dialogue.take(carrier, message):
+                    break
+        except ProtocolError as error:
+            carrier.channel.refuse(error)
+        except BaseException:
+            # Not an error in the user's code: the handler has logged those.
+            carrier.channel.begin_close(CloseCode.INTERNAL_ERROR, "server error")
+            raise
+        finally:
+            try:
+                dialogue.part(carrier)
+            finally:
+                try:
+                    dialogue.run()
+                finally:
+                    carrier.connection.hang_up()
+                    self._setting.disconnected(dialogue, carrier.connection)
+
+    # New sessions
+
+    def _begin(self, client: Admitted, carrier: Carrier, spoken: str | None, why: str) -> Dialogue | None:
+        """Begin a session. None if the client is gone. `why` another one could not be resumed, or empty."""
+        setting, channel = self._setting, carrier.channel
+        config, suspensions = setting.config, setting.suspensions
+        dialogue = Dialogue(
+            channel.outbox,
+            subprotocol=spoken,
+            handler=setting.handler,
+            keeper=suspensions,
+            most_bytes=config.max_message_bytes + config.max_resume_bytes,
+        )
+        session, life = setting.make_session(client, dialogue)
+        dialogue.begin(session, life, most_requests=config.max_pending_requests, timers=suspensions.timers)
+        if config.resume_s:
+            channel.outbox.keep(config.max_resume_bytes, on_stuck=dialogue.on_stuck)
+        carrier.connection.before_end = partial(setting.handler.catch_up, session)
+        is_attached = is_refused = False
+        try:
+            is_attached = not dialogue.attach(carrier, self._welcome(session.id, spoken, why=why))
+            if is_attached:
+                is_refused = not setting.enter(session, carrier.connection, dialogue)
+        finally:
+            if not is_attached:
+                life.close(CloseCode.ABNORMAL, "")
+        dialogue.start(is_refused=is_refused)
+        return dialogue if is_attached else None
+
+    def _welcome(
+        self, session_id: str, spoken: str | None, *, why: str = "", is_resumed: bool = False
+    ) -> Callable[[int, str | None], bytes]:
+        """Makes the frame of a welcome, with how many messages were taken and the next secret."""
+        config = self._setting.config
+
+        def make(received: int, secret: str | None) -> bytes:
+            message = envelope.Welcome(
+                resumed=is_resumed,
+                token=None if secret is None else f"{session_id}.{secret}",
+                received=received,
+                resume_ms=round(1000 * config.resume_s),
+                heartbeat_ms=round(1000 * config.ping_interval_s),
+                timeout_ms=round(1000 * config.ping_timeout_s),
+                protocol=spoken,
+                why=why or None,
+            )
+            return message_frame(envelope.welcome(message))
+
+        return make
+
+    # Sessions that go on
+
+    def _resume(
+        self, carrier: Carrier, hello: envelope.Hello, request: Request, spoken: str | None
+    ) -> tuple[Dialogue | None, str]:
+        """The session of the client's token, which goes on over this connection. Otherwise None, and why it does not.
+
+        The reason is empty for a client without a token. It may be that the connection is closing instead.
+        """
+        if hello.token is None:
+            return None, ""
+        session_id, _, secret = hello.token.partition(".")
+        wanted = digest(secret)
+        dialogue = self._find(session_id, wanted)
+        why = "unknown" if dialogue is None else self._why_not(dialogue, request, carrier)
+        if dialogue is not None and not why:
+            why = self._attach(dialogue, carrier, hello, wanted, request, spoken)
+            if not why:
+                return dialogue, ""
+        if why == "unknown":
+            self._tell_end(dialogue, carrier, session_id, wanted, request)
+        if carrier.channel.ending is None:
+            self._setting.count(f"resumes_refused_{why}")
+            log.info("a session on %s is not resumed: %s", self._setting.path, why, extra=log_context(request.environ))
+        return None, why
+
+    def _attach(
+        self,
+        dialogue: Dialogue,
+        carrier: Carrier,
+        hello: envelope.Hello,
+        wanted: str,
+        request: Request,
+        spoken: str | None,
+    ) -> str:
+        session_id = dialogue.session.id
+        request.environ[SESSION_KEY] = session_id
+        carrier.connection.before_end = partial(self._setting.handler.catch_up, dialogue.session)
+        welcome = self._welcome(session_id, spoken, is_resumed=True)
+        try:
+            return dialogue.attach(carrier, welcome, received=hello.received, shown=wanted, request=request)
+        except ProtocolError as error:
+            carrier.channel.refuse(error)
+            return "counts"
+
+    def _find(self, session_id: str, wanted: str) -> Dialogue | None:
+        """The session with this id, if a secret with this digest is valid."""
+        served = self._setting.served.get(session_id)
+        dialogue = None if served is None else served.dialogue
+        return dialogue if dialogue is not None and dialogue.may_resume(wanted) else None
+
+    def _why_not(self, dialogue: Dialogue, request: Request, carrier: Carrier) -> str:
+        """Why a session cannot go on for who shows its token here. Empty if it can."""
+        session = dialogue.session
+        if session.user != request.user:
+            return "user"
+        if not is_same_origin(session.request, request):
+            return "origin"
+        return "" if dialogue.outbox.encoding is carrier.channel.outbox.encoding else "compression"
+
+    def _tell_end(
+        self, dialogue: Dialogue | None, carrier: Carrier, session_id: str, wanted: str, request: Request
+    ) -> None:
+        """If the session was closed for good, and its client may not know: close the connection in the same way."""
+        if dialogue is not None:
+            ending = dialogue.ending
+        else:
+            record = self._setting.suspensions.record(session_id, wanted)
+            if record is None or record.user != request.user or not is_same_origin(record.request, request):
+                return
+            ending = record.code, record.reason
+        if ending is not None and is_stopping(ending[0]):
+            carrier.channel.begin_close(*ending)
+
+
+def is_same_origin(earlier: Request, now: Request) -> bool:
+    """Whether two handshakes have the same Origin, or both none."""
+    before, after = earlier.get_header("Origin"), now.get_header("Origin")
+    if before is None or after is None:
+        return before is after
+    return before == after or (parse_origin(before) is not None and parse_origin(before) == parse_origin(after))

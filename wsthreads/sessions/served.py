@@ -1,0 +1,59 @@
+"""A session in the list of its endpoint, with its connection if it has one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wsthreads.monitoring.metrics import Traffic
+
+if TYPE_CHECKING:
+    from wsthreads.protocol.connection import Connection
+    from wsthreads.sessions.dialogue import Dialogue
+    from wsthreads.sessions.session import Session
+
+__all__ = ["Served"]
+
+
+class Served:
+    """Any thread reads. `connect` and `disconnect` are called one at a time."""
+
+    __slots__ = ("_earlier_bytes_in", "connection", "dialogue", "session")
+
+    def __init__(self, session: Session, connection: Connection | None, dialogue: Dialogue | None = None) -> None:
+        self.session = session
+        #: None while the session has none.
+        self.connection = connection
+        #: For a session that speaks ``wsthreads.1``.
+        self.dialogue = dialogue
+        self._earlier_bytes_in = 0  # of the connections before
+
+    def connect(self, connection: Connection) -> None:
+        """The session goes on over another connection."""
+        if self.connection is not connection:
+            self.disconnect(self.connection)
+            self.connection = connection
+
+    def disconnect(self, connection: Connection | None) -> None:
+        """A connection has ended. Does nothing if it is not the current one."""
+        if connection is not None and self.connection is connection:
+            self._earlier_bytes_in += connection.traffic().bytes_in
+            self.connection = None
+
+    def traffic(self) -> Traffic:
+        """The messages and bytes since the session began."""
+        connection, dialogue = self.connection, self.dialogue
+        if dialogue is None:
+            assert connection is not None, "a session without a connection"
+            return connection.traffic()
+        now = None if connection is None else connection.traffic()
+        outbox = dialogue.outbox
+        replaced = outbox.latest_replaced
+        return Traffic(
+            messages_in=dialogue.received,
+            bytes_in=self._earlier_bytes_in + (0 if now is None else now.bytes_in),
+            messages_out=outbox.messages_out - replaced,
+            bytes_out=outbox.bytes_out,
+            bytes_waiting=outbox.bytes_waiting,
+            round_trip_s=None if now is None else now.round_trip_s,
+            latest_replaced=replaced,
+        )

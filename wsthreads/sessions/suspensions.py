@@ -1,0 +1,226 @@
+"""The sessions of one endpoint that have lost their connections, and wait for their clients.
+
+A session waits for `resume_s`. Then it ends, in a thread of a small pool, since `on_close` may take long. So does one
+that is closed meanwhile. If the application or the server has closed a session, its client is told so when it returns:
+a *record* has code and reason, for as long as the session would have waited.
+
+Locks: a dialogue's lock may be held by callers of `suspended` and `connected`. `_lock` is a leaf.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import TYPE_CHECKING, NamedTuple
+from weakref import finalize
+
+from wsthreads.errors import CloseCode
+from wsthreads.loggers import get_logger
+from wsthreads.monitoring.failures import exc_info_of
+from wsthreads.monitoring.logs import in_context, log_context
+from wsthreads.threads.flusher import Timer, weakly
+from wsthreads.threads.pool import Pool
+
+if TYPE_CHECKING:
+    from wsthreads.protocol.handshake import Request
+    from wsthreads.rooms.striped import StripedDict
+    from wsthreads.sessions.admission import Admission
+    from wsthreads.sessions.carrier import Carrier
+    from wsthreads.sessions.dialogue import Dialogue
+    from wsthreads.sessions.secrets import Secrets
+    from wsthreads.sessions.served import Served
+    from wsthreads.threads.flusher import Timers
+
+__all__ = ["Record", "Suspensions"]
+
+log = get_logger(__name__)
+
+#: Threads for `on_close` of sessions without a connection.
+THREADS = 4
+
+#: A thread that cannot be started is tried again after this.
+RETRY_S = 1.0
+
+#: A client does not come back after one of these codes, or one from 4000 on. So it is told of them.
+STOPPING_CODES = frozenset(
+    {
+        CloseCode.NORMAL,
+        CloseCode.PROTOCOL_ERROR,
+        CloseCode.UNSUPPORTED_DATA,
+        CloseCode.INVALID_PAYLOAD,
+        CloseCode.POLICY_VIOLATION,
+        CloseCode.MESSAGE_TOO_BIG,
+        1010,  # mandatory extension
+        CloseCode.EXPIRED,
+        3003,
+    }
+)
+
+
+def is_stopping(code: int) -> bool:
+    """Whether a client that is told this code does not come back to its session."""
+    return code in STOPPING_CODES or code >= 4000
+
+
+class Record(NamedTuple):
+    """How a session has ended, for its client."""
+
+    code: int
+    reason: str
+    #: Who has one of them is told.
+    secrets: Secrets
+    #: Who the client was.
+    user: str | None
+    request: Request
+
+
+class Suspensions:
+    """What the dialogues of an endpoint need of it: `dialogue.Keeper`. Any thread, where nothing else is said."""
+
+    def __init__(
+        self,
+        *,
+        resume_s: float,
+        timers: Timers,
+        flusher: Timers,
+        admission: Admission,
+        served: StripedDict[str, Served],
+        over: Callable[[Dialogue], None],
+    ) -> None:
+        #: How long a session waits; 0: none does.
+        self.resume_s = resume_s
+        #: The clock of the window. Tests set another one.
+        self.timers = timers
+        self._flusher = flusher
+        self._admission = admission
+        self._served = served
+        self._over = over
+        self._lock = Lock()  # guards the next two
+        self._waiting: dict[str, Timer] = {}  # by session id: the end of the window
+        self._records: dict[str, Record] = {}  # by session id
+        self._ending: deque[Dialogue] = deque()  # to be ended; appended to by finalizers, too
+        self._pool: Pool[Dialogue] = Pool(_end, name="wsthreads-ends", threads=THREADS)
+        finalize(self, self._pool.release).atexit = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    # For dialogues
+
+    def suspended(self, dialogue: Dialogue) -> bool:
+        """A session has lost its connection. False if it may not wait. Called under the dialogue's lock."""
+        if not self.resume_s or not self._admission.suspend():
+            return False
+        session_id = dialogue.session.id
+        served = self._served.get(session_id)
+        if served is None:  # never opened
+            self._admission.end_suspension()
+            return False
+        served.disconnect(served.connection)
+        timer = self.timers.call_later(self.resume_s, weakly(dialogue.lapse, dialogue.epoch))
+        with self._lock:
+            self._waiting[session_id] = timer
+        return True
+
+    def connected(self, dialogue: Dialogue, carrier: Carrier) -> None:
+        """A session has a connection, perhaps another one. Called under the dialogue's lock."""
+        session_id = dialogue.session.id
+        self._forget(session_id)
+        served = self._served.get(session_id)
+        if served is not None:  # else it is new
+            served.connect(carrier.connection)
+
+    def _forget(self, session_id: str) -> None:
+        with self._lock:
+            timer = self._waiting.pop(session_id, None)
+        if timer is not None:
+            timer.cancel()
+            self._admission.end_suspension()
+
+    def closing(self, dialogue: Dialogue) -> None:
+        """The ending of a session is decided: have its requests ended. Takes no lock, so finalizers may call it."""
+        self._flusher.call_later(0.0, dialogue.requests.end)
+
+    def end_soon(self, dialogue: Dialogue) -> None:
+        """Have `Dialogue.end` called by another thread. Takes no lock, so finalizers may call it."""
+        self._ending.append(dialogue)
+        self._flusher.call_later(0.0, self._end_them)
+
+    def over(self, dialogue: Dialogue) -> None:
+        """A session has ended: `on_close` has returned."""
+        session = dialogue.session
+        code, reason = dialogue.ending or (int(CloseCode.ABNORMAL), "")
+        if self.resume_s and is_stopping(code) and not dialogue.has_peer_closed:
+            record = Record(int(code), reason, dialogue.secrets, session.user, session.request)
+            with self._lock:
+                while len(self._records) >= self._admission.max_suspended:
+                    del self._records[next(iter(self._records))]
+                self._records[session.id] = record
+            self.timers.call_later(self.resume_s, weakly(self._forget_record, session.id, record))
+        self._over(dialogue)
+        self._forget(session.id)
+
+    def _forget_record(self, session_id: str, record: Record) -> None:
+        with self._lock:
+            if self._records.get(session_id) is record:
+                del self._records[session_id]
+
+    def record(self, session_id: str, wanted: str) -> Record | None:
+        """How a session has ended that the server has closed, for who has a secret with the digest `wanted`."""
+        with self._lock:
+            found = self._records.get(session_id)
+        return found if found is not None and found.secrets.has(wanted) else None
+
+    # The end
+
+    def _end_them(self) -> None:
+        """Called by the flusher."""
+        batch = []
+        while self._ending:
+            batch.append(self._ending.popleft())
+        try:
+            self._pool.put(batch)
+        except RuntimeError:  # no thread is to be had; they wait in the pool
+            self._flusher.call_later(RETRY_S, self._retry)
+
+    def _retry(self) -> None:
+        try:
+            self._pool.put(())
+        except RuntimeError:
+            self._flusher.call_later(RETRY_S, self._retry)
+
+    def close_all(self, code: int, reason: str) -> None:
+        """End all sessions that wait. Does not block."""
+        with self._lock:
+            names = list(self._waiting)
+        for name in names:
+            served = self._served.get(name)
+            if served is not None and served.dialogue is not None:
+                served.dialogue.begin_close(code, reason)
+
+    def settle(self, timeout_s: float) -> None:
+        """Wait at most `timeout_s` until those that are to be ended have ended. For tests."""
+        self._end_them()
+        self._pool.wait_idle(timeout_s)
+
+    def stop(self, timeout_s: float) -> None:
+        """End the threads. Waits at most `timeout_s`."""
+        self._pool.stop(timeout_s)
+
+    def give_up(self) -> None:
+        """In a forked process: the sessions are the parent's."""
+        self._lock = Lock()
+        self._waiting, self._records, self._ending = {}, {}, deque()
+        self._pool.give_up()
+
+
+def _end(dialogues: Sequence[Dialogue]) -> None:
+    """End sessions. In a thread of the pool."""
+    for dialogue in dialogues:
+        context = log_context(dialogue.session.request.environ)
+        try:
+            with in_context(context):
+                dialogue.end()
+        except BaseException as error:  # a bug of wsthreads
+            log.error("session %s failed at its end", dialogue.session.id, exc_info=exc_info_of(error), extra=context)
