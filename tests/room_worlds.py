@@ -13,6 +13,7 @@ from wsthreads.brokers.redis import RedisBroker
 from wsthreads.brokers.rooms import SharedRooms, SharedSession
 from wsthreads.monitoring.metrics import Metrics
 from wsthreads.protocol.encoding import PLAIN
+from wsthreads.protocol.frames import message_frame
 from wsthreads.protocol.handshake import Request
 from wsthreads.protocol.outbox import Outbox
 from wsthreads.protocol.transport import PlainTransport
@@ -20,6 +21,9 @@ from wsthreads.rooms.rooms import Rooms
 from wsthreads.sessions.session import Session
 from wsthreads.threads.drainer import Drainer
 from wsthreads.threads.flusher import Flusher
+
+#: What a client is sent first when it comes back.
+WELCOME = "\x10w{}"
 
 LIMITS = {"max_name_chars": 256, "max_per_session": 1000}
 
@@ -30,9 +34,10 @@ class FakeChannel:
     def __init__(self, flusher, encoding=PLAIN):
         self.ours, self.theirs = socket.socketpair()
         self.theirs.settimeout(DEADLINE_S)
+        self.transport = PlainTransport(self.ours)
         self.ending = self.subprotocol = None
         self.outbox = Outbox(
-            PlainTransport(self.ours),
+            self.transport,
             flusher,
             max_bytes=2**30,
             timeout_s=DEADLINE_S,
@@ -45,6 +50,21 @@ class FakeChannel:
             return False
         self.ending = (code, reason)
         return True
+
+    def keep(self):
+        """From now on the session survives its connection."""
+        self.outbox.keep(2**30, on_stuck=lambda reason: None)
+
+    def leave(self):
+        self.outbox.suspend(self.transport)
+        self.ours.close()
+        self.theirs.close()
+
+    def come_back(self, received):
+        self.ours, self.theirs = socket.socketpair()
+        self.theirs.settimeout(DEADLINE_S)
+        self.transport = PlainTransport(self.ours)
+        self.outbox.resume(self.transport, message_frame(WELCOME), received, on_stuck=lambda reason: None)
 
     def receive_rest(self):
         """The texts that have not been received, once nothing more is appended."""
@@ -75,17 +95,12 @@ class Member:
 
     def __init__(self, rooms, flusher, session_class=Session, user=None, encoding=PLAIN, session_id=None):
         self._flusher = flusher
-        self.channels = [FakeChannel(flusher, encoding)]
+        self.channel = FakeChannel(flusher, encoding)
         request = Request({})
         request.user = user
         self.session = session_class(session_id or f"member-{id(self)}", request, self.channel, rooms)
         self.ban = None if user is None else rooms.directory.enter(self.session)
         self.data = b""
-
-    @property
-    def channel(self):
-        """That of its current connection."""
-        return self.channels[-1]
 
     @property
     def outbox(self):
@@ -95,12 +110,16 @@ class Member:
     def theirs(self):
         return self.channel.theirs
 
-    def reconnect(self):
-        """Have another connection. Returns the channel of the last one, of which all has been received."""
-        assert not self.data
-        self.channels.append(FakeChannel(self._flusher))
-        self.session._move_to(self.channel)
-        return self.channels[-2]
+    def leave(self):
+        """Lose the connection. The session stays."""
+        self.channel.leave()
+        self.data = b""
+
+    def come_back(self, received):
+        """Have another connection, for a client that has received so many messages."""
+        self.channel.come_back(received)
+        self.data = b""
+        assert self.receive(1) == [WELCOME]
 
     def receive(self, count):
         found = []
@@ -120,8 +139,7 @@ class Member:
         return found
 
     def end(self):
-        for channel in self.channels:
-            channel.end()
+        self.channel.end()
 
 
 class World:

@@ -188,16 +188,16 @@ def test_nothing_of_a_replay_is_replaced(world):
     assert room.history(50) == [*(f"old {n}" for n in range(3)), *(f"new {n}" for n in range(3)), "end"]
 
 
-def test_after_a_new_connection_keys_begin_anew(world):
-    """What waits in the old outbox stays there: whoever resumes a session decides about it."""
-    slow, quick = world.member("lobby"), world.member("lobby")
-    fill(slow)
+def test_without_a_connection_the_last_message_with_a_key_waits(world):
+    away, quick = world.member("lobby"), world.member("lobby")
+    away.channel.keep()
     room = world.rooms.room("lobby")
     room.broadcast("1", latest="k")
-    assert quick.receive(1) == ["1"]
-    old = slow.reconnect()
-    room.broadcast("2", latest="k")
-    assert slow.receive(1) == ["2"]
-    old_texts = []
-    run_all(lambda: old_texts.extend(old.receive_rest()))
-    assert old_texts[-1] == "1"
+    assert away.receive(1) == quick.receive(1) == ["1"]
+    away.leave()
+    for text in ("2", "3", "4"):
+        room.broadcast(text, latest="k")
+    assert quick.receive(3) == ["2", "3", "4"]
+    wait_until(lambda: away.outbox.latest_replaced == 2, "the last one")
+    away.come_back(0)
+    assert away.receive(2) == ["1", "4"]

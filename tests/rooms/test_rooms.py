@@ -233,15 +233,3 @@ class Unwritable:
 
     def send(self, data):
         raise MemoryError
-
-
-def test_another_connection_waits_for_a_broadcast_that_is_being_queued(world):
-    """It may have the old outbox in hand. Once the session has moved, nothing more may be appended there."""
-    member, moved = world.member("r"), threading.Event()
-    with world.rooms._members.get("r").order:  # as a broadcast
-        thread = threading.Thread(target=lambda: (member.reconnect(), moved.set()))
-        thread.start()
-        assert not moved.wait(0.2)
-    assert moved.wait(DEADLINE_S)
-    thread.join(DEADLINE_S)
-    world.rooms._check()

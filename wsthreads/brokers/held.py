@@ -68,11 +68,6 @@ class HeldFrames:
     def is_empty(self) -> bool:
         return not self._items
 
-    def move_to(self, outbox: Outbox) -> None:
-        """From now on append to another outbox, whose encoding is the same, since held frames are encoded."""
-        with self._lock:
-            self._outbox = outbox
-
     def put(self, next_ticket: int, broadcasts: list[PendingBroadcast], frame: bytes, closes: bool) -> None:
         """Hold a frame of the current thread until `broadcasts` are back. Does not wait."""
         self._items.append(_HeldFrame(threading.get_ident(), next_ticket, broadcasts, frame, closes))

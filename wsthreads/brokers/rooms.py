@@ -28,7 +28,7 @@ from wsthreads.rooms.joined import NOT_JOINED, Joined
 from wsthreads.rooms.members import Members
 from wsthreads.rooms.names import SESSIONS_ROOM
 from wsthreads.rooms.rooms import Rooms
-from wsthreads.sessions.session import Channel, Session
+from wsthreads.sessions.session import Session
 from wsthreads.threads.blocking import has_interrupted
 
 if TYPE_CHECKING:
@@ -350,11 +350,6 @@ class SharedSession(Session):
             return False
         pending.hold(self, frame, broadcasts)
         return True
-
-    def _move_to(self, channel: Channel) -> None:
-        self._outbox.front, channel.outbox.front = None, self
-        self._held_frames.move_to(channel.outbox)
-        super()._move_to(channel)
 
     @property
     def _held_bytes(self) -> int:

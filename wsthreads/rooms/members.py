@@ -20,9 +20,9 @@ ENCODING_NAME = attrgetter("encoding.name")
 class Member(Protocol):
     """What rooms need of a session."""
 
-    #: Where broadcasts are appended. Rooms remember it: only `Rooms.replace_outbox` writes it.
+    #: Where broadcasts are appended: always the same one, over all connections of a session.
     _outbox: Outbox
-    #: Guards writes of `_outbox` and of the next two. Only stripe locks are taken under it, including a `Roster`'s.
+    #: Guards writes of the next two. Only stripe locks are taken under it, including a `Roster`'s.
     _membership: Lock
     _joined: frozenset[str]
     _ended: bool

@@ -312,29 +312,6 @@ class Rooms(Listing, Generic[M]):
         self._moved(name)
         session._outbox.flush_surely()  # later sends to the members do not include this outbox
 
-    def replace_outbox(self, session: M, outbox: Outbox) -> None:
-        """Send to a session by another `outbox`, after it got a new connection. Waits for broadcasts that are being
-        queued.
-
-        The old outbox keeps earlier broadcasts, and the new one gets later ones. No broadcast is in both.
-        """
-
-        def replace(members: Members) -> Members:
-            if session in members.sessions:
-                members.sessions[session] = session._outbox
-                members.outboxes = None
-            return members
-
-        with session._membership:  # a join takes the new outbox from here on
-            old, session._outbox = session._outbox, outbox
-            names = session._joined
-        for name in names:
-            members = self._members.get(name)
-            if members is not None:
-                with members.order:
-                    self._members.compute_if_present(name, replace)
-        old.flush_surely()  # later sends to the members do not include this outbox
-
     def leave_all(self, session: M, *, is_lost: bool = False) -> None:
         """End all memberships of a session, for good. If its connection `is_lost`, its presence stays for a while."""
         with session._membership:

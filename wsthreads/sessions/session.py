@@ -318,14 +318,5 @@ class Session:
         """The names of the rooms that this session is in, sorted."""
         return sorted(name for name in self._joined if not is_hidden(name))
 
-    def _move_to(self, channel: Channel) -> None:
-        """Go on over another connection, whose thread calls this. Rooms and brokers follow; handlers notice nothing.
-
-        What was appended to the old outbox stays there. Once this returns, nothing more is appended to it.
-        """
-        self._thread = get_ident()
-        self._channel = channel
-        self._rooms.replace_outbox(self, channel.outbox)
-
     def __repr__(self) -> str:
         return f"<Session {self._id} {'open' if self.is_open() else 'closed'}>"
