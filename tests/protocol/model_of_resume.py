@@ -77,9 +77,9 @@ def pack(message: Message) -> Written:
     kind, *parts = message
     match kind:
         case "m" | "k":
-            return envelope.escaped(_plain(parts[0]))
+            return envelope.escaped(plain(parts[0]))
         case "q":
-            return envelope.request(parts[0], _plain(parts[1]))
+            return envelope.request(parts[0], plain(parts[1]))
         case "r":
             number, value, own = parts
             text = f"{value}/{own}"
@@ -132,7 +132,7 @@ def unpack(written: Written) -> Message:
 UNCOUNTED = (envelope.Hello, envelope.Welcome, envelope.Ack, envelope.Heartbeat)
 
 
-def _plain(value: int) -> str | bytes:
+def plain(value: int) -> str | bytes:
     text = ("", "\x10", "\x10a", "\x10\x10", "\x10r1:", "\x10h{}")[value % 6] + str(value)
     return text if value % 4 else text.encode()
 
@@ -141,7 +141,7 @@ def _value(message: str | bytes) -> int:
     text = message if isinstance(message, str) else message.decode()
     found = LAST_NUMBER.search(text)
     value = int(found[0]) if found else 0
-    if message != _plain(value):
+    if message != plain(value):
         raise Violation(f"{message!r} has another content than was sent")
     return value
 
@@ -844,6 +844,11 @@ class World:
         self._tidy()
         return True
 
+    def act(self, action: Action) -> bool:
+        """Have an action of `World` happen, in the version of this class."""
+        happened: bool = getattr(self, action.__name__)()
+        return happened
+
     # The end
 
     def finish(self) -> None:
@@ -851,7 +856,7 @@ class World:
         self.limits = None
         client = self.client
         for _ in range(1000):
-            if not sum(action(self) for action in CALM):
+            if not sum(self.act(action) for action in CALM):
                 break
         else:
             raise Violation("they never come to rest")
@@ -867,7 +872,7 @@ class World:
             raise Violation(f"requests without an answer: {client.pending} {session.pending}")
         self._client_acknowledges()
         self._to_client(session, ("a", session.received))
-        while sum(action(self) for action in CALM):
+        while sum(self.act(action) for action in CALM):
             pass
         if client.kept or session.kept:
             raise Violation(f"kept for ever: {client.kept} {session.kept}")
@@ -941,32 +946,34 @@ def random_actions(random: Random, count: int) -> list[Action]:
     return found
 
 
-def play(actions: Iterable[Action], fault: Fault | None = None) -> World:
+def play(actions: Iterable[Action], fault: Fault | None = None, kind: type[World] = World) -> World:
     """Raises `Violation`. Returns the world as it is at the end."""
-    world = World(fault)
+    world = kind(fault)
     for action in actions:
-        action(world)
+        world.act(action)
     world.finish()
     return world
 
 
-def shortest(actions: Sequence[Action], fault: Fault | None = None) -> tuple[list[Action], Violation]:
+def shortest(
+    actions: Sequence[Action], fault: Fault | None = None, kind: type[World] = World
+) -> tuple[list[Action], Violation]:
     """A few of the actions that still break a promise, and how."""
-    found, how = list(actions), _violation(actions, fault)
+    found, how = list(actions), _violation(actions, fault, kind)
     size = len(found)
     while size:
         for start in range(len(found) - size, -1, -size):
             fewer = found[:start] + found[start + size :]
-            if (violation := _violation(fewer, fault)) is not None:
+            if (violation := _violation(fewer, fault, kind)) is not None:
                 found, how = fewer, violation
         size //= 2
     assert how is not None, "these actions break nothing"
     return found, how
 
 
-def _violation(actions: Iterable[Action], fault: Fault | None) -> Violation | None:
+def _violation(actions: Iterable[Action], fault: Fault | None, kind: type[World]) -> Violation | None:
     try:
-        play(actions, fault)
+        play(actions, fault, kind)
     except Violation as violation:
         return violation
     return None
@@ -982,7 +989,7 @@ def explore(limits: Limits, fault: Fault | None = None, most: int = 10_000_000) 
         for state in states:
             for action in ACTIONS:
                 world = state.copy()
-                if not action(world):
+                if not world.act(action):
                     continue
                 key = world.key()
                 if key not in seen:
@@ -1001,17 +1008,28 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SystemRandom().getrandbits(32))
     parser.add_argument("--actions", type=int, default=150, help="of each run")
     parser.add_argument("--fault", choices=[fault.name for fault in Fault], help="a mistake that is to be found")
+    parser.add_argument("--client", action="store_true", help="the client is the one of wsthreads.Client")
     options = parser.parse_args()
     fault = Fault[options.fault] if options.fault else None
     print(f"seed {options.seed}", flush=True)
+    if not options.client:
+        run(options, fault, World)
+        return
+    from tests.protocol.model_of_client import ClientWorld, acknowledging_as_often  # above this module
+
+    with acknowledging_as_often():
+        run(options, fault, ClientWorld)
+
+
+def run(options: argparse.Namespace, fault: Fault | None, kind: type[World]) -> None:
     began, random = time.monotonic(), Random(options.seed)
     resumed = values = 0
     for number in range(options.runs):
         actions = random_actions(random, options.actions)
         try:
-            world = play(actions, fault)
+            world = play(actions, fault, kind)
         except Violation:
-            found, violation = shortest(actions, fault)
+            found, violation = shortest(actions, fault, kind)
             names = ", ".join(action.__name__ for action in found)
             sys.exit(f"run {number} of seed {options.seed}: {violation}\n{names}")
         resumed += world.resumed
@@ -1021,4 +1039,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from tests.protocol import model_of_resume  # once, for those who import it
+
+    model_of_resume.main()
