@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from tests.programs import DEADLINE_S, wait_until
-from tests.wire import CLOSE, TEXT, frame, parse_frames, run_all
+from tests.wire import CLOSE, PING, TEXT, frame, parse_frames, run_all
 from wsthreads.config import Config
 from wsthreads.errors import ProtocolError
 from wsthreads.protocol import envelope
@@ -206,6 +206,23 @@ def test_where_nothing_is_kept_a_client_that_leaves_is_gone(end, code):
     assert not first.channel.suspends
     assert first.channel.finish() == (code, "")
     assert first.channel.outbox.is_over
+
+
+def test_a_ping_that_is_found_when_another_connection_has_taken_over_is_not_answered(connected, end):
+    connection, client = connected()
+    outbox = connection.channel.outbox
+    outbox.keep(100_000, on_stuck=print)
+    assert connection.channel.welcome(WELCOME, 0)
+    client.sendall(frame(TEXT, "a") + frame(PING, b"x") + frame(TEXT, "b"))
+    incoming = connection.messages()
+    assert next(incoming) == "a"
+    assert connection.channel.supersede()
+    second = end()
+    assert second.channel.welcome(WELCOME, 0, outbox)
+    assert list(incoming) == [], "nothing more is taken"
+    assert connection.finish()[0] == 1006
+    post(outbox, message_frame("next"))
+    assert second.frames(2) == [text("\x10w{}"), text("next")]
 
 
 # Parting

@@ -294,6 +294,7 @@ def test_what_is_no_counted_message_is_not_sent_again(peer):
     p.lose()
     for frame in (encode_frame(PING, b"2"), message_frame(envelope.ack(2)), message_frame("b")):
         outbox.post(p.outbox, frame)
+    p.outbox.append(encode_frame(PING, b"3"))  # and its thread is about to flush
     p.come()
     data = b""
     expected = WELCOME + message_frame("a") + message_frame("b")

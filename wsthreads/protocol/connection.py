@@ -337,8 +337,9 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
     def _take_control(self, frame: Ping | Pong | Close) -> None:
         """Respond to a control frame."""
         if isinstance(frame, Ping):
-            self.channel.outbox.append(encode_frame(PONG, frame.payload))
-            self.channel.outbox.flush()
+            if self.channel.ending is None:  # otherwise the outbox may have another connection
+                self.channel.outbox.append(encode_frame(PONG, frame.payload))
+                self.channel.outbox.flush()
         elif isinstance(frame, Pong):
             self._clocks.on_pong()
         else:

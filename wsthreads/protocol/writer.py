@@ -269,6 +269,7 @@ class Writer(Tally):
 
     def _unplug_locked(self, kept: Kept) -> None:
         """Go on without a connection. The next one gets what this one has not taken, and what is not acknowledged."""
+        self._take_locked()  # so that what is no counted message is dropped with the rest
         if self._transport is not NOWHERE:
             self._transport, self._fd = NOWHERE, -1
             self.max_bytes, self._on_stuck = kept.swap(self.max_bytes, nobody_cares)
