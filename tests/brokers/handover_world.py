@@ -9,10 +9,10 @@ from tests.programs import DEADLINE_S
 from tests.room_worlds import Member, RedisWorld
 from tests.wire import parse_frames
 from wsthreads.brokers.handover import Handover
-from wsthreads.brokers.imports import Claim
 from wsthreads.errors import UsageError
 from wsthreads.protocol.encoding import PLAIN
 from wsthreads.protocol.frames import message_frame
+from wsthreads.sessions.moves import Claim
 
 SECRET = sha256(b"secret").hexdigest()
 

@@ -11,9 +11,9 @@ from tests.programs import DEADLINE_S, wait_until
 from tests.redis_server import RedisServer
 from tests.wire import run_all
 from wsthreads.brokers import session_scripts
-from wsthreads.brokers.handover import BUSY, UNKNOWN
 from wsthreads.errors import BrokerError
 from wsthreads.protocol.frames import message_frame
+from wsthreads.sessions.moves import BUSY, UNKNOWN
 
 NUMBERS = itertools.count()
 
@@ -51,6 +51,11 @@ def everybody_has(world, room, text, places=None):
     observers[0].session.room(room).broadcast(text)
     for observer in observers:
         observer.receive_until(text)
+
+
+def export_all(place, clients):
+    place.handover.put([partial(place.handover.export, client.id) for client in clients])
+    assert place.handover._pool.wait_idle(DEADLINE_S)
 
 
 def members(world, room):
@@ -111,7 +116,7 @@ def test_of_several_processes_to_which_a_client_comes_back_at_once_one_has_the_s
 def test_a_process_that_ends_stores_its_sessions_and_another_one_finds_them(world):
     old = world.places[0]
     clients = [Client(world, "lobby", user=f"user-{n}") for n in range(20)]
-    old.handover.export_all([client.id for client in clients], DEADLINE_S)
+    export_all(old, clients)
     assert old.here == {}
     world.links[0].stop(DEADLINE_S)
     everybody_has(world, "lobby", "while away", places=[1])
@@ -224,7 +229,7 @@ def test_a_client_that_does_not_come_back_has_its_session_ended_once(new_world):
     clients = [Client(world, "lobby", user=f"user-{n}") for n in range(5)]
     for client in clients:
         client.left_s = 0.001
-    first.handover.export_all([client.id for client in clients], DEADLINE_S)
+    export_all(first, clients)
     wait_until(lambda: any(place.handover.end_overdue() for place in world.places), "they are overdue")
     run_all(*[place.handover.end_overdue for place in world.places])
 

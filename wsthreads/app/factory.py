@@ -52,7 +52,25 @@ class EndpointFactory:
             limits = Limits(config.history_messages, config.history_s, config.max_history_bytes)
             rooms.use_history(self._flusher, limits)
         parts = {**self._shared, **options}
-        return Endpoint(path, handler, metrics=metrics, rooms=rooms, session_class=session_class, **parts)
+        endpoint = Endpoint(path, handler, metrics=metrics, rooms=rooms, session_class=session_class, **parts)
+        if self._link is not None and shares_rooms and self._config.resume_s:
+            self._hand_over(endpoint, rooms, self._link, metrics)
+        return endpoint
+
+    def _hand_over(self, endpoint: Endpoint, rooms: Any, link: Link, metrics: Metrics) -> None:
+        """Have sessions go on in other processes."""
+        from wsthreads.brokers.handover import Handover  # only an app with a broker needs it
+
+        endpoint.use_handover(
+            Handover(
+                rooms,
+                link,
+                endpoint.moves,
+                timers=self._flusher,
+                count=metrics.add,
+                max_missed_bytes=self._config.max_resume_bytes,
+            )
+        )
 
     def _make_rooms(self, path: str, metrics: Metrics, *, shared: bool) -> tuple[Rooms[Any], type[Session]]:
         """The rooms of an endpoint, and the class of the sessions in them."""

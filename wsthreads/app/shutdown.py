@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from itertools import chain
 from threading import Lock, Thread
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -73,14 +72,20 @@ class Shutdown:
         if self._dashboard is not None:
             self._dashboard.close_viewers(code, reason)
         for endpoint in self._routing.endpoints:
-            endpoint.suspensions.close_all(code, reason)
-        connections = chain.from_iterable(endpoint.connections() for endpoint in self._routing.endpoints)
-        for delay_s, batch in in_batches(connections, timeout_s):
+            endpoint.say_goodbye(code, reason)
+        for delay_s, batch in in_batches(self._connections(), timeout_s):
             close = partial(_close, batch, code, reason, min(CLOSE_TIMEOUT_S, timeout_s - delay_s))
             if delay_s:
                 self._flusher.call_later(delay_s, close)
             else:
                 close()
+
+    def _connections(self) -> Iterable[tuple[Connection, bool]]:
+        """All of them, each with whether its session goes on in another process."""
+        for endpoint in self._routing.endpoints:
+            leaves = endpoint.handover is not None
+            for connection in endpoint.connections():
+                yield connection, leaves
 
     def run(self, timeout_s: float, code: int, reason: str) -> int:
         """Do what `WebSocketApp.shutdown` says."""
@@ -106,6 +111,8 @@ class Shutdown:
             self._admission.wait_empty(CUT_OFF_WAIT_S)
         stops = []
         for endpoint in self._routing.endpoints:
+            if endpoint.handover is not None:
+                stops.append(endpoint.handover.stop)
             stops += [endpoint.suspensions.stop, endpoint.roster.stop, endpoint.ownership.stop, endpoint.handler.stop]
         stops += [part.stop for part in (self._dashboard, self._link) if part is not None]
         for stop in (*stops, self._drainer.stop, self._flusher.stop):
@@ -131,7 +138,10 @@ def release(flusher: Flusher, drainer: Drainer, link: Link | None) -> None:
         link.release()
 
 
-def _close(connections: Iterable[Connection], code: int, reason: str, timeout_s: float) -> None:
-    for connection in connections:
-        connection.channel.begin_close(code, reason)
+def _close(connections: Iterable[tuple[Connection, bool]], code: int, reason: str, timeout_s: float) -> None:
+    for connection, leaves in connections:
+        if leaves:
+            connection.channel.part(code, reason)
+        else:
+            connection.channel.begin_close(code, reason)
         connection.channel.hasten_close(timeout_s)

@@ -6,9 +6,9 @@ import hmac
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from threading import Lock
+from threading import Event, Lock
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from wsthreads.brokers.keys import OVERDUE_S
 from wsthreads.brokers.passages import Passages
@@ -16,16 +16,16 @@ from wsthreads.brokers.session_scripts import FREE, HOLD, RETRACT, STORE, away_n
 from wsthreads.brokers.session_state import SessionState, StateError, encode_state
 from wsthreads.errors import BrokerError, UsageError
 from wsthreads.loggers import get_logger
-from wsthreads.rooms.names import is_hidden
+from wsthreads.rooms.names import SESSIONS_ROOM, is_hidden
 from wsthreads.threads.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from wsthreads.brokers.interface import Link
-    from wsthreads.brokers.rooms import SharedSession
+    from wsthreads.sessions.moves import Departing, Moves
 
-__all__ = ["Departure", "Departures", "Exports", "free"]
+__all__ = ["Exports", "free"]
 
 log = get_logger(__name__)
 
@@ -38,39 +38,11 @@ DEPART_S = 1.0
 #: How long broadcasts of this process may take to come back, after which they are late.
 CUT_S = 2.0
 
+#: How long another thread may take that stores the same session.
+EXPORT_S = 15.0
+
 #: How long Redis may take to say whether it has a session.
 RETRACT_S = 10.0
-
-
-class Departure(Protocol):
-    """A session that is about to leave this process. Its connection has ended, and its turn is taken."""
-
-    session: SharedSession
-    outbox: Any
-    #: How much longer its client may be away.
-    left_s: float
-
-    def state(self) -> dict[str, Any]:
-        """The fields of `SessionState` that neither rooms nor outbox know. Must not block."""
-
-    def leave(self) -> None:
-        """Forget the session, without on_close."""
-
-    def stay(self) -> None:
-        """Go on with the session as if nothing had happened."""
-
-    def fail(self) -> None:
-        """End the session: it cannot move."""
-
-
-class Departures(Protocol):
-    """The sessions of an endpoint."""
-
-    def depart(self, session_id: str, timeout_s: float) -> Departure | None:
-        """Suspend a session, and take its turn. None if it is not there, or a call of the handler takes too long.
-
-        Raises `UsageError` for one that has ended by that, because it cannot move.
-        """
 
 
 class Exports:
@@ -81,7 +53,7 @@ class Exports:
         path: str,
         link: Link,
         passages: Passages,
-        sessions: Departures,
+        sessions: Moves,
         count: Callable[[str], None],
         pool: Pool[Callable[[], object]],
     ) -> None:
@@ -96,7 +68,7 @@ class Exports:
     def give_up(self) -> None:
         """In a forked process."""
         self._lock = Lock()  # guards the rest
-        self._under_way: set[str] = set()
+        self._under_way: dict[str, Event] = {}
         self._asked: dict[str, str] = {}  # by session: the digest of a secret with which another process has asked
         self._fixed: dict[str, str] = {}  # the same, of sessions that could not move
 
@@ -114,15 +86,18 @@ class Exports:
         return "elsewhere" if hmac.compare_digest(self._fixed.get(session_id, ""), secret) else ""
 
     def export(self, session_id: str, timeout_s: float = DEPART_S) -> bool:
-        """Store a session, and forget it. False if it stays, or is not there any more.
+        """Store a session, and forget it. False if it stays, or is not there any more. Waits if this is under way.
 
         It stays while Redis is away, or while a call of the handler takes longer than `timeout_s`. If it cannot move,
         it ends.
         """
         with self._lock:
-            if session_id in self._under_way:
-                return False
-            self._under_way.add(session_id)
+            done = self._under_way.get(session_id)
+            if done is None:
+                self._under_way[session_id] = Event()
+        if done is not None:  # another thread does so
+            done.wait(EXPORT_S)
+            return False
         try:
             departure = self._sessions.depart(session_id, timeout_s)
             return departure is not None and self._export(departure)
@@ -131,7 +106,7 @@ class Exports:
             return False
         finally:
             with self._lock:
-                self._under_way.discard(session_id)
+                self._under_way.pop(session_id).set()
                 self._asked.pop(session_id, None)
 
     def _cannot_move(self, session_id: str, error: Exception) -> None:
@@ -141,7 +116,7 @@ class Exports:
             if len(self._fixed) > MAX_FIXED:
                 del self._fixed[next(iter(self._fixed))]
 
-    def _export(self, departure: Departure) -> bool:
+    def _export(self, departure: Departing) -> bool:
         session, is_stored = departure.session, False
         try:
             is_stored = self._store(departure)
@@ -157,15 +132,23 @@ class Exports:
             departure.stay()
             raise
         if is_stored:
-            departure.leave()
+            ending = departure.leave()
             self._passages.forget(session, departure.left_s)
+            if ending is not None:  # a close in this process, before Redis had the session: the other one has to know
+                self._close_elsewhere(session.id, *ending)
             self._count("sessions_handed_over")
         else:
             self._passages.stay(session)
             departure.stay()
         return is_stored
 
-    def _store(self, departure: Departure) -> bool:
+    def _close_elsewhere(self, session_id: str, code: int, reason: str) -> None:
+        try:
+            self._link.close(self._path, SESSIONS_ROOM, code, reason, 0.0, session_id)
+        except BrokerError as error:
+            log.warning("session %s on %s was closed, and may go on: %s", session_id, self._path, error)
+
+    def _store(self, departure: Departing) -> bool:
         """Whether Redis has the session now, so that this process must not have it. Raises `BrokerError`."""
         session = departure.session
         fields: dict[str, Any] = {}

@@ -19,24 +19,28 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from threading import Lock
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, Protocol
-from weakref import ref
+from typing import TYPE_CHECKING, Any
+from weakref import finalize, ref
 
-from wsthreads.brokers.exports import Departures, Exports
-from wsthreads.brokers.imports import BUSY, UNKNOWN, Arrival, Arrivals, Claim, Imports
+from wsthreads.brokers.directory import is_session_id
+from wsthreads.brokers.exports import Exports
+from wsthreads.brokers.imports import Imports
 from wsthreads.brokers.keys import ALIVE_S
 from wsthreads.brokers.passages import Passages
 from wsthreads.brokers.session_scripts import OVERDUE
-from wsthreads.errors import BrokerError
+from wsthreads.errors import BrokerError, CloseCodeError
 from wsthreads.loggers import get_logger
+from wsthreads.protocol.frames import check_close
+from wsthreads.sessions.moves import BUSY, UNKNOWN
 from wsthreads.threads.pool import Pool
 
 if TYPE_CHECKING:
     from wsthreads.brokers.interface import Link
     from wsthreads.brokers.rooms import SharedRooms
+    from wsthreads.sessions.moves import Arriving, Claim, Moves
     from wsthreads.threads.flusher import Timers
 
-__all__ = ["BUSY", "UNKNOWN", "Handover", "Sessions"]
+__all__ = ["BUSY", "UNKNOWN", "Handover"]
 
 log = get_logger(__name__)
 
@@ -60,15 +64,8 @@ OVERDUE_BATCH = 100
 #: How many sessions are stored or ended at once.
 THREADS = 8
 
-
-class Sessions(Departures, Arrivals, Protocol):
-    """The sessions of an endpoint in this process."""
-
-    def judge(self, session_id: str, secret: str, user: str | None, origin: str | None, encoding: str) -> str:
-        """Why a client may not resume a session; nothing if it may. `UNKNOWN` if it is not here. Must not block.
-
-        `secret` is the digest of the secret, `encoding` the name of the client's encoding.
-        """
+#: What another process may answer.
+WHYS = {BUSY, "user", "origin", "compression", "counts", "elsewhere"}
 
 
 class Handover:
@@ -81,7 +78,7 @@ class Handover:
         self,
         rooms: SharedRooms,
         link: Link,
-        sessions: Sessions,
+        sessions: Moves,
         *,
         timers: Timers,
         count: Callable[[str], None],
@@ -102,14 +99,19 @@ class Handover:
         # When a process first gave no answer, and last. A process without sessions has to be known as silent, too.
         self._silent: tuple[float, float] | None = None
         link.answer(self._kind, self._answer)
+        finalize(self, self._pool.release).atexit = False
 
     # A client has come back to this process
 
-    def fetch(self, claim: Claim, request: Any, timeout_s: float = FETCH_S) -> Arrival | str:
+    def fetch(self, claim: Claim, request: Any, timeout_s: float = FETCH_S) -> Arriving | str | tuple[int, str]:
         """The session of a client that has come back, or why it cannot be resumed. Blocks.
 
-        `BUSY` if the client has to come again: the session is there, or may be. Then nothing has happened to it.
+        `BUSY` if the client has to come again: the session is there, or may be. Then nothing has happened to it. Code
+        and reason if it was closed, and the client has to know.
         """
+        if not is_session_id(claim.session_id):
+            return UNKNOWN
+        self.start()
         deadline, pause_s, ask_at = monotonic() + timeout_s, FIRST_LOOK_S, 0.0
         try:
             while True:
@@ -120,9 +122,10 @@ class Handover:
                     why = self._ask(claim)
                     if why == UNKNOWN:  # it may have been stored meanwhile
                         found = self._imports.take(claim, request)
-                        why = UNKNOWN if found is None else found
+                        if found is None:
+                            return UNKNOWN
                     if why != BUSY:
-                        return why
+                        return why if found is None else found
                     ask_at = monotonic() + ASK_S / 2
                 if monotonic() + pause_s >= deadline:
                     return BUSY
@@ -132,13 +135,20 @@ class Handover:
             log.debug("session %s on %s is not looked for: %s", claim.session_id, self._path, error)
             return BUSY
 
-    def _ask(self, claim: Claim) -> Arrival | str:
+    def _ask(self, claim: Claim) -> str | tuple[int, str]:
         """What the other processes say of a session. Who has it begins to store it. Raises `BrokerError`."""
         asked = [claim.session_id, claim.secret, claim.user, claim.origin, claim.encoding.name]
         answers, is_complete = self._link.ask_all(self._kind, asked, ASK_S, enough=_knows)
         found = next((each["value"] for each in answers if _knows(each["value"])), None)
         if isinstance(found, str):
-            return found if len(found) <= 20 else BUSY
+            return found if found in WHYS else BUSY
+        if found is not None:
+            code, reason = found
+            try:
+                check_close(code, reason)
+            except CloseCodeError:
+                return BUSY
+            return code, reason
         return UNKNOWN if is_complete or self._is_silence_old() else BUSY
 
     def _is_silence_old(self) -> bool:
@@ -152,7 +162,7 @@ class Handover:
 
     # Another process asks
 
-    def _answer(self, asked: Any) -> str:
+    def _answer(self, asked: Any) -> str | tuple[int, str]:
         session_id, secret, user, origin, encoding = asked
         why = self._sessions.judge(session_id, secret, user, origin, encoding)
         if why == UNKNOWN:
@@ -171,10 +181,9 @@ class Handover:
         """
         return self._exports.export(session_id)
 
-    def export_all(self, session_ids: Iterable[str], timeout_s: float) -> None:
-        """`export` of many. Waits until all are done, at most `timeout_s`."""
-        self._pool.put(partial(self._exports.export, session_id) for session_id in session_ids)
-        self._pool.wait_idle(timeout_s)
+    def put(self, calls: Iterable[Callable[[], object]]) -> None:
+        """Call these in other threads."""
+        self._pool.put(calls)
 
     # Clients that have not come back
 
@@ -209,8 +218,10 @@ class Handover:
 
 
 def _knows(value: Any) -> bool:
-    """Whether a process has the session."""
-    return isinstance(value, str) and value != UNKNOWN
+    """Whether a process has the session, or knows how it has ended."""
+    if isinstance(value, str):
+        return value != UNKNOWN
+    return isinstance(value, list) and len(value) == 2
 
 
 def _look_later(handover: ref[Handover], timers: Timers) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
 from wsthreads.brokers.exports import free
 from wsthreads.brokers.missed import Gap
@@ -19,65 +19,22 @@ from wsthreads.errors import BrokerError
 from wsthreads.loggers import get_logger
 from wsthreads.protocol.encoding import PLAIN, Encoding
 from wsthreads.rooms.names import is_hidden
+from wsthreads.sessions.moves import BUSY, UNKNOWN, same_origin
 
 if TYPE_CHECKING:
     from wsthreads.brokers.interface import Link
     from wsthreads.brokers.missed import Replay
-    from wsthreads.brokers.rooms import SharedSession
+    from wsthreads.sessions.moves import Arriving, Claim, Moves
 
-__all__ = ["BUSY", "UNKNOWN", "Arrival", "Arrivals", "Claim", "Imports"]
+__all__ = ["Imports"]
 
 log = get_logger(__name__)
-
-#: Nobody has the session: it has ended, or its process was killed.
-UNKNOWN = "unknown"
-
-#: Somebody has it, and cannot hand it over just now.
-BUSY = "busy"
 
 #: How long this process may take to be as far as the session in all of its rooms.
 ENTER_S = 2.0
 
 #: How long Redis may take to say whether it has given a session.
 CLAIM_S = 10.0
-
-
-class Claim(NamedTuple):
-    """What a client that comes back shows, in its hello and its handshake."""
-
-    session_id: str
-    #: The SHA-256 of its secret, in hexadecimal digits.
-    secret: str
-    #: How many messages it has received.
-    received: int
-    user: str | None
-    origin: str | None
-    encoding: Encoding
-
-
-class Arrival(Protocol):
-    """A session that is about to go on in this process, without a connection so far."""
-
-    session: SharedSession
-
-    def appear(self) -> None:
-        """Whoever looks for the session finds it from now on. Must not block."""
-
-    def settle(self, acknowledged: int, frames: list[bytes]) -> None:
-        """It has become a suspended session of this process."""
-
-    def drop(self) -> None:
-        """It has not: undo `appear`."""
-
-    def end(self, code: int, reason: str) -> None:
-        """After `settle`: end it, with on_close."""
-
-
-class Arrivals(Protocol):
-    """The sessions of an endpoint."""
-
-    def arrive(self, state: SessionState, request: Any, encoding: Encoding) -> Arrival:
-        """Make a session, on an outbox without a connection. `request` is None if its client does not come back."""
 
 
 class Imports:
@@ -88,7 +45,7 @@ class Imports:
         path: str,
         link: Link,
         passages: Passages,
-        sessions: Arrivals,
+        sessions: Moves,
         count: Callable[[str], None],
         max_missed_bytes: int,
     ) -> None:
@@ -99,7 +56,7 @@ class Imports:
         self._count = count
         self._max_missed_bytes = max_missed_bytes
 
-    def take(self, claim: Claim, request: Any) -> Arrival | str | None:
+    def take(self, claim: Claim, request: Any) -> Arriving | str | None:
         """A session that is stored in Redis; why it cannot be resumed; None if it is not stored. Blocks.
 
         `BUSY` if somebody else takes it. Raises `BrokerError` if Redis does not answer.
@@ -152,7 +109,7 @@ class Imports:
 
     def _take(
         self, state: SessionState, head: bytes, call: Callable[..., Any], request: Any, encoding: Encoding
-    ) -> tuple[Arrival | None, Replay | None]:
+    ) -> tuple[Arriving | None, Replay | None]:
         """The session, if it is this process's now, and what it has missed; None if that is not known."""
         passages = self._passages
         arrival = self._sessions.arrive(state, request, encoding)
@@ -176,7 +133,7 @@ class Imports:
             free(self._link, self._path, state.id, [name for name in state.positions if not is_hidden(name)])
         return arrival, replay
 
-    def _enter(self, arrival: Arrival, state: SessionState) -> Replay | None:
+    def _enter(self, arrival: Arriving, state: SessionState) -> Replay | None:
         """Enter the rooms. What the session has missed; None if that is not known. Raises `BrokerError`."""
         try:
             return self._passages.enter(
@@ -209,7 +166,7 @@ def judge(state: SessionState, claim: Claim) -> str:
         return UNKNOWN
     if state.user != claim.user:
         return "user"
-    if state.origin != claim.origin:
+    if not same_origin(state.origin, claim.origin):
         return "origin"
     if state.encoding != claim.encoding.name:
         return "compression"

@@ -326,7 +326,7 @@ class SharedSession(Session):
 
         Held messages count toward `max_outbox_bytes`.
         """
-        if self._is_leaving:
+        if self._is_leaving and self._channel.ending is None:
             with suppress(BrokerError):  # then it stays in this process
                 frame = message_frame(message, latest=latest)
                 self._rooms._link.send_to_session(self._rooms.path, self.id, frame)

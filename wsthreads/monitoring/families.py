@@ -55,6 +55,8 @@ _COUNTED = (
     ("bans", "Bans of users that were called for in this process"),
     ("posts", "Posts that on_post was called for in this process"),
     ("owner_changes", "Times that this process became the owner of a room"),
+    ("sessions_handed_over", "Sessions that went on in another process"),
+    ("sessions_taken_over", "Sessions that came from another process"),
     ("ticks_skipped", "Ticks of rooms that were left out because they were late"),
 )
 

@@ -274,9 +274,11 @@ class Ledger:
         with self._lock:
             self._refused[status, cause] += 1
 
-    def end(self, code: int, traffic: Traffic) -> None:
+    def end(self, code: int | None, traffic: Traffic) -> None:
+        """A session has ended, with a code; or it goes on in another process, without one."""
         with self._lock:
-            self._closed[code] += 1
+            if code is not None:
+                self._closed[code] += 1
             ended = (*traffic[:4], traffic.latest_replaced)
             self._ended = [before + more for before, more in zip(self._ended, ended, strict=True)]
 

@@ -84,10 +84,13 @@ class Admission:
             self._here.has_place = self._here.is_left_out = False
             self._changed.notify_all()
 
-    def suspend(self) -> bool:
-        """A session has lost its connection, and would wait for its client. False if it may not."""
+    def suspend(self, *, surely: bool = False, leaves: bool = False) -> bool:
+        """A session has lost its connection, and would wait for its client. False if it may not.
+
+        It `surely` may if it is only about to wait. At a shutdown it may if it `leaves` for another process.
+        """
         with self._changed:
-            if self.goodbye is not None or self._suspended >= self.max_suspended:
+            if not surely and not (leaves if self.goodbye is not None else self._suspended < self.max_suspended):
                 return False
             self._suspended += 1
         return True

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from threading import Condition, Lock, get_ident
+from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from wsthreads.errors import CloseCode, ProtocolError, RequestError
@@ -64,8 +65,10 @@ class Keeper(Protocol):
     #: The longest wait, in seconds; 0: no session waits.
     resume_s: float
 
-    def suspended(self, dialogue: Dialogue) -> bool:
-        """A session has lost its connection. False if it may not wait. Called under the dialogue's lock."""
+    def suspended(self, dialogue: Dialogue, *, surely: bool = False) -> bool:
+        """A session has lost its connection. False if it may not wait, which it may `surely` if it goes on in another
+        process. Called under the dialogue's lock.
+        """
 
     def connected(self, dialogue: Dialogue, carrier: Carrier) -> None:
         """It has a connection, perhaps another one. Called under the dialogue's lock."""
@@ -78,6 +81,9 @@ class Keeper(Protocol):
 
     def over(self, dialogue: Dialogue) -> None:
         """The session has ended: `on_close` has returned."""
+
+    def gone(self, dialogue: Dialogue) -> None:
+        """The session goes on in another process."""
 
 
 class Dialogue:
@@ -99,6 +105,7 @@ class Dialogue:
         "_events",
         "_handler",
         "_has_lapsed",
+        "_has_lapsed_meanwhile",
         "_is_closing",
         "_is_full",
         "_is_refused",
@@ -112,6 +119,8 @@ class Dialogue:
         "ending",
         "epoch",
         "has_peer_closed",
+        "is_gone",
+        "is_moving",
         "is_over",
         "outbox",
         "received",
@@ -168,8 +177,13 @@ class Dialogue:
         self._detaches = False  # no connection's thread will let go of the outbox
         #: What `on_suspend` has returned last. Written by whoever holds the turn.
         self.returned: object = None
-        #: `on_close` has returned.
+        #: `on_close` has returned, or the session goes on in another process.
         self.is_over = False
+        #: It is about to go on in another process, or in this one: no client can come back just now.
+        self.is_moving = False
+        self._has_lapsed_meanwhile = False
+        #: It goes on in another process.
+        self.is_gone = False
 
     def begin(self, session: Session, life: Life, *, most_requests: int, timers: Timers) -> None:
         """The session was made. Called once, before any other thread knows of the dialogue."""
@@ -245,13 +259,16 @@ class Dialogue:
     ) -> str:
         """Go on over a connection, in whose thread this is called. Returns why it does not, or nothing.
 
-        That is "unknown" if the session or the connection is closing. `welcome` gets how many messages were taken and
+        That is "unknown" if the session or the connection is closing, and "busy" if it is about to go on in another
+        process. `welcome` gets how many messages were taken and
         the next secret, and returns the frame of the welcome. With the `request` of its handshake, the session is
         resumed, by the secret with the digest `shown`, for a client that has `received` so many messages; "counts" if
         it has acknowledged more, so that its hello is late. Raises `ProtocolError`, and nothing happens, for more than
         was written.
         """
         with self._lock:
+            if self.is_moving or self.is_gone:
+                return "busy"
             if self.ending is not None:
                 return "unknown"
             if request is not None:
@@ -337,6 +354,9 @@ class Dialogue:
         with self._lock:
             if self.epoch != epoch or self._carrier is not None:
                 return
+            if self.is_moving:
+                self._has_lapsed_meanwhile = True
+                return
             reason = f"not back within {self._keeper.resume_s:g} s"
             self._has_lapsed = self._claim((int(CloseCode.ABNORMAL), reason))
         self._keeper.end_soon(self)
@@ -353,6 +373,74 @@ class Dialogue:
         if not self._is_closing:
             self._is_closing, self._detaches = True, detaches
             self._events.append(Dialogue._close)
+
+    # From one process to another: see `moves`
+
+    def hold(self, timeout_s: float) -> bool:
+        """Have nothing happen to the session until `let_go` or `vanish`: without a connection, and with its turn.
+
+        Waits at most `timeout_s` for calls of the handler. False if it cannot be, or is closing.
+        """
+        deadline = monotonic() + timeout_s
+        with self._lock:
+            if self.ending is not None or self.is_moving:
+                return False
+            if self._carrier is not None:
+                if not self._carrier.channel.supersede():
+                    return False
+                self._lose_locked()
+                self._keeper.suspended(self, surely=True)
+                self._events.append(Dialogue._suspend)
+            self.is_moving = True
+        while monotonic() < deadline:
+            self.run()
+            if not self._turn.acquire(timeout=max(0.0, deadline - monotonic())):
+                break
+            if not self._claims and not self._events:
+                return True
+            self._turn.release()
+            if self._claims:  # it was closed meanwhile
+                break
+        self._end_move()
+        return False
+
+    def let_go(self) -> None:
+        """Go on in this process, after `hold`."""
+        self._turn.release()
+        self._end_move()
+
+    def _end_move(self) -> None:
+        with self._lock:
+            self.is_moving = False
+        if self._has_lapsed_meanwhile:
+            self._has_lapsed_meanwhile = False
+            self.lapse(self.epoch)
+        self.run()
+
+    def vanish(self) -> tuple[int, str] | None:
+        """After `hold`: go on in another process, and be none of this one. Returns how it was closed meanwhile."""
+        with self._lock:
+            ending = self.ending
+            self._claim((int(CloseCode.ABNORMAL), "goes on in another process"))
+            self.discard()
+            self.is_gone = True
+        self.requests.end()
+        self._keeper.gone(self)
+        return ending
+
+    def discard(self) -> None:
+        """Have no more calls of the handler. The turn is this thread's, or nobody has had it yet."""
+        self._is_closing = self.is_over = True
+        self._claim((int(CloseCode.ABNORMAL), ""))
+        self._events.clear()
+        self.outbox.pump = None
+        self.outbox.detach()
+
+    def settle(self, secrets: Secrets, received: int) -> None:
+        """It has come from another process: it waits for its client, after `let_go`."""
+        with self._lock:
+            self.secrets, self.received = secrets, received
+            self._keeper.suspended(self, surely=True)
 
     # What the client sends
 

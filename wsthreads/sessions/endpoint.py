@@ -31,6 +31,7 @@ from wsthreads.sessions.admission import RETRY_AFTER_S, Admission
 from wsthreads.sessions.admitted import Admitted
 from wsthreads.sessions.hooks import ROOM_HOOKS
 from wsthreads.sessions.interface import Handler
+from wsthreads.sessions.moves import Handover, Moves
 from wsthreads.sessions.served import Served
 from wsthreads.sessions.service import Service
 from wsthreads.sessions.session import Session, new_session_id
@@ -130,6 +131,8 @@ class Endpoint:
         )
         #: The sessions that wait for their clients.
         self.suspensions = self._service.suspensions
+        #: Its sessions, for those that hand them over to other processes.
+        self.moves = Moves(self._service)
         #: Reaches users and single sessions. Like the rooms, it may outlive the endpoint, and must not keep it.
         self.directory = rooms.use_directory(
             path=path,
@@ -139,11 +142,31 @@ class Endpoint:
         )
         rooms.owner = ref(self)
 
+    def use_handover(self, handover: Handover) -> None:
+        """Have sessions go on in other processes. Called once, before any client comes."""
+        self._service.handover = handover
+        self.suspensions.hands_over = True
+
+    @property
+    def handover(self) -> Handover | None:
+        """What hands sessions over to other processes; None without a broker."""
+        return self._service.handover
+
+    def say_goodbye(self, code: int, reason: str) -> None:
+        """At a shutdown: sessions that wait for their clients go on in other processes, or end. Does not block."""
+        handover, leave = self._service.handover, self._service.leave
+        if handover is None:
+            self.suspensions.close_all(code, reason)
+        else:
+            handover.put(partial(leave, dialogue) for dialogue in self.suspensions.waiting())
+
     def give_up_connections(self, dead_fd: int) -> None:
         """In a forked process: the sessions and connections are the parent's. See `forks.Owner`."""
         served, without = self._service.served.renew().values(), self._service.without_session.renew().values()
         self._service.probe_timer.renew()
         self.suspensions.give_up()
+        if self._service.handover is not None:
+            self._service.handover.give_up()
         for connection in [*(one.connection for one in served), *without]:
             if connection is not None:
                 connection.channel.give_up(dead_fd)

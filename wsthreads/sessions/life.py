@@ -77,6 +77,12 @@ class Life:
         self._is_opened = True
         self._handler.open(session)
 
+    def take_over(self) -> None:
+        """In place of `open`: the session comes from another process."""
+        self._is_opened = True
+        session, text = self.session, "session %s on %s goes on in this process"
+        log.log(self._log_level, text, session.id, self._path, extra=self._log_context)
+
     def suspend(self) -> Any:
         """Call `on_suspend`, and return what it has returned: the session has lost its connection, and waits for its
         client. Comes after `open` or `resume`.

@@ -15,11 +15,11 @@ from wsthreads.config import Config
 from wsthreads.errors import CloseCode, ProtocolError
 from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import SESSION_KEY, in_context, log_context
-from wsthreads.origins import parse_origin
 from wsthreads.protocol import envelope
 from wsthreads.protocol.frames import message_frame
 from wsthreads.sessions.carrier import Carrier
 from wsthreads.sessions.dialogue import Dialogue
+from wsthreads.sessions.moves import BUSY, UNKNOWN, Claim, Handover, origin_of, same_origin
 from wsthreads.sessions.secrets import digest
 from wsthreads.sessions.suspensions import is_stopping
 
@@ -52,11 +52,17 @@ class Setting(Protocol):
     suspensions: Suspensions
     path: str
 
-    def make_session(self, client: Admitted, channel: Dialogue) -> tuple[Session, Life]:
+    #: Hands sessions over to other processes.
+    handover: Handover | None
+
+    def make_session(self, session_id: str, request: Request, channel: Dialogue) -> tuple[Session, Life]:
         """A session that is not open yet."""
 
     def enter(self, session: Session, connection: Connection, dialogue: Dialogue) -> bool:
         """The session is one of the endpoint's from now on. False if its user is banned: then it is closing."""
+
+    def leave(self, dialogue: Dialogue) -> None:
+        """At a shutdown: a session without a connection goes on in another process, or ends. Blocks."""
 
     def disconnected(self, dialogue: Dialogue, connection: Connection) -> None:
         """A connection of the session has ended."""
@@ -104,7 +110,7 @@ class Reception:
         """Hand over what comes by one connection of a session, until that ends."""
         goodbye = self._setting.admission.goodbye
         if goodbye is not None:  # the shutdown began after the handshake, and may not have seen this session
-            dialogue.begin_close(*goodbye)
+            self._say_goodbye(dialogue, carrier, *goodbye)
         try:
             dialogue.run()
             for message in carrier.messages:
@@ -124,9 +130,17 @@ class Reception:
             finally:
                 try:
                     dialogue.run()
+                    if self._setting.admission.goodbye is not None and not dialogue.is_connected:
+                        self._setting.leave(dialogue)
                 finally:
                     carrier.connection.hang_up()
                     self._setting.disconnected(dialogue, carrier.connection)
+
+    def _say_goodbye(self, dialogue: Dialogue, carrier: Carrier, code: int, reason: str) -> None:
+        if self._setting.handover is None:
+            dialogue.begin_close(code, reason)
+        else:
+            carrier.channel.part(code, reason)
 
     # New sessions
 
@@ -141,7 +155,7 @@ class Reception:
             keeper=suspensions,
             most_bytes=config.max_message_bytes + config.max_resume_bytes,
         )
-        session, life = setting.make_session(client, dialogue)
+        session, life = setting.make_session(client.session_id, client.request, dialogue)
         dialogue.begin(session, life, most_requests=config.max_pending_requests, timers=suspensions.timers)
         if config.resume_s:
             channel.outbox.keep(config.max_resume_bytes, on_stuck=dialogue.on_stuck)
@@ -192,17 +206,40 @@ class Reception:
         session_id, _, secret = hello.token.partition(".")
         wanted = digest(secret)
         dialogue = self._find(session_id, wanted)
-        why = "unknown" if dialogue is None else self._why_not(dialogue, request, carrier)
+        if dialogue is not None:
+            why = self._why_not(dialogue, request, carrier)
+        else:
+            dialogue, why = self._fetch(carrier, hello.received, session_id, wanted, request)
         if dialogue is not None and not why:
             why = self._attach(dialogue, carrier, hello, wanted, request, spoken)
             if not why:
                 return dialogue, ""
-        if why == "unknown":
+        if why == BUSY:
+            carrier.channel.begin_close(CloseCode.TRY_AGAIN_LATER, "the session is on its way")
+        if why == UNKNOWN:
             self._tell_end(dialogue, carrier, session_id, wanted, request)
         if carrier.channel.ending is None:
             self._setting.count(f"resumes_refused_{why}")
             log.info("a session on %s is not resumed: %s", self._setting.path, why, extra=log_context(request.environ))
         return None, why
+
+    def _fetch(
+        self, carrier: Carrier, received: int, session_id: str, wanted: str, request: Request
+    ) -> tuple[Dialogue | None, str]:
+        """The session if it comes from another process, and why it does not."""
+        handover, setting = self._setting.handover, self._setting
+        is_here = setting.served.get(session_id) is not None or setting.suspensions.record(session_id, wanted)
+        if handover is None or is_here:
+            return None, UNKNOWN
+        encoding = carrier.channel.outbox.encoding
+        claim = Claim(session_id, wanted, received, request.user, origin_of(request), encoding)
+        found = handover.fetch(claim, request)
+        if isinstance(found, str):
+            return None, found
+        if isinstance(found, tuple):
+            carrier.channel.begin_close(*found)
+            return None, UNKNOWN
+        return found.dialogue, ""
 
     def _attach(
         self,
@@ -234,7 +271,7 @@ class Reception:
         session = dialogue.session
         if session.user != request.user:
             return "user"
-        if not is_same_origin(session.request, request):
+        if not same_origin(origin_of(session.request), origin_of(request)):
             return "origin"
         return "" if dialogue.outbox.encoding is carrier.channel.outbox.encoding else "compression"
 
@@ -246,16 +283,10 @@ class Reception:
             ending = dialogue.ending
         else:
             record = self._setting.suspensions.record(session_id, wanted)
-            if record is None or record.user != request.user or not is_same_origin(record.request, request):
+            if record is None or record.user != request.user:
+                return
+            if not same_origin(origin_of(record.request), origin_of(request)):
                 return
             ending = record.code, record.reason
         if ending is not None and is_stopping(ending[0]):
             carrier.channel.begin_close(*ending)
-
-
-def is_same_origin(earlier: Request, now: Request) -> bool:
-    """Whether two handshakes have the same Origin, or both none."""
-    before, after = earlier.get_header("Origin"), now.get_header("Origin")
-    if before is None or after is None:
-        return before is after
-    return before == after or (parse_origin(before) is not None and parse_origin(before) == parse_origin(after))

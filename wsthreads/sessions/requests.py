@@ -76,6 +76,7 @@ class Requests:
     """
 
     __slots__ = (
+        "_answering",
         "_asked",
         "_asking",
         "_encoding",
@@ -102,6 +103,7 @@ class Requests:
         self._pending: dict[int, Done] = {}
         self._heard = 0  # the last id of a request that came in; written under the dialogue's lock
         self._unanswered: dict[int, None] = {}
+        self._answering: dict[int, None] = {}  # removed from there; the answer may not be in the outbox yet
         self._has_ended = False
 
     # What this side asks.
@@ -195,8 +197,12 @@ class Requests:
 
     def answer(self, number: int, message: str | bytes) -> None:
         """Send the answer to a request, unless there was one."""
-        if self._unanswered.pop(number, number) is None:
-            self._session._post(self.frame(message))
+        self._answering[number] = None
+        try:
+            if self._unanswered.pop(number, number) is None:
+                self._session._post(self.frame(message))
+        finally:
+            self._answering.pop(number, None)
 
     # The end, and another process.
 
@@ -213,7 +219,8 @@ class Requests:
 
     def export(self) -> dict[str, Any]:
         """What another process needs to go on: JSON values."""
-        return {"asked": self._asked, "heard": self._heard, "unanswered": sorted(self._unanswered)}
+        unanswered = sorted({*self._answering.copy(), *self._unanswered.copy()})
+        return {"asked": self._asked, "heard": self._heard, "unanswered": unanswered}
 
     def import_(self, state: dict[str, Any]) -> None:
         """Go on from what another process has exported. Nobody here waits for its replies, or answers its requests."""

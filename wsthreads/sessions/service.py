@@ -32,6 +32,7 @@ from wsthreads.sessions.dialogue import Dialogue
 from wsthreads.sessions.handshake_results import Refusal
 from wsthreads.sessions.interface import Handler
 from wsthreads.sessions.life import Life
+from wsthreads.sessions.moves import Handover
 from wsthreads.sessions.probe_timer import ProbeTimer
 from wsthreads.sessions.reception import Reception
 from wsthreads.sessions.served import Served
@@ -69,7 +70,7 @@ class Service:
         self._session_class = session_class
         self.config = config
         self.admission = admission
-        self._flusher = flusher
+        self.flusher = flusher
         self.scheduling = scheduling
         self._metrics = metrics
         self._ledger = ledger
@@ -91,6 +92,8 @@ class Service:
             served=self.served,
             over=self._forget_over,
         )
+        #: Hands sessions over to other processes. Set once, before any client comes; None without a broker.
+        self.handover: Handover | None = None
         self._reception = Reception(self)
 
     def serve(self, client: Admitted) -> None:
@@ -170,7 +173,7 @@ class Service:
                 self.without_session.put(id(connection), connection)  # so that a shutdown can close it meanwhile
                 self._reception.serve(client, connection, spoken)
                 return
-            session, life = self.make_session(client, connection.channel)
+            session, life = self.make_session(client.session_id, client.request, connection.channel)
             connection.before_end = partial(self.handler.catch_up, session)
             if not self.enter(session, connection):
                 life.close(*(connection.channel.ending or (CloseCode.ABNORMAL, "")))
@@ -191,11 +194,10 @@ class Service:
                 if is_ours:
                     steps.callback(self._forget, client.session_id)
 
-    def make_session(self, client: Admitted, channel: Channel) -> tuple[Session, Life]:
+    def make_session(self, session_id: str, request: Request, channel: Channel) -> tuple[Session, Life]:
         """A session, which is not opened yet and in no room."""
-        request = client.request
         session = self._session_class(
-            client.session_id,
+            session_id,
             request,
             channel,
             self._rooms,
@@ -236,6 +238,13 @@ class Service:
         """Add 1 to a counter."""
         self._metrics.add(name)
 
+    def leave(self, dialogue: Dialogue) -> None:
+        """At a shutdown: a session without a connection goes on in another process, or ends. Blocks."""
+        if self.handover is not None and not dialogue.is_over and dialogue.ending is None:
+            self.handover.export(dialogue.session.id)
+        if not dialogue.is_over:
+            dialogue.begin_close(*(self.admission.goodbye or (CloseCode.ABNORMAL, "")))
+
     def disconnected(self, dialogue: Dialogue, connection: Connection) -> None:
         """A connection of a session has ended."""
         served = self.served.get(dialogue.session.id)
@@ -256,7 +265,8 @@ class Service:
             self.handler.abandon(session_id)
         else:
             code, _ = served.session._channel.ending or (CloseCode.ABNORMAL, "")
-            self._ledger.end(int(code), served.traffic())
+            is_gone = served.dialogue is not None and served.dialogue.is_gone
+            self._ledger.end(None if is_gone else int(code), served.traffic())
 
     def _hand_over(self, life: Life, connection: Connection, thread: ScheduledThread) -> None:
         """Open the session, pass its messages to the handler, and close the session with the connection."""
@@ -296,7 +306,7 @@ class Service:
         connection = Connection(
             request.environ,
             config=self.config,
-            flusher=self._flusher,
+            flusher=self.flusher,
             subprotocol=subprotocol,
             agreement=agreement,
             count=self._metrics.add,

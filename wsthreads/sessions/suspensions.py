@@ -75,6 +75,14 @@ class Record(NamedTuple):
     request: Request
 
 
+class _Wait(NamedTuple):
+    """The window of a session."""
+
+    timer: Timer
+    #: By the clock of the timers.
+    until: float
+
+
 class Suspensions:
     """What the dialogues of an endpoint need of it: `dialogue.Keeper`. Any thread, where nothing else is said."""
 
@@ -90,6 +98,8 @@ class Suspensions:
     ) -> None:
         #: How long a session waits; 0: none does.
         self.resume_s = resume_s
+        #: At a shutdown, sessions go on in other processes.
+        self.hands_over = False
         #: The clock of the window. Tests set another one.
         self.timers = timers
         self._flusher = flusher
@@ -97,7 +107,7 @@ class Suspensions:
         self._served = served
         self._over = over
         self._lock = Lock()  # guards the next two
-        self._waiting: dict[str, Timer] = {}  # by session id: the end of the window
+        self._waiting: dict[str, _Wait] = {}  # by session id
         self._records: dict[str, Record] = {}  # by session id
         self._ending: deque[Dialogue] = deque()  # to be ended; appended to by finalizers, too
         self._pool: Pool[Dialogue] = Pool(_end, name="wsthreads-ends", threads=THREADS)
@@ -108,9 +118,9 @@ class Suspensions:
 
     # For dialogues
 
-    def suspended(self, dialogue: Dialogue) -> bool:
+    def suspended(self, dialogue: Dialogue, *, surely: bool = False) -> bool:
         """A session has lost its connection. False if it may not wait. Called under the dialogue's lock."""
-        if not self.resume_s or not self._admission.suspend():
+        if not self.resume_s or not self._admission.suspend(surely=surely, leaves=self.hands_over):
             return False
         session_id = dialogue.session.id
         served = self._served.get(session_id)
@@ -120,8 +130,25 @@ class Suspensions:
         served.disconnect(served.connection)
         timer = self.timers.call_later(self.resume_s, weakly(dialogue.lapse, dialogue.epoch))
         with self._lock:
-            self._waiting[session_id] = timer
+            self._waiting[session_id] = _Wait(timer, self.timers.now() + self.resume_s)
         return True
+
+    def left_s(self, dialogue: Dialogue) -> float:
+        """How much longer a session waits for its client."""
+        wait = self._waiting.get(dialogue.session.id)
+        return self.resume_s if wait is None else max(0.0, wait.until - self.timers.now())
+
+    def waiting(self) -> list[Dialogue]:
+        """The sessions that wait for their clients. A snapshot."""
+        with self._lock:
+            names = list(self._waiting)
+        found = (self._served.get(name) for name in names)
+        return [served.dialogue for served in found if served is not None and served.dialogue is not None]
+
+    def gone(self, dialogue: Dialogue) -> None:
+        """A session goes on in another process."""
+        self._forget(dialogue.session.id)
+        self._over(dialogue)
 
     def connected(self, dialogue: Dialogue, carrier: Carrier) -> None:
         """A session has a connection, perhaps another one. Called under the dialogue's lock."""
@@ -133,9 +160,9 @@ class Suspensions:
 
     def _forget(self, session_id: str) -> None:
         with self._lock:
-            timer = self._waiting.pop(session_id, None)
-        if timer is not None:
-            timer.cancel()
+            wait = self._waiting.pop(session_id, None)
+        if wait is not None:
+            wait.timer.cancel()
             self._admission.end_suspension()
 
     def closing(self, dialogue: Dialogue) -> None:
@@ -192,12 +219,8 @@ class Suspensions:
 
     def close_all(self, code: int, reason: str) -> None:
         """End all sessions that wait. Does not block."""
-        with self._lock:
-            names = list(self._waiting)
-        for name in names:
-            served = self._served.get(name)
-            if served is not None and served.dialogue is not None:
-                served.dialogue.begin_close(code, reason)
+        for dialogue in self.waiting():
+            dialogue.begin_close(code, reason)
 
     def settle(self, timeout_s: float) -> None:
         """Wait at most `timeout_s` until those that are to be ended have ended. For tests."""

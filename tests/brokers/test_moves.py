@@ -1,0 +1,373 @@
+"""Sessions of real servers that go on in another process, as handlers and clients see it."""
+
+import json
+import threading
+from contextlib import ExitStack
+
+import pytest
+
+from tests.programs import DEADLINE_S, wait_until
+from tests.redis_server import RedisServer
+from tests.speakers import Speaker
+from tests.wire import endpoint, run_all
+from wsthreads.protocol import envelope
+
+SUSPEND, RESUME = "suspend", "resume"
+
+
+class Story:
+    """Keeps what happens to its sessions, in order, and echoes. A message may be an order."""
+
+    def __init__(self):
+        self.calls, self.sessions = [], {}
+        self.waits, self.goes_on = threading.Event(), threading.Event()
+
+    def on_open(self, session):
+        self.sessions[session.id] = session
+        session.room("lobby").join(presence="here")
+        self.calls.append("open")
+
+    def on_message(self, session, message):
+        self.calls.append(message)
+        order, _, what = message.partition(" ")
+        if order == "set":
+            session.attributes.update(json.loads(what))
+        elif order == "lock":
+            session.attributes["lock"] = threading.Lock()
+        elif order == "wait":
+            self.waits.set()
+            assert self.goes_on.wait(DEADLINE_S)
+        session.send(f"echo {message}")
+
+    def on_request(self, session, message):
+        return f"reply to {message}"
+
+    def on_suspend(self, session):
+        self.calls.append(SUSPEND)
+
+    def on_resume(self, session):
+        self.sessions[session.id] = session
+        self.calls.append(RESUME)
+
+    def on_close(self, session, code, reason):
+        self.calls.append(("close", code, reason))
+
+
+class Process:
+    """An app that has nothing in common with others but Redis."""
+
+    def __init__(self, redis, prefix, stack, **settings):
+        from wsthreads.brokers.redis import RedisBroker
+
+        self.story = Story()
+        options = {"resume_s": 60, "close_timeout_s": 5, **settings}
+        broker = RedisBroker(redis.url, prefix=prefix)
+        self.app, self.port = stack.enter_context(endpoint(self.story, broker=broker, **options))
+        self.endpoint = self.app.endpoint("/ws/test")
+
+    @property
+    def calls(self):
+        return self.story.calls
+
+    def wait_for(self, *calls):
+        wait_until(lambda: self.calls == list(calls), f"{list(calls)}, not {self.calls}")
+
+
+@pytest.fixture(scope="module")
+def redis():
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def processes(redis, request):
+    """Makes so many processes."""
+    with ExitStack() as stack:
+        redis.client.flushall()
+        yield lambda count=2, **settings: [Process(redis, "test", stack, **settings) for _ in range(count)]
+
+
+def move(client, process, **options):
+    client.port = process.port
+    return client.come_back(**options)
+
+
+def test_a_client_that_comes_back_to_another_process_goes_on_with_its_session(processes):
+    old, new = processes()
+    with Speaker(old.port).begin() as client:
+        client.send('set {"name": "ann", "n": [1, null]}')
+        assert client.next().startswith("echo set")
+        session = old.story.sessions[next(iter(old.story.sessions))]
+        client.lose()
+        wait_until(lambda: SUSPEND in old.calls, "the suspension")
+        assert session.send("to the session")
+        old.endpoint.room("lobby").broadcast("to all")
+        welcome = move(client, new)
+        assert welcome.resumed
+        assert welcome.received == client.sent
+        assert client.all(2) == ["to the session", "to all"]
+        client.send("hello")
+        assert client.next() == "echo hello"
+        moved = new.story.sessions[session.id]
+        assert moved.attributes == {"name": "ann", "n": [1, None]}
+        assert moved.rooms() == ["lobby"]
+        assert moved.opened_at == session.opened_at
+        assert not session.is_open()
+        assert not session.send("too late")
+        new.wait_for(RESUME, "hello")
+        assert "open" not in new.calls
+        assert len(old.endpoint.sessions()) == 0
+        assert len(new.endpoint.sessions()) == 1
+        new.endpoint.room("lobby").broadcast("once")
+        assert client.next() == "once"
+        client.leave()
+        new.wait_for(RESUME, "hello", ("close", 1000, ""))
+    assert SUSPEND in old.calls
+
+
+def test_an_old_connection_that_seems_alive_is_cut_off_and_the_session_goes_on(processes):
+    old, new = processes()
+    with Speaker(old.port).begin() as client, Speaker(new.port) as other:
+        client.send("one")
+        assert client.next() == "echo one"
+        other.token, other.received, other.sent = client.token, client.received, client.sent
+        assert other.come_back().resumed
+        other.send("two")
+        assert other.next() == "echo two"
+        new.wait_for(RESUME, "two")
+        old.wait_for("open", "one", SUSPEND)
+
+
+def test_a_client_moves_to_and_fro_while_others_speak_and_gets_everything_once(processes):
+    old, new = processes()
+    stopping, counts = threading.Event(), [0, 0]
+
+    def speak(n, process):
+        room = process.endpoint.room("lobby")
+        while not stopping.wait(0.002):
+            room.broadcast(f"{n} {counts[n]}")
+            counts[n] += 1
+
+    with Speaker(old.port).begin() as client:
+        speakers = [threading.Thread(target=speak, args=each, daemon=True) for each in enumerate((old, new))]
+        for speaker in speakers:
+            speaker.start()
+        heard = []
+        for number in range(12):
+            client.send(f"{number}")
+            heard += client.all(5)
+            client.lose()
+            assert move(client, (new, old)[number % 2]).resumed
+        stopping.set()
+        for speaker in speakers:
+            speaker.join(DEADLINE_S)
+        client.send("last")
+        while heard[-1] != "echo last":
+            heard.append(client.next())
+        for n in range(2):  # the last ones may still be on their way
+            while f"{n} {counts[n] - 1}" not in heard:
+                heard.append(client.next())
+            numbers = [int(text.split()[1]) for text in heard if text.startswith(f"{n} ")]
+            assert numbers == list(range(numbers[0], counts[n]))
+        assert [text for text in heard if text.startswith("echo")] == [f"echo {n}" for n in [*range(12), "last"]]
+        for process in (old, new):
+            assert not [call for call in process.calls if call[0] == "close"]
+        assert (old.calls + new.calls).count("open") == 1
+
+
+def test_at_a_shutdown_sessions_go_on_in_another_process(processes):
+    old, new = processes()
+    with Speaker(old.port).begin() as connected, Speaker(old.port).begin() as away:
+        connected.send("one")
+        assert connected.next() == "echo one"
+        away.lose()
+        wait_until(lambda: SUSPEND in old.calls, "the suspension")
+        ending = threading.Thread(target=old.app.shutdown, args=(DEADLINE_S, 1012, "restart"))
+        ending.start()
+        assert connected.receive_close() == (1012, "restart")
+        assert move(connected, new).resumed
+        ending.join(DEADLINE_S)
+        assert not ending.is_alive()
+        new.endpoint.room("lobby").broadcast("to all")
+        assert connected.next() == "to all"
+        assert move(away, new).resumed
+        assert away.next() == "to all"
+        assert not [call for call in old.calls + new.calls if call[0] == "close"]
+        assert old.calls.count(SUSPEND) == new.calls.count(RESUME) == 2
+
+
+def test_what_the_client_sends_while_the_server_shuts_down_is_handled_once(processes):
+    old, new = processes()
+    with Speaker(old.port).begin() as client:
+        sent = []
+
+        def talk():
+            for number in range(10_000):
+                try:
+                    client.send(f"{number}")
+                except OSError:
+                    client.sent -= 0
+                    return
+                sent.append(f"{number}")
+
+        talker = threading.Thread(target=talk, daemon=True)
+        talker.start()
+        wait_until(lambda: len(old.calls) > 20, "the first messages")
+        old.app.shutdown(DEADLINE_S, 1012, "restart")
+        client.wire.sock.close()
+        talker.join(DEADLINE_S)
+        welcome = move(client, new)
+        assert welcome.resumed
+        for text in sent[welcome.received :]:
+            client.put(text)
+        client.put("end")
+        wait_until(lambda: new.calls and new.calls[-1] == "end", "the last message")
+        handled = [call for call in old.calls + new.calls if call not in ("open", SUSPEND, RESUME, "end")]
+        assert handled == sent
+
+
+def test_without_a_client_that_comes_back_after_a_shutdown_on_close_is_called_once_elsewhere(processes, monkeypatch):
+    monkeypatch.setattr("wsthreads.brokers.handover.OVERDUE_LOOK_S", 0.05)
+    old, new = processes(resume_s=0.3)
+    with Speaker(new.port).begin(), Speaker(old.port).begin() as client:
+        client.lose()
+        old.app.shutdown(DEADLINE_S, 1012, "restart")
+        new.endpoint.handover.start()
+        wait_until(lambda: [call for call in new.calls if call[0] == "close"], "on_close")
+        assert new.calls == ["open", ("close", 1006, "not back in time")]
+        assert not [call for call in old.calls if call[0] == "close"]
+
+
+def test_a_session_with_attributes_that_are_not_json_ends_and_its_client_is_told(processes):
+    old, new = processes()
+    with Speaker(old.port).begin() as client:
+        client.send("lock")
+        assert client.next() == "echo lock"
+        client.lose()
+        wait_until(lambda: SUSPEND in old.calls, "the suspension")
+        welcome = move(client, new)
+        assert (welcome.resumed, welcome.why) == (False, "elsewhere")
+        wait_until(lambda: old.calls[-1] == ("close", 1006, "cannot move to another process"), "on_close")
+        new.wait_for("open")
+
+
+def test_at_a_shutdown_a_session_that_cannot_move_ends(processes):
+    old, _ = processes()
+    with Speaker(old.port).begin() as client:
+        client.send("lock")
+        assert client.next() == "echo lock"
+        old.app.shutdown(DEADLINE_S, 1012, "restart")
+        assert [call[1] for call in old.calls if call[0] == "close"] == [1006]
+
+
+@pytest.mark.parametrize("when", ["before it moves", "while it is stored"])
+def test_a_kick_reaches_the_client_wherever_it_comes_back(processes, when):
+    old, new = processes()
+    with Speaker(old.port).begin() as client:
+        session = next(iter(old.story.sessions.values()))
+        client.lose()
+        wait_until(lambda: SUSPEND in old.calls, "the suspension")
+        if when == "before it moves":
+            session.close(4001, "go")
+            wait_until(lambda: old.calls[-1] == ("close", 4001, "go"), "on_close")
+        else:
+            assert old.endpoint.handover.export(session.id)
+            new.endpoint.session(session.id).close(4001, "go")
+        client.port = new.port
+        client.open().hello(client.token)
+        assert client.is_refused() == (4001, "go")
+        wait_until(lambda: ("close", 4001, "go") in old.calls + new.calls, "on_close")
+        assert (old.calls + new.calls).count(("close", 4001, "go")) == 1
+        assert "open" not in new.calls
+
+
+def test_while_a_call_takes_long_the_client_is_to_come_again_and_loses_nothing(processes, monkeypatch):
+    monkeypatch.setattr("wsthreads.brokers.exports.DEPART_S", 0.05)
+    monkeypatch.setattr("wsthreads.brokers.handover.FETCH_S", 0.3)
+    old, new = processes()
+    with Speaker(old.port).begin() as client:
+        client.send("wait")
+        client.send("behind")
+        assert old.story.waits.wait(DEADLINE_S)
+        client.lose()
+        client.port = new.port
+        client.open().hello(client.token)
+        code, _ = client.is_refused()
+        assert code == 1013
+        assert not new.calls
+        old.story.goes_on.set()
+        wait_until(lambda: SUSPEND in old.calls, "the suspension")
+        assert move(client, new).resumed
+        for message in ("wait", "behind")[client.welcome.received :]:
+            client.put(message)
+        assert client.all(2) == ["echo wait", "echo behind"]
+        handled = [call for call in old.calls + new.calls if call in ("wait", "behind")]
+        assert handled == ["wait", "behind"]
+
+
+def test_requests_go_on_in_the_other_process(processes):
+    old, new = processes()
+    with Speaker(old.port).begin() as client:
+        client.ask(1, "a")
+        assert client.next() == envelope.Reply(1, "reply to a")
+        client.lose()
+        assert move(client, new).resumed
+        client.ask(2, "b")
+        assert client.next() == envelope.Reply(2, "reply to b")
+
+
+def test_the_same_secrets_are_valid_in_the_other_process_and_no_others(processes):
+    old, new = processes()
+    with Speaker(old.port).begin() as client:
+        first = client.token
+        client.lose()
+        assert move(client, new).resumed
+        client.heartbeat()  # it has shown that it has the second one
+        client.lose()
+        stolen = Speaker(old.port)
+        stolen.open().hello(first, 0)
+        welcome = stolen.greet()
+        assert (welcome.resumed, welcome.why) == (False, "unknown")
+        stolen.wire.sock.close()
+        assert move(client, old).resumed
+
+
+def test_presence_stays_and_nobody_is_told_of_a_leave(processes):
+    old, new = processes()
+    with Speaker(old.port).begin() as client, Speaker(new.port).begin():
+        room = new.endpoint.room("lobby")
+        wait_until(lambda: len(room.presence()) == 2, "both are there")
+        since = {each.since for each in room.presence()}
+        client.lose()
+        assert move(client, new).resumed
+        assert len(room.presence()) == 2
+        assert {each.since for each in room.presence()} == since
+
+
+def test_many_clients_come_back_at_once_to_another_process(processes):
+    old, new = processes()
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Speaker(old.port).begin()) for _ in range(30)]
+        for client in clients:
+            client.lose()
+        run_all(*[lambda client=client: move(client, new) for client in clients])
+        assert all(client.welcome.resumed for client in clients)
+        new.endpoint.room("lobby").broadcast("to all")
+        assert [client.next() for client in clients] == ["to all"] * 30
+        assert not [call for call in old.calls + new.calls if call[0] == "close"]
+
+
+def test_without_redis_a_client_goes_on_in_its_process_and_is_to_come_again_elsewhere(processes):
+    with RedisServer() as own, ExitStack() as stack:
+        old, new = (Process(own, "test", stack) for _ in range(2))
+        with Speaker(old.port).begin() as client:
+            own.kill()
+            client.lose()
+            client.port = new.port
+            client.open().hello(client.token)
+            code, _ = client.is_refused()
+            assert code == 1013
+            assert move(client, old).resumed
+            client.send("one")
+            assert client.next() == "echo one"
+            assert not [call for call in old.calls + new.calls if call[0] == "close"]

@@ -1,0 +1,188 @@
+"""Workers of gunicorn restart again and again while clients send and receive: nobody loses anything.
+
+By default this takes some seconds. WSTHREADS_ROLLING_S and WSTHREADS_ROLLING_CLIENTS make it as long, and as large, as
+it is to be.
+"""
+
+import itertools
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+
+import pytest
+
+from tests.programs import DEADLINE_S, Program, wait_until
+from tests.redis_server import RedisServer, free_port
+from wsthreads import Client
+from wsthreads.errors import SessionClosed
+
+SECONDS = float(os.environ.get("WSTHREADS_ROLLING_S", "6"))
+CLIENTS = int(os.environ.get("WSTHREADS_ROLLING_CLIENTS", "12"))
+
+#: Seconds between two restarts, and between two messages of a client.
+PAUSE_S = 3.0
+TALK_S = max(0.1, CLIENTS / 200)
+
+#: Clients in a room.
+ROOM = 6
+
+
+class Workers(Program):
+    """gunicorn with some workers, and what its handler has noted."""
+
+    def __init__(self, redis, folder, workers):
+        self.calls_file = folder / "calls"
+        self.calls_file.touch()
+        options = ["-k", "wsthreads.gunicorn.ThreadWorker", "--threads", str(CLIENTS + 50), "-w", str(workers)]
+        options += ["--bind", "127.0.0.1:0", "--graceful-timeout", "30", "tests.rolling_app:app"]
+        environment = {"CALLS": str(self.calls_file), "REDIS_URL": redis.url}
+        super().__init__([sys.executable, "-m", "gunicorn", *options], env=environment)
+        self.port = int(self.wait_for(r"Listening at: http://127\.0\.0\.1:(\d+)")[1])
+        self.wait_for("Booting worker with pid", times=workers)
+
+    def restart(self):
+        self.process.send_signal(signal.SIGHUP)
+
+    def calls(self):
+        """By session: what the handler's functions were called for, in order."""
+        found = {}
+        for line in self.calls_file.read_text().splitlines():
+            what, session, _, *more = line.split(maxsplit=4)
+            found.setdefault(session, []).append(" ".join([what, *more]))
+        return found
+
+
+class Talker:
+    """A client that counts aloud, and keeps what it hears."""
+
+    def __init__(self, port, number, stopping):
+        self.name, room = f"c{number}", f"room-{number // ROOM}"
+        self.client = Client(
+            f"ws://127.0.0.1:{port}/ws?name={self.name}&room={room}", min_delay_s=0.05, max_delay_s=1.0
+        )
+        self.stopping, self.sent, self.heard, self.opened = stopping, 0, [], 0
+        self.threads = [threading.Thread(target=each, daemon=True) for each in (self.talk, self.listen)]
+        for thread in self.threads:
+            thread.start()
+
+    def talk(self):
+        for number in itertools.count():
+            if self.stopping.wait(TALK_S):
+                break
+            if self.client.send(f"{number}"):
+                self.sent = number + 1
+            else:
+                break  # `check` finds out
+
+    def listen(self):
+        try:
+            while True:
+                self.heard.append(self.client.receive())
+        except SessionClosed:
+            pass
+
+    def has_echoes(self):
+        return f"echo {self.sent - 1}" in self.heard[-1000:]
+
+    def check(self, mates):
+        echoes = [text for text in self.heard if text.startswith("echo ")]
+        assert echoes == [f"echo {n}" for n in range(self.sent)]
+        for mate in mates:
+            numbers = [int(text.split()[1]) for text in self.heard if text.startswith(f"{mate.name} ")]
+            assert numbers == list(range(numbers[0], mate.sent)), f"{self.name} of {mate.name}"
+
+
+def run(port, workers, restart, seconds):
+    """Clients talk while workers restart."""
+    stopping = threading.Event()
+    talkers = [Talker(port, number, stopping) for number in range(CLIENTS)]
+    rooms = {}
+    for number, talker in enumerate(talkers):
+        rooms.setdefault(number // ROOM, []).append(talker)
+    wait_until(lambda: all(talker.has_echoes() for talker in talkers), "the first echoes")
+    restarts = max(1, int(seconds / PAUSE_S))
+    for _ in range(restarts):
+        restart()
+        time.sleep(PAUSE_S)
+    stopping.set()
+    for talker in talkers:
+        talker.threads[0].join(DEADLINE_S)
+        wait_until(talker.has_echoes, "the last echo")
+    for mates in rooms.values():
+        for talker in mates:
+            for mate in mates:
+                last = f"{mate.name} {mate.sent - 1}"
+                wait_until(lambda talker=talker, last=last: last in talker.heard[-2000:], "the last broadcast")
+    calls = workers.calls()
+    for talker in talkers:
+        talker.client.close()
+        talker.threads[1].join(DEADLINE_S)
+    for mates in rooms.values():
+        for talker in mates:
+            talker.check(mates)
+            assert talker.client.lost == 0
+    assert len(calls) == CLIENTS
+    for what in calls.values():
+        assert Counter(what)["open"] == 1
+        assert not [each for each in what if each.startswith("close")], what
+        assert what == ["open", *["suspend", "resume"] * (len(what) // 2)]
+    wait_until(
+        lambda: all(what[-1].startswith("close 1000") for what in workers.calls().values()), "on_close at the end"
+    )
+    moves = sum(len(what) // 2 for what in calls.values())
+    messages = sum(len(talker.heard) for talker in talkers)
+    print(f"{CLIENTS} clients, {restarts} restarts, {moves} times resumed, {messages} messages received")
+    assert moves >= CLIENTS
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [2, 4])
+def test_while_workers_restart_again_and_again_nobody_loses_anything(tmp_path, workers):
+    with RedisServer() as redis, Workers(redis, tmp_path, workers) as server:
+        run(server.port, server, server.restart, SECONDS)
+        assert "Traceback" not in server.log, server.log
+
+
+@contextmanager
+def nginx_in_front(folder, upstream):
+    """(port, what reloads it). It cuts off the connections of its old processes after a second."""
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if program is None:
+        pytest.skip("there is no nginx")
+    port = free_port()
+    paths = "".join(f"{kind}_temp_path {folder};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    lines = (
+        "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; "
+        "proxy_set_header Host $http_host; proxy_read_timeout 60s;"
+    )
+    (folder / "nginx.conf").write_text(
+        f"daemon off; pid {folder}/pid; worker_shutdown_timeout 1s; events {{}} http {{ access_log off; {paths}"
+        f" server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://127.0.0.1:{upstream}; {lines} }} }} }}"
+    )
+    with Program([program, "-c", str(folder / "nginx.conf"), "-e", "stderr"]) as server:
+        wait_until(lambda: answers(port), "nginx")
+        yield port, lambda: server.process.send_signal(signal.SIGHUP)
+        server.end()
+
+
+def answers(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.long
+def test_while_nginx_in_front_reloads_and_workers_restart_nobody_loses_anything(tmp_path):
+    with (
+        RedisServer() as redis,
+        Workers(redis, tmp_path, 2) as server,
+        nginx_in_front(tmp_path, server.port) as (port, reload),
+    ):
+        orders = itertools.cycle((reload, server.restart))
+        run(port, server, lambda: next(orders)(), SECONDS)
+        assert "Traceback" not in server.log, server.log

@@ -1,0 +1,287 @@
+"""Sessions that leave for another process, or come from there: what `brokers.handover` needs of an endpoint.
+
+A session that leaves has no connection, and its turn is taken: nothing of it is called any more. It stays in the list
+of the endpoint until the other process can have it. A session that comes is in the list, without a turn to be had,
+before it is certain that this process gets it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from wsthreads.config import Config
+from wsthreads.errors import CloseCode, IsolateError, UsageError
+from wsthreads.loggers import get_logger
+from wsthreads.origins import parse_origin
+from wsthreads.protocol.handshake import Request
+from wsthreads.protocol.outbox import Outbox
+from wsthreads.protocol.transport import NOWHERE
+from wsthreads.sessions.dialogue import Dialogue
+from wsthreads.sessions.secrets import Secrets
+from wsthreads.sessions.served import Served
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from wsthreads.protocol.encoding import Encoding
+    from wsthreads.rooms.striped import StripedDict
+    from wsthreads.sessions.interface import Handler
+    from wsthreads.sessions.life import Life
+    from wsthreads.sessions.session import Channel, Session
+    from wsthreads.sessions.suspensions import Suspensions
+    from wsthreads.threads.flusher import Flusher
+
+__all__ = ["BUSY", "UNKNOWN", "Arriving", "Claim", "Departing", "Handover", "Moves", "origin_of", "same_origin"]
+
+log = get_logger(__name__)
+
+#: Nobody has the session: it has ended, or its process was killed.
+UNKNOWN = "unknown"
+
+#: Somebody has it, and cannot hand it over just now. The client comes again.
+BUSY = "busy"
+
+
+class Claim(NamedTuple):
+    """What a client that comes back shows, in its hello and its handshake."""
+
+    session_id: str
+    #: The digest of its secret.
+    secret: str
+    #: How many messages it has received.
+    received: int
+    user: str | None
+    origin: str | None
+    encoding: Encoding
+
+
+class Handover(Protocol):
+    """Hands sessions over to other processes: `brokers.handover.Handover`."""
+
+    def fetch(self, claim: Claim, request: Request) -> Arriving | str | tuple[int, str]:
+        """The session of a client that has come back, which is this process's now; or why it cannot be resumed.
+
+        `BUSY`: the client must come again. Code and reason: the session was closed with these. Blocks for seconds.
+        """
+
+    def export(self, session_id: str) -> bool:
+        """Have other processes take a session, and forget it. False if it stays here. Blocks."""
+
+    def put(self, calls: Iterable[Callable[[], object]]) -> None:
+        """Call these in other threads."""
+
+    def start(self) -> None:
+        """Look, from now on, for sessions whose clients do not come back. Idempotent."""
+
+    def stop(self, timeout_s: float) -> None: ...
+
+    def give_up(self) -> None: ...
+
+
+class Setting(Protocol):
+    """What is needed of a `Service`."""
+
+    config: Config
+    handler: Handler
+    served: StripedDict[str, Served]
+    suspensions: Suspensions
+    flusher: Flusher
+
+    def make_session(self, session_id: str, request: Request, channel: Channel) -> tuple[Session, Life]: ...
+
+
+def origin_of(request: Request) -> str | None:
+    """The Origin of a handshake."""
+    return request.get_header("Origin")
+
+
+def same_origin(before: str | None, now: str | None) -> bool:
+    """Whether two handshakes have the same Origin, or both none."""
+    if before is None or now is None:
+        return before is now
+    return before == now or (parse_origin(before) is not None and parse_origin(before) == parse_origin(now))
+
+
+def _nobody_cares(reason: str) -> None:
+    """That too much waits, before the session is here for sure."""
+
+
+class Moves:
+    """For one endpoint. Any thread."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+
+    def judge(
+        self, session_id: str, secret: str, user: str | None, origin: str | None, encoding: str
+    ) -> str | tuple[int, str]:
+        """Why a client may not resume a session of this process. Empty if it may, `UNKNOWN` if there is none.
+
+        Code and reason if the server has closed the session, and the client has to know. `secret` is a digest,
+        `encoding` a name. Does not block.
+        """
+        dialogue = self._find(session_id)
+        if dialogue is None or not dialogue.may_resume(secret):
+            record = self._setting.suspensions.record(session_id, secret)
+            is_theirs = record is not None and record.user == user
+            if record is None or not is_theirs or not same_origin(origin_of(record.request), origin):
+                return UNKNOWN
+            return record.code, record.reason
+        session = dialogue.session
+        if session.user != user:
+            return "user"
+        if not same_origin(origin_of(session.request), origin):
+            return "origin"
+        return "" if dialogue.outbox.encoding.name == encoding else "compression"
+
+    def depart(self, session_id: str, timeout_s: float) -> Departing | None:
+        """Suspend a session, and take its turn. None if it is not there, or a call of the handler takes too long.
+
+        Raises `UsageError` for one that has ended by that, because it cannot move.
+        """
+        dialogue = self._find(session_id)
+        if dialogue is None or not dialogue.hold(timeout_s):
+            return None
+        departing = Departing(self._setting, dialogue)
+        try:
+            departing.prepare()
+        except UsageError:
+            departing.fail()
+            raise
+        except IsolateError as error:  # the script is busy
+            log.debug("session %s does not move now: %s", session_id, error)
+            departing.stay()
+            return None
+        except BaseException:
+            departing.stay()
+            raise
+        return departing
+
+    def arrive(self, state: Any, request: Request | None, encoding: Encoding) -> Arriving:
+        """Make a session of a `SessionState`, on an outbox without a connection. `request` is None if its client does
+        not come back.
+        """
+        return Arriving(self._setting, state, request, encoding)
+
+    def _find(self, session_id: str) -> Dialogue | None:
+        served = self._setting.served.get(session_id)
+        return None if served is None else served.dialogue
+
+
+class Departing:
+    """A session that is about to leave this process."""
+
+    def __init__(self, setting: Setting, dialogue: Dialogue) -> None:
+        self._setting = setting
+        self._dialogue = dialogue
+        self._attributes = "{}"
+        self.session: Any = dialogue.session
+        self.outbox = dialogue.outbox
+        #: How much longer its client may be away.
+        self.left_s = setting.suspensions.left_s(dialogue)
+
+    def prepare(self) -> None:
+        """Raises `UsageError` if the attributes are not JSON."""
+        self._attributes = self._setting.handler.export_attributes(self.session, self._dialogue.returned)
+
+    def state(self) -> dict[str, Any]:
+        """The fields of `SessionState` that neither rooms nor outbox know. Does not block."""
+        session, dialogue = self.session, self._dialogue
+        return {
+            "id": session.id,
+            "secrets": dialogue.secrets.export(),
+            "user": session.user,
+            "origin": origin_of(session.request),
+            "encoding": dialogue.outbox.encoding.name,
+            "subprotocol": dialogue.subprotocol,
+            "attributes": self._attributes,
+            "opened_at": session.opened_at,
+            "expires_at": session.expires_at,
+            "received": dialogue.received,
+            **dialogue.requests.export(),
+            "messages": [],  # all that was taken has been handled
+        }
+
+    def leave(self) -> tuple[int, str] | None:
+        """Forget the session, without on_close. Returns code and reason if it was closed meanwhile."""
+        ending = self._dialogue.vanish()
+        self._setting.handler.abandon(self.session.id)
+        return ending
+
+    def stay(self) -> None:
+        """Go on with the session as if nothing had happened."""
+        self._dialogue.let_go()
+
+    def fail(self) -> None:
+        """End the session: it cannot move."""
+        self._dialogue.begin_close(CloseCode.ABNORMAL, "cannot move to another process")
+        self._dialogue.let_go()
+
+
+class Arriving:
+    """A session that is about to go on in this process, without a connection so far."""
+
+    def __init__(self, setting: Setting, state: Any, request: Request | None, encoding: Encoding) -> None:
+        config = setting.config
+        self._setting = setting
+        self._state = state
+        if request is None:
+            request = Request({})
+            request.user = state.user
+        outbox = Outbox(
+            NOWHERE,
+            setting.flusher,
+            max_bytes=config.max_outbox_bytes,
+            timeout_s=config.send_timeout_s,
+            on_stuck=_nobody_cares,
+            encoding=encoding,
+        )
+        self.dialogue = Dialogue(
+            outbox,
+            subprotocol=state.subprotocol,
+            handler=setting.handler,
+            keeper=setting.suspensions,
+            most_bytes=config.max_message_bytes + config.max_resume_bytes,
+        )
+        self.dialogue.is_moving = True
+        session, self._life = setting.make_session(state.id, request, self.dialogue)
+        session.attributes = {}
+        session.opened_at = state.opened_at
+        self.session: Any = session
+        self.dialogue.begin(
+            session, self._life, most_requests=config.max_pending_requests, timers=setting.suspensions.timers
+        )
+
+    def appear(self) -> None:
+        """Whoever looks for the session finds it from now on. Does not block."""
+        self._setting.served.put(self.session.id, Served(self.session, None, self.dialogue))
+
+    def settle(self, acknowledged: int, frames: list[bytes]) -> None:
+        """It has become a suspended session of this process."""
+        state, dialogue, config = self._state, self.dialogue, self._setting.config
+        dialogue.outbox.keep(
+            config.max_resume_bytes, on_stuck=dialogue.on_stuck, acknowledged=acknowledged, frames=frames
+        )
+        self._life.take_over()
+        try:
+            self._setting.handler.adopt(self.session, json.loads(state.attributes))
+        except Exception:
+            log.exception("session %s cannot go on in this process", self.session.id)
+            dialogue.begin_close(CloseCode.INTERNAL_ERROR, "server error")
+        dialogue.settle(Secrets(state.secrets), state.received)
+        dialogue.requests.import_({"asked": state.asked, "heard": state.heard, "unanswered": state.unanswered})
+        if state.expires_at is not None:
+            self.session.set_expiry(state.expires_at)
+        dialogue.let_go()
+
+    def drop(self) -> None:
+        """It has not: undo `appear`."""
+        served = self._setting.served.get(self.session.id)
+        if served is not None and served.session is self.session:
+            self._setting.served.pop(self.session.id)
+        self.dialogue.discard()
+
+    def end(self, code: int, reason: str) -> None:
+        """After `settle`: end it, with on_close."""
+        self.dialogue.begin_close(code, reason)
