@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import threading
@@ -311,7 +312,9 @@ def test_received_messages_are_acknowledged_by_number_and_by_size(server, connec
     assert peer.receive() == DLE + "a64"
     peer.send("x" * 65_536)
     assert peer.receive() == DLE + "a65"
-    assert len(received(client, 65)) == 65
+    peer.send("\N{DOOR}" * 16_384)  # 4 bytes each
+    assert peer.receive() == DLE + "a66"
+    assert len(received(client, 66)) == 66
 
 
 def test_acknowledged_messages_are_not_kept(server, connect):
@@ -361,6 +364,27 @@ def test_a_session_that_cannot_be_resumed_begins_afresh_with_what_was_never_sent
     assert (client.resumed, client.lost, client.session_id) == (False, 1, "t")
     peer.cut()
     assert server.welcomed(resumed=True, received=1).hello == {"resume": {"token": "t.1", "received": 0}}
+
+
+def test_requests_and_answers_do_not_count_as_lost(server, connect):
+    client = connect(on_request=lambda message: "answer")
+    peer = server.welcomed()
+    peer.send(DLE + "q1:a")
+    assert peer.receive() == DLE + "r1:answer"
+
+    def ask():
+        with contextlib.suppress(SessionClosed):
+            client.request("b", DEADLINE_S)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    assert peer.receive() == DLE + "q1:b"
+    client.send("one")
+    peer.receive()
+    peer.cut()
+    server.welcomed(token="t.1", why="unknown").cut()
+    asking.join(DEADLINE_S)
+    wait_until(lambda: client.lost == 1)
 
 
 def test_without_a_token_nothing_is_resumed_and_nothing_kept(server, connect):

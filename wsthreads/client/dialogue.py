@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from wsthreads.errors import ProtocolError, RequestError, SessionClosed
 from wsthreads.protocol import envelope
@@ -41,7 +42,7 @@ class Pending:
 class Opened:
     """The connection can be used. If it has not `resumed`, this is a fresh session.
 
-    Then `lost` messages of the former session were sent and not acknowledged: the server may have handled them or not.
+    Then `lost` ordinary messages of the former session were not acknowledged: the server may have handled them.
     """
 
     resumed: bool
@@ -78,6 +79,14 @@ class _Outgoing:
         self.size = _size(message)
 
 
+class _Kept(NamedTuple):
+    """A counted message as it was sent. `is_ordinary`: no request, no reply."""
+
+    message: Message
+    size: int
+    is_ordinary: bool
+
+
 class Dialogue:
     """One client's sessions, one after another. Not thread-safe."""
 
@@ -100,7 +109,7 @@ class Dialogue:
         self._last_asked = 0  # the id of the server's last request
         self._session = 0  # the number of the session
         self._taken = 0  # of the counted messages sent in this session: those that the server has acknowledged
-        self._kept: deque[tuple[Message, int]] = deque()  # those that it has not, with their sizes
+        self._kept: deque[_Kept] = deque()  # those that it has not
         self._again: deque[Message] = deque()  # of these: what is to be sent again on this connection
         self._keeps = True
         self._first: deque[_Outgoing] = deque()  # never sent; see `hold`
@@ -253,7 +262,7 @@ class Dialogue:
         elif self.speaks and not outgoing.is_reply:
             message = envelope.escaped(message)
         if self._keeps:
-            self._kept.append((message, outgoing.size))
+            self._kept.append(_Kept(message, outgoing.size, pending is None and not outgoing.is_reply))
         else:
             self._bytes -= outgoing.size
         return message
@@ -291,7 +300,7 @@ class Dialogue:
             if self.token is None:
                 raise ProtocolError("the server resumes a session, and was not asked to")
             self._acknowledge(welcome.received)
-            self._again.extend(message for message, _ in self._kept)
+            self._again.extend(kept.message for kept in self._kept)
             self._unacknowledged = [0, 0]
             self.is_open = self.resumed = True
             events: list[Event] = [Opened(True)]
@@ -307,7 +316,8 @@ class Dialogue:
 
     def _begin(self, why: str | None) -> list[Event]:
         """A fresh session. What was sent in the former one is dropped: the server may have handled it."""
-        events: list[Event] = [Opened(False, len(self._kept), why)]
+        lost = sum(kept.is_ordinary for kept in self._kept)
+        events: list[Event] = [Opened(False, lost, why)]
         events += [pending._end(None, _closed()) for pending in self._pending.values()]
         self._pending.clear()
         self._kept.clear()
@@ -340,13 +350,13 @@ class Dialogue:
             raise ProtocolError(f"the server acknowledges {count} messages, not {self._taken} to {sent}")
         self._taken = count
         for _ in range(done):
-            self._bytes -= self._kept.popleft()[1]
+            self._bytes -= self._kept.popleft().size
 
     def _count(self, message: Message) -> None:
         self.received += 1
         since = self._unacknowledged
         since[0] += 1
-        since[1] += len(message)
+        since[1] += _size(message)
         if since[0] >= envelope.ACK_MESSAGES or since[1] >= envelope.ACK_BYTES:
             self._control.append(envelope.ack(self.received))
             self._unacknowledged = [0, 0]

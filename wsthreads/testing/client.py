@@ -1,34 +1,37 @@
-"""A client for tests: speaks the WebSocket protocol over a `Pipe`, and keeps all messages that it receives."""
+"""A client for tests: speaks ``wsthreads.1``, as `wsthreads.js` does, and keeps all messages that it receives."""
 
 from __future__ import annotations
 
-import base64
 import json
-import sys
 from collections.abc import Callable, Iterable, Mapping
-from http import HTTPStatus
-from io import BytesIO
-from threading import Condition, Thread
+from dataclasses import replace
+from threading import Condition
 from time import monotonic
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlencode
 
-from wsproto.connection import Connection as Protocol
-from wsproto.connection import ConnectionState, ConnectionType
-from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
-
-from wsthreads.errors import CloseCode, HandshakeRefused, MessageTypeError
-from wsthreads.testing.pipe import Pipe
+from wsthreads.client.callbacks import Callbacks
+from wsthreads.client.dialogue import Asked, Dialogue, Opened
+from wsthreads.client.retries import UNDECIDED_CODES, is_final
+from wsthreads.errors import (
+    CloseCode,
+    HandshakeRefused,
+    MessageTypeError,
+    PeerError,
+    RequestError,
+    RequestTimeout,
+    SessionClosed,
+    UsageError,
+)
+from wsthreads.protocol.envelope import SUBPROTOCOL
+from wsthreads.testing.line import LINE, Call, Line
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
-
     from wsthreads.sessions.session import Session
 
 __all__ = ["Client"]
 
-#: The key of the client in the environ of its request. A WSGI application may pass a copy of the environ on.
-CLIENT = "wsthreads.testing.client"
+#: A test's client has no bounds of its own; those of the server are tested.
+_UNLIMITED = 2**53
 
 
 class Client:
@@ -38,53 +41,115 @@ class Client:
     `Play`'s deadline.
     """
 
-    def __init__(self, settle: Callable[[], None], deadline_s: float) -> None:
-        self._settle = settle
+    def __init__(
+        self,
+        settle: Callable[[], None],
+        deadline_s: float,
+        *,
+        sessions: Callable[[], Iterable[Session]] = tuple,
+        failed: Callable[[BaseException], None] = lambda error: None,
+    ) -> None:
+        self._settle, self._sessions, self._failed = settle, sessions, failed
         self._deadline_s = deadline_s
-        self._changed = Condition()  # guards everything below; nothing is called under it
-        self._pipe = Pipe(self._changed, self._feed)
-        self._protocol = Protocol(ConnectionType.CLIENT)
-        self._head = b""  # of the server's response, until it is complete
-        self._parts: list[str | bytes] = []
+        self._callbacks = Callbacks()
+        self._changed = Condition()  # guards everything below; nothing of the test is called under it
+        self._dialogue = Dialogue(max_queued=_UNLIMITED, max_queued_bytes=_UNLIMITED)
+        self._lines: list[Line] = []  # the current one is the last; the threads of others may still run
+        self._answering = 0  # calls of `on_request` that have not returned
         self._taken = 0
-        self._answer = (0, "")
-        self._headers: list[tuple[str, str]] = []
-        self._upgraded = False
-        self._over = False
-        self._crash: BaseException | None = None
         self._session: Session | None = None
         #: All messages so far: text as str, binary as bytes.
         self.received: list[str | bytes] = []
-        #: The close code and the reason, as a browser reports them, or None while the connection is open. The code is
-        #: 1006 for a lost connection, and 1005 for a close without a code.
-        self.closed: tuple[int, str] | None = None
         #: The negotiated subprotocol, or None.
         self.subprotocol: str | None = None
+        #: Answers requests of the server: takes the message, and returns one or None. Called in a thread of its own.
+        self.on_request: Callable[[str | bytes], str | bytes | None] | None = None
 
     # For tests.
 
     def send(self, message: str | bytes) -> None:
-        """Send text (a str) or binary (bytes). Raises `ConnectionError` if the connection is closed."""
+        """Send text (a str) or binary (bytes). Raises `ConnectionError` if the connection is closed.
+
+        After `lose`, messages wait for `come_back`, if the session can be resumed.
+        """
         if not isinstance(message, (str, bytes)):
             raise MessageTypeError(f"a message is text or bytes, not {type(message).__name__}; try json.dumps")
         with self._changed:
-            if self.closed is not None or self._protocol.state is not ConnectionState.OPEN:
-                raise ConnectionError(f"this client cannot send, it is closed: {self.closed or 'it has closed itself'}")
-            event = TextMessage(message) if isinstance(message, str) else BytesMessage(message)
-            self._pipe.put(self._protocol.send(event))
+            self._check_open()
+            self._dialogue.send(message)
+            self._pump()
         self._settle()
+
+    def request(self, message: str | bytes, timeout_s: float | None = None) -> str | bytes | None:
+        """Send a request, and return the answer of `on_request`. Waits for it, at most `timeout_s`.
+
+        Raises `RequestError` with the handler's text, `RequestTimeout`, or `SessionClosed` if the session ends.
+        """
+        if not isinstance(message, (str, bytes)):
+            raise MessageTypeError(f"a message is text or bytes, not {type(message).__name__}; try json.dumps")
+        timeout_s = self._deadline_s if timeout_s is None else timeout_s
+        with self._changed:
+            self._check_open()
+            if not self._dialogue.speaks:
+                raise UsageError("a plain client sends no requests")
+            pending = self._dialogue.request(message)
+            assert pending is not None
+            self._pump()
+        self._settle()
+        with self._changed:
+            self._changed.wait_for(lambda: pending.is_done or self._has_ended, timeout_s)
+            is_done, has_ended = pending.is_done, self._has_ended
+            if not is_done:
+                self._dialogue.give_up(pending)
+        self._settle()  # raises the handler's exception, if there is one
+        if pending.error is not None:
+            raise pending.error
+        if not is_done and has_ended:
+            raise SessionClosed(f"no answer will come, the connection is closed: {self.closed}")
+        if not is_done:
+            raise RequestTimeout(f"no answer came in {timeout_s:g} s")
+        return pending.answer
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close the connection with a close handshake. Does nothing if it is already closed."""
         with self._changed:
-            if self.closed is None and self._protocol.state is ConnectionState.OPEN:
-                self._pipe.put(self._protocol.send(CloseConnection(code, reason)))
+            self._line.close(code, reason)
         self._settle()
 
     def lose(self) -> None:
-        """Lose the connection without a close handshake. The handler gets 1006."""
+        """Lose the connection without a close handshake.
+
+        With `resume_s`, the session is suspended; `come_back` resumes it. Otherwise the handler gets 1006.
+        """
         self.vanish()
         self._settle()
+
+    def come_back(self, *, headers: Mapping[str, str] | None = None, **parameters: str) -> None:
+        """Connect again, and resume the session, as `wsthreads.js` does after a lost connection.
+
+        `resumed` says whether that was possible. If not, `session` is a fresh one. The connection may still be open:
+        then the new one replaces it. `headers` and `parameters` replace those of the first request, such as a token.
+        Raises `HandshakeRefused` if the client is refused with a status; it may come back later.
+        """
+        call = self._call
+        if headers is not None:
+            call = replace(call, headers=headers)
+        if parameters:
+            query = dict(call.query) if isinstance(call.query, Mapping) else {}
+            if call.query and not query:
+                raise UsageError("this client was connected with a query as text: its parameters cannot be replaced")
+            call = replace(call, query={**query, **parameters})
+        with self._changed:
+            if not self.may_come_back:
+                raise ConnectionError(f"this client has no session to come back to: {self.closed}")
+        try:
+            self.begin(call)
+            self.finish_handshake()
+        except BaseException:
+            self._settle()
+            raise
+        self._settle()
+        self.meet()
 
     def receive(self, timeout_s: float | None = None) -> str | bytes:
         """The next message that neither this method nor `take` has returned. Waits for it, at most `timeout_s`.
@@ -126,8 +191,22 @@ class Client:
         return self.closed
 
     @property
+    def closed(self) -> tuple[int, str] | None:
+        """The close code and the reason, as a browser reports them, or None while the connection is open.
+
+        The code is 1006 for a lost connection, and 1005 for a close without a code.
+        """
+        return self._line.closed
+
+    @property
     def is_open(self) -> bool:
+        """Whether there is a connection."""
         return self.closed is None
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the last `come_back` has resumed the session."""
+        return self._dialogue.resumed
 
     @property
     def session(self) -> Session:
@@ -141,52 +220,70 @@ class Client:
 
     # For `Play`.
 
-    def begin(
-        self,
-        app: WSGIApplication,
-        path: str,
-        query: Mapping[str, str] | str,
-        headers: Mapping[str, str],
-        subprotocols: Iterable[str],
-        remote_addr: str,
-    ) -> None:
+    def begin(self, call: Call) -> None:
         """Send the handshake. `finish_handshake` waits for the response."""
-        self._environ = self._request(path, query, headers, ", ".join(subprotocols), remote_addr)
-        Thread(target=self._serve, args=(app, self._environ), name="wsthreads-play", daemon=True).start()
+        with self._changed:
+            self._call = call
+            if self._lines:
+                self._dialogue.disconnected()  # from the hello on, nothing more is taken from the old connection
+            number = len(self._lines)
+            line = Line(call, self._changed, self._upgraded, lambda message: self._receive(message, number))
+            self._lines.append(line)
 
     def vanish(self) -> None:
         """Like `lose`, but does not wait."""
-        self._feed(b"")
-        self._pipe.end()
+        self._line.vanish()
+        with self._changed:
+            self._dialogue.disconnected()
+
+    def end(self) -> None:
+        """Let go of the thread for `on_request`."""
+        self._callbacks.end(self._deadline_s)
 
     def finish_handshake(self) -> None:
         """Wait for the response. Raises `HandshakeRefused` with its status and text unless it is a 101."""
+        line = self._line
         with self._changed:
-            if not self._changed.wait_for(lambda: self._upgraded or self._over, self._deadline_s):
-                raise TimeoutError(f"the handshake was not answered in {self._deadline_s:g} s")
-            if self._crash is not None:
-                raise self._crash
-            if not self._upgraded:
-                raise HandshakeRefused(*self._answer, self._headers)
 
-    def meet(self, sessions: Iterable[Session]) -> None:
+            def is_done() -> bool:
+                return line.is_over or (line.is_upgraded and (self._dialogue.is_open or line.closed is not None))
+
+            if not self._changed.wait_for(is_done, self._deadline_s):
+                raise TimeoutError(f"the handshake was not answered in {self._deadline_s:g} s")
+            if line.crash is not None:
+                raise line.crash
+            if not line.is_upgraded:
+                raise HandshakeRefused(*line.answer, line.headers)
+            if not self._dialogue.is_open and line.closed and line.closed[0] not in UNDECIDED_CODES:
+                self._dialogue.forget()  # the session has ended meanwhile
+
+    def meet(self) -> None:
         """Find this client's session."""
-        self._session = next((session for session in sessions if session.request.environ.get(CLIENT) is self), None)
+        line = self._line
+        self._session = next(
+            (session for session in self._sessions() if session.request.environ.get(LINE) is line), self._session
+        )
 
     @property
     def is_idle(self) -> bool:
-        """Whether the connection is quiet until one side sends again."""
-        return self._over or self._pipe.is_idle
+        """Whether the client is quiet until one side sends again."""
+        return not self._answering and all(line.is_idle for line in self._lines)
 
     @property
     def is_over(self) -> bool:
-        """Whether the connection's thread has ended."""
-        return self._over
+        """Whether its connection's thread has ended."""
+        return not self._answering and all(line.is_over for line in self._lines)
+
+    @property
+    def may_come_back(self) -> bool:
+        """Whether it has lost its connection, and not its session."""
+        with self._changed:
+            return self._dialogue.token is not None and (self.closed is None or not is_final(self.closed[0]))
 
     @property
     def moved(self) -> int:
         """Grows while something happens on the connection."""
-        return self._pipe.moved
+        return sum(line.moved for line in self._lines)
 
     def wait_idle(self, deadline: float) -> None:
         """Wait until the server's thread of this connection waits for input or has ended."""
@@ -194,105 +291,77 @@ class Client:
             if not self._changed.wait_for(lambda: self.is_idle, max(0.0, deadline - monotonic())):
                 raise TimeoutError(f"a call of the handler for {self!r} has not returned in {self._deadline_s:g} s")
 
-    def _request(
-        self, path: str, query: Mapping[str, str] | str, headers: Mapping[str, str], subprotocols: str, remote_addr: str
-    ) -> dict[str, Any]:
-        """The WSGI environ of the request, like that of gunicorn's gthread worker."""
-        fields = {
-            "Host": "localhost",
-            "Upgrade": "websocket",
-            "Connection": "Upgrade",
-            "Sec-WebSocket-Version": "13",
-            "Sec-WebSocket-Key": base64.b64encode(bytes(16)).decode(),
-            **({"Sec-WebSocket-Protocol": subprotocols} if subprotocols else {}),
-            **headers,
-        }
-        query = query if isinstance(query, str) else urlencode(query)
-        environ: dict[str, Any] = {
-            "REQUEST_METHOD": "GET",
-            "SCRIPT_NAME": "",
-            "PATH_INFO": unquote(path).encode().decode("latin-1"),
-            "QUERY_STRING": query.encode().decode("latin-1"),
-            "SERVER_PROTOCOL": "HTTP/1.1",
-            "SERVER_NAME": "localhost",
-            "SERVER_PORT": "80",
-            "REMOTE_ADDR": remote_addr,
-            "wsgi.version": (1, 0),
-            "wsgi.url_scheme": "http",
-            "wsgi.input": BytesIO(),
-            "wsgi.errors": sys.stderr,
-            "wsgi.multithread": True,
-            "wsgi.multiprocess": False,
-            "wsgi.run_once": False,
-            "gunicorn.socket": self._pipe,
-            CLIENT: self,
-        }
-        environ.update({f"HTTP_{name.upper().replace('-', '_')}": value for name, value in fields.items()})
-        return environ
+    # With the lock held.
 
-    def _serve(self, app: WSGIApplication, environ: dict[str, Any]) -> None:
-        """The connection's thread: calls the app like a WSGI server."""
-        body: list[bytes] = []
-        status = [0]
+    @property
+    def _line(self) -> Line:
+        return self._lines[-1]
 
-        def start_response(line: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], Any]:
-            status[0], self._headers = int(line.split()[0]), headers
-            return body.append
+    @property
+    def _has_ended(self) -> bool:
+        """Whether no answer will come."""
+        return self.closed is not None and not self.may_come_back
 
+    def _check_open(self) -> None:
+        """Raise `ConnectionError` unless messages can be sent, now or after `come_back`."""
+        if self._line.is_open:
+            return
+        closed = self._line.closed
+        if closed is None or not self.may_come_back:
+            raise ConnectionError(f"this client cannot send, it is closed: {closed or 'it has closed itself'}")
+
+    def _pump(self) -> None:
+        while self._line.is_open and (message := self._dialogue.take()) is not None:
+            self._line.write(message)
+
+    def _upgraded(self, subprotocol: str | None) -> None:
+        speaks = subprotocol == SUBPROTOCOL
+        self.subprotocol = None if speaks else subprotocol
+        self._dialogue.connected(speaks)
+        self._pump()
+
+    def _receive(self, message: str | bytes, number: int) -> None:
+        if number != len(self._lines) - 1:
+            return  # from a connection that has been replaced
         try:
-            response = app(environ, start_response)
-            try:
-                body.extend(response)
-            except ConnectionResetError:  # how a session ends
-                pass
-            finally:
-                if hasattr(response, "close"):
-                    response.close()
-        except BaseException as error:
-            self._crash = error
-        finally:
-            self._feed(b"")
-            with self._changed:
-                reason = b"".join(body).decode("utf-8", "replace").strip() or HTTPStatus(status[0] or 500).phrase
-                self._answer = (status[0], reason)
-                self._over = True
-                self._changed.notify_all()
+            events = self._dialogue.receive(message)
+        except PeerError as error:  # of the server, which the test should see
+            self._failed(error)
+            return
+        for event in events:
+            if isinstance(event, (str, bytes)):
+                self.received.append(event)
+            elif isinstance(event, Opened):
+                self.subprotocol = self._dialogue.protocol
+            elif isinstance(event, Asked):
+                self._answer(event)
+        self._pump()
 
-    def _feed(self, data: bytes) -> None:
-        """Receive bytes from the server; empty at the end."""
+    def _answer(self, asked: Asked) -> None:
+        on_request = self.on_request
+        if on_request is None:
+            self._dialogue.fail(asked, "no handler")
+            return
+        self._answering += 1
+        self._callbacks.put(lambda: self._call_on_request(on_request, asked))
+
+    def _call_on_request(self, on_request: Callable[[str | bytes], str | bytes | None], asked: Asked) -> None:
+        answer: str | bytes | None = None
+        failure: str | None = None
+        try:
+            answer = on_request(asked.data)
+            if answer is not None and not isinstance(answer, (str, bytes)):
+                raise MessageTypeError(f"an answer is text, bytes or None, not {type(answer).__name__}")
+        except RequestError as error:
+            failure = str(error)
+        except BaseException as error:  # the test's next call raises it
+            self._failed(error)
+            failure = "failed"
         with self._changed:
-            if self.closed is None and self._upgraded:
-                if data:
-                    self._receive(data)
-                else:
-                    self.closed = (int(CloseCode.ABNORMAL), "")
-            elif self.closed is None:
-                self._head += data
-                head, end, rest = self._head.partition(b"\r\n\r\n")
-                if end:
-                    self._accept(head.decode("latin-1"))
-                    self._receive(rest)
+            if failure is None:
+                self._dialogue.reply(asked, answer)
+            else:
+                self._dialogue.fail(asked, failure)
+            self._pump()
+            self._answering -= 1
             self._changed.notify_all()
-
-    def _accept(self, head: str) -> None:
-        self._upgraded = True
-        for line in head.split("\r\n"):
-            name, _, value = line.partition(":")
-            if name.lower() == "sec-websocket-protocol":
-                self.subprotocol = value.strip()
-
-    def _receive(self, data: bytes) -> None:
-        self._protocol.receive_data(data)
-        for event in self._protocol.events():
-            if isinstance(event, (TextMessage, BytesMessage)):
-                self._parts.append(event.data if isinstance(event.data, str) else bytes(event.data))
-                if event.message_finished:
-                    empty = "" if isinstance(event, TextMessage) else b""
-                    self.received.append(empty.join(self._parts))  # type: ignore[arg-type]
-                    self._parts.clear()
-            elif isinstance(event, Ping):
-                self._pipe.put(self._protocol.send(event.response()))
-            elif isinstance(event, CloseConnection):
-                if self._protocol.state is ConnectionState.REMOTE_CLOSING:
-                    self._pipe.put(self._protocol.send(event.response()))
-                self.closed = (int(event.code), event.reason or "")

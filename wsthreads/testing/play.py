@@ -14,12 +14,14 @@ from wsthreads.app.rules import example_of, is_rule
 from wsthreads.cli.targets import create_app
 from wsthreads.errors import UsageError, brief
 from wsthreads.javascript import ScriptHandler
+from wsthreads.protocol.envelope import SUBPROTOCOL
 from wsthreads.rooms.bans import Bans
 from wsthreads.rooms.handles import Room, User
 from wsthreads.rooms.rooms import Rooms
 from wsthreads.sessions.endpoint import Endpoint
 from wsthreads.sessions.hooks import HOOKS
 from wsthreads.testing.client import Client
+from wsthreads.testing.line import Call
 from wsthreads.testing.timers import ManualTimers
 from wsthreads.threads.flusher import Timers
 
@@ -140,7 +142,8 @@ class Play:
         self._is_ours = self.app is not target
         self._raise_errors = raise_errors
         self._deadline_s = deadline_s
-        self._clients: list[Client] = []
+        self._clients: list[Client] = []  # those whose threads run, or that may come back
+        self._ends: list[Callable[[], None]] = []  # of all clients
         self._has_ended = False
         self._raised = 0  # how many of `errors` have been raised
         #: All errors of the handler so far: exceptions of a Python handler, `HandlerFailed` of a script.
@@ -161,12 +164,15 @@ class Play:
         headers: Mapping[str, str] | None = None,
         subprotocols: Iterable[str] = (),
         remote_addr: str = "127.0.0.1",
+        plain: bool = False,
         **parameters: str,
     ) -> Client:
         """Connect a client. Give query parameters by name, as in ``chat.connect(user="ann")``, or as `query`.
 
         `path` is the path to connect to. It may also come first: ``chat.connect("/ws/rooms/lobby", user="ann")``. An
         endpoint for paths with parameters needs one. Without it, the client connects to the endpoint of `play`.
+
+        The client speaks ``wsthreads.1``, as `wsthreads.js` does, unless it is `plain`.
 
         When it returns, `on_open` has returned. Raises `HandshakeRefused` if the client is refused with a status. A
         client that was refused with a close code (`Refusal`) is `closed`, and has no `session`.
@@ -180,16 +186,24 @@ class Play:
         if query and parameters:
             raise UsageError(f"give either a query or single parameters, not both: {', '.join(parameters)}")
         path = self._path_for(path)
-        client = Client(self.settle, self._deadline_s)
-        client.begin(self._entry, path, query or parameters, headers or {}, subprotocols, remote_addr)
+        # Its endpoint is looked for later: a path without one is refused by 404.
+        client = Client(
+            self.settle,
+            self._deadline_s,
+            sessions=lambda: self._endpoint(path).sessions(),
+            failed=self._failed,
+        )
+        offered = (*(() if plain else (SUBPROTOCOL,)), *subprotocols)
+        client.begin(Call(self._entry, path, query or parameters, headers or {}, offered, remote_addr))
         self._clients.append(client)
+        self._ends.append(client.end)
         try:
             client.finish_handshake()
         except BaseException:
             self._raise_failure()
             raise
         client.wait_idle(monotonic() + self._deadline_s)
-        client.meet(self._endpoint(path).sessions())
+        client.meet()
         self.settle()
         return client
 
@@ -268,7 +282,7 @@ class Play:
                 break
             if monotonic() > deadline:
                 raise TimeoutError(f"the clients and the handler are still busy after {self._deadline_s:g} s")
-        self._clients = [client for client in self._clients if not client.is_over]
+        self._clients = [client for client in self._clients if not client.is_over or client.may_come_back]
 
     def _path_for(self, path: str | None) -> str:
         """The path to connect to."""
@@ -314,11 +328,19 @@ class Play:
         self._has_ended = True
         if self._is_ours:
             self.app.shutdown(END_TIMEOUT_S)
-            return
+        else:
+            self._end_clients()
+        for end in self._ends:
+            end()
+
+    def _end_clients(self) -> None:
+        """Give an app back as it was."""
         for client in self.clients:
             client.vanish()
         self._wait()
-        self._timers.advance(self.app.config.presence_grace_s + 1, between=self._wait)  # all of them have left
+        config = self.app.config
+        self._timers.advance(config.resume_s + 1, between=self._wait)  # no session is suspended
+        self._timers.advance(config.presence_grace_s + 1, between=self._wait)  # all of them have left
         for endpoint in self.app.endpoints:
             vars(endpoint.handler).pop("on_failure", None)
             _use_timers(endpoint, self.app._flusher)
