@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from threading import Condition, Lock, get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
@@ -287,23 +288,38 @@ class Dialogue:
                         self._close_locked(detaches=True)
                         return "unknown"
                 self.secrets.show(shown)
-            channel, keeps = carrier.channel, self.outbox.is_keeping
-            channel.on_ending = lambda: self._on_channel_ending(carrier)
-            first = welcome(self.received, self.secrets.make() if keeps else None)
-            if not keeps:
-                self.outbox.append(first)
-                self.outbox.flush()
-            elif not channel.welcome(first, received, None if self.outbox is channel.outbox else self.outbox):
-                channel.on_ending = _nothing
-                return "unknown"
-            self._to_confirm = keeps
-            self._ack_at = self.received + 1  # so that the next message is looked at
-            self._carrier = carrier
-            self.epoch += 1
-            self._keeper.connected(self, carrier)
-            self._events.append(Dialogue._open if request is None else lambda it: it._resume(request))
+            try:
+                is_attached = self._attach_locked(carrier, welcome, received, request)
+            except BaseException:  # of another thread; or a bug
+                self._carrier = None
+                self._claim((int(CloseCode.INTERNAL_ERROR), "server error"))
+                self._keeper.end_soon(self)
+                raise
+        if not is_attached:
+            return "unknown"
         self._catch_up(carrier)
         return ""
+
+    def _attach_locked(
+        self, carrier: Carrier, welcome: Callable[[int, str | None], bytes], received: int, request: Request | None
+    ) -> bool:
+        """False, and nothing happens, if the connection is closing."""
+        channel, keeps = carrier.channel, self.outbox.is_keeping
+        channel.on_ending = lambda: self._on_channel_ending(carrier)
+        first = welcome(self.received, self.secrets.make() if keeps else None)
+        if not keeps:
+            self.outbox.append(first)
+            self.outbox.flush()
+        elif not channel.welcome(first, received, None if self.outbox is channel.outbox else self.outbox):
+            channel.on_ending = _nothing
+            return False
+        self._to_confirm = keeps
+        self._ack_at = self.received + 1  # so that the next message is looked at
+        self._carrier = carrier
+        self.epoch += 1
+        self._keeper.connected(self, carrier)
+        self._events.append(Dialogue._open if request is None else lambda it: it._resume(request))
+        return True
 
     def _catch_up(self, carrier: Carrier) -> None:
         """The connection or the session may have begun to close when neither knew of the other."""
@@ -316,6 +332,15 @@ class Dialogue:
         """Give up the turn that the dialogue was made with. If the session `is_refused`, it is never opened."""
         self._is_refused = is_refused
         self._turn.release()
+
+    def break_off(self, code: int) -> None:
+        """End a session that has not started: nothing has been handled, and nobody waits for the turn."""
+        self._claim((int(code), ""))
+        self.is_over = True
+        with ExitStack() as steps:  # in reverse order; if one fails, the others still run
+            steps.callback(self._keeper.over, self)
+            steps.callback(self.outbox.detach)
+            steps.callback(self._life.close, code, "")
 
     def _on_channel_ending(self, carrier: Carrier) -> None:
         """A connection begins to close, in the thread that closes it. Takes no lock."""
@@ -348,6 +373,13 @@ class Dialogue:
                 self.has_peer_closed = channel.has_peer_closed
                 self._claim((code, reason))
                 self._close_locked(detaches=channel.suspends)
+
+    def drop(self, carrier: Carrier) -> None:
+        """`part` has failed, or another thread has raised an exception in it: end the session."""
+        self._claim((int(CloseCode.INTERNAL_ERROR), "server error"))
+        if self._carrier is carrier:
+            self._carrier = None
+        self._keeper.end_soon(self)
 
     def lapse(self, epoch: int) -> None:
         """The client did not come back in time. Called by a timer that was set at this `epoch`."""

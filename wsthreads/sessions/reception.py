@@ -127,6 +127,9 @@ class Reception:
         finally:
             try:
                 dialogue.part(carrier)
+            except BaseException:
+                dialogue.drop(carrier)
+                raise
             finally:
                 try:
                     dialogue.run()
@@ -160,16 +163,16 @@ class Reception:
         if config.resume_s:
             channel.outbox.keep(config.max_resume_bytes, on_stuck=dialogue.on_stuck)
         carrier.connection.before_end = partial(setting.handler.catch_up, session)
-        is_attached = is_refused = False
         try:
-            is_attached = not dialogue.attach(carrier, self._welcome(session.id, spoken, why=why))
-            if is_attached:
-                is_refused = not setting.enter(session, carrier.connection, dialogue)
-        finally:
-            if not is_attached:
-                life.close(CloseCode.ABNORMAL, "")
-        dialogue.start(is_refused=is_refused)
-        return dialogue if is_attached else None
+            if dialogue.attach(carrier, self._welcome(session.id, spoken, why=why)):
+                dialogue.break_off(CloseCode.ABNORMAL)
+                return None
+            is_refused = not setting.enter(session, carrier.connection, dialogue)
+            dialogue.start(is_refused=is_refused)
+        except BaseException:
+            dialogue.break_off(CloseCode.INTERNAL_ERROR)
+            raise
+        return dialogue
 
     def _welcome(
         self, session_id: str, spoken: str | None, *, why: str = "", is_resumed: bool = False

@@ -185,6 +185,8 @@ class Service:
                 self._hand_over(life, connection, thread)
         finally:
             with ExitStack() as steps:  # in reverse order; if one fails, the others still run
+                if connection is not None and not is_ours:
+                    steps.callback(self._disconnect, client.session_id, connection)
                 if connection is not None:
                     steps.callback(self.without_session.pop, id(connection))
                 if life is not None:  # does nothing after `_hand_over`
@@ -247,10 +249,13 @@ class Service:
 
     def disconnected(self, dialogue: Dialogue, connection: Connection) -> None:
         """A connection of a session has ended."""
-        served = self.served.get(dialogue.session.id)
-        if served is not None:
+        self._disconnect(dialogue.session.id, connection)
+
+    def _disconnect(self, session_id: str, connection: Connection) -> None:
+        served = self.served.get(session_id)
+        if served is not None and served.dialogue is not None:
             served.disconnect(connection)
-            self._forget_over(dialogue)
+            self._forget_over(served.dialogue)
 
     def _forget_over(self, dialogue: Dialogue) -> None:
         """Forget a session once it is over and its last connection has ended."""
