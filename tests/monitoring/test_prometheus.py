@@ -16,6 +16,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from tests.programs import DEADLINE_S, Browser, Program, connect, receive, wait_until
+from tests.speakers import Speaker
 from tests.wire import PONG, RawClient, Recorder, close_payload, endpoint, serving
 from wsthreads import ConfigError, HandshakeRefused, RedisBroker, WebSocketApp, create_app
 from wsthreads.cli.deployment import Served, deployment_files
@@ -137,6 +138,42 @@ def test_histories_and_replaced_messages_are_counted():
         assert value(found, "wsthreads_history_messages", **TEST) == 2
         assert value(found, "wsthreads_history_bytes", **TEST) == 5 + 2
         assert value(found, "wsthreads_latest_replaced_total", **TEST) == 5
+
+
+def test_suspended_sessions_resumes_and_why_there_was_none_are_counted():
+    chat = Chat()
+    with endpoint(chat, serve_metrics=True, resume_s=60) as (app, port):
+        it = app.endpoint("/ws/test")
+
+        def told(name, **labels):
+            return value(checked(get(port)), f"wsthreads_{name}", **TEST, **labels)
+
+        counted = ("suspended_sessions", "sessions_suspended_total", "sessions_resumed_total", "unacknowledged_bytes")
+        assert [told(name) for name in counted] == [0, 0, 0, 0], "from the start, so that a rate can be taken"
+        with Speaker(port).begin() as client:
+            session = chat.session()
+            for text in ("one", "two"):
+                session.send(text)
+            client.all(2)
+            assert told("unacknowledged_bytes") == 10
+            client.lose()
+            wait_until(lambda: it.totals().counters.get("sessions_suspended") == it.totals().suspended == 1)
+            session.send("three")
+            assert [told(name) for name in counted] == [1, 1, 0, 17]
+            assert told("sessions") == 1
+            assert told("outbox_bytes") == 7
+            assert client.come_back().resumed
+            assert client.next() == "three"
+            client.ack()
+            wait_until(lambda: told("unacknowledged_bytes") == 0)
+            assert [told(name) for name in counted] == [0, 1, 1, 0]
+            assert told("messages_sent_total") == 3
+            token = client.token
+            client.leave()
+        with Speaker(port) as late:
+            assert late.come_back(token, 3).why == "unknown"
+            assert told("resumes_refused_total", why="unknown") == 1
+            assert told("sessions_opened_total") == 2
 
 
 def test_a_history_that_is_off_has_no_metric():
@@ -491,7 +528,7 @@ def test_the_dashboard_asks_for_metrics_that_there_are():
     assert {name for name, kind in kinds.items() if kind == "histogram"} == parts - asked
     labels = {label for query in queries for label in re.findall(r"by \(([\w, ]+)\)", query)}
     assert {each for label in labels for each in label.split(", ")} <= {
-        "job", "endpoint", "function", "code", "status", "cause", "kind", "setting", "le"
+        "job", "endpoint", "function", "code", "status", "cause", "kind", "setting", "why", "le"
     }  # fmt: skip
     ids = [panel["id"] for panel in dashboard["panels"]]
     assert len(set(ids)) == len(ids)

@@ -20,6 +20,7 @@ _ERRORS = {"handler_errors": "exception", "script_timeouts": "deadline", "unhand
 
 _SIMPLE = (
     ("wsthreads_sessions", "gauge", "Open WebSocket sessions", "sessions"),
+    ("wsthreads_suspended_sessions", "gauge", "Open sessions that wait for their clients to come back", "suspended"),
     ("wsthreads_sessions_opened_total", "counter", "Sessions opened", "opened"),
     ("wsthreads_rooms", "gauge", "Rooms with members; each process counts the rooms of its own members", "rooms"),
     ("wsthreads_room_members", "gauge", "Memberships: a session in three rooms counts three times", "members"),
@@ -35,6 +36,12 @@ _SIMPLE = (
     ),
     ("wsthreads_sent_bytes_total", "counter", "Bytes of WebSocket frames that the kernel accepted", "bytes_out"),
     ("wsthreads_outbox_bytes", "gauge", "Bytes queued for slow clients", "bytes_waiting"),
+    (
+        "wsthreads_unacknowledged_bytes",
+        "gauge",
+        "Bytes of messages that are kept until clients acknowledge them",
+        "unacknowledged_bytes",
+    ),
     ("wsthreads_owned_rooms", "gauge", "Rooms whose on_tick and on_post are called in this process", "owned_rooms"),
     ("wsthreads_posts_waiting", "gauge", "Posts that wait for on_post in this process", "posts_waiting"),
     (
@@ -50,13 +57,15 @@ _SIMPLE = (
 
 #: Counters of an endpoint.
 _COUNTED = (
+    ("sessions_suspended", "Times that a session lost its connection and began to wait for its client"),
+    ("sessions_resumed", "Times that a session got another connection"),
+    ("sessions_handed_over", "Sessions that went on in another process"),
+    ("sessions_taken_over", "Sessions that came from another process"),
     ("presence_changes", "Presence values set in this process, and sessions with one that left or were lost"),
     ("kicks", "Sessions in this process that the application or an operator closed through a handle"),
     ("bans", "Bans of users that were called for in this process"),
     ("posts", "Posts that on_post was called for in this process"),
     ("owner_changes", "Times that this process became the owner of a room"),
-    ("sessions_handed_over", "Sessions that went on in another process"),
-    ("sessions_taken_over", "Sessions that came from another process"),
     ("ticks_skipped", "Ticks of rooms that were left out because they were late"),
 )
 
@@ -105,6 +114,10 @@ def families(app: MonitoredApp) -> list[Family]:
             ("endpoint", "code"), each(lambda totals: _by_code(totals.closed)),
         ),
         Family(
+            "wsthreads_resumes_refused_total", "counter", "Clients that came back and got a new session, by the reason",
+            ("endpoint", "why"), each(lambda totals: _counted_as("resumes_refused_", totals.counters)),
+        ),
+        Family(
             "wsthreads_slow_sessions_closed_total", "counter", "Sessions closed with 1013, for reading too slowly",
             ("endpoint",), each(lambda totals: {(): totals.counters.get("slow_sessions_closed", 0)}),
         ),
@@ -147,8 +160,7 @@ def families(app: MonitoredApp) -> list[Family]:
         ),
         Family(
             "wsthreads_limit_exceeded_total", "counter", "Times that a client exceeded a limit, by the limit's setting",
-            ("setting",),
-            {(name[len("past_") :],): count for name, count in counters.items() if name.startswith("past_")},
+            ("setting",), _counted_as("past_", counters),
         ),
         Family(
             "wsthreads_session_places", "gauge", "Most sessions that all endpoints together accept",
@@ -168,6 +180,11 @@ _NOTHING = Distribution((0,) * (len(BOUNDS_S) + 1), 0.0)
 
 #: RFC 6455, 7.4.1, and the IANA registry.
 _KNOWN_CODES = frozenset(range(1000, 1016)) - {1004} | frozenset(map(int, CloseCode))
+
+
+def _counted_as(prefix: str, counters: dict[str, int]) -> dict[tuple[str, ...], int]:
+    """Counts by what follows the prefix in the names of their counters."""
+    return {(name.removeprefix(prefix),): count for name, count in counters.items() if name.startswith(prefix)}
 
 
 def _by_code(closed: dict[int, int]) -> dict[tuple[str, ...], int]:

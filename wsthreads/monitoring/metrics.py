@@ -56,6 +56,8 @@ class Traffic(NamedTuple):
     round_trip_s: float | None
     #: Messages that a later one with the same key has replaced, before they were written.
     latest_replaced: int = 0
+    #: Of messages that are kept since the client has not acknowledged them. Those that wait are among them.
+    unacknowledged_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +214,9 @@ class Totals:
     latest_replaced: int = 0
     #: Current.
     bytes_waiting: int = 0
+    unacknowledged_bytes: int = 0
+    #: Current sessions that have lost their connections, and wait for their clients. They are among `sessions`.
+    suspended: int = 0
     #: Current rooms with members in this process.
     rooms: int = 0
     #: Current memberships in this process: a session in three rooms counts three times.
@@ -292,15 +297,16 @@ class Ledger:
         with self._lock:
             opened, closed, refused = self._opened, dict(self._closed), dict(self._refused)
             messages_in, bytes_in, messages_out, bytes_out, replaced = self._ended
-        sessions = bytes_waiting = 0
+        sessions = bytes_waiting = unacknowledged_bytes = 0
         for each in living():  # no list of all, see `_ended`
-            more_in, more_bytes_in, more_out, more_bytes_out, waiting, _, more_replaced = each
+            more_in, more_bytes_in, more_out, more_bytes_out, waiting, _, more_replaced, unacknowledged = each
             messages_in += more_in
             bytes_in += more_bytes_in
             messages_out += more_out
             bytes_out += more_bytes_out
             replaced += more_replaced
             bytes_waiting += waiting
+            unacknowledged_bytes += unacknowledged
             sessions += 1
         room_count, members, broadcasts, deliveries = rooms()
         sums = (messages_in, bytes_in, messages_out, bytes_out, replaced, broadcasts, deliveries)
@@ -310,6 +316,6 @@ class Ledger:
         return Totals(
             sessions=sessions, opened=opened, closed=closed, refused=refused, bytes_waiting=bytes_waiting,
             messages_in=messages_in, bytes_in=bytes_in, messages_out=messages_out, bytes_out=bytes_out,
-            latest_replaced=replaced,
+            latest_replaced=replaced, unacknowledged_bytes=unacknowledged_bytes,
             rooms=room_count, members=members, broadcasts=broadcasts, deliveries=deliveries, **more,
         )  # fmt: skip

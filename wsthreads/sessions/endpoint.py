@@ -222,6 +222,7 @@ class Endpoint:
             lambda: (served.traffic() for served in self._service.served.snapshot().values()),
             self.rooms.totals,
             users=self.user_count(),
+            suspended=len(self.suspensions),
             errors=sum(counts.get(name, 0) for name in HANDLER_ERRORS),
             counters=counts,
             round_trips=times.pop("ping", None),

@@ -56,4 +56,5 @@ class Served:
             bytes_waiting=outbox.bytes_waiting,
             round_trip_s=None if now is None else now.round_trip_s,
             latest_replaced=replaced,
+            unacknowledged_bytes=outbox.unacknowledged_bytes,
         )
