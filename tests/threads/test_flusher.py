@@ -155,6 +155,17 @@ def test_a_watch_of_a_socket_that_has_been_closed_meanwhile_is_no_error(flusher,
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
+def test_a_late_watch_of_a_number_that_is_the_flushers_own_by_now_is_no_error(flusher, caplog):
+    """The connection was closed, and the flusher, which was started again, has got its number."""
+    ran = threading.Event()
+    with caplog.at_level(logging.WARNING):
+        flusher.watch(flusher._wakee.fileno(), lambda: None)
+        flusher.forget(flusher._wakee.fileno())
+        flusher.call_later(0, ran.set)
+        assert ran.wait(DEADLINE_S)
+    assert not caplog.records
+
+
 def test_a_callback_that_raises_is_logged_and_ends_nothing_else(flusher, pair, caplog):
     ours, _ = pair
     flusher.call_later(0, lambda: 1 / 0)

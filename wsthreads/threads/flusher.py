@@ -241,6 +241,8 @@ class Flusher:
         self._unwatch(descriptor)
         try:
             self._selector.register(descriptor, selectors.EVENT_WRITE)
+        except KeyError:
+            return  # it was closed before this order, and its number is that of `_wakee` since a restart
         except OSError as error:
             if error.errno != errno.EBADF:  # EBADF: it was closed before this order
                 self.call_later(RETRY_S, lambda: self._watch(descriptor, callback))
