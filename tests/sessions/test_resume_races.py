@@ -311,3 +311,62 @@ def test_a_client_gives_its_place_back_whatever_fails(monkeypatch, world, step, 
         wait_until(lambda: world.app.session_count == 0, "the end of all sessions")
         assert not world.endpoint.sessions()
     assert len(closes(world)) <= 1
+
+
+def test_a_client_that_is_lost_as_soon_as_it_has_the_welcome_finds_its_session(monkeypatch, world):
+    original, go_on = Dialogue.start, threading.Event()
+
+    def slow(*arguments, **options):
+        assert go_on.wait(DEADLINE_S)
+        original(*arguments, **options)
+
+    monkeypatch.setattr(Dialogue, "start", slow)
+    with Speaker(world.port).begin() as client:
+        client.lose()
+        assert client.come_back().resumed
+        assert not world.handler.calls
+        go_on.set()
+        client.send("one")
+        assert client.next() == "echo one"
+        assert len(world.handler.sessions) == 1
+        client.leave()
+        wait_until(lambda: closes(world) == [("close", 1000, "")])
+        assert_pairs(world.handler.calls)
+
+
+def test_what_is_sent_to_a_user_before_the_welcome_comes_behind_it(monkeypatch):
+    class Ann(Story):
+        def on_handshake(self, request):
+            request.user = "ann"
+
+    original = Dialogue.attach
+
+    def late(dialogue, *arguments, **options):
+        if "request" not in options:
+            app.endpoints[0].user("ann").send("early")
+        return original(dialogue, *arguments, **options)
+
+    with endpoint(Ann(), resume_s=60) as (app, port), Speaker(port) as client:
+        monkeypatch.setattr(Dialogue, "attach", late)
+        client.begin()
+        assert client.next() == "early"
+
+
+def test_a_user_who_is_banned_after_the_handshake_gets_the_code_and_no_session(monkeypatch, world):
+    class Ann(Story):
+        def on_handshake(self, request):
+            request.user = "ann"
+
+    for settings in ({"resume_s": 60}, {}):
+        handler = Ann()
+        with endpoint(handler, close_timeout_s=0.3, **settings) as (app, port), Speaker(port) as client:
+            it = app.endpoints[0]
+            monkeypatch.setattr(it.directory, "ban_of", lambda user: None)
+            it.user("ann").close(4003, "no", ban_s=60)
+            client.open().hello()
+            assert client.receive_close() == (4003, "no")
+            wait_until(lambda: app.session_count == 0)
+            assert not handler.calls
+            assert not it.user_count()
+            assert not it.connections()
+            assert not it.sessions()

@@ -72,8 +72,10 @@ def by_tls(tmp_path):
 
 @contextmanager
 def by_run(tmp_path):
-    (tmp_path / "chat.py").write_text("import json\n" + HANDLER)
-    with run_server("chat:Chat", "--path", "/ws/test", "--resume-s", "60", cwd=tmp_path) as server:
+    hooks = ("on_open", "on_message", "on_request", "on_suspend", "on_resume", "on_close")
+    functions = "\n".join(f"{hook} = chat.{hook}" for hook in hooks)
+    (tmp_path / "chat.py").write_text(f"import json\n{HANDLER}\nchat = Chat()\n{functions}\n")
+    with run_server("chat.py", "--path", "/ws/test", "--resume-s", "60", cwd=tmp_path) as server:
         yield server.port, {}
 
 

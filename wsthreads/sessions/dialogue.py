@@ -261,11 +261,10 @@ class Dialogue:
         """Go on over a connection, in whose thread this is called. Returns why it does not, or nothing.
 
         That is "unknown" if the session or the connection is closing, and "busy" if it is about to go on in another
-        process. `welcome` gets how many messages were taken and
-        the next secret, and returns the frame of the welcome. With the `request` of its handshake, the session is
-        resumed, by the secret with the digest `shown`, for a client that has `received` so many messages; "counts" if
-        it has acknowledged more, so that its hello is late. Raises `ProtocolError`, and nothing happens, for more than
-        was written.
+        process. `welcome` gets how many messages were taken and the next secret, and returns the frame of the welcome.
+        With the `request` of its handshake, the session is resumed, by the secret with the digest `shown`, for a client
+        that has `received` so many messages; "counts" if it has acknowledged more, so that its hello is late. Raises
+        `ProtocolError`, and nothing happens, for more than was written.
         """
         with self._lock:
             if self.is_moving or self.is_gone:

@@ -17,6 +17,7 @@ from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import SESSION_KEY, in_context, log_context
 from wsthreads.protocol import envelope
 from wsthreads.protocol.frames import message_frame
+from wsthreads.protocol.outbox import Outbox
 from wsthreads.sessions.carrier import Carrier
 from wsthreads.sessions.dialogue import Dialogue
 from wsthreads.sessions.moves import BUSY, UNKNOWN, Claim, Handover, origin_of, same_origin
@@ -149,10 +150,18 @@ class Reception:
 
     def _begin(self, client: Admitted, carrier: Carrier, spoken: str | None, why: str) -> Dialogue | None:
         """Begin a session. None if the client is gone. `why` another one could not be resumed, or empty."""
-        setting, channel = self._setting, carrier.channel
+        setting, outbox = self._setting, carrier.channel.outbox
         config, suspensions = setting.config, setting.suspensions
+        keeps = config.resume_s > 0
+        if keeps:  # until the welcome, what others send to the session waits
+            outbox = Outbox.apart(
+                outbox.flusher,
+                max_bytes=config.max_outbox_bytes,
+                timeout_s=config.send_timeout_s,
+                encoding=outbox.encoding,
+            )
         dialogue = Dialogue(
-            channel.outbox,
+            outbox,
             subprotocol=spoken,
             handler=setting.handler,
             keeper=suspensions,
@@ -160,14 +169,18 @@ class Reception:
         )
         session, life = setting.make_session(client.session_id, client.request, dialogue)
         dialogue.begin(session, life, most_requests=config.max_pending_requests, timers=suspensions.timers)
-        if config.resume_s:
-            channel.outbox.keep(config.max_resume_bytes, on_stuck=dialogue.on_stuck)
+        if keeps:
+            outbox.keep(config.max_resume_bytes, on_stuck=dialogue.on_stuck)
         carrier.connection.before_end = partial(setting.handler.catch_up, session)
         try:
+            if keeps:  # the client may come back as soon as it has the welcome
+                setting.enter(session, carrier.connection, dialogue)
             if dialogue.attach(carrier, self._welcome(session.id, spoken, why=why)):
+                if dialogue.ending is not None:
+                    carrier.channel.begin_close(*dialogue.ending)
                 dialogue.break_off(CloseCode.ABNORMAL)
                 return None
-            is_refused = not setting.enter(session, carrier.connection, dialogue)
+            is_refused = not keeps and not setting.enter(session, carrier.connection, dialogue)
             dialogue.start(is_refused=is_refused)
         except BaseException:
             dialogue.break_off(CloseCode.INTERNAL_ERROR)
