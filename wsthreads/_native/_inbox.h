@@ -21,7 +21,6 @@ typedef struct {
     double heard_at;        /* when the last text arrived, by time.monotonic(); 0 if none has; atomic */
     uint64_t turn;          /* `pump` keeps texts as long as this is the turn that it was called with; atomic */
     uint64_t texts, bytes;  /* kept by `pump`, headers included; atomic */
-    size_t due_texts, due_bytes; /* of them, those since `pump` last returned None; only the session's thread */
     Py_ssize_t queued;      /* texts in the inbox */
     bool is_kept;
 } Intake;

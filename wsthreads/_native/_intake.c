@@ -121,30 +121,36 @@ static bool is_utf8(const uint8_t *at, size_t size) {
     return true;
 }
 
-/* What a call of `pump` was given. `due_texts` is 0 for a client whose messages need no acknowledgement. */
+/* What a call of `pump` was given. */
 typedef struct {
     Inbox *inbox;
     int fd;
-    size_t max_bytes, due_texts, due_bytes;
+    size_t max_bytes, due_texts, due_bytes; /* due: so many are left */
     uint64_t turn;
+    bool is_escaped; /* of a client whose messages need acknowledgements, and which escapes what begins with DLE */
+    bool is_due;
 } Order;
 
 /* The first byte of the control messages of wsthreads.1, and of escaped messages. */
 enum { DLE = 0x10 };
 
-static bool is_due(const Intake *self, const Order *order) {
-    return order->due_texts > 0 && (self->due_texts >= order->due_texts || self->due_bytes >= order->due_bytes);
+/* A text was kept, which came as so many bytes. */
+static void count_due(Order *order, size_t bytes) {
+    if (!order->is_escaped) return;
+    order->due_texts -= order->due_texts > 0;
+    order->due_bytes -= bytes < order->due_bytes ? bytes : order->due_bytes;
+    order->is_due = order->due_texts == 0 || order->due_bytes == 0;
 }
 
 /* Put the texts at the beginning of `data` into the inbox. Returns how many bytes they have. */
-static size_t put_texts(Intake *self, const Order *order, const uint8_t *data, size_t size) {
+static size_t put_texts(Intake *self, Order *order, const uint8_t *data, size_t size) {
     size_t at = 0;
     Frame frame;
     while (parse_data_frame(data + at, size - at, &frame) > 0 && data[at] == FIN_TEXT) {
         size_t left = size - at - frame.header_bytes, bytes = (size_t)frame.payload_bytes;
         if (frame.payload_bytes > left || frame.payload_bytes > order->max_bytes) break;
         const uint8_t *payload = data + at + frame.header_bytes;
-        if (order->due_texts > 0 && bytes > 0 && (payload[0] ^ payload[-4]) == DLE) break;
+        if (order->is_escaped && bytes > 0 && (payload[0] ^ payload[-4]) == DLE) break;
         Item *item = malloc(sizeof *item + bytes);
         if (item == NULL) break;
         *item = (Item){.intake = self, .size = bytes};
@@ -159,14 +165,13 @@ static size_t put_texts(Intake *self, const Order *order, const uint8_t *data, s
             break;
         }
         at += frame.header_bytes + bytes;
-        self->due_texts++;
-        self->due_bytes += bytes;
+        count_due(order, frame.header_bytes + bytes);
     }
     return at;
 }
 
 /* `put_texts`, if the turn is not over. Moves `data` and `size` behind the texts. */
-static void keep_texts(Intake *self, const Order *order, const uint8_t **data, size_t *size) {
+static void keep_texts(Intake *self, Order *order, const uint8_t **data, size_t *size) {
     if (__atomic_load_n(&self->turn, __ATOMIC_ACQUIRE) != order->turn) return;
     size_t done = put_texts(self, order, *data, *size);
     if (done > 0) {
@@ -185,12 +190,9 @@ static PyObject *intake_pump(Intake *self, PyObject *args) {
         return NULL;
     order.max_bytes = limit < 0 ? 0 : (size_t)limit;
     order.turn = turn;
+    order.is_escaped = PyTuple_GET_SIZE(args) > 4;
     order.due_texts = due_texts < 0 ? 0 : (size_t)due_texts;
     order.due_bytes = due_bytes < 0 ? 0 : (size_t)due_bytes;
-    if (is_due(self, &order)) { /* the last call has returned something else */
-        self->due_texts = self->due_bytes = 0;
-        Py_RETURN_NONE;
-    }
     uint8_t buffer[BUFFER_BYTES], *text = NULL;
     const uint8_t *data; /* in one of these: the received bytes that are not kept */
     size_t size;
@@ -211,7 +213,7 @@ static PyObject *intake_pump(Intake *self, PyObject *args) {
             data = text;
             keep_texts(self, &order, &data, &size);
         }
-    } while (size == 0 && !is_due(self, &order));
+    } while (size == 0 && !order.is_due);
     int error = errno;
     restore_thread_in_turn(state);
     pthread_mutex_lock(&order.inbox->mutex);
@@ -227,7 +229,6 @@ static PyObject *intake_pump(Intake *self, PyObject *args) {
     }
     if (received > 0 && size == 0) { /* everything is kept, and an acknowledgement is due */
         free(text);
-        self->due_texts = self->due_bytes = 0;
         Py_RETURN_NONE;
     }
     PyObject *rest = PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)size);

@@ -7,7 +7,7 @@ not disturb the threads that run Python or JavaScript:
   bytes that are something else, or no bytes at the end of the stream. It also returns a message whose rest does not
   arrive soon. Blocks; raises OSError if the connection is lost.
 - ``pump(…, turn, due_texts, due_bytes)`` is for a client that speaks wsthreads.1. It also returns messages that begin
-  with DLE; and None when it has kept so many texts, or payload bytes, since it returned None the last time: then an
+  with DLE; and None when it has kept so many texts or more, or bytes of texts with their headers: then an
   acknowledgement is due.
 - ``turn`` is a number. `pump` keeps something only as long as it is the number that it was called with. A session that
   goes on over another connection has another turn.

@@ -22,19 +22,14 @@ NEVER = float("inf")
 #: A turn that is never an intake's.
 _NO_TURN = -1
 
-#: After so many messages, or payload bytes, the client wants an acknowledgement.
-ACK_MESSAGES, ACK_BYTES = 64, 65536
-
 
 class MessageReader:
     """`wsthreads.protocol.readers.Reader` for a script's messages, from one connection of a session.
 
-    With `on_due`, the client speaks wsthreads.1: then it is called, in the session's thread, whenever the reader has
-    handed on as many messages as want to be acknowledged. `may_read` tells whether it may hand on messages now: none of
-    the session may wait elsewhere.
+    With `due`, the client speaks wsthreads.1: see `Handler.reader`.
     """
 
-    __slots__ = ("_at_end", "_at_start", "_inbox", "_lock", "_may_read", "_on_due", "_pump", "_state", "_turn")
+    __slots__ = ("_at_end", "_at_start", "_due", "_inbox", "_lock", "_pump", "_state", "_turn")
 
     def __init__(
         self,
@@ -42,9 +37,7 @@ class MessageReader:
         inbox: Any,
         descriptor: int,
         max_bytes: int,
-        *,
-        on_due: Callable[[], None] | None = None,
-        may_read: Callable[[], bool] = lambda: True,
+        due: Callable[[], tuple[int, int] | None] | None,
     ) -> None:
         self._state = state
         self._inbox = inbox
@@ -53,18 +46,20 @@ class MessageReader:
         self._at_end: tuple[int, int] | None = None
         self._lock = RLock()  # guards the writing of _at_end; a finalizer may stop this while its thread does so
         self._pump = partial(state.pump, inbox, descriptor, max_bytes)
-        self._on_due = on_due
-        self._may_read = may_read
+        self._due = due
 
     def read(self) -> bytes:
-        if self._on_due is None:
-            data: bytes = self._pump(self._turn)
-            return data
+        found: bytes | None
+        if self._due is None:
+            found = self._pump(self._turn)
+            assert found is not None
+            return found
         while True:
-            found: bytes | None = self._pump(self._turn if self._may_read() else _NO_TURN, ACK_MESSAGES, ACK_BYTES)
+            due = self._due()
+            found = self._pump(_NO_TURN, 1, 1) if due is None else self._pump(self._turn, *due)
             if found is not None:
+                self._due()
                 return found
-            self._on_due()
 
     def stop(self) -> None:
         with self._lock:
@@ -100,9 +95,15 @@ class Schedule:
     def post(self, event: Event) -> None:
         self._inbox.put(event)
 
-    def reader(self, state: SessionState, descriptor: int, max_bytes: int, **options: Any) -> MessageReader:
+    def reader(
+        self,
+        state: SessionState,
+        descriptor: int,
+        max_bytes: int,
+        due: Callable[[], tuple[int, int] | None] | None,
+    ) -> MessageReader:
         """Reads the session's messages, of up to `max_bytes`, from a socket to the inbox. Needs the C module."""
-        return MessageReader(state, self._inbox, descriptor, max_bytes, **options)
+        return MessageReader(state, self._inbox, descriptor, max_bytes, due)
 
     def has_more(self) -> bool:
         """Whether events wait. Any thread."""

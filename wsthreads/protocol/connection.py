@@ -298,7 +298,8 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         clocks, reader = self._clocks, self._reader
         clocks.is_waiting = True
         try:
-            if reader is None or self.channel.ending is not None or not self._assembler.is_between:
+            is_bound = self._read_until is not None or self.channel.ending is not None
+            if reader is None or is_bound or not self._assembler.is_between:
                 data = self._in_time(self.channel.transport.receive, size)
             else:
                 data = reader.read()

@@ -11,6 +11,7 @@ from wsthreads.protocol.connection import NO_MESSAGE
 if TYPE_CHECKING:
     from wsthreads.protocol.channel import Channel
     from wsthreads.protocol.connection import Connection
+    from wsthreads.protocol.readers import Reader
 
 __all__ = ["Carrier"]
 
@@ -21,7 +22,7 @@ class Carrier:
     Only that thread may `read` and `finish`.
     """
 
-    __slots__ = ("channel", "connection", "is_over", "messages", "thread")
+    __slots__ = ("channel", "connection", "counted", "is_over", "messages", "reader", "thread")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -30,8 +31,17 @@ class Carrier:
         self.messages = connection.messages()
         #: The thread that reads.
         self.thread = get_ident()
+        #: Hands on messages without Python, if there is one: see `Dialogue.read_by`.
+        self.reader: Reader | None = None
+        #: How many of the reader's messages the dialogue has counted, and their bytes. Guarded by the dialogue's lock.
+        self.counted = (0, 0)
         #: Nothing more can be read.
         self.is_over = False
+
+    def passed(self) -> tuple[int, int]:
+        """How many messages the reader has handed on that are not counted yet, and their bytes. Any thread."""
+        reader, (texts, size) = self.reader, self.counted
+        return (0, 0) if reader is None else (reader.messages_in - texts, reader.bytes_in - size)
 
     def may_read(self) -> bool:
         """Whether the calling thread is the one that reads, and is not just reading: a finalizer may ask."""

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from threading import Condition, Lock, get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
@@ -166,7 +167,7 @@ class Dialogue:
         self._events: deque[str | bytes | envelope.Request | Callable[[Dialogue], None]] = deque()
         self._turn = Lock()
         self._turn.acquire()
-        #: How many of the client's counted messages were taken. Guarded by the lock.
+        #: How many of the client's counted messages were taken; see `messages_in`. Guarded by the lock.
         self.received = 0
         self._bytes_queued = 0  # of messages that ever were events
         self._bytes_handled = 0  # of those that are none any more; written by whoever holds the turn
@@ -344,11 +345,17 @@ class Dialogue:
     def _on_channel_ending(self, carrier: Carrier) -> None:
         """A connection begins to close, in the thread that closes it. Takes no lock."""
         channel = carrier.channel
+        if carrier.reader is not None:
+            carrier.reader.stop()
         if channel.ending is not None and not channel.suspends:
             self._claim(channel.ending)
 
     def _lose_locked(self) -> None:
         """The connection is gone."""
+        if self._carrier is not None:
+            if self._carrier.reader is not None:
+                self._carrier.reader.stop()
+            self._count_passed_locked(self._carrier)
         self._carrier = None
         self._to_confirm = False
         self.epoch += 1
@@ -579,6 +586,63 @@ class Dialogue:
                 self._is_full = True
                 self._room.wait(LOOK_S)
         self.run()
+
+    # Without Python
+
+    def read_by(self, carrier: Carrier) -> bool:
+        """Let the handler itself read what comes by a connection, as far as it can. False if it cannot.
+
+        Called once, in the connection's thread. Such messages pass the events by: the handler takes them only while
+        none waits there, and keeps the order. Their number is final once the reader has stopped.
+        """
+        connection, channel = carrier.connection, carrier.channel
+        reader = self._handler.reader(
+            self.session,
+            connection.readable_fd,
+            due=partial(self._due, carrier),
+        )
+        if reader is None:
+            return False
+        with self._lock:
+            if self._carrier is not carrier:
+                return False
+            carrier.reader = reader
+        connection.read_by(reader)
+        channel.on_ending = partial(self._on_channel_ending, carrier)
+        if channel.ending is not None:  # before the hook was set again
+            self._on_channel_ending(carrier)
+        return True
+
+    @property
+    def messages_in(self) -> int:
+        """How many of the client's counted messages were taken."""
+        carrier = self._carrier
+        return self.received + (0 if carrier is None else carrier.passed()[0])
+
+    def _due(self, carrier: Carrier) -> tuple[int, int] | None:
+        """Count what has passed the events by, and acknowledge if it is time.
+
+        Returns after how many more messages, or bytes, it will be time. None if no message may pass the events by now:
+        some wait there, or the client is not known to have its welcome.
+        """
+        with self._lock:
+            if self._carrier is not carrier:
+                return None
+            self._count_passed_locked(carrier)
+            is_due = self.received >= self._ack_at or self._bytes_queued >= self._ack_bytes_at
+            if is_due:
+                self._look_locked()
+            due = self._ack_at - self.received, self._ack_bytes_at - self._bytes_queued
+            may_pass = not self._to_confirm
+        if is_due:
+            self.outbox.flush()
+        return due if may_pass and self.is_idle else None
+
+    def _count_passed_locked(self, carrier: Carrier) -> None:
+        texts, size = carrier.passed()
+        carrier.counted = (carrier.counted[0] + texts, carrier.counted[1] + size)
+        self.received += texts
+        self._ack_bytes_at -= size
 
     # The turn
 

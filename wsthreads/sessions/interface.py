@@ -129,10 +129,19 @@ class Handler(ABC):
         """
         session.attributes.update(attributes)
 
-    def reader(self, session: Session, descriptor: int) -> Reader | None:
+    def reader(
+        self,
+        session: Session,
+        descriptor: int,
+        *,
+        due: Callable[[], tuple[int, int] | None] | None = None,
+    ) -> Reader | None:
         """A reader that handles the session's messages without Python, or None to call `message` for all of them.
 
-        `descriptor` is the socket, or -1 if it cannot be read directly. Called once, after `open`.
+        `descriptor` is the socket, or -1 if it cannot be read directly. Called after `open`: once, or for a session
+        that speaks ``wsthreads.1`` once for each connection. Such a reader takes no message that begins with DLE. It
+        calls `due` before it reads and before it returns, and whenever it has taken so many messages, or bytes, as that
+        has returned the last time. It takes none after None.
         """
         return None
 

@@ -114,6 +114,8 @@ class Reception:
             self._say_goodbye(dialogue, carrier, *goodbye)
         try:
             dialogue.run()
+            if dialogue.read_by(carrier):
+                thread.only_reads()
             for message in carrier.messages:
                 if thread.is_displaced:
                     thread.runs_handler()

@@ -49,7 +49,7 @@ class Served:
         outbox = dialogue.outbox
         replaced = outbox.latest_replaced
         return Traffic(
-            messages_in=dialogue.received,
+            messages_in=dialogue.messages_in,
             bytes_in=self._earlier_bytes_in + (0 if now is None else now.bytes_in),
             messages_out=outbox.messages_out - replaced,
             bytes_out=outbox.bytes_out,
