@@ -39,7 +39,7 @@ class FakeSession:
         self.sent: list[str | bytes] = []
         self.closed: tuple[int, str] | None = None
         self.user: str | None = None
-        self._channel = SimpleNamespace(ending=None)
+        self._channel = SimpleNamespace(ending=None, requests=None)
         self._changed = threading.Condition()
 
     def send(self, message: str | bytes, *, latest: str | None = None) -> bool:

@@ -143,7 +143,9 @@ def test_the_module_gives_nothing_of_the_runtime_away(tmp_path: Path) -> None:
       session.send([...seen].map(String).join());
     }"""
     with running(tmp_path, source) as script:
-        assert script.answer(script.open()) == "globalThis,true,undefined,TypeError"
+        assert script.answer(script.open()) == (
+            "globalThis,true,RequestError,RequestTimeout,SessionClosed,undefined,TypeError"
+        )
 
 
 # sessions()

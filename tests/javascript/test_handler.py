@@ -452,7 +452,7 @@ def test_without_on_handshake_everybody_is_let_in_at_once(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("source", "parts"),
     [
-        ("", ["script.js", "onHandshake, onOpen, onMessage, onClose, onError", "exports nothing"]),
+        ("", ["script.js", "onHandshake, onOpen, onMessage, onRequest, onSuspend", "exports nothing"]),
         ("export const a = 1, b = 2;", ["exports a, b"]),
         ("export function onMesage() {}", ["did you mean onMessage?"]),
         ("export function on_open() {}", ["did you mean onOpen?"]),

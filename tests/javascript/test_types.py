@@ -113,7 +113,7 @@ def test_its_names_are_those_of_the_runtime(tmp_path):
         assert members_of(interface) == set(found["web"][interface]), interface
     declared = set(re.findall(r"^declare (?:var|function) (\w+)", DECLARATIONS, re.M))
     assert declared == set(found["globals"]) - set(json.loads(ECMASCRIPT))
-    assert set(re.findall(r"^  export (?:function|const) (\w+)", DECLARATIONS, re.M)) == set(found["module"])
+    assert set(re.findall(r"^  export (?:function|const|class) (\w+)", DECLARATIONS, re.M)) == set(found["module"])
     types = set(re.findall(r"^  export type (On\w+) =", DECLARATIONS, re.M))
     assert types == {name[0].upper() + name[1:] for name in HOOKS}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, TimeoutError
 from contextlib import suppress
 from threading import Lock
@@ -13,6 +13,7 @@ from wsthreads.errors import HandshakeRefused, IsolateError
 from wsthreads.javascript.engine import JavaScriptError
 from wsthreads.javascript.session_state import Event, SessionState
 from wsthreads.javascript.values import handshake_data
+from wsthreads.sessions.interface import FAILED
 
 if TYPE_CHECKING:
     from wsthreads.config import Config
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from wsthreads.protocol.handshake import Request
     from wsthreads.protocol.readers import Reader
     from wsthreads.rooms.mailboxes import RoomCall
+    from wsthreads.sessions.interface import Answer
     from wsthreads.sessions.session import Session
 
 __all__ = ["EventQueue"]
@@ -30,6 +32,9 @@ HEAP_AGE_S = 10.0
 
 #: How long `attributes` waits for the script.
 LOOK_TIMEOUT_S = 0.2
+
+#: How long `export_attributes` waits for the script, which may still handle the session's messages.
+EXPORT_TIMEOUT_S = 5.0
 
 
 class EventQueue:
@@ -53,7 +58,7 @@ class EventQueue:
 
     def open(self, session: Session) -> None:
         state = SessionState(session.id, session)
-        event = Event("open", state, ({**handshake_data(session.request), "user": session.user},))
+        event = Event("open", state, (_told(session),))
         with self._gate:
             self._check_alive()
             state.reserve(event.size)
@@ -61,7 +66,7 @@ class EventQueue:
             self._schedule.post(event)
 
     def message(self, session: Session, message: str | bytes) -> None:
-        """Blocks while too many messages of the session wait (`SessionState.reserve`)."""
+        """Blocks while too many messages of the session wait (`SessionState.reserve`), but takes replies meanwhile."""
         state = self._states.get(session.id)
         if state is None or not state.reserve(len(message)):
             return
@@ -70,12 +75,61 @@ class EventQueue:
         else:
             self._schedule.post(Event("binary", state, (message,), len(message)))
 
-    def reader(self, session: Session, descriptor: int) -> Reader | None:
+    def request(self, session: Session, message: str | bytes, answer: Answer) -> None:
+        """A request of the client. Blocks as `message` does."""
+        state = self._states.get(session.id)
+        if state is None or not state.reserve(len(message)):
+            answer.failed(FAILED)
+            return
+        number = self._loop.requests.take(answer)
+        self._schedule.post(Event("request", state, (number, message), len(message)))
+        if self._is_closed:  # perhaps only now, and the event is dropped
+            self._loop.requests.finish(number)
+
+    def suspend(self, session: Session) -> None:
+        """The session has lost its connection. Does not wait: a call before it may wait for what the client sends."""
+        state = self._states.get(session.id)
+        if state is not None:
+            self._schedule.post(Event("suspend", state))
+
+    def resume(self, session: Session) -> None:
+        """The session has another connection. Does not wait, as `suspend`."""
+        state = self._states.get(session.id)
+        if state is not None:
+            self._schedule.post(Event("resume", state, (_told(session),)))
+
+    def adopt(self, session: Session, attributes: dict[str, Any]) -> None:
+        """Another process has handed the session over. Raises `IsolateError` if the isolate has ended."""
+        state = SessionState(session.id, session)
+        with self._gate:
+            self._check_alive()
+            self._states[state.id] = state
+            self._schedule.post(Event("adopt", state, (_told(session), attributes)))
+
+    def export_attributes(self, session: Session) -> str:
+        """The session's attributes in JSON, after all calls so far, or what onSuspend has returned last.
+
+        Raises `UsageError` if one is not JSON, and `IsolateError` if the script does not answer in time.
+        """
+        state = self._states.get(session.id)
+        if state is None:
+            raise IsolateError("the session has ended")
+        try:
+            text: str = self._ask(Event("export", state, (), reply=Future())).result(EXPORT_TIMEOUT_S)
+        except TimeoutError:
+            raise IsolateError(f"{self.name} is busy") from None
+        except JavaScriptError as error:
+            raise IsolateError(f"the attributes that {self.name} has set cannot be read") from error
+        return text
+
+    def reader(
+        self, session: Session, descriptor: int, due: Callable[[], tuple[int, int] | None] | None
+    ) -> Reader | None:
         """A reader of the session's messages that needs no Python; None without the C module."""
         state = self._states.get(session.id)
         if state is None or not hasattr(state, "pump"):
             return None
-        return self._schedule.reader(state, descriptor, self._config.max_message_bytes)
+        return self._schedule.reader(state, descriptor, self._config.max_message_bytes, due)
 
     def catch_up(self, session: Session) -> None:
         """Blocks until the session's onOpen has run, and its messages have been handled."""
@@ -162,7 +216,10 @@ class EventQueue:
         return self._loop.probes.recent()
 
     def forget(self, session_id: str) -> None:
-        """Drop the script's data of a handshake."""
+        """Drop what the script has of a handshake, or of a session that goes on in another process."""
+        state = self._states.pop(session_id, None)
+        if state is not None:
+            state.end()
         self._schedule.post(Event("forget", SessionState(session_id, None)))
 
     def _ask(self, event: Event) -> Future[Any]:
@@ -175,3 +232,8 @@ class EventQueue:
     def _check_alive(self) -> None:
         if self._is_closed:
             raise IsolateError(f"the interpreter of {self.name} has ended")
+
+
+def _told(session: Session) -> dict[str, Any]:
+    """What the script knows of a session from its handshake."""
+    return {**handshake_data(session.request), "user": session.user}

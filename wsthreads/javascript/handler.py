@@ -20,8 +20,8 @@ from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import log_context, printable
 from wsthreads.monitoring.metrics import Metrics
 from wsthreads.protocol.readers import Reader
-from wsthreads.sessions.handlers import Handler
 from wsthreads.sessions.handshake_results import BadVerdict, Refusal, Verdict, verdict_of
+from wsthreads.sessions.interface import NO_HANDLER, Handler
 from wsthreads.threads.restarts import Restarts
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from wsthreads.rooms.mailboxes import RoomCall
     from wsthreads.rooms.presence import PresenceChanges
     from wsthreads.rooms.rooms import Rooms
+    from wsthreads.sessions.interface import Answer
     from wsthreads.sessions.session import Session
 
 __all__ = ["ScriptHandler", "ScriptInfo", "check_script"]
@@ -241,9 +242,46 @@ class ScriptHandler(Handler):
         if isolate is not None and "on_message" in self.hooks:
             isolate.message(session, message)
 
-    def reader(self, session: Session, descriptor: int) -> Reader | None:
+    def request(self, session: Session, message: str | bytes, answer: Answer) -> None:
         isolate = self._isolate
-        return None if isolate is None or descriptor < 0 else isolate.reader(session, descriptor)
+        if isolate is None or "on_request" not in self.hooks:
+            answer.failed(NO_HANDLER)
+        else:
+            isolate.request(session, message, answer)
+
+    def suspend(self, session: Session) -> None:
+        """See `Handler`. The script keeps what onSuspend returns."""
+        isolate = self._isolate
+        if isolate is not None:
+            isolate.suspend(session)
+
+    def resume(self, session: Session) -> None:
+        isolate = self._isolate
+        if isolate is not None:
+            isolate.resume(session)
+
+    def export_attributes(self, session: Session, returned: Any) -> str:
+        """See `Handler`. Raises `IsolateError` if the script does not answer in time."""
+        isolate = self._isolate
+        if isolate is None:
+            raise IsolateError(f"{self.name} was not started in this process")
+        return isolate.export_attributes(session)
+
+    def adopt(self, session: Session, attributes: dict[str, Any]) -> None:
+        isolate = self._isolate
+        if isolate is None:
+            raise IsolateError(f"{self.name} was not started in this process")
+        isolate.adopt(session, attributes)
+
+    def reader(
+        self,
+        session: Session,
+        descriptor: int,
+        *,
+        due: Callable[[], tuple[int, int] | None] | None = None,
+    ) -> Reader | None:
+        isolate = self._isolate
+        return None if isolate is None or descriptor < 0 else isolate.reader(session, descriptor, due)
 
     def catch_up(self, session: Session) -> None:
         isolate = self._isolate

@@ -19,6 +19,7 @@ from wsthreads.rooms.handles import Peer, User
 if TYPE_CHECKING:
     from wsthreads.javascript.engine import Engine
     from wsthreads.javascript.loader import ModuleLoader
+    from wsthreads.javascript.requests import ScriptRequests
     from wsthreads.javascript.room_calls import Posts
     from wsthreads.loggers import ContainedLogger
     from wsthreads.rooms.rooms import Rooms
@@ -35,7 +36,7 @@ class HostFunctions:
 
     `states` has the sessions of the isolate. A session that is not in it has ended: it receives nothing and joins no
     room. `rooms` are those of the endpoint. `is_busy` tells whether events wait for the isolate, `current` whose call
-    runs; `loader` knows the script's files; `posts` has the outcomes of posts for the script.
+    runs; `loader` knows the script's files; `posts` has the outcomes of posts for the script, `requests` its requests.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class HostFunctions:
         log: ContainedLogger,
         loader: ModuleLoader,
         posts: Posts,
+        requests: ScriptRequests,
         rooms: Rooms[Any] | None = None,
     ) -> None:
         self._states = states
@@ -55,6 +57,7 @@ class HostFunctions:
         self._loader = loader
         self._rooms_of_all = rooms
         self._host_rooms = HostRooms(self, posts, rooms)
+        self._requests = requests
         self.engine: Engine | None = None
 
     def functions(self) -> dict[str, Function]:
@@ -63,6 +66,7 @@ class HostFunctions:
             "close": self._close,
             "set_expiry": self._set_expiry,
             "is_open": self._is_open,
+            "is_connected": self._is_connected,
             "rooms": self._rooms,
             "send_to_user": self._send_to_user,
             "close_user": self._close_user,
@@ -73,12 +77,17 @@ class HostFunctions:
             "is_peer_open": self._is_peer_open,
             "console": self._console,
             **self._host_rooms.functions(),
+            **self._requests.functions(self),
         }
 
     # For the functions of rooms, too.
 
     def message(self, text: str | None, is_binary: bool) -> str | bytes:
         return message_from(self.engine, text, is_binary)
+
+    def state(self, session_id: str) -> SessionState | None:
+        """What the isolate keeps of a session that has not ended."""
+        return self._states.get(session_id)
 
     def session(self, session_id: str) -> Session | None:
         """A session of the isolate that has not ended."""
@@ -105,6 +114,10 @@ class HostFunctions:
     def _is_open(self, session_id: str) -> bool:
         session = self.session(session_id)
         return session is not None and session.is_open()
+
+    def _is_connected(self, session_id: str) -> bool:
+        session = self.session(session_id)
+        return session is not None and session.is_connected()
 
     def _rooms(self, session_id: str) -> tuple[str, ...]:
         session = self.session(session_id)

@@ -24,8 +24,8 @@ log = get_logger(__name__)
 
 #: The parts of the runtime, in their order. See boot.js.
 _RUNTIME_PARTS = (
-    "boot", "inspect", "console", "timers", "options", "objects", "rooms", "lazy", "module", "calls", "roomcalls",
-    "python", "loop",
+    "boot", "inspect", "console", "timers", "options", "objects", "rooms", "requests", "lazy", "module", "calls",
+    "roomcalls", "python", "loop",
 )  # fmt: skip
 
 #: The attributes of dukpy's interpreter that ours replaces.

@@ -38,6 +38,7 @@ from wsthreads.javascript.python_calls import PythonCalls
 from wsthreads.javascript.python_functions import PythonFunctions
 from wsthreads.javascript.quickjs import EngineUnsupported
 from wsthreads.javascript.reports import Reports, ignore
+from wsthreads.javascript.requests import ScriptRequests
 from wsthreads.javascript.schedule import Schedule
 from wsthreads.javascript.session_state import Event, SessionState
 from wsthreads.javascript.stacks import Failure
@@ -108,10 +109,11 @@ class Isolate(EventQueue):
         )
         self._fetches = Fetches(name, schedule, config)
         waits = Waits(self._calls, self._fetches)
-        loop = Loop(name, schedule, states, config, reports, self._loader, metrics, waits)
+        requests = ScriptRequests(schedule)
+        loop = Loop(name, schedule, states, config, reports, self._loader, metrics, waits, requests)
         super().__init__(name, config, schedule, states, loop)
         current, more, posts = loop.current_state, schedule.has_more, loop.posts
-        self._host = HostFunctions(states, more, current, script_log, self._loader, posts, rooms)
+        self._host = HostFunctions(states, more, current, script_log, self._loader, posts, requests, rooms)
         self._parts = LazyParts()
         self._web = WebFunctions()
         self._started: Future[None] = Future()

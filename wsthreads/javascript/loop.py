@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from wsthreads.javascript.fetches import Waits
     from wsthreads.javascript.loader import ModuleLoader
     from wsthreads.javascript.reports import Reports
+    from wsthreads.javascript.requests import ScriptRequests
     from wsthreads.javascript.schedule import Schedule
     from wsthreads.monitoring.metrics import Metrics
 
@@ -70,6 +71,7 @@ class Loop:
         loader: ModuleLoader,
         metrics: Metrics,
         waits: Waits,
+        requests: ScriptRequests,
     ) -> None:
         self._schedule = schedule
         self._states = states
@@ -86,6 +88,8 @@ class Loop:
         self.rooms = RoomCalls(schedule, reports, loader, self._times, self._wait_s, self._make_room)
         #: The outcomes of posts.
         self.posts = Posts(schedule)
+        #: The requests of the script and of its clients.
+        self.requests = requests
         #: How long events wait.
         self.probes = Probes(schedule, metrics)
         self._current: Event | None = None
@@ -162,6 +166,8 @@ class Loop:
             self._began = engine.arm(self._load_s if event.kind == "load" else self._timeout_s)
             if engine.is_connected and event.kind == "message" and event.state is not None:
                 return (event.kind, event.state.id, event.arguments[0])
+            if engine.is_connected and event.kind in ("request", "replied") and type(event.arguments[-1]) is str:
+                return (event.kind, event.state and event.state.id, *event.arguments, False)
         if event.kind == "rooms":
             return self.rooms.encoded()
         return self.posts.take() if event.kind == "posted" else event.encoded(engine)
@@ -237,7 +243,7 @@ class Loop:
         """
         state, kind = event.state, event.kind
         if state is not None:
-            if kind in ("message", "binary") and (state.over or state.was_kicked):
+            if kind in ("message", "binary", "request") and (state.over or state.was_kicked):
                 self._finish(event)
                 return False
             if kind == "forget":
@@ -351,6 +357,9 @@ class Loop:
     def _finish(self, event: Event) -> None:
         if event.kind in ("open", "message", "binary") and event.state is not None:
             event.state.release(event.size)
+        elif event.kind == "request" and event.state is not None:
+            event.state.release(event.size)
+            self.requests.finish(event.arguments[0])
         elif event.kind in ("again", "presence") and event.reply is not None and not event.reply.done():
             event.reply.set_result(None)
         elif event.kind == "posted":
@@ -370,6 +379,7 @@ class Loop:
         """The isolate has ended: give an error to every thread that waits for an event."""
         events = [self._current, self._again, *self._schedule.drain()]
         self.rooms.abandon(events)
+        self.requests.abandon()
         self._replies.abandon(events)
 
     def uncaught(self, what: str, failure: Failure) -> None:

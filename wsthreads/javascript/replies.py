@@ -58,6 +58,7 @@ class Replies:
             "set_request_expiry": self._set_request_expiry,
             "looked": self._looked,
             "presented": self._presented,
+            "exported": self._exported,
         }
 
     def expect_answer(self, event: Event) -> None:
@@ -102,6 +103,19 @@ class Replies:
             texts = json.loads(entries)
             triples = zip(texts[::3], texts[1::3], texts[2::3], strict=True)
             event.reply.set_result([(name, kind == "text", text) for name, kind, text in triples])
+
+    def _exported(self, attributes: str | None, why: str | None) -> None:
+        """A session's attributes, in JSON, or why they have none."""
+        event = self._current()
+        if event is not None and event.reply is not None and not event.reply.done():
+            if attributes is not None:
+                try:
+                    if isinstance(json.loads(attributes), dict):
+                        event.reply.set_result(attributes)
+                        return
+                except ValueError:  # the script has changed how its objects become JSON
+                    why = "the attributes are not JSON"
+            event.reply.set_exception(UsageError(why or "the attributes are not JSON"))
 
     def _presented(self, message: str | None, is_binary: bool, ticket: int) -> None:
         """What onPresence returned: the current call, or one whose promise has this ticket."""

@@ -29,6 +29,9 @@ LONG_TEXT = 1024
 #: How often a waiting thread looks whether the session has ended, in case it was not notified.
 RECHECK_S = 1.0
 
+#: How long it reads before it looks whether there is a place.
+READ_S = 0.05
+
 
 class Event(NamedTuple):
     """Work for the runtime's loop. `kind` is the name of a function in its `dispatch`."""
@@ -56,6 +59,13 @@ class Event(NamedTuple):
             data = self.arguments[0]
             is_put = engine is not None and engine.put_bytes(data)
             return f'["binary",{session_id},{"null" if is_put else quote(data.decode("latin-1"))}]'.encode()
+        if self.kind in ("request", "replied"):
+            *others, data = self.arguments
+            text, is_binary = data, isinstance(data, bytes)
+            if is_binary:
+                text = None if engine is not None and engine.put_bytes(data) else data.decode("latin-1")
+            shown = "".join(f",{json.dumps(each)}" for each in (*others, text, is_binary))
+            return f'["{self.kind}",{session_id}{shown}]'.encode()
         if self.kind == "result":
             _, begun, data, _ = self.arguments
             is_put = not data or (engine is not None and engine.put_bytes(data))
@@ -119,13 +129,29 @@ class SessionState(Intake):  # type: ignore[misc]  # in C it is untyped
             self.over = True
 
     def reserve(self, size: int) -> bool:
-        """Wait for a place in the queue for onOpen or a message. False if the session has ended."""
-        with self._lock:
-            while not self._ended:
+        """Wait for a place in the queue for onOpen, a message or a request. False if the session has ended.
+
+        If the script waits for a reply of this client, the calling thread may be the one that has to read it: it reads.
+        """
+        while True:
+            with self._lock:
+                if self._ended:
+                    return False
                 if self.enter(size):
                     return True
-                self._wait_locked()
-            return False
+                requests = None if self.session is None else self.session._channel.requests
+                if requests is None or not requests.is_asking:
+                    self._wait_locked()
+                    continue
+            if not requests.read(READ_S):
+                with self._lock:
+                    if not self._ended:
+                        self._wait_locked(READ_S)
+
+    def stir(self) -> None:
+        """Have a thread that waits in `reserve` look again: the script has sent a request. Any thread."""
+        with self._lock:
+            self._tell_locked()
 
     def release(self, size: int) -> None:
         """Release the place of a handled message."""
@@ -150,10 +176,10 @@ class SessionState(Intake):  # type: ignore[misc]  # in C it is untyped
             while not self._ended:
                 self._wait_locked()
 
-    def _wait_locked(self) -> None:
+    def _wait_locked(self, seconds: float = RECHECK_S) -> None:
         if self._changed is None:
             self._changed = Condition(self._lock)
-        self._changed.wait(RECHECK_S)
+        self._changed.wait(seconds)
 
     def _tell_locked(self) -> None:
         changed, self._changed = self._changed, None

@@ -50,7 +50,7 @@ HOOKS = tuple(ARGUMENTS)
 #: With one of them, the rooms of an endpoint are owned.
 ROOM_HOOKS = frozenset({"on_room_start", "on_post", "on_tick", "on_room_end"})
 #: Those of a script. A Python handler is not reloaded in its process.
-SCRIPT_HOOKS = (*(hook for hook in HOOKS if hook not in ("on_request", "on_suspend", "on_resume")), "on_reload")
+SCRIPT_HOOKS = (*HOOKS, "on_reload")
 
 
 class NotRun(HandlerError):

@@ -108,6 +108,18 @@ class Requests:
 
     # What this side asks.
 
+    @property
+    def is_asking(self) -> bool:
+        """Whether a request has no outcome yet. A snapshot."""
+        return bool(self._pending)
+
+    def read(self, timeout_s: float) -> bool:
+        """Take what the client sends, for at most so long, where a thread waits that may have to read the replies.
+
+        False if the calling thread cannot.
+        """
+        return self._read(timeout_s)
+
     def frame(self, message: str | bytes) -> bytes:
         """The frame of a request, a reply or a failure: it is not escaped, but may be deflated."""
         return self._encoding.frame(message_frame(message))

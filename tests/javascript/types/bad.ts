@@ -1,5 +1,5 @@
 import { room, session as peer, sessions, user } from "wsthreads";
-import type { OnMessage, OnPost, OnPresence, OnTick, Session, OnHandshake, TickRate } from "wsthreads";
+import type { OnMessage, OnPost, OnPresence, OnRequest, OnSuspend, OnTick, Session, OnHandshake, TickRate } from "wsthreads";
 
 export function onOpen(session: Session): void {
   // @ts-expect-error an object is no message
@@ -52,6 +52,12 @@ export function onOpen(session: Session): void {
   room("x").fencingNumber;
   // @ts-expect-error a value is needed
   room("x").post();
+  // @ts-expect-error an object is no request
+  session.request({ ask: "who?" });
+  // @ts-expect-error misspelt
+  session.request("who?", { timeout: 5 });
+  // @ts-expect-error a reply comes later
+  session.request("who?").length;
   // @ts-expect-error sessions is a function
   sessions.length.x;
 }
@@ -65,6 +71,10 @@ export const onPost: OnPost = (room, value, from) => { room.broadcast(from.id); 
 export const onPresence: OnPresence = (room, changes) => changes.joined.length;
 // @ts-expect-error a message may be binary
 export const onMessage: OnMessage = (session, message) => { message.slice(1).toUpperCase(); };
+// @ts-expect-error a number is no reply
+export const onRequest: OnRequest = (session, message) => message.length;
+// @ts-expect-error a text is no attributes
+export const onSuspend: OnSuspend = () => "position";
 // @ts-expect-error an object is no verdict
 export const onHandshake: OnHandshake = () => ({ status: 401 });
 // @ts-expect-error a code is a number

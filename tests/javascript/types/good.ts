@@ -1,5 +1,5 @@
-import { room, session as peer, sessions, user } from "wsthreads";
-import type { Joined, OnClose, OnPost, OnPresence, OnRoomStart, OnTick, OwnedRoom, Peer, Person, Received, Request, Room, Sender, Session, SessionRoom, TickRate, User, UserSession, Verdict } from "wsthreads";
+import { RequestError, RequestTimeout, room, session as peer, sessions, user } from "wsthreads";
+import type { Joined, OnClose, OnPost, OnPresence, OnRequest, OnResume, OnRoomStart, OnSuspend, OnTick, OwnedRoom, Peer, Person, Received, Request, Room, Sender, Session, SessionRoom, TickRate, User, UserSession, Verdict } from "wsthreads";
 
 const lobby: Room = room("lobby");
 
@@ -40,6 +40,18 @@ export function onMessage(session: Session, message: Received) {
   const names: string[] = session.rooms();
   const user = session.getAttribute("user").name;
 }
+export const onRequest: OnRequest = async (session, message) => {
+  if (typeof message !== "string") return message;
+  if (message === "") throw new RequestError("say what");
+  try {
+    const reply: Received | null = await session.request("who?", { timeoutMs: 500 });
+    return typeof reply === "string" ? reply.slice(1) : reply;
+  } catch (error) {
+    if (!(error instanceof RequestTimeout)) throw error;
+  }
+};
+export const onSuspend: OnSuspend = (session) => ({ user: session.user, connected: session.isConnected() });
+export const onResume: OnResume = async (session) => { session.send(session.getParameter("version") ?? ""); };
 export const onClose: OnClose = (session, code, reason) => {
   session.room("chat").broadcastExcept(`${code + 1} ${reason.slice(1)}`);
 };

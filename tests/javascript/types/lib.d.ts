@@ -4,6 +4,7 @@ interface ReadonlyArray<T> { readonly length: number; readonly [index: number]: 
 interface Boolean {}
 interface CallableFunction {}
 interface Error { name: string; message: string; stack?: string }
+declare var Error: { new (message?: string): Error; prototype: Error };
 interface Function {}
 interface IArguments {}
 interface NewableFunction {}

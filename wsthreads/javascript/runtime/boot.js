@@ -2,8 +2,8 @@
 // them.
 //
 // The parts are joined into the body of one function in the order boot, inspect, console, timers, options, objects,
-// rooms, lazy, module, calls, roomcalls, python, loop. The parts in the folder `lazy` are loaded when they are first
-// used: see lazy.js.
+// rooms, requests, lazy, module, calls, roomcalls, python, loop. The parts in the folder `lazy` are loaded when they are
+// first used: see lazy.js.
 //
 // Only `console` and the timers are global. A script does not see `python` and the rest.
 //

@@ -9,7 +9,9 @@ let handlers = { __proto__: null };  // all that the script exports; only functi
 let lastTicket = 0;
 
 // Calls `handler` without `this`, and directly, so that a stack shows no frames of the runtime above the script's.
-function callHandler(hook, state, first, second) {
+// `answer`, if there is one, gets what the function returns, and may throw for it (`returned`). It also gets the error of
+// the function, and says whether this is an answer, too, and no failure (`failed`).
+function callHandler(hook, state, first, second, answer = null) {
   const handler = handlers[hook];
   if (handler === undefined || state === undefined) {
     return DONE;
@@ -22,12 +24,15 @@ function callHandler(hook, state, first, second) {
     if (!isThenable(result)) {
       isKnown = isGenerator(result);
       if (!isKnown) {
+        if (answer !== null) {
+          answer.returned(result);
+        }
         return DONE;
       }
       throw notRun(hook);
     }
   } catch (error) {
-    result = handlerFailed(hook, state, error, isKnown);
+    result = handlerFailed(hook, state, error, isKnown, answer);
     outcome = FAILED;
     if (result === undefined) {
       return FAILED;
@@ -42,10 +47,10 @@ function callHandler(hook, state, first, second) {
     python("settled", ticket, failed);
   };
   const failed = (error, isKnown = false) => {
-    const answer = outcome === FAILED ? onErrorFailed(state, error, isKnown)
-      : handlerFailed(hook, state, error, isKnown);
-    if (answer !== undefined) {
-      whenRun("onError", answer, () => settled(true), (again, isKnownAgain) => {
+    const rest = outcome === FAILED ? onErrorFailed(state, error, isKnown)
+      : handlerFailed(hook, state, error, isKnown, answer);
+    if (rest !== undefined) {
+      whenRun("onError", rest, () => settled(true), (again, isKnownAgain) => {
         onErrorFailed(state, again, isKnownAgain);
         settled(true);
       });
@@ -53,7 +58,17 @@ function callHandler(hook, state, first, second) {
       settled(true);
     }
   };
-  whenRun(outcome === FAILED ? "onError" : hook, result, () => settled(outcome === FAILED), failed);
+  whenRun(outcome === FAILED ? "onError" : hook, result, (value) => {
+    if (answer !== null && outcome !== FAILED) {
+      try {
+        answer.returned(value);
+      } catch (error) {
+        failed(error);
+        return;
+      }
+    }
+    settled(outcome === FAILED);
+  }, failed);
   return ticket;
 }
 
@@ -98,7 +113,10 @@ function callWithoutSession(hook, values, succeeded) {
 
 // Logs the error, unless an equal one was logged (`isKnown`), and passes it to onError. Returns onError's promise, if
 // it returns one.
-function handlerFailed(hook, state, error, isKnown) {
+function handlerFailed(hook, state, error, isKnown, answer) {
+  if (answer !== null && answer.failed(error)) {
+    return undefined;
+  }
   python("failed", hook, state.id, describe(error), isKnown);
   const { onError } = handlers;
   if (onError !== undefined) {

@@ -60,6 +60,52 @@ const dispatch = {
     return callHandler("onMessage", states.get(event[1]), receivedBytes(event[2]));
   },
 
+  request(event) {
+    const message = event[4] ? receivedBytes(event[3] ?? null) : event[3] ?? receivedText();
+    return callHandler("onRequest", states.get(event[1]), message, undefined, answerTo(event[2]));
+  },
+
+  replied,
+
+  suspend(event) {
+    const state = states.get(event[1]);
+    return state === undefined ? DONE : callHandler("onSuspend", state, undefined, undefined, handedOver(state));
+  },
+
+  resume(event) {
+    const state = states.get(event[1]);
+    if (state !== undefined) {
+      state.told.handshake = event[2];
+    }
+    return callHandler("onResume", state);
+  },
+
+  // Another process has handed the session over, with these attributes.
+  adopt(event) {
+    const state = makeState(event[1]);
+    state.told.handshake = event[2];
+    state.session = new Session(state);
+    state.told.attributes = newMap();
+    const names = keysOf(event[3]);
+    for (let index = 0; index < names.length; index++) {
+      state.told.attributes.set(names[index], event[3][names[index]]);
+    }
+    states.set(state.id, state);
+    return DONE;
+  },
+
+  // For another process.
+  export(event) {
+    let text = null, why = null;
+    try {
+      text = attributesInJson(states.get(event[1]).told);
+    } catch (error) {
+      why = `${error.message}`;
+    }
+    python("exported", text, why);
+    return DONE;
+  },
+
   open(event) {
     const id = event[1];
     const state = states.get(id) ?? makeState(id);
@@ -226,7 +272,7 @@ function isCalled(version) {
 // `ticket` is that of the session's last call that returned a promise. `calledIn` is the version in which it began, while
 // it is pending.
 function makeState(id) {
-  const told = { __proto__: null, handshake: null, attributes: null };
+  const told = { __proto__: null, handshake: null, attributes: null, returned: null };
   return { __proto__: null, id, session: null, ticket: 0, calledIn: null, told };
 }
 

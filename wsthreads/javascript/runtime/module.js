@@ -81,6 +81,10 @@ const module = {
 
   env: ENV,
 
+  RequestError,
+  RequestTimeout,
+  SessionClosed,
+
   room: freeze((name) => new Room(null, checkedText("a room name", name, MAX_ROOM_NAME_CHARS))),
 
   user: freeze((name) => new User(checkedText("the name of a user", name, MAX_USER_CHARS))),

@@ -117,8 +117,17 @@ class Session extends Visitor {
     answered(python("set_expiry", this.#id, checkedTime(unixSeconds)));
   }
 
+  // For a client that speaks wsthreads.1: a promise of its answer.
+  request(message, options) {
+    return requested(this.#id, message, options);
+  }
+
   isOpen() {
     return answered(python("is_open", this.#id));
+  }
+
+  isConnected() {
+    return answered(python("is_connected", this.#id));
   }
 
   room(name) {

@@ -51,7 +51,10 @@ declare module "wsthreads" {
     getSubprotocols(): string[];
   }
 
-  /** One client, from its handshake to the end of its connection. */
+  /**
+   * One client, from its handshake to its end. If the setting `resume_s` is on and the client speaks wsthreads.1, the
+   * session goes on when its connection is lost and the client comes back in time.
+   */
   export interface Session extends Visitor {
     /** Unique and unguessable. */
     readonly id: string;
@@ -59,6 +62,12 @@ declare module "wsthreads" {
     readonly user: string | null;
     /** Send to this client. Returns false, and sends nothing, if the session is closed. */
     send(message: Message, options?: SendOptions): boolean;
+    /**
+     * Ask the client, and wait for its reply: text, bytes, or null. Rejects with a `RequestTimeout` after `timeoutMs`
+     * (default: the setting `request_timeout_s`); with a `SessionClosed` if the session ends before; and with a
+     * `RequestError` if the client refuses the request, or does not speak wsthreads.1.
+     */
+    request(message: Message, options?: RequestOptions): Promise<Received | null>;
     /** Start the close handshake. The default code is 1000. Allowed: 1000 to 1003, 1007 to 1014, 3000 to 4999. */
     close(code?: number, reason?: string): void;
     /**
@@ -66,13 +75,30 @@ declare module "wsthreads" {
      * the session now. A later call moves it.
      */
     setExpiry(unixSeconds: number): void;
-    /** False after `close`, after the client's close, and in `onClose`. */
+    /** False after `close`, after the client's close, and in `onClose`. True while the session waits for its client. */
     isOpen(): boolean;
+    /** Whether there is a connection, as far as that is known. False while the session waits for its client. */
+    isConnected(): boolean;
     /** A handle on a room of this endpoint. It does not join. You may keep it: see `SessionRoom`. */
     room(name: string): SessionRoom;
     /** The names of the rooms that this session is in, sorted. */
     rooms(): string[];
   }
+
+  export interface RequestOptions {
+    /** How long to wait for the reply, in milliseconds. */
+    timeoutMs?: number | null;
+  }
+
+  /**
+   * A request that was not answered: refused by the other side, or not sent. Throw it in `onRequest` to refuse a request:
+   * its message reaches the client. Of any other error, the client only learns that the request has failed.
+   */
+  export class RequestError extends Error {}
+  /** A request was not answered in time. The client may have handled it, or may still do so. */
+  export class RequestTimeout extends Error {}
+  /** The session has ended, and with it the request. The client may have handled it. */
+  export class SessionClosed extends Error {}
 
   export interface SendOptions {
     /**
@@ -283,6 +309,23 @@ declare module "wsthreads" {
   export type OnOpen = (session: Session) => void | Promise<void>;
   /** Called for one message at a time, in order. */
   export type OnMessage = (session: Session, message: Received) => void | Promise<void>;
+  /**
+   * Called for one request at a time, in order with the messages. What it returns is the reply; nothing is null. If it
+   * throws a `RequestError`, the client learns why. Only clients that speak wsthreads.1 send requests.
+   */
+  export type OnRequest = (session: Session, message: Received) => Answer | Promise<Answer>;
+  /** What `onRequest` returns: the reply, or nothing. */
+  export type Answer = Message | void | undefined | null;
+  /**
+   * Called when the connection is lost and the session waits for its client, at most `resume_s`. The session is open; what
+   * is sent to it arrives when the client is back. If the client may come back to another process, return the attributes
+   * to take along, JSON values. Without that, all attributes are taken along, and all must be JSON values.
+   */
+  export type OnSuspend = (session: Session) => Attributes | Promise<Attributes>;
+  /** What `onSuspend` returns: attributes for another process, or nothing. */
+  export type Attributes = { [key: string]: any } | void | undefined | null;
+  /** Called when the client is back, before its messages. The data of the handshake are those of the new connection. */
+  export type OnResume = (session: Session) => void | Promise<void>;
   /**
    * Called last, exactly once, for every kind of end. The code of a lost connection is 1006. The session is closed, and
    * still a member of its rooms. It leaves them when the function has returned.
