@@ -252,9 +252,8 @@ def test_a_connection_that_fails_while_it_subscribes_forgets_nothing(divided, re
         unsubscribe = subscribe
 
     rooms = {name: Subscription(divided[0].rooms, name, Keys("x", 0).address("/x", name)) for name in "abc"}
-    nothing = dict.fromkeys(
-        ["ask_channel", "arrivals", "malformed", "questions", "leases", "posts", "availability", "on_poll"]
-    )
+    nothing = dict.fromkeys(["ask_channel", "arrivals", "checkpoints", "malformed", "questions", "leases", "posts"])
+    nothing |= {"availability": None, "on_poll": None}
     subscriptions = Subscriptions(None, Process(Endpoints()), queue=None, availability=None)
     reader = Reader(None, b"wake", **nothing, subscriptions=subscriptions, replay=Replay(None, None, None, None))
     for wanted, name in [(True, "a"), (True, "b"), (False, "a"), (True, "c")]:
@@ -548,6 +547,30 @@ def test_the_end_does_not_wait_for_a_redis_that_says_nothing(redis, worlds, capl
     assert f"{redis.url} did not receive 3 broadcasts that waited at shutdown" in caplog.text
     with pytest.raises(BrokerError, match="was shut down"):
         member.session.room("lobby").broadcast("too late")
+
+
+def test_the_end_waits_until_what_is_lost_is_logged(redis, worlds, monkeypatch):
+    """The thread that ends may be about to log it. The process may end once `stop` has returned."""
+    world = worlds(redis.url)
+    member = world.member("lobby")
+    redis.kill()
+    member.session.room("lobby").broadcast("lost")
+    begun, has_returned = threading.Event(), threading.Event()
+    too_late = []
+
+    def slowly(count, what):
+        begun.set()
+        too_late.append(has_returned.wait(0.3))
+
+    monkeypatch.setattr(writer, "counted", slowly)
+    report = world.links[0]._writer._report_rest
+    thread = threading.Thread(target=report)
+    thread.start()
+    assert begun.wait(DEADLINE_S)
+    report()
+    has_returned.set()
+    thread.join(DEADLINE_S)
+    assert too_late == [False]
 
 
 def test_the_end_waits_for_a_redis_that_comes_back_at_once(redis, worlds, monkeypatch):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Container
 from functools import partial
 from itertools import groupby
 from random import SystemRandom
-from threading import Thread
+from threading import Lock, Thread
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -121,6 +121,7 @@ class Writer:
         self._owned = owned
         self._stop_at: float | None = None
         self._answered_at = 0.0  # when Redis last answered, or when the end began
+        self._reporting = Lock()  # guards the next one, and is held while it is logged
         self._has_reported_rest = False
         # The thread's own.
         self._beat_at = 0.0  # when to report again that this process is alive
@@ -190,10 +191,11 @@ class Writer:
 
     def _report_rest(self) -> None:
         """Log, once, how many broadcasts are lost at the end."""
-        waiting = 0 if self._has_reported_rest else len(self._queue)
-        self._has_reported_rest = True
-        if waiting:
-            log.error("%s did not receive %s that waited at shutdown", self._place, counted(waiting, "broadcast"))
+        with self._reporting:  # once `stop` returns, the process may end, and with it the thread
+            waiting = 0 if self._has_reported_rest else len(self._queue)
+            self._has_reported_rest = True
+            if waiting:
+                log.error("%s did not receive %s that waited at shutdown", self._place, counted(waiting, "broadcast"))
         self._reader.stop(0)
 
     def _pause(self) -> bool:
