@@ -8,9 +8,9 @@ import pytest
 import wsthreads.protocol.fanout
 import wsthreads.protocol.outbox
 import wsthreads.rooms.sending
-from tests.programs import DEADLINE_S, wait_until
+from tests.programs import DEADLINE_S
 from tests.room_worlds import World
-from tests.wire import RawClient, Recorder, endpoint, thread_names
+from tests.wire import RawClient, Recorder, endpoint
 from wsthreads.protocol.fanout import flush_all
 from wsthreads.protocol.frames import message_frame
 from wsthreads.threads.drainer import Drainer
@@ -67,14 +67,15 @@ def test_the_drainer_goes_on_with_a_step_until_it_is_done_and_ends_when_it_is_to
             done.set()
         return len(calls) < 3
 
-    assert "wsthreads-drainer" not in thread_names()
+    assert drainer._thread is None, "it starts with the first step"
     drainer.go_on(lambda: 1 / 0)
+    thread = drainer._thread
     drainer.go_on(step)
     assert done.wait(DEADLINE_S)
     drainer.stop(DEADLINE_S)
     drainer.stop(DEADLINE_S)
     assert calls == [1, 1, 1]
-    wait_until(lambda: "wsthreads-drainer" not in thread_names(), "the end of the thread")
+    assert not thread.is_alive()
 
 
 class Held:
@@ -188,8 +189,9 @@ def test_a_drainer_with_a_step_that_always_fails_serves_the_others_and_ends(capl
     drainer.go_on(lambda: 1 / 0)
     drainer.go_on(lambda: done.set() or False)
     assert done.wait(DEADLINE_S)
+    thread = drainer._thread
     drainer.stop(DEADLINE_S)
-    wait_until(lambda: "wsthreads-drainer" not in thread_names(), "the end of the thread")
+    assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("hand_over", [False, True])
