@@ -19,10 +19,10 @@ from wsthreads.rooms.names import user_room
 if TYPE_CHECKING:
     from wsthreads.dashboard.requests import Watch
     from wsthreads.monitoring.metrics import Traffic
-    from wsthreads.protocol.connection import Connection
     from wsthreads.rooms.histories import Histories
     from wsthreads.rooms.mailboxes import OwnedState
     from wsthreads.sessions.endpoint import Endpoint
+    from wsthreads.sessions.served import Served
     from wsthreads.sessions.session import Session
 
 __all__ = ["LISTS", "find_session", "persons_list", "rooms_list", "session_details", "sessions_list", "sort_key"]
@@ -42,12 +42,12 @@ USER_NAMES = ("user", "name")
 def sessions_list(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
     """The message with the sessions that `watch` requests: filtered, or those of one user."""
     total = 0
-    found: list[tuple[Endpoint, Session, Connection]] = []
+    found: list[tuple[Endpoint, Session, Served]] = []
     for endpoint in endpoints:
-        live = endpoint.live()
-        total += len(live)
+        served = endpoint.served()
+        total += len(served)
         if watch.endpoint in (None, endpoint.path):
-            found += _matching(endpoint, live, watch)
+            found += _matching(endpoint, served, watch)
     rows = (nlargest if watch.descending else nsmallest)(watch.limit, found, key=_key_for(watch.sort))
     return {
         "type": watch.list,
@@ -61,14 +61,14 @@ def sessions_list(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]
 
 
 def _matching(
-    endpoint: Endpoint, live: dict[Session, Connection], watch: Watch
-) -> Iterator[tuple[Endpoint, Session, Connection]]:
+    endpoint: Endpoint, served: dict[Session, Served], watch: Watch
+) -> Iterator[tuple[Endpoint, Session, Served]]:
     room = watch.room if watch.user is None else user_room(watch.user)
     members = None if room is None else set(endpoint.rooms.sessions(room))
     has = _finder(endpoint, watch.filter.lower())
-    for session, connection in live.items():
+    for session, one in served.items():
         if (members is None or session in members) and has(session):
-            yield endpoint, session, connection
+            yield endpoint, session, one
 
 
 def _finder(endpoint: Endpoint, needle: str) -> Callable[[Session], bool]:
@@ -94,7 +94,7 @@ def sort_key(sort: str) -> Callable[[dict[str, Any]], Any]:
     return lambda row: (row["since"] if sort == "since" else row[sort] or 0, row["since"])
 
 
-def _key_for(sort: str) -> Callable[[tuple[Endpoint, Session, Connection]], Any]:
+def _key_for(sort: str) -> Callable[[tuple[Endpoint, Session, Served]], Any]:
     """The sort key of sessions. Sessions with the same value are sorted by age."""
     if sort == "since":
         return lambda entry: entry[1].opened_at
@@ -102,10 +102,12 @@ def _key_for(sort: str) -> Callable[[tuple[Endpoint, Session, Connection]], Any]
     return lambda entry: (value(entry[2].traffic()) or 0, entry[1].opened_at)
 
 
-def _row(endpoint: Endpoint, session: Session, connection: Connection) -> dict[str, Any]:
+def _row(endpoint: Endpoint, session: Session, served: Served) -> dict[str, Any]:
     rooms = session.rooms()
-    connection.measure(MEASURED_S)
-    traffic: Traffic = connection.traffic()
+    connection = served.connection
+    if connection is not None:
+        connection.measure(MEASURED_S)
+    traffic: Traffic = served.traffic()
     return {
         "id": session.id,
         "endpoint": endpoint.path,
@@ -118,6 +120,7 @@ def _row(endpoint: Endpoint, session: Session, connection: Connection) -> dict[s
         "room_count": len(rooms),
         **traffic._asdict(),
         "open": session.is_open(),
+        "connected": connection is not None,
     }
 
 
@@ -135,12 +138,12 @@ def _user_of(session: Session) -> str | None:
     return None
 
 
-def find_session(endpoints: Iterable[Endpoint], session_id: str) -> tuple[Endpoint, Session, Connection] | None:
-    """The session of that id, with its endpoint and connection; None if it has ended."""
+def find_session(endpoints: Iterable[Endpoint], session_id: str) -> tuple[Endpoint, Session, Served] | None:
+    """The session of that id, with its endpoint and what serves it; None if it has ended."""
     for endpoint in endpoints:
-        for session, connection in endpoint.live().items():
+        for session, served in endpoint.served().items():
             if session.id == session_id:
-                return endpoint, session, connection
+                return endpoint, session, served
     return None
 
 
@@ -150,7 +153,7 @@ def session_details(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, An
     head = {"type": "session", "request": watch.request, "id": watch.session_id, "gone": found is None}
     if found is None:
         return head
-    endpoint, session, _ = found
+    endpoint, session, served = found
     return {
         **head,
         **_row(*found),
@@ -159,6 +162,7 @@ def session_details(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, An
         "headers": public_headers(session.request.headers),
         "attributes": _attributes_of(endpoint, session),
         "subprotocol": session.subprotocol,
+        "survives": served.dialogue is not None and served.dialogue.outbox.is_keeping,
     }
 
 

@@ -26,7 +26,9 @@ COARSE_S = 5.0
 MAX_TOTALS = 3_000
 
 QUANTILES = {"handler_p50_s": 0.5, "handler_p99_s": 0.99}
-COUNTED = ("presence_changes", "kicks", "bans")
+COUNTED = ("presence_changes", "kicks", "bans", "sessions_suspended", "sessions_resumed")
+NOW = ("sessions", "suspended", "rooms", "users", "bytes_waiting", "unacknowledged_bytes")
+REFUSED_RESUMES = "resumes_refused_"
 WAITS = ("script_wait_p50_s", "script_wait_max_s")
 RATES = ("messages_in", "bytes_in", "messages_out", "bytes_out", "errors")
 
@@ -106,11 +108,12 @@ def sample_of(before: Snapshot, after: Snapshot) -> dict[str, Any]:
 
 
 def _of_endpoint(before: Totals | None, after: Totals, span_s: float) -> dict[str, Any]:
-    fields: dict[str, Any] = {name: getattr(after, name) for name in ("sessions", "rooms", "users", "bytes_waiting")}
+    fields: dict[str, Any] = {name: getattr(after, name) for name in NOW}
     fields["errors_total"] = after.errors
     fields |= {name: getattr(after, name) for name in WAITS}
     for name in COUNTED:
         fields[f"{name}_total"] = after.counters.get(name, 0)
+    fields |= {f"{name}_total": n for name, n in after.counters.items() if name.startswith(REFUSED_RESUMES)}
     for name in RATES:
         grown = getattr(after, name) - (0 if before is None else getattr(before, name))
         fields[name] = round(max(0, grown) / span_s, 2)

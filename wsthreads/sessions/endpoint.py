@@ -212,6 +212,10 @@ class Endpoint:
         every = ((served.session, served.connection) for served in self._service.served.snapshot().values())
         return {session: connection for session, connection in every if connection is not None}
 
+    def served(self) -> dict[Session, Served]:
+        """The sessions, also those that wait for their clients, each with what serves it. A snapshot."""
+        return {served.session: served for served in self._service.served.snapshot().values()}
+
     def totals(self) -> Totals:
         """Counters of this endpoint, now and since the process began. Takes some microseconds for each session."""
         counts, times = self._metrics.snapshot(), self._metrics.distributions()

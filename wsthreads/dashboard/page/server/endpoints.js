@@ -1,7 +1,7 @@
 // The endpoints: their addresses, their handlers' functions and their current numbers.
 
 import { $, copyButton, make, setText } from "../dom.js";
-import { count, rate, seconds } from "../format.js";
+import { bytes, count, rate, seconds } from "../format.js";
 import { Rows } from "../rows.js";
 
 /** The address of an endpoint, relative to this page: the server may be mounted below a path. */
@@ -35,6 +35,17 @@ function textOfWaits(now) {
   return longest === null ? "" : `waits in the script: median ${seconds(now.script_wait_p50_s)}, longest ${seconds(longest)}`;
 }
 
+const TITLE_OF_SURVIVAL = "sessions that wait for their clients, and bytes kept until clients acknowledge them; resumed or not since the start of the server";
+
+const REFUSED = /^resumes_refused_(\w+)_total$/;
+
+function textOfSurvival(now) {
+  if (!now?.sessions_suspended_total && !now?.unacknowledged_bytes) return "";
+  const reasons = Object.entries(now).flatMap(([name, n]) => (REFUSED.test(name) ? [`${REFUSED.exec(name)[1]} ${count(n)}`] : []));
+  const parts = [`${count(now.suspended)} suspended`, `${bytes(now.unacknowledged_bytes)} not acknowledged`, `${count(now.sessions_resumed_total)} resumed`];
+  return [...parts, ...(reasons.length ? [`not resumed: ${reasons.join(", ")}`] : [])].join(", ");
+}
+
 /** `onTry(path)` is called when the user wants to try an endpoint. Returns { endpoints, sample }. */
 export function makeEndpoints(onTry) {
   let numbers = {};
@@ -51,7 +62,8 @@ export function makeEndpoints(onTry) {
       make("td", { className: "handler" },
         make("span", { className: "mono", textContent: handler }), " ", make("span", { className: "tag", textContent: language ?? "" }),
         make("span", { className: "soft functions mono", textContent: functions.join(", ") }),
-        make("span", { className: "soft waits", title: TITLE_OF_WAITS })),
+        make("span", { className: "soft waits", title: TITLE_OF_WAITS }),
+        make("span", { className: "soft survival", title: TITLE_OF_SURVIVAL })),
       ...NUMBERS.map(([, label]) => make("td", { className: "number", "data-label": label })),
       make("td", { className: "actions" },
         make("button", { type: "button", className: "small", textContent: "Try it", "aria-label": `Try ${path}`, onclick: () => onTry(path) })),
@@ -61,6 +73,7 @@ export function makeEndpoints(onTry) {
   const update = (row, { path }) => {
     const now = numbers[path];
     setText(row.querySelector(".waits"), textOfWaits(now));
+    setText(row.querySelector(".survival"), textOfSurvival(now));
     NUMBERS.forEach(([name, , format], index) => {
       const cell = row.cells[index + 2];
       setText(cell, format(now?.[name]));

@@ -18,6 +18,7 @@ const FACTS = [
   ["Sent", ({ messages_out: messages, bytes_out: size, latest_replaced: replaced }) =>
     `${count(messages)} messages, ${bytes(size)}${replaced ? `, ${count(replaced)} replaced by later ones` : ""}`],
   ["Waiting", ({ bytes_waiting: size }) => bytes(size)],
+  ["Not acknowledged", ({ survives, unacknowledged_bytes: size }) => (survives ? bytes(size) : "not kept")],
   ["Ping", ({ round_trip_s: time }) => (time === null || time === undefined ? "not measured yet" : seconds(time))],
 ];
 
@@ -106,7 +107,7 @@ export class SessionView {
     const isFirst = this.#last === null;
     const session = this.#last = message.gone ? { ...this.#last, id: this.#id, gone: true } : message;
     setText(parts.title, nameOf(session));
-    const note = session.gone ? "This session has ended." : session.open ? "" : "This session is closing.";
+    const note = noteOf(session);
     setText(parts.note, note);
     parts.note.hidden = note === "";
     // A disabled button loses the focus, and then the keys of this view stop working.
@@ -171,6 +172,12 @@ export class SessionView {
     const { ok, text } = await this.#connection.request(action);
     toast(text || (ok ? "Done." : "That did not work."), !ok);
   }
+}
+
+function noteOf({ gone, open, connected }) {
+  if (gone) return "This session has ended.";
+  if (!open) return "This session is closing.";
+  return connected === false ? "This session is suspended: it has lost its connection, and waits for its client." : "";
 }
 
 function fillTable(body, table) {

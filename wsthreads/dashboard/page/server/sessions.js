@@ -35,6 +35,17 @@ export function nameOf({ id, user }) {
   return user || id.slice(0, 8);
 }
 
+/** Whether it is open and has a connection. */
+export function isActive({ open, connected }) {
+  return open && connected !== false;
+}
+
+/** How long it has been open, or its state: it closes, or waits for its client, whose connection is lost. */
+export function stateOf({ open, connected, since }, now) {
+  if (!open) return "closing";
+  return connected === false ? "suspended" : age(now - since);
+}
+
 /** A form that sends a message. `target()` says to whom: { endpoint, session } or { endpoint, user }. */
 export function sendForm(connection, label, target) {
   const message = make("textarea", { rows: 2, required: true, autocomplete: "off", "aria-label": label });
@@ -196,13 +207,13 @@ export class Sessions {
     name.lastElementChild.hidden = !item.user; // without a user, the id is the name
     button.setAttribute("aria-pressed", item.id === this.#chosen);
     row.classList.toggle("chosen", item.id === this.#chosen);
-    row.classList.toggle("closing", !item.open);
+    row.classList.toggle("inactive", !isActive(item));
     setText(endpoint, item.endpoint);
     setText(rooms, roomsOf(item));
     rooms.title = rooms.textContent;
     setText(address, item.address);
     row.dataset.since = item.since;
-    setText(since, item.open ? age(this.#connection.now() - item.since) : "closing");
+    setText(since, stateOf(item, this.#connection.now()));
     setText(received, count(item.messages_in));
     received.title = bytes(item.bytes_in);
     setText(sent, count(item.messages_out));
@@ -217,7 +228,7 @@ export class Sessions {
   #tick() {
     if (!this.#isShown) return;
     for (const row of $("sessions-rows").rows) {
-      if (!row.classList.contains("closing")) setText(row.cells[4], age(this.#connection.now() - Number(row.dataset.since)));
+      if (!row.classList.contains("inactive")) setText(row.cells[4], age(this.#connection.now() - Number(row.dataset.since)));
     }
   }
 }

@@ -1,10 +1,10 @@
 // The view of one user: the user's sessions, on all devices and in all workers, and buttons to kick and ban the user.
 
 import { $, make, setText } from "../dom.js";
-import { age, count } from "../format.js";
+import { count } from "../format.js";
 import { ask, CODES, CODE_PATTERN, toast } from "../dialogs.js";
 import { Rows } from "../rows.js";
-import { sendForm } from "./sessions.js";
+import { isActive, sendForm, stateOf } from "./sessions.js";
 import { workerOf } from "./workers.js";
 
 const SHOWN = 50;
@@ -83,7 +83,7 @@ export class UserView {
           make("button", { type: "button", className: "link mono", textContent: id.slice(0, 8), onclick: () => this.#onSession(id) }),
           " ", make("span", { className: "soft" })),
         update: (item, session) => setText(item.lastElementChild, [
-          session.address, session.open ? `for ${age(this.#connection.now() - session.since)}` : "closing", workerOf(session),
+          session.address, isActive(session) ? `for ${stateOf(session, this.#connection.now())}` : stateOf(session), workerOf(session),
         ].filter(Boolean).join(", ")),
       }),
     };
