@@ -69,14 +69,18 @@ def _json_of(letter: str, text: str) -> tuple[Any, ...] | None:
         if not isinstance(resume, dict):
             return None
         token, received = resume.get("token"), resume.get("received")
-        return ("h", token, received) if type(token) is str and _is_number(received) else None
+        return ("h", token, received) if _is_token(token) and _is_number(received) else None
     numbers = [value.get(name) for name in NUMBERS["w"]]
     texts = [value.get(name) for name in ("token", "protocol", "why")]
     if type(value.get("resumed")) is not bool or not all(map(_is_number, numbers)):
         return None
-    if not all(text is None or type(text) is str for text in texts):
+    if not all(text is None or type(text) is str for text in texts) or not (texts[0] is None or _is_token(texts[0])):
         return None
     return ("w", value["resumed"], *numbers, *texts)
+
+
+def _is_token(value: Any) -> bool:
+    return type(value) is str and 1 <= len(value) <= 256 and all("!" <= character <= "~" for character in value)
 
 
 def _is_number(value: Any) -> bool:

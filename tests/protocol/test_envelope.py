@@ -31,7 +31,7 @@ MESSAGES = st.one_of(
 )
 NUMBERS = st.integers(0, MAX_NUMBER)
 IDS = st.integers(1, MAX_NUMBER)
-TOKENS = st.text(max_size=256)
+TOKENS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=256)
 WELCOME = Welcome(True, "id.secret", 7, 60_000, 25_000, 20_000, "chat", None)
 
 
@@ -185,7 +185,7 @@ def test_a_hello_may_have_so_many_characters_and_no_more():
 
 
 WRONG_COUNTS = [None, True, 1.0, "1", -1, MAX_NUMBER + 1, 10**400, [], {}]
-WRONG_TOKENS = [True, 1, ["secret"], {"secret": 1}]
+WRONG_TOKENS = [True, 1, ["secret"], {"secret": 1}, "", "secret secret", "secret\n", "secr\xe9t", "\ud800", "s" * 257]
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,7 @@ ACK_BYTES = 65536
 MAX_HELLO_CHARS = 4096
 
 _NUMBER = re.compile("0|[1-9][0-9]{0,15}")
+_TOKEN = re.compile("[!-~]{1,256}")
 
 #: Letters of messages of the client that are not for people or programs.
 _CONTROLS = frozenset("hap")
@@ -243,6 +244,13 @@ def _field(value: dict[str, Any], key: str, kind: type[Any]) -> Any:
     return found
 
 
+def _token(value: dict[str, Any]) -> str:
+    token: str = _field(value, "token", str)
+    if _TOKEN.fullmatch(token) is None:
+        raise ProtocolError("'token' is not 1 to 256 visible ASCII characters in a hello or welcome")
+    return token
+
+
 def _text_or_none(value: dict[str, Any], key: str) -> str | None:
     return None if value.get(key) is None else _field(value, key, str)
 
@@ -252,14 +260,14 @@ def _parse_hello(text: str) -> Hello:
     if "resume" not in value:
         return Hello()
     resume = _field(value, "resume", dict)
-    return Hello(_field(resume, "token", str), _field(resume, "received", int))
+    return Hello(_token(resume), _field(resume, "received", int))
 
 
 def _parse_welcome(text: str) -> Welcome:
     value = _object(text, "welcome")
     return Welcome(
         resumed=_field(value, "resumed", bool),
-        token=_text_or_none(value, "token"),
+        token=None if value.get("token") is None else _token(value),
         received=_field(value, "received", int),
         resume_ms=_field(value, "resumeMs", int),
         heartbeat_ms=_field(value, "heartbeatMs", int),
