@@ -385,7 +385,6 @@ globalThis.cutAtRandom = async (ReconnectingWebSocket, seed, { forgets = false, 
   const world = new World(ReconnectingWebSocket, { renews });
   const wake = [
     () => dispatchEvent(new Event("online")),
-    () => document.dispatchEvent(new Event("resume")),
     () => document.dispatchEvent(new Event("visibilitychange")),
     () => dispatchEvent(new PageTransitionEvent("pagehide", { persisted: true })),
     () => dispatchEvent(new PageTransitionEvent("pageshow", { persisted: true })),

@@ -73,7 +73,7 @@ def test_a_client_that_is_refused_with_a_close_code_learns_it_and_does_not_come_
     page_file.write_text(PAGE.replace('"/ws/echo", []', '"/ws/echo", ["token.abc"]'))
     with run_server(*site) as server:
         page = window(server.url)
-        expect(log_of(page)).to_have_text(["open", "closed 4003 banned true"])
+        expect(log_of(page)).to_have_text(["closed 4003 banned true"])
         server.wait_for("refused with a 101: 4003 banned")
 
 

@@ -20,7 +20,7 @@ export interface ReconnectingOptions {
   maxQueuedBytes?: number;
   /**
    * True: do not offer the subprotocol `wsthreads.1`. Then no session is resumed, and there are no requests. Needed only
-   * for a server that does not know it and must not see an attempt that a browser gives up. Default: true, for the time being.
+   * for a server that does not know it and must not see an attempt that a browser gives up. Default: false.
    */
   plain?: boolean;
   /**

@@ -45,7 +45,7 @@ const DEFAULTS = {
   maxQueued: 1000,
   maxQueuedBytes: 1024 * 1024,
   maxPause: 90_000,  // longer than the minute by which browsers delay timers of hidden pages
-  plain: true,
+  plain: false,
   isFinal: ({ code }) => isFinal(code),
   // For tests.
   WebSocket: globalThis.WebSocket,
@@ -230,7 +230,7 @@ export class ReconnectingWebSocket extends EventTarget {
 
   #watchPage(method) {
     for (const [type, listener] of Object.entries(this.#pageEvents)) globalThis[method]?.(type, listener);
-    for (const type of ["visibilitychange", "resume"]) globalThis.document?.[method](type, this.#wake);
+    globalThis.document?.[method]("visibilitychange", this.#wake);
   }
 
   #pageEvents = {
@@ -242,13 +242,11 @@ export class ReconnectingWebSocket extends EventTarget {
     },
   };
 
-  #wake = ({ type }) => {
+  #wake = () => {
     if (globalThis.document.hidden) return;
     this.#watch();
     this.reconnect();
-    if (!this.#isOpen || !this.#session) return;
-    if (this.#session.token && type === "resume") this.#renew();
-    else this.#probe(this.#session.token ? PROBE_MS : this.#session.timeoutMs);
+    if (this.#isOpen && this.#session) this.#probe(this.#session.token ? PROBE_MS : this.#session.timeoutMs);
   };
 
   // Replace an open connection at once: it may be dead without the browser knowing. Or end the wait for the next one.
