@@ -1,5 +1,6 @@
 """Sessions that go on after a lost connection: what a handler sees, and that each message arrives once, in order."""
 
+import select
 import threading
 
 import pytest
@@ -225,6 +226,31 @@ def test_a_new_connection_is_served_while_a_handler_of_the_old_one_runs():
         wait_until(lambda: handler.calls[-1] == ("close", 1000, ""))
         assert [call for call in handler.calls if isinstance(call, str)] == ["open", "slow", "next"]
         assert [call[0] for call in handler.calls[2:]].count("suspend") == 1
+
+
+def test_a_close_is_answered_when_the_handler_of_the_old_connection_has_handled_what_came_before_it():
+    began, go_on = threading.Event(), threading.Event()
+
+    class Slow(Story):
+        def on_message(self, session, message):
+            if message == "slow":
+                began.set()
+                assert go_on.wait(DEADLINE_S)
+            super().on_message(session, message)
+
+    handler = Slow()
+    with endpoint(handler, resume_s=60, ping_interval_s=0) as (_, port), Speaker(port).begin() as client:
+        client.send("slow")
+        assert began.wait(DEADLINE_S)
+        client.lose()
+        client.come_back()
+        client.send("next")
+        assert client.heartbeat() == 2
+        client.wire.send(CLOSE, close_payload(1000))
+        assert not select.select([client.wire.sock], [], [], 0.2)[0]
+        go_on.set()
+        assert client.all(2) == ["echo slow", "echo next"]
+        assert client.receive_close() == (1000, "")
 
 
 def test_a_shutdown_ends_suspended_sessions_once(world):

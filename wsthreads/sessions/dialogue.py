@@ -116,6 +116,7 @@ class Dialogue:
         "_lock",
         "_most_bytes",
         "_room",
+        "_runner",
         "_to_confirm",
         "_turn",
         "ending",
@@ -167,6 +168,7 @@ class Dialogue:
         self._events: deque[str | bytes | envelope.Request | Callable[[Dialogue], None]] = deque()
         self._turn = Lock()
         self._turn.acquire()
+        self._runner = 0  # the thread that has the turn, in `run`
         #: How many of the client's counted messages were taken; see `messages_in`. Guarded by the lock.
         self.received = 0
         self._bytes_queued = 0  # of messages that ever were events
@@ -651,7 +653,7 @@ class Dialogue:
         events, turn = self._events, self._turn
         while events and turn.acquire(False):
             try:
-                self.session._thread = get_ident()
+                self._runner = self.session._thread = get_ident()
                 while events:
                     event = events.popleft()
                     kind = type(event)
@@ -674,7 +676,17 @@ class Dialogue:
                 self.begin_close(CloseCode.INTERNAL_ERROR, "server error")
                 raise
             finally:
+                self._runner = 0
                 turn.release()
+
+    def catch_up(self, carrier: Carrier) -> None:
+        """Wait until all that was taken has been handled. Called before the client's close frame is answered."""
+        self.run()
+        while not self.is_idle and self._runner != get_ident() and self._carrier is carrier and self.ending is None:
+            if self._turn.acquire(timeout=LOOK_S):  # another connection's thread had it
+                self._turn.release()
+                self.run()
+        self._handler.catch_up(self.session)
 
     @property
     def is_idle(self) -> bool:
