@@ -309,7 +309,7 @@ def test_a_client_gives_its_place_back_whatever_fails(monkeypatch, world, step, 
     world.timers.advance(61)
     if step not in ("the session waits", "the session is over", "the session is closed"):
         wait_until(lambda: world.app.session_count == 0, "the end of all sessions")
-        assert not world.endpoint.sessions()
+        wait_until(lambda: not world.endpoint.sessions(), "all sessions to be forgotten")
     assert len(closes(world)) <= 1
 
 

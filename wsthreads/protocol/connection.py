@@ -320,6 +320,10 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         finally:
             self._read_until = None
 
+    def admit_control(self) -> None:
+        """Count a message that is like a ping. Raises `PolicyError` if there are too many."""
+        self._assembler.admit_control()
+
     def _in_time(self, receive: Callable[..., R], *arguments: Any) -> R:
         """`receive`, but only until the time that `read` has set. Raises `Late` then."""
         until = self._read_until

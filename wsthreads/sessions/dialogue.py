@@ -28,7 +28,7 @@ from threading import Condition, Lock, get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
-from wsthreads.errors import CloseCode, ProtocolError, RequestError
+from wsthreads.errors import CloseCode, PeerError, ProtocolError, RequestError
 from wsthreads.protocol import envelope
 from wsthreads.protocol.channel import Expired, Kick
 from wsthreads.protocol.frames import message_frame
@@ -516,6 +516,8 @@ class Dialogue:
     def _accept_marked(self, carrier: Carrier, message: str | bytes) -> bool:
         """`accept` for a message that begins with DLE."""
         parsed = envelope.parse(message)
+        if isinstance(parsed, (envelope.Ack, envelope.Heartbeat)):
+            carrier.connection.admit_control()
         refused = 0
         with self._lock:
             if self._carrier is not carrier:
@@ -745,6 +747,6 @@ class Dialogue:
         if message is not None:
             try:
                 return self.accept(carrier, message)
-            except ProtocolError as error:
+            except PeerError as error:
                 carrier.channel.refuse(error)
         return True

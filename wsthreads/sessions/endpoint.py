@@ -311,7 +311,8 @@ class Endpoint:
     def connections(self) -> list[Connection]:
         """The connections of its sessions, and of clients without a session. A snapshot."""
         without = self._service.without_session.snapshot()
-        return [*self.live().values(), *without.values()]
+        with_session = {id(connection): connection for connection in self.live().values()}
+        return [*{**without, **with_session}.values()]  # for a moment, one may be in both
 
     def cut_off(self) -> int:
         """End every connection at once; how many there were."""

@@ -8,11 +8,12 @@ connection is closed with the same code.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from wsthreads.config import Config
-from wsthreads.errors import CloseCode, ProtocolError
+from wsthreads.errors import CloseCode, PeerError, ProtocolError
 from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import SESSION_KEY, in_context, log_context
 from wsthreads.protocol import envelope
@@ -64,6 +65,9 @@ class Setting(Protocol):
 
     def leave(self, dialogue: Dialogue) -> None:
         """At a shutdown: a session without a connection goes on in another process, or ends. Blocks."""
+
+    def has_session(self, connection: Connection) -> None:
+        """A session goes on over the connection."""
 
     def disconnected(self, dialogue: Dialogue, connection: Connection) -> None:
         """A connection of the session has ended."""
@@ -121,26 +125,28 @@ class Reception:
                     thread.runs_handler()
                 if not dialogue.take(carrier, message):
                     break
-        except ProtocolError as error:
+        except PeerError as error:
             carrier.channel.refuse(error)
         except BaseException:
             # Not an error in the user's code: the handler has logged those.
             carrier.channel.begin_close(CloseCode.INTERNAL_ERROR, "server error")
             raise
         finally:
-            try:
-                dialogue.part(carrier)
-            except BaseException:
-                dialogue.drop(carrier)
-                raise
-            finally:
+            with ExitStack() as steps:  # in reverse order; if one fails, the others still run
+                steps.callback(self._setting.disconnected, dialogue, carrier.connection)
+                steps.callback(carrier.connection.hang_up)
+                steps.callback(self._run_or_leave, dialogue)
                 try:
-                    dialogue.run()
-                    if self._setting.admission.goodbye is not None and not dialogue.is_connected:
-                        self._setting.leave(dialogue)
-                finally:
-                    carrier.connection.hang_up()
-                    self._setting.disconnected(dialogue, carrier.connection)
+                    dialogue.part(carrier)
+                except BaseException:
+                    dialogue.drop(carrier)
+                    raise
+
+    def _run_or_leave(self, dialogue: Dialogue) -> None:
+        """A connection is over: handle what waits. At a shutdown, a session without a connection leaves the process."""
+        dialogue.run()
+        if self._setting.admission.goodbye is not None and not dialogue.is_connected:
+            self._setting.leave(dialogue)
 
     def _say_goodbye(self, dialogue: Dialogue, carrier: Carrier, code: int, reason: str) -> None:
         if self._setting.handover is None:
@@ -231,6 +237,7 @@ class Reception:
         if dialogue is not None and not why:
             why = self._attach(dialogue, carrier, hello, wanted, request, spoken)
             if not why:
+                self._setting.has_session(carrier.connection)
                 return dialogue, ""
         if why == BUSY:
             carrier.channel.begin_close(CloseCode.TRY_AGAIN_LATER, "the session is on its way")

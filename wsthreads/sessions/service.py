@@ -247,6 +247,10 @@ class Service:
         if not dialogue.is_over:
             dialogue.begin_close(*(self.admission.goodbye or (CloseCode.ABNORMAL, "")))
 
+    def has_session(self, connection: Connection) -> None:
+        """A session goes on over the connection."""
+        self.without_session.pop(id(connection))
+
     def disconnected(self, dialogue: Dialogue, connection: Connection) -> None:
         """A connection of a session has ended."""
         self._disconnect(dialogue.session.id, connection)
