@@ -429,3 +429,44 @@ def test_the_state_of_another_session_is_not_taken(redis, world):
     del world.places[0].here[bob.id]
     assert world.come_back(bob, 1) == UNKNOWN
     assert world.places[1].here == {}
+
+
+ODD_QUESTIONS = [
+    None,
+    "text",
+    [],
+    {"id": 1},
+    ["id", "secret", None, None],
+    [1, "secret", None, None, ""],
+    ["id", "\u00e4", None, None, ""],
+    ["id", "secret", [], None, ""],
+    ["id", "secret", None, 1, ""],
+    ["id", "secret", None, None, None],
+    ["id", "secret", None, None, "", 1],
+]
+
+
+@pytest.mark.parametrize("asked", ODD_QUESTIONS)
+def test_an_odd_question_of_another_process_is_answered_by_unknown(world, asked, caplog):
+    Client(world, "lobby")
+
+    def ask():
+        return world.links[1].ask(f"resume {world.path}", asked, 0.2, enough=lambda value: True)
+
+    answers = wait_until(ask, "an answer, once both processes listen")
+    assert [each["value"] for each in answers] == [UNKNOWN]
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("answer", [1, ["x", 1], [1000, "x" * 200], [5000, ""], "nonsense", [True, ""]])
+def test_an_odd_answer_of_another_process_resumes_nothing(world, answer):
+    ann = Client(world, "lobby")
+    world.places[0].why = answer
+    assert world.places[1].handover.fetch(ann.claim(), None, timeout_s=0) in (BUSY, UNKNOWN)
+    assert world.places[1].here == {}
+
+
+def test_how_a_session_has_ended_is_told_by_its_process(world):
+    ann = Client(world, "lobby")
+    world.places[0].why = (4001, "go")
+    assert world.come_back(ann, 1) == (4001, "go")

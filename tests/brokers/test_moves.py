@@ -69,6 +69,11 @@ class Process:
     def calls(self):
         return self.story.calls
 
+    def session(self):
+        """Its first session, once it is open."""
+        wait_until(lambda: self.calls, "an open session")
+        return next(iter(self.story.sessions.values()))
+
     def wait_for(self, *calls):
         wait_until(lambda: self.calls == list(calls), f"{list(calls)}, not {self.calls}")
 
@@ -97,7 +102,7 @@ def test_a_client_that_comes_back_to_another_process_goes_on_with_its_session(pr
     with Speaker(old.port).begin() as client:
         client.send('set {"name": "ann", "n": [1, null]}')
         assert client.next().startswith("echo set")
-        session = old.story.sessions[next(iter(old.story.sessions))]
+        session = old.session()
         client.lose()
         wait_until(lambda: SUSPEND in old.calls, "the suspension")
         assert session.send("to the session")
@@ -108,7 +113,7 @@ def test_a_client_that_comes_back_to_another_process_goes_on_with_its_session(pr
         assert client.all(2) == ["to the session", "to all"]
         client.send("hello")
         assert client.next() == "echo hello"
-        moved = new.story.sessions[session.id]
+        moved = wait_until(lambda: new.story.sessions.get(session.id), "the session in the other process")
         assert moved.attributes == {"name": "ann", "n": [1, None]}
         assert moved.rooms() == ["lobby"]
         assert moved.opened_at == session.opened_at
@@ -193,7 +198,8 @@ def test_at_a_shutdown_sessions_go_on_in_another_process(processes):
         assert move(away, new).resumed
         assert away.next() == "to all"
         assert not [call for call in old.calls + new.calls if call[0] == "close"]
-        assert old.calls.count(SUSPEND) == new.calls.count(RESUME) == 2
+        wait_until(lambda: new.calls.count(RESUME) == 2, "both resumed")
+        assert old.calls.count(SUSPEND) == 2
 
 
 def test_what_the_client_sends_while_the_server_shuts_down_is_handled_once(processes):
@@ -264,7 +270,7 @@ def test_at_a_shutdown_a_session_that_cannot_move_ends(processes):
 def test_a_kick_reaches_the_client_wherever_it_comes_back(processes, when):
     old, new = processes()
     with Speaker(old.port).begin() as client:
-        session = next(iter(old.story.sessions.values()))
+        session = old.session()
         client.lose()
         wait_until(lambda: SUSPEND in old.calls, "the suspension")
         if when == "before it moves":

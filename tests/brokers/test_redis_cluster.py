@@ -10,6 +10,7 @@ import pytest
 import redis
 from redis.cluster import ClusterNode
 
+from tests.brokers.handover_world import Client, HandoverWorld
 from tests.brokers.test_shared_presence import Worker
 from tests.programs import DEADLINE_S, wait_until
 from tests.redis_server import RedisServer, free_port
@@ -114,6 +115,39 @@ def test_broadcast_and_send_keep_their_order(world):
         a.session.room("one").broadcast(f"{n} a")
         a.session.send(f"{n} b")
     assert a.receive(100) == [f"{n} {which}" for n in range(50) for which in "ab"]
+
+
+def test_a_session_in_rooms_of_all_nodes_goes_on_in_another_process_amid_broadcasts(nodes):
+    client = redis.RedisCluster(startup_nodes=[ClusterNode("127.0.0.1", nodes[0].port)])
+    world = HandoverWorld(client, prefix=f"moving-{os.getpid()}")
+    try:
+        names = [f"room {n}" for n in range(12)]
+        ann = Client(world, *names, user="ann")
+        stopping, sent = threading.Event(), dict.fromkeys(names, 0)
+
+        def speak():
+            rooms = [world.all_rooms[1].room(name) for name in names]
+            while not stopping.wait(0.001):
+                for room in rooms:
+                    room.broadcast(f"{room.name} {sent[room.name]}")
+                    sent[room.name] += 1
+
+        speaker = threading.Thread(target=speak, daemon=True)
+        speaker.start()
+        for turn in range(6):
+            assert not isinstance(world.come_back(ann, 1 - turn % 2), str)
+        stopping.set()
+        speaker.join(DEADLINE_S)
+        for name in names:
+            world.all_rooms[1].room(name).broadcast(f"{name} last")
+        heard = ann.rest()
+        while sum(text.endswith("last") for text in heard) < len(names):
+            heard += ann.member.receive(1)
+        for name in names:
+            numbers = [int(text.split()[2]) for text in heard if text.startswith(f"{name} ") and "last" not in text]
+            assert numbers == list(range(numbers[0], sent[name]))
+    finally:
+        world.end()
 
 
 def test_a_url_of_a_node_is_told_to_be_of_a_cluster(nodes, caplog):

@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,9 @@ CLIENTS = int(os.environ.get("WSTHREADS_ROLLING_CLIENTS", "12"))
 PAUSE_S = 3.0
 TALK_S = max(0.1, CLIENTS / 200)
 
+#: How long an old worker may take to end.
+GRACE_S = 30
+
 #: Clients in a room.
 ROOM = 6
 
@@ -36,18 +40,27 @@ ROOM = 6
 class Workers(Program):
     """gunicorn with some workers, and what its handler has noted."""
 
-    def __init__(self, redis, folder, workers):
+    def __init__(self, redis, folder, workers, *options, worker="wsthreads.gunicorn.ThreadWorker"):
         self.calls_file = folder / "calls"
         self.calls_file.touch()
-        options = ["-k", "wsthreads.gunicorn.ThreadWorker", "--threads", str(CLIENTS + 50), "-w", str(workers)]
-        options += ["--bind", "127.0.0.1:0", "--graceful-timeout", "30", "tests.rolling_app:app"]
+        options = ["-k", worker, "--threads", str(CLIENTS + 50), "-w", str(workers), *options]
+        options += ["--bind", "127.0.0.1:0", "--graceful-timeout", str(GRACE_S), "tests.rolling_app:app"]
         environment = {"CALLS": str(self.calls_file), "REDIS_URL": redis.url}
         super().__init__([sys.executable, "-m", "gunicorn", *options], env=environment)
         self.port = int(self.wait_for(r"Listening at: http://127\.0\.0\.1:(\d+)")[1])
+        self.workers = workers
         self.wait_for("Booting worker with pid", times=workers)
 
     def restart(self):
         self.process.send_signal(signal.SIGHUP)
+
+    def wait_calm(self):
+        """Wait until the last old worker has ended: no client will have to come back any more."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        deadline = time.monotonic() + GRACE_S + DEADLINE_S
+        while len(children.read_text().split()) > self.workers:
+            assert time.monotonic() < deadline, "an old worker does not end"
+            time.sleep(0.1)
 
     def calls(self):
         """By session: what the handler's functions were called for, in order."""
@@ -98,7 +111,7 @@ class Talker:
             assert numbers == list(range(numbers[0], mate.sent)), f"{self.name} of {mate.name}"
 
 
-def run(port, workers, restart, seconds):
+def run(port, workers, restart, seconds, *, is_calm_in_the_end=True):
     """Clients talk while workers restart."""
     stopping = threading.Event()
     talkers = [Talker(port, number, stopping) for number in range(CLIENTS)]
@@ -110,6 +123,8 @@ def run(port, workers, restart, seconds):
     for _ in range(restarts):
         restart()
         time.sleep(PAUSE_S)
+    if is_calm_in_the_end:
+        workers.wait_calm()
     stopping.set()
     for talker in talkers:
         talker.threads[0].join(DEADLINE_S)
@@ -131,10 +146,11 @@ def run(port, workers, restart, seconds):
     for what in calls.values():
         assert Counter(what)["open"] == 1
         assert not [each for each in what if each.startswith("close")], what
-        assert what == ["open", *["suspend", "resume"] * (len(what) // 2)]
-    wait_until(
-        lambda: all(what[-1].startswith("close 1000") for what in workers.calls().values()), "on_close at the end"
-    )
+        assert what == ["open", *["suspend", "resume"] * len(what)][: len(what)]
+    if is_calm_in_the_end:
+        wait_until(
+            lambda: all(what[-1].startswith("close 1000") for what in workers.calls().values()), "on_close at the end"
+        )
     moves = sum(len(what) // 2 for what in calls.values())
     messages = sum(len(talker.heard) for talker in talkers)
     print(f"{CLIENTS} clients, {restarts} restarts, {moves} times resumed, {messages} messages received")
@@ -147,6 +163,44 @@ def test_while_workers_restart_again_and_again_nobody_loses_anything(tmp_path, w
     with RedisServer() as redis, Workers(redis, tmp_path, workers) as server:
         run(server.port, server, server.restart, SECONDS)
         assert "Traceback" not in server.log, server.log
+
+
+@pytest.mark.long
+def test_with_gunicorns_own_worker_and_max_requests_nobody_loses_anything(tmp_path):
+    options = ["--max-requests", str(CLIENTS // 2)]
+    with RedisServer() as redis, Workers(redis, tmp_path, 2, *options, worker="gthread") as server:
+        run(server.port, server, lambda: None, SECONDS, is_calm_in_the_end=False)
+        assert "Traceback" not in server.log, server.log
+
+
+@pytest.mark.long
+def test_the_sessions_of_a_worker_that_is_killed_begin_anew_and_their_clients_are_told(tmp_path):
+    with RedisServer() as redis, Workers(redis, tmp_path, 2) as server, ExitStack() as stack:
+        opened = []
+        clients = [
+            stack.enter_context(
+                Client(f"ws://127.0.0.1:{server.port}/ws?name=c{n}&room=lobby", min_delay_s=0.05, on_open=opened.append)
+            )
+            for n in range(6)
+        ]
+        for client in clients:
+            client.send("hello")
+            while client.receive(DEADLINE_S) != "echo hello":
+                pass
+        begun = {line.split()[1]: int(line.split()[2]) for line in server.calls_file.read_text().splitlines()}
+        victim = max(begun.values(), key=list(begun.values()).count)
+        os.kill(victim, signal.SIGKILL)
+        lost = [session for session, process in begun.items() if process == victim]
+        wait_until(lambda: len(server.calls()) == len(clients) + len(lost), "fresh sessions in place of the lost ones")
+        assert len(opened) == len(clients) + len(lost)
+        assert sum(client.resumed for client in clients) == 0
+        calls = server.calls()
+        assert all(calls[session] == ["open"] for session in lost)
+        assert all("close" not in " ".join(what) for what in calls.values())
+        for client in clients:
+            client.send("again")
+            while client.receive(DEADLINE_S) != "echo again":
+                pass
 
 
 @contextmanager

@@ -163,6 +163,8 @@ class Handover:
     # Another process asks
 
     def _answer(self, asked: Any) -> str | tuple[int, str]:
+        if not _is_question(asked):
+            return UNKNOWN
         session_id, secret, user, origin, encoding = asked
         why = self._sessions.judge(session_id, secret, user, origin, encoding)
         if why == UNKNOWN:
@@ -222,6 +224,14 @@ def _knows(value: Any) -> bool:
     if isinstance(value, str):
         return value != UNKNOWN
     return isinstance(value, list) and len(value) == 2
+
+
+def _is_question(asked: Any) -> bool:
+    if not isinstance(asked, list) or len(asked) != 5:
+        return False
+    session_id, secret, user, origin, encoding = asked
+    is_text = all(isinstance(each, str) and each.isascii() for each in (session_id, secret, encoding))
+    return is_text and all(each is None or isinstance(each, str) for each in (user, origin))
 
 
 def _look_later(handover: ref[Handover], timers: Timers) -> None:

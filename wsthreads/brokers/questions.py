@@ -68,7 +68,10 @@ class Questions:
     def ask_all(
         self, kind: str, argument: Any, timeout_s: float, enough: Callable[[Any], bool] | None
     ) -> tuple[list[dict[str, Any]], int | None]:
-        """`ask`, and how many have not answered; None if Redis is away."""
+        """`ask`, and how many have not answered; None if Redis is away.
+
+        Without an answer of its own, this process has not heard those of others, since it has just begun to listen.
+        """
         question, deadline = secrets.token_urlsafe(9), monotonic() + timeout_s
         answers: list[dict[str, Any]] = []
         self._open[question] = answers
@@ -88,7 +91,8 @@ class Questions:
             with self._changed:
                 self._changed.wait_for(is_done, max(0.0, deadline - monotonic()))
             arrived = answers.copy()
-            return [each for each in arrived if each["process"] != self._process], count - len(arrived)
+            others = [each for each in arrived if each["process"] != self._process]
+            return others, max(count, len(others) + 1) - len(arrived)
         finally:
             del self._open[question]
 
