@@ -297,12 +297,13 @@ def wsload(tmp_path_factory):
 @pytest.fixture
 def port():
     """Of a server in this process, with the benchmark's own handlers."""
-    from tests.bench.handlers import echo, room
+    from tests.bench.handlers import echo, requests, room
     from wsthreads import WebSocketApp
     from wsthreads.servers.serving import Server
 
-    app = WebSocketApp()
+    app = WebSocketApp(resume_s=60)
     app.add_handler("/echo", echo)
+    app.add_handler("/requests", requests)
     app.add_handler("/room", room)
     with Server(app, "127.0.0.1", 0) as server:
         yield server.port
@@ -326,6 +327,22 @@ class TestLoadGenerator:
         assert 0 < figures["p50_us"] <= figures["p90_us"] <= figures["p99_us"] <= figures["max_us"]
         assert 0 <= figures["client_cpu"] <= 1.1
         assert figures["rss_mb"] > 1
+
+    @pytest.mark.parametrize(
+        ("path", "dialect", "load"),
+        [
+            ("/echo", "-E", Load(connections=10, seconds=0.5, warm_s=0.1)),
+            ("/room", "-E", Load(mode="fan", connections=10, senders=2, seconds=0.2, warm_s=0.1)),
+            ("/echo", "-E", Load(connections=2, payload_bytes=70_000, seconds=0.2, warm_s=0.1)),
+            ("/requests", "-Q", Load(connections=10, seconds=0.5, warm_s=0.1)),
+        ],
+        ids=["echo", "fan", "large", "requests"],
+    )
+    def test_speaks_wsthreads_1(self, wsload, port, path, dialect, load):
+        """The server closes a client that counts, acknowledges or asks otherwise than the protocol says."""
+        figures = run_load(wsload, load, port=port, path=path, pid=0, dialect=[dialect])
+        assert figures["ok"] == figures["open"] == load.connections
+        assert figures["received"] > 4 * 64, "it has acknowledged"
 
     def test_opens_and_closes_connections(self, wsload, port):
         load = Load(mode="churn", connections=5, count=50, seconds=10, warm_s=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,14 +49,16 @@ class Load:
         return [text for option, value in arguments.items() for text in (option, str(value))]
 
 
-def run_load(wsload: Path, load: Load, *, port: int, path: str, pid: int, socket_io: bool = False) -> dict[str, float]:
+def run_load(
+    wsload: Path, load: Load, *, port: int, path: str, pid: int, dialect: Sequence[str] = ()
+) -> dict[str, float]:
     """Run a load on a server, and return wsload's report. Blocks during the load.
+
+    `dialect` is wsload's option for what is spoken on top of WebSocket.
 
     Raises `RunFailed` unless all connections were opened and stayed open, and all messages arrived.
     """
-    command = [str(wsload), "-p", str(port), "-u", path, "-P", str(pid), *load.arguments()]
-    if socket_io:
-        command.append("-S")
+    command = [str(wsload), "-p", str(port), "-u", path, "-P", str(pid), *load.arguments(), *dialect]
     timeout_s = load.seconds + load.warm_s + load.drain_s + EXTRA_S
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)

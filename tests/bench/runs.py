@@ -60,7 +60,7 @@ class Context:
                 port=process.port,
                 path=server.path(endpoint),
                 pid=process.pid,
-                socket_io=server.socket_io,
+                dialect=server.dialect,
             )
         finally:
             process.check_alive()  # the reason of its end is more useful than "connections were lost"

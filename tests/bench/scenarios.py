@@ -62,6 +62,19 @@ def _room_js(members: int) -> Scenario:
     )
 
 
+def _survives(members: int) -> Scenario:
+    return Scenario(
+        name=f"resume-fan-{members}",
+        title=f"room of {members:,} whose members' sessions survive, 4 senders",
+        unit="deliveries/s",
+        measure=under_load("recv_per_s", "room", mode="fan", connections=members, senders=4),
+        servers=("wsthreads-resume", "wsthreads"),
+        subjects=("wsthreads-resume",),
+        targets=(Target("wsthreads-resume", ">=", 0.85, "wsthreads"),),
+        run_s=members / 500,
+    )
+
+
 TARGETS_16K = (
     *_ahead("wsthreads", PYTHON_PEERS),
     *_ahead("wsthreads-pure", THREADED_PEERS),
@@ -98,6 +111,27 @@ _ALL = (
     _room(1000, 1, 0.9),
     _room(100, 4, 2.5),
     _room(1000, 4, 3.5),
+    Scenario(
+        name="resume-echo",
+        title="echo, 100 connections whose sessions survive (wsthreads.1, resume_s)",
+        unit="messages/s",
+        measure=under_load("recv_per_s", "echo", connections=100),
+        servers=("wsthreads-resume", "wsthreads"),
+        subjects=("wsthreads-resume",),
+        targets=(Target("wsthreads-resume", ">=", 0.85, "wsthreads"),),
+    ),
+    _survives(100),
+    _survives(1000),
+    Scenario(
+        name="request",
+        title="requests, 10 connections: median of the round trip, beside that of an echo",
+        unit="µs",
+        better="lower",
+        measure=under_load("p50_us", "echo", connections=10),
+        servers=("wsthreads-requests", "wsthreads"),
+        subjects=("wsthreads-requests",),
+        targets=(Target("wsthreads-requests", "<=", 1.2, "wsthreads"),),
+    ),
     Scenario(
         name="echo-js",
         title="echo in JavaScript, 100 connections",

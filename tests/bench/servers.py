@@ -19,6 +19,8 @@ __all__ = ["SERVERS", "THREADED_PEERS", "Server", "find_server"]
 
 ONE_CORE = "@1"
 
+SOCKET_IO = ("-S",)
+
 #: Room for the largest scenario; the default of wsthreads is 1,000.
 MAX_SESSIONS = 20_000
 
@@ -36,7 +38,7 @@ class Server:
     env: Mapping[str, str] = field(default_factory=dict)
     endpoints: tuple[str, ...] = ("echo", "room")
     one_core: bool = False
-    socket_io: bool = False
+    dialect: tuple[str, ...] = ()  # wsload's option for what is spoken on top of WebSocket
 
     @property
     def is_ours(self) -> bool:
@@ -49,7 +51,7 @@ class Server:
 
     def path(self, endpoint: str) -> str:
         """The URL's path of an endpoint."""
-        return f"/{endpoint}/?EIO=4&transport=websocket" if self.socket_io else f"/{endpoint}"
+        return f"/{endpoint}/?EIO=4&transport=websocket" if self.dialect == SOCKET_IO else f"/{endpoint}"
 
     def start(self, tools: Tools, endpoint: str, log_file: Path, *, pings: bool = False) -> ServerProcess:
         """The server's process, as a context manager. Peers send pings if `pings` is true; wsthreads always does."""
@@ -127,6 +129,10 @@ _ALL = (
            env=PURE),
     Server(name="wsthreads-limited", label="wsthreads, 20 messages a second from each",
            command=_wsthreads(".py", "--max-messages-per-s", "20"), endpoints=("crowd",)),
+    Server(name="wsthreads-resume", label="wsthreads, sessions survive", dialect=("-E",),
+           command=_wsthreads(".py", "--resume-s", "60")),
+    Server(name="wsthreads-requests", label="wsthreads, requests", dialect=("-Q",), endpoints=("echo",),
+           command=_wsthreads(".py", "--resume-s", "60", file="requests.py")),
     Server(name="wsthreads-js", label="wsthreads, JavaScript handler", command=_wsthreads(".js"), needs=("dukpy",)),
     Server(name="wsthreads-js-pure", label="wsthreads JS, pure Python", command=_wsthreads(".js"),
            needs=("dukpy", "speedups"), env=PURE),
@@ -152,7 +158,7 @@ _ALL = (
     Server(name="websockets", label="python-websockets (sync)", command=_python("websockets_sync.py"),
            needs=("websockets",)),
     Server(name="socketio", label="python-socketio (threading)", command=_python("socketio_app.py"),
-           needs=("python-socketio", "simple-websocket"), env=WERKZEUG, socket_io=True),
+           needs=("python-socketio", "simple-websocket"), env=WERKZEUG, dialect=SOCKET_IO),
     Server(name="aiohttp", label="aiohttp on uvloop", command=_python("aiohttp_app.py"), needs=("aiohttp", "uvloop"),
            env={"LOOP": "uvloop"}),
     Server(name="ws", label="ws on Node", needs=("node", "ws"),

@@ -1,7 +1,8 @@
 /* wsload: a WebSocket load generator on one epoll thread, for measuring servers side by side (Linux).
  *
  *   wsload -p PORT [-u PATH] [-m echo|fan|idle|churn] [-n CONNECTIONS] [-s PAYLOAD BYTES] [-d SECONDS]
- *          [-W WARM-UP SECONDS] [-w WINDOW] [-k SENDERS] [-r RATE] [-c COUNT] [-D SECONDS] [-P SERVER PID] [-H HEADER] [-S]
+ *          [-W WARM-UP SECONDS] [-w WINDOW] [-k SENDERS] [-r RATE] [-c COUNT] [-D SECONDS] [-P SERVER PID] [-H HEADER]
+ *          [-S | -E | -Q]
  *
  *   echo    every connection keeps WINDOW messages in flight
  *   fan     the first SENDERS connections send to a room that echoes to all; each keeps WINDOW messages in flight
@@ -13,6 +14,8 @@
  *   -D      with -r: at the end, wait so long at most for what has been sent and not come yet
  *   -P      report the CPU time and the memory of this process and its children
  *   -S      speak Socket.IO 4
+ *   -E      speak wsthreads.1 (docs/reference/protocol.rst), and acknowledge as it says
+ *   -Q      the same, and send requests in place of messages
  *
  * Prints one line of JSON. Status: 0, 1 if not all connections could be opened, 2 if nothing was measured.
  * Build: cc -O2 -o wsload wsload.c */
@@ -37,12 +40,14 @@
 
 enum {
     HEADER_CHARS = 28,       /* what each payload begins with: its sender, and when it was sent */
+    ACK_MESSAGES = 64,       /* wsthreads.1: acknowledge after so many messages, */
+    ACK_BYTES = 65536,       /* or bytes */
     MAX_OPENING = 64,        /* handshakes under way at once: listen backlogs of 128 are common */
     SCRATCH_BYTES = 1 << 20, /* what is read at once, and the largest message */
     STALL_S = 20,            /* a server that makes no progress for so long is given up */
 };
 
-typedef enum { CLOSED, UPGRADING, JOINING /* Socket.IO only */, OPEN, CLOSING, FAILED } State;
+typedef enum { CLOSED, UPGRADING, JOINING /* Socket.IO and wsthreads.1 only */, OPEN, CLOSING, FAILED } State;
 
 typedef struct {
     int fd, index;
@@ -50,11 +55,13 @@ typedef struct {
     uint64_t started_ns;
     uint8_t *rest; /* the beginning of a frame whose end has not come yet */
     size_t rest_bytes, rest_capacity;
+    uint64_t counted, acknowledged, requests; /* wsthreads.1 only */
+    size_t unacknowledged_bytes;
 } Connection;
 
 static struct {
     const char *path, *mode, *header;
-    int port, connections, payload, senders, window, socket_io, pid;
+    int port, connections, payload, senders, window, socket_io, envelope, requests, pid;
     double seconds, warm_s, rate, drain_s;
     uint64_t count;
 } options = {.path = "/", .mode = "echo", .header = "", .connections = 1, .payload = 32, .senders = 1, .window = 1,
@@ -113,6 +120,7 @@ static void write_frame(Connection *c, uint8_t opcode, const char *data, size_t 
 static void send_message(Connection *c, uint64_t due_ns) {
     static char text[SCRATCH_BYTES];
     int start = options.socket_io ? sprintf(text, "42[\"m\",\"") : 0;
+    if (options.requests) start = sprintf(text, "\x10q%llu:", (unsigned long long)++c->requests);
     int end = start + sprintf(text + start, "%06d %020llu ", c->index, (unsigned long long)due_ns);
     memset(text + end, 'x', start + options.payload - end);
     end = start + options.payload;
@@ -146,8 +154,10 @@ static void start(Connection *c) {
     char request[2048];
     int bytes = snprintf(request, sizeof request,
                          "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n%s%s\r\n",
-                         options.path, options.port, options.header, *options.header ? "\r\n" : "");
+                         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n%s%s%s\r\n",
+                         options.path, options.port, options.envelope ? "Sec-WebSocket-Protocol: wsthreads.1\r\n" : "",
+                         options.header, *options.header ? "\r\n" : "");
+    c->counted = c->acknowledged = c->requests = c->unacknowledged_bytes = 0;
     c->state = UPGRADING;
     opening++;
     write_all(c, (uint8_t *)request, bytes);
@@ -178,7 +188,37 @@ static uint64_t digits(const uint8_t *p, int n) {
     return value;
 }
 
+/* Counts a message of wsthreads.1, and acknowledges if it is time. */
+static void count(Connection *c, size_t bytes) {
+    c->counted++;
+    c->unacknowledged_bytes += bytes;
+    if (c->counted - c->acknowledged < ACK_MESSAGES && c->unacknowledged_bytes < ACK_BYTES) return;
+    char text[32];
+    int chars = sprintf(text, "\x10" "a%llu", (unsigned long long)c->counted);
+    c->acknowledged = c->counted;
+    c->unacknowledged_bytes = 0;
+    write_frame(c, 1, text, chars);
+}
+
 static void on_text(Connection *c, const uint8_t *text, size_t chars) {
+    if (options.envelope) {
+        if (c->state == JOINING) {
+            if (chars > 2 && text[0] == 0x10 && text[1] == 'w') opened(c);
+            else fail(c);
+            return;
+        }
+        if (chars > 1 && text[0] == 0x10 && text[1] == 'a') return;
+        count(c, chars);
+        if (options.requests) {
+            const uint8_t *colon = memchr(text, ':', chars);
+            if (!colon || text[0] != 0x10 || text[1] != 'r') {
+                fail(c);
+                return;
+            }
+            chars -= colon + 1 - text;
+            text = colon + 1;
+        }
+    }
     if (options.socket_io) {
         if (chars == 1 && text[0] == '2') { /* Engine.IO ping */
             write_frame(c, 1, "3", 1);
@@ -219,8 +259,9 @@ static size_t on_data(Connection *c, const uint8_t *data, size_t bytes) {
             return bytes;
         }
         done = end + 4 - data;
-        if (options.socket_io) c->state = JOINING;
+        if (options.socket_io || options.envelope) c->state = JOINING;
         else opened(c);
+        if (options.envelope) write_frame(c, 1, "\x10h{}", 4);
     }
     while (bytes - done >= 2 && c->state != FAILED && c->state != CLOSING) {
         const uint8_t *frame = data + done;
@@ -305,7 +346,7 @@ static double open_all(void) {
 }
 
 static void parse(int argc, char **argv) {
-    for (int o; (o = getopt(argc, argv, "p:u:m:n:s:d:W:w:k:r:c:D:P:H:S")) > 0;) switch (o) {
+    for (int o; (o = getopt(argc, argv, "p:u:m:n:s:d:W:w:k:r:c:D:P:H:SEQ")) > 0;) switch (o) {
         case 'p': options.port = atoi(optarg); break;
         case 'u': options.path = optarg; break;
         case 'm': options.mode = optarg; break;
@@ -321,6 +362,8 @@ static void parse(int argc, char **argv) {
         case 'P': options.pid = atoi(optarg); break;
         case 'H': options.header = optarg; break;
         case 'S': options.socket_io = 1; break;
+        case 'Q': options.requests = 1; /* fall through */
+        case 'E': options.envelope = 1; break;
         default: exit(2);
         }
     churn = !strcmp(options.mode, "churn");
