@@ -31,7 +31,7 @@ export function onOpen(session) {
 }
 export async function onMessage(session, message) {
   const journal = session.getAttribute("journal");
-  const text = typeof message === "string" ? message : `${message.length} bytes`;
+  const text = typeof message === "string" ? message : `${message.byteLength} bytes`;
   if (text === "journal") return session.send(JSON.stringify(journal));
   session.setAttribute("journal", [...journal, text]);
   if (text === "ask me") session.send(`it said ${await session.request("who?")}`);
@@ -127,7 +127,7 @@ def chosen(plans):
 
 @pytest.mark.long
 @pytest.mark.parametrize("compress", [False, True], ids=["plain", "compressed"])
-@pytest.mark.parametrize("language", ["python"])
+@pytest.mark.parametrize("language", ["python", "javascript"])
 def test_each_message_comes_once_and_in_order_wherever_the_connection_is_cut(language, compress, tmp_path):
     """The first connection is cut after each byte; and the second one, too, after the first was cut in the middle."""
     script = tmp_path / "handler.js"

@@ -67,6 +67,7 @@ def summary(options: Options, outcome: Outcome) -> str:
         ("clients, rooms", f"{options.clients}, {options.rooms}"),
         ("sessions", f"{counts['sessions']:,}"),
         *((f"  {kind}", f"{counts[kind]:,}") for kind in (*CLOSES, *DROPS)),
+        *((f"  {name}", f"{done:,}") for name, done in sorted(counts.items()) if name.startswith("resumed after")),
         ("messages sent", f"{counts['commands']:,}"),
         ("  broadcasts", f"{counts['b'] + counts['x']:,}"),
         ("  joins", f"{counts['j']:,}"),

@@ -46,9 +46,11 @@ class WebSocket:
         rng: Random,
         *,
         receive_buffer: int | None = None,
+        subprotocol: str | None = None,
         timeout_s: float = 20.0 * SCALE,
     ) -> None:
         self._rng = rng
+        self._subprotocol = subprotocol
         self._input = bytearray()  # less than a frame, except after the handshake
         self._came_early = False
         self._pings: deque[bytes] = deque()  # sent and not yet answered
@@ -70,7 +72,9 @@ class WebSocket:
             self._key = base64.b64encode(rng.randbytes(16)).decode()
             self._request = (
                 f"GET {target} HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\nUpgrade: websocket\r\n"
-                f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {self._key}\r\n\r\n"
+                f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {self._key}\r\n"
+                + (f"Sec-WebSocket-Protocol: {subprotocol}\r\n" if subprotocol else "")
+                + "\r\n"
             ).encode()
         except BaseException:
             sock.close()
@@ -102,7 +106,8 @@ class WebSocket:
             and headers.get("upgrade", "").lower() == "websocket"
             and headers.get("connection", "").lower() == "upgrade"
             and headers.get("sec-websocket-accept") == base64.b64encode(digest).decode()
-            and not headers.keys() & {"sec-websocket-extensions", "sec-websocket-protocol", "content-length"}
+            and headers.get("sec-websocket-protocol") == self._subprotocol
+            and not headers.keys() & {"sec-websocket-extensions", "content-length"}
         )
         if not right:
             raise Wrong("handshake", f"not a 101 as RFC 6455, 4.2.2 wants it: {head!r}")

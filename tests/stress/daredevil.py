@@ -25,7 +25,7 @@ class Daredevil(Roamer):
     """See `Roamer`; orders are for `roam`."""
 
     def _repertoire(self) -> list[tuple[Callable[[], None], float]]:
-        deaths = (self.reset, self.vanish, self.break_off, self.give_up_handshake)
+        deaths = (self.reset, self.vanish, self.break_off, self.give_up_handshake, self.lose_connection)
         usual = super()._repertoire()
         often = [(action, weight * RECKLESSNESS if action in deaths else weight) for action, weight in usual]
         return [*often, (self.fail, 1.5), (self.break_off_between_fragments, 0.5)]

@@ -34,7 +34,18 @@ export async function onMessage(session, message) {
   if (fault) injected(fault); // behind the call, since one that is stopped at its deadline runs no `finally`
 }
 
+export function onSuspend(session) {
+  call(session, "onSuspend", () => session.setAttribute("away", true));
+}
+
+export function onResume(session) {
+  if (!session.getAttribute("away")) note("wrong", session, "onResume of a session that is not suspended");
+  session.setAttribute("away", false);
+  call(session, "onResume", () => {});
+}
+
 export function onClose(session, code, reason) {
+  session.setAttribute("away", false);
   call(session, "onClose", () => {
     const isOpen = session.isOpen() || session.send("never to be seen");
     const rooms = session.rooms().sort();
@@ -69,6 +80,7 @@ function call(session, hook, action) {
 
 function begin(session, hook) {
   if (session.getAttribute("busy")) note("wrong", session, hook + " during another call");
+  if (session.getAttribute("away")) note("wrong", session, hook + " of a session that is suspended");
   if (session.getAttribute("over")) note("wrong", session, hook + " after onClose");
   session.setAttribute("busy", true);
 }

@@ -26,7 +26,7 @@ class Handler:
         self._sessions: dict[str, Session] = {}  # by name; single operations, also atomic
 
     def on_open(self, session: Session) -> None:
-        session.attributes.update(name=session.get_parameter("name"), call=Lock(), over=False)
+        session.attributes.update(name=session.get_parameter("name"), call=Lock(), over=False, away=False)
         self._sessions[session.attributes["name"]] = session
         with self._call(session, "on_open"):
             self._note("open", session, session.id)
@@ -44,8 +44,16 @@ class Handler:
             if fault is not None:
                 fail(fault)
 
+    def on_suspend(self, session: Session) -> None:
+        with self._call(session, "on_suspend"):
+            session.attributes["away"] = True
+
+    def on_resume(self, session: Session) -> None:
+        with self._call(session, "on_resume", is_away=True):
+            session.attributes["away"] = False
+
     def on_close(self, session: Session, code: int, reason: str) -> None:
-        with self._call(session, "on_close"):
+        with self._call(session, "on_close", is_away=session.attributes["away"]):
             is_open = session.is_open() or session.send("never to be seen")
             rooms = session.rooms()
             alone = [room for room in rooms if session.room(room).members() < 1]
@@ -55,12 +63,14 @@ class Handler:
             self._sessions.pop(session.attributes["name"], None)
 
     @contextmanager
-    def _call(self, session: Session, hook: str) -> Iterator[None]:
-        """Note a call that overlaps with another call of its session, or follows `on_close`."""
+    def _call(self, session: Session, hook: str, *, is_away: bool = False) -> Iterator[None]:
+        """Note a call that overlaps with another call of its session, or follows `on_close`, or is out of place."""
         lock = session.attributes["call"]
         alone = lock.acquire(blocking=False)
         if not alone or session.attributes["over"]:
             self._note("wrong", session, f"{hook} {'after on_close' if alone else 'during another call'}")
+        if session.attributes["away"] is not is_away:
+            self._note("wrong", session, f"{hook} of a session that is {'not ' * is_away}suspended")
         try:
             yield
         finally:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.stress.history import SCALE, Wrong
 from tests.stress.process import ServerProcess
+from wsthreads.sessions.suspensions import THREADS
 
 #: How long ended sessions may still be found.
 GONE_S = 12.0 * SCALE
@@ -16,7 +17,10 @@ GONE_S = 12.0 * SCALE
 POLL_S = 0.02
 
 #: Threads that a process starts once, when it first needs them.
-SINGLE_THREADS = ("wsthreads-flusher", "wsthreads-drainer")
+SINGLE_THREADS = ("wsthreads-flusher", "wsthreads-drainer", *(f"wsthreads-ends-{n}" for n in range(1, THREADS + 1)))
+
+#: What must be empty, or 0.
+NOTHING = ("sessions", "taken", "suspended", "timers of suspended", "rooms", "broken", "in memory")
 
 #: Threads that gunicorn keeps for later requests.
 POOL_THREAD = "ThreadPoolExecutor"
@@ -29,7 +33,7 @@ def await_state(
     deadline = monotonic() + GONE_S
     while not done(state := server.ask(**query)):
         if monotonic() > deadline:
-            shown = {key: state[key] for key in ("sessions", "taken", "rooms", "in memory")}
+            shown = {key: state[key] for key in ("sessions", "taken", "suspended", "rooms", "in memory")}
             raise Wrong("left over", f"{what} did not come about within {GONE_S:g} s: {shown}")
         sleep(POLL_S)
     return state
@@ -43,7 +47,7 @@ def check_left_over(server: ServerProcess, before: dict[str, Any]) -> None:
     """
 
     def left(state: dict[str, Any]) -> dict[str, Any]:
-        found = {key: state[key] for key in ("sessions", "taken", "rooms", "broken", "in memory") if state[key]}
+        found = {key: state[key] for key in NOTHING if state[key]}
         for key in ("threads", "descriptors"):
             more = _more(state[key], _with_singles(before[key]))
             if more:
@@ -51,7 +55,7 @@ def check_left_over(server: ServerProcess, before: dict[str, Any]) -> None:
         return found
 
     deadline = monotonic() + GONE_S
-    while found := left(server.ask(memory="", quiet="")):
+    while found := left(server.ask(memory="", quiet="", lapse="")):
         if monotonic() > deadline:
             raise Wrong("left over", f"all clients have gone, and still there is {found}")
         sleep(POLL_S)

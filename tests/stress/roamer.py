@@ -10,6 +10,7 @@ from time import monotonic, sleep
 
 from tests.stress.client import NO_CODE, Lost
 from tests.stress.history import SCALE, End, Step, Wrong
+from tests.stress.survivor import Survivor
 from tests.stress.visitor import PATIENCE_S, Visitor
 from tests.stress.world import World
 
@@ -45,6 +46,7 @@ class Roamer(Visitor):
             (self.doze, 1), (self.read_slowly, 1),
             (self.close, 0.7), (self.close_from_there, 0.6), (self.reset, 0.5), (self.vanish, 0.3),
             (self.break_off, 0.3), (self.give_up_handshake, 0.2),
+            (self.lose_connection, 1.5),
         ]  # fmt: skip
 
     # Tasks, given by the crew.
@@ -201,11 +203,23 @@ class Roamer(Visitor):
             self._read(0.02, size=512)
             sleep(0.005)
 
+    # Coming back.
+
+    def lose_connection(self) -> None:
+        """Lose the connection, with unanswered commands, and come back to the session, if it is one that survives."""
+        sock = self._socket
+        if not isinstance(sock, Survivor):
+            return
+        kind, away_s = self._rng.choice(Survivor.KINDS), self._rng.choice((0.0, 0.0, 0.002, 0.02, 0.3))
+        self.counts[f"resumed after: {kind}"] += 1
+        sock.lose(kind, away_s)
+
     # Going.
 
     def close(self) -> None:
         """A close handshake, often with unanswered commands."""
-        code = self._rng.choice((1000, 1000, 1001, 3000, 4999, NO_CODE))
+        away = () if isinstance(self._socket, Survivor) else (1001,)  # else it could come back
+        code = self._rng.choice((1000, 1000, *away, 3000, 4999, NO_CODE))
         try:
             self._socket.send_close(code, b"" if code == NO_CODE else "bye \N{WAVING HAND SIGN}".encode())
             self._read_to_close()
@@ -265,6 +279,9 @@ class Control(Roamer):
 
     def _first_steps(self) -> tuple[list[str], set[str]]:
         return ["s"], set()
+
+    def _survives(self) -> bool:
+        return False
 
     def fetch_journal(self) -> list[list[object]]:
         """Fetch the handler's new journal entries."""

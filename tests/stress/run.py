@@ -251,7 +251,9 @@ class Run:
         """
         crew = self._crew
         alive = self._alive()
-        await_state(self._server, f"{alive} sessions", lambda state: state["sessions"] == state["taken"] == alive)
+        await_state(
+            self._server, f"{alive} sessions", lambda state: state["sessions"] == state["taken"] == alive, lapse=""
+        )
         self._server.ask(ping_interval=QUIET_PING_INTERVAL_S)
         self._await_journal()
         self._await_missing()

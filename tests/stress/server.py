@@ -31,7 +31,9 @@ from wsthreads import Session, WebSocketApp
 from wsthreads.protocol.connection import Connection
 from wsthreads.protocol.outbox import Outbox
 from wsthreads.servers.serving import Server
+from wsthreads.sessions.dialogue import Dialogue
 from wsthreads.sessions.endpoint import Endpoint
+from wsthreads.testing.timers import ManualTimers
 
 HANDLERS = ("python", "javascript")
 
@@ -48,8 +50,11 @@ SCRIPT_TIMEOUT_S = 5.0 * SCALE
 PING_INTERVAL_S = 0.5  # `run` changes it
 PING_TIMEOUT_S = 120.0
 
+#: A session waits for its client until the control endpoint moves the clock by this.
+RESUME_S = 3600.0
+
 #: Types that must not be in memory after the last client.
-MORTALS = (Session, Connection, Outbox)
+MORTALS = (Session, Connection, Outbox, Dialogue)
 
 
 class App(WebSocketApp):
@@ -80,12 +85,16 @@ def create_app(handler: str, clients: int) -> App:
         ping_timeout_s=PING_TIMEOUT_S,
         max_sessions=3 * clients + 100,
         script_timeout_s=SCRIPT_TIMEOUT_S,
+        resume_s=RESUME_S,
+        max_resume_bytes=MAX_OUTBOX_BYTES,
+        max_suspended_sessions=100_000,
     )
     if handler == "javascript":
         endpoint = app.add_script("/stress", Path(__file__).with_name("handler.js"))
     else:
         endpoint = app.add_handler("/stress", Handler)
-    control = Control(app, endpoint)
+    endpoint.suspensions.timers = clock = ManualTimers()
+    control = Control(app, endpoint, clock)
     Thread(target=end_with_parent, name="stress-parent-watch", daemon=True).start()
     return app
 
@@ -93,13 +102,13 @@ def create_app(handler: str, clients: int) -> App:
 class Control:
     """``GET /control``: the state of the process, as JSON.
 
-    ``?switch_interval=`` and ``?ping_interval=`` set these. ``?kill=`` kills a thread (see `Reaper`). ``?memory`` also
-    reports objects in memory. ``?quiet`` checks the invariants; only at a quiet point, because this assumes that
-    nothing changes.
+    ``?switch_interval=`` and ``?ping_interval=`` set these. ``?lapse`` ends the sessions whose clients are away: none
+    may be about to come back. ``?kill=`` kills a thread (see `Reaper`). ``?memory`` also reports objects in memory.
+    ``?quiet`` checks the invariants; only at a quiet point, because this assumes that nothing changes.
     """
 
-    def __init__(self, app: App, endpoint: Endpoint) -> None:
-        self._app, self._endpoint = app, endpoint
+    def __init__(self, app: App, endpoint: Endpoint, clock: ManualTimers) -> None:
+        self._app, self._endpoint, self._clock = app, endpoint, clock
         self._reaper = Reaper(app, endpoint)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -108,6 +117,8 @@ class Control:
             sys.setswitchinterval(float(interval))
         for interval in query.get("ping_interval", ()):
             object.__setattr__(self._app.config, "ping_interval_s", float(interval))
+        if "lapse" in query:
+            self._clock.advance(RESUME_S)
         for what in query.get("kill", ()):
             self._reaper.kill(what)
         body = json.dumps(self._state("memory" in query, "quiet" in query)).encode()
@@ -120,6 +131,8 @@ class Control:
             "pid": os.getpid(),
             "sessions": self._endpoint.session_count(),
             "taken": self._app.session_count,
+            "suspended": len(self._endpoint.suspensions),
+            "timers of suspended": len(self._clock._timers),
             "rooms": {name: rooms.count(name) for name in rooms.names()},
             "unsent": self._unsent(),
             "threads": sorted(thread.name for thread in enumerate() if thread is not current_thread()),

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from tests.stress.client import Lost, WebSocket
 from tests.stress.history import FAULT, SCALE, Command, End, Visit, Wrong
+from tests.stress.survivor import SUBPROTOCOL, Survivor
 from tests.stress.world import Over, World
 
 #: If a server must send something and sends nothing for this long, it hangs.
@@ -22,6 +23,9 @@ LOOK_S = 0.5
 #: a closed window at doubling intervals.)
 SEND_BUFFER = 8192
 RECEIVE_BUFFER = 32768
+
+#: The share of sessions that survive lost connections.
+SURVIVORS = 0.5
 
 
 class Visitor:
@@ -36,7 +40,7 @@ class Visitor:
         self.rooms: set[str] = set()  # the rooms it will be in when its commands are done
         self.under_way = 0
         self.counts: Counter[str] = Counter()
-        self._socket: WebSocket | None = None
+        self._socket: WebSocket | Survivor | None = None
 
     # Coming.
 
@@ -73,7 +77,19 @@ class Visitor:
         self._world.ledger.add(self.visit)
         # Its own generator: it also answers pings, whose times are not reproducible.
         rng = Random(f"{self._world.seed}/{name}")
-        self._socket = WebSocket(self._world.address, target, rng, receive_buffer=RECEIVE_BUFFER if tight else None)
+        buffer = RECEIVE_BUFFER if tight else None
+        if not self._survives():
+            self._socket = WebSocket(self._world.address, target, rng, receive_buffer=buffer)
+            return
+
+        def make() -> WebSocket:
+            return WebSocket(self._world.address, target, rng, receive_buffer=buffer, subprotocol=SUBPROTOCOL)
+
+        self._socket = Survivor(make, rng, self._world.is_excused)
+
+    def _survives(self) -> bool:
+        """Whether the next session is one that survives lost connections."""
+        return self._rng.random() < SURVIVORS
 
     # Commands.
 

@@ -8,11 +8,11 @@ from wsthreads import HandshakeRefused, RequestError, RequestTimeout, SessionClo
 from wsthreads.testing import HandlerFailed, play
 
 JS = """
-import { Refusal, RequestError } from "wsthreads";
+import { RequestError } from "wsthreads";
 
 export function onHandshake(request) {
-  if (request.getParameter("token") === "expired") return new Refusal({ status: 401, reason: "log in again" });
-  return { user: request.getParameter("user") };
+  if (request.getParameter("token") === "expired") return 401;
+  request.setUser(request.getParameter("user"));
 }
 const tell = (session, what) => session.room("journal").broadcast(`${what} ${session.user}`);
 export function onOpen(session) {
@@ -41,8 +41,9 @@ export const onClose = (session, code, reason) => tell(session, `close ${code} $
 class Handler:
     def on_handshake(self, request):
         if request.get_parameter("token") == "expired":
-            raise HandshakeRefused(401, "log in again")
+            return 401
         request.user = request.get_parameter("user")
+        return None
 
     def tell(self, session, what):
         session.room("journal").broadcast(f"{what} {session.user}")
@@ -80,7 +81,7 @@ class Handler:
         self.tell(session, f"close {code} {reason}".strip())
 
 
-@pytest.fixture(params=["python"])
+@pytest.fixture(params=["python", "javascript"])
 def target(request, tmp_path):
     if request.param == "python":
         return Handler
@@ -205,7 +206,7 @@ def test_a_return_may_be_refused_and_tried_again_with_another_token(chat, journa
     session = ann.session
     journal.take()
     ann.lose()
-    with pytest.raises(HandshakeRefused, match="log in again"):
+    with pytest.raises(HandshakeRefused, match="401"):
         ann.come_back(token="expired")
     ann.come_back(token="2")
     assert ann.resumed
