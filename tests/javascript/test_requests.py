@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.javascript.test_engine import without_engine  # noqa: F401
 from tests.javascript_fakes import script_log
 from tests.pages import blocks
 from tests.programs import wait_until
@@ -41,13 +42,21 @@ def script(tmp_path: Path, source: str, **settings: Any) -> Iterator[Any]:
         )
 
 
+@pytest.fixture(params=["engine", "no engine"])
+def settings(request: pytest.FixtureRequest) -> dict[str, Any]:
+    if request.param == "engine":
+        return {}
+    request.getfixturevalue("without_engine")
+    return {"scripts_without_deadline": True}
+
+
 def wait_suspended(served: Any) -> None:
     wait_until(lambda: len(served.endpoint.suspensions) == 1, "a suspended session")
 
 
 def the_session(served: Any) -> Any:
-    """The only session, once there is one."""
-    wait_until(lambda: served.endpoint.sessions())
+    """The only session, once the script has it."""
+    wait_until(lambda: served.endpoint.sessions() and served.endpoint.handler._isolate._states)
     (session,) = served.endpoint.sessions()
     return session
 
@@ -55,7 +64,9 @@ def the_session(served: Any) -> Any:
 # Suspending and resuming
 
 
-def test_a_script_is_told_of_lost_and_new_connections_and_keeps_the_session(tmp_path: Path) -> None:
+def test_a_script_is_told_of_lost_and_new_connections_and_keeps_the_session(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
     source = """
     import { room } from "wsthreads";
     let last = null;
@@ -70,7 +81,7 @@ def test_a_script_is_told_of_lost_and_new_connections_and_keeps_the_session(tmp_
     }
     export function onClose(session, code, reason) { console.log(`closed ${code} ${reason}`); }
     """
-    with script_log() as log, script(tmp_path, source) as served, served.client() as ann:
+    with script_log() as log, script(tmp_path, source, **settings) as served, served.client() as ann:
         ann.send("a")
         assert ann.next() == "a true 1"
         ann.lose()
@@ -157,6 +168,36 @@ def test_a_reload_while_suspended_calls_the_new_functions(tmp_path: Path) -> Non
         assert ann.next() == "new b!"
 
 
+@pytest.mark.parametrize("body", ["for (;;);", "await new Promise(() => {});"])
+def test_a_call_of_on_suspend_that_overruns_its_deadline_ends_the_session(tmp_path: Path, body: str) -> None:
+    source = f"""
+    export function onMessage() {{}}
+    export async function onSuspend() {{ {body} }}
+    export function onClose(session, code, reason) {{ console.log(`closed ${{code}} ${{reason}}`); }}
+    """
+    settings = {"script_timeout_s": 0.5, "script_wait_s": 0.1}
+    with script_log() as log, script(tmp_path, source, **settings) as served, served.client() as ann:
+        ann.heartbeat()
+        ann.lose()
+        log.wait_for("closed 1011 handler timed out")
+        wait_until(lambda: not served.endpoint.sessions())
+        assert not ann.come_back().resumed
+
+
+def test_an_error_of_on_suspend_or_on_resume_ends_nothing(tmp_path: Path) -> None:
+    source = """
+    export function onSuspend() { throw new Error("no suspending"); }
+    export async function onResume() { throw new Error("no resuming"); }
+    export function onError(session, error) { session.send(`onError ${error.message}`); }
+    """
+    with script_log() as log, script(tmp_path, source) as served, served.client() as ann:
+        ann.heartbeat()
+        ann.lose()
+        log.wait_for("onSuspend failed in session")
+        assert ann.come_back().resumed
+        assert ann.all(2) == ["onError no suspending", "onError no resuming"]
+
+
 # Requests of the client
 
 
@@ -185,7 +226,7 @@ export function onError(session, error) { session.send(`onError ${error.message 
 """
 
 
-def test_the_value_of_on_request_is_the_reply(tmp_path: Path) -> None:
+def test_the_value_of_on_request_is_the_reply(tmp_path: Path, settings: dict[str, Any]) -> None:
     replies = {
         "text": envelope.Reply(1, "yes"),
         "bytes": envelope.Reply(2, b"\1\2\xff"),
@@ -198,7 +239,7 @@ def test_the_value_of_on_request_is_the_reply(tmp_path: Path) -> None:
         "named": envelope.Failure(9, "mine"),
         b"\1\2\3": envelope.Reply(10, b"\3\2\1"),
     }
-    with script(tmp_path, ANSWERS) as served, served.client() as ann:
+    with script(tmp_path, ANSWERS, **settings) as served, served.client() as ann:
         for number, (data, reply) in enumerate(replies.items(), 1):
             ann.ask(number, data)
             assert ann.next() == reply
@@ -230,11 +271,15 @@ def test_a_script_without_on_request_says_so(tmp_path: Path) -> None:
         assert ann.next() == envelope.Failure(1, "no handler")
 
 
-def test_a_request_that_overruns_its_deadline_is_answered_and_ends_the_session(tmp_path: Path) -> None:
+def test_a_request_that_overruns_its_deadline_ends_the_session_and_leaves_nothing(tmp_path: Path) -> None:
     source = "export function onRequest() { for (;;); }"
     with script(tmp_path, source, script_timeout_s=0.5) as served, served.client() as ann:
         ann.ask(1, "a")
+        ann.ask(2, "b")
         assert ann.receive_close()[0] == 1011
+        ann.leave()
+        wait_until(lambda: not served.endpoint.sessions())
+        assert not served.endpoint.handler._isolate._loop.requests._answers
 
 
 def test_requests_and_messages_are_handled_in_the_order_in_which_they_came(tmp_path: Path) -> None:
@@ -283,8 +328,10 @@ export async function onMessage(session, text) {
         (envelope.failure(1, "not now"), "RequestError true RequestError: not now"),
     ],
 )
-def test_a_script_gets_the_reply_of_its_client(tmp_path: Path, reply: str | bytes, told: str) -> None:
-    with script(tmp_path, ASKS) as served, served.client() as ann:
+def test_a_script_gets_the_reply_of_its_client(
+    tmp_path: Path, settings: dict[str, Any], reply: str | bytes, told: str
+) -> None:
+    with script(tmp_path, ASKS, **settings) as served, served.client() as ann:
         ann.send(json.dumps({"data": "who?"}))
         assert ann.next() == envelope.Request(1, "who?")
         ann.put(reply)
