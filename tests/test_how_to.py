@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import logging.config
+import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -26,7 +28,7 @@ import pytest
 import wsthreads
 from tests.browsing import expect
 from tests.javascript.origins import Origin, response
-from tests.npm import node_modules
+from tests.npm import INSTALL_TIMEOUT_S, node_modules
 from tests.pages import blocks, text_of
 from tests.programs import EXAMPLES, ROOT, Program, connect, receive, run_server, wait_until
 from tests.programs import wsthreads as wsthreads_command
@@ -98,6 +100,33 @@ def test_the_client_on_a_page(tmp_path: Path, browser: Any) -> None:
         context.close()
 
 
+def test_a_page_loses_no_message_asks_and_is_asked(tmp_path: Path, browser: Any) -> None:
+    (tmp_path / "chat.js").write_text("""
+      export function onOpen(session) { session.send("hello"); }
+      export async function onMessage(session, message) { session.send(await session.request(message)); }
+      export function onRequest(session, message) { return `answer to ${message}`; }
+    """)
+    (command,) = re.findall(r"\$ wsthreads (run .*)", "".join(blocks("docs/how-to/browser", "console")))
+    survives, asks = blocks("docs/how-to/browser", "javascript")[:2]
+    lines = [survives, "const show = (text) => { document.title += `[${text}]`; };"]
+    lines += ["globalThis.socket = socket;", "await new Promise((opened) => socket.addEventListener('open', opened));"]
+    lines += [asks, "show(time);", "socket.onmessage = ({ data }) => show(data);"]
+    script = "\n".join(lines)
+    (tmp_path / "public").mkdir()
+    (tmp_path / "public" / "index.html").write_text(f"<!doctype html><script type=module>{script}</script>")
+    arguments = command.replace("chat.js", str(tmp_path / "chat.js")).split()[1:]
+    with run_server(*arguments, "--static", tmp_path / "public") as server:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(server.url)
+        expect(page).to_have_title("[][answer to time?]")
+        context.set_offline(True)
+        page.evaluate("socket.send('theme?')")
+        context.set_offline(False)
+        expect(page).to_have_title("[][answer to time?][The connection was lost.][][dark]")
+        context.close()
+
+
 def test_the_script_with_a_package_is_what_the_bundler_made_of_it(tmp_path: Path) -> None:
     """tests/javascript/scripts/bundled.js is recorded: it was made by the command in its first line."""
     recorded = BUNDLE.read_text()
@@ -128,29 +157,37 @@ class _Files(SimpleHTTPRequestHandler):
 
 
 def test_a_page_of_vite_connects_from_its_origin(tmp_path: Path, browser: Any) -> None:
-    """Vite itself is not here: its page is one of another origin with a copy of the client."""
+    """Vite itself is not here: its page is one of another origin, and the browser is told where packages are."""
     (tmp_path / "chat.js").write_text("export function onOpen(session) { session.send('hello'); }")
-    page_text = text_of("docs/how-to/bundlers")
-    (origin,) = re.findall(r"--origin (http://localhost:\d+)", page_text)
-    imports, _, connects = blocks("docs/how-to/bundlers", "javascript")[2:]
-    for path in re.findall(r"http://127.0.0.1:5000(/wsthreads\S+)", page_text):
-        assert path in ("/wsthreads.js", "/wsthreads.d.ts")
+    install, allow, serve = re.findall(r"^\$ (.*)", "".join(blocks("docs/how-to/bundlers", "console")[-3:]), re.M)
+    imports, _, connects, imports_from_server = blocks("docs/how-to/bundlers", "javascript")[2:]
+    origin = allow.partition("--origin ")[2]
     pages = tmp_path / "pages"
     pages.mkdir()
+    command = install.replace("python", sys.executable) + " --no-audit --no-fund --loglevel=error"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run(command, shell=True, check=True, cwd=pages, env=environment, timeout=INSTALL_TIMEOUT_S)
+    assert sorted(path.name for path in (pages / "node_modules" / "wsthreads").iterdir()) == [
+        "package.json", "wsthreads.d.ts", "wsthreads.js",
+    ]  # fmt: skip
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=str(pages))) as vite:
         Thread(target=vite.serve_forever, daemon=True).start()
-        origin = re.sub(r"\d+$", str(vite.server_port), origin)
-        with run_server(tmp_path / "chat.js", "--origin", origin) as server:
-            connects = connects.replace("127.0.0.1:5000", f"127.0.0.1:{server.port}")
+        own = re.sub(r"\d+$", str(vite.server_port), origin)
+        arguments = serve.replace(origin, own).replace("chat.js", str(tmp_path / "chat.js")).split()[2:]
+        with run_server(*arguments) as server:
+            address = f"127.0.0.1:{server.port}"
             shows = "socket.onmessage = ({ data }) => { document.title = data; };"
-            (pages / "main.js").write_text("\n".join([imports.partition("\n")[0], connects, shows]))
-            (pages / "index.html").write_text("<!doctype html><script type=module src=main.js></script>")
-            shutil.copy(ROOT / "wsthreads" / "client" / "wsthreads.js", pages)
-            context = browser.new_context()
-            page = context.new_page()
-            page.goto(f"{origin}/")
-            expect(page).to_have_title("hello")
-            context.close()
+            places = json.dumps({"imports": {"wsthreads": "/node_modules/wsthreads/wsthreads.js"}})
+            page = f"<!doctype html><script type=importmap>{places}</script><script type=module src=main.js></script>"
+            (pages / "index.html").write_text(page)
+            for source in imports.partition("\n")[0], imports_from_server:
+                text = "\n".join([source, connects, shows]).replace("127.0.0.1:5000", address)
+                (pages / "main.js").write_text(text)
+                context = browser.new_context()
+                tab = context.new_page()
+                tab.goto(f"{own}/")
+                expect(tab).to_have_title("hello")
+                context.close()
         vite.shutdown()
 
 

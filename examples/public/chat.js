@@ -25,7 +25,7 @@ function join(user, room) {
   people.begin(user, compose.addressTo);
   say("Connecting …");
   showTitle();
-  talk = new Talk(user, room, { onOpen, onMessage, onWaiting, onEnd });
+  talk = new Talk(user, room, { onOpen, onResumed, onMessage, onWaiting, onEnd });
   compose.begin(talk);
 }
 
@@ -47,6 +47,11 @@ function onOpen() {
   $("send").disabled = false;
   if (isLost && isIn) log.addNote("You are back.");
   isLost = false;
+}
+
+function onResumed() {
+  onOpen();
+  people.setKnown();
 }
 
 function onWaiting(until) {

@@ -42,6 +42,11 @@ export function setUnknown() {
   for (const item of items.values()) item.querySelectorAll("button").forEach((button) => (button.disabled = true));
 }
 
+/** The session goes on: who has come and gone meanwhile is told next. */
+export function setKnown() {
+  if (!$("here").hidden) show();
+}
+
 /** Mark the person who gets the next message, or nobody. */
 export function mark(name) {
   marked = name;

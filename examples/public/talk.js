@@ -16,7 +16,10 @@ export class Talk {
   #since = null; // the last position: after a lost connection, what came later is sent again
   #ids = new Set(); // of the last messages, the oldest first
 
-  /** `handlers` are onOpen(), onMessage(message), onWaiting(until) and onEnd(text). None is called after `leave`. */
+  /**
+   * `handlers` are onOpen() of a new session, onResumed() if the session goes on and nothing was missed,
+   * onMessage(message), onWaiting(until) and onEnd(text). None is called after `leave`.
+   */
   constructor(me, room, handlers) {
     this.me = me;
     this.isPlain = room === MAIN_ROOM;
@@ -33,6 +36,7 @@ export class Talk {
       this.#isTyping = false; // the new session has not said that it is
       handlers.onOpen();
     });
+    handle("resumed", () => handlers.onResumed()); // a server with --resume-s
     handle("message", ({ data }) => {
       const message = JSON.parse(data);
       this.#since = message.position ?? this.#since;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import ExitStack
 from urllib.parse import urlencode
 
@@ -143,6 +144,27 @@ def test_the_page_comes_back_by_itself_when_the_server_does(window, picture, roo
             expect(page.locator("#status")).to_be_hidden()
         field(alice, "Message").press("Enter")
         expect(bob.get_by_role("log")).to_contain_text("typed meanwhile")
+
+
+def test_with_resume_s_a_lost_network_costs_no_message_and_nobody_else_notices_it(window):
+    with run_server(*CHAT, "--resume-s", "60", "--presence-grace-s", "0.1") as server:
+        alice, bob = window(server.url), window(server.url)
+        join(alice, "alice", "garden")
+        join(bob, "bob", "garden")
+        expect(people(alice)).to_have_count(2)
+        alice.context.set_offline(True)
+        say(bob, "meanwhile")
+        alice.context.set_offline(False)
+        expect(notes(alice).last).to_have_text("You are back.")
+        say(alice, "afterwards")
+        for page in (alice, bob):
+            expect(texts(page)).to_have_text(["meanwhile", "afterwards"])
+            expect(people(page)).to_have_text([re.compile("alice"), re.compile("bob")])
+        expect(alice.locator("#people")).to_have_text("as alice, 2 here")
+        expect(button(alice, "bob")).to_be_enabled()
+        expect(notes(bob)).to_have_text(["You are in, as bob."])
+        expect(alice.get_by_role("log")).not_to_contain_text("may be missing")
+        server.wait_for("resumed on /ws/rooms")
 
 
 def texts(page):

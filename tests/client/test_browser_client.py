@@ -6,6 +6,7 @@ Delays are judged with a clock and sockets of the test's own.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import socket
 import sys
@@ -867,6 +868,11 @@ def test_its_types_have_the_names_that_it_has(run):
 
 
 # How it is served
+
+
+def test_its_package_has_the_version_of_wsthreads():
+    package = json.loads((FOLDER / "package.json").read_text())
+    assert package["version"] == wsthreads.__version__.replace(".dev", "-dev.")
 
 
 def test_it_is_served_where_the_setting_says_so():

@@ -167,6 +167,25 @@ def test_cursors_are_seen_until_their_user_leaves(window: Callable[..., Any], se
     expect(cursor).to_have_count(0)  # after presence_grace_s
 
 
+# A lost network
+
+
+@pytest.mark.parametrize("name", ["game", "poll", "cursors"])
+def test_with_resume_s_a_page_goes_on_after_a_lost_network_and_says_so(window: Callable[..., Any], name: str) -> None:
+    with run_server(EXAMPLES / f"{name}.js", *PAGES, "--resume-s", "60") as server:
+        page = window(f"{server.url}/{name}/?user=ann&room=away")
+        line = page.locator({"game": "#status", "poll": "#total", "cursors": "#people"}[name])
+        if name == "game":
+            button(page, "Play").click()
+            expect(seats(page).filter(has_text="ann (you)")).to_have_count(1)
+        before = {"game": "", "poll": "0 votes", "cursors": "You are ann, 1 here"}[name]
+        expect(line).to_have_text(before)
+        page.context.set_offline(True)
+        page.context.set_offline(False)
+        server.wait_for("resumed on /ws/")
+        expect(line).to_have_text(before)
+
+
 # Over three processes
 
 

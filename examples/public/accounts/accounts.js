@@ -24,7 +24,7 @@ socket.onmessage = ({ data }) => {
     show(message);
   }
 };
-socket.onopen = () => { $("state").textContent = ""; };
+socket.onopen = socket.onresumed = () => { $("state").textContent = ""; };
 socket.onreconnecting = () => { $("state").textContent = "The connection was lost. Trying again …"; };
 socket.onclose = ({ code, reason }) => {
   if (code === LOG_IN_AGAIN) {

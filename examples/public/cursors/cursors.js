@@ -22,15 +22,20 @@ socket.onmessage = ({ data }) => {
   if (message.type === "welcome") people.clear();
   for (const person of [...(message.people ?? []), ...(message.joined ?? [])]) people.add(person.user);
   for (const person of message.left ?? []) people.delete(person.user);
-  $("people").textContent = `You are ${user}, ${people.size} here`;
+  showCount();
   for (const [name, cursor] of cursors) {
     if (people.has(name)) continue;
     cursor.remove();
     cursors.delete(name);
   }
 };
+socket.onresumed = showCount; // a server with --resume-s: nothing was missed
 socket.onreconnecting = () => { $("people").textContent = "The connection was lost. Trying again …"; };
 socket.onclose = ({ code, reason }) => { $("people").textContent = `The server has closed the connection: ${code} ${reason}`; };
+
+function showCount() {
+  $("people").textContent = `You are ${user}, ${people.size} here`;
+}
 
 function point({ user: name, x, y }) {
   if (name === user) return; // another tab of this user

@@ -30,6 +30,7 @@ function join(user, room) {
   const mine = socket = new ReconnectingWebSocket(url, [], { minDelay: 300, maxDelay: 5000 });
   const on = (type, handler) => mine.addEventListener(type, (event) => socket === mine && handler(event));
   on("open", () => say(""));
+  on("resumed", () => say("")); // a server with --resume-s
   on("message", ({ data }) => receive(JSON.parse(data)));
   on("reconnecting", () => say("The connection was lost. Your seat is kept for 10 seconds."));
   on("close", ({ code, reason }) => say(`The server has closed the connection: ${code} ${reason}`));

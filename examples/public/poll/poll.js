@@ -12,6 +12,7 @@ url.search = new URLSearchParams({ user, room: given.get("room") ?? "" });
 const socket = new ReconnectingWebSocket(url, [], { minDelay: 300, maxDelay: 5000 });
 
 let newest = -1; // the number of the result that is shown
+let counts = {}; // its votes
 let mine = null;
 
 socket.onmessage = ({ data }) => {
@@ -22,15 +23,17 @@ socket.onmessage = ({ data }) => {
   }
   if (result.changes <= newest) return; // older than what is shown: it came from another process
   newest = result.changes;
-  show(result.counts);
+  counts = result.counts;
+  show();
 };
+socket.onresumed = show; // a server with --resume-s: nothing was missed
 socket.onreconnecting = () => {
   $("total").textContent = "The connection was lost. Trying again …";
   for (const button of document.querySelectorAll(".choice")) button.disabled = true;
 };
 socket.onclose = ({ code, reason }) => { $("total").textContent = `The server has closed the connection: ${code} ${reason}`; };
 
-function show(counts) {
+function show() {
   const total = Object.values(counts).reduce((sum, count) => sum + count, 0);
   $("total").textContent = total === 1 ? "1 vote" : `${total} votes`;
   for (const [choice, count] of Object.entries(counts)) {
