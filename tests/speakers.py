@@ -109,6 +109,7 @@ class Speaker:
     def leave(self):
         with suppress(OSError, EOFError):
             self.wire.leave()
+        self.wire.sock.close()
 
     def __enter__(self):
         return self

@@ -1,0 +1,262 @@
+"""What comes from the client of a session that speaks ``wsthreads.1``: it is counted, acknowledged, and made an event.
+
+Messages are taken from `_carrier` alone, and counted in the same step. So once a connection was replaced or given up,
+the count that the client is told is final, and nothing more of that connection is handled.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from threading import get_ident
+from typing import TYPE_CHECKING
+
+from wsthreads.errors import PeerError, ProtocolError, RequestError
+from wsthreads.protocol import envelope
+from wsthreads.protocol.frames import message_frame
+from wsthreads.sessions.secrets import Secrets
+from wsthreads.sessions.turn import LOOK_S, Turn
+
+if TYPE_CHECKING:
+    from wsthreads.protocol.outbox import Outbox
+    from wsthreads.sessions.carrier import Carrier
+    from wsthreads.sessions.interface import Handler
+
+__all__ = ["Intake"]
+
+#: How a message begins that is no ordinary one, or that was escaped.
+MARKS = frozenset({envelope.DLE, envelope.DLE.encode()})
+
+
+class Intake(Turn):
+    """`Dialogue` without what makes connections come and go. At most `most_bytes` wait for the turn."""
+
+    __slots__ = (
+        "_ack_at",
+        "_ack_bytes_at",
+        "_carrier",
+        "_most_bytes",
+        "_to_confirm",
+        "ending",
+        "outbox",
+        "received",
+        "secrets",
+    )
+
+    def __init__(self, outbox: Outbox, handler: Handler, most_bytes: int) -> None:
+        super().__init__(handler)
+        #: The outbox of the session.
+        self.outbox = outbox
+        self._most_bytes = most_bytes
+        #: Code and reason once the session is closing for good. Set once.
+        self.ending: tuple[int, str] | None = None
+        self._carrier: Carrier | None = None
+        #: How many of the client's counted messages were taken; see `messages_in`. Guarded by the lock.
+        self.received = 0
+        self._ack_at, self._ack_bytes_at = envelope.ACK_MESSAGES, envelope.ACK_BYTES  # then an acknowledgement is due
+        #: What the client may come back with. Guarded by the lock.
+        self.secrets = Secrets()
+        self._to_confirm = False  # the client has not shown yet that it has the last welcome
+
+    def part(self, carrier: Carrier) -> None:
+        """See `Dialogue`."""
+        raise NotImplementedError
+
+    def _on_channel_ending(self, carrier: Carrier) -> None:
+        """See `Dialogue`."""
+        raise NotImplementedError
+
+    def take(self, carrier: Carrier, message: str | bytes) -> bool:
+        """Take a message, and handle what waits if it is this thread's turn. False if the connection was replaced.
+
+        Called in the connection's thread. Raises `ProtocolError`.
+        """
+        if not self.accept(carrier, message):
+            return False
+        self.run()
+        if self._events and self._bytes_waiting() > self._most_bytes:
+            self._wait_for_turn(carrier)
+        return True
+
+    def accept(self, carrier: Carrier, message: str | bytes) -> bool:
+        """Take a message, and call no handler. False if the connection was replaced. Raises `ProtocolError`."""
+        if message[:1] in MARKS:
+            return self._accept_marked(carrier, message)
+        with self._lock:
+            if self._carrier is not carrier:
+                return False
+            self.received = received = self.received + 1
+            self._bytes_queued = queued = self._bytes_queued + len(message)
+            self._events.append(message)
+            is_due = received >= self._ack_at or queued >= self._ack_bytes_at
+            if is_due:
+                self._look_locked()
+        if is_due:
+            self.outbox.flush()
+        return True
+
+    def _accept_marked(self, carrier: Carrier, message: str | bytes) -> bool:
+        """`accept` for a message that begins with DLE."""
+        parsed = envelope.parse(message)
+        if isinstance(parsed, (envelope.Ack, envelope.Heartbeat)):
+            carrier.connection.admit_control()
+        refused = 0
+        with self._lock:
+            if self._carrier is not carrier:
+                return False
+            if isinstance(parsed, (envelope.Ack, envelope.Heartbeat)):
+                self._confirm_locked()
+                self.outbox.acknowledge(parsed.received)
+                if isinstance(parsed, envelope.Heartbeat):
+                    self._acknowledge_locked()
+            elif isinstance(parsed, (envelope.Hello, envelope.Welcome)):
+                raise ProtocolError(f"a {type(parsed).__name__.lower()} after the first message")
+            elif isinstance(parsed, (str, bytes)):
+                self._count_locked(len(parsed))
+                self._events.append(parsed)
+            elif isinstance(parsed, envelope.Request):
+                if self.requests.hear(parsed.id):
+                    self._count_locked(len(parsed.data))
+                    self._events.append(parsed)
+                else:
+                    self._count_locked(0)
+                    refused = parsed.id
+            else:
+                self.requests.check_asked(parsed.id)
+                self._ack_bytes_at -= len(message)
+                self._count_locked(0)
+        self.outbox.flush()
+        if refused:
+            self.requests.refuse(refused)
+        elif isinstance(parsed, envelope.Reply):
+            self.requests.settle(parsed.id, parsed.data)
+        elif isinstance(parsed, envelope.NullReply):
+            self.requests.settle(parsed.id, None)
+        elif isinstance(parsed, envelope.Failure):
+            self.requests.settle(parsed.id, RequestError(parsed.reason))
+        return True
+
+    def _count_locked(self, queued: int) -> None:
+        self.received += 1
+        self._bytes_queued += queued
+        if self.received >= self._ack_at or self._bytes_queued >= self._ack_bytes_at:
+            self._look_locked()
+
+    def _look_locked(self) -> None:
+        """Acknowledge what was taken. The first message of a connection only confirms the welcome."""
+        if self._to_confirm:
+            self._confirm_locked()
+        else:
+            self._acknowledge_locked()
+        self._ack_at = self.received + envelope.ACK_MESSAGES
+
+    def _acknowledge_locked(self) -> None:
+        """Queue an acknowledgement; the caller flushes."""
+        self._ack_at = self.received + envelope.ACK_MESSAGES
+        self._ack_bytes_at = self._bytes_queued + envelope.ACK_BYTES
+        self.outbox.append(message_frame(envelope.ack(self.received)))
+
+    def _confirm_locked(self) -> None:
+        """The client has shown that it has the last welcome: no earlier secret is valid any more."""
+        if self._to_confirm:
+            self._to_confirm = False
+            self.secrets.confirm()
+
+    def _wait_for_turn(self, carrier: Carrier) -> None:
+        """Another thread has the turn, and too much waits for it: take nothing more until it has handled some of it."""
+        with self._lock:
+            while self._carrier is carrier and self.ending is None and self._bytes_waiting() > self._most_bytes:
+                self._is_full = True
+                self._room.wait(LOOK_S)
+        self.run()
+
+    # Without Python
+
+    def read_by(self, carrier: Carrier) -> bool:
+        """Let the handler itself read what comes by a connection, as far as it can. False if it cannot.
+
+        Called once, in the connection's thread. Such messages pass the events by: the handler takes them only while
+        none waits there, and keeps the order. Their number is final once the reader has stopped.
+        """
+        connection, channel = carrier.connection, carrier.channel
+        reader = self._handler.reader(
+            self.session,
+            connection.readable_fd,
+            due=partial(self._due, carrier),
+        )
+        if reader is None:
+            return False
+        with self._lock:
+            if self._carrier is not carrier:
+                return False
+            carrier.reader = reader
+        connection.read_by(reader)
+        channel.on_ending = partial(self._on_channel_ending, carrier)
+        if channel.ending is not None:  # before the hook was set again
+            self._on_channel_ending(carrier)
+        return True
+
+    @property
+    def messages_in(self) -> int:
+        """How many of the client's counted messages were taken."""
+        carrier = self._carrier
+        return self.received + (0 if carrier is None else carrier.passed()[0])
+
+    def _due(self, carrier: Carrier) -> tuple[int, int] | None:
+        """Count what has passed the events by, and acknowledge if it is time.
+
+        Returns after how many more messages, or bytes, it will be time. None if no message may pass the events by now:
+        some wait there, or the client is not known to have its welcome.
+        """
+        with self._lock:
+            if self._carrier is not carrier:
+                return None
+            self._count_passed_locked(carrier)
+            is_due = self.received >= self._ack_at or self._bytes_queued >= self._ack_bytes_at
+            if is_due:
+                self._look_locked()
+            due = self._ack_at - self.received, self._ack_bytes_at - self._bytes_queued
+            may_pass = not self._to_confirm
+        if is_due:
+            self.outbox.flush()
+        return due if may_pass and self.is_idle else None
+
+    def _count_passed_locked(self, carrier: Carrier) -> None:
+        texts, size = carrier.passed()
+        carrier.counted = (carrier.counted[0] + texts, carrier.counted[1] + size)
+        self.received += texts
+        self._ack_bytes_at -= size
+
+    def catch_up(self, carrier: Carrier) -> None:
+        """Wait until all that was taken has been handled. Called before the client's close frame is answered."""
+        self.run()
+        while not self.is_idle and self._runner != get_ident() and self._carrier is carrier and self.ending is None:
+            if self._turn.acquire(timeout=LOOK_S):  # another connection's thread had it
+                self._turn.release()
+                self.run()
+        self._handler.catch_up(self.session)
+
+    # Reading while a handler waits
+
+    def pump(self, left_s: float) -> bool:
+        """Take what comes, for at most `left_s`, if the calling thread is the one that reads the connection.
+
+        False if it is not, or may not now: a handler that waits has to wait for another thread then. What comes waits
+        for the turn, replies and acknowledgements aside.
+        """
+        carrier = self._carrier
+        if carrier is None or self.ending is not None or not carrier.may_read():
+            return False
+        if self._has_lock():  # a finalizer has interrupted this very thread
+            return False
+        if self._bytes_waiting() > self._most_bytes:
+            return False
+        message = carrier.read(min(left_s, LOOK_S))
+        if carrier.is_over:
+            self.part(carrier)
+            return False
+        if message is not None:
+            try:
+                return self.accept(carrier, message)
+            except PeerError as error:
+                carrier.channel.refuse(error)
+        return True
