@@ -215,6 +215,10 @@ class EventQueue:
         """The median and the longest wait of the last minute, in seconds; None if none was measured."""
         return self._loop.probes.recent()
 
+    def has_session(self, session_id: str) -> bool:
+        """Whether the script knows an open session with this id."""
+        return session_id in self._states
+
     def forget(self, session_id: str) -> None:
         """Drop what the script has of a handshake, or of a session that goes on in another process."""
         state = self._states.pop(session_id, None)

@@ -223,7 +223,7 @@ class ScriptHandler(Handler):
 
     def abandon(self, session_id: str) -> None:
         isolate = self._isolate
-        if isolate is not None and "on_handshake" in self.hooks:
+        if isolate is not None and ("on_handshake" in self.hooks or isolate.has_session(session_id)):
             isolate.forget(session_id)
 
     def open(self, session: Session) -> None:
