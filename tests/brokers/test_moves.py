@@ -40,6 +40,8 @@ class Story:
         session.send(f"echo {message}")
 
     def on_request(self, session, message):
+        if message.startswith("broadcast"):
+            session.room("lobby").broadcast(message)
         return f"reply to {message}"
 
     def on_suspend(self, session):
@@ -320,6 +322,14 @@ def test_requests_go_on_in_the_other_process(processes):
         assert move(client, new).resumed
         client.ask(2, "b")
         assert client.next() == envelope.Reply(2, "reply to b")
+
+
+def test_a_reply_does_not_overtake_a_broadcast_of_the_same_call(processes):
+    (process,) = processes(1)
+    with Speaker(process.port).begin() as client:
+        for number in range(1, 30):
+            client.ask(number, f"broadcast {number}")
+            assert client.all(2) == [f"broadcast {number}", envelope.Reply(number, f"reply to broadcast {number}")]
 
 
 def test_the_same_secrets_are_valid_in_the_other_process_and_no_others(processes):

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from wsthreads.brokers.interface import Link
     from wsthreads.brokers.kept import Stored
     from wsthreads.brokers.messages import Close, Direct, PresenceChange
+    from wsthreads.brokers.pending import PendingBroadcast
     from wsthreads.brokers.positions import Position
     from wsthreads.rooms.history import Limits
     from wsthreads.threads.drainer import Drainer
@@ -344,11 +345,23 @@ class SharedSession(Session):
             outbox.keep_short()
         if outbox.encoding is not PLAIN:
             frame = outbox.encoding.frame(frame)
+        return self._hold(frame, broadcasts, timeout)
+
+    def _post(self, frame: bytes, *, timeout: float | None = None) -> bool:
+        """As in `Session`. A request, or the reply to one, does not overtake what `send` holds back."""
+        broadcasts = self._rooms._link.pending.before_message(self)
+        if not broadcasts and self._held_frames.is_empty and not self._channel.outbox.is_queued:
+            return super()._post(frame, timeout=timeout)
+        return self._hold(frame, broadcasts, timeout)
+
+    def _hold(self, frame: bytes, broadcasts: list[PendingBroadcast], timeout: float | None) -> bool:
+        """Send a frame behind earlier ones that are held, and behind these broadcasts."""
+        held = self._held_frames
         if self._thread == get_ident() and not has_interrupted():
             held.wait_for_room(len(frame), self._wait_s if timeout is None else timeout)
         if not self.is_open():
             return False
-        pending.hold(self, frame, broadcasts)
+        self._rooms._link.pending.hold(self, frame, broadcasts)
         return True
 
     @property
