@@ -246,8 +246,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         data, messages, received = b"", self._messages_in, self._bytes_in  # which only this thread writes
         assembler, channel, clocks = self._assembler, self.channel, self._clocks
         receive = message_receiver(channel.transport, self._config.max_message_bytes, self._config.accept_binary)
-        if self.subprotocol == SUBPROTOCOL:
-            receive = partial(self._in_time, receive)
+        may_be_bound = self.subprotocol == SUBPROTOCOL  # see `read`
         try:
             while True:
                 before = messages
@@ -265,7 +264,8 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
                 while takes_whole:
                     clocks.is_waiting = True
                     try:
-                        found = receive()
+                        is_bound = may_be_bound and self._read_until is not None
+                        found = self._in_time(receive) if is_bound else receive()
                     except OSError as error:
                         found = self._lost(error)
                     clocks.heard_at = monotonic()
