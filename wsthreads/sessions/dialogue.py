@@ -8,8 +8,6 @@ Invariants:
   queues are used under it. No code of the application runs under it, and no finalizer needs it.
 - What was taken will be handled in this process, or in the one that the session moves to.
 - Open comes first. Suspend and resume alternate. Close comes once, last.
-- `ending` is decided once, without a lock: finalizers may close. Who closes sets `ending` and then reads `_carrier`; a
-  connection that comes or goes writes `_carrier` and then reads `ending`. So one of both has the close event queued.
 - A thread whose connection was replaced may finish the call that it is in, and handle the events that wait. It then
   ends without any effect on the session.
 """
@@ -19,12 +17,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from wsthreads.errors import CloseCode
-from wsthreads.protocol.channel import Expired, Kick
-from wsthreads.rooms.roster import LOST_CODES
-from wsthreads.sessions.intake import Intake
+from wsthreads.sessions.endings import Ending, Keeper
 from wsthreads.sessions.requests import Requests
 from wsthreads.sessions.secrets import Secrets
 
@@ -37,41 +33,14 @@ if TYPE_CHECKING:
     from wsthreads.sessions.session import Session
     from wsthreads.threads.flusher import Timers
 
-__all__ = ["Dialogue", "Keeper"]
+__all__ = ["Dialogue"]
 
 
 def _nothing() -> None:
     """A callback that does nothing."""
 
 
-class Keeper(Protocol):
-    """What keeps the sessions that wait for their clients."""
-
-    #: The longest wait, in seconds; 0: no session waits.
-    resume_s: float
-
-    def suspended(self, dialogue: Dialogue, *, surely: bool = False) -> bool:
-        """A session has lost its connection. False if it may not wait, which it may `surely` if it goes on in another
-        process. Called under the dialogue's lock.
-        """
-
-    def connected(self, dialogue: Dialogue, carrier: Carrier) -> None:
-        """It has a connection, perhaps another one. Called under the dialogue's lock."""
-
-    def closing(self, dialogue: Dialogue) -> None:
-        """Its `ending` is decided: have its requests ended by another thread. Takes no lock."""
-
-    def end_soon(self, dialogue: Dialogue) -> None:
-        """Have `Dialogue.end` called by another thread. Takes no lock."""
-
-    def over(self, dialogue: Dialogue) -> None:
-        """The session has ended: `on_close` has returned."""
-
-    def gone(self, dialogue: Dialogue) -> None:
-        """The session goes on in another process."""
-
-
-class Dialogue(Intake):
+class Dialogue(Ending):
     """The channel of a session that speaks ``wsthreads.1``. Any thread, where nothing else is said.
 
     The thread that makes it has the turn until `start`. `begin` comes before everything else, and `attach` next.
@@ -79,48 +48,27 @@ class Dialogue(Intake):
 
     __slots__ = (
         "__weakref__",
-        "_claims",
-        "_detaches",
-        "_has_lapsed",
         "_has_lapsed_meanwhile",
-        "_is_closing",
-        "_is_refused",
-        "_keeper",
-        "_life",
         "epoch",
         "has_peer_closed",
         "is_gone",
         "is_moving",
-        "is_over",
         "returned",
         "subprotocol",
-        "was_too_slow",
     )
-
-    _life: Life
 
     def __init__(
         self, outbox: Outbox, *, subprotocol: str | None, handler: Handler, keeper: Keeper, most_bytes: int
     ) -> None:
-        super().__init__(outbox, handler, most_bytes)
+        super().__init__(outbox, handler, keeper, most_bytes)
         #: The application's own subprotocol.
         self.subprotocol = subprotocol
-        self._keeper = keeper
-        self._claims: list[tuple[int, str]] = []  # of each attempt to close it; the first counts
-        self._is_refused = False  # `on_open` is not to be called
-        #: The session was closed because its client was too slow.
-        self.was_too_slow = False
         #: The client has sent a close frame that has ended the session, or has answered one.
         self.has_peer_closed = False
-        self._has_lapsed = False  # its client did not come back in time
         #: Grows with each connection that comes or goes. Guarded by the lock.
         self.epoch = 0
-        self._is_closing = False  # the close event was queued
-        self._detaches = False  # no connection's thread will let go of the outbox
         #: What `on_suspend` has returned last. Written by whoever holds the turn.
         self.returned: object = None
-        #: `on_close` has returned, or the session goes on in another process.
-        self.is_over = False
         #: It is about to go on in another process, or in this one: no client can come back just now.
         self.is_moving = False
         self._has_lapsed_meanwhile = False
@@ -134,16 +82,6 @@ class Dialogue(Intake):
         self.outbox.pump = self.pump
 
     # As a session's channel
-
-    @property
-    def was_kicked(self) -> bool:
-        """Whether the application has closed it."""
-        return isinstance(self.ending, Kick)
-
-    @property
-    def has_expired(self) -> bool:
-        """Whether the application has closed it, at a time that was known before."""
-        return isinstance(self.ending, Expired)
 
     def give_up(self) -> None:
         """In a forked process: the session is the parent's."""
@@ -160,33 +98,6 @@ class Dialogue(Intake):
         """Whether it has a connection, as far as that is known."""
         carrier = self._carrier
         return carrier is not None and carrier.channel.ending is None and not self.outbox.is_suspended
-
-    def begin_close(self, code: int, reason: str = "", *, is_kick: bool = False, is_expiry: bool = False) -> bool:
-        """As in `Channel`: close the session for good, whether it has a connection or not. Takes no lock."""
-        kind = Expired if is_expiry else Kick if is_kick else None
-        if not self._claim((int(code), reason) if kind is None else kind(int(code), reason)):
-            return False
-        self._drops = True
-        carrier = self._carrier
-        if carrier is not None:
-            carrier.channel.begin_close(code, reason, is_kick=is_kick, is_expiry=is_expiry)
-        if self._carrier is None:
-            self._keeper.end_soon(self)
-        return True
-
-    def _claim(self, claim: tuple[int, str]) -> bool:
-        """Set `ending`. False if it is already set. list.append is atomic."""
-        self._claims.append(claim)
-        self.ending = self._claims[0]
-        if self.ending is not claim:
-            return False
-        self._keeper.closing(self)
-        return True
-
-    def on_stuck(self, reason: str) -> None:
-        """Too much waits for a client that has no connection."""
-        if self.begin_close(CloseCode.TRY_AGAIN_LATER, f"too slow: {reason}"):
-            self.was_too_slow = True
 
     # A connection comes and goes
 
@@ -339,19 +250,6 @@ class Dialogue(Intake):
             self._has_lapsed = self._claim((int(CloseCode.ABNORMAL), reason))
         self._keeper.end_soon(self)
 
-    def end(self) -> None:
-        """The session is closing: have `on_close` called. Called by a thread of the keeper."""
-        with self._lock:
-            if self._carrier is not None:  # its thread will do it
-                return
-            self._close_locked(detaches=True)
-        self.run()
-
-    def _close_locked(self, *, detaches: bool) -> None:
-        if not self._is_closing:
-            self._is_closing, self._detaches = True, detaches
-            self._events.append(Dialogue._close)
-
     # From one process to another: see `moves`
 
     def hold(self, timeout_s: float) -> bool:
@@ -434,20 +332,3 @@ class Dialogue(Intake):
             if request.expires_at is not None:
                 self.session.set_expiry(request.expires_at)
             self._life.resume()
-
-    def _close(self) -> None:
-        code, reason = self.ending or (int(CloseCode.ABNORMAL), "")
-        may_return = self.has_expired or (code in LOST_CODES and not self.was_kicked and not self._has_lapsed)
-        try:
-            self._life.close(code, reason, is_lost=may_return)
-        finally:
-            self.is_over = True
-            self.requests.end()
-            self.outbox.pump = None
-            if self._detaches:
-                self.outbox.detach()
-            try:
-                if not self._is_refused:
-                    self._life.record_end(was_too_slow=self.was_too_slow)
-            finally:
-                self._keeper.over(self)

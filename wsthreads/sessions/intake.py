@@ -28,7 +28,7 @@ MARKS = frozenset({envelope.DLE, envelope.DLE.encode()})
 
 
 class Intake(Turn):
-    """`Dialogue` without what makes connections come and go. At most `most_bytes` wait for the turn."""
+    """What a `Dialogue` takes from its client. At most `most_bytes` wait for the turn."""
 
     __slots__ = (
         "_ack_at",

@@ -1,0 +1,147 @@
+"""How a session that speaks ``wsthreads.1`` ends: once, whether it has a connection or not.
+
+`ending` is decided once, without a lock: finalizers may close. Who closes sets `ending` and then reads `_carrier`; a
+connection that comes or goes writes `_carrier` and then reads `ending`. So one of both has the close event queued.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from wsthreads.errors import CloseCode
+from wsthreads.protocol.channel import Expired, Kick
+from wsthreads.rooms.roster import LOST_CODES
+from wsthreads.sessions.intake import Intake
+
+if TYPE_CHECKING:
+    from wsthreads.protocol.outbox import Outbox
+    from wsthreads.sessions.carrier import Carrier
+    from wsthreads.sessions.interface import Handler
+    from wsthreads.sessions.life import Life
+
+__all__ = ["Ending", "Keeper"]
+
+
+class Keeper(Protocol):
+    """What keeps the sessions that wait for their clients."""
+
+    #: The longest wait, in seconds; 0: no session waits.
+    resume_s: float
+
+    def suspended(self, dialogue: Any, *, surely: bool = False) -> bool:
+        """A session has lost its connection. False if it may not wait, which it may `surely` if it goes on in another
+        process. Called under the dialogue's lock.
+        """
+
+    def connected(self, dialogue: Any, carrier: Carrier) -> None:
+        """It has a connection, perhaps another one. Called under the dialogue's lock."""
+
+    def closing(self, dialogue: Any) -> None:
+        """Its `ending` is decided: have its requests ended by another thread. Takes no lock."""
+
+    def end_soon(self, dialogue: Any) -> None:
+        """Have `Dialogue.end` called by another thread. Takes no lock."""
+
+    def over(self, dialogue: Any) -> None:
+        """The session has ended: `on_close` has returned."""
+
+    def gone(self, dialogue: Any) -> None:
+        """The session goes on in another process."""
+
+
+class Ending(Intake):
+    """`Dialogue` without what makes connections come and go."""
+
+    __slots__ = (
+        "_claims",
+        "_detaches",
+        "_has_lapsed",
+        "_is_closing",
+        "_is_refused",
+        "_keeper",
+        "_life",
+        "is_over",
+        "was_too_slow",
+    )
+
+    _life: Life
+
+    def __init__(self, outbox: Outbox, handler: Handler, keeper: Keeper, most_bytes: int) -> None:
+        super().__init__(outbox, handler, most_bytes)
+        self._keeper = keeper
+        self._claims: list[tuple[int, str]] = []  # of each attempt to close it; the first counts
+        self._is_refused = False  # `on_open` is not to be called
+        #: The session was closed because its client was too slow.
+        self.was_too_slow = False
+        self._has_lapsed = False  # its client did not come back in time
+        self._is_closing = False  # the close event was queued
+        self._detaches = False  # no connection's thread will let go of the outbox
+        #: `on_close` has returned, or the session goes on in another process.
+        self.is_over = False
+
+    @property
+    def was_kicked(self) -> bool:
+        """Whether the application has closed it."""
+        return isinstance(self.ending, Kick)
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether the application has closed it, at a time that was known before."""
+        return isinstance(self.ending, Expired)
+
+    def begin_close(self, code: int, reason: str = "", *, is_kick: bool = False, is_expiry: bool = False) -> bool:
+        """As in `Channel`: close the session for good, whether it has a connection or not. Takes no lock."""
+        kind = Expired if is_expiry else Kick if is_kick else None
+        if not self._claim((int(code), reason) if kind is None else kind(int(code), reason)):
+            return False
+        self._drops = True
+        carrier = self._carrier
+        if carrier is not None:
+            carrier.channel.begin_close(code, reason, is_kick=is_kick, is_expiry=is_expiry)
+        if self._carrier is None:
+            self._keeper.end_soon(self)
+        return True
+
+    def _claim(self, claim: tuple[int, str]) -> bool:
+        """Set `ending`. False if it is already set. list.append is atomic."""
+        self._claims.append(claim)
+        self.ending = self._claims[0]
+        if self.ending is not claim:
+            return False
+        self._keeper.closing(self)
+        return True
+
+    def on_stuck(self, reason: str) -> None:
+        """Too much waits for a client that has no connection."""
+        if self.begin_close(CloseCode.TRY_AGAIN_LATER, f"too slow: {reason}"):
+            self.was_too_slow = True
+
+    def end(self) -> None:
+        """The session is closing: have `on_close` called. Called by a thread of the keeper."""
+        with self._lock:
+            if self._carrier is not None:  # its thread will do it
+                return
+            self._close_locked(detaches=True)
+        self.run()
+
+    def _close_locked(self, *, detaches: bool) -> None:
+        if not self._is_closing:
+            self._is_closing, self._detaches = True, detaches
+            self._events.append(Ending._close)
+
+    def _close(self) -> None:
+        code, reason = self.ending or (int(CloseCode.ABNORMAL), "")
+        may_return = self.has_expired or (code in LOST_CODES and not self.was_kicked and not self._has_lapsed)
+        try:
+            self._life.close(code, reason, is_lost=may_return)
+        finally:
+            self.is_over = True
+            self.requests.end()
+            self.outbox.pump = None
+            if self._detaches:
+                self.outbox.detach()
+            try:
+                if not self._is_refused:
+                    self._life.record_end(was_too_slow=self.was_too_slow)
+            finally:
+                self._keeper.over(self)
