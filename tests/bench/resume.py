@@ -36,7 +36,7 @@ DLE = b"\x10"
 SPEAKS = {"Sec-WebSocket-Protocol": "wsthreads.1"}
 
 SERVER = """
-import gc, json, os, resource, sys, threading
+import gc, json, os, resource, sys, time
 from pathlib import Path
 from wsthreads import WebSocketApp
 from wsthreads.servers.serving import Server
@@ -70,7 +70,8 @@ with Server(app, port=0) as server:
                         session.send(f"{number:>{size}}")
         elif what == "collect":
             gc.collect()
-        print(json.dumps({"suspended": len(endpoint.suspensions), "resident": resident()}), flush=True)
+        state = {"suspended": len(endpoint.suspensions), "resident": resident(), "cpu": time.process_time()}
+        print(json.dumps(state), flush=True)
 """
 
 
@@ -97,15 +98,15 @@ class ServerProcess:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.port = int(self._line())
 
-    def ask(self, what: str = "", count: int = 0, size: int = 0) -> dict[str, int]:
+    def ask(self, what: str = "", count: int = 0, size: int = 0) -> dict[str, float]:
         """Have it send, or collect garbage. Returns its state."""
         assert self._process.stdin
         self._process.stdin.write(json.dumps([what, count, size]) + "\n")
         self._process.stdin.flush()
-        answer: dict[str, int] = json.loads(self._line())
+        answer: dict[str, float] = json.loads(self._line())
         return answer
 
-    def await_suspended(self, count: int) -> dict[str, int]:
+    def await_suspended(self, count: int) -> dict[str, float]:
         deadline = perf_counter() + DEADLINE_S
         while (state := self.ask())["suspended"] != count:
             assert perf_counter() < deadline, f"{state['suspended']} sessions are suspended, not {count}"
@@ -230,10 +231,12 @@ def measure_storm() -> None:
             assert others.stdout.readline() == "ready\n"
             server.ask("room", MESSAGES, BYTES)
             sleep(CALM_S)
+            cpu = server.ask()["cpu"]
             began = perf_counter()
             clients = [Client(server.port, token, wanted=MESSAGES) for token in tokens[:RETURNING]]
             run(clients)
             ended = perf_counter()
+            cpu = server.ask()["cpu"] - cpu
             others.stdin.write("end\n")
             others.stdin.flush()
             trips = [tuple(pair) for pair in json.loads(others.stdout.readline())]
@@ -246,7 +249,7 @@ def measure_storm() -> None:
         times = sorted(client.done_at - began for client in clients)
         print(
             f"{RETURNING:,} of {CLIENTS:,} came back within {times[-1]:.2f} s, half of them within "
-            f"{statistics.median(times):.2f} s"
+            f"{statistics.median(times):.2f} s; {1000 * cpu / RETURNING:.2f} ms of CPU each, with the others"
         )
         calm = [trip for at, trip in trips if began - CALM_S / 2 <= at < began]
         busy = [trip for at, trip in trips if began <= at < ended]

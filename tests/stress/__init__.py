@@ -7,6 +7,8 @@ A server process, many client threads, and a checker that compares what they rec
 - `server` is the server process: app and control endpoint. `perturb` makes its threads pause at random lines. `process`
   starts, watches and ends it.
 - `client` is a strict WebSocket client on a raw socket; it shares no code with wsthreads.
+- `survivor` has the same methods, speaks ``wsthreads.1``, and comes back to its session after each lost connection.
+  Half of all sessions do. For the checker, they are like the others.
 - `visitor` is a client with one session after another; `roamer` adds its random actions, in its own thread. `world` is
   shared by all clients; `crew` makes all clients do something together.
 - `chaos` chooses the faults of a run and their times. `daredevil` is a roamer that causes faults; `faults` are faults

@@ -35,7 +35,7 @@ class Span:
 class Account:
     """What the journal says of one session."""
 
-    __slots__ = ("closed", "expected", "is_closing", "kicked_at", "next_seq", "opened", "spans")
+    __slots__ = ("closed", "expected", "is_closing", "kicked_at", "next_seq", "opened", "spans", "user")
 
     def __init__(self) -> None:
         self.opened = self.closed = False
@@ -43,6 +43,7 @@ class Account:
         self.is_closing = False  # the handler has closed it: nothing more is sent
         self.kicked_at = FOREVER  # when another session's handler began to close it
         self.spans: dict[str, Span] = {}  # its memberships now, by room
+        self.user: Span | None = None
         self.expected: list[Step] = []  # the results of its own steps that it must receive in this round
 
 
@@ -111,9 +112,19 @@ class Checker:
                 return
             account.next_seq += 1
             steps = command.steps
+        if seq in (0, BYE):
+            self._follow_user(visit, account, times[0], is_over=seq == BYE)
         for step, began, ended in zip(steps, times[:-1], times[1:], strict=True):
             step.began, step.ended = began, ended
             self._follow(visit, account, step)
+
+    def _follow_user(self, visit: Visit, account: Account, time: int, *, is_over: bool) -> None:
+        """The model of a user: a session is one of its sessions before its `on_open`, and until its `on_close`."""
+        if not is_over:
+            account.user = Span(visit, -1, time)
+            self._spans[visit.user].append(account.user)
+        elif account.user is not None:
+            account.user.left = (time, FOREVER)
 
     def _follow(self, visit: Visit, account: Account, step: Step) -> None:
         """The model of one step: memberships, and what the session itself must receive."""
@@ -129,9 +140,9 @@ class Checker:
             account.is_closing = True
         elif op == "k":
             self._accounts[self._ledger.visits[room.encode()]].kicked_at = step.began
-        elif not account.is_closing and (op in "sem" or (op == "b" and room in spans)):
+        elif not account.is_closing and (op in "sem" or (op == "b" and room in spans) or room == visit.user):
             account.expected.append(step)
-        if op in "bx":
+        if op in "bxu":
             self._sent[room].append(step)
         elif op == "m":
             self._asked.append(step)
@@ -245,7 +256,7 @@ class Checker:
         received: defaultdict[str, dict[Visit, list[Step]]] = defaultdict(dict)
         for visit in self._ledger.visits.values():
             for step in visit.stream:
-                if step.op in "bx" and step.began is not None:
+                if step.is_broadcast and step.began is not None:
                     received[step.room].setdefault(visit, []).append(step)
         for room in sorted(self._spans.keys() | received.keys()):
             self._check_room(room, received[room])
@@ -301,7 +312,7 @@ class Checker:
             start = bisect_left(sent, span.joined[1], key=_began)
             stop = bisect_left(sent, end, lo=start, key=_began)
             wanted.update(step for step in sent[start:stop] if step.ended <= end)
-        return {step for step in wanted if step.op == "b" or step.command.visit is not visit}
+        return {step for step in wanted if step.op != "x" or step.command.visit is not visit}
 
     def _spans_in(self, room: str) -> defaultdict[Visit, list[Span]]:
         found: defaultdict[Visit, list[Span]] = defaultdict(list)

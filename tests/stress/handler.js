@@ -1,11 +1,17 @@
 // The handler of the stress test in JavaScript: the same as handler.py. See history.py.
 
+import { user } from "wsthreads";
+
 const BYE = -1;
 const CHUNK = 1000;
 
 let time = 0;
 let journal = [];
 const sessions = new Map();
+
+export function onHandshake(request) {
+  request.setUser(request.getParameter("user"));
+}
 
 export function onOpen(session) {
   session.setAttribute("name", session.getParameter("name"));
@@ -106,6 +112,7 @@ function perform(session, op, argument, head, body) {
     case "j": session.room(argument).join(); break;
     case "l": session.room(argument).leave(); break;
     case "b": session.room(argument).broadcast(joined(head, body)); break;
+    case "u": user(argument).send(joined(head, body)); break;
     case "x": session.room(argument).broadcastExcept(joined(head, body ?? argument)); break;
     case "m": session.send(head + session.room(argument).members()); break;
     case "k": sessions.get(argument).close(4001, "by another"); break;

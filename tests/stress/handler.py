@@ -11,7 +11,7 @@ from threading import Lock
 
 from tests.stress.faults import fail
 from tests.stress.history import BYE, FAULT, KICKED
-from wsthreads import Session
+from wsthreads import Request, Session
 
 CHUNK = 1000
 
@@ -24,6 +24,9 @@ class Handler:
         self._clock = count(1).__next__
         self._journal: deque[list[object]] = deque()
         self._sessions: dict[str, Session] = {}  # by name; single operations, also atomic
+
+    def on_handshake(self, request: Request) -> None:
+        request.user = request.get_parameter("user")
 
     def on_open(self, session: Session) -> None:
         session.attributes.update(name=session.get_parameter("name"), call=Lock(), over=False, away=False)
@@ -100,6 +103,8 @@ class Handler:
             session.room(argument).leave()
         elif op == "b":
             session.room(argument).broadcast(_joined(head, body), hand_over=hand_over)
+        elif op == "u":
+            session.endpoint.user(argument).send(_joined(head, body), hand_over=hand_over)
         elif op == "x":
             message = _joined(head, argument if body is None else body)
             session.room(argument).broadcast_except(message, hand_over=hand_over)

@@ -8,6 +8,7 @@ op   what the handler does
 ==== ====================================================================================
 j, l joins, leaves a room
 b, x broadcasts the body to a room, to all or to all but this session
+u    sends the body to all sessions of a user, which is checked as a room that a session cannot leave
 e    sends the body to this session
 s    sends a marker to this session; most commands end with one, to show that they are done
 m    sends the number of a room's members to this session
@@ -39,6 +40,7 @@ SCALE = float(os.environ.get("WSTHREADS_TEST_SCALE", "1"))
 BYE = -1
 FAULT = "!"
 KICKED = 4001
+USERS = 8
 FOREVER = float("inf")
 
 
@@ -84,7 +86,7 @@ class Step:
 
     @property
     def is_broadcast(self) -> bool:
-        return self.op in "bx"
+        return self.op in "bxu"
 
     def __repr__(self) -> str:
         when = "never journalled" if self.began is None else f"at {self.began}-{self.ended}"
@@ -118,11 +120,17 @@ class End:
     opened: bool = True
 
 
+def user_of(name: str) -> str:
+    """The user of a session with this name. Sessions of other clients have the same one, but for the control's."""
+    number = name.split(".")[0]
+    return f"user{int(number) % USERS}" if number.isdigit() else number
+
+
 class Visit:
     """One session as its client saw it. The client's thread writes; others read while that thread waits."""
 
     def __init__(self, name: str, steps: list[str]) -> None:
-        self.name = name
+        self.name, self.user = name, user_of(name)
         self.session_id: str | None = None
         self.commands = {0: Command(self, 0, steps)}  # commands of this round, by seq
         self.last_seq = 0
@@ -180,7 +188,7 @@ class Ledger:
         command = step.command
         if command.seq == BYE:
             right = not binary
-        elif step.op in "bxe":
+        elif step.op in "bxue":
             right = crc32(body) == command.crc and binary == command.binary
         elif step.op == "m":
             step.count = int(body)

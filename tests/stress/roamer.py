@@ -9,7 +9,7 @@ from random import Random
 from time import monotonic, sleep
 
 from tests.stress.client import NO_CODE, Lost
-from tests.stress.history import SCALE, End, Step, Wrong
+from tests.stress.history import SCALE, USERS, End, Step, Wrong
 from tests.stress.survivor import Survivor
 from tests.stress.visitor import PATIENCE_S, Visitor
 from tests.stress.world import World
@@ -46,7 +46,7 @@ class Roamer(Visitor):
             (self.doze, 1), (self.read_slowly, 1),
             (self.close, 0.7), (self.close_from_there, 0.6), (self.reset, 0.5), (self.vanish, 0.3),
             (self.break_off, 0.3), (self.give_up_handshake, 0.2),
-            (self.lose_connection, 1.5),
+            (self.tell_user, 6), (self.lose_connection, 1.5),
         ]  # fmt: skip
 
     # Tasks, given by the crew.
@@ -159,6 +159,10 @@ class Roamer(Visitor):
 
     def echo(self) -> None:
         self.issue(["e", "s"], *self._world.bodies.choose(self._rng))
+
+    def tell_user(self) -> None:
+        user = f"user{self._rng.randrange(USERS)}"
+        self.issue([f"u{user}", "s"], *self._world.bodies.choose(self._rng))
 
     def mix(self) -> None:
         """`send` and `broadcast` in one call."""

@@ -9,7 +9,7 @@ from time import monotonic
 from urllib.parse import quote
 
 from tests.stress.client import Lost, WebSocket
-from tests.stress.history import FAULT, SCALE, Command, End, Visit, Wrong
+from tests.stress.history import FAULT, SCALE, Command, End, Visit, Wrong, user_of
 from tests.stress.survivor import SUBPROTOCOL, Survivor
 from tests.stress.world import Over, World
 
@@ -68,7 +68,7 @@ class Visitor:
         self._visits += 1
         name = f"{self.number}.{self._visits}"
         tight = self._rng.random() < 0.2
-        target = f"/stress?name={name}&steps={quote(' '.join(steps))}"
+        target = f"/stress?name={name}&user={user_of(name)}&steps={quote(' '.join(steps))}"
         if tight:
             target += f"&buffer={SEND_BUFFER}"
         if self._rng.random() < 0.2:
