@@ -6,7 +6,8 @@ import re
 import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +91,9 @@ def test_no_message_is_lost_and_no_session_ends_when_the_workers_restart(tmp_pat
         with Program([sys.executable, "-m", *shlex.split(line)], cwd=tmp_path) as gunicorn:
             port = int(gunicorn.wait_for(r"Listening at: http://127\.0\.0\.1:(\d+)")[1])
             url = f"ws://127.0.0.1:{port}/ws/chat?user="
-            with Client(f"{url}ann", min_delay_s=0.05) as ann, Client(f"{url}bob", min_delay_s=0.05) as bob:
-                ann.send("here")
-                assert ann.receive(timeout=DEADLINE_S) == "ann: here"
-                bob.send("here")
-                assert [client.receive(timeout=DEADLINE_S) for client in (ann, bob)] == ["bob: here", "bob: here"]
+            with ExitStack() as clients:
+                ann, bob = (clients.enter_context(client_of(f"{url}{name}")) for name in ("ann", "bob"))
+                assert ann.receive(timeout=DEADLINE_S) == "bob: here"
                 sessions = []
                 for restarts in range(2):
                     for number in range(3):
@@ -109,3 +108,12 @@ def test_no_message_is_lost_and_no_session_ends_when_the_workers_restart(tmp_pat
                 assert len(set(sessions)) == 1
                 assert ann.lost == bob.lost == 0
                 wait_until(lambda: ann.resumed and bob.resumed)
+
+
+@contextmanager
+def client_of(url: str) -> Iterator[Client]:
+    """A client that is in the lobby."""
+    with Client(url, min_delay_s=0.05) as client:
+        client.send("here")
+        assert client.receive(timeout=3 * DEADLINE_S) == f"{url.partition('=')[2]}: here"
+        yield client
