@@ -494,7 +494,7 @@ def test_the_console_loses_nothing_around_errors(
 )  # fmt: skip
 def test_no_value_makes_a_long_line(tmp_path: Path, value: str) -> None:
     source = f"export function onMessage(session) {{ console.log('before', {value}); session.send('ok'); }}"
-    with script_log() as log, running(tmp_path, source) as script:
+    with script_log() as log, running(tmp_path, source, script_timeout_s=DEADLINE_S) as script:
         assert script.answer(script.open()) == "ok"
         (text,) = log.texts()
     assert text.startswith("before ")
