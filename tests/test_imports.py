@@ -54,7 +54,7 @@ ONLY_THERE = {
     "prometheus_client": {"monitoring.prometheus", "monitoring.multiprocess"},
     "simple_websocket": {"protocol.connection"},
     "urllib3": {"javascript.http_connections"},
-    "wsproto": {"protocol.assembler", "protocol.deflate", "cli.client", "client", "testing"},
+    "wsproto": {"protocol.assembler", "protocol.deflate", "client", "testing"},
     "pytest": {"testing"},
     "_thread": set(),
 }

@@ -175,6 +175,9 @@ class Connection:
             return True
         return isinstance(self._sock, ssl.SSLSocket) and self.closed is None and self._sock.pending() > 0
 
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
     def wait(self, events: int, timeout_s: float | None) -> int:
         """Wait for the socket with the waiter. Returns what it is ready for."""
         return self._waiter.wait(self._sock, events, timeout_s)
