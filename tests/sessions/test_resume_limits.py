@@ -257,3 +257,16 @@ def test_a_session_that_has_ended_is_kept_in_memory_by_nothing(world):
     references = [weakref.ref(world.handler.sessions[0]), weakref.ref(world.handler.sessions[0]._channel)]
     world.handler.sessions.clear()
     wait_until(lambda: gc.collect() is not None and all(each() is None for each in references), "to be forgotten")
+
+
+def test_a_client_that_replaces_its_connection_needs_no_place_among_those_that_wait():
+    handler = Story()
+    served = endpoint(handler, resume_s=60, max_suspended_sessions=1)
+    with served as (app, port), Speaker(port).begin() as waiting, Speaker(port).begin() as client:
+        waiting.lose()
+        wait_until(lambda: len(app.endpoints[0].suspensions) == 1)
+        with Speaker(port) as again:
+            again.token, again.received = client.token, client.received
+            assert again.come_back().resumed
+        assert waiting.come_back().resumed
+        assert not any(call[0] == "close" for call in handler.calls)

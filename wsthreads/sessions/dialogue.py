@@ -134,7 +134,7 @@ class Dialogue(Ending):
                         return "unknown"
                     self._lose_locked()
                     self._events.append(Dialogue._suspend)
-                    if not self._keeper.suspended(self):  # while nobody has it
+                    if not self._keeper.suspended(self, surely=True):  # while nobody has it
                         self._claim((int(CloseCode.ABNORMAL), "replaced by a new connection"))
                         self._close_locked(detaches=True)
                         return "unknown"
