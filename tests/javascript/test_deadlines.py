@@ -19,6 +19,7 @@ from wsthreads.javascript.loop import Loop
 from wsthreads.javascript.python_calls import PythonCalls
 from wsthreads.javascript.python_functions import PythonFunctions
 from wsthreads.javascript.reports import Reports
+from wsthreads.javascript.requests import ScriptRequests
 from wsthreads.javascript.schedule import Schedule
 from wsthreads.javascript.session_state import Event, SessionState
 from wsthreads.javascript.stacks import Failure
@@ -258,7 +259,8 @@ def test_a_handshake_that_is_stopped_right_after_its_answer_ends_nothing_else() 
     reports, schedule = Reports(logging.getLogger("x"), Metrics(), 5.0, 5.0, ()), Schedule()  # type: ignore[arg-type]
     calls = PythonCalls("x", PythonFunctions(), schedule, print, str, threads=1, wait_s=5)
     waits = Waits(calls, Fetches("x", schedule, Config()))
-    loop = Loop("x", schedule, {}, Config(), reports, None, Metrics(), waits)  # type: ignore[arg-type]
+    requests = ScriptRequests(schedule)
+    loop = Loop("x", schedule, {}, Config(), reports, None, Metrics(), waits, requests)  # type: ignore[arg-type]
     event = Event("handshake", SessionState("id", None), ({},), reply=Future())
     loop._schedule.post(event)
     loop._pull(0, 0, -1)

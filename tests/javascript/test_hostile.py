@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from tests.javascript_fakes import FakeSession, LogLines, Script, running, script_log
+from tests.programs import wait_until
+from wsthreads import IsolateError
 from wsthreads._native import bridge
 
 #: Replaces every method and getter of the standard library by one that keeps its receiver, its arguments and its
@@ -144,7 +146,16 @@ def use_all(script: Script, session: FakeSession) -> None:
     script.open(session)
     for message in ("fail", "x" * 2000, b"bytes"):
         script.message(session, message)
-    script.handler.attributes(session)  # type: ignore[arg-type]
+    wait_until(lambda: has_looked(script, session))
+
+
+def has_looked(script: Script, session: FakeSession) -> bool:
+    """Have the script show its attributes. False if it was too busy."""
+    try:
+        script.handler.attributes(session)  # type: ignore[arg-type]
+    except IsolateError:
+        return False
+    return True
 
 
 @pytest.mark.usefixtures("pure")
