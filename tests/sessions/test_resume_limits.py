@@ -268,5 +268,5 @@ def test_a_client_that_replaces_its_connection_needs_no_place_among_those_that_w
         with Speaker(port) as again:
             again.token, again.received = client.token, client.received
             assert again.come_back().resumed
-        assert waiting.come_back().resumed
-        assert not any(call[0] == "close" for call in handler.calls)
+            assert waiting.come_back().resumed
+            assert not any(call[0] == "close" for call in handler.calls)
