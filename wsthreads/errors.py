@@ -244,7 +244,10 @@ class RequestTimeout(WSThreadsError, TimeoutError):
 
 
 class SessionClosed(WSThreadsError):
-    """A request of a session that has ended. The other side may have handled it."""
+    """A request of a session that has ended. The other side may have handled it.
+
+    A `Client` also raises it when it is closed, and nothing more can be received.
+    """
 
 
 class HandshakeRefused(WSThreadsError):

@@ -9,8 +9,9 @@ from time import monotonic
 from types import TracebackType
 
 from wsthreads.client.dialogue import NO_REQUESTS
-from wsthreads.client.engine import Engine, Options, checked
+from wsthreads.client.engine import Engine
 from wsthreads.client.handshake import shown
+from wsthreads.client.options import Options, checked
 from wsthreads.errors import CloseCode, ConfigError, RequestError, RequestTimeout, SessionClosed, brief
 from wsthreads.protocol.frames import check_close
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ssl
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Condition, Lock, Thread, current_thread
@@ -14,15 +13,15 @@ from wsthreads.client.callbacks import Callbacks
 from wsthreads.client.connection import Abandoned, Connection
 from wsthreads.client.dialogue import Asked, Dialogue, Event, Opened
 from wsthreads.client.failures import ConnectFailed
-from wsthreads.client.handshake import Handshake, make_handshake
+from wsthreads.client.options import Options, checked
 from wsthreads.client.retries import UNDECIDED_CODES, Retries
 from wsthreads.client.waiter import READ, WRITE, Waiter
-from wsthreads.errors import CloseCode, MessageTypeError, PeerError, RequestError, SessionClosed, UsageError
+from wsthreads.errors import CloseCode, PeerError, RequestError, SessionClosed, UsageError
 from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import printable
 from wsthreads.protocol.envelope import SUBPROTOCOL
 
-__all__ = ["Engine", "Options", "checked"]
+__all__ = ["Engine"]
 
 logger = get_logger(__name__)
 
@@ -43,31 +42,6 @@ MAX_UNSENT_BYTES = 65536
 
 #: So many requests of the server may wait for their answers.
 MAX_ASKED = 100
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `Client` says of them."""
-
-    url: str | Callable[[], str]
-    headers: Sequence[tuple[str, str]]
-    protocols: Sequence[str]
-    on_request: Callable[[Message], Message | None] | None
-    on_open: Callable[[], object] | None
-    ssl_context: ssl.SSLContext | None
-    compress: bool
-    min_delay_s: float
-    max_delay_s: float
-    max_attempts: int | None
-    connect_timeout_s: float
-    max_queued: int
-    max_queued_bytes: int
-    max_received: int
-    max_message_bytes: int
-
-    def handshake(self, url: str, offers: bool) -> Handshake:
-        """The request to an address. Raises `UsageError` for a value that HTTP does not allow."""
-        return make_handshake(url, (), self.headers, [*([SUBPROTOCOL] if offers else []), *self.protocols])
 
 
 @dataclass
@@ -416,16 +390,3 @@ def _described(code: int, reason: str) -> str:
     if code == CloseCode.ABNORMAL:
         return printable(reason) or "the connection was lost"
     return f"{int(code)} {printable(reason)}".strip()
-
-
-def checked(message: object) -> Message:
-    """A message as it is sent. A lone surrogate becomes U+FFFD. Raises `MessageTypeError`."""
-    if isinstance(message, str):
-        try:
-            message.encode()
-        except UnicodeEncodeError:
-            return message.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-        return message
-    if isinstance(message, (bytes, bytearray, memoryview)):
-        return bytes(message)
-    raise MessageTypeError(f"a message must be str or bytes, not {type(message).__name__}; try json.dumps")

@@ -228,13 +228,14 @@ class Play:
         return self._endpoint(path).user(name)
 
     def advance(self, seconds: float) -> None:
-        """Move the clock of presence, bans, expiry and attributes, and wait until all that this causes has happened.
+        """Move the clock of presence, bans, expiry, attributes and lost connections, and wait for all that this causes.
 
         Only this method moves it: `on_presence` is called when it has moved by `presence_interval_s`, a person whose
         connection was lost leaves when it has moved by `presence_grace_s`, and a ban ends when it has moved by `ban_s`.
-        A session that expires in a minute is closed when it has moved by 60. The attributes of a room end when it has
-        moved by `room_keep_s` since the last member left. `on_tick` is called `tick_rate` times for each second. Other
-        timers, and the clocks of Python and JavaScript themselves, go on as they are.
+        A session that expires in a minute is closed when it has moved by 60. A session whose connection was lost ends
+        when it has moved by `resume_s`. The attributes of a room end when it has moved by `room_keep_s` since the last
+        member left. `on_tick` is called `tick_rate` times for each second. Other timers, and the clocks of Python and
+        JavaScript themselves, go on as they are.
         """
         is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
         if not is_number or not 0 <= seconds < math.inf:  # also refuses NaN

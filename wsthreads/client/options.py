@@ -1,0 +1,53 @@
+"""What a `Client` was made with, and what it sends."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from wsthreads.client.handshake import Handshake, make_handshake
+from wsthreads.errors import MessageTypeError
+from wsthreads.protocol.envelope import SUBPROTOCOL
+
+__all__ = ["Options", "checked"]
+
+Message = str | bytes
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `Client` says of them."""
+
+    url: str | Callable[[], str]
+    headers: Sequence[tuple[str, str]]
+    protocols: Sequence[str]
+    on_request: Callable[[Message], Message | None] | None
+    on_open: Callable[[], object] | None
+    ssl_context: ssl.SSLContext | None
+    compress: bool
+    min_delay_s: float
+    max_delay_s: float
+    max_attempts: int | None
+    connect_timeout_s: float
+    max_queued: int
+    max_queued_bytes: int
+    max_received: int
+    max_message_bytes: int
+
+    def handshake(self, url: str, offers: bool) -> Handshake:
+        """The request to an address. Raises `UsageError` for a value that HTTP does not allow."""
+        return make_handshake(url, (), self.headers, [*([SUBPROTOCOL] if offers else []), *self.protocols])
+
+
+def checked(message: object) -> Message:
+    """A message as it is sent. A lone surrogate becomes U+FFFD. Raises `MessageTypeError`."""
+    if isinstance(message, str):
+        try:
+            message.encode()
+        except UnicodeEncodeError:
+            return message.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return message
+    if isinstance(message, (bytes, bytearray, memoryview)):
+        return bytes(message)
+    raise MessageTypeError(f"a message must be str or bytes, not {type(message).__name__}; try json.dumps")
