@@ -113,6 +113,24 @@ def test_of_several_processes_to_which_a_client_comes_back_at_once_one_has_the_s
         assert not any(place.closed for place in world.places)
 
 
+def test_of_two_connections_of_one_client_in_one_process_one_has_the_session(world, monkeypatch):
+    ann = Client(world, "lobby")
+    assert world.places[0].handover.export(ann.id)
+    new, claim, found = world.places[1], ann.claim(), []
+    arrive = new.arrive
+
+    def arrive_slowly(*arguments):
+        monkeypatch.setattr(new, "arrive", arrive)
+        found.append(new.handover.fetch(claim, None))
+        return arrive(*arguments)
+
+    monkeypatch.setattr(new, "arrive", arrive_slowly)
+    found.append(new.handover.fetch(claim, None))
+    assert found[0] == BUSY
+    assert not isinstance(found[1], str)
+    assert world._find(new.rooms, ann.id) is found[1].session
+
+
 def test_a_process_that_ends_stores_its_sessions_and_another_one_finds_them(world):
     old = world.places[0]
     clients = [Client(world, "lobby", user=f"user-{n}") for n in range(20)]

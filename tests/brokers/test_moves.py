@@ -204,6 +204,19 @@ def test_at_a_shutdown_sessions_go_on_in_another_process(processes):
         assert old.calls.count(SUSPEND) == 2
 
 
+def test_at_a_shutdown_a_redis_that_hangs_for_seconds_is_waited_for(processes):
+    with RedisServer() as own, ExitStack() as stack:
+        old, new = (Process(own, "test", stack) for _ in range(2))
+        with Speaker(old.port).begin() as client:
+            client.send("one")
+            assert client.next() == "echo one"
+            own.client.execute_command("CLIENT", "PAUSE", 2500, "ALL")
+            old.app.shutdown(DEADLINE_S, 1012, "restart")
+            assert client.receive_close() == (1012, "restart")
+            assert move(client, new).resumed
+            assert old.calls == ["open", "one", SUSPEND]
+
+
 def test_what_the_client_sends_while_the_server_shuts_down_is_handled_once(processes):
     old, new = processes()
     with Speaker(old.port).begin() as client:

@@ -91,6 +91,8 @@ class Exports:
         It stays while Redis is away, or while a call of the handler takes longer than `timeout_s`. If it cannot move,
         it ends.
         """
+        if self._link.patience_s(self._path, SESSIONS_ROOM) <= 0:
+            return False  # Redis is away
         with self._lock:
             done = self._under_way.get(session_id)
             if done is None:
@@ -132,8 +134,10 @@ class Exports:
             departure.stay()
             raise
         if is_stored:
-            ending = departure.leave()
-            self._passages.forget(session, departure.left_s)
+            try:  # before a client can bring it back to this process
+                self._passages.forget(session, departure.left_s)
+            finally:
+                ending = departure.leave()
             if ending is not None:  # a close in this process, before Redis had the session: the other one has to know
                 self._close_elsewhere(session.id, *ending)
             self._count("sessions_handed_over")

@@ -96,6 +96,8 @@ class Handover:
         self._starting = Lock()
         self._is_started = False
         self._is_stopped = False
+        self._fetching_lock = Lock()  # guards the next
+        self._fetching: set[str] = set()  # sessions
         # When a process first gave no answer, and last. A process without sessions has to be known as silent, too.
         self._silent: tuple[float, float] | None = None
         link.answer(self._kind, self._answer)
@@ -111,7 +113,18 @@ class Handover:
         """
         if not is_session_id(claim.session_id):
             return UNKNOWN
-        self.start()
+        with self._fetching_lock:
+            if claim.session_id in self._fetching:  # another connection of the same client
+                return BUSY
+            self._fetching.add(claim.session_id)
+        try:
+            self.start()
+            return self._fetch(claim, request, timeout_s)
+        finally:
+            with self._fetching_lock:
+                self._fetching.discard(claim.session_id)
+
+    def _fetch(self, claim: Claim, request: Any, timeout_s: float) -> Arriving | str | tuple[int, str]:
         deadline, pause_s, ask_at = monotonic() + timeout_s, FIRST_LOOK_S, 0.0
         try:
             while True:
@@ -213,7 +226,7 @@ class Handover:
 
     def give_up(self) -> None:
         """In a forked process."""
-        self._starting = Lock()
+        self._starting, self._fetching_lock, self._fetching = Lock(), Lock(), set()
         self._is_started = False
         self._pool.give_up()
         self._exports.give_up()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from functools import partial
+from time import monotonic, sleep
 from typing import Any
 
 from wsthreads.config import Config
@@ -42,6 +43,10 @@ from wsthreads.threads.flusher import Flusher
 from wsthreads.threads.scheduling import ScheduledThread, Scheduling
 
 __all__ = ["Service"]
+
+#: At a shutdown: how long to try to have a session go on in another process, and how often.
+LEAVE_S = 10.0
+RETRY_S = 0.1
 
 log = get_logger(__name__)
 
@@ -94,6 +99,7 @@ class Service:
         )
         #: Hands sessions over to other processes. Set once, before any client comes; None without a broker.
         self.handover: Handover | None = None
+        self._leave_until = 0.0  # at a shutdown: until when to try that again; 0 before it begins
         self._reception = Reception(self)
 
     def serve(self, client: Admitted) -> None:
@@ -242,8 +248,11 @@ class Service:
 
     def leave(self, dialogue: Dialogue) -> None:
         """At a shutdown: a session without a connection goes on in another process, or ends. Blocks."""
-        if self.handover is not None and not dialogue.is_over and dialogue.ending is None:
-            self.handover.export(dialogue.session.id)
+        self._leave_until = self._leave_until or monotonic() + LEAVE_S
+        while self.handover is not None and not dialogue.is_over and dialogue.ending is None:
+            if self.handover.export(dialogue.session.id) or monotonic() > self._leave_until:
+                break
+            sleep(RETRY_S)  # a function of the handler takes long, or the broker is away
         if not dialogue.is_over:
             dialogue.begin_close(*(self.admission.goodbye or (CloseCode.ABNORMAL, "")))
 
