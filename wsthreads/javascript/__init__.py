@@ -5,7 +5,8 @@
 `isolate`              owns the interpreter and the one thread that may use it
 `event_queue`          what other threads have it do
 `schedule`             which event is next
-`loop`                 hands events to the JavaScript half, and records what became of each
+`loop`                 hands events to the JavaScript half
+`endings`              what becomes of each event, and who hears of it
 `replies`              answers for the threads that wait for an event
 `probes`               measure how long events wait
 `inbox`                the queue from the threads of sessions to the isolate's thread

@@ -1,4 +1,4 @@
-"""The Python half of the runtime's loop: hands events to the JavaScript half, and records what became of each.
+"""The Python half of the runtime's loop: hands events to the JavaScript half. `endings` has what becomes of each.
 
 Everything here runs in the isolate's thread, nearly all of it inside a call from JavaScript. The runtime *pulls* its
 events. The event that it has is `_current`, until its next pull says what became of that event, or until an error ends
@@ -11,9 +11,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from wsthreads.errors import CloseCode, IsolateError
+from wsthreads.errors import IsolateError
 from wsthreads.javascript.call_times import CallTimes
 from wsthreads.javascript.calls import Answer, Function
+from wsthreads.javascript.endings import Endings
 from wsthreads.javascript.probes import Probes
 from wsthreads.javascript.replies import Replies
 from wsthreads.javascript.room_calls import Posts, RoomCalls
@@ -90,6 +91,9 @@ class Loop:
         self.posts = Posts(schedule)
         #: The requests of the script and of its clients.
         self.requests = requests
+        self._endings = Endings(
+            schedule, states, reports, self._replies, self.rooms, self.posts, requests, waits, self._times, self._wait_s
+        )
         #: How long events wait.
         self.probes = Probes(schedule, metrics)
         self._current: Event | None = None
@@ -180,7 +184,7 @@ class Loop:
             jobs_ran = self._run_jobs()
             now = time.monotonic()
             if schedule.next_expiry <= now:
-                self._expire(now)
+                self._endings.expire(now)
             if (calls or fetches) and self._waits.next_expiry <= now:
                 self._waits.expire(now)
             if self._jobs_due is not None and now >= self._jobs_due:
@@ -244,7 +248,7 @@ class Loop:
         state, kind = event.state, event.kind
         if state is not None:
             if kind in ("message", "binary", "request") and (state.over or state.was_kicked):
-                self._finish(event)
+                self._endings.finish(event)
                 return False
             if kind == "forget":
                 self._replies.forget(state.id)
@@ -278,12 +282,12 @@ class Loop:
             self._replies.expect_load(event)
             self._schedule.suspend(event, event.arguments[0], time.monotonic() + self._wait_s)
         else:
-            self._completed(event, failed=outcome == _FAILED)
+            self._endings.completed(event, failed=outcome == _FAILED, began=self._began)
 
     def _hand_over_again(self, event: Event) -> None:
         """The runtime had no memory to read the event, so the event had no effect."""
         if event.retried:
-            self._give_up(event, Failure.of("there was no memory for it"))
+            self._endings.give_up(event, Failure.of("there was no memory for it"), self._began)
             return
         if self.engine is not None:
             self.engine.collect_garbage()
@@ -303,77 +307,14 @@ class Loop:
         event, self._current = self._current, None
         if event is not None and not (event.kind == "rooms" and self.rooms.stop(failure, to_end=self._must_end)):
             if failure.was_interrupted:
-                self._overran(event, failure)
+                self._endings.stopped(event, failure, self._began, to_end=self._must_end)
             else:
-                self._give_up(event, failure)
+                self._endings.give_up(event, failure, self._began)
         elif self.engine is None and self._jobs_due is None:
             self.uncaught("a promise", failure)  # dukpy's own report, as it left the interpreter
         self.has_ended |= self._must_end
         if self._stumbles > MAX_STUMBLES and not self.has_ended:
             raise IsolateError(f"the runtime cannot go on, most likely for lack of memory: {failure.message}")
-
-    def _overran(self, event: Event, failure: Failure | None = None) -> None:
-        """The event's call was stopped, with the error `failure`; or its promise has not settled in time."""
-        if failure is None:
-            self._reports.unsettled(event)
-        else:
-            self._reports.stopped(event, failure, to_end=self._must_end)
-        _close_session(event.state, "handler timed out")
-        self._replies.fail(event, 503, failure or Failure.of("its promise has not settled in time"))
-        if event.kind == "room":
-            self.rooms.completed(event, "timeout")
-            self._finish(event)
-        else:
-            self._completed(event, failed=True)
-
-    def _give_up(self, event: Event, failure: Failure) -> None:
-        """The runtime itself failed to handle the event."""
-        self._reports.not_handled(event, failure)
-        if event.kind == "rooms":
-            self.rooms.give_up()
-        _close_session(event.state, "handler failed")
-        self._replies.fail(event, 500, failure)
-        self._completed(event, failed=True)
-
-    def _completed(self, event: Event, failed: bool) -> None:
-        """The event's call has ended. If onOpen failed, close the session; after onClose, forget it."""
-        state = event.state
-        self._times.observe(event.kind, time.monotonic() - (event.began or self._began))
-        if state is None:
-            if event.kind == "room":
-                self.rooms.completed(event, "failed" if failed else None)
-            elif event.kind == "result" and failed:
-                self._waits.refuse(event)
-        else:
-            if event.kind == "open" and failed:
-                _close_session(state, "onOpen failed")
-            elif event.kind == "close":
-                self._states.pop(state.id, None)
-                state.end()
-                if failed:  # the runtime may not have forgotten it yet
-                    self._schedule.post(Event("forget", state))
-        self._finish(event)
-
-    def _finish(self, event: Event) -> None:
-        if event.kind in ("open", "message", "binary") and event.state is not None:
-            event.state.release(event.size)
-        elif event.kind == "request" and event.state is not None:
-            event.state.release(event.size)
-            self.requests.finish(event.arguments[0])
-        elif event.kind in ("again", "presence") and event.reply is not None and not event.reply.done():
-            event.reply.set_result(None)
-        elif event.kind == "posted":
-            self.posts.waiting.pop()
-        self._schedule.finish(event)
-
-    def _expire(self, now: float) -> None:
-        """Give up promises that have not settled in time."""
-        while (event := self._schedule.expire(now)) is not None:
-            if event.kind == "load":
-                message = f"its top level has not ended after {self._wait_s:g} s"
-                self._replies.fail(event, 503, Failure.of(message))
-            else:
-                self._overran(event)
 
     def abandon(self) -> None:
         """The isolate has ended: give an error to every thread that waits for an event."""
@@ -409,7 +350,7 @@ class Loop:
     def _settled(self, ticket: int, failed: bool) -> None:
         event = self._schedule.settle(ticket)
         if event is not None:
-            self._completed(event, failed)
+            self._endings.completed(event, failed, self._began)
 
     def _loaded(
         self, ticket: int, exports: str | None, error: str | None, tick_rate: float | None = None, shown: str = ""
@@ -420,8 +361,3 @@ class Loop:
         if is_loaded and ticket < FIRST_LOAD:
             self._reload = Event("reload")
         return is_loaded
-
-
-def _close_session(state: SessionState | None, reason: str) -> None:
-    if state is not None:
-        state.close(CloseCode.INTERNAL_ERROR, reason)
