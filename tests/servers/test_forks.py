@@ -15,7 +15,7 @@ from tests.programs import DEADLINE_S, ROOT, Program, connect, receive, run_serv
 from tests.redis_server import RedisServer, free_port
 from tests.wire import CLOSE, RawClient, close_payload, endpoint, run_all, self_signed, serving
 from wsthreads import BrokerError, RedisBroker
-from wsthreads.brokers import link
+from wsthreads.brokers import publisher
 
 HANDLER = """
 import multiprocessing, os, signal, sys, time
@@ -399,7 +399,7 @@ def test_a_forked_process_broadcasts_over_redis_before_it_ends(redis_server):
 
 
 def test_a_forked_process_learns_that_redis_has_not_taken_its_broadcast(monkeypatch):
-    monkeypatch.setattr(link, "FORK_WAIT_S", 0.5)
+    monkeypatch.setattr(publisher, "FORK_WAIT_S", 0.5)
 
     def work(session):
         with pytest.raises(BrokerError, match=r"has not confirmed a broadcast of this forked process within 0\.5 s"):
