@@ -48,17 +48,22 @@ class Workers(Program):
         environment = {"CALLS": str(self.calls_file), "REDIS_URL": redis.url}
         super().__init__([sys.executable, "-m", "gunicorn", *options], env=environment)
         self.port = int(self.wait_for(r"Listening at: http://127\.0\.0\.1:(\d+)")[1])
-        self.workers = workers
+        self.workers, self.restarts = workers, 0
         self.wait_for("Booting worker with pid", times=workers)
 
     def restart(self):
+        self.restarts += 1
         self.process.send_signal(signal.SIGHUP)
 
+    def is_calm(self):
+        """Whether the last old worker has ended: no client will have to come back any more."""
+        begun, ended = self.log.count("Booting worker"), self.log.count("Worker exiting")
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return begun >= self.workers * (self.restarts + 1) and begun - ended == len(children) == self.workers
+
     def wait_calm(self):
-        """Wait until the last old worker has ended: no client will have to come back any more."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         deadline = time.monotonic() + GRACE_S + DEADLINE_S
-        while len(children.read_text().split()) > self.workers:
+        while not self.is_calm():
             assert time.monotonic() < deadline, "an old worker does not end"
             time.sleep(0.1)
 
