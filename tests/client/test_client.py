@@ -672,6 +672,23 @@ def test_a_quiet_server_is_asked_for_a_sign_of_life(server, connect):
     assert client.is_connected
 
 
+def test_threads_that_wait_for_room_do_not_ask_for_it_whenever_a_message_comes(server, connect, monkeypatch):
+    monkeypatch.setattr(engine_module, "ASK_INTERVAL_S", 1000.0)
+    client = connect(max_queued=1, send_timeout_s=DEADLINE_S)
+    peer = server.welcomed(heartbeatMs=0)
+    wait_until(lambda: client.is_connected)
+    assert client.send("one")
+    for _ in range(3):
+        threading.Thread(target=client.send, args=("another",), daemon=True).start()
+    assert peer.take(2) == ["one", DLE + "p0"]
+    wait_until(lambda: client._engine._senders == 3)
+    for number in range(50):
+        peer.send(f"{number}")
+        assert received(client, 1) == [f"{number}"]
+    peer.send(DLE + "a1")
+    assert peer.receive() == "another"
+
+
 def test_a_silent_connection_is_dropped_and_replaced(server, connect):
     client = connect()
     peer = server.welcomed(heartbeatMs=20, timeoutMs=20)

@@ -124,6 +124,24 @@ def test_too_many_acknowledgements_are_too_many_control_frames():
         assert client.receive_close()[0] == 1008
 
 
+def test_acknowledgements_of_something_new_are_no_control_frames():
+    """A client that receives 10,000 messages a second acknowledges more than a hundred times a second."""
+    with endpoint(Story(), max_control_frames_per_s=1, resume_s=60) as (_, port), Speaker(port).begin() as client:
+        for number in range(100):
+            client.send(str(number))
+            assert client.next() == f"echo {number}"
+            client.ack()
+        client.send("still here")
+        assert client.next() == "echo still here"
+
+
+def test_without_resume_s_all_acknowledgements_are_control_frames():
+    with endpoint(Story(), max_control_frames_per_s=1) as (_, port), Speaker(port).begin() as client:
+        for number in range(1, 50):
+            client.put(envelope.ack(number))
+        assert client.receive_close()[0] == 1008
+
+
 def test_heartbeats_do_not_keep_an_idle_client_and_its_session_ends():
     handler = Story()
     settings = {"idle_timeout_s": 0.5, "resume_s": 60, "close_timeout_s": 0.3}

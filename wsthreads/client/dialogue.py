@@ -357,7 +357,7 @@ class Dialogue:
         since = self._unacknowledged
         since[0] += 1
         since[1] += _size(message)
-        if since[0] >= envelope.ACK_MESSAGES or since[1] >= envelope.ACK_BYTES:
+        if self._keeps and (since[0] >= envelope.ACK_MESSAGES or since[1] >= envelope.ACK_BYTES):
             self._control.append(envelope.ack(self.received))
             self._unacknowledged = [0, 0]
 

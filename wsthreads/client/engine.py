@@ -37,6 +37,9 @@ PING_TIMEOUT_S = 20.0
 #: How long `close` waits for the server's close frame, and for a running function of the application.
 CLOSE_TIMEOUT_S = 5.0
 
+#: How often the server is asked to acknowledge while a thread waits for room. Servers limit heartbeats.
+ASK_INTERVAL_S = 0.1
+
 #: While so many bytes are unsent, further messages wait in the `Dialogue`, which has limits.
 MAX_UNSENT_BYTES = 65536
 
@@ -75,6 +78,7 @@ class Engine:
         self.inbox: deque[Message] = deque()
         self.requesting = 0  # threads that wait for an answer
         self._senders = 0  # threads that wait for room
+        self._ask_at = 0.0  # when one of them may ask the server to acknowledge
         self.lost = 0
         self.subprotocol: str | None = None
         #: The close that the application has asked for; the one that has ended the client.
@@ -125,14 +129,18 @@ class Engine:
             self._waiter.wake()  # it waits until the socket takes more
 
     def wait_for_room(self, deadline: float) -> bool:
-        """Ask the server to acknowledge, and wait until something has moved. False at the deadline. With the lock held.
+        """Wait until something has moved, or for a moment. False at the deadline. With the lock held.
 
-        A server acknowledges each 64 messages by itself; the limits may be lower.
+        Asks the server to acknowledge: it does so by itself after 64 messages, and the limits may be lower.
         """
-        self.beat()
+        now, connection = monotonic(), self._connection
+        if now >= self._ask_at and connection is not None and not connection.unsent_bytes:
+            self._ask_at = now + ASK_INTERVAL_S
+            self.beat()
         self._senders += 1
         try:
-            return self.moved.wait(max(0.0, deadline - monotonic()))
+            has_moved = self.moved.wait(max(0.0, min(deadline - now, ASK_INTERVAL_S)))
+            return has_moved or monotonic() < deadline
         finally:
             self._senders -= 1
 

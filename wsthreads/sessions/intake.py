@@ -97,7 +97,7 @@ class Intake(Turn):
     def _accept_marked(self, carrier: Carrier, message: str | bytes) -> bool:
         """`accept` for a message that begins with DLE."""
         parsed = envelope.parse(message)
-        if isinstance(parsed, (envelope.Ack, envelope.Heartbeat)):
+        if isinstance(parsed, (envelope.Ack, envelope.Heartbeat)) and not self._is_progress(parsed):
             carrier.connection.admit_control()
         refused = 0
         with self._lock:
@@ -134,6 +134,11 @@ class Intake(Turn):
         elif isinstance(parsed, envelope.Failure):
             self.requests.settle(parsed.id, RequestError(parsed.reason))
         return True
+
+    def _is_progress(self, message: envelope.Ack | envelope.Heartbeat) -> bool:
+        """Whether it acknowledges something new. The more a client receives, the more of these it sends."""
+        outbox = self.outbox
+        return isinstance(message, envelope.Ack) and outbox.is_keeping and message.received > outbox.acknowledged
 
     def _count_locked(self, queued: int) -> None:
         self.received += 1
