@@ -29,10 +29,21 @@ from tests.javascript.test_engine import without_engine  # noqa: F401
 from tests.pages import text_of
 from tests.programs import DEADLINE_S, ROOT, Program, ServerProgram, connect, receive, run_server, wait_until, wsthreads
 from tests.redis_server import RedisServer, free_port
+from tests.speakers import Speaker
 from tests.test_faults import LESS_THAN_A_STACK, little_memory, no_descriptors
 from tests.wire import TEXT, RawClient, Recorder, endpoint, self_signed
-from wsthreads import BrokerError, PostError, RedisBroker, Session, WebSocketApp, WSThreadsError, create_app
+from wsthreads import (
+    BrokerError,
+    PostError,
+    RedisBroker,
+    RequestError,
+    Session,
+    WebSocketApp,
+    WSThreadsError,
+    create_app,
+)
 from wsthreads.errors import IsolateError
+from wsthreads.protocol import envelope
 from wsthreads.testing import play
 
 PAGE = text_of("docs/how-to/troubleshooting")
@@ -553,3 +564,46 @@ def test_the_machines_limits(folder: Path) -> None:
 
 def test_no_c_modules() -> None:
     says("pure Python", wsthreads("--version", env={"WSTHREADS_PURE_PYTHON": "1"}).stdout)
+
+
+# A session does not survive
+
+
+class Asked:
+    def __init__(self) -> None:
+        self.endings: list[str] = []
+
+    def on_close(self, session: Session, code: int, reason: str) -> None:
+        self.endings.append(reason)
+
+
+def test_a_client_that_comes_back_too_late_is_told_of_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    handler = Asked()
+    with play(handler, resume_s=60) as chat:
+        ann = chat.connect()
+        ann.lose()
+        chat.advance(60)
+        assert len(handler.endings) == 1
+        says("not back within", handler.endings[0])
+        ann.come_back()
+    says("is not resumed", caplog.text)
+    assert "is not resumed: unknown" in caplog.text
+
+
+class Asks:
+    def on_request(self, session: Session, message: str) -> None:
+        session.request(message)
+
+
+def test_a_request_that_nobody_answers_fails_with_a_reason() -> None:
+    with play(Asked(), resume_s=60) as chat, pytest.raises(RequestError) as no_handler:
+        chat.connect().request("time?")
+    says("no handler", str(no_handler.value))
+    with endpoint(Asks(), resume_s=60, max_pending_requests=1) as (_, port), Speaker(port).begin() as client:
+        client.ask(1, "wait")
+        assert client.next() == envelope.Request(1, "wait")
+        client.ask(2, "time?")
+        failure = client.next()
+        assert isinstance(failure, envelope.Failure)
+        says("too many requests", failure.reason)

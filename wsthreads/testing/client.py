@@ -129,7 +129,8 @@ class Client:
 
         `resumed` says whether that was possible. If not, `session` is a fresh one. The connection may still be open:
         then the new one replaces it. `headers` and `parameters` replace those of the first request, such as a token.
-        Raises `HandshakeRefused` if the client is refused with a status; it may come back later.
+        Raises `HandshakeRefused` if the client is refused with a status; it may come back later. Raises
+        `ConnectionError` if no session waits for it, as without ``resume_s``.
         """
         call = self._call
         if headers is not None:
@@ -141,7 +142,9 @@ class Client:
             call = replace(call, query={**query, **parameters})
         with self._changed:
             if not self.may_come_back:
-                raise ConnectionError(f"this client has no session to come back to: {self.closed}")
+                raise ConnectionError(
+                    f"this client has no session to come back to: {self.closed}; a session waits only with resume_s"
+                )
         try:
             self.begin(call)
             self.finish_handshake()
