@@ -8,12 +8,13 @@ import pytest
 from tests.programs import DEADLINE_S, wait_until
 from tests.sessions.test_resume import Story, World
 from tests.speakers import Speaker
-from tests.wire import endpoint
+from tests.wire import CLOSE, close_payload, endpoint
 from wsthreads.protocol import envelope
 from wsthreads.protocol.channel import Channel
 from wsthreads.protocol.outbox import Outbox
 from wsthreads.sessions.carrier import Carrier
 from wsthreads.sessions.dialogue import Dialogue
+from wsthreads.sessions.handlers import PythonHandler
 from wsthreads.sessions.life import Life
 from wsthreads.sessions.reception import Reception
 from wsthreads.sessions.secrets import Secrets
@@ -255,7 +256,7 @@ STEPS = {
     "the connection is attached": (Dialogue, "attach"),
     "the session starts": (Dialogue, "start"),
     "messages are taken": (Dialogue, "take"),
-    "messages are accepted": (Dialogue, "accept"),
+    "messages are handled": (PythonHandler, "message"),
     "the session is opened": (Life, "open"),
     "the session is closed": (Life, "close"),
     "the end is recorded": (Life, "record_end"),
@@ -370,3 +371,20 @@ def test_a_user_who_is_banned_after_the_handshake_gets_the_code_and_no_session(m
             assert not it.user_count()
             assert not it.connections()
             assert not it.sessions()
+
+
+def test_a_client_that_has_closed_its_session_is_not_told_so_while_on_close_runs():
+    began, go_on = threading.Event(), threading.Event()
+
+    class Slow(Story):
+        def on_close(self, session, code, reason):
+            super().on_close(session, code, reason)
+            began.set()
+            assert go_on.wait(DEADLINE_S)
+
+    with endpoint(Slow(), resume_s=60) as (_, port), Speaker(port).begin() as client:
+        client.wire.send(CLOSE, close_payload(4000))
+        assert client.receive_close()[0] == 4000
+        assert began.wait(DEADLINE_S)
+        assert client.come_back().why == "unknown"
+        go_on.set()

@@ -64,7 +64,11 @@ class Enveloped(Encoding):
         self._inner = inner
 
     def frame(self, plain: bytes) -> bytes:
-        return self._inner.frame(escaped_frame(plain))
+        size, inner = plain[1], self._inner
+        at = 2 if size < 126 else 4 if size == 126 else 10
+        if plain[at : at + 1] == b"\x10":  # DLE: seldom
+            plain = escaped_frame(plain)
+        return plain if inner is PLAIN else inner.frame(plain)
 
     @property
     def inner(self) -> Encoding:

@@ -75,6 +75,22 @@ class Turn:
         """See `Dialogue`."""
         raise NotImplementedError
 
+    def _handle(self, message: str | bytes, *, is_due: bool) -> None:
+        """Handle a message that is no event, with the turn, which this gives up. An acknowledgement may be due."""
+        try:
+            if is_due:
+                self.session._channel.outbox.flush()
+            self._runner = self.session._thread = get_ident()
+            self._bytes_handled += len(message)
+            if not self._drops:
+                self._handler.message(self.session, message)
+        except BaseException:
+            self.begin_close(CloseCode.INTERNAL_ERROR, "server error")
+            raise
+        finally:
+            self._runner = 0
+            self._turn.release()
+
     def run(self) -> None:
         """Handle what waits, unless another thread does so. The events of a session are handled one at a time."""
         events, turn = self._events, self._turn
