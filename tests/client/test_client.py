@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
+import sys
 import threading
 import time
 
@@ -23,6 +25,9 @@ from wsthreads import (
     UsageError,
 )
 from wsthreads.client import engine as engine_module
+
+#: Of the client's modules.
+FOLDER = os.path.dirname(engine_module.__file__)
 
 pytestmark = pytest.mark.usefixtures("threads_end")
 
@@ -656,6 +661,81 @@ def test_on_request_may_close_the_client(server, connect):
     peer.send(DLE + "q1:a")
     assert peer.receive() is None
     assert peer.closed == (4000, "enough")
+
+
+# Signal handlers and finalizers.
+
+
+def test_what_a_finalizer_sends_arrives_wherever_it_interrupts_the_client(server, connect):
+    sent, seen = [], set()
+
+    def trace(frame, event, argument):
+        place = frame.f_code, frame.f_lineno
+        if FOLDER in frame.f_code.co_filename and place not in seen:
+            seen.add(place)
+            sent.append(f"late {len(sent)}")
+            assert client is None or client.send(sent[-1])
+        return trace
+
+    def call():
+        sys.settrace(trace)
+        client.send("one")
+        client.request("two")
+        client.receive()
+        repr(client)
+        sys.settrace(None)
+
+    client = None
+    client = connect()
+    threading.settrace(trace)
+    try:
+        thread = threading.Thread(target=call, daemon=True)
+        thread.start()
+    finally:
+        threading.settrace(None)
+    peer = server.welcomed()
+    got = []
+    while DLE + "q1:two" not in got:
+        got.append(peer.receive())
+    peer.send("three", DLE + "r1:four")
+    thread.join(DEADLINE_S)
+    assert not thread.is_alive()
+    while len(got) < len(sent) + 2:
+        got.append(peer.receive())
+    assert sorted(got) == sorted(["one", DLE + "q1:two", *sent])
+    assert len(sent) > 50
+
+
+def test_a_signal_handler_that_interrupts_the_client_closes_it(server, connect):
+    client = connect()
+    peer = server.welcomed()
+    wait_until(lambda: client.is_connected)
+    with client._engine.lock:
+        assert client.send("late")
+        for wait in (client.receive, lambda: client.request("?")):
+            with pytest.raises(RuntimeError, match="cannot wait in a signal handler"):
+                wait()
+        client.close(4000, "a signal")
+        assert not client.send("later still")
+    assert peer.take(2) == ["late", None]
+    assert peer.closed == (4000, "a signal")
+    wait_until(lambda: client.closed)
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_a_function_of_the_application_that_raises_any_exception_ends_no_thread(server, connect, error):
+    def fail(*arguments):
+        raise error
+
+    client = connect(on_request=fail, on_open=fail)
+    peer = server.welcomed()
+    for number in (1, 2):
+        peer.send(f"{DLE}q{number}:?")
+        assert peer.receive() == f"{DLE}e{number}:failed"
+    peer.cut()
+    peer = server.welcomed()
+    client.send("still here")
+    assert peer.receive() == "still here"
 
 
 # Liveness.

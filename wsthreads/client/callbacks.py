@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from queue import SimpleQueue
-from threading import Lock, Thread, current_thread
+from threading import RLock, Thread, current_thread
 
 from wsthreads.loggers import get_logger
 
@@ -18,7 +18,7 @@ class Callbacks:
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._lock = Lock()  # guards the start; nothing is called under it
+        self._lock = RLock()  # guards the start; nothing is called under it, but a signal handler may interrupt it
         self._thread: Thread | None = None
 
     def put(self, call: Callable[[], None]) -> None:
@@ -47,5 +47,5 @@ class Callbacks:
         while (call := self._queue.get()) is not None:
             try:
                 call()
-            except Exception:
+            except BaseException:  # also SystemExit: the thread has more calls to make
                 logger.exception("a function of the application failed")

@@ -23,6 +23,9 @@ Message = str | bytes
 class Client:
     """A WebSocket client that reconnects by itself. Any thread may call any method.
 
+    Signal handlers and finalizers may call `send` and `close`. If they interrupt a call of this client in their own
+    thread, both return at once, and take effect when that call is over; `receive` and `request` raise `RuntimeError`.
+
     ::
 
         with Client("ws://127.0.0.1:5000/ws/chat?user=ann") as client:
@@ -101,7 +104,10 @@ class Client:
         one. It is also refused when the client is closed.
         """
         data, engine, deadline = checked(message), self._engine, monotonic() + self._send_timeout_s
+        if engine.is_interrupted:
+            return engine.send_late(data)
         with engine.lock:
+            engine.take_late()
             first = engine.callbacks.is_current
             while not engine.is_over:
                 if engine.dialogue.send(data, first=first):
@@ -118,6 +124,7 @@ class Client:
         has given up.
         """
         engine = self._engine
+        self._check_may_wait("receive")
         with engine.lock:
             if not engine.arrived.wait_for(lambda: engine.inbox or engine.closed is not None, timeout):
                 raise TimeoutError(f"nothing was received in {timeout:g} s{engine.describe_trouble()}")
@@ -136,6 +143,7 @@ class Client:
         `SessionClosed` if the session ends before the answer comes. A request survives a lost connection.
         """
         data, engine, deadline = checked(message), self._engine, monotonic() + timeout
+        self._check_may_wait("request")
         with engine.lock:
             first = engine.callbacks.is_current
             while True:
@@ -162,6 +170,10 @@ class Client:
             if pending.error is not None:
                 raise pending.error
             return pending.answer
+
+    def _check_may_wait(self, method: str) -> None:
+        if self._engine.is_interrupted:
+            raise RuntimeError(f"{method} cannot wait in a signal handler or finalizer that interrupts this client")
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close for good, and end the client's threads. Waits for the server's close frame, at most 5 seconds.

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from threading import Condition, Lock, Thread, current_thread
+from threading import Condition, RLock, Thread, current_thread
 from time import monotonic
 
 from wsthreads.client.callbacks import Callbacks
@@ -71,7 +71,9 @@ class Engine:
         )
         self.callbacks = Callbacks()
         self._waiter = Waiter()
-        self.lock = Lock()  # guards the rest. No function of the application is called under it
+        # Guards the rest. No function of the application is called under it; but a signal handler or a finalizer may
+        # interrupt a thread that has it: see `is_interrupted`.
+        self.lock = RLock()
         self.arrived = Condition(self.lock)  # a message has come, or the end
         self.moved = Condition(self.lock)  # there may be room to send, or an answer, or the end
         self.dialogue = Dialogue(max_queued=options.max_queued, max_queued_bytes=options.max_queued_bytes)
@@ -88,10 +90,33 @@ class Engine:
         self._trouble = ""  # why there is no connection
         self._connection: Connection | None = None
         self._asked = 0  # requests of the server that are not answered
+        self._late: deque[Message] = deque()  # what was sent while `is_interrupted`
         self._thread = Thread(target=self._run, name="wsthreads-client", daemon=True)
         self._thread.start()
 
     # For the client.
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the calling thread has the lock: a signal handler or a finalizer has interrupted it."""
+        try:
+            self.moved.notify(0)
+        except RuntimeError:
+            return False
+        return True
+
+    def send_late(self, message: Message) -> bool:
+        """While `is_interrupted`: send a message as soon as the interrupted call is over. False if it is refused."""
+        if self.is_over or len(self._late) >= self._options.max_queued:
+            return False
+        self._late.append(message)
+        self._waiter.wake()
+        return True
+
+    def take_late(self) -> None:
+        """Go on with what `send_late` has accepted. With the lock held."""
+        while self._late and self.dialogue.send(self._late[0], first=False):
+            self._late.popleft()
 
     @property
     def is_connected(self) -> bool:
@@ -155,18 +180,28 @@ class Engine:
         return is_full and not self.requesting and self.closing is None
 
     def close(self, code: int, reason: str) -> None:
-        """Close for good. Waits for the threads, with a deadline."""
+        """Close for good. Waits for the threads, with a deadline, unless `is_interrupted`."""
+        is_interrupted = self.is_interrupted
         with self.lock:
             if not self.is_over:
-                self.closing, self._close_by = (code, reason), monotonic() + CLOSE_TIMEOUT_S
-                self.pump()
-                if self._connection is not None:
-                    self._connection.close(code, reason)
-                    self._connection.flush()
+                self._close_by = monotonic() + CLOSE_TIMEOUT_S
+                self.closing = (code, reason)
+            if is_interrupted:
+                self._waiter.wake()
+                return
+            self._close_connection()
         self._waiter.wake()
         if current_thread() is not self._thread:
             self._thread.join(2 * CLOSE_TIMEOUT_S)
         self.callbacks.end(CLOSE_TIMEOUT_S)
+
+    def _close_connection(self) -> None:
+        """Begin the close handshake, if that is due. With the lock held."""
+        if self._connection is not None and self._connection.is_open and self.closing is not None:
+            self.take_late()
+            self.pump()
+            self._connection.close(*self.closing)
+            self._connection.flush()
 
     # The thread.
 
@@ -245,11 +280,9 @@ class Engine:
             self.subprotocol = None if speaks else connection.subprotocol
             self._handle(self.dialogue.connected(speaks))
             self.pump()
-            if self.closing is not None:  # since the connection was made
-                connection.close(*self.closing)
-                connection.flush()
         while True:
             with self.lock:
+                self._close_connection()
                 wait_s = self._time_left(connection, life, open_by)
                 if connection.is_over:
                     break
@@ -258,6 +291,7 @@ class Engine:
             with self.lock:
                 if ready & READ:
                     self._read(connection, life)
+                self.take_late()
                 self.pump()
                 if self._senders:
                     self.moved.notify_all()
@@ -382,7 +416,7 @@ class Engine:
                 answer = checked(answer)
         except RequestError as error:
             failure = str(error)
-        except Exception:
+        except BaseException:  # also SystemExit: the client goes on
             logger.exception("on_request failed")
             failure = "failed"
         with self.lock:
