@@ -61,6 +61,7 @@ def test_http_and_websockets_on_one_port(serve):
         assert receive(client) == "hi"
 
 
+@pytest.mark.quiet  # 200 handshakes in 2 s
 def test_a_crowd_whose_on_open_waits_comes_in_together(serve):
     """Nobody queues for those who came before: where each waited for 20 ms of its predecessor, this took 4 s."""
     crowd, patience_s = int(20 * DEADLINE_S), DEADLINE_S / 5
