@@ -101,11 +101,13 @@ def test_where_a_step_fails_the_later_ones_are_taken(world):
 
 
 def test_its_end_is_that_of_the_session_and_not_of_one_connection(world):
-    """What a session that survives a lost connection will rest on."""
+    """What a session that survives a lost connection rests on."""
     handler, member = Calls(), world.member("r")
     life = life_of(world, handler, session=member.session)
     life.open()
-    member.reconnect()
+    member.channel.keep()
+    member.leave()
+    member.come_back(0)
     world.rooms.room("r").broadcast("hello")
     assert member.receive(1) == ["hello"]
     assert life.close(1000, "")

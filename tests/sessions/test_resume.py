@@ -18,6 +18,7 @@ class Story:
     def __init__(self):
         self.calls = []
         self.sessions = []
+        self.closed = []  # the ids of those whose on_close was called
 
     def on_open(self, session):
         self.sessions.append(session)
@@ -35,6 +36,7 @@ class Story:
         self.calls.append(("resume", session.is_open(), session.is_connected()))
 
     def on_close(self, session, code, reason):
+        self.closed.append(session.id)
         self.calls.append(("close", code, reason))
 
 
