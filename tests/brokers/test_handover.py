@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from tests.brokers.handover_world import Client, HandoverWorld, Place
+from tests.brokers.handover_world import Client, HandoverWorld
 from tests.programs import DEADLINE_S, wait_until
 from tests.redis_server import RedisServer
 from tests.wire import run_all
@@ -202,7 +202,7 @@ def test_a_call_that_takes_long_keeps_the_session_and_the_client_is_to_come_agai
     old = world.places[0]
     ann = Client(world, "lobby")
     old.is_busy = True
-    assert old.handover.fetch(ann.claim(), None, timeout_s=0) == UNKNOWN  # a process does not ask itself
+    assert old.handover.fetch(ann.claim(), None, timeout_s=0) == BUSY  # it is here
     assert world.places[1].handover.fetch(ann.claim(), None, timeout_s=0.3) == BUSY
     assert old.here == {ann.id: ann}
     old.is_busy = False
@@ -224,6 +224,20 @@ def test_a_close_on_the_way_ends_the_session_where_its_client_comes_back(world, 
     assert not isinstance(world.come_back(ann, 1), str)
     assert world.places[1].closed == [(ann.id, 4001, "go")]
     assert not world.places[0].closed
+
+
+def test_after_redis_has_lost_its_data_sessions_move_again(redis, world, monkeypatch):
+    """Though nothing was sent in their rooms since."""
+    ann, bob = Client(world, "lobby", user="ann"), Client(world, "lobby", place=1)
+    everybody_has(world, "lobby", "one")
+    redis.client.flushall()
+    for link in world.links:
+        for room in link._subscriptions.rooms.values():
+            room.checked_at = 0.0
+    assert not isinstance(world.come_back(ann, 1), str)
+    assert not isinstance(world.come_back(bob, 0), str)
+    everybody_has(world, "lobby", "two")
+    assert (ann.rest(), bob.rest()) == (["one", "two"], ["one", "two"])
 
 
 def test_a_session_that_misses_what_no_log_has_ends_once_and_is_not_resumed(redis, world):
@@ -261,6 +275,18 @@ def test_a_client_that_does_not_come_back_has_its_session_ended_once(new_world):
     assert sorted(closed()) == sorted((client.id, 1006, "not back in time") for client in clients)
     assert members(world, "lobby") == [0, 0, 0]
     assert [world.come_back(client, 1) for client in clients] == [UNKNOWN] * 5
+
+
+def test_more_overdue_sessions_than_are_asked_for_at_once_end_at_once(world, monkeypatch):
+    monkeypatch.setattr("wsthreads.brokers.handover.OVERDUE_BATCH", 3)
+    clients = [Client(world, "lobby") for _ in range(10)]
+    for client in clients:
+        client.left_s = 0.001
+    export_all(world.places[0], clients)
+    new = world.places[1].handover
+    assert wait_until(new.end_overdue, "they are overdue") == len(clients)
+    assert new._pool.wait_idle(DEADLINE_S)
+    assert len(world.places[1].closed) == len(clients)
 
 
 def test_what_is_not_overdue_is_left_alone(world):
@@ -372,6 +398,15 @@ def test_where_redis_fails_while_a_session_comes_it_is_not_lost(world, what, is_
     assert sorted(new.counts) == ["sessions_taken_over"]
 
 
+def test_a_claim_without_an_answer_is_repeated_although_redis_is_away_for_a_while_then(world):
+    ann = Client(world, "lobby")
+    assert world.places[0].handover.export(ann.id)
+    Failing(world.places[1], session_scripts.CLAIM, is_done=False, is_unknown=False)  # this is the second one
+    Failing(world.places[1], session_scripts.CLAIM, is_done=True)
+    assert not isinstance(world.come_back(ann, 1), str)
+    assert world.places[1].here == {ann.id: ann}
+
+
 def test_a_process_that_fails_to_take_a_session_leaves_it_to_another_one(new_world):
     world = new_world(processes=3)
     ann = Client(world, "lobby", user="ann")
@@ -402,9 +437,10 @@ def test_without_redis_nothing_hangs_and_each_session_stays_where_it_is(request)
 def test_a_process_that_does_not_answer_may_have_the_session_until_it_counts_as_dead(world, monkeypatch):
     monkeypatch.setattr("wsthreads.brokers.handover.ASK_S", 0.01)
     ann = Client(world, "lobby")
+    everybody_has(world, "lobby", "both listen")
     answering = threading.Event()
     judge = world.places[0].judge
-    monkeypatch.setattr(Place, "judge", lambda self, *claim: answering.wait(DEADLINE_S) and judge(*claim))
+    monkeypatch.setattr(world.places[0], "judge", lambda *claim: answering.wait(DEADLINE_S) and judge(*claim))
     assert world.places[1].handover.fetch(ann.claim(), None, timeout_s=0.05) == BUSY
     monkeypatch.setattr("wsthreads.brokers.handover.SILENT_S", 0.5)  # it is asked more often than that
     assert world.places[1].handover.fetch(ann.claim(), None, timeout_s=DEADLINE_S) == UNKNOWN

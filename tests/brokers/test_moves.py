@@ -3,6 +3,7 @@
 import json
 import threading
 from contextlib import ExitStack
+from urllib.request import urlopen
 
 import pytest
 
@@ -10,7 +11,10 @@ from tests.programs import DEADLINE_S, wait_until
 from tests.redis_server import RedisServer
 from tests.speakers import Speaker
 from tests.wire import endpoint, run_all
+from wsthreads import SessionClosed
+from wsthreads.brokers.handover import Handover
 from wsthreads.protocol import envelope
+from wsthreads.sessions.moves import Arriving
 
 SUSPEND, RESUME = "suspend", "resume"
 
@@ -34,6 +38,11 @@ class Story:
             session.attributes.update(json.loads(what))
         elif order == "lock":
             session.attributes["lock"] = threading.Lock()
+        elif order == "ask":
+            try:
+                session.request("who?", timeout=DEADLINE_S)
+            except SessionClosed:
+                self.calls.append("closed")
         elif order == "wait":
             self.waits.set()
             assert self.goes_on.wait(DEADLINE_S)
@@ -247,15 +256,22 @@ def test_what_the_client_sends_while_the_server_shuts_down_is_handled_once(proce
         assert handled == sent
 
 
-def test_without_a_client_that_comes_back_after_a_shutdown_on_close_is_called_once_elsewhere(processes, monkeypatch):
+@pytest.mark.parametrize("first", ["a session", "a look at its health"])
+def test_without_a_client_that_comes_back_after_a_shutdown_on_close_is_called_once_elsewhere(
+    processes, monkeypatch, first
+):
     monkeypatch.setattr("wsthreads.brokers.handover.OVERDUE_LOOK_S", 0.05)
-    old, new = processes(resume_s=0.3)
-    with Speaker(new.port).begin(), Speaker(old.port).begin() as client:
+    old, new = processes(resume_s=0.3, serve_health=True)
+    with Speaker(old.port).begin() as client, ExitStack() as stack:
+        if first == "a session":
+            stack.enter_context(Speaker(new.port).begin())
+            new.wait_for("open")
+        else:
+            urlopen(f"http://127.0.0.1:{new.port}/healthz", timeout=DEADLINE_S).close()
         client.lose()
         old.app.shutdown(DEADLINE_S, 1012, "restart")
-        new.endpoint.handover.start()
         wait_until(lambda: [call for call in new.calls if call[0] == "close"], "on_close")
-        assert new.calls == ["open", ("close", 1006, "not back in time")]
+        assert [call for call in new.calls if call != "open"] == [("close", 1006, "not back in time")]
         assert not [call for call in old.calls if call[0] == "close"]
 
 
@@ -324,6 +340,50 @@ def test_while_a_call_takes_long_the_client_is_to_come_again_and_loses_nothing(p
         assert client.all(2) == ["echo wait", "echo behind"]
         handled = [call for call in old.calls + new.calls if call in ("wait", "behind")]
         assert handled == ["wait", "behind"]
+
+
+@pytest.mark.parametrize("how", ["comes back elsewhere", "shutdown"])
+def test_a_handler_that_waits_for_a_reply_does_not_keep_its_session_from_moving(processes, how):
+    old, new = processes()
+    with Speaker(old.port).begin() as client:
+        client.send("ask")
+        assert client.next() == envelope.Request(1, "who?")
+        if how == "shutdown":
+            old.app.shutdown(DEADLINE_S, 1012, "restart")
+        client.lose()
+        assert move(client, new).resumed
+        assert client.next() == "echo ask"
+        old.wait_for("open", "ask", "closed", SUSPEND)
+        client.put(envelope.reply(1, "late"))  # nobody waits for it any more
+        client.put("two")
+        assert client.next() == "echo two"
+
+
+@pytest.mark.parametrize("where", [0, 1])
+def test_while_a_session_arrives_another_connection_of_its_client_is_to_come_again(processes, monkeypatch, where):
+    monkeypatch.setattr(Handover.fetch, "__defaults__", (0.3,))
+    both = old, new = processes()
+    arrives, goes_on, settle = threading.Event(), threading.Event(), Arriving.settle
+
+    def settle_late(self, *arguments):
+        arrives.set()
+        assert goes_on.wait(DEADLINE_S)
+        settle(self, *arguments)
+
+    monkeypatch.setattr(Arriving, "settle", settle_late)
+    with Speaker(old.port).begin() as client, Speaker(both[where].port) as other:
+        other.token = client.token
+        client.lose()
+        wait_until(lambda: SUSPEND in old.calls, "the suspension")
+        moving = threading.Thread(target=move, args=(client, new), daemon=True)
+        moving.start()
+        assert arrives.wait(DEADLINE_S)
+        other.open().hello(other.token)
+        code, _ = other.is_refused()
+        goes_on.set()
+        moving.join(DEADLINE_S)
+        assert code == 1013
+        assert client.welcome.resumed
 
 
 def test_requests_go_on_in_the_other_process(processes):

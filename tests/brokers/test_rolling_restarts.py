@@ -54,6 +54,7 @@ class Workers(Program):
     def restart(self):
         self.restarts += 1
         self.process.send_signal(signal.SIGHUP)
+        self.wait_for("Hang up: Master", times=self.restarts)  # two signals at once would be one
 
     def is_calm(self):
         """Whether the last old worker has ended: no client will have to come back any more."""

@@ -256,6 +256,11 @@ class WebSocketApp:
         if self._link is not None:
             self._link.start()
 
+    def look_for_overdue(self) -> None:
+        """From now on, end the sessions of ended processes whose clients do not come back. Idempotent."""
+        for endpoint in self.endpoints:
+            endpoint.look_for_overdue()
+
     def fit_to_threads(self, threads: int) -> None:
         """Limit the sessions so that a server with this number of threads still answers HTTP.
 

@@ -45,6 +45,8 @@ class HostedApp(Protocol):
     def shares_rooms(self) -> bool:
         """Whether the rooms are shared with other processes."""
 
+    def look_for_overdue(self) -> None: ...
+
     def shutdown(self, timeout_s: float | None = ..., code: int = ..., reason: str = ...) -> int:
         """Close every session, and end all threads."""
 
@@ -96,6 +98,7 @@ class Host:
         except (OSError, RuntimeError):  # no file descriptor or no thread; a handshake logs that
             self._met_in = 0
             return
+        self._app.look_for_overdue()
         if worker is not None:
             self._warn_of_workers(worker.cfg.workers)
             self._flusher.call_later(WORKER_WATCH_S, weakly(self._watch_worker, worker))

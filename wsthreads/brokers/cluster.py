@@ -132,6 +132,11 @@ class ClusterLink:
         self.start()
         return self._link_of(path, SESSIONS_ROOM).call_for_session(path, session_id, script, *arguments)
 
+    def refresh(self, rooms: Sequence[RoomKey]) -> None:
+        self.start()
+        for key in rooms:
+            self._link_of(*key).refresh([key])
+
     def checkpoint(self, rooms: Sequence[RoomKey], look: Look, timeout_s: float) -> bool:
         """The reader of each node waits for that of the next, `MEET_S` at most: then all of them deliver nothing."""
         self.start()

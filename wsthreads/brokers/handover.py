@@ -57,7 +57,7 @@ ASK_S = 1.0
 #: A process that has not answered for so long is not waited for: it does not count as alive any more.
 SILENT_S = ALIVE_S + 3.0
 
-#: How often to look for sessions whose clients have not come back, and how many are ended at once.
+#: How often to look for sessions whose clients have not come back, and how many are asked for at once.
 OVERDUE_LOOK_S = 5.0
 OVERDUE_BATCH = 100
 
@@ -135,8 +135,9 @@ class Handover:
                     why = self._ask(claim)
                     if why == UNKNOWN:  # it may have been stored meanwhile
                         found = self._imports.take(claim, request)
-                        if found is None:
-                            return UNKNOWN
+                        if found is None:  # nor may another connection of this client have taken it to this process
+                            is_here = self._sessions.judge(*_question(claim)) != UNKNOWN
+                            return BUSY if is_here else UNKNOWN
                     if why != BUSY:
                         return why if found is None else found
                     ask_at = monotonic() + ASK_S / 2
@@ -150,8 +151,7 @@ class Handover:
 
     def _ask(self, claim: Claim) -> str | tuple[int, str]:
         """What the other processes say of a session. Who has it begins to store it. Raises `BrokerError`."""
-        asked = [claim.session_id, claim.secret, claim.user, claim.origin, claim.encoding.name]
-        answers, is_complete = self._link.ask_all(self._kind, asked, ASK_S, enough=_knows)
+        answers, is_complete = self._link.ask_all(self._kind, _question(claim), ASK_S, enough=_knows)
         found = next((each["value"] for each in answers if _knows(each["value"])), None)
         if isinstance(found, str):
             return found if found in WHYS else BUSY
@@ -204,6 +204,8 @@ class Handover:
 
     def start(self) -> None:
         """Look, from now on, for sessions whose clients have not come back. Idempotent."""
+        if self._is_started:
+            return
         with self._starting:
             if self._is_started or self._is_stopped:
                 return
@@ -211,14 +213,19 @@ class Handover:
         _look_later(ref(self), self._timers)
 
     def end_overdue(self) -> int:
-        """End the sessions whose time is over, and which no process has. Returns how many are left to be done."""
-        try:
-            found = self._link.call_for_session(self._path, "", OVERDUE, OVERDUE_BATCH)
-        except BrokerError:
-            return 0
-        ids = [bytes(each).decode("utf-8", "replace") for each in found]
-        self._pool.put(partial(self._imports.end, session_id) for session_id in ids)
-        return len(ids)
+        """End the sessions whose time is over, and which no process has. Returns how many other threads now end."""
+        count = 0
+        while not self._is_stopped:
+            try:
+                found = self._link.call_for_session(self._path, "", OVERDUE, OVERDUE_BATCH)
+            except BrokerError:
+                break
+            ids = [bytes(each).decode("utf-8", "replace") for each in found]
+            self._pool.put(partial(self._imports.end, session_id) for session_id in ids)
+            count += len(ids)
+            if len(ids) < OVERDUE_BATCH:
+                break
+        return count
 
     def stop(self, timeout_s: float) -> None:
         self._is_stopped = True
@@ -230,6 +237,10 @@ class Handover:
         self._is_started = False
         self._pool.give_up()
         self._exports.give_up()
+
+
+def _question(claim: Claim) -> tuple[str, str, str | None, str | None, str]:
+    return claim.session_id, claim.secret, claim.user, claim.origin, claim.encoding.name
 
 
 def _knows(value: Any) -> bool:

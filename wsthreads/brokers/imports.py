@@ -150,12 +150,16 @@ class Imports:
     def _claim(self, session_id: str, head: bytes, call: Callable[..., Any]) -> bool:
         """Whether Redis gives the session to this process. Raises `BrokerError` if that stays unknown."""
         mine = claimed(self._link.process, secrets.token_urlsafe(9))
-        deadline = monotonic() + CLAIM_S
+        deadline, may_be_ours = monotonic() + CLAIM_S, False
         while True:
             try:
                 return bool(call(CLAIM, head, mine, session_id))
             except BrokerError as error:
-                if not error.is_unknown or monotonic() >= deadline:
+                may_be_ours = may_be_ours or error.is_unknown
+                if not may_be_ours:
+                    raise
+                if monotonic() >= deadline:
+                    log.error("session %s on %s is lost: Redis does not say who has it", session_id, self._path)
                     raise
             sleep(0.2)
 

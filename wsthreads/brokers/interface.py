@@ -165,6 +165,12 @@ class Link(Protocol):
     def call_for_session(self, path: str, session_id: str, script: str, *arguments: object) -> Any:
         """As `call`, with the keys of sessions on their way to another process: this one's, and the endpoint's."""
 
+    def refresh(self, rooms: Sequence[RoomKey]) -> None:
+        """Before the next checkpoint, compare this process's positions in these rooms with Redis's.
+
+        Redis may have lost its data, which a process notices in a room only when something is sent there.
+        """
+
     def checkpoint(self, rooms: Sequence[RoomKey], look: Look, timeout_s: float) -> bool:
         """Have `look` called at a moment when nothing is being delivered to these rooms. See `checkpoints`.
 

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisLink"]
 
+#: How often a room is compared with Redis at most, for sessions that leave and come.
+CHECK_S = 5.0
+
 
 class RedisLink:
     """A `Link` over Redis. `place` is the name of Redis in logs; `client_of_fork` makes the client of a forked process.
@@ -241,6 +244,15 @@ class RedisLink:
     def call_for_session(self, path: str, session_id: str, script: str, *arguments: object) -> Any:
         self.start()
         return self._calls.call(Question(script, self._keys.session(path, session_id), *arguments))
+
+    def refresh(self, rooms: Sequence[RoomKey]) -> None:
+        self.start()
+        now = monotonic()
+        for key in rooms:
+            room = self._subscriptions.rooms.get(key)
+            if room is not None and now - room.checked_at > CHECK_S:
+                room.checked_at = now
+                self._reader.check(room)
 
     def checkpoint(self, rooms: Sequence[RoomKey], look: Look, timeout_s: float) -> bool:
         self.start()

@@ -60,7 +60,9 @@ class Passages:
                     found.update({name: position for (_, name), position in positions.items()})
                 return True
 
-            if not self._link.checkpoint([(self._rooms.path, name) for name in names], look, timeout_s):
+            keys = [(self._rooms.path, name) for name in names]
+            self._link.refresh(keys)
+            if not self._link.checkpoint(keys, look, timeout_s):
                 return None
             if found:
                 return found
@@ -108,7 +110,9 @@ class Passages:
                 rooms._link.update(path, name, rooms)
             with ExitStack() as undo:
                 undo.callback(self.forget, session)
-                if not self._link.checkpoint([(path, name) for name in positions], look, timeout_s):
+                keys = [(path, name) for name in positions]
+                self._link.refresh(keys)
+                if not self._link.checkpoint(keys, look, timeout_s):
                     raise BrokerError("Redis does not answer: the session stays where it is")
                 spans = {name: (position, until[name]) for name, position in positions.items()}
                 missed = read_missed(partial(self._link.call, path), session.id, spans, max_bytes)

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 from wsthreads.errors import CloseCode
 from wsthreads.sessions.endings import Ending, Keeper
 from wsthreads.sessions.requests import Requests
-from wsthreads.sessions.secrets import Secrets
 
 if TYPE_CHECKING:
     from wsthreads.protocol.handshake import Request
@@ -200,6 +199,8 @@ class Dialogue(Ending):
             carrier.reader.stop()
         if channel.ending is not None and not channel.suspends:
             self._claim(channel.ending)
+        elif self._keeper.is_leaving:  # a handler that waits for a reply would wait for nothing
+            self.requests.hold()
 
     def _lose_locked(self) -> None:
         """The connection is gone."""
@@ -268,6 +269,7 @@ class Dialogue(Ending):
                 self._keeper.suspended(self, surely=True)
                 self._events.append(Dialogue._suspend)
             self.is_moving = True
+        self.requests.hold()
         while monotonic() < deadline:
             self.run()
             if not self._turn.acquire(timeout=max(0.0, deadline - monotonic())):
@@ -288,6 +290,7 @@ class Dialogue(Ending):
     def _end_move(self) -> None:
         with self._lock:
             self.is_moving = False
+        self.requests.let_go()
         if self._has_lapsed_meanwhile:
             self._has_lapsed_meanwhile = False
             self.lapse(self.epoch)
@@ -312,10 +315,10 @@ class Dialogue(Ending):
         self.outbox.pump = None
         self.outbox.detach()
 
-    def settle(self, secrets: Secrets, received: int) -> None:
+    def settle(self, received: int) -> None:
         """It has come from another process: it waits for its client, after `let_go`."""
         with self._lock:
-            self.secrets, self.received = secrets, received
+            self.received = received
             self._keeper.suspended(self, surely=True)
 
     def _open(self) -> None:

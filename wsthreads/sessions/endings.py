@@ -28,6 +28,10 @@ class Keeper(Protocol):
     #: The longest wait, in seconds; 0: no session waits.
     resume_s: float
 
+    @property
+    def is_leaving(self) -> bool:
+        """The process ends, and its sessions go on in other ones."""
+
     def suspended(self, dialogue: Any, *, surely: bool = False) -> bool:
         """A session has lost its connection. False if it may not wait, which it may `surely` if it goes on in another
         process. Called under the dialogue's lock.

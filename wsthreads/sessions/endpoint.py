@@ -152,6 +152,12 @@ class Endpoint:
         """What hands sessions over to other processes; None without a broker."""
         return self._service.handover
 
+    def look_for_overdue(self) -> None:
+        """From now on, end the sessions of ended processes whose clients do not come back. Idempotent."""
+        handover = self._service.handover
+        if handover is not None:
+            handover.start()
+
     def say_goodbye(self, code: int, reason: str) -> None:
         """At a shutdown: sessions that wait for their clients go on in other processes, or end. Does not block."""
         handover, leave = self._service.handover, self._service.leave
@@ -266,6 +272,7 @@ class Endpoint:
         network = self._admission.enter(request.remote_addr)
         try:
             self._start_flusher()
+            self.look_for_overdue()
             self._scheduling.session_begins(self._flusher, self._admission)
             self._start_handler()
             with in_context(log_context(environ)):

@@ -245,6 +245,7 @@ class Arriving:
             most_bytes=config.max_message_bytes + config.max_resume_bytes,
         )
         self.dialogue.is_moving = True
+        self.dialogue.secrets = Secrets(state.secrets)  # whoever shows one is told that the session is on its way
         session, self._life = setting.make_session(state.id, request, self.dialogue)
         session.attributes = {}
         session.opened_at = state.opened_at
@@ -269,7 +270,7 @@ class Arriving:
         except Exception:
             log.exception("session %s cannot go on in this process", self.session.id)
             dialogue.begin_close(CloseCode.INTERNAL_ERROR, "server error")
-        dialogue.settle(Secrets(state.secrets), state.received)
+        dialogue.settle(state.received)
         dialogue.requests.import_({"asked": state.asked, "heard": state.heard, "unanswered": state.unanswered})
         if state.expires_at is not None:
             self.session.set_expiry(state.expires_at)

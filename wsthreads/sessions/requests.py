@@ -82,6 +82,7 @@ class Requests:
         "_encoding",
         "_has_ended",
         "_heard",
+        "_is_held",
         "_most",
         "_pending",
         "_read",
@@ -105,6 +106,7 @@ class Requests:
         self._unanswered: dict[int, None] = {}
         self._answering: dict[int, None] = {}  # removed from there; the answer may not be in the outbox yet
         self._has_ended = False
+        self._is_held = False  # see `hold`
 
     # What this side asks.
 
@@ -161,6 +163,8 @@ class Requests:
         """
         if not isinstance(message, (str, bytes)):
             raise MessageTypeError(f"a request is text or bytes, not {type(message).__name__}; try json.dumps")
+        if self._is_held:
+            raise closed()
         with self._asking:
             if len(self._pending) >= self._most:
                 raise RequestError(f"{self._most} requests are unanswered, and no more are allowed "
@@ -170,7 +174,7 @@ class Requests:
             self._asked = number
             self._pending[number] = done
             is_sent = self._session._post(frame, timeout=0.0)
-        if (self._has_ended or not is_sent) and self.forget(number):
+        if (self._has_ended or self._is_held or not is_sent) and self.forget(number):
             raise closed()
         return number
 
@@ -222,6 +226,21 @@ class Requests:
         """The session has ended: nothing is waited for any more."""
         self._has_ended = True
         self._unanswered.clear()
+        self._break_off()
+
+    def hold(self) -> None:
+        """The session is about to go on in another process: wait for no reply, and ask nothing, until `let_go`.
+
+        Otherwise a handler that waits for a reply would keep the session from going there.
+        """
+        self._is_held = True
+        self._break_off()
+
+    def let_go(self) -> None:
+        """The session stays."""
+        self._is_held = False
+
+    def _break_off(self) -> None:
         while self._pending:
             try:
                 _, done = self._pending.popitem()

@@ -133,6 +133,11 @@ class Suspensions:
             self._waiting[session_id] = _Wait(timer, self.timers.now() + self.resume_s)
         return True
 
+    @property
+    def is_leaving(self) -> bool:
+        """The process ends, and its sessions go on in other ones."""
+        return self.hands_over and self._admission.goodbye is not None
+
     def left_s(self, dialogue: Dialogue) -> float:
         """How much longer a session waits for its client."""
         wait = self._waiting.get(dialogue.session.id)
