@@ -432,6 +432,49 @@ def test_a_silent_connection_is_asked_for_a_sign_of_life_and_then_replaced(run):
     assert result == [1, f"{DLE}p1", ["open 0", "alive"], "lost 1006", 4901, 2]
 
 
+def test_a_clock_that_is_set_back_delays_no_heartbeat(run):
+    result = run("""
+      let back = 0;
+      const [socket, told] = talk({ now: () => clock() - back });
+      await settled(); await sockets[0].greet();
+      back = 3_600_000;
+      await tick(2 * 25_000 + 20_000);
+      return [told.at(-1), sockets.length];
+    """)
+    assert result == ["lost 1006", 2]
+
+
+def test_a_long_message_that_is_still_being_sent_is_a_sign_of_life(run):
+    result = run("""
+      const [socket, told] = talk();
+      await settled(); await sockets[0].greet();
+      sockets[0].bufferedAmount = 1000;
+      await tick(25_000);
+      for (let n = 0; n < 5; n++) { sockets[0].bufferedAmount -= 10; await tick(20_000); }
+      const alive = [...told];
+      await tick(20_000);
+      return [alive, told.at(-1), sockets.length];
+    """)
+    assert result == [["open 0"], "lost 1006", 2]
+
+
+def test_patience_doubles_with_each_connection_on_which_nothing_came(run):
+    result = run("""
+      const [socket, told] = talk();
+      await settled(); await sockets[0].greet();
+      const waits = [];
+      for (let n = 0; n < 4; n++) {
+        let waited = 0;
+        for (const count = sockets.length; sockets.length === count; waited += 5000) await tick(5000);
+        waits.push(waited - 25_000);
+        await sockets.at(-1).greet({ resumed: true });
+        if (n === 2) sockets.at(-1).receive("after all");
+      }
+      return waits;
+    """)
+    assert result == [20_000, 40_000, 80_000, 20_000]
+
+
 def test_without_a_heartbeat_a_silent_connection_stays(run):
     result = run("""
       const [socket, told] = talk();
@@ -578,6 +621,45 @@ def test_a_server_that_knew_the_subprotocol_is_asked_for_it_until_it_cannot_have
     """)
     assert result[:6] == [1] * 6
     assert 0 in result[6:]
+
+
+def test_a_session_that_may_wait_is_not_given_up_for_handshakes_that_are_refused(run):
+    result = run("""
+      const [socket, told] = talk({ minDelay: 10, maxDelay: 10 });
+      await settled(); await sockets[0].greet({ resumeMs: 60_000 }); sockets[0].end(1006);
+      for (let n = 0; n < 20; n++) { await tick(100); sockets.at(-1).end(1006); await settled(); }
+      const offers = new Set(sockets.map(({ protocols }) => protocols.length));
+      await tick(100); await sockets.at(-1).greet({ resumed: true });
+      return [[...offers], told.at(-1)];
+    """)
+    assert result == [[1], "resumed"]
+
+
+def test_a_server_that_has_spoken_once_is_asked_for_the_subprotocol_whenever_the_page_reconnects(run):
+    result = run("""
+      const [socket] = talk({ minDelay: 10, maxDelay: 10 });
+      await settled(); await sockets[0].greet({ resumeMs: 1000 });
+      const first = [];
+      for (let n = 0; n < 4; n++) {
+        sockets.at(-1).end(1006);
+        for (let m = 0; m < 7; m++) { await tick(1000); if (m === 0) first.push(sockets.at(-1).protocols.length);
+          if (sockets.at(-1).protocols.length) { sockets.at(-1).end(1006); await settled(); } }
+        sockets.at(-1).open(); await tick(10_000);
+      }
+      return first;
+    """)
+    assert result == [1, 1, 1, 1]
+
+
+def test_what_is_sent_again_after_a_resume_is_buffered_while_the_page_is_away(run):
+    result = run("""
+      const [socket] = talk();
+      await settled(); await sockets[0].greet();
+      socket.send("12345"); const open = socket.bufferedAmount;
+      sockets[0].end(1006); socket.send("678");
+      return [open, socket.bufferedAmount];
+    """)
+    assert result == [0, 8]
 
 
 def test_close_codes_before_the_welcome_are_told(run):

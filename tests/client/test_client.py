@@ -9,6 +9,7 @@ import ssl
 import sys
 import threading
 import time
+from unittest.mock import Mock
 
 import pytest
 
@@ -777,6 +778,45 @@ def test_a_silent_connection_is_dropped_and_replaced(server, connect):
     again.send("there")
     assert received(client, 1) == ["there"]
     assert peer.receive() == DLE + "p0"
+
+
+def test_patience_doubles_with_each_connection_on_which_nothing_came(server, connect):
+    """A message may take longer than that, and the system may have taken all of it."""
+    client = connect()
+    server.welcomed(heartbeatMs=20, timeoutMs=20)
+    for patience in (2, 4, 8):
+        peer = server.welcomed(resumed=True, heartbeatMs=20, timeoutMs=20)
+        assert client._engine._patience == patience
+    peer.send(DLE + "a0")
+    wait_until(lambda: client._engine._patience == 1)
+
+
+def test_a_message_that_is_still_being_sent_is_a_sign_of_life(server, connect, clock):
+    client = connect()
+    server.welcomed(heartbeatMs=1000, timeoutMs=1000)
+    wait_until(lambda: client.is_connected)
+    engine, slow, life = client._engine, Mock(unsent_bytes=5), engine_module._Life()
+
+    def look():
+        clock[0] += 1000
+        engine._time_left(slow, life, 0.0)
+        return slow.abort.called
+
+    with engine.lock:  # its thread sleeps
+        assert not look()  # the server is asked
+        for unsent in (4, 3, 2, 1):
+            slow.unsent_bytes = unsent
+            assert not look()
+        assert not look()  # the last look at what has come
+        assert look()
+
+
+def test_a_server_may_ask_for_a_sign_of_life_once_in_an_age(server, connect):
+    connect()
+    peer = server.welcomed(heartbeatMs=2**53 - 1, timeoutMs=2**53 - 1)
+    peer.send("x")
+    peer.ping()
+    assert not server.has_more()
 
 
 @pytest.fixture

@@ -37,6 +37,8 @@ PING_TIMEOUT_S = 20.0
 #: How long `close` waits for the server's close frame, and for a running function of the application.
 CLOSE_TIMEOUT_S = 5.0
 
+MOST_PATIENCE = 64
+
 #: How often the server is asked to acknowledge while a thread waits for room. Servers limit heartbeats.
 ASK_INTERVAL_S = 0.1
 
@@ -54,6 +56,7 @@ class _Life:
     since: float = field(default_factory=monotonic)
     is_asked: bool = False
     is_overdue: bool = False
+    unsent: int = 0  # bytes, when it was last looked at
 
     def show(self) -> None:
         """Something has been received, or is not waited for."""
@@ -90,6 +93,7 @@ class Engine:
         self._trouble = ""  # why there is no connection
         self._connection: Connection | None = None
         self._asked = 0  # requests of the server that are not answered
+        self._patience = 1  # how many times `timeout_s` to wait for a sign of life: see `_time_left`
         self._late: deque[Message] = deque()  # what was sent while `is_interrupted`
         self._thread = Thread(target=self._run, name="wsthreads-client", daemon=True)
         self._thread.start()
@@ -326,13 +330,21 @@ class Engine:
         )
         if not ask_s:
             return None
+        # A long message on a slow line delays the answer. As long as it goes out, the connection lives. The operating
+        # system may have taken all of it, so patience doubles with each connection on which it was in vain.
+        timeout_s *= self._patience
         due = life.since + (timeout_s if life.is_asked else ask_s)
         if now < due:
             return due - now
+        unsent, life.unsent = life.unsent, connection.unsent_bytes
+        if life.is_asked and life.unsent < unsent:
+            life.since, life.is_overdue = now, False
+            return timeout_s
         if life.is_asked and not life.is_overdue:
             life.is_overdue = True
             return 0.0  # one last look: this thread, or the machine, may have slept
         if life.is_asked:
+            self._patience = min(2 * self._patience, MOST_PATIENCE)
             connection.abort(f"nothing was received for {ask_s + timeout_s:g} s")
             return 0.0
         self.beat()
@@ -352,6 +364,8 @@ class Engine:
     def _read(self, connection: Connection, life: _Life) -> None:
         messages, has_come = connection.read()
         if has_come:
+            if life.is_asked:
+                self._patience = 1
             life.show()
         for message in messages:
             try:

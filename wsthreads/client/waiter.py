@@ -8,6 +8,9 @@ from contextlib import suppress
 
 __all__ = ["READ", "WRITE", "Waiter"]
 
+#: The longest wait of one call. Operating systems take no timeouts of months, which a server may ask for.
+LONGEST_S = 3600.0
+
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
@@ -21,15 +24,14 @@ class Waiter:
         self._theirs.setblocking(False)
         self._selector.register(self._ours, READ)
         self._watched: tuple[socket.socket | None, int] = (None, 0)
-        self._is_woken = False
 
     def wait(self, sock: socket.socket | None, events: int, timeout_s: float | None) -> int:
-        """Which of the events the socket is ready for; 0 after `timeout_s`, or if `wake` was called."""
+        """Which of the events the socket is ready for; 0 after `timeout_s` (or an hour), or if `wake` was called."""
         self._watch(sock, events)
         ready = 0
-        for key, found in self._selector.select(None if timeout_s is None else max(0.0, timeout_s)):
+        timeout_s = LONGEST_S if timeout_s is None else min(max(timeout_s, 0.0), LONGEST_S)
+        for key, found in self._selector.select(timeout_s):
             if key.fileobj is self._ours:
-                self._is_woken = False  # before the bytes are read: a later `wake` writes another one
                 with suppress(BlockingIOError):
                     self._ours.recv(4096)
             else:
@@ -38,10 +40,8 @@ class Waiter:
 
     def wake(self) -> None:
         """End the wait, or the next one if there is none."""
-        if not self._is_woken:
-            self._is_woken = True
-            with suppress(OSError):  # the waiter is closed
-                self._theirs.send(b"\0")
+        with suppress(OSError):  # so many wake-ups wait that one more says nothing new; or the waiter is closed
+            self._theirs.send(b"\0")
 
     def forget(self) -> None:
         """Call this before the socket is closed."""

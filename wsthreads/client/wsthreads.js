@@ -34,6 +34,7 @@ const WATCH_MS = 10_000;  // how often the client checks whether the page was su
 const PROBE_MS = 2000;  // for a sign of life, if nothing is lost without one
 const UNACKNOWLEDGED = 64;  // each side acknowledges after so many messages,
 const UNACKNOWLEDGED_BYTES = 65_536;  // or so many bytes
+const MOST_PATIENCE = 64;
 const ATTEMPTS_TO_RESUME = 6;  // then a server that knew the subprotocol may know it no longer
 
 const DEFAULTS = {
@@ -71,10 +72,10 @@ class Session {
   requests = new Map();  // ours without a reply, by id
   lastId = 0;
   asked = 0;  // requests of the server
-  // And what the server's welcome says: heartbeatMs, timeoutMs, protocol.
+  // And what the server's welcome says: resumeMs, heartbeatMs, timeoutMs, protocol.
 
-  welcome({ token, heartbeatMs, timeoutMs, protocol }) {
-    Object.assign(this, { token, protocol, due: 0, dueBytes: 0, timeoutMs: Math.max(timeoutMs, PROBE_MS) });
+  welcome({ token, resumeMs, heartbeatMs, timeoutMs, protocol }) {
+    Object.assign(this, { token, resumeMs, protocol, due: 0, dueBytes: 0, timeoutMs: Math.max(timeoutMs, PROBE_MS) });
     this.heartbeatMs = heartbeatMs && Math.max(heartbeatMs, 1000);
     if (token === null) this.kept = null;
   }
@@ -124,6 +125,7 @@ export class ReconnectingWebSocket extends EventTarget {
   #session = new Session();  // null: a plain WebSocket
   #resumed = false;
   #hasSpoken = false;  // the server knows the subprotocol
+  #patience = 1;  // see #awaitLife
   #refusals = 0;  // how often only an attempt without it succeeded
   #binaryType = "blob";
   #queue = [];
@@ -171,7 +173,10 @@ export class ReconnectingWebSocket extends EventTarget {
   get resumed() { return this.#resumed; }
 
   /** Bytes that wait, in the browser and in the queue for the next connection. */
-  get bufferedAmount() { return this.#queuedBytes + (this.#socket?.bufferedAmount ?? 0); }
+  get bufferedAmount() {
+    const again = this.#isOpen ? [] : this.#session?.kept ?? [];  // what is sent again after a resume
+    return again.reduce((sum, { size }) => sum + size, this.#queuedBytes + (this.#socket?.bufferedAmount ?? 0));
+  }
 
   get binaryType() { return this.#binaryType; }
   set binaryType(type) {
@@ -270,7 +275,7 @@ export class ReconnectingWebSocket extends EventTarget {
 
   // Connect: the first time, again, or with a fresh address while the current connection goes on.
   async #connect(mayOffer = true) {
-    const { WebSocket, connectTimeout, plain } = this.#options;
+    const { WebSocket, connectTimeout, plain, now } = this.#options;
     this.#dropNext();
     this.#isWaiting = false;
     this.#options.clearTimeout(this.#timers.retry);
@@ -287,7 +292,9 @@ export class ReconnectingWebSocket extends EventTarget {
       }
     };
     // Browsers fail a connection if the server knows no subprotocol of the offer.
-    const mayBeForeign = () => offers && !(this.#hasSpoken && this.#attempts < ATTEMPTS_TO_RESUME);
+    // One that was refused may also come from a server or proxy that is busy: never give up a session that may wait.
+    const mayWait = () => this.#session?.token && now() - this.#heardAt < this.#session.resumeMs;
+    const mayBeForeign = () => offers && !mayWait() && !(this.#hasSpoken && this.#attempts < ATTEMPTS_TO_RESUME);
     // Later, because the constructor has not returned yet: nobody could listen.
     const failSoon = (error, isFinal) => queueMicrotask(() => fail({ code: 1006, reason: textOf(error) }, { isFinal }));
     this.#after("connect", connectTimeout, () => {
@@ -373,7 +380,7 @@ export class ReconnectingWebSocket extends EventTarget {
     } else {
       this.#session = null;
       socket.binaryType = this.#binaryType;
-      if (!mayOffer) this.#refusals++;
+      if (!mayOffer && !this.#hasSpoken) this.#refusals++;
     }
     // The server opens a new session before its handler joins rooms. Meanwhile, the old one gets what is broadcast.
     if (before) {
@@ -440,6 +447,7 @@ export class ReconnectingWebSocket extends EventTarget {
       if (isCurrent()) {
         this.#heardAt = this.#options.now();
         this.#isHeard = true;
+        this.#patience = 1;
         if (message.kind !== "a") this.#dropOld();
         if (session?.kept && (session.due >= UNACKNOWLEDGED || session.dueBytes >= UNACKNOWLEDGED_BYTES)) this.#acknowledge("a");
       }
@@ -479,17 +487,31 @@ export class ReconnectingWebSocket extends EventTarget {
     const { heartbeatMs, timeoutMs } = this.#session ?? {};
     if (!heartbeatMs) return;
     const left = this.#heardAt + heartbeatMs - this.#options.now();
+    if (left > heartbeatMs) this.#heardAt = this.#options.now();  // the clock was set back
     if (left > 0) this.#after("beat", Math.min(left, heartbeatMs), () => this.#beat());
     else this.#probe(timeoutMs);
   }
 
   // Ask the server for a sign of life, and replace the connection if none comes.
-  #probe(patience) {
+  #probe(timeoutMs) {
     this.#isHeard = false;
     this.#acknowledge("p");
+    this.#awaitLife(timeoutMs * this.#patience);
+  }
+
+  // A long message on a slow line delays signs of life. What is being sent shows; what is being received does not, so
+  // patience doubles with each connection on which it was in vain.
+  #awaitLife(patience) {
+    const unsent = this.#socket.bufferedAmount;
     this.#after("beat", patience, () => {
-      if (this.#isHeard) this.#beat();
-      else this.#lost({ code: 1006, reason: "no sign of life" }, { delay: 0 });
+      if (this.#isHeard) {
+        this.#beat();
+      } else if (this.#socket.bufferedAmount < unsent) {
+        this.#awaitLife(patience);
+      } else {
+        this.#patience = Math.min(2 * this.#patience, MOST_PATIENCE);
+        this.#lost({ code: 1006, reason: "no sign of life" }, { delay: 0 });
+      }
     });
   }
 
