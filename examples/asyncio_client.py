@@ -280,7 +280,7 @@ class Client:
         session = self._session
         try:
             if self._on_request is None:
-                answer = control("e", number, "no handler")
+                answer = control("e", number, "no handler: the client has no on_request")
             else:
                 data = await self._on_request(message)
                 answer = f"{DLE}n{number}" if data is None else control("r", number, data)

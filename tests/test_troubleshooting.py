@@ -599,7 +599,7 @@ class Asks:
 def test_a_request_that_nobody_answers_fails_with_a_reason() -> None:
     with play(Asked(), resume_s=60) as chat, pytest.raises(RequestError) as no_handler:
         chat.connect().request("time?")
-    says("no handler", str(no_handler.value))
+    says("the server has no onRequest", str(no_handler.value).replace("on_request", "onRequest"))
     with endpoint(Asks(), resume_s=60, max_pending_requests=1) as (_, port), Speaker(port).begin() as client:
         client.ask(1, "wait")
         assert client.next() == envelope.Request(1, "wait")

@@ -387,7 +387,8 @@ def test_the_page_answers_by_what_onrequest_returns_or_throws(run):
       return [sockets[0].sent.map((data) => text(data).slice(1)).sort(), reported.sort()];
     """)
     assert result == [
-        ["e1:no handler", "e7:no: never", "e8:failed", "e9:failed", "h{}", "n4", "n5", "r10:listener", "r2:5",
+        ["e1:no handler: the client has no onrequest",
+        "e7:no: never", "e8:failed", "e9:failed", "h{}", "n4", "n5", "r10:listener", "r2:5",
          "r3:soon", "r6:\x03"],
         ["Cannot convert a Symbol value to a string", "secret"],
     ]  # fmt: skip

@@ -618,7 +618,7 @@ def test_without_on_request_requests_of_the_server_are_refused(server, connect):
     connect()
     peer = server.welcomed()
     peer.send(DLE + "q1:a")
-    assert peer.receive() == DLE + "e1:no handler"
+    assert peer.receive() == DLE + "e1:no handler: the client has no on_request"
 
 
 def test_too_many_requests_of_the_server_are_refused_at_once(server, connect):

@@ -268,7 +268,7 @@ def test_a_failure_is_logged_and_tells_the_client_nothing(tmp_path: Path, data: 
 def test_a_script_without_on_request_says_so(tmp_path: Path) -> None:
     with script(tmp_path, "export function onMessage() {}") as served, served.client() as ann:
         ann.ask(1, "a")
-        assert ann.next() == envelope.Failure(1, "no handler")
+        assert ann.next() == envelope.Failure(1, "no handler: the server has no onRequest")
 
 
 def test_a_request_that_overruns_its_deadline_ends_the_session_and_leaves_nothing(tmp_path: Path) -> None:

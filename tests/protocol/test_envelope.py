@@ -234,6 +234,13 @@ def test_no_token_is_in_a_repr_or_an_error():
     assert raised.value.__suppress_context__
 
 
+@pytest.mark.parametrize("form", ["\x10a{}", "\x10p{}", "\x10n{}", "\x10q{}", "\x10r{}", "\x10q{}:x", "\x10e{}:x"])
+def test_a_token_in_the_place_of_a_number_is_not_shown(form):
+    with pytest.raises(ProtocolError) as raised:
+        parse(form.format("secret.other"))
+    assert "secret" not in str(raised.value)
+
+
 # Frames
 
 

@@ -97,7 +97,19 @@ def test_a_request_to_a_handler_without_on_request_is_refused():
 
     with endpoint(Deaf()) as (_, port), Speaker(port).begin() as client:
         client.ask(1, "x")
-        assert client.next() == Failure(1, "no handler")
+        assert client.next() == Failure(1, "no handler: the server has no on_request")
+
+
+def test_an_option_in_the_spelling_of_javascript_is_refused_by_the_name_of_the_right_one():
+    class Wrong(Asker):
+        def on_message(self, session, message):
+            with pytest.raises(TypeError) as raised:
+                session.request("what?", timeout_ms=5)
+            session.send(str(raised.value))
+
+    with endpoint(Wrong()) as (_, port), Speaker(port).begin() as client:
+        client.send("ask")
+        assert client.next() == "session.request takes the option timeout, in seconds, not timeout_ms"
 
 
 @pytest.mark.parametrize("reply", ["text", b"bytes", "\x10", None], ids=repr)

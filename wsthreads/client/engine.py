@@ -414,7 +414,7 @@ class Engine:
     def _answer(self, asked: Asked) -> None:
         on_request = self._options.on_request
         if on_request is None:
-            self.dialogue.fail(asked, "no handler")
+            self.dialogue.fail(asked, "no handler: the client has no on_request")
         elif self._asked >= MAX_ASKED:
             self.dialogue.fail(asked, "too many requests")
         else:

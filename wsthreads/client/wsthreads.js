@@ -470,7 +470,7 @@ export class ReconnectingWebSocket extends EventTarget {
     event.respondWith = (value) => { answer ??= { value }; };
     try {
       this.#emit(event);
-      if (!answer) throw new RequestError("no handler");
+      if (!answer) throw new RequestError("no handler: the client has no onrequest");
       const value = await answer.value ?? null;
       reply = value === null ? { kind: "n", data: "" } : { kind: "r", data: messageOf(value) };
     } catch (error) {

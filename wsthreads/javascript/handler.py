@@ -21,7 +21,7 @@ from wsthreads.monitoring.logs import log_context, printable
 from wsthreads.monitoring.metrics import Metrics
 from wsthreads.protocol.readers import Reader
 from wsthreads.sessions.handshake_results import BadVerdict, Refusal, Verdict, verdict_of
-from wsthreads.sessions.interface import NO_HANDLER, Handler
+from wsthreads.sessions.interface import NO_SCRIPT_HANDLER, Handler
 from wsthreads.threads.restarts import Restarts
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ class ScriptHandler(Handler):
     def request(self, session: Session, message: str | bytes, answer: Answer) -> None:
         isolate = self._isolate
         if isolate is None or "on_request" not in self.hooks:
-            answer.failed(NO_HANDLER)
+            answer.failed(NO_SCRIPT_HANDLER)
         else:
             isolate.request(session, message, answer)
 

@@ -194,9 +194,14 @@ def _parse_bytes(message: bytes) -> Parsed:
     return Request(number, data) if mark == b"q" else Reply(number, data)
 
 
+def _shown(digits: str) -> str:
+    """What is no number, for the text of an error. Any other text may be the token of a client with a fault."""
+    return brief(digits) if digits.isascii() and digits.isdigit() else f"a text of {len(digits)} characters"
+
+
 def _number(digits: str) -> int:
     if _NUMBER.fullmatch(digits) is None or (number := int(digits)) > MAX_NUMBER:
-        raise ProtocolError(f"{brief(digits)} is no number from 0 to {MAX_NUMBER}")
+        raise ProtocolError(f"{_shown(digits)} is no number from 0 to {MAX_NUMBER}")
     return number
 
 
@@ -211,7 +216,7 @@ def _id_at(head: str) -> tuple[int, int]:
     """The id at the beginning, and where the data begins, behind its colon."""
     digits, colon, _ = head.partition(":")
     if not colon:
-        raise ProtocolError(f"no id and colon at the beginning of {brief(head)}")
+        raise ProtocolError("no id and colon at the beginning of a request, a reply or a failure")
     return _id(digits), len(digits) + 1
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 from urllib.parse import parse_qsl
 
 from wsthreads.errors import ExpiryError, HandshakeRefused, UsageError, UserError, brief
@@ -101,7 +101,9 @@ class Request:
         self._expires_at: float | None = None
         self._session: Callable[[], Asking | None] = _no_session  # of this handshake; set by it
 
-    def __call__(self, message: str | bytes, *, timeout: float | None = None) -> str | bytes | None:
+    def __call__(
+        self, message: str | bytes, *, timeout: float | None = None, **others: NoReturn
+    ) -> str | bytes | None:
         """Send a request to the client of a session, and wait for its reply: ``session.request(message)``.
 
         The reply is text, bytes, or None. The call waits `timeout` seconds at most, by default `request_timeout_s`. In
@@ -112,6 +114,8 @@ class Request:
         before, and `RequestError` if the client refuses, if too many requests are unanswered (`max_pending_requests`),
         or if the client does not speak ``wsthreads.1``. Raises `MessageTypeError` for anything but str and bytes.
         """
+        if others:
+            raise TypeError(f"session.request takes the option timeout, in seconds, not {', '.join(others)}")
         session = self._session()
         if session is None:
             raise UsageError(

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from wsthreads.sessions.handshake_results import Verdict
     from wsthreads.sessions.session import Session
 
-__all__ = ["FAILED", "NO_HANDLER", "Answer", "Handler", "json_attributes"]
+__all__ = ["FAILED", "NO_HANDLER", "NO_SCRIPT_HANDLER", "Answer", "Handler", "json_attributes"]
 
 #: What the other side is told of a request without a handler, and of one whose handler has failed.
-NO_HANDLER = "no handler"
+NO_HANDLER = "no handler: the server has no on_request"
+NO_SCRIPT_HANDLER = "no handler: the server has no onRequest"
 FAILED = "failed"
 
 

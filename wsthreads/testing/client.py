@@ -343,7 +343,7 @@ class Client:
     def _answer(self, asked: Asked) -> None:
         on_request = self.on_request
         if on_request is None:
-            self._dialogue.fail(asked, "no handler")
+            self._dialogue.fail(asked, "no handler: the client has no on_request")
             return
         self._answering += 1
         self._callbacks.put(lambda: self._call_on_request(on_request, asked))
