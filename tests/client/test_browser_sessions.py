@@ -327,7 +327,7 @@ def test_a_request_that_is_not_answered_in_time_fails_and_a_later_reply_is_ignor
       return [sockets[0].sent.slice(1), queued, await waits, await asked, await next, told, sockets.length];
     """)
     assert result == [
-        [f"{DLE}q1:asked", f"{DLE}q2:next"], 0, "RequestTimeout: no answer within 100 ms",
+        [f"{DLE}q1:asked", f"{DLE}q2:next", f"{DLE}p0", f"{DLE}p1"], 0, "RequestTimeout: no answer within 100 ms",
         "RequestTimeout: no answer within 10000 ms", "in time", ["open 0", "alive"], 1,
     ]  # fmt: skip
 
@@ -476,6 +476,20 @@ def test_patience_doubles_with_each_connection_on_which_nothing_came(run):
     assert result == [20_000, 40_000, 80_000, 20_000]
 
 
+def test_the_server_is_asked_to_acknowledge_what_it_has_had_for_seconds(run):
+    result = run("""
+      const [socket, told] = talk();
+      await settled(); await sockets[0].greet();
+      await tick(10_000); const idle = sockets[0].sent.length;
+      socket.send("a"); await tick(4999); const soon = sockets[0].sent.length;
+      await tick(1); const asked = sockets[0].sent.at(-1);
+      sockets[0].receive(`${D}a1`); await tick(20_000); const after = sockets[0].sent.length;
+      sockets[0].end(1006); await tick(1000); await sockets[1].greet();
+      return [idle, soon, asked, after, told.at(-1)];
+    """)
+    assert result == [1, 2, f"{DLE}p0", 3, "open 0"]
+
+
 def test_without_a_heartbeat_a_silent_connection_stays(run):
     result = run("""
       const [socket, told] = talk();
@@ -515,8 +529,9 @@ def test_a_page_that_goes_into_the_cache_lets_its_connection_go_and_comes_back_w
       socket.send("b");
       dispatchEvent(new PageTransitionEvent("pageshow", { persisted: true }));
       await settled(); await sockets[1].greet({ resumed: true, received: 0 });
+      const sent = sockets[1].sent.slice(1);
       await tick(20_000);
-      return [stays, sockets[0].closedWith[0], told, sockets[1].sent.slice(1), sockets.length];
+      return [stays, sockets[0].closedWith[0], told, sent, sockets.length];
     """)
     assert result == [None, 4901, ["open 0", "lost 1001", "resumed"], ["a", "b"], 2]
 

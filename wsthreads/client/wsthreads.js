@@ -34,6 +34,7 @@ const WATCH_MS = 10_000;  // how often the client checks whether the page was su
 const PROBE_MS = 2000;  // for a sign of life, if nothing is lost without one
 const UNACKNOWLEDGED = 64;  // each side acknowledges after so many messages,
 const UNACKNOWLEDGED_BYTES = 65_536;  // or so many bytes
+const ASK_MS = 5000;  // so long a message may stay unacknowledged until the server is asked
 const MOST_PATIENCE = 64;
 const ATTEMPTS_TO_RESUME = 6;  // then a server that knew the subprotocol may know it no longer
 
@@ -406,6 +407,7 @@ export class ReconnectingWebSocket extends EventTarget {
     const waiting = this.#queue;
     if (this.#resumed) {
       for (const message of this.#session.kept) socket.send(encode(message));
+      this.#askLater();
       this.#emit(new Event("resumed"));
     } else {
       this.#queue = [];  // what the listeners send, such as a login, goes before the queue
@@ -573,6 +575,18 @@ export class ReconnectingWebSocket extends EventTarget {
     }
     this.#socket.send(encode(message));
     session.kept?.push(message);
+    this.#askLater();
+  }
+
+  // A server acknowledges every 64 messages by itself. What it has handled long ago must not count as lost.
+  #askLater() {
+    if (!this.#timers.ask && this.#session?.kept?.length) {
+      this.#after("ask", ASK_MS, () => {
+        this.#timers.ask = 0;
+        if (this.#isOpen && this.#session?.kept?.length) this.#acknowledge("p");
+        this.#askLater();
+      });
+    }
   }
 
   // Ending
@@ -656,6 +670,7 @@ export class ReconnectingWebSocket extends EventTarget {
 
   #stopTimers() {
     for (const timer of Object.values(this.#timers)) this.#options.clearTimeout(timer);
+    this.#timers = {};
   }
 
   #emit(event) {
