@@ -39,6 +39,7 @@ class FakeServer:
         self.url = f"ws://127.0.0.1:{self.port}/ws"
         self._peers: SimpleQueue[Peer] = SimpleQueue()
         self._all: list[Peer] = []
+        self._is_over = False
         threading.Thread(target=self._accept, name="fake-server", daemon=True).start()
 
     def _accept(self) -> None:
@@ -47,6 +48,8 @@ class FakeServer:
                 sock, _ = self._listener.accept()
                 peer = Peer(sock)
                 self._all.append(peer)
+                if self._is_over:  # `end` may not have seen it
+                    peer.cut()
                 self._peers.put(peer)
 
     def next(self, timeout_s: float = DEADLINE_S) -> Peer:
@@ -78,6 +81,7 @@ class FakeServer:
         self.end()
 
     def end(self) -> None:
+        self._is_over = True
         self._listener.close()
         for peer in self._all:
             peer.cut()

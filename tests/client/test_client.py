@@ -64,6 +64,12 @@ def connect(server):
         client.close()
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """No client asks for an acknowledgement because the machine is slow."""
+    monkeypatch.setattr(engine_module, "ACKNOWLEDGE_S", 10 * DEADLINE_S)
+
+
 def received(client, count):
     return [client.receive(timeout=DEADLINE_S) for _ in range(count)]
 
@@ -433,6 +439,126 @@ def test_on_open_is_called_for_a_fresh_session_and_what_it_sends_goes_first(serv
     assert server.welcomed(token="t.1").take(2) == ["login", "join"]
 
 
+class Steps:
+    """An `on_open` whose calls send "login", wait for `go`, and send "login" once more. `sent` has what `send` says."""
+
+    def __init__(self):
+        self.begun, self.go, self.sent = threading.Semaphore(0), threading.Semaphore(0), []
+
+    def __call__(self, client):
+        number = len(self.sent)
+        self.sent.append([client.send(f"login 1 of {number}")])
+        self.begun.release()
+        assert self.go.acquire(timeout=DEADLINE_S)
+        self.sent[number].append(client.send(f"login 2 of {number}"))
+
+
+def test_what_on_open_sends_when_its_session_is_over_is_refused_and_lets_nothing_pass(server, connect):
+    steps = Steps()
+    client = connect(on_open=steps)
+    server.welcomed().close(1012)
+    peer = server.welcomed(token="t.1")
+    wait_until(lambda: client.is_connected)
+    client.send("data")
+    for _ in range(2):
+        assert steps.begun.acquire(timeout=DEADLINE_S)
+        steps.go.release()
+    assert peer.take(3) == ["login 1 of 1", "login 2 of 1", "data"]
+    assert steps.sent == [[True, False], [True, True]]
+
+
+def test_a_request_of_an_on_open_whose_session_is_over_raises_session_closed(server, connect):
+    ends, go = [], threading.Event()
+
+    def on_open(client):
+        if not ends:
+            ends.append(None)
+            assert go.wait(DEADLINE_S)
+            with pytest.raises(SessionClosed, match="the session of this on_open is over"):
+                client.request("late", DEADLINE_S)
+            ends.append("closed")
+
+    client = connect(on_open=on_open)
+    server.welcomed().close(1012)
+    peer = server.welcomed(token="t.1")
+    wait_until(lambda: client.is_connected)
+    go.set()
+    client.send("data")
+    assert peer.receive() == "data"
+    assert ends == [None, "closed"]
+
+
+def test_a_login_that_was_not_sent_is_not_sent_to_the_next_session(server, connect):
+    calls, go = [], threading.Event()
+
+    def on_open(client):
+        calls.append(None)
+        number = len(calls)
+        assert number > 1 or go.wait(DEADLINE_S)
+        client.send(f"login {number}")
+
+    client = connect(on_open=on_open)
+    peer = server.welcomed()
+    wait_until(lambda: calls)
+    peer.cut()
+    peer = server.upgraded()
+    peer.expect(DLE + "h")
+    client.send("data")
+    go.set()  # before the welcome
+    wait_until(lambda: client._engine.dialogue.waiting == 2)
+    peer.welcome(token="t.1")
+    assert peer.take(2) == ["login 2", "data"]
+
+
+def test_a_session_that_is_over_before_its_on_open_begins_has_none(server, connect):
+    steps = Steps()
+    connect(on_open=steps)
+    peer = server.welcomed()
+    assert steps.begun.acquire(timeout=DEADLINE_S)
+    for number in range(3):
+        peer.close(1012)
+        peer = server.welcomed(token=f"t.{number}")
+    peer.send("seen")
+    steps.go.release()
+    steps.go.release()
+    assert peer.take(2) == ["login 1 of 1", "login 2 of 1"]
+    assert len(steps.sent) == 2
+
+
+def test_what_on_request_sends_goes_behind_the_login(server, connect):
+    go, steps = threading.Event(), Steps()
+
+    def answer(message):
+        assert go.wait(DEADLINE_S)
+        client.send("from on_request")
+
+    client = connect(on_request=answer, on_open=steps)
+    steps.go.release()
+    peer = server.welcomed()
+    assert peer.take(2) == ["login 1 of 0", "login 2 of 0"]
+    assert steps.begun.acquire(timeout=DEADLINE_S)
+    peer.send(DLE + "q1:?")
+    wait_until(lambda: client._engine._asked)
+    peer.cut()
+    peer = server.welcomed(token="t.1")
+    assert steps.begun.acquire(timeout=DEADLINE_S)
+    go.set()
+    wait_until(lambda: not client._engine._asked)
+    steps.go.release()
+    assert peer.take(3) == ["login 1 of 1", "login 2 of 1", "from on_request"]
+
+
+def test_a_request_of_the_server_is_answered_while_on_open_waits_for_the_server(server, connect):
+    client = connect(on_open=lambda client: client.request("login", DEADLINE_S), on_request=lambda message: "me")
+    client.send("data")
+    peer = server.welcomed()
+    assert peer.receive() == DLE + "q1:login"
+    peer.send(DLE + "q1:who?")
+    assert peer.receive() == DLE + "r1:me"
+    peer.send(DLE + "r1:welcome")
+    assert peer.receive() == "data"
+
+
 def test_an_on_open_that_fails_does_not_hold_messages_back(server, connect):
     client = connect(on_open=lambda client: 1 / 0)
     client.send("queued")
@@ -753,6 +879,84 @@ def test_a_quiet_server_is_asked_for_a_sign_of_life(server, connect):
     assert client.is_connected
 
 
+def test_the_server_is_asked_to_acknowledge_what_it_leaves_unacknowledged(server, connect, monkeypatch):
+    monkeypatch.setattr(engine_module, "ACKNOWLEDGE_S", 0.02)
+    client = connect()
+    peer = server.welcomed()
+    client.send("one")
+    assert peer.take(3) == ["one", DLE + "p0", DLE + "p0"]
+    peer.send(DLE + "a1", "done")
+    assert received(client, 1) == ["done"]
+    time.sleep(0.2)  # nothing is unacknowledged
+    client.send("two")
+    message = peer.receive()
+    while message == DLE + "p0":  # asked before the acknowledgement had come
+        message = peer.receive()
+    assert message == "two"
+    assert peer.receive() == DLE + "p1"
+    peer.send(DLE + "a2")
+    wait_until(lambda: not client._engine.dialogue.waiting)
+
+
+def test_the_server_is_asked_again_only_after_a_while(server, connect, clock):
+    client = connect()
+    peer = server.welcomed()
+    client.send("one")
+    for number in range(5):
+        client.send(f"{number}")  # the thread looks at the time whenever a message comes or goes
+        peer.send(f"{number}")
+        assert received(client, 1) == [f"{number}"]
+    clock[0] += 20 * DEADLINE_S
+    client._engine.wake()
+    assert peer.take(7) == ["one", "0", "1", "2", "3", "4", DLE + "p5"]
+    client._engine.wake()
+    client.send("two")
+    assert peer.receive() == "two"
+
+
+def test_a_server_that_resumes_nothing_is_not_asked_to_acknowledge(server, connect, monkeypatch):
+    monkeypatch.setattr(engine_module, "ACKNOWLEDGE_S", 0.02)
+    client = connect()
+    peer = server.welcomed(token=None)
+    client.send("one")
+    time.sleep(0.2)
+    client.send("two")
+    assert peer.take(2) == ["one", "two"]
+
+
+def test_a_client_whose_application_pauses_stays_connected_and_acknowledges_later(server, connect):
+    client = connect(max_received=10)
+    peer = server.welcomed(heartbeatMs=20, timeoutMs=60_000_000)
+    messages = [str(number) for number in range(200)]
+    peer.send(*messages)
+    wait_until(lambda: len(client._engine.inbox) == 200)
+    peer.ping()
+    beats = []
+    while (message := peer.receive()) != "pong":
+        beats.append(message)
+    while len(beats) < 2 or beats[-1] != DLE + "p0":
+        beats.append(peer.receive())
+        peer.send(DLE + "a0")
+    assert set(beats) == {DLE + "p0"}, "something was acknowledged"
+    assert received(client, 200) == messages
+    while (message := peer.receive()) == DLE + "p0":
+        peer.send(DLE + "a0")
+    assert message == DLE + "a200"
+
+
+def test_a_client_whose_application_pauses_notices_the_end_and_comes_back(server, connect):
+    client = connect(max_received=10)
+    peer = server.welcomed()
+    messages = [str(number) for number in range(100)]
+    peer.send(*messages)
+    wait_until(lambda: len(client._engine.inbox) == 100)
+    peer.cut()
+    peer = server.welcomed(resumed=True)
+    assert peer.hello == {"resume": {"token": "s.1", "received": 100}}
+    peer.send("more")
+    assert received(client, 101) == [*messages, "more"]
+
+
 def test_threads_that_wait_for_room_do_not_ask_for_it_whenever_a_message_comes(server, connect, monkeypatch):
     monkeypatch.setattr(engine_module, "ASK_INTERVAL_S", 1000.0)
     client = connect(max_queued=1, send_timeout_s=DEADLINE_S)
@@ -848,7 +1052,8 @@ def test_a_client_that_has_slept_looks_for_input_before_it_drops_a_connection(se
     assert client.is_connected
 
 
-def test_a_client_that_does_not_read_takes_no_connection_for_dead(server, connect, clock):
+def test_a_client_that_does_not_read_takes_no_connection_for_dead(server, connect, clock, monkeypatch):
+    monkeypatch.setattr(engine_module, "READ_AHEAD_BYTES", 0)
     client = connect(max_received=1)
     peer = server.upgraded()
     peer.expect(DLE + "h")
@@ -864,7 +1069,10 @@ def test_a_client_that_does_not_read_takes_no_connection_for_dead(server, connec
     assert client.is_connected
 
 
-def test_a_client_whose_application_takes_nothing_stops_reading(server, connect):
+def test_a_client_whose_application_takes_nothing_stops_reading_if_the_server_does_not_stop(
+    server, connect, monkeypatch
+):
+    monkeypatch.setattr(engine_module, "READ_AHEAD_BYTES", 500_000)
     client = connect(max_received=10)
     peer = server.welcomed()
     sent = threading.Thread(target=lambda: peer.send(*(f"{number}".rjust(100_000) for number in range(200))))

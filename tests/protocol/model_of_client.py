@@ -81,7 +81,7 @@ class ClientWorld(World):
         if not client.is_live and client.owed[0][1] % 2:
             return False  # it takes long: the next connection may be there, or the next session
         asked, value = client.owed.pop(0)
-        if asked.session == client.dialogue._session:
+        if asked.session == client.dialogue.session:
             self.sent += 1
             client.replies.add(self.sent)
         text = f"{value}/{self.sent}"

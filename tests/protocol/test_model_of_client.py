@@ -64,7 +64,7 @@ SLIPS: dict[str, tuple[str, Callable[[Any], Callable[..., Any]]]] = {
     "a reply goes into another session": (
         "_reply",
         lambda right: (
-            lambda self, asked, message: right(self, type(asked)(asked.id, asked.data, self._session), message)
+            lambda self, asked, message: right(self, type(asked)(asked.id, asked.data, self.session), message)
         ),
     ),
     "the next session's count goes on": ("_begin", lambda right: _also(right, _count)),

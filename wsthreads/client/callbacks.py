@@ -1,4 +1,4 @@
-"""The thread in which a client calls the application's functions, one at a time."""
+"""A thread in which a client calls a function of the application, one call at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ logger = get_logger(__name__)
 class Callbacks:
     """Any thread. The thread is started for the first call."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._lock = RLock()  # guards the start; nothing is called under it, but a signal handler may interrupt it
         self._thread: Thread | None = None
@@ -24,7 +25,7 @@ class Callbacks:
     def put(self, call: Callable[[], None]) -> None:
         with self._lock:
             if self._thread is None:
-                self._thread = Thread(target=self._run, name="wsthreads-client-calls", daemon=True)
+                self._thread = Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
         self._queue.put(call)
 

@@ -42,14 +42,16 @@ class Client:
     client only reconnects; a message can be lost with its connection.
 
     `on_request` answers requests of the server: it takes a message and returns one, or None. `on_open` is called with
-    the client when a fresh session begins; what it sends goes before all other messages. Both are called in one thread,
-    one call at a time.
+    the client when a fresh session begins. What it sends belongs to this session, and goes before all other messages
+    but the answers of `on_request`. Each of the two has a thread, in which it is called once at a time. So requests of
+    the server are answered while `on_open` runs; what `on_request` itself sends waits until `on_open` returns.
 
     `headers` are pairs or a mapping, `protocols` the application's subprotocols. `compress` offers
     permessage-deflate. Delays between attempts double from `min_delay_s` to `max_delay_s` and are random. After
     `max_attempts` without a connection for 5 seconds, the client gives up. At most `max_queued` messages of together
     `max_queued_bytes` wait to be sent or acknowledged. While `max_received` messages wait for `receive`, the client
-    reads no more, unless it waits for the answer to a request.
+    acknowledges nothing, unless it waits for the answer to a request. The server then stops at its `max_resume_bytes`,
+    and the connection stays. From a server that does not stop, the client takes 16 MiB more, and reads no more then.
     """
 
     def __init__(
@@ -108,9 +110,9 @@ class Client:
             return engine.send_late(data)
         with engine.lock:
             engine.take_late()
-            first = engine.callbacks.is_current
-            while not engine.is_over:
-                if engine.dialogue.send(data, first=first):
+            session = engine.session
+            while not engine.is_over and not engine.dialogue.is_past(session):
+                if engine.dialogue.send(data, session=session):
                     engine.pump()
                     return True
                 if not engine.is_connected or not engine.wait_for_room(deadline):
@@ -130,11 +132,7 @@ class Client:
                 raise TimeoutError(f"nothing was received in {timeout:g} s{engine.describe_trouble()}")
             if not engine.inbox:
                 raise engine.end_error()
-            was_full = engine.is_full
-            message = engine.inbox.popleft()
-            if was_full:
-                engine.wake()  # it reads again
-            return message
+            return engine.take()
 
     def request(self, message: Message, timeout: float = 10.0) -> Message | None:
         """Send a request, and return its answer: what the handler's `on_request` has returned.
@@ -145,22 +143,24 @@ class Client:
         data, engine, deadline = checked(message), self._engine, monotonic() + timeout
         self._check_may_wait("request")
         with engine.lock:
-            first = engine.callbacks.is_current
+            session = engine.session
             while True:
                 if engine.is_over:
                     raise engine.end_error()
+                if engine.dialogue.is_past(session):
+                    raise SessionClosed("the session of this on_open is over")
                 if engine.dialogue.is_open and not engine.dialogue.speaks:
                     raise RequestError(NO_REQUESTS)
-                pending = engine.dialogue.request(data, first=first)
+                pending = engine.dialogue.request(data, session=session)
                 if pending is not None:
                     break
                 if not engine.wait_for_room(deadline):
                     raise RequestTimeout(f"the request was not sent in {timeout:g} s: too many messages wait")
-            was_full, engine.requesting = engine.is_full, engine.requesting + 1
+            was_crowded, engine.requesting = engine.is_crowded, engine.requesting + 1
             try:
                 engine.pump()
-                if was_full:
-                    engine.wake()  # it reads again, for the answer
+                if was_crowded:
+                    engine.wake()  # it acknowledges and reads again, for the answer
                 if not engine.moved.wait_for(lambda: pending.is_done, max(0.0, deadline - monotonic())):
                     raise RequestTimeout(f"no answer came in {timeout:g} s{engine.describe_trouble()}")
             finally:

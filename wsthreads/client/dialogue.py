@@ -8,6 +8,7 @@ without ``wsthreads.1``; then messages pass unchanged, and nothing is sent twice
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -70,12 +71,17 @@ Event = str | bytes | Opened | Asked | Answered
 
 
 class _Outgoing:
-    """A counted message that has never been sent: a request if it has a `pending`. A reply belongs to one session."""
+    """A counted message that has never been sent: a request if it has a `pending`.
 
-    __slots__ = ("is_reply", "message", "pending", "size")
+    A reply belongs to one session, and so does what is sent with the number of a `session`.
+    """
 
-    def __init__(self, message: Message, pending: Pending | None = None, is_reply: bool = False) -> None:
-        self.message, self.pending, self.is_reply = message, pending, is_reply
+    __slots__ = ("is_reply", "message", "pending", "session", "size")
+
+    def __init__(
+        self, message: Message, pending: Pending | None = None, session: int | None = None, is_reply: bool = False
+    ) -> None:
+        self.message, self.pending, self.session, self.is_reply = message, pending, session, is_reply
         self.size = _size(message)
 
 
@@ -105,10 +111,14 @@ class Dialogue:
         self.heartbeat_s = self.timeout_s = 0.0
         #: The number of counted messages that have been received in this session.
         self.received = 0
-        self._unacknowledged = [0, 0]  # messages and bytes received since the last acknowledgement
+        self._told = 0  # of these: those that the server has been told of, on this connection
+        self._untold_bytes = 0  # of the others
+        self._holds_back = False
         self._last_asked = 0  # the id of the server's last request
-        self._session = 0  # the number of the session
-        self._taken = 0  # of the counted messages sent in this session: those that the server has acknowledged
+        #: The number of the session.
+        self.session = 0
+        #: The number of sent messages that the server has acknowledged in this session.
+        self.acknowledged = 0
         self._kept: deque[_Kept] = deque()  # those that it has not
         self._again: deque[Message] = deque()  # of these: what is to be sent again on this connection
         self._keeps = True
@@ -171,20 +181,27 @@ class Dialogue:
         waiting = self.waiting
         return waiting == 0 or (waiting < self._max_queued and self._bytes + _size(message) <= self._max_queued_bytes)
 
-    def send(self, message: Message, *, first: bool = False) -> bool:
-        """Accept an ordinary message; False if there is no room. `first`: before all that is held, see `hold`."""
-        if not self.has_room(message):
+    def send(self, message: Message, *, session: int | None = None) -> bool:
+        """Accept an ordinary message; False if there is no room.
+
+        With the number of a `session`, it is sent in that one only, and before all that is held: see `hold`.
+        """
+        if not self.has_room(message) or self.is_past(session):
             return False
-        self._put(_Outgoing(message), first)
+        self._put(_Outgoing(message, session=session))
         return True
 
-    def request(self, message: Message, *, first: bool = False) -> Pending | None:
-        """Accept a request; None if there is no room. `receive` returns `Answered` when it is done."""
-        if not self.has_room(message):
+    def request(self, message: Message, *, session: int | None = None) -> Pending | None:
+        """As `send`, a request; None if there is no room. `receive` returns `Answered` when it is done."""
+        if not self.has_room(message) or self.is_past(session):
             return None
         pending = Pending()
-        self._put(_Outgoing(message, pending), first)
+        self._put(_Outgoing(message, pending, session))
         return pending
+
+    def is_past(self, session: int | None) -> bool:
+        """Whether this is the number of a former session."""
+        return session is not None and session != self.session
 
     def give_up(self, pending: Pending) -> None:
         """Nobody waits for this request. If it has not been sent, it is not sent; a later reply is ignored."""
@@ -209,26 +226,30 @@ class Dialogue:
         self._reply(asked, envelope.failure(asked.id, text))
 
     def _reply(self, asked: Asked, message: Message) -> None:
-        if asked.session == self._session:
-            self._put(_Outgoing(message, is_reply=True), first=False)
+        if not self.is_past(asked.session):
+            self._put(_Outgoing(message, session=asked.session, is_reply=True))
 
-    def _put(self, outgoing: _Outgoing, first: bool) -> None:
-        (self._first if first and self._is_held else self._queue).append(outgoing)
+    def _put(self, outgoing: _Outgoing) -> None:
+        (self._queue if outgoing.session is None or not self._is_held else self._first).append(outgoing)
         self._bytes += outgoing.size
 
     def hold(self) -> None:
-        """Until `release`, send only what is sent with `first`, such as the login of a fresh session."""
+        """Until `release`, send only what belongs to this session: its login, and replies."""
         self._is_held = True
 
-    def release(self) -> None:
+    def release(self, session: int) -> None:
+        """Does nothing if this session is over: the next one has a login of its own."""
+        if self.is_past(session):
+            return
         self._is_held = False
         self._queue.extendleft(reversed(self._first))
         self._first.clear()
 
     def heartbeat(self) -> None:
-        """Nothing was received for `heartbeat_s`: ask the server for a sign of life."""
-        self._control.append(envelope.heartbeat(self.received))
-        self._unacknowledged = [0, 0]
+        """Ask the server for a sign of life, and to acknowledge."""
+        if not self._holds_back:
+            self._tell()
+        self._control.append(envelope.heartbeat(self._told))
 
     @property
     def can_take(self) -> bool:
@@ -267,7 +288,17 @@ class Dialogue:
             self._bytes -= outgoing.size
         return message
 
+    @property
+    def awaits_acknowledgement(self) -> bool:
+        """Whether the server has not acknowledged all that was sent, and may be asked to."""
+        return self.is_open and bool(self._kept)
+
     # Receiving.
+
+    def hold_back(self, is_wanted: bool) -> None:
+        """Whether to acknowledge nothing, so that the server sends no more than a client may leave unacknowledged."""
+        self._holds_back = is_wanted
+        self._acknowledge_if_due()
 
     def receive(self, message: Message) -> list[Event]:
         """What a message of the server means. After a `ProtocolError`, close with 1002, and `forget` the session."""
@@ -301,7 +332,7 @@ class Dialogue:
                 raise ProtocolError("the server resumes a session, and was not asked to")
             self._acknowledge(welcome.received)
             self._again.extend(kept.message for kept in self._kept)
-            self._unacknowledged = [0, 0]
+            self._tell()  # by the hello
             self.is_open = self.resumed = True
             events: list[Event] = [Opened(True)]
         else:
@@ -321,52 +352,59 @@ class Dialogue:
         events += [pending._end(None, _closed()) for pending in self._pending.values()]
         self._pending.clear()
         self._kept.clear()
-        self._queue = deque(outgoing for outgoing in self._queue if not outgoing.is_reply)
+        events += self._drop(lambda outgoing: outgoing.session is not None, _closed)
         if not self.speaks:
-            events += self._refuse_requests()
+            events += self._drop(lambda outgoing: outgoing.pending is not None, _refused)
         self._bytes = sum(outgoing.size for outgoing in (*self._first, *self._queue))
-        self._session += 1
-        self._taken = self.received = self._last_id = self._last_asked = 0
-        self._unacknowledged = [0, 0]
-        self.is_open, self.resumed = True, False
+        self.session += 1
+        self.acknowledged = self.received = self._last_id = self._last_asked = 0
+        self._tell()
+        self.is_open, self.resumed, self._is_held = True, False, False
         return events
 
-    def _refuse_requests(self) -> list[Event]:
-        """The server cannot answer requests."""
+    def _drop(self, is_useless: Callable[[_Outgoing], bool], error: Callable[[], Exception]) -> list[Event]:
+        """Drop what was never sent and is of no use to the fresh session. Its requests end with an error."""
         events: list[Event] = []
         for queue in (self._first, self._queue):
-            for outgoing in [outgoing for outgoing in queue if outgoing.pending is not None]:
-                queue.remove(outgoing)
-                assert outgoing.pending is not None
-                events.append(outgoing.pending._end(None, RequestError(NO_REQUESTS)))
+            useless = [outgoing for outgoing in queue if is_useless(outgoing)]
+            useful = [outgoing for outgoing in queue if not is_useless(outgoing)]
+            queue.clear()
+            queue.extend(useful)
+            events += [outgoing.pending._end(None, error()) for outgoing in useless if outgoing.pending is not None]
         return events
 
     def _acknowledge(self, count: int) -> None:
-        done = count - self._taken
+        done = count - self.acknowledged
         if not self._keeps:
             return
         if not 0 <= done <= len(self._kept):
-            sent = self._taken + len(self._kept)
-            raise ProtocolError(f"the server acknowledges {count} messages, not {self._taken} to {sent}")
-        self._taken = count
+            sent = self.acknowledged + len(self._kept)
+            raise ProtocolError(f"the server acknowledges {count} messages, not {self.acknowledged} to {sent}")
+        self.acknowledged = count
         for _ in range(done):
             self._bytes -= self._kept.popleft().size
 
     def _count(self, message: Message) -> None:
         self.received += 1
-        since = self._unacknowledged
-        since[0] += 1
-        since[1] += _size(message)
-        if self._keeps and (since[0] >= envelope.ACK_MESSAGES or since[1] >= envelope.ACK_BYTES):
+        self._untold_bytes += _size(message)
+        self._acknowledge_if_due()
+
+    def _acknowledge_if_due(self) -> None:
+        if not self._keeps or not self.is_open or self._holds_back:
+            return
+        if self.received - self._told >= envelope.ACK_MESSAGES or self._untold_bytes >= envelope.ACK_BYTES:
+            self._tell()
             self._control.append(envelope.ack(self.received))
-            self._unacknowledged = [0, 0]
+
+    def _tell(self) -> None:
+        self._told, self._untold_bytes = self.received, 0
 
     def _asked(self, request: envelope.Request, message: Message) -> list[Event]:
         if request.id != self._last_asked + 1:
             raise ProtocolError(f"the server's request has the id {request.id}, not {self._last_asked + 1}")
         self._last_asked = request.id
         self._count(message)
-        return [Asked(request.id, request.data, self._session)]
+        return [Asked(request.id, request.data, self.session)]
 
     def _answered(
         self, id: int, message: Message, answer: Message | None, error: Exception | None = None
@@ -380,6 +418,10 @@ class Dialogue:
 
 def _closed() -> SessionClosed:
     return SessionClosed("the session ended before the answer came")
+
+
+def _refused() -> RequestError:
+    return RequestError(NO_REQUESTS)
 
 
 def _size(message: Message) -> int:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from sys import getsizeof
 from threading import Condition, RLock, Thread, current_thread
 from time import monotonic
 
@@ -42,6 +43,13 @@ MOST_PATIENCE = 64
 #: How often the server is asked to acknowledge while a thread waits for room. Servers limit heartbeats.
 ASK_INTERVAL_S = 0.1
 
+#: For how long messages of this side may be unacknowledged until the server is asked, and how often it is asked.
+ACKNOWLEDGE_S = 5.0
+
+#: So much memory is filled by messages past `max_received`; then the client reads no more. Servers stop before that:
+#: at `max_resume_bytes` without an acknowledgement.
+READ_AHEAD_BYTES = 16 * 1024 * 1024
+
 #: While so many bytes are unsent, further messages wait in the `Dialogue`, which has limits.
 MAX_UNSENT_BYTES = 65536
 
@@ -72,7 +80,8 @@ class Engine:
         self._retries = Retries(
             options.min_delay_s, options.max_delay_s, options.max_attempts, not isinstance(options.url, str)
         )
-        self.callbacks = Callbacks()
+        self._answers = Callbacks("wsthreads-client-answers")
+        self._openings = Callbacks("wsthreads-client-openings")
         self._waiter = Waiter()
         # Guards the rest. No function of the application is called under it; but a signal handler or a finalizer may
         # interrupt a thread that has it: see `is_interrupted`.
@@ -81,9 +90,12 @@ class Engine:
         self.moved = Condition(self.lock)  # there may be room to send, or an answer, or the end
         self.dialogue = Dialogue(max_queued=options.max_queued, max_queued_bytes=options.max_queued_bytes)
         self.inbox: deque[Message] = deque()
+        self._ahead_bytes = 0  # of messages that have come since `max_received` was reached
         self.requesting = 0  # threads that wait for an answer
         self._senders = 0  # threads that wait for room
         self._ask_at = 0.0  # when one of them may ask the server to acknowledge
+        self._overdue_at: float | None = None  # when the server is asked anyway; None: all is acknowledged
+        self._acknowledged = 0  # by the server, when that was set
         self.lost = 0
         self.subprotocol: str | None = None
         #: The close that the application has asked for; the one that has ended the client.
@@ -92,6 +104,7 @@ class Engine:
         self._close_by = 0.0  # the time at which a close handshake is given up
         self._trouble = ""  # why there is no connection
         self._connection: Connection | None = None
+        self._opening = 0  # the session of the running `on_open`
         self._asked = 0  # requests of the server that are not answered
         self._patience = 1  # how many times `timeout_s` to wait for a sign of life: see `_time_left`
         self._late: deque[Message] = deque()  # what was sent while `is_interrupted`
@@ -119,8 +132,13 @@ class Engine:
 
     def take_late(self) -> None:
         """Go on with what `send_late` has accepted. With the lock held."""
-        while self._late and self.dialogue.send(self._late[0], first=False):
+        while self._late and self.dialogue.send(self._late[0]):
             self._late.popleft()
+
+    @property
+    def session(self) -> int | None:
+        """In a call of `on_open`: the number of its session, to which belongs what is sent. With the lock held."""
+        return self._opening if self._openings.is_current else None
 
     @property
     def is_connected(self) -> bool:
@@ -154,8 +172,9 @@ class Engine:
             connection.flush()
             if connection.unsent_bytes or not dialogue.can_take:
                 break
-        if connection.unsent_bytes and current_thread() is not self._thread:
-            self._waiter.wake()  # it waits until the socket takes more
+        is_news = self._overdue_at is None and dialogue.awaits_acknowledgement
+        if (connection.unsent_bytes or is_news) and current_thread() is not self._thread:
+            self._waiter.wake()  # it waits until the socket takes more, or an acknowledgement is overdue
 
     def wait_for_room(self, deadline: float) -> bool:
         """Wait until something has moved, or for a moment. False at the deadline. With the lock held.
@@ -177,11 +196,23 @@ class Engine:
         """Have the thread look again at what it waits for."""
         self._waiter.wake()
 
+    def take(self) -> Message:
+        """The next message of the inbox, which has one. With the lock held."""
+        message = self.inbox.popleft()
+        if len(self.inbox) < self._options.max_received <= len(self.inbox) + 1:
+            self._ahead_bytes = 0
+            self.wake()  # it acknowledges and reads again
+        return message
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether it acknowledges nothing, because too much waits for the application. With the lock held."""
+        return len(self.inbox) >= self._options.max_received and not self.requesting and self.closing is None
+
     @property
     def is_full(self) -> bool:
-        """Whether it does not read, because too much waits for the application. With the lock held."""
-        is_full = len(self.inbox) >= self._options.max_received
-        return is_full and not self.requesting and self.closing is None
+        """Whether it does not even read, since the server goes on. With the lock held."""
+        return self.is_crowded and self._ahead_bytes >= READ_AHEAD_BYTES
 
     def close(self, code: int, reason: str) -> None:
         """Close for good. Waits for the threads, with a deadline, unless `is_interrupted`."""
@@ -197,7 +228,8 @@ class Engine:
         self._waiter.wake()
         if current_thread() is not self._thread:
             self._thread.join(2 * CLOSE_TIMEOUT_S)
-        self.callbacks.end(CLOSE_TIMEOUT_S)
+        self._openings.end(CLOSE_TIMEOUT_S)
+        self._answers.end(CLOSE_TIMEOUT_S)
 
     def _close_connection(self) -> None:
         """Begin the close handshake, if that is due. With the lock held."""
@@ -279,7 +311,7 @@ class Engine:
         life, open_by = _Life(), monotonic() + self._options.connect_timeout_s
         began: float | None = None
         with self.lock:
-            self._connection = connection
+            self._connection, self._overdue_at = connection, None
             speaks = connection.subprotocol == SUBPROTOCOL
             self.subprotocol = None if speaks else connection.subprotocol
             self._handle(self.dialogue.connected(speaks))
@@ -287,15 +319,17 @@ class Engine:
         while True:
             with self.lock:
                 self._close_connection()
-                wait_s = self._time_left(connection, life, open_by)
+                waits = (self._time_left(connection, life, open_by), self._ask_if_overdue())
                 if connection.is_over:
                     break
+                wait_s = min((wait for wait in waits if wait is not None), default=None)
                 events = (0 if self.is_full else READ) | (WRITE if connection.unsent_bytes else 0)
             ready = READ if connection.has_input and events & READ else connection.wait(events, wait_s)
             with self.lock:
                 if ready & READ:
                     self._read(connection, life)
                 self.take_late()
+                self.dialogue.hold_back(self.is_crowded)
                 self.pump()
                 if self._senders:
                     self.moved.notify_all()
@@ -351,6 +385,23 @@ class Engine:
         life.since, life.is_asked = now, True
         return timeout_s
 
+    def _ask_if_overdue(self) -> float | None:
+        """Ask the server to acknowledge what it has left unacknowledged for long. Returns when it is asked: in seconds.
+
+        With the lock held.
+        """
+        now, dialogue = monotonic(), self.dialogue
+        if not dialogue.awaits_acknowledgement or self.is_over or self.is_full:
+            self._overdue_at = None
+            return None
+        if self._overdue_at is None or self._acknowledged != dialogue.acknowledged:
+            self._overdue_at, self._acknowledged = now + ACKNOWLEDGE_S, dialogue.acknowledged
+        elif now >= self._overdue_at:
+            self._overdue_at = now + ACKNOWLEDGE_S
+            if self._connection is not None and not self._connection.unsent_bytes:
+                self.beat()
+        return self._overdue_at - now
+
     def beat(self) -> None:
         """Ask the server for a sign of life, and to acknowledge. With the lock held."""
         if not self.is_connected:
@@ -384,6 +435,9 @@ class Engine:
             if isinstance(event, (str, bytes)):
                 self.inbox.append(event)
                 self.arrived.notify()
+                if len(self.inbox) >= self._options.max_received:
+                    self._ahead_bytes += getsizeof(event)
+                    self.dialogue.hold_back(self.is_crowded)
             elif isinstance(event, Opened):
                 self._opened(event)
             elif isinstance(event, Asked):
@@ -401,14 +455,18 @@ class Engine:
         logger.info("a fresh session has begun%s; %d messages of the former one are perhaps lost", why, event.lost)
         if self._options.on_open is not None:
             self.dialogue.hold()
-            self.callbacks.put(partial(self._call_on_open, self._options.on_open))
+            self._openings.put(partial(self._call_on_open, self._options.on_open, self.dialogue.session))
 
-    def _call_on_open(self, on_open: Callable[[], object]) -> None:
+    def _call_on_open(self, on_open: Callable[[], object], session: int) -> None:
+        with self.lock:
+            if self.dialogue.is_past(session):
+                return
+            self._opening = session
         try:
             on_open()
         finally:
             with self.lock:
-                self.dialogue.release()
+                self.dialogue.release(session)
                 self.pump()
 
     def _answer(self, asked: Asked) -> None:
@@ -419,7 +477,7 @@ class Engine:
             self.dialogue.fail(asked, "too many requests")
         else:
             self._asked += 1
-            self.callbacks.put(partial(self._call_on_request, on_request, asked))
+            self._answers.put(partial(self._call_on_request, on_request, asked))
 
     def _call_on_request(self, on_request: Callable[[Message], Message | None], asked: Asked) -> None:
         answer: Message | None = None

@@ -51,7 +51,7 @@ class Client:
     ) -> None:
         self._settle, self._sessions, self._failed = settle, sessions, failed
         self._deadline_s = deadline_s
-        self._callbacks = Callbacks()
+        self._callbacks = Callbacks("wsthreads-client-calls")
         self._changed = Condition()  # guards everything below; nothing of the test is called under it
         self._dialogue = Dialogue(max_queued=_UNLIMITED, max_queued_bytes=_UNLIMITED)
         self._lines: list[Line] = []  # the current one is the last; the threads of others may still run
