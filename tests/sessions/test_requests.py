@@ -10,6 +10,7 @@ from tests.wire import CLOSE, RawClient, close_payload, endpoint
 from wsthreads import MessageTypeError, RequestError, RequestTimeout, SessionClosed, UsageError
 from wsthreads.protocol import envelope
 from wsthreads.protocol.envelope import Failure, NullReply, Reply, Request
+from wsthreads.testing.timers import ManualTimers
 
 
 class Asker:
@@ -313,3 +314,35 @@ def test_an_id_is_not_used_twice(asker):
         assert client.next() == Reply(1, "x")
         client.ask(1, "x")
         assert client.receive_close() == (1002, "request 1 comes after request 1")
+
+
+def test_the_timer_of_a_request_ends_with_the_request(asker):
+    timers = ManualTimers()
+    asker.app.endpoints[0].suspensions.timers = timers
+    with Speaker(asker.port).begin() as client:
+        session, outcomes = session_of(asker), []
+        for number in (1, 2):
+            session._ask("x", 3600, outcomes.append)
+            assert client.next() == Request(number, "x")
+        client.put(envelope.reply(1, "a"))
+        wait_until(lambda: outcomes == ["a"])
+        assert [entry[2].callback is None for entry in sorted(timers._timers)] == [True, False]
+        client.leave()
+    wait_until(lambda: len(outcomes) == 2)
+    assert all(entry[2].callback is None for entry in timers._timers)
+    assert not session._channel.requests._clocks
+
+
+def test_a_request_without_a_waiting_thread_is_too_late_by_the_clock(asker):
+    timers = asker.app.endpoints[0].suspensions.timers = ManualTimers()
+    with Speaker(asker.port).begin() as client:
+        session, outcomes = session_of(asker), []
+        session._ask("x", 3600, outcomes.append)
+        assert client.next() == Request(1, "x")
+        timers.advance(3599)
+        assert outcomes == []
+        timers.advance(1)
+        assert [type(outcome) for outcome in outcomes] == [RequestTimeout]
+        client.put(envelope.reply(1, "late"))
+        client.sent += 1
+        assert client.heartbeat() == 1

@@ -288,3 +288,29 @@ def test_a_client_that_replaces_its_connection_needs_no_place_among_those_that_w
             assert again.come_back().resumed
             assert waiting.come_back().resumed
             assert not any(call[0] == "close" for call in handler.calls)
+
+
+def test_the_sessions_of_one_address_do_not_take_all_places_of_those_that_wait():
+    handler = Story()
+    with endpoint(handler, resume_s=60, max_sessions_per_address=2, trusted_proxies=1) as (app, port):
+
+        def client_of(address):
+            return Speaker(port, headers={"X-Forwarded-For": address})
+
+        suspensions, clients = app.endpoints[0].suspensions, []
+        for nth in range(4):
+            clients.append(client_of("192.0.2.1").begin())
+            wait_until(lambda nth=nth: len(handler.sessions) == nth + 1)
+            clients[-1].lose()
+            wait_until(lambda nth=nth: len(handler.calls) == 2 * nth + 2)
+            wait_until(lambda: app._admission.taken == 0)
+        assert [call[0] for call in handler.calls[1::2]] == ["suspend", "suspend", "close", "close"]
+        with client_of("192.0.2.2").begin() as other:
+            other.lose()
+            wait_until(lambda: len(suspensions) == 3)
+            assert other.come_back().resumed
+            assert clients[0].come_back().resumed
+            wait_until(lambda: len(suspensions) == 1)
+            clients[0].lose()
+            wait_until(lambda: len(suspensions) == 2)
+    assert app._admission._waiting_by == {}

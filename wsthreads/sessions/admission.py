@@ -36,6 +36,7 @@ class Admission:
         self.places = places
         self.max_suspended = max_suspended
         self._suspended = 0
+        self._waiting_by: dict[str, int] = {}  # network -> sessions without a connection; only with a limit
         self._per_address = per_address
         self._taken = 0
         self._taken_by: dict[str, int] = {}  # network -> places; only with a limit
@@ -43,7 +44,7 @@ class Admission:
         self.goodbye: tuple[int, str] | None = None
         self._left_out = 0  # how many of the taken places belong to threads in `wait_others`, or past it
         self._here = _Here()
-        self._changed = Condition()  # guards _taken, _taken_by, _left_out, _suspended and goodbye
+        self._changed = Condition()  # guards _taken, _taken_by, _left_out, _suspended, _waiting_by and goodbye
 
     def enter(self, address: str = "") -> str:
         """Take a place. Returns its network, which `leave` needs.
@@ -84,20 +85,31 @@ class Admission:
             self._here.has_place = self._here.is_left_out = False
             self._changed.notify_all()
 
-    def suspend(self, *, surely: bool = False, leaves: bool = False) -> bool:
-        """A session has lost its connection, and would wait for its client. False if it may not.
+    def suspend(self, address: str = "", *, surely: bool = False, leaves: bool = False) -> str | None:
+        """A session has lost its connection, and would wait for its client. None if it may not.
 
-        It `surely` may if it is only about to wait. At a shutdown it may if it `leaves` for another process.
+        Otherwise its network, which `end_suspension` needs. As many sessions of one address may wait as may be
+        connected. It `surely` may if it is only about to wait. At a shutdown it may if it `leaves` for another process.
         """
+        network = network_of(address) if self._per_address else ""
         with self._changed:
-            if not surely and not (leaves if self.goodbye is not None else self._suspended < self.max_suspended):
-                return False
+            waiting = self._waiting_by.get(network, 0)
+            if not surely:
+                has_place = leaves if self.goodbye is not None else self._suspended < self.max_suspended
+                if not has_place or (network and waiting >= self._per_address):
+                    return None
             self._suspended += 1
-        return True
+            if network:
+                self._waiting_by[network] = waiting + 1
+        return network
 
-    def end_suspension(self) -> None:
+    def end_suspension(self, network: str = "") -> None:
         """A session does not wait any more: it has a connection again, or `on_close` has returned."""
         with self._changed:
+            if network:
+                self._waiting_by[network] -= 1
+                if not self._waiting_by[network]:
+                    del self._waiting_by[network]
             self._suspended -= 1
             self._changed.notify_all()
 

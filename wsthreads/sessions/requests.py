@@ -12,7 +12,6 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from threading import Lock, RLock
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ from wsthreads.errors import (
 from wsthreads.protocol import envelope
 from wsthreads.protocol.frames import message_frame
 from wsthreads.sessions.interface import FAILED
+from wsthreads.threads.flusher import Timer, weakly
 
 if TYPE_CHECKING:
     from wsthreads.protocol.encoding import Encoding
@@ -76,9 +76,11 @@ class Requests:
     """
 
     __slots__ = (
+        "__weakref__",
         "_answering",
         "_asked",
         "_asking",
+        "_clocks",
         "_encoding",
         "_has_ended",
         "_heard",
@@ -102,6 +104,7 @@ class Requests:
         self._asking = RLock()  # guards _asked; held while a frame is appended, so that ids leave in order
         self._asked = 0  # the last id that was used
         self._pending: dict[int, Done] = {}
+        self._clocks: dict[int, Timer] = {}  # of those for which no thread waits
         self._heard = 0  # the last id of a request that came in; written under the dialogue's lock
         self._unanswered: dict[int, None] = {}
         self._answering: dict[int, None] = {}  # removed from there; the answer may not be in the outbox yet
@@ -149,11 +152,18 @@ class Requests:
         except (SessionClosed, RequestError) as error:
             done(error)
         else:
-            self._timers.call_later(timeout_s, partial(self._time_out, number, timeout_s))
+            self._clocks[number] = self._timers.call_later(timeout_s, weakly(self._time_out, number, timeout_s))
+            if number not in self._pending:  # the outcome was quicker
+                self._stop_clock(number)
 
     def _time_out(self, number: int, timeout_s: float) -> None:
         if number in self._pending:
             self.settle(number, too_late(timeout_s))
+
+    def _stop_clock(self, number: int) -> None:
+        timer = self._clocks.pop(number, None)
+        if timer is not None:
+            timer.cancel()
 
     def send(self, message: str | bytes, done: Done) -> int:
         """Send a request. `done` is called once with the outcome, unless `forget` comes before it.
@@ -186,6 +196,7 @@ class Requests:
         """A reply has come, or a failure. Ignored unless the request is pending."""
         done = self._pending.pop(number, None)
         if done is not None:
+            self._stop_clock(number)
             done(outcome)
 
     def check_asked(self, number: int) -> None:
@@ -243,9 +254,10 @@ class Requests:
     def _break_off(self) -> None:
         while self._pending:
             try:
-                _, done = self._pending.popitem()
+                number, done = self._pending.popitem()
             except KeyError:  # another thread has taken the last one
                 return
+            self._stop_clock(number)
             done(closed())
 
     def export(self) -> dict[str, Any]:

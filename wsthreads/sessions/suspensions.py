@@ -81,6 +81,8 @@ class _Wait(NamedTuple):
     timer: Timer
     #: By the clock of the timers.
     until: float
+    #: That whose sessions it counts for.
+    network: str
 
 
 class Suspensions:
@@ -120,17 +122,21 @@ class Suspensions:
 
     def suspended(self, dialogue: Dialogue, *, surely: bool = False) -> bool:
         """A session has lost its connection. False if it may not wait. Called under the dialogue's lock."""
-        if not self.resume_s or not self._admission.suspend(surely=surely, leaves=self.hands_over):
+        if not self.resume_s:
+            return False
+        address = dialogue.session.remote_addr
+        network = self._admission.suspend(address, surely=surely, leaves=self.hands_over)
+        if network is None:
             return False
         session_id = dialogue.session.id
         served = self._served.get(session_id)
         if served is None:  # never opened
-            self._admission.end_suspension()
+            self._admission.end_suspension(network)
             return False
         served.disconnect(served.connection)
         timer = self.timers.call_later(self.resume_s, weakly(dialogue.lapse, dialogue.epoch))
         with self._lock:
-            self._waiting[session_id] = _Wait(timer, self.timers.now() + self.resume_s)
+            self._waiting[session_id] = _Wait(timer, self.timers.now() + self.resume_s, network)
         return True
 
     @property
@@ -168,7 +174,7 @@ class Suspensions:
             wait = self._waiting.pop(session_id, None)
         if wait is not None:
             wait.timer.cancel()
-            self._admission.end_suspension()
+            self._admission.end_suspension(wait.network)
 
     def closing(self, dialogue: Dialogue) -> None:
         """The ending of a session is decided: have its requests ended. Takes no lock, so finalizers may call it."""
