@@ -476,6 +476,64 @@ def test_what_is_malformed_in_redis_is_counted_and_nobodys_session(redis, world,
     assert world.places[1].counts == (["broker_malformed"] if odd else [])
 
 
+@pytest.mark.parametrize("odd", ["another type", b"nonsense", b"wsthreads session 0 ", "shorter", "gone", "no id"])
+def test_a_session_that_cannot_be_read_is_forgotten_and_disturbs_no_other(redis, world, caplog, odd):
+    new = world.places[1]
+    bad, good = Client(world, "lobby"), Client(world, "lobby")
+    export_all(world.places[0], [bad, good])
+    key, away = world.links[0]._keys.session("/ws/test", bad.id)
+    whole = redis.client.getdel(key)
+    if odd == "another type":
+        redis.client.rpush(key, "x")
+    elif odd == "no id":
+        redis.client.zadd(away, {b"\xff": 0.0, b"x" * 1000: 0.0})
+    elif odd != "gone":
+        redis.client.set(key, whole[:-1] if odd == "shorter" else odd)
+    for _ in range(2):
+        redis.client.zadd(away, dict.fromkeys(redis.client.zrange(away, 0, -1), 0.0) or {bad.id: 0.0})
+        assert new.handover.end_overdue()
+        assert new.handover._pool.wait_idle(DEADLINE_S)
+        assert not redis.client.exists(away)
+    assert new.closed == [(good.id, 1006, "not back in time")]
+    assert all(link._availability.answers for link in world.links)
+    told = [record for record in caplog.records if record.levelname != "DEBUG"]
+    assert len(told) == new.counts.count("broker_malformed") == (0 if odd in ("gone", "no id") else 2)
+
+
+@pytest.mark.parametrize("which", ["session", "away"])
+def test_a_key_of_another_type_keeps_no_session_from_moving(redis, world, which):
+    ann = Client(world, "lobby")
+    key = world.links[0]._keys.session("/ws/test", ann.id)[which == "away"]
+    redis.client.rpush(key, "x")
+    assert world.places[1].handover.end_overdue() == 0
+    assert world.places[0].handover.export(ann.id)
+    if which == "away":
+        redis.client.delete(key)
+        redis.client.rpush(key, "x")
+    assert not isinstance(world.come_back(ann, 1), str)
+    assert all(link._availability.answers for link in world.links)
+
+
+def test_what_is_stored_meanwhile_is_not_forgotten_with_what_could_not_be_read(redis, world, monkeypatch):
+    new = world.places[1]
+    ann = Client(world, "lobby")
+    key, away = world.links[0]._keys.session("/ws/test", ann.id)
+    redis.client.set(key, "nonsense")
+    redis.client.zadd(away, {ann.id: 0.0})
+    read = new.handover._imports._read
+
+    def read_late(*arguments):
+        monkeypatch.undo()
+        assert world.places[0].handover.export(ann.id)
+        return read(*arguments)
+
+    monkeypatch.setattr(new.handover._imports, "_read", read_late)
+    assert new.handover.end_overdue() == 1
+    assert new.handover._pool.wait_idle(DEADLINE_S)
+    assert redis.client.zscore(away, ann.id)
+    assert not isinstance(world.come_back(ann, 1), str)
+
+
 def test_the_state_of_another_session_is_not_taken(redis, world):
     ann, bob = Client(world, "lobby"), Client(world, "lobby")
     assert world.places[0].handover.export(ann.id)

@@ -220,10 +220,9 @@ class Handover:
                 found = self._link.call_for_session(self._path, "", OVERDUE, OVERDUE_BATCH)
             except BrokerError:
                 break
-            ids = [bytes(each).decode("utf-8", "replace") for each in found]
-            self._pool.put(partial(self._imports.end, session_id) for session_id in ids)
-            count += len(ids)
-            if len(ids) < OVERDUE_BATCH:
+            self._pool.put(partial(self._imports.end, bytes(each)) for each in found)
+            count += len(found)
+            if len(found) < OVERDUE_BATCH:
                 break
         return count
 

@@ -10,10 +10,11 @@ from functools import partial
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
+from wsthreads.brokers.directory import is_session_id
 from wsthreads.brokers.exports import free
 from wsthreads.brokers.missed import Gap
 from wsthreads.brokers.passages import Passages
-from wsthreads.brokers.session_scripts import CLAIM, LOOK, claimed
+from wsthreads.brokers.session_scripts import CLAIM, DROP, LOOK, SEEN_BYTES, claimed
 from wsthreads.brokers.session_state import SessionState, StateError, decode_state
 from wsthreads.errors import BrokerError
 from wsthreads.loggers import get_logger
@@ -79,22 +80,31 @@ class Imports:
             arrival.end(*replay.ending)
         return arrival
 
-    def end(self, session_id: str, reason: str = "not back in time") -> None:
-        """End a session whose client has not come back. Does nothing if somebody else does."""
+    def end(self, entry: bytes, reason: str = "not back in time") -> None:
+        """End a session whose client has not come back. Does nothing if somebody else does. `entry` should be an id."""
+        session_id = entry.decode("ascii", "replace")
         with suppress(BrokerError):
-            self._end(session_id, reason)
+            if is_session_id(session_id):
+                self._end(session_id, reason)
+            else:
+                self._link.call_for_session(self._path, "", DROP, b"", entry)
 
     def _end(self, session_id: str, reason: str) -> None:
-        found = self._look(session_id)
-        if not isinstance(found, tuple):
-            return
         call = partial(self._link.call_for_session, self._path, session_id)
+        data = call(LOOK) or b""
+        found = self._read(session_id, data)
+        if not isinstance(found, tuple):  # without its state, its on_close cannot be called
+            call(DROP, data[:SEEN_BYTES], session_id)
+            return
         arrival, _ = self._take(*found, call, None, PLAIN)
         if arrival is not None:
             arrival.end(1006, reason)
 
     def _look(self, session_id: str) -> tuple[SessionState, bytes] | str | None:
-        data = self._link.call_for_session(self._path, session_id, LOOK)
+        return self._read(session_id, self._link.call_for_session(self._path, session_id, LOOK))
+
+    def _read(self, session_id: str, data: bytes | None) -> tuple[SessionState, bytes] | str | None:
+        """What is in Redis of a session, and its beginning; why it cannot be used; None if no state is there."""
         if not data or data.startswith((b"taken ", b"retracted ")):
             return None
         try:

@@ -7,31 +7,53 @@ from wsthreads.brokers.log_scripts import NOW
 
 __all__ = [
     "CLAIM",
+    "DROP",
     "FREE",
     "HOLD",
     "LOOK",
     "MARK_S",
     "OVERDUE",
     "RETRACT",
+    "SEEN_BYTES",
     "STORE",
     "away_name",
     "claimed",
     "retracted",
 ]
 
+#: How much of a value tells two values of one session apart, in bytes.
+SEEN_BYTES = 64
+
 #: How long it is known who has taken a session, and that its process has taken it back.
 MARK_S = 60
+
+# KEYS: session, away. What is in place of the session, if anything is. A key of another type is nobody's state, and
+# disturbs no other session.
+_VALUE = """
+local value = redis.pcall('GET', KEYS[1])
+if type(value) == 'table' then
+  if not string.find(value.err, 'WRONGTYPE', 1, true) then
+    return value
+  end
+  value = 'a key of another type'
+end
+"""
 
 #: KEYS: session, away. ARGV: the state; for how many milliseconds its client may come back, and for how many more the
 #: state stays; the session's id; the text that `RETRACT` has written. Returns 0 if the state was retracted before.
 STORE = f"""
 {NOW}
-if redis.call('GET', KEYS[1]) == ARGV[5] then
+{_VALUE}
+if value == ARGV[5] then
   return 0
 end
 local life = tonumber(ARGV[2]) + tonumber(ARGV[3])
 redis.call('SET', KEYS[1], ARGV[1], 'PX', string.format('%.0f', life))
-redis.call('ZADD', KEYS[2], string.format('%.0f', now + tonumber(ARGV[2])), ARGV[4])
+local due = string.format('%.0f', now + tonumber(ARGV[2]))
+if type(redis.pcall('ZADD', KEYS[2], due, ARGV[4])) == 'table' then  -- a key of another type
+  redis.call('DEL', KEYS[2])
+  redis.call('ZADD', KEYS[2], due, ARGV[4])
+end
 if redis.call('PTTL', KEYS[2]) < life then
   redis.call('PEXPIRE', KEYS[2], string.format('%.0f', life))
 end
@@ -39,12 +61,15 @@ return 1
 """
 
 #: KEYS: session, away. Returns the state; who has taken it; or nothing.
-LOOK = "return redis.call('GET', KEYS[1]) or ''"
+LOOK = f"""
+{_VALUE}
+return value or ''
+"""
 
 #: KEYS: session, away. ARGV: the beginning of the state, the text that says who takes it, the session's id. Returns
 #: whether it is theirs. May be repeated.
 CLAIM = f"""
-local value = redis.call('GET', KEYS[1])
+{_VALUE}
 if value == ARGV[2] then
   return 1
 end
@@ -52,19 +77,19 @@ if not value or string.sub(value, 1, #ARGV[1]) ~= ARGV[1] then
   return 0
 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', {MARK_S * 1000})
-redis.call('ZREM', KEYS[2], ARGV[3])
+redis.pcall('ZREM', KEYS[2], ARGV[3])
 return 1
 """
 
 #: KEYS: session, away. ARGV: the beginning of the state, the text that says that it was retracted, the session's id.
 #: Returns 0 if somebody has taken it. Otherwise nobody will, also if `STORE` comes late.
 RETRACT = f"""
-local value = redis.call('GET', KEYS[1])
+{_VALUE}
 if value and value ~= ARGV[2] and string.sub(value, 1, #ARGV[1]) ~= ARGV[1] then
   return 0
 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', {MARK_S * 1000})
-redis.call('ZREM', KEYS[2], ARGV[3])
+redis.pcall('ZREM', KEYS[2], ARGV[3])
 return 1
 """
 
@@ -72,11 +97,24 @@ return 1
 #: else is told of them in the next five seconds.
 OVERDUE = f"""
 {NOW}
-local ids = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now), 'LIMIT', 0, ARGV[1])
+local ids = redis.pcall('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now), 'LIMIT', 0, ARGV[1])
+if ids.err then
+  return string.find(ids.err, 'WRONGTYPE', 1, true) and {{}} or ids
+end
 for i = 1, #ids do
   redis.call('ZADD', KEYS[2], string.format('%.0f', now + 5000), ids[i])
 end
 return ids
+"""
+
+#: KEYS: session, away. ARGV: the first `SEEN_BYTES` of what `LOOK` has returned, the session's id. Nobody is told of
+#: the session any more, unless something else is in its place now.
+DROP = f"""
+{_VALUE}
+if string.sub(value or '', 1, {SEEN_BYTES}) == ARGV[1] then
+  redis.pcall('ZREM', KEYS[2], ARGV[2])
+end
+return 1
 """
 
 #: KEYS: members, processes. ARGV: a name as of a process, for how many milliseconds. Counts one member under it.
