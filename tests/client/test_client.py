@@ -261,6 +261,15 @@ def test_after_another_code_the_client_comes_back_with_its_token(code, server, c
     assert server.welcomed(resumed=True).hello == {"resume": RESUME}
 
 
+def test_a_close_without_a_code_in_place_of_the_welcome_leaves_the_session_as_it_is(server, connect):
+    connect()
+    server.welcomed().cut()
+    peer = server.upgraded()
+    peer.expect(DLE + "h")
+    peer._put(b"\x88\x00")
+    assert server.welcomed(resumed=True).hello == {"resume": RESUME}
+
+
 def test_a_refused_handshake_is_final_and_its_text_is_told(server, connect):
     client = connect()
     server.next().refuse(403, "not you")

@@ -13,8 +13,8 @@ __all__ = ["Retries", "is_final"]
 #: All others may be temporary. `wsthreads.js` has the same list.
 FINAL_CODES = frozenset({1000, 1002, 1003, 1007, 1008, 1009, 1010, 3000, 3003})
 
-#: After one of these codes in place of the welcome, the session goes on. Any other one says that it is over.
-UNDECIDED_CODES = frozenset({1001, 1006, 1011, 1012, 1013})
+#: The session goes on after one of these in place of the welcome; 1005 is no code. Any other one says that it is over.
+UNDECIDED_CODES = frozenset({1001, 1005, 1006, 1011, 1012, 1013})
 
 #: Of the statuses from 400 to 499, only these may be gone later: timeout, too early, too many.
 TEMPORARY_STATUSES = frozenset({408, 425, 429})
