@@ -29,6 +29,7 @@ DLE = "\x10"
 #: Closed with one of these, the client comes back. 1006 is a connection that was lost without a close frame.
 COME_BACK = {1001, 1005, 1006, 1011, 1012, 1013}
 CONNECT_TIMEOUT_S = 10.0
+CONFIRM_S = 5.0  # messages of either side that are not acknowledged for so long cause a heartbeat
 
 #: What a server sends after the welcome: an acknowledgement, a reply without data, or one with data.
 CONTROLS = (
@@ -201,6 +202,8 @@ class Client:
         tasks = [asyncio.create_task(self._write(socket)), asyncio.create_task(self._read(socket))]
         if self.welcome["heartbeatMs"]:
             tasks.append(asyncio.create_task(self._beat(socket)))
+        if self._token is not None:
+            tasks.append(asyncio.create_task(self._confirm(socket)))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -233,7 +236,17 @@ class Client:
                 size += len(message.encode() if isinstance(message, str) else message)
             if messages >= 64 or size >= 65536:
                 await socket.send(f"{DLE}a{self._received}")
+                self._confirmed = self._received
                 messages = size = 0
+
+    async def _confirm(self, socket: ClientConnection) -> None:
+        """Have neither side keep for long what the other has."""
+        self._confirmed = self._received  # the hello has told it
+        while True:
+            await asyncio.sleep(CONFIRM_S)
+            if self._written or self._received > self._confirmed:
+                self._confirmed = self._received
+                await socket.send(f"{DLE}p{self._received}")
 
     async def _beat(self, socket: ClientConnection) -> None:
         """After a silence, ask whether the connection still lives."""

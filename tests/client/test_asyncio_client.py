@@ -180,6 +180,17 @@ def test_an_idle_connection_is_kept_alive_by_heartbeats_and_its_messages_are_ack
         assert echo.calls == ["open"]
 
 
+def test_a_few_messages_are_acknowledged_soon_though_there_are_no_heartbeats(
+    echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asyncio_client, "CONFIRM_S", 0.05)
+    with live_server(echo, "/ws", resume_s=60, ping_interval_s=0) as server, Peer(f"{server.ws_url}/ws") as peer:
+        peer.send("one")
+        assert peer.receive() == "one"
+        wait_until(lambda: peer.kept == 0)
+        wait_until(lambda: echo.session._channel.outbox.unacknowledged_bytes == 0)
+
+
 @pytest.fixture
 def proxy(echo: Echo) -> Iterator[CutProxy]:
     with live_server(echo, "/ws", resume_s=60, ping_interval_s=0) as server:
