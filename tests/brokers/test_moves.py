@@ -359,6 +359,29 @@ def test_a_handler_that_waits_for_a_reply_does_not_keep_its_session_from_moving(
         assert client.next() == "echo two"
 
 
+def test_a_session_that_arrives_while_its_process_shuts_down_goes_on_in_the_next_one(processes, monkeypatch):
+    old, middle, new = processes(3)
+    settle = Arriving.settle
+
+    def settle_at_the_end(self, *arguments):
+        if self._setting.handover is middle.endpoint.handover:
+            middle.app._shutdown.begin(DEADLINE_S, 1012, "restart")
+        settle(self, *arguments)
+
+    monkeypatch.setattr(Arriving, "settle", settle_at_the_end)
+    with Speaker(old.port).begin() as client:
+        client.send("one")
+        assert client.next() == "echo one"
+        client.lose()
+        client.port = middle.port
+        client.open().hello(client.token)
+        assert client.is_refused()[0] in (1012, 1013)
+        client.lose()
+        assert middle.app.shutdown(DEADLINE_S, 1012, "restart") == 0
+        assert move(client, new).resumed
+        assert not [call for call in old.calls + middle.calls + new.calls if call[0] == "close"]
+
+
 @pytest.mark.parametrize("where", [0, 1])
 def test_while_a_session_arrives_another_connection_of_its_client_is_to_come_again(processes, monkeypatch, where):
     monkeypatch.setattr(Handover.fetch, "__defaults__", (0.3,))

@@ -264,6 +264,9 @@ class Reception:
         if isinstance(found, tuple):
             carrier.channel.begin_close(*found)
             return None, UNKNOWN
+        if setting.admission.goodbye is not None:  # the shutdown may not have seen this session
+            setting.leave(found.dialogue)
+            return None, BUSY
         return found.dialogue, ""
 
     def _attach(

@@ -273,7 +273,9 @@ class Service:
     def _forget_over(self, dialogue: Dialogue) -> None:
         """Forget a session once it is over and its last connection has ended."""
         served = self.served.get(dialogue.session.id)
-        if dialogue.is_over and served is not None and served.connection is None:
+        if served is None or served.dialogue is not dialogue:  # it has gone to another process, and has come back
+            return
+        if dialogue.is_over and served.connection is None:
             self._forget(dialogue.session.id)
 
     def _forget(self, session_id: str) -> None:
