@@ -111,3 +111,14 @@ def test_the_command_says_what_to_do_next_and_that_works(tmp_path, window):
             assert 0 < bob.viewport_size["height"] - (box["y"] + box["height"]) < 40
         bob.close()
         expect(ann.get_by_role("log")).to_contain_text("bob has left, 1 here")
+
+
+def test_the_page_says_that_its_session_goes_on(tmp_path, window):
+    scaffold(tmp_path / "chat", "javascript")
+    arguments = ["chat.js", "--static", "public", "--serve-client", "--resume-s", "60"]
+    with run_server(*arguments, cwd=tmp_path / "chat") as server:
+        ann = window(f"{server.url}/?user=ann")
+        log = ann.get_by_role("log")
+        expect(log).to_contain_text("ann has come in, 1 here")
+        ann.evaluate("dispatchEvent(new Event('online'))")  # the client replaces its connection
+        expect(log).to_contain_text("Connected again; nothing was missed.")
