@@ -465,13 +465,14 @@ class Steps:
 def test_what_on_open_sends_when_its_session_is_over_is_refused_and_lets_nothing_pass(server, connect):
     steps = Steps()
     client = connect(on_open=steps)
-    server.welcomed().close(1012)
+    peer = server.welcomed()
+    assert steps.begun.acquire(timeout=DEADLINE_S)
+    peer.close(1012)
     peer = server.welcomed(token="t.1")
     wait_until(lambda: client.is_connected)
     client.send("data")
-    for _ in range(2):
-        assert steps.begun.acquire(timeout=DEADLINE_S)
-        steps.go.release()
+    steps.go.release()
+    steps.go.release()
     assert peer.take(3) == ["login 1 of 1", "login 2 of 1", "data"]
     assert steps.sent == [[True, False], [True, True]]
 
@@ -488,7 +489,9 @@ def test_a_request_of_an_on_open_whose_session_is_over_raises_session_closed(ser
             ends.append("closed")
 
     client = connect(on_open=on_open)
-    server.welcomed().close(1012)
+    peer = server.welcomed()
+    wait_until(lambda: ends)
+    peer.close(1012)
     peer = server.welcomed(token="t.1")
     wait_until(lambda: client.is_connected)
     go.set()
@@ -521,13 +524,14 @@ def test_a_login_that_was_not_sent_is_not_sent_to_the_next_session(server, conne
 
 def test_a_session_that_is_over_before_its_on_open_begins_has_none(server, connect):
     steps = Steps()
-    connect(on_open=steps)
+    client = connect(on_open=steps)
     peer = server.welcomed()
     assert steps.begun.acquire(timeout=DEADLINE_S)
     for number in range(3):
         peer.close(1012)
         peer = server.welcomed(token=f"t.{number}")
     peer.send("seen")
+    assert received(client, 1) == ["seen"]
     steps.go.release()
     steps.go.release()
     assert peer.take(2) == ["login 1 of 1", "login 2 of 1"]
