@@ -26,6 +26,8 @@ from wsthreads import (
     UsageError,
 )
 from wsthreads.client import engine as engine_module
+from wsthreads.client import liveness
+from wsthreads.client.application import MAX_ASKED
 
 #: Of the client's modules.
 FOLDER = os.path.dirname(engine_module.__file__)
@@ -67,7 +69,7 @@ def connect(server):
 @pytest.fixture(autouse=True)
 def patience(monkeypatch):
     """No client asks for an acknowledgement because the machine is slow."""
-    monkeypatch.setattr(engine_module, "ACKNOWLEDGE_S", 10 * DEADLINE_S)
+    monkeypatch.setattr(liveness, "ACKNOWLEDGE_S", 10 * DEADLINE_S)
 
 
 def received(client, count):
@@ -551,12 +553,12 @@ def test_what_on_request_sends_goes_behind_the_login(server, connect):
     assert peer.take(2) == ["login 1 of 0", "login 2 of 0"]
     assert steps.begun.acquire(timeout=DEADLINE_S)
     peer.send(DLE + "q1:?")
-    wait_until(lambda: client._engine._asked)
+    wait_until(lambda: client._engine.application.asked)
     peer.cut()
     peer = server.welcomed(token="t.1")
     assert steps.begun.acquire(timeout=DEADLINE_S)
     go.set()
-    wait_until(lambda: not client._engine._asked)
+    wait_until(lambda: not client._engine.application.asked)
     steps.go.release()
     assert peer.take(3) == ["login 1 of 1", "login 2 of 1", "from on_request"]
 
@@ -764,10 +766,10 @@ def test_too_many_requests_of_the_server_are_refused_at_once(server, connect):
     go = threading.Event()
     connect(on_request=lambda message: str(go.wait(DEADLINE_S)))
     peer = server.welcomed()
-    for id in range(1, engine_module.MAX_ASKED + 2):
+    for id in range(1, MAX_ASKED + 2):
         peer.send(f"{DLE}q{id}:a")
     assert peer.expect(DLE) == "a64"
-    assert peer.expect(DLE) == f"e{engine_module.MAX_ASKED + 1}:too many requests"
+    assert peer.expect(DLE) == f"e{MAX_ASKED + 1}:too many requests"
     go.set()
 
 
@@ -776,12 +778,12 @@ def test_an_answer_for_a_session_that_is_over_is_dropped(server, connect):
     client = connect(on_request=lambda message: str(go.wait(DEADLINE_S)))
     peer = server.welcomed()
     peer.send(DLE + "q1:a")
-    wait_until(lambda: client._engine._asked)
+    wait_until(lambda: client._engine.application.asked)
     peer.cut()
     peer = server.welcomed(token="t.1")
     wait_until(lambda: client.is_connected)
     go.set()
-    wait_until(lambda: not client._engine._asked)
+    wait_until(lambda: not client._engine.application.asked)
     client.send("first")
     assert peer.receive() == "first"
 
@@ -893,7 +895,7 @@ def test_a_quiet_server_is_asked_for_a_sign_of_life(server, connect):
 
 
 def test_the_server_is_asked_to_acknowledge_what_it_leaves_unacknowledged(server, connect, monkeypatch):
-    monkeypatch.setattr(engine_module, "ACKNOWLEDGE_S", 0.02)
+    monkeypatch.setattr(liveness, "ACKNOWLEDGE_S", 0.02)
     client = connect()
     peer = server.welcomed()
     client.send("one")
@@ -928,7 +930,7 @@ def test_the_server_is_asked_again_only_after_a_while(server, connect, clock):
 
 
 def test_a_server_that_resumes_nothing_is_not_asked_to_acknowledge(server, connect, monkeypatch):
-    monkeypatch.setattr(engine_module, "ACKNOWLEDGE_S", 0.02)
+    monkeypatch.setattr(liveness, "ACKNOWLEDGE_S", 0.02)
     client = connect()
     peer = server.welcomed(token=None)
     client.send("one")
@@ -1002,24 +1004,28 @@ def test_patience_doubles_with_each_connection_on_which_nothing_came(server, con
     client = connect()
     server.welcomed(heartbeatMs=20, timeoutMs=20)
     for patience in (2, 4, 8):
-        peer = server.welcomed(resumed=True, heartbeatMs=20, timeoutMs=20)
-        assert client._engine._patience == patience
+        peer = server.upgraded()
+        peer.expect(DLE + "h")
+        assert client._engine._liveness._patience == patience
+        peer.welcome(resumed=True, heartbeatMs=20, timeoutMs=20 if patience < 8 else 60_000)
+    peer.expect(DLE + "p")
     peer.send(DLE + "a0")
-    wait_until(lambda: client._engine._patience == 1)
+    wait_until(lambda: client._engine._liveness._patience == 1)
 
 
 def test_a_message_that_is_still_being_sent_is_a_sign_of_life(server, connect, clock):
     client = connect()
     server.welcomed(heartbeatMs=1000, timeoutMs=1000)
     wait_until(lambda: client.is_connected)
-    engine, slow, life = client._engine, Mock(unsent_bytes=5), engine_module._Life()
+    engine, slow = client._engine, Mock(unsent_bytes=5)
 
     def look():
         clock[0] += 1000
-        engine._time_left(slow, life, 0.0)
+        engine._time_left(slow, 0.0)
         return slow.abort.called
 
     with engine.lock:  # its thread sleeps
+        engine._liveness.begin(engine_module.monotonic())
         assert not look()  # the server is asked
         for unsent in (4, 3, 2, 1):
             slow.unsent_bytes = unsent

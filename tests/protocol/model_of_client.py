@@ -7,7 +7,8 @@ from typing import Any
 from unittest.mock import patch
 
 from tests.protocol.model_of_resume import ACK_EVERY, Connection, Fault, Message, Violation, World, plain, unpack
-from wsthreads.client.dialogue import Answered, Asked, Dialogue, Opened, Pending
+from wsthreads.client.dialogue import Dialogue
+from wsthreads.client.events import Answered, Asked, Opened, Pending
 from wsthreads.errors import ProtocolError, RequestError
 from wsthreads.protocol import envelope
 

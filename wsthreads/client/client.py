@@ -110,7 +110,7 @@ class Client:
             return engine.send_late(data)
         with engine.lock:
             engine.take_late()
-            session = engine.session
+            session = engine.application.session
             while not engine.is_over and not engine.dialogue.is_past(session):
                 if engine.dialogue.send(data, session=session):
                     engine.pump()
@@ -143,7 +143,7 @@ class Client:
         data, engine, deadline = checked(message), self._engine, monotonic() + timeout
         self._check_may_wait("request")
         with engine.lock:
-            session = engine.session
+            session = engine.application.session
             while True:
                 if engine.is_over:
                     raise engine.end_error()

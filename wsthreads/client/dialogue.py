@@ -9,65 +9,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from wsthreads.client.events import Asked, Event, Opened, Pending
 from wsthreads.errors import ProtocolError, RequestError, SessionClosed
 from wsthreads.protocol import envelope
 
-__all__ = ["NO_REQUESTS", "Answered", "Asked", "Dialogue", "Event", "Opened", "Pending"]
+__all__ = ["NO_REQUESTS", "Dialogue"]
 
 Message = str | bytes
 
 #: The error of a request to another server.
 NO_REQUESTS = "the server does not speak wsthreads.1, so it answers no requests"
-
-
-class Pending:
-    """A request of this side. `id` is None until it is sent."""
-
-    __slots__ = ("answer", "error", "id", "is_done")
-
-    def __init__(self) -> None:
-        self.id: int | None = None
-        self.is_done = False
-        self.answer: Message | None = None
-        self.error: Exception | None = None
-
-    def _end(self, answer: Message | None, error: Exception | None = None) -> Answered:
-        self.answer, self.error, self.is_done = answer, error, True
-        return Answered(self)
-
-
-@dataclass(frozen=True)
-class Opened:
-    """The connection can be used. If it has not `resumed`, this is a fresh session.
-
-    Then `lost` ordinary messages of the former session were not acknowledged: the server may have handled them.
-    """
-
-    resumed: bool
-    lost: int = 0
-    why: str | None = None
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request of the server, for `Dialogue.reply` or `Dialogue.fail`."""
-
-    id: int
-    data: Message
-    session: int
-
-
-@dataclass(frozen=True)
-class Answered:
-    """A request of this side is done."""
-
-    pending: Pending
-
-
-Event = str | bytes | Opened | Asked | Answered
 
 
 class _Outgoing:
@@ -154,10 +107,10 @@ class Dialogue:
     def end(self) -> list[Event]:
         """No connection will follow."""
         self._reset_connection()
-        events: list[Event] = [pending._end(None, _closed()) for pending in self._pending.values()]
+        events: list[Event] = [pending.end(None, _closed()) for pending in self._pending.values()]
         for outgoing in (*self._first, *self._queue):
             if outgoing.pending is not None:
-                events.append(outgoing.pending._end(None, _closed()))
+                events.append(outgoing.pending.end(None, _closed()))
         for queue in (self._kept, self._first, self._queue):
             queue.clear()
         self._pending.clear()
@@ -349,7 +302,7 @@ class Dialogue:
         """A fresh session. What was sent in the former one is dropped: the server may have handled it."""
         lost = sum(kept.is_ordinary for kept in self._kept)
         events: list[Event] = [Opened(False, lost, why)]
-        events += [pending._end(None, _closed()) for pending in self._pending.values()]
+        events += [pending.end(None, _closed()) for pending in self._pending.values()]
         self._pending.clear()
         self._kept.clear()
         events += self._drop(lambda outgoing: outgoing.session is not None, _closed)
@@ -370,7 +323,7 @@ class Dialogue:
             useful = [outgoing for outgoing in queue if not is_useless(outgoing)]
             queue.clear()
             queue.extend(useful)
-            events += [outgoing.pending._end(None, error()) for outgoing in useless if outgoing.pending is not None]
+            events += [outgoing.pending.end(None, error()) for outgoing in useless if outgoing.pending is not None]
         return events
 
     def _acknowledge(self, count: int) -> None:
@@ -413,7 +366,7 @@ class Dialogue:
             raise ProtocolError(f"the server answers the request {id}, and there were {self._last_id}")
         self._count(message)
         pending = self._pending.pop(id, None)
-        return [] if pending is None else [pending._end(answer, error)]
+        return [] if pending is None else [pending.end(answer, error)]
 
 
 def _closed() -> SessionClosed:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
 from sys import getsizeof
 from threading import Condition, RLock, Thread, current_thread
 from time import monotonic
 
-from wsthreads.client.callbacks import Callbacks
+from wsthreads.client.application import Application
 from wsthreads.client.connection import Abandoned, Connection
-from wsthreads.client.dialogue import Asked, Dialogue, Event, Opened
-from wsthreads.client.failures import ConnectFailed
-from wsthreads.client.options import Options, checked
+from wsthreads.client.dialogue import Dialogue
+from wsthreads.client.events import Asked, Event, Opened
+from wsthreads.client.failures import ConnectFailed, describe_end
+from wsthreads.client.liveness import Liveness, Overdue, Step
+from wsthreads.client.options import Options
 from wsthreads.client.retries import UNDECIDED_CODES, Retries
 from wsthreads.client.waiter import READ, WRITE, Waiter
-from wsthreads.errors import CloseCode, PeerError, RequestError, SessionClosed, UsageError
+from wsthreads.errors import CloseCode, PeerError, SessionClosed, UsageError
 from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import printable
 from wsthreads.protocol.envelope import SUBPROTOCOL
@@ -38,13 +37,8 @@ PING_TIMEOUT_S = 20.0
 #: How long `close` waits for the server's close frame, and for a running function of the application.
 CLOSE_TIMEOUT_S = 5.0
 
-MOST_PATIENCE = 64
-
 #: How often the server is asked to acknowledge while a thread waits for room. Servers limit heartbeats.
 ASK_INTERVAL_S = 0.1
-
-#: For how long messages of this side may be unacknowledged until the server is asked, and how often it is asked.
-ACKNOWLEDGE_S = 5.0
 
 #: So much memory is filled by messages past `max_received`; then the client reads no more. Servers stop before that:
 #: at `max_resume_bytes` without an acknowledgement.
@@ -52,23 +46,6 @@ READ_AHEAD_BYTES = 16 * 1024 * 1024
 
 #: While so many bytes are unsent, further messages wait in the `Dialogue`, which has limits.
 MAX_UNSENT_BYTES = 65536
-
-#: So many requests of the server may wait for their answers.
-MAX_ASKED = 100
-
-
-@dataclass
-class _Life:
-    """When something was last received on a connection, and whether it has been asked for a sign of life."""
-
-    since: float = field(default_factory=monotonic)
-    is_asked: bool = False
-    is_overdue: bool = False
-    unsent: int = 0  # bytes, when it was last looked at
-
-    def show(self) -> None:
-        """Something has been received, or is not waited for."""
-        self.since, self.is_asked, self.is_overdue = monotonic(), False, False
 
 
 class Engine:
@@ -80,8 +57,6 @@ class Engine:
         self._retries = Retries(
             options.min_delay_s, options.max_delay_s, options.max_attempts, not isinstance(options.url, str)
         )
-        self._answers = Callbacks("wsthreads-client-answers")
-        self._openings = Callbacks("wsthreads-client-openings")
         self._waiter = Waiter()
         # Guards the rest. No function of the application is called under it; but a signal handler or a finalizer may
         # interrupt a thread that has it: see `is_interrupted`.
@@ -89,13 +64,12 @@ class Engine:
         self.arrived = Condition(self.lock)  # a message has come, or the end
         self.moved = Condition(self.lock)  # there may be room to send, or an answer, or the end
         self.dialogue = Dialogue(max_queued=options.max_queued, max_queued_bytes=options.max_queued_bytes)
+        self.application = Application(options, self.lock, self.dialogue, self.pump)
         self.inbox: deque[Message] = deque()
         self._ahead_bytes = 0  # of messages that have come since `max_received` was reached
         self.requesting = 0  # threads that wait for an answer
         self._senders = 0  # threads that wait for room
         self._ask_at = 0.0  # when one of them may ask the server to acknowledge
-        self._overdue_at: float | None = None  # when the server is asked anyway; None: all is acknowledged
-        self._acknowledged = 0  # by the server, when that was set
         self.lost = 0
         self.subprotocol: str | None = None
         #: The close that the application has asked for; the one that has ended the client.
@@ -104,10 +78,8 @@ class Engine:
         self._close_by = 0.0  # the time at which a close handshake is given up
         self._trouble = ""  # why there is no connection
         self._connection: Connection | None = None
-        self._opening = 0  # the session of the running `on_open`
-        self._asked = 0  # requests of the server that are not answered
-        self._patience = 1  # how many times `timeout_s` to wait for a sign of life: see `_time_left`
         self._late: deque[Message] = deque()  # what was sent while `is_interrupted`
+        self._liveness, self._overdue = Liveness(), Overdue()
         self._thread = Thread(target=self._run, name="wsthreads-client", daemon=True)
         self._thread.start()
 
@@ -136,11 +108,6 @@ class Engine:
             self._late.popleft()
 
     @property
-    def session(self) -> int | None:
-        """In a call of `on_open`: the number of its session, to which belongs what is sent. With the lock held."""
-        return self._opening if self._openings.is_current else None
-
-    @property
     def is_connected(self) -> bool:
         """Whether messages can be sent now. With the lock held."""
         return self._connection is not None and self._connection.is_open and self.dialogue.is_open
@@ -159,7 +126,7 @@ class Engine:
     def end_error(self) -> SessionClosed:
         """With the lock held."""
         code, reason = self.closed or self.closing or (CloseCode.ABNORMAL, "")
-        return SessionClosed(f"the client is closed: {_described(code, reason)}")
+        return SessionClosed(f"the client is closed: {describe_end(code, reason)}")
 
     def pump(self) -> None:
         """Send what waits, as far as the connection takes it. With the lock held."""
@@ -172,7 +139,7 @@ class Engine:
             connection.flush()
             if connection.unsent_bytes or not dialogue.can_take:
                 break
-        is_news = self._overdue_at is None and dialogue.awaits_acknowledgement
+        is_news = self._overdue.at is None and dialogue.awaits_acknowledgement
         if (connection.unsent_bytes or is_news) and current_thread() is not self._thread:
             self._waiter.wake()  # it waits until the socket takes more, or an acknowledgement is overdue
 
@@ -228,8 +195,7 @@ class Engine:
         self._waiter.wake()
         if current_thread() is not self._thread:
             self._thread.join(2 * CLOSE_TIMEOUT_S)
-        self._openings.end(CLOSE_TIMEOUT_S)
-        self._answers.end(CLOSE_TIMEOUT_S)
+        self.application.end(CLOSE_TIMEOUT_S)
 
     def _close_connection(self) -> None:
         """Begin the close handshake, if that is due. With the lock held."""
@@ -278,7 +244,7 @@ class Engine:
             if delay is None or self.closing is not None:
                 return end
             with self.lock:
-                trouble = self._trouble = _described(*end)
+                trouble = self._trouble = describe_end(*end)
             logger.info("there is no connection (%s); the next attempt is in %.1f s", trouble, delay)
             until = monotonic() + delay
             while self.closing is None and (left := until - monotonic()) > 0:
@@ -287,15 +253,7 @@ class Engine:
 
     def _connect(self) -> Connection:
         """Raises `ConnectFailed`, `UsageError`, `Abandoned`."""
-        options, url = self._options, self._options.url
-        if not isinstance(url, str):
-            try:
-                url = url()
-            except Exception as error:
-                logger.info("the function for the address failed", exc_info=error)
-                raise ConnectFailed(f"the function for the address failed: {error}") from error
-            if not isinstance(url, str):
-                raise ConnectFailed(f"the function for the address returned a {type(url).__name__}, not a str")
+        options, url = self._options, self._options.address()
         return Connection(
             options.handshake(url, self._offers),
             self._waiter,
@@ -308,10 +266,11 @@ class Engine:
 
     def _serve(self, connection: Connection) -> tuple[tuple[int, str], float | None]:
         """Use a connection until its end. Returns the close code and the reason, and when the connection was open."""
-        life, open_by = _Life(), monotonic() + self._options.connect_timeout_s
+        open_by = monotonic() + self._options.connect_timeout_s
         began: float | None = None
         with self.lock:
-            self._connection, self._overdue_at = connection, None
+            self._connection, self._overdue = connection, Overdue()
+            self._liveness.begin(monotonic())
             speaks = connection.subprotocol == SUBPROTOCOL
             self.subprotocol = None if speaks else connection.subprotocol
             self._handle(self.dialogue.connected(speaks))
@@ -319,7 +278,7 @@ class Engine:
         while True:
             with self.lock:
                 self._close_connection()
-                waits = (self._time_left(connection, life, open_by), self._ask_if_overdue())
+                waits = (self._time_left(connection, open_by), self._ask_if_overdue())
                 if connection.is_over:
                     break
                 wait_s = min((wait for wait in waits if wait is not None), default=None)
@@ -327,7 +286,7 @@ class Engine:
             ready = READ if connection.has_input and events & READ else connection.wait(events, wait_s)
             with self.lock:
                 if ready & READ:
-                    self._read(connection, life)
+                    self._read(connection)
                 self.take_late()
                 self.dialogue.hold_back(self.is_crowded)
                 self.pump()
@@ -345,7 +304,7 @@ class Engine:
             self.moved.notify_all()  # what waits for room without a connection is refused
         return closed, began
 
-    def _time_left(self, connection: Connection, life: _Life, open_by: float) -> float | None:
+    def _time_left(self, connection: Connection, open_by: float) -> float | None:
         """How long to wait for input. Ends a connection that shows no life. With the lock held."""
         now, dialogue = monotonic(), self.dialogue
         if self.closing is not None:
@@ -357,50 +316,32 @@ class Engine:
                 connection.abort("no welcome came in time")
             return open_by - now
         if self.is_full:
-            life.show()
+            self._liveness.begin(now)
             return None
         ask_s, timeout_s = (
             (dialogue.heartbeat_s, dialogue.timeout_s) if dialogue.speaks else (PING_INTERVAL_S, PING_TIMEOUT_S)
         )
         if not ask_s:
             return None
-        # A long message on a slow line delays the answer. As long as it goes out, the connection lives. The operating
-        # system may have taken all of it, so patience doubles with each connection on which it was in vain.
-        timeout_s *= self._patience
-        due = life.since + (timeout_s if life.is_asked else ask_s)
-        if now < due:
-            return due - now
-        unsent, life.unsent = life.unsent, connection.unsent_bytes
-        if life.is_asked and life.unsent < unsent:
-            life.since, life.is_overdue = now, False
-            return timeout_s
-        if life.is_asked and not life.is_overdue:
-            life.is_overdue = True
-            return 0.0  # one last look: this thread, or the machine, may have slept
-        if life.is_asked:
-            self._patience = min(2 * self._patience, MOST_PATIENCE)
-            connection.abort(f"nothing was received for {ask_s + timeout_s:g} s")
+        step, wait_s = self._liveness.look(now, ask_s, timeout_s, connection.unsent_bytes)
+        if step is Step.ASK:
+            self.beat()
+        elif step is Step.DROP:
+            connection.abort(f"nothing was received for {ask_s + wait_s:g} s")
             return 0.0
-        self.beat()
-        life.since, life.is_asked = now, True
-        return timeout_s
+        return wait_s
 
     def _ask_if_overdue(self) -> float | None:
         """Ask the server to acknowledge what it has left unacknowledged for long. Returns when it is asked: in seconds.
 
         With the lock held.
         """
-        now, dialogue = monotonic(), self.dialogue
-        if not dialogue.awaits_acknowledgement or self.is_over or self.is_full:
-            self._overdue_at = None
-            return None
-        if self._overdue_at is None or self._acknowledged != dialogue.acknowledged:
-            self._overdue_at, self._acknowledged = now + ACKNOWLEDGE_S, dialogue.acknowledged
-        elif now >= self._overdue_at:
-            self._overdue_at = now + ACKNOWLEDGE_S
-            if self._connection is not None and not self._connection.unsent_bytes:
-                self.beat()
-        return self._overdue_at - now
+        dialogue, connection = self.dialogue, self._connection
+        is_wanted = dialogue.awaits_acknowledgement and not self.is_over and not self.is_full
+        step, wait_s = self._overdue.look(monotonic(), is_wanted, dialogue.acknowledged)
+        if step is Step.ASK and connection is not None and not connection.unsent_bytes:
+            self.beat()
+        return wait_s
 
     def beat(self) -> None:
         """Ask the server for a sign of life, and to acknowledge. With the lock held."""
@@ -412,12 +353,10 @@ class Engine:
             self._connection.ping()
         self.pump()
 
-    def _read(self, connection: Connection, life: _Life) -> None:
+    def _read(self, connection: Connection) -> None:
         messages, has_come = connection.read()
         if has_come:
-            if life.is_asked:
-                self._patience = 1
-            life.show()
+            self._liveness.show(monotonic())
         for message in messages:
             try:
                 self._handle(self.dialogue.receive(message))
@@ -441,7 +380,7 @@ class Engine:
             elif isinstance(event, Opened):
                 self._opened(event)
             elif isinstance(event, Asked):
-                self._answer(event)
+                self.application.answer(event)
             else:
                 self.moved.notify_all()
 
@@ -453,54 +392,4 @@ class Engine:
         self.lost = event.lost
         why = f" ({printable(event.why)})" if event.why else ""
         logger.info("a fresh session has begun%s; %d messages of the former one are perhaps lost", why, event.lost)
-        if self._options.on_open is not None:
-            self.dialogue.hold()
-            self._openings.put(partial(self._call_on_open, self._options.on_open, self.dialogue.session))
-
-    def _call_on_open(self, on_open: Callable[[], object], session: int) -> None:
-        with self.lock:
-            if self.dialogue.is_past(session):
-                return
-            self._opening = session
-        try:
-            on_open()
-        finally:
-            with self.lock:
-                self.dialogue.release(session)
-                self.pump()
-
-    def _answer(self, asked: Asked) -> None:
-        on_request = self._options.on_request
-        if on_request is None:
-            self.dialogue.fail(asked, "no handler: the client has no on_request")
-        elif self._asked >= MAX_ASKED:
-            self.dialogue.fail(asked, "too many requests")
-        else:
-            self._asked += 1
-            self._answers.put(partial(self._call_on_request, on_request, asked))
-
-    def _call_on_request(self, on_request: Callable[[Message], Message | None], asked: Asked) -> None:
-        answer: Message | None = None
-        failure: str | None = None
-        try:
-            answer = on_request(asked.data)
-            if answer is not None:
-                answer = checked(answer)
-        except RequestError as error:
-            failure = str(error)
-        except BaseException:  # also SystemExit: the client goes on
-            logger.exception("on_request failed")
-            failure = "failed"
-        with self.lock:
-            self._asked -= 1
-            if failure is None:
-                self.dialogue.reply(asked, answer)
-            else:
-                self.dialogue.fail(asked, failure)
-            self.pump()
-
-
-def _described(code: int, reason: str) -> str:
-    if code == CloseCode.ABNORMAL:
-        return printable(reason) or "the connection was lost"
-    return f"{int(code)} {printable(reason)}".strip()
+        self.application.open()

@@ -11,10 +11,10 @@ from wsproto.events import RejectConnection
 from wsproto.utilities import ProtocolError
 
 from wsthreads.client.handshake import shown
-from wsthreads.errors import BackendError
+from wsthreads.errors import BackendError, CloseCode
 from wsthreads.monitoring.logs import printable
 
-__all__ = ["MAX_REFUSAL_BYTES", "ConnectFailed", "connecting", "describe_refusal"]
+__all__ = ["MAX_REFUSAL_BYTES", "ConnectFailed", "connecting", "describe_end", "describe_refusal"]
 
 #: The most to read of the answer to a refused handshake, and the most to show of its text.
 MAX_REFUSAL_BYTES = 4096
@@ -64,3 +64,10 @@ def describe_refusal(refusal: RejectConnection, body: bytes) -> str:
     if location and status < 400:
         description += f", a redirect to {shown(location):.{MAX_SHOWN_CHARS}}"
     return description + (f": {printable(words[:MAX_SHOWN_CHARS])}" if words else "")
+
+
+def describe_end(code: int, reason: str) -> str:
+    """Why a connection has ended, in a few words."""
+    if code == CloseCode.ABNORMAL:
+        return printable(reason) or "the connection was lost"
+    return f"{int(code)} {printable(reason)}".strip()

@@ -6,11 +6,15 @@ import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from wsthreads.client.failures import ConnectFailed
 from wsthreads.client.handshake import Handshake, make_handshake
 from wsthreads.errors import MessageTypeError
+from wsthreads.loggers import get_logger
 from wsthreads.protocol.envelope import SUBPROTOCOL
 
 __all__ = ["Options", "checked"]
+
+logger = get_logger(__name__)
 
 Message = str | bytes
 
@@ -34,6 +38,19 @@ class Options:
     max_queued_bytes: int
     max_received: int
     max_message_bytes: int
+
+    def address(self) -> str:
+        """Where to connect next. Raises `ConnectFailed` if the function for the address fails."""
+        if isinstance(self.url, str):
+            return self.url
+        try:
+            url = self.url()
+        except Exception as error:
+            logger.info("the function for the address failed", exc_info=error)
+            raise ConnectFailed(f"the function for the address failed: {error}") from error
+        if not isinstance(url, str):
+            raise ConnectFailed(f"the function for the address returned a {type(url).__name__}, not a str")
+        return url
 
     def handshake(self, url: str, offers: bool) -> Handshake:
         """The request to an address. Raises `UsageError` for a value that HTTP does not allow."""

@@ -10,7 +10,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.client.callbacks import Callbacks
-from wsthreads.client.dialogue import Asked, Dialogue, Opened
+from wsthreads.client.dialogue import Dialogue
+from wsthreads.client.events import Asked, Opened
 from wsthreads.client.retries import UNDECIDED_CODES, is_final
 from wsthreads.errors import (
     CloseCode,

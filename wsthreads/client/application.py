@@ -1,0 +1,94 @@
+"""The calls of a client's `on_open` and `on_request`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from threading import RLock
+
+from wsthreads.client.callbacks import Callbacks
+from wsthreads.client.dialogue import Dialogue
+from wsthreads.client.events import Asked
+from wsthreads.client.options import Options, checked
+from wsthreads.errors import RequestError
+from wsthreads.loggers import get_logger
+
+__all__ = ["Application"]
+
+logger = get_logger(__name__)
+
+Message = str | bytes
+
+#: So many requests of the server may wait for their answers.
+MAX_ASKED = 100
+
+
+class Application:
+    """Each function has a thread: so requests of the server are answered while `on_open` waits for the server."""
+
+    def __init__(self, options: Options, lock: RLock, dialogue: Dialogue, pump: Callable[[], None]) -> None:
+        self._options, self._lock, self._dialogue, self._pump = options, lock, dialogue, pump
+        self._openings = Callbacks("wsthreads-client-openings")
+        self._answers = Callbacks("wsthreads-client-answers")
+        self._opening = 0  # the session of the running `on_open`
+        #: Requests of the server that are not answered.
+        self.asked = 0
+
+    @property
+    def session(self) -> int | None:
+        """In a call of `on_open`: the number of its session, to which belongs what is sent. With the lock held."""
+        return self._opening if self._openings.is_current else None
+
+    def end(self, timeout_s: float) -> None:
+        """End the threads. Waits for running functions, at most `timeout_s` for each."""
+        self._openings.end(timeout_s)
+        self._answers.end(timeout_s)
+
+    def open(self) -> None:
+        """A fresh session has begun. With the lock held."""
+        if self._options.on_open is not None:
+            self._dialogue.hold()
+            self._openings.put(partial(self._call_on_open, self._options.on_open, self._dialogue.session))
+
+    def _call_on_open(self, on_open: Callable[[], object], session: int) -> None:
+        with self._lock:
+            if self._dialogue.is_past(session):
+                return
+            self._opening = session
+        try:
+            on_open()
+        finally:
+            with self._lock:
+                self._dialogue.release(session)
+                self._pump()
+
+    def answer(self, asked: Asked) -> None:
+        """The server has sent a request. With the lock held."""
+        on_request = self._options.on_request
+        if on_request is None:
+            self._dialogue.fail(asked, "no handler: the client has no on_request")
+        elif self.asked >= MAX_ASKED:
+            self._dialogue.fail(asked, "too many requests")
+        else:
+            self.asked += 1
+            self._answers.put(partial(self._call_on_request, on_request, asked))
+
+    def _call_on_request(self, on_request: Callable[[Message], Message | None], asked: Asked) -> None:
+        answer: Message | None = None
+        failure: str | None = None
+        try:
+            answer = on_request(asked.data)
+            if answer is not None:
+                answer = checked(answer)
+        except RequestError as error:
+            failure = str(error)
+        except BaseException:  # also SystemExit: the client goes on
+            logger.exception("on_request failed")
+            failure = "failed"
+        with self._lock:
+            self.asked -= 1
+            if failure is None:
+                self._dialogue.reply(asked, answer)
+            else:
+                self._dialogue.fail(asked, failure)
+            self._pump()

@@ -1,0 +1,57 @@
+"""What a message of the server can mean to a client: the events of a `Dialogue`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Answered", "Asked", "Event", "Opened", "Pending"]
+
+Message = str | bytes
+
+
+class Pending:
+    """A request of this side. `id` is None until it is sent."""
+
+    __slots__ = ("answer", "error", "id", "is_done")
+
+    def __init__(self) -> None:
+        self.id: int | None = None
+        self.is_done = False
+        self.answer: Message | None = None
+        self.error: Exception | None = None
+
+    def end(self, answer: Message | None, error: Exception | None = None) -> Answered:
+        """It is done: with an answer, or an error."""
+        self.answer, self.error, self.is_done = answer, error, True
+        return Answered(self)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The connection can be used. If it has not `resumed`, this is a fresh session.
+
+    Then `lost` ordinary messages of the former session were not acknowledged: the server may have handled them.
+    """
+
+    resumed: bool
+    lost: int = 0
+    why: str | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request of the server, for `Dialogue.reply` or `Dialogue.fail`."""
+
+    id: int
+    data: Message
+    session: int
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A request of this side is done."""
+
+    pending: Pending
+
+
+Event = str | bytes | Opened | Asked | Answered
