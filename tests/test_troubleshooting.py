@@ -582,13 +582,15 @@ def test_a_client_that_comes_back_too_late_is_told_of_in_the_log(caplog: pytest.
     handler = Asked()
     with play(handler, resume_s=60) as chat:
         ann = chat.connect()
+        asked = ann.session.id
         ann.lose()
         chat.advance(60)
         assert len(handler.endings) == 1
         says("not back within", handler.endings[0])
         ann.come_back()
     says("is not resumed", caplog.text)
-    assert "is not resumed: unknown" in caplog.text
+    assert f"session {asked} on " in caplog.text
+    assert " is not resumed: unknown: it has ended, or its process is gone\n" in caplog.text
 
 
 class Asks:

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from wsthreads import HandlerError, ScriptError, WebSocketApp
+from wsthreads import Config, HandlerError, ScriptError, WebSocketApp
 from wsthreads.cli.checks import Finding, check_target
 from wsthreads.cli.targets import Target, add_target
 
@@ -92,6 +92,25 @@ def test_a_mistake_is_named_with_file_line_and_column(target, name, source, comp
 )
 def test_every_signature_that_can_be_called_is_good(target, source):
     assert not check_target(target("a.py", source)).remarks
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "place", "functions"),
+    [
+        ("a.js", "export function onOpen() {}\nexport function onResume() {}\n", "2:17", "onResume is"),
+        ("a.js", "export function onSuspend() {}\nexport let onResume = eval\n", "1:17", "onSuspend and onResume are"),
+        ("a.py", "def on_resume(s): pass\ndef on_suspend(s): pass\n", "2:5", "on_suspend and on_resume are"),
+    ],
+)
+def test_functions_that_need_resume_s_are_remarked_on_without_it(target, name, source, place, functions):
+    file = os.path.join("handlers", name)
+    remark = f"{file}:{place}: {functions} never called: resume_s is 0; set it with --resume-s 60"
+    assert check_target(target(name, source)).remarks == (remark,)
+    assert check_target(target(name, source), config=Config(resume_s=60)).remarks == ()
+
+
+def test_requests_need_no_resume_s(target):
+    assert not check_target(target("a.py", "def on_request(session, message): pass")).remarks
 
 
 def test_a_wrong_name_beside_right_ones_is_remarked_on(target):

@@ -540,6 +540,15 @@ def test_check_lists_functions_and_names_near_misses(folder):
     ]
 
 
+def test_check_and_run_say_that_nothing_is_resumed_without_resume_s(folder):
+    (folder / "chat.js").write_text("export function onResume() {}\n")
+    hint = "chat.js:1:17: onResume is never called: resume_s is 0; set it with --resume-s 60"
+    assert hint in wsthreads("check", "chat.js").stdout.splitlines()
+    assert "never called" not in wsthreads("check", "chat.js", "--resume-s", "60").stdout
+    with run_server("chat.js") as server:
+        server.wait_for(re.escape(hint))
+
+
 def test_check_goes_on_after_a_mistake(folder):
     (folder / "a.js").write_text("export const x = 1;\n")
     (folder / "b.py").write_text("def on_open(session): pass\n")

@@ -163,6 +163,51 @@ def test_a_client_that_says_it_goes_away_may_come_back(world, code):
         assert client.come_back().resumed
 
 
+def replaced(client):
+    client.old = client.wire  # which stays open
+    client.come_back()
+
+
+@pytest.mark.parametrize(
+    ("act", "why"),
+    [
+        (Speaker.lose, "connection lost"),
+        (lambda client: client.wire.send(CLOSE, close_payload(1001)), "the client has closed the connection with 1001"),
+        (replaced, "replaced by a new connection"),
+    ],
+    ids=["lost", "closed", "replaced"],
+)
+def test_the_log_says_why_a_session_is_suspended(world, caplog, act, why):
+    caplog.set_level("INFO")
+    with Speaker(world.port).begin() as client:
+        world.wait_for("open")
+        act(client)
+        wait_until(lambda: SUSPEND in world.handler.calls or len(world.handler.calls) > 1, "on_suspend")
+        lines = [record.getMessage() for record in caplog.records]
+        assert f"session {world.handler.sessions[0].id} suspended on /ws/test: {why}" in lines
+
+
+def test_the_log_says_that_a_ping_was_not_answered(caplog):
+    caplog.set_level("INFO")
+    handler = Story()
+    settings = {"resume_s": 60, "ping_interval_s": 0.1, "ping_timeout_s": 0.1}
+    with endpoint(handler, **settings) as (_, port), Speaker(port).begin():
+        wait_until(lambda: len(handler.calls) > 1, "on_suspend")
+        assert f"session {handler.sessions[0].id} suspended on /ws/test: no answer to a ping for 0.1 s" in caplog.text
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_the_log_names_the_session_that_is_not_resumed_and_no_secret(world, caplog, shown):
+    caplog.set_level("INFO")
+    with Speaker(world.port).begin() as client:
+        secret = "s" * 22
+        asked = "i" * 22 if shown else "?"
+        assert client.come_back(token=f"{asked}.{secret}" if shown else secret, received=0).why == "unknown"
+        line = f"session {asked} on /ws/test is not resumed: unknown: it has ended, or its process is gone"
+        assert line in caplog.text
+        assert secret not in caplog.text
+
+
 @pytest.mark.parametrize("code", [1000, 3999, 4000])
 def test_another_close_of_the_client_ends_the_session(world, code):
     with Speaker(world.port).begin() as client:

@@ -62,7 +62,8 @@ class Announcement:
         if self._restarted:
             log.info("restarted with new code", extra={"kind": "reload"})
         for target in self._targets:
-            for remark in remarks_on(target, self._app.endpoint(target.path).handler.hooks):
+            hooks, resumes = self._app.endpoint(target.path).handler.hooks, self._app.config.resume_s > 0
+            for remark in remarks_on(target, hooks, resumes=resumes):
                 log.warning("%s", remark)
 
     def _lines(self) -> list[str]:

@@ -16,7 +16,7 @@ from wsthreads.errors import HandlerError, UsageError
 from wsthreads.monitoring.logs import block
 from wsthreads.monitoring.metrics import Metrics
 from wsthreads.sessions.handlers import PythonHandler
-from wsthreads.sessions.hooks import HOOKS, SCRIPT_HOOKS
+from wsthreads.sessions.hooks import HOOKS, RESUMING_HOOKS, SCRIPT_HOOKS
 from wsthreads.sessions.python_files import load_module
 from wsthreads.sessions.source_names import did_you_mean, names_in
 
@@ -98,16 +98,26 @@ def check_target(
         raise placed(error, target) from error
     except OSError as error:
         raise UsageError(f"{target.file}: {error.strerror or error}") from error
-    remarks = (*remarks_on(target, hooks), *remarks)
+    resumes = (config or Config()).resume_s > 0
+    remarks = (*remarks_on(target, hooks, resumes=resumes), *remarks)
     return Finding(tuple(spelled(hooks, in_script=target.is_script)), remarks, declarations)
 
 
-def remarks_on(target: Target, hooks: Collection[str]) -> tuple[str, ...]:
-    """Names in a handler file that look like misspelled handler functions. `hooks` are the functions that it has."""
+def remarks_on(target: Target, hooks: Collection[str], *, resumes: bool) -> tuple[str, ...]:
+    """What looks like a mistake in a handler file: misspelled handler functions, and those that are never called.
+
+    `hooks` are the functions that it has. If the server never `resumes` a session, some of them are not called.
+    """
     known = SCRIPT_HOOKS if target.is_script else HOOKS
     missing = spelled([hook for hook in known if hook not in hooks], in_script=target.is_script)
     remarks = []
-    for name, (line, column) in names_in(source_of(target), in_script=target.is_script).items():
+    names = names_in(source_of(target), in_script=target.is_script)
+    idle = [] if resumes else spelled([hook for hook in RESUMING_HOOKS if hook in hooks], in_script=target.is_script)
+    if idle:
+        place = "".join(f":{number}" for number in names.get(idle[0], ()))
+        shown = f"{' and '.join(idle)} {'are' if len(idle) > 1 else 'is'}"
+        remarks.append(f"{target.file}{place}: {shown} never called: resume_s is 0; set it with --resume-s 60")
+    for name, (line, column) in names.items():
         meant = did_you_mean(name, missing)
         if meant is not None:
             remarks.append(f"{target.file}:{line}:{column}: {name} is never called; did you mean {meant}?")

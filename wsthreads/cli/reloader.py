@@ -152,7 +152,7 @@ class Reloader:
         watched = {**_stamps(self._files_of(target)), **now}
         context = {"kind": "reload", "endpoint": target.path, "file": str(target.file)}
         log.info("%s reloaded", target.file.name, extra=context)
-        for remark in remarks_on(target, handler.hooks):
+        for remark in remarks_on(target, handler.hooks, resumes=self._app.config.resume_s > 0):
             log.warning("%s", remark, extra={"endpoint": target.path})
         return watched
 

@@ -132,7 +132,7 @@ class Dialogue(Ending):
                         self._claim(old.ending or (int(CloseCode.ABNORMAL), ""))
                         return "unknown"
                     self._lose_locked()
-                    self._events.append(Dialogue._suspend)
+                    self._events.append(lambda it: it._suspend("replaced by a new connection"))
                     if not self._keeper.suspended(self, surely=True):  # while nobody has it
                         self._claim((int(CloseCode.ABNORMAL), "replaced by a new connection"))
                         self._close_locked(detaches=True)
@@ -225,7 +225,8 @@ class Dialogue(Ending):
                 return
             self._lose_locked()
             if self.ending is None and channel.suspends and self._keeper.suspended(self):
-                self._events.append(Dialogue._suspend)
+                why = _lost_by(code, reason, by_client=channel.has_peer_closed)
+                self._events.append(lambda it: it._suspend(why))
             else:
                 self.was_too_slow = self.was_too_slow or channel.was_too_slow
                 self.has_peer_closed = channel.has_peer_closed
@@ -267,7 +268,7 @@ class Dialogue(Ending):
                     return False
                 self._lose_locked()
                 self._keeper.suspended(self, surely=True)
-                self._events.append(Dialogue._suspend)
+                self._events.append(lambda it: it._suspend("goes on in another process"))
             self.is_moving = True
         self.requests.hold()
         while monotonic() < deadline:
@@ -325,9 +326,9 @@ class Dialogue(Ending):
         if not self._is_refused:
             self._life.open()
 
-    def _suspend(self) -> None:
+    def _suspend(self, why: str) -> None:
         if self.ending is None:
-            self.returned = self._life.suspend()
+            self.returned = self._life.suspend(why)
 
     def _resume(self, request: Request) -> None:
         if self.ending is None:
@@ -335,3 +336,10 @@ class Dialogue(Ending):
             if request.expires_at is not None:
                 self.session.set_expiry(request.expires_at)
             self._life.resume()
+
+
+def _lost_by(code: int, reason: str, *, by_client: bool) -> str:
+    """How a connection has ended that leaves its session alive, for the log."""
+    if code == CloseCode.ABNORMAL:
+        return reason or "connection lost"
+    return f"{'the client' if by_client else 'the server'} has closed the connection with {code} {reason}".rstrip()

@@ -16,6 +16,7 @@ from wsthreads.sessions.source_names import did_you_mean
 __all__ = [
     "ARGUMENTS",
     "HOOKS",
+    "RESUMING_HOOKS",
     "ROOM_HOOKS",
     "SCRIPT_HOOKS",
     "NotRun",
@@ -49,6 +50,8 @@ ARGUMENTS = {
 HOOKS = tuple(ARGUMENTS)
 #: With one of them, the rooms of an endpoint are owned.
 ROOM_HOOKS = frozenset({"on_room_start", "on_post", "on_tick", "on_room_end"})
+#: They are called only with `resume_s`.
+RESUMING_HOOKS = ("on_suspend", "on_resume")
 #: Those of a script. A Python handler is not reloaded in its process.
 SCRIPT_HOOKS = (*HOOKS, "on_reload")
 

@@ -83,13 +83,13 @@ class Life:
         session, text = self.session, "session %s on %s goes on in this process"
         log.log(self._log_level, text, session.id, self._path, extra=self._log_context)
 
-    def suspend(self) -> Any:
+    def suspend(self, why: str) -> Any:
         """Call `on_suspend`, and return what it has returned: the session has lost its connection, and waits for its
-        client. Comes after `open` or `resume`.
+        client. Comes after `open` or `resume`. The log says `why`.
         """
         self._metrics.add("sessions_suspended")
-        session = self.session
-        log.log(self._log_level, "session %s suspended on %s", session.id, self._path, extra=self._log_context)
+        session, text = self.session, "session %s suspended on %s: %s"
+        log.log(self._log_level, text, session.id, self._path, printable(why), extra=self._log_context)
         return self._handler.suspend(session)
 
     def resume(self) -> None:

@@ -7,6 +7,7 @@ connection is closed with the same code.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -41,6 +42,19 @@ if TYPE_CHECKING:
 __all__ = ["Reception"]
 
 log = get_logger(__name__)
+
+#: Why a session is not resumed, for the log.
+WHY = {
+    UNKNOWN: "it has ended, or its process is gone",
+    "elsewhere": "it is in another process, and cannot move from there; are its attributes JSON?",
+    "user": "its client had another user",
+    "origin": "its client had another origin",
+    "counts": "the hello is older than what the client has acknowledged since",
+    "compression": "its connection had other permessage-deflate parameters",
+}
+
+#: A token that this server may have made.
+_TOKEN = re.compile(r"([\w-]{22})\.[\w-]{22}", re.ASCII)
 
 
 class Setting(Protocol):
@@ -245,7 +259,9 @@ class Reception:
             self._tell_end(dialogue, carrier, session_id, wanted, request)
         if carrier.channel.ending is None:
             self._setting.count(f"resumes_refused_{why}")
-            log.info("a session on %s is not resumed: %s", self._setting.path, why, extra=log_context(request.environ))
+            asked, words = _shown_id(hello.token), f"{why}: {WHY.get(why, '')}".removesuffix(": ")
+            context = log_context(request.environ)
+            log.info("session %s on %s is not resumed: %s", asked, self._setting.path, words, extra=context)
         return None, why
 
     def _fetch(
@@ -318,3 +334,9 @@ class Reception:
             ending = record.code, record.reason
         if ending is not None and is_stopping(ending[0]):
             carrier.channel.begin_close(*ending)
+
+
+def _shown_id(token: str) -> str:
+    """The id in a token, for the log. Of a text that is no token, nothing is shown: it may be the secret."""
+    found = _TOKEN.fullmatch(token)
+    return "?" if found is None else found[1]

@@ -29,6 +29,7 @@ __all__ = ["check"]
     help="Scripts may import the functions of this Python file by this name; repeatable.",
 )
 @click.option("--allow-net", metavar="HOST", multiple=True, help="Hosts that scripts may fetch from; repeatable.")
+@click.option("--resume-s", metavar="SECONDS", type=float, default=0.0, help="As for run: sessions can be resumed.")
 def check(
     targets: tuple[str, ...],
     path: str | None,
@@ -36,6 +37,7 @@ def check(
     env_file: str | None,
     modules: tuple[str, ...],
     allow_net: tuple[str, ...],
+    resume_s: float,
 ) -> int:
     """Load handlers without serving them.
 
@@ -48,7 +50,7 @@ def check(
 
     status = 0
     env = None if env_file is None else env_of(env_file)
-    config = config_of({"allow_net": allow_net})
+    config = config_of({"allow_net": allow_net, "resume_s": resume_s})
     provided = modules_of(modules)
     for target in find_targets(targets, path):
         try:
