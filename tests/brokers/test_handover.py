@@ -226,18 +226,29 @@ def test_a_close_on_the_way_ends_the_session_where_its_client_comes_back(world, 
     assert not world.places[0].closed
 
 
-def test_after_redis_has_lost_its_data_sessions_move_again(redis, world, monkeypatch):
-    """Though nothing was sent in their rooms since."""
+def test_after_redis_has_lost_its_data_sessions_move_again_at_once(redis, world):
+    """Though nothing was sent in their rooms since, and though sessions have moved just before."""
     ann, bob = Client(world, "lobby", user="ann"), Client(world, "lobby", place=1)
-    everybody_has(world, "lobby", "one")
-    redis.client.flushall()
-    for link in world.links:
-        for room in link._subscriptions.rooms.values():
-            room.checked_at = 0.0
+    for number in range(4):
+        assert not isinstance(world.come_back(ann, 1 - number % 2), str)
+        assert not isinstance(world.come_back(bob, number % 2), str)
+        everybody_has(world, "lobby", f"{number}")
+        redis.client.flushall()
     assert not isinstance(world.come_back(ann, 1), str)
     assert not isinstance(world.come_back(bob, 0), str)
-    everybody_has(world, "lobby", "two")
-    assert (ann.rest(), bob.rest()) == (["one", "two"], ["one", "two"])
+    assert ann.rest() == bob.rest() == [f"{number}" for number in range(4)]
+
+
+def test_a_new_log_that_only_one_process_knows_of_keeps_no_session_from_moving(redis, world):
+    ann, bob = Client(world, "lobby"), Client(world, "lobby", place=1)
+    everybody_has(world, "lobby", "one")
+    redis.client.flushall()
+    for room in list(world.links[1]._subscriptions.rooms.values()):
+        redis.client.hset(room.address.head, mapping={"epoch": "new", "number": 0, "id": "0-0"})
+        world.links[1]._reader.check(room)
+    assert not isinstance(world.come_back(bob, 0), str)
+    assert not isinstance(world.come_back(ann, 1), str)
+    assert ann.rest() == bob.rest() == ["one"]
 
 
 def test_a_session_that_misses_what_no_log_has_ends_once_and_is_not_resumed(redis, world):

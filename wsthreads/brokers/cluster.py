@@ -134,19 +134,23 @@ class ClusterLink:
 
     def refresh(self, rooms: Sequence[RoomKey]) -> None:
         self.start()
-        for key in rooms:
-            self._link_of(*key).refresh([key])
+        for link, keys in self._by_link(rooms).items():
+            link.refresh(keys)
 
     def checkpoint(self, rooms: Sequence[RoomKey], look: Look, timeout_s: float) -> bool:
         """The reader of each node waits for that of the next, `MEET_S` at most: then all of them deliver nothing."""
         self.start()
-        by_link: dict[RedisLink, list[RoomKey]] = {link: [] for link in self._by_node.values()}
-        for key in rooms:
-            by_link[self._link_of(*key)].append(key)
-        first, *others = [(link, keys) for link, keys in by_link.items() if keys]
+        first, *others = self._by_link(rooms).items()
         for link, keys in reversed(others):
             look = partial(_look_too, link, keys, look)
         return first[0].checkpoint(first[1], look, timeout_s)
+
+    def _by_link(self, rooms: Sequence[RoomKey]) -> dict[RedisLink, list[RoomKey]]:
+        """Those that have rooms, always in the same order."""
+        by_link: dict[RedisLink, list[RoomKey]] = {link: [] for link in self._by_node.values()}
+        for key in rooms:
+            by_link[self._link_of(*key)].append(key)
+        return {link: keys for link, keys in by_link.items() if keys}
 
     def register(self, path: str, listener: Listener) -> None:
         self._endpoints.register(path, listener)

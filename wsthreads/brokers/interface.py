@@ -168,7 +168,8 @@ class Link(Protocol):
     def refresh(self, rooms: Sequence[RoomKey]) -> None:
         """Before the next checkpoint, compare this process's positions in these rooms with Redis's.
 
-        Redis may have lost its data, which a process notices in a room only when something is sent there.
+        Redis may have lost its data, which a process notices in a room only when something is sent there. Raises
+        `BrokerError`.
         """
 
     def checkpoint(self, rooms: Sequence[RoomKey], look: Look, timeout_s: float) -> bool:

@@ -23,6 +23,7 @@ from wsthreads.brokers.checkpoints import Checkpoints
 from wsthreads.brokers.claims import lease_time
 from wsthreads.brokers.keys import ASK_SHARD, SHARDS, Keys
 from wsthreads.brokers.leases import Leases
+from wsthreads.brokers.log_scripts import EPOCH
 from wsthreads.brokers.malformed import Malformed
 from wsthreads.brokers.pipeline import Scripts
 from wsthreads.brokers.posts import PostBox, SentPost
@@ -44,9 +45,6 @@ if TYPE_CHECKING:
     from wsthreads.sessions.session import Session
 
 __all__ = ["RedisLink"]
-
-#: How often a room is compared with Redis at most, for sessions that leave and come.
-CHECK_S = 5.0
 
 
 class RedisLink:
@@ -247,11 +245,10 @@ class RedisLink:
 
     def refresh(self, rooms: Sequence[RoomKey]) -> None:
         self.start()
-        now = monotonic()
-        for key in rooms:
-            room = self._subscriptions.rooms.get(key)
-            if room is not None and now - room.checked_at > CHECK_S:
-                room.checked_at = now
+        found = [room for key in rooms if (room := self._subscriptions.rooms.get(key)) is not None]
+        epochs = self._calls.call_all([Question(EPOCH, [room.address.head]) for room in found])
+        for room, epoch in zip(found, epochs, strict=True):
+            if epoch != room.position.epoch:
                 self._reader.check(room)
 
     def checkpoint(self, rooms: Sequence[RoomKey], look: Look, timeout_s: float) -> bool:

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from wsthreads.brokers.keys import HEAD_S, LOG_ENTRIES, LOG_S, MAX_SENDERS
 
-__all__ = ["APPEND", "FETCH", "HEAD", "HISTORY", "NOW", "PUBLISH", "PUBLISH_KEPT", "SHARE_LIMITS", "TRIM", "WHOLE"]
+__all__ = [
+    "APPEND",
+    "EPOCH",
+    "FETCH",
+    "HEAD",
+    "HISTORY",
+    "NOW",
+    "PUBLISH",
+    "PUBLISH_KEPT",
+    "SHARE_LIMITS",
+    "TRIM",
+    "WHOLE",
+]
 
 #: `whole` is a number that a script has written; 0 for anything else that is in Redis, or for nothing.
 WHOLE = """
@@ -40,6 +52,13 @@ if not is_head(head) then
   redis.call('HSET', KEYS[2], 'epoch', fresh, 'number', '0', 'id', '0-0')
 end
 redis.call('PEXPIRE', KEYS[2], string.format('%.0f', math.max({HEAD_S * 1000}, whole(head[4]))))
+"""
+
+#: KEYS: head. Returns the epoch of a log; empty if there is none, as in `FETCH`.
+EPOCH = f"""
+{_IS_HEAD}
+local head = redis.call('HMGET', KEYS[1], 'epoch', 'number', 'id')
+return is_head(head) and head[1] or ''
 """
 
 #: KEYS: log, head. ARGV[1]: the channel. Needs NOW and HEAD. `append` adds a message to the log, and publishes it.

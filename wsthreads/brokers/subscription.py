@@ -30,7 +30,6 @@ class Subscription:
         "announced",
         "announced_at",
         "begun",
-        "checked_at",
         "delivering",
         "dropped",
         "elsewhere",
@@ -80,7 +79,6 @@ class Subscription:
         self.touched_at = 0.0  # when Redis last extended the life of the room's keys
         self.announced = START  # where the log ended at `announced_at`
         self.announced_at = 0.0
-        self.checked_at = 0.0  # when it was last compared with Redis, for sessions that leave and come
         self.elsewhere = 0  # members in other processes, as Redis last reported
         # The reader's fields.
         self.subscribed_on = 0  # the number of the connection that has confirmed the subscription
