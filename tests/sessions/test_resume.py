@@ -164,7 +164,7 @@ def test_a_client_that_says_it_goes_away_may_come_back(world, code):
 
 
 def replaced(client):
-    client.old = client.wire  # which stays open
+    client.old, client.wire = client.wire, None  # the old connection stays open
     client.come_back()
 
 
