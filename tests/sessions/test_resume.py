@@ -164,8 +164,9 @@ def test_a_client_that_says_it_goes_away_may_come_back(world, code):
 
 
 def replaced(client):
-    client.old, client.wire = client.wire, None  # the old connection stays open
+    old, client.wire = client.wire, None  # the old connection stays open
     client.come_back()
+    old.sock.close()
 
 
 @pytest.mark.parametrize(
