@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from tests.programs import DEADLINE_S
+from tests.programs import DEADLINE_S, wait_until
 from tests.room_worlds import RedisWorld, World
 from tests.wire import run_all
 from wsthreads import CloseCodeError, MessageTypeError, Peer, RoomNameError, UsageError, User, UserError
@@ -44,7 +44,8 @@ def arrive(all_rooms):
     """What these processes have sent to others has arrived."""
     for rooms in all_rooms:
         if isinstance(rooms, SharedRooms):
-            rooms._link.ask("nothing", None, DEADLINE_S)
+            # Who has just begun to listen does not hear the answers to its first question.
+            wait_until(lambda link=rooms._link: link.ask_all("nothing", None, 0.5, lambda value: False)[1], "answers")
 
 
 def test_the_name_of_a_hidden_room():
