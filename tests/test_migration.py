@@ -245,6 +245,12 @@ ELSEWHERE = {
     "npm install nanoid": "tests/npm.py",
     "session": "this file",
     "chat.ts": "tests/javascript/test_typescript.py",
+    'await socket.request("time?")': "tests/client/test_browser_survival.py",
+    "socket.onrequest": "tests/client/test_browser_sessions.py",
+    "export function onRequest(session, message)": "tests/javascript/test_requests.py",
+    'await session.request("name?")': "tests/javascript/test_requests.py",
+    "--resume-s 60": "tests/cli/test_cli.py",
+    "wsthreads.js": "tests/client/test_browser_survival.py",
 }
 
 
