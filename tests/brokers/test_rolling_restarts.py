@@ -172,6 +172,7 @@ def test_while_workers_restart_again_and_again_nobody_loses_anything(tmp_path, w
 
 
 @pytest.mark.long
+@pytest.mark.quiet  # each client that comes back is a request, so workers that begin slowly end at once
 def test_with_gunicorns_own_worker_and_max_requests_nobody_loses_anything(tmp_path):
     options = ["--max-requests", str(CLIENTS // 2)]
     with RedisServer() as redis, Workers(redis, tmp_path, 2, *options, worker="gthread") as server:

@@ -162,8 +162,6 @@ class Exports:
             fields["acknowledged"], fields["frames"] = departure.outbox.export(ends=False)
 
         positions = self._passages.cut(session, copy, CUT_S)
-        if positions is None:
-            raise BrokerError("Redis does not answer")
         presences = self._passages.presences(session)
         data, head = encode_state(SessionState(**fields, positions=positions, presences=presences))
         window_ms = max(1, int(departure.left_s * 1000))

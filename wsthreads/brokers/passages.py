@@ -33,12 +33,11 @@ class Passages:
         self._rooms = rooms
         self._link = link
 
-    def cut(self, session: SharedSession, copy: Callable[[], None], timeout_s: float) -> dict[str, Position] | None:
+    def cut(self, session: SharedSession, copy: Callable[[], None], timeout_s: float) -> dict[str, Position]:
         """Where a session stands in the log of each of its rooms, and in that of single sessions.
 
-        Call `copy` at that moment, to copy the frames that the client is still to get. Nothing is changed. None if
-        this cannot be told within `timeout_s`: Redis is away, or frames are held for so long. Raises `BrokerError` if
-        Redis does not answer.
+        Call `copy` at that moment, to copy the frames that the client is still to get. Nothing is changed. Raises
+        `BrokerError` if this cannot be told within `timeout_s`: Redis is away, or frames are held for so long.
 
         From the call on, Redis gives what is sent to this session its place, until `stay` or `forget`. So whatever is
         not in the copy is in the log.
@@ -64,7 +63,7 @@ class Passages:
             keys = [(self._rooms.path, name) for name in names]
             self._link.refresh(keys)  # so no other process takes this position for one in another log
             if not self._link.checkpoint(keys, look, timeout_s):
-                return None
+                raise BrokerError("Redis does not answer")
             if found:
                 return found
 

@@ -98,6 +98,7 @@ class Client:
             options.handshake(url, True)  # raises for a wrong address, header or subprotocol
         self._url, self._send_timeout_s, self._max_received = url, send_timeout_s, max_received
         self._engine = Engine(options)
+        self._engine.start()
 
     def send(self, message: Message) -> bool:
         """Send text (a str) or binary (bytes), now or when there is a connection. True if the message was accepted.

@@ -81,6 +81,9 @@ class Engine:
         self._late: deque[Message] = deque()  # what was sent while `is_interrupted`
         self._liveness, self._overdue = Liveness(), Overdue()
         self._thread = Thread(target=self._run, name="wsthreads-client", daemon=True)
+
+    def start(self) -> None:
+        """Begin to connect. Call it once, when functions of the application may be called."""
         self._thread.start()
 
     # For the client.
