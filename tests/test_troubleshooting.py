@@ -52,7 +52,7 @@ PAGE = text_of("docs/how-to/troubleshooting")
 QUOTED = [text for term in re.findall(r"^(``.*)\n {4}\S", PAGE, re.M) for text in re.findall(r"``(.+?)``", term)]
 
 #: What a user sees that is no text of a message: codes, which stand with one, and a setting.
-NOT_TEXTS = {"1006", "1008", "1009", "1011", "1012", "1013", "cpu_affinity", "wsthreads_ticks_skipped_total"}
+NOT_TEXTS = {"1006", "1008", "1009", "1011", "1012", "1013", "cpu_affinity", "failed", "wsthreads_ticks_skipped_total"}
 
 ECHO = "export function onMessage(session, message) { session.send(message); }"
 APP = ("wsthreads:create_app('echo.js')",)
@@ -602,6 +602,7 @@ def test_a_request_that_nobody_answers_fails_with_a_reason() -> None:
     with play(Asked(), resume_s=60) as chat, pytest.raises(RequestError) as no_handler:
         chat.connect().request("time?")
     says("the server has no onRequest", str(no_handler.value).replace("on_request", "onRequest"))
+    says("the client has no onrequest", (ROOT / "wsthreads/client/wsthreads.js").read_text())
     with endpoint(Asks(), resume_s=60, max_pending_requests=1) as (_, port), Speaker(port).begin() as client:
         client.ask(1, "wait")
         assert client.next() == envelope.Request(1, "wait")

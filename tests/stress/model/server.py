@@ -20,6 +20,7 @@ from tests.stress.model.program import MAX_OUTBOX_BYTES
 from tests.stress.server import App, Control, end_with_parent
 from wsthreads import RedisBroker
 from wsthreads.servers.serving import Server
+from wsthreads.testing.timers import ManualTimers
 
 PATH = "/model"
 PATIENCE_S = 120.0
@@ -54,7 +55,8 @@ def create_app() -> App:
         room = endpoint.room("before the fork")  # which starts the link in the process that forks
         room.broadcast("and has nobody to hear it")
         room.members()  # by now it is connected, and its threads wait: one that imports something may not be forked
-    control = Control(app, endpoint)
+    endpoint.suspensions.timers = clock = ManualTimers()
+    control = Control(app, endpoint, clock)
     return app
 
 
