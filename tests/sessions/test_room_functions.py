@@ -187,6 +187,9 @@ def test_a_game_on_a_real_server(serve: Any) -> None:
 
 def test_a_function_may_close_its_room_and_its_members(serve: Any) -> None:
     class Closing(Game):
+        def on_tick(self, room: Any, dt: float) -> None:
+            """Says nothing: one of the two might come too late for it."""
+
         def on_post(self, room: Any, value: Any, sender: Any) -> None:
             if value == "all":
                 room.broadcast("goodbye")
@@ -201,7 +204,6 @@ def test_a_function_may_close_its_room_and_its_members(serve: Any) -> None:
     app.add_handler("/ws/game", game)
     server = serve(app)
     with connect(f"{server.ws_url}/ws/game") as ann, connect(f"{server.ws_url}/ws/game") as bob:
-        assert [receive(ann), receive(bob)] == ["three ticks"] * 2
         ann.send("me")
         with pytest.raises(ConnectionClosed) as closed:
             receive(ann)
