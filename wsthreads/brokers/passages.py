@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
+from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 from wsthreads.brokers.missed import Gap, Replay, read_missed, replay_for
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from wsthreads.brokers.rooms import SharedRooms, SharedSession
 
 __all__ = ["Passages"]
+
+#: How soon Redis is asked again.
+RETRY_S = 0.05
 
 
 class Passages:
@@ -61,11 +65,23 @@ class Passages:
                 return True
 
             keys = [(self._rooms.path, name) for name in names]
-            self._link.refresh(keys)  # so no other process takes this position for one in another log
+            self._refresh(keys, timeout_s)  # so no other process takes this position for one in another log
             if not self._link.checkpoint(keys, look, timeout_s):
                 raise BrokerError("Redis does not answer")
             if found:
                 return found
+
+    def _refresh(self, keys: list[RoomKey], timeout_s: float) -> None:
+        """Compare the rooms' logs with Redis. Waits while the connection is away. Raises `BrokerError` after that."""
+        deadline = monotonic() + timeout_s
+        while True:
+            try:
+                self._link.refresh(keys)
+                return
+            except BrokerError:
+                if monotonic() >= deadline:
+                    raise
+            sleep(RETRY_S)
 
     def stay(self, session: SharedSession) -> None:
         """A session does not go after `cut`."""
@@ -111,7 +127,7 @@ class Passages:
             with ExitStack() as undo:
                 undo.callback(self.forget, session)
                 keys = [(path, name) for name in positions]
-                self._link.refresh(keys)
+                self._refresh(keys, timeout_s)
                 if not self._link.checkpoint(keys, look, timeout_s):
                     raise BrokerError("Redis does not answer: the session stays where it is")
                 spans = {name: (position, until[name]) for name, position in positions.items()}
