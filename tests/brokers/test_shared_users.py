@@ -89,6 +89,7 @@ def test_a_banned_user_gets_no_session_in_any_process_until_the_ban_is_over(worl
     wait_until(lambda: not any(rooms.directory.ban_of("cecil") for rooms in world.all_rooms), "the end of the ban")
 
 
+@pytest.mark.quiet  # a join waits for Redis for at most a second
 def test_who_connects_while_the_ban_is_set_is_told_so_before_it_is_opened(world, redis_server):
     """The handshake has found no ban; then the user is banned by another process; then the session joins."""
     first, second = world.all_rooms
