@@ -387,7 +387,7 @@ def test_a_session_that_arrives_while_its_process_shuts_down_goes_on_in_the_next
 
 @pytest.mark.parametrize("where", [0, 1])
 def test_while_a_session_arrives_another_connection_of_its_client_is_to_come_again(processes, monkeypatch, where):
-    monkeypatch.setattr(Handover.fetch, "__defaults__", (0.3,))
+    monkeypatch.setattr(Handover.fetch, "__defaults__", (3.0,))
     both = old, new = processes()
     arrives, goes_on, settle = threading.Event(), threading.Event(), Arriving.settle
 
