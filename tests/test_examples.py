@@ -14,6 +14,7 @@ from urllib.error import HTTPError
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from tests.ports import free_port
 from tests.programs import DEADLINE_S, EXAMPLES, Program, connect, receive, run_server, wait_until
 
 CHAT = """export function onOpen(session) {
@@ -48,11 +49,6 @@ export function onClose(session) {
 
 def heard(client):
     return json.loads(receive(client))
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 def answers(port):

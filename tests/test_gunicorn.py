@@ -16,8 +16,8 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests.ports import free_port
 from tests.programs import DEADLINE_S, ROOT, Program, connect, receive, run_server, wait_until
-from tests.redis_server import free_port
 from tests.wire import CLOSE, PING, PONG, TEXT, RawClient, close_payload, frame, run_all
 from wsthreads.gunicorn import _Pool
 from wsthreads.servers.stalled_clients import STALL_S

@@ -30,9 +30,10 @@ from tests.browsing import expect
 from tests.javascript.origins import Origin, response
 from tests.npm import INSTALL_TIMEOUT_S, node_modules
 from tests.pages import blocks, text_of
+from tests.ports import free_port
 from tests.programs import EXAMPLES, ROOT, Program, connect, receive, run_server, wait_until
 from tests.programs import wsthreads as wsthreads_command
-from tests.redis_server import RedisServer, free_port
+from tests.redis_server import RedisServer
 from wsthreads import HandshakeRefused, WebSocketApp
 from wsthreads.testing import play
 

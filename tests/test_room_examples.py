@@ -16,8 +16,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests.pages import blocks
+from tests.ports import free_port
 from tests.programs import DEADLINE_S, EXAMPLES, Program, ServerProgram, connect, receive, run_server, wait_until
-from tests.redis_server import RedisServer, free_port
+from tests.redis_server import RedisServer
 
 
 @pytest.fixture

@@ -27,8 +27,9 @@ from websockets.sync.client import ClientConnection
 from tests.browsing import expect
 from tests.javascript.test_engine import without_engine  # noqa: F401
 from tests.pages import text_of
+from tests.ports import free_port
 from tests.programs import DEADLINE_S, ROOT, Program, ServerProgram, connect, receive, run_server, wait_until, wsthreads
-from tests.redis_server import RedisServer, free_port
+from tests.redis_server import RedisServer
 from tests.speakers import Speaker
 from tests.test_faults import LESS_THAN_A_STACK, little_memory, no_descriptors
 from tests.wire import TEXT, RawClient, Recorder, endpoint, self_signed

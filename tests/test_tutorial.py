@@ -22,8 +22,9 @@ import docutils.core
 import pytest
 
 from tests.browsing import expect, field
+from tests.ports import free_port
 from tests.programs import DEADLINE_S, EXAMPLES, ROOT, Program
-from tests.redis_server import RedisServer, free_port
+from tests.redis_server import RedisServer
 from tests.test_troubleshooting import nginx
 
 TUTORIAL = EXAMPLES / "tutorial"

@@ -11,11 +11,12 @@ from time import monotonic, sleep
 from typing import Any
 
 from tests.bench.load import Load
-from tests.bench.processes import RunFailed, ServerProcess, Usage, free_port, last_line
+from tests.bench.processes import RunFailed, ServerProcess, Usage, last_line
 from tests.bench.results import Sample
 from tests.bench.runs import Context, Measure, sample_of
 from tests.bench.servers import Server, find_server
 from tests.bench.tools import ROOT
+from tests.ports import free_port
 
 __all__ = [
     "bad_peers",

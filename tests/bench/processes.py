@@ -14,7 +14,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from types import TracebackType
 
-__all__ = ["RunFailed", "ServerProcess", "Usage", "free_port", "last_line"]
+__all__ = ["RunFailed", "ServerProcess", "Usage", "last_line"]
 
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 5.0
@@ -37,13 +37,6 @@ class Usage:
     rss_mib: float
     threads: int
     files: int
-
-
-def free_port() -> int:
-    """A free TCP port of 127.0.0.1."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def last_line(text: str) -> str:

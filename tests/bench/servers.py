@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tests.bench.processes import ServerProcess, free_port
+from tests.bench.processes import ServerProcess
 from tests.bench.tools import HERE, ROOT, Tools
+from tests.ports import free_port
 
 __all__ = ["SERVERS", "THREADED_PEERS", "Server", "find_server"]
 

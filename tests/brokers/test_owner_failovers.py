@@ -13,9 +13,10 @@ from redis.sentinel import Sentinel
 
 from tests.brokers.test_redis_cluster import nodes  # noqa: F401, a fixture
 from tests.brokers.test_shared_ownership import HOOKS, Workers, _check_one_owner, _works
+from tests.ports import free_port
 from tests.programs import DEADLINE_S, wait_until
 from tests.redis_proxy import Proxy
-from tests.redis_server import RedisServer, free_port
+from tests.redis_server import RedisServer
 from wsthreads import PostError
 
 TICKING = {"hooks": HOOKS | {"on_tick"}, "rate": 60}

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import pytest
 from websockets.exceptions import WebSocketException
 
+from tests.ports import free_port
 from tests.programs import DEADLINE_S, ROOT, Program, connect, receive, run_server, wait_until
 from tests.redis_proxy import Proxy
-from tests.redis_server import free_port
 
 #: A room has another owner after this time, which is the promise.
 TAKEN_S = 3.0

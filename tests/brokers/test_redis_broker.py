@@ -19,9 +19,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.owned_worlds import Owned
 from tests.pages import blocks
+from tests.ports import free_port
 from tests.programs import DEADLINE_S, EXAMPLES, ROOT, Program, connect, receive, run_server, wait_until, wsthreads
 from tests.redis_proxy import Proxy
-from tests.redis_server import RedisServer, find_redis_server, free_port
+from tests.redis_server import RedisServer, find_redis_server
 from tests.room_worlds import RedisWorld
 from tests.wire import RawClient, Recorder, endpoint, run_all, self_signed, thread_names
 from wsthreads import (

@@ -12,8 +12,9 @@ from redis.cluster import ClusterNode
 
 from tests.brokers.handover_world import Client, HandoverWorld
 from tests.brokers.test_shared_presence import Worker
+from tests.ports import free_port
 from tests.programs import DEADLINE_S, wait_until
-from tests.redis_server import RedisServer, free_port
+from tests.redis_server import RedisServer
 from tests.room_worlds import RedisWorld
 from wsthreads import BrokerError, Peer, RedisBroker, User
 from wsthreads.brokers import availability, pending
@@ -26,22 +27,14 @@ SLOTS = 16384
 @pytest.fixture(scope="module")
 def nodes():
     with contextlib.ExitStack() as stack:
-        nodes = [stack.enter_context(RedisServer(*_options(port), port=port)) for port in _ports(3)]
+        ports = [free_port() for _ in range(3)]  # their other ports, for each other, are 10,000 higher
+        nodes = [stack.enter_context(RedisServer(*_options(port), port=port)) for port in ports]
         share = -(-SLOTS // len(nodes))
         for n, node in enumerate(nodes):
             node.client.execute_command("CLUSTER", "ADDSLOTS", *range(n * share, min((n + 1) * share, SLOTS)))
             node.client.execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
         wait_until(lambda: all(_is_complete(node) for node in nodes), "the cluster's being complete")
         yield nodes
-
-
-def _ports(count):
-    """Their other port, for each other, is 10,000 higher."""
-    ports = []
-    while len(ports) < count:
-        port = free_port()
-        ports += [port] if port < 55_000 and port not in ports else []
-    return ports
 
 
 def _options(port):

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.programs import DEADLINE_S, Program, wait_until
-from tests.redis_server import RedisServer, free_port
+from tests.redis_server import RedisServer
 from wsthreads import Client
 from wsthreads.errors import SessionClosed
 

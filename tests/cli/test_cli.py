@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from werkzeug.serving import get_interface_ip
 
 from tests.dashboard_viewer import Viewer
+from tests.ports import free_port
 from tests.programs import DEADLINE_S, EXAMPLES, ROOT, Program, connect, receive, run_server, wait_until, wsthreads
 from wsthreads import Config, __version__
 from wsthreads.cli.options import SECTIONS
@@ -476,8 +477,7 @@ def test_run_serves_whatever_its_standard_streams_are(folder, streams):
         "    kinds = [os.readlink(f'/proc/self/fd/{n}').partition(':')[0] for n in range(3)]\n"
         "    session.send(repr('socket' in kinds))\n"
     )
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     line = f"exec {sys.executable} -m wsthreads run echo.py --port {port} {streams}"
     with Program(["sh", "-c", line], env={"PYTHONUNBUFFERED": ""}) as process:
 

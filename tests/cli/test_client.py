@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.ports import free_port
 from tests.programs import DEADLINE_S, Program, wait_until, wsthreads
 from wsthreads import UsageError, WebSocketApp
 from wsthreads.cli.client import Client, ConnectFailed, describe_close
@@ -218,10 +219,8 @@ def test_a_refusal_is_told_in_the_servers_words(url):
 
 
 def test_nobody_there():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
     with pytest.raises(ConnectFailed, match="Connection refused"):
-        Client(f"ws://127.0.0.1:{port}/")
+        Client(f"ws://127.0.0.1:{free_port()}/")
     with pytest.raises(ConnectFailed, match=r"there is no host no\.such\.host\.invalid"):
         Client("ws://no.such.host.invalid/")
 

@@ -17,8 +17,8 @@ from urllib.request import Request, urlopen
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from tests.ports import free_port
 from tests.programs import DEADLINE_S, ROOT, Program, connect, receive, wait_until, wsthreads
-from tests.redis_server import free_port
 from tests.wire import self_signed
 from wsthreads import UsageError
 from wsthreads.cli.deployment import Served, deployment_files, find_served, needs_of

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import ssl
 import sys
 import threading
@@ -14,6 +13,7 @@ from unittest.mock import Mock
 import pytest
 
 from tests.client.fake_server import DLE, FakeServer
+from tests.ports import free_port
 from tests.programs import DEADLINE_S, wait_until
 from wsthreads import (
     Client,
@@ -161,9 +161,7 @@ def test_compression_is_offered_if_asked_for(server, connect):
 
 
 def test_receive_raises_timeout_error_and_says_why_there_is_no_connection(connect):
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    client = connect(f"ws://127.0.0.1:{port}/")
+    client = connect(f"ws://127.0.0.1:{free_port()}/")
     wait_until(lambda: client._engine._trouble)
     with pytest.raises(TimeoutError, match=r"^nothing was received in 0\.01 s; there is no connection: Connection ref"):
         client.receive(timeout=0.01)
@@ -225,9 +223,7 @@ def test_close_is_a_close_handshake_and_ends_the_threads(server, connect):
 
 
 def test_close_ends_a_client_that_waits_for_its_next_attempt(connect):
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    client = connect(f"ws://127.0.0.1:{port}/", min_delay_s=1000, max_delay_s=1000)
+    client = connect(f"ws://127.0.0.1:{free_port()}/", min_delay_s=1000, max_delay_s=1000)
     wait_until(lambda: client._engine._trouble)
     client.close()
     assert not client._engine._thread.is_alive()

@@ -10,8 +10,8 @@ import pytest
 
 from tests.dashboard.test_workers import Others
 from tests.dashboard_viewer import Viewer
+from tests.ports import free_port
 from tests.programs import DEADLINE_S, connect, receive, wait_until
-from tests.test_examples import free_port
 from wsthreads import WebSocketApp
 from wsthreads.dashboard import Dashboard
 from wsthreads.dashboard.requests import Watch

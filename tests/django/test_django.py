@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.programs import DEADLINE_S, ROOT, Program, wait_until
-from tests.redis_server import free_port
 from tests.wire import RawClient
 
 SITE = """

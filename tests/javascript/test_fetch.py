@@ -15,6 +15,7 @@ import pytest
 
 from tests.javascript.origins import ASKED, Origin, Received, response
 from tests.javascript_fakes import Script, running
+from tests.ports import free_port
 from tests.programs import DEADLINE_S
 from tests.wire import self_signed
 
@@ -407,8 +408,7 @@ def test_the_next_address_is_tried(origin: Origin, tmp_path: Path, resolver: Res
 
 
 def test_hosts_that_are_not_there(origin: Origin, tmp_path: Path, resolver: Resolver) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     with asking(origin, tmp_path, allow_net=[f"127.0.0.1:{port}", "nowhere.invalid"]) as script:
         told = Asking(script)(f"await fetch('http://127.0.0.1:{port}/')")
         assert told == f"TypeError: GET http://127.0.0.1:{port}: cannot connect to 127.0.0.1:{port}: Connection refused"

@@ -12,8 +12,8 @@ from urllib.request import urlopen
 import pytest
 from gunicorn.glogging import SafeAtoms
 
+from tests.ports import free_port
 from tests.programs import DEADLINE_S, ROOT, Program, connect, receive, wait_until
-from tests.redis_server import free_port
 from wsthreads.gunicorn import _tell_access
 from wsthreads.monitoring import gunicorn_logs
 from wsthreads.monitoring.formats import JSONFormatter

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.ports import free_port
 from tests.programs import Program, connect, receive, wait_until
 from tests.wire import RawClient
 from wsthreads import WebSocketApp
@@ -58,8 +59,7 @@ execute_from_command_line(sys.argv)
 @contextmanager
 def program(command, folder):
     """A server in a process of its own; `port` is the one that it is to listen at."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
+    port = free_port()
     command = [part.format(port=port) for part in command]
     with Program(command, cwd=folder, env={"PYTHONPATH": ":".join(filter(None, sys.path))}) as process:
         process.port = port

@@ -11,8 +11,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.escapes_app import ERRORS
+from tests.ports import free_port
 from tests.programs import DEADLINE_S, ROOT, Program, connect, receive, run_server, wait_until
-from tests.redis_server import free_port
 from wsthreads import WebSocketApp
 from wsthreads.servers.containment import ApplicationFailed
 

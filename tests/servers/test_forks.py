@@ -11,8 +11,9 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests.ports import free_port
 from tests.programs import DEADLINE_S, ROOT, Program, connect, receive, run_server, wait_until
-from tests.redis_server import RedisServer, free_port
+from tests.redis_server import RedisServer
 from tests.wire import CLOSE, RawClient, close_payload, endpoint, run_all, self_signed, serving
 from wsthreads import BrokerError, RedisBroker
 from wsthreads.brokers import publisher

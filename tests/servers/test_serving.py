@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from tests.ports import free_port
 from tests.programs import DEADLINE_S, Program, connect, receive, wait_until
 from tests.wire import TEXT, RawClient, frame, request_bytes, thread_names
 from wsthreads import UsageError, WebSocketApp
@@ -460,9 +461,10 @@ def test_a_port_in_use_is_named_with_its_host():
 
 
 def test_a_port_can_be_used_again_at_once():
-    with Server(echo_app(), port=0) as server, connect(server.ws_url + "/ws/echo"):
+    port = free_port()
+    with Server(echo_app(), port=port) as server, connect(server.ws_url + "/ws/echo"):
         pass
-    with Server(echo_app(), port=server.port):
+    with Server(echo_app(), port=port):
         pass
 
 
