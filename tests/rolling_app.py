@@ -1,8 +1,15 @@
 """The app of `test_rolling_restarts`: it echoes, broadcasts, and writes into a file what happens to its sessions."""
 
+import logging
 import os
 
 from wsthreads import WebSocketApp
+
+log = logging.getLogger("wsthreads")  # why a session has moved, or has not
+log.setLevel(logging.DEBUG)
+to_file = logging.FileHandler(os.environ["CALLS"] + ".log")
+to_file.setFormatter(logging.Formatter("%(asctime)s %(process)d %(name)s: %(message)s"))
+log.addHandler(to_file)
 
 CALLS = os.open(os.environ["CALLS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 

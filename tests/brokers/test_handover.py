@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
@@ -456,6 +457,70 @@ def test_a_process_that_does_not_answer_may_have_the_session_until_it_counts_as_
     monkeypatch.setattr("wsthreads.brokers.handover.SILENT_S", 0.5)  # it is asked more often than that
     assert world.places[1].handover.fetch(ann.claim(), None, timeout_s=DEADLINE_S) == UNKNOWN
     answering.set()
+
+
+def test_a_silence_that_was_broken_meanwhile_counts_from_its_new_beginning(world, monkeypatch):
+    """Two answers that come too late, some seconds apart, do not make a dead process."""
+    now = [0.0]
+    monkeypatch.setattr("wsthreads.brokers.handover.monotonic", lambda: now[0])
+    ann, new = Client(world, "lobby"), world.places[1].handover
+    ask_all, is_heard = world.links[1].ask_all, [False]
+    monkeypatch.setattr(
+        world.links[1], "ask_all", lambda *asked, **options: ask_all(*asked, **options) if is_heard[0] else ([], False)
+    )
+    for _ in range(4):
+        is_heard[0] = False
+        assert new.fetch(ann.claim(), None, timeout_s=0) == BUSY
+        now[0] += 6.0
+        is_heard[0] = True
+        assert new.fetch(ann.claim(session_id="another"), None, timeout_s=0) == UNKNOWN
+    assert world.places[0].here == {ann.id: ann}
+
+
+@contextmanager
+def subscriptions_lost(redis, link, hold):
+    """The connection on which a process listens is cut. It connects again when `hold` is set."""
+    reader = link._reader
+    open_pubsub = reader._open_pubsub
+
+    def open_later():
+        assert hold.wait(DEADLINE_S)
+        return open_pubsub()
+
+    reader._open_pubsub = open_later
+    wake = link._keys.wake(link.process)[1]
+    reader.renew()
+    wait_until(lambda: not redis.client.pubsub_numsub(wake)[0][1], "nobody listens")
+    try:
+        yield
+    finally:
+        hold.set()
+        reader._open_pubsub = open_pubsub
+
+
+def test_a_process_that_does_not_listen_for_a_moment_may_have_the_session(redis, world):
+    """Redis does not count it among those that were asked."""
+    ann, listening = Client(world, "lobby"), threading.Event()
+    everybody_has(world, "lobby", "both listen")
+    for place in world.places:
+        place.rooms.listen()
+    with subscriptions_lost(redis, world.links[0], listening):
+        assert world.places[1].handover.fetch(ann.claim(), None, timeout_s=0) == BUSY
+        later = threading.Timer(0.2, listening.set)
+        later.start()
+        assert not isinstance(world.come_back(ann, 1), str)
+        later.join()
+    assert not world.places[0].closed
+
+
+def test_a_process_that_listens_to_nothing_for_long_is_not_waited_for(redis, world, monkeypatch):
+    monkeypatch.setattr("wsthreads.brokers.handover.UNREACHED_S", 0.2)
+    ann, listening = Client(world, "lobby"), threading.Event()
+    everybody_has(world, "lobby", "both listen")
+    for place in world.places:
+        place.rooms.listen()
+    with subscriptions_lost(redis, world.links[0], listening):
+        assert world.places[1].handover.fetch(ann.claim(), None, timeout_s=DEADLINE_S) == UNKNOWN
 
 
 # What is in Redis

@@ -156,7 +156,9 @@ def test_a_post_is_right_or_none(parts):
 )
 def test_questions_and_answers_are_right_or_refused(data):
     malformed = []
-    questions = Questions("me", {}, publish=print, reply=lambda *_: None, on_malformed=malformed.append)
+    questions = Questions(
+        "me", {}, publish=print, reply=lambda *_: None, patience_s=float, on_malformed=malformed.append
+    )
     questions.take_question(data)
     questions.take_answer(data)
     answer = parse_answer(data)

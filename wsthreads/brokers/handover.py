@@ -27,10 +27,11 @@ from wsthreads.brokers.exports import Exports
 from wsthreads.brokers.imports import Imports
 from wsthreads.brokers.keys import ALIVE_S
 from wsthreads.brokers.passages import Passages
-from wsthreads.brokers.session_scripts import OVERDUE
+from wsthreads.brokers.session_scripts import LISTENERS, OVERDUE
 from wsthreads.errors import BrokerError, CloseCodeError
 from wsthreads.loggers import get_logger
 from wsthreads.protocol.frames import check_close
+from wsthreads.rooms.names import SESSIONS_ROOM
 from wsthreads.sessions.moves import BUSY, UNKNOWN
 from wsthreads.threads.pool import Pool
 
@@ -56,6 +57,9 @@ ASK_S = 1.0
 
 #: A process that has not answered for so long is not waited for: it does not count as alive any more.
 SILENT_S = ALIVE_S + 3.0
+
+#: A process that counts as alive and was not reached may be about to connect to Redis again. So long it is asked again.
+UNREACHED_S = 2.0
 
 #: How often to look for sessions whose clients have not come back, and how many are asked for at once.
 OVERDUE_LOOK_S = 5.0
@@ -126,13 +130,14 @@ class Handover:
 
     def _fetch(self, claim: Claim, request: Any, timeout_s: float) -> Arriving | str | tuple[int, str]:
         deadline, pause_s, ask_at = monotonic() + timeout_s, FIRST_LOOK_S, 0.0
+        unreached_until = monotonic() + UNREACHED_S
         try:
             while True:
                 found = self._imports.take(claim, request)
                 if found is not None and found != BUSY:
                     return found
                 if found is None and monotonic() >= ask_at:
-                    why = self._ask(claim)
+                    why = self._ask(claim, unreached_until)
                     if why == UNKNOWN:  # it may have been stored meanwhile
                         found = self._imports.take(claim, request)
                         if found is None:  # nor may another connection of this client have taken it to this process
@@ -149,7 +154,7 @@ class Handover:
             log.debug("session %s on %s is not looked for: %s", claim.session_id, self._path, error)
             return BUSY
 
-    def _ask(self, claim: Claim) -> str | tuple[int, str]:
+    def _ask(self, claim: Claim, unreached_until: float) -> str | tuple[int, str]:
         """What the other processes say of a session. Who has it begins to store it. Raises `BrokerError`."""
         answers, is_complete = self._link.ask_all(self._kind, _question(claim), ASK_S, enough=_knows)
         found = next((each["value"] for each in answers if _knows(each["value"])), None)
@@ -162,10 +167,21 @@ class Handover:
             except CloseCodeError:
                 return BUSY
             return code, reason
-        return UNKNOWN if is_complete or self._is_silence_old() else BUSY
+        if not is_complete:
+            return UNKNOWN if self._is_silence_old() else BUSY
+        self._silent = None
+        if monotonic() < unreached_until and self._is_one_unreached({each["process"] for each in answers}):
+            return BUSY
+        return UNKNOWN
+
+    def _is_one_unreached(self, answered: set[str]) -> bool:
+        """Whether a process with sessions was not asked, since it does not listen just now. Raises `BrokerError`."""
+        listeners = self._link.call(self._path, SESSIONS_ROOM, LISTENERS, ("members", "processes"))
+        names = {bytes(each).decode("ascii", "replace").partition(".")[0] for each in listeners}
+        return bool(names - answered - {self._link.process})
 
     def _is_silence_old(self) -> bool:
-        """A process has not answered. Whether that was so for so long that it is taken for dead."""
+        """A process that was reached has not answered. Whether that was so for so long that it is taken for dead."""
         now = monotonic()
         first, last = self._silent or (now, now)
         if now - last > SILENT_S:

@@ -105,6 +105,7 @@ class RedisLink:
             self._endpoints.answers,
             publish=self._publish_question,
             reply=self._reply,
+            patience_s=lambda: availability.patience_s() if availability.answers else 0.0,
             on_malformed=malformed.drop,
         )
         self._posts = PostBox(self._keys, channel, lock=self._lock, queue=queue, clock=lease_time)

@@ -38,7 +38,7 @@ class Questions:
     """Asks, and answers, for one process. Any thread.
 
     `publish` sends to all processes, and returns how many receive it, or None. `reply` sends to one process.
-    `on_malformed` gets what is wrong with something from Redis.
+    `patience_s` tells how long a call may wait for Redis. `on_malformed` gets what is wrong with something from Redis.
     """
 
     def __init__(
@@ -48,16 +48,30 @@ class Questions:
         *,
         publish: Callable[[bytes], int | None],
         reply: Callable[[str, bytes], None],
+        patience_s: Callable[[], float],
         on_malformed: Callable[[str], None],
     ) -> None:
         self._process = process
         self._answers = answers
         self._publish = publish
         self._reply = reply
+        self._patience_s = patience_s
         self._on_malformed = on_malformed
-        self._changed = Condition()  # guards _open
+        self._changed = Condition()  # guards the next two
+        self._hears = False
         self._open: dict[str, list[dict[str, Any]]] = {}  # by question: what was answered
         self._thread = Drainer("wsthreads-redis-answers")
+
+    def hear(self) -> None:
+        """From here on, this process receives questions and answers. The reader's thread."""
+        with self._changed:
+            self._hears = True
+            self._changed.notify_all()
+
+    def deafen(self) -> None:
+        """It does not: its subscriptions are made anew. The reader's thread."""
+        with self._changed:
+            self._hears = False
 
     def ask(
         self, kind: str, argument: Any, timeout_s: float, enough: Callable[[Any], bool] | None
@@ -70,9 +84,13 @@ class Questions:
     ) -> tuple[list[dict[str, Any]], int | None]:
         """`ask`, and how many have not answered; None if Redis is away.
 
-        Without an answer of its own, this process has not heard those of others, since it has just begun to listen.
+        First waits until this process hears answers: it may have just begun to listen. Without an answer of its own,
+        its connection broke meanwhile, and it may not have heard those of others.
         """
         question, deadline = secrets.token_urlsafe(9), monotonic() + timeout_s
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._hears, min(timeout_s, self._patience_s())):
+                return [], None
         answers: list[dict[str, Any]] = []
         self._open[question] = answers
         try:

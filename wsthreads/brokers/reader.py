@@ -155,6 +155,7 @@ class Reader:
         """Receive until a new connection is needed, or the end."""
         self._renew = False
         self._posts.deafen()
+        self._questions.deafen()
         self._replay.clear()
         self._connection += 1
         self._unconfirmed = Counter([*self._own_channels, *self._rooms])
@@ -225,6 +226,8 @@ class Reader:
         if channel == self._wake_channel:
             self._posts.hear()
             self._leases.look_again()
+        if channel in self._own_channels and not any(self._unconfirmed[each] for each in self._own_channels):
+            self._questions.hear()
         if room is not None:
             room.subscribed_on = self._connection
             self._replay.add(room)

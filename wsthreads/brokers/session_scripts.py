@@ -10,6 +10,7 @@ __all__ = [
     "DROP",
     "FREE",
     "HOLD",
+    "LISTENERS",
     "LOOK",
     "MARK_S",
     "OVERDUE",
@@ -115,6 +116,19 @@ if string.sub(value or '', 1, {SEEN_BYTES}) == ARGV[1] then
   redis.pcall('ZREM', KEYS[2], ARGV[2])
 end
 return 1
+"""
+
+#: KEYS: members, processes. Returns the names of the processes that have members and count as alive.
+LISTENERS = f"""
+{NOW}
+local found = {{}}
+for _, process in ipairs(redis.call('HKEYS', KEYS[1])) do
+  local alive = redis.call('ZSCORE', KEYS[2], process)
+  if alive and tonumber(alive) >= now then
+    found[#found + 1] = process
+  end
+end
+return found
 """
 
 #: KEYS: members, processes. ARGV: a name as of a process, for how many milliseconds. Counts one member under it.
