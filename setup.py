@@ -21,10 +21,15 @@ setup(
         Extension(
             "wsthreads._native._speedups",
             [f"wsthreads/_native/_{name}.c" for name in ("speedups", *PARTS)],
-            depends=[f"wsthreads/_native/_{name}.h" for name in ("frames", *PARTS)],
+            depends=[f"wsthreads/_native/_{name}.h" for name in ("compat", "frames", *PARTS)],
             extra_compile_args=["-fvisibility=hidden"],  # so that calls between its files are direct
             optional=True,
         ),
-        Extension("wsthreads._native._bridge", ["wsthreads/_native/_bridge.c"], optional=True),
+        Extension(
+            "wsthreads._native._bridge",
+            ["wsthreads/_native/_bridge.c"],
+            depends=["wsthreads/_native/_compat.h"],
+            optional=True,
+        ),
     ]
 )

@@ -16,9 +16,12 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
+
+#include "_compat.h"
 
 /* JSValue, on platforms with 64-bit pointers. */
 typedef struct {
@@ -163,6 +166,17 @@ static PyObject *refused(Bridge *self, PyObject *name) {
     return answer;
 }
 
+/* The function of a name, a new reference. NULL with an exception, and without one if there is none. */
+static PyObject *function_of(Bridge *self, PyObject *name) {
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *function;
+    PyDict_GetItemRef(self->functions, name, &function);
+    return function;
+#else
+    return Py_XNewRef(PyDict_GetItemWithError(self->functions, name));
+#endif
+}
+
 static Value call(Context *context, Value receiver, int count, Value *arguments, int magic, Value *data) {
     (void)receiver, (void)magic;
     Bridge *self = (Bridge *)(uintptr_t)((uint64_t)(uint32_t)data[0].u.int32 << 32 | (uint32_t)data[1].u.int32);
@@ -176,9 +190,8 @@ static Value call(Context *context, Value receiver, int count, Value *arguments,
         if (objects[done] == NULL) break;
     }
     if (done == count) {
-        PyObject *function = PyDict_GetItemWithError(self->functions, objects[0]);
+        PyObject *function = function_of(self, objects[0]);
         if (function != NULL) {
-            Py_INCREF(function);
             answer = PyObject_Vectorcall(function, objects + 1, (size_t)(count - 1), NULL);
             Py_DECREF(function);
         } else if (!PyErr_Occurred()) {
@@ -241,15 +254,24 @@ static PyObject *bridge_make(Bridge *self, PyObject *args) {
     unsigned long long runtime, context, place;
     PyObject *addresses;
     if (!PyArg_ParseTuple(args, "KKO!K", &runtime, &context, &PyDict_Type, &addresses, &place)) return NULL;
+    void *pointers[sizeof imports / sizeof *imports];
     for (size_t i = 0; i < sizeof imports / sizeof *imports; i++) {
-        PyObject *address = PyDict_GetItemString(addresses, imports[i].name);
-        void *pointer = address == NULL ? NULL : PyLong_AsVoidPtr(address);
-        if (pointer == NULL) {
+        PyObject *address = PyMapping_GetItemString(addresses, imports[i].name);
+        pointers[i] = address == NULL ? NULL : PyLong_AsVoidPtr(address);
+        Py_XDECREF(address);
+        if (pointers[i] == NULL) {
             if (!PyErr_Occurred()) PyErr_Format(PyExc_LookupError, "no address of %s", imports[i].name);
             return NULL;
         }
-        memcpy(imports[i].slot, &pointer, sizeof pointer);
     }
+    /* All scripts have the same engine: a thread that is in the engine already finds its functions unchanged. */
+    static pthread_mutex_t importing = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&importing);
+    for (size_t i = 0; i < sizeof imports / sizeof *imports; i++) {
+        void *slot = imports[i].slot;
+        if (memcmp(slot, &pointers[i], sizeof pointers[i])) memcpy(slot, &pointers[i], sizeof pointers[i]);
+    }
+    pthread_mutex_unlock(&importing);
     self->runtime = (Runtime *)(uintptr_t)runtime;
     uint64_t bits = (uint64_t)(uintptr_t)self;
     Value halves[2] = {{.u.bits = bits >> 32, .tag = TAG_INT}, {.u.bits = (uint32_t)bits, .tag = TAG_INT}};
@@ -282,13 +304,21 @@ static PyTypeObject BridgeType = {
     .tp_methods = bridge_methods,
 };
 
+static int fill(PyObject *module) {
+    if (PyType_Ready(&BridgeType) < 0) return -1;
+    return PyModule_AddObjectRef(module, "Bridge", (PyObject *)&BridgeType);
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, fill},
+    NEEDS_NO_GIL
+    {0, NULL},
+};
+
 static struct PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, "_bridge", "JavaScript calls Python.", -1, NULL, NULL, NULL, NULL, NULL,
+    PyModuleDef_HEAD_INIT, "_bridge", "JavaScript calls Python.", 0, NULL, slots, NULL, NULL, NULL,
 };
 
 PyMODINIT_FUNC PyInit__bridge(void) {
-    if (PyType_Ready(&BridgeType) < 0) return NULL;
-    PyObject *made = PyModule_Create(&module);
-    if (made != NULL && PyModule_AddObjectRef(made, "Bridge", (PyObject *)&BridgeType) < 0) Py_CLEAR(made);
-    return made;
+    return PyModuleDef_Init(&module);
 }

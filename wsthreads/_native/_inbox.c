@@ -43,7 +43,6 @@ static Item *take_locked(Inbox *inbox) {
     if (item != NULL) {
         inbox->first = item->next;
         if (inbox->first == NULL) inbox->end = &inbox->first;
-        if (item->object == NULL) item->is_last = --item->intake->queued == 0;
     }
     return item;
 }
@@ -83,16 +82,23 @@ static PyObject *inbox_new(PyTypeObject *type, PyObject *args, PyObject *keyword
     return (PyObject *)self;
 }
 
+bool may_let_go(Intake *intake) {
+    bool kept = intake->is_kept && intake->queued == 0 && intake->pumps == 0;
+    if (kept) intake->is_kept = false;
+    return kept;
+}
+
 /* The answer of `get` for an item, which is freed. */
-static PyObject *unpacked(Item *item) {
+static PyObject *unpacked(Inbox *inbox, Item *item) {
     PyObject *answer = item->object;
     Intake *intake = item->intake;
     if (answer == NULL) {
         answer = Py_BuildValue("(Os#n)", intake, item->text, (Py_ssize_t)item->size, (Py_ssize_t)item->size);
-        if (item->is_last && intake->is_kept) {
-            intake->is_kept = false;
-            Py_DECREF(intake);
-        }
+        pthread_mutex_lock(&inbox->mutex);
+        intake->queued--;
+        bool let_go = may_let_go(intake);
+        pthread_mutex_unlock(&inbox->mutex);
+        if (let_go) Py_DECREF(intake);
     }
     free(item);
     return answer;
@@ -100,7 +106,7 @@ static PyObject *unpacked(Item *item) {
 
 static void inbox_dealloc(Inbox *self) {
     for (Item *item; (item = take(self, 0)) != NULL;) {
-        PyObject *left = unpacked(item);
+        PyObject *left = unpacked(self, item);
         if (left == NULL) PyErr_Clear();
         Py_XDECREF(left);
     }
@@ -144,7 +150,7 @@ static PyObject *inbox_get(Inbox *self, PyObject *const *args, Py_ssize_t nargs)
         PyEval_RestoreThread(state);
     }
     if (item == NULL) Py_RETURN_NONE;
-    return unpacked(item);
+    return unpacked(self, item);
 }
 
 static PyObject *inbox_empty(Inbox *self, PyObject *none) {

@@ -1,9 +1,9 @@
 /* Inbox and Intake, the types of javascript/inbox.py: what the threads of sessions leave for the isolate's thread.
  *
- * - `mutex` guards the queue, and of its intakes `queued` and the writing of `turn`, `texts` and `bytes`. It is a leaf:
- *   its holder neither waits nor asks for the GIL.
- * - Reference counts change under the GIL. A queued text holds no reference to its intake: while `pump` runs, its
- *   caller has one; afterwards the intake has one to itself (`is_kept`), until its last text is taken.
+ * - `mutex` guards the queue, and of its intakes `queued`, `pumps`, `is_kept` and the writing of `turn`, `texts` and
+ *   `bytes`. It is a leaf: its holder neither waits nor asks for the GIL.
+ * - A queued text holds no reference to its intake, since `pump` may count none. The intake has one to itself
+ *   (`is_kept`) while `pump` runs, and until the last text was given out: `may_let_go`.
  */
 #ifndef WSTHREADS_INBOX_H
 #define WSTHREADS_INBOX_H
@@ -21,7 +21,8 @@ typedef struct {
     double heard_at;        /* when the last text arrived, by time.monotonic(); 0 if none has; atomic */
     uint64_t turn;          /* `pump` keeps texts as long as this is the turn that it was called with; atomic */
     uint64_t texts, bytes;  /* kept by `pump`, headers included; atomic */
-    Py_ssize_t queued;      /* texts in the inbox */
+    Py_ssize_t queued;      /* texts in the inbox, and those that are being given out */
+    Py_ssize_t pumps;       /* calls of `pump` that are running */
     bool is_kept;
 } Intake;
 
@@ -30,7 +31,6 @@ typedef struct Item {
     struct Item *next;
     PyObject *object; /* NULL for a text */
     Intake *intake;
-    bool is_last; /* set when it is taken: no other text of its intake is queued */
     size_t size;
     char text[];
 } Item;
@@ -49,6 +49,9 @@ extern PyTypeObject InboxType;
 /* Queue a text, which came as so many bytes, for an intake whose turn it is. False, and nothing happens, if it is
  * another turn by now, or if the inbox is closed. Needs no GIL. */
 bool append_text(Inbox *inbox, Item *item, uint64_t turn, size_t wire_bytes);
+
+/* With the mutex held: whether the intake's reference to itself has to go. The caller drops it behind the mutex. */
+bool may_let_go(Intake *intake);
 
 /* Add the types to the module; -1 with an exception on failure. */
 int add_inbox_type(PyObject *module);

@@ -197,6 +197,12 @@ static PyObject *intake_pump(Intake *self, PyObject *args) {
     const uint8_t *data; /* in one of these: the received bytes that are not kept */
     size_t size;
     ssize_t received;
+    pthread_mutex_lock(&order.inbox->mutex);
+    bool keep = !self->is_kept;
+    self->is_kept = true;
+    self->pumps++;
+    pthread_mutex_unlock(&order.inbox->mutex);
+    if (keep) Py_INCREF(self);
     PyThreadState *state = PyEval_SaveThread();
     do {
         free(text);
@@ -217,12 +223,10 @@ static PyObject *intake_pump(Intake *self, PyObject *args) {
     int error = errno;
     restore_thread_in_turn(state);
     pthread_mutex_lock(&order.inbox->mutex);
-    bool keep = self->queued > 0 && !self->is_kept;
+    self->pumps--;
+    bool let_go = may_let_go(self);
     pthread_mutex_unlock(&order.inbox->mutex);
-    if (keep) {
-        self->is_kept = true;
-        Py_INCREF(self);
-    }
+    if (let_go) Py_DECREF(self); /* the caller has one */
     if (received < 0) {
         errno = error;
         return PyErr_SetFromErrno(PyExc_OSError);

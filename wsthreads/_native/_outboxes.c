@@ -1,4 +1,4 @@
-/* append_all, lock_queued and unlock: functions of wsthreads.protocol.fanout for many outboxes at once.
+/* OutboxState; and append_all, lock_queued, unlock: functions of wsthreads.protocol.fanout for many outboxes at once.
  *
  * append_all only appends to memory. Its caller holds the room's order lock.
  */
@@ -6,34 +6,66 @@
 
 #include <structmember.h>
 
-#include "_metrics.h"
 #include "_rlock.h"
 
-/* ---- attributes ---- */
+/* ---- OutboxState() ---- */
 
 static const char *const spelled[ATTRIBUTES] = {"_queue",   "_fd",       "_close_frame", "_detached",
                                                 "is_blocked", "_draining", "_lock",        "_kept"};
 PyObject *attribute_names[ATTRIBUTES];
-PyTypeObject *known_type;
-Py_ssize_t known_offsets[ATTRIBUTES];
-int known_has_tally;
+PyTypeObject *usual_type;
 
 static PyObject *acquire, *release;
 
-void know(PyTypeObject *type) {
-    Py_INCREF(type);
-    Py_XSETREF(known_type, type);
-    known_has_tally = PyType_IsSubtype(type, &TallyType);
-    for (int i = 0; i < ATTRIBUTES; i++) {
-        PyObject *member = _PyType_Lookup(type, attribute_names[i]); /* borrowed */
-        known_offsets[i] = 0;
-        if (member != NULL && Py_IS_TYPE(member, &PyMemberDescr_Type)) {
-            const PyMemberDef *slot = ((PyMemberDescrObject *)member)->d_member;
-            if (slot->type == T_OBJECT_EX && PyType_IsSubtype(type, PyDescr_TYPE(member))) {
-                known_offsets[i] = slot->offset;
-            }
-        }
+int is_state_type(PyTypeObject *type) {
+    PyTypeObject *none = NULL;
+    if (!PyType_IsSubtype(type, &OutboxStateType)) return 0;
+    if (__atomic_load_n(&usual_type, __ATOMIC_RELAXED) == NULL) {
+        Py_INCREF(type);
+        int first = __atomic_compare_exchange_n(&usual_type, &none, type, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+        if (!first) Py_DECREF(type);
     }
+    return 1;
+}
+
+static int state_traverse(OutboxState *self, visitproc visit, void *arg) {
+    for (int i = 0; i < ATTRIBUTES; i++) Py_VISIT(self->attributes[i]);
+    return 0;
+}
+
+static int state_clear(OutboxState *self) {
+    for (int i = 0; i < ATTRIBUTES; i++) Py_CLEAR(self->attributes[i]);
+    return 0;
+}
+
+static void state_dealloc(OutboxState *self) {
+    PyObject_GC_UnTrack(self);
+    state_clear(self);
+    Py_TYPE(self)->tp_free((PyObject *)self);
+}
+
+static PyMemberDef state_members[ATTRIBUTES + 1]; /* filled by add_outbox_type */
+
+PyTypeObject OutboxStateType = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "wsthreads._native._speedups.OutboxState",
+    .tp_basicsize = sizeof(OutboxState),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .tp_doc = "See wsthreads.protocol.writer.",
+    .tp_base = &TallyType,
+    .tp_new = PyType_GenericNew,
+    .tp_dealloc = (destructor)state_dealloc,
+    .tp_traverse = (traverseproc)state_traverse,
+    .tp_clear = (inquiry)state_clear,
+    .tp_members = state_members,
+};
+
+int add_outbox_type(PyObject *module) {
+    for (int i = 0; i < ATTRIBUTES && state_members[i].name == NULL; i++) {
+        size_t offset = offsetof(OutboxState, attributes) + (size_t)i * sizeof(PyObject *);
+        state_members[i] = (PyMemberDef){spelled[i], T_OBJECT_EX, (Py_ssize_t)offset, 0, NULL};
+    }
+    if (PyType_Ready(&OutboxStateType) < 0) return -1;
+    return PyModule_AddObjectRef(module, "OutboxState", (PyObject *)&OutboxStateType);
 }
 
 /* ---- append_all(outboxes: tuple, frame, skip) -> how many took it ---- */
@@ -43,7 +75,9 @@ int append_frame(PyObject *outbox, PyObject *frame) {
     if (open > 0) open = is(outbox, DETACHED, Py_False);
     if (open < 1) return open;
     PyObject *queue = get(outbox, QUEUE);
-    return queue == NULL || PyList_Append(queue, frame) < 0 ? -1 : 1;
+    if (queue == NULL || PyList_Append(queue, frame) < 0) return -1;
+    FENCE(); /* the holder of the lock sees the frame, or its release is seen */
+    return 1;
 }
 
 static PyObject *append_all(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
@@ -151,12 +185,16 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* Names are made once: another interpreter of the process may fill its module, too. */
+static int spell(PyObject **name, const char *text) {
+    if (*name == NULL) *name = PyUnicode_InternFromString(text);
+    return *name == NULL ? -1 : 0;
+}
+
 int add_outbox_functions(PyObject *module) {
     for (int i = 0; i < ATTRIBUTES; i++) {
-        attribute_names[i] = PyUnicode_InternFromString(spelled[i]);
-        if (attribute_names[i] == NULL) return -1;
+        if (spell(&attribute_names[i], spelled[i]) < 0) return -1;
     }
-    acquire = PyUnicode_InternFromString("acquire");
-    release = PyUnicode_InternFromString("release");
-    return acquire == NULL || release == NULL ? -1 : PyModule_AddFunctions(module, methods);
+    if (spell(&acquire, "acquire") < 0 || spell(&release, "release") < 0) return -1;
+    return PyModule_AddFunctions(module, methods);
 }

@@ -1,7 +1,10 @@
-/* The attributes of an outbox (wsthreads.protocol.outbox.Outbox), as the C functions read them.
+/* OutboxState, the base class of an outbox (wsthreads.protocol.writer.Writer): the attributes that C functions use.
  *
- * The class of the outbox seen last is remembered, with the offset at which `__slots__` has put each attribute. So an
- * attribute costs one comparison and one read.
+ * - Each of them is a member of the C struct. Any thread may read it at any time.
+ * - An object that the outbox keeps for as long as it lives, its queue and its lock, may be used without a reference.
+ *   So may what only the holder of its lock replaces, by the holder. Of the others, only the address counts: they are
+ *   constants, or None until they are set.
+ * - For other objects, such as an outbox of the Python classes, Python is asked.
  */
 #ifndef WSTHREADS_OUTBOXES_H
 #define WSTHREADS_OUTBOXES_H
@@ -9,20 +12,33 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "_compat.h"
+#include "_metrics.h"
+
 enum { QUEUE, FD, CLOSE_FRAME, DETACHED, BLOCKED, DRAINING, LOCK, KEPT, ATTRIBUTES };
 
+typedef struct {
+    Tally tally;
+    PyObject *attributes[ATTRIBUTES]; /* atomic */
+} OutboxState;
+
+extern PyTypeObject OutboxStateType;
 extern PyObject *attribute_names[ATTRIBUTES];
-extern PyTypeObject *known_type;              /* a strong reference */
-extern Py_ssize_t known_offsets[ATTRIBUTES];  /* 0: ask Python */
-extern int known_has_tally;                   /* its objects begin with a Tally */
+extern PyTypeObject *usual_type; /* the first subtype of OutboxState that was met: set once, and kept for good; atomic */
 
-/* Make `type` the known type. */
-void know(PyTypeObject *type);
+/* Whether objects of the type are OutboxStates, where it is not the usual type. */
+int is_state_type(PyTypeObject *type);
 
-/* An attribute, borrowed: a constant, or an object that the outbox keeps. NULL with an exception. */
+/* The outbox as the C struct; NULL if it is none. */
+static inline OutboxState *state_of(PyObject *outbox) {
+    PyTypeObject *type = Py_TYPE(outbox);
+    return type == __atomic_load_n(&usual_type, __ATOMIC_RELAXED) || is_state_type(type) ? (OutboxState *)outbox : NULL;
+}
+
+/* An attribute, borrowed; see above. NULL with an exception. */
 static inline PyObject *get(PyObject *outbox, int attribute) {
-    if (Py_TYPE(outbox) != known_type) know(Py_TYPE(outbox));
-    PyObject *value = known_offsets[attribute] ? *(PyObject **)((char *)outbox + known_offsets[attribute]) : NULL;
+    OutboxState *state = state_of(outbox);
+    PyObject *value = state ? __atomic_load_n(&state->attributes[attribute], __ATOMIC_ACQUIRE) : NULL;
     if (value == NULL) {
         value = PyObject_GetAttr(outbox, attribute_names[attribute]);
         Py_XDECREF(value);
@@ -51,6 +67,9 @@ int try_lock(PyObject *lock);
 
 /* -1 with an exception on failure. */
 int release_lock(PyObject *lock);
+
+/* Adds the type OutboxState to the module; -1 with an exception on failure. */
+int add_outbox_type(PyObject *module);
 
 /* Adds append_all, lock_queued and unlock to the module; -1 with an exception on failure. */
 int add_outbox_functions(PyObject *module);

@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#include "_compat.h"
 #include "_frames.h"
 
 #ifndef POLLRDHUP
@@ -44,21 +45,33 @@ static void renew_turnstile(void) { /* also in a forked process, where the threa
 }
 
 static void wait_for(sem_t *semaphore) {
+#ifdef Py_GIL_DISABLED
+    (void)semaphore;
+#else
     while (sem_wait(semaphore) < 0 && errno == EINTR) continue;
+#endif
+}
+
+static void let_next(sem_t *semaphore) {
+#ifdef Py_GIL_DISABLED
+    (void)semaphore;
+#else
+    sem_post(semaphore);
+#endif
 }
 
 void restore_thread_in_turn(PyThreadState *state) {
     int error = errno;
     wait_for(&turnstile);
     PyEval_RestoreThread(state);
-    sem_post(&turnstile);
+    let_next(&turnstile);
     errno = error;
 }
 
 static void restore_thread_through_gate(PyThreadState *state) {
     wait_for(&gate);
     restore_thread_in_turn(state);
-    sem_post(&gate);
+    let_next(&gate);
 }
 
 /* ---- receive(fd, size) -> bytes ---- */
@@ -89,7 +102,7 @@ static PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t nar
         int is_full = received > 0 && received == size;
         if (is_full) wait_for(&gate);
         restore_thread_in_turn(state);
-        if (is_full) sem_post(&gate);
+        if (is_full) let_next(&gate);
         if (received >= 0) break;
         if (errno != EINTR) PyErr_SetFromErrno(PyExc_OSError);
         else if (PyErr_CheckSignals() == 0) continue;
@@ -212,7 +225,7 @@ static PyObject *receive_message(PyObject *module, PyObject *const *args, Py_ssi
         int is_long = whole == NULL ? size == sizeof little : size >= LONG_BYTES;
         if (is_long) wait_for(&gate);
         restore_thread_in_turn(state);
-        if (is_long) sem_post(&gate);
+        if (is_long) let_next(&gate);
         if (received >= 0) break;
         if (errno != EINTR) return PyErr_SetFromErrno(PyExc_OSError);
         if (PyErr_CheckSignals() < 0) return NULL;

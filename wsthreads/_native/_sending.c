@@ -5,7 +5,7 @@
  * - The GIL is released around the system calls and nothing else. It is kept where there is one outbox with little to
  *   send, since getting the GIL back takes longer than the call.
  * - The caller of send_queues holds the lock of every outbox that it passes. So no other thread takes from their
- *   queues, writes to their sockets or closes them. A finalizer in this thread could: the locks are re-entrant. So
+ *   queues, writes to their sockets or closes them; it may append. A finalizer in this thread could: the locks are re-entrant. So
  *   nothing that the garbage collector tracks is allocated from the moment when frames are taken from a queue until an
  *   incomplete write is marked in `_draining`. The caller removes that mark.
  * - Frames of a subclass of bytes (frames.MarkedFrame) are written like others. Where they are joined for an incomplete
@@ -21,7 +21,6 @@
 #include <sys/types.h>
 
 #include "_frames.h"
-#include "_metrics.h"
 #include "_outboxes.h"
 
 #ifndef MSG_NOSIGNAL
@@ -38,6 +37,7 @@ typedef struct {
     PyObject **frames; /* strong references: the frames in `data` if the caller may want them back; else NULL */
     Py_ssize_t count; /* of `frames` */
     Py_ssize_t messages; /* in `data` */
+    Py_ssize_t kept_bytes; /* of `data`, if the outbox keeps */
     Py_ssize_t sent;
     int fd;
     int error;
@@ -133,7 +133,8 @@ static int is_counted(PyObject *frame) {
 }
 
 static Tally *tally_of(PyObject *outbox) {
-    return known_has_tally && Py_TYPE(outbox) == known_type ? (Tally *)outbox : NULL;
+    OutboxState *state = state_of(outbox);
+    return state ? &state->tally : NULL;
 }
 
 /* Append the counted frames of a queue to `kept`, and count the messages in `write` anew. Returns their bytes, or -1 with
@@ -159,12 +160,19 @@ static void forget_kept(PyObject *kept, Py_ssize_t count) {
     PyErr_Restore(type, value, traceback);
 }
 
-/* Take all frames from a queue as one bytes object, `write->data`. `kept` is None, or the list of frames that the
- * outbox keeps. -1 with an exception on failure; then the queue is unchanged. */
-static int take(PyObject *outbox, PyObject *kept, PyObject *queue, Shared *shared, Write *write) {
-    Py_ssize_t count = PyList_GET_SIZE(queue);
-    int same = shared->data != NULL && count == shared->count;
-    for (Py_ssize_t i = 0; same && i < count; i++) same = PyList_GET_ITEM(queue, i) == shared->frames[i];
+/* Make `write->data` of all frames of a queue, if the outbox is not closing, and append them to `kept`: None, or the list
+ * of frames that the outbox keeps. Sets `count` to their number. -1 with an exception on failure. */
+static int hold_queue(PyObject *outbox, PyObject *kept, PyObject *queue, Shared *shared, Write *write, Py_ssize_t *count) {
+    /* The frames and this in one look: whoever closes an outbox marks it before the close frame is queued. */
+    int open = is(outbox, CLOSE_FRAME, Py_None);
+    if (open < 1) {
+        write->fd = -1;
+        return open;
+    }
+    *count = PyList_GET_SIZE(queue);
+    if (*count == 0) return 0;
+    int same = shared->data != NULL && *count == shared->count;
+    for (Py_ssize_t i = 0; same && i < *count; i++) same = PyList_GET_ITEM(queue, i) == shared->frames[i];
     int marked;
     if (same) {
         write->data = shared->data;
@@ -172,14 +180,14 @@ static int take(PyObject *outbox, PyObject *kept, PyObject *queue, Shared *share
         marked = shared->marked;
         Py_INCREF(write->data);
     } else {
-        write->data = joined(queue, count, &marked);
+        write->data = joined(queue, *count, &marked);
         if (write->data == NULL) return -1;
-        write->messages = count_messages(queue, count);
+        write->messages = count_messages(queue, *count);
         forget(shared);
-        if (count <= MAX_SHARED) {
+        if (*count <= MAX_SHARED) {
             shared->messages = write->messages;
             shared->marked = marked;
-            for (; shared->count < count; shared->count++) {
+            for (; shared->count < *count; shared->count++) {
                 shared->frames[shared->count] = PyList_GET_ITEM(queue, shared->count);
                 Py_INCREF(shared->frames[shared->count]);
             }
@@ -187,15 +195,26 @@ static int take(PyObject *outbox, PyObject *kept, PyObject *queue, Shared *share
             Py_INCREF(write->data);
         }
     }
-    int keeps = kept != Py_None;
-    Py_ssize_t before = keeps ? PyList_GET_SIZE(kept) : 0, size = 0;
-    if (((marked || (keeps && count > 1)) && hold_frames(write, queue, count) < 0) ||
-        (keeps && (size = keep(kept, queue, count, write)) < 0) || PyList_SetSlice(queue, 0, count, NULL) < 0) {
-        if (keeps) forget_kept(kept, before);
+    if (kept == Py_None) return marked ? hold_frames(write, queue, *count) : 0;
+    if (*count > 1 && hold_frames(write, queue, *count) < 0) return -1;
+    write->kept_bytes = keep(kept, queue, *count, write);
+    return write->kept_bytes < 0 ? -1 : 0;
+}
+
+/* Take all frames from a queue as one bytes object, `write->data`: NULL if there are none. `kept` is None, or the list of
+ * frames that the outbox keeps. -1 with an exception on failure; then the queue is unchanged. */
+static int take(PyObject *outbox, PyObject *kept, PyObject *queue, Shared *shared, Write *write) {
+    Py_ssize_t before = kept == Py_None ? 0 : PyList_GET_SIZE(kept), count = 0;
+    int failed;
+    Py_BEGIN_CRITICAL_SECTION(queue);
+    failed = hold_queue(outbox, kept, queue, shared, write, &count);
+    Py_END_CRITICAL_SECTION();
+    if (failed || (write->data != NULL && PyList_SetSlice(queue, 0, count, NULL) < 0)) {
+        if (kept != Py_None) forget_kept(kept, before);
         release_write(write);
         return -1;
     }
-    if (keeps && tally_of(outbox) != NULL) tally_of(outbox)->kept_bytes += (uint64_t)size;
+    if (write->kept_bytes > 0 && tally_of(outbox) != NULL) tally_of(outbox)->kept_bytes += (uint64_t)write->kept_bytes;
     return 0;
 }
 
@@ -209,8 +228,7 @@ static int begin_write(Write *write, PyObject *outbox, Shared *shared) {
     if (fd == NULL) return -1;
     write->fd = (int)PyLong_AsLong(fd);
     if (write->fd == -1 && PyErr_Occurred()) return -1;
-    int ready = is(outbox, CLOSE_FRAME, Py_None);
-    if (ready > 0) ready = is(outbox, BLOCKED, Py_False);
+    int ready = is(outbox, BLOCKED, Py_False);
     if (ready < 0) return -1;
     if (!ready) write->fd = -1;
     if (write->fd < 0) return 0;
@@ -227,7 +245,7 @@ static int begin_write(Write *write, PyObject *outbox, Shared *shared) {
             return 0;
         }
     }
-    if (PyList_Check(queue) && PyList_GET_SIZE(queue) > 0) return take(outbox, kept, queue, shared, write);
+    if (PyList_Check(queue)) return take(outbox, kept, queue, shared, write);
     return 0;
 }
 
@@ -401,7 +419,7 @@ static PyMethodDef methods[] = {
 };
 
 int add_sending_functions(PyObject *module) {
-    flush = PyUnicode_InternFromString("flush");
-    after_send = PyUnicode_InternFromString("_after_send_locked");
+    if (flush == NULL) flush = PyUnicode_InternFromString("flush");
+    if (after_send == NULL) after_send = PyUnicode_InternFromString("_after_send_locked");
     return flush == NULL || after_send == NULL ? -1 : PyModule_AddFunctions(module, methods);
 }

@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "_compat.h"
 #include "_inbox.h"
 #include "_metrics.h"
 #include "_outboxes.h"
@@ -73,17 +74,25 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static int fill(PyObject *module) {
+    if (add_outbox_functions(module) < 0 || add_sending_functions(module) < 0 || add_reading_functions(module) < 0 ||
+        add_inbox_type(module) < 0 || add_intake_type(module) < 0 || add_metrics_types(module) < 0 ||
+        add_outbox_type(module) < 0 || add_rlock_type(module) < 0) {
+        return -1;
+    }
+    return 0;
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, fill},
+    NEEDS_NO_GIL
+    {0, NULL},
+};
+
 static struct PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, "_speedups", "C versions of wsthreads' busiest functions.", -1, methods, NULL, NULL, NULL, NULL,
+    PyModuleDef_HEAD_INIT, "_speedups", "C versions of wsthreads' busiest functions.", 0, methods, slots, NULL, NULL, NULL,
 };
 
 PyMODINIT_FUNC PyInit__speedups(void) {
-    PyObject *made = PyModule_Create(&module);
-    if (made == NULL) return NULL;
-    if (add_outbox_functions(made) < 0 || add_sending_functions(made) < 0 || add_reading_functions(made) < 0 ||
-        add_inbox_type(made) < 0 || add_intake_type(made) < 0 || add_metrics_types(made) < 0 ||
-        add_rlock_type(made) < 0) {
-        Py_CLEAR(made);
-    }
-    return made;
+    return PyModuleDef_Init(&module);
 }

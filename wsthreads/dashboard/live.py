@@ -74,7 +74,7 @@ class _Viewer:
         self.session = session
         self.specification = ""  # the last hello without its history
         self.events_seen = -1
-        self.watching: dict[str, _Watching] = {}  # by list; each operation on this dict is atomic under the GIL
+        self.watching: dict[str, _Watching] = {}  # by list; each single operation is atomic
 
     @property
     def is_behind(self) -> bool:

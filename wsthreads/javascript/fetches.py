@@ -47,7 +47,7 @@ class Fetches:
         self._max_bytes = config.max_fetch_bytes
         self._wait_s = config.script_wait_s
         self._pool = PythonPool(f"{name}-fetch", config.script_threads, "fetches")
-        # By number, the one first that expires first. Each single operation is atomic under the GIL.
+        # By number, the one first that expires first. Each single operation is atomic, with and without the GIL.
         self._open: dict[int, Exchange] = {}
         #: Those that have not ended, by number.
         self.open: Mapping[int, Exchange] = self._open

@@ -94,7 +94,7 @@ class Isolate(EventQueue):
         self._loader = ModuleLoader(path, PythonFunctions(modules))
         self._loads = 0
         schedule = Schedule()
-        states: dict[str, SessionState] = {}  # by session id; each single operation is atomic under the GIL
+        states: dict[str, SessionState] = {}  # by session id; each single operation is atomic, with and without the GIL
         script_log = get_logger(f"wsthreads.script.{name}")
         wait_s = config.script_wait_s + config.script_timeout_s
         reports = Reports(script_log, metrics, config.script_timeout_s, wait_s, self._loader.modules, on_failure)

@@ -95,7 +95,7 @@ class PythonCalls:
         self._deadlines: dict[int, tuple[float, PythonFunction, int | None]] = {}
         #: The same, for a look whether there are any.
         self.waiting: Mapping[int, object] = self._deadlines
-        self._generators: dict[int, _Generator] = {}  # each single operation is atomic under the GIL
+        self._generators: dict[int, _Generator] = {}  # each single operation is atomic, with and without the GIL
         self._last_generator = 0
 
     def functions(self) -> dict[str, Function]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from threading import Condition
 from threading import RLock as _RLock
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from wsthreads._native import speedups
 from wsthreads.monitoring.metrics import Tally
@@ -29,23 +30,35 @@ NO_MESSAGE = (b"\x88", b"\x89", b"\x8a", b"HTTP/")
 RLock = _RLock if speedups is None else speedups.RLock
 
 
-class Writer(Tally):
+class OutboxState(Tally):
+    """The attributes of a `Writer` that C functions use. In C, they do not need the GIL for that."""
+
+    __slots__ = (
+        "_close_frame",
+        "_detached",
+        "_draining",
+        "_fd",
+        "_kept",
+        "_lock",
+        "_queue",
+        "is_blocked",
+    )
+
+
+if not TYPE_CHECKING and speedups is not None:
+    OutboxState = speedups.OutboxState
+
+
+class Writer(OutboxState):
     """`Outbox` without its methods for others. `on_stuck(reason)` is called without any lock."""
 
     __slots__ = (
         "_backlog",
-        "_close_frame",
-        "_detached",
         "_discards",
-        "_draining",
         "_excused",
-        "_fd",
         "_is_full",
-        "_kept",
-        "_lock",
         "_on_stuck",
         "_progress_at",
-        "_queue",
         "_room",
         "_sealed",
         "_stall_timer",
@@ -54,7 +67,6 @@ class Writer(Tally):
         "_transport",
         "flusher",
         "front",
-        "is_blocked",
         "latest_replaced",
         "max_bytes",
     )
