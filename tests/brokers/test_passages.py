@@ -9,8 +9,10 @@ from tests.programs import DEADLINE_S, wait_until
 from tests.redis_proxy import Proxy
 from tests.redis_server import RedisServer
 from tests.room_worlds import Member, RedisWorld
-from wsthreads.brokers.missed import Gap
+from wsthreads.brokers.messages import Broadcast, Close
+from wsthreads.brokers.missed import Gap, Missed, in_order, replay_for
 from wsthreads.brokers.passages import Passages
+from wsthreads.brokers.positions import Position
 from wsthreads.brokers.session_state import PresenceState
 from wsthreads.errors import BrokerError
 from wsthreads.protocol.frames import message_frame
@@ -147,8 +149,33 @@ def test_messages_for_the_session_alone_and_for_its_user_reach_it_on_its_way(wor
     assert ann.rest() == ["alone 0", "user 0", "alone 1", "user 1"]
 
 
+def next_millisecond(redis):
+    """Wait until Redis counts another one: messages of different senders have an order by that alone."""
+    before = milliseconds(redis)
+    wait_until(lambda: milliseconds(redis) > before, "the next millisecond")
+
+
+def milliseconds(redis):
+    seconds, microseconds = redis.client.time()
+    return seconds * 1000 + microseconds // 1000
+
+
+@pytest.mark.parametrize("rooms", list(itertools.permutations(["a", "b", "c"])))
+def test_of_what_redis_got_in_one_millisecond_a_close_is_the_last_but_for_what_its_sender_sent_behind_it(rooms):
+    position = Position(b"epoch", 1, b"7-0")
+    messages = {
+        "a": Missed("a", position, Close(b"one", 5, None, 4001, "go", 0.0)),
+        "b": Missed("b", position, Broadcast(b"one", 6, None, message_frame("behind"))),
+        "c": Missed("c", position, Broadcast(b"two", 9, None, message_frame("before"))),
+    }
+    ordered = in_order([[messages[room]] for room in rooms])
+    assert [missed.name for missed in ordered] == ["c", "a", "b"]
+    replay = replay_for("ann", ordered)
+    assert ([text_of(frame) for frame in replay.frames], replay.ending) == (["before"], (4001, "go"))
+
+
 @pytest.mark.parametrize("whom", ["session", "user", "room"])
-def test_a_close_on_the_way_is_found_and_what_comes_behind_it_is_not_for_the_session(world, whom):
+def test_a_close_on_the_way_is_found_and_what_comes_behind_it_is_not_for_the_session(world, redis, whom):
     ann = Traveller(world, "lobby", user="ann")
     positions = ann.leave()
     directory = world.all_rooms[1].directory
@@ -160,6 +187,7 @@ def test_a_close_on_the_way_is_found_and_what_comes_behind_it_is_not_for_the_ses
     else:
         directory.close_room("lobby", 4001, "go")
     wait_until(lambda: world.links[1].waiting() == 0, "the close at Redis")
+    next_millisecond(redis)
     everybody_has(world, "lobby", "behind")
     replay = ann.arrive(positions)
     assert [text_of(frame) for frame in replay.frames] == ["before"]

@@ -1,7 +1,8 @@
 """What a session has missed in its rooms between two positions, while it was on its way to this process.
 
 The logs of the rooms have it. Messages of several rooms are put into one order: that of their times in Redis, and of
-each sender's tickets where Redis got several in the same millisecond.
+each sender's tickets where Redis got several in the same millisecond. There, a close comes after what others have sent:
+perhaps the session was to get that first.
 """
 
 from __future__ import annotations
@@ -147,7 +148,8 @@ def in_order(streams: Iterable[list[Missed]]) -> list[Missed]:
         first = heads[0]
         if len(heads) > 1:
             lowest = _lowest_tickets(heads, earliest)
-            first = next((stream for stream in heads if _is_next(stream[-1].message, lowest)), first)
+            heads = [stream for stream in heads if _is_next(stream[-1].message, lowest)] or heads
+            first = next((stream for stream in heads if not isinstance(stream[-1].message, messages.Close)), heads[0])
         merged.append(first.pop())
     return merged
 
