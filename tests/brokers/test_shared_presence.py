@@ -6,6 +6,7 @@ import random
 import signal
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -472,7 +473,6 @@ def on_handshake(request):
 
 def on_open(session):
     session.room("lobby").join(presence=session.user)
-    session.send("in")
 
 def on_presence(room, changes):
     return json.dumps([[person.key for person in some] for some in (changes.joined, changes.left)])
@@ -495,20 +495,26 @@ def told_in(client, seconds):
     return joined, left
 
 
+def await_joined(client, name):
+    """Wait until a client is told that somebody has joined."""
+    while name not in json.loads(receive(client))[0]:
+        pass
+
+
 def test_the_members_of_a_worker_that_is_killed_leave_once_in_time(redis_server, tmp_path):
     (tmp_path / "chat.py").write_text(HANDLER)
     options = ("chat.py", "--redis", redis_server.url)
     with (
+        ExitStack() as stack,
         run_server(*options, cwd=tmp_path) as first,
         run_server(*options, cwd=tmp_path) as second,
         connect(first.ws_url + "/ws/chat?name=ann") as ann,
         connect(second.ws_url + "/ws/chat?name=bob") as bob,
-        connect(second.ws_url + "/ws/chat?name=cecil") as cecil,
     ):
-        assert receive(ann) == receive(bob) == receive(cecil) == "in"
-        joined = set()
-        while joined < {"bob", "cecil"}:
-            joined |= set(json.loads(receive(bob))[0])
+        await_joined(ann, "ann")
+        await_joined(bob, "bob")  # whoever joins from now on is news for bob
+        cecil = stack.enter_context(connect(second.ws_url + "/ws/chat?name=cecil"))
+        await_joined(bob, "cecil")
         os.kill(first.process.pid, signal.SIGKILL)
         killed_at = time.monotonic()
         left = []
