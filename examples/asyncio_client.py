@@ -234,7 +234,7 @@ class Client:
             if self._take(message):
                 messages += 1
                 size += len(message.encode() if isinstance(message, str) else message)
-            if messages >= 64 or size >= 65536:
+            if messages >= 1024 or size >= 65536:
                 await socket.send(f"{DLE}a{self._received}")
                 self._confirmed = self._received
                 messages = size = 0

@@ -40,7 +40,7 @@
 
 enum {
     HEADER_CHARS = 28,       /* what each payload begins with: its sender, and when it was sent */
-    ACK_MESSAGES = 64,       /* wsthreads.1: acknowledge after so many messages, */
+    ACK_MESSAGES = 1024,     /* wsthreads.1: acknowledge after so many messages, */
     ACK_BYTES = 65536,       /* or bytes */
     MAX_OPENING = 64,        /* handshakes under way at once: listen backlogs of 128 are common */
     SCRATCH_BYTES = 1 << 20, /* what is read at once, and the largest message */

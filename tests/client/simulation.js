@@ -102,7 +102,7 @@ class Server {
     }
     session.received++;
     this.world.serverTakes(session, message);
-    if (++session.due === 64) { session.due = 0; this.write(link, `${DLE}a${session.received}`); }
+    if (++session.due === 256) { session.due = 0; this.write(link, `${DLE}a${session.received}`); }
   }
 
   greet(link, resume) {
@@ -316,7 +316,7 @@ class World {
     const failed = this.replies.filter(({ answer }) => answer === "SessionClosed").length;
     assert(numbers.length + told + failed >= this.sentByClient, `the page was told of ${told} lost messages, not more`);
     assert(this.replies.every(({ answer }) => answer !== null), "a request that never ends");
-    assert(session.kept.length <= 64, `${session.kept.length} are kept at the end`);
+    assert(session.kept.length <= 1024, `${session.kept.length} are kept at the end`);
   }
 }
 

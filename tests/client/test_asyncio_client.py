@@ -164,11 +164,11 @@ def test_each_message_and_each_request_comes_once_through_a_line_that_breaks_all
 
 def test_what_was_acknowledged_is_kept_no_longer_on_either_side(echo: Echo) -> None:
     with live_server(echo, "/ws", resume_s=60) as server, Peer(f"{server.ws_url}/ws") as peer:
-        for number in range(200):
+        for number in range(2000):
             peer.send(f"{number}")
-        assert [peer.receive() for _ in range(200)] == [f"{number}" for number in range(200)]
-        wait_until(lambda: peer.kept <= 64)
-        wait_until(lambda: echo.session._channel.outbox.unacknowledged_bytes <= 64 * 10)
+        assert [peer.receive() for _ in range(2000)] == [f"{number}" for number in range(2000)]
+        wait_until(lambda: peer.kept <= 1024)
+        wait_until(lambda: echo.session._channel.outbox.unacknowledged_bytes <= 1024 * 10)
 
 
 def test_an_idle_connection_is_kept_alive_by_heartbeats_and_its_messages_are_acknowledged(echo: Echo) -> None:

@@ -227,19 +227,19 @@ def test_what_is_sent_after_a_blob_waits_for_its_bytes(run):
     assert result == [["f", 16, "b", 16], [16, "b", 16]]
 
 
-def test_it_acknowledges_after_64_messages_or_64_kib_and_with_each_heartbeat(run):
+def test_it_acknowledges_after_1024_messages_or_64_kib_and_with_each_heartbeat(run):
     result = run("""
       const [socket] = talk();
       await settled(); await sockets[0].greet();
-      for (let n = 0; n < 63; n++) sockets[0].receive("x");
-      const after63 = sockets[0].sent.length;
+      for (let n = 0; n < 1023; n++) sockets[0].receive("x");
+      const after1023 = sockets[0].sent.length;
       sockets[0].receive("x"); sockets[0].receive("y".repeat(65_535)); sockets[0].receive(`${D}a0`);
       const before = sockets[0].sent.length;
       sockets[0].receive(new Uint8Array(1).buffer);
       await tick(25_000);
-      return [after63, before, sockets[0].sent];
+      return [after1023, before, sockets[0].sent];
     """)
-    assert result == [1, 2, [f"{DLE}h{{}}", f"{DLE}a64", f"{DLE}a66", f"{DLE}p66"]]
+    assert result == [1, 2, [f"{DLE}h{{}}", f"{DLE}a1024", f"{DLE}a1026", f"{DLE}p1026"]]
 
 
 def test_where_nothing_can_be_resumed_nothing_is_acknowledged_and_requests_work(run):

@@ -325,15 +325,15 @@ def test_what_was_received_is_counted_in_the_hello(server, connect):
 
 
 def test_received_messages_are_acknowledged_by_number_and_by_size(server, connect):
-    client = connect()
+    client = connect(max_received=2000)
     peer = server.welcomed()
-    peer.send(*(str(number) for number in range(64)))
-    assert peer.receive() == DLE + "a64"
+    peer.send(*(str(number) for number in range(1024)))
+    assert peer.receive() == DLE + "a1024"
     peer.send("x" * 65_536)
-    assert peer.receive() == DLE + "a65"
+    assert peer.receive() == DLE + "a1025"
     peer.send("\N{DOOR}" * 16_384)  # 4 bytes each
-    assert peer.receive() == DLE + "a66"
-    assert len(received(client, 66)) == 66
+    assert peer.receive() == DLE + "a1026"
+    assert len(received(client, 1026)) == 1026
 
 
 def test_acknowledged_messages_are_not_kept(server, connect):
@@ -764,7 +764,6 @@ def test_too_many_requests_of_the_server_are_refused_at_once(server, connect):
     peer = server.welcomed()
     for id in range(1, MAX_ASKED + 2):
         peer.send(f"{DLE}q{id}:a")
-    assert peer.expect(DLE) == "a64"
     assert peer.expect(DLE) == f"e{MAX_ASKED + 1}:too many requests"
     go.set()
 
@@ -938,9 +937,9 @@ def test_a_server_that_resumes_nothing_is_not_asked_to_acknowledge(server, conne
 def test_a_client_whose_application_pauses_stays_connected_and_acknowledges_later(server, connect):
     client = connect(max_received=10)
     peer = server.welcomed(heartbeatMs=20, timeoutMs=60_000_000)
-    messages = [str(number) for number in range(200)]
+    messages = [str(number) for number in range(2000)]
     peer.send(*messages)
-    wait_until(lambda: len(client._engine.inbox) == 200)
+    wait_until(lambda: len(client._engine.inbox) == 2000)
     peer.ping()
     beats = []
     while (message := peer.receive()) != "pong":
@@ -949,10 +948,10 @@ def test_a_client_whose_application_pauses_stays_connected_and_acknowledges_late
         beats.append(peer.receive())
         peer.send(DLE + "a0")
     assert set(beats) == {DLE + "p0"}, "something was acknowledged"
-    assert received(client, 200) == messages
+    assert received(client, 2000) == messages
     while (message := peer.receive()) == DLE + "p0":
         peer.send(DLE + "a0")
-    assert message == DLE + "a200"
+    assert message == DLE + "a2000"
 
 
 def test_a_client_whose_application_pauses_notices_the_end_and_comes_back(server, connect):

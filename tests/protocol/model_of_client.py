@@ -232,4 +232,4 @@ class ClientWorld(World):
 
 def acknowledging_as_often() -> AbstractContextManager[object]:
     """The client acknowledges as often as the model's sides do."""
-    return patch.object(envelope, "ACK_MESSAGES", ACK_EVERY)
+    return patch.object(envelope, "CLIENT_ACK_MESSAGES", ACK_EVERY)

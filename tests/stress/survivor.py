@@ -19,7 +19,7 @@ from tests.stress.history import SCALE, Wrong
 
 SUBPROTOCOL = "wsthreads.1"
 DLE = b"\x10"
-ACK_MESSAGES, ACK_BYTES = 64, 65536
+ACK_MESSAGES, ACK_BYTES = 1024, 65536
 RETRY_S = 0.02
 
 #: How long a server may take to welcome.

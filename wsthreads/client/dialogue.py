@@ -345,7 +345,7 @@ class Dialogue:
     def _acknowledge_if_due(self) -> None:
         if not self._keeps or not self.is_open or self._holds_back:
             return
-        if self.received - self._told >= envelope.ACK_MESSAGES or self._untold_bytes >= envelope.ACK_BYTES:
+        if self.received - self._told >= envelope.CLIENT_ACK_MESSAGES or self._untold_bytes >= envelope.ACK_BYTES:
             self._tell()
             self._control.append(envelope.ack(self.received))
 

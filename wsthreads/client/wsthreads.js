@@ -32,7 +32,7 @@ const LONGEST_TIMER_MS = 2 ** 31 - 1;  // browsers run longer ones at once
 const EARLIEST_MS = 1e11;  // a time before this was meant in seconds
 const WATCH_MS = 10_000;  // how often the client checks whether the page was suspended
 const PROBE_MS = 2000;  // for a sign of life, if nothing is lost without one
-const UNACKNOWLEDGED = 64;  // each side acknowledges after so many messages,
+const UNACKNOWLEDGED = 1_024;  // the page acknowledges after so many messages,
 const UNACKNOWLEDGED_BYTES = 65_536;  // or so many bytes
 const ASK_MS = 5000;  // so long a message may stay unacknowledged until the server is asked
 const MOST_PATIENCE = 64;
@@ -578,7 +578,7 @@ export class ReconnectingWebSocket extends EventTarget {
     this.#askLater();
   }
 
-  // A server acknowledges every 64 messages by itself. What it has handled long ago must not count as lost.
+  // A server acknowledges every 256 messages by itself. What it has handled long ago must not count as lost.
   #askLater() {
     if (!this.#timers.ask && this.#session?.kept?.length) {
       this.#after("ask", ASK_MS, () => {

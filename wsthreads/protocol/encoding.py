@@ -64,9 +64,8 @@ class Enveloped(Encoding):
         self._inner = inner
 
     def frame(self, plain: bytes) -> bytes:
-        size, inner = plain[1], self._inner
-        at = 2 if size < 126 else 4 if size == 126 else 10
-        if plain[at : at + 1] == b"\x10":  # DLE: seldom
+        inner = self._inner
+        if 0x10 in plain[2:11]:  # DLE, which may be the first byte of the message: seldom
             plain = escaped_frame(plain)
         return plain if inner is PLAIN else inner.frame(plain)
 

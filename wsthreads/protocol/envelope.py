@@ -23,6 +23,7 @@ __all__ = [
     "ACK_BYTES",
     "ACK_MESSAGES",
     "AWAY_CODE",
+    "CLIENT_ACK_MESSAGES",
     "DLE",
     "MAX_HELLO_CHARS",
     "MAX_NUMBER",
@@ -62,8 +63,10 @@ AWAY_CODE = 4901
 #: The largest number, which JavaScript still has exactly.
 MAX_NUMBER = 2**53 - 1
 
-#: A receiver acknowledges when it has received this much since its last acknowledgement.
-ACK_MESSAGES = 64
+#: A server acknowledges when it has received so many messages, or bytes, since its last acknowledgement. A client gets
+#: all that is sent to its rooms. It acknowledges less often, since each time a thread of the server has to wake up.
+ACK_MESSAGES = 256
+CLIENT_ACK_MESSAGES = 1024
 ACK_BYTES = 65536
 
 #: The longest JSON of a hello or a welcome.

@@ -181,7 +181,7 @@ class Dialogue(Ending):
     def start(self, *, is_refused: bool = False) -> None:
         """Give up the turn that the dialogue was made with. If the session `is_refused`, it is never opened."""
         self._is_refused = is_refused
-        self._turn.release()
+        self._give_up_turn()
 
     def break_off(self, code: int) -> None:
         """End a session that has not started: nothing has been handled, and nobody waits for the turn."""
@@ -273,11 +273,11 @@ class Dialogue(Ending):
         self.requests.hold()
         while monotonic() < deadline:
             self.run()
-            if not self._turn.acquire(timeout=max(0.0, deadline - monotonic())):
+            if not self._await_turn(deadline - monotonic()):
                 break
             if not self._claims and not self._events:
                 return True
-            self._turn.release()
+            self._give_up_turn()
             if self._claims:  # it was closed meanwhile
                 break
         self._end_move()
@@ -285,7 +285,7 @@ class Dialogue(Ending):
 
     def let_go(self) -> None:
         """Go on in this process, after `hold`."""
-        self._turn.release()
+        self._give_up_turn()
         self._end_move()
 
     def _end_move(self) -> None:

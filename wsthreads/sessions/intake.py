@@ -10,7 +10,7 @@ from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING
 
-from wsthreads.errors import PeerError, ProtocolError, RequestError
+from wsthreads.errors import CloseCode, PeerError, ProtocolError, RequestError
 from wsthreads.protocol import envelope
 from wsthreads.protocol.frames import message_frame
 from wsthreads.sessions.secrets import Secrets
@@ -78,15 +78,18 @@ class Intake(Turn):
                 if self._carrier is not carrier:
                     return False
                 self.received = received = self.received + 1
-                self._bytes_queued = queued = self._bytes_queued + len(message)
-                has_turn = not self._events and self._turn.acquire(False)
-                if not has_turn:
+                has_turn = not self._is_taken and not self._events
+                if has_turn:
+                    self._is_taken = True
+                    self._ack_bytes_at -= len(message)
+                else:
+                    self._bytes_queued += len(message)
                     self._events.append(message)
-                is_due = received >= self._ack_at or queued >= self._ack_bytes_at
+                is_due = received >= self._ack_at or self._bytes_queued >= self._ack_bytes_at
                 if is_due:
                     self._look_locked()
             if has_turn:
-                self._handle(message, is_due=is_due)
+                self._handle(carrier, message, is_due)
             elif is_due:
                 self.outbox.flush()
         if self._events:
@@ -94,6 +97,21 @@ class Intake(Turn):
             if self._events and self._bytes_waiting() > self._most_bytes:
                 self._wait_for_turn(carrier)
         return True
+
+    def _handle(self, carrier: Carrier, message: str | bytes, is_due: bool) -> None:
+        """Handle a message that is no event, with the turn, which this gives up. An acknowledgement may be due."""
+        try:
+            if is_due:
+                self.outbox.flush()
+            self._runner = self.session._thread = carrier.thread
+            if not self._drops:
+                self._handler.message(self.session, message)
+        except BaseException:
+            self.begin_close(CloseCode.INTERNAL_ERROR, "server error")
+            raise
+        finally:
+            self._runner = 0
+            self._give_up_turn()
 
     def accept(self, carrier: Carrier, message: str | bytes) -> bool:
         """Take a message, and call no handler. False if the connection was replaced. Raises `ProtocolError`."""
@@ -253,8 +271,8 @@ class Intake(Turn):
         """Wait until all that was taken has been handled. Called before the client's close frame is answered."""
         self.run()
         while not self.is_idle and self._runner != get_ident() and self._carrier is carrier and self.ending is None:
-            if self._turn.acquire(timeout=LOOK_S):  # another connection's thread had it
-                self._turn.release()
+            if self._await_turn(LOOK_S):  # another connection's thread had it
+                self._give_up_turn()
                 self.run()
         self._handler.catch_up(self.session)
 

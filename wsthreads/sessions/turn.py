@@ -1,19 +1,21 @@
 """The turn of a session that speaks ``wsthreads.1``: whoever has it handles what happens to the session.
 
-All that happens is an event in `_events`, in order: open, message, request, suspend, resume, close. Whoever holds
-`_turn` handles them, as an outbox's writer does. So the calls of a session never overlap, and a new connection is
-served although a call for the old one still runs.
+All that happens is an event in `_events`, in order: open, message, request, suspend, resume, close. Whoever has the
+turn handles them, as an outbox's writer does. So the calls of a session never overlap, and a new connection is served
+although a call for the old one still runs. A message that finds the turn free, and no events, passes them by.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from threading import Condition, Lock, RLock, get_ident
+from threading import Condition, get_ident
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.errors import CloseCode
 from wsthreads.protocol import envelope
+from wsthreads.protocol.writer import RLock
 from wsthreads.sessions.requests import IncomingRequest, Requests
 
 if TYPE_CHECKING:
@@ -38,11 +40,12 @@ class Turn:
         "_drops",
         "_events",
         "_handler",
+        "_is_awaited",
         "_is_full",
+        "_is_taken",
         "_lock",
         "_room",
         "_runner",
-        "_turn",
         "requests",
         "session",
     )
@@ -54,12 +57,11 @@ class Turn:
         self._handler = handler
         self._drops = False  # the server has closed it: what the client has sent before is not handled any more
         self._lock = RLock()  # nobody takes it twice; `pump` asks whether its thread has it
-        self._room = Condition(self._lock)  # for a thread that waits until fewer events wait
-        self._is_full = False  # such a thread waits
+        self._room = Condition(self._lock)  # for a thread that waits until fewer events wait, or for the turn
+        self._is_full = self._is_awaited = False  # such a thread waits
         self._events: deque[str | bytes | envelope.Request | Callable[[Any], None]] = deque()
-        self._turn = Lock()
-        self._turn.acquire()
-        self._runner = 0  # the thread that has the turn, in `run`
+        self._is_taken = True  # a thread has the turn. Guarded by the lock
+        self._runner = 0  # that thread, in `run`
         self._bytes_queued = 0  # of messages that ever were events
         self._bytes_handled = 0  # of those that are none any more; written by whoever holds the turn
 
@@ -75,26 +77,38 @@ class Turn:
         """See `Dialogue`."""
         raise NotImplementedError
 
-    def _handle(self, message: str | bytes, *, is_due: bool) -> None:
-        """Handle a message that is no event, with the turn, which this gives up. An acknowledgement may be due."""
-        try:
-            if is_due:
-                self.session._channel.outbox.flush()
-            self._runner = self.session._thread = get_ident()
-            self._bytes_handled += len(message)
-            if not self._drops:
-                self._handler.message(self.session, message)
-        except BaseException:
-            self.begin_close(CloseCode.INTERNAL_ERROR, "server error")
-            raise
-        finally:
-            self._runner = 0
-            self._turn.release()
+    def _take_turn(self) -> bool:
+        with self._lock:
+            if self._is_taken:
+                return False
+            self._is_taken = True
+            return True
+
+    def _await_turn(self, timeout_s: float) -> bool:
+        """`_take_turn`, but wait for it. False after `timeout_s`."""
+        deadline = monotonic() + timeout_s
+        with self._lock:
+            while self._is_taken:
+                left_s = deadline - monotonic()
+                if left_s <= 0:
+                    return False
+                self._is_awaited = True
+                self._room.wait(left_s)
+            self._is_taken = True
+            return True
+
+    def _give_up_turn(self) -> None:
+        """Look for events afterwards: one may have come before."""
+        with self._lock:
+            self._is_taken = False
+            if self._is_awaited:
+                self._is_awaited = False
+                self._room.notify_all()
 
     def run(self) -> None:
         """Handle what waits, unless another thread does so. The events of a session are handled one at a time."""
-        events, turn = self._events, self._turn
-        while events and turn.acquire(False):
+        events = self._events
+        while events and self._take_turn():
             try:
                 self._runner = self.session._thread = get_ident()
                 while events:
@@ -120,12 +134,12 @@ class Turn:
                 raise
             finally:
                 self._runner = 0
-                turn.release()
+                self._give_up_turn()
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits, and nobody handles anything. A snapshot."""
-        return not self._events and not self._turn.locked()
+        return not self._events and not self._is_taken
 
     def _bytes_waiting(self) -> int:
         return self._bytes_queued - self._bytes_handled + MESSAGE_BYTES * len(self._events)
