@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from tests.javascript_fakes import script_log
 from tests.pages import blocks
 from tests.programs import wait_until
 from tests.speakers import Speaker
-from tests.wire import TEXT, RawClient, serving
+from tests.wire import CLOSE, TEXT, RawClient, close_payload, serving
 from wsthreads import UsageError, WebSocketApp, create_app
 from wsthreads.protocol import envelope
 from wsthreads.testing.timers import ManualTimers
@@ -369,6 +370,49 @@ def test_a_request_of_a_session_that_ends_is_told_so(tmp_path: Path) -> None:
         log.wait_for("SessionClosed: the session is closed")
         log.wait_for("later SessionClosed: the session is closed")
         log.wait_for("closed")
+
+
+ASKS_AND_GOES_ON = """
+export async function onMessage(session, text) {
+  const reply = await session.request("who?", { timeoutMs: 3600000 }).catch(String);
+  console.log(reply);
+  session.send(`${text}: ${reply}`);
+}
+export function onSuspend() { console.log("suspended"); }
+export function onClose(session, code) { console.log(`closed ${code}`); }
+"""
+
+
+def test_a_client_that_closes_while_it_is_asked_is_answered_after_what_it_has_sent(tmp_path: Path) -> None:
+    with script(tmp_path, ASKS_AND_GOES_ON) as served, served.client() as ann:
+        ann.send("a")
+        ann.send("b")
+        assert ann.next() == envelope.Request(1, "who?")
+        ann.wire.send(CLOSE, close_payload(1000))
+        error = "SessionClosed: the session is closed"
+        assert ann.all(2) == [f"a: {error}", f"b: {error}"]
+        assert ann.receive_close() == (1000, "")
+
+
+def test_a_client_whose_connection_is_lost_while_it_is_asked_is_away_at_once_and_replies_later(tmp_path: Path) -> None:
+    with script_log() as log, script(tmp_path, ASKS_AND_GOES_ON) as served, served.client() as ann:
+        ann.send("a")
+        assert ann.next() == envelope.Request(1, "who?")
+        ann.lose()
+        wait_suspended(served)
+        assert ann.come_back().resumed
+        ann.put(envelope.reply(1, "ann"))
+        assert ann.next() == "a: ann"
+        log.wait_for("suspended")
+
+
+def test_a_client_that_cannot_come_back_ends_its_session_while_it_is_asked(tmp_path: Path) -> None:
+    with script_log() as log, script(tmp_path, ASKS_AND_GOES_ON, resume_s=0) as served, served.client() as ann:
+        ann.send("a")
+        assert ann.next() == envelope.Request(1, "who?")
+        ann.wire.sock.shutdown(socket.SHUT_WR)  # it still reads
+        assert ann.next() == "a: SessionClosed: the session is closed"
+        log.wait_for("closed 1006")
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,21 @@ def test_the_end_of_the_session_ends_a_request(asker):
             session_of(asker).request("x")
 
 
+def test_a_client_that_closes_by_its_next_connection_ends_a_request_of_before(asker):
+    asker.timeout = 3600.0
+    with Speaker(asker.port).begin() as client:
+        client.send("ask")
+        assert client.next() == Request(1, "what?")
+        before, client.wire = client.wire, None  # it stays open
+        client.come_back()
+        client.wire.send(CLOSE, close_payload(1000))
+        assert client.receive_close() == (1000, "")
+        calls = wait_calls(asker, 4)
+        assert isinstance(calls[0], SessionClosed)
+        assert calls[1:] == ["suspend", "resume", ("close", 1000)]
+        before.sock.close()
+
+
 def test_a_session_that_is_closed_while_suspended_ends_a_request(asker):
     with Speaker(asker.port).begin() as client:
         client.send("ask")

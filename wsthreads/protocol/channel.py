@@ -224,6 +224,12 @@ class Channel:
         self.ending = self._claims[0]
         self.outbox.give_up()
 
+    def would_suspend(self, code: int) -> bool:
+        """Whether the session lives on if its client now ends the connection with this code."""
+        if self.ending is not None:
+            return self.suspends
+        return self.outbox.is_keeping and (code == CloseCode.ABNORMAL or code in LEAVING_CODES)
+
     def answer_close(self, code: int, reason: str) -> None:
         """The client has sent a close frame. Answer it, unless it is itself an answer."""
         self.has_peer_closed = True

@@ -58,7 +58,7 @@ class Late(OSError):
 NO_MESSAGE = bytes(bytearray(b"no message"))
 
 
-def _nothing() -> None:
+def _nothing(code: int) -> None:
     """Default callback: does nothing."""
 
 
@@ -144,8 +144,8 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self._accepted_subprotocol = subprotocol
         self._agreement = agreement  # to deflate messages, in both directions
         #: Called in the connection's thread before the client's end of the connection takes effect, so that earlier
-        #: messages of the client can still be answered.
-        self.before_end: Callable[[], None] = _nothing
+        #: messages of the client can still be answered. Gets the close code of the end.
+        self.before_end: Callable[[int], None] = _nothing
         self._reader: Reader | None = None
         self._read_until: float | None = None  # see `read`
         self._is_late = False  # and nothing has come until then
@@ -236,8 +236,9 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
                 continue
             if config.max_messages_per_s and not allowance.take():
                 limit = f"more than {config.max_messages_per_s} messages a second"
-                self.before_end()
-                self.channel.refuse(PolicyError(limit, setting="max_messages_per_s"))
+                error = PolicyError(limit, setting="max_messages_per_s")
+                self.before_end(error.close_code)
+                self.channel.refuse(error)
                 return
             yield message
             self._clocks.message_ended_at = monotonic()  # the time that the handler took does not count as idle
@@ -287,10 +288,10 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
                     yield NO_MESSAGE
                 self._bytes_in = received = received + len(data)
         except PeerError as error:
-            self.before_end()
+            self.before_end(error.close_code)
             channel.refuse(error)
             return
-        self.before_end()
+        self.before_end(CloseCode.ABNORMAL)
         channel.end_lost("connection lost")
 
     def _receive(self, size: int) -> bytes:
@@ -348,7 +349,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         elif isinstance(frame, Pong):
             self._clocks.on_pong()
         else:
-            self.before_end()
+            self.before_end(frame.code)
             self.channel.answer_close(frame.code, frame.reason)
 
     @property

@@ -213,6 +213,18 @@ class Dialogue(Ending):
         self.epoch += 1
         self._room.notify_all()
 
+    def hear_out(self, carrier: Carrier, code: int) -> None:
+        """The client ends a connection, with this code: wait until all that it has sent was handled.
+
+        A handler that waits for the client's reply is told that none will come. If the session lives on, it goes on
+        waiting, and this does not: the reply may come by the next connection.
+        """
+        if carrier.channel.would_suspend(code):
+            return
+        if self._carrier is carrier:
+            self.requests.end_asking()
+        self.catch_up(carrier)
+
     def part(self, carrier: Carrier) -> None:
         """A connection is over, in whose thread this is called: the session waits for its client, or is closed.
 

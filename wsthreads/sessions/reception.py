@@ -193,7 +193,7 @@ class Reception:
         dialogue.begin(session, life, most_requests=config.max_pending_requests, timers=suspensions.timers)
         if keeps:
             outbox.keep(config.max_resume_bytes, on_stuck=dialogue.on_stuck)
-        carrier.connection.before_end = partial(dialogue.catch_up, carrier)
+        carrier.connection.before_end = partial(dialogue.hear_out, carrier)
         try:
             if keeps:  # the client may come back as soon as it has the welcome
                 setting.enter(session, carrier.connection, dialogue)
@@ -296,7 +296,7 @@ class Reception:
     ) -> str:
         session_id = dialogue.session.id
         request.environ[SESSION_KEY] = session_id
-        carrier.connection.before_end = partial(dialogue.catch_up, carrier)
+        carrier.connection.before_end = partial(dialogue.hear_out, carrier)
         welcome = self._welcome(session_id, spoken, is_resumed=True)
         try:
             return dialogue.attach(carrier, welcome, received=hello.received, shown=wanted, request=request)

@@ -173,7 +173,7 @@ class Requests:
         """
         if not isinstance(message, (str, bytes)):
             raise MessageTypeError(f"a request is text or bytes, not {type(message).__name__}; try json.dumps")
-        if self._is_held:
+        if self._is_held or self._has_ended:
             raise closed()
         with self._asking:
             if len(self._pending) >= self._most:
@@ -233,11 +233,15 @@ class Requests:
 
     # The end, and another process.
 
+    def end_asking(self) -> None:
+        """The client replies no more: what is asked fails, now and later. Its own requests may still be answered."""
+        self._has_ended = True
+        self._break_off()
+
     def end(self) -> None:
         """The session has ended: nothing is waited for any more."""
-        self._has_ended = True
         self._unanswered.clear()
-        self._break_off()
+        self.end_asking()
 
     def hold(self) -> None:
         """The session is about to go on in another process: wait for no reply, and ask nothing, until `let_go`.

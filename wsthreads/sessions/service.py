@@ -180,7 +180,7 @@ class Service:
                 self._reception.serve(client, connection, spoken)
                 return
             session, life = self.make_session(client.session_id, client.request, connection.channel)
-            connection.before_end = partial(self.handler.catch_up, session)
+            connection.before_end = partial(self._catch_up, session)
             if not self.enter(session, connection):
                 life.close(*(connection.channel.ending or (CloseCode.ABNORMAL, "")))
                 for _ in connection.messages():
@@ -201,6 +201,10 @@ class Service:
                     steps.callback(_give_up, connection)
                 if is_ours:
                     steps.callback(self._forget, client.session_id)
+
+    def _catch_up(self, session: Session, code: int) -> None:
+        """The client of a plain connection ends it: first, wait until all that it has sent was handled."""
+        self.handler.catch_up(session)
 
     def make_session(self, session_id: str, request: Request, channel: Channel) -> tuple[Session, Life]:
         """A session, which is not opened yet and in no room."""
