@@ -72,6 +72,8 @@ def summary(options: Options, outcome: Outcome) -> str:
         ("  broadcasts", f"{counts['b'] + counts['x']:,}"),
         ("  joins", f"{counts['j']:,}"),
         ("  leaves", f"{counts['l']:,}"),
+        ("  requests", f"{counts['requests to the handler']:,}"),
+        ("requests of handlers", f"{counts['requests to clients']:,}"),
         ("messages received", f"{counts['received']:,}"),
         ("  of broadcasts", f"{checks['deliveries']:,}"),
         ("slow spells", f"{counts['slow spells']:,}"),

@@ -35,7 +35,7 @@ class Span:
 class Account:
     """What the journal says of one session."""
 
-    __slots__ = ("closed", "expected", "is_closing", "kicked_at", "next_seq", "opened", "spans", "user")
+    __slots__ = ("closed", "expected", "is_closing", "kicked_at", "next_seq", "opened", "spans", "unasked", "user")
 
     def __init__(self) -> None:
         self.opened = self.closed = False
@@ -45,6 +45,7 @@ class Account:
         self.spans: dict[str, Span] = {}  # its memberships now, by room
         self.user: Span | None = None
         self.expected: list[Step] = []  # the results of its own steps that it must receive in this round
+        self.unasked: set[tuple[int, int]] = set()  # requests that had no reply, since it has ended: they may be lost
 
 
 class Checker:
@@ -73,6 +74,7 @@ class Checker:
         once and last and with the right code, still a member and no longer open; calls that never overlap.
         """
         take = {"open": self._opened, "ran": self._ran, "close": self._closed, "wrong": self._misbehaved}
+        take["asked"] = self._was_asked
         for kind, name, *what in entries:
             visit = self._ledger.visits.get(name.encode())
             if visit is None:
@@ -91,6 +93,14 @@ class Checker:
 
     def _misbehaved(self, visit: Visit, account: Account, text: str) -> None:
         self._wrong("life cycle", f"{visit}: {text}")
+
+    def _was_asked(self, visit: Visit, account: Account, seq: int, index: int, trouble: str) -> None:
+        """Proves that a request of the handler has the right reply, or an error if the session ends before."""
+        self.done["replies to the handler"] += not trouble
+        if trouble in ("SessionClosed", "RequestTimeout") and visit.end is not None:
+            account.unasked.add((seq, index))
+        elif trouble:
+            self._wrong("requests", f"{visit}: the request {seq}/{index} of the handler had {trouble}")
 
     def _opened(self, visit: Visit, account: Account, session_id: str) -> None:
         if account.opened:
@@ -140,7 +150,7 @@ class Checker:
             account.is_closing = True
         elif op == "k":
             self._accounts[self._ledger.visits[room.encode()]].kicked_at = step.began
-        elif not account.is_closing and (op in "sem" or (op == "b" and room in spans) or room == visit.user):
+        elif not account.is_closing and (op in "semq" or (op == "b" and room in spans) or room == visit.user):
             account.expected.append(step)
         if op in "bxu":
             self._sent[room].append(step)
@@ -225,14 +235,17 @@ class Checker:
         """Proves that a session received exactly the results of its own commands, in the order of the calls.
 
         These are all `send`s, and all `broadcast`s to rooms that it was in, in one order. For a session that lost its
-        connection: a prefix of that.
+        connection, or that ended while its handler waited for its reply: a prefix of that.
         """
-        expected = self._accounts[visit].expected
-        own = [step for step in visit.stream if step.command.visit is visit]
+        unasked = self._accounts[visit].unasked
+        expected, own = (
+            [step for step in steps if step.command.visit is visit and (step.command.seq, step.index) not in unasked]
+            for steps in (self._accounts[visit].expected, visit.stream)
+        )
         if visit.end is not None and visit.end.torn:
             arrived, kicked_at = set(own), self._accounts[visit].kicked_at
             expected = [step for step in expected if step in arrived or step.ended <= kicked_at]
-        elif visit.end is not None and not visit.end.complete:
+        elif visit.end is not None and (unasked or not visit.end.complete):
             expected = expected[: len(own)]
         self.done["own messages"] += len(own)
         if own != expected:

@@ -9,6 +9,7 @@ from time import monotonic, sleep
 from tests.stress.client import Lost
 from tests.stress.history import KICKED, End, Wrong
 from tests.stress.roamer import WINDOW, Control, Roamer
+from tests.stress.survivor import Survivor
 from tests.stress.visitor import PATIENCE_S
 
 #: How much more often clients lose their connections here.
@@ -49,7 +50,9 @@ class Daredevil(Roamer):
         """Make the handler execute the command and then fail. Only that call may end."""
         (kind,) = self._rng.choices(("raise", "recurse", "heap"), (10, 4, 1))
         self.counts[f"handler told to {kind}"] += 1
-        self.issue(["e", f"b{self._own_room()}", "s"], *self._world.bodies.choose(self._rng), fault=kind)
+        how = "r" if kind == "raise" and isinstance(self._socket, Survivor) and self._rng.random() < 0.5 else ""
+        self.counts["requests to the handler"] += bool(how)
+        self.issue(["e", f"b{self._own_room()}", "s"], *self._world.bodies.choose(self._rng), fault=kind, how=how)
 
     def break_off_between_fragments(self) -> None:
         with suppress(Lost):

@@ -1,6 +1,6 @@
 // The handler of the stress test in JavaScript: the same as handler.py. See history.py.
 
-import { user } from "wsthreads";
+import { RequestError, RequestTimeout, SessionClosed, user } from "wsthreads";
 
 const BYE = -1;
 const CHUNK = 1000;
@@ -36,8 +36,18 @@ export async function onMessage(session, message) {
     await new Promise((resolve) => setTimeout(resolve, 1));
     end(session);
   }
-  call(session, "onMessage", () => run(session, Number(seq), steps, body));
+  await call(session, "onMessage", () => run(session, Number(seq), steps, body));
   if (fault) injected(fault); // behind the call, since one that is stopped at its deadline runs no `finally`
+}
+
+export async function onRequest(session, message) {
+  const [head, body] = split(message);
+  const [seq, ...steps] = head.split(" ");
+  const how = steps.pop();
+  await call(session, "onRequest", () => run(session, Number(seq), steps, body));
+  if (how === "?e") throw new RequestError(`no ${seq}`);
+  if (how.startsWith("!")) injected(how.slice(1));
+  return how === "?n" ? null : message;
 }
 
 export function onSuspend(session) {
@@ -77,11 +87,13 @@ function injected(fault) {
 
 function call(session, hook, action) {
   begin(session, hook);
+  let promise;
   try {
-    action();
+    promise = action();
   } finally {
-    end(session);
+    if (!promise) end(session);
   }
+  return promise?.finally(() => end(session));
 }
 
 function begin(session, hook) {
@@ -95,13 +107,39 @@ function end(session) {
   session.setAttribute("busy", false);
 }
 
-function run(session, seq, steps, body) {
-  const times = [++time];
-  steps.forEach((step, index) => {
-    perform(session, step[0], step.slice(1), `${session.getAttribute("name")} ${seq} ${index}\n`, body);
+// A promise only if a step asks the client.
+function run(session, seq, steps, body, times = [++time]) {
+  for (let index = times.length - 1; index < steps.length; index++) {
+    const step = steps[index];
+    const head = `${session.getAttribute("name")} ${seq} ${index}\n`;
+    if (step[0] === "q") {
+      return ask(session, step.slice(1), seq, index, joined(head, body)).then(() => {
+        times.push(++time);
+        return run(session, seq, steps, body, times);
+      });
+    }
+    perform(session, step[0], step.slice(1), head, body);
     times.push(++time);
-  });
+  }
   note("ran", session, seq, times, seq === BYE ? steps.map((step) => step.slice(1)) : null);
+}
+
+// Asks the client, and notes what comes of it.
+async function ask(session, how, seq, index, message) {
+  const wanted = how === "e" ? `no ${seq}` : how === "n" ? null : message;
+  let found;
+  try {
+    found = await session.request(message);
+    if (found instanceof ArrayBuffer) found = new Uint8Array(found);
+  } catch (error) {
+    if (error instanceof SessionClosed || error instanceof RequestTimeout) {
+      note("asked", session, seq, index, error instanceof SessionClosed ? "SessionClosed" : "RequestTimeout");
+      return;
+    }
+    found = error instanceof RequestError ? error.message : String(error);
+  }
+  const isRight = typeof found === typeof wanted && String(found) === String(wanted);
+  note("asked", session, seq, index, isRight ? "" : `${found}, not ${wanted}`.slice(0, 120));
 }
 
 function perform(session, op, argument, head, body) {

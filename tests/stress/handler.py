@@ -10,8 +10,8 @@ from itertools import count
 from threading import Lock
 
 from tests.stress.faults import fail
-from tests.stress.history import BYE, FAULT, KICKED
-from wsthreads import Request, Session
+from tests.stress.history import ASKED, BYE, FAULT, KICKED
+from wsthreads import Request, RequestError, RequestTimeout, Session, SessionClosed
 
 CHUNK = 1000
 
@@ -46,6 +46,17 @@ class Handler:
             self._run(session, int(seq), steps, body)
             if fault is not None:
                 fail(fault)
+
+    def on_request(self, session: Session, message: str | bytes) -> str | bytes | None:
+        with self._call(session, "on_request"):
+            head, _, body = message.partition("\n" if isinstance(message, str) else b"\n")
+            seq, *steps, how = (head if isinstance(head, str) else head.decode()).split()
+            self._run(session, int(seq), steps, body)
+        if how == ASKED + "e":
+            raise RequestError(f"no {seq}")
+        if how.startswith(FAULT):
+            fail(how[1:])
+        return None if how == ASKED + "n" else message
 
     def on_suspend(self, session: Session) -> None:
         with self._call(session, "on_suspend"):
@@ -108,12 +119,28 @@ class Handler:
         elif op == "x":
             message = _joined(head, argument if body is None else body)
             session.room(argument).broadcast_except(message, hand_over=hand_over)
+        elif op == "q":
+            self._ask(session, argument, head, _joined(head, body))
         elif op == "m":
             session.send(f"{head}{session.room(argument).members()}")
         elif op == "k":
             self._sessions[argument].close(KICKED, "by another")
         else:
             raise ValueError(f"no such step: {op}{argument}")
+
+    def _ask(self, session: Session, how: str, head: str, message: str | bytes) -> None:
+        """Ask the client, and note what comes of it."""
+        _, seq, index = head.split()
+        wanted = f"no {seq}" if how == "e" else None if how == "n" else message
+        try:
+            found = session.request(message)
+        except RequestError as error:
+            found = str(error)
+        except (SessionClosed, RequestTimeout) as error:
+            self._note("asked", session, int(seq), int(index), type(error).__name__)
+            return
+        is_right = found == wanted and type(found) is type(wanted)
+        self._note("asked", session, int(seq), int(index), "" if is_right else f"{found!r:.60}, not {wanted!r:.60}")
 
     def _note(self, kind: str, session: Session, *what: object) -> None:
         self._journal.append([kind, session.attributes["name"], *what])

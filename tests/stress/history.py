@@ -12,6 +12,8 @@ u    sends the body to all sessions of a user, which is checked as a room that a
 e    sends the body to this session
 s    sends a marker to this session; most commands end with one, to show that they are done
 m    sends the number of a room's members to this session
+q    asks the client, by a request with the body, and checks the reply: the request itself, ``qn`` nothing, ``qe`` an
+     error
 c    closes this session with a code
 k    closes another session, which is named, with the code `KICKED`
 ==== ====================================================================================
@@ -21,6 +23,8 @@ of a step is ``<session> <seq> <index of the step>\\n<body>``. The steps of the 
 the command `BYE` in ``on_close``: a farewell to each room that the session is still in, whose body is the room's name.
 
 After its steps, a command may have a fault, such as ``!raise``: the handler does all steps and then fails in that way.
+A command may be a request. Then its last word is ``?r``, ``?n`` or ``?e``: the handler replies by what it was asked, by
+nothing, or by an error.
 
 The handler reads one integer clock before the first step and after each one. So each step has an interval in server
 time, from `began` to `ended`. Two intervals that do not overlap have a certain order.
@@ -38,7 +42,7 @@ from zlib import crc32
 SCALE = float(os.environ.get("WSTHREADS_TEST_SCALE", "1"))
 
 BYE = -1
-FAULT = "!"
+FAULT, ASKED = "!", "?"
 KICKED = 4001
 USERS = 8
 FOREVER = float("inf")
@@ -188,7 +192,7 @@ class Ledger:
         command = step.command
         if command.seq == BYE:
             right = not binary
-        elif step.op in "bxue":
+        elif step.op in "bxueq":
             right = crc32(body) == command.crc and binary == command.binary
         elif step.op == "m":
             step.count = int(body)

@@ -46,7 +46,7 @@ class Roamer(Visitor):
             (self.doze, 1), (self.read_slowly, 1),
             (self.close, 0.7), (self.close_from_there, 0.6), (self.reset, 0.5), (self.vanish, 0.3),
             (self.break_off, 0.3), (self.give_up_handshake, 0.2),
-            (self.tell_user, 6), (self.lose_connection, 1.5),
+            (self.tell_user, 6), (self.lose_connection, 1.5), (self.ask_handler, 6), (self.be_asked, 6),
         ]  # fmt: skip
 
     # Tasks, given by the crew.
@@ -70,7 +70,7 @@ class Roamer(Visitor):
     def settle(self) -> None:
         """Wait for all commands to be done."""
         if self.visit is not None:
-            self._read_until(lambda: not self.under_way, "the end of all commands")
+            self._read_until(lambda: not self.under_way and not self._is_asking, "the end of all commands")
 
     def await_steps(self, steps: set[Step], patience_s: float) -> None:
         """Read, and send nothing, until all of these steps have arrived. The checker reports missing ones."""
@@ -163,6 +163,24 @@ class Roamer(Visitor):
     def tell_user(self) -> None:
         user = f"user{self._rng.randrange(USERS)}"
         self.issue([f"u{user}", "s"], *self._world.bodies.choose(self._rng))
+
+    def ask_handler(self) -> None:
+        """A request, which the handler executes as any command."""
+        if not isinstance(self._socket, Survivor):
+            return
+        how = self._rng.choice("rrne")
+        self.counts["requests to the handler"] += 1
+        self.issue([f"b{self._own_room()}", "e", "s"], *self._world.bodies.choose(self._rng), how=how)
+
+    def be_asked(self) -> None:
+        """A command, or a request, whose handler waits for the reply of this client, and sends before and after it."""
+        if not isinstance(self._socket, Survivor):
+            return
+        steps = ["e", f"q{self._rng.choice(('', '', 'n', 'e'))}", f"b{self._own_room()}", "s"]
+        how = self._rng.choice(("", "", "r"))
+        self.counts["requests to the handler"] += bool(how)
+        self.counts["requests to clients"] += 1
+        self.issue(steps, *self._world.bodies.choose(self._rng), how=how)
 
     def mix(self) -> None:
         """`send` and `broadcast` in one call."""

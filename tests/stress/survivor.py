@@ -1,7 +1,8 @@
 """A client's side of ``wsthreads.1`` over one `WebSocket` after another. It shares no code with wsthreads.
 
 `Survivor` has the methods of `WebSocket`, and those that lose the connection. Whenever the connection is gone, it comes
-back, and raises `Wrong` unless the session is resumed with all counts right.
+back, and raises `Wrong` unless the session is resumed with all counts right. It asks, and answers the handler's
+requests: each has one reply or failure, the right one.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ RETRY_S = 0.02
 #: How long a server may take to welcome.
 WELCOME_S = 20.0 * SCALE
 
-RESUME = "resume"
+RESUME, REQUESTS = "resume", "requests"
+
+#: A reply of either side: its letter, its data, whether that is binary. See the protocol.
+Reply = tuple[str, bytes, bool]
 
 
 class Survivor:
@@ -40,6 +44,12 @@ class Survivor:
         self._kept: deque[tuple[bytes, bool]] = deque()  # sent, and not acknowledged
         self._taken = 0  # by the server
         self._early: list[tuple[bytes, bool]] = []
+        self._asked = self._heard = 0  # the ids of the last requests of both sides
+        self._replies: deque[tuple[bytes, bool]] = deque()  # to requests of the handler, not sent yet
+        #: The replies that are still to come, by the id of the request.
+        self.unanswered: dict[int, Reply] = {}
+        #: What to reply to a request of the handler.
+        self.answer: Callable[[bytes, bool], Reply] = lambda payload, binary: ("n", b"", False)
         self.resumes = 0
 
     # The handshake.
@@ -130,7 +140,16 @@ class Survivor:
     # Sending.
 
     def send(self, payload: bytes, binary: bool) -> None:
-        message = (DLE + payload if payload.startswith(DLE) else payload, binary)
+        self._post(DLE + payload if payload.startswith(DLE) else payload, binary)
+
+    def ask(self, payload: bytes, binary: bool, expected: Reply) -> None:
+        """Send a request, which must have this reply."""
+        self._asked += 1
+        self.unanswered[self._asked] = expected
+        self._post(DLE + b"q%d:" % self._asked + payload, binary)
+
+    def _post(self, payload: bytes, binary: bool) -> None:
+        message = (payload, binary)
         self._kept.append(message)
         try:
             self._socket.send(*message)
@@ -148,19 +167,25 @@ class Survivor:
     def receive(self, timeout_s: float, size: int = 65536) -> list[tuple[bytes, bool]]:
         if self._early:
             messages, self._early = self._early, []
-            return messages
+        else:
+            messages = self._receive(timeout_s, size)
+        while self._replies and not self._socket.close_sent and self._socket.close_code is None:
+            self._post(*self._replies.popleft())
+        return messages
+
+    def _receive(self, timeout_s: float, size: int) -> list[tuple[bytes, bool]]:
+        messages: list[tuple[bytes, bool]] = []
         try:
             messages = self._counted(self._socket.receive(timeout_s, size))
             if self._received - self._acknowledged_at >= ACK_MESSAGES or self._bytes >= ACK_BYTES:
                 self._acknowledged_at, self._bytes = self._received, 0
                 if not self._socket.close_sent:
                     self._socket.send(DLE + b"a" + str(self._received).encode(), False)
-            return messages
         except Lost:
             if self._socket.close_code is not None or self._socket.close_sent:
                 raise
             self._come_back()
-            return []
+        return messages
 
     def _counted(self, messages: list[tuple[bytes, bool]]) -> list[tuple[bytes, bool]]:
         found = []
@@ -172,12 +197,33 @@ class Survivor:
             elif payload[:2] == DLE + b"a" and not binary:
                 self._trim(int(payload[2:]))
                 continue
+            elif payload[1:2] in (b"q", b"r", b"n", b"e"):
+                self._received += 1
+                self._bytes += len(payload)
+                number, _, data = payload[2:].partition(b":")
+                self._take(payload[1:2].decode(), int(number), data, binary, found)
+                continue
             else:
                 raise Wrong(RESUME, f"the server sent {payload[:60]!r}")
             self._received += 1
             self._bytes += len(payload)
             found.append((payload, binary))
         return found
+
+    def _take(self, letter: str, number: int, data: bytes, binary: bool, found: list[tuple[bytes, bool]]) -> None:
+        """A request of the handler, which is among the messages that are found, or what one of this side has led to."""
+        if letter != "q":
+            expected, reply = self.unanswered.pop(number, None), (letter, data, binary)
+            if reply != expected:
+                raise Wrong(REQUESTS, f"request {number} had the reply {reply!r:.100}, not {expected!r:.100}")
+            return
+        if number != self._heard + 1:
+            raise Wrong(REQUESTS, f"the handler's request {number} came after {self._heard}")
+        self._heard = number
+        kind, text, is_binary = self.answer(data, binary)
+        head = DLE + kind.encode() + str(number).encode()
+        self._replies.append((head if kind == "n" else head + b":" + text, is_binary))
+        found.append((data, binary))
 
     def _trim(self, count: int) -> None:
         if not self._taken <= count <= self._taken + len(self._kept):

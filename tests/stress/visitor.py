@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from time import monotonic
 from urllib.parse import quote
 
 from tests.stress.client import Lost, WebSocket
-from tests.stress.history import FAULT, SCALE, Command, End, Visit, Wrong, user_of
-from tests.stress.survivor import SUBPROTOCOL, Survivor
+from tests.stress.history import ASKED, FAULT, SCALE, Command, End, Visit, Wrong, user_of
+from tests.stress.survivor import REQUESTS, SUBPROTOCOL, Reply, Survivor
 from tests.stress.world import Over, World
 
 #: If a server must send something and sends nothing for this long, it hangs.
@@ -86,6 +87,7 @@ class Visitor:
             return WebSocket(self._world.address, target, rng, receive_buffer=buffer, subprotocol=SUBPROTOCOL)
 
         self._socket = Survivor(make, rng, self._world.is_excused)
+        self._socket.answer = partial(_answer, self.visit)
 
     def _survives(self) -> bool:
         """Whether the next session is one that survives lost connections."""
@@ -93,8 +95,10 @@ class Visitor:
 
     # Commands.
 
-    def issue(self, steps: list[str], body: bytes = b"", binary: bool = False, fault: str = "") -> Command:
-        """Send a command.
+    def issue(
+        self, steps: list[str], body: bytes = b"", binary: bool = False, fault: str = "", how: str = ""
+    ) -> Command:
+        """Send a command; as a request if it says `how` to reply.
 
         It is unanswered until its last step, a marker, arrives. A command without a marker is not awaited.
         """
@@ -108,9 +112,13 @@ class Visitor:
             elif step.op == "l":
                 self.rooms.discard(step.room)
             self.counts[step.op] += 1
+        last = FAULT + fault if fault else ASKED + how if how else ""
+        message = f"{' '.join(filter(None, [str(command.seq), *steps, last]))}\n".encode() + body
         try:
-            words = [str(command.seq), *steps, *([FAULT + fault] if fault else [])]
-            self._socket.send(f"{' '.join(words)}\n".encode() + body, binary)
+            if how:
+                self._socket.ask(message, binary, _reply(command.seq, message, binary, how, fault))
+            else:
+                self._socket.send(message, binary)
         except Lost as error:
             raise Wrong("connection", f"{visit.name} lost its connection: {error}") from None
         return command
@@ -156,6 +164,11 @@ class Visitor:
         self.counts["received"] += len(messages)
         return len(messages)
 
+    @property
+    def _is_asking(self) -> bool:
+        """Whether a reply of the handler is still to come."""
+        return isinstance(self._socket, Survivor) and bool(self._socket.unanswered)
+
     # The end.
 
     def _read_to_close(self) -> None:
@@ -196,3 +209,25 @@ class Visitor:
         """Close the descriptor in any state."""
         if self._socket is not None:
             self._socket.drop()
+
+
+def _reply(seq: int, message: bytes, binary: bool, how: str, fault: str) -> Reply:
+    """The reply of the handler to a command."""
+    if fault or how == "e":
+        return "e", b"failed" if fault else f"no {seq}".encode(), False
+    return ("n", b"", False) if how == "n" else ("r", message, binary)
+
+
+def _answer(visit: Visit, payload: bytes, binary: bool) -> Reply:
+    """The reply to a request of the handler, which is a step of a command of this session."""
+    name, _, rest = payload.partition(b"\n")[0].partition(b" ")
+    try:
+        seq, index = map(int, rest.split(b" "))
+        step = visit.commands[seq].steps[index]
+    except (KeyError, ValueError, IndexError):
+        raise Wrong(REQUESTS, f"{visit.name}: nobody wanted to be asked {payload[:100]!r} now") from None
+    if name.decode() != visit.name or step.op != "q":
+        raise Wrong(REQUESTS, f"{visit.name} was asked {payload[:100]!r}")
+    if step.room == "e":
+        return "e", f"no {seq}".encode(), False
+    return ("n", b"", False) if step.room == "n" else ("r", payload, binary)
