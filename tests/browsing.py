@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.programs import DEADLINE_S
+from tests.programs import PROGRAM_S
 
 try:
     from playwright.sync_api import expect, sync_playwright
 except ImportError:
     expect = sync_playwright = None  # type: ignore[assignment]
 else:
-    expect.set_options(timeout=DEADLINE_S * 1000)
+    expect.set_options(timeout=PROGRAM_S * 1000)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -72,7 +72,7 @@ def window(browser: Browser) -> Iterator[Callable[..., Page]]:
 
     def open_window(url: str | None = None, **options: Any) -> Page:
         context = browser.new_context(**options)
-        context.set_default_timeout(DEADLINE_S * 1000)
+        context.set_default_timeout(PROGRAM_S * 1000)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))

@@ -21,6 +21,7 @@ from tests.dashboard_windows import guests, host_script, page_of  # noqa: F401
 from tests.programs import wait_until
 from tests.redis_server import RedisServer
 from wsthreads.app import WebSocketApp
+from wsthreads.brokers.redis import RedisBroker
 from wsthreads.servers.serving import Server
 
 # How long an example takes says more about the machine than about the code.
@@ -68,6 +69,27 @@ def apps_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for app in made:
         app.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def brokers_end() -> Iterator[None]:
+    """Close all brokers that are made in the test.
+
+    Else their sockets are closed by the garbage collector, which may find a socket before its owner, and warns then: in
+    any later test, where a warning is an error.
+    """
+    made: list[RedisBroker] = []
+    make = RedisBroker.__init__
+
+    def note(broker: RedisBroker, *arguments: Any, **options: Any) -> None:
+        make(broker, *arguments, **options)
+        made.append(broker)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RedisBroker, "__init__", note)
+        yield
+    for broker in made:
+        broker.close()
 
 
 @pytest.fixture(scope="session")

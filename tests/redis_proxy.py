@@ -27,7 +27,8 @@ class Proxy:
         self.swallowed_bytes = 0
         #: Seconds between the two halves of whatever Redis says.
         self.pause_s = 0.0
-        threading.Thread(target=self._accept, name="proxy-accept", daemon=True).start()
+        self._thread = threading.Thread(target=self._accept, name="proxy-accept", daemon=True)
+        self._thread.start()
 
     @property
     def url(self) -> str:
@@ -115,5 +116,8 @@ class Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):  # it has ended
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread, which a mere close does not
+        self._thread.join(DEADLINE_S)
         self._listener.close()
         self._end_all()

@@ -18,7 +18,7 @@ import pytest
 import redis
 
 from tests.ports import free_port
-from tests.programs import DEADLINE_S, wait_until
+from tests.programs import DEADLINE_S, PROGRAM_S, wait_until
 
 __all__ = ["RedisServer", "find_redis_server"]
 
@@ -65,7 +65,7 @@ class RedisServer:
             )
         self.client = redis.Redis(**self._client_options)
         try:
-            wait_until(self._answers, "the start of redis-server")
+            wait_until(self._answers, "the start of redis-server", PROGRAM_S)
         except BaseException:
             self.kill()
             raise

@@ -23,7 +23,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
 from tests.ports import free_port
-from tests.programs import DEADLINE_S, EXAMPLES, ROOT, Program, connect, receive, wait_until, wsthreads
+from tests.programs import DEADLINE_S, EXAMPLES, PROGRAM_S, ROOT, Program, connect, receive, wait_until, wsthreads
 from tests.redis_server import RedisServer
 from tests.wire import TEXT, RawClient, frame
 from wsthreads.app import WebSocketApp
@@ -97,7 +97,7 @@ def served(command: list[str], folder: Path, **environment: str) -> Iterator[tup
             assert server.process.poll() is None, server.log
             return False
 
-        wait_until(answers)
+        wait_until(answers, deadline_s=PROGRAM_S)
         yield server, lambda: Visitor(port)
         server.end()
     assert "Traceback" not in server.log, server.log
@@ -141,7 +141,7 @@ def test_django_knows_who_is_logged_in_and_views_and_signals_broadcast(command: 
     environment = {"DATABASE": str(tmp_path / "news.sqlite3"), "PYTHONPATH": f"{ROOT}{os.pathsep}{EXAMPLES}"}
     migrated = subprocess.run(
         [sys.executable, "-m", "django_app", "migrate"],
-        env={**os.environ, **environment}, capture_output=True, text=True, timeout=3 * DEADLINE_S,
+        env={**os.environ, **environment}, capture_output=True, text=True, timeout=PROGRAM_S,
     )  # fmt: skip
     assert migrated.returncode == 0, migrated.stderr
 

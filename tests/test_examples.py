@@ -15,7 +15,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.ports import free_port
-from tests.programs import DEADLINE_S, EXAMPLES, Program, connect, receive, run_server, wait_until
+from tests.programs import DEADLINE_S, EXAMPLES, PROGRAM_S, Program, connect, receive, run_server, wait_until
 
 CHAT = """export function onOpen(session) {
   const username = session.getParameter("user") || "anonymous";
@@ -128,7 +128,7 @@ def test_rooms_js_has_rooms_by_name_and_says_who_is_there():
 def flask_under(server_command, port):
     pytest.importorskip("flask")
     with Program([sys.executable, "-m", *server_command], cwd=EXAMPLES) as server, ExitStack() as stack:
-        wait_until(lambda: answers(port) or server.process.poll() is not None)
+        wait_until(lambda: answers(port) or server.process.poll() is not None, deadline_s=PROGRAM_S)
         listeners = [stack.enter_context(connect(f"ws://127.0.0.1:{port}/ws/news")) for _ in range(3)]
 
         def announce(text):
@@ -173,7 +173,7 @@ def test_signed_tokens_open_both_endpoints_and_nothing_else_does():
     command = ["gunicorn", "-k", "wsthreads.gunicorn.ThreadWorker", "--threads", "20", "-b", f"127.0.0.1:{port}"]
     environment = {"TOKEN_SECRET": secret}
     with Program([sys.executable, "-m", *command, "signed_tokens:app"], cwd=EXAMPLES, env=environment) as server:
-        wait_until(lambda: answers(port) or server.process.poll() is not None)
+        wait_until(lambda: answers(port) or server.process.poll() is not None, deadline_s=PROGRAM_S)
         token = json.loads(fetch(f"http://127.0.0.1:{port}/token", user="ann"))["token"]
         with pytest.raises(HTTPError, match="400"):
             fetch(f"http://127.0.0.1:{port}/token", user=" ")

@@ -18,7 +18,7 @@ import pytest
 
 import wsthreads
 from tests.pages import blocks, tables, text_of
-from tests.programs import DEADLINE_S, EXAMPLES, ROOT
+from tests.programs import EXAMPLES, PROGRAM_S, ROOT
 from wsthreads import HandshakeRefused, ScriptError, WebSocketApp
 from wsthreads.testing import play
 
@@ -144,7 +144,7 @@ def test_a_login_of_django(tmp_path: Path) -> None:
     program = DJANGO.replace("EXAMPLE", handshake_block("WSGIRequest"))
     command = [sys.executable, "-c", program, str(tmp_path / "database")]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=2 * DEADLINE_S, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        command, capture_output=True, text=True, timeout=PROGRAM_S, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
     assert (done.stdout, done.returncode) == ("401\n['ann: hi']\n", 0), done.stderr
 

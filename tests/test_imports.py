@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import wsthreads
-from tests.programs import DEADLINE_S
+from tests.programs import PROGRAM_S
 
 ROOT = Path(wsthreads.__file__).parent
 
@@ -189,6 +189,6 @@ def test_importing_starts_no_thread_and_brings_in_nothing_optional(module):
         "print(threading.active_count(), signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)\n"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT.parent, capture_output=True, text=True, timeout=DEADLINE_S
+        [sys.executable, "-c", code], cwd=ROOT.parent, capture_output=True, text=True, timeout=PROGRAM_S
     )
     assert (result.stdout, result.stderr) == ("[]\n1 True\n", "")

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests import programs
-from tests.programs import DEADLINE_S, ROOT, Program
+from tests.programs import DEADLINE_S, PROGRAM_S, ROOT, Program
 
 HANGS = """if True:
     import signal, threading
@@ -38,7 +38,7 @@ PARENT = f"""if True:
 def test_a_program_that_hangs_shows_the_stacks_of_all_threads(monkeypatch, source, shown, wait):
     with Program([sys.executable, "-c", source]) as program:
         program.wait_for("^ready$")
-        monkeypatch.setattr(programs, "DEADLINE_S", 0.2)
+        monkeypatch.setattr(programs, "PROGRAM_S", 0.2)
         if source is PARENT:
             program.process.send_signal = lambda number: None  # SIGTERM would end it
         with pytest.raises(AssertionError) as caught:
@@ -65,7 +65,7 @@ def test_a_test_that_hangs_shows_the_stacks_of_all_threads(tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "-c", ROOT / "setup.cfg", "--rootdir", tmp_path, tmp_path]
     result = subprocess.run(
         [*command, "-o", "faulthandler_timeout=0.5", "-p", "no:cacheprovider"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=3 * DEADLINE_S, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=PROGRAM_S, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout
     assert "in hangs_in_a_thread\n" in result.stderr

@@ -28,7 +28,18 @@ from tests.browsing import expect
 from tests.javascript.test_engine import without_engine  # noqa: F401
 from tests.pages import text_of
 from tests.ports import free_port
-from tests.programs import DEADLINE_S, ROOT, Program, ServerProgram, connect, receive, run_server, wait_until, wsthreads
+from tests.programs import (
+    DEADLINE_S,
+    PROGRAM_S,
+    ROOT,
+    Program,
+    ServerProgram,
+    connect,
+    receive,
+    run_server,
+    wait_until,
+    wsthreads,
+)
 from tests.redis_server import RedisServer
 from tests.speakers import Speaker
 from tests.test_faults import LESS_THAN_A_STACK, little_memory, no_descriptors
@@ -156,7 +167,7 @@ def nginx(folder: Path, upstream: int, lines: str, listen: str = "") -> Iterator
         f" listen 127.0.0.1:{port}{listen}; location / {{ proxy_pass http://127.0.0.1:{upstream}; {lines} }} }} }}"
     )
     with Program([program, "-c", str(folder / "nginx.conf"), "-e", "stderr"]) as server:
-        wait_until(lambda: _answers(port) or server.process.poll() is not None)
+        wait_until(lambda: _answers(port) or server.process.poll() is not None, deadline_s=PROGRAM_S)
         yield port
         server.end()
 
@@ -229,7 +240,7 @@ def test_scripts_whose_time_cannot_be_bounded(folder: Path) -> None:
 def test_extras_that_are_not_installed(package: str, module: str, part: str) -> None:
     program = f"import sys; sys.modules[{package!r}] = None; import wsthreads.{module}"
     command = [sys.executable, "-c", program]
-    says(part, subprocess.run(command, capture_output=True, encoding="utf-8", cwd=ROOT, timeout=DEADLINE_S).stderr)
+    says(part, subprocess.run(command, capture_output=True, encoding="utf-8", cwd=ROOT, timeout=PROGRAM_S).stderr)
 
 
 # It does not connect
@@ -290,7 +301,7 @@ def test_an_endpoint_that_is_opened_as_a_page_by_http_2_says_what_it_is(folder: 
     lines = f"{UPGRADE} proxy_http_version 1.1;".replace("upgrade;", "close;")
     with run_server("echo.js") as server, nginx(folder, server.port, lines, " http2") as port:
         command = ["curl", "--silent", "--show-error", "--http2-prior-knowledge", f"http://127.0.0.1:{port}/ws/echo"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROGRAM_S)
         assert (done.returncode, done.stderr) == (0, "")
         on_page("this is a WebSocket endpoint: connect with ws:// or wss://", done.stdout)
 

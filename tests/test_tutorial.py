@@ -23,7 +23,7 @@ import pytest
 
 from tests.browsing import expect, field
 from tests.ports import free_port
-from tests.programs import DEADLINE_S, EXAMPLES, ROOT, Program
+from tests.programs import EXAMPLES, PROGRAM_S, ROOT, Program
 from tests.redis_server import RedisServer
 from tests.test_troubleshooting import nginx
 
@@ -148,7 +148,7 @@ class Reader:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
-            timeout=6 * DEADLINE_S,
+            timeout=PROGRAM_S,
         ).stdout
 
     def _compare(self, shown: list[str], printed: list[str]) -> None:

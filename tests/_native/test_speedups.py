@@ -24,7 +24,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.programs import DEADLINE_S, wait_until
+from tests.programs import DEADLINE_S, PROGRAM_S, wait_until
 from tests.wire import run_all
 from wsthreads.protocol import fanout, frames, outbox, transport
 from wsthreads.protocol.outbox import Outbox
@@ -226,7 +226,7 @@ for _ in range(30):
     assert os.waitpid(child, 0)[1] == 0
 print("fine")
 """
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=6 * DEADLINE_S)
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PROGRAM_S)
     assert output.stdout == "fine\n", output
 
 

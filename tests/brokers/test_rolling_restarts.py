@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.ports import free_port
-from tests.programs import DEADLINE_S, Program, wait_until
+from tests.programs import DEADLINE_S, PROGRAM_S, Program, wait_until
 from tests.redis_server import RedisServer
 from wsthreads import Client
 from wsthreads.errors import SessionClosed
@@ -238,7 +238,7 @@ def nginx_in_front(folder, upstream):
         f" server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://127.0.0.1:{upstream}; {lines} }} }} }}"
     )
     with Program([program, "-c", str(folder / "nginx.conf"), "-e", "stderr"]) as server:
-        wait_until(lambda: answers(port), "nginx")
+        wait_until(lambda: answers(port), "nginx", PROGRAM_S)
         yield port, lambda: server.process.send_signal(signal.SIGHUP)
         server.end()
 

@@ -21,7 +21,18 @@ from werkzeug.serving import get_interface_ip
 
 from tests.dashboard_viewer import Viewer
 from tests.ports import free_port
-from tests.programs import DEADLINE_S, EXAMPLES, ROOT, Program, connect, receive, run_server, wait_until, wsthreads
+from tests.programs import (
+    DEADLINE_S,
+    EXAMPLES,
+    PROGRAM_S,
+    ROOT,
+    Program,
+    connect,
+    receive,
+    run_server,
+    wait_until,
+    wsthreads,
+)
 from wsthreads import Config, __version__
 from wsthreads.cli.options import SECTIONS
 
@@ -441,7 +452,7 @@ def shell(line, **options):
     """A line of the shell's in which $W is the command."""
     environment = {**os.environ, "W": f"{sys.executable} -m wsthreads", "PYTHONPATH": str(ROOT)}
     command = ["sh", "-c", line]
-    return subprocess.run(command, capture_output=True, text=True, timeout=3 * DEADLINE_S, env=environment, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PROGRAM_S, env=environment, **options)
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&-", ">&- 2>&-", "<&- >&- 2>&-"])
@@ -485,7 +496,7 @@ def test_run_serves_whatever_its_standard_streams_are(folder, streams):
             with suppress(OSError):
                 return ask(f"ws://127.0.0.1:{port}/ws/echo")
 
-        assert wait_until(answer) == "False"
+        assert wait_until(answer, deadline_s=PROGRAM_S) == "False"
         assert process.end() == 0
         assert "Traceback" not in process.log
 

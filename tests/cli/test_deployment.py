@@ -18,7 +18,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests.ports import free_port
-from tests.programs import DEADLINE_S, ROOT, Program, connect, receive, wait_until, wsthreads
+from tests.programs import DEADLINE_S, PROGRAM_S, ROOT, Program, connect, receive, wait_until, wsthreads
 from tests.wire import self_signed
 from wsthreads import UsageError
 from wsthreads.cli.deployment import Served, deployment_files, find_served, needs_of
@@ -56,7 +56,7 @@ def gunicorn(folder, **environment):
                 return server.process.poll() is not None
             return True
 
-        wait_until(answers, "gunicorn to answer")
+        wait_until(answers, "gunicorn to answer", PROGRAM_S)
         yield server
 
 
@@ -162,7 +162,7 @@ def test_nginx_takes_its_file_and_serves_the_chat_by_tls(tmp_path):
             f"daemon off; pid {tmp_path}/pid; events {{}} http {{ access_log off; {paths}\n{site}\n}}"
         )
         arguments = [command, "-c", str(tmp_path / "main.conf"), "-e", "stderr"]
-        checked = subprocess.run([*arguments, "-t"], capture_output=True, text=True, timeout=DEADLINE_S)
+        checked = subprocess.run([*arguments, "-t"], capture_output=True, text=True, timeout=PROGRAM_S)
         assert checked.returncode == 0, checked.stderr
         assert "[warn]" not in checked.stderr, checked.stderr
         url = f"https://127.0.0.1:{tls_port}"
@@ -172,7 +172,7 @@ def test_nginx_takes_its_file_and_serves_the_chat_by_tls(tmp_path):
                 return page(url)
 
         with Program(arguments) as proxy:
-            assert "<title>Chat</title>" in wait_until(answers)
+            assert "<title>Chat</title>" in wait_until(answers, deadline_s=PROGRAM_S)
             context = ssl._create_unverified_context()
             with talk(f"wss://127.0.0.1:{tls_port}/ws/chat", ssl=context, origin=url):  # as of a page of the server
                 assert "wsthreads_sessions{" in page(f"http://127.0.0.1:{server.port}/metrics")
@@ -190,7 +190,7 @@ def test_systemd_takes_the_unit(tmp_path):
     def verify(text):
         unit.write_text(text)
         arguments = [command, "verify", "--man=no", str(unit)]
-        return subprocess.run(arguments, capture_output=True, text=True, timeout=DEADLINE_S).stderr
+        return subprocess.run(arguments, capture_output=True, text=True, timeout=PROGRAM_S).stderr
 
     text = unit.read_text()
     assert text.count("ExecStart=/srv/chat/venv/bin/gunicorn ") == 1

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from tests.browsing import expect
-from tests.programs import DEADLINE_S, ROOT, run_server, wsthreads
+from tests.programs import PROGRAM_S, ROOT, run_server, wsthreads
 from wsthreads import UsageError
 from wsthreads.cli.checks import Finding, check_target
 from wsthreads.cli.scaffold import LANGUAGES, scaffold
@@ -51,7 +51,7 @@ def test_its_tests_pass_and_can_fail(tmp_path):
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         encoding="utf-8",
-        timeout=DEADLINE_S * 6,
+        timeout=PROGRAM_S,
     )
     assert "1 failed, 7 passed" in done.stdout, done.stdout + done.stderr
     assert "FAILED wrong/test_wrong.py::test_the_others_are_told_who_left" in done.stdout

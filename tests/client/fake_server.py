@@ -39,8 +39,8 @@ class FakeServer:
         self.url = f"ws://127.0.0.1:{self.port}/ws"
         self._peers: SimpleQueue[Peer] = SimpleQueue()
         self._all: list[Peer] = []
-        self._is_over = False
-        threading.Thread(target=self._accept, name="fake-server", daemon=True).start()
+        self._thread = threading.Thread(target=self._accept, name="fake-server", daemon=True)
+        self._thread.start()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -48,8 +48,6 @@ class FakeServer:
                 sock, _ = self._listener.accept()
                 peer = Peer(sock)
                 self._all.append(peer)
-                if self._is_over:  # `end` may not have seen it
-                    peer.cut()
                 self._peers.put(peer)
 
     def next(self, timeout_s: float = DEADLINE_S) -> Peer:
@@ -81,7 +79,9 @@ class FakeServer:
         self.end()
 
     def end(self) -> None:
-        self._is_over = True
+        with contextlib.suppress(OSError):  # it has ended
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread, which a mere close does not
+        self._thread.join(DEADLINE_S)
         self._listener.close()
         for peer in self._all:
             peer.cut()

@@ -14,7 +14,7 @@ import pytest
 from tests.client.asyncio_peer import Peer, asyncio_client
 from tests.client.cut_proxy import Cut, CutProxy
 from tests.pages import blocks
-from tests.programs import DEADLINE_S, EXAMPLES, wait_until
+from tests.programs import DEADLINE_S, EXAMPLES, PROGRAM_S, wait_until
 from wsthreads import RequestError
 from wsthreads.testing import live_server
 
@@ -265,5 +265,5 @@ def test_the_program_of_the_page_works() -> None:
         url = "ws://127.0.0.1:5000"
         assert url in program
         command = [sys.executable, "-c", program.replace(url, server.ws_url)]
-        done = subprocess.run(command, cwd=EXAMPLES, capture_output=True, text=True, timeout=3 * DEADLINE_S)
+        done = subprocess.run(command, cwd=EXAMPLES, capture_output=True, text=True, timeout=PROGRAM_S)
     assert (done.stdout, done.stderr) == ("hello ann\nno time?\n", "")

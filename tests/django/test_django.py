@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.ports import free_port
-from tests.programs import DEADLINE_S, ROOT, Program, wait_until
+from tests.programs import PROGRAM_S, ROOT, Program, wait_until
 from tests.wire import RawClient
 
 SITE = """
@@ -99,7 +99,7 @@ def manage(folder: Path, *arguments: str, **changes: str) -> subprocess.Complete
     (folder / "manage.py").write_text(RUN)
     return subprocess.run(
         [sys.executable, "manage.py", *arguments],
-        cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, encoding="utf-8", timeout=6 * DEADLINE_S,
+        cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, encoding="utf-8", timeout=PROGRAM_S,
     )
 
 
@@ -142,7 +142,7 @@ class Live(LiveServerTestCase):
 def test_the_live_server_serves_a_project_of_startproject(tmp_path, media_url):
     def run(*command: str) -> str:
         done = subprocess.run([sys.executable, *command], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)},
-                              capture_output=True, encoding="utf-8", timeout=6 * DEADLINE_S)
+                              capture_output=True, encoding="utf-8", timeout=PROGRAM_S)
         assert done.returncode == 0, done.stderr
         return done.stderr
 
@@ -183,7 +183,7 @@ def test_the_refusal_under_another_s_runserver_names_the_order(tmp_path):
             with suppress(ConnectionRefusedError):
                 return RawClient(port, "/ws/count")
 
-        with wait_until(listens, "the server to listen") as client:
+        with wait_until(listens, "the server to listen", PROGRAM_S) as client:
             assert client.status == 501
             assert 'put "wsthreads.django" first in INSTALLED_APPS' in client.body()
         server.wait_for('refused: 501 .*put "wsthreads.django" first')

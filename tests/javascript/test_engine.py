@@ -12,7 +12,7 @@ import dukpy
 import pytest
 
 from tests.javascript_fakes import SHORT_S, FakeSession, Script, script_log
-from tests.programs import DEADLINE_S, ROOT
+from tests.programs import DEADLINE_S, PROGRAM_S, ROOT
 from wsthreads.config import Config
 from wsthreads.errors import IsolateError
 from wsthreads.javascript import handler as handler_module
@@ -157,7 +157,7 @@ def test_without_dukpy_the_error_says_what_to_install(tmp_path: Path, monkeypatc
 
 def test_dukpy_is_imported_only_for_a_script() -> None:
     code = "import sys, wsthreads, wsthreads.javascript; sys.exit('dukpy' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=DEADLINE_S).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=PROGRAM_S).returncode == 0
 
 
 def test_a_handler_is_made_without_a_thread_or_an_interpreter(tmp_path: Path) -> None:

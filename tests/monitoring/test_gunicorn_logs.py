@@ -13,7 +13,7 @@ import pytest
 from gunicorn.glogging import SafeAtoms
 
 from tests.ports import free_port
-from tests.programs import DEADLINE_S, ROOT, Program, connect, receive, wait_until
+from tests.programs import DEADLINE_S, PROGRAM_S, ROOT, Program, connect, receive, wait_until
 from wsthreads.gunicorn import _tell_access
 from wsthreads.monitoring import gunicorn_logs
 from wsthreads.monitoring.formats import JSONFormatter
@@ -238,7 +238,7 @@ def outcome(folder, with_websockets, command_for, with_sessions=False):
     port = free_port()
     environment = {"PYTHONPATH": f"{folder}:{ROOT}", "WITH": str(int(with_websockets))}
     with Program(command_for(port), cwd=folder, env=environment) as server:
-        wait_until(lambda: is_listening(port))
+        wait_until(lambda: is_listening(port), "the server to listen", PROGRAM_S)
         answers = [ask(port, "/logs?x=1"), ask(port, "/state")]
         if with_websockets and with_sessions:
             with connect(f"ws://127.0.0.1:{port}/ws") as client:

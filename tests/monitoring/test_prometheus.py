@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from tests.programs import DEADLINE_S, Browser, Program, connect, receive, wait_until
+from tests.programs import DEADLINE_S, PROGRAM_S, Browser, Program, connect, receive, wait_until
 from tests.speakers import Speaker
 from tests.wire import PONG, RawClient, Recorder, close_payload, endpoint, serving
 from wsthreads import ConfigError, HandshakeRefused, RedisBroker, WebSocketApp, create_app
@@ -374,7 +374,7 @@ def test_without_prometheus_client_it_says_what_to_install():
         "from wsthreads import WebSocketApp\n"
         "WebSocketApp(serve_metrics=True)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE_S)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PROGRAM_S)
     assert "ConfigError: serve_metrics needs prometheus-client: pip install 'wsthreads[prometheus]'" in done.stderr
 
 

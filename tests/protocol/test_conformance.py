@@ -18,7 +18,7 @@ import pytest
 from tests.conformance.__main__ import ALL_CASES, BUILDS, patterns_for, run
 from tests.conformance.environment import BUILD, HERE, EnvironmentMissing, Fuzzer, find_python27, install
 from tests.conformance.summary import EXPLAINED, GROUPS, Case, Summary, read_summary
-from tests.programs import DEADLINE_S, ROOT
+from tests.programs import DEADLINE_S, PROGRAM_S, ROOT
 from wsthreads._native import speedups
 
 QUICK = ["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*"]
@@ -143,7 +143,7 @@ def test_it_runs_every_group_and_leaves_out_compression_where_it_is_off() -> Non
 def conformance(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "tests.conformance", *arguments],
-        cwd=ROOT, env={**os.environ, **environ}, capture_output=True, encoding="utf-8", timeout=DEADLINE_S,
+        cwd=ROOT, env={**os.environ, **environ}, capture_output=True, encoding="utf-8", timeout=PROGRAM_S,
     )
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests._native.test_speedups import BUILT
 from tests.fuzz import handshakes, javascript, sessions, targets
-from tests.programs import DEADLINE_S, ROOT
+from tests.programs import PROGRAM_S, ROOT
 from wsthreads import HandshakeRefused
 from wsthreads.protocol import envelope, frames, handshake
 
@@ -243,7 +243,7 @@ def test_a_huge_name_of_a_room_is_refused_without_taking_it_apart(host: javascri
 @pytest.mark.parametrize("arguments", [[], ["nonsense"]])
 def test_the_command_says_what_is_missing(arguments: list[str]) -> None:
     command = [sys.executable, "-m", "tests.fuzz", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S * 3)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PROGRAM_S)
     assert done.returncode == 1
     assert "fuzzing needs atheris: pip install atheris" in done.stderr or "there are: decode, receive" in done.stderr
     assert "Traceback" not in done.stderr

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.ports import free_port
-from tests.programs import Program, connect, receive, wait_until
+from tests.programs import PROGRAM_S, Program, connect, receive, wait_until
 from tests.wire import RawClient
 from wsthreads import WebSocketApp
 from wsthreads.protocol.server_support import green_threads, unfitness
@@ -76,7 +76,7 @@ def answers(server):
 
 
 def refusal(server):
-    wait_until(lambda: answers(server), "the server to listen")
+    wait_until(lambda: answers(server), "the server to listen", PROGRAM_S)
     with RawClient(server.port) as client:
         return client.status, client.body()
 
@@ -144,7 +144,7 @@ def test_an_application_may_be_imported_by_what_is_green_and_serves_nothing(tmp_
 def test_a_server_beside_gevent_that_has_patched_nothing_serves(tmp_path):
     (tmp_path / "app.py").write_text("import gevent, eventlet, gevent.monkey, eventlet.patcher" + ECHO + APP)
     with program(SERVERS["gthread"], tmp_path) as server:
-        wait_until(lambda: answers(server), "the server to listen")
+        wait_until(lambda: answers(server), "the server to listen", PROGRAM_S)
         with connect(f"ws://127.0.0.1:{server.port}/ws/test") as client:
             client.send("hello")
             assert receive(client) == "hello"
@@ -166,7 +166,7 @@ def test_a_validator_inside_does_no_harm(tmp_path):
     inside = "from wsgiref.validate import validator; app = websockets = WebSocketApp(validator(app.wsgi_app))"
     (tmp_path / "app.py").write_text(ECHO + APP.replace("app.wsgi_app = websockets", "") + inside + ADD)
     with program(SERVERS["gthread"], tmp_path) as server:
-        wait_until(lambda: answers(server), "the server to listen")
+        wait_until(lambda: answers(server), "the server to listen", PROGRAM_S)
         with connect(f"ws://127.0.0.1:{server.port}/ws/test") as client:
             client.send("hello")
             assert receive(client) == "hello"

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.escapes_app import ERRORS
 from tests.ports import free_port
-from tests.programs import DEADLINE_S, ROOT, Program, connect, receive, run_server, wait_until
+from tests.programs import DEADLINE_S, PROGRAM_S, ROOT, Program, connect, receive, run_server, wait_until
 from wsthreads import WebSocketApp
 from wsthreads.servers.containment import ApplicationFailed
 
@@ -44,7 +44,7 @@ def served(kind, folder):
     with Program([sys.executable, *(part.format(port=port) for part in SERVERS[kind])], env=environment) as program:
         program.url, program.ws_url = f"http://127.0.0.1:{port}", f"ws://127.0.0.1:{port}"
         program.markers = folder / "markers"
-        wait_until(lambda: status(program.url) == 200)
+        wait_until(lambda: status(program.url) == 200, "the server to answer", PROGRAM_S)
         yield program
 
 

@@ -12,7 +12,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.ports import free_port
-from tests.programs import DEADLINE_S, ROOT, Program, connect, receive, run_server, wait_until
+from tests.programs import DEADLINE_S, PROGRAM_S, ROOT, Program, connect, receive, run_server, wait_until
 from tests.redis_server import RedisServer
 from tests.wire import CLOSE, RawClient, close_payload, endpoint, run_all, self_signed, serving
 from wsthreads import BrokerError, RedisBroker
@@ -111,7 +111,7 @@ def served(kind, folder):
     command = [sys.executable, *(part.format(port=port) for part in SERVERS[kind])]
     with Program(command, cwd=folder, env={"PYTHONPATH": f"{folder}:{ROOT}"}) as program:
         program.url, program.ws_url = f"http://127.0.0.1:{port}", f"ws://127.0.0.1:{port}"
-        wait_until(lambda: answers(program.url))
+        wait_until(lambda: answers(program.url), "the server to answer", PROGRAM_S)
         yield program
 
 

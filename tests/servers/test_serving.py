@@ -22,7 +22,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests.ports import free_port
-from tests.programs import DEADLINE_S, Program, connect, receive, wait_until
+from tests.programs import DEADLINE_S, PROGRAM_S, Program, connect, receive, wait_until
 from tests.wire import TEXT, RawClient, frame, request_bytes, thread_names
 from wsthreads import UsageError, WebSocketApp
 from wsthreads.servers.serving import Server, bind
@@ -486,7 +486,7 @@ def test_a_port_that_needs_privileges():
         pytest.skip(f"this machine lets anybody have ports from {limit.strip()} up")
     program = "import os, encodings.idna; from wsthreads.servers.serving import bind; "
     program += "os.geteuid() or os.seteuid(65534); bind('127.0.0.1', 80)"
-    failed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=DEADLINE_S)
+    failed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PROGRAM_S)
     assert "127.0.0.1:80: this port needs privileges" in failed.stderr
 
 

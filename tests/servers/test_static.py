@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from tests.programs import DEADLINE_S, Browser
+from tests.programs import PROGRAM_S, Browser
 from wsthreads import UsageError, WebSocketApp
 from wsthreads.servers.static import StaticFiles
 
@@ -211,7 +211,7 @@ def test_curl_continues_a_file_that_is_there_in_part_or_as_a_whole(folder, serve
     copy = folder.parent / "copy"
     copy.write_text("0123456789"[:there])
     command = ["curl", "--silent", "--show-error", "-C", "-", "-o", copy, f"{server.url}/digits.bin"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PROGRAM_S)
     assert (done.returncode, done.stderr, copy.read_text()) == (0, "", "0123456789")
 
 

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from tests.programs import DEADLINE_S, ROOT
+from tests.programs import PROGRAM_S, ROOT
 from tests.room_worlds import World
 from tests.wire import run_all
 from wsthreads.rooms import sending
@@ -100,7 +100,7 @@ def test_finalizers_send_ask_and_close_at_any_allocation(request, over, pure, tm
     where = request.getfixturevalue("redis_server").url if over == "redis" else tmp_path
     command = [sys.executable, "-c", textwrap.dedent(PROGRAM), over, where]
     environ = {**os.environ, "WSTHREADS_PURE_PYTHON": pure}
-    result = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=3 * DEADLINE_S)
+    result = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=PROGRAM_S)
     assert result.stdout.startswith("end "), result.stderr
 
 

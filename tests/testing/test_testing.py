@@ -14,7 +14,7 @@ import pytest
 from flask import Flask
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.programs import DEADLINE_S, EXAMPLES, ROOT, connect, wait_until
+from tests.programs import DEADLINE_S, EXAMPLES, PROGRAM_S, ROOT, connect, wait_until
 from wsthreads import HandlerError, HandshakeRefused, MessageTypeError, ScriptError, UsageError, WebSocketApp
 from wsthreads.brokers.redis import RedisBroker
 from wsthreads.testing import Client, HandlerFailed, live_server, play
@@ -484,7 +484,7 @@ def test_the_fixtures_end_what_they_began(tmp_path):
         "    assert [t.name for t in threading.enumerate()] == ['MainThread']\n"
     )
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tmp_path]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=DEADLINE_S * 6)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=PROGRAM_S)
     assert "3 passed" in done.stdout, done.stdout + done.stderr
 
 

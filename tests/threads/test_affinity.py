@@ -17,7 +17,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.programs import DEADLINE_S, ROOT, Program, connect, receive, run_server, wait_until
+from tests.programs import DEADLINE_S, PROGRAM_S, ROOT, Program, connect, receive, run_server, wait_until
 from tests.wire import RawClient, endpoint, self_signed, serving
 from wsthreads import WebSocketApp
 from wsthreads.servers.serving import Server
@@ -489,7 +489,7 @@ def test_nothing_of_the_standard_library_is_changed():
     program = Path(__file__).with_name("unpatched.py")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(program)]
-    outcome = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=DEADLINE_S)
+    outcome = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PROGRAM_S)
     assert outcome.stdout == "nothing\n", outcome.stdout + outcome.stderr
 
 

@@ -11,7 +11,7 @@ from time import monotonic
 
 import pytest
 
-from tests.programs import DEADLINE_S, wait_until
+from tests.programs import DEADLINE_S, PROGRAM_S, wait_until
 from tests.wire import open_files
 from wsthreads.threads.flusher import MIN_SWEEP, Flusher
 
@@ -240,7 +240,7 @@ flusher.stop(20)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_forked_process_gets_a_thread_of_its_own_and_none_of_the_parents_timers():
     result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FORKED], capture_output=True, text=True, timeout=DEADLINE_S * 2
+        [sys.executable, "-W", "ignore", "-c", FORKED], capture_output=True, text=True, timeout=PROGRAM_S
     )
     assert result.stderr == ""
     assert sorted(result.stdout.splitlines()) == ["child True", "the parent's timer in parent"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import DEADLINE_S, ROOT, connect, receive, run_server
+from tests.programs import DEADLINE_S, PROGRAM_S, ROOT, connect, receive, run_server
 from wsthreads.threads.malloc import ARENAS
 
 pytestmark = pytest.mark.skipif(
@@ -56,7 +56,7 @@ ENVIRONMENT = {
 def arenas_of_threads(**env):
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], env={**ENVIRONMENT, "PYTHONPATH": str(ROOT), **env},
-        capture_output=True, text=True, timeout=DEADLINE_S, check=True,
+        capture_output=True, text=True, timeout=PROGRAM_S, check=True,
     )  # fmt: skip
     return done.stdout.count("<heap nr=")
 
