@@ -47,4 +47,4 @@ def test_the_modules_whose_locks_are_looked_for_exist():
                                                      (DOCS / "explanation" / "threads.rst").read_text())}))  # fmt: skip
 def test_the_threads_that_the_docs_name_have_these_names(name):
     name = name.replace("chat.js", "{self.name}").rstrip("…")
-    assert re.search(rf"(?:name: str = |name=f?|Drainer\()\"{re.escape(name)}", SOURCES)
+    assert re.search(rf"(?:name: str = |name=f?|Drainer\(f?)\"{re.escape(name)}", SOURCES)

@@ -7,7 +7,7 @@ import pytest
 
 import wsthreads.protocol.fanout
 import wsthreads.protocol.outbox
-import wsthreads.rooms.sending
+import wsthreads.protocol.writer_threads
 from tests.programs import DEADLINE_S
 from tests.room_worlds import World
 from tests.wire import RawClient, Recorder, endpoint
@@ -139,7 +139,7 @@ def test_a_broadcaster_sends_what_others_broadcast_meanwhile_but_not_for_ever(wo
             world.rooms.broadcast("r", message_frame(waiting.pop(0)))
         return flush_all(outboxes)
 
-    monkeypatch.setattr("wsthreads.rooms.sending.flush_all", meet)
+    monkeypatch.setattr("wsthreads.protocol.writer_threads.flush_all", meet)
     world.rooms.broadcast("r", message_frame("0"))
     assert len(drainer.steps) == meeting - 1
     drainer.run()
@@ -197,13 +197,13 @@ def test_a_drainer_with_a_step_that_always_fails_serves_the_others_and_ends(capl
 @pytest.mark.parametrize("hand_over", [False, True])
 def test_a_broadcast_whose_sending_fails_arrives_once_and_without_another_one(world, monkeypatch, hand_over, caplog):
     member = world.member("r")
-    fail, real = failing(MemoryError("injected")), wsthreads.rooms.sending.flush_all
+    fail, real = failing(MemoryError("injected")), wsthreads.protocol.writer_threads.flush_all
 
     def flush_all(outboxes):
         fail()
         return real(outboxes)
 
-    monkeypatch.setattr(wsthreads.rooms.sending, "flush_all", flush_all)
+    monkeypatch.setattr(wsthreads.protocol.writer_threads, "flush_all", flush_all)
     with nullcontext() if hand_over else pytest.raises(MemoryError, match="injected"):
         member.session.room("r").broadcast("1", hand_over=hand_over)
     assert member.receive(1) == ["1"]

@@ -18,7 +18,7 @@ from tests.stress.process import ServerProcess
 from tests.stress.world import World
 
 #: Faults of the server during the actions of all clients.
-KILLS = ("flusher", "flusher in select", "drainer", "drainer in a step")
+KILLS = ("flusher", "flusher in select", "drainer", "drainer in a step", "writer in a step")
 BLOWS = (*KILLS, "descriptors")
 STARVED_S = 1.0
 

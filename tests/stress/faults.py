@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from threading import Lock, current_thread
 from typing import Any
 
-import wsthreads.rooms.sending
+import wsthreads.protocol.writer_threads
 from wsthreads import WebSocketApp
 from wsthreads.sessions.endpoint import Endpoint
 
@@ -56,7 +57,8 @@ class Reaper:
             "flusher": self._kill_flusher,
             "flusher in select": self._kill_flusher_in_select,
             "drainer": self._kill_drainer,
-            "drainer in a step": self._kill_drainer_in_a_step,
+            "drainer in a step": partial(self._kill_in_a_step, "drainer"),
+            "writer in a step": partial(self._kill_in_a_step, "writer-1"),
             "isolate": self._kill_isolate,
         }
 
@@ -96,21 +98,21 @@ class Reaper:
     def _kill_drainer(self) -> None:
         self._app._drainer.go_on(self._once("drainer", Killed(INJECTED)))
 
-    def _kill_drainer_in_a_step(self) -> None:
-        """After a part of the step's sends. The next call of the step completes them."""
-        die = self._once("drainer", MemoryError(INJECTED))
-        real = wsthreads.rooms.sending.flush_all
+    def _kill_in_a_step(self, name: str) -> None:
+        """Kill a thread after a part of the step's sends. The next call of the step completes them."""
+        die = self._once(name, MemoryError(INJECTED))
+        real = wsthreads.protocol.writer_threads.flush_all
 
         def flush_all(outboxes: Any) -> Any:
-            if outboxes and current_thread().name == "wsthreads-drainer":
-                wsthreads.rooms.sending.flush_all = real
+            if outboxes and current_thread().name.startswith(f"wsthreads-{name}"):
+                wsthreads.protocol.writer_threads.flush_all = real
                 real(outboxes[: len(outboxes) // 2])
                 die()
             return real(outboxes)
 
         # Or a step is already running.
         if real.__name__ == "flush_all" and real.__module__ == "wsthreads.protocol.fanout":
-            wsthreads.rooms.sending.flush_all = flush_all
+            wsthreads.protocol.writer_threads.flush_all = flush_all
 
     def _kill_isolate(self) -> None:
         isolate: Any = self._endpoint.handler._isolate  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.stress.history import SCALE, Wrong
 from tests.stress.process import ServerProcess
+from wsthreads.protocol.writer_threads import MOST_WRITERS
 from wsthreads.sessions.suspensions import THREADS
 
 #: How long ended sessions may still be found.
@@ -17,7 +18,12 @@ GONE_S = 12.0 * SCALE
 POLL_S = 0.02
 
 #: Threads that a process starts once, when it first needs them.
-SINGLE_THREADS = ("wsthreads-flusher", "wsthreads-drainer", *(f"wsthreads-ends-{n}" for n in range(1, THREADS + 1)))
+SINGLE_THREADS = (
+    "wsthreads-flusher",
+    "wsthreads-drainer",
+    *(f"wsthreads-writer-{n}" for n in range(1, MOST_WRITERS)),
+    *(f"wsthreads-ends-{n}" for n in range(1, THREADS + 1)),
+)
 
 #: What must be empty, or 0.
 NOTHING = ("sessions", "taken", "suspended", "timers of suspended", "rooms", "broken", "in memory")

@@ -23,6 +23,7 @@ EXPECTED = (INJECTED, "out of memory", "no memory left", "Too many open files")
 _DEATHS = {
     "flusher": "wsthreads-flusher has failed and is started again",
     "drainer": "wsthreads-drainer has failed and is started again",
+    "writer-1": "wsthreads-writer-1 has failed and is started again",
     "isolate": "has died, its sessions are closed",
 }
 

@@ -28,6 +28,7 @@ from tests.stress.handler import Handler
 from tests.stress.history import SCALE
 from tests.stress.perturb import perturb
 from wsthreads import Session, WebSocketApp
+from wsthreads.protocol import writer_threads
 from wsthreads.protocol.connection import Connection
 from wsthreads.protocol.outbox import Outbox
 from wsthreads.servers.serving import Server
@@ -43,6 +44,9 @@ SEND_TIMEOUT_S = 120.0
 
 #: A closing client first reads all queued messages, however long that takes.
 CLOSE_TIMEOUT_S = 120.0
+
+#: So many members make a large room, which several threads write to.
+LARGE_ROOM = 6
 
 #: An endless script must be stopped before its clients time out. No other call may take so long.
 SCRIPT_TIMEOUT_S = 5.0 * SCALE
@@ -74,6 +78,7 @@ class App(WebSocketApp):
 
 def create_app(handler: str, clients: int) -> App:
     """The app, for `clients` at once, and for disconnected ones that have not ended yet."""
+    writer_threads.LEAST_MEMBERS, writer_threads.LEAST_PART = LARGE_ROOM, 1
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(threadName)s %(message)s")
     app = App(

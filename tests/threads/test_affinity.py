@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from unittest.mock import Mock
 from urllib.request import urlopen
 
@@ -169,6 +170,17 @@ def test_the_thread_that_sends_for_others_has_all_cores():
         ask("drain")
         for helper in (app._drainer, app._flusher):
             wait_until(lambda helper=helper: os.sched_getaffinity(helper._thread.native_id) == ALL)
+        assert ask("place") == {core}
+
+
+def test_the_thread_that_sends_for_others_has_all_cores_from_the_beginning():
+    def drain():
+        places = SimpleQueue()
+        app._drainer.go_on(lambda: places.put(here()))
+        return places.get(timeout=DEADLINE_S)
+
+    with asking(drain=drain) as (ask, core, app):
+        assert ask("drain") == ALL
         assert ask("place") == {core}
 
 

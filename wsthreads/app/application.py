@@ -23,6 +23,7 @@ from wsthreads.monitoring.health import HEALTH_PATH, READY_PATH, Health
 from wsthreads.monitoring.metrics import Metrics
 from wsthreads.protocol.proxies import ProxyHeaders
 from wsthreads.protocol.server_support import USE, green_threads, is_to_serve
+from wsthreads.protocol.writer_threads import WriterThreads, writers_here
 from wsthreads.servers.containment import Contained, contained
 from wsthreads.sessions.admission import Admission
 from wsthreads.sessions.endpoint import Endpoint
@@ -86,6 +87,7 @@ class WebSocketApp:
         )
         self._flusher = Flusher()
         self._drainer = Drainer()
+        self._writers = WriterThreads(writers_here())
         #: What the app and its server tell of their threads.
         self.scheduling = scheduling_for(self.config.cpu_affinity)
         self._factory = EndpointFactory(
@@ -93,6 +95,7 @@ class WebSocketApp:
             admission=self._admission,
             flusher=self._flusher,
             drainer=self._drainer,
+            writers=self._writers,
             scheduling=self.scheduling,
             link=self._link,
         )
@@ -107,6 +110,7 @@ class WebSocketApp:
             dashboard=self._dashboard,
             link=self._link,
             drainer=self._drainer,
+            writers=self._writers,
             flusher=self._flusher,
             scheduling=self.scheduling,
         )
@@ -131,7 +135,7 @@ class WebSocketApp:
         self._entry: WSGIApplication = self._dispatcher
         if self.config.trusted_proxies:
             self._entry = ProxyHeaders(self._dispatcher, self.config.trusted_proxies)
-        finalize(self, release, self._flusher, self._drainer, self._link).atexit = False
+        finalize(self, release, self._flusher, self._drainer, self._writers, self._link).atexit = False
 
     def _make_services(self) -> tuple[dict[str, WSGIApplication], MetricsPage | None]:
         """The services beside the endpoints, by path, and the metrics page, which is one of them."""

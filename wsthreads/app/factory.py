@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsthreads.config import Config
 from wsthreads.monitoring.metrics import Metrics
+from wsthreads.protocol.writer_threads import WriterThreads
 from wsthreads.rooms.history import Limits
 from wsthreads.rooms.rooms import Rooms
 from wsthreads.sessions.admission import Admission
@@ -32,6 +33,7 @@ class EndpointFactory:
         admission: Admission,
         flusher: Flusher,
         drainer: Drainer,
+        writers: WriterThreads,
         scheduling: Scheduling,
         link: Link | None,
     ) -> None:
@@ -39,6 +41,7 @@ class EndpointFactory:
         self._shared = {"config": config, "admission": admission, "flusher": flusher, "scheduling": scheduling}
         self._flusher = flusher
         self._drainer = drainer
+        self._writers = writers
         self._scheduling = scheduling
         self._link = link
 
@@ -74,14 +77,15 @@ class EndpointFactory:
 
     def _make_rooms(self, path: str, metrics: Metrics, *, shared: bool) -> tuple[Rooms[Any], type[Session]]:
         """The rooms of an endpoint, and the class of the sessions in them."""
-        limits: dict[str, Any] = {
+        parts: dict[str, Any] = {
+            "writers": self._writers,
             "max_name_chars": self._config.max_room_name_chars,
             "max_per_session": self._config.max_rooms_per_session,
             "count": metrics.add,
             "scheduling": self._scheduling,
         }
         if self._link is None or not shared:
-            return Rooms(self._drainer, **limits), Session
+            return Rooms(self._drainer, **parts), Session
         from wsthreads.brokers.rooms import SharedRooms, SharedSession  # only an app with a broker needs them
 
-        return SharedRooms(path, self._link, self._drainer, **limits), SharedSession
+        return SharedRooms(path, self._link, self._drainer, **parts), SharedSession

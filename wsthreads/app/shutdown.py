@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from wsthreads.app.routing import Routing
 from wsthreads.loggers import get_logger
+from wsthreads.protocol.writer_threads import WriterThreads
 from wsthreads.servers.close_batches import in_batches
 from wsthreads.sessions.admission import Admission
 from wsthreads.threads.blocking import serves_rooms
@@ -47,6 +48,7 @@ class Shutdown:
         dashboard: Dashboard | None,
         link: Link | None,
         drainer: Drainer,
+        writers: WriterThreads,
         flusher: Flusher,
         scheduling: Scheduling,
     ) -> None:
@@ -55,6 +57,7 @@ class Shutdown:
         self._dashboard = dashboard
         self._link = link
         self._drainer = drainer
+        self._writers = writers
         self._flusher = flusher
         self._scheduling = scheduling
         self._running = Lock()  # held by the thread that shuts down; guards _cut_off
@@ -115,7 +118,7 @@ class Shutdown:
                 stops.append(endpoint.handover.stop)
             stops += [endpoint.suspensions.stop, endpoint.roster.stop, endpoint.ownership.stop, endpoint.handler.stop]
         stops += [part.stop for part in (self._dashboard, self._link) if part is not None]
-        for stop in (*stops, self._drainer.stop, self._flusher.stop):
+        for stop in (*stops, self._drainer.stop, self._writers.stop, self._flusher.stop):
             stop(max(LEAST_WAIT_S, deadline - monotonic()))
         self._scheduling.stopped()
         if left:
@@ -127,13 +130,14 @@ class Shutdown:
         return sum(endpoint.cut_off() for endpoint in self._routing.endpoints)
 
 
-def release(flusher: Flusher, drainer: Drainer, link: Link | None) -> None:
+def release(flusher: Flusher, drainer: Drainer, writers: WriterThreads, link: Link | None) -> None:
     """Finalizer of an app that nobody shut down: end its threads.
 
     The garbage collector may run it in any thread, at any point. So it takes no lock.
     """
     flusher.release()
     drainer.release()
+    writers.release()
     if link is not None:
         link.release()
 

@@ -181,6 +181,11 @@ class Outbox(Writer):
         return self._detached
 
     @property
+    def needs_no_gil(self) -> bool:
+        """Whether `send_queues` writes to it: not with TLS, nor without a connection or the C module."""
+        return speedups is not None and self._fd >= 0
+
+    @property
     def is_queued(self) -> bool:
         """Whether frames wait for the thread that is writing now: it sends them next."""
         return bool(self._queue)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from threading import Lock
 from typing import Any
 
+from wsthreads.protocol.writer_threads import WriterThreads
 from wsthreads.rooms.members import Members
 from wsthreads.rooms.names import is_hidden, user_of
 from wsthreads.rooms.sending import Sending
@@ -16,8 +17,8 @@ __all__ = ["Listing"]
 class Listing(Sending):
     """The part of `Rooms` that lists and counts. Hidden rooms are left out."""
 
-    def __init__(self, drainer: Drainer) -> None:
-        super().__init__(drainer)
+    def __init__(self, drainer: Drainer, writers: WriterThreads | None = None) -> None:
+        super().__init__(drainer, writers)
         self._has_hidden = False  # whether there has ever been a hidden room
         self._ended = (0, 0)  # broadcasts and deliveries of deleted rooms
         self._ending = Lock()  # guards _ended; a leaf

@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 
 from wsthreads.errors import BrokerError, HistoryError, RoomLimitError, RoomNameError
 from wsthreads.protocol.outbox import Outbox
+from wsthreads.protocol.writer_threads import WriterThreads
 from wsthreads.rooms.attributes import Attributes
 from wsthreads.rooms.directory import Directory
 from wsthreads.rooms.handles import Room, SessionRoom
@@ -65,12 +66,13 @@ class Rooms(Listing, Generic[M]):
         self,
         drainer: Drainer,
         *,
+        writers: WriterThreads | None = None,
         max_name_chars: int,
         max_per_session: int,
         count: Callable[[str], None] = _count_nothing,
         scheduling: Scheduling = NO_SCHEDULING,
     ) -> None:
-        super().__init__(drainer)
+        super().__init__(drainer, writers)
         self._scheduling = scheduling
         self._max_name_chars = max_name_chars
         self._max_per_session = max_per_session

@@ -1,6 +1,7 @@
 """Broadcasts to the members of a room: appended to all outboxes in one step, then sent by one thread.
 
-That is the broadcasting thread, or the drainer. Messages that are broadcast meanwhile are left to it.
+That is the broadcasting thread, or the drainer. Messages that are broadcast meanwhile are left to it. In a large room,
+`WriterThreads` help it.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from functools import partial
 from typing import Any
 
 from wsthreads.protocol.encoding import PLAIN
-from wsthreads.protocol.fanout import append_all, flush_all
+from wsthreads.protocol.fanout import append_all
 from wsthreads.protocol.frames import MarkedFrame
 from wsthreads.protocol.outbox import Outbox
+from wsthreads.protocol.writer_threads import WriterThreads
 from wsthreads.rooms.histories import Histories
 from wsthreads.rooms.history import Record
 from wsthreads.rooms.members import ENCODING_NAME, Members, by_encoding
@@ -22,13 +24,14 @@ __all__ = ["Sending"]
 
 
 class Sending:
-    """The part of `Rooms` that broadcasts. At any time, one thread sends to the members of a room."""
+    """The part of `Rooms` that broadcasts. At any time, one thread sends to the members of a room, and its helpers."""
 
     #: What the rooms remember of their messages; None if that is nothing.
     history: Histories[Any] | None = None
 
-    def __init__(self, drainer: Drainer) -> None:
+    def __init__(self, drainer: Drainer, writers: WriterThreads | None = None) -> None:
         self._drainer = drainer
+        self._writers = WriterThreads(1) if writers is None else writers
         self._members: StripedDict[str, Members] = StripedDict()
 
     def check_reach(self) -> None:
@@ -121,7 +124,7 @@ class Sending:
                 members.queued = 0
                 outboxes = members.outboxes or self._copy(name, members)
         # A session that has left is not among the members, but its outbox may still have unsent messages.
-        members.left = flush_all(members.left) + flush_all(outboxes)
+        members.left = self._writers.flush(members.left) + self._writers.flush(outboxes)
         with members.order:
             members.sending = bool(members.left) or members.queued > 0
             return members.sending

@@ -278,7 +278,8 @@ class Play:
                 endpoint.ownership.settle(max(0.0, deadline - monotonic()))
             if self.app._link is not None:
                 self.app._link.pending.wait_all(max(0.0, deadline - monotonic()))
-            self.app._drainer.wait_idle(max(0.0, deadline - monotonic()))
+            for threads in (self.app._drainer, self.app._writers):
+                threads.wait_idle(max(0.0, deadline - monotonic()))
             if self._moved() == before and all(client.is_idle for client in self._clients):
                 break
             if monotonic() > deadline:

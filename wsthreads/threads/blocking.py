@@ -22,6 +22,7 @@ LOCKING = (
     "wsthreads.protocol.outbox",
     "wsthreads.protocol.writer",
     "wsthreads.protocol.fanout",
+    "wsthreads.protocol.writer_threads",
     "wsthreads.brokers.pending",
     "wsthreads.brokers.held",
     "wsthreads.brokers.link",

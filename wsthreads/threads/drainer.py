@@ -18,6 +18,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Event, Lock, Thread
 
+from wsthreads.threads.affinity import use_all_cores
 from wsthreads.threads.restarts import keep_running
 
 __all__ = ["RETRY_S", "Drainer"]
@@ -78,6 +79,7 @@ class Drainer:
     def _start_locked(self) -> None:
         self._steps = SimpleQueue()  # after a fork: the parent's steps are not ours
         self._thread = Thread(target=self._run, args=(self._steps,), name=self._thread_name, daemon=True)
+        use_all_cores()  # the new thread inherits the cores of this one, which may be a session thread
         self._thread.start()
         self._pid = os.getpid()
 

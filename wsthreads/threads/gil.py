@@ -11,7 +11,7 @@ from wsthreads.threads.affinity import Affinity, PinnedThread, leave_core, preem
 from wsthreads.threads.flusher import Flusher
 from wsthreads.threads.scheduling import NO_SCHEDULING, Occupancy, Scheduling
 
-__all__ = ["GILScheduling", "scheduling_for"]
+__all__ = ["GILScheduling", "has_gil", "scheduling_for"]
 
 
 class GILScheduling(Scheduling):
@@ -49,7 +49,12 @@ class GILScheduling(Scheduling):
         self.affinity.stop()
 
 
+def has_gil() -> bool:
+    """Whether only one thread at a time runs Python code."""
+    enabled: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
+    return enabled
+
+
 def scheduling_for(cpu_affinity: bool | None) -> Scheduling:
     """The scheduling of an app with this setting of `Config.cpu_affinity`."""
-    has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
-    return GILScheduling(cpu_affinity) if has_gil else NO_SCHEDULING
+    return GILScheduling(cpu_affinity) if has_gil() else NO_SCHEDULING

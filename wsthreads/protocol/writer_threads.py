@@ -1,0 +1,118 @@
+"""Threads that help to write to the members of a large room.
+
+A write to a socket needs no GIL, so several threads can write at once, each to other members. The thread that sends a
+broadcast divides the members into parts, wakes the helpers, and writes part after part until none is left. So do the
+helpers. A helper that comes late finds less to do, or nothing.
+
+The sending thread does not wait for the parts that helpers still write. The next broadcast may come meanwhile. The
+order of each member stays: its frames are in its outbox, and one thread at a time writes to it.
+
+The helpers start when they are first needed. If a helper fails, it writes its part again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from time import monotonic
+
+from wsthreads.protocol.fanout import BATCH, flush_all
+from wsthreads.protocol.outbox import Outbox
+from wsthreads.threads.cpu_load import usable_cores
+from wsthreads.threads.drainer import Drainer
+from wsthreads.threads.gil import has_gil
+
+__all__ = ["WriterThreads", "writers_here"]
+
+#: In a room with fewer members, one thread writes to all.
+LEAST_MEMBERS = 2000
+
+#: The smallest part. To write it takes several times as long as to wake a thread.
+LEAST_PART = 128
+
+#: More threads would wait for the GIL, which each write needs for a tenth of its time.
+MOST_WRITERS = 4
+
+
+def writers_here() -> int:
+    """How many threads should write at once: one for each core that the calling thread may use, up to a limit."""
+    return min(MOST_WRITERS, len(usable_cores()) or os.cpu_count() or 1)
+
+
+def are_parallel(outboxes: Sequence[Outbox]) -> bool:
+    """Whether several threads are faster. Where each write takes and gives up the GIL, they need twice the time."""
+    return not has_gil() or outboxes[0].needs_no_gil or outboxes[-1].needs_no_gil
+
+
+class WriterThreads:
+    """Flushes outboxes with up to `writers` threads: the caller's, and helpers. Any thread."""
+
+    def __init__(self, writers: int) -> None:
+        self._helpers = [Drainer(f"wsthreads-writer-{number}") for number in range(1, writers)]
+
+    def flush(self, outboxes: Sequence[Outbox]) -> list[Outbox]:
+        """`flush_all`, where helpers see to outboxes for which frames come while they write.
+
+        A helper may still write when this returns.
+        """
+        if len(outboxes) < LEAST_MEMBERS or not self._helpers or not are_parallel(outboxes):
+            return flush_all(outboxes)
+        parts = deque(_parts(outboxes, len(self._helpers) + 1))
+        for helper in self._helpers:
+            try:
+                helper.go_on(_Share(parts).go_on)
+            except RuntimeError:  # no thread can be started: the others write more
+                break
+        left: list[Outbox] = []
+        while (part := _next(parts)) is not None:
+            left += flush_all(part)
+        return left
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until no helper writes, at most `timeout_s`. False if one does."""
+        deadline = monotonic() + timeout_s
+        return all(helper.wait_idle(max(0.0, deadline - monotonic())) for helper in self._helpers)
+
+    def stop(self, timeout_s: float) -> None:
+        """End the helpers when they have nothing to write. Waits at most `timeout_s`."""
+        deadline = monotonic() + timeout_s
+        for helper in self._helpers:
+            helper.stop(max(0.0, deadline - monotonic()))
+
+    def release(self) -> None:
+        """End the helpers soon. Takes no lock and does not wait, so finalizers may call it."""
+        for helper in self._helpers:
+            helper.release()
+
+
+class _Share:
+    """What one helper does for one flush."""
+
+    def __init__(self, parts: deque[Sequence[Outbox]]) -> None:
+        self._parts = parts
+        self._part: Sequence[Outbox] = ()
+
+    def go_on(self) -> bool:
+        """Write one part. Returns whether to call it again; so does an exception."""
+        self._part = self._part or _next(self._parts) or ()
+        if self._part:
+            self._part = flush_all(self._part)
+        return bool(self._part or self._parts)
+
+
+def _next(parts: deque[Sequence[Outbox]]) -> Sequence[Outbox] | None:
+    """Take a part that no other thread has taken; None if there is none."""
+    try:
+        return parts.popleft()
+    except IndexError:
+        return None
+
+
+def _parts(outboxes: Sequence[Outbox], writers: int) -> Iterator[Sequence[Outbox]]:
+    """Parts that become smaller, so that all writers finish at about the same time."""
+    start, count = 0, len(outboxes)
+    while start < count:
+        size = min(BATCH, max(LEAST_PART, (count - start) // (2 * writers)))
+        yield outboxes[start : start + size]
+        start += size
