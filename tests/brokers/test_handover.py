@@ -419,6 +419,24 @@ def test_a_claim_without_an_answer_is_repeated_although_redis_is_away_for_a_whil
     assert world.places[1].here == {ann.id: ann}
 
 
+def test_a_process_that_ends_meanwhile_takes_no_session_from_redis(new_world, monkeypatch):
+    world = new_world(processes=3)
+    ann, ending = Client(world, "lobby"), world.places[1]
+    assert world.places[0].handover.export(ann.id)
+    arrive = ending.arrive
+
+    def arrive_at_the_end(*arguments):
+        ending.handover.take_no_more()
+        return arrive(*arguments)
+
+    monkeypatch.setattr(ending, "arrive", arrive_at_the_end)
+    assert world.come_back(ann, 1) == BUSY
+    assert not ending.here
+    assert world.come_back(ann, 1) == BUSY
+    assert not isinstance(world.come_back(ann, 2), str)
+    assert members(world, "lobby") == [1, 1, 1]
+
+
 def test_a_process_that_fails_to_take_a_session_leaves_it_to_another_one(new_world):
     world = new_world(processes=3)
     ann = Client(world, "lobby", user="ann")

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from contextlib import ExitStack
 from urllib.request import urlopen
 
@@ -12,9 +13,12 @@ from tests.redis_server import RedisServer
 from tests.speakers import Speaker
 from tests.wire import endpoint, run_all
 from wsthreads import SessionClosed
-from wsthreads.brokers.handover import Handover
+from wsthreads.brokers.handover import BUSY, Handover
 from wsthreads.protocol import envelope
-from wsthreads.sessions.moves import Arriving
+from wsthreads.protocol.encoding import PLAIN
+from wsthreads.protocol.handshake import Request
+from wsthreads.sessions.moves import Arriving, Claim
+from wsthreads.sessions.secrets import digest
 
 SUSPEND, RESUME = "suspend", "resume"
 
@@ -229,6 +233,30 @@ def test_at_a_shutdown_a_redis_that_hangs_for_seconds_is_waited_for(processes):
             assert old.calls == ["open", "one", SUSPEND]
 
 
+def test_a_session_tries_to_leave_for_as_long_as_the_shutdown_may_take(processes, monkeypatch):
+    (old, new), late_s = processes(), [0.0]
+    monkeypatch.setattr("wsthreads.sessions.service.monotonic", lambda: time.monotonic() + late_s[0])
+    export = old.endpoint.handover.export
+
+    def export_late(session_id):
+        if not late_s[0]:
+            late_s[0] = 12.0
+            return False
+        return export(session_id)
+
+    monkeypatch.setattr(old.endpoint.handover, "export", export_late)
+    with Speaker(old.port).begin() as client:
+        client.send("one")
+        assert client.next() == "echo one"
+        ending = threading.Thread(target=old.app.shutdown, args=(6 * DEADLINE_S, 1012, "restart"))
+        ending.start()
+        assert client.receive_close() == (1012, "restart")
+        assert move(client, new).resumed
+        ending.join(DEADLINE_S)
+        assert not ending.is_alive()
+        assert old.calls == ["open", "one", SUSPEND]
+
+
 def test_what_the_client_sends_while_the_server_shuts_down_is_handled_once(processes):
     old, new = processes()
     with Speaker(old.port).begin() as client:
@@ -360,6 +388,18 @@ def test_a_handler_that_waits_for_a_reply_does_not_keep_its_session_from_moving(
         client.put(envelope.reply(1, "late"))  # nobody waits for it any more
         client.put("two")
         assert client.next() == "echo two"
+
+
+def test_a_process_that_shuts_down_takes_no_session(processes):
+    old, middle, new = processes(3)
+    with Speaker(middle.port).begin() as another, Speaker(old.port).begin() as client:
+        old.wait_for("open")
+        middle.app._shutdown.begin(DEADLINE_S, 1012, "restart")
+        claim = Claim(client.token.partition(".")[0], digest(client.token.partition(".")[2]), 0, None, None, PLAIN)
+        assert middle.endpoint.handover.fetch(claim, Request({})) == BUSY
+        assert old.calls == ["open"]
+        assert another.receive_close() == (1012, "restart")
+        assert move(another, new).resumed
 
 
 def test_a_session_that_arrives_while_its_process_shuts_down_goes_on_in_the_next_one(processes, monkeypatch):

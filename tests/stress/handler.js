@@ -36,7 +36,8 @@ export async function onMessage(session, message) {
     await new Promise((resolve) => setTimeout(resolve, 1));
     end(session);
   }
-  await call(session, "onMessage", () => run(session, Number(seq), steps, body));
+  const asking = call(session, "onMessage", () => run(session, Number(seq), steps, body));
+  if (asking) await asking;
   if (fault) injected(fault); // behind the call, since one that is stopped at its deadline runs no `finally`
 }
 
@@ -44,7 +45,8 @@ export async function onRequest(session, message) {
   const [head, body] = split(message);
   const [seq, ...steps] = head.split(" ");
   const how = steps.pop();
-  await call(session, "onRequest", () => run(session, Number(seq), steps, body));
+  const asking = call(session, "onRequest", () => run(session, Number(seq), steps, body));
+  if (asking) await asking;
   if (how === "?e") throw new RequestError(`no ${seq}`);
   if (how.startsWith("!")) injected(how.slice(1));
   return how === "?n" ? null : message;

@@ -51,6 +51,10 @@ LARGE_ROOM = 6
 #: An endless script must be stopped before its clients time out. No other call may take so long.
 SCRIPT_TIMEOUT_S = 5.0 * SCALE
 
+#: A client replies as soon as it reads, and sees a handshake through although a script loops meanwhile.
+REQUEST_TIMEOUT_S = 120.0
+HANDSHAKE_TIMEOUT_S = 10.0 + SCRIPT_TIMEOUT_S
+
 PING_INTERVAL_S = 0.5  # `run` changes it
 PING_TIMEOUT_S = 120.0
 
@@ -90,6 +94,8 @@ def create_app(handler: str, clients: int) -> App:
         ping_timeout_s=PING_TIMEOUT_S,
         max_sessions=3 * clients + 100,
         script_timeout_s=SCRIPT_TIMEOUT_S,
+        handshake_timeout_s=HANDSHAKE_TIMEOUT_S,
+        request_timeout_s=REQUEST_TIMEOUT_S,
         resume_s=RESUME_S,
         max_resume_bytes=MAX_OUTBOX_BYTES,
         max_suspended_sessions=100_000,

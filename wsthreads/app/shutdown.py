@@ -70,7 +70,7 @@ class Shutdown:
 
     def begin(self, timeout_s: float, code: int, reason: str) -> None:
         """Refuse new sessions, and close all sessions now or soon. Does not block. A second call does nothing."""
-        if not self._admission.close(code, reason):
+        if not self._admission.close(code, reason, timeout_s):
             return
         if self._dashboard is not None:
             self._dashboard.close_viewers(code, reason)

@@ -132,7 +132,7 @@ class Handover:
         deadline, pause_s, ask_at = monotonic() + timeout_s, FIRST_LOOK_S, 0.0
         unreached_until = monotonic() + UNREACHED_S
         try:
-            while True:
+            while not self._imports.is_over:
                 found = self._imports.take(claim, request)
                 if found is not None and found != BUSY:
                     return found
@@ -150,6 +150,7 @@ class Handover:
                     return BUSY
                 sleep(pause_s)
                 pause_s = min(LAST_LOOK_S, 1.5 * pause_s)
+            return BUSY
         except BrokerError as error:
             log.debug("session %s on %s is not looked for: %s", claim.session_id, self._path, error)
             return BUSY
@@ -211,6 +212,10 @@ class Handover:
         Several calls for one session are one.
         """
         return self._exports.export(session_id)
+
+    def take_no_more(self) -> None:
+        """From now on, leave the sessions in Redis to others: this process might end before it has stored one again."""
+        self._imports.is_over = True
 
     def put(self, calls: Iterable[Callable[[], object]]) -> None:
         """Call these in other threads."""

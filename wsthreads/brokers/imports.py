@@ -56,6 +56,8 @@ class Imports:
         self._sessions = sessions
         self._count = count
         self._max_missed_bytes = max_missed_bytes
+        #: No session is taken any more.
+        self.is_over = False
 
     def take(self, claim: Claim, request: Any) -> Arriving | str | None:
         """A session that is stored in Redis; why it cannot be resumed; None if it is not stored. Blocks.
@@ -126,7 +128,7 @@ class Imports:
         session, is_ours = arrival.session, False
         try:
             replay = self._enter(arrival, state)
-            is_ours = self._claim(state.id, head, call)
+            is_ours = not self.is_over and self._claim(state.id, head, call)
         except BrokerError as error:
             log.debug("session %s on %s is not taken: %s", state.id, self._path, error)
         finally:

@@ -42,6 +42,8 @@ class Admission:
         self._taken_by: dict[str, int] = {}  # network -> places; only with a limit
         #: After `close`: the close code and reason for sessions that are just opening.
         self.goodbye: tuple[int, str] | None = None
+        #: And when the shutdown is to be over, as by `monotonic`.
+        self.ends_at = 0.0
         self._left_out = 0  # how many of the taken places belong to threads in `wait_others`, or past it
         self._here = _Here()
         self._changed = Condition()  # guards _taken, _taken_by, _left_out, _suspended, _waiting_by and goodbye
@@ -113,11 +115,15 @@ class Admission:
             self._suspended -= 1
             self._changed.notify_all()
 
-    def close(self, code: int, reason: str) -> bool:
-        """Refuse new sessions from now on. Returns False, and does nothing, if it was called before."""
+    def close(self, code: int, reason: str, timeout_s: float = 0.0) -> bool:
+        """Refuse new sessions from now on. Returns False, and does nothing, if it was called before.
+
+        Those that are there have `timeout_s` to end.
+        """
         with self._changed:
             first = self.goodbye is None
             if first:
+                self.ends_at = monotonic() + timeout_s
                 self.goodbye = (code, reason)
             return first
 

@@ -164,6 +164,7 @@ class Endpoint:
         if handover is None:
             self.suspensions.close_all(code, reason)
         else:
+            handover.take_no_more()
             handover.put(partial(leave, dialogue) for dialogue in self.suspensions.waiting())
 
     def give_up_connections(self, dead_fd: int) -> None:

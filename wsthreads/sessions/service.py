@@ -44,9 +44,9 @@ from wsthreads.threads.scheduling import ScheduledThread, Scheduling
 
 __all__ = ["Service"]
 
-#: At a shutdown: how long to try to have a session go on in another process, and how often.
-LEAVE_S = 10.0
+#: At a shutdown: how often to try to have a session go on in another process. This long before the end, it is closed.
 RETRY_S = 0.1
+CLOSE_S = 1.0
 
 log = get_logger(__name__)
 
@@ -99,7 +99,6 @@ class Service:
         )
         #: Hands sessions over to other processes. Set once, before any client comes; None without a broker.
         self.handover: Handover | None = None
-        self._leave_until = 0.0  # at a shutdown: until when to try that again; 0 before it begins
         self._reception = Reception(self)
 
     def serve(self, client: Admitted) -> None:
@@ -252,9 +251,8 @@ class Service:
 
     def leave(self, dialogue: Dialogue) -> None:
         """At a shutdown: a session without a connection goes on in another process, or ends. Blocks."""
-        self._leave_until = self._leave_until or monotonic() + LEAVE_S
         while self.handover is not None and not dialogue.is_over and dialogue.ending is None:
-            if self.handover.export(dialogue.session.id) or monotonic() > self._leave_until:
+            if self.handover.export(dialogue.session.id) or monotonic() > self.admission.ends_at - CLOSE_S:
                 break
             sleep(RETRY_S)  # a function of the handler takes long, or the broker is away
         if not dialogue.is_over:
