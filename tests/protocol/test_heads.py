@@ -2,18 +2,19 @@
 
 import pytest
 
-from wsthreads.protocol.heads import BadHead, check_request_line, check_trailer, chunk_size, clean_head, is_host
+from wsthreads.protocol.heads import BadHead, check_request_line, check_trailer, chunk_size, clean_fields, is_host
 
 
 def judge_all(head):
     first, *lines = head.encode("latin-1").splitlines(keepends=True)
-    return clean_head(check_request_line(first), lines)
+    return clean_fields(check_request_line(first).version, lines)
 
 
 def judge(*headers, line="GET / HTTP/1.1", host="Host: a.example", end="\r\n"):
     fields = [*([host] if host is not None else []), *headers, ""]
-    version = check_request_line((line + end).encode("latin-1"))
-    return clean_head(version, [(field + end).encode("latin-1") for field in fields])
+    version = check_request_line((line + end).encode("latin-1")).version
+    taken = clean_fields(version, [(field + end).encode("latin-1") for field in fields])
+    return b"".join(f"{name}: {value}\r\n".encode("latin-1") for name, value in taken) + b"\r\n"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_a_head_that_ends_in_its_midst_is_refused():
 def test_a_head_that_is_too_long_is_a_431():
     for headers in (["A: b"] * 100, ["A: " + "b" * 65536]):
         with pytest.raises(BadHead) as caught:
-            clean_head((1, 1), [*(f"{header}\r\n".encode()[:65537] for header in headers), b"\r\n"])
+            clean_fields((1, 1), [*(f"{header}\r\n".encode()[:65537] for header in headers), b"\r\n"])
         assert caught.value.status == 431
 
 

@@ -414,6 +414,43 @@ def test_a_failing_application_is_a_500_and_is_logged(serve, caplog):
     wait_until(lambda: "of the application" in caplog.text)
 
 
+def answers(environ, start_response):
+    """Answers in the way that the path names."""
+    headers = [("Content-Length", "5"), ("X-Way", environ["PATH_INFO"])]
+    if environ["PATH_INFO"] == "/written":
+        write = start_response("200 OK", headers)
+        write(b"hel")
+        return [b"lo"]
+    if environ["PATH_INFO"] == "/late":
+
+        def later():
+            start_response("200 OK", headers)
+            yield b"hello"
+
+        return later()
+    start_response("200 OK", [])
+    try:
+        raise ZeroDivisionError("of the application")
+    except ZeroDivisionError:
+        if environ["PATH_INFO"] == "/raised":
+            raise
+        start_response("200 OK", headers, sys.exc_info())
+    return [b"hello"]
+
+
+@pytest.mark.parametrize("way", ["/written", "/late", "/replaced", "/raised"])
+def test_an_application_answers_a_client_that_asks_for_a_websocket_as_any_other(serve, way):
+    server = serve(echo_app(answers))
+    upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+    first, second = (
+        ask(server, f"GET {way} HTTP/1.1\r\nHost: a.example\r\n{more}\r\n".encode()) for more in ("", upgrade)
+    )
+    undated = [re.sub(rb"Date: [^\r]*", b"", answer) for answer in (first, second)]
+    assert undated[0] == undated[1]
+    status, _, body = first.partition(b"\r\n\r\n")
+    assert (status.startswith(b"HTTP/1.1 500") if way == "/raised" else body == b"hello"), first
+
+
 def test_tls(serve, certificate):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)

@@ -1,7 +1,7 @@
 """One connection: a `simple_websocket.Server` that runs in the calling thread.
 
-It differs from its base class in two ways. It has no thread and no event of its own: the WSGI server's thread reads.
-And only the outbox writes. Its parts: `Assembler` makes messages from bytes and checks their limits, `Channel` sends
+It differs from its base class in two ways. It has no thread of its own: the WSGI server's thread reads. And only the
+outbox writes. Its parts: `Assembler` makes messages from bytes and checks their limits, `Channel` sends
 and decides how the connection ends, `Clocks` sends pings and watches the time.
 """
 
@@ -31,7 +31,7 @@ from wsthreads.protocol.frames import PONG, encode_frame
 from wsthreads.protocol.rate_limit import RateLimit
 from wsthreads.protocol.readers import Reader
 from wsthreads.protocol.transport import RECEIVE_BYTES, message_receiver, transport_for
-from wsthreads.protocol.wsgi_servers import take_early_input
+from wsthreads.protocol.wsgi_servers import SOCKET_KEY, take_early_input
 from wsthreads.threads.flusher import Flusher
 
 __all__ = ["NO_MESSAGE", "Connection"]
@@ -71,24 +71,6 @@ def _next_size(received: int, messages: int) -> int:
     if received < RECEIVE_BYTES:
         return RECEIVE_BYTES
     return RECEIVE_MANY_BYTES if messages > MANY_MESSAGES else RECEIVE_LARGE_BYTES
-
-
-class _NoThread:
-    """The base class gets it in place of the thread that it would start for each connection."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, target: Callable[[], None]) -> None:
-        self.name = ""
-
-    def start(self) -> None:
-        pass
-
-
-class _NoEvent:
-    """The base class gets it in place of the event that its thread would set."""
-
-    __slots__ = ()
 
 
 #: Slots, since the base class has a dict: with these attributes in it, too, the dicts of instances would have too many
@@ -141,6 +123,10 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self._flusher = flusher
         self._count = count
         self._round_trips = round_trips
+        # The base class's constructor is not called: it makes a thread, an event, and parsers of HTTP and WebSocket.
+        self.environ = environ
+        self.sock = environ.get(SOCKET_KEY) or environ["gunicorn.socket"]
+        self.connected = False
         self._accepted_subprotocol = subprotocol
         self._agreement = agreement  # to deflate messages, in both directions
         #: Called in the connection's thread before the client's end of the connection takes effect, so that earlier
@@ -151,14 +137,12 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self._is_late = False  # and nothing has come until then
         # Without the messages that the reader has handed on itself. Only the connection's thread writes these.
         self._messages_in = self._bytes_in = 0
-        super().__init__(environ, thread_class=_NoThread, event_class=_NoEvent)
-        self.input_buffer = self.subprotocols = ()  # the base class's own are a list each
+        self.handshake()
 
     def handshake(self) -> None:
-        """Called by the base class: answer the request with the 101. The request has been checked already."""
+        """Answer the request with the 101. The request has been checked already."""
         config, agreement = self._config, self._agreement
         self.subprotocol = self._accepted_subprotocol
-        self.ws = None  # the base class has made one for the handshake, which is not needed; it holds 10 kB
         early = take_early_input(self.environ)
         self._bytes_in = len(early)
         self._assembler = Assembler(config, agreement, early=early)

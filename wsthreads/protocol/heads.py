@@ -9,16 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from http import HTTPStatus
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 __all__ = [
     "MAX_FIELDS",
     "MAX_LINE_BYTES",
     "BadHead",
+    "RequestLine",
     "check_request_line",
     "check_trailer",
     "chunk_size",
-    "clean_head",
+    "clean_fields",
     "is_host",
 ]
 
@@ -54,13 +56,21 @@ class BadHead(Exception):
         self.status = status
 
 
+class RequestLine(NamedTuple):
+    """The first line of a request."""
+
+    method: str
+    target: str
+    version: tuple[int, int]
+
+
 def is_host(text: str) -> bool:
     """Whether a text is a valid Host header (RFC 9110, 7.2): a name or an address, with an optional port."""
     return _HOST.fullmatch(text) is not None
 
 
-def check_request_line(line: bytes) -> tuple[int, int]:
-    """Check a request line, which includes its line end. Returns the HTTP version. Raises `BadHead`."""
+def check_request_line(line: bytes) -> RequestLine:
+    """Read a request line, which includes its line end. Raises `BadHead`."""
     match = _REQUEST_LINE.fullmatch(_content(line))
     if match is None:
         raise BadHead("Malformed request line")
@@ -68,11 +78,11 @@ def check_request_line(line: bytes) -> tuple[int, int]:
     if major > b"1":
         raise BadHead("This server speaks only HTTP/1.1", HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
     _check_target(method, target)
-    return int(major), int(minor)
+    return RequestLine(method.decode(), target.decode(), (int(major), int(minor)))
 
 
-def clean_head(version: tuple[int, int], lines: Sequence[bytes]) -> bytes:
-    """Check the header lines. Returns them without white space around values, and with the empty line.
+def clean_fields(version: tuple[int, int], lines: Sequence[bytes]) -> list[tuple[str, str]]:
+    """Check the header lines. Returns their names and values, without white space around values.
 
     `lines` include their line ends; the last one is the empty line. Raises `BadHead`.
     """
@@ -92,7 +102,7 @@ def clean_head(version: tuple[int, int], lines: Sequence[bytes]) -> bytes:
     if len(cookies := values.get(b"cookie", [])) > 1:  # from an HTTP/2 proxy (RFC 9113, 8.2.3)
         fields = [field for field in fields if field[0].lower() != b"cookie"]
         fields.append((b"Cookie", b"; ".join(filter(None, cookies))))
-    return b"".join(b"%s: %s\r\n" % field for field in fields) + b"\r\n"
+    return [(name.decode(), value.decode("latin-1")) for name, value in fields]
 
 
 def chunk_size(line: bytes) -> int:
