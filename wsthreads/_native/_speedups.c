@@ -5,7 +5,7 @@
  *
  * - _outboxes.c: append_all, lock_queued, unlock    - _inbox.c: Inbox      - _rlock.c: RLock
  * - _sending.c: send_queues, post                   - _intake.c: Intake    - _metrics.c: Tally, Histogram
- * - _reading.c: what reads from sockets
+ * - _reading.c: what reads from sockets           - _fast_path.c: FastPath
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "_compat.h"
+#include "_fast_path.h"
 #include "_inbox.h"
 #include "_metrics.h"
 #include "_outboxes.h"
@@ -77,7 +78,8 @@ static PyMethodDef methods[] = {
 static int fill(PyObject *module) {
     if (add_outbox_functions(module) < 0 || add_sending_functions(module) < 0 || add_reading_functions(module) < 0 ||
         add_inbox_type(module) < 0 || add_intake_type(module) < 0 || add_metrics_types(module) < 0 ||
-        add_outbox_type(module) < 0 || add_rlock_type(module) < 0) {
+        add_outbox_type(module) < 0 || add_rlock_type(module) < 0 ||
+        add_fast_path_type(module) < 0) {
         return -1;
     }
     return 0;

@@ -10,11 +10,11 @@ from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING
 
-from wsthreads.errors import CloseCode, PeerError, ProtocolError, RequestError
+from wsthreads.errors import PeerError, ProtocolError, RequestError
 from wsthreads.protocol import envelope
 from wsthreads.protocol.frames import message_frame
 from wsthreads.sessions.secrets import Secrets
-from wsthreads.sessions.turn import LOOK_S, Turn
+from wsthreads.sessions.turn import LOOK_S, MARKS, Turn
 
 if TYPE_CHECKING:
     from wsthreads.protocol.outbox import Outbox
@@ -23,24 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Intake"]
 
-#: How a message begins that is no ordinary one, or that was escaped.
-MARKS = frozenset({envelope.DLE, envelope.DLE.encode()})
-
 
 class Intake(Turn):
     """What a `Dialogue` takes from its client. At most `most_bytes` wait for the turn."""
 
-    __slots__ = (
-        "_ack_at",
-        "_ack_bytes_at",
-        "_carrier",
-        "_most_bytes",
-        "_to_confirm",
-        "ending",
-        "outbox",
-        "received",
-        "secrets",
-    )
+    __slots__ = ("_most_bytes", "_to_confirm", "ending", "outbox", "secrets")
 
     def __init__(self, outbox: Outbox, handler: Handler, most_bytes: int) -> None:
         super().__init__(handler)
@@ -70,48 +57,13 @@ class Intake(Turn):
 
         Called in the connection's thread. Raises `ProtocolError`.
         """
-        if message[:1] in MARKS:
-            if not self._accept_marked(carrier, message):
-                return False
-        else:  # as in `accept`; nearly all messages find the turn free, and pass the events by
-            with self._lock:
-                if self._carrier is not carrier:
-                    return False
-                self.received = received = self.received + 1
-                has_turn = not self._is_taken and not self._events
-                if has_turn:
-                    self._is_taken = True
-                    self._ack_bytes_at -= len(message)
-                else:
-                    self._bytes_queued += len(message)
-                    self._events.append(message)
-                is_due = received >= self._ack_at or self._bytes_queued >= self._ack_bytes_at
-                if is_due:
-                    self._look_locked()
-            if has_turn:
-                self._handle(carrier, message, is_due)
-            elif is_due:
-                self.outbox.flush()
+        if not self.pass_by(carrier, message) and not self.accept(carrier, message):
+            return False
         if self._events:
             self.run()
             if self._events and self._bytes_waiting() > self._most_bytes:
                 self._wait_for_turn(carrier)
         return True
-
-    def _handle(self, carrier: Carrier, message: str | bytes, is_due: bool) -> None:
-        """Handle a message that is no event, with the turn, which this gives up. An acknowledgement may be due."""
-        try:
-            if is_due:
-                self.outbox.flush()
-            self._runner = self.session._thread = carrier.thread
-            if not self._drops:
-                self._handler.message(self.session, message)
-        except BaseException:
-            self.begin_close(CloseCode.INTERNAL_ERROR, "server error")
-            raise
-        finally:
-            self._runner = 0
-            self._give_up_turn()
 
     def accept(self, carrier: Carrier, message: str | bytes) -> bool:
         """Take a message, and call no handler. False if the connection was replaced. Raises `ProtocolError`."""

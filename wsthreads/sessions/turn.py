@@ -13,16 +13,18 @@ from threading import Condition, get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from wsthreads._native import speedups
 from wsthreads.errors import CloseCode
 from wsthreads.protocol import envelope
 from wsthreads.protocol.writer import RLock
 from wsthreads.sessions.requests import IncomingRequest, Requests
 
 if TYPE_CHECKING:
+    from wsthreads.sessions.carrier import Carrier
     from wsthreads.sessions.interface import Handler
     from wsthreads.sessions.session import Session
 
-__all__ = ["LOOK_S", "Turn"]
+__all__ = ["LOOK_S", "MARKS", "Turn"]
 
 #: What a message that waits for the turn counts beside its own length.
 MESSAGE_BYTES = 64
@@ -30,27 +32,90 @@ MESSAGE_BYTES = 64
 #: A thread that waits for the turn's holder, or for its own client, looks again after this at the latest.
 LOOK_S = 0.5
 
+#: How a message begins that is no ordinary one, or that was escaped.
+MARKS = frozenset({envelope.DLE, envelope.DLE.encode()})
 
-class Turn:
-    """The events of a session. The thread that makes it has the turn."""
+
+class FastPath:
+    """What each message of a client reads or writes. `_speedups` has it in C."""
 
     __slots__ = (
-        "_bytes_handled",
+        "_ack_at",
+        "_ack_bytes_at",
         "_bytes_queued",
+        "_carrier",
         "_drops",
         "_events",
         "_handler",
         "_is_awaited",
-        "_is_full",
         "_is_taken",
         "_lock",
-        "_room",
         "_runner",
-        "requests",
+        "received",
         "session",
     )
 
+    _ack_at: int
+    _ack_bytes_at: int
+    _bytes_queued: int
+    _carrier: Carrier | None
+    _drops: bool
+    _events: deque[Any]
+    _handler: Handler
+    _is_awaited: bool
+    _is_taken: bool
+    _lock: Any
+    _runner: int
+    received: int
     session: Session
+
+    def begin_close(self, code: int, reason: str = "") -> bool:
+        """See `Dialogue`."""
+        raise NotImplementedError
+
+    def _give_up_turn(self) -> None:
+        """See `Turn`."""
+        raise NotImplementedError
+
+    def pass_by(self, carrier: Carrier, message: str | bytes) -> bool:
+        """Count a message and have it handled, if it is an ordinary one, the turn is free, and no events wait.
+
+        False, and nothing happens, if that is not so, if an acknowledgement is due, or if the connection was replaced.
+        If it is true, look for events afterwards. Raises what the handler raises; then the session is closing.
+        """
+        if message[:1] in MARKS:
+            return False
+        with self._lock:
+            received, left = self.received + 1, self._ack_bytes_at - len(message)
+            if self._carrier is not carrier or self._is_taken or self._events:
+                return False
+            if received >= self._ack_at or self._bytes_queued >= left:
+                return False
+            self.received, self._ack_bytes_at, self._is_taken = received, left, True
+        try:
+            self._runner = self.session._thread = carrier.thread
+            if not self._drops:
+                self._handler.message(self.session, message)
+        except BaseException:
+            # Not an error in the user's code: the handler has logged those.
+            self.begin_close(CloseCode.INTERNAL_ERROR, "server error")
+            raise
+        finally:
+            self._runner = 0
+            self._give_up_turn()
+        return True
+
+
+_PYTHON = FastPath  # for tests
+if speedups is not None and not TYPE_CHECKING:
+    FastPath = speedups.FastPath
+
+
+class Turn(FastPath):
+    """The events of a session. The thread that makes it has the turn."""
+
+    __slots__ = ("_bytes_handled", "_is_full", "_room", "requests")
+
     requests: Requests
 
     def __init__(self, handler: Handler) -> None:
@@ -59,6 +124,7 @@ class Turn:
         self._lock = RLock()  # nobody takes it twice; `pump` asks whether its thread has it
         self._room = Condition(self._lock)  # for a thread that waits until fewer events wait, or for the turn
         self._is_full = self._is_awaited = False  # such a thread waits
+        # Messages, requests, and functions for all else.
         self._events: deque[str | bytes | envelope.Request | Callable[[Any], None]] = deque()
         self._is_taken = True  # a thread has the turn. Guarded by the lock
         self._runner = 0  # that thread, in `run`
@@ -72,10 +138,6 @@ class Turn:
         except RuntimeError:
             return False
         return True
-
-    def begin_close(self, code: int, reason: str = "") -> bool:
-        """See `Dialogue`."""
-        raise NotImplementedError
 
     def _take_turn(self) -> bool:
         with self._lock:
