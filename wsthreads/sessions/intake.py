@@ -72,12 +72,8 @@ class Intake(Turn):
         with self._lock:
             if self._carrier is not carrier:
                 return False
-            self.received = received = self.received + 1
-            self._bytes_queued = queued = self._bytes_queued + len(message)
+            is_due = self._count_locked(len(message))
             self._events.append(message)
-            is_due = received >= self._ack_at or queued >= self._ack_bytes_at
-            if is_due:
-                self._look_locked()
         if is_due:
             self.outbox.flush()
         return True
@@ -85,9 +81,10 @@ class Intake(Turn):
     def _accept_marked(self, carrier: Carrier, message: str | bytes) -> bool:
         """`accept` for a message that begins with DLE."""
         parsed = envelope.parse(message)
+        if isinstance(parsed, envelope.Request):
+            return self._accept_request(carrier, parsed)
         if isinstance(parsed, (envelope.Ack, envelope.Heartbeat)) and not self._is_progress(parsed):
             carrier.connection.admit_control()
-        refused = 0
         with self._lock:
             if self._carrier is not carrier:
                 return False
@@ -101,21 +98,12 @@ class Intake(Turn):
             elif isinstance(parsed, (str, bytes)):
                 self._count_locked(len(parsed))
                 self._events.append(parsed)
-            elif isinstance(parsed, envelope.Request):
-                if self.requests.hear(parsed.id):
-                    self._count_locked(len(parsed.data))
-                    self._events.append(parsed)
-                else:
-                    self._count_locked(0)
-                    refused = parsed.id
             else:
                 self.requests.check_asked(parsed.id)
                 self._ack_bytes_at -= len(message)
                 self._count_locked(0)
         self.outbox.flush()
-        if refused:
-            self.requests.refuse(refused)
-        elif isinstance(parsed, envelope.Reply):
+        if isinstance(parsed, envelope.Reply):
             self.requests.settle(parsed.id, parsed.data)
         elif isinstance(parsed, envelope.NullReply):
             self.requests.settle(parsed.id, None)
@@ -123,16 +111,33 @@ class Intake(Turn):
             self.requests.settle(parsed.id, RequestError(parsed.reason))
         return True
 
+    def _accept_request(self, carrier: Carrier, request: envelope.Request) -> bool:
+        with self._lock:
+            if self._carrier is not carrier:
+                return False
+            is_heard = self.requests.hear(request.id)
+            is_due = self._count_locked(len(request.data) if is_heard else 0)
+            if is_heard:
+                self._events.append(request)
+        if is_due:
+            self.outbox.flush()
+        if not is_heard:
+            self.requests.refuse(request.id)
+        return True
+
     def _is_progress(self, message: envelope.Ack | envelope.Heartbeat) -> bool:
         """Whether it acknowledges something new. The more a client receives, the more of these it sends."""
         outbox = self.outbox
         return isinstance(message, envelope.Ack) and outbox.is_keeping and message.received > outbox.acknowledged
 
-    def _count_locked(self, queued: int) -> None:
+    def _count_locked(self, queued: int) -> bool:
+        """Count a message. Whether an acknowledgement was due, and the caller has to flush."""
         self.received += 1
         self._bytes_queued += queued
-        if self.received >= self._ack_at or self._bytes_queued >= self._ack_bytes_at:
+        is_due = self.received >= self._ack_at or self._bytes_queued >= self._ack_bytes_at
+        if is_due:
             self._look_locked()
+        return is_due
 
     def _look_locked(self) -> None:
         """Acknowledge what was taken. The first message of a connection only confirms the welcome."""
