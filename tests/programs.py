@@ -40,7 +40,7 @@ def connect(url: str, **options: Any) -> websockets.sync.client.ClientConnection
     """A client by python-websockets: it shares no code with the server. Use it as a context manager."""
     options = {
         "compression": None,
-        "open_timeout": DEADLINE_S,
+        "open_timeout": PROGRAM_S,  # perhaps its worker has still to start
         "close_timeout": DEADLINE_S,
         "ping_interval": None,
         "max_size": 2**26,

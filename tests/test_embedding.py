@@ -71,7 +71,7 @@ class Visitor:
 
     def open(self, path: str, **form: str) -> str:
         data = urllib.parse.urlencode({**form, **self._csrf}).encode() if form else None
-        with self._opener.open(f"http://127.0.0.1:{self.port}{path}", data, timeout=DEADLINE_S) as answer:
+        with self._opener.open(f"http://127.0.0.1:{self.port}{path}", data, timeout=PROGRAM_S) as answer:
             page: str = answer.read().decode()
         found = re.search(r'csrfmiddlewaretoken" value="(\w+)"', page)
         self._csrf = {"csrfmiddlewaretoken": found[1]} if found else {}
@@ -287,7 +287,7 @@ def test_a_plain_wsgi_application_gets_every_other_path(serve: Callable[..., Any
             session.send(message)
 
     server = serve(app)
-    with urllib.request.urlopen(server.url + "/ws/elsewhere", timeout=DEADLINE_S) as response:
+    with urllib.request.urlopen(server.url + "/ws/elsewhere", timeout=PROGRAM_S) as response:
         assert response.read() == b"/ws/elsewhere"
     with connect(server.ws_url + "/ws/echo") as client:
         client.send("hello")

@@ -61,7 +61,7 @@ def answers(port):
 
 def fetch(url, **form):
     data = urllib.parse.urlencode(form).encode() if form else None
-    with urllib.request.urlopen(url, data, timeout=DEADLINE_S) as answer:
+    with urllib.request.urlopen(url, data, timeout=PROGRAM_S) as answer:
         return answer.read().decode()
 
 

@@ -17,7 +17,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.ports import free_port
-from tests.programs import DEADLINE_S, ROOT, Program, connect, receive, run_server, wait_until
+from tests.programs import DEADLINE_S, PROGRAM_S, ROOT, Program, connect, receive, run_server, wait_until
 from tests.wire import CLOSE, PING, PONG, TEXT, RawClient, close_payload, frame, run_all
 from wsthreads.gunicorn import _Pool
 from wsthreads.servers.stalled_clients import STALL_S
@@ -56,7 +56,7 @@ class Gunicorn(Program):
         self.markers.with_suffix(".go").touch()
 
     def page(self):
-        with urlopen(f"http://127.0.0.1:{self.port}/", timeout=DEADLINE_S) as answer:
+        with urlopen(f"http://127.0.0.1:{self.port}/", timeout=PROGRAM_S) as answer:
             return answer.read().decode()
 
     def closes(self):
@@ -754,7 +754,7 @@ def test_secrets_of_urls_are_in_none_of_gunicorn_s_logs_under_plain_gthread(tmp_
 
 def status(port, path):
     try:
-        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=DEADLINE_S) as answer:
+        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=PROGRAM_S) as answer:
             return answer.status
     except HTTPError as error:
         return error.code

@@ -6,7 +6,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.programs import DEADLINE_S, ROOT, Program, connect, receive, wait_until
+from tests.programs import PROGRAM_S, ROOT, Program, connect, receive, wait_until
 from tests.wire import RawClient
 from wsthreads import HandshakeRefused, Refusal, WebSocketApp
 from wsthreads.loggers import ContainedLogger, get_logger
@@ -131,7 +131,7 @@ def test_nor_does_it_under_gunicorn(tmp_path, worker):
         port = int(server.wait_for(r"Listening at: http://127\.0\.0\.1:(\d+)")[1])
 
         def places():
-            with urlopen(f"http://127.0.0.1:{port}/", timeout=DEADLINE_S) as answer:
+            with urlopen(f"http://127.0.0.1:{port}/", timeout=PROGRAM_S) as answer:
                 return answer.read()
 
         for _ in range(3):

@@ -1,6 +1,7 @@
 """Rooms over Redis when it is away, forgets, or is full; and what becomes of a process that is away."""
 
 import logging
+import random
 import threading
 import time
 
@@ -50,9 +51,9 @@ def worlds():
 
 
 @pytest.fixture
-def divided(proxy, redis_server, worlds, request):
+def divided(proxy, redis_server, worlds):
     """Two processes, of which the first has its Redis behind the proxy."""
-    prefix = f"outage-{id(request)}"
+    prefix = f"outage-{random.randrange(2**32)}"
     return worlds(proxy.url, prefix=prefix), worlds(redis_server.url, prefix=prefix)
 
 

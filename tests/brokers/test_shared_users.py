@@ -1,5 +1,6 @@
 """Users, single sessions and whole rooms, reached over Redis: in two processes, as far as Redis can tell."""
 
+import random
 import threading
 import time
 
@@ -9,14 +10,15 @@ from tests.programs import DEADLINE_S, wait_until
 from tests.room_worlds import RedisWorld
 from tests.wire import run_all
 from wsthreads import BrokerError, ConfigError, Peer, RoomNameError, UsageError, User, UserError
+from wsthreads.brokers import availability
 from wsthreads.brokers.redis import RedisBroker
 from wsthreads.protocol.frames import message_frame
 from wsthreads.rooms.names import user_room
 
 
 @pytest.fixture
-def world(redis_server, request):
-    world = RedisWorld(redis_server.url, prefix=f"users-{id(request)}")
+def world(redis_server):
+    world = RedisWorld(redis_server.url, prefix=f"users-{random.randrange(2**32)}")
     yield world
     world.end()
 
@@ -89,17 +91,25 @@ def test_a_banned_user_gets_no_session_in_any_process_until_the_ban_is_over(worl
     wait_until(lambda: not any(rooms.directory.ban_of("cecil") for rooms in world.all_rooms), "the end of the ban")
 
 
-@pytest.mark.quiet  # a join waits for Redis for at most a second
+@pytest.fixture
+def patient(monkeypatch):
+    """A join waits until the room has been read, however long that takes."""
+    monkeypatch.setattr(availability, "WAIT_S", 1000.0)
+
+
+@pytest.mark.usefixtures("patient")
 def test_who_connects_while_the_ban_is_set_is_told_so_before_it_is_opened(world, redis_server):
     """The handshake has found no ban; then the user is banned by another process; then the session joins."""
     first, second = world.all_rooms
     assert second.directory.ban_of("ann") is None
     User("ann", first.directory).close(4001, "out", ban_s=60)
-    wait_until(lambda: redis_server.keys("*:ban:*"), "the ban")
+    ban = world.links[0]._keys.address(world.path, user_room("ann")).ban
+    wait_until(lambda: redis_server.client.exists(ban), "the ban")
     late = world.member(of=second, user="ann")
     assert (late.ban.code, late.ban.reason) == (4001, "out")
 
 
+@pytest.mark.usefixtures("patient")
 def test_none_of_many_who_connect_during_a_kick_is_left_over(world):
     stop, got_in, banned = threading.Event(), [], threading.Event()
 
@@ -313,11 +323,11 @@ def redis():
 
 
 @pytest.fixture
-def worlds_of(request):
-    made = []
+def worlds_of():
+    made, prefix = [], f"users-{random.randrange(2**32)}"
 
     def make(url, **options):
-        made.append(RedisWorld(url, prefix=f"users-{id(request)}", **options))
+        made.append(RedisWorld(url, prefix=prefix, **options))
         return made[-1]
 
     yield make

@@ -48,7 +48,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def fetch(url):
-    with urllib.request.urlopen(url, timeout=DEADLINE_S) as answer:
+    with urllib.request.urlopen(url, timeout=PROGRAM_S) as answer:
         return answer.read().decode()
 
 
@@ -213,7 +213,7 @@ def test_the_log_is_as_quiet_as_one_likes(folder):
         again = urllib.request.Request(server.url + "/_wsthreads/icon.svg")
         again.add_header("If-Modified-Since", "Fri, 01 Jan 2038 00:00:00 GMT")
         with pytest.raises(urllib.error.HTTPError, match="304"):
-            urllib.request.urlopen(again, timeout=DEADLINE_S)
+            urllib.request.urlopen(again, timeout=PROGRAM_S)
         with Viewer(server.ws_url):
             pass
         with pytest.raises(urllib.error.HTTPError):

@@ -18,7 +18,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests.ports import free_port
-from tests.programs import DEADLINE_S, PROGRAM_S, ROOT, Program, connect, receive, wait_until, wsthreads
+from tests.programs import PROGRAM_S, ROOT, Program, connect, receive, wait_until, wsthreads
 from tests.wire import self_signed
 from wsthreads import UsageError
 from wsthreads.cli.deployment import Served, deployment_files, find_served, needs_of
@@ -62,7 +62,7 @@ def gunicorn(folder, **environment):
 
 def page(url, **headers):
     context = ssl._create_unverified_context()
-    with urlopen(Request(url, headers=headers), timeout=DEADLINE_S, context=context) as answer:
+    with urlopen(Request(url, headers=headers), timeout=PROGRAM_S, context=context) as answer:
         return answer.read().decode()
 
 

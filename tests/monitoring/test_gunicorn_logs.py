@@ -13,7 +13,7 @@ import pytest
 from gunicorn.glogging import SafeAtoms
 
 from tests.ports import free_port
-from tests.programs import DEADLINE_S, PROGRAM_S, ROOT, Program, connect, receive, wait_until
+from tests.programs import PROGRAM_S, ROOT, Program, connect, receive, wait_until
 from wsthreads.gunicorn import _tell_access
 from wsthreads.monitoring import gunicorn_logs
 from wsthreads.monitoring.formats import JSONFormatter
@@ -258,7 +258,7 @@ def is_listening(port):
 
 def ask(port, path):
     try:
-        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=DEADLINE_S) as answer:
+        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=PROGRAM_S) as answer:
             return answer.read().decode()
     except HTTPError as error:
         return error.code

@@ -28,7 +28,7 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
 def get(port, path="/metrics", **headers):
-    with urlopen(Request(f"http://127.0.0.1:{port}{path}", headers=headers), timeout=DEADLINE_S) as answer:
+    with urlopen(Request(f"http://127.0.0.1:{port}{path}", headers=headers), timeout=PROGRAM_S) as answer:
         return answer.read().decode()
 
 

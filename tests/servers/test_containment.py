@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.escapes_app import ERRORS
 from tests.ports import free_port
-from tests.programs import DEADLINE_S, PROGRAM_S, ROOT, Program, connect, receive, run_server, wait_until
+from tests.programs import PROGRAM_S, ROOT, Program, connect, receive, run_server, wait_until
 from wsthreads import WebSocketApp
 from wsthreads.servers.containment import ApplicationFailed
 
@@ -51,7 +51,7 @@ def served(kind, folder):
 def status(url):
     """Of a request that is answered to its end; 0 if it is not."""
     try:
-        with urlopen(url, timeout=DEADLINE_S) as answer:
+        with urlopen(url, timeout=PROGRAM_S) as answer:
             answer.read()
             return answer.status
     except HTTPError as error:

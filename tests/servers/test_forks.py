@@ -123,7 +123,7 @@ def answers(url):
 
 
 def page(url):
-    with urlopen(url, timeout=DEADLINE_S) as answer:
+    with urlopen(url, timeout=PROGRAM_S) as answer:
         return answer.read().decode()
 
 

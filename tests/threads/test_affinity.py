@@ -238,7 +238,7 @@ def test_a_request_that_is_no_session_has_all_cores():
     with serving_at_once() as (server, _), RawClient(server.port) as client:
         places(client)
         for _ in range(3):
-            with urlopen(server.url, timeout=DEADLINE_S) as answer:
+            with urlopen(server.url, timeout=PROGRAM_S) as answer:
                 assert numbers(answer.read()) == ALL
 
 
@@ -534,7 +534,7 @@ class Gunicorn(Program):
 
     def page(self):
         """The process, and the cores, of a request that is no session."""
-        with urlopen(f"http://127.0.0.1:{self.port}/", timeout=DEADLINE_S) as answer:
+        with urlopen(f"http://127.0.0.1:{self.port}/", timeout=PROGRAM_S) as answer:
             process, *cores = map(int, answer.read().split())
         return process, set(cores)
 
