@@ -7,7 +7,6 @@ import json
 import math
 import os
 import random
-import sys
 import threading
 from functools import partial
 
@@ -36,16 +35,6 @@ def world(request, monkeypatch):
     if request.param == "local":
         world.rooms.attributes._check()
     world.end()
-
-
-@pytest.fixture
-def seed():
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield seed
-    sys.setswitchinterval(interval)
 
 
 def rooms_of(world, name="lobby"):

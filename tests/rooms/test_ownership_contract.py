@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 import re
-import sys
 import threading
 
 import pytest
@@ -41,16 +40,6 @@ def owned(world):
     yield make
     for owned in made:
         owned.end()
-
-
-@pytest.fixture
-def seed():
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield seed
-    sys.setswitchinterval(interval)
 
 
 def test_a_room_is_owned_from_its_first_member_to_its_last(world, owned):

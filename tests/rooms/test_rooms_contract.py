@@ -5,7 +5,6 @@ With Redis, members are by turns in two processes, as far as Redis can tell.
 
 import random
 import socket
-import sys
 import threading
 
 import pytest
@@ -28,16 +27,6 @@ def world(request, monkeypatch):
         world = RedisWorld(redis.url, prefix=f"contract-{random.randrange(2**32)}")
     yield world
     world.end()
-
-
-@pytest.fixture
-def seed():
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)  # threads take turns much more often, so that races are met
-    yield seed
-    sys.setswitchinterval(interval)
 
 
 def assert_count(room, count):

@@ -5,7 +5,6 @@ With Redis, sessions are by turns in two processes, as far as Redis can tell.
 
 import math
 import random
-import sys
 import threading
 from functools import partial
 
@@ -33,16 +32,6 @@ def world(request, monkeypatch):
         rooms._check()
         assert not getattr(rooms, "_seats", {}), "no seat is kept for anybody"
     world.end()
-
-
-@pytest.fixture
-def seed():
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield seed
-    sys.setswitchinterval(interval)
 
 
 def repr_of(value):
