@@ -64,6 +64,32 @@ def test_every_other_path_falls_through_to_the_wsgi_app():
             client.leave()
 
 
+class Resuming:
+    def on_suspend(self, session):
+        pass
+
+    def on_resume(self, session):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("resume_s", "lines"),
+    [
+        (
+            0,
+            [
+                "Resuming.on_suspend and Resuming.on_resume are never called: resume_s is 0; "
+                "set it, as in WebSocketApp(resume_s=60)"
+            ],
+        ),
+        (60, []),
+    ],
+)
+def test_route_warns_of_functions_that_are_never_called_without_resume_s(caplog, resume_s, lines):
+    WebSocketApp(resume_s=resume_s).route("/ws")(Resuming)
+    assert [record.getMessage() for record in caplog.records] == lines
+
+
 def test_route_makes_an_instance_of_a_class_and_gives_the_class_back():
     app = WebSocketApp()
 

@@ -30,6 +30,10 @@ class Story:
         self.calls, self.sessions = [], {}
         self.waits, self.goes_on = threading.Event(), threading.Event()
 
+    def on_handshake(self, request):
+        if at := request.get_parameter("expires_at"):
+            request.set_expiry(float(at))
+
     def on_open(self, session):
         self.sessions[session.id] = session
         session.room("lobby").join(presence="here")
@@ -485,6 +489,25 @@ def test_the_same_secrets_are_valid_in_the_other_process_and_no_others(processes
         assert (welcome.resumed, welcome.why) == (False, "unknown")
         stolen.wire.sock.close()
         assert move(client, old).resumed
+
+
+@pytest.mark.parametrize("is_fresh", [True, False])
+def test_a_session_that_expires_on_its_way_goes_on_with_a_fresh_token(processes, is_fresh):
+    old, new = processes()
+    expires_at = time.time() + 0.5
+    with Speaker(old.port, f"/ws/test?expires_at={expires_at}").begin() as client:
+        old.wait_for("open")
+        client.lose()
+        wait_until(lambda: SUSPEND in old.calls, "the suspension")
+        assert old.endpoint.handover.export(client.token.partition(".")[0])
+        wait_until(lambda: time.time() > expires_at, "the time of the token")
+        client.port, client.path = new.port, f"/ws/test?expires_at={expires_at + 60}" if is_fresh else "/ws/test"
+        client.open().hello(client.token)
+        if is_fresh:
+            assert client.greet().resumed
+        else:
+            assert client.is_refused() == (3000, "expired")
+            new.wait_for(("close", 3000, "expired"))
 
 
 def test_presence_stays_and_nobody_is_told_of_a_leave(processes):

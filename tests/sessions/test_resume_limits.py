@@ -7,7 +7,7 @@ from time import time
 import pytest
 
 from tests.programs import DEADLINE_S, wait_until
-from tests.sessions.test_resume import SUSPEND, Story, World
+from tests.sessions.test_resume import RESUME, SUSPEND, Story, World
 from tests.speakers import Speaker
 from tests.wire import endpoint
 from wsthreads.protocol import envelope
@@ -86,9 +86,28 @@ def test_the_totals_count_each_message_of_all_connections_once(world):
         assert (last.counters["sessions_opened"], last.counters["sessions_closed"]) == (1, 1)
 
 
-def test_an_expiry_ends_a_session_that_waits(world):
+def test_a_session_that_expires_while_it_waits_goes_on_with_a_fresh_token(world):
     with away(world, "/ws/test?expires_s=30") as client:
         world.timers.advance(31)
+        client.path = "/ws/test?expires_s=20"
+        assert client.come_back().resumed
+        world.wait_for("open", SUSPEND, RESUME)
+        world.timers.advance(21)
+        assert client.is_refused() == (3000, "expired")
+
+
+def test_without_a_fresh_token_a_session_that_has_expired_is_closed_when_its_client_comes_back(world):
+    with away(world, "/ws/test?expires_s=30") as client:
+        world.timers.advance(31)
+        client.path = "/ws/test"
+        client.open().hello(client.token)
+        assert client.is_refused() == (3000, "expired")
+        world.wait_for("open", SUSPEND, ("close", 3000, "expired"))
+
+
+def test_an_expiry_that_is_set_to_a_time_that_is_over_ends_a_session_that_waits(world):
+    with away(world) as client:
+        world.handler.sessions[0].set_expiry(time() - 1)
         world.wait_for("open", SUSPEND, ("close", 3000, "expired"))
         client.open().hello(client.token)
         assert client.is_refused() == (3000, "expired")

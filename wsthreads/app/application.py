@@ -28,6 +28,7 @@ from wsthreads.servers.containment import Contained, contained
 from wsthreads.sessions.admission import Admission
 from wsthreads.sessions.endpoint import Endpoint
 from wsthreads.sessions.handlers import Handler, PythonHandler
+from wsthreads.sessions.hooks import warn_of_idle
 from wsthreads.threads.drainer import Drainer
 from wsthreads.threads.flusher import Flusher
 from wsthreads.threads.gil import GILScheduling, scheduling_for
@@ -172,7 +173,10 @@ class WebSocketApp:
         For a script, use `add_script`.
         """
         metrics = Metrics(self.metrics)
-        return self._add(path, PythonHandler(target, metrics), metrics)
+        handler = PythonHandler(target, metrics)
+        if not self.config.resume_s and not isinstance(target, ModuleType):  # for a module, `wsthreads run` warns
+            warn_of_idle(handler.name, handler.hooks)
+        return self._add(path, handler, metrics)
 
     def add_script(
         self,

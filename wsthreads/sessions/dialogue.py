@@ -345,8 +345,6 @@ class Dialogue(Ending):
     def _resume(self, request: Request) -> None:
         if self.ending is None:
             self.session._use(request)
-            if request.expires_at is not None:
-                self.session.set_expiry(request.expires_at)
             self._life.resume()
 
 

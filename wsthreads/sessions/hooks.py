@@ -24,6 +24,7 @@ __all__ = [
     "extra_arguments",
     "not_run",
     "tick_rate_of",
+    "warn_of_idle",
     "warn_of_misspelt",
     "without_functions",
 ]
@@ -141,6 +142,15 @@ def warn_of_misspelt(name: str, names: Iterable[str], hooks: Container[str]) -> 
         meant = did_you_mean(written, missing)
         if meant is not None:
             log.warning("%s.%s is never called; did you mean %s?", name, written, meant)
+
+
+def warn_of_idle(name: str, hooks: Container[str]) -> None:
+    """Warn about functions that are never called, since `resume_s` is 0."""
+    idle = [hook for hook in RESUMING_HOOKS if hook in hooks]
+    if idle:
+        shown = " and ".join(f"{name}.{hook}" for hook in idle)
+        are = "are" if len(idle) > 1 else "is"
+        log.warning("%s %s never called: resume_s is 0; set it, as in WebSocketApp(resume_s=60)", shown, are)
 
 
 def extra_arguments(on_close: Callable[..., Any]) -> int:

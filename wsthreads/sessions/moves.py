@@ -276,7 +276,7 @@ class Arriving:
         dialogue.settle(state.received)
         dialogue.requests.import_({"asked": state.asked, "heard": state.heard, "unanswered": state.unanswered})
         if state.expires_at is not None:
-            self.session.set_expiry(state.expires_at)
+            self.session._expire_at(state.expires_at)
         dialogue.let_go()
 
     def drop(self) -> None:

@@ -296,6 +296,9 @@ class Reception:
     ) -> str:
         session_id = dialogue.session.id
         request.environ[SESSION_KEY] = session_id
+        if request.expires_at is not None:
+            dialogue.session._expire_at(request.expires_at)
+        dialogue.session._check_expiry()  # then the client is told
         carrier.connection.before_end = partial(dialogue.hear_out, carrier)
         welcome = self._welcome(session_id, spoken, is_resumed=True)
         try:

@@ -240,15 +240,27 @@ class Session:
     def set_expiry(self, unix_s: float) -> None:
         """Close the session with 3000, reason "expired", at this time: that of a token, for example.
 
+        A session that waits for its client then is not closed: the handshake of the next connection decides.
+
         `unix_s` is in seconds since the epoch. A time that is over closes the session now. A later call moves it.
         Raises `ExpiryError` for anything but a finite number. Does nothing if the session is closed.
         """
         check_expiry(unix_s)
+        self._expire_at(unix_s)
+        self._check_expiry()
+
+    def _expire_at(self, unix_s: float) -> None:
+        """`set_expiry` for a session that may be without a connection at that time, and then lasts."""
         old = self._expiry
         self._expiry = expiry = Expiry(self, unix_s, self._rooms._roster.timers)
         if old is not None:
             old.cancel()
         expiry.look()
+
+    def _check_expiry(self) -> None:
+        """Close the session if it is time, also without a connection."""
+        if self._expiry is not None and self._expiry.is_due:
+            self._expire()
 
     def _expire(self) -> None:
         self._channel.begin_close(CloseCode.EXPIRED, "expired", is_expiry=True)
