@@ -18,11 +18,12 @@ import pytest
 
 from tests.browsing import browser, picture, window  # noqa: F401, these are fixtures
 from tests.dashboard_windows import guests, host_script, page_of  # noqa: F401
-from tests.programs import wait_until
+from tests.programs import DEADLINE_S, wait_until
 from tests.redis_server import RedisServer
 from wsthreads.app import WebSocketApp
 from wsthreads.brokers.redis import RedisBroker
 from wsthreads.servers.serving import Server
+from wsthreads.threads.flusher import Flusher
 
 # How long an example takes says more about the machine than about the code.
 hypothesis.settings.register_profile("wsthreads", deadline=None)
@@ -53,6 +54,15 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     report = yield
     report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
     return report
+
+
+@pytest.fixture
+def flusher() -> Iterator[Flusher]:
+    """A flusher that runs."""
+    flusher = Flusher()
+    flusher.start()
+    yield flusher
+    flusher.stop(DEADLINE_S)
 
 
 @pytest.fixture

@@ -32,7 +32,6 @@ from wsthreads.monitoring import metrics
 from wsthreads.monitoring.metrics import BOUNDS_S, Distribution, Ledger, Metrics, Traffic
 from wsthreads.protocol.fanout import flush_all
 from wsthreads.protocol.frames import close_frame, encode_frame
-from wsthreads.threads.flusher import Flusher
 
 SEED = 20261124
 
@@ -259,14 +258,6 @@ def test_deflated_messages_count_as_they_are_on_the_wire():
         it = app.endpoint("/ws/test")
         wait_until(lambda: of_totals(it) == (1, len(frame(TEXT, packed)), 1, len(client.buffer)))
         assert len(client.buffer) < 200
-
-
-@pytest.fixture
-def flusher():
-    flusher = Flusher()
-    flusher.start()
-    yield flusher
-    flusher.stop(DEADLINE_S)
 
 
 def test_bytes_are_out_when_the_kernel_has_them_and_wait_until_then(flusher):

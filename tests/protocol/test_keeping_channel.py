@@ -17,18 +17,9 @@ from wsthreads.protocol.envelope import Hello
 from wsthreads.protocol.frames import message_frame
 from wsthreads.protocol.outbox import Outbox, post
 from wsthreads.protocol.transport import PlainTransport
-from wsthreads.threads.flusher import Flusher
 
 SPOKEN = encoding_for(None, enveloped=True)
 WELCOME = message_frame("\x10w{}")
-
-
-@pytest.fixture
-def flusher():
-    flusher = Flusher()
-    flusher.start()
-    yield flusher
-    flusher.stop(DEADLINE_S)
 
 
 class End:

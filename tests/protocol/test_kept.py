@@ -13,7 +13,6 @@ import pytest
 
 from tests.programs import DEADLINE_S, wait_until
 from tests.wire import CLOSE, PING, TEXT, parse_frames, run_all
-from wsthreads._native import speedups
 from wsthreads.errors import ProtocolError
 from wsthreads.protocol import envelope, fanout, outbox
 from wsthreads.protocol.backlog import Backlog
@@ -24,32 +23,10 @@ from wsthreads.protocol.frames import MarkedFrame, close_frame, encode_frame, me
 from wsthreads.protocol.kept import MIN_WINDOW_BYTES
 from wsthreads.protocol.outbox import Outbox
 from wsthreads.protocol.transport import PlainTransport, TLSTransport
-from wsthreads.threads.flusher import Flusher
 
 WELCOME = message_frame(envelope.welcome(Welcome(True, "id.secret", 0, 60_000, 25_000, 20_000)))
 SPOKEN = encoding_for(None, enveloped=True)
 RUNS = max(1, round(float(os.environ.get("WSTHREADS_RESUME_RUNS", "3"))))
-
-
-@pytest.fixture(params=["python"] if speedups is None else ["python", "c"])
-def twin(request, monkeypatch):
-    """Both versions of what writes to outboxes."""
-    module = speedups if request.param == "c" else None
-    monkeypatch.setattr(fanout, "append_all", module.append_all if module else fanout._append_all)
-    monkeypatch.setattr(fanout, "lock_queued", module.lock_queued if module else fanout._lock_queued)
-    monkeypatch.setattr(fanout, "unlock", module.unlock if module else fanout._unlock)
-    monkeypatch.setattr(outbox, "post", module.post if module else outbox._post)
-    for each in (fanout, outbox):
-        monkeypatch.setattr(each, "send_queues", module.send_queues if module else outbox._send_queues)
-    return request.param
-
-
-@pytest.fixture
-def flusher():
-    flusher = Flusher()
-    flusher.start()
-    yield flusher
-    flusher.stop(DEADLINE_S)
 
 
 class Wire:

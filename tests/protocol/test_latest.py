@@ -23,35 +23,13 @@ from tests.wire import (
     run_all,
     self_signed,
 )
-from wsthreads._native import speedups
 from wsthreads.protocol import fanout, outbox
 from wsthreads.protocol.deflate import Agreement
 from wsthreads.protocol.encoding import encoding_for
 from wsthreads.protocol.frames import MarkedFrame, close_frame, encode_frame, message_frame, parse_header
 from wsthreads.protocol.transport import TLSTransport
-from wsthreads.threads.flusher import Flusher
 
 KEYS = 100
-
-
-@pytest.fixture(params=["python"] if speedups is None else ["python", "c"])
-def twin(request, monkeypatch):
-    """Both versions of what writes to outboxes."""
-    module = speedups if request.param == "c" else None
-    monkeypatch.setattr(fanout, "append_all", module.append_all if module else fanout._append_all)
-    monkeypatch.setattr(fanout, "lock_queued", module.lock_queued if module else fanout._lock_queued)
-    monkeypatch.setattr(fanout, "unlock", module.unlock if module else fanout._unlock)
-    for each in (fanout, outbox):
-        monkeypatch.setattr(each, "send_queues", module.send_queues if module else outbox._send_queues)
-    return request.param
-
-
-@pytest.fixture
-def flusher():
-    flusher = Flusher()
-    flusher.start()
-    yield flusher
-    flusher.stop(DEADLINE_S)
 
 
 @pytest.fixture

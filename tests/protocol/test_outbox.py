@@ -19,15 +19,7 @@ from tests.wire import CLOSE, PING, TEXT, Line, parse_frames, run_all
 from wsthreads.protocol import fanout, outbox
 from wsthreads.protocol.frames import close_frame, encode_frame
 from wsthreads.protocol.transport import PlainTransport
-from wsthreads.threads.flusher import Flusher, Timer
-
-
-@pytest.fixture
-def flusher():
-    flusher = Flusher()
-    flusher.start()
-    yield flusher
-    flusher.stop(DEADLINE_S)
+from wsthreads.threads.flusher import Timer
 
 
 @pytest.fixture

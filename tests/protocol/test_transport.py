@@ -18,7 +18,6 @@ from tests.wire import CLOSE, TEXT, close_payload, frame, parse_frames, run_all,
 from wsthreads.protocol.frames import close_frame, encode_frame
 from wsthreads.protocol.outbox import Outbox
 from wsthreads.protocol.transport import PlainTransport, TLSTransport, transport_for
-from wsthreads.threads.flusher import Flusher
 
 MEBIBYTES = 4
 
@@ -45,14 +44,6 @@ def ends(request, contexts):
     yield server, client
     server.close()
     client.close()
-
-
-@pytest.fixture
-def flusher():
-    flusher = Flusher()
-    flusher.start()
-    yield flusher
-    flusher.stop(DEADLINE_S)
 
 
 def read_exactly(sock, size):

@@ -17,14 +17,6 @@ from wsthreads.threads.flusher import MIN_SWEEP, Flusher
 
 
 @pytest.fixture
-def flusher():
-    flusher = Flusher()
-    flusher.start()
-    yield flusher
-    flusher.stop(DEADLINE_S)
-
-
-@pytest.fixture
 def pair():
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
