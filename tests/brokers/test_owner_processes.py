@@ -147,7 +147,7 @@ def start(tmp_path, calls):
         yield start
 
 
-@pytest.mark.long
+@pytest.mark.quiet  # the lease lasts for 2.6 s of the 3 s
 def test_an_owner_that_is_stopped_cut_off_or_killed_is_followed_in_time_and_ticks_no_more(redis_server, calls, start):
     with ExitStack() as stack:
         proxies = [stack.enter_context(Proxy(redis_server.port)) for _ in range(3)]

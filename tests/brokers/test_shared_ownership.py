@@ -216,6 +216,7 @@ def test_posts_of_each_poster_are_handled_in_its_order_and_once(server, make):
     assert len(handled) == 3 * count
 
 
+@pytest.mark.quiet  # the lease lasts for 2.6 s of the 3 s
 def test_when_the_owner_dies_another_one_takes_the_room_and_lost_posts_are_known(server, make):
     world = make(server.url, processes=3)
     a, b, c = world.workers
@@ -243,6 +244,7 @@ def test_when_the_owner_dies_another_one_takes_the_room_and_lost_posts_are_known
     release.set()
 
 
+@pytest.mark.quiet  # the lease lasts for 2.6 s of the 3 s
 def test_a_process_that_is_cut_off_stops_before_another_one_begins(server, make):
     with Proxy(server.port) as proxy:
         prefix = f"cut-{random.randrange(2**32)}"
