@@ -21,10 +21,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PACKAGING := setup.cfg setup.py pyproject.toml $(wildcard wsthreads/_native/*.[ch])
 
 .DEFAULT_GOAL := help
-.PHONY: help run test stress bench conformance sanitize fuzz screenshots lint docs clean
+.PHONY: help run test test-freethreaded stress bench conformance sanitize fuzz screenshots lint docs clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "variables: run HOST PORT; test ARGS JOBS; stress SECONDS CLIENTS ROOMS SEED CHAOS=0; sanitize SANITIZER ARGS;"
 	@echo "  bench ONLY SERVERS ROUNDS SECONDS QUICK PUBLISH; conformance CASES BUILDS RUNS PATIENCE PYTHON27;"
 	@echo "  fuzz TARGET SECONDS"
@@ -35,6 +35,9 @@ run: $(VENV)/installed ## serve the examples and their pages: a chat at http://1
 
 test: $(VENV)/installed-test ## run the tests; for example ARGS="-k browser -x"
 	@$(BIN)/python -m tests $(JOBS) $(ARGS)
+
+test-freethreaded: ## run the core of the tests in a Python without a GIL; without python3.13t, builds one, which takes minutes
+	@JOBS=$(JOBS) ARGS="$(ARGS)" tests/freethreaded.sh build/freethreaded
 
 stress: $(VENV)/installed-test ## run the threaded stress test, with injected faults
 	@CHAOS=$(CHAOS) $(BIN)/python -m tests.stress --seconds $(SECONDS) --clients $(CLIENTS) --rooms $(ROOMS) \
