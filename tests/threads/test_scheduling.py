@@ -9,7 +9,8 @@ from tests.wire import RawClient, endpoint, serving
 from wsthreads import WebSocketApp
 from wsthreads._native import speedups
 from wsthreads.servers.serving import Server
-from wsthreads.threads.gil import GILScheduling, scheduling_for
+from wsthreads.threads.affinity import PinnedThread
+from wsthreads.threads.gil import scheduling_for
 from wsthreads.threads.scheduling import NO_SCHEDULING, ScheduledThread, Scheduling
 
 
@@ -121,10 +122,18 @@ def test_the_session_of_a_script_that_is_read_without_the_gil_only_reads(told, t
     assert [event for event in told.names() if event in ("runs handler", "only reads")] == expected
 
 
-def test_a_python_without_a_gil_needs_no_scheduling(monkeypatch):
-    assert isinstance(scheduling_for(True), GILScheduling)
+@pytest.mark.parametrize("has_gil", [True, False])
+def test_sessions_are_kept_on_a_core_while_there_is_a_gil(monkeypatch, has_gil):
+    """A C module that is loaded later, such as a script's engine, can bring the GIL back."""
     monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
-    assert scheduling_for(True) is NO_SCHEDULING
+    scheduling = scheduling_for(True)
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: has_gil)
+    assert isinstance(scheduling.accepting_thread(), PinnedThread) is has_gil
+    assert isinstance(scheduling.session_thread(), PinnedThread) is has_gil
+    begun = []
+    monkeypatch.setattr(scheduling.affinity, "start", lambda *arguments: begun.append(arguments))
+    scheduling.session_begins(None, None)
+    assert len(begun) == has_gil
 
 
 def test_without_scheduling_our_server_serves_sessions(monkeypatch):

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 
-from wsthreads.threads.affinity import Affinity, PinnedThread, leave_core, preempt_others
+from wsthreads.threads.affinity import Affinity, leave_core, preempt_others
 from wsthreads.threads.flusher import Flusher
-from wsthreads.threads.scheduling import NO_SCHEDULING, Occupancy, Scheduling
+from wsthreads.threads.scheduling import NO_SCHEDULING, Occupancy, ScheduledThread, Scheduling
 
 __all__ = ["GILScheduling", "has_gil", "scheduling_for"]
 
@@ -29,11 +29,11 @@ class GILScheduling(Scheduling):
     def session_begins(self, flusher: Flusher, occupancy: Occupancy) -> None:
         self.affinity.start(flusher, occupancy)
 
-    def session_thread(self) -> PinnedThread:
+    def session_thread(self) -> ScheduledThread:
         """On the core, in the batch class: a message preempts no other session."""
         return self.affinity.pin(may_batch=True)
 
-    def accepting_thread(self) -> PinnedThread:
+    def accepting_thread(self) -> ScheduledThread:
         """On the core, so that the threads that it starts begin there."""
         return self.affinity.pin()
 
@@ -55,6 +55,24 @@ def has_gil() -> bool:
     return enabled
 
 
+class FreeThreadedScheduling(GILScheduling):
+    """For a Python that starts without a GIL. Does nothing until a C module brings the GIL back, as dukpy does."""
+
+    def session_begins(self, flusher: Flusher, occupancy: Occupancy) -> None:
+        if _has_gil():
+            super().session_begins(flusher, occupancy)
+
+    def session_thread(self) -> ScheduledThread:
+        return super().session_thread() if _has_gil() else NO_SCHEDULING.session_thread()
+
+    def accepting_thread(self) -> ScheduledThread:
+        return super().accepting_thread() if _has_gil() else NO_SCHEDULING.accepting_thread()
+
+
+def _has_gil() -> bool:
+    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
+
+
 def scheduling_for(cpu_affinity: bool | None) -> Scheduling:
     """The scheduling of an app with this setting of `Config.cpu_affinity`."""
-    return GILScheduling(cpu_affinity) if has_gil() else NO_SCHEDULING
+    return GILScheduling(cpu_affinity) if _has_gil() else FreeThreadedScheduling(cpu_affinity)
