@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import weakref
 
-from tests.programs import DEADLINE_S
+from tests.programs import DEADLINE_S, wait_until
 from wsthreads.threads.drainer import Drainer
 
 
@@ -30,3 +31,23 @@ def test_idle_means_that_every_step_is_done():
     assert left == [0, 0]
     drainer.stop(DEADLINE_S)
     assert drainer.wait_idle(0)
+
+
+def test_a_step_that_is_done_is_not_kept_until_the_next_one():
+    """It may hold what is sent to the members of a room, and they with it."""
+
+    class Step:
+        def __init__(self):
+            self.is_done = threading.Event()
+
+        def __call__(self):
+            self.is_done.set()
+            return False
+
+    drainer, step = Drainer(), Step()
+    is_done, kept = step.is_done, weakref.ref(step)
+    drainer.go_on(step)
+    del step
+    assert is_done.wait(DEADLINE_S)
+    wait_until(lambda: kept() is None, "nobody keeps the step")
+    drainer.stop(DEADLINE_S)

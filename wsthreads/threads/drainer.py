@@ -101,5 +101,6 @@ class Drainer:
                     raise
                 if more:
                     steps.put(step)
+                del step  # it must not live until the next one comes
 
         keep_running(work)
