@@ -10,20 +10,31 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+#: What the file of each such test has in it.
+QUIET = "mark.quiet"
 
 
 def main(jobs: str, *arguments: str) -> int:
     """Run pytest twice. Returns its exit code: that of the first run that failed, if any did."""
     side_by_side = ["-m", "not quiet", "--numprocesses", jobs, "--dist", "loadfile", "--no-loadscope-reorder"]
-    runs = [side_by_side, ["-m", "quiet"]]
+    runs = [side_by_side, ["-m", "quiet", *files_with_quiet_tests(arguments)]]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     codes = [
         subprocess.run([sys.executable, "-m", "pytest", *run, *arguments], env=environment).returncode for run in runs
     ]
     failed = [code for code in codes if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)]
     return failed[0] if failed else min(codes)
+
+
+def files_with_quiet_tests(arguments: tuple[str, ...]) -> list[str]:
+    """The only files that the second run need import. None if the arguments name files: the run is about those."""
+    if any(Path(argument.partition("::")[0]).exists() for argument in arguments):
+        return []
+    return sorted(str(path) for path in Path("tests").rglob("test_*.py") if QUIET in path.read_text("utf-8"))
 
 
 sys.exit(main(*sys.argv[1:]))
