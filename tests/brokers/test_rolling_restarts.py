@@ -210,7 +210,7 @@ def test_the_sessions_of_a_worker_that_is_killed_begin_anew_and_their_clients_ar
         os.kill(victim, signal.SIGKILL)
         lost = [session for session, process in begun.items() if process == victim]
         wait_until(lambda: len(server.calls()) == len(clients) + len(lost), "fresh sessions in place of the lost ones")
-        assert len(opened) == len(clients) + len(lost)
+        wait_until(lambda: len(opened) == len(clients) + len(lost), "each client's own on_open")
         assert sum(client.resumed for client in clients) == 0
         calls = server.calls()
         assert all(calls[session] == ["open"] for session in lost)

@@ -6,8 +6,7 @@ import re
 import signal
 import socket
 import sys
-from urllib.error import HTTPError
-from urllib.request import urlopen
+from http.client import HTTPConnection
 
 import pytest
 from gunicorn.glogging import SafeAtoms
@@ -257,11 +256,15 @@ def is_listening(port):
 
 
 def ask(port, path):
-    try:
-        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=PROGRAM_S) as answer:
-            return answer.read().decode()
-    except HTTPError as error:
-        return error.code
+    """The body, or a status other than 200, once the server has closed the connection: by then it has logged all."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=PROGRAM_S)
+    connection.connect()
+    with connection.sock.dup() as twin:
+        connection.request("GET", path, headers={"Connection": "close"})
+        answer = connection.getresponse()
+        body = answer.read().decode()
+        assert twin.recv(1) == b""
+    return body if answer.status == 200 else answer.status
 
 
 @pytest.mark.parametrize("worker", ["gthread", "wsthreads.gunicorn.ThreadWorker"])
