@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "_compat.h"
 #include "_frames.h"
@@ -32,12 +33,16 @@
 #define MAX_BUSY 1 /* of these, threads that will be busy for a while */
 #endif
 
+/* A thread is busy if it will compute for a while: its client has sent much, or has left. */
+static sem_t gate;
+
+#ifndef Py_GIL_DISABLED
+
 static sem_t turnstile; /* as many threads as this admits wait for the GIL */
 
-/* A thread is busy if it will need the GIL for a while: its client has sent much, or has left. Only one
- * busy thread at a time may wait for the GIL. So a client that sends little waits for at most two busy threads, however
- * many clients flood the server. */
-static sem_t gate;
+static int prepare_turnstile(void) {
+    return 0;
+}
 
 static void renew_turnstile(void) { /* also in a forked process, where the threads that would release it are missing */
     sem_init(&turnstile, 0, MAX_WAITING);
@@ -45,34 +50,90 @@ static void renew_turnstile(void) { /* also in a forked process, where the threa
 }
 
 static void wait_for(sem_t *semaphore) {
-#ifdef Py_GIL_DISABLED
-    (void)semaphore;
-#else
     while (sem_wait(semaphore) < 0 && errno == EINTR) continue;
-#endif
-}
-
-static void let_next(sem_t *semaphore) {
-#ifdef Py_GIL_DISABLED
-    (void)semaphore;
-#else
-    sem_post(semaphore);
-#endif
 }
 
 void restore_thread_in_turn(PyThreadState *state) {
     int error = errno;
     wait_for(&turnstile);
     PyEval_RestoreThread(state);
-    let_next(&turnstile);
+    sem_post(&turnstile);
     errno = error;
 }
 
-static void restore_thread_through_gate(PyThreadState *state) {
+/* Only one busy thread at a time may wait for the GIL. So a client that sends little waits for at most two busy threads,
+ * however many clients flood the server. */
+static void restore_busy_thread(PyThreadState *state) {
+    int error = errno;
     wait_for(&gate);
+    errno = error;
     restore_thread_in_turn(state);
-    let_next(&gate);
+    sem_post(&gate);
 }
+
+static void restore_thread_that_leaves(PyThreadState *state) {
+    restore_busy_thread(state);
+}
+
+static void end_work(void) {}
+
+#else
+
+/* Without a GIL, a busy thread keeps its place at the gate until it reads again. So one core is left to the clients that
+ * send little. Otherwise they wait for seconds: Python's locks make a thread that finds them taken give up its core again
+ * and again. After `MAX_BUSY_WAIT_MS` a thread goes on without a place, since a handler may block while it has one. */
+#define MAX_BUSY_WAIT_MS 200
+
+static pthread_key_t place; /* set in the threads that have a place */
+
+static void give_up_place(void *set) { /* also when a thread ends */
+    (void)set;
+    sem_post(&gate);
+}
+
+static int prepare_turnstile(void) {
+    return pthread_key_create(&place, give_up_place);
+}
+
+static void renew_turnstile(void) {
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    sem_init(&gate, 0, cores > 2 ? (unsigned)cores - 1 : 1);
+    pthread_setspecific(place, NULL);
+}
+
+void restore_thread_in_turn(PyThreadState *state) {
+    int error = errno;
+    PyEval_RestoreThread(state);
+    errno = error;
+}
+
+static void restore_busy_thread(PyThreadState *state) {
+    int error = errno, failed;
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += MAX_BUSY_WAIT_MS * 1000000L;
+    until.tv_sec += until.tv_nsec / 1000000000L;
+    until.tv_nsec %= 1000000000L;
+    do {
+        failed = sem_timedwait(&gate, &until);
+    } while (failed && errno == EINTR);
+    if (!failed && pthread_setspecific(place, &gate)) sem_post(&gate);
+    errno = error;
+    restore_thread_in_turn(state);
+}
+
+static void restore_thread_that_leaves(PyThreadState *state) {
+    restore_thread_in_turn(state);
+}
+
+/* The thread is about to read. */
+static void end_work(void) {
+    if (pthread_getspecific(place) == NULL) return;
+    pthread_setspecific(place, NULL);
+    sem_post(&gate);
+}
+
+#endif
 
 /* ---- receive(fd, size) -> bytes ---- */
 
@@ -98,11 +159,11 @@ static PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t nar
     for (;;) {
         char *to = data ? PyBytes_AS_STRING(data) : little;
         PyThreadState *state = PyEval_SaveThread();
+        end_work();
         received = recv((int)fd, to, (size_t)size, 0);
         int is_full = received > 0 && received == size;
-        if (is_full) wait_for(&gate);
-        restore_thread_in_turn(state);
-        if (is_full) let_next(&gate);
+        if (is_full) restore_busy_thread(state);
+        else restore_thread_in_turn(state);
         if (received >= 0) break;
         if (errno != EINTR) PyErr_SetFromErrno(PyExc_OSError);
         else if (PyErr_CheckSignals() == 0) continue;
@@ -219,13 +280,13 @@ static PyObject *receive_message(PyObject *module, PyObject *const *args, Py_ssi
     uint8_t little[STACK_BYTES], *whole = NULL;
     for (;;) {
         PyThreadState *state = PyEval_SaveThread();
+        end_work();
         received = recv((int)fd, little, sizeof little, 0);
         size = received < 0 ? 0 : (size_t)received;
         if (received > 0) whole = with_rest((int)fd, little, &size, max_bytes);
         int is_long = whole == NULL ? size == sizeof little : size >= LONG_BYTES;
-        if (is_long) wait_for(&gate);
-        restore_thread_in_turn(state);
-        if (is_long) let_next(&gate);
+        if (is_long) restore_busy_thread(state);
+        else restore_thread_in_turn(state);
         if (received >= 0) break;
         if (errno != EINTR) return PyErr_SetFromErrno(PyExc_OSError);
         if (PyErr_CheckSignals() < 0) return NULL;
@@ -273,8 +334,9 @@ static PyObject *linger(PyObject *module, PyObject *args) {
     double timeout_s, first_pause_s, last_pause_s;
     if (!PyArg_ParseTuple(args, "iddd:linger", &fd, &timeout_s, &first_pause_s, &last_pause_s)) return NULL;
     PyThreadState *state = PyEval_SaveThread();
+    end_work();
     discard_until(fd, monotonic() + timeout_s, first_pause_s, last_pause_s);
-    restore_thread_through_gate(state);
+    restore_thread_that_leaves(state);
     Py_RETURN_NONE;
 }
 
@@ -288,7 +350,7 @@ static PyMethodDef functions[] = {
 
 int add_reading_functions(PyObject *module) {
     static int is_ready;
-    if (!is_ready && pthread_atfork(NULL, NULL, renew_turnstile)) {
+    if (!is_ready && (prepare_turnstile() || pthread_atfork(NULL, NULL, renew_turnstile))) {
         PyErr_NoMemory();
         return -1;
     }

@@ -2,7 +2,7 @@
  *
  * A thread that waits for the GIL wakes up every 5 ms to ask for it. If thousands of clients send or leave at once,
  * thousands of threads do that, and nothing else gets done for minutes. So only `MAX_WAITING` threads wait for the GIL;
- * the others wait for their turn on a semaphore, without a time limit. A free-threaded Python has no such queue.
+ * the others wait for their turn on a semaphore, without a time limit. Without a GIL, only busy threads do, for a moment.
  */
 #ifndef WSTHREADS_READING_H
 #define WSTHREADS_READING_H
