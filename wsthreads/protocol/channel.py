@@ -320,9 +320,13 @@ class Channel:
         return True
 
     def _on_stuck(self, reason: str) -> None:
+        if self.ending is not None:
+            return
+        self.was_too_slow = True  # first: whoever sees that the connection ends may ask why
         if self.begin_close(CloseCode.TRY_AGAIN_LATER, f"too slow: {reason}", discard=True):
-            self.was_too_slow = True
             self.count("slow_sessions_closed")
+        else:
+            self.was_too_slow = False
 
     def _on_timer(self) -> None:
         """Called by the flusher: the client has not answered the close frame."""

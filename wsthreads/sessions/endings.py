@@ -117,8 +117,9 @@ class Ending(Intake):
 
     def on_stuck(self, reason: str) -> None:
         """Too much waits for a client that has no connection."""
-        if self.begin_close(CloseCode.TRY_AGAIN_LATER, f"too slow: {reason}"):
-            self.was_too_slow = True
+        if self.ending is None:
+            self.was_too_slow = True  # first: whoever sees that the session ends may ask why
+            self.was_too_slow = self.begin_close(CloseCode.TRY_AGAIN_LATER, f"too slow: {reason}")
 
     def end(self) -> None:
         """The session is closing: have `on_close` called. Called by a thread of the keeper."""
