@@ -289,7 +289,7 @@ def test_a_handler_learns_of_it_without_pings_too(serve, monkeypatch):
 
 
 def test_what_a_client_has_sent_before_it_went_is_handed_over_though_the_session_is_not_open(serve):
-    handler, app = Streamer(hook="on_message", sends=True), WebSocketApp(ping_interval_s=0.3, ping_timeout_s=0.3)
+    handler, app = Streamer(hook="on_message", sends=True), WebSocketApp(ping_interval_s=0.3, ping_timeout_s=1.0)
     app.add_handler("/ws/test", handler)
     with RawClient(serve(app).port, "/ws/test") as client:
         client.text("go")
