@@ -57,11 +57,11 @@ class Crowd:
         order = json.loads(message)
         endpoint.rooms._writers = ways[order["writers"]]
         room, text = session.room("crowd"), order["text"]
-        began = time.time_ns()
+        spent, began = time.process_time(), time.time_ns()
         room.broadcast(text)
         ended = time.time_ns()
         ways[most].wait_idle(60)
-        session.send(json.dumps([began, ended]))
+        session.send(json.dumps([began, ended, time.process_time() - spent]))
 
 endpoint = app.endpoint("/ws/test")
 with Server(app, port=0) as server:
@@ -83,9 +83,10 @@ def main() -> int:
     print(run_limit(options.members, options.bytes, options.rounds))
     times = measure(options.members, options.bytes, options.rounds, options.writers)
     for writers, rows in times.items():
-        arrived, returned = (statistics.median(column) * 1000 for column in zip(*rows, strict=True))
+        arrived, returned, spent = (statistics.median(column) * 1000 for column in zip(*rows, strict=True))
         title = f"{writers} writing thread{'s' if writers > 1 else ''}: "
-        print(f"{title}the last of {options.members:,} has it after {arrived:.1f} ms; returned after {returned:.1f}")
+        print(f"{title}the last of {options.members:,} has it after {arrived:.1f} ms, {spent:.1f} ms of CPU; ", end="")
+        print(f"broadcast returned after {returned:.1f} ms")
     ratios = [one[0] / more[0] for one, more in zip(times[1], times[options.writers], strict=True)]
     low, ratio, high = min(ratios), statistics.median(ratios), max(ratios)
     print(f"{ratio:.2f} times as fast ({low:.2f} to {high:.2f}); the target is {TARGET}")
@@ -103,12 +104,12 @@ def run_limit(members: int, size: int, rounds: int) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.rstrip()
 
 
-def measure(members: int, size: int, rounds: int, writers: int) -> dict[int, list[tuple[float, float]]]:
-    """For each number of writers: seconds until the last member had it, and until `broadcast` returned."""
+def measure(members: int, size: int, rounds: int, writers: int) -> dict[int, list[tuple[float, ...]]]:
+    """For each number of writers: seconds until the last member had it, until `broadcast` returned, and of CPU."""
     command = [sys.executable, "-c", SERVER, str(writers)]
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     clients: list[socket.socket] = []
-    times: dict[int, list[tuple[float, float]]] = {1: [], writers: []}
+    times: dict[int, list[tuple[float, ...]]] = {1: [], writers: []}
     try:
         assert server.stdout
         port = int(server.stdout.readline())
@@ -121,10 +122,10 @@ def measure(members: int, size: int, rounds: int, writers: int) -> dict[int, lis
                 sleep(PAUSE_S)
                 text = f"{number}-{ways}".ljust(size, ".")
                 speaker.sendall(frame(TEXT, json.dumps({"writers": ways, "text": text})))
-                began, ended = json.loads(read_message(speaker)[0])
+                began, ended, spent = json.loads(read_message(speaker)[0])
                 arrivals = [arrival(client, text) for client in clients[:members]]
                 if number:  # the first round starts the threads
-                    times[ways].append(((max(arrivals) - began) / 1e9, (ended - began) / 1e9))
+                    times[ways].append(((max(arrivals) - began) / 1e9, (ended - began) / 1e9, spent))
     finally:
         server.kill()
         server.wait()

@@ -41,7 +41,7 @@ def writers_here() -> int:
 
 
 def are_parallel(outboxes: Sequence[Outbox]) -> bool:
-    """Whether several threads are faster. Where each write takes and gives up the GIL, they need twice the time."""
+    """Whether several threads are faster. They are slower where each write takes and releases the GIL."""
     return not has_gil() or outboxes[0].needs_no_gil or outboxes[-1].needs_no_gil
 
 
