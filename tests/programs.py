@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -79,8 +80,11 @@ class Program:
     """
 
     def __init__(self, command: list[str], **options: Any) -> None:
+        # Else all gunicorns that run have one control socket, and remove each other's.
+        self._runtime = tempfile.TemporaryDirectory(prefix="wsthreads-runtime-", ignore_cleanup_errors=True)
         environment = {
             **os.environ,
+            "XDG_RUNTIME_DIR": self._runtime.name,
             "PYTHONUNBUFFERED": "1",
             "PYTHONFAULTHANDLER": "1",
             "PYTHONPATH": str(ROOT),
@@ -161,6 +165,7 @@ class Program:
             with suppress(OSError):
                 self.process.stdin.close()
         self.wait()
+        self._runtime.cleanup()
 
 
 def _children(process: int) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -71,3 +72,16 @@ def test_a_test_that_hangs_shows_the_stacks_of_all_threads(tmp_path):
     assert "in hangs_in_a_thread\n" in result.stderr
     assert "in test_it\n" in result.stderr
     assert "faulthandler_timeout = " in (ROOT / "setup.cfg").read_text()
+
+
+def test_each_program_has_a_folder_of_its_own_for_its_sockets():
+    """gunicorn's control socket is there: a second gunicorn with the same would remove it."""
+    show = "import os; print(os.environ['XDG_RUNTIME_DIR'], os.path.isdir(os.environ['XDG_RUNTIME_DIR']))"
+    folders = set()
+    for _ in range(2):
+        with Program([sys.executable, "-c", show]) as program:
+            found = program.wait_for(r"^(\S+) True$")[1]
+            assert program.wait() == 0
+        assert not Path(found).exists()
+        folders.add(found)
+    assert len(folders) == 2
