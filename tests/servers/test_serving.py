@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import http.client
 import json
 import logging
@@ -15,6 +16,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import weakref
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -63,22 +65,22 @@ def test_http_and_websockets_on_one_port(serve):
 
 
 @pytest.mark.quiet  # 200 handshakes in 2 s
-def test_a_crowd_whose_on_open_waits_comes_in_together(serve):
+@pytest.mark.parametrize("hook", ["on_handshake", "on_open"])
+def test_a_crowd_whose_handler_waits_comes_in_together(serve, hook):
     """Nobody queues for those who came before: where each waited for 20 ms of its predecessor, this took 4 s."""
     crowd, patience_s = int(20 * DEADLINE_S), DEADLINE_S / 5
     lock, everybody, opened, gave_up = threading.Lock(), threading.Event(), [], []
 
-    class Waits(Echo):
-        def on_open(self, session):
-            with lock:
-                opened.append(session)
-                if len(opened) == crowd:
-                    everybody.set()
-            if not everybody.wait(patience_s):
-                gave_up.append(session)
+    def wait(self, one):
+        with lock:
+            opened.append(one)
+            if len(opened) == crowd:
+                everybody.set()
+        if not everybody.wait(patience_s):
+            gave_up.append(one)
 
     app = WebSocketApp(max_sessions=2 * crowd)
-    app.add_handler("/ws/test", Waits())
+    app.add_handler("/ws/test", type("Waits", (Echo,), {hook: wait}))
     server = serve(app)
     with ExitStack() as stack:
         for _ in range(crowd):
@@ -449,6 +451,31 @@ def test_an_application_answers_a_client_that_asks_for_a_websocket_as_any_other(
     assert undated[0] == undated[1]
     status, _, body = first.partition(b"\r\n\r\n")
     assert (status.startswith(b"HTTP/1.1 500") if way == "/raised" else body == b"hello"), first
+
+
+def test_what_a_session_had_is_freed_when_it_ends_and_waits_for_no_garbage_collector(serve):
+    had = []
+
+    class Value:
+        """What the handler keeps."""
+
+    class Keeps(Echo):
+        def on_open(self, session):
+            session.attributes["value"] = value = Value()
+            had.append(weakref.ref(value))
+
+    app = WebSocketApp()
+    app.add_handler("/ws/test", Keeps())
+    server = serve(app)
+    gc.collect()
+    gc.disable()
+    try:
+        with RawClient(server.port) as client:
+            client.send(TEXT, "x")
+            assert client.receive() == (TEXT, b"x")
+        wait_until(lambda: had[0]() is None, "it is freed")
+    finally:
+        gc.enable()
 
 
 def test_tls(serve, certificate):

@@ -2,15 +2,17 @@
 
 import sys
 import threading
+import time
 
 import pytest
 
-from tests.wire import RawClient, endpoint, serving
+from tests.wire import RawClient, endpoint, run_all, serving
 from wsthreads import WebSocketApp
 from wsthreads._native import speedups
 from wsthreads.servers.serving import Server
+from wsthreads.threads import gil
 from wsthreads.threads.affinity import PinnedThread
-from wsthreads.threads.gil import scheduling_for
+from wsthreads.threads.gil import GILScheduling, scheduling_for
 from wsthreads.threads.scheduling import NO_SCHEDULING, ScheduledThread, Scheduling
 
 
@@ -130,6 +132,7 @@ def test_sessions_are_kept_on_a_core_while_there_is_a_gil(monkeypatch, has_gil):
     monkeypatch.setattr(sys, "_is_gil_enabled", lambda: has_gil)
     assert isinstance(scheduling.accepting_thread(), PinnedThread) is has_gil
     assert isinstance(scheduling.session_thread(), PinnedThread) is has_gil
+    assert (scheduling.opening() is not NO_SCHEDULING.opening()) is has_gil
     begun = []
     monkeypatch.setattr(scheduling.affinity, "start", lambda *arguments: begun.append(arguments))
     scheduling.session_begins(None, None)
@@ -146,3 +149,28 @@ def test_without_scheduling_our_server_serves_sessions(monkeypatch):
         assert client.receive_text() == "x"
         client.leave()
     assert notes == ["on_handshake", "on_open", "on_message", "on_close"]
+
+
+def test_connections_are_opened_one_at_a_time():
+    """While thousands connect, a message waits for one of them, not for all."""
+    scheduling, inside, most = GILScheduling(), [], []
+
+    def open_one():
+        with scheduling.opening():
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.001)  # others get the GIL
+            inside.pop()
+
+    run_all(*[open_one] * 20)
+    assert max(most) == 1
+    assert len(most) == 20
+
+
+def test_a_turn_that_does_not_end_keeps_no_connection_out(monkeypatch):
+    monkeypatch.setattr(gil, "TURN_TIMEOUT_S", 0.05)
+    scheduling = GILScheduling()
+    with scheduling.opening():
+        run_all(*[lambda: scheduling.opening().__enter__()] * 3)
+    with scheduling.opening():
+        pass

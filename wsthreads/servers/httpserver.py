@@ -69,6 +69,7 @@ class HTTPServer(RequestServer):
         self.handshake_timeout_s = app.config.handshake_timeout_s
         self.max_handshake_bytes = app.config.max_handshake_bytes
         self.count = app.metrics.add
+        self.scheduling = app.scheduling
         self._accepting = app.scheduling.accepting_thread()
         self._links: dict[Thread, _Link] = {}
         self._lock = Lock()  # guards _links and _drops_idle; a leaf

@@ -23,6 +23,7 @@ from wsthreads.monitoring.logs import access_context, hide_secrets
 from wsthreads.protocol.heads import MAX_FIELDS, MAX_LINE_BYTES, BadHead, check_request_line, clean_fields
 from wsthreads.protocol.wsgi_servers import SessionResponse
 from wsthreads.servers.bodies import ChunkedBody
+from wsthreads.threads.scheduling import Scheduling
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -50,6 +51,7 @@ class RequestServer(ThreadedWSGIServer):
     max_handshake_bytes: int
     #: Adds 1 to a counter.
     count: Callable[[str], None]
+    scheduling: Scheduling
 
     def mark_busy(self) -> None:
         """The calling thread has read its request."""
@@ -94,7 +96,9 @@ class RequestHandler(WSGIRequestHandler):
         self.requestline = self.raw_requestline.decode("latin-1").rstrip("\r\n")
         try:
             line = check_request_line(self.raw_requestline)  # at once: another protocol may send no empty line
-            fields = clean_fields(line.version, self._header_lines())
+            lines = self._header_lines()
+            with self.server.scheduling.opening():
+                fields = clean_fields(line.version, lines)
         except BadHead as flaw:
             self.request_version, self.command = "HTTP/1.1", ""
             self.send_error(flaw.status, str(flaw))
@@ -142,15 +146,17 @@ class RequestHandler(WSGIRequestHandler):
     def _serve_upgrade(self) -> None:
         """Serve a session here. The base class makes much that would stay in memory as long as the session."""
         answer = _Answer(self.server.app, self.make_environ())
-        response = answer.response
-        if isinstance(response, SessionResponse):
-            with suppress(ConnectionError):  # its end
-                for _ in response:
-                    pass
-            response.close()
-        else:
+        session = answer.take_session()
+        if session is None:
             self._answer = answer
             super().run_wsgi()
+            return
+        del answer
+        try:
+            with suppress(ConnectionError):  # the end of the session
+                next(session)
+        finally:
+            session.close()
 
     @property
     def _context(self) -> dict[str, Any]:
@@ -192,11 +198,19 @@ class _Answer:
         self._written: list[bytes] = []
         self._start_response: StartResponse | None = None
         self._error: BaseException | None = None
-        self.response: Iterable[bytes] | None = None
+        self._response: Iterable[bytes] = ()
         try:
-            self.response = app(environ, self._start)
+            self._response = app(environ, self._start)
         except Exception as error:
             self._error = error
+
+    def take_session(self) -> SessionResponse | None:
+        """The answer if it is a session, which is then not kept here: the session keeps `_start`."""
+        response, self._response = self._response, ()
+        if isinstance(response, SessionResponse):
+            return response
+        self._response = response
+        return None
 
     def _start(self, *arguments: Any) -> Callable[[bytes], object]:
         if self._start_response is not None:  # the response begins while it is iterated
@@ -212,8 +226,7 @@ class _Answer:
             write = start_response(*arguments)
         for data in self._written:
             write(data)
-        assert self.response is not None
-        return self.response
+        return self._response
 
 
 def with_given_answers(app: WSGIApplication) -> WSGIApplication:

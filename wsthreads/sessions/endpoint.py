@@ -18,7 +18,7 @@ from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import SESSION_KEY, in_context, log_context
 from wsthreads.monitoring.metrics import Ledger, Metrics, Totals
 from wsthreads.protocol.connection import Connection
-from wsthreads.protocol.deflate import agree
+from wsthreads.protocol.deflate import Agreement, agree
 from wsthreads.protocol.handshake import Request, check_origin, check_upgrade, strip_values
 from wsthreads.protocol.server_support import is_validated, unfitness
 from wsthreads.protocol.wsgi_servers import SessionResponse
@@ -260,17 +260,9 @@ class Endpoint:
 
         A place is taken from here on; the response gives it back when it is over, or closed before it began.
         """
-        if unfit := unfitness(environ):
-            raise HandshakeRefused(501, unfit, cause="server")
-        strip_values(environ)
-        check_upgrade(environ)
-        if is_validated(environ):
-            raise HandshakeRefused(501, VALIDATED, cause="server")
-        request = Request(environ, path_parameters)
-        check_origin(request, self._config.allowed_origins)
-        agreement = agree(request.get_header("Sec-WebSocket-Extensions")) if self._config.compression else None
+        with self._scheduling.opening():
+            request, agreement, network = self._judge(environ, path_parameters)
         session_id = new_session_id()
-        network = self._admission.enter(request.remote_addr)
         try:
             self._start_flusher()
             self.look_for_overdue()
@@ -288,6 +280,21 @@ class Endpoint:
         except BaseException:
             self._admission.leave(network)
             raise
+
+    def _judge(
+        self, environ: dict[str, Any], path_parameters: Mapping[str, Any]
+    ) -> tuple[Request, Agreement | None, str]:
+        """Check a request, and take a place. Returns the network that the place counts for, too."""
+        if unfit := unfitness(environ):
+            raise HandshakeRefused(501, unfit, cause="server")
+        strip_values(environ)
+        check_upgrade(environ)
+        if is_validated(environ):
+            raise HandshakeRefused(501, VALIDATED, cause="server")
+        request = Request(environ, path_parameters)
+        check_origin(request, self._config.allowed_origins)
+        agreement = agree(request.get_header("Sec-WebSocket-Extensions")) if self._config.compression else None
+        return request, agreement, self._admission.enter(request.remote_addr)
 
     def _refuse_banned(self, user: str | None, session_id: str) -> None:
         if user is not None and self.directory.ban_of(user) is not None:

@@ -197,7 +197,9 @@ class Reception:
         try:
             if keeps:  # the client may come back as soon as it has the welcome
                 setting.enter(session, carrier.connection, dialogue)
-            if dialogue.attach(carrier, self._welcome(session.id, spoken, why=why)):
+            with setting.scheduling.opening():
+                why_not = dialogue.attach(carrier, self._welcome(session.id, spoken, why=why))
+            if why_not:
                 if dialogue.ending is not None:
                     carrier.channel.begin_close(*dialogue.ending)
                 dialogue.break_off(CloseCode.ABNORMAL)
@@ -302,7 +304,8 @@ class Reception:
         carrier.connection.before_end = partial(dialogue.hear_out, carrier)
         welcome = self._welcome(session_id, spoken, is_resumed=True)
         try:
-            return dialogue.attach(carrier, welcome, received=hello.received, shown=wanted, request=request)
+            with self._setting.scheduling.opening():
+                return dialogue.attach(carrier, welcome, received=hello.received, shown=wanted, request=request)
         except ProtocolError as error:
             carrier.channel.refuse(error)
             return "counts"

@@ -165,7 +165,8 @@ class Service:
         try:
             spoken = client.verdict.subprotocol or choose_subprotocol(request.subprotocols, self.config.subprotocols)
             try:
-                connection = self._connect(request, spoken if is_ours else SUBPROTOCOL, client.agreement)
+                with self.scheduling.opening():
+                    connection = self._connect(request, spoken if is_ours else SUBPROTOCOL, client.agreement)
             except OSError as error:  # the client was gone before the 101
                 log.debug("session %s lost in its handshake: %s", client.session_id, error, extra=context)
                 is_ours = True

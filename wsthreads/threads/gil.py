@@ -6,12 +6,34 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager
+from threading import Lock
 
 from wsthreads.threads.affinity import Affinity, leave_core, preempt_others
 from wsthreads.threads.flusher import Flusher
 from wsthreads.threads.scheduling import NO_SCHEDULING, Occupancy, ScheduledThread, Scheduling
 
 __all__ = ["GILScheduling", "has_gil", "scheduling_for"]
+
+
+#: Nothing that takes its time happens in a turn. Should it, then those who wait go on after so long.
+TURN_TIMEOUT_S = 5.0
+
+
+class _Turn:
+    """A context for one thread at a time. It only saves time: who has waited too long enters all the same."""
+
+    __slots__ = ("_has_lock", "_lock")
+
+    def __init__(self, lock: Lock) -> None:
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        self._has_lock = self._lock.acquire(timeout=TURN_TIMEOUT_S)
+
+    def __exit__(self, *_: object) -> None:
+        if self._has_lock:
+            self._lock.release()
 
 
 class GILScheduling(Scheduling):
@@ -22,6 +44,7 @@ class GILScheduling(Scheduling):
 
     def __init__(self, cpu_affinity: bool | None = False) -> None:
         self.affinity = Affinity(cpu_affinity)
+        self._opening = Lock()
 
     def owns_process(self, nth: int) -> None:
         self.affinity.claim(nth)
@@ -32,6 +55,10 @@ class GILScheduling(Scheduling):
     def session_thread(self) -> ScheduledThread:
         """On the core, in the batch class: a message preempts no other session."""
         return self.affinity.pin(may_batch=True)
+
+    def opening(self) -> AbstractContextManager[object]:
+        """One thread at a time. Else a message would wait until each of the new connections has had the GIL."""
+        return _Turn(self._opening)
 
     def accepting_thread(self) -> ScheduledThread:
         """On the core, so that the threads that it starts begin there."""
@@ -64,6 +91,9 @@ class FreeThreadedScheduling(GILScheduling):
 
     def session_thread(self) -> ScheduledThread:
         return super().session_thread() if _has_gil() else NO_SCHEDULING.session_thread()
+
+    def opening(self) -> AbstractContextManager[object]:
+        return super().opening() if _has_gil() else NO_SCHEDULING.opening()
 
     def accepting_thread(self) -> ScheduledThread:
         return super().accepting_thread() if _has_gil() else NO_SCHEDULING.accepting_thread()

@@ -6,6 +6,7 @@ classes of the system's scheduler. Core modules know nothing of these.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -65,6 +66,12 @@ class Scheduling:
         """A context: in it, the calling thread serves a session."""
         return _NO_THREAD
 
+    def opening(self) -> AbstractContextManager[object]:
+        """A context: in it, the calling thread opens a connection. It does not wait there for the client, nor for code
+        of the application.
+        """
+        return _NO_TURN
+
     def accepting_thread(self) -> ScheduledThread:
         """A context: in it, the calling thread accepts connections and starts their threads."""
         return _NO_THREAD
@@ -80,6 +87,7 @@ class Scheduling:
 
 
 _NO_THREAD = ScheduledThread()
+_NO_TURN = nullcontext()
 
 #: For tests, for Python without a GIL, and for objects that are used without an app.
 NO_SCHEDULING = Scheduling()

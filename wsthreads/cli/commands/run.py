@@ -123,12 +123,14 @@ def run(
     from wsthreads.servers.serving import Server
     from wsthreads.servers.tls import server_context
     from wsthreads.threads.exit_blockers import report_exit_blockers
+    from wsthreads.threads.garbage import postpone_full_collections
     from wsthreads.threads.malloc import limit_arenas
 
     if not host:  # the server would take it for all addresses; in a shell, a variable may be empty by mistake
         raise UsageError("--host is empty; use 0.0.0.0 for all addresses")
     config = config_of(settings)
     limit_arenas()  # the process is our own
+    postpone_full_collections()
     if config.cpu_affinity is None:
         config = replace(config, cpu_affinity=True)
     if config.serve_health is None:
