@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -155,6 +156,22 @@ def test_outboxes_of_several_classes_are_used_at_once(ends: Ends) -> None:
             assert far.recv(SIZE) == line_of(0, number)
 
     run_all(*[lambda kind=kind: work(kind) for kind in (Outbox, Second, Third)])
+
+
+def test_outboxes_of_the_c_type_and_others_are_used_at_once(ends: Ends) -> None:
+    """With WSTHREADS_PURE_PYTHON, and in tests, the C functions ask Python for the attributes."""
+    other: Any = SimpleNamespace(_queue=[], _close_frame=None, _detached=False)
+    made, _ = ends.make()
+    begun = threading.Barrier(2)
+
+    def append(to: Any) -> None:
+        begun.wait(DEADLINE_S)
+        for _ in range(500_000):
+            assert append_all((to,), b"x", None) == 1
+
+    run_all(lambda: append(made), lambda: append(other))
+    assert len(other._queue) == len(made._queue) == 500_000
+    made._queue.clear()
 
 
 def test_an_intake_lives_as_long_as_its_texts_wait_and_no_longer() -> None:
