@@ -37,7 +37,7 @@ python=${FREETHREADED:-$(command -v python3.13t || echo "$dir/python/bin/python3
 [ -x "$dir/venv/bin/python" ] || "$python" -m venv "$dir/venv"
 # Later versions of hypothesis are written in Rust.
 "$dir/venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable . \
-    pytest pytest-xdist 'hypothesis < 6.140' websockets redis urllib3
+    pytest pytest-xdist 'hypothesis < 6.140' websockets redis urllib3 gunicorn docutils flask
 
 # pip builds the C modules, and leaves out one that it cannot build.
 "$dir/venv/bin/python" -c 'from wsthreads import _native as native; assert native.speedups and native.bridge(), "no C modules"'
