@@ -84,6 +84,10 @@ def helper_names():
     return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("wsthreads-writer"))
 
 
+def await_event(event):
+    assert event.wait(DEADLINE_S)
+
+
 class Fault(BaseException):
     """What no `except Exception` catches."""
 
@@ -99,7 +103,8 @@ class Watched:
 
     def __call__(self, outboxes):
         name = threading.current_thread().name
-        (self._helpers if name.startswith("wsthreads-writer") else self._others)()
+        if outboxes:
+            (self._helpers if name.startswith("wsthreads-writer") else self._others)()
         for outbox in outboxes:
             self.threads[outbox] = name
         return flush_all(outboxes)
@@ -186,7 +191,7 @@ def test_a_broadcast_does_not_wait_for_a_helper_that_is_late_and_the_order_stays
         begun.set()
         assert go_on.wait(DEADLINE_S)
 
-    Watched(monkeypatch, helpers=wait, others=partial(begun.wait, DEADLINE_S))
+    Watched(monkeypatch, helpers=wait, others=partial(await_event, begun))
     numbers = [str(number) for number in range(5)]
     try:
         for number in numbers:
@@ -260,6 +265,26 @@ def test_members_that_leave_or_close_get_everything_until_then_and_the_others_al
     world.rooms._check()
 
 
+def test_a_helper_also_writes_what_comes_for_its_members_meanwhile(writers, lines, monkeypatch):
+    begun, late = threading.Event(), []
+
+    def flush(outboxes):
+        if threading.current_thread().name.startswith("wsthreads-writer"):
+            begun.set()
+            if not late:
+                late.extend(outboxes)
+                return list(outboxes)  # as if all frames had come during the write
+        else:
+            assert begun.wait(DEADLINE_S)
+        return flush_all(outboxes)
+
+    monkeypatch.setattr(writer_threads, "flush_all", flush)
+    assert writers.flush(append(lines, "hello")) == []
+    for line in lines:
+        assert line.read_frames(1) == [(TEXT, b"hello")]
+    assert late
+
+
 def test_a_slow_member_keeps_nobody_waiting_and_misses_nothing(writers, lines):
     slow, *quick = lines
     written = slow.fill()
@@ -302,7 +327,7 @@ def test_a_helper_that_fails_writes_its_part_again(writers, lines, monkeypatch, 
         if faults:
             raise faults.pop(0)
 
-    Watched(monkeypatch, helpers=fail, others=partial(begun.wait, DEADLINE_S))
+    Watched(monkeypatch, helpers=fail, others=partial(await_event, begun))
     assert writers.flush(append(lines, "hello")) == []
     for line in lines:
         assert line.read_frames(1) == [(TEXT, b"hello")]
@@ -321,7 +346,7 @@ def test_when_the_sender_is_interrupted_all_get_the_message_and_once(world, monk
             raise faults.pop()
 
     with monkeypatch.context() as patch:
-        Watched(patch, helpers=partial(begun.wait, DEADLINE_S), others=fail)
+        Watched(patch, helpers=partial(await_event, begun), others=fail)
         with pytest.raises(Fault):
             members[0].session.room("r").broadcast("1")
         for member in members:
@@ -351,7 +376,7 @@ def test_helpers_write_what_is_left_before_they_end(writers, lines, monkeypatch)
         begun.set()
         assert go_on.wait(DEADLINE_S)
 
-    Watched(monkeypatch, helpers=wait, others=partial(begun.wait, DEADLINE_S))
+    Watched(monkeypatch, helpers=wait, others=partial(await_event, begun))
     writers.flush(append(lines, "hello"))
     assert not writers.wait_idle(0.01)
     stopping = threading.Thread(target=writers.stop, args=(DEADLINE_S,))
