@@ -250,25 +250,30 @@ def test_a_plain_client_is_not_suspended(world):
     world.wait_for("open", "one", ("close", 1006, "connection lost"))
 
 
+class Slow(Story):
+    """One that works on the message "slow" until the test lets it `go_on`."""
+
+    def __init__(self):
+        super().__init__()
+        self.began, self.go_on = threading.Event(), threading.Event()
+
+    def on_message(self, session, message):
+        if message == "slow":
+            self.began.set()
+            assert self.go_on.wait(DEADLINE_S)
+        super().on_message(session, message)
+
+
 def test_a_new_connection_is_served_while_a_handler_of_the_old_one_runs():
-    began, go_on = threading.Event(), threading.Event()
-
-    class Slow(Story):
-        def on_message(self, session, message):
-            if message == "slow":
-                began.set()
-                assert go_on.wait(DEADLINE_S)
-            super().on_message(session, message)
-
     handler = Slow()
     with endpoint(handler, resume_s=60, ping_interval_s=0) as (_, port), Speaker(port).begin() as client:
         client.send("slow")
-        assert began.wait(DEADLINE_S)
+        assert handler.began.wait(DEADLINE_S)
         client.lose()
         assert client.come_back().received == 1
         client.send("next")
         assert client.heartbeat() == 2
-        go_on.set()
+        handler.go_on.set()
         assert client.all(2) == ["echo slow", "echo next"]
         client.leave()
         wait_until(lambda: handler.calls[-1] == ("close", 1000, ""))
@@ -277,26 +282,17 @@ def test_a_new_connection_is_served_while_a_handler_of_the_old_one_runs():
 
 
 def test_a_close_is_answered_when_the_handler_of_the_old_connection_has_handled_what_came_before_it():
-    began, go_on = threading.Event(), threading.Event()
-
-    class Slow(Story):
-        def on_message(self, session, message):
-            if message == "slow":
-                began.set()
-                assert go_on.wait(DEADLINE_S)
-            super().on_message(session, message)
-
     handler = Slow()
     with endpoint(handler, resume_s=60, ping_interval_s=0) as (_, port), Speaker(port).begin() as client:
         client.send("slow")
-        assert began.wait(DEADLINE_S)
+        assert handler.began.wait(DEADLINE_S)
         client.lose()
         client.come_back()
         client.send("next")
         assert client.heartbeat() == 2
         client.wire.send(CLOSE, close_payload(1000))
         assert not select.select([client.wire.sock], [], [], 0.2)[0]
-        go_on.set()
+        handler.go_on.set()
         assert client.all(2) == ["echo slow", "echo next"]
         assert client.receive_close() == (1000, "")
 
