@@ -40,10 +40,13 @@ import gc, json, os, resource, sys, time
 from pathlib import Path
 from wsthreads import WebSocketApp
 from wsthreads.servers.serving import Server
+from wsthreads.threads.garbage import postpone_full_collections
 
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 app = WebSocketApp(max_sessions=100_000, max_suspended_sessions=100_000, resume_s=3600, ping_interval_s=0)
+postpone_full_collections()  # as `wsthreads run` does
+app.keep_on_core(0)
 
 @app.route("/ws/test")
 class Handler:
