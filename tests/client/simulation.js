@@ -102,7 +102,7 @@ class Server {
     }
     session.received++;
     this.world.serverTakes(session, message);
-    if (++session.due === 256) { session.due = 0; this.write(link, `${DLE}a${session.received}`); }
+    if (++session.due === 64) { session.due = 0; this.write(link, `${DLE}a${session.received}`); }
   }
 
   greet(link, resume) {

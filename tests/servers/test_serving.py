@@ -644,6 +644,43 @@ def test_an_answer_that_nobody_reads_holds_no_thread_whatever_the_request_claims
         wait_until(lambda: not [name for name in thread_names() if name.startswith("wsthreads-connection")])
 
 
+def test_what_an_application_writes_for_a_request_with_an_upgrade_is_bounded(serve):
+    """PEP 3333's `write`, for an answer that the server keeps until the application has returned."""
+    written = []
+
+    def write_much(environ, start_response):
+        write = start_response("200 OK", [("Content-Length", "10000000")])
+        while len(written) < 100:
+            write(b"x" * 100_000)
+            written.append(environ["PATH_INFO"])
+        return []
+
+    server = serve(echo_app(write_much))
+    with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as client:
+        client.sendall(b"GET /much HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+        client.makefile("rb").read()
+    assert not written
+
+
+@pytest.mark.parametrize("claim", [b"", b"Upgrade: websocket\r\n"])
+def test_what_an_application_writes_is_sent_before_what_it_returns_and_before_its_error(serve, claim):
+    def write_and_return(environ, start_response):
+        write = start_response("201 Created", [("Content-Length", "13")])
+        write(b"one ")
+        if environ["PATH_INFO"] == "/fails":
+            raise ValueError("mine")
+        write(b"two ")
+        return [b"three"]
+
+    server = serve(echo_app(write_and_return))
+    for path, body in (("/", b"one two three"), ("/fails", b"one ")):
+        with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as client:
+            client.sendall(b"GET %s HTTP/1.0\r\nHost: x\r\n%s\r\n" % (path.encode(), claim))
+            answer = client.makefile("rb").read()
+        assert b" 201 " in answer.splitlines()[0], path
+        assert answer.endswith(body), path
+
+
 def test_a_body_that_never_comes_holds_no_thread_whatever_the_request_claims_to_become(serve):
     def read(environ, start_response):
         environ["wsgi.input"].read(100)

@@ -204,6 +204,7 @@ static PyObject *intake_pump(Intake *self, PyObject *args) {
     pthread_mutex_unlock(&order.inbox->mutex);
     if (keep) Py_INCREF(self);
     PyThreadState *state = PyEval_SaveThread();
+    end_work();
     do {
         free(text);
         text = NULL;

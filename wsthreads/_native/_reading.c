@@ -75,7 +75,7 @@ static void restore_thread_that_leaves(PyThreadState *state) {
     restore_busy_thread(state);
 }
 
-static void end_work(void) {}
+void end_work(void) {}
 
 #else
 
@@ -126,8 +126,7 @@ static void restore_thread_that_leaves(PyThreadState *state) {
     restore_thread_in_turn(state);
 }
 
-/* The thread is about to read. */
-static void end_work(void) {
+void end_work(void) {
     if (pthread_getspecific(place) == NULL) return;
     pthread_setspecific(place, NULL);
     sem_post(&gate);
@@ -340,10 +339,17 @@ static PyObject *linger(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+static PyObject *rest(PyObject *module, PyObject *none) {
+    (void)module, (void)none;
+    end_work();
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef functions[] = {
     {"receive", (PyCFunction)(void (*)(void))receive, METH_FASTCALL, "See wsthreads.protocol.transport."},
     {"receive_message", (PyCFunction)(void (*)(void))receive_message, METH_FASTCALL, "See wsthreads.protocol.transport."},
     {"linger", linger, METH_VARARGS, "See wsthreads.protocol.transport."},
+    {"rest", rest, METH_NOARGS, "See wsthreads.protocol.transport."},
     {"decode_message", (PyCFunction)(void (*)(void))decode_message, METH_FASTCALL, "See wsthreads.protocol.frames."},
     {NULL, NULL, 0, NULL},
 };

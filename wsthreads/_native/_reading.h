@@ -15,6 +15,9 @@
 /* PyEval_RestoreThread, after waiting for the turn. Keeps errno. */
 void restore_thread_in_turn(PyThreadState *state);
 
+/* The thread is about to wait for its client: others may be busy now. Needs no GIL. */
+void end_work(void);
+
 /* Seconds, as time.monotonic(). */
 double monotonic(void);
 

@@ -149,7 +149,7 @@ class Engine:
     def wait_for_room(self, deadline: float) -> bool:
         """Wait until something has moved, or for a moment. False at the deadline. With the lock held.
 
-        Asks the server to acknowledge: it does so by itself after 256 messages, and the limits may be lower.
+        Asks the server to acknowledge: it does so by itself after 64 messages, and the limits may be lower.
         """
         now, connection = monotonic(), self._connection
         if now >= self._ask_at and connection is not None and not connection.unsent_bytes:

@@ -578,7 +578,7 @@ export class ReconnectingWebSocket extends EventTarget {
     this.#askLater();
   }
 
-  // A server acknowledges every 256 messages by itself. What it has handled long ago must not count as lost.
+  // A server acknowledges every 64 messages by itself. What it has handled long ago must not count as lost.
   #askLater() {
     if (!this.#timers.ask && this.#session?.kept?.length) {
       this.#after("ask", ASK_MS, () => {

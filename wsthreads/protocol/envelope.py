@@ -65,7 +65,7 @@ MAX_NUMBER = 2**53 - 1
 
 #: A server acknowledges when it has received so many messages, or bytes, since its last acknowledgement. A client gets
 #: all that is sent to its rooms. It acknowledges less often, since each time a thread of the server has to wake up.
-ACK_MESSAGES = 256
+ACK_MESSAGES = 64
 CLIENT_ACK_MESSAGES = 1024
 ACK_BYTES = 65536
 

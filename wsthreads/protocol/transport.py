@@ -96,6 +96,8 @@ class PlainTransport:
 
     def wait_readable(self, timeout_s: float) -> bool:
         """Wait until `receive` would find something, which may be the end, or less than a message. At most so long."""
+        if speedups is not None:
+            speedups.rest()
         return self.fileno() < 0 or bool(_wait(self.fileno(), select.POLLIN, timeout_s))
 
     def send(self, data: bytes | memoryview) -> int:

@@ -18,6 +18,7 @@ from urllib.parse import quote
 from werkzeug.datastructures import Headers
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
+from wsthreads.errors import UsageError
 from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import access_context, hide_secrets
 from wsthreads.protocol.heads import MAX_FIELDS, MAX_LINE_BYTES, BadHead, check_request_line, clean_fields
@@ -190,13 +191,19 @@ class RequestHandler(WSGIRequestHandler):
             super().log_error(format, *args)
 
 
+#: So much may an app `write` (PEP 3333) before it returns, in answer to a request with ``Upgrade: websocket``.
+MAX_WRITTEN_BYTES = 65536
+
+
 class _Answer:
     """Calls an app, and keeps what it answers, to be given once more: a WSGI application itself."""
 
     def __init__(self, app: WSGIApplication, environ: WSGIEnvironment) -> None:
         self._started: list[tuple[Any, ...]] = []
         self._written: list[bytes] = []
+        self._written_bytes = 0
         self._start_response: StartResponse | None = None
+        self._write_on: Callable[[bytes], object] | None = None
         self._error: BaseException | None = None
         self._response: Iterable[bytes] = ()
         try:
@@ -216,16 +223,26 @@ class _Answer:
         if self._start_response is not None:  # the response begins while it is iterated
             return self._start_response(*arguments)
         self._started.append(arguments)
-        return self._written.append
+        return self._write
+
+    def _write(self, data: bytes) -> None:
+        if self._write_on is not None:
+            self._write_on(data)
+            return
+        self._written_bytes += len(data)
+        if self._written_bytes > MAX_WRITTEN_BYTES:
+            raise UsageError(f"write() of more than {MAX_WRITTEN_BYTES} bytes in answer to a WebSocket handshake")
+        self._written.append(data)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         self._start_response = start_response
+        for arguments in self._started:
+            self._write_on = start_response(*arguments)
+        if self._write_on is not None:
+            for data in self._written:
+                self._write_on(data)
         if self._error is not None:
             raise self._error
-        for arguments in self._started:
-            write = start_response(*arguments)
-        for data in self._written:
-            write(data)
         return self._response
 
 
