@@ -81,7 +81,7 @@ class Program:
 
     def __init__(self, command: list[str], **options: Any) -> None:
         # Else all gunicorns that run have one control socket, and remove each other's.
-        self._runtime = tempfile.TemporaryDirectory(prefix="wsthreads-runtime-", ignore_cleanup_errors=True)
+        self._runtime = tempfile.TemporaryDirectory(prefix="runtime-", ignore_cleanup_errors=True)
         environment = {
             **os.environ,
             "XDG_RUNTIME_DIR": self._runtime.name,
