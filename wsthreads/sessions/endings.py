@@ -121,6 +121,10 @@ class Ending(Intake):
             self.was_too_slow = True  # first: whoever sees that the session ends may ask why
             self.was_too_slow = self.begin_close(CloseCode.TRY_AGAIN_LATER, f"too slow: {reason}")
 
+    def _run_later(self) -> None:
+        """Have another thread handle what waits: that of the connection at its end, or one of the keeper."""
+        self._keeper.end_soon(self)
+
     def end(self) -> None:
         """The session is closing: have `on_close` called. Called by a thread of the keeper."""
         with self._lock:

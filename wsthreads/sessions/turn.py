@@ -167,9 +167,13 @@ class Turn(FastPath):
                 self._is_awaited = False
                 self._room.notify_all()
 
+    def _run_later(self) -> None:
+        """See `Dialogue`."""
+        raise NotImplementedError
+
     def run(self) -> None:
         """Handle what waits, unless another thread does so. The events of a session are handled one at a time."""
-        events = self._events
+        events, has_failed = self._events, False
         while events and self._take_turn():
             try:
                 self._runner = self.session._thread = get_ident()
@@ -192,11 +196,14 @@ class Turn(FastPath):
                             self._room.notify_all()
             except BaseException:
                 # Not an error in the user's code: the handler has logged those.
+                has_failed = True
                 self.begin_close(CloseCode.INTERNAL_ERROR, "server error")
                 raise
             finally:
                 self._runner = 0
                 self._give_up_turn()
+                if has_failed and events:  # whose threads have found the turn taken
+                    self._run_later()
 
     @property
     def is_idle(self) -> bool:
