@@ -45,7 +45,6 @@ from wsthreads.protocol.wsgi_servers import is_ending
 from wsthreads.servers.containment import Contained
 from wsthreads.servers.stalled_clients import StalledClients, wake
 from wsthreads.threads.exit_blockers import report_exit_blockers
-from wsthreads.threads.garbage import postpone_full_collections
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -273,7 +272,6 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         self._apps.add(app)
         app.fit_to_threads(self.cfg.threads)
         app.keep_on_core(self._slot)
-        postpone_full_collections()
         if self._draining:  # its first request arrived while the worker was ending
             self._drain(app)
 

@@ -165,8 +165,7 @@ class Service:
         try:
             spoken = client.verdict.subprotocol or choose_subprotocol(request.subprotocols, self.config.subprotocols)
             try:
-                with self.scheduling.opening():
-                    connection = self._connect(request, spoken if is_ours else SUBPROTOCOL, client.agreement)
+                connection = self._connect(request, spoken if is_ours else SUBPROTOCOL, client.agreement)
             except OSError as error:  # the client was gone before the 101
                 log.debug("session %s lost in its handshake: %s", client.session_id, error, extra=context)
                 is_ours = True
@@ -326,15 +325,16 @@ class Service:
 
     def _connect(self, request: Request, subprotocol: str | None, agreement: Agreement | None) -> Connection:
         """Send the 101. Raises OSError if the client is gone."""
-        connection = Connection(
-            request.environ,
-            config=self.config,
-            flusher=self.flusher,
-            subprotocol=subprotocol,
-            agreement=agreement,
-            count=self._metrics.add,
-            round_trips=self._round_trips,
-        )
+        with self.scheduling.opening():
+            connection = Connection(
+                request.environ,
+                config=self.config,
+                flusher=self.flusher,
+                subprotocol=subprotocol,
+                agreement=agreement,
+                count=self._metrics.add,
+                round_trips=self._round_trips,
+            )
         try:
             log_upgrade(request.environ)
         except BaseException:

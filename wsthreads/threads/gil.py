@@ -16,8 +16,8 @@ from wsthreads.threads.scheduling import NO_SCHEDULING, Occupancy, ScheduledThre
 __all__ = ["GILScheduling", "has_gil", "scheduling_for"]
 
 
-#: Nothing that takes its time happens in a turn. Should it, then those who wait go on after so long.
-TURN_TIMEOUT_S = 5.0
+#: Nothing that takes its time happens in a turn, such as a log line. Should it, those who wait go on after so long.
+TURN_TIMEOUT_S = 1.0
 
 
 class _Turn:
