@@ -12,6 +12,7 @@ from tests.programs import DEADLINE_S, wait_until
 from tests.redis_server import RedisServer
 from tests.wire import run_all
 from wsthreads.brokers import session_scripts
+from wsthreads.brokers.handover import Handover
 from wsthreads.errors import BrokerError
 from wsthreads.protocol.frames import message_frame
 from wsthreads.sessions.moves import BUSY, UNKNOWN
@@ -113,6 +114,24 @@ def test_of_several_processes_to_which_a_client_comes_back_at_once_one_has_the_s
             place.left.clear()
         assert set(found) - set(arrived) <= {BUSY}
         assert not any(place.closed for place in world.places)
+
+
+def test_a_session_that_a_process_has_got_after_it_was_asked_is_not_unknown(new_world, monkeypatch):
+    world = new_world(processes=3)
+    claim = Client(world, "lobby").claim()
+    first, second = (place.handover for place in world.places[1:])
+    ask, earlier = Handover._ask, []
+
+    def ask_too_early(self, *arguments):
+        if self is second and not earlier:
+            earlier.append(first.fetch(claim, None))
+            return UNKNOWN
+        return ask(self, *arguments)
+
+    monkeypatch.setattr(Handover, "_ask", ask_too_early)
+    found = second.fetch(claim, None)
+    assert not isinstance(earlier[0], str)
+    assert found != UNKNOWN
 
 
 def test_of_two_connections_of_one_client_in_one_process_one_has_the_session(world, monkeypatch):

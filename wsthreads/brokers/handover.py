@@ -137,12 +137,16 @@ class Handover:
                 if found is not None and found != BUSY:
                     return found
                 if found is None and monotonic() >= ask_at:
+                    trace = self._imports.trace(claim.session_id)
                     why = self._ask(claim, unreached_until)
                     if why == UNKNOWN:  # it may have been stored meanwhile
                         found = self._imports.take(claim, request)
                         if found is None:  # nor may another connection of this client have taken it to this process
-                            is_here = self._sessions.judge(*_question(claim)) != UNKNOWN
-                            return BUSY if is_here else UNKNOWN
+                            if self._sessions.judge(*_question(claim)) != UNKNOWN:
+                                return BUSY
+                            if self._imports.trace(claim.session_id) == trace:
+                                return UNKNOWN
+                            why = BUSY  # it went from one process to another, and each was asked when it had not got it
                     if why != BUSY:
                         return why if found is None else found
                     ask_at = monotonic() + ASK_S / 2

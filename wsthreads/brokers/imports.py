@@ -82,6 +82,10 @@ class Imports:
             arrival.end(*replay.ending)
         return arrival
 
+    def trace(self, session_id: str) -> bytes:
+        """What tells who has a session, or had it. It changes when it is stored or taken. Raises `BrokerError`."""
+        return (self._link.call_for_session(self._path, session_id, LOOK) or b"")[:SEEN_BYTES]
+
     def end(self, entry: bytes, reason: str = "not back in time") -> None:
         """End a session whose client has not come back. Does nothing if somebody else does. `entry` should be an id."""
         session_id = entry.decode("ascii", "replace")
