@@ -76,6 +76,7 @@ def _rss():
         return int(statm.read().split()[1]) * 4096
 
 
+@pytest.mark.quiet  # thirty bad clients leave a busy machine nothing
 def test_among_clients_that_never_read_are_slow_or_flood_the_others_lose_nothing():
     """Those of the benchmark's bad-peers, fewer of them. Who is closed comes back and goes on."""
     good, bad, total = 10, 10, 150
