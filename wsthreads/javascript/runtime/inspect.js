@@ -38,7 +38,7 @@ const textOfSymbol = asFunction(Symbol.prototype.toString);
 function describe(error) {
   try {
     if (error === null) {
-      return '["null was thrown, as the engine does where there is no memory left for an Error",""]';
+      return '["null was thrown, which the engine does when it is out of memory",""]';
     }
     if (!looksLikeError(error)) {
       return wire(`${masked(inspect(error))} was thrown, which is not an Error`);
