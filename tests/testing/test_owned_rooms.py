@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.pages import blocks
-from tests.programs import connect, wait_until
+from tests.programs import DEADLINE_S, connect, wait_until
 from wsthreads import PostError, UsageError, WebSocketApp
 from wsthreads.testing import live_server, play
 
@@ -125,6 +126,37 @@ def test_an_owner_answers_who_has_posted() -> None:
         ann, bob = game.connect(), game.connect()
         ann.send("it")
         assert (ann.take(), bob.take()) == (["got it"], [])
+
+
+def test_a_call_that_a_script_gets_late_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "script.js"
+    source.write_text("""
+      export function onMessage() {}
+      export function onRoomStart(room) {
+        for (const end = Date.now() + 50; Date.now() < end;);
+        room.setAttribute("started", true);
+      }""")
+    with play(source) as it:
+        ann = it.connect()
+        handler = it.app.endpoints[0].handler
+        settle, call_rooms = handler.settle, handler.call_rooms
+        was_taken, has_settled = threading.Event(), threading.Event()
+
+        def hand_over_late(calls: Any) -> None:
+            was_taken.set()
+            has_settled.wait(DEADLINE_S)
+            call_rooms(calls)
+
+        def settle_first(timeout_s: float) -> None:
+            settle(timeout_s)
+            has_settled.set()
+
+        monkeypatch.setattr(handler, "call_rooms", hand_over_late)
+        monkeypatch.setattr(handler, "settle", settle_first)
+        ann.session.room("r").join()
+        assert was_taken.wait(DEADLINE_S)
+        it.settle()
+        assert it.room("r").get_attribute("started") is True
 
 
 def test_posts_behind_a_tick_that_waits_are_handled_before_the_end() -> None:

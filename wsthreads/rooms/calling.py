@@ -59,8 +59,6 @@ class Calling:
         self.hooks: frozenset[str] = frozenset()
         self._tick_rate: float | None = None
         self._pool: Pool[Mailbox] = Pool(_work, name="wsthreads-rooms", threads=threads, batch=batch, begin=serve_rooms)
-        #: Grows with the calls. For tests that wait.
-        self.moved = 0
         self._reset()
         finalize(self, self._pool.release).atexit = False
 
@@ -131,7 +129,6 @@ class Calling:
         dropped: list[Post] = []
         over = []
         with self._lock:
-            self.moved += 1
             for mailbox in mailboxes:
                 taken = self._take_locked(mailbox)
                 if taken is None:
@@ -321,6 +318,11 @@ class Calling:
                         ready.append(mailbox)
         self._tick_later(schedule, number + 1)
         self._put(ready)
+
+    @property
+    def moved(self) -> int:
+        """Grows when calls have been made or handed over. For tests that wait."""
+        return self._pool.moved
 
     def settle(self, timeout_s: float) -> bool:
         """Wait until the threads have nothing to do, at most `timeout_s`. False if they have."""

@@ -233,6 +233,11 @@ class Suspensions:
         for dialogue in self.waiting():
             dialogue.begin_close(code, reason)
 
+    @property
+    def moved(self) -> int:
+        """Grows when sessions have ended. For tests that wait."""
+        return self._pool.moved
+
     def settle(self, timeout_s: float) -> None:
         """Wait at most `timeout_s` until those that are to be ended have ended. For tests."""
         self._end_them()

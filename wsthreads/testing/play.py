@@ -306,8 +306,11 @@ class Play:
         return self._path
 
     def _moved(self) -> int:
-        """Grows while any connection or any room's handler is active."""
-        calls = sum(endpoint.ownership.moved for endpoint in self.app.endpoints)
+        """Grows while any connection, any room's handler, or the end of any session is active.
+
+        What grows late, when a thread has handed its work over and before it is idle, is not missed by `_wait`.
+        """
+        calls = sum(endpoint.ownership.moved + endpoint.suspensions.moved for endpoint in self.app.endpoints)
         return calls + sum(client.moved for client in self._clients)
 
     def _failed(self, error: BaseException | str) -> None:

@@ -52,6 +52,8 @@ class Pool(Generic[T]):
         self._idle = 0  # threads that wait for a token, and have got none
         self._tokens: SimpleQueue[None] = SimpleQueue()
         self._running = 0  # calls of `work`
+        #: Grows when a call of `work` has ended, before the pool is idle. For tests that wait.
+        self.moved = 0
         self._is_ending = False
 
     def put(self, items: Iterable[T]) -> None:
@@ -133,5 +135,6 @@ class Pool(Generic[T]):
                 batch = []
                 with lock:
                     self._running -= 1
+                    self.moved += 1
                     if not self._running and not self._items:
                         self._calm.notify_all()
