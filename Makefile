@@ -26,7 +26,7 @@ PACKAGING := setup.cfg setup.py pyproject.toml $(wildcard wsthreads/_native/*.[c
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "variables: run HOST PORT; test ARGS JOBS; stress SECONDS CLIENTS ROOMS SEED CHAOS=0; sanitize SANITIZER ARGS;"
-	@echo "  bench ONLY SERVERS ROUNDS SECONDS QUICK PUBLISH; conformance CASES BUILDS RUNS PATIENCE PYTHON27;"
+	@echo "  bench ONLY SERVERS ROUNDS SECONDS BEFORE QUICK PUBLISH; conformance CASES BUILDS RUNS PATIENCE PYTHON27;"
 	@echo "  fuzz TARGET SECONDS"
 
 HANDLERS := $(patsubst %,examples/%.js,chat rooms game poll cursors accounts)

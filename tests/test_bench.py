@@ -189,6 +189,22 @@ class TestRunner:
         names = [server.name for server in parts[0].servers]
         assert names == ["wsthreads", "websockets", "websockets@1", "flask-sock-gunicorn"]
 
+    def test_another_checkout_is_a_server_beside_each_of_ours(self, tmp_path):
+        with pytest.raises(runner.SelectionError, match="has no wsthreads with its C modules"):
+            runner.choose(["echo-100"], ["wsthreads"], 1, tmp_path)
+        (tmp_path / "wsthreads").mkdir()
+        (tmp_path / "wsthreads" / "_speedups.abi3.so").touch()
+        (part,) = runner.choose(["echo-100"], ["wsthreads", "ws"], 1, tmp_path)
+        assert [server.name for server in part.servers] == ["wsthreads", "ws", "wsthreads-before"]
+        assert part.servers[-1].env["PYTHONPATH"] == str(tmp_path)
+        results = runner.new_results(part, Tools(tmp_path))
+        assert Target("wsthreads", ">=", 0.97, "wsthreads-before") in results.targets
+        (part,) = runner.choose(["echo-10"], ["wsthreads"], 1, tmp_path)  # a latency
+        (target,) = [
+            target for target in runner.new_results(part, Tools(tmp_path)).targets if target.of == "wsthreads-before"
+        ]
+        assert (target.sign, target.bound) == ("<=", pytest.approx(1 / 0.97))
+
     def test_soaks_are_run_only_by_name(self):
         assert not any(part.scenario.only_by_name for part in runner.choose([], [], 1))
         assert runner.choose(["soak-messages"], [], 5)[0].rounds == 1

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_chart(json.loads(options.chart_from.read_text()), options.chart)
         return 0
     try:
-        parts = choose(options.scenario, options.server, options.rounds)
+        parts = choose(options.scenario, options.server, options.rounds, options.before)
         tools = prepare(BUILD, _tell)
     except SelectionError as mistake:
         return _complain(mistake, 2)
@@ -124,6 +124,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--server", action="append", metavar="SERVERS", help="names or patterns of servers; NAME@1 for one core")
     add("--rounds", type=int, metavar="ROUNDS", default=env.get("ROUNDS") or None, help="rounds of each scenario (3)")
     add("--seconds", type=float, metavar="SECONDS", default=env.get("SECONDS") or None, help="seconds of each run (3)")
+    add(
+        "--before",
+        type=Path,
+        metavar="BEFORE",
+        default=env.get("BEFORE") or None,
+        help="another checkout, with its C modules built: servers of ours also run from there, as NAME-before",
+    )
     add("--quick", action="store_true", default=bool(env.get("QUICK")), help="one round of one second, as a check")
     add("--list", action="store_true", help="list scenarios, targets and servers")
     add("--json", type=Path, default=BUILD / "latest.json", help="file for the results (build/bench/latest.json)")
@@ -131,6 +138,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--publish", action="store_true", default=bool(env.get("PUBLISH")), help="write both to tests/bench/results")
     add("--chart-from", type=Path, metavar="JSON", help="only draw the chart of these results")
     options = parser.parse_args(arguments)
+    options.before = options.before and Path(options.before).resolve()
     options.scenario = _names(" ".join(options.scenario or [env.get("ONLY", "")]))
     options.server = _names(" ".join(options.server or [env.get("SERVERS", "")]))
     options.rounds = options.rounds or (1 if options.quick else 3)

@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from tests.bench.processes import RunFailed
 from tests.bench.results import Failure, Outcome, ScenarioResults, Target
 from tests.bench.runs import Context, Scenario
 from tests.bench.scenarios import SCENARIOS
-from tests.bench.servers import SERVERS, Server, find_server
+from tests.bench.servers import BEFORE, SERVERS, Server, find_server, in_checkout
 from tests.bench.tools import Tools
 
 __all__ = ["Part", "SelectionError", "choose", "estimate_s", "run_part"]
+
+#: What a server must reach of what it reached before a change.
+KEEPS = 0.97
 
 #: Approximate time to start and stop a server and to open connections.
 OVERHEAD_S = 1.5
 
 
 class SelectionError(Exception):
-    """An unknown scenario or server. The message lists the known ones."""
+    """An unknown scenario or server, or no other checkout. The message says what there is."""
 
 
 @dataclass
@@ -32,11 +36,16 @@ class Part:
     rounds: int
 
 
-def choose(scenarios: Sequence[str], servers: Sequence[str], rounds: int) -> list[Part]:
+def choose(scenarios: Sequence[str], servers: Sequence[str], rounds: int, before: Path | None = None) -> list[Part]:
     """What to run. Names may be shell patterns. Without names, all scenarios run except the long ones.
 
-    A server with its full name runs even if the scenario does not list it. Raises `SelectionError`.
+    A server with its full name runs even if the scenario does not list it. With `before`, another checkout of
+    wsthreads, each server of ours also runs from there. Raises `SelectionError`.
     """
+    if before is not None and not any(before.glob("wsthreads/**/_speedups.*.so")):
+        raise SelectionError(
+            f"{before} has no wsthreads with its C modules; try python setup.py build_ext --inplace there"
+        )
     chosen = [s for s in SCENARIOS.values() if not s.only_by_name] if not scenarios else _named_scenarios(scenarios)
     for name in servers:
         if not any(character in name for character in "*?["):
@@ -53,7 +62,10 @@ def choose(scenarios: Sequence[str], servers: Sequence[str], rounds: int) -> lis
             names += [name for name in named if name not in names]
         if names:
             of_it = min(rounds, scenario.max_rounds or rounds)
-            parts.append(Part(scenario, [find_server(name) for name in names], of_it))
+            found = [find_server(name) for name in names]
+            if before is not None:
+                found += [in_checkout(server, before) for server in found if server.is_ours]
+            parts.append(Part(scenario, found, of_it))
     if not parts:
         raise SelectionError(f"no scenario has a server like {', '.join(servers)}; see --list")
     return parts
@@ -101,11 +113,13 @@ def new_results(part: Part, tools: Tools) -> ScenarioResults:
     scenario = part.scenario
     results = ScenarioResults(scenario.name, scenario.title, scenario.unit, scenario.better)
     results.skipped = {server.name: why for server in part.servers if (why := server.why_not(tools))}
-    names = {server.name for server in part.servers}
+    names = dict.fromkeys(server.name for server in part.servers)
     results.subjects = tuple(s for s in scenario.subjects if s in names and s not in results.skipped)
     targets = scenario.targets
     if "speedups" in tools.missing:
         targets = tuple(replace(target, subject=target.subject.removesuffix("-pure")) for target in targets)
+    sign, bound = (">=", KEEPS) if scenario.better == "higher" else ("<=", 1 / KEEPS)
+    targets += tuple(Target(name, sign, bound, name + BEFORE) for name in names)
     results.targets = _without_doubles(t for t in targets if t.subject in names and (t.of is None or t.of in names))
     return results
 

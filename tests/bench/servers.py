@@ -16,9 +16,12 @@ from tests.bench.processes import ServerProcess
 from tests.bench.tools import HERE, ROOT, Tools
 from tests.ports import free_port
 
-__all__ = ["SERVERS", "THREADED_PEERS", "Server", "find_server"]
+__all__ = ["BEFORE", "SERVERS", "THREADED_PEERS", "Server", "find_server", "in_checkout"]
 
 ONE_CORE = "@1"
+
+#: The end of the name of a server that runs from another checkout.
+BEFORE = "-before"
 
 SOCKET_IO = ("-S",)
 
@@ -182,3 +185,9 @@ def find_server(name: str) -> Server:
     except KeyError:
         raise KeyError(f"there is no server {name!r}; there are: {', '.join(SERVERS)}") from None
     return server if base == name else replace(server, name=name, label=f"{server.label}, one core", one_core=True)
+
+
+def in_checkout(server: Server, checkout: Path) -> Server:
+    """The same server from another checkout of wsthreads."""
+    env = {**server.env, "PYTHONPATH": str(checkout)}
+    return replace(server, name=server.name + BEFORE, label=f"{server.label}, before", env=env)
