@@ -21,9 +21,10 @@ class Proxy:
         self.port: int = self._listener.getsockname()[1]
         self._lock = threading.Lock()  # guards _sockets
         self._sockets: set[socket.socket] = set()
-        self._state = threading.Condition()  # guards the next three
+        self._state = threading.Condition()  # guards the next four
         self._is_cut = False
         self._swallows = frozenset[str]()
+        self._answered_until: bytes | None = None  # answers vanish from the request on that has this
         self.swallowed_bytes = 0
         #: Seconds between the two halves of whatever Redis says.
         self.pause_s = 0.0
@@ -45,6 +46,11 @@ class Proxy:
         with self._state:
             self._swallows = frozenset(directions or ("requests", "answers"))
 
+    def swallow_answers_from(self, request: bytes) -> None:
+        """Have "answers" vanish as soon as a request has these bytes. Those before it are answered."""
+        with self._state:
+            self._answered_until = request
+
     def await_swallowed(self) -> None:
         """Wait until something has vanished."""
         with self._state:
@@ -54,6 +60,7 @@ class Proxy:
         """From now on all works; connections of which something was swallowed are ended, as they would be in time."""
         with self._state:
             broken, self._swallows, self._is_cut = self._swallows, frozenset(), False
+            self._answered_until = None
             self.swallowed_bytes = 0
         if broken:
             self._end_all()
@@ -94,6 +101,8 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 with self._state:
+                    if direction == "requests" and self._answered_until is not None and self._answered_until in data:
+                        self._swallows |= {"answers"}
                     if direction in self._swallows:
                         self.swallowed_bytes += len(data)
                         self._state.notify_all()
