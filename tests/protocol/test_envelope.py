@@ -23,6 +23,7 @@ from wsthreads.protocol.envelope import (
     escaped_frame,
     is_counted,
     parse,
+    usual_request,
 )
 from wsthreads.protocol.frames import MarkedFrame, close_frame, encode_frame, message_frame, parse_header
 
@@ -141,6 +142,20 @@ def test_a_wrong_id_is_a_protocol_error(form, number):
 def test_an_id_without_a_colon_is_a_protocol_error(message):
     with pytest.raises(ProtocolError, match="colon"):
         parse(message)
+
+
+@given(st.one_of(MESSAGES, st.from_regex(r"\x10q[0-9]{0,20}:?.?", fullmatch=True)))
+def test_a_usual_request_is_what_a_parser_reads(message):
+    for whole in (message, message.encode("utf-8", "replace") if isinstance(message, str) else message):
+        found = usual_request(whole)
+        if found is not None:
+            assert Request(*found) == parse(whole)
+
+
+@given(st.integers(1, 10**15 - 1), st.one_of(st.text(), st.binary()))
+def test_requests_are_usual_ones_but_for_large_ids(number, data):
+    assert usual_request(envelope.request(number, data)) == (number, data)
+    assert usual_request(envelope.request(number + 10**15 - 1, data)) is None
 
 
 def test_the_largest_number_is_the_largest_that_javascript_has_exactly():

@@ -78,6 +78,7 @@ class Dialogue(Ending):
         """The session was made. Called once, before any other thread knows of the dialogue."""
         self.session, self._life = session, life
         self.requests = Requests(session, self.outbox.encoding.inner, most=most_requests, read=self.pump, timers=timers)
+        self._unanswered, self._most_unanswered = self.requests.unanswered, most_requests
         self.outbox.pump = self.pump
 
     # As a session's channel
@@ -328,10 +329,10 @@ class Dialogue(Ending):
         self.outbox.pump = None
         self.outbox.detach()
 
-    def settle(self, received: int) -> None:
+    def settle(self, received: int, heard: int) -> None:
         """It has come from another process: it waits for its client, after `let_go`."""
         with self._lock:
-            self.received = received
+            self.received, self.heard = received, heard
             self._keeper.suspended(self, surely=True)
 
     def _open(self) -> None:

@@ -141,7 +141,8 @@ class PythonHandler(Handler):
             result = function(session, message)
             if fork != forks.number:
                 forks.leave(None)
-            value = self._message_of("on_request", result)
+            if result is not None and not isinstance(result, (str, bytes)):
+                result = self._message_of("on_request", result)
         except BaseException as error:
             if fork != forks.number:
                 forks.leave(error)
@@ -151,7 +152,7 @@ class PythonHandler(Handler):
                 answer.failed(FAILED)
                 self._failed("on_request", session, error)
             return
-        answer.done(value)
+        answer.done(result)
 
     def suspend(self, session: Session) -> Any:
         function = self._calls.get("on_suspend")

@@ -39,6 +39,8 @@ class Intake(Turn):
         self._carrier: Carrier | None = None
         #: How many of the client's counted messages were taken; see `messages_in`. Guarded by the lock.
         self.received = 0
+        #: The last id of a request that came in. Guarded by the lock.
+        self.heard = 0
         self._ack_at, self._ack_bytes_at = envelope.ACK_MESSAGES, envelope.ACK_BYTES  # then an acknowledgement is due
         #: What the client may come back with. Guarded by the lock.
         self.secrets = Secrets()
@@ -115,7 +117,7 @@ class Intake(Turn):
         with self._lock:
             if self._carrier is not carrier:
                 return False
-            is_heard = self.requests.hear(request.id)
+            is_heard = self._hear_locked(request.id)
             is_due = self._count_locked(len(request.data) if is_heard else 0)
             if is_heard:
                 self._events.append(request)
@@ -123,6 +125,19 @@ class Intake(Turn):
             self.outbox.flush()
         if not is_heard:
             self.requests.refuse(request.id)
+        return True
+
+    def _hear_locked(self, number: int) -> bool:
+        """A request has come in. Returns False if it must be refused: too many are unanswered.
+
+        Raises `ProtocolError` for an id that is not the next one.
+        """
+        if number != self.heard + 1:
+            raise ProtocolError(f"request {number} comes after request {self.heard}")
+        self.heard = number
+        if len(self._unanswered) >= self._most_unanswered:
+            return False
+        self._unanswered[number] = None
         return True
 
     def _is_progress(self, message: envelope.Ack | envelope.Heartbeat) -> bool:

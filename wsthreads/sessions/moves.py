@@ -202,6 +202,7 @@ class Departing:
             "opened_at": session.opened_at,
             "expires_at": session.expires_at,
             "received": dialogue.received,
+            "heard": dialogue.heard,
             **dialogue.requests.export(),
             "messages": [],  # all that was taken has been handled
         }
@@ -273,8 +274,8 @@ class Arriving:
         except Exception:
             log.exception("session %s cannot go on in this process", self.session.id)
             dialogue.begin_close(CloseCode.INTERNAL_ERROR, "server error")
-        dialogue.settle(state.received)
-        dialogue.requests.import_({"asked": state.asked, "heard": state.heard, "unanswered": state.unanswered})
+        dialogue.settle(state.received, state.heard)
+        dialogue.requests.import_(state.asked, state.unanswered)
         if state.expires_at is not None:
             self.session._expire_at(state.expires_at)
         dialogue.let_go()

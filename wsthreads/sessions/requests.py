@@ -5,7 +5,7 @@ Invariants:
 - The outcome of a request that was sent is told exactly once: whoever removes it from `_pending` tells it. It is told
   without locks.
 - Requests leave in the order of their ids, without a gap: an id is taken and its frame appended under `_asking`.
-- Each request that comes in is answered once: whoever removes its id from `_unanswered` sends the answer.
+- Each request that comes in is answered once: whoever removes its id from `unanswered` sends the answer.
 - After `end`, nothing is pending, and nothing becomes pending.
 """
 
@@ -25,6 +25,7 @@ from wsthreads.errors import (
     WSThreadsError,
 )
 from wsthreads.protocol import envelope
+from wsthreads.protocol.encoding import PLAIN
 from wsthreads.protocol.frames import message_frame
 from wsthreads.sessions.interface import FAILED
 from wsthreads.threads.flusher import Timer, weakly
@@ -70,7 +71,7 @@ class PendingReply:
 
 
 class Requests:
-    """Both directions. Any thread, where nothing else is said. `most` may be unanswered in each direction.
+    """Both directions. Any thread, where nothing else is said. At most `most` that were sent may be unanswered.
 
     `read` takes what the client sends, for at most so many seconds. It returns False if the calling thread cannot.
     """
@@ -83,14 +84,13 @@ class Requests:
         "_clocks",
         "_encoding",
         "_has_ended",
-        "_heard",
         "_is_held",
         "_most",
         "_pending",
         "_read",
         "_session",
         "_timers",
-        "_unanswered",
+        "unanswered",
     )
 
     def __init__(
@@ -105,8 +105,8 @@ class Requests:
         self._asked = 0  # the last id that was used
         self._pending: dict[int, Done] = {}
         self._clocks: dict[int, Timer] = {}  # of those for which no thread waits
-        self._heard = 0  # the last id of a request that came in; written under the dialogue's lock
-        self._unanswered: dict[int, None] = {}
+        #: The ids of requests that have come in. `Intake` adds them, under its lock.
+        self.unanswered: dict[int, None] = {}
         self._answering: dict[int, None] = {}  # removed from there; the answer may not be in the outbox yet
         self._has_ended = False
         self._is_held = False  # see `hold`
@@ -206,28 +206,17 @@ class Requests:
 
     # What the other side asks.
 
-    def hear(self, number: int) -> bool:
-        """A request has come in. Called under the dialogue's lock. Returns False if it must be refused: too many are
-        unanswered. Raises `ProtocolError` for an id that is not the next one.
-        """
-        if number != self._heard + 1:
-            raise ProtocolError(f"request {number} comes after request {self._heard}")
-        self._heard = number
-        if len(self._unanswered) >= self._most:
-            return False
-        self._unanswered[number] = None
-        return True
-
     def refuse(self, number: int) -> None:
-        """Answer a request that `hear` has not taken."""
+        """Answer a request that was one too many."""
         self._session._post(self.frame(envelope.failure(number, TOO_MANY)), timeout=0.0)
 
     def answer(self, number: int, message: str | bytes) -> None:
         """Send the answer to a request, unless there was one."""
         self._answering[number] = None
         try:
-            if self._unanswered.pop(number, number) is None:
-                self._session._post(self.frame(message))
+            if self.unanswered.pop(number, number) is None:
+                frame = message_frame(message)  # inlined `frame`, because this runs for each request
+                self._session._post(frame if self._encoding is PLAIN else self._encoding.frame(frame))
         finally:
             self._answering.pop(number, None)
 
@@ -240,7 +229,7 @@ class Requests:
 
     def end(self) -> None:
         """The session has ended: nothing is waited for any more."""
-        self._unanswered.clear()
+        self.unanswered.clear()
         self.end_asking()
 
     def hold(self) -> None:
@@ -266,13 +255,13 @@ class Requests:
 
     def export(self) -> dict[str, Any]:
         """What another process needs to go on: JSON values."""
-        unanswered = sorted({*self._answering.copy(), *self._unanswered.copy()})
-        return {"asked": self._asked, "heard": self._heard, "unanswered": unanswered}
+        unanswered = sorted({*self._answering.copy(), *self.unanswered.copy()})
+        return {"asked": self._asked, "unanswered": unanswered}
 
-    def import_(self, state: dict[str, Any]) -> None:
+    def import_(self, asked: int, unanswered: list[int]) -> None:
         """Go on from what another process has exported. Nobody here waits for its replies, or answers its requests."""
-        self._asked, self._heard = state["asked"], state["heard"]
-        for number in state["unanswered"]:
+        self._asked = asked
+        for number in unanswered:
             self._session._post(self.frame(envelope.failure(number, FAILED)), timeout=0.0)
 
 

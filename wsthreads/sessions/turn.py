@@ -2,7 +2,8 @@
 
 All that happens is an event in `_events`, in order: open, message, request, suspend, resume, close. Whoever has the
 turn handles them, as an outbox's writer does. So the calls of a session never overlap, and a new connection is served
-although a call for the old one still runs. A message that finds the turn free, and no events, passes them by.
+although a call for the old one still runs. A message or a request that finds the turn free, and no events, passes them
+by.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ MARKS = frozenset({envelope.DLE, envelope.DLE.encode()})
 
 
 class FastPath:
-    """What each message of a client reads or writes. `_speedups` has it in C."""
+    """What each message and each request of a client reads or writes. `_speedups` has it in C."""
 
     __slots__ = (
         "_ack_at",
@@ -50,7 +51,10 @@ class FastPath:
         "_is_awaited",
         "_is_taken",
         "_lock",
+        "_most_unanswered",
         "_runner",
+        "_unanswered",
+        "heard",
         "received",
         "session",
     )
@@ -65,7 +69,10 @@ class FastPath:
     _is_awaited: bool
     _is_taken: bool
     _lock: Any
+    _most_unanswered: int
     _runner: int
+    _unanswered: dict[int, None]
+    heard: int
     received: int
     session: Session
 
@@ -77,24 +84,42 @@ class FastPath:
         """See `Turn`."""
         raise NotImplementedError
 
-    def pass_by(self, carrier: Carrier, message: str | bytes) -> bool:
-        """Count a message and have it handled, if it is an ordinary one, the turn is free, and no events wait.
+    def _handle_request(self, data: str | bytes, number: int) -> None:
+        """See `Turn`."""
+        raise NotImplementedError
 
-        False, and nothing happens, if that is not so, if an acknowledgement is due, or if the connection was replaced.
-        If it is true, look for events afterwards. Raises what the handler raises; then the session is closing.
+    def pass_by(self, carrier: Carrier, message: str | bytes) -> bool:
+        """Count an ordinary message or a request, and have it handled, if the turn is free and no events wait.
+
+        False, and nothing happens, if that is not so, if an acknowledgement is due, if the connection was replaced, or
+        if it is not the next request, or one too many. If it is true, look for events afterwards. Raises what the
+        handler raises; then the session is closing.
         """
+        number = 0
         if message[:1] in MARKS:
-            return False
+            found = envelope.usual_request(message)
+            if found is None:
+                return False
+            number, message = found
         with self._lock:
             received, left = self.received + 1, self._ack_bytes_at - len(message)
             if self._carrier is not carrier or self._is_taken or self._events:
                 return False
             if received >= self._ack_at or self._bytes_queued >= left:
                 return False
+            if number:
+                if number != self.heard + 1 or len(self._unanswered) >= self._most_unanswered:
+                    return False
+                self._unanswered[number] = None
+                self.heard = number
             self.received, self._ack_bytes_at, self._is_taken = received, left, True
         try:
             self._runner = self.session._thread = carrier.thread
-            if not self._drops:
+            if self._drops:
+                pass
+            elif number:
+                self._handle_request(message, number)
+            else:
                 self._handler.message(self.session, message)
         except BaseException:
             # Not an error in the user's code: the handler has logged those.
@@ -159,6 +184,10 @@ class Turn(FastPath):
             self._is_taken = True
             return True
 
+    def _handle_request(self, data: str | bytes, number: int) -> None:
+        """Call the handler. The calling thread has the turn."""
+        self._handler.request(self.session, data, IncomingRequest(self.requests, number))
+
     def _give_up_turn(self) -> None:
         """Look for events afterwards: one may have come before."""
         with self._lock:
@@ -187,7 +216,7 @@ class Turn(FastPath):
                     elif isinstance(event, envelope.Request):
                         self._bytes_handled += len(event.data)
                         if not self._drops:
-                            self._handler.request(self.session, event.data, IncomingRequest(self.requests, event.id))
+                            self._handle_request(event.data, event.id)
                     else:
                         event(self)  # type: ignore[operator]
                     if self._is_full:
