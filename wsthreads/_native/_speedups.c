@@ -4,7 +4,7 @@
  * the module and `encode_text`, which makes what frames.message_frame makes of text. The rest, by file:
  *
  * - _outboxes.c: append_all, lock_queued, unlock    - _inbox.c: Inbox      - _rlock.c: RLock
- * - _sending.c: send_queues, post                   - _intake.c: Intake    - _metrics.c: Tally, Histogram
+ * - _sending.c, _writes.c: send_queues, post        - _intake.c: Intake    - _metrics.c: Tally, Histogram
  * - _reading.c: what reads from sockets           - _fast_path.c: FastPath
  */
 #define PY_SSIZE_T_CLEAN
