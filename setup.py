@@ -27,8 +27,9 @@ setup(
         ),
         Extension(
             "wsthreads._native._bridge",
-            ["wsthreads/_native/_bridge.c"],
-            depends=["wsthreads/_native/_compat.h"],
+            [f"wsthreads/_native/_{name}.c" for name in ("bridge", "alarm")],
+            depends=[f"wsthreads/_native/_{name}.h" for name in ("compat", "alarm")],
+            extra_compile_args=["-fvisibility=hidden"],
             optional=True,
         ),
     ]

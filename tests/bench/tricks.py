@@ -166,7 +166,7 @@ def build_speedups(folder: Path, define: str) -> Path:
     """The C module with a number set, compiled as Python's own modules are. Raises `ToolError`."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"_speedups{sysconfig.get_config_var('EXT_SUFFIX')}"
-    sources = [file for file in sorted(NATIVE.glob("_*.c")) if file.stem != "_bridge"]  # as in setup.py
+    sources = [file for file in sorted(NATIVE.glob("_*.c")) if file.stem not in ("_bridge", "_alarm")]  # as in setup.py
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
     flags = shlex.split(sysconfig.get_config_var("CFLAGS") or "-O2")
     command = [*compiler, *flags, "-fPIC", "-shared", f"-I{sysconfig.get_path('include')}"]

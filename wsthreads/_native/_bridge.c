@@ -21,6 +21,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "_alarm.h"
 #include "_compat.h"
 
 /* JSValue, on platforms with 64-bit pointers. */
@@ -305,7 +306,7 @@ static PyTypeObject BridgeType = {
 };
 
 static int fill(PyObject *module) {
-    if (PyType_Ready(&BridgeType) < 0) return -1;
+    if (PyType_Ready(&BridgeType) < 0 || add_alarm_type(module) < 0) return -1;
     return PyModule_AddObjectRef(module, "Bridge", (PyObject *)&BridgeType);
 }
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from ctypes import (
     byref,
+    c_int32,
     c_int64,
     c_size_t,
     c_void_p,
@@ -26,8 +27,9 @@ from functools import partial
 from typing import Any
 
 from wsthreads._native import bridge
+from wsthreads.javascript.alarm import NEVER, Alarm
 from wsthreads.javascript.calls import Function, parse, refusal
-from wsthreads.javascript.interrupts import InterruptCounter, find_counter
+from wsthreads.javascript.interrupts import find_counter
 from wsthreads.javascript.quickjs import (
     UNDEFINED,
     EngineUnsupported,
@@ -45,10 +47,7 @@ __all__ = ["Engine", "JavaScriptError"]
 
 log = get_logger(__name__)
 
-#: A call that takes longer than `FIRST_TURN_S` lets other threads run every `TURN_S`. (Python's own switch interval
-#: works here, too. But with it a thread waits 5 ms each time that it needs the GIL, which is several times per
-#: message.)
-FIRST_TURN_S = 0.02
+#: How often a call that takes longer than `FIRST_TURN_S` lets other threads run.
 TURN_S = 0.002
 #: Long enough for a waiting thread to be scheduled. `sleep(0)` would take the GIL back too soon.
 PAUSE_S = 0.00005
@@ -86,15 +85,8 @@ class Engine:
         self._js: Any = library(library_path)
         self._runtime, self._context = pointers(self._js, capsule)
         self._on_error = on_error
-        self._deadline = float("inf")
-        self._timeout_s = 0.0
-        self._cpu_ends: float | None = None  # on the clock of the thread's CPU time; None: not a long call so far
-        self._interrupted = False
-        self._has_stopped = False  # a call was stopped since `arm`
-        self._turn_ends = self._asked_at = self._armed_at = 0.0
         #: How long the last call that was stopped has taken, with the time in which it had no core.
         self.stopped_after_s = 0.0
-        self._counter: InterruptCounter | None = None
         self._describe: Value | None = None
         self._parcel: Value | None = None
         #: Whether there are jobs for `run_jobs`.
@@ -106,8 +98,15 @@ class Engine:
         # The engine has only the addresses of these two, so they must live until close().
         self._interrupt_handler = InterruptHandler(0)
         self._rejection_tracker = RejectionTracker(self._track)
-        self._find_counter()
-        self._set_interrupt_handler(self._check)
+        self._module = bridge()
+        self._counter = self._find_counter()
+        self._alarm = self._set_alarm()
+        #: Stop JavaScript that has run for so many seconds from now on. Returns the present time.
+        #:
+        #: Time in which the thread had no core, or waited for Redis or for the GIL, does not count; but `MAX_STRETCH`
+        #: times as long is the end.
+        self.arm: Callable[[float], float] = self._alarm.arm
+        self.disarm: Callable[[], None] = self._alarm.disarm
         self._js.JS_SetHostPromiseRejectionTracker(self._runtime, self._rejection_tracker, None)
 
     def close(self) -> None:
@@ -126,71 +125,56 @@ class Engine:
 
     # Deadlines.
 
-    def arm(self, timeout_s: float) -> float:
-        """Stop JavaScript that has run for `timeout_s` from now on. Returns the present time.
-
-        Time in which the thread had no core, or waited for Redis or for the GIL, does not count; but `MAX_STRETCH`
-        times `timeout_s` is the end.
-        """
-        self._timeout_s = timeout_s
-        self._has_stopped = False
-        self._cpu_ends = None
-        now = self._asked_at = self._armed_at = time.monotonic()
-        self._deadline = now + timeout_s
-        self._turn_ends = now + FIRST_TURN_S
-        if self._counter is not None:
-            self._counter.begin()
-        return now
-
-    def disarm(self) -> None:
-        self._deadline = float("inf")
-
     def interrupt(self) -> None:
         """Stop JavaScript at once and for good. Any thread."""
-        self._interrupted = True
+        self._alarm.is_interrupted = True
 
-    def _check(self, _runtime: int, _opaque: int) -> int:
-        """The interrupt handler. 1 ends the call; no `catch` or `finally` of the script runs then."""
-        now = time.monotonic()
-        counter = self._counter
-        if self._interrupted or (now >= self._deadline and self._has_run_out(now)):
-            self._has_stopped = True
-            self.stopped_after_s = now - self._armed_at
-            if counter is not None:
-                counter.stop()
-            return 1
-        if counter is not None:
-            counter.go_on(now - self._asked_at)
-        if now >= self._turn_ends:
-            if self._cpu_ends is None:
-                self._cpu_ends = time.thread_time() + self._deadline - now
+    def _look(self, now: float) -> bool:
+        """Whether to stop the running call. If it goes on, other threads may run first."""
+        alarm = self._alarm
+        if alarm.is_interrupted or (now >= alarm.deadline and self._has_run_out(now)):
+            self.stopped_after_s = now - alarm.armed_at
+            return True
+        if now >= alarm.turn_ends:
+            if alarm.cpu_ends == NEVER:
+                alarm.cpu_ends = time.thread_time() + alarm.deadline - now
             time.sleep(PAUSE_S)
-            now = time.monotonic()
-            self._turn_ends = now + TURN_S
-        self._asked_at = now
-        return 0
+            alarm.turn_ends = time.monotonic() + TURN_S
+        return False
 
     def _has_run_out(self, now: float) -> bool:
         """At the deadline: whether the thread has really run for so long. Otherwise the deadline moves."""
+        alarm = self._alarm
         cpu = time.thread_time()
-        if self._cpu_ends is None:  # the first look: one function has taken all the time
-            self._cpu_ends = cpu + self._timeout_s
-        left_s = min(self._cpu_ends - cpu, self._armed_at + MAX_STRETCH * self._timeout_s - now)
+        if alarm.cpu_ends == NEVER:  # the first look: one function has taken all the time
+            alarm.cpu_ends = cpu + alarm.timeout_s
+        left_s = min(alarm.cpu_ends - cpu, alarm.armed_at + MAX_STRETCH * alarm.timeout_s - now)
         if left_s > MIN_LEFT_S:
-            self._deadline = now + left_s
+            alarm.deadline = now + left_s
         return left_s <= MIN_LEFT_S
+
+    def _set_alarm(self) -> Alarm:
+        """Its handler is the engine's from now on."""
+        if self._module is None:
+            alarm = Alarm(self._counter, self._look)
+            self._set_interrupt_handler(alarm.ask)
+            return alarm
+        address = 0 if self._counter is None else ctypes.addressof(self._counter)
+        native: Alarm = self._module.Alarm(address, self._look)
+        self._interrupt_handler = InterruptHandler(self._module.interrupt_handler)
+        self._js.JS_SetInterruptHandler(self._runtime, self._interrupt_handler, id(native))
+        return native
 
     def _set_interrupt_handler(self, function: Callable[[int, int], int]) -> None:
         self._interrupt_handler = InterruptHandler(function)
         self._js.JS_SetInterruptHandler(self._runtime, self._interrupt_handler, None)
 
-    def _find_counter(self) -> None:
+    def _find_counter(self) -> c_int32 | None:
         size = self._js.js_malloc_usable_size(self._context, self._context)
         counter = find_counter(self._context, size, self.run, self._set_interrupt_handler)
         if counter is None:
             log.warning("QuickJS checks deadlines at its own interval: a loop of built-in functions can delay others")
-        else:
-            self._counter = InterruptCounter(counter)
+        return counter
 
     # Running.
 
@@ -213,7 +197,7 @@ class Engine:
 
         From then on, this object must outlive the interpreter.
         """
-        module = bridge()
+        module = self._module
         if module is None:
             return
         js, context = self._js, self._context
@@ -291,9 +275,9 @@ class Engine:
             return False
         context = c_void_p()
         self.arm(timeout_s)
-        while js.JS_IsJobPending(runtime) and not self._interrupted:
+        while js.JS_IsJobPending(runtime) and not self._alarm.is_interrupted:
             failed = js.JS_ExecutePendingJob(runtime, byref(context)) < 0
-            if self._has_stopped:
+            if self._alarm.has_stopped:
                 failed |= js.JS_HasException(self._context)  # some of the engine's own jobs do not report it
                 self.arm(timeout_s)
             if failed:

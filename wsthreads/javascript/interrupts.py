@@ -1,8 +1,4 @@
-"""How often QuickJS asks whether it should stop. QuickJS has no setting for that.
-
-The engine counts loop iterations and calls, and calls its interrupt handler at every 10,000th. For an empty loop, that
-is every tenth of a millisecond. For a loop that parses a JSON document, it can be a minute, with the GIL held, whatever
-the deadline. So this module sets the counter itself, to as few operations as take about a millisecond.
+"""Finds the counter by which QuickJS decides when to ask whether it should stop: see `alarm`.
 
 The counter is a private 32-bit field of the JSContext, found by experiment: its value falls by the number of a loop's
 iterations or jumps, and when it is set to 1, the engine asks at once. If no field does so, the engine keeps its own
@@ -16,44 +12,11 @@ import struct
 from collections.abc import Callable
 from ctypes import c_int32
 
-__all__ = ["InterruptCounter", "find_counter"]
-
-#: Operations before the handler's first call, and the growth from one call to the next. They are few, since an
-#: operation may take many milliseconds; a call of the handler takes about a microsecond.
-STEP = 10
-#: The most operations between two calls: fast operations may become slow.
-MAX_OPERATIONS = 250
-#: The desired time between two calls of the handler.
-INTERVAL_S = 0.001
+__all__ = ["find_counter"]
 
 _ENGINES_OWN = 10_000
 _PROBES = 4
 _PROBE_ITERATIONS = 1000
-
-
-class InterruptCounter:
-    """Sets the engine's counter so that the engine calls the interrupt handler about every `INTERVAL_S`."""
-
-    def __init__(self, counter: c_int32) -> None:
-        self._counter = counter
-        self._operations = STEP
-
-    def begin(self) -> None:
-        """A call of JavaScript begins."""
-        self._counter.value = self._operations = STEP
-
-    def go_on(self, elapsed_s: float) -> None:
-        """The operations since the last call took `elapsed_s`. Called by the interrupt handler."""
-        operations = self._operations
-        if elapsed_s < INTERVAL_S:
-            operations = min(operations + STEP, MAX_OPERATIONS)
-        else:
-            operations = max(1, int(operations * INTERVAL_S / elapsed_s))
-        self._counter.value = self._operations = operations
-
-    def stop(self) -> None:
-        """The running call is stopped: ask again soon, but let the engine first reject the promises of that call."""
-        self._counter.value = self._operations = MAX_OPERATIONS
 
 
 def find_counter(
