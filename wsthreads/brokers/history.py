@@ -20,7 +20,6 @@ from wsthreads.errors import BrokerError, HistoryError
 from wsthreads.rooms.histories import OFF, Histories, check_count, messages_of
 from wsthreads.rooms.history import Entry, Limits, Log, Record, is_kept, payload_bytes
 from wsthreads.rooms.joined import Joined
-from wsthreads.rooms.names import is_hidden
 from wsthreads.rooms.striped import StripedDict
 
 if TYPE_CHECKING:
@@ -54,12 +53,11 @@ class SharedLog(Log):
         return serial == self.serial
 
     def record(self, record: Record) -> bool:
-        frame, exclude_id, now, serial, (number, tag) = record
+        entry, serial = record
         if serial != self.serial and not self.follow(serial):
             return False  # those who have joined since then have it from Redis, or it is not for them
         if self.is_filled:
-            self._number, self._tag = number, tag
-            self._append((number, tag, now, frame, exclude_id))
+            self._append(entry)
             if self.awaiting:
                 self.filled.notify_all()
         return True
@@ -67,7 +65,7 @@ class SharedLog(Log):
     def await_entry(self, number: int, timeout_s: float) -> None:
         """Wait until the log has reached an entry, or is incomplete."""
         self.awaiting += 1
-        self.filled.wait_for(lambda: self._number >= number or not self.is_filled, timeout_s)
+        self.filled.wait_for(lambda: self._last[0] >= number or not self.is_filled, timeout_s)
         self.awaiting -= 1
 
     def fill(self, stored: Stored, now: float) -> None:
@@ -108,7 +106,9 @@ class SharedHistories(Histories[SharedLog]):
 
     def kept(self, name: str, frame: bytes) -> tuple[str, int] | None:
         """What Redis is to know of a broadcast that is stored; None if it is not."""
-        return (self._limits_text, payload_bytes(frame)) if is_kept(frame) and not is_hidden(name) else None
+        if name[0] == "\0" or (type(frame) is not bytes and not is_kept(frame)):
+            return None
+        return self._limits_text, payload_bytes(frame)
 
     # What comes in, from the reader's thread
 
@@ -122,7 +122,7 @@ class SharedHistories(Histories[SharedLog]):
             frame = bytes(frame)
         if name[0] == "\0":
             return None
-        return frame, exclude_id, self.timers.now(), serial, (position.number, position.id.decode())
+        return (position.number, position.id.decode(), self.timers.now(), frame, exclude_id), serial
 
     def record_alone(self, name: str, record: Record) -> bool:
         return self._logs.get(name) is None or super().record_alone(name, record)

@@ -355,7 +355,7 @@ class Writer:
             ticket: object = queued.ticket
             if queued.kept is not None:
                 limits, size = queued.kept
-                ticket = f"{ticket}+{size}"
+                ticket = b"%d+%d" % (queued.ticket, size)
             published += (ticket, self._message(pipeline, queued, now))
         keys, arguments = [address.log, address.head], (address.channel, epoch, self._process)
         if limits is None:

@@ -97,7 +97,7 @@ class Histories(Generic[L]):
             if not is_kept(frame):
                 return None
             frame = bytes(frame)  # nothing of a replay is replaced by what comes later
-        return None if name[0] == "\0" else (frame, exclude_id, self.timers.now(), 0, START)
+        return None if name[0] == "\0" else ((*START, self.timers.now(), frame, exclude_id), 0)
 
     def record_alone(self, name: str, record: Record) -> bool:
         """Add a broadcast to the log of a room that nobody is in. False, and nothing is done, if somebody is."""

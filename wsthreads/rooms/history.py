@@ -28,9 +28,9 @@ __all__ = ["START", "Entry", "Limits", "Log", "Mark", "Record", "is_kept", "mess
 #: tuple of plain values, so the garbage collector does not look at it: there may be millions.
 Entry: TypeAlias = "tuple[int, str, float, bytes, str | None]"
 
-#: A broadcast, for the log of its room: the plain frame, who does not get it, when it was made; and, over a broker, the
-#: number of the subscription by which it has come, and its mark.
-Record: TypeAlias = "tuple[bytes, str | None, float, int, tuple[int, str]]"
+#: A broadcast, for the log of its room: the entry, and the number of the subscription by which it has come. Only a
+#: broker gives both numbers and the tag.
+Record: TypeAlias = "tuple[Entry, int]"
 
 _NUMBER = re.compile("[0-9]{1,16}", re.ASCII)
 
@@ -62,9 +62,8 @@ class Log:
         "_encoded",
         "_entries",
         "_floor",
+        "_last",
         "_limits",
-        "_number",
-        "_tag",
         "epoch",
         "is_gone",
         "order",
@@ -82,27 +81,29 @@ class Log:
         #: It has been dropped: take another.
         self.is_gone = False
         self._limits = limits
-        # The mark of the last entry, and of the last one that was dropped: the log has all entries between the two.
-        self._number, self._tag = START
-        self._floor: tuple[int, str] = START
+        # The last entry, and the last one that was dropped, or their marks: the log has all entries between the two.
+        self._last: Entry | Mark = START
+        self._floor: Entry | Mark = START
         self._entries: deque[Entry] = deque()
         self._bytes = 0
         self._encoded: dict[str, dict[int, bytes]] = {}  # by encoding and number, for clients with that encoding
 
     def record(self, record: Record) -> bool:
         """Append a broadcast. Returns False if it is not for the room as it is now. Called for every broadcast."""
-        frame, exclude_id, now, _, _ = record
-        number = self._number = self._number + 1
-        self._append((number, "", now, frame, exclude_id))
+        (_, _, now, frame, exclude_id), _ = record
+        self._append((self._last[0] + 1, "", now, frame, exclude_id))
         return True
 
     def _append(self, entry: Entry) -> None:
         entries, limits = self._entries, self._limits
         entries.append(entry)
+        self._last = entry
         now = self.used_at = entry[2]
         size = len(entry[3])
         self._bytes += size - (2 if size < 128 else 4 if size < 65540 else 10)
-        if len(entries) > limits[0] or self._bytes > limits[2] or entries[0][2] <= now - limits[1]:
+        if len(entries) > limits[0]:
+            self._drop_first()
+        if self._bytes > limits[2] or entries[0][2] <= now - limits[1]:
             self.trim(now)
 
     def trim(self, now: float) -> None:
@@ -110,21 +111,24 @@ class Log:
         entries, (messages, seconds, most_bytes) = self._entries, self._limits
         oldest = now - seconds
         while entries and (len(entries) > messages or self._bytes > most_bytes or entries[0][2] <= oldest):
-            number, tag, _, frame, _ = entries.popleft()
-            self._floor = (number, tag)
-            self._bytes -= payload_bytes(frame)
+            self._drop_first()
+
+    def _drop_first(self) -> None:
+        dropped = self._floor = self._entries.popleft()
+        size = len(dropped[3])
+        self._bytes -= size - (2 if size < 128 else 4 if size < 65540 else 10)
+        if self._encoded:
             for encoded in self._encoded.values():
-                encoded.pop(number, None)
+                encoded.pop(dropped[0], None)
 
     @property
     def last(self) -> Mark:
         """The mark of the last entry."""
-        return Mark(self._number, self._tag)
+        return Mark(*self._last[:2])
 
     def replace(self, epoch: str, last: Mark, floor: Mark, entries: Iterable[Entry], now: float) -> None:
         """Have other contents: those of another log, or what was missing."""
-        self.epoch, self._floor = epoch, floor
-        self._number, self._tag = last
+        self.epoch, self._floor, self._last = epoch, floor, last
         self._entries = deque(entries)
         self._bytes = sum(payload_bytes(entry[3]) for entry in self._entries)
         self._encoded = {}
@@ -176,7 +180,7 @@ class Log:
             if entry[0] <= mark.number:
                 return found[::-1] if entry[:2] == mark else None
             found.append(entry)
-        return found[::-1] if mark == self._floor else None
+        return found[::-1] if mark == self._floor[:2] else None
 
     def unencoded(self, encoding: Encoding, entries: Iterable[Entry]) -> list[Entry]:
         """Those of which there is no frame in an encoding."""
@@ -211,7 +215,7 @@ class Log:
         """The invariants, for tests."""
         numbers = [entry[0] for entry in self._entries]
         assert numbers == sorted(set(numbers)), numbers
-        assert not numbers or (numbers[0] > self._floor[0] and numbers[-1] == self._number)
+        assert not numbers or (numbers[0] > self._floor[0] and numbers[-1] == self._last[0])
         assert self._bytes == sum(payload_bytes(entry[3]) for entry in self._entries) <= self._limits.bytes
         assert len(numbers) <= self._limits.messages
         assert all(number in numbers for encoded in self._encoded.values() for number in encoded)

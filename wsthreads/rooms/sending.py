@@ -61,7 +61,7 @@ class Sending:
                 continue
             with members.order:
                 # Whoever joins meanwhile, after the last member has left, gets the message, or finds it in the log.
-                if members.log is not None and self._members.get(name) is not members:
+                if members.log is not None and not members.sessions:
                     continue
                 outboxes = members.outboxes or self._copy(name, members)
                 parts = by_encoding(outboxes)
