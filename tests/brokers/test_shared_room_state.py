@@ -534,8 +534,8 @@ def test_over_three_processes_no_update_is_lost_and_seats_are_as_many_as_they_ar
         servers = [stack.enter_context(run_server(*options, cwd=tmp_path)) for _ in range(3)]
         clients = [stack.enter_context(connect(f"{servers[n % 3].ws_url}/ws/game")) for n in range(100)]
         for client in clients[:30]:
-            tell(client, "update", "sums", 40)
-        assert max(json.loads(client.recv(PROGRAM_S)) for client in clients[:30]) == 1200
+            tell(client, "update", "sums", 100)
+        assert max(json.loads(client.recv(PROGRAM_S)) for client in clients[:30]) == 3000
         for n in range(50):
             for client in clients:
                 tell(client, "join", f"game {n}", 4)
@@ -546,4 +546,4 @@ def test_over_three_processes_no_update_is_lost_and_seats_are_as_many_as_they_ar
         os.kill(servers[0].process.pid, signal.SIGKILL)
         wait_until(lambda: ask(clients[4], "join", "killed", 3), "the place of the one who was killed")
         assert not ask(clients[5], "join", "killed", 3)
-        assert ask(clients[5], "update", "sums", 1) == 1201
+        assert ask(clients[5], "update", "sums", 1) == 3001

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
 from tests.javascript.test_engine import without_engine  # noqa: F401
 from tests.javascript_fakes import SHORT_S, script_log
-from tests.programs import wait_until
+from tests.programs import DEADLINE_S, wait_until
 from wsthreads.rooms.attributes import Attributes
 from wsthreads.testing import Play, play
 
@@ -581,6 +582,30 @@ def test_a_tick_that_waits_skips_its_room_only(tmp_path: Path) -> None:
         told = [text for text in ann.take() if text.startswith("slow")]
         assert told in (["slow 0.20", "slow 0.10"], ["slow 0.25"]), told
         assert chat.app.endpoints[0].totals().counters["ticks_skipped"] >= 1
+
+
+def test_a_script_that_is_busy_for_600_ms_leaves_out_the_ticks_of_that_time(tmp_path: Path) -> None:
+    more = """
+    export const tickRate = 20;
+    export function onTick(room, dt) { room.broadcast(`${dt}`); }"""
+    with playing(tmp_path, more) as chat:
+        ann, bob, room = chat.connect(), chat.connect(), chat.room("r")
+        ask(ann, "room.join()")
+        for _ in range(2):
+            chat.advance(0.05)
+        busy = Thread(target=ask, args=(bob, "room.setAttribute('is busy', 1); while (!room.getAttribute('go'));"))
+        busy.start()
+        wait_until(lambda: room.get_attribute("is busy"))
+        chat._timers.advance(0.6)  # nothing waits for the script
+        room.set_attribute("go", 1)
+        busy.join(DEADLINE_S)
+        for _ in range(2):
+            chat.advance(0.05)
+        times = [float(text) for text in ann.take()]
+        assert times[:2] == times[-2:] == [0.05] * 2
+        assert 1 <= len(times[2:-2]) <= 2, "nothing piles up"
+        assert max(times) <= 0.25
+        assert len(times) + chat.app.endpoints[0].totals().counters["ticks_skipped"] == 2 + 12 + 2
 
 
 def test_a_tick_that_is_handed_over_again_is_late_once(tmp_path: Path) -> None:
