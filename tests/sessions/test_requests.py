@@ -332,10 +332,9 @@ def test_an_id_is_not_used_twice(asker):
 
 
 def test_the_timer_of_a_request_ends_with_the_request(asker):
-    timers = ManualTimers()
-    asker.app.endpoints[0].suspensions.timers = timers
     with Speaker(asker.port).begin() as client:
         session, outcomes = session_of(asker), []
+        timers = session._channel.requests._timers = ManualTimers()
         for number in (1, 2):
             session._ask("x", 3600, outcomes.append)
             assert client.next() == Request(number, "x")
@@ -349,9 +348,9 @@ def test_the_timer_of_a_request_ends_with_the_request(asker):
 
 
 def test_a_request_without_a_waiting_thread_is_too_late_by_the_clock(asker):
-    timers = asker.app.endpoints[0].suspensions.timers = ManualTimers()
     with Speaker(asker.port).begin() as client:
         session, outcomes = session_of(asker), []
+        timers = session._channel.requests._timers = ManualTimers()
         session._ask("x", 3600, outcomes.append)
         assert client.next() == Request(1, "x")
         timers.advance(3599)

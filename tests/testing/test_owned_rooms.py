@@ -147,9 +147,10 @@ def test_a_call_that_a_script_gets_late_is_waited_for(tmp_path: Path, monkeypatc
             has_settled.wait(DEADLINE_S)
             call_rooms(calls)
 
-        def settle_first(timeout_s: float) -> None:
-            settle(timeout_s)
+        def settle_first(timeout_s: float) -> bool:
+            is_done = settle(timeout_s)
             has_settled.set()
+            return is_done
 
         monkeypatch.setattr(handler, "call_rooms", hand_over_late)
         monkeypatch.setattr(handler, "settle", settle_first)

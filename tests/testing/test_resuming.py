@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import contextmanager
+
 import pytest
 
-from wsthreads import HandshakeRefused, RequestError, RequestTimeout, SessionClosed, UsageError, WebSocketApp
+from wsthreads import (
+    HandshakeRefused,
+    PostError,
+    RequestError,
+    RequestTimeout,
+    SessionClosed,
+    UsageError,
+    WebSocketApp,
+    WSThreadsError,
+)
 from wsthreads.testing import HandlerFailed, play
 
 JS = """
-import { RequestError } from "wsthreads";
+import { RequestError, sessions } from "wsthreads";
 
 export function onHandshake(request) {
   if (request.getParameter("token") === "expired") return 401;
@@ -22,6 +34,11 @@ export function onOpen(session) {
 }
 export async function onMessage(session, message) {
   if (message.startsWith("ask ")) tell(session, `heard ${await session.request(message.slice(4))}`);
+  else if (message.startsWith("demand ")) {
+    const [, user, what] = message.split(" ");
+    const other = sessions().find((each) => each.user === user);
+    try { tell(session, `heard ${await other.request(what)}`); } catch (error) { tell(session, error.name); }
+  }
   else if (message === "fail") throw new Error("no such message");
   else session.room("chat").broadcast(message);
 }
@@ -57,6 +74,13 @@ class Handler:
     def on_message(self, session, message):
         if message.startswith("ask "):
             self.tell(session, f"heard {session.request(message[4:])}")
+        elif message.startswith("demand "):
+            _, user, what = message.split()
+            other = next(each for each in session.endpoint.sessions() if each.user == user)
+            try:
+                self.tell(session, f"heard {other.request(what)}")
+            except WSThreadsError as error:
+                self.tell(session, type(error).__name__)
         elif message == "fail":
             raise ValueError("no such message")
         else:
@@ -79,6 +103,16 @@ class Handler:
 
     def on_close(self, session, code, reason):
         self.tell(session, f"close {code} {reason}".strip())
+
+
+@contextmanager
+def deadline(chat, deadline_s):
+    """Have what must wait too long wait for less, and nothing else."""
+    chat._deadline_s, usual_s = deadline_s, chat._deadline_s
+    try:
+        yield
+    finally:
+        chat._deadline_s = usual_s
 
 
 @pytest.fixture(params=["python", "javascript"])
@@ -268,6 +302,53 @@ def test_a_request_of_a_client_that_is_away_is_handled_when_it_is_back(chat):
     ann.come_back()
     assert ann.resumed
     assert ann.request("again") == "again?"
+
+
+def test_a_request_of_the_handler_to_a_client_that_is_away_times_out_in_real_seconds(target):
+    with play(target, resume_s=60, request_timeout_s=0.05) as chat:
+        journal, ann, bob = (chat.connect(user=user) for user in ("journal", "ann", "bob"))
+        ann.lose()
+        journal.take()
+        bob.send("demand ann where")
+        assert journal.take() == ["RequestTimeout bob"]
+        ann.come_back()  # it is asked, and its answer comes too late
+        assert ann.resumed
+
+
+def test_a_call_that_waits_for_a_client_that_is_away_is_waited_for_until_the_deadline(target):
+    with play(target, resume_s=60, request_timeout_s=3600, script_wait_s=3600) as chat:
+        journal, ann, bob = (chat.connect(user=user) for user in ("journal", "ann", "bob"))
+        ann.on_request = lambda message: message.upper()
+        ann.lose()
+        journal.received.clear()
+        with deadline(chat, 0.2), pytest.raises(TimeoutError, match=r"a call of the handler .*has not returned in"):
+            bob.send("demand ann where")
+        ann.come_back()
+        assert ann.resumed
+        assert "heard WHERE bob" in journal.received
+
+
+def test_a_post_is_waited_for_until_the_deadline():
+    posted, may_end = threading.Event(), threading.Event()
+
+    class Slow:
+        def on_open(self, session):
+            session.room("desk").join()
+
+        def on_post(self, room, value, sender):
+            posted.set()
+            may_end.wait()
+
+    with play(Slow, post_timeout_s=3600) as desk:
+        desk.connect()
+        try:
+            with deadline(desk, 0.2), pytest.raises(PostError, match=r"0\.2 s"):
+                desk.room("desk").post("a value")
+            with deadline(desk, 0.2), pytest.raises(TimeoutError, match=r"has not returned in 0\.2 s"):
+                desk.settle()
+        finally:
+            may_end.set()
+        assert posted.is_set()
 
 
 def test_a_request_on_a_connection_that_is_closed_is_an_error(chat):

@@ -131,19 +131,25 @@ class EventQueue:
             return None
         return self._schedule.reader(state, descriptor, self._config.max_message_bytes, due)
 
-    def catch_up(self, session: Session) -> None:
-        """Blocks until the session's onOpen has run, and its messages have been handled."""
+    def catch_up(self, session: Session, timeout_s: float | None) -> bool:
+        """Blocks until the session's onOpen has run, and its messages have been handled. False if it takes longer."""
         state = self._states.get(session.id)
-        if state is not None:
-            state.wait_handled()
+        return state is None or state.wait_handled(timeout_s)
 
-    def settle(self, timeout_s: float) -> None:
-        """Blocks until all events so far, what they cause, and their promise jobs are handled; at most `timeout_s`."""
+    def settle(self, timeout_s: float) -> bool:
+        """Blocks until all events so far, what they cause, and their promise jobs are handled; at most `timeout_s`.
+
+        False if they are not.
+        """
         deadline, was_idle = monotonic() + timeout_s, False
-        with suppress(IsolateError, JavaScriptError, TimeoutError):
+        with suppress(IsolateError, JavaScriptError):
             while not (was_idle and self._loop.is_idle):
                 was_idle = self._loop.is_idle
-                self._ask(Event("again", reply=Future())).result(deadline - monotonic())
+                try:
+                    self._ask(Event("again", reply=Future())).result(deadline - monotonic())
+                except TimeoutError:
+                    return False
+        return True
 
     def attributes(self, session_id: str) -> list[tuple[str, bool, str]]:
         """A session's attributes: for each its name, whether its value is a text, and the value as text.

@@ -283,10 +283,9 @@ class ScriptHandler(Handler):
         isolate = self._isolate
         return None if isolate is None or descriptor < 0 else isolate.reader(session, descriptor, due)
 
-    def catch_up(self, session: Session) -> None:
+    def catch_up(self, session: Session, timeout_s: float | None = None) -> bool:
         isolate = self._isolate
-        if isolate is not None:
-            isolate.catch_up(session)
+        return isolate is None or isolate.catch_up(session, timeout_s)
 
     def attributes(self, session: Session) -> dict[str, Any]:
         """The attributes that the script has set: texts, JSON values, and any other value as text."""
@@ -295,10 +294,9 @@ class ScriptHandler(Handler):
             raise IsolateError(f"{self.name} was not started in this process")
         return {name: text if is_text else _parsed(text) for name, is_text, text in isolate.attributes(session.id)}
 
-    def settle(self, timeout_s: float) -> None:
+    def settle(self, timeout_s: float) -> bool:
         isolate = self._isolate
-        if isolate is not None:
-            isolate.settle(timeout_s)
+        return isolate is None or isolate.settle(timeout_s)
 
     def presence(self, room: Room, changes: PresenceChanges) -> str | bytes | None:
         isolate = self._isolate

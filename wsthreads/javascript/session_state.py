@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from threading import Condition, Lock
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wsthreads.javascript.inbox import Intake
@@ -159,11 +160,19 @@ class SessionState(Intake):  # type: ignore[misc]  # in C it is untyped
             self.leave(size)
             self._tell_locked()
 
-    def wait_handled(self) -> None:
-        """Wait until onOpen has run and all messages are handled. Each call of the script has a deadline."""
+    def wait_handled(self, timeout_s: float | None = None) -> bool:
+        """Wait until onOpen has run and all messages are handled. Each call of the script has a deadline.
+
+        False if that takes longer than `timeout_s`.
+        """
+        deadline = None if timeout_s is None else monotonic() + timeout_s
         with self._lock:
             while not self._ended and self.count:
-                self._wait_locked()
+                left_s = RECHECK_S if deadline is None else deadline - monotonic()
+                if left_s <= 0:
+                    return False
+                self._wait_locked(min(RECHECK_S, left_s))
+        return True
 
     def end(self) -> None:
         """No more events are handled: wake every waiting thread. Idempotent, any thread."""

@@ -33,7 +33,9 @@ MAX_ID_CHARS = 256
 class Owners(Protocol):
     """What is needed of an `Ownership`."""
 
-    def post_value(self, name: str, value: Any, sender: Sender | None, *, wait: bool) -> None:
+    def post_value(
+        self, name: str, value: Any, sender: Sender | None, *, wait: bool, timeout_s: float | None = None
+    ) -> None:
         """Have a value handled by the room's owner. Raises `PostError`."""
 
     def is_owner(self, name: str, fence: int) -> bool:

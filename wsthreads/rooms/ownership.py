@@ -141,12 +141,14 @@ class Ownership(Calling):
             value, what="a posted value", max_bytes=self._max_post_bytes, setting="max_post_bytes", error=PostError
         )
 
-    def post_value(self, name: str, value: Any, sender: Sender | None, *, wait: bool) -> None:
-        """Do what `Room.post` says."""
+    def post_value(
+        self, name: str, value: Any, sender: Sender | None, *, wait: bool, timeout_s: float | None = None
+    ) -> None:
+        """Do what `Room.post` says. Waits at most `timeout_s`, if that is less than `post_timeout_s`."""
         outcome = Outcome()
         self.post(name, self.post_text(value), sender, outcome.settle)
         if wait and may_wait_for_posts():
-            outcome.wait(name, self._post_timeout_s)
+            outcome.wait(name, self._post_timeout_s if timeout_s is None else min(timeout_s, self._post_timeout_s))
         else:
             outcome.leave(self._complain)
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from wsthreads.sessions.interface import Handler
     from wsthreads.sessions.life import Life
     from wsthreads.sessions.session import Session
-    from wsthreads.threads.flusher import Timers
 
 __all__ = ["Dialogue"]
 
@@ -74,10 +73,13 @@ class Dialogue(Ending):
         #: It goes on in another process.
         self.is_gone = False
 
-    def begin(self, session: Session, life: Life, *, most_requests: int, timers: Timers) -> None:
+    def begin(self, session: Session, life: Life, *, most_requests: int) -> None:
         """The session was made. Called once, before any other thread knows of the dialogue."""
         self.session, self._life = session, life
-        self.requests = Requests(session, self.outbox.encoding.inner, most=most_requests, read=self.pump, timers=timers)
+        outbox = self.outbox
+        self.requests = Requests(
+            session, outbox.encoding.inner, most=most_requests, read=self.pump, timers=outbox.flusher
+        )
         self._unanswered, self._most_unanswered = self.requests.unanswered, most_requests
         self.outbox.pump = self.pump
 

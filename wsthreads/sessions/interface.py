@@ -146,8 +146,12 @@ class Handler(ABC):
         """
         return None
 
-    def catch_up(self, session: Session) -> None:  # noqa: B027
-        """Wait until all messages so far have been handled. Called when the client has ended the session."""
+    def catch_up(self, session: Session, timeout_s: float | None = None) -> bool:
+        """Wait until all messages so far have been handled. Called when the client has ended the session.
+
+        False if that takes longer than `timeout_s`, for tests.
+        """
+        return True
 
     def attributes(self, session: Session) -> dict[str, Any]:
         """A copy of the session's attributes. Any thread; blocks only briefly.
@@ -156,8 +160,9 @@ class Handler(ABC):
         """
         return dict(session.attributes)
 
-    def settle(self, timeout_s: float) -> None:  # noqa: B027
-        """Wait at most `timeout_s` until all calls so far are done. For tests."""
+    def settle(self, timeout_s: float) -> bool:
+        """Wait at most `timeout_s` until all calls so far are done. False if they are not. For tests."""
+        return True
 
     def heap_bytes(self) -> int | None:
         """The heap size of a script; None if there is no script or the size is unknown. Does not block."""

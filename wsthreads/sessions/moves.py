@@ -254,9 +254,7 @@ class Arriving:
         session.attributes = {}
         session.opened_at = state.opened_at
         self.session: Any = session
-        self.dialogue.begin(
-            session, self._life, most_requests=config.max_pending_requests, timers=setting.suspensions.timers
-        )
+        self.dialogue.begin(session, self._life, most_requests=config.max_pending_requests)
 
     def appear(self) -> None:
         """Whoever looks for the session finds it from now on. Does not block."""

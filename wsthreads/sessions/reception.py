@@ -190,7 +190,7 @@ class Reception:
             most_bytes=config.max_message_bytes + config.max_resume_bytes,
         )
         session, life = setting.make_session(client.session_id, client.request, dialogue)
-        dialogue.begin(session, life, most_requests=config.max_pending_requests, timers=suspensions.timers)
+        dialogue.begin(session, life, most_requests=config.max_pending_requests)
         if keeps:
             outbox.keep(config.max_resume_bytes, on_stuck=dialogue.on_stuck)
         carrier.connection.before_end = partial(dialogue.hear_out, carrier)

@@ -238,10 +238,10 @@ class Suspensions:
         """Grows when sessions have ended. For tests that wait."""
         return self._pool.moved
 
-    def settle(self, timeout_s: float) -> None:
-        """Wait at most `timeout_s` until those that are to be ended have ended. For tests."""
+    def settle(self, timeout_s: float) -> bool:
+        """Wait at most `timeout_s` until those that are to be ended have ended. False if they have not. For tests."""
         self._end_them()
-        self._pool.wait_idle(timeout_s)
+        return self._pool.wait_idle(timeout_s)
 
     def stop(self, timeout_s: float) -> None:
         """End the threads. Waits at most `timeout_s`."""

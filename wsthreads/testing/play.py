@@ -113,14 +113,14 @@ def _use_timers(endpoint: Endpoint, timers: Timers) -> None:
 class _SettledRoom(Room):
     """A handle of a room whose `post` also waits for what the post causes, and raises what `on_post` has raised."""
 
-    __slots__ = ("_settle",)
+    __slots__ = ("_deadline_s", "_settle")
 
-    def __init__(self, name: str, rooms: Rooms[Any], settle: Callable[[], None]) -> None:
+    def __init__(self, name: str, rooms: Rooms[Any], settle: Callable[[], None], deadline_s: float) -> None:
         super().__init__(name, rooms)
-        self._settle = settle
+        self._settle, self._deadline_s = settle, deadline_s
 
     def post(self, value: Any, *, wait: bool = True) -> None:
-        super().post(value, wait=wait)
+        self._rooms.ownership.post_value(self._name, value, None, wait=wait, timeout_s=self._deadline_s)
         self._settle()
 
 
@@ -218,7 +218,7 @@ class Play:
         When its `post` returns, what the post causes has happened, and an exception of `on_post` is raised.
         """
         endpoint = self._endpoint(path)
-        return _SettledRoom(endpoint.room(name).name, endpoint.rooms, self.settle)
+        return _SettledRoom(endpoint.room(name).name, endpoint.rooms, self.settle, self._deadline_s)
 
     def user(self, name: str, *, path: str | None = None) -> User:
         """A handle of a user: `send`, `close`, `is_online`, `sessions`.
@@ -235,7 +235,8 @@ class Play:
         A session that expires in a minute is closed when it has moved by 60. A session whose connection was lost ends
         when it has moved by `resume_s`. The attributes of a room end when it has moved by `room_keep_s` since the last
         member left. `on_tick` is called `tick_rate` times for each second. Other timers, and the clocks of Python and
-        JavaScript themselves, go on as they are.
+        JavaScript themselves, go on as they are. So the timeout of a request is in real seconds, in both languages:
+        choose a short one, such as ``play(…, request_timeout_s=0.1)``.
         """
         is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
         if not is_number or not 0 <= seconds < math.inf:  # also refuses NaN
@@ -271,11 +272,9 @@ class Play:
                 client.wait_idle(deadline)
             for endpoint in self.app.endpoints:
                 for session in endpoint.sessions():
-                    endpoint.handler.catch_up(session)
-                endpoint.suspensions.settle(max(0.0, deadline - monotonic()))
-                endpoint.handler.settle(max(0.0, deadline - monotonic()))
-                endpoint.roster.settle(max(0.0, deadline - monotonic()))
-                endpoint.ownership.settle(max(0.0, deadline - monotonic()))
+                    self._check(endpoint.handler.catch_up(session, max(0.0, deadline - monotonic())))
+                for part in (endpoint.suspensions, endpoint.handler, endpoint.roster, endpoint.ownership):
+                    self._check(part.settle(max(0.0, deadline - monotonic())))
             if self.app._link is not None:
                 self.app._link.pending.wait_all(max(0.0, deadline - monotonic()))
             for threads in (self.app._drainer, self.app._writers):
@@ -285,6 +284,11 @@ class Play:
             if monotonic() > deadline:
                 raise TimeoutError(f"the clients and the handler are still busy after {self._deadline_s:g} s")
         self._clients = [client for client in self._clients if not client.is_over or client.may_come_back]
+
+    def _check(self, is_done: bool) -> None:
+        """The end of a wait for the handler."""
+        if not is_done:
+            raise TimeoutError(f"a call of the handler has not returned in {self._deadline_s:g} s")
 
     def _path_for(self, path: str | None) -> str:
         """The path to connect to."""
