@@ -33,7 +33,9 @@ class FakeSession:
     def __init__(self, query: str = "", hub: dict[str, dict[str, FakeSession]] | None = None, **environ: Any) -> None:
         self.id = f"session-{next(_numbers)}"
         self.hub: dict[str, dict[str, FakeSession]] = {} if hub is None else hub
-        self.request = Request({"PATH_INFO": "/ws/test", "QUERY_STRING": query, "REMOTE_ADDR": "192.0.2.7", **environ})
+        self.request = Request(
+            {"PATH_INFO": "/ws/test", "QUERY_STRING": query, "REMOTE_ADDR": "192.0.2.7", **environ}
+        )
         self.sent: list[str | bytes] = []
         self.closed: tuple[int, str] | None = None
         self.user: str | None = None

@@ -301,7 +301,7 @@ def test_a_session_is_no_error_in_the_debugger_of_flask(tmp_path: Path) -> None:
         with visitor().connect("/ws/news"):
             pass
         visitor().open("/")
-        server.wait_for("GET / HTTP")
+        server.wait_for('GET / HTTP')
         assert server.log.count("/ws/news HTTP/1.1") == 1
         assert '"GET /ws/news HTTP/1.1" 101 -' in server.log
 
@@ -336,7 +336,7 @@ class Watched:
 
 def test_what_measures_requests_inside_sees_those_of_http_only(tmp_path: Path) -> None:
     """As docs/how-to/tracing.rst has it: the app outermost, so that no session is a request that lasts."""
-    text = textwrap.dedent("""
+    text = textwrap.dedent('''
         from flask import Flask
         from wsthreads import WebSocketApp
 
@@ -355,7 +355,7 @@ def test_what_measures_requests_inside_sees_those_of_http_only(tmp_path: Path) -
         class Echo:
             def on_message(self, session, message):
                 session.send(message)
-    """)
+    ''')
     (tmp_path / "traced.py").write_text(text)
     with served(gunicorn(OWN, "traced:websockets"), tmp_path) as (server, visitor):
         with visitor().connect("/ws/echo") as client:

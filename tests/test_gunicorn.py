@@ -744,9 +744,7 @@ def test_secrets_of_urls_are_in_none_of_gunicorn_s_logs_under_plain_gthread(tmp_
         server.wait_for("Booting worker with pid")
         for path in ("/missing?token=SECRET", "/boom?token=SECRET"):
             wait_until(lambda path=path: status(port, path) in (404, 500))
-        with connect(
-            f"ws://127.0.0.1:{port}{PATH}?token=SECRET", additional_headers={"Referer": "http://a/?key=SECRET"}
-        ):
+        with connect(f"ws://127.0.0.1:{port}{PATH}?token=SECRET", additional_headers={"Referer": "http://a/?key=SECRET"}):
             pass
         server.wait_for(r'"GET /ws/chat\?token=\*\*\* HTTP/1\.1" 101 ')
         server.wait_for(r"Error handling request (GET )?/boom\?token=\*\*\*")

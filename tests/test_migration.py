@@ -13,7 +13,7 @@ from tests.redis_server import RedisServer
 from wsthreads import Config, HandshakeRefused
 from wsthreads.testing import play
 
-PYTHON = """
+PYTHON = '''
 import json
 from threading import Thread
 
@@ -61,7 +61,7 @@ class Chat:
 
     def on_close(self, session, code, reason):
         ended.append((code, reason))
-"""
+'''
 
 JAVASCRIPT = """
 export function onHandshake(request) {

@@ -667,7 +667,9 @@ def test_a_message_to_one_whose_lock_is_taken_is_left_to_the_holder(lines: Calla
 
 
 @pytest.mark.parametrize("size", [10, 100_000])  # sent with the GIL, and without
-def test_what_the_kernel_does_not_take_of_messages_to_one_follows_whole(lines: Callable[..., Line], size: int) -> None:
+def test_what_the_kernel_does_not_take_of_messages_to_one_follows_whole(
+    lines: Callable[..., Line], size: int
+) -> None:
     line, expected = lines(send_buffer=4096), bytearray()
     while not line.outbox.is_blocked:
         expected += (message := b"%10d" % len(expected) * (size // 10))

@@ -298,10 +298,8 @@ def test_the_application_is_found_without_running_it(chat, source, app):
             r"site\.py: it makes its WebSocketApp in a function: name the application with --app",
         ),
         (  # clients of site:sockets would bypass the login
-            {
-                "site.py": "from wsthreads import WebSocketApp\nsockets = WebSocketApp()\n"
-                "def login(environ, start):\n    return sockets(environ, start)\n"
-            },
+            {"site.py": "from wsthreads import WebSocketApp\nsockets = WebSocketApp()\n"
+             "def login(environ, start):\n    return sockets(environ, start)\n"},
             r"site\.py:4: another application may be around sockets, .* a login: .* --app",
         ),
         (

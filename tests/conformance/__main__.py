@@ -58,14 +58,8 @@ BUILDS = {
 
 
 def run(
-    build: Build,
-    patterns: list[str],
-    fuzzer: Fuzzer,
-    folder: Path,
-    *,
-    patience: float = 1.0,
-    timeout_s: float = RUN_TIMEOUT_S,
-    explained: Mapping[str, str] = EXPLAINED,
+    build: Build, patterns: list[str], fuzzer: Fuzzer, folder: Path, *,
+    patience: float = 1.0, timeout_s: float = RUN_TIMEOUT_S, explained: Mapping[str, str] = EXPLAINED,
 ) -> Summary:
     """Serve the endpoint, run the cases against it, leave reports and logs in `folder`.
 

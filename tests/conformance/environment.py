@@ -87,11 +87,7 @@ def install() -> Fuzzer:
     try:
         subprocess.run(
             [*pip, "--target", str(fuzzer.packages), "-r", str(requirements)],
-            check=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            timeout=INSTALL_TIMEOUT_S,
+            check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", timeout=INSTALL_TIMEOUT_S,
         )
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         output = error.output.decode() if isinstance(error.output, bytes) else error.output or ""

@@ -61,15 +61,9 @@ class Factory(fuzzing.FuzzingClientFactory):
             result["resultClose"] = "TCP was still open long after the case, and was cut off"
         fuzzing.FuzzingClientFactory.logCase(self, result)
         self.createAgentCaseReportJSON(result["agent"], result["id"], self.outdir)
-        print(
-            "%-9s %-13s %-13s %6d ms"
-            % (
-                result["id"],
-                result["behavior"],
-                result["behaviorClose"],
-                result["duration"],
-            )
-        )
+        print("%-9s %-13s %-13s %6d ms" % (
+            result["id"], result["behavior"], result["behaviorClose"], result["duration"],
+        ))
         sys.stdout.flush()
 
     def createReports(self, produceHtml=True, produceJson=True):

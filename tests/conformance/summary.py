@@ -95,16 +95,14 @@ def read_summary(folder: Path, explained: Mapping[str, str] = EXPLAINED) -> Summ
             report = json.loads(path.read_text(errors="replace"))
         except ValueError:
             continue
-        cases.append(
-            Case(
-                report["id"],
-                report["behavior"],
-                report["behaviorClose"],
-                _short(report["result"]),
-                _short(f"{report['resultClose']} {report.get('wasNotCleanReason') or ''}"),
-                report["duration"],
-            )
-        )
+        cases.append(Case(
+            report["id"],
+            report["behavior"],
+            report["behaviorClose"],
+            _short(report["result"]),
+            _short(f"{report['resultClose']} {report.get('wasNotCleanReason') or ''}"),
+            report["duration"],
+        ))
     return Summary(wanted, cases, explained)
 
 

@@ -99,11 +99,7 @@ def manage(folder: Path, *arguments: str, **changes: str) -> subprocess.Complete
     (folder / "manage.py").write_text(RUN)
     return subprocess.run(
         [sys.executable, "manage.py", *arguments],
-        cwd=folder,
-        env={"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=PROGRAM_S,
+        cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, encoding="utf-8", timeout=PROGRAM_S,
     )
 
 
@@ -145,14 +141,8 @@ class Live(LiveServerTestCase):
 @pytest.mark.parametrize("media_url", ["", "/", "/media/"])
 def test_the_live_server_serves_a_project_of_startproject(tmp_path, media_url):
     def run(*command: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *command],
-            cwd=tmp_path,
-            env={"PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            encoding="utf-8",
-            timeout=PROGRAM_S,
-        )
+        done = subprocess.run([sys.executable, *command], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)},
+                              capture_output=True, encoding="utf-8", timeout=PROGRAM_S)
         assert done.returncode == 0, done.stderr
         return done.stderr
 

@@ -64,8 +64,8 @@ def test_a_handshake_that_is_late_is_refused(guard):
     [
         ("undefined", "TypeError: an expiry is a number of seconds .*, as in Date.now() / 1000 + 60, not undefined"),
         ("null", "TypeError: an expiry is a number .*, not null"),
-        ("'60'", 'TypeError: an expiry is a number .*, not "60"'),
-        ("new Date()", 'TypeError: an expiry is a number .*, not "20'),
+        ("'60'", "TypeError: an expiry is a number .*, not \"60\""),
+        ("new Date()", "TypeError: an expiry is a number .*, not \"20"),
         ("60n", "TypeError: an expiry is a number .*, not 60n"),
         ("NaN", "RangeError: an expiry is a finite number of seconds since the epoch, not NaN"),
         ("-Infinity", "RangeError: .*, not -Infinity"),

@@ -403,9 +403,7 @@ def test_a_name_is_resolved_once_and_that_address_is_connected_to(
 def test_the_next_address_is_tried(origin: Origin, tmp_path: Path, resolver: Resolver) -> None:
     resolver.answers["shop.test"] = [["127.0.0.2", "::1", "127.0.0.1"]]
     with asking(origin, tmp_path, allow_net=[f"shop.test:{origin.port}"]) as script:
-        told = Asking(script)(
-            f"return (await (await fetch('http://shop.test:{origin.port}/echo')).json()).headers.host"
-        )
+        told = Asking(script)(f"return (await (await fetch('http://shop.test:{origin.port}/echo')).json()).headers.host")
     assert told == f"shop.test:{origin.port}"
 
 

@@ -332,8 +332,7 @@ def test_a_script_cannot_change_what_fetch_checks(origin: Origin, tmp_path: Path
           try {{ await fetch("http://shop.test/"); }} catch (error) {{ return error.message; }}""")
         assert told.startswith(f"fetch may not reach {origin.host}")
     with asking(origin, tmp_path) as script:
-        told = Asking(script)(
-            """
+        told = Asking(script)("""
           const requests = [1, 2, 3, 4].map(() => new Request("http://a.test/"));
           RegExp.prototype.test = () => true;
           Array.prototype.includes = (text) => text === "follow";
@@ -343,8 +342,7 @@ def test_a_script_cannot_change_what_fetch_checks(origin: Origin, tmp_path: Path
             request.headers.set(name, value);
             try { await fetch(request); } catch (error) { errors.push(error.message); }
           }
-          return errors;""".replace("http://a.test", origin.url)
-        )
+          return errors;""".replace("http://a.test", origin.url))
         assert [each.partition(" '")[0] for each in told] == ["fetch does not send the header"] * 4
     assert origin.requests == []
 

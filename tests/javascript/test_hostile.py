@@ -288,18 +288,11 @@ def test_what_a_script_is_given_cannot_be_changed(tmp_path: Path) -> None:
         assert script.answer(script.open()) == ",".join(["session TypeError"] * 4 + ["room TypeError"] * 4)
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "arguments.callee.caller",
-        "(function f() { return f.caller })()",
-        "(function f() { return f.arguments })()",
-        "onMessage.caller",
-        "onMessage.arguments",
-        "(0, eval)('(function f() { return f.caller })()')",
-        "new Function('return arguments.callee.caller')()",
-    ],
-)
+@pytest.mark.parametrize("code", [
+    "arguments.callee.caller", "(function f() { return f.caller })()", "(function f() { return f.arguments })()",
+    "onMessage.caller", "onMessage.arguments", "(0, eval)('(function f() { return f.caller })()')",
+    "new Function('return arguments.callee.caller')()",
+])
 def test_a_function_cannot_look_at_its_caller(tmp_path: Path, code: str) -> None:
     source = f"""export function onMessage(session) {{
       let seen;
@@ -360,14 +353,8 @@ def test_no_text_of_a_client_is_taken_for_a_place(tmp_path: Path, thrower: str, 
     place = getattr(record, "file", None), getattr(record, "line", None)
     assert place in ([(None, None)] if without_place else [("script.js", 2)])
     lines = record.getMessage().split("\n")
-    assert not [
-        line
-        for line in lines
-        if line.startswith("  ")
-        and line.strip().startswith("at ")
-        and ":9" in line
-        and thrower not in ("stack set", "function name")
-    ]
+    assert not [line for line in lines if line.startswith("  ") and line.strip().startswith("at ") and ":9" in line
+                and thrower not in ("stack set", "function name")]
     assert "login" not in record.stack or thrower in ("cause", "text cause", "errors", "stack set", "function name")
 
 

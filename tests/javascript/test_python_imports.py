@@ -139,10 +139,8 @@ def test_a_python_file_is_imported_by_its_name(tmp_path: Path) -> None:
         ("[new Error('e')]", "TypeError: f takes JSON values, bytes and handles, not an Error"),
         ("new (class Own { #a = 1 })()", "TypeError: f takes JSON values, bytes and handles, not an Own"),
         ("new String('abc')", "TypeError: f takes JSON values, bytes and handles, not a String"),
-        (
-            "2 ** 60",
-            "RangeError: 1152921504606847000 is beyond the safe integers, ±9007199254740991: pass it to f as a string",
-        ),
+        ("2 ** 60", "RangeError: 1152921504606847000 is beyond the safe integers, ±9007199254740991: pass it to f as a "
+                    "string"),
         ("cycle", "RangeError: f takes values of at most 200 levels; is there a cycle?"),
         ("{ '\\0': 1 }", 'TypeError: f takes no object with the key "\\0"'),
         ("{ get a() { throw new Error('mine') } }", "Error: mine"),

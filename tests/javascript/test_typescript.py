@@ -154,7 +154,7 @@ def test_what_was_compiled_is_remembered(folder, monkeypatch):
     ("program", "complaint"),
     [
         ("import sys; sys.exit(3)", "has ended|ended before"),
-        ('input(); print(\'{"failed": "out of memory"}\')', "the TypeScript compiler failed: out of memory"),
+        ("input(); print('{\"failed\": \"out of memory\"}')", "the TypeScript compiler failed: out of memory"),
         ("input(); import time; time.sleep(60)", "before it had compiled a.ts"),
     ],
 )

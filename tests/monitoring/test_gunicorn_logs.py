@@ -178,7 +178,7 @@ if LATE:
     exec(%(configure)r)
 '''
 
-ACCESS = """
+ACCESS = '''
 import json, logging
 class Access(logging.Formatter):
     def format(self, record):
@@ -195,7 +195,7 @@ logconfig_dict = {"version": 1, "disable_existing_loggers": False,
   "root": {"level": "INFO", "handlers": []},
   "loggers": {"gunicorn.access": {"level": "INFO", "handlers": ["a"], "propagate": False},
               "gunicorn.error": {"level": "INFO", "handlers": ["e"], "propagate": False}}}
-"""
+'''
 
 SHARED = "log.handlers = gunicorn_log.handlers; log.setLevel(gunicorn_log.level)"  # a recipe for Flask's log
 CONFIG = """logging.config.dictConfig({"version": 1, "disable_existing_loggers": %s,

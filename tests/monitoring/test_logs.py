@@ -178,82 +178,58 @@ def record_of(message: str, *arguments: object, level: int = logging.INFO, **ext
     )
 
 
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("/ws?token=abc&user=ann", "/ws?token=***&user=ann"),
-        ('"GET /ws?a=1&API_KEY=a%20b HTTP/1.1" 101 -', '"GET /ws?a=1&API_KEY=*** HTTP/1.1" 101 -'),
-        ("/ws?%74oken=abc&password=&x=token", "/ws?%74oken=***&password=&x=token"),
-        ("https://host/page?session_id=1#top", "https://host/page?session_id=***"),
-        ("https://host/page?x=1#top", "https://host/page?x=1#top"),
-        ("/ws?author=ann&room=a", "/ws?author=ann&room=a"),
-        ("token=abc&x=1", "token=***&x=1"),
-        ("/ws?pass=a&passphrase=b&sid=c", "/ws?pass=***&passphrase=***&sid=***"),
-        ("/ws?PHPSESSID=a&ticket=b", "/ws?PHPSESSID=***&ticket=***"),
-        ("/ws?side=a&passenger=b&assessment=c", "/ws?side=a&passenger=b&assessment=c"),
-        ("/ws?authorization=abc&Authorisation=d", "/ws?authorization=***&Authorisation=***"),
-        ("/ws?authority=abc&authors=d&co_author=e", "/ws?authority=abc&authors=d&co_author=e"),
-        ("/cb?code=abc&passcode=d&codec=e", "/cb?code=***&passcode=***&codec=e"),
-        ("/ws?hmac=a&SAMLResponse=b&client_assertion=c", "/ws?hmac=***&SAMLResponse=***&client_assertion=***"),
-        ("/ws?ticket=7&auth_ticket=8&ticketToken=9", "/ws?ticket=***&auth_ticket=***&ticketToken=***"),
-        ("/ws?ticket_id=7&ticketNumber=8&tickets=9", "/ws?ticket_id=7&ticketNumber=8&tickets=9"),
-        ("/ws?keyword=a&keyboard=b&keys=c", "/ws?keyword=a&keyboard=b&keys=***"),
-        ("/ws?token=ab'cd", "/ws?token=***"),
-        ('"GET /ws?token=ab"c\'d HTTP/1.1" 101', '"GET /ws?token=*** HTTP/1.1" 101'),
-        ("('/ws?token=ab')", "('/ws?token=***')"),
-        ('"http://h/?token=abc" "Mozilla"', '"http://h/?token=***" "Mozilla"'),
-        ("/ws?token=a;b&x=1", "/ws?token=***&x=1"),
-        ("/ws?x=1;token=abc&y=2", "/ws?x=1;token=***&y=2"),
-        ("/ws;jsessionid=abc?x=1", "/ws;jsessionid=***"),
-        ("/ws?token=abc&x=1&token=def", "/ws?token=***&x=1&token=***"),
-        ("/page?x=1#access_token=abc&y=2", "/page?x=1#access_token=***&y=2"),
-        ("/page#access_token=abc", "/page#access_token=***"),
-        ("/ws?user[password]=abc&user%5Bpassword%5D=d", "/ws?user[password]=***&user%5Bpassword%5D=***"),
-        ("/ws?api+key=abc&%61%75th=d", "/ws?api+key=***&%61%75th=***"),
-        ("/ws?token=a=b=c&x=1", "/ws?token=***&x=1"),
-        ("/login?next=/ws?token=abc&x=1", "/login?next=/ws?token=***&x=1"),
-        ("/login?next=%2Fws%3Fx%3D1%26token%3Dabc&x=1", "/login?next=***&x=1"),
-        ("/login?next=%252Fws%253Ftoken%253Dabc&x=%20", "/login?next=***&x=%20"),
-        ("/login?next=%2Fws%3Froom%3Dabc", "/login?next=%2Fws%3Froom%3Dabc"),
-        ("/ws?token=abc, /ws?token=def", "/ws?token=***, /ws?token=***"),
-        ("/ws?pw=a&pin=b&my_psk=c&sess=d&connect.sid=e", "/ws?pw=***&pin=***&my_psk=***&sess=***&connect.sid=***"),
-        ("/ws?pwa=a&spin=b&basid=c&less=d", "/ws?pwa=a&spin=b&basid=c&less=d"),
-        ('/ws?json={"token":"abc"}&x=1', "/ws?json=***&x=1"),
-        ("/ws?json=%7B%22a%22%3A1%2C%22token%22%20%3A%22abc%22%7D&x=1", "/ws?json=***&x=1"),
-        ('/ws?json={"room":"abc"}&x=1', '/ws?json={"room":"abc"}&x=1'),
-        ('"GET http://ann:abc@host/x HTTP/1.1" 400 -', '"GET http://***@host/x HTTP/1.1" 400 -'),
-        ("redis://:a@b@host/0?x=a@b", "redis://***@host/0?x=a@b"),
-        ("/ws?next=https%3A%2F%2Fann%3Aabc%40host%2F&x=1", "/ws?next=***&x=1"),
-        ("see http://host/a@b, ann@host, http://host ann@host", "see http://host/a@b, ann@host, http://host ann@host"),
-    ],
-)
+@pytest.mark.parametrize(("url", "shown"), [
+    ("/ws?token=abc&user=ann", "/ws?token=***&user=ann"),
+    ('"GET /ws?a=1&API_KEY=a%20b HTTP/1.1" 101 -', '"GET /ws?a=1&API_KEY=*** HTTP/1.1" 101 -'),
+    ("/ws?%74oken=abc&password=&x=token", "/ws?%74oken=***&password=&x=token"),
+    ("https://host/page?session_id=1#top", "https://host/page?session_id=***"),
+    ("https://host/page?x=1#top", "https://host/page?x=1#top"),
+    ("/ws?author=ann&room=a", "/ws?author=ann&room=a"),
+    ("token=abc&x=1", "token=***&x=1"),
+    ("/ws?pass=a&passphrase=b&sid=c", "/ws?pass=***&passphrase=***&sid=***"),
+    ("/ws?PHPSESSID=a&ticket=b", "/ws?PHPSESSID=***&ticket=***"),
+    ("/ws?side=a&passenger=b&assessment=c", "/ws?side=a&passenger=b&assessment=c"),
+    ("/ws?authorization=abc&Authorisation=d", "/ws?authorization=***&Authorisation=***"),
+    ("/ws?authority=abc&authors=d&co_author=e", "/ws?authority=abc&authors=d&co_author=e"),
+    ("/cb?code=abc&passcode=d&codec=e", "/cb?code=***&passcode=***&codec=e"),
+    ("/ws?hmac=a&SAMLResponse=b&client_assertion=c", "/ws?hmac=***&SAMLResponse=***&client_assertion=***"),
+    ("/ws?ticket=7&auth_ticket=8&ticketToken=9", "/ws?ticket=***&auth_ticket=***&ticketToken=***"),
+    ("/ws?ticket_id=7&ticketNumber=8&tickets=9", "/ws?ticket_id=7&ticketNumber=8&tickets=9"),
+    ("/ws?keyword=a&keyboard=b&keys=c", "/ws?keyword=a&keyboard=b&keys=***"),
+    ("/ws?token=ab'cd", "/ws?token=***"),
+    ('"GET /ws?token=ab"c\'d HTTP/1.1" 101', '"GET /ws?token=*** HTTP/1.1" 101'),
+    ("('/ws?token=ab')", "('/ws?token=***')"),
+    ('"http://h/?token=abc" "Mozilla"', '"http://h/?token=***" "Mozilla"'),
+    ("/ws?token=a;b&x=1", "/ws?token=***&x=1"),
+    ("/ws?x=1;token=abc&y=2", "/ws?x=1;token=***&y=2"),
+    ("/ws;jsessionid=abc?x=1", "/ws;jsessionid=***"),
+    ("/ws?token=abc&x=1&token=def", "/ws?token=***&x=1&token=***"),
+    ("/page?x=1#access_token=abc&y=2", "/page?x=1#access_token=***&y=2"),
+    ("/page#access_token=abc", "/page#access_token=***"),
+    ("/ws?user[password]=abc&user%5Bpassword%5D=d", "/ws?user[password]=***&user%5Bpassword%5D=***"),
+    ("/ws?api+key=abc&%61%75th=d", "/ws?api+key=***&%61%75th=***"),
+    ("/ws?token=a=b=c&x=1", "/ws?token=***&x=1"),
+    ("/login?next=/ws?token=abc&x=1", "/login?next=/ws?token=***&x=1"),
+    ("/login?next=%2Fws%3Fx%3D1%26token%3Dabc&x=1", "/login?next=***&x=1"),
+    ("/login?next=%252Fws%253Ftoken%253Dabc&x=%20", "/login?next=***&x=%20"),
+    ("/login?next=%2Fws%3Froom%3Dabc", "/login?next=%2Fws%3Froom%3Dabc"),
+    ("/ws?token=abc, /ws?token=def", "/ws?token=***, /ws?token=***"),
+    ("/ws?pw=a&pin=b&my_psk=c&sess=d&connect.sid=e", "/ws?pw=***&pin=***&my_psk=***&sess=***&connect.sid=***"),
+    ("/ws?pwa=a&spin=b&basid=c&less=d", "/ws?pwa=a&spin=b&basid=c&less=d"),
+    ('/ws?json={"token":"abc"}&x=1', "/ws?json=***&x=1"),
+    ("/ws?json=%7B%22a%22%3A1%2C%22token%22%20%3A%22abc%22%7D&x=1", "/ws?json=***&x=1"),
+    ('/ws?json={"room":"abc"}&x=1', '/ws?json={"room":"abc"}&x=1'),
+    ('"GET http://ann:abc@host/x HTTP/1.1" 400 -', '"GET http://***@host/x HTTP/1.1" 400 -'),
+    ("redis://:a@b@host/0?x=a@b", "redis://***@host/0?x=a@b"),
+    ("/ws?next=https%3A%2F%2Fann%3Aabc%40host%2F&x=1", "/ws?next=***&x=1"),
+    ("see http://host/a@b, ann@host, http://host ann@host", "see http://host/a@b, ann@host, http://host ann@host"),
+])
 def test_secrets_of_a_query_are_hidden(url: str, shown: str) -> None:
     assert hide_secrets(url) == shown
 
 
-@pytest.mark.parametrize(
-    "unit",
-    [
-        "a=",
-        "a=%",
-        "a;",
-        "=",
-        "token=",
-        "a=%3D&",
-        ";a=%",
-        "%25",
-        "?",
-        "%a=",
-        "'",
-        "://",
-        "://a",
-        "://@",
-        '"a"',
-        '"',
-        '?a="b":',
-        '"a":%',
-    ],
-)
+@pytest.mark.parametrize("unit", ["a=", "a=%", "a;", "=", "token=", "a=%3D&", ";a=%", "%25", "?", "%a=", "'",
+                                  "://", "://a", "://@", '"a"', '"', '?a="b":', '"a":%'])
 def test_secrets_of_a_long_url_are_hidden_without_much_work(unit: str) -> None:
     shorter, longer = unit * 1_000, unit * 10_000
 
@@ -263,19 +239,16 @@ def test_secrets_of_a_long_url_are_hidden_without_much_work(unit: str) -> None:
     assert work(longer) < 50 * work(shorter) + 0.01, "it grows with the square of the length"
 
 
-@pytest.mark.parametrize(
-    ("environment", "terminal", "colours"),
-    [
-        ({"TERM": "xterm"}, True, True),
-        ({"TERM": "xterm"}, False, False),
-        ({"TERM": "dumb"}, True, False),
-        ({"TERM": "xterm", "NO_COLOR": "1"}, True, False),
-        ({"TERM": "xterm", "NO_COLOR": ""}, True, True),
-        ({"FORCE_COLOR": "1"}, False, True),
-        ({"TERM": "dumb", "FORCE_COLOR": "1"}, False, True),
-        ({"NO_COLOR": "1", "FORCE_COLOR": "1"}, True, False),
-    ],
-)
+@pytest.mark.parametrize(("environment", "terminal", "colours"), [
+    ({"TERM": "xterm"}, True, True),
+    ({"TERM": "xterm"}, False, False),
+    ({"TERM": "dumb"}, True, False),
+    ({"TERM": "xterm", "NO_COLOR": "1"}, True, False),
+    ({"TERM": "xterm", "NO_COLOR": ""}, True, True),
+    ({"FORCE_COLOR": "1"}, False, True),
+    ({"TERM": "dumb", "FORCE_COLOR": "1"}, False, True),
+    ({"NO_COLOR": "1", "FORCE_COLOR": "1"}, True, False),
+])
 def test_colours_are_for_terminals_unless_the_environment_says_otherwise(
     environment: dict[str, str], terminal: bool, colours: bool
 ) -> None:

@@ -54,13 +54,8 @@ if find_python27():
 def report(folder: Path, case_id: str, **fields: Any) -> None:
     """What the fuzzing client leaves of a case."""
     values = {
-        "id": case_id,
-        "behavior": "OK",
-        "behaviorClose": "OK",
-        "result": "Passed.",
-        "resultClose": "Closed.",
-        "wasNotCleanReason": None,
-        "duration": 3,
+        "id": case_id, "behavior": "OK", "behaviorClose": "OK", "result": "Passed.", "resultClose": "Closed.",
+        "wasNotCleanReason": None, "duration": 3,
     }
     (folder / f"wsthreads_case_{case_id.replace('.', '_')}.json").write_text(json.dumps(values | fields))
 
@@ -78,7 +73,9 @@ def reports(tmp_path: Path) -> Path:
 def test_cases_that_are_ok_or_informational_pass(reports: Path) -> None:
     summary = read_summary(reports)
     assert summary.passes
-    assert summary.line() == ("3 of 3 cases pass: 2 OK, 1 INFORMATIONAL; closing: 2 OK, 1 INFORMATIONAL")
+    assert summary.line() == (
+        "3 of 3 cases pass: 2 OK, 1 INFORMATIONAL; closing: 2 OK, 1 INFORMATIONAL"
+    )
     assert [line.split()[0] for line in summary.lines()] == ["1", "7", "12"]
 
 
@@ -89,8 +86,7 @@ def test_a_case_that_behaves_otherwise_fails(reports: Path, behavior: str) -> No
     assert not summary.passes
     assert summary.line().startswith("2 of 3 cases pass: ")
     assert summary.lines()[-3:-1] == [
-        f"failed: 1.1.1 is {behavior}, its closing OK",
-        "    Actual events differ. from any expected.",
+        f"failed: 1.1.1 is {behavior}, its closing OK", "    Actual events differ. from any expected.",
     ]
 
 
@@ -147,11 +143,7 @@ def test_it_runs_every_group_and_leaves_out_compression_where_it_is_off() -> Non
 def conformance(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "tests.conformance", *arguments],
-        cwd=ROOT,
-        env={**os.environ, **environ},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=PROGRAM_S,
+        cwd=ROOT, env={**os.environ, **environ}, capture_output=True, encoding="utf-8", timeout=PROGRAM_S,
     )
 
 

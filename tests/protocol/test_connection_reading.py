@@ -209,20 +209,18 @@ def test_a_stream_cut_at_any_place_is_the_same(monkeypatch, decoder):
     decode = module.decode_message if module else _decode_message
     monkeypatch.setattr("wsthreads.protocol.assembler.decode_message", decode)
     key = b"abcd"
-    stream = b"".join(
-        [
-            frame(TEXT, "é€😀", key=key),
-            frame(TEXT, b"\xf0\x9f", fin=False, key=key),
-            frame(PING, "p", key=key),
-            frame(CONTINUATION, b"\x98\x80", fin=False, key=key),
-            frame(PONG, key=key),
-            frame(CONTINUATION, "", key=key),
-            frame(BINARY, bytes(130), key=key),
-            frame(BINARY, b"1", fin=False, key=key),
-            frame(CONTINUATION, b"2", key=key),
-            frame(CLOSE, close_payload(4000, "bye"), key=key),
-        ]
-    )
+    stream = b"".join([
+        frame(TEXT, "é€😀", key=key),
+        frame(TEXT, b"\xf0\x9f", fin=False, key=key),
+        frame(PING, "p", key=key),
+        frame(CONTINUATION, b"\x98\x80", fin=False, key=key),
+        frame(PONG, key=key),
+        frame(CONTINUATION, "", key=key),
+        frame(BINARY, bytes(130), key=key),
+        frame(BINARY, b"1", fin=False, key=key),
+        frame(CONTINUATION, b"2", key=key),
+        frame(CLOSE, close_payload(4000, "bye"), key=key),
+    ])
     for cut in range(1, len(stream)):
         agree(stream, 0, [cut])
         agree(stream, cut)

@@ -115,7 +115,9 @@ def inflated(raw: bytes, bits: int = 15) -> bytes:
 def test_the_first_offer_that_can_be_is_accepted_and_neither_side_keeps_its_window(offers: str, answered: str) -> None:
     agreement = agree(offers)
     assert agreement is not None
-    assert agreement.answer == ("permessage-deflate; server_no_context_takeover; client_no_context_takeover" + answered)
+    assert agreement.answer == (
+        "permessage-deflate; server_no_context_takeover; client_no_context_takeover" + answered
+    )
     assert agreement.window_bits == int(answered.rpartition("=")[2] or WINDOW_BITS)
 
 
@@ -160,15 +162,10 @@ BITS = ("9", "12", "15") if int(version("websockets").split(".")[0]) < 17 else (
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(
-                [
-                    "server_no_context_takeover",
-                    "client_no_context_takeover",
-                    "server_max_window_bits",
-                    "client_max_window_bits",
-                    "other",
-                ]
-            ),
+            st.sampled_from([
+                "server_no_context_takeover", "client_no_context_takeover",
+                "server_max_window_bits", "client_max_window_bits", "other",
+            ]),
             st.sampled_from([None, None, *BITS, "16", "012", "x"]),
         ),
         max_size=4,
@@ -392,7 +389,9 @@ def test_what_inflates_to_nothing_is_bounded_too() -> None:
 
 
 @given(st.binary(max_size=200), st.integers(1, 2000), st.lists(st.integers(0, 3000), max_size=6), st.integers(0, 9))
-def test_an_inflater_gives_the_same_in_whatever_pieces(unit: bytes, times: int, cuts: list[int], level: int) -> None:
+def test_an_inflater_gives_the_same_in_whatever_pieces(
+    unit: bytes, times: int, cuts: list[int], level: int
+) -> None:
     payload = unit * times
     sent = deflated(payload, level=level)
     inflater = Inflater(len(payload))

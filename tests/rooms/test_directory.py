@@ -75,7 +75,9 @@ def test_a_message_to_a_user_without_sessions_is_for_nobody(world):
 
 
 @pytest.mark.parametrize("run", range(5))
-def test_messages_to_users_broadcasts_and_messages_to_sessions_of_one_thread_keep_their_order(world, run, monkeypatch):
+def test_messages_to_users_broadcasts_and_messages_to_sessions_of_one_thread_keep_their_order(
+    world, run, monkeypatch
+):
     for module, name in [(availability, "WAIT_S"), (pending, "LONGEST_S")]:
         monkeypatch.setattr(module, name, 1000.0)  # on a slow machine, too, nothing is late
     seed = random.randrange(2**32)

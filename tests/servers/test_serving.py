@@ -450,7 +450,7 @@ def test_an_application_answers_a_client_that_asks_for_a_websocket_as_any_other(
     undated = [re.sub(rb"Date: [^\r]*", b"", answer) for answer in (first, second)]
     assert undated[0] == undated[1]
     status, _, body = first.partition(b"\r\n\r\n")
-    assert status.startswith(b"HTTP/1.1 500") if way == "/raised" else body == b"hello", first
+    assert (status.startswith(b"HTTP/1.1 500") if way == "/raised" else body == b"hello"), first
 
 
 def test_what_a_session_had_is_freed_when_it_ends_and_waits_for_no_garbage_collector(serve):

@@ -219,7 +219,9 @@ class Checker:
         if end is not None and not account.closed:
             self._wrong("life cycle", f"{visit} has had no on_close")
         if (end is None or end.handled) and account.next_seq <= visit.last_seq:
-            self._wrong("messages in", f"of {visit}, {account.next_seq} of {visit.last_seq + 1} messages were handled")
+            self._wrong(
+                "messages in", f"of {visit}, {account.next_seq} of {visit.last_seq + 1} messages were handled"
+            )
         self.done["sessions"] += end is not None
 
     def _check_known(self, visit: Visit) -> bool:
@@ -414,9 +416,7 @@ def _describe_circle(room: str, circle: list[Step], received: dict[Visit, list[S
     seen = []
     for before, after in zip(circle[:SHOWN], [*circle[1:], circle[0]], strict=False):
         witness = next(
-            visit
-            for visit, stream in received.items()
-            if (before, after) in zip(stream, stream[1:])  # noqa: B905, RUF007
+            visit for visit, stream in received.items() if (before, after) in zip(stream, stream[1:])  # noqa: B905, RUF007
         )
         seen.append(f"{witness} saw {before} and then {after}")
     return f"{room}: {len(circle)} messages have no common order: " + "; ".join(seen)

@@ -296,7 +296,6 @@ class Roamer(Visitor):
         else:
             self._half_close("vanished within a frame")
 
-
 class Control(Roamer):
     """The session that requests the journal. It is in no room and does nothing else."""
 
@@ -319,3 +318,4 @@ class Control(Roamer):
                 entries += chunk
             if monotonic() > deadline:
                 raise Wrong("progress", f"no journal within {PATIENCE_S:g} s")
+

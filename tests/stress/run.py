@@ -51,7 +51,6 @@ SWITCH_INTERVALS_S = (0.005, 1e-6)
 #: The marker in the stacks of both processes.
 HANGS = ("progress", "stuck", "server:", "left over", "close handshake")
 
-
 @dataclass(frozen=True)
 class Options:
     """The options of a run. `switch_interval_s` None: alternate `SWITCH_INTERVALS_S`."""

@@ -55,10 +55,8 @@ def test_a_thread_that_holds_up_the_end_is_named_with_its_place(kind: str, tmp_p
                 assert receive(client) == "7"
         os.kill(server.process.pid, signal.SIGTERM)
         line = server.wait_for(LINE % "a poller")
-        assert HANDLER.splitlines()[int(line[1]) - 1].strip() in (
-            'while not os.path.exists(os.environ["GO"]):',
-            "time.sleep(0.01)",
-        )
+        assert HANDLER.splitlines()[int(line[1]) - 1].strip() in ("while not os.path.exists(os.environ[\"GO\"]):",
+                                                                 "time.sleep(0.01)")
         (tmp_path / "go").touch()
         assert server.wait() == 0
         assert server.log.count("the process waits for") == 1

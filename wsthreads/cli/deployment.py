@@ -186,11 +186,8 @@ def _use_of(name: str, tree: ast.Module) -> int:
     uses = [
         node.lineno
         for node in parents
-        if isinstance(node, ast.Name)
-        and node.id == name
-        and isinstance(node.ctx, ast.Load)
-        and node not in renewed
-        and not isinstance(parents[node], ast.Attribute)
+        if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
+        and node not in renewed and not isinstance(parents[node], ast.Attribute)
     ]
     return min(uses, default=0)
 

@@ -101,7 +101,9 @@ class Request:
         self._expires_at: float | None = None
         self._session: Callable[[], Asking | None] = _no_session  # of this handshake; set by it
 
-    def __call__(self, message: str | bytes, *, timeout: float | None = None, **others: NoReturn) -> str | bytes | None:
+    def __call__(
+        self, message: str | bytes, *, timeout: float | None = None, **others: NoReturn
+    ) -> str | bytes | None:
         """Send a request to the client of a session, and wait for its reply: ``session.request(message)``.
 
         The reply is text, bytes, or None. The call waits `timeout` seconds at most, by default `request_timeout_s`. In
