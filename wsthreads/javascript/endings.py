@@ -106,6 +106,13 @@ class Endings:
         self._replies.fail(event, 500, failure)
         self.completed(event, failed=True, began=began)
 
+    def handled(self, event: Event) -> None:
+        """`finish` for a message of a session."""
+        state = event.state
+        assert state is not None
+        state.release(event.size)
+        self._schedule.finish(event)
+
     def finish(self, event: Event) -> None:
         """Nothing waits for the event any more."""
         if event.kind in ("open", "message", "binary") and event.state is not None:

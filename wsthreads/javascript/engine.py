@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ctypes import (
     byref,
     c_int32,
@@ -95,6 +95,8 @@ class Engine:
         self.is_connected = False
         self._bridge: Any = None
         self._rejected: dict[int, tuple[Value, Value]] = {}  # address of a promise: the promise, its reason
+        #: True while there are rejections for `report_rejections`.
+        self.rejected: Mapping[int, object] = self._rejected
         # The engine has only the addresses of these two, so they must live until close().
         self._interrupt_handler = InterruptHandler(0)
         self._rejection_tracker = RejectionTracker(self._track)
@@ -258,11 +260,6 @@ class Engine:
         data = ctypes.string_at(address, size.value) if address and size.value else b""
         js.JS_FreeValue(context, value)
         return data
-
-    @property
-    def has_rejections(self) -> bool:
-        """Whether there are rejections for `report_rejections`."""
-        return bool(self._rejected)
 
     def run_jobs(self, timeout_s: float) -> bool:
         """Run promise jobs until none is left. False if there was none.

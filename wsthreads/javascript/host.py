@@ -95,10 +95,10 @@ class HostFunctions:
         return None if state is None else state.session
 
     def _send(self, message: str | None, is_binary: bool, session_id: str, latest: str | None = None) -> bool:
-        session = self.session(session_id)
-        if session is None:
+        state = self._states.get(session_id)
+        if state is None or (session := state.session) is None:
             return False
-        text = self.message(message, is_binary)
+        text = self.message(message, is_binary) if is_binary or message is None else message
         return session.send(text) if latest is None else session.send(text, latest=latest)
 
     def _close(self, session_id: str, code: int, reason: str) -> None:

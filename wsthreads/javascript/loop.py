@@ -40,8 +40,10 @@ STOP = Event("stop")
 FIRST_LOAD = -1
 _AGAIN, _TIMER = Event("again"), Event("timer")
 
+_MESSAGES = frozenset(("message", "binary", "request"))
+
 #: What became of an event, as the runtime reports it: 0 for done, above 0 for the ticket of a pending promise.
-_FAILED = -1
+_FAILED, _DONE = -1, 0
 
 #: The promise jobs of these events own the timers that they set. Without an engine, no other jobs may run with theirs.
 _OWNERS = ("load", "timer")
@@ -180,10 +182,11 @@ class Loop:
         """Wait for something to do. Timers and events take turns if both are due."""
         schedule = self._schedule
         calls, fetches = self._waits.tables
+        engine = self.engine
         while not self._must_end and not self.is_full:
-            jobs_ran = self._run_jobs()
+            jobs_ran = engine is not None and bool(engine.has_jobs() or engine.rejected) and self._run_jobs(engine)
             now = time.monotonic()
-            if schedule.next_expiry <= now:
+            if schedule.pending_events and schedule.next_expiry <= now:
                 self._endings.expire(now)
             if (calls or fetches) and self._waits.next_expiry <= now:
                 self._waits.expire(now)
@@ -226,13 +229,10 @@ class Loop:
         self._jobs_due = None
         return None
 
-    def _run_jobs(self) -> bool:
+    def _run_jobs(self, engine: Engine) -> bool:
         """Run promise jobs and report rejections. False if there were no jobs."""
-        engine = self.engine
-        if engine is None:
-            return False
         ran = engine.has_jobs() and engine.run_jobs(self._load_s if self._replies.is_loading else self._timeout_s)
-        if engine.has_rejections:
+        if engine.rejected:
             engine.report_rejections(self._timeout_s)
         return ran
 
@@ -247,7 +247,7 @@ class Loop:
         """
         state, kind = event.state, event.kind
         if state is not None:
-            if kind in ("message", "binary", "request") and (state.over or state.was_kicked):
+            if kind in _MESSAGES and (state.over or state.was_kicked):
                 self._endings.finish(event)
                 return False
             if kind == "forget":
@@ -270,6 +270,10 @@ class Loop:
         """Record what became of the current event. `arrived`: the runtime could read it."""
         event, self._current = self._current, None
         if event is None:
+            return
+        if event.kind == "message" and outcome == _DONE and arrived:  # the usual, without what other events need
+            self._times.observe("message", time.monotonic() - self._began)
+            self._endings.handled(event)
             return
         if self.engine is None and event.kind in _OWNERS:
             self._jobs_due = 0.0

@@ -7,13 +7,13 @@ settled.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from threading import RLock
 from typing import Any
 
 from wsthreads.javascript.inbox import Inbox
-from wsthreads.javascript.session_state import Event, SessionState
+from wsthreads.javascript.session_state import Event, SessionState, message_event
 
 __all__ = ["NEVER", "Schedule"]
 
@@ -89,8 +89,11 @@ class Schedule:
 
     def __init__(self) -> None:
         self._inbox = Inbox()
+        self._get = self._inbox.get
         self._ready: deque[SessionState] = deque()  # sessions that are not busy and have a backlog; each once
         self._pending: dict[int, tuple[float, Event]] = {}  # by ticket, the first to expire first
+        #: Is true while there is something that expires: asking for `next_expiry` costs more.
+        self.pending_events: Mapping[int, object] = self._pending
 
     def post(self, event: Event) -> None:
         self._inbox.put(event)
@@ -128,9 +131,10 @@ class Schedule:
             assert backlog
             return backlog.popleft()
         while True:
-            event = self._received(timeout_s)
-            if event is None:
+            entry = self._get(timeout_s)
+            if entry is None:
                 return None
+            event: Event = message_event(*entry) if type(entry) is tuple else entry
             state = event.state
             if state is None or not (state.busy or state.backlog):
                 return event
@@ -155,7 +159,8 @@ class Schedule:
 
     def postpone(self, seconds: float) -> None:
         """Let all pending events expire later by `seconds`: none of them could make progress in that time."""
-        self._pending = {ticket: (expires + seconds, event) for ticket, (expires, event) in self._pending.items()}
+        for ticket, (expires, event) in self._pending.items():
+            self._pending[ticket] = (expires + seconds, event)
 
     def pending(self, ticket: int) -> Event | None:
         """The pending event of this ticket. None if it has expired."""
@@ -182,15 +187,6 @@ class Schedule:
         for state in self._ready:
             events.extend(state.backlog or ())
         self._ready.clear()
-        while (event := self._received(0)) is not None:
-            events.append(event)
+        while (entry := self._get(0)) is not None:
+            events.append(message_event(*entry) if type(entry) is tuple else entry)
         return events
-
-    def _received(self, timeout_s: float | None) -> Event | None:
-        """The oldest event in the inbox."""
-        entry = self._inbox.get(timeout_s)
-        if type(entry) is tuple:  # a message that an intake has read
-            state, text, size = entry
-            return Event("message", state, (text,), size)
-        event: Event | None = entry
-        return event

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
 from threading import Condition, Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -73,6 +75,14 @@ class Event(NamedTuple):
             return bytes(begun) + (b"null]" if is_put else quote(data.decode("latin-1")).encode() + b"]")
         arguments = "".join(f",{json.dumps(argument)}" for argument in self.arguments)
         return f'["{self.kind}",{session_id}{arguments}]'.encode()
+
+
+def message_event(state: SessionState, text: str, size: int) -> Event:
+    """``Event("message", state, (text,), size)`` in half the time."""
+    return _new_event(("message", state, (text,), size, None, False, 0.0))
+
+
+_new_event: Callable[[Iterable[Any]], Event] = partial(tuple.__new__, Event)
 
 
 class SessionState(Intake):  # type: ignore[misc]  # in C it is untyped
@@ -158,7 +168,8 @@ class SessionState(Intake):  # type: ignore[misc]  # in C it is untyped
         """Release the place of a handled message."""
         with self._lock:
             self.leave(size)
-            self._tell_locked()
+            if self._changed is not None:
+                self._tell_locked()
 
     def wait_handled(self, timeout_s: float | None = None) -> bool:
         """Wait until onOpen has run and all messages are handled. Each call of the script has a deadline.

@@ -104,6 +104,9 @@ class Session extends Visitor {
   }
 
   send(message, options) {
+    if (typeof message === "string" && options === undefined && !parcelsText) {  // nearly always
+      return answered(python("send", message, false, this.#id));
+    }
     const latest = options === undefined ? undefined : latestOf("session.send", options);
     return carried("send", "session.send takes", message, this.#id, latest);
   }
