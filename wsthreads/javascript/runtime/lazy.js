@@ -22,7 +22,8 @@ function part(name) {
 const GLOBALS = {
   __proto__: null,
   encoding: ["TextEncoder", "TextDecoder", "atob", "btoa"],
-  events: ["Event", "CustomEvent", "EventTarget", "AbortController", "AbortSignal"],
+  events: ["Event", "CustomEvent", "EventTarget"],
+  aborting: ["AbortController", "AbortSignal"],
   cloning: ["structuredClone"],
   url: ["URL", "URLSearchParams"],
   headers: ["Headers"],

@@ -1,9 +1,9 @@
-// Event, CustomEvent, EventTarget (https://dom.spec.whatwg.org/#events), AbortController and AbortSignal. There is no tree
-// of targets here, so an event has one target and no phases but its own.
+// Event, CustomEvent, EventTarget (https://dom.spec.whatwg.org/#events). There is no tree of targets here, so an event has
+// one target and no phases but its own.
 
-const { webClass, reportFailure, startTimeout, DOMException, now } = tools;
+const { webClass, reportFailure, DOMException, now, part } = tools;
 
-// What dispatchEvent and AbortSignal do with an event.
+// What EventTarget does with an event, and AbortSignal with a target.
 let dispatch, isStoppedAtOnce, mayBePassive, hasListeners;
 
 class Event {
@@ -225,7 +225,7 @@ function flagsOf(options) {
     return { capture: Boolean(options), once: false, passive: false, signal: undefined };
   }
   const { capture, once, passive, signal } = options;
-  if (signal !== undefined && !(signal instanceof AbortSignal)) {
+  if (signal !== undefined && !(signal instanceof part("aborting").AbortSignal)) {
     throw new TypeError("the signal of a listener is an AbortSignal");
   }
   return { capture: Boolean(capture), once: Boolean(once), passive: Boolean(passive), signal };
@@ -244,161 +244,7 @@ function call(callback, target, event) {
   }
 }
 
-const PRIVATE = {};  // whoever has it may make an AbortSignal
-let abort, makeSignal;
-
-class AbortSignal extends EventTarget {
-  #isAborted = false;
-  #reason = undefined;
-  // Signals of AbortSignal.any, which abort with this one. Only those with listeners are kept alive.
-  #dependents = [];
-  #kept = new Set();
-  #sources = [];
-  #handler = null;
-
-  constructor(key) {
-    if (key !== PRIVATE) {
-      throw new TypeError("make an AbortSignal with new AbortController(), AbortSignal.timeout() or AbortSignal.any()");
-    }
-    super();
-  }
-
-  get aborted() {
-    return this.#isAborted;
-  }
-
-  get reason() {
-    return this.#reason;
-  }
-
-  addEventListener(type, callback, options) {
-    super.addEventListener(type, callback, options);
-    this.#keep();
-  }
-
-  removeEventListener(type, callback, options) {
-    super.removeEventListener(type, callback, options);
-    this.#keep();
-  }
-
-  #keep() {
-    const isHeard = hasListeners(this, "abort") && !this.#isAborted;
-    for (const source of this.#sources) {
-      source.#kept[isHeard ? "add" : "delete"](this);
-    }
-  }
-
-  throwIfAborted() {
-    if (this.#isAborted) {
-      throw this.#reason;
-    }
-  }
-
-  get onabort() {
-    return this.#handler;
-  }
-
-  set onabort(handler) {
-    if (this.#handler === null && typeof handler === "function") {
-      this.addEventListener("abort", (event) => {
-        if (this.#handler !== null) {
-          Reflect.apply(this.#handler, this, [event]);
-        }
-      });
-    }
-    this.#handler = typeof handler === "function" ? handler : null;
-  }
-
-  static abort(reason) {
-    const signal = makeSignal();
-    signal.#isAborted = true;
-    signal.#reason = orAbortError(reason);
-    return signal;
-  }
-
-  static timeout(milliseconds) {
-    const ms = Number(milliseconds);
-    if (!(ms >= 0 && ms <= Number.MAX_SAFE_INTEGER)) {
-      throw new TypeError(`AbortSignal.timeout takes milliseconds from 0 on, not ${String(milliseconds)}`);
-    }
-    const signal = makeSignal();
-    startTimeout(() => abort(signal, new DOMException("the time is over", "TimeoutError")), ms);
-    return signal;
-  }
-
-  static any(signals) {
-    const result = makeSignal();
-    const all = [...signals];
-    for (const signal of all) {
-      if (!(signal instanceof AbortSignal)) {
-        throw new TypeError("AbortSignal.any takes AbortSignals");
-      }
-    }
-    const aborted = all.find((signal) => signal.#isAborted);
-    if (aborted !== undefined) {
-      result.#isAborted = true;
-      result.#reason = aborted.#reason;
-      return result;
-    }
-    for (const signal of all) {
-      for (const source of signal.#sources.length > 0 ? signal.#sources : [signal]) {
-        if (!result.#sources.includes(source)) {
-          result.#sources.push(source);
-          source.#depend(result);
-        }
-      }
-    }
-    return result;
-  }
-
-  #depend(result) {
-    const count = this.#dependents.length;
-    if (count > 8 && (count & (count - 1)) === 0) {
-      this.#dependents = this.#dependents.filter((reference) => reference.deref() !== undefined);
-    }
-    this.#dependents.push(new WeakRef(result));
-  }
-
-  static {
-    makeSignal = () => new AbortSignal(PRIVATE);
-    abort = (signal, reason) => {
-      if (signal.#isAborted) {
-        return;
-      }
-      const all = [signal, ...signal.#dependents.map((reference) => reference.deref())].filter(
-        (one) => one !== undefined && !one.#isAborted);
-      for (const one of all) {
-        one.#isAborted = true;
-        one.#reason = reason;
-      }
-      signal.#dependents = [];
-      signal.#kept.clear();
-      for (const one of all) {
-        one.dispatchEvent(new Event("abort"));
-      }
-    };
-  }
-}
-
-function orAbortError(reason) {
-  return reason === undefined ? new DOMException("this was aborted", "AbortError") : reason;
-}
-
-class AbortController {
-  #signal = makeSignal();
-
-  get signal() {
-    return this.#signal;
-  }
-
-  abort(reason) {
-    abort(this.#signal, orAbortError(reason));
-  }
-}
-
 webClass(Event, "Event", ["type", "defaultPrevented", "cancelable", "timeStamp"]);
 webClass(CustomEvent, "CustomEvent", ["type", "detail", "defaultPrevented", "cancelable", "timeStamp"]);
 webClass(EventTarget, "EventTarget");
-webClass(AbortSignal, "AbortSignal", ["aborted"]);
-webClass(AbortController, "AbortController", ["signal"]);
-return { __proto__: null, Event, CustomEvent, EventTarget, AbortSignal, AbortController };
+return { __proto__: null, Event, CustomEvent, EventTarget, hasListeners };

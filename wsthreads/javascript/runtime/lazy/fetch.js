@@ -66,7 +66,7 @@ class Request {
   }
 
   get signal() {
-    return this.#signal ??= new (part("events").AbortController)().signal;
+    return this.#signal ??= new (part("aborting").AbortController)().signal;
   }
 
   clone() {
@@ -108,7 +108,7 @@ function methodOf(value) {
 }
 
 function signalOf(value) {
-  if (value !== null && !(value instanceof part("events").AbortSignal)) {
+  if (value !== null && !(value instanceof part("aborting").AbortSignal)) {
     throw new TypeError(`signal is an AbortSignal, not ${kindOf(value)}`);
   }
   return value;
