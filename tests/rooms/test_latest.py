@@ -85,6 +85,8 @@ def test_a_slow_member_under_10_000_broadcasts_of_100_keys_has_the_last_of_each(
         *plain[-1:], *expected[-keys:]
     ])  # fmt: skip
     assert slow.outbox.latest_replaced == total - keys
+    texts = slow.receive_until(f"{total - 1}")
+    assert [text for text in texts if text.isdigit()] == [f"{n}" for n in range(total - keys, total)]
 
 
 def test_the_same_key_in_two_rooms_of_a_user_and_of_a_session_is_four_keys(world):
