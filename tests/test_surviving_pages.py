@@ -16,7 +16,9 @@ import pytest
 from tests.pages import blocks
 from tests.programs import DEADLINE_S, Program, wait_until
 from tests.redis_server import RedisServer
+from tests.speakers import Speaker
 from wsthreads import Client, create_app
+from wsthreads.protocol.envelope import Request, reply
 from wsthreads.testing import live_server, play
 
 MOBILE, ROLLING = "docs/how-to/mobile", "docs/how-to/rolling-restarts"
@@ -109,6 +111,31 @@ def test_no_message_is_lost_and_no_session_ends_when_the_workers_restart(tmp_pat
                 assert len(set(sessions)) == 1
                 assert ann.lost == bob.lost == 0
                 wait_until(lambda: ann.resumed and bob.resumed)
+
+
+@pytest.mark.parametrize("language", ["javascript", "python"])
+def test_a_question_is_asked_again_where_the_session_goes_on(language: str, tmp_path: Path) -> None:
+    file = tmp_path / f"kitchen.{'js' if language == 'javascript' else 'py'}"
+    file.write_text(blocks(ROLLING, language)[-1])
+    with RedisServer() as redis, ExitStack() as stack:
+        apps = [create_app(file, redis=redis.url, resume_s=60, serve_client=False) for _ in range(3)]
+        ports = [int(stack.enter_context(live_server(app)).url.rpartition(":")[2]) for app in apps]
+        with Speaker(ports[0], "/ws/kitchen").begin() as waiter:
+            question = "There is no fish. What else?"
+            waiter.send("fish")
+            assert waiter.next() == Request(1, question)
+            waiter.lose()  # it comes back elsewhere
+            waiter.port = ports[1]
+            assert waiter.come_back().resumed
+            assert waiter.next() == Request(2, question)
+            apps[1].shutdown(DEADLINE_S, 1012, "restart")  # as at HUP
+            waiter.lose()
+            waiter.port = ports[2]
+            assert waiter.come_back().resumed
+            assert waiter.next() == Request(3, question)
+            waiter.put(reply(2, "soup"))  # to what was asked there
+            waiter.put(reply(3, "soup"))
+            assert waiter.next() == "soup in place of fish"
 
 
 @contextmanager

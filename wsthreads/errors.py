@@ -27,6 +27,7 @@
     ├── RequestError               a request that the other side has refused; or raised to refuse one
     ├── RequestTimeout             (TimeoutError) a request without an answer in time
     ├── SessionClosed              a request whose session has ended
+    ├── SessionMoved               a request whose session goes on in another process
     ├── HandshakeRefused           the server refuses the upgrade with the HTTP status `status`
     └── BackendError               a part of wsthreads or of the machine failed
         ├── IsolateError           a script's interpreter has ended or cannot start
@@ -70,6 +71,7 @@ __all__ = [
     "RoomStateError",
     "ScriptError",
     "SessionClosed",
+    "SessionMoved",
     "TooManyFragmentsError",
     "UnsupportedDataError",
     "UsageError",
@@ -247,6 +249,13 @@ class SessionClosed(WSThreadsError):
     """A request of a session that has ended. The other side may have handled it.
 
     A `Client` also raises it when it is closed, and nothing more can be received.
+    """
+
+
+class SessionMoved(WSThreadsError):
+    """A request whose session goes on in another process, so that no reply comes to this one. Ask again in `on_resume`.
+
+    The session is open. The client may have handled the request, and may still do so.
     """
 
 

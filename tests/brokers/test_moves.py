@@ -12,7 +12,7 @@ from tests.programs import DEADLINE_S, wait_until
 from tests.redis_server import RedisServer
 from tests.speakers import Speaker
 from tests.wire import endpoint, run_all
-from wsthreads import SessionClosed
+from wsthreads import SessionMoved
 from wsthreads.brokers.handover import BUSY, Handover
 from wsthreads.protocol import envelope
 from wsthreads.protocol.encoding import PLAIN
@@ -49,8 +49,8 @@ class Story:
         elif order == "ask":
             try:
                 session.request("who?", timeout=DEADLINE_S)
-            except SessionClosed:
-                self.calls.append("closed")
+            except SessionMoved as error:
+                self.calls.append(f"{error} {session.is_open()}")
         elif order == "wait":
             self.waits.set()
             assert self.goes_on.wait(DEADLINE_S)
@@ -388,7 +388,10 @@ def test_a_handler_that_waits_for_a_reply_does_not_keep_its_session_from_moving(
         client.lose()
         assert move(client, new).resumed
         assert client.next() == "echo ask"
-        old.wait_for("open", "ask", "closed", SUSPEND)
+        moved = "the session goes on in another process, where nobody waits for the reply: ask again in on_resume"
+        old.wait_for("open", "ask", f"{moved} (in a script, onResume) True", SUSPEND)
+        with pytest.raises(SessionMoved):
+            next(iter(old.story.sessions.values())).request("who?")
         client.put(envelope.reply(1, "late"))  # nobody waits for it any more
         client.put("two")
         assert client.next() == "echo two"

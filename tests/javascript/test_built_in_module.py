@@ -144,7 +144,7 @@ def test_the_module_gives_nothing_of_the_runtime_away(tmp_path: Path) -> None:
     }"""
     with running(tmp_path, source) as script:
         assert script.answer(script.open()) == (
-            "globalThis,true,RequestError,RequestTimeout,SessionClosed,undefined,TypeError"
+            "globalThis,true,RequestError,RequestTimeout,SessionClosed,SessionMoved,undefined,TypeError"
         )
 
 

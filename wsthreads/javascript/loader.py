@@ -36,7 +36,9 @@ __all__ = ["ENTRY", "ModuleLoader", "bare_id"]
 ENTRY = "wsthreads:script"
 
 #: What the module `BUILT_IN` exports.
-EXPORTS = ("room", "user", "session", "sessions", "env", "RequestError", "RequestTimeout", "SessionClosed")
+EXPORTS = (
+    "room", "user", "session", "sessions", "env", "RequestError", "RequestTimeout", "SessionClosed", "SessionMoved",
+)  # fmt: skip
 
 #: How the ids of modules that the application provides begin.
 EMBEDDED = "wsthreads:python:"

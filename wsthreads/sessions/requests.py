@@ -22,6 +22,7 @@ from wsthreads.errors import (
     RequestError,
     RequestTimeout,
     SessionClosed,
+    SessionMoved,
     WSThreadsError,
 )
 from wsthreads.protocol import envelope
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Done", "IncomingRequest", "Outcome", "PendingReply", "Requests"]
 
 #: How a request has ended: with the reply, or with an error.
-Outcome = str | bytes | None | RequestTimeout | SessionClosed | RequestError
+Outcome = str | bytes | None | RequestTimeout | SessionClosed | SessionMoved | RequestError
 Done = Callable[[Outcome], None]
 
 #: An outcome that is being told is there after this.
@@ -132,7 +133,7 @@ class Requests:
     def ask(self, message: str | bytes, timeout_s: float) -> str | bytes | None:
         """Send a request, and wait for the reply. The session's own thread reads meanwhile.
 
-        Raises `RequestTimeout`, `SessionClosed` and `RequestError`.
+        Raises `RequestTimeout`, `SessionClosed`, `SessionMoved` and `RequestError`.
         """
         reply, deadline = PendingReply(), monotonic() + timeout_s
         number = self.send(message, reply.done)
@@ -149,7 +150,7 @@ class Requests:
         """Send a request. `done` is called once with the outcome, in any thread, without locks. Does not block."""
         try:
             number = self.send(message, done)
-        except (SessionClosed, RequestError) as error:
+        except (SessionClosed, SessionMoved, RequestError) as error:
             done(error)
         else:
             self._clocks[number] = self._timers.call_later(timeout_s, weakly(self._time_out, number, timeout_s))
@@ -168,13 +169,13 @@ class Requests:
     def send(self, message: str | bytes, done: Done) -> int:
         """Send a request. `done` is called once with the outcome, unless `forget` comes before it.
 
-        Returns the id. Raises `SessionClosed` if the session is closed, and `RequestError` if too many requests are
-        unanswered. Does not block.
+        Returns the id. Raises `SessionClosed` if the session is closed, `SessionMoved` if it goes on elsewhere, and
+        `RequestError` if too many requests are unanswered. Does not block.
         """
         if not isinstance(message, (str, bytes)):
             raise MessageTypeError(f"a request is text or bytes, not {type(message).__name__}; try json.dumps")
         if self._is_held or self._has_ended:
-            raise closed()
+            raise self._no_reply()
         with self._asking:
             if len(self._pending) >= self._most:
                 raise RequestError(f"{self._most} requests are unanswered, and no more are allowed "
@@ -185,7 +186,7 @@ class Requests:
             self._pending[number] = done
             is_sent = self._session._post(frame, timeout=0.0)
         if (self._has_ended or self._is_held or not is_sent) and self.forget(number):
-            raise closed()
+            raise self._no_reply()
         return number
 
     def forget(self, number: int) -> bool:
@@ -251,7 +252,11 @@ class Requests:
             except KeyError:  # another thread has taken the last one
                 return
             self._stop_clock(number)
-            done(closed())
+            done(self._no_reply())
+
+    def _no_reply(self) -> SessionClosed | SessionMoved:
+        """Why no reply will come."""
+        return moved() if self._is_held else closed()
 
     def export(self) -> dict[str, Any]:
         """What another process needs to go on: JSON values."""
@@ -291,3 +296,8 @@ def too_late(timeout_s: float) -> RequestTimeout:
 
 def closed() -> SessionClosed:
     return SessionClosed("the session is closed")
+
+
+def moved() -> SessionMoved:
+    return SessionMoved("the session goes on in another process, where nobody waits for the reply: "
+                        "ask again in on_resume (in a script, onResume)")  # fmt: skip

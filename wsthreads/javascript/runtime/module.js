@@ -84,6 +84,7 @@ const module = {
   RequestError,
   RequestTimeout,
   SessionClosed,
+  SessionMoved,
 
   room: freeze((name) => new Room(null, checkedText("a room name", name, MAX_ROOM_NAME_CHARS))),
 

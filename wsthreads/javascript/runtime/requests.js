@@ -22,7 +22,9 @@ class RequestTimeout extends ERRORS.Error {}
 
 class SessionClosed extends ERRORS.Error {}
 
-const REQUEST_ERRORS = freeze({ __proto__: null, RequestError, RequestTimeout, SessionClosed });
+class SessionMoved extends ERRORS.Error {}
+
+const REQUEST_ERRORS = freeze({ __proto__: null, RequestError, RequestTimeout, SessionClosed, SessionMoved });
 for (const [name, kind] of Object.entries(REQUEST_ERRORS)) {
   setHidden(kind.prototype, "name", name);
   freeze(kind);

@@ -64,8 +64,9 @@ declare module "wsthreads" {
     send(message: Message, options?: SendOptions): boolean;
     /**
      * Ask the client, and wait for its reply: text, bytes, or null. Rejects with a `RequestTimeout` after `timeoutMs`
-     * (default: the setting `request_timeout_s`); with a `SessionClosed` if the session ends before; and with a
-     * `RequestError` if the client refuses the request, or does not speak wsthreads.1.
+     * (default: the setting `request_timeout_s`); with a `SessionClosed` if the session ends before; with a
+     * `SessionMoved` if the session goes on in another process before; and with a `RequestError` if the client refuses
+     * the request, or does not speak wsthreads.1.
      */
     request(message: Message, options?: RequestOptions): Promise<Received | null>;
     /** Start the close handshake. The default code is 1000. Allowed: 1000 to 1003, 1007 to 1014, 3000 to 4999. */
@@ -99,6 +100,11 @@ declare module "wsthreads" {
   export class RequestTimeout extends Error {}
   /** The session has ended, and with it the request. The client may have handled it. */
   export class SessionClosed extends Error {}
+  /**
+   * The session goes on in another process, so that no reply comes to this one. The session is open. The client may have
+   * handled the request, and may still do so. Ask again in `onResume`.
+   */
+  export class SessionMoved extends Error {}
 
   export interface SendOptions {
     /**
