@@ -40,6 +40,10 @@ def _without_leaving_batch() -> None:
     _schedule(joins_room=lambda self: None)
 
 
+def _without_pace() -> None:
+    _schedule(accepted=lambda self, unread: None)
+
+
 def _without_few_arenas() -> None:
     from wsthreads.threads import malloc
 
@@ -57,6 +61,7 @@ WITHOUT: dict[str, Callable[[], None]] = {
     "none": lambda: None,
     "batch": _without_batch,
     "rooms": _without_leaving_batch,
+    "pace": _without_pace,
     "arenas": _without_few_arenas,
     "inbox": _without_readers,
 }

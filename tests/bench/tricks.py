@@ -146,6 +146,7 @@ _ALL = (
     Trick("gate", "one busy thread at a time asks for the GIL", (FLOODS, NEWCOMERS), define="MAX_BUSY=30000"),
     Trick("turnstile", "16 threads at a time ask for the GIL", (_echo(100), _echo(1000), _room(1000)),
           define="MAX_WAITING=30000"),
+    Trick("pace", "connections are accepted no faster than their requests are read", (NEWCOMERS,), without="pace"),
     Trick("arenas", "two arenas of malloc", (
         Case("1,000 idle connections", "KiB per connection",
              under_load("rss_kb_per_conn", "echo", mode="idle", connections=1000), better="lower"),

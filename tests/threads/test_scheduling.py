@@ -1,11 +1,14 @@
 """What core modules tell of their threads, and who decides what that means."""
 
+import socket
 import sys
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 
+from tests.programs import DEADLINE_S, wait_until
 from tests.wire import RawClient, endpoint, run_all, serving
 from wsthreads import WebSocketApp
 from wsthreads._native import speedups
@@ -133,7 +136,10 @@ def test_sessions_are_kept_on_a_core_while_there_is_a_gil(monkeypatch, has_gil):
     assert isinstance(scheduling.accepting_thread(), PinnedThread) is has_gil
     assert isinstance(scheduling.session_thread(), PinnedThread) is has_gil
     assert (scheduling.opening() is not NO_SCHEDULING.opening()) is has_gil
-    begun = []
+    begun, pauses = [], []
+    monkeypatch.setattr(gil, "sleep", pauses.append)
+    scheduling.accepted(gil.MOST_UNREAD + 1)
+    assert bool(pauses) is has_gil
     monkeypatch.setattr(scheduling.affinity, "start", lambda *arguments: begun.append(arguments))
     scheduling.session_begins(None, None)
     assert len(begun) == has_gil
@@ -149,6 +155,49 @@ def test_without_scheduling_our_server_serves_sessions(monkeypatch):
         assert client.receive_text() == "x"
         client.leave()
     assert notes == ["on_handshake", "on_open", "on_message", "on_close"]
+
+
+def test_accepting_pauses_in_a_crowd_whose_requests_are_unread(monkeypatch):
+    pauses = []
+    monkeypatch.setattr(gil, "sleep", pauses.append)
+    scheduling = GILScheduling()
+    for unread in range(gil.MOST_UNREAD + 1):
+        scheduling.accepted(unread)
+    assert pauses == []
+    scheduling.accepted(gil.MOST_UNREAD + 1)
+    scheduling.accepted(1000)
+    assert pauses == [gil.ACCEPT_PAUSE_S] * 2
+
+
+def test_the_accepting_thread_tells_how_many_requests_are_unread(monkeypatch):
+    counts = []
+    scheduling = Scheduling()
+    scheduling.accepted = counts.append
+    monkeypatch.setattr("wsthreads.app.application.scheduling_for", lambda cpu_affinity: scheduling)
+    app = WebSocketApp()
+    app.add_handler("/ws/test", Joins(lambda event: None))
+    with Server(app, port=0) as server, ExitStack() as stack:
+
+        def come(number):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), DEADLINE_S))
+            wait_until(lambda: len(counts) == number, f"connection {number} is accepted")
+            return sock
+
+        first, second = come(1), come(2)
+        assert counts == [1, 2]
+        second.sendall(b"GET /ws/test")  # it is not complete
+        stack.enter_context(RawClient(server.port))  # has read the 101 when this returns
+        wait_until(lambda: len(counts) == 3, "connection 3 is accepted")
+        first.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        while first.recv(4096):
+            pass
+        come(4)
+        assert counts[3] == 2  # the second and this one
+        second.close()
+        wait_until(lambda: server._http._unread == 1, "the second one is forgotten")
+        come(5)
+        assert counts[4] == 2
+    wait_until(lambda: server._http._unread == 0, "all are forgotten")
 
 
 def test_connections_are_opened_one_at_a_time():

@@ -72,7 +72,8 @@ class HTTPServer(RequestServer):
         self.scheduling = app.scheduling
         self._accepting = app.scheduling.accepting_thread()
         self._links: dict[Thread, _Link] = {}
-        self._lock = Lock()  # guards _links and _drops_idle; a leaf
+        self._unread = 0  # how many of them are not busy
+        self._lock = Lock()  # guards _links, _unread and _drops_idle; a leaf
         self._drops_idle = False
         self._warned_at = float("-inf")
 
@@ -107,13 +108,18 @@ class HTTPServer(RequestServer):
         link = _Link(request, self._accepting.starts_thread())
         with self._lock:
             self._links[thread] = link
+            self._unread += 1
         try:
             thread.start()
         except (RuntimeError, MemoryError) as error:  # "can't start new thread"
-            with self._lock:
-                del self._links[thread]
+            self._forget(thread)
             self._warn("cannot serve a connection: %s (see ulimit -u, TasksMax, pids-limit)", error)
             self._refuse(request)
+        self.scheduling.accepted(self._unread)
+
+    def _forget(self, thread: Thread) -> None:
+        with self._lock:
+            self._unread -= not self._links.pop(thread).busy
 
     def _refuse(self, request: Any) -> None:
         """Tell a client to come back later. Does not wait, since no other thread accepts."""
@@ -144,8 +150,7 @@ class HTTPServer(RequestServer):
             with link.thread:
                 super().process_request_thread(request, client_address)
         finally:
-            with self._lock:
-                del self._links[thread]
+            self._forget(thread)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         log.exception("serving %s failed", client_address, extra={"address": client_address[0]})
@@ -153,7 +158,9 @@ class HTTPServer(RequestServer):
     def mark_busy(self) -> None:
         """Note that the calling thread has read its request, so that `drop_idle` lets it answer."""
         with self._lock:
-            self._links[current_thread()].busy = True
+            link = self._links[current_thread()]
+            self._unread -= not link.busy
+            link.busy = True
 
     def drop_idle(self) -> None:
         """End connections that have not sent their request. Browsers open connections in advance."""

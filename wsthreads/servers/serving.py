@@ -34,8 +34,9 @@ __all__ = ["Server", "is_loopback", "serve"]
 
 log = get_logger(__name__)
 
-#: How many connections may wait to be accepted. After a restart, many clients reconnect at once.
-BACKLOG = 1024
+#: How many connections may wait to be accepted, if the system allows so many. After a restart, many clients reconnect
+#: at once, and they are accepted no faster than their requests are read.
+BACKLOG = 4096
 
 #: How often the accepting thread checks whether it should stop.
 ACCEPT_POLL_S = 0.1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from contextlib import AbstractContextManager
 from threading import Lock
+from time import sleep
 
 from wsthreads.threads.affinity import Affinity, leave_core, preempt_others
 from wsthreads.threads.flusher import Flusher
@@ -19,6 +20,12 @@ __all__ = ["GILScheduling", "has_gil", "scheduling_for"]
 #: Nothing that takes its time happens in a turn, such as a log line. Should it, those who wait go on after so long.
 #: With 1 s, thousands of clients that came back together got in each other's way: p99 of others was five times as long.
 TURN_TIMEOUT_S = 5.0
+
+#: While the requests of more connections than this are unread, the accepting thread pauses after each new one. To open
+#: a connection takes longer than the pause, so a crowd comes in as soon. Clients that send no request cause this pause
+#: and no more.
+MOST_UNREAD = 4
+ACCEPT_PAUSE_S = 0.0005
 
 
 class _Turn:
@@ -65,6 +72,11 @@ class GILScheduling(Scheduling):
         """On the core, so that the threads that it starts begin there."""
         return self.affinity.pin()
 
+    def accepted(self, unread: int) -> None:
+        """Pause in a crowd. Else a message would wait until the threads of thousands of connections have begun."""
+        if unread > MOST_UNREAD:
+            sleep(ACCEPT_PAUSE_S)
+
     def other_request(self) -> None:
         """On all cores, since the application may do anything."""
         leave_core()
@@ -98,6 +110,10 @@ class FreeThreadedScheduling(GILScheduling):
 
     def accepting_thread(self) -> ScheduledThread:
         return super().accepting_thread() if _has_gil() else NO_SCHEDULING.accepting_thread()
+
+    def accepted(self, unread: int) -> None:
+        if _has_gil():
+            super().accepted(unread)
 
 
 def _has_gil() -> bool:

@@ -76,6 +76,11 @@ class Scheduling:
         """A context: in it, the calling thread accepts connections and starts their threads."""
         return _NO_THREAD
 
+    def accepted(self, unread: int) -> None:
+        """The calling thread has accepted a connection. `unread` connections have not sent a complete request yet, or
+        their threads have not read it.
+        """
+
     def other_request(self) -> None:
         """The calling thread is about to answer a request other than a WebSocket handshake."""
 
