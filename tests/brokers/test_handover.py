@@ -13,6 +13,7 @@ from tests.redis_server import RedisServer
 from tests.wire import run_all
 from wsthreads.brokers import session_scripts
 from wsthreads.brokers.handover import Handover
+from wsthreads.brokers.session_scripts import away_name
 from wsthreads.errors import BrokerError
 from wsthreads.protocol.frames import message_frame
 from wsthreads.sessions.moves import BUSY, UNKNOWN
@@ -174,6 +175,31 @@ def test_a_session_that_is_away_is_a_member_of_its_rooms(world):
     world.come_back(ann, 1)
     assert members(world, "lobby") == [2, 2]
     assert bob.member.session.room("lobby").join(max_members=2).joined
+
+
+def test_a_session_that_is_away_counts_until_its_window_ends_whatever_the_processes_report_meanwhile(redis, world):
+    """They report that they are alive, use the room, and ask for seats in it."""
+    ann = Client(world, "lobby")
+    ann.left_s = 600.0
+    bob = world.member("lobby", of=world.all_rooms[1])
+    assert world.places[0].handover.export(ann.id)
+    keys, address = world.links[0]._keys, world.links[0]._keys.address("/ws/test", "lobby")
+
+    def life_s():
+        until_s = (redis.client.zscore(keys.processes(address.shard), away_name(ann.id)) or 0) / 1000
+        lives_ms = [redis.client.pttl(key) for key in (address.members, keys.processes(address.shard))]
+        return min(until_s - redis.client.time()[0], *(each / 1000 for each in lives_ms))
+
+    assert life_s() > 500
+    for rooms, link in zip(world.all_rooms, world.links, strict=True):
+        beaten = link._writer._beat_at
+        link._writer._beat_at = 0.0
+        world.member("lobby", of=rooms).session.room("lobby").leave()
+        assert not world.member(of=rooms).session.room("lobby").join(max_members=2).joined
+        wait_until(lambda link=link, beaten=beaten: link._writer._beat_at > beaten, "a report that it is alive")
+    bob.session.room("lobby").leave()
+    wait_until(lambda: members(world, "lobby") == [1, 1], "only ann")
+    assert life_s() > 500
 
 
 @pytest.mark.parametrize("is_away", [False, True])

@@ -183,6 +183,9 @@ TOUCH_S = 20.0
 #: How long presences live after the last use of their room.
 PRESENCE_S = 600
 
+#: How the names end, among those of processes, under which sessions count as members while no process has them.
+AWAY = ".away"
+
 #: How much longer than its client may be away a session is kept, for a process to call on_close.
 OVERDUE_S = 30
 

@@ -10,6 +10,7 @@ __all__ = [
     "FETCH",
     "HEAD",
     "HISTORY",
+    "LIVE_ON",
     "NOW",
     "PUBLISH",
     "PUBLISH_KEPT",
@@ -40,6 +41,16 @@ NOW = f"""
 {WHOLE}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+
+#: `live_on` has a key live for so many milliseconds at least. It never shortens the life of a key: a session on its way
+#: may count as a member for longer than its room is used.
+LIVE_ON = """
+local function live_on(key, life)
+  if redis.call('PTTL', key) < life then
+    redis.call('PEXPIRE', key, string.format('%.0f', life))
+  end
+end
 """
 
 #: KEYS: log, head. `fresh` is the epoch of a new head, if there is none, or if it is malformed. Needs NOW.

@@ -5,12 +5,13 @@ Those that write and read a room's log are in `log_scripts`.
 
 from __future__ import annotations
 
-from wsthreads.brokers.keys import ALIVE_S, KEYS_S, PRESENCE_S
+from wsthreads.brokers.keys import ALIVE_S, AWAY, KEYS_S, PRESENCE_S
 from wsthreads.brokers.log_scripts import (
     APPEND,
     FETCH,
     HEAD,
     HISTORY,
+    LIVE_ON,
     NOW,
     PUBLISH,
     PUBLISH_KEPT,
@@ -66,13 +67,13 @@ redis.call('PEXPIRE', KEYS[3], {PRESENCE_S * 1000})
 #: is gone, and for how many milliseconds it is kept or nothing. Stores and publishes what differs from what is stored.
 PRESENCE = f"""
 local fresh = ARGV[2]
-{NOW} {HEAD} {APPEND} {_CHANGE}
+{NOW} {LIVE_ON} {HEAD} {APPEND} {_CHANGE}
 if whole(redis.call('HGET', KEYS[3], ARGV[3])) >= tonumber(ARGV[4]) then
   return
 end
 redis.call('HSET', KEYS[3], ARGV[3], ARGV[4])
 redis.call('ZADD', KEYS[4], string.format('%.0f', now + {ALIVE_S * 1000}), ARGV[3])
-redis.call('PEXPIRE', KEYS[4], {KEYS_S * 1000})
+live_on(KEYS[4], {KEYS_S * 1000})
 local listed, prefix = {{}}, ARGV[3] .. ' '
 for i = 6, #ARGV, 3 do
   local id, payload, field = ARGV[i], ARGV[i + 1], prefix .. ARGV[i]
@@ -188,11 +189,11 @@ end
 #: any, and the ban: a plus, the name, the time in milliseconds, and the parts, each with its length before it.
 ANNOUNCE = f"""
 local fresh = ARGV[3]
-{NOW} {HEAD} {MAY_LIVE}
+{NOW} {LIVE_ON} {HEAD} {MAY_LIVE}
 local alive_until = string.format('%.0f', now + {ALIVE_S * 1000})
 local added = redis.call('ZADD', KEYS[4], alive_until, ARGV[1])
 redis.call('ZADD', KEYS[4], alive_until, string.match(ARGV[1], '^[^.]+'))
-redis.call('PEXPIRE', KEYS[4], {KEYS_S * 1000})
+live_on(KEYS[4], {KEYS_S * 1000})
 if ARGV[2] == '0' then
   redis.call('HDEL', KEYS[3], ARGV[1])
 else
@@ -213,7 +214,7 @@ for i = 1, #all, 2 do
     end
   end
 end
-redis.call('PEXPIRE', KEYS[3], {KEYS_S * 1000})
+live_on(KEYS[3], {KEYS_S * 1000})
 redis.call('PEXPIRE', KEYS[5], {PRESENCE_S * 1000})
 local keep = tonumber(ARGV[6])
 if others > 0 or ARGV[2] ~= '0' then
@@ -255,9 +256,10 @@ return others
 """
 
 #: KEYS: processes. ARGV: process. Extends a process's life and returns 1. Returns 0 if it no longer counts as alive: it
-#: must announce its rooms again. If Redis's clock went back, no process counts as alive for longer than a new one.
+#: must announce its rooms again. If Redis's clock went back, no process counts as alive for longer than a new one. A
+#: session on its way is no process: it counts until its window ends.
 BEAT = f"""
-{NOW}
+{NOW} {LIVE_ON}
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now))
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
   return 0
@@ -265,9 +267,11 @@ end
 local alive_until = string.format('%.0f', now + {ALIVE_S * 1000})
 redis.call('ZADD', KEYS[1], alive_until, ARGV[1], alive_until, string.match(ARGV[1], '^[^.]+'))
 for _, process in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. alive_until, '+inf')) do
-  redis.call('ZADD', KEYS[1], alive_until, process)
+  if string.sub(process, -{len(AWAY)}) ~= '{AWAY}' then
+    redis.call('ZADD', KEYS[1], alive_until, process)
+  end
 end
-redis.call('PEXPIRE', KEYS[1], {KEYS_S * 1000})
+live_on(KEYS[1], {KEYS_S * 1000})
 return 1
 """
 

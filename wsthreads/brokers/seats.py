@@ -18,7 +18,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.brokers.keys import ALIVE_S, BEAT_S, KEYS_S
-from wsthreads.brokers.log_scripts import NOW
+from wsthreads.brokers.log_scripts import LIVE_ON, NOW
 from wsthreads.brokers.scripts import MAY_LIVE
 
 if TYPE_CHECKING:
@@ -43,14 +43,14 @@ MAX_DOUBTED = 100
 #: seat the most members. Returns for each seat whether it is given; nothing if Redis has lost that; or the name of a
 #: process that may not be dead: then no seat is given.
 SEAT = f"""
-{NOW} {MAY_LIVE}
+{NOW} {LIVE_ON} {MAY_LIVE}
 local alive = redis.call('ZSCORE', KEYS[2], ARGV[1])
 if ARGV[3] == '1' and not (alive and tonumber(alive) >= now) then
   return {{}}
 end
 local alive_until = string.format('%.0f', now + {ALIVE_S * 1000})
 redis.call('ZADD', KEYS[2], alive_until, ARGV[1], alive_until, string.match(ARGV[1], '^[^.]+'))
-redis.call('PEXPIRE', KEYS[2], {KEYS_S * 1000})
+live_on(KEYS[2], {KEYS_S * 1000})
 for former in string.gmatch(ARGV[4], '%S+') do
   redis.call('HDEL', KEYS[1], former)
 end
@@ -71,7 +71,7 @@ for i = 7, doubted and 0 or #ARGV do
 end
 if own > 0 then
   redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f', own))
-  redis.call('PEXPIRE', KEYS[1], {KEYS_S * 1000})
+  live_on(KEYS[1], {KEYS_S * 1000})
 else
   redis.call('HDEL', KEYS[1], ARGV[1])
 end

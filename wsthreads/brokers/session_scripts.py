@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from wsthreads.brokers.keys import KEYS_S
-from wsthreads.brokers.log_scripts import NOW
+from wsthreads.brokers.keys import AWAY, KEYS_S
+from wsthreads.brokers.log_scripts import LIVE_ON, NOW
 
 __all__ = [
     "CLAIM",
@@ -133,12 +133,12 @@ return found
 
 #: KEYS: members, processes. ARGV: a name as of a process, for how many milliseconds. Counts one member under it.
 HOLD = f"""
-{NOW}
-local life = string.format('%.0f', math.max({KEYS_S * 1000}, tonumber(ARGV[2])))
+{NOW} {LIVE_ON}
+local life = math.max({KEYS_S * 1000}, tonumber(ARGV[2]))
 redis.call('ZADD', KEYS[2], string.format('%.0f', now + tonumber(ARGV[2])), ARGV[1])
-redis.call('PEXPIRE', KEYS[2], life)
+live_on(KEYS[2], life)
 redis.call('HSET', KEYS[1], ARGV[1], '1')
-redis.call('PEXPIRE', KEYS[1], life)
+live_on(KEYS[1], life)
 return 1
 """
 
@@ -151,7 +151,7 @@ return redis.call('HDEL', KEYS[1], ARGV[1])
 
 def away_name(session_id: str) -> str:
     """The name under which a session counts as a member while no process has it."""
-    return f"{session_id}.away"
+    return f"{session_id}{AWAY}"
 
 
 def claimed(process: str, token: str) -> str:
