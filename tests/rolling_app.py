@@ -39,5 +39,5 @@ class Handler:
         note("close", session, code, reason)
 
 
-app = WebSocketApp(redis=os.environ["REDIS_URL"], resume_s=60, ping_interval_s=5, ping_timeout_s=10)
+app = WebSocketApp(redis=os.environ["REDIS_URL"] or False, resume_s=60, ping_interval_s=5, ping_timeout_s=10)
 app.add_handler("/ws", Handler())

@@ -252,6 +252,35 @@ def test_a_fork_broadcasts_whatever_a_thread_of_its_parent_did_meanwhile(redis_s
     world.end()
 
 
+@pytest.mark.parametrize("in_thread", [False, True], ids=["main", "another thread"])
+def test_what_a_program_broadcasts_just_before_its_end_arrives(redis_server, in_thread):
+    world = RedisWorld(redis_server.url, path="/ws")
+    member = world.member("lobby")
+    source = f"""
+        import threading
+        from wsthreads import RedisBroker, WebSocketApp
+        app = WebSocketApp(broker=RedisBroker({redis_server.url!r}, prefix="test"))
+        endpoint = app.route("/ws")(type("Handler", (), {{"on_message": lambda self, session, message: None}}))
+        room = app.endpoint("/ws").room("lobby")
+
+        def broadcast():
+            if threading.current_thread() is not threading.main_thread():
+                threading.main_thread().join()
+            for n in range(1, 1000):
+                room.broadcast(f"{{n}}")
+
+        room.broadcast("0")  # Python 3.12.1 starts no thread any more once the main thread has ended
+        {"threading.Thread(target=broadcast).start()" if in_thread else "broadcast()"}
+    """
+    command = [sys.executable, "-c", textwrap.dedent(source)]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PROGRAM_S)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert member.receive(1000) == [f"{n}" for n in range(1000)]
+    finally:
+        world.end()
+
+
 @pytest.fixture
 def game(redis_server):
     """A room with an owner, whose posts wait for `may_end`, and the programs' way to Redis."""

@@ -20,6 +20,7 @@ import pytest
 
 from tests.ports import free_port
 from tests.programs import DEADLINE_S, PROGRAM_S, Program, wait_until
+from tests.redis_proxy import Proxy
 from tests.redis_server import RedisServer
 from wsthreads import Client
 from wsthreads.errors import SessionClosed
@@ -48,7 +49,7 @@ class Workers(Program):
         self.log_file.touch()
         options = ["-k", worker, "--threads", str(CLIENTS + 50), "-w", str(workers), *options]
         options += ["--bind", "127.0.0.1:0", "--graceful-timeout", str(GRACE_S), "tests.rolling_app:app"]
-        environment = {"CALLS": str(self.calls_file), "REDIS_URL": redis.url}
+        environment = {"CALLS": str(self.calls_file), "REDIS_URL": redis.url if redis else ""}
         super().__init__([sys.executable, "-m", "gunicorn", *options], env=environment)
         self.port = int(self.wait_for(r"Listening at: http://127\.0\.0\.1:(\d+)")[1])
         self.workers, self.restarts = workers, 0
@@ -219,6 +220,47 @@ def test_the_sessions_of_a_worker_that_is_killed_begin_anew_and_their_clients_ar
             client.send("again")
             while client.receive(DEADLINE_S) != "echo again":
                 pass
+
+
+@contextmanager
+def away(server):
+    """A client of the only session, which is suspended, and the network in between."""
+    with (
+        Proxy(server.port) as network,
+        Client(f"ws://127.0.0.1:{network.port}/ws?name=ann&room=lobby", min_delay_s=0.05, max_delay_s=0.5) as client,
+    ):
+        client.send("hello")
+        assert client.receive(DEADLINE_S) == "echo hello"
+        network.cut()
+        wait_until(lambda: list(server.calls().values()) == [["open", "suspend"]], "on_suspend")
+        yield client, network
+
+
+@pytest.mark.parametrize("worker", ["wsthreads.gunicorn.ThreadWorker", "gthread"])
+def test_the_session_of_a_client_that_is_away_survives_the_end_of_a_worker_without_connections(tmp_path, worker):
+    with (
+        RedisServer() as redis,
+        Workers(redis, tmp_path, 1, worker=worker) as server,
+        away(server) as (client, network),
+    ):
+        server.restart()
+        server.wait_calm()
+        client.send("again")
+        network.heal()
+        while client.receive(DEADLINE_S) != "echo again":
+            pass
+        assert client.lost == 0
+        assert list(server.calls().values()) == [["open", "suspend", "resume"]]
+        server.check_log()
+
+
+@pytest.mark.parametrize("worker", ["wsthreads.gunicorn.ThreadWorker", "gthread"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT], ids=lambda number: number.name)
+def test_without_redis_such_a_session_is_closed(tmp_path, worker, number):
+    with Workers(None, tmp_path, 1, worker=worker) as server, away(server):
+        assert server.end(number) == 0
+        assert list(server.calls().values()) == [["open", "suspend", "close 1001 server shutting down"]]
+        server.check_log()
 
 
 @contextmanager

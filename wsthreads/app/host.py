@@ -16,7 +16,7 @@ from wsthreads.errors import CloseCode
 from wsthreads.loggers import get_logger
 from wsthreads.monitoring.gunicorn_logs import log_to_gunicorn
 from wsthreads.protocol.server_support import green_threads
-from wsthreads.protocol.wsgi_servers import gunicorn_worker, is_ending, is_replaced
+from wsthreads.protocol.wsgi_servers import call_at_exit, gunicorn_worker, is_ending, is_replaced
 from wsthreads.sessions.admission import Admission
 from wsthreads.threads.exit_blockers import report_exit_blockers
 from wsthreads.threads.flusher import Flusher, weakly
@@ -100,6 +100,7 @@ class Host:
             return
         self._app.look_for_overdue()
         if worker is not None:
+            call_at_exit(worker, weakly(self._end, worker))
             self._warn_of_workers(worker.cfg.workers)
             self._flusher.call_later(WORKER_WATCH_S, weakly(self._watch_worker, worker))
         parts: Iterable[Dashboard | MetricsPage | None] = (self._metrics_page, self._dashboard)
@@ -142,6 +143,13 @@ class Host:
                 # green threads there are no sessions, and nothing would end the wait.
                 arguments, is_green = (worker, timeout_s, *goodbye), bool(green_threads())
                 Thread(target=self._drain, args=arguments, name="wsthreads-drain", daemon=is_green).start()
+
+    def _end(self, worker: Any) -> None:
+        """The worker has ended, maybe before anybody looked: without connections, it waits for nothing.
+
+        Sessions whose clients are away go on in other processes, or end.
+        """
+        self._app.shutdown(drain_timeout_s(worker.cfg.graceful_timeout), *farewell(worker))
 
     def _drain(self, worker: Any, timeout_s: float, code: int, reason: str) -> None:
         self._app.shutdown(timeout_s, code, reason)

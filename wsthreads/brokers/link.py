@@ -8,6 +8,7 @@ The link puts the parts together that do this, starts and ends them, and makes n
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -37,6 +38,7 @@ from wsthreads.brokers.seats import Seat
 from wsthreads.brokers.subscriptions import Subscriptions
 from wsthreads.brokers.writer import Writer
 from wsthreads.errors import BrokerError
+from wsthreads.threads.flusher import weakly
 
 if TYPE_CHECKING:
     from wsthreads.brokers.interface import Keeper, Listener, Look, RoomKey
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
     from wsthreads.sessions.session import Session
 
 __all__ = ["RedisLink"]
+
+#: At its end, a process that nobody has shut down sends what waits for at most so long.
+EXIT_S = 2.0
 
 
 class RedisLink:
@@ -175,6 +180,7 @@ class RedisLink:
             self._writer.start()
             self._reader.start()
             self._pid = os.getpid()
+            atexit.register(weakly(self._end_of_process, self._pid))
 
     def publish(
         self, path: str, name: str, frame: bytes, exclude: Session | None, kept: tuple[str, int] | None = None
@@ -363,6 +369,11 @@ class RedisLink:
                 self._writer.stop(timeout_s)
                 self._reader.stop(WAIT_S)
                 self._questions.stop(WAIT_S)
+
+    def _end_of_process(self, pid: int) -> None:
+        """Nobody has called `stop`, as in a program that only broadcasts: send what waits."""
+        if pid == os.getpid():
+            self.stop(EXIT_S)
 
     def release(self) -> None:
         if self._pid == os.getpid() and not self._writer.is_stopping:

@@ -25,6 +25,7 @@ __all__ = [
     "INPUT_KEY",
     "SOCKET_KEY",
     "SessionResponse",
+    "call_at_exit",
     "end_socket",
     "gunicorn_worker",
     "has_socket",
@@ -105,6 +106,22 @@ os.register_at_fork(after_in_child=_default_signals)
 def is_ending(worker: Any) -> bool:
     """Whether a gunicorn worker is ending or has lost its master."""
     return not worker.alive or worker.ppid != os.getppid()
+
+
+def call_at_exit(worker: Any, call: Callable[[], None]) -> None:
+    """Have gunicorn make a call when the worker has ended, before Python waits for the threads that are left.
+
+    The call goes ahead of the ``worker_exit`` of gunicorn's configuration. Only this process has it.
+    """
+    then = worker.cfg.worker_exit
+
+    def worker_exit(arbiter: Any, worker: Any) -> None:
+        try:
+            call()
+        finally:
+            then(arbiter, worker)
+
+    worker.cfg.set("worker_exit", worker_exit)
 
 
 def is_replaced(worker: Any) -> bool:
