@@ -98,7 +98,7 @@ class Come:
         self.is_dropped = True
         self.place.world._by_id.pop(self.state.id, None)
 
-    def end(self, code, reason):
+    def end(self, code, reason, *, has_lapsed=False):
         self.place.close(self.state.id, code, reason)
 
 

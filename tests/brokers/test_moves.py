@@ -27,7 +27,7 @@ class Story:
     """Keeps what happens to its sessions, in order, and echoes. A message may be an order."""
 
     def __init__(self):
-        self.calls, self.sessions = [], {}
+        self.calls, self.sessions, self.seen = [], {}, []
         self.waits, self.goes_on = threading.Event(), threading.Event()
 
     def on_handshake(self, request):
@@ -68,7 +68,12 @@ class Story:
         self.sessions[session.id] = session
         self.calls.append(RESUME)
 
+    def on_presence(self, room, changes):
+        self.seen += [(what, person.key) for what in ("joined", "left") for person in getattr(changes, what)]
+
     def on_close(self, session, code, reason):
+        if session.id in [person.key for person in session.endpoint.room("lobby").presence()]:
+            self.seen.append(("closed", session.id))
         self.calls.append(("close", code, reason))
 
 
@@ -523,6 +528,20 @@ def test_presence_stays_and_nobody_is_told_of_a_leave(processes):
         assert move(client, new).resumed
         assert len(room.presence()) == 2
         assert {each.since for each in room.presence()} == since
+
+
+def test_who_does_not_come_back_after_a_shutdown_leaves_once_when_on_close_has_returned(processes, monkeypatch):
+    monkeypatch.setattr("wsthreads.brokers.handover.OVERDUE_LOOK_S", 0.05)
+    old, new = processes(resume_s=0.3, presence_grace_s=3600, presence_interval_s=0.01)
+    with Speaker(old.port).begin() as client, Speaker(new.port).begin():
+        room, who = new.endpoint.room("lobby"), old.session().id
+        wait_until(lambda: len(room.presence()) == 2, "both are there")
+        new.story.seen.clear()
+        client.lose()
+        old.app.shutdown(DEADLINE_S, 1012, "restart")
+        wait_until(lambda: ("left", who) in new.story.seen, "the leave")
+        assert len(room.presence()) == 1
+        assert [what for what, key in new.story.seen if key == who] == ["closed", "left"]
 
 
 def test_many_clients_come_back_at_once_to_another_process(processes):

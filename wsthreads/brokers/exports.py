@@ -41,6 +41,9 @@ CUT_S = 2.0
 #: How long another thread may take that stores the same session.
 EXPORT_S = 15.0
 
+#: How much longer than its client may be away a session is present, until a process calls its on_close.
+END_S = 10.0
+
 #: How long Redis may take to say whether it has a session.
 RETRACT_S = 10.0
 
@@ -135,7 +138,7 @@ class Exports:
             raise
         if is_stored:
             try:  # before a client can bring it back to this process
-                self._passages.forget(session, departure.left_s)
+                self._passages.forget(session, departure.left_s + END_S)
             finally:
                 ending = departure.leave()
             if ending is not None:  # a close in this process, before Redis had the session: the other one has to know

@@ -104,7 +104,7 @@ class Imports:
             return
         arrival, _ = self._take(*found, call, None, PLAIN)
         if arrival is not None:
-            arrival.end(1006, reason)
+            arrival.end(1006, reason, has_lapsed=True)
 
     def _look(self, session_id: str) -> tuple[SessionState, bytes] | str | None:
         return self._read(session_id, self._link.call_for_session(self._path, session_id, LOOK))

@@ -264,7 +264,7 @@ class Dialogue(Ending):
                 self._has_lapsed_meanwhile = True
                 return
             reason = f"not back within {self._keeper.resume_s:g} s"
-            self._has_lapsed = self._claim((int(CloseCode.ABNORMAL), reason))
+            self.has_lapsed = self._claim((int(CloseCode.ABNORMAL), reason))
         self._keeper.end_soon(self)
 
     # From one process to another: see `moves`

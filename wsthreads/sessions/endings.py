@@ -59,11 +59,11 @@ class Ending(Intake):
     __slots__ = (
         "_claims",
         "_detaches",
-        "_has_lapsed",
         "_is_closing",
         "_is_refused",
         "_keeper",
         "_life",
+        "has_lapsed",
         "is_over",
         "was_too_slow",
     )
@@ -77,7 +77,8 @@ class Ending(Intake):
         self._is_refused = False  # `on_open` is not to be called
         #: The session was closed because its client was too slow.
         self.was_too_slow = False
-        self._has_lapsed = False  # its client did not come back in time
+        #: Its client did not come back in time.
+        self.has_lapsed = False
         self._is_closing = False  # the close event was queued
         self._detaches = False  # no connection's thread will let go of the outbox
         #: `on_close` has returned, or the session goes on in another process.
@@ -140,7 +141,7 @@ class Ending(Intake):
 
     def _close(self) -> None:
         code, reason = self.ending or (int(CloseCode.ABNORMAL), "")
-        may_return = self.has_expired or (code in LOST_CODES and not self.was_kicked and not self._has_lapsed)
+        may_return = self.has_expired or (code in LOST_CODES and not self.was_kicked and not self.has_lapsed)
         try:
             self._life.close(code, reason, is_lost=may_return)
         finally:

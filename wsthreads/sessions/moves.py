@@ -285,6 +285,8 @@ class Arriving:
             self._setting.served.pop(self.session.id)
         self.dialogue.discard()
 
-    def end(self, code: int, reason: str) -> None:
-        """After `settle`: end it, with on_close."""
+    def end(self, code: int, reason: str, *, has_lapsed: bool = False) -> None:
+        """After `settle`: end it, with on_close. If it `has_lapsed`, its client did not come back in time."""
+        if has_lapsed:
+            self.dialogue.has_lapsed = True
         self.dialogue.begin_close(code, reason)
