@@ -41,6 +41,8 @@ __all__ = ["ScriptHandler", "ScriptInfo", "check_script"]
 
 log = get_logger(__name__)
 
+#: `check_script` waits at most so long for what the script's top level has begun.
+CHECK_SETTLE_S = 1.0
 
 #: Calls of rooms that the isolate gets at once.
 MAX_CALLS = 1000
@@ -377,5 +379,6 @@ def check_script(
         raise ScriptError("there is no such file", path)
     isolate = Isolate(path, config, Metrics(), env=Environment(env), modules=modules)
     exports = isolate.start()
+    isolate.settle(CHECK_SETTLE_S)  # the promise jobs of the top level may print, or fail
     isolate.stop(0)
     return ScriptInfo(path, exports.names, exports.hooks, isolate.declarations(), isolate.remarks())
