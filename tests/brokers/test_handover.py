@@ -13,9 +13,11 @@ from tests.redis_server import RedisServer
 from tests.wire import run_all
 from wsthreads.brokers import session_scripts
 from wsthreads.brokers.handover import Handover
+from wsthreads.brokers.redis import RedisBroker
 from wsthreads.brokers.session_scripts import away_name
 from wsthreads.errors import BrokerError
 from wsthreads.protocol.frames import message_frame
+from wsthreads.rooms.handles import Peer, User
 from wsthreads.sessions.moves import BUSY, UNKNOWN
 
 NUMBERS = itertools.count()
@@ -200,6 +202,33 @@ def test_a_session_that_is_away_counts_until_its_window_ends_whatever_the_proces
     bob.session.room("lobby").leave()
     wait_until(lambda: members(world, "lobby") == [1, 1], "only ann")
     assert life_s() > 500
+
+
+def test_a_session_that_is_away_is_open_and_its_user_online(redis, world):
+    ann, bob = Client(world, "lobby", user="ann"), Client(world, "lobby", user="bob", place=1)
+    broker = RedisBroker(redis.url, prefix=world.links[0]._keys._prefix)
+    users, peers = [broker.user("/ws/test", "ann")], [broker.session("/ws/test", ann.id)]
+    for rooms in world.all_rooms:
+        users.append(User("ann", rooms.directory))
+        peers.append(Peer(ann.id, rooms.directory))
+
+    def seen():
+        ids = [[each.id for each in user.sessions()] for user in users]
+        return ids, [each.is_online() for each in users], [each.is_open() for each in peers]
+
+    try:
+        assert seen() == ([[ann.id]] * 3, [True] * 3, [True] * 3)
+        assert world.places[0].handover.export(ann.id)
+        assert seen() == ([[ann.id]] * 3, [True] * 3, [True] * 3)
+        assert {session.since for user in users for session in user.sessions()} == {1.0}
+        assert [each.id for each in User("bob", world.rooms.directory).sessions()] == [bob.id]
+        world.come_back(ann, 1)
+        assert seen() == ([[ann.id]] * 3, [True] * 3, [True] * 3)
+        ann.left_s = 0.001
+        assert world.places[1].handover.export(ann.id)
+        wait_until(lambda: seen() == ([[]] * 3, [False] * 3, [False] * 3), "the end of its window")
+    finally:
+        broker.close()
 
 
 @pytest.mark.parametrize("is_away", [False, True])

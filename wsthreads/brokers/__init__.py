@@ -39,6 +39,7 @@ What waits:
 What an endpoint uses:
 
 =================  =====================================================================================
+`away`             finds sessions that are on their way between two processes
 `directory`        reaches users and single sessions in all processes
 `presence`         who is there, in all processes
 `history`          the histories of rooms, in all processes

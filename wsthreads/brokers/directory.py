@@ -7,15 +7,19 @@ Redis keeps each ban, and says so to every process that announces the user's hid
 there joins it, and after a break. A process that follows the hidden room hears of later bans by the close that goes
 with them. So the only time to ask is at a handshake, in a process without sessions of the user.
 
-Which sessions a user has is asked of all processes that have some.
+Which sessions a user has is asked of all processes that have some, and of Redis, which has those on their way.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from wsthreads.brokers.away import away_sessions, ids_away, is_away
+from wsthreads.errors import BrokerError
 from wsthreads.rooms.bans import Ban
 from wsthreads.rooms.directory import Directory, UserSession
 from wsthreads.rooms.names import SESSIONS_ROOM, user_of, user_room
@@ -87,18 +91,43 @@ class SharedDirectory(Directory):
     def _is_open_elsewhere(self, session_id: str) -> bool:
         if not is_session_id(session_id):
             return False
+        if self._is_away(session_id):
+            return True
         answers = self._link.ask(self._kinds["session"], session_id, enough=bool)
-        return any(each["value"] is True for each in answers)
+        return any(each["value"] is True for each in answers) or self._is_away(session_id)
 
     def _is_online_elsewhere(self, user: str) -> bool:
         if not self._link.members_elsewhere(self._path, user_room(user)):
             return False
-        return any(sessions_in(each) for each in self._link.ask(self._kinds["user"], user, enough=bool))
+        if self._ids_away(user):
+            return True
+        answers = self._link.ask(self._kinds["user"], user, enough=bool)
+        return any(sessions_in(each) for each in answers) or bool(self._ids_away(user))
 
     def _sessions_elsewhere(self, user: str) -> Iterable[UserSession]:
         if not self._link.members_elsewhere(self._path, user_room(user)):
             return []
-        return [session for each in self._link.ask(self._kinds["user"], user) for session in sessions_in(each)]
+        away = self._ids_away(user)
+        found = [session for each in self._link.ask(self._kinds["user"], user) for session in sessions_in(each)]
+        away = (away | self._ids_away(user)) - {session.id for session in found}
+        with suppress(BrokerError):  # Redis is away
+            found += away_sessions(lambda id: partial(self._link.call_for_session, self._path, id), away, user)
+        return found
+
+    # Sessions on their way. While Redis is away, none is known.
+
+    def _is_away(self, session_id: str) -> bool:
+        with suppress(BrokerError):
+            return is_away(partial(self._link.call_for_session, self._path, session_id), session_id)
+        return False
+
+    def _ids_away(self, user: str) -> set[str]:
+        def call(script: str) -> Any:
+            return self._link.call(self._path, user_room(user), script, ("members", "processes"))
+
+        with suppress(BrokerError):
+            return ids_away(call)
+        return set()
 
     def _described_elsewhere(self, timeout_s: float) -> list[dict[str, Any]]:
         answers = self._link.ask(self._kinds["sessions"], None, timeout_s)

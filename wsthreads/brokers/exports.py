@@ -16,7 +16,7 @@ from wsthreads.brokers.session_scripts import FREE, HOLD, RETRACT, STORE, away_n
 from wsthreads.brokers.session_state import SessionState, StateError, encode_state
 from wsthreads.errors import BrokerError, UsageError
 from wsthreads.loggers import get_logger
-from wsthreads.rooms.names import SESSIONS_ROOM, is_hidden
+from wsthreads.rooms.names import SESSIONS_ROOM
 from wsthreads.threads.pool import Pool
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class Exports:
         presences = self._passages.presences(session)
         data, head = encode_state(SessionState(**fields, positions=positions, presences=presences))
         window_ms = max(1, int(departure.left_s * 1000))
-        rooms = [name for name in positions if not is_hidden(name)]
+        rooms = [name for name in positions if name != SESSIONS_ROOM]
         holding = (away_name(session.id), window_ms)
         is_stored = False
         try:

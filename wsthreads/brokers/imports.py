@@ -19,7 +19,7 @@ from wsthreads.brokers.session_state import SessionState, StateError, decode_sta
 from wsthreads.errors import BrokerError
 from wsthreads.loggers import get_logger
 from wsthreads.protocol.encoding import PLAIN, Encoding
-from wsthreads.rooms.names import is_hidden
+from wsthreads.rooms.names import SESSIONS_ROOM
 from wsthreads.sessions.moves import BUSY, UNKNOWN, same_origin
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class Imports:
         passages.take_presences(session, state.presences)
         self._count("sessions_taken_over")
         with suppress(BrokerError):  # then it counts twice until its window is over
-            free(self._link, self._path, state.id, [name for name in state.positions if not is_hidden(name)])
+            free(self._link, self._path, state.id, [name for name in state.positions if name != SESSIONS_ROOM])
         return arrival, replay
 
     def _enter(self, arrival: Arriving, state: SessionState) -> Replay | None:

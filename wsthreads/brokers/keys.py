@@ -96,7 +96,8 @@ node, and a script may use them together:
     A sorted set: the ids of these sessions, and until when their clients may come back, in milliseconds of Redis's
     clock. All sessions of an endpoint are in one shard, that of the hidden room for single sessions.
 
-    While a session is away, it is a member of its rooms: ``<id>.away`` is in their ``members`` and ``processes``.
+    While a session is away, it is a member of its rooms, and of its user's hidden room: ``<id>.away`` is in their
+    ``members`` and ``processes``.
 
 ``{<prefix>:<shard>}:wake:<process>``
     A channel only: on it a process's writer wakes the process's own reader. Announcements of rooms and answers to

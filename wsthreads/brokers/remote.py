@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from wsthreads.brokers import messages, scripts
 from wsthreads.brokers.attributes import StoredAttributes
+from wsthreads.brokers.away import away_sessions, ids_away, is_away
 from wsthreads.brokers.directory import is_session_id, sessions_in
 from wsthreads.brokers.history import StoredHistory
 from wsthreads.brokers.kept import UNKNOWN_LIMITS, limits_text
@@ -341,11 +342,21 @@ class RemoteUser(_Remote):
         return sorted(self._ask(is_one_enough=False), key=lambda session: (session.since, session.id))
 
     def _ask(self, *, is_one_enough: bool) -> list[UserSession]:
-        outside = self._outside()
-        if not outside.members(outside.keys.address(self._endpoint, user_room(self._name))):
+        outside, user = self._outside(), self._name
+        address = outside.keys.address(self._endpoint, user_room(user))
+        if not outside.members(address):
             return []
-        answers = outside.ask(f"user {self._endpoint}", self._name, is_one_enough=is_one_enough)
-        return [session for answer in answers for session in sessions_in(answer)]
+
+        def call(script: str) -> Any:
+            return outside.call(script, [address.members, outside.keys.processes(address.shard)])
+
+        def call_for(session_id: str) -> Callable[..., Any]:
+            return lambda script: outside.call(script, [*outside.keys.session(self._endpoint, session_id)])
+
+        away = ids_away(call)
+        answers = outside.ask(f"user {self._endpoint}", user, is_one_enough=is_one_enough)
+        found = [session for answer in answers for session in sessions_in(answer)]
+        return found + away_sessions(call_for, (away | ids_away(call)) - {session.id for session in found}, user)
 
     def __repr__(self) -> str:
         return f"<RemoteUser {self._name!r} of {self._endpoint}>"
@@ -378,8 +389,15 @@ class RemotePeer(_Remote):
 
     def is_open(self) -> bool:
         """Whether there is such a session. Waits for the processes for a second. Raises `BrokerError`."""
-        answers = self._outside().ask(f"session {self._endpoint}", self._id, is_one_enough=True)
-        return any(answer["value"] is True for answer in answers)
+        outside, keys = self._outside(), [*self._outside().keys.session(self._endpoint, self._id)]
+
+        def call(script: str, *arguments: object) -> Any:
+            return outside.call(script, keys, *arguments)
+
+        if is_away(call, self._id):
+            return True
+        answers = outside.ask(f"session {self._endpoint}", self._id, is_one_enough=True)
+        return any(answer["value"] is True for answer in answers) or is_away(call, self._id)
 
     def __repr__(self) -> str:
         return f"<RemotePeer {self._id!r} of {self._endpoint}>"

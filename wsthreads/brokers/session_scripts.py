@@ -6,6 +6,7 @@ from wsthreads.brokers.keys import AWAY, KEYS_S
 from wsthreads.brokers.log_scripts import LIVE_ON, NOW
 
 __all__ = [
+    "AWAY_IN",
     "CLAIM",
     "DROP",
     "FREE",
@@ -17,6 +18,7 @@ __all__ = [
     "RETRACT",
     "SEEN_BYTES",
     "STORE",
+    "WAITS",
     "away_name",
     "claimed",
     "retracted",
@@ -116,6 +118,26 @@ if string.sub(value or '', 1, {SEEN_BYTES}) == ARGV[1] then
   redis.pcall('ZREM', KEYS[2], ARGV[2])
 end
 return 1
+"""
+
+#: KEYS: session, away. ARGV: the session's id. Whether it is stored, and its client may still come back.
+WAITS = f"""
+{NOW}
+local due = redis.pcall('ZSCORE', KEYS[2], ARGV[1])
+return type(due) == 'string' and tonumber(due) >= now and 1 or 0
+"""
+
+#: KEYS: members, processes. Returns the names of the sessions that are away, and members meanwhile.
+AWAY_IN = f"""
+{NOW}
+local found = {{}}
+for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
+  local due = string.sub(name, -{len(AWAY)}) == '{AWAY}' and redis.call('ZSCORE', KEYS[2], name)
+  if due and tonumber(due) >= now then
+    found[#found + 1] = name
+  end
+end
+return found
 """
 
 #: KEYS: members, processes. Returns the names of the processes that have members and count as alive.

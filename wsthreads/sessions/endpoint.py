@@ -203,6 +203,7 @@ class Endpoint:
         """The sessions in all processes, at most `MAX_DESCRIBED` of each; over Redis, waits at most `timeout_s`.
 
         Each is a dict: ``id``, ``user``, ``since``, ``address``, ``rooms``, and its process's ``pid`` and ``host``.
+        After a restart, a session that waits for its client is in no process, and so not in the list.
         """
         return self.directory.sessions_everywhere(timeout_s)
 
