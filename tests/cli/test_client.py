@@ -97,7 +97,7 @@ def test_parameters_headers_and_subprotocols_are_sent(url):
     )
     origin = url.replace("ws:", "http:").removesuffix("/ws")
     assert client.subprotocol == "v1"
-    assert client.receive() == [f"hello ann & bob=ü t1 {origin}"]
+    assert wait_until(client.receive) == [f"hello ann & bob=ü t1 {origin}"]
     client.abort()
 
 
