@@ -25,7 +25,7 @@ KEPT, HISTORY, FOLLOWING = 500, 20, 10
 #: Each of them comes back once. So many are on their way at a time.
 JOINERS, AT_ONCE = 200, 4
 
-HANDLER = f'''
+HANDLER = f"""
 def on_open(session):
     room, role = session.room("lobby"), session.get_parameter("role")
     if role == "joiner":
@@ -38,7 +38,7 @@ def on_open(session):
 
 def on_message(session, message):
     session.room("lobby").broadcast(message)
-'''
+"""
 
 
 class Speaker(threading.Thread):

@@ -544,6 +544,39 @@ def test_who_does_not_come_back_after_a_shutdown_leaves_once_when_on_close_has_r
         assert [what for what, key in new.story.seen if key == who] == ["closed", "left"]
 
 
+def sessions_in(process):
+    """By key: how many sessions of a person are there."""
+    return {each.key: each.sessions for each in process.endpoint.room("lobby").presence()}
+
+
+def test_a_session_that_waits_for_its_client_counts_in_presence_wherever_it_waits(processes):
+    old, new = processes()
+    with Speaker(old.port).begin() as client, Speaker(new.port).begin():
+        wait_until(lambda: list(sessions_in(new).values()) == [1, 1], "both are there")
+        client.lose()
+        wait_until(lambda: SUSPEND in old.calls, "the suspension")
+        assert [list(sessions_in(each).values()) for each in (old, new)] == [[1, 1]] * 2
+        old.app.shutdown(DEADLINE_S, 1012, "restart")
+        wait_until(lambda: new.endpoint.room("lobby").members() == 2, "it is in Redis")
+        assert list(sessions_in(new).values()) == [1, 1]
+
+
+def test_nothing_is_left_of_a_presence_whose_process_has_ended_when_its_session_ends_elsewhere(processes, redis):
+    old, new = processes()
+    with Speaker(old.port).begin() as client, Speaker(new.port).begin():
+        wait_until(lambda: len(sessions_in(new)) == 2, "both are there")
+        gone = old.session().id
+        client.lose()
+        old.app.shutdown(DEADLINE_S, 1012, "restart")
+        assert move(client, new).resumed
+        client.leave()
+
+        def fields():
+            return [field for key in redis.client.scan_iter("*presence*") for field in redis.client.hkeys(key)]
+
+        wait_until(lambda: not [each for each in fields() if each.endswith(f" {gone}".encode())], "nothing is left")
+
+
 def test_many_clients_come_back_at_once_to_another_process(processes):
     old, new = processes()
     with ExitStack() as stack:

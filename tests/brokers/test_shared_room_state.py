@@ -244,7 +244,7 @@ def test_what_ends_by_the_clock_of_redis_ends_also_if_the_clock_goes_back(redis_
     now = redis_server.client.time()[0] * 1000
     redis_server.client.zadd(processes, {"killed.0": now + 60_000})
     wait_until(lambda: redis_server.client.zscore(processes, "killed.0") < now + 20_000, "the next report")
-    redis_server.client.hset(address.attributes, "@\"n\"", f"killed {now + 60_000}")
+    redis_server.client.hset(address.attributes, '@"n"', f"killed {now + 60_000}")
     assert world.rooms.room("lobby").update_attribute("n", lambda value: 1) == 1
 
 

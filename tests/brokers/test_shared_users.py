@@ -147,9 +147,7 @@ def test_is_online_and_sessions_ask_all_processes(world, outside):
     there = world.member(of=world.all_rooms[1], user="ann")
     for handle in (user(world, "ann"), user(world, "ann", of=1), outside.user("/ws/test", "ann")):
         assert handle.is_online()
-        assert [(each.id, each.since) for each in handle.sessions()] == [
-            (there.session.id, there.session.opened_at)
-        ]
+        assert [(each.id, each.since) for each in handle.sessions()] == [(there.session.id, there.session.opened_at)]
         assert not type(handle)("bob", world.rooms.directory).is_online() if isinstance(handle, User) else True
     here = world.member(of=world.rooms, user="ann")
     assert [each.id for each in user(world, "ann").sessions()] == [there.session.id, here.session.id]

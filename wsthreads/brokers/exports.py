@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from threading import Event, Lock
 from time import monotonic, sleep
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.brokers.keys import OVERDUE_S
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from wsthreads.sessions.moves import Departing, Moves
 
 __all__ = ["Exports", "free"]
+
+#: Default for `before`.
+NOTHING_BEFORE: Mapping[str, str] = MappingProxyType({})
 
 log = get_logger(__name__)
 
@@ -197,6 +201,13 @@ class Exports:
         return True
 
 
-def free(link: Link, path: str, session_id: str, rooms: Iterable[str]) -> None:
-    """A session that was on its way has arrived, or has not left: it counts where it is. Raises `BrokerError`."""
-    link.call_all(path, [(name, FREE, ("members", "processes"), (away_name(session_id),)) for name in rooms])
+def free(
+    link: Link, path: str, session_id: str, rooms: Iterable[str], before: Mapping[str, str] = NOTHING_BEFORE
+) -> None:
+    """A session that was on its way has arrived, or has not left: it counts where it is. Raises `BrokerError`.
+
+    `before` has the process that has kept its presence until now, by room.
+    """
+    away, keys = away_name(session_id), ("members", "processes", "presence")
+    kept = {name: f"{process} {session_id}" for name, process in before.items()}
+    link.call_all(path, [(name, FREE, keys, (away, kept.get(name, ""))) for name in rooms])

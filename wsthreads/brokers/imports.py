@@ -143,10 +143,11 @@ class Imports:
             return None, None
         frames = [] if replay is None else [encoding.frame(frame) for frame in replay.frames]
         arrival.settle(state.acknowledged, state.frames + frames)
-        passages.take_presences(session, state.presences)
+        before = passages.take_presences(session, state.presences)
         self._count("sessions_taken_over")
         with suppress(BrokerError):  # then it counts twice until its window is over
-            free(self._link, self._path, state.id, [name for name in state.positions if name != SESSIONS_ROOM])
+            rooms = [name for name in state.positions if name != SESSIONS_ROOM]
+            free(self._link, self._path, state.id, rooms, before)  # behind the presences that it has here
         return arrival, replay
 
     def _enter(self, arrival: Arriving, state: SessionState) -> Replay | None:

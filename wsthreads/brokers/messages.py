@@ -133,6 +133,8 @@ class PresenceChange(NamedTuple):
     set_at: int = 0
     #: How long the session is kept, from when this was published, since its connection was lost.
     lost_s: float | None = None
+    #: It has not ended: it is on its way to another process.
+    waits: bool = False
 
 
 #: Any of the kinds.
@@ -157,13 +159,16 @@ def encode_close(sender: str, ticket: int, session_id: str | None, code: int, re
 def presence_payload(change: PresenceChange) -> bytes:
     """What is behind the first line of a `PresenceChange`.
 
-    A JSON list of all but the session and the value, and the value as it is, in the next line. For a session that is
+    A JSON list of all but the session and the value, and the value as it is, in the next line. The last field is there
+    only if the session `waits`. For a session that is
     gone, only ``[version]``.
     """
     if change.value is None:
         return b"[%d]" % change.version
     lost_s = None if change.lost_s is None else round(change.lost_s, 3)
     fields = [change.version, change.set_at, change.since, change.process, change.user, lost_s]
+    if change.waits:
+        fields.append(True)
     return f"{json.dumps(fields, separators=(',', ':'))}\n{change.value}".encode()
 
 
@@ -253,8 +258,8 @@ def decode_presence(session_id: str, payload: bytes) -> PresenceChange:
     fields = _list(line, "presence")
     if not newline and len(fields) == 1 and _is_version(fields[0]):
         return PresenceChange(session_id, fields[0], None)
-    if len(fields) == 6:
-        version, set_at, since, process, user, lost_s = fields
+    if len(fields) == 6 or (len(fields) == 7 and fields[6] is True):
+        version, set_at, since, process, user, lost_s = fields[:6]
         if (
             newline
             and _is_version(version)
@@ -265,7 +270,8 @@ def decode_presence(session_id: str, payload: bytes) -> PresenceChange:
             and (user is None or isinstance(user, str))
             and (lost_s is None or _is_time(lost_s, MAX_S))
         ):
-            return PresenceChange(session_id, version, _json_text(value), process, user, since, set_at, lost_s)
+            text, waits = _json_text(value), len(fields) == 7
+            return PresenceChange(session_id, version, text, process, user, since, set_at, lost_s, waits)
     raise BrokerError(f"a presence of {len(payload)} bytes that does not have the fields of version {VERSION}")
 
 

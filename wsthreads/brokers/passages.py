@@ -164,11 +164,13 @@ class Passages:
             if entry is not None
         }
 
-    def take_presences(self, session: SharedSession, presences: Mapping[str, PresenceState]) -> None:
-        """Go on with the presences that a session had in another process."""
+    def take_presences(self, session: SharedSession, presences: Mapping[str, PresenceState]) -> dict[str, str]:
+        """Go on with the presences that a session had in another process. Returns that process by room, if known."""
         roster = self._rooms.roster
+        found: dict[str, str] = {}
         for name, each in presences.items():
             if roster is not None and name in session._joined:
-                roster.take_over(
+                found[name] = roster.take_over(
                     name, Entry(session.id, session.user, each.since, each.value, each.set_at, each.version)
                 )
+        return {name: process for name, process in found.items() if process}

@@ -115,19 +115,22 @@ class SharedRoster(Roster):
 
     def keep(self, name: str, session_id: str, keep_s: float) -> None:
         """A session is on its way to another process. If it does not arrive, it leaves after `keep_s`."""
-        self._end(name, session_id, self.timers.now() + keep_s)
+        self._end(name, session_id, self.timers.now() + keep_s, waits=True)
         self.tell(name)
 
-    def take_over(self, name: str, entry: Entry) -> None:
-        """A session goes on in this process, with what it had in another one."""
+    def take_over(self, name: str, entry: Entry) -> str:
+        """A session goes on in this process, with what it had in another one. Returns that process, if it is known."""
         self.is_used = True
         wants_reports = self._wants_reports()
+        before = ""
 
         def change(state: State | None) -> State:
+            nonlocal before
             state = state or State()
             if wants_reports:
                 state.presence.begin_reports()
             old = state.presence.entry(entry.session_id)
+            before = "" if old is None else old.process
             version = max(self._next_version(), entry.version + 1, 0 if old is None else old.version + 1)
             own = entry._replace(version=version)
             if state.presence.apply_set(own):
@@ -138,6 +141,7 @@ class SharedRoster(Roster):
 
         self._states.compute(name, change)
         self.tell(name)
+        return before
 
     # What other processes have changed
 
@@ -317,7 +321,15 @@ def entry_of(change: PresenceChange, value: str, now: float) -> Entry:
     """An entry of another process. `now` is the time on the clock of `Entry.lost_until`."""
     lost_until = None if change.lost_s is None else now + change.lost_s
     return Entry(
-        change.session_id, change.user, change.since, value, change.set_at, change.version, lost_until, change.process
+        change.session_id,
+        change.user,
+        change.since,
+        value,
+        change.set_at,
+        change.version,
+        lost_until,
+        change.process,
+        change.waits,
     )
 
 
@@ -325,5 +337,5 @@ def _change(entry: Entry, now: float) -> PresenceChange:
     """What other processes are told of an entry of this process."""
     lost_s = None if entry.lost_until is None else max(0.0, entry.lost_until - now)
     return PresenceChange(
-        entry.session_id, entry.version, entry.value, "", entry.user, entry.since, entry.set_at, lost_s
+        entry.session_id, entry.version, entry.value, "", entry.user, entry.since, entry.set_at, lost_s, entry.waits
     )

@@ -164,9 +164,13 @@ live_on(KEYS[1], life)
 return 1
 """
 
-#: KEYS: members, processes. ARGV: the name. Counts that member no longer.
+#: KEYS: members, processes, presence. ARGV: the name; a field of the presence, or nothing. Counts that member no
+#: longer, and drops the field: its session has another one by now.
 FREE = """
 redis.call('ZREM', KEYS[2], ARGV[1])
+if ARGV[2] ~= '' then
+  redis.call('HDEL', KEYS[3], ARGV[2])
+end
 return redis.call('HDEL', KEYS[1], ARGV[1])
 """
 

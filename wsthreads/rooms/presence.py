@@ -30,7 +30,8 @@ class Person:
     presence: Any
     #: When the person came, in seconds since the epoch.
     since: float
-    #: The number of sessions. Those whose connection was lost do not count, so it can be 0.
+    #: The number of sessions. One that waits for its client counts. One that has ended with a lost connection does not,
+    #: so it can be 0.
     sessions: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -78,6 +79,8 @@ class Entry(NamedTuple):
     lost_until: float | None = None
     #: The process that owns the session; empty for this one.
     process: str = ""
+    #: It has not ended: it is on its way to another process.
+    waits: bool = False
 
     @property
     def key(self) -> str:
@@ -183,14 +186,14 @@ class Presence:
         found: Iterable[Entry] = self._entries.values()
         return [entry for entry in found if process is None or entry.process == process]
 
-    def lost(self, key: str, process: str = "") -> list[Entry]:
-        """A person's sessions whose connection was lost, of one process."""
-        entries = self._persons.get(key, ())
-        return [entry for entry in entries if entry.lost_until is not None and entry.process == process]
+    def lost(self, key: str, process: str = "", *, with_waiting: bool = False) -> list[Entry]:
+        """A person's sessions that have ended with a lost connection, of one process; perhaps those that wait, too."""
+        entries = [entry for entry in self._persons.get(key, ()) if entry.process == process]
+        return [entry for entry in entries if not _is_there(entry) or (with_waiting and entry.waits)]
 
     def is_alive(self, key: str) -> bool:
-        """Whether a person has a session whose connection was not lost."""
-        return any(entry.lost_until is None for entry in self._persons.get(key, ()))
+        """Whether a person has a session that has not ended with a lost connection."""
+        return any(_is_there(entry) for entry in self._persons.get(key, ()))
 
     def since(self, key: str, now: float) -> float:
         """What `Entry.since` is for a new session of a person: when the person came, or `now` for a new person.
@@ -330,12 +333,17 @@ def persons_of(entries: Iterable[Entry]) -> list[Person]:
     return sorted(map(_person, by_key.values()), key=_ARRIVAL)
 
 
+def _is_there(entry: Entry) -> bool:
+    """Whether a session is open, with a connection or without."""
+    return entry.lost_until is None or entry.waits
+
+
 def _person(entries: list[Entry], sessions: int | None = None) -> Person:
     last, since = entries[0], entries[0].since
     if len(entries) > 1:
         last, since = max(entries, key=_SET_LAST), min(entry.since for entry in entries)
     if sessions is None:
-        sessions = sum(entry.lost_until is None for entry in entries)
+        sessions = sum(map(_is_there, entries))
     key = last.session_id if last.user is None else last.user
     return Person(key, last.user, value_of(last.value), since, sessions)
 

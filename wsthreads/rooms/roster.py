@@ -117,7 +117,7 @@ class Roster:
                 since = state.presence.since(person_key(session_id, user), version / 1e6)
                 entry = Entry(session_id, user, since, value, version, version)
             else:
-                entry = old._replace(value=value, set_at=version, version=version, lost_until=None)
+                entry = old._replace(value=value, set_at=version, version=version, lost_until=None, waits=False)
             state.presence.apply_set(entry)
             self._own_change(name, entry)
             self._drop_lost(name, state, entry.key)
@@ -144,22 +144,30 @@ class Roster:
         key = person_key("", user)
 
         def change(name: str, state: State) -> State | None:
-            self._drop_lost(name, state, key)
+            self._drop_lost(name, state, key, with_waiting=True)
             return unless_empty(state)
 
         for name, state in self._states.snapshot().items():
-            if state.presence.lost(key):
+            if state.presence.lost(key, with_waiting=True):
                 self._states.compute_if_present(name, partial(change, name))
                 self.tell(name)
 
-    def _drop_lost(self, name: str, state: State, key: str) -> None:
+    def _drop_lost(self, name: str, state: State, key: str, *, with_waiting: bool = False) -> None:
         """Remove a person's sessions whose connection was lost, of this process. Called under the room's stripe."""
-        for entry in state.presence.lost(key):
+        for entry in state.presence.lost(key, with_waiting=with_waiting):
             version = self._next_version()
             state.presence.apply_gone(entry.session_id, version)
             self._own_change(name, (entry.session_id, version))
 
-    def _end(self, name: str, session_id: str, lost_until: float | None, *, with_lost: bool = False) -> None:
+    def _end(
+        self,
+        name: str,
+        session_id: str,
+        lost_until: float | None,
+        *,
+        with_lost: bool = False,
+        waits: bool = False,
+    ) -> None:
         was_there = False
 
         def change(state: State) -> State | None:
@@ -175,7 +183,7 @@ class Roster:
                 if with_lost and not state.presence.is_alive(old.key):
                     self._drop_lost(name, state, old.key)
             else:
-                entry = old._replace(version=version, lost_until=lost_until)
+                entry = old._replace(version=version, lost_until=lost_until, waits=waits)
                 state.presence.apply_set(entry)
                 self._own_change(name, entry)
             return unless_empty(state)
