@@ -394,5 +394,6 @@ class Engine:
             return
         self.lost = event.lost
         why = f" ({printable(event.why)})" if event.why else ""
-        logger.info("a fresh session has begun%s; %d messages of the former one are perhaps lost", why, event.lost)
+        lost = f"; {event.lost} messages of the former one are perhaps lost" if event.lost else ""
+        logger.info("a fresh session has begun%s%s", why, lost)
         self.application.open()
