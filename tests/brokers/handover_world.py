@@ -9,10 +9,9 @@ from tests.programs import DEADLINE_S
 from tests.room_worlds import Member, RedisWorld
 from tests.wire import parse_frames
 from wsthreads.brokers.handover import Handover
-from wsthreads.errors import UsageError
 from wsthreads.protocol.encoding import PLAIN
 from wsthreads.protocol.frames import message_frame
-from wsthreads.sessions.moves import Claim
+from wsthreads.sessions.moves import CannotMove, Claim
 
 SECRET = sha256(b"secret").hexdigest()
 
@@ -36,7 +35,7 @@ class Away:
         self.place, self.client = place, client
         self.session = client.member.session
         self.outbox = client.kept
-        self.left_s = client.left_s
+        self.left_s, self.secrets = client.left_s, [SECRET]
 
     def state(self):
         client = self.client
@@ -125,7 +124,7 @@ class Place:
             return None
         if not self.is_json:
             self.close(session_id, 1006, "cannot move")
-            raise UsageError("the attribute 'lock' is not JSON")
+            raise CannotMove("the attribute 'lock' is not JSON", [SECRET], 60.0)
         return Away(self, self.here[session_id])
 
     def arrive(self, state, request, encoding):

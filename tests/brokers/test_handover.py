@@ -265,6 +265,22 @@ def test_a_session_that_cannot_move_ends_in_its_process_and_its_client_is_told(w
     assert not new.here
 
 
+@pytest.mark.parametrize("what", ["is no JSON", "is too large"])
+def test_a_client_is_told_that_its_session_could_not_move_after_its_process_has_ended(world, monkeypatch, what):
+    ann, old = Client(world, "lobby"), world.places[0]
+    if what == "is no JSON":
+        old.is_json = False
+    else:
+        monkeypatch.setattr("wsthreads.brokers.session_state.MAX_STATE_BYTES", 5000)
+        ann.kept.frames = [message_frame("x" * 5000)]
+    assert not old.handover.export(ann.id)
+    world.links[0].stop(DEADLINE_S)
+    assert world.come_back(ann, 1, secret="0" * 64) == UNKNOWN
+    assert world.come_back(ann, 1) == "elsewhere"
+    assert world.places[1].handover.end_overdue() == 0
+    assert not world.places[1].closed
+
+
 def test_a_session_that_is_too_large_cannot_move(world, monkeypatch):
     monkeypatch.setattr("wsthreads.brokers.session_state.MAX_STATE_BYTES", 5000)
     ann = Client(world, "lobby")

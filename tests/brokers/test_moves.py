@@ -328,13 +328,16 @@ def test_a_session_with_attributes_that_are_not_json_ends_and_its_client_is_told
         new.wait_for("open")
 
 
-def test_at_a_shutdown_a_session_that_cannot_move_ends(processes):
-    old, _ = processes()
+def test_at_a_shutdown_a_session_that_cannot_move_ends_and_its_client_is_told_by_the_next_process(processes):
+    old, new = processes()
     with Speaker(old.port).begin() as client:
         client.send("lock")
         assert client.next() == "echo lock"
         old.app.shutdown(DEADLINE_S, 1012, "restart")
         assert [call[1] for call in old.calls if call[0] == "close"] == [1006]
+        welcome = move(client, new)
+        assert (welcome.resumed, welcome.why) == (False, "elsewhere")
+        assert new.app.metrics.snapshot()["resumes_refused_elsewhere"] == 1
 
 
 @pytest.mark.parametrize("when", ["before it moves", "while it is stored"])

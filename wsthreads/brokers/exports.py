@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from wsthreads.brokers.keys import OVERDUE_S
 from wsthreads.brokers.passages import Passages
-from wsthreads.brokers.session_scripts import FREE, HOLD, RETRACT, STORE, away_name, retracted
+from wsthreads.brokers.session_scripts import FREE, HOLD, RETRACT, STORE, STUCK, away_name, retracted, stuck
 from wsthreads.brokers.session_state import SessionState, StateError, encode_state
-from wsthreads.errors import BrokerError, UsageError
+from wsthreads.errors import BrokerError
 from wsthreads.loggers import get_logger
 from wsthreads.rooms.names import SESSIONS_ROOM
+from wsthreads.sessions.moves import CannotMove
 from wsthreads.threads.pool import Pool
 
 if TYPE_CHECKING:
@@ -76,21 +77,20 @@ class Exports:
         """In a forked process."""
         self._lock = Lock()  # guards the rest
         self._under_way: dict[str, Event] = {}
-        self._asked: dict[str, str] = {}  # by session: the digest of a secret with which another process has asked
-        self._fixed: dict[str, str] = {}  # the same, of sessions that could not move
+        self._fixed: dict[str, list[str]] = {}  # the digests of the secrets of sessions that could not move
 
-    def begin(self, session_id: str, secret: str) -> None:
-        """`export` in another thread, unless that is under way. `secret` is the digest of one of its secrets."""
+    def begin(self, session_id: str) -> None:
+        """`export` in another thread, unless that is under way."""
         with self._lock:
             if session_id in self._under_way:
                 return
-            self._asked[session_id] = secret
         with suppress(RuntimeError):  # no thread can be started just now; the other process asks again
             self._pool.put([partial(self.export, session_id)])
 
     def why_not(self, session_id: str, secret: str) -> str:
         """Why a session that was here could not move, for who has its secret; nothing if it is none of these."""
-        return "elsewhere" if hmac.compare_digest(self._fixed.get(session_id, ""), secret) else ""
+        found = self._fixed.get(session_id, [])
+        return "elsewhere" if any(hmac.compare_digest(each, secret) for each in found) else ""
 
     def export(self, session_id: str, timeout_s: float = DEPART_S) -> bool:
         """Store a session, and forget it. False if it stays, or is not there any more. Waits if this is under way.
@@ -110,20 +110,22 @@ class Exports:
         try:
             departure = self._sessions.depart(session_id, timeout_s)
             return departure is not None and self._export(departure)
-        except UsageError as error:
-            self._cannot_move(session_id, error)
+        except CannotMove as error:
+            self._cannot_move(session_id, error, error.secrets, error.left_s)
             return False
         finally:
             with self._lock:
                 self._under_way.pop(session_id).set()
-                self._asked.pop(session_id, None)
 
-    def _cannot_move(self, session_id: str, error: Exception) -> None:
+    def _cannot_move(self, session_id: str, error: Exception, secrets: list[str], left_s: float) -> None:
         log.warning("session %s on %s cannot move to another process: %s", session_id, self._path, error)
         with self._lock:
-            self._fixed[session_id] = self._asked.get(session_id, "")
+            self._fixed[session_id] = secrets
             if len(self._fixed) > MAX_FIXED:
                 del self._fixed[next(iter(self._fixed))]
+        with suppress(BrokerError):  # then its client is told once this process has ended, too
+            window_ms = max(1, int(left_s * 1000))
+            self._link.call_for_session(self._path, session_id, STUCK, stuck(secrets), window_ms)
 
     def _export(self, departure: Departing) -> bool:
         session, is_stored = departure.session, False
@@ -132,7 +134,7 @@ class Exports:
         except StateError as error:
             departure.fail()
             self._passages.stay(session)
-            self._cannot_move(session.id, error)
+            self._cannot_move(session.id, error, departure.secrets, departure.left_s)
             return False
         except BrokerError as error:
             log.debug("session %s on %s stays: %s", session.id, self._path, error)

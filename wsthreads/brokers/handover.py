@@ -204,7 +204,7 @@ class Handover:
         if why == UNKNOWN:
             return self._exports.why_not(session_id, secret) or UNKNOWN
         if not why:
-            self._exports.begin(session_id, secret)
+            self._exports.begin(session_id)
             return BUSY
         return why
 

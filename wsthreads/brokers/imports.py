@@ -65,7 +65,11 @@ class Imports:
         `BUSY` if somebody else takes it. Raises `BrokerError` if Redis does not answer.
         """
         call = partial(self._link.call_for_session, self._path, claim.session_id)
-        found = self._look(claim.session_id)
+        data = call(LOOK)
+        if data and data.startswith(b"stuck "):
+            is_theirs = any(hmac.compare_digest(each, claim.secret.encode()) for each in data.split()[1:])
+            return "elsewhere" if is_theirs else UNKNOWN
+        found = self._read(claim.session_id, data)
         if found is None or isinstance(found, str):
             return found
         state, head = found
@@ -106,12 +110,9 @@ class Imports:
         if arrival is not None:
             arrival.end(1006, reason, has_lapsed=True)
 
-    def _look(self, session_id: str) -> tuple[SessionState, bytes] | str | None:
-        return self._read(session_id, self._link.call_for_session(self._path, session_id, LOOK))
-
     def _read(self, session_id: str, data: bytes | None) -> tuple[SessionState, bytes] | str | None:
         """What is in Redis of a session, and its beginning; why it cannot be used; None if no state is there."""
-        if not data or data.startswith((b"taken ", b"retracted ")):
+        if not data or data.startswith((b"taken ", b"retracted ", b"stuck ")):
             return None
         try:
             state, head = decode_state(data)

@@ -18,10 +18,12 @@ __all__ = [
     "RETRACT",
     "SEEN_BYTES",
     "STORE",
+    "STUCK",
     "WAITS",
     "away_name",
     "claimed",
     "retracted",
+    "stuck",
 ]
 
 #: How much of a value tells two values of one session apart, in bytes.
@@ -60,6 +62,12 @@ end
 if redis.call('PTTL', KEYS[2]) < life then
   redis.call('PEXPIRE', KEYS[2], string.format('%.0f', life))
 end
+return 1
+"""
+
+#: KEYS: session, away. ARGV: the text of `stuck`, for how many milliseconds its client may come back.
+STUCK = """
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
 
@@ -183,6 +191,11 @@ def away_name(session_id: str) -> str:
 def claimed(process: str, token: str) -> str:
     """What is in place of a state that a process has taken."""
     return f"taken {process} {token}"
+
+
+def stuck(secrets: list[str]) -> str:
+    """What is in place of a state that could not be stored: the digests of who is to know."""
+    return " ".join(("stuck", *secrets))
 
 
 def retracted(head: bytes) -> str:

@@ -32,7 +32,18 @@ if TYPE_CHECKING:
     from wsthreads.sessions.suspensions import Suspensions
     from wsthreads.threads.flusher import Flusher
 
-__all__ = ["BUSY", "UNKNOWN", "Arriving", "Claim", "Departing", "Handover", "Moves", "origin_of", "same_origin"]
+__all__ = [
+    "BUSY",
+    "UNKNOWN",
+    "Arriving",
+    "CannotMove",
+    "Claim",
+    "Departing",
+    "Handover",
+    "Moves",
+    "origin_of",
+    "same_origin",
+]
 
 log = get_logger(__name__)
 
@@ -41,6 +52,15 @@ UNKNOWN = "unknown"
 
 #: Somebody has it, and cannot hand it over just now. The client comes again.
 BUSY = "busy"
+
+
+class CannotMove(UsageError):
+    """A session has ended, since it cannot move: for its client, who has one of these secrets for so many seconds."""
+
+    def __init__(self, message: str, secrets: list[str], left_s: float) -> None:
+        super().__init__(message)
+        self.secrets = secrets
+        self.left_s = left_s
 
 
 class Claim(NamedTuple):
@@ -141,7 +161,7 @@ class Moves:
     def depart(self, session_id: str, timeout_s: float) -> Departing | None:
         """Suspend a session, and take its turn. None if it is not there, or a call of the handler takes too long.
 
-        Raises `UsageError` for one that has ended by that, because it cannot move.
+        Raises `CannotMove` for one that has ended by that.
         """
         dialogue = self._find(session_id)
         if dialogue is None or not dialogue.hold(timeout_s):
@@ -149,9 +169,9 @@ class Moves:
         departing = Departing(self._setting, dialogue)
         try:
             departing.prepare()
-        except UsageError:
+        except UsageError as error:
             departing.fail()
-            raise
+            raise CannotMove(str(error), departing.secrets, departing.left_s) from error
         except IsolateError as error:  # the script is busy
             log.debug("session %s does not move now: %s", session_id, error)
             departing.stay()
@@ -184,6 +204,11 @@ class Departing:
         #: How much longer its client may be away.
         self.left_s = setting.suspensions.left_s(dialogue)
 
+    @property
+    def secrets(self) -> list[str]:
+        """The digests of its secrets."""
+        return self._dialogue.secrets.export()
+
     def prepare(self) -> None:
         """Raises `UsageError` if the attributes are not JSON."""
         self._attributes = self._setting.handler.export_attributes(self.session, self._dialogue.returned)
@@ -193,7 +218,7 @@ class Departing:
         session, dialogue = self.session, self._dialogue
         return {
             "id": session.id,
-            "secrets": dialogue.secrets.export(),
+            "secrets": self.secrets,
             "user": session.user,
             "origin": origin_of(session.request),
             "encoding": dialogue.outbox.encoding.name,

@@ -46,7 +46,7 @@ log = get_logger(__name__)
 #: Why a session is not resumed, for the log.
 WHY = {
     UNKNOWN: "it has ended, or its process is gone",
-    "elsewhere": "it is in another process, and cannot move from there; are its attributes JSON?",
+    "elsewhere": "it could not move from another process; are its attributes JSON?",
     "user": "its client had another user",
     "origin": "its client had another origin",
     "counts": "the hello is older than what the client has acknowledged since",
