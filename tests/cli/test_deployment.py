@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.ports import free_port
 from tests.programs import PROGRAM_S, ROOT, Program, connect, receive, wait_until, wsthreads
+from tests.speakers import Speaker
 from tests.wire import self_signed
 from wsthreads import UsageError
 from wsthreads.cli.deployment import Served, deployment_files, find_served, needs_of
@@ -133,11 +134,14 @@ def test_the_folder_may_be_elsewhere_and_the_variables_are_settings(tmp_path):
     with Program(
         [sys.executable, "-m", "gunicorn", "-c", str(tmp_path / "chat" / "gunicorn.conf.py")],
         cwd=tmp_path,
-        env={"BIND": "127.0.0.1:0", "METRICS": "1", "TRUSTED_PROXIES": "1"},
+        env={"BIND": "127.0.0.1:0", "METRICS": "1", "RESUME_S": "60", "TRUSTED_PROXIES": "1"},
     ) as server:
         port = server.wait_for(r"Listening at: http://127\.0\.0\.1:(\d+)")[1]
         with talk(f"ws://127.0.0.1:{port}/ws/chat", additional_headers={"X-Forwarded-For": "203.0.113.7"}):
             assert 'wsthreads_sessions{endpoint="/ws/chat"} 1.0' in page(f"http://127.0.0.1:{port}/metrics")
+        with Speaker(int(port), "/ws/chat?user=eve").begin() as client:
+            assert client.token is not None
+            client.leave()
         assert server.end() == 0
         assert re.search(r'^203\.0\.113\.7 .*"GET /ws/chat\?user=ann HTTP/1\.1" 101', server.log, re.MULTILINE)
 

@@ -33,6 +33,7 @@ handlers = {handlers}
 settings = {{{static}{for_scripts}
     "serve_client": True,  # wsthreads.js, for pages
     "trusted_proxies": int(os.environ.get("TRUSTED_PROXIES", "0")),  # 1 behind nginx
+    "resume_s": float(os.environ.get("RESUME_S", "0")),  # 60: sessions wait for clients that lost their connections
     "serve_metrics": os.environ.get("METRICS", "0") != "0",  # 1 for Prometheus
 }}
 arguments = [*map(repr, handlers), *(f"{{name}}={{value!r}}" for name, value in settings.items())]
@@ -40,7 +41,8 @@ wsgi_app = f"wsthreads:create_app({{', '.join(arguments)}})\""""
 
 _APPLICATION = """\
 # For nginx and Prometheus, pass the variables on to your WebSocketApp:
-#     trusted_proxies=int(os.environ.get("TRUSTED_PROXIES", "0")), serve_metrics=os.environ.get("METRICS", "0") != "0"
+#     trusted_proxies=int(os.environ.get("TRUSTED_PROXIES", "0")), serve_metrics=os.environ.get("METRICS", "0") != "0",
+#     resume_s=float(os.environ.get("RESUME_S", "0"))
 wsgi_app = "{app}\""""
 
 
