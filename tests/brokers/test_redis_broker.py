@@ -281,6 +281,29 @@ def test_what_a_program_broadcasts_just_before_its_end_arrives(redis_server, in_
         world.end()
 
 
+def test_what_the_threads_need_is_imported_before_they_start(redis_server):
+    """What a thread imports while another one forks is lost to the forked process for good."""
+    source = f"""
+        import sys, threading
+        from wsthreads import RedisBroker, WebSocketApp
+        app = WebSocketApp(broker=RedisBroker({redis_server.url!r}, prefix="imports"))
+        app.route("/ws")(type("Handler", (), {{"on_message": lambda self, session, message: None}}))
+        start = threading.Thread.start
+
+        def look(thread):
+            print(thread.name, "encodings.idna" in sys.modules)
+            start(thread)
+
+        threading.Thread.start = look
+        app.endpoint("/ws").room("lobby").broadcast("x")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(source)], cwd=ROOT, capture_output=True, text=True, timeout=PROGRAM_S
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[:2] == ["wsthreads-redis True", "wsthreads-redis-reader True"]
+
+
 @pytest.fixture
 def game(redis_server):
     """A room with an owner, whose posts wait for `may_end`, and the programs' way to Redis."""

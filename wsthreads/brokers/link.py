@@ -177,6 +177,7 @@ class RedisLink:
                 self._client = self._client_of_fork()
                 self._reset()  # a fork uses nothing of its parent's, least of all its name
                 self._process.is_forked = self._pid != 0
+            "".encode("idna")  # a thread would import this to look up Redis's name, and a fork would get half of it
             self._writer.start()
             self._reader.start()
             self._pid = os.getpid()
