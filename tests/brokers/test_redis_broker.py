@@ -4,6 +4,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -279,6 +280,60 @@ def test_what_a_program_broadcasts_just_before_its_end_arrives(redis_server, in_
         assert member.receive(1000) == [f"{n}" for n in range(1000)]
     finally:
         world.end()
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_what_a_process_of_multiprocessing_broadcasts_just_before_its_end_arrives(redis_server, tmp_path, method):
+    world = RedisWorld(redis_server.url, path="/ws")
+    member = world.member("lobby")
+    (tmp_path / "program.py").write_text(
+        textwrap.dedent(f"""
+            import multiprocessing
+            from wsthreads import RedisBroker, WebSocketApp
+            app = WebSocketApp(broker=RedisBroker({redis_server.url!r}, prefix="test"))
+            app.route("/ws")(type("Handler", (), {{"on_message": lambda self, session, message: None}}))
+
+            def broadcast():
+                for n in range(1000):
+                    app.endpoint("/ws").room("lobby").broadcast(f"{{n}}")
+
+            if __name__ == "__main__":
+                process = multiprocessing.get_context({method!r}).Process(target=broadcast)
+                process.start()
+                process.join()
+                print(process.exitcode)
+        """)
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "program.py"]
+    try:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PROGRAM_S
+        )
+        assert (done.stdout, done.stderr) == ("0\n", "")
+        assert member.receive(1000) == [f"{n}" for n in range(1000)]
+    finally:
+        world.end()
+
+
+def test_apps_that_cannot_send_at_the_end_of_their_process_wait_together(tmp_path):
+    """Redis says nothing: it is a port that accepts."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        source = f"""
+            import time
+            from wsthreads import RedisBroker, WebSocketApp
+            apps = [WebSocketApp(broker=RedisBroker("redis://127.0.0.1:{silent.getsockname()[1]}")) for _ in range(5)]
+            for app in apps:
+                app.route("/ws")(type("Handler", (), {{"on_message": lambda self, session, message: None}}))
+                app.endpoint("/ws").room("lobby").broadcast("x")
+            from wsthreads.brokers.at_exit import EXIT_S, _flush
+            began = time.monotonic()
+            _flush()
+            print((time.monotonic() - began) / EXIT_S)
+        """
+        command = [sys.executable, "-c", textwrap.dedent(source)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PROGRAM_S)
+    assert 1 <= float(done.stdout) < 4, "once, and not for each of the five"
 
 
 def test_what_the_threads_need_is_imported_before_they_start(redis_server):

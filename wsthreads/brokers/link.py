@@ -8,7 +8,6 @@ The link puts the parts together that do this, starts and ends them, and makes n
 
 from __future__ import annotations
 
-import atexit
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsthreads.brokers import messages, scripts
 from wsthreads.brokers.arrivals import Arrivals
+from wsthreads.brokers.at_exit import flush_at_exit
 from wsthreads.brokers.availability import WAIT_S, Availability
 from wsthreads.brokers.calls import Calls
 from wsthreads.brokers.checkpoints import Checkpoints
@@ -38,7 +38,6 @@ from wsthreads.brokers.seats import Seat
 from wsthreads.brokers.subscriptions import Subscriptions
 from wsthreads.brokers.writer import Writer
 from wsthreads.errors import BrokerError
-from wsthreads.threads.flusher import weakly
 
 if TYPE_CHECKING:
     from wsthreads.brokers.interface import Keeper, Listener, Look, RoomKey
@@ -47,9 +46,6 @@ if TYPE_CHECKING:
     from wsthreads.sessions.session import Session
 
 __all__ = ["RedisLink"]
-
-#: At its end, a process that nobody has shut down sends what waits for at most so long.
-EXIT_S = 2.0
 
 
 class RedisLink:
@@ -181,7 +177,7 @@ class RedisLink:
             self._writer.start()
             self._reader.start()
             self._pid = os.getpid()
-            atexit.register(weakly(self._end_of_process, self._pid))
+            flush_at_exit(self)
 
     def publish(
         self, path: str, name: str, frame: bytes, exclude: Session | None, kept: tuple[str, int] | None = None
@@ -371,10 +367,10 @@ class RedisLink:
                 self._reader.stop(WAIT_S)
                 self._questions.stop(WAIT_S)
 
-    def _end_of_process(self, pid: int) -> None:
+    def flush_at_exit(self, timeout_s: float) -> None:
         """Nobody has called `stop`, as in a program that only broadcasts: send what waits."""
-        if pid == os.getpid():
-            self.stop(EXIT_S)
+        if self._pid == os.getpid():
+            self._writer.stop(timeout_s)
 
     def release(self) -> None:
         if self._pid == os.getpid() and not self._writer.is_stopping:

@@ -1,0 +1,50 @@
+"""At the end of a process whose apps nobody has shut down: the links send what waits.
+
+A process of `multiprocessing` ends without the functions of `atexit`, so `multiprocessing` itself is asked there.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from time import monotonic
+from typing import Protocol
+from weakref import WeakSet
+
+__all__ = ["EXIT_S", "flush_at_exit"]
+
+#: All links of a process together wait at most so long.
+EXIT_S = 2.0
+
+
+class Flushed(Protocol):
+    def flush_at_exit(self, timeout_s: float) -> None:
+        """Send what waits, if the threads of this process are to do so. Waits at most `timeout_s`."""
+
+
+class _Exit:
+    def __init__(self) -> None:
+        self.links: WeakSet[Flushed] = WeakSet()
+        self.pid = 0  # the process that is to call `_flush`
+
+
+_exit = _Exit()
+
+
+def flush_at_exit(link: Flushed) -> None:
+    """Have a link send what waits when this process ends."""
+    _exit.links.add(link)
+    if _exit.pid != os.getpid():
+        _exit.pid = os.getpid()
+        multiprocessing = sys.modules.get("multiprocessing.process")
+        if multiprocessing is None or multiprocessing.parent_process() is None:
+            atexit.register(_flush)
+        else:
+            sys.modules["multiprocessing.util"].Finalize(None, _flush, exitpriority=0)
+
+
+def _flush() -> None:
+    deadline = monotonic() + EXIT_S
+    for link in list(_exit.links):
+        link.flush_at_exit(max(0.0, deadline - monotonic()))
