@@ -74,6 +74,7 @@ What a link is made of:
 `announcements`    telling Redis which rooms have members in this process
 `presence_writer`  what is sent of presence
 `writer`           the thread that sends to Redis
+`at_exit`          what waits when a process ends
 `link`             what rooms call: `RedisLink`
 `cluster`          a link to each node of a Redis Cluster
 `remote`           the handles of programs without a server
