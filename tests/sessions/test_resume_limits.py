@@ -136,6 +136,29 @@ def test_acknowledgements_and_heartbeats_are_no_messages_for_the_limit_of_messag
         assert client.receive_close()[0] == 1008
 
 
+def test_a_client_that_has_resumed_is_slowed_down_to_the_limit_and_loses_nothing():
+    with endpoint(Story(), max_messages_per_s=20, resume_s=60) as (_, port), Speaker(port).begin() as client:
+        client.lose()
+        client.come_back()
+        began = time()
+        for number in range(240):  # what it could not send while it was away: more than ten seconds' worth
+            client.send(str(number))
+        assert [client.next() for _ in range(240)] == [f"echo {number}" for number in range(240)]
+        assert time() - began > 1.5, "40 more than there were at first"
+
+
+def test_a_client_that_is_slowed_down_can_be_closed():
+    handler = Story()
+    with endpoint(handler, max_messages_per_s=1, resume_s=60) as (_, port), Speaker(port).begin() as client:
+        client.lose()
+        client.come_back()
+        for number in range(100):
+            client.send(str(number))
+        assert client.next() == "echo 0"
+        handler.sessions[0].close(4000, "enough")
+        assert client.receive_close() == (4000, "enough")
+
+
 def test_too_many_acknowledgements_are_too_many_control_frames():
     with endpoint(Story(), max_control_frames_per_s=1, resume_s=60) as (_, port), Speaker(port).begin() as client:
         for _ in range(50):

@@ -92,6 +92,7 @@ _OWN_ATTRIBUTES = (
     "_round_trips",
     "before_end",
     "channel",
+    "is_resumed",
 )
 
 
@@ -132,6 +133,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         #: Called in the connection's thread before the client's end of the connection takes effect, so that earlier
         #: messages of the client can still be answered. Gets the close code of the end.
         self.before_end: Callable[[int], None] = _nothing
+        self.is_resumed = False  # whether it is not the first connection of its session
         self._reader: Reader | None = None
         self._read_until: float | None = None  # see `read`
         self._is_late = False  # and nothing has come until then
@@ -218,7 +220,11 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
             if message is NO_MESSAGE or (speaks and is_control(message)):
                 yield message
                 continue
-            if config.max_messages_per_s and not allowance.take():
+            if self.is_resumed and config.max_messages_per_s:
+                # Slow it down: it sends at once what it could not send while it was away.
+                if not allowance.wait(lambda: self.channel.ending is not None):
+                    continue
+            elif config.max_messages_per_s and not allowance.take():
                 limit = f"more than {config.max_messages_per_s} messages a second"
                 error = PolicyError(limit, setting="max_messages_per_s")
                 self.before_end(error.close_code)

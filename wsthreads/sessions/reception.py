@@ -302,6 +302,7 @@ class Reception:
             dialogue.session._expire_at(request.expires_at)
         dialogue.session._check_expiry()  # then the client is told
         carrier.connection.before_end = partial(dialogue.hear_out, carrier)
+        carrier.connection.is_resumed = True
         welcome = self._welcome(session_id, spoken, is_resumed=True)
         try:
             with self._setting.scheduling.opening():
