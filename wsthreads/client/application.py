@@ -12,6 +12,7 @@ from wsthreads.client.events import Asked
 from wsthreads.client.options import Options, checked
 from wsthreads.errors import RequestError
 from wsthreads.loggers import get_logger
+from wsthreads.threads import forks
 
 __all__ = ["Application"]
 
@@ -56,7 +57,8 @@ class Application:
                 return
             self._opening = session
         try:
-            on_open()
+            with forks.ending():
+                on_open()
         finally:
             with self._lock:
                 self._dialogue.release(session)
@@ -77,7 +79,8 @@ class Application:
         answer: Message | None = None
         failure: str | None = None
         try:
-            answer = on_request(asked.data)
+            with forks.ending():
+                answer = on_request(asked.data)
             if answer is not None:
                 answer = checked(answer)
         except RequestError as error:

@@ -32,6 +32,8 @@ class Client:
             client.send("hello")
             print(client.receive(timeout=5))
 
+    In a process that is forked later, the client is closed, and does nothing to the session of the parent.
+
     The constructor does not wait: the client connects in a thread of its own, and messages wait until then. `url` may
     be a function that returns an address. It is called in that thread for each connection, for example to get a fresh
     token.

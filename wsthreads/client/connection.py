@@ -30,6 +30,7 @@ from wsthreads.client.failures import MAX_REFUSAL_BYTES, ConnectFailed, connecti
 from wsthreads.client.handshake import Handshake
 from wsthreads.client.waiter import READ, WRITE, Waiter
 from wsthreads.errors import CloseCode
+from wsthreads.threads import forks
 
 __all__ = ["Abandoned", "Connection"]
 
@@ -101,6 +102,7 @@ class Connection:
         error: OSError | None = None
         for family, kind, number, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
             self._sock = sock = socket.socket(family, kind, number)
+            forks.owners.add(self)
             try:
                 sock.setblocking(False)
                 code = sock.connect_ex(address)
@@ -161,6 +163,12 @@ class Connection:
             advice = "" if isinstance(self._sock, ssl.SSLSocket) else "; if it speaks TLS, try wss:// in place of ws://"
             raise ConnectFailed(f"the server hung up without an answer{advice}")
         raise ConnectFailed(describe_refusal(refusal, body), refusal.status_code)
+
+    def give_up_connections(self, dead_fd: int) -> None:
+        """In a forked process: the server is the parent's. The socket becomes one whose peer is gone."""
+        descriptor = self._sock.fileno()
+        if descriptor >= 0:
+            os.dup2(dead_fd, descriptor, inheritable=False)
 
     @property
     def is_over(self) -> bool:

@@ -20,6 +20,7 @@ from wsthreads.errors import CloseCode, PeerError, SessionClosed, UsageError
 from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import printable
 from wsthreads.protocol.envelope import SUBPROTOCOL
+from wsthreads.threads import forks
 
 __all__ = ["Engine"]
 
@@ -46,6 +47,8 @@ READ_AHEAD_BYTES = 16 * 1024 * 1024
 
 #: While so many bytes are unsent, further messages wait in the `Dialogue`, which has limits.
 MAX_UNSENT_BYTES = 65536
+
+FORKED = "it belongs to the process from which this one was forked; make another client here"
 
 
 class Engine:
@@ -80,11 +83,29 @@ class Engine:
         self._connection: Connection | None = None
         self._late: deque[Message] = deque()  # what was sent while `is_interrupted`
         self._liveness, self._overdue = Liveness(), Overdue()
+        self._is_of_parent = False  # this process was forked from the one with the thread
         self._thread = Thread(target=self._run, name="wsthreads-client", daemon=True)
+        forks.owners.add(self)
 
     def start(self) -> None:
         """Begin to connect. Call it once, when functions of the application may be called."""
         self._thread.start()
+
+    def give_up_connections(self, dead_fd: int) -> None:
+        """In a forked process: the client is the parent's. Its `Connection` gives up the socket."""
+        self._is_of_parent, self.closed = True, self.closed or (int(CloseCode.ABNORMAL), FORKED)
+        self._connection = None
+        self._waiter.give_up()
+        self.inbox.clear()
+        self._late.clear()
+        self.dialogue.end()
+        former, arrived, moved = self.lock, self.arrived, self.moved
+        self.lock = RLock()  # a thread of the parent may hold the former one
+        self.arrived, self.moved = Condition(self.lock), Condition(self.lock)
+        if former.acquire(blocking=False):
+            arrived.notify_all()  # a signal handler has forked, and interrupts a call that waits
+            moved.notify_all()
+            former.release()
 
     # For the client.
 
@@ -186,6 +207,8 @@ class Engine:
 
     def close(self, code: int, reason: str) -> None:
         """Close for good. Waits for the threads, with a deadline, unless `is_interrupted`."""
+        if self._is_of_parent:
+            return
         is_interrupted = self.is_interrupted
         with self.lock:
             if not self.is_over:
@@ -231,7 +254,7 @@ class Engine:
         """Connect again and again. Returns how it has ended."""
         while self.closing is None:
             try:
-                connection = self._connect()
+                connection = self._options.connect(self._offers, self._waiter, lambda: self.closing is None)
             except Abandoned:
                 break
             except UsageError as error:  # no attempt with this address can ever succeed
@@ -253,19 +276,6 @@ class Engine:
             while self.closing is None and (left := until - monotonic()) > 0:
                 self._waiter.wait(None, 0, left)
         return self.closing or (CloseCode.ABNORMAL, "")
-
-    def _connect(self) -> Connection:
-        """Raises `ConnectFailed`, `UsageError`, `Abandoned`."""
-        options, url = self._options, self._options.address()
-        return Connection(
-            options.handshake(url, self._offers),
-            self._waiter,
-            timeout_s=options.connect_timeout_s,
-            is_wanted=lambda: self.closing is None,
-            ssl_context=options.ssl_context,
-            compress=options.compress,
-            max_message_bytes=options.max_message_bytes,
-        )
 
     def _serve(self, connection: Connection) -> tuple[tuple[int, str], float | None]:
         """Use a connection until its end. Returns the close code and the reason, and when the connection was open."""

@@ -6,11 +6,14 @@ import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from wsthreads.client.connection import Connection
 from wsthreads.client.failures import ConnectFailed
 from wsthreads.client.handshake import Handshake, make_handshake
+from wsthreads.client.waiter import Waiter
 from wsthreads.errors import MessageTypeError
 from wsthreads.loggers import get_logger
 from wsthreads.protocol.envelope import SUBPROTOCOL
+from wsthreads.threads import forks
 
 __all__ = ["Options", "checked"]
 
@@ -44,13 +47,26 @@ class Options:
         if isinstance(self.url, str):
             return self.url
         try:
-            url = self.url()
+            with forks.ending():
+                url = self.url()
         except Exception as error:
             logger.info("the function for the address failed", exc_info=error)
             raise ConnectFailed(f"the function for the address failed: {error}") from error
         if not isinstance(url, str):
             raise ConnectFailed(f"the function for the address returned a {type(url).__name__}, not a str")
         return url
+
+    def connect(self, offers: bool, waiter: Waiter, is_wanted: Callable[[], bool]) -> Connection:
+        """Raises `ConnectFailed`, `UsageError`, `Abandoned`."""
+        return Connection(
+            self.handshake(self.address(), offers),
+            waiter,
+            timeout_s=self.connect_timeout_s,
+            is_wanted=is_wanted,
+            ssl_context=self.ssl_context,
+            compress=self.compress,
+            max_message_bytes=self.max_message_bytes,
+        )
 
     def handshake(self, url: str, offers: bool) -> Handshake:
         """The request to an address. Raises `UsageError` for a value that HTTP does not allow."""

@@ -49,6 +49,10 @@ class Waiter:
 
     def close(self) -> None:
         self.forget()
+        self.give_up()
+
+    def give_up(self) -> None:
+        """`close`, in a forked process: what the selector watches is its parent's."""
         self._selector.close()
         self._ours.close()
         self._theirs.close()

@@ -14,13 +14,14 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import NoReturn, Protocol
 from weakref import WeakSet
 
 from wsthreads.loggers import get_logger
 
-__all__ = ["Owner", "leave", "owners"]
+__all__ = ["Owner", "ending", "leave", "owners"]
 
 log = get_logger(__name__)
 
@@ -58,6 +59,20 @@ def _begin() -> None:
 
 
 os.register_at_fork(after_in_child=_begin)
+
+
+@contextmanager
+def ending() -> Iterator[None]:
+    """A context manager: a process that is forked inside ends at its end."""
+    before = number
+    try:
+        yield
+    except BaseException as error:
+        if before != number:
+            leave(error)
+        raise
+    if before != number:
+        leave(None)
 
 
 def leave(error: BaseException | None) -> NoReturn:
