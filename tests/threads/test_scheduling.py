@@ -4,7 +4,7 @@ import socket
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -169,7 +169,9 @@ def test_accepting_pauses_in_a_crowd_whose_requests_are_unread(monkeypatch):
     assert pauses == [gil.ACCEPT_PAUSE_S] * 2
 
 
-def test_the_accepting_thread_tells_how_many_requests_are_unread(monkeypatch):
+@contextmanager
+def counting(monkeypatch):
+    """A server, what its accepting thread tells, and a function that makes the n-th connection."""
     counts = []
     scheduling = Scheduling()
     scheduling.accepted = counts.append
@@ -183,6 +185,13 @@ def test_the_accepting_thread_tells_how_many_requests_are_unread(monkeypatch):
             wait_until(lambda: len(counts) == number, f"connection {number} is accepted")
             return sock
 
+        yield server._http, counts, come
+    wait_until(lambda: server._http._new == 0, "all are forgotten")
+
+
+def test_the_accepting_thread_tells_how_many_requests_are_unread(monkeypatch):
+    monkeypatch.setattr("wsthreads.servers.httpserver._has_input", lambda sock: True)
+    with counting(monkeypatch) as (server, counts, come), ExitStack() as stack:
         first, second = come(1), come(2)
         assert counts == [1, 2]
         second.sendall(b"GET /ws/test")  # it is not complete
@@ -194,10 +203,17 @@ def test_the_accepting_thread_tells_how_many_requests_are_unread(monkeypatch):
         come(4)
         assert counts[3] == 2  # the second and this one
         second.close()
-        wait_until(lambda: server._http._unread == 1, "the second one is forgotten")
+        wait_until(lambda: server._new == 1, "the second one is forgotten")
         come(5)
         assert counts[4] == 2
-    wait_until(lambda: server._http._unread == 0, "all are forgotten")
+
+
+def test_connections_that_send_nothing_are_not_counted(monkeypatch):
+    with counting(monkeypatch) as (server, counts, come):
+        for number in range(1, 6):
+            come(number)
+            wait_until(lambda: server._new == 0, "its thread has looked")
+        assert max(counts) <= 1
 
 
 def test_connections_are_opened_one_at_a_time():

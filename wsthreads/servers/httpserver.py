@@ -46,12 +46,13 @@ JOIN_STEP_S = 0.1
 class _Link:
     """What the server knows of one TCP connection."""
 
-    __slots__ = ("busy", "sock", "thread")
+    __slots__ = ("busy", "is_new", "sock", "thread")
 
     def __init__(self, sock: socket.socket, thread: ScheduledThread) -> None:
         self.sock = sock
         self.thread = thread  # the connection's thread enters this context
         self.busy = False  # whether its request has been read
+        self.is_new = True  # whether it may have sent a request that its thread has not read
 
 
 class HTTPServer(RequestServer):
@@ -72,8 +73,8 @@ class HTTPServer(RequestServer):
         self.scheduling = app.scheduling
         self._accepting = app.scheduling.accepting_thread()
         self._links: dict[Thread, _Link] = {}
-        self._unread = 0  # how many of them are not busy
-        self._lock = Lock()  # guards _links, _unread and _drops_idle; a leaf
+        self._new = 0  # how many of them are new
+        self._lock = Lock()  # guards _links, _new and _drops_idle; a leaf
         self._drops_idle = False
         self._warned_at = float("-inf")
 
@@ -108,18 +109,22 @@ class HTTPServer(RequestServer):
         link = _Link(request, self._accepting.starts_thread())
         with self._lock:
             self._links[thread] = link
-            self._unread += 1
+            self._new += 1
         try:
             thread.start()
         except (RuntimeError, MemoryError) as error:  # "can't start new thread"
             self._forget(thread)
             self._warn("cannot serve a connection: %s (see ulimit -u, TasksMax, pids-limit)", error)
             self._refuse(request)
-        self.scheduling.accepted(self._unread)
+        self.scheduling.accepted(self._new)
 
     def _forget(self, thread: Thread) -> None:
         with self._lock:
-            self._unread -= not self._links.pop(thread).busy
+            self._age_locked(self._links.pop(thread))
+
+    def _age_locked(self, link: _Link) -> None:
+        self._new -= link.is_new
+        link.is_new = False
 
     def _refuse(self, request: Any) -> None:
         """Tell a client to come back later. Does not wait, since no other thread accepts."""
@@ -135,7 +140,11 @@ class HTTPServer(RequestServer):
         thread = current_thread()
         link = self._links[thread]
         try:
-            if self.ssl_context is not None:
+            if self.ssl_context is None:
+                if not _has_input(request):  # its client is in no hurry
+                    with self._lock:
+                        self._age_locked(link)
+            else:
                 request.settimeout(self.handshake_timeout_s)
                 request = self.ssl_context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
                 with self._lock:
@@ -159,7 +168,7 @@ class HTTPServer(RequestServer):
         """Note that the calling thread has read its request, so that `drop_idle` lets it answer."""
         with self._lock:
             link = self._links[current_thread()]
-            self._unread -= not link.busy
+            self._age_locked(link)
             link.busy = True
 
     def drop_idle(self) -> None:
@@ -203,3 +212,14 @@ class HTTPServer(RequestServer):
         if monotonic() - self._warned_at >= 1:
             self._warned_at = monotonic()
             log.warning(message, *args)
+
+
+def _has_input(sock: socket.socket) -> bool:
+    """Whether something can be read from a socket now, if only its end. True where nobody can tell."""
+    dont_wait = getattr(socket, "MSG_DONTWAIT", 0)
+    try:
+        if dont_wait:
+            sock.recv(1, socket.MSG_PEEK | dont_wait)
+    except OSError:
+        return False
+    return True

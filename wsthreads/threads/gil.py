@@ -21,9 +21,8 @@ __all__ = ["GILScheduling", "has_gil", "scheduling_for"]
 #: With 1 s, thousands of clients that came back together got in each other's way: p99 of others was five times as long.
 TURN_TIMEOUT_S = 5.0
 
-#: While the requests of more connections than this are unread, the accepting thread pauses after each new one. To open
-#: a connection takes longer than the pause, so a crowd comes in as soon. Clients that send no request cause this pause
-#: and no more.
+#: While the requests of more new connections than this are unread, the accepting thread pauses after each new one. To
+#: open a connection takes longer than the pause, so a crowd comes in as soon. Clients that send nothing do not count.
 MOST_UNREAD = 4
 ACCEPT_PAUSE_S = 0.0005
 

@@ -77,8 +77,8 @@ class Scheduling:
         return _NO_THREAD
 
     def accepted(self, unread: int) -> None:
-        """The calling thread has accepted a connection. `unread` connections have not sent a complete request yet, or
-        their threads have not read it.
+        """The calling thread has accepted a connection. `unread` connections may have sent requests that their threads
+        have not read.
         """
 
     def other_request(self) -> None:
