@@ -181,6 +181,9 @@ class Client:
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close for good, and end the client's threads. Waits for the server's close frame, at most 5 seconds.
 
+        It also waits while the address function runs, at most 10 seconds, and for `on_open` and `on_request`, at most
+        5 seconds for each.
+
         Messages that still wait for a connection are dropped. Received ones can still be taken. A second call does
         nothing.
         """
