@@ -149,7 +149,10 @@ class Host:
 
         Sessions whose clients are away go on in other processes, or end.
         """
+        reports = not self._shutdown.has_begun and not hasattr(worker, "adopt")  # our worker class does so itself
         self._app.shutdown(drain_timeout_s(worker.cfg.graceful_timeout), *farewell(worker))
+        if reports:
+            report_exit_blockers(but=worker.tpool._threads)
 
     def _drain(self, worker: Any, timeout_s: float, code: int, reason: str) -> None:
         self._app.shutdown(timeout_s, code, reason)
