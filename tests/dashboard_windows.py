@@ -63,8 +63,9 @@ def tab(page, name):
 
 
 def row(page, text):
-    """The row of a table that is seen whose first cell has this text."""
-    return page.locator("tbody tr:visible", has=page.locator("th", has_text=text))
+    """The row of a visible table whose first cell has this text. Case counts: ids of sessions have any letters."""
+    exact = re.compile(re.escape(text)) if isinstance(text, str) else text
+    return page.locator("tbody tr:visible", has=page.locator("th", has_text=exact))
 
 
 def ended(client):

@@ -55,13 +55,16 @@ function receive(message) {
   if (message.type !== "state" || !isNewer(message)) return;
   if (performance.now() - shownAt > QUIET_MS) say("");
   const hadSeat = mine() !== undefined;
+  const isNewOwner = state && state.owner !== message.owner;
   state = message;
   shownAt = performance.now();
   times = [...times.filter((time) => time > shownAt - 1000), shownAt];
   field.set(state, me);
   players.show(state, me);
   steering.follow(mine());
-  if (!mine() && (hadSeat || state.players.length < 4)) send(steering.direction); // takes a seat
+  if (mine() ? isNewOwner : hadSeat || state.players.length < 4) {
+    send(steering.direction); // takes a seat, or tells a new owner, who knows what was saved a second ago
+  }
 }
 
 /** Whether a state follows the last one. An owner that was cut off may send one more, after the next owner has begun. */
