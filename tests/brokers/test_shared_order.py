@@ -218,10 +218,13 @@ def test_each_session_gets_what_its_calls_send_in_order_whoever_else_broadcasts_
 
 
 @pytest.mark.quiet  # a client that gets no core is not fast
-@pytest.mark.parametrize("pause_s", [0, 0.02])
+@pytest.mark.parametrize(
+    ("serve_over", "pause_s"), [("python", 0), ("python", 0.02), ("script", 0.5)], indirect=["serve_over"]
+)
 def test_what_is_held_does_not_have_a_fast_client_closed(proxy, broker, serve_over, pause_s):
-    proxy.pause_s = pause_s
+    """A script's `send` does not wait for the client. So all of its messages are held: none may come after them."""
     with serve_over(broker) as (app, port), RawClient(port) as client:
+        proxy.pause_s = pause_s
         for _ in range(3):
             client.sock.sendall(calls(("own", "own"), *[("send", f"{n}", 65536) for n in range(300)], ("send", "end")))
             assert receive(client, 302) == ["own", *map(str, range(300)), "end"]
