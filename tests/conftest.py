@@ -18,7 +18,7 @@ import pytest
 
 from tests.browsing import browser, picture, window  # noqa: F401, these are fixtures
 from tests.dashboard_windows import guests, host_script, page_of  # noqa: F401
-from tests.programs import DEADLINE_S, wait_until
+from tests.programs import DEADLINE_S, note_threads, wait_until
 from tests.redis_server import RedisServer
 from wsthreads.app import WebSocketApp
 from wsthreads.brokers.redis import RedisBroker
@@ -54,6 +54,12 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     report = yield
     report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
     return report
+
+
+@pytest.fixture(autouse=True)
+def earlier_threads() -> None:
+    """See `tests.programs.own_threads`."""
+    note_threads()
 
 
 @pytest.fixture

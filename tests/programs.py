@@ -65,6 +65,20 @@ def wait_until(condition: Callable[[], Any], what: str = "", deadline_s: float =
     return result
 
 
+_earlier: set[threading.Thread] = set()
+
+
+def note_threads() -> None:
+    """A test begins: the threads that run now are not its own."""
+    _earlier.clear()
+    _earlier.update(threading.enumerate())
+
+
+def own_threads(name: str = "") -> list[str]:
+    """The threads of this process with `name` in theirs that have begun with the test, or after, and still run."""
+    return sorted(thread.name for thread in set(threading.enumerate()) - _earlier if name in thread.name)
+
+
 class Browser(Client):
     """Asks a WSGI application without a server, and reads each answer to its end."""
 

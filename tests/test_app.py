@@ -19,7 +19,7 @@ from wsgiref.util import is_hop_by_hop
 import pytest
 from werkzeug.test import EnvironBuilder
 
-from tests.programs import DEADLINE_S, wait_until
+from tests.programs import DEADLINE_S, own_threads, wait_until
 from tests.wire import (
     CLOSE,
     TEXT,
@@ -31,7 +31,6 @@ from tests.wire import (
     open_files,
     run_all,
     serving,
-    thread_names,
 )
 from wsthreads import ConfigError, HandlerError, RedisBroker, WebSocketApp
 from wsthreads.protocol.wsgi_servers import INPUT_KEY, SOCKET_KEY
@@ -303,7 +302,7 @@ def test_shutdown_lets_nobody_in_any_more_and_can_be_called_again_and_by_many():
             assert client.status == 503
             assert client.headers["retry-after"]
             assert "shutting down" in client.body()
-        assert "wsthreads-flusher" not in thread_names(), "a thread of an app that has ended"
+        assert not own_threads("wsthreads-flusher"), "a thread of an app that has ended"
 
 
 def test_a_session_that_opens_while_shutdown_begins_is_closed_too():
@@ -391,7 +390,7 @@ def test_shutdown_in_a_handler_does_not_wait_for_its_own_session(at):
         assert handler.left.get(timeout=DEADLINE_S) == (0, True)
         assert sorted([handler.close()[0], handler.close()[0]]) == [1000 if at == "on_close" else 1001, 1001]
         others.join(DEADLINE_S)
-        wait_until(lambda: not {"wsthreads-flusher", "wsthreads-shutdown"} & set(thread_names()), "the threads' end")
+        wait_until(lambda: not own_threads("wsthreads-flusher") + own_threads("wsthreads-shutdown"), "the threads' end")
 
 
 def test_handlers_that_shut_down_at_once_do_not_wait_for_each_other():
@@ -436,13 +435,13 @@ def test_shutdown_with_another_code_and_reason():
 
 
 def test_an_app_that_never_served_starts_no_thread_and_can_be_shut_down():
-    before = thread_names()
+    before = own_threads()
     app = WebSocketApp()
     app.add_handler("/a", Echo())
     app.endpoint("/a").room("lobby").broadcast("nobody")
-    assert thread_names() == before
+    assert own_threads() == before
     assert app.shutdown() == 0
-    assert thread_names() == before
+    assert own_threads() == before
 
 
 class Knowing:
@@ -490,7 +489,7 @@ def test_an_app_that_is_dropped_without_a_shutdown_leaves_no_thread_and_no_log_h
         return weakref.ref(app)
 
     def state():
-        return sorted(thread_names()), list(logging.getLogger("wsthreads").handlers)
+        return own_threads(), list(logging.getLogger("wsthreads").handlers)
 
     before = state()
     for drop in (drop_served, lambda: weakref.ref(served())):
@@ -500,7 +499,7 @@ def test_an_app_that_is_dropped_without_a_shutdown_leaves_no_thread_and_no_log_h
 
 
 def test_nothing_is_left_when_all_is_over():
-    before, files = thread_names(), open_files()
+    before, files = own_threads(), open_files()
     handler = Echo()
     with endpoint(handler, close_timeout_s=0.2) as (app, port), ExitStack() as stack:
         for n in range(20):
@@ -514,7 +513,7 @@ def test_nothing_is_left_when_all_is_over():
             elif n % 4 == 2:
                 client.sock.close()
         app.shutdown(1)
-    wait_until(lambda: thread_names() == before, f"the end of all threads but {before}")
+    wait_until(lambda: own_threads() == before, f"the end of all threads but {before}")
     # A client that resets has Werkzeug leave a selector to the garbage collector.
     wait_until(lambda: gc.collect() >= 0 and open_files().items() <= files.items(), "the end of all files")
 

@@ -331,10 +331,6 @@ def open_files():
     return found
 
 
-def thread_names():
-    return [thread.name for thread in threading.enumerate()]
-
-
 def run_all(*functions):
     """Run functions in threads at once, wait for all, and raise the first error of any."""
     errors = []

@@ -28,6 +28,7 @@ from tests.programs import (
     ROOT,
     Program,
     connect,
+    own_threads,
     receive,
     run_server,
     wait_until,
@@ -36,7 +37,7 @@ from tests.programs import (
 from tests.redis_proxy import Proxy
 from tests.redis_server import RedisServer, find_redis_server
 from tests.room_worlds import RedisWorld
-from tests.wire import RawClient, Recorder, endpoint, run_all, self_signed, thread_names
+from tests.wire import RawClient, Recorder, endpoint, run_all, self_signed
 from wsthreads import (
     BrokerError,
     ConfigError,
@@ -147,7 +148,7 @@ def test_an_app_takes_a_broker_a_url_or_the_environment(redis_server, monkeypatc
     monkeypatch.setenv("WSTHREADS_REDIS", "nonsense")
     with pytest.raises(ConfigError, match="not a Redis URL"):
         WebSocketApp()
-    assert "wsthreads-redis" not in thread_names(), "nothing connects before there is a session"
+    assert not own_threads("wsthreads-redis"), "nothing connects before there is a session"
 
 
 def test_redis_is_not_imported_by_who_does_not_use_it():
@@ -182,7 +183,7 @@ def test_rooms_of_two_apps_are_one_and_other_prefixes_endpoints_and_databases_ar
         assert one.endpoint("/ws/test").room("lobby").members() == 2
         for client in (a, b, *others):
             client.leave()
-    assert not [name for name in thread_names() if name.startswith("wsthreads-redis")]
+    assert not own_threads("wsthreads-redis")
 
 
 def test_a_program_without_a_server_broadcasts_and_counts(redis_server):

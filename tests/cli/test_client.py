@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.ports import free_port
-from tests.programs import DEADLINE_S, Program, wait_until, wsthreads
+from tests.programs import DEADLINE_S, Program, own_threads, wait_until, wsthreads
 from wsthreads import UsageError, WebSocketApp
 from wsthreads.cli.client import Client, ConnectFailed, describe_close
 from wsthreads.cli.terminal import converse
@@ -358,4 +358,4 @@ def test_on_a_terminal_ctrl_d_closes_and_escape_sequences_are_harmless(url):
 
 def test_no_thread_is_left_after_a_conversation(url):
     talk(url, "hi\n")
-    wait_until(lambda: "wsthreads-lines" not in {thread.name for thread in threading.enumerate()})
+    wait_until(lambda: not own_threads("wsthreads-lines"))

@@ -14,7 +14,7 @@ import pytest
 
 from tests.client.fake_server import DLE, FakeServer
 from tests.ports import free_port
-from tests.programs import DEADLINE_S, wait_until
+from tests.programs import DEADLINE_S, own_threads, wait_until
 from wsthreads import (
     Client,
     CloseCodeError,
@@ -41,7 +41,7 @@ RESUME = {"token": "s.1", "received": 0}
 def threads_end():
     """Every thread of every client has ended with its test."""
     yield
-    wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("wsthreads-client")])
+    wait_until(lambda: not own_threads("wsthreads-client"))
 
 
 @pytest.fixture

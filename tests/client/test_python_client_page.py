@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
 import wsthreads
 from tests.pages import blocks, text_of
-from tests.programs import DEADLINE_S, wait_until
+from tests.programs import DEADLINE_S, own_threads, wait_until
 from wsthreads.testing import live_server
 
 FIRST, REQUESTS, ON_OPEN, ADDRESS = blocks("docs/how-to/python-client", "python")
@@ -87,4 +85,4 @@ def test_a_client_without_a_server_gives_up_as_the_page_says(run):
         client.receive(timeout=DEADLINE_S)
     assert client.closed[0] == 1006
     client.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("wsthreads-client")]
+    assert not own_threads("wsthreads-client")

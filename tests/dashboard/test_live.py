@@ -14,7 +14,7 @@ import pytest
 import websockets
 
 from tests.dashboard_viewer import Viewer
-from tests.programs import DEADLINE_S, connect, receive, wait_until
+from tests.programs import DEADLINE_S, connect, own_threads, receive, wait_until
 from tests.wire import CLOSE, TEXT, RawClient
 from wsthreads import WebSocketApp
 from wsthreads.cli.reloader import Reloader
@@ -169,7 +169,7 @@ def test_so_many_pages_may_be_open_and_no_more(viewer, server):
 
 def test_the_thread_for_viewers_lives_while_there_are_any(server):
     def threads():
-        return [thread for thread in threading.enumerate() if thread.name == "wsthreads-dashboard"]
+        return own_threads("wsthreads-dashboard")
 
     for _ in range(2):
         with Viewer(server.ws_url), Viewer(server.ws_url):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from concurrent.futures import Future
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.javascript_fakes import SHORT_S, Script, elapsed_s, running, script_log
-from tests.programs import DEADLINE_S, wait_until
+from tests.programs import DEADLINE_S, own_threads, wait_until
 from wsthreads.config import Config
 from wsthreads.errors import HandshakeRefused, ScriptError
 from wsthreads.javascript.fetches import Fetches, Waits
@@ -131,7 +130,7 @@ def test_loading_is_stopped_at_the_deadline(tmp_path: Path) -> None:
         with pytest.raises(ScriptError, match=r"its top level .* after (2.5|1) s") as error:
             script.handler.start()
         assert error.value.line == line
-    assert not [t for t in threading.enumerate() if t.name == "wsthreads-script.js"]
+    assert not own_threads("wsthreads-script.js")
 
 
 def test_a_handshake_is_stopped_at_the_deadline(tmp_path: Path) -> None:

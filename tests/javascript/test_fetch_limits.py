@@ -15,7 +15,7 @@ import pytest
 from tests.javascript.origins import ASKED, Origin, Received, response
 from tests.javascript.test_fetch import Asking, asking
 from tests.javascript_fakes import SHORT_S, script_log
-from tests.programs import DEADLINE_S, connect, receive, run_server, wait_until, wsthreads
+from tests.programs import DEADLINE_S, connect, own_threads, receive, run_server, wait_until, wsthreads
 from wsthreads.hosts import AllowedHosts
 from wsthreads.javascript.fetch_requests import FetchFailed, checked_request
 
@@ -34,7 +34,7 @@ def js(origin: Origin, tmp_path: Path) -> Iterator[Asking]:
 
 
 def no_threads_left() -> None:
-    wait_until(lambda: not [each for each in threading.enumerate() if "-fetch-" in each.name], "threads of fetch end")
+    wait_until(lambda: not own_threads("-fetch-"), "threads of fetch end")
 
 
 class Gate:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.javascript_fakes import SHORT_S, FakeSession, Script, running, script_log
-from tests.programs import DEADLINE_S, wait_until
+from tests.programs import DEADLINE_S, own_threads, wait_until
 from wsthreads.config import Config
 from wsthreads.errors import HandlerError, HandshakeRefused, IsolateError, ScriptError
 from wsthreads.javascript import ScriptHandler, check_script
@@ -305,7 +305,7 @@ def test_stop_ends_even_a_script_that_does_not(tmp_path: Path) -> None:
         session.wait_for_messages(1)
         script.handler.stop(0.1)
         assert session.closed
-        assert not [t for t in threading.enumerate() if t.name == "wsthreads-script.js"]
+        assert not own_threads("wsthreads-script.js")
 
 
 def test_after_a_stop_it_starts_afresh(tmp_path: Path) -> None:
@@ -468,7 +468,7 @@ def test_a_script_without_a_handler_function_is_an_error_that_helps(
         script.handler.start()
     for part in parts:
         assert part in str(error.value)
-    assert not [t for t in threading.enumerate() if t.name == "wsthreads-script.js"]
+    assert not own_threads("wsthreads-script.js")
 
 
 def test_check_script_lists_exports_and_hooks(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.javascript_fakes import SHORT_S, FakeSession, Script, running, script_log
-from tests.programs import DEADLINE_S, Program
+from tests.programs import DEADLINE_S, Program, own_threads
 from wsthreads import create_app
 from wsthreads.config import Config
 from wsthreads.errors import ConfigError, ScriptError
@@ -292,8 +292,8 @@ def thread(): return threading.current_thread().name
         for session in sessions:
             assert session.wait_for_messages(1) == ["null"]
         assert ask(script, sessions[0], "thread") == '"wsthreads-script.js-python"'
-        assert sum(thread.name == "wsthreads-script.js-python" for thread in threading.enumerate()) == 3
-    eventually(lambda: not any(t.name == "wsthreads-script.js-python" for t in threading.enumerate()))
+        assert len(own_threads("wsthreads-script.js-python")) == 3
+    eventually(lambda: not own_threads("wsthreads-script.js-python"))
 
 
 def test_a_function_that_does_not_return_is_given_up(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from tests.programs import DEADLINE_S, connect, wait_until
+from tests.programs import DEADLINE_S, connect, own_threads, wait_until
 from tests.wire import (
     BINARY,
     CLOSE,
@@ -20,7 +20,6 @@ from tests.wire import (
     endpoint,
     frame,
     request_bytes,
-    thread_names,
 )
 
 
@@ -148,12 +147,12 @@ def test_a_connection_has_its_servers_thread_and_no_other(echo):
     with RawClient(echo.port) as first:
         first.text("a")
         first.receive()
-        before = len(thread_names())
+        before = len(own_threads())
         with RawClient(echo.port) as client:
             client.text("a")
             client.receive()
-            assert len(thread_names()) == before + 1
-        wait_until(lambda: len(thread_names()) == before, "the end of the thread")
+            assert len(own_threads()) == before + 1
+        wait_until(lambda: len(own_threads()) == before, "the end of the thread")
 
 
 def test_input_is_read_no_faster_than_the_handler_works():

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import pytest
 
 import wsthreads.protocol.clocks
-from tests.programs import DEADLINE_S, wait_until
+from tests.programs import DEADLINE_S, own_threads, wait_until
 from tests.wire import (
     CLOSE,
     PING,
@@ -23,7 +23,6 @@ from tests.wire import (
     open_files,
     request_bytes,
     self_signed,
-    thread_names,
     vanish,
 )
 from wsthreads import WebSocketApp
@@ -40,7 +39,7 @@ SETTINGS = {
 
 
 def connection_threads():
-    return [name for name in thread_names() if name.startswith("wsthreads-connection")]
+    return own_threads("wsthreads-connection")
 
 
 class Crowd:

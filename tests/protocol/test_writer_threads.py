@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from tests.programs import DEADLINE_S, wait_until
+from tests.programs import DEADLINE_S, own_threads, wait_until
 from tests.room_worlds import LIMITS, World
 from tests.wire import CLOSE, TEXT, Line, RawClient, Recorder, endpoint, run_all
 from wsthreads import WebSocketApp
@@ -81,7 +81,7 @@ def append(lines, payload):
 
 
 def helper_names():
-    return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("wsthreads-writer"))
+    return own_threads("wsthreads-writer")
 
 
 def await_event(event):

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from tests.programs import DEADLINE_S, wait_until
+from tests.programs import DEADLINE_S, own_threads, wait_until
 from tests.room_worlds import World
 from wsthreads import PresenceError, User
 from wsthreads.rooms.presence import Entry
@@ -274,7 +274,7 @@ def test_a_member_that_comes_while_nobody_was_there_to_be_told_is_told(world):
 
 def test_the_thread_for_the_hook_starts_when_it_is_needed_and_ends(world):
     def names():
-        return [thread.name for thread in threading.enumerate() if thread.name == "wsthreads-presence"]
+        return own_threads("wsthreads-presence")
 
     assert names() == []
     world.person("ann", 1)

@@ -24,8 +24,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests.ports import free_port
-from tests.programs import DEADLINE_S, PROGRAM_S, Program, connect, receive, wait_until
-from tests.wire import TEXT, RawClient, frame, request_bytes, thread_names
+from tests.programs import DEADLINE_S, PROGRAM_S, Program, connect, own_threads, receive, wait_until
+from tests.wire import TEXT, RawClient, frame, request_bytes
 from wsthreads import UsageError, WebSocketApp
 from wsthreads.servers.serving import Server, bind
 from wsthreads.servers.serving import serve as serve_until_signal
@@ -583,7 +583,7 @@ def test_requests_that_drip_in_are_counted_and_keep_nobody_waiting(serve):
             client.send("hi")
             assert receive(client) == "hi"
         wait_until(lambda: app.metrics.snapshot().get("past_handshake_timeout_s") == 20)
-    wait_until(lambda: not [name for name in thread_names() if name.startswith("wsthreads-connection")])
+    wait_until(lambda: not own_threads("wsthreads-connection"))
 
 
 @pytest.mark.parametrize(
@@ -641,7 +641,7 @@ def test_an_answer_that_nobody_reads_holds_no_thread_whatever_the_request_claims
     with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as client:
         client.sendall(b"GET /big.bin HTTP/1.1\r\nHost: x\r\n" + claim + b"\r\n")
         assert client.recv(12) == b"HTTP/1.1 200"
-        wait_until(lambda: not [name for name in thread_names() if name.startswith("wsthreads-connection")])
+        wait_until(lambda: not own_threads("wsthreads-connection"))
 
 
 def test_what_an_application_writes_for_a_request_with_an_upgrade_is_bounded(serve):
@@ -689,7 +689,7 @@ def test_a_body_that_never_comes_holds_no_thread_whatever_the_request_claims_to_
     server = serve(echo_app(read, handshake_timeout_s=0.5))
     with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as client:
         client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nContent-Length: 100\r\n\r\n")
-        wait_until(lambda: not [name for name in thread_names() if name.startswith("wsthreads-connection")])
+        wait_until(lambda: not own_threads("wsthreads-connection"))
 
 
 def test_running_out_of_file_descriptors_is_survived():
@@ -761,7 +761,7 @@ def test_stopping_closes_every_session_with_1001(serve):
                 receive(client)
             assert caught.value.rcvd.code == 1001
             assert caught.value.rcvd.reason == "server shutting down"
-    assert not [t.name for t in threading.enumerate() if t.name.startswith("wsthreads-connection")]
+    assert not own_threads("wsthreads-connection")
 
 
 def test_stopping_can_say_something_else(serve):
@@ -777,7 +777,7 @@ def test_stopping_does_not_wait_for_connections_that_ask_for_nothing(serve):
     """A browser opens some in advance."""
     server = serve(echo_app(shutdown_timeout_s=10 * DEADLINE_S))
     with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S):
-        wait_until(lambda: any(t.name.startswith("wsthreads-connection") for t in threading.enumerate()))
+        wait_until(lambda: own_threads("wsthreads-connection"))
         began = time.monotonic()
         server.stop()
         assert time.monotonic() - began < DEADLINE_S
@@ -882,7 +882,7 @@ def test_stop_in_a_handler_and_in_a_view_does_not_wait_for_itself(serve):
         assert server.stop() == 0, "it waits for what the first call has begun"
         assert closed.is_set()
         assert refuses(server.port)
-        assert not [t.name for t in threading.enumerate() if t.name.startswith("wsthreads-connection")]
+        assert not own_threads("wsthreads-connection")
 
 
 def test_a_server_that_never_started_gives_its_port_back():

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.programs import DEADLINE_S, EXAMPLES, run_server, wait_until, wsthreads
+from tests.programs import DEADLINE_S, EXAMPLES, own_threads, run_server, wait_until, wsthreads
 from tests.wire import CLOSE, TEXT, RawClient, Recorder, close_payload, frame, parse_frames, request_bytes, run_all
 from wsthreads import UsageError, WebSocketApp
 from wsthreads.servers.tls import server_context
@@ -368,7 +368,7 @@ def test_stopping_finds_a_handshake_that_begins_meanwhile(tls: Callable[..., Any
 
 
 def connections() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("wsthreads-connection")]
+    return own_threads("wsthreads-connection")
 
 
 def client_hello(context: ssl.SSLContext) -> bytes:

@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 import pytest
 
-from tests.programs import DEADLINE_S, connect, receive, wait_until
-from tests.wire import CLOSE, RawClient, close_payload, endpoint, thread_names
+from tests.programs import DEADLINE_S, connect, own_threads, receive, wait_until
+from tests.wire import CLOSE, RawClient, close_payload, endpoint
 from wsthreads.testing.timers import ManualTimers
 
 KEYS = ("joined", "left", "changed")
@@ -163,8 +163,8 @@ def test_in_real_time_with_a_client_of_another_library():
             assert json.loads(receive(ann)) == {"joined": ["bob"], "left": [], "changed": []}
             bob.socket.close()
             assert json.loads(receive(ann)) == {"joined": [], "left": ["bob"], "changed": []}
-        assert "wsthreads-presence" in thread_names()
-    wait_until(lambda: "wsthreads-presence" not in thread_names())
+        assert own_threads("wsthreads-presence")
+    wait_until(lambda: not own_threads("wsthreads-presence"))
 
 
 def test_without_presence_nothing_is_kept_and_no_thread_runs():
@@ -184,4 +184,4 @@ def test_without_presence_nothing_is_kept_and_no_thread_runs():
         wait_until(lambda: not app.session_count)
         assert not roster.is_used
         assert roster.names() == []
-        assert "wsthreads-presence" not in thread_names()
+        assert not own_threads("wsthreads-presence")

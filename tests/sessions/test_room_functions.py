@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.programs import DEADLINE_S, connect, receive, wait_until
+from tests.programs import DEADLINE_S, connect, own_threads, receive, wait_until
 from wsthreads import HandlerError, Sender, WebSocketApp
 from wsthreads.monitoring.metrics import Metrics
 from wsthreads.rooms.mailboxes import Mailbox, RoomCall
@@ -268,7 +268,7 @@ def test_a_shutdown_calls_on_room_end_while_its_broadcasts_still_work(serve: Any
         assert receive(ann) == "three ticks"
         assert app.shutdown() == 0
         assert game.ended.is_set()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("wsthreads-rooms")]
+    assert not own_threads("wsthreads-rooms")
 
 
 def test_a_shutdown_within_a_function_for_a_room_ends_everything(serve: Any, caplog: Any) -> None:
@@ -290,5 +290,4 @@ def test_a_shutdown_within_a_function_for_a_room_ends_everything(serve: Any, cap
         ann.send("the end")
         assert returned.wait(DEADLINE_S)
         assert game.ended.wait(DEADLINE_S)
-    rooms = lambda: [thread for thread in threading.enumerate() if thread.name.startswith("wsthreads-rooms")]  # noqa: E731
-    wait_until(lambda: not rooms(), "no thread of a room is left")
+    wait_until(lambda: not own_threads("wsthreads-rooms"), "no thread of a room is left")

@@ -9,7 +9,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from tests.programs import DEADLINE_S, wait_until
+from tests.programs import DEADLINE_S, own_threads, wait_until
 from tests.wire import (
     CLOSE,
     TEXT,
@@ -21,7 +21,6 @@ from tests.wire import (
     frame,
     open_files,
     self_signed,
-    thread_names,
 )
 from wsthreads import Refusal
 from wsthreads.sessions import service
@@ -283,23 +282,23 @@ def test_over_tls_broadcasts_and_reading_go_on_at_once_and_the_end_is_clean(tmp_
 
 def test_200_idle_connections_are_200_threads_and_nothing_is_left_of_them():
     handler = Recorder()
-    before, files = len(thread_names()), open_files()
+    before, files = len(own_threads()), open_files()
     with endpoint(handler) as (app, port):
         with RawClient(port) as client:
             handler.session()
             client.leave()
-        wait_until(lambda: not any("request" in name for name in thread_names()), "the end of the first one's thread")
-        idle, open_idle = len(thread_names()), len(open_files())
+        wait_until(lambda: not own_threads("request"), "the end of the first one's thread")
+        idle, open_idle = len(own_threads()), len(open_files())
         with ExitStack() as stack:
             for _ in range(200):
                 stack.enter_context(RawClient(port))
             for _ in range(200):
                 handler.session()
-            assert len(thread_names()) == idle + 200
+            assert len(own_threads()) == idle + 200
             assert app.session_count == app.endpoint("/ws/test").session_count() == 200
-        wait_until(lambda: len(thread_names()) == idle, "the end of the threads")
+        wait_until(lambda: len(own_threads()) == idle, "the end of the threads")
         wait_until(lambda: len(open_files()) == open_idle, "the end of the sockets")
-    assert len(thread_names()) == before
+    assert len(own_threads()) == before
     wait_until(lambda: gc.collect() >= 0 and open_files().items() <= files.items(), "the end of all files")
 
 

@@ -11,7 +11,7 @@ from time import monotonic
 
 import pytest
 
-from tests.programs import DEADLINE_S, PROGRAM_S, wait_until
+from tests.programs import DEADLINE_S, PROGRAM_S, own_threads, wait_until
 from tests.wire import open_files
 from wsthreads.threads.flusher import MIN_SWEEP, Flusher
 
@@ -179,10 +179,10 @@ def test_start_twice_is_one_thread_and_stop_ends_it_with_its_files():
     flusher = Flusher()
     flusher.start()
     flusher.start()
-    assert [t.name for t in threading.enumerate()].count("wsthreads-flusher") == 1
+    assert own_threads() == ["wsthreads-flusher"]
     flusher.stop(DEADLINE_S)
     flusher.stop(DEADLINE_S)
-    assert "wsthreads-flusher" not in [t.name for t in threading.enumerate()]
+    assert not own_threads()
     assert open_files() == before
 
 
@@ -201,7 +201,7 @@ def test_stop_can_be_called_from_a_callback():
     flusher = Flusher()
     flusher.start()
     flusher.call_later(0, lambda: flusher.stop(DEADLINE_S))
-    wait_until(lambda: "wsthreads-flusher" not in [t.name for t in threading.enumerate()], "the end of the thread")
+    wait_until(lambda: not own_threads(), "the end of the thread")
 
 
 def test_a_flusher_that_was_never_started_can_be_stopped():
