@@ -28,6 +28,7 @@ from tests.wire import (
     Recorder,
     close_payload,
     endpoint,
+    new_files,
     open_files,
     run_all,
     serving,
@@ -515,7 +516,7 @@ def test_nothing_is_left_when_all_is_over():
         app.shutdown(1)
     wait_until(lambda: own_threads() == before, f"the end of all threads but {before}")
     # A client that resets has Werkzeug leave a selector to the garbage collector.
-    wait_until(lambda: gc.collect() >= 0 and open_files().items() <= files.items(), "the end of all files")
+    wait_until(lambda: gc.collect() >= 0 and not new_files(files), "the end of all files")
 
 
 def test_another_wsgi_server_is_told_what_is_needed(caplog):

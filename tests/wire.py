@@ -331,6 +331,11 @@ def open_files():
     return found
 
 
+def new_files(before):
+    """What `open_files` has now and had not `before`. What others have left may end at any time."""
+    return dict(open_files().items() - before.items())
+
+
 def run_all(*functions):
     """Run functions in threads at once, wait for all, and raise the first error of any."""
     errors = []

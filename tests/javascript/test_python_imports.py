@@ -305,7 +305,6 @@ def spin():
 def wait(): gate.wait()
 def quick(): return 1
 """
-    before = threading.active_count()
     with with_store(tmp_path, python, script_wait_s=SHORT_S, script_threads=1) as script:
         session = script.open()
         assert ask(script, session, "spin") == f"TimeoutError: spin (store.py) has not returned in {SHORT_S:g} s"
@@ -315,7 +314,7 @@ def quick(): return 1
         names = names_in(script)
         names["gate"].set()
         names["is_over"] = True
-    eventually(lambda: threading.active_count() <= before)
+    eventually(lambda: not own_threads())
 
 
 def test_calls_that_have_no_thread_in_time_are_given_up() -> None:

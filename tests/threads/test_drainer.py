@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 import weakref
 
-from tests.programs import DEADLINE_S, wait_until
+from tests.programs import DEADLINE_S, own_threads, wait_until
 from wsthreads.threads.drainer import Drainer
 
 
 def test_one_that_was_never_needed_is_idle():
-    before = threading.active_count()
     assert Drainer().wait_idle(0)
-    assert threading.active_count() == before
+    assert not own_threads()
 
 
 def test_idle_means_that_every_step_is_done():

@@ -12,7 +12,7 @@ from time import monotonic
 import pytest
 
 from tests.programs import DEADLINE_S, PROGRAM_S, own_threads, wait_until
-from tests.wire import open_files
+from tests.wire import new_files, open_files
 from wsthreads.threads.flusher import MIN_SWEEP, Flusher
 
 
@@ -183,7 +183,7 @@ def test_start_twice_is_one_thread_and_stop_ends_it_with_its_files():
     flusher.stop(DEADLINE_S)
     flusher.stop(DEADLINE_S)
     assert not own_threads()
-    assert open_files() == before
+    assert not new_files(before)
 
 
 def test_stop_leaves_timers_that_are_not_due_and_orders_to_a_stopped_one_are_harmless():
@@ -256,13 +256,13 @@ def test_timers_and_watches_survive_the_death_of_the_thread(flusher, pair, caplo
     flusher.watch(ours.fileno(), writable.set)
     flusher.call_later(0.2, due.set)
     settle(flusher)
-    before = len(open_files())
+    before = open_files()
     flusher.call_later(0, fail)
     assert due.wait(DEADLINE_S)
     assert not writable.is_set()
     while not writable.wait(0.01):
         assert theirs.recv(10_000_000)
-    assert len(open_files()) == before
+    assert not new_files(before)
     (record,) = (record for record in caplog.records if "has failed" in record.getMessage())
     assert "wsthreads-flusher" in record.getMessage()
     assert record.exc_info[0] is Fault
@@ -330,7 +330,7 @@ def test_an_order_for_which_there_was_no_memory_is_carried_out_later(flusher, ca
 
 @pytest.mark.parametrize("missing", ["descriptors", "a thread"])
 def test_a_start_for_want_of_something_raises_leaves_nothing_and_can_be_tried_again(monkeypatch, missing):
-    flusher, before = Flusher(), len(open_files())
+    flusher, before = Flusher(), open_files()
     with monkeypatch.context() as patch:
         if missing == "descriptors":
             _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -347,11 +347,11 @@ def test_a_start_for_want_of_something_raises_leaves_nothing_and_can_be_tried_ag
             patch.setattr(threading.Thread, "start", no_thread)
             with pytest.raises(RuntimeError, match="can't start"):
                 flusher.start()
-    assert len(open_files()) == before
+    assert not new_files(before)
     flusher.start()
     settle(flusher)
     flusher.stop(DEADLINE_S)
-    assert len(open_files()) == before
+    assert not new_files(before)
 
 
 def no_thread(thread):
