@@ -77,6 +77,7 @@ What a link is made of:
 `at_exit`          what waits when a process ends
 `link`             what rooms call: `RedisLink`
 `cluster`          a link to each node of a Redis Cluster
+`outside`          what a program without a server does: publish, ask, post
 `remote`           the handles of programs without a server
 `redis`            `RedisBroker`: the configuration
 =================  =====================================================================================

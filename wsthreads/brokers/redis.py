@@ -22,7 +22,8 @@ except ImportError as error:
 from wsthreads.brokers.cluster import ClusterLink
 from wsthreads.brokers.keys import Keys
 from wsthreads.brokers.link import RedisLink
-from wsthreads.brokers.remote import Outside, RemotePeer, RemoteRoom, RemoteUser
+from wsthreads.brokers.outside import Outside
+from wsthreads.brokers.remote import RemotePeer, RemoteRoom, RemoteUser
 from wsthreads.config import Config
 
 if TYPE_CHECKING:

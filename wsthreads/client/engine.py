@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from sys import getsizeof
 from threading import Condition, RLock, Thread, current_thread
 from time import monotonic
 
@@ -12,6 +11,7 @@ from wsthreads.client.connection import Abandoned, Connection
 from wsthreads.client.dialogue import Dialogue
 from wsthreads.client.events import Asked, Event, Opened
 from wsthreads.client.failures import ConnectFailed, describe_end
+from wsthreads.client.inbox import Inbox
 from wsthreads.client.liveness import Liveness, Overdue, Step
 from wsthreads.client.options import Options
 from wsthreads.client.retries import UNDECIDED_CODES, Retries
@@ -26,8 +26,6 @@ __all__ = ["Engine"]
 
 logger = get_logger(__name__)
 
-Message = str | bytes
-
 #: A connection of so many seconds is stable: delays begin anew after it.
 STABLE_S = 5.0
 
@@ -40,10 +38,6 @@ CLOSE_TIMEOUT_S = 5.0
 
 #: How often the server is asked to acknowledge while a thread waits for room. Servers limit heartbeats.
 ASK_INTERVAL_S = 0.1
-
-#: So much memory is filled by messages past `max_received`; then the client reads no more. Servers stop before that:
-#: at `max_resume_bytes` without an acknowledgement.
-READ_AHEAD_BYTES = 16 * 1024 * 1024
 
 #: While so many bytes are unsent, further messages wait in the `Dialogue`, which has limits.
 MAX_UNSENT_BYTES = 65536
@@ -68,8 +62,7 @@ class Engine:
         self.moved = Condition(self.lock)  # there may be room to send, or an answer, or the end
         self.dialogue = Dialogue(max_queued=options.max_queued, max_queued_bytes=options.max_queued_bytes)
         self.application = Application(options, self.lock, self.dialogue, self.pump)
-        self.inbox: deque[Message] = deque()
-        self._ahead_bytes = 0  # of messages that have come since `max_received` was reached
+        self.inbox = Inbox(options.max_received)
         self.requesting = 0  # threads that wait for an answer
         self._senders = 0  # threads that wait for room
         self._ask_at = 0.0  # when one of them may ask the server to acknowledge
@@ -81,7 +74,7 @@ class Engine:
         self._close_by = 0.0  # the time at which a close handshake is given up
         self._trouble = ""  # why there is no connection
         self._connection: Connection | None = None
-        self._late: deque[Message] = deque()  # what was sent while `is_interrupted`
+        self._late: deque[str | bytes] = deque()  # what was sent while `is_interrupted`
         self._liveness, self._overdue = Liveness(), Overdue()
         self._is_of_parent = False  # this process was forked from the one with the thread
         self._thread = Thread(target=self._run, name="wsthreads-client", daemon=True)
@@ -118,7 +111,7 @@ class Engine:
             return False
         return True
 
-    def send_late(self, message: Message) -> bool:
+    def send_late(self, message: str | bytes) -> bool:
         """While `is_interrupted`: send a message as soon as the interrupted call is over. False if it is refused."""
         if self.is_over or len(self._late) >= self._options.max_queued:
             return False
@@ -187,23 +180,23 @@ class Engine:
         """Have the thread look again at what it waits for."""
         self._waiter.wake()
 
-    def take(self) -> Message:
+    def take(self) -> str | bytes:
         """The next message of the inbox, which has one. With the lock held."""
-        message = self.inbox.popleft()
-        if len(self.inbox) < self._options.max_received <= len(self.inbox) + 1:
-            self._ahead_bytes = 0
+        was_crowded = self.inbox.is_crowded
+        message = self.inbox.take()
+        if was_crowded and not self.inbox.is_crowded:
             self.wake()  # it acknowledges and reads again
         return message
 
     @property
     def is_crowded(self) -> bool:
         """Whether it acknowledges nothing, because too much waits for the application. With the lock held."""
-        return len(self.inbox) >= self._options.max_received and not self.requesting and self.closing is None
+        return self.inbox.is_crowded and not self.requesting and self.closing is None
 
     @property
     def is_full(self) -> bool:
         """Whether it does not even read, since the server goes on. With the lock held."""
-        return self.is_crowded and self._ahead_bytes >= READ_AHEAD_BYTES
+        return self.is_crowded and self.inbox.is_full
 
     def close(self, code: int, reason: str) -> None:
         """Close for good. Waits for the threads, with a deadline, unless `is_interrupted`."""
@@ -331,9 +324,8 @@ class Engine:
         if self.is_full:
             self._liveness.begin(now)
             return None
-        ask_s, timeout_s = (
-            (dialogue.heartbeat_s, dialogue.timeout_s) if dialogue.speaks else (PING_INTERVAL_S, PING_TIMEOUT_S)
-        )
+        ask_s = dialogue.heartbeat_s if dialogue.speaks else PING_INTERVAL_S
+        timeout_s = dialogue.timeout_s if dialogue.speaks else PING_TIMEOUT_S
         if not ask_s:
             return None
         step, wait_s = self._liveness.look(now, ask_s, timeout_s, connection.unsent_bytes)
@@ -385,10 +377,9 @@ class Engine:
     def _handle(self, events: list[Event]) -> None:
         for event in events:
             if isinstance(event, (str, bytes)):
-                self.inbox.append(event)
+                self.inbox.put(event)
                 self.arrived.notify()
-                if len(self.inbox) >= self._options.max_received:
-                    self._ahead_bytes += getsizeof(event)
+                if self.inbox.is_crowded:
                     self.dialogue.hold_back(self.is_crowded)
             elif isinstance(event, Opened):
                 self._opened(event)

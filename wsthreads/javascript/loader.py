@@ -1,8 +1,7 @@
 """Finds and reads a script's modules, inside the script's own folder and its packages, and nowhere else.
 
-A module's *id* is its path relative to the folder, with ``/``, as stacks show it. A reload reads every file again,
-under ids with another version (``chat.js?2``), since the engine never drops a module. Version 1 has no suffix. Packages
-stay, with all that they keep in variables, unless one of their files has changed.
+A reload reads every file again, under ids with another version (see `module_ids`). Packages stay, with all that they
+keep in variables, unless one of their files has changed.
 """
 
 from __future__ import annotations
@@ -25,12 +24,13 @@ from wsthreads.javascript.imports import (
     place_of_import,
     without_attributes,
 )
+from wsthreads.javascript.module_ids import bare_id, split_id, versioned
 from wsthreads.javascript.packages import PackageError, Packages, find_commonjs, for_production, is_package_name
 from wsthreads.javascript.python_functions import PythonFunctions
 from wsthreads.javascript.stacks import Failure
 from wsthreads.javascript.typescript import Compiled, Compiler
 
-__all__ = ["ENTRY", "ModuleLoader", "bare_id"]
+__all__ = ["ENTRY", "ModuleLoader"]
 
 #: The name by which the runtime imports the script itself.
 ENTRY = "wsthreads:script"
@@ -42,8 +42,6 @@ EXPORTS = (
 
 #: How the ids of modules that the application provides begin.
 EMBEDDED = "wsthreads:python:"
-
-_VERSION = re.compile(r"\?(\d+)\Z")
 
 _JSON, _PYTHON = ".json", ".py"
 
@@ -135,7 +133,7 @@ class ModuleLoader:
                     continue
                 seen.add(identity)
                 if identity.endswith(_PYTHON) and os.path.isfile(path):
-                    self._python(self._versioned(identity, str(self._version)), path)
+                    self._python(versioned(identity, str(self._version)), path)
                 if identity.endswith(_PYTHON):
                     continue
                 try:
@@ -197,12 +195,12 @@ class ModuleLoader:
     def normalize(self, base: str, name: str) -> str:
         """The id of the module that the module `base` imports as `name`; or the reason why there is none."""
         if name == ENTRY:
-            return self._versioned(self._entry, str(self._version))
+            return versioned(self._entry, str(self._version))
         if name == BUILT_IN:
             return BUILT_IN_ID
         if name in self.python.provided:
             return EMBEDDED + name
-        base, version = _split(base)  # <...> is evaluated text, which has neither place nor version
+        base, version = split_id(base)  # <...> is evaluated text, which has neither place nor version
         if is_package_name(name) and not name.startswith(f"{BUILT_IN}/"):
             return self._package(name, base, version)
         if not name.startswith(("./", "../")) or "\\" in name:
@@ -219,7 +217,7 @@ class ModuleLoader:
             return self._refused(name, base, "there is no such file in", self._meant(name, base))
         if path.endswith(_PYTHON) and self._is_in_package(base):
             return self._refused(name, base, "a package does not import a Python file of the script in")
-        return self._versioned(identity, str(self._version) if base.startswith("<") else version)
+        return versioned(identity, str(self._version) if base.startswith("<") else version)
 
     def _is_in_package(self, base: str) -> bool:
         """Whether a module is a file of a package."""
@@ -258,7 +256,7 @@ class ModuleLoader:
             return self._refused(name, base, "a Python file is not imported from a package, only from")
         if path.endswith((".node", ".wasm", ".cjs")) or (path.endswith(".js") and self._is_commonjs(path)):
             return self._refused(name, base, _NO_ES_MODULE)
-        return self._versioned(identity, version)
+        return versioned(identity, version)
 
     def _is_commonjs(self, path: str) -> bool:
         """Whether a package's file is a CommonJS module. Its package.json may say otherwise: bundlers look as well."""
@@ -369,9 +367,6 @@ class ModuleLoader:
         self.problem = f"import of {name!r}{importer}: {why} {self._root}{meant}"
         return self.problem
 
-    def _versioned(self, identity: str, version: str) -> str:
-        return identity if version == "1" else f"{identity}?{version}"
-
 
 def _relative(path: str, root: str) -> str:
     return os.path.relpath(path, root).replace(os.sep, "/")
@@ -390,13 +385,3 @@ def _source_of(path: str) -> str:
     """Raises `OSError`, and `ValueError` for what is not UTF-8."""
     with open(path, "rb") as file:
         return file.read().decode("utf-8-sig")
-
-
-def _split(identity: str) -> tuple[str, str]:
-    """An id without its version, and the version."""
-    match = _VERSION.search(identity)
-    return (identity[: match.start()], match[1]) if match else (identity, "1")
-
-
-def bare_id(identity: str) -> str:
-    return _split(identity)[0]

@@ -1,0 +1,29 @@
+"""The ids of a script's modules, as the engine knows them.
+
+A module's *id* is its path relative to the script's folder, with ``/``, as stacks show it. Since the engine never drops
+a module, each reload has another version: ``chat.js?2``. Version 1 has no suffix.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["bare_id", "split_id", "versioned"]
+
+_VERSION = re.compile(r"\?(\d+)\Z")
+
+
+def versioned(bare: str, version: str) -> str:
+    """The id of this version of a module."""
+    return bare if version == "1" else f"{bare}?{version}"
+
+
+def split_id(identity: str) -> tuple[str, str]:
+    """An id without its version, and the version."""
+    match = _VERSION.search(identity)
+    return (identity[: match.start()], match[1]) if match else (identity, "1")
+
+
+def bare_id(identity: str) -> str:
+    """An id without its version."""
+    return split_id(identity)[0]
