@@ -282,6 +282,20 @@ def test_a_client_answers_the_requests_of_the_handler(chat, journal):
     assert journal.take() == ["heard WHERE ann"]
 
 
+def test_a_client_that_is_asked_as_soon_as_it_is_there_answers(tmp_path):
+    class Python:
+        def on_open(self, session):
+            session.send(session.request("who?"))
+
+    script = tmp_path / "asks.js"
+    script.write_text('export async function onOpen(session) { session.send(await session.request("who?")); }')
+    for target in (Python, script):
+        with play(target) as chat:
+            ann = chat.connect(on_request=lambda message: f"{message} ann", user="ann")
+            assert ann.receive() == "who? ann"
+            assert ann.session.request.get_parameter("user") == "ann"
+
+
 def test_an_error_of_on_request_is_raised_by_the_call_that_caused_it(target):
     with play(target, resume_s=60) as chat:
         ann = chat.connect(user="ann")

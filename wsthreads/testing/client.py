@@ -49,6 +49,7 @@ class Client:
         *,
         sessions: Callable[[], Iterable[Session]] = tuple,
         failed: Callable[[BaseException], None] = lambda error: None,
+        on_request: Callable[[str | bytes], str | bytes | None] | None = None,
     ) -> None:
         self._settle, self._sessions, self._failed = settle, sessions, failed
         self._deadline_s = deadline_s
@@ -64,7 +65,7 @@ class Client:
         #: The negotiated subprotocol, or None.
         self.subprotocol: str | None = None
         #: Answers requests of the server: takes the message, and returns one or None. Called in a thread of its own.
-        self.on_request: Callable[[str | bytes], str | bytes | None] | None = None
+        self.on_request = on_request
 
     # For tests.
 

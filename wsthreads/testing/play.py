@@ -165,6 +165,7 @@ class Play:
         subprotocols: Iterable[str] = (),
         remote_addr: str = "127.0.0.1",
         plain: bool = False,
+        on_request: Callable[[str | bytes], str | bytes | None] | None = None,
         **parameters: str,
     ) -> Client:
         """Connect a client. Give query parameters by name, as in ``chat.connect(user="ann")``, or as `query`.
@@ -172,7 +173,8 @@ class Play:
         `path` is the path to connect to. It may also come first: ``chat.connect("/ws/rooms/lobby", user="ann")``. An
         endpoint for paths with parameters needs one. Without it, the client connects to the endpoint of `play`.
 
-        The client speaks ``wsthreads.1``, as `wsthreads.js` does, unless it is `plain`.
+        The client speaks ``wsthreads.1``, as `wsthreads.js` does, unless it is `plain`. Give it an `on_request` here if
+        the handler asks it in `on_open`.
 
         When it returns, `on_open` has returned. Raises `HandshakeRefused` if the client is refused with a status. A
         client that was refused with a close code (`Refusal`) is `closed`, and has no `session`.
@@ -192,6 +194,7 @@ class Play:
             self._deadline_s,
             sessions=lambda: self._endpoint(path).sessions(),
             failed=self._failed,
+            on_request=on_request,
         )
         offered = (*(() if plain else (SUBPROTOCOL,)), *subprotocols)
         client.begin(Call(self._entry, path, query or parameters, headers or {}, offered, remote_addr))
