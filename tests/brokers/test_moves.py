@@ -167,6 +167,18 @@ def test_an_old_connection_that_seems_alive_is_cut_off_and_the_session_goes_on(p
         old.wait_for("open", "one", SUSPEND)
 
 
+def test_a_client_goes_on_in_a_process_whose_places_are_all_taken(processes):
+    old, new = processes(max_sessions=1)
+    with Speaker(old.port).begin() as client, Speaker(new.port) as other, Speaker(new.port).begin():
+        client.send("one")
+        assert client.next() == "echo one"
+        other.token, other.received, other.sent = client.token, client.received, client.sent
+        assert other.come_back().resumed
+        other.send("two")
+        assert other.next() == "echo two"
+        assert len(new.endpoint.sessions()) == 2
+
+
 def test_a_client_moves_to_and_fro_while_others_speak_and_gets_everything_once(processes):
     old, new = processes()
     stopping, counts = threading.Event(), [0, 0]

@@ -343,11 +343,15 @@ def test_under_gunicorn_it_shows_the_process_that_answers(tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize(
-    ("threads", "viewers", "sessions"),
-    [(100, 8, 90), (34, 8, 24), (30, 7, 21), (8, 1, 5), (4, 1, 1), (3, 1, 1), (2, 0, 1), (1, 0, 0)],
-)
-def test_under_gunicorn_threads_are_set_aside_for_pages(threads, viewers, sessions):
+    ("threads", "viewers", "sessions", "beyond"),
+    [
+        (100, 8, 90, 1), (34, 8, 24, 1), (30, 7, 21, 1), (8, 1, 5, 1), (4, 1, 1, 1), (3, 1, 1, 0), (2, 0, 1, 0),
+        (1, 0, 0, 0),
+    ],
+)  # fmt: skip
+def test_under_gunicorn_threads_are_set_aside_for_pages(threads, viewers, sessions, beyond):
     app = greeter(dashboard_token=TOKEN)
-    app.fit_to_threads(threads)  # two are for HTTP
+    app.fit_to_threads(threads)  # two are for HTTP; who comes back to a session may have one of them, not the last
     assert (app._dashboard.admission.places, app._admission.places) == (viewers, sessions)
+    assert (app._dashboard.admission.beyond, app._admission.beyond) == (0, beyond)
     app.shutdown(0)

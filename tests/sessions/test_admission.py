@@ -146,3 +146,44 @@ def test_many_threads_of_one_address_never_have_more_than_it_may():
     run_all(*[visit] * 8)
     assert 0 < most[0] <= 3
     assert not admission._taken_by
+
+
+def test_beyond_the_limits_there_is_one_place_more_until_somebody_has_left():
+    admission = Admission(2, per_address=1, beyond=1)
+    first = admission.enter("192.0.2.1")
+    with pytest.raises(HandshakeRefused, match=r"192\.0\.2\.1 has 1 sessions") as caught:
+        admission.enter("192.0.2.1")
+    assert caught.value.status == 429
+    again = admission.enter("192.0.2.1", is_beyond=True)
+    assert admission.shortage(again).status == 429
+    with pytest.raises(HandshakeRefused, match=r"192\.0\.2\.1 has 1 sessions"):
+        admission.enter("192.0.2.1", is_beyond=True)
+    third = admission.enter("192.0.2.2", is_beyond=True)
+    assert admission.shortage(third).status == 503
+    with pytest.raises(HandshakeRefused, match="all 2 places"):
+        admission.enter("192.0.2.3", is_beyond=True)
+    assert admission.free == 0
+    admission.leave(first)
+    assert admission.shortage(again) is None
+    assert admission.shortage(third) is None
+    for network in (again, third):
+        admission.leave(network)
+    assert (admission.taken, admission._taken_by) == (0, {})
+
+
+def test_many_threads_never_take_more_than_the_places_beyond_the_limit():
+    admission, most, lock = Admission(3, beyond=1), [0], threading.Lock()
+
+    def visit():
+        for _ in range(500):
+            try:
+                admission.enter(is_beyond=True)
+            except HandshakeRefused:
+                continue
+            with lock:
+                most[0] = max(most[0], admission.taken)
+            admission.leave()
+
+    run_all(*[visit] * 8)
+    assert 0 < most[0] <= 4
+    assert admission.taken == 0

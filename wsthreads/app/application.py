@@ -85,6 +85,7 @@ class WebSocketApp:
             self.config.max_sessions,
             self.config.max_sessions_per_address,
             max_suspended=self.config.max_suspended_sessions,
+            beyond=1,
         )
         self._flusher = Flusher()
         self._drainer = Drainer()
@@ -272,7 +273,8 @@ class WebSocketApp:
     def fit_to_threads(self, threads: int) -> None:
         """Limit the sessions so that a server with this number of threads still answers HTTP.
 
-        At least one thread is for HTTP. With a dashboard, up to a quarter of the threads are for its pages.
+        At least one thread is for HTTP. With a dashboard, up to a quarter of the threads are for its pages. A client
+        that comes back to its session may take one of two threads for HTTP, not the last one.
         """
         self._host.fit_to_threads(threads)
 

@@ -115,7 +115,10 @@ class Host:
             viewers = self._dashboard.admission
             viewers.places = min(viewers.places, max(0, min(1, spare - 1), (threads - reserved) // 4))
             reserved += viewers.places
-        self._admission.places = min(self._admission.places, max(min(1, spare), threads - reserved))
+        admission = self._admission
+        admission.places = min(admission.places, max(min(1, spare), threads - reserved))
+        left = threads - (reserved - RESERVED_THREADS) - admission.places  # for HTTP
+        admission.beyond = min(admission.beyond, max(0, left - 1))
 
     def _warn_of_workers(self, workers: int) -> None:
         if workers > 1 and not self._app.shares_rooms:

@@ -29,11 +29,13 @@ class Admission:
     """`places` for sessions, at most `per_address` of them for one address (0: no limit). Any thread.
 
     The thread of a connection takes and returns its place. Sessions without a connection have none; `max_suspended` of
-    them may wait for their clients.
+    them may wait for their clients. A client that may have come back to its session can take a place `beyond` these.
     """
 
-    def __init__(self, places: int, per_address: int = 0, *, max_suspended: int = 0) -> None:
+    def __init__(self, places: int, per_address: int = 0, *, max_suspended: int = 0, beyond: int = 0) -> None:
         self.places = places
+        #: How many more than `places`, for clients that may have come back.
+        self.beyond = beyond
         self.max_suspended = max_suspended
         self._suspended = 0
         self._waiting_by: dict[str, int] = {}  # network -> sessions without a connection; only with a limit
@@ -48,11 +50,12 @@ class Admission:
         self._here = _Here()
         self._changed = Condition()  # guards _taken, _taken_by, _left_out, _suspended, _waiting_by and goodbye
 
-    def enter(self, address: str = "") -> str:
+    def enter(self, address: str = "", *, is_beyond: bool = False) -> str:
         """Take a place. Returns its network, which `leave` needs.
 
         Raises `HandshakeRefused` with 503 if all places are taken, with 501 if the server has none at all, and with 429
-        if the address has too many. Clients on a Unix socket have no address and no such limit.
+        if the address has too many. Clients on a Unix socket have no address and no such limit. One that `is_beyond`
+        the limits may be one more than those of its address, and `beyond` more than all. Then see `shortage`.
         """
         network = network_of(address) if self._per_address else ""
         with self._changed:
@@ -60,19 +63,29 @@ class Admission:
                 raise _refusal(503, "shutting down", "shutting_down")
             if not self.places:
                 raise HandshakeRefused(501, NO_THREAD, cause="server")
-            if self._taken >= self.places:
-                bounds = "max_sessions, or --threads minus those reserved for HTTP"
-                reason = f"all {self.places} places for sessions are taken ({bounds})"
-                raise _refusal(503, reason, "full")
+            refusal = self._shortage_locked(network, *((self.beyond, 1) if is_beyond else (0, 0)))
+            if refusal is not None:
+                raise refusal
             if network:
-                taken = self._taken_by.get(network, 0)
-                if taken >= self._per_address:
-                    reason = f"{network} has {taken} sessions, and may have no more (max_sessions_per_address)"
-                    raise _refusal(429, reason, "address_full")
-                self._taken_by[network] = taken + 1
+                self._taken_by[network] = self._taken_by.get(network, 0) + 1
             self._taken += 1
         self._here.has_place = True
         return network
+
+    def shortage(self, network: str = "") -> HandshakeRefused | None:
+        """Why a place that was taken beyond the limits must be returned. None if it is within them by now."""
+        with self._changed:
+            return self._shortage_locked(network, 1, 1)
+
+    def _shortage_locked(self, network: str, more: int, more_of_address: int) -> HandshakeRefused | None:
+        """Why there is no place, where there may be so many more than the limits."""
+        if self._taken >= self.places + more:
+            bounds = "max_sessions, or --threads minus those reserved for HTTP"
+            return _refusal(503, f"all {self.places} places for sessions are taken ({bounds})", "full")
+        if network and self._taken_by.get(network, 0) >= self._per_address + more_of_address:
+            reason = f"{network} has {self._per_address} sessions, and may have no more (max_sessions_per_address)"
+            return _refusal(429, reason, "address_full")
+        return None
 
     def leave(self, network: str = "") -> None:
         """Return a place; `network` is what `enter` returned."""
@@ -169,7 +182,7 @@ class Admission:
     @property
     def free(self) -> int:
         """Free places. A snapshot."""
-        return self.places - self._taken
+        return max(0, self.places - self._taken)
 
     @property
     def taken(self) -> int:

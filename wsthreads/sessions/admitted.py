@@ -20,3 +20,4 @@ class Admitted(NamedTuple):
     verdict: Verdict
     agreement: Agreement | None  # to deflate messages
     network: str  # the network whose sessions it counts for
+    is_beyond: bool  # its place is beyond the limits, for the session that it may come back to

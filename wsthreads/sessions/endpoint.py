@@ -262,7 +262,8 @@ class Endpoint:
         A place is taken from here on; the response gives it back when it is over, or closed before it began.
         """
         with self._scheduling.opening():
-            request, agreement, network = self._judge(environ, path_parameters)
+            request, agreement = self._judge(environ, path_parameters)
+            network, is_beyond = self._take_place(request)
         session_id = new_session_id()
         try:
             self._start_flusher()
@@ -275,7 +276,7 @@ class Endpoint:
                 self._refuse_banned(request.user, session_id)
                 self._refuse_expired(request.expires_at, session_id)
                 environ[SESSION_KEY] = session_id
-            client = Admitted(request, session_id, verdict, agreement, network)
+            client = Admitted(request, session_id, verdict, agreement, network, is_beyond)
             serve, abandon = partial(self._service.serve, client), partial(self._service.abandon, client)
             return SessionResponse(serve, abandon, start_response, environ)
         except BaseException:
@@ -284,8 +285,8 @@ class Endpoint:
 
     def _judge(
         self, environ: dict[str, Any], path_parameters: Mapping[str, Any]
-    ) -> tuple[Request, Agreement | None, str]:
-        """Check a request, and take a place. Returns the network that the place counts for, too."""
+    ) -> tuple[Request, Agreement | None]:
+        """Check a request."""
         if unfit := unfitness(environ):
             raise HandshakeRefused(501, unfit, cause="server")
         strip_values(environ)
@@ -295,7 +296,19 @@ class Endpoint:
         request = Request(environ, path_parameters)
         check_origin(request, self._config.allowed_origins)
         agreement = agree(request.get_header("Sec-WebSocket-Extensions")) if self._config.compression else None
-        return request, agreement, self._admission.enter(request.remote_addr)
+        return request, agreement
+
+    def _take_place(self, request: Request) -> tuple[str, bool]:
+        """Take a place. Returns the network that it counts for, and whether it is beyond the limits.
+
+        The hello tells whether the client comes back to a session: `Reception` judges that.
+        """
+        try:
+            return self._admission.enter(request.remote_addr), False
+        except HandshakeRefused:
+            if not (self._config.resume_s and request.speaks_envelope):
+                raise
+        return self._admission.enter(request.remote_addr, is_beyond=True), True
 
     def _refuse_banned(self, user: str | None, session_id: str) -> None:
         if user is not None and self.directory.ban_of(user) is not None:

@@ -86,6 +86,9 @@ class Setting(Protocol):
     def disconnected(self, dialogue: Dialogue, connection: Connection) -> None:
         """A connection of the session has ended."""
 
+    def record_refusal(self, request: Request, code: int, reason: str, cause: str) -> None:
+        """Count and log a client that gets no session."""
+
     def count(self, name: str) -> None:
         """Add 1 to a counter."""
 
@@ -109,7 +112,7 @@ class Reception:
             hello = connection.read_hello(carrier.messages)
             if hello is not None:
                 dialogue, why = self._resume(carrier, hello, client.request, spoken)
-                if dialogue is None and carrier.channel.ending is None:
+                if dialogue is None and self._has_place(client, carrier):
                     dialogue = self._begin(client, carrier, spoken, why)
                     is_new = dialogue is not None
                 if dialogue is None:  # it is closing
@@ -169,6 +172,18 @@ class Reception:
             carrier.channel.part(code, reason)
 
     # New sessions
+
+    def _has_place(self, client: Admitted, carrier: Carrier) -> bool:
+        """Whether a new session may begin. If it may not, the connection is closing."""
+        if carrier.channel.ending is not None:
+            return False
+        refusal = self._setting.admission.shortage(client.network) if client.is_beyond else None
+        if refusal is None:
+            return True
+        code, reason = CloseCode.TRY_AGAIN_LATER, refusal.reason
+        if carrier.channel.begin_close(code, reason):
+            self._setting.record_refusal(client.request, code, reason, refusal.cause)
+        return False
 
     def _begin(self, client: Admitted, carrier: Carrier, spoken: str | None, why: str) -> Dialogue | None:
         """Begin a session. None if the client is gone. `why` another one could not be resumed, or empty."""

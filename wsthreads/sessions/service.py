@@ -135,7 +135,7 @@ class Service:
         spoken = choose_subprotocol(offered, self.config.subprotocols) or next(iter(offered), None)
         if request.speaks_envelope:
             spoken = SUBPROTOCOL
-        self._record_refusal(request, refusal.code, refusal.reason, "handler")
+        self.record_refusal(request, refusal.code, refusal.reason, "handler")
         try:
             connection = self._connect(request, spoken, None)
             try:
@@ -149,7 +149,7 @@ class Service:
         except OSError as error:  # the client was gone before the 101
             log.debug("a client was lost in its handshake: %s", error, extra=log_context(request.environ))
 
-    def _record_refusal(self, request: Request, code: int, reason: str, cause: str) -> None:
+    def record_refusal(self, request: Request, code: int, reason: str, cause: str) -> None:
         """Count and log a client that gets a 101 and no session."""
         context, why = log_context(request.environ), f"{code} {printable(reason)}".strip()
         self._metrics.add("handshakes_refused_101")
@@ -234,7 +234,7 @@ class Service:
             self.without_session.put(id(connection), connection)  # so that a shutdown can close it meanwhile
             ban = self._rooms.directory.enter(session)
             if ban is not None:
-                self._record_refusal(session.request, ban.code, ban.reason, "banned")
+                self.record_refusal(session.request, ban.code, ban.reason, "banned")
                 session._channel.begin_close(ban.code, ban.reason)
                 return False
         self.served.put(session.id, Served(session, connection, dialogue))
