@@ -101,6 +101,13 @@ class Come:
         self.place.close(self.state.id, code, reason)
 
 
+def judge_received(client, received):
+    first, last = client.kept.acknowledged, client.kept.acknowledged + len(client.kept.frames)
+    if received > last:
+        return 1002, f"{received} messages received, {first} to {last} are possible"
+    return "counts" if received < first else ""
+
+
 class Place:
     """The sessions of one process."""
 
@@ -114,10 +121,10 @@ class Place:
             self.rooms, self.link, self, timers=world.flusher, count=self.counts.append, max_missed_bytes=2**20
         )
 
-    def judge(self, session_id, secret, user, origin, encoding):
+    def judge(self, session_id, secret, user, origin, encoding, received):
         if session_id not in self.here or secret != SECRET:
             return "unknown"
-        return self.why
+        return self.why or judge_received(self.here[session_id], received)
 
     def depart(self, session_id, timeout_s):
         if self.is_busy or session_id not in self.here:

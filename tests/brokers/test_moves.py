@@ -167,6 +167,24 @@ def test_an_old_connection_that_seems_alive_is_cut_off_and_the_session_goes_on(p
         old.wait_for("open", "one", SUSPEND)
 
 
+@pytest.mark.parametrize(("received", "told"), [(0, "counts"), (3, 1002), (2**53 - 1, 1002)])
+def test_a_count_that_cannot_be_true_does_not_touch_a_connection_in_another_process(processes, received, told):
+    old, new = processes()
+    with Speaker(old.port).begin() as client, Speaker(new.port) as other:
+        client.send("one")
+        client.send("two")
+        assert client.all(2) == ["echo one", "echo two"]
+        assert client.heartbeat() == 2
+        other.open().hello(client.token, received)
+        assert told == (other.greet().why if received == 0 else other.is_refused()[0])
+        client.send("three")
+        assert client.next() == "echo three"
+        old.wait_for("open", "one", "two", "three")
+        other.lose()
+        other.token, other.received, other.sent = client.token, client.received, client.sent
+        assert other.come_back().resumed
+
+
 def test_a_client_goes_on_in_a_process_whose_places_are_all_taken(processes):
     old, new = processes(max_sessions=1)
     with Speaker(old.port).begin() as client, Speaker(new.port) as other, Speaker(new.port).begin():

@@ -125,6 +125,13 @@ def test_the_handshake_of_a_resume_sets_the_expiry_anew(world):
         assert client.next() == "echo still here"
 
 
+def test_a_hello_with_an_impossible_count_does_not_set_the_expiry(world):
+    with away(world, "/ws/test?expires_s=3000") as client, Speaker(world.port, "/ws/test?expires_s=30") as liar:
+        liar.open().hello(client.token, 99)
+        assert liar.is_refused()[0] == 1002
+        assert world.handler.sessions[0].expires_at > time() + 2000
+
+
 def test_acknowledgements_and_heartbeats_are_no_messages_for_the_limit_of_messages():
     settings = {"max_messages_per_s": 1, "max_control_frames_per_s": 0, "resume_s": 60}
     with endpoint(Story(), **settings) as (_, port), Speaker(port).begin() as client:

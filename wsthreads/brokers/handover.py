@@ -113,7 +113,7 @@ class Handover:
         """The session of a client that has come back, or why it cannot be resumed. Blocks.
 
         `BUSY` if the client has to come again: the session is there, or may be. Then nothing has happened to it. Code
-        and reason if it was closed, and the client has to know.
+        and reason if it was closed, and the client has to know, or if the client's count is impossible.
         """
         if not is_session_id(claim.session_id):
             return UNKNOWN
@@ -199,8 +199,8 @@ class Handover:
     def _answer(self, asked: Any) -> str | tuple[int, str]:
         if not _is_question(asked):
             return UNKNOWN
-        session_id, secret, user, origin, encoding = asked
-        why = self._sessions.judge(session_id, secret, user, origin, encoding)
+        session_id, secret, user, origin, encoding, received = asked
+        why = self._sessions.judge(session_id, secret, user, origin, encoding, received)
         if why == UNKNOWN:
             return self._exports.why_not(session_id, secret) or UNKNOWN
         if not why:
@@ -263,8 +263,8 @@ class Handover:
         self._exports.give_up()
 
 
-def _question(claim: Claim) -> tuple[str, str, str | None, str | None, str]:
-    return claim.session_id, claim.secret, claim.user, claim.origin, claim.encoding.name
+def _question(claim: Claim) -> tuple[str, str, str | None, str | None, str, int]:
+    return claim.session_id, claim.secret, claim.user, claim.origin, claim.encoding.name, claim.received
 
 
 def _knows(value: Any) -> bool:
@@ -275,11 +275,11 @@ def _knows(value: Any) -> bool:
 
 
 def _is_question(asked: Any) -> bool:
-    if not isinstance(asked, list) or len(asked) != 5:
+    if not isinstance(asked, list) or len(asked) != 6:
         return False
-    session_id, secret, user, origin, encoding = asked
+    session_id, secret, user, origin, encoding, received = asked
     is_text = all(isinstance(each, str) and each.isascii() for each in (session_id, secret, encoding))
-    return is_text and all(each is None or isinstance(each, str) for each in (user, origin))
+    return is_text and type(received) is int and all(each is None or isinstance(each, str) for each in (user, origin))
 
 
 def _look_later(handover: ref[Handover], timers: Timers) -> None:

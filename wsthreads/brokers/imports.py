@@ -16,7 +16,7 @@ from wsthreads.brokers.missed import Gap
 from wsthreads.brokers.passages import Passages
 from wsthreads.brokers.session_scripts import CLAIM, DROP, LOOK, SEEN_BYTES, claimed
 from wsthreads.brokers.session_state import SessionState, StateError, decode_state
-from wsthreads.errors import BrokerError
+from wsthreads.errors import BrokerError, CloseCode
 from wsthreads.loggers import get_logger
 from wsthreads.protocol.encoding import PLAIN, Encoding
 from wsthreads.rooms.names import SESSIONS_ROOM
@@ -59,10 +59,11 @@ class Imports:
         #: No session is taken any more.
         self.is_over = False
 
-    def take(self, claim: Claim, request: Any) -> Arriving | str | None:
+    def take(self, claim: Claim, request: Any) -> Arriving | str | tuple[int, str] | None:
         """A session that is stored in Redis; why it cannot be resumed; None if it is not stored. Blocks.
 
-        `BUSY` if somebody else takes it. Raises `BrokerError` if Redis does not answer.
+        `BUSY` if somebody else takes it. Code and reason if the client's count is impossible. Raises `BrokerError` if
+        Redis does not answer.
         """
         call = partial(self._link.call_for_session, self._path, claim.session_id)
         data = call(LOOK)
@@ -182,8 +183,8 @@ class Imports:
             sleep(0.2)
 
 
-def judge(state: SessionState, claim: Claim) -> str:
-    """Why a client may not go on with a session; nothing if it may."""
+def judge(state: SessionState, claim: Claim) -> str | tuple[int, str]:
+    """Why a client may not go on with a session; nothing if it may. Code and reason for an impossible count."""
     if not any(hmac.compare_digest(claim.secret, secret) for secret in state.secrets):
         return UNKNOWN
     if state.user != claim.user:
@@ -192,6 +193,10 @@ def judge(state: SessionState, claim: Claim) -> str:
         return "origin"
     if state.encoding != claim.encoding.name:
         return "compression"
-    if not state.acknowledged <= claim.received <= state.acknowledged + len(state.frames):
+    if claim.received < state.acknowledged:
         return "counts"
+    most = state.acknowledged + len(state.frames)
+    if claim.received > most:
+        reason = f"{claim.received} messages received, {state.acknowledged} to {most} are possible"
+        return CloseCode.PROTOCOL_ERROR, reason
     return ""

@@ -50,12 +50,24 @@ class Admission:
         self._here = _Here()
         self._changed = Condition()  # guards _taken, _taken_by, _left_out, _suspended, _waiting_by and goodbye
 
+    def admit(self, address: str, *, may_come_back: bool) -> tuple[str, bool]:
+        """`enter`, if need be beyond the limits for a client that `may_come_back` to its session.
+
+        Returns its network, and whether the place is beyond the limits: then `shortage` tells whether it may be kept.
+        """
+        try:
+            return self.enter(address), False
+        except HandshakeRefused:
+            if not may_come_back:
+                raise
+        return self.enter(address, is_beyond=True), True
+
     def enter(self, address: str = "", *, is_beyond: bool = False) -> str:
         """Take a place. Returns its network, which `leave` needs.
 
         Raises `HandshakeRefused` with 503 if all places are taken, with 501 if the server has none at all, and with 429
         if the address has too many. Clients on a Unix socket have no address and no such limit. One that `is_beyond`
-        the limits may be one more than those of its address, and `beyond` more than all. Then see `shortage`.
+        the limits may be one more than those of its address, and `beyond` more than all.
         """
         network = network_of(address) if self._per_address else ""
         with self._changed:

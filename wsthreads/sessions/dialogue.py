@@ -95,6 +95,20 @@ class Dialogue(Ending):
         with self._lock:
             return self.secrets.has(shown)
 
+    def judge_received(self, received: int) -> str:
+        """Why a client with this count cannot go on: "counts" if it has acknowledged more, so that its hello is late.
+
+        Raises `ProtocolError` for more than was written.
+        """
+        with self._lock:
+            return self._judge_received_locked(received)
+
+    def _judge_received_locked(self, received: int) -> str:
+        if received < self.outbox.acknowledged:
+            return "counts"
+        self.outbox.check_received(received)
+        return ""
+
     @property
     def is_connected(self) -> bool:
         """Whether it has a connection, as far as that is known."""
@@ -126,9 +140,9 @@ class Dialogue(Ending):
             if self.ending is not None:
                 return "unknown"
             if request is not None:
-                if received < self.outbox.acknowledged:
-                    return "counts"
-                self.outbox.check_received(received)
+                why = self._judge_received_locked(received)
+                if why:
+                    return why
                 if self._carrier is not None:
                     old = self._carrier.channel
                     if not old.supersede():

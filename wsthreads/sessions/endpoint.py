@@ -263,7 +263,8 @@ class Endpoint:
         """
         with self._scheduling.opening():
             request, agreement = self._judge(environ, path_parameters)
-            network, is_beyond = self._take_place(request)
+            may_come_back = self._config.resume_s > 0 and request.speaks_envelope  # the hello will tell
+            network, is_beyond = self._admission.admit(request.remote_addr, may_come_back=may_come_back)
         session_id = new_session_id()
         try:
             self._start_flusher()
@@ -297,18 +298,6 @@ class Endpoint:
         check_origin(request, self._config.allowed_origins)
         agreement = agree(request.get_header("Sec-WebSocket-Extensions")) if self._config.compression else None
         return request, agreement
-
-    def _take_place(self, request: Request) -> tuple[str, bool]:
-        """Take a place. Returns the network that it counts for, and whether it is beyond the limits.
-
-        The hello tells whether the client comes back to a session: `Reception` judges that.
-        """
-        try:
-            return self._admission.enter(request.remote_addr), False
-        except HandshakeRefused:
-            if not (self._config.resume_s and request.speaks_envelope):
-                raise
-        return self._admission.enter(request.remote_addr, is_beyond=True), True
 
     def _refuse_banned(self, user: str | None, session_id: str) -> None:
         if user is not None and self.directory.ban_of(user) is not None:

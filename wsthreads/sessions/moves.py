@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from wsthreads.config import Config
-from wsthreads.errors import CloseCode, IsolateError, UsageError
+from wsthreads.errors import CloseCode, IsolateError, ProtocolError, UsageError
 from wsthreads.loggers import get_logger
 from wsthreads.origins import parse_origin
 from wsthreads.protocol.handshake import Request
@@ -137,12 +137,12 @@ class Moves:
         self._setting = setting
 
     def judge(
-        self, session_id: str, secret: str, user: str | None, origin: str | None, encoding: str
+        self, session_id: str, secret: str, user: str | None, origin: str | None, encoding: str, received: int
     ) -> str | tuple[int, str]:
         """Why a client may not resume a session of this process. Empty if it may, `UNKNOWN` if there is none.
 
-        Code and reason if the server has closed the session, and the client has to know. `secret` is a digest,
-        `encoding` a name. Does not block.
+        Code and reason if the server has closed the session, and the client has to know, or if it cannot have
+        `received` so many messages. `secret` is a digest, `encoding` a name. Does not block.
         """
         dialogue = self._find(session_id)
         if dialogue is None or not dialogue.may_resume(secret):
@@ -156,7 +156,12 @@ class Moves:
             return "user"
         if not same_origin(origin_of(session.request), origin):
             return "origin"
-        return "" if dialogue.outbox.encoding.name == encoding else "compression"
+        if dialogue.outbox.encoding.name != encoding:
+            return "compression"
+        try:
+            return dialogue.judge_received(received)
+        except ProtocolError as error:
+            return int(error.close_code), str(error)
 
     def depart(self, session_id: str, timeout_s: float) -> Departing | None:
         """Suspend a session, and take its turn. None if it is not there, or a call of the handler takes too long.

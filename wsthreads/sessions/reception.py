@@ -312,6 +312,13 @@ class Reception:
         spoken: str | None,
     ) -> str:
         session_id = dialogue.session.id
+        try:
+            why = dialogue.judge_received(hello.received)  # before anything of the session changes
+        except ProtocolError as error:
+            carrier.channel.refuse(error)
+            why = "counts"
+        if why:
+            return why
         request.environ[SESSION_KEY] = session_id
         if request.expires_at is not None:
             dialogue.session._expire_at(request.expires_at)
