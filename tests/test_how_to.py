@@ -231,9 +231,26 @@ def test_the_page_keeps_the_persons_by_their_key() -> None:
     _, page = blocks("docs/how-to/who-is-online", "javascript")
     first = {"there": [{"key": "a"}]}
     later = {"joined": [{"key": "a"}, {"key": "b"}], "left": [{"key": "a"}], "changed": [{"key": "b", "presence": 2}]}
-    told = "".join(f"socket.onmessage({{ data: {json.dumps(json.dumps(one))} }}); " for one in (first, later))
-    script = f"const socket = {{}}; {page}\n{told} JSON.stringify([...persons]);"
-    assert json.loads(dukpy.evaljs(script)) == [["b", {"key": "b", "presence": 2}]]
+    again = {"there": [{"key": "c"}]}
+
+    def persons(*told: Any) -> Any:
+        calls = "".join(f"socket.onmessage({{ data: {json.dumps(json.dumps(one))} }}); " for one in told)
+        return json.loads(dukpy.evaljs(f"const socket = {{}}; {page}\n{calls} JSON.stringify([...persons]);"))
+
+    assert persons(first, later) == [["b", {"key": "b", "presence": 2}]]
+    assert persons(first, later, again) == [["c", {"key": "c"}]]
+
+
+@pytest.mark.parametrize("language", ["javascript", "python"])
+def test_who_comes_back_gets_the_whole_list(tmp_path: Path, language: str) -> None:
+    with play(online(tmp_path, language), resume_s=60) as lobby:
+        ann = lobby.connect(name="ann")
+        lobby.advance(0.2)
+        ann.lose()
+        ann.take()
+        ann.come_back()
+        (again,) = ann.take_json()
+        assert [person["presence"]["name"] for person in again["there"]] == ["ann"]
 
 
 def test_the_test_of_who_is_online_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from tests.programs import DEADLINE_S
 from tests.redis_server import RedisServer
 from wsthreads.brokers import lease_scripts as scripts
 from wsthreads.brokers.keys import LEASE_S, Keys
+from wsthreads.brokers.session_scripts import FREE, HOLD, away_name
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +25,9 @@ class Process:
         self.redis, self.name = redis, name
         self.lease = f"{name}.0"
         self.channel = f"wake:{name}"
-        self.room = Keys("test", 0).address("/ws", room)
-        self.holders = Keys("test", 0).holders(self.room.shard)
+        self.keys = Keys("test", 0)
+        self.room = self.keys.address("/ws", room)
+        self.holders = self.keys.holders(self.room.shard)
         self.pubsub = redis.pubsub(ignore_subscribe_messages=True)
         self.pubsub.subscribe(self.channel)
         assert self.pubsub.get_message(timeout=DEADLINE_S) is None
@@ -46,22 +48,22 @@ class Process:
         return self.call(scripts.CONFIRM, keys, self.lease, self.channel, former, fence) == [1]
 
     def give_back(self, fence="", *outcomes, first=0, wants=False):
-        keys = [self.holders, self.room.lease, self.room.posts, self.room.taken]
+        keys = self.keys.post_box(self.room)
         self.call(scripts.GIVE_BACK, keys, self.lease, fence, int(wants), first, *outcomes)
 
     def turn(self, fence, received=0, limit=100, first=0, outcomes=(), max_bytes=1 << 20):
-        keys = [self.holders, self.room.lease, self.room.posts, self.room.taken]
+        keys = self.keys.post_box(self.room)
         answer = self.call(scripts.TURN, keys, fence, received, limit, max_bytes, "", first, *outcomes)
         return None if answer == [0] else [entry.partition(b"\n")[2].decode() for entry in answer[2::2]]
 
     def close(self, fence, is_closing=True):
         """Say that there are no members any more. Returns whether it has all posts, and those that it receives."""
-        keys = [self.holders, self.room.lease, self.room.posts, self.room.taken]
+        keys = self.keys.post_box(self.room)
         is_all, *found = self.call(scripts.TURN, keys, fence, 0, 100, 1 << 20, int(is_closing), 0)
         return is_all == 2, [entry.partition(b"\n")[2].decode() for entry in found[1::2]]
 
     def post(self, *numbers, left_ms=10_000, most=1000):
-        keys = [self.holders, self.room.lease, self.room.posts, self.room.taken]
+        keys = self.keys.post_box(self.room)
         posts = [part for n in numbers for part in (n, f"post {n}")]
         return self.call(scripts.POST, keys, self.channel, left_ms, most, *posts)
 
@@ -335,6 +337,27 @@ def test_without_anybody_left_the_posters_are_told(processes):
     assert a.redis.exists(a.room.posts, a.room.taken) == 0
 
 
+def test_posts_wait_for_the_process_to_which_a_member_is_on_its_way(processes):
+    a, b, c = processes
+    fence = a.owned()
+    keys, away = [a.room.members, a.keys.processes(a.room.shard)], away_name("session")
+    c.post(0)
+    a.call(HOLD, keys, away, 60_000)
+    assert a.close(fence) == (True, [])
+    assert c.post(1) == 1
+    a.give_back(fence)
+    assert c.post(2) == 1
+    assert c.heard() == []
+    assert b.turn(b.owned()) == ["post 0", "post 1", "post 2"]
+    b.give_back(a.redis.hget(a.room.lease, "fence").decode(), "", "", "")
+    a.redis.zadd(keys[1], {away: 1})
+    assert c.post(3) == -1, "its window has ended"
+    a.call(HOLD, keys, away, 60_000)
+    assert c.post(4) == 1
+    a.call(FREE, [*keys, "presence"], away, "")
+    assert c.post(5) == -1, "it is where it was on its way to, and that process does not want the room"
+
+
 def test_the_queue_of_a_room_has_a_limit(processes):
     a, b, _ = processes
     fence = a.owned()
@@ -366,7 +389,7 @@ def test_a_post_says_for_how_long_it_may_be_handled(processes):
     fence = a.owned()
     b.post(1, left_ms=-5)
     b.post(2, left_ms=60_000)
-    keys = [a.holders, a.room.lease, a.room.posts, a.room.taken]
+    keys = a.keys.post_box(a.room)
     _, late, _, left, _ = a.call(scripts.TURN, keys, fence, 0, 9, 999, "", 0)
     assert int(late) < 0 < int(left) <= 60_000
 

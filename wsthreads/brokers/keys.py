@@ -251,6 +251,13 @@ class Keys:
     def holders(self, shard: int) -> bytes:
         return f"{{{self._prefix}:{shard}}}:holders".encode()
 
+    def post_box(self, address: Address) -> list[bytes]:
+        """What the scripts for posts use of a room: `lease_scripts` describes them."""
+        shard = address.shard
+        return [
+            self.holders(shard), address.lease, address.posts, address.taken, address.members, self.processes(shard),
+        ]  # fmt: skip
+
     def wake(self, process: str, shard: int = 0) -> tuple[bytes, bytes]:
         """A key, and the channel on which a process's writer wakes the process's own reader."""
         key = f"{{{self._prefix}:{shard}}}:wake:{process}".encode()

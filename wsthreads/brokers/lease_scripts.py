@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wsthreads.brokers.keys import KEYS_S, LEASE_S, OWNED_S
+from wsthreads.brokers.keys import AWAY, KEYS_S, LEASE_S, OWNED_S
 from wsthreads.brokers.log_scripts import NOW
 
 __all__ = ["CLAIM", "CONFIRM", "GIVE_BACK", "KEEP", "POST", "TURN"]
@@ -25,6 +25,19 @@ _HEIRS = """
 local function has_heir(lease, owner)
   for _, field in ipairs(redis.call('HKEYS', lease)) do
     if string.sub(field, 1, 1) == '@' and string.sub(field, 2) ~= owner and left(string.sub(field, 2)) >= 0 then
+      return true
+    end
+  end
+  return false
+end
+"""
+
+# `is_awaited` says whether members of a room are on their way to other processes: one of these will own it. Needs NOW.
+_AWAITED = f"""
+local function is_awaited(members, processes)
+  for _, name in ipairs(redis.call('HKEYS', members)) do
+    local due = string.sub(name, -{len(AWAY)}) == '{AWAY}' and redis.call('ZSCORE', processes, name)
+    if due and tonumber(due) >= now then
       return true
     end
   end
@@ -181,12 +194,13 @@ publish()
 return answer
 """
 
-#: KEYS: holders, and the lease, the posts and the taken posts of a room. ARGV: a lease, the fencing number or an empty
-#: text if the process does not own the room, 1 if it wants to own it again; then as in `TURN`. Gives the room back, and
-#: the posts that were taken and not begun. Wakes those who want to own the room. If nobody does, tells the posters.
+#: KEYS: holders, and the lease, the posts, the taken posts, the members and the processes of a room. ARGV: a lease, the
+#: fencing number or an empty text if the process does not own the room, 1 if it wants to own it again; then as in
+#: `TURN`. Gives the room back, and the posts that were taken and not begun. Wakes those who want to own the room. If
+#: nobody does, and no member is on its way to a process that would, tells the posters.
 GIVE_BACK = f"""
 local holders = KEYS[1]
-{_LEFT} {_TELL} {_FINISH} {_OLDER}
+{_LEFT} {_AWAITED} {_TELL} {_FINISH} {_OLDER}
 if ARGV[3] == '0' then
   redis.call('HDEL', KEYS[2], '@' .. ARGV[1])
 end
@@ -210,7 +224,7 @@ if not redis.call('HGET', KEYS[2], 'holder') then
       end
     end
   end
-  if not has_heir then
+  if not has_heir and not is_awaited(KEYS[5], KEYS[6]) then
     for _, entry in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do
       tell(entry, 'nobody')
     end
@@ -220,11 +234,11 @@ end
 publish()
 """
 
-#: KEYS: holders, and the lease, the posts and the taken posts of a room. ARGV: the fencing number, how many posts the
-#: owner has received, how many more it takes at most, and how many bytes; 1 if the owner has no members any more, 0 if
-#: it has some again, or an empty text; then the number of the first post of which the outcome follows, and the outcomes
-#: in the order of the posts. Returns 0 if the owner owns the room no more. Else 1, and those that it receives now: each
-#: as the time for which it may be handled, in milliseconds, and the entry.
+#: KEYS: as in `GIVE_BACK`. ARGV: the fencing number, how many posts the owner has received, how many more it takes at
+#: most, and how many bytes; 1 if the owner has no members any more, 0 if it has some again, or an empty text; then the
+#: number of the first post of which the outcome follows, and the outcomes in the order of the posts. Returns 0 if the
+#: owner owns the room no more. Else 1, and those that it receives now: each as the time for which it may be handled, in
+#: milliseconds, and the entry.
 #:
 #: If Redis has an older state than the owner, all posts are given up, and the room is free.
 #:
@@ -232,7 +246,7 @@ publish()
 #: that this is so, and that the owner has received all; or that others want to own it.
 TURN = f"""
 local holders = KEYS[1]
-{_LEFT} {_HEIRS} {_TELL} {_FINISH} {_OLDER}
+{_LEFT} {_HEIRS} {_AWAITED} {_TELL} {_FINISH} {_OLDER}
 local room = redis.call('HMGET', KEYS[2], 'fence', 'holder')
 if room[1] ~= ARGV[1] then
   return {{0}}
@@ -252,7 +266,7 @@ local answer, size, limit = {{1}}, 0, tonumber(ARGV[3])
 if ARGV[5] == '0' then
   redis.call('HDEL', KEYS[2], 'closing')
 elseif ARGV[5] == '1' then
-  if has_heir(KEYS[2], room[2]) then
+  if has_heir(KEYS[2], room[2]) or is_awaited(KEYS[5], KEYS[6]) then
     answer[1], limit = 2, 0
   else
     redis.call('HSET', KEYS[2], 'closing', '1')
@@ -282,16 +296,16 @@ end
 return answer
 """
 
-#: KEYS: holders, and the lease, the posts and the taken posts of a room. ARGV: the poster's wake channel, for how many
-#: milliseconds its posts may be handled, how many posts may wait; then the poster's number of each post, and the post.
-#: Queues them, and wakes the owner. Returns how many were queued: others find the queue full. Returns -1 if nobody owns
-#: the room, and nobody wants to.
+#: KEYS: as in `GIVE_BACK`. ARGV: the poster's wake channel, for how many milliseconds its posts may be handled, how
+#: many posts may wait; then the poster's number of each post, and the post. Queues them, and wakes the owner. Returns
+#: how many were queued: others find the queue full. Returns -1 if nobody owns the room, nobody wants to, and no member
+#: is on its way to a process that would.
 POST = f"""
 local holders = KEYS[1]
-{_LEFT} {_HEIRS}
+{_LEFT} {_HEIRS} {_AWAITED}
 local room = redis.call('HMGET', KEYS[2], 'holder', 'channel', 'closing')
 local is_owned = room[1] and left(room[1]) >= 0 and not room[3]
-if not is_owned and not has_heir(KEYS[2], room[3] and room[1] or '') then
+if not is_owned and not has_heir(KEYS[2], room[3] and room[1] or '') and not is_awaited(KEYS[5], KEYS[6]) then
   return -1
 end
 local length, queued = redis.call('LLEN', KEYS[3]), 0

@@ -110,7 +110,7 @@ class Outside:
         wake_key, channel = self.keys.wake(secrets.token_urlsafe(12), address.shard)
         deadline = monotonic() + timeout_s
         with self._listening(wake_key, channel) as receive:
-            keys = [self.keys.holders(address.shard), address.lease, address.posts, address.taken]
+            keys = self.keys.post_box(address)
             left_ms = int(timeout_s * PART * 1000)
             queued = int(self.call(POST, keys, channel, left_ms, room_posts.MAX_POSTS_WAITING, 0, payload))
             outcome = {-1: "nobody", 0: "full"}.get(queued)

@@ -164,7 +164,7 @@ class PostBox:
     def _send_posts(self, by_room: dict[Address, list[tuple[int, SentPost]]], pipeline: Pipeline) -> None:
         now = self._clock()
         for address, posts in by_room.items():
-            keys = [self._keys.holders(address.shard), address.lease, address.posts, address.taken]
+            keys = self._keys.post_box(address)
             left_s = min(post.give_up_at - (1 - PART) * post.timeout_s for _, post in posts) - now
             arguments: list[object] = []
             for number, post in posts:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from threading import Lock
 
     from wsthreads.brokers.claims import RoomKey
-    from wsthreads.brokers.keys import Address, Keys
+    from wsthreads.brokers.keys import Keys
     from wsthreads.brokers.pipeline import Pipeline
     from wsthreads.brokers.posts import PostBox
     from wsthreads.brokers.queue import SendQueue
@@ -116,7 +116,7 @@ class Turns:
         intake = each.intake
         pipeline.call(
             lease_scripts.GIVE_BACK,
-            self._room_keys(each.address),
+            self._keys.post_box(each.address),
             self._lease,
             each.fence or "",
             int(each.key in self._claims),
@@ -150,7 +150,7 @@ class Turns:
         intake = claim.intake
         pipeline.call(
             lease_scripts.TURN,
-            self._room_keys(claim.address),
+            self._keys.post_box(claim.address),
             fence,
             intake.received,
             limit,
@@ -160,9 +160,6 @@ class Turns:
             *outcomes,
             then=partial(self._turned, claim, fence, len(outcomes), intake.received, closing),
         )
-
-    def _room_keys(self, address: Address) -> list[bytes]:
-        return [self._keys.holders(address.shard), address.lease, address.posts, address.taken]
 
     def _returned(self, each: Return, _: Any) -> None:
         with self._lock:
