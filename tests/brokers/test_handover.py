@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import time
 from contextlib import contextmanager
 from functools import partial
 
@@ -11,8 +12,9 @@ from tests.brokers.handover_world import Client, HandoverWorld
 from tests.programs import DEADLINE_S, wait_until
 from tests.redis_server import RedisServer
 from tests.wire import run_all
-from wsthreads.brokers import session_scripts
+from wsthreads.brokers import scripts, session_scripts
 from wsthreads.brokers.handover import Handover
+from wsthreads.brokers.keys import LOG_S
 from wsthreads.brokers.redis import RedisBroker
 from wsthreads.brokers.session_scripts import away_name
 from wsthreads.errors import BrokerError
@@ -355,6 +357,63 @@ def test_a_session_that_misses_what_no_log_has_ends_once_and_is_not_resumed(redi
     assert world.places[1].closed == [(ann.id, 1006, "missed too much")]
     assert world.come_back(ann, 1) == UNKNOWN
     assert world.come_back(ann, 0) == UNKNOWN
+
+
+@pytest.fixture
+def forgetful(redis, monkeypatch):
+    """Logs keep what they need not hold for 50 ms, in place of a minute."""
+    monkeypatch.setattr(scripts, "PUBLISH", scripts.PUBLISH.replace(str(LOG_S * 1000), "50"))
+    monkeypatch.setattr(scripts, "PUBLISH_KEPT", scripts.PUBLISH_KEPT.replace(str(LOG_S * 1000), "50"))
+    redis.client.config_set("stream-node-max-entries", 1)  # else whole nodes are dropped, of a hundred entries
+    yield
+    redis.client.config_set("stream-node-max-entries", 100)
+
+
+def test_a_log_keeps_what_a_session_on_its_way_needs_for_as_long_as_its_client_may_be_away(redis, world, forgetful):
+    address = world.links[0]._keys.address("/ws/test", "lobby")
+    ann, observer = Client(world, "lobby"), world.member("lobby", of=world.all_rooms[1])
+    ann.left_s = 300.0
+
+    def say(*texts):
+        for text in texts:
+            observer.session.room("lobby").broadcast(text)
+            observer.receive_until(text)
+            time.sleep(0.06)
+
+    say("before")
+    assert world.places[0].handover.export(ann.id)
+    say("one", "two", "three")
+    assert redis.client.pttl(address.log) > 60_000
+    world.links[1].send_to_session(world.path, ann.id, message_frame("for ann"))
+    time.sleep(0.06)
+    world.links[1].send_to_session(world.path, "somebody", message_frame("for somebody"))
+    say("four")
+    assert not isinstance(world.come_back(ann, 1), str)
+    assert ann.rest() == ["before", "one", "two", "three", "for ann", "four"]
+    assert world.places[1].closed == []
+
+
+def test_what_holds_a_log_stays_if_the_log_has_to_begin_anew_and_ends(redis, world, forgetful):
+    address = world.links[0]._keys.address("/ws/test", "lobby")
+    ann, observer = Client(world, "lobby"), world.member("lobby", of=world.all_rooms[1])
+    ann.left_s = 300.0
+
+    def said(text):
+        observer.session.room("lobby").broadcast(text)
+        observer.receive_until(text)
+        time.sleep(0.06)
+        return redis.client.xlen(address.log)
+
+    assert [said("a"), said("b")] == [0, 0], "without that, the log forgets"
+    assert world.places[0].handover.export(ann.id)
+    redis.client.hdel(address.head, "epoch")
+    assert [said("c"), said("d")] == [1, 2]
+    assert redis.client.pttl(address.head) > 60_000
+    assert redis.client.hget(address.head, "hold") is not None
+    redis.client.hset(address.head, "hold", "1 2 3")
+    assert said("e") == 0
+    redis.client.hset(address.head, "hold", "nonsense")
+    assert said("f") == 0
 
 
 # The time is over

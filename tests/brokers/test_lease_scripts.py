@@ -341,8 +341,9 @@ def test_posts_wait_for_the_process_to_which_a_member_is_on_its_way(processes):
     a, b, c = processes
     fence = a.owned()
     keys, away = [a.room.members, a.keys.processes(a.room.shard)], away_name("session")
+    held = [a.room.log, a.room.head, *keys]
     c.post(0)
-    a.call(HOLD, keys, away, 60_000)
+    a.call(HOLD, held, away, 60_000)
     assert a.close(fence) == (True, [])
     assert c.post(1) == 1
     a.give_back(fence)
@@ -352,7 +353,7 @@ def test_posts_wait_for_the_process_to_which_a_member_is_on_its_way(processes):
     b.give_back(a.redis.hget(a.room.lease, "fence").decode(), "", "", "")
     a.redis.zadd(keys[1], {away: 1})
     assert c.post(3) == -1, "its window has ended"
-    a.call(HOLD, keys, away, 60_000)
+    a.call(HOLD, held, away, 60_000)
     assert c.post(4) == 1
     a.call(FREE, [*keys, "presence"], away, "")
     assert c.post(5) == -1, "it is where it was on its way to, and that process does not want the room"

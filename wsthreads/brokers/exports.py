@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsthreads.brokers.keys import OVERDUE_S
 from wsthreads.brokers.passages import Passages
-from wsthreads.brokers.session_scripts import FREE, HOLD, RETRACT, STORE, STUCK, away_name, retracted, stuck
+from wsthreads.brokers.session_scripts import FREE, HOLD, HOLD_SENT, RETRACT, STORE, STUCK, away_name, retracted, stuck
 from wsthreads.brokers.session_state import SessionState, StateError, encode_state
 from wsthreads.errors import BrokerError
 from wsthreads.loggers import get_logger
@@ -178,7 +178,8 @@ class Exports:
         holding = (away_name(session.id), window_ms)
         is_stored = False
         try:
-            self._link.call_all(self._path, [(name, HOLD, ("members", "processes"), holding) for name in rooms])
+            holds = [(name, HOLD, ("log", "head", "members", "processes"), holding) for name in rooms]
+            self._link.call_all(self._path, [*holds, (SESSIONS_ROOM, HOLD_SENT, ("log", "head"), holding)])
             is_stored = self._is_stored(session.id, data, head, window_ms)
         finally:
             if not is_stored:

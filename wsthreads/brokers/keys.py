@@ -21,6 +21,9 @@ node, and a script may use them together:
     fields. If there are more than `MAX_SENDERS`, those that have been silent for longest are removed, half of all. If
     such a sender publishes again, the log has the message twice, and readers recognise its ticket.
 
+    ``hold`` is there for sessions on their way, which need the log for longer than `LOG_S`: from when and until when,
+    in milliseconds of Redis's clock, and for how many milliseconds each. The head and the log live as long.
+
 ``{<prefix>:<shard>}:members:<path>:<room>``
     A hash: how many members each process has.
 

@@ -10,6 +10,7 @@ __all__ = [
     "FETCH",
     "HEAD",
     "HISTORY",
+    "HOLD_LOG",
     "LIVE_ON",
     "NOW",
     "PUBLISH",
@@ -26,13 +27,23 @@ local function whole(text)
 end
 """
 
-# Whether a log's head is what a script has written: epoch, number and id.
+# Whether a log's head is what a script has written: epoch, number and id. `begin` makes a log. Whoever waits for what
+# will be in it may have come before, so its `hold` stays.
 _IS_HEAD = """
 local function is_head(head)
   local time, nth = string.match(head[3] or '', '^(%d+)%-(%d+)$')
   return head[1] and #head[1] <= 40 and string.match(head[1], '^[%w_-]+$')
     and head[2] and #head[2] <= 15 and string.match(head[2], '^%d+$')
     and time and #time <= 18 and #nth <= 18
+end
+local function begin(log, head, epoch)
+  local hold, life = redis.call('HGET', head, 'hold'), redis.call('PTTL', head)
+  redis.call('DEL', log, head)
+  redis.call('HSET', head, 'epoch', epoch, 'number', '0', 'id', '0-0')
+  if hold then
+    redis.call('HSET', head, 'hold', hold)
+    redis.call('PEXPIRE', head, math.max(1, life))
+  end
 end
 """
 
@@ -53,16 +64,19 @@ local function live_on(key, life)
 end
 """
 
-#: KEYS: log, head. `fresh` is the epoch of a new head, if there is none, or if it is malformed. Needs NOW.
+#: KEYS: log, head. `fresh` is the epoch of a new head, if there is none, or if it is malformed. See `hold` in
+#: `HOLD_LOG`. Needs NOW.
 HEAD = f"""
 {_IS_HEAD}
-local head = redis.call('HMGET', KEYS[2], 'epoch', 'number', 'id', 'keep_ms')
+local head = redis.call('HMGET', KEYS[2], 'epoch', 'number', 'id', 'keep_ms', 'hold')
 if not is_head(head) then
-  head = {{fresh, '0', '0-0'}}
-  redis.call('DEL', KEYS[1], KEYS[2])
-  redis.call('HSET', KEYS[2], 'epoch', fresh, 'number', '0', 'id', '0-0')
+  begin(KEYS[1], KEYS[2], fresh)
+  head = {{fresh, '0', '0-0', head[4], head[5]}}
 end
-redis.call('PEXPIRE', KEYS[2], string.format('%.0f', math.max({HEAD_S * 1000}, whole(head[4]))))
+local held_from, held_until, held_ms = string.match(head[5] or '', '^(%d+) (%d+) (%d+)$')
+held_from, held_until, held_ms = whole(held_from), whole(held_until), whole(held_ms)
+local head_ms = math.max({HEAD_S * 1000}, whole(head[4]), held_until - now)
+redis.call('PEXPIRE', KEYS[2], string.format('%.0f', head_ms))
 """
 
 #: KEYS: head. Returns the epoch of a log; empty if there is none, as in `FETCH`.
@@ -74,7 +88,11 @@ return is_head(head) and head[1] or ''
 
 #: KEYS: log, head. ARGV[1]: the channel. Needs NOW and HEAD. `append` adds a message to the log, and publishes it.
 APPEND = f"""
-local oldest = string.format('%.0f', now - {LOG_S * 1000})
+local oldest = now - {LOG_S * 1000}
+if held_until > now then
+  oldest = math.min(oldest, math.max(held_from, oldest - held_ms))
+end
+oldest = string.format('%.0f', oldest)
 local number, last, text = tonumber(head[2]), head[3], nil
 local function append(message)
   number = number + 1
@@ -85,12 +103,32 @@ local function append(message)
 end
 """
 
-#: KEYS: log. After messages have been added.
+#: KEYS: log. After messages have been added. Needs HEAD.
 TRIM = f"""
 if redis.call('XLEN', KEYS[1]) > {LOG_ENTRIES} then
   redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', {LOG_ENTRIES})
 end
-redis.call('PEXPIRE', KEYS[1], {LOG_S * 1000})
+redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.max({LOG_S * 1000}, held_until - now)))
+"""
+
+
+#: KEYS: log, head. ARGV[2]: for how many milliseconds. The log keeps for so long what follows now: a session on its way
+#: needs it. Needs NOW and LIVE_ON.
+#:
+#: The head's field `hold` is for all such sessions: from when to when, and the longest of their times.
+HOLD_LOG = f"""
+local held_ms = tonumber(ARGV[2])
+local from, till, most = string.match(redis.call('HGET', KEYS[2], 'hold') or '', '^(%d+) (%d+) (%d+)$')
+local held_from, held_until = now - {LOG_S * 1000}, now + held_ms
+if whole(till) > now then
+  held_from, held_until = math.min(held_from, whole(from)), math.max(held_until, whole(till))
+  held_ms = math.max(held_ms, whole(most))
+end
+redis.call('HSET', KEYS[2], 'hold', string.format('%.0f %.0f %.0f', held_from, held_until, held_ms))
+live_on(KEYS[2], math.max({HEAD_S * 1000}, held_until - now))
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  live_on(KEYS[1], held_until - now)
+end
 """
 
 
@@ -164,7 +202,7 @@ local entries, added_bytes, kept, kept_bytes, kept_from = {}, 0, nil, nil, nil
       entries[#entries + 1] = here .. ' ' .. kept .. ' ' .. size .. ' ' .. ARGV[i + 1]
       kept, added_bytes = here, added_bytes + tonumber(size)
     end""",
-    after=f"""
+    after="""
 if kept then
   local count = redis.call('RPUSH', KEYS[3], unpack(entries))
   if count == #entries then
@@ -193,7 +231,7 @@ if kept then
     end
   end
   redis.call('PEXPIRE', KEYS[3], keep_ms)
-  redis.call('PEXPIRE', KEYS[2], string.format('%.0f', math.max({HEAD_S * 1000}, tonumber(keep_ms))))
+  redis.call('PEXPIRE', KEYS[2], string.format('%.0f', math.max(head_ms, tonumber(keep_ms))))
   redis.call('HSET', KEYS[2], 'kept', kept, 'kept_bytes', string.format('%.0f', kept_bytes), 'kept_from',
     string.format('%.0f', kept_from), 'keep_ms', keep_ms)
 end
@@ -212,9 +250,10 @@ local entries = {{}}
 if not is_head(head) then
   head = {{ARGV[5], '0', '0-0'}}
   if ARGV[5] ~= '' then
-    redis.call('DEL', KEYS[1], KEYS[2])
-    redis.call('HSET', KEYS[2], 'epoch', ARGV[5], 'number', '0', 'id', '0-0')
-    redis.call('PEXPIRE', KEYS[2], {HEAD_S * 1000})
+    begin(KEYS[1], KEYS[2], ARGV[5])
+    if redis.call('PTTL', KEYS[2]) < {HEAD_S * 1000} then
+      redis.call('PEXPIRE', KEYS[2], {HEAD_S * 1000})
+    end
   end
 elseif head[1] ~= ARGV[1] then
   entries = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', ARGV[4])
@@ -244,7 +283,7 @@ end
 {NOW} {HEAD}
 local keep_ms = string.match(limits, '^%d+ (%d+)')
 redis.call('HSET', KEYS[2], 'keep_ms', keep_ms)
-redis.call('PEXPIRE', KEYS[2], string.format('%.0f', math.max({HEAD_S * 1000}, tonumber(keep_ms))))
+redis.call('PEXPIRE', KEYS[2], string.format('%.0f', math.max(head_ms, tonumber(keep_ms))))
 local kept = redis.call('HGET', KEYS[2], 'kept') or ''
 local entries = kept ~= '' and ARGV[3] ~= '0' and redis.call('LRANGE', KEYS[3], '-' .. ARGV[3], -1) or {{}}
 return {{limits, head[1], kept, string.format('%.0f', now), entries}}

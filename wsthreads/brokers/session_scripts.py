@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wsthreads.brokers.keys import AWAY, KEYS_S
-from wsthreads.brokers.log_scripts import LIVE_ON, NOW
+from wsthreads.brokers.log_scripts import HOLD_LOG, LIVE_ON, NOW
 
 __all__ = [
     "AWAY_IN",
@@ -11,6 +11,7 @@ __all__ = [
     "DROP",
     "FREE",
     "HOLD",
+    "HOLD_SENT",
     "LISTENERS",
     "LOOK",
     "MARK_S",
@@ -161,16 +162,20 @@ end
 return found
 """
 
-#: KEYS: members, processes. ARGV: a name as of a process, for how many milliseconds. Counts one member under it.
+#: KEYS: log, head, members, processes. ARGV: a name as of a process, for how many milliseconds. Counts one member under
+#: it, and has the log keep what follows.
 HOLD = f"""
-{NOW} {LIVE_ON}
+{NOW} {LIVE_ON} {HOLD_LOG}
 local life = math.max({KEYS_S * 1000}, tonumber(ARGV[2]))
-redis.call('ZADD', KEYS[2], string.format('%.0f', now + tonumber(ARGV[2])), ARGV[1])
-live_on(KEYS[2], life)
-redis.call('HSET', KEYS[1], ARGV[1], '1')
-live_on(KEYS[1], life)
+redis.call('ZADD', KEYS[4], string.format('%.0f', now + tonumber(ARGV[2])), ARGV[1])
+live_on(KEYS[4], life)
+redis.call('HSET', KEYS[3], ARGV[1], '1')
+live_on(KEYS[3], life)
 return 1
 """
+
+#: KEYS: log, head. ARGV: as for `HOLD`. Only has the log keep what follows: for what is sent to single sessions.
+HOLD_SENT = f"{NOW} {LIVE_ON} {HOLD_LOG} return 1"
 
 #: KEYS: members, processes, presence. ARGV: the name; a field of the presence, or nothing. Counts that member no
 #: longer, and drops the field: its session has another one by now.
