@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -192,3 +193,25 @@ def test_importing_starts_no_thread_and_brings_in_nothing_optional(module):
         [sys.executable, "-c", code], cwd=ROOT.parent, capture_output=True, text=True, timeout=PROGRAM_S
     )
     assert (result.stdout, result.stderr) == ("[]\n1 True\n", "")
+
+
+def test_an_app_imports_only_what_its_script_uses(tmp_path):
+    script = tmp_path / "chat.js"
+    script.write_text("export function onMessage(session, message) { session.send(message); }")
+    unused = {
+        "statistics", "urllib3", "werkzeug.routing", "wsthreads.brokers.redis",
+        "wsthreads.hosts", "wsthreads.javascript.crossings", "wsthreads.javascript.declarations",
+        "wsthreads.javascript.encodings", "wsthreads.javascript.fetch_exchange",
+        "wsthreads.javascript.http_connections",
+    }  # fmt: skip
+    code = (
+        "import sys\n"
+        "from wsthreads import create_app\n"
+        f"create_app({os.fspath(script)!r})\n"
+        f"print(sorted({unused!r} & sys.modules.keys()))\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": os.fspath(ROOT.parent)}
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=PROGRAM_S
+    )
+    assert (result.stdout, result.stderr) == ("[]\n", "")

@@ -13,7 +13,6 @@ from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 
 from wsthreads.errors import ConfigError
-from wsthreads.hosts import parse_host
 from wsthreads.origins import NAMELESS, parse_origin
 
 __all__ = [
@@ -153,12 +152,19 @@ class Config:
                     f"an origin looks like https://host or https://host:port, with the host in ASCII (Punycode), "
                     f"or is * for all origins, file:// for local files, or null; not {origin!r}"
                 )
-        for host in self.allow_net:
-            if parse_host(host) is None:
-                raise ConfigError(
-                    "allow_net takes a host in ASCII (Punycode) such as api.example.com, with :port for that port "
-                    f"only, *.example.com for all hosts below it, or an address such as 127.0.0.1:8000; not {host!r}"
-                )
+        if self.allow_net:
+            _check_hosts(self.allow_net)
+
+
+def _check_hosts(hosts: Iterable[str]) -> None:
+    from wsthreads.hosts import parse_host  # only an app whose scripts may fetch needs it
+
+    for host in hosts:
+        if parse_host(host) is None:
+            raise ConfigError(
+                "allow_net takes a host in ASCII (Punycode) such as api.example.com, with :port for that port "
+                f"only, *.example.com for all hosts below it, or an address such as 127.0.0.1:8000; not {host!r}"
+            )
 
 
 def _validated(setting: Field[Any], value: Any) -> Any:

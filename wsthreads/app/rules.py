@@ -8,14 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from werkzeug.exceptions import HTTPException
-from werkzeug.routing import Map
-from werkzeug.routing import Rule as WerkzeugRule
-from werkzeug.routing.map import MapAdapter
 
 from wsthreads.errors import ConfigError
+
+if TYPE_CHECKING:
+    from werkzeug.routing.map import MapAdapter
 
 __all__ = ["Rule", "Rules", "example_of", "is_rule", "without_parameters"]
 
@@ -58,7 +58,7 @@ class Rule:
         if len(set(names)) < len(names):
             raise ConfigError(f"a path of an endpoint must not have two parameters of the same name: {text!r:.200}")
         try:
-            _bound([WerkzeugRule(text, endpoint=text)])
+            _bound([text])
             for parameter in self._parameters:
                 _fits(parameter, "1")  # compiles what a range such as minlength and maxlength makes
         except (LookupError, TypeError, ValueError, re.error) as error:
@@ -119,7 +119,7 @@ class Rules:
 
     def _change(self, rules: dict[str, Rule]) -> None:
         self._rules = rules
-        self._adapter = _bound(WerkzeugRule(text, endpoint=text) for text in rules) if rules else None
+        self._adapter = _bound(rules) if rules else None
 
     def match(self, path: str) -> tuple[str, dict[str, Any]] | None:
         """The text of the rule for a path, and the parameters; None if no rule matches."""
@@ -144,8 +144,10 @@ class Rules:
                 yield rule, values
 
 
-def _bound(rules: Iterable[WerkzeugRule]) -> MapAdapter:
-    made = Map(rules, merge_slashes=False, redirect_defaults=False)
+def _bound(rules: Iterable[str]) -> MapAdapter:
+    from werkzeug.routing import Map, Rule  # only an app that has rules needs it
+
+    made = Map((Rule(text, endpoint=text) for text in rules), merge_slashes=False, redirect_defaults=False)
     made.update()  # sorts now, and not at the first request
     return made.bind("localhost")
 
@@ -166,7 +168,7 @@ def _match(adapter: MapAdapter, path: str) -> tuple[str, dict[str, Any]] | None:
 
 def _fits(parameter: re.Match[str], value: str) -> bool:
     """Whether a text is a value of a parameter."""
-    return _match(_bound([WerkzeugRule(f"/{parameter[0]}", endpoint="")]), f"/{value}") is not None
+    return _match(_bound([f"/{parameter[0]}"]), f"/{value}") is not None
 
 
 def _shape_of(parameter: re.Match[str]) -> str:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = [
     "MAX_LIMIT",
@@ -46,8 +45,7 @@ class Mistake(Exception):
         self.request = request
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
+class Watch(NamedTuple):
     """Send a list now and after each change; or all details of one session.
 
     The list `user` needs an `endpoint` and a `user`, the lists `room` and `room_state` an `endpoint` and a `room`.
@@ -65,14 +63,12 @@ class Watch:
     user: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Unwatch:
+class Unwatch(NamedTuple):
     request: int | None
     list: str
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(NamedTuple):
     """Close a session, of any process. `endpoint` is its path; None if the page does not know it."""
 
     request: int | None
@@ -82,8 +78,7 @@ class Close:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class KickUser:
+class KickUser(NamedTuple):
     """Close all sessions of a user; and refuse new ones for `ban_s`, unless it is 0."""
 
     request: int | None
@@ -94,8 +89,7 @@ class KickUser:
     ban_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class CloseRoom:
+class CloseRoom(NamedTuple):
     """Close all members of a room."""
 
     request: int | None
@@ -105,8 +99,7 @@ class CloseRoom:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Send a message to a session, or to all sessions of a user; the other one of the two is None."""
 
     request: int | None
@@ -116,16 +109,14 @@ class Send:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Broadcast:
+class Broadcast(NamedTuple):
     request: int | None
     endpoint: str
     room: str
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReadMessage:
+class ReadMessage(NamedTuple):
     """Show the content of a message in the history of a room."""
 
     request: int | None
@@ -169,7 +160,7 @@ def watch_of(fields: Any) -> Watch:
 
 def fields_of(watch: Watch) -> dict[str, Any]:
     """A `Watch` as JSON for another process."""
-    return {**asdict(watch), "id": watch.session_id}
+    return {**watch._asdict(), "id": watch.session_id}
 
 
 def _watch(request: int | None, fields: dict[str, Any]) -> Watch:

@@ -12,14 +12,12 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from itertools import takewhile
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from wsthreads.hosts import AllowedHosts
 from wsthreads.javascript.calls import Answer, Function
-from wsthreads.javascript.fetch_exchange import Exchange
-from wsthreads.javascript.fetch_requests import FetchFailed, checked_request
 from wsthreads.javascript.python_calls import result_event
 from wsthreads.javascript.python_pool import PythonPool
 from wsthreads.javascript.python_values import Encoded
@@ -27,7 +25,9 @@ from wsthreads.javascript.schedule import NEVER, Schedule
 
 if TYPE_CHECKING:
     from wsthreads.config import Config
+    from wsthreads.hosts import AllowedHosts
     from wsthreads.javascript.engine import Engine
+    from wsthreads.javascript.fetch_exchange import Exchange
     from wsthreads.javascript.http_connections import Connections
     from wsthreads.javascript.python_calls import PythonCalls
 
@@ -43,7 +43,7 @@ class Fetches:
     def __init__(self, name: str, schedule: Schedule, config: Config) -> None:
         self.engine: Engine | None = None
         self._schedule = schedule
-        self._allowed = AllowedHosts(config.allow_net)
+        self._allow_net = config.allow_net
         self._max_bytes = config.max_fetch_bytes
         self._wait_s = config.script_wait_s
         self._pool = PythonPool(f"{name}-fetch", config.script_threads, "fetches")
@@ -59,6 +59,12 @@ class Fetches:
     def functions(self) -> dict[str, Function]:
         """What the runtime calls. The first two return None, or why the call cannot be made."""
         return {"fetch": self._begin, "read_fetched": self._read, "take_fetched": self._take, "end_fetch": self._end}
+
+    @cached_property
+    def _allowed(self) -> AllowedHosts:
+        from wsthreads.hosts import AllowedHosts
+
+        return AllowedHosts(self._allow_net)
 
     @property
     def is_idle(self) -> bool:
@@ -96,6 +102,9 @@ class Fetches:
         self, ticket: int, number: int, method: str, url: str, headers: str, has_body: bool, data: str | None
     ) -> Answer:
         """Send a request. `number` is that of the fetch that is redirected, or else equal to the ticket."""
+        from wsthreads.javascript.fetch_exchange import Exchange  # only a script that fetches needs these
+        from wsthreads.javascript.fetch_requests import FetchFailed, checked_request
+
         previous = self._open.get(number)
         if previous is None and number != ticket:
             return f"the fetch with its redirects has taken more than {self._wait_s:g} s"

@@ -25,26 +25,28 @@ __all__ = [
 BUILT_IN = "wsthreads"
 BUILT_IN_ID = "wsthreads:module"
 
+# The patterns are compiled when one is needed: most scripts need none.
+
 #: An import, or a re-export, of names. An element is ``name``, ``type name`` or ``name as another``.
-_CLAUSE = re.compile(
+_CLAUSE = (
     r"""\b(?P<kind>import|export)\s+(?:[\w$]+\s*,\s*)?\{(?P<names>[^{}]*)\}\s*from\s*["'](?P<from>[^"'\n]+)["']"""
 )
 #: The import of a default export, perhaps with more.
-_DEFAULT = re.compile(
+_DEFAULT = (
     r"""\bimport\s+(?P<local>[\w$]+)\s*(?:,\s*(?:\{[^{}]*\}|\*\s*as\s+[\w$]+)\s*)?from\s*["'](?P<from>[^"'\n]+)["']"""
 )
-_NO_EXPORT = re.compile(r"SyntaxError: Could not find export '([^']*)' in module '([^']*)'")
-_EXPORTED = re.compile(r"\bexport\s+(?:default\s+)?(?:async\s+)?(?:const|let|var|class|function\s*\*?)\s+([\w$]+)")
-_LISTED = re.compile(r"\bexport\s*\{([^{}]*)\}")
+_NO_EXPORT = r"SyntaxError: Could not find export '([^']*)' in module '([^']*)'"
+_EXPORTED = r"\bexport\s+(?:default\s+)?(?:async\s+)?(?:const|let|var|class|function\s*\*?)\s+([\w$]+)"
+_LISTED = r"\bexport\s*\{([^{}]*)\}"
 
 #: Import attributes, which the engine does not know and does not need.
-_ATTRIBUTES = re.compile(
+_ATTRIBUTES = (
     r"""(?P<import>\b(?:from|import)\s*(["'])[^"'\n]+\.json\2\s*)"""
     r"""(?P<attributes>(?:with|assert)\s*\{\s*["']?type["']?\s*:\s*(["'])json\4\s*,?\s*\})"""
 )
 
 #: The same in a dynamic import: its second argument.
-_OPTIONS = re.compile(
+_OPTIONS = (
     r"""(?P<import>\bimport\s*\(\s*(["'])[^"'\n]+\.json\2\s*)"""
     r"""(?P<attributes>,\s*\{\s*(?:with|assert)\s*:\s*\{\s*["']?type["']?\s*:\s*(["'])json\4\s*,?\s*\}\s*,?\s*\}\s*,?)"""
 )
@@ -93,7 +95,7 @@ def explain_missing(
     `message` is the engine's text, which names the first module in a chain of re-exports. `sources` has the sources of
     all modules, by id. `packages` has the id that an import of a package means, by the importer's id and the name.
     """
-    found = _NO_EXPORT.match(message)
+    found = re.match(_NO_EXPORT, message)
     if found is None:
         return None
     name, module = found[1], found[2].partition("?")[0]
@@ -146,7 +148,9 @@ def without_attributes(source: str) -> str:
     def blank(found: re.Match[str]) -> str:
         return found["import"] + re.sub(r"[^\n]", " ", found["attributes"])
 
-    return _OPTIONS.sub(blank, _ATTRIBUTES.sub(blank, source))
+    if ".json" not in source:
+        return source
+    return re.sub(_OPTIONS, blank, re.sub(_ATTRIBUTES, blank, source))
 
 
 def _place(source: str, position: int) -> tuple[int, int]:
@@ -167,7 +171,7 @@ def _importers(
 ) -> Iterator[tuple[str, int]]:
     """Where a name is imported from a module: the id of the importer, and the position in its source."""
     for identity, source in sources.items():
-        for clause in _CLAUSE.finditer(source):
+        for clause in re.finditer(_CLAUSE, source):
             if _resolved(identity, clause["from"], packages) == module and name in dict(_names(clause["names"])):
                 yield identity, clause.start()
 
@@ -177,7 +181,7 @@ def _default_imports(
 ) -> Iterator[tuple[str, re.Match[str]]]:
     """Where the default export of a module is imported: the id of the importer, and the import."""
     for identity, source in sources.items():
-        for found in _DEFAULT.finditer(source):
+        for found in re.finditer(_DEFAULT, source):
             if _resolved(identity, found["from"], packages) == module:
                 yield identity, found
 
@@ -186,7 +190,7 @@ def _reexport(
     name: str, module: str, sources: dict[str, str], packages: Mapping[tuple[str, str], str]
 ) -> tuple[str, str, int] | None:
     """For a re-export: the name in the other module, that module, and the position. None if it is no re-export."""
-    for clause in _CLAUSE.finditer(sources.get(module, "")):
+    for clause in re.finditer(_CLAUSE, sources.get(module, "")):
         for theirs, ours in _names(clause["names"]):
             if clause["kind"] == "export" and ours == name:
                 return theirs, _resolved(module, clause["from"], packages), clause.start()
@@ -202,5 +206,5 @@ def _resolved(identity: str, name: str, packages: Mapping[tuple[str, str], str])
 
 
 def _exports_of(source: str) -> list[str]:
-    listed = [ours for clause in _LISTED.finditer(source) for _, ours in _names(clause[1])]
-    return [*_EXPORTED.findall(source), *listed]
+    listed = [ours for clause in re.finditer(_LISTED, source) for _, ours in _names(clause[1])]
+    return [*re.findall(_EXPORTED, source), *listed]

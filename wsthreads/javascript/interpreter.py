@@ -8,7 +8,7 @@ environment), no ``require``, no modules from the working directory or from dukp
 from __future__ import annotations
 
 import ctypes
-import importlib.resources
+from pathlib import Path
 from typing import Any, Protocol
 
 from wsthreads.errors import IsolateError
@@ -55,8 +55,8 @@ class Interpreter(Protocol):
 
 def runtime_source(name: str) -> str:
     """The runtime, as a script that makes it a constant of this name."""
-    folder = importlib.resources.files(__package__).joinpath("runtime")
-    parts = [folder.joinpath(f"{part}.js").read_text("utf-8") for part in _RUNTIME_PARTS]
+    folder = Path(__file__).with_name("runtime")
+    parts = [(folder / f"{part}.js").read_text("utf-8") for part in _RUNTIME_PARTS]
     return f'const {name} = (() => {{ "use strict";\n{"".join(parts)}}})();'
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.resources
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsthreads.javascript.calls import Function
@@ -32,6 +32,5 @@ class LazyParts:
 @cache
 def _expression(name: str) -> str:
     """A function of `tools` that returns the part. `name` is one that the runtime knows."""
-    folder = importlib.resources.files(__package__).joinpath("runtime").joinpath("lazy")
-    source = folder.joinpath(f"{name}.js").read_text("utf-8")
+    source = (Path(__file__).with_name("runtime") / "lazy" / f"{name}.js").read_text("utf-8")
     return f'((tools) => {{ "use strict";\n{source}}})'

@@ -7,7 +7,6 @@ takes it is the time that a call posted at that moment would have waited for oth
 from __future__ import annotations
 
 from collections import deque
-from statistics import median
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -53,4 +52,11 @@ class Probes:
         """The median and the longest wait of the last minute, in seconds. None without a probe."""
         since = monotonic() - RECENT_S
         waits = [waited_s for taken_at, waited_s in self._recent.copy() if taken_at >= since]
-        return (median(waits), max(waits)) if waits else None
+        return (_median(waits), max(waits)) if waits else None
+
+
+def _median(values: list[float]) -> float:
+    """As that of `statistics`, which takes three milliseconds to import."""
+    ordered = sorted(values)
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2

@@ -117,20 +117,22 @@ def run(
 
     Ctrl-C closes every session with 1001 and exits with status 0. A second Ctrl-C cuts the sessions off.
     """
+    from wsthreads.threads.garbage import postpone_full_collections
+
+    postpone_full_collections()  # the process is our own; also for the imports, each of which makes many objects
+
     from wsthreads.cli.announcement import Announcement
     from wsthreads.cli.targets import create_app, find_targets
     from wsthreads.dashboard import PREFIX, Dashboard
     from wsthreads.servers.serving import Server
     from wsthreads.servers.tls import server_context
     from wsthreads.threads.exit_blockers import report_exit_blockers
-    from wsthreads.threads.garbage import postpone_full_collections
     from wsthreads.threads.malloc import limit_arenas
 
     if not host:  # the server would take it for all addresses; in a shell, a variable may be empty by mistake
         raise UsageError("--host is empty; use 0.0.0.0 for all addresses")
     config = config_of(settings)
     limit_arenas()  # the process is our own
-    postpone_full_collections()
     if config.cpu_affinity is None:
         config = replace(config, cpu_affinity=True)
     if config.serve_health is None:
