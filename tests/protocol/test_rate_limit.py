@@ -1,8 +1,9 @@
-"""A token bucket."""
+"""A token bucket, and who waits for it."""
 
 import pytest
 
-from wsthreads.protocol import rate_limit
+from wsthreads.protocol import pacing, rate_limit
+from wsthreads.protocol.pacing import Pace
 from wsthreads.protocol.rate_limit import SPAN_S, RateLimit
 
 
@@ -55,3 +56,46 @@ def test_it_need_not_be_whole_seconds_between_looks(clock):
         assert not bucket.take()
     clock[0] += 25 / 1024
     assert taken(bucket) == 1
+
+
+def test_it_says_how_long_to_wait(clock):
+    bucket = RateLimit(4)
+    assert bucket.wait_s == 0
+    taken(bucket)
+    assert bucket.wait_s == 0.25
+    clock[0] += 0.125
+    assert not bucket.take()
+    assert bucket.wait_s == 0.125
+
+
+def test_what_is_held_goes_on_in_order_and_within_the_limit(clock):
+    pace = Pace(2)
+    for _ in range(2 * int(SPAN_S)):
+        assert pace.admit()
+    assert not pace.is_holding
+    for number in range(3):
+        assert not pace.admit()
+        pace.hold(str(number))
+    assert pace.next() is None
+    clock[0] += 1
+    assert not pace.admit(), "others are held"
+    assert [pace.next(), pace.next(), pace.next()] == ["0", "1", None]
+    pace.clear()
+    clock[0] += 1
+    assert pace.next() is None
+    assert pace.admit()
+
+
+@pytest.mark.parametrize(("most", "messages"), [("MAX_HELD", ["a"] * 3), ("MAX_HELD_BYTES", ["abc"])])
+def test_what_is_held_is_bounded(clock, monkeypatch, most, messages):
+    slept = []
+    monkeypatch.setattr(pacing, "sleep", slept.append)
+    monkeypatch.setattr(pacing, most, 3)
+    pace = Pace(0.001)
+    while pace.admit():
+        pass
+    for message in messages:
+        assert not pace.pause()
+        pace.hold(message)
+    assert pace.pause()
+    assert slept == [pacing.LOOK_S]

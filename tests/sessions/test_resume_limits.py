@@ -10,7 +10,7 @@ from tests.programs import DEADLINE_S, wait_until
 from tests.sessions.test_resume import RESUME, SUSPEND, Story, World
 from tests.speakers import Speaker
 from tests.wire import endpoint
-from wsthreads.protocol import envelope
+from wsthreads.protocol import envelope, pacing
 
 
 class Named(Story):
@@ -152,6 +152,59 @@ def test_a_client_that_has_resumed_is_slowed_down_to_the_limit_and_loses_nothing
             client.send(str(number))
         assert [client.next() for _ in range(240)] == [f"echo {number}" for number in range(240)]
         assert time() - began > 1.5, "40 more than there were at first"
+
+
+def test_what_a_client_acknowledges_is_read_while_it_is_slowed_down():
+    """Else it would look too slow: its acknowledgements stand behind what it sends."""
+    settings = {"max_messages_per_s": 1, "resume_s": 60, "max_resume_bytes": 1000, "send_timeout_s": 5}
+    with endpoint(Story(), **settings) as (app, port), Speaker(port).begin() as client:
+        client.lose()
+        client.come_back()
+        for number in range(100):
+            client.send(str(number))
+        assert client.all(10) == [f"echo {number}" for number in range(10)]
+        (session,) = app.endpoint("/ws/test").sessions()
+        for number in range(60):  # far more than may be unacknowledged
+            session.send(f"{number} " + "x" * 30_000)
+            assert next_of(client, f"{number} ")
+            client.ack()
+        client.put(envelope.heartbeat(client.received))
+        while not isinstance(answer := client.take(), envelope.Ack):
+            assert answer.startswith("echo ")
+        assert 10 <= answer.received < 100, "what is held does not count as received"
+        assert "slow_sessions_closed" not in app.metrics.snapshot()
+
+
+def next_of(client, start):
+    """Wait for the message that begins so, past echoes."""
+    while not (message := client.next()).startswith(start):
+        assert message.startswith("echo ")
+    return message
+
+
+def test_more_than_is_held_for_a_client_that_is_slowed_down_is_not_read(monkeypatch):
+    monkeypatch.setattr(pacing, "MAX_HELD", 10)
+    with endpoint(Story(), max_messages_per_s=20, resume_s=60) as (_, port), Speaker(port).begin() as client:
+        client.lose()
+        client.come_back()
+        for number in range(240):
+            client.send(str(number))
+        assert client.all(240) == [f"echo {number}" for number in range(240)]
+
+
+def test_a_client_that_leaves_while_it_is_slowed_down_sends_the_rest_again():
+    with endpoint(Story(), max_messages_per_s=10, resume_s=60) as (_, port), Speaker(port).begin() as client:
+        client.lose()
+        client.come_back()
+        for number in range(110):
+            client.send(str(number))
+        assert client.next() == "echo 0"
+        client.lose()
+        received = client.come_back().received
+        assert received < 110
+        for number in range(received, 110):
+            client.send(str(number))
+        assert client.all(109) == [f"echo {number}" for number in range(1, 110)]
 
 
 def test_a_client_that_is_slowed_down_can_be_closed():

@@ -1,6 +1,7 @@
 """What core modules tell of their threads, and who decides what that means."""
 
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -170,7 +171,7 @@ def test_accepting_pauses_in_a_crowd_whose_requests_are_unread(monkeypatch):
 
 
 @contextmanager
-def counting(monkeypatch):
+def counting(monkeypatch, **options):
     """A server, what its accepting thread tells, and a function that makes the n-th connection."""
     counts = []
     scheduling = Scheduling()
@@ -178,7 +179,7 @@ def counting(monkeypatch):
     monkeypatch.setattr("wsthreads.app.application.scheduling_for", lambda cpu_affinity: scheduling)
     app = WebSocketApp()
     app.add_handler("/ws/test", Joins(lambda event: None))
-    with Server(app, port=0) as server, ExitStack() as stack:
+    with Server(app, port=0, **options) as server, ExitStack() as stack:
 
         def come(number):
             sock = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), DEADLINE_S))
@@ -208,8 +209,9 @@ def test_the_accepting_thread_tells_how_many_requests_are_unread(monkeypatch):
         assert counts[4] == 2
 
 
-def test_connections_that_send_nothing_are_not_counted(monkeypatch):
-    with counting(monkeypatch) as (server, counts, come):
+@pytest.mark.parametrize("ssl_context", [None, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)], ids=["plain", "tls"])
+def test_connections_that_send_nothing_are_not_counted(monkeypatch, ssl_context):
+    with counting(monkeypatch, ssl_context=ssl_context) as (server, counts, come):
         for number in range(1, 6):
             come(number)
         wait_until(lambda: server._new == 0, "their threads have looked")

@@ -7,10 +7,9 @@ and decides how the connection ends, `Clocks` sends pings and watches the time.
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Callable, Iterator
 from functools import partial
-from hashlib import sha1
+from math import inf
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -28,7 +27,8 @@ from wsthreads.protocol.deflate import Agreement
 from wsthreads.protocol.encoding import encoding_for
 from wsthreads.protocol.envelope import SUBPROTOCOL, Hello, is_control, parse
 from wsthreads.protocol.frames import PONG, encode_frame
-from wsthreads.protocol.rate_limit import RateLimit
+from wsthreads.protocol.handshake import acceptance
+from wsthreads.protocol.pacing import Pace
 from wsthreads.protocol.readers import Reader
 from wsthreads.protocol.transport import RECEIVE_BYTES, message_receiver, transport_for
 from wsthreads.protocol.wsgi_servers import SOCKET_KEY, take_early_input
@@ -45,9 +45,6 @@ R = TypeVar("R")
 RECEIVE_MANY_BYTES = 8192
 MANY_MESSAGES = 16
 RECEIVE_LARGE_BYTES = 65536
-
-#: It is appended to the client's key, and the hash of both is the answer (RFC 6455, 4.2.2).
-ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 class Late(OSError):
@@ -158,23 +155,13 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
             count=self._count,
         )
         outbox = self.channel.outbox
-        outbox.append(self._accept())
+        # The base class would parse the request once more, by h11 and wsproto.
+        extensions = None if agreement is None else agreement.answer
+        outbox.append(acceptance(self.environ["HTTP_SEC_WEBSOCKET_KEY"], self.subprotocol, extensions))
         outbox.flush()
         outbox.bytes_out = 0  # the 101 does not count, and nothing else can have been sent yet
         self.connected = True
         self._clocks = Clocks(self.channel, self._assembler, config, self._flusher, self._round_trips)
-
-    def _accept(self) -> bytes:
-        """The 101 (RFC 6455, 4.2.2). The base class would parse the request once more, by h11 and wsproto."""
-        lines = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade"]
-        key: str = self.environ["HTTP_SEC_WEBSOCKET_KEY"]
-        accepted = b64encode(sha1(key.encode() + ACCEPT_GUID, usedforsecurity=False).digest())
-        lines.append(f"Sec-WebSocket-Accept: {accepted.decode()}")
-        if self.subprotocol is not None:
-            lines.append(f"Sec-WebSocket-Protocol: {self.subprotocol}")
-        if self._agreement is not None:
-            lines.append(f"Sec-WebSocket-Extensions: {self._agreement.answer}")
-        return "\r\n".join([*lines, "", ""]).encode()
 
     # Reading: in the connection's own thread.
 
@@ -211,27 +198,45 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
 
     def _counted(self) -> Iterator[str | bytes]:
         """`_messages`, within the limits `max_messages_per_s` and `idle_timeout_s`."""
-        config = self._config
-        allowance = RateLimit(config.max_messages_per_s)
+        config, incoming = self._config, self._messages()
+        pace = Pace(config.max_messages_per_s)
         if config.idle_timeout_s:
             self._clocks.watch_idleness()
         speaks = self.subprotocol == SUBPROTOCOL
-        for message in self._messages():
-            if message is NO_MESSAGE or (speaks and is_control(message)):
-                yield message
-                continue
-            if self.is_resumed and config.max_messages_per_s:
-                # Slow it down: it sends at once what it could not send while it was away.
-                if not allowance.wait(lambda: self.channel.ending is not None):
+        while True:
+            if pace.is_holding and self.channel.ending is not None:
+                pace.clear()
+            if (message := pace.next()) is None:
+                message = self._next_or_held(incoming, pace) if pace.is_holding else next(incoming, None)
+                if message is None:
+                    return
+                if message is NO_MESSAGE and pace.is_holding and monotonic() < (self._read_until or inf):
+                    continue  # it is not the time that `read` has set
+                if message is NO_MESSAGE or (speaks and is_control(message)):
+                    yield message
                     continue
-            elif config.max_messages_per_s and not allowance.take():
-                limit = f"more than {config.max_messages_per_s} messages a second"
-                error = PolicyError(limit, setting="max_messages_per_s")
-                self.before_end(error.close_code)
-                self.channel.refuse(error)
-                return
+                if config.max_messages_per_s and not pace.admit():
+                    if self.is_resumed:
+                        pace.hold(message)
+                        continue
+                    limit = f"more than {config.max_messages_per_s} messages a second"
+                    error = PolicyError(limit, setting="max_messages_per_s")
+                    self.before_end(error.close_code)
+                    self.channel.refuse(error)
+                    return
             yield message
             self._clocks.message_ended_at = monotonic()  # the time that the handler took does not count as idle
+
+    def _next_or_held(self, incoming: Iterator[str | bytes], pace: Pace) -> str | bytes | None:
+        """The next message; `NO_MESSAGE` when `pace` may have one, or nothing more is to be read; None at the end."""
+        if pace.pause():
+            return NO_MESSAGE
+        until = self._read_until
+        self._read_until = min(until or inf, monotonic() + pace.wait_s)
+        try:
+            return next(incoming, None)
+        finally:
+            self._read_until = until
 
     def _messages(self) -> Iterator[str | bytes]:
         data, messages, received = b"", self._messages_in, self._bytes_in  # which only this thread writes

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
@@ -25,6 +26,7 @@ __all__ = [
     "MAX_EXPIRY",
     "MAX_USER_CHARS",
     "Request",
+    "acceptance",
     "check_expiry",
     "check_origin",
     "check_upgrade",
@@ -40,6 +42,9 @@ NO_UPGRADE = (
     "this is a WebSocket endpoint: connect with ws:// or wss://; "
     "a proxy in front must pass on the headers Upgrade and Connection, over HTTP/1.1"
 )
+
+#: It is appended to the client's key, and the hash of both is the answer.
+ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 #: The most query parameters that are parsed. Further ones are ignored.
 MAX_PARAMETERS = 1000
@@ -330,6 +335,18 @@ def _may_be_rebound(request: Request, host: str) -> bool:
 def choose_subprotocol(offered: tuple[str, ...], spoken: tuple[str, ...]) -> str | None:
     """The first of `spoken` that the client offers, or None for no subprotocol (RFC 6455, 4.2.2)."""
     return next((name for name in spoken if name in offered), None)
+
+
+def acceptance(key: str, subprotocol: str | None, extensions: str | None) -> bytes:
+    """The 101 for a client with this key (RFC 6455, 4.2.2)."""
+    lines = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade"]
+    accepted = base64.b64encode(hashlib.sha1(key.encode() + ACCEPT_GUID, usedforsecurity=False).digest())
+    lines.append(f"Sec-WebSocket-Accept: {accepted.decode()}")
+    if subprotocol is not None:
+        lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
+    if extensions is not None:
+        lines.append(f"Sec-WebSocket-Extensions: {extensions}")
+    return "\r\n".join([*lines, "", ""]).encode()
 
 
 def _tokens(header: str | None) -> list[str]:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from time import monotonic, sleep
+from time import monotonic
 
 __all__ = ["SPAN_S", "RateLimit"]
 
 #: Unused events can be caught up within this time. After a stall of the network or of its handler, a client's messages
 #: arrive all at once.
 SPAN_S = 10.0
-
-#: How often a thread that waits looks whether it may stop waiting.
-LOOK_S = 0.1
 
 
 class RateLimit:
@@ -38,10 +34,7 @@ class RateLimit:
         self._left -= 1
         return True
 
-    def wait(self, is_over: Callable[[], bool]) -> bool:
-        """Use one event, and wait until one is left. False if `is_over` becomes true meanwhile."""
-        while not self.take():
-            sleep(min((1 - self._left) / self._per_s, LOOK_S))
-            if is_over():
-                return False
-        return True
+    @property
+    def wait_s(self) -> float:
+        """How long until an event is left, as of the last `take`."""
+        return max(0.0, (1 - self._left) / self._per_s)

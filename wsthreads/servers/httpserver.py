@@ -140,11 +140,10 @@ class HTTPServer(RequestServer):
         thread = current_thread()
         link = self._links[thread]
         try:
-            if self.ssl_context is None:
-                if not _has_input(request):  # its client is in no hurry
-                    with self._lock:
-                        self._age_locked(link)
-            else:
+            if not _has_input(request):  # its client is in no hurry
+                with self._lock:
+                    self._age_locked(link)
+            if self.ssl_context is not None:
                 request.settimeout(self.handshake_timeout_s)
                 request = self.ssl_context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
                 with self._lock:
