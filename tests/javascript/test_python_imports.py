@@ -837,6 +837,20 @@ def deep(levels):
         assert session.is_open()
 
 
+@pytest.mark.parametrize(
+    "large",
+    ["'x' * 20_000_000", "[[0] * 1000] * 20_000", "{'a': ({'key': ['x' * 1_000_000] * 20},)}", "bytes(20_000_000)"],
+)
+def test_a_result_that_is_much_too_large_is_refused_before_it_is_encoded(tmp_path: Path, large: str) -> None:
+    """No other thread runs while json encodes a value: two seconds for 100 MB."""
+    python = f"def f(): return [{large}, object()]\n"  # json would complain about the object
+    with with_store(tmp_path, python) as script:
+        assert ask(script, script.open(), "f") == (
+            "RangeError: f (store.py) returned what JavaScript cannot have: the result has more than 16777216 bytes: "
+            "return it in parts"
+        )
+
+
 def test_a_generator_whose_value_cannot_cross_is_ended(tmp_path: Path) -> None:
     python = """
 ended = []

@@ -23,6 +23,12 @@ KEY = "\0"
 #: The largest result, in bytes of JSON.
 MAX_RESULT_BYTES = 16 * 1024 * 1024
 
+#: How deep `_check_size` looks. The encoder itself refuses values that are about as deep.
+MAX_LEVELS = 1000
+
+#: Types of values without further ones, and with a short text.
+_SHORT = frozenset((int, float, bool, type(None)))
+
 #: Digits that may be a whole number beyond `MAX_SAFE_INTEGER`, or a part of a text.
 _LONG = re.compile(r"\d{16}")
 
@@ -67,6 +73,7 @@ def encoded(value: Any) -> Encoded:
     """
     if value is None or value is True or value is False:  # as most functions return
         return Encoded("null" if value is None else "true" if value else "false")
+    _check_size(value)
     parts: list[bytes] = []
     key = ""
 
@@ -85,6 +92,32 @@ def encoded(value: Any) -> Encoded:
     if _LONG.search(text):
         _check_integers(value)
     return Encoded(text, key, sizes, b"".join(parts))
+
+
+def _check_size(value: Any) -> None:
+    """Raises ValueError for a value that is certainly too large. No other thread can run while it is being encoded."""
+    size = 0
+    level = [value]
+    for _ in range(MAX_LEVELS):
+        inner: list[Any] = []
+        for each in level:
+            if type(each) in _SHORT:
+                continue
+            if isinstance(each, (str, bytes, bytearray)):
+                size += len(each)
+            elif isinstance(each, (list, tuple)):
+                size += 2 * len(each)
+                inner += each if size <= MAX_RESULT_BYTES else ()
+            elif isinstance(each, dict):
+                size += 5 * len(each)
+                inner += each.values() if size <= MAX_RESULT_BYTES else ()
+            elif isinstance(each, memoryview):
+                size += each.nbytes
+            if size > MAX_RESULT_BYTES:
+                raise ValueError(f"the result has more than {MAX_RESULT_BYTES} bytes: return it in parts")
+        if not inner:
+            return
+        level = inner
 
 
 def _check_integers(value: Any) -> None:
