@@ -13,7 +13,7 @@ from tests.redis_server import RedisServer
 from tests.speakers import Speaker
 from tests.wire import endpoint, run_all
 from wsthreads import SessionMoved
-from wsthreads.brokers.handover import BUSY, Handover
+from wsthreads.brokers.handover import BUSY, UNKNOWN, Handover
 from wsthreads.protocol import envelope
 from wsthreads.protocol.encoding import PLAIN
 from wsthreads.protocol.handshake import Request
@@ -495,6 +495,52 @@ def test_while_a_session_arrives_another_connection_of_its_client_is_to_come_aga
         moving.join(DEADLINE_S)
         assert code == 1013
         assert client.welcome.resumed
+
+
+def test_while_a_session_arrives_a_client_with_a_later_secret_is_to_come_again(processes, monkeypatch):
+    """The former hello may be late: its session has gone on elsewhere, and has had other secrets there."""
+    old, new = processes()
+    arrives, goes_on, settle = threading.Event(), threading.Event(), Arriving.settle
+
+    def settle_late(self, *arguments):
+        arrives.set()
+        assert goes_on.wait(DEADLINE_S)
+        settle(self, *arguments)
+
+    monkeypatch.setattr(Arriving, "settle", settle_late)
+    with Speaker(old.port).begin() as client, Speaker(new.port) as other:
+        client.lose()
+        wait_until(lambda: SUSPEND in old.calls, "the suspension")
+        moving = threading.Thread(target=move, args=(client, new), daemon=True)
+        moving.start()
+        assert arrives.wait(DEADLINE_S)
+        other.open().hello(client.token.partition(".")[0] + ".another")
+        code, _ = other.is_refused()
+        goes_on.set()
+        moving.join(DEADLINE_S)
+        assert code == 1013
+        new.wait_for(RESUME)
+
+
+def test_who_is_gone_before_its_session_was_found_gets_no_fresh_one(processes, monkeypatch):
+    (process,) = processes(1)
+    looks, goes_on = threading.Event(), threading.Event()
+
+    def fetch(*arguments):
+        looks.set()
+        assert goes_on.wait(DEADLINE_S)
+        return UNKNOWN
+
+    monkeypatch.setattr(Handover, "fetch", fetch)
+    with Speaker(process.port) as client, Speaker(process.port) as stays:
+        client.open().hello("somebody.secret")
+        assert looks.wait(DEADLINE_S)
+        client.lose()
+        stays.open().hello("somebody.secret")
+        goes_on.set()
+        assert stays.greet().why == UNKNOWN
+        wait_until(lambda: len(process.endpoint.connections()) == 1, "the end of the other's connection")
+        process.wait_for("open")
 
 
 def test_requests_go_on_in_the_other_process(processes):

@@ -112,6 +112,8 @@ class Reception:
             hello = connection.read_hello(carrier.messages)
             if hello is not None:
                 dialogue, why = self._resume(carrier, hello, client.request, spoken)
+                if dialogue is None and hello.token is not None and any(carrier.channel.transport.end_seen()):
+                    carrier.channel.lose("connection lost")  # while its session was looked for
                 if dialogue is None and self._has_place(client, carrier):
                     dialogue = self._begin(client, carrier, spoken, why)
                     is_new = dialogue is not None
@@ -286,8 +288,10 @@ class Reception:
     ) -> tuple[Dialogue | None, str]:
         """The session if it comes from another process, and why it does not."""
         handover, setting = self._setting.handover, self._setting
-        is_here = setting.served.get(session_id) is not None or setting.suspensions.record(session_id, wanted)
-        if handover is None or is_here:
+        served = setting.served.get(session_id)
+        if served is not None and served.dialogue is not None and served.dialogue.is_moving:
+            return None, BUSY  # for an earlier hello, which may be late: the secret may be one that came after it
+        if handover is None or served is not None or setting.suspensions.record(session_id, wanted):
             return None, UNKNOWN
         encoding = carrier.channel.outbox.encoding
         claim = Claim(session_id, wanted, received, request.user, origin_of(request), encoding)
