@@ -123,6 +123,8 @@ def test_the_pages_can_be_read_on_any_screen(
             picture(page, f"cursors-{width}-{theme}")
             page.goto(f"{server.url}/accounts/")
             looks_right(page)
+            expect(field(page, "Name")).to_be_focused()
+            assert page.locator("form.card").bounding_box()["height"] < 400
             picture(page, f"accounts-entrance-{width}-{theme}")
             sign_up(page, f"look_{width}_{theme}")
             say(page, "hello")
@@ -231,6 +233,7 @@ def sign_up(page: Any, name: str) -> None:
     field(page, "Password").fill("a long password")
     button(page, "Make an account").click()
     expect(page.get_by_role("heading", name=name)).to_be_visible()
+    expect(field(page, "Message")).to_be_focused()
 
 
 def say(page: Any, text: str) -> None:
@@ -249,7 +252,15 @@ def test_users_of_the_chat_with_accounts_log_in_and_out(window: Callable[..., An
     expect(ann.locator("#messages li").last).to_contain_text("from bob")
     ann.reload()
     expect(ann.locator("#messages li").last).to_contain_text("from bob")
+    for number in range(25):
+        say(bob, f"line {number}")
+    expect(ann.locator("#messages li").last).to_be_in_viewport()
+    ann.locator("#messages").evaluate("list => { list.scrollTop = 0; }")  # ann reads what was said before
+    say(bob, "the last line")
+    expect(ann.locator("#messages li").last).to_contain_text("the last line")
+    assert ann.locator("#messages").evaluate("list => list.scrollTop") == 0
     button(ann, "Log out").click()
+    expect(ann.get_by_role("alert")).to_have_text("logged out")
     field(ann, "Name").fill("ann")
     field(ann, "Password").fill("a wrong password")
     button(ann, "Log in").click()

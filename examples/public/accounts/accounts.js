@@ -29,23 +29,29 @@ socket.onreconnecting = () => { $("state").textContent = "The connection was los
 socket.onclose = ({ code, reason }) => {
   if (code === LOG_IN_AGAIN) {
     localStorage.removeItem("login");
+    sessionStorage.setItem("why", reason);
     location.reload();
   } else {
     $(login === null ? "problem" : "state").textContent = `The server has closed the connection: ${code} ${reason}`;
   }
 };
 
-function show(message) {
-  const row = element("li", message.user === login.user ? "own" : "", "");
-  row.append(element("b", "", message.user), message.text);
-  row.title = new Date(message.at * 1000).toLocaleString();
-  messages.set(message.id, row);
-  const later = [...messages.keys()].filter((id) => id > message.id);
-  $("messages").insertBefore(row, later.length ? messages.get(Math.min(...later)) : null);
-  row.scrollIntoView({ block: "nearest" });
+function show({ id, user, text, at }) {
+  const list = $("messages");
+  const isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 80;
+  const time = new Date(at * 1000);
+  const isToday = time.toDateString() === new Date().toDateString();
+  const row = element("li", user === login.user ? "own" : "", "");
+  const shown = isToday ? time.toLocaleTimeString([], { timeStyle: "short" }) : time.toLocaleDateString();
+  row.append(element("time", "", shown), element("b", "", user), text);
+  row.title = time.toLocaleString();
+  messages.set(id, row);
+  const later = [...messages.keys()].filter((other) => other > id);
+  list.insertBefore(row, later.length ? messages.get(Math.min(...later)) : null);
+  if (isAtEnd || user === login.user) list.scrollTop = list.scrollHeight;
 }
 
-$("entrance").addEventListener("submit", (event) => {
+$("login").addEventListener("submit", (event) => {
   event.preventDefault();
   const { value: type } = event.submitter;
   $("problem").textContent = "";
@@ -57,5 +63,13 @@ $("say").addEventListener("submit", (event) => {
 });
 $("logout").addEventListener("click", () => socket.send(JSON.stringify({ type: "logout" })));
 
-$(login === null ? "entrance" : "talk").hidden = false;
-if (login !== null) $("who").textContent = login.user;
+if (login === null) {
+  $("login").hidden = false;
+  $("problem").textContent = sessionStorage.getItem("why") ?? "";
+  sessionStorage.removeItem("why");
+  $("name").focus();
+} else {
+  $("talk").hidden = false;
+  $("who").textContent = login.user;
+  $("text").focus();
+}
