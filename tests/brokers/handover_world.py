@@ -11,7 +11,7 @@ from tests.wire import parse_frames
 from wsthreads.brokers.handover import Handover
 from wsthreads.protocol.encoding import PLAIN
 from wsthreads.protocol.frames import message_frame
-from wsthreads.sessions.moves import CannotMove, Claim
+from wsthreads.sessions.moves import CannotMove, Claim, Ended
 
 SECRET = sha256(b"secret").hexdigest()
 
@@ -117,6 +117,7 @@ class Place:
         self.here, self.left, self.stayed, self.closed = {}, [], [], []
         self.clients = world.clients
         self.why, self.is_busy, self.is_json = "", False, True
+        self.records = []
         self.handover = Handover(
             self.rooms, self.link, self, timers=world.flusher, count=self.counts.append, max_missed_bytes=2**20
         )
@@ -125,6 +126,9 @@ class Place:
         if session_id not in self.here or secret != SECRET:
             return "unknown"
         return self.why or judge_received(self.here[session_id], received)
+
+    def ended(self):
+        return [*self.records]
 
     def depart(self, session_id, timeout_s):
         if self.is_busy or session_id not in self.here:
@@ -142,6 +146,11 @@ class Place:
         client = self.here.pop(session_id)
         self.closed.append((session_id, code, reason))
         self.rooms.leave_all(client.member.session)
+
+    def close_for_good(self, client, code, reason):
+        """As the application does while the client is away."""
+        self.close(client.id, code, reason)
+        self.records.append((client.id, Ended(code, reason, [SECRET], client.user, client.origin), client.left_s))
 
 
 class Client:

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from tests.brokers.handover_world import Client, HandoverWorld
+from tests.brokers.handover_world import SECRET, Client, HandoverWorld
 from tests.programs import DEADLINE_S, wait_until
 from tests.redis_server import RedisServer
 from tests.wire import run_all
@@ -20,7 +20,7 @@ from wsthreads.brokers.session_scripts import away_name
 from wsthreads.errors import BrokerError
 from wsthreads.protocol.frames import message_frame
 from wsthreads.rooms.handles import Peer, User
-from wsthreads.sessions.moves import BUSY, UNKNOWN
+from wsthreads.sessions.moves import BUSY, UNKNOWN, Ended
 
 NUMBERS = itertools.count()
 
@@ -285,6 +285,56 @@ def test_a_client_is_told_that_its_session_could_not_move_after_its_process_has_
     assert not world.places[1].closed
 
 
+def test_a_client_is_told_how_its_session_was_closed_after_its_process_has_ended(redis, world):
+    (old, new), ann = world.places, Client(world, "lobby", user="ann")
+    ann.origin = "https://chat.example"
+    old.close_for_good(ann, 4001, "gö")
+    old.handover.stop(DEADLINE_S)
+    world.links[0].stop(DEADLINE_S)
+    for changes in ({"secret": "0" * 64}, {"user": "eve"}, {"user": None}, {"origin": None}, {"origin": "https://e.x"}):
+        assert world.come_back(ann, 1, **changes) == UNKNOWN
+    assert [world.come_back(ann, 1) for _ in range(2)] == [(4001, "gö")] * 2
+    assert 0 < redis.client.pttl(world.links[1]._keys.session("/ws/test", ann.id)[0]) <= 60_000
+    assert new.handover.end_overdue() == 0
+    assert (new.here, new.closed, new.counts) == ({}, [], [])
+
+
+def test_a_session_that_could_not_move_and_was_closed_is_told_as_closed(world):
+    old, ann = world.places[0], Client(world, "lobby")
+    old.is_json = False
+    assert not old.handover.export(ann.id)
+    old.records.append((ann.id, Ended(4001, "go", [SECRET], None, None), 60.0))
+    old.handover.stop(DEADLINE_S)
+    world.links[0].stop(DEADLINE_S)
+    assert world.come_back(ann, 1) == (4001, "go")
+
+
+def test_how_many_sessions_have_ended_is_stored_by_few_calls(world, monkeypatch):
+    monkeypatch.setattr("wsthreads.brokers.exports.TELL_BATCH", 10)
+    old, clients = world.places[0], [Client(world, "lobby") for _ in range(25)]
+    for number, client in enumerate(clients):
+        old.close_for_good(client, 4000 + number, "go")
+    call, sizes = old.link.call_for_sessions, []
+    monkeypatch.setattr(
+        old.link, "call_for_sessions", lambda path, ids, *rest: sizes.append(len(ids)) or call(path, ids, *rest)
+    )
+    old.handover.stop(DEADLINE_S)
+    world.links[0].stop(DEADLINE_S)
+    assert sizes == [10, 10, 5]
+    assert [world.come_back(client, 1) for client in clients] == [(4000 + number, "go") for number in range(25)]
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_a_redis_that_fails_once_has_it_by_the_next_call(world, is_done):
+    old, ann = world.places[0], Client(world, "lobby")
+    old.close_for_good(ann, 4001, "go")
+    failing = Failing(old, "call_for_sessions", is_done=is_done)
+    old.handover.stop(DEADLINE_S)
+    assert not failing.times
+    world.links[0].stop(DEADLINE_S)
+    assert world.come_back(ann, 1) == (4001, "go")
+
+
 def test_a_session_that_is_too_large_cannot_move(world, monkeypatch):
     monkeypatch.setattr("wsthreads.brokers.session_state.MAX_STATE_BYTES", 5000)
     ann = Client(world, "lobby")
@@ -481,7 +531,7 @@ class Failing:
         self.what, self.is_done, self.is_unknown = what, is_done, is_unknown
         self.times = 1
         self.late = None
-        for name in ("call_for_session", "call_all", "checkpoint"):
+        for name in ("call_for_session", "call_for_sessions", "call_all", "checkpoint"):
             self.wrap(place.link, name)
 
     def wrap(self, link, name):
@@ -615,6 +665,25 @@ def test_without_redis_nothing_hangs_and_each_session_stays_where_it_is(request)
             world.end()
 
 
+def test_a_process_that_ends_without_redis_says_once_that_clients_are_not_told(caplog):
+    with RedisServer() as redis:
+        world = HandoverWorld(redis.url)
+        try:
+            old = world.places[0]
+            for client in [Client(world, "lobby") for _ in range(3)]:
+                old.close_for_good(client, 4001, "go")
+            redis.kill()
+            begun = time.monotonic()
+            old.handover.stop(2.0)
+            old.handover.stop(2.0)
+            assert time.monotonic() - begun < DEADLINE_S
+            said = [each.getMessage() for each in caplog.records if "will not be told" in each.getMessage()]
+            assert len(said) == 1
+            assert said[0].startswith("3 clients of /ws/test will not be told that their sessions were closed: ")
+        finally:
+            world.end()
+
+
 def test_a_process_that_does_not_answer_may_have_the_session_until_it_counts_as_dead(world, monkeypatch):
     monkeypatch.setattr("wsthreads.brokers.handover.ASK_S", 0.01)
     ann = Client(world, "lobby")
@@ -710,7 +779,18 @@ def test_there_is_no_secret_in_redis_and_nothing_is_left_there(redis, world):
 
 
 @pytest.mark.parametrize(
-    "odd", [b"", b"nonsense", b"wsthreads session 1 ", b"wsthreads session 2 abcdefghijklmnop\n2\n{}"]
+    "odd",
+    [
+        b"",
+        b"nonsense",
+        b"wsthreads session 1 ",
+        b"wsthreads session 2 abcdefghijklmnop\n2\n{}",
+        b"ended \xff",
+        b"ended {}",
+        b'ended [4001,"go",[],null,null]',
+        b'ended [4001,"go",["%s"],1,null]' % SECRET.encode(),
+        b'ended [5000,"go",["%s"],null,null]' % SECRET.encode(),
+    ],
 )
 def test_what_is_malformed_in_redis_is_counted_and_nobodys_session(redis, world, odd):
     ann = Client(world, "lobby")

@@ -370,6 +370,36 @@ def test_at_a_shutdown_a_session_that_cannot_move_ends_and_its_client_is_told_by
         assert new.app.metrics.snapshot()["resumes_refused_elsewhere"] == 1
 
 
+@pytest.mark.parametrize("when", ["before the shutdown", "while it lasts"])
+def test_the_next_process_tells_a_client_that_its_session_was_closed(processes, when):
+    old, new = processes()
+    with Speaker(old.port).begin() as client:
+        session = old.session()
+        if when == "before the shutdown":
+            client.lose()
+            wait_until(lambda: SUSPEND in old.calls, "the suspension")
+            session.close(4001, "go")
+            wait_until(lambda: old.calls[-1] == ("close", 4001, "go"), "on_close")
+        else:
+            client.send("wait")
+            assert old.story.waits.wait(DEADLINE_S)
+            old.app._shutdown.begin(DEADLINE_S, 1012, "restart")
+            assert client.receive_close() == (1012, "restart")
+            session.close(4001, "go")
+            client.lose()
+            old.story.goes_on.set()
+        assert old.app.shutdown(DEADLINE_S, 1012, "restart") == 0
+        assert old.calls[-1] == ("close", 4001, "go")
+        client.port = new.port
+        client.open().hello(client.token)
+        assert client.is_refused() == (4001, "go")
+        stolen = Speaker(new.port).open()
+        stolen.hello(client.token.partition(".")[0] + "." + "x" * 22)
+        assert stolen.greet().why == "unknown"
+        stolen.leave()
+        assert "resume" not in new.calls
+
+
 @pytest.mark.parametrize("when", ["before it moves", "while it is stored"])
 def test_a_kick_reaches_the_client_wherever_it_comes_back(processes, when):
     old, new = processes()

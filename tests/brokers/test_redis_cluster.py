@@ -143,6 +143,20 @@ def test_a_session_in_rooms_of_all_nodes_goes_on_in_another_process_amid_broadca
         world.end()
 
 
+def test_how_sessions_have_ended_is_told_after_their_process_has_ended(nodes):
+    client = redis.RedisCluster(startup_nodes=[ClusterNode("127.0.0.1", nodes[0].port)])
+    world = HandoverWorld(client, prefix=f"ended-{os.getpid()}")
+    try:
+        clients = [Client(world, "lobby") for _ in range(3)]
+        for each in clients:
+            world.places[0].close_for_good(each, 4001, "go")
+        world.places[0].handover.stop(DEADLINE_S)
+        world.links[0].stop(DEADLINE_S)
+        assert [world.come_back(each, 1) for each in clients] == [(4001, "go")] * 3
+    finally:
+        world.end()
+
+
 def test_a_url_of_a_node_is_told_to_be_of_a_cluster(nodes, caplog):
     """A cluster needs another client."""
     with pytest.raises(BrokerError, match=r"a node of a Redis Cluster, .* use RedisBroker\(redis\.RedisCluster\("):

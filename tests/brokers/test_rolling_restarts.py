@@ -22,7 +22,7 @@ from tests.ports import free_port
 from tests.programs import DEADLINE_S, PROGRAM_S, Program, wait_until
 from tests.redis_proxy import Proxy
 from tests.redis_server import RedisServer
-from wsthreads import Client
+from wsthreads import Client, RedisBroker
 from wsthreads.errors import SessionClosed
 
 SECONDS = float(os.environ.get("WSTHREADS_ROLLING_S", "6"))
@@ -251,6 +251,27 @@ def test_the_session_of_a_client_that_is_away_survives_the_end_of_a_worker_witho
             pass
         assert client.lost == 0
         assert list(server.calls().values()) == [["open", "suspend", "resume"]]
+        server.check_log()
+
+
+@pytest.mark.parametrize("worker", ["wsthreads.gunicorn.ThreadWorker", "gthread"])
+def test_the_client_of_a_session_that_was_closed_is_told_by_the_next_worker(tmp_path, worker):
+    with (
+        RedisServer() as redis,
+        Workers(redis, tmp_path, 1, worker=worker) as server,
+        away(server) as (client, network),
+    ):
+        (session,) = server.calls()
+        broker = RedisBroker(redis.url)
+        broker.session("/ws", session).close(4001, "go")
+        broker.close()
+        wait_until(lambda: list(server.calls().values()) == [["open", "suspend", "close 4001 go"]], "on_close")
+        server.restart()
+        server.wait_calm()
+        network.heal()
+        wait_until(lambda: client.closed is not None, "the close of the session")
+        assert client.closed == (4001, "go")
+        assert len(server.calls()) == 1
         server.check_log()
 
 

@@ -132,6 +132,10 @@ class ClusterLink:
         self.start()
         return self._link_of(path, SESSIONS_ROOM).call_for_session(path, session_id, script, *arguments)
 
+    def call_for_sessions(self, path: str, session_ids: Sequence[str], script: str, *arguments: object) -> Any:
+        self.start()
+        return self._link_of(path, SESSIONS_ROOM).call_for_sessions(path, session_ids, script, *arguments)
+
     def refresh(self, rooms: Sequence[RoomKey]) -> None:
         self.start()
         for link, keys in self._by_link(rooms).items():

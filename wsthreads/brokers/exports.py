@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from wsthreads.brokers.keys import OVERDUE_S
 from wsthreads.brokers.passages import Passages
-from wsthreads.brokers.session_scripts import FREE, HOLD, HOLD_SENT, RETRACT, STORE, STUCK, away_name, retracted, stuck
-from wsthreads.brokers.session_state import SessionState, StateError, encode_state
+from wsthreads.brokers.session_scripts import FREE, HOLD, HOLD_SENT, RETRACT, STORE, TELL, away_name, retracted, stuck
+from wsthreads.brokers.session_state import SessionState, StateError, encode_end, encode_state
 from wsthreads.errors import BrokerError
 from wsthreads.loggers import get_logger
 from wsthreads.rooms.names import SESSIONS_ROOM
@@ -51,6 +51,12 @@ END_S = 10.0
 
 #: How long Redis may take to say whether it has a session.
 RETRACT_S = 10.0
+
+#: How many clients are told by one call how their sessions have ended; and how long a process that ends tries this, and
+#: how often.
+TELL_BATCH = 500
+TELL_S = 5.0
+TELL_PAUSE_S = 0.2
 
 
 class Exports:
@@ -125,7 +131,24 @@ class Exports:
                 del self._fixed[next(iter(self._fixed))]
         with suppress(BrokerError):  # then its client is told once this process has ended, too
             window_ms = max(1, int(left_s * 1000))
-            self._link.call_for_session(self._path, session_id, STUCK, stuck(secrets), window_ms)
+            self._link.call_for_session(self._path, session_id, TELL, stuck(secrets), window_ms)
+
+    def tell_ended(self, timeout_s: float) -> None:
+        """This process ends: have the other ones tell clients that this one has closed their sessions. Blocks."""
+        ended, deadline = self._sessions.ended(), monotonic() + min(TELL_S, timeout_s)
+        while ended:
+            batch, arguments = ended[:TELL_BATCH], []
+            for _, how, left_s in batch:
+                arguments += [encode_end(how), max(1, int(left_s * 1000))]
+            try:
+                self._link.call_for_sessions(self._path, [name for name, *_ in batch], TELL, *arguments)
+                del ended[:TELL_BATCH]
+            except BrokerError as error:
+                if monotonic() + TELL_PAUSE_S >= deadline:
+                    what = "%d clients of %s will not be told that their sessions were closed: %s"
+                    log.warning(what, len(ended), self._path, error)
+                    break
+                sleep(TELL_PAUSE_S)
 
     def _export(self, departure: Departing) -> bool:
         session, is_stored = departure.session, False

@@ -65,6 +65,9 @@ UNREACHED_S = 2.0
 OVERDUE_LOOK_S = 5.0
 OVERDUE_BATCH = 100
 
+#: So much of a shutdown's time is left to what ends after this.
+REST_S = 1.0
+
 #: How many sessions are stored or ended at once.
 THREADS = 8
 
@@ -252,8 +255,12 @@ class Handover:
         return count
 
     def stop(self, timeout_s: float) -> None:
-        self._is_stopped = True
+        """As `sessions.moves.Handover` says. If Redis hangs, this may take a second longer than `timeout_s`."""
+        deadline = monotonic() + timeout_s
+        has_stopped, self._is_stopped = self._is_stopped, True
         self._pool.stop(timeout_s)
+        if not has_stopped:
+            self._exports.tell_ended(deadline - monotonic() - REST_S)
 
     def give_up(self) -> None:
         """In a forked process."""

@@ -15,12 +15,12 @@ from wsthreads.brokers.exports import free
 from wsthreads.brokers.missed import Gap
 from wsthreads.brokers.passages import Passages
 from wsthreads.brokers.session_scripts import CLAIM, DROP, LOOK, SEEN_BYTES, claimed
-from wsthreads.brokers.session_state import SessionState, StateError, decode_state
+from wsthreads.brokers.session_state import ENDED, SessionState, StateError, decode_end, decode_state
 from wsthreads.errors import BrokerError, CloseCode
 from wsthreads.loggers import get_logger
 from wsthreads.protocol.encoding import PLAIN, Encoding
 from wsthreads.rooms.names import SESSIONS_ROOM
-from wsthreads.sessions.moves import BUSY, UNKNOWN, same_origin
+from wsthreads.sessions.moves import BUSY, UNKNOWN, Ended, same_origin
 
 if TYPE_CHECKING:
     from wsthreads.brokers.interface import Link
@@ -62,8 +62,8 @@ class Imports:
     def take(self, claim: Claim, request: Any) -> Arriving | str | tuple[int, str] | None:
         """A session that is stored in Redis; why it cannot be resumed; None if it is not stored. Blocks.
 
-        `BUSY` if somebody else takes it. Code and reason if the client's count is impossible. Raises `BrokerError` if
-        Redis does not answer.
+        `BUSY` if somebody else takes it. Code and reason if the process that has closed it has ended, or if the
+        client's count is impossible. Raises `BrokerError` if Redis does not answer.
         """
         call = partial(self._link.call_for_session, self._path, claim.session_id)
         data = call(LOOK)
@@ -73,6 +73,8 @@ class Imports:
         found = self._read(claim.session_id, data)
         if found is None or isinstance(found, str):
             return found
+        if isinstance(found, Ended):
+            return (found.code, found.reason) if is_told(found, claim) else UNKNOWN
         state, head = found
         why = judge(state, claim)
         if why:
@@ -111,11 +113,13 @@ class Imports:
         if arrival is not None:
             arrival.end(1006, reason, has_lapsed=True)
 
-    def _read(self, session_id: str, data: bytes | None) -> tuple[SessionState, bytes] | str | None:
-        """What is in Redis of a session, and its beginning; why it cannot be used; None if no state is there."""
+    def _read(self, session_id: str, data: bytes | None) -> tuple[SessionState, bytes] | Ended | str | None:
+        """A state and its beginning; how a session has ended; why what is there cannot be used; None if nothing is."""
         if not data or data.startswith((b"taken ", b"retracted ", b"stuck ")):
             return None
         try:
+            if data.startswith(ENDED):
+                return decode_end(data)
             state, head = decode_state(data)
             if state.id != session_id:
                 raise StateError("the state of another session")
@@ -200,3 +204,9 @@ def judge(state: SessionState, claim: Claim) -> str | tuple[int, str]:
         reason = f"{claim.received} messages received, {state.acknowledged} to {most} are possible"
         return CloseCode.PROTOCOL_ERROR, reason
     return ""
+
+
+def is_told(ended: Ended, claim: Claim) -> bool:
+    """Whether a client is to know how a session has ended."""
+    is_theirs = any(hmac.compare_digest(claim.secret, secret) for secret in ended.secrets)
+    return is_theirs and ended.user == claim.user and same_origin(ended.origin, claim.origin)

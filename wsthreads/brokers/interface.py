@@ -165,6 +165,9 @@ class Link(Protocol):
     def call_for_session(self, path: str, session_id: str, script: str, *arguments: object) -> Any:
         """As `call`, with the keys of sessions on their way to another process: this one's, and the endpoint's."""
 
+    def call_for_sessions(self, path: str, session_ids: Sequence[str], script: str, *arguments: object) -> Any:
+        """As `call`, with the keys of several sessions of an endpoint."""
+
     def refresh(self, rooms: Sequence[RoomKey]) -> None:
         """Before the next checkpoint, compare this process's positions in these rooms with Redis's.
 

@@ -95,6 +95,9 @@ node, and a script may use them together:
     ``taken <process> <a random name>``, or ``retracted <the mark of the state>`` if its process has taken it back. The
     state lives for as long as the client may come back, and for `OVERDUE_S` longer.
 
+    For a client that has to be told, until it cannot come back any more: ``stuck`` and the digests of the session's
+    secrets, if the session could not move; ``ended`` and how the server has closed it, if that process has ended.
+
 ``{<prefix>:<shard>}:away:<path>``
     A sorted set: the ids of these sessions, and until when their clients may come back, in milliseconds of Redis's
     clock. All sessions of an endpoint are in one shard, that of the hidden room for single sessions.

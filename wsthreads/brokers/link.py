@@ -247,6 +247,10 @@ class RedisLink:
         self.start()
         return self._calls.call(Question(script, self._keys.session(path, session_id), *arguments))
 
+    def call_for_sessions(self, path: str, session_ids: Sequence[str], script: str, *arguments: object) -> Any:
+        self.start()
+        return self._calls.call(Question(script, [self._keys.session(path, id)[0] for id in session_ids], *arguments))
+
     def refresh(self, rooms: Sequence[RoomKey]) -> None:
         self.start()
         found = [room for key in rooms if (room := self._subscriptions.rooms.get(key)) is not None]

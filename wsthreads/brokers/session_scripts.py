@@ -19,7 +19,7 @@ __all__ = [
     "RETRACT",
     "SEEN_BYTES",
     "STORE",
-    "STUCK",
+    "TELL",
     "WAITS",
     "away_name",
     "claimed",
@@ -66,9 +66,12 @@ end
 return 1
 """
 
-#: KEYS: session, away. ARGV: the text of `stuck`, for how many milliseconds its client may come back.
-STUCK = """
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+#: KEYS: sessions. ARGV: for each, what is in its place for its client, as `stuck` or `encode_end` makes it, and for how
+#: many milliseconds.
+TELL = """
+for i = 1, #ARGV, 2 do
+  redis.call('SET', KEYS[(i + 1) / 2], ARGV[i], 'PX', ARGV[i + 1])
+end
 return 1
 """
 

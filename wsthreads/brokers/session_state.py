@@ -20,17 +20,33 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import astuple, dataclass, field, fields
 from typing import Any
 
 from wsthreads.brokers.positions import Position
 from wsthreads.errors import BrokerError
+from wsthreads.protocol.frames import check_close
 from wsthreads.rooms.json_text import is_json_text
+from wsthreads.sessions.moves import Ended
 
-__all__ = ["MAX_STATE_BYTES", "VERSION", "PresenceState", "SessionState", "StateError", "decode_state", "encode_state"]
+__all__ = [
+    "ENDED",
+    "MAX_STATE_BYTES",
+    "VERSION",
+    "PresenceState",
+    "SessionState",
+    "StateError",
+    "decode_end",
+    "decode_state",
+    "encode_end",
+    "encode_state",
+]
 
 #: Changes with the format. A process resumes no session of another version.
 VERSION = 1
+
+#: How that begins which is in place of a session that the server has closed: its JSON follows.
+ENDED = b"ended "
 
 #: A session with more than this cannot move.
 MAX_STATE_BYTES = 16 * 1024 * 1024
@@ -146,6 +162,21 @@ def decode_state(data: bytes) -> tuple[SessionState, bytes]:
     except (ValueError, TypeError, RecursionError):  # UnicodeDecodeError is a ValueError
         raise StateError(f"a session of {len(data)} bytes that is malformed") from None
     return SessionState(**{**own, "messages": messages, "frames": frames}), data[: head.start(2)]
+
+
+def encode_end(ended: Ended) -> bytes:
+    """How a session has ended, as bytes."""
+    return ENDED + json.dumps(astuple(ended), separators=(",", ":")).encode()
+
+
+def decode_end(data: bytes) -> Ended:
+    """What `encode_end` has made. Raises `StateError`."""
+    try:
+        code, reason, digests, user, origin = json.loads(data.removeprefix(ENDED).decode("ascii"))
+        check_close(code, reason)
+        return Ended(code, reason, _CHECKS["secrets"](digests), _CHECKS["user"](user), _CHECKS["origin"](origin))
+    except (ValueError, TypeError, RecursionError):  # UnicodeDecodeError and CloseCodeError are ValueErrors
+        raise StateError(f"{len(data)} bytes that do not say how a session has ended") from None
 
 
 def _part(data: bytes, at: int, size: int) -> tuple[bytes, int]:

@@ -8,6 +8,7 @@ before it is certain that this process gets it.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from wsthreads.config import Config
@@ -39,6 +40,7 @@ __all__ = [
     "CannotMove",
     "Claim",
     "Departing",
+    "Ended",
     "Handover",
     "Moves",
     "origin_of",
@@ -76,6 +78,18 @@ class Claim(NamedTuple):
     encoding: Encoding
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a session has ended that the server has closed, for its client: as in `suspensions.Record`."""
+
+    code: int
+    reason: str
+    #: The digests of its secrets.
+    secrets: list[str]
+    user: str | None
+    origin: str | None
+
+
 class Handover(Protocol):
     """Hands sessions over to other processes: `brokers.handover.Handover`."""
 
@@ -97,7 +111,8 @@ class Handover(Protocol):
     def start(self) -> None:
         """Look, from now on, for sessions whose clients do not come back. Idempotent."""
 
-    def stop(self, timeout_s: float) -> None: ...
+    def stop(self, timeout_s: float) -> None:
+        """End the threads. Other processes know from now on how sessions have ended that this process has closed."""
 
     def give_up(self) -> None: ...
 
@@ -162,6 +177,14 @@ class Moves:
             return dialogue.judge_received(received)
         except ProtocolError as error:
             return int(error.close_code), str(error)
+
+    def ended(self) -> list[tuple[str, Ended, float]]:
+        """The sessions that the server has closed, and for how much longer their clients have to be told."""
+        return [
+            (name, Ended(each.code, each.reason, digests, each.user, origin_of(each.request)), left_s)
+            for name, each, left_s in self._setting.suspensions.records()
+            if (digests := each.secrets.export())
+        ]
 
     def depart(self, session_id: str, timeout_s: float) -> Departing | None:
         """Suspend a session, and take its turn. None if it is not there, or a call of the handler takes too long.

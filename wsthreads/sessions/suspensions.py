@@ -73,6 +73,8 @@ class Record(NamedTuple):
     #: Who the client was.
     user: str | None
     request: Request
+    #: Until when the client is told, by the clock of the timers.
+    until: float
 
 
 class _Wait(NamedTuple):
@@ -190,7 +192,8 @@ class Suspensions:
         session = dialogue.session
         code, reason = dialogue.ending or (int(CloseCode.ABNORMAL), "")
         if self.resume_s and is_stopping(code) and not dialogue.has_peer_closed:
-            record = Record(int(code), reason, dialogue.secrets, session.user, session.request)
+            until = self.timers.now() + self.resume_s
+            record = Record(int(code), reason, dialogue.secrets, session.user, session.request, until)
             with self._lock:
                 while len(self._records) >= self._admission.max_suspended:
                     del self._records[next(iter(self._records))]
@@ -209,6 +212,12 @@ class Suspensions:
         with self._lock:
             found = self._records.get(session_id)
         return found if found is not None and found.secrets.has(wanted) else None
+
+    def records(self) -> list[tuple[str, Record, float]]:
+        """All of these, with the ids of their sessions, and for how much longer the clients are told."""
+        now = self.timers.now()
+        with self._lock:
+            return [(session_id, record, record.until - now) for session_id, record in self._records.items()]
 
     # The end
 
