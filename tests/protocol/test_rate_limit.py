@@ -2,9 +2,8 @@
 
 import pytest
 
-from wsthreads.protocol import pacing, rate_limit
-from wsthreads.protocol.pacing import Pace
-from wsthreads.protocol.rate_limit import SPAN_S, RateLimit
+from wsthreads.protocol import rate_limit
+from wsthreads.protocol.rate_limit import SPAN_S, Held, RateLimit
 
 
 @pytest.fixture
@@ -69,33 +68,34 @@ def test_it_says_how_long_to_wait(clock):
 
 
 def test_what_is_held_goes_on_in_order_and_within_the_limit(clock):
-    pace = Pace(2)
-    for _ in range(2 * int(SPAN_S)):
-        assert pace.admit()
-    assert not pace.is_holding
-    for number in range(3):
-        assert not pace.admit()
-        pace.hold(str(number))
-    assert pace.next() is None
+    bucket = RateLimit(2)
+    taken(bucket)
+    held = Held(bucket, "0")
+    held.add("1")
+    held.add("2")
+    assert held.take() is None
+    assert held.wait_s == 0.5
     clock[0] += 1
-    assert not pace.admit(), "others are held"
-    assert [pace.next(), pace.next(), pace.next()] == ["0", "1", None]
-    pace.clear()
+    assert [held.take(), held.take(), held.take()] == ["0", "1", None]
     clock[0] += 1
-    assert pace.next() is None
-    assert pace.admit()
+    assert held
+    assert held.take() == "2"
+    assert not held
 
 
 @pytest.mark.parametrize(("most", "messages"), [("MAX_HELD", ["a"] * 3), ("MAX_HELD_BYTES", ["abc"])])
 def test_what_is_held_is_bounded(clock, monkeypatch, most, messages):
     slept = []
-    monkeypatch.setattr(pacing, "sleep", slept.append)
-    monkeypatch.setattr(pacing, most, 3)
-    pace = Pace(0.001)
-    while pace.admit():
-        pass
-    for message in messages:
-        assert not pace.pause()
-        pace.hold(message)
-    assert pace.pause()
-    assert slept == [pacing.LOOK_S]
+    monkeypatch.setattr(rate_limit, "sleep", slept.append)
+    monkeypatch.setattr(rate_limit, most, 3)
+    bucket = RateLimit(0.1)
+    taken(bucket)
+    held = Held(bucket, messages[0])
+    for message in messages[1:]:
+        assert held.has_room()
+        held.add(message)
+    assert not held.has_room()
+    assert slept == [rate_limit.LOOK_S]
+    clock[0] += 10
+    assert held.take() == messages[0]
+    assert held.has_room()

@@ -10,7 +10,7 @@ from tests.programs import DEADLINE_S, wait_until
 from tests.sessions.test_resume import RESUME, SUSPEND, Story, World
 from tests.speakers import Speaker
 from tests.wire import endpoint
-from wsthreads.protocol import envelope, pacing
+from wsthreads.protocol import envelope, rate_limit
 
 
 class Named(Story):
@@ -183,7 +183,7 @@ def next_of(client, start):
 
 
 def test_more_than_is_held_for_a_client_that_is_slowed_down_is_not_read(monkeypatch):
-    monkeypatch.setattr(pacing, "MAX_HELD", 10)
+    monkeypatch.setattr(rate_limit, "MAX_HELD", 10)
     with endpoint(Story(), max_messages_per_s=20, resume_s=60) as (_, port), Speaker(port).begin() as client:
         client.lose()
         client.come_back()

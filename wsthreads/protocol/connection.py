@@ -28,9 +28,9 @@ from wsthreads.protocol.encoding import encoding_for
 from wsthreads.protocol.envelope import SUBPROTOCOL, Hello, is_control, parse
 from wsthreads.protocol.frames import PONG, encode_frame
 from wsthreads.protocol.handshake import acceptance
-from wsthreads.protocol.pacing import Pace
+from wsthreads.protocol.rate_limit import Held, RateLimit
 from wsthreads.protocol.readers import Reader
-from wsthreads.protocol.transport import RECEIVE_BYTES, message_receiver, transport_for
+from wsthreads.protocol.transport import RECEIVE_BYTES, message_receiver, next_size, transport_for
 from wsthreads.protocol.wsgi_servers import SOCKET_KEY, take_early_input
 from wsthreads.threads.flusher import Flusher
 
@@ -39,12 +39,6 @@ __all__ = ["NO_MESSAGE", "Connection"]
 log = get_logger(__name__)
 
 R = TypeVar("R")
-
-#: How much to receive at a time from a client that sends a lot. Less if it comes as more than MANY_MESSAGES: they are
-#: milliseconds of work, while other threads wait for the GIL.
-RECEIVE_MANY_BYTES = 8192
-MANY_MESSAGES = 16
-RECEIVE_LARGE_BYTES = 65536
 
 
 class Late(OSError):
@@ -61,13 +55,6 @@ def _nothing(code: int) -> None:
 
 def _count_nothing(counter: str) -> None:
     """Default `count`: counts nothing."""
-
-
-def _next_size(received: int, messages: int) -> int:
-    """How much to receive next. The last time, it was `received` bytes with so many messages in them."""
-    if received < RECEIVE_BYTES:
-        return RECEIVE_BYTES
-    return RECEIVE_MANY_BYTES if messages > MANY_MESSAGES else RECEIVE_LARGE_BYTES
 
 
 #: Slots, since the base class has a dict: with these attributes in it, too, the dicts of instances would have too many
@@ -199,44 +186,49 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
     def _counted(self) -> Iterator[str | bytes]:
         """`_messages`, within the limits `max_messages_per_s` and `idle_timeout_s`."""
         config, incoming = self._config, self._messages()
-        pace = Pace(config.max_messages_per_s)
+        allowance = RateLimit(config.max_messages_per_s)
         if config.idle_timeout_s:
             self._clocks.watch_idleness()
         speaks = self.subprotocol == SUBPROTOCOL
-        while True:
-            if pace.is_holding and self.channel.ending is not None:
-                pace.clear()
-            if (message := pace.next()) is None:
-                message = self._next_or_held(incoming, pace) if pace.is_holding else next(incoming, None)
+        for message in incoming:
+            if message is NO_MESSAGE or (speaks and is_control(message)):
+                yield message
+            elif not config.max_messages_per_s or allowance.take():
+                yield message
+                self._clocks.message_ended_at = monotonic()  # the time that the handler took does not count as idle
+            elif self.is_resumed:
+                yield from self._slowed(incoming, Held(allowance, message))
+            else:
+                limit = f"more than {config.max_messages_per_s} messages a second"
+                self._refuse(PolicyError(limit, setting="max_messages_per_s"))
+                return
+
+    def _slowed(self, incoming: Iterator[str | bytes], held: Held) -> Iterator[str | bytes]:
+        """The `incoming` messages, but those that are more than the limit when they are within it; until none is held.
+
+        What is held at the end is dropped: the client has it still, since it was not acknowledged.
+        """
+        while held and self.channel.ending is None:
+            message = held.take()
+            if message is not None:
+                yield message
+                self._clocks.message_ended_at = monotonic()
+            elif held.has_room():
+                until = self._read_until  # see `read`
+                self._read_until = min(until or inf, monotonic() + held.wait_s)
+                try:
+                    message = next(incoming, None)
+                finally:
+                    self._read_until = until
                 if message is None:
                     return
-                if message is NO_MESSAGE and pace.is_holding and monotonic() < (self._read_until or inf):
-                    continue  # it is not the time that `read` has set
-                if message is NO_MESSAGE or (speaks and is_control(message)):
+                if message is NO_MESSAGE:
+                    if monotonic() >= (until or inf):
+                        yield message
+                elif is_control(message):
                     yield message
-                    continue
-                if config.max_messages_per_s and not pace.admit():
-                    if self.is_resumed:
-                        pace.hold(message)
-                        continue
-                    limit = f"more than {config.max_messages_per_s} messages a second"
-                    error = PolicyError(limit, setting="max_messages_per_s")
-                    self.before_end(error.close_code)
-                    self.channel.refuse(error)
-                    return
-            yield message
-            self._clocks.message_ended_at = monotonic()  # the time that the handler took does not count as idle
-
-    def _next_or_held(self, incoming: Iterator[str | bytes], pace: Pace) -> str | bytes | None:
-        """The next message; `NO_MESSAGE` when `pace` may have one, or nothing more is to be read; None at the end."""
-        if pace.pause():
-            return NO_MESSAGE
-        until = self._read_until
-        self._read_until = min(until or inf, monotonic() + pace.wait_s)
-        try:
-            return next(incoming, None)
-        finally:
-            self._read_until = until
+                else:
+                    held.add(message)
 
     def _messages(self) -> Iterator[str | bytes]:
         data, messages, received = b"", self._messages_in, self._bytes_in  # which only this thread writes
@@ -254,7 +246,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
                     return
                 if assembler.incomplete_since:
                     clocks.watch_message()
-                size = _next_size(len(data), messages - before)
+                size = next_size(len(data), messages - before)
                 # The fast path: nearly all messages come alone.
                 takes_whole = size == RECEIVE_BYTES and self._reader is None and assembler.is_between
                 while takes_whole:
@@ -283,11 +275,14 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
                     yield NO_MESSAGE
                 self._bytes_in = received = received + len(data)
         except PeerError as error:
-            self.before_end(error.close_code)
-            channel.refuse(error)
+            self._refuse(error)
             return
         self.before_end(CloseCode.ABNORMAL)
         channel.end_lost("connection lost")
+
+    def _refuse(self, error: PeerError) -> None:
+        self.before_end(error.close_code)
+        self.channel.refuse(error)
 
     def _receive(self, size: int) -> bytes:
         """Up to `size` received bytes. Empty at the end of the stream, and if the connection is lost."""

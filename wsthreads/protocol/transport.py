@@ -31,11 +31,18 @@ __all__ = [
     "TLSTransport",
     "Transport",
     "message_receiver",
+    "next_size",
     "transport_for",
 ]
 
 #: The size of one read. Small, because an idle connection keeps the buffer while it waits.
 RECEIVE_BYTES = 2048
+
+#: The size for a client that sends a lot. Less if it comes as more than MANY_MESSAGES: they are milliseconds of work,
+#: while other threads wait for the GIL.
+RECEIVE_MANY_BYTES = 8192
+MANY_MESSAGES = 16
+RECEIVE_LARGE_BYTES = 65536
 
 #: No SIGPIPE, no waiting. (0 on platforms without these flags; Python ignores SIGPIPE anyway.)
 _SEND_FLAGS = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
@@ -286,6 +293,13 @@ def _receive_message(transport: Transport, max_bytes: int, takes_binary: bool) -
     if decoded is None or decoded[1] < len(data) or not (takes_binary or isinstance(decoded[0], str)):
         return data
     return decoded
+
+
+def next_size(received: int, messages: int) -> int:
+    """How much to receive next. The last time, it was `received` bytes with so many messages in them."""
+    if received < RECEIVE_BYTES:
+        return RECEIVE_BYTES
+    return RECEIVE_MANY_BYTES if messages > MANY_MESSAGES else RECEIVE_LARGE_BYTES
 
 
 def _wait(sock: socket.socket | int, events: int, timeout_s: float | None) -> int:
