@@ -28,6 +28,7 @@ from wsthreads import (
 from wsthreads.client import engine as engine_module
 from wsthreads.client import inbox, liveness
 from wsthreads.client.application import MAX_ASKED
+from wsthreads.client.waiter import READ
 
 #: Of the client's modules.
 FOLDER = os.path.dirname(engine_module.__file__)
@@ -165,6 +166,18 @@ def test_receive_raises_timeout_error_and_says_why_there_is_no_connection(connec
     wait_until(lambda: client._engine._trouble)
     with pytest.raises(TimeoutError, match=r"^nothing was received in 0\.01 s; there is no connection: Connection ref"):
         client.receive(timeout=0.01)
+
+
+def test_tls_is_no_explanation_for_an_address_that_has_worked(server, connect):
+    client = connect()
+    server.next().cut()
+    wait_until(lambda: "if it speaks TLS, try wss://" in client._engine._trouble)
+    peer = server.welcomed()
+    wait_until(lambda: client.is_connected)
+    peer.cut()
+    server.next().cut()
+    wait_until(lambda: "the server hung up without an answer" in client._engine._trouble)
+    assert client._engine._trouble == "the server hung up without an answer"
 
 
 def test_iteration_ends_when_the_server_closes_with_1000(server, connect):
@@ -687,6 +700,82 @@ def test_a_request_without_an_answer_times_out_and_its_late_reply_is_ignored(ser
     assert not client._engine.dialogue._pending
 
 
+@pytest.fixture
+def deadline_comes_first(monkeypatch):
+    """A function that has a wait of a client's call end at its deadline, although what it waits for is in the socket.
+
+    That is what a process does which stood still: its waiting thread is faster than the one that reads. The latter is
+    held until the wait is over.
+    """
+
+    def arrange(engine, news):
+        is_reading, has_come, deadline_is_over = threading.Event(), threading.Event(), threading.Event()
+        wait, wait_for = engine._waiter.wait, news.wait_for
+
+        def hold(*arguments):
+            is_reading.set()
+            ready = wait(*arguments)
+            if ready & READ:
+                has_come.set()
+                assert deadline_is_over.wait(DEADLINE_S)
+            return ready
+
+        def time_out(is_there, timeout):
+            monkeypatch.setattr(news, "wait_for", wait_for)
+            assert has_come.wait(DEADLINE_S)
+            assert not is_there()
+            deadline_is_over.set()
+            return False
+
+        monkeypatch.setattr(engine._waiter, "wait", hold)
+        monkeypatch.setattr(news, "wait_for", time_out)
+        engine.wake()
+        assert is_reading.wait(DEADLINE_S)
+
+    return arrange
+
+
+def test_an_answer_that_has_arrived_at_the_deadline_is_read(server, connect, deadline_comes_first):
+    client = connect()
+    peer = server.welcomed()
+    wait_until(lambda: client.is_connected)
+    deadline_comes_first(client._engine, client._engine.moved)
+
+    def reply():
+        assert peer.receive() == DLE + "q1:a"
+        peer.send(DLE + "r1:A")
+
+    answer = threading.Thread(target=reply)
+    answer.start()
+    assert client.request("a", 60) == "A"
+    answer.join(DEADLINE_S)
+
+
+def test_a_message_that_has_arrived_at_the_deadline_is_received(server, connect, deadline_comes_first):
+    client = connect()
+    peer = server.welcomed()
+    wait_until(lambda: client.is_connected)
+    deadline_comes_first(client._engine, client._engine.arrived)
+    peer.send("x")
+    assert client.receive(60) == "x"
+    with pytest.raises(TimeoutError, match=r"nothing was received in 0 s$"):
+        client.receive(0)
+    peer.send("y")
+    assert received(client, 1) == ["y"]
+
+
+def test_a_look_at_the_deadline_does_not_wait_for_a_server_that_never_stops(server, connect, monkeypatch):
+    client = connect()
+    peer = server.welcomed()
+    wait_until(lambda: client.is_connected)
+    monkeypatch.setattr(client._engine._waiter, "wait", lambda *arguments: time.sleep(0.001) or READ)
+    monkeypatch.setattr(client._engine, "_read", lambda connection: None)  # so there is always more, and no answer
+    with pytest.raises(RequestTimeout, match=r"no answer came in 0\.01 s"):
+        client.request("a", 0.01)
+    assert peer.receive() == DLE + "q1:a"
+    monkeypatch.undo()
+
+
 def test_a_request_survives_a_lost_connection(server, connect):
     client = connect()
     peer = server.welcomed()
@@ -976,7 +1065,7 @@ def test_threads_that_wait_for_room_do_not_ask_for_it_whenever_a_message_comes(s
     for _ in range(3):
         threading.Thread(target=client.send, args=("another",), daemon=True).start()
     assert peer.take(2) == ["one", DLE + "p0"]
-    wait_until(lambda: client._engine._senders == 3)
+    wait_until(lambda: client._engine._waiting == 3)
     for number in range(50):
         peer.send(f"{number}")
         assert received(client, 1) == [f"{number}"]

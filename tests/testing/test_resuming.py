@@ -325,8 +325,11 @@ def test_a_request_of_the_handler_to_a_client_that_is_away_times_out_in_real_sec
         journal.take()
         bob.send("demand ann where")
         assert journal.take() == ["RequestTimeout bob"]
+        asked = []
+        ann.on_request = asked.append
         ann.come_back()  # it is asked, and its answer comes too late
         assert ann.resumed
+        assert asked == ["where"]
 
 
 def test_a_call_that_waits_for_a_client_that_is_away_is_waited_for_until_the_deadline(target):

@@ -10,6 +10,7 @@ from types import TracebackType
 
 from wsthreads.client.dialogue import NO_REQUESTS
 from wsthreads.client.engine import Engine
+from wsthreads.client.failures import describe_end
 from wsthreads.client.handshake import shown
 from wsthreads.client.options import Options, checked
 from wsthreads.errors import CloseCode, ConfigError, RequestError, RequestTimeout, SessionClosed, brief
@@ -131,10 +132,14 @@ class Client:
         engine = self._engine
         self._check_may_wait("receive")
         with engine.lock:
-            if not engine.arrived.wait_for(lambda: engine.inbox or engine.closed is not None, timeout):
+
+            def is_there() -> bool:
+                return len(engine.inbox) > 0 or engine.closed is not None
+
+            if not engine.arrived.wait_for(is_there, timeout) and not engine.look(is_there):
                 raise TimeoutError(f"nothing was received in {timeout:g} s{engine.describe_trouble()}")
             if not engine.inbox:
-                raise engine.end_error()
+                raise self._end_error()
             return engine.take()
 
     def request(self, message: Message, timeout: float = 10.0) -> Message | None:
@@ -149,7 +154,7 @@ class Client:
             session = engine.application.session
             while True:
                 if engine.is_over:
-                    raise engine.end_error()
+                    raise self._end_error()
                 if engine.dialogue.is_past(session):
                     raise SessionClosed("the session of this on_open is over")
                 if engine.dialogue.is_open and not engine.dialogue.speaks:
@@ -164,7 +169,8 @@ class Client:
                 engine.pump()
                 if was_crowded:
                     engine.wake()  # it acknowledges and reads again, for the answer
-                if not engine.moved.wait_for(lambda: pending.is_done, max(0.0, deadline - monotonic())):
+                has_come = engine.moved.wait_for(lambda: pending.is_done, max(0.0, deadline - monotonic()))
+                if not has_come and not engine.look(lambda: pending.is_done):
                     raise RequestTimeout(f"no answer came in {timeout:g} s{engine.describe_trouble()}")
             finally:
                 engine.requesting -= 1
@@ -173,6 +179,11 @@ class Client:
             if pending.error is not None:
                 raise pending.error
             return pending.answer
+
+    def _end_error(self) -> SessionClosed:
+        """With the lock held."""
+        code, reason = self._engine.closed or self._engine.closing or (CloseCode.ABNORMAL, "")
+        return SessionClosed(f"the client is closed: {describe_end(code, reason)}")
 
     def _check_may_wait(self, method: str) -> None:
         if self._engine.is_interrupted:
@@ -192,7 +203,7 @@ class Client:
 
     @property
     def is_connected(self) -> bool:
-        """Whether there is a connection now. The server may have lost it already."""
+        """Whether there is a connection now. The server may have lost it already, and its `on_open` may still run."""
         with self._engine.lock:
             return self._engine.is_connected
 

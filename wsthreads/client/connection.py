@@ -161,7 +161,7 @@ class Connection:
                     body, is_complete = body + event.data, event.body_finished
         if refusal is None:
             advice = "" if isinstance(self._sock, ssl.SSLSocket) else "; if it speaks TLS, try wss:// in place of ws://"
-            raise ConnectFailed(f"the server hung up without an answer{advice}")
+            raise ConnectFailed("the server hung up without an answer", advice=advice)
         raise ConnectFailed(describe_refusal(refusal, body), refusal.status_code)
 
     def give_up_connections(self, dead_fd: int) -> None:

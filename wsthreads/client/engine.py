@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from threading import Condition, RLock, Thread, current_thread
 from time import monotonic
 
@@ -10,24 +11,20 @@ from wsthreads.client.application import Application
 from wsthreads.client.connection import Abandoned, Connection
 from wsthreads.client.dialogue import Dialogue
 from wsthreads.client.events import Asked, Event, Opened
-from wsthreads.client.failures import ConnectFailed, describe_end
+from wsthreads.client.failures import FORKED, ConnectFailed, describe_end
 from wsthreads.client.inbox import Inbox
 from wsthreads.client.liveness import Liveness, Overdue, Step
 from wsthreads.client.options import Options
-from wsthreads.client.retries import UNDECIDED_CODES, Retries
+from wsthreads.client.retries import STABLE_S, UNDECIDED_CODES, Retries
 from wsthreads.client.waiter import READ, WRITE, Waiter
-from wsthreads.errors import CloseCode, PeerError, SessionClosed, UsageError
+from wsthreads.errors import CloseCode, PeerError, UsageError
 from wsthreads.loggers import get_logger
-from wsthreads.monitoring.logs import printable
 from wsthreads.protocol.envelope import SUBPROTOCOL
 from wsthreads.threads import forks
 
 __all__ = ["Engine"]
 
 logger = get_logger(__name__)
-
-#: A connection of so many seconds is stable: delays begin anew after it.
-STABLE_S = 5.0
 
 #: When a server without ``wsthreads.1`` gets a ping, and how long it may then send nothing.
 PING_INTERVAL_S = 20.0
@@ -39,10 +36,11 @@ CLOSE_TIMEOUT_S = 5.0
 #: How often the server is asked to acknowledge while a thread waits for room. Servers limit heartbeats.
 ASK_INTERVAL_S = 0.1
 
+#: How long a call waits at its deadline until what has arrived is read.
+LOOK_S = 0.5
+
 #: While so many bytes are unsent, further messages wait in the `Dialogue`, which has limits.
 MAX_UNSENT_BYTES = 65536
-
-FORKED = "it belongs to the process from which this one was forked; make another client here"
 
 
 class Engine:
@@ -55,6 +53,7 @@ class Engine:
             options.min_delay_s, options.max_delay_s, options.max_attempts, not isinstance(options.url, str)
         )
         self._waiter = Waiter()
+        self.wake = self._waiter.wake  # has the thread look again at what it waits for
         # Guards the rest. No function of the application is called under it; but a signal handler or a finalizer may
         # interrupt a thread that has it: see `is_interrupted`.
         self.lock = RLock()
@@ -64,7 +63,8 @@ class Engine:
         self.application = Application(options, self.lock, self.dialogue, self.pump)
         self.inbox = Inbox(options.max_received)
         self.requesting = 0  # threads that wait for an answer
-        self._senders = 0  # threads that wait for room
+        self._waiting = 0  # threads that wait for room, or in `look`
+        self._looks = self._looked = 0  # how many were asked for, and done
         self._ask_at = 0.0  # when one of them may ask the server to acknowledge
         self.lost = 0
         self.subprotocol: str | None = None
@@ -73,6 +73,7 @@ class Engine:
         self.closed: tuple[int, str] | None = None
         self._close_by = 0.0  # the time at which a close handshake is given up
         self._trouble = ""  # why there is no connection
+        self._has_connected = False  # at least once
         self._connection: Connection | None = None
         self._late: deque[str | bytes] = deque()  # what was sent while `is_interrupted`
         self._liveness, self._overdue = Liveness(), Overdue()
@@ -116,7 +117,7 @@ class Engine:
         if self.is_over or len(self._late) >= self._options.max_queued:
             return False
         self._late.append(message)
-        self._waiter.wake()
+        self.wake()
         return True
 
     def take_late(self) -> None:
@@ -136,14 +137,8 @@ class Engine:
 
     def describe_trouble(self) -> str:
         """For the text of an error: why there is no connection. With the lock held."""
-        if self.is_connected:
-            return ""
-        return f"; there is no connection: {self._trouble}" if self._trouble else "; there is no connection yet"
-
-    def end_error(self) -> SessionClosed:
-        """With the lock held."""
-        code, reason = self.closed or self.closing or (CloseCode.ABNORMAL, "")
-        return SessionClosed(f"the client is closed: {describe_end(code, reason)}")
+        why = f": {self._trouble}" if self._trouble else " yet"
+        return "" if self.is_connected else f"; there is no connection{why}"
 
     def pump(self) -> None:
         """Send what waits, as far as the connection takes it. With the lock held."""
@@ -158,7 +153,7 @@ class Engine:
                 break
         is_news = self._overdue.at is None and dialogue.awaits_acknowledgement
         if (connection.unsent_bytes or is_news) and current_thread() is not self._thread:
-            self._waiter.wake()  # it waits until the socket takes more, or an acknowledgement is overdue
+            self.wake()  # it waits until the socket takes more, or an acknowledgement is overdue
 
     def wait_for_room(self, deadline: float) -> bool:
         """Wait until something has moved, or for a moment. False at the deadline. With the lock held.
@@ -169,16 +164,23 @@ class Engine:
         if now >= self._ask_at and connection is not None and not connection.unsent_bytes:
             self._ask_at = now + ASK_INTERVAL_S
             self.beat()
-        self._senders += 1
+        self._waiting += 1
         try:
             has_moved = self.moved.wait(max(0.0, min(deadline - now, ASK_INTERVAL_S)))
             return has_moved or monotonic() < deadline
         finally:
-            self._senders -= 1
+            self._waiting -= 1
 
-    def wake(self) -> None:
-        """Have the thread look again at what it waits for."""
-        self._waiter.wake()
+    def look(self, is_there: Callable[[], object]) -> bool:
+        """Whether something is there when what has arrived is read. Waits for `LOOK_S` at most. With the lock held."""
+        self._looks = number = self._looks + 1
+        self._waiting += 1
+        self.wake()
+        try:
+            self.moved.wait_for(lambda: is_there() or self._looked >= number or self._connection is None, LOOK_S)
+        finally:
+            self._waiting -= 1
+        return bool(is_there())
 
     def take(self) -> str | bytes:
         """The next message of the inbox, which has one. With the lock held."""
@@ -208,10 +210,10 @@ class Engine:
                 self._close_by = monotonic() + CLOSE_TIMEOUT_S
                 self.closing = (code, reason)
             if is_interrupted:
-                self._waiter.wake()
+                self.wake()
                 return
             self._close_connection()
-        self._waiter.wake()
+        self.wake()
         if current_thread() is not self._thread:
             self._thread.join(2 * CLOSE_TIMEOUT_S)
         self.application.end(CLOSE_TIMEOUT_S)
@@ -253,9 +255,10 @@ class Engine:
             except UsageError as error:  # no attempt with this address can ever succeed
                 return CloseCode.ABNORMAL, str(error)
             except ConnectFailed as error:
-                end: tuple[int, str] = (CloseCode.ABNORMAL, str(error))
+                end: tuple[int, str] = (CloseCode.ABNORMAL, error.bare if self._has_connected else str(error))
                 delay = self._retries.after_refusal(error.status)
             else:
+                self._has_connected = True
                 end, began = self._serve(connection)
                 if began is not None and monotonic() - began >= STABLE_S:
                     self._retries.stable()
@@ -284,7 +287,8 @@ class Engine:
         while True:
             with self.lock:
                 self._close_connection()
-                waits = (self._time_left(connection, open_by), self._ask_if_overdue())
+                looks, look_s = self._looks, 0.0 if self._looked < self._looks else None
+                waits = (self._time_left(connection, open_by), self._ask_if_overdue(), look_s)
                 if connection.is_over:
                     break
                 wait_s = min((wait for wait in waits if wait is not None), default=None)
@@ -293,10 +297,12 @@ class Engine:
             with self.lock:
                 if ready & READ:
                     self._read(connection)
+                else:
+                    self._looked = looks
                 self.take_late()
                 self.dialogue.hold_back(self.is_crowded)
                 self.pump()
-                if self._senders:
+                if self._waiting:
                     self.moved.notify_all()
                 if began is None and self.dialogue.is_open:
                     began = monotonic()
@@ -337,10 +343,7 @@ class Engine:
         return wait_s
 
     def _ask_if_overdue(self) -> float | None:
-        """Ask the server to acknowledge what it has left unacknowledged for long. Returns when it is asked: in seconds.
-
-        With the lock held.
-        """
+        """Ask the server to acknowledge if that is overdue. Returns the seconds until then. With the lock held."""
         dialogue, connection = self.dialogue, self._connection
         is_wanted = dialogue.awaits_acknowledgement and not self.is_over and not self.is_full
         step, wait_s = self._overdue.look(monotonic(), is_wanted, dialogue.acknowledged)
@@ -390,11 +393,7 @@ class Engine:
 
     def _opened(self, event: Opened) -> None:
         self._trouble = ""
-        if event.resumed:
-            logger.info("the session is resumed")
-            return
-        self.lost = event.lost
-        why = f" ({printable(event.why)})" if event.why else ""
-        lost = f"; {event.lost} messages of the former one are perhaps lost" if event.lost else ""
-        logger.info("a fresh session has begun%s%s", why, lost)
-        self.application.open()
+        logger.info("%s", event)
+        if not event.resumed:
+            self.lost = event.lost
+            self.application.open()

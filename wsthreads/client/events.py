@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wsthreads.monitoring.logs import printable
+
 __all__ = ["Answered", "Asked", "Event", "Opened", "Pending"]
 
 Message = str | bytes
@@ -36,6 +38,14 @@ class Opened:
     resumed: bool
     lost: int = 0
     why: str | None = None
+
+    def __str__(self) -> str:
+        """For the log."""
+        if self.resumed:
+            return "the session is resumed"
+        why = f" ({printable(self.why)})" if self.why else ""
+        lost = f"; {self.lost} messages of the former one are perhaps lost" if self.lost else ""
+        return f"a fresh session has begun{why}{lost}"
 
 
 @dataclass(frozen=True)

@@ -14,19 +14,25 @@ from wsthreads.client.handshake import shown
 from wsthreads.errors import BackendError, CloseCode
 from wsthreads.monitoring.logs import printable
 
-__all__ = ["MAX_REFUSAL_BYTES", "ConnectFailed", "connecting", "describe_end", "describe_refusal"]
+__all__ = ["FORKED", "MAX_REFUSAL_BYTES", "ConnectFailed", "connecting", "describe_end", "describe_refusal"]
 
 #: The most to read of the answer to a refused handshake, and the most to show of its text.
 MAX_REFUSAL_BYTES = 4096
 MAX_SHOWN_CHARS = 300
 
+#: Why the client of a parent process is closed.
+FORKED = "it belongs to the process from which this one was forked; make another client here"
+
 
 class ConnectFailed(BackendError):
-    """There is no connection to the server, or the server refused the handshake with the HTTP status `status`."""
+    """There is no connection to the server, or the server refused the handshake with the HTTP status `status`.
 
-    def __init__(self, message: str, status: int | None = None) -> None:
-        self.status = status
-        super().__init__(message)
+    `bare` is the text without the advice, which is wrong where the address has worked before.
+    """
+
+    def __init__(self, message: str, status: int | None = None, *, advice: str = "") -> None:
+        self.status, self.bare = status, message
+        super().__init__(message + advice)
 
 
 @contextmanager

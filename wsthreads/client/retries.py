@@ -16,6 +16,9 @@ FINAL_CODES = frozenset({1000, 1002, 1003, 1007, 1008, 1009, 1010, 3000, 3003})
 #: The session goes on after one of these in place of the welcome; 1005 is no code. Any other one says that it is over.
 UNDECIDED_CODES = frozenset({1001, 1005, 1006, 1011, 1012, 1013})
 
+#: A connection of so many seconds is stable: delays begin anew after it.
+STABLE_S = 5.0
+
 #: Of the statuses from 400 to 499, only these may be gone later: timeout, too early, too many.
 TEMPORARY_STATUSES = frozenset({408, 425, 429})
 

@@ -171,7 +171,10 @@ export class ReconnectingWebSocket extends EventTarget {
   onopen: ((event: OpenEvent) => any) | null;
   onresumed: ((event: Event) => any) | null;
   onmessage: ((event: MessageEvent) => any) | null;
-  /** Answers requests of the server with what it returns, or a promise of it. */
+  /**
+   * Answers requests of the server with what it returns, or a promise of it. After an absence, it is also called for
+   * requests whose answer the server no longer waits for.
+   */
   onrequest: ((event: RequestEvent) => Answer | Promise<Answer>) | null;
   onerror: ((event: Event) => any) | null;
   onclose: ((event: CloseEvent) => any) | null;

@@ -115,10 +115,13 @@ class Request:
         the session's own thread, in a Python handler, what the client sends meanwhile waits until the handler has
         returned. A request survives a lost connection, if the client comes back in time, to this process.
 
-        Raises `RequestTimeout` (a `TimeoutError`) if there is no reply in time, `SessionClosed` if the session ends
-        before, and `RequestError` if the client refuses, if too many requests are unanswered (`max_pending_requests`),
-        or if the client does not speak ``wsthreads.1``. Over Redis, raises `SessionMoved` if the session goes on in
-        another process before. Raises `MessageTypeError` for anything but str and bytes.
+        Raises `RequestTimeout` (a `TimeoutError`) if there is no reply in time. A client that is away is then asked all
+        the same when it is back: put an id into the message if it may not act on an old one.
+
+        Raises `SessionClosed` if the session ends before, and `RequestError` if the client refuses, if too many
+        requests are unanswered (`max_pending_requests`), or if the client does not speak ``wsthreads.1``. Over Redis,
+        raises `SessionMoved` if the session goes on in another process before. Raises `MessageTypeError` for anything
+        but str and bytes.
         """
         if others:
             raise TypeError(f"session.request takes the option timeout, in seconds, not {', '.join(others)}")

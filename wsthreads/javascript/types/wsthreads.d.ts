@@ -66,7 +66,8 @@ declare module "wsthreads" {
      * Ask the client, and wait for its reply: text, bytes, or null. Rejects with a `RequestTimeout` after `timeoutMs`
      * (default: the setting `request_timeout_s`); with a `SessionClosed` if the session ends before; with a
      * `SessionMoved` if the session goes on in another process before; and with a `RequestError` if the client refuses
-     * the request, or does not speak wsthreads.1.
+     * the request, or does not speak wsthreads.1. A client that is away is asked when it is back, also after the
+     * `RequestTimeout`: put an id into the question if it may not act on an old one.
      */
     request(message: Message, options?: RequestOptions): Promise<Received | null>;
     /** Start the close handshake. The default code is 1000. Allowed: 1000 to 1003, 1007 to 1014, 3000 to 4999. */
