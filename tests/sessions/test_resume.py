@@ -188,6 +188,17 @@ def test_the_log_says_why_a_session_is_suspended(world, caplog, act, why):
         assert f"session {world.handler.sessions[0].id} suspended on /ws/test: {why}" in lines
 
 
+def test_the_log_says_that_the_server_has_closed_although_the_client_has_answered(world, caplog):
+    caplog.set_level("INFO")
+    with Speaker(world.port).begin() as client:
+        world.wait_for("open")
+        assert world.handler.sessions[0]._channel._carrier.channel.part(1012, "restart")
+        assert client.receive_close() == (1012, "restart")
+        client.wire.send(CLOSE, close_payload(1012, "restart"))
+        world.wait_for("open", SUSPEND)
+        assert "suspended on /ws/test: the server has closed the connection with 1012 restart" in caplog.text
+
+
 def test_the_log_says_that_a_ping_was_not_answered(caplog):
     caplog.set_level("INFO")
     handler = Story()

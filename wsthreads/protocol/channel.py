@@ -56,6 +56,12 @@ class Parting(NamedTuple):
     reason: str
 
 
+class Leaving(Parting):
+    """The same, begun by the client. A close frame that answers one of the server is no such ending."""
+
+    __slots__ = ()
+
+
 class Channel:
     """Sends and closes. Any thread, except that only the connection's thread calls `finish` and `hang_up`.
 
@@ -235,7 +241,7 @@ class Channel:
         self.has_peer_closed = True
         answer = close_frame(None if code == CloseCode.NO_STATUS else code)  # RFC 6455, 5.5.1: with the same code
         if self.outbox.is_keeping and code in LEAVING_CODES:
-            if self._decide(code, reason, Parting):
+            if self._decide(code, reason, Leaving):
                 self.outbox.suspend(self.transport, answer)
         elif self._decide(code, reason):
             self.outbox.close(answer)

@@ -20,6 +20,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from wsthreads.errors import CloseCode
+from wsthreads.protocol.channel import Leaving
 from wsthreads.sessions.endings import Ending, Keeper
 from wsthreads.sessions.requests import Requests
 
@@ -247,14 +248,14 @@ class Dialogue(Ending):
 
         Does nothing if the connection was replaced. Idempotent. Call `run` afterwards.
         """
-        code, reason = carrier.finish()
+        code, reason = ending = carrier.finish()
         channel = carrier.channel
         with self._lock:
             if self._carrier is not carrier:
                 return
             self._lose_locked()
             if self.ending is None and channel.suspends and self._keeper.suspended(self):
-                why = _lost_by(code, reason, by_client=channel.has_peer_closed)
+                why = _lost_by(ending)
                 self._events.append(lambda it: it._suspend(why))
             else:
                 self.was_too_slow = self.was_too_slow or channel.was_too_slow
@@ -365,8 +366,10 @@ class Dialogue(Ending):
             self._life.resume()
 
 
-def _lost_by(code: int, reason: str, *, by_client: bool) -> str:
+def _lost_by(ending: tuple[int, str]) -> str:
     """How a connection has ended that leaves its session alive, for the log."""
+    code, reason = ending
     if code == CloseCode.ABNORMAL:
         return reason or "connection lost"
-    return f"{'the client' if by_client else 'the server'} has closed the connection with {code} {reason}".rstrip()
+    who = "the client" if isinstance(ending, Leaving) else "the server"
+    return f"{who} has closed the connection with {code} {reason}".rstrip()
