@@ -228,7 +228,7 @@ def test_the_members_are_told_who_is_there_and_what_changes(tmp_path: Path, lang
 
 
 def test_the_page_keeps_the_persons_by_their_key() -> None:
-    _, page = blocks("docs/how-to/who-is-online", "javascript")
+    page = blocks("docs/how-to/who-is-online", "javascript")[1]
     first = {"there": [{"key": "a"}]}
     later = {"joined": [{"key": "a"}, {"key": "b"}], "left": [{"key": "a"}], "changed": [{"key": "b", "presence": 2}]}
     again = {"there": [{"key": "c"}]}
@@ -253,11 +253,38 @@ def test_who_comes_back_gets_the_whole_list(tmp_path: Path, language: str) -> No
         assert [person["presence"]["name"] for person in again["there"]] == ["ann"]
 
 
+@pytest.mark.parametrize("language", ["javascript", "python"])
+def test_who_is_away_is_shown_as_away_until_back(tmp_path: Path, language: str) -> None:
+    file = online(tmp_path, language)
+    replaced, _, added = file.read_text().partition("export function onResume")
+    rest = added.partition("\n}\n")[2]  # Python takes the later on_resume
+    shown = blocks("docs/how-to/who-is-online", language)[2 if language == "javascript" else 1]
+    file.write_text(f"{replaced}{rest}\n{shown}")
+    with play(file, resume_s=60) as lobby:
+        ann, bob = lobby.connect(name="ann"), lobby.connect(name="bob")
+        lobby.advance(0.2)
+
+        def changed() -> list[tuple[str, str]]:
+            ann.take()
+            lobby.advance(0.2)
+            (changes,) = ann.take_json()
+            assert not changes["joined"] + changes["left"]
+            return [(person["presence"]["name"], person["presence"]["status"]) for person in changes["changed"]]
+
+        bob.lose()
+        assert changed() == [("bob", "away")]
+        bob.take()
+        bob.come_back()
+        assert changed() == [("bob", "here")]
+        (again,) = [message for message in bob.take_json() if "there" in message]
+        assert [person["presence"]["status"] for person in again["there"]] == ["here", "here"]
+
+
 def test_the_test_of_who_is_online_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     online(tmp_path, "python")
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    exec(blocks("docs/how-to/who-is-online", "python")[1], names)
+    exec(blocks("docs/how-to/who-is-online", "python")[2], names)
     names["test_a_lost_connection_is_a_leave_after_ten_seconds"]()
 
 
