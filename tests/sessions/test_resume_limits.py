@@ -1,6 +1,7 @@
 """Limits, clocks and lists, for clients that speak ``wsthreads.1`` and for sessions that wait for them."""
 
 import os
+import socket
 import threading
 from time import time
 
@@ -9,7 +10,7 @@ import pytest
 from tests.programs import DEADLINE_S, wait_until
 from tests.sessions.test_resume import RESUME, SUSPEND, Story, World
 from tests.speakers import Speaker
-from tests.wire import endpoint
+from tests.wire import CLOSE, TEXT, close_payload, endpoint, frame
 from wsthreads.protocol import envelope, rate_limit
 
 
@@ -183,13 +184,32 @@ def next_of(client, start):
 
 
 def test_more_than_is_held_for_a_client_that_is_slowed_down_is_not_read(monkeypatch):
-    monkeypatch.setattr(rate_limit, "MAX_HELD", 10)
+    monkeypatch.setattr(rate_limit, "MAX_HELD_BYTES", 1000)
     with endpoint(Story(), max_messages_per_s=20, resume_s=60) as (_, port), Speaker(port).begin() as client:
         client.lose()
         client.come_back()
         for number in range(240):
             client.send(str(number))
         assert client.all(240) == [f"echo {number}" for number in range(240)]
+
+
+@pytest.mark.parametrize("how", ["closes", "breaks the rules", "is lost"])
+def test_what_a_client_has_sent_before_its_end_is_handled_also_if_it_is_slowed_down(how):
+    story = Story()
+    with endpoint(story, max_messages_per_s=20, resume_s=60) as (_, port), Speaker(port).begin() as client:
+        client.lose()
+        client.come_back()
+        for number in range(240):
+            client.send(str(number))
+        if how == "closes":
+            client.wire.send(CLOSE, close_payload(1000))
+        elif how == "breaks the rules":
+            client.wire.sock.sendall(frame(TEXT, masked=False))
+        else:
+            client.wire.sock.shutdown(socket.SHUT_WR)
+        end = {"closes": ("close", 1000), "breaks the rules": ("close", 1002), "is lost": SUSPEND}[how]
+        wait_until(lambda: story.calls[-1][:2] == end[:2], f"{end}")
+        assert [call for call in story.calls if isinstance(call, str)] == ["open", *map(str, range(240))]
 
 
 def test_a_client_that_leaves_while_it_is_slowed_down_sends_the_rest_again():

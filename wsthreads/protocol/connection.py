@@ -30,7 +30,7 @@ from wsthreads.protocol.frames import PONG, encode_frame
 from wsthreads.protocol.handshake import acceptance
 from wsthreads.protocol.rate_limit import Held, RateLimit
 from wsthreads.protocol.readers import Reader
-from wsthreads.protocol.transport import RECEIVE_BYTES, message_receiver, next_size, transport_for
+from wsthreads.protocol.transport import RECEIVE_BYTES, Late, message_receiver, next_size, transport_for
 from wsthreads.protocol.wsgi_servers import SOCKET_KEY, take_early_input
 from wsthreads.threads.flusher import Flusher
 
@@ -39,10 +39,6 @@ __all__ = ["NO_MESSAGE", "Connection"]
 log = get_logger(__name__)
 
 R = TypeVar("R")
-
-
-class Late(OSError):
-    """Nothing has come in time."""
 
 
 #: `Connection.read` returns it in place of a message: always this very object.
@@ -69,6 +65,7 @@ _OWN_ATTRIBUTES = (
     "_config",
     "_count",
     "_flusher",
+    "_held",
     "_is_late",
     "_messages_in",
     "_read_until",
@@ -119,6 +116,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self.before_end: Callable[[int], None] = _nothing
         self.is_resumed = False  # whether it is not the first connection of its session
         self._reader: Reader | None = None
+        self._held: Held | None = None  # see `_slowed`
         self._read_until: float | None = None  # see `read`
         self._is_late = False  # and nothing has come until then
         # Without the messages that the reader has handed on itself. Only the connection's thread writes these.
@@ -206,29 +204,31 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
     def _slowed(self, incoming: Iterator[str | bytes], held: Held) -> Iterator[str | bytes]:
         """The `incoming` messages, but those that are more than the limit when they are within it; until none is held.
 
-        What is held at the end is dropped: the client has it still, since it was not acknowledged.
+        If the client ends the connection, that takes effect afterwards. If this side does, what is held is dropped.
         """
+        self._held = held
         while held and self.channel.ending is None:
             message = held.take()
             if message is not None:
                 yield message
                 self._clocks.message_ended_at = monotonic()
-            elif held.has_room():
+            elif held.may_read():
                 until = self._read_until  # see `read`
                 self._read_until = min(until or inf, monotonic() + held.wait_s)
                 try:
                     message = next(incoming, None)
                 finally:
                     self._read_until = until
-                if message is None:
-                    return
                 if message is NO_MESSAGE:
                     if monotonic() >= (until or inf):
                         yield message
-                elif is_control(message):
+                elif message is not None and is_control(message):
                     yield message
-                else:
+                elif message is not None:
                     held.add(message)
+        self._held = None
+        if held.end is not None:
+            held.end()
 
     def _messages(self) -> Iterator[str | bytes]:
         data, messages, received = b"", self._messages_in, self._bytes_in  # which only this thread writes
@@ -277,12 +277,18 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         except PeerError as error:
             self._refuse(error)
             return
-        self.before_end(CloseCode.ABNORMAL)
-        channel.end_lost("connection lost")
+        self._end(CloseCode.ABNORMAL, partial(channel.end_lost, "connection lost"))
 
     def _refuse(self, error: PeerError) -> None:
-        self.before_end(error.close_code)
-        self.channel.refuse(error)
+        self._end(error.close_code, partial(self.channel.refuse, error))
+
+    def _end(self, code: int, end: Callable[[], object]) -> None:
+        """The client ends the connection, when all that it has sent before was handed over."""
+        if self._held is not None:
+            self._held.end = partial(self._end, code, end)
+            return
+        self.before_end(code)
+        end()
 
     def _receive(self, size: int) -> bytes:
         """Up to `size` received bytes. Empty at the end of the stream, and if the connection is lost."""
@@ -339,8 +345,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         elif isinstance(frame, Pong):
             self._clocks.on_pong()
         else:
-            self.before_end(frame.code)
-            self.channel.answer_close(frame.code, frame.reason)
+            self._end(frame.code, partial(self.channel.answer_close, frame.code, frame.reason))
 
     @property
     def readable_fd(self) -> int:

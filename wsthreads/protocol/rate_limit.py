@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from sys import getsizeof
 from time import monotonic, sleep
 
 __all__ = ["SPAN_S", "Held", "RateLimit"]
@@ -11,9 +13,9 @@ __all__ = ["SPAN_S", "Held", "RateLimit"]
 #: arrive all at once.
 SPAN_S = 10.0
 
-#: With so many messages held, or so many bytes (of text, characters), no more are read.
-MAX_HELD = 1000
-MAX_HELD_BYTES = 1024 * 1024
+#: With messages held that take so much memory, no more are read. A client sends less than this before it waits for an
+#: acknowledgement.
+MAX_HELD_BYTES = 4 * 1024 * 1024
 
 #: How often a thread that reads no more looks whether the connection is ending.
 LOOK_S = 0.1
@@ -59,7 +61,9 @@ class Held:
     def __init__(self, allowance: RateLimit, first: str | bytes) -> None:
         self._allowance = allowance
         self._messages = deque([first])
-        self._bytes = len(first)
+        self._bytes = getsizeof(first)
+        #: What ends the connection, once that has come. It is to be called when none is held any more.
+        self.end: Callable[[], object] | None = None
 
     def __bool__(self) -> bool:
         return bool(self._messages)
@@ -72,19 +76,19 @@ class Held:
     def add(self, message: str | bytes) -> None:
         """Hold one more."""
         self._messages.append(message)
-        self._bytes += len(message)
+        self._bytes += getsizeof(message)
 
     def take(self) -> str | bytes | None:
         """The oldest, if it is within the limit by now."""
         if not self._allowance.take():
             return None
         message = self._messages.popleft()
-        self._bytes -= len(message)
+        self._bytes -= getsizeof(message)
         return message
 
-    def has_room(self) -> bool:
-        """Whether more may be read. If not, sleeps for a moment."""
-        if len(self._messages) < MAX_HELD and self._bytes < MAX_HELD_BYTES:
+    def may_read(self) -> bool:
+        """Whether more can be read, and may be. If not, sleeps for a moment."""
+        if self.end is None and self._bytes < MAX_HELD_BYTES:
             return True
         sleep(min(self.wait_s, LOOK_S))
         return False

@@ -27,6 +27,7 @@ from wsthreads.protocol.frames import decode_message
 __all__ = [
     "NOWHERE",
     "RECEIVE_BYTES",
+    "Late",
     "PlainTransport",
     "TLSTransport",
     "Transport",
@@ -64,6 +65,10 @@ _ENDED = _HALF_ENDED | _LOST
 
 #: The needed parts of Linux's `struct tcp_info`: unacknowledged packets (32 bits), acknowledged bytes (64 bits).
 _TCP_INFO = struct.Struct("=24xI92xQ")
+
+
+class Late(OSError):
+    """Nothing has come in time."""
 
 
 class PlainTransport:
