@@ -391,6 +391,40 @@ def test_who_is_online_is_the_number_of_sessions(tmp_path: Path, language: str) 
         assert ann.take_json() == [{"user": "bob", "sessions": 1}]
 
 
+def asks(to: str) -> str:
+    return json.dumps({"to": to, "question": "take it?"})
+
+
+@pytest.mark.parametrize("language", ["javascript", "python"])
+def test_a_user_is_asked(tmp_path: Path, language: str) -> None:
+    with play(private(tmp_path, language, which=2), resume_s=60) as chat:
+        ann = chat.connect(user="ann")
+        bob = chat.connect(user="bob", on_request=lambda message: f"{message} yes")
+        ann.send(asks("bob"))
+        assert json.loads(ann.receive()) == {"to": "bob", "answer": "take it? yes"}
+        ann.send(asks("nobody"))
+        assert json.loads(ann.receive()) == {"to": "nobody", "answer": None}
+        bob.lose()
+        ann.send(asks("bob"))
+        assert json.loads(ann.receive()) == {"to": "bob", "answer": None}
+        ann.on_request = lambda message: "never"
+        bob.send(asks("ann"))  # while it is away, and asked only when it is back
+        bob.come_back()
+        assert json.loads(bob.receive()) == {"to": "ann", "answer": "never"}
+
+
+@pytest.mark.parametrize("language", ["javascript", "python"])
+def test_a_user_of_another_process_is_asked(tmp_path: Path, language: str, redis_server: RedisServer) -> None:
+    file = private(tmp_path, language, which=2)
+    with play(file, redis=redis_server.url) as here, play(file, redis=redis_server.url) as there:
+        ann = here.connect(user="ann", on_request=lambda message: f"ann: {message}")
+        bob = there.connect(user="bob", on_request=lambda message: f"bob: {message}")
+        wait_until(lambda: here.room("user:bob").members() == there.room("user:ann").members() == 1)
+        for asker, to in (ann, "bob"), (bob, "ann"):
+            asker.send(asks(to))
+            assert json.loads(asker.receive()) == {"to": to, "answer": f"{to}: take it?"}
+
+
 def test_a_view_or_a_job_reaches_a_user_and_one_session() -> None:
     names: dict[str, Any] = {"__name__": "private"}
     exec(blocks("docs/how-to/private-messages", "python")[1], names)
