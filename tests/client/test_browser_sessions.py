@@ -314,6 +314,16 @@ def test_a_request_is_answered_by_text_bytes_nothing_or_a_failure_in_any_order(r
     assert answers == ["", [97, 98], "RequestError: busy: try: later", None, "text: for 5"]
 
 
+@pytest.mark.parametrize("name", ["RequestError", "RequestTimeout", "SessionClosed"])
+def test_an_error_has_the_name_of_its_class(name, run):
+    result = run(f"""
+      const {{ {name} }} = await import("/wsthreads.js");
+      const error = new {name}("why");
+      return [error.name, error.constructor.name, `${{error}}`, error instanceof Error];
+    """)
+    assert result == [name, name, f"{name}: why", True]
+
+
 def test_a_request_that_is_not_answered_in_time_fails_and_a_later_reply_is_ignored(run):
     result = run("""
       const [socket, told] = talk();

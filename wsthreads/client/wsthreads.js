@@ -57,7 +57,7 @@ const DEFAULTS = {
   clearTimeout: (timer) => clearTimeout(timer),
 };
 
-const named = (name) => class extends Error { name = name; };
+const named = (name) => ({ [name]: class extends Error { name = name; } })[name];
 export const RequestError = named("RequestError");
 export const RequestTimeout = named("RequestTimeout");
 export const SessionClosed = named("SessionClosed");
