@@ -83,7 +83,7 @@ def test_no_player_is_faster_than_the_others_whatever_the_client_sends(game, x):
 
 
 def catch(game, client, state, name):
-    """Steer a player to the coin, until there is another one."""
+    """Steer a player to the coin, until there is another one. Then stop: the next coin may lie on the way."""
     coin = state["coin"]
     while state["coin"] == coin:
         player = player_of(state, name)
@@ -91,6 +91,7 @@ def catch(game, client, state, name):
         length = max(math.hypot(x, y), 1)
         steer(client, x / length, y / length)
         state = state_for(game, client)
+    steer(client, 0, 0)
     return state
 
 
