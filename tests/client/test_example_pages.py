@@ -109,8 +109,16 @@ def test_the_pages_can_be_read_on_any_screen(
             button(page, "Play").click()
             expect(page.locator(".figure")).to_have_count(2)
             looks_right(page)
-            assert page.evaluate("document.documentElement.scrollHeight <= innerHeight"), "the field is not whole"
+            assert has_no_scrolling(page), "the field is not whole"
             picture(page, f"game-{width}-{theme}")
+            box = page.locator("#field").bounding_box()
+            page.context.set_offline(True)
+            expect(page.locator("#status")).to_be_visible()  # no state comes
+            looks_right(page)
+            assert has_no_scrolling(page), "the field is not whole beside the status"
+            assert page.locator("#field").bounding_box() == box, "the field has moved"
+            picture(page, f"game-status-{width}-{theme}")
+            page.context.set_offline(False)
             page.goto(f"{server.url}/poll/?user=ann&room=look")
             expect(page.locator("#total")).to_have_text(re.compile("votes?$"))
             page.locator(".choice").first.click()
@@ -131,6 +139,10 @@ def test_the_pages_can_be_read_on_any_screen(
             looks_right(page)
             picture(page, f"accounts-{width}-{theme}")
             page.context.close()
+
+
+def has_no_scrolling(page: Any) -> bool:
+    return bool(page.evaluate("document.documentElement.scrollHeight <= innerHeight"))
 
 
 def looks_right(page: Any) -> None:
