@@ -45,12 +45,8 @@ R = TypeVar("R")
 NO_MESSAGE = bytes(bytearray(b"no message"))
 
 
-def _nothing(code: int) -> None:
+def _nothing(*_: object) -> None:
     """Default callback: does nothing."""
-
-
-def _count_nothing(counter: str) -> None:
-    """Default `count`: counts nothing."""
 
 
 #: Slots, since the base class has a dict: with these attributes in it, too, the dicts of instances would have too many
@@ -98,7 +94,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         flusher: Flusher,
         subprotocol: str | None = None,
         agreement: Agreement | None = None,
-        count: Callable[[str], None] = _count_nothing,
+        count: Callable[[str], None] = _nothing,
         round_trips: Histogram | None = None,
     ) -> None:
         self._config = config
@@ -226,6 +222,8 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
                     yield message
                 elif message is not None:
                     held.add(message)
+            elif monotonic() >= (self._read_until or inf):
+                yield NO_MESSAGE
         self._held = None
         if held.end is not None:
             held.end()

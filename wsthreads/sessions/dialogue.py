@@ -99,9 +99,11 @@ class Dialogue(Ending):
     def judge_received(self, received: int) -> str:
         """Why a client with this count cannot go on: "counts" if it has acknowledged more, so that its hello is late.
 
-        Raises `ProtocolError` for more than was written.
+        Raises `ProtocolError` for more than was written. A session that is closing or moving has nothing to compare.
         """
         with self._lock:
+            if self.ending is not None or self.is_moving or self.is_gone:
+                return ""
             return self._judge_received_locked(received)
 
     def _judge_received_locked(self, received: int) -> str:

@@ -316,8 +316,8 @@ class Reception:
         spoken: str | None,
     ) -> str:
         session_id = dialogue.session.id
-        try:
-            why = dialogue.judge_received(hello.received)  # before anything of the session changes
+        try:  # before anything of the session changes
+            why = BUSY if dialogue.is_moving else dialogue.judge_received(hello.received)
         except ProtocolError as error:
             carrier.channel.refuse(error)
             why = "counts"
