@@ -208,7 +208,7 @@ def test_what_a_client_has_sent_before_its_end_is_handled_also_if_it_is_slowed_d
         else:
             client.wire.sock.shutdown(socket.SHUT_WR)
         end = {"closes": ("close", 1000), "breaks the rules": ("close", 1002), "is lost": SUSPEND}[how]
-        wait_until(lambda: story.calls[-1][:2] == end[:2], f"{end}")
+        wait_until(lambda: RESUME in story.calls and story.calls[-1][:2] == end[:2], f"{end}")
         assert [call for call in story.calls if isinstance(call, str)] == ["open", *map(str, range(240))]
 
 
