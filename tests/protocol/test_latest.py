@@ -105,6 +105,7 @@ def test_a_slow_reader_has_the_last_of_each_key_and_its_outbox_never_holds_more(
     assert read == sorted(read, key=lambda payload: int(payload.split()[0]))
     assert len(read) + slow.outbox.latest_replaced == total
     assert slow.outbox.latest_replaced > total / 2
+    wait_until(lambda: not slow.outbox.is_blocked, "the end of the write that the client has read")
     assert slow.outbox.bytes_waiting == 0
 
 

@@ -358,6 +358,37 @@ def test_waiting_for_room_ends_when_the_reader_has_made_some(line):
     assert box.outbox.bytes_waiting + 1000 <= 50_000
 
 
+def test_room_in_the_kernel_is_no_room_in_the_outbox_before_what_waits_is_written(line):
+    """A thread that waits for room would else not wait while the flusher writes, and so queue without a limit."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    class Halting(PlainTransport):
+        def send(self, data):
+            if "flusher" in threading.current_thread().name and not go_on.is_set():
+                entered.set()
+                assert go_on.wait(DEADLINE_S)
+            return super().send(data)
+
+    box = line(send_buffer=4096, transport=Halting)
+    frame, data = encode_frame(TEXT, b"x" * 500_000), bytearray()
+    box.send(frame)
+    box.theirs.setblocking(False)
+    while not entered.wait(0.01):
+        with suppress(BlockingIOError):
+            data += box.theirs.recv(5000)
+    try:
+        assert box.outbox.is_blocked
+        assert box.outbox.bytes_waiting > 300_000
+    finally:
+        go_on.set()
+    box.theirs.settimeout(DEADLINE_S)
+    while len(data) < len(frame):
+        data += box.theirs.recv(1 << 18)
+    assert data == frame
+    wait_until(lambda: not box.outbox.is_blocked, "the outbox is empty")
+    box.outbox._check()
+
+
 def test_waiting_for_room_or_for_the_end_is_over_when_the_connection_is(line):
     box = line(max_bytes=1000, send_buffer=4096)
     box.fill()

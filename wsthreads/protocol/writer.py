@@ -101,7 +101,8 @@ class Writer(OutboxState):
         self.latest_replaced = 0  # of messages_out, not written: one with the same key came
         # Taken from the queue, and not sent; empty unless is_blocked. Made when it is needed: most clients are quick.
         self._backlog: Backlog | None = None
-        # The kernel is full, and the flusher will call _on_room; or the window is, or there is no connection.
+        # The kernel is full, and the flusher will call _on_room; or the window is, or there is no connection. It stays
+        # true until all that waits is written: others read it without the lock, to know whether to wait for room.
         self.is_blocked = transport is NOWHERE
         self._is_full = False  # is_blocked, until the client acknowledges something
         self._kept: Kept | None = None
@@ -143,8 +144,11 @@ class Writer(OutboxState):
             self.latest_replaced += backlog.add(frame)
             self.messages_out += not frame.startswith(NO_MESSAGE) if kept is None else is_counted(frame)
 
-    def _drain_locked(self) -> None:
-        """Write everything there is, until the kernel has no more room. Leaves the queue empty, but for newcomers."""
+    def _drain_locked(self, *, has_room: bool = False) -> None:
+        """Write everything there is, until the kernel has no more room. Leaves the queue empty, but for newcomers.
+
+        An outbox that is blocked only collects, unless it `has_room` again.
+        """
         if self._draining:
             return  # this thread does so already, further up its stack
         self._draining = True
@@ -152,33 +156,38 @@ class Writer(OutboxState):
             self._take_locked()
             if self._is_full and self._close_frame is not None:
                 self._is_full = self.is_blocked = False  # no other connection will need what it keeps
-            while (backlog := self._backlog) is not None and backlog.pieces and not self.is_blocked:
+            has_room |= not self.is_blocked
+            transport = self._transport  # a finalizer may let go of it
+            while has_room and self._transport is transport and (backlog := self._backlog) and backlog.pieces:
                 if self.kept_bytes > self.window and self._close_frame is None:
                     self._is_full = True
                     self._block_locked(backlog, 0, has_progressed=False)
                     return
                 data = backlog.first()
                 try:
-                    sent = self._transport.send(memoryview(data)[backlog.offset :] if backlog.offset else data)
+                    sent = transport.send(memoryview(data)[backlog.offset :] if backlog.offset else data)
                 except OSError:
                     self._lose_locked()
                     return
-                self._settle_locked(backlog, len(data) - backlog.offset, sent)
+                has_room = self._settle_locked(backlog, len(data) - backlog.offset, sent)
                 self._take_locked()
+            if has_room and self._transport is transport:
+                self.is_blocked = False
         except BaseException:
             self._break_off_locked()
             raise
         finally:
             self._draining = False
 
-    def _settle_locked(self, backlog: Backlog, tried: int, sent: int) -> None:
-        """Go on from a write: of the first `tried` bytes of the backlog, `sent` are on the wire."""
+    def _settle_locked(self, backlog: Backlog, tried: int, sent: int) -> bool:
+        """Go on from a write: of the first `tried` bytes of the backlog, `sent` are on the wire. False: blocked."""
         self.bytes_out += sent
         self.kept_bytes += backlog.advance(sent, self._kept)
         if sent == tried:
-            return
+            return True
         self.flusher.watch(self._transport.fileno(), self._on_room)
         self._block_locked(backlog, min(tried - sent, self._transport.tried_bytes), has_progressed=sent > 0)
+        return False
 
     def _block_locked(self, backlog: Backlog, begun: int, *, has_progressed: bool) -> None:
         self.is_blocked = True
@@ -241,8 +250,8 @@ class Writer(OutboxState):
 
     def _go_on_locked(self) -> None:
         """There is room again."""
-        self._is_full = self.is_blocked = False
-        self._drain_locked()
+        self._is_full = False
+        self._drain_locked(has_room=True)
         if not self.is_blocked:
             self._backlog = None  # as for most clients
             self._cancel_stall_timer_locked()
