@@ -311,6 +311,37 @@ def test_a_program_without_a_server_shares_the_attributes(redis_server, worlds):
 # Seats
 
 
+@pytest.fixture
+def settled(monkeypatch):
+    """Until it is called, nobody gets a seat who has to wait for `SETTLE_S`. Each call ends such a wait.
+
+    No test needs a thread to have its turn within some time.
+    """
+    ahead_s = 0.0
+
+    def settle():
+        nonlocal ahead_s
+        ahead_s += seats.SETTLE_S
+
+    monkeypatch.setattr(seats, "SETTLE_S", 1e6)
+    monkeypatch.setattr(seats, "monotonic", lambda: time.monotonic() + ahead_s)
+    return settle
+
+
+def await_counted(redis, world, members, processes):
+    """Wait until Redis counts so many members, of so many processes that count as alive."""
+    address = world.broker._keys.address(world.path, "lobby")
+    alive = world.broker._keys.processes(address.shard)
+
+    def counted():
+        counts = redis.client.hgetall(address.members)
+        now_ms = redis.client.time()[0] * 1000
+        living = [name for name in counts if (redis.client.zscore(alive, name) or 0) > now_ms]
+        return len(living) == processes and sum(int(counts[name]) for name in living) == members
+
+    wait_until(counted, "all members to be counted again")
+
+
 def test_while_redis_is_away_nobody_joins_with_max_members_and_others_do(proxy, divided):
     world = divided[0]
     a, b, c, d = (world.member() for _ in range(4))
@@ -342,9 +373,8 @@ def let_die(redis, world):
 
 @pytest.mark.parametrize("happens", [forget, let_die])
 def test_when_redis_is_back_without_its_members_nobody_joins_until_they_are_counted(
-    redis, worlds, monkeypatch, happens
+    redis, worlds, settled, happens
 ):
-    monkeypatch.setattr(seats, "SETTLE_S", 0.3)
     with Proxy(redis.port) as proxy:
         here, there = worlds(proxy.url), worlds(redis.url)
         a, b, c = here.member(), there.member(), here.member()
@@ -356,14 +386,16 @@ def test_when_redis_is_back_without_its_members_nobody_joins_until_they_are_coun
         await_back(here)
         with pytest.raises(BrokerError, match="may not know all members yet"):
             join(c, 3)
-        assert wait_until(lambda: join_or_none(c, 3)), "its members are counted again"
+        await_counted(redis, here, members=2, processes=2)
+        assert join_or_none(c, 3) is None
+        settled()
+        assert join(c, 3)
 
 
 @pytest.mark.parametrize("is_known", [False, True], ids=["a process without rooms", "a process of the room"])
-def test_when_the_clock_of_redis_is_set_forward_no_room_is_overfilled(redis, worlds, monkeypatch, is_known):
+def test_when_the_clock_of_redis_is_set_forward_no_room_is_overfilled(redis, worlds, monkeypatch, settled, is_known):
     """No process counts as alive then, although all are."""
     monkeypatch.setattr(writer, "BEAT_S", 0.3)
-    monkeypatch.setattr(seats, "SETTLE_S", 1.0)
     world = worlds(redis.url, processes=3)
     first, second, third = world.all_rooms
     inside = [world.member(of=rooms) for rooms in (first, second) for _ in range(2)]
@@ -374,15 +406,16 @@ def test_when_the_clock_of_redis_is_set_forward_no_room_is_overfilled(redis, wor
     late = world.member(of=third)
     for _ in range(20):
         assert not join_or_none(late, 4)
-    wait_until(lambda: join_or_none(late, 4) is False, "the others announce their members again")
+    await_counted(redis, world, members=4 + is_known, processes=2 + is_known)
+    settled()
+    assert join(late, 4) is False
     for member in inside:
         member.session.room("lobby").leave()
     wait_until(lambda: join_or_none(late, 4))
 
 
-def test_a_process_that_is_cut_off_keeps_nobody_waiting_for_long(redis, worlds, monkeypatch):
+def test_a_process_that_is_cut_off_keeps_nobody_waiting_for_long(redis, worlds, settled):
     """Redis has not noticed the end of its connection."""
-    monkeypatch.setattr(seats, "SETTLE_S", 0.3)
     world = worlds(redis.url)
     address = world.broker._keys.address(world.path, "lobby")
     _, channel = world.broker._keys.wake("cut-off", world.links[0]._shards[0])
@@ -393,7 +426,9 @@ def test_a_process_that_is_cut_off_keeps_nobody_waiting_for_long(redis, worlds, 
     member = world.member()
     with pytest.raises(BrokerError, match="its clock was set"):
         join(member, 1)
-    wait_until(lambda: join_or_none(member, 1))
+    assert join_or_none(member, 1) is None
+    settled()
+    assert join(member, 1)
     member.session.room("lobby").leave()
     assert join(member, 1)
     pubsub.close()
@@ -412,22 +447,27 @@ def test_a_seat_that_a_hanging_redis_gives_too_late_is_given_back(redis, worlds,
     assert other.rooms.room("lobby").members() == 1
 
 
-def test_when_redis_has_lost_its_data_nobody_gets_a_seat_that_another_has(redis, worlds, monkeypatch):
+def test_when_redis_has_lost_its_data_nobody_gets_a_seat_that_another_has(redis, worlds, monkeypatch, settled):
     monkeypatch.setattr(writer, "BEAT_S", 0.2)
-    monkeypatch.setattr(seats, "SETTLE_S", 0.5)
     all_worlds = [worlds(redis.url) for _ in range(3)]
     members = [world.member() for world in all_worlds for _ in range(3)]
     assert sum(join(member, 4) for member in members) == 4
+    outside = [member for member in members if not member.session.rooms()]
+
+    def answers():
+        return {join_or_none(member, 4) for member in outside}
+
     for _ in range(2):
         redis.client.flushall()
-        deadline = time.monotonic() + 1
-        answers = set()
-        while time.monotonic() < deadline:
-            answers |= {join_or_none(member, 4) for member in members if not member.session.rooms()}
-        assert answers == {None, False}
+        for _ in range(10):
+            assert answers() == {None}
+        await_counted(redis, all_worlds[0], members=4, processes=2)
+        assert answers() == {None}
+        settled()
+        assert answers() == {False}
         assert sum("lobby" in member.session.rooms() for member in members) == 4
     next(member for member in members if member.session.rooms()).session.room("lobby").leave()
-    wait_until(lambda: any(join_or_none(member, 4) for member in members if not member.session.rooms()))
+    wait_until(lambda: True in answers(), "the place that is free")
     assert sum("lobby" in member.session.rooms() for member in members) == 4
 
 
