@@ -118,7 +118,21 @@ def test_labels_and_groups_are_bounded(fresh: Console) -> None:
     assert texts[-1] == " " * 80 + "deep"
 
 
-def test_a_table_of_a_million_rows_is_bounded(fresh: Console) -> None:
+@pytest.mark.parametrize(
+    ("data", "rows"),
+    [
+        ("new Map(Array.from({ length: 5000 }, (_, i) => [i, 'x']))", 1000),
+        ("new Uint8Array(1000000)", 1000),
+        ("Array.from({ length: 1000 }, (_, i) => (i ? '' : 'x'.repeat(9000)))", 9),  # all are as wide as the widest
+        ("[new Array(100000).fill('')]", 1),
+        ("{ ['k'.repeat(1000000)]: { ['c'.repeat(1000000)]: 1 } }", 1),
+        ("Object.fromEntries(Array.from({ length: 1000 }, (_, i) => [i + 'k'.repeat(2000), 1]))", 463),
+    ],
+)
+def test_a_table_is_bounded(fresh: Console, data: str, rows: int) -> None:
+    """In rows, in columns and in characters. The script has no time for more."""
     with script_log() as log:
-        fresh("console.table(new Map(Array.from({ length: 100000 }, (_, i) => [i, 'x'.repeat(50)])))")
-        assert len(log.texts()[0]) < 200_000
+        fresh(f"console.table({data})")
+        (text,) = log.texts()
+    assert len(text) < 200_000
+    assert text.count("│\n") - 1 == rows, "all but the head"

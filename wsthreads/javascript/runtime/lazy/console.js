@@ -3,8 +3,8 @@
 
 const {
   getOwnPropertyDescriptor, keysOf, isArray, isFinite, max, floor, toFixed, toText, padEnd, padStart, mapEntries,
-  nextOfMap, sizeOfMap, setValues, nextOfSet, sizeOfSet, now, arrayOf, append, attempt, newBudget, newMap, callStack,
-  formatted, prefixed, write, writeParts, indentation, part, ENV, ERRORS, MAX_TEXT,
+  nextOfMap, sizeOfMap, setValues, nextOfSet, sizeOfSet, lengthOfView, now, arrayOf, append, attempt, cut, newBudget, newMap,
+  callStack, formatted, prefixed, write, writeParts, indentation, part, ENV, ERRORS, MAX_TEXT,
 } = tools;
 const { show } = part("inspection");
 const { list } = part("layout");
@@ -13,6 +13,9 @@ const INFO = 20;
 const WARNING = 30;
 const ERROR = 40;
 const MAX_ROWS = 1000;
+const MAX_COLUMNS = 100;
+const MAX_NAME = 200;
+const MAX_DRAWN = 100000;  // characters of the rows
 const MAX_LABELS = 1000;  // a script may take its labels from clients
 const MAX_GROUPS = 40;
 
@@ -193,15 +196,15 @@ function hasRoom(rows, budget) {
 
 // One row for each property. Its columns are the properties of its value, or "Values" for a value without any.
 function fill(data, columns, head, rows, budget) {
-  const names = keysOf(data);
+  const names = namesOf(data);
   const places = newMap();  // of the columns, by name
   const singles = arrayOf();
-  for (let at = 0; columns !== undefined && at < columns.length; at++) {
+  for (let at = 0; columns !== undefined && at < columns.length && at < MAX_COLUMNS; at++) {
     places.set(toText(columns[at]), head.length);
-    append(head, toText(columns[at]));
+    append(head, cut(toText(columns[at]), MAX_NAME));
   }
   for (let at = 0; at < names.length && hasRoom(rows, budget); at++) {
-    const row = arrayOf(names[at]);
+    const row = arrayOf(cut(names[at], MAX_NAME));
     append(rows, row);
     append(singles, "");
     const value = valueOf(data, names[at]);
@@ -212,13 +215,16 @@ function fill(data, columns, head, rows, budget) {
       continue;
     }
     const keys = columns ?? keysOf(value);
-    for (let index = 0; index < keys.length && budget.left > 0; index++) {
+    for (let index = 0; index < keys.length && index < MAX_COLUMNS && budget.left > 0; index++) {
       const key = toText(keys[index]);
       const property = getOwnPropertyDescriptor(value, key);
       if (property !== undefined) {
         if (!places.has(key)) {
+          if (head.length > MAX_COLUMNS) {
+            continue;
+          }
           places.set(key, head.length);
-          append(head, key);
+          append(head, cut(key, MAX_NAME));
         }
         row[places.get(key)] = cell(property.value, budget);
       }
@@ -234,6 +240,18 @@ function fill(data, columns, head, rows, budget) {
     }
     append(head, "Values");
   }
+}
+
+// The names of the rows. A million elements would take most of a second, and few of them are shown.
+function namesOf(data) {
+  if (attempt(() => lengthOfView(data), 0) <= MAX_ROWS) {
+    return keysOf(data);
+  }
+  const names = arrayOf();
+  for (let at = 0; at < MAX_ROWS; at++) {
+    append(names, `${at}`);
+  }
+  return names;
 }
 
 function valueOf(object, name) {
@@ -267,10 +285,12 @@ function drawn(head, rows) {
     return `│ ${list(cells, " │ ")} │\n`;
   };
   let text = `┌${list(bars, "┬")}┐\n${row(head)}├${list(bars, "┼")}┤\n`;
-  for (let at = 0; at < rows.length; at++) {
+  let at = 0;  // each row is as wide as the widest
+  for (; at < rows.length && text.length < MAX_DRAWN; at++) {
     text += row(rows[at]);
   }
-  return `${text}└${list(bars, "┴")}┘`;
+  const rest = rows.length - at;
+  return `${text}└${list(bars, "┴")}┘${rest === 0 ? "" : `\n… ${rest} more`}`;
 }
 
 return {
