@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from tests.wire import BINARY, CLOSE, TEXT, RawClient
+from tests.programs import wait_until
+from tests.wire import BINARY, CLOSE, TEXT, RawClient, close_payload
 from wsthreads.protocol import envelope
+
+BUSY = (CLOSE, close_payload(1013, "the session is on its way"))
 
 OFFER = {"Sec-WebSocket-Protocol": "wsthreads.1"}
 
@@ -19,11 +22,13 @@ class Speaker:
         self.received = self.sent = 0
         self.wire = None
         self.welcome = None
+        self._first = None  # a frame that was read and not taken
 
     def open(self):
         """Connect, without a hello."""
         if self.wire is not None:
             self.wire.sock.close()
+        self._first = None
         self.wire = RawClient(self.port, self.path, self.headers, **self.options)
         assert self.wire.status == 101, self.wire.status
         assert self.wire.headers["sec-websocket-protocol"] == "wsthreads.1"
@@ -56,9 +61,28 @@ class Speaker:
         self.open().hello(token or self.token, received)
         return self.greet()
 
+    def go_to(self, port, token=None, received=None):
+        """Connect with the last token to another process. Its answer comes next.
+
+        While the process tells it that the session is on its way, it comes again, as all clients do.
+        """
+        self.port = port
+
+        def is_answered():
+            self.open().hello(token or self.token, received)
+            self._first = self.wire.receive()
+            return self._first != BUSY
+
+        wait_until(is_answered, "an answer other than that the session is on its way")
+        return self
+
+    def _read(self):
+        first, self._first = self._first, None
+        return first or self.wire.receive()
+
     def take(self):
         """The next message, parsed. Counts it if it is counted."""
-        opcode, payload = self.wire.receive()
+        opcode, payload = self._read()
         assert opcode in (TEXT, BINARY), (opcode, payload)
         parsed = envelope.parse(payload.decode() if opcode == TEXT else payload)
         if not isinstance(parsed, (envelope.Welcome, envelope.Ack)):
@@ -102,7 +126,7 @@ class Speaker:
 
     def is_refused(self):
         """(code, reason) of the close frame that comes before anything else."""
-        opcode, payload = self.wire.receive()
+        opcode, payload = self._read()
         assert opcode == CLOSE, (opcode, payload)
         return int.from_bytes(payload[:2], "big"), payload[2:].decode()
 

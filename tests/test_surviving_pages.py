@@ -125,13 +125,11 @@ def test_a_question_is_asked_again_where_the_session_goes_on(language: str, tmp_
             waiter.send("fish")
             assert waiter.next() == Request(1, question)
             waiter.lose()  # it comes back elsewhere
-            waiter.port = ports[1]
-            assert waiter.come_back().resumed
+            assert waiter.go_to(ports[1]).greet().resumed
             assert waiter.next() == Request(2, question)
             apps[1].shutdown(DEADLINE_S, 1012, "restart")  # as at HUP
             waiter.lose()
-            waiter.port = ports[2]
-            assert waiter.come_back().resumed
+            assert waiter.go_to(ports[2]).greet().resumed
             assert waiter.next() == Request(3, question)
             waiter.put(reply(2, "soup"))  # to what was asked there
             waiter.put(reply(3, "soup"))

@@ -117,8 +117,7 @@ def processes(redis, request):
 
 
 def move(client, process, **options):
-    client.port = process.port
-    return client.come_back(**options)
+    return client.go_to(process.port, **options).greet()
 
 
 def test_a_client_that_comes_back_to_another_process_goes_on_with_its_session(processes):
@@ -160,7 +159,7 @@ def test_an_old_connection_that_seems_alive_is_cut_off_and_the_session_goes_on(p
         client.send("one")
         assert client.next() == "echo one"
         other.token, other.received, other.sent = client.token, client.received, client.sent
-        assert other.come_back().resumed
+        assert move(other, new).resumed
         other.send("two")
         assert other.next() == "echo two"
         new.wait_for(RESUME, "two")
@@ -175,14 +174,14 @@ def test_a_count_that_cannot_be_true_does_not_touch_a_connection_in_another_proc
         client.send("two")
         assert client.all(2) == ["echo one", "echo two"]
         assert client.heartbeat() == 2
-        other.open().hello(client.token, received)
+        other.go_to(new.port, client.token, received)
         assert told == (other.greet().why if received == 0 else other.is_refused()[0])
         client.send("three")
         assert client.next() == "echo three"
         old.wait_for("open", "one", "two", "three")
         other.lose()
         other.token, other.received, other.sent = client.token, client.received, client.sent
-        assert other.come_back().resumed
+        assert move(other, new).resumed
 
 
 def test_a_client_goes_on_in_a_process_whose_places_are_all_taken(processes):
@@ -191,7 +190,7 @@ def test_a_client_goes_on_in_a_process_whose_places_are_all_taken(processes):
         client.send("one")
         assert client.next() == "echo one"
         other.token, other.received, other.sent = client.token, client.received, client.sent
-        assert other.come_back().resumed
+        assert move(other, new).resumed
         other.send("two")
         assert other.next() == "echo two"
         assert len(new.endpoint.sessions()) == 2
@@ -390,11 +389,8 @@ def test_the_next_process_tells_a_client_that_its_session_was_closed(processes, 
             old.story.goes_on.set()
         assert old.app.shutdown(DEADLINE_S, 1012, "restart") == 0
         assert old.calls[-1] == ("close", 4001, "go")
-        client.port = new.port
-        client.open().hello(client.token)
-        assert client.is_refused() == (4001, "go")
-        stolen = Speaker(new.port).open()
-        stolen.hello(client.token.partition(".")[0] + "." + "x" * 22)
+        assert client.go_to(new.port).is_refused() == (4001, "go")
+        stolen = Speaker(new.port).go_to(new.port, client.token.partition(".")[0] + "." + "x" * 22)
         assert stolen.greet().why == "unknown"
         stolen.leave()
         assert "resume" not in new.calls
@@ -413,9 +409,7 @@ def test_a_kick_reaches_the_client_wherever_it_comes_back(processes, when):
         else:
             assert old.endpoint.handover.export(session.id)
             new.endpoint.session(session.id).close(4001, "go")
-        client.port = new.port
-        client.open().hello(client.token)
-        assert client.is_refused() == (4001, "go")
+        assert client.go_to(new.port).is_refused() == (4001, "go")
         wait_until(lambda: ("close", 4001, "go") in old.calls + new.calls, "on_close")
         assert (old.calls + new.calls).count(("close", 4001, "go")) == 1
         assert "open" not in new.calls
@@ -601,8 +595,7 @@ def test_the_same_secrets_are_valid_in_the_other_process_and_no_others(processes
         client.heartbeat()  # it has shown that it has the second one
         client.lose()
         stolen = Speaker(old.port)
-        stolen.open().hello(first, 0)
-        welcome = stolen.greet()
+        welcome = stolen.go_to(old.port, first, 0).greet()
         assert (welcome.resumed, welcome.why) == (False, "unknown")
         stolen.wire.sock.close()
         assert move(client, old).resumed
@@ -618,8 +611,8 @@ def test_a_session_that_expires_on_its_way_goes_on_with_a_fresh_token(processes,
         wait_until(lambda: SUSPEND in old.calls, "the suspension")
         assert old.endpoint.handover.export(client.token.partition(".")[0])
         wait_until(lambda: time.time() > expires_at, "the time of the token")
-        client.port, client.path = new.port, f"/ws/test?expires_at={expires_at + 60}" if is_fresh else "/ws/test"
-        client.open().hello(client.token)
+        client.path = f"/ws/test?expires_at={expires_at + 60}" if is_fresh else "/ws/test"
+        client.go_to(new.port)
         if is_fresh:
             assert client.greet().resumed
         else:

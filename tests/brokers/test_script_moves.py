@@ -66,8 +66,7 @@ def ports(redis, tmp_path):
 
 
 def move(client, port):
-    client.port = port
-    return client.come_back()
+    return client.go_to(port).greet()
 
 
 def test_a_session_of_a_script_goes_on_in_another_process_with_its_attributes(ports):

@@ -63,8 +63,7 @@ def processes(redis: RedisServer, folder: Path, returns: str = "") -> Iterator[t
 
 
 def go_to(ann: Speaker, port: int) -> bool:
-    ann.port = port
-    return bool(ann.come_back().resumed)
+    return bool(ann.go_to(port).greet().resumed)
 
 
 def test_a_script_s_session_goes_on_in_another_process_with_its_attributes(redis: RedisServer, tmp_path: Path) -> None:
