@@ -73,10 +73,11 @@ def test_a_session_is_closed_with_3000_when_it_has_expired(guard):
 
 
 def test_over_a_real_connection(guard):
-    with endpoint(guard) as (app, port), RawClient(port, "/ws/test?left=0.2") as client:
-        assert client.status == 101
-        assert client.receive_close() == (3000, "expired")
-        client.send(CLOSE, close_payload(3000))
+    with endpoint(guard) as (app, port):
+        with RawClient(port, "/ws/test?left=0.2") as client:
+            assert client.status == 101
+            assert client.receive_close() == (3000, "expired")
+            client.send(CLOSE, close_payload(3000))
         wait_until(lambda: guard.ended == [(3000, "expired", False)], "on_close")
         wait_until(lambda: app.endpoint("/ws/test").totals().closed == {3000: 1}, "the count")
 
@@ -259,7 +260,7 @@ def test_over_redis_a_session_that_has_expired_may_come_back(guard, redis_server
         with RawClient(port, "/ws/test?left=0.5&user=ann") as client:
             assert client.receive_close() == (3000, "expired")
             client.send(CLOSE, close_payload(3000))
-            wait_until(lambda: guard.ended and app.session_count == 0, "on_close")
+        wait_until(lambda: guard.ended and app.session_count == 0, "on_close")
         assert [(person.key, person.sessions) for person in room.presence()] == [("ann", 0)]
         with RawClient(port, "/ws/test?user=ann") as client:
             wait_until(lambda: [(p.key, p.sessions) for p in room.presence()] == [("ann", 1)], "the return")
