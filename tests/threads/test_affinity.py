@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -23,7 +24,7 @@ from tests.wire import RawClient, endpoint, self_signed, serving
 from wsthreads import WebSocketApp
 from wsthreads.servers.serving import Server
 from wsthreads.sessions.admission import Admission
-from wsthreads.threads.affinity import Affinity, Place, use_all_cores
+from wsthreads.threads.affinity import INHERITED_LOOK_S, INHERITED_LOOK_SHARE, Affinity, Place, use_all_cores
 from wsthreads.threads.cpu_load import is_ours, read_loads, roomier_core
 from wsthreads.threads.flusher import Flusher
 
@@ -495,6 +496,24 @@ def test_a_core_that_somebody_chose_is_left_to_them_from_the_second_look_on():
             for _ in range(3):
                 affinity._look_for_inherited(flusher, admission)
             assert pool.submit(here).result(DEADLINE_S) == expected
+
+
+def test_a_look_that_waits_for_the_processor_does_not_delay_the_next_one(monkeypatch):
+    """But one that takes it does."""
+
+    def spin(*_, **__):
+        until = time.thread_time() + 0.05
+        while time.thread_time() < until:
+            pass
+
+    affinity, flusher, admission = started(Affinity(wanted=True)), Mock(), busy()
+    monkeypatch.setattr(affinity._inheritance, "look", lambda *_, **__: time.sleep(0.05))
+    affinity._look_for_inherited(flusher, admission)
+    monkeypatch.setattr(affinity._inheritance, "look", spin)
+    affinity._look_for_inherited(flusher, admission)
+    quick, slow = (call.args[0] for call in flusher.call_later.call_args_list)
+    assert quick == INHERITED_LOOK_S
+    assert slow >= 0.05 / INHERITED_LOOK_SHARE
 
 
 def test_nothing_of_the_standard_library_is_changed():

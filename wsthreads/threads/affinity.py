@@ -26,7 +26,7 @@ from collections.abc import Callable, Set
 from contextlib import suppress
 from functools import partial
 from random import SystemRandom
-from time import monotonic, process_time
+from time import process_time, thread_time
 from typing import TYPE_CHECKING, NamedTuple
 
 from wsthreads.loggers import get_logger
@@ -46,8 +46,8 @@ log = get_logger(__name__)
 #: Seconds between checks of the cores' load. Random, so that two servers on one core do not both leave it.
 LOOK_S = (1.5, 3.0)
 
-#: Seconds between checks for threads and processes that inherited the core; two checks find them. And the share of the
-#: time that these checks may take.
+#: Seconds between checks for threads and processes that inherited the core; two checks find them. And the share of one
+#: core that these checks may take. (Not of the time: on a busy machine, a check waits for most of its time.)
 INHERITED_LOOK_S = 0.4
 INHERITED_LOOK_SHARE = 0.01
 
@@ -173,14 +173,14 @@ class Affinity:
 
     def _look_for_inherited(self, flusher: Flusher, occupancy: Occupancy) -> None:
         """In the flusher: check while there are sessions, and twice more for what the last session has started."""
-        began = monotonic()
+        began_s = thread_time()
         self._look_at_inherited()
         with self._lock:
             self._inherited_looks = 2 if self.place is not None and occupancy.taken else self._inherited_looks - 1
             if self._inherited_looks < 0:
                 self._inherited_watched_in = 0
                 return
-        delay_s = max(INHERITED_LOOK_S, (monotonic() - began) / INHERITED_LOOK_SHARE)
+        delay_s = max(INHERITED_LOOK_S, (thread_time() - began_s) / INHERITED_LOOK_SHARE)
         flusher.call_later(delay_s, partial(self._look_for_inherited, flusher, occupancy))
 
     def _look_at_inherited(self) -> None:
