@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
-from time import monotonic
+from time import thread_time
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import finalize
 
@@ -127,11 +127,11 @@ class Dashboard:
             self._tick(flusher)
 
     def _tick(self, flusher: Flusher) -> None:
-        """Called by the flusher. Slow samples are taken less often: they use at most a thousandth of the time."""
-        began = monotonic()
+        """Called by the flusher. Slow samples are taken less often: they use at most a thousandth of a core."""
+        began_s = thread_time()
         self._events.attach_again()
         self._sampler.take(IDLE_INTERVAL_S * 0.9)
-        flusher.call_later(max(IDLE_INTERVAL_S, 1000 * (monotonic() - began)), weakly(self._tick, flusher))
+        flusher.call_later(max(IDLE_INTERVAL_S, 1000 * (thread_time() - began_s)), weakly(self._tick, flusher))
 
     def close_viewers(self, code: int, reason: str) -> None:
         """Refuse new viewers, and begin to close the open pages. Does not block."""
