@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PACKAGING := setup.cfg setup.py pyproject.toml $(wildcard wsthreads/_native/*.[ch])
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-freethreaded stress bench conformance sanitize fuzz screenshots lint docs clean
+.PHONY: help run test test-freethreaded stress bench conformance sanitize fuzz client screenshots lint docs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,6 +87,9 @@ fuzz: $(VENV)/installed-fuzz ## fuzz each target for SECONDS; for example TARGET
 
 screenshots: $(VENV)/installed-test ## update the pictures in examples/pictures, with Chromium; takes two minutes
 	@$(BIN)/python -m tests.screenshots
+
+client: $(VENV)/installed-test ## make wsthreads.min.js, which servers serve, after a change of wsthreads.js
+	@$(BIN)/python -m tests.client.minify
 
 lint: $(VENV)/installed-lint ## check style and types
 	@$(BIN)/ruff check .

@@ -5,6 +5,7 @@ Delays are judged with a clock and sockets of the test's own.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import re
@@ -20,6 +21,7 @@ import pytest
 
 import wsthreads.client
 from tests.browsing import expect
+from tests.client.minify import MINIFIED, minified
 from tests.programs import DEADLINE_S, Browser, Program, run_server
 from wsthreads import WebSocketApp
 
@@ -875,11 +877,16 @@ def test_its_package_has_the_version_of_wsthreads():
     assert package["version"] == wsthreads.__version__.replace(".dev", "-dev.")
 
 
+def test_what_is_served_is_made_of_the_source_and_small():
+    assert MINIFIED.read_bytes() == minified(), "make client was not run after a change"
+    assert len(gzip.compress(MINIFIED.read_bytes())) < 6000
+
+
 def test_it_is_served_where_the_setting_says_so():
     client = Browser(WebSocketApp(serve_client=True))
     answer = client.get("/wsthreads.js")
     assert (answer.status_code, answer.mimetype) == (200, "text/javascript")
-    assert answer.get_data() == (FOLDER / "wsthreads.js").read_bytes()
+    assert answer.get_data() == (FOLDER / "wsthreads.min.js").read_bytes()
     assert client.get("/wsthreads.js", headers={"If-None-Match": answer.headers["ETag"]}).status_code == 304
     assert client.post("/wsthreads.js").status_code == 404
     assert Browser(WebSocketApp()).get("/wsthreads.js").status_code == 404

@@ -1,8 +1,9 @@
 """Serves the browser client, wsthreads.js, over HTTP.
 
-`wsthreads.js` is an ES module without dependencies; `wsthreads.d.ts` has its types. With the setting `serve_client`, an
-app serves both at its root. Responses have CORS headers, so pages of `allowed_origins` may import the module from this
-server. The request needs no preflight.
+`wsthreads.js` is an ES module without dependencies, `wsthreads.min.js` what esbuild makes of it, and `wsthreads.d.ts`
+has its types. With the setting `serve_client`, an app serves the minified module as `/wsthreads.js`, and the types.
+Responses have CORS headers, so pages of `allowed_origins` may import the module from this server. The request needs no
+preflight.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CLIENT_FILE", "find_client", "is_client", "send_client"]
 
-#: The module's file.
-CLIENT_FILE = Path(__file__).with_name("wsthreads.js")
+#: The file that is served as wsthreads.js.
+CLIENT_FILE = Path(__file__).with_name("wsthreads.min.js")
 
 #: Path -> file and media type.
 _SERVED = {
