@@ -156,6 +156,28 @@ def test_responses_without_a_body(origin: Origin, js: Asking) -> None:
     assert origin.connections == 1
 
 
+@pytest.mark.parametrize("is_at_once", [True, False])
+def test_interim_responses_are_skipped(origin: Origin, js: Asking, is_at_once: bool) -> None:
+    interim = b"".join(
+        b"HTTP/1.1 %d Interim\r\nContent-Length: 5\r\nLink: </a.css>\r\nConnection: close\r\n\r\n" % status
+        for status in (100, 102, 103, 199, 103)
+    )
+
+    def answer(_: Received, connection: socket.socket) -> bytes:
+        if is_at_once:
+            return interim + response(b"mine", "X-A: 1")
+        connection.sendall(interim)
+        return response(b"mine", "X-A: 1")
+
+    origin.routes["/x"] = answer
+    for init in ("{}", "{ method: 'POST', body: 'b' }", "{ method: 'PUT' }"):
+        told = js(f"""const r = await fetch(base + "/x", {init});
+          return [r.status, await r.text(), r.headers.get("link"), r.headers.get("x-a"),
+            (await (await fetch(base + "/echo")).json()).target];""")
+        assert told == [200, "mine", None, "1", "/echo"]
+    assert origin.connections == 1
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "raw deflate"])
 def test_bodies_are_decompressed(origin: Origin, js: Asking, encoding: str) -> None:
     text = b"text " * 50_000

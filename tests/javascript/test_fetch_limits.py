@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from tests.javascript_fakes import SHORT_S, script_log
 from tests.programs import DEADLINE_S, connect, own_threads, receive, run_server, wait_until, wsthreads
 from wsthreads.hosts import AllowedHosts
 from wsthreads.javascript.fetch_requests import FetchFailed, checked_request
+from wsthreads.javascript.http_connections import Connections
 
 
 @pytest.fixture
@@ -77,6 +79,8 @@ class Gate:
         (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200 + b"\r\n", "the connection failed: got more than 100 headers"),
         (b"HTTP/1.1 200 OK\r\na: " + b"b" * 70_000 + b"\r\n\r\n", "the connection failed: got more than 65536 bytes"),
         (b"HTTP/1.1 99999 OK\r\n\r\n", "the connection failed: "),
+        (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "the server changes to another protocol: status 101"),
+        (b"HTTP/1.1 103 Early Hints\r\n\r\n", "the connection failed: "),
     ],
 )  # fmt: skip
 def test_servers_that_lie(origin: Origin, tmp_path: Path, answer: bytes, message: str) -> None:
@@ -203,17 +207,38 @@ def test_a_fetch_ends_at_its_deadline_and_holds_up_nobody(
     no_threads_left()
 
 
-def test_drops_of_a_body_do_not_extend_the_deadline(origin: Origin, tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [b"100 Continue", b"103 Early Hints"])
+def test_drops_of_a_head_do_not_extend_the_deadline(origin: Origin, tmp_path: Path, status: bytes) -> None:
     def drip(_: Received, connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\n")
         while True:
-            connection.sendall(b"a: b\r\n" if len(origin.requests) > 1 else b"HTTP/1.1 100 Continue\r\n\r\n")
+            connection.sendall(b"a: b\r\n" if len(origin.requests) > 1 else b"HTTP/1.1 %b\r\n\r\n" % status)
 
     origin.routes["/x"] = drip
     with asking(origin, tmp_path, script_wait_s=SHORT_S, script_timeout_s=DEADLINE_S) as script:
         told = Asking(script)("return (await fetch(base + '/x')).text()")
         assert told.startswith(("TimeoutError", "TypeError"))
     no_threads_left()
+
+
+def test_each_request_on_a_kept_connection_has_its_own_time(origin: Origin) -> None:
+    class Nobody:
+        def control(self, control: socket.socket) -> None:
+            pass
+
+    connections, last = Connections(AllowedHosts([origin.host])), {}
+    for left_s in (1, 1000):
+        expires = monotonic() + left_s
+        url = f"{origin.url}/echo"
+        request = checked_request(AllowedHosts([origin.host]), "GET", url, {}, None, max_bytes=1, expires=expires)
+        connection, answer = connections.send(request, Nobody())
+        assert connection.http.sock is not None
+        last[left_s] = connection.http.sock.gettimeout()
+        assert answer.read() != b""
+        connections.keep(connection)
+    connections.close()
+    assert origin.connections == 1
+    assert last[1000] > 500 > last[1]
 
 
 def test_a_resolver_that_hangs_holds_up_no_other_fetch(

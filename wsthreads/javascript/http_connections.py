@@ -13,6 +13,7 @@ import ssl
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from http import HTTPStatus
 from importlib.metadata import version
 from time import monotonic
 from typing import Protocol
@@ -53,6 +54,18 @@ class Control(Protocol):
         """Shutting down `control` will end all waits for the connection. Raises `FetchFailed` if that is wanted now."""
 
 
+class _FinalResponse(http.client.HTTPResponse):
+    """Skips all interim responses (1xx). http.client skips only 100, and takes others for the answer to the request."""
+
+    def begin(self) -> None:
+        super().begin()
+        while self.status < 200:
+            if self.status == HTTPStatus.SWITCHING_PROTOCOLS:
+                raise FetchFailed("the server changes to another protocol: status 101")
+            self.headers = self.msg = None  # type: ignore[assignment]  # so that `begin` reads the next head
+            super().begin()
+
+
 class Connection:
     """A connection of urllib3 to an origin. One thread at a time uses it."""
 
@@ -64,17 +77,18 @@ class Connection:
         self.idle_since = 0.0
         #: A duplicate of the connection's socket, which lives until `close`.
         self.control: socket.socket | None = None
-        left = _left_s(request)
         if context is None:
-            self.http = HTTPConnection(request.host, request.port, timeout=left)
+            self.http = HTTPConnection(request.host, request.port)
         else:
-            self.http = HTTPSConnection(request.host, request.port, timeout=left, ssl_context=context)
+            self.http = HTTPSConnection(request.host, request.port, ssl_context=context)
         vars(self.http)["_new_conn"] = open_socket  # a method, which mypy would not let us replace
+        self.http.response_class = _FinalResponse
 
     def send(self, request: Request) -> BaseHTTPResponse:
         """Send the request. Blocks until the head of the response has arrived."""
+        self.http.timeout = left = _left_s(request)  # for the response, also if an earlier request made the connection
         if self.http.sock is not None:
-            self.http.sock.settimeout(_left_s(request))
+            self.http.sock.settimeout(left)
         self.http.request(
             request.method,
             request.target,

@@ -267,7 +267,7 @@ async function followed({ method, url, headers, redirect }, bytes, send, abortio
     const [status, statusText, pairs] = await send(method, url, headers, sent);
     const location = pairs.find((pair) => pair[0].toLowerCase() === "location")?.[1];
     if (redirect === "manual" || location === undefined || ![301, 302, 303, 307, 308].includes(status)) {
-      const isEmpty = method === "HEAD" || [101, 103, 204, 205, 304].includes(status);
+      const isEmpty = method === "HEAD" || [204, 205, 304].includes(status);
       const source = fromServer(numberOf(), abortion);
       if (isEmpty) {
         source.pull(true).catch(() => {});
