@@ -242,6 +242,17 @@ def test_a_session_that_was_closed_while_its_client_was_away_tells_it_code_and_r
         assert client.come_back().why == "unknown"
 
 
+@pytest.mark.parametrize("code", [1001, 4901])
+def test_a_client_that_leaves_before_it_has_read_that_its_session_was_closed_is_told_when_it_comes_back(world, code):
+    with Speaker(world.port).begin() as client:
+        world.wait_for("open")
+        world.handler.sessions[0].close(4001, "go away")
+        client.wire.send(CLOSE, close_payload(code))
+        world.wait_for("open", ("close", 4001, "go away"))
+        client.open().hello(client.token)
+        assert client.is_refused() == (4001, "go away")
+
+
 def test_without_resume_s_a_client_has_no_token_and_its_session_ends_with_the_connection():
     handler = Story()
     with endpoint(handler, ping_interval_s=0) as (_, port), Speaker(port).begin() as client:

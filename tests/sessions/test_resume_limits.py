@@ -239,6 +239,21 @@ def test_a_client_that_is_slowed_down_can_be_closed():
         assert client.receive_close() == (4000, "enough")
 
 
+def test_a_client_that_has_left_while_it_was_slowed_down_is_told_that_its_session_was_closed():
+    handler = Story()
+    with endpoint(handler, max_messages_per_s=1, resume_s=60) as (_, port), Speaker(port).begin() as client:
+        client.lose()
+        client.come_back()
+        for number in range(100):
+            client.send(str(number))
+        client.wire.send(CLOSE, close_payload(4901))
+        assert client.next() == "echo 0"
+        handler.sessions[0].close(4000, "enough")
+        wait_until(lambda: handler.calls[-1] == ("close", 4000, "enough"))
+        client.open().hello(client.token)
+        assert client.is_refused() == (4000, "enough")
+
+
 def test_too_many_acknowledgements_are_too_many_control_frames():
     with endpoint(Story(), max_control_frames_per_s=1, resume_s=60) as (_, port), Speaker(port).begin() as client:
         for _ in range(50):

@@ -112,7 +112,7 @@ class Channel:
         self.on_ending: Callable[[], None] = _nothing
         #: The connection was closed because the client read too slowly.
         self.was_too_slow = False
-        #: The client has sent a close frame.
+        #: The client has sent a close frame, and not one by which it leaves a session to come back to it.
         self.has_peer_closed = False
         self._timer: Timer | None = None
         self._is_finished = False  # `finish` has cancelled the timer; code that sets one checks this afterwards
@@ -237,10 +237,14 @@ class Channel:
         return self.outbox.is_keeping and (code == CloseCode.ABNORMAL or code in LEAVING_CODES)
 
     def answer_close(self, code: int, reason: str) -> None:
-        """The client has sent a close frame. Answer it, unless it is itself an answer."""
-        self.has_peer_closed = True
+        """The client has sent a close frame. Answer it, unless it is itself an answer.
+
+        A client that leaves to come back may not have read a close frame of the server.
+        """
+        is_leaving = self.outbox.is_keeping and code in LEAVING_CODES
+        self.has_peer_closed = not is_leaving
         answer = close_frame(None if code == CloseCode.NO_STATUS else code)  # RFC 6455, 5.5.1: with the same code
-        if self.outbox.is_keeping and code in LEAVING_CODES:
+        if is_leaving:
             if self._decide(code, reason, Leaving):
                 self.outbox.suspend(self.transport, answer)
         elif self._decide(code, reason):
