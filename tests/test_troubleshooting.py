@@ -472,7 +472,7 @@ def test_posts_that_are_not_handled() -> None:
             slow = error_of(lambda: room.post(1))
             assert isinstance(slow, PostError)
             assert slow.is_unknown
-            says("was not handled within … s (post_timeout_s); it may still be", str(slow))
+            says("was not handled within … s (post_timeout_s); it may still be handled", str(slow))
 
             def fill() -> None:
                 for _ in range(20_000):
@@ -526,8 +526,8 @@ def test_an_owner_that_redis_does_not_confirm(folder: Path) -> None:
         stack.enter_context(connect(f"{server.ws_url}/ws/game"))
         server.wait_for("begun")
         redis.kill()
-        server.wait_for("has not confirmed that in time")
-        says("this process owns the room … no more", server.log)
+        server.wait_for("has not confirmed the lease in time")
+        says("this process no longer owns the room …", server.log)
 
 
 # It does not change

@@ -109,7 +109,7 @@ def test_while_redis_is_away_changes_raise_and_reading_has_what_was_known(proxy,
             divided[0].rooms.room("other").get_attribute("mine")
     said = [record.getMessage() for record in caplog.records if record.name == "wsthreads.brokers.attributes"]
     assert len(said) == 1, "once"
-    assert said[0].startswith("attributes of rooms are as this process knew them last: redis")
+    assert said[0].startswith("attributes of rooms are read from this process's copies, which may be old: redis")
     proxy.heal()
     await_back(divided[0])
     assert here.attributes() == {"mine": 1, "theirs": 20}

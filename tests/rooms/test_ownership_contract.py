@@ -364,7 +364,7 @@ def test_no_more_posts_wait_in_a_room_than_there_may(world, owned, monkeypatch):
     them.wait_call("on_post", "lobby", "first")
     for number in range(20):
         room.post(number, wait=False)
-    with pytest.raises(PostError, match="20 posts wait already, the most that may"):
+    with pytest.raises(PostError, match="20 posts wait already, which is the limit"):
         room.post("one more")
     waiting = [each.states()["lobby"].posts_waiting for each in them.ownerships if "lobby" in each.states()]
     assert len(waiting) == 1

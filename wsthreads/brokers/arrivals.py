@@ -105,7 +105,7 @@ class Arrivals:
         try:
             room.listener.take_presences(room.name, present, is_first=not room.has_presences, is_surely=is_surely)
         except Exception:
-            log.exception("the presences in room %r were not taken", room.name)
+            log.exception("the presences of room %r in Redis were not used", room.name)
         room.has_presences = True
 
     def parse_presences(self, now_ms: int, stored: list[bytes]) -> list[messages.PresenceChange]:

@@ -279,4 +279,4 @@ class SharedAttributes(StoredAttributes):
     def _complain(self, error: BrokerError) -> None:
         if not self._is_away:
             self._is_away = True
-            log.warning("attributes of rooms are as this process knew them last: %s", error)
+            log.warning("attributes of rooms are read from this process's copies, which may be old: %s", error)

@@ -227,7 +227,8 @@ class Leases(Turns):
     def _lose_all(self, lost: list[tuple[Claim, int]]) -> None:
         if lost:
             names = f"{lost[0][0].key[1]!r:.80}" + (f" and {len(lost) - 1} others" if len(lost) > 1 else "")
-            log.warning("this process owns the room %s no more: %s has not confirmed that in time", names, self._place)
+            why = f"{self._place} has not confirmed the lease in time"
+            log.warning("this process no longer owns the room %s: %s", names, why)
         for claim, fence in lost:
             claim.keeper.lose(claim.key[1], fence)
 

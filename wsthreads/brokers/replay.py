@@ -138,7 +138,7 @@ class Replay:
             try:
                 room.listener.take_history(room.name, room.serial, stored)
             except Exception:
-                log.exception("the history of room %r was not taken", room.name)
+                log.exception("the history of room %r in Redis was not used", room.name)
 
     def _lose_history(self, room: Subscription) -> None:
         """Messages are missing in what this process knows of a room's history."""

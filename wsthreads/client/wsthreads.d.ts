@@ -73,7 +73,10 @@ export interface OpenEvent extends Event {
   lost: number | null;
 }
 
-/** The other side has no answer, or this side no room in its queue. Thrown in `onrequest`, its message is the answer. */
+/**
+ * A request that the other side has refused or failed to answer, or for which the queue of this side is full. If
+ * `onrequest` throws it, its message reaches the other side.
+ */
 export class RequestError extends Error {}
 /** The other side has not answered in time. */
 export class RequestTimeout extends Error {}
@@ -103,8 +106,9 @@ export interface ExpiringAddress {
   url: string | URL;
   /**
    * When the token expires: milliseconds since the epoch, as `Date.now()`, or a Date. 30 seconds earlier, the client asks
-   * its address function again and connects anew, before it closes the old connection. Then `open` comes again. Of a
-   * token for less than a minute, half of the time is used. A time in the past is ignored.
+   * its address function again and connects anew, before it closes the old connection. If the session goes on, `resumed`
+   * comes, otherwise `open`. If the token is valid for less than a minute, the client does so after half of that time.
+   * A time in the past is ignored.
    */
   expiresAt?: number | Date | null;
 }

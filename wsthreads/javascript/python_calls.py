@@ -56,7 +56,7 @@ def _close(generator: _Generator) -> None:
         try:
             generator.iterator.close()  # type: ignore[attr-defined]
         except BaseException:  # what the user's `finally` raises
-            log.exception("%s was ended, and has failed", generator.what)
+            log.exception("%s failed while it was closed", generator.what)
         finally:
             generator.running.release()
 

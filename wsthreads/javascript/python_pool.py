@@ -101,7 +101,7 @@ class PythonPool:
         except RuntimeError as error:  # no thread can be started just now
             if not self._threads:
                 raise
-            log.warning("%s goes on with %d threads for %s: %s", self._name, self._threads, self._what, error)
+            log.warning("%s has only %d threads for %s: %s", self._name, self._threads, self._what, error)
         else:
             self._threads += 1
 

@@ -186,7 +186,7 @@ class Ownership(Calling):
         if self._is_stopping:
             return "the server shuts down"
         if mailbox.posts >= MAX_POSTS_WAITING:
-            return f"{mailbox.posts} posts wait already, the most that may"
+            return f"{mailbox.posts} posts wait already, which is the limit"
         return None
 
     # What a subclass overrides, with the methods of `Calling` for it: whether this process owns a room.

@@ -69,5 +69,5 @@ class Outcome:
         """Wait until the post was handled. Raises `PostError` if it was not, or not within `timeout_s`."""
         if not self._settled.wait(timeout_s):
             text = f"a post to the room {name!r:.80} was not handled within {timeout_s:g} s (post_timeout_s)"
-            raise PostError(f"{text}; it may still be", is_unknown=True)
+            raise PostError(f"{text}; it may still be handled", is_unknown=True)
         self.check()

@@ -29,7 +29,13 @@ __all__ = ["check"]
     help="Scripts may import the functions of this Python file by this name; repeatable.",
 )
 @click.option("--allow-net", metavar="HOST", multiple=True, help="Hosts that scripts may fetch from; repeatable.")
-@click.option("--resume-s", metavar="SECONDS", type=float, default=0.0, help="As for run: sessions can be resumed.")
+@click.option(
+    "--resume-s",
+    metavar="SECONDS",
+    type=float,
+    default=0.0,
+    help="As for run. Without it, check warns that onSuspend and onResume are never called.",
+)
 def check(
     targets: tuple[str, ...],
     path: str | None,

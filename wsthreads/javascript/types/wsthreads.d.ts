@@ -94,7 +94,7 @@ declare module "wsthreads" {
 
   /**
    * A request that was not answered: refused by the other side, or not sent. Throw it in `onRequest` to refuse a request:
-   * its message reaches the client. Of any other error, the client only learns that the request has failed.
+   * its message reaches the client. For any other error, the client only learns that the request has failed.
    */
   export class RequestError extends Error {}
   /** A request was not answered in time. The client may have handled it, or may still do so. */
@@ -158,7 +158,7 @@ declare module "wsthreads" {
     getName(): string;
     /** The last messages of the room, at most `count`, the oldest first. The history must be on. */
     history(count: number): Received[];
-    /** Where the history is now, for the option `since` of `join`. The history must be on. */
+    /** The current position in the history, for the option `since` of `join`. The history must be on. */
     position(): string;
     /** Set an attribute of the room. Throws while Redis is away. */
     setAttribute(key: string, value: any): void;
@@ -349,7 +349,8 @@ declare module "wsthreads" {
   export type PresenceMessage = Message | void | undefined | null;
   /**
    * Called for each room that this process owns, `tickRate` times a second. `dt` is the time in seconds since the room's
-   * last tick, at most 0.25 or one period, whichever is longer. Late ticks are skipped. While a promise of the room is pending, its ticks are skipped, too.
+   * last tick, at most 0.25 or one period, whichever is longer. Late ticks are skipped. While a promise of the room is
+   * pending, its ticks are skipped, too.
    */
   export type OnTick = (room: OwnedRoom, dt: number) => void | Promise<void>;
   /** `export const tickRate: TickRate = 20;` How often `onTick` is called in a second, 1 to 60. */
