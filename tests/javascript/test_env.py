@@ -104,6 +104,55 @@ def test_the_text_of_an_error_shows_no_value(tmp_path: Path, code: str) -> None:
         assert SECRET not in texts.replace(f"caught {SECRET}", "")  # a text that is thrown is no error
 
 
+PEM = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0\nAASCBKcwggSjAgEAAoIBAQC7\n-----END PRIVATE KEY-----\n"
+
+
+@pytest.mark.parametrize("value", ["pa\"ss\\word-123", "it's \"über\" & soon", PEM], ids=["escapes", "quoted", "lines"])
+def test_no_form_of_a_value_is_in_the_text_of_an_error(tmp_path: Path, value: str) -> None:
+    (tmp_path / "store.py").write_text(
+        """def in_repr(key): raise ValueError(f"bad key {key!r}")
+def in_longer_repr(key): raise KeyError(f"\'{key}\'" + '"')
+def in_ascii(key): raise ValueError(ascii(key))
+def in_bytes(key): raise ValueError(key.encode())
+def in_url(key): from urllib.parse import quote; raise ValueError(f"no answer from /?key={quote(key)}&a")
+def in_query(key): from urllib.parse import urlencode; raise ValueError(f"no answer from /?{urlencode({'key': key})}&a")
+def in_lines(key): raise ValueError(key.splitlines()[-1] if len(key) < 100 else key.splitlines()[1])
+def in_part(key): raise ValueError(f"bad key {key[:len(key) * 3 // 4]!r}")
+"""
+    )
+    ways = ["repr", "longer_repr", "ascii", "bytes", "url", "query", "lines", "part"]
+    codes = [
+        *(f"await store.in_{way}(env.KEY)" for way in ways),
+        "throw 'text ' + env.KEY", "throw { key: env.KEY }", "throw new Error(encodeURIComponent(env.KEY) + '?')",
+        "throw new Error(JSON.stringify({ key: env.KEY }))", "throw new Error('a', { cause: env.KEY })",
+        "throw new AggregateError([env.KEY, { key: env.KEY }], 'a')", "session.room(env.KEY.repeat(40)).join()",
+    ]  # fmt: skip
+    cases = "\n".join(f"async (session) => {{ {code}; }}," for code in codes)
+    (tmp_path / "script.js").write_text(
+        f"""import {{ env }} from "wsthreads"; import * as store from "./store.py";
+        const cases = [{cases}];
+        export async function onMessage(session, number) {{ await cases[number](session); }}"""
+    )
+    pieces = set(re.findall(r"\w{4,}", value)) - {"BEGIN", "PRIVATE"}
+    with script_log() as log, play(tmp_path / "script.js", env={"KEY": value}, raise_errors=False) as game:
+        for number, code in enumerate(codes):
+            game.connect().send(str(number))
+            game.settle()
+            text = log.texts()[-1]
+            shown = {piece for piece in pieces if piece in text}
+            assert not shown, f"{code}: {text}"
+            assert "***" in text, f"{code}: {text}"
+
+
+def test_a_text_that_begins_like_a_value_is_shown(tmp_path: Path) -> None:
+    env = {"MODE": "development", "URL": "https://user:pw@example.com", "SHORT": "error"}
+    text = "the developer of https://example.net has an error: devel"
+    (tmp_path / "script.js").write_text(f"export function onMessage() {{ throw new Error({text!r}); }}")
+    with script_log() as log, play(tmp_path / "script.js", env=env, raise_errors=False) as game:
+        game.connect().send("x")
+        assert f"Error: {text}" in log.texts()[-1]
+
+
 @pytest.mark.parametrize(
     ("env", "message"),
     [

@@ -290,6 +290,7 @@ class Isolate(EventQueue):
                 max_members=MAX_MEMBERS,
                 has_engine=engine is not None,
                 env=dict(self._env),
+                secrets=self._env.forms(),
             )
             if engine is not None:
                 engine.use_runtime(name)

@@ -11,16 +11,15 @@ const MAX_STACK = 8000;
 const MAX_PARTS = 2 * 20;
 const LARGEST = 2n ** 4096n;  // writing out a number takes time in proportion to the square of its length
 
-const MIN_SECRET = 6;
-
-// Values of env, which the text of no error shows: it can quote one, as that of `new URL(env.NAME)` does.
+// How the texts of errors may show a value of env, the longest form first: that of `new URL(env.NAME)` quotes it. Each is
+// shown as ***. One that is cut off counts, too, from half of it, or 16 characters, on.
 const SECRETS = arrayOf();
-for (const value of Object.values(GIVEN_ENV)) {
-  if (value.length >= MIN_SECRET) {
-    append(SECRETS, value);
-  }
+for (const form of GIVEN_SECRETS) {
+  append(SECRETS, form);
 }
-const placeInText = asFunction(String.prototype.indexOf);
+const MIN_SECRET = 6;
+const SURE_SECRET = 16;
+const { indexOf: placeOfText } = String.prototype;
 
 const mapEntries = asFunction(Map.prototype.entries);
 const nextOfMap = asFunction(getPrototypeOf(new Map().entries()).next);
@@ -100,11 +99,40 @@ function masked(text) {
   let shown = SECRETS.length === 0 ? text : upTo(text, 2 * MAX_TEXT);
   for (let index = 0; index < SECRETS.length; index++) {
     const secret = SECRETS[index];
-    for (let at = placeInText(shown, secret); at >= 0; at = placeInText(shown, secret)) {
-      shown = `${upTo(shown, at)}***${apply(sliceOfText, shown, [at + secret.length])}`;  // shorter, so this ends
+    const begin = upTo(secret, secret.length < 2 * SURE_SECRET ? max(MIN_SECRET, trunc((secret.length + 1) / 2)) : SURE_SECRET);
+    let at = apply(placeOfText, shown, [begin]);
+    while (at >= 0) {
+      const length = lengthOfSecret(shown, at);
+      if (length > 0) {
+        shown = `${upTo(shown, at)}***${apply(sliceOfText, shown, [at + length])}`;
+      }
+      at = apply(placeOfText, shown, [begin, at + (length > 0 ? 3 : 1)]);
     }
   }
   return shown;
+}
+
+// How much of the text at this place is the longest form of a secret, or one that is cut off there.
+function lengthOfSecret(text, at) {
+  let longest = 0;
+  for (let index = 0; index < SECRETS.length; index++) {
+    const secret = SECRETS[index];
+    let length = 0;
+    while (length < secret.length && text[at + length] === secret[length]) {
+      length++;
+    }
+    const isCut = length >= SURE_SECRET || 2 * length >= secret.length;
+    if (length === secret.length || (isCut && length >= MIN_SECRET && !isInWord(text, at + length))) {
+      longest = max(longest, length);
+    }
+  }
+  return longest;
+}
+
+// Whether the text has an ASCII letter or digit there.
+function isInWord(text, at) {
+  const code = at < text.length ? codeAt(text, at) : 0;
+  return (code >= 48 && code <= 57) || (code >= 65 && code <= 90) || (code >= 97 && code <= 122);
 }
 
 // The stack as the engine made it, without calling a getter of the script.
@@ -144,7 +172,7 @@ function appendOther(parts, prefix, value, budget, parents) {
   if (!includes(parents, value) && parents.length <= MAX_DEPTH && looksLikeError(value)) {
     appendError(parts, prefix, value, budget, parents);
   } else {
-    append(parts, prefix + inspected(value, parents, budget, null));
+    append(parts, prefix + masked(inspected(value, parents, budget, null)));
     append(parts, "");
   }
 }
