@@ -328,18 +328,26 @@ def test_a_shutdown_ends_suspended_sessions_once(world):
         assert world.handler.calls == ["open", SUSPEND, ("close", 1001, "server shutting down")]
 
 
-def test_more_than_max_suspended_sessions_end_at_once():
+@pytest.mark.parametrize(
+    ("go", "end"),
+    [
+        (Speaker.lose, ("close", 1006, "connection lost")),
+        (lambda client: client.wire.send(CLOSE, close_payload(4901)), ("close", 4901, "")),
+    ],
+    ids=["lost", "left"],
+)
+def test_more_than_max_suspended_sessions_end_at_once(go, end):
     handler = Story()
     served = endpoint(handler, resume_s=60, max_suspended_sessions=1)
     with served as (_, port), Speaker(port).begin() as one, Speaker(port).begin() as two:
         wait_until(lambda: handler.calls == ["open", "open"])
         one.lose()
         wait_until(lambda: SUSPEND in handler.calls)
-        two.lose()
-        wait_until(lambda: ("close", 1006, "connection lost") in handler.calls)
+        go(two)
+        wait_until(lambda: end in handler.calls)
         assert handler.calls.count(SUSPEND) == 1
         assert one.come_back().resumed
-        assert not two.come_back().resumed
+        assert two.come_back().why == "unknown"
 
 
 def test_the_application_s_own_subprotocol_is_told_in_the_welcome():

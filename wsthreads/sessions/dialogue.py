@@ -48,8 +48,8 @@ class Dialogue(Ending):
     __slots__ = (
         "__weakref__",
         "_has_lapsed_meanwhile",
+        "_has_peer_closed",
         "epoch",
-        "has_peer_closed",
         "is_gone",
         "is_moving",
         "returned",
@@ -62,8 +62,7 @@ class Dialogue(Ending):
         super().__init__(outbox, handler, keeper, most_bytes)
         #: The application's own subprotocol.
         self.subprotocol = subprotocol
-        #: The client has sent a close frame that has ended the session, or has answered one.
-        self.has_peer_closed = False
+        self._has_peer_closed = False  # as in `Channel`
         #: Grows with each connection that comes or goes. Guarded by the lock.
         self.epoch = 0
         #: What `on_suspend` has returned last. Written by whoever holds the turn.
@@ -117,6 +116,13 @@ class Dialogue(Ending):
         """Whether it has a connection, as far as that is known."""
         carrier = self._carrier
         return carrier is not None and carrier.channel.ending is None and not self.outbox.is_suspended
+
+    @property
+    def is_known_to_have_ended(self) -> bool:
+        """Whether the client knows that the session has ended: it has closed it, has answered the server's close frame,
+        or has left a session that could not wait.
+        """
+        return self._has_peer_closed or isinstance(self.ending, Leaving)
 
     # A connection comes and goes
 
@@ -250,7 +256,7 @@ class Dialogue(Ending):
 
         Does nothing if the connection was replaced. Idempotent. Call `run` afterwards.
         """
-        code, reason = ending = carrier.finish()
+        ending = carrier.finish()
         channel = carrier.channel
         with self._lock:
             if self._carrier is not carrier:
@@ -261,8 +267,8 @@ class Dialogue(Ending):
                 self._events.append(lambda it: it._suspend(why))
             else:
                 self.was_too_slow = self.was_too_slow or channel.was_too_slow
-                self.has_peer_closed = channel.has_peer_closed
-                self._claim((code, reason))
+                self._has_peer_closed = channel.has_peer_closed
+                self._claim(ending)
                 self._close_locked(detaches=channel.suspends)
 
     def drop(self, carrier: Carrier) -> None:

@@ -357,7 +357,7 @@ class Reception:
     ) -> None:
         """If the session was closed for good, and its client may not know: close the connection in the same way."""
         if dialogue is not None:
-            ending = None if dialogue.has_peer_closed else dialogue.ending
+            ending = None if dialogue.is_known_to_have_ended else dialogue.ending
         else:
             record = self._setting.suspensions.record(session_id, wanted)
             if record is None or record.user != request.user:

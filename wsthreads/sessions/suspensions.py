@@ -191,7 +191,7 @@ class Suspensions:
         """A session has ended: `on_close` has returned."""
         session = dialogue.session
         code, reason = dialogue.ending or (int(CloseCode.ABNORMAL), "")
-        if self.resume_s and is_stopping(code) and not dialogue.has_peer_closed:
+        if self.resume_s and is_stopping(code) and not dialogue.is_known_to_have_ended:
             until = self.timers.now() + self.resume_s
             record = Record(int(code), reason, dialogue.secrets, session.user, session.request, until)
             with self._lock:
