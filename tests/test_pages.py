@@ -17,6 +17,7 @@ from tests.pages import PAGES, blocks, pictures, tables, text_of
 from tests.programs import EXAMPLES, ROOT
 from wsthreads import CloseCode, Config, RedisBroker, WebSocketApp, create_app
 from wsthreads.cli.commands import cli
+from wsthreads.errors import FINAL_CODES
 from wsthreads.javascript import check_script
 from wsthreads.monitoring.families import families
 
@@ -84,13 +85,15 @@ def test_close_codes_have_words_on_the_page_and_are_in_the_reference() -> None:
             assert re.search(rf"\b{int(code)}\b", reference), f"{code!r} is not in docs/reference"
 
 
-def test_the_table_of_close_codes_says_what_the_browser_s_client_does() -> None:
+def test_the_table_of_close_codes_says_what_the_clients_do() -> None:
     source = (ROOT / "wsthreads" / "client" / "wsthreads.js").read_text()
     stops = re.search(r"^const STOP_CODES = new Set\(\[([\d, ]+)\]\);", source, re.MULTILINE)
     assert stops is not None
     rows = re.findall(r"^(\d{4}) (stops|reconnects) ", text_of("docs/reference/close-codes"), re.MULTILINE)
     assert {int(code) for code, does in rows} >= set(CloseCode)
-    assert {code for code, does in rows if does == "stops"} == set(stops[1].split(", ")) - {"1010"}  # of clients only
+    final = set(map(int, stops[1].split(", ")))
+    assert final == FINAL_CODES, "wsthreads.js and wsthreads/errors.py differ"
+    assert {int(code) for code, does in rows if does == "stops"} == final - {1010}  # of clients only
 
 
 def test_the_tables_of_metrics_are_the_metrics() -> None:

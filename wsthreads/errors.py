@@ -98,6 +98,16 @@ class CloseCode(IntEnum):
     EXPIRED = 3000  # registered as "Unauthorized": the session's expiry has come
 
 
+#: Connecting again is useless after these codes: the client made a mistake, or is not welcome. All others may be
+#: temporary. `wsthreads.js` has the same list.
+FINAL_CODES = frozenset({1000, 1002, 1003, 1007, 1008, 1009, 1010, 3000, 3003})
+
+
+def is_final(code: int) -> bool:
+    """Whether connecting again is useless after this close code. True for the application's own, 4000 to 4999."""
+    return code in FINAL_CODES or 4000 <= code <= 4999
+
+
 class WSThreadsError(Exception):
     """The base class of all errors that wsthreads raises on purpose."""
 

@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import SystemRandom
 
-from wsthreads.errors import CloseCode
+from wsthreads.errors import CloseCode, is_final
 
-__all__ = ["Retries", "is_final"]
-
-#: Connecting again is useless after these codes, and after 4000 to 4999: the client made a mistake, or is not welcome.
-#: All others may be temporary. `wsthreads.js` has the same list.
-FINAL_CODES = frozenset({1000, 1002, 1003, 1007, 1008, 1009, 1010, 3000, 3003})
+__all__ = ["Retries"]
 
 #: The session goes on after one of these in place of the welcome; 1005 is no code. Any other one says that it is over.
 UNDECIDED_CODES = frozenset({1001, 1005, 1006, 1011, 1012, 1013})
@@ -23,11 +19,6 @@ STABLE_S = 5.0
 TEMPORARY_STATUSES = frozenset({408, 425, 429})
 
 _RANDOM = SystemRandom().random
-
-
-def is_final(code: int) -> bool:
-    """Whether connecting again is useless after this close code."""
-    return code in FINAL_CODES or 4000 <= code <= 4999
 
 
 class Retries:

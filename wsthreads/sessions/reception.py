@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from wsthreads.config import Config
-from wsthreads.errors import CloseCode, PeerError, ProtocolError
+from wsthreads.errors import CloseCode, PeerError, ProtocolError, is_final
 from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import SESSION_KEY, in_context, log_context
 from wsthreads.protocol import envelope
@@ -24,7 +24,6 @@ from wsthreads.sessions.carrier import Carrier
 from wsthreads.sessions.dialogue import Dialogue
 from wsthreads.sessions.moves import BUSY, UNKNOWN, Claim, Handover, origin_of, same_origin
 from wsthreads.sessions.secrets import digest
-from wsthreads.sessions.suspensions import is_stopping
 
 if TYPE_CHECKING:
     from wsthreads.protocol.connection import Connection
@@ -365,7 +364,7 @@ class Reception:
             if not same_origin(origin_of(record.request), origin_of(request)):
                 return
             ending = record.code, record.reason
-        if ending is not None and is_stopping(ending[0]):
+        if ending is not None and is_final(ending[0]):
             carrier.channel.begin_close(*ending)
 
 

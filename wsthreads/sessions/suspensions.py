@@ -15,7 +15,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import finalize
 
-from wsthreads.errors import CloseCode
+from wsthreads.errors import CloseCode, is_final
 from wsthreads.loggers import get_logger
 from wsthreads.monitoring.failures import exc_info_of
 from wsthreads.monitoring.logs import in_context, log_context
@@ -41,26 +41,6 @@ THREADS = 4
 
 #: A thread that cannot be started is tried again after this.
 RETRY_S = 1.0
-
-#: A client does not come back after one of these codes, or one from 4000 on. So it is told of them.
-STOPPING_CODES = frozenset(
-    {
-        CloseCode.NORMAL,
-        CloseCode.PROTOCOL_ERROR,
-        CloseCode.UNSUPPORTED_DATA,
-        CloseCode.INVALID_PAYLOAD,
-        CloseCode.POLICY_VIOLATION,
-        CloseCode.MESSAGE_TOO_BIG,
-        1010,  # mandatory extension
-        CloseCode.EXPIRED,
-        3003,
-    }
-)
-
-
-def is_stopping(code: int) -> bool:
-    """Whether a client that is told this code does not come back to its session."""
-    return code in STOPPING_CODES or code >= 4000
 
 
 class Record(NamedTuple):
@@ -191,7 +171,8 @@ class Suspensions:
         """A session has ended: `on_close` has returned."""
         session = dialogue.session
         code, reason = dialogue.ending or (int(CloseCode.ABNORMAL), "")
-        if self.resume_s and is_stopping(code) and not dialogue.is_known_to_have_ended:
+        # After another code, the client comes back and gets a new session.
+        if self.resume_s and is_final(code) and not dialogue.is_known_to_have_ended:
             until = self.timers.now() + self.resume_s
             record = Record(int(code), reason, dialogue.secrets, session.user, session.request, until)
             with self._lock:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from wsthreads.client.callbacks import Callbacks
 from wsthreads.client.dialogue import Dialogue
 from wsthreads.client.events import Asked, Opened
-from wsthreads.client.retries import UNDECIDED_CODES, is_final
+from wsthreads.client.retries import UNDECIDED_CODES
 from wsthreads.errors import (
     CloseCode,
     HandshakeRefused,
@@ -22,6 +22,7 @@ from wsthreads.errors import (
     RequestTimeout,
     SessionClosed,
     UsageError,
+    is_final,
 )
 from wsthreads.protocol.envelope import SUBPROTOCOL
 from wsthreads.testing.line import LINE, Call, Line
