@@ -303,6 +303,21 @@ def test_redirects_are_followed(origin: Origin, js: Asking) -> None:
     assert origin.connections == 1
 
 
+def test_an_address_of_a_redirect_may_be_utf_8(origin: Origin, js: Asking) -> None:
+    location = "Location: /ä?€".encode().decode("latin-1")
+    origin.routes["/a"] = response(b"", location, status="302 Found")
+    js("return (await fetch(base + '/a')).status")
+    assert origin.requests[-1].target == "/%c3%a4?%e2%82%ac"
+
+
+def test_a_response_with_hundreds_of_headers(origin: Origin, js: Asking) -> None:
+    origin.routes["/x"] = response(b"body", *(f"X-{number}: a" for number in range(500)))
+    for _ in range(2):
+        told = js("const r = await fetch(base + '/x'); return [r.headers.get('x-499'), await r.text()]")
+        assert told == ["a", "body"]
+    assert origin.connections == 1
+
+
 @pytest.mark.parametrize(
     ("status", "method", "then", "body"),
     [(301, "POST", "GET", ""), (302, "POST", "GET", ""), (303, "POST", "GET", ""), (303, "PUT", "GET", ""),

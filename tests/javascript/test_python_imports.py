@@ -702,6 +702,7 @@ def test_check_writes_types(tmp_path: Path) -> None:
     (tmp_path / "store.py").write_text(
         '''
 from collections.abc import Iterator
+from enum import Enum
 from typing import Literal, Optional, TypedDict
 from wsthreads import Room, Session
 class Row(TypedDict, total=False):
@@ -716,6 +717,8 @@ def load(room: Room, default, data: bytes, pair: tuple[int, str], table: Optiona
 def walk() -> Iterator[Row]: yield {}
 def unknown(value: "NoSuchName") -> "NoSuchName": return value
 def delete(key: str) -> None: pass
+class Color(Enum): RED = 1
+def paint(color: Literal[Color.RED], mark: Literal[b"x", 1, True, None], true=1): pass
 '''
     )
     (tmp_path / "chat.js").write_text('import * as store from "./store.py"; export function onMessage() {}')
@@ -748,6 +751,8 @@ export function unknown(value: any): Promise<any>;
 
 declare function delete_(key: string): Promise<null>;
 export { delete_ as delete };
+
+export function paint(color: any, mark: Uint8Array | 1 | true | null, true_?: any): Promise<any>;
 """
     )
 

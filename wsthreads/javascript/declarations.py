@@ -87,7 +87,7 @@ class _Writer:
             return _SIMPLE[hint]
         origin, arguments = get_origin(hint), get_args(hint)
         if origin is Literal:
-            return " | ".join(json.dumps(value) for value in arguments)
+            return " | ".join(dict.fromkeys(map(_literal, arguments)))
         if origin is typing.Union or origin is types.UnionType:
             return " | ".join(dict.fromkeys(self.type(argument) for argument in arguments))
         if origin is typing.Annotated:
@@ -137,6 +137,7 @@ _RESERVED = frozenset(
         "eval",
         "export",
         "extends",
+        "false",
         "function",
         "implements",
         "instanceof",
@@ -153,6 +154,7 @@ _RESERVED = frozenset(
         "switch",
         "this",
         "throw",
+        "true",
         "typeof",
         "var",
         "void",
@@ -169,6 +171,13 @@ def _declared(name: str, signature: str) -> str:
 
 def _is_positional(parameter: inspect.Parameter) -> bool:
     return parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.VAR_POSITIONAL)
+
+
+def _literal(value: object) -> str:
+    """A value of a `Literal`: no other type of JSON has literals in TypeScript. A member of an enum is none."""
+    if value is None or type(value) in (bool, int, str):
+        return json.dumps(value)
+    return _SIMPLE.get(type(value), "any")
 
 
 def _grouped(type_: str) -> str:

@@ -6,7 +6,6 @@ import json
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from socket import SHUT_RDWR, socket
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.javascript.fetch_requests import FetchFailed, Request
@@ -48,7 +47,7 @@ class Exchange:
         self._is_working = True  # a thread works for it, or will
         self._has_ended = False  # the whole body was read
         self._failure: tuple[str, str] | None = None  # the name of the error, and its message
-        self._control: socket | None = None
+        self._end_wait: Callable[[], None] | None = None
         self._is_head_late = False  # the call for the head waits until the body was read
 
     @property
@@ -97,12 +96,12 @@ class Exchange:
         except BaseException as error:
             self._finish(error)
 
-    def control(self, control: socket) -> None:
-        """Shutting down `control` ends all waits for the connection. Raises `FetchFailed` if that is wanted now."""
+    def control(self, end_wait: Callable[[], None]) -> None:
+        """From now on, `end_wait` ends the thread's wait. Raises `FetchFailed` if that is wanted now."""
         with self._lock:
             if self._failure is not None:
                 raise FetchFailed(self._failure[1])
-            self._control = control
+            self._end_wait = end_wait
 
     def _has_room_after(self, data: bytes) -> bool:
         if not data:
@@ -129,7 +128,7 @@ class Exchange:
             if error is not None:
                 self._failure = self._failure or _described(self.request, error)
             is_good = self._failure is None
-            self._control = None
+            self._end_wait = None
             connection, self._connection = self._connection, None
         if connection is not None:
             if is_good and self._connections is not None and connection.is_usable:
@@ -176,13 +175,12 @@ class Exchange:
         with self._lock:
             self._failure = self._failure or (name, message)
             self._buffer.clear()
-            ticket, control = self._take_ticket_locked(), self._control
+            ticket, end_wait = self._take_ticket_locked(), self._end_wait
             connection = None
             if not self._is_working:
                 connection, self._connection = self._connection, None
-        if control is not None:
-            with suppress(OSError):
-                control.shutdown(SHUT_RDWR)
+        if end_wait is not None:
+            end_wait()
         if connection is not None:
             self._close(connection)
         if ticket is not None:

@@ -11,15 +11,18 @@ import http.client
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from importlib.metadata import version
+from io import BufferedReader
 from time import monotonic
-from typing import Protocol
+from typing import BinaryIO, Protocol, cast
 
 from wsthreads.hosts import AllowedHosts
 from wsthreads.javascript.fetch_requests import FetchFailed, Request
+from wsthreads.javascript.name_lookups import Addresses, NameLookups
 
 try:
     from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -40,6 +43,9 @@ MAX_KEPT = 32
 MAX_KEPT_OF_ORIGIN = 8
 KEPT_S = 30.0
 
+#: The largest head of a response: its status and headers. It is what http.client allows for a line.
+MAX_HEAD_BYTES = 65_536
+
 #: How much longer than the fetch each wait of a thread may take.
 GRACE_S = 1.0
 
@@ -50,20 +56,51 @@ _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 class Control(Protocol):
     """Whoever waits for a response, and may end that."""
 
-    def control(self, control: socket.socket) -> None:
-        """Shutting down `control` will end all waits for the connection. Raises `FetchFailed` if that is wanted now."""
+    def control(self, end_wait: Callable[[], None]) -> None:
+        """From now on, `end_wait` ends the wait: for the host's name, or for the connection. It raises nothing.
+
+        Raises `FetchFailed` if that is wanted now.
+        """
 
 
-class _FinalResponse(http.client.HTTPResponse):
+class _Head:
+    """The head of a response as http.client takes it: all headers in one line. It takes no more than 100 lines."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.close = stream.close
+        self._parts = self._read(stream)
+
+    def readline(self, limit: int) -> bytes:
+        return next(self._parts)
+
+    def _read(self, stream: BinaryIO) -> Iterator[bytes]:
+        while True:
+            yield stream.readline(MAX_HEAD_BYTES + 1)  # the status
+            headers, line = b"", b"more"
+            while line.strip(b"\r\n") and len(headers) <= MAX_HEAD_BYTES:
+                line = stream.readline(MAX_HEAD_BYTES + 1 - len(headers))
+                headers += line
+            yield headers
+            if headers.strip(b"\r\n"):
+                yield b""  # http.client looks for an empty line by itself
+
+
+class _Response(http.client.HTTPResponse):
     """Skips all interim responses (1xx). http.client skips only 100, and takes others for the answer to the request."""
 
     def begin(self) -> None:
-        super().begin()
-        while self.status < 200:
-            if self.status == HTTPStatus.SWITCHING_PROTOCOLS:
-                raise FetchFailed("the server changes to another protocol: status 101")
-            self.headers = self.msg = None  # type: ignore[assignment]  # so that `begin` reads the next head
+        stream = self.fp
+        self.fp = head = cast(BufferedReader, _Head(stream))
+        try:
             super().begin()
+            while self.status < 200:
+                if self.status == HTTPStatus.SWITCHING_PROTOCOLS:
+                    raise FetchFailed("the server changes to another protocol: status 101")
+                self.headers = self.msg = None  # type: ignore[assignment]  # so that `begin` reads the next head
+                super().begin()
+        finally:
+            if self.fp is head:  # http.client drops it if it closes the connection
+                self.fp = stream
 
 
 class Connection:
@@ -82,7 +119,7 @@ class Connection:
         else:
             self.http = HTTPSConnection(request.host, request.port, ssl_context=context)
         vars(self.http)["_new_conn"] = open_socket  # a method, which mypy would not let us replace
-        self.http.response_class = _FinalResponse
+        self.http.response_class = _Response
 
     def send(self, request: Request) -> BaseHTTPResponse:
         """Send the request. Blocks until the head of the response has arrived."""
@@ -107,8 +144,7 @@ class Connection:
     def close(self) -> None:
         control, self.control = self.control, None
         if control is not None:
-            with suppress(OSError):
-                control.shutdown(socket.SHUT_RDWR)
+            _shut_down(control)
             control.close()
         self.http.close()
 
@@ -118,6 +154,7 @@ class Connections:
 
     def __init__(self, allowed: AllowedHosts) -> None:
         self._allowed = allowed
+        self._names = NameLookups()
         self._lock = threading.Lock()  # guards the rest; nothing blocks under it but the first making of the context
         self._kept: list[Connection] = []
         self._context: ssl.SSLContext | None = None
@@ -130,7 +167,7 @@ class Connections:
                 connection = self._take(request) or self._make(request, control)
                 try:
                     if connection.control is not None:
-                        control.control(connection.control)
+                        control.control(partial(_shut_down, connection.control))
                     return connection, connection.send(request)
                 except BaseException as error:
                     connection.close()
@@ -180,7 +217,8 @@ class Connections:
 
     def _make(self, request: Request, control: Control) -> Connection:
         def open_socket() -> socket.socket:
-            opened = _connected(request, self._allowed, lambda duplicate: take(duplicate))
+            addresses = self._names.find(request.host, request.port, _left_s(request), control.control)
+            opened = _connected(request, self._allowed, addresses, take)
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return opened
 
@@ -188,7 +226,7 @@ class Connections:
             previous, connection.control = connection.control, duplicate
             if previous is not None:
                 previous.close()
-            control.control(duplicate)
+            control.control(partial(_shut_down, duplicate))
 
         connection = Connection(request, self._tls() if request.scheme == "https" else None, open_socket)
         return connection
@@ -201,14 +239,15 @@ class Connections:
             return self._context
 
 
-def _connected(request: Request, allowed: AllowedHosts, take: Callable[[socket.socket], None]) -> socket.socket:
-    """A socket that is connected to a permitted address of the host. `take` gets a duplicate before it connects."""
-    try:
-        found = socket.getaddrinfo(request.host, request.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise FetchFailed(
-            f"the host {request.host} is not found: {getattr(error, 'strerror', None) or error}"
-        ) from error
+def _shut_down(control: socket.socket) -> None:
+    with suppress(OSError):
+        control.shutdown(socket.SHUT_RDWR)
+
+
+def _connected(
+    request: Request, allowed: AllowedHosts, found: Addresses, take: Callable[[socket.socket], None]
+) -> socket.socket:
+    """A socket that is connected to one of the addresses. `take` gets a duplicate before it connects."""
     for *_, address in found:
         refusal = allowed.refusal(request.host, request.port, str(address[0]))
         if refusal is not None:
@@ -246,6 +285,8 @@ def failure_of(error: Exception) -> FetchFailed:
         return FetchFailed(f"the certificate is not accepted: {cause.verify_message}")
     if any(isinstance(each, (IncompleteRead, http.client.IncompleteRead)) for each in (cause, error)):
         return FetchFailed("the connection was closed before the end of the body")
+    if isinstance(cause, http.client.LineTooLong):
+        return FetchFailed(f"the response has more than {MAX_HEAD_BYTES} bytes of headers")
     if isinstance(error, DecodeError):
         return FetchFailed("the body is not in the encoding that content-encoding names")
     if isinstance(cause, ssl.SSLError):

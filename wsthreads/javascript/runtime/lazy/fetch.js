@@ -283,7 +283,9 @@ async function followed({ method, url, headers, redirect }, bytes, send, abortio
     if (count === MAX_REDIRECTS) {
       throw new TypeError(`${method} ${new URL(url).origin}: more than ${MAX_REDIRECTS} redirects`);
     }
-    const next = urlOf(new URL(location, url));
+    // Headers are bytes, which arrive as Latin-1. Browsers take those of an address for UTF-8.
+    const escaped = location.replace(/[\x80-\xff]/g, (byte) => "%" + byte.charCodeAt().toString(16));
+    const next = urlOf(new URL(escaped, url));
     if ((status === 303 && method !== "GET" && method !== "HEAD") || (status < 303 && method === "POST")) {
       method = "GET";
       sent = null;
