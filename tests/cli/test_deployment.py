@@ -25,7 +25,10 @@ from wsthreads import UsageError
 from wsthreads.cli.deployment import Served, deployment_files, find_served, needs_of
 from wsthreads.cli.scaffold import scaffold
 
-FILES = ["deploy/Containerfile", "deploy/chat.service", "deploy/grafana.json", "deploy/nginx.conf", "gunicorn.conf.py"]
+FILES = [
+    "deploy/Containerfile", "deploy/Containerfile.dockerignore", "deploy/chat.service", "deploy/grafana.json",
+    "deploy/nginx.conf", "gunicorn.conf.py",
+]  # fmt: skip
 HANDLER = "export function onOpen(session) { session.send('hello'); }\n"
 
 
@@ -104,6 +107,9 @@ def test_a_script_gets_its_secrets_and_its_hosts(tmp_path):
     (tmp_path / "chat.js").write_text(SCRIPT_WITH_NEEDS)
     (tmp_path / ".env").write_text("GREETING=hello\n")
     scaffold(tmp_path, deploy=True, env_file=".env", allow_net=["127.0.0.1:1"])
+    assert ".env" in (tmp_path / "deploy" / "Containerfile.dockerignore").read_text().splitlines()
+    for file in ("Containerfile", f"{tmp_path.name}.service"):
+        assert "'wsthreads[fetch,gunicorn" in (tmp_path / "deploy" / file).read_text()
     with gunicorn(tmp_path) as server, connect(f"ws://127.0.0.1:{server.port}/ws/chat") as client:
         assert receive(client) == "hello,true,false"
 

@@ -6,7 +6,7 @@ import gzip
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -17,9 +17,14 @@ from tests.javascript.origins import ASKED, Origin, Received, response
 from tests.javascript.test_fetch import Asking, asking
 from tests.javascript_fakes import SHORT_S, script_log
 from tests.programs import DEADLINE_S, connect, own_threads, receive, run_server, wait_until, wsthreads
+from wsthreads import create_app
+from wsthreads.config import Config
+from wsthreads.errors import ConfigError
 from wsthreads.hosts import AllowedHosts
 from wsthreads.javascript.fetch_requests import FetchFailed, checked_request
+from wsthreads.javascript.handler import check_script
 from wsthreads.javascript.http_connections import Connections
+from wsthreads.javascript.name_lookups import NameLookups
 
 
 @pytest.fixture
@@ -76,8 +81,8 @@ class Gate:
         (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 100_000, "the body has more than max_fetch_bytes, 1000 bytes"),
         (b"", "the connection failed: "),
         (b"nonsense\r\n\r\n", "the connection failed: "),
-        (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200 + b"\r\n", "the connection failed: got more than 100 headers"),
-        (b"HTTP/1.1 200 OK\r\na: " + b"b" * 70_000 + b"\r\n\r\n", "the connection failed: got more than 65536 bytes"),
+        (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 11_000 + b"\r\n", "the response has more than 65536 bytes of headers"),
+        (b"HTTP/1.1 200 OK\r\na: " + b"b" * 70_000 + b"\r\n\r\n", "the response has more than 65536 bytes of headers"),
         (b"HTTP/1.1 99999 OK\r\n\r\n", "the connection failed: "),
         (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "the server changes to another protocol: status 101"),
         (b"HTTP/1.1 103 Early Hints\r\n\r\n", "the connection failed: "),
@@ -223,7 +228,7 @@ def test_drops_of_a_head_do_not_extend_the_deadline(origin: Origin, tmp_path: Pa
 
 def test_each_request_on_a_kept_connection_has_its_own_time(origin: Origin) -> None:
     class Nobody:
-        def control(self, control: socket.socket) -> None:
+        def control(self, end_wait: Callable[[], None]) -> None:
             pass
 
     connections, last = Connections(AllowedHosts([origin.host])), {}
@@ -260,6 +265,56 @@ def test_a_resolver_that_hangs_holds_up_no_other_fetch(
         go_on.set()
     no_threads_left()
     assert [request.target for request in origin.requests] == ["/echo"]
+
+
+def test_a_resolver_that_hangs_holds_up_none_of_many_fetches(
+    origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, original, asked = threading.Event(), socket.getaddrinfo, []
+
+    def resolve(host: str, *arguments: Any, **options: Any) -> Any:
+        if host == "slow.test":
+            asked.append(host)
+            go_on.wait(DEADLINE_S)
+            raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+        return original(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with asking(origin, tmp_path, allow_net=[origin.host, "slow.test:80"]) as script:
+        told = Asking(script)("""const one = () => fetch("http://slow.test/", { signal: AbortSignal.timeout(20) });
+          const all = await Promise.all(Array.from({ length: 100 }, () => one().catch((error) => error.name)));
+          return [new Set(all).size, all[0], (await fetch(base + "/echo")).status];""")
+        assert (told, asked) == ([1, "TimeoutError", 200], ["slow.test"])
+        session = script.open()
+        script.message(session, "globalThis.last = fetch('http://slow.test/').catch((error) => error.message)")
+        go_on.set()
+        told = Asking(script)("return await last")
+        assert told == "GET http://slow.test:80: the host slow.test is not found: no answer"
+    no_threads_left()
+
+
+def test_names_beyond_those_that_may_be_looked_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsthreads.javascript.name_lookups.MAX_RUNNING", 1)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def resolve(host: str, *arguments: Any, **options: Any) -> Any:
+        begun.set()
+        go_on.wait(DEADLINE_S)
+        return [host]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    names, found = NameLookups(), []
+    waiting = threading.Thread(target=lambda: found.append(names.find("a.test", 1, DEADLINE_S, lambda end: None)))
+    waiting.start()
+    assert begun.wait(DEADLINE_S)
+    with pytest.raises(FetchFailed, match="1 names of hosts are being looked up"):
+        names.find("b.test", 1, DEADLINE_S, lambda end: None)
+    with pytest.raises(FetchFailed, match=r"a\.test was not found in time"):
+        names.find("a.test", 1, DEADLINE_S, lambda end: end())
+    go_on.set()
+    waiting.join(DEADLINE_S)
+    assert found == [["a.test"]]
+    assert names.find("b.test", 1, DEADLINE_S, lambda end: None) == ["b.test"]
 
 
 def test_more_fetches_at_once_than_may_be_open_are_refused(
@@ -397,12 +452,11 @@ def test_a_body_that_is_too_long_is_not_sent(origin: Origin, tmp_path: Path) -> 
     assert told == "TypeError: fetch sends at most max_fetch_bytes, 10 bytes, not 11"
 
 
-def test_without_urllib3_the_error_says_what_to_install(
-    origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_urllib3_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "urllib3", None)
-    monkeypatch.setitem(sys.modules, "urllib3.connection", None)
-    monkeypatch.delitem(sys.modules, "wsthreads.javascript.http_connections", raising=False)
-    with asking(origin, tmp_path) as script:
-        told = Asking(script)("await fetch(base)")
-    assert told == "TypeError: fetch needs urllib3: pip install 'wsthreads[fetch]'"
+    (tmp_path / "chat.js").write_text("export function onOpen() {}")
+    with pytest.raises(ConfigError, match=r"^allow_net needs urllib3: pip install 'wsthreads\[fetch\]'"):
+        create_app(tmp_path / "chat.js", allow_net=["api.example.com"])
+    with pytest.raises(ConfigError, match="allow_net needs urllib3"):
+        check_script(tmp_path / "chat.js", Config(allow_net=("api.example.com",)))
+    create_app(tmp_path / "chat.js")  # needs none

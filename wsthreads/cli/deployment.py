@@ -100,8 +100,10 @@ def deployment_files(name: str, served: Served) -> dict[str, str]:
     templates = resources.files(__package__) / "templates" / "deploy"
     config = (templates / "gunicorn.conf.py.txt").read_text("utf-8").replace("NAME", name).replace("SERVED", code)
     files = {"gunicorn.conf.py": config}
-    for file in ("NAME.service", "nginx.conf", "Containerfile", "grafana.json"):
+    for file in ("NAME.service", "nginx.conf", "Containerfile", "Containerfile.dockerignore", "grafana.json"):
         files[f"deploy/{file.replace('NAME', name)}"] = (templates / file).read_text("utf-8").replace("NAME", name)
+    if served.env_file:
+        files["deploy/Containerfile.dockerignore"] += f"{served.env_file}\n"
     return files
 
 

@@ -13,10 +13,12 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from importlib.util import find_spec
 from itertools import takewhile
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from wsthreads.errors import ConfigError
 from wsthreads.javascript.calls import Answer, Function
 from wsthreads.javascript.python_calls import result_event
 from wsthreads.javascript.python_pool import PythonPool
@@ -38,9 +40,14 @@ MAX_OPEN = 1000
 
 
 class Fetches:
-    """Owned by an isolate, whose thread calls all methods but `stop`."""
+    """Owned by an isolate, whose thread calls all methods but `stop`.
+
+    Raises `ConfigError` if the configuration names hosts, and the package that reaches them is not installed.
+    """
 
     def __init__(self, name: str, schedule: Schedule, config: Config) -> None:
+        if config.allow_net and find_spec("urllib3") is None:
+            raise ConfigError("allow_net needs urllib3: pip install 'wsthreads[fetch]'")
         self.engine: Engine | None = None
         self._schedule = schedule
         self._allow_net = config.allow_net

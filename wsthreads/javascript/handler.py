@@ -115,7 +115,8 @@ class ScriptHandler(Handler):
         """Load the script. Blocks for as long as its top level runs, at most `Config.script_timeout_s`.
 
         Raises `ScriptError` if the script does not load, `HandlerError` if it has no handler function, and
-        `IsolateError` if no interpreter can be made, or if the last ones died too soon.
+        `IsolateError` if no interpreter can be made, or if the last ones died too soon. Raises `ConfigError` if the
+        setting `allow_net` needs a package that is not installed.
         """
         life = self._lives.setdefault(os.getpid(), _Life())
         if life.isolate is not None and life.isolate.is_alive:
@@ -372,7 +373,8 @@ def check_script(
 ) -> ScriptInfo:
     """Load the script in an isolate of its own, to check it. The script's top level runs.
 
-    Raises `ScriptError` (file, line, column), `HandlerError` and `IsolateError` as `ScriptHandler.start` does.
+    Raises `ScriptError` (file, line, column), `HandlerError`, `IsolateError` and `ConfigError` as `ScriptHandler.start`
+    does.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):

@@ -66,7 +66,8 @@ def new(
         click.echo(f"  wsthreads check {handler}")
         click.echo("  python -m pytest    # after: pip install pytest")
     if deploy:
-        click.echo("  gunicorn            # after: pip install 'wsthreads[gunicorn]'")
+        extras = "fetch,gunicorn" if allow_net else "gunicorn"
+        click.echo(f"  gunicorn            # after: pip install 'wsthreads[{extras}]'")
         for used, setting in needs_of(Path(folder), app=app, env_file=env_file, allow_net=allow_net):
             click.echo(f"\nA script uses {used}: add {setting} to the settings in gunicorn.conf.py.")
         click.echo("\nThe first lines of the files in deploy say how to use them. Import grafana.json into Grafana.")
