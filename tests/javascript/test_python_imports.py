@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +20,7 @@ from tests.programs import DEADLINE_S, Program, own_threads
 from wsthreads import create_app
 from wsthreads.config import Config
 from wsthreads.errors import ConfigError, ScriptError
-from wsthreads.javascript import check_script
+from wsthreads.javascript import check_script, python_calls
 from wsthreads.javascript.python_calls import PythonCalls
 from wsthreads.javascript.python_functions import PythonFunctions
 from wsthreads.javascript.python_pool import MAX_ABANDONED
@@ -418,13 +419,15 @@ def numbers(n):
 def failing():
     yield 1
     raise ValueError("at 2")
+def ends(): return ended
 """
     source = """
-    import { numbers, failing } from "./store.py";
+    import { ends, numbers, failing } from "./store.py";
     export async function onMessage(session) {
       const found = [];
       for await (const n of numbers(3)) found.push(n);
-      for await (const n of numbers(9)) { if (n === 2) break; found.push(n); }
+      const left = numbers(9);
+      for await (const n of left) { if (n === 2) { await left.return(); found.push(...await ends()); break; } found.push(n); }
       const all = numbers(2);
       found.push(...await Promise.all([all.next(), all.next(), all.next(), all.next()]).then((each) => each.map(
         ({ value, done }) => `${value} ${done}`)));
@@ -434,22 +437,116 @@ def failing():
       session.send(found.join("|"));
     }"""
     with with_store(tmp_path, python, source) as script:
-        told = '0|1|2|0|1|0 false|1 false|end true|undefined true|1|at 2|{"value":"r","done":true}|{"done":true}'
+        told = '0|1|2|0|1|3|9|0 false|1 false|end true|undefined true|1|at 2|{"value":"r","done":true}|{"done":true}'
         assert script.answer(script.open()) == told
         assert names_in(script)["ended"] == [3, 9, 2]
 
 
-def test_generators_left_open_are_bounded_and_end_with_the_script(tmp_path: Path) -> None:
-    python = "ended = []\ndef g():\n    try:\n        while True: yield 1\n    finally:\n        ended.append(1)\n"
+ENDLESS = "ended = []\ndef g():\n    try:\n        while True: yield 1\n    finally:\n        ended.append(1)\n"
+
+
+def test_a_generator_that_nobody_can_go_on_with_ends(tmp_path: Path) -> None:
+    source = """
+    import { g } from "./store.py";
+    export async function onMessage(session, message) {
+      const rows = g();
+      const steps = [rows.next(), rows.next(), rows.next()];
+      if (message === "waits") await steps[2];
+      else for (const step of steps) step.then(({ value }) => session.send(`${value}`));
+      session.send("done");
+    }"""
+    with with_store(tmp_path, ENDLESS, source, script_wait_s=DEADLINE_S) as script:
+        ended = names_in(script)["ended"]
+        session = script.open()
+        script.message(session, "waits")
+        script.message(session, "waits")
+        eventually(lambda: len(ended) == 2)
+        script.message(session, "does not wait")
+        assert session.wait_for_messages(6) == ["done", "done", "done", "1", "1", "1"]  # calls that were made go on
+        eventually(lambda: len(ended) == 3)
+
+
+def test_a_generator_that_is_idle_for_long_makes_room_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, ended = [100.0], []
+
+    def rows(name: str) -> Iterator[int]:
+        try:
+            yield from range(9)
+        finally:
+            ended.append(name)
+
+    monkeypatch.setattr(python_calls, "MAX_GENERATORS", 2)
+    monkeypatch.setattr(python_calls, "monotonic", lambda: now[0])
+    store = ModuleType("store")
+    store.rows, store.__all__ = rows, ["rows"]  # type: ignore[attr-defined]
+    functions, schedule = PythonFunctions({"store": store}), Schedule()
+    functions.embedded_source("store", "runtime")
+    calls = PythonCalls("x", functions, schedule, print, str, threads=1, wait_s=5)
+    tickets = itertools.count(1)
+
+    def ask(kind: str, *arguments: Any) -> Any:
+        ticket = next(tickets)
+        refusal = calls.functions()[kind](ticket, *arguments)
+        if refusal is not None:
+            return refusal
+        event = schedule.take(DEADLINE_S)
+        assert event is not None and calls.settle(ticket)
+        return json.loads(event.encoded(None))[4]
+
+    assert [ask("call_function", 0, f'["{name}"]') for name in "ab"] == [1, 2]
+    now[0] += 4
+    assert ask("next_of", 1) == {"done": False, "value": 0}
+    assert ask("call_function", 0, '["c"]') == "rows (store): 2 generators of this script are open, end one before"
+    now[0] += 4
+    assert ask("call_function", 0, '["c"]') == 3  # in place of b, which no step was asked of
+    assert ask("next_of", 1) == {"done": False, "value": 1}
+    assert ask("next_of", 2) == "the generator was idle for 5 s, and has ended: 2 others were open"
+    assert ended == []  # b had not begun
+    now[0] += 6
+    assert ask("call_function", 0, '["d"]') == 4
+    assert ask("next_of", 4) == {"done": False, "value": 0}
+    calls.stop()
+
+
+def test_a_step_that_was_given_up_ends_its_generator(tmp_path: Path) -> None:
+    python = """
+import threading
+gate, ended = threading.Event(), []
+def g():
+    try:
+        yield 1
+        gate.wait()
+        while True: yield 2
+    finally:
+        ended.append(1)
+"""
     source = """
     import { g } from "./store.py";
     export async function onMessage(session) {
+      try { for await (const row of g()) session.send(`${row}`); } catch (error) { session.send(error.name); }
+    }"""
+    with with_store(tmp_path, python, source, script_wait_s=SHORT_S) as script:
+        session = script.open()
+        script.message(session)
+        assert session.wait_for_messages(2) == ["1", "TimeoutError"]
+        names_in(script)["gate"].set()
+        eventually(lambda: names_in(script)["ended"] == [1])
+
+
+def test_generators_left_open_are_bounded_and_end_with_the_script(tmp_path: Path) -> None:
+    source = """
+    import { g } from "./store.py";
+    const kept = [];
+    export async function onMessage(session) {
       let open = 0;
       try {
-        for (; open < 2000; open++) await g().next();
+        for (; open < 2000; open++) {
+          kept.push(g());
+          await kept[open].next();
+        }
       } catch (error) { session.send(`${open}: ${error.message}`); }
     }"""
-    with with_store(tmp_path, python, source, script_wait_s=DEADLINE_S) as script:
+    with with_store(tmp_path, ENDLESS, source, script_wait_s=DEADLINE_S) as script:
         answer = script.answer(script.open())
         assert answer == "1000: g (store.py): 1000 generators of this script are open, end one before"
         ended = names_in(script)["ended"]

@@ -31,7 +31,7 @@ __all__ = ["PythonCalls", "error_of", "result_event"]
 
 log = get_logger(__name__)
 
-#: How many generators a script may have open.
+#: How many generators a script may have open. Beyond that, one ends that no step was asked of for `script_wait_s`.
 MAX_GENERATORS = 1000
 
 #: The longest text of an exception, and how many of its frames a script sees.
@@ -42,12 +42,13 @@ MAX_FRAMES = 20
 class _Generator:
     """A generator that a script iterates."""
 
-    __slots__ = ("iterator", "running", "what")
+    __slots__ = ("idle_since", "iterator", "running", "what")
 
     def __init__(self, what: PythonFunction, iterator: Iterator[Any]) -> None:
         self.what = what
         self.iterator = iterator
         self.running = Lock()  # held by the thread that runs it
+        self.idle_since = monotonic()  # when its last step ended; `NEVER` while it has one
 
 
 def _close(generator: _Generator) -> None:
@@ -100,7 +101,7 @@ class PythonCalls:
 
     def functions(self) -> dict[str, Function]:
         """What the runtime calls. Each returns None, or why the call cannot be made."""
-        return {"call_function": self._call, "next_of": self._next, "end_of": self._end}
+        return {"call_function": self._call, "next_of": self._next, "end_of": self._end, "drop_generator": self._drop}
 
     @property
     def is_idle(self) -> bool:
@@ -156,7 +157,7 @@ class PythonCalls:
         arguments = arguments_from(text, specials, self._handle)
         if not function.is_generator:
             return self._begin(ticket, function, lambda: function.function(*arguments))
-        if len(self._generators) >= MAX_GENERATORS:
+        if len(self._generators) >= MAX_GENERATORS and not self._end_idle():
             return f"{function}: {MAX_GENERATORS} generators of this script are open, end one before"
         self._last_generator += 1
         generator = self._last_generator
@@ -171,18 +172,23 @@ class PythonCalls:
         """Compute the next value of a generator, as an iterator result."""
         generator = self._generators.get(number)
         if generator is None:
-            return "the generator has ended"
+            return f"the generator was idle for {self._wait_s:g} s, and has ended: {MAX_GENERATORS} others were open"
+        generator.idle_since = NEVER
 
         def go_on() -> dict[str, Any]:
-            with generator.running:
-                try:
+            try:
+                with generator.running:
                     return {"done": False, "value": next(generator.iterator)}
-                except StopIteration as end:
-                    self._generators.pop(number, None)
-                    return {"done": True, "value": end.value}
-                except BaseException:
-                    self._generators.pop(number, None)
-                    raise
+            except StopIteration as end:
+                self._generators.pop(number, None)
+                return {"done": True, "value": end.value}
+            except BaseException:
+                self._generators.pop(number, None)
+                raise
+            finally:
+                generator.idle_since = monotonic()
+                if number not in self._generators:  # perhaps dropped meanwhile
+                    _close(generator)
 
         return self._begin(ticket, generator.what, go_on, number)
 
@@ -210,11 +216,26 @@ class PythonCalls:
         self._deadlines[ticket] = (monotonic() + self._wait_s, function, generator)
         return None
 
+    def _drop(self, number: int) -> Answer:
+        """The script cannot reach a generator any more."""
+        self._close_later(number)
+        return None
+
+    def _end_idle(self) -> bool:
+        """End the generator that has been idle longest, if that is more than `script_wait_s`."""
+        generators = list(self._generators.items())
+        number, generator = min(generators, key=lambda item: item[1].idle_since)
+        is_idle = generator.idle_since < monotonic() - self._wait_s
+        if is_idle:
+            self._close_later(number)
+        return is_idle
+
     def _close_later(self, number: int) -> None:
         """End a generator of which the script gets nothing more, in a thread of the pool."""
         generator = self._generators.pop(number, None)
-        if generator is not None:
-            self._pool.submit(-number, partial(_close, generator))
+        if generator is not None and self._pool.submit(-number, partial(_close, generator)) is not None:
+            generator.idle_since = monotonic()
+            self._generators[number] = generator  # to be ended later: this thread must not run its `finally`
 
     def _work(self, ticket: int, function: PythonFunction, work: Callable[[], Any], number: int | None) -> None:
         """Call the function, in a thread of the pool."""

@@ -90,44 +90,53 @@ function errorOf(name, message, frames, stack) {
   return error;
 }
 
-// An async iterator over a Python generator. Its calls are made one after the other, in their order.
+// An async iterator over a Python generator. Its calls are made one after the other, in their order. Nothing here refers to
+// the iterator itself: once nobody else does, the generator is ended after the calls that were made.
 function iterated(number, name, args) {
   let last = called(number, name, args);  // the number of the generator, in the end
-  let hasEnded = false;
   const generator = last;
-  const ignored = () => {};
+  const state = { __proto__: null, opened: 0, steps: 1, hasEnded: false, isDropped: false };
+  const settled = () => {
+    state.steps--;
+    endDropped(state);
+  };
   const next = (kind) => {
     const before = last;
+    state.steps++;
     const step = new ThePromise((resolve, reject) => {
       const go = () => when(generator, (opened) => {
-        if (hasEnded) {
+        if (state.hasEnded) {
           resolve({ value: undefined, done: true });
           return;
         }
-        hasEnded = kind === "end_of";
+        state.hasEnded = kind === "end_of";
         when(asked((ticket) => python(kind, ticket, opened)), (result) => {
-          hasEnded = hasEnded || result.done;
-          resolve(hasEnded && kind === "end_of" ? { value: undefined, done: true } : result);
+          state.hasEnded = state.hasEnded || result.done;
+          resolve(state.hasEnded && kind === "end_of" ? { value: undefined, done: true } : result);
         }, (error) => {
-          hasEnded = true;
+          state.hasEnded = true;
+          python("drop_generator", opened);  // if it is still open: the error may be a timeout, or this side's
           reject(error);
         });
       }, (error) => {  // it was not opened: the first step says so
-        if (hasEnded || kind === "end_of") {
+        if (state.hasEnded || kind === "end_of") {
           resolve({ value: undefined, done: true });
         } else {
-          hasEnded = true;
+          state.hasEnded = true;
           reject(error);
         }
       });
       when(before, go, go);
     });
     last = step;
-    when(step, ignored, ignored);  // whoever called it gets the error
+    when(step, settled, settled);  // whoever called it gets the error
     return step;
   };
-  when(generator, ignored, ignored);
-  return freeze({
+  when(generator, (opened) => {
+    state.opened = opened;
+    settled();
+  }, settled);
+  const iterator = freeze({
     next: () => next("next_of"),
     return: (value) => new ThePromise((resolve, reject) =>
       when(next("end_of"), () => resolve({ value, done: true }), reject)),
@@ -135,6 +144,23 @@ function iterated(number, name, args) {
       return this;
     },
   });
+  iterators ??= new TheFinalizationRegistry((dropped) => {
+    dropped.isDropped = true;
+    endDropped(dropped);
+  });
+  apply(registerFor, iterators, [iterator, state]);
+  return iterator;
+}
+
+let iterators = null;  // made when a script first has one
+const TheFinalizationRegistry = FinalizationRegistry;
+const { register: registerFor } = FinalizationRegistry.prototype;
+
+function endDropped(state) {
+  if (state.isDropped && state.steps === 0 && state.opened !== 0 && !state.hasEnded) {
+    state.hasEnded = true;
+    python("drop_generator", state.opened);
+  }
 }
 
 // The arguments of a call: `text` is their JSON, `specials` an array of the special values, or null.
