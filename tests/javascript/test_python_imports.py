@@ -427,7 +427,10 @@ def ends(): return ended
       const found = [];
       for await (const n of numbers(3)) found.push(n);
       const left = numbers(9);
-      for await (const n of left) { if (n === 2) { await left.return(); found.push(...await ends()); break; } found.push(n); }
+      for await (const n of left) {
+        if (n === 2) { await left.return(); found.push(...await ends()); break; }
+        found.push(n);
+      }
       const all = numbers(2);
       found.push(...await Promise.all([all.next(), all.next(), all.next(), all.next()]).then((each) => each.map(
         ({ value, done }) => `${value} ${done}`)));
@@ -490,7 +493,8 @@ def test_a_generator_that_is_idle_for_long_makes_room_for_another(monkeypatch: p
         if refusal is not None:
             return refusal
         event = schedule.take(DEADLINE_S)
-        assert event is not None and calls.settle(ticket)
+        assert event is not None
+        assert calls.settle(ticket)
         return json.loads(event.encoded(None))[4]
 
     assert [ask("call_function", 0, f'["{name}"]') for name in "ab"] == [1, 2]
