@@ -90,6 +90,23 @@ def test_a_chain_of_promise_jobs_without_end_is_broken(tmp_path: Path) -> None:
         assert session.is_open()
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "for (let i = 0; i < 100; i++) { const f = () => Promise.resolve().then(f); f(); }",
+        "for (let i = 0; i < 100; i++) (async () => { for (;;) await null; })();",
+        "const r = new FinalizationRegistry(() => r.register({}, 1)); for (let i = 0; i < 100; i++) r.register({}, i);",
+    ],
+)
+def test_many_endless_chains_of_promise_jobs_hold_up_nobody(tmp_path: Path, code: str) -> None:
+    with script_log() as log, running(tmp_path, SCRIPT % ("function", code), script_timeout_s=SHORT_S) as script:
+        session, other = script.open(), script.open()
+        script.message(session, "go")
+        for number in range(1, 21):
+            assert script.answer(other, "after") == f"after {number}"
+        assert len([text for text in log.texts() if "was stopped" in text]) < 20
+
+
 def test_a_promise_that_never_settles_counts_as_a_call_past_its_deadline(tmp_path: Path) -> None:
     source = SCRIPT % ("async function", "await new Promise(() => {});")
     with script_log() as log, running(tmp_path, source, script_timeout_s=SHORT_S) as script:

@@ -267,6 +267,26 @@ def test_a_stack_frame_gives_no_function_away(tmp_path: Path) -> None:
         assert script.answer(script.open()) == "none string string"
 
 
+def test_no_buffer_gives_access_to_memory_beyond_it(tmp_path: Path) -> None:
+    source = """export async function onMessage(session) {
+      const results = [];
+      const attempt = (change) => {
+        try { results.push(typeof change()); } catch (error) { results.push(error.name); }
+      };
+      attempt(() => new SharedArrayBuffer(8, { maxByteLength: 1 << 20 }).grow(1 << 20));
+      attempt(() => structuredClone(new SharedArrayBuffer(8, { maxByteLength: 1 << 20 })).grow(1 << 20));
+      attempt(() => structuredClone(new ArrayBuffer(1 << 20, { maxByteLength: 1 << 20 })).resize(8));
+      const buffer = new ArrayBuffer(1 << 20, { maxByteLength: 1 << 20 });
+      attempt(() => new Uint8Array(buffer).sort((one, other) => { buffer.resize(8); return one - other; }));
+      attempt(() => new Uint8Array(buffer).sort((one, other) => { buffer.transfer(8); return one - other; }));
+      session.send(results.join());
+    }"""
+    with running(tmp_path, source) as script:
+        told = script.answer(script.open()).split(",")
+    assert set(told[:4]) <= {"TypeError", "DataCloneError"}
+    assert len(told) == 5
+
+
 def test_what_a_script_is_given_cannot_be_changed(tmp_path: Path) -> None:
     source = """export function onMessage(session) {
       const refused = [];

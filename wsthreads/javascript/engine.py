@@ -52,6 +52,9 @@ TURN_S = 0.002
 #: Long enough for a waiting thread to be scheduled. `sleep(0)` would take the GIL back too soon.
 PAUSE_S = 0.00005
 
+#: How long promise jobs run before other sessions of the script get their turn, after one of them was stopped.
+JOBS_TURN_S = 0.005
+
 #: How many times longer than its time a call may take on a busy machine.
 MAX_STRETCH = 4
 
@@ -87,6 +90,7 @@ class Engine:
         self._on_error = on_error
         #: How long the last call that was stopped has taken, with the time in which it had no core.
         self.stopped_after_s = 0.0
+        self._jobs_left_s = NEVER  # the time that jobs still have, together, after one was stopped
         self._describe: Value | None = None
         self._parcel: Value | None = None
         #: Whether there are jobs for `run_jobs`.
@@ -265,20 +269,26 @@ class Engine:
         """Run promise jobs until none is left. False if there was none.
 
         All jobs together have `timeout_s`. A job that is stopped then is dropped, and the others get `timeout_s` again.
-        So an endless chain of jobs is broken, and no other job is lost.
+        So an endless chain of jobs is broken, and no other job is lost. There may be many such chains: from the first
+        stop on, jobs run for `JOBS_TURN_S` in each call only, so that the caller can serve others in between.
         """
         js, runtime = self._js, self._runtime
         if not self.has_jobs():
+            self._jobs_left_s = NEVER
             return False
         context = c_void_p()
-        self.arm(timeout_s)
+        began = self.arm(min(self._jobs_left_s, timeout_s))
         while js.JS_IsJobPending(runtime) and not self._alarm.is_interrupted:
             failed = js.JS_ExecutePendingJob(runtime, byref(context)) < 0
             if self._alarm.has_stopped:
                 failed |= js.JS_HasException(self._context)  # some of the engine's own jobs do not report it
-                self.arm(timeout_s)
+                self._jobs_left_s = timeout_s
+                began = self.arm(timeout_s)
             if failed:
                 self._on_error("a promise job", self._take_exception())
+            if self._jobs_left_s != NEVER and time.monotonic() - began >= JOBS_TURN_S:
+                self._jobs_left_s = max(MIN_LEFT_S, self._jobs_left_s - (time.monotonic() - began))
+                break
         self.disarm()
         return True
 

@@ -114,6 +114,11 @@ hideHost();
 // The engine would call this property with the frames of a stack, and a frame gives access to its function.
 deleteProperty(Error, "prepareStackTrace");
 
+// In this version of the engine, both give access to memory beyond the buffer: `grow` does not allocate any, and `sort`
+// of a typed array does not notice that its comparison has called `resize`.
+deleteProperty(SharedArrayBuffer.prototype, "grow");
+deleteProperty(ArrayBuffer.prototype, "resize");
+
 // The engine makes a call of this method of each template literal, so the runtime, which has many, would call the
 // script's.
 defineProperty(String.prototype, "concat", { __proto__: null, writable: false, configurable: false });
