@@ -286,3 +286,15 @@ def test_loggers_named_after_the_module_work(folder, caplog):
     with caplog.at_level(logging.INFO):
         load_module(write(folder, "logging_chat.py", "import logging\nlogging.getLogger(__name__).info('hello')\n"))
     assert caplog.record_tuples == [("logging_chat", logging.INFO, "hello")]
+
+
+def test_a_module_does_not_get_another_folder_s_module_in_place_of_its_own(folder):
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+        write(folder / name, "twin_db.py", f"where = {name!r}\n")
+        write(folder / name, "store.py", "'''Keeps rows.'''\nimport twin_db\n")
+    assert load_module(folder / "one" / "store.py").twin_db.where == "one"
+    assert load_module(folder / "one" / "store.py").twin_db.where == "one"
+    with pytest.raises(ScriptError, match=r"import twin_db gives .*/one/twin_db\.py, .* and not twin_db\.py") as caught:
+        load_module(folder / "two" / "store.py")
+    assert (Path(caught.value.path).parent.name, caught.value.line) == ("two", 2)

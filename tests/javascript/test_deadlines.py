@@ -270,6 +270,16 @@ def test_a_script_that_keeps_all_memory_ends_its_isolate_and_the_next_start_make
         script.handler.stop(DEADLINE_S)
 
 
+def test_what_the_runtime_does_by_itself_is_no_error_of_the_script_when_it_is_shut_down() -> None:
+    metrics = Metrics()
+    with script_log() as log:
+        reports = Reports(logging.getLogger("wsthreads.script.x"), metrics, 5.0, 5.0, ())  # type: ignore[arg-type]
+        failure = Failure.of("InternalError: interrupted")
+        reports.stopped(Event("refuse", None, (1,)), failure, to_end=True)
+        reports.stopped(Event("message", None, ("x",)), failure, to_end=True)
+        assert [text.split(",")[0] for text in log.texts()] == ["onMessage was stopped"]
+
+
 def test_a_handshake_that_is_stopped_right_after_its_answer_ends_nothing_else() -> None:
     """The deadline may strike between the answer and the next event: the answer stands, and the loop goes on."""
     reports, schedule = Reports(logging.getLogger("x"), Metrics(), 5.0, 5.0, ()), Schedule()  # type: ignore[arg-type]

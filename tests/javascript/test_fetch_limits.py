@@ -332,6 +332,20 @@ def test_more_fetches_at_once_than_may_be_open_are_refused(
     assert origin.connections <= 8
 
 
+def test_responses_to_which_nothing_refers_take_no_place(
+    origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsthreads.javascript.fetches.MAX_OPEN", 50)
+    origin.routes["/x"] = response(b"x" * 100_000)
+    with asking(origin, tmp_path) as script:
+        told = Asking(script)("""for (let i = 0; i < 200; i++) {
+            const response = await fetch(base + "/x");
+            response.own = () => response;  // only a garbage collection frees it
+          }
+          return "all";""")
+    assert told == "all"
+
+
 # Ends.
 
 

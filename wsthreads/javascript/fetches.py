@@ -112,6 +112,8 @@ class Fetches:
         from wsthreads.javascript.fetch_exchange import Exchange  # only a script that fetches needs these
         from wsthreads.javascript.fetch_requests import FetchFailed, checked_request
 
+        if len(self._open) > MAX_OPEN // 2 and len(self._open) % (MAX_OPEN // 10) == 0 and self.engine is not None:
+            self.engine.collect_garbage()  # so that responses to which nothing refers are closed soon
         previous = self._open.get(number)
         if previous is None and number != ticket:
             return f"the fetch with its redirects has taken more than {self._wait_s:g} s"

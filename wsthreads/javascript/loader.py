@@ -212,6 +212,8 @@ class ModuleLoader:
             return self._refused(name, base, "it is outside of")
         if self._packages.owner(path) is not None:
             return self._inner(identity, path, name, base, version)
+        if any(part.startswith(".") and part != "." for part in identity.split("/")):
+            return self._refused(name, base, "names that begin with a dot are not imported, such as .env, in")
         self.files |= {os.path.join(self._root, identity)}
         if not os.path.isfile(path):
             return self._refused(name, base, "there is no such file in", self._meant(name, base))

@@ -69,6 +69,8 @@ class Reports:
         if not failure.was_interrupted:
             self.not_handled(event, failure)
         elif to_end:
+            if event.kind not in _SCRIPT_EVENTS:
+                return  # the runtime's own, such as the end of a load that was given up
             message = f"{_name_of(event)} was stopped, because the script is shut down"
             self._report("script_timeouts", event.state, "", failure.saying(message))
         else:
@@ -99,6 +101,10 @@ class Reports:
         context.update(failure.fields(self._modules), stack=stack)
         self._log.error("%s", text, extra=context)
         self._on_failure(text)
+
+
+#: In which code of the script runs.
+_SCRIPT_EVENTS = frozenset((*CALLS, "room", "rooms", "timer", "load", "result", "replied", "posted"))
 
 
 def _name_of(event: Event) -> str:

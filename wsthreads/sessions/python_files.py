@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import sys
 import traceback
@@ -25,18 +26,23 @@ def load_module(file: Path) -> ModuleType:
     that of the file, such as ``json.py``. No import statement can spell it, so it hides no other module. A file that is
     loaded twice is run twice.
 
+    Python has one module of a name in a process. If an import would get another file than the one beside this file,
+    because a file elsewhere has imported a module of that name, that is an error.
+
     Raises `ScriptError`, with file and line, for any exception of the file except KeyboardInterrupt, and `OSError` if
     the file cannot be read.
     """
     written, file = file, file.absolute()
     source = file.read_bytes()
     try:
-        code = compile(source, str(file), "exec", dont_inherit=True)
+        tree = ast.parse(source, str(file))
+        code = compile(tree, str(file), "exec", dont_inherit=True)
     except SyntaxError as error:
         raise ScriptError(f"SyntaxError: {error.msg}", str(written), error.lineno, error.offset) from error
     except ValueError as error:  # a NUL, before Python 3.12
         raise ScriptError(f"SyntaxError: {error}", str(written)) from error
 
+    _check_imports(tree, file, written)
     module = _module_for(file)
     name = module.__name__
     earlier = sys.modules.get(name)
@@ -61,6 +67,28 @@ def load_module(file: Path) -> ModuleType:
     if folder not in sys.path:
         sys.path.append(folder)  # for imports inside functions; last, so that it hides no other modules
     return module
+
+
+def _check_imports(tree: ast.Module, file: Path, written: Path) -> None:
+    """Raise `ScriptError` if an import at the top level of the file would get a module from elsewhere."""
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module]
+        else:
+            continue
+        for name in {name.partition(".")[0] for name in names}:
+            place = getattr(getattr(sys.modules.get(name), "__spec__", None), "origin", None) or ""
+            beside = [file.with_name(f"{name}.py"), file.with_name(name) / "__init__.py"]
+            found = [each for each in beside if each != file and each.is_file()]
+            if found and os.path.isfile(place) and not any(each.samefile(place) for each in found):
+                raise ScriptError(
+                    f"import {name} gives {place}, which was imported before, and not {found[0].name} beside this "
+                    "file: a process has one module of a name, so rename one of them",
+                    str(written),
+                    node.lineno,
+                )
 
 
 def _module_for(file: Path) -> ModuleType:
