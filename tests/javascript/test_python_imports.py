@@ -24,7 +24,7 @@ from wsthreads.javascript import check_script, python_calls
 from wsthreads.javascript.python_calls import PythonCalls
 from wsthreads.javascript.python_functions import PythonFunctions
 from wsthreads.javascript.python_pool import MAX_ABANDONED
-from wsthreads.javascript.schedule import Schedule
+from wsthreads.javascript.schedule import NEVER, Schedule
 from wsthreads.testing import play
 
 #: Calls the function that the message names, with the JSON values behind the name, and sends what comes of it.
@@ -363,6 +363,25 @@ def test_when_too_many_are_given_up_calls_fail_at_once(tmp_path: Path) -> None:
         assert script.answer(session, "1") == text + "still run"
         names_in(script)["gate"].set()
         eventually(lambda: script.answer(session, "1") == "null")
+
+
+def test_calls_whose_results_are_on_their_way_are_looked_at_once() -> None:
+    """Else each event looks at all of them again: after 20,000 calls at once, nobody was served for minutes."""
+    store = ModuleType("store")
+    store.quick, store.__all__ = lambda: 1, ["quick"]  # type: ignore[attr-defined]
+    functions, schedule = PythonFunctions({"store": store}), Schedule()
+    functions.embedded_source("store", "runtime")
+    calls = PythonCalls("x", functions, schedule, print, str, threads=1, wait_s=0)
+    tickets = [1, 2, 3]
+    for ticket in tickets:
+        assert calls.functions()["call_function"](ticket, 0, "[]") is None
+    results = [schedule.take(DEADLINE_S) for _ in tickets]
+    eventually(lambda: not calls._pool._running)
+    calls.expire(time.monotonic())
+    assert (calls.next_expiry, calls.is_idle) == (NEVER, False)
+    assert [result is not None and calls.settle(result.arguments[0]) for result in results] == [True, True, True]
+    assert (calls.is_idle, calls.settle(1)) == (True, False)
+    calls.stop()
 
 
 def test_more_calls_at_once_than_may_wait_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

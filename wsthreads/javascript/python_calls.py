@@ -94,7 +94,8 @@ class PythonCalls:
         self._pool = PythonPool(name, threads)
         # When each call expires, by its ticket, the first one first; and the generator whose step it is.
         self._deadlines: dict[int, tuple[float, PythonFunction, int | None]] = {}
-        #: The same, for a look whether there are any.
+        self._arriving: set[int] = set()  # calls that have expired, and whose results are on their way nevertheless
+        #: The calls that can expire, for a look whether there are any.
         self.waiting: Mapping[int, object] = self._deadlines
         self._generators: dict[int, _Generator] = {}  # each single operation is atomic, with and without the GIL
         self._last_generator = 0
@@ -106,7 +107,7 @@ class PythonCalls:
     @property
     def is_idle(self) -> bool:
         """Whether no call waits for its result."""
-        return not self._deadlines
+        return not (self._deadlines or self._arriving)
 
     @property
     def next_expiry(self) -> float:
@@ -124,7 +125,11 @@ class PythonCalls:
 
     def settle(self, ticket: int | None) -> bool:
         """The result of a call has arrived. False if it is not wanted any more."""
-        return ticket is None or self._deadlines.pop(ticket, None) is not None
+        if ticket is None or self._deadlines.pop(ticket, None) is not None:
+            return True
+        is_late = ticket in self._arriving
+        self._arriving.discard(ticket)
+        return is_late
 
     def expire(self, now: float) -> None:
         """Give up calls that have not returned in time: the script gets a TimeoutError for each."""
@@ -133,9 +138,10 @@ class PythonCalls:
         was_running = {ticket: self._pool.give_up(ticket) for ticket in reversed(late)}
         for ticket in late:
             is_running = was_running[ticket]
-            if is_running is None:
-                continue  # its result is on its way, and came in time: the script was busy
             _, function, generator = self._deadlines.pop(ticket)
+            if is_running is None:
+                self._arriving.add(ticket)  # its result came in time: the script was busy
+                continue
             state = "has not returned" if is_running else "had no thread"
             if is_running:
                 what = "%s has not returned in %g s: it is given up, and its thread goes on"
