@@ -29,6 +29,7 @@ DLE = "\x10"
 #: Closed with one of these, the client comes back. 1006 is a connection that was lost without a close frame.
 COME_BACK = {1001, 1005, 1006, 1011, 1012, 1013}
 CONNECT_TIMEOUT_S = 10.0
+WINDOW_BYTES = 786_432  # unacknowledged, each message counted with 100 more: then the client writes nothing new
 CONFIRM_S = 5.0  # messages of either side that are not acknowledged for so long cause a heartbeat
 
 #: What a server sends after the welcome: an acknowledgement, a reply without data, or one with data.
@@ -84,6 +85,7 @@ class Client:
         self._received = 0  # counted messages from the server
         self._acknowledged = 0  # our messages that the server has
         self._written = 0  # how many of _kept were written, on any connection
+        self._under_way = 0  # the bytes of those written on this connection
         self._asked = self._asked_by_server = 0  # the last id of a request
         self._pending: dict[int, asyncio.Future[Message | None]] = {}
 
@@ -192,9 +194,10 @@ class Client:
         if not self._acknowledged <= count <= self._acknowledged + self._written:
             raise BrokenProtocol(f"{count} messages acknowledged, not {self._acknowledged} and {self._written}")
         for _ in range(count - self._acknowledged):
-            self._kept.popleft()
+            self._under_way -= weight(self._kept.popleft())
             self._written -= 1
         self._acknowledged = count
+        self._to_write.set()
 
     async def _speak(self, socket: ClientConnection) -> None:
         """Read and write until the connection is lost."""
@@ -214,10 +217,12 @@ class Client:
     async def _write(self, socket: ClientConnection) -> None:
         """What is kept, from its beginning, then what comes."""
         first = self._acknowledged  # so many messages of the session are before what is written next
+        self._under_way = 0
         while True:
-            while first - self._acknowledged < len(self._kept):
+            while first - self._acknowledged < len(self._kept) and self._under_way < WINDOW_BYTES:
                 message = self._kept[first - self._acknowledged]
                 first += 1
+                self._under_way += weight(message)
                 self._written = max(self._written, first - self._acknowledged)
                 await socket.send(message)
                 if self._token is None:  # the server does not resume sessions, and need not acknowledge
@@ -334,6 +339,10 @@ def welcome_of(message: Message) -> dict[str, Any]:
 def is_control(message: Message) -> bool:
     """Whether it begins with one DLE, not with two."""
     return message[:1] in (DLE, b"\x10") and message[1:2] not in (DLE, b"\x10")
+
+
+def weight(message: Message) -> int:
+    return 100 + len(message.encode() if isinstance(message, str) else message)
 
 
 def escaped(message: Message) -> Message:

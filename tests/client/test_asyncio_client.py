@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from random import Random, SystemRandom
+from typing import Any
 
 import pytest
 
@@ -169,6 +171,29 @@ def test_what_was_acknowledged_is_kept_no_longer_on_either_side(echo: Echo) -> N
         assert [peer.receive() for _ in range(2000)] == [f"{number}" for number in range(2000)]
         wait_until(lambda: peer.kept <= 1024)
         wait_until(lambda: echo.session._channel.outbox.unacknowledged_bytes <= 1024 * 10)
+
+
+def test_it_writes_no_more_than_a_server_holds_that_slows_it_down_until_that_acknowledges() -> None:
+    async def run() -> list[int]:
+        client, written, counts = asyncio_client.Client("ws://nowhere"), list[Any](), list[int]()
+        client._token = "token"
+
+        class Socket:
+            async def send(self, message: Any) -> None:
+                written.append(message)
+
+        for _ in range(10):
+            client.send("x" * 100_000)
+        writing = asyncio.create_task(client._write(Socket()))
+        for count in (0, 1, 9):
+            client._forget(count)
+            for _ in range(100):
+                await asyncio.sleep(0)
+            counts.append(len(written))
+        await asyncio_client.end(writing)
+        return counts
+
+    assert asyncio.run(run()) == [8, 9, 10], "786,432 bytes, where a message counts for 100 more"
 
 
 def test_an_idle_connection_is_kept_alive_by_heartbeats_and_its_messages_are_acknowledged(echo: Echo) -> None:

@@ -500,6 +500,36 @@ def test_the_server_is_asked_to_acknowledge_what_it_has_had_for_seconds(run):
     assert result == [1, 2, f"{DLE}p0", 3, "open 0"]
 
 
+def test_it_writes_no_more_than_a_server_holds_that_slows_it_down_until_that_acknowledges(run):
+    result = run("""
+      const [socket, told] = talk();
+      await settled(); await sockets[0].greet();
+      const large = "x".repeat(100_000);
+      for (let n = 0; n < 10; n++) socket.send(large);
+      const counts = [sockets[0].sent.length - 1, socket.bufferedAmount];
+      sockets[0].receive(`${D}a1`); counts.push(sockets[0].sent.length - 1);
+      sockets[0].end(1006); await tick(1000); await sockets[1].greet({ resumed: true, received: 9 });
+      counts.push(sockets[1].sent.length - 1, socket.bufferedAmount);
+      for (let n = 0; n < 10_000; n++) socket.send("x");
+      counts.push(sockets[1].sent.length);
+      sockets[1].end(1006); await tick(1000); await sockets[2].greet();
+      return [counts, told.at(-1), sockets[2].sent.length];
+    """)
+    assert result[0] == [8, 200_000, 9, 1, 0, 6798], "786,432 bytes, where a message counts for 100 more"
+    assert result[1:] == ["open 6797", 1 + 10_001 - 6797]
+
+
+def test_what_waits_for_acknowledgements_is_written_before_a_close(run):
+    result = run("""
+      const [socket] = talk();
+      await settled(); await sockets[0].greet();
+      for (let n = 0; n < 10; n++) socket.send("x".repeat(100_000));
+      socket.close(4000);
+      return [sockets[0].sent.length - 1, sockets[0].closedWith[0]];
+    """)
+    assert result == [10, 4000]
+
+
 def test_without_a_heartbeat_a_silent_connection_stays(run):
     result = run("""
       const [socket, told] = talk();

@@ -79,6 +79,7 @@ class Dialogue:
         self._queue: deque[_Outgoing] = deque()  # never sent
         self._is_held = False
         self._bytes = 0  # of the last three
+        self._under_way = 0  # of `_kept`, as `CLIENT_WINDOW_BYTES` counts them
         self._control: deque[str] = deque()  # to be sent first on this connection; not counted
         self._last_id = 0
         self._pending: dict[int, Pending] = {}  # requests that have been sent
@@ -114,7 +115,7 @@ class Dialogue:
         for queue in (self._kept, self._first, self._queue):
             queue.clear()
         self._pending.clear()
-        self.token, self._bytes = None, 0
+        self.token, self._bytes, self._under_way = None, 0, 0
         return events
 
     def _reset_connection(self) -> None:
@@ -209,7 +210,14 @@ class Dialogue:
         """Whether `take` returns a message."""
         if self._control:
             return True
-        return self.is_open and bool(self._again or self._first or (self._queue and not self._is_held))
+        if not self.is_open:
+            return False
+        return bool(self._again) or (self._may_write and bool(self._first or (self._queue and not self._is_held)))
+
+    @property
+    def _may_write(self) -> bool:
+        """Whether something new may be written before the server acknowledges more."""
+        return self._under_way < envelope.CLIENT_WINDOW_BYTES
 
     def take(self) -> Message | None:
         """The next message to write on this connection, or None."""
@@ -219,6 +227,8 @@ class Dialogue:
             return None
         if self._again:
             return self._again.popleft()
+        if not self._may_write:
+            return None
         if self._first:
             return self._sent(self._first.popleft())
         if self._queue and not self._is_held:
@@ -237,6 +247,7 @@ class Dialogue:
             message = envelope.escaped(message)
         if self._keeps:
             self._kept.append(_Kept(message, outgoing.size, pending is None and not outgoing.is_reply))
+            self._under_way += outgoing.size + envelope.WINDOW_MESSAGE_BYTES
         else:
             self._bytes -= outgoing.size
         return message
@@ -305,6 +316,7 @@ class Dialogue:
         events += [pending.end(None, _closed()) for pending in self._pending.values()]
         self._pending.clear()
         self._kept.clear()
+        self._under_way = 0
         events += self._drop(lambda outgoing: outgoing.session is not None, _closed)
         if not self.speaks:
             events += self._drop(lambda outgoing: outgoing.pending is not None, _refused)
@@ -335,7 +347,9 @@ class Dialogue:
             raise ProtocolError(f"the server acknowledges {count} messages, not {self.acknowledged} to {sent}")
         self.acknowledged = count
         for _ in range(done):
-            self._bytes -= self._kept.popleft().size
+            size = self._kept.popleft().size
+            self._bytes -= size
+            self._under_way -= size + envelope.WINDOW_MESSAGE_BYTES
 
     def _count(self, message: Message) -> None:
         self.received += 1

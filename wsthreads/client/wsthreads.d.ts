@@ -167,7 +167,7 @@ export class ReconnectingWebSocket extends EventTarget {
   request(
     data: string | ArrayBufferLike | Blob | ArrayBufferView, options?: { timeoutMs?: number },
   ): Promise<any>;
-  /** Close for good. Queued messages are dropped. */
+  /** Close for good. Messages that wait for a connection are dropped. */
   close(code?: number, reason?: string): void;
   /** Connect now, without waiting for the delay. Does nothing while there is a connection. */
   reconnect(): void;

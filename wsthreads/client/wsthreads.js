@@ -34,6 +34,8 @@ const WATCH_MS = 10_000;  // how often the client checks whether the page was su
 const PROBE_MS = 2000;  // for a sign of life, if nothing is lost without one
 const UNACKNOWLEDGED = 1_024;  // the page acknowledges after so many messages,
 const UNACKNOWLEDGED_BYTES = 65_536;  // or so many bytes
+const WINDOW_BYTES = 786_432;  // nothing is written while so many are unacknowledged; each message counts for
+const MESSAGE_BYTES = 100;  // so many more
 const ASK_MS = 5000;  // so long a message may stay unacknowledged until the server is asked
 const MOST_PATIENCE = 64;
 const ATTEMPTS_TO_RESUME = 6;  // then a server that knew the subprotocol may know it no longer
@@ -66,6 +68,7 @@ export const SessionClosed = named("SessionClosed");
 class Session {
   token = null;  // for the next hello
   kept = [];  // sent, not acknowledged; null if the server does not resume sessions
+  keptBytes = 0;  // see WINDOW_BYTES
   acknowledged = 0;  // messages of ours
   received = 0;  // messages of the server
   due = 0;  // messages and bytes of the server since our last acknowledgement
@@ -100,7 +103,7 @@ class Session {
     if (this.kept === null) return;
     const more = count - this.acknowledged;
     if (!(more >= 0 && more <= this.kept.length)) throw new Error("impossible count");
-    this.kept.splice(0, more);
+    for (const { size } of this.kept.splice(0, more)) this.keptBytes -= size + MESSAGE_BYTES;
     this.acknowledged = count;
   }
 
@@ -217,6 +220,7 @@ export class ReconnectingWebSocket extends EventTarget {
     const [number, text] = [Number(code), `${reason}`];
     checkClose(number, text);
     const wasOpen = this.#state === OPEN;
+    this.#flush(Infinity);
     this.#state = CLOSING;
     if (wasOpen) {
       this.#dropNext();
@@ -450,7 +454,8 @@ export class ReconnectingWebSocket extends EventTarget {
         this.#heardAt = this.#options.now();
         this.#isHeard = true;
         this.#patience = 1;
-        if (message.kind !== "a") this.#dropOld();
+        if (message.kind === "a") this.#flush();
+        else this.#dropOld();
         if (session?.kept && (session.due >= UNACKNOWLEDGED || session.dueBytes >= UNACKNOWLEDGED_BYTES)) this.#acknowledge("a");
       }
       if (session && this.#binaryType === "blob" && typeof message.data !== "string") message.data = new Blob([message.data]);
@@ -537,8 +542,8 @@ export class ReconnectingWebSocket extends EventTarget {
     return true;
   }
 
-  #flush() {
-    while (this.#queue.length > 0 && this.#isOpen) {
+  #flush(most = WINDOW_BYTES) {
+    while (this.#queue.length > 0 && this.#isOpen && !(this.#session?.keptBytes >= most)) {
       const message = this.#queue[0];
       if (this.#session && message.data instanceof Blob) {
         message.read ??= this.#read(message);  // what is sent after it waits so long
@@ -574,7 +579,10 @@ export class ReconnectingWebSocket extends EventTarget {
       session.requests.set(message.id, message);
     }
     this.#socket.send(encode(message));
-    session.kept?.push(message);
+    if (session.kept) {
+      session.kept.push(message);
+      session.keptBytes += message.size + MESSAGE_BYTES;
+    }
     this.#askLater();
   }
 

@@ -80,6 +80,11 @@ ACK_MESSAGES = 64
 CLIENT_ACK_MESSAGES = 1024
 ACK_BYTES = 65536
 
+#: A client writes nothing while it keeps so many bytes, where each message counts for some more. A server that slows it
+#: down to `max_messages_per_s` holds that much, and reads the acknowledgements behind it: see `rate_limit`.
+CLIENT_WINDOW_BYTES = 786_432
+WINDOW_MESSAGE_BYTES = 100
+
 #: The longest JSON of a hello or a welcome.
 MAX_HELLO_CHARS = 4096
 

@@ -13,8 +13,8 @@ __all__ = ["SPAN_S", "Held", "RateLimit"]
 #: arrive all at once.
 SPAN_S = 10.0
 
-#: With messages held that take so much memory, no more are read. A client sends less than this before it waits for an
-#: acknowledgement.
+#: With messages held that take so much memory, no more are read. A client waits for an acknowledgement before that: see
+#: `envelope.CLIENT_WINDOW_BYTES`. Text takes at most four times its bytes, and less than 100 more for each message.
 MAX_HELD_BYTES = 4 * 1024 * 1024
 
 #: How often a thread that reads no more looks whether the connection is ending.
