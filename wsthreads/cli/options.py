@@ -1,4 +1,4 @@
-"""An option of the command line for each setting of `Config`, and the help that groups them."""
+"""An option of the command line for each setting of `Config`, the options of several commands, and grouped help."""
 
 from __future__ import annotations
 
@@ -10,10 +10,22 @@ from typing import Any
 
 import click
 
-from wsthreads.config import Config
+from wsthreads.config import REDIS_VARIABLE, Config
 from wsthreads.errors import ConfigError, UsageError
 
-__all__ = ["CommandWithSections", "config_of", "env_of", "setting_options"]
+__all__ = [
+    "CommandWithSections",
+    "config_of",
+    "endpoint_option",
+    "env_file_option",
+    "env_of",
+    "module_option",
+    "modules_of",
+    "path_option",
+    "prefix_option",
+    "servers_redis_option",
+    "setting_options",
+]
 
 #: Settings with several values: their options take one value each, and can be repeated.
 REPEATED_OPTIONS = {"allowed_origins": "--origin", "subprotocols": "--subprotocol", "allow_net": "--allow-net"}
@@ -64,6 +76,35 @@ SECTIONS = (
         "scripts_without_deadline",
     )),
 )  # fmt: skip
+
+# For commands that load handlers.
+path_option = click.option("--path", metavar="PATH", help="Path of a single handler, in place of /ws/<name>.")
+env_file_option = click.option(
+    "--env-file", metavar="FILE", help="Scripts may import the names in this file of lines NAME=value, as env."
+)
+module_option = click.option(
+    "--module",
+    "modules",
+    metavar="NAME=FILE",
+    multiple=True,
+    help="Scripts may import the functions of this Python file by this name; repeatable.",
+)
+
+# For commands that reach servers through their Redis.
+endpoint_option = click.option(
+    "--endpoint", required=True, metavar="PATH", help="Path of the endpoint, such as /ws/chat."
+)
+servers_redis_option = click.option(
+    "--redis",
+    envvar=REDIS_VARIABLE,
+    metavar="URL",
+    show_envvar=True,
+    required=True,
+    help="The Redis that the servers use.",
+)
+prefix_option = click.option(
+    "--prefix", default="wsthreads", show_default=True, help="Prefix of the servers' keys in Redis."
+)
 
 
 def _option_of(setting: Field[Any]) -> str:

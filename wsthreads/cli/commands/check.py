@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from wsthreads.cli.options import config_of, env_of, modules_of
+from wsthreads.cli.options import config_of, env_file_option, env_of, module_option, modules_of, path_option
 from wsthreads.cli.streams import complain
 from wsthreads.errors import UsageError, WSThreadsError
 
@@ -16,18 +16,10 @@ __all__ = ["check"]
 
 @click.command()
 @click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
-@click.option("--path", metavar="PATH", help="Path of a single handler, in place of /ws/<name>.")
+@path_option
 @click.option("--types", is_flag=True, help="Write a .d.ts beside each Python file that a script imports.")
-@click.option(
-    "--env-file", metavar="FILE", help="Scripts may import the names in this file of lines NAME=value, as env."
-)
-@click.option(
-    "--module",
-    "modules",
-    metavar="NAME=FILE",
-    multiple=True,
-    help="Scripts may import the functions of this Python file by this name; repeatable.",
-)
+@env_file_option
+@module_option
 @click.option("--allow-net", metavar="HOST", multiple=True, help="Hosts that scripts may fetch from; repeatable.")
 @click.option(
     "--resume-s",

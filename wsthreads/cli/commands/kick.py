@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from wsthreads.cli.options import endpoint_option, prefix_option, servers_redis_option
 from wsthreads.cli.streams import complain
-from wsthreads.config import REDIS_VARIABLE
 from wsthreads.errors import BrokerError
 
 __all__ = ["kick"]
@@ -13,13 +13,12 @@ __all__ = ["kick"]
 
 @click.command()
 @click.argument("user")
-@click.option("--endpoint", required=True, metavar="PATH", help="Path of the endpoint, such as /ws/chat.")
+@endpoint_option
 @click.option("--code", default=1000, show_default=True, help="Close code: 1000 to 1003, 1007 to 1014, 3000 to 4999.")
 @click.option("--reason", default="", metavar="TEXT", help="Reason for the client, at most 123 bytes in UTF-8.")
 @click.option("--ban", default=0.0, metavar="SECONDS", help="Also refuse the user's handshakes for this long.")
-@click.option("--redis", envvar=REDIS_VARIABLE, metavar="URL", show_envvar=True, required=True,
-              help="The Redis that the servers use.")
-@click.option("--prefix", default="wsthreads", show_default=True, help="Prefix of the servers' keys in Redis.")
+@servers_redis_option
+@prefix_option
 def kick(user: str, endpoint: str, code: int, reason: str, ban: float, redis: str, prefix: str) -> int:
     """Close all sessions of USER, on all servers that use a Redis.
 

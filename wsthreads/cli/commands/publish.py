@@ -6,8 +6,8 @@ import sys
 
 import click
 
+from wsthreads.cli.options import endpoint_option, prefix_option, servers_redis_option
 from wsthreads.cli.streams import complain
-from wsthreads.config import REDIS_VARIABLE
 from wsthreads.errors import BrokerError, UsageError
 
 __all__ = ["publish"]
@@ -18,16 +18,9 @@ __all__ = ["publish"]
 @click.option("--user", metavar="NAME", help="Send to all sessions of a user, and not to a room.")
 @click.option("--latest", metavar="KEY", help="Replace a message with this key that still waits for a slow client.")
 @click.option("--no-keep", is_flag=True, help="Keep the message out of the history of the room.")
-@click.option("--endpoint", required=True, metavar="PATH", help="Path of the endpoint, such as /ws/chat.")
-@click.option(
-    "--redis",
-    envvar=REDIS_VARIABLE,
-    metavar="URL",
-    show_envvar=True,
-    required=True,
-    help="The Redis that the servers use.",
-)
-@click.option("--prefix", default="wsthreads", show_default=True, help="Prefix of the servers' keys in Redis.")
+@endpoint_option
+@servers_redis_option
+@prefix_option
 def publish(
     target: tuple[str, ...],
     user: str | None,

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wsthreads.cli.options import CommandWithSections, config_of, env_of, modules_of, setting_options
+from wsthreads.cli.options import (
+    CommandWithSections,
+    config_of,
+    env_file_option,
+    env_of,
+    module_option,
+    modules_of,
+    path_option,
+    setting_options,
+)
 from wsthreads.cli.streams import output_is_stuck
 from wsthreads.config import REDIS_VARIABLE, dashboard_token_of
 from wsthreads.errors import CloseCode, UsageError
@@ -47,17 +56,9 @@ RESTART_TOKEN = "_WSTHREADS_RESTART_TOKEN"
 @click.option(
     "--port", type=int, metavar="N", default=5000, show_default=True, help="Port to listen on; 0 means any free port."
 )
-@click.option("--path", metavar="PATH", help="Path of a single handler, in place of /ws/<name>.")
-@click.option(
-    "--env-file", metavar="FILE", help="Scripts may import the names in this file of lines NAME=value, as env."
-)
-@click.option(
-    "--module",
-    "modules",
-    metavar="NAME=FILE",
-    multiple=True,
-    help="Scripts may import the functions of this Python file by this name; repeatable.",
-)
+@path_option
+@env_file_option
+@module_option
 @click.option("--cert", metavar="FILE", help="Serve https and wss with the certificate in this PEM file.")
 @click.option("--key", metavar="FILE", help="Private key of the certificate, if it is in another file.")
 @click.option(
