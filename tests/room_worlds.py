@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import socket
 from functools import partial
 from weakref import WeakValueDictionary
@@ -207,3 +208,14 @@ class RedisWorld(World):
             link.stop(DEADLINE_S)
         self.broker.close()
         super().end()
+
+
+def world_of(request, **options):
+    """For a fixture with the parameters "local" and "redis": rooms in memory, or over Redis with a prefix of their own.
+
+    `options` are those of `RedisWorld`.
+    """
+    if request.param == "local":
+        return World(options.get("history"))
+    redis = request.getfixturevalue("redis_server")
+    return RedisWorld(redis.url, prefix=f"test-{random.randrange(2**32)}", **options)

@@ -7,7 +7,6 @@ import pytest
 
 from tests.programs import DEADLINE_S, wait_until
 from tests.redis_proxy import Proxy
-from tests.redis_server import RedisServer
 from tests.room_worlds import Member, RedisWorld
 from wsthreads.brokers.messages import Broadcast, Close
 from wsthreads.brokers.missed import Gap, Missed, in_order, replay_for
@@ -19,12 +18,6 @@ from wsthreads.protocol.frames import message_frame
 from wsthreads.rooms.names import SESSIONS_ROOM
 
 MANY = 2**20
-
-
-@pytest.fixture
-def redis():
-    with RedisServer() as server:
-        yield server
 
 
 @pytest.fixture

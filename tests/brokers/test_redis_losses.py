@@ -8,17 +8,10 @@ import pytest
 
 from tests.programs import wait_until
 from tests.redis_proxy import Proxy
-from tests.redis_server import RedisServer
 from tests.room_worlds import RedisWorld
 from wsthreads.brokers import malformed, replay
 from wsthreads.brokers.keys import TOUCH_S
 from wsthreads.rooms.names import user_room
-
-
-@pytest.fixture
-def redis():
-    with RedisServer() as server:
-        yield server
 
 
 class Pair:

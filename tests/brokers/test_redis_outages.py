@@ -8,9 +8,6 @@ import time
 import pytest
 
 from tests.programs import DEADLINE_S, wait_until
-from tests.redis_proxy import Proxy
-from tests.redis_server import RedisServer
-from tests.room_worlds import RedisWorld
 from tests.wire import run_all
 from wsthreads import BrokerError
 from wsthreads.brokers import availability, messages, pending, scripts, writer
@@ -22,32 +19,6 @@ from wsthreads.brokers.subscription import Subscription
 from wsthreads.brokers.subscriptions import Subscriptions
 from wsthreads.protocol.frames import message_frame
 from wsthreads.rooms.names import SESSIONS_ROOM
-
-
-@pytest.fixture
-def redis():
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture
-def proxy(redis_server):
-    with Proxy(redis_server.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def worlds():
-    """Makes worlds, and ends them."""
-    made = []
-
-    def make(url, **options):
-        made.append(RedisWorld(url, processes=1, **options))
-        return made[-1]
-
-    yield make
-    for world in made:
-        world.end()
 
 
 @pytest.fixture

@@ -4,17 +4,10 @@ import pytest
 
 from tests.programs import wait_until
 from tests.redis_proxy import Proxy
-from tests.redis_server import RedisServer
 from tests.room_worlds import RedisWorld
 from wsthreads.brokers import messages, scripts
 from wsthreads.brokers.keys import MAX_SENDERS, Keys
 from wsthreads.protocol.frames import message_frame
-
-
-@pytest.fixture
-def redis():
-    with RedisServer() as server:
-        yield server
 
 
 @pytest.fixture

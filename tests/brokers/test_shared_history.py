@@ -8,7 +8,6 @@ import pytest
 from tests.brokers.test_redis_cluster import nodes  # noqa: F401, a fixture
 from tests.programs import DEADLINE_S, wait_until
 from tests.redis_proxy import Proxy
-from tests.redis_server import RedisServer
 from tests.room_worlds import RedisWorld
 from wsthreads import BrokerError, HistoryError
 from wsthreads.brokers import availability, messages, scripts
@@ -19,12 +18,6 @@ from wsthreads.protocol.frames import message_frame
 from wsthreads.rooms.history import Limits
 
 LIMITS = Limits(messages=50, seconds=300.0, bytes=2**20)
-
-
-@pytest.fixture
-def redis():
-    with RedisServer() as server:
-        yield server
 
 
 @pytest.fixture

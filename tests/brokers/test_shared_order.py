@@ -8,7 +8,6 @@ import time
 
 import pytest
 
-from tests.redis_proxy import Proxy
 from tests.room_worlds import RedisWorld
 from tests.wire import CLOSE, TEXT, RawClient, close_payload, endpoint, frame, run_all, serving
 from wsthreads import RedisBroker, create_app
@@ -86,12 +85,6 @@ def calls(*calls):
 
 def receive(client, count):
     return [client.receive_text().strip(" x") for _ in range(count)]
-
-
-@pytest.fixture
-def proxy(redis_server):
-    with Proxy(redis_server.port) as proxy:
-        yield proxy
 
 
 @pytest.fixture

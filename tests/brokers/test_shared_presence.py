@@ -11,7 +11,6 @@ from contextlib import ExitStack
 import pytest
 
 from tests.programs import DEADLINE_S, connect, receive, run_server, wait_until
-from tests.redis_server import RedisServer
 from tests.room_worlds import RedisWorld
 from wsthreads import WebSocketApp
 from wsthreads.brokers import presence as shared_presence
@@ -102,12 +101,6 @@ def make(request):
 @pytest.fixture
 def workers(make, redis_server):
     return make(redis_server.url).workers
-
-
-@pytest.fixture
-def redis():
-    with RedisServer() as server:
-        yield server
 
 
 @pytest.fixture

@@ -14,39 +14,11 @@ import pytest
 
 from tests.programs import DEADLINE_S, PROGRAM_S, connect, receive, run_server, wait_until
 from tests.redis_proxy import Proxy
-from tests.redis_server import RedisServer
-from tests.room_worlds import RedisWorld
 from tests.wire import run_all
 from wsthreads import BrokerError
 from wsthreads.brokers import queue, seats, writer
 from wsthreads.brokers.keys import KEYS_S
 from wsthreads.brokers.redis import RedisBroker
-
-
-@pytest.fixture
-def redis():
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture
-def proxy(redis_server):
-    with Proxy(redis_server.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def worlds():
-    """Makes worlds, and ends them."""
-    made = []
-
-    def make(url, **options):
-        made.append(RedisWorld(url, **{"processes": 1, **options}))
-        return made[-1]
-
-    yield make
-    for world in made:
-        world.end()
 
 
 @pytest.fixture

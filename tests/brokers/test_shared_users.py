@@ -313,14 +313,6 @@ def test_bans_hold_over_an_outage(worlds_of, redis, loses):
 
 
 @pytest.fixture
-def redis():
-    from tests.redis_server import RedisServer
-
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture
 def worlds_of():
     made, prefix = [], f"users-{random.randrange(2**32)}"
 

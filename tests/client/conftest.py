@@ -1,11 +1,12 @@
-"""wsthreads.js in Chromium, with sockets and a clock of the test's own."""
+"""Fixtures for wsthreads.js in Chromium, with sockets and a clock of the test's own, and for `wsthreads.Client`."""
 
 from __future__ import annotations
 
 import pytest
 
+from tests.client.fake_server import FakeServer
 from tests.wire import serving
-from wsthreads import WebSocketApp
+from wsthreads import Client, WebSocketApp
 from wsthreads.servers.static import StaticFiles
 
 BENCH = """async (steps) => {
@@ -90,3 +91,26 @@ def run(window, blank_page):
     """Run steps in the page, with `make`, `sockets`, `tick` and so on."""
     page = window(blank_page)
     return lambda steps: page.evaluate(BENCH, steps)
+
+
+@pytest.fixture
+def server():
+    """A server whose every step the test decides."""
+    with FakeServer() as fake:
+        yield fake
+
+
+@pytest.fixture
+def connect(server):
+    """Makes clients, and closes them at the end. The server is dead then, so that they need not wait for it."""
+    made = []
+
+    def make(url=None, **options):
+        client = Client(url or server.url, **{"min_delay_s": 0.01, "max_delay_s": 0.02, **options})
+        made.append(client)
+        return client
+
+    yield make
+    server.end()
+    for client in made:
+        client.close()

@@ -45,28 +45,6 @@ def threads_end():
     wait_until(lambda: not own_threads("wsthreads-client"))
 
 
-@pytest.fixture
-def server():
-    with FakeServer() as fake:
-        yield fake
-
-
-@pytest.fixture
-def connect(server):
-    """Makes clients, and closes them at the end. The server is dead then, so that they need not wait for it."""
-    made = []
-
-    def make(url=None, **options):
-        client = Client(url or server.url, **{"min_delay_s": 0.01, "max_delay_s": 0.02, **options})
-        made.append(client)
-        return client
-
-    yield make
-    server.end()
-    for client in made:
-        client.close()
-
-
 @pytest.fixture(autouse=True)
 def patience(monkeypatch):
     """No client asks for an acknowledgement because the machine is slow."""

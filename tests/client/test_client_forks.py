@@ -11,32 +11,11 @@ import threading
 
 import pytest
 
-from tests.client.fake_server import DLE, FakeServer
+from tests.client.fake_server import DLE
 from tests.programs import DEADLINE_S, wait_until
 from wsthreads import Client, SessionClosed
 
 THEIRS = "the client is closed: it belongs to the process from which this one was forked"
-
-
-@pytest.fixture
-def server():
-    with FakeServer() as fake:
-        yield fake
-
-
-@pytest.fixture
-def connect(server):
-    made = []
-
-    def make(**options):
-        client = Client(**{"url": server.url, "min_delay_s": 0.01, "max_delay_s": 0.02, **options})
-        made.append(client)
-        return client
-
-    yield make
-    server.end()
-    for client in made:
-        client.close()
 
 
 class Forked:

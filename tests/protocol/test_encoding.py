@@ -1,10 +1,9 @@
 """How a message becomes the frame that a client gets: once for each encoding, and a new one is one class."""
 
-import random
 
 import pytest
 
-from tests.room_worlds import RedisWorld, World
+from tests.room_worlds import world_of
 from wsthreads.protocol.deflate import agree
 from wsthreads.protocol.encoding import PLAIN, Encoding, encoding_for
 from wsthreads.protocol.frames import TEXT, encode_frame, message_frame, parse_header
@@ -25,13 +24,9 @@ class Envelope(Encoding):
         return encode_frame(TEXT, b"m:" + payload)
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["local", "redis"])
 def world(request):
-    if request.param == "memory":
-        world = World()
-    else:
-        redis = request.getfixturevalue("redis_server")
-        world = RedisWorld(redis.url, prefix=f"encoding-{random.randrange(2**32)}", processes=1)
+    world = world_of(request, processes=1)
     yield world
     world.end()
 

@@ -2,23 +2,15 @@
 
 import pytest
 
-from tests.programs import DEADLINE_S
-from tests.wire import CLOSE, TEXT, Line, run_all
+from tests.wire import CLOSE, TEXT, open_lines, run_all
 from wsthreads.protocol import fanout
 from wsthreads.protocol.frames import encode_frame
-from wsthreads.threads.flusher import Flusher
 
 
 @pytest.fixture
-def lines():
-    flusher = Flusher()
-    flusher.start()
-    lines = [Line(flusher, send_buffer=4096) for _ in range(3)]
-    yield lines
-    for line in lines:
-        line.outbox._check()
-        line.end()
-    flusher.stop(DEADLINE_S)
+def lines(flusher):
+    with open_lines(flusher, 3) as lines:
+        yield lines
 
 
 def outboxes(lines):

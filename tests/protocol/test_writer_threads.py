@@ -11,7 +11,7 @@ import pytest
 
 from tests.programs import DEADLINE_S, own_threads, wait_until
 from tests.room_worlds import LIMITS, World
-from tests.wire import CLOSE, TEXT, Line, RawClient, Recorder, endpoint, run_all
+from tests.wire import CLOSE, TEXT, Line, RawClient, Recorder, endpoint, open_lines, run_all
 from wsthreads import WebSocketApp
 from wsthreads.protocol import writer_threads
 from wsthreads.protocol.fanout import append_all, flush_all
@@ -39,15 +39,9 @@ def writers():
 
 
 @pytest.fixture
-def lines():
-    flusher = Flusher()
-    flusher.start()
-    lines = [Line(flusher, send_buffer=4096) for _ in range(12)]
-    yield lines
-    for line in lines:
-        line.outbox._check()
-        line.end()
-    flusher.stop(DEADLINE_S)
+def lines(flusher):
+    with open_lines(flusher, 12) as lines:
+        yield lines
 
 
 class LargeRooms(World):

@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 
 from tests.programs import DEADLINE_S, wait_until
-from tests.room_worlds import RedisWorld, World
+from tests.room_worlds import RedisWorld, World, world_of
 from tests.wire import run_all
 from wsthreads import BrokerError, RoomStateError
 from wsthreads.brokers import availability
@@ -25,12 +25,9 @@ from wsthreads.testing.timers import ManualTimers
 
 @pytest.fixture(params=["local", "redis"])
 def world(request, monkeypatch):
-    if request.param == "local":
-        world = World()
-    else:
+    if request.param == "redis":
         monkeypatch.setattr(availability, "WAIT_S", 1000.0)
-        redis = request.getfixturevalue("redis_server")
-        world = RedisWorld(redis.url, prefix=f"attributes-{random.randrange(2**32)}")
+    world = world_of(request)
     yield world
     if request.param == "local":
         world.rooms.attributes._check()

@@ -9,7 +9,7 @@ import weakref
 import pytest
 
 from tests.programs import DEADLINE_S, wait_until
-from tests.room_worlds import RedisWorld, World
+from tests.room_worlds import world_of
 from tests.wire import run_all
 from wsthreads import CloseCodeError, MessageTypeError, Peer, RoomNameError, UsageError, User, UserError
 from wsthreads.brokers import availability, pending
@@ -19,11 +19,7 @@ from wsthreads.rooms.names import SESSIONS_ROOM, is_hidden, user_of, user_room
 
 @pytest.fixture(params=["local", "redis"])
 def world(request):
-    if request.param == "local":
-        world = World()
-    else:
-        redis = request.getfixturevalue("redis_server")
-        world = RedisWorld(redis.url, prefix=f"directory-{random.randrange(2**32)}")
+    world = world_of(request)
     yield world
     world.end()
 

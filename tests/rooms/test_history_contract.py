@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from tests.programs import DEADLINE_S, wait_until
-from tests.room_worlds import RedisWorld, World
+from tests.room_worlds import World, world_of
 from wsthreads import HistoryError, RoomLimitError
 from wsthreads.brokers import availability, pending
 from wsthreads.protocol.encoding import Encoding
@@ -34,16 +34,10 @@ def make(request, monkeypatch):
     if request.param == "redis":
         monkeypatch.setattr(pending, "LONGEST_S", DEADLINE_S)  # so that nothing goes on only because it waited enough
         monkeypatch.setattr(availability, "WAIT_S", DEADLINE_S)
-        redis = request.getfixturevalue("redis_server")
 
     def make(**limits):
-        limits = LIMITS._replace(**limits)
-        if request.param == "local":
-            world = World(limits)
-        else:
-            world = RedisWorld(redis.url, prefix=f"history-{random.randrange(2**32)}", history=limits)
-        worlds.append(world)
-        return world
+        worlds.append(world_of(request, history=LIMITS._replace(**limits)))
+        return worlds[-1]
 
     yield make
     for world in worlds:

@@ -13,18 +13,14 @@ import pytest
 
 from tests.owned_worlds import Owned
 from tests.programs import DEADLINE_S, wait_until
-from tests.room_worlds import RedisWorld, World
+from tests.room_worlds import world_of
 from tests.wire import run_all
 from wsthreads import PostError, Sender
 
 
 @pytest.fixture(params=["local", "redis"])
 def world(request):
-    if request.param == "local":
-        world = World()
-    else:
-        redis = request.getfixturevalue("redis_server")
-        world = RedisWorld(redis.url, prefix=f"owners-{random.randrange(2**32)}", processes=3)
+    world = world_of(request, processes=3)
     yield world
     world.end()
 

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from tests.programs import DEADLINE_S, wait_until
-from tests.room_worlds import RedisWorld, World
+from tests.room_worlds import world_of
 from tests.wire import run_all
 from wsthreads import MessageTypeError, RoomLimitError, RoomNameError
 from wsthreads.brokers import availability, pending
@@ -18,13 +18,10 @@ from wsthreads.brokers import availability, pending
 
 @pytest.fixture(params=["local", "redis"])
 def world(request, monkeypatch):
-    if request.param == "local":
-        world = World()
-    else:
+    if request.param == "redis":
         monkeypatch.setattr(pending, "LONGEST_S", 1000.0)  # so that nothing goes on only because it has waited enough
         monkeypatch.setattr(availability, "WAIT_S", 1000.0)
-        redis = request.getfixturevalue("redis_server")
-        world = RedisWorld(redis.url, prefix=f"contract-{random.randrange(2**32)}")
+    world = world_of(request)
     yield world
     world.end()
 

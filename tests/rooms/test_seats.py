@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from tests.programs import wait_until
-from tests.room_worlds import RedisWorld, World
+from tests.room_worlds import World, world_of
 from tests.wire import run_all
 from wsthreads import RoomLimitError, RoomStateError
 from wsthreads.brokers import availability
@@ -21,12 +21,9 @@ from wsthreads.rooms.history import Limits
 
 @pytest.fixture(params=["local", "redis"])
 def world(request, monkeypatch):
-    if request.param == "local":
-        world = World()
-    else:
+    if request.param == "redis":
         monkeypatch.setattr(availability, "WAIT_S", 1000.0)
-        redis = request.getfixturevalue("redis_server")
-        world = RedisWorld(redis.url, prefix=f"seats-{random.randrange(2**32)}")
+    world = world_of(request)
     yield world
     for rooms in world.all_rooms:
         rooms._check()
