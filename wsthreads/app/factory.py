@@ -61,7 +61,7 @@ class EndpointFactory:
         return endpoint
 
     def _hand_over(self, endpoint: Endpoint, rooms: Any, link: Link, metrics: Metrics) -> None:
-        """Have sessions go on in other processes."""
+        """Let sessions move to other processes."""
         from wsthreads.brokers.handover import Handover  # only an app with a broker needs it
 
         endpoint.use_handover(

@@ -33,7 +33,7 @@ _exit = _Exit()
 
 
 def flush_at_exit(link: Flushed) -> None:
-    """Have a link send what waits when this process ends."""
+    """When this process ends, send what waits in a link."""
     _exit.links.add(link)
     if _exit.pid != os.getpid():
         _exit.pid = os.getpid()

@@ -41,7 +41,7 @@ class Checkpoints:
         self._waiting: deque[_Checkpoint] = deque()
 
     def call(self, rooms: Sequence[RoomKey], look: Look, timeout_s: float) -> bool:
-        """Have `look` called once all `rooms` are up to date in this process, until it has done its work.
+        """Call `look` once all `rooms` are up to date in this process, again until it has done its work.
 
         Waits for at most `timeout_s`. False if it has not done it; then it is not called any more. Any thread.
         """

@@ -255,7 +255,7 @@ class ClusterLink:
 
 
 def _look_too(link: RedisLink, keys: Sequence[RoomKey], look: Look, positions: Mapping[RoomKey, Position]) -> bool:
-    """Have `look` called in the reader's thread of one more node. Called in that of another one."""
+    """Let the reader's thread of one more node call `look`. Called in that of another one."""
     found = False
 
     def look_once(more: Mapping[RoomKey, Position]) -> bool:

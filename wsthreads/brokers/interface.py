@@ -176,7 +176,7 @@ class Link(Protocol):
         """
 
     def checkpoint(self, rooms: Sequence[RoomKey], look: Look, timeout_s: float) -> bool:
-        """Have `look` called at a moment when nothing is being delivered to these rooms. See `checkpoints`.
+        """Call `look` at a moment when nothing is being delivered to these rooms. See `checkpoints`.
 
         The reader's thread calls it. False if that has not come, or `look` has not done its work, within `timeout_s`.
         """

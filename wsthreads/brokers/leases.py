@@ -327,7 +327,7 @@ class Leases(Turns):
             try:
                 event()
             except Exception:
-                log.exception("the owner of a room was not told")
+                log.exception("a change of a room's owner was not handled")
 
     def fail(self) -> None:
         """Redis has not answered. What was sent is sent again, after `begin`."""

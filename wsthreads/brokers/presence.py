@@ -77,7 +77,7 @@ class SharedRoster(Roster):
             self._send_again(name, session_id)
 
     def _send_again(self, name: str, session_id: str) -> None:
-        """Have Redis's copy of a presence made equal to this one's."""
+        """Make Redis's copy of a presence equal to this process's."""
         self._link.change_presence(self._path, name, self._listener, session_id)
 
     def own_presences(self, name: str, session_ids: Iterable[str] | None) -> list[tuple[str, PresenceChange | None]]:

@@ -49,7 +49,7 @@ class PresenceWriter:
         self.greeted_at = 0.0
 
     def look_for_dead(self, pipeline: Pipeline, now: float) -> None:
-        """Have the presences of processes that have ended without a farewell removed."""
+        """Remove the presences of processes that have ended without removing them."""
         if now - self.greeted_at < HOLD_OFF_S:  # others may be about to come back, too
             return
         by_shard: dict[int, dict[str, list[PresenceKey]]] = {}
@@ -90,6 +90,6 @@ class PresenceWriter:
         pipeline.call(scripts.PRESENCE, self.keys_of(address), *arguments)
 
     def reap(self, pipeline: Pipeline, key: PresenceKey, dead: Iterable[str], epoch: str) -> None:
-        """Have the sessions removed from a room whose time is over, and those of processes that are dead."""
+        """Remove the sessions whose time is over from a room, and those of dead processes."""
         address = self._keys.address(key.path, key.name)
         pipeline.call(scripts.REAP, self.keys_of(address), address.channel, epoch, *dead)

@@ -167,7 +167,7 @@ class SendQueue:
         return seats
 
     def withdraw(self, question: Question) -> bool:
-        """Have a question not be asked. False if it has been taken already."""
+        """Drop a question that has not been sent yet. False if it has been taken already."""
         if question not in self._questions:
             return False
         self._questions.remove(question)

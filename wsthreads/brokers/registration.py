@@ -64,7 +64,7 @@ class Registration:
             pipeline.call(scripts.BEAT, [self._keys.processes(shard)], self.name, then=partial(note, shard))
 
     def end_formers(self, pipeline: Pipeline) -> None:
-        """Have the former names not count as alive. `forget_formers` follows when that is done."""
+        """End the former names: they no longer count as alive. `forget_formers` follows when that is done."""
         for shard in self._former_shards:
             pipeline.call(scripts.FAREWELL, [self._keys.processes(shard)], *self.formers)
 

@@ -119,7 +119,7 @@ class RemoteRoom(_Remote, AttributeMethods):
         )
 
     def post(self, value: Any, *, timeout_s: float = 10.0) -> None:
-        """Have ``on_post`` called with a value, in the process that owns the room, as `Room.post`.
+        """Call ``on_post`` with a value, in the process that owns the room, as `Room.post`.
 
         Waits until it has returned, at most `timeout_s`. Raises `PostError`, and `BrokerError` if Redis is away. If the
         `is_unknown` of either is true, the value may have been handled, or may still be.

@@ -177,7 +177,7 @@ class SharedRooms(Rooms[Session]):
 
     @contextmanager
     def _seat(self, name: str, session: Session, max_members: int) -> Iterator[bool]:
-        """Have a session count as a member while it joins. False if the room is full. Raises `BrokerError`."""
+        """Count a session as a member while it joins. False if the room is full. Raises `BrokerError`."""
         if session._ended or name in session._joined:
             yield True
             self._update(name)

@@ -40,7 +40,7 @@ class Subscriptions:
         self.changes: deque[tuple[bool, Subscription]] = deque()
 
     def update(self, path: str, name: str, listener: Listener) -> int:
-        """Follow a room if it has members in this process, or else no more. See `Link.update`."""
+        """Follow a room if it has members in this process; stop following it otherwise. See `Link.update`."""
         key = (path, name)
         availability = self._availability
         forgotten: set[int] = set()

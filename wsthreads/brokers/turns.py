@@ -126,7 +126,7 @@ class Turns:
         )
 
     def _close_locked(self, claim: Claim, fence: int) -> None:
-        """Have Redis told whether an owned room has members, behind the posts that this process has sent."""
+        """Tell Redis whether an owned room has members, behind the posts that this process has sent."""
         self._posts.add_call(partial(self._close, claim, fence, claim.closing), self._next_ticket())
 
     def _close(self, claim: Claim, fence: int, closing: object | None, pipeline: Pipeline) -> None:
@@ -194,7 +194,7 @@ class Turns:
             claim.keeper.go_on(claim.key[1])
 
     def _deliver(self, claim: Claim, fence: int, first: int, left_ms: list[bytes], entries: list[bytes]) -> None:
-        """Have posts handled that are numbered from `first`. Of two calls that were made at once, the later one has
+        """Handle posts that are numbered from `first`. Of two calls that were made at once, the later one has
         also got what the first one has.
         """
         intake, posts, refused = claim.intake, [], []

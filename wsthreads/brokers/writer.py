@@ -162,7 +162,7 @@ class Writer:
             self._report_rest()
 
     def stop_soon(self) -> None:
-        """Have the thread end within a second, without what waits. Takes no lock: for a finalizer."""
+        """End the thread within a second, without sending what waits. Takes no lock: for a finalizer."""
         self._stop_at = monotonic()
 
     def _left_s(self) -> float:
@@ -365,7 +365,7 @@ class Writer:
             pipeline.call(scripts.PUBLISH_KEPT, keys, *arguments, limits, *published)
 
     def _share_limits(self, pipeline: Pipeline) -> None:
-        """Have programs without a server know what the histories of the endpoints keep."""
+        """Tell programs without a server what the histories of the endpoints keep."""
         for path, listener in self._listeners():
             limits = listener.history_limits
             if limits is not None:

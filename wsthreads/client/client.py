@@ -54,7 +54,7 @@ class Client:
     `max_attempts` without a connection for 5 seconds, the client gives up. At most `max_queued` messages of together
     `max_queued_bytes` wait to be sent or acknowledged. While `max_received` messages wait for `receive`, the client
     acknowledges nothing, unless it waits for the answer to a request. The server then stops at its `max_resume_bytes`,
-    and the connection stays. From a server that does not stop, the client takes 16 MiB more, and reads no more then.
+    and the connection stays. From a server that does not stop, the client takes 16 MiB more, and then stops reading.
     """
 
     def __init__(

@@ -213,7 +213,7 @@ class PythonCalls:
     def _begin(
         self, ticket: int, function: PythonFunction, work: Callable[[], Any], generator: int | None = None
     ) -> Answer:
-        """Have `work` done by a thread. It is the next step of a `generator`, if that is given."""
+        """Let a thread do `work`. It is the next step of a `generator`, if that is given."""
         refusal = self._pool.submit(ticket, lambda: self._work(ticket, function, work, generator))
         if refusal is not None:
             if generator is not None:

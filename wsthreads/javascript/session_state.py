@@ -160,7 +160,7 @@ class SessionState(Intake):  # type: ignore[misc]  # in C it is untyped
                         self._wait_locked(READ_S)
 
     def stir(self) -> None:
-        """Have a thread that waits in `reserve` look again: the script has sent a request. Any thread."""
+        """Make a thread that waits in `reserve` look again: the script has sent a request. Any thread."""
         with self._lock:
             self._tell_locked()
 

@@ -84,7 +84,7 @@ class Failure(NamedTuple):
         before: str | None = None,
     ) -> Failure:
         """This failure without the frames of the runtime, and without the version numbers that a reload adds to file
-        names. "not a function" names what is none.
+        names. "not a function" names what is not a function.
 
         `original` returns the line and column to show, from a module's id and the line and column in the stack;
         `source_of` the source of a module, as the engine has it. `before` is what a console line has before the error.

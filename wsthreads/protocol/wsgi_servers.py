@@ -109,7 +109,7 @@ def is_ending(worker: Any) -> bool:
 
 
 def call_at_exit(worker: Any, call: Callable[[], None]) -> None:
-    """Have gunicorn make a call when the worker has ended, before Python waits for the threads that are left.
+    """Let gunicorn make a call when the worker has ended, before Python waits for the remaining threads.
 
     The call goes ahead of the ``worker_exit`` of gunicorn's configuration. Only this process has it.
     """

@@ -99,7 +99,7 @@ class Calling:
         return mailbox is not None and mailbox.phase is Phase.WANTED
 
     def _go_on(self, mailboxes: Iterable[Mailbox]) -> None:
-        """Have a thread take the next calls of these rooms, if it is not to do so anyway."""
+        """Let a thread take the next calls of these rooms, unless one is about to do so."""
         ready = []
         with self._lock:
             for mailbox in mailboxes:
@@ -231,7 +231,7 @@ class Calling:
             self._put([mailbox])
 
     def _settle(self, call: RoomCall, post: Post, failure: str | None) -> None:
-        """Tell what has become of a post. If the room was lost before, the broker tells it."""
+        """Report the outcome of a post. If the room was lost before, the broker tells it."""
         if call.may_run is False:
             if not call.mailbox.is_lost:
                 post.settled(PostError("the handler has been started again before it handled the post"))

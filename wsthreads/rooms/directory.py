@@ -229,7 +229,7 @@ class Directory:
         return None
 
     def _share_close(self, name: str, code: int, reason: str, ban_s: float) -> None:
-        """Have a room closed in other processes; if it is a user's hidden room, perhaps with a ban."""
+        """Close a room in other processes; if it is a user's hidden room, perhaps with a ban."""
 
     def _send_elsewhere(self, session_id: str, frame: bytes) -> bool:
         return False

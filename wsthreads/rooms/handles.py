@@ -36,7 +36,7 @@ class Owners(Protocol):
     def post_value(
         self, name: str, value: Any, sender: Sender | None, *, wait: bool, timeout_s: float | None = None
     ) -> None:
-        """Have a value handled by the room's owner. Raises `PostError`."""
+        """Let the room's owner handle a value. Raises `PostError`."""
 
     def is_owner(self, name: str, fence: int) -> bool:
         """Whether this process owns a room, with this fencing number."""
@@ -185,7 +185,7 @@ class Room(AttributeMethods):
         return self._rooms.persons(self._name)
 
     def post(self, value: Any, *, wait: bool = True) -> None:
-        """Have `on_post` called with a value, in the process that owns the room. The value is anything that JSON knows.
+        """Call `on_post` with a value, in the process that owns the room. The value is anything that JSON knows.
 
         Waits until `on_post` has returned or raised, at most `post_timeout_s`. Without `wait`, and in `on_tick`,
         `on_post`, `on_room_start` and `on_room_end`, it returns when the value waits for `on_post`. Posts of one thread

@@ -127,7 +127,7 @@ class Log:
         return Mark(*self._last[:2])
 
     def replace(self, epoch: str, last: Mark, floor: Mark, entries: Iterable[Entry], now: float) -> None:
-        """Have other contents: those of another log, or what was missing."""
+        """Replace the contents: those of another log, or what was missing."""
         self.epoch, self._floor, self._last = epoch, floor, last
         self._entries = deque(entries)
         self._bytes = sum(payload_bytes(entry[3]) for entry in self._entries)

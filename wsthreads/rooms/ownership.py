@@ -160,7 +160,7 @@ class Ownership(Calling):
             log.warning("%s (%d posts so far for which nobody waits)", error, self._unheard)
 
     def post(self, name: str, value: str, sender: Sender | None, settled: Settled) -> None:
-        """Have a value, which is JSON text, handled by the room's owner. Calls `settled` exactly once."""
+        """Let the room's owner handle a value, which is JSON text. Calls `settled` exactly once."""
         if name not in self._mailboxes:
             self.look(name)  # a member may have joined just now
         with self._lock:
@@ -242,7 +242,7 @@ class Ownership(Calling):
             self._go_on([mailbox])
 
     def deliver(self, name: str, fence: int, posts: Iterable[Post]) -> bool:
-        """Have posts handled that the broker had. False, and nothing happens, if that ownership is over."""
+        """Handle posts that the broker had. False, and nothing happens, if that ownership is over."""
         with self._lock:
             mailbox = self._mailboxes.get(name)
             if mailbox is None or not self._is_owned_locked(mailbox, fence):

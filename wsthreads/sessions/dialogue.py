@@ -293,7 +293,7 @@ class Dialogue(Ending):
     # From one process to another: see `moves`
 
     def hold(self, timeout_s: float) -> bool:
-        """Have nothing happen to the session until `let_go` or `vanish`: without a connection, and with its turn.
+        """Keep the session as it is until `let_go` or `vanish`: without a connection, and with its turn.
 
         Waits at most `timeout_s` for calls of the handler. False if it cannot be, or is closing.
         """
@@ -347,7 +347,7 @@ class Dialogue(Ending):
         return ending
 
     def discard(self) -> None:
-        """Have no more calls of the handler. The turn is this thread's, or nobody has had it yet."""
+        """Make no more calls of the handler. The turn is this thread's, or nobody has had it yet."""
         self._is_closing = self.is_over = True
         self._claim((int(CloseCode.ABNORMAL), ""))
         self._events.clear()

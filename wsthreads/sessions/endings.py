@@ -44,7 +44,7 @@ class Keeper(Protocol):
         """Its `ending` is decided: have its requests ended by another thread. Takes no lock."""
 
     def end_soon(self, dialogue: Any) -> None:
-        """Have `Dialogue.end` called by another thread. Takes no lock."""
+        """Let another thread call `Dialogue.end`. Takes no lock."""
 
     def over(self, dialogue: Any) -> None:
         """The session has ended: `on_close` has returned."""
@@ -123,7 +123,7 @@ class Ending(Intake):
             self.was_too_slow = self.begin_close(CloseCode.TRY_AGAIN_LATER, f"too slow: {reason}")
 
     def _run_later(self) -> None:
-        """Have another thread handle what waits: that of the connection at its end, or one of the keeper."""
+        """Let another thread handle what waits: that of the connection at its end, or one of the keeper."""
         self._keeper.end_soon(self)
 
     def end(self) -> None:

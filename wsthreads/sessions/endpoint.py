@@ -143,7 +143,7 @@ class Endpoint:
         rooms.owner = ref(self)
 
     def use_handover(self, handover: Handover) -> None:
-        """Have sessions go on in other processes. Called once, before any client comes."""
+        """Let sessions move to other processes. Called once, before any client comes."""
         self._service.handover = handover
         self.suspensions.hands_over = True
 

@@ -154,7 +154,7 @@ def warn_of_idle(name: str, hooks: Container[str]) -> None:
 
 
 def extra_arguments(on_close: Callable[..., Any]) -> int:
-    """How many of code and reason `on_close` accepts. ``on_close(session)`` is valid, too."""
+    """How many of the arguments `code` and `reason` an `on_close` takes: 0, 1 or 2."""
     try:
         parameters = inspect.signature(on_close).parameters.values()
     except (TypeError, ValueError):  # a callable without a known signature: pass all

@@ -100,7 +100,7 @@ class Handover(Protocol):
         """
 
     def export(self, session_id: str) -> bool:
-        """Have other processes take a session, and forget it. False if it stays here. Blocks."""
+        """Let other processes take a session, and forget it. False if it stays here. Blocks."""
 
     def take_no_more(self) -> None:
         """The process ends: what other processes have stored is for others."""

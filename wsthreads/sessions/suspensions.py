@@ -163,7 +163,7 @@ class Suspensions:
         self._flusher.call_later(0.0, dialogue.requests.end)
 
     def end_soon(self, dialogue: Dialogue) -> None:
-        """Have `Dialogue.end` called by another thread. Takes no lock, so finalizers may call it."""
+        """Let another thread call `Dialogue.end`. Takes no lock, so finalizers may call it."""
         self._ending.append(dialogue)
         self._flusher.call_later(0.0, self._end_them)
 
@@ -189,7 +189,7 @@ class Suspensions:
                 del self._records[session_id]
 
     def record(self, session_id: str, wanted: str) -> Record | None:
-        """How a session has ended that the server has closed, for who has a secret with the digest `wanted`."""
+        """How a session that the server has closed has ended, for a client whose secret has the digest `wanted`."""
         with self._lock:
             found = self._records.get(session_id)
         return found if found is not None and found.secrets.has(wanted) else None

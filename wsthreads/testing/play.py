@@ -103,7 +103,7 @@ def _is_wsgi_application(target: object) -> bool:
 
 
 def _use_timers(endpoint: Endpoint, timers: Timers) -> None:
-    """Have everything of an endpoint go by another clock."""
+    """Make everything of an endpoint use another clock."""
     endpoint.roster.timers = endpoint.attributes.timers = endpoint.suspensions.timers = timers
     endpoint.ownership.use_timers(timers)
     if endpoint.rooms.history is not None:

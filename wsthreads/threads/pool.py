@@ -57,7 +57,7 @@ class Pool(Generic[T]):
         self._is_ending = False
 
     def put(self, items: Iterable[T]) -> None:
-        """Have some items worked on. Raises RuntimeError if there is no thread at all; the items wait for the next
+        """Let threads work on some items. Raises RuntimeError if there is no thread at all; the items wait for the next
         call then.
         """
         with self._lock:
@@ -92,7 +92,7 @@ class Pool(Generic[T]):
             self._tokens.put(None)
 
     def _wake_locked(self) -> None:
-        """Have a thread look at the items, if there are some and one is free."""
+        """Let a free thread look at the items, if there are any."""
         if not self._items:
             return
         if self._idle:
