@@ -11,7 +11,7 @@
     │   ├── RoomLimitError         (ValueError)  a session is in too many rooms
     │   ├── HistoryError           (ValueError)  an invalid number of messages, or a room without history
     │   ├── PresenceError          (ValueError)  a presence value that is not JSON or too long, or of no member
-    │   ├── RoomStateError         (ValueError)  an attribute that is not JSON or too much, or an invalid change of one
+    │   ├── RoomStateError         (ValueError)  an attribute that is not JSON or too large, or an invalid change of one
     │   ├── UserError              (ValueError)  a user name that is not text, too short or too long; an invalid ban
     │   ├── ExpiryError            (ValueError)  a time that is no number of seconds since the epoch
     │   ├── HandlerError           (TypeError)   a handler without functions, or with a wrong signature
@@ -145,7 +145,7 @@ class PresenceError(UsageError, ValueError):
 
 
 class RoomStateError(UsageError, ValueError):
-    """An attribute of a room that is not JSON or too much, or a change of one that is not possible."""
+    """An attribute of a room that is not JSON or too large, or a change of one that is not possible."""
 
 
 class ExpiryError(UsageError, ValueError):

@@ -494,10 +494,9 @@ def test_a_session_that_arrives_while_its_process_shuts_down_goes_on_in_the_next
         assert not [call for call in old.calls + middle.calls + new.calls if call[0] == "close"]
 
 
-@pytest.mark.parametrize("where", [0, 1])
-def test_while_a_session_arrives_another_connection_of_its_client_is_to_come_again(processes, monkeypatch, where):
-    monkeypatch.setattr(Handover.fetch, "__defaults__", (3.0,))
-    both = old, new = processes()
+@pytest.fixture
+def late_arrival(monkeypatch):
+    """Two events: a session has arrived but for its last step, and the test lets that happen."""
     arrives, goes_on, settle = threading.Event(), threading.Event(), Arriving.settle
 
     def settle_late(self, *arguments):
@@ -506,6 +505,16 @@ def test_while_a_session_arrives_another_connection_of_its_client_is_to_come_aga
         settle(self, *arguments)
 
     monkeypatch.setattr(Arriving, "settle", settle_late)
+    return arrives, goes_on
+
+
+@pytest.mark.parametrize("where", [0, 1])
+def test_while_a_session_arrives_another_connection_of_its_client_is_to_come_again(
+    processes, monkeypatch, late_arrival, where
+):
+    monkeypatch.setattr(Handover.fetch, "__defaults__", (3.0,))
+    both = old, new = processes()
+    arrives, goes_on = late_arrival
     with Speaker(old.port).begin() as client, Speaker(both[where].port) as other:
         other.token = client.token
         client.lose()
@@ -521,17 +530,10 @@ def test_while_a_session_arrives_another_connection_of_its_client_is_to_come_aga
         assert client.welcome.resumed
 
 
-def test_while_a_session_arrives_a_client_with_a_later_secret_is_to_come_again(processes, monkeypatch):
+def test_while_a_session_arrives_a_client_with_a_later_secret_is_to_come_again(processes, late_arrival):
     """The former hello may be late: its session has gone on elsewhere, and has had other secrets there."""
     old, new = processes()
-    arrives, goes_on, settle = threading.Event(), threading.Event(), Arriving.settle
-
-    def settle_late(self, *arguments):
-        arrives.set()
-        assert goes_on.wait(DEADLINE_S)
-        settle(self, *arguments)
-
-    monkeypatch.setattr(Arriving, "settle", settle_late)
+    arrives, goes_on = late_arrival
     with Speaker(old.port).begin() as client, Speaker(new.port) as other:
         client.lose()
         wait_until(lambda: SUSPEND in old.calls, "the suspension")

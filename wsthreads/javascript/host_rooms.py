@@ -76,12 +76,12 @@ class HostRooms:
         }
 
     def _room(self, session_id: str, name: str) -> SessionRoom | None:
-        """The session's handle of a room; None if the session has ended."""
+        """The session's handle on a room; None if the session has ended."""
         session = self._host.session(session_id)
         return None if session is None else session.room(name)
 
     def any_room(self, whose: str | int | None, name: str) -> Room | None:
-        """A handle of a room. None if there is no endpoint."""
+        """A handle on a room. None if there is no endpoint."""
         if isinstance(whose, str):
             room = self._room(whose, name)
             if room is not None:

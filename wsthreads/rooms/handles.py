@@ -98,7 +98,7 @@ class AllRooms(Protocol):
 
 
 class Room(AttributeMethods):
-    """A handle of a room. You may keep it: it does not keep the room alive. Any thread.
+    """A handle on a room. You may keep it: it does not keep the room alive. Any thread.
 
     Do not use it in finalizers: a ``__del__`` may run during a broadcast, and would wait for its own thread.
     """
@@ -159,9 +159,9 @@ class Room(AttributeMethods):
         """Where the room's history ends now, for ``join(since=…)``: text without white space, for clients to keep.
 
         Everything up to the position is queued for the members in this process. So a client that is sent the position
-        misses nothing when it joins again with it. It gets twice what was queued after the position was taken and
-        before it was sent. Over Redis, it waits until what this process has broadcast to the room is back, at most a
-        second. Raises `HistoryError` if history is off; over Redis, `BrokerError`.
+        misses nothing when it joins again with it. Messages that were queued between this call and the sending of the
+        position reach the client twice. Over Redis, the call waits until what this process has broadcast to the room is
+        back, at most a second. Raises `HistoryError` if history is off; over Redis, `BrokerError`.
         """
         return self._rooms.position(self._name)
 
@@ -209,7 +209,7 @@ class Room(AttributeMethods):
 
 
 class SessionRoom(Room):
-    """A session's handle of a room."""
+    """A session's handle on a room."""
 
     __slots__ = ("_session",)
 
@@ -288,7 +288,7 @@ class User:
     """A handle on a user: all sessions of an endpoint whose handshake has set this user, on all devices.
 
     You may keep it: it keeps nothing alive, and works whether the user is there or not. Any thread. Do not use it in
-    finalizers, as no `Room`.
+    finalizers, see `Room`.
     """
 
     __slots__ = ("_directory", "_name")
@@ -342,7 +342,7 @@ class Peer:
     """A handle on one session by its id, from anywhere.
 
     You may keep it: it keeps nothing alive, and does nothing once the session has ended. Any thread. Do not use it in
-    finalizers, as no `Room`.
+    finalizers, see `Room`.
     """
 
     __slots__ = ("_directory", "_id")

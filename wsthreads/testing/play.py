@@ -111,7 +111,7 @@ def _use_timers(endpoint: Endpoint, timers: Timers) -> None:
 
 
 class _SettledRoom(Room):
-    """A handle of a room whose `post` also waits for what the post causes, and raises what `on_post` has raised."""
+    """A handle on a room whose `post` also waits for what the post causes, and raises what `on_post` has raised."""
 
     __slots__ = ("_deadline_s", "_settle")
 
@@ -216,7 +216,7 @@ class Play:
         return [client for client in self._clients if client.is_open]
 
     def room(self, name: str, *, path: str | None = None) -> Room:
-        """A handle of a room without a session: `broadcast`, `post`, `members`, `close`.
+        """A handle on a room without a session: `broadcast`, `post`, `members`, `close`.
 
         When its `post` returns, what the post causes has happened, and an exception of `on_post` is raised.
         """
@@ -224,7 +224,7 @@ class Play:
         return _SettledRoom(endpoint.room(name).name, endpoint.rooms, self.settle, self._deadline_s)
 
     def user(self, name: str, *, path: str | None = None) -> User:
-        """A handle of a user: `send`, `close`, `is_online`, `sessions`.
+        """A handle on a user: `send`, `close`, `is_online`, `sessions`.
 
         What it does has reached the clients when the next method of a client, or `settle`, returns.
         """
