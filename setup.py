@@ -10,7 +10,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 #: The files of the module `_speedups`, beside its own.
-PARTS = ("fast_path", "inbox", "intake", "metrics", "outboxes", "reading", "rlock", "sending", "writes")
+PARTS = ("fast_path", "inbox", "intake", "loop", "metrics", "outboxes", "reading", "rlock", "sending", "writes")
 
 README = (Path(__file__).parent / "README.rst").read_text(encoding="utf-8")
 

@@ -3,7 +3,7 @@
 Each name in them has a Python version, with the same tests. The C files, by job:
 
 - ``_speedups.c``: the module. ``_outboxes.c``, ``_sending.c``: sending. ``_reading.c``, ``_frames.h``: receiving.
-  ``_fast_path.c``: messages of sessions that survive. ``_inbox.c``, ``_intake.c``: messages for scripts.
+  ``_fast_path.c``: messages of sessions that survive. ``_inbox.c``, ``_intake.c``, ``_loop.c``: messages for scripts.
   ``_metrics.c``, ``_rlock.c``: types that the others use.
 - ``_bridge.c``: calls of scripts to Python. ``_alarm.c``: the deadline of a call of a script.
 - ``_compat.h``: what differs between Pythons with and without a GIL. The modules need none. Each type is a C struct of

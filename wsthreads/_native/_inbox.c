@@ -104,6 +104,19 @@ static PyObject *unpacked(Inbox *inbox, Item *item) {
     return answer;
 }
 
+PyObject *next_intake(Inbox *inbox) {
+    pthread_mutex_lock(&inbox->mutex);
+    Item *item = inbox->first;
+    Intake *intake = item == NULL || item->object != NULL ? NULL : item->intake;
+    pthread_mutex_unlock(&inbox->mutex);
+    return (PyObject *)intake;
+}
+
+PyObject *get_now(Inbox *inbox) {
+    Item *item = take(inbox, 0);
+    return item == NULL ? NULL : unpacked(inbox, item);
+}
+
 static void inbox_dealloc(Inbox *self) {
     for (Item *item; (item = take(self, 0)) != NULL;) {
         PyObject *left = unpacked(self, item);

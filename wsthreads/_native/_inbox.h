@@ -50,6 +50,11 @@ extern PyTypeObject InboxType;
  * another turn by now, or if the inbox is closed. Needs no GIL. */
 bool append_text(Inbox *inbox, Item *item, uint64_t turn, size_t wire_bytes);
 
+/* In the thread that gets: the intake of the next item if that is a text, a borrowed reference; and the next item, as
+ * `get` answers it. Both do not wait; without a next item they return NULL without an exception. */
+PyObject *next_intake(Inbox *inbox);
+PyObject *get_now(Inbox *inbox);
+
 /* With the mutex held: whether the intake's reference to itself has to go. The caller drops it behind the mutex. */
 bool may_let_go(Intake *intake);
 

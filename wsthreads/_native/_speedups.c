@@ -5,7 +5,7 @@
  *
  * - _outboxes.c: append_all, lock_queued, unlock    - _inbox.c: Inbox      - _rlock.c: RLock
  * - _sending.c, _writes.c: send_queues, post        - _intake.c: Intake    - _metrics.c: Tally, Histogram
- * - _reading.c: what reads from sockets           - _fast_path.c: FastPath
+ * - _reading.c: what reads from sockets           - _fast_path.c: FastPath   - _loop.c: MessageLoop
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -15,6 +15,7 @@
 #include "_compat.h"
 #include "_fast_path.h"
 #include "_inbox.h"
+#include "_loop.h"
 #include "_metrics.h"
 #include "_outboxes.h"
 #include "_reading.h"
@@ -79,7 +80,7 @@ static int fill(PyObject *module) {
     if (add_outbox_functions(module) < 0 || add_sending_functions(module) < 0 || add_reading_functions(module) < 0 ||
         add_inbox_type(module) < 0 || add_intake_type(module) < 0 || add_metrics_types(module) < 0 ||
         add_outbox_type(module) < 0 || add_rlock_type(module) < 0 ||
-        add_fast_path_type(module) < 0) {
+        add_fast_path_type(module) < 0 || add_loop_type(module) < 0) {
         return -1;
     }
     return 0;

@@ -26,6 +26,10 @@ class CallTimes:
             kind: self._metrics.histogram(hook) for kind, hook in hooks.items() if hook in exports.hooks
         }
 
+    def of(self, kind: str) -> Histogram | None:
+        """The histogram of a kind of event; None without such a function."""
+        return self._histograms.get(kind)
+
     def observe(self, kind: str, seconds: float) -> None:
         histogram = self._histograms.get(kind)
         if histogram is not None:

@@ -8,13 +8,15 @@ not even read, for lack of memory, is tried once more.
 
 from __future__ import annotations
 
-import time
+from collections import deque
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from wsthreads.errors import IsolateError
 from wsthreads.javascript.call_times import CallTimes
 from wsthreads.javascript.calls import Answer, Function
 from wsthreads.javascript.endings import Endings
+from wsthreads.javascript.message_loop import MessageLoop
 from wsthreads.javascript.probes import Probes
 from wsthreads.javascript.replies import Replies
 from wsthreads.javascript.room_calls import Posts, RoomCalls
@@ -25,6 +27,7 @@ from wsthreads.javascript.stacks import Failure
 if TYPE_CHECKING:
     from wsthreads.config import Config
     from wsthreads.javascript.engine import Engine
+    from wsthreads.javascript.exports import Exports
     from wsthreads.javascript.fetches import Waits
     from wsthreads.javascript.loader import ModuleLoader
     from wsthreads.javascript.reports import Reports
@@ -61,7 +64,7 @@ MIN_FREE_BYTES = 64 * 1024
 JOB_DELAY_S = 0.02
 
 
-class Loop:
+class Loop(MessageLoop):
     """Hands out the events of `schedule`. `states` has the sessions of the isolate."""
 
     def __init__(
@@ -86,7 +89,7 @@ class Loop:
         self._loader = loader
         self._reports = reports
         self._times = CallTimes(metrics)
-        self._replies = Replies(name, schedule, self._load_s, self._times.use, lambda: self._current)
+        self._replies = Replies(name, schedule, self._load_s, self._use, lambda: self._current)
         #: The functions of rooms.
         self.rooms = RoomCalls(schedule, reports, loader, self._times, self._wait_s, self._make_room)
         #: The outcomes of posts.
@@ -100,8 +103,8 @@ class Loop:
         self.probes = Probes(schedule, metrics)
         self._current: Event | None = None
         self._began = 0.0  # when the runtime received it
-        self._again: Event | None = None  # an event to hand over again
-        self._reload: Event | None = None  # the call of onReload, which comes before all other events
+        #: What comes before all other events: the call of onReload, and an event to hand over again.
+        self._first: deque[Event] = deque()
         self._dispatched = 0
         self._stumbles = 0
         self._timer_was_last = False
@@ -114,10 +117,11 @@ class Loop:
         #: The heap is full, and a garbage collection did not help. No more events are handed out.
         self.is_full = False
         self._must_end = False
+        self._inbox, self._event_type, self._message_times = schedule.inbox, Event, None
 
     def functions(self) -> dict[str, Function]:
         return {
-            "pull": self._pull,
+            "pull": self.pull,
             "failed": self._failed,
             "settled": self._settled,
             "loaded": self._loaded,
@@ -132,6 +136,15 @@ class Loop:
 
     def use_engine(self, engine: Engine | None) -> None:
         self.engine = self._replies.engine = engine
+        if engine is not None and engine.is_connected:
+            self._has_jobs, self._arm = engine.has_jobs, engine.arm
+            self._hindrances = (*self._schedule.hindrances, *self._waits.tables, engine.rejected, self._first)
+
+    def _use(self, exports: Exports) -> None:
+        """Call these functions from now on."""
+        self._times.use(exports)
+        if self.engine is not None and self.engine.is_connected:
+            self._message_times = self._times.of("message")
 
     def current_state(self) -> SessionState | None:
         """The session whose handler function runs. None in a timer's callback, and after an `await`."""
@@ -156,7 +169,7 @@ class Loop:
         self.rooms.flush()
         self._account(outcome, arrived=dispatched != self._dispatched)
         self._dispatched = dispatched
-        event = self._next(NEVER if delay_ms < 0 else time.monotonic() + delay_ms / 1000)
+        event = self._next(NEVER if delay_ms < 0 else monotonic() + delay_ms / 1000)
         if event is None:
             if engine is not None:
                 engine.disarm()
@@ -165,7 +178,7 @@ class Loop:
         if event.kind == "handshake":
             self._replies.expect_answer(event)
         if engine is None:
-            self._began = time.monotonic()
+            self._began = monotonic()
             if self._jobs_due is None:
                 self._jobs_due = self._began + JOB_DELAY_S
         else:
@@ -185,19 +198,15 @@ class Loop:
         engine = self.engine
         while not self._must_end and not self.is_full:
             jobs_ran = engine is not None and bool(engine.has_jobs() or engine.rejected) and self._run_jobs(engine)
-            now = time.monotonic()
+            now = monotonic()
             if schedule.pending_events and schedule.next_expiry <= now:
                 self._endings.expire(now)
             if (calls or fetches) and self._waits.next_expiry <= now:
                 self._waits.expire(now)
             if self._jobs_due is not None and now >= self._jobs_due:
                 break
-            reload, self._reload = self._reload, None
-            if reload is not None:
-                return reload
-            again, self._again = self._again, None
-            if again is not None:
-                return again
+            if self._first:
+                return self._first.popleft()
             if timer_due <= now and not self._timer_was_last:
                 if self._jobs_due is not None:
                     break
@@ -222,7 +231,7 @@ class Loop:
                 self._is_stopping = True
             elif event is not None and self._is_wanted(event):
                 if event.kind in _OWNERS and self._jobs_due is not None:
-                    self._again = event
+                    self._first.append(event)
                     break
                 return event
         self.has_ended |= self._must_end
@@ -272,7 +281,7 @@ class Loop:
         if event is None:
             return
         if event.kind == "message" and outcome == _DONE and arrived:  # the usual, without what other events need
-            self._times.observe("message", time.monotonic() - self._began)
+            self._times.observe("message", monotonic() - self._began)
             self._endings.handled(event)
             return
         if self.engine is None and event.kind in _OWNERS:
@@ -281,10 +290,10 @@ class Loop:
             self._hand_over_again(event)
         elif outcome > 0:
             event = event._replace(began=self._began)
-            self._schedule.suspend(event, outcome, time.monotonic() + self._wait_s)
+            self._schedule.suspend(event, outcome, monotonic() + self._wait_s)
         elif event.kind == "load":
             self._replies.expect_load(event)
-            self._schedule.suspend(event, event.arguments[0], time.monotonic() + self._wait_s)
+            self._schedule.suspend(event, event.arguments[0], monotonic() + self._wait_s)
         else:
             self._endings.completed(event, failed=outcome == _FAILED, began=self._began)
 
@@ -295,7 +304,7 @@ class Loop:
             return
         if self.engine is not None:
             self.engine.collect_garbage()
-        self._again = event._replace(retried=True)
+        self._first.append(event._replace(retried=True))
 
     def stumbled(self, failure: Failure) -> None:
         """The JavaScript half of the loop ended with this error: at a deadline, or out of memory.
@@ -322,7 +331,7 @@ class Loop:
 
     def abandon(self) -> None:
         """The isolate has ended: give an error to every thread that waits for an event."""
-        events = [self._current, self._again, *self._schedule.drain()]
+        events = [self._current, *self._first, *self._schedule.drain()]
         self.rooms.abandon(events)
         self.requests.abandon()
         self._replies.abandon(events)
@@ -363,5 +372,5 @@ class Loop:
         self._loader.suspended.clear()
         is_loaded = self._replies.loaded(ticket, exports, error, (tick_rate, shown))
         if is_loaded and ticket < FIRST_LOAD:
-            self._reload = Event("reload")
+            self._first.appendleft(Event("reload"))
         return is_loaded

@@ -88,15 +88,17 @@ class Schedule:
     """
 
     def __init__(self) -> None:
-        self._inbox = Inbox()
-        self._get = self._inbox.get
+        self.inbox = Inbox()
+        self._get = self.inbox.get
         self._ready: deque[SessionState] = deque()  # sessions that are not busy and have a backlog; each once
         self._pending: dict[int, tuple[float, Event]] = {}  # by ticket, the first to expire first
         #: Is true while there is something that expires: asking for `next_expiry` costs more.
         self.pending_events: Mapping[int, object] = self._pending
+        #: As long as these are empty, the next event comes from the inbox.
+        self.hindrances = (self._pending, self._ready)
 
     def post(self, event: Event) -> None:
-        self._inbox.put(event)
+        self.inbox.put(event)
 
     def reader(
         self,
@@ -106,11 +108,11 @@ class Schedule:
         due: Callable[[], tuple[int, int] | None] | None,
     ) -> MessageReader:
         """Reads the session's messages, of up to `max_bytes`, from a socket to the inbox. Needs the C module."""
-        return MessageReader(state, self._inbox, descriptor, max_bytes, due)
+        return MessageReader(state, self.inbox, descriptor, max_bytes, due)
 
     def has_more(self) -> bool:
         """Whether events wait. Any thread."""
-        return not self._inbox.empty() or bool(self._ready)
+        return not self.inbox.empty() or bool(self._ready)
 
     @property
     def is_idle(self) -> bool:
@@ -181,7 +183,7 @@ class Schedule:
 
     def drain(self) -> list[Event]:
         """Remove and return all events. Events that are posted from now on are dropped."""
-        self._inbox.close()
+        self.inbox.close()
         events = [event for _, event in self._pending.values()]
         self._pending.clear()
         for state in self._ready:
