@@ -818,6 +818,13 @@ def test_a_reload_runs_the_file_again_and_running_calls_go_on(tmp_path: Path) ->
         assert ask(script, second, "g") == "3"
 
 
+def test_an_import_without_its_ending_is_told_of_the_python_file(tmp_path: Path) -> None:
+    (tmp_path / "store.py").write_text("def load(): pass\n")
+    (tmp_path / "chat.js").write_text('import { load } from "./store"; export function onMessage() {}')
+    with pytest.raises(ScriptError, match=r"there is \./store\.py: imports name the file as it is, with its suffix"):
+        check_script(tmp_path / "chat.js", Config())
+
+
 def test_check_writes_types(tmp_path: Path) -> None:
     (tmp_path / "store.py").write_text(
         '''

@@ -52,7 +52,7 @@ _OPTIONS = (
 )
 
 #: Endings that people leave out, or that a compiler's output has.
-_ENDINGS = (".ts", ".js", ".mjs", ".json", "/index.ts", "/index.js")
+_ENDINGS = (".ts", ".js", ".mjs", ".py", ".json", "/index.ts", "/index.js")
 
 
 class Complaint(NamedTuple):

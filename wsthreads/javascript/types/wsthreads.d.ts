@@ -313,9 +313,9 @@ declare module "wsthreads" {
   /** Called before the upgrade. Decides whether to let the client in. */
   export type OnHandshake = (request: Request) => Verdict | Promise<Verdict>;
   /** Called first. Messages wait until it returns or its promise settles. If it throws, the session ends with 1011. */
-  export type OnOpen = (session: Session) => void | Promise<void>;
+  export type OnOpen = (session: Session) => any;
   /** Called for one message at a time, in order. */
-  export type OnMessage = (session: Session, message: Received) => void | Promise<void>;
+  export type OnMessage = (session: Session, message: Received) => any;
   /**
    * Called for one request at a time, in order with the messages. What it returns is the reply; nothing is null. If it
    * throws a `RequestError`, the client learns why. Only clients that speak wsthreads.1 send requests.
@@ -332,14 +332,14 @@ declare module "wsthreads" {
   /** What `onSuspend` returns: attributes for another process, or nothing. */
   export type Attributes = { [key: string]: any } | void | undefined | null;
   /** Called when the client is back, before its messages. The data of the handshake are those of the new connection. */
-  export type OnResume = (session: Session) => void | Promise<void>;
+  export type OnResume = (session: Session) => any;
   /**
    * Called last, exactly once, for every kind of end. The code of a lost connection is 1006. The session is closed, and
    * still a member of its rooms. It leaves them when the function has returned.
    */
-  export type OnClose = (session: Session, code: number, reason: string) => void | Promise<void>;
+  export type OnClose = (session: Session, code: number, reason: string) => any;
   /** Called after another function has thrown. The error is logged already. */
-  export type OnError = (session: Session, error: any) => void | Promise<void>;
+  export type OnError = (session: Session, error: any) => any;
   /**
    * Called when the presence of a room has changed, for each room with members in this process, at most every 0.2
    * seconds. The members in this process receive what it returns. An error is logged, and not passed to `onError`.
@@ -352,23 +352,23 @@ declare module "wsthreads" {
    * last tick, at most 0.25 or one period, whichever is longer. Late ticks are skipped. While a promise of the room is
    * pending, its ticks are skipped, too.
    */
-  export type OnTick = (room: OwnedRoom, dt: number) => void | Promise<void>;
+  export type OnTick = (room: OwnedRoom, dt: number) => any;
   /** `export const tickRate: TickRate = 20;` How often `onTick` is called in a second, 1 to 60. */
   export type TickRate = number;
   /** Called for each value that was posted to a room, in order. `from` is null for a post without a session. */
-  export type OnPost = (room: OwnedRoom, value: any, from: Sender | null) => void | Promise<void>;
+  export type OnPost = (room: OwnedRoom, value: any, from: Sender | null) => any;
   /**
    * Called first when this process owns a room: when its first member has joined, or when the process that owned it has
    * gone. One process owns a room at a time. Calls for one room never overlap.
    */
-  export type OnRoomStart = (room: OwnedRoom) => void | Promise<void>;
+  export type OnRoomStart = (room: OwnedRoom) => any;
   /** Called last: when the last member in this process has left, or when the ownership was lost (see `isOwner`). */
-  export type OnRoomEnd = (room: OwnedRoom) => void | Promise<void>;
+  export type OnRoomEnd = (room: OwnedRoom) => any;
   /**
    * Called once after the script was loaded again, before any other function of the new version. Its sessions are still
    * there, and its variables are new: rebuild them from `sessions()`. An error is logged, and not passed to `onError`.
    */
-  export type OnReload = () => void | Promise<void>;
+  export type OnReload = () => any;
 }
 
 /**
