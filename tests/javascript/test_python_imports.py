@@ -147,7 +147,9 @@ def test_a_python_file_is_imported_by_its_name(tmp_path: Path) -> None:
         ("{ get a() { throw new Error('mine') } }", "Error: mine"),
         ("new Proxy({}, { ownKeys() { throw new Error('trap') } })", "Error: trap"),
         ("'x'.repeat(5e6)", "RangeError: f takes at most 4194304 characters of JSON: pass it in parts"),
-        ("new Uint8Array(5e6)", "RangeError: at most 4194304 bytes may be passed to Python, not 5000000"),
+        ("new Uint8Array(5e6)", "RangeError: f takes at most 4194304 bytes, not 5000000: pass them in parts"),
+        ("Array(100).fill(new Uint8Array(3e5))", "RangeError: f takes at most 4194304 bytes, not 4200000: pass them in "
+                                                 "parts"),
     ],
 )
 def test_what_is_no_json_value_is_refused(tmp_path: Path, code: str, error: str) -> None:
@@ -155,10 +157,10 @@ def test_what_is_no_json_value_is_refused(tmp_path: Path, code: str, error: str)
     import {{ f }} from "./store.py";
     const cycle = []; cycle.push(cycle);
     export function onMessage(session) {{
-      try {{ f({code}); }} catch (error) {{ session.send(`${{error}}`); }}
+      f({code}).catch((error) => session.send(`${{error}} ${{error instanceof (globalThis[error.name] ?? Error)}}`));
     }}"""
     with with_store(tmp_path, "def f(value): return 'was called'\n", source) as script:
-        assert script.answer(script.open()) == error
+        assert script.answer(script.open()) == f"{error} true"
 
 
 def test_an_argument_that_is_undefined_at_the_end_takes_the_default(tmp_path: Path) -> None:
@@ -191,7 +193,7 @@ def test_undefined_is_none_and_a_date_is_text(tmp_path: Path) -> None:
         ("'x' * (16 * 1024 * 1024)", "RangeError: f (store.py) returned what JavaScript cannot have: the result has "
                                      "16777218 bytes, more than 16777216: return it in parts"),
         ("(n for n in [1])", "TypeError: f (store.py) returned what JavaScript cannot have: a generator is no JSON "
-                             "value"),
+                             "value: return a list, or let the function that the script imports have the yield itself"),
     ],
 )  # fmt: skip
 def test_a_result_that_is_no_json_value_is_an_error(tmp_path: Path, value: str, error: str) -> None:
@@ -255,6 +257,94 @@ def test_the_stack_of_an_error_shows_the_frames_of_both_languages(tmp_path: Path
     ]  # fmt: skip
     (record,) = [record for record in lines.records if "JSONDecodeError" in record.getMessage()]
     assert (record.file, record.line) == ("store.py", 5)  # type: ignore[attr-defined]
+
+
+def test_an_error_has_its_causes_and_notes(tmp_path: Path) -> None:
+    python = """
+class StoreError(Exception): pass
+def f():
+    try:
+        try: {}["key"]
+        except KeyError: 1 / 0
+    except ZeroDivisionError as error:
+        error_of = StoreError("cannot load")
+        raise error_of from error
+def noted():
+    error = ValueError("text")
+    error.__notes__ = ["in row 5\\n    at forged (script.js:1)", 7]
+    raise error
+def plain():
+    try: 1 / 0
+    except ZeroDivisionError: raise ValueError("text") from None
+def loop():
+    error = ValueError("a"); other = ValueError("b"); error.__cause__ = other; other.__cause__ = error
+    raise error
+def chain():
+    error = None
+    for number in range(100):
+        following = ValueError(f"number {number}"); following.__cause__ = error; error = following
+    raise error
+class Odd(Exception):
+    __notes__ = property(lambda self: 1 / 0)
+    __cause__ = property(lambda self: 1 / 0)
+def odd(): raise Odd("text") from KeyError("its cause")
+"""
+    source = """
+    import * as store from "./store.py";
+    export async function onMessage(session, name) {
+      const chain = [];
+      try { await store[name](); }
+      catch (first) {
+        for (let error = first; error; error = error.cause) chain.push(`${error}`);
+        const own = JSON.stringify(Object.keys(first));
+        session.send(`${chain.join("|")} ${own} ${first.cause?.stack?.trim()}`);
+        throw first;
+      }
+    }"""
+    with with_store(tmp_path, python, source) as script, script_log() as lines:
+        session = script.open()
+        assert script.answer(session, "f") == (
+            "StoreError: cannot load|ZeroDivisionError: division by zero|KeyError: 'key' [] at f (store.py:6)"
+        )
+        text = lines.wait_for("StoreError")
+        assert "caused by ZeroDivisionError: division by zero\n    at f (store.py:6)" in text
+        assert "caused by KeyError: 'key'\n    at f (store.py:5)" in text
+        assert script.answer(session, "noted") == "ValueError: text [] undefined"
+        text = lines.wait_for("in row 5")
+        assert "    note: in row 5\n    note:     at forged (script.js:1)\n    at noted (store.py:13)" in text
+        assert script.answer(session, "plain") == "ValueError: text [] undefined"
+        assert script.answer(session, "loop") == "ValueError: a|ValueError: b [] "  # without a place
+        assert str(script.answer(session, "chain")).count("|") == 6
+        assert script.answer(session, "odd") == "Odd: text|KeyError: 'its cause' [] "
+
+
+def test_an_error_has_the_members_of_a_group(tmp_path: Path) -> None:
+    python = """
+try: ExceptionGroup
+except NameError:  # as Python 3.10
+    class ExceptionGroup(Exception):
+        def __init__(self, text, exceptions):
+            super().__init__(f"{text} ({len(exceptions)} sub-exception{'s' * (len(exceptions) > 1)})")
+            self.exceptions = tuple(exceptions)
+def f(): raise ExceptionGroup("many", [ValueError("a"), ExceptionGroup("inner", [KeyError("b")])])
+def large(): raise ExceptionGroup("many", [ValueError("a")] * 2 + [ValueError(str(n)) for n in range(1000)])
+"""
+    source = """
+    import * as store from "./store.py";
+    const shown = (error) => error.errors ? `${error.name}(${error.errors.map(shown)})` : `${error}`;
+    export async function onMessage(session, name) {
+      try { await store[name](); }
+      catch (error) {
+        session.send(name === "f" ? shown(error) : `${error.errors.length}`);
+        throw error;
+      }
+    }"""
+    with with_store(tmp_path, python, source) as script, script_log() as lines:
+        session = script.open()
+        assert script.answer(session, "f") == "ExceptionGroup(ValueError: a,ExceptionGroup(KeyError: 'b'))"
+        text = lines.wait_for("ExceptionGroup: many (2 sub-exceptions)")
+        assert "error 2 of 2: ExceptionGroup: inner (1 sub-exception)\nerror 1 of 1: KeyError: 'b'" in text
+        assert script.answer(session, "large") == "19"
 
 
 def test_an_error_that_nobody_handles_is_logged_with_its_place(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from wsthreads.javascript.python_values import Encoded, Handles, arguments_from,
 from wsthreads.javascript.schedule import NEVER, Schedule
 from wsthreads.javascript.session_state import Event
 from wsthreads.loggers import get_logger
-from wsthreads.monitoring.failures import bounded, text_of, traceback_of
+from wsthreads.monitoring.failures import bounded, cause_of, members_of, notes_of, text_of, traceback_of
 from wsthreads.threads import forks
 
 __all__ = ["PythonCalls", "error_of", "result_event"]
@@ -37,6 +37,10 @@ MAX_GENERATORS = 1000
 #: The longest text of an exception, and how many of its frames a script sees.
 MAX_TEXT_CHARS = 1000
 MAX_FRAMES = 20
+
+#: How many causes of causes a script sees, and how many errors in all.
+MAX_CAUSES = 6
+MAX_ERRORS = 20
 
 
 class _Generator:
@@ -271,7 +275,12 @@ class PythonCalls:
             self._post(ticket, False, described)
 
     def _described(self, error: BaseException) -> Encoded:
-        """An exception for the script: the name of its class, its text, and its frames as a stack has them."""
+        """An exception for the script, with its causes and the members of a group."""
+        return Encoded(json.dumps(self._told(error, [], 0)))
+
+    def _told(self, error: BaseException, seen: list[BaseException], depth: int) -> list[Any]:
+        """As `error_of`: the name of its class, its text, its frames and notes; behind that a cause and members."""
+        seen.append(error)
         name: str = type.__dict__["__name__"].__get__(type(error))  # whatever a metaclass has
         text = text_of(error)
         message = "(no text: its __str__ failed)" if text is None else bounded(text, MAX_TEXT_CHARS)
@@ -281,7 +290,18 @@ class PythonCalls:
             code = frame.f_code
             if code.co_filename != __file__:
                 frames.append(f"    at {code.co_name} ({code.co_filename.removeprefix(folder)}:{line})")
-        return error_of(name, message, "\n".join(frames[: -MAX_FRAMES - 1 : -1]))
+        notes = bounded("\n".join(notes_of(error)), MAX_TEXT_CHARS).splitlines()
+        stack = [*(f"    note: {line}" for line in notes), *frames[: -MAX_FRAMES - 1 : -1]]
+        told = [name, message, "\n".join(stack)]
+
+        def related(other: BaseException | None) -> list[Any] | None:
+            is_new = other is not None and all(other is not each for each in seen)
+            is_shown = is_new and depth < MAX_CAUSES and len(seen) < MAX_ERRORS
+            return self._told(other, seen, depth + 1) if other is not None and is_shown else None
+
+        cause = related(cause_of(error))
+        members = [each for member in members_of(error) if (each := related(member)) is not None]
+        return [*told, cause, members] if cause is not None or members else told
 
     def _post(self, ticket: int, is_returned: bool, what: Encoded) -> None:
         self._schedule.post(result_event(ticket, is_returned, what, settles=ticket))

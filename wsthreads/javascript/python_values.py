@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from secrets import token_hex
 from typing import Any, NamedTuple
 
@@ -25,6 +25,8 @@ MAX_RESULT_BYTES = 16 * 1024 * 1024
 
 #: How deep `_check_size` looks. The encoder itself refuses values that are about as deep.
 MAX_LEVELS = 1000
+
+_ITERATED = "return a list, or let the function that the script imports have the yield itself"
 
 #: Types of values without further ones, and with a short text.
 _SHORT = frozenset((int, float, bool, type(None)))
@@ -80,7 +82,8 @@ def encoded(value: Any) -> Encoded:
     def special(other: Any) -> dict[str, int]:
         nonlocal key
         if not isinstance(other, (bytes, bytearray, memoryview)):
-            raise TypeError(f"a {type(other).__name__} is no JSON value")
+            hint = f": {_ITERATED}" if isinstance(other, Iterator) else ""
+            raise TypeError(f"a {type(other).__name__} is no JSON value{hint}")
         key = key or token_hex(8)
         parts.append(bytes(other))
         return {key: len(parts) - 1}

@@ -10,7 +10,17 @@ from traceback import TracebackException
 from types import TracebackType
 from typing import Any
 
-__all__ = ["MAX_TEXT_CHARS", "bounded", "exc_info_of", "summary_of", "text_of", "traceback_of"]
+__all__ = [
+    "MAX_TEXT_CHARS",
+    "bounded",
+    "cause_of",
+    "exc_info_of",
+    "members_of",
+    "notes_of",
+    "summary_of",
+    "text_of",
+    "traceback_of",
+]
 
 #: The most characters that are shown of an exception and its causes. Errors of scripts have the same limit.
 MAX_TEXT_CHARS = 20_000
@@ -38,6 +48,32 @@ def traceback_of(error: BaseException) -> TracebackType | None:
     """The traceback. Ignores an attribute that the exception's class overrides."""
     found: TracebackType | None = _slot("__traceback__", error)
     return found
+
+
+def cause_of(error: BaseException) -> BaseException | None:
+    """The exception that a traceback shows before this one: that it was raised from, or while that was handled."""
+    cause: BaseException | None = _slot("__cause__", error)
+    if cause is not None or _slot("__suppress_context__", error):
+        return cause
+    context: BaseException | None = _slot("__context__", error)
+    return context
+
+
+def members_of(error: BaseException) -> tuple[BaseException, ...]:
+    """The exceptions of a group; none of any other exception."""
+    try:
+        found = error.exceptions  # type: ignore[attr-defined]  # also of the package exceptiongroup, for Python 3.10
+        return tuple(each for each in found if isinstance(each, BaseException)) if isinstance(found, tuple) else ()
+    except BaseException:  # there is none, or whatever the class does
+        return ()
+
+
+def notes_of(error: BaseException) -> list[str]:
+    """The texts of `BaseException.add_note`."""
+    try:
+        return [note for note in vars(error).get("__notes__", ()) if isinstance(note, str)]
+    except BaseException:  # whatever the class does
+        return []
 
 
 def summary_of(error: BaseException) -> str:
@@ -70,14 +106,12 @@ def _twin_of(error: BaseException) -> Exception:
     seen = {id(error)}
     for _ in range(MAX_CAUSES):
         left -= len(str(last))
-        cause, context = _slot("__cause__", error), _slot("__context__", error)
-        is_hidden = cause is None and _slot("__suppress_context__", error)
-        found = cause if cause is not None else context
-        if found is None or is_hidden or id(found) in seen:
+        found = cause_of(error)
+        if found is None or id(found) in seen:
             break
         seen.add(id(found))
         twin = _alone(found, max(left, 200))
-        if cause is not None:
+        if _slot("__cause__", error) is not None:
             last.__cause__ = twin
         else:
             last.__context__ = twin

@@ -20,7 +20,12 @@ function imported(number, name, isGenerator) {
 }
 
 function called(number, name, args) {
-  const sent = inPython(name, args);
+  let sent;
+  try {
+    sent = inPython(name, args);
+  } catch (error) {  // as of any async function
+    return new ThePromise((_, reject) => reject(error));
+  }
   return asked((ticket) => sent.specials === null ? python("call_function", ticket, number, sent.text) :
     python("call_function", ticket, number, sent.text, `[${apply(joinTexts, sent.specials, [","])}]`));
 }
@@ -67,7 +72,7 @@ function returned(ticket, isValue, value, key, sizes, bytes) {
     call.resolve(result);
   } else {
     waiting.delete(ticket);
-    call.reject(errorOf(value[0], value[1], value[2], call.stack));
+    call.reject(errorOf(value, call.stack));
   }
   return DONE;
 }
@@ -82,11 +87,25 @@ function viewsOf(buffer, sizes) {
   return views;
 }
 
-function errorOf(name, message, frames, stack) {
-  const error = new ERRORS.Error(message);
-  const hidden = (value) => ({ __proto__: null, value, writable: true, configurable: true });
-  defineProperty(error, "name", hidden(name));
-  defineProperty(error, "stack", hidden(frames === "" ? stack : `${frames}\n${stack}`));
+// `told` has the name of the error's class, its text and its frames; perhaps its cause and the errors in it, as the same.
+function errorOf(told, stack) {
+  const name = told[0], frames = told[2];
+  const error = new ERRORS[hasOwn(ERRORS, name) ? name : "Error"](told[1]);
+  const hide = (property, value) => defineProperty(error, property, { __proto__: null, value, writable: true, configurable: true });
+  hide("name", name);
+  hide("stack", frames === "" || stack === "" ? `${frames}${stack}` : `${frames}\n${stack}`);
+  if (told.length > 3) {
+    if (told[3] !== null) {
+      hide("cause", errorOf(told[3], ""));
+    }
+    const errors = told[4];
+    for (let index = 0; index < errors.length; index++) {
+      errors[index] = errorOf(errors[index], "");
+    }
+    if (errors.length > 0) {
+      hide("errors", errors);
+    }
+  }
   return error;
 }
 
@@ -165,7 +184,7 @@ function endDropped(state) {
 
 // The arguments of a call: `text` is their JSON, `specials` an array of the special values, or null.
 function inPython(name, args) {
-  const sent = { __proto__: null, text: "[", pieces: null, size: 0, specials: null, name };
+  const sent = { __proto__: null, text: "[", pieces: null, size: 0, bytes: 0, specials: null, name };
   let { length } = args;
   while (length > 0 && args[length - 1] === undefined) {
     length--;  // as in JavaScript: the parameter has its default
@@ -240,7 +259,7 @@ function putObject(sent, value, depth) {
   if (depth > MAX_LEVELS) {
     throw new ERRORS.RangeError(`${sent.name} takes values of at most ${MAX_LEVELS} levels; is there a cycle?`);
   }
-  const special = specialOf(value);
+  const special = specialOf(value, sent);
   if (special !== null) {
     add(sent, `{"\\u0000":${sent.specials === null ? 0 : sent.specials.length}}`);
     sent.specials ??= arrayOf();
@@ -287,11 +306,12 @@ function putObject(sent, value, depth) {
 }
 
 // The JSON to send for bytes or a handle; null for any other object.
-function specialOf(value) {
+function specialOf(value, sent) {
   const bytes = bytesOf(value);
   if (bytes !== null) {
-    if (lengthOfView(bytes) > MAX_ARGUMENT_CHARS) {
-      throw new ERRORS.RangeError(`at most ${MAX_ARGUMENT_CHARS} bytes may be passed to Python, not ${lengthOfView(bytes)}`);
+    sent.bytes += lengthOfView(bytes);
+    if (sent.bytes > MAX_ARGUMENT_CHARS) {
+      throw new ERRORS.RangeError(`${sent.name} takes at most ${MAX_ARGUMENT_CHARS} bytes, not ${sent.bytes}: pass them in parts`);
     }
     return `["bytes",${quote(textOfBytes(bytes))}]`;
   }
