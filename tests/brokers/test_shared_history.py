@@ -204,6 +204,20 @@ def test_what_the_members_have_missed_is_in_the_history(pair):
     assert ended(a) == [], "it has missed them, and is told nothing: its client comes back with its position"
 
 
+def test_while_redis_is_away_members_have_what_they_had_before_they_missed_something(pair):
+    pair.member(0)
+    pair.room(0).broadcast("a")
+    position = pair.room(0).position()
+    pair.cut()
+    # So does the reader where it finds a gap. The connection breaks before it has read the history again.
+    pair.worlds[0].rooms.history.lose("lobby", pair.log(0).serial)
+    assert pair.room(0).position() == position
+    assert pair.room(0).history(50) == ["a"]
+    pair.worlds[0].rooms.history.lose("lobby", pair.log(0).serial + 1)
+    with pytest.raises(BrokerError):
+        pair.room(0).position()
+
+
 def test_nobody_joins_with_a_history_that_is_not_there(pair):
     pair.room(1).broadcast("old")
     position = pair.room(1).position()

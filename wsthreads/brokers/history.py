@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from threading import Condition
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from wsthreads.brokers.kept import Stored, limits_text, parse_kept, parse_limits
 from wsthreads.brokers.positions import Position, new_epoch
@@ -29,11 +29,13 @@ if TYPE_CHECKING:
 
 __all__ = ["SharedHistories", "StoredHistory"]
 
+R = TypeVar("R")
+
 
 class SharedLog(Log):
     """What a process knows of a history, while it has members in the room."""
 
-    __slots__ = ("awaiting", "filled", "is_filled", "serial")
+    __slots__ = ("awaiting", "filled", "is_filled", "serial", "was_filled")
 
     def __init__(self, limits: Limits, now: float) -> None:
         super().__init__(limits, now)
@@ -41,6 +43,8 @@ class SharedLog(Log):
         self.serial = 0
         #: It has all entries up to the last message that was delivered.
         self.is_filled = False
+        #: It had these once, and may have missed some since then. It is read again, as soon as Redis is there.
+        self.was_filled = False
         #: Wakes threads that wait for that, or for an entry. Its lock is `order`.
         self.filled = Condition(self.order)
         #: How many threads wait for an entry.
@@ -49,7 +53,7 @@ class SharedLog(Log):
     def follow(self, serial: int) -> bool:
         """Take the messages of a subscription. False if they are those of an earlier one."""
         if serial > self.serial:
-            self.serial, self.is_filled = serial, False
+            self.serial, self.is_filled, self.was_filled = serial, False, False
         return serial == self.serial
 
     def record(self, record: Record) -> bool:
@@ -70,7 +74,7 @@ class SharedLog(Log):
 
     def fill(self, stored: Stored, now: float) -> None:
         self.replace(stored.epoch, stored.last, stored.floor, stored.at(now), now)
-        self.is_filled = True
+        self.is_filled = self.was_filled = True
         self.filled.notify_all()
 
 
@@ -211,16 +215,23 @@ class SharedHistories(Histories[SharedLog]):
     # Questions
 
     def _newest(self, name: str, count: int) -> list[Entry]:
-        with self._own(name) as log:
-            if log is not None:
-                return log.newest(count)
-        return self._stored(name, count).newest(count)
+        return self._ask(name, count, lambda log: log.newest(count))
 
     def position(self, name: str) -> str:
+        return self._ask(name, 0, lambda log: log.position())
+
+    def _ask(self, name: str, count: int, read: Callable[[Log], R]) -> R:
+        """What to `read` in a log: in that of this process, or else in what Redis has. Raises `BrokerError`."""
         with self._own(name) as log:
-            if log is not None:
-                return log.position()
-        return self._stored(name, 0).position()
+            if log is not None and log.is_filled:
+                return read(log)
+        try:
+            return read(self._stored(name, count))
+        except BrokerError:
+            with self._own(name) as log:
+                if log is not None and log.was_filled:
+                    return read(log)
+            raise
 
     @contextmanager
     def _own(self, name: str) -> Iterator[SharedLog | None]:
@@ -234,7 +245,7 @@ class SharedHistories(Histories[SharedLog]):
             yield None
             return
         with log.order:
-            if log.is_gone or not log.is_filled or log.serial != serial:
+            if log.is_gone or log.serial != serial:
                 yield None
                 return
             log.trim(self.timers.now())
