@@ -117,10 +117,15 @@ def in_bytes(key): raise ValueError(key.encode())
 def in_url(key): from urllib.parse import quote; raise ValueError(f"no answer from /?key={quote(key)}&a")
 def in_query(key): from urllib.parse import urlencode; raise ValueError(f"no answer from /?{urlencode({'key': key})}&a")
 def in_lines(key): raise ValueError(key.splitlines()[-1] if len(key) < 100 else key.splitlines()[1])
+def in_note(key):
+    error = ValueError("***")
+    error.__notes__ = [f"with {key}"]
+    raise error
+def in_cause(key): raise ValueError("a") from KeyError(key)
 def in_part(key): raise ValueError(f"bad key {key[:len(key) * 3 // 4]!r}")
 """
     )
-    ways = ["repr", "longer_repr", "ascii", "bytes", "url", "query", "lines", "part"]
+    ways = ["repr", "longer_repr", "ascii", "bytes", "url", "query", "lines", "note", "cause", "part"]
     codes = [
         *(f"await store.in_{way}(env.KEY)" for way in ways),
         "throw 'text ' + env.KEY", "throw { key: env.KEY }", "throw new Error(encodeURIComponent(env.KEY) + '?')",

@@ -187,11 +187,23 @@ def test_json_is_read_anew_at_a_reload_and_dynamically(tmp_path: Path) -> None:
         assert script.answer(session) == "2 2"
 
 
-def test_what_is_no_json_is_an_error_with_its_place(tmp_path: Path) -> None:
-    write(tmp_path, data__json='{"a": 1,\n  b: 2}', script__js=f'import data from "./data.json";\n{HOOK}')
-    message = str(error_of(tmp_path / "script.js"))
-    assert "data.json" in message
-    assert "invalid JSON: line 2, column 3: Expecting property name enclosed in double quotes" in message
+@pytest.mark.parametrize(
+    ("text", "line", "column", "message"),
+    [
+        ('{"a": 1,\n  b: 2}', 2, 3, "Expecting property name enclosed in double quotes"),
+        ('["NaN\\"",\n NaN]', 2, 2, "NaN is no JSON"),
+        ("[1, -Infinity]", 1, 5, "-Infinity is no JSON"),
+        ("[" * 100_000, 1, 1, "it has too many levels"),
+        ("", 1, 1, "Expecting value"),
+    ],
+)
+def test_what_is_no_json_is_an_error_with_its_place(
+    tmp_path: Path, text: str, line: int, column: int, message: str
+) -> None:
+    write(tmp_path, data__json=text, script__js=f'\nimport data from "./data.json";\n{HOOK}')
+    error = error_of(tmp_path / "script.js")
+    assert (error.path, error.line, error.column) == (str(tmp_path / "data.json"), line, column)
+    assert error.message == f"invalid JSON: {message}"
 
 
 def test_attributes_leave_everything_else_in_its_place() -> None:

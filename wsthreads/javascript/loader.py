@@ -87,6 +87,7 @@ class ModuleLoader:
         self.modules: set[str] = set()
         self.problem: str | None = None
         self._problem_place: tuple[str, int, int] | None = None  # of the import
+        self._thrown: dict[str, ScriptError] = {}  # what a module throws in place of one that cannot be read, by text
         self._compiled: dict[str, Compiled] = {}  # by id
         self._sources: dict[str, str] = {}  # as they are in the files, by id without its version
         self._built_in = ""
@@ -104,6 +105,7 @@ class ModuleLoader:
             self._package_version = self._version
             self._package_stamps.clear()
         self.problem = None
+        self._thrown.clear()
 
     def provide(self, runtime: str) -> None:
         """Provide the module `BUILT_IN`, whose exports are in the property `module` of a global constant."""
@@ -172,6 +174,8 @@ class ModuleLoader:
         message = "\n".join(message for message, _ in failure.parts)
         if self.problem is not None and "cannot find module" in message:
             return ScriptError(self.problem, *(self._problem_place or (self._path,)))
+        if message in self._thrown:
+            return self._thrown[message]
         missing = explain_missing(message, {**self._sources, BUILT_IN_ID: self._built_in}, self._meant_by)
         if missing is not None:
             return ScriptError(missing.message, self._as_written(missing.module), missing.line, missing.column)
@@ -303,6 +307,7 @@ class ModuleLoader:
         except ScriptError as error:  # the importer gets the error, as from the engine's own parser
             text = str(error).replace(": SyntaxError: ", ": ")
             source = f"export default 0; throw new SyntaxError({json.dumps(text)});"
+            self._thrown[f"SyntaxError: {text}"] = error
         if "await" in source:
             self.suspended.add(identity)
         return identity, source, "module"
@@ -330,8 +335,9 @@ class ModuleLoader:
     def _json(self, identity: str, source: str) -> str:
         try:
             return json_module(source)
-        except ValueError as error:
-            raise ScriptError(f"invalid JSON: {error}", self._as_written(bare_id(identity))) from None
+        except json.JSONDecodeError as error:
+            place = self._as_written(bare_id(identity)), error.lineno, error.colno
+            raise ScriptError(f"invalid JSON: {error.msg}", *place) from None
 
     def _compile(self, identity: str, source: str) -> str:
         with Compiler() as compiler:

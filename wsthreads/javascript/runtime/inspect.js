@@ -139,7 +139,8 @@ function isInWord(text, at) {
 function stackOf(error) {
   const property = attempt(() => getOwnPropertyDescriptor(error, "stack"), undefined);
   const stack = property !== undefined && hasOwn(property, "value") ? property.value : "";
-  return typeof stack === "string" ? cut(stack, MAX_STACK) : "";
+  const text = typeof stack === "string" ? cut(stack, MAX_STACK) : "";
+  return hasText(text, "    note: ") ? masked(text) : text;  // a note of a Python exception is a text as its message is
 }
 
 // `parents` are the errors whose cause this one is.
