@@ -141,7 +141,7 @@ class Backlog:
         self._is_slow, self._places = False, {}
 
     def hold(self, tried: int) -> int:
-        """The kernel is full, and the client is slow from now on. Call it after each incomplete write.
+        """The kernel's buffer is full, and the client counts as slow from now on. Call it after each incomplete write.
 
         OpenSSL has begun with the next `tried` bytes. Removes frames with the key of a later one, and returns how many.
         """

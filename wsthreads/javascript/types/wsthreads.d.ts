@@ -341,7 +341,7 @@ declare module "wsthreads" {
   /** Called after another function has thrown. The error is logged already. */
   export type OnError = (session: Session, error: any) => any;
   /**
-   * Called when the presence of a room has changed, for each room with members in this process, at most every 0.2
+   * Called when the presence of a room has changed, for each room with members in this process, at most once every 0.2
    * seconds. The members in this process receive what it returns. An error is logged, and not passed to `onError`.
    */
   export type OnPresence = (room: Room, changes: PresenceChanges) => PresenceMessage | Promise<PresenceMessage>;
