@@ -213,7 +213,9 @@ def test_no_package_leads_out_of_its_folder(folder: Path, tmp_path: Path, descri
          ["needs-other needs the package, and there is no such package: npm install other in {folder}"]),
         ("import 'old';", ["the package is CommonJS", "bundle it with esbuild"]),
         ("import 'older';", ["the package is CommonJS"]),
-        ("import 'strict/hidden.js';", ["exports no ./hidden.js for ES modules, but ./open"]),
+        ("import 'strict/hidden.js';", ["exports no ./hidden.js for ES modules, but ./open; the script is in"]),
+        ("import 'binary';", ["import of './lib.wasm'", "scripts have no WebAssembly and no Node"]),
+        ("const key = process.env.KEY;", [":1:", "for process.env.NAME there are --env-file and"]),
         ("import 'strict';", ["exports no . for ES modules"]),
         ("import 'types-only';", ["it has no main file, only types"]),
         ("import 'broken';", ["package.json cannot be read"]),
@@ -233,6 +235,7 @@ def test_an_error_says_what_to_do(folder: Path, source: str, parts: list[str]) -
     package(folder, "old", {"main": "index.js"}, index__js="'use strict';\nmodule.exports = require('./lib');")
     package(folder, "older", {"exports": {"import": "./index.cjs"}}, index__cjs="exports.a = 1;")
     package(folder, "strict", {"exports": {"./open": "./open.js"}}, hidden__js="")
+    package(folder, "binary", {}, index__js="import './lib.wasm';", lib__wasm="")
     package(folder, "types-only", {"types": "index.d.ts"}, index__d__ts="")
     (package(folder, "broken") / "package.json").write_text("{")
     package(folder, "gone", {"exports": "./gone.js"})

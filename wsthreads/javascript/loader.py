@@ -56,6 +56,8 @@ _IMPORT = re.compile(r"""\b(?:from|import)\s*\(?\s*["'](\.[^"'\n]*)["']""")
 #: The engine's error for a CommonJS module, Node's older kind.
 _COMMONJS = re.compile(r"ReferenceError: '?(?:require|module|exports)'? is not defined")
 
+_PROCESS = re.compile(r"ReferenceError: '?process'? is not defined")
+
 
 class ModuleLoader:
     """The modules of the script at `path`. Used by the isolate's thread.
@@ -181,6 +183,8 @@ class ModuleLoader:
             return ScriptError(missing.message, self._as_written(missing.module), missing.line, missing.column)
         if _COMMONJS.search(message):
             message += "; a script is an ES module: import { … } from './file.js', export function …"
+        if _PROCESS.search(message):
+            message += "; for process.env.NAME there are --env-file and import { env } from 'wsthreads'"
         place = failure.place(self.modules) or failure.place(self._sources)
         if place is None:
             return ScriptError(message, self._path)
@@ -260,7 +264,9 @@ class ModuleLoader:
             identity, path = _relative(self._packages.as_found(found), self._root), found
         if path.endswith(_PYTHON):
             return self._refused(name, base, "a Python file is not imported from a package, only from")
-        if path.endswith((".node", ".wasm", ".cjs")) or (path.endswith(".js") and self._is_commonjs(path)):
+        if path.endswith((".node", ".wasm")):
+            return self._refused(name, base, "scripts have no WebAssembly and no Node; the script is in")
+        if path.endswith(".cjs") or (path.endswith(".js") and self._is_commonjs(path)):
             return self._refused(name, base, _NO_ES_MODULE)
         return versioned(identity, version)
 

@@ -170,7 +170,8 @@ class Packages:
         if target is None:
             names = ", ".join(key for key in exports if key.startswith("./"))
             what = f"its package.json exports no {subpath} for ES modules"
-            raise PackageError(f"{package} cannot be imported so: {what}" + (f", but {names:.300}" if names else ""))
+            what += f", but {names:.300}" if names else ""
+            raise PackageError(f"{package} cannot be imported so: {what}; the script is in")
         return self._file(folder, package, target)
 
     def _find_private(self, name: str, importer: str) -> str:
