@@ -419,6 +419,20 @@ def test_wsthreads_run_allows_hosts(origin: Origin, tmp_path: Path) -> None:
 # What Python's half refuses, whatever a script has done to the JavaScript half.
 
 
+def test_a_script_gets_no_function_of_the_runtime_by_a_built_in_that_it_replaces(origin: Origin, js: Asking) -> None:
+    told = js("""const seen = [];
+      const watched = (target) => new Proxy(target, {
+        construct(made, args) { seen.push(...args); return Reflect.construct(made, args); },
+        apply(called, self, args) { seen.push(...args); return Reflect.apply(called, self, args); },
+      });
+      const { register } = FinalizationRegistry.prototype;
+      FinalizationRegistry.prototype.register = watched(register);
+      globalThis.FinalizationRegistry = watched(FinalizationRegistry);
+      await (await fetch(base + "/echo")).text();
+      return seen.map(String);""")
+    assert told == []
+
+
 def test_a_script_cannot_change_what_fetch_checks(origin: Origin, tmp_path: Path) -> None:
     with asking(origin, tmp_path, allow_net=["shop.test"]) as script, script_log():
         told = Asking(script)(f"""

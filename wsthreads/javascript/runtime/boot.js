@@ -99,6 +99,19 @@ function append(array, item) {
   array[array.length] = item;
 }
 
+// A registry that calls `callback` with what was held for an object, some time after nobody can reach the object any more.
+function newRegistry(callback) {
+  const registry = new TheFinalizationRegistry(callback);
+  return {
+    __proto__: null,
+    register: (object, held, token = undefined) => void apply(registerFor, registry, [object, held, token]),
+    unregister: (token) => void apply(unregisterFrom, registry, [token]),
+  };
+}
+
+const TheFinalizationRegistry = FinalizationRegistry;
+const { register: registerFor, unregister: unregisterFrom } = FinalizationRegistry.prototype;
+
 // dukpy sets the first two again whenever it enters the interpreter.
 const HOST = arrayOf("call_python", "dukpy", "process", "require", "_dukpy_cjs_source_compiles",
   "_dukpy_eval_cjs_source");

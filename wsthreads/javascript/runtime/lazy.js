@@ -2,8 +2,9 @@
 // costs neither time nor memory.
 //
 // A part is the body of a function of `tools`, and returns an object. It may be loaded long after the script has changed
-// the standard library, so it takes the saved functions from `tools` and follows the rules of boot.js. It must never give
-// `tools` to the script.
+// the standard library, so what writes logs takes the saved functions from `tools` and follows the rules of boot.js. The
+// web's globals also use methods that a script may have changed: such a script can see what they keep, and break them for
+// itself. No part gives the script `tools`, or a function of it.
 
 const parts = newMap();
 let tools = null;
@@ -70,7 +71,7 @@ function makeTools() {
     __proto__: null,
     // from boot
     apply, defineProperty, getOwnPropertyDescriptor, getPrototypeOf, hasOwn, keysOf, isArray, isFinite, isView, max, codeAt,
-    sliceOfText, toText, newMap, arrayOf, append, now, ERRORS, lengthOfView, bytesOfBuffer, bytesOfSharedBuffer,
+    sliceOfText, toText, newMap, newRegistry, arrayOf, append, now, ERRORS, lengthOfView, bytesOfBuffer, bytesOfSharedBuffer,
     // from inspect
     mapEntries, nextOfMap, sizeOfMap, setValues, nextOfSet, sizeOfSet, textOfSymbol, kindOfView, attempt, newBudget, spent,
     cut, includes, headOf, looksLikeError, LARGEST, MAX_TEXT,

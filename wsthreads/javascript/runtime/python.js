@@ -163,17 +163,15 @@ function iterated(number, name, args) {
       return this;
     },
   });
-  iterators ??= new TheFinalizationRegistry((dropped) => {
+  iterators ??= newRegistry((dropped) => {
     dropped.isDropped = true;
     endDropped(dropped);
   });
-  apply(registerFor, iterators, [iterator, state]);
+  iterators.register(iterator, state);
   return iterator;
 }
 
 let iterators = null;  // made when a script first has one
-const TheFinalizationRegistry = FinalizationRegistry;
-const { register: registerFor } = FinalizationRegistry.prototype;
 
 function endDropped(state) {
   if (state.isDropped && state.steps === 0 && state.opened !== 0 && !state.hasEnded) {

@@ -3,12 +3,13 @@
 // A body has a source, whose `pull` promises the next bytes, or null at the end: memory, a server, or a branch of a
 // clone. Whoever pulls waits for the result before the next call.
 
-const { part, webClass, kindOf, bytesOf, encodeText, decodeBytes, readFetched, takeFetched, endFetch, DOMException } = tools;
+const { part, webClass, kindOf, bytesOf, encodeText, decodeBytes, readFetched, takeFetched, endFetch, DOMException,
+  newRegistry } = tools;
 
 const EMPTY = new Uint8Array(0);
 
 // Ends a fetch whose body nobody can read any more.
-const dropped = new FinalizationRegistry(endFetch);
+const dropped = newRegistry(endFetch);
 
 function fromMemory(bytes) {
   let rest = bytes;
