@@ -29,6 +29,7 @@ from wsthreads.client import engine as engine_module
 from wsthreads.client import inbox, liveness
 from wsthreads.client.application import MAX_ASKED
 from wsthreads.client.waiter import READ
+from wsthreads.testing import live_server
 
 #: Of the client's modules.
 FOLDER = os.path.dirname(engine_module.__file__)
@@ -211,6 +212,28 @@ def test_close_is_a_close_handshake_and_ends_the_threads(server, connect):
     assert not client.send("too late")
     with pytest.raises(SessionClosed, match="4000 bye"):
         client.receive(timeout=DEADLINE_S)
+
+
+def test_what_waits_for_acknowledgements_is_written_before_the_close():
+    gate, handled = threading.Event(), []
+
+    class Slow:
+        def on_message(self, session, message):
+            assert gate.wait(DEADLINE_S)
+            handled.append(message)
+
+    with live_server(Slow(), "/ws", resume_s=DEADLINE_S) as running:
+        client = Client(f"{running.ws_url}/ws", max_queued=10_000, max_queued_bytes=100_000_000)
+        wait_until(lambda: client.is_connected)
+        for number in range(3000):
+            assert client.send(f"{number:>1000}")
+        closing = threading.Thread(target=client.close)
+        closing.start()
+        wait_until(lambda: client._engine.closing is not None)
+        gate.set()
+        closing.join(DEADLINE_S)
+        wait_until(lambda: len(handled) == 3000)
+    assert client.closed == (1000, "")
 
 
 def test_close_ends_a_client_that_waits_for_its_next_attempt(connect):

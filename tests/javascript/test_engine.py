@@ -75,6 +75,20 @@ def test_jobs_run_after_one_that_was_stopped(engine: Any) -> None:
     assert failure.was_interrupted
 
 
+def test_once_an_endless_chain_has_ended_jobs_have_their_whole_time_again(engine: Any) -> None:
+    engine.run("const chain = () => queueMicrotask(chain); chain(); globalThis.done = 0;")
+    engine.run("const busy = (ms) => { const end = performance.now() + ms; while (performance.now() < end); };")
+    for _ in range(10_000):
+        if not engine.run_jobs(0.2):
+            break
+    assert len(engine.errors) == 1
+    for _ in range(10):
+        engine.run("queueMicrotask(() => { busy(50); done++; })")
+        assert engine.run_jobs(0.2)
+    engine.run("if (done !== 10) throw new Error(done)")
+    assert len(engine.errors) == 1
+
+
 @pytest.mark.parametrize("words", [(0, 0), (8, 4096), (4097, 8192)])
 def test_a_context_laid_out_otherwise_is_not_touched(words: tuple[int, int]) -> None:
     struct = (ctypes.c_uint64 * 2)(*words)

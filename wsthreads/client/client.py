@@ -195,8 +195,8 @@ class Client:
         It also waits while the address function runs, at most 10 seconds, and for `on_open` and `on_request`, at most
         5 seconds for each.
 
-        Messages that still wait for a connection are dropped. Received ones can still be taken. A second call does
-        nothing.
+        Messages that still wait for a connection are dropped. What waits on a connection is written first, for at most
+        half of the 5 seconds. Received messages can still be taken. A second call does nothing.
         """
         check_close(code, reason)
         self._engine.close(code, reason)

@@ -80,6 +80,7 @@ class Dialogue:
         self._is_held = False
         self._bytes = 0  # of the last three
         self._under_way = 0  # of `_kept`, as `CLIENT_WINDOW_BYTES` counts them
+        self._is_finishing = False
         self._control: deque[str] = deque()  # to be sent first on this connection; not counted
         self._last_id = 0
         self._pending: dict[int, Pending] = {}  # requests that have been sent
@@ -104,6 +105,10 @@ class Dialogue:
     def forget(self) -> None:
         """The session is over: do not try to resume it."""
         self.token = None
+
+    def finish(self) -> None:
+        """The client will close: write what waits for acknowledgements without them."""
+        self._is_finishing = True
 
     def end(self) -> list[Event]:
         """No connection will follow."""
@@ -217,7 +222,7 @@ class Dialogue:
     @property
     def _may_write(self) -> bool:
         """Whether something new may be written before the server acknowledges more."""
-        return self._under_way < envelope.CLIENT_WINDOW_BYTES
+        return self._is_finishing or self._under_way < envelope.CLIENT_WINDOW_BYTES
 
     def take(self) -> Message | None:
         """The next message to write on this connection, or None."""

@@ -27,8 +27,7 @@ __all__ = ["Engine"]
 logger = get_logger(__name__)
 
 #: When a server without ``wsthreads.1`` gets a ping, and how long it may then send nothing.
-PING_INTERVAL_S = 20.0
-PING_TIMEOUT_S = 20.0
+PING_INTERVAL_S = PING_TIMEOUT_S = 20.0
 
 #: How long `close` waits for the server's close frame, and for a running function of the application.
 CLOSE_TIMEOUT_S = 5.0
@@ -219,12 +218,14 @@ class Engine:
         self.application.end(CLOSE_TIMEOUT_S)
 
     def _close_connection(self) -> None:
-        """Begin the close handshake, if that is due. With the lock held."""
-        if self._connection is not None and self._connection.is_open and self.closing is not None:
+        """Begin the close handshake, if that is due, after what waits. With the lock held."""
+        if (connection := self._connection) is not None and connection.is_open and self.closing is not None:
             self.take_late()
+            self.dialogue.finish()
             self.pump()
-            self._connection.close(*self.closing)
-            self._connection.flush()
+            if not self.dialogue.can_take or self._close_by - monotonic() < CLOSE_TIMEOUT_S / 2:
+                connection.close(*self.closing)
+                connection.flush()  # else the thread goes on when the socket takes more
 
     # The thread.
 
@@ -322,7 +323,7 @@ class Engine:
         if self.closing is not None:
             if now >= self._close_by:
                 connection.abort("no answer to the close frame")
-            return self._close_by - now
+            return max(0.0, self._close_by - now - (CLOSE_TIMEOUT_S / 2 if connection.is_open else 0.0))
         if not dialogue.is_open:
             if now >= open_by:
                 connection.abort("no welcome came in time")

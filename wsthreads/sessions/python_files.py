@@ -70,7 +70,10 @@ def load_module(file: Path) -> ModuleType:
 
 
 def _check_imports(tree: ast.Module, file: Path, written: Path) -> None:
-    """Raise `ScriptError` if an import at the top level of the file would get a module from elsewhere."""
+    """Raise `ScriptError` if an import at the top level of the file would get a module from elsewhere.
+
+    Not for names of the standard library, whose module is meant: ``queue.py`` may be a handler.
+    """
     for node in tree.body:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -78,7 +81,7 @@ def _check_imports(tree: ast.Module, file: Path, written: Path) -> None:
             names = [node.module]
         else:
             continue
-        for name in {name.partition(".")[0] for name in names}:
+        for name in {name.partition(".")[0] for name in names} - sys.stdlib_module_names:
             place = getattr(getattr(sys.modules.get(name), "__spec__", None), "origin", None) or ""
             beside = [file.with_name(f"{name}.py"), file.with_name(name) / "__init__.py"]
             found = [each for each in beside if each != file and each.is_file()]
