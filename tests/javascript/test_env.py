@@ -122,7 +122,7 @@ def in_note(key):
     error.__notes__ = [f"with {key}"]
     raise error
 def in_cause(key): raise ValueError("a") from KeyError(key)
-def in_part(key): raise ValueError(f"bad key {key[:len(key) * 3 // 4]!r}")
+def in_part(key): raise ValueError(f"bad key {key[:len(key) * 5 // 6]!r}")
 """
     )
     ways = ["repr", "longer_repr", "ascii", "bytes", "url", "query", "lines", "note", "cause", "part"]
@@ -150,8 +150,8 @@ def in_part(key): raise ValueError(f"bad key {key[:len(key) * 3 // 4]!r}")
 
 
 def test_a_text_that_begins_like_a_value_is_shown(tmp_path: Path) -> None:
-    env = {"MODE": "development", "URL": "https://user:pw@example.com", "SHORT": "error"}
-    text = "the developer of https://example.net has an error: devel"
+    env = {"MODE": "development", "URL": "https://user:pw@example.com", "SHORT": "error", "TO": "production"}
+    text = "the developer of https://example.net has an error: no such product, develop a product"
     (tmp_path / "script.js").write_text(f"export function onMessage() {{ throw new Error({text!r}); }}")
     with script_log() as log, play(tmp_path / "script.js", env=env, raise_errors=False) as game:
         game.connect().send("x")

@@ -578,6 +578,26 @@ def test_a_generator_that_nobody_can_go_on_with_ends(tmp_path: Path) -> None:
         eventually(lambda: len(ended) == 3)
 
 
+def test_the_methods_of_an_iterator_keep_its_generator_open(tmp_path: Path) -> None:
+    source = """
+    import { numbers } from "./store.py";
+    const wrapped = ({ next, return: end }) => ({ next, return: end, [Symbol.asyncIterator]() { return this; } });
+    export async function onMessage(session, message) {
+      const found = [];
+      if (message === "next") {
+        const { next } = numbers(3);
+        for (let step = await next(); !step.done; step = await next()) found.push(step.value);
+      } else {
+        for await (const number of message === "spread" ? { ...numbers(3) } : wrapped(numbers(3))) found.push(number);
+      }
+      const end = numbers(3).return;
+      session.send(`${found} ${JSON.stringify(await end(5))}`);
+    }"""
+    with with_store(tmp_path, "def numbers(n): yield from range(n)\n", source) as script:
+        for how in ("next", "spread", "wrapped"):
+            assert script.answer(script.open(), how) == '0,1,2 {"value":5,"done":true}'
+
+
 def test_a_generator_that_is_idle_for_long_makes_room_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
     now, ended = [100.0], []
 

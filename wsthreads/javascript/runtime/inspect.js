@@ -12,7 +12,7 @@ const MAX_PARTS = 2 * 20;
 const LARGEST = 2n ** 4096n;  // writing out a number takes time in proportion to the square of its length
 
 // How the texts of errors may show a value of env, the longest form first: that of `new URL(env.NAME)` quotes it. Each is
-// shown as ***. One that is cut off counts, too, from half of it, or 16 characters, on.
+// shown as ***. One that is cut off counts, too: see `isCutOff`.
 const SECRETS = arrayOf();
 for (const form of GIVEN_SECRETS) {
   append(SECRETS, form);
@@ -121,12 +121,21 @@ function lengthOfSecret(text, at) {
     while (length < secret.length && text[at + length] === secret[length]) {
       length++;
     }
-    const isCut = length >= SURE_SECRET || 2 * length >= secret.length;
-    if (length === secret.length || (isCut && length >= MIN_SECRET && !isInWord(text, at + length))) {
+    if (length === secret.length || (length >= MIN_SECRET && isCutOff(text, at, length, secret.length))) {
       longest = max(longest, length);
     }
   }
   return longest;
+}
+
+// Whether so much of a secret has been cut off there, and is no other word by chance.
+function isCutOff(text, at, length, whole) {
+  const end = at + length;
+  if (length >= SURE_SECRET) {
+    return !isInWord(text, end);
+  }
+  const isLast = end === text.length - 1 && (text[end] === '"' || text[end] === "'");
+  return (text[end] === "…" && 2 * length >= whole) || (isLast && 4 * length >= 3 * whole);
 }
 
 // Whether the text has an ASCII letter or digit there.

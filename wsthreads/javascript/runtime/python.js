@@ -109,8 +109,8 @@ function errorOf(told, stack) {
   return error;
 }
 
-// An async iterator over a Python generator. Its calls are made one after the other, in their order. Nothing here refers to
-// the iterator itself: once nobody else does, the generator is ended after the calls that were made.
+// An async iterator over a Python generator. Its calls are made one after the other, in their order. Only its methods refer
+// to `held`: once nobody can call them any more, the generator is ended after the calls that were made.
 function iterated(number, name, args) {
   let last = called(number, name, args);  // the number of the generator, in the end
   const generator = last;
@@ -155,10 +155,11 @@ function iterated(number, name, args) {
     state.opened = opened;
     settled();
   }, settled);
+  const held = {};
   const iterator = freeze({
-    next: () => next("next_of"),
+    next: () => (held, next("next_of")),
     return: (value) => new ThePromise((resolve, reject) =>
-      when(next("end_of"), () => resolve({ value, done: true }), reject)),
+      when((held, next("end_of")), () => resolve({ value, done: true }), reject)),
     [ASYNC_ITERATOR]() {
       return this;
     },
@@ -167,7 +168,7 @@ function iterated(number, name, args) {
     dropped.isDropped = true;
     endDropped(dropped);
   });
-  iterators.register(iterator, state);
+  iterators.register(held, state);
   return iterator;
 }
 
