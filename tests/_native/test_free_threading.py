@@ -161,6 +161,7 @@ def test_outboxes_of_several_classes_are_used_at_once(ends: Ends) -> None:
 def test_outboxes_of_the_c_type_and_others_are_used_at_once(ends: Ends) -> None:
     """With WSTHREADS_PURE_PYTHON, and in tests, the C functions ask Python for the attributes."""
     other: Any = SimpleNamespace(_queue=[], _close_frame=None, _detached=False)
+    other.append = lambda frame, *_: other._queue.append(frame) is None  # for the Python twin
     made, _ = ends.make()
     begun = threading.Barrier(2)
 

@@ -332,7 +332,7 @@ def test_a_full_heap_in_a_tick_ends_that_tick(tmp_path: Path) -> None:
       const kept = [];
       while (room.getName() === "bad") kept.push(new Array(1e5).fill({}));
     }"""
-    with running(tmp_path, TICKS + source) as script, script_log() as lines:
+    with running(tmp_path, TICKS + source, script_timeout_s=DEADLINE_S) as script, script_log() as lines:
         calls = [Call("tick", name) for name in ("a", "bad", "b")]
         hand_over(script, *calls)
         assert outcomes(calls) == [None, "failed", None]
