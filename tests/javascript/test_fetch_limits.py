@@ -81,6 +81,8 @@ class Gate:
         (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 100_000, "the body has more than max_fetch_bytes, 1000 bytes"),
         (b"", "the connection failed: "),
         (b"nonsense\r\n\r\n", "the connection failed: "),
+        (b"HTTP/1.1 200", "the connection failed: the server closed it within the head of the response"),
+        (b"HTTP/1.1 200 OK\r\nContent-Le", "the connection failed: the server closed it within the head"),
         (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 11_000 + b"\r\n", "the response has more than 65536 bytes of headers"),
         (b"HTTP/1.1 200 OK\r\na: " + b"b" * 70_000 + b"\r\n\r\n", "the response has more than 65536 bytes of headers"),
         (b"HTTP/1.1 99999 OK\r\n\r\n", "the connection failed: "),

@@ -80,6 +80,8 @@ class _Head:
             while line.strip(b"\r\n") and len(headers) <= MAX_HEAD_BYTES:
                 line = stream.readline(MAX_HEAD_BYTES + 1 - len(headers))
                 headers += line
+            if not line:  # http.client would take what has come for the whole head
+                raise http.client.RemoteDisconnected("the server closed it within the head of the response")
             yield headers
             if headers.strip(b"\r\n"):
                 yield b""  # http.client looks for an empty line by itself
