@@ -3,6 +3,7 @@
 import pytest
 
 from wsthreads.protocol import rate_limit
+from wsthreads.protocol.envelope import CLIENT_WINDOW_BYTES, WINDOW_MESSAGE_BYTES
 from wsthreads.protocol.rate_limit import SPAN_S, Held, RateLimit
 
 
@@ -70,7 +71,7 @@ def test_it_says_how_long_to_wait(clock):
 def test_what_is_held_goes_on_in_order_and_within_the_limit(clock):
     bucket = RateLimit(2)
     taken(bucket)
-    held = Held(bucket, "0")
+    held = Held(bucket, "0", 1)
     held.add("1")
     held.add("2")
     assert held.take() is None
@@ -89,7 +90,7 @@ def test_the_memory_of_what_is_held_is_bounded(clock, monkeypatch):
     monkeypatch.setattr(rate_limit, "MAX_HELD_BYTES", 2000)
     bucket = RateLimit(0.1)
     taken(bucket)
-    held = Held(bucket, "a" * 1000)
+    held = Held(bucket, "a" * 1000, 0)
     assert held.may_read()
     held.add(b"b" * 1000)
     assert not held.may_read()
@@ -99,3 +100,13 @@ def test_the_memory_of_what_is_held_is_bounded(clock, monkeypatch):
     assert held.may_read()
     held.end = object
     assert not held.may_read()
+
+
+def test_what_a_client_may_send_before_it_waits_is_held_in_any_case(clock):
+    """It looks at its window before it writes, and Python needs four bytes for each character of the last message."""
+    longest = 1024 * 1024
+    held = Held(RateLimit(0.1), "", longest)
+    for _ in range(CLIENT_WINDOW_BYTES // (1 + WINDOW_MESSAGE_BYTES)):
+        held.add("a")
+    held.add("\U0001f600" + "a" * (longest - 4))
+    assert held.may_read()

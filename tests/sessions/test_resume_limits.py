@@ -185,7 +185,8 @@ def next_of(client, start):
 
 def test_more_than_is_held_for_a_client_that_is_slowed_down_is_not_read(monkeypatch):
     monkeypatch.setattr(rate_limit, "MAX_HELD_BYTES", 1000)
-    with endpoint(Story(), max_messages_per_s=20, resume_s=60) as (_, port), Speaker(port).begin() as client:
+    settings = {"max_messages_per_s": 20, "max_message_bytes": 100}
+    with endpoint(Story(), resume_s=60, **settings) as (_, port), Speaker(port).begin() as client:
         client.lose()
         client.come_back()
         for number in range(240):

@@ -191,7 +191,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
                 yield message
                 self._clocks.message_ended_at = monotonic()  # the time that the handler took does not count as idle
             elif self.is_resumed:
-                yield from self._slowed(incoming, Held(allowance, message))
+                yield from self._slowed(incoming, Held(allowance, message, config.max_message_bytes))
             else:
                 limit = f"more than {config.max_messages_per_s} messages a second"
                 self._refuse(PolicyError(limit, setting="max_messages_per_s"))

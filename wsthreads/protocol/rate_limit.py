@@ -13,9 +13,13 @@ __all__ = ["SPAN_S", "Held", "RateLimit"]
 #: arrive all at once.
 SPAN_S = 10.0
 
-#: With messages held that take so much memory, no more are read. A client waits for an acknowledgement before that: see
-#: `envelope.CLIENT_WINDOW_BYTES`. Text takes at most four times its bytes, and less than 100 more for each message.
+#: With messages held that take so much memory, beside a longest one, no more are read. A client waits for an
+#: acknowledgement before that: see `envelope.CLIENT_WINDOW_BYTES`. Text takes at most `BYTES_OF_BYTE` times its bytes,
+#: and less than 100 more for each message.
 MAX_HELD_BYTES = 4 * 1024 * 1024
+
+#: One character beyond U+FFFF makes Python keep each character of the text in four bytes.
+BYTES_OF_BYTE = 4
 
 #: How often a thread that reads no more looks whether the connection is ending.
 LOOK_S = 0.1
@@ -56,12 +60,15 @@ class Held:
 
     Acknowledgements do not wait. They stand behind these messages in the stream, and a client whose acknowledgements
     are not read looks too slow.
+
+    No message is longer than `longest` bytes.
     """
 
-    def __init__(self, allowance: RateLimit, first: str | bytes) -> None:
+    def __init__(self, allowance: RateLimit, first: str | bytes, longest: int) -> None:
         self._allowance = allowance
         self._messages = deque([first])
         self._bytes = getsizeof(first)
+        self._most = MAX_HELD_BYTES + BYTES_OF_BYTE * longest
         #: What ends the connection, once that has come. It is to be called when none is held any more.
         self.end: Callable[[], object] | None = None
 
@@ -88,7 +95,7 @@ class Held:
 
     def may_read(self) -> bool:
         """Whether more can be read, and may be. If not, sleeps for a moment."""
-        if self.end is None and self._bytes < MAX_HELD_BYTES:
+        if self.end is None and self._bytes < self._most:
             return True
         sleep(min(self.wait_s, LOOK_S))
         return False
