@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from ipaddress import ip_address
 from typing import Any
 
 from wsthreads.javascript.fetch_requests import FetchFailed
@@ -34,6 +35,8 @@ class NameLookups:
 
         Raises `FetchFailed` if there is none, and if the wait ends before they are known.
         """
+        if _is_address(host):
+            return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         has_ended = threading.Event()
         found = self._begin((host, port))
         on_wait(has_ended.set)
@@ -76,3 +79,11 @@ class NameLookups:
             found.set_result(addresses)
         else:
             found.set_exception(failure)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
