@@ -530,6 +530,21 @@ def test_what_waits_for_acknowledgements_is_written_before_a_close(run):
     assert result == [10, 4000]
 
 
+@pytest.mark.parametrize("waits", [True, False])
+def test_blobs_that_wait_are_written_before_a_close(run, waits):
+    result = run(f"""
+      const [socket] = talk();
+      await settled(); await sockets[0].greet();
+      for (let n = 0; n < {10 if waits else 0}; n++) socket.send("x".repeat(100_000));
+      socket.send(new Blob(["blob"])); socket.send("last");
+      socket.close(4000, "bye");
+      const atOnce = sockets[0].closedWith;
+      while (!sockets[0].closedWith) await settled();
+      return [atOnce, sockets[0].sent.length - 1, sockets[0].closedWith[0], sockets[0].sent.at(-1)];
+    """)
+    assert result == [None, 12 if waits else 2, 4000, "last"]
+
+
 def test_without_a_heartbeat_a_silent_connection_stays(run):
     result = run("""
       const [socket, told] = talk();

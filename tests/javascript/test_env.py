@@ -149,6 +149,18 @@ def in_part(key): raise ValueError(f"bad key {key[:len(key) * 5 // 6]!r}")
             assert "***" in text, f"{code}: {text}"
 
 
+@pytest.mark.parametrize(
+    "shown", ["'sk_live_abcdef' is too long", "bad key 'sk_live_abc...'", "`sk_live_abcdef`", "sk_live_a…"]
+)
+def test_a_value_that_is_cut_off_within_the_text_of_an_error_is_not_shown(tmp_path: Path, shown: str) -> None:
+    (tmp_path / "script.js").write_text(f"export function onMessage() {{ throw new Error({json.dumps(shown)}); }}")
+    env = {"KEY": "sk_live_abcdefghij"}
+    with script_log() as log, play(tmp_path / "script.js", env=env, raise_errors=False) as game:
+        game.connect().send("x")
+        assert "***" in log.texts()[-1]
+        assert "sk_live" not in log.texts()[-1]
+
+
 def test_a_text_that_begins_like_a_value_is_shown(tmp_path: Path) -> None:
     env = {"MODE": "development", "URL": "https://user:pw@example.com", "SHORT": "error", "TO": "production"}
     text = "the developer of https://example.net has an error: no such product, develop a product"

@@ -137,6 +137,7 @@ export class ReconnectingWebSocket extends EventTarget {
   #requests = new Set();  // without a reply, also those in the queue
   #attempts = 0;  // since the last stable connection
   #isWaiting = false;  // for the next attempt
+  #closing = null;  // the code and the reason of close()
   #timers = {};
   #movedAt = 0;  // when a timer last ran on time
   #heardAt = 0;
@@ -220,12 +221,12 @@ export class ReconnectingWebSocket extends EventTarget {
     const [number, text] = [Number(code), `${reason}`];
     checkClose(number, text);
     const wasOpen = this.#state === OPEN;
-    this.#flush(Infinity);
     this.#state = CLOSING;
     if (wasOpen) {
       this.#dropNext();
       this.#dropOld();
-      this.#socket.close(number, text);
+      this.#closing = [number, text];
+      this.#flush();
     } else {
       this.#abandon(number, text);
       queueMicrotask(() => this.#end(number, text, false));
@@ -542,8 +543,10 @@ export class ReconnectingWebSocket extends EventTarget {
     return true;
   }
 
-  #flush(most = WINDOW_BYTES) {
-    while (this.#queue.length > 0 && this.#isOpen && !(this.#session?.keptBytes >= most)) {
+  // Write what waits. Before a close, that is all, and then the close follows.
+  #flush() {
+    const isClosing = this.#closing && this.#socket?.readyState === OPEN;
+    while (this.#queue.length > 0 && (isClosing || (this.#isOpen && !(this.#session?.keptBytes >= WINDOW_BYTES)))) {
       const message = this.#queue[0];
       if (this.#session && message.data instanceof Blob) {
         message.read ??= this.#read(message);  // what is sent after it waits so long
@@ -553,6 +556,7 @@ export class ReconnectingWebSocket extends EventTarget {
       this.#queuedBytes -= message.size;
       this.#transmit(message);
     }
+    if (isClosing) this.#socket.close(...this.#closing);
   }
 
   async #read(message) {
@@ -686,6 +690,7 @@ export class ReconnectingWebSocket extends EventTarget {
   }
 
   static {
+    Object.defineProperty(this, "name", { value: "ReconnectingWebSocket" });  // also if it is minified
     // onopen and so on. A replaced listener keeps its place in the order, as in the browser.
     for (const type of ["open", "resumed", "message", "request", "error", "close", "reconnecting"]) {
       const listeners = new WeakMap();

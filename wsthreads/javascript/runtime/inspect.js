@@ -134,8 +134,10 @@ function isCutOff(text, at, length, whole) {
   if (length >= SURE_SECRET) {
     return !isInWord(text, end);
   }
-  const isLast = end === text.length - 1 && (text[end] === '"' || text[end] === "'");
-  return (text[end] === "…" && 2 * length >= whole) || (isLast && 4 * length >= 3 * whole);
+  const next = text[end];
+  const hasDots = next === "…" || (next === "." && text[end + 1] === "." && text[end + 2] === ".");
+  const isQuoted = next === '"' || next === "'" || next === "`";
+  return (hasDots && 2 * length >= whole) || (isQuoted && 4 * length >= 3 * whole);
 }
 
 // Whether the text has an ASCII letter or digit there.
