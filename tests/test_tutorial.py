@@ -256,8 +256,9 @@ def test_who_follows_it_has_the_files_beside_it(tmp_path: Path, window: Any, red
     finally:
         reader.close()
     made, kept = files_in(reader.folder), files_in(TUTORIAL)
-    written = {"wsthreads.d.ts", "gunicorn.conf.py", "deploy/lounge.service", "deploy/nginx.conf",
-               "deploy/Containerfile", "deploy/grafana.json"}  # fmt: skip  # these the command writes, as they are
+    # These the command writes, as they are.
+    deployed = ["lounge.service", "nginx.conf", "Containerfile", "Containerfile.dockerignore", "grafana.json"]
+    written = {"wsthreads.d.ts", "gunicorn.conf.py", *(f"deploy/{name}" for name in deployed)}
     assert {str(path) for path in made ^ kept} == {"README.rst", *written}
     for path in made & kept:
         assert (reader.folder / path).read_text() == (TUTORIAL / path).read_text(), path
