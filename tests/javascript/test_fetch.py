@@ -6,6 +6,7 @@ import gzip
 import json
 import socket
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.javascript_fakes import Script, running
 from tests.ports import free_port
 from tests.programs import DEADLINE_S
 from tests.wire import self_signed
+from wsthreads.javascript.http_connections import Connection, Connections
 
 
 class Asking:
@@ -147,12 +149,25 @@ def test_bodies_can_be_read_in_each_way(origin: Origin, js: Asking, code: str, r
     assert told == result or (isinstance(result, str) and str(told).startswith(result))
 
 
-def test_responses_without_a_body(origin: Origin, js: Asking) -> None:
+def test_responses_without_a_body_free_the_connection_at_once(
+    origin: Origin, js: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = Connections.keep
+
+    def keep_late(connections: Connections, connection: Connection) -> None:
+        time.sleep(0.05)
+        keep(connections, connection)
+
+    monkeypatch.setattr(Connections, "keep", keep_late)
     origin.routes["/none"] = b"HTTP/1.1 204 No Content\r\n\r\n"
     origin.routes["/head"] = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
-    for path, method in (("/none", "GET"), ("/head", "HEAD"), ("/none", "GET")):
-        told = js(f"const r = await fetch(base + '{path}', {{ method: '{method}' }}); return [r.body, await r.text()]")
-        assert told == [None, ""]
+    origin.routes["/empty"] = response(b"")
+    origin.routes["/same"] = b"HTTP/1.1 304 Not Modified\r\nContent-Length: 1000\r\n\r\n"
+    for path, method in (("/none", "GET"), ("/head", "HEAD"), ("/empty", "GET"), ("/same", "GET"), ("/none", "GET")):
+        told = js(f"const r = await fetch(base + '{path}', {{ method: '{method}' }}); return await r.text()")
+        assert told == ""
+    assert js("return (await fetch(base + '/head', { method: 'HEAD' })).body") is None
+    assert js("return (await fetch(base + '/none')).body") is None
     assert origin.connections == 1
 
 

@@ -72,8 +72,9 @@ class Exchange:
             size = response.length_remaining
             with self._lock:
                 self._connection = connection
-                # So the connection is free for the next request.
-                self._is_head_late = response.status in REDIRECTS and size is not None and size <= BUFFER_BYTES
+                # So the connection is free for the request that the script may send next.
+                is_short = size is not None and size <= BUFFER_BYTES
+                self._is_head_late = size == 0 or (response.status in REDIRECTS and is_short)
             if self._is_head_late:
                 self.read()
             with self._lock:
