@@ -44,7 +44,7 @@ class RealClient:
 
     @property
     def queue(self) -> list[Any]:
-        return list(self.dialogue._queue)
+        return list(self.dialogue._unsent)
 
 
 class ClientWorld(World):

@@ -54,13 +54,17 @@ def _forget_one(self: Dialogue) -> None:
         self._kept.popleft()
 
 
+def _drop_unsent(self: Dialogue) -> None:
+    self._unsent.remove(lambda _: True)
+
+
 #: Mistakes in the client: a method, and what is in its place.
 SLIPS: dict[str, tuple[str, Callable[[Any], Callable[..., Any]]]] = {
     "acknowledgements are counted": ("_acknowledge", lambda right: _also(right, _count)),
     "what was acknowledged is kept": ("_acknowledge", lambda right: lambda self, count: None),
     "what was lost is not sent again": ("_welcomed", lambda right: _also(right, lambda self: self._again.clear())),
     "what was acknowledged is not forgotten in order": ("heartbeat", lambda right: _also(right, _forget_one)),
-    "what waits is dropped with the session": ("_begin", lambda right: _also(right, lambda self: self._queue.clear())),
+    "what waits is dropped with the session": ("_begin", lambda right: _also(right, _drop_unsent)),
     "a reply goes into another session": (
         "_reply",
         lambda right: (

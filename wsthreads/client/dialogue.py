@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from wsthreads.client.events import Asked, Event, Opened, Pending
+from wsthreads.client.unsent import Outgoing, Unsent, size_of
 from wsthreads.errors import ProtocolError, RequestError, SessionClosed
 from wsthreads.protocol import envelope
 
@@ -21,21 +22,6 @@ Message = str | bytes
 
 #: The error of a request to another server.
 NO_REQUESTS = "the server does not speak wsthreads.1, so it answers no requests"
-
-
-class _Outgoing:
-    """A counted message that has never been sent: a request if it has a `pending`.
-
-    A reply belongs to one session, and so does what is sent with the number of a `session`.
-    """
-
-    __slots__ = ("is_reply", "message", "pending", "session", "size")
-
-    def __init__(
-        self, message: Message, pending: Pending | None = None, session: int | None = None, is_reply: bool = False
-    ) -> None:
-        self.message, self.pending, self.session, self.is_reply = message, pending, session, is_reply
-        self.size = _size(message)
 
 
 class _Kept(NamedTuple):
@@ -75,10 +61,8 @@ class Dialogue:
         self._kept: deque[_Kept] = deque()  # those that it has not
         self._again: deque[Message] = deque()  # of these: what is to be sent again on this connection
         self._keeps = True
-        self._first: deque[_Outgoing] = deque()  # never sent; see `hold`
-        self._queue: deque[_Outgoing] = deque()  # never sent
-        self._is_held = False
-        self._bytes = 0  # of the last three
+        self._kept_bytes = 0
+        self._unsent = Unsent()
         self._under_way = 0  # of `_kept`, as `CLIENT_WINDOW_BYTES` counts them
         self._is_finishing = False
         self._control: deque[str] = deque()  # to be sent first on this connection; not counted
@@ -114,13 +98,9 @@ class Dialogue:
         """No connection will follow."""
         self._reset_connection()
         events: list[Event] = [pending.end(None, _closed()) for pending in self._pending.values()]
-        for outgoing in (*self._first, *self._queue):
-            if outgoing.pending is not None:
-                events.append(outgoing.pending.end(None, _closed()))
-        for queue in (self._kept, self._first, self._queue):
-            queue.clear()
-        self._pending.clear()
-        self.token, self._bytes, self._under_way = None, 0, 0
+        events += self._drop(lambda _: True, _closed)
+        self._forget_sent()
+        self.token = None
         return events
 
     def _reset_connection(self) -> None:
@@ -133,12 +113,12 @@ class Dialogue:
     @property
     def waiting(self) -> int:
         """The number of messages that have not been sent, or that the server has not acknowledged."""
-        return len(self._kept) + len(self._first) + len(self._queue)
+        return len(self._kept) + len(self._unsent)
 
     def has_room(self, message: Message) -> bool:
         """Whether the limits permit another message. A single one may have any size."""
-        waiting = self.waiting
-        return waiting == 0 or (waiting < self._max_queued and self._bytes + _size(message) <= self._max_queued_bytes)
+        waiting, size = self.waiting, self._kept_bytes + self._unsent.bytes
+        return waiting == 0 or (waiting < self._max_queued and size + size_of(message) <= self._max_queued_bytes)
 
     def send(self, message: Message, *, session: int | None = None) -> bool:
         """Accept an ordinary message; False if there is no room.
@@ -147,7 +127,7 @@ class Dialogue:
         """
         if not self.has_room(message) or self.is_past(session):
             return False
-        self._put(_Outgoing(message, session=session))
+        self._unsent.put(Outgoing(message, session=session))
         return True
 
     def request(self, message: Message, *, session: int | None = None) -> Pending | None:
@@ -155,7 +135,7 @@ class Dialogue:
         if not self.has_room(message) or self.is_past(session):
             return None
         pending = Pending()
-        self._put(_Outgoing(message, pending, session))
+        self._unsent.put(Outgoing(message, pending, session))
         return pending
 
     def is_past(self, session: int | None) -> bool:
@@ -167,13 +147,8 @@ class Dialogue:
         if pending.id is not None:
             if self._pending.get(pending.id) is pending:
                 del self._pending[pending.id]
-            return
-        for queue in (self._first, self._queue):
-            for outgoing in queue:
-                if outgoing.pending is pending:
-                    queue.remove(outgoing)
-                    self._bytes -= outgoing.size
-                    return
+        else:
+            self._unsent.remove(lambda outgoing: outgoing.pending is pending)
 
     def reply(self, asked: Asked, answer: Message | None) -> None:
         """Answer a request of the server. Does nothing if its session is over."""
@@ -186,23 +161,16 @@ class Dialogue:
 
     def _reply(self, asked: Asked, message: Message) -> None:
         if not self.is_past(asked.session):
-            self._put(_Outgoing(message, session=asked.session, is_reply=True))
-
-    def _put(self, outgoing: _Outgoing) -> None:
-        (self._queue if outgoing.session is None or not self._is_held else self._first).append(outgoing)
-        self._bytes += outgoing.size
+            self._unsent.put(Outgoing(message, session=asked.session, is_reply=True))
 
     def hold(self) -> None:
         """Until `release`, send only what belongs to this session: its login, and replies."""
-        self._is_held = True
+        self._unsent.hold()
 
     def release(self, session: int) -> None:
         """Does nothing if this session is over: the next one has a login of its own."""
-        if self.is_past(session):
-            return
-        self._is_held = False
-        self._queue.extendleft(reversed(self._first))
-        self._first.clear()
+        if not self.is_past(session):
+            self._unsent.release()
 
     def heartbeat(self) -> None:
         """Ask the server for a sign of life, and to acknowledge."""
@@ -217,7 +185,7 @@ class Dialogue:
             return True
         if not self.is_open:
             return False
-        return bool(self._again) or (self._may_write and bool(self._first or (self._queue and not self._is_held)))
+        return bool(self._again) or (self._may_write and self._unsent.can_take)
 
     @property
     def _may_write(self) -> bool:
@@ -232,15 +200,9 @@ class Dialogue:
             return None
         if self._again:
             return self._again.popleft()
-        if not self._may_write:
-            return None
-        if self._first:
-            return self._sent(self._first.popleft())
-        if self._queue and not self._is_held:
-            return self._sent(self._queue.popleft())
-        return None
+        return self._sent(self._unsent.take()) if self.can_take else None
 
-    def _sent(self, outgoing: _Outgoing) -> Message:
+    def _sent(self, outgoing: Outgoing) -> Message:
         """The form in which a message travels. It is kept until it is acknowledged."""
         message, pending = outgoing.message, outgoing.pending
         if self.speaks and pending is not None:
@@ -252,9 +214,8 @@ class Dialogue:
             message = envelope.escaped(message)
         if self._keeps:
             self._kept.append(_Kept(message, outgoing.size, pending is None and not outgoing.is_reply))
+            self._kept_bytes += outgoing.size
             self._under_way += outgoing.size + envelope.WINDOW_MESSAGE_BYTES
-        else:
-            self._bytes -= outgoing.size
         return message
 
     @property
@@ -319,29 +280,26 @@ class Dialogue:
         lost = sum(kept.is_ordinary for kept in self._kept)
         events: list[Event] = [Opened(False, lost, why)]
         events += [pending.end(None, _closed()) for pending in self._pending.values()]
-        self._pending.clear()
-        self._kept.clear()
-        self._under_way = 0
+        self._forget_sent()
         events += self._drop(lambda outgoing: outgoing.session is not None, _closed)
         if not self.speaks:
             events += self._drop(lambda outgoing: outgoing.pending is not None, _refused)
-        self._bytes = sum(outgoing.size for outgoing in (*self._first, *self._queue))
         self.session += 1
         self.acknowledged = self.received = self._last_id = self._last_asked = 0
         self._tell()
-        self.is_open, self.resumed, self._is_held = True, False, False
+        self._unsent.release()
+        self.is_open, self.resumed = True, False
         return events
 
-    def _drop(self, is_useless: Callable[[_Outgoing], bool], error: Callable[[], Exception]) -> list[Event]:
+    def _forget_sent(self) -> None:
+        self._kept.clear()
+        self._pending.clear()
+        self._kept_bytes = self._under_way = 0
+
+    def _drop(self, is_useless: Callable[[Outgoing], bool], error: Callable[[], Exception]) -> list[Event]:
         """Drop what was never sent and is of no use to the fresh session. Its requests end with an error."""
-        events: list[Event] = []
-        for queue in (self._first, self._queue):
-            useless = [outgoing for outgoing in queue if is_useless(outgoing)]
-            useful = [outgoing for outgoing in queue if not is_useless(outgoing)]
-            queue.clear()
-            queue.extend(useful)
-            events += [outgoing.pending.end(None, error()) for outgoing in useless if outgoing.pending is not None]
-        return events
+        useless = self._unsent.remove(is_useless)
+        return [outgoing.pending.end(None, error()) for outgoing in useless if outgoing.pending is not None]
 
     def _acknowledge(self, count: int) -> None:
         done = count - self.acknowledged
@@ -353,12 +311,12 @@ class Dialogue:
         self.acknowledged = count
         for _ in range(done):
             size = self._kept.popleft().size
-            self._bytes -= size
+            self._kept_bytes -= size
             self._under_way -= size + envelope.WINDOW_MESSAGE_BYTES
 
     def _count(self, message: Message) -> None:
         self.received += 1
-        self._untold_bytes += _size(message)
+        self._untold_bytes += size_of(message)
         self._acknowledge_if_due()
 
     def _acknowledge_if_due(self) -> None:
@@ -394,8 +352,3 @@ def _closed() -> SessionClosed:
 
 def _refused() -> RequestError:
     return RequestError(NO_REQUESTS)
-
-
-def _size(message: Message) -> int:
-    """The bytes of a message."""
-    return len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
