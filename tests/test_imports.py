@@ -1,4 +1,4 @@
-"""Who may import whom, and what an import may do."""
+"""Who may import whom, what an import may do, and how long a module may be."""
 
 import ast
 import importlib
@@ -126,6 +126,13 @@ def test_imports_lead_downward():
         if above != below and LEVELS[below] >= LEVELS[above]:
             wrong.append(f"{place}: {above} ({LEVELS[above]}) imports {imported} ({LEVELS[below]})")
     assert not wrong, "\n".join(wrong)
+
+
+def test_modules_have_at_most_400_lines():
+    files = [path for suffix in ("*.py", "*.[ch]") for path in ROOT.rglob(suffix)]
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}
+    assert len(lengths) > 200
+    assert {path: length for path, length in lengths.items() if length > 400} == {}
 
 
 def test_no_modules_import_each_other_in_a_circle():

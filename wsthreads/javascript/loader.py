@@ -27,6 +27,7 @@ from wsthreads.javascript.imports import (
 from wsthreads.javascript.module_ids import bare_id, split_id, versioned
 from wsthreads.javascript.packages import PackageError, Packages, find_commonjs, for_production, is_package_name
 from wsthreads.javascript.python_functions import PythonFunctions
+from wsthreads.javascript.sources import Sources
 from wsthreads.javascript.stacks import Failure
 from wsthreads.javascript.typescript import Compiled, Compiler
 
@@ -83,15 +84,13 @@ class ModuleLoader:
         self._package_stamps: dict[str, tuple[int, int]] = {}  # of files of packages, by path
         self._meant_by: dict[tuple[str, str], str] = {}  # the id of a package's file, by importer and name
         self._commonjs: dict[str, bool] = {}  # by path
-        self._prefixes: dict[str, str] = {}  # what stands before a module's first line, by id
         self.files: frozenset[str] = frozenset()
         #: The ids of all modules so far, without their versions.
         self.modules: set[str] = set()
         self.problem: str | None = None
         self._problem_place: tuple[str, int, int] | None = None  # of the import
         self._thrown: dict[str, ScriptError] = {}  # what a module throws in place of one that cannot be read, by text
-        self._compiled: dict[str, Compiled] = {}  # by id
-        self._sources: dict[str, str] = {}  # as they are in the files, by id without its version
+        self._sources = Sources()
         self._built_in = ""
         #: Modules that may be suspended in a top-level `await`: all that contain this word, until they have run.
         self.suspended: set[str] = set()
@@ -156,36 +155,25 @@ class ModuleLoader:
         return self._root
 
     def tidy(self, failure: Failure, before: str | None = None) -> Failure:
-        """`Failure.tidy`, with places in TypeScript as they are in its source."""
-        return failure.tidy(self._original, self._source_of, before)
-
-    def _source_of(self, identity: str) -> str | None:
-        compiled = self._compiled.get(identity)
-        source = self._sources.get(bare_id(identity)) if compiled is None else compiled.code
-        return None if source is None else self._prefixes.get(identity, "") + source
-
-    def _original(self, identity: str, line: int, column: int) -> tuple[int, int]:
-        compiled = self._compiled.get(identity)
-        if line == 1:
-            column = max(1, column - len(self._prefixes.get(identity, "")))
-        return (line, column) if compiled is None else compiled.original(line, column)
+        """`Failure.tidy`, with the places as they are in the files."""
+        return self._sources.tidy(failure, before)
 
     def script_error(self, failure: Failure) -> ScriptError:
         """The `ScriptError` for the engine's error when the script did not load."""
-        failure = self.tidy(failure)
+        failure = self._sources.tidy(failure)
         message = "\n".join(message for message, _ in failure.parts)
         if self.problem is not None and "cannot find module" in message:
             return ScriptError(self.problem, *(self._problem_place or (self._path,)))
         if message in self._thrown:
             return self._thrown[message]
-        missing = explain_missing(message, {**self._sources, BUILT_IN_ID: self._built_in}, self._meant_by)
+        missing = explain_missing(message, {**self._sources.texts, BUILT_IN_ID: self._built_in}, self._meant_by)
         if missing is not None:
             return ScriptError(missing.message, self._as_written(missing.module), missing.line, missing.column)
         if _COMMONJS.search(message):
             message += "; a script is an ES module: import { … } from './file.js', export function …"
         if _PROCESS.search(message):
             message += "; for process.env.NAME there are --env-file and import { env } from 'wsthreads'"
-        place = failure.place(self.modules) or failure.place(self._sources)
+        place = failure.place(self.modules) or failure.place(self._sources.texts)
         if place is None:
             return ScriptError(message, self._path)
         column = None if failure.was_parsed else place.column  # dukpy 0.6: the parser's column is wrong
@@ -299,7 +287,7 @@ class ModuleLoader:
             else:
                 self.files |= {path}
                 self.modules.add(bare_id(identity))
-            self._sources[bare_id(identity)] = source
+            self._sources.texts[bare_id(identity)] = source
             if path.endswith(_JSON):
                 source = self._json(identity, source)
             elif path.endswith(typescript.SUFFIX):
@@ -322,8 +310,8 @@ class ModuleLoader:
         """What gives a module its `import.meta`. It is in the first line, so that no line moves."""
         told = {"url": Path(path).as_uri(), "filename": path, "dirname": os.path.dirname(path)}
         prefix = "".join(f"import.meta.{name}={json.dumps(value)};" for name, value in told.items())
-        self._prefixes[identity] = prefix + ("//" if source.startswith("#!") else "")
-        return self._prefixes[identity]
+        self._sources.prefixes[identity] = prefix + ("//" if source.startswith("#!") else "")
+        return self._sources.prefixes[identity]
 
     def _python(self, identity: str, path: str) -> str:
         """The ES module for a Python file. The file runs when it is found first, which is before the script runs."""
@@ -347,7 +335,7 @@ class ModuleLoader:
 
     def _compile(self, identity: str, source: str) -> str:
         with Compiler() as compiler:
-            compiled = self._compiled[identity] = compiler.compile(bare_id(identity), source)
+            compiled = self._sources.compiled[identity] = compiler.compile(bare_id(identity), source)
         return self._checked(compiled, bare_id(identity)).code
 
     def _checked(self, compiled: Compiled, identity: str) -> Compiled:
@@ -376,7 +364,7 @@ class ModuleLoader:
     def _refused(self, name: str, base: str, why: str, meant: str = "") -> str:
         is_file = not base.startswith("<")
         importer = f" in {base}" if is_file else ""
-        place = place_of_import(name, self._sources.get(base, "")) if is_file else None
+        place = place_of_import(name, self._sources.texts.get(base, "")) if is_file else None
         self._problem_place = None if place is None else (self._as_written(base), *place)
         self.problem = f"import of {name!r}{importer}: {why} {self._root}{meant}"
         return self.problem
