@@ -162,8 +162,10 @@ def test_responses_without_a_body_free_the_connection_at_once(
     origin.routes["/none"] = b"HTTP/1.1 204 No Content\r\n\r\n"
     origin.routes["/head"] = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
     origin.routes["/empty"] = response(b"")
-    origin.routes["/same"] = b"HTTP/1.1 304 Not Modified\r\nContent-Length: 1000\r\n\r\n"
-    for path, method in (("/none", "GET"), ("/head", "HEAD"), ("/empty", "GET"), ("/same", "GET"), ("/none", "GET")):
+    origin.routes["/chunked"] = b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n"
+    origin.routes["/same"] = b"HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for path in ("/none", "/head", "/empty", "/chunked", "/same", "/none"):
+        method = "HEAD" if path == "/head" else "GET"
         told = js(f"const r = await fetch(base + '{path}', {{ method: '{method}' }}); return await r.text()")
         assert told == ""
     assert js("return (await fetch(base + '/head', { method: 'HEAD' })).body") is None
@@ -316,6 +318,34 @@ def test_redirects_are_followed(origin: Origin, js: Asking) -> None:
     assert told == [True, f"{origin.url}/echo?y", 200, "/echo?y"]
     assert [request.target for request in origin.requests] == ["/a", "/b?x", "/echo?y"]
     assert origin.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "stays_open"),
+    [
+        ("Content-Length: 100", b"", True),
+        ("Content-Length: 100", b"abc", False),
+        ("Content-Encoding: gzip\r\nContent-Length: 3", b"abc", True),
+        ("Transfer-Encoding: chunked", b"5\r\nab", True),
+        ("Connection: close", b"", True),
+        ("Connection: close", b"abc", False),
+    ],
+)
+@pytest.mark.parametrize("threads", [1, 8])
+def test_the_body_of_a_redirect_does_not_count(
+    origin: Origin, tmp_path: Path, threads: int, head: str, body: bytes, stays_open: bool
+) -> None:
+    def redirect(_: Received, connection: socket.socket) -> bytes | None:
+        data = f"HTTP/1.1 302 Found\r\nLocation: /echo\r\n{head}\r\n\r\n".encode() + body
+        if stays_open:
+            return data
+        connection.sendall(data)
+        return None
+
+    origin.routes["/a"] = redirect
+    with asking(origin, tmp_path, script_threads=threads) as script:
+        for _ in range(3):
+            assert Asking(script)("return (await (await fetch(base + '/a')).json()).target") == "/echo"
 
 
 def test_an_address_of_a_redirect_may_be_utf_8(origin: Origin, js: Asking) -> None:

@@ -18,24 +18,32 @@ __all__ = ["BUFFER_BYTES", "Exchange"]
 #: How many bytes of a body are read before the script asks for them.
 BUFFER_BYTES = 64 * 1024
 
-REDIRECTS = (301, 302, 303, 307, 308)
+#: How long a redirected request waits for the end of the response before it, so that it can use the same connection.
+REDIRECT_S = 0.05
 
 
 class Exchange:
     """Threads of a pool call `run` and `read`, one of them at a time; the isolate's thread the other methods.
 
     `post(ticket, is_returned, json)` gives the result of a call to the script. `ticket` is that of the first call. Its
-    result is the head of the response.
+    result is the head of the response. `previous` is the exchange that led to this one by a redirect.
     """
 
     def __init__(
-        self, number: int, ticket: int, request: Request, max_bytes: int, post: Callable[[int, bool, str], None]
+        self,
+        number: int,
+        ticket: int,
+        request: Request,
+        max_bytes: int,
+        post: Callable[[int, bool, str], None],
+        previous: Exchange | None = None,
     ) -> None:
         self.number = number
         self.job = 0  # of the pool
         self.request = request
         self._max_bytes = max_bytes
         self._post = post
+        self._previous = previous
         self._connections: Connections | None = None
         self._response: Any = None
         self._lock = threading.Lock()  # guards the rest; nothing blocks under it
@@ -48,7 +56,8 @@ class Exchange:
         self._has_ended = False  # the whole body was read
         self._failure: tuple[str, str] | None = None  # the name of the error, and its message
         self._end_wait: Callable[[], None] | None = None
-        self._is_head_late = False  # the call for the head waits until the body was read
+        self._is_short = False  # the body will be read soon, if the server sends it
+        self._work_ended = threading.Event()
 
     @property
     def is_awaited(self) -> bool:
@@ -65,6 +74,9 @@ class Exchange:
     def run(self, connections: Callable[[], Connections]) -> None:
         """Send the request, post the head of the response, and begin to read the body. Raises nothing."""
         try:
+            if self._previous is not None:
+                self._previous.end_soon()
+                self._previous = None
             self._connections = connections()
             connection, response = self._connections.send(self.request, self)
             self._response = response
@@ -72,21 +84,18 @@ class Exchange:
             size = response.length_remaining
             with self._lock:
                 self._connection = connection
-                # So the connection is free for the request that the script may send next.
-                is_short = size is not None and size <= BUFFER_BYTES
-                self._is_head_late = size == 0 or (response.status in REDIRECTS and is_short)
-            if self._is_head_late:
-                self.read()
-            with self._lock:
-                ticket, failure = self._take_ticket_locked(), self._failure
-                is_read, self._is_head_late = self._is_head_late, False
+                self._is_short = size is not None and size <= BUFFER_BYTES
+                ticket = self._take_ticket_locked()
+            if size == 0:
+                self.read()  # first, so that the connection is free for the request that the script may send next
             if ticket is not None:
+                failure = self._failure
                 head = (response.status, response.reason or "", headers) if failure is None else (*failure, "")
                 self._post(ticket, failure is None, json.dumps(head))
         except BaseException as error:
             self._finish(error)
         else:
-            if not is_read:
+            if size != 0:
                 self.read()
 
     def read(self) -> None:
@@ -96,6 +105,12 @@ class Exchange:
                 pass
         except BaseException as error:
             self._finish(error)
+
+    def end_soon(self) -> None:
+        """It was redirected: read a short body to its end, which frees the connection, and else end it now."""
+        if self._is_short:
+            self._work_ended.wait(REDIRECT_S)
+        self.fail("Error", "it was redirected")
 
     def control(self, end_wait: Callable[[], None]) -> None:
         """From now on, `end_wait` ends the thread's wait. Raises `FetchFailed` if that is wanted now."""
@@ -112,7 +127,7 @@ class Exchange:
             if self._failure is None:
                 self._buffer += data
                 self._size += len(data)
-            ticket = None if self.wants_all or self._is_head_late else self._take_ticket_locked()
+            ticket = None if self.wants_all else self._take_ticket_locked()
             is_too_long = max(self._size, self._response.tell()) > self._max_bytes
             has_room = self._failure is None and (self.wants_all or len(self._buffer) < BUFFER_BYTES)
             self._is_working = has_room or is_too_long or self._failure is not None
@@ -141,8 +156,8 @@ class Exchange:
             self._has_ended = self._failure is None
             if not self._has_ended:
                 self._buffer.clear()
-            ticket = None if self._is_head_late else self._take_ticket_locked()
-            outcome = self._outcome_locked()
+            ticket, outcome = self._take_ticket_locked(), self._outcome_locked()
+        self._work_ended.set()
         if ticket is not None and outcome is not None:
             self._post(ticket, *outcome)
 
@@ -173,6 +188,9 @@ class Exchange:
 
     def fail(self, name: str, message: str) -> None:
         """End it, and give this error to the call that waits. Any thread."""
+        previous = self._previous
+        if previous is not None:
+            previous.fail(name, message)
         with self._lock:
             self._failure = self._failure or (name, message)
             self._buffer.clear()

@@ -136,8 +136,8 @@ class Fetches:
         except FetchFailed as refusal:
             return str(refusal)
         if previous is not None:
-            previous.fail("Error", "it was redirected")
-        exchange = self._open[number] = Exchange(number, ticket, request, self._max_bytes, self._post)
+            self._pool.give_up(previous.job)  # its thread may still read the body
+        exchange = self._open[number] = Exchange(number, ticket, request, self._max_bytes, self._post, previous)
         return self._submit(exchange, lambda: exchange.run(self._ready_connections))
 
     def _read(self, ticket: int, number: int, wants_all: bool) -> Answer:
@@ -180,6 +180,7 @@ class Fetches:
         if refusal is None:
             return None
         self._open.pop(exchange.number, None)
+        exchange.fail("Error", "it was not sent")
         return f"{exchange.request} is not sent: {refusal}"
 
     # In any thread.

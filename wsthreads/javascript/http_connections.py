@@ -8,6 +8,7 @@ environment is used. The certificate authorities are those of OpenSSL: SSL_CERT_
 from __future__ import annotations
 
 import http.client
+import re
 import socket
 import ssl
 import threading
@@ -52,6 +53,8 @@ GRACE_S = 1.0
 #: What may be sent again on a new connection, if a kept one turns out to be closed.
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
+_STRAY = re.compile(rb"\r(?!\n)|\0")
+
 
 class Control(Protocol):
     """Whoever waits for a response, and may end that."""
@@ -76,19 +79,26 @@ class _Head:
     def _read(self, stream: BinaryIO) -> Iterator[bytes]:
         while True:
             yield stream.readline(MAX_HEAD_BYTES + 1)  # the status
-            headers, line = b"", b"more"
-            while line.strip(b"\r\n") and len(headers) <= MAX_HEAD_BYTES:
+            headers = line = b""
+            while line not in (b"\r\n", b"\n") and len(headers) <= MAX_HEAD_BYTES:
                 line = stream.readline(MAX_HEAD_BYTES + 1 - len(headers))
                 headers += line
-            if not line:  # http.client would take what has come for the whole head
-                raise http.client.RemoteDisconnected("the server closed it within the head of the response")
+                # http.client would take what has come for the whole head.
+                if not line.endswith(b"\n") and len(headers) <= MAX_HEAD_BYTES:
+                    raise http.client.RemoteDisconnected("the server closed it within the head of the response")
+            # Servers, proxies and clients do not agree on what these mean. A head that is too long ends anywhere.
+            if len(headers) <= MAX_HEAD_BYTES and _STRAY.search(headers):
+                raise FetchFailed("a line of the response's head has a NUL, or a CR that does not end it")
             yield headers
-            if headers.strip(b"\r\n"):
+            if headers != line:
                 yield b""  # http.client looks for an empty line by itself
 
 
 class _Response(http.client.HTTPResponse):
-    """Skips all interim responses (1xx). http.client skips only 100, and takes others for the answer to the request."""
+    """Skips all interim responses (1xx): http.client skips only 100, and takes others for the answer to the request.
+
+    204 and 304 have no body, whatever their headers say: http.client would wait for one that is chunked.
+    """
 
     def begin(self) -> None:
         stream = self.fp
@@ -100,6 +110,8 @@ class _Response(http.client.HTTPResponse):
                     raise FetchFailed("the server changes to another protocol: status 101")
                 self.headers = self.msg = None  # type: ignore[assignment]  # so that `begin` reads the next head
                 super().begin()
+            if self.status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
+                self.chunked = False
         finally:
             if self.fp is head:  # http.client drops it if it closes the connection
                 self.fp = stream
