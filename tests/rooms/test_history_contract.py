@@ -525,7 +525,8 @@ def test_a_joiner_amid_broadcasts_into_an_empty_room_gets_the_last_ones_and_all_
     check(world)
 
 
-def test_who_comes_back_amid_broadcasts_has_no_gap_and_no_double(world, quick_switches):
+def test_who_comes_back_amid_broadcasts_has_no_gap_and_no_double(make, quick_switches):
+    world = make(messages=2000)  # more than are sent before a slow thread has joined
     with Broadcaster(world.member("lobby").session.room("lobby")) as broadcaster:
         for _ in range(100):
             sent, position = list(broadcaster.positions.copy().items())[-1]
@@ -536,8 +537,9 @@ def test_who_comes_back_amid_broadcasts_has_no_gap_and_no_double(world, quick_sw
     check(world)
 
 
-def test_joins_and_last_leaves_amid_broadcasts_lose_nothing(world, quick_switches):
+def test_joins_and_last_leaves_amid_broadcasts_lose_nothing(make, quick_switches):
     """Four threads join and leave an empty room over and over, each with its last position."""
+    world = make(messages=100)  # as many as all threads send
     failures = []
     room = world.rooms.room("lobby")
     lock = threading.Lock()

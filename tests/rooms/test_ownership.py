@@ -100,8 +100,9 @@ def test_all_rooms_tick_at_the_same_times_and_each_from_its_start(world, clocked
     world.member("one")
     them.advance(0.13)
     world.member("two")
-    assert them.advance(0.03) == [("one", 0.05), ("two", 0.02)]
-    assert them.advance(0.05) == [("one", 0.05), ("two", 0.05)]
+    # The rooms have threads of their own, so either may be first.
+    assert sorted(them.advance(0.03)) == [("one", 0.05), ("two", 0.02)]
+    assert sorted(them.advance(0.05)) == [("one", 0.05), ("two", 0.05)]
 
 
 def test_a_room_that_begins_again_has_a_first_tick_again(world, clocked):
