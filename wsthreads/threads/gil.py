@@ -98,27 +98,23 @@ class FreeThreadedScheduling(GILScheduling):
     """For a Python that starts without a GIL. Does nothing until a C module brings the GIL back, as dukpy does."""
 
     def session_begins(self, flusher: Flusher, occupancy: Occupancy) -> None:
-        if _has_gil():
+        if has_gil():
             super().session_begins(flusher, occupancy)
 
     def session_thread(self) -> ScheduledThread:
-        return super().session_thread() if _has_gil() else NO_SCHEDULING.session_thread()
+        return super().session_thread() if has_gil() else NO_SCHEDULING.session_thread()
 
     def opening(self) -> AbstractContextManager[object]:
-        return super().opening() if _has_gil() else NO_SCHEDULING.opening()
+        return super().opening() if has_gil() else NO_SCHEDULING.opening()
 
     def accepting_thread(self) -> ScheduledThread:
-        return super().accepting_thread() if _has_gil() else NO_SCHEDULING.accepting_thread()
+        return super().accepting_thread() if has_gil() else NO_SCHEDULING.accepting_thread()
 
     def accepted(self, unread: int) -> None:
-        if _has_gil():
+        if has_gil():
             super().accepted(unread)
-
-
-def _has_gil() -> bool:
-    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
 
 def scheduling_for(cpu_affinity: bool | None) -> Scheduling:
     """The scheduling of an app with this setting of `Config.cpu_affinity`."""
-    return GILScheduling(cpu_affinity) if _has_gil() else FreeThreadedScheduling(cpu_affinity)
+    return GILScheduling(cpu_affinity) if has_gil() else FreeThreadedScheduling(cpu_affinity)
