@@ -298,6 +298,7 @@ def test_while_on_close_runs_the_session_belongs_to_the_user_and_does_not_count_
             assert again.receive_text() == "hello ann"
             wait_until(lambda: len(seen) == 4, "the end of on_open")
         assert ann.receive_text() == "for the others"
+        wait_until(lambda: users.endpoint.rooms.users() == {"ann": 1}, "the end of on_close")
     ended(users)
     assert seen == [
         ("on_handshake", {}, False),
