@@ -97,7 +97,7 @@ def test_run_says_where_it_listens_and_what_it_serves(folder):
         lines = [line for line in server.log[server.log.index("Listening") :].splitlines() if "WARNING" not in line]
         assert [re.split("  +", line) for line in lines] == [
             [f"Listening on {server.url} (Ctrl-C stops)"],
-            ["", f"{server.url}/", "the files in public"],
+            ["", f"{server.url}/…", "the files in public"],
             ["", f"{server.url}/", "the page about this server"],
             ["", f"{server.ws_url}/ws/echo", "echo.js: onMessage"],
             ["", f"{server.ws_url}/ws/other", "other.py: on_open, on_close"],

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.javascript.origins import ASKED, Origin, Received, response
-from tests.javascript_fakes import Script, running
+from tests.javascript_fakes import Script, running, script_log
 from tests.ports import free_port
 from tests.programs import DEADLINE_S
 from tests.wire import self_signed
@@ -133,7 +133,7 @@ def test_a_request_may_be_made_before(origin: Origin, js: Asking) -> None:
         ("[...new Uint8Array(await r.arrayBuffer())]", [239, 187, 191, 97, 255]),
         ("[...await r.bytes()]", [239, 187, 191, 97, 255]),
         ("await r.text()", "a\ufffd"),
-        ("await r.json()", "SyntaxError"),
+        ("await r.json()", "SyntaxError: the body of "),
         ("await r.blob()", "TypeError: blob() is not available in scripts: use bytes() or text()"),
         ("(await r.text(), await r.text())", "TypeError: the body was read already"),
         ("(r.body.getReader(), await r.text())", "TypeError: the body is read through body.getReader()"),
@@ -147,6 +147,16 @@ def test_bodies_can_be_read_in_each_way(origin: Origin, js: Asking, code: str, r
     origin.routes["/x"] = response(b"\xef\xbb\xbfa\xff")
     told = js(f"const r = await fetch(base + '/x'); return {code}")
     assert told == result or (isinstance(result, str) and str(told).startswith(result))
+
+
+def test_a_body_that_is_not_json_names_the_script_and_the_address(origin: Origin, tmp_path: Path) -> None:
+    origin.routes["/page"] = response(b"<html>")
+    code = f"export async function onMessage() {{\n  (await fetch('{origin.url}/page')).json();\n}}"
+    with script_log() as log, running(tmp_path, code, allow_net=[origin.host]) as script:
+        script.message(script.open(), "x")
+        text = log.wait_for("is not JSON")
+    assert f"SyntaxError: the body of {origin.url}/page is not JSON: unexpected token" in text
+    assert "at onMessage (script.js:2:" in text
 
 
 def test_responses_without_a_body_free_the_connection_at_once(

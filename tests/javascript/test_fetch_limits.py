@@ -181,7 +181,7 @@ def test_a_signal_ends_a_fetch(origin: Origin, js: Asking, before: tuple[bytes, 
 def test_a_timeout_ends_a_fetch(origin: Origin, js: Asking, before: tuple[bytes, ...]) -> None:
     gate = Gate(origin, "/x", *before)
     told = js("return (await fetch(base + '/x', { signal: AbortSignal.timeout(100) })).text()")
-    assert told == "TimeoutError: the time is over"
+    assert told == "TimeoutError: the 100 ms of AbortSignal.timeout are over"
     assert not gate.reached.is_set() or gate.left.wait(DEADLINE_S)
 
 

@@ -246,7 +246,7 @@ def _carry(connection: Any, document: Any) -> bool:
     ("source", "message"),
     [
         ('import { serveStatic } from "hono/deno";',
-         "import of 'node:path' in node_modules/hono/dist/adapter/deno/serve-static.js: "
+         "node_modules/hono/dist/adapter/deno/serve-static.js:2:22: import of 'node:path': "
          "the package hono needs Node's module path, which scripts do not have"),
         ('import { nothing } from "nanoid";', "there is no export 'nothing' in node_modules/nanoid/index.browser.js"),
         ('import x from "zod/nothing";',

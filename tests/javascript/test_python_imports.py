@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib import resources
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -876,7 +877,7 @@ def test_python_outside_of_the_folder_is_refused(tmp_path: Path) -> None:
     (folder / "link.py").symlink_to(tmp_path / "store.py")
     for name in ("../store.py", "./link.py", "./missing.py"):
         (folder / "chat.js").write_text(f'import {{ f }} from "{name}"; export function onMessage() {{}}')
-        with pytest.raises(ScriptError, match=f"import of '{re.escape(name)}' in chat.js: "):
+        with pytest.raises(ScriptError, match=f"chat.js:1:19: import of '{re.escape(name)}': "):
             check_script(folder / "chat.js", Config())
 
 
@@ -961,6 +962,9 @@ def paint(color: Literal[Color.RED], mark: Literal[b"x", 1, True, None], true=1)
     (tmp_path / "chat.js").write_text('import * as store from "./store.py"; export function onMessage() {}')
     with Program([sys.executable, "-m", "wsthreads", "check", "--types", "chat.js"], cwd=tmp_path) as check:
         assert check.wait() == 0
+    types = resources.files("wsthreads.javascript") / "types" / "wsthreads.d.ts"
+    assert (tmp_path / "wsthreads.d.ts").read_text() == types.read_text()
+    assert json.loads((tmp_path / "jsconfig.json").read_text())["include"] == ["*.js", "*.mjs", "wsthreads.d.ts"]
     assert (tmp_path / "store.py.d.ts").read_text() == (
         """// Written by `wsthreads check --types` from store.py. Changes here are lost.
 

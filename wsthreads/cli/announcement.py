@@ -69,7 +69,9 @@ class Announcement:
     def _lines(self) -> list[str]:
         url = self._server.url
         has_index = self._static is not None and os.path.isfile(os.path.join(self._static, "index.html"))
-        served = [] if self._static is None else [(f"{url}/", f"the files in {self._static}")]
+        served = []
+        if self._static is not None:
+            served = [(f"{url}/" if has_index else f"{url}/…", f"the files in {self._static}")]
         served.append((url + (PREFIX if has_index else "/"), "the page about this server"))
         for endpoint in self._app.endpoints:
             functions = ", ".join(function_names(endpoint))

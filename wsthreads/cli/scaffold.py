@@ -12,10 +12,13 @@ from pathlib import Path
 from wsthreads.cli.deployment import Served, deployment_files, find_served
 from wsthreads.errors import UsageError
 
-__all__ = ["LANGUAGES", "scaffold"]
+__all__ = ["LANGUAGES", "editor_files", "scaffold"]
 
 #: The suffix of a handler's file, by its language.
 LANGUAGES = {"javascript": ".js", "typescript": ".ts", "python": ".py"}
+
+#: The file that tells an editor of a folder's types, by the suffix of a script.
+_CONFIGS = {".js": "jsconfig.json", ".mjs": "jsconfig.json", ".ts": "tsconfig.json"}
 
 #: Names that need no escape in a URL and are the names of Python modules.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -62,20 +65,34 @@ def _chat_files(name: str, language: str) -> dict[str, str]:
     if not _NAME.fullmatch(name):
         raise UsageError(f"a name has letters, digits, - and _, and begins with a letter; not {name!r}")
     suffix = LANGUAGES[language]
-    templates = resources.files(__package__) / "templates"  # .txt, so that tools do not check them with our own code
-    types = resources.files("wsthreads.javascript") / "types" / "wsthreads.d.ts"
     sources = {
-        f"{name}{suffix}": templates / ("chat.py.txt" if suffix == ".py" else f"chat{suffix}"),
-        f"test_{name.replace('-', '_')}.py": templates / "test_chat.py.txt",
-        "public/index.html": templates / "index.html",
+        f"{name}{suffix}": "chat.py.txt" if suffix == ".py" else f"chat{suffix}",
+        f"test_{name.replace('-', '_')}.py": "test_chat.py.txt",
+        "public/index.html": "index.html",
     }
-    if suffix != ".py":
-        config = {".js": "jsconfig.json", ".ts": "tsconfig.json"}[suffix]
-        sources |= {config: templates / config, "wsthreads.d.ts": types}
-    return {
-        path: source.read_text("utf-8").replace("chat.EXT", name + suffix).replace("/ws/chat", f"/ws/{name}")
+    texts = {
+        path: _template(source).replace("chat.EXT", name + suffix).replace("/ws/chat", f"/ws/{name}")
         for path, source in sources.items()
     }
+    return texts if suffix == ".py" else texts | _types_for(suffix)
+
+
+def editor_files(script: Path) -> dict[Path, str]:
+    """Types for editors, beside a script: a ``wsthreads.d.ts``, and a configuration if there is none."""
+    folder, texts = script.parent, _types_for(script.suffix)
+    if any((folder / config).exists() for config in _CONFIGS.values()):
+        del texts[_CONFIGS[script.suffix]]
+    return {folder / path: text for path, text in texts.items()}
+
+
+def _types_for(suffix: str) -> dict[str, str]:
+    types = resources.files("wsthreads.javascript") / "types" / "wsthreads.d.ts"
+    return {_CONFIGS[suffix]: _template(_CONFIGS[suffix]), "wsthreads.d.ts": types.read_text("utf-8")}
+
+
+def _template(name: str) -> str:
+    """The text of a template. Those in Python end with .txt, so that tools do not check them with our own code."""
+    return (resources.files(__package__) / "templates" / name).read_text("utf-8")
 
 
 def _write(folder: Path, texts: dict[str, str]) -> list[Path]:

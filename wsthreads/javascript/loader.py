@@ -48,7 +48,7 @@ _JSON, _PYTHON = ".json", ".py"
 
 _NO_ES_MODULE = (
     "the package is CommonJS, Node's older kind of modules, and scripts are ES modules: look for a newer version or "
-    "another package, or bundle it with esbuild; the script is in"
+    "another package, or bundle it with esbuild"
 )
 
 #: Imports in JavaScript, as far as a pattern finds them.
@@ -88,7 +88,7 @@ class ModuleLoader:
         #: The ids of all modules so far, without their versions.
         self.modules: set[str] = set()
         self.problem: str | None = None
-        self._problem_place: tuple[str, int, int] | None = None  # of the import
+        self._refusal: ScriptError | None = None  # the same, if it is the script that does not load
         self._thrown: dict[str, ScriptError] = {}  # what a module throws in place of one that cannot be read, by text
         self._sources = Sources()
         self._built_in = ""
@@ -105,7 +105,7 @@ class ModuleLoader:
         if any(_stamp_of(path) != stamp for path, stamp in self._package_stamps.items()):
             self._package_version = self._version
             self._package_stamps.clear()
-        self.problem = None
+        self.problem = self._refusal = None
         self._thrown.clear()
 
     def provide(self, runtime: str) -> None:
@@ -162,8 +162,8 @@ class ModuleLoader:
         """The `ScriptError` for the engine's error when the script did not load."""
         failure = self._sources.tidy(failure)
         message = "\n".join(message for message, _ in failure.parts)
-        if self.problem is not None and "cannot find module" in message:
-            return ScriptError(self.problem, *(self._problem_place or (self._path,)))
+        if self._refusal is not None and "cannot find module" in message:
+            return self._refusal
         if message in self._thrown:
             return self._thrown[message]
         missing = explain_missing(message, {**self._sources.texts, BUILT_IN_ID: self._built_in}, self._meant_by)
@@ -200,21 +200,21 @@ class ModuleLoader:
         if is_package_name(name) and not name.startswith(f"{BUILT_IN}/"):
             return self._package(name, base, version)
         if not name.startswith(("./", "../")) or "\\" in name:
-            known = f"imports are {BUILT_IN!r}, packages, or relative paths such as './lib.js', inside of"
+            known = f"imports are {BUILT_IN!r}, packages, or relative paths such as './lib.js', inside of {self._root}"
             return self._refused(name, base, known)
         identity = posixpath.normpath(posixpath.join(posixpath.dirname(base), name))
         path = self._confined(identity)
         if path is None:
-            return self._refused(name, base, "it is outside of")
+            return self._refused(name, base, f"it is outside of {self._root}")
         if self._packages.owner(path) is not None:
             return self._inner(identity, path, name, base, version)
         if any(part.startswith(".") and part != "." for part in identity.split("/")):
-            return self._refused(name, base, "names that begin with a dot are not imported, such as .env, in")
+            return self._refused(name, base, "names that begin with a dot are not imported, such as .env")
         self.files |= {os.path.join(self._root, identity)}
         if not os.path.isfile(path):
-            return self._refused(name, base, "there is no such file in", self._meant(name, base))
+            return self._refused(name, base, f"there is no such file in {self._root}", self._meant(name, base))
         if path.endswith(_PYTHON) and self._is_in_package(base):
-            return self._refused(name, base, "a package does not import a Python file of the script in")
+            return self._refused(name, base, "a package does not import a Python file of the script")
         return versioned(identity, str(self._version) if base.startswith("<") else version)
 
     def _is_in_package(self, base: str) -> bool:
@@ -230,7 +230,8 @@ class ModuleLoader:
             self.files |= {self._packages.place_of(name)}  # so that a reload notices when it is there
             meant = difflib.get_close_matches(name, (BUILT_IN, *self.python.provided), n=1, cutoff=0.8)
             hint = f"; did you mean {meant[0]!r}?" if meant else self._beside(name, base)
-            return self._refused(name, base, str(error), hint)
+            # A name that is misspelled is not to be installed.
+            return self._refused(name, base, "there is no such package" if hint else str(error), hint)
         if self._packages.owner(importer) is None:
             version = str(self._package_version)
         identity = self._meant_by[base, name] = _relative(self._packages.as_found(path), self._root)
@@ -248,12 +249,12 @@ class ModuleLoader:
         if not os.path.isfile(path):
             found = meant_files(path, lambda other: self._confined(other) is not None and os.path.isfile(other))
             if found is None:
-                return self._refused(name, base, "there is no such file; the script is in")
+                return self._refused(name, base, "there is no such file")
             identity, path = _relative(self._packages.as_found(found), self._root), found
         if path.endswith(_PYTHON):
-            return self._refused(name, base, "a Python file is not imported from a package, only from")
+            return self._refused(name, base, f"a Python file is not imported from a package, only from {self._root}")
         if path.endswith((".node", ".wasm")):
-            return self._refused(name, base, "scripts have no WebAssembly and no Node; the script is in")
+            return self._refused(name, base, "scripts have no WebAssembly and no Node")
         if path.endswith(".cjs") or (path.endswith(".js") and self._is_commonjs(path)):
             return self._refused(name, base, _NO_ES_MODULE)
         return versioned(identity, version)
@@ -296,7 +297,8 @@ class ModuleLoader:
             if "import.meta" in source:
                 source = self._prefix(identity, path, source) + source
         except (OSError, ValueError, IsolateError) as error:
-            self.problem, self._problem_place = f"{bare_id(identity)} cannot be read: {error}", None
+            self.problem = f"{bare_id(identity)} cannot be read: {error}"
+            self._refusal = ScriptError(self.problem, self._path)
             return None, None, None
         except ScriptError as error:  # the importer gets the error, as from the engine's own parser
             text = str(error).replace(": SyntaxError: ", ": ")
@@ -363,10 +365,11 @@ class ModuleLoader:
 
     def _refused(self, name: str, base: str, why: str, meant: str = "") -> str:
         is_file = not base.startswith("<")
-        importer = f" in {base}" if is_file else ""
         place = place_of_import(name, self._sources.texts.get(base, "")) if is_file else None
-        self._problem_place = None if place is None else (self._as_written(base), *place)
-        self.problem = f"import of {name!r}{importer}: {why} {self._root}{meant}"
+        importer = (f" in {base}" if is_file else "") if place is None else f" at {base}:{place[0]}:{place[1]}"
+        self.problem = f"import of {name!r}{importer}: {why}{meant}"
+        path = self._as_written(base) if is_file else self._path
+        self._refusal = ScriptError(f"import of {name!r}: {why}{meant}", path, *(place or ()))
         return self.problem
 
 

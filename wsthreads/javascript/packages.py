@@ -107,7 +107,7 @@ class Packages:
             raise PackageError(self._of_node(package, importer))
         needs = "" if own is None else f"{self._json(own).get('name', own)} needs the package, and "
         python = "" if own else f", nor a Python module of this name (--module {package}=FILE, modules={{…}})"
-        raise PackageError(f"{needs}there is no such package{python}: npm install {package} in")
+        raise PackageError(f"{needs}there is no such package{python}: npm install {package} in {self._root}")
 
     def has(self, path: str) -> bool:
         """Whether a real path is inside a ``node_modules`` that was found."""
@@ -128,9 +128,9 @@ class Packages:
     def _of_node(self, module: str, importer: str) -> str:
         own = self.owner(importer)
         if own is None:
-            return f"{module} is a module of Node, which scripts do not have; the folder is"
+            return f"{module} is a module of Node, which scripts do not have"
         name = self._json(own).get("name", os.path.basename(own))
-        return f"the package {name} needs Node's module {module}, which scripts do not have; the script is in"
+        return f"the package {name} needs Node's module {module}, which scripts do not have"
 
     def _folders(self, importer: str) -> Iterator[str]:
         """The folders ``node_modules`` beside a file and above it, the nearest first."""
@@ -171,7 +171,7 @@ class Packages:
             names = ", ".join(key for key in exports if key.startswith("./"))
             what = f"its package.json exports no {subpath} for ES modules"
             what += f", but {names:.300}" if names else ""
-            raise PackageError(f"{package} cannot be imported so: {what}; the script is in")
+            raise PackageError(f"{package} cannot be imported so: {what}")
         return self._file(folder, package, target)
 
     def _find_private(self, name: str, importer: str) -> str:
@@ -200,14 +200,14 @@ class Packages:
         what = "it has no main file" if subpath == "." else f"it has no file {subpath}"
         if subpath == "." and "types" in data:
             what += ", only types"
-        raise PackageError(f"{package} cannot be imported so: {what}; it is in {folder}, and the script in")
+        raise PackageError(f"{package} cannot be imported so: {what}; it is in {folder}")
 
     def _file(self, folder: str, package: str, target: str) -> str:
         path = os.path.realpath(os.path.join(folder, target))
         if not self.has(path) or not path.startswith(folder + os.sep):
-            raise PackageError(f"{package} leads out of its folder {folder}: {target:.100}; the script is in")
+            raise PackageError(f"{package} leads out of its folder {folder}: {target:.100}")
         if not os.path.isfile(path):
-            raise PackageError(f"{package} has no file {target:.200} in {folder}; the script is in")
+            raise PackageError(f"{package} has no file {target:.200} in {folder}")
         return path
 
 

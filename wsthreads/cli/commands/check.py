@@ -17,7 +17,7 @@ __all__ = ["check"]
 @click.command()
 @click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
 @path_option
-@click.option("--types", is_flag=True, help="Write a .d.ts beside each Python file that a script imports.")
+@click.option("--types", is_flag=True, help="Write types for editors beside the scripts and the Python files.")
 @env_file_option
 @module_option
 @click.option("--allow-net", metavar="HOST", multiple=True, help="Hosts that scripts may fetch from; repeatable.")
@@ -42,8 +42,12 @@ def check(
     Prints the functions of each handler. For a mistake, it prints the file, the line and the column, and suggests a
     name if one is misspelled. Python files are executed, as by an import. The status is 1 if a handler cannot be
     served.
+
+    --types writes a wsthreads.d.ts beside a script, a jsconfig.json or tsconfig.json if there is neither, and a .d.ts
+    beside each Python file that a script imports.
     """
     from wsthreads.cli.checks import all_logs_hidden, check_target, console_shown
+    from wsthreads.cli.scaffold import editor_files
     from wsthreads.cli.targets import find_targets
 
     status = 0
@@ -60,9 +64,12 @@ def check(
         click.echo(f"{target.file}  {target.path}  {', '.join(finding.functions)}")
         for remark in finding.remarks:
             click.echo(remark)
-        for file, text in finding.declarations.items() if types else ():
+        files = {Path(file): text for file, text in finding.declarations.items()}
+        if types and target.is_script:
+            files = editor_files(Path(target.file)) | files
+        for file, text in files.items() if types else ():
             try:
-                Path(file).write_text(text, encoding="utf-8")
+                file.write_text(text, encoding="utf-8")
             except OSError as error:
                 status = complain(UsageError(f"{file}: {error.strerror}"))
             else:

@@ -79,6 +79,8 @@ function makeTools() {
     textOfFunction, formatted, prefixed, write, writeParts, callStack, indentation,
     // from objects
     Room, ENV, part, bytesOf, kindOf,
+    // from rooms
+    setHidden,
     // for the web's globals
     webClass, showAs, shownAs, isHostObject, encodeText, decodeBytes, DOMException: TheDOMException,
     encodeBase64: (text) => python("encode_base64", text), decodeBase64: (text) => python("decode_base64", text),

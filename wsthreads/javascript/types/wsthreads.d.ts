@@ -1,5 +1,6 @@
-// Types for wsthreads handlers, for editors and for tsc. `wsthreads new` puts this file beside a handler and names it
-// in a jsconfig.json. Elsewhere begin your file with: /// <reference path="./wsthreads.d.ts" />
+// Types for wsthreads handlers, for editors and for tsc. `wsthreads new` and `wsthreads check --types` put this file
+// beside a handler and name it in a jsconfig.json. Elsewhere begin your file with:
+// /// <reference path="./wsthreads.d.ts" />
 //
 // In JavaScript:  /** @type {import("wsthreads").OnMessage} */
 //                 export function onMessage(session, message) { … }

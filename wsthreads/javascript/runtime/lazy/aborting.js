@@ -1,6 +1,6 @@
 // AbortController and AbortSignal (https://dom.spec.whatwg.org/#aborting-ongoing-activities).
 
-const { webClass, startTimeout, DOMException, part } = tools;
+const { webClass, startTimeout, callStack, setHidden, DOMException, part } = tools;
 const { Event, EventTarget, hasListeners } = part("events");
 
 const PRIVATE = {};  // whoever has it may make an AbortSignal
@@ -81,7 +81,12 @@ class AbortSignal extends EventTarget {
       throw new TypeError(`AbortSignal.timeout takes milliseconds from 0 on, not ${String(milliseconds)}`);
     }
     const signal = makeSignal();
-    startTimeout(() => abort(signal, new DOMException("the time is over", "TimeoutError")), ms);
+    const stack = callStack();
+    startTimeout(() => {
+      const reason = new DOMException(`the ${ms} ms of AbortSignal.timeout are over`, "TimeoutError");
+      setHidden(reason, "stack", stack);
+      abort(signal, reason);
+    }, ms);
     return signal;
   }
 

@@ -4,7 +4,7 @@
 // clone. Whoever pulls waits for the result before the next call.
 
 const { part, webClass, kindOf, bytesOf, encodeText, decodeBytes, readFetched, takeFetched, endFetch, DOMException,
-  newRegistry } = tools;
+  newRegistry, callStack, setHidden } = tools;
 
 const EMPTY = new Uint8Array(0);
 
@@ -319,7 +319,15 @@ function addBody(made, of) {
       return textOf(await bytes(this));
     },
     async json() {
-      return JSON.parse(textOf(await bytes(this)));
+      const stack = callStack();
+      const text = textOf(await bytes(this));
+      try {
+        return JSON.parse(text);
+      } catch (error) {
+        const explained = new SyntaxError(`the body of ${this.url || "the response"} is not JSON: ${error.message}`);
+        setHidden(explained, "stack", stack);
+        throw explained;
+      }
     },
     async blob() {
       throw unavailable("blob");
