@@ -19,7 +19,10 @@ from tests.stress.daredevil import Daredevil
 from tests.stress.history import BYE, End, Ledger, Violations, Visit, Wrong
 from tests.stress.log import EXPECTED, Log
 from tests.stress.order import common_order, find_gap, find_inversion
+from tests.stress.server import SCRIPT_TIMEOUT_S
+from tests.stress.visitor import PATIENCE_S
 from tests.stress.world import World
+from wsthreads.javascript.engine import MAX_STRETCH
 from wsthreads.protocol import frames
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,6 +55,10 @@ def test_a_wrong_option_is_one_line_and_status_2(arguments):
     result = run(*arguments)
     assert result.returncode == 2
     assert arguments[0] in result.stderr.splitlines()[-1]
+
+
+def test_on_a_busy_machine_too_an_endless_script_is_stopped_before_other_clients_lose_patience():
+    assert SCRIPT_TIMEOUT_S * MAX_STRETCH < PATIENCE_S
 
 
 # The checker.
