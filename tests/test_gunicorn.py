@@ -265,6 +265,15 @@ def test_a_worker_with_one_thread_keeps_it_for_http_and_says_why(gunicorn):
     assert len(warnings) == 1, server.log  # once, and not for each client
 
 
+def test_a_worker_that_has_no_threads_ends_without_an_error(tmp_path):
+    with Gunicorn("sync", tmp_path, threads=1) as server:
+        with RawClient(server.port, PATH) as client:
+            assert client.status == 501
+        assert server.end() == 0
+        server.check_log()
+        assert "Exception during worker exit" not in server.log, server.log
+
+
 def test_of_two_threads_one_is_for_http(gunicorn):
     server = gunicorn(threads=2)
     with RawClient(server.port, PATH) as client:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from tests.browsing import PHONE, expect, has_no_sideways_scrolling
 from tests.dashboard_windows import row, tab
-from tests.programs import run_server
+from tests.programs import connect, run_server
 
 PHONE_390 = {**PHONE, "viewport": {"width": 390, "height": 844}}
 
@@ -37,9 +39,27 @@ def test_load_that_was_measured_at_two_distances_is_shown_in_even_steps(window, 
         assert shown[-1]["at"] == 1130
         assert all(0.001 < sample["handler_p99_s"] <= 0.004 for sample in shown)
         assert {sample["errors_total"] for sample in shown} == {7}
+        assert not any("slowest" in sample for sample in shown), "there is only one endpoint"
         assert len(shown_samples(page, restless)) == len(restless), "measured at one distance: nothing to even out"
         gap = shown_samples(page, [(1000, 1, None), (1100, 1, None), (1101, 3, None)])
         assert [sample["messages_in"] for sample in gap] == [1, 1, 3], "an absence is no coarse step"
+
+
+def test_the_plot_of_all_endpoints_names_the_slowest_one(page_of, tmp_path):
+    """And the table keeps the times of calls for a minute: a slow handler does not end one in each second."""
+    (tmp_path / "fast.py").write_text("def on_message(session, message): session.send(message)\n")
+    (tmp_path / "slow.py").write_text("import time\ndef on_message(session, message): time.sleep(0.2)\n")
+    with run_server("fast.py", "slow.py", cwd=tmp_path) as server:
+        page = page_of(server)
+        for path in ("/ws/fast", "/ws/slow"):
+            with connect(server.ws_url + path) as client:
+                client.send("x")
+        plot = page.locator("figure", has_text="Handler time")
+        expect(plot.locator(".note")).to_have_text("of /ws/slow, the slowest")
+        cell = row(page, "/ws/slow").locator("[data-label=p50]")
+        expect(cell).to_have_text(re.compile(r"\d m?s$"))
+        page.wait_for_timeout(2500)
+        expect(cell).to_have_text(re.compile(r"\d m?s$"))
 
 
 def test_a_single_sample_is_drawn(window, host_script):

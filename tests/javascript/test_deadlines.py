@@ -63,7 +63,7 @@ def test_a_call_is_stopped_at_its_deadline_and_everything_else_goes_on(tmp_path:
         assert other.wait_for_messages(2)[1] == "after 2"
         assert offender.wait_for_close() == (1011, "handler timed out")
         text = log.wait_for("was stopped after")
-        assert text.startswith(f"onMessage in session {offender.id} was stopped after 0.5 s\n")
+        assert text.startswith(f"onMessage in session {offender.id} was stopped after 0.5 s (script_timeout_s)\n")
         assert "(script.js:" in text
         assert "<dukpy>" not in text
         script.close(offender, 1011)

@@ -6,6 +6,7 @@ import logging
 from contextlib import contextmanager
 
 import pytest
+from flask import Flask
 
 from tests.programs import DEADLINE_S, connect, wait_until
 from tests.wire import Echo, RawClient, serving
@@ -52,6 +53,14 @@ def test_a_path_that_is_nearly_an_endpoint_s_is_a_404_that_names_it(inside, path
     assert text.startswith("there is no WebSocket endpoint at /")
     assert text.endswith(f"; did you mean {near}?")
     assert f"there are: /ws/t, /ws/Slash/; did you mean {near}?" in caplog.text
+
+
+def test_a_handshake_that_a_route_for_any_path_refuses_gets_the_hint(tmp_path):
+    inside = Flask(__name__, static_folder=tmp_path, static_url_path="")
+    with server(inside.wsgi_app) as (_, port):
+        assert answer(port, "/ws/T") == (400, "there is no WebSocket endpoint at /ws/T; did you mean /ws/t?")
+        assert answer(port, "/other") == (400, "there is no WebSocket endpoint at /other")
+        assert "WebSocket" not in answer(port, "/other?EIO=4&transport=websocket")[1], "the application's own protocol"
 
 
 def test_any_other_path_is_a_404_that_names_no_endpoint(caplog):

@@ -113,8 +113,11 @@ class Dispatcher:
         if self._wsgi_app is not None:
             self._mark_passed_on(path, environ)
             application = self._wsgi_app
-        if is_upgrade(environ) or foreign_protocol(environ):
+        if foreign_protocol(environ):
             return answer_with_hint(application, self._hint(path, environ), environ, start_response)
+        if is_upgrade(environ):  # a route of Flask that takes any path, as that of its static files, answers 400
+            statuses = ("400", "404", "405")
+            return answer_with_hint(application, self._hint(path, environ), environ, start_response, statuses)
         return application(environ, start_response)
 
     def _mark_passed_on(self, path: str, environ: WSGIEnvironment) -> None:

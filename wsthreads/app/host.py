@@ -6,7 +6,7 @@ Each process meets its server at the first request: an app may be made before gu
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Protocol
@@ -155,11 +155,17 @@ class Host:
         reports = not self._shutdown.has_begun and not hasattr(worker, "adopt")  # our worker class does so itself
         self._app.shutdown(drain_timeout_s(worker.cfg.graceful_timeout), *farewell(worker))
         if reports:
-            report_exit_blockers(but=worker.tpool._threads)
+            report_exit_blockers(but=_pool_threads(worker))
 
     def _drain(self, worker: Any, timeout_s: float, code: int, reason: str) -> None:
         self._app.shutdown(timeout_s, code, reason)
-        report_exit_blockers(but=worker.tpool._threads)  # gthread itself waits for these
+        report_exit_blockers(but=_pool_threads(worker))
+
+
+def _pool_threads(worker: Any) -> Collection[Thread]:
+    """The threads for which gthread itself waits. Other classes of workers have no pool."""
+    pool = getattr(worker, "tpool", None)
+    return () if pool is None else pool._threads
 
 
 def farewell(worker: Any) -> tuple[CloseCode, str]:

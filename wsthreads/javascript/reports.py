@@ -78,7 +78,7 @@ class Reports:
 
     def unsettled(self, event: Event) -> None:
         """The event's promise is pending past its deadline."""
-        message = f"{_name_of(event)} returned a promise that has not settled in {self._wait_s:g} s"
+        message = f"{_name_of(event)} returned a promise that has not settled in {self._wait_s:g} s (script_wait_s)"
         self._report("script_timeouts", event.state, "", Failure.of(message))
 
     def uncaught(self, what: str, failure: Failure) -> None:
@@ -89,7 +89,7 @@ class Reports:
             self._report("unhandled_rejections", None, f"unhandled error in {what}: ", failure)
 
     def _stopped(self, state: SessionState | None, what: str, failure: Failure) -> None:
-        message = f"{what} was stopped after {self._timeout_s:g} s"
+        message = f"{what} was stopped after {self._timeout_s:g} s (script_timeout_s)"
         self._report("script_timeouts", state, "", failure.saying(message))
 
     def _report(self, counter: str, state: SessionState | None, before: str, failure: Failure) -> None:

@@ -40,15 +40,19 @@ def _folded(path: str) -> str:
 
 
 def answer_with_hint(
-    app: WSGIApplication, hint: str, environ: WSGIEnvironment, start_response: StartResponse
+    app: WSGIApplication,
+    hint: str,
+    environ: WSGIEnvironment,
+    start_response: StartResponse,
+    statuses: tuple[str, ...] = ("404",),
 ) -> Iterable[bytes]:
-    """The response of `app`. If it is a 404, its body becomes the hint."""
+    """The response of `app`. If it has one of these statuses, its body becomes the hint."""
     body = f"{hint}\n".encode()
     is_late = is_missing = False
 
     def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
         nonlocal is_missing
-        if not is_late and status.startswith("404"):
+        if not is_late and status.startswith(statuses):
             is_missing = True
             headers = [header for header in headers if header[0].lower() not in _ABOUT_BODY]
             headers += [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]

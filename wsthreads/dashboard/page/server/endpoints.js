@@ -28,6 +28,11 @@ function titleOfUsers(now) {
   return `since the start of the server: ${changes} changes of presence, ${kicks} kicked sessions, ${bans} bans`;
 }
 
+// In a second in which no call ends, an endpoint has no times: then those of the second before are shown, for a minute.
+const TIMES = ["handler_p50_s", "handler_p99_s"];
+const TIMES_KEPT_S = 60;
+const TITLE_OF_TIMES = "of the calls that ended in one second: the last one, within a minute, in which any did";
+
 const TITLE_OF_WAITS = "how long calls waited for other calls of the script, in the last minute; measured once a second while there are sessions";
 
 function textOfWaits(now) {
@@ -49,6 +54,7 @@ function textOfSurvival(now) {
 /** `onTry(path)` is called when the user wants to try an endpoint. Returns { endpoints, sample }. */
 export function makeEndpoints(onTry) {
   let numbers = {};
+  let times = {}; // by path: { at, handler_p50_s, handler_p99_s }
   let shown = [];
 
   const create = ({ path, handler, language, functions }) => {
@@ -76,7 +82,8 @@ export function makeEndpoints(onTry) {
     setText(row.querySelector(".survival"), textOfSurvival(now));
     NUMBERS.forEach(([name, , format], index) => {
       const cell = row.cells[index + 2];
-      setText(cell, format(now?.[name]));
+      setText(cell, format((TIMES.includes(name) ? times[path] : now)?.[name]));
+      if (TIMES.includes(name)) cell.title = TITLE_OF_TIMES;
       if (name === "users") cell.title = titleOfUsers(now);
       if (name === "errors_total") {
         cell.classList.toggle("bad", Boolean(now?.errors_total));
@@ -99,6 +106,9 @@ export function makeEndpoints(onTry) {
     },
     sample: (sample) => {
       numbers = sample.endpoints;
+      const recent = Object.entries(times).filter(([, { at }]) => sample.at - at < TIMES_KEPT_S);
+      const measured = Object.entries(numbers).filter(([, now]) => now.handler_p50_s !== null);
+      times = Object.fromEntries([...recent, ...measured.map(([path, now]) => [path, { at: sample.at, ...now }])]);
       rows.show(shown);
     },
   };

@@ -19,7 +19,7 @@ export class Plot {
 
   /**
    * `definition` is { title, series: [{ name, of }], format, smallest, note }. `of` takes a value from a sample;
-   * `format` makes a text of it with its unit. The vertical axis reaches at least to `smallest`. `note(sample)`, if
+   * `format` makes a text of it with its unit. The vertical axis reaches at least to `smallest`. `note(samples)`, if
    * given, returns a text about the newest sample. `onMoment(time)` is called with the selected time, so that all plots
    * show the same.
    */
@@ -75,7 +75,7 @@ export class Plot {
     const highest = Math.max(smallest, ...this.#samples.flatMap((sample) => series.map(({ of }) => of(sample) ?? 0)));
     this.top = niceCeiling(highest);
     this.end = this.#samples.at(-1)?.at ?? Date.now() / 1000;
-    if (this.note) setText(this.note, this.#definition.note(this.#samples.at(-1)));
+    if (this.note) setText(this.note, this.#definition.note(this.#samples));
     this.#drawAxes();
     series.forEach(({ of }, index) => this.lines[index].setAttribute("d", this.#pathOf(of)));
     this.#drawMoment();

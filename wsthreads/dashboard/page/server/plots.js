@@ -8,9 +8,13 @@ const PLOTS = [
   { title: "Messages", format: rate, smallest: 1, series: [
     { name: "in", of: (sample) => sample.messages_in }, { name: "out", of: (sample) => sample.messages_out }] },
   { title: "Handler time", format: seconds, smallest: 0.001, series: [
-    { name: "p50", of: (sample) => sample.handler_p50_s }, { name: "p99", of: (sample) => sample.handler_p99_s }] },
+    { name: "p50", of: (sample) => sample.handler_p50_s }, { name: "p99", of: (sample) => sample.handler_p99_s }],
+    note: (samples) => {
+      const last = samples.findLast(({ slowest }) => slowest);
+      return last === undefined ? "" : `of ${last.slowest}, the slowest`;
+    } },
   { title: "Errors", format: rate, smallest: 1, series: [{ name: "", of: (sample) => sample.errors }],
-    note: (sample) => `${count(sample?.errors_total ?? 0)} since the start` },
+    note: (samples) => `${count(samples.at(-1)?.errors_total ?? 0)} since the start` },
   { title: "Bytes", format: (value) => value === null ? bytes(null) : `${bytes(value)}/s`, smallest: 100, series: [
     { name: "in", of: (sample) => sample.bytes_in }, { name: "out", of: (sample) => sample.bytes_out }] },
   { title: "Sessions and rooms", format: short, smallest: 2, series: [

@@ -34,7 +34,7 @@ export class Samples {
     const found = [];
     for (const { at, endpoints } of this.#all) {
       if (at < from) continue;
-      if (endpoint === "") found.push({ at, ...joined(Object.values(endpoints)) });
+      if (endpoint === "") found.push({ at, ...joined(endpoints) });
       else if (endpoint in endpoints) found.push({ at, ...endpoints[endpoint] });
     }
     return evened(found);
@@ -89,10 +89,13 @@ function mean(parts) {
   return result;
 }
 
-// Counts and rates are added. Of latencies, the highest is taken: a mean of percentiles is not a percentile.
+// Counts and rates are added. Of latencies, the highest is taken: a mean of percentiles is not a percentile. Of several
+// endpoints, `slowest` is the one with the highest p99 of its handler.
 function joined(endpoints) {
   const total = {};
-  for (const endpoint of endpoints) {
+  for (const [path, endpoint] of Object.entries(endpoints)) {
+    const isAlone = Object.keys(endpoints).length === 1;
+    if (!isAlone && endpoint.handler_p99_s > (total.handler_p99_s ?? 0)) total.slowest = path;
     for (const [name, value] of Object.entries(endpoint)) {
       if (value === null) total[name] ??= null;
       else if (name.endsWith("_s")) total[name] = Math.max(total[name] ?? 0, value);
