@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# freethreaded.sh DIR: the core of the suite, and 15 s of the stress test, in a Python without a GIL (`make test-freethreaded`).
+# freethreaded.sh DIR: the core of the suite, and the stress test, 15 s for each server and handler, in a Python without a GIL
+# (`make test-freethreaded`).
 #
 # The interpreter is $FREETHREADED, or python3.13t from the path. Otherwise it is built in DIR/python, from Debian's source
 # package, as root. That takes about five minutes of two cores, once. DIR/venv has what these tests need: fewer packages
@@ -50,4 +51,9 @@ tests="tests/_native tests/protocol tests/sessions tests/rooms tests/threads
 "$dir/venv/bin/python" -m pytest -q -n "${JOBS:-5}" --dist loadfile -m "not long and not quiet" $tests
 # shellcheck disable=SC2086
 "$dir/venv/bin/python" -m pytest -q -m "quiet and not long" $tests
-"$dir/venv/bin/python" -m tests.stress --seconds "${SECONDS_OF_STRESS:-15}" --clients 30 --rooms 5
+for server in werkzeug gunicorn; do
+    for handler in python javascript; do
+        "$dir/venv/bin/python" -m tests.stress --seconds "${SECONDS_OF_STRESS:-15}" --clients 30 --rooms 5 \
+            --server "$server" --handler "$handler"
+    done
+done

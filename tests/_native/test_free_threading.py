@@ -29,7 +29,10 @@ from wsthreads.threads.flusher import Flusher
 HAS_GIL = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 
-@pytest.mark.parametrize("module", ["wsthreads.app", "wsthreads._native._bridge", "wsthreads.gunicorn"])
+@pytest.mark.parametrize(
+    "module",
+    ["wsthreads.app", "wsthreads._native._bridge", "wsthreads.gunicorn", "wsthreads.cli", "wsthreads.brokers.redis"],
+)
 def test_the_package_does_not_bring_the_gil_back(module: str) -> None:
     """Nothing that it imports at first does, either. Python warns where a C module does."""
     code = f"import sys, {module}; print(getattr(sys, '_is_gil_enabled', lambda: True)())"

@@ -1,6 +1,7 @@
 """Makes threads pause between any two lines of wsthreads, so that other threads can interleave there.
 
-A pause releases the GIL but no lock. A scheduler could do the same, but seldom does.
+A pause releases the GIL but no lock. A scheduler could do the same, but seldom does. Without a GIL, threads interleave
+there anyway.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 import wsthreads
+from wsthreads.threads.gil import has_gil
 
 #: One in this many lines is followed by a pause.
 LINES = 50
@@ -26,7 +28,13 @@ _FOLDER = str(Path(wsthreads.__file__).parent)
 
 
 def perturb(seed: str | None) -> None:
-    """Make the calling thread pause from now on; `seed` decides where and how long. None turns the pauses off."""
+    """Make the calling thread pause from now on; `seed` decides where and how long. None turns the pauses off.
+
+    Does nothing without a GIL: there, each call of sys.settrace stops all threads until none of them spins for a lock,
+    which takes seconds on a busy machine.
+    """
+    if not has_gil():
+        return
     if seed is None:
         _trace(None)
         return
