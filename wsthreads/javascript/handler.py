@@ -106,6 +106,9 @@ class ScriptHandler(Handler):
         self._rooms: Rooms[Any] | None = None
         # By process id. A forked process leaves its parent's alone: the thread that could free it is in the parent.
         self._lives: dict[int, _Life] = {}
+        # The process id and the life of the process that started last. A look-up in the dict would lock it, without a
+        # GIL, since the number is another thread's: with two threads, it then takes a hundred times as long.
+        self._here: tuple[int, _Life | None] = (0, None)
         weakref.finalize(self, _release, self._lives).atexit = False
 
     def use_rooms(self, rooms: Rooms[Any]) -> None:
@@ -118,7 +121,10 @@ class ScriptHandler(Handler):
         `IsolateError` if no interpreter can be made, or if the last ones died too soon. Raises `ConfigError` if the
         setting `allow_net` needs a package that is not installed.
         """
-        life = self._lives.setdefault(os.getpid(), _Life())
+        process, life = self._here
+        if life is None or process != os.getpid():
+            life = self._lives.setdefault(os.getpid(), _Life())
+            self._here = os.getpid(), life
         if life.isolate is not None and life.isolate.is_alive:
             return
         with life.lock:
@@ -338,8 +344,8 @@ class ScriptHandler(Handler):
 
     @property
     def _isolate(self) -> Isolate | None:
-        life = self._lives.get(os.getpid())
-        return None if life is None else life.isolate
+        process, life = self._here
+        return life.isolate if life is not None and process == os.getpid() else None
 
 
 def _parsed(text: str) -> Any:
